@@ -1,0 +1,50 @@
+"""What the broker refuses, drawn as a tree; `service` maps each to one gRPC status. A refusal changes nothing.
+
+BrokerRefusal
+├── NotKnown            NOT_FOUND             an instance, node, source or value that is not there
+├── Malformed           INVALID_ARGUMENT      the message itself is wrong
+├── Conflict            ALREADY_EXISTS        the same id with other content
+├── NotAllowedNow       FAILED_PRECONDITION   true at another time or for another caller
+├── TooMuch             RESOURCE_EXHAUSTED    past a bound
+└── NotServing          UNAVAILABLE           the broker is starting or leaving
+StoreError              the store cannot be used: the broker stops, with the sentence
+IllegalMove             a transition that the table does not have: a fault of ours
+"""
+
+from __future__ import annotations
+
+
+class BrokerRefusal(Exception):
+    """A call was refused and nothing changed."""
+
+
+class NotKnown(BrokerRefusal):
+    """It names something that is not there."""
+
+
+class Malformed(BrokerRefusal):
+    """It is not well formed."""
+
+
+class Conflict(BrokerRefusal):
+    """The same id was given before with other content."""
+
+
+class NotAllowedNow(BrokerRefusal):
+    """It does not fit the state that things are in."""
+
+
+class TooMuch(BrokerRefusal):
+    """It goes past a bound."""
+
+
+class NotServing(BrokerRefusal):
+    """The broker is starting or leaving."""
+
+
+class StoreError(Exception):
+    """The store cannot be opened, read or written; the message says which, why and what to do."""
+
+
+class IllegalMove(Exception):
+    """The transition table has no such move."""

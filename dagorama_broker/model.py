@@ -1,0 +1,209 @@
+"""What the broker's heart and its store speak of: states, functions, and the rows that are kept. Plain records, no rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import NamedTuple
+
+
+class State(IntEnum):
+    """A node's state; the numbers are those of the wire and of the store."""
+
+    WAITING = 0  #: for sources
+    QUEUED = 1  #: for a worker
+    CLAIMED = 2  #: by a worker
+    RESOLVING = 3  #: it returned promises that are not kept yet
+    BACKOFF = 4  #: until its next run
+    COMPLETED = 5
+    FAILED = 6
+    CANCELLED = 7
+
+
+ENDED = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
+
+
+class World(IntEnum):
+    """Whose calls made a node: nodes go only to workers of their own world."""
+
+    OURS = 0
+    ORIGINAL = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """When a failed run is followed by another. Seconds throughout."""
+
+    max_attempts: int
+    interval: float = 0.0  #: before the second run
+    base: float = 1.0  #: each later pause is this times the one before
+    max_interval: float = 0.0  #: cap; 0: none
+    jitter: float = 0.0  #: at most this much is added
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """What a node runs and under which rules; interned, so that a node holds one number."""
+
+    name: str
+    hash: str
+    queue: str
+    taint: str = ""
+    retry: RetryPolicy | None = None
+    is_async: bool = False
+    world: World = World.OURS
+
+
+class FunctionRow(NamedTuple):
+    id: int
+    function: Function
+
+
+class InstanceRow(NamedTuple):
+    key: int  #: also its place in the order: smaller is older
+    id: bytes  #: 16 bytes
+    definition: str
+    entry: bytes  #: 16-byte node id, or empty
+    created: float  #: seconds since 1970
+
+
+class InstanceEnd(NamedTuple):
+    """An instance has no unfinished node left (or, with `ended` None, has one again)."""
+
+    key: int
+    ended: float | None  #: seconds since 1970
+    failed: bool
+
+
+class RunRow(NamedTuple):
+    """Nodes that one maker made in one message: counters and keys both count up from the first."""
+
+    origin: bytes  #: 12 bytes
+    first: int
+    count: int
+    first_key: int
+    instance: int
+    digest: bytes  #: of what was submitted; empty for the children of an attempt
+
+
+class NodeRow(NamedTuple):
+    key: int
+    instance: int
+    function: int
+    sources: bytes  #: keys, packed as little-endian 64-bit integers
+    arguments: bytes
+
+
+class OutcomeRow(NamedTuple):
+    """The one recorded result of a node. State RESOLVING: the value is there, what it names is not yet."""
+
+    key: int
+    state: int
+    attempt: int
+    refs: bytes  #: keys of the promises in the value, packed as above
+    value: bytes | None
+    culprit: int  #: key of the node whose failure this is; 0: none
+    failure: bytes | None  #: opaque; on the culprit itself only
+    ended: float  #: seconds since 1970
+
+
+class ResolvedRow(NamedTuple):
+    """A RESOLVING outcome has ended."""
+
+    key: int
+    state: int
+    culprit: int
+    ended: float
+
+
+class ProgressRow(NamedTuple):
+    """What went wrong so far with a node that has not ended."""
+
+    key: int
+    runs: int  #: that failed
+    deaths: int  #: of a child process while it ran
+    lost: int  #: workers or connections
+    retry_at: float  #: seconds since 1970; 0: not in BACKOFF
+    failure: bytes | None  #: the last one, opaque
+
+
+class LargeRow(NamedTuple):
+    """A node's arguments or value name a large value."""
+
+    key: int
+    sha256: bytes
+
+
+@dataclass(slots=True)
+class Changes:
+    """What one transaction holds, in the order in which the heart made it."""
+
+    functions: list[FunctionRow] = field(default_factory=list)
+    instances: list[InstanceRow] = field(default_factory=list)
+    instance_ends: list[InstanceEnd] = field(default_factory=list)
+    runs: list[RunRow] = field(default_factory=list)
+    nodes: list[NodeRow] = field(default_factory=list)
+    outcomes: list[OutcomeRow] = field(default_factory=list)
+    resolved: list[ResolvedRow] = field(default_factory=list)
+    progress: list[ProgressRow] = field(default_factory=list)
+    large: list[LargeRow] = field(default_factory=list)
+    workers_joined: list[tuple[bytes, str]] = field(default_factory=list)  #: id, name
+    workers_left: list[bytes] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.nodes or self.outcomes or self.runs or self.instances or self.progress or self.resolved
+            or self.functions or self.instance_ends or self.large or self.workers_joined or self.workers_left
+        )  # fmt: skip
+
+
+class LiveNode(NamedTuple):
+    """A node that has not ended, without its payload."""
+
+    key: int
+    instance: int
+    function: int
+    sources: bytes
+
+
+class EndedNode(NamedTuple):
+    """What the heart must know of a node that has ended (or whose value waits: RESOLVING), without its payload."""
+
+    key: int
+    instance: int
+    state: int
+    refs: bytes
+    culprit: int
+    failed_as: str  #: name of the culprit's function; empty unless it failed
+
+
+@dataclass(slots=True)
+class Live:
+    """What a broker reads back at its start: all that has not ended and the ended nodes that it depends on."""
+
+    functions: list[FunctionRow]
+    instances: list[InstanceRow]  #: with an unfinished node
+    runs: list[RunRow]  #: of those instances
+    nodes: list[LiveNode]  #: in the order of their keys
+    ended: list[EndedNode]  #: sources and references of `nodes` that have ended, and the RESOLVING ones
+    progress: list[ProgressRow]
+    workers: list[tuple[bytes, str]]  #: connected when the last broker stopped
+    next_node: int  #: smallest key never used
+    next_instance: int
+    next_function: int
+
+
+class FoundNode(NamedTuple):
+    """A node found by its id, in memory no more or never."""
+
+    id: bytes  #: as asked for
+    ended: EndedNode | None  #: None: it has not ended
+    key: int
+    instance: int
+    function: int
+
+
+class StoredInstance(NamedTuple):
+    row: InstanceRow
+    ended: float | None
+    failed: bool

@@ -1,0 +1,57 @@
+"""What a store must do. It keeps records and knows no rules; one conformance suite runs against every store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+from dagorama_broker.model import Changes, FoundNode, Live, OutcomeRow, RunRow, StoredInstance
+
+
+class Store(Protocol):
+    """Where the broker's truth is. Calls block; the broker makes them from one thread at a time, never its loop's.
+
+    Every method raises StoreError with one sentence when the store cannot be read or written.
+    """
+
+    def open(self) -> int:
+        """Make or migrate the store, take it for this process alone, commit a new epoch and return it (1 is the first)."""
+
+    def live(self) -> Live:
+        """All that has not ended and what it depends on."""
+
+    def commit(self, changes: Changes) -> None:
+        """Make the changes durable in one transaction, all or none."""
+
+    def arguments(self, keys: Sequence[int]) -> dict[int, bytes]:
+        """Argument envelopes by node key; a missing key is a StoreError."""
+
+    def values(self, keys: Sequence[int]) -> dict[int, bytes]:
+        """Value envelopes of completed (or resolving) nodes by key; a missing key is a StoreError."""
+
+    def find(self, ids: Sequence[bytes]) -> dict[bytes, FoundNode]:
+        """Nodes by 16-byte id; those that are not there are left out."""
+
+    def ids(self, keys: Sequence[int]) -> dict[int, bytes]:
+        """16-byte ids by node key."""
+
+    def outcome(self, key: int) -> OutcomeRow | None:
+        """The recorded result of a node, failure included; None: none yet."""
+
+    def run(self, origin: bytes, first: int) -> RunRow | None:
+        """The run of nodes that begins with this counter."""
+
+    def instance(self, id: bytes) -> StoredInstance | None:
+        """An instance by its 16-byte id."""
+
+    def put_large(self, chunks: Iterable[bytes]) -> tuple[bytes, int]:
+        """Keep a large value durably; its SHA-256 and length. Equal content is kept once."""
+
+    def get_large(self, sha256: bytes) -> Iterator[bytes] | None:
+        """A large value in chunks of at most 1 MiB; None: not there."""
+
+    def has_large(self, sha256: bytes) -> bool:
+        """Whether a large value is there."""
+
+    def close(self) -> None:
+        """Let go of everything; open() may follow."""
