@@ -1,0 +1,64 @@
+# Everything here works in a fresh clone with Python 3.11 or newer, make and a package index, and nothing else.
+#
+#   make demo    makes .venv, installs the package, runs samples/test2.py
+#   make test    the checks below, then all tests
+#   make lint    ruff, mypy, the import layers, pyright
+#   make proto   regenerates dagorama/api from proto/
+#   make bench   the benchmarks
+#   make clean   removes what these made, .venv too
+#
+# PYTHON names the interpreter that .venv is made from; PYTEST_ARGS goes to pytest.
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+
+.PHONY: demo test lint proto bench clean
+.DELETE_ON_ERROR:
+
+demo: $(INSTALLED)
+	$(BIN)/python samples/test2.py
+
+test: lint
+	$(BIN)/python -m pytest tests $(PYTEST_ARGS)
+
+lint: $(INSTALLED_DEV)
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict
+	$(BIN)/lint-imports
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+proto: $(INSTALLED_DEV)
+	PYTHON=$(abspath $(BIN)/python) ./build_protobuf.sh
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The first interpreter that is new enough; an explicit PYTHON is taken at its word and checked like the others.
+$(VENV)/.made:
+	@for python in $${PYTHON:-python3 python3.13 python3.12 python3.11}; do \
+	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "Making $(VENV) with $$($$python --version)"; \
+	    $$python -m venv $(VENV) && touch $@ && exit 0; \
+	    echo "$$python cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; \
+	    rm -rf $(VENV); exit 1; \
+	  fi; \
+	done; \
+	echo "dagorama needs Python 3.11 or newer; found: $$($${PYTHON:-python3} --version 2>&1 | head -n 1)." >&2; \
+	echo "Install one, or name it: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; \
+	exit 1
+
+$(INSTALLED): pyproject.toml | $(VENV)/.made
+	@echo "Installing dagorama into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(INSTALLED_DEV): pyproject.toml | $(VENV)/.made
+	@echo "Installing dagorama and its tools into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(INSTALLED)

@@ -1,0 +1,39 @@
+"""The committed api is what the committed proto files generate."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+API = Path("dagorama", "api")
+
+
+def generated_files(root: Path) -> dict[str, str]:
+    return {file.name: file.read_text() for file in (root / API).iterdir() if "_pb2" in file.name}
+
+
+@pytest.fixture(scope="module")
+def regenerated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    out = tmp_path_factory.mktemp("api")
+    environment = {**os.environ, "PYTHON": sys.executable}
+    subprocess.run([ROOT / "build_protobuf.sh", out], check=True, env=environment, cwd=out)
+    return generated_files(out)
+
+
+def test_the_generated_files_are_those_of_the_proto_files(regenerated: dict[str, str]) -> None:
+    committed = generated_files(ROOT)
+    stale = sorted(name for name in committed.keys() | regenerated.keys() if committed.get(name) != regenerated.get(name))
+    assert not stale, f"{', '.join(stale)}: not what proto/ generates; run make proto"
+
+
+def test_every_proto_file_gives_messages_a_service_and_their_types(regenerated: dict[str, str]) -> None:
+    names = [file.stem for file in (ROOT / "proto" / API).glob("*.proto")]
+    expected = {f"{name}_pb2{kind}" for name in names for kind in (".py", ".pyi", "_grpc.py", "_grpc.pyi")}
+    assert set(regenerated) == expected
+
+
+def test_imports_between_generated_files_need_no_patching(regenerated: dict[str, str]) -> None:
+    assert "from dagorama.api import broker_pb2 as" in regenerated["broker_pb2_grpc.py"]
