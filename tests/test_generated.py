@@ -25,7 +25,8 @@ def regenerated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def test_the_generated_files_are_those_of_the_proto_files(regenerated: dict[str, str]) -> None:
     committed = generated_files(ROOT)
-    stale = sorted(name for name in committed.keys() | regenerated.keys() if committed.get(name) != regenerated.get(name))
+    names = committed.keys() | regenerated.keys()
+    stale = sorted(name for name in names if committed.get(name) != regenerated.get(name))
     assert not stale, f"{', '.join(stale)}: not what proto/ generates; run make proto"
 
 

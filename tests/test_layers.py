@@ -1,0 +1,66 @@
+"""The layers of the house hold: who may import whom, and what stays out of a process until it is needed."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HEART = ("errors", "model", "queues", "scheduler")
+UNPICKLERS = {"pickle", "cloudpickle", "marshal", "shelve"}
+
+
+def heart_files() -> list[Path]:
+    """`scheduler` may be a module or a package."""
+    broker = ROOT / "dagorama_broker"
+    return [file for name in HEART for file in [*broker.glob(f"{name}.py"), *(broker / name).rglob("*.py")]]
+
+
+def imports_of(file: Path) -> set[str]:
+    """Top-level names of everything that `file` imports, wherever in it."""
+    names: set[str] = set()
+    for statement in ast.walk(ast.parse(file.read_text())):
+        if isinstance(statement, ast.Import):
+            names.update(alias.name.partition(".")[0] for alias in statement.names)
+        elif isinstance(statement, ast.ImportFrom) and statement.module and not statement.level:
+            names.add(statement.module.partition(".")[0])
+    return names
+
+
+def loaded_by(statement: str, *modules: str) -> set[str]:
+    """Which of `modules` a fresh interpreter has loaded after `statement`."""
+    report = f"{statement}\nimport sys\nprint(*[name for name in {modules!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", report], check=True, capture_output=True, text=True, cwd=ROOT)
+    return set(done.stdout.split())
+
+
+def test_every_import_goes_downwards() -> None:
+    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
+    checked = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize("file", heart_files(), ids=lambda file: file.stem)
+def test_the_heart_imports_the_standard_library_only(file: Path) -> None:
+    assert imports_of(file) <= sys.stdlib_module_names | {"dagorama_broker"}
+
+
+def test_importing_dagorama_loads_nothing_heavy() -> None:
+    assert not loaded_by("import dagorama", "grpc", "google.protobuf", "cloudpickle", "multiprocessing", "asyncio")
+
+
+def test_the_heart_loads_without_an_event_loop_or_a_database() -> None:
+    assert not loaded_by("import dagorama_broker.scheduler", "asyncio", "grpc", "google.protobuf", "sqlite3")
+
+
+def test_the_broker_never_asks_for_pickle() -> None:
+    """protobuf itself loads the module, so what is looked at is our source, and what only unpickling would load."""
+    asking = [file.name for file in (ROOT / "dagorama_broker").rglob("*.py") if imports_of(file) & UNPICKLERS]
+    assert not asking
+    assert not loaded_by("import dagorama_broker.server", "cloudpickle", "dagorama.values")
+
+
+def test_what_runs_nodes_loads_no_grpc_and_no_cloudpickle() -> None:
+    assert not loaded_by("import dagorama.worker.executor", "grpc", "cloudpickle")

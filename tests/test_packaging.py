@@ -1,0 +1,188 @@
+"""What is shipped: the wheel, the broker's image and the committed files themselves."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from configparser import ConfigParser
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+IMAGE = ROOT / "Dockerfile.broker"
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Dockerfile as pairs of instruction and arguments, continued lines joined."""
+    lines = [line for line in IMAGE.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
+    return [(name, rest.strip()) for name, _, rest in (line.partition(" ") for line in joined.splitlines())]
+
+
+def arguments_of(instruction: str) -> list[str]:
+    return [arguments for name, arguments in instructions() if name == instruction]
+
+
+def copied_from_the_tree() -> list[str]:
+    copies = [copy.split() for copy in arguments_of("COPY") if not copy.startswith("--from")]
+    return [source for *sources, _ in copies for source in sources]
+
+
+def environment_of_the_image() -> dict[str, str]:
+    settings = [setting for line in arguments_of("ENV") for setting in line.split()]
+    return dict(setting.split("=", 1) for setting in settings)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel of what the image copies and nothing else, built outside of the tree."""
+    folder = tmp_path_factory.mktemp("source")
+    for name in copied_from_the_tree():
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, folder / name)
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "."]
+    subprocess.run(build, check=True, cwd=folder)
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def shipped(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("installed")
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, wheel]
+    subprocess.run(install, check=True)
+    return folder
+
+
+@pytest.fixture
+def environment(installed: Path) -> dict[str, str]:
+    """An environment in which the installed wheel is found before the tree."""
+    return {**os.environ, "PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1"}
+
+
+def committed_text() -> Iterator[tuple[str, str]]:
+    listed = subprocess.run(["git", "ls-files", "-z"], check=True, capture_output=True, text=True, cwd=ROOT)
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            yield name, (ROOT / name).read_text(errors="replace")
+
+
+# --- the wheel ----------------------------------------------------------------------------------------
+
+
+def test_the_wheel_holds_every_module_of_both_packages(shipped: set[str]) -> None:
+    modules = {
+        str(file.relative_to(ROOT))
+        for package in ("dagorama", "dagorama_broker")
+        for file in (ROOT / package).rglob("*.py")
+    }
+    assert modules <= shipped
+
+
+def test_the_wheel_is_typed(shipped: set[str]) -> None:
+    assert {"dagorama/py.typed", "dagorama_broker/py.typed", "dagorama/api/broker_pb2.pyi"} <= shipped
+
+
+def test_the_wheel_holds_neither_tests_nor_samples(shipped: set[str]) -> None:
+    tops = {name.partition("/")[0] for name in shipped}
+    assert tops == {"dagorama", "dagorama_broker", f"dagorama-{PROJECT['version']}.dist-info"}
+
+
+def test_the_wheel_installs_the_three_programs(wheel: Path) -> None:
+    entry_points = ConfigParser()
+    with zipfile.ZipFile(wheel) as archive:
+        entry_points.read_string(archive.read(f"dagorama-{PROJECT['version']}.dist-info/entry_points.txt").decode())
+    assert dict(entry_points["console_scripts"]) == {
+        "worker": "dagorama.cli:worker",
+        "worker-hot-reload": "dagorama.hot_reload:run_hot_reload_worker",
+        "dagorama-broker": "dagorama_broker.cli:main",
+    }
+
+
+@pytest.mark.parametrize("program", sorted(PROJECT["scripts"]))
+def test_an_installed_program_says_how_it_is_used(program: str, installed: Path, environment: dict[str, str]) -> None:
+    command = [installed / "bin" / program, "--help"]
+    asked = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=installed)
+    assert asked.returncode == 0, asked.stderr
+    assert "Usage:" in asked.stdout
+
+
+def test_the_installed_package_is_not_the_tree(installed: Path, environment: dict[str, str]) -> None:
+    where = "import dagorama, dagorama_broker; print(dagorama.__file__, dagorama_broker.__file__)"
+    done = subprocess.run([sys.executable, "-c", where], check=True, capture_output=True, text=True, env=environment)
+    assert all(Path(file).is_relative_to(installed) for file in done.stdout.split())
+
+
+# --- the broker's image -------------------------------------------------------------------------------
+
+
+def test_the_image_is_built_in_two_stages_from_a_slim_pinned_base() -> None:
+    bases = [line.split()[0] for line in arguments_of("FROM")]
+    assert len(bases) == 2
+    assert all(re.fullmatch(r"python:3\.\d+(\.\d+)?-slim-\w+", base) for base in bases)
+
+
+def test_the_image_copies_only_what_exists_and_is_let_through() -> None:
+    let_through = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    for name in copied_from_the_tree():
+        assert (ROOT / name).exists()
+        assert any(fnmatch(name, pattern) for pattern in let_through), name
+
+
+def test_the_image_starts_the_broker_itself_so_that_signals_reach_it() -> None:
+    (command,) = arguments_of("ENTRYPOINT")
+    assert json.loads(command) == ["dagorama-broker", "serve"]
+
+
+def test_the_image_checks_its_health_without_a_shell() -> None:
+    (check,) = arguments_of("HEALTHCHECK")
+    assert json.loads(check.partition("CMD ")[2]) == ["dagorama-broker", "health"]
+
+
+def test_the_image_runs_as_nobody_in_particular() -> None:
+    (user,) = arguments_of("USER")
+    assert user not in ("root", "0")
+    order = [name for name, _ in instructions()]
+    assert order.index("USER") < order.index("ENTRYPOINT")
+
+
+def test_the_image_keeps_its_store_on_a_volume() -> None:
+    (volume,) = arguments_of("VOLUME")
+    assert environment_of_the_image()["DAGORAMA_STORE"] == f"sqlite:///{volume}/broker.sqlite3"
+    (made,) = [run for run in arguments_of("RUN") if volume in run]
+    assert f"--owner={arguments_of('USER')[0]}" in made
+
+
+# --- the committed files ------------------------------------------------------------------------------
+
+
+def test_the_changelog_names_this_version() -> None:
+    headings = re.findall(r"^## \[?([\d.]+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == PROJECT["version"]
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this tree is not a clone")
+def test_no_committed_file_names_a_path_of_somebodys_machine() -> None:
+    somebodys = re.compile(r"(?<![\w.~-])/(?:root|work|home/\w+|Users/\w+)/")
+    assert [name for name, text in committed_text() if somebodys.search(text)] == []
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this tree is not a clone")
+def test_no_committed_file_names_a_package_index() -> None:
+    index = re.compile(r"python[h]osted|pypi\.\w+/|index[-]url", re.IGNORECASE)
+    assert [name for name, text in committed_text() if index.search(text)] == []
