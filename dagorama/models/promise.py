@@ -1,0 +1,248 @@
+"""A promise: the name of a value that some node will have.
+
+The rule: a promise can be kept, compared with promises, copied, pickled, passed on and returned. Everything
+else would need the value, which is not there yet, and raises PromiseMisuse with the place where it was made.
+"""
+
+import numbers
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar, cast, final
+from uuid import UUID
+
+from dagorama.errors import PromiseAttribute, PromiseMisuse
+
+if TYPE_CHECKING:
+    from dagorama.models.arguments import DAGArguments
+
+R_co = TypeVar("R_co", covariant=True)
+
+Place = tuple[str, int]
+# origin, counter, instance, function name, arguments (or their args), kwargs, place
+_Record = tuple[bytes, int, bytes | None, str | None, Any, Any, Place | None]
+
+ORIGIN_BYTES = 12
+PLAIN_DATA = (numbers.Number, str, bytes, bytearray, list, tuple, dict, set, frozenset)
+
+
+@final
+class DAGPromise(Generic[R_co]):
+    """The promise of a value of type R: 16 bytes of id, and where it was made.
+
+    `DAGPromise(identifier=UUID(text))` gives a promise back from its text, `str(promise.identifier)`. Pickled,
+    a promise keeps its id, instance, function name and place, not its arguments.
+    """
+
+    # One slot, so that making a promise is one store; and assigning to a promise can be explained.
+    __slots__ = ("_record",)
+    _record: _Record
+
+    # ndarray + promise then asks the promise, instead of taking it for an array of objects.
+    __array_ufunc__: ClassVar[None] = None
+
+    def __init__(
+        self, identifier: UUID | str, function_name: str | None = None, arguments: "DAGArguments | None" = None
+    ) -> None:
+        node_id = identifier.bytes if isinstance(identifier, UUID) else UUID(identifier).bytes
+        _write(self, (*_split(node_id), None, function_name, arguments, None, None))
+
+    @classmethod
+    def _made(
+        cls,
+        origin: bytes,
+        counter: int,
+        instance_id: bytes,
+        function_name: str,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        place: Place | None,
+    ) -> "DAGPromise[Any]":
+        """The promise of a node that has just been described; the arguments are kept, not copied."""
+        promise = _new(cls)
+        _write(promise, (origin, counter, instance_id, function_name, args, kwargs, place))
+        return promise
+
+    @property
+    def identifier(self) -> UUID:
+        return UUID(bytes=self.node_id)
+
+    @property
+    def node_id(self) -> bytes:
+        """16 bytes: the origin, and the counter big-endian."""
+        record = self._record
+        return record[0] + record[1].to_bytes(4, "big")
+
+    @property
+    def instance_id(self) -> UUID | None:
+        """The instance of the node; None where the promise was made from an identifier alone."""
+        return None if self._record[2] is None else UUID(bytes=self._record[2])
+
+    @property
+    def function_name(self) -> str | None:
+        return self._record[3]
+
+    @property
+    def arguments(self) -> "DAGArguments | None":
+        """What the node was called with, in the process that called it; elsewhere None."""
+        args, kwargs = self._record[4:6]
+        if kwargs is None:
+            return cast("DAGArguments | None", args)
+        from dagorama.models.arguments import DAGArguments
+
+        return DAGArguments(calltime_args=args, calltime_kwargs=kwargs)
+
+    @property
+    def _origin(self) -> bytes:
+        return self._record[0]
+
+    @property
+    def _counter(self) -> int:
+        return self._record[1]
+
+    @property
+    def _instance_bytes(self) -> bytes | None:
+        return self._record[2]
+
+    @property
+    def _place(self) -> Place | None:
+        return self._record[6]
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, DAGPromise):
+            return self._record[:2] == other._record[:2]
+        if isinstance(other, PLAIN_DATA):
+            raise PromiseMisuse(_explain(self, "comparing with plain data"))
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        record = self._record
+        return hash(record[0]) + record[1]
+
+    def __copy__(self) -> "DAGPromise[R_co]":
+        return self
+
+    def __deepcopy__(self, memo: object) -> "DAGPromise[R_co]":
+        return self
+
+    def __reduce__(self) -> tuple[Callable[..., "DAGPromise[Any]"], tuple[object, ...]]:
+        _, _, instance_id, function_name, _, _, place = self._record
+        return restore_promise, (self.node_id, instance_id, function_name, place)
+
+    def __repr__(self) -> str:
+        # A promise that was never filled (object.__new__, a half-unpickled one) still has to be printable.
+        if getattr(self, "_record", None) is None:
+            return "<DAGPromise, not made yet>"
+        return f"<DAGPromise {self.identifier}{_of(self)}>"
+
+    # Hidden from type checkers, which otherwise would let any name and any operator pass.
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            # copy, pickle and hasattr ask for such names and need the plain answer.
+            if name.startswith("_"):
+                raise AttributeError(f"a DAGPromise has no attribute {name!r}", name=name, obj=self)
+            raise PromiseAttribute(_explain(self, f"its attribute {name!r}"))
+
+        def __setattr__(self, name: str, value: object) -> NoReturn:
+            raise PromiseAttribute(_explain(self, f"setting its attribute {name!r}"))
+
+        def __delattr__(self, name: str) -> NoReturn:
+            raise PromiseAttribute(_explain(self, f"deleting its attribute {name!r}"))
+
+
+def restore_promise(
+    node_id: bytes, instance_id: bytes | None, function_name: str | None, place: Place | None
+) -> DAGPromise[Any]:
+    """A pickled promise, back; its arguments stay where they were."""
+    promise = _new(DAGPromise)
+    _write(promise, (*_split(node_id), instance_id, function_name, None, None, place))
+    return promise
+
+
+def _split(node_id: bytes) -> tuple[bytes, int]:
+    return node_id[:ORIGIN_BYTES], int.from_bytes(node_id[ORIGIN_BYTES:], "big")
+
+
+def _of(promise: DAGPromise[Any]) -> str:
+    name, place = promise.function_name, promise._place
+    # The wire's name is "module:Class.method", with "@module:Class" behind it for a super() call.
+    text = f" of `{name.partition(':')[2].partition('@')[0] or name}`" if name else ""
+    return text + (f", made at {place[0]}:{place[1]}" if place else "")
+
+
+def _explain(promise: DAGPromise[Any], use: str) -> str:
+    if getattr(promise, "_record", None) is None:
+        return f"{use} needs a value: this is a promise that was never made"
+    return (
+        f"{use} needs a value that does not exist yet: this is a promise{_of(promise)}; "
+        "pass it to another @dagorama method, or return it"
+    )
+
+
+_new = object.__new__
+_write = cast("Callable[[DAGPromise[Any], _Record], None]", DAGPromise.__dict__["_record"].__set__)
+
+_BINARY = {
+    "add": "+", "sub": "-", "mul": "*", "matmul": "@", "truediv": "/", "floordiv": "//", "mod": "%", "pow": "**",
+    "lshift": "<<", "rshift": ">>", "and": "&", "xor": "^", "or": "|",
+}  # fmt: skip
+_USES = {
+    "__bool__": "its truth (if, while, and, or, not)",
+    "__str__": "its text",
+    "__format__": "its text in an f-string",
+    "__bytes__": "bytes(...)",
+    "__fspath__": "its use as a path",
+    "__int__": "int(...)",
+    "__float__": "float(...)",
+    "__complex__": "complex(...)",
+    "__index__": "its use as an index",
+    "__round__": "round(...)",
+    "__trunc__": "trunc(...)",
+    "__floor__": "floor(...)",
+    "__ceil__": "ceil(...)",
+    "__neg__": "-promise",
+    "__pos__": "+promise",
+    "__abs__": "abs(...)",
+    "__invert__": "~promise",
+    "__divmod__": "divmod(...)",
+    "__rdivmod__": "divmod(...)",
+    "__lt__": "the comparison <",
+    "__le__": "the comparison <=",
+    "__gt__": "the comparison >",
+    "__ge__": "the comparison >=",
+    "__len__": "len(...)",
+    "__iter__": "iteration",
+    "__next__": "next(...)",
+    "__reversed__": "reversed(...)",
+    "__contains__": "the test `in`",
+    "__getitem__": "promise[...]",
+    "__setitem__": "promise[...] = ...",
+    "__delitem__": "del promise[...]",
+    "__call__": "calling it",
+    "__await__": "awaiting it (a call of an async method is awaited once, that of a sync method never)",
+    "__aiter__": "async iteration",
+    "__anext__": "anext(...)",
+    "__enter__": "`with`",
+    "__exit__": "`with`",
+    "__aenter__": "`async with`",
+    "__aexit__": "`async with`",
+}
+
+
+def _refusal(use: str) -> Callable[..., NoReturn]:
+    def refuse(self: DAGPromise[Any], *_: object) -> NoReturn:
+        raise PromiseMisuse(_explain(self, use))
+
+    return refuse
+
+
+def _refuse_value_uses() -> None:
+    """Set from tables and not written as methods: type checkers then still report `promise + 1`."""
+    for method, use in _USES.items():
+        setattr(DAGPromise, method, _refusal(use))
+    for name, sign in _BINARY.items():
+        setattr(DAGPromise, f"__{name}__", _refusal(f"promise {sign} ..."))
+        setattr(DAGPromise, f"__r{name}__", _refusal(f"... {sign} promise"))
+        setattr(DAGPromise, f"__i{name}__", _refusal(f"promise {sign}= ..."))
+
+
+_refuse_value_uses()

@@ -1,0 +1,41 @@
+"""What the environment says to the client and the worker: the only place in `dagorama` that reads it."""
+
+from dataclasses import dataclass
+from os import environ
+
+from dagorama.errors import SettingsError
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+HIGHEST_PORT = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where the broker is and how much to log; an unset or empty variable means its default."""
+
+    host: str = "localhost"
+    port: int = 50051
+    log_level: str = "WARNING"
+
+    @classmethod
+    def from_env(cls) -> "Settings":
+        """Reads DAGORAMA_HOST, DAGORAMA_PORT and DAGORAMA_LOG_LEVEL; raises SettingsError naming the bad one."""
+        return cls(host=environ.get("DAGORAMA_HOST") or cls().host, port=_port(), log_level=log_level())
+
+
+def log_level() -> str:
+    """DAGORAMA_LOG_LEVEL, one of LOG_LEVELS, in either case; raises SettingsError for anything else."""
+    text = environ.get("DAGORAMA_LOG_LEVEL") or Settings().log_level
+    level = text.strip().upper()
+    if level not in LOG_LEVELS:
+        raise SettingsError(f"DAGORAMA_LOG_LEVEL is {text!r}: it has to be one of {', '.join(LOG_LEVELS)}")
+    return level
+
+
+def _port() -> int:
+    text = environ.get("DAGORAMA_PORT") or str(Settings().port)
+    # isdecimal() also accepts other scripts' digits; int() reads those as well.
+    port = int(text) if text.strip().isdecimal() else 0
+    if not 0 < port <= HIGHEST_PORT:
+        raise SettingsError(f"DAGORAMA_PORT is {text!r}: it has to be a port number between 1 and {HIGHEST_PORT}")
+    return port
