@@ -1,0 +1,223 @@
+"""One channel per process and address. Every call has a deadline, and every error becomes one of ours here.
+
+grpc is imported when the first connection is made, never before.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import sha256
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, TypeVar
+
+from dagorama.api import broker_pb2
+from dagorama.errors import (
+    BrokerError,
+    BrokerOverloaded,
+    BrokerUnavailable,
+    RefusedByBroker,
+    UnknownToBroker,
+)
+from dagorama.settings import Settings
+
+if TYPE_CHECKING:
+    import grpc
+
+    from dagorama.api.api_pb2_grpc import DagoramaStub
+    from dagorama.api.broker_pb2_grpc import BrokerStub
+
+T = TypeVar("T")
+
+MESSAGE_LIMIT = 4 * 1024 * 1024
+#: bytes of one value; more is refused before anything is sent
+VALUE_LIMIT = 1024**3
+CHUNK = 1024 * 1024
+DEADLINE = 30.0
+#: seconds a transfer may take for each MiB, on top of the deadline
+SECONDS_PER_MIB = 1.0
+#: seconds without a listener after which a call gives up
+PATIENCE = 3.0
+#: the same for a wait whose broker was there a moment ago: it may be restarting
+PATIENCE_WHILE_WAITING = 30.0
+PAUSE = 0.1
+
+ERRORS: dict[str, type[BrokerError]] = {
+    "UNAVAILABLE": BrokerUnavailable,
+    "DEADLINE_EXCEEDED": BrokerUnavailable,
+    "NOT_FOUND": UnknownToBroker,
+    "INVALID_ARGUMENT": RefusedByBroker,
+    "FAILED_PRECONDITION": RefusedByBroker,
+    "ALREADY_EXISTS": RefusedByBroker,
+    "OUT_OF_RANGE": RefusedByBroker,
+    "RESOURCE_EXHAUSTED": BrokerOverloaded,
+}
+
+
+def target(settings: Settings) -> str:
+    """Where to connect, as grpc writes it; an IPv6 address gets its brackets."""
+    host = f"[{settings.host}]" if ":" in settings.host and not settings.host.startswith("[") else settings.host
+    return f"{host}:{settings.port}"
+
+
+def channel_options() -> list[tuple[str, int]]:
+    """For every channel of ours, sync or aio: bounded messages, silent peers noticed, quick to reconnect."""
+    return [
+        ("grpc.max_send_message_length", MESSAGE_LIMIT),
+        ("grpc.max_receive_message_length", MESSAGE_LIMIT),
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
+        # This one is also how long a connection attempt may take.
+        ("grpc.min_reconnect_backoff_ms", 2_000),
+    ]
+
+
+def broker_error(error: grpc.RpcError, address: str) -> BrokerError:
+    """The one map from gRPC statuses to our errors, for sync and aio calls alike."""
+    code = getattr(error, "code", lambda: None)()
+    status = code.name if code is not None else "UNKNOWN"
+    details = str(getattr(error, "details", lambda: "")() or error)
+    if status == "UNAVAILABLE":
+        details = (
+            f"no broker answers at {address} ({details}); start one with `dagorama-broker serve`, "
+            "or set DAGORAMA_HOST and DAGORAMA_PORT to where it is"
+        )
+    elif status == "DEADLINE_EXCEEDED":
+        details = f"the broker at {address} did not answer in time ({details})"
+    return ERRORS.get(status, BrokerError)(details, status)
+
+
+def transfer_deadline(size: int) -> float:
+    """Seconds that a call may take which carries `size` bytes."""
+    return DEADLINE + SECONDS_PER_MIB * size / 1024**2
+
+
+class Connection:
+    """The broker's calls, each with a deadline and our errors. All of them may be sent twice without harm."""
+
+    def __init__(self, settings: Settings) -> None:
+        import grpc
+
+        from dagorama.api.api_pb2_grpc import DagoramaStub
+        from dagorama.api.broker_pb2_grpc import BrokerStub
+
+        self.settings = settings
+        self.address = target(settings)
+        self.pid = os.getpid()
+        self.channel: grpc.Channel = grpc.insecure_channel(self.address, options=channel_options())
+        self.stub: BrokerStub = BrokerStub(self.channel)
+        self.original: DagoramaStub = DagoramaStub(self.channel)
+
+    def submit(self, requests: Sequence[broker_pb2.SubmitRequest]) -> None:
+        """Hands over instances and nodes in one transaction; returns when they are durable."""
+        if len(requests) == 1:
+            self._ask(lambda timeout: self.stub.Submit(requests[0], timeout=timeout))
+            return
+        size = sum(request.ByteSize() for request in requests)
+        self._ask(lambda timeout: self.stub.SubmitStream(iter(requests), timeout=timeout), transfer_deadline(size))
+
+    def wait(
+        self, instance: bytes, nodes: Sequence[bytes], *, now: bool = False, timeout: float | None = None
+    ) -> Iterator[broker_pb2.WaitReply]:
+        """What is known of nodes; without `now`, each as it ends. BrokerUnavailable also when `timeout` is over."""
+        import grpc
+
+        request = broker_pb2.WaitRequest(instance=instance, node=nodes, now=now)
+        replies = self.stub.Wait(request, timeout=DEADLINE if now else timeout)
+        try:
+            yield from replies
+        except grpc.RpcError as error:
+            raise broker_error(error, self.address) from None
+        finally:
+            replies.cancel()
+
+    def put_value(self, data: bytes) -> bytes:
+        """Stores a large value and returns its SHA-256."""
+        if len(data) > VALUE_LIMIT:
+            raise RefusedByBroker(
+                f"a value of {len(data):,} bytes is more than dagorama carries ({VALUE_LIMIT:,}); "
+                "split it, or pass the name of a file that the workers can read",
+                "INVALID_ARGUMENT",
+            )
+        digest = sha256(data).digest()
+        reply = self._ask(lambda timeout: self.stub.PutValue(_chunks(data), timeout=timeout), transfer_deadline(len(data)))
+        if reply.sha256 != digest:
+            raise BrokerError("the broker stored other bytes than were sent", "DATA_LOSS")
+        return digest
+
+    def get_value(self, digest: bytes) -> bytes:
+        """The large value of that SHA-256; raises UnknownToBroker, or BrokerError when the bytes are others."""
+        request = broker_pb2.GetValueRequest(sha256=digest)
+        deadline = transfer_deadline(VALUE_LIMIT)
+        data = self._ask(
+            lambda timeout: b"".join(chunk.data for chunk in self.stub.GetValue(request, timeout=timeout)), deadline
+        )
+        if sha256(data).digest() != digest:
+            raise BrokerError("the broker sent other bytes than were stored", "DATA_LOSS")
+        return data
+
+    def get_instance(self, instance: bytes) -> broker_pb2.InstanceInfo:
+        request = broker_pb2.GetInstanceRequest(instance=instance)
+        return self._ask(lambda timeout: self.stub.GetInstance(request, timeout=timeout))
+
+    def get_status(self) -> broker_pb2.Status:
+        request = broker_pb2.GetStatusRequest()
+        return self._ask(lambda timeout: self.stub.GetStatus(request, timeout=timeout))
+
+    def _ask(self, call: Callable[[float], T], seconds: float = DEADLINE) -> T:
+        """Calls until there is an answer; a broker that nobody hears is tried again for PATIENCE seconds."""
+        import grpc
+
+        started = monotonic()
+        while True:
+            try:
+                return call(max(0.001, started + seconds - monotonic()))
+            except grpc.RpcError as error:
+                failure = broker_error(error, self.address)
+            if failure.status != "UNAVAILABLE" or monotonic() - started > PATIENCE:
+                raise failure
+            sleep(PAUSE)
+
+
+_lock = threading.Lock()
+_current: Connection | None = None
+# A forked child must neither use nor close what its parent opened.
+_inherited: list[Connection] = []
+
+
+def connection() -> Connection:
+    """This process's connection to where the settings point now; made again after a fork or a change of address."""
+    global _current
+    settings = Settings.from_env()
+    found = _current
+    if found is None or found.pid != os.getpid() or not _same_address(found.settings, settings):
+        with _lock:
+            if _current is not None and _current.pid != os.getpid():
+                _inherited.append(_current)
+                _current = None
+            if _current is None or not _same_address(_current.settings, settings):
+                _current = Connection(settings)
+            found = _current
+    return found
+
+
+def _same_address(one: Settings, other: Settings) -> bool:
+    return (one.host, one.port) == (other.host, other.port)
+
+
+def _renew_lock() -> None:
+    # Another thread of the parent may have held it at the fork.
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
+def _chunks(data: bytes) -> Iterator[broker_pb2.ValueChunk]:
+    view = memoryview(data)
+    for start in range(0, len(data), CHUNK):
+        yield broker_pb2.ValueChunk(data=bytes(view[start : start + CHUNK]))
