@@ -1,0 +1,82 @@
+"""Frames between a supervisor and a child: a length, a kind, an outer header that the supervisor reads, a body."""
+
+from array import array
+from enum import IntEnum
+from struct import Struct
+from typing import NamedTuple
+
+_PREFIX = Struct("<IB")
+_COUNTS = Struct("<II")
+SHA_BYTES = 32
+
+
+class Kind(IntEnum):
+    PIECE = 1  #: to the child: a piece of a GrantBody, more follow
+    GRANT = 2  #: to the child: the last piece
+    READY = 3  #: from the child: it has started
+    UNFIT = 4  #: from the child: it cannot start; a text says why
+    RESULTS = 5  #: from the child: an Outcome whose body is a serialized Results
+    RETURN = 6  #: from the child: an Outcome whose body is a serialized Return
+
+
+class Outcome(NamedTuple):
+    """What a child says of attempts: those that are done with, large values to send first, and a body to forward."""
+
+    attempts: list[int]
+    large: list[bytes]
+    body: bytes
+
+
+def prefix(kind: Kind, length: int) -> bytes:
+    return _PREFIX.pack(length, kind)
+
+
+def pack(kind: Kind, payload: bytes = b"") -> bytes:
+    return _PREFIX.pack(len(payload), kind) + payload
+
+
+def pack_outcome(kind: Kind, outcome: Outcome) -> bytes:
+    attempts, large, body = outcome
+    counts = _COUNTS.pack(len(attempts), len(large))
+    return pack(kind, b"".join((counts, array("Q", attempts).tobytes(), *large, body)))
+
+
+def unpack_outcome(payload: bytes) -> Outcome:
+    attempt_count, large_count = _COUNTS.unpack_from(payload)
+    large_at = _COUNTS.size + 8 * attempt_count
+    body_at = large_at + SHA_BYTES * large_count
+    attempts = array("Q", payload[_COUNTS.size : large_at]).tolist()
+    large = [payload[at : at + SHA_BYTES] for at in range(large_at, body_at, SHA_BYTES)]
+    return Outcome(attempts, large, payload[body_at:])
+
+
+class FrameReader:
+    """Bytes in, whole frames out. Linear, however small the pieces are in which a large frame comes."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._needed = _PREFIX.size
+
+    def feed(self, data: bytes) -> list[tuple[Kind, bytes]]:
+        if self._rest:
+            self._rest += data
+            if len(self._rest) < self._needed:
+                return []
+            data = bytes(self._rest)
+        return self._cut(data)
+
+    def _cut(self, data: bytes) -> list[tuple[Kind, bytes]]:
+        frames = []
+        at, size = 0, len(data)
+        needed = _PREFIX.size
+        while size - at >= _PREFIX.size:
+            length, kind = _PREFIX.unpack_from(data, at)
+            needed = _PREFIX.size + length
+            if size - at < needed:
+                break
+            frames.append((Kind(kind), data[at + _PREFIX.size : at + needed]))
+            at += needed
+            needed = _PREFIX.size
+        self._rest = bytearray(memoryview(data)[at:])
+        self._needed = needed
+        return frames

@@ -1,0 +1,243 @@
+"""Where children are forked: a process with one thread, no event loop, no grpc and no user code, so forking is safe.
+
+The supervisor forks it first of all, before it imports grpc, and asks it for children over a socket. The nursery
+hands back one end of each child's own socket, reaps the children and says how they ended. When the supervisor is
+gone, however it went, the nursery kills what it has forked and goes too.
+"""
+
+import gc
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from enum import IntEnum
+from select import poll
+from struct import Struct
+from traceback import print_exc
+from types import FrameType
+from typing import NamedTuple, NoReturn
+
+ChildMain = Callable[[int, socket.socket], int]  #: slot and socket to its exit code
+
+_REQUEST = Struct("<BI")  # verb, slot or pid
+_EVENT = Struct("<BIIiQ")  # what, slot, pid, wait status or errno, peak memory in bytes
+_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
+_PR_SET_PDEATHSIG = 1
+
+
+class _Verb(IntEnum):
+    FORK = 1
+    KILL = 2
+
+
+class _What(IntEnum):
+    STARTED = 1
+    ENDED = 2
+    REFUSED = 3
+
+
+class Started(NamedTuple):
+    slot: int
+    pid: int
+    socket: socket.socket
+
+
+class Ended(NamedTuple):
+    slot: int
+    pid: int
+    status: int  #: as from os.wait
+    peak: int  #: bytes
+
+
+class Refused(NamedTuple):
+    """The system has no room for another process."""
+
+    slot: int
+    errno: int
+
+
+Event = Started | Ended | Refused
+
+
+class Nursery:
+    """The supervisor's hold on it. `read` when its `fileno` is readable."""
+
+    def __init__(self, pid: int, control: socket.socket) -> None:
+        self.pid = pid
+        self._control = control
+
+    @classmethod
+    def start(cls, child_main: Callable[[], ChildMain]) -> "Nursery":
+        """Fork it. It calls `child_main` once, for the imports that all children share."""
+        ours, theirs = socket.socketpair()
+        pid = os.fork()
+        if not pid:
+            ours.close()
+            _live(lambda: _Forker(theirs, child_main()).run())
+        theirs.close()
+        return cls(pid, ours)
+
+    def fileno(self) -> int:
+        return self._control.fileno()
+
+    def fork(self, slot: int) -> None:
+        """Answered by Started or Refused."""
+        self._ask(_Verb.FORK, slot)
+
+    def kill(self, pid: int) -> None:
+        """Kill a child and what it started in its process group. Answered by Ended, which may be under way already."""
+        self._ask(_Verb.KILL, pid)
+
+    def read(self) -> Event | None:
+        """The next event, waited for; None when the nursery is gone."""
+        data, fds, _, _ = socket.recv_fds(self._control, _EVENT.size, 1)
+        if not data:
+            return None
+        what, slot, pid, status, peak = _EVENT.unpack(data)
+        if what == _What.STARTED:
+            return Started(slot, pid, socket.socket(fileno=fds[0]))
+        return Ended(slot, pid, status, peak) if what == _What.ENDED else Refused(slot, status)
+
+    def close(self) -> None:
+        """Kill all children, and wait until they and the nursery are gone."""
+        self._control.close()
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+    def _ask(self, verb: _Verb, number: int) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):  # it is gone: `read` will say so
+            self._control.sendall(_REQUEST.pack(verb, number))
+
+
+class _Forker:
+    """The nursery itself."""
+
+    def __init__(self, control: socket.socket, child_main: ChildMain) -> None:
+        self._control = control
+        self._child_main = child_main
+        self._slots: dict[int, int] = {}  # by pid
+        self._woken, self._waker = os.pipe()
+        self._tie = _tie()
+
+    def run(self) -> int:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # the supervisor decides
+        os.set_blocking(self._waker, False)
+        signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, _nothing)
+        gc.freeze()  # children share these pages as long as nobody writes to them
+        waiting = poll()
+        waiting.register(self._control, 1)
+        waiting.register(self._woken, 1)
+        try:
+            while self._turn({descriptor for descriptor, _ in waiting.poll()}):
+                pass
+        finally:
+            self._kill_all()
+        return 0
+
+    def _turn(self, ready: set[int]) -> bool:
+        if self._woken in ready:
+            os.read(self._woken, 4096)
+            self._reap()
+        return self._control.fileno() not in ready or self._obey()
+
+    def _obey(self) -> bool:
+        """One request; False when the supervisor is gone."""
+        with suppress(ConnectionResetError):
+            if request := self._control.recv(_REQUEST.size):
+                verb, number = _REQUEST.unpack(request)
+                if verb == _Verb.FORK:
+                    self._fork(number)
+                elif number in self._slots:
+                    _kill_group(number)
+                return True
+        return False
+
+    def _fork(self, slot: int) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            try:
+                pid = os.fork()
+            except OSError as error:
+                self._tell(_What.REFUSED, slot, 0, error.errno or 0, 0)
+                return
+            if not pid:
+                ours.close()
+                self._become_child(slot, theirs)
+            with suppress(OSError):
+                os.setpgid(pid, pid)  # the child does the same: whoever comes first
+            self._slots[pid] = slot
+            self._tell(_What.STARTED, slot, pid, 0, 0, ours)
+
+    def _become_child(self, slot: int, theirs: socket.socket) -> NoReturn:
+        nursery = os.getppid()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._control.close()
+        os.close(self._woken)
+        os.close(self._waker)
+        os.setpgid(0, 0)
+        self._tie()
+        if os.getppid() != nursery:
+            os._exit(1)
+        _live(lambda: self._child_main(slot, theirs))
+
+    def _reap(self) -> None:
+        while self._slots:
+            pid, status, usage = os.wait4(-1, os.WNOHANG)
+            if not pid:
+                return
+            _kill_group(pid)  # what its nodes have left running
+            self._tell(_What.ENDED, self._slots.pop(pid), pid, status, usage.ru_maxrss * _RSS_UNIT)
+
+    def _tell(
+        self, what: _What, slot: int, pid: int, status: int, peak: int, passed: socket.socket | None = None
+    ) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):  # the supervisor is gone: `_obey` will see it
+            fds = [] if passed is None else [passed.fileno()]
+            socket.send_fds(self._control, [_EVENT.pack(what, slot, pid, status, peak)], fds)
+
+    def _kill_all(self) -> None:
+        for pid in self._slots:
+            _kill_group(pid)
+        for pid in self._slots:
+            os.waitpid(pid, 0)
+
+
+def _live(main: Callable[[], int]) -> NoReturn:
+    """Be a forked process: run `main` and end with its exit code, without going back to whoever forked."""
+    code = 1
+    try:
+        code = main()
+    except BaseException:
+        print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                stream.flush()
+        os._exit(code)
+
+
+def _tie() -> Callable[[], object]:
+    """What a child calls to be killed when its parent ends, even inside a long node.
+
+    Where the system has no such thing, the nursery's own killing has to do.
+    """
+    if sys.platform != "linux":
+        return lambda: None
+    import ctypes
+
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _kill_group(pid: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _nothing(_number: int, _frame: FrameType | None) -> None:
+    """A handler, so that the signal wakes the poll; ignored signals do not."""
