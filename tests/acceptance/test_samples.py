@@ -1,0 +1,87 @@
+"""Every sample runs as it is, in a process of its own, and says what its page promises."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SAMPLES = Path(__file__).parents[2] / "samples"
+
+
+def output_of(sample: str, *arguments: str) -> str:
+    command = [sys.executable, SAMPLES / f"{sample}.py", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def seconds_of_response(output: str) -> float:
+    answer = re.fullmatch(r"Response: Counter\(\{0: 2, 1: 2\}\) in ([\d.]+)s\n", output)
+    assert answer, output
+    return float(answer[1])
+
+
+def test_plain_python_takes_eight_seconds() -> None:
+    assert seconds_of_response(output_of("test1")) >= 8
+
+
+def test_the_same_class_on_four_workers_takes_two() -> None:
+    assert 2 <= seconds_of_response(output_of("test2")) < 3
+
+
+def test_the_two_differ_in_decorators_base_class_and_launching_only() -> None:
+    plain, chained = ((SAMPLES / name).read_text() for name in ("test1.py", "test2.py"))
+    body = chained[chained.index("class MyTask") : chained.index("def main")]
+    bare = body.replace("    @dagorama().syncfn\n", "").replace("(DAGDefinition)", "")
+    assert bare == plain[plain.index("class MyTask") : plain.index("def main")]
+
+
+def test_one_node() -> None:
+    assert output_of("one_node") == "Hello, dagorama!\n"
+
+
+def test_a_run_time_value_decides_how_the_graph_grows() -> None:
+    assert output_of("branching").splitlines() == [
+        "From 0 to 1: 0.6667 in 28 pieces",
+        "From 4 to 5: 2.1202 in 1 piece",
+    ]
+
+
+def test_a_tainted_function_waits_for_the_toleration() -> None:
+    before, after = output_of("gpu_taint").split("A worker that tolerates GPU:")
+    assert "plain worker: load cat" in before
+    assert "answer so far: None" in before
+    assert "GPU worker: infer" not in before
+    assert "GPU worker: infer dog" in after
+    assert "answer: ['a picture of a cat', 'a picture of a dog']" in after
+
+
+def test_retries_end_in_a_value_or_in_the_failure() -> None:
+    output = output_of("retries")
+    assert "Download: 18 characters, after two failures" in output
+    assert "ConnectionError: refused in run 2" in output
+
+
+def test_async_functions_overlap_on_one_worker() -> None:
+    assert output_of("async_dag").startswith("60 pages, 7770 bytes in ")
+
+
+def test_another_process_resolves_what_one_that_has_ended_spawned() -> None:
+    assert output_of("reattach").splitlines()[-1] == "Another process resolved it: 30"
+
+
+def test_counting_the_standard_library_gives_what_a_plain_loop_gives() -> None:
+    output = output_of("wordcount", "--packages", "12")
+    assert output.splitlines()[-1] == "same as the plain loop"
+    assert re.search(r"^ 20  \w+ +[\d,]+$", output, re.MULTILINE)
+    assert re.search(r"^[\d,]+ files \(\d+ that do not tokenize\), [\d,]+ nodes$", output, re.MULTILINE)
+
+
+@pytest.mark.parametrize("sample", sorted(file.stem for file in SAMPLES.glob("*.py")))
+def test_every_sample_says_what_it_shows_and_how_to_run_it(sample: str) -> None:
+    source = (SAMPLES / f"{sample}.py").read_text()
+    assert source.startswith('"""')
+    assert f"Run: python samples/{sample}.py" in source.split('"""')[1]
+    assert f'output_of("{sample}"' in Path(__file__).read_text(), "no test runs it"
