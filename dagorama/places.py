@@ -1,0 +1,195 @@
+"""What cannot be pickled or hashed, and where it stands, in words: "argument 'config'.handlers[2]".
+
+Loaded only when something has failed.
+
+The rule: look at what pickle would look at, call nothing else of the user's, never recurse, never raise.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from inspect import signature
+from types import CoroutineType, FunctionType, GeneratorType, MethodType
+from typing import Any
+
+from dagorama.errors import NotPicklable
+
+Part = tuple[str, object]
+
+_LEAVES = (type, str, bytes, bytearray, int, float, complex, type(None))
+_SHOWN = 40
+
+
+def parameters(
+    function: Callable[..., object] | None, args: tuple[object, ...], kwargs: Mapping[str, object]
+) -> list[Part]:
+    """The arguments of a call under the names that `function`, whose first parameter is not in `args`, gives them."""
+    try:
+        assert function is not None
+        bound = signature(function).bind(None, *args, **kwargs).arguments.items()
+        return [(f"argument {name!r}", value) for name, value in list(bound)[1:]]
+    except Exception:
+        numbered = [(f"argument {number}", value) for number, value in enumerate(args, 1)]
+        return numbered + [(f"argument {name!r}", value) for name, value in kwargs.items()]
+
+
+def not_picklable(error: Exception, parts: list[Part], pickled: Callable[[object], object]) -> NotPicklable:
+    """The error to raise when `pickled` refused a value made of `parts`."""
+
+    def fails(value: object) -> bool:
+        return _raises(pickled, value)
+
+    if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
+        where = next((where for where, value in parts if fails(value)), parts[0][0])
+        return NotPicklable(f"{where} is nested too deeply to be pickled: pass a flat list or dict of its parts")
+    where, part = _smallest(parts, fails)
+    return NotPicklable(f"{where} cannot be pickled: {_describe(part)} ({type(error).__name__}: {error})")
+
+
+class Hole:
+    """Stands for a value that cannot be hashed while its place is looked for."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+
+def hashed_hole(parts: list[Part]) -> str | None:
+    """Says where a hole has become a member of a set or a key of a dict; None if none has."""
+    for where, value in _walk(parts):
+        if isinstance(value, (set, frozenset, dict)):
+            role = "a key of a dict" if isinstance(value, dict) else "a member of a set"
+            inside = _walk([("", member) for member in value])
+            if hole := next((inner for _, inner in inside if isinstance(inner, Hole)), None):
+                kind = type(hole.value).__name__
+                return f"{where}: a promise stands there as {role}, and its value, an unhashable {kind}, cannot"
+    return None
+
+
+def is_hashable(value: object) -> bool:
+    return not _raises(hash, value)
+
+
+def _raises(function: Callable[[Any], object], value: object) -> bool:
+    try:
+        function(value)
+    except Exception:
+        return True
+    return False
+
+
+def _smallest(parts: list[Part], fails: Callable[[object], bool]) -> Part:
+    """The first of `parts` that fails, and of its parts the first that fails, and so on as long as one does."""
+    found: Part = ("a part that cannot be singled out", None)
+    seen: dict[int, object] = {}  # holds what was looked at, so that an id stands for one object
+    candidates: Iterable[Part] = parts
+    while failing := next((part for part in candidates if id(part[1]) not in seen and fails(part[1])), None):
+        found = failing
+        seen[id(found[1])] = found[1]
+        candidates = _placed(found)
+    return found
+
+
+def _walk(parts: list[Part]) -> Iterator[Part]:
+    """Every part of `parts`, each object once, wide and deep alike."""
+    stack = parts[::-1]
+    seen: dict[int, object] = {}
+    while stack:
+        part = stack.pop()
+        if id(part[1]) in seen:
+            continue
+        seen[id(part[1])] = part[1]
+        yield part
+        stack.extend(list(_placed(part))[::-1])
+
+
+def _describe(value: object) -> str:
+    """What the value is, and what to pass in its place."""
+    for kinds, what, instead in _ADVICE:
+        if isinstance(value, kinds):
+            return f"{what} stays in its process; {instead}"
+    kind = type(value)
+    if kind.__module__ in ("_thread", "threading", "multiprocessing.synchronize"):
+        return f"a {kind.__name__.lower()} stays in its process; make it in the method that uses it"
+    return (
+        f"it is of type {kind.__module__}.{kind.__qualname__}; pass the plain data that it is made from, "
+        "or make it in the method that uses it"
+    )
+
+
+def _placed(part: Part) -> Iterator[Part]:
+    where, value = part
+    try:
+        for step, child in _children(value):
+            yield where + step, child
+    except Exception:
+        return
+
+
+def _children(value: object) -> Iterator[Part]:
+    if isinstance(value, (*_LEAVES, Hole)):
+        return
+    if isinstance(value, dict):
+        yield from ((f"[{_short(key)}]", child) for key, child in list(value.items()))
+        yield from ((f", its key {_short(key)}", key) for key in list(value))
+    elif isinstance(value, tuple) and (names := getattr(value, "_fields", None)):
+        yield from ((f".{name}", child) for name, child in zip(names, value, strict=True))
+    elif isinstance(value, (list, tuple, deque)):
+        yield from ((f"[{index}]", child) for index, child in enumerate(value))
+    elif isinstance(value, (set, frozenset)):
+        yield from ((f", its member {_short(child)}", child) for child in value)
+    else:
+        yield from _inside(value)
+
+
+def _inside(value: object) -> Iterator[Part]:
+    if isinstance(value, FunctionType):
+        cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
+        yield from ((f", its variable {name!r}", cell.cell_contents) for name, cell in cells)
+        yield from ((f", a default of {value.__name__}", default) for default in value.__defaults__ or ())
+    elif isinstance(value, MethodType):
+        yield ".__self__", value.__self__
+    elif isinstance(value, partial):
+        yield from ((".func", value.func), (".args", value.args), (".keywords", value.keywords))
+    else:
+        yield from _pickled_parts(value.__reduce_ex__(4))
+
+
+def _pickled_parts(reduced: str | tuple[Any, ...]) -> Iterator[Part]:
+    if isinstance(reduced, str):
+        return
+    parts: tuple[Any, ...] = (*reduced, None, None, None)
+    args, state, items, pairs = parts[1:5]
+    for attributes in state if isinstance(state, tuple) else (state,):
+        if isinstance(attributes, dict):
+            yield from ((f".{name}", child) for name, child in attributes.items())
+        elif attributes is not None:
+            yield ", its state", attributes
+    yield from ((f"[{index}]", child) for index, child in enumerate(items or ()))
+    yield from ((f"[{_short(key)}]", child) for key, child in pairs or ())
+    yield from ((", a part of it", child) for child in args)
+
+
+def _short(value: object) -> str:
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def _advice() -> tuple[tuple[tuple[type, ...], str, str], ...]:
+    from io import IOBase
+    from socket import socket
+    from weakref import ref
+
+    return (
+        ((GeneratorType,), "a generator", "pass a list of what it yields"),
+        ((CoroutineType,), "a coroutine", "await it and pass its result"),
+        ((socket,), "a socket", "pass the address and connect in the method that uses it"),
+        ((IOBase,), "an open file", "pass its path or its contents"),
+        ((ref,), "a weak reference", "pass the object itself"),
+        ((memoryview,), "a memoryview", "pass bytes(...) of it"),
+    )
+
+
+_ADVICE = _advice()

@@ -1,0 +1,381 @@
+"""Objects to bytes and back: an envelope is a header, a table of the promises inside, and a pickle.
+
+    byte 0   1, the version
+    byte 1   flags: 1 SIGNED (reserved), 2 LARGE, 4 REFS
+    REFS     u32 groups; for each: 12-byte origin, u32 n, n times u32 counter   (little-endian)
+    body     the pickle; if LARGE, u64 length and SHA-256 of a pickle that is kept elsewhere
+
+The rule: the pickler finds and fills the promises, in one pass, wherever they stand; no Python runs for any other
+object. What is unpickled is made anew for each caller.
+"""
+
+import copyreg
+import pickle
+from collections import ChainMap
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from io import BytesIO
+from itertools import groupby
+from operator import attrgetter
+from struct import Struct, pack, unpack_from
+from struct import error as StructError
+from types import NoneType
+from typing import Any, NamedTuple, NoReturn, TypeVar, cast
+
+from dagorama.errors import DagoramaError, ValueNotReadable
+from dagorama.models.promise import ORIGIN_BYTES, DAGPromise
+
+VERSION = 1
+SIGNED, LARGE, REFS = 1, 2, 4
+PROTOCOL = 5
+
+PutLarge = Callable[[bytes], bytes]  # stores a pickle and returns its SHA-256
+GetLarge = Callable[[bytes], "bytes | bytearray | memoryview"]
+K = TypeVar("K", bound=Hashable)
+
+_Call = tuple[tuple[object, ...], dict[str, object]]
+
+_PLAIN = bytes([VERSION, 0])
+_U32 = Struct("<I")
+_GROUP = Struct(f"<{ORIGIN_BYTES}sI")
+_TABLE_OF_ONE = Struct(f"<I{ORIGIN_BYTES}sII")
+_LARGE = Struct("<Q32s")
+# Nothing can be inside of these: pickle.dumps, which knows no promises but is five times as fast, will do.
+_ATOMS = frozenset({int, float, complex, str, bytes, bool, NoneType})
+
+
+class Encoded(NamedTuple):
+    """An envelope and the distinct promises in it, in the order of its table; `refs` are their 16-byte ids."""
+
+    envelope: bytes
+    refs: Sequence[bytes]
+    promises: Sequence[DAGPromise[Any]]
+
+
+def encode(
+    value: object, what: str = "value", *, large_from: int | None = None, put_large: PutLarge | None = None
+) -> Encoded:
+    """`value` in an envelope; a pickle of `large_from` bytes or more goes to `put_large`.
+
+    `what` is a noun for errors, such as "result". Raises NotPicklable naming the smallest part that cannot be.
+    """
+    if type(value) in _ATOMS:
+        return _sealed(pickle.dumps(value, PROTOCOL), (), large_from, put_large)
+    try:
+        data, promises = _pickled(value)
+    except Exception as error:
+        from dagorama.places import not_picklable
+
+        raise not_picklable(error, [(f"the {what}", value)], _pickled) from error
+    return _sealed(data, promises, large_from, put_large)
+
+
+def encode_call(
+    args: tuple[object, ...],
+    kwargs: dict[str, object],
+    function: Callable[..., object] | None = None,
+    *,
+    large_from: int | None = None,
+    put_large: PutLarge | None = None,
+) -> Encoded:
+    """The arguments of a call, without `self`, in an envelope; errors name them as `function` does."""
+    if _ATOMS.issuperset(map(type, args)) and (not kwargs or _ATOMS.issuperset(map(type, kwargs.values()))):
+        return _sealed(pickle.dumps((args, kwargs), PROTOCOL), (), large_from, put_large)
+    try:
+        data, promises = _pickled((args, kwargs))
+    except Exception as error:
+        from dagorama.places import not_picklable, parameters
+
+        raise not_picklable(error, parameters(function, args, kwargs), _pickled) from error
+    return _sealed(data, promises, large_from, put_large)
+
+
+def references(envelope: bytes) -> list[bytes]:
+    """The ids of the promises in it, in the order of its table; nothing is unpickled."""
+    try:
+        return [
+            origin + counter.to_bytes(4, "big")
+            for origin, count, start in _groups(envelope)
+            for counter in unpack_from(f"<{count}I", envelope, start)
+        ]
+    except StructError as error:
+        raise ValueNotReadable("the envelope's table of promises is cut short") from error
+
+
+def large_of(envelope: bytes) -> tuple[bytes, int] | None:
+    """SHA-256 and length of the pickle that is kept elsewhere, or None when the envelope holds it."""
+    if not _flags(envelope) & LARGE:
+        return None
+    try:
+        length, digest = _LARGE.unpack_from(envelope, _body(envelope)[1])
+    except StructError as error:
+        raise ValueNotReadable("the envelope of a large value is cut short") from error
+    return digest, length
+
+
+def decode(
+    envelope: bytes, fill: Sequence[object] | None = None, *, what: str = "value", get_large: GetLarge | None = None
+) -> object:
+    """The object in `envelope`, with `fill[i]` where the promise `references(envelope)[i]` stood.
+
+    Raises ValueNotReadable; user code that runs while unpickling may raise what is no Exception.
+    """
+    try:
+        if envelope[:2] == _PLAIN:
+            return pickle.loads(envelope[2:])
+        return _filled(envelope, fill or (), get_large)
+    except Exception as error:
+        raise _not_readable(error, what, envelope, fill or (), get_large) from error
+
+
+def decode_call(
+    envelope: bytes,
+    fill: Sequence[object] | None = None,
+    function: Callable[..., object] | None = None,
+    *,
+    get_large: GetLarge | None = None,
+) -> _Call:
+    """What `encode_call` was given, with the promises filled; raises ValueNotReadable."""
+    try:
+        if envelope[:2] == _PLAIN:
+            args, kwargs = pickle.loads(envelope[2:])
+        else:
+            args, kwargs = cast(_Call, _filled(envelope, fill or (), get_large))
+    except Exception as error:
+        raise _not_readable(error, function, envelope, fill or (), get_large) from error
+    return args, kwargs
+
+
+def assemble(
+    roots: Sequence[K],
+    envelopes: Mapping[K, bytes],
+    refs: Mapping[K, Sequence[K]] | None = None,
+    *,
+    get_large: GetLarge | None = None,
+) -> list[object]:
+    """The values of `roots`, whose promises are filled with the values of others, and so on, to any depth.
+
+    `refs[key]` says which key stands for each reference of `envelopes[key]`; keys without references may be
+    missing, and without `refs` the keys are node ids. Each key is unpickled once. Raises ValueNotReadable.
+    """
+    values: dict[K, object] = {}
+    for root in roots:
+        if root not in values:
+            _assemble(root, envelopes, refs, values, get_large)
+    return [values[root] for root in roots]
+
+
+def decode_promised(
+    root: K,
+    envelopes: Mapping[K, bytes],
+    refs: Mapping[K, Sequence[K]] | None = None,
+    *,
+    get_large: GetLarge | None = None,
+) -> object:
+    """The value of one root; see assemble."""
+    return assemble((root,), envelopes, refs, get_large=get_large)[0]
+
+
+# --- pickling ------------------------------------------------------------------------------------
+
+
+def _fill(index: int) -> NoReturn:
+    """Stands in every pickle where a promise stood; decode puts the values in its place."""
+    raise ValueNotReadable(f"this pickle holds the promise {index} of its envelope: read it with dagorama.values")
+
+
+class _Promises(list[DAGPromise[Any]]):
+    """The distinct promises that one pickler has met, in that order."""
+
+    __slots__ = ("_indices",)
+
+    def __init__(self) -> None:
+        self._indices: dict[object, int] = {}
+
+    def reduce(self, promise: DAGPromise[Any]) -> tuple[Callable[[int], object], tuple[int]]:
+        key = promise._record[:2]
+        index = self._indices.get(key)
+        if index is None:
+            index = self._indices[key] = len(self)
+            self.append(promise)
+        return _fill, (index,)
+
+
+def _pickled(value: object) -> tuple[bytes, _Promises]:
+    try:
+        file, promises = BytesIO(), _Promises()
+        pickler = pickle.Pickler(file, PROTOCOL)
+        pickler.dispatch_table = {**copyreg.dispatch_table, DAGPromise: promises.reduce}
+        pickler.dump(value)
+        data = file.getvalue()
+    except RecursionError:
+        raise
+    except Exception:
+        return _pickled_by_value(value)
+    # What lives in __main__ is found by its name in no other process: it travels by value.
+    return _pickled_by_value(value) if b"__main__" in data else (data, promises)
+
+
+def _pickled_by_value(value: object) -> tuple[bytes, _Promises]:
+    import cloudpickle  # type: ignore[import-untyped]  # it ships no types
+
+    file, promises = BytesIO(), _Promises()
+    pickler = cloudpickle.Pickler(file, PROTOCOL)
+    own = cast(dict[type, Any], pickler.dispatch_table)
+    pickler.dispatch_table = ChainMap({DAGPromise: promises.reduce}, own)
+    pickler.dump(value)
+    return file.getvalue(), promises
+
+
+def _sealed(
+    data: bytes, promises: Sequence[DAGPromise[Any]], large_from: int | None, put_large: PutLarge | None
+) -> Encoded:
+    large = large_from is not None and put_large is not None and len(data) >= large_from
+    if not promises and not large:
+        return Encoded(_PLAIN + data, (), ())
+    flags, table = (REFS, _table(promises)) if promises else (0, b"")
+    if large and put_large:
+        flags, data = flags | LARGE, _LARGE.pack(len(data), put_large(data))
+    refs = [promise.node_id for promise in promises]
+    return Encoded(b"".join((bytes((VERSION, flags)), table, data)), refs, promises)
+
+
+def _table(promises: Sequence[DAGPromise[Any]]) -> bytes:
+    if len(promises) == 1:
+        origin, counter = promises[0]._record[:2]
+        return _TABLE_OF_ONE.pack(1, origin, 1, counter)
+    # Runs of one origin, not one group for each: the order of the table is the order of the indices.
+    runs = [(origin, list(run)) for origin, run in groupby(promises, attrgetter("_origin"))]
+    groups = [
+        _GROUP.pack(origin, len(run)) + pack(f"<{len(run)}I", *[promise._counter for promise in run])
+        for origin, run in runs
+    ]
+    return _U32.pack(len(runs)) + b"".join(groups)
+
+
+# --- unpickling ----------------------------------------------------------------------------------
+
+
+class _Filler(pickle.Unpickler):
+    """Binds `_fill` to the values at hand; asked once for each class that a pickle names."""
+
+    values: Sequence[object]
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        if name == "_fill" and module == __name__:
+            return self.values.__getitem__
+        return super().find_class(module, name)
+
+
+def _flags(envelope: bytes) -> int:
+    if len(envelope) < 2 or envelope[0] != VERSION or envelope[1] & ~(SIGNED | LARGE | REFS):
+        raise ValueNotReadable(f"it does not begin as an envelope does: {bytes(envelope[:2])!r}")
+    if envelope[1] & SIGNED:
+        raise ValueNotReadable("it is signed, which this version of dagorama cannot check")
+    return envelope[1]
+
+
+def _groups(envelope: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Origin, number of counters and where they start, for each group of the table."""
+    if not _flags(envelope) & REFS:
+        return
+    start = 2 + _U32.size
+    for _ in range(_U32.unpack_from(envelope, 2)[0]):
+        origin, count = _GROUP.unpack_from(envelope, start)
+        yield origin, count, start + _GROUP.size
+        start += _GROUP.size + 4 * count
+
+
+def _body(envelope: bytes) -> tuple[int, int]:
+    """How many promises the table holds, and where the body starts."""
+    number, start = 0, 2 + (_U32.size if envelope[1] & REFS else 0)
+    for _, count, counters in _groups(envelope):
+        number, start = number + count, counters + 4 * count
+    return number, start
+
+
+def _filled(envelope: bytes, fill: Sequence[object], get_large: GetLarge | None) -> object:
+    flags = _flags(envelope)
+    number, start = _body(envelope)
+    if len(fill) != number:
+        raise ValueNotReadable(f"it holds {number} promises and {len(fill)} values were given for them")
+    if flags & LARGE:
+        file = BytesIO(_fetched(envelope, start, get_large))
+    else:
+        file = BytesIO(envelope)
+        file.seek(start)
+    if not number:
+        return pickle.load(file)
+    filler = _Filler(file)
+    filler.values = fill
+    return filler.load()
+
+
+def _fetched(envelope: bytes, start: int, get_large: GetLarge | None) -> bytes | bytearray | memoryview:
+    if get_large is None:
+        raise ValueNotReadable("it is kept elsewhere, and here is no way to fetch it")
+    length, digest = _LARGE.unpack_from(envelope, start)
+    data = get_large(digest)
+    if len(data) != length or sha256(data).digest() != digest:
+        raise ValueNotReadable("what was fetched for it is something else")
+    return data
+
+
+def _assemble(
+    root: K,
+    envelopes: Mapping[K, bytes],
+    refs: Mapping[K, Sequence[K]] | None,
+    values: dict[K, object],
+    get_large: GetLarge | None,
+) -> None:
+    stack, opened = [root], set[K]()
+    while stack:
+        key = stack[-1]
+        if key in values:
+            stack.pop()
+            continue
+        envelope = envelopes.get(key)
+        if envelope is None:
+            raise ValueNotReadable(f"the value of {_shown(key)} is needed and was not sent")
+        needed = cast("Sequence[K]", references(envelope)) if refs is None else refs.get(key, ())
+        if missing := needed and [other for other in needed if other not in values]:
+            if key in opened:
+                raise ValueNotReadable(f"the value of {_shown(key)} contains itself")
+            opened.add(key)
+            stack += missing
+        else:
+            fill = [values[other] for other in needed] if needed else ()
+            values[key] = decode(envelope, fill, get_large=get_large)
+
+
+# --- what went wrong: slow, and only then ----------------------------------------------------------
+
+_What = str | Callable[..., object] | None  # a noun, or the function whose arguments these are
+
+
+def _shown(key: object) -> str:
+    return f"node {key.hex()}" if isinstance(key, bytes) else f"node {key}"
+
+
+def _not_readable(
+    error: Exception, what: _What, envelope: bytes, fill: Sequence[object], get_large: GetLarge | None
+) -> ValueNotReadable:
+    whole = f"the {what}" if isinstance(what, str) else "the arguments"
+    if isinstance(error, DagoramaError):
+        return ValueNotReadable(f"{whole} cannot be read: {error}")
+    if isinstance(error, TypeError) and (place := _unhashable_place(what, envelope, fill, get_large)):
+        return ValueNotReadable(place)
+    hint = ", what it is made of cannot be imported here" if isinstance(error, (ImportError, AttributeError)) else ""
+    return ValueNotReadable(f"{whole} cannot be unpickled{hint} ({type(error).__name__}: {error})")
+
+
+def _unhashable_place(what: _What, envelope: bytes, fill: Sequence[object], get_large: GetLarge | None) -> str | None:
+    """Reads the value again with something hashable in place of what is not, and looks where that has gone."""
+    from dagorama.places import Hole, hashed_hole, is_hashable, parameters
+
+    holes = [value if is_hashable(value) else Hole(value) for value in fill]
+    try:
+        value = _filled(envelope, holes, get_large)
+    except Exception:
+        return None
+    return hashed_hole([(f"the {what}", value)] if isinstance(what, str) else parameters(what, *cast(_Call, value)))
