@@ -107,6 +107,8 @@ class Connection:
         self.settings = settings
         self.address = target(settings)
         self.pid = os.getpid()
+        #: whether a broker has been there, so that one which is not may be restarting
+        self.has_answered = False
         self.channel: grpc.Channel = grpc.insecure_channel(self.address, options=channel_options())
         self.stub: BrokerStub = BrokerStub(self.channel)
         self.original: DagoramaStub = DagoramaStub(self.channel)
@@ -122,13 +124,15 @@ class Connection:
     def wait(
         self, instance: bytes, nodes: Sequence[bytes], *, now: bool = False, timeout: float | None = None
     ) -> Iterator[broker_pb2.WaitReply]:
-        """What is known of nodes; without `now`, each as it ends. BrokerUnavailable also when `timeout` is over."""
+        """What is known of nodes; without `now`, each as it ends, until `timeout`. It is not tried again."""
         import grpc
 
         request = broker_pb2.WaitRequest(instance=instance, node=nodes, now=now)
         replies = self.stub.Wait(request, timeout=DEADLINE if now else timeout)
         try:
-            yield from replies
+            for reply in replies:
+                self.has_answered = True
+                yield reply
         except grpc.RpcError as error:
             raise broker_error(error, self.address) from None
         finally:
@@ -143,21 +147,19 @@ class Connection:
                 "INVALID_ARGUMENT",
             )
         digest = sha256(data).digest()
-        reply = self._ask(lambda timeout: self.stub.PutValue(_chunks(data), timeout=timeout), transfer_deadline(len(data)))
+        deadline = transfer_deadline(len(data))
+        reply = self._ask(lambda timeout: self.stub.PutValue(_chunks(data), timeout=timeout), deadline)
         if reply.sha256 != digest:
             raise BrokerError("the broker stored other bytes than were sent", "DATA_LOSS")
         return digest
 
     def get_value(self, digest: bytes) -> bytes:
-        """The large value of that SHA-256; raises UnknownToBroker, or BrokerError when the bytes are others."""
+        """The large value of that SHA-256, which whoever reads it checks; raises UnknownToBroker."""
         request = broker_pb2.GetValueRequest(sha256=digest)
-        deadline = transfer_deadline(VALUE_LIMIT)
-        data = self._ask(
-            lambda timeout: b"".join(chunk.data for chunk in self.stub.GetValue(request, timeout=timeout)), deadline
+        return self._ask(
+            lambda timeout: b"".join(chunk.data for chunk in self.stub.GetValue(request, timeout=timeout)),
+            transfer_deadline(VALUE_LIMIT),
         )
-        if sha256(data).digest() != digest:
-            raise BrokerError("the broker sent other bytes than were stored", "DATA_LOSS")
-        return data
 
     def get_instance(self, instance: bytes) -> broker_pb2.InstanceInfo:
         request = broker_pb2.GetInstanceRequest(instance=instance)
@@ -167,19 +169,31 @@ class Connection:
         request = broker_pb2.GetStatusRequest()
         return self._ask(lambda timeout: self.stub.GetStatus(request, timeout=timeout))
 
-    def _ask(self, call: Callable[[float], T], seconds: float = DEADLINE) -> T:
+    def retried(self, call: Callable[[], T]) -> T:
         """Calls until there is an answer; a broker that nobody hears is tried again for PATIENCE seconds."""
-        import grpc
-
         started = monotonic()
         while True:
             try:
-                return call(max(0.001, started + seconds - monotonic()))
-            except grpc.RpcError as error:
-                failure = broker_error(error, self.address)
-            if failure.status != "UNAVAILABLE" or monotonic() - started > PATIENCE:
-                raise failure
+                return call()
+            except BrokerUnavailable as error:
+                if error.status != "UNAVAILABLE" or monotonic() - started > PATIENCE:
+                    raise
             sleep(PAUSE)
+
+    def _ask(self, call: Callable[[float], T], seconds: float = DEADLINE) -> T:
+        import grpc
+
+        until = monotonic() + seconds
+
+        def once() -> T:
+            try:
+                answer = call(max(0.001, until - monotonic()))
+            except grpc.RpcError as error:
+                raise broker_error(error, self.address) from None
+            self.has_answered = True
+            return answer
+
+        return self.retried(once)
 
 
 _lock = threading.Lock()

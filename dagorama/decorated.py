@@ -1,0 +1,214 @@
+"""What dagorama knows of a decorated function, and the way of each call of it.
+
+The rule: what is the same for all calls is worked out once; a call checks its shape, finds its place and goes to
+the instance's scope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from inspect import Signature, iscoroutinefunction, signature
+from types import FrameType, FunctionType
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from dagorama.code_signature import calculate_function_hash
+from dagorama.definition import ENTRY_CODE, DAGDefinition, DAGInstance, class_name, in_thread
+from dagorama.errors import FunctionNotFound, NotInInstance
+from dagorama.models.promise import DAGPromise, Place
+from dagorama.scope import FunctionSpec
+
+if TYPE_CHECKING:
+    from dagorama.retry import RetryConfiguration
+
+GREEDY = "greedy_execution"
+#: shapes of calls that are remembered as right, for each function
+SHAPES_KEPT = 256
+
+_Call = tuple[DAGInstance, FunctionSpec, tuple[Any, ...], dict[str, Any], Place]
+
+
+class Decorated:
+    """A function under its decorator's rules. Pickled, it takes its hash along: the code is the same."""
+
+    __slots__ = (
+        "_has_greedy", "_hash", "_last", "_shapes", "_signature", "_specs",
+        "function", "is_async", "queue_name", "retry", "taint_name",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        function: FunctionType,
+        queue_name: str | None,
+        taint_name: str | None,
+        retry: RetryConfiguration | None,
+    ) -> None:
+        self.function = function
+        self.queue_name = queue_name
+        self.taint_name = taint_name
+        self.retry = retry
+        self.is_async = iscoroutinefunction(function)
+        code = function.__code__
+        self._has_greedy = GREEDY in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        # Not before the first call: while it is unpickled the function has no defaults yet.
+        self._signature: Signature | None = None
+        self._hash: tuple[str, str] | None = None
+        self._shapes: set[object] = set()
+        self._specs: WeakKeyDictionary[type[DAGDefinition], FunctionSpec] = WeakKeyDictionary()
+        self._last: tuple[type[DAGDefinition] | None, FunctionSpec | None] = (None, None)
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any], frame: FrameType) -> Any:
+        """A promise; or the function's own result when the call asks for it to be run here."""
+        if kwargs and not self._has_greedy and kwargs.pop(GREEDY, False):
+            return self.function(self._instance(args), *args[1:], **kwargs)
+        instance, spec, rest, kwargs, place = self._described(args, kwargs, frame)
+        return instance._dagorama_scope.call(instance, spec, rest, kwargs, place)
+
+    def call_async(self, args: tuple[Any, ...], kwargs: dict[str, Any], frame: FrameType) -> Coroutine[Any, Any, Any]:
+        """The same for an async function: awaited, it gives the promise, and only then is there a node."""
+        if kwargs and not self._has_greedy and kwargs.pop(GREEDY, False):
+            result: Coroutine[Any, Any, Any] = self.function(self._instance(args), *args[1:], **kwargs)
+            return result
+        return self._promise(*self._described(args, kwargs, frame))
+
+    async def _promise(
+        self, instance: DAGInstance, spec: FunctionSpec, args: tuple[Any, ...], kwargs: dict[str, Any], place: Place
+    ) -> DAGPromise[Any]:
+        scope = instance._dagorama_scope
+        if scope.asks_the_broker:
+            return await in_thread(scope.call, instance, spec, args, kwargs, place)
+        return scope.call(instance, spec, args, kwargs, place)
+
+    def _described(self, args: tuple[Any, ...], kwargs: dict[str, Any], frame: FrameType) -> _Call:
+        instance = self._instance(args)
+        shape = (len(args), *kwargs) if kwargs else len(args)
+        if shape not in self._shapes:
+            self._check(shape, args, kwargs)
+        code = frame.f_code
+        if code is ENTRY_CODE and frame.f_back is not None:
+            frame = frame.f_back
+            code = frame.f_code
+        return instance, self.spec(type(instance.definition)), args[1:], kwargs, (code.co_filename, frame.f_lineno)
+
+    def _instance(self, args: tuple[Any, ...]) -> DAGInstance:
+        instance = args[0] if args else None
+        if isinstance(instance, DAGInstance):
+            return instance
+        name = self.function.__qualname__
+        if isinstance(instance, DAGDefinition):
+            raise NotInInstance(
+                f"{name} was called on a definition; call the definition, `instance, promise = "
+                f"{type(instance).__name__}(...)(...)`, and decorated methods on `self` inside its entry point"
+            )
+        raise NotInInstance(
+            f"{name} was called without an instance: a @dagorama function is a method of a DAGDefinition, "
+            f"called as self.{self.function.__name__}(...)"
+        )
+
+    def _check(self, shape: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Raises TypeError as a plain call would. Whether arguments fit depends on the call's shape alone."""
+        if self._signature is None:
+            self._signature = signature(self.function)
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.function.__qualname__}(): {error}") from None
+        if len(self._shapes) < SHAPES_KEPT:
+            self._shapes.add(shape)
+
+    # --- what a node runs
+
+    def spec(self, cls: type[DAGDefinition]) -> FunctionSpec:
+        """What a node runs when the function is called on an instance of `cls`; new when `__name__` has changed."""
+        last, spec = self._last
+        if last is not cls or spec is None or spec.python_name is not self.function.__name__:
+            spec = self._specs.get(cls)
+            if spec is None or spec.python_name != self.function.__name__:
+                spec = self._specs[cls] = self._new_spec(cls)
+            self._last = cls, spec
+        return spec
+
+    def _new_spec(self, cls: type[DAGDefinition]) -> FunctionSpec:
+        name = wire_name(cls, self.function)
+        return FunctionSpec(
+            name=name,
+            hash=self.hash,
+            queue=self.queue_name or name.partition("@")[0],
+            taint=self.taint_name,
+            retry=self.retry,
+            is_async=self.is_async,
+            function=self.function,
+            python_name=self.function.__name__,
+        )
+
+    @property
+    def hash(self) -> str:
+        """The hash of the function's code, computed again when its `__name__` has changed."""
+        name = self.function.__name__
+        if self._hash is None or self._hash[0] != name:
+            self._hash = name, calculate_function_hash(self.function)
+        return self._hash[1]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        known = self.function.__name__, self.hash
+        return _restore, (self.function, self.queue_name, self.taint_name, self.retry, known)
+
+
+def _restore(
+    function: FunctionType,
+    queue_name: str | None,
+    taint_name: str | None,
+    retry: RetryConfiguration | None,
+    known_hash: tuple[str, str],
+) -> Decorated:
+    decorated = Decorated(function, queue_name, taint_name, retry)
+    decorated._hash = known_hash
+    return decorated
+
+
+def wire_name(cls: type, function: Callable[..., Any]) -> str:
+    """The name of a decorated function on a definition's class.
+
+    "module:Class.method", where that class has the method from its base as well; and for a method that the class
+    overrides and super() calls, "module:Class.method@module:Base". Raises FunctionNotFound.
+    """
+    base, method = _place_on(cls, function)
+    name = f"{class_name(cls)}.{method}"
+    if decorated_method(cls, method) is base.__dict__[method]:
+        return name
+    return f"{name}@{class_name(base)}"
+
+
+def decorated_method(cls: type, method: str, base_name: str = "") -> Any:
+    """The wrapper that `method` is on `cls`, or on the base of that name; None when it is not a decorated one."""
+    for base in cls.__mro__:
+        if method in base.__dict__ and base_name in ("", class_name(base)):
+            found = base.__dict__[method]
+            return found if original(found) is not None else None
+    return None
+
+
+def original(found: object) -> Callable[..., Any] | None:
+    """The plain function of a decorated one; None for anything else."""
+    return found.__dict__.get("original_fn") if isinstance(found, FunctionType) else None
+
+
+def of_wrapper(wrapper: Callable[..., Any]) -> Decorated:
+    found: Decorated = wrapper.__dict__["_dagorama_decorated"]
+    return found
+
+
+def _place_on(cls: type, function: Callable[..., Any]) -> tuple[type, str]:
+    """The base of `cls` that has the decorated function, and the name that it has there."""
+    likely = function.__qualname__.rpartition(".")[2]
+    for base in cls.__mro__:
+        if original(base.__dict__.get(likely)) is function:
+            return base, likely
+    for base in cls.__mro__:
+        for name, found in base.__dict__.items():
+            if original(found) is function:
+                return base, name
+    raise FunctionNotFound(
+        f"{function.__qualname__} is not a method of {class_name(cls)}, so that no worker could find it; "
+        "decorate it in the class, or in one of its bases"
+    )

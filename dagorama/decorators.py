@@ -1,0 +1,105 @@
+"""The decorator: a method under it becomes a node where it is called, and keeps its signature for the type checker."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from inspect import iscoroutinefunction
+from sys import _getframe
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+
+from dagorama.decorated import Decorated
+
+if TYPE_CHECKING:
+    from dagorama.retry import RetryConfiguration
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+AsyncFunction = TypeVar("AsyncFunction", bound=Callable[..., Coroutine[Any, Any, Any]])
+
+
+@overload
+def dagorama(function: Function, /) -> Function: ...
+@overload
+def dagorama(
+    queue_name: str | None = None, taint_name: str | None = None, retry: RetryConfiguration | None = None
+) -> Decorator: ...
+def dagorama(
+    queue_name: Any = None, taint_name: str | None = None, retry: RetryConfiguration | None = None
+) -> Any:
+    """Decorates a method of a DAGDefinition: `@dagorama().syncfn`, `@dagorama().asyncfn`, or plainly `@dagorama`.
+
+    Called on an instance, the method describes a node and returns its promise at once; to the type checker it
+    returns what it is annotated with. `greedy_execution=True` in a call runs the method there and then.
+
+    `queue_name` is a queue that workers may include or exclude; by default each method has its own. With
+    `taint_name`, only workers that tolerate that taint run it. With `retry`, a failed run is repeated.
+    """
+    if isinstance(queue_name, str) or queue_name is None:
+        return Decorator(queue_name, taint_name, retry)
+    return Decorator()(queue_name)
+
+
+class Decorator:
+    """What `dagorama(...)` returns; `.original_fn` of what it decorates is the plain function."""
+
+    def __init__(
+        self,
+        queue_name: str | None = None,
+        taint_name: str | None = None,
+        retry: RetryConfiguration | None = None,
+    ) -> None:
+        self.queue_name = queue_name
+        self.taint_name = taint_name
+        self.retry = retry
+
+    def __call__(self, function: Function) -> Function:
+        """Decorates a function of either kind."""
+        return self._wrapped(function)
+
+    def syncfn(self, function: Function) -> Function:
+        """Decorates a function written with `def`; raises ValueError for any other."""
+        if iscoroutinefunction(function):
+            name = function.__qualname__
+            raise ValueError(f"{name} is written with `async def`: decorate it with @dagorama().asyncfn")
+        return self._wrapped(function)
+
+    def asyncfn(self, function: AsyncFunction) -> AsyncFunction:
+        """Decorates a function written with `async def`; raises ValueError for any other."""
+        if not iscoroutinefunction(function):
+            name = getattr(function, "__qualname__", repr(function))
+            raise ValueError(f"{name} is not written with `async def`: decorate it with @dagorama().syncfn")
+        return self._wrapped(function)
+
+    def _wrapped(self, function: Function) -> Function:
+        if not isinstance(function, FunctionType):
+            raise ValueError(f"@dagorama decorates a method written with `def` or `async def`, not {function!r}")
+        decorated = Decorated(function, self.queue_name, self.taint_name, self.retry)
+        wrapper: Any = _async_wrapper(decorated) if decorated.is_async else _sync_wrapper(decorated)
+        wrapper.original_fn = function
+        wrapper._dagorama_decorated = decorated
+        return cast(Function, wrapper)
+
+
+# What these two name has to be importable: for local workers, cloudpickle takes them along with their globals.
+
+
+def _sync_wrapper(decorated: Decorated) -> Callable[..., Any]:
+    @wraps(decorated.function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return decorated.call(args, kwargs, _getframe(1))
+
+    return wrapper
+
+
+def _async_wrapper(decorated: Decorated) -> Callable[..., Any]:
+    # A plain function: wrong arguments and the place show where it is called, not where it is awaited.
+    @wraps(decorated.function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return decorated.call_async(args, kwargs, _getframe(1))
+
+    mark = getattr(inspect, "markcoroutinefunction", None)  # Python 3.12
+    if mark is not None:
+        mark(wrapper)
+    return wrapper
