@@ -7,6 +7,7 @@ BrokerRefusal
 ├── NotAllowedNow       FAILED_PRECONDITION   true at another time or for another caller
 ├── TooMuch             RESOURCE_EXHAUSTED    past a bound
 └── NotServing          UNAVAILABLE           the broker is starting or leaving
+SettingsError           an option or a variable of the environment has a value that cannot be used
 StoreError              the store cannot be used: the broker stops, with the sentence
 IllegalMove             a transition that the table does not have: a fault of ours
 """
@@ -40,6 +41,10 @@ class TooMuch(BrokerRefusal):
 
 class NotServing(BrokerRefusal):
     """The broker is starting or leaving."""
+
+
+class SettingsError(ValueError):
+    """A setting's value cannot be used; the message names the setting."""
 
 
 class StoreError(Exception):

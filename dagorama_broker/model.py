@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
@@ -80,7 +82,7 @@ class RunRow(NamedTuple):
 
     origin: bytes  #: 12 bytes
     first: int
-    count: int
+    size: int
     first_key: int
     instance: int
     digest: bytes  #: of what was submitted; empty for the children of an attempt
@@ -154,7 +156,7 @@ class Changes:
         return bool(
             self.nodes or self.outcomes or self.runs or self.instances or self.progress or self.resolved
             or self.functions or self.instance_ends or self.large or self.workers_joined or self.workers_left
-        )  # fmt: skip
+        )
 
 
 class LiveNode(NamedTuple):
@@ -171,10 +173,10 @@ class EndedNode(NamedTuple):
 
     key: int
     instance: int
+    function: int
     state: int
     refs: bytes
     culprit: int
-    failed_as: str  #: name of the culprit's function; empty unless it failed
 
 
 @dataclass(slots=True)
@@ -185,7 +187,9 @@ class Live:
     instances: list[InstanceRow]  #: with an unfinished node
     runs: list[RunRow]  #: of those instances
     nodes: list[LiveNode]  #: in the order of their keys
-    ended: list[EndedNode]  #: sources and references of `nodes` that have ended, and the RESOLVING ones
+    #: the RESOLVING ones of `nodes`, and all ended nodes that `nodes` name as sources or promises, and those that the
+    #: values of these name, and so on (closed under `refs`)
+    ended: list[EndedNode]
     progress: list[ProgressRow]
     workers: list[tuple[bytes, str]]  #: connected when the last broker stopped
     next_node: int  #: smallest key never used
@@ -197,10 +201,29 @@ class FoundNode(NamedTuple):
     """A node found by its id, in memory no more or never."""
 
     id: bytes  #: as asked for
-    ended: EndedNode | None  #: None: it has not ended
     key: int
     instance: int
     function: int
+    ended: EndedNode | None  #: None: it has not ended (a RESOLVING one has not)
+
+
+class Failure(NamedTuple):
+    """Why a node failed; kept with the node itself, named by its descendants."""
+
+    function: str
+    type: str
+    message: str
+    traceback: str
+    exception: bytes  #: pickled by the worker, where it could be; never opened here
+    attempts: int
+
+    def packed(self) -> bytes:
+        return json.dumps([*self[:4], b64encode(self.exception).decode(), self.attempts]).encode()
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> Failure:
+        function, type, message, traceback, exception, attempts = json.loads(data)
+        return cls(function, type, message, traceback, b64decode(exception), attempts)
 
 
 class StoredInstance(NamedTuple):

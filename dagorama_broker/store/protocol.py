@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from dagorama_broker.model import Changes, FoundNode, Live, OutcomeRow, RunRow, StoredInstance
+from dagorama_broker.model import Changes, EndedNode, FoundNode, Live, OutcomeRow, RunRow, StoredInstance
 
 
 class Store(Protocol):
-    """Where the broker's truth is. Calls block; the broker makes them from one thread at a time, never its loop's.
+    """Where the broker's truth is.
 
+    Calls block: the broker makes them from one thread at a time, never its loop's, but for those that say otherwise.
     Every method raises StoreError with one sentence when the store cannot be read or written.
     """
 
     def open(self) -> int:
-        """Make or migrate the store, take it for this process alone, commit a new epoch and return it (1 is the first)."""
+        """Make or migrate the store, take it for this process alone, commit a new epoch (the first is 1) and return it."""
 
     def live(self) -> Live:
         """All that has not ended and what it depends on."""
@@ -32,6 +33,9 @@ class Store(Protocol):
     def find(self, ids: Sequence[bytes]) -> dict[bytes, FoundNode]:
         """Nodes by 16-byte id; those that are not there are left out."""
 
+    def ended(self, keys: Sequence[int]) -> list[EndedNode]:
+        """Ended (or RESOLVING) nodes by key, with all that their values name, and so on (closed under `refs`)."""
+
     def ids(self, keys: Sequence[int]) -> dict[int, bytes]:
         """16-byte ids by node key."""
 
@@ -44,6 +48,9 @@ class Store(Protocol):
     def instance(self, id: bytes) -> StoredInstance | None:
         """An instance by its 16-byte id."""
 
+    def has_instance(self, id: bytes) -> bool:
+        """Whether this id was ever used. One index lookup: quick enough for the broker's loop."""
+
     def put_large(self, chunks: Iterable[bytes]) -> tuple[bytes, int]:
         """Keep a large value durably; its SHA-256 and length. Equal content is kept once."""
 
@@ -51,7 +58,7 @@ class Store(Protocol):
         """A large value in chunks of at most 1 MiB; None: not there."""
 
     def has_large(self, sha256: bytes) -> bool:
-        """Whether a large value is there."""
+        """Whether a large value is there. Quick enough for the broker's loop."""
 
     def close(self) -> None:
         """Let go of everything; open() may follow."""

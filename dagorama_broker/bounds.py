@@ -1,0 +1,34 @@
+"""What one caller may ask for, and what workers are asked to keep to. Past a bound there is a sentence, never a crash."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dagorama_broker.errors import TooMuch
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """What a worker is told when it connects."""
+
+    heartbeat: float = 10.0  #: seconds between heartbeats
+    large_from: int = 256 << 10  #: bytes from which a value travels apart
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    nodes_per_call: int = 1_000_000
+    call_bytes: int = 256 << 20  #: of one submission, in all its messages
+    value_bytes: int = 1 << 30  #: of one large value
+
+    def check_nodes(self, nodes: int) -> None:
+        if nodes > self.nodes_per_call:
+            raise TooMuch(f"{nodes} nodes in one call; {self.nodes_per_call} are allowed")
+
+    def check_staged(self, size: int) -> None:
+        if size > self.call_bytes:
+            raise TooMuch(f"a submission of more than {self.call_bytes} bytes; put large values apart")
+
+    def check_value(self, size: int) -> None:
+        if size > self.value_bytes:
+            raise TooMuch(f"a value of more than {self.value_bytes} bytes")

@@ -1,0 +1,232 @@
+"""One writer: load, decide, commit, tell.
+
+Calls change the heart at once and then wait for the commit that holds their change; whatever gathers while a commit runs
+goes into the next. What workers and waiters are told waits for the commit too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from dagorama_broker.errors import NotServing
+from dagorama_broker.model import ENDED, Changes, OutcomeRow, State
+from dagorama_broker.payloads import Payloads
+from dagorama_broker.repeating import left_to_make
+from dagorama_broker.scheduler import Effects, NewRun, Node, Scheduler, Worker
+from dagorama_broker.scheduler.restoring import ended_nodes
+from dagorama_broker.sessions import Session
+from dagorama_broker.store.protocol import Store
+from dagorama_broker.watching import Watching
+
+T = TypeVar("T")
+
+#: Seconds after which the loop looks at the time even when nothing asks for it: a stopped clock is noticed by this.
+LONGEST_SLEEP = 5.0
+
+
+class Broker:
+    """The scheduler, the store and those who are told, around one loop."""
+
+    def __init__(self, scheduler: Scheduler, store: Store, cache_bytes: int = 256 << 20) -> None:
+        self.scheduler = scheduler
+        self.store = store
+        self.watching = Watching()
+        self.payloads = Payloads(cache_bytes, self._arguments, self._values)
+        self.sessions: dict[Worker, Session] = {}
+        self.in_flight: set[bytes] = set()  #: ids of instances in the commit that runs
+        self.commits = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._changed = asyncio.Event()
+        self._next: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._stopping = False
+
+    # --- the loop -------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until `stop`. Raises StoreError when a commit fails: the truth is in the store, a restart reads it back."""
+        try:
+            while not self._stopping or self._changed.is_set():
+                self._changed.clear()
+                await self._step()
+                await self._sleep()
+        finally:
+            self._stopping = True
+            if not self._next.done():
+                self._next.set_exception(NotServing("the broker is leaving"))
+                self._next.exception()  # nobody may be waiting
+            self._thread.shutdown()
+
+    def say_leaving(self) -> None:
+        """Tell workers and waiters that the broker leaves; they reconnect when it is back."""
+        for session in self.sessions.values():
+            session.news.draining = True
+            session.wake()
+        self.watching.close()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._changed.set()
+
+    async def _step(self) -> None:
+        await asyncio.sleep(0)  # let calls that are ready to run join this batch
+        self.see_time()
+        self._tick_at = self.scheduler.tick(time.monotonic())
+        changes, effects = self.scheduler.drain()
+        told, self._next = self._next, asyncio.get_running_loop().create_future()
+        if changes:
+            self.payloads.take_in(changes, self.scheduler.graph.nodes, self._is_wanted(effects))
+            await self._commit(changes, told)
+        self._tell(effects)
+        told.set_result(None)
+
+    async def _commit(self, changes: Changes, told: asyncio.Future[None]) -> None:
+        self.in_flight = {row.id for row in changes.instances}
+        try:
+            await self._in_thread(self.store.commit, changes)
+        except BaseException:
+            told.set_exception(NotServing("the broker stops: its store could not be written"))
+            told.exception()  # nobody may be waiting
+            raise
+        self.in_flight = set()
+        self.commits += 1
+
+    async def _sleep(self) -> None:
+        wait = LONGEST_SLEEP
+        if self._tick_at is not None:
+            wait = min(wait, max(0.0, self._tick_at - time.monotonic()))
+        try:
+            async with asyncio.timeout(wait):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    def _is_wanted(self, effects: Effects) -> Callable[[int], bool]:
+        read = {node.key for node in effects.ended if node.readers}
+        return lambda key: key in read or key in self.watching
+
+    def _tell(self, effects: Effects) -> None:
+        for granted in effects.granted:
+            if (session := self._session_of(granted.slot.worker)) is not None:
+                session.news.granted.append(granted)
+        for taken in effects.take_back:
+            if (session := self._session_of(taken.slot.worker)) is not None:
+                session.news.take_back.append(taken)
+        for worker, attempt in effects.refused:
+            if (session := self._session_of(worker)) is not None:
+                session.news.refused.append(attempt)
+        for worker in effects.done:
+            if (session := self._session_of(worker)) is not None:
+                session.news.done = True
+        self.watching.tell(effects.ended)
+        self.payloads.let_go(effects, self.watching.__contains__)
+
+    def _session_of(self, worker: Worker) -> Session | None:
+        """The session to tell something, which it will wake for; None: the worker is gone."""
+        session = self.sessions.get(worker)
+        if session is not None:
+            session.wake()
+        return session
+
+    # --- for those who call ---------------------------------------------------------------------------
+
+    def see_time(self) -> float:
+        """Tell the heart what time it is, before a verb; returns it."""
+        now = time.monotonic()
+        self.scheduler.at(now, time.time() - now)
+        return now
+
+    def touch(self) -> asyncio.Future[None]:
+        """Say that the heart was changed; the future is done when all that it holds now is durable and told.
+
+        Raises NotServing while the broker leaves.
+        """
+        if self._stopping:
+            raise NotServing("the broker is leaving; call again when it is back")
+        self._changed.set()
+        return self._next
+
+    async def durable(self) -> None:
+        """Wait until all that the heart holds now is durable. One caller that hangs up does not take the others along."""
+        await asyncio.shield(self.touch())
+
+    async def submit(self, runs: Sequence[NewRun]) -> None:
+        """Make nodes and instances, once. Raises a BrokerRefusal, and then nothing has changed."""
+        runs = await left_to_make(self, runs)
+        known = await self.load(runs)
+        self.see_time()
+        try:
+            self.scheduler.submit(runs, known)
+        finally:
+            self.scheduler.graph.forget_idle(run.instance for run in runs)
+        await self.durable()
+
+    async def load(self, runs: Iterable[NewRun], ids: Iterable[bytes] = ()) -> Mapping[bytes, Node]:
+        """Bring ended nodes and instances that a call names, and that are not in memory, within the heart's reach."""
+        runs = list(runs)
+        graph = self.scheduler.graph
+        wanted = {id for run in runs for id in run.foreign} | set(ids)
+        for run in runs:
+            if run.sources is not None and run.first:
+                earlier = {ref for refs in run.sources for ref in refs if 0 <= ref < run.first}
+                wanted |= {run.origin + ref.to_bytes(4, "big") for ref in earlier}
+        missing = [id for id in wanted if graph.find(id) is None]
+        instances = {run.instance for run in runs if run.creates is None and run.instance not in graph.instances}
+        if not missing and not instances:
+            return {}
+        await self.durable()
+        for id in instances:
+            stored = await self._in_thread(self.store.instance, id)
+            if stored is not None:
+                graph.recall(stored.row.key, id, stored.failed)
+        return await self.find_ended(missing)
+
+    async def find_ended(self, ids: Sequence[bytes]) -> dict[bytes, Node]:
+        """Nodes that have ended, by id, from the store; those that are unknown or unfinished are left out."""
+        if not ids:
+            return {}
+        found = await self._in_thread(self.store.find, ids)
+        rows = {row.key: id for id, row in found.items() if row.ended is not None}
+        ended = await self._in_thread(self.store.ended, list(rows))
+        nodes = ended_nodes(self.scheduler.graph, ended)
+        return {id: nodes[key] for key, id in rows.items() if nodes[key].state in ENDED}
+
+    async def outcome(self, key: int) -> OutcomeRow | None:
+        return await self._in_thread(self.store.outcome, key)
+
+    async def values_of(self, node: Node) -> dict[bytes, bytes]:
+        """The envelopes, by node id, of a completed node and of all that its value names, and so on."""
+        closure: dict[int, Node] = {}
+        stack = [node]
+        while stack:
+            other = stack.pop()
+            if other.key not in closure:
+                closure[other.key] = other
+                stack.extend(other.refs)
+        values = await self.payloads.values.get(closure)
+        ids = {key: other.run.id_of(key) for key, other in closure.items() if other.run is not None}
+        if len(ids) < len(closure):
+            ids |= await self._in_thread(self.store.ids, [key for key in closure if key not in ids])
+        return {ids[key]: value for key, value in values.items()}
+
+    async def in_store(self, call: Callable[..., T], *arguments: object) -> T:
+        """Make one of the store's calls in the store's thread."""
+        return await self._in_thread(call, *arguments)
+
+    def counts(self) -> dict[State, int]:
+        return {state: self.scheduler.graph.counts[state] for state in State}
+
+    # --- the store's thread ----------------------------------------------------------------------------
+
+    async def _in_thread(self, call: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
+
+    async def _arguments(self, keys: Sequence[int]) -> dict[int, bytes]:
+        return await self._in_thread(self.store.arguments, keys)
+
+    async def _values(self, keys: Sequence[int]) -> dict[int, bytes]:
+        return await self._in_thread(self.store.values, keys)
+

@@ -1,0 +1,77 @@
+"""What a worker is told, as messages: its grants with the envelopes they need, each message well under the limit."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+
+from dagorama.api import broker_pb2 as pb
+from dagorama_broker.broker import Broker
+from dagorama_broker.messages import PIECE, GrantBuilder
+from dagorama_broker.model import State
+from dagorama_broker.scheduler.parts import Granted, Node
+from dagorama_broker.sessions import News
+
+#: Nodes of a wide fan-in whose values are read and sent at a time.
+VALUES_AT_A_TIME = 512
+#: Bytes from which envelopes of one message are sent before more are gathered.
+MESSAGE = 2 * PIECE
+
+
+async def messages(broker: Broker, news: News) -> AsyncIterator[pb.BrokerMessage]:
+    """The messages that tell a worker its news; the grants of a slot stay in their order."""
+    message = pb.BrokerMessage(acknowledged=news.acknowledged, refused=news.refused, done=news.done, draining=news.draining)
+    for taken in news.take_back:
+        message.take_back.append(pb.TakeBack(slot=taken.slot.index, attempt=taken.attempts))
+    size = 0
+    async for grant in _grants(broker, news.granted):
+        message.grants.append(grant)
+        size += len(grant.body)
+        if size >= MESSAGE:
+            yield message
+            message, size = pb.BrokerMessage(), 0
+    if size or message.acknowledged or message.refused or message.done or message.take_back or message.draining:
+        yield message
+
+
+async def _grants(broker: Broker, granted: Iterable[Granted]) -> AsyncIterator[pb.Grant]:
+    still = [grant for grant in granted if _stands(grant)]
+    arguments = await broker.payloads.arguments.get(grant.node.key for grant in still)
+    builders: dict[int, GrantBuilder] = {}
+    for grant in still:
+        if not _stands(grant):  # it was taken back, or its worker is gone, while envelopes were read
+            continue
+        index = grant.slot.index
+        builder = builders.get(index)
+        if builder is None:
+            builder = builders[index] = GrantBuilder(index)
+        if grant.node.sources:
+            needed = [node for node in _needed(grant.node) if builder.lacks(node.key)]
+            for start in range(0, len(needed), VALUES_AT_A_TIME):
+                batch = needed[start : start + VALUES_AT_A_TIME]
+                builder.add_values(batch, await broker.payloads.values.get(node.key for node in batch))
+                for piece in builder.take():
+                    yield piece
+        builder.add(grant, arguments[grant.node.key])
+        for piece in builder.take():
+            yield piece
+    for builder in builders.values():
+        builder.cut()
+        for piece in builder.take():
+            yield piece
+
+
+def _stands(granted: Granted) -> bool:
+    node = granted.node
+    return node.attempt == granted.attempt and node.state is State.CLAIMED
+
+
+def _needed(node: Node) -> list[Node]:
+    """The node's sources and all that their values name, each once."""
+    found: dict[int, Node] = {}
+    stack = list(reversed(node.sources))
+    while stack:
+        other = stack.pop()
+        if other.key not in found:
+            found[other.key] = other
+            stack.extend(other.refs)
+    return list(found.values())

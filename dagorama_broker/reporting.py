@@ -1,0 +1,103 @@
+"""A worker's report, read into the heart's verbs. A result that cannot be taken fails its node, saying why."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+
+from google.protobuf.message import DecodeError
+
+from dagorama.api import broker_pb2 as pb
+from dagorama_broker.broker import Broker
+from dagorama_broker.errors import BrokerRefusal, Malformed, NotKnown
+from dagorama_broker.messages import failure_of, lanes_of, large_by_place, refs_of, run_of
+from dagorama_broker.model import Failure
+from dagorama_broker.scheduler import NewRun, Node, Worker
+from dagorama_broker.sessions import Session
+
+REASONS = {
+    pb.NOT_IMPORTABLE: "it cannot import the function",
+    pb.CODE_MISMATCH: "it has other code",
+    pb.UNREGISTERED: "the definition needs constructor arguments and is not registered there",
+}
+
+
+async def take_report(broker: Broker, session: Session, report: pb.Report) -> None:
+    """Record what a slot reports. Raises Malformed, which ends the session, where it cannot be read at all."""
+    try:
+        results = pb.Results.FromString(report.body)
+    except DecodeError:
+        raise Malformed("a report cannot be read") from None
+    worker = session.worker
+    for children in results.children:
+        run = _staged_run(broker, results, children)
+        if broker.scheduler.stage(worker, children.node, children.attempt, run):
+            session.staged_since.setdefault(children.attempt, report.sequence)
+        else:
+            broker.scheduler.refuse(worker, children.attempt)
+    if results.node:
+        await _take_values(broker, session, results)
+    now = broker.see_time()
+    for failure in results.failures:
+        session.staged_since.pop(failure.attempt, None)
+        jitter = random.random()
+        broker.scheduler.fail(worker, failure.node, failure.attempt, failure_of(failure), now, jitter)
+
+
+def _staged_run(broker: Broker, results: pb.Results, children: pb.Children) -> NewRun:
+    return run_of(children.nodes, lanes_of(broker.scheduler, results.functions))
+
+
+async def _take_values(broker: Broker, session: Session, results: pb.Results) -> None:
+    scheduler, worker, now = broker.scheduler, session.worker, broker.see_time()
+    refs, large = refs_of(results), large_by_place(results)
+    foreign = list(results.foreign)
+    known = await _known(broker, results)
+    columns = zip(results.node, results.attempt, results.value, results.microseconds, strict=True)
+    for place, (key, attempt, value, microseconds) in enumerate(columns):
+        named = large.get(place, ())
+        for sha256 in named:
+            if not broker.store.has_large(sha256):
+                problem: BrokerRefusal = NotKnown(f"its large value {sha256.hex()} did not arrive")
+                _fail(broker, worker, key, attempt, problem, now)
+                break
+        else:
+            try:
+                scheduler.complete(
+                    worker, key, attempt, value, microseconds, refs[place] if refs else (), foreign, known, named, now
+                )
+            except BrokerRefusal as refusal:
+                _fail(broker, worker, key, attempt, refusal, now)
+        session.staged_since.pop(attempt, None)
+
+
+async def _known(broker: Broker, results: pb.Results) -> Mapping[bytes, Node]:
+    """Ended nodes that a report names by id: as sources of children or as promises in values."""
+    runs: list[NewRun] = [
+        run
+        for attempt in results.attempt
+        if (staged := broker.scheduler.staged.get(attempt)) is not None
+        for run in staged.runs
+        if run.foreign
+    ]
+    if not runs and not results.foreign:
+        return {}
+    return await broker.load(runs, results.foreign)
+
+
+def _fail(broker: Broker, worker: Worker, key: int, attempt: int, why: BrokerRefusal, now: float) -> None:
+    failure = Failure("", "dagorama.ResultRefused", f"its result could not be taken: {why}", "", b"", 0)
+    broker.scheduler.fail(worker, key, attempt, failure, now, 0.0)
+
+
+def take_return(broker: Broker, worker: Worker, returned: pb.Return) -> None:
+    """Nodes come back without an outcome. Raises Malformed where the columns differ."""
+    nodes: Sequence[int] = returned.node
+    if len(nodes) != len(returned.attempt):
+        raise Malformed("the columns of a return have different lengths")
+    why = REASONS.get(returned.reason, "")
+    if why and returned.detail:
+        why = f"{why}: {returned.detail}"
+    now = broker.see_time()
+    for key, attempt in zip(nodes, returned.attempt, strict=True):
+        broker.scheduler.give_back(worker, key, attempt, why, now)

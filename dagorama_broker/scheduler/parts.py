@@ -1,0 +1,170 @@
+"""What the heart is made of while it lives in memory: nodes, instances, runs, workers, slots. Owned, never handed out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from dagorama_broker.model import State, World
+from dagorama_broker.queues import Lane
+
+
+class Instance:
+    __slots__ = ("failed", "id", "key", "live", "runs")
+
+    def __init__(self, key: int, id: bytes, failed: bool = False) -> None:
+        self.key = key
+        self.id = id
+        self.live = 0  #: nodes that have not ended
+        self.failed = failed
+        self.runs: list[Run] = []
+
+
+class Run:
+    """Nodes made by one maker in one message; a node's 16-byte id is reckoned from its run, not kept."""
+
+    __slots__ = ("count", "digest", "first", "first_key", "instance", "origin")
+
+    def __init__(
+        self, origin: bytes, first: int, count: int, first_key: int, instance: Instance, digest: bytes = b""
+    ) -> None:
+        self.digest = digest  #: of what a spawner submitted
+        self.origin = origin
+        self.first = first
+        self.count = count
+        self.first_key = first_key
+        self.instance = instance
+
+    def id_of(self, key: int) -> bytes:
+        return self.origin + (self.first + key - self.first_key).to_bytes(4, "big")
+
+
+class Trouble:
+    """What went wrong so far; most nodes never have one."""
+
+    __slots__ = ("deaths", "failure", "lost", "retry_at", "runs")
+
+    def __init__(self) -> None:
+        self.runs = 0
+        self.deaths = 0
+        self.lost = 0
+        self.retry_at = 0.0  #: the heart's clock
+        self.failure: bytes | None = None
+
+
+class Node:
+    """A node that has not ended, or an ended one that an unfinished one holds on to."""
+
+    __slots__ = (
+        "attempt", "culprit", "dependents", "instance", "key", "lane", "pending", "readers", "refs", "run", "slot",
+        "sources", "state", "trouble",
+    )
+
+    def __init__(self, key: int, instance: Instance, lane: Lane, run: Run | None) -> None:
+        self.key = key
+        self.instance = instance
+        self.lane = lane
+        self.run = run
+        self.state = State.WAITING
+        self.attempt = 0  #: the last one; 0: none by this broker
+        self.slot: Slot | None = None
+        self.pending = 0  #: sources (WAITING) or promises (RESOLVING) that have not ended
+        self.readers = 0  #: unfinished nodes that will be given its value
+        self.sources: tuple[Node, ...] = ()
+        self.refs: tuple[Node, ...] = ()  #: promises in its value
+        self.dependents: list[Node] | None = None  #: who waits for it
+        self.culprit: Node | None = None  #: itself or the node upstream whose failure it shares
+        self.trouble: Trouble | None = None
+
+
+class Slot:
+    """One node at a time (or overlapping async ones): a child process of a worker."""
+
+    __slots__ = ("asked", "held", "index", "load_us", "progress_at", "worker")
+
+    def __init__(self, worker: Worker, index: int) -> None:
+        self.worker = worker
+        self.index = index
+        self.held: dict[int, tuple[Node, float]] = {}  #: attempt -> node and its cost, in the order granted
+        self.load_us = 0.0
+        self.progress_at = 0.0
+        self.asked = False  #: a take-back is under way and nothing has changed since
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """How a worker presents itself."""
+
+    id: bytes
+    name: str
+    slots: int = 1
+    world: World = World.OURS
+    include_queues: frozenset[str] = frozenset()  #: empty: all
+    exclude_queues: frozenset[str] = frozenset()
+    tolerations: frozenset[str] = frozenset()
+    leave_when_drained: bool = False
+    leave_when_idle: bool = False
+
+
+class Worker:
+    __slots__ = ("asks_done", "draining", "heard_at", "lease", "may", "presence", "refuses", "slots", "told_done")
+
+    def __init__(self, presence: Presence, now: float, lease: float) -> None:
+        self.presence = presence
+        self.heard_at = now
+        self.lease = lease
+        self.slots = [Slot(self, index) for index in range(presence.slots)]
+        self.may: dict[int, bool] = {}  #: by lane, as far as asked
+        self.refuses: dict[int, str] = {}  #: lane -> why this worker gave such a node back
+        self.draining = False
+        self.told_done = False
+        self.asks_done = presence.leave_when_drained or presence.leave_when_idle
+
+    def may_run(self, lane: Lane) -> bool:
+        known = self.may.get(lane.id)
+        if known is None:
+            known = self.may[lane.id] = self.why_not(lane) is None
+        return known
+
+    def why_not(self, lane: Lane) -> str | None:
+        """Why nodes of this lane are not for this worker; None: they are."""
+        function, own = lane.function, self.presence
+        if function.world is not own.world:
+            return "it was made by the other protocol's calls"
+        if own.include_queues and function.queue not in own.include_queues:
+            return f"it does not include queue {function.queue!r}"
+        if function.queue in own.exclude_queues:
+            return f"it excludes queue {function.queue!r}"
+        if function.taint and function.taint not in own.tolerations:
+            return f"it does not tolerate {function.taint!r}"
+        return self.refuses.get(lane.id)
+
+    def refuse(self, lane: Lane, why: str) -> None:
+        self.refuses[lane.id] = why
+        self.may.pop(lane.id, None)
+
+
+class Granted(NamedTuple):
+    slot: Slot
+    node: Node
+    attempt: int
+
+
+class TakenBack(NamedTuple):
+    slot: Slot
+    attempts: list[int]
+
+
+@dataclass(slots=True)
+class Effects:
+    """What is to be told once the changes of the same drain are durable."""
+
+    granted: list[Granted] = field(default_factory=list)
+    take_back: list[TakenBack] = field(default_factory=list)
+    ended: list[Node] = field(default_factory=list)
+    unread: list[int] = field(default_factory=list)  #: keys whose value no unfinished node will be given any more
+    refused: list[tuple[Worker, int]] = field(default_factory=list)  #: attempts that are not the worker's
+    done: list[Worker] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.granted or self.ended or self.take_back or self.refused or self.done)

@@ -1,0 +1,133 @@
+"""A broker from start to end: store, heart, loop, gRPC. Opens everything, and lets go of everything."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+
+from dagorama.api import api_pb2_grpc, broker_pb2_grpc
+from dagorama_broker.bounds import Bounds, Manners
+from dagorama_broker.broker import Broker
+from dagorama_broker.errors import StoreError
+from dagorama_broker.original import OriginalService
+from dagorama_broker.scheduler import Limits, Scheduler, Timing
+from dagorama_broker.service import BrokerService
+from dagorama_broker.settings import Settings
+from dagorama_broker.store import open_store
+from dagorama_broker.store.protocol import Store
+
+log = logging.getLogger("dagorama_broker")
+
+#: Seconds that calls under way have to end when the broker leaves.
+GRACE = 2.0
+
+
+class CannotServe(Exception):
+    """The broker cannot start; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Where a broker serves and what it took up."""
+
+    host: str
+    port: int
+    store: str
+    epoch: int
+    instances: int
+    nodes: int
+
+    def __str__(self) -> str:
+        restored = f"{self.nodes} unfinished nodes of {self.instances} instances" if self.nodes else "nothing unfinished"
+        return f"serving on {self.host}:{self.port}, store {self.store}, restored {restored} (epoch {self.epoch})"
+
+
+async def serve(
+    settings: Settings, ready: Callable[[Served], None], stop: asyncio.Event | None = None
+) -> None:
+    """Serve until SIGTERM, SIGINT or `stop`. Raises StoreError or CannotServe with one sentence."""
+    stop = stop or asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    store = open_store(settings.store)
+    try:
+        await _serve(settings, store, ready, stop)
+    finally:
+        await asyncio.to_thread(store.close)
+
+
+async def _serve(settings: Settings, store: Store, ready: Callable[[Served], None], stop: asyncio.Event) -> None:
+    epoch = await asyncio.to_thread(store.open)
+    timing = Timing(settings.lease, settings.original_lease, settings.reconnect_wait)
+    scheduler = Scheduler(epoch, Limits(), timing)
+    now = time.monotonic()
+    scheduler.restore(await asyncio.to_thread(store.live), now, time.time() - now)
+    broker = Broker(scheduler, store)
+    health = HealthServicer()
+    server = _server(settings, broker, health)
+    port = _bind(server, settings)
+    await server.start()
+    running = asyncio.create_task(broker.run())
+    running.add_done_callback(lambda _: stop.set())
+    await health.set("", health_pb2.HealthCheckResponse.SERVING)
+    graph = scheduler.graph
+    ready(Served(settings.host, port, repr(store), epoch, len(graph.instances), len(graph.nodes)))
+    try:
+        await stop.wait()
+    finally:
+        await health.enter_graceful_shutdown()
+        if not running.done():
+            broker.say_leaving()
+        await server.stop(GRACE)
+        broker.stop()
+        await running
+
+
+def _server(settings: Settings, broker: Broker, health: HealthServicer) -> grpc.aio.Server:
+    server = grpc.aio.server(options=_options(settings))
+    bounds = Bounds()
+    manners = Manners(settings.heartbeat, settings.large_from)
+    broker_pb2_grpc.add_BrokerServicer_to_server(BrokerService(broker, manners, bounds), server)
+    api_pb2_grpc.add_DagoramaServicer_to_server(OriginalService(broker), server)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    return server
+
+
+def _options(settings: Settings) -> list[tuple[str, int]]:
+    return [
+        # Two brokers on one port would each get half of the calls.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", settings.max_message),
+        ("grpc.max_send_message_length", settings.max_message),
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ]
+
+
+def _bind(server: grpc.aio.Server, settings: Settings) -> int:
+    address = f"[{settings.host}]" if ":" in settings.host else settings.host
+    try:
+        port = server.add_insecure_port(f"{address}:{settings.port}")
+    except RuntimeError:
+        port = 0
+    if not port:
+        raise CannotServe(
+            f"cannot listen on {settings.host}:{settings.port}: the port is taken or the address is not this machine's;"
+            " choose another with --port or --host"
+        )
+    return port
+
+
+__all__ = ["CannotServe", "Served", "StoreError", "serve"]

@@ -1,0 +1,224 @@
+"""gRPC in, gRPC out: read the message, ask the broker once, write the reply. Rules do not live here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+
+import grpc.aio
+
+from dagorama.api import broker_pb2 as pb
+from dagorama.api import broker_pb2_grpc as pb_grpc
+from dagorama_broker import granting, messages
+from dagorama_broker.bounds import Bounds, Manners
+from dagorama_broker.broker import Broker
+from dagorama_broker.errors import Malformed, NotKnown
+from dagorama_broker.model import World
+from dagorama_broker.reporting import take_report, take_return
+from dagorama_broker.scheduler import Worker
+from dagorama_broker.sessions import Session
+from dagorama_broker.statuses import refusing
+from dagorama_broker.version import VERSION
+from dagorama_broker.waiting import wait_replies
+
+Context = grpc.aio.ServicerContext[object, object]
+
+
+class BrokerService(pb_grpc.BrokerServicer):
+    """`dagorama.v1.Broker`."""
+
+    def __init__(self, broker: Broker, manners: Manners, bounds: Bounds) -> None:
+        self._broker = broker
+        self._manners = manners
+        self._bounds = bounds
+        self._messages_in = 0
+        self._messages_out = 0
+
+    # --- spawners -------------------------------------------------------------------------------------
+
+    @refusing
+    async def Submit(self, request: pb.SubmitRequest, context: Context) -> pb.SubmitReply:
+        await self._submit([request])
+        return pb.SubmitReply()
+
+    @refusing
+    async def SubmitStream(
+        self, request_iterator: AsyncIterator[pb.SubmitRequest], context: Context
+    ) -> pb.SubmitReply:
+        requests = []
+        size = 0
+        async for request in request_iterator:
+            requests.append(request)
+            size += request.ByteSize()
+            self._bounds.check_staged(size)
+        await self._submit(requests)
+        return pb.SubmitReply()
+
+    async def _submit(self, requests: list[pb.SubmitRequest]) -> None:
+        self._messages_in += len(requests)
+        for sha256 in {sha for request in requests for nodes in request.nodes for sha in nodes.large}:
+            if not await self._broker.in_store(self._broker.store.has_large, sha256):
+                raise NotKnown(f"large value {sha256.hex()} is not here; send it with PutValue first")
+        runs = messages.runs_of(self._broker.scheduler, requests)
+        self._bounds.check_nodes(sum(len(run.lanes) for run in runs))
+        await self._broker.submit(runs)
+        self._messages_out += 1
+
+    @refusing
+    async def Wait(self, request: pb.WaitRequest, context: Context) -> AsyncIterator[pb.WaitReply]:
+        self._messages_in += 1
+        async for reply in wait_replies(self._broker, request):
+            self._messages_out += 1
+            yield reply
+
+    # --- workers --------------------------------------------------------------------------------------
+
+    @refusing
+    async def Work(
+        self, request_iterator: AsyncIterator[pb.WorkerMessage], context: Context
+    ) -> AsyncIterator[pb.BrokerMessage]:
+        first = await anext(aiter(request_iterator), None)
+        if first is None or not first.HasField("hello"):
+            raise Malformed("a worker's first message is its hello")
+        session = self._welcome(first.hello)
+        yield self._welcome_message()
+        reader = asyncio.create_task(self._read(session, first, request_iterator))
+        reader.add_done_callback(lambda _: session.wake())
+        try:
+            while not reader.done():
+                news = await session.next()
+                async for message in granting.messages(self._broker, news):
+                    self._messages_out += 1
+                    yield message
+                if news.draining:
+                    return
+            reader.result()
+        finally:
+            reader.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await reader
+            self._goodbye(session)
+
+    def _welcome(self, hello: pb.Hello) -> Session:
+        presence = messages.presence_of(hello)
+        now = self._broker.see_time()
+        held = zip(hello.held_node, hello.held_attempt, hello.held_slot, strict=True)
+        worker = self._broker.scheduler.connect(presence, held, now)
+        session = self._broker.sessions[worker] = Session(worker)
+        self._broker.touch()
+        return session
+
+    def _welcome_message(self) -> pb.BrokerMessage:
+        manners = self._manners
+        self._messages_out += 1
+        return pb.BrokerMessage(
+            welcome=pb.Welcome(
+                epoch=self._broker.scheduler.epoch, heartbeat=manners.heartbeat,
+                lease=self._broker.scheduler.timing.lease, large_from=manners.large_from,
+            )
+        )
+
+    def _goodbye(self, session: Session) -> None:
+        self._broker.sessions.pop(session.worker, None)
+        self._broker.scheduler.disconnect(session.worker, self._broker.see_time())
+        with suppress(Exception):
+            self._broker.touch()
+
+    async def _read(
+        self, session: Session, first: pb.WorkerMessage, rest: AsyncIterator[pb.WorkerMessage]
+    ) -> None:
+        """Take in what the worker says until it hangs up or is told to go."""
+        await self._take_in(session, first)
+        async for message in rest:
+            if self._broker.sessions.get(session.worker) is not session:
+                return  # its lease ran out, or it has connected anew
+            await self._take_in(session, message)
+
+    async def _take_in(self, session: Session, message: pb.WorkerMessage) -> None:
+        self._messages_in += 1
+        broker, worker = self._broker, session.worker
+        broker.scheduler.heard(worker, broker.see_time())
+        for report in message.reports:
+            await take_report(broker, session, report)
+        for returned in message.returns:
+            take_return(broker, worker, returned)
+        for death in message.deaths:
+            self._take_death(worker, death)
+        if message.draining:
+            broker.scheduler.leave(worker)
+        durable = broker.touch()
+        if message.reports:
+            sequence = message.reports[-1].sequence
+            durable.add_done_callback(lambda done: None if done.exception() else session.acknowledge(sequence))
+
+    def _take_death(self, worker: Worker, death: pb.SlotDeath) -> None:
+        self._broker.scheduler.died(worker, death.running, death.unstarted, death.cause, self._broker.see_time())
+
+    # --- large values ---------------------------------------------------------------------------------
+
+    @refusing
+    async def PutValue(self, request_iterator: AsyncIterator[pb.ValueChunk], context: Context) -> pb.PutValueReply:
+        loop = asyncio.get_running_loop()
+
+        def chunks() -> Iterator[bytes]:
+            """Pulled by the thread that writes the file, so that no more than a chunk is in memory."""
+            size = 0
+            while True:
+                chunk = asyncio.run_coroutine_threadsafe(_next_chunk(request_iterator), loop).result()
+                if chunk is None:
+                    return
+                size += len(chunk.data)
+                self._bounds.check_value(size)
+                yield chunk.data
+
+        sha256, length = await asyncio.to_thread(self._broker.store.put_large, chunks())
+        return pb.PutValueReply(sha256=sha256, length=length)
+
+    @refusing
+    async def GetValue(self, request: pb.GetValueRequest, context: Context) -> AsyncIterator[pb.ValueChunk]:
+        chunks = await asyncio.to_thread(self._broker.store.get_large, request.sha256)
+        if chunks is None:
+            raise NotKnown(f"large value {request.sha256.hex()} is not here")
+        while (data := await asyncio.to_thread(next, chunks, None)) is not None:
+            yield pb.ValueChunk(data=data)
+
+    # --- looking --------------------------------------------------------------------------------------
+
+    @refusing
+    async def GetInstance(self, request: pb.GetInstanceRequest, context: Context) -> pb.InstanceInfo:
+        id = messages.id_bytes(request.instance, "an instance")
+        await self._broker.durable()
+        stored = await self._broker.in_store(self._broker.store.instance, id)
+        if stored is None:
+            raise NotKnown(f"instance {id.hex()} is not known to this broker")
+        row = stored.row
+        return pb.InstanceInfo(instance=id, definition=row.definition, entry=row.entry, created=row.created)
+
+    @refusing
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.Status:
+        scheduler = self._broker.scheduler
+        status = pb.Status(
+            nodes=scheduler.graph.counts, instances=len(scheduler.graph.instances), epoch=scheduler.epoch,
+            commits=self._broker.commits, messages_in=self._messages_in, messages_out=self._messages_out,
+            version=VERSION,
+        )
+        status.workers.extend(_worker_info(worker) for worker in scheduler.dispatch.workers.values())
+        for lane, reason in scheduler.dispatch.unservable():
+            function = messages.function_message(lane.function)
+            status.unservable.append(pb.Unservable(function=function, queued=lane.ready, reason=reason))
+        return status
+
+
+async def _next_chunk(chunks: AsyncIterator[pb.ValueChunk]) -> pb.ValueChunk | None:
+    return await anext(aiter(chunks), None)
+
+
+def _worker_info(worker: Worker) -> pb.WorkerInfo:
+    presence = worker.presence
+    name = presence.name if presence.world is World.OURS else f"{presence.name} (original's calls)"
+    return pb.WorkerInfo(
+        worker=presence.id, name=name, slots=presence.slots, held=sum(len(slot.held) for slot in worker.slots),
+        include_queues=sorted(presence.include_queues), exclude_queues=sorted(presence.exclude_queues),
+        tolerations=sorted(presence.tolerations),
+    )

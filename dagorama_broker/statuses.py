@@ -1,0 +1,57 @@
+"""The one place where a refusal becomes a gRPC status."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import grpc
+
+from dagorama_broker.errors import (
+    BrokerRefusal,
+    Conflict,
+    Malformed,
+    NotAllowedNow,
+    NotKnown,
+    NotServing,
+    StoreError,
+    TooMuch,
+)
+
+STATUSES: dict[type[Exception], grpc.StatusCode] = {
+    NotKnown: grpc.StatusCode.NOT_FOUND,
+    Malformed: grpc.StatusCode.INVALID_ARGUMENT,
+    Conflict: grpc.StatusCode.ALREADY_EXISTS,
+    NotAllowedNow: grpc.StatusCode.FAILED_PRECONDITION,
+    TooMuch: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    NotServing: grpc.StatusCode.UNAVAILABLE,
+    StoreError: grpc.StatusCode.INTERNAL,
+}
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+def refusing(call: C) -> C:
+    """Make a handler answer a refusal with its status and sentence."""
+    if inspect.isasyncgenfunction(call):
+
+        @functools.wraps(call)
+        async def stream(self: object, request: object, context: Any) -> Any:
+            try:
+                async for reply in call(self, request, context):
+                    yield reply
+            except (BrokerRefusal, StoreError) as refusal:
+                await context.abort(STATUSES[type(refusal)], str(refusal))
+
+        return cast(C, stream)
+
+    @functools.wraps(call)
+    async def unary(self: object, request: object, context: Any) -> Any:
+        try:
+            return await call(self, request, context)
+        except (BrokerRefusal, StoreError) as refusal:
+            await context.abort(STATUSES[type(refusal)], str(refusal))
+
+    return cast(C, unary)
