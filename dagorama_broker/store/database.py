@@ -1,0 +1,107 @@
+"""A connection to a store's SQLite file: settings, identity, version, and what SQLite's errors mean to a person."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from dagorama_broker.errors import StoreError
+from dagorama_broker.store.migrations import APPLICATION_ID, MIGRATIONS
+
+#: How long another program (a backup, sqlite3 at a prompt) may hold the file before that is an error.
+BUSY_SECONDS = 5.0
+#: Pages of 4 KiB in the log before they go to their places in the file.
+CHECKPOINT_PAGES = 4000
+CACHE_KIB = 32 * 1024
+
+
+def connect(path: Path, busy: float) -> sqlite3.Connection:
+    """A connection that commits only when told to. Used from one thread at a time, not always the same."""
+    connection = sqlite3.connect(path, timeout=busy, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = OFF")
+    connection.execute("PRAGMA cell_size_check = ON")
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    return connection
+
+
+def prepare(path: Path, busy: float) -> None:
+    """Make the file where it is missing, refuse it where it is not ours or too new, bring it to today's version."""
+    # SQLite gives its files the mode of the first one; arguments and values are nobody else's to read.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    with closing(connect(path, busy)) as connection:
+        version = _version(connection, path)
+        mode: str = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal":
+            raise StoreError(f"{path} is on a file system that cannot hold it (no WAL): use a local disk")
+        for number, script in enumerate(MIGRATIONS[version:], version + 1):
+            _migrate(connection, script, number)
+
+
+def _version(connection: sqlite3.Connection, path: Path) -> int:
+    application: int = connection.execute("PRAGMA application_id").fetchone()[0]
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    tables: int = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    if application != APPLICATION_ID and (application or version or tables):
+        raise StoreError(f"{path} is not a dagorama store: it is some other program's SQLite file")
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"{path} was written by a newer dagorama (its version is {version}, this one knows up to"
+            f" {len(MIGRATIONS)}): upgrade this broker, or choose another store"
+        )
+    return version
+
+
+def _migrate(connection: sqlite3.Connection, script: str, number: int) -> None:
+    with transaction(connection):
+        for statement in script.split(";"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {number}")
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing, durable when the block has ended."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    finally:
+        # Left open only by an error, which SQLite itself may have answered with a rollback.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+_MEANINGS = {
+    sqlite3.SQLITE_FULL: "the disk is full: make room and start the broker again",
+    sqlite3.SQLITE_READONLY: "it is read-only: give this user the right to write the file and its folder",
+    sqlite3.SQLITE_PERM: "this user has no right to it",
+    sqlite3.SQLITE_BUSY: "it is locked by another program: end that one and start the broker again",
+    sqlite3.SQLITE_LOCKED: "it is locked by another program: end that one and start the broker again",
+    sqlite3.SQLITE_CORRUPT: "it is damaged: put back a copy, or choose another store",
+    sqlite3.SQLITE_NOTADB: "it is damaged or not a dagorama store: put back a copy, or choose another store",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened: see that its folder exists and that this user may write there",
+    sqlite3.SQLITE_IOERR: "the disk refuses to read or write it",
+}
+
+
+@contextmanager
+def saying_what_failed(path: Path) -> Iterator[None]:
+    """Turns whatever SQLite or the file system raises into a StoreError of one sentence that names the file."""
+    try:
+        yield
+    except (sqlite3.Error, OverflowError, UnicodeError) as error:
+        # The lower byte of an extended code is the plain one.
+        meaning = _MEANINGS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+        raise StoreError(f"{path}: {meaning} ({error})" if meaning else f"{path}: {error}") from error
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror or error}") from error
+    except StoreError as error:
+        if str(path) in str(error):
+            raise
+        raise StoreError(f"{path}: {error}") from error

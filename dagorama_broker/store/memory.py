@@ -1,0 +1,229 @@
+"""A store in this process's memory: same records, same answers as the others, gone with the process."""
+
+from __future__ import annotations
+
+import tempfile
+import weakref
+from bisect import bisect_right
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from operator import attrgetter
+from pathlib import Path
+from shutil import rmtree
+from typing import Any, TypeVar
+
+from dagorama_broker.errors import StoreError
+from dagorama_broker.model import (
+    Changes,
+    EndedNode,
+    FoundNode,
+    FunctionRow,
+    InstanceEnd,
+    LargeRow,
+    Live,
+    LiveNode,
+    NodeRow,
+    OutcomeRow,
+    ProgressRow,
+    ResolvedRow,
+    RunRow,
+    State,
+    StoredInstance,
+)
+from dagorama_broker.store.large import LargeFiles
+from dagorama_broker.store.rows import unpack_keys
+
+_Row = TypeVar("_Row")
+_FIRST, _FIRST_KEY = attrgetter("first"), attrgetter("first_key")
+
+
+class MemoryStore:
+    """Records live as long as this object; close() and open() keep them, as a restart does on other stores."""
+
+    def __init__(self) -> None:
+        self._epoch = 0
+        self._functions: dict[int, FunctionRow] = {}
+        self._instances: dict[int, StoredInstance] = {}
+        self._instance_keys: dict[bytes, int] = {}
+        self._runs: list[RunRow] = []  #: in the order of their keys
+        self._origins: dict[bytes, list[RunRow]] = {}  #: each list in the order of its counters
+        self._nodes: dict[int, NodeRow] = {}
+        self._outcomes: dict[int, OutcomeRow] = {}
+        self._progress: dict[int, ProgressRow] = {}
+        self._large: set[LargeRow] = set()
+        self._workers: dict[bytes, str] = {}
+        self._files: LargeFiles | None = None
+
+    def __repr__(self) -> str:
+        return "memory"
+
+    def open(self) -> int:
+        self._epoch += 1
+        return self._epoch
+
+    def close(self) -> None:
+        """Nothing is held but memory."""
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    def commit(self, changes: Changes) -> None:
+        self._refuse_repeats(changes)
+        self._functions.update((row.id, row) for row in changes.functions)
+        for instance in changes.instances:
+            self._instances[instance.key] = StoredInstance(instance, None, False)
+            self._instance_keys[instance.id] = instance.key
+        for end in changes.instance_ends:
+            self._end_instance(end)
+        for run in changes.runs:
+            self._runs.insert(bisect_right(self._runs, run.first_key, key=_FIRST_KEY), run)
+            of_origin = self._origins.setdefault(run.origin, [])
+            of_origin.insert(bisect_right(of_origin, run.first, key=_FIRST), run)
+        self._nodes.update((node.key, node) for node in changes.nodes)
+        self._outcomes.update((outcome.key, outcome) for outcome in changes.outcomes)
+        for resolved in changes.resolved:
+            self._resolve(resolved)
+        self._progress.update((progress.key, progress) for progress in changes.progress)
+        self._large.update(changes.large)
+        self._workers.update(changes.workers_joined)
+        for worker in changes.workers_left:
+            self._workers.pop(worker, None)
+
+    def _refuse_repeats(self, changes: Changes) -> None:
+        """What is kept once is never written twice: a second result above all."""
+        _refuse("functions", [row.id for row in changes.functions], self._functions.__contains__)
+        _refuse("instances", [row.key for row in changes.instances], self._instances.__contains__)
+        _refuse("instances", [row.id for row in changes.instances], self._instance_keys.__contains__)
+        _refuse("runs", [(row.origin, row.first) for row in changes.runs], self._has_run)
+        _refuse("nodes", [row.key for row in changes.nodes], self._nodes.__contains__)
+        _refuse("outcomes", [row.key for row in changes.outcomes], self._outcomes.__contains__)
+        _refuse("resolved", [row.key for row in changes.resolved], self._has_ended)
+
+    def _has_run(self, place: tuple[bytes, int]) -> bool:
+        return self.run(*place) is not None
+
+    def _end_instance(self, end: InstanceEnd) -> None:
+        stored = self._instances[end.key]
+        self._instances[end.key] = StoredInstance(stored.row, end.ended, end.failed)
+
+    def _resolve(self, resolved: ResolvedRow) -> None:
+        self._outcomes[resolved.key] = self._outcomes[resolved.key]._replace(
+            state=resolved.state, culprit=resolved.culprit, ended=resolved.ended
+        )
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def live(self) -> Live:
+        nodes = [
+            LiveNode(node.key, node.instance, node.function, node.sources)
+            for node in sorted(self._nodes.values())
+            if not self._has_ended(node.key)
+        ]
+        unfinished = {node.instance for node in nodes}
+        return Live(
+            functions=list(self._functions.values()),
+            instances=[self._instances[key].row for key in sorted(unfinished)],
+            runs=[run for run in self._runs if run.instance in unfinished],
+            nodes=nodes,
+            ended=self.ended([key for node in nodes for key in (node.key, *unpack_keys(node.sources))]),
+            progress=[self._progress[node.key] for node in nodes if node.key in self._progress],
+            workers=list(self._workers.items()),
+            next_node=max(self._nodes, default=0) + 1,
+            next_instance=max(self._instances, default=0) + 1,
+            next_function=max(self._functions, default=0) + 1,
+        )
+
+    def ended(self, keys: Sequence[int]) -> list[EndedNode]:
+        wanted = set(keys)
+        found: dict[int, EndedNode] = {}
+        while wanted:
+            fresh = [self._ended(key) for key in wanted if key in self._outcomes]
+            found.update((node.key, node) for node in fresh)
+            wanted = {key for node in fresh for key in unpack_keys(node.refs)} - found.keys()
+        return [found[key] for key in sorted(found)]
+
+    def _ended(self, key: int) -> EndedNode:
+        node, outcome = self._nodes[key], self._outcomes[key]
+        return EndedNode(key, node.instance, node.function, outcome.state, outcome.refs, outcome.culprit)
+
+    def _has_ended(self, key: int) -> bool:
+        outcome = self._outcomes.get(key)
+        return outcome is not None and outcome.state != State.RESOLVING
+
+    def arguments(self, keys: Sequence[int]) -> dict[int, bytes]:
+        return {key: _present(self._nodes.get(key), "arguments", key).arguments for key in keys}
+
+    def values(self, keys: Sequence[int]) -> dict[int, bytes]:
+        return {key: self._value(key) for key in keys}
+
+    def _value(self, key: int) -> bytes:
+        return _present(_present(self._outcomes.get(key), "value", key).value, "value", key)
+
+    def find(self, ids: Sequence[bytes]) -> dict[bytes, FoundNode]:
+        found = {}
+        for id in ids:
+            run = self._run_with(id)
+            if run is not None:
+                key = run.first_key + int.from_bytes(id[12:], "big") - run.first
+                node, ended = self._nodes[key], self._ended(key) if self._has_ended(key) else None
+                found[id] = FoundNode(id, key, node.instance, node.function, ended)
+        return found
+
+    def _run_with(self, id: bytes) -> RunRow | None:
+        counter, runs = int.from_bytes(id[12:], "big"), self._origins.get(id[:12], [])
+        place = bisect_right(runs, counter, key=_FIRST) - 1
+        return runs[place] if place >= 0 and counter < runs[place].first + runs[place].size else None
+
+    def ids(self, keys: Sequence[int]) -> dict[int, bytes]:
+        return {key: self._id(key) for key in keys}
+
+    def _id(self, key: int) -> bytes:
+        run = self._runs[max(bisect_right(self._runs, key, key=_FIRST_KEY) - 1, 0)] if self._runs else None
+        if run is None or not run.first_key <= key < run.first_key + run.size:
+            raise StoreError(f"the store has no id of node {key}")
+        return run.origin + (run.first + key - run.first_key).to_bytes(4, "big")
+
+    def outcome(self, key: int) -> OutcomeRow | None:
+        return self._outcomes.get(key)
+
+    def run(self, origin: bytes, first: int) -> RunRow | None:
+        run = self._run_with(origin + first.to_bytes(4, "big"))
+        return run if run is not None and run.first == first else None
+
+    def has_instance(self, id: bytes) -> bool:
+        return id in self._instance_keys
+
+    def instance(self, id: bytes) -> StoredInstance | None:
+        key = self._instance_keys.get(id)
+        return None if key is None else self._instances[key]
+
+    # --- large values -----------------------------------------------------------------------------
+
+    def put_large(self, chunks: Iterable[bytes]) -> tuple[bytes, int]:
+        if self._files is None:
+            self._files = LargeFiles(self._temporary_folder())
+        return self._files.put(chunks)
+
+    def get_large(self, sha256: bytes) -> Iterator[bytes] | None:
+        return self._files.get(sha256) if self._files else None
+
+    def has_large(self, sha256: bytes) -> bool:
+        return self._files is not None and self._files.has(sha256)
+
+    def _temporary_folder(self) -> Path:
+        """Made at the first large value, removed with this object or at the interpreter's end."""
+        try:
+            folder = tempfile.mkdtemp(prefix="dagorama-")
+        except OSError as error:
+            raise StoreError(f"no folder for large values: {error.strerror or error}") from error
+        weakref.finalize(self, rmtree, folder, ignore_errors=True)
+        return Path(folder)
+
+
+def _refuse(table: str, keys: Sequence[Hashable], is_there: Callable[[Any], bool]) -> None:
+    if len(set(keys)) != len(keys) or any(map(is_there, keys)):
+        raise StoreError(f"a row of table {table} is there already")
+
+
+def _present(row: _Row | None, what: str, key: int) -> _Row:
+    if row is None:
+        raise StoreError(f"the store has no {what} of node {key}")
+    return row

@@ -1,0 +1,69 @@
+"""The schema, step by step. A step that has been released is never changed; the next one goes to the end.
+
+Keys are integers and rows of nodes and outcomes are appended, so that a batch touches few pages. Payloads are the last
+columns of a row: what only looks at the others does not read the pages that a long payload spills to. A node has no
+instance index: an instance finds its nodes through its runs. `chk` and `end_chk` are checksums, see `rows`.
+"""
+
+from __future__ import annotations
+
+#: "DAGO": tells our files from other SQLite files.
+APPLICATION_ID = 0x4441474F
+
+FIRST_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL, chk INTEGER NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE functions (
+    id INTEGER PRIMARY KEY, chk INTEGER NOT NULL,
+    name TEXT NOT NULL, hash TEXT NOT NULL, queue TEXT NOT NULL, taint TEXT NOT NULL,
+    max_attempts INTEGER, retry_interval REAL, retry_base REAL, retry_max_interval REAL, retry_jitter REAL,
+    is_async INTEGER NOT NULL, world INTEGER NOT NULL
+);
+
+CREATE TABLE instances (
+    key INTEGER PRIMARY KEY, chk INTEGER NOT NULL,
+    id BLOB NOT NULL, definition TEXT NOT NULL, entry BLOB NOT NULL, created REAL NOT NULL,
+    ended REAL, failed INTEGER NOT NULL, end_chk INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX instance_ids ON instances (id);
+CREATE INDEX unfinished_instances ON instances (key) WHERE ended IS NULL;
+
+CREATE TABLE runs (
+    first_key INTEGER PRIMARY KEY, chk INTEGER NOT NULL,
+    origin BLOB NOT NULL, first INTEGER NOT NULL, size INTEGER NOT NULL,
+    instance INTEGER NOT NULL, digest BLOB NOT NULL
+);
+CREATE UNIQUE INDEX run_origins ON runs (origin, first);
+CREATE INDEX run_instances ON runs (instance);
+
+CREATE TABLE nodes (
+    key INTEGER PRIMARY KEY, chk INTEGER NOT NULL,
+    instance INTEGER NOT NULL, function INTEGER NOT NULL, sources BLOB NOT NULL, arguments BLOB NOT NULL
+);
+
+CREATE TABLE outcomes (
+    key INTEGER PRIMARY KEY, chk INTEGER NOT NULL,
+    state INTEGER NOT NULL, attempt INTEGER NOT NULL, culprit INTEGER NOT NULL, ended REAL NOT NULL,
+    refs BLOB NOT NULL, value BLOB, failure BLOB
+);
+
+CREATE TABLE resolved (
+    key INTEGER PRIMARY KEY, chk INTEGER NOT NULL,
+    state INTEGER NOT NULL, culprit INTEGER NOT NULL, ended REAL NOT NULL
+);
+
+CREATE TABLE progress (
+    key INTEGER PRIMARY KEY, chk INTEGER NOT NULL,
+    runs INTEGER NOT NULL, deaths INTEGER NOT NULL, lost INTEGER NOT NULL, retry_at REAL NOT NULL, failure BLOB
+);
+
+CREATE TABLE large_refs (
+    key INTEGER NOT NULL, sha256 BLOB NOT NULL, chk INTEGER NOT NULL, PRIMARY KEY (key, sha256)
+) WITHOUT ROWID;
+CREATE INDEX large_hashes ON large_refs (sha256);
+
+CREATE TABLE workers (id BLOB PRIMARY KEY, name TEXT NOT NULL, chk INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+#: The step at place n makes version n + 1 of version n.
+MIGRATIONS = (FIRST_SCHEMA,)

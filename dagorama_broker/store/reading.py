@@ -1,0 +1,198 @@
+"""What the SQLite store reads, row by row checked. Knows one connection and the tables, nothing of who asks."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+from dagorama_broker.errors import StoreError
+from dagorama_broker.model import (
+    EndedNode,
+    FoundNode,
+    Function,
+    FunctionRow,
+    InstanceRow,
+    LiveNode,
+    OutcomeRow,
+    RetryPolicy,
+    RunRow,
+    State,
+    StoredInstance,
+    World,
+)
+from dagorama_broker.store.rows import (
+    check_payload,
+    check_row,
+    damaged,
+    node_sum,
+    outcome_sum,
+    unpack_keys,
+)
+
+_Found = TypeVar("_Found")
+#: How many keys one SELECT asks for; few sizes, so that SQLite compiles few statements.
+_ASKED = (1, 16, 256)
+_RUN = "SELECT first_key, origin, first, size, instance, digest, chk FROM runs"
+_INSTANCE = "SELECT key, id, definition, entry, created, chk, ended, failed, end_chk FROM instances"
+_OUTCOME = (
+    "SELECT o.key, o.chk, o.state, o.attempt, o.culprit, o.ended, o.refs, r.chk, r.state, r.culprit, r.ended"
+    " FROM outcomes o LEFT JOIN resolved r ON r.key = o.key WHERE o.key IN"
+)
+
+
+class Reader:
+    """Reads through one connection; whoever uses it keeps to one call at a time."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def by_keys(self, select: str, keys: Collection[int]) -> Iterator[Any]:
+        """Rows of a SELECT that ends in IN, in no order."""
+        rest = iter(sorted(keys))
+        while asked := list(islice(rest, _ASKED[-1])):
+            size = next(size for size in _ASKED if size >= len(asked))
+            asked += asked[-1:] * (size - len(asked))
+            yield from self._connection.execute(f"{select} ({','.join('?' * size)})", asked)
+
+    # --- payloads ---------------------------------------------------------------------------------
+
+    def arguments(self, keys: Collection[int]) -> dict[int, bytes]:
+        found = {}
+        for key, chk, arguments in self.by_keys("SELECT key, chk, arguments FROM nodes WHERE key IN", keys):
+            check_payload("nodes", key, chk, arguments)
+            found[key] = arguments
+        return _all_found("arguments", keys, found)
+
+    def values(self, keys: Collection[int]) -> dict[int, bytes]:
+        found = {}
+        select = "SELECT key, chk, value, failure FROM outcomes WHERE key IN"
+        for key, chk, value, failure in self.by_keys(select, keys):
+            check_payload("outcomes", key, chk, value, failure)
+            if value is not None:
+                found[key] = value
+        return _all_found("value", keys, found)
+
+    def outcome(self, key: int) -> OutcomeRow | None:
+        row = next(self.outcome_heads([key]), None)
+        if row is None:
+            return None
+        payload = "SELECT chk, value, failure FROM outcomes WHERE key = ?"
+        chk, value, failure = self._connection.execute(payload, (key,)).fetchone()
+        check_payload("outcomes", key, chk, value, failure)
+        return row._replace(value=value, failure=failure)
+
+    def outcome_heads(self, keys: Collection[int]) -> Iterator[OutcomeRow]:
+        """Outcomes as they stand now, without value and failure."""
+        for key, chk, state, attempt, culprit, ended, refs, *resolved in self.by_keys(_OUTCOME, keys):
+            if outcome_sum(key, state, attempt, culprit, ended, refs) != chk >> 32:
+                raise damaged("outcomes", key)
+            if resolved[0] is not None:
+                check_row("resolved", key, resolved[0], (key, *resolved[1:]))
+                state, culprit, ended = resolved[1:]
+            yield OutcomeRow(key, state, attempt, refs, None, culprit, None, ended)
+
+    # --- nodes ------------------------------------------------------------------------------------
+
+    def nodes(self, keys: Collection[int]) -> dict[int, LiveNode]:
+        """Nodes by key, without their arguments."""
+        found = {}
+        select = "SELECT key, chk, instance, function, sources FROM nodes WHERE key IN"
+        for key, chk, instance, function, sources in self.by_keys(select, keys):
+            if node_sum(key, instance, function, sources) != chk >> 32:
+                raise damaged("nodes", key)
+            found[key] = LiveNode(key, instance, function, sources)
+        return _all_found("row", keys, found)
+
+    def ended(self, keys: Collection[int]) -> dict[int, EndedNode]:
+        """Those of these nodes that have an outcome."""
+        outcomes = {row.key: row for row in self.outcome_heads(keys)}
+        nodes = self.nodes(outcomes.keys())
+        return {
+            key: EndedNode(key, nodes[key].instance, nodes[key].function, row.state, row.refs, row.culprit)
+            for key, row in outcomes.items()
+        }
+
+    def ended_and_named(self, keys: Collection[int]) -> dict[int, EndedNode]:
+        """Those of these nodes that have an outcome, those that their values name, and so on."""
+        found: dict[int, EndedNode] = {}
+        wanted = set(keys)
+        while wanted:
+            fresh = self.ended(wanted)
+            found.update(fresh)
+            wanted = {key for node in fresh.values() for key in unpack_keys(node.refs)} - found.keys()
+        return found
+
+    def find(self, ids: Sequence[bytes]) -> dict[bytes, FoundNode]:
+        keys = {id: key for id in ids if (key := self._key(id))}
+        nodes, ended = self.nodes(keys.values()), self.ended(keys.values())
+        return {
+            id: FoundNode(id, key, nodes[key].instance, nodes[key].function, has_ended(ended.get(key)))
+            for id, key in keys.items()
+        }
+
+    def _key(self, id: bytes) -> int | None:
+        counter = int.from_bytes(id[12:], "big")
+        run = self._run("WHERE origin = ? AND first <= ? ORDER BY first DESC LIMIT 1", id[:12], counter)
+        return run.first_key + counter - run.first if run and counter < run.first + run.size else None
+
+    def ids(self, keys: Collection[int]) -> dict[int, bytes]:
+        found: dict[int, bytes] = {}
+        run: RunRow | None = None
+        for key in sorted(keys):
+            if run is None or key >= run.first_key + run.size:
+                run = self._run("WHERE first_key <= ? ORDER BY first_key DESC LIMIT 1", key)
+            if run is not None and key < run.first_key + run.size:
+                found[key] = run.origin + (run.first + key - run.first_key).to_bytes(4, "big")
+        return _all_found("id", keys, found)
+
+    # --- runs, instances, functions -----------------------------------------------------------------
+
+    def run(self, origin: bytes, first: int) -> RunRow | None:
+        return self._run("WHERE origin = ? AND first = ?", origin, first)
+
+    def _run(self, where: str, *parameters: int | bytes) -> RunRow | None:
+        return next(self.runs(where, *parameters), None)
+
+    def runs(self, where: str, *parameters: int | bytes) -> Iterator[RunRow]:
+        for first_key, origin, first, size, instance, digest, chk in self._connection.execute(
+            f"{_RUN} {where}", parameters
+        ):
+            check_row("runs", first_key, chk, (first_key, origin, first, size, instance, digest))
+            yield RunRow(origin, first, size, first_key, instance, digest)
+
+    def has_instance(self, id: bytes) -> bool:
+        return self._connection.execute("SELECT 1 FROM instances WHERE id = ?", (id,)).fetchone() is not None
+
+    def instance(self, id: bytes) -> StoredInstance | None:
+        return next(self.instances("WHERE id = ?", id), None)
+
+    def instances(self, where: str, *parameters: int | bytes) -> Iterator[StoredInstance]:
+        for *row, chk, ended, failed, end_chk in self._connection.execute(f"{_INSTANCE} {where}", parameters):
+            check_row("instances", row[0], chk, row)
+            check_row("instances", row[0], end_chk, (row[0], ended, failed))
+            yield StoredInstance(InstanceRow(*row), ended, bool(failed))
+
+    def functions(self) -> Iterator[FunctionRow]:
+        for *row, chk in self._connection.execute(
+            "SELECT id, name, hash, queue, taint, max_attempts, retry_interval, retry_base, retry_max_interval,"
+            " retry_jitter, is_async, world, chk FROM functions ORDER BY id"
+        ):
+            check_row("functions", row[0], chk, row)
+            id, name, hash, queue, taint, *retry, is_async, world = row
+            policy = None if retry[0] is None else RetryPolicy(*retry)
+            yield FunctionRow(id, Function(name, hash, queue, taint, policy, bool(is_async), World(world)))
+
+
+def has_ended(node: EndedNode | None) -> EndedNode | None:
+    """The node, where its value waits for nothing more."""
+    return None if node is None or node.state == State.RESOLVING else node
+
+
+def _all_found(what: str, keys: Collection[int], found: dict[int, _Found]) -> dict[int, _Found]:
+    """What was found, where nothing is missing. Raises StoreError otherwise."""
+    missing = next((key for key in keys if key not in found), None)
+    if missing is not None:
+        raise StoreError(f"the store has no {what} of node {missing}")
+    return found

@@ -1,0 +1,89 @@
+"""What a starting broker reads back: one pass over the unfinished instances, then what their nodes depend on."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from dagorama_broker.errors import StoreError
+from dagorama_broker.model import Live, LiveNode, ProgressRow, RunRow, State
+from dagorama_broker.store.reading import Reader
+from dagorama_broker.store.rows import check_row, damaged, node_sum, outcome_sum, unpack_keys
+
+# CROSS JOIN keeps SQLite to this order of tables: what has ended long ago is never looked at.
+_UNFINISHED_RUNS = (
+    "FROM instances i INDEXED BY unfinished_instances CROSS JOIN runs r ON r.instance = i.key"
+    " CROSS JOIN {table} t ON t.key BETWEEN r.first_key AND r.first_key + r.size - 1 {more} WHERE i.ended IS NULL"
+)
+_NODES = (
+    "SELECT t.key, t.chk, t.instance, t.function, t.sources, o.chk, o.state, o.attempt, o.culprit, o.ended, o.refs "
+) + _UNFINISHED_RUNS.format(table="nodes", more="LEFT JOIN outcomes o ON o.key = t.key")
+_PROGRESS = ("SELECT t.key, t.runs, t.deaths, t.lost, t.retry_at, t.failure, t.chk " + _UNFINISHED_RUNS).format(
+    table="progress", more=""
+)
+
+
+def read_live(connection: sqlite3.Connection) -> Live:
+    """All that has not ended and what it depends on. Raises StoreError where a row is damaged or missing."""
+    reader = Reader(connection)
+    runs = list(reader.runs("WHERE instance IN (SELECT key FROM instances WHERE ended IS NULL) ORDER BY first_key"))
+    nodes, resolving = _unfinished(connection, runs)
+    still = {row.key for row in reader.outcome_heads(resolving.keys()) if row.state == State.RESOLVING}
+    nodes = sorted([*nodes, *(resolving[key] for key in still)])
+    sources = {key for node in nodes if node.sources for key in unpack_keys(node.sources)}
+    ended = reader.ended_and_named(sources | still)
+    unfinished = {node.instance for node in nodes}
+    instances = [stored.row for stored in reader.instances("WHERE ended IS NULL ORDER BY key")]
+    return Live(
+        functions=list(reader.functions()),
+        instances=[row for row in instances if row.key in unfinished],
+        runs=[run for run in runs if run.instance in unfinished],
+        nodes=nodes,
+        ended=[ended[key] for key in sorted(ended)],
+        progress=_progress(connection, nodes),
+        workers=_workers(connection),
+        next_node=_next(connection, "nodes", "key"),
+        next_instance=_next(connection, "instances", "key"),
+        next_function=_next(connection, "functions", "id"),
+    )
+
+
+def _unfinished(connection: sqlite3.Connection, runs: list[RunRow]) -> tuple[list[LiveNode], dict[int, LiveNode]]:
+    """Nodes without an outcome, in order, and those whose outcome is RESOLVING, or was."""
+    nodes: list[LiveNode] = []
+    resolving: dict[int, LiveNode] = {}
+    seen = 0
+    for key, chk, instance, function, sources, outcome_chk, *outcome in connection.execute(_NODES):
+        seen += 1
+        if node_sum(key, instance, function, sources) != chk >> 32:
+            raise damaged("nodes", key)
+        if outcome_chk is None:
+            nodes.append(LiveNode(key, instance, function, sources))
+        elif outcome_sum(key, *outcome) != outcome_chk >> 32:
+            raise damaged("outcomes", key)
+        elif outcome[0] == State.RESOLVING:
+            resolving[key] = LiveNode(key, instance, function, sources)
+    expected = sum(run.size for run in runs)
+    if seen != expected:
+        raise StoreError(f"table nodes is damaged: unfinished instances have {expected} nodes and {seen} are there")
+    return nodes, resolving
+
+
+def _progress(connection: sqlite3.Connection, nodes: list[LiveNode]) -> list[ProgressRow]:
+    found: dict[int, ProgressRow] = {}
+    for *row, chk in connection.execute(_PROGRESS):
+        check_row("progress", row[0], chk, row)
+        found[row[0]] = ProgressRow(*row)
+    return [found[node.key] for node in nodes if node.key in found] if found else []
+
+
+def _workers(connection: sqlite3.Connection) -> list[tuple[bytes, str]]:
+    workers = []
+    for id, name, chk in connection.execute("SELECT id, name, chk FROM workers"):
+        check_row("workers", id, chk, (id, name))
+        workers.append((id, name))
+    return workers
+
+
+def _next(connection: sqlite3.Connection, table: str, key: str) -> int:
+    last: int | None = connection.execute(f"SELECT max({key}) FROM {table}").fetchone()[0]
+    return (last or 0) + 1

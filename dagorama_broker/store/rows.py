@@ -1,0 +1,104 @@
+"""Rows with their checksums: made when written, compared when read, so that a damaged row is an error, never an answer.
+
+Rows of nodes and outcomes carry two sums in one number: the upper half is of what the heart needs, the lower of the
+payload, so that each can be read and checked without the other. Both depend on the key: a row under another's key
+does not pass. Other rows carry one sum of all their columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from struct import Struct, unpack
+from typing import TypeAlias
+from zlib import crc32
+
+from dagorama_broker.errors import StoreError
+from dagorama_broker.model import NodeRow, OutcomeRow
+
+SqlValue: TypeAlias = "int | float | str | bytes | None"
+
+_pack_node = Struct("<qqq").pack
+_pack_outcome = Struct("<qqqqd").pack
+_LOW = 0xFFFFFFFF
+_HIGH = 0x7FFFFFFF  # SQLite's integers are signed
+
+
+def unpack_keys(packed: bytes) -> tuple[int, ...]:
+    """Keys packed as little-endian 64-bit integers."""
+    return unpack(f"<{len(packed) // 8}q", packed) if packed else ()
+
+
+def row_sum(row: Sequence[SqlValue]) -> int:
+    """The checksum of a row of any table but nodes and outcomes."""
+    return crc32(repr(tuple(row)).encode())
+
+
+def node_sum(key: int, instance: int, function: int, sources: bytes) -> int:
+    return crc32(sources, crc32(_pack_node(key, instance, function))) & _HIGH
+
+
+def outcome_sum(key: int, state: int, attempt: int, culprit: int, ended: float, refs: bytes) -> int:
+    return crc32(refs, crc32(_pack_outcome(key, state, attempt, culprit, ended))) & _HIGH
+
+
+def payload_sum(key: int, payload: bytes | None, more: bytes | None = None) -> int:
+    return crc32(more or b"", crc32(payload or b"", key & _LOW))
+
+
+def check_row(table: str, key: object, chk: int, row: Sequence[SqlValue]) -> None:
+    """Raises StoreError naming the table and the key where a row is not as it was written."""
+    if row_sum(row) != chk:
+        raise damaged(table, key)
+
+
+def check_payload(table: str, key: int, chk: int, payload: bytes | None, more: bytes | None = None) -> None:
+    if payload_sum(key, payload, more) != chk & _LOW:
+        raise damaged(table, key)
+
+
+def damaged(table: str, key: object) -> StoreError:
+    shown = key.hex() if isinstance(key, bytes) else key
+    return StoreError(f"row {shown} of table {table} is damaged: its content does not match its checksum")
+
+
+# --- records to rows, in the order of the columns in `sqlite` ------------------------------------------
+
+
+def node_rows(nodes: Iterable[NodeRow]) -> Iterator[tuple[int, int, int, int, bytes, bytes]]:
+    # One expression for each row, calls spelled out: this and the next function are most of what a node costs here.
+    return (
+        (
+            key,
+            (crc32(sources, crc32(_pack_node(key, instance, function))) & _HIGH) << 32 | crc32(arguments, key & _LOW),
+            instance,
+            function,
+            sources,
+            arguments,
+        )
+        for key, instance, function, sources, arguments in nodes
+    )
+
+
+def outcome_rows(
+    outcomes: Iterable[OutcomeRow],
+) -> Iterator[tuple[int, int, int, int, int, float, bytes, bytes | None, bytes | None]]:
+    return (
+        (
+            key,
+            (crc32(refs, crc32(_pack_outcome(key, state, attempt, culprit, ended))) & _HIGH) << 32
+            | payload_sum(key, value, failure),
+            state,
+            attempt,
+            culprit,
+            ended,
+            refs,
+            value,
+            failure,
+        )
+        for key, state, attempt, refs, value, culprit, failure, ended in outcomes
+    )
+
+
+def summed(rows: Iterable[Sequence[SqlValue]]) -> Iterator[tuple[SqlValue, ...]]:
+    """Any other rows, each with its checksum after its last column."""
+    return ((*row, row_sum(row)) for row in rows)

@@ -1,0 +1,151 @@
+"""The store that lasts: one SQLite file and a folder of large values beside it. Records in, records out, no rules.
+
+One connection writes, one reads, and one only looks whether an instance is there, so that none waits for another.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+
+from dagorama_broker.errors import StoreError
+from dagorama_broker.model import Changes, EndedNode, FoundNode, Live, OutcomeRow, RunRow, StoredInstance
+from dagorama_broker.store.database import BUSY_SECONDS, connect, prepare, saying_what_failed, transaction
+from dagorama_broker.store.large import LargeFiles, make_folder, sync_folder
+from dagorama_broker.store.lock import StoreLock
+from dagorama_broker.store.reading import Reader
+from dagorama_broker.store.restoring import read_live
+from dagorama_broker.store.rows import check_row, row_sum
+from dagorama_broker.store.writing import write
+
+
+class SqliteStore:
+    """`path` is the file; `busy` is how many seconds another program may keep it locked before that is an error."""
+
+    def __init__(self, path: Path, busy: float = BUSY_SECONDS) -> None:
+        self.path = path.absolute()
+        self._busy = busy
+        self._lock = StoreLock(self.path)
+        self._large = LargeFiles(self.path.with_name(self.path.name + ".values"))
+        self._writer: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._looker: sqlite3.Connection | None = None
+        self._one_reads = Lock()
+
+    def __repr__(self) -> str:
+        return f"sqlite:///{self.path}"
+
+    # --- opening and closing ------------------------------------------------------------------------
+
+    def open(self) -> int:
+        with saying_what_failed(self.path):
+            make_folder(self.path.parent)
+            self._lock.take()
+            try:
+                return self._open_locked()
+            except BaseException:
+                self.close()
+                raise
+
+    def _open_locked(self) -> int:
+        prepare(self.path, self._busy)
+        sync_folder(self.path.parent)
+        self._large.sweep()
+        self._writer, self._reader, self._looker = (connect(self.path, self._busy) for _ in range(3))
+        for connection in (self._reader, self._looker):
+            connection.execute("PRAGMA query_only = ON")
+        with transaction(self._writer):
+            return _begin_epoch(self._writer)
+
+    def close(self) -> None:
+        with saying_what_failed(self.path):
+            for connection in (self._looker, self._reader, self._writer):
+                if connection is not None:
+                    connection.close()
+            self._looker = self._reader = self._writer = None
+            self._lock.release()
+
+    # --- writing ------------------------------------------------------------------------------------
+
+    def commit(self, changes: Changes) -> None:
+        with saying_what_failed(self.path):
+            writer = self._opened(self._writer)
+            with transaction(writer):
+                write(writer, changes)
+
+    # --- reading ------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _reading(self) -> Iterator[Reader]:
+        with saying_what_failed(self.path), self._one_reads:
+            yield Reader(self._opened(self._reader))
+
+    def _opened(self, connection: sqlite3.Connection | None) -> sqlite3.Connection:
+        if connection is None:
+            raise StoreError("the store is closed")
+        return connection
+
+    def live(self) -> Live:
+        with saying_what_failed(self.path), self._one_reads:
+            return read_live(self._opened(self._reader))
+
+    def arguments(self, keys: Sequence[int]) -> dict[int, bytes]:
+        with self._reading() as reader:
+            return reader.arguments(keys)
+
+    def values(self, keys: Sequence[int]) -> dict[int, bytes]:
+        with self._reading() as reader:
+            return reader.values(keys)
+
+    def find(self, ids: Sequence[bytes]) -> dict[bytes, FoundNode]:
+        with self._reading() as reader:
+            return reader.find(ids)
+
+    def ended(self, keys: Sequence[int]) -> list[EndedNode]:
+        with self._reading() as reader:
+            found = reader.ended_and_named(keys)
+        return [found[key] for key in sorted(found)]
+
+    def ids(self, keys: Sequence[int]) -> dict[int, bytes]:
+        with self._reading() as reader:
+            return reader.ids(keys)
+
+    def outcome(self, key: int) -> OutcomeRow | None:
+        with self._reading() as reader:
+            return reader.outcome(key)
+
+    def run(self, origin: bytes, first: int) -> RunRow | None:
+        with self._reading() as reader:
+            return reader.run(origin, first)
+
+    def has_instance(self, id: bytes) -> bool:
+        with saying_what_failed(self.path):
+            return Reader(self._opened(self._looker)).has_instance(id)
+
+    def instance(self, id: bytes) -> StoredInstance | None:
+        with self._reading() as reader:
+            return reader.instance(id)
+
+    # --- large values -------------------------------------------------------------------------------
+
+    def put_large(self, chunks: Iterable[bytes]) -> tuple[bytes, int]:
+        return self._large.put(chunks)
+
+    def get_large(self, sha256: bytes) -> Iterator[bytes] | None:
+        return self._large.get(sha256)
+
+    def has_large(self, sha256: bytes) -> bool:
+        return self._large.has(sha256)
+
+
+def _begin_epoch(connection: sqlite3.Connection) -> int:
+    """Count this start of a broker; the number is durable before anything is served under it."""
+    row = connection.execute("SELECT value, chk FROM meta WHERE name = 'epoch'").fetchone()
+    if row is not None:
+        check_row("meta", "epoch", row[1], ("epoch", row[0]))
+    epoch: int = 1 if row is None else row[0] + 1
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?, ?)", (epoch, row_sum(("epoch", epoch))))
+    return epoch

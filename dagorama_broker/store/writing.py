@@ -1,0 +1,72 @@
+"""Writes the changes of one transaction, table by table."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from dagorama_broker.model import Changes, FunctionRow, InstanceEnd
+from dagorama_broker.store.rows import SqlValue, node_rows, outcome_rows, row_sum, summed
+
+_NODES = "INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?)"
+_OUTCOMES = "INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_RUNS = "INSERT INTO runs (first_key, origin, first, size, instance, digest, chk) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_RESOLVED = "INSERT INTO resolved (key, state, culprit, ended, chk) VALUES (?, ?, ?, ?, ?)"
+_INSTANCES = (
+    "INSERT INTO instances (key, id, definition, entry, created, chk, failed, end_chk) VALUES (?, ?, ?, ?, ?, ?, 0, ?)"
+)
+_INSTANCE_ENDS = "UPDATE instances SET ended = ?, failed = ?, end_chk = ? WHERE key = ?"
+_FUNCTIONS = (
+    "INSERT INTO functions (id, name, hash, queue, taint, max_attempts, retry_interval, retry_base,"
+    " retry_max_interval, retry_jitter, is_async, world, chk) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_PROGRESS = (
+    "INSERT OR REPLACE INTO progress (key, runs, deaths, lost, retry_at, failure, chk) VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+_LARGE = "INSERT OR IGNORE INTO large_refs (key, sha256, chk) VALUES (?, ?, ?)"
+_JOINED = "INSERT OR REPLACE INTO workers (id, name, chk) VALUES (?, ?, ?)"
+_LEFT = "DELETE FROM workers WHERE id = ?"
+
+
+def write(connection: sqlite3.Connection, changes: Changes) -> None:
+    """Inside a transaction. What is kept once is never written twice: SQLite raises IntegrityError."""
+    many = connection.executemany
+    if changes.nodes:
+        many(_NODES, node_rows(changes.nodes))
+    if changes.outcomes:
+        many(_OUTCOMES, outcome_rows(changes.outcomes))
+    if changes.runs:
+        many(_RUNS, summed((key, o, first, n, i, digest) for o, first, n, key, i, digest in changes.runs))
+    if changes.resolved:
+        many(_RESOLVED, summed((key, int(state), c, float(ended)) for key, state, c, ended in changes.resolved))
+    if changes.instances:
+        many(_INSTANCES, ((*row, row_sum(row), row_sum((row.key, None, 0))) for row in changes.instances))
+    if changes.instance_ends:
+        many(_INSTANCE_ENDS, map(_end, changes.instance_ends))
+    _write_the_rare(connection, changes)
+
+
+def _write_the_rare(connection: sqlite3.Connection, changes: Changes) -> None:
+    many = connection.executemany
+    if changes.functions:
+        many(_FUNCTIONS, summed(map(_function, changes.functions)))
+    if changes.progress:
+        many(_PROGRESS, summed((k, r, d, lost, float(at), f) for k, r, d, lost, at, f in changes.progress))
+    if changes.large:
+        many(_LARGE, summed(changes.large))
+    if changes.workers_joined:
+        many(_JOINED, summed(changes.workers_joined))
+    if changes.workers_left:
+        many(_LEFT, ((worker,) for worker in changes.workers_left))
+
+
+def _end(end: InstanceEnd) -> tuple[SqlValue, ...]:
+    ended, failed = None if end.ended is None else float(end.ended), int(end.failed)
+    return ended, failed, row_sum((end.key, ended, failed)), end.key
+
+
+def _function(row: FunctionRow) -> tuple[SqlValue, ...]:
+    function, retry = row.function, row.function.retry
+    times = (None,) * 5 if retry is None else (retry.max_attempts, *map(float, (
+        retry.interval, retry.base, retry.max_interval, retry.jitter)))
+    kind = (int(function.is_async), int(function.world))
+    return row.id, function.name, function.hash, function.queue, function.taint, *times, *kind
