@@ -221,7 +221,7 @@ class DAGInstance:
             raise AttributeError(f"{name!r} is the definition's, which other instances share", name=name, obj=self)
 
     def __dir__(self) -> list[str]:
-        return sorted({*dir(self.definition), *object.__dir__(self)})
+        return sorted({*dir(self.definition), *self.__dict__, "definition", "instance_id"})
 
     def __reduce__(self) -> tuple[Callable[..., DAGInstance], tuple[object, ...]]:
         return _restore_instance, (self._dagorama_id, self.definition, self.__dict__)

@@ -55,7 +55,7 @@ class FunctionSpec:
             hash=self.hash,
             queue=self.queue,
             taint=self.taint or "",
-            retry=self.retry.to_message() if self.retry is not None else None,
+            retry=self.retry.as_policy() if self.retry is not None else None,
             is_async=self.is_async,
         )
 

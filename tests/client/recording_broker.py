@@ -1,0 +1,229 @@
+"""A broker small enough to read: a real gRPC server that keeps what it is sent, and can run it in this process.
+
+It knows no rules. Tests ask it what came over the wire and what the broker answered.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+import grpc
+
+from dagorama.api import api_pb2, api_pb2_grpc, broker_pb2, broker_pb2_grpc
+from dagorama.definition import instance_within
+from dagorama.scope import AttemptScope, NodesRun, current_attempt, submit_requests
+from dagorama.serializer import find
+from dagorama.values import decode_call, encode, references
+
+Nodes = broker_pb2.Nodes
+
+
+@dataclass
+class Node:
+    """A node as it was described, and what became of it."""
+
+    id: bytes
+    instance: bytes
+    function: broker_pb2.Function
+    arguments: bytes
+    sources: list[bytes]
+    value: bytes | None = None
+    failure: broker_pb2.NodeFailure | None = None
+    state: int = broker_pb2.QUEUED
+
+    @property
+    def call(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return decode_call(self.arguments, ["a promise"] * len(self.sources))
+
+
+@dataclass
+class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServicer):
+    requests: list[broker_pb2.SubmitRequest] = field(default_factory=list)
+    submissions: int = 0
+    streamed: int = 0
+    waits: list[broker_pb2.WaitRequest] = field(default_factory=list)
+    instances: dict[bytes, broker_pb2.NewInstance] = field(default_factory=dict)
+    nodes: dict[bytes, Node] = field(default_factory=dict)
+    large: dict[bytes, bytes] = field(default_factory=dict)
+    refusal: tuple[grpc.StatusCode, str] | None = None
+    port: int = 0
+
+    # --- the calls
+
+    def Submit(self, request: broker_pb2.SubmitRequest, context: grpc.ServicerContext) -> broker_pb2.SubmitReply:
+        self._refuse(context)
+        self._take(request)
+        self.submissions += 1
+        return broker_pb2.SubmitReply()
+
+    def SubmitStream(self, requests: Any, context: grpc.ServicerContext) -> broker_pb2.SubmitReply:
+        for request in requests:
+            self._take(request)
+        self.streamed += 1
+        return broker_pb2.SubmitReply()
+
+    def Wait(self, request: broker_pb2.WaitRequest, context: grpc.ServicerContext) -> Iterator[broker_pb2.WaitReply]:
+        self._refuse(context)
+        self.waits.append(request)
+        for index, node_id in enumerate(request.node):
+            node = self.nodes.get(node_id)
+            if node is None:
+                context.abort(grpc.StatusCode.NOT_FOUND, f"no node {node_id.hex()}")
+                return
+            while not request.now and node.state == broker_pb2.QUEUED and context.is_active():
+                _sleep()
+            yield self._reply(index, node)
+
+    def PutValue(self, chunks: Any, context: grpc.ServicerContext) -> broker_pb2.PutValueReply:
+        data = b"".join(chunk.data for chunk in chunks)
+        self.large[sha256(data).digest()] = data
+        return broker_pb2.PutValueReply(sha256=sha256(data).digest(), length=len(data))
+
+    def GetValue(self, request: broker_pb2.GetValueRequest, context: Any) -> Iterator[broker_pb2.ValueChunk]:
+        data = self.large[request.sha256]
+        for start in range(0, len(data), 1024 * 1024):
+            yield broker_pb2.ValueChunk(data=data[start : start + 1024 * 1024])
+
+    def GetInstance(self, request: broker_pb2.GetInstanceRequest, context: grpc.ServicerContext) -> Any:
+        made = self.instances.get(request.instance)
+        if made is None:
+            context.abort(grpc.StatusCode.NOT_FOUND, "no such instance")
+            return None
+        return broker_pb2.InstanceInfo(instance=request.instance, definition=made.definition, entry=made.entry)
+
+    def CreateInstance(self, request: api_pb2.InstanceConfigurationMessage, context: Any) -> api_pb2.InstanceMessage:
+        return api_pb2.InstanceMessage(identifier=request.identifier)
+
+    # --- what tests ask
+
+    @property
+    def only(self) -> Node:
+        (node,) = self.nodes.values()
+        return node
+
+    def called(self, method: str) -> list[Node]:
+        return [node for node in self.nodes.values() if node.function.name.partition("@")[0].endswith(f".{method}")]
+
+    def run(self) -> None:
+        """Runs every node that can run, in this process, as a worker would."""
+        while ready := [node for node in self.nodes.values() if self._is_ready(node)]:
+            for node in ready:
+                self._run(node)
+
+    def end(self, node_id: bytes, value: object) -> None:
+        node = self.nodes[node_id]
+        node.value, node.state = encode(value).envelope, broker_pb2.COMPLETED
+
+    # --- how it is done
+
+    def _refuse(self, context: grpc.ServicerContext) -> None:
+        if self.refusal is not None:
+            context.abort(*self.refusal)
+
+    def _take(self, request: broker_pb2.SubmitRequest) -> None:
+        self.requests.append(request)
+        for run in request.nodes:
+            if run.HasField("creates"):
+                self.instances[run.instance] = run.creates
+            for node in nodes_of(request.functions, run):
+                self.nodes[node.id] = node
+
+    def _reply(self, index: int, node: Node) -> broker_pb2.WaitReply:
+        reply = broker_pb2.WaitReply(index=[index], state=[node.state])
+        if node.failure is not None:
+            reply.failure.append(node.failure)
+        pending = [node] if node.state == broker_pb2.COMPLETED else []
+        while pending:
+            found = pending.pop()
+            assert found.value is not None
+            reply.value_node.append(found.id)
+            reply.value.append(found.value)
+            pending += [self.nodes[ref] for ref in references(found.value)]
+        return reply
+
+    def _is_ready(self, node: Node) -> bool:
+        return node.state == broker_pb2.QUEUED and all(
+            self.nodes[source].state == broker_pb2.COMPLETED and self._is_whole(source) for source in node.sources
+        )
+
+    def _is_whole(self, node_id: bytes) -> bool:
+        value = self.nodes[node_id].value
+        return value is not None and all(self._is_whole(ref) for ref in references(value))
+
+    def _run(self, node: Node) -> None:
+        from dagorama.values import decode_promised
+
+        found = find(node.function.name)
+        values = {key: each.value for key, each in self.nodes.items() if each.value is not None}
+        fill = [decode_promised(source, values) for source in node.sources]
+        args, kwargs = decode_call(node.arguments, fill, get_large=self.large.__getitem__)
+        scope = AttemptScope(node.instance, put_large=self._keep)
+        token = current_attempt.set(scope)
+        try:
+            result = found.decorated.function(instance_within(node.instance, found.definition, scope), *args, **kwargs)
+            if found.decorated.is_async:
+                result = _awaited(result)
+        finally:
+            current_attempt.reset(token)
+            scope.close()
+        for run in scope.runs:
+            for request in submit_requests(run):
+                self._take(request)
+        node.value, node.state = encode(result).envelope, broker_pb2.COMPLETED
+
+    def _keep(self, data: bytes) -> bytes:
+        self.large[sha256(data).digest()] = data
+        return sha256(data).digest()
+
+
+def nodes_of(functions: Any, run: broker_pb2.Nodes) -> Iterator[Node]:
+    """The nodes that a run's columns describe."""
+    sources = iter(run.source)
+    counts = list(run.source_count) or [0] * len(run.function)
+    for position, (function, arguments, count) in enumerate(zip(run.function, run.arguments, counts, strict=True)):
+        named = [next(sources) for _ in range(count)]
+        yield Node(
+            id=run.origin + (run.first + position).to_bytes(4, "big"),
+            instance=run.instance,
+            function=functions[function],
+            arguments=arguments,
+            sources=[run.origin + ref.to_bytes(4, "big") if ref >= 0 else run.foreign[-1 - ref] for ref in named],
+        )
+
+
+def run_of(run: NodesRun) -> list[Node]:
+    """The same for a run that has not been sent."""
+    requests = submit_requests(run)
+    return [node for request in requests for part in request.nodes for node in nodes_of(request.functions, part)]
+
+
+def _awaited(coroutine: Any) -> Any:
+    try:
+        coroutine.send(None)
+    except StopIteration as ended:
+        return ended.value
+    raise AssertionError("this runner awaits nothing that takes time")
+
+
+def _sleep() -> None:
+    from time import sleep
+
+    sleep(0.005)
+
+
+class serving:
+    """`with serving() as broker`: it listens on a free port, which is also where the environment points."""
+
+    def __enter__(self) -> RecordingBroker:
+        self.broker = RecordingBroker()
+        self.server = grpc.server(ThreadPoolExecutor(8))
+        broker_pb2_grpc.add_BrokerServicer_to_server(self.broker, self.server)
+        api_pb2_grpc.add_DagoramaServicer_to_server(self.broker, self.server)
+        self.broker.port = self.server.add_insecure_port("127.0.0.1:0")
+        self.server.start()
+        return self.broker
+
+    def __exit__(self, *_: object) -> None:
+        self.server.stop(grace=None).wait()
