@@ -1,7 +1,7 @@
 """One writer: load, decide, commit, tell.
 
-Calls change the heart at once and then wait for the commit that holds their change; whatever gathers while a commit runs
-goes into the next. What workers and waiters are told waits for the commit too.
+Calls change the heart at once and then wait for the commit that holds their change; whatever gathers while a commit
+runs goes into the next. What workers and waiters are told waits for the commit too.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Broker:
     # --- the loop -------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Serve until `stop`. Raises StoreError when a commit fails: the truth is in the store, a restart reads it back."""
+        """Serve until `stop`. Raises StoreError when a commit fails: the store has the truth, a restart reads it back."""
         try:
             while not self._stopping or self._changed.is_set():
                 self._changed.clear()
@@ -140,7 +140,7 @@ class Broker:
         return now
 
     def touch(self) -> asyncio.Future[None]:
-        """Say that the heart was changed; the future is done when all that it holds now is durable and told.
+        """Say that the heart was changed; the future is done when what it holds now is durable and told.
 
         Raises NotServing while the broker leaves.
         """

@@ -1,4 +1,4 @@
-"""What the broker's heart and its store speak of: states, functions, and the rows that are kept. Plain records, no rules."""
+"""What the broker's heart and its store speak of: states, functions, and the rows that are kept. Records, no rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Envelopes on their way: kept in memory within a bound from commit to use, read back from the store where they are not."""
+"""Envelopes on their way: in memory within a bound from commit to use, read back from the store where they are not."""
 
 from __future__ import annotations
 

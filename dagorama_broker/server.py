@@ -47,7 +47,7 @@ class Served:
     nodes: int
 
     def __str__(self) -> str:
-        restored = f"{self.nodes} unfinished nodes of {self.instances} instances" if self.nodes else "nothing unfinished"
+        restored = f"{self.nodes} unfinished nodes of {self.instances} instances" if self.nodes else "nothing"
         return f"serving on {self.host}:{self.port}, store {self.store}, restored {restored} (epoch {self.epoch})"
 
 
