@@ -69,13 +69,13 @@ class Nursery:
         self._control = control
 
     @classmethod
-    def start(cls, child_main: Callable[[], ChildMain]) -> "Nursery":
-        """Fork it. It calls `child_main` once, for the imports that all children share."""
+    def start(cls, child_main: Callable[[], ChildMain], at_end: Callable[[], None] = lambda: None) -> "Nursery":
+        """Fork it. It calls `child_main` once, for the imports that all children share, and `at_end` last of all."""
         ours, theirs = socket.socketpair()
         pid = os.fork()
         if not pid:
             ours.close()
-            _live(lambda: _Forker(theirs, child_main()).run())
+            _live(lambda: _Forker(theirs, child_main(), at_end).run())
         theirs.close()
         return cls(pid, ours)
 
@@ -114,9 +114,10 @@ class Nursery:
 class _Forker:
     """The nursery itself."""
 
-    def __init__(self, control: socket.socket, child_main: ChildMain) -> None:
+    def __init__(self, control: socket.socket, child_main: ChildMain, at_end: Callable[[], None]) -> None:
         self._control = control
         self._child_main = child_main
+        self._at_end = at_end
         self._slots: dict[int, int] = {}  # by pid
         self._woken, self._waker = os.pipe()
         self._tie = _tie()
@@ -136,6 +137,7 @@ class _Forker:
                 pass
         finally:
             self._kill_all()
+            self._at_end()
         return 0
 
     def _turn(self, ready: set[int]) -> bool:

@@ -43,6 +43,7 @@ class Session:
         self._beat = False
         self._draining = False
         self._draining_said = False
+        self.unacknowledged = 0  #: bytes of reports that are kept until the broker has them
         self.welcome: pb.Welcome | None = None  #: the broker's answer on the present stream
         self.done = False  #: what `until` asked for has come
 
@@ -54,6 +55,7 @@ class Session:
         item = _Item(held, pb.Report(sequence=self._sequence, body=body, slot=held.slot))
         self._reports[self._sequence] = item
         self._unsent.append(item)
+        self.unacknowledged += _size(item.said)
 
     def give_back(self, slot: int, returned: pb.Return) -> None:
         self._unsent.append(_Item(Held(slot, returned.node, returned.attempt), returned))
@@ -76,11 +78,6 @@ class Session:
     def settled(self) -> bool:
         """Nothing is left to say, and all that was reported is durable."""
         return not self._reports and not self._unsent
-
-    @property
-    def unacknowledged(self) -> int:
-        """Bytes of reports that are kept until the broker has them."""
-        return sum(len(item.said.body) for item in self._reports.values() if isinstance(item.said, pb.Report))
 
     # --- the stream ---
 
@@ -131,7 +128,7 @@ class Session:
 
     def _acknowledge(self, sequence: int) -> None:
         while (first := next(iter(self._reports), sequence + 1)) <= sequence:
-            del self._reports[first]
+            self.unacknowledged -= _size(self._reports.pop(first).said)
 
 
 def _size(said: pb.Report | pb.Return | pb.SlotDeath) -> int:

@@ -61,7 +61,7 @@ class SlotMemory:
             self._ring[: end - RING] = bytes(end - RING)
 
     def take_back(self, ordinals: Iterable[int]) -> list[int] | None:
-        """Mark those that have not started and return them; None if the child was stopped inside the lock: try again."""
+        """Mark and return those that have not started; None if the child was stopped inside the lock: try later."""
         if not any(self._lock.acquire(False) for _ in range(_PATIENCE)):
             return None
         started = self._words[_STARTED]

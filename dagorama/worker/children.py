@@ -1,0 +1,262 @@
+"""The children of one supervisor: fed, read, taken back from, buried and replaced. Bodies go through unopened."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable
+from typing import Protocol
+
+from dagorama.api import broker_pb2 as pb
+from dagorama.logging import get_logger
+from dagorama.worker.frames import Kind, unpack_outcome
+from dagorama.worker.nursery import Ended, Nursery, Refused, Started
+from dagorama.worker.session import Held, Session
+from dagorama.worker.slot import Slot, cause_of
+from dagorama.worker.spool import Spool
+from dagorama.worker.transfers import Forwarder, Transfers
+
+FAILED, UNUSABLE = 1, 2  #: exit codes
+LOCKED = 0.002  #: seconds until a take-back is tried again where a child was stopped inside its lock
+NO_ROOM = 1.0  #: seconds until a fork that the system refused is tried again
+STILLBORN = 3  #: children in a row that end before they are ready, after which the worker gives up
+UNREPORTED_BYTES = 64 << 20  #: results that the broker has not acknowledged, beyond which children have to wait
+
+
+class Supervision(Protocol):
+    """What the children's keeper has to know of the rest of the supervisor."""
+
+    def changed(self) -> None:
+        """There may be something to send, or to wait for no longer."""
+        ...
+
+    def ask_to_leave(self, code: int = 0, why: str = "") -> None: ...
+
+    def tell(self, *words: object) -> None:
+        """Something for whoever launched the worker."""
+        ...
+
+
+class Children:
+    def __init__(
+        self,
+        slots: list[Slot],
+        nursery: Nursery,
+        session: Session,
+        transfers: Transfers,
+        spool: Spool,
+        supervision: Supervision,
+    ) -> None:
+        self.slots = slots
+        self._nursery = nursery
+        self._session = session
+        self._transfers = transfers
+        self._spool = spool
+        self._supervision = supervision
+        self._forwarders = [Forwarder(transfers, spool, self._forward) for _ in slots]
+        self._loop = asyncio.get_running_loop()
+        self._fetches: set[asyncio.Task[None]] = set()
+        self._paused: set[Slot] = set()  # not read until the broker has acknowledged more
+        self._stillborn = 0
+
+    def start(self) -> None:
+        self._loop.add_reader(self._nursery, self._on_nursery)
+        for slot in self.slots:
+            self._nursery.fork(slot.number)
+
+    @property
+    def held(self) -> list[Held]:
+        """All that the broker should still count as this worker's and the session knows nothing of."""
+        return [slot.held for slot in self.slots] + [held for each in self._forwarders for held in each.held]
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is held, and nothing waits for an upload."""
+        return not any(map(len, self.slots)) and not any(each.held for each in self._forwarders)
+
+    @property
+    def alive(self) -> bool:
+        return any(slot.pid for slot in self.slots)
+
+    # --- what the broker wants ------------------------------------------------------------------------
+
+    def grant(self, grant: pb.Grant) -> None:
+        slot = self._place(self.slots[grant.slot])
+        needs = {digest for digest in grant.large if digest not in self._spool}
+        self._spool.hold(grant.large)
+        returned = slot.give(grant, needs)
+        if returned is not None:
+            self._spool.release(grant.large)
+            self._session.give_back(slot.number, returned)
+            return
+        for digest in needs:
+            fetch = self._loop.create_task(self._fetch(digest, slot))
+            self._fetches.add(fetch)
+            fetch.add_done_callback(self._fetches.discard)
+        self._write(slot)
+
+    def take_back(self, number: int, attempts: Iterable[int]) -> None:
+        """Return those that have not started."""
+        slot = self.slots[number]
+        for holder in self.slots if slot.closed else [slot]:
+            self._take_back(holder, list(attempts))
+
+    def drop(self, attempts: Iterable[int]) -> None:
+        """They are no longer this worker's: what runs of them runs in vain."""
+        for slot in self.slots:
+            slot.drop(list(attempts))
+            self._spool.release(slot.unpinned())
+
+    def acknowledged(self) -> None:
+        """The broker has taken something; who was held up by that can be read again."""
+        while self._paused and self._session.unacknowledged < UNREPORTED_BYTES:
+            slot = self._paused.pop()
+            if slot.fileno() >= 0:
+                self._loop.add_reader(slot, self._on_child, slot)
+
+    def _place(self, slot: Slot) -> Slot:
+        """Another slot where this one was closed: the broker has no word for that."""
+        others = [other for other in self.slots if not other.closed]
+        return min(others, key=len) if others and slot.closed and not slot.broken else slot
+
+    def _take_back(self, slot: Slot, attempts: list[int] | None = None) -> None:
+        returned = slot.take_back(attempts)
+        if returned is None:
+            self._loop.call_later(LOCKED, self._take_back, slot, attempts)
+        elif returned.attempt:
+            self._spool.release(slot.unpinned())
+            self._session.give_back(slot.number, returned)
+            self._supervision.changed()
+
+    async def _fetch(self, digest: bytes, slot: Slot) -> None:
+        await self._transfers.fetch(digest)
+        slot.arrived(digest)
+        self._write(slot)
+
+    # --- leaving --------------------------------------------------------------------------------------
+
+    def close(self, slot: Slot) -> None:
+        """Nothing more for this slot: what has not started is returned, what runs may go on."""
+        slot.closed = True
+        self._take_back(slot)
+
+    def kill(self, slot: Slot) -> None:
+        """End its child now."""
+        if slot.pid:
+            self._nursery.kill(slot.pid)
+
+    def send_off(self) -> None:
+        """Let idle children leave by themselves."""
+        for slot in self.slots:
+            self._stop_reading(slot)
+            slot.hang_up()
+
+    # --- the children's sockets -----------------------------------------------------------------------
+
+    def _write(self, slot: Slot) -> None:
+        held_up = slot.write()
+        if slot.fileno() < 0:
+            return
+        if held_up:
+            self._loop.add_writer(slot, self._write, slot)
+        else:
+            self._loop.remove_writer(slot)
+
+    def _on_child(self, slot: Slot) -> None:
+        frames = slot.read()
+        if frames is None:
+            self._stop_reading(slot)  # the nursery will say how it ended
+            return
+        self._take(slot, frames)
+        if self._session.unacknowledged > UNREPORTED_BYTES:
+            self._stop_reading(slot)
+            self._paused.add(slot)
+
+    def _stop_reading(self, slot: Slot) -> None:
+        if slot.fileno() >= 0:
+            self._loop.remove_reader(slot)
+            self._loop.remove_writer(slot)
+
+    def _take(self, slot: Slot, frames: list[tuple[Kind, bytes]]) -> None:
+        for kind, payload in frames:
+            if kind == Kind.READY:
+                slot.ready, self._stillborn = True, 0
+            elif kind == Kind.UNFIT:
+                self._supervision.ask_to_leave(UNUSABLE, payload.decode())
+            else:
+                self._outcome(slot, kind, payload)
+        self._supervision.changed()
+
+    def _outcome(self, slot: Slot, kind: Kind, payload: bytes) -> None:
+        outcome = unpack_outcome(payload)
+        held = slot.answered(outcome.attempts)
+        self._spool.release(slot.unpinned())
+        # Only children that go ahead of their attempt's outcome name no attempt; those refused meanwhile are dropped.
+        if held.attempts or not outcome.attempts:
+            self._forwarders[slot.number].take(kind, held, outcome)
+
+    def _forward(self, kind: Kind, held: Held, body: bytes) -> None:
+        if kind == Kind.RESULTS:
+            self._session.report(held, body)
+        else:
+            self._session.give_back(held.slot, pb.Return.FromString(body))
+        self._supervision.changed()
+
+    # --- the nursery ----------------------------------------------------------------------------------
+
+    def _on_nursery(self) -> None:
+        event = self._nursery.read()
+        if isinstance(event, Started):
+            self._welcome(self.slots[event.slot], event)
+        elif isinstance(event, Ended):
+            self._bury(self.slots[event.slot], event)
+        elif isinstance(event, Refused):
+            problem = os.strerror(event.errno)
+            get_logger().warning("no child process can be started (%s); trying again", problem)
+            self._loop.call_later(NO_ROOM, self._replace, self.slots[event.slot])
+        else:
+            self._loop.remove_reader(self._nursery)
+            self._supervision.ask_to_leave(FAILED, "the process that starts its children has ended")
+        self._supervision.changed()
+
+    def _welcome(self, slot: Slot, started: Started) -> None:
+        slot.adopt(started.pid, started.socket)
+        self._supervision.tell("started", slot.number, started.pid)
+        self._loop.add_reader(slot, self._on_child, slot)
+        if slot.closed:
+            self.kill(slot)
+        self._write(slot)
+
+    def _bury(self, slot: Slot, ended: Ended) -> None:
+        self._take(slot, slot.read_out())
+        self._stop_reading(slot)
+        self._paused.discard(slot)
+        if len(slot):
+            self._mourn(slot, cause_of(ended))
+        self._stillborn += not slot.ready
+        self._spool.release(slot.buried())
+        self._spool.adopt_strays(ended.pid)
+        if slot.closed:
+            self._supervision.tell("ended", slot.number, os.waitstatus_to_exitcode(ended.status))
+        else:
+            get_logger().warning("child process %d of the worker: %s", ended.pid, cause_of(ended))
+            self._replace(slot)
+
+    def _mourn(self, slot: Slot, cause: str) -> None:
+        held, death = slot.losses(cause)
+        if not slot.closed:
+            self._session.died(held, death)
+            return
+        nodes = dict(zip(held.attempts, held.nodes, strict=True))
+        for reason, attempts in ((pb.INTERRUPTED, death.running), (pb.UNSTARTED, death.unstarted)):
+            if attempts:
+                of_attempts = [nodes[attempt] for attempt in attempts]
+                self._session.give_back(slot.number, pb.Return(node=of_attempts, attempt=attempts, reason=reason))
+
+    def _replace(self, slot: Slot) -> None:
+        if slot.closed:
+            return
+        if self._stillborn >= STILLBORN:
+            self._supervision.ask_to_leave(FAILED, "its children end before they are ready to work")
+            return
+        self._nursery.fork(slot.number)

@@ -1,0 +1,102 @@
+"""Works off what a slot was given, in order: sync nodes in the calling thread, async ones in their lane.
+
+It also sees to it that results leave: when enough have gathered, soon after the first of them, when there is nothing
+left to do, and, from a thread of its own, when a node takes unexpectedly long.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable
+from time import monotonic_ns, sleep
+
+from dagorama.worker.executor import Call, Executor
+from dagorama.worker.lane import AsyncLane, Claims
+from dagorama.worker.outbox import Outbox
+
+PROMPT = 2_000_000  #: nanoseconds that the first result waits for others, counted from its node's start
+PATIENCE = 0.004  #: seconds after which results do not wait for a running node any longer
+
+
+class Engine:
+    def __init__(self, executor: Executor, claims: Claims) -> None:
+        self._executor = executor
+        self._claims = claims
+        self._out = _Flusher(executor.outbox)
+        self._lane = AsyncLane(claims, executor.run_async, self._out)
+        self._queue: deque[Call] = deque()
+        self._next = 0
+        self._since = 0  # start of the first node whose result waits; 0: none does
+
+    def add(self, calls: Iterable[Call]) -> None:
+        self._queue.extend(calls)
+
+    @property
+    def busy(self) -> bool:
+        """Async nodes are running."""
+        return self._lane.busy
+
+    def flush(self) -> None:
+        self._since = 0
+        self._out.flush()
+
+    def work_off(self) -> None:
+        """Until the queue is empty; async nodes may still run then."""
+        queue = self._queue
+        while queue:
+            if queue[0].work.is_async:
+                self._start_async_ones()
+            else:
+                self._run_sync_ones()
+
+    def _start_async_ones(self) -> None:
+        queue = self._queue
+        while queue and queue[0].work.is_async:
+            self._lane.add(queue.popleft(), self._next)
+            self._next += 1
+        self._lane.dispatch()
+
+    def _run_sync_ones(self) -> None:
+        queue, start, finish, run = self._queue, self._claims.start, self._claims.finish, self._executor.run
+        while queue and not queue[0].work.is_async:
+            call, ordinal, now = queue.popleft(), self._next, monotonic_ns()
+            self._next += 1
+            if not start(ordinal, 0, now):
+                continue
+            ended = run(call, now)
+            finish(0)
+            if not self._since:
+                self._since = now
+                self._out.watch()
+            if ended - self._since > PROMPT:
+                self.flush()
+
+
+class _Flusher:
+    """Sends results, also by a thread of its own when nobody else has for a while; it sleeps when there are none."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._wanted = threading.Event()
+        self._begun = False
+
+    def flush(self) -> None:
+        self._outbox.flush()
+
+    def watch(self) -> None:
+        """There are results in the outbox."""
+        if not self._wanted.is_set():
+            self._wanted.set()
+            if not self._begun:
+                self._begun = True
+                threading.Thread(target=self._live, name="dagorama-flush", daemon=True).start()
+
+    def _live(self) -> None:
+        while self._wanted.wait():
+            sent = self._outbox.sent
+            sleep(PATIENCE)
+            # Where something was sent, those who send are alive. Whoever adds after `clear` calls `watch` or sends.
+            if self._outbox.sent == sent:
+                self._wanted.clear()
+                self._outbox.flush()

@@ -1,0 +1,217 @@
+"""Runs nodes and puts what becomes of them in the outbox. No transport; whatever a node does, nothing is raised here.
+
+A node's way: its function is looked up and its code compared, its arguments are read, the function runs on an
+instance of its own, its result and the nodes that it made are written down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from inspect import isawaitable
+from itertools import accumulate
+from time import monotonic_ns
+from typing import Any, NamedTuple
+
+from dagorama.api import broker_pb2 as pb
+from dagorama.definition import DAGDefinition, instance_within
+from dagorama.errors import CodeMismatchException, DefinitionNotRegistered, FunctionNotFound, RefusedByBroker
+from dagorama.logging import get_logger
+from dagorama.scope import LARGE_FROM, NODE_LIMIT, AttemptScope, current_attempt
+from dagorama.serializer import find
+from dagorama.values import Encoded, decode, decode_call, decode_promised, encode
+from dagorama.worker.failures import bounded, describe
+from dagorama.worker.large import LargeValues
+from dagorama.worker.outbox import Outbox, weight
+
+_PLAIN = b"\x01\x00"  # version and flags of an envelope that has neither promises nor a large body
+_LOG_BYTES = 500
+
+#: what an unusable function raises, and why the node is given back then
+_REASONS: dict[type[BaseException], pb.ReturnReason.ValueType] = {
+    FunctionNotFound: pb.NOT_IMPORTABLE,
+    CodeMismatchException: pb.CODE_MISMATCH,
+    DefinitionNotRegistered: pb.UNREGISTERED,
+}
+
+
+class _Target(NamedTuple):
+    definition: DAGDefinition
+    function: Callable[..., Any]
+
+
+class Work:
+    """A function as the broker names it, and once it was needed, what it is here."""
+
+    __slots__ = ("hash", "is_async", "name", "target", "unusable")
+
+    def __init__(self, function: pb.Function) -> None:
+        self.name = function.name
+        self.hash = function.hash
+        self.is_async = function.is_async
+        self.target: _Target | None = None
+        self.unusable: BaseException | None = None  #: why this process cannot run it
+
+    def load(self) -> _Target:
+        """Look it up, once. Raises one of the errors that `_REASONS` names."""
+        if self.unusable is not None:
+            raise self.unusable
+        try:
+            self.target = self._find()
+        except tuple(_REASONS) as error:
+            self.unusable = error.with_traceback(None)
+            raise
+        return self.target
+
+    def _find(self) -> _Target:
+        found = find(self.name)
+        if found.decorated.hash != self.hash:
+            raise CodeMismatchException(
+                f"{self.name} has other code here than where the node was made "
+                f"(hash {found.decorated.hash}, not {self.hash})"
+            )
+        return _Target(found.definition, found.decorated.function)
+
+
+class Values(NamedTuple):
+    """The values that a batch of nodes needs, by the key of the node that they are of."""
+
+    envelopes: Mapping[int, bytes]
+    refs: Mapping[int, Sequence[int]]  #: of those that name others
+
+    def read(self, key: int, get_large: Callable[[bytes], bytes | memoryview]) -> object:
+        """The value of `key`, made anew: no two nodes share an object."""
+        if key in self.refs:
+            return decode_promised(key, self.envelopes, self.refs, get_large=get_large)
+        return decode(self.envelopes[key], what="value of a node", get_large=get_large)
+
+
+class Call(NamedTuple):
+    """One node to be run."""
+
+    node: int
+    attempt: int
+    work: Work
+    instance: bytes
+    arguments: bytes
+    sources: Sequence[int]
+    values: Values
+
+
+class Executor:
+    def __init__(self, outbox: Outbox, large: LargeValues) -> None:
+        self.large_from = LARGE_FROM  #: bytes of pickle from which a value is kept beside its envelope
+        self.outbox = outbox
+        self._large = large
+        self._works: dict[tuple[str, str], Work] = {}
+
+    # --- before -------------------------------------------------------------------------------------
+
+    def prepare(self, body: bytes) -> list[Call]:
+        """The nodes of a serialized GrantBody, in order. No user code runs and nothing is unpickled."""
+        grant = pb.GrantBody.FromString(body)
+        works = [self._work(function) for function in grant.functions]
+        instances = list(grant.instances)
+        values = Values(
+            dict(zip(grant.value_node, grant.value, strict=True)),
+            dict(_grouped(grant.value_node, grant.value_ref_count, list(grant.value_ref))),
+        )
+        columns = zip(grant.node, grant.attempt, grant.function, grant.instance, grant.arguments, strict=True)
+        if not grant.source_count:
+            return [
+                Call(node, attempt, works[function], instances[instance], arguments, (), values)
+                for node, attempt, function, instance, arguments in columns
+            ]
+        sources = dict(_grouped(grant.node, grant.source_count, list(grant.source)))
+        return [
+            Call(node, attempt, works[function], instances[instance], arguments, sources.get(node, ()), values)
+            for node, attempt, function, instance, arguments in columns
+        ]
+
+    def _work(self, function: pb.Function) -> Work:
+        key = (function.name, function.hash)
+        work = self._works.get(key)
+        if work is None:
+            work = self._works[key] = Work(function)
+        return work
+
+    # --- running ------------------------------------------------------------------------------------
+
+    def run(self, call: Call, started: int) -> int:
+        """Run a sync function; returns when it ended, in monotonic nanoseconds, as `started` is."""
+        scope = AttemptScope(call.instance, self.large_from, self._large.put)
+        token = current_attempt.set(scope)
+        try:
+            function, args, kwargs = self._open(call, scope)
+            result = function(*args, **kwargs)
+        except BaseException as error:
+            return self._ended_badly(call, error, started)
+        finally:
+            scope.close()
+            current_attempt.reset(token)
+        return self._ended(call, scope, result, started)
+
+    async def run_async(self, call: Call, started: int) -> int:
+        """The same for an async function, in a task of its own."""
+        scope = AttemptScope(call.instance, self.large_from, self._large.put)
+        current_attempt.set(scope)
+        try:
+            function, args, kwargs = self._open(call, scope)
+            result = function(*args, **kwargs)
+            if isawaitable(result):
+                result = await result
+        except BaseException as error:
+            return self._ended_badly(call, error, started)
+        finally:
+            scope.close()
+        return self._ended(call, scope, result, started)
+
+    def _open(
+        self, call: Call, scope: AttemptScope
+    ) -> tuple[Callable[..., Any], tuple[object, ...], dict[str, object]]:
+        definition, function = call.work.target or call.work.load()
+        fill = [call.values.read(key, self._large.get) for key in call.sources]
+        args, kwargs = decode_call(call.arguments, fill, function, get_large=self._large.get)
+        return function, (instance_within(call.instance, definition, scope), *args), kwargs
+
+    # --- after --------------------------------------------------------------------------------------
+
+    def _ended(self, call: Call, scope: AttemptScope, result: object, started: int) -> int:
+        try:
+            encoded = encode(result, "result", large_from=self.large_from, put_large=self._large.put)
+            _refuse_excess(encoded)
+            runs = scope.runs
+        except BaseException as error:
+            return self._ended_badly(call, error, started)
+        ended = monotonic_ns()
+        microseconds = (ended - started) // 1000
+        if runs or encoded.envelope[:2] != _PLAIN:
+            self.outbox.completed_with(call.node, call.attempt, encoded, scope, microseconds)
+        else:
+            self.outbox.completed(call.node, call.attempt, encoded.envelope, microseconds)
+        return ended
+
+    def _ended_badly(self, call: Call, error: BaseException, started: int) -> int:
+        """What the attempt has made is dropped with its scope."""
+        ended = monotonic_ns()
+        if error is call.work.unusable:
+            self.outbox.returned(call.node, call.attempt, _REASONS[type(error)], str(error))
+        else:
+            failure = describe(error, call.node, call.attempt, (ended - started) // 1000)
+            message = bounded(failure.message, _LOG_BYTES)
+            get_logger().warning("%s failed: %s: %s", call.work.name, failure.type, message)
+            self.outbox.failed(failure)
+        return ended
+
+
+def _grouped(keys: Sequence[int], counts: Sequence[int], flat: list[int]) -> list[tuple[int, list[int]]]:
+    """(key, its part of the flat list) for each key that has any."""
+    ends = accumulate(counts)
+    return [(key, flat[end - count : end]) for key, count, end in zip(keys, counts, ends, strict=False) if count]
+
+
+def _refuse_excess(encoded: Encoded) -> None:
+    if weight(encoded) > NODE_LIMIT:
+        raise RefusedByBroker(
+            f"the result names {len(encoded.refs):,} promises, more than one message holds; reduce them in groups",
+            "INVALID_ARGUMENT",
+        )

@@ -1,0 +1,129 @@
+"""Async nodes: one event loop in one background thread, where up to LIMIT of them overlap."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Coroutine
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from dagorama.worker.executor import Call
+
+LIMIT = 100
+GATHER = 0.001  #: seconds in which what ends goes out together, while others still run
+
+
+class Claims(Protocol):
+    """Which nodes may still start, and which run: SlotMemory, or what stands in for it."""
+
+    def start(self, ordinal: int, entry: int, now: int) -> bool: ...
+
+    def finish(self, entry: int) -> None: ...
+
+
+class Out(Protocol):
+    """Where results go."""
+
+    def flush(self) -> None:
+        """Send them now."""
+        ...
+
+    def watch(self) -> None:
+        """There are some: they go out soon even if nobody calls `flush`."""
+        ...
+
+
+Run = Callable[["Call", int], Coroutine[object, object, int]]
+_Started = tuple["Call", int, int]  # with its entry and the time
+
+
+class AsyncLane:
+    """`add` and `dispatch` are for one thread, which is not the loop's own. Entry 0 is left for sync nodes."""
+
+    def __init__(self, claims: Claims, run: Run, out: Out) -> None:
+        self._claims = claims
+        self._run = run
+        self._out = out
+        self._free = list(range(LIMIT, 0, -1))
+        self._room = threading.Event()
+        self._started: list[_Started] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._flushing = False
+
+    def add(self, call: Call, ordinal: int) -> None:
+        """Claim a node, waiting for a place if need be; it runs from the next `dispatch` on."""
+        if not self._free:
+            self.dispatch()
+            self._wait_for_room()
+        now = monotonic_ns()
+        entry = self._free.pop()
+        if self._claims.start(ordinal, entry, now):
+            self._started.append((call, entry, now))
+        else:
+            self._free.append(entry)
+
+    def dispatch(self) -> None:
+        """Let what was added run: one wake-up of the loop for all of it."""
+        if self._started:
+            started, self._started = self._started, []
+            (self._loop or self._begin()).call_soon_threadsafe(self._spawn, started)
+
+    @property
+    def busy(self) -> bool:
+        return len(self._free) < LIMIT
+
+    def _wait_for_room(self) -> None:
+        while not self._free:
+            self._room.clear()
+            if not self._free:
+                self._room.wait()
+
+    def _begin(self) -> asyncio.AbstractEventLoop:
+        import asyncio
+
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._live, args=(self._loop,), name="dagorama-async", daemon=True).start()
+        return self._loop
+
+    def _live(self, loop: asyncio.AbstractEventLoop) -> None:
+        import asyncio
+
+        asyncio.set_event_loop(loop)
+        while True:
+            try:
+                loop.run_forever()
+            except BaseException:  # a task that user code made raised SystemExit: whoever awaits it gets it too
+                continue
+
+    # --- in the loop's thread -----------------------------------------------------------------------
+
+    def _spawn(self, started: list[_Started]) -> None:
+        assert self._loop is not None
+        for call, entry, now in started:
+            task = self._loop.create_task(self._run_one(call, entry, now))
+            self._tasks.add(task)  # the loop itself holds tasks weakly
+            task.add_done_callback(self._tasks.discard)
+
+    async def _run_one(self, call: Call, entry: int, now: int) -> None:
+        try:
+            await self._run(call, now)
+        finally:
+            self._claims.finish(entry)
+            self._free.append(entry)
+            self._room.set()
+            self._out.watch()  # in case another node blocks this loop
+            self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        assert self._loop is not None
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_later(GATHER if self.busy else 0, self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flushing = False
+        self._out.flush()

@@ -1,0 +1,15 @@
+"""What a worker is told when it starts."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    include_queues: tuple[str, ...] = ()  #: none: all
+    exclude_queues: tuple[str, ...] = ()
+    tolerations: tuple[str, ...] = ()
+    concurrency: int = 1  #: child processes
+    imports: tuple[str, ...] = ()  #: modules that every child imports first
+    exit_on_completion: bool = False  #: leave when the graph is drained
+    definitions: bytes = b""  #: from serializer.pack_definitions, for the children
+    grace: float = 25.0  #: seconds that running nodes get when the worker is told to leave

@@ -1,0 +1,180 @@
+"""Outcomes on their way out: gathered as columns, cut into messages, an attempt's children before its outcome.
+
+Any thread may put something in; what is in goes out in order, when enough has gathered or when `flush` says so.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from threading import Lock
+
+from dagorama.api import broker_pb2 as pb
+from dagorama.scope import AttemptScope, FunctionTable, NodesRun, references
+from dagorama.values import Encoded, large_of
+from dagorama.worker.failures import bounded
+from dagorama.worker.frames import Kind, Outcome
+
+FLUSH_NODES = 256
+FLUSH_BYTES = 1 << 20
+DETAIL_BYTES = 4 << 10
+REF_BYTES = 24  #: what naming one promise costs at most
+
+Send = Callable[[Kind, Outcome], None]
+
+
+class _Piece:
+    """One Results message in the making."""
+
+    __slots__ = (
+        "attempt", "children", "failures", "foreign", "functions", "large", "large_of", "microseconds", "node",
+        "of_children", "ref", "ref_count", "size", "value",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.node: list[int] = []
+        self.attempt: list[int] = []
+        self.value: list[bytes] = []
+        self.microseconds: list[int] = []
+        self.ref_count: list[int] = []
+        self.ref: list[int] = []
+        self.foreign: list[bytes] = []
+        self.large: list[bytes] = []
+        self.large_of: list[int] = []
+        self.functions = FunctionTable()
+        self.children: list[pb.Children] = []
+        self.of_children: list[bytes] = []  # large values that the children's arguments name
+        self.failures: list[pb.Failure] = []
+        self.size = 0
+
+    def name_references(self, refs: Sequence[bytes], origin: bytes) -> None:
+        """Those of the value that was added last; `origin` is that of its own attempt's nodes."""
+        numbers, foreign = references(origin, refs)
+        # `foreign` is one list for the whole message.
+        self.ref += [number if number >= 0 else number - len(self.foreign) for number in numbers]
+        self.foreign += foreign
+        self.ref_count += [0] * (len(self.node) - 1 - len(self.ref_count))
+        self.ref_count.append(len(refs))
+
+    def outcome(self) -> Outcome:
+        if self.ref_count:
+            self.ref_count += [0] * (len(self.node) - len(self.ref_count))
+        body = pb.Results(
+            node=self.node,
+            attempt=self.attempt,
+            value=self.value,
+            microseconds=self.microseconds,
+            ref_count=self.ref_count,
+            ref=self.ref,
+            foreign=self.foreign,
+            functions=self.functions.functions,
+            children=self.children,
+            failures=self.failures,
+            large=self.large,
+            large_of=self.large_of,
+        )
+        attempts = self.attempt + [failure.attempt for failure in self.failures]
+        large = list(dict.fromkeys(self.of_children + self.large))
+        return Outcome(attempts, large, body.SerializeToString())
+
+
+class Outbox:
+    """`send` is called by one thread at a time."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.sent = 0  #: messages so far
+        self._lock = Lock()
+        self._piece = _Piece()
+        self._returned: dict[tuple[pb.ReturnReason.ValueType, str], list[tuple[int, int]]] = defaultdict(list)
+
+    def completed(self, node: int, attempt: int, value: bytes, microseconds: int) -> None:
+        """A value without promises and large parts, of an attempt without children."""
+        with self._lock:
+            self._add_value(node, attempt, value, microseconds)
+            self._cut_if_full()
+
+    def completed_with(
+        self, node: int, attempt: int, encoded: Encoded, scope: AttemptScope, microseconds: int
+    ) -> None:
+        """Any value, with the nodes that its attempt has made."""
+        with self._lock:
+            for run in scope.runs:
+                self._add_children(node, attempt, run)
+            self._make_room(weight(encoded))
+            self._add_value(node, attempt, encoded.envelope, microseconds)
+            piece = self._piece
+            if encoded.refs:
+                piece.name_references(encoded.refs, scope.origin or b"")
+                piece.size += REF_BYTES * len(encoded.refs)
+            if found := large_of(encoded.envelope):
+                piece.large.append(found[0])
+                piece.large_of.append(len(piece.node) - 1)
+            self._cut_if_full()
+
+    def failed(self, failure: pb.Failure) -> None:
+        with self._lock:
+            size = failure.ByteSize()
+            self._make_room(size)
+            self._piece.failures.append(failure)
+            self._piece.size += size
+            self._cut_if_full()
+
+    def returned(self, node: int, attempt: int, reason: pb.ReturnReason.ValueType, detail: str) -> None:
+        """Given back without an outcome; goes with the next flush."""
+        with self._lock:
+            self._returned[reason, bounded(detail, DETAIL_BYTES)].append((node, attempt))
+
+    def flush(self) -> None:
+        with self._lock:
+            self._cut()
+            returned, self._returned = self._returned, defaultdict(list)
+            for (reason, detail), pairs in returned.items():
+                nodes, attempts = [node for node, _ in pairs], [attempt for _, attempt in pairs]
+                body = pb.Return(node=nodes, attempt=attempts, reason=reason, detail=detail)
+                self._hand_over(Kind.RETURN, Outcome(attempts, [], body.SerializeToString()))
+
+    def _add_value(self, node: int, attempt: int, value: bytes, microseconds: int) -> None:
+        piece = self._piece
+        piece.node.append(node)
+        piece.attempt.append(attempt)
+        piece.value.append(value)
+        piece.microseconds.append(microseconds)
+        piece.size += len(value)
+
+    def _add_children(self, node: int, attempt: int, run: NodesRun) -> None:
+        for start, stop in run.pieces():
+            message = run.to_message(self._piece.functions, start, stop)
+            size = message.ByteSize()
+            if self._make_room(size):
+                message = run.to_message(self._piece.functions, start, stop)
+            self._piece.children.append(pb.Children(node=node, attempt=attempt, nodes=message))
+            self._piece.of_children += message.large
+            self._piece.size += size
+
+    def _make_room(self, size: int) -> bool:
+        """Whether what was gathered had to go first."""
+        if not self._piece.size or self._piece.size + size <= FLUSH_BYTES:
+            return False
+        self._cut()
+        return True
+
+    def _cut_if_full(self) -> None:
+        piece = self._piece
+        if len(piece.node) >= FLUSH_NODES or piece.size >= FLUSH_BYTES:
+            self._cut()
+
+    def _cut(self) -> None:
+        piece = self._piece
+        if piece.node or piece.failures or piece.children:
+            self._piece = _Piece()
+            self._hand_over(Kind.RESULTS, piece.outcome())
+
+    def _hand_over(self, kind: Kind, outcome: Outcome) -> None:
+        self.sent += 1
+        self._send(kind, outcome)
+
+
+def weight(encoded: Encoded) -> int:
+    """Bytes of a message that a value takes, at most."""
+    return len(encoded.envelope) + REF_BYTES * len(encoded.refs)

@@ -1,0 +1,45 @@
+"""How a worker's process begins: what is forked is forked first, before anything loads grpc or starts a thread."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from dagorama.worker.nursery import ChildMain, Nursery
+from dagorama.worker.options import WorkerOptions
+from dagorama.worker.parent import Lines
+from dagorama.worker.shared import SharedMemory
+from dagorama.worker.spool import remove_folder, spool_folder
+
+
+def run_worker(options: WorkerOptions, parent: Lines | None = None) -> int:
+    """Be a worker, with its supervisor in this process; its exit code. For a process that has done nothing else."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is an event loop to answer it
+    memory = SharedMemory(options.concurrency)
+    folder = spool_folder()
+    # The nursery is the last to go, also where the supervisor is killed: it removes what they shared.
+    nursery = Nursery.start(lambda: _child_main(options, memory, folder), lambda: remove_folder(folder))
+    try:
+        return _supervise(options, nursery, memory, folder, parent)
+    finally:
+        nursery.close()
+
+
+def _child_main(options: WorkerOptions, memory: SharedMemory, folder: Path) -> ChildMain:
+    """The nursery's: its imports go on beside those of the supervisor."""
+    from dagorama.worker.child import child_main
+
+    return child_main(options, memory, folder)
+
+
+def _supervise(
+    options: WorkerOptions, nursery: Nursery, memory: SharedMemory, folder: Path, parent: Lines | None
+) -> int:
+    import asyncio
+
+    from dagorama.worker.supervisor import Supervisor
+
+    async def supervise() -> int:
+        return await Supervisor(options, nursery, memory, folder, parent).run()
+
+    return asyncio.run(supervise())

@@ -1,0 +1,108 @@
+"""Drives a session over grpc.aio: one stream after the other, for as long as the worker lives."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from dagorama.api import broker_pb2 as pb
+from dagorama.logging import get_logger
+from dagorama.worker.session import FINAL, Backoff, Held, Session
+
+if TYPE_CHECKING:
+    from dagorama.api.broker_pb2_grpc import BrokerAsyncStub
+
+RETRY_CAP = 1.0  #: seconds; a broker that restarts waits 2 for the workers that it had
+
+
+class Refused(Exception):
+    """The broker said no, and would say so again."""
+
+
+class Stream:
+    def __init__(
+        self,
+        stub: BrokerAsyncStub,
+        session: Session,
+        held: Callable[[], list[Held]],
+        on_message: Callable[[pb.BrokerMessage], None],
+    ) -> None:
+        self._stub = stub
+        self._session = session
+        self._held = held
+        self._on_message = on_message
+        self._pending = asyncio.Event()
+        self._closing = False
+        self._beating: asyncio.TimerHandle | None = None
+
+    def wake(self) -> None:
+        """There may be something to send."""
+        self._pending.set()
+
+    def close(self) -> None:
+        """Say what is left and end the stream; `live` returns then."""
+        self._closing = True
+        self.wake()
+
+    async def live(self) -> None:
+        """Until `close`. Raises Refused."""
+        backoff = Backoff(cap=RETRY_CAP)
+        while not self._closing:
+            try:
+                await self._converse(backoff)
+            except grpc.aio.AioRpcError as error:
+                if error.code().name in FINAL:
+                    raise Refused(error.details() or error.code().name) from None
+                get_logger().warning("the broker is gone (%s); trying again", error.details())
+            if not self._closing:
+                await asyncio.sleep(backoff.pause(random.random()))
+
+    async def _converse(self, backoff: Backoff) -> None:
+        call = self._stub.Work(wait_for_ready=True)
+        self._session.open(self._held())
+        self.wake()
+        writing = asyncio.ensure_future(self._write(call))
+        try:
+            async for message in call:
+                backoff.reset()
+                self._session.receive(message)
+                if message.HasField("welcome"):
+                    self._beat(message.welcome.heartbeat)
+                self._on_message(message)
+                if message.draining:
+                    break
+        finally:
+            self._stop_beating()
+            writing.cancel()
+            call.cancel()
+            with suppress(asyncio.CancelledError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                await writing
+
+    async def _write(self, call: grpc.aio.StreamStreamCall[Any, Any]) -> None:
+        while True:
+            await self._pending.wait()
+            self._pending.clear()
+            while (message := self._session.next_message()) is not None:
+                await call.write(message)
+            if self._closing:
+                await call.done_writing()
+                return
+
+    def _beat(self, interval: float) -> None:
+        def beat() -> None:
+            self._session.beat()
+            self.wake()
+            self._beat(interval)
+
+        self._stop_beating()
+        self._beating = asyncio.get_running_loop().call_later(interval, beat)
+
+    def _stop_beating(self) -> None:
+        if self._beating is not None:
+            self._beating.cancel()
+            self._beating = None

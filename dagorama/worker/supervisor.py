@@ -1,0 +1,201 @@
+"""A worker's supervisor: the stream with the broker on one side, the children on the other, and how all of it ends.
+
+Everything happens in one event loop. Who is to run what is decided by the broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+
+from dagorama.api import broker_pb2 as pb
+from dagorama.api.broker_pb2_grpc import BrokerStub
+from dagorama.connection import channel_options, target
+from dagorama.logging import get_logger
+from dagorama.settings import Settings
+from dagorama.worker.children import FAILED, UNUSABLE, Children
+from dagorama.worker.nursery import Nursery
+from dagorama.worker.options import WorkerOptions
+from dagorama.worker.parent import Lines
+from dagorama.worker.session import PROTOCOL, Session
+from dagorama.worker.shared import SharedMemory
+from dagorama.worker.slot import Slot
+from dagorama.worker.spool import Spool
+from dagorama.worker.stream import Refused, Stream
+from dagorama.worker.transfers import Transfers
+
+SILENCE = 3.0  #: seconds without a broker after which the worker says so
+NOBODY = 10.0  #: ... after which one that is to leave when all is done gives up
+BURIAL = 5.0  #: seconds for killed children to be reaped
+SETTLING = 10.0  #: seconds for the last reports to be acknowledged
+FAREWELL = 2.0  #: seconds for idle children to leave by themselves, and for the stream to end
+
+
+class Supervisor:
+    """One worker. Made inside its event loop; `run` it once."""
+
+    def __init__(
+        self, options: WorkerOptions, nursery: Nursery, memory: SharedMemory, folder: Path, parent: Lines | None
+    ) -> None:
+        self._options = options
+        self._memory = memory
+        self._parent = parent
+        self._address = target(Settings.from_env())
+        self._channel = grpc.aio.insecure_channel(self._address, options=channel_options())
+        self._session = Session(_hello(options))
+        stub, spool = BrokerStub(self._channel), Spool(folder)
+        slots = [Slot(number, part) for number, part in enumerate(memory.slots)]
+        self._children = Children(slots, nursery, self._session, Transfers(stub, spool), spool, self)
+        self._stream = Stream(stub, self._session, lambda: self._children.held, self._on_message)
+        self._loop = asyncio.get_running_loop()
+        self._leaving = asyncio.Event()
+        self._hurried = False
+        self._change = asyncio.Event()
+        self._code = 0
+
+    async def run(self) -> int:
+        """Until something asks to leave; the exit code."""
+        self._listen()
+        self._children.start()
+        living = self._loop.create_task(self._live())
+        await self._leaving.wait()
+        await self._leave()
+        self._stream.close()
+        await asyncio.wait([living], timeout=FAREWELL)
+        living.cancel()
+        await self._channel.close()
+        return self._code
+
+    # --- what the children's keeper asks for ----------------------------------------------------------
+
+    def changed(self) -> None:
+        self._change.set()
+        self._stream.wake()
+
+    def ask_to_leave(self, code: int = 0, why: str = "", hurried: bool = False) -> None:
+        if why and not self._leaving.is_set():
+            print(f"worker: {why}", file=sys.stderr, flush=True)
+        self._code = self._code or code
+        self._hurried = self._hurried or hurried or bool(code)
+        self._leaving.set()
+        self.changed()
+
+    def tell(self, *words: object) -> None:
+        if self._parent is not None:
+            self._parent.say(*words)
+
+    # --- what is heard --------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        self._loop.add_signal_handler(signal.SIGTERM, self._told_to_leave)
+        if self._parent is None:
+            self._loop.add_signal_handler(signal.SIGINT, self._told_to_leave)
+        else:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and decides
+            self._loop.add_reader(self._parent, self._on_parent, self._parent)
+        self._loop.call_later(SILENCE, self._speak_of_silence)
+        if self._options.exit_on_completion:
+            self._loop.call_later(NOBODY, self._give_up_on_silence)
+
+    def _told_to_leave(self) -> None:
+        self.ask_to_leave(hurried=self._leaving.is_set())
+
+    def _on_parent(self, parent: Lines) -> None:
+        lines = parent.read()
+        if lines is None:
+            self._loop.remove_reader(parent)
+            self.ask_to_leave(hurried=True)
+        for words in lines or ():
+            if words[0] == "end":
+                self._end(self._children.slots[int(words[1])])
+            else:
+                self.ask_to_leave(hurried=True)
+
+    def _end(self, slot: Slot) -> None:
+        """One child is to go for good, and the worker with the last of them."""
+        self._children.close(slot)
+        self._children.kill(slot)
+        if all(slot.closed for slot in self._children.slots):
+            self.ask_to_leave()
+
+    def _speak_of_silence(self) -> None:
+        if self._session.welcome is None and not self._leaving.is_set():
+            get_logger().warning("no broker answers at %s yet; the worker goes on trying", self._address)
+
+    def _give_up_on_silence(self) -> None:
+        if self._session.welcome is None:
+            self.ask_to_leave(FAILED, f"no broker answers at {self._address}; start one with `dagorama-broker serve`")
+
+    # --- the broker -----------------------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        try:
+            await self._stream.live()
+        except Refused as error:
+            self.ask_to_leave(UNUSABLE, f"the broker at {self._address} refuses it: {error}")
+        except Exception as error:
+            self.ask_to_leave(FAILED, f"its session with the broker broke: {error!r}")
+            raise
+
+    def _on_message(self, message: pb.BrokerMessage) -> None:
+        children = self._children
+        if message.HasField("welcome"):
+            self._memory.large_from = message.welcome.large_from
+        for grant in message.grants:
+            children.grant(grant)
+        for wanted in message.take_back:
+            children.take_back(wanted.slot, wanted.attempt)
+        if message.refused:
+            children.drop(message.refused)
+        children.acknowledged()
+        if message.done:
+            self.ask_to_leave()
+        self.changed()
+
+    # --- leaving --------------------------------------------------------------------------------------
+
+    async def _leave(self) -> None:
+        """Take nothing more, let finish what runs, return the rest, see all of it acknowledged."""
+        children = self._children
+        self._session.drain()
+        for slot in children.slots:
+            children.close(slot)
+        self.changed()
+        await self._until(lambda: children.idle or self._hurried, self._options.grace)
+        for slot in children.slots:
+            if len(slot):
+                children.kill(slot)
+        await self._until(lambda: children.idle, BURIAL)
+        await self._until(lambda: self._session.settled, FAREWELL if self._hurried else SETTLING)
+        children.send_off()
+        await self._until(lambda: not children.alive, FAREWELL)
+
+    async def _until(self, condition: Callable[[], bool], seconds: float) -> None:
+        """At most so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not condition():
+                    self._change.clear()
+                    await self._change.wait()
+        except TimeoutError:
+            pass
+
+
+def _hello(options: WorkerOptions) -> pb.Hello:
+    return pb.Hello(
+        protocol=PROTOCOL,
+        worker=os.urandom(16),
+        name=f"{socket.gethostname()}:{os.getpid()}",
+        include_queues=options.include_queues,
+        exclude_queues=options.exclude_queues,
+        tolerations=options.tolerations,
+        slots=options.concurrency,
+        until=pb.DRAINED if options.exit_on_completion else pb.STOPPED,
+    )

@@ -1,0 +1,121 @@
+"""Large values between the spool and the broker, in chunks, tried again until they are there."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+
+from dagorama.api import broker_pb2 as pb
+from dagorama.connection import CHUNK, transfer_deadline
+from dagorama.logging import get_logger
+from dagorama.worker.frames import Kind, Outcome
+from dagorama.worker.session import Backoff, Held
+from dagorama.worker.spool import Spool
+
+if TYPE_CHECKING:
+    from dagorama.api.broker_pb2_grpc import BrokerAsyncStub
+
+
+class Transfers:
+    def __init__(self, stub: BrokerAsyncStub, spool: Spool) -> None:
+        self._stub = stub
+        self._spool = spool
+        self._fetching: dict[bytes, asyncio.Task[None]] = {}
+
+    async def send(self, digest: bytes) -> None:
+        """Until the broker has it."""
+        path = self._spool.path(digest)
+        backoff = Backoff()
+        while True:
+            try:
+                await self._stub.PutValue(_chunks(path), timeout=transfer_deadline(path.stat().st_size))
+                return
+            except grpc.aio.AioRpcError as error:
+                await _pause(backoff, f"sending the large value {digest.hex()}", error.details())
+
+    async def fetch(self, digest: bytes) -> None:
+        """Until it is in the spool, or the broker says that there is no such value: whoever reads it will see."""
+        task = self._fetching.get(digest)
+        if task is None:
+            task = self._fetching[digest] = asyncio.ensure_future(self._fetch(digest))
+            task.add_done_callback(lambda _: self._fetching.pop(digest, None))
+        await asyncio.shield(task)
+
+    async def _fetch(self, digest: bytes) -> None:
+        backoff = Backoff()
+        while digest not in self._spool:
+            try:
+                if await self._download(digest):
+                    return
+                problem: str | None = "what came is something else"
+            except grpc.aio.AioRpcError as error:
+                if error.code() == grpc.StatusCode.NOT_FOUND:
+                    return
+                problem = error.details()
+            await _pause(backoff, f"fetching the large value {digest.hex()}", problem)
+
+    async def _download(self, digest: bytes) -> bool:
+        path = self._spool.path(digest)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        partial, found = path.with_suffix(".fetched"), sha256()
+        with partial.open("wb") as file:
+            async for chunk in self._stub.GetValue(pb.GetValueRequest(sha256=digest)):
+                file.write(chunk.data)
+                found.update(chunk.data)
+        whole = found.digest() == digest
+        if whole:
+            partial.replace(path)
+        return whole
+
+
+class Forwarder:
+    """Passes on what one slot says, in order; what names large values waits until the broker has them."""
+
+    def __init__(self, transfers: Transfers, spool: Spool, forward: Callable[[Kind, Held, bytes], None]) -> None:
+        self._transfers = transfers
+        self._spool = spool
+        self._forward = forward
+        self._waiting: deque[tuple[Kind, Held, Outcome]] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    def take(self, kind: Kind, held: Held, outcome: Outcome) -> None:
+        if not outcome.large and not self._waiting:
+            self._forward(kind, held, outcome.body)
+            return
+        self._spool.hold(outcome.large)
+        self._waiting.append((kind, held, outcome))
+        if self._task is None:
+            self._task = asyncio.ensure_future(self._send_all())
+
+    @property
+    def held(self) -> list[Held]:
+        """Attempts whose outcome waits here."""
+        return [held for _, held, _ in self._waiting]
+
+    async def _send_all(self) -> None:
+        while self._waiting:
+            kind, held, outcome = self._waiting[0]
+            for digest in outcome.large:
+                await self._transfers.send(digest)
+            self._waiting.popleft()
+            self._spool.release(outcome.large)
+            self._forward(kind, held, outcome.body)
+        self._task = None
+
+
+async def _chunks(path: Path) -> AsyncIterator[pb.ValueChunk]:
+    with path.open("rb") as file:
+        while data := file.read(CHUNK):
+            yield pb.ValueChunk(data=data)
+
+
+async def _pause(backoff: Backoff, what: str, problem: str | None) -> None:
+    get_logger().warning("%s: %s; trying again", what, problem)
+    await asyncio.sleep(backoff.pause(random.random()))
