@@ -61,6 +61,11 @@ def target(settings: Settings) -> str:
     return f"{host}:{settings.port}"
 
 
+def quieten_grpc() -> None:
+    """To be called before grpc is imported, which otherwise prints a line when a broker leaves."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+
 def channel_options() -> list[tuple[str, int]]:
     """For every channel of ours, sync or aio: bounded messages, silent peers noticed, quick to reconnect."""
     return [
@@ -99,6 +104,7 @@ class Connection:
     """The broker's calls, each with a deadline and our errors. All of them may be sent twice without harm."""
 
     def __init__(self, settings: Settings) -> None:
+        quieten_grpc()
         import grpc
 
         from dagorama.api.api_pb2_grpc import DagoramaStub

@@ -32,8 +32,8 @@ PIECE = 1024 * 1024
 UNARY_LIMIT = 2 * 1024 * 1024
 #: bytes of one node, which cannot be split
 NODE_LIMIT = MESSAGE_LIMIT - 64 * 1024
-#: what one node and one of its sources cost at most beside the envelope
-NODE_BYTES, SOURCE_BYTES = 24, 24
+#: what one node and one of its sources cost at most beside the envelope; a source of the same origin costs less
+NODE_BYTES, SOURCE_BYTES, OWN_SOURCE_BYTES = 24, 24, 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,7 +97,7 @@ class NodesRun:
 
     def add(self, spec: FunctionSpec, encoded: Encoded) -> int:
         """The new node's counter; raises RefusedByBroker for a node that no message could carry."""
-        if _weight(encoded.envelope, encoded.refs) > NODE_LIMIT:
+        if _weight(encoded.envelope, encoded.refs) > NODE_LIMIT and self._exact_weight(encoded) > NODE_LIMIT:
             raise RefusedByBroker(
                 f"a call of {spec.name} names {len(encoded.refs):,} promises, more than one message holds; "
                 "reduce them in groups",
@@ -108,6 +108,10 @@ class NodesRun:
             self._arguments.append(encoded.envelope)
             self._refs.append(encoded.refs)
             return self.first + len(self._specs) - 1
+
+    def _exact_weight(self, encoded: Encoded) -> int:
+        own = sum(ref[:ORIGIN_BYTES] == self.origin for ref in encoded.refs)
+        return _weight(encoded.envelope, encoded.refs) - own * (SOURCE_BYTES - OWN_SOURCE_BYTES)
 
     def pieces(self, limit: int = PIECE) -> Iterator[tuple[int, int]]:
         """(start, stop) of runs of nodes that weigh about `limit` bytes; one piece where there are no nodes."""

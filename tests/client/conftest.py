@@ -3,7 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
-from recording_broker import RecordingBroker, serving
+
+from dagorama.connection import quieten_grpc
+
+quieten_grpc()
+
+from recording_broker import RecordingBroker, serving  # noqa: E402
 
 
 @pytest.fixture

@@ -214,14 +214,17 @@ def _sleep() -> None:
 
 
 class serving:
-    """`with serving() as broker`: it listens on a free port, which is also where the environment points."""
+    """`with serving() as broker`: it listens on a free port, or on the one that is given."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.port = port
+        self.broker = RecordingBroker()
 
     def __enter__(self) -> RecordingBroker:
-        self.broker = RecordingBroker()
         self.server = grpc.server(ThreadPoolExecutor(8))
         broker_pb2_grpc.add_BrokerServicer_to_server(self.broker, self.server)
         api_pb2_grpc.add_DagoramaServicer_to_server(self.broker, self.server)
-        self.broker.port = self.server.add_insecure_port("127.0.0.1:0")
+        self.broker.port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
         self.server.start()
         return self.broker
 
