@@ -8,6 +8,7 @@ BrokerRefusal
 ├── TooMuch             RESOURCE_EXHAUSTED    past a bound
 └── NotServing          UNAVAILABLE           the broker is starting or leaving
 SettingsError           an option or a variable of the environment has a value that cannot be used
+CannotServe             the broker cannot listen where it was told to
 StoreError              the store cannot be used: the broker stops, with the sentence
 IllegalMove             a transition that the table does not have: a fault of ours
 """
@@ -45,6 +46,10 @@ class NotServing(BrokerRefusal):
 
 class SettingsError(ValueError):
     """A setting's value cannot be used; the message names the setting."""
+
+
+class CannotServe(Exception):
+    """The broker cannot listen; the message says where and what to do."""
 
 
 class StoreError(Exception):

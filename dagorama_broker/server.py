@@ -17,7 +17,7 @@ from grpc_health.v1._async import HealthServicer
 from dagorama.api import api_pb2_grpc, broker_pb2_grpc
 from dagorama_broker.bounds import Bounds, Manners
 from dagorama_broker.broker import Broker
-from dagorama_broker.errors import StoreError
+from dagorama_broker.errors import CannotServe
 from dagorama_broker.original import OriginalService
 from dagorama_broker.scheduler import Limits, Scheduler, Timing
 from dagorama_broker.service import BrokerService
@@ -29,10 +29,6 @@ log = logging.getLogger("dagorama_broker")
 
 #: Seconds that calls under way have to end when the broker leaves.
 GRACE = 2.0
-
-
-class CannotServe(Exception):
-    """The broker cannot start; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,4 +126,4 @@ def _bind(server: grpc.aio.Server, settings: Settings) -> int:
     return port
 
 
-__all__ = ["CannotServe", "Served", "StoreError", "serve"]
+__all__ = ["Served", "serve"]

@@ -1,0 +1,121 @@
+"""`dagorama-broker`: serve, and ask a broker how it is. A mistake is answered with one sentence, never a traceback."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from dagorama_broker.errors import CannotServe, SettingsError, StoreError
+from dagorama_broker.launched import Launcher
+from dagorama_broker.logging import configure
+from dagorama_broker.settings import HIGHEST_PORT, LOG_FORMATS, LOG_LEVELS, Settings, broker_address, is_loopback
+
+log = logging.getLogger("dagorama_broker")
+
+_PORT = click.IntRange(0, HIGHEST_PORT)
+_LEVEL = click.Choice(LOG_LEVELS, case_sensitive=False)
+_FORMAT = click.Choice(LOG_FORMATS, case_sensitive=False)
+_Command = TypeVar("_Command", bound=Callable[..., object])
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="dagorama", prog_name="dagorama-broker")
+def main() -> None:
+    """The broker of dagorama: it holds the graph, workers run the nodes."""
+
+
+# --- serve ----------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option("--host", help="Address to listen on [DAGORAMA_BIND, 127.0.0.1]; beyond this machine only --insecure.")
+@click.option("--port", type=_PORT, help="Port to listen on, 0 for any free one [DAGORAMA_PORT, 50051].")
+@click.option("--store", help="sqlite:///PATH or memory:// [DAGORAMA_STORE, a file in your state folder].")
+@click.option("--log-level", type=_LEVEL, help="[DAGORAMA_LOG_LEVEL, INFO]")
+@click.option("--log-format", type=_FORMAT, help="[DAGORAMA_LOG_FORMAT, text]")
+@click.option("--insecure", is_flag=True, default=None, help="Serve other machines without tokens and TLS.")
+@click.option("--announce", type=int, hidden=True, help="See `launched`, as for the next two.")
+@click.option("--lifeline", type=int, hidden=True)
+@click.option("--scratch", hidden=True)
+def serve(announce: int | None, lifeline: int | None, scratch: str | None, **options: Any) -> None:
+    """Serve until SIGTERM or Ctrl-C."""
+    launcher = Launcher(announce, lifeline, scratch)
+    try:
+        settings = Settings.from_env(**options)
+        configure(settings.log_level, settings.log_format)
+        _serve(settings, launcher)
+    except (SettingsError, StoreError, CannotServe) as error:
+        launcher.tell(error=str(error))
+        if not launcher.listens:
+            click.echo(f"dagorama-broker: {error}", err=True)
+        sys.exit(2 if isinstance(error, SettingsError) else 1)
+    finally:
+        launcher.clean_up()
+
+
+def _serve(settings: Settings, launcher: Launcher) -> None:
+    # What gRPC writes about a port that is taken would stand beside our sentence.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    import asyncio
+
+    from dagorama_broker.server import Served, serve
+
+    def ready(served: Served) -> None:
+        log.info("%s", served)
+        if not is_loopback(settings.host):
+            log.warning("INSECURE: whoever reaches %s:%d may call this broker", served.host, served.port)
+        launcher.tell(port=served.port, store=served.store)
+
+    async def until_told() -> None:
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        launcher.when_gone(lambda: loop.call_soon_threadsafe(stop.set))
+        await serve(settings, ready, stop)
+
+    asyncio.run(until_told())
+
+
+# --- asking a broker ------------------------------------------------------------------------------------
+
+
+def _asking(command: _Command) -> _Command:
+    """Options that say which broker to ask."""
+    where = click.option("--host", help="Where the broker is [DAGORAMA_HOST, 127.0.0.1].")
+    return where(click.option("--port", type=_PORT, help="[DAGORAMA_PORT, 50051]")(command))
+
+
+@main.command()
+@_asking
+def health(host: str | None, port: int | None) -> None:
+    """Ends with 0 when the broker serves, with 1 when it does not."""
+    from dagorama_broker.asking import is_healthy
+
+    healthy = _ask(is_healthy, host, port)
+    click.echo("serving" if healthy else "not serving")
+    sys.exit(0 if healthy else 1)
+
+
+@main.command()
+@_asking
+def status(host: str | None, port: int | None) -> None:
+    """Live nodes by state, connected workers, and what none of them may run."""
+    from dagorama_broker.asking import as_text, get_status
+
+    click.echo(as_text(_ask(get_status, host, port)))
+
+
+_Answer = TypeVar("_Answer")
+
+
+def _ask(question: Callable[[str, int], _Answer], host: str | None, port: int | None) -> _Answer:
+    from dagorama_broker.asking import NoAnswer
+
+    try:
+        return question(*broker_address(host, port))
+    except (NoAnswer, SettingsError) as error:
+        click.echo(f"dagorama-broker: {error}", err=True)
+        sys.exit(2 if isinstance(error, SettingsError) else 1)
