@@ -47,7 +47,7 @@ class Broker:
     # --- the loop -------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Serve until `stop`. Raises StoreError when a commit fails: the store has the truth, a restart reads it back."""
+        """Serve until `stop`. Raises StoreError when a commit fails: the store has the truth, a restart reads it."""
         try:
             while not self._stopping or self._changed.is_set():
                 self._changed.clear()
@@ -150,7 +150,7 @@ class Broker:
         return self._next
 
     async def durable(self) -> None:
-        """Wait until all that the heart holds now is durable. One caller that hangs up does not take the others along."""
+        """Wait until what the heart holds now is durable. A caller that hangs up does not take the others along."""
         await asyncio.shield(self.touch())
 
     async def submit(self, runs: Sequence[NewRun]) -> None:
