@@ -168,6 +168,40 @@ def test_the_image_keeps_its_store_on_a_volume() -> None:
     assert f"--owner={arguments_of('USER')[0]}" in made
 
 
+@pytest.fixture
+def image_environment(environment: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """What the image sets, with a store of the test's own."""
+    image = {name: value for name, value in environment_of_the_image().items() if name.startswith("DAGORAMA_")}
+    return {**environment, **image, "DAGORAMA_STORE": f"sqlite:///{tmp_path}/broker.sqlite3"}
+
+
+def test_the_image_serves_other_machines_only_when_told_that_it_is_insecure(
+    installed: Path, image_environment: dict[str, str]
+) -> None:
+    command = [installed / "bin" / "dagorama-broker", "serve"]
+    refused = subprocess.run(command, capture_output=True, text=True, env=image_environment, timeout=30)
+    assert refused.returncode == 2
+    assert "say --insecure" in refused.stderr
+
+
+def test_what_the_image_runs_serves_is_healthy_and_ends_on_sigterm(
+    installed: Path, image_environment: dict[str, str]
+) -> None:
+    program = installed / "bin" / "dagorama-broker"
+    here = {**image_environment, "DAGORAMA_BIND": "127.0.0.1"}
+    serve = [program, "serve", "--port", "0"]
+    with subprocess.Popen(serve, stderr=subprocess.PIPE, text=True, env=here) as broker:
+        assert broker.stderr is not None
+        try:
+            port = re.search(r":(\d+)", json.loads(broker.stderr.readline())["message"])
+            assert port
+            healthy = subprocess.run([program, "health", "--port", port[1]], capture_output=True, text=True, env=here)
+        finally:
+            broker.terminate()
+        assert (healthy.returncode, healthy.stdout) == (0, "serving\n")
+        assert broker.wait(timeout=30) == 0
+
+
 # --- the committed files ------------------------------------------------------------------------------
 
 
