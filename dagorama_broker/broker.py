@@ -95,6 +95,8 @@ class Broker:
         self.commits += 1
 
     async def _sleep(self) -> None:
+        if self._stopping:
+            return
         wait = LONGEST_SLEEP
         if self._tick_at is not None:
             wait = min(wait, max(0.0, self._tick_at - time.monotonic()))
