@@ -52,7 +52,8 @@ class Broker:
             while not self._stopping or self._changed.is_set():
                 self._changed.clear()
                 await self._step()
-                await self._sleep()
+                if not self._stopping:
+                    await self._sleep()
         finally:
             self._stopping = True
             if not self._next.done():

@@ -65,7 +65,8 @@ async def serve(
 async def _serve(settings: Settings, store: Store, ready: Callable[[Served], None], stop: asyncio.Event) -> None:
     epoch = await asyncio.to_thread(store.open)
     timing = Timing(settings.lease, settings.original_lease, settings.reconnect_wait)
-    scheduler = Scheduler(epoch, Limits(), timing)
+    limits = Limits(nodes_per_attempt=settings.max_nodes, bytes_per_attempt=settings.max_submission)
+    scheduler = Scheduler(epoch, limits, timing)
     now = time.monotonic()
     scheduler.restore(await asyncio.to_thread(store.live), now, time.time() - now)
     broker = Broker(scheduler, store)
@@ -91,7 +92,7 @@ async def _serve(settings: Settings, store: Store, ready: Callable[[Served], Non
 
 def _server(settings: Settings, broker: Broker, health: HealthServicer) -> grpc.aio.Server:
     server = grpc.aio.server(options=_options(settings))
-    bounds = Bounds()
+    bounds = Bounds(settings.max_nodes, settings.max_submission, settings.max_value)
     manners = Manners(settings.heartbeat, settings.large_from)
     broker_pb2_grpc.add_BrokerServicer_to_server(BrokerService(broker, manners, bounds), server)
     api_pb2_grpc.add_DagoramaServicer_to_server(OriginalService(broker), server)
