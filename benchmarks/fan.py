@@ -15,7 +15,6 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import NamedTuple
 
-from dagorama.api import broker_pb2
 from dagorama.connection import connection
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, resolve
@@ -44,7 +43,7 @@ class Run(NamedTuple):
 
 
 def counters() -> tuple[int, int]:
-    status = connection().stub.GetStatus(broker_pb2.GetStatusRequest(), timeout=30)
+    status = connection().get_status()
     return status.messages_in + status.messages_out, status.commits
 
 
