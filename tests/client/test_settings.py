@@ -1,0 +1,52 @@
+"""Settings come from three variables, and a bad one is named."""
+
+import dataclasses
+
+import pytest
+
+from dagorama.errors import SettingsError
+from dagorama.settings import Settings
+
+VARIABLES = ("DAGORAMA_HOST", "DAGORAMA_PORT", "DAGORAMA_LOG_LEVEL")
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_without_variables_the_defaults_hold() -> None:
+    assert Settings.from_env() == Settings("localhost", 50051, "WARNING")
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "")
+    assert Settings.from_env() == Settings()
+
+
+def test_the_variables_are_read_anew_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    Settings.from_env()
+    monkeypatch.setenv("DAGORAMA_HOST", "broker.internal")
+    monkeypatch.setenv("DAGORAMA_PORT", "6000")
+    monkeypatch.setenv("DAGORAMA_LOG_LEVEL", "debug")
+    assert Settings.from_env() == Settings("broker.internal", 6000, "DEBUG")
+
+
+@pytest.mark.parametrize("port", ["0", "-1", "65536", "http", "50051.0", "5 0"])
+def test_a_port_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, port: str) -> None:
+    monkeypatch.setenv("DAGORAMA_PORT", port)
+    with pytest.raises(SettingsError, match=f"DAGORAMA_PORT is '{port}'.*65535"):
+        Settings.from_env()
+
+
+def test_an_unknown_log_level_is_refused_with_those_that_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGORAMA_LOG_LEVEL", "LOUD")
+    with pytest.raises(SettingsError, match=r"DAGORAMA_LOG_LEVEL is 'LOUD'.*DEBUG, INFO, WARNING, ERROR, CRITICAL"):
+        Settings.from_env()
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().port = 1  # type: ignore[misc]  # that is what is tested
