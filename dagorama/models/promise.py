@@ -229,7 +229,7 @@ _USES = {
 
 
 def _refusal(use: str) -> Callable[..., NoReturn]:
-    def refuse(self: DAGPromise[Any], *_: object) -> NoReturn:
+    def refuse(self: DAGPromise[Any], *_: object, **__: object) -> NoReturn:
         raise PromiseMisuse(_explain(self, use))
 
     return refuse
