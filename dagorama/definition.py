@@ -17,7 +17,8 @@ from uuid import UUID, uuid4
 from weakref import WeakValueDictionary
 
 from dagorama.connection import connection
-from dagorama.errors import DefinitionNotRegistered, UnknownToBroker, WrongInstance
+from dagorama.errors import DefinitionNotRegistered, FunctionNotFound, UnknownToBroker, WrongInstance
+from dagorama.logging import get_logger
 from dagorama.models.promise import DAGPromise, restore_promise
 from dagorama.resolution import resolve as resolve
 from dagorama.scope import DirectScope, GatherScope, NodesRun, Scope, current_attempt, submit
@@ -117,6 +118,7 @@ class _Launch:
     """One call of a definition: the new instance, and the scope that gathers its first nodes."""
 
     def __init__(self, definition: DAGDefinition) -> None:
+        _check_reachable(type(definition))
         self.instance_id = uuid4()
         self.attempt = current_attempt.get()
         if self.attempt is None:
@@ -276,6 +278,7 @@ local_classes: WeakValueDictionary[str, type[DAGDefinition]] = WeakValueDictiona
 #: what register_definition was given
 registered: dict[str, DAGDefinition] = {}
 _made: dict[str, DAGDefinition] = {}
+_announced: set[str] = set()
 
 
 def class_name(cls: type) -> str:
@@ -285,6 +288,25 @@ def class_name(cls: type) -> str:
 def is_local(name: str) -> bool:
     """Whether a name leads to nothing that another process could import."""
     return name.startswith("__main__:") or "<locals>" in name
+
+
+def _check_reachable(cls: type[DAGDefinition]) -> None:
+    """Refuses a class that no worker would find, and says once of each local one who will."""
+    name = class_name(cls)
+    if not is_local(name):
+        return
+    if local_classes.get(name, cls) is not cls:
+        raise FunctionNotFound(
+            f"{name} was defined again after this definition was made, and workers find a class by its name: "
+            "make the definition from the latest class, or give the classes different names"
+        )
+    if name not in _announced:
+        _announced.add(name)
+        get_logger().info(
+            "%s cannot be imported by other processes: workers that this process launches get it, for remote "
+            "ones put it into a module that they can import",
+            name,
+        )
 
 
 def instantiate(cls: type[DAGDefinition]) -> DAGDefinition:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dagorama.api import broker_pb2
@@ -206,13 +206,12 @@ class Scope(Protocol):
 class DirectScope:
     """A spawner's calls on an instance that exists: each is one submission."""
 
-    __slots__ = ("_lock", "_next", "_origin", "_pid")
+    __slots__ = ("_ids",)
 
     asks_the_broker = True
 
     def __init__(self) -> None:
-        self._pid = 0
-        self._lock = threading.Lock()
+        self._ids: tuple[int, bytes, Iterator[int]] | None = None
 
     def call(
         self,
@@ -233,12 +232,11 @@ class DirectScope:
         return DAGPromise._made(run.origin, counter, owner, function.name, args, kwargs, place)
 
     def _new_id(self) -> tuple[bytes, int]:
-        with self._lock:
-            # Ids must differ from those that a forked child goes on to make.
-            if self._pid != os.getpid():
-                self._pid, self._origin, self._next = os.getpid(), os.urandom(ORIGIN_BYTES), 0
-            self._next += 1
-            return self._origin, self._next - 1
+        ids = self._ids
+        # Ids must differ from those that a forked child goes on to make.
+        if ids is None or ids[0] != os.getpid():
+            ids = self._ids = os.getpid(), os.urandom(ORIGIN_BYTES), count()
+        return ids[1], next(ids[2])
 
 
 class _Gathering:

@@ -171,6 +171,7 @@ def load_shipped(name: str) -> None:
     for each in parcel.names:
         _shipped.pop(each, None)
     _shipped_classes.update(classes)
+    local_classes.update(classes)
     registered.update(definitions)
 
 

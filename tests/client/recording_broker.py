@@ -48,6 +48,7 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
     nodes: dict[bytes, Node] = field(default_factory=dict)
     large: dict[bytes, bytes] = field(default_factory=dict)
     refusal: tuple[grpc.StatusCode, str] | None = None
+    replies_to_lose: int = 0
     port: int = 0
 
     # --- the calls
@@ -56,6 +57,9 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
         self._refuse(context)
         self._take(request)
         self.submissions += 1
+        if self.replies_to_lose:
+            self.replies_to_lose -= 1
+            context.abort(grpc.StatusCode.UNAVAILABLE, "connection reset")
         return broker_pb2.SubmitReply()
 
     def SubmitStream(self, requests: Any, context: grpc.ServicerContext) -> broker_pb2.SubmitReply:

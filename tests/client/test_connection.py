@@ -109,6 +109,14 @@ def test_each_refusal_becomes_its_own_error(broker: RecordingBroker, status: str
     assert refused.value.__suppress_context__
 
 
+def test_a_submission_whose_reply_was_lost_is_sent_again_as_it_was(broker: RecordingBroker) -> None:
+    broker.replies_to_lose = 2
+    identifier = generate_instance_id()
+    assert broker.submissions == 3
+    assert len({request.SerializeToString() for request in broker.requests}) == 1
+    assert identifier.bytes in broker.instances
+
+
 def test_an_error_without_a_status_is_still_an_error() -> None:
     assert broker_error(grpc.RpcError("odd"), "somewhere").status == "UNKNOWN"
 

@@ -1,0 +1,225 @@
+"""Both type checkers agree with this folder, refuse what is wrong and leave the original's programs alone."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+# Each line that ends in `# wrong` has to be an error, and no other line may be one.
+WRONG = '''
+from dagorama import DAGDefinition, DAGPromise, StaticRetry, dagorama, resolve
+
+
+class Task(DAGDefinition):
+    @dagorama().syncfn
+    def entrypoint(self, number: int) -> str:
+        self.work()  # wrong
+        self.work("1")  # wrong
+        self.work(1, True)  # wrong
+        self.work(1, thrice=True)  # wrong
+        self.bare("1")  # wrong
+        self.called("1")  # wrong
+        return self.work(number)  # wrong
+
+    @dagorama().syncfn
+    def work(self, number: int, *, twice: bool = False) -> int:
+        return number
+
+    @dagorama()
+    def called(self, number: int) -> int:
+        return number
+
+    @dagorama
+    def bare(self, number: int) -> int:
+        return number
+
+
+class Later(DAGDefinition):
+    @dagorama().asyncfn
+    async def entrypoint(self, number: int) -> str:
+        return await self.work(number)  # wrong
+
+    @dagorama().asyncfn
+    async def work(self, number: int) -> int:
+        await self.work("1")  # wrong
+        return self.work(number)  # wrong
+
+
+def not_async() -> int:
+    return 1
+
+
+def calls() -> None:
+    Task()("1")  # wrong
+    Task()()  # wrong
+    Task()(1, 2)  # wrong
+    Later()()  # wrong
+    instance, promise = Task()(1)
+    other: DAGPromise[int] = promise  # wrong
+    maybe: str = resolve(instance, promise)  # wrong
+    number: int = resolve(instance, promise, timeout=None)  # wrong
+    text: str = resolve(instance, promise, timeout=None)
+    print(other, maybe, number, text)
+    print(promise + 1)  # wrong
+    print(promise.upper())  # wrong
+    dagorama(1)  # wrong
+    dagorama(retry=3)  # wrong
+    StaticRetry("3", 1)  # wrong
+    dagorama().asyncfn(not_async)  # wrong
+
+
+async def async_calls() -> None:
+    await Later()("1")  # wrong
+    await Task()(1)  # wrong
+'''
+
+# Written for dagorama 0.1.10: entry points say nothing of what they return.
+ORIGINAL = '''
+from dagorama.decorators import dagorama
+from dagorama.definition import DAGDefinition, DAGInstance, generate_instance_id, resolve
+from dagorama.retry import ExponentialRetry, StaticRetry
+from dagorama.runner import CodeMismatchException, execute_worker, execute_worker_async, launch_workers
+from dagorama.serializer import register_definition
+from dagorama_broker.launch import launch_broker
+
+from collections import Counter
+from time import sleep, time
+
+class MyTask(DAGDefinition):
+    @dagorama().syncfn
+    def entrypoint(self):
+        results = [
+            self.perform_work(i)
+            for i in range(4)
+        ]
+
+        return self.rollup_statuses(results)
+
+    @dagorama(queue_name="work", taint_name="GPU", retry=StaticRetry(max_attempts=2, interval=1)).syncfn
+    def perform_work(self, identifier: int) -> int:
+        sleep(2)
+        return identifier // 2
+
+    @dagorama(retry=ExponentialRetry(max_attempts=2, base_interval=2)).syncfn
+    def rollup_statuses(self, responses: list[int]):
+        return Counter([status for status in responses])
+
+class Later(DAGDefinition):
+    def __init__(self, number: int):
+        self.number = number
+
+    @dagorama().asyncfn
+    async def entrypoint(self, *args, **kwargs):
+        return await self.work(self.number)
+
+    @dagorama().asyncfn
+    async def work(self, number: int):
+        return number
+
+def main()RETURNS:
+    with launch_broker():
+        start = time()
+        task_definition = MyTask()
+        instance, promise = task_definition()
+
+        with launch_workers(4, exit_on_completion=True) as workers:
+            # Wait for each to quit
+            for worker in workers:
+                worker.join()
+        response = resolve(instance, promise)
+        end = time()
+
+    print(f"Response: {response} in {round(end-start, 2)}s")
+    assert response == Counter({0: 2, 1: 2})
+
+def on_one_machine()RETURNS:
+    dag = Later(number=10)
+    register_definition(dag)
+    instance = DAGInstance(generate_instance_id(), MyTask())
+    instance.entrypoint()
+    try:
+        execute_worker(infinite_loop=False, catch_exceptions=False, queue_tolerations=["GPU"])
+    except CodeMismatchException:
+        print("deploy")
+
+async def later()RETURNS:
+    instance, promise = await Later(3)()
+    await execute_worker_async(include_queues=["test_queue"], infinite_loop=False, catch_exceptions=False)
+    assert resolve(instance, promise) == 10
+
+if __name__ == "__main__":
+    main()
+'''
+
+
+def mypy(*arguments: str | Path) -> str:
+    """Its report on these files, an error a line; empty when there is nothing to say."""
+    options = ["--no-error-summary", "--hide-error-context", "--follow-imports=silent"]
+    command = [sys.executable, "-m", "mypy", *options, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    return done.stdout
+
+
+def pyright(*files: Path) -> list[tuple[str, int, str]]:
+    """File, line and text of each error."""
+    checker = str(Path(sys.executable).with_name("basedpyright"))
+    command = [checker, "--project", str(ROOT), "--outputjson", *map(str, files)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    report = json.loads(done.stdout)
+    return [
+        (Path(found["file"]).name, found["range"]["start"]["line"] + 1, found["message"])
+        for found in report["generalDiagnostics"]
+        if found["severity"] == "error"
+    ]
+
+
+def lines_marked_wrong() -> set[int]:
+    return {number for number, line in enumerate(WRONG.splitlines(), 1) if line.endswith("# wrong")}
+
+
+@pytest.fixture
+def wrong(tmp_path: Path) -> Path:
+    file = tmp_path / "wrong.py"
+    file.write_text(WRONG)
+    return file
+
+
+def original(tmp_path: Path, returns: str) -> Path:
+    file = tmp_path / "original.py"
+    file.write_text(ORIGINAL.replace("RETURNS", returns))
+    return file
+
+
+def test_mypy_agrees() -> None:
+    assert mypy("--strict", HERE) == ""
+
+
+def test_pyright_agrees() -> None:
+    assert pyright(HERE) == []
+
+
+def test_mypy_refuses_exactly_what_is_wrong(wrong: Path) -> None:
+    report = mypy("--strict", wrong)
+    assert {int(number) for number in re.findall(r"wrong\.py:(\d+): error", report)} == lines_marked_wrong(), report
+
+
+def test_pyright_refuses_exactly_what_is_wrong(wrong: Path) -> None:
+    errors = pyright(wrong)
+    assert {line for _, line, _ in errors} == lines_marked_wrong(), errors
+
+
+@pytest.mark.parametrize("returns", ["", " -> None"])
+def test_a_program_for_the_original_is_clean_under_plain_mypy(tmp_path: Path, returns: str) -> None:
+    assert mypy("--config-file=", original(tmp_path, returns)) == ""
+
+
+@pytest.mark.parametrize("returns", ["", " -> None"])
+def test_and_under_pyright(tmp_path: Path, returns: str) -> None:
+    assert pyright(original(tmp_path, returns)) == []
