@@ -1,0 +1,37 @@
+"""What speed follows from, counted: messages and commits, not seconds."""
+
+from __future__ import annotations
+
+from dagorama import DAGDefinition, dagorama, launch_workers, resolve
+from dagorama.connection import connection
+from dagorama_broker.launch import launch_broker
+
+NODES = 5_000
+
+
+class Fan(DAGDefinition):
+    @dagorama().syncfn
+    def entrypoint(self, nodes: int) -> int:
+        return self.total([self.one(number) for number in range(nodes)])
+
+    @dagorama().syncfn
+    def one(self, number: int) -> int:
+        return number
+
+    @dagorama().syncfn
+    def total(self, numbers: list[int]) -> int:
+        return sum(numbers)
+
+
+def test_5_000_nodes_take_at_most_400_messages_and_150_commits(tmp_path) -> None:
+    with launch_broker(port=0, store=f"sqlite:///{tmp_path / 'store.db'}"), launch_workers(2):
+        instance, promise = Fan()(10)  # the workers are there, and their functions have a measured time
+        assert resolve(instance, promise, timeout=60) == sum(range(10))
+        before = connection().get_status()
+        instance, promise = Fan()(NODES)
+        assert resolve(instance, promise, timeout=60) == sum(range(NODES))
+        after = connection().get_status()
+    messages = after.messages_in + after.messages_out - before.messages_in - before.messages_out
+    commits = after.commits - before.commits
+    assert messages <= 400, f"{messages} messages, {commits} commits"
+    assert commits <= 150, f"{messages} messages, {commits} commits"
