@@ -10,32 +10,31 @@ import threading
 from collections import deque
 from collections.abc import Iterable
 from time import monotonic_ns, sleep
+from typing import TYPE_CHECKING
 
 from dagorama.worker.executor import Call, Executor
 from dagorama.worker.lane import AsyncLane, Claims
 from dagorama.worker.outbox import Outbox
+
+if TYPE_CHECKING:
+    import asyncio
 
 PROMPT = 2_000_000  #: nanoseconds that the first result waits for others, counted from its node's start
 PATIENCE = 0.004  #: seconds after which results do not wait for a running node any longer
 
 
 class Engine:
-    def __init__(self, executor: Executor, claims: Claims) -> None:
+    def __init__(self, executor: Executor, claims: Claims, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._executor = executor
         self._claims = claims
         self._out = _Flusher(executor.outbox)
-        self._lane = AsyncLane(claims, executor.run_async, self._out)
+        self.lane = AsyncLane(claims, executor.run_async, self._out, loop)
         self._queue: deque[Call] = deque()
         self._next = 0
         self._since = 0  # start of the first node whose result waits; 0: none does
 
     def add(self, calls: Iterable[Call]) -> None:
         self._queue.extend(calls)
-
-    @property
-    def busy(self) -> bool:
-        """Async nodes are running."""
-        return self._lane.busy
 
     def flush(self) -> None:
         self._since = 0
@@ -53,9 +52,9 @@ class Engine:
     def _start_async_ones(self) -> None:
         queue = self._queue
         while queue and queue[0].work.is_async:
-            self._lane.add(queue.popleft(), self._next)
+            self.lane.add(queue.popleft(), self._next)
             self._next += 1
-        self._lane.dispatch()
+        self.lane.dispatch()
 
     def _run_sync_ones(self) -> None:
         queue, start, finish, run = self._queue, self._claims.start, self._claims.finish, self._executor.run

@@ -1,4 +1,4 @@
-"""Async nodes: one event loop in one background thread, where up to LIMIT of them overlap."""
+"""Async nodes: up to LIMIT of them overlap on one event loop, in a background thread unless the caller has a loop."""
 
 from __future__ import annotations
 
@@ -43,22 +43,23 @@ _Started = tuple["Call", int, int]  # with its entry and the time
 class AsyncLane:
     """`add` and `dispatch` are for one thread, which is not the loop's own. Entry 0 is left for sync nodes."""
 
-    def __init__(self, claims: Claims, run: Run, out: Out) -> None:
+    def __init__(self, claims: Claims, run: Run, out: Out, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """With `loop`, nodes run on that one; then `add` must not be called when the lane is `full`."""
         self._claims = claims
         self._run = run
         self._out = out
+        self._loop = loop
         self._free = list(range(LIMIT, 0, -1))
         self._room = threading.Event()
         self._started: list[_Started] = []
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[None]] = set()  #: what runs
         self._flushing = False
 
     def add(self, call: Call, ordinal: int) -> None:
         """Claim a node, waiting for a place if need be; it runs from the next `dispatch` on."""
         if not self._free:
             self.dispatch()
-            self._wait_for_room()
+            self.wait_for_room()
         now = monotonic_ns()
         entry = self._free.pop()
         if self._claims.start(ordinal, entry, now):
@@ -76,7 +77,11 @@ class AsyncLane:
     def busy(self) -> bool:
         return len(self._free) < LIMIT
 
-    def _wait_for_room(self) -> None:
+    @property
+    def full(self) -> bool:
+        return not self._free
+
+    def wait_for_room(self) -> None:
         while not self._free:
             self._room.clear()
             if not self._free:
@@ -105,8 +110,8 @@ class AsyncLane:
         assert self._loop is not None
         for call, entry, now in started:
             task = self._loop.create_task(self._run_one(call, entry, now))
-            self._tasks.add(task)  # the loop itself holds tasks weakly
-            task.add_done_callback(self._tasks.discard)
+            self.tasks.add(task)  # the loop itself holds tasks weakly
+            task.add_done_callback(self.tasks.discard)
 
     async def _run_one(self, call: Call, entry: int, now: int) -> None:
         try:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+from dagorama.worker.launched import Lines
 from dagorama.worker.nursery import ChildMain, Nursery
 from dagorama.worker.options import WorkerOptions
-from dagorama.worker.parent import Lines
 from dagorama.worker.shared import SharedMemory
 from dagorama.worker.spool import remove_folder, spool_folder
 

@@ -21,9 +21,9 @@ from dagorama.connection import channel_options, target
 from dagorama.logging import get_logger
 from dagorama.settings import Settings
 from dagorama.worker.children import FAILED, UNUSABLE, Children
+from dagorama.worker.launched import Lines
 from dagorama.worker.nursery import Nursery
 from dagorama.worker.options import WorkerOptions
-from dagorama.worker.parent import Lines
 from dagorama.worker.session import PROTOCOL, Session
 from dagorama.worker.shared import SharedMemory
 from dagorama.worker.slot import Slot

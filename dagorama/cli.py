@@ -1,0 +1,60 @@
+"""The `worker` command: flags in, a worker until it is told to leave, its exit code out."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from dagorama.errors import SettingsError
+from dagorama.worker.options import WorkerOptions
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: (flag, parameter, help) of what may be given several times
+_LISTS = [
+    ("--include-queue", "include_queues", "Run nodes of this queue, and of no others that are not included too."),
+    ("--exclude-queue", "exclude_queues", "Run no nodes of this queue."),
+    ("--toleration", "tolerations", "Run nodes with this taint too."),
+    ("--import", "imports", "Import this module first, for what it registers."),
+]
+
+
+def worker_flags(command: F) -> F:
+    """The flags that make WorkerOptions, for each command that starts workers."""
+    command = click.option(
+        "--exit-on-completion", is_flag=True, help="Leave when nothing is left that this worker could ever run."
+    )(command)
+    command = click.option(
+        "--concurrency", type=click.IntRange(min=1), default=1, show_default=True, help="Child processes."
+    )(command)
+    for flag, parameter, text in reversed(_LISTS):
+        command = click.option(flag, parameter, multiple=True, help=f"{text} May be repeated.")(command)
+    return command
+
+
+@click.command()
+@worker_flags
+def worker(**flags: Any) -> None:
+    """Run nodes for the broker at DAGORAMA_HOST and DAGORAMA_PORT.
+
+    SIGTERM or Ctrl-C: finish what runs, return the rest, leave. A second one: leave at once.
+    """
+    check_settings()
+    sys.path.insert(0, os.getcwd())  # what `python -m` would do
+    from dagorama.worker.start import run_worker
+
+    sys.exit(run_worker(WorkerOptions(**flags)))
+
+
+def check_settings() -> None:
+    """End with one sentence and exit code 2 where the environment holds what cannot be used."""
+    from dagorama.settings import Settings
+
+    try:
+        Settings.from_env()
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from None
