@@ -6,7 +6,7 @@ The rule: look at what pickle would look at, call nothing else of the user's, ne
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from inspect import signature
 from types import CoroutineType, FunctionType, GeneratorType, MethodType
@@ -78,15 +78,24 @@ def _raises(function: Callable[[Any], object], value: object) -> bool:
 
 
 def _smallest(parts: list[Part], fails: Callable[[object], bool]) -> Part:
-    """The first of `parts` that fails, and of its parts the first that fails, and so on as long as one does."""
-    found: Part = ("a part that cannot be singled out", None)
+    """The first part that fails though nothing in it does; in a cycle everything that leads to it fails as well."""
+    whole: Part = ("a part that cannot be singled out", None)
     seen: dict[int, object] = {}  # holds what was looked at, so that an id stands for one object
-    candidates: Iterable[Part] = parts
-    while failing := next((part for part in candidates if id(part[1]) not in seen and fails(part[1])), None):
-        found = failing
-        seen[id(found[1])] = found[1]
-        candidates = _placed(found)
-    return found
+    explained: set[int] = set()
+    stack: list[tuple[Part, Iterator[Part]]] = [(whole, iter(parts))]
+    while stack:
+        owner, inner = stack[-1]
+        failing = next((part for part in inner if fails(part[1])), None)
+        if failing is None:
+            if id(owner[1]) not in explained:
+                return owner
+            stack.pop()
+            continue
+        explained.add(id(owner[1]))
+        if id(failing[1]) not in seen:
+            seen[id(failing[1])] = failing[1]
+            stack.append((failing, _placed(failing)))
+    return whole
 
 
 def _walk(parts: list[Part]) -> Iterator[Part]:
@@ -188,7 +197,6 @@ def _advice() -> tuple[tuple[tuple[type, ...], str, str], ...]:
         ((socket,), "a socket", "pass the address and connect in the method that uses it"),
         ((IOBase,), "an open file", "pass its path or its contents"),
         ((ref,), "a weak reference", "pass the object itself"),
-        ((memoryview,), "a memoryview", "pass bytes(...) of it"),
     )
 
 

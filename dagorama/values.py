@@ -221,8 +221,10 @@ def _pickled_by_value(value: object) -> tuple[bytes, _Promises]:
 
     file, promises = BytesIO(), _Promises()
     pickler = cloudpickle.Pickler(file, PROTOCOL)
-    own = cast(dict[type, Any], pickler.dispatch_table)
-    pickler.dispatch_table = ChainMap({DAGPromise: promises.reduce}, own)
+    ours: dict[type, Any] = {DAGPromise: promises.reduce}
+    table = ChainMap(ours, cast(dict[type, Any], pickler.dispatch_table))
+    # Its class has an attribute of that name, under which an assignment would not reach the C pickler.
+    vars(pickle.Pickler)["dispatch_table"].__set__(pickler, table)
     pickler.dump(value)
     return file.getvalue(), promises
 
@@ -375,7 +377,8 @@ def _unhashable_place(what: _What, envelope: bytes, fill: Sequence[object], get_
 
     holes = [value if is_hashable(value) else Hole(value) for value in fill]
     try:
-        value = _filled(envelope, holes, get_large)
+        value: Any = _filled(envelope, holes, get_large)
+        parts = [(f"the {what}", value)] if isinstance(what, str) else parameters(what, *value)
     except Exception:
         return None
-    return hashed_hole([(f"the {what}", value)] if isinstance(what, str) else parameters(what, *cast(_Call, value)))
+    return hashed_hole(parts)
