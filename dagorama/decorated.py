@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from dagorama.code_signature import calculate_function_hash
-from dagorama.definition import ENTRY_CODE, DAGDefinition, DAGInstance, class_name, in_thread
+from dagorama.definition import ENTRY_CODE, DAGDefinition, class_name
 from dagorama.errors import FunctionNotFound, NotInInstance
+from dagorama.instance import DAGInstance, in_thread
 from dagorama.models.promise import DAGPromise, Place
 from dagorama.scope import FunctionSpec
 

@@ -1,27 +1,27 @@
-"""Definitions, and the instances that behave as them: where a decorated call learns which graph it belongs to.
+"""Definitions: what a graph is made of, how calling one makes an instance, and how a process finds one by name.
 
-The rule: a definition is shared by all its instances and no instance changes it; what an instance sets on itself
-stays with that instance.
+The rule: a definition is shared by all its instances; an instance becomes known whole or not at all.
 """
 
 from __future__ import annotations
 
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from inspect import isawaitable
-from types import FunctionType, GetSetDescriptorType, MemberDescriptorType, MethodType
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, final, overload
 from uuid import UUID, uuid4
 from weakref import WeakValueDictionary
 
 from dagorama.connection import connection
 from dagorama.errors import DefinitionNotRegistered, FunctionNotFound, UnknownToBroker, WrongInstance
+from dagorama.instance import DAGInstance as DAGInstance
+from dagorama.instance import as_uuid, in_thread, set_scope
+from dagorama.instance import instance_within as instance_within
 from dagorama.logging import get_logger
 from dagorama.models.promise import DAGPromise, restore_promise
 from dagorama.resolution import resolve as resolve
-from dagorama.scope import DirectScope, GatherScope, NodesRun, Scope, current_attempt, submit
+from dagorama.scope import DirectScope, GatherScope, NodesRun, current_attempt, submit
 
 if TYPE_CHECKING:
     from dagorama.api.api_pb2_grpc import DagoramaStub
@@ -98,7 +98,7 @@ class DAGDefinition(ABC):
         Raises UnknownToBroker when the broker has no such instance or it has no entry point, WrongInstance when
         it is of another definition, DefinitionNotRegistered when this one needs constructor arguments.
         """
-        identifier = _uuid(instance_id)
+        identifier = as_uuid(instance_id)
         info = connection().get_instance(identifier.bytes)
         name = class_name(cls)
         _check_attached(identifier, info, name)
@@ -158,117 +158,6 @@ class _Launch:
                 f"instance: {result!r}; decorate the entry point, so that a worker waits for it"
             )
         return result.node_id
-
-
-class DAGInstance:
-    """One run of a definition, and `self` inside its methods: it has what the definition has.
-
-    Methods get the instance as `self`, so that their decorated calls become nodes of it. An attribute that is
-    set on it hides the definition's and is seen by nobody else. It pickles, and
-    `DAGInstance(UUID(text), definition)` gives it back in another process.
-    """
-
-    # What an instance sets on itself is its __dict__; everything else comes from the definition.
-    __slots__ = ("__dict__", "__weakref__", "_dagorama_id", "_dagorama_scope", "definition")
-
-    definition: DAGDefinition
-    _dagorama_id: bytes
-    _dagorama_scope: Scope
-
-    def __init__(self, instance_id: UUID | str, definition: DAGDefinition) -> None:
-        _set_id(self, _uuid(instance_id).bytes)
-        _set_definition(self, definition)
-        set_scope(self, DirectScope())
-
-    @property
-    def instance_id(self) -> UUID:
-        return UUID(bytes=self._dagorama_id)
-
-    if not TYPE_CHECKING:
-        # isinstance(self, MyTask) and super() ask for it; isinstance(self, DAGInstance) holds as well.
-        @property
-        def __class__(self) -> type[DAGDefinition]:
-            return type(self.definition)
-
-    def __getattr__(self, name: str) -> Any:
-        if name in OWN_NAMES:
-            raise AttributeError(name)  # not filled yet
-        definition = self.definition
-        cls = type(definition)
-        found = _on_class(cls, name)
-        if type(found) is FunctionType and name not in definition.__dict__:
-            return MethodType(found, self)
-        if _is_ours_to_bind(found) and (_is_data(found) or name not in definition.__dict__):
-            return type(found).__get__(found, self, cls)
-        value = getattr(definition, name)
-        # A method that the definition's __init__ stored is still a method of this instance.
-        if type(value) is MethodType and value.__self__ is definition:
-            return MethodType(value.__func__, self)
-        return value
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        found = _on_class(type(self.definition), name)
-        if _is_ours_to_bind(found) and hasattr(type(found), "__set__"):
-            type(found).__set__(found, self, value)
-        else:
-            object.__setattr__(self, name, value)
-
-    def __delattr__(self, name: str) -> None:
-        found = _on_class(type(self.definition), name)
-        if _is_ours_to_bind(found) and hasattr(type(found), "__delete__"):
-            type(found).__delete__(found, self)
-        elif name in self.__dict__ or not hasattr(self, name):
-            object.__delattr__(self, name)
-        else:
-            raise AttributeError(f"{name!r} is the definition's, which other instances share", name=name, obj=self)
-
-    def __dir__(self) -> list[str]:
-        return sorted({*dir(self.definition), *self.__dict__, "definition", "instance_id"})
-
-    def __reduce__(self) -> tuple[Callable[..., DAGInstance], tuple[object, ...]]:
-        return _restore_instance, (self._dagorama_id, self.definition, self.__dict__)
-
-    def __repr__(self) -> str:
-        return f"<{type(self.definition).__qualname__} instance {self.instance_id}>"
-
-
-OWN_NAMES = frozenset({*DAGInstance.__slots__, "instance_id"})
-
-# Around our own __setattr__, which thinks of the definition first.
-_set_id: Callable[[DAGInstance, bytes], None] = DAGInstance.__dict__["_dagorama_id"].__set__
-_set_definition: Callable[[DAGInstance, DAGDefinition], None] = DAGInstance.__dict__["definition"].__set__
-set_scope: Callable[[DAGInstance, Scope], None] = DAGInstance.__dict__["_dagorama_scope"].__set__
-
-
-def instance_within(instance_id: bytes, definition: DAGDefinition, scope: Scope) -> DAGInstance:
-    """An instance whose decorated calls go to `scope`."""
-    instance = DAGInstance.__new__(DAGInstance)
-    _set_id(instance, instance_id)
-    _set_definition(instance, definition)
-    set_scope(instance, scope)
-    return instance
-
-
-def _restore_instance(instance_id: bytes, definition: DAGDefinition, attributes: dict[str, Any]) -> DAGInstance:
-    instance = instance_within(instance_id, definition, DirectScope())
-    instance.__dict__.update(attributes)
-    return instance
-
-
-def _on_class(cls: type, name: str) -> Any:
-    for base in cls.__mro__:
-        if name in base.__dict__:
-            return base.__dict__[name]
-    return None
-
-
-def _is_ours_to_bind(found: Any) -> bool:
-    # A slot's descriptor knows only objects of the definition's own layout.
-    return hasattr(type(found), "__get__") and not isinstance(found, (MemberDescriptorType, GetSetDescriptorType))
-
-
-def _is_data(found: Any) -> bool:
-    return hasattr(type(found), "__set__") or hasattr(type(found), "__delete__")
 
 
 # --- definitions by name ---------------------------------------------------------------------------
@@ -342,10 +231,6 @@ def _same_definition(one: str, other: str) -> bool:
     return path == other_path and (module == other_module or "__main__" in (module, other_module))
 
 
-def _uuid(instance_id: UUID | str) -> UUID:
-    return instance_id if isinstance(instance_id, UUID) else UUID(instance_id)
-
-
 # --- the broker, as the original's callers reach it --------------------------------------------------
 
 
@@ -360,16 +245,3 @@ def generate_instance_id() -> UUID:
     instance_id = uuid4()
     GatherScope(instance_id.bytes).launch("", None)
     return instance_id
-
-
-async def in_thread(function: Callable[..., R], *args: Any) -> R:
-    """Runs what waits for the broker beside a running asyncio loop; without such a loop, here."""
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is None:
-        return function(*args)
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return function(*args)
-    result: R = await asyncio.to_thread(function, *args)
-    return result

@@ -22,7 +22,7 @@ from dagorama.scope import current_attempt
 from dagorama.values import decode_promised
 
 if TYPE_CHECKING:
-    from dagorama.definition import DAGInstance
+    from dagorama.instance import DAGInstance
 
 R = TypeVar("R")
 

@@ -21,7 +21,7 @@ from dagorama.models.promise import ORIGIN_BYTES, DAGPromise, Place
 from dagorama.values import LARGE, Encoded, PutLarge, encode_call, large_of
 
 if TYPE_CHECKING:
-    from dagorama.definition import DAGInstance
+    from dagorama.instance import DAGInstance
     from dagorama.retry import RetryConfiguration
 
 #: bytes of pickle from which an argument is stored as a value of its own, until the broker says otherwise

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from dagorama.decorated import Decorated, decorated_method, of_wrapper, original, wire_name
-from dagorama.definition import DAGDefinition, DAGInstance, class_name, instantiate, is_local, local_classes, registered
+from dagorama.definition import DAGDefinition, class_name, instantiate, is_local, local_classes, registered
 from dagorama.errors import FunctionNotFound
+from dagorama.instance import DAGInstance
 
 FOR_LOCAL_WORKERS = "workers that this process launches get it, others need it in a module that they can import"
 
