@@ -1,6 +1,7 @@
 """Functions of every shape of syntax that the oldest supported Python knows; their hashes are compared, never run."""
 
 # ruff: noqa
+# fmt: off
 # mypy: ignore-errors
 # pyright: basic, reportUndefinedVariable=false, reportAttributeAccessIssue=false
 
