@@ -16,6 +16,9 @@ BUSY_SECONDS = 5.0
 #: Pages of 4 KiB in the log before they go to their places in the file.
 CHECKPOINT_PAGES = 4000
 CACHE_KIB = 32 * 1024
+#: Up to this size the whole file is looked over at every start, about a second for each gigabyte that is in the page
+#: cache. Rows are checked whenever they are read; this finds rows that cannot be reached any more.
+LOOKED_OVER = 1 << 30
 
 
 def connect(path: Path, busy: float) -> sqlite3.Connection:
@@ -40,6 +43,8 @@ def prepare(path: Path, busy: float) -> None:
             raise StoreError(f"{path} is on a file system that cannot hold it (no WAL): use a local disk")
         for number, script in enumerate(MIGRATIONS[version:], version + 1):
             _migrate(connection, script, number)
+        if path.stat().st_size <= LOOKED_OVER:
+            _look_over(connection)
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:
@@ -54,6 +59,12 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
             f" {len(MIGRATIONS)}): upgrade this broker, or choose another store"
         )
     return version
+
+
+def _look_over(connection: sqlite3.Connection) -> None:
+    found: str = connection.execute("PRAGMA integrity_check (1)").fetchone()[0]
+    if found != "ok":
+        raise StoreError(f"it is damaged: put back a copy, or choose another store ({' '.join(found.split())})")
 
 
 def _migrate(connection: sqlite3.Connection, script: str, number: int) -> None:
@@ -86,7 +97,7 @@ _MEANINGS = {
     sqlite3.SQLITE_CORRUPT: "it is damaged: put back a copy, or choose another store",
     sqlite3.SQLITE_NOTADB: "it is damaged or not a dagorama store: put back a copy, or choose another store",
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened: see that its folder exists and that this user may write there",
-    sqlite3.SQLITE_IOERR: "the disk refuses to read or write it",
+    sqlite3.SQLITE_IOERR: "the disk refuses to write or read it",
 }
 
 

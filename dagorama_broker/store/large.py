@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from hashlib import sha256 as sha256_of
 from itertools import count
 from pathlib import Path
@@ -25,22 +25,19 @@ class LargeFiles:
 
     def sweep(self) -> None:
         """Remove what a broker was writing when it died."""
-        try:
+        with self._saying_what_failed(), suppress(FileNotFoundError):
             rmtree(self._unfinished)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise self._unusable(error) from error
 
     def put(self, chunks: Iterable[bytes]) -> tuple[bytes, int]:
-        """Keep a value; its SHA-256 and length. A file of equal content is replaced, which heals a damaged one."""
+        """Keep a value; its SHA-256 and length. A file of equal content is replaced, which heals a damaged one.
+
+        What `chunks` raises goes through, and nothing is kept then.
+        """
         unfinished = self._unfinished / str(next(self._numbers))
         try:
-            make_folder(self._unfinished)
-            sha256, length = _write(unfinished, chunks)
-            self._move_in(unfinished, sha256)
-        except OSError as error:
-            raise self._unusable(error) from error
+            sha256, length = self._write(unfinished, chunks)
+            with self._saying_what_failed():
+                self._move_in(unfinished, sha256)
         finally:
             with suppress(OSError):
                 unfinished.unlink(missing_ok=True)
@@ -57,6 +54,23 @@ class LargeFiles:
         name = sha256.hex()
         return self.folder / name[:2] / name[2:4] / name
 
+    def _write(self, file: Path, chunks: Iterable[bytes]) -> tuple[bytes, int]:
+        seen, length = sha256_of(), 0
+        with self._saying_what_failed():
+            make_folder(file.parent)
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            for chunk in chunks:
+                seen.update(chunk)
+                length += len(chunk)
+                with self._saying_what_failed():
+                    _write_all(descriptor, chunk)
+            with self._saying_what_failed():
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return seen.digest(), length
+
     def _move_in(self, unfinished: Path, sha256: bytes) -> None:
         file = self._file(sha256)
         make_folder(file.parent)
@@ -64,34 +78,35 @@ class LargeFiles:
         sync_folder(file.parent)
 
     def _read(self, sha256: bytes) -> Iterator[bytes]:
-        file, seen = self._file(sha256), sha256_of()
-        try:
-            with file.open("rb", buffering=0) as opened:
-                chunk = opened.read(CHUNK)
-                while following := opened.read(CHUNK):
-                    seen.update(chunk)
-                    yield chunk
-                    chunk = following
-        except OSError as error:
-            raise self._unusable(error) from error
-        seen.update(chunk)
+        file, seen, chunk = self._file(sha256), sha256_of(), b""
+        for following in self._chunks(file):
+            if chunk:
+                yield chunk
+            chunk = following
+            seen.update(chunk)
         if seen.digest() != sha256:
             raise StoreError(f"{file} is damaged: its content does not have the SHA-256 that it is named by")
         yield chunk
 
-    def _unusable(self, error: OSError) -> StoreError:
-        return StoreError(f"large values in {self.folder}: {error.strerror or error}")
+    def _chunks(self, file: Path) -> Iterator[bytes]:
+        with self._saying_what_failed():
+            descriptor = os.open(file, os.O_RDONLY)
+        try:
+            while True:
+                with self._saying_what_failed():
+                    chunk = os.read(descriptor, CHUNK)
+                if not chunk:
+                    return
+                yield chunk
+        finally:
+            os.close(descriptor)
 
-
-def _write(file: Path, chunks: Iterable[bytes]) -> tuple[bytes, int]:
-    seen, length = sha256_of(), 0
-    with file.open("xb", buffering=0) as opened:
-        for chunk in chunks:
-            seen.update(chunk)
-            length += len(chunk)
-            _write_all(opened.fileno(), chunk)
-        os.fsync(opened.fileno())
-    return seen.digest(), length
+    @contextmanager
+    def _saying_what_failed(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(f"large values in {self.folder}: {error.strerror or error}") from error
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -46,7 +46,7 @@ class Reader:
     """Reads through one connection; whoever uses it keeps to one call at a time."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+        self.connection = connection
 
     def by_keys(self, select: str, keys: Collection[int]) -> Iterator[Any]:
         """Rows of a SELECT that ends in IN, in no order."""
@@ -54,7 +54,7 @@ class Reader:
         while asked := list(islice(rest, _ASKED[-1])):
             size = next(size for size in _ASKED if size >= len(asked))
             asked += asked[-1:] * (size - len(asked))
-            yield from self._connection.execute(f"{select} ({','.join('?' * size)})", asked)
+            yield from self.connection.execute(f"{select} ({','.join('?' * size)})", asked)
 
     # --- payloads ---------------------------------------------------------------------------------
 
@@ -79,7 +79,7 @@ class Reader:
         if row is None:
             return None
         payload = "SELECT chk, value, failure FROM outcomes WHERE key = ?"
-        chk, value, failure = self._connection.execute(payload, (key,)).fetchone()
+        chk, value, failure = self.connection.execute(payload, (key,)).fetchone()
         check_payload("outcomes", key, chk, value, failure)
         return row._replace(value=value, failure=failure)
 
@@ -127,10 +127,17 @@ class Reader:
     def find(self, ids: Sequence[bytes]) -> dict[bytes, FoundNode]:
         keys = {id: key for id in ids if (key := self._key(id))}
         nodes, ended = self.nodes(keys.values()), self.ended(keys.values())
+        self._check_unfinished({node.instance for key, node in nodes.items() if key not in ended})
         return {
             id: FoundNode(id, key, nodes[key].instance, nodes[key].function, has_ended(ended.get(key)))
             for id, key in keys.items()
         }
+
+    def _check_unfinished(self, instances: Collection[int]) -> None:
+        """A node without an outcome in an instance that has ended would be waited for without end."""
+        select = "SELECT key FROM instances WHERE ended IS NOT NULL AND key IN"
+        for (key,) in self.by_keys(select, instances):
+            raise StoreError(f"table outcomes is damaged: instance {key} has ended and one of its nodes has no outcome")
 
     def _key(self, id: bytes) -> int | None:
         counter = int.from_bytes(id[12:], "big")
@@ -156,26 +163,26 @@ class Reader:
         return next(self.runs(where, *parameters), None)
 
     def runs(self, where: str, *parameters: int | bytes) -> Iterator[RunRow]:
-        for first_key, origin, first, size, instance, digest, chk in self._connection.execute(
+        for first_key, origin, first, size, instance, digest, chk in self.connection.execute(
             f"{_RUN} {where}", parameters
         ):
             check_row("runs", first_key, chk, (first_key, origin, first, size, instance, digest))
             yield RunRow(origin, first, size, first_key, instance, digest)
 
     def has_instance(self, id: bytes) -> bool:
-        return self._connection.execute("SELECT 1 FROM instances WHERE id = ?", (id,)).fetchone() is not None
+        return self.connection.execute("SELECT 1 FROM instances WHERE id = ?", (id,)).fetchone() is not None
 
     def instance(self, id: bytes) -> StoredInstance | None:
         return next(self.instances("WHERE id = ?", id), None)
 
     def instances(self, where: str, *parameters: int | bytes) -> Iterator[StoredInstance]:
-        for *row, chk, ended, failed, end_chk in self._connection.execute(f"{_INSTANCE} {where}", parameters):
+        for *row, chk, ended, failed, end_chk in self.connection.execute(f"{_INSTANCE} {where}", parameters):
             check_row("instances", row[0], chk, row)
             check_row("instances", row[0], end_chk, (row[0], ended, failed))
             yield StoredInstance(InstanceRow(*row), ended, bool(failed))
 
     def functions(self) -> Iterator[FunctionRow]:
-        for *row, chk in self._connection.execute(
+        for *row, chk in self.connection.execute(
             "SELECT id, name, hash, queue, taint, max_attempts, retry_interval, retry_base, retry_max_interval,"
             " retry_jitter, is_async, world, chk FROM functions ORDER BY id"
         ):

@@ -14,17 +14,17 @@ _UNFINISHED_RUNS = (
     "FROM instances i INDEXED BY unfinished_instances CROSS JOIN runs r ON r.instance = i.key"
     " CROSS JOIN {table} t ON t.key BETWEEN r.first_key AND r.first_key + r.size - 1 {more} WHERE i.ended IS NULL"
 )
-_NODES = (
+NODES_QUERY = (
     "SELECT t.key, t.chk, t.instance, t.function, t.sources, o.chk, o.state, o.attempt, o.culprit, o.ended, o.refs "
 ) + _UNFINISHED_RUNS.format(table="nodes", more="LEFT JOIN outcomes o ON o.key = t.key")
-_PROGRESS = ("SELECT t.key, t.runs, t.deaths, t.lost, t.retry_at, t.failure, t.chk " + _UNFINISHED_RUNS).format(
+PROGRESS_QUERY = ("SELECT t.key, t.runs, t.deaths, t.lost, t.retry_at, t.failure, t.chk " + _UNFINISHED_RUNS).format(
     table="progress", more=""
 )
 
 
-def read_live(connection: sqlite3.Connection) -> Live:
+def read_live(reader: Reader) -> Live:
     """All that has not ended and what it depends on. Raises StoreError where a row is damaged or missing."""
-    reader = Reader(connection)
+    connection = reader.connection
     runs = list(reader.runs("WHERE instance IN (SELECT key FROM instances WHERE ended IS NULL) ORDER BY first_key"))
     nodes, resolving = _unfinished(connection, runs)
     still = {row.key for row in reader.outcome_heads(resolving.keys()) if row.state == State.RESOLVING}
@@ -52,7 +52,7 @@ def _unfinished(connection: sqlite3.Connection, runs: list[RunRow]) -> tuple[lis
     nodes: list[LiveNode] = []
     resolving: dict[int, LiveNode] = {}
     seen = 0
-    for key, chk, instance, function, sources, outcome_chk, *outcome in connection.execute(_NODES):
+    for key, chk, instance, function, sources, outcome_chk, *outcome in connection.execute(NODES_QUERY):
         seen += 1
         if node_sum(key, instance, function, sources) != chk >> 32:
             raise damaged("nodes", key)
@@ -70,7 +70,7 @@ def _unfinished(connection: sqlite3.Connection, runs: list[RunRow]) -> tuple[lis
 
 def _progress(connection: sqlite3.Connection, nodes: list[LiveNode]) -> list[ProgressRow]:
     found: dict[int, ProgressRow] = {}
-    for *row, chk in connection.execute(_PROGRESS):
+    for *row, chk in connection.execute(PROGRESS_QUERY):
         check_row("progress", row[0], chk, row)
         found[row[0]] = ProgressRow(*row)
     return [found[node.key] for node in nodes if node.key in found] if found else []

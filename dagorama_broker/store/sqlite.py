@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from struct import error as StructError
 from threading import Lock
 
 from dagorama_broker.errors import StoreError
@@ -81,7 +82,12 @@ class SqliteStore:
     @contextmanager
     def _reading(self) -> Iterator[Reader]:
         with saying_what_failed(self.path), self._one_reads:
-            yield Reader(self._opened(self._reader))
+            reader = Reader(self._opened(self._reader))
+            try:
+                yield reader
+            except (TypeError, ValueError, StructError) as error:
+                # Damage may turn a number into text, or cut packed keys short.
+                raise StoreError(f"a row is damaged: {error}") from error
 
     def _opened(self, connection: sqlite3.Connection | None) -> sqlite3.Connection:
         if connection is None:
@@ -89,8 +95,8 @@ class SqliteStore:
         return connection
 
     def live(self) -> Live:
-        with saying_what_failed(self.path), self._one_reads:
-            return read_live(self._opened(self._reader))
+        with self._reading() as reader:
+            return read_live(reader)
 
     def arguments(self, keys: Sequence[int]) -> dict[int, bytes]:
         with self._reading() as reader:

@@ -1,0 +1,59 @@
+"""Records that the store's tests keep: a small graph, and how its parts are made."""
+
+from struct import pack
+
+from dagorama_broker.model import (
+    Changes,
+    Function,
+    FunctionRow,
+    InstanceRow,
+    NodeRow,
+    OutcomeRow,
+    RetryPolicy,
+    RunRow,
+    State,
+    World,
+)
+
+ORIGIN = b"origin-of-12"
+PLAIN = Function("work:Plain.step", "hash-1", "default")
+RICH = Function("work:Rich.step", "hash-2", "heavy", "GPU", RetryPolicy(3, 0.5, 2.0, 60.0, 0.25), True, World.ORIGINAL)
+
+
+def keys(*numbers: int) -> bytes:
+    return pack(f"<{len(numbers)}q", *numbers)
+
+
+def node_id(counter: int, origin: bytes = ORIGIN) -> bytes:
+    return origin + counter.to_bytes(4, "big")
+
+
+def instance_row(key: int = 1) -> InstanceRow:
+    return InstanceRow(key, key.to_bytes(16, "big"), "work:Plain", node_id(0), 1700000000.5)
+
+
+def run_row(first: int, size: int, first_key: int, instance: int = 1, origin: bytes = ORIGIN) -> RunRow:
+    return RunRow(origin, first, size, first_key, instance, b"digest")
+
+
+def node(key: int, *sources: int, instance: int = 1, function: int = 1) -> NodeRow:
+    return NodeRow(key, instance, function, keys(*sources), b"arguments of %d" % key)
+
+
+def completed(key: int, *refs: int, state: State = State.COMPLETED) -> OutcomeRow:
+    return OutcomeRow(key, int(state), (1 << 40) + key, keys(*refs), b"value of %d" % key, 0, None, 1700000001.25)
+
+
+def failed(key: int, culprit: int = 0) -> OutcomeRow:
+    failure = None if culprit else b"failure of %d" % key
+    return OutcomeRow(key, int(State.FAILED), (1 << 40) + key, b"", None, culprit or key, failure, 1700000002.25)
+
+
+def graph(*nodes: NodeRow, instance: int = 1, origin: bytes = ORIGIN) -> Changes:
+    """An instance whose nodes are these, in one run."""
+    changes = Changes()
+    changes.functions = [FunctionRow(1, PLAIN)] if instance == 1 else []
+    changes.instances = [instance_row(instance)]
+    changes.runs = [run_row(0, len(nodes), nodes[0].key, instance, origin)]
+    changes.nodes = list(nodes)
+    return changes

@@ -1,0 +1,140 @@
+"""Large values on disk: whole or not there at all, synced, and never other than they were."""
+
+import resource
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from dagorama_broker.errors import StoreError
+from dagorama_broker.store.large import CHUNK, LargeFiles
+from dagorama_broker.store.sqlite import SqliteStore
+
+CONTENT = b"0123456789abcdef" * (CHUNK // 4)
+NAME = sha256(CONTENT).digest()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> LargeFiles:
+    return LargeFiles(tmp_path / "values")
+
+
+def file_of(files: LargeFiles, name: bytes = NAME) -> Path:
+    return files.folder / name.hex()[:2] / name.hex()[2:4] / name.hex()
+
+
+def kept(files: LargeFiles) -> list[Path]:
+    return [file for file in files.folder.rglob("*") if file.is_file()]
+
+
+def read(files: LargeFiles, name: bytes = NAME) -> bytes:
+    chunks = files.get(name)
+    assert chunks is not None
+    return b"".join(chunks)
+
+
+def test_a_value_is_a_file_named_by_its_sha256(files: LargeFiles) -> None:
+    assert files.put([CONTENT]) == (NAME, len(CONTENT))
+    assert kept(files) == [file_of(files)]
+    assert read(files) == CONTENT
+
+
+def test_a_value_is_for_this_user_alone(files: LargeFiles) -> None:
+    files.put([CONTENT])
+    assert files.folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_equal_content_is_kept_once(files: LargeFiles) -> None:
+    files.put([CONTENT])
+    files.put([CONTENT[:5], CONTENT[5:]])
+    assert kept(files) == [file_of(files)]
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK])
+def test_a_value_of_any_size_comes_back_in_chunks_of_at_most_a_mebibyte(files: LargeFiles, size: int) -> None:
+    content = CONTENT[:size]
+    name, length = files.put([content])
+    chunks = list(files.get(name) or ())
+    assert length == size
+    assert b"".join(chunks) == content
+    assert all(len(chunk) <= CHUNK for chunk in chunks)
+
+
+def test_what_breaks_off_leaves_nothing(files: LargeFiles) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield CONTENT
+        raise ConnectionError("the caller hung up")
+
+    with pytest.raises(ConnectionError):
+        files.put(chunks())
+    assert kept(files) == []
+
+
+def test_two_values_may_be_written_at_once(files: LargeFiles) -> None:
+    other: list[tuple[bytes, int]] = []
+
+    def chunks() -> Iterator[bytes]:
+        yield CONTENT[:10]
+        other.append(files.put([b"other"]))
+        yield CONTENT[10:]
+
+    assert files.put(chunks()) == (NAME, len(CONTENT))
+    assert read(files) == CONTENT
+    assert read(files, other[0][0]) == b"other"
+
+
+@pytest.mark.parametrize("place", [0, CHUNK, len(CONTENT) - 1])
+def test_a_damaged_file_is_an_error_before_its_last_chunk(files: LargeFiles, place: int) -> None:
+    files.put([CONTENT])
+    damaged = bytearray(CONTENT)
+    damaged[place] ^= 1
+    file_of(files).write_bytes(damaged)
+    seen: list[bytes] = []
+    with pytest.raises(StoreError, match=f"{NAME.hex()} is damaged"):
+        seen.extend(files.get(NAME) or ())
+    assert sum(map(len, seen)) < len(CONTENT)
+
+
+@pytest.mark.parametrize("length", [0, 5, CHUNK, len(CONTENT) - 1])
+def test_a_file_that_was_cut_is_an_error(files: LargeFiles, length: int) -> None:
+    files.put([CONTENT])
+    file_of(files).write_bytes(CONTENT[:length])
+    with pytest.raises(StoreError, match="is damaged"):
+        read(files)
+
+
+def test_a_damaged_file_heals_when_the_value_is_given_again(files: LargeFiles) -> None:
+    files.put([CONTENT])
+    file_of(files).write_bytes(b"damaged")
+    files.put([CONTENT])
+    assert read(files) == CONTENT
+
+
+def test_a_name_that_is_no_sha256_is_not_there(files: LargeFiles) -> None:
+    files.put([CONTENT])
+    assert not any(files.has(name) for name in (b"", b"\x00", NAME[:31], NAME + b"\x00", bytes(32)))
+
+
+def test_a_disk_that_takes_no_more_is_an_error_that_says_so_and_leaves_nothing(files: LargeFiles) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (CHUNK, before[1]))
+    try:
+        with pytest.raises(StoreError, match=f"large values in {files.folder}: File too large"):
+            files.put([CONTENT])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert kept(files) == []
+
+
+def test_what_a_killed_broker_was_writing_is_swept_out_at_the_next_start(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "broker.sqlite3")
+    store.open()
+    name, _ = store.put_large([CONTENT])
+    store.close()
+    unfinished = tmp_path / "broker.sqlite3.values" / "unfinished" / "9"
+    unfinished.write_bytes(b"half of it")
+    store.open()
+    assert not unfinished.exists()
+    assert store.has_large(name)
+    store.close()

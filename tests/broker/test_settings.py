@@ -1,0 +1,141 @@
+"""The broker's settings: options before variables before defaults, each checked, each error naming what is wrong."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dagorama_broker import settings
+from dagorama_broker.errors import SettingsError
+from dagorama_broker.settings import Settings, broker_address, is_loopback
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for variable in [*VARIABLES, "DAGORAMA_HOST"]:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
+
+#: variable -> (setting, text, what it means)
+VARIABLES = {
+    "DAGORAMA_BIND": ("host", "127.0.0.2", "127.0.0.2"),
+    "DAGORAMA_PORT": ("port", "0", 0),
+    "DAGORAMA_STORE": ("store", "sqlite:///x.db", "sqlite:///x.db"),
+    "DAGORAMA_LOG_LEVEL": ("log_level", "debug", "DEBUG"),
+    "DAGORAMA_LOG_FORMAT": ("log_format", "JSON", "json"),
+    "DAGORAMA_INSECURE": ("insecure", "1", True),
+    "DAGORAMA_LEASE": ("lease", "12.5", 12.5),
+    "DAGORAMA_HEARTBEAT": ("heartbeat", "0.25", 0.25),
+    "DAGORAMA_ORIGINAL_LEASE": ("original_lease", "3", 3.0),
+    "DAGORAMA_RECONNECT_WAIT": ("reconnect_wait", "0", 0.0),
+    "DAGORAMA_LARGE_FROM": ("large_from", "1024", 1024),
+    "DAGORAMA_MAX_MESSAGE": ("max_message", "1048576", 1048576),
+    "DAGORAMA_MAX_NODES": ("max_nodes", "10", 10),
+    "DAGORAMA_MAX_SUBMISSION": ("max_submission", "4096", 4096),
+    "DAGORAMA_MAX_VALUE": ("max_value", "8192", 8192),
+}
+
+
+def test_every_setting_has_its_variable() -> None:
+    assert {setting for setting, _, _ in VARIABLES.values()} == {field.name for field in fields(Settings)}
+
+
+@pytest.mark.parametrize("variable", VARIABLES)
+def test_a_variable_sets_its_setting_and_is_written_down_beside_it(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    setting, text, value = VARIABLES[variable]
+    monkeypatch.setenv(variable, f" {text} ")
+    assert getattr(Settings.from_env(), setting) == value
+    (line,) = [line for line in Path(settings.__file__).read_text().splitlines() if line.startswith(f"    {setting}: ")]
+    assert f"#: {variable}" in line
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    without = Settings.from_env()
+    for variable in VARIABLES:
+        monkeypatch.setenv(variable, "")
+    assert Settings.from_env() == without
+
+
+def test_an_option_comes_before_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, (_, text, _) in VARIABLES.items():
+        monkeypatch.setenv(variable, text)
+    options: dict[str, Any] = {
+        "host": "127.0.0.3",
+        "port": 1,
+        "store": "memory://",
+        "log_level": "ERROR",
+        "log_format": "text",
+    }
+    settings = Settings.from_env(**options, insecure=False)
+    assert {name: getattr(settings, name) for name in options} == options
+    assert not settings.insecure
+
+
+def test_the_default_store_is_a_file_in_the_users_state_folder(tmp_path: Path) -> None:
+    assert Settings.from_env().store == f"sqlite:///{tmp_path}/dagorama/broker.sqlite3"
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("DAGORAMA_PORT", "65536"),
+        ("DAGORAMA_PORT", "-1"),
+        ("DAGORAMA_PORT", "http"),
+        ("DAGORAMA_LOG_LEVEL", "loud"),
+        ("DAGORAMA_LOG_FORMAT", "xml"),
+        ("DAGORAMA_INSECURE", "maybe"),
+        ("DAGORAMA_LEASE", "0"),
+        ("DAGORAMA_LEASE", "nan"),
+        ("DAGORAMA_LEASE", "inf"),
+        ("DAGORAMA_HEARTBEAT", "soon"),
+        ("DAGORAMA_RECONNECT_WAIT", "-1"),
+        ("DAGORAMA_MAX_NODES", "0"),
+        ("DAGORAMA_MAX_VALUE", "1.5"),
+        ("DAGORAMA_MAX_VALUE", "1 GiB"),
+    ],
+)
+def test_a_bad_value_is_an_error_that_names_the_variable_and_the_value(
+    monkeypatch: pytest.MonkeyPatch, variable: str, text: str
+) -> None:
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(SettingsError, match=f"^{variable} is '{text}': it has to be "):
+        Settings.from_env()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "LOCALHOST", "::1"])
+def test_an_address_of_this_machine_alone_needs_nothing_more(host: str) -> None:
+    assert is_loopback(host)
+    assert Settings.from_env(host=host).host == host
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "broker.example", "localhost.example"])
+def test_any_other_address_is_refused_until_somebody_says_insecure(host: str) -> None:
+    with pytest.raises(SettingsError, match=r"neither tokens nor TLS.*--insecure \(DAGORAMA_INSECURE=1\)"):
+        Settings.from_env(host=host)
+    assert Settings.from_env(host=host, insecure=True).host == host
+
+
+def test_heartbeats_come_more_often_than_a_lease_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGORAMA_LEASE", "10")
+    with pytest.raises(SettingsError, match="DAGORAMA_HEARTBEAT has to be below DAGORAMA_LEASE"):
+        Settings.from_env()
+
+
+def test_a_small_value_fits_into_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGORAMA_MAX_MESSAGE", f"{512 << 10}")
+    assert Settings.from_env().large_from == 256 << 10
+    monkeypatch.setenv("DAGORAMA_LARGE_FROM", f"{(256 << 10) + 1}")
+    with pytest.raises(SettingsError, match="DAGORAMA_LARGE_FROM has to be at most half of DAGORAMA_MAX_MESSAGE"):
+        Settings.from_env()
+
+
+def test_a_broker_is_looked_for_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert broker_address() == ("127.0.0.1", 50051)
+    monkeypatch.setenv("DAGORAMA_HOST", "far.example")
+    monkeypatch.setenv("DAGORAMA_PORT", "7")
+    assert broker_address() == ("far.example", 7)
+    assert broker_address("near.example", 8) == ("near.example", 8)

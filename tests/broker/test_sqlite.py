@@ -1,0 +1,419 @@
+"""What only the SQLite store has to do: outlive kills and faults, keep others out, never answer from a damaged row."""
+
+import os
+import random
+import resource
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from shutil import rmtree
+from typing import cast
+
+import pytest
+
+from dagorama_broker.errors import StoreError
+from dagorama_broker.model import Changes, FunctionRow, InstanceEnd, LargeRow, NodeRow, ProgressRow, ResolvedRow, State
+from dagorama_broker.store.database import connect, saying_what_failed
+from dagorama_broker.store.migrations import APPLICATION_ID, MIGRATIONS
+from dagorama_broker.store.restoring import NODES_QUERY, PROGRESS_QUERY
+from dagorama_broker.store.sqlite import SqliteStore
+
+from .records import RICH, completed, failed, graph, instance_row, node, node_id
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "broker.sqlite3"
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(path, busy=0.0)
+    store.open()
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def fill(path: Path) -> None:
+    """One instance with a row in every table; node 5 waits for nodes 1 and 3, node 4 is RESOLVING."""
+    with opened(path) as store:
+        store.commit(graph(node(1), node(2), node(3), node(4), node(5, 1, 3), node(6)))
+        changes = Changes(functions=[FunctionRow(2, RICH)], outcomes=[completed(1, 3), completed(3), failed(2)])
+        changes.outcomes += [completed(4, 5, state=State.RESOLVING), completed(6, 3, state=State.RESOLVING)]
+        changes.resolved = [ResolvedRow(6, int(State.COMPLETED), 0, 1700000003.5)]
+        changes.progress = [ProgressRow(5, 1, 2, 3, 1700000009.5, b"why")]
+        changes.instance_ends = [InstanceEnd(1, None, True)]
+        changes.large = [LargeRow(1, bytes(32))]
+        changes.workers_joined = [(b"worker-id", "host:1")]
+        store.commit(changes)
+
+
+def read_all(path: Path) -> list[object]:
+    """All that a store can be asked, epochs apart."""
+    with opened(path) as store:
+        every = range(1, 7)
+        return [
+            store.live(),
+            store.arguments(every),
+            store.values([1, 3, 4, 6]),
+            store.find([node_id(counter) for counter in range(7)]),
+            store.ended(every),
+            store.ids(every),
+            [store.outcome(key) for key in every],
+            store.run(node_id(0)[:12], 0),
+            store.instance(instance_row().id),
+            store.has_instance(instance_row().id),
+        ]
+
+
+def sql(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+# --- the file ---------------------------------------------------------------------------------------------
+
+
+def test_a_commit_is_synced_before_it_is_acknowledged(path: Path) -> None:
+    with opened(path), closing(connect(path, 0.0)) as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_the_file_and_a_new_folder_are_for_this_user_alone(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "dagorama" / "broker.sqlite3"
+    with opened(path) as store:
+        store.commit(graph(node(1)))
+        modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert set(modes) == {path.name + suffix for suffix in ("", "-wal", "-shm", ".lock")}
+    assert set(modes.values()) == {0o600}
+
+
+def test_the_file_says_whose_it_is_and_which_version(path: Path) -> None:
+    with opened(path), closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+
+
+def test_a_closed_store_refuses_calls(path: Path) -> None:
+    with opened(path) as store:
+        pass
+    with pytest.raises(StoreError, match="is closed"):
+        store.live()
+
+
+# --- kills -------------------------------------------------------------------------------------------------
+
+WRITER = """
+import sys
+from pathlib import Path
+from dagorama_broker.store.sqlite import SqliteStore
+from broker.records import completed, graph, node
+store = SqliteStore(Path(sys.argv[1]))
+print("epoch", store.open(), flush=True)
+for key in range(1, 100_000):
+    store.commit(graph(node(key, instance=key), instance=key, origin=key.to_bytes(12, "big")))
+    print(key, flush=True)
+"""
+
+
+@contextmanager
+def another_broker(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the store and commits node after node; it is killed at the block's end."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", WRITER, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("commits", [1, 7, 150])
+def test_what_was_acknowledged_outlives_a_kill(path: Path, commits: int) -> None:
+    with another_broker(path) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(commits + 1)]
+    acknowledged = int(lines[-1])
+    with opened(path) as store:
+        nodes = [found.key for found in store.live().nodes]
+        assert nodes == list(range(1, len(nodes) + 1))
+        assert len(nodes) >= acknowledged
+        assert store.arguments([acknowledged]) == {acknowledged: b"arguments of %d" % acknowledged}
+
+
+def test_a_second_broker_is_refused_with_the_pid_of_the_first(path: Path) -> None:
+    with another_broker(path) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "epoch 1\n"
+        with pytest.raises(StoreError, match=rf"in use by another broker \(pid {process.pid}\)"):
+            SqliteStore(path).open()
+
+
+def test_the_lock_goes_with_the_process_that_held_it(path: Path) -> None:
+    with another_broker(path) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+    store = SqliteStore(path)
+    assert store.open() == 2
+    store.close()
+
+
+def test_a_refused_broker_does_not_disturb_the_one_that_has_the_store(path: Path) -> None:
+    with opened(path) as store:
+        for _ in range(2):
+            with pytest.raises(StoreError, match=f"pid {os.getpid()}"):
+                SqliteStore(path).open()
+        store.commit(graph(node(1)))
+
+
+# --- files that cannot be used --------------------------------------------------------------------------------
+
+
+def test_a_file_of_a_newer_version_is_refused_and_left_as_it_is(path: Path) -> None:
+    fill(path)
+    sql(path, f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="written by a newer dagorama"):
+        SqliteStore(path).open()
+    assert path.read_bytes() == before
+
+
+def test_another_programs_file_is_refused_and_left_as_it_is(path: Path) -> None:
+    sql(path, "CREATE TABLE contacts (name TEXT)")
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="not a dagorama store"):
+        SqliteStore(path).open()
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(path: Path) -> None:
+    path.write_text("dear diary, " * 1000)
+    with pytest.raises(StoreError, match="not a dagorama store"):
+        SqliteStore(path).open()
+    assert path.read_text().startswith("dear diary")
+
+
+def test_a_refused_file_is_not_kept_locked(path: Path) -> None:
+    path.write_text("dear diary, " * 1000)
+    for _ in range(2):
+        with pytest.raises(StoreError, match="not a dagorama store"):
+            SqliteStore(path).open()
+
+
+def test_a_file_that_another_program_keeps_locked_is_an_error_that_says_so(path: Path) -> None:
+    fill(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match="locked by another program"):
+            SqliteStore(path, busy=0.0).open()
+        other.execute("ROLLBACK")
+        with opened(path) as store:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreError, match="locked by another program"):
+                store.commit(Changes(workers_left=[b"worker-id"]))
+            assert [found.key for found in store.live().nodes] == [4, 5]
+
+
+@pytest.fixture
+def folder_of_nobody() -> Iterator[Path]:
+    """A folder that may be made read-only, and a user whom that stops; root's own tests would not notice."""
+    folder = Path(tempfile.mkdtemp(prefix="dagorama-test-"))
+    user = os.geteuid()
+    try:
+        if user == 0:
+            os.chown(folder, NOBODY, NOBODY)
+            os.seteuid(NOBODY)
+        yield folder
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o700)
+        rmtree(folder)
+
+
+def test_a_folder_that_may_not_be_written_is_an_error_that_says_so(folder_of_nobody: Path) -> None:
+    folder_of_nobody.chmod(0o500)
+    with pytest.raises(StoreError, match=r"broker\.sqlite3: Permission denied"):
+        SqliteStore(folder_of_nobody / "broker.sqlite3").open()
+    with pytest.raises(StoreError, match=r"broker\.sqlite3: Permission denied"):
+        SqliteStore(folder_of_nobody / "new" / "broker.sqlite3").open()
+
+
+def test_a_read_only_file_is_an_error_that_says_so(folder_of_nobody: Path) -> None:
+    path = folder_of_nobody / "broker.sqlite3"
+    fill(path)
+    path.chmod(0o400)
+    with pytest.raises(StoreError, match=r"broker\.sqlite3: Permission denied"):
+        SqliteStore(path).open()
+
+
+@contextmanager
+def no_file_above(size: int) -> Iterator[None]:
+    """As on a full disk: the system refuses to write past this."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_takes_no_more_fails_the_commit_and_keeps_what_is_there(path: Path) -> None:
+    fill(path)
+    before = read_all(path)
+    with opened(path) as store:
+        many = Changes(nodes=[node(key)._replace(arguments=bytes(4000)) for key in range(100, 400)])
+        with no_file_above(200_000), pytest.raises(StoreError, match="the disk refuses to write"):
+            store.commit(many)
+    assert read_all(path) == before
+
+
+def test_a_full_disk_is_an_error_that_says_so(path: Path) -> None:
+    fill(path)
+    with closing(connect(path, 0.0)) as connection:
+        connection.execute("PRAGMA max_page_count = 1")
+        with pytest.raises(StoreError, match="the disk is full"), saying_what_failed(path):
+            connection.execute("INSERT INTO workers VALUES (?, 'w', 0)", (bytes(100_000),))
+
+
+# --- damage ---------------------------------------------------------------------------------------------------
+
+COLUMNS = {
+    "functions": ["name", "hash", "queue", "taint", "max_attempts", "retry_interval", "is_async", "world", "chk"],
+    "instances": ["id", "definition", "entry", "created", "failed", "chk", "end_chk"],
+    "runs": ["first_key", "origin", "first", "size", "instance", "digest", "chk"],
+    "nodes": ["key", "instance", "function", "sources", "arguments", "chk"],
+    "outcomes": ["key", "state", "attempt", "culprit", "ended", "refs", "value", "chk"],
+    "resolved": ["state", "culprit", "ended", "chk"],
+    "progress": ["runs", "deaths", "lost", "retry_at", "failure", "chk"],
+    "workers": ["id", "name", "chk"],
+    "meta": ["value", "chk"],
+}
+
+
+def changed(value: object) -> object:
+    if isinstance(value, bytes):
+        return value + bytes(8) if value[:0] == value else bytes([value[0] ^ 1]) + value[1:]
+    return value + "x" if isinstance(value, str) else value + 1 if isinstance(value, (int, float)) else 1
+
+
+@pytest.mark.parametrize(("table", "column"), [(table, column) for table, names in COLUMNS.items() for column in names])
+def test_a_changed_column_is_an_error_that_names_the_table_never_an_answer(path: Path, table: str, column: str) -> None:
+    fill(path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        (rows,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+    for place in range(rows):
+        fresh = path.with_name(f"{place}.sqlite3")
+        fresh.write_bytes(path.read_bytes())
+        with closing(sqlite3.connect(fresh)) as connection, connection:
+            key = connection.execute(f"PRAGMA table_info({table})").fetchone()[1]
+            select = f"SELECT {key}, {column} FROM {table} ORDER BY {key} LIMIT 1 OFFSET {place}"
+            row_key, value = connection.execute(select).fetchone()
+            connection.execute(f"UPDATE OR REPLACE {table} SET {column} = ? WHERE {key} = ?", (changed(value), row_key))
+        with pytest.raises(StoreError, match=rf"{fresh.name}: .*(table {table}|has no|are there|is damaged)"):
+            read_all(fresh)
+
+
+def flip(path: Path, find: bytes) -> None:
+    content = path.read_bytes()
+    assert content.count(find) == 1
+    path.write_bytes(content.replace(find, find[:-1] + bytes([find[-1] ^ 0x10])))
+
+
+@pytest.mark.parametrize(
+    ("find", "row"),
+    [(b"arguments of 3", "row 3 of table nodes"), (b"value of 4", "row 4 of table outcomes"),
+     (b"failure of 2", "row 2 of table outcomes"), (b"host:1", f"row {b'worker-id'.hex()} of table workers")],
+)  # fmt: skip
+def test_a_byte_that_went_wrong_on_the_disk_is_an_error_that_names_the_row(path: Path, find: bytes, row: str) -> None:
+    fill(path)
+    flip(path, find)
+    with pytest.raises(StoreError, match=f"{row} is damaged"):
+        read_all(path)
+
+
+def test_a_damaged_row_does_not_keep_others_from_being_read(path: Path) -> None:
+    fill(path)
+    flip(path, b"arguments of 3")
+    with opened(path) as store:
+        assert [found.key for found in store.live().nodes] == [4, 5]
+        assert store.arguments([1, 2]) == {1: b"arguments of 1", 2: b"arguments of 2"}
+
+
+def test_a_flipped_bit_anywhere_is_an_error_or_the_same_answer(path: Path) -> None:
+    fill(path)
+    expected, content, seeded = read_all(path), path.read_bytes(), random.Random(7)
+    refused = []
+    for number in range(200):
+        place, bit = seeded.randrange(len(content)), seeded.randrange(8)
+        flipped = path.with_name(f"{number}.sqlite3")
+        flipped.write_bytes(content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :])
+        try:
+            assert read_all(flipped) == expected, f"bit {bit} of byte {place}"
+        except StoreError as error:
+            refused.append((flipped.name, str(error)))
+    assert refused
+    assert all(name in sentence for name, sentence in refused)
+
+
+def test_a_node_without_an_outcome_in_an_instance_that_has_ended_is_an_error(path: Path) -> None:
+    with opened(path) as store:
+        store.commit(graph(node(1), node(2)))
+        store.commit(Changes(outcomes=[completed(1), completed(2)], instance_ends=[InstanceEnd(1, 1.0, False)]))
+    sql(path, "DELETE FROM outcomes WHERE key = 2")
+    with opened(path) as store:
+        assert store.find([node_id(0)])
+        with pytest.raises(StoreError, match="instance 1 has ended and one of its nodes has no outcome"):
+            store.find([node_id(0), node_id(1)])
+
+
+def test_a_node_that_is_gone_from_an_unfinished_instance_is_an_error(path: Path) -> None:
+    fill(path)
+    sql(path, "DELETE FROM nodes WHERE key = 6")
+    with opened(path) as store, pytest.raises(StoreError, match="6 nodes and 5 are there"):
+        store.live()
+
+
+# --- starts ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("query", [NODES_QUERY, PROGRESS_QUERY], ids=["nodes", "progress"])
+def test_a_start_looks_at_nothing_that_ended_with_its_instance(path: Path, query: str) -> None:
+    with opened(path), closing(sqlite3.connect(path)) as connection:
+        plan = [step[3] for step in connection.execute("EXPLAIN QUERY PLAN " + query)]
+    assert [step for step in plan if step.startswith("SCAN")] == ["SCAN i USING INDEX unfinished_instances"]
+
+
+def test_what_is_asked_while_a_commit_runs_does_not_wait_for_it(path: Path) -> None:
+    fill(path)
+    with opened(path) as store:
+        seen: list[object] = []
+
+        def rows() -> Iterator[NodeRow]:
+            """Read inside of the transaction that writes them."""
+            yield node(7)
+            seen.append(store.values([3]))
+            seen.append(store.has_instance(instance_row().id))
+            yield node(8)
+
+        store.commit(Changes(nodes=cast("list[NodeRow]", rows())))
+        assert seen == [{3: b"value of 3"}, True]
+
+
+def test_a_first_schema_is_made_once_and_kept(path: Path) -> None:
+    fill(path)
+    with closing(sqlite3.connect(path)) as connection:
+        before = connection.execute("SELECT sql FROM sqlite_schema ORDER BY name").fetchall()
+    read_all(path)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT sql FROM sqlite_schema ORDER BY name").fetchall() == before
