@@ -22,7 +22,7 @@ from struct import error as StructError
 from types import NoneType
 from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
-from dagorama.errors import DagoramaError, ValueNotReadable
+from dagorama.errors import BrokerError, DagoramaError, ValueNotReadable
 from dagorama.models.promise import ORIGIN_BYTES, DAGPromise
 
 VERSION = 1
@@ -118,12 +118,14 @@ def decode(
 ) -> object:
     """The object in `envelope`, with `fill[i]` where the promise `references(envelope)[i]` stood.
 
-    Raises ValueNotReadable; user code that runs while unpickling may raise what is no Exception.
+    Raises ValueNotReadable, and lets through what is not of the value: a BrokerError of `get_large`, SystemExit.
     """
     try:
         if envelope[:2] == _PLAIN:
             return pickle.loads(envelope[2:])
         return _filled(envelope, fill or (), get_large)
+    except BrokerError:
+        raise
     except Exception as error:
         raise _not_readable(error, what, envelope, fill or (), get_large) from error
 
@@ -141,6 +143,8 @@ def decode_call(
             args, kwargs = pickle.loads(envelope[2:])
         else:
             args, kwargs = cast(_Call, _filled(envelope, fill or (), get_large))
+    except BrokerError:
+        raise
     except Exception as error:
         raise _not_readable(error, function, envelope, fill or (), get_large) from error
     return args, kwargs
@@ -301,14 +305,10 @@ def _filled(envelope: bytes, fill: Sequence[object], get_large: GetLarge | None)
     number, start = _body(envelope)
     if len(fill) != number:
         raise ValueNotReadable(f"it holds {number} promises and {len(fill)} values were given for them")
-    if flags & LARGE:
-        file = BytesIO(_fetched(envelope, start, get_large))
-    else:
-        file = BytesIO(envelope)
-        file.seek(start)
+    body = _fetched(envelope, start, get_large) if flags & LARGE else memoryview(envelope)[start:]
     if not number:
-        return pickle.load(file)
-    filler = _Filler(file)
+        return pickle.loads(body)
+    filler = _Filler(BytesIO(body))
     filler.values = fill
     return filler.load()
 
@@ -330,7 +330,8 @@ def _assemble(
     values: dict[K, object],
     get_large: GetLarge | None,
 ) -> None:
-    stack, opened = [root], set[K]()
+    stack = [root]
+    opened: set[K] = set()
     while stack:
         key = stack[-1]
         if key in values:
@@ -347,7 +348,7 @@ def _assemble(
             stack += missing
         else:
             fill = [values[other] for other in needed] if needed else ()
-            values[key] = decode(envelope, fill, get_large=get_large)
+            values[key] = decode(envelope, fill, what="value of a node", get_large=get_large)
 
 
 # --- what went wrong: slow, and only then ----------------------------------------------------------
@@ -367,7 +368,7 @@ def _not_readable(
         return ValueNotReadable(f"{whole} cannot be read: {error}")
     if isinstance(error, TypeError) and (place := _unhashable_place(what, envelope, fill, get_large)):
         return ValueNotReadable(place)
-    hint = ", what it is made of cannot be imported here" if isinstance(error, (ImportError, AttributeError)) else ""
+    hint = ", its module cannot be imported here" if isinstance(error, ImportError) else ""
     return ValueNotReadable(f"{whole} cannot be unpickled{hint} ({type(error).__name__}: {error})")
 
 

@@ -21,7 +21,6 @@ Place = tuple[str, int]
 _Record = tuple[bytes, int, bytes | None, str | None, Any, Any, Place | None]
 
 ORIGIN_BYTES = 12
-PLAIN_DATA = (numbers.Number, str, bytes, bytearray, list, tuple, dict, set, frozenset)
 
 
 @final
@@ -109,7 +108,8 @@ class DAGPromise(Generic[R_co]):
     def __eq__(self, other: object) -> bool:
         if isinstance(other, DAGPromise):
             return self._record[:2] == other._record[:2]
-        if isinstance(other, PLAIN_DATA):
+        # Numbers, and whatever has a length: texts, containers, arrays.
+        if isinstance(other, numbers.Number) or hasattr(type(other), "__len__"):
             raise PromiseMisuse(_explain(self, "comparing with plain data"))
         return NotImplemented
 

@@ -9,6 +9,7 @@ import operator
 import os
 import pickle
 import pprint
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID, uuid4
@@ -122,7 +123,7 @@ for _operator in (
     USES[_operator.__name__] = functools.partial(lambda op, promise: op(promise, 2), _operator)
     USES[f"{_operator.__name__} reflected"] = functools.partial(lambda op, promise: op(2, promise), _operator)
     USES[f"{_operator.__name__} of two"] = functools.partial(lambda op, promise: op(promise, made(8)), _operator)
-PLAIN = [0, 1.5, 2j, True, "text", b"bytes", [1], (1,), {"a": 1}, {1}, frozenset({1}), bytearray(b"x")]
+PLAIN = [0, 1.5, 2j, True, "text", b"bytes", [1], (1,), {"a": 1}, {1}, frozenset({1}), bytearray(b"x"), deque()]
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
@@ -141,6 +142,12 @@ def test_comparing_with_plain_data_is_a_misuse_either_way_round(data: object) ->
             compare(made(), data)
         with pytest.raises(PromiseMisuse):
             compare(data, made())
+
+
+def test_comparing_with_an_array_is_a_misuse_either_way_round() -> None:
+    for left, right in [(made(), np.arange(3)), (np.arange(3), made()), (np.float64(1), made())]:
+        with pytest.raises(PromiseMisuse):
+            _ = left == right
 
 
 def test_asking_for_an_attribute_of_the_value_is_a_misuse_and_an_attribute_error() -> None:

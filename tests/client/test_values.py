@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]  # it ships no types
 import pytest
 
-from dagorama.errors import NotPicklable, ValueNotReadable
+from dagorama.errors import BrokerUnavailable, NotPicklable, ValueNotReadable
 from dagorama.models.promise import DAGPromise
 from dagorama.values import (
     LARGE,
@@ -444,6 +444,18 @@ def test_other_bytes_than_the_hash_says_are_refused(store: Store) -> None:
         decode(encoded.envelope)
 
 
+def test_a_broker_that_does_not_answer_is_no_fault_of_the_value(store: Store) -> None:
+    def unavailable(_: bytes) -> bytes:
+        raise BrokerUnavailable("nobody there")
+
+    encoded = encode_call(("x" * 100,), {}, large_from=10, put_large=store.put)
+    for read in (decode, decode_call):
+        with pytest.raises(BrokerUnavailable):
+            read(encoded.envelope, get_large=unavailable)
+    with pytest.raises(BrokerUnavailable):
+        encode("x" * 100, large_from=10, put_large=unavailable)
+
+
 # --- what cannot be pickled --------------------------------------------------------------------------------------
 
 
@@ -622,8 +634,8 @@ def bad_envelopes() -> dict[str, tuple[bytes, str]]:
         "half a table": (refs[:12], "cut short|cannot be"),
         "half a pickle": (refs[:-5], "cannot be unpickled"),
         "half a large one": (b"\x01\x02abc", "cannot be"),
-        "no such module": (b"\x01\x00cno_such_module\nthing\n.", "cannot be imported here.*no_such_module"),
-        "no such name": (b"\x01\x00cpickle\nno_such_thing\n.", "cannot be imported here.*no_such_thing"),
+        "no such module": (b"\x01\x00cno_such_module\nthing\n.", "its module cannot be imported here.*no_such_module"),
+        "no such name": (b"\x01\x00cpickle\nno_such_thing\n.", "cannot be unpickled.*no_such_thing"),
         "a promise without a table": (b"\x01\x00cdagorama.values\n_fill\n(I0\ntR.", "holds the promise 0"),
     }
 
