@@ -205,6 +205,7 @@ class FoundNode(NamedTuple):
     instance: int
     function: int
     ended: EndedNode | None  #: None: it has not ended (a RESOLVING one has not)
+    sources: bytes = b""  #: keys, packed as in NodeRow
 
 
 class Failure(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import weakref
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -164,7 +164,7 @@ class MemoryStore:
             if run is not None:
                 key = run.first_key + int.from_bytes(id[12:], "big") - run.first
                 node, ended = self._nodes[key], self._ended(key) if self._has_ended(key) else None
-                found[id] = FoundNode(id, key, node.instance, node.function, ended)
+                found[id] = FoundNode(id, key, node.instance, node.function, ended, node.sources)
         return found
 
     def _run_with(self, id: bytes) -> RunRow | None:
@@ -187,6 +187,11 @@ class MemoryStore:
     def run(self, origin: bytes, first: int) -> RunRow | None:
         run = self._run_with(origin + first.to_bytes(4, "big"))
         return run if run is not None and run.first == first else None
+
+    def last_run(self, origin: bytes, before: int) -> RunRow | None:
+        runs = self._origins.get(origin, [])
+        place = bisect_left(runs, before, key=_FIRST) - 1
+        return runs[place] if place >= 0 else None
 
     def has_instance(self, id: bytes) -> bool:
         return id in self._instance_keys

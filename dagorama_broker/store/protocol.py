@@ -17,48 +17,69 @@ class Store(Protocol):
 
     def open(self) -> int:
         """Make or migrate the store, take it for this process alone, commit a new epoch (the first is 1) and return it."""
+        ...
 
     def live(self) -> Live:
         """All that has not ended and what it depends on."""
+        ...
 
     def commit(self, changes: Changes) -> None:
         """Make the changes durable in one transaction, all or none."""
 
     def arguments(self, keys: Sequence[int]) -> dict[int, bytes]:
         """Argument envelopes by node key; a missing key is a StoreError."""
+        ...
 
     def values(self, keys: Sequence[int]) -> dict[int, bytes]:
         """Value envelopes of completed (or resolving) nodes by key; a missing key is a StoreError."""
+        ...
 
     def find(self, ids: Sequence[bytes]) -> dict[bytes, FoundNode]:
         """Nodes by 16-byte id; those that are not there are left out."""
+        ...
 
     def ended(self, keys: Sequence[int]) -> list[EndedNode]:
         """Ended (or RESOLVING) nodes by key, with all that their values name, and so on (closed under `refs`)."""
+        ...
 
     def ids(self, keys: Sequence[int]) -> dict[int, bytes]:
         """16-byte ids by node key."""
+        ...
 
     def outcome(self, key: int) -> OutcomeRow | None:
         """The recorded result of a node, failure included; None: none yet."""
+        ...
 
     def run(self, origin: bytes, first: int) -> RunRow | None:
         """The run of nodes that begins with this counter."""
+        ...
+
+    def last_run(self, origin: bytes, before: int) -> RunRow | None:
+        """Of the runs of this origin that begin before this counter, the last.
+
+        One index lookup: quick enough for the broker's loop.
+        """
+        ...
 
     def instance(self, id: bytes) -> StoredInstance | None:
         """An instance by its 16-byte id."""
+        ...
 
     def has_instance(self, id: bytes) -> bool:
         """Whether this id was ever used. One index lookup: quick enough for the broker's loop."""
+        ...
 
     def put_large(self, chunks: Iterable[bytes]) -> tuple[bytes, int]:
         """Keep a large value durably; its SHA-256 and length. Equal content is kept once."""
+        ...
 
     def get_large(self, sha256: bytes) -> Iterator[bytes] | None:
         """A large value in chunks of at most 1 MiB; None: not there."""
+        ...
 
     def has_large(self, sha256: bytes) -> bool:
         """Whether a large value is there. Quick enough for the broker's loop."""
+        ...
 
     def close(self) -> None:
         """Let go of everything; open() may follow."""

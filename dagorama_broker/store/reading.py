@@ -129,7 +129,9 @@ class Reader:
         nodes, ended = self.nodes(keys.values()), self.ended(keys.values())
         self._check_unfinished({node.instance for key, node in nodes.items() if key not in ended})
         return {
-            id: FoundNode(id, key, nodes[key].instance, nodes[key].function, has_ended(ended.get(key)))
+            id: FoundNode(
+                id, key, nodes[key].instance, nodes[key].function, has_ended(ended.get(key)), nodes[key].sources
+            )
             for id, key in keys.items()
         }
 
@@ -158,6 +160,9 @@ class Reader:
 
     def run(self, origin: bytes, first: int) -> RunRow | None:
         return self._run("WHERE origin = ? AND first = ?", origin, first)
+
+    def last_run(self, origin: bytes, before: int) -> RunRow | None:
+        return self._run("WHERE origin = ? AND first < ? ORDER BY first DESC LIMIT 1", origin, before)
 
     def _run(self, where: str, *parameters: int | bytes) -> RunRow | None:
         return next(self.runs(where, *parameters), None)

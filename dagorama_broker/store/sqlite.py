@@ -131,6 +131,10 @@ class SqliteStore:
         with saying_what_failed(self.path):
             return Reader(self._opened(self._looker)).has_instance(id)
 
+    def last_run(self, origin: bytes, before: int) -> RunRow | None:
+        with saying_what_failed(self.path):
+            return Reader(self._opened(self._looker)).last_run(origin, before)
+
     def instance(self, id: bytes) -> StoredInstance | None:
         with self._reading() as reader:
             return reader.instance(id)

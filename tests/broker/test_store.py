@@ -267,6 +267,20 @@ def test_a_run_is_found_by_its_first_counter_only(store: Store) -> None:
     assert store.run(ORIGIN, 1) is None
 
 
+def test_the_last_run_before_a_counter_is_found(store: Store) -> None:
+    store.commit(graph(node(1), node(2)))
+    store.commit(Changes(runs=[run_row(10, 2, 3)], nodes=[node(3), node(4)]))
+    assert store.last_run(ORIGIN, 0) is None
+    assert store.last_run(b"another-one-", 5) is None
+    assert [store.last_run(ORIGIN, before) for before in (1, 10)] == [run_row(0, 2, 1)] * 2
+    assert [store.last_run(ORIGIN, before) for before in (11, 2**32)] == [run_row(10, 2, 3)] * 2
+
+
+def test_a_node_is_found_with_its_sources(store: Store) -> None:
+    store.commit(graph(node(1), node(2, 1)))
+    assert store.find([node_id(1)])[node_id(1)].sources == keys(1)
+
+
 def test_an_instance_is_found_by_its_id_with_its_end(store: Store) -> None:
     store.commit(graph(node(1)))
     id = instance_row().id
