@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from dagorama_broker.model import Changes, FunctionRow, InstanceEnd
+from dagorama_broker.model import Changes, FunctionRow, InstanceEnd, RetryPolicy
 from dagorama_broker.store.rows import SqlValue, node_rows, outcome_rows, row_sum, summed
 
 _NODES = "INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?)"
@@ -65,8 +65,12 @@ def _end(end: InstanceEnd) -> tuple[SqlValue, ...]:
 
 
 def _function(row: FunctionRow) -> tuple[SqlValue, ...]:
-    function, retry = row.function, row.function.retry
-    times = (None,) * 5 if retry is None else (retry.max_attempts, *map(float, (
-        retry.interval, retry.base, retry.max_interval, retry.jitter)))
-    kind = (int(function.is_async), int(function.world))
-    return row.id, function.name, function.hash, function.queue, function.taint, *times, *kind
+    function = row.function
+    who = (row.id, function.name, function.hash, function.queue, function.taint)
+    return (*who, *_retry(function.retry), int(function.is_async), int(function.world))
+
+
+def _retry(retry: RetryPolicy | None) -> tuple[SqlValue, ...]:
+    if retry is None:
+        return (None,) * 5
+    return retry.max_attempts, float(retry.interval), float(retry.base), float(retry.max_interval), float(retry.jitter)
