@@ -60,8 +60,8 @@ def calculate_function_hash(fn: Callable[..., Any], include_package_versions: bo
 
 
 def keep_source(fn: Callable[..., Any]) -> None:
-    """Reads the file of `fn` now: called where a function is defined, its hash is of the code that was loaded, however
-    the file changes before it is hashed."""
+    """Reads the file of `fn` now, where it is defined: its hash is then of the code that was loaded, however the file
+    changes before it is asked for."""
     for function in _functions(fn):
         filename = function.__code__.co_filename
         linecache.checkcache(filename)

@@ -20,12 +20,15 @@ class Settings:
     @classmethod
     def from_env(cls) -> "Settings":
         """Reads DAGORAMA_HOST, DAGORAMA_PORT and DAGORAMA_LOG_LEVEL; raises SettingsError naming the bad one."""
-        return cls(host=environ.get("DAGORAMA_HOST") or cls().host, port=_port(), log_level=log_level())
+        return cls(host=environ.get("DAGORAMA_HOST") or _DEFAULTS.host, port=_port(), log_level=log_level())
+
+
+_DEFAULTS = Settings()
 
 
 def log_level() -> str:
     """DAGORAMA_LOG_LEVEL, one of LOG_LEVELS, in either case; raises SettingsError for anything else."""
-    text = environ.get("DAGORAMA_LOG_LEVEL") or Settings().log_level
+    text = environ.get("DAGORAMA_LOG_LEVEL") or _DEFAULTS.log_level
     level = text.strip().upper()
     if level not in LOG_LEVELS:
         raise SettingsError(f"DAGORAMA_LOG_LEVEL is {text!r}: it has to be one of {', '.join(LOG_LEVELS)}")
@@ -33,7 +36,7 @@ def log_level() -> str:
 
 
 def _port() -> int:
-    text = environ.get("DAGORAMA_PORT") or str(Settings().port)
+    text = environ.get("DAGORAMA_PORT") or str(_DEFAULTS.port)
     # isdecimal() also accepts other scripts' digits; int() reads those as well.
     port = int(text) if text.strip().isdecimal() else 0
     if not 0 < port <= HIGHEST_PORT:

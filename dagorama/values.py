@@ -15,8 +15,6 @@ from collections import ChainMap
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from io import BytesIO
-from itertools import groupby
-from operator import attrgetter
 from struct import Struct, pack, unpack_from
 from struct import error as StructError
 from types import NoneType
@@ -38,7 +36,6 @@ _Call = tuple[tuple[object, ...], dict[str, object]]
 _PLAIN = bytes([VERSION, 0])
 _U32 = Struct("<I")
 _GROUP = Struct(f"<{ORIGIN_BYTES}sI")
-_TABLE_OF_ONE = Struct(f"<I{ORIGIN_BYTES}sII")
 _LARGE = Struct("<Q32s")
 # Nothing can be inside of these: pickle.dumps, which knows no promises but is five times as fast, will do.
 _ATOMS = frozenset({int, float, complex, str, bytes, bool, NoneType})
@@ -247,16 +244,15 @@ def _sealed(
 
 
 def _table(promises: Sequence[DAGPromise[Any]]) -> bytes:
-    if len(promises) == 1:
-        origin, counter = promises[0]._record[:2]
-        return _TABLE_OF_ONE.pack(1, origin, 1, counter)
     # Runs of one origin, not one group for each: the order of the table is the order of the indices.
-    runs = [(origin, list(run)) for origin, run in groupby(promises, attrgetter("_origin"))]
-    groups = [
-        _GROUP.pack(origin, len(run)) + pack(f"<{len(run)}I", *[promise._counter for promise in run])
-        for origin, run in runs
-    ]
-    return _U32.pack(len(runs)) + b"".join(groups)
+    runs: list[tuple[bytes, list[int]]] = []
+    for promise in promises:
+        origin, counter = promise._record[:2]
+        if not runs or runs[-1][0] != origin:
+            runs.append((origin, []))
+        runs[-1][1].append(counter)
+    groups = [pack(f"<{ORIGIN_BYTES}sI{len(run)}I", origin, len(run), *run) for origin, run in runs]
+    return b"".join((_U32.pack(len(runs)), *groups))
 
 
 # --- unpickling ----------------------------------------------------------------------------------
