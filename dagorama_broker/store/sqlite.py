@@ -1,6 +1,6 @@
 """The store that lasts: one SQLite file and a folder of large values beside it. Records in, records out, no rules.
 
-One connection writes, one reads, and one only looks whether an instance is there, so that none waits for another.
+One connection writes, one reads, and one is for the quick looks of the broker's loop: none waits for another.
 """
 
 from __future__ import annotations
@@ -81,8 +81,13 @@ class SqliteStore:
 
     @contextmanager
     def _reading(self) -> Iterator[Reader]:
-        with saying_what_failed(self.path), self._one_reads:
-            reader = Reader(self._opened(self._reader))
+        with self._one_reads, self._checked(self._reader) as reader:
+            yield reader
+
+    @contextmanager
+    def _checked(self, connection: sqlite3.Connection | None) -> Iterator[Reader]:
+        with saying_what_failed(self.path):
+            reader = Reader(self._opened(connection))
             try:
                 yield reader
             except (TypeError, ValueError, StructError) as error:
@@ -128,12 +133,12 @@ class SqliteStore:
             return reader.run(origin, first)
 
     def has_instance(self, id: bytes) -> bool:
-        with saying_what_failed(self.path):
-            return Reader(self._opened(self._looker)).has_instance(id)
+        with self._checked(self._looker) as reader:
+            return reader.has_instance(id)
 
     def last_run(self, origin: bytes, before: int) -> RunRow | None:
-        with saying_what_failed(self.path):
-            return Reader(self._opened(self._looker)).last_run(origin, before)
+        with self._checked(self._looker) as reader:
+            return reader.last_run(origin, before)
 
     def instance(self, id: bytes) -> StoredInstance | None:
         with self._reading() as reader:
