@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from select import select
-from subprocess import TimeoutExpired
 from time import monotonic
 
 from dagorama.errors import CodeMismatchException as CodeMismatchException
@@ -19,29 +18,29 @@ STOPPING = 8.0  #: seconds in which told workers are gone; then they are killed
 FOLLOWING = 2.0  #: seconds for the children of a supervisor that was killed
 
 
-class _Launched:
-    """A supervisor and its children, as its handles see it: what it has said so far, and the line to it."""
+class LaunchedWorkers:
+    """A supervisor and its children, as who launched them sees them: what they said so far, and the line to them."""
 
     def __init__(self, options: WorkerOptions) -> None:
         self._process, self._lines = launch(options)
         self._lock = threading.Lock()
-        self._over = False
+        self.over = False  #: the last of its processes has gone
         self._ended_by_us: set[int] = set()
         self.pids: dict[int, int] = {}
         self.exit_codes: dict[int, int] = {}
 
     def hear(self, timeout: float | None) -> bool:
         """Wait for news and note it; False when there was none in time, or there will be none any more."""
-        if self._over or not select([self._lines], [], [], timeout)[0]:
+        if self.over or not select([self._lines], [], [], timeout)[0]:
             return False
         with self._lock:
-            if self._over or not select([self._lines], [], [], 0)[0]:
-                return not self._over  # another thread has read it
+            if self.over or not select([self._lines], [], [], 0)[0]:
+                return not self.over  # another thread has read it
             lines = self._lines.read()
             for what, slot, number in lines or ():
                 self._note(what, int(slot), int(number))
-            self._over = lines is None
-            return not self._over
+            self.over = lines is None
+            return not self.over
 
     def _note(self, what: str, slot: int, number: int) -> None:
         if what == "started":
@@ -55,7 +54,7 @@ class _Launched:
 
     def exit_code(self, slot: int) -> int | None:
         """None while its worker lives; where the supervisor ended without a word, its own exit code."""
-        if slot in self.exit_codes or not self._over:
+        if slot in self.exit_codes or not self.over:
             return self.exit_codes.get(slot)
         return self._process.wait()
 
@@ -67,21 +66,24 @@ class _Launched:
         """All of it; nothing is left when this returns."""
         self._lines.say("stop")
         try:
-            self._process.wait(STOPPING)
-        except TimeoutExpired:
-            pass
+            self._hear_out(STOPPING)
         finally:
-            self._process.kill()
+            self._process.kill()  # no more than a word where it has gone already
+            # All of its processes hold the other end: where it was killed, this waits for its children to follow.
+            self._hear_out(FOLLOWING)
             self._process.wait()
-        # All of its processes hold the other end: where it was killed, this waits for its children to follow.
-        while self.hear(FOLLOWING):
-            pass
+
+    def _hear_out(self, seconds: float) -> None:
+        """Until the other end is closed, at most so long."""
+        until = monotonic() + seconds
+        while not self.over and monotonic() < until:
+            self.hear(max(0.0, until - monotonic()))
 
 
 class WorkerHandle:
     """One worker process of `launch_workers`, to be used as a `multiprocessing.Process` is."""
 
-    def __init__(self, launched: _Launched, slot: int) -> None:
+    def __init__(self, launched: LaunchedWorkers, slot: int) -> None:
         self._launched = launched
         self._slot = slot
 
@@ -173,7 +175,7 @@ def launch_workers(n: int = 1, exit_on_completion: bool = False) -> Iterator[lis
     options = WorkerOptions(
         concurrency=n, exit_on_completion=exit_on_completion, definitions=pack_definitions()
     )
-    launched = _Launched(options)
+    launched = LaunchedWorkers(options)
     try:
         yield [WorkerHandle(launched, slot) for slot in range(n)]
     finally:

@@ -1,0 +1,78 @@
+"""`worker-hot-reload`: a worker that is started anew whenever a file below a folder changes. For development."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dagorama.cli import check_settings, worker_flags
+from dagorama.runner import LaunchedWorkers
+from dagorama.worker.options import WorkerOptions
+
+if TYPE_CHECKING:
+    from watchfiles.main import FileChange
+
+UNUSABLE = 2  #: exit code
+LOOK_MS = 500  #: milliseconds after which it is looked whether the worker still lives
+SETTLE_MS = 200  #: milliseconds that one save of an editor may take
+
+
+@click.command()
+@click.option(
+    "--watch-dir", default=".", show_default=True, type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The folder to watch, with all below it.",
+)  # fmt: skip
+@worker_flags
+def run_hot_reload_worker(watch_dir: Path, **flags: Any) -> None:
+    """Run a worker, and start it anew when a file changes. It takes the flags of `worker`.
+
+    What ran then goes back to the broker, uncounted.
+    """
+    check_settings()
+    try:
+        import watchfiles
+    except ImportError:
+        click.echo("worker-hot-reload needs watchfiles: pip install 'dagorama[hot-reload]'", err=True)
+        sys.exit(UNUSABLE)
+    sys.path.insert(0, os.getcwd())
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    changes = watchfiles.watch(
+        watch_dir, step=SETTLE_MS // 2, debounce=4 * SETTLE_MS, rust_timeout=LOOK_MS, yield_on_timeout=True,
+        stop_event=stop, raise_interrupt=False,
+    )  # fmt: skip
+    click.secho(f"A worker that starts anew when {watch_dir} changes: for development only.", fg="yellow", err=True)
+    _serve(WorkerOptions(**flags), changes)
+
+
+def _serve(options: WorkerOptions, changes: Iterable[set[FileChange]]) -> None:
+    """`changes` is empty sets, but where files have changed; it ends when the command is to end."""
+    worker = LaunchedWorkers(options)
+    told = False
+    try:
+        for changed in changes:
+            if changed:
+                worker.stop()
+                click.secho(f"[{time.asctime()}] {_described(changed)}; starting anew", fg="blue", err=True)
+                worker, told = LaunchedWorkers(options), False
+            worker.hear_all()
+            if worker.over and not told:
+                told = True
+                ending = f"The worker ended with {worker.exit_code(0)}; the next change starts it"
+                click.secho(ending, fg="red", err=True)
+    finally:
+        worker.stop()
+
+
+def _described(changed: set[FileChange]) -> str:
+    names = sorted({os.path.basename(path) for _, path in changed})
+    return f"{names[0]} changed" if len(names) == 1 else f"{names[0]} and {len(names) - 1} more changed"
