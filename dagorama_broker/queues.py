@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from heapq import heappop, heappush
 
 from dagorama_broker.model import Function
@@ -23,37 +24,60 @@ def order(instance: int, key: int) -> int:
 
 
 class Lane:
-    """The queued nodes of one function. A node leaves the heap lazily: whoever pops checks that it is still queued."""
+    """The queued nodes of one function.
 
-    __slots__ = ("delayed", "function", "heap", "id", "mean_us", "ready")
+    A node that leaves other than by its turn stays in here until its turn comes: while there are more places than
+    queued nodes, whoever pops looks whether the node is still queued.
+    """
+
+    __slots__ = ("_late", "_line", "cost_us", "delayed", "function", "id", "mean_us", "ready")
 
     def __init__(self, id: int, function: Function) -> None:
         self.id = id
         self.function = function
-        self.heap: list[int] = []
+        self._line: deque[int] = deque()  # places in their order
+        self._late: list[int] = []  # heap of those that came after a younger one
         self.ready = 0  #: nodes of this lane that are QUEUED
         self.delayed = 0  #: nodes of this lane in BACKOFF
         self.mean_us: float | None = None  #: measured run time; None: it has never run
+        self.cost_us = self._cost()  #: what a node of this lane adds to a slot's load
 
-    def push(self, instance: int, key: int) -> None:
-        heappush(self.heap, order(instance, key))
+    def __len__(self) -> int:
+        """Places, those of nodes that have left included."""
+        return len(self._line) + len(self._late)
 
-    def first_key(self) -> int:
-        return self.heap[0] & KEY_MASK
+    def push(self, place: int) -> None:
+        line = self._line
+        if line and place < line[-1]:
+            heappush(self._late, place)
+        else:
+            line.append(place)
+
+    def first(self) -> int:
+        """The oldest place; the lane has one."""
+        line, late = self._line, self._late
+        return late[0] if late and (not line or late[0] < line[0]) else line[0]
 
     def pop(self) -> int:
-        return heappop(self.heap) & KEY_MASK
+        """Take the oldest place out; its node's key."""
+        line, late = self._line, self._late
+        place = heappop(late) if late and (not line or late[0] < line[0]) else line.popleft()
+        return place & KEY_MASK
+
+    def clear(self) -> None:
+        self._line.clear()
+        self._late.clear()
 
     def measured(self, microseconds: int) -> None:
-        """Take a run time into the mean. It rises at once and falls slowly: holding too little is the smaller fault."""
+        """Take a run time into the mean. It rises fast and falls slowly: holding too little is the smaller fault."""
         mean = self.mean_us
-        if mean is None or microseconds > mean:
-            self.mean_us = float(microseconds) if mean is None else mean + (microseconds - mean) * 0.25
+        if mean is None:
+            self.mean_us = float(microseconds)
         else:
-            self.mean_us = mean + (microseconds - mean) * 0.05
+            self.mean_us = mean + (microseconds - mean) * (0.25 if microseconds > mean else 0.05)
+        self.cost_us = self._cost()
 
-    @property
-    def cost_us(self) -> float:
-        """What a node of this lane adds to a slot's load; an unknown function fills the window."""
+    def _cost(self) -> float:
+        """An unknown function fills the window. Async nodes that a slot overlaps do not wait for one another."""
         cost = WINDOW_US if self.mean_us is None else self.mean_us + OVERHEAD_US
-        return cost / OVERLAP if self.function.is_async else cost
+        return min(cost, WINDOW_US / OVERLAP) if self.function.is_async else cost

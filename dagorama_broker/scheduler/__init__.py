@@ -1,7 +1,8 @@
 """The heart: what is run when, by whom, and what it leads to. No IO, no clock, no chance; time comes as an argument."""
 
-from dagorama_broker.scheduler.graph import NewRun
+from dagorama_broker.scheduler.limits import Limits, Timing
+from dagorama_broker.scheduler.making import NewRun
 from dagorama_broker.scheduler.parts import Effects, Node, Presence, Slot, Worker
-from dagorama_broker.scheduler.verbs import Limits, Scheduler, Timing
+from dagorama_broker.scheduler.verbs import Scheduler
 
 __all__ = ["Effects", "Limits", "NewRun", "Node", "Presence", "Scheduler", "Slot", "Timing", "Worker"]

@@ -1,4 +1,4 @@
-"""What the heart is made of while it lives in memory: nodes, instances, runs, workers, slots. Owned, never handed out."""
+"""What the heart is made of while it lives in memory. Owned, never handed out."""
 
 from __future__ import annotations
 
@@ -35,6 +35,9 @@ class Run:
         self.first_key = first_key
         self.instance = instance
 
+    def key_of(self, counter: int) -> int:
+        return self.first_key + counter - self.first
+
     def id_of(self, key: int) -> bytes:
         return self.origin + (self.first + key - self.first_key).to_bytes(4, "big")
 
@@ -44,12 +47,12 @@ class Trouble:
 
     __slots__ = ("deaths", "failure", "lost", "retry_at", "runs")
 
-    def __init__(self) -> None:
-        self.runs = 0
-        self.deaths = 0
-        self.lost = 0
-        self.retry_at = 0.0  #: the heart's clock
-        self.failure: bytes | None = None
+    def __init__(self, runs: int = 0, deaths: int = 0, lost: int = 0, failure: bytes | None = None) -> None:
+        self.runs = runs
+        self.deaths = deaths
+        self.lost = lost
+        self.failure = failure
+        self.retry_at = 0.0  #: the heart's clock; 0: not in BACKOFF
 
 
 class Node:
@@ -60,12 +63,14 @@ class Node:
         "sources", "state", "trouble",
     )
 
-    def __init__(self, key: int, instance: Instance, lane: Lane, run: Run | None) -> None:
+    def __init__(
+        self, key: int, instance: Instance, lane: Lane, run: Run | None, state: State = State.WAITING
+    ) -> None:
         self.key = key
         self.instance = instance
         self.lane = lane
         self.run = run
-        self.state = State.WAITING
+        self.state = state
         self.attempt = 0  #: the last one; 0: none by this broker
         self.slot: Slot | None = None
         self.pending = 0  #: sources (WAITING) or promises (RESOLVING) that have not ended
@@ -107,24 +112,16 @@ class Presence:
 
 
 class Worker:
-    __slots__ = ("asks_done", "draining", "heard_at", "lease", "may", "presence", "refuses", "slots", "told_done")
+    __slots__ = ("asks_done", "heard_at", "lease", "pool", "presence", "refuses", "slots")
 
     def __init__(self, presence: Presence, now: float, lease: float) -> None:
         self.presence = presence
         self.heard_at = now
         self.lease = lease
         self.slots = [Slot(self, index) for index in range(presence.slots)]
-        self.may: dict[int, bool] = {}  #: by lane, as far as asked
+        self.pool: Pool | None = None  #: None: it takes nothing more
         self.refuses: dict[int, str] = {}  #: lane -> why this worker gave such a node back
-        self.draining = False
-        self.told_done = False
         self.asks_done = presence.leave_when_drained or presence.leave_when_idle
-
-    def may_run(self, lane: Lane) -> bool:
-        known = self.may.get(lane.id)
-        if known is None:
-            known = self.may[lane.id] = self.why_not(lane) is None
-        return known
 
     def why_not(self, lane: Lane) -> str | None:
         """Why nodes of this lane are not for this worker; None: they are."""
@@ -139,9 +136,38 @@ class Worker:
             return f"it does not tolerate {function.taint!r}"
         return self.refuses.get(lane.id)
 
-    def refuse(self, lane: Lane, why: str) -> None:
-        self.refuses[lane.id] = why
-        self.may.pop(lane.id, None)
+
+class Pool:
+    """Workers that may run the same nodes; who hands out looks at these and never at every worker."""
+
+    __slots__ = ("_may", "idle", "roomy", "workers", "world")
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.workers: dict[bytes, Worker] = {}
+        self.idle: dict[Slot, None] = {}  #: slots that hold nothing, who waited longest first
+        self.roomy: dict[Slot, None] = {}  #: slots that hold something and may have room, who waited longest first
+        self._may: dict[int, bool] = {}  # by lane, as far as asked
+
+    @property
+    def hungry(self) -> int:
+        """Slots that may have room."""
+        return len(self.idle) + len(self.roomy)
+
+    def any_worker(self) -> Worker:
+        return next(iter(self.workers.values()))
+
+    def may_run(self, lane: Lane) -> bool:
+        known = self._may.get(lane.id)
+        if known is None:
+            known = self._may[lane.id] = self.any_worker().why_not(lane) is None
+        return known
+
+    def place(self, slot: Slot) -> None:
+        """Put a slot that may have room where it belongs, behind the others."""
+        its, other = (self.roomy, self.idle) if slot.held else (self.idle, self.roomy)
+        other.pop(slot, None)
+        its[slot] = None
 
 
 class Granted(NamedTuple):

@@ -1,0 +1,134 @@
+"""What is granted to whom: slots are fed oldest instance first, and what waits behind a long run is taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from heapq import heapify, heappop, heapreplace
+from itertools import islice
+from math import ceil
+
+from dagorama_broker.model import World
+from dagorama_broker.queues import WINDOW_US, Lane, order
+from dagorama_broker.scheduler.dispatch import Dispatch
+from dagorama_broker.scheduler.parts import Granted, Pool, Slot, TakenBack
+
+#: Seconds without a report after which what a slot has not started is up for others.
+STALE = 0.010
+
+_Heads = list[tuple[int, Lane]]  # a heap: the place of each lane's first node, and the lane
+
+
+@dataclass(slots=True)
+class _Menu:
+    """What the slots of a pool may be given now."""
+
+    pool: Pool
+    lanes: list[Lane]
+    slots: int  #: that are still to be served
+    due: float = 0.0  #: nodes that would be an even share for them
+
+    def next_share(self) -> int:
+        share = max(1, ceil(self.due / max(1, self.slots) - 1e-9))
+        self.slots -= 1
+        return share
+
+
+class Feeding:
+    def __init__(self, dispatch: Dispatch) -> None:
+        self.dispatch = dispatch
+        self.graph = dispatch.graph
+
+    # --- granting -------------------------------------------------------------------------------------
+
+    def feed(self, now: float) -> None:
+        """Grant queued nodes to slots that have room: to idle ones first, and an even share to each."""
+        if not self.graph.active:
+            return
+        menus = self._menus()
+        for menu in menus:
+            ready = sum(lane.ready for lane in menu.lanes)
+            self._serve(menu, list(islice(menu.pool.idle, ready)), now)
+        for menu in menus:
+            self._serve(menu, list(menu.pool.roomy), now)
+
+    def _menus(self) -> list[_Menu]:
+        """Who may run the least comes first, so that a plain node does not take the place of one with a taint."""
+        active, menus = self.graph.active.values(), []
+        takers = dict.fromkeys(self.graph.active, 0)
+        for pool in self.dispatch.pools.of(World.OURS):
+            lanes = [lane for lane in active if pool.may_run(lane)] if pool.hungry else []
+            if lanes:
+                menus.append(_Menu(pool, lanes, pool.hungry))
+            for lane in lanes:
+                takers[lane.id] += pool.hungry
+        for menu in menus:
+            menu.due = sum(lane.ready / takers[lane.id] for lane in menu.lanes) * menu.slots
+        return sorted(menus, key=lambda menu: len(menu.lanes))
+
+    def _serve(self, menu: _Menu, slots: Iterable[Slot], now: float) -> None:
+        heads = [(self.graph.first(lane), lane) for lane in menu.lanes if lane.ready]
+        heapify(heads)
+        for slot in slots:
+            if not heads:
+                return
+            menu.due -= self._fill(slot, menu.pool, heads, menu.next_share(), now)
+
+    def _fill(self, slot: Slot, pool: Pool, heads: _Heads, share: int, now: float) -> int:
+        """Grant the slot up to `share` nodes, as far as the window allows; returns how many."""
+        held, graph, granted = slot.held, self.graph, 0
+        if held:
+            del pool.roomy[slot]
+            if self._is_stuck(slot, now):
+                return 0  # it has its place again when it reports
+        else:
+            del pool.idle[slot]
+            slot.progress_at = now
+        while heads and granted < share:
+            lane = heads[0][1]
+            if held and slot.load_us + lane.cost_us > WINDOW_US:
+                break
+            node = graph.nodes[lane.pop()]
+            graph.effects.granted.append(Granted(slot, node, self.dispatch.claim(slot, node)))
+            granted += 1
+            if lane.ready:
+                heapreplace(heads, (graph.first(lane), lane))
+            else:
+                heappop(heads)
+        else:
+            pool.roomy[slot] = None
+        if len(held) > 1:
+            self.dispatch.laden[slot] = None
+        return granted
+
+    def _is_stuck(self, slot: Slot, now: float) -> bool:
+        """Whether it runs something for longer than was reckoned, so that what it is given would wait."""
+        running, _ = next(iter(slot.held.values()))
+        return now > slot.progress_at + STALE and not running.lane.function.is_async
+
+    # --- taking back ----------------------------------------------------------------------------------
+
+    def take_back(self, now: float) -> float | None:
+        """Ask for what waits behind a long run where another may run it now; when to look again (None: no need)."""
+        again = None
+        for slot in list(self.dispatch.laden):
+            stale_at = slot.progress_at + STALE
+            if len(slot.held) < 2:
+                del self.dispatch.laden[slot]
+            elif now < stale_at:
+                again = stale_at if again is None else min(again, stale_at)
+            elif not slot.asked and self._is_wanted(slot):
+                slot.asked = True
+                self.graph.effects.take_back.append(TakenBack(slot, list(slot.held)[1:]))
+        return again
+
+    def _is_wanted(self, slot: Slot) -> bool:
+        """Whether an idle slot may run what waits in this one, or an older node is queued for it."""
+        waiting = [node for node, _ in islice(slot.held.values(), 1, None)]
+        lanes = {node.lane.id: node.lane for node in waiting}.values()
+        for pool in self.dispatch.pools.of(World.OURS):
+            if pool.idle and any(pool.may_run(lane) for lane in lanes):
+                return True
+        own = slot.worker.pool
+        head = self.dispatch.head(own) if own is not None else None
+        return head is not None and self.graph.first(head) < order(waiting[-1].instance.key, waiting[-1].key)

@@ -1,0 +1,35 @@
+"""What one call or one node may ask for, and how long things may take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sized
+from dataclasses import dataclass
+
+from dagorama_broker.errors import TooMuch
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    sources_per_node: int = 1_000_000
+    nodes_per_attempt: int = 1_000_000
+    bytes_per_attempt: int = 256 << 20
+    deaths: int = 3  #: child processes that end while they run a node, before it fails
+    losses: int = 20  #: workers or connections lost while they held it
+
+    def check_sources(self, sources: Iterable[Sized] | None) -> None:
+        """Raises TooMuch."""
+        if sources is not None and any(len(each) > self.sources_per_node for each in sources):
+            raise TooMuch(f"a node has more than {self.sources_per_node} sources")
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds."""
+
+    lease: float = 30.0
+    original_lease: float = 90.0
+    reconnect_wait: float = 2.0  #: after a restart, for the workers on record
+
+    @property
+    def shortest_lease(self) -> float:
+        return min(self.lease, self.original_lease)

@@ -1,0 +1,55 @@
+"""Workers by what they may run: a thousand alike are one pool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dagorama_broker.model import World
+from dagorama_broker.queues import Lane
+from dagorama_broker.scheduler.parts import Pool, Worker
+
+_Rules = tuple[World, frozenset[str], frozenset[str], frozenset[str], frozenset[int]]
+
+
+def _rules(worker: Worker) -> _Rules:
+    own = worker.presence
+    return own.world, own.include_queues, own.exclude_queues, own.tolerations, frozenset(worker.refuses)
+
+
+class Pools:
+    """A worker is in one pool, or in none when it takes nothing more."""
+
+    def __init__(self) -> None:
+        self._pools: dict[_Rules, Pool] = {}
+
+    def of(self, world: World) -> Iterator[Pool]:
+        return (pool for pool in self._pools.values() if pool.world is world)
+
+    def join(self, worker: Worker) -> None:
+        rules = _rules(worker)
+        pool = self._pools.get(rules)
+        if pool is None:
+            pool = self._pools[rules] = Pool(worker.presence.world)
+        pool.workers[worker.presence.id] = worker
+        worker.pool = pool
+        for slot in worker.slots:
+            pool.place(slot)
+
+    def leave(self, worker: Worker) -> None:
+        pool, worker.pool = worker.pool, None
+        if pool is None:
+            return
+        for slot in worker.slots:
+            pool.idle.pop(slot, None)
+            pool.roomy.pop(slot, None)
+        del pool.workers[worker.presence.id]
+        if not pool.workers:
+            del self._pools[_rules(worker)]
+
+    def refuse(self, worker: Worker, lane: Lane, why: str) -> None:
+        """The worker is not offered nodes of this lane any more."""
+        takes_more = worker.pool is not None
+        self.leave(worker)
+        worker.refuses[lane.id] = why
+        if takes_more:
+            self.join(worker)

@@ -1,0 +1,39 @@
+"""The moves that a node may make, and why. One table; `Graph.move` is the one function that assigns a state."""
+
+from __future__ import annotations
+
+from dagorama_broker.model import State
+
+WAITING, QUEUED, CLAIMED, RESOLVING, BACKOFF, COMPLETED, FAILED, CANCELLED = State
+
+TRANSITIONS: dict[State, frozenset[State]] = {
+    WAITING: frozenset({QUEUED, FAILED, CANCELLED}),
+    QUEUED: frozenset({CLAIMED, FAILED, CANCELLED}),
+    CLAIMED: frozenset({COMPLETED, RESOLVING, BACKOFF, QUEUED, FAILED, CANCELLED}),
+    RESOLVING: frozenset({COMPLETED, FAILED, CANCELLED}),
+    BACKOFF: frozenset({QUEUED, FAILED, CANCELLED}),
+    COMPLETED: frozenset(),
+    FAILED: frozenset(),
+    CANCELLED: frozenset(),
+}
+
+REASONS: dict[tuple[State, State], str] = {
+    (WAITING, QUEUED): "all sources completed",
+    (WAITING, FAILED): "a source failed",
+    (WAITING, CANCELLED): "cancelled",
+    (QUEUED, CLAIMED): "granted to a worker, or adopted",
+    (QUEUED, FAILED): "nobody may run it any more",
+    (QUEUED, CANCELLED): "cancelled",
+    (CLAIMED, COMPLETED): "returned a value",
+    (CLAIMED, RESOLVING): "returned promises",
+    (CLAIMED, BACKOFF): "failed, attempts left",
+    (CLAIMED, QUEUED): "worker lost, or given back",
+    (CLAIMED, FAILED): "failed, no attempts left",
+    (CLAIMED, CANCELLED): "cancelled",
+    (RESOLVING, COMPLETED): "its promises are kept",
+    (RESOLVING, FAILED): "a promised node failed",
+    (RESOLVING, CANCELLED): "cancelled",
+    (BACKOFF, QUEUED): "its time has come",
+    (BACKOFF, FAILED): "no attempts left",
+    (BACKOFF, CANCELLED): "cancelled",
+}
