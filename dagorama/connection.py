@@ -125,7 +125,7 @@ class Connection:
             self._ask(lambda timeout: self.stub.Submit(requests[0], timeout=timeout))
             return
         size = sum(request.ByteSize() for request in requests)
-        self._ask(lambda timeout: self.stub.SubmitStream(iter(requests), timeout=timeout), transfer_deadline(size))
+        self._ask(lambda timeout: self.stub.SubmitStream(_whole(requests), timeout=timeout), transfer_deadline(size))
 
     def wait(
         self, instance: bytes, nodes: Sequence[bytes], *, now: bool = False, timeout: float | None = None
@@ -235,6 +235,12 @@ def _renew_lock() -> None:
 
 
 os.register_at_fork(after_in_child=_renew_lock)
+
+
+def _whole(requests: Sequence[broker_pb2.SubmitRequest]) -> Iterator[broker_pb2.SubmitRequest]:
+    """The requests and an empty one, by which the broker knows that none is missing."""
+    yield from requests
+    yield broker_pb2.SubmitRequest()
 
 
 def _chunks(data: bytes) -> Iterator[broker_pb2.ValueChunk]:

@@ -1,10 +1,16 @@
-"""What one caller may ask for, and what workers are asked to keep to. Past a bound there is a sentence, never a crash."""
+"""What one caller may ask for, and what workers are asked to keep to.
+
+Past a bound there is a sentence, never a crash.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from dagorama_broker.errors import TooMuch
+
+#: Bytes that gRPC's clients take in one message unless told otherwise.
+MESSAGE = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +31,26 @@ class Bounds:
         if nodes > self.nodes_per_call:
             raise TooMuch(f"{nodes} nodes in one call; {self.nodes_per_call} are allowed")
 
-    def check_staged(self, size: int) -> None:
+    def check_submission(self, size: int) -> None:
         if size > self.call_bytes:
             raise TooMuch(f"a submission of more than {self.call_bytes} bytes; put large values apart")
 
     def check_value(self, size: int) -> None:
         if size > self.value_bytes:
             raise TooMuch(f"a value of more than {self.value_bytes} bytes")
+
+
+class Gathering:
+    """Bytes of submissions that are still coming in, of all callers: they are in memory until their last message."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.most = 2 * bounds.call_bytes
+        self.size = 0
+
+    def add(self, size: int) -> None:
+        if self.size + size > self.most:
+            raise TooMuch(f"others are sending {self.size} bytes at this moment; try again")
+        self.size += size
+
+    def let_go(self, size: int) -> None:
+        self.size -= size

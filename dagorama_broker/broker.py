@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from dagorama_broker.errors import NotServing
 from dagorama_broker.model import ENDED, Changes, OutcomeRow, State
 from dagorama_broker.payloads import Payloads
-from dagorama_broker.repeating import left_to_make
+from dagorama_broker.reaching import reach, refuse_other_world
+from dagorama_broker.repeating import Unwritten, left_to_make
 from dagorama_broker.scheduler import Effects, NewRun, Node, Scheduler, Worker
 from dagorama_broker.scheduler.restoring import ended_nodes
 from dagorama_broker.sessions import Session
@@ -37,7 +38,7 @@ class Broker:
         self.watching = Watching()
         self.payloads = Payloads(cache_bytes, self._arguments, self._values)
         self.sessions: dict[Worker, Session] = {}
-        self.in_flight: set[bytes] = set()  #: ids of instances in the commit that runs
+        self.unwritten = Unwritten(scheduler.graph)
         self.commits = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._changed = asyncio.Event()
@@ -76,6 +77,7 @@ class Broker:
         await asyncio.sleep(0)  # let calls that are ready to run join this batch
         self.see_time()
         self._tick_at = self.scheduler.tick(time.monotonic())
+        self.unwritten.about_to_drain()
         changes, effects = self.scheduler.drain()
         told, self._next = self._next, asyncio.get_running_loop().create_future()
         if changes:
@@ -85,14 +87,13 @@ class Broker:
         told.set_result(None)
 
     async def _commit(self, changes: Changes, told: asyncio.Future[None]) -> None:
-        self.in_flight = {row.id for row in changes.instances}
         try:
             await self._in_thread(self.store.commit, changes)
         except BaseException:
             told.set_exception(NotServing("the broker stops: its store could not be written"))
             told.exception()  # nobody may be waiting
             raise
-        self.in_flight = set()
+        self.unwritten.written()
         self.commits += 1
 
     async def _sleep(self) -> None:
@@ -158,34 +159,23 @@ class Broker:
 
     async def submit(self, runs: Sequence[NewRun]) -> None:
         """Make nodes and instances, once. Raises a BrokerRefusal, and then nothing has changed."""
-        runs = await left_to_make(self, runs)
-        known = await self.load(runs)
+        found = await reach(self, runs)
+        # From here to the heart nothing is awaited: what was found is still so.
+        refuse_other_world(runs, found)
+        runs = left_to_make(self, runs, found)
+        graph = self.scheduler.graph
+        for id, stored in found.instances.items():
+            graph.recall(stored.row.key, id, stored.failed)
         self.see_time()
         try:
-            self.scheduler.submit(runs, known)
+            self.scheduler.submit(runs, found.nodes)
         finally:
-            self.scheduler.graph.forget_idle(run.instance for run in runs)
+            graph.forget_idle(found.instances)
         await self.durable()
 
-    async def load(self, runs: Iterable[NewRun], ids: Iterable[bytes] = ()) -> Mapping[bytes, Node]:
-        """Bring ended nodes and instances that a call names, and that are not in memory, within the heart's reach."""
-        runs = list(runs)
-        graph = self.scheduler.graph
-        wanted = {id for run in runs for id in run.foreign} | set(ids)
-        for run in runs:
-            if run.sources is not None and run.first:
-                earlier = {ref for refs in run.sources for ref in refs if 0 <= ref < run.first}
-                wanted |= {run.origin + ref.to_bytes(4, "big") for ref in earlier}
-        missing = [id for id in wanted if graph.find(id) is None]
-        instances = {run.instance for run in runs if run.creates is None and run.instance not in graph.instances}
-        if not missing and not instances:
-            return {}
-        await self.durable()
-        for id in instances:
-            stored = await self._in_thread(self.store.instance, id)
-            if stored is not None:
-                graph.recall(stored.row.key, id, stored.failed)
-        return await self.find_ended(missing)
+    def has_instance(self, id: bytes) -> bool:
+        """Whether this id was ever used for an instance."""
+        return id in self.scheduler.graph.instances or id in self.unwritten or self.store.has_instance(id)
 
     async def find_ended(self, ids: Sequence[bytes]) -> dict[bytes, Node]:
         """Nodes that have ended, by id, from the store; those that are unknown or unfinished are left out."""
@@ -200,19 +190,12 @@ class Broker:
     async def outcome(self, key: int) -> OutcomeRow | None:
         return await self._in_thread(self.store.outcome, key)
 
-    async def values_of(self, node: Node) -> dict[bytes, bytes]:
-        """The envelopes, by node id, of a completed node and of all that its value names, and so on."""
-        closure: dict[int, Node] = {}
-        stack = [node]
-        while stack:
-            other = stack.pop()
-            if other.key not in closure:
-                closure[other.key] = other
-                stack.extend(other.refs)
-        values = await self.payloads.values.get(closure)
-        ids = {key: other.run.id_of(key) for key, other in closure.items() if other.run is not None}
-        if len(ids) < len(closure):
-            ids |= await self._in_thread(self.store.ids, [key for key in closure if key not in ids])
+    async def values_of(self, nodes: Sequence[Node]) -> dict[bytes, bytes]:
+        """The envelopes of completed nodes, by node id."""
+        values = await self.payloads.values.get(node.key for node in nodes)
+        ids = {node.key: node.run.id_of(node.key) for node in nodes if node.run is not None}
+        if len(ids) < len(nodes):
+            ids |= await self._in_thread(self.store.ids, [node.key for node in nodes if node.run is None])
         return {ids[key]: value for key, value in values.items()}
 
     async def in_store(self, call: Callable[..., T], *arguments: object) -> T:

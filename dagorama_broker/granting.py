@@ -13,15 +13,13 @@ from dagorama_broker.sessions import News
 
 #: Nodes of a wide fan-in whose values are read and sent at a time.
 VALUES_AT_A_TIME = 512
-#: Bytes from which envelopes of one message are sent before more are gathered.
-MESSAGE = 2 * PIECE
+#: Bytes of grants from which a message is sent before more are gathered; one grant may add as much as two pieces.
+MESSAGE = PIECE
 
 
 async def messages(broker: Broker, news: News) -> AsyncIterator[pb.BrokerMessage]:
     """The messages that tell a worker its news; the grants of a slot stay in their order."""
-    message = pb.BrokerMessage(acknowledged=news.acknowledged, refused=news.refused, done=news.done, draining=news.draining)
-    for taken in news.take_back:
-        message.take_back.append(pb.TakeBack(slot=taken.slot.index, attempt=taken.attempts))
+    message = pb.BrokerMessage(acknowledged=news.acknowledged, refused=news.refused)
     size = 0
     async for grant in _grants(broker, news.granted):
         message.grants.append(grant)
@@ -29,7 +27,10 @@ async def messages(broker: Broker, news: News) -> AsyncIterator[pb.BrokerMessage
         if size >= MESSAGE:
             yield message
             message, size = pb.BrokerMessage(), 0
-    if size or message.acknowledged or message.refused or message.done or message.take_back or message.draining:
+    # After the grants: what is to be returned, or to be the last, may be among them.
+    message.take_back.extend(pb.TakeBack(slot=taken.slot.index, attempt=taken.attempts) for taken in news.take_back)
+    message.done, message.draining = news.done, news.draining
+    if message.ByteSize():
         yield message
 
 

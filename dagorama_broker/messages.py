@@ -16,6 +16,10 @@ from dagorama_broker.scheduler.parts import Granted, Node
 #: Bytes of envelopes after which a message is cut.
 PIECE = 1 << 20
 LONGEST_NAME = 4096
+#: What is kept of a failure. A worker sends less; the broker holds to it whoever sends.
+LONGEST_MESSAGE = 64 << 10
+LONGEST_TRACEBACK = 256 << 10
+LARGEST_EXCEPTION = 1 << 20
 #: The flag, in an envelope's second byte, of one that ends with the SHA-256 of its content instead of holding it.
 LARGE = 2
 
@@ -30,9 +34,33 @@ def id_bytes(id: bytes, what: str) -> bytes:
 # --- functions and nodes --------------------------------------------------------------------------
 
 
+def sha256_bytes(name: bytes) -> bytes:
+    """The name of a large value as it came. Raises Malformed."""
+    if len(name) != 32:
+        raise Malformed(f"the name of a large value has {len(name)} bytes; a SHA-256 has 32")
+    return name
+
+
+def bounded(text: str, most: int) -> str:
+    """A text with its middle left out where it is too long."""
+    if len(text) <= most:
+        return text
+    left_out = f" ... {len(text) - most} characters are left out ... "
+    return text[: most // 2] + left_out + text[-(most // 2) :]
+
+
+def check_name(name: str, what: str, least: int = 0) -> str:
+    """A name as it came. Raises Malformed where it is too long, or missing."""
+    if not least <= len(name) <= LONGEST_NAME:
+        raise Malformed(f"{what} has {len(name)} characters; {least} to {LONGEST_NAME} are allowed")
+    return name
+
+
 def function_of(message: pb.Function) -> Function:
-    if not message.name or len(message.name) > LONGEST_NAME:
-        raise Malformed(f"a function's name has {len(message.name)} characters; 1 to {LONGEST_NAME} are allowed")
+    check_name(message.name, "the name of a function", least=1)
+    check_name(message.hash, "the hash of a function")
+    check_name(message.queue, "the name of a queue")
+    check_name(message.taint, "the name of a taint")
     retry = None
     if message.HasField("retry"):
         if message.retry.max_attempts < 1:
@@ -59,11 +87,12 @@ def function_message(function: Function) -> pb.Function:
 
 
 def lanes_of(scheduler: Scheduler, functions: Iterable[pb.Function]) -> list[Lane]:
-    return [scheduler.graph.lane(function_of(function)) for function in functions]
+    # All are read before the first is taken in: a message that is refused leaves none behind.
+    return [scheduler.graph.lane(function) for function in list(map(function_of, functions))]
 
 
-def run_of(nodes: pb.Nodes, lanes: Sequence[Lane], digest: bytes = b"") -> NewRun:
-    """A `Nodes` message as a record. Raises Malformed where its columns do not fit together."""
+def check_run(nodes: pb.Nodes, functions: int) -> None:
+    """Raises Malformed where the columns of a run do not fit together; `functions` is how many the message has."""
     count = len(nodes.function)
     if len(nodes.arguments) != count or (nodes.source_count and len(nodes.source_count) != count):
         raise Malformed("the columns of a run of nodes have different lengths")
@@ -71,38 +100,44 @@ def run_of(nodes: pb.Nodes, lanes: Sequence[Lane], digest: bytes = b"") -> NewRu
         raise Malformed(f"an origin has {len(nodes.origin)} bytes; 12 are expected")
     if nodes.first + count > 1 << 32:
         raise Malformed("the counters of a run of nodes go past 32 bits")
-    if count and max(nodes.function) >= len(lanes):
+    if count and max(nodes.function) >= functions:
         raise Malformed("a node names a function that the message does not have")
-    creates = None
-    if nodes.HasField("creates"):
-        creates = (nodes.creates.definition, nodes.creates.entry and id_bytes(nodes.creates.entry, "the entry node"))
-    foreign = [id_bytes(id, "a source") for id in nodes.foreign]
-    sources = _split(nodes.source, nodes.source_count, len(foreign), nodes.first + count, "source")
+    id_bytes(nodes.instance, "an instance")
+    if nodes.creates.entry:
+        id_bytes(nodes.creates.entry, "the entry node")
+    check_name(nodes.creates.definition, "the name of a definition")
+    for id in nodes.foreign:
+        id_bytes(id, "a source")
+    _check_references(nodes.source, nodes.source_count, len(nodes.foreign), nodes.first + count, "source")
+    for sha256 in nodes.large:
+        sha256_bytes(sha256)
+
+
+def run_of(nodes: pb.Nodes, lanes: Sequence[Lane], digest: bytes = b"") -> NewRun:
+    """A `Nodes` message as a record. Raises Malformed where its columns do not fit together."""
+    check_run(nodes, len(lanes))
+    creates = (nodes.creates.definition, nodes.creates.entry) if nodes.HasField("creates") else None
     return NewRun(
-        id_bytes(nodes.instance, "an instance"), nodes.origin, nodes.first, [lanes[i] for i in nodes.function],
-        list(nodes.arguments), sources, foreign, creates, digest, _shas(nodes.large),
+        nodes.instance, nodes.origin, nodes.first, [lanes[i] for i in nodes.function], list(nodes.arguments),
+        _split(nodes.source, nodes.source_count), list(nodes.foreign), creates, digest, list(nodes.large),
     )
 
 
-def _split(
+def _check_references(
     references: Sequence[int], counts: Sequence[int], foreign: int, end: int, what: str
-) -> list[Sequence[int]] | None:
-    """One column of references and their counts as a sequence for each node."""
-    if not counts and not references:
-        return None
+) -> None:
     if sum(counts) != len(references):
         raise Malformed(f"the {what} references do not add up to their counts")
     if references and (min(references) < -foreign or max(references) >= end):
         raise Malformed(f"a {what} reference names nothing that the message has")
+
+
+def _split(references: Sequence[int], counts: Sequence[int]) -> list[Sequence[int]] | None:
+    """One column of references and their counts as a sequence for each node; None: no node has any."""
+    if not references:
+        return None
     taken = iter(references)
     return [tuple(islice(taken, count)) for count in counts]
-
-
-def _shas(large: Iterable[bytes]) -> list[bytes]:
-    found = list(large)
-    if any(len(sha256) != 32 for sha256 in found):
-        raise Malformed("the name of a large value is not a SHA-256")
-    return found
 
 
 def digest_of(request: pb.SubmitRequest, nodes: pb.Nodes) -> bytes:
@@ -113,11 +148,17 @@ def digest_of(request: pb.SubmitRequest, nodes: pb.Nodes) -> bytes:
     return content.digest()
 
 
-def runs_of(scheduler: Scheduler, requests: Iterable[pb.SubmitRequest]) -> list[NewRun]:
+def runs_of(scheduler: Scheduler, requests: Sequence[pb.SubmitRequest]) -> list[NewRun]:
+    """All runs of a submission. Raises Malformed."""
+    for request in requests:
+        for nodes in request.nodes:
+            check_run(nodes, len(request.functions))
+    functions = [function for request in requests for function in request.functions]
+    lanes = iter(lanes_of(scheduler, functions))
     runs = []
     for request in requests:
-        lanes = lanes_of(scheduler, request.functions)
-        runs += [run_of(nodes, lanes, digest_of(request, nodes)) for nodes in request.nodes]
+        its_lanes = list(islice(lanes, len(request.functions)))
+        runs += [run_of(nodes, its_lanes, digest_of(request, nodes)) for nodes in request.nodes]
     return runs
 
 
@@ -131,8 +172,10 @@ def presence_of(hello: pb.Hello) -> Presence:
         raise Malformed(f"a worker has 1 to 4096 slots, not {hello.slots}")
     if not len(hello.held_node) == len(hello.held_attempt) == len(hello.held_slot):
         raise Malformed("the columns of what the worker holds have different lengths")
+    for name in (*hello.include_queues, *hello.exclude_queues, *hello.tolerations):
+        check_name(name, "the name of a queue or taint")
     return Presence(
-        id_bytes(hello.worker, "a worker"), hello.name[:LONGEST_NAME], hello.slots, World.OURS,
+        id_bytes(hello.worker, "a worker"), bounded(hello.name, LONGEST_NAME), hello.slots, World.OURS,
         frozenset(hello.include_queues), frozenset(hello.exclude_queues), frozenset(hello.tolerations),
         hello.until == pb.DRAINED, hello.until == pb.IDLE,
     )
@@ -147,18 +190,26 @@ def refs_of(results: pb.Results) -> list[Sequence[int]] | None:
         raise Malformed("the columns of a report have different lengths")
     if len(results.large) != len(results.large_of) or any(place >= count for place in results.large_of):
         raise Malformed("a report's large values name nodes that it does not have")
-    return _split(results.ref, results.ref_count, len(results.foreign), 1 << 32, "result")
+    for id in results.foreign:
+        id_bytes(id, "a promised node")
+    _check_references(results.ref, results.ref_count, len(results.foreign), 1 << 32, "result")
+    return _split(results.ref, results.ref_count)
 
 
 def large_by_place(results: pb.Results) -> dict[int, list[bytes]]:
     large: dict[int, list[bytes]] = {}
-    for place, sha256 in zip(results.large_of, _shas(results.large), strict=True):
+    for place, sha256 in zip(results.large_of, map(sha256_bytes, results.large), strict=True):
         large.setdefault(place, []).append(sha256)
     return large
 
 
 def failure_of(message: pb.Failure) -> Failure:
-    return Failure("", message.type, message.message, message.traceback, message.exception, 0)
+    """A failure as it is kept: bounded, whoever sent it."""
+    exception = message.exception if len(message.exception) <= LARGEST_EXCEPTION else b""
+    return Failure(
+        "", bounded(message.type, LONGEST_NAME), bounded(message.message, LONGEST_MESSAGE),
+        bounded(message.traceback, LONGEST_TRACEBACK), exception, 0,
+    )
 
 
 def failure_message(failure: Failure, id: bytes) -> pb.NodeFailure:
@@ -219,11 +270,11 @@ class GrantBuilder:
             self._name_large(envelope)
             self._size += len(envelope) + 8
             if self._size >= PIECE:
-                self._send_ahead()
+                self.finished.append(pb.Grant(slot=self.slot, body=self._send_ahead()))
 
     def _name_large(self, envelope: bytes) -> None:
-        """Let the supervisor fetch a large value before the child asks for it; see `values.py` for the two header bytes."""
-        if len(envelope) > 1 and envelope[1] & LARGE:
+        """Let the supervisor fetch a large value before the child asks for it; docs/protocol.md has the layout."""
+        if len(envelope) > 33 and envelope[1] & LARGE:
             self._grant.large.append(envelope[-32:])
 
     def take(self) -> list[pb.Grant]:
@@ -231,15 +282,21 @@ class GrantBuilder:
         finished, self.finished = self.finished, []
         return finished
 
-    def _send_ahead(self) -> None:
-        """Cut within a grant: the columns go on in the next piece, which the receiver joins."""
-        self.finished.append(pb.Grant(slot=self.slot, body=self._body.SerializeToString()))
+    def _send_ahead(self) -> bytes:
+        """Cut within a grant: the columns go on in the next piece, which the receiver joins.
+
+        What is joined is bytes, so a body may be cut anywhere. Returns what is left of it, under a piece.
+        """
+        body = self._body.SerializeToString()
+        end = max(0, len(body) - 1) // PIECE * PIECE
+        self.finished += [pb.Grant(slot=self.slot, body=body[at : at + PIECE]) for at in range(0, end, PIECE)]
         self._body, self._size = pb.GrantBody(), 0
+        return body[end:]
 
     def cut(self) -> None:
         """End the grant; what follows is another."""
         if self._grant.node:
-            self._grant.body, self._grant.last = self._body.SerializeToString(), True
+            self._grant.body, self._grant.last = self._send_ahead(), True
             self.finished.append(self._grant)
         self._start()
 

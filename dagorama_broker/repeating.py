@@ -2,57 +2,103 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from dagorama_broker.errors import Conflict
+from dagorama_broker.model import Changes
+from dagorama_broker.reaching import Reach
 from dagorama_broker.scheduler import NewRun
+from dagorama_broker.scheduler.graph import Graph
 
 if TYPE_CHECKING:
     from dagorama_broker.broker import Broker
 
+_FIRST = attrgetter("first")
 
-async def left_to_make(broker: Broker, runs: Sequence[NewRun]) -> list[NewRun]:
+
+class Unwritten:
+    """Ids of instances and origins of runs that the heart has taken in and the store does not have yet."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._changes: Changes | None = None  #: whose rows `_gathered` has
+        self._gathered: set[bytes] = set()
+        self._runs = self._instances = 0  #: rows seen of `_changes`
+        self._in_flight: set[bytes] = set()
+
+    def __contains__(self, id: object) -> bool:
+        self._look()
+        return id in self._gathered or id in self._in_flight
+
+    def _look(self) -> None:
+        changes = self._graph.changes
+        if changes is not self._changes:
+            self._changes, self._gathered, self._runs, self._instances = changes, set(), 0, 0
+        self._gathered.update(row.origin for row in changes.runs[self._runs :])
+        self._gathered.update(row.id for row in changes.instances[self._instances :])
+        self._runs, self._instances = len(changes.runs), len(changes.instances)
+
+    def about_to_drain(self) -> None:
+        """What has gathered goes into the next commit."""
+        self._look()
+        self._in_flight = self._gathered
+
+    def written(self) -> None:
+        self._in_flight = set()
+
+
+def left_to_make(broker: Broker, runs: Sequence[NewRun], reach: Reach) -> list[NewRun]:
     """The runs that no earlier call has made. Raises Conflict where one was made with other content."""
-    left = []
-    for run in runs:
-        made = _digest_in_memory(broker, run)
-        if made is None and not _is_new(broker, run):
-            made = await _digest_in_store(broker, run)
-        if made is None:
-            left.append(run)
-        elif made != run.digest:
+    return [run for run in runs if not _is_made(broker, run, reach)]
+
+
+def _is_made(broker: Broker, run: NewRun, reach: Reach) -> bool:
+    if not run.lanes:
+        return _is_made_empty(broker, run, reach)
+    digest = _made_as(broker, run)
+    if digest is not None:
+        if digest != run.digest:
             raise Conflict(f"node {run.origin.hex()}, counter {run.first}, exists already, with other content")
-    return left
+        return True
+    if run.creates is not None and broker.has_instance(run.instance):
+        raise _other_instance(run)
+    return False
 
 
-def _digest_in_memory(broker: Broker, run: NewRun) -> bytes | None:
-    for made in broker.scheduler.graph.origins.get(run.origin, ()):
-        if made.first == run.first:
-            return made.digest
-    return None
-
-
-def _is_new(broker: Broker, run: NewRun) -> bool:
-    """Whether the store need not be asked: the usual case, at the price of one index lookup."""
-    graph = broker.scheduler.graph
-    if run.instance in graph.instances:
-        return run.creates is None  # all runs of a live instance are in memory
-    if run.creates is None or run.instance in broker.in_flight:
+def _is_made_empty(broker: Broker, run: NewRun, reach: Reach) -> bool:
+    """An instance without nodes has left no run behind: what is compared is the instance."""
+    if run.creates is None or not broker.has_instance(run.instance):
         return False
-    if any(row.id == run.instance for row in graph.changes.instances):
-        return False
-    return not broker.store.has_instance(run.instance)
+    row = reach.instances[run.instance].row
+    if (row.definition, row.entry) != run.creates:
+        raise _other_instance(run)
+    return True
 
 
-async def _digest_in_store(broker: Broker, run: NewRun) -> bytes | None:
-    await broker.durable()
-    stored = await broker.in_store(broker.store.run, run.origin, run.first)
-    if stored is not None:
+def _other_instance(run: NewRun) -> Conflict:
+    return Conflict(f"instance {run.instance.hex()} exists already, with other content")
+
+
+def _made_as(broker: Broker, run: NewRun) -> bytes | None:
+    """The digest of what was made under any of the run's counters; None: nothing was."""
+    end = run.first + len(run.lanes)
+    in_memory = broker.scheduler.graph.origins.get(run.origin, ())
+    place = bisect_left(in_memory, end, key=_FIRST) - 1
+    if place >= 0 and in_memory[place].first + in_memory[place].count > run.first:
+        return in_memory[place].digest
+    stored = broker.store.last_run(run.origin, end)
+    if stored is not None and stored.first + stored.size > run.first:
         return stored.digest
-    if run.creates is not None:
-        instance = await broker.in_store(broker.store.instance, run.instance)
-        if instance is not None:
-            same = (instance.row.definition, instance.row.entry) == run.creates and not run.lanes
-            return run.digest if same else b"other"
     return None
+
+
+def refuse_made(broker: Broker, run: NewRun) -> None:
+    """Raise Conflict where ids of a run that a worker reports are in the store already: no commit could hold it."""
+    stored = broker.store.last_run(run.origin, run.first + len(run.lanes))
+    if stored is not None and stored.first + stored.size > run.first:
+        raise Conflict(f"node {run.origin.hex()}, counter {run.first}, exists already")
+    if run.creates is not None and broker.has_instance(run.instance):
+        raise _other_instance(run)

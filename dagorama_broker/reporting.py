@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from google.protobuf.message import DecodeError
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
 from dagorama_broker.errors import BrokerRefusal, Malformed, NotKnown
-from dagorama_broker.messages import failure_of, lanes_of, large_by_place, refs_of, run_of
+from dagorama_broker.messages import LONGEST_NAME, bounded, failure_of, lanes_of, large_by_place, refs_of, run_of
 from dagorama_broker.model import Failure
+from dagorama_broker.queues import Lane
+from dagorama_broker.reaching import reach
+from dagorama_broker.repeating import refuse_made
 from dagorama_broker.scheduler import NewRun, Node, Worker
 from dagorama_broker.sessions import Session
 
@@ -28,51 +31,63 @@ async def take_report(broker: Broker, session: Session, report: pb.Report) -> No
         results = pb.Results.FromString(report.body)
     except DecodeError:
         raise Malformed("a report cannot be read") from None
-    worker = session.worker
+    session.heard_last = report.sequence
+    lanes = lanes_of(broker.scheduler, results.functions)
     for children in results.children:
-        run = _staged_run(broker, results, children)
-        if broker.scheduler.stage(worker, children.node, children.attempt, run):
-            session.staged_since.setdefault(children.attempt, report.sequence)
-        else:
-            broker.scheduler.refuse(worker, children.attempt)
+        _stage(broker, session, children, lanes)
     if results.node:
         await _take_values(broker, session, results)
     now = broker.see_time()
     for failure in results.failures:
-        session.staged_since.pop(failure.attempt, None)
         jitter = random.random()
-        broker.scheduler.fail(worker, failure.node, failure.attempt, failure_of(failure), now, jitter)
+        broker.scheduler.fail(session.worker, failure.node, failure.attempt, failure_of(failure), now, jitter)
 
 
-def _staged_run(broker: Broker, results: pb.Results, children: pb.Children) -> NewRun:
-    return run_of(children.nodes, lanes_of(broker.scheduler, results.functions))
+def _stage(broker: Broker, session: Session, children: pb.Children, lanes: Sequence[Lane]) -> None:
+    """Keep children until their parent's outcome comes; what cannot be kept fails the parent."""
+    run = run_of(children.nodes, lanes)
+    key, attempt = children.node, children.attempt
+    try:
+        if not broker.scheduler.stage(session.worker, key, attempt, run):
+            broker.scheduler.refuse(session.worker, attempt)
+            return
+        _refuse_unkept(broker, run.large)
+        refuse_made(broker, run)
+    except BrokerRefusal as refusal:
+        _fail(broker, session.worker, key, attempt, refusal, broker.see_time())
+    else:
+        session.staged_since.setdefault(attempt, session.heard_last)
 
 
 async def _take_values(broker: Broker, session: Session, results: pb.Results) -> None:
-    scheduler, worker, now = broker.scheduler, session.worker, broker.see_time()
+    scheduler, worker = broker.scheduler, session.worker
     refs, large = refs_of(results), large_by_place(results)
     foreign = list(results.foreign)
     known = await _known(broker, results)
+    now = broker.see_time()
     columns = zip(results.node, results.attempt, results.value, results.microseconds, strict=True)
     for place, (key, attempt, value, microseconds) in enumerate(columns):
         named = large.get(place, ())
-        for sha256 in named:
-            if not broker.store.has_large(sha256):
-                problem: BrokerRefusal = NotKnown(f"its large value {sha256.hex()} did not arrive")
-                _fail(broker, worker, key, attempt, problem, now)
-                break
-        else:
-            try:
-                scheduler.complete(
-                    worker, key, attempt, value, microseconds, refs[place] if refs else (), foreign, known, named, now
-                )
-            except BrokerRefusal as refusal:
-                _fail(broker, worker, key, attempt, refusal, now)
-        session.staged_since.pop(attempt, None)
+        try:
+            _refuse_unkept(broker, named)
+            scheduler.complete(
+                worker, key, attempt, value, microseconds, refs[place] if refs else (), foreign, known, named, now
+            )
+        except BrokerRefusal as refusal:
+            _fail(broker, worker, key, attempt, refusal, now)
+
+
+def _refuse_unkept(broker: Broker, large: Iterable[bytes]) -> None:
+    for sha256 in large:
+        if not broker.store.has_large(sha256):
+            raise NotKnown(f"its large value {sha256.hex()} did not arrive")
 
 
 async def _known(broker: Broker, results: pb.Results) -> Mapping[bytes, Node]:
-    """Ended nodes that a report names by id: as sources of children or as promises in values."""
+    """Nodes that a report names by id: as sources of children or as promises in values.
+
+    Those that live are among them, for they may have ended when their turn comes within the report.
+    """
     runs: list[NewRun] = [
         run
         for attempt in results.attempt
@@ -82,7 +97,7 @@ async def _known(broker: Broker, results: pb.Results) -> Mapping[bytes, Node]:
     ]
     if not runs and not results.foreign:
         return {}
-    return await broker.load(runs, results.foreign)
+    return (await reach(broker, runs, results.foreign)).nodes
 
 
 def _fail(broker: Broker, worker: Worker, key: int, attempt: int, why: BrokerRefusal, now: float) -> None:
@@ -97,7 +112,13 @@ def take_return(broker: Broker, worker: Worker, returned: pb.Return) -> None:
         raise Malformed("the columns of a return have different lengths")
     why = REASONS.get(returned.reason, "")
     if why and returned.detail:
-        why = f"{why}: {returned.detail}"
+        why = f"{why}: {bounded(returned.detail, LONGEST_NAME)}"
     now = broker.see_time()
     for key, attempt in zip(nodes, returned.attempt, strict=True):
         broker.scheduler.give_back(worker, key, attempt, why, now)
+
+
+def take_death(broker: Broker, worker: Worker, death: pb.SlotDeath) -> None:
+    """A child process ended by itself."""
+    cause = bounded(death.cause, LONGEST_NAME)
+    broker.scheduler.died(worker, death.running, death.unstarted, cause, broker.see_time())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import grpc.aio
@@ -11,14 +11,15 @@ import grpc.aio
 from dagorama.api import broker_pb2 as pb
 from dagorama.api import broker_pb2_grpc as pb_grpc
 from dagorama_broker import granting, messages
-from dagorama_broker.bounds import Bounds, Manners
+from dagorama_broker.bounds import Bounds, Gathering, Manners
 from dagorama_broker.broker import Broker
-from dagorama_broker.errors import Malformed, NotKnown
-from dagorama_broker.model import World
-from dagorama_broker.reporting import take_report, take_return
+from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown
+from dagorama_broker.model import State, World
+from dagorama_broker.reporting import take_death, take_report, take_return
 from dagorama_broker.scheduler import Worker
 from dagorama_broker.sessions import Session
 from dagorama_broker.statuses import refusing
+from dagorama_broker.uploads import Uploads
 from dagorama_broker.version import VERSION
 from dagorama_broker.waiting import wait_replies
 
@@ -32,6 +33,8 @@ class BrokerService(pb_grpc.BrokerServicer):
         self._broker = broker
         self._manners = manners
         self._bounds = bounds
+        self._gathering = Gathering(bounds)
+        self._uploads = Uploads(broker.store, bounds)
         self._messages_in = 0
         self._messages_out = 0
 
@@ -39,31 +42,38 @@ class BrokerService(pb_grpc.BrokerServicer):
 
     @refusing
     async def Submit(self, request: pb.SubmitRequest, context: Context) -> pb.SubmitReply:
-        await self._submit([request])
-        return pb.SubmitReply()
+        self._messages_in += 1
+        return await self._submit([request])
 
     @refusing
     async def SubmitStream(
         self, request_iterator: AsyncIterator[pb.SubmitRequest], context: Context
     ) -> pb.SubmitReply:
-        requests = []
+        requests: list[pb.SubmitRequest] = []
         size = 0
-        async for request in request_iterator:
-            requests.append(request)
-            size += request.ByteSize()
-            self._bounds.check_staged(size)
-        await self._submit(requests)
-        return pb.SubmitReply()
+        try:
+            async for request in request_iterator:
+                self._messages_in += 1
+                requests.append(request)
+                self._gathering.add(request.ByteSize())
+                size += request.ByteSize()
+                self._bounds.check_submission(size)
+            # A stream that breaks off ends like one that is complete, so that its last message has to say which it is.
+            if not requests or requests[-1].ByteSize():
+                raise Malformed("the submission broke off: its last message is to be an empty one")
+            return await self._submit(requests[:-1])
+        finally:
+            self._gathering.let_go(size)
 
-    async def _submit(self, requests: list[pb.SubmitRequest]) -> None:
-        self._messages_in += len(requests)
-        for sha256 in {sha for request in requests for nodes in request.nodes for sha in nodes.large}:
-            if not await self._broker.in_store(self._broker.store.has_large, sha256):
-                raise NotKnown(f"large value {sha256.hex()} is not here; send it with PutValue first")
+    async def _submit(self, requests: list[pb.SubmitRequest]) -> pb.SubmitReply:
         runs = messages.runs_of(self._broker.scheduler, requests)
         self._bounds.check_nodes(sum(len(run.lanes) for run in runs))
+        for sha256 in {sha256 for run in runs for sha256 in run.large}:
+            if not await self._broker.in_store(self._broker.store.has_large, sha256):
+                raise NotKnown(f"large value {sha256.hex()} is not here; send it with PutValue first")
         await self._broker.submit(runs)
         self._messages_out += 1
+        return pb.SubmitReply()
 
     @refusing
     async def Wait(self, request: pb.WaitRequest, context: Context) -> AsyncIterator[pb.WaitReply]:
@@ -101,12 +111,14 @@ class BrokerService(pb_grpc.BrokerServicer):
             self._goodbye(session)
 
     def _welcome(self, hello: pb.Hello) -> Session:
-        presence = messages.presence_of(hello)
-        now = self._broker.see_time()
+        broker, presence = self._broker, messages.presence_of(hello)
+        known = broker.scheduler.dispatch.workers.get(presence.id)
+        if known is not None and (earlier := broker.sessions.get(known)) is not None:
+            earlier.end(NotAllowedNow("this worker has connected anew, on another stream"))
         held = zip(hello.held_node, hello.held_attempt, hello.held_slot, strict=True)
-        worker = self._broker.scheduler.connect(presence, held, now)
-        session = self._broker.sessions[worker] = Session(worker)
-        self._broker.touch()
+        worker = broker.scheduler.connect(presence, held, broker.see_time())
+        session = broker.sessions[worker] = Session(worker)
+        broker.touch()
         return session
 
     def _welcome_message(self) -> pb.BrokerMessage:
@@ -128,58 +140,45 @@ class BrokerService(pb_grpc.BrokerServicer):
     async def _read(
         self, session: Session, first: pb.WorkerMessage, rest: AsyncIterator[pb.WorkerMessage]
     ) -> None:
-        """Take in what the worker says until it hangs up or is told to go."""
+        """Take in what the worker says until it hangs up. Raises a BrokerRefusal where it is to go."""
         await self._take_in(session, first)
         async for message in rest:
-            if self._broker.sessions.get(session.worker) is not session:
-                return  # its lease ran out, or it has connected anew
+            if message.HasField("hello"):
+                raise Malformed("a worker says hello once, in its first message")
             await self._take_in(session, message)
 
     async def _take_in(self, session: Session, message: pb.WorkerMessage) -> None:
         self._messages_in += 1
         broker, worker = self._broker, session.worker
+        if broker.scheduler.dispatch.workers.get(worker.presence.id) is not worker:
+            raise NotAllowedNow("this worker was silent for longer than its lease and has been given up: connect again")
         broker.scheduler.heard(worker, broker.see_time())
         for report in message.reports:
             await take_report(broker, session, report)
         for returned in message.returns:
             take_return(broker, worker, returned)
         for death in message.deaths:
-            self._take_death(worker, death)
+            take_death(broker, worker, death)
         if message.draining:
             broker.scheduler.leave(worker)
         durable = broker.touch()
-        if message.reports:
-            sequence = message.reports[-1].sequence
-            durable.add_done_callback(lambda done: None if done.exception() else session.acknowledge(sequence))
-
-    def _take_death(self, worker: Worker, death: pb.SlotDeath) -> None:
-        self._broker.scheduler.died(worker, death.running, death.unstarted, death.cause, self._broker.see_time())
+        if message.reports or message.returns or message.deaths:
+            settled = session.settled(broker.scheduler.staged)
+            durable.add_done_callback(lambda done: None if done.exception() else session.acknowledge(settled))
 
     # --- large values ---------------------------------------------------------------------------------
 
     @refusing
     async def PutValue(self, request_iterator: AsyncIterator[pb.ValueChunk], context: Context) -> pb.PutValueReply:
-        loop = asyncio.get_running_loop()
-
-        def chunks() -> Iterator[bytes]:
-            """Pulled by the thread that writes the file, so that no more than a chunk is in memory."""
-            size = 0
-            while True:
-                chunk = asyncio.run_coroutine_threadsafe(_next_chunk(request_iterator), loop).result()
-                if chunk is None:
-                    return
-                size += len(chunk.data)
-                self._bounds.check_value(size)
-                yield chunk.data
-
-        sha256, length = await asyncio.to_thread(self._broker.store.put_large, chunks())
+        sha256, length = await self._uploads.take(aiter(request_iterator))
         return pb.PutValueReply(sha256=sha256, length=length)
 
     @refusing
     async def GetValue(self, request: pb.GetValueRequest, context: Context) -> AsyncIterator[pb.ValueChunk]:
-        chunks = await asyncio.to_thread(self._broker.store.get_large, request.sha256)
+        sha256 = messages.sha256_bytes(request.sha256)
+        chunks = await asyncio.to_thread(self._broker.store.get_large, sha256)
         if chunks is None:
-            raise NotKnown(f"large value {request.sha256.hex()} is not here")
+            raise NotKnown(f"large value {sha256.hex()} is not here")
         while (data := await asyncio.to_thread(next, chunks, None)) is not None:
             yield pb.ValueChunk(data=data)
 
@@ -193,7 +192,16 @@ class BrokerService(pb_grpc.BrokerServicer):
         if stored is None:
             raise NotKnown(f"instance {id.hex()} is not known to this broker")
         row = stored.row
-        return pb.InstanceInfo(instance=id, definition=row.definition, entry=row.entry, created=row.created)
+        return pb.InstanceInfo(
+            instance=id, definition=row.definition, entry=row.entry, created=row.created,
+            entry_state=pb.NodeState.ValueType(await self._state_of(row.entry)),
+        )
+
+    async def _state_of(self, id: bytes) -> State:
+        node = self._broker.scheduler.graph.find(id)
+        if node is None:
+            node = (await self._broker.find_ended([id])).get(id)
+        return State.WAITING if node is None else node.state
 
     @refusing
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.Status:
@@ -208,10 +216,6 @@ class BrokerService(pb_grpc.BrokerServicer):
             function = messages.function_message(lane.function)
             status.unservable.append(pb.Unservable(function=function, queued=lane.ready, reason=reason))
         return status
-
-
-async def _next_chunk(chunks: AsyncIterator[pb.ValueChunk]) -> pb.ValueChunk | None:
-    return await anext(aiter(chunks), None)
 
 
 def _worker_info(worker: Worker) -> pb.WorkerInfo:

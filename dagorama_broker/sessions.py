@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Container
 from dataclasses import dataclass, field
 
+from dagorama_broker.errors import BrokerRefusal
 from dagorama_broker.scheduler import Worker
 from dagorama_broker.scheduler.parts import Granted, TakenBack
 
@@ -27,23 +29,39 @@ class Session:
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
         self.news = News()
+        self.heard_last = 0  #: sequence of the last report
         self.staged_since: dict[int, int] = {}  #: attempt -> first report that holds children of it
         self._event = asyncio.Event()
+        self._refusal: BrokerRefusal | None = None
 
     def wake(self) -> None:
         self._event.set()
 
+    def end(self, why: BrokerRefusal) -> None:
+        """Hang up; the worker is told why."""
+        self._refusal = why
+        self.wake()
+
+    def settled(self, staged: Container[int]) -> int:
+        """The last report before the first that holds children of an attempt which still runs.
+
+        What is only staged is in memory alone, so a worker keeps it until the attempt has an outcome. To be asked
+        when a report has been taken in, not when it is durable: by then the outcome may be in, and not durable.
+        """
+        self.staged_since = {attempt: first for attempt, first in self.staged_since.items() if attempt in staged}
+        return min([self.heard_last, *(first - 1 for first in self.staged_since.values())])
+
     def acknowledge(self, sequence: int) -> None:
-        """Reports up to here are durable, but those whose children are only staged."""
-        open_since = min(self.staged_since.values(), default=sequence + 1)
-        sequence = min(sequence, open_since - 1)
+        """Reports up to here are durable."""
         if sequence > self.news.acknowledged:
             self.news.acknowledged = sequence
             self.wake()
 
     async def next(self) -> News:
-        """All that has gathered; waits for something to gather."""
+        """All that has gathered; waits for something to gather. Raises what `end` was given."""
         await self._event.wait()
         self._event.clear()
+        if self._refusal is not None:
+            raise self._refusal
         news, self.news = self.news, News()
         return news

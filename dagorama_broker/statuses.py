@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import Any, TypeVar, cast
 
 import grpc
@@ -40,8 +41,10 @@ def refusing(call: C) -> C:
         @functools.wraps(call)
         async def stream(self: object, request: object, context: Any) -> Any:
             try:
-                async for reply in call(self, request, context):
-                    yield reply
+                # A client that hangs up leaves replies untaken: the handler is to let go at once, not when collected.
+                async with aclosing(call(self, request, context)) as replies:
+                    async for reply in replies:
+                        yield reply
             except (BrokerRefusal, StoreError) as refusal:
                 await context.abort(STATUSES[type(refusal)], str(refusal))
 

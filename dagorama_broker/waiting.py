@@ -2,115 +2,182 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
 from dagorama_broker.errors import Malformed, NotKnown
 from dagorama_broker.messages import PIECE, failure_message, id_bytes
-from dagorama_broker.model import ENDED, Failure, State
+from dagorama_broker.model import ENDED, Failure, State, World
 from dagorama_broker.scheduler import Node
+from dagorama_broker.watching import Watch
+
+T = TypeVar("T")
+
+#: Nodes, or values, that are read at a time: others may use the store in between.
+AT_A_TIME = 256
 
 
 async def wait_replies(broker: Broker, request: pb.WaitRequest) -> AsyncIterator[pb.WaitReply]:
     """Raises NotKnown where the broker has no such node in that instance."""
-    ids = [id_bytes(id, "a node") for id in request.node]
-    if not ids:
-        raise Malformed("nothing is waited for")
-    id_bytes(request.instance, "an instance")
-    live: dict[int, list[int]] = {}  # node key -> places in the request
-    others = []
-    for place, id in enumerate(ids):
-        node = broker.scheduler.graph.find(id)
-        if node is None:
-            others.append(place)
-        else:
-            _check_instance(node, request.instance, id)
-            live.setdefault(node.key, []).append(place)
-    # Watched before anything is awaited, so that no end is missed.
-    watch = broker.watching.add([] if request.now else live)
+    wait = _Wait(broker, request)
+    watch = wait.watch()
     try:
-        if others:
-            async for reply in _ended_before(broker, request, ids, others):
-                yield reply
+        async for reply in wait.ended_before():
+            yield reply
         if request.now:
-            yield _states(broker, live)
+            yield wait.states()
             return
-        left = set(live)
-        while left:
-            for node in await watch.next():
-                left.discard(node.key)
-                async for reply in _end(broker, node, live[node.key], ids):
-                    yield reply
+        while wait.left:
+            async for reply in wait.ended(await watch.next()):
+                yield reply
     finally:
-        broker.watching.remove(watch, live)
+        wait.over(watch)
 
 
-def _check_instance(node: Node, instance: bytes, id: bytes) -> None:
-    if node.instance.id and node.instance.id != instance:
-        raise Malformed(f"node {id.hex()} is of instance {node.instance.id.hex()}, not {instance.hex()}")
+class _Wait:
+    """One caller's wait: which nodes, where each stands in the request, and what has been said."""
 
+    def __init__(self, broker: Broker, request: pb.WaitRequest) -> None:
+        if not request.node:
+            raise Malformed("nothing is waited for")
+        self._broker = broker
+        self._instance = id_bytes(request.instance, "an instance")
+        self._now = request.now
+        self._places: dict[bytes, list[int]] = {}
+        for place, id in enumerate(request.node):
+            self._places.setdefault(id_bytes(id, "a node"), []).append(place)
+        self._live: dict[int, tuple[Node, bytes]] = {}
+        for id in self._places:
+            if (node := broker.scheduler.graph.find(id)) is not None:
+                _check_ours(node, self._instance, id)
+                self._live[node.key] = node, id
+        self.left = set(self._live)
+        self._sent: set[int] = set()  #: values, by node key
+        self._failures: dict[int, pb.NodeFailure] = {}  #: by culprit
 
-def _states(broker: Broker, live: dict[int, list[int]]) -> pb.WaitReply:
-    reply = pb.WaitReply()
-    for key, places in live.items():
-        node = broker.scheduler.graph.nodes.get(key)
-        # It may have ended since it was looked up, and is not durable yet: its last state is what is known.
-        state = State.CLAIMED if node is None else node.state
-        reply.index.extend(places)
-        reply.state.extend([pb.NodeState.ValueType(state)] * len(places))
-    return reply
+    def watch(self) -> Watch:
+        """To be called before anything is awaited, so that no end is missed."""
+        return self._broker.watching.add([] if self._now else self._live)
 
+    def over(self, watch: Watch) -> None:
+        """Nobody waits any more: values that were kept for this are let go."""
+        self._broker.watching.remove(watch, self._live)
+        for key, (node, _) in self._live.items():
+            if node.state in ENDED and not node.readers and key not in self._broker.watching:
+                self._broker.payloads.values.drop(key)
 
-async def _ended_before(
-    broker: Broker, request: pb.WaitRequest, ids: Sequence[bytes], places: Iterable[int]
-) -> AsyncIterator[pb.WaitReply]:
-    """Nodes that are not in memory: they have ended, or were never made."""
-    await broker.durable()
-    by_id: dict[bytes, list[int]] = {}
-    for place in places:
-        by_id.setdefault(ids[place], []).append(place)
-    instance = await broker.in_store(broker.store.instance, request.instance)
-    if instance is None:
-        raise NotKnown(f"instance {request.instance.hex()} is not known to this broker")
-    found = await broker.find_ended(list(by_id))
-    for id, its_places in by_id.items():
-        node = found.get(id)
-        if node is None:
-            raise NotKnown(f"node {id.hex()} is not known to this broker")
-        if node.instance.key != instance.row.key:
-            raise Malformed(f"node {id.hex()} is of another instance than {request.instance.hex()}")
-        async for reply in _end(broker, node, its_places, ids):
+    def states(self) -> pb.WaitReply:
+        """How the nodes stood that had not ended when they were asked for."""
+        reply = pb.WaitReply()
+        for node, id in self._live.values():
+            # One that ended meanwhile may not be durable yet: what it was is what is known.
+            state = State.CLAIMED if node.state in ENDED else node.state
+            reply.index.extend(self._places[id])
+            reply.state.extend([pb.NodeState.ValueType(state)] * len(self._places[id]))
+        return reply
+
+    async def ended_before(self) -> AsyncIterator[pb.WaitReply]:
+        """Nodes that are not in memory: they have ended, or were never made."""
+        live = {id for _, id in self._live.values()}
+        others = [id for id in self._places if id not in live]
+        if not others:
+            return
+        await self._broker.durable()
+        instance = await self._broker.in_store(self._broker.store.instance, self._instance)
+        if instance is None:
+            raise NotKnown(f"instance {self._instance.hex()} is not known to this broker")
+        for ids in _batches(others):
+            found = await self._broker.find_ended(ids)
+            for id in ids:
+                if id not in found:
+                    raise NotKnown(f"node {id.hex()} is not known to this broker")
+                if found[id].instance.key != instance.row.key:
+                    raise Malformed(f"node {id.hex()} is of another instance than {self._instance.hex()}")
+                _check_ours(found[id], self._instance, id)
+            async for reply in self._tell([(node, id) for id, node in found.items()]):
+                yield reply
+
+    async def ended(self, nodes: Sequence[Node]) -> AsyncIterator[pb.WaitReply]:
+        """Nodes that have just ended."""
+        self.left.difference_update(node.key for node in nodes)
+        for batch in _batches(nodes):
+            async for reply in self._tell([self._live[node.key] for node in batch]):
+                yield reply
+
+    async def _tell(self, nodes: Sequence[tuple[Node, bytes]]) -> AsyncIterator[pb.WaitReply]:
+        pieces = _Pieces()
+        needed = self._not_sent([node for node, _ in nodes if node.state is State.COMPLETED])
+        for batch in _batches(needed):
+            for id, envelope in (await self._broker.values_of(batch)).items():
+                for reply in pieces.add(len(envelope), pb.WaitReply(value_node=[id], value=[envelope])):
+                    yield reply
+        for node, id in nodes:
+            end, places = pb.WaitReply(), self._places[id]
+            end.index.extend(places)
+            end.state.extend([pb.NodeState.ValueType(node.state)] * len(places))
+            if node.state is not State.COMPLETED:
+                end.failure.extend([await self._failure(node)] * len(places))
+            for reply in pieces.add(end.ByteSize(), end):
+                yield reply
+        for reply in pieces.rest():
             yield reply
 
+    def _not_sent(self, nodes: Iterable[Node]) -> list[Node]:
+        """The nodes and all that their values name, and so on, but for what this caller has already."""
+        found, stack = [], list(nodes)
+        while stack:
+            node = stack.pop()
+            if node.key not in self._sent:
+                self._sent.add(node.key)
+                found.append(node)
+                stack.extend(node.refs)
+        return found
 
-async def _end(
-    broker: Broker, node: Node, places: Sequence[int], ids: Sequence[bytes]
-) -> AsyncIterator[pb.WaitReply]:
-    reply = pb.WaitReply()
-    if node.state is State.COMPLETED:
-        size = 0
-        for id, envelope in (await broker.values_of(node)).items():
-            reply.value_node.append(id)
-            reply.value.append(envelope)
-            size += len(envelope) + 16
-            if size >= PIECE:
-                yield reply
-                reply, size = pb.WaitReply(), 0
-    else:
-        failure = await _failure(broker, node)
-        reply.failure.extend([failure] * len(places))
-    assert node.state in ENDED
-    reply.index.extend(places)
-    reply.state.extend([pb.NodeState.ValueType(node.state)] * len(places))
-    yield reply
+    async def _failure(self, node: Node) -> pb.NodeFailure:
+        """The failure of the node itself or of the culprit upstream, as the store has it."""
+        culprit = node.culprit or node
+        failure = self._failures.get(culprit.key)
+        if failure is None:
+            outcome = await self._broker.outcome(culprit.key)
+            id = (await self._broker.in_store(self._broker.store.ids, [culprit.key]))[culprit.key]
+            if outcome is None or outcome.failure is None:
+                failure = pb.NodeFailure(node=id, function=culprit.lane.function.name)
+            else:
+                failure = failure_message(Failure.unpacked(outcome.failure), id)
+            self._failures[culprit.key] = failure
+        return failure
 
 
-async def _failure(broker: Broker, node: Node) -> pb.NodeFailure:
-    """The failure of the node itself or of the culprit upstream, as the store has it."""
-    culprit = node.culprit or node
-    outcome = await broker.outcome(culprit.key)
-    ids = await broker.in_store(broker.store.ids, [culprit.key])
-    if outcome is None or outcome.failure is None:
-        return pb.NodeFailure(node=ids[culprit.key], function=node.lane.function.name)
-    return failure_message(Failure.unpacked(outcome.failure), ids[culprit.key])
+class _Pieces:
+    """Parts of an answer, merged into messages that stay under the limit."""
+
+    def __init__(self) -> None:
+        self._reply, self._size = pb.WaitReply(), 0
+
+    def add(self, size: int, part: pb.WaitReply) -> Iterator[pb.WaitReply]:
+        """Take a part in; yields the message before it, where that is full."""
+        if self._size and self._size + size > PIECE:
+            yield from self.rest()
+        self._reply.MergeFrom(part)
+        self._size += size + 32
+
+    def rest(self) -> Iterator[pb.WaitReply]:
+        if self._size:
+            yield self._reply
+            self._reply, self._size = pb.WaitReply(), 0
+
+
+def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+    rest = iter(items)
+    while batch := list(islice(rest, AT_A_TIME)):
+        yield batch
+
+
+def _check_ours(node: Node, instance: bytes, id: bytes) -> None:
+    if node.instance.id and node.instance.id != instance:
+        raise Malformed(f"node {id.hex()} is of instance {node.instance.id.hex()}, not {instance.hex()}")
+    if node.lane.function.world is not World.OURS:
+        raise NotKnown(f"node {id.hex()} was made by the original's calls; GetNode tells of it")

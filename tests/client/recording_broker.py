@@ -63,7 +63,9 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
         return broker_pb2.SubmitReply()
 
     def SubmitStream(self, requests: Any, context: grpc.ServicerContext) -> broker_pb2.SubmitReply:
-        for request in requests:
+        *parts, last = requests
+        assert not last.ByteSize()  # it says that no part is missing
+        for request in parts:
             self._take(request)
         self.streamed += 1
         return broker_pb2.SubmitReply()

@@ -1,0 +1,119 @@
+"""What a call names and memory lacks is read from the store before the heart is asked: load, then decide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dagorama_broker.errors import Malformed
+from dagorama_broker.model import StoredInstance
+from dagorama_broker.scheduler import NewRun, Node
+
+if TYPE_CHECKING:
+    from dagorama_broker.broker import Broker
+
+
+@dataclass(slots=True)
+class Reach:
+    """What was found. A node found while it lived stays good when it has ended meanwhile."""
+
+    nodes: dict[bytes, Node] = field(default_factory=dict)
+    instances: dict[bytes, StoredInstance] = field(default_factory=dict)  #: that memory lacked
+    unknown: set[bytes] = field(default_factory=set)  #: ids that nobody ever used
+
+
+async def reach(broker: Broker, runs: Sequence[NewRun], ids: Iterable[bytes] = ()) -> Reach:
+    """Find all that these runs and ids name.
+
+    Nothing has changed between the last look and the return: whoever goes on without awaiting can rely on it that
+    what is named is in memory, in the answer, or unknown.
+    """
+    found, named = Reach(), _named_by(runs) | set(ids)
+    while True:
+        nodes = _missing_nodes(broker, named, found)
+        instances = _missing_instances(broker, runs, found)
+        if not nodes and not instances and not _is_unsettled(broker, runs):
+            return found
+        await broker.durable()
+        await _read(broker, nodes, instances, found)
+
+
+def refuse_other_world(runs: Iterable[NewRun], found: Reach) -> None:
+    """Raise where a node would be given a value that the other protocol's clients have packed."""
+    for run in runs:
+        for id in run.foreign:
+            node = found.nodes.get(id)
+            if node is not None and run.lanes and node.lane.function.world is not run.lanes[0].function.world:
+                raise Malformed(f"source {id.hex()} was made by the other protocol's calls")
+
+
+def _named_by(runs: Iterable[NewRun]) -> set[bytes]:
+    """Ids of sources that the runs do not make themselves."""
+    named: set[bytes] = set()
+    made: dict[bytes, list[range]] = {}  # by origin: counters that earlier runs of the call make
+    for run in runs:
+        its_own = made.setdefault(run.origin, [])
+        named.update(id for id in run.foreign if not _is_among(int.from_bytes(id[12:], "big"), made.get(id[:12], ())))
+        if run.sources is not None and run.first:
+            earlier = {ref for refs in run.sources for ref in refs if 0 <= ref < run.first}
+            named.update(run.origin + ref.to_bytes(4, "big") for ref in earlier if not _is_among(ref, its_own))
+        if its_own and its_own[-1].stop == run.first:
+            its_own[-1] = range(its_own[-1].start, run.first + len(run.lanes))
+        else:
+            its_own.append(range(run.first, run.first + len(run.lanes)))
+    return named
+
+
+def _is_among(counter: int, ranges: Iterable[range]) -> bool:
+    return any(counter in counters for counters in ranges)
+
+
+def _missing_nodes(broker: Broker, named: Iterable[bytes], found: Reach) -> list[bytes]:
+    missing = []
+    for id in named:
+        if id in found.nodes or id in found.unknown:
+            continue
+        node = broker.scheduler.graph.find(id)
+        if node is None:
+            missing.append(id)
+        else:
+            found.nodes[id] = node
+    return missing
+
+
+def _missing_instances(broker: Broker, runs: Iterable[NewRun], found: Reach) -> set[bytes]:
+    """Instances that nodes are added to, and those that are made empty and may be there already."""
+    live = broker.scheduler.graph.instances
+    wanted, made = set(), set()
+    for run in runs:
+        if run.creates is None:
+            if run.instance not in live and run.instance not in made:
+                wanted.add(run.instance)
+        else:
+            made.add(run.instance)
+            if not run.lanes and broker.has_instance(run.instance):
+                wanted.add(run.instance)
+    return wanted - found.instances.keys() - found.unknown
+
+
+def _is_unsettled(broker: Broker, runs: Iterable[NewRun]) -> bool:
+    """Whether the store is about to learn of something that the runs may repeat, and memory knows no more."""
+    graph, unwritten = broker.scheduler.graph, broker.unwritten
+    return any(
+        (run.origin in unwritten and run.origin not in graph.origins)
+        or (run.creates is not None and run.instance in unwritten and run.instance not in graph.instances)
+        for run in runs
+    )
+
+
+async def _read(broker: Broker, nodes: Sequence[bytes], instances: Iterable[bytes], found: Reach) -> None:
+    ended = await broker.find_ended(nodes)
+    found.nodes.update(ended)
+    found.unknown.update(id for id in nodes if id not in ended)
+    for id in instances:
+        stored = await broker.in_store(broker.store.instance, id)
+        if stored is None:
+            found.unknown.add(id)
+        else:
+            found.instances[id] = stored
