@@ -178,13 +178,13 @@ class Executor:
     def _ended(self, call: Call, scope: AttemptScope, result: object, started: int) -> int:
         try:
             encoded = encode(result, "result", large_from=self.large_from, put_large=self._large.put)
-            _refuse_excess(encoded)
-            runs = scope.runs
+            if encoded.refs:
+                _refuse_excess(encoded)
         except BaseException as error:
             return self._ended_badly(call, error, started)
         ended = monotonic_ns()
         microseconds = (ended - started) // 1000
-        if runs or encoded.envelope[:2] != _PLAIN:
+        if scope.runs or encoded.envelope[:2] != _PLAIN:
             self.outbox.completed_with(call.node, call.attempt, encoded, scope, microseconds)
         else:
             self.outbox.completed(call.node, call.attempt, encoded.envelope, microseconds)

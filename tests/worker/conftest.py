@@ -1,0 +1,13 @@
+"""A broker for each test that asks for one, and workers that are gone when it ends."""
+
+from collections.abc import Iterator
+
+import pytest
+from scripted_broker import ScriptedBroker
+
+
+@pytest.fixture
+def broker() -> Iterator[ScriptedBroker]:
+    made = ScriptedBroker()
+    yield made
+    made.stop()

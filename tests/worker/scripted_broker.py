@@ -1,0 +1,201 @@
+"""A broker that does what a test tells it to: a real gRPC server that speaks `Work` and large values only."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import grpc
+from worker_grants import Wanted, grant_of
+
+from dagorama.api import broker_pb2 as pb
+from dagorama.api import broker_pb2_grpc as pb_grpc
+from dagorama.connection import channel_options
+from dagorama.values import decode
+
+WAIT = 30  #: seconds after which something that should happen is taken not to
+
+
+class Conversation:
+    """One stream of a worker."""
+
+    def __init__(self, messages: Iterator[pb.WorkerMessage]) -> None:
+        self._messages = messages
+        self._outgoing: queue.SimpleQueue[pb.BrokerMessage | None] = queue.SimpleQueue()
+        self._reports: list[pb.Report] = []
+        self.returns: list[pb.Return] = []
+        self.deaths: list[pb.SlotDeath] = []
+        self.draining = False
+        self.ended = False
+        first = next(messages)
+        self.hello = first.hello
+        self._note(first)
+
+    def send(self, **fields: Any) -> None:
+        self._outgoing.put(pb.BrokerMessage(**fields))
+
+    def welcome(self, **fields: Any) -> None:
+        self.send(welcome=pb.Welcome(**{"epoch": 1, "heartbeat": 60.0, "lease": 90.0, "large_from": 1 << 18, **fields}))
+
+    def grant(self, *wanted: Wanted, slot: int = 0, large: Sequence[bytes] = ()) -> list[int]:
+        """Their attempts."""
+        grant = grant_of(*wanted, slot=slot, large=large)
+        self.send(grants=[grant])
+        return list(grant.attempt)
+
+    def end(self) -> None:
+        """Break the stream."""
+        self._outgoing.put(None)
+
+    def outgoing(self) -> Iterator[pb.BrokerMessage]:
+        while (message := self._outgoing.get()) is not None:
+            yield message
+
+    # --- what the worker says -------------------------------------------------------------------------
+
+    def listen(self, until: Callable[[], bool]) -> None:
+        """Take messages until something holds."""
+        while not until():
+            try:
+                self._note(next(self._messages))
+            except (StopIteration, grpc.RpcError):
+                self.ended = True
+                assert until(), "the worker ended its stream"
+
+    def _note(self, message: pb.WorkerMessage) -> None:
+        self._reports += message.reports
+        self.returns += message.returns
+        self.deaths += message.deaths
+        self.draining = self.draining or message.draining
+
+    def report(self) -> pb.Report:
+        """The next one, not acknowledged."""
+        self.listen(lambda: bool(self._reports))
+        return self._reports.pop(0)
+
+    def results(self) -> pb.Results:
+        """The next ones, acknowledged."""
+        report = self.report()
+        self.send(acknowledged=report.sequence)
+        return pb.Results.FromString(report.body)
+
+    def values(self, count: int) -> dict[int, object]:
+        """The next so many values, by attempt."""
+        found: dict[int, object] = {}
+        while len(found) < count:
+            results = self.results()
+            assert not results.failures, results.failures
+            found.update(zip(results.attempt, map(decode, results.value), strict=True))
+        return found
+
+    def value(self) -> object:
+        [value] = self.values(1).values()
+        return value
+
+    def returned(self) -> pb.Return:
+        self.listen(lambda: bool(self.returns))
+        return self.returns.pop(0)
+
+    def death(self) -> pb.SlotDeath:
+        self.listen(lambda: bool(self.deaths))
+        return self.deaths.pop(0)
+
+
+class ScriptedBroker(pb_grpc.BrokerServicer):
+    def __init__(self) -> None:
+        self._conversations: queue.SimpleQueue[Conversation] = queue.SimpleQueue()
+        self.large: dict[bytes, bytes] = {}
+        self.refusal: tuple[grpc.StatusCode, str] | None = None
+        self.port = 0
+        self._serve()
+
+    def _serve(self) -> None:
+        options = [*channel_options(), ("grpc.so_reuseport", 0)]
+        self._server = grpc.server(ThreadPoolExecutor(16), options=options)
+        pb_grpc.add_BrokerServicer_to_server(self, self._server)
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        self._server.start()
+
+    def stop(self) -> None:
+        """As a broker that is killed."""
+        self._server.stop(None).wait()
+
+    def start_again(self) -> None:
+        self._serve()
+
+    def next_conversation(self) -> Conversation:
+        return self._conversations.get(timeout=WAIT)
+
+    def greeted(self, **welcome: Any) -> Conversation:
+        conversation = self.next_conversation()
+        conversation.welcome(**welcome)
+        return conversation
+
+    def Work(self, request_iterator: Iterator[pb.WorkerMessage], context: grpc.ServicerContext) -> Any:
+        if self.refusal is not None:
+            context.abort(*self.refusal)
+        conversation = Conversation(request_iterator)
+        self._conversations.put(conversation)
+        yield from conversation.outgoing()
+
+    def PutValue(self, request_iterator: Any, context: grpc.ServicerContext) -> pb.PutValueReply:
+        data = b"".join(chunk.data for chunk in request_iterator)
+        digest = sha256(data).digest()
+        self.large[digest] = data
+        return pb.PutValueReply(sha256=digest, length=len(data))
+
+    def GetValue(self, request: pb.GetValueRequest, context: grpc.ServicerContext) -> Any:
+        if request.sha256 not in self.large:
+            context.abort(grpc.StatusCode.NOT_FOUND, "no such value")
+        data = self.large[request.sha256]
+        for at in range(0, len(data), 1 << 20):
+            yield pb.ValueChunk(data=data[at : at + (1 << 20)])
+
+
+class WorkerProcess:
+    """`python -m dagorama.worker`, which finds the tests' modules."""
+
+    def __init__(self, broker: ScriptedBroker, *flags: str, **environment: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "dagorama.worker", *flags],
+            env={**environment_of(broker), **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.pid = self._process.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def ended(self) -> tuple[int, str]:
+        """Exit code and what it wrote to stderr, once it and all of its children are gone: they share its pipes."""
+        _, errors = self._process.communicate(timeout=WAIT)
+        return self._process.returncode, errors
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate(timeout=WAIT)
+
+
+def environment_of(broker: ScriptedBroker) -> dict[str, str]:
+    here = str(Path(__file__).parent)
+    return {**os.environ, "DAGORAMA_HOST": "127.0.0.1", "DAGORAMA_PORT": str(broker.port), "PYTHONPATH": here}
+
+
+@contextmanager
+def worker_process(broker: ScriptedBroker, *flags: str, **environment: str) -> Iterator[WorkerProcess]:
+    process = WorkerProcess(broker, *flags, **environment)
+    try:
+        yield process
+    finally:
+        process.kill()

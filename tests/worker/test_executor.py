@@ -1,0 +1,269 @@
+"""What becomes of nodes: values, children, failures, nodes given back. Real functions, no transport."""
+
+import asyncio
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from time import monotonic_ns
+
+import pytest
+import worker_nodes
+from worker_grants import Wanted, body_of, call, encoded
+
+from dagorama.api import broker_pb2 as pb
+from dagorama.errors import NotInInstance, NotPicklable
+from dagorama.models.promise import DAGPromise
+from dagorama.scope import current_attempt
+from dagorama.values import Encoded, decode, encode
+from dagorama.worker.executor import Executor
+from dagorama.worker.frames import Kind, Outcome
+from dagorama.worker.large import SpoolValues
+from dagorama.worker.outbox import Outbox
+
+
+class Ran:
+    """An executor, and what its nodes came to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.outcomes: list[tuple[Kind, Outcome]] = []
+        self.large = SpoolValues(folder)
+        outbox = Outbox(lambda kind, outcome: self.outcomes.append((kind, outcome)))
+        self.executor = Executor(outbox, self.large)
+
+    def run(
+        self,
+        *wanted: Wanted,
+        values: Mapping[int, Encoded] | None = None,
+        refs: Mapping[int, Sequence[int]] | None = None,
+    ) -> pb.Results:
+        """Run them in order; their outcomes in one message."""
+        self.outcomes.clear()
+        for each in self.executor.prepare(body_of(wanted, values, refs).SerializeToString()):
+            if each.work.is_async:
+                asyncio.run(self.executor.run_async(each, monotonic_ns()))
+            else:
+                self.executor.run(each, monotonic_ns())
+        self.executor.outbox.flush()
+        results = pb.Results()
+        for kind, outcome in self.outcomes:
+            if kind == Kind.RESULTS:
+                results.MergeFromString(outcome.body)
+        return results
+
+    def value(self, wanted: Wanted, values: Mapping[int, Encoded] | None = None) -> object:
+        results = self.run(wanted, values=values)
+        assert not results.failures, results.failures
+        return decode(results.value[0], get_large=self.large.get)
+
+    def failure(self, wanted: Wanted) -> pb.Failure:
+        results = self.run(wanted)
+        assert not results.node
+        return results.failures[0]
+
+    def returned(self, wanted: Wanted) -> pb.Return:
+        results = self.run(wanted)
+        assert not results.node
+        assert not results.failures
+        [(kind, outcome)] = self.outcomes
+        assert kind == Kind.RETURN
+        return pb.Return.FromString(outcome.body)
+
+
+@pytest.fixture
+def ran(tmp_path: Path) -> Ran:
+    return Ran(tmp_path / "spool")
+
+
+def promise(counter: int, origin: bytes = b"o" * 12) -> DAGPromise[object]:
+    return DAGPromise._made(origin, counter, b"an instance's id", "f", (), {}, ("file", 1))
+
+
+# --- values --------------------------------------------------------------------------------------------
+
+
+def test_arguments_go_in_and_the_result_comes_out(ran: Ran) -> None:
+    assert ran.value(call("echo", {"a": [1, None]})) == {"a": [1, None]}
+
+
+@pytest.mark.parametrize("value", [0, "", [], False, None])
+def test_empty_values_come_out_as_they_went_in(ran: Ran, value: object) -> None:
+    assert ran.value(call("echo", value)) == value
+
+
+def test_promises_in_arguments_are_filled_with_the_values_of_their_nodes(ran: Ran) -> None:
+    wanted = Wanted("echo", [[promise(1), 5, promise(2), promise(1)]], sources=[71, 72])
+    assert ran.value(wanted, {71: encoded("one"), 72: encoded("two")}) == ["one", 5, "two", "one"]
+
+
+def test_no_two_nodes_share_an_object(ran: Ran) -> None:
+    wanted = [Wanted("append", [promise(1), number], sources=[71]) for number in (1, 2)]
+    results = ran.run(*wanted, values={71: encoded([0])})
+    assert [decode(value) for value in results.value] == [[0, 1], [0, 2]]
+
+
+def test_values_whose_promises_have_values_are_assembled(ran: Ran) -> None:
+    values = {71: encoded([promise(2), promise(3)]), 72: encoded({"inner": promise(3)}), 73: encoded("leaf")}
+    results = ran.run(Wanted("echo", [promise(1)], sources=[71]), values=values, refs={71: [72, 73], 72: [73]})
+    assert decode(results.value[0]) == [{"inner": "leaf"}, "leaf"]
+
+
+def test_large_arguments_and_results_are_kept_beside_their_envelopes(ran: Ran) -> None:
+    ran.executor.large_from = 1000
+    results = ran.run(call("zeros", 5000))
+    assert len(results.value[0]) < 100
+    assert list(results.large_of) == [0]
+    assert ran.outcomes[0][1].large == list(results.large)
+    argument = encode(((bytes(7000),), {}), large_from=1000, put_large=ran.large.put).envelope
+    assert ran.value(Wanted("length", arguments=argument)) == 7000
+
+
+def test_run_times_are_told(ran: Ran) -> None:
+    results = ran.run(call("echo", 1), call("echo", 2))
+    assert len(results.microseconds) == 2
+
+
+# --- children ------------------------------------------------------------------------------------------
+
+
+def test_nodes_that_a_node_makes_go_with_its_result(ran: Ran) -> None:
+    results = ran.run(call("pair"))
+    [children] = results.children
+    assert (children.node, children.attempt) == (results.node[0], results.attempt[0])
+    nodes = children.nodes
+    assert [results.functions[index].name for index in nodes.function] == [
+        "worker_nodes:Nodes.echo",
+        "worker_nodes:Nodes.append",
+    ]
+    assert (list(nodes.source_count), list(nodes.source)) == ([0, 1], [0])
+    assert (list(results.ref_count), list(results.ref)) == ([2], [0, 1])
+
+
+def test_nodes_that_a_failing_node_has_made_are_dropped(ran: Ran) -> None:
+    results = ran.run(call("children_then_fail"))
+    assert not results.children
+    assert results.failures[0].message == "after all"
+
+
+def test_two_attempts_never_make_the_same_node(ran: Ran) -> None:
+    results = ran.run(call("pair"), call("pair"))
+    assert len({children.nodes.origin for children in results.children}) == 2
+
+
+def test_calls_on_an_instance_whose_run_is_over_are_refused(ran: Ran) -> None:
+    worker_nodes.leaked.clear()
+    ran.value(call("leak", []))
+    with pytest.raises(NotInInstance):
+        worker_nodes.leaked[0].echo(1)
+
+
+# --- failures ------------------------------------------------------------------------------------------
+
+
+def test_what_a_node_raises_is_told_with_the_users_frames_and_the_exception_itself(ran: Ran) -> None:
+    failure = ran.failure(call("fail", "no luck"))
+    assert (failure.type, failure.message) == ("builtins.ValueError", "no luck")
+    assert "in fail" in failure.traceback
+    assert 'raise ValueError(text)' in failure.traceback
+    assert "executor.py" not in failure.traceback
+    rebuilt = pickle.loads(failure.exception)
+    assert isinstance(rebuilt, ValueError)
+    assert rebuilt.args == ("no luck",)
+
+
+def test_what_an_async_node_raises_is_told_the_same_way(ran: Ran) -> None:
+    failure = ran.failure(call("fail_async", "no luck"))
+    assert (failure.type, failure.message) == ("builtins.ValueError", "no luck")
+    assert "executor.py" not in failure.traceback
+
+
+@pytest.mark.parametrize(("kind", "name"), [("exit", "builtins.SystemExit"), ("ctrl-c", "builtins.KeyboardInterrupt")])
+def test_leaving_exceptions_of_user_code_fail_the_node_and_nothing_else(ran: Ran, kind: str, name: str) -> None:
+    assert ran.failure(call("fail_with", kind)).type == name
+    assert ran.value(call("echo", 1)) == 1
+
+
+def test_an_exception_whose_str_fails_is_told_as_text(ran: Ran) -> None:
+    failure = ran.failure(call("fail_with", "unprintable"))
+    assert failure.type == "worker_nodes.Unprintable"
+    assert "str() failed" in failure.message
+
+
+def test_an_exception_that_cannot_be_pickled_is_told_as_text(ran: Ran) -> None:
+    failure = ran.failure(call("fail_with", "unpicklable"))
+    assert failure.message == "no luck"
+    assert failure.exception == b""
+
+
+def test_lone_surrogates_and_nul_in_messages_become_valid_text(ran: Ran) -> None:
+    failure = ran.failure(call("fail", "bad \udcff and \0"))
+    assert failure.message == "bad \\udcff and \\x00"
+    assert pb.Failure.FromString(failure.SerializeToString()) == failure
+
+
+def test_long_messages_and_tracebacks_are_cut_in_the_middle(ran: Ran) -> None:
+    failure = ran.failure(call("fail", "begin " + "x" * 1_000_000 + " end"))
+    assert len(failure.message) < 20_000
+    assert failure.message.startswith("begin ")
+    assert failure.message.endswith(" end")
+    deep = ran.failure(call("recurse", 900))
+    assert len(deep.traceback) < 70_000
+    assert deep.type == "builtins.ZeroDivisionError"
+    assert deep.traceback.rstrip().endswith("by zero")
+
+
+def test_a_result_that_cannot_be_pickled_fails_the_node_and_names_the_part(ran: Ran) -> None:
+    failure = ran.failure(call("thread"))
+    assert failure.type == f"{NotPicklable.__module__}.NotPicklable"
+    assert "result" in failure.message
+    assert ran.value(call("echo", 1)) == 1
+
+
+def test_arguments_that_cannot_be_read_fail_the_node(ran: Ran) -> None:
+    failure = ran.failure(Wanted("echo", arguments=b"\x01\x00no pickle"))
+    assert failure.type == "dagorama.errors.ValueNotReadable"
+    assert ran.value(call("echo", 1)) == 1
+
+
+def test_a_large_value_that_is_gone_fails_the_node_that_needs_it(ran: Ran) -> None:
+    argument = encode(((bytes(7000),), {}), large_from=1000, put_large=lambda data: b"x" * 32).envelope
+    failure = ran.failure(Wanted("length", arguments=argument))
+    assert failure.type == "dagorama.errors.ValueNotReadable"
+
+
+# --- nodes that are not for this worker ------------------------------------------------------------------
+
+
+def test_a_function_with_other_code_is_given_back(ran: Ran) -> None:
+    returned = ran.returned(Wanted("echo", [1], hash="another"))
+    assert returned.reason == pb.CODE_MISMATCH
+    assert "worker_nodes:Nodes.echo" in returned.detail
+
+
+def test_a_function_that_cannot_be_imported_is_given_back(ran: Ran) -> None:
+    returned = ran.returned(Wanted("work", definition="no_such_module:Thing", hash="any"))
+    assert returned.reason == pb.NOT_IMPORTABLE
+    assert "no_such_module" in returned.detail
+
+
+def test_a_definition_that_needs_arguments_and_is_not_registered_is_given_back(ran: Ran) -> None:
+    returned = ran.returned(Wanted("entrypoint", [1], definition="worker_nodes:Counting", hash="any"))
+    assert returned.reason == pb.UNREGISTERED
+    assert "register_definition" in returned.detail
+
+
+def test_nodes_of_one_unusable_function_are_given_back_together(ran: Ran) -> None:
+    ran.run(*[Wanted("echo", [number], hash="another") for number in range(3)])
+    [(kind, outcome)] = ran.outcomes
+    assert kind == Kind.RETURN
+    assert len(outcome.attempts) == 3
+
+
+# --- context ---------------------------------------------------------------------------------------------
+
+
+def test_waiting_inside_a_node_for_another_is_known_to_be_inside_a_node(ran: Ran) -> None:
+    """While a node runs `current_attempt` is set, and not afterwards."""
+    ran.value(call("echo", 1))
+    assert current_attempt.get() is None
+    ran.failure(call("fail", "no luck"))
+    assert current_attempt.get() is None

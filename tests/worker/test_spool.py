@@ -1,0 +1,64 @@
+"""The spool keeps what is in use, and of the rest what was used last."""
+
+from pathlib import Path
+
+import pytest
+
+from dagorama.errors import RefusedByBroker, ValueNotReadable
+from dagorama.worker import large
+from dagorama.worker.large import SpoolValues
+from dagorama.worker.spool import Spool
+
+
+def test_what_one_process_puts_another_gets(tmp_path: Path) -> None:
+    digest = SpoolValues(tmp_path).put(b"value" * 100)
+    assert bytes(SpoolValues(tmp_path).get(digest)) == b"value" * 100
+
+
+def test_a_value_that_is_not_there_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ValueNotReadable):
+        SpoolValues(tmp_path).get(b"x" * 32)
+
+
+def test_more_than_one_value_may_have_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large, "VALUE_LIMIT", 10)
+    with pytest.raises(RefusedByBroker):
+        SpoolValues(tmp_path).put(bytes(11))
+    assert not list(tmp_path.iterdir())
+
+
+def put(folder: Path, letter: str) -> bytes:
+    return SpoolValues(folder).put(letter.encode() * 100)
+
+
+def test_the_value_longest_unused_goes_first(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, room=250)
+    a, b, c = (put(tmp_path, letter) for letter in "abc")
+    assert a in spool
+    assert b in spool
+    assert a in spool
+    assert c in spool
+    spool.release([])
+    assert (a in spool, b in spool, c in spool) == (True, False, True)
+
+
+def test_what_is_in_use_stays(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, room=50)
+    a = put(tmp_path, "a")
+    spool.hold([a])
+    spool.hold([a])
+    assert a in spool
+    spool.release([a])
+    assert a in spool
+    spool.release([a])
+    assert a not in spool
+
+
+def test_what_a_dead_child_left_is_counted_or_removed(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, room=50)
+    whole = put(tmp_path, "a")
+    partial = spool.path(b"p" * 32).with_suffix(".77-1")
+    partial.write_bytes(b"half")
+    spool.adopt_strays(pid=77)
+    assert whole not in spool
+    assert not list(tmp_path.iterdir())
