@@ -83,8 +83,7 @@ async def _serve(settings: Settings, store: Store, ready: Callable[[Served], Non
         await stop.wait()
     finally:
         await health.enter_graceful_shutdown()
-        if not running.done():
-            broker.say_leaving()
+        broker.say_leaving()
         await server.stop(GRACE)
         broker.stop()
         await running

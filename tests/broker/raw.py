@@ -304,13 +304,18 @@ class RawWorker:
         await self.until(lambda: self.acknowledged >= sequence)
 
     async def run(self, outcome: Callable[[Given], pb.Results]) -> None:
-        """Run all that comes, one report for each grant's nodes, until cancelled."""
+        """Run all that comes, one report for what came together, until cancelled."""
         while True:
             await self.until(lambda: self.given)
             given, self.given = self.given, []
-            together = pb.Results()
+            together, size = pb.Results(), 0
             for node in given:
-                together.MergeFrom(outcome(node))
+                one = outcome(node)
+                size += one.ByteSize()
+                if size > 3 << 20:
+                    await self.report(together)
+                    together, size = pb.Results(), one.ByteSize()
+                together.MergeFrom(one)
             await self.report(together)
 
 

@@ -289,14 +289,18 @@ async def test_children_are_acknowledged_only_when_the_outcome_of_their_parent_i
     worker = await served.worker()
     node = await worker.node()
     with gate(served) as commits:
-        first = await worker.report(pb.Results(functions=[FUNCTION], children=[Brood(node).nodes(b"x")]))
-        submitting = asyncio.ensure_future(served.stub.Submit(Dag().submission(b"another")))
+        one = asyncio.ensure_future(served.stub.Submit(Dag().submission(b"one")))
         await served.until(lambda _: commits.waiting == 1)
+        first = await worker.report(pb.Results(functions=[FUNCTION], children=[Brood(node).nodes(b"x")]))
+        two = asyncio.ensure_future(served.stub.Submit(Dag().submission(b"two")))
+        await settled()
+        commits.let_through()
+        await served.until(lambda _: commits.waiting == 2)
         last = await worker.complete(node)
         await settled()
-        commits.let_through()  # the other's instance, and not the outcome
-        await submitting
-        await served.until(lambda _: commits.waiting == 2)
+        commits.let_through()  # what was there when the children came, and not the outcome
+        await asyncio.gather(one, two)
+        await served.until(lambda _: commits.waiting == 3)
         await settled()
         assert worker.acknowledged < first
         commits.let_through()
