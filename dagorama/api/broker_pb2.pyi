@@ -121,6 +121,13 @@ class Function(_message.Message):
     TAINT_FIELD_NUMBER: _builtins.int
     RETRY_FIELD_NUMBER: _builtins.int
     IS_ASYNC_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    QUEUE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    MAX_CONCURRENCY_FIELD_NUMBER: _builtins.int
+    DELAY_FIELD_NUMBER: _builtins.int
+    EAGER_FIELD_NUMBER: _builtins.int
+    MAX_DEATHS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"package.module:Class.method" """
     hash: _builtins.str
@@ -129,6 +136,20 @@ class Function(_message.Message):
     taint: _builtins.str
     """empty: none"""
     is_async: _builtins.bool
+    timeout: _builtins.float
+    """seconds that a run may take; 0: any time"""
+    queue_timeout: _builtins.float
+    """seconds that a node may be queued before it fails; 0: for ever"""
+    priority: _builtins.int
+    """within its instance; higher goes first"""
+    max_concurrency: _builtins.int
+    """nodes of this function (and key) claimed at once, on all workers; 0: any number"""
+    delay: _builtins.float
+    """seconds before the first run"""
+    eager: _builtins.bool
+    """children are visible as they are made, and cancelled with a failed attempt"""
+    max_deaths: _builtins.int
+    """of child processes while they run it, before it fails; 0: the broker's default"""
     @_builtins.property
     def retry(self) -> Global___Retry:
         """absent: one attempt"""
@@ -142,10 +163,17 @@ class Function(_message.Message):
         taint: _builtins.str = ...,
         retry: Global___Retry | None = ...,
         is_async: _builtins.bool = ...,
+        timeout: _builtins.float = ...,
+        queue_timeout: _builtins.float = ...,
+        priority: _builtins.int = ...,
+        max_concurrency: _builtins.int = ...,
+        delay: _builtins.float = ...,
+        eager: _builtins.bool = ...,
+        max_deaths: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["retry", b"retry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hash", b"hash", "is_async", b"is_async", "name", b"name", "queue", b"queue", "retry", b"retry", "taint", b"taint"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "eager", b"eager", "hash", b"hash", "is_async", b"is_async", "max_concurrency", b"max_concurrency", "max_deaths", b"max_deaths", "name", b"name", "priority", b"priority", "queue", b"queue", "queue_timeout", b"queue_timeout", "retry", b"retry", "taint", b"taint", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -203,6 +231,9 @@ class Nodes(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     FOREIGN_FIELD_NUMBER: _builtins.int
     LARGE_FIELD_NUMBER: _builtins.int
+    TOLERANT_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
     origin: _builtins.bytes
     """12 bytes"""
@@ -234,6 +265,18 @@ class Nodes(_message.Message):
     def large(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """SHA-256 of each large value that these arguments name"""
 
+    @_builtins.property
+    def tolerant(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """places in `source` whose failure is handed over instead of spreading"""
+
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """concurrency keys"""
+
+    @_builtins.property
+    def key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """for each node, 1 + its index in `keys`, 0: none; empty: no node has one"""
+
     def __init__(
         self,
         *,
@@ -247,10 +290,13 @@ class Nodes(_message.Message):
         source: _abc.Iterable[_builtins.int] | None = ...,
         foreign: _abc.Iterable[_builtins.bytes] | None = ...,
         large: _abc.Iterable[_builtins.bytes] | None = ...,
+        tolerant: _abc.Iterable[_builtins.int] | None = ...,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
+        key: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["creates", b"creates"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "creates", b"creates", "first", b"first", "foreign", b"foreign", "function", b"function", "instance", b"instance", "large", b"large", "origin", b"origin", "source", b"source", "source_count", b"source_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "creates", b"creates", "first", b"first", "foreign", b"foreign", "function", b"function", "instance", b"instance", "key", b"key", "keys", b"keys", "large", b"large", "origin", b"origin", "source", b"source", "source_count", b"source_count", "tolerant", b"tolerant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -579,6 +625,8 @@ class Failure(_message.Message):
     TRACEBACK_FIELD_NUMBER: _builtins.int
     EXCEPTION_FIELD_NUMBER: _builtins.int
     MICROSECONDS_FIELD_NUMBER: _builtins.int
+    FINAL_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_FIELD_NUMBER: _builtins.int
     node: _builtins.int
     attempt: _builtins.int
     type: _builtins.str
@@ -588,6 +636,10 @@ class Failure(_message.Message):
     exception: _builtins.bytes
     """pickled, where it can be"""
     microseconds: _builtins.int
+    final: _builtins.bool
+    """no further attempt, whatever the policy says"""
+    retry_after: _builtins.float
+    """seconds, instead of the policy's pause"""
     def __init__(
         self,
         *,
@@ -598,12 +650,16 @@ class Failure(_message.Message):
         traceback: _builtins.str = ...,
         exception: _builtins.bytes = ...,
         microseconds: _builtins.int = ...,
+        final: _builtins.bool = ...,
+        retry_after: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_after", b"_retry_after", "retry_after", b"retry_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "exception", b"exception", "message", b"message", "microseconds", b"microseconds", "node", b"node", "traceback", b"traceback", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_after", b"_retry_after", "attempt", b"attempt", "exception", b"exception", "final", b"final", "message", b"message", "microseconds", b"microseconds", "node", b"node", "retry_after", b"retry_after", "traceback", b"traceback", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__retry_after: _TypeAlias = _typing.Literal["retry_after"]  # noqa: Y015
+    _WhichOneofArgType__retry_after: _TypeAlias = _typing.Literal["_retry_after", b"_retry_after"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_after) -> _WhichOneofReturnType__retry_after | None: ...
 
 Global___Failure: _TypeAlias = Failure  # noqa: Y015
 
@@ -617,8 +673,11 @@ class Return(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
     reason: Global___ReturnReason.ValueType
     detail: _builtins.str
+    hash: _builtins.str
+    """CODE_MISMATCH: the hash of the code that the worker has"""
     @_builtins.property
     def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -630,10 +689,11 @@ class Return(_message.Message):
         attempt: _abc.Iterable[_builtins.int] | None = ...,
         reason: Global___ReturnReason.ValueType = ...,
         detail: _builtins.str = ...,
+        hash: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "detail", b"detail", "node", b"node", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "detail", b"detail", "hash", b"hash", "node", b"node", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -685,6 +745,7 @@ class BrokerMessage(_message.Message):
     REFUSED_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
+    CANCEL_FIELD_NUMBER: _builtins.int
     acknowledged: _builtins.int
     """every report up to this sequence is durable; 0: nothing new"""
     done: _builtins.bool
@@ -701,6 +762,10 @@ class BrokerMessage(_message.Message):
     def refused(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """attempts that are no longer this worker's: drop them"""
 
+    @_builtins.property
+    def cancel(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """attempts to tell that they are cancelled, and to stop after `cancel_grace`"""
+
     def __init__(
         self,
         *,
@@ -711,10 +776,11 @@ class BrokerMessage(_message.Message):
         refused: _abc.Iterable[_builtins.int] | None = ...,
         done: _builtins.bool = ...,
         draining: _builtins.bool = ...,
+        cancel: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "done", b"done", "draining", b"draining", "grants", b"grants", "refused", b"refused", "take_back", b"take_back", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "cancel", b"cancel", "done", b"done", "draining", b"draining", "grants", b"grants", "refused", b"refused", "take_back", b"take_back", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -728,6 +794,7 @@ class Welcome(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
     LARGE_FROM_FIELD_NUMBER: _builtins.int
+    CANCEL_GRACE_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     heartbeat: _builtins.float
     """seconds between heartbeats"""
@@ -735,6 +802,8 @@ class Welcome(_message.Message):
     """seconds of silence after which the worker counts as lost"""
     large_from: _builtins.int
     """bytes from which an envelope names its pickle instead of holding it"""
+    cancel_grace: _builtins.float
+    """seconds between telling a run that it is cancelled and stopping it"""
     def __init__(
         self,
         *,
@@ -742,10 +811,11 @@ class Welcome(_message.Message):
         heartbeat: _builtins.float = ...,
         lease: _builtins.float = ...,
         large_from: _builtins.int = ...,
+        cancel_grace: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "heartbeat", b"heartbeat", "large_from", b"large_from", "lease", b"lease"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_grace", b"cancel_grace", "epoch", b"epoch", "heartbeat", b"heartbeat", "large_from", b"large_from", "lease", b"lease"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -765,6 +835,7 @@ class Grant(_message.Message):
     BODY_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
     LARGE_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
     slot: _builtins.int
     body: _builtins.bytes
     """a piece of a serialized GrantBody"""
@@ -777,6 +848,10 @@ class Grant(_message.Message):
     def large(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """SHA-256 of large values to have at hand before the child gets it"""
 
+    @_builtins.property
+    def timeout(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """seconds for each node, 0: none; empty: no node has one"""
+
     def __init__(
         self,
         *,
@@ -786,10 +861,11 @@ class Grant(_message.Message):
         body: _builtins.bytes = ...,
         last: _builtins.bool = ...,
         large: _abc.Iterable[_builtins.bytes] | None = ...,
+        timeout: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "body", b"body", "large", b"large", "last", b"last", "node", b"node", "slot", b"slot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "body", b"body", "large", b"large", "last", b"last", "node", b"node", "slot", b"slot", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -816,6 +892,7 @@ class GrantBody(_message.Message):
     VALUE_REF_COUNT_FIELD_NUMBER: _builtins.int
     VALUE_REF_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -860,6 +937,10 @@ class GrantBody(_message.Message):
     def run(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """how many runs failed before, for each node; empty: none"""
 
+    @_builtins.property
+    def failed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Values of failed nodes, for consumers that tolerate them: `value` holds a serialized NodeFailure instead."""
+
     def __init__(
         self,
         *,
@@ -878,10 +959,11 @@ class GrantBody(_message.Message):
         value_ref_count: _abc.Iterable[_builtins.int] | None = ...,
         value_ref: _abc.Iterable[_builtins.int] | None = ...,
         run: _abc.Iterable[_builtins.int] | None = ...,
+        failed: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "function", b"function", "functions", b"functions", "id", b"id", "instance", b"instance", "instances", b"instances", "node", b"node", "run", b"run", "source", b"source", "source_count", b"source_count", "value", b"value", "value_node", b"value_node", "value_ref", b"value_ref", "value_ref_count", b"value_ref_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "failed", b"failed", "function", b"function", "functions", b"functions", "id", b"id", "instance", b"instance", "instances", b"instances", "node", b"node", "run", b"run", "source", b"source", "source_count", b"source_count", "value", b"value", "value_node", b"value_node", "value_ref", b"value_ref", "value_ref_count", b"value_ref_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -950,6 +1032,7 @@ class WaitReply(_message.Message):
     INDEX_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    FAILED_NODE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def value_node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """ids of completed nodes: those asked for and those that their values name"""
@@ -966,6 +1049,10 @@ class WaitReply(_message.Message):
     def failure(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeFailure]:
         """one for each FAILED or CANCELLED of `state`, in that order"""
 
+    @_builtins.property
+    def failed_node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Values of failed nodes that a completed one names with tolerance: a serialized NodeFailure each."""
+
     def __init__(
         self,
         *,
@@ -974,10 +1061,11 @@ class WaitReply(_message.Message):
         index: _abc.Iterable[_builtins.int] | None = ...,
         state: _abc.Iterable[Global___NodeState.ValueType] | None = ...,
         failure: _abc.Iterable[Global___NodeFailure] | None = ...,
+        failed_node: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "index", b"index", "state", b"state", "value", b"value", "value_node", b"value_node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed_node", b"failed_node", "failure", b"failure", "index", b"index", "state", b"state", "value", b"value", "value_node", b"value_node"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -994,6 +1082,7 @@ class NodeFailure(_message.Message):
     TRACEBACK_FIELD_NUMBER: _builtins.int
     EXCEPTION_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
+    EARLIER_FIELD_NUMBER: _builtins.int
     node: _builtins.bytes
     """whose failure it is: the node itself or the culprit upstream"""
     function: _builtins.str
@@ -1002,6 +1091,10 @@ class NodeFailure(_message.Message):
     traceback: _builtins.str
     exception: _builtins.bytes
     attempts: _builtins.int
+    @_builtins.property
+    def earlier(self) -> _containers.RepeatedCompositeFieldContainer[Global___EarlierFailure]:
+        """the runs before the last, oldest first, as far as they are kept"""
+
     def __init__(
         self,
         *,
@@ -1012,14 +1105,40 @@ class NodeFailure(_message.Message):
         traceback: _builtins.str = ...,
         exception: _builtins.bytes = ...,
         attempts: _builtins.int = ...,
+        earlier: _abc.Iterable[Global___EarlierFailure] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "exception", b"exception", "function", b"function", "message", b"message", "node", b"node", "traceback", b"traceback", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "earlier", b"earlier", "exception", b"exception", "function", b"function", "message", b"message", "node", b"node", "traceback", b"traceback", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeFailure: _TypeAlias = NodeFailure  # noqa: Y015
+
+@_typing.final
+class EarlierFailure(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    TRACEBACK_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    message: _builtins.str
+    traceback: _builtins.str
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        message: _builtins.str = ...,
+        traceback: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "traceback", b"traceback", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EarlierFailure: _TypeAlias = EarlierFailure  # noqa: Y015
 
 @_typing.final
 class ValueChunk(_message.Message):
@@ -1113,12 +1232,19 @@ class InstanceInfo(_message.Message):
     ENTRY_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     ENTRY_STATE_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    UNFINISHED_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
     definition: _builtins.str
     entry: _builtins.bytes
     created: _builtins.float
     """seconds since 1970"""
     entry_state: Global___NodeState.ValueType
+    ended: _builtins.bool
+    failed: _builtins.bool
+    unfinished: _builtins.int
+    """nodes"""
     def __init__(
         self,
         *,
@@ -1127,14 +1253,198 @@ class InstanceInfo(_message.Message):
         entry: _builtins.bytes = ...,
         created: _builtins.float = ...,
         entry_state: Global___NodeState.ValueType = ...,
+        ended: _builtins.bool = ...,
+        failed: _builtins.bool = ...,
+        unfinished: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "definition", b"definition", "entry", b"entry", "entry_state", b"entry_state", "instance", b"instance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "definition", b"definition", "ended", b"ended", "entry", b"entry", "entry_state", b"entry_state", "failed", b"failed", "instance", b"instance", "unfinished", b"unfinished"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InstanceInfo: _TypeAlias = InstanceInfo  # noqa: Y015
+
+@_typing.final
+class ListInstancesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: _builtins.int
+    UNFINISHED_ONLY_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """0: 100"""
+    unfinished_only: _builtins.bool
+    def __init__(
+        self,
+        *,
+        limit: _builtins.int = ...,
+        unfinished_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "unfinished_only", b"unfinished_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListInstancesRequest: _TypeAlias = ListInstancesRequest  # noqa: Y015
+
+@_typing.final
+class InstanceList(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___InstanceInfo]:
+        """newest first"""
+
+    def __init__(
+        self,
+        *,
+        instances: _abc.Iterable[Global___InstanceInfo] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InstanceList: _TypeAlias = InstanceList  # noqa: Y015
+
+@_typing.final
+class CancelRequest(_message.Message):
+    """Cancels nodes and all that depends on them; without nodes, all of the instance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    instance: _builtins.bytes
+    @_builtins.property
+    def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        instance: _builtins.bytes = ...,
+        node: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelRequest: _TypeAlias = CancelRequest  # noqa: Y015
+
+@_typing.final
+class CancelReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANCELLED_FIELD_NUMBER: _builtins.int
+    cancelled: _builtins.int
+    """nodes; 0: all had ended"""
+    def __init__(
+        self,
+        *,
+        cancelled: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelReply: _TypeAlias = CancelReply  # noqa: Y015
+
+@_typing.final
+class RetryRequest(_message.Message):
+    """Runs failed nodes again, and lets what failed because of them wait again; without nodes, all culprits of the instance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    instance: _builtins.bytes
+    @_builtins.property
+    def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        instance: _builtins.bytes = ...,
+        node: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryRequest: _TypeAlias = RetryRequest  # noqa: Y015
+
+@_typing.final
+class RetryReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RETRIED_FIELD_NUMBER: _builtins.int
+    retried: _builtins.int
+    def __init__(
+        self,
+        *,
+        retried: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["retried", b"retried"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryReply: _TypeAlias = RetryReply  # noqa: Y015
+
+@_typing.final
+class AdoptRequest(_message.Message):
+    """Gives queued nodes of a function, made by other code, to workers that have the code of this hash."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    function: _builtins.str
+    hash: _builtins.str
+    """empty: the one that connected workers have"""
+    def __init__(
+        self,
+        *,
+        function: _builtins.str = ...,
+        hash: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "hash", b"hash"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdoptRequest: _TypeAlias = AdoptRequest  # noqa: Y015
+
+@_typing.final
+class AdoptReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADOPTED_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    adopted: _builtins.int
+    hash: _builtins.str
+    def __init__(
+        self,
+        *,
+        adopted: _builtins.int = ...,
+        hash: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "hash", b"hash"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdoptReply: _TypeAlias = AdoptReply  # noqa: Y015
 
 @_typing.final
 class GetStatusRequest(_message.Message):

@@ -108,7 +108,7 @@ class Dispatch:
         if node.lane.function.world is not world or (node.slot is None and node.state is not QUEUED):
             return False
         if node.attempt == attempt:
-            return node.slot is None
+            return node.slot is None and attempt > 0
         return node.attempt < attempt < self.first_attempt
 
     def held(self, worker: Worker, key: int, attempt: int) -> Node | None:
