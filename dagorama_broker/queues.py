@@ -18,9 +18,13 @@ WINDOW_US = 20_000
 OVERLAP = 100
 
 
-def order(instance: int, key: int) -> int:
-    """A node's place among all queued nodes: by instance, then by creation; smaller goes first."""
-    return instance << KEY_BITS | key
+#: Priorities within an instance; higher goes first.
+LOWEST, HIGHEST = -128, 127
+
+
+def order(instance: int, key: int, priority: int = 0) -> int:
+    """A node's place among all queued nodes: by instance, by priority, then by creation; smaller goes first."""
+    return (instance << 8 | HIGHEST - priority) << KEY_BITS | key
 
 
 class Lane:
@@ -30,7 +34,7 @@ class Lane:
     queued nodes, whoever pops looks whether the node is still queued.
     """
 
-    __slots__ = ("_late", "_line", "cost_us", "delayed", "function", "id", "mean_us", "ready")
+    __slots__ = ("_late", "_line", "claimed", "cost_us", "delayed", "function", "id", "mean_us", "ready")
 
     def __init__(self, id: int, function: Function) -> None:
         self.id = id
@@ -38,6 +42,7 @@ class Lane:
         self._line: deque[int] = deque()  # places in their order
         self._late: list[int] = []  # heap of those that came after a younger one
         self.ready = 0  #: nodes of this lane that are QUEUED
+        self.claimed = 0  #: nodes of this lane that are CLAIMED
         self.delayed = 0  #: nodes of this lane in BACKOFF
         self.mean_us: float | None = None  #: measured run time; None: it has never run
         self.cost_us = self._cost()  #: what a node of this lane adds to a slot's load
@@ -45,6 +50,12 @@ class Lane:
     def __len__(self) -> int:
         """Places, those of nodes that have left included."""
         return len(self._line) + len(self._late)
+
+    @property
+    def available(self) -> int:
+        """Queued nodes that may be claimed now."""
+        most = self.function.max_concurrency
+        return min(self.ready, most - self.claimed) if most else self.ready
 
     def push(self, place: int) -> None:
         line = self._line

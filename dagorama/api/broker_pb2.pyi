@@ -126,7 +126,6 @@ class Function(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     MAX_CONCURRENCY_FIELD_NUMBER: _builtins.int
     DELAY_FIELD_NUMBER: _builtins.int
-    EAGER_FIELD_NUMBER: _builtins.int
     MAX_DEATHS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"package.module:Class.method" """
@@ -143,11 +142,9 @@ class Function(_message.Message):
     priority: _builtins.int
     """within its instance; higher goes first"""
     max_concurrency: _builtins.int
-    """nodes of this function (and key) claimed at once, on all workers; 0: any number"""
+    """nodes of this function claimed at once, on all workers; 0: any number"""
     delay: _builtins.float
     """seconds before the first run"""
-    eager: _builtins.bool
-    """children are visible as they are made, and cancelled with a failed attempt"""
     max_deaths: _builtins.int
     """of child processes while they run it, before it fails; 0: the broker's default"""
     @_builtins.property
@@ -168,12 +165,11 @@ class Function(_message.Message):
         priority: _builtins.int = ...,
         max_concurrency: _builtins.int = ...,
         delay: _builtins.float = ...,
-        eager: _builtins.bool = ...,
         max_deaths: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["retry", b"retry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "eager", b"eager", "hash", b"hash", "is_async", b"is_async", "max_concurrency", b"max_concurrency", "max_deaths", b"max_deaths", "name", b"name", "priority", b"priority", "queue", b"queue", "queue_timeout", b"queue_timeout", "retry", b"retry", "taint", b"taint", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "hash", b"hash", "is_async", b"is_async", "max_concurrency", b"max_concurrency", "max_deaths", b"max_deaths", "name", b"name", "priority", b"priority", "queue", b"queue", "queue_timeout", b"queue_timeout", "retry", b"retry", "taint", b"taint", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -232,8 +228,6 @@ class Nodes(_message.Message):
     FOREIGN_FIELD_NUMBER: _builtins.int
     LARGE_FIELD_NUMBER: _builtins.int
     TOLERANT_FIELD_NUMBER: _builtins.int
-    KEYS_FIELD_NUMBER: _builtins.int
-    KEY_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
     origin: _builtins.bytes
     """12 bytes"""
@@ -269,14 +263,6 @@ class Nodes(_message.Message):
     def tolerant(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """places in `source` whose failure is handed over instead of spreading"""
 
-    @_builtins.property
-    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """concurrency keys"""
-
-    @_builtins.property
-    def key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """for each node, 1 + its index in `keys`, 0: none; empty: no node has one"""
-
     def __init__(
         self,
         *,
@@ -291,12 +277,10 @@ class Nodes(_message.Message):
         foreign: _abc.Iterable[_builtins.bytes] | None = ...,
         large: _abc.Iterable[_builtins.bytes] | None = ...,
         tolerant: _abc.Iterable[_builtins.int] | None = ...,
-        keys: _abc.Iterable[_builtins.str] | None = ...,
-        key: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["creates", b"creates"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "creates", b"creates", "first", b"first", "foreign", b"foreign", "function", b"function", "instance", b"instance", "key", b"key", "keys", b"keys", "large", b"large", "origin", b"origin", "source", b"source", "source_count", b"source_count", "tolerant", b"tolerant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "creates", b"creates", "first", b"first", "foreign", b"foreign", "function", b"function", "instance", b"instance", "large", b"large", "origin", b"origin", "source", b"source", "source_count", b"source_count", "tolerant", b"tolerant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -673,11 +657,8 @@ class Return(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
-    HASH_FIELD_NUMBER: _builtins.int
     reason: Global___ReturnReason.ValueType
     detail: _builtins.str
-    hash: _builtins.str
-    """CODE_MISMATCH: the hash of the code that the worker has"""
     @_builtins.property
     def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -689,11 +670,10 @@ class Return(_message.Message):
         attempt: _abc.Iterable[_builtins.int] | None = ...,
         reason: Global___ReturnReason.ValueType = ...,
         detail: _builtins.str = ...,
-        hash: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "detail", b"detail", "hash", b"hash", "node", b"node", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "detail", b"detail", "node", b"node", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1032,7 +1012,6 @@ class WaitReply(_message.Message):
     INDEX_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
-    FAILED_NODE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def value_node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """ids of completed nodes: those asked for and those that their values name"""
@@ -1049,10 +1028,6 @@ class WaitReply(_message.Message):
     def failure(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeFailure]:
         """one for each FAILED or CANCELLED of `state`, in that order"""
 
-    @_builtins.property
-    def failed_node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Values of failed nodes that a completed one names with tolerance: a serialized NodeFailure each."""
-
     def __init__(
         self,
         *,
@@ -1061,11 +1036,10 @@ class WaitReply(_message.Message):
         index: _abc.Iterable[_builtins.int] | None = ...,
         state: _abc.Iterable[Global___NodeState.ValueType] | None = ...,
         failure: _abc.Iterable[Global___NodeFailure] | None = ...,
-        failed_node: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed_node", b"failed_node", "failure", b"failure", "index", b"index", "state", b"state", "value", b"value", "value_node", b"value_node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "index", b"index", "state", b"state", "value", b"value", "value_node", b"value_node"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1266,51 +1240,6 @@ class InstanceInfo(_message.Message):
 Global___InstanceInfo: _TypeAlias = InstanceInfo  # noqa: Y015
 
 @_typing.final
-class ListInstancesRequest(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    LIMIT_FIELD_NUMBER: _builtins.int
-    UNFINISHED_ONLY_FIELD_NUMBER: _builtins.int
-    limit: _builtins.int
-    """0: 100"""
-    unfinished_only: _builtins.bool
-    def __init__(
-        self,
-        *,
-        limit: _builtins.int = ...,
-        unfinished_only: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "unfinished_only", b"unfinished_only"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___ListInstancesRequest: _TypeAlias = ListInstancesRequest  # noqa: Y015
-
-@_typing.final
-class InstanceList(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    INSTANCES_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___InstanceInfo]:
-        """newest first"""
-
-    def __init__(
-        self,
-        *,
-        instances: _abc.Iterable[Global___InstanceInfo] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___InstanceList: _TypeAlias = InstanceList  # noqa: Y015
-
-@_typing.final
 class CancelRequest(_message.Message):
     """Cancels nodes and all that depends on them; without nodes, all of the instance."""
 
@@ -1354,97 +1283,6 @@ class CancelReply(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelReply: _TypeAlias = CancelReply  # noqa: Y015
-
-@_typing.final
-class RetryRequest(_message.Message):
-    """Runs failed nodes again, and lets what failed because of them wait again; without nodes, all culprits of the instance."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    INSTANCE_FIELD_NUMBER: _builtins.int
-    NODE_FIELD_NUMBER: _builtins.int
-    instance: _builtins.bytes
-    @_builtins.property
-    def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
-    def __init__(
-        self,
-        *,
-        instance: _builtins.bytes = ...,
-        node: _abc.Iterable[_builtins.bytes] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "node", b"node"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RetryRequest: _TypeAlias = RetryRequest  # noqa: Y015
-
-@_typing.final
-class RetryReply(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    RETRIED_FIELD_NUMBER: _builtins.int
-    retried: _builtins.int
-    def __init__(
-        self,
-        *,
-        retried: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["retried", b"retried"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___RetryReply: _TypeAlias = RetryReply  # noqa: Y015
-
-@_typing.final
-class AdoptRequest(_message.Message):
-    """Gives queued nodes of a function, made by other code, to workers that have the code of this hash."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    FUNCTION_FIELD_NUMBER: _builtins.int
-    HASH_FIELD_NUMBER: _builtins.int
-    function: _builtins.str
-    hash: _builtins.str
-    """empty: the one that connected workers have"""
-    def __init__(
-        self,
-        *,
-        function: _builtins.str = ...,
-        hash: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "hash", b"hash"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___AdoptRequest: _TypeAlias = AdoptRequest  # noqa: Y015
-
-@_typing.final
-class AdoptReply(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ADOPTED_FIELD_NUMBER: _builtins.int
-    HASH_FIELD_NUMBER: _builtins.int
-    adopted: _builtins.int
-    hash: _builtins.str
-    def __init__(
-        self,
-        *,
-        adopted: _builtins.int = ...,
-        hash: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "hash", b"hash"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___AdoptReply: _TypeAlias = AdoptReply  # noqa: Y015
 
 @_typing.final
 class GetStatusRequest(_message.Message):

@@ -54,11 +54,8 @@ class BrokerStub:
     GetInstance: _grpc.UnaryUnaryMultiCallable[_broker_pb2.GetInstanceRequest, _broker_pb2.InstanceInfo]
     """What a person, or attach(), asks."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_broker_pb2.GetStatusRequest, _broker_pb2.Status]
-    ListInstances: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ListInstancesRequest, _broker_pb2.InstanceList]
     Cancel: _grpc.UnaryUnaryMultiCallable[_broker_pb2.CancelRequest, _broker_pb2.CancelReply]
     """What a person, or a program, does about it; acknowledged when durable."""
-    Retry: _grpc.UnaryUnaryMultiCallable[_broker_pb2.RetryRequest, _broker_pb2.RetryReply]
-    Adopt: _grpc.UnaryUnaryMultiCallable[_broker_pb2.AdoptRequest, _broker_pb2.AdoptReply]
 
 @_typing.type_check_only
 class BrokerAsyncStub(BrokerStub):
@@ -77,11 +74,8 @@ class BrokerAsyncStub(BrokerStub):
     GetInstance: _aio.UnaryUnaryMultiCallable[_broker_pb2.GetInstanceRequest, _broker_pb2.InstanceInfo]  # type: ignore[assignment]
     """What a person, or attach(), asks."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_broker_pb2.GetStatusRequest, _broker_pb2.Status]  # type: ignore[assignment]
-    ListInstances: _aio.UnaryUnaryMultiCallable[_broker_pb2.ListInstancesRequest, _broker_pb2.InstanceList]  # type: ignore[assignment]
     Cancel: _aio.UnaryUnaryMultiCallable[_broker_pb2.CancelRequest, _broker_pb2.CancelReply]  # type: ignore[assignment]
     """What a person, or a program, does about it; acknowledged when durable."""
-    Retry: _aio.UnaryUnaryMultiCallable[_broker_pb2.RetryRequest, _broker_pb2.RetryReply]  # type: ignore[assignment]
-    Adopt: _aio.UnaryUnaryMultiCallable[_broker_pb2.AdoptRequest, _broker_pb2.AdoptReply]  # type: ignore[assignment]
 
 class BrokerServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -147,32 +141,11 @@ class BrokerServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_broker_pb2.Status, _abc.Awaitable[_broker_pb2.Status]]: ...
 
     @_abc_1.abstractmethod
-    def ListInstances(
-        self,
-        request: _broker_pb2.ListInstancesRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_broker_pb2.InstanceList, _abc.Awaitable[_broker_pb2.InstanceList]]: ...
-
-    @_abc_1.abstractmethod
     def Cancel(
         self,
         request: _broker_pb2.CancelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_broker_pb2.CancelReply, _abc.Awaitable[_broker_pb2.CancelReply]]:
         """What a person, or a program, does about it; acknowledged when durable."""
-
-    @_abc_1.abstractmethod
-    def Retry(
-        self,
-        request: _broker_pb2.RetryRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_broker_pb2.RetryReply, _abc.Awaitable[_broker_pb2.RetryReply]]: ...
-
-    @_abc_1.abstractmethod
-    def Adopt(
-        self,
-        request: _broker_pb2.AdoptRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_broker_pb2.AdoptReply, _abc.Awaitable[_broker_pb2.AdoptReply]]: ...
 
 def add_BrokerServicer_to_server(servicer: BrokerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -6,7 +6,8 @@ Nothing here scans all nodes and nothing recurses: a chain or a fan-in of 100,00
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from heapq import heappop, heappush
 from operator import attrgetter
 from struct import pack
 
@@ -25,7 +26,7 @@ from dagorama_broker.model import (
 )
 from dagorama_broker.queues import KEY_MASK, Lane, order
 from dagorama_broker.scheduler.parts import Effects, Instance, Node, Run, Trouble
-from dagorama_broker.scheduler.transitions import BACKOFF, COMPLETED, FAILED, QUEUED, RESOLVING, TRANSITIONS, WAITING
+from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, COMPLETED, QUEUED, RESOLVING, TRANSITIONS, WAITING
 
 FIRST = attrgetter("first")
 
@@ -33,6 +34,14 @@ FIRST = attrgetter("first")
 def pack_keys(nodes: Sequence[Node]) -> bytes:
     """Keys as the store keeps them: little-endian 64-bit integers."""
     return pack(f"<{len(nodes)}q", *[node.key for node in nodes]) if nodes else b""
+
+
+def pack_sources(node: Node) -> bytes:
+    """The same for a node's sources; those whose failure it tolerates are negative."""
+    if not node.tolerates:
+        return pack_keys(node.sources)
+    keys = [-source.key if source.key in node.tolerates else source.key for source in node.sources]
+    return pack(f"<{len(keys)}q", *keys)
 
 
 def run_with(runs: Sequence[Run], counter: int) -> Run | None:
@@ -50,6 +59,9 @@ class Graph:
         self.active: dict[int, Lane] = {}  #: lanes with a queued node
         self.delayed: dict[int, Lane] = {}  #: lanes with a node in BACKOFF
         self.counts = [0] * len(State)  #: nodes by state; those that ended, since the start
+        self.pauses: list[tuple[float, int]] = []  #: heap of (when, key) of nodes in BACKOFF
+        self.expiries: list[tuple[float, int]] = []  #: heap of (when, key) of nodes that may be queued so long
+        self.expires_at: dict[int, float] = {}  #: of those that are queued now
         self.next_node = 1
         self.next_instance = 1
         self.next_lane = 1
@@ -111,6 +123,10 @@ class Graph:
             if not lane.ready:
                 lane.clear()
                 del self.active[lane.id]
+            if lane.function.queue_timeout:
+                del self.expires_at[node.key]
+        elif before is CLAIMED:
+            lane.claimed -= 1
         elif before is BACKOFF:
             lane.delayed -= 1
             if not lane.delayed:
@@ -118,6 +134,8 @@ class Graph:
         if state is QUEUED:
             lane.ready += 1
             self.active[lane.id] = lane
+        elif state is CLAIMED:
+            lane.claimed += 1
         elif state is BACKOFF:
             self._delay(lane)
 
@@ -136,7 +154,40 @@ class Graph:
     def queue(self, node: Node) -> None:
         """To the workers, at its place in the order."""
         self.move(node, QUEUED)
-        node.lane.push(order(node.instance.key, node.key))
+        lane = node.lane
+        lane.push(order(node.instance.key, node.key, lane.function.priority))
+        if lane.function.queue_timeout:
+            when = self.expires_at[node.key] = self.now + lane.function.queue_timeout
+            heappush(self.expiries, (when, node.key))
+
+    def pause(self, node: Node, seconds: float) -> None:
+        """To the workers when so much time has gone by."""
+        self.move(node, BACKOFF)
+        trouble = self.trouble(node)
+        trouble.retry_at, trouble.pause = self.now + seconds, seconds
+        heappush(self.pauses, (trouble.retry_at, node.key))
+        self.record_trouble(node)
+
+    def _make_ready(self, node: Node) -> None:
+        """What it waited for has ended well."""
+        if node.lane.function.delay:
+            self.pause(node, node.lane.function.delay)
+        else:
+            self.queue(node)
+
+    def due(self, now: float) -> Iterator[Node]:
+        """Nodes whose pause is over, taken out of the heap."""
+        while self.pauses and self.pauses[0][0] <= now:
+            node = self.nodes.get(heappop(self.pauses)[1])
+            if node is not None and node.state is BACKOFF and self.trouble(node).retry_at <= now:
+                yield node
+
+    def expired(self, now: float) -> Iterator[Node]:
+        """Nodes that were queued for too long, taken out of the heap."""
+        while self.expiries and self.expiries[0][0] <= now:
+            when, key = heappop(self.expiries)
+            if self.expires_at.get(key) == when:
+                yield self.nodes[key]
 
     def first(self, lane: Lane) -> int:
         """The place of the oldest queued node of an active lane; what left the lane meanwhile is dropped."""
@@ -168,7 +219,8 @@ class Graph:
                 else:
                     other.dependents.append(node)
             elif other.state is not COMPLETED:
-                bad = other
+                if other.key not in node.tolerates:
+                    bad = other
             elif other.refs and other.readers == 1:
                 self._hold_refs(other)
         return bad
@@ -176,11 +228,11 @@ class Graph:
     def settle(self, node: Node, bad: Node | None) -> None:
         """What follows for a WAITING or RESOLVING node from what it waits for."""
         if bad is not None:
-            self.end_badly(node, FAILED, bad.culprit or bad)
+            self.end_badly(node, bad.state, bad.culprit or bad)
         elif node.pending:
             return
         elif node.state is WAITING:
-            self.queue(node)
+            self._make_ready(node)
         else:
             self._resolve(node)
             self._tell([node])
@@ -214,7 +266,7 @@ class Graph:
             node.refs = refs
             bad = self.wait_for(node, refs)
         if bad is not None:
-            self.end_badly(node, FAILED, bad.culprit or bad)
+            self.end_badly(node, bad.state, bad.culprit or bad)
             return
         if large:
             self.changes.large += [LargeRow(node.key, sha256) for sha256 in large]
@@ -266,16 +318,21 @@ class Graph:
             if dependent.pending or dependent.state in ENDED:
                 continue
             if dependent.state is WAITING:
-                self.queue(dependent)
+                self._make_ready(dependent)
             else:
                 self._resolve(dependent)
                 ended.append(dependent)
 
     def _fail_all(self, dependents: list[Node], failed: Node, ended: list[Node]) -> None:
+        """They fail, or are cancelled, as it was; who tolerates it has one source less to wait for."""
         for dependent in dependents:
-            if dependent.state not in ENDED:
+            if dependent.state in ENDED:
+                continue
+            if failed.key in dependent.tolerates and dependent.state is WAITING:
+                self._one_less([dependent], ended)
+            else:
                 dependent.culprit = failed.culprit
-                self._record_bad_end(dependent, FAILED, None)
+                self._record_bad_end(dependent, failed.state, None)
                 ended.append(dependent)
 
     def _forget(self, node: Node) -> None:
@@ -313,5 +370,7 @@ class Graph:
         assert trouble is not None
         retry_at = trouble.retry_at + self.wall if trouble.retry_at else 0.0
         self.changes.progress.append(
-            ProgressRow(node.key, trouble.runs, trouble.deaths, trouble.lost, retry_at, trouble.failure)
+            ProgressRow(
+                node.key, trouble.runs, trouble.deaths, trouble.lost, retry_at, trouble.failure, trouble.pause
+            )
         )

@@ -30,7 +30,7 @@ from dagorama_broker.model import (
     StoredInstance,
 )
 from dagorama_broker.store.large import LargeFiles
-from dagorama_broker.store.rows import unpack_keys
+from dagorama_broker.store.rows import unpack_keys, unpack_sources
 
 _Row = TypeVar("_Row")
 _FIRST, _FIRST_KEY = attrgetter("first"), attrgetter("first_key")
@@ -123,7 +123,7 @@ class MemoryStore:
             instances=[self._instances[key].row for key in sorted(unfinished)],
             runs=[run for run in self._runs if run.instance in unfinished],
             nodes=nodes,
-            ended=self.ended([key for node in nodes for key in (node.key, *unpack_keys(node.sources))]),
+            ended=self.ended([key for node in nodes for key in (node.key, *unpack_sources(node.sources))]),
             progress=[self._progress[node.key] for node in nodes if node.key in self._progress],
             workers=list(self._workers.items()),
             next_node=max(self._nodes, default=0) + 1,

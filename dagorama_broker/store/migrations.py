@@ -17,7 +17,7 @@ CREATE TABLE functions (
     id INTEGER PRIMARY KEY, chk INTEGER NOT NULL,
     name TEXT NOT NULL, hash TEXT NOT NULL, queue TEXT NOT NULL, taint TEXT NOT NULL,
     max_attempts INTEGER, retry_interval REAL, retry_base REAL, retry_max_interval REAL, retry_jitter REAL,
-    is_async INTEGER NOT NULL, world INTEGER NOT NULL
+    is_async INTEGER NOT NULL, world INTEGER NOT NULL, options TEXT NOT NULL
 );
 
 CREATE TABLE instances (
@@ -54,7 +54,8 @@ CREATE TABLE resolved (
 
 CREATE TABLE progress (
     key INTEGER PRIMARY KEY, chk INTEGER NOT NULL,
-    runs INTEGER NOT NULL, deaths INTEGER NOT NULL, lost INTEGER NOT NULL, retry_at REAL NOT NULL, failure BLOB
+    runs INTEGER NOT NULL, deaths INTEGER NOT NULL, lost INTEGER NOT NULL, retry_at REAL NOT NULL, failure BLOB,
+    pause REAL NOT NULL
 );
 
 CREATE TABLE large_refs (

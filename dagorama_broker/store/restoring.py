@@ -7,7 +7,7 @@ import sqlite3
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model import Live, LiveNode, ProgressRow, RunRow, State
 from dagorama_broker.store.reading import Reader
-from dagorama_broker.store.rows import check_row, damaged, node_sum, outcome_sum, unpack_keys
+from dagorama_broker.store.rows import check_row, damaged, node_sum, outcome_sum, unpack_sources
 
 # CROSS JOIN keeps SQLite to this order of tables: what has ended long ago is never looked at.
 _UNFINISHED_RUNS = (
@@ -17,7 +17,7 @@ _UNFINISHED_RUNS = (
 NODES_QUERY = (
     "SELECT t.key, t.chk, t.instance, t.function, t.sources, o.chk, o.state, o.attempt, o.culprit, o.ended, o.refs "
 ) + _UNFINISHED_RUNS.format(table="nodes", more="LEFT JOIN outcomes o ON o.key = t.key")
-PROGRESS_QUERY = ("SELECT t.key, t.runs, t.deaths, t.lost, t.retry_at, t.failure, t.chk " + _UNFINISHED_RUNS).format(
+PROGRESS_QUERY = ("SELECT t.key, t.runs, t.deaths, t.lost, t.retry_at, t.failure, t.pause, t.chk " + _UNFINISHED_RUNS).format(
     table="progress", more=""
 )
 
@@ -29,7 +29,7 @@ def read_live(reader: Reader) -> Live:
     nodes, resolving = _unfinished(connection, runs)
     still = {row.key for row in reader.outcome_heads(resolving.keys()) if row.state == State.RESOLVING}
     nodes = sorted([*nodes, *(resolving[key] for key in still)])
-    sources = {key for node in nodes if node.sources for key in unpack_keys(node.sources)}
+    sources = {key for node in nodes if node.sources for key in unpack_sources(node.sources)}
     ended = reader.ended_and_named(sources | still)
     unfinished = {node.instance for node in nodes}
     instances = [stored.row for stored in reader.instances("WHERE ended IS NULL ORDER BY key")]
