@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dagorama.code_signature import calculate_function_hash
+    from dagorama.control import cancel, retry_failed, state
     from dagorama.decorators import dagorama
-    from dagorama.definition import DAGDefinition, DAGInstance, generate_instance_id, resolve
+    from dagorama.definition import DAGDefinition, DAGInstance, generate_instance_id
     from dagorama.errors import (
         BrokerError,
         BrokerOverloaded,
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         CodeMismatchException,
         DagoramaError,
         DefinitionNotRegistered,
+        FailedRun,
         FunctionNotFound,
         NodeCancelled,
         NodeFailed,
@@ -24,14 +26,20 @@ if TYPE_CHECKING:
         NotPicklable,
         PromiseMisuse,
         RefusedByBroker,
+        RetryLater,
         SettingsError,
         UnknownToBroker,
         ValueNotReadable,
         WrongInstance,
     )
+    from dagorama.models.failure import Failure
+    from dagorama.models.outcome import outcome
     from dagorama.models.promise import DAGPromise
+    from dagorama.models.state import State
+    from dagorama.resolution import aresolve, as_completed, resolve
     from dagorama.retry import ExponentialRetry, RetryConfiguration, StaticRetry
     from dagorama.runner import execute_worker, execute_worker_async, launch_workers
+    from dagorama.running import cancelled
     from dagorama.serializer import register_definition
 
 _ERRORS = "dagorama.errors"
@@ -46,6 +54,8 @@ _HOMES = {
     "DagoramaError": _ERRORS,
     "DefinitionNotRegistered": _ERRORS,
     "ExponentialRetry": "dagorama.retry",
+    "FailedRun": _ERRORS,
+    "Failure": "dagorama.models.failure",
     "FunctionNotFound": _ERRORS,
     "NodeCancelled": _ERRORS,
     "NodeFailed": _ERRORS,
@@ -54,19 +64,28 @@ _HOMES = {
     "PromiseMisuse": _ERRORS,
     "RefusedByBroker": _ERRORS,
     "RetryConfiguration": "dagorama.retry",
+    "RetryLater": _ERRORS,
     "SettingsError": _ERRORS,
+    "State": "dagorama.models.state",
     "StaticRetry": "dagorama.retry",
     "UnknownToBroker": _ERRORS,
     "ValueNotReadable": _ERRORS,
     "WrongInstance": _ERRORS,
+    "aresolve": "dagorama.resolution",
+    "as_completed": "dagorama.resolution",
     "calculate_function_hash": "dagorama.code_signature",
+    "cancel": "dagorama.control",
+    "cancelled": "dagorama.running",
     "dagorama": "dagorama.decorators",
     "execute_worker": "dagorama.runner",
     "execute_worker_async": "dagorama.runner",
     "generate_instance_id": "dagorama.definition",
     "launch_workers": "dagorama.runner",
+    "outcome": "dagorama.models.outcome",
     "register_definition": "dagorama.serializer",
-    "resolve": "dagorama.definition",
+    "resolve": "dagorama.resolution",
+    "retry_failed": "dagorama.control",
+    "state": "dagorama.control",
 }
 
 __all__ = [
@@ -80,6 +99,8 @@ __all__ = [
     "DagoramaError",
     "DefinitionNotRegistered",
     "ExponentialRetry",
+    "FailedRun",
+    "Failure",
     "FunctionNotFound",
     "NodeCancelled",
     "NodeFailed",
@@ -88,19 +109,28 @@ __all__ = [
     "PromiseMisuse",
     "RefusedByBroker",
     "RetryConfiguration",
+    "RetryLater",
     "SettingsError",
+    "State",
     "StaticRetry",
     "UnknownToBroker",
     "ValueNotReadable",
     "WrongInstance",
+    "aresolve",
+    "as_completed",
     "calculate_function_hash",
+    "cancel",
+    "cancelled",
     "dagorama",
     "execute_worker",
     "execute_worker_async",
     "generate_instance_id",
     "launch_workers",
+    "outcome",
     "register_definition",
     "resolve",
+    "retry_failed",
+    "state",
 ]
 
 

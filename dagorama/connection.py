@@ -24,6 +24,7 @@ from dagorama.settings import Settings
 
 if TYPE_CHECKING:
     import grpc
+    from grpc import _CallIterator  # that is how the stubs call it
 
     from dagorama.api.api_pb2_grpc import DagoramaStub
     from dagorama.api.broker_pb2_grpc import BrokerStub
@@ -129,20 +130,20 @@ class Connection:
 
     def wait(
         self, instance: bytes, nodes: Sequence[bytes], *, now: bool = False, timeout: float | None = None
-    ) -> Iterator[broker_pb2.WaitReply]:
+    ) -> Replies:
         """What is known of nodes; without `now`, each as it ends, until `timeout`. It is not tried again."""
-        import grpc
-
         request = broker_pb2.WaitRequest(instance=instance, node=nodes, now=now)
-        replies = self.stub.Wait(request, timeout=DEADLINE if now else timeout)
-        try:
-            for reply in replies:
-                self.has_answered = True
-                yield reply
-        except grpc.RpcError as error:
-            raise broker_error(error, self.address) from None
-        finally:
-            replies.cancel()
+        return Replies(self, self.stub.Wait(request, timeout=DEADLINE if now else timeout))
+
+    def cancel(self, instance: bytes, nodes: Sequence[bytes]) -> int:
+        """Cancels nodes, or without any the whole instance; returns how many had not ended."""
+        request = broker_pb2.CancelRequest(instance=instance, node=nodes)
+        return self._ask(lambda timeout: self.stub.Cancel(request, timeout=timeout)).cancelled
+
+    def retry_failed(self, instance: bytes, nodes: Sequence[bytes]) -> int:
+        """Runs failed nodes again, or without any all culprits of the instance; returns how many."""
+        request = broker_pb2.RetryRequest(instance=instance, node=nodes)
+        return self._ask(lambda timeout: self.stub.Retry(request, timeout=timeout)).retried
 
     def put_value(self, data: bytes) -> bytes:
         """Stores a large value and returns its SHA-256."""
@@ -200,6 +201,29 @@ class Connection:
             return answer
 
         return self.retried(once)
+
+
+class Replies:
+    """The answers to one wait, as they come. Any thread may cancel() it, and whoever listens gets a BrokerError."""
+
+    def __init__(self, connection: Connection, call: _CallIterator[broker_pb2.WaitReply]) -> None:
+        self._connection = connection
+        self._call = call
+
+    def __iter__(self) -> Iterator[broker_pb2.WaitReply]:
+        import grpc
+
+        try:
+            for reply in self._call:
+                self._connection.has_answered = True
+                yield reply
+        except grpc.RpcError as error:
+            raise broker_error(error, self._connection.address) from None
+        finally:
+            self._call.cancel()
+
+    def cancel(self) -> None:
+        self._call.cancel()
 
 
 _lock = threading.Lock()

@@ -9,18 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from inspect import Signature, iscoroutinefunction, signature
 from types import FrameType, FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
-from dagorama.code_signature import calculate_function_hash
+from dagorama.code_signature import calculate_function_hash, keep_source
 from dagorama.definition import ENTRY_CODE, DAGDefinition, class_name
 from dagorama.errors import FunctionNotFound, NotInInstance
 from dagorama.instance import DAGInstance, in_thread
 from dagorama.models.promise import DAGPromise, Place
+from dagorama.options import KeyOf, Options, check_key_names_a_parameter
 from dagorama.scope import FunctionSpec
-
-if TYPE_CHECKING:
-    from dagorama.retry import RetryConfiguration
 
 GREEDY = "greedy_execution"
 #: shapes of calls that are remembered as right, for each function
@@ -33,27 +31,24 @@ class Decorated:
     """A function under its decorator's rules. Pickled, it takes its hash along: the code is the same."""
 
     __slots__ = (
-        "_has_greedy", "_hash", "_last", "_shapes", "_signature", "_specs",
-        "function", "is_async", "queue_name", "retry", "taint_name",
+        "_has_greedy", "_hash", "_key_of", "_last", "_shapes", "_signature", "_specs",
+        "function", "is_async", "options",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        function: FunctionType,
-        queue_name: str | None,
-        taint_name: str | None,
-        retry: RetryConfiguration | None,
-    ) -> None:
+    def __init__(self, function: FunctionType, options: Options, known_hash: tuple[str, str] | None = None) -> None:
+        key = options.concurrency_key
+        check_key_names_a_parameter(function, key)
+        if known_hash is None:
+            keep_source(function)
         self.function = function
-        self.queue_name = queue_name
-        self.taint_name = taint_name
-        self.retry = retry
+        self.options = options
         self.is_async = iscoroutinefunction(function)
         code = function.__code__
         self._has_greedy = GREEDY in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         # Not before the first call: while it is unpickled the function has no defaults yet.
         self._signature: Signature | None = None
-        self._hash: tuple[str, str] | None = None
+        self._hash = known_hash
+        self._key_of = None if key is None else KeyOf(function, key)
         self._shapes: set[object] = set()
         self._specs: WeakKeyDictionary[type[DAGDefinition], FunctionSpec] = WeakKeyDictionary()
         self._last: tuple[type[DAGDefinition] | None, FunctionSpec | None] = (None, None)
@@ -134,9 +129,9 @@ class Decorated:
         return FunctionSpec(
             name=name,
             hash=self.hash,
-            queue=self.queue_name or name.partition("@")[0],
-            taint=self.taint_name,
-            retry=self.retry,
+            queue=self.options.queue_name or name.partition("@")[0],
+            options=self.options,
+            key_of=self._key_of,
             is_async=self.is_async,
             function=self.function,
             python_name=self.function.__name__,
@@ -152,19 +147,7 @@ class Decorated:
 
     def __reduce__(self) -> tuple[Any, ...]:
         known = self.function.__name__, self.hash
-        return _restore, (self.function, self.queue_name, self.taint_name, self.retry, known)
-
-
-def _restore(
-    function: FunctionType,
-    queue_name: str | None,
-    taint_name: str | None,
-    retry: RetryConfiguration | None,
-    known_hash: tuple[str, str],
-) -> Decorated:
-    decorated = Decorated(function, queue_name, taint_name, retry)
-    decorated._hash = known_hash
-    return decorated
+        return Decorated, (self.function, self.options, known)
 
 
 def wire_name(cls: type, function: Callable[..., Any]) -> str:

@@ -11,6 +11,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from dagorama.decorated import Decorated
+from dagorama.options import Options
 
 if TYPE_CHECKING:
     from dagorama.retry import RetryConfiguration
@@ -18,41 +19,62 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 AsyncFunction = TypeVar("AsyncFunction", bound=Callable[..., Coroutine[Any, Any, Any]])
 
+_DEFAULTS = Options()
+
 
 @overload
 def dagorama(function: Function, /) -> Function: ...
 @overload
 def dagorama(
-    queue_name: str | None = None, taint_name: str | None = None, retry: RetryConfiguration | None = None
+    queue_name: str | None = None,
+    taint_name: str | None = None,
+    retry: RetryConfiguration | None = None,
+    *,
+    timeout: float | None = None,
+    queue_timeout: float | None = None,
+    priority: int = 0,
+    max_concurrency: int | None = None,
+    concurrency_key: Callable[..., str] | str | None = None,
+    delay: float = 0,
+    eager: bool = False,
+    max_deaths: int | None = None,
 ) -> Decorator: ...
 def dagorama(
-    queue_name: Any = None, taint_name: str | None = None, retry: RetryConfiguration | None = None
+    queue_name: Any = None, taint_name: str | None = None, retry: RetryConfiguration | None = None, **options: Any
 ) -> Any:
     """Decorates a method of a DAGDefinition: `@dagorama().syncfn`, `@dagorama().asyncfn`, or plainly `@dagorama`.
 
     Called on an instance, the method describes a node and returns its promise at once; to the type checker it
     returns what it is annotated with. `greedy_execution=True` in a call runs the method there and then.
 
-    `queue_name` is a queue that workers may include or exclude; by default each method has its own. With
-    `taint_name`, only workers that tolerate that taint run it. With `retry`, a failed run is repeated.
+    Its nodes run under these rules, all of which survive restarts; ValueError says which one cannot be:
+
+    - `queue_name`: a queue that workers may include or exclude; by default each method has its own.
+    - `taint_name`: only workers that tolerate this taint run it.
+    - `retry`: a failed run is repeated, as StaticRetry or ExponentialRetry say.
+    - `timeout`: seconds after which a run is stopped, which counts as a failed one.
+    - `queue_timeout`: seconds that a node may wait for a worker before it fails.
+    - `priority`: within an instance, nodes of a higher one go first; the default is 0.
+    - `max_concurrency`: so many nodes run at once, on all workers together.
+    - `concurrency_key`: the same for each key apart. The name of a parameter, or a function that is called as the
+      method is, without `self` and with all defaults, and returns a text. It is worked out where the method is
+      called, and so cannot depend on a promise.
+    - `delay`: seconds before the first run, counted from when the node could run.
+    - `eager`: the nodes that a run makes start as they are made, not when it has ended well; they are cancelled if
+      it does not.
+    - `max_deaths`: so many times may a node take its process down with it before it fails; the default is the
+      broker's, 3.
     """
     if isinstance(queue_name, str) or queue_name is None:
-        return Decorator(queue_name, taint_name, retry)
+        return Decorator(Options(queue_name, taint_name, retry, **options))
     return Decorator()(queue_name)
 
 
 class Decorator:
     """What `dagorama(...)` returns; `.original_fn` of what it decorates is the plain function."""
 
-    def __init__(
-        self,
-        queue_name: str | None = None,
-        taint_name: str | None = None,
-        retry: RetryConfiguration | None = None,
-    ) -> None:
-        self.queue_name = queue_name
-        self.taint_name = taint_name
-        self.retry = retry
+    def __init__(self, options: Options = _DEFAULTS) -> None:
+        self.options = options
 
     def __call__(self, function: Function) -> Function:
         """Decorates a function of either kind."""
@@ -75,7 +97,7 @@ class Decorator:
     def _wrapped(self, function: Function) -> Function:
         if not isinstance(function, FunctionType):
             raise ValueError(f"@dagorama decorates a method written with `def` or `async def`, not {function!r}")
-        decorated = Decorated(function, self.queue_name, self.taint_name, self.retry)
+        decorated = Decorated(function, self.options)
         wrapper: Any = _async_wrapper(decorated) if decorated.is_async else _sync_wrapper(decorated)
         wrapper.original_fn = function
         wrapper._dagorama_decorated = decorated

@@ -14,11 +14,18 @@ from uuid import UUID, uuid4
 from weakref import WeakValueDictionary
 
 from dagorama.connection import connection
-from dagorama.errors import DefinitionNotRegistered, FunctionNotFound, UnknownToBroker, WrongInstance
+from dagorama.errors import (
+    DefinitionNotRegistered,
+    FunctionNotFound,
+    PromiseMisuse,
+    UnknownToBroker,
+    WrongInstance,
+)
 from dagorama.instance import DAGInstance as DAGInstance
 from dagorama.instance import as_uuid, in_thread, set_scope
 from dagorama.instance import instance_within as instance_within
 from dagorama.logging import get_logger
+from dagorama.models.outcome import Outcome
 from dagorama.models.promise import DAGPromise, restore_promise
 from dagorama.resolution import resolve as resolve
 from dagorama.scope import DirectScope, GatherScope, NodesRun, current_attempt, submit
@@ -151,6 +158,12 @@ class _Launch:
     def _entry(self, result: Any) -> bytes | None:
         if not isinstance(result, DAGPromise):
             return None
+        if isinstance(result, Outcome):
+            self.scope.close()
+            raise PromiseMisuse(
+                f"the entry point of {class_name(type(self.instance.definition))} returned the {result!r}: return the "
+                "promise, and resolve(instance, outcome(promise)) gives the value or the Failure"
+            )
         if result._instance_bytes not in (None, self.instance_id.bytes):
             self.scope.close()
             raise WrongInstance(

@@ -7,6 +7,7 @@ DagoramaError
 ├── ValueNotReadable                       an argument or a result cannot be read here: its class, or the bytes
 ├── NodeFailed                             the work failed: read the remote traceback
 │   └── NodeCancelled                      somebody stopped it
+├── RetryLater                             a node raises it to be run again after so many seconds
 ├── CodeMismatchException                  this worker has other code: deploy
 ├── FunctionNotFound (ValueError)          no such module, definition or function here: import path
 ├── DefinitionNotRegistered                the definition needs constructor arguments: register_definition
@@ -21,6 +22,12 @@ DagoramaError
 
 The rule: all of them can be pickled, and none of them holds a payload.
 """
+
+from typing import NamedTuple
+from uuid import UUID
+
+#: characters of an earlier run's reason in the text of an error
+LINE = 200
 
 
 class DagoramaError(Exception):
@@ -43,36 +50,94 @@ class ValueNotReadable(DagoramaError):
     """The bytes of an argument or a result cannot be turned into an object here."""
 
 
+class FailedRun(NamedTuple):
+    """A run of a node that raised, as it was described where it ran."""
+
+    type: str  #: the qualified name of the exception, "builtins.ValueError"
+    message: str
+    traceback: str
+
+    @property
+    def reason(self) -> str:
+        """Type and message in one line."""
+        return ": ".join(part for part in (self.type.removeprefix("builtins."), self.message) if part)
+
+
 class NodeFailed(DagoramaError):
     """A node ended without a value; `__cause__` is the original exception where it could be rebuilt.
 
-    `type` is the qualified name of that exception ("builtins.ValueError"), `traceback` its text as it was
-    printed where the node ran.
+    `function` and `node_id` name the culprit: the node itself, or one that it needed, and then `dependent` names
+    the function of the node itself. `type`, `message` and `traceback` are of the culprit's last run as it was
+    described where it ran; `earlier` has those before it, oldest first, as far as the broker keeps them.
     """
 
     outcome = "failed"
 
     def __init__(
-        self, function: str, attempts: int = 1, type: str = "", message: str = "", traceback: str = ""
+        self,
+        function: str,
+        attempts: int = 1,
+        type: str = "",
+        message: str = "",
+        traceback: str = "",
+        *,
+        earlier: tuple[FailedRun, ...] = (),
+        node_id: UUID | None = None,
+        dependent: str = "",
     ) -> None:
+        # What is not among its args is pickled with its attributes.
         super().__init__(function, attempts, type, message, traceback)
         self.function = function
         self.attempts = attempts
         self.type = type
         self.message = message
         self.traceback = traceback
+        self.earlier = earlier
+        self.node_id = node_id
+        self.dependent = dependent
+
+    @property
+    def headline(self) -> str:
+        """What happened, in one sentence."""
+        what = f"{self.function} {self.outcome}"
+        if self.attempts:
+            what += " after 1 attempt" if self.attempts == 1 else f" after {self.attempts} attempts"
+        if reason := FailedRun(self.type, self.message, "").reason:
+            what += f": {reason}"
+        return f"{self.dependent} has no value: {what}" if self.dependent else what
 
     def __str__(self) -> str:
-        runs = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
-        reason = ": ".join(part for part in (self.type.removeprefix("builtins."), self.message) if part)
-        headline = f"{self.function} {self.outcome} after {runs}" + (f": {reason}" if reason else "")
-        return f"{headline}\n\nwhere it ran:\n{self.traceback.rstrip()}" if self.traceback.strip() else headline
+        parts = [self.headline]
+        if self.earlier:
+            parts.append("before that:\n" + "\n".join(_shortened(run.reason) for run in self.earlier))
+        if self.traceback.strip():
+            parts.append(f"where it ran:\n{self.traceback.rstrip()}")
+        return "\n\n".join(parts)
 
 
 class NodeCancelled(NodeFailed):
     """A node was cancelled, or a node that it needed was."""
 
     outcome = "was cancelled"
+
+
+class RetryLater(DagoramaError):
+    """Raised by a node to be run again after `retry_after` seconds, in place of the pause that its retry would make.
+
+    The run counts as one of its attempts, whatever `retry_on` and `give_up_on` say; without attempts left, or
+    without a retry, the node fails as with any other exception.
+    """
+
+    def __init__(self, retry_after: float, message: str = "") -> None:
+        number = isinstance(retry_after, (int, float)) and not isinstance(retry_after, bool)
+        if not number or not 0 <= retry_after < 2**31:
+            raise ValueError(f"retry_after is {retry_after!r}: it has to be a number of seconds from 0 up")
+        super().__init__(retry_after, message)
+        self.retry_after = retry_after
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message or f"to be run again after {self.retry_after:g} seconds"
 
 
 class CodeMismatchException(DagoramaError):
@@ -121,3 +186,8 @@ class RefusedByBroker(BrokerError):
 
 class BrokerOverloaded(BrokerError):
     """The broker, or a message to it, has reached a bound."""
+
+
+def _shortened(text: str) -> str:
+    line = text.partition("\n")[0]
+    return line if len(line) <= LINE and line == text else line[:LINE] + " ..."

@@ -11,10 +11,12 @@ from types import FunctionType, GetSetDescriptorType, MemberDescriptorType, Meth
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
+from dagorama.control import cancel, retry_failed
 from dagorama.scope import DirectScope, Scope
 
 if TYPE_CHECKING:
     from dagorama.definition import DAGDefinition
+    from dagorama.models.promise import DAGPromise
 
 R = TypeVar("R")
 
@@ -24,7 +26,8 @@ class DAGInstance:
 
     Methods get the instance as `self`, so that their decorated calls become nodes of it. An attribute that is
     set on it hides the definition's and is seen by nobody else. It pickles, and
-    `DAGInstance(UUID(text), definition)` gives it back in another process.
+    `DAGInstance(UUID(text), definition)` gives it back in another process. `cancel` and `retry` are those of
+    `dagorama.control`, unless the definition has something of that name.
     """
 
     # What an instance sets on itself is its __dict__; everything else comes from the definition.
@@ -43,7 +46,17 @@ class DAGInstance:
     def instance_id(self) -> UUID:
         return UUID(bytes=self._dagorama_id)
 
-    if not TYPE_CHECKING:
+    if TYPE_CHECKING:
+
+        def cancel(self, promise: DAGPromise[Any] | None = None) -> int:
+            """See dagorama.cancel."""
+            ...
+
+        def retry(self, promise: DAGPromise[Any] | None = None) -> int:
+            """See dagorama.retry_failed."""
+            ...
+
+    else:
         # isinstance(self, MyTask) and super() ask for it; isinstance(self, DAGInstance) holds as well.
         @property
         def __class__(self) -> type[DAGDefinition]:
@@ -59,6 +72,8 @@ class DAGInstance:
             return MethodType(found, self)
         if _is_ours_to_bind(found) and (_is_data(found) or name not in definition.__dict__):
             return type(found).__get__(found, self, cls)
+        if name in _VERBS and not hasattr(definition, name):
+            return MethodType(_VERBS[name], self)
         value = getattr(definition, name)
         # A method that the definition's __init__ stored is still a method of this instance.
         if type(value) is MethodType and value.__self__ is definition:
@@ -82,7 +97,7 @@ class DAGInstance:
             raise AttributeError(f"{name!r} is the definition's, which other instances share", name=name, obj=self)
 
     def __dir__(self) -> list[str]:
-        return sorted({*dir(self.definition), *self.__dict__, "definition", "instance_id"})
+        return sorted({*dir(self.definition), *self.__dict__, *_VERBS, "definition", "instance_id"})
 
     def __reduce__(self) -> tuple[Callable[..., DAGInstance], tuple[object, ...]]:
         return _restore_instance, (self._dagorama_id, self.definition, self.__dict__)
@@ -91,6 +106,8 @@ class DAGInstance:
         return f"<{type(self.definition).__qualname__} instance {self.instance_id}>"
 
 
+# Not methods of the class: those would hide a definition's own.
+_VERBS: dict[str, Callable[..., int]] = {"cancel": cancel, "retry": retry_failed}
 OWN_NAMES = frozenset({*DAGInstance.__slots__, "instance_id"})
 
 # Around our own __setattr__, which thinks of the definition first.

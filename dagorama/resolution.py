@@ -1,30 +1,35 @@
 """From a promise to its value: what the broker says of a node, put together from its parts.
 
-The rule: without `timeout` nothing waits. Inside a running node nothing waits either, for it would occupy the
+The rule: without `timeout` resolve() does not wait. Inside a running node nothing waits, for it would occupy the
 slot that the other node may need.
 """
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
 from enum import Enum
-from math import inf
-from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from dagorama.api import broker_pb2
-from dagorama.connection import PATIENCE, PATIENCE_WHILE_WAITING, PAUSE, connection
-from dagorama.errors import BrokerUnavailable, NodeCancelled, NodeFailed, PromiseMisuse, WrongInstance
+from dagorama.beside import Beside
+from dagorama.connection import connection
+from dagorama.culprits import error_of, failure_of
+from dagorama.errors import PromiseMisuse
+from dagorama.models.outcome import Outcome
 from dagorama.models.promise import DAGPromise
+from dagorama.models.state import State
 from dagorama.scope import current_attempt
 from dagorama.values import decode_promised
+from dagorama.waiting import Heard, Waiting, owner_of
 
 if TYPE_CHECKING:
     from dagorama.instance import DAGInstance
 
 R = TypeVar("R")
+
+#: nodes that one call can wait for: their ids have to fit into a message
+MOST_AT_ONCE = 200_000
 
 
 class _Timeout(Enum):
@@ -40,131 +45,150 @@ def resolve(
 ) -> Any:
     """The value of a promise, with the promises in it resolved.
 
-    Without `timeout` it never waits and returns None as long as there is no value; with it, it waits so many
-    seconds, None meaning for ever, and raises TimeoutError. Raises NodeFailed (NodeCancelled) when the node
-    ended without a value, UnknownToBroker when there is no such node.
+    Without `timeout` it never waits and returns None as long as there is no value, which `state` tells from a None
+    that is one; with it, it waits so many seconds, None meaning for ever, and raises TimeoutError. Raises NodeFailed
+    (NodeCancelled) when the node ended without a value, or returns a Failure for `outcome(promise)`; and
+    UnknownToBroker when there is no such node.
     """
     if not isinstance(promise, DAGPromise):
         return promise  # what a plain entry point returned
-    node = _Node(_owner(instance, promise), promise)
-    if timeout is _Timeout.NOT_GIVEN:
-        heard = node.ask()
-        return heard.value() if heard.has_ended else None
-    return node.wait(timeout).value()
+    waiting = _waiting(instance, promise)
+    if timeout is not _Timeout.NOT_GIVEN:
+        return _resolved(waiting, promise, timeout, _is_inside())
+    heard = _known(promise) or waiting.ask()[0]
+    return _value(promise, heard) if heard.state.has_ended else None
 
 
-@dataclass
-class _Heard:
-    """What the broker has said of one node."""
+async def aresolve(instance: DAGInstance, promise: DAGPromise[R], *, timeout: float | None = None) -> R:
+    """resolve() for async code: it waits, for ever unless `timeout` says how long, and leaves the loop free.
 
-    node_id: bytes
-    state: int = broker_pb2.WAITING
-    envelopes: dict[bytes, bytes] = field(default_factory=dict)
-    failure: broker_pb2.NodeFailure | None = None
-
-    @property
-    def has_ended(self) -> bool:
-        return self.state in (broker_pb2.COMPLETED, broker_pb2.FAILED, broker_pb2.CANCELLED)
-
-    def listen(self, replies: Iterable[broker_pb2.WaitReply]) -> None:
-        """Until the node has ended, or there is no more to hear."""
-        for reply in replies:
-            self.envelopes.update(zip(reply.value_node, reply.value, strict=True))
-            if reply.index:
-                self.state = reply.state[0]
-                self.failure = reply.failure[0] if reply.failure else None
-                return
-
-    def value(self) -> Any:
-        if self.state != broker_pb2.COMPLETED:
-            raise self._error() from self._cause()
-        return decode_promised(self.node_id, self.envelopes, get_large=connection().get_value)
-
-    def _error(self) -> NodeFailed:
-        kind = NodeCancelled if self.state == broker_pb2.CANCELLED else NodeFailed
-        failure = self.failure or broker_pb2.NodeFailure()
-        return kind(failure.function, failure.attempts, failure.type, failure.message, failure.traceback)
-
-    def _cause(self) -> BaseException | None:
-        """The original exception where its class is known here and lets itself be rebuilt."""
-        if self.failure is None or not self.failure.exception:
-            return None
-        try:
-            cause = pickle.loads(self.failure.exception)
-        except Exception:
-            return None
-        return cause if isinstance(cause, BaseException) else None
+    Cancelling it ends the waiting and nothing else; `cancel` cancels the node.
+    """
+    if not isinstance(promise, DAGPromise):
+        return promise  # what a plain entry point returned
+    waiting = _waiting(instance, promise)
+    async with Beside(waiting.close) as thread:
+        value: R = await thread.run(_resolved, waiting, promise, timeout, _is_inside())
+        return value
 
 
-@dataclass
-class _Node:
-    """A node to be asked about."""
+def as_completed(
+    instance: DAGInstance, promises: Iterable[DAGPromise[R]], *, timeout: float | None = None
+) -> AsCompleted[R]:
+    """The promises, each once, in the order in which their nodes end, however they do: for `for` and `async for`.
 
-    owner: bytes
-    promise: DAGPromise[Any]
-
-    def ask(self) -> _Heard:
-        """What is known now."""
-        return connection().retried(lambda: self._hear(now=True, timeout=None))
-
-    def wait(self, timeout: float | None) -> _Heard:
-        """Until the node has ended; a broker that restarts meanwhile is waited for."""
-        is_inside = current_attempt.get() is not None
-        if not is_inside and (timeout is None or timeout > 0):
-            return self._stay(timeout)
-        heard = self.ask()
-        if not heard.has_ended:
-            raise self._would_wait() if is_inside and timeout != 0 else self._timed_out(timeout)
-        return heard
-
-    def _stay(self, timeout: float | None) -> _Heard:
-        until = inf if timeout is None else monotonic() + timeout
-        answered = monotonic()
-        while (left := until - monotonic()) > 0:
-            try:
-                heard = self._hear(now=False, timeout=None if timeout is None else left)
-                if heard.has_ended:
-                    return heard
-                answered = monotonic()
-            except BrokerUnavailable as error:
-                if error.status == "UNAVAILABLE" and monotonic() - answered > _patience():
-                    raise
-            sleep(max(0.0, min(PAUSE, until - monotonic())))
-        # It may have ended while nobody listened.
-        heard = self.ask()
-        if not heard.has_ended:
-            raise self._timed_out(timeout)
-        return heard
-
-    def _hear(self, *, now: bool, timeout: float | None) -> _Heard:
-        node_id = self.promise.node_id
-        heard = _Heard(node_id)
-        heard.listen(connection().wait(self.owner, [node_id], now=now, timeout=timeout))
-        return heard
-
-    def _timed_out(self, timeout: float | None) -> TimeoutError:
-        return TimeoutError(f"there is no value after {timeout} seconds: {self.promise!r}")
-
-    def _would_wait(self) -> PromiseMisuse:
-        return PromiseMisuse(
-            f"resolve() would wait inside a running node, in the slot that the other node may need: {self.promise!r}; "
-            "return the promise, or pass it to another @dagorama method"
-        )
+    `resolve(instance, promise)` of one that has just come has its value at hand. Raises TimeoutError when some have
+    not ended `timeout` seconds after this call; None means that there is no such time.
+    """
+    wanted = dict.fromkeys(promises)
+    for promise in wanted:
+        if not isinstance(promise, DAGPromise):
+            raise TypeError(f"as_completed() takes promises, not a {type(promise).__qualname__}")
+        owner_of(instance, promise)
+    if _is_inside():
+        raise _would_wait("as_completed()", next(iter(wanted), None))
+    if len(wanted) > MOST_AT_ONCE:
+        raise ValueError(f"{len(wanted):,} promises are more than one call can wait for ({MOST_AT_ONCE:,})")
+    return AsCompleted(instance.instance_id.bytes, list(wanted), timeout)
 
 
-def _patience() -> float:
-    return PATIENCE_WHILE_WAITING if connection().has_answered else PATIENCE
+class AsCompleted(Generic[R]):
+    """What as_completed() returns; each `for` begins anew with those that have ended."""
+
+    def __init__(self, owner: bytes, promises: list[DAGPromise[R]], timeout: float | None) -> None:
+        self._owner = owner
+        self._promises = {promise.node_id: promise for promise in promises}
+        self._timeout = timeout
+        self._until = None if timeout is None else monotonic() + timeout
+
+    def __iter__(self) -> Iterator[DAGPromise[R]]:
+        waiting = self._waiting()
+        for heard in waiting.ended(self._seconds()):
+            with _at_hand(heard):
+                yield self._promises[heard.node_id]
+        self._check(waiting)
+
+    async def __aiter__(self) -> AsyncIterator[DAGPromise[R]]:
+        waiting = self._waiting()
+        ended = waiting.ended(self._seconds())
+        async with Beside(waiting.close) as thread:
+            while (heard := await thread.run(_next, ended)) is not None:
+                with _at_hand(heard):
+                    yield self._promises[heard.node_id]
+        self._check(waiting)
+
+    def _waiting(self) -> Waiting:
+        return Waiting(self._owner, list(self._promises))
+
+    def _seconds(self) -> float | None:
+        return None if self._until is None else max(0.0, self._until - monotonic())
+
+    def _check(self, waiting: Waiting) -> None:
+        if waiting.left:
+            raise TimeoutError(
+                f"{len(waiting.left)} of {len(self._promises)} promises have not ended after {self._timeout} seconds, "
+                f"one of them {self._promises[waiting.left[0]]!r}"
+            )
 
 
-def _owner(instance: DAGInstance, promise: DAGPromise[Any]) -> bytes:
-    """The instance to ask under; raises WrongInstance, or PromiseMisuse for what the broker cannot know yet."""
-    owner = instance.instance_id.bytes
-    if promise._instance_bytes not in (None, owner):
-        raise WrongInstance(f"{promise!r} is of instance {promise.instance_id}, not of {instance!r}")
-    attempt = current_attempt.get()
-    if attempt is not None and attempt.made(promise.node_id):
-        raise PromiseMisuse(
-            f"this run made {promise!r} and the node starts when the run has ended; "
-            "return the promise, or pass it to another @dagorama method"
-        )
-    return owner
+def _next(ended: Iterator[Heard]) -> Heard | None:
+    return next(ended, None)
+
+
+# --- one promise -----------------------------------------------------------------------------------
+
+
+def _waiting(instance: DAGInstance, promise: DAGPromise[Any]) -> Waiting:
+    return Waiting(owner_of(instance, promise), [promise.node_id])
+
+
+def _is_inside() -> bool:
+    return current_attempt.get() is not None
+
+
+def _resolved(waiting: Waiting, promise: DAGPromise[Any], timeout: float | None, is_inside: bool) -> Any:
+    """The value once the node has ended; inside a node, only if it has."""
+    heard = _known(promise) or next(waiting.ended(0 if is_inside else timeout), None)
+    if heard is not None:
+        return _value(promise, heard)
+    if is_inside and timeout != 0:
+        raise _would_wait("resolve()", promise)
+    raise TimeoutError(f"there is no value after {timeout} seconds: {promise!r}")
+
+
+def _would_wait(what: str, promise: object) -> PromiseMisuse:
+    return PromiseMisuse(
+        f"{what} would wait inside a running node, in the slot that the other node may need: {promise!r}; "
+        "return the promise, or pass it to another @dagorama method"
+    )
+
+
+def _value(promise: DAGPromise[Any], heard: Heard) -> Any:
+    if heard.state is State.COMPLETED:
+        return decode_promised(heard.node_id, heard.envelopes, get_large=connection().get_value)
+    is_cancelled = heard.state is State.CANCELLED
+    if isinstance(promise, Outcome):
+        return failure_of(heard.failure, is_cancelled)
+    raise error_of(heard.failure, promise, is_cancelled)
+
+
+# --- what as_completed() has just said ---------------------------------------------------------------
+
+_answers: dict[bytes, Heard] = {}
+
+
+@contextmanager
+def _at_hand(heard: Heard) -> Iterator[None]:
+    """Spares resolve() the asking as long as the caller looks at this one. A failure may be undone meanwhile."""
+    if heard.state is not State.COMPLETED:
+        yield
+        return
+    _answers[heard.node_id] = heard
+    try:
+        yield
+    finally:
+        _answers.pop(heard.node_id, None)
+
+
+def _known(promise: DAGPromise[Any]) -> Heard | None:
+    return _answers.get(promise.node_id)

@@ -8,11 +8,15 @@ from abc import ABC, abstractmethod
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING
 
+from dagorama.errors import RetryLater
+
 if TYPE_CHECKING:
     from dagorama.api.api_pb2 import RetryMessage
     from dagorama.api.broker_pb2 import Retry
 
 MOST = 2**31 - 1  # what the original's message can hold
+
+ErrorTypes = tuple[type[BaseException], ...]
 
 
 class RetryConfiguration(ABC):
@@ -32,6 +36,10 @@ class RetryConfiguration(ABC):
             return Retry(max_attempts=message.maxAttempts, interval=base, base=base)
         return Retry(max_attempts=message.maxAttempts, interval=message.staticInterval, base=1)
 
+    def is_final(self, exception: BaseException) -> bool:
+        """Whether a node that raised this is not run again, however many attempts are left. Asked in the worker."""
+        return False
+
 
 @dataclass(frozen=True)
 class StaticRetry(RetryConfiguration):
@@ -41,10 +49,13 @@ class StaticRetry(RetryConfiguration):
     interval: float
     _: KW_ONLY
     jitter: float = 0  #: up to so many seconds are added to each pause
+    retry_on: ErrorTypes | None = None  #: only these exceptions are worth another run; None: all are
+    give_up_on: ErrorTypes = ()  #: these are not, also where `retry_on` has them
 
     def __post_init__(self) -> None:
         _check_attempts(self.max_attempts)
-        _check_seconds(interval=self.interval, jitter=self.jitter)
+        _check_error_types(self.retry_on, self.give_up_on)
+        check_seconds(interval=self.interval, jitter=self.jitter)
 
     def as_message(self) -> "RetryMessage":
         from dagorama.api.api_pb2 import RetryMessage
@@ -56,6 +67,9 @@ class StaticRetry(RetryConfiguration):
 
         return Retry(max_attempts=self.max_attempts, interval=self.interval, base=1, jitter=self.jitter)
 
+    def is_final(self, exception: BaseException) -> bool:
+        return _is_final(self.retry_on, self.give_up_on, exception)
+
 
 @dataclass(frozen=True)
 class ExponentialRetry(RetryConfiguration):
@@ -66,14 +80,15 @@ class ExponentialRetry(RetryConfiguration):
     _: KW_ONLY
     max_interval: float | None = None  #: no pause is longer than so many seconds
     jitter: float = 0  #: up to so many seconds are added to each pause
+    retry_on: ErrorTypes | None = None  #: only these exceptions are worth another run; None: all are
+    give_up_on: ErrorTypes = ()  #: these are not, also where `retry_on` has them
 
     def __post_init__(self) -> None:
         _check_attempts(self.max_attempts)
-        _check_seconds(base_interval=self.base_interval, jitter=self.jitter)
+        _check_error_types(self.retry_on, self.give_up_on)
+        check_seconds(base_interval=self.base_interval, jitter=self.jitter)
         if self.max_interval is not None:
-            _check_seconds(max_interval=self.max_interval)
-            if not self.max_interval:
-                raise ValueError("max_interval is 0: it has to be a positive number of seconds, or None")
+            check_positive_seconds(max_interval=self.max_interval)
 
     def as_message(self) -> "RetryMessage":
         from dagorama.api.api_pb2 import RetryMessage
@@ -91,6 +106,26 @@ class ExponentialRetry(RetryConfiguration):
             jitter=self.jitter,
         )
 
+    def is_final(self, exception: BaseException) -> bool:
+        return _is_final(self.retry_on, self.give_up_on, exception)
+
+
+def verdict(retry: RetryConfiguration | None, error: BaseException) -> tuple[bool, float | None]:
+    """Whether `error` ends a node however many attempts are left, and otherwise the seconds until its next run where
+    they are not the policy's. Never raises, whatever is_final() of a policy of the user's does."""
+    if isinstance(error, RetryLater):
+        return False, error.retry_after
+    try:
+        return retry is not None and bool(retry.is_final(error)), None
+    except Exception:
+        return False, None
+
+
+def _is_final(retry_on: ErrorTypes | None, give_up_on: ErrorTypes, error: BaseException) -> bool:
+    if isinstance(error, RetryLater):
+        return False
+    return isinstance(error, give_up_on) or (retry_on is not None and not isinstance(error, retry_on))
+
 
 def _whole(seconds: float) -> int:
     return max(1, math.ceil(seconds))
@@ -101,8 +136,30 @@ def _check_attempts(attempts: object) -> None:
         raise ValueError(f"max_attempts is {attempts!r}: it counts runs and has to be a whole number from 1 up")
 
 
-def _check_seconds(**fields: float) -> None:
+def _check_error_types(retry_on: object, give_up_on: object) -> None:
+    for name, types in (("retry_on", () if retry_on is None else retry_on), ("give_up_on", give_up_on)):
+        if not isinstance(types, tuple) or not all(_is_error_type(kind) for kind in types):
+            raise ValueError(f"{name} is {types!r}: it has to be a tuple of exception types, such as (OSError,)")
+    if retry_on == ():
+        raise ValueError("retry_on is empty: nothing would be retried; name exception types, or give None for all")
+
+
+def _is_error_type(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseException)
+
+
+def check_seconds(**fields: float) -> None:
+    """Raises ValueError naming the field that is no number of seconds from 0 up."""
     for name, value in fields.items():
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not 0 <= value <= MOST:
             raise ValueError(f"{name} is {value!r}: it has to be a number of seconds from 0 up")
+
+
+def check_positive_seconds(**fields: float | None) -> None:
+    """The same for a field that may be None and must not be 0."""
+    for name, value in fields.items():
+        if value is not None:
+            check_seconds(**{name: value})
+            if not value:
+                raise ValueError(f"{name} is 0: it has to be a positive number of seconds, or None")

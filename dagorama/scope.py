@@ -22,7 +22,7 @@ from dagorama.values import LARGE, Encoded, PutLarge, encode_call, large_of
 
 if TYPE_CHECKING:
     from dagorama.instance import DAGInstance
-    from dagorama.retry import RetryConfiguration
+    from dagorama.options import KeyOf, Options
 
 #: bytes of pickle from which an argument is stored as a value of its own, until the broker says otherwise
 LARGE_FROM = 256 * 1024
@@ -34,6 +34,8 @@ UNARY_LIMIT = 2 * 1024 * 1024
 NODE_LIMIT = MESSAGE_LIMIT - 64 * 1024
 #: what one node and one of its sources cost at most beside the envelope; a source of the same origin costs less
 NODE_BYTES, SOURCE_BYTES, OWN_SOURCE_BYTES = 24, 24, 5
+#: what tolerating the failure of a source adds, and a character of a concurrency key
+TOLERANT_BYTES, KEY_BYTES = 4, 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,20 +45,28 @@ class FunctionSpec:
     name: str  #: "module:Class.method", with "@module:Base" behind it for a super() call
     hash: str
     queue: str
-    taint: str | None
-    retry: RetryConfiguration | None
+    options: Options
+    key_of: KeyOf | None  #: works out the concurrency key of a call; None where there is none
     is_async: bool
     function: Callable[..., Any]  #: the plain function, as it was written
     python_name: str  #: its `__name__` when its hash was computed
 
     def to_message(self) -> broker_pb2.Function:
+        options = self.options
         return broker_pb2.Function(
             name=self.name,
             hash=self.hash,
             queue=self.queue,
-            taint=self.taint or "",
-            retry=self.retry.as_policy() if self.retry is not None else None,
+            taint=options.taint_name or "",
+            retry=options.retry.as_policy() if options.retry is not None else None,
             is_async=self.is_async,
+            timeout=options.timeout or 0,
+            queue_timeout=options.queue_timeout or 0,
+            priority=options.priority,
+            max_concurrency=options.max_concurrency or 0,
+            delay=options.delay,
+            eager=options.eager,
+            max_deaths=options.max_deaths or 0,
         )
 
 
@@ -80,7 +90,9 @@ class FunctionTable:
 class NodesRun:
     """Nodes of one instance made by one maker, in order, as columns. Any thread may add to it."""
 
-    __slots__ = ("_arguments", "_lock", "_refs", "_specs", "creates", "first", "instance", "origin")
+    __slots__ = (
+        "_arguments", "_keys", "_lock", "_refs", "_specs", "_tolerant", "creates", "first", "instance", "origin",
+    )  # fmt: skip
 
     def __init__(self, instance: bytes, origin: bytes, first: int = 0) -> None:
         self.instance = instance
@@ -90,14 +102,21 @@ class NodesRun:
         self._specs: list[FunctionSpec] = []
         self._arguments: list[bytes] = []
         self._refs: list[Sequence[bytes]] = []
+        # By position: few nodes have any.
+        self._tolerant: dict[int, Sequence[int]] = {}
+        self._keys: dict[int, str] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._specs)
+        """How many nodes there are; all columns have them."""
+        with self._lock:
+            return len(self._specs)
 
-    def add(self, spec: FunctionSpec, encoded: Encoded) -> int:
-        """The new node's counter; raises RefusedByBroker for a node that no message could carry."""
-        if _weight(encoded.envelope, encoded.refs) > NODE_LIMIT and self._exact_weight(encoded) > NODE_LIMIT:
+    def add(self, spec: FunctionSpec, encoded: Encoded, key: str | None = None) -> int:
+        """The new node's counter, `key` being its concurrency key; raises RefusedByBroker for a node that no message
+        could carry."""
+        weight = _weight(encoded.envelope, encoded.refs, encoded.tolerant)
+        if weight > NODE_LIMIT and weight - self._spared(encoded.refs) > NODE_LIMIT:
             raise RefusedByBroker(
                 f"a call of {spec.name} names {len(encoded.refs):,} promises, more than one message holds; "
                 "reduce them in groups",
@@ -107,25 +126,38 @@ class NodesRun:
             self._specs.append(spec)
             self._arguments.append(encoded.envelope)
             self._refs.append(encoded.refs)
-            return self.first + len(self._specs) - 1
+            position = len(self._specs) - 1
+            if encoded.tolerant:
+                self._tolerant[position] = encoded.tolerant
+            if key is not None:
+                self._keys[position] = key
+            return self.first + position
 
-    def _exact_weight(self, encoded: Encoded) -> int:
-        own = sum(ref[:ORIGIN_BYTES] == self.origin for ref in encoded.refs)
-        return _weight(encoded.envelope, encoded.refs) - own * (SOURCE_BYTES - OWN_SOURCE_BYTES)
+    def _spared(self, refs: Sequence[bytes]) -> int:
+        """Bytes that these sources weigh less, because some of them are of this run's origin."""
+        own = sum(ref[:ORIGIN_BYTES] == self.origin for ref in refs)
+        return own * (SOURCE_BYTES - OWN_SOURCE_BYTES)
 
-    def pieces(self, limit: int = PIECE) -> Iterator[tuple[int, int]]:
-        """(start, stop) of runs of nodes that weigh about `limit` bytes; one piece where there are no nodes."""
-        start = size = 0
-        for position, (envelope, refs) in enumerate(zip(self._arguments, self._refs, strict=True)):
-            weight = _weight(envelope, refs)
+    def pieces(self, limit: int = PIECE, start: int = 0) -> Iterator[tuple[int, int]]:
+        """(start, stop) of the nodes from `start` on, in runs that weigh about `limit` bytes; one piece where there
+        are no nodes. Those that come in meanwhile are left for a later call."""
+        size, end = 0, len(self)
+        for position in range(start, end):
+            weight = self._weight(position)
             if size and size + weight > limit:
                 yield start, position
                 start, size = position, 0
             size += weight
-        yield start, len(self)
+        yield start, end
+
+    def _weight(self, position: int) -> int:
+        tolerant = self._tolerant.get(position, ()) if self._tolerant else ()
+        weight = _weight(self._arguments[position], self._refs[position], tolerant)
+        return weight + KEY_BYTES * len(self._keys.get(position, "")) if self._keys else weight
 
     def to_message(self, functions: FunctionTable, start: int = 0, stop: int | None = None) -> broker_pb2.Nodes:
         """The nodes from `start` up to `stop`; what makes the instance goes with the first."""
+        stop = len(self) if stop is None else stop
         envelopes = self._arguments[start:stop]
         message = broker_pb2.Nodes(
             instance=self.instance,
@@ -142,7 +174,27 @@ class NodesRun:
             source, foreign = references(self.origin, chain.from_iterable(refs))
             message.source.extend(source)
             message.foreign.extend(foreign)
+        if self._tolerant:
+            message.tolerant.extend(self._tolerated(start, stop))
+        if self._keys:
+            self._add_keys(message, start, stop)
         return message
+
+    def _add_keys(self, message: broker_pb2.Nodes, start: int, stop: int) -> None:
+        index: dict[str, int] = {}
+        keys = [self._keys.get(position) for position in range(start, stop)]
+        column = [0 if key is None else index.setdefault(key, len(index) + 1) for key in keys]
+        if index:
+            message.keys.extend(index)
+            message.key.extend(column)
+
+    def _tolerated(self, start: int, stop: int) -> Iterator[int]:
+        """Places in the column of sources of these nodes."""
+        before = 0
+        for position in range(start, stop):
+            for place in self._tolerant.get(position, ()):
+                yield before + place
+            before += len(self._refs[position])
 
 
 def references(origin: bytes, node_ids: Iterable[bytes]) -> tuple[list[int], list[bytes]]:
@@ -157,8 +209,8 @@ def references(origin: bytes, node_ids: Iterable[bytes]) -> tuple[list[int], lis
     return found, list(foreign)
 
 
-def _weight(envelope: bytes, refs: Sequence[bytes]) -> int:
-    return len(envelope) + NODE_BYTES + SOURCE_BYTES * len(refs)
+def _weight(envelope: bytes, refs: Sequence[bytes], tolerant: Sequence[int]) -> int:
+    return len(envelope) + NODE_BYTES + SOURCE_BYTES * len(refs) + TOLERANT_BYTES * len(tolerant)
 
 
 def _large_values(envelopes: Iterable[bytes]) -> list[bytes]:
@@ -183,6 +235,9 @@ def submit(run: NodesRun) -> None:
 
 def put_through_connection(data: bytes) -> bytes:
     return connection().put_value(data)
+
+
+Made = Callable[[], None]
 
 
 class Scope(Protocol):
@@ -222,12 +277,13 @@ class DirectScope:
         place: Place,
     ) -> DAGPromise[Any]:
         owner = instance.instance_id.bytes
+        key = None if function.key_of is None else function.key_of(args, kwargs)
         encoded = encode_call(
             args, kwargs, function.function, large_from=LARGE_FROM, put_large=put_through_connection
         )
         _refuse_strangers(encoded, owner, function, place)
         run = NodesRun(owner, *self._new_id())
-        counter = run.add(function, encoded)
+        counter = run.add(function, encoded, key)
         submit(run)
         return DAGPromise._made(run.origin, counter, owner, function.name, args, kwargs, place)
 
@@ -242,15 +298,18 @@ class DirectScope:
 class _Gathering:
     """What GatherScope and AttemptScope share: calls become nodes of one run until the scope is closed."""
 
-    __slots__ = ("_closed", "_instance", "_large_from", "_put_large", "_run")
+    __slots__ = ("_closed", "_instance", "_large_from", "_made", "_put_large", "_run")
 
     asks_the_broker = False
 
-    def __init__(self, instance: bytes, run: NodesRun | None, large_from: int, put_large: PutLarge) -> None:
+    def __init__(
+        self, instance: bytes, run: NodesRun | None, large_from: int, put_large: PutLarge, made: Made | None
+    ) -> None:
         self._instance = instance
         self._run = run
         self._large_from = large_from
         self._put_large = put_large
+        self._made = made
         self._closed = False
 
     def call(
@@ -266,6 +325,7 @@ class _Gathering:
                 f"{function.name} was called at {place[0]}:{place[1]} on an instance whose run is over; "
                 "call it before the run returns"
             )
+        key = None if function.key_of is None else function.key_of(args, kwargs)
         encoded = encode_call(
             args, kwargs, function.function, large_from=self._large_from, put_large=self._put_large
         )
@@ -274,7 +334,9 @@ class _Gathering:
         run = self._run
         if run is None:
             run = self._run = NodesRun(self._instance, os.urandom(ORIGIN_BYTES))
-        counter = run.add(function, encoded)
+        counter = run.add(function, encoded, key)
+        if self._made is not None:
+            self._made()
         return DAGPromise._made(run.origin, counter, self._instance, function.name, args, kwargs, place)
 
     def close(self) -> None:
@@ -293,8 +355,9 @@ class GatherScope(_Gathering):
         hand_over: Callable[[NodesRun], None] = submit,
         large_from: int = LARGE_FROM,
         put_large: PutLarge = put_through_connection,
+        made: Made | None = None,
     ) -> None:
-        super().__init__(instance, NodesRun(instance, instance[:ORIGIN_BYTES]), large_from, put_large)
+        super().__init__(instance, NodesRun(instance, instance[:ORIGIN_BYTES]), large_from, put_large, made)
         self._hand_over = hand_over
 
     def launch(self, definition: str, entry: bytes | None) -> None:
@@ -308,15 +371,20 @@ class AttemptScope(_Gathering):
     """A running node: what it calls belongs to the attempt and becomes visible with its result.
 
     The executor makes one for each attempt, holds it in `current_attempt` while the function runs, closes it
-    when that has ended and sends `runs` with the result, or drops them.
+    when that has ended and sends `runs` with the result, or drops them. For a function that is `eager` it gives
+    `made`, which is called in the thread of each call when `runs` may have more to send than before.
     """
 
     __slots__ = ("_parts",)
 
     def __init__(
-        self, instance: bytes, large_from: int = LARGE_FROM, put_large: PutLarge = put_through_connection
+        self,
+        instance: bytes,
+        large_from: int = LARGE_FROM,
+        put_large: PutLarge = put_through_connection,
+        made: Made | None = None,
     ) -> None:
-        super().__init__(instance, None, large_from, put_large)
+        super().__init__(instance, None, large_from, put_large, made)
         self._parts: list[tuple[NodesRun, GatherScope]] = []
 
     @property
@@ -334,9 +402,13 @@ class AttemptScope(_Gathering):
         """The scope of an instance made by this attempt; it counts once its entry point has returned."""
         if self._closed:
             raise NotInInstance("a definition was called by a run that is over; call it before the run returns")
-        scope = GatherScope(
-            instance, lambda run: self._parts.append((run, scope)), self._large_from, self._put_large
-        )
+
+        def take(run: NodesRun) -> None:
+            self._parts.append((run, scope))
+            if self._made is not None:
+                self._made()
+
+        scope = GatherScope(instance, take, self._large_from, self._put_large, self._made)
         return scope
 
     def made(self, node_id: bytes) -> bool:

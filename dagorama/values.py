@@ -13,6 +13,7 @@ import copyreg
 import pickle
 from collections import ChainMap
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from io import BytesIO
 from struct import Struct, pack, unpack_from
@@ -20,7 +21,9 @@ from struct import error as StructError
 from types import NoneType
 from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
-from dagorama.errors import BrokerError, DagoramaError, ValueNotReadable
+from dagorama.errors import BrokerError, DagoramaError, PromiseMisuse, ValueNotReadable
+from dagorama.models.failure import Failure
+from dagorama.models.outcome import Outcome
 from dagorama.models.promise import ORIGIN_BYTES, DAGPromise
 
 VERSION = 1
@@ -47,6 +50,13 @@ class Encoded(NamedTuple):
     envelope: bytes
     refs: Sequence[bytes]
     promises: Sequence[DAGPromise[Any]]
+    tolerant: Sequence[int] = ()  #: places in `refs` that stand under outcome() and nowhere without it
+
+
+class FailedSource(NamedTuple):
+    """Stands in `fill` for a promise whose node failed. It fills the places under outcome(), and no others."""
+
+    failure: Failure
 
 
 def encode(
@@ -54,16 +64,22 @@ def encode(
 ) -> Encoded:
     """`value` in an envelope; a pickle of `large_from` bytes or more goes to `put_large`.
 
-    `what` is a noun for errors, such as "result". Raises NotPicklable naming the smallest part that cannot be.
+    `what` is a noun for errors, such as "result". Raises NotPicklable naming the smallest part that cannot be, and
+    PromiseMisuse for an outcome(), which only arguments can hold.
     """
     if type(value) in _ATOMS:
-        return _sealed(pickle.dumps(value, PROTOCOL), (), large_from, put_large)
+        return _sealed(pickle.dumps(value, PROTOCOL), None, large_from, put_large)
     try:
         data, promises = _pickled(value)
     except Exception as error:
         from dagorama.places import not_picklable
 
         raise not_picklable(error, [(f"the {what}", value)], _pickled) from error
+    if promises.outcomes:
+        raise PromiseMisuse(
+            f"the {what} holds the {promises.outcomes[0]!r}, which has its place in the arguments of a @dagorama "
+            "method: pass it to one, and return that one's promise"
+        )
     return _sealed(data, promises, large_from, put_large)
 
 
@@ -77,7 +93,7 @@ def encode_call(
 ) -> Encoded:
     """The arguments of a call, without `self`, in an envelope; errors name them as `function` does."""
     if _ATOMS.issuperset(map(type, args)) and (not kwargs or _ATOMS.issuperset(map(type, kwargs.values()))):
-        return _sealed(pickle.dumps((args, kwargs), PROTOCOL), (), large_from, put_large)
+        return _sealed(pickle.dumps((args, kwargs), PROTOCOL), None, large_from, put_large)
     try:
         data, promises = _pickled((args, kwargs))
     except Exception as error:
@@ -115,7 +131,8 @@ def decode(
 ) -> object:
     """The object in `envelope`, with `fill[i]` where the promise `references(envelope)[i]` stood.
 
-    Raises ValueNotReadable, and lets through what is not of the value: a BrokerError of `get_large`, SystemExit.
+    `fill[i]` is a value, or a FailedSource where a failure was asked for in its place. Raises ValueNotReadable, and
+    lets through what is not of the value: a BrokerError of `get_large`, SystemExit.
     """
     try:
         if envelope[:2] == _PLAIN:
@@ -185,13 +202,20 @@ def _fill(index: int) -> NoReturn:
     raise ValueNotReadable(f"this pickle holds the promise {index} of its envelope: read it with dagorama.values")
 
 
+def _fill_outcome(index: int) -> NoReturn:
+    """The same where an outcome() stood, for which a Failure will do."""
+    _fill(index)
+
+
 class _Promises(list[DAGPromise[Any]]):
     """The distinct promises that one pickler has met, in that order."""
 
-    __slots__ = ("_indices",)
+    __slots__ = ("_indices", "outcomes", "tolerant")
 
     def __init__(self) -> None:
         self._indices: dict[object, int] = {}
+        self.outcomes: list[Outcome[Any]] = []
+        self.tolerant: set[int] = set()  #: indices of those that were met as outcomes only
 
     def reduce(self, promise: DAGPromise[Any]) -> tuple[Callable[[int], object], tuple[int]]:
         key = promise._record[:2]
@@ -199,14 +223,30 @@ class _Promises(list[DAGPromise[Any]]):
         if index is None:
             index = self._indices[key] = len(self)
             self.append(promise)
+        elif self.tolerant:
+            self.tolerant.discard(index)
         return _fill, (index,)
+
+    def reduce_outcome(self, promise: Outcome[Any]) -> tuple[Callable[[int], object], tuple[int]]:
+        key = promise._record[:2]
+        index = self._indices.get(key)
+        if index is None:
+            index = self._indices[key] = len(self)
+            self.append(promise)
+            self.tolerant.add(index)
+        self.outcomes.append(promise)
+        return _fill_outcome, (index,)
+
+    @property
+    def table(self) -> dict[type, Callable[[Any], tuple[Callable[[int], object], tuple[int]]]]:
+        return {DAGPromise: self.reduce, Outcome: self.reduce_outcome}
 
 
 def _pickled(value: object) -> tuple[bytes, _Promises]:
     try:
         file, promises = BytesIO(), _Promises()
         pickler = pickle.Pickler(file, PROTOCOL)
-        pickler.dispatch_table = {**copyreg.dispatch_table, DAGPromise: promises.reduce}
+        pickler.dispatch_table = {**copyreg.dispatch_table, **promises.table}
         pickler.dump(value)
         data = file.getvalue()
     except RecursionError:
@@ -222,7 +262,7 @@ def _pickled_by_value(value: object) -> tuple[bytes, _Promises]:
 
     file, promises = BytesIO(), _Promises()
     pickler = cloudpickle.Pickler(file, PROTOCOL)
-    ours: dict[type, Any] = {DAGPromise: promises.reduce}
+    ours: dict[type, Any] = {**promises.table}
     table = ChainMap(ours, cast(dict[type, Any], pickler.dispatch_table))
     # Its class has an attribute of that name, under which an assignment would not reach the C pickler.
     vars(pickle.Pickler)["dispatch_table"].__set__(pickler, table)
@@ -231,7 +271,7 @@ def _pickled_by_value(value: object) -> tuple[bytes, _Promises]:
 
 
 def _sealed(
-    data: bytes, promises: Sequence[DAGPromise[Any]], large_from: int | None, put_large: PutLarge | None
+    data: bytes, promises: _Promises | None, large_from: int | None, put_large: PutLarge | None
 ) -> Encoded:
     large = large_from is not None and put_large is not None and len(data) >= large_from
     if not promises and not large:
@@ -239,8 +279,10 @@ def _sealed(
     flags, table = (REFS, _table(promises)) if promises else (0, b"")
     if large and put_large:
         flags, data = flags | LARGE, _LARGE.pack(len(data), put_large(data))
-    refs = [promise.node_id for promise in promises]
-    return Encoded(b"".join((bytes((VERSION, flags)), table, data)), refs, promises)
+    envelope = b"".join((bytes((VERSION, flags)), table, data))
+    if not promises:
+        return Encoded(envelope, (), ())
+    return Encoded(envelope, [promise.node_id for promise in promises], promises, sorted(promises.tolerant))
 
 
 def _table(promises: Sequence[DAGPromise[Any]]) -> bytes:
@@ -259,14 +301,33 @@ def _table(promises: Sequence[DAGPromise[Any]]) -> bytes:
 
 
 class _Filler(pickle.Unpickler):
-    """Binds `_fill` to the values at hand; asked once for each class that a pickle names."""
+    """Binds `_fill` and `_fill_outcome` to the values at hand; asked once for each class that a pickle names."""
 
-    values: Sequence[object]
+    fills: Mapping[str, Callable[[int], object]]
 
     def find_class(self, module: str, name: str, /) -> Any:
-        if name == "_fill" and module == __name__:
-            return self.values.__getitem__
+        if module == __name__ and name in self.fills:
+            return self.fills[name]
         return super().find_class(module, name)
+
+
+def _fills(values: Sequence[object]) -> dict[str, Callable[[int], object]]:
+    """What puts the value of an index in its place, by the name that stands there in the pickle."""
+    if FailedSource in map(type, values):
+        return {"_fill": partial(_value, values), "_fill_outcome": partial(_outcome, values)}
+    return {"_fill": values.__getitem__, "_fill_outcome": values.__getitem__}
+
+
+def _value(values: Sequence[object], index: int) -> object:
+    found = values[index]
+    if isinstance(found, FailedSource):
+        raise ValueNotReadable(f"a promise in it is of {found.failure}")
+    return found
+
+
+def _outcome(values: Sequence[object], index: int) -> object:
+    found = values[index]
+    return found.failure if isinstance(found, FailedSource) else found
 
 
 def _flags(envelope: bytes) -> int:
@@ -305,7 +366,7 @@ def _filled(envelope: bytes, fill: Sequence[object], get_large: GetLarge | None)
     if not number:
         return pickle.loads(body)
     filler = _Filler(BytesIO(body))
-    filler.values = fill
+    filler.fills = _fills(fill)
     return filler.load()
 
 

@@ -6,7 +6,7 @@ else would need the value, which is not there yet, and raises PromiseMisuse with
 
 import numbers
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar, cast
 from uuid import UUID
 
 from dagorama.errors import PromiseAttribute, PromiseMisuse
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dagorama.models.arguments import DAGArguments
 
 R_co = TypeVar("R_co", covariant=True)
+P = TypeVar("P", bound="DAGPromise[Any]")
 
 Place = tuple[str, int]
 # origin, counter, instance, function name, arguments (or their args), kwargs, place
@@ -23,7 +24,6 @@ _Record = tuple[bytes, int, bytes | None, str | None, Any, Any, Place | None]
 ORIGIN_BYTES = 12
 
 
-@final
 class DAGPromise(Generic[R_co]):
     """The promise of a value of type R: 16 bytes of id, and where it was made.
 
@@ -156,6 +156,13 @@ def restore_promise(
     promise = _new(DAGPromise)
     _write(promise, (*_split(node_id), instance_id, function_name, None, None, place))
     return promise
+
+
+def copy_as(kind: type[P], promise: DAGPromise[Any]) -> P:
+    """The same promise, as one of another class."""
+    copy = _new(kind)
+    _write(copy, promise._record)
+    return copy
 
 
 def _split(node_id: bytes) -> tuple[bytes, int]:

@@ -126,6 +126,7 @@ class ThreadedStream:
                 self._beat()
                 message = self._session.next_message()
                 if message is not None or self.closing:
+                    self._changed.notify_all()  # who waits until all is said looks again
                     return message
                 self._changed.wait(self._until_beat())
         return None

@@ -104,7 +104,7 @@ class Feeding:
     def _is_stuck(self, slot: Slot, now: float) -> bool:
         """Whether it runs something for longer than was reckoned, so that what it is given would wait."""
         running, _ = next(iter(slot.held.values()))
-        return now > slot.progress_at + STALE and not running.lane.function.is_async
+        return now >= slot.progress_at + STALE and not running.lane.function.is_async
 
     # --- taking back ----------------------------------------------------------------------------------
 

@@ -377,7 +377,7 @@ assert of_super.decorated.function(task.definition, 2) == 102
 assert type(base.definition) in type(task.definition).__mro__
 assert of_super.definition is task.definition
 assert task.decorated.spec(type(task.definition)).name == "__main__:Task.entrypoint"
-assert base.decorated.queue_name == "q"
+assert base.decorated.options.queue_name == "q"
 assert base.decorated.function.__defaults__ == (2,)
 try:
     local.decorated.function(local.definition).send(None)

@@ -1,0 +1,63 @@
+"""What would block an asyncio loop, in a thread beside it.
+
+The rule: the thread is a daemon and belongs to one piece of waiting; whoever leaves the block, cancelled or not, makes
+what it waits for end.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import asyncio
+
+T = TypeVar("T")
+
+
+class Beside:
+    """`async with Beside(give_up) as thread: await thread.run(...)`; `give_up` has to make what runs there end."""
+
+    def __init__(self, give_up: Callable[[], None]) -> None:
+        self._give_up = give_up
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+
+    async def __aenter__(self) -> Beside:
+        threading.Thread(target=_live, args=(self._calls,), name="dagorama-beside", daemon=True).start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._calls.put(None)
+        self._give_up()
+
+    async def run(self, function: Callable[..., T], *args: Any) -> T:
+        """What `function` returns or raises, which must not be StopIteration; one call at a time."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def call() -> None:
+            try:
+                result = function(*args)
+            except BaseException as error:
+                _tell(loop, future, partial(future.set_exception, error))
+            else:
+                _tell(loop, future, partial(future.set_result, result))
+
+        self._calls.put(call)
+        return await future
+
+
+def _live(calls: SimpleQueue[Callable[[], None] | None]) -> None:
+    while (call := calls.get()) is not None:
+        call()
+
+
+def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], answer: Callable[[], None]) -> None:
+    with suppress(RuntimeError):  # the loop has been closed meanwhile
+        loop.call_soon_threadsafe(lambda: None if future.done() else answer())

@@ -1,0 +1,49 @@
+"""What a program does about an instance that runs: look where a node stands, cancel, run again what failed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dagorama.connection import connection
+from dagorama.models.promise import DAGPromise
+from dagorama.models.state import State
+from dagorama.waiting import Waiting, owner_of
+
+if TYPE_CHECKING:
+    from dagorama.instance import DAGInstance
+
+
+def state(instance: DAGInstance, promise: DAGPromise[Any]) -> State:
+    """Where the node of a promise stands; it never waits. Tells "not yet" from a value that is None.
+
+    Raises UnknownToBroker when there is no such node.
+    """
+    if not isinstance(promise, DAGPromise):
+        return State.COMPLETED  # what a plain entry point returned
+    (heard,) = Waiting(owner_of(instance, promise), [promise.node_id]).ask()
+    return heard.state
+
+
+def cancel(instance: DAGInstance, promise: DAGPromise[Any] | None = None) -> int:
+    """Cancels the node of a promise and all that depends on it, or all of the instance; returns how many nodes.
+
+    What has not started never does. What runs is told, by `dagorama.cancelled()` or asyncio.CancelledError, and
+    stopped after a grace. What had ended stays as it is. Whoever waits gets NodeCancelled.
+    """
+    return connection().cancel(*_nodes(instance, promise))
+
+
+def retry_failed(instance: DAGInstance, promise: DAGPromise[Any] | None = None) -> int:
+    """Runs the failed node of a promise again, or all that failed in the instance; returns how many nodes.
+
+    Their attempts count from the start, and what failed because of them waits for them again.
+    """
+    return connection().retry_failed(*_nodes(instance, promise))
+
+
+def _nodes(instance: DAGInstance, promise: Any) -> tuple[bytes, list[bytes]]:
+    if promise is None:
+        return instance.instance_id.bytes, []
+    if not isinstance(promise, DAGPromise):
+        raise TypeError(f"a promise of {instance!r} is needed, or None for all of it, not a {type(promise).__name__}")
+    return owner_of(instance, promise), [promise.node_id]

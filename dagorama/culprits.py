@@ -1,0 +1,55 @@
+"""What the broker says of a node that failed, as its callers get it: an error to raise, or a Failure to hold."""
+
+from __future__ import annotations
+
+import pickle
+from uuid import UUID
+
+from dagorama.api.broker_pb2 import NodeFailure
+from dagorama.errors import FailedRun, NodeFailed
+from dagorama.models.failure import Failure
+from dagorama.models.promise import DAGPromise
+from dagorama.values import FailedSource
+
+#: the type of a failure that is a cancellation
+CANCELLED = "dagorama.errors.NodeCancelled"
+
+
+def failure_of(message: NodeFailure, cancelled: bool = False) -> Failure:
+    """The failure of a node or of its culprit; `cancelled` where the broker says so beside the message."""
+    is_cancelled = cancelled or message.type == CANCELLED
+    return Failure(
+        function=message.function,
+        type="" if message.type == CANCELLED else message.type,
+        message=message.message,
+        traceback=message.traceback,
+        attempts=message.attempts,
+        earlier=tuple(FailedRun(run.type, run.message, run.traceback) for run in message.earlier),
+        node_id=UUID(bytes=message.node) if len(message.node) == 16 else None,
+        cancelled=is_cancelled,
+    )
+
+
+def failed_source(serialized: bytes) -> FailedSource:
+    """What fills the place of a source whose `value` is a serialized NodeFailure."""
+    return FailedSource(failure_of(NodeFailure.FromString(serialized)))
+
+
+def error_of(message: NodeFailure, promise: DAGPromise[object], cancelled: bool = False) -> NodeFailed:
+    """The error to raise for the promise; its cause is the original exception where that can be rebuilt."""
+    error = failure_of(message, cancelled).error()
+    if message.node not in (b"", promise.node_id):
+        error.dependent = promise.function_name or f"node {promise.identifier}"
+    error.__cause__ = _cause(message.exception)
+    return error
+
+
+def _cause(exception: bytes) -> BaseException | None:
+    """The exception itself where its class is known here and lets itself be rebuilt."""
+    if not exception:
+        return None
+    try:
+        cause = pickle.loads(exception)
+    except Exception:
+        return None
+    return cause if isinstance(cause, BaseException) else None

@@ -1,0 +1,49 @@
+"""Failure as a value: a promise that is kept in either case, with the value or with the Failure."""
+
+from typing import Any, TypeVar, overload
+
+from dagorama.errors import PromiseMisuse
+from dagorama.models.failure import Failure
+from dagorama.models.promise import DAGPromise, Place, copy_as, restore_promise
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Outcome(DAGPromise[R_co]):
+    """A promise whose node may fail. To everybody but the pickler and resolve() it is the promise itself."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, super().__reduce__()[1]
+
+    def __repr__(self) -> str:
+        return f"<outcome of {super().__repr__()}>"
+
+
+@overload
+def outcome(value: DAGPromise[R], /) -> DAGPromise[R | Failure]: ...
+# In annotated code the promise of a decorated call is an R, and of the two the checkers take the first that fits.
+@overload
+def outcome(value: R, /) -> R | Failure: ...
+def outcome(value: Any, /) -> Any:
+    """The promise, so that whoever gets it gets the value or a Failure: a failure of its node stops there.
+
+    It stands anywhere in the arguments of a decorated call, `self.rollup([outcome(part) for part in parts])`, or in
+    `resolve(instance, outcome(promise))`. A promise that the same call is given without outcome() as well fails it.
+    What is no promise is returned as it is, being its own outcome.
+    """
+    if isinstance(value, DAGPromise):
+        return copy_as(Outcome, value)
+    if isinstance(value, (list, tuple, set, frozenset, dict)) and _holds_a_promise(value):
+        raise PromiseMisuse("outcome() is of one promise: write [outcome(promise) for promise in promises]")
+    return value
+
+
+def _holds_a_promise(value: Any) -> bool:
+    return any(isinstance(part, DAGPromise) for part in (value.values() if isinstance(value, dict) else value))
+
+
+def _restore(node_id: bytes, instance_id: bytes | None, name: str | None, place: Place | None) -> Outcome[Any]:
+    return copy_as(Outcome, restore_promise(node_id, instance_id, name, place))

@@ -1,0 +1,137 @@
+"""Under which rules the nodes of a function run: what its decorator was given, checked once.
+
+The rule: all of it travels with the function and is decided on by the broker; only the concurrency key is worked out
+for each call, where the call is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from inspect import Signature, signature
+from types import FunctionType
+from typing import Any, TypeGuard
+
+from dagorama.errors import PromiseMisuse
+from dagorama.models.promise import DAGPromise
+from dagorama.retry import MOST, RetryConfiguration, check_positive_seconds, check_seconds
+
+#: bytes of a concurrency key
+LONGEST_KEY = 512
+
+ConcurrencyKey = Callable[..., str] | str
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `@dagorama(...)` takes; raises ValueError naming the option that cannot be."""
+
+    queue_name: str | None = None
+    taint_name: str | None = None
+    retry: RetryConfiguration | None = None
+    timeout: float | None = None
+    queue_timeout: float | None = None
+    priority: int = 0
+    max_concurrency: int | None = None
+    concurrency_key: ConcurrencyKey | None = None
+    delay: float = 0
+    eager: bool = False
+    max_deaths: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_text(queue_name=self.queue_name, taint_name=self.taint_name)
+        if not (self.retry is None or isinstance(self.retry, RetryConfiguration)):
+            raise ValueError(f"retry is {self.retry!r}: it has to be a StaticRetry, an ExponentialRetry, or None")
+        check_positive_seconds(timeout=self.timeout, queue_timeout=self.queue_timeout)
+        check_seconds(delay=self.delay)
+        _check_count(max_concurrency=self.max_concurrency, max_deaths=self.max_deaths)
+        if not _is_whole(self.priority) or not -MOST <= self.priority <= MOST:
+            raise ValueError(f"priority is {self.priority!r}: it has to be a whole number; higher goes first")
+        if not isinstance(self.eager, bool):
+            raise ValueError(f"eager is {self.eager!r}: it has to be True or False")
+        self._check_key()
+
+    def _check_key(self) -> None:
+        if self.concurrency_key is None:
+            return
+        if not isinstance(self.concurrency_key, str) and not callable(self.concurrency_key):
+            raise ValueError(
+                f"concurrency_key is {self.concurrency_key!r}: it has to be the name of a parameter, or a function "
+                "that makes a text of the call's arguments"
+            )
+        if self.max_concurrency is None:
+            raise ValueError("concurrency_key is given without max_concurrency, the number of nodes of one key")
+
+
+class KeyOf:
+    """Works out the concurrency keys of calls of one function, where these are made."""
+
+    __slots__ = ("_function", "_key", "_signature")
+
+    def __init__(self, function: FunctionType, key: ConcurrencyKey) -> None:
+        self._function = function
+        self._key = key
+        self._signature: Signature | None = None
+
+    def __call__(self, args: tuple[object, ...], kwargs: dict[str, Any]) -> str:
+        """The key of a call with these arguments, without `self`. Raises PromiseMisuse where it takes a promise's
+        value, TypeError or ValueError where it is none; what the user's function raises comes through."""
+        if self._signature is None:
+            self._signature = signature(self._function)
+        bound = self._signature.bind(None, *args, **kwargs)
+        bound.apply_defaults()
+        try:
+            key: object = (
+                bound.arguments[self._key]
+                if isinstance(self._key, str)
+                else self._key(*bound.args[1:], **bound.kwargs)
+            )
+        except PromiseMisuse as error:
+            raise self._misuse(str(error)) from error
+        if isinstance(key, DAGPromise):
+            raise self._misuse(f"this is {key!r}")
+        return self._checked(key)
+
+    def _misuse(self, what: str) -> PromiseMisuse:
+        return PromiseMisuse(
+            f"the concurrency key of {self._function.__qualname__} is worked out when it is called, from what is known "
+            f"then: {what}"
+        )
+
+    def _checked(self, key: object) -> str:
+        if not isinstance(key, (str, int)):
+            raise TypeError(
+                f"the concurrency key of {self._function.__qualname__} is of type {type(key).__qualname__}: "
+                "it has to be a str or an int"
+            )
+        text = str.__str__(key) if isinstance(key, str) else str(key)
+        size = len(text.encode())  # raises ValueError for what no message can hold
+        if size > LONGEST_KEY:
+            raise ValueError(
+                f"the concurrency key of {self._function.__qualname__} has {size} bytes; {LONGEST_KEY} are allowed"
+            )
+        return text
+
+
+def check_key_names_a_parameter(function: FunctionType, key: ConcurrencyKey | None) -> None:
+    """Raises ValueError when the key is a text and no parameter of `function`, `self` aside, is called so."""
+    code = function.__code__
+    names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
+    if isinstance(key, str) and key not in names:
+        raise ValueError(f"concurrency_key is {key!r}, which is no parameter of {function.__qualname__}")
+
+
+def _check_text(**fields: object) -> None:
+    for name, value in fields.items():
+        if not (value is None or isinstance(value, str)):
+            raise ValueError(f"{name} is {value!r}: it has to be a text, or None")
+
+
+def _check_count(**fields: object) -> None:
+    for name, value in fields.items():
+        if value is not None and not (_is_whole(value) and 1 <= value <= MOST):
+            raise ValueError(f"{name} is {value!r}: it has to be a whole number from 1 up, or None")
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,134 @@
+"""Listening to the broker until nodes end. It is told of each as it ends; nothing is asked again and again.
+
+The rule: one call for all nodes of one piece of waiting. A broker that restarts meanwhile is waited for and asked
+about those that are left.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from math import inf
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dagorama.api import broker_pb2
+from dagorama.connection import PATIENCE, PATIENCE_WHILE_WAITING, PAUSE, Replies, connection
+from dagorama.errors import BrokerUnavailable, PromiseMisuse, WrongInstance
+from dagorama.models.promise import DAGPromise
+from dagorama.models.state import State
+from dagorama.scope import current_attempt
+
+if TYPE_CHECKING:
+    from dagorama.instance import DAGInstance
+
+NOTHING_KNOWN = broker_pb2.NodeFailure()
+
+
+class Heard(NamedTuple):
+    """What the broker has said of one node; of one that has completed, the envelopes that its value is made of."""
+
+    node_id: bytes
+    state: State
+    envelopes: Mapping[bytes, bytes] = {}
+    failure: broker_pb2.NodeFailure = NOTHING_KNOWN
+
+
+class Waiting:
+    """Nodes of one instance, to be asked about or waited for. Any thread may close() it, which ends the waiting."""
+
+    def __init__(self, owner: bytes, node_ids: Sequence[bytes]) -> None:
+        self._owner = owner
+        self._left = dict.fromkeys(node_ids)
+        self._lock = threading.Lock()
+        self._replies: Replies | None = None
+        self._closed = False
+
+    @property
+    def left(self) -> Sequence[bytes]:
+        """The nodes of which no end has been heard."""
+        return list(self._left)
+
+    def ask(self) -> list[Heard]:
+        """What is known of each that is left, now."""
+        return connection().retried(lambda: list(self._hear(now=True, timeout=None)))
+
+    def ended(self, timeout: float | None) -> Iterator[Heard]:
+        """Each node once it has ended, in that order; ends with the last of them, or after so many seconds."""
+        until = inf if timeout is None else monotonic() + timeout
+        answered = monotonic()
+        while self._left and not self._closed and (seconds := until - monotonic()) > 0:
+            try:
+                for heard in self._hear(now=False, timeout=None if timeout is None else seconds):
+                    yield self._noted(heard)
+                    answered = monotonic()
+                answered = monotonic()
+            except BrokerUnavailable as error:
+                if error.status == "UNAVAILABLE" and monotonic() - answered > _patience():
+                    raise
+            if self._left:
+                sleep(max(0.0, min(PAUSE, until - monotonic())))
+        if self._left and not self._closed:
+            # They may have ended while nobody listened.
+            yield from [self._noted(heard) for heard in self.ask() if heard.state.has_ended]
+
+    def close(self) -> None:
+        """Ends what another thread waits for; that thread then hears no more, or a BrokerError."""
+        with self._lock:
+            self._closed = True
+            replies = self._replies
+        if replies is not None:
+            replies.cancel()
+
+    def _noted(self, heard: Heard) -> Heard:
+        self._left.pop(heard.node_id, None)
+        return heard
+
+    def _hear(self, *, now: bool, timeout: float | None) -> Iterator[Heard]:
+        ids = self.left
+        replies = connection().wait(self._owner, ids, now=now, timeout=timeout)
+        with self._lock:
+            self._replies = replies
+            closed = self._closed
+        if closed:
+            replies.cancel()
+        envelopes: dict[bytes, bytes] = {}
+        try:
+            for reply in replies:
+                envelopes.update(zip(reply.value_node, reply.value, strict=True))
+                if reply.index:
+                    yield from _heard(ids, reply, envelopes)
+                    envelopes = {}
+        finally:
+            replies.cancel()
+
+
+def _heard(ids: Sequence[bytes], reply: broker_pb2.WaitReply, envelopes: Mapping[bytes, bytes]) -> Iterator[Heard]:
+    failures = iter(reply.failure)
+    for index, number in zip(reply.index, reply.state, strict=True):
+        state = State(number)
+        if state in (State.FAILED, State.CANCELLED):
+            yield Heard(ids[index], state, failure=next(failures, NOTHING_KNOWN))
+        else:
+            yield Heard(ids[index], state, envelopes)
+
+
+def _patience() -> float:
+    return PATIENCE_WHILE_WAITING if connection().has_answered else PATIENCE
+
+
+# --- whose nodes these are -------------------------------------------------------------------------
+
+
+def owner_of(instance: DAGInstance, promise: DAGPromise[Any]) -> bytes:
+    """The instance to ask under; raises WrongInstance, or PromiseMisuse for what the broker cannot know yet."""
+    owner = instance.instance_id.bytes
+    if promise._instance_bytes not in (None, owner):
+        raise WrongInstance(f"{promise!r} is of instance {promise.instance_id}, not of {instance!r}")
+    attempt = current_attempt.get()
+    if attempt is not None and attempt.made(promise.node_id):
+        raise PromiseMisuse(
+            f"this run made {promise!r} and the node starts when the run has ended; "
+            "return the promise, or pass it to another @dagorama method"
+        )
+    return owner

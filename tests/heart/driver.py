@@ -1,0 +1,383 @@
+"""A heart to tell stories with: nodes have names, time stands still until told, and a broker can die at any point.
+
+Graphs are written as `"a", "b <- a", "c <- a b"`. Every verb is followed by a step (tick, drain, commit, tell) unless
+it happens inside `with heart.at_once():`.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
+
+from dagorama_broker.model import Changes, Failure, Function, OutcomeRow, RetryPolicy, State, World
+from dagorama_broker.scheduler import Effects, Limits, NewRun, Node, Presence, Scheduler, Timing, Worker
+from dagorama_broker.scheduler.restoring import ended_nodes
+
+from .ledger import Ledger
+
+START = 1_000.0
+WALL = 1_700_000_000.0
+
+
+def function(name: str = "work", **rules: object) -> Function:
+    return Function(**{"name": name, "hash": "h", "queue": name, **rules})  # type: ignore[arg-type]
+
+
+def retrying(max_attempts: int, interval: float = 0.0, base: float = 1.0, **more: float) -> Function:
+    return function("retrying", retry=RetryPolicy(max_attempts, interval, base, **more))
+
+
+WORK = function()
+GPU = function("gpu", queue="work", taint="GPU")
+
+
+class Hand:
+    """A worker's side: what it was given, in order, and what else it was told."""
+
+    def __init__(self, heart: Heart, presence: Presence) -> None:
+        self.heart = heart
+        self.presence = presence
+        self.worker: Worker
+        self.held: dict[str, int] = {}  #: node -> attempt, as far as the worker knows
+        self.slot_of: dict[str, int] = {}
+        self.asked_back: list[str] = []
+        self.refused: list[int] = []
+        self.may_leave = False
+        self.connect()
+
+    def connect(self) -> None:
+        """Present what is held. After a lost connection, or to the next broker."""
+        heart = self.heart
+        held = [(heart.key(name), attempt, self.slot_of.get(name, 0)) for name, attempt in self.held.items()]
+        if self.presence.world is World.ORIGINAL:
+            self.worker = heart.scheduler.connect_original(self.presence, heart.now)
+        else:
+            self.worker = heart.scheduler.connect(self.presence, held, heart.now)
+        heart.hands[self.worker] = self
+        heart.step()
+
+    def beat(self) -> None:
+        self.heart.scheduler.heard(self.worker, self.heart.now)
+        self.heart.step()
+
+    def vanish(self) -> None:
+        """Its connection breaks; what it holds it goes on to hold."""
+        self.heart.scheduler.disconnect(self.worker, self.heart.now)
+        self.heart.step()
+
+    def drain(self) -> None:
+        self.heart.scheduler.leave(self.worker)
+        self.heart.step()
+
+    def ask(self) -> str | None:
+        """By the original's calls: the name of a node to run."""
+        granted = self.heart.scheduler.claim(self.worker, self.heart.now)
+        self.heart.step()
+        if granted is None:
+            return None
+        name = self.heart.name(granted.node)
+        self.held[name] = granted.attempt
+        return name
+
+    # --- outcomes; each returns whether the heart took it ---
+
+    def complete(
+        self, name: str, *promises: str, us: int = 100_000, value: bytes = b"value", attempt: int | None = None
+    ) -> bool:
+        """With `promises`, the value names these nodes: children of the attempt, or others."""
+        heart, attempt = self.heart, attempt or self.held[name]
+        own = heart.origin_of(attempt)
+        ids = [heart.ids[promise] for promise in promises]
+        foreign = [id for id in ids if id[:12] != own]
+        refs = [int.from_bytes(id[12:], "big") if id[:12] == own else -1 - foreign.index(id) for id in ids]
+        staged = heart.scheduler.staged.get(attempt)
+        known = heart.reach([*foreign, *(id for run in (staged.runs if staged else ()) for id in run.foreign)])
+        key = heart.key(name)
+        taken = heart.scheduler.complete(self.worker, key, attempt, value, us, refs, foreign, known, (), heart.now)
+        self._answered(name, attempt)
+        return taken
+
+    def fail(self, name: str, message: str = "boom", jitter: float = 0.0, attempt: int | None = None) -> bool:
+        heart, attempt = self.heart, attempt or self.held[name]
+        failure = Failure("", "builtins.ValueError", message, f"Traceback: {message}", b"", 0)
+        taken = heart.scheduler.fail(self.worker, heart.key(name), attempt, failure, heart.now, jitter)
+        self._answered(name, attempt)
+        return taken
+
+    def give_back(self, name: str, why: str = "", attempt: int | None = None) -> bool:
+        attempt = attempt or self.held[name]
+        taken = self.heart.scheduler.give_back(self.worker, self.heart.key(name), attempt, why, self.heart.now)
+        self._answered(name, attempt)
+        return taken
+
+    def child_dies(self, running: Sequence[str] = (), unstarted: Sequence[str] = (), cause: str = "SIGSEGV") -> None:
+        attempts = [[self.held.pop(name) for name in names] for names in (running, unstarted)]
+        self.heart.scheduler.died(self.worker, *attempts, cause, self.heart.now)
+        self.heart.step()
+
+    def make(self, parent: str, *nodes: str, of: Function = WORK, new: str = "", attempt: int | None = None) -> bool:
+        """The running attempt makes nodes: in its own instance, or in the `new` one."""
+        heart, attempt = self.heart, attempt or self.held[parent]
+        run = heart.run_of_attempt(attempt, heart.instance_of(parent), new, nodes, of)
+        return heart.scheduler.stage(self.worker, heart.key(parent), attempt, run)
+
+    def _answered(self, name: str, attempt: int) -> None:
+        if self.held.get(name) == attempt:
+            del self.held[name]
+        self.heart.step()
+
+
+class Heart:
+    def __init__(
+        self, ledger: Ledger | None = None, timing: Timing | None = None, limits: Limits | None = None
+    ) -> None:
+        self.ledger = ledger or Ledger()
+        self.now, self.wall = START, WALL
+        self.timing, self.limits = timing, limits
+        self.hands: dict[Worker, Hand] = {}
+        self.ids: dict[str, bytes] = {}
+        self.names: dict[bytes, str] = {}
+        self.instances: dict[str, bytes] = {}  #: by node
+        self.changes, self.effects = Changes(), Effects()  #: of the last step
+        self.next_tick: float | None = None
+        self._attempts: dict[tuple[int, bytes], tuple[bytes, int]] = {}  # its origin in an instance, and counters used
+        self.holds_still = False  #: no step follows a verb
+        self._numbers = count(1)
+        self._start()
+
+    def _start(self) -> None:
+        self.scheduler = Scheduler(self.ledger.open(), self.limits, self.timing)
+        self.scheduler.restore(self.ledger.live(), self.now, self.wall - self.now)
+        self.step()
+
+    # --- time and steps -------------------------------------------------------------------------------
+
+    def step(self, commit: bool = True) -> None:
+        """What the broker does between two waits. Without `commit` the changes are lost, as in a crash."""
+        if self.holds_still:
+            return
+        self.scheduler.at(self.now, self.wall - self.now)
+        self.next_tick = self.scheduler.tick(self.now)
+        self.changes, self.effects = self.scheduler.drain()
+        if commit:
+            self.ledger.commit(self.changes)
+            self._tell(self.effects)
+
+    def _tell(self, effects: Effects) -> None:
+        for slot, node, attempt in effects.granted:
+            hand, name = self.hands[slot.worker], self.name(node)
+            hand.held[name], hand.slot_of[name] = attempt, slot.index
+        for taken in effects.take_back:
+            names = {attempt: name for name, attempt in self.hands[taken.slot.worker].held.items()}
+            self.hands[taken.slot.worker].asked_back += [names[attempt] for attempt in taken.attempts]
+        for worker, attempt in effects.refused:
+            hand = self.hands[worker]
+            hand.refused.append(attempt)
+            hand.held = {name: other for name, other in hand.held.items() if other != attempt}
+        for worker in effects.done:
+            self.hands[worker].may_leave = True
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """What happens in here happens within one step of the broker."""
+        self.holds_still = True
+        yield
+        self.holds_still = False
+        self.step()
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, ticking whenever the heart asks for it."""
+        end = self.now + seconds
+        while self.next_tick is not None and self.next_tick < end:
+            self.pass_time(max(0.0, self.next_tick - self.now))
+            self.step()
+        self.pass_time(end - self.now)
+        self.step()
+
+    def pass_time(self, seconds: float) -> None:
+        """Without a tick: the broker stands still."""
+        self.now += seconds
+        self.wall += seconds
+
+    def crash(self, downtime: float = 0.0) -> None:
+        """The broker dies and another starts on the same ledger; what was not drained is lost."""
+        self.hands.clear()
+        self.now += 5_000.0  # another machine's monotonic clock
+        self.wall += downtime
+        self._start()
+
+    # --- making ---------------------------------------------------------------------------------------
+
+    def spawn(self, *nodes: str, of: Function = WORK, where: Mapping[str, Function] | None = None) -> bytes:
+        """A new instance; `where` has the functions of nodes that are not `of`."""
+        instance = self._fresh(16)
+        run = self.run(instance, self._fresh(12), nodes, of, where or {})
+        run.creates = ("work:Work", run.origin + bytes(4))
+        self.submit(run)
+        return instance
+
+    def add(self, instance: bytes, *nodes: str, of: Function = WORK) -> None:
+        """Nodes for an instance that is there."""
+        self.submit(self.run(instance, self._fresh(12), nodes, of))
+
+    def submit(self, *runs: NewRun) -> None:
+        graph, stored = self.scheduler.graph, {row.id for row in self.ledger.instances.values()}
+        for run in runs:
+            if run.creates is None and run.instance in stored:
+                key, failed = self.ledger.instance(run.instance)
+                graph.recall(key, run.instance, failed)
+        try:
+            self.scheduler.submit(runs, self.reach([id for run in runs for id in run.foreign]))
+        finally:
+            graph.forget_idle(run.instance for run in runs)
+        self.step()
+
+    def run(
+        self,
+        instance: bytes,
+        origin: bytes,
+        nodes: Sequence[str],
+        of: Function = WORK,
+        where: Mapping[str, Function] | None = None,
+        first: int = 0,
+    ) -> NewRun:
+        functions, foreign, sources = [], [], []
+        for counter, text in enumerate(nodes, first):
+            name, _, after = text.partition("<-")
+            name = name.strip()
+            functions.append((where or {}).get(name, of))
+            sources.append([self._reference(source, origin, foreign) for source in after.split()])
+            self._name(name, origin + counter.to_bytes(4, "big"), instance)
+        lanes = [self.scheduler.graph.lane(function) for function in functions]
+        arguments = [f"arguments of {text}".encode() for text in nodes]
+        return NewRun(instance, origin, first, lanes, arguments, sources, foreign)
+
+    def _reference(self, source: str, origin: bytes, foreign: list[bytes]) -> int:
+        id = self.ids[source]
+        if id[:12] == origin:
+            return int.from_bytes(id[12:], "big")
+        if id not in foreign:
+            foreign.append(id)
+        return -1 - foreign.index(id)
+
+    def _name(self, name: str, id: bytes, instance: bytes) -> None:
+        self.ids[name], self.names[id], self.instances[name] = id, name, instance
+
+    def run_of_attempt(
+        self, attempt: int, parents: bytes, new: str, nodes: Sequence[str], of: Function
+    ) -> NewRun:
+        instance = new.encode().ljust(16, b"-") if new else parents
+        known = self._attempts.get((attempt, instance))
+        origin, first = known or (self._fresh(12), 0)
+        self._attempts[attempt, instance] = origin, first + len(nodes)
+        run = self.run(instance, origin, nodes, of, first=first)
+        if new and not known:
+            run.creates = (f"work:{new}", b"")
+        return run
+
+    def origin_of(self, attempt: int) -> bytes:
+        """Under which the attempt has made nodes of its own instance."""
+        own = [origin for (other, instance), (origin, _) in self._attempts.items()
+               if other == attempt and not instance.endswith(b"-")]
+        return own[0] if own else b""
+
+    def reach(self, ids: Sequence[bytes]) -> dict[bytes, Node]:
+        """What the broker reads back before it asks the heart: nodes that have ended."""
+        keys = {id: self.ledger.key_of(id) for id in ids if self.scheduler.graph.find(id) is None and self._is_made(id)}
+        keys = {id: key for id, key in keys.items() if self.ledger.has_ended(key)}
+        nodes = ended_nodes(self.scheduler.graph, self.ledger.ended(keys.values()))
+        return {id: nodes[key] for id, key in keys.items()}
+
+    def _is_made(self, id: bytes) -> bool:
+        try:
+            return bool(self.ledger.key_of(id))
+        except KeyError:
+            return False
+
+    def _fresh(self, size: int) -> bytes:
+        return next(self._numbers).to_bytes(size, "little")
+
+    # --- workers --------------------------------------------------------------------------------------
+
+    def worker(self, name: str = "worker", slots: int = 1, **rules: object) -> Hand:
+        rules = {key: frozenset(value) if isinstance(value, set) else value for key, value in rules.items()}
+        return Hand(self, Presence(name.encode().ljust(16, b"."), name, slots, **rules))  # type: ignore[arg-type]
+
+    # --- looking --------------------------------------------------------------------------------------
+
+    def key(self, name: str) -> int:
+        node = self.scheduler.graph.find(self.ids[name])
+        return node.key if node is not None else self.ledger.key_of(self.ids[name])
+
+    def name(self, node: Node) -> str:
+        assert node.run is not None
+        return self.names[node.run.id_of(node.key)]
+
+    def instance_of(self, name: str) -> bytes:
+        return self.instances[name]
+
+    def state(self, name: str) -> State:
+        node = self.scheduler.graph.find(self.ids[name])
+        return node.state if node is not None else State(self.outcome(name).state)
+
+    def states(self, *names: str) -> list[str]:
+        return [self.state(name).name for name in names]
+
+    def is_visible(self, name: str) -> bool:
+        """Whether anyone could learn of the node: the heart or the ledger has it."""
+        return self.scheduler.graph.find(self.ids[name]) is not None or self._is_made(self.ids[name])
+
+    def outcome(self, name: str) -> OutcomeRow:
+        return self.ledger.outcomes[self.ledger.key_of(self.ids[name])]
+
+    def failure(self, name: str) -> Failure:
+        """As a caller would read it: the node's own, or the culprit's."""
+        outcome = self.outcome(name)
+        packed = self.ledger.outcomes[outcome.culprit or outcome.key].failure
+        assert packed is not None
+        return Failure.unpacked(packed)
+
+    def culprit(self, name: str) -> str:
+        key = self.outcome(name).culprit
+        return next(name for id, name in self.names.items() if self._is_made(id) and self.ledger.key_of(id) == key)
+
+    def holders(self) -> dict[str, str]:
+        """Node -> name of the worker that holds it, as the heart sees it."""
+        claimed = self.scheduler.dispatch.claimed.values()
+        return {self.name(node): node.slot.worker.presence.name for node in claimed if node.slot is not None}
+
+    def in_memory(self) -> dict[str, int]:
+        """What the heart holds of unfinished work, by kind; empty when all has ended."""
+        scheduler, graph = self.scheduler, self.scheduler.graph
+        kinds = {
+            "nodes": graph.nodes, "instances": graph.instances, "origins": graph.origins, "active lanes": graph.active,
+            "delayed lanes": graph.delayed, "claims": scheduler.dispatch.claimed, "staged": scheduler.staged,
+            "pauses": scheduler.pauses,
+        }
+        return {kind: len(held) for kind, held in kinds.items() if held}
+
+    def everything(self) -> bytes:
+        """All that the heart is, but for what it has to say about refused attempts."""
+        effects = self.scheduler.graph.effects
+        refused, effects.refused = effects.refused, []
+        try:
+            return pickle.dumps(self.scheduler)
+        finally:
+            effects.refused = refused
+
+    def finish(self, *hands: Hand, us: int = 100_000, most: int = 1_000) -> list[str]:
+        """Let workers complete whatever they are given until nothing is left; the nodes in the order they ran.
+
+        Unless `us` says otherwise they are so slow that no worker is given more than it runs.
+        """
+        ran = []
+        for _ in range(most):
+            held = [(hand, name) for hand in hands for name in hand.held]
+            if not held:
+                return ran
+            hand, name = held[0]
+            ran.append(name)
+            hand.complete(name, us=us)
+        raise AssertionError("it goes on for ever")

@@ -1,0 +1,127 @@
+"""What a store would hold of the heart's changes: kept row by row, refused where a row contradicts another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dagorama_broker.model import (
+    Changes,
+    EndedNode,
+    Function,
+    FunctionRow,
+    InstanceEnd,
+    InstanceRow,
+    Live,
+    LiveNode,
+    NodeRow,
+    OutcomeRow,
+    ProgressRow,
+    ResolvedRow,
+    RunRow,
+    State,
+)
+from dagorama_broker.scheduler.restoring import unpack_keys
+
+
+class Ledger:
+    """Survives the scheduler that writes it; `live` is what the next one reads back."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.functions: dict[int, Function] = {}
+        self.instances: dict[int, InstanceRow] = {}
+        self.ends: dict[int, InstanceEnd] = {}  #: the last one of each instance
+        self.runs: list[RunRow] = []
+        self.nodes: dict[int, NodeRow] = {}
+        self.outcomes: dict[int, OutcomeRow] = {}
+        self.progress: dict[int, ProgressRow] = {}
+        self.workers: dict[bytes, str] = {}
+
+    def open(self) -> int:
+        self.epoch += 1
+        return self.epoch
+
+    # --- writing --------------------------------------------------------------------------------------
+
+    def commit(self, changes: Changes) -> None:
+        for function in changes.functions:
+            _once(self.functions, function.id, function.function)
+        for instance in changes.instances:
+            assert instance.id not in {row.id for row in self.instances.values()}, "an instance's id is taken"
+            _once(self.instances, instance.key, instance)
+        for end in changes.instance_ends:
+            self.ends[end.key] = end
+        for run in changes.runs:
+            assert not any(_overlap(run, other) for other in self.runs), f"{run} overlaps an earlier run"
+            self.runs.append(run)
+        for node in changes.nodes:
+            assert all(source in self.nodes for source in unpack_keys(node.sources)), "a source comes after its node"
+            _once(self.nodes, node.key, node)
+        for outcome in changes.outcomes:
+            assert outcome.key in self.nodes
+            _once(self.outcomes, outcome.key, outcome)
+        for resolved in changes.resolved:
+            self._resolve(resolved)
+        self.progress.update((row.key, row) for row in changes.progress)
+        self.workers.update(changes.workers_joined)
+        for worker in changes.workers_left:
+            self.workers.pop(worker, None)
+
+    def _resolve(self, row: ResolvedRow) -> None:
+        outcome = self.outcomes[row.key]
+        assert outcome.state == State.RESOLVING, f"node {row.key} has ended already"
+        self.outcomes[row.key] = outcome._replace(state=row.state, culprit=row.culprit, ended=row.ended)
+
+    # --- reading --------------------------------------------------------------------------------------
+
+    def has_ended(self, key: int) -> bool:
+        return key in self.outcomes and self.outcomes[key].state != State.RESOLVING
+
+    def key_of(self, id: bytes) -> int:
+        counter = int.from_bytes(id[12:], "big")
+        for run in self.runs:
+            if run.origin == id[:12] and run.first <= counter < run.first + run.size:
+                return run.first_key + counter - run.first
+        raise KeyError(id)
+
+    def instance(self, id: bytes) -> tuple[int, bool]:
+        """Key, and whether it failed."""
+        key = next(row.key for row in self.instances.values() if row.id == id)
+        return key, key in self.ends and self.ends[key].failed
+
+    def ended(self, keys: Iterable[int]) -> list[EndedNode]:
+        """Those that have a value or an end, and all that these name."""
+        found: dict[int, EndedNode] = {}
+        stack = list(keys)
+        while stack:
+            key = stack.pop()
+            if key not in found and key in self.outcomes:
+                node, outcome = self.nodes[key], self.outcomes[key]
+                found[key] = EndedNode(key, node.instance, node.function, outcome.state, outcome.refs, outcome.culprit)
+                stack += unpack_keys(outcome.refs)
+        return [found[key] for key in sorted(found)]
+
+    def live(self) -> Live:
+        nodes = [row for _, row in sorted(self.nodes.items()) if not self.has_ended(row.key)]
+        unfinished = {row.instance for row in nodes}
+        return Live(
+            functions=[FunctionRow(*row) for row in self.functions.items()],
+            instances=[row for key, row in sorted(self.instances.items()) if key in unfinished],
+            runs=[run for run in self.runs if run.instance in unfinished],
+            nodes=[LiveNode(row.key, row.instance, row.function, row.sources) for row in nodes],
+            ended=self.ended(key for row in nodes for key in (row.key, *unpack_keys(row.sources))),
+            progress=[self.progress[row.key] for row in nodes if row.key in self.progress],
+            workers=list(self.workers.items()),
+            next_node=max(self.nodes, default=0) + 1,
+            next_instance=max(self.instances, default=0) + 1,
+            next_function=max(self.functions, default=0) + 1,
+        )
+
+
+def _once(table: dict, key: int, row: object) -> None:
+    assert key not in table, f"written twice: {row}"
+    table[key] = row
+
+
+def _overlap(one: RunRow, other: RunRow) -> bool:
+    return one.origin == other.origin and one.first < other.first + other.size and other.first < one.first + one.size
