@@ -81,7 +81,7 @@ class InstanceRow(NamedTuple):
 
 
 class InstanceEnd(NamedTuple):
-    """An instance has no unfinished node left (or, with `ended` None, has one again)."""
+    """An instance has no unfinished node left; or, with `ended` None, it has one, and may have failed already."""
 
     key: int
     ended: float | None  #: seconds since 1970
@@ -139,6 +139,7 @@ class ProgressRow(NamedTuple):
     retry_at: float  #: seconds since 1970; 0: not in BACKOFF
     failure: bytes | None  #: the last one, opaque
     pause: float = 0.0  #: seconds between when it was written and `retry_at`
+    attempt: int = 0  #: up to which this is counted; who reports an older one is refused
 
 
 class LargeRow(NamedTuple):
@@ -204,6 +205,7 @@ class Live:
     ended: list[EndedNode]
     progress: list[ProgressRow]
     workers: list[tuple[bytes, str]]  #: connected when the last broker stopped
+    failed: set[int]  #: keys of `instances` with a node that ended badly
     next_node: int  #: smallest key never used
     next_instance: int
     next_function: int

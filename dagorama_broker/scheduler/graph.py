@@ -290,7 +290,9 @@ class Graph:
     def _record_bad_end(self, node: Node, state: State, failure: bytes | None) -> None:
         resolving = node.state is RESOLVING
         self.move(node, state)
-        node.instance.failed = True
+        if not node.instance.failed:
+            node.instance.failed = True
+            self.changes.instance_ends.append(InstanceEnd(node.instance.key, None, True))
         culprit, ended = node.culprit.key if node.culprit else 0, self.now + self.wall
         if resolving:
             self.changes.resolved.append(ResolvedRow(node.key, int(state), culprit, ended))
@@ -371,6 +373,7 @@ class Graph:
         retry_at = trouble.retry_at + self.wall if trouble.retry_at else 0.0
         self.changes.progress.append(
             ProgressRow(
-                node.key, trouble.runs, trouble.deaths, trouble.lost, retry_at, trouble.failure, trouble.pause
+                node.key, trouble.runs, trouble.deaths, trouble.lost, retry_at, trouble.failure, trouble.pause,
+                node.attempt,
             )
         )

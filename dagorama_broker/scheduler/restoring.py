@@ -49,7 +49,7 @@ def rebuild(graph: Graph, live: Live) -> list[tuple[float, Node]]:
 
 def _rebuild_names(graph: Graph, live: Live) -> list[Run]:
     """Instances and origins; returns the runs in the order of their keys."""
-    instances = {row.key: Instance(row.key, row.id) for row in live.instances}
+    instances = {row.key: Instance(row.key, row.id, row.key in live.failed) for row in live.instances}
     graph.instances = {instance.id: instance for instance in instances.values()}
     runs = [
         Run(row.origin, row.first, row.size, row.first_key, instances[row.instance], row.digest)
@@ -81,6 +81,7 @@ def _rebuild_nodes(
         graph.take_up(node)
         if trouble is not None:
             node.trouble = Trouble(trouble.runs, trouble.deaths, trouble.lost, trouble.failure)
+            node.attempt = trouble.attempt
         if state is BACKOFF:
             graph.trouble(node).retry_at = graph.now + left
             graph.trouble(node).pause = left

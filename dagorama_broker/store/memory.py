@@ -126,6 +126,7 @@ class MemoryStore:
             ended=self.ended([key for node in nodes for key in (node.key, *unpack_sources(node.sources))]),
             progress=[self._progress[node.key] for node in nodes if node.key in self._progress],
             workers=list(self._workers.items()),
+            failed={key for key in unfinished if self._instances[key].failed},
             next_node=max(self._nodes, default=0) + 1,
             next_instance=max(self._instances, default=0) + 1,
             next_function=max(self._functions, default=0) + 1,

@@ -55,7 +55,7 @@ CREATE TABLE resolved (
 CREATE TABLE progress (
     key INTEGER PRIMARY KEY, chk INTEGER NOT NULL,
     runs INTEGER NOT NULL, deaths INTEGER NOT NULL, lost INTEGER NOT NULL, retry_at REAL NOT NULL, failure BLOB,
-    pause REAL NOT NULL
+    pause REAL NOT NULL, attempt INTEGER NOT NULL
 );
 
 CREATE TABLE large_refs (

@@ -16,7 +16,7 @@ class Store(Protocol):
     """
 
     def open(self) -> int:
-        """Make or migrate the store, take it for this process alone, commit a new epoch (the first is 1) and return it."""
+        """Make or migrate the store, take it for this process alone, commit a new epoch and return it (first: 1)."""
         ...
 
     def live(self) -> Live:

@@ -17,9 +17,9 @@ _UNFINISHED_RUNS = (
 NODES_QUERY = (
     "SELECT t.key, t.chk, t.instance, t.function, t.sources, o.chk, o.state, o.attempt, o.culprit, o.ended, o.refs "
 ) + _UNFINISHED_RUNS.format(table="nodes", more="LEFT JOIN outcomes o ON o.key = t.key")
-PROGRESS_QUERY = ("SELECT t.key, t.runs, t.deaths, t.lost, t.retry_at, t.failure, t.pause, t.chk " + _UNFINISHED_RUNS).format(
-    table="progress", more=""
-)
+PROGRESS_QUERY = (
+    "SELECT t.key, t.runs, t.deaths, t.lost, t.retry_at, t.failure, t.pause, t.attempt, t.chk "
+) + _UNFINISHED_RUNS.format(table="progress", more="")
 
 
 def read_live(reader: Reader) -> Live:
@@ -32,15 +32,16 @@ def read_live(reader: Reader) -> Live:
     sources = {key for node in nodes if node.sources for key in unpack_sources(node.sources)}
     ended = reader.ended_and_named(sources | still)
     unfinished = {node.instance for node in nodes}
-    instances = [stored.row for stored in reader.instances("WHERE ended IS NULL ORDER BY key")]
+    instances = [each for each in reader.instances("WHERE ended IS NULL ORDER BY key") if each.row.key in unfinished]
     return Live(
         functions=list(reader.functions()),
-        instances=[row for row in instances if row.key in unfinished],
+        instances=[stored.row for stored in instances],
         runs=[run for run in runs if run.instance in unfinished],
         nodes=nodes,
         ended=[ended[key] for key in sorted(ended)],
         progress=_progress(connection, nodes),
         workers=_workers(connection),
+        failed={stored.row.key for stored in instances if stored.failed},
         next_node=_next(connection, "nodes", "key"),
         next_instance=_next(connection, "instances", "key"),
         next_function=_next(connection, "functions", "id"),

@@ -21,8 +21,8 @@ _FUNCTIONS = (
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _PROGRESS = (
-    "INSERT OR REPLACE INTO progress (key, runs, deaths, lost, retry_at, failure, pause, chk)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT OR REPLACE INTO progress (key, runs, deaths, lost, retry_at, failure, pause, attempt, chk)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _LARGE = "INSERT OR IGNORE INTO large_refs (key, sha256, chk) VALUES (?, ?, ?)"
 _JOINED = "INSERT OR REPLACE INTO workers (id, name, chk) VALUES (?, ?, ?)"
@@ -52,7 +52,7 @@ def _write_the_rare(connection: sqlite3.Connection, changes: Changes) -> None:
     if changes.functions:
         many(_FUNCTIONS, summed(map(_function, changes.functions)))
     if changes.progress:
-        rows = ((k, r, d, lost, float(at), f, float(p)) for k, r, d, lost, at, f, p in changes.progress)
+        rows = ((k, r, d, lost, float(at), f, float(p), a) for k, r, d, lost, at, f, p, a in changes.progress)
         many(_PROGRESS, summed(rows))
     if changes.large:
         many(_LARGE, summed(changes.large))

@@ -55,7 +55,7 @@ class Ledger:
             assert not any(_overlap(run, other) for other in self.runs), f"{run} overlaps an earlier run"
             self.runs.append(run)
         for node in changes.nodes:
-            assert all(source in self.nodes for source in unpack_keys(node.sources)), "a source comes after its node"
+            assert all(abs(source) in self.nodes for source in unpack_keys(node.sources)), "a source comes after its node"
             _once(self.nodes, node.key, node)
         for outcome in changes.outcomes:
             assert outcome.key in self.nodes
@@ -109,9 +109,10 @@ class Ledger:
             instances=[row for key, row in sorted(self.instances.items()) if key in unfinished],
             runs=[run for run in self.runs if run.instance in unfinished],
             nodes=[LiveNode(row.key, row.instance, row.function, row.sources) for row in nodes],
-            ended=self.ended(key for row in nodes for key in (row.key, *unpack_keys(row.sources))),
+            ended=self.ended(key for row in nodes for key in (row.key, *map(abs, unpack_keys(row.sources)))),
             progress=[self.progress[row.key] for row in nodes if row.key in self.progress],
             workers=list(self.workers.items()),
+            failed={key for key in unfinished if key in self.ends and self.ends[key].failed},
             next_node=max(self.nodes, default=0) + 1,
             next_instance=max(self.instances, default=0) + 1,
             next_function=max(self.functions, default=0) + 1,
