@@ -1,10 +1,5 @@
 """Objects to bytes and back: an envelope is a header, a table of the promises inside, and a pickle.
 
-    byte 0   1, the version
-    byte 1   flags: 1 SIGNED (reserved), 2 LARGE, 4 REFS
-    REFS     u32 groups; for each: 12-byte origin, u32 n, n times u32 counter   (little-endian)
-    body     the pickle; if LARGE, u64 length and SHA-256 of a pickle that is kept elsewhere
-
 The rule: the pickler finds and fills the promises, in one pass, wherever they stand; no Python runs for any other
 object. What is unpickled is made anew for each caller.
 """
@@ -12,22 +7,23 @@ object. What is unpickled is made anew for each caller.
 import copyreg
 import pickle
 from collections import ChainMap
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
 from io import BytesIO
-from struct import Struct, pack, unpack_from
-from struct import error as StructError
 from types import NoneType
 from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
+from dagorama.envelopes import LARGE as LARGE
+from dagorama.envelopes import PLAIN, body, seal
+from dagorama.envelopes import REFS as REFS
+from dagorama.envelopes import large_of as large_of
+from dagorama.envelopes import references as references
 from dagorama.errors import BrokerError, DagoramaError, PromiseMisuse, ValueNotReadable
 from dagorama.models.failure import Failure
 from dagorama.models.outcome import Outcome
-from dagorama.models.promise import ORIGIN_BYTES, DAGPromise
+from dagorama.models.promise import DAGPromise
 
-VERSION = 1
-SIGNED, LARGE, REFS = 1, 2, 4
 PROTOCOL = 5
 
 PutLarge = Callable[[bytes], bytes]  # stores a pickle and returns its SHA-256
@@ -36,10 +32,6 @@ K = TypeVar("K", bound=Hashable)
 
 _Call = tuple[tuple[object, ...], dict[str, object]]
 
-_PLAIN = bytes([VERSION, 0])
-_U32 = Struct("<I")
-_GROUP = Struct(f"<{ORIGIN_BYTES}sI")
-_LARGE = Struct("<Q32s")
 # Nothing can be inside of these: pickle.dumps, which knows no promises but is five times as fast, will do.
 _ATOMS = frozenset({int, float, complex, str, bytes, bool, NoneType})
 
@@ -103,29 +95,6 @@ def encode_call(
     return _sealed(data, promises, large_from, put_large)
 
 
-def references(envelope: bytes) -> list[bytes]:
-    """The ids of the promises in it, in the order of its table; nothing is unpickled."""
-    try:
-        return [
-            origin + counter.to_bytes(4, "big")
-            for origin, count, start in _groups(envelope)
-            for counter in unpack_from(f"<{count}I", envelope, start)
-        ]
-    except StructError as error:
-        raise ValueNotReadable("the envelope's table of promises is cut short") from error
-
-
-def large_of(envelope: bytes) -> tuple[bytes, int] | None:
-    """SHA-256 and length of the pickle that is kept elsewhere, or None when the envelope holds it."""
-    if not _flags(envelope) & LARGE:
-        return None
-    try:
-        length, digest = _LARGE.unpack_from(envelope, _body(envelope)[1])
-    except StructError as error:
-        raise ValueNotReadable("the envelope of a large value is cut short") from error
-    return digest, length
-
-
 def decode(
     envelope: bytes, fill: Sequence[object] | None = None, *, what: str = "value", get_large: GetLarge | None = None
 ) -> object:
@@ -135,7 +104,7 @@ def decode(
     lets through what is not of the value: a BrokerError of `get_large`, SystemExit.
     """
     try:
-        if envelope[:2] == _PLAIN:
+        if envelope[:2] == PLAIN:
             return pickle.loads(envelope[2:])
         return _filled(envelope, fill or (), get_large)
     except BrokerError:
@@ -153,7 +122,7 @@ def decode_call(
 ) -> _Call:
     """What `encode_call` was given, with the promises filled; raises ValueNotReadable."""
     try:
-        if envelope[:2] == _PLAIN:
+        if envelope[:2] == PLAIN:
             args, kwargs = pickle.loads(envelope[2:])
         else:
             args, kwargs = cast(_Call, _filled(envelope, fill or (), get_large))
@@ -273,28 +242,12 @@ def _pickled_by_value(value: object) -> tuple[bytes, _Promises]:
 def _sealed(
     data: bytes, promises: _Promises | None, large_from: int | None, put_large: PutLarge | None
 ) -> Encoded:
-    large = large_from is not None and put_large is not None and len(data) >= large_from
-    if not promises and not large:
-        return Encoded(_PLAIN + data, (), ())
-    flags, table = (REFS, _table(promises)) if promises else (0, b"")
-    if large and put_large:
-        flags, data = flags | LARGE, _LARGE.pack(len(data), put_large(data))
-    envelope = b"".join((bytes((VERSION, flags)), table, data))
+    apart = large_from is not None and put_large is not None and len(data) >= large_from
+    large = put_large(data) if apart and put_large else None
     if not promises:
-        return Encoded(envelope, (), ())
-    return Encoded(envelope, [promise.node_id for promise in promises], promises, sorted(promises.tolerant))
-
-
-def _table(promises: Sequence[DAGPromise[Any]]) -> bytes:
-    # Runs of one origin, not one group for each: the order of the table is the order of the indices.
-    runs: list[tuple[bytes, list[int]]] = []
-    for promise in promises:
-        origin, counter = promise._record[:2]
-        if not runs or runs[-1][0] != origin:
-            runs.append((origin, []))
-        runs[-1][1].append(counter)
-    groups = [pack(f"<{ORIGIN_BYTES}sI{len(run)}I", origin, len(run), *run) for origin, run in runs]
-    return b"".join((_U32.pack(len(runs)), *groups))
+        return Encoded(seal(data, (), large), (), ())
+    refs = [promise.node_id for promise in promises]
+    return Encoded(seal(data, promises, large), refs, promises, sorted(promises.tolerant))
 
 
 # --- unpickling ----------------------------------------------------------------------------------
@@ -330,50 +283,22 @@ def _outcome(values: Sequence[object], index: int) -> object:
     return found.failure if isinstance(found, FailedSource) else found
 
 
-def _flags(envelope: bytes) -> int:
-    if len(envelope) < 2 or envelope[0] != VERSION or envelope[1] & ~(SIGNED | LARGE | REFS):
-        raise ValueNotReadable(f"it does not begin as an envelope does: {bytes(envelope[:2])!r}")
-    if envelope[1] & SIGNED:
-        raise ValueNotReadable("it is signed, which this version of dagorama cannot check")
-    return envelope[1]
-
-
-def _groups(envelope: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Origin, number of counters and where they start, for each group of the table."""
-    if not _flags(envelope) & REFS:
-        return
-    start = 2 + _U32.size
-    for _ in range(_U32.unpack_from(envelope, 2)[0]):
-        origin, count = _GROUP.unpack_from(envelope, start)
-        yield origin, count, start + _GROUP.size
-        start += _GROUP.size + 4 * count
-
-
-def _body(envelope: bytes) -> tuple[int, int]:
-    """How many promises the table holds, and where the body starts."""
-    number, start = 0, 2 + (_U32.size if envelope[1] & REFS else 0)
-    for _, count, counters in _groups(envelope):
-        number, start = number + count, counters + 4 * count
-    return number, start
-
-
 def _filled(envelope: bytes, fill: Sequence[object], get_large: GetLarge | None) -> object:
-    flags = _flags(envelope)
-    number, start = _body(envelope)
+    number, start = body(envelope)
     if len(fill) != number:
         raise ValueNotReadable(f"it holds {number} promises and {len(fill)} values were given for them")
-    body = _fetched(envelope, start, get_large) if flags & LARGE else memoryview(envelope)[start:]
+    large = large_of(envelope)
+    data = memoryview(envelope)[start:] if large is None else _fetched(*large, get_large)
     if not number:
-        return pickle.loads(body)
-    filler = _Filler(BytesIO(body))
+        return pickle.loads(data)
+    filler = _Filler(BytesIO(data))
     filler.fills = _fills(fill)
     return filler.load()
 
 
-def _fetched(envelope: bytes, start: int, get_large: GetLarge | None) -> bytes | bytearray | memoryview:
+def _fetched(digest: bytes, length: int, get_large: GetLarge | None) -> bytes | bytearray | memoryview:
     if get_large is None:
         raise ValueNotReadable("it is kept elsewhere, and here is no way to fetch it")
-    length, digest = _LARGE.unpack_from(envelope, start)
     data = get_large(digest)
     if len(data) != length or sha256(data).digest() != digest:
         raise ValueNotReadable("what was fetched for it is something else")

@@ -127,9 +127,8 @@ def check_run(nodes: pb.Nodes, functions: int) -> None:
         sha256_bytes(sha256)
 
 
-def run_of(nodes: pb.Nodes, lanes: Sequence[Lane], digest: bytes = b"") -> NewRun:
-    """A `Nodes` message as a record. Raises Malformed where its columns do not fit together."""
-    check_run(nodes, len(lanes))
+def _run_of(nodes: pb.Nodes, lanes: Sequence[Lane], digest: bytes) -> NewRun:
+    """A `Nodes` message, checked, as a record."""
     creates = (nodes.creates.definition, nodes.creates.entry) if nodes.HasField("creates") else None
     return NewRun(
         nodes.instance, nodes.origin, nodes.first, [lanes[i] for i in nodes.function], list(nodes.arguments),
@@ -185,8 +184,14 @@ def runs_of(scheduler: Scheduler, requests: Sequence[pb.SubmitRequest]) -> list[
     runs = []
     for request in requests:
         its_lanes = list(islice(lanes, len(request.functions)))
-        runs += [run_of(nodes, its_lanes, digest_of(request, nodes)) for nodes in request.nodes]
+        runs += [_run_of(nodes, its_lanes, digest_of(request, nodes)) for nodes in request.nodes]
     return runs
+
+
+def run_of(nodes: pb.Nodes, lanes: Sequence[Lane]) -> NewRun:
+    """Children of an attempt. Raises Malformed."""
+    check_run(nodes, len(lanes))
+    return _run_of(nodes, lanes, b"")
 
 
 # --- workers --------------------------------------------------------------------------------------

@@ -37,9 +37,12 @@ class Unwritten:
         changes = self._graph.changes
         if changes is not self._changes:
             self._changes, self._gathered, self._runs, self._instances = changes, set(), 0, 0
-        self._gathered.update(row.origin for row in changes.runs[self._runs :])
-        self._gathered.update(row.id for row in changes.instances[self._instances :])
-        self._runs, self._instances = len(changes.runs), len(changes.instances)
+        if len(changes.runs) > self._runs:
+            self._gathered.update([row.origin for row in changes.runs[self._runs :]])
+            self._runs = len(changes.runs)
+        if len(changes.instances) > self._instances:
+            self._gathered.update([row.id for row in changes.instances[self._instances :]])
+            self._instances = len(changes.instances)
 
     def about_to_drain(self) -> None:
         """What has gathered goes into the next commit."""

@@ -16,7 +16,7 @@ class Store(Protocol):
     """
 
     def open(self) -> int:
-        """Make or migrate the store, take it for this process alone, commit a new epoch and return it (first: 1)."""
+        """Make or migrate the store, take it for this process alone, commit a new epoch (from 1 up) and return it."""
         ...
 
     def live(self) -> Live:

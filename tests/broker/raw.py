@@ -120,10 +120,12 @@ async def serving(settings: Settings = MEMORY, **changed: Any) -> AsyncIterator[
     finally:
         for worker in served.workers:
             await worker.vanish()
-        await channel.close()
         stop.set()
-        async with asyncio.timeout(PATIENCE):
-            await running
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await running
+        finally:
+            await channel.close()
 
 
 # --- a spawner --------------------------------------------------------------------------------------

@@ -489,6 +489,7 @@ async def test_the_broker_says_that_it_is_healthy_until_it_leaves(served: Served
     assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
     served.stop()
     assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    watch.cancel()  # it would be given its grace
 
 
 async def test_a_submission_while_others_create_workers_and_queues_at_full_speed_is_taken(served: Served) -> None:

@@ -12,10 +12,11 @@ from typing import Any
 import grpc
 
 from dagorama.api import api_pb2, api_pb2_grpc, broker_pb2, broker_pb2_grpc
+from dagorama.culprits import failed_source
 from dagorama.definition import instance_within
 from dagorama.scope import AttemptScope, NodesRun, current_attempt, submit_requests
 from dagorama.serializer import find
-from dagorama.values import decode_call, encode, references
+from dagorama.values import decode_call, decode_promised, encode, references
 
 Nodes = broker_pb2.Nodes
 
@@ -29,9 +30,15 @@ class Node:
     function: broker_pb2.Function
     arguments: bytes
     sources: list[bytes]
+    tolerated: list[bytes] = field(default_factory=list)
+    key: str | None = None
     value: bytes | None = None
     failure: broker_pb2.NodeFailure | None = None
     state: int = broker_pb2.QUEUED
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state >= broker_pb2.COMPLETED
 
     @property
     def call(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -47,6 +54,9 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
     instances: dict[bytes, broker_pb2.NewInstance] = field(default_factory=dict)
     nodes: dict[bytes, Node] = field(default_factory=dict)
     large: dict[bytes, bytes] = field(default_factory=dict)
+    cancels: list[broker_pb2.CancelRequest] = field(default_factory=list)
+    retries: list[broker_pb2.RetryRequest] = field(default_factory=list)
+    hung_up: list[broker_pb2.WaitRequest] = field(default_factory=list)
     refusal: tuple[grpc.StatusCode, str] | None = None
     replies_to_lose: int = 0
     port: int = 0
@@ -73,14 +83,36 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
     def Wait(self, request: broker_pb2.WaitRequest, context: grpc.ServicerContext) -> Iterator[broker_pb2.WaitReply]:
         self._refuse(context)
         self.waits.append(request)
-        for index, node_id in enumerate(request.node):
-            node = self.nodes.get(node_id)
-            if node is None:
+        for node_id in request.node:
+            if node_id not in self.nodes:
                 context.abort(grpc.StatusCode.NOT_FOUND, f"no node {node_id.hex()}")
                 return
-            while not request.now and node.state == broker_pb2.QUEUED and context.is_active():
+        left = dict(enumerate(request.node))
+        try:
+            while left and context.is_active():
+                for index in [index for index, id in left.items() if request.now or self.nodes[id].has_ended]:
+                    yield self._reply(index, self.nodes[left.pop(index)])
                 _sleep()
-            yield self._reply(index, node)
+        finally:
+            if left:
+                self.hung_up.append(request)
+
+    def Cancel(self, request: broker_pb2.CancelRequest, context: grpc.ServicerContext) -> broker_pb2.CancelReply:
+        self._refuse(context)
+        self.cancels.append(request)
+        named = request.node or [node.id for node in self.nodes.values() if node.instance == request.instance]
+        ended = [node for node in map(self.nodes.__getitem__, named) if not node.has_ended]
+        for node in ended:
+            failure = broker_pb2.NodeFailure(node=node.id, function=node.function.name)
+            node.state, node.failure = broker_pb2.CANCELLED, failure
+        return broker_pb2.CancelReply(cancelled=len(ended))
+
+    def Retry(self, request: broker_pb2.RetryRequest, context: grpc.ServicerContext) -> broker_pb2.RetryReply:
+        self.retries.append(request)
+        failed = [node for node in self.nodes.values() if node.state == broker_pb2.FAILED]
+        for node in failed:
+            node.state, node.failure = broker_pb2.QUEUED, None
+        return broker_pb2.RetryReply(retried=len(failed))
 
     def PutValue(self, chunks: Any, context: grpc.ServicerContext) -> broker_pb2.PutValueReply:
         data = b"".join(chunk.data for chunk in chunks)
@@ -112,11 +144,11 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
     def called(self, method: str) -> list[Node]:
         return [node for node in self.nodes.values() if node.function.name.partition("@")[0].endswith(f".{method}")]
 
-    def run(self) -> None:
-        """Runs every node that can run, in this process, as a worker would."""
+    def run(self, catch: tuple[type[Exception], ...] = ()) -> None:
+        """Runs every node that can run, in this process, as a worker would; what raises one of `catch` fails."""
         while ready := [node for node in self.nodes.values() if self._is_ready(node)]:
             for node in ready:
-                self._run(node)
+                self._run(node, catch)
 
     def end(self, node_id: bytes, value: object) -> None:
         node = self.nodes[node_id]
@@ -151,20 +183,32 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
 
     def _is_ready(self, node: Node) -> bool:
         return node.state == broker_pb2.QUEUED and all(
-            self.nodes[source].state == broker_pb2.COMPLETED and self._is_whole(source) for source in node.sources
+            self.nodes[source].state != broker_pb2.QUEUED
+            and (self.nodes[source].failure is not None or self._is_whole(source))
+            for source in node.sources
         )
 
     def _is_whole(self, node_id: bytes) -> bool:
         value = self.nodes[node_id].value
         return value is not None and all(self._is_whole(ref) for ref in references(value))
 
-    def _run(self, node: Node) -> None:
-        from dagorama.values import decode_promised
+    def _run(self, node: Node, catch: tuple[type[Exception], ...]) -> None:
+        for source in set(node.sources) - set(node.tolerated):
+            if (culprit := self.nodes[source]).failure is not None:
+                node.state, node.failure = culprit.state, culprit.failure
+                return
+        try:
+            node.value = encode(self._result(node), "result").envelope
+        except catch as error:
+            node.state, node.failure = broker_pb2.FAILED, failure(node, error)
+        else:
+            node.state = broker_pb2.COMPLETED
 
+    def _result(self, node: Node) -> object:
         found = find(node.function.name)
-        values = {key: each.value for key, each in self.nodes.items() if each.value is not None}
-        fill = [decode_promised(source, values) for source in node.sources]
-        args, kwargs = decode_call(node.arguments, fill, get_large=self.large.__getitem__)
+        args, kwargs = decode_call(
+            node.arguments, [self._filling(source) for source in node.sources], get_large=self.large.__getitem__
+        )
         scope = AttemptScope(node.instance, put_large=self._keep)
         token = current_attempt.set(scope)
         try:
@@ -177,25 +221,44 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
         for run in scope.runs:
             for request in submit_requests(run):
                 self._take(request)
-        node.value, node.state = encode(result).envelope, broker_pb2.COMPLETED
+        return result
+
+    def _filling(self, source: bytes) -> object:
+        node = self.nodes[source]
+        if node.failure is not None:
+            return failed_source(node.failure.SerializeToString())
+        values = {key: each.value for key, each in self.nodes.items() if each.value is not None}
+        return decode_promised(source, values)
 
     def _keep(self, data: bytes) -> bytes:
         self.large[sha256(data).digest()] = data
         return sha256(data).digest()
 
 
+def failure(node: Node, error: BaseException) -> broker_pb2.NodeFailure:
+    kind = type(error)
+    return broker_pb2.NodeFailure(
+        node=node.id, function=node.function.name, type=f"{kind.__module__}.{kind.__qualname__}", message=str(error),
+        traceback=f"Traceback of {error}", attempts=1,
+    )  # fmt: skip
+
+
 def nodes_of(functions: Any, run: broker_pb2.Nodes) -> Iterator[Node]:
     """The nodes that a run's columns describe."""
-    sources = iter(run.source)
+    ids = [run.origin + ref.to_bytes(4, "big") if ref >= 0 else run.foreign[-1 - ref] for ref in run.source]
     counts = list(run.source_count) or [0] * len(run.function)
+    keys = [None, *run.keys]
+    end = 0
     for position, (function, arguments, count) in enumerate(zip(run.function, run.arguments, counts, strict=True)):
-        named = [next(sources) for _ in range(count)]
+        start, end = end, end + count
         yield Node(
             id=run.origin + (run.first + position).to_bytes(4, "big"),
             instance=run.instance,
             function=functions[function],
             arguments=arguments,
-            sources=[run.origin + ref.to_bytes(4, "big") if ref >= 0 else run.foreign[-1 - ref] for ref in named],
+            sources=ids[start:end],
+            tolerated=[ids[place] for place in run.tolerant if start <= place < end],
+            key=keys[run.key[position]] if run.key else None,
         )
 
 

@@ -1,12 +1,17 @@
 """The decorator: what it accepts, what a call of it gives, and what it refuses at once."""
 
 import asyncio
+import linecache
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from recording_broker import RecordingBroker
 
+from dagorama.code_signature import calculate_function_hash
+from dagorama.decorated import of_wrapper
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, generate_instance_id
 from dagorama.errors import NotInInstance, PromiseMisuse
@@ -249,3 +254,31 @@ def test_a_promise_keeps_what_it_was_called_with(instance: Any) -> None:
     promise = instance.anything(1, key=2)
     assert promise.function_name == "test_decorators:Kinds.anything"
     assert (list(promise.arguments.calltime_args), promise.arguments.calltime_kwargs) == ([1], {"key": 2})
+
+
+# --- the code it was
+
+
+VERSION = """
+from typing import Any
+from dagorama.decorators import dagorama
+from dagorama.definition import DAGDefinition
+
+class Changing(DAGDefinition):
+    def entrypoint(self) -> Any: ...
+
+    @dagorama
+    def work(self) -> int:
+        return {number}
+"""
+
+
+def test_the_hash_is_of_the_code_that_was_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    files = [tmp_path / f"version{number}.py" for number in (1, 2)]
+    for number, file in enumerate(files, 1):
+        file.write_text(VERSION.format(number=number))
+    one, two = (of_wrapper(import_module(file.stem).Changing.work) for file in files)
+    files[0].write_text(VERSION.format(number=2))
+    linecache.clearcache()
+    assert two.hash != one.hash == calculate_function_hash(one.function)

@@ -1,12 +1,23 @@
 """The tree of errors: what is caught by what, what they say, and that they travel."""
 
 import copy
+import math
 import pickle
+from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from dagorama import errors
-from dagorama.errors import BrokerUnavailable, DagoramaError, NodeCancelled, NodeFailed, PromiseAttribute
+from dagorama.errors import (
+    BrokerUnavailable,
+    DagoramaError,
+    FailedRun,
+    NodeCancelled,
+    NodeFailed,
+    PromiseAttribute,
+    RetryLater,
+)
 
 TRACEBACK = 'Traceback (most recent call last):\n  File "app.py", line 3, in work\nValueError: no rows\n'
 
@@ -31,7 +42,8 @@ def test_the_tree_drawn_in_the_module_names_every_error_under_its_parent() -> No
 
 @pytest.mark.parametrize("kind", every_error())
 def test_an_error_survives_pickling(kind: type[DagoramaError]) -> None:
-    error = pickle.loads(pickle.dumps(kind("what happened")))
+    made = RetryLater(3, "what happened") if issubclass(kind, RetryLater) else kind("what happened")
+    error = pickle.loads(pickle.dumps(made))
     assert type(error) is kind
     assert "what happened" in str(error)
 
@@ -83,6 +95,41 @@ def test_a_failed_node_without_details_still_reads_as_a_sentence() -> None:
 def test_a_cancelled_node_says_so_and_is_caught_as_failed() -> None:
     with pytest.raises(NodeFailed, match="was cancelled after 2 attempts"):
         raise NodeCancelled("app:Dag.work", 2)
+
+
+def test_a_culprit_upstream_is_named_with_the_node_that_has_no_value_for_it() -> None:
+    failed = NodeFailed("app:Dag.one", 3, "builtins.ValueError", "no rows", TRACEBACK, dependent="app:Dag.total")
+    headline = str(failed).partition("\n")[0]
+    assert headline == "app:Dag.total has no value: app:Dag.one failed after 3 attempts: ValueError: no rows"
+
+
+def test_earlier_runs_are_told_in_a_line_each_and_kept_whole() -> None:
+    earlier = (FailedRun("app.Busy", "first\nline", TRACEBACK), FailedRun("app.Busy", "x" * 999, TRACEBACK))
+    node_id = uuid4()
+    failed = NodeFailed("app:Dag.work", 3, "app.Gone", "no rows", TRACEBACK, earlier=earlier, node_id=node_id)
+    again = pickle.loads(pickle.dumps(failed))
+    assert (again.earlier, again.node_id) == (earlier, node_id)
+    lines = str(again).splitlines()
+    assert lines[2:4] == ["before that:", "app.Busy: first ..."]
+    assert len(lines[4]) < 220
+    assert lines[-1] == "ValueError: no rows"
+
+
+def test_a_node_that_never_ran_counts_no_attempts() -> None:
+    assert str(NodeFailed("app:Dag.work", 0, "app.Late", "too long")) == "app:Dag.work failed: app.Late: too long"
+    assert str(NodeCancelled("app:Dag.work", 0)) == "app:Dag.work was cancelled"
+
+
+def test_to_be_run_later_says_when() -> None:
+    again = pickle.loads(pickle.dumps(RetryLater(2.5)))
+    assert (again.retry_after, str(again)) == (2.5, "to be run again after 2.5 seconds")
+    assert str(RetryLater(2, "quota")) == "quota"
+
+
+@pytest.mark.parametrize("seconds", [-1, math.nan, math.inf, 2**31, "1", None, True])
+def test_seconds_that_are_none_are_refused(seconds: Any) -> None:
+    with pytest.raises(ValueError, match="retry_after is"):
+        RetryLater(seconds)
 
 
 def test_a_broker_error_carries_the_status() -> None:

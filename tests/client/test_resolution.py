@@ -15,6 +15,7 @@ from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, resolve
 from dagorama.errors import (
     BrokerUnavailable,
+    FailedRun,
     NodeCancelled,
     NodeFailed,
     PromiseMisuse,
@@ -126,6 +127,55 @@ def test_a_cancelled_node_is_told_apart(broker: RecordingBroker) -> None:
     fail(broker, promise, broker_pb2.CANCELLED)
     with pytest.raises(NodeCancelled):
         resolve(instance, promise)
+
+
+def test_a_failure_upstream_names_the_node_that_has_no_value_and_the_culprit(broker: RecordingBroker) -> None:
+    instance, promise = Sample()(1)
+    culprit: Any = instance.pair(0)
+    fail(
+        broker, culprit, broker_pb2.FAILED, type="builtins.ValueError", message="no", attempts=2,
+        traceback="Traceback: line 1", exception=pickle.dumps(ValueError("no")),
+        earlier=[broker_pb2.EarlierFailure(type="builtins.OSError", message="busy", traceback="Traceback: line 0")],
+    )  # fmt: skip
+    broker.nodes[promise.node_id].state = broker_pb2.FAILED
+    broker.nodes[promise.node_id].failure = broker.nodes[culprit.node_id].failure
+    with pytest.raises(NodeFailed) as failed:
+        resolve(instance, promise)
+    error = failed.value
+    assert str(error).splitlines() == [
+        "test_resolution:Sample.entrypoint has no value: test_resolution:Sample.pair failed after 2 attempts: "
+        "ValueError: no",
+        "", "before that:", "OSError: busy", "", "where it ran:", "Traceback: line 1",
+    ]  # fmt: skip
+    assert (error.dependent, error.function) == ("test_resolution:Sample.entrypoint", "test_resolution:Sample.pair")
+    assert error.node_id == culprit.identifier
+    assert error.earlier == (FailedRun("builtins.OSError", "busy", "Traceback: line 0"),)
+    assert isinstance(error.__cause__, ValueError)
+
+
+def test_the_culprits_own_failure_names_nobody_else(broker: RecordingBroker) -> None:
+    instance, promise = Sample()(1)
+    fail(broker, promise, broker_pb2.FAILED, type="a.B", message="no", attempts=1)
+    with pytest.raises(NodeFailed) as failed:
+        resolve(instance, promise)
+    assert (failed.value.dependent, failed.value.node_id) == ("", promise.identifier)
+
+
+def test_a_promise_of_an_unnamed_function_is_named_by_its_id(broker: RecordingBroker) -> None:
+    instance, promise = Sample()(1)
+    fail(broker, promise, broker_pb2.FAILED)
+    broker.nodes[promise.node_id].failure.node = bytes(16)  # type: ignore[union-attr]  # it has just been set
+    with pytest.raises(NodeFailed, match=f"node {promise.identifier} has no value"):
+        resolve(instance, DAGPromise[int](promise.identifier))
+
+
+def test_a_culprit_that_was_cancelled_is_told_apart(broker: RecordingBroker) -> None:
+    instance, promise = Sample()(1)
+    for state in (broker_pb2.FAILED, broker_pb2.CANCELLED):
+        fail(broker, promise, state, type="dagorama.errors.NodeCancelled")
+        with pytest.raises(NodeCancelled) as cancelled:
+            resolve(instance, promise)
+        assert str(cancelled.value) == "test_resolution:Sample.entrypoint was cancelled"
 
 
 def test_an_unknown_node_is_said_to_be_unknown(broker: RecordingBroker) -> None:

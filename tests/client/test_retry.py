@@ -10,7 +10,8 @@ import pytest
 
 from dagorama.api.api_pb2 import RetryMessage
 from dagorama.api.broker_pb2 import Retry
-from dagorama.retry import ExponentialRetry, RetryConfiguration, StaticRetry
+from dagorama.errors import RetryLater
+from dagorama.retry import ExponentialRetry, RetryConfiguration, StaticRetry, verdict
 
 
 def pauses(policy: Retry, count: int) -> list[float]:
@@ -107,6 +108,88 @@ def test_retries_are_values(retry: RetryConfiguration) -> None:
     again = pickle.loads(pickle.dumps(retry))
     assert again == retry
     assert hash(again) == hash(retry)
+
+
+# --- which failures are worth another run
+
+
+BOTH = pytest.mark.parametrize("kind", [StaticRetry, ExponentialRetry])
+
+
+def policy(kind: Any, **options: Any) -> RetryConfiguration:
+    retry: RetryConfiguration = kind(3, 1, **options)
+    return retry
+
+
+@BOTH
+def test_every_failure_is_unless_somebody_says_otherwise(kind: Any) -> None:
+    assert not policy(kind).is_final(ValueError())
+    assert not policy(kind).is_final(SystemExit())
+
+
+@BOTH
+def test_with_retry_on_only_those_and_their_subclasses_are(kind: Any) -> None:
+    retry = policy(kind, retry_on=(OSError, KeyError))
+    assert not retry.is_final(FileNotFoundError())
+    assert not retry.is_final(KeyError())
+    assert retry.is_final(ValueError())
+
+
+@BOTH
+def test_give_up_on_ends_it_also_where_retry_on_has_it(kind: Any) -> None:
+    retry = policy(kind, retry_on=(OSError,), give_up_on=(FileNotFoundError,))
+    assert retry.is_final(FileNotFoundError())
+    assert not retry.is_final(ConnectionError())
+
+
+@BOTH
+def test_whoever_asks_to_be_run_later_is_whatever_the_types_say(kind: Any) -> None:
+    class Quota(RetryLater): ...
+
+    for retry in (policy(kind, retry_on=(OSError,)), policy(kind, give_up_on=(Quota,))):
+        assert verdict(retry, Quota(0.5)) == (False, 0.5)
+    assert verdict(None, Quota(0.5)) == (False, 0.5)
+
+
+@BOTH
+def test_the_verdict_is_the_policys(kind: Any) -> None:
+    retry = policy(kind, give_up_on=(ValueError,))
+    assert verdict(retry, ValueError()) == (True, None)
+    assert verdict(retry, OSError()) == (False, None)
+    assert verdict(None, ValueError()) == (False, None)
+
+
+def test_a_policy_of_the_users_own_decides_and_may_fail() -> None:
+    class Deciding(Own):
+        def is_final(self, exception: BaseException) -> bool:
+            return exception.args[0] == "hopeless"
+
+    retry = Deciding(RetryMessage(maxAttempts=3))
+    assert verdict(retry, ValueError("hopeless")) == (True, None)
+    assert verdict(retry, ValueError("busy")) == (False, None)
+    assert verdict(retry, ValueError()) == (False, None)
+
+
+@BOTH
+@pytest.mark.parametrize("types", [ValueError, [ValueError], ("ValueError",), (ValueError(),), (int,), "ValueError"])
+@pytest.mark.parametrize("option", ["retry_on", "give_up_on"])
+def test_what_is_no_tuple_of_exception_types_is_refused(kind: Any, types: object, option: str) -> None:
+    with pytest.raises(ValueError, match=rf"{option} is .*a tuple of exception types, such as \(OSError,\)"):
+        policy(kind, **{option: types})
+
+
+@BOTH
+def test_nothing_to_retry_on_is_refused(kind: Any) -> None:
+    with pytest.raises(ValueError, match="retry_on is empty: nothing would be retried"):
+        policy(kind, retry_on=())
+
+
+@BOTH
+def test_with_types_it_still_is_a_value_and_says_the_same_on_the_wires(kind: Any) -> None:
+    retry = policy(kind, retry_on=(OSError,), give_up_on=(FileNotFoundError,))
+    again = pickle.loads(pickle.dumps(retry))
+    assert (again, hash(again)) == (retry, hash(retry))
+    assert (again.as_policy(), again.as_message()) == (policy(kind).as_policy(), policy(kind).as_message())
 
 
 def test_importing_loads_no_protobuf() -> None:

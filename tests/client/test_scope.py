@@ -107,6 +107,14 @@ def test_a_run_is_cut_into_pieces_that_fit(attempt: AttemptScope, inside: Any) -
     assert all(message.ByteSize() < 2500 for message in messages)
 
 
+def test_what_has_been_sent_is_left_out(attempt: AttemptScope, inside: Any) -> None:
+    for number in range(10):
+        inside.work(number, b"x" * 1000)
+    (run,) = attempt.runs
+    assert list(run.pieces(2500, 5)) == [(5, 7), (7, 9), (9, 10)]
+    assert list(run.pieces(2500, 10)) == [(10, 10)]
+
+
 def test_what_makes_the_instance_goes_with_the_first_piece(broker: RecordingBroker) -> None:
     Sample()(40, 100_000)
     assert (broker.submissions, broker.streamed) == (0, 1)
@@ -275,6 +283,22 @@ def test_an_instance_made_inside_belongs_to_the_attempt(attempt: AttemptScope, i
     attempt.close()
     with pytest.raises(NotInInstance):
         instance.work(1)
+
+
+def test_an_eager_attempt_hears_of_all_that_it_makes_as_it_makes_it() -> None:
+    heard: list[list[int]] = []
+    attempt = AttemptScope(INSTANCE, made=lambda: heard.append([len(run) for run in attempt.runs]))
+    inside: Any = instance_within(INSTANCE, Sample(), attempt)
+    token = current_attempt.set(attempt)
+    try:
+        inside.work(0)
+        inside.work(1)
+        instance, _ = Sample()(1)
+        instance.work(9)
+    finally:
+        current_attempt.reset(token)
+    # An instance counts once its entry point has returned.
+    assert heard == [[1], [2], [2], [2], [2, 2], [2, 3]]
 
 
 def test_an_instance_made_inside_whose_entry_point_raises_is_forgotten(attempt: AttemptScope) -> None:

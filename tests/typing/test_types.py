@@ -13,7 +13,9 @@ ROOT = HERE.parents[1]
 
 # Each line that ends in `# wrong` has to be an error, and no other line may be one.
 WRONG = '''
-from dagorama import DAGDefinition, DAGPromise, StaticRetry, dagorama, resolve
+from dagorama import (
+    DAGDefinition, DAGPromise, RetryLater, StaticRetry, aresolve, as_completed, cancel, dagorama, outcome, resolve,
+)
 
 
 class Task(DAGDefinition):
@@ -33,7 +35,8 @@ class Task(DAGDefinition):
 
     @dagorama()
     def called(self, number: int) -> int:
-        return number
+        self.work(outcome(self.work(number)))  # wrong
+        return outcome(self.work(number))  # wrong
 
     @dagorama
     def bare(self, number: int) -> int:
@@ -70,6 +73,21 @@ def calls() -> None:
     print(promise.upper())  # wrong
     dagorama(1)  # wrong
     dagorama(retry=3)  # wrong
+    dagorama(timeout="5")  # wrong
+    dagorama("queue", "taint", None, 5)  # wrong
+    dagorama(timout=5)  # wrong
+    dagorama(priority=0.5)  # wrong
+    dagorama(max_concurrency=1, concurrency_key=len("a"))  # wrong
+    StaticRetry(3, 1, retry_on=[ValueError])  # wrong
+    StaticRetry(3, 1, give_up_on=(1,))  # wrong
+    RetryLater("5")  # wrong
+    whole: int = resolve(instance, outcome(promise), timeout=None)  # wrong
+    for each in as_completed(instance, [promise]):
+        number = resolve(instance, each, timeout=None)  # wrong
+    as_completed(instance, promise)  # wrong
+    cancel(instance, "all")  # wrong
+    instance.cancel(1)  # wrong
+    print(whole)
     StaticRetry("3", 1)  # wrong
     dagorama().asyncfn(not_async)  # wrong
 
@@ -77,6 +95,12 @@ def calls() -> None:
 async def async_calls() -> None:
     await Later()("1")  # wrong
     await Task()(1)  # wrong
+    instance, promise = Task()(1)
+    number: int = await aresolve(instance, promise)  # wrong
+    aresolve(instance, promise) + 1  # wrong
+    async for each in as_completed(instance, [promise]):
+        number = each  # wrong
+    print(number)
 '''
 
 # Written for dagorama 0.1.10: entry points say nothing of what they return.

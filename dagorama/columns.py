@@ -1,0 +1,222 @@
+"""Nodes as columns: what one maker describes, until it is handed over in one piece or in several.
+
+The rule: a run holds what the broker will be told and nothing else; no message of it is larger than one may be.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from dagorama.api import broker_pb2
+from dagorama.connection import MESSAGE_LIMIT
+from dagorama.errors import RefusedByBroker
+from dagorama.models.promise import ORIGIN_BYTES
+from dagorama.values import LARGE, Encoded, large_of
+
+if TYPE_CHECKING:
+    from dagorama.options import KeyOf, Options
+
+#: bytes of nodes in one message
+PIECE = 1024 * 1024
+#: bytes of nodes up to which one unary call takes them
+UNARY_LIMIT = 2 * 1024 * 1024
+#: bytes of one node, which cannot be split
+NODE_LIMIT = MESSAGE_LIMIT - 64 * 1024
+#: what one node and one of its sources cost at most beside the envelope; a source of the same origin costs less
+NODE_BYTES, SOURCE_BYTES, OWN_SOURCE_BYTES = 24, 24, 5
+#: what tolerating the failure of a source adds, and a character of a concurrency key
+TOLERANT_BYTES, KEY_BYTES = 4, 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FunctionSpec:
+    """What a node runs and under which rules: one for each decorated function and definition class."""
+
+    name: str  #: "module:Class.method", with "@module:Base" behind it for a super() call
+    hash: str
+    queue: str
+    options: Options
+    key_of: KeyOf | None  #: works out the concurrency key of a call; None where there is none
+    is_async: bool
+    function: Callable[..., Any]  #: the plain function, as it was written
+    python_name: str  #: its `__name__` when its hash was computed
+
+    def to_message(self) -> broker_pb2.Function:
+        options = self.options
+        return broker_pb2.Function(
+            name=self.name,
+            hash=self.hash,
+            queue=self.queue,
+            taint=options.taint_name or "",
+            retry=options.retry.as_policy() if options.retry is not None else None,
+            is_async=self.is_async,
+            timeout=options.timeout or 0,
+            queue_timeout=options.queue_timeout or 0,
+            priority=options.priority,
+            max_concurrency=options.max_concurrency or 0,
+            delay=options.delay,
+            eager=options.eager,
+            max_deaths=options.max_deaths or 0,
+        )
+
+
+class FunctionTable:
+    """The functions of one message; its nodes name them by index."""
+
+    __slots__ = ("_index", "functions")
+
+    def __init__(self) -> None:
+        self._index: dict[FunctionSpec, int] = {}
+        self.functions: list[broker_pb2.Function] = []
+
+    def index(self, spec: FunctionSpec) -> int:
+        found = self._index.get(spec)
+        if found is None:
+            found = self._index[spec] = len(self.functions)
+            self.functions.append(spec.to_message())
+        return found
+
+
+class NodesRun:
+    """Nodes of one instance made by one maker, in order, as columns. Any thread may add to it."""
+
+    __slots__ = (
+        "_arguments", "_keys", "_lock", "_refs", "_specs", "_tolerant", "creates", "first", "instance", "origin",
+    )  # fmt: skip
+
+    def __init__(self, instance: bytes, origin: bytes, first: int = 0) -> None:
+        self.instance = instance
+        self.origin = origin
+        self.first = first
+        self.creates: broker_pb2.NewInstance | None = None
+        self._specs: list[FunctionSpec] = []
+        self._arguments: list[bytes] = []
+        self._refs: list[Sequence[bytes]] = []
+        # By position: few nodes have any.
+        self._tolerant: dict[int, Sequence[int]] = {}
+        self._keys: dict[int, str] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """How many nodes there are; all columns have them."""
+        with self._lock:
+            return len(self._specs)
+
+    def add(self, spec: FunctionSpec, encoded: Encoded, key: str | None = None) -> int:
+        """The new node's counter, `key` being its concurrency key; raises RefusedByBroker for a node that no message
+        could carry."""
+        weight = _weight(encoded.envelope, encoded.refs, encoded.tolerant)
+        if weight > NODE_LIMIT and weight - self._spared(encoded.refs) > NODE_LIMIT:
+            raise RefusedByBroker(
+                f"a call of {spec.name} names {len(encoded.refs):,} promises, more than one message holds; "
+                "reduce them in groups",
+                "INVALID_ARGUMENT",
+            )
+        with self._lock:
+            self._specs.append(spec)
+            self._arguments.append(encoded.envelope)
+            self._refs.append(encoded.refs)
+            position = len(self._specs) - 1
+            if encoded.tolerant:
+                self._tolerant[position] = encoded.tolerant
+            if key is not None:
+                self._keys[position] = key
+            return self.first + position
+
+    def _spared(self, refs: Sequence[bytes]) -> int:
+        """Bytes that these sources weigh less, because some of them are of this run's origin."""
+        own = sum(ref[:ORIGIN_BYTES] == self.origin for ref in refs)
+        return own * (SOURCE_BYTES - OWN_SOURCE_BYTES)
+
+    def pieces(self, limit: int = PIECE, start: int = 0) -> Iterator[tuple[int, int]]:
+        """(start, stop) of the nodes from `start` on, in runs that weigh about `limit` bytes; one piece where there
+        are no nodes. Those that come in meanwhile are left for a later call."""
+        size, end = 0, len(self)
+        for position in range(start, end):
+            weight = self._weight(position)
+            if size and size + weight > limit:
+                yield start, position
+                start, size = position, 0
+            size += weight
+        yield start, end
+
+    def _weight(self, position: int) -> int:
+        tolerant = self._tolerant.get(position, ()) if self._tolerant else ()
+        weight = _weight(self._arguments[position], self._refs[position], tolerant)
+        return weight + KEY_BYTES * len(self._keys.get(position, "")) if self._keys else weight
+
+    def to_message(self, functions: FunctionTable, start: int = 0, stop: int | None = None) -> broker_pb2.Nodes:
+        """The nodes from `start` up to `stop`; what makes the instance goes with the first."""
+        stop = len(self) if stop is None else stop
+        envelopes = self._arguments[start:stop]
+        message = broker_pb2.Nodes(
+            instance=self.instance,
+            creates=self.creates if start == 0 else None,
+            origin=self.origin,
+            first=self.first + start,
+            function=[functions.index(spec) for spec in self._specs[start:stop]],
+            arguments=envelopes,
+            large=_large_values(envelopes),
+        )
+        refs = self._refs[start:stop]
+        if any(refs):
+            message.source_count.extend(map(len, refs))
+            source, foreign = references(self.origin, chain.from_iterable(refs))
+            message.source.extend(source)
+            message.foreign.extend(foreign)
+        if self._tolerant:
+            message.tolerant.extend(self._tolerated(start, stop))
+        if self._keys:
+            self._add_keys(message, start, stop)
+        return message
+
+    def _add_keys(self, message: broker_pb2.Nodes, start: int, stop: int) -> None:
+        index: dict[str, int] = {}
+        keys = [self._keys.get(position) for position in range(start, stop)]
+        column = [0 if key is None else index.setdefault(key, len(index) + 1) for key in keys]
+        if index:
+            message.keys.extend(index)
+            message.key.extend(column)
+
+    def _tolerated(self, start: int, stop: int) -> Iterator[int]:
+        """Places in the column of sources of these nodes."""
+        before = 0
+        for position in range(start, stop):
+            for place in self._tolerant.get(position, ()):
+                yield before + place
+            before += len(self._refs[position])
+
+
+def references(origin: bytes, node_ids: Iterable[bytes]) -> tuple[list[int], list[bytes]]:
+    """Node ids as the wire's references beside a run of `origin`, and the list of foreign ids that they name."""
+    foreign: dict[bytes, int] = {}
+    found = [
+        int.from_bytes(node_id[ORIGIN_BYTES:], "big")
+        if node_id[:ORIGIN_BYTES] == origin
+        else -1 - foreign.setdefault(node_id, len(foreign))
+        for node_id in node_ids
+    ]
+    return found, list(foreign)
+
+
+def _weight(envelope: bytes, refs: Sequence[bytes], tolerant: Sequence[int]) -> int:
+    return len(envelope) + NODE_BYTES + SOURCE_BYTES * len(refs) + TOLERANT_BYTES * len(tolerant)
+
+
+def _large_values(envelopes: Iterable[bytes]) -> list[bytes]:
+    found = (large_of(envelope) for envelope in envelopes if envelope[1] & LARGE)
+    return list(dict.fromkeys(large[0] for large in found if large is not None))
+
+
+def submit_requests(run: NodesRun) -> list[broker_pb2.SubmitRequest]:
+    """The messages of one submission: a single one as long as a unary call may carry it."""
+    requests = []
+    for start, stop in run.pieces(UNARY_LIMIT):
+        functions = FunctionTable()
+        nodes = run.to_message(functions, start, stop)
+        requests.append(broker_pb2.SubmitRequest(functions=functions.functions, nodes=[nodes]))
+    return requests

@@ -1,0 +1,98 @@
+"""Envelopes from the outside: a header, a table of the promises inside, and a pickle.
+
+    byte 0   1, the version
+    byte 1   flags: 1 SIGNED (reserved), 2 LARGE, 4 REFS
+    REFS     u32 groups; for each: 12-byte origin, u32 n, n times u32 counter   (little-endian)
+    body     the pickle; if LARGE, u64 length and SHA-256 of a pickle that is kept elsewhere
+
+The rule: nothing is unpickled here.
+"""
+
+from collections.abc import Iterator, Sequence
+from struct import Struct, pack, unpack_from
+from struct import error as StructError
+from typing import Any
+
+from dagorama.errors import ValueNotReadable
+from dagorama.models.promise import ORIGIN_BYTES, DAGPromise
+
+VERSION = 1
+SIGNED, LARGE, REFS = 1, 2, 4
+#: version and flags of an envelope that is nothing but a pickle
+PLAIN = bytes([VERSION, 0])
+
+_U32 = Struct("<I")
+_GROUP = Struct(f"<{ORIGIN_BYTES}sI")
+_LARGE = Struct("<Q32s")
+
+
+def references(envelope: bytes) -> list[bytes]:
+    """The ids of the promises in it, in the order of its table; nothing is unpickled."""
+    try:
+        return [
+            origin + counter.to_bytes(4, "big")
+            for origin, count, start in _groups(envelope)
+            for counter in unpack_from(f"<{count}I", envelope, start)
+        ]
+    except StructError as error:
+        raise ValueNotReadable("the envelope's table of promises is cut short") from error
+
+
+def large_of(envelope: bytes) -> tuple[bytes, int] | None:
+    """SHA-256 and length of the pickle that is kept elsewhere, or None when the envelope holds it."""
+    if not _flags(envelope) & LARGE:
+        return None
+    try:
+        length, digest = _LARGE.unpack_from(envelope, body(envelope)[1])
+    except StructError as error:
+        raise ValueNotReadable("the envelope of a large value is cut short") from error
+    return digest, length
+
+
+def seal(pickled: bytes, promises: Sequence[DAGPromise[Any]], large: bytes | None) -> bytes:
+    """The envelope of a pickle, or of one kept elsewhere under the SHA-256 `large`."""
+    if not promises and large is None:
+        return PLAIN + pickled
+    marks = (REFS if promises else 0) | (LARGE if large is not None else 0)
+    content = pickled if large is None else _LARGE.pack(len(pickled), large)
+    return b"".join((bytes((VERSION, marks)), _table(promises) if promises else b"", content))
+
+
+def _table(promises: Sequence[DAGPromise[Any]]) -> bytes:
+    # Runs of one origin, not one group for each: the order of the table is the order of the indices.
+    runs: list[tuple[bytes, list[int]]] = []
+    for promise in promises:
+        origin, counter = promise._record[:2]
+        if not runs or runs[-1][0] != origin:
+            runs.append((origin, []))
+        runs[-1][1].append(counter)
+    groups = [pack(f"<{ORIGIN_BYTES}sI{len(run)}I", origin, len(run), *run) for origin, run in runs]
+    return b"".join((_U32.pack(len(runs)), *groups))
+
+
+def _flags(envelope: bytes) -> int:
+    """Its second byte; raises ValueNotReadable for what is no envelope of ours."""
+    if len(envelope) < 2 or envelope[0] != VERSION or envelope[1] & ~(SIGNED | LARGE | REFS):
+        raise ValueNotReadable(f"it does not begin as an envelope does: {bytes(envelope[:2])!r}")
+    if envelope[1] & SIGNED:
+        raise ValueNotReadable("it is signed, which this version of dagorama cannot check")
+    return envelope[1]
+
+
+def _groups(envelope: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Origin, number of counters and where they start, for each group of the table."""
+    if not _flags(envelope) & REFS:
+        return
+    start = 2 + _U32.size
+    for _ in range(_U32.unpack_from(envelope, 2)[0]):
+        origin, count = _GROUP.unpack_from(envelope, start)
+        yield origin, count, start + _GROUP.size
+        start += _GROUP.size + 4 * count
+
+
+def body(envelope: bytes) -> tuple[int, int]:
+    """How many promises the table holds, and where the body starts."""
+    number, start = 0, 2 + (_U32.size if _flags(envelope) & REFS else 0)
+    for _, count, counters in _groups(envelope):
+        number, start = number + count, counters + 4 * count
+    return number, start

@@ -1,0 +1,168 @@
+"""state(), cancel() and retry_failed(): what a program asks and does about an instance that runs."""
+
+from typing import Any
+from uuid import UUID
+
+import grpc
+import pytest
+from recording_broker import RecordingBroker
+
+from dagorama.api import broker_pb2
+from dagorama.control import cancel, retry_failed, state
+from dagorama.decorators import dagorama
+from dagorama.definition import DAGDefinition, DAGInstance, resolve
+from dagorama.errors import BrokerError, NodeCancelled, NodeFailed, PromiseMisuse, UnknownToBroker, WrongInstance
+from dagorama.models.promise import DAGPromise
+from dagorama.models.state import State
+from dagorama.scope import AttemptScope, current_attempt
+
+
+class Sample(DAGDefinition):
+    retries = 0
+
+    @dagorama().syncfn
+    def entrypoint(self, value: Any) -> Any:
+        if value == "bad":
+            raise ValueError(value)
+        return value
+
+
+@pytest.fixture
+def made(broker: RecordingBroker) -> tuple[Any, DAGPromise[Any]]:
+    return Sample()(None)
+
+
+def test_states_are_those_of_the_wire() -> None:
+    assert {each.name: each.value for each in State} == dict(broker_pb2.NodeState.items())
+    assert [each for each in State if each.has_ended] == [State.COMPLETED, State.FAILED, State.CANCELLED]
+
+
+def test_not_yet_is_told_from_a_value_that_is_none(broker: RecordingBroker, made: Any) -> None:
+    assert (state(*made), resolve(*made)) == (State.QUEUED, None)
+    broker.run()
+    assert (state(*made), resolve(*made)) == (State.COMPLETED, None)
+
+
+def test_a_failure_is_told_without_raising(broker: RecordingBroker) -> None:
+    made = Sample()("bad")
+    broker.run(catch=(ValueError,))
+    assert state(*made) is State.FAILED
+
+
+def test_what_a_plain_entry_point_returned_is_there(made: Any) -> None:
+    assert state(made[0], "plain") is State.COMPLETED  # type: ignore[arg-type]
+
+
+def test_an_unknown_node_has_no_state(made: Any) -> None:
+    with pytest.raises(UnknownToBroker):
+        state(made[0], DAGPromise(UUID(int=4)))
+
+
+# --- cancel
+
+
+def test_one_node_is_cancelled_by_its_promise(broker: RecordingBroker, made: Any) -> None:
+    instance, promise = made
+    assert cancel(instance, promise) == 1
+    assert list(broker.cancels[0].node) == [promise.node_id]
+    assert state(instance, promise) is State.CANCELLED
+    with pytest.raises(NodeCancelled, match=r"Sample\.entrypoint was cancelled"):
+        resolve(instance, promise)
+    assert cancel(instance, promise) == 0
+
+
+def test_all_of_an_instance_is(broker: RecordingBroker, made: Any) -> None:
+    instance, _ = made
+    instance.entrypoint(1)
+    assert cancel(instance) == 2
+    assert (broker.cancels[0].instance, list(broker.cancels[0].node)) == (instance.instance_id.bytes, [])
+
+
+def test_a_refusal_comes_through(broker: RecordingBroker, made: Any) -> None:
+    broker.refusal = grpc.StatusCode.NOT_FOUND, "no such instance"
+    with pytest.raises(UnknownToBroker, match="no such instance"):
+        cancel(made[0])
+
+
+# --- retry
+
+
+def test_what_failed_is_run_again(broker: RecordingBroker) -> None:
+    instance, promise = Sample()("bad")
+    broker.run(catch=(ValueError,))
+    with pytest.raises(NodeFailed):
+        resolve(instance, promise)
+    assert retry_failed(instance, promise) == 1
+    assert (list(broker.retries[0].node), state(instance, promise)) == ([promise.node_id], State.QUEUED)
+    assert retry_failed(instance) == 0
+    assert not broker.retries[1].node
+
+
+# --- whose nodes
+
+
+@pytest.mark.parametrize("act", [state, cancel, retry_failed])
+def test_a_promise_of_another_instance_is_refused(broker: RecordingBroker, made: Any, act: Any) -> None:
+    with pytest.raises(WrongInstance):
+        act(made[0], Sample()(1)[1])
+
+
+@pytest.mark.parametrize("act", [cancel, retry_failed])
+def test_what_is_no_promise_is_refused(broker: RecordingBroker, made: Any, act: Any) -> None:
+    with pytest.raises(TypeError, match=r"a promise of .*, or None for all of it, not a str"):
+        act(made[0], "all")
+    assert not broker.cancels
+
+
+@pytest.mark.parametrize("act", [state, cancel, retry_failed])
+def test_what_the_same_run_made_is_not_known_yet(made: Any, act: Any) -> None:
+    attempt = AttemptScope(made[0].instance_id.bytes)
+    token = current_attempt.set(attempt)
+    try:
+        instance, promise = Sample()(1)
+        with pytest.raises(PromiseMisuse, match="this run made"):
+            act(instance, promise)
+    finally:
+        current_attempt.reset(token)
+
+
+# --- on the instance
+
+
+def test_an_instance_can_be_cancelled_and_retried_itself(broker: RecordingBroker, made: Any) -> None:
+    instance, promise = made
+    assert (instance.cancel(promise), instance.cancel(), instance.retry()) == (1, 0, 0)
+    assert {"cancel", "retry"} <= set(dir(instance))
+
+
+def test_what_the_definition_calls_so_is_the_definitions(broker: RecordingBroker) -> None:
+    class Own(Sample):
+        retry = 3
+
+        @dagorama().syncfn
+        def cancel(self, order: int) -> int:
+            return order
+
+    instance: Any = Own()(1)[0]
+    assert isinstance(instance.cancel(5), DAGPromise)
+    assert instance.retry == 3
+    assert not broker.cancels
+    assert cancel(instance) == 2
+
+
+def test_also_where_it_is_set_on_either(broker: RecordingBroker, made: Any) -> None:
+    class Stores(Sample):
+        def __init__(self) -> None:
+            self.cancel = "mine"
+
+    stored: Any = DAGInstance(UUID(int=5), Stores())
+    assert stored.cancel == "mine"
+    made[0].retry = "also mine"
+    assert made[0].retry == "also mine"
+
+
+def test_an_instance_without_a_broker_says_so(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGORAMA_PORT", "1")
+    monkeypatch.setattr("dagorama.connection.PATIENCE", 0.2)
+    with pytest.raises(BrokerError, match="no broker answers"):
+        made[0].cancel()
