@@ -142,7 +142,7 @@ class Function(_message.Message):
     priority: _builtins.int
     """within its instance; higher goes first"""
     max_concurrency: _builtins.int
-    """nodes of this function claimed at once, on all workers; 0: any number"""
+    """nodes of this function (and key) claimed at once, on all workers; 0: any number"""
     delay: _builtins.float
     """seconds before the first run"""
     max_deaths: _builtins.int
@@ -228,6 +228,8 @@ class Nodes(_message.Message):
     FOREIGN_FIELD_NUMBER: _builtins.int
     LARGE_FIELD_NUMBER: _builtins.int
     TOLERANT_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
     origin: _builtins.bytes
     """12 bytes"""
@@ -263,6 +265,14 @@ class Nodes(_message.Message):
     def tolerant(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """places in `source` whose failure is handed over instead of spreading"""
 
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """concurrency keys"""
+
+    @_builtins.property
+    def key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """for each node, 1 + its index in `keys`, 0: none; empty: no node has one"""
+
     def __init__(
         self,
         *,
@@ -277,10 +287,12 @@ class Nodes(_message.Message):
         foreign: _abc.Iterable[_builtins.bytes] | None = ...,
         large: _abc.Iterable[_builtins.bytes] | None = ...,
         tolerant: _abc.Iterable[_builtins.int] | None = ...,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
+        key: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["creates", b"creates"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "creates", b"creates", "first", b"first", "foreign", b"foreign", "function", b"function", "instance", b"instance", "large", b"large", "origin", b"origin", "source", b"source", "source_count", b"source_count", "tolerant", b"tolerant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "creates", b"creates", "first", b"first", "foreign", b"foreign", "function", b"function", "instance", b"instance", "key", b"key", "keys", b"keys", "large", b"large", "origin", b"origin", "source", b"source", "source_count", b"source_count", "tolerant", b"tolerant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -92,7 +92,8 @@ class BrokerServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SubmitStream(self, request_iterator, context):
-        """The same for more than one message holds; all parts are one transaction.
+        """The same for more than one message holds; all parts are one transaction. The last message is empty: a stream that
+        ends without it has broken off, and is refused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,7 +43,9 @@ class BrokerStub:
     Submit: _grpc.UnaryUnaryMultiCallable[_broker_pb2.SubmitRequest, _broker_pb2.SubmitReply]
     """Instances and nodes, acknowledged when they are durable; the same request again gives the same answer."""
     SubmitStream: _grpc.StreamUnaryMultiCallable[_broker_pb2.SubmitRequest, _broker_pb2.SubmitReply]
-    """The same for more than one message holds; all parts are one transaction."""
+    """The same for more than one message holds; all parts are one transaction. The last message is empty: a stream that
+    ends without it has broken off, and is refused.
+    """
     Work: _grpc.StreamStreamMultiCallable[_broker_pb2.WorkerMessage, _broker_pb2.BrokerMessage]
     """A worker's session."""
     Wait: _grpc.UnaryStreamMultiCallable[_broker_pb2.WaitRequest, _broker_pb2.WaitReply]
@@ -63,7 +65,9 @@ class BrokerAsyncStub(BrokerStub):
     Submit: _aio.UnaryUnaryMultiCallable[_broker_pb2.SubmitRequest, _broker_pb2.SubmitReply]  # type: ignore[assignment]
     """Instances and nodes, acknowledged when they are durable; the same request again gives the same answer."""
     SubmitStream: _aio.StreamUnaryMultiCallable[_broker_pb2.SubmitRequest, _broker_pb2.SubmitReply]  # type: ignore[assignment]
-    """The same for more than one message holds; all parts are one transaction."""
+    """The same for more than one message holds; all parts are one transaction. The last message is empty: a stream that
+    ends without it has broken off, and is refused.
+    """
     Work: _aio.StreamStreamMultiCallable[_broker_pb2.WorkerMessage, _broker_pb2.BrokerMessage]  # type: ignore[assignment]
     """A worker's session."""
     Wait: _aio.UnaryStreamMultiCallable[_broker_pb2.WaitRequest, _broker_pb2.WaitReply]  # type: ignore[assignment]
@@ -92,7 +96,9 @@ class BrokerServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_broker_pb2.SubmitRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_broker_pb2.SubmitReply, _abc.Awaitable[_broker_pb2.SubmitReply]]:
-        """The same for more than one message holds; all parts are one transaction."""
+        """The same for more than one message holds; all parts are one transaction. The last message is empty: a stream that
+        ends without it has broken off, and is refused.
+        """
 
     @_abc_1.abstractmethod
     def Work(

@@ -289,7 +289,7 @@ def test_a_full_disk_is_an_error_that_says_so(path: Path) -> None:
 # --- damage ---------------------------------------------------------------------------------------------------
 
 COLUMNS = {
-    "functions": ["name", "hash", "queue", "taint", "max_attempts", "retry_interval", "is_async", "world", "options", "chk"],
+    "functions": ["name", "hash", "queue", "taint", "max_attempts", "retry_interval", "is_async", "options", "chk"],
     "instances": ["id", "definition", "entry", "created", "failed", "chk", "end_chk"],
     "runs": ["first_key", "origin", "first", "size", "instance", "digest", "chk"],
     "nodes": ["key", "instance", "function", "sources", "arguments", "chk"],

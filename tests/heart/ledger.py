@@ -55,7 +55,8 @@ class Ledger:
             assert not any(_overlap(run, other) for other in self.runs), f"{run} overlaps an earlier run"
             self.runs.append(run)
         for node in changes.nodes:
-            assert all(abs(source) in self.nodes for source in unpack_keys(node.sources)), "a source comes after its node"
+            sources = map(abs, unpack_keys(node.sources))
+            assert all(source in self.nodes for source in sources), "a source comes after its node"
             _once(self.nodes, node.key, node)
         for outcome in changes.outcomes:
             assert outcome.key in self.nodes
