@@ -28,17 +28,23 @@ def order(instance: int, key: int, priority: int = 0) -> int:
 
 
 class Lane:
-    """The queued nodes of one function.
+    """The queued nodes of one function, or of one concurrency key of it.
 
     A node that leaves other than by its turn stays in here until its turn comes: while there are more places than
     queued nodes, whoever pops looks whether the node is still queued.
     """
 
-    __slots__ = ("_late", "_line", "claimed", "cost_us", "delayed", "function", "id", "mean_us", "ready")
+    __slots__ = (
+        "_late", "_line", "claimed", "cost_us", "delayed", "function", "id", "key", "mean_us", "nodes", "number",
+        "ready",
+    )
 
-    def __init__(self, id: int, function: Function) -> None:
-        self.id = id
+    def __init__(self, id: int, function: Function, key: str = "", number: int = 0) -> None:
+        self.id = id  #: the function's
         self.function = function
+        self.key = key  #: concurrency key; empty: none
+        self.number = number or id  #: the lane's own
+        self.nodes = 0  #: that have not ended; counted for a concurrency key only
         self._line: deque[int] = deque()  # places in their order
         self._late: list[int] = []  # heap of those that came after a younger one
         self.ready = 0  #: nodes of this lane that are QUEUED

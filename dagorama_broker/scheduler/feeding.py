@@ -61,9 +61,9 @@ class Feeding:
             if lanes:
                 menus.append(_Menu(pool, lanes, pool.hungry))
             for lane in lanes:
-                takers[lane.id] += pool.hungry
+                takers[lane.number] += pool.hungry
         for menu in menus:
-            menu.due = sum(lane.available / takers[lane.id] for lane in menu.lanes) * menu.slots
+            menu.due = sum(lane.available / takers[lane.number] for lane in menu.lanes) * menu.slots
         return sorted(menus, key=lambda menu: len(menu.lanes))
 
     def _serve(self, menu: _Menu, slots: Iterable[Slot], now: float) -> None:
@@ -125,7 +125,7 @@ class Feeding:
     def _is_wanted(self, slot: Slot) -> bool:
         """Whether an idle slot may run what waits in this one, or an older node is queued for it."""
         waiting = [node for node, _ in islice(slot.held.values(), 1, None)]
-        lanes = {node.lane.id: node.lane for node in waiting}.values()
+        lanes = {node.lane.number: node.lane for node in waiting}.values()
         for pool in self.dispatch.pools.of(World.OURS):
             if pool.idle and any(pool.may_run(lane) for lane in lanes):
                 return True

@@ -368,7 +368,7 @@ class Heart:
         kinds = {
             "nodes": graph.nodes, "instances": graph.instances, "origins": graph.origins, "active lanes": graph.active,
             "delayed lanes": graph.delayed, "claims": scheduler.dispatch.claimed, "staged": scheduler.staged,
-            "pauses": graph.pauses, "expiries": graph.expiries, "expires at": graph.expires_at,
+            "keyed": graph.keyed, "pauses": graph.pauses, "expiries": graph.expiries, "expires at": graph.expires_at,
         }
         return {kind: len(held) for kind, held in kinds.items() if held}
 
