@@ -370,7 +370,10 @@ class Graph:
         if node.sources:
             self._let_go(node.sources)
             node.sources = ()
-        if node.refs and not (node.readers and node.state is COMPLETED):
+        if node.refs and node.state is not COMPLETED:
+            self._let_go(node.refs)
+            node.refs = ()  # nobody will read what they were to be part of
+        elif node.refs and not node.readers:
             self._let_go(node.refs)
         instance = node.instance
         instance.live -= 1

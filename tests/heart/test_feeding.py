@@ -143,6 +143,14 @@ class TestShares:
         assert hand.held.keys() == {"soon", "later"}
 
 
+    def test_a_slot_that_overlaps_async_nodes_is_never_stuck(self, heart: Heart) -> None:
+        hand = heart.worker()
+        heart.spawn("a", of=ASYNC)
+        heart.wait(1.0)
+        heart.spawn("b", of=ASYNC)
+        assert hand.held.keys() == {"a", "b"}
+
+
 class TestTakingBack:
     def heart_with_one_laden(self, heart: Heart, us: int = 50) -> Hand:
         hand = heart.worker("laden")
