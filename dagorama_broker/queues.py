@@ -35,8 +35,8 @@ class Lane:
     """
 
     __slots__ = (
-        "_late", "_line", "claimed", "cost_us", "delayed", "function", "id", "key", "mean_us", "nodes", "number",
-        "ready",
+        "_late", "_line", "claimed", "cost_us", "delayed", "function", "id", "is_async", "key", "mean_us", "nodes",
+        "number", "ready",
     )
 
     def __init__(self, id: int, function: Function, key: str = "", number: int = 0) -> None:
@@ -45,13 +45,14 @@ class Lane:
         self.key = key  #: concurrency key; empty: none
         self.number = number or id  #: the lane's own
         self.nodes = 0  #: that have not ended; counted for a concurrency key only
+        self.is_async = function.is_async
         self._line: deque[int] = deque()  # places in their order
         self._late: list[int] = []  # heap of those that came after a younger one
         self.ready = 0  #: nodes of this lane that are QUEUED
         self.claimed = 0  #: nodes of this lane that are CLAIMED
         self.delayed = 0  #: nodes of this lane in BACKOFF
         self.mean_us: float | None = None  #: measured run time; None: it has never run
-        self.cost_us = self._cost()  #: what a node of this lane adds to a slot's load
+        self.cost_us = self._cost()  #: what a node of this lane adds to a slot's work
 
     def __len__(self) -> int:
         """Places, those of nodes that have left included."""
@@ -94,7 +95,7 @@ class Lane:
             self.mean_us = mean + (microseconds - mean) * (0.25 if microseconds > mean else 0.05)
         self.cost_us = self._cost()
 
-    def _cost(self) -> float:
+    def _cost(self) -> int:
         """An unknown function fills the window. Async nodes that a slot overlaps do not wait for one another."""
-        cost = WINDOW_US if self.mean_us is None else self.mean_us + OVERHEAD_US
-        return min(cost, WINDOW_US / OVERLAP) if self.function.is_async else cost
+        cost = WINDOW_US if self.mean_us is None else int(self.mean_us) + OVERHEAD_US
+        return min(cost, WINDOW_US // OVERLAP) if self.is_async else cost

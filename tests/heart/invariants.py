@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-import pytest
-
 from dagorama_broker.model import ENDED, State, World
 from dagorama_broker.queues import KEY_MASK, Lane, order
 from dagorama_broker.scheduler import Node, Scheduler, Slot
@@ -65,7 +63,9 @@ def claims_are_held_once(scheduler: Scheduler) -> None:
             for attempt, (node, _) in slot.held.items():
                 assert attempt not in held
                 held[attempt] = slot, node
-            assert slot.load_us == pytest.approx(sum(cost for _, cost in slot.held.values()))
+            costs = [(node.lane.is_async, cost) for node, cost in slot.held.values()]
+            assert slot.sync_us == sum(cost for is_async, cost in costs if not is_async)
+            assert slot.async_us == sum(cost for is_async, cost in costs if is_async)
     assert {attempt: node for attempt, (_, node) in held.items()} == dispatch.claimed
     for attempt, (slot, node) in held.items():
         assert (node.state, node.attempt, node.slot) == (State.CLAIMED, attempt, slot)
