@@ -59,7 +59,6 @@ class FunctionSpec:
             priority=options.priority,
             max_concurrency=options.max_concurrency or 0,
             delay=options.delay,
-            eager=options.eager,
             max_deaths=options.max_deaths or 0,
         )
 

@@ -140,11 +140,6 @@ class Connection:
         request = broker_pb2.CancelRequest(instance=instance, node=nodes)
         return self._ask(lambda timeout: self.stub.Cancel(request, timeout=timeout)).cancelled
 
-    def retry_failed(self, instance: bytes, nodes: Sequence[bytes]) -> int:
-        """Runs failed nodes again, or without any all culprits of the instance; returns how many."""
-        request = broker_pb2.RetryRequest(instance=instance, node=nodes)
-        return self._ask(lambda timeout: self.stub.Retry(request, timeout=timeout)).retried
-
     def put_value(self, data: bytes) -> bytes:
         """Stores a large value and returns its SHA-256."""
         if len(data) > VALUE_LIMIT:

@@ -1,4 +1,4 @@
-"""What a program does about an instance that runs: look where a node stands, cancel, run again what failed."""
+"""What a program does about an instance that runs: look where a node stands, cancel."""
 
 from __future__ import annotations
 
@@ -31,14 +31,6 @@ def cancel(instance: DAGInstance, promise: DAGPromise[Any] | None = None) -> int
     stopped after a grace. What had ended stays as it is. Whoever waits gets NodeCancelled.
     """
     return connection().cancel(*_nodes(instance, promise))
-
-
-def retry_failed(instance: DAGInstance, promise: DAGPromise[Any] | None = None) -> int:
-    """Runs the failed node of a promise again, or all that failed in the instance; returns how many nodes.
-
-    Their attempts count from the start, and what failed because of them waits for them again.
-    """
-    return connection().retry_failed(*_nodes(instance, promise))
 
 
 def _nodes(instance: DAGInstance, promise: Any) -> tuple[bytes, list[bytes]]:

@@ -36,7 +36,6 @@ def dagorama(
     max_concurrency: int | None = None,
     concurrency_key: Callable[..., str] | str | None = None,
     delay: float = 0,
-    eager: bool = False,
     max_deaths: int | None = None,
 ) -> Decorator: ...
 def dagorama(
@@ -60,8 +59,6 @@ def dagorama(
       method is, without `self` and with all defaults, and returns a text. It is worked out where the method is
       called, and so cannot depend on a promise.
     - `delay`: seconds before the first run, counted from when the node could run.
-    - `eager`: the nodes that a run makes start as they are made, not when it has ended well; they are cancelled if
-      it does not.
     - `max_deaths`: so many times may a node take its process down with it before it fails; the default is the
       broker's, 3.
     """

@@ -35,7 +35,6 @@ class Options:
     max_concurrency: int | None = None
     concurrency_key: ConcurrencyKey | None = None
     delay: float = 0
-    eager: bool = False
     max_deaths: int | None = None
 
     def __post_init__(self) -> None:
@@ -47,8 +46,6 @@ class Options:
         _check_count(max_concurrency=self.max_concurrency, max_deaths=self.max_deaths)
         if not _is_whole(self.priority) or not -MOST <= self.priority <= MOST:
             raise ValueError(f"priority is {self.priority!r}: it has to be a whole number; higher goes first")
-        if not isinstance(self.eager, bool):
-            raise ValueError(f"eager is {self.eager!r}: it has to be True or False")
         self._check_key()
 
     def _check_key(self) -> None:

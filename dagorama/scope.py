@@ -40,9 +40,6 @@ def put_through_connection(data: bytes) -> bytes:
     return connection().put_value(data)
 
 
-Made = Callable[[], None]
-
-
 class Scope(Protocol):
     """Where an instance's decorated calls go."""
 
@@ -101,18 +98,15 @@ class DirectScope:
 class _Gathering:
     """What GatherScope and AttemptScope share: calls become nodes of one run until the scope is closed."""
 
-    __slots__ = ("_closed", "_instance", "_large_from", "_made", "_put_large", "_run")
+    __slots__ = ("_closed", "_instance", "_large_from", "_put_large", "_run")
 
     asks_the_broker = False
 
-    def __init__(
-        self, instance: bytes, run: NodesRun | None, large_from: int, put_large: PutLarge, made: Made | None
-    ) -> None:
+    def __init__(self, instance: bytes, run: NodesRun | None, large_from: int, put_large: PutLarge) -> None:
         self._instance = instance
         self._run = run
         self._large_from = large_from
         self._put_large = put_large
-        self._made = made
         self._closed = False
 
     def call(
@@ -138,8 +132,6 @@ class _Gathering:
         if run is None:
             run = self._run = NodesRun(self._instance, os.urandom(ORIGIN_BYTES))
         counter = run.add(function, encoded, key)
-        if self._made is not None:
-            self._made()
         return DAGPromise._made(run.origin, counter, self._instance, function.name, args, kwargs, place)
 
     def close(self) -> None:
@@ -158,9 +150,8 @@ class GatherScope(_Gathering):
         hand_over: Callable[[NodesRun], None] = submit,
         large_from: int = LARGE_FROM,
         put_large: PutLarge = put_through_connection,
-        made: Made | None = None,
     ) -> None:
-        super().__init__(instance, NodesRun(instance, instance[:ORIGIN_BYTES]), large_from, put_large, made)
+        super().__init__(instance, NodesRun(instance, instance[:ORIGIN_BYTES]), large_from, put_large)
         self._hand_over = hand_over
 
     def launch(self, definition: str, entry: bytes | None) -> None:
@@ -174,8 +165,7 @@ class AttemptScope(_Gathering):
     """A running node: what it calls belongs to the attempt and becomes visible with its result.
 
     The executor makes one for each attempt, holds it in `current_attempt` while the function runs, closes it
-    when that has ended and sends `runs` with the result, or drops them. For a function that is `eager` it gives
-    `made`, which is called in the thread of each call when `runs` may have more to send than before.
+    when that has ended and sends `runs` with the result, or drops them.
     """
 
     __slots__ = ("_parts",)
@@ -185,9 +175,8 @@ class AttemptScope(_Gathering):
         instance: bytes,
         large_from: int = LARGE_FROM,
         put_large: PutLarge = put_through_connection,
-        made: Made | None = None,
     ) -> None:
-        super().__init__(instance, None, large_from, put_large, made)
+        super().__init__(instance, None, large_from, put_large)
         self._parts: list[tuple[NodesRun, GatherScope]] = []
 
     @property
@@ -208,10 +197,8 @@ class AttemptScope(_Gathering):
 
         def take(run: NodesRun) -> None:
             self._parts.append((run, scope))
-            if self._made is not None:
-                self._made()
 
-        scope = GatherScope(instance, take, self._large_from, self._put_large, self._made)
+        scope = GatherScope(instance, take, self._large_from, self._put_large)
         return scope
 
     def made(self, node_id: bytes) -> bool:

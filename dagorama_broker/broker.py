@@ -122,6 +122,9 @@ class Broker:
         for worker, attempt in effects.refused:
             if (session := self._session_of(worker)) is not None:
                 session.news.refused.append(attempt)
+        for worker, attempt in effects.cancelled:
+            if (session := self._session_of(worker)) is not None:
+                session.news.cancelled.append(attempt)
         for worker in effects.done:
             if (session := self._session_of(worker)) is not None:
                 session.news.done = True

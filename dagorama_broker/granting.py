@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
+from dagorama_broker.culprits import node_failure
 from dagorama_broker.messages import PIECE, GrantBuilder
 from dagorama_broker.model import State
 from dagorama_broker.scheduler.parts import Granted, Node
@@ -19,7 +20,7 @@ MESSAGE = PIECE
 
 async def messages(broker: Broker, news: News) -> AsyncIterator[pb.BrokerMessage]:
     """The messages that tell a worker its news; the grants of a slot stay in their order."""
-    message = pb.BrokerMessage(acknowledged=news.acknowledged, refused=news.refused)
+    message = pb.BrokerMessage(acknowledged=news.acknowledged, refused=news.refused, cancel=news.cancelled)
     size = 0
     async for grant in _grants(broker, news.granted):
         message.grants.append(grant)
@@ -49,7 +50,7 @@ async def _grants(broker: Broker, granted: Iterable[Granted]) -> AsyncIterator[p
             needed = [node for node in _needed(grant.node) if builder.lacks(node.key)]
             for start in range(0, len(needed), VALUES_AT_A_TIME):
                 batch = needed[start : start + VALUES_AT_A_TIME]
-                builder.add_values(batch, await broker.payloads.values.get(node.key for node in batch))
+                builder.add_values(batch, await _values(broker, batch))
                 for piece in builder.take():
                     yield piece
         builder.add(grant, arguments[grant.node.key])
@@ -59,6 +60,16 @@ async def _grants(broker: Broker, granted: Iterable[Granted]) -> AsyncIterator[p
         builder.cut()
         for piece in builder.take():
             yield piece
+
+
+async def _values(broker: Broker, nodes: Sequence[Node]) -> dict[int, bytes]:
+    """Their envelopes; a failure, serialized, where a node failed and its reader takes that for a value."""
+    completed = (node.key for node in nodes if node.state is State.COMPLETED)
+    values = dict(await broker.payloads.values.get(completed))
+    for node in nodes:
+        if node.state is not State.COMPLETED:
+            values[node.key] = (await node_failure(broker, node)).SerializeToString()
+    return values
 
 
 def _stands(granted: Granted) -> bool:
@@ -74,5 +85,5 @@ def _needed(node: Node) -> list[Node]:
         other = stack.pop()
         if other.key not in found:
             found[other.key] = other
-            stack.extend(other.refs)
+            stack.extend(other.refs if other.state is State.COMPLETED else ())
     return list(found.values())

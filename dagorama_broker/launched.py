@@ -1,7 +1,7 @@
-"""A broker's side of `launch`: tells its launcher that it serves or why it cannot, and leaves when the launcher is gone.
+"""A broker's side of `launch`: tells its launcher that it serves or why it cannot, and leaves when that one is gone.
 
 Three hidden options carry it: `--announce FD`, a pipe that gets one line of JSON and is held open to the end;
-`--lifeline FD`, a pipe whose other end only the launcher holds; `--scratch FOLDER`, temporary files, removed at the end.
+`--lifeline FD`, a pipe whose other end only the launcher holds; `--scratch FOLDER`, temporary files, removed at last.
 """
 
 from __future__ import annotations

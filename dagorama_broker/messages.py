@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
-from itertools import islice
+from itertools import accumulate, islice
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.errors import Malformed
-from dagorama_broker.model import Failure, Function, RetryPolicy, World
-from dagorama_broker.queues import Lane
+from dagorama_broker.model import Failure, Function, RetryPolicy, State, World
+from dagorama_broker.queues import HIGHEST, LOWEST, Lane
 from dagorama_broker.scheduler import NewRun, Presence, Scheduler
 from dagorama_broker.scheduler.parts import Granted, Node
 
@@ -69,14 +70,25 @@ def function_of(message: pb.Function) -> Function:
         if not all(0.0 <= pause < float("inf") for pause in pauses):
             raise Malformed(f"{message.name}: a retry policy's pauses must be finite and not negative")
         retry = RetryPolicy(message.retry.max_attempts, *pauses)
+    for what, seconds in (
+        ("timeout", message.timeout), ("queue_timeout", message.queue_timeout), ("delay", message.delay)
+    ):
+        if not 0.0 <= seconds < float("inf"):
+            raise Malformed(f"{message.name}: its {what} must be finite and not negative")
+    if not LOWEST <= message.priority <= HIGHEST:
+        raise Malformed(f"{message.name}: a priority is from {LOWEST} to {HIGHEST}, not {message.priority}")
     return Function(
-        message.name, message.hash, message.queue or message.name, message.taint, retry, message.is_async, World.OURS
+        message.name, message.hash, message.queue or message.name, message.taint, retry, message.is_async, World.OURS,
+        message.timeout, message.queue_timeout, message.priority, message.max_concurrency, message.delay,
+        message.max_deaths,
     )
 
 
 def function_message(function: Function) -> pb.Function:
     message = pb.Function(
-        name=function.name, hash=function.hash, queue=function.queue, taint=function.taint, is_async=function.is_async
+        name=function.name, hash=function.hash, queue=function.queue, taint=function.taint, is_async=function.is_async,
+        timeout=function.timeout, queue_timeout=function.queue_timeout, priority=function.priority,
+        max_concurrency=function.max_concurrency, delay=function.delay, max_deaths=function.max_deaths,
     )
     if function.retry is not None:
         retry = function.retry
@@ -109,17 +121,45 @@ def check_run(nodes: pb.Nodes, functions: int) -> None:
     for id in nodes.foreign:
         id_bytes(id, "a source")
     _check_references(nodes.source, nodes.source_count, len(nodes.foreign), nodes.first + count, "source")
+    if nodes.key and (len(nodes.key) != count or max(nodes.key) > len(nodes.keys)):
+        raise Malformed("the concurrency keys of a run of nodes do not fit its nodes")
+    for key in nodes.keys:
+        check_name(key, "a concurrency key", least=1)
+    if nodes.tolerant and max(nodes.tolerant) >= len(nodes.source):
+        raise Malformed("a run of nodes tolerates the failure of a source that it does not name")
     for sha256 in nodes.large:
         sha256_bytes(sha256)
 
 
-def _run_of(nodes: pb.Nodes, lanes: Sequence[Lane], digest: bytes) -> NewRun:
+def _run_of(scheduler: Scheduler, nodes: pb.Nodes, lanes: Sequence[Lane], digest: bytes) -> NewRun:
     """A `Nodes` message, checked, as a record."""
     creates = (nodes.creates.definition, nodes.creates.entry) if nodes.HasField("creates") else None
     return NewRun(
-        nodes.instance, nodes.origin, nodes.first, [lanes[i] for i in nodes.function], list(nodes.arguments),
+        nodes.instance, nodes.origin, nodes.first, _lanes(scheduler, nodes, lanes), list(nodes.arguments),
         _split(nodes.source, nodes.source_count), list(nodes.foreign), creates, digest, list(nodes.large),
+        _tolerant(nodes),
     )
+
+
+def _lanes(scheduler: Scheduler, nodes: pb.Nodes, lanes: Sequence[Lane]) -> list[Lane]:
+    """The lane of each node: that of its function, or of its concurrency key."""
+    found = [lanes[i] for i in nodes.function]
+    for place, key in enumerate(nodes.key):
+        if key:
+            found[place] = scheduler.graph.lane_of(found[place], nodes.keys[key - 1])
+    return found
+
+
+def _tolerant(nodes: pb.Nodes) -> list[list[int]] | None:
+    """For each node the places, among its own sources, of those whose failure it takes."""
+    if not nodes.tolerant:
+        return None
+    starts = list(accumulate(nodes.source_count, initial=0))
+    found: list[list[int]] = [[] for _ in nodes.source_count]
+    for place in nodes.tolerant:
+        node = bisect_right(starts, place) - 1
+        found[node].append(place - starts[node])
+    return found
 
 
 def _check_references(
@@ -157,14 +197,14 @@ def runs_of(scheduler: Scheduler, requests: Sequence[pb.SubmitRequest]) -> list[
     runs = []
     for request in requests:
         its_lanes = list(islice(lanes, len(request.functions)))
-        runs += [_run_of(nodes, its_lanes, digest_of(request, nodes)) for nodes in request.nodes]
+        runs += [_run_of(scheduler, nodes, its_lanes, digest_of(request, nodes)) for nodes in request.nodes]
     return runs
 
 
-def run_of(nodes: pb.Nodes, lanes: Sequence[Lane]) -> NewRun:
+def run_of(scheduler: Scheduler, nodes: pb.Nodes, lanes: Sequence[Lane]) -> NewRun:
     """Children of an attempt. Raises Malformed."""
     check_run(nodes, len(lanes))
-    return _run_of(nodes, lanes, b"")
+    return _run_of(scheduler, nodes, lanes, b"")
 
 
 # --- workers --------------------------------------------------------------------------------------
@@ -221,6 +261,10 @@ def failure_message(failure: Failure, id: bytes) -> pb.NodeFailure:
     return pb.NodeFailure(
         node=id, function=failure.function, type=failure.type, message=failure.message, traceback=failure.traceback,
         exception=failure.exception, attempts=failure.attempts,
+        earlier=[
+            pb.EarlierFailure(type=type, message=message, traceback=traceback)
+            for type, message, traceback in failure.earlier
+        ],
     )
 
 
@@ -255,6 +299,11 @@ class GrantBuilder:
         if node.sources:
             body.source.extend([source.key for source in node.sources])
         body.run.append(node.trouble.runs if node.trouble is not None else 0)
+        timeout = node.lane.function.timeout
+        if timeout and not grant.timeout:
+            grant.timeout.extend([0.0] * (len(grant.node) - 1))
+        if timeout or grant.timeout:
+            grant.timeout.append(timeout)
         self._size += len(arguments) + 64
         if self._size >= PIECE:
             self.cut()
@@ -267,12 +316,16 @@ class GrantBuilder:
         for node in nodes:
             body, envelope = self._body, values[node.key]
             self._values.add(node.key)
-            body.value_ref_count.append(len(node.refs))
-            if node.refs:
-                body.value_ref.extend([ref.key for ref in node.refs])
             body.value_node.append(node.key)
             body.value.append(envelope)
-            self._name_large(envelope)
+            if node.state is State.COMPLETED:
+                body.value_ref_count.append(len(node.refs))
+                if node.refs:
+                    body.value_ref.extend([ref.key for ref in node.refs])
+                self._name_large(envelope)
+            else:
+                body.value_ref_count.append(0)
+                body.failed.append(node.key)
             self._size += len(envelope) + 8
             if self._size >= PIECE:
                 self.finished.append(pb.Grant(slot=self.slot, body=self._send_ahead()))

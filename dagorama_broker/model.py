@@ -22,6 +22,11 @@ class State(IntEnum):
     CANCELLED = 7
 
 
+#: Failures of earlier runs that are kept with the last one.
+EARLIER = 10
+#: Characters of the traceback of each.
+EARLIER_BYTES = 16 << 10
+
 ENDED = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
 
 
@@ -54,6 +59,12 @@ class Function:
     retry: RetryPolicy | None = None
     is_async: bool = False
     world: World = World.OURS
+    timeout: float = 0.0  #: seconds that a run may take; 0: any time
+    queue_timeout: float = 0.0  #: seconds that a node may be queued before it fails; 0: for ever
+    priority: int = 0  #: within its instance; higher goes first
+    max_concurrency: int = 0  #: nodes claimed at once, by all workers; 0: any number
+    delay: float = 0.0  #: seconds between being ready and the first run
+    max_deaths: int = 0  #: child processes that end while they run a node, before it fails; 0: the broker's default
 
 
 class FunctionRow(NamedTuple):
@@ -70,7 +81,7 @@ class InstanceRow(NamedTuple):
 
 
 class InstanceEnd(NamedTuple):
-    """An instance has no unfinished node left (or, with `ended` None, has one again)."""
+    """An instance has no unfinished node left; or, with `ended` None, it has one, and may have failed already."""
 
     key: int
     ended: float | None  #: seconds since 1970
@@ -92,7 +103,7 @@ class NodeRow(NamedTuple):
     key: int
     instance: int
     function: int
-    sources: bytes  #: keys, packed as little-endian 64-bit integers
+    sources: bytes  #: keys, packed as little-endian 64-bit integers; negative where a failure is handed over
     arguments: bytes
 
 
@@ -127,6 +138,8 @@ class ProgressRow(NamedTuple):
     lost: int  #: workers or connections
     retry_at: float  #: seconds since 1970; 0: not in BACKOFF
     failure: bytes | None  #: the last one, opaque
+    pause: float = 0.0  #: seconds between when it was written and `retry_at`
+    attempt: int = 0  #: up to which this is counted; who reports an older one is refused
 
 
 class LargeRow(NamedTuple):
@@ -134,6 +147,13 @@ class LargeRow(NamedTuple):
 
     key: int
     sha256: bytes
+
+
+class KeyRow(NamedTuple):
+    """The concurrency key of a node that has one."""
+
+    key: int
+    concurrency_key: str
 
 
 @dataclass(slots=True)
@@ -149,6 +169,7 @@ class Changes:
     resolved: list[ResolvedRow] = field(default_factory=list)
     progress: list[ProgressRow] = field(default_factory=list)
     large: list[LargeRow] = field(default_factory=list)
+    keys: list[KeyRow] = field(default_factory=list)
     workers_joined: list[tuple[bytes, str]] = field(default_factory=list)  #: id, name
     workers_left: list[bytes] = field(default_factory=list)
 
@@ -191,7 +212,9 @@ class Live:
     #: values of these name, and so on (closed under `refs`)
     ended: list[EndedNode]
     progress: list[ProgressRow]
+    keys: dict[int, str]  #: concurrency keys of `nodes` that have one
     workers: list[tuple[bytes, str]]  #: connected when the last broker stopped
+    failed: set[int]  #: keys of `instances` with a node that ended badly
     next_node: int  #: smallest key never used
     next_instance: int
     next_function: int
@@ -217,14 +240,23 @@ class Failure(NamedTuple):
     traceback: str
     exception: bytes  #: pickled by the worker, where it could be; never opened here
     attempts: int
+    earlier: tuple[tuple[str, str, str], ...] = ()  #: type, message and traceback of the runs before, oldest first
+
+    def after(self, before: Failure) -> Failure:
+        """The same with what went wrong before it; of many runs the last are kept."""
+        earlier = (*before.earlier, (before.type, before.message, before.traceback[-EARLIER_BYTES:]))
+        return self._replace(earlier=earlier[-EARLIER:])
 
     def packed(self) -> bytes:
-        return json.dumps([*self[:4], b64encode(self.exception).decode(), self.attempts]).encode()
+        plain = [*self[:4], b64encode(self.exception).decode(), self.attempts, self.earlier]
+        return json.dumps(plain).encode()
 
     @classmethod
     def unpacked(cls, data: bytes) -> Failure:
-        function, type, message, traceback, exception, attempts = json.loads(data)
-        return cls(function, type, message, traceback, b64decode(exception), attempts)
+        function, type, message, traceback, exception, attempts, earlier = json.loads(data)
+        return cls(
+            function, type, message, traceback, b64decode(exception), attempts, tuple(tuple(run) for run in earlier)
+        )
 
 
 class StoredInstance(NamedTuple):

@@ -18,27 +18,38 @@ WINDOW_US = 20_000
 OVERLAP = 100
 
 
-def order(instance: int, key: int) -> int:
-    """A node's place among all queued nodes: by instance, then by creation; smaller goes first."""
-    return instance << KEY_BITS | key
+#: Priorities within an instance; higher goes first.
+LOWEST, HIGHEST = -128, 127
+
+
+def order(instance: int, key: int, priority: int = 0) -> int:
+    """A node's place among all queued nodes: by instance, by priority, then by creation; smaller goes first."""
+    return (instance << 8 | HIGHEST - priority) << KEY_BITS | key
 
 
 class Lane:
-    """The queued nodes of one function.
+    """The queued nodes of one function, or of one concurrency key of it.
 
     A node that leaves other than by its turn stays in here until its turn comes: while there are more places than
     queued nodes, whoever pops looks whether the node is still queued.
     """
 
-    __slots__ = ("_late", "_line", "cost_us", "delayed", "function", "id", "is_async", "mean_us", "ready")
+    __slots__ = (
+        "_late", "_line", "claimed", "cost_us", "delayed", "function", "id", "is_async", "key", "mean_us", "nodes",
+        "number", "ready",
+    )
 
-    def __init__(self, id: int, function: Function) -> None:
-        self.id = id
+    def __init__(self, id: int, function: Function, key: str = "", number: int = 0) -> None:
+        self.id = id  #: the function's
         self.function = function
+        self.key = key  #: concurrency key; empty: none
+        self.number = number or id  #: the lane's own
+        self.nodes = 0  #: that have not ended; counted for a concurrency key only
         self.is_async = function.is_async
         self._line: deque[int] = deque()  # places in their order
         self._late: list[int] = []  # heap of those that came after a younger one
         self.ready = 0  #: nodes of this lane that are QUEUED
+        self.claimed = 0  #: nodes of this lane that are CLAIMED
         self.delayed = 0  #: nodes of this lane in BACKOFF
         self.mean_us: float | None = None  #: measured run time; None: it has never run
         self.cost_us = self._cost()  #: what a node of this lane adds to a slot's work
@@ -46,6 +57,12 @@ class Lane:
     def __len__(self) -> int:
         """Places, those of nodes that have left included."""
         return len(self._line) + len(self._late)
+
+    @property
+    def available(self) -> int:
+        """Queued nodes that may be claimed now."""
+        most = self.function.max_concurrency
+        return min(self.ready, most - self.claimed) if most else self.ready
 
     def push(self, place: int) -> None:
         line = self._line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
 
 from google.protobuf.message import DecodeError
 
@@ -40,12 +41,16 @@ async def take_report(broker: Broker, session: Session, report: pb.Report) -> No
     now = broker.see_time()
     for failure in results.failures:
         jitter = random.random()
-        broker.scheduler.fail(session.worker, failure.node, failure.attempt, failure_of(failure), now, jitter)
+        after = failure.retry_after if failure.HasField("retry_after") else None
+        broker.scheduler.fail(
+            session.worker, failure.node, failure.attempt, failure_of(failure), now, jitter, final=failure.final,
+            after=after if after is None or isfinite(after) else None,
+        )
 
 
 def _stage(broker: Broker, session: Session, children: pb.Children, lanes: Sequence[Lane]) -> None:
     """Keep children until their parent's outcome comes; what cannot be kept fails the parent."""
-    run = run_of(children.nodes, lanes)
+    run = run_of(broker.scheduler, children.nodes, lanes)
     key, attempt = children.node, children.attempt
     try:
         if not broker.scheduler.stage(session.worker, key, attempt, run):

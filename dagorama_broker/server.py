@@ -92,7 +92,7 @@ async def _serve(settings: Settings, store: Store, ready: Callable[[Served], Non
 def _server(settings: Settings, broker: Broker, health: HealthServicer) -> grpc.aio.Server:
     server = grpc.aio.server(options=_options(settings))
     bounds = Bounds(settings.max_nodes, settings.max_submission, settings.max_value)
-    manners = Manners(settings.heartbeat, settings.large_from)
+    manners = Manners(settings.heartbeat, settings.large_from, settings.cancel_grace)
     broker_pb2_grpc.add_BrokerServicer_to_server(BrokerService(broker, manners, bounds), server)
     api_pb2_grpc.add_DagoramaServicer_to_server(OriginalService(broker), server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)

@@ -13,6 +13,7 @@ from dagorama.api import broker_pb2_grpc as pb_grpc
 from dagorama_broker import granting, messages
 from dagorama_broker.bounds import Bounds, Gathering, Manners
 from dagorama_broker.broker import Broker
+from dagorama_broker.cancelling import cancel
 from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown
 from dagorama_broker.model import State, World
 from dagorama_broker.reporting import take_death, take_report, take_return
@@ -128,6 +129,7 @@ class BrokerService(pb_grpc.BrokerServicer):
             welcome=pb.Welcome(
                 epoch=self._broker.scheduler.epoch, heartbeat=manners.heartbeat,
                 lease=self._broker.scheduler.timing.lease, large_from=manners.large_from,
+                cancel_grace=manners.cancel_grace,
             )
         )
 
@@ -195,7 +197,15 @@ class BrokerService(pb_grpc.BrokerServicer):
         return pb.InstanceInfo(
             instance=id, definition=row.definition, entry=row.entry, created=row.created,
             entry_state=pb.NodeState.ValueType(await self._state_of(row.entry)),
+            ended=stored.ended is not None, failed=stored.failed,
+            unfinished=len(self._broker.scheduler.nodes_of(id)),
         )
+
+    @refusing
+    async def Cancel(self, request: pb.CancelRequest, context: Context) -> pb.CancelReply:
+        instance = messages.id_bytes(request.instance, "an instance")
+        ids = [messages.id_bytes(id, "a node") for id in request.node]
+        return pb.CancelReply(cancelled=await cancel(self._broker, instance, ids))
 
     async def _state_of(self, id: bytes) -> State:
         node = self._broker.scheduler.graph.find(id)

@@ -18,6 +18,7 @@ class News:
     granted: list[Granted] = field(default_factory=list)
     take_back: list[TakenBack] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
+    cancelled: list[int] = field(default_factory=list)
     acknowledged: int = 0
     done: bool = False
     draining: bool = False  #: the broker leaves

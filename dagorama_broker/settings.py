@@ -38,6 +38,7 @@ class Settings:
     lease: float = 30.0  #: DAGORAMA_LEASE: seconds of silence after which a worker counts as lost
     heartbeat: float = 10.0  #: DAGORAMA_HEARTBEAT: seconds between a worker's heartbeats
     original_lease: float = 90.0  #: DAGORAMA_ORIGINAL_LEASE: the lease of workers of the original's calls
+    cancel_grace: float = 5.0  #: DAGORAMA_CANCEL_GRACE: seconds between telling a run to stop and stopping it
     reconnect_wait: float = 2.0  #: DAGORAMA_RECONNECT_WAIT: seconds that a restarted broker waits for its workers
 
     large_from: int = 256 << 10  #: DAGORAMA_LARGE_FROM: bytes from which a value travels and is kept apart
@@ -83,6 +84,7 @@ class Settings:
             lease=_read("DAGORAMA_LEASE", None, _seconds, default.lease),
             heartbeat=_read("DAGORAMA_HEARTBEAT", None, _seconds, default.heartbeat),
             original_lease=_read("DAGORAMA_ORIGINAL_LEASE", None, _seconds, default.original_lease),
+            cancel_grace=_read("DAGORAMA_CANCEL_GRACE", None, _seconds_or_none, default.cancel_grace),
             reconnect_wait=_read("DAGORAMA_RECONNECT_WAIT", None, _seconds_or_none, default.reconnect_wait),
             large_from=_read("DAGORAMA_LARGE_FROM", None, _count, default.large_from),
             max_message=_read("DAGORAMA_MAX_MESSAGE", None, _count, default.max_message),

@@ -8,9 +8,10 @@ from typing import TypeVar
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
+from dagorama_broker.culprits import node_failure
 from dagorama_broker.errors import Malformed, NotKnown
-from dagorama_broker.messages import PIECE, failure_message, id_bytes
-from dagorama_broker.model import ENDED, Failure, State, World
+from dagorama_broker.messages import PIECE, id_bytes
+from dagorama_broker.model import ENDED, State, World
 from dagorama_broker.scheduler import Node
 from dagorama_broker.watching import Watch
 
@@ -141,12 +142,7 @@ class _Wait:
         culprit = node.culprit or node
         failure = self._failures.get(culprit.key)
         if failure is None:
-            outcome = await self._broker.outcome(culprit.key)
-            id = (await self._broker.in_store(self._broker.store.ids, [culprit.key]))[culprit.key]
-            if outcome is None or outcome.failure is None:
-                failure = pb.NodeFailure(node=id, function=culprit.lane.function.name)
-            else:
-                failure = failure_message(Failure.unpacked(outcome.failure), id)
+            failure = await node_failure(self._broker, node)
             self._failures[culprit.key] = failure
         return failure
 

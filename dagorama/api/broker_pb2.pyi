@@ -121,6 +121,12 @@ class Function(_message.Message):
     TAINT_FIELD_NUMBER: _builtins.int
     RETRY_FIELD_NUMBER: _builtins.int
     IS_ASYNC_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    QUEUE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    MAX_CONCURRENCY_FIELD_NUMBER: _builtins.int
+    DELAY_FIELD_NUMBER: _builtins.int
+    MAX_DEATHS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"package.module:Class.method" """
     hash: _builtins.str
@@ -129,6 +135,18 @@ class Function(_message.Message):
     taint: _builtins.str
     """empty: none"""
     is_async: _builtins.bool
+    timeout: _builtins.float
+    """seconds that a run may take; 0: any time"""
+    queue_timeout: _builtins.float
+    """seconds that a node may be queued before it fails; 0: for ever"""
+    priority: _builtins.int
+    """within its instance; higher goes first"""
+    max_concurrency: _builtins.int
+    """nodes of this function (and key) claimed at once, on all workers; 0: any number"""
+    delay: _builtins.float
+    """seconds before the first run"""
+    max_deaths: _builtins.int
+    """of child processes while they run it, before it fails; 0: the broker's default"""
     @_builtins.property
     def retry(self) -> Global___Retry:
         """absent: one attempt"""
@@ -142,10 +160,16 @@ class Function(_message.Message):
         taint: _builtins.str = ...,
         retry: Global___Retry | None = ...,
         is_async: _builtins.bool = ...,
+        timeout: _builtins.float = ...,
+        queue_timeout: _builtins.float = ...,
+        priority: _builtins.int = ...,
+        max_concurrency: _builtins.int = ...,
+        delay: _builtins.float = ...,
+        max_deaths: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["retry", b"retry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hash", b"hash", "is_async", b"is_async", "name", b"name", "queue", b"queue", "retry", b"retry", "taint", b"taint"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "hash", b"hash", "is_async", b"is_async", "max_concurrency", b"max_concurrency", "max_deaths", b"max_deaths", "name", b"name", "priority", b"priority", "queue", b"queue", "queue_timeout", b"queue_timeout", "retry", b"retry", "taint", b"taint", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -203,6 +227,9 @@ class Nodes(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     FOREIGN_FIELD_NUMBER: _builtins.int
     LARGE_FIELD_NUMBER: _builtins.int
+    TOLERANT_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
     origin: _builtins.bytes
     """12 bytes"""
@@ -234,6 +261,18 @@ class Nodes(_message.Message):
     def large(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """SHA-256 of each large value that these arguments name"""
 
+    @_builtins.property
+    def tolerant(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """places in `source` whose failure is handed over instead of spreading"""
+
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """concurrency keys"""
+
+    @_builtins.property
+    def key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """for each node, 1 + its index in `keys`, 0: none; empty: no node has one"""
+
     def __init__(
         self,
         *,
@@ -247,10 +286,13 @@ class Nodes(_message.Message):
         source: _abc.Iterable[_builtins.int] | None = ...,
         foreign: _abc.Iterable[_builtins.bytes] | None = ...,
         large: _abc.Iterable[_builtins.bytes] | None = ...,
+        tolerant: _abc.Iterable[_builtins.int] | None = ...,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
+        key: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["creates", b"creates"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "creates", b"creates", "first", b"first", "foreign", b"foreign", "function", b"function", "instance", b"instance", "large", b"large", "origin", b"origin", "source", b"source", "source_count", b"source_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "creates", b"creates", "first", b"first", "foreign", b"foreign", "function", b"function", "instance", b"instance", "key", b"key", "keys", b"keys", "large", b"large", "origin", b"origin", "source", b"source", "source_count", b"source_count", "tolerant", b"tolerant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -579,6 +621,8 @@ class Failure(_message.Message):
     TRACEBACK_FIELD_NUMBER: _builtins.int
     EXCEPTION_FIELD_NUMBER: _builtins.int
     MICROSECONDS_FIELD_NUMBER: _builtins.int
+    FINAL_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_FIELD_NUMBER: _builtins.int
     node: _builtins.int
     attempt: _builtins.int
     type: _builtins.str
@@ -588,6 +632,10 @@ class Failure(_message.Message):
     exception: _builtins.bytes
     """pickled, where it can be"""
     microseconds: _builtins.int
+    final: _builtins.bool
+    """no further attempt, whatever the policy says"""
+    retry_after: _builtins.float
+    """seconds, instead of the policy's pause"""
     def __init__(
         self,
         *,
@@ -598,12 +646,16 @@ class Failure(_message.Message):
         traceback: _builtins.str = ...,
         exception: _builtins.bytes = ...,
         microseconds: _builtins.int = ...,
+        final: _builtins.bool = ...,
+        retry_after: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_after", b"_retry_after", "retry_after", b"retry_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "exception", b"exception", "message", b"message", "microseconds", b"microseconds", "node", b"node", "traceback", b"traceback", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_after", b"_retry_after", "attempt", b"attempt", "exception", b"exception", "final", b"final", "message", b"message", "microseconds", b"microseconds", "node", b"node", "retry_after", b"retry_after", "traceback", b"traceback", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__retry_after: _TypeAlias = _typing.Literal["retry_after"]  # noqa: Y015
+    _WhichOneofArgType__retry_after: _TypeAlias = _typing.Literal["_retry_after", b"_retry_after"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_after) -> _WhichOneofReturnType__retry_after | None: ...
 
 Global___Failure: _TypeAlias = Failure  # noqa: Y015
 
@@ -685,6 +737,7 @@ class BrokerMessage(_message.Message):
     REFUSED_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
+    CANCEL_FIELD_NUMBER: _builtins.int
     acknowledged: _builtins.int
     """every report up to this sequence is durable; 0: nothing new"""
     done: _builtins.bool
@@ -701,6 +754,10 @@ class BrokerMessage(_message.Message):
     def refused(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """attempts that are no longer this worker's: drop them"""
 
+    @_builtins.property
+    def cancel(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """attempts to tell that they are cancelled, and to stop after `cancel_grace`"""
+
     def __init__(
         self,
         *,
@@ -711,10 +768,11 @@ class BrokerMessage(_message.Message):
         refused: _abc.Iterable[_builtins.int] | None = ...,
         done: _builtins.bool = ...,
         draining: _builtins.bool = ...,
+        cancel: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "done", b"done", "draining", b"draining", "grants", b"grants", "refused", b"refused", "take_back", b"take_back", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "cancel", b"cancel", "done", b"done", "draining", b"draining", "grants", b"grants", "refused", b"refused", "take_back", b"take_back", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -728,6 +786,7 @@ class Welcome(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
     LARGE_FROM_FIELD_NUMBER: _builtins.int
+    CANCEL_GRACE_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     heartbeat: _builtins.float
     """seconds between heartbeats"""
@@ -735,6 +794,8 @@ class Welcome(_message.Message):
     """seconds of silence after which the worker counts as lost"""
     large_from: _builtins.int
     """bytes from which an envelope names its pickle instead of holding it"""
+    cancel_grace: _builtins.float
+    """seconds between telling a run that it is cancelled and stopping it"""
     def __init__(
         self,
         *,
@@ -742,10 +803,11 @@ class Welcome(_message.Message):
         heartbeat: _builtins.float = ...,
         lease: _builtins.float = ...,
         large_from: _builtins.int = ...,
+        cancel_grace: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "heartbeat", b"heartbeat", "large_from", b"large_from", "lease", b"lease"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_grace", b"cancel_grace", "epoch", b"epoch", "heartbeat", b"heartbeat", "large_from", b"large_from", "lease", b"lease"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -765,6 +827,7 @@ class Grant(_message.Message):
     BODY_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
     LARGE_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
     slot: _builtins.int
     body: _builtins.bytes
     """a piece of a serialized GrantBody"""
@@ -777,6 +840,10 @@ class Grant(_message.Message):
     def large(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """SHA-256 of large values to have at hand before the child gets it"""
 
+    @_builtins.property
+    def timeout(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """seconds for each node, 0: none; empty: no node has one"""
+
     def __init__(
         self,
         *,
@@ -786,10 +853,11 @@ class Grant(_message.Message):
         body: _builtins.bytes = ...,
         last: _builtins.bool = ...,
         large: _abc.Iterable[_builtins.bytes] | None = ...,
+        timeout: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "body", b"body", "large", b"large", "last", b"last", "node", b"node", "slot", b"slot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "body", b"body", "large", b"large", "last", b"last", "node", b"node", "slot", b"slot", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -816,6 +884,7 @@ class GrantBody(_message.Message):
     VALUE_REF_COUNT_FIELD_NUMBER: _builtins.int
     VALUE_REF_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -860,6 +929,10 @@ class GrantBody(_message.Message):
     def run(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """how many runs failed before, for each node; empty: none"""
 
+    @_builtins.property
+    def failed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Values of failed nodes, for consumers that tolerate them: `value` holds a serialized NodeFailure instead."""
+
     def __init__(
         self,
         *,
@@ -878,10 +951,11 @@ class GrantBody(_message.Message):
         value_ref_count: _abc.Iterable[_builtins.int] | None = ...,
         value_ref: _abc.Iterable[_builtins.int] | None = ...,
         run: _abc.Iterable[_builtins.int] | None = ...,
+        failed: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "function", b"function", "functions", b"functions", "id", b"id", "instance", b"instance", "instances", b"instances", "node", b"node", "run", b"run", "source", b"source", "source_count", b"source_count", "value", b"value", "value_node", b"value_node", "value_ref", b"value_ref", "value_ref_count", b"value_ref_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "failed", b"failed", "function", b"function", "functions", b"functions", "id", b"id", "instance", b"instance", "instances", b"instances", "node", b"node", "run", b"run", "source", b"source", "source_count", b"source_count", "value", b"value", "value_node", b"value_node", "value_ref", b"value_ref", "value_ref_count", b"value_ref_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -994,6 +1068,7 @@ class NodeFailure(_message.Message):
     TRACEBACK_FIELD_NUMBER: _builtins.int
     EXCEPTION_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
+    EARLIER_FIELD_NUMBER: _builtins.int
     node: _builtins.bytes
     """whose failure it is: the node itself or the culprit upstream"""
     function: _builtins.str
@@ -1002,6 +1077,10 @@ class NodeFailure(_message.Message):
     traceback: _builtins.str
     exception: _builtins.bytes
     attempts: _builtins.int
+    @_builtins.property
+    def earlier(self) -> _containers.RepeatedCompositeFieldContainer[Global___EarlierFailure]:
+        """the runs before the last, oldest first, as far as they are kept"""
+
     def __init__(
         self,
         *,
@@ -1012,14 +1091,40 @@ class NodeFailure(_message.Message):
         traceback: _builtins.str = ...,
         exception: _builtins.bytes = ...,
         attempts: _builtins.int = ...,
+        earlier: _abc.Iterable[Global___EarlierFailure] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "exception", b"exception", "function", b"function", "message", b"message", "node", b"node", "traceback", b"traceback", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "earlier", b"earlier", "exception", b"exception", "function", b"function", "message", b"message", "node", b"node", "traceback", b"traceback", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeFailure: _TypeAlias = NodeFailure  # noqa: Y015
+
+@_typing.final
+class EarlierFailure(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    TRACEBACK_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    message: _builtins.str
+    traceback: _builtins.str
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        message: _builtins.str = ...,
+        traceback: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "traceback", b"traceback", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EarlierFailure: _TypeAlias = EarlierFailure  # noqa: Y015
 
 @_typing.final
 class ValueChunk(_message.Message):
@@ -1113,12 +1218,19 @@ class InstanceInfo(_message.Message):
     ENTRY_FIELD_NUMBER: _builtins.int
     CREATED_FIELD_NUMBER: _builtins.int
     ENTRY_STATE_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    UNFINISHED_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
     definition: _builtins.str
     entry: _builtins.bytes
     created: _builtins.float
     """seconds since 1970"""
     entry_state: Global___NodeState.ValueType
+    ended: _builtins.bool
+    failed: _builtins.bool
+    unfinished: _builtins.int
+    """nodes"""
     def __init__(
         self,
         *,
@@ -1127,14 +1239,62 @@ class InstanceInfo(_message.Message):
         entry: _builtins.bytes = ...,
         created: _builtins.float = ...,
         entry_state: Global___NodeState.ValueType = ...,
+        ended: _builtins.bool = ...,
+        failed: _builtins.bool = ...,
+        unfinished: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "definition", b"definition", "entry", b"entry", "entry_state", b"entry_state", "instance", b"instance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "definition", b"definition", "ended", b"ended", "entry", b"entry", "entry_state", b"entry_state", "failed", b"failed", "instance", b"instance", "unfinished", b"unfinished"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InstanceInfo: _TypeAlias = InstanceInfo  # noqa: Y015
+
+@_typing.final
+class CancelRequest(_message.Message):
+    """Cancels nodes and all that depends on them; without nodes, all of the instance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    instance: _builtins.bytes
+    @_builtins.property
+    def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        instance: _builtins.bytes = ...,
+        node: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelRequest: _TypeAlias = CancelRequest  # noqa: Y015
+
+@_typing.final
+class CancelReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANCELLED_FIELD_NUMBER: _builtins.int
+    cancelled: _builtins.int
+    """nodes; 0: all had ended"""
+    def __init__(
+        self,
+        *,
+        cancelled: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelReply: _TypeAlias = CancelReply  # noqa: Y015
 
 @_typing.final
 class GetStatusRequest(_message.Message):

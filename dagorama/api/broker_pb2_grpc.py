@@ -74,6 +74,11 @@ class BrokerStub(object):
                 request_serializer=dagorama_dot_api_dot_broker__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=dagorama_dot_api_dot_broker__pb2.Status.FromString,
                 _registered_method=True)
+        self.Cancel = channel.unary_unary(
+                '/dagorama.v1.Broker/Cancel',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.CancelRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.CancelReply.FromString,
+                _registered_method=True)
 
 
 class BrokerServicer(object):
@@ -87,7 +92,8 @@ class BrokerServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SubmitStream(self, request_iterator, context):
-        """The same for more than one message holds; all parts are one transaction.
+        """The same for more than one message holds; all parts are one transaction. The last message is empty: a stream that
+        ends without it has broken off, and is refused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -129,6 +135,13 @@ class BrokerServicer(object):
 
     def GetStatus(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Cancel(self, request, context):
+        """What a person, or a program, does about it; acknowledged when durable.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -175,6 +188,11 @@ def add_BrokerServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.GetStatusRequest.FromString,
                     response_serializer=dagorama_dot_api_dot_broker__pb2.Status.SerializeToString,
+            ),
+            'Cancel': grpc.unary_unary_rpc_method_handler(
+                    servicer.Cancel,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.CancelRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.CancelReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -393,6 +411,33 @@ class Broker(object):
             '/dagorama.v1.Broker/GetStatus',
             dagorama_dot_api_dot_broker__pb2.GetStatusRequest.SerializeToString,
             dagorama_dot_api_dot_broker__pb2.Status.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Cancel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/Cancel',
+            dagorama_dot_api_dot_broker__pb2.CancelRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.CancelReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,7 +43,9 @@ class BrokerStub:
     Submit: _grpc.UnaryUnaryMultiCallable[_broker_pb2.SubmitRequest, _broker_pb2.SubmitReply]
     """Instances and nodes, acknowledged when they are durable; the same request again gives the same answer."""
     SubmitStream: _grpc.StreamUnaryMultiCallable[_broker_pb2.SubmitRequest, _broker_pb2.SubmitReply]
-    """The same for more than one message holds; all parts are one transaction."""
+    """The same for more than one message holds; all parts are one transaction. The last message is empty: a stream that
+    ends without it has broken off, and is refused.
+    """
     Work: _grpc.StreamStreamMultiCallable[_broker_pb2.WorkerMessage, _broker_pb2.BrokerMessage]
     """A worker's session."""
     Wait: _grpc.UnaryStreamMultiCallable[_broker_pb2.WaitRequest, _broker_pb2.WaitReply]
@@ -54,6 +56,8 @@ class BrokerStub:
     GetInstance: _grpc.UnaryUnaryMultiCallable[_broker_pb2.GetInstanceRequest, _broker_pb2.InstanceInfo]
     """What a person, or attach(), asks."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_broker_pb2.GetStatusRequest, _broker_pb2.Status]
+    Cancel: _grpc.UnaryUnaryMultiCallable[_broker_pb2.CancelRequest, _broker_pb2.CancelReply]
+    """What a person, or a program, does about it; acknowledged when durable."""
 
 @_typing.type_check_only
 class BrokerAsyncStub(BrokerStub):
@@ -61,7 +65,9 @@ class BrokerAsyncStub(BrokerStub):
     Submit: _aio.UnaryUnaryMultiCallable[_broker_pb2.SubmitRequest, _broker_pb2.SubmitReply]  # type: ignore[assignment]
     """Instances and nodes, acknowledged when they are durable; the same request again gives the same answer."""
     SubmitStream: _aio.StreamUnaryMultiCallable[_broker_pb2.SubmitRequest, _broker_pb2.SubmitReply]  # type: ignore[assignment]
-    """The same for more than one message holds; all parts are one transaction."""
+    """The same for more than one message holds; all parts are one transaction. The last message is empty: a stream that
+    ends without it has broken off, and is refused.
+    """
     Work: _aio.StreamStreamMultiCallable[_broker_pb2.WorkerMessage, _broker_pb2.BrokerMessage]  # type: ignore[assignment]
     """A worker's session."""
     Wait: _aio.UnaryStreamMultiCallable[_broker_pb2.WaitRequest, _broker_pb2.WaitReply]  # type: ignore[assignment]
@@ -72,6 +78,8 @@ class BrokerAsyncStub(BrokerStub):
     GetInstance: _aio.UnaryUnaryMultiCallable[_broker_pb2.GetInstanceRequest, _broker_pb2.InstanceInfo]  # type: ignore[assignment]
     """What a person, or attach(), asks."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_broker_pb2.GetStatusRequest, _broker_pb2.Status]  # type: ignore[assignment]
+    Cancel: _aio.UnaryUnaryMultiCallable[_broker_pb2.CancelRequest, _broker_pb2.CancelReply]  # type: ignore[assignment]
+    """What a person, or a program, does about it; acknowledged when durable."""
 
 class BrokerServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -88,7 +96,9 @@ class BrokerServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_broker_pb2.SubmitRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_broker_pb2.SubmitReply, _abc.Awaitable[_broker_pb2.SubmitReply]]:
-        """The same for more than one message holds; all parts are one transaction."""
+        """The same for more than one message holds; all parts are one transaction. The last message is empty: a stream that
+        ends without it has broken off, and is refused.
+        """
 
     @_abc_1.abstractmethod
     def Work(
@@ -135,5 +145,13 @@ class BrokerServicer(metaclass=_abc_1.ABCMeta):
         request: _broker_pb2.GetStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_broker_pb2.Status, _abc.Awaitable[_broker_pb2.Status]]: ...
+
+    @_abc_1.abstractmethod
+    def Cancel(
+        self,
+        request: _broker_pb2.CancelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.CancelReply, _abc.Awaitable[_broker_pb2.CancelReply]]:
+        """What a person, or a program, does about it; acknowledged when durable."""
 
 def add_BrokerServicer_to_server(servicer: BrokerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -154,7 +154,7 @@ class Dispatch:
 
     def head(self, pool: Pool) -> Lane | None:
         """The lane whose first node is the oldest that workers of this pool may run."""
-        lanes = [lane for lane in self.graph.active.values() if pool.may_run(lane)]
+        lanes = [lane for lane in self.graph.active.values() if lane.available > 0 and pool.may_run(lane)]
         return min(lanes, key=self.graph.first, default=None)
 
     def satisfied(self) -> list[Worker]:
@@ -167,7 +167,7 @@ class Dispatch:
     def _is_idle(self, worker: Worker) -> bool:
         if worker.pool is None or any(slot.held for slot in worker.slots):
             return False
-        return not any(worker.pool.may_run(lane) for lane in self.graph.active.values())
+        return self.head(worker.pool) is None
 
     def _is_drained(self) -> bool:
         """Whether nothing runs, or will by itself run, that could lead to more."""
@@ -179,13 +179,16 @@ class Dispatch:
         """Lanes with queued nodes that no connected worker may run, and why."""
         found = []
         for lane in self.graph.active.values():
-            pools = list(self.pools.of(lane.function.world))
-            if not any(pool.may_run(lane) for pool in pools):
-                found.append((lane, self._why_nobody(lane)))
+            reason = self.why_nobody(lane)
+            if reason is not None:
+                found.append((lane, reason))
         return found
 
-    def _why_nobody(self, lane: Lane) -> str:
+    def why_nobody(self, lane: Lane) -> str | None:
+        """Why no connected worker may run nodes of this lane; None: one may."""
         world = lane.function.world
+        if any(pool.may_run(lane) for pool in self.pools.of(world)):
+            return None
         workers = [worker for worker in self.workers.values() if worker.presence.world is world]
         if not workers:
             return "no worker is connected"

@@ -11,7 +11,7 @@ from math import ceil, inf
 from dagorama_broker.model import World
 from dagorama_broker.queues import OVERLAP, WINDOW_US, Lane, order
 from dagorama_broker.scheduler.dispatch import Dispatch
-from dagorama_broker.scheduler.parts import Granted, Pool, Slot, TakenBack
+from dagorama_broker.scheduler.parts import Granted, Node, Pool, Slot, TakenBack
 
 #: Seconds without a report after which what a slot has not started is up for others.
 STALE = 0.010
@@ -47,27 +47,27 @@ class Feeding:
             return
         menus = self._menus()
         for menu in menus:
-            ready = sum(lane.ready for lane in menu.lanes)
+            ready = sum(lane.available for lane in menu.lanes)
             self._serve(menu, list(islice(menu.pool.idle, ready)), now)
         for menu in menus:
             self._serve(menu, list(menu.pool.roomy), now)
 
     def _menus(self) -> list[_Menu]:
         """Who may run the least comes first, so that a plain node does not take the place of one with a taint."""
-        active, menus = self.graph.active.values(), []
+        active, menus = [lane for lane in self.graph.active.values() if lane.available > 0], []
         takers = dict.fromkeys(self.graph.active, 0)
         for pool in self.dispatch.pools.of(World.OURS):
             lanes = [lane for lane in active if pool.may_run(lane)] if pool.hungry else []
             if lanes:
                 menus.append(_Menu(pool, lanes, pool.hungry))
             for lane in lanes:
-                takers[lane.id] += pool.hungry
+                takers[lane.number] += pool.hungry
         for menu in menus:
-            menu.due = sum(lane.ready / takers[lane.id] for lane in menu.lanes) * menu.slots
+            menu.due = sum(lane.available / takers[lane.number] for lane in menu.lanes) * menu.slots
         return sorted(menus, key=lambda menu: len(menu.lanes))
 
     def _serve(self, menu: _Menu, slots: Iterable[Slot], now: float) -> None:
-        heads = [(self.graph.first(lane), lane) for lane in menu.lanes if lane.ready]
+        heads = [(self.graph.first(lane), lane) for lane in menu.lanes if lane.available > 0]
         heapify(heads)
         for slot in slots:
             if not heads:
@@ -89,7 +89,7 @@ class Feeding:
             node = graph.nodes[lane.pop()]
             graph.effects.granted.append(Granted(slot, node, self.dispatch.claim(slot, node)))
             granted += 1
-            if lane.ready:
+            if lane.available > 0:
                 heapreplace(heads, (graph.first(lane), lane))
             else:
                 heappop(heads)
@@ -118,13 +118,13 @@ class Feeding:
     def _is_wanted(self, slot: Slot) -> bool:
         """Whether an idle slot may run what waits in this one, or an older node is queued for it."""
         waiting = [node for node, _ in islice(slot.held.values(), 1, None)]
-        lanes = {node.lane.id: node.lane for node in waiting}.values()
+        lanes = {node.lane.number: node.lane for node in waiting}.values()
         for pool in self.dispatch.pools.of(World.OURS):
             if pool.idle and any(pool.may_run(lane) for lane in lanes):
                 return True
         own = slot.worker.pool
         head = self.dispatch.head(own) if own is not None else None
-        return head is not None and self.graph.first(head) < order(waiting[-1].instance.key, waiting[-1].key)
+        return head is not None and self.graph.first(head) < _place(waiting[-1])
 
 
 def _has_room(slot: Slot, lane: Lane) -> bool:
@@ -137,3 +137,7 @@ def _has_room(slot: Slot, lane: Lane) -> bool:
 def _stale_at(slot: Slot) -> float:
     """From when on what the slot has not started is up for others: it runs something for longer than was reckoned."""
     return slot.progress_at + STALE if slot.sync_us or len(slot.held) > OVERLAP else inf
+
+
+def _place(node: Node) -> int:
+    return order(node.instance.key, node.key, node.lane.function.priority)

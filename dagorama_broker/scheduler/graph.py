@@ -6,7 +6,8 @@ Nothing here scans all nodes and nothing recurses: a chain or a fan-in of 100,00
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from heapq import heappop, heappush
 from operator import attrgetter
 from struct import pack
 
@@ -25,7 +26,7 @@ from dagorama_broker.model import (
 )
 from dagorama_broker.queues import KEY_MASK, Lane, order
 from dagorama_broker.scheduler.parts import Effects, Instance, Node, Run, Trouble
-from dagorama_broker.scheduler.transitions import BACKOFF, COMPLETED, FAILED, QUEUED, RESOLVING, TRANSITIONS, WAITING
+from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, COMPLETED, QUEUED, RESOLVING, TRANSITIONS, WAITING
 
 FIRST = attrgetter("first")
 
@@ -33,6 +34,14 @@ FIRST = attrgetter("first")
 def pack_keys(nodes: Sequence[Node]) -> bytes:
     """Keys as the store keeps them: little-endian 64-bit integers."""
     return pack(f"<{len(nodes)}q", *[node.key for node in nodes]) if nodes else b""
+
+
+def pack_sources(node: Node) -> bytes:
+    """The same for a node's sources; those whose failure it tolerates are negative."""
+    if not node.tolerates:
+        return pack_keys(node.sources)
+    keys = [-source.key if source.key in node.tolerates else source.key for source in node.sources]
+    return pack(f"<{len(keys)}q", *keys)
 
 
 def run_with(runs: Sequence[Run], counter: int) -> Run | None:
@@ -47,12 +56,17 @@ class Graph:
         self.instances: dict[bytes, Instance] = {}  #: with a node that has not ended
         self.origins: dict[bytes, list[Run]] = {}  #: of those instances
         self.lanes: dict[Function, Lane] = {}
+        self.keyed: dict[tuple[int, str], Lane] = {}  #: lanes of concurrency keys that an unfinished node has
         self.active: dict[int, Lane] = {}  #: lanes with a queued node
         self.delayed: dict[int, Lane] = {}  #: lanes with a node in BACKOFF
         self.counts = [0] * len(State)  #: nodes by state; those that ended, since the start
+        self.pauses: list[tuple[float, int]] = []  #: heap of (when, key) of nodes in BACKOFF
+        self.expiries: list[tuple[float, int]] = []  #: heap of (when, key) of nodes that may be queued so long
+        self.expires_at: dict[int, float] = {}  #: of those that are queued now
         self.next_node = 1
         self.next_instance = 1
         self.next_lane = 1
+        self._last_keyed = 0
         self.wall = 0.0  #: what to add to the heart's clock for seconds since 1970
         self.now = 0.0
         self.changes = Changes()
@@ -68,6 +82,25 @@ class Graph:
             self.next_lane += 1
             self.changes.functions.append(FunctionRow(lane.id, function))
         return lane
+
+    def lane_of(self, lane: Lane, key: str) -> Lane:
+        """The lane of a concurrency key beside that of its function, for a node that may yet be refused."""
+        keyed = self.keyed.get((lane.id, key))
+        if keyed is None:
+            self._last_keyed -= 1
+            keyed = Lane(lane.id, lane.function, key, self._last_keyed)
+            keyed.mean_us, keyed.cost_us = lane.mean_us, lane.cost_us
+        return keyed
+
+    def enter_keyed(self, node: Node) -> None:
+        """A node with a concurrency key is there: its lane lasts as long as such a node."""
+        lane = node.lane = self.keyed.setdefault((node.lane.id, node.lane.key), node.lane)
+        lane.nodes += 1
+
+    def _leave_keyed(self, lane: Lane) -> None:
+        lane.nodes -= 1
+        if not lane.nodes:
+            del self.keyed[lane.id, lane.key]
 
     def find(self, id: bytes) -> Node | None:
         """A node that has not ended by its 16-byte id."""
@@ -110,24 +143,32 @@ class Graph:
             lane.ready -= 1
             if not lane.ready:
                 lane.clear()
-                del self.active[lane.id]
+                del self.active[lane.number]
+            if lane.function.queue_timeout:
+                del self.expires_at[node.key]
+        elif before is CLAIMED:
+            lane.claimed -= 1
         elif before is BACKOFF:
             lane.delayed -= 1
             if not lane.delayed:
-                del self.delayed[lane.id]
+                del self.delayed[lane.number]
         if state is QUEUED:
             lane.ready += 1
-            self.active[lane.id] = lane
+            self.active[lane.number] = lane
+        elif state is CLAIMED:
+            lane.claimed += 1
         elif state is BACKOFF:
             self._delay(lane)
 
     def _delay(self, lane: Lane) -> None:
         lane.delayed += 1
-        self.delayed[lane.id] = lane
+        self.delayed[lane.number] = lane
 
     def take_up(self, node: Node) -> None:
         """A node that was made before; it comes in the state in which it was left."""
         self.nodes[node.key] = node
+        if node.lane.key:
+            self.enter_keyed(node)
         self.counts[node.state] += 1
         node.instance.live += 1
         if node.state is BACKOFF:
@@ -136,7 +177,40 @@ class Graph:
     def queue(self, node: Node) -> None:
         """To the workers, at its place in the order."""
         self.move(node, QUEUED)
-        node.lane.push(order(node.instance.key, node.key))
+        lane = node.lane
+        lane.push(order(node.instance.key, node.key, lane.function.priority))
+        if lane.function.queue_timeout:
+            when = self.expires_at[node.key] = self.now + lane.function.queue_timeout
+            heappush(self.expiries, (when, node.key))
+
+    def pause(self, node: Node, seconds: float) -> None:
+        """To the workers when so much time has gone by."""
+        self.move(node, BACKOFF)
+        trouble = self.trouble(node)
+        trouble.retry_at, trouble.pause = self.now + seconds, seconds
+        heappush(self.pauses, (trouble.retry_at, node.key))
+        self.record_trouble(node)
+
+    def _make_ready(self, node: Node) -> None:
+        """What it waited for has ended well."""
+        if node.lane.function.delay:
+            self.pause(node, node.lane.function.delay)
+        else:
+            self.queue(node)
+
+    def due(self, now: float) -> Iterator[Node]:
+        """Nodes whose pause is over, taken out of the heap."""
+        while self.pauses and self.pauses[0][0] <= now:
+            node = self.nodes.get(heappop(self.pauses)[1])
+            if node is not None and node.state is BACKOFF and self.trouble(node).retry_at <= now:
+                yield node
+
+    def expired(self, now: float) -> Iterator[Node]:
+        """Nodes that were queued for too long, taken out of the heap."""
+        while self.expiries and self.expiries[0][0] <= now:
+            when, key = heappop(self.expiries)
+            if self.expires_at.get(key) == when:
+                yield self.nodes[key]
 
     def first(self, lane: Lane) -> int:
         """The place of the oldest queued node of an active lane; what left the lane meanwhile is dropped."""
@@ -168,7 +242,8 @@ class Graph:
                 else:
                     other.dependents.append(node)
             elif other.state is not COMPLETED:
-                bad = other
+                if other.key not in node.tolerates:
+                    bad = other
             elif other.refs and other.readers == 1:
                 self._hold_refs(other)
         return bad
@@ -176,11 +251,11 @@ class Graph:
     def settle(self, node: Node, bad: Node | None) -> None:
         """What follows for a WAITING or RESOLVING node from what it waits for."""
         if bad is not None:
-            self.end_badly(node, FAILED, bad.culprit or bad)
+            self.end_badly(node, bad.state, bad.culprit or bad)
         elif node.pending:
             return
         elif node.state is WAITING:
-            self.queue(node)
+            self._make_ready(node)
         else:
             self._resolve(node)
             self._tell([node])
@@ -214,7 +289,7 @@ class Graph:
             node.refs = refs
             bad = self.wait_for(node, refs)
         if bad is not None:
-            self.end_badly(node, FAILED, bad.culprit or bad)
+            self.end_badly(node, bad.state, bad.culprit or bad)
             return
         if large:
             self.changes.large += [LargeRow(node.key, sha256) for sha256 in large]
@@ -238,7 +313,9 @@ class Graph:
     def _record_bad_end(self, node: Node, state: State, failure: bytes | None) -> None:
         resolving = node.state is RESOLVING
         self.move(node, state)
-        node.instance.failed = True
+        if not node.instance.failed:
+            node.instance.failed = True
+            self.changes.instance_ends.append(InstanceEnd(node.instance.key, None, True))
         culprit, ended = node.culprit.key if node.culprit else 0, self.now + self.wall
         if resolving:
             self.changes.resolved.append(ResolvedRow(node.key, int(state), culprit, ended))
@@ -266,21 +343,28 @@ class Graph:
             if dependent.pending or dependent.state in ENDED:
                 continue
             if dependent.state is WAITING:
-                self.queue(dependent)
+                self._make_ready(dependent)
             else:
                 self._resolve(dependent)
                 ended.append(dependent)
 
     def _fail_all(self, dependents: list[Node], failed: Node, ended: list[Node]) -> None:
+        """They fail, or are cancelled, as it was; who tolerates it has one source less to wait for."""
         for dependent in dependents:
-            if dependent.state not in ENDED:
+            if dependent.state in ENDED:
+                continue
+            if failed.key in dependent.tolerates and dependent.state is WAITING:
+                self._one_less([dependent], ended)
+            else:
                 dependent.culprit = failed.culprit
-                self._record_bad_end(dependent, FAILED, None)
+                self._record_bad_end(dependent, failed.state, None)
                 ended.append(dependent)
 
     def _forget(self, node: Node) -> None:
         """The node has ended: it leaves memory, but for those that hold on to it."""
         del self.nodes[node.key]
+        if node.lane.key:
+            self._leave_keyed(node.lane)
         node.trouble = None
         self.effects.ended.append(node)
         if node.sources:
@@ -316,5 +400,8 @@ class Graph:
         assert trouble is not None
         retry_at = trouble.retry_at + self.wall if trouble.retry_at else 0.0
         self.changes.progress.append(
-            ProgressRow(node.key, trouble.runs, trouble.deaths, trouble.lost, retry_at, trouble.failure)
+            ProgressRow(
+                node.key, trouble.runs, trouble.deaths, trouble.lost, retry_at, trouble.failure, trouble.pause,
+                node.attempt,
+            )
         )

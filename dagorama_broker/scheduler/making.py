@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dagorama_broker.errors import Conflict, Malformed, NotKnown
-from dagorama_broker.model import InstanceEnd, InstanceRow, LargeRow, NodeRow, RunRow
+from dagorama_broker.model import InstanceEnd, InstanceRow, KeyRow, LargeRow, NodeRow, RunRow
 from dagorama_broker.queues import Lane
-from dagorama_broker.scheduler.graph import FIRST, Graph, pack_keys, run_with
+from dagorama_broker.scheduler.graph import FIRST, Graph, pack_sources, run_with
 from dagorama_broker.scheduler.parts import Instance, Node, Run
 from dagorama_broker.scheduler.transitions import WAITING
 
@@ -28,6 +28,7 @@ class NewRun:
     creates: tuple[str, bytes] | None = None  #: the instance's definition and entry, where this makes it
     digest: bytes = b""
     large: Sequence[bytes] = ()
+    tolerant: Sequence[Sequence[int]] | None = None  #: for each node, places in its references
 
 
 class Plan:
@@ -82,7 +83,9 @@ class Plan:
         if new.sources is not None:
             for place, references in enumerate(new.sources):
                 if references:
-                    nodes[place].sources = self._sources(new, nodes, place, references)
+                    sources = nodes[place].sources = self._sources(new, nodes, place, references)
+                    if new.tolerant is not None and new.tolerant[place]:
+                        nodes[place].tolerates = frozenset(sources[at].key for at in new.tolerant[place])
         if nodes:
             self._name(run)
         self.nodes += nodes
@@ -166,9 +169,13 @@ class Plan:
         nodes, instance_key = self.nodes[start : start + run.count], instance.key
         graph.nodes.update((node.key, node) for node in nodes)
         changes.nodes += [
-            NodeRow(node.key, instance_key, node.lane.id, pack_keys(node.sources), arguments)
+            NodeRow(node.key, instance_key, node.lane.id, pack_sources(node), arguments)
             for node, arguments in zip(nodes, new.arguments, strict=True)
         ]
+        for node in nodes:
+            if node.lane.key:
+                graph.enter_keyed(node)
+                changes.keys.append(KeyRow(node.key, node.lane.key))
 
 
 def _id(origin: bytes, counter: int) -> bytes:

@@ -45,7 +45,7 @@ class Run:
 class Trouble:
     """What went wrong so far; most nodes never have one."""
 
-    __slots__ = ("deaths", "failure", "lost", "retry_at", "runs")
+    __slots__ = ("deaths", "failure", "lost", "pause", "retry_at", "runs")
 
     def __init__(self, runs: int = 0, deaths: int = 0, lost: int = 0, failure: bytes | None = None) -> None:
         self.runs = runs
@@ -53,6 +53,10 @@ class Trouble:
         self.lost = lost
         self.failure = failure
         self.retry_at = 0.0  #: the heart's clock; 0: not in BACKOFF
+        self.pause = 0.0  #: seconds of that BACKOFF
+
+
+NONE: frozenset[int] = frozenset()
 
 
 class Node:
@@ -60,7 +64,7 @@ class Node:
 
     __slots__ = (
         "attempt", "culprit", "dependents", "instance", "key", "lane", "pending", "readers", "refs", "run", "slot",
-        "sources", "state", "trouble",
+        "sources", "state", "tolerates", "trouble",
     )
 
     def __init__(
@@ -76,6 +80,7 @@ class Node:
         self.pending = 0  #: sources (WAITING) or promises (RESOLVING) that have not ended
         self.readers = 0  #: unfinished nodes that will be given its value
         self.sources: tuple[Node, ...] = ()
+        self.tolerates: frozenset[int] = NONE  #: keys of sources whose failure it takes for a value
         self.refs: tuple[Node, ...] = ()  #: promises in its value
         self.dependents: list[Node] | None = None  #: who waits for it
         self.culprit: Node | None = None  #: itself or the node upstream whose failure it shares
@@ -191,7 +196,9 @@ class Effects:
     ended: list[Node] = field(default_factory=list)
     unread: list[int] = field(default_factory=list)  #: keys whose value no unfinished node will be given any more
     refused: list[tuple[Worker, int]] = field(default_factory=list)  #: attempts that are not the worker's
+    cancelled: list[tuple[Worker, int]] = field(default_factory=list)  #: attempts that the worker is to stop
     done: list[Worker] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.granted or self.ended or self.take_back or self.refused or self.done)
+        told = self.granted or self.ended or self.take_back or self.refused or self.cancelled
+        return bool(told or self.done)

@@ -8,8 +8,7 @@ from struct import unpack
 from dagorama_broker.model import EndedNode, Live, ProgressRow, State
 from dagorama_broker.queues import Lane
 from dagorama_broker.scheduler.graph import FIRST, Graph
-from dagorama_broker.scheduler.parts import Instance, Node, Run, Trouble
-from dagorama_broker.scheduler.retrying import pause
+from dagorama_broker.scheduler.parts import NONE, Instance, Node, Run, Trouble
 from dagorama_broker.scheduler.transitions import BACKOFF, COMPLETED, FAILED, RESOLVING, WAITING
 
 
@@ -50,7 +49,7 @@ def rebuild(graph: Graph, live: Live) -> list[tuple[float, Node]]:
 
 def _rebuild_names(graph: Graph, live: Live) -> list[Run]:
     """Instances and origins; returns the runs in the order of their keys."""
-    instances = {row.key: Instance(row.key, row.id) for row in live.instances}
+    instances = {row.key: Instance(row.key, row.id, row.key in live.failed) for row in live.instances}
     graph.instances = {instance.id: instance for instance in instances.values()}
     runs = [
         Run(row.origin, row.first, row.size, row.first_key, instances[row.instance], row.digest)
@@ -76,24 +75,25 @@ def _rebuild_nodes(
             run = next(runs, None)
         assert run is not None
         lane, trouble = lanes[row.function], progress.get(row.key)
-        left = _pause_left(graph, trouble, lane) if trouble is not None else 0.0
+        if row.key in live.keys:
+            lane = graph.lane_of(lane, live.keys[row.key])
+        left = _pause_left(graph, trouble) if trouble is not None else 0.0
         state = RESOLVING if row.key in resolving else BACKOFF if left > 0.0 else WAITING
         node = Node(row.key, run.instance, lane, run, state)
         graph.take_up(node)
         if trouble is not None:
             node.trouble = Trouble(trouble.runs, trouble.deaths, trouble.lost, trouble.failure)
+            node.attempt = trouble.attempt
         if state is BACKOFF:
             graph.trouble(node).retry_at = graph.now + left
+            graph.trouble(node).pause = left
             pauses.append((graph.now + left, node))
     return pauses
 
 
-def _pause_left(graph: Graph, row: ProgressRow, lane: Lane) -> float:
+def _pause_left(graph: Graph, row: ProgressRow) -> float:
     """Seconds until the next run: never longer than the pause was, whatever the wall clock did meanwhile."""
-    policy = lane.function.retry
-    if not row.retry_at or policy is None:
-        return 0.0
-    return min(row.retry_at - graph.wall - graph.now, pause(policy, row.runs, 1.0))
+    return min(row.retry_at - graph.wall - graph.now, row.pause) if row.retry_at else 0.0
 
 
 def _rebuild_edges(
@@ -104,11 +104,12 @@ def _rebuild_edges(
         node = graph.nodes[row.key]
         value = resolving.get(row.key)
         keys = unpack_keys(row.sources if value is None else value.refs)
-        others = tuple([graph.nodes.get(key) or ended[key] for key in keys])
+        others = tuple([graph.nodes.get(abs(key)) or ended[abs(key)] for key in keys])
         if value is not None:
             node.refs = others
         else:
             node.sources = others
+            node.tolerates = frozenset(-key for key in keys if key < 0) or NONE
         waiting.append((node, graph.wait_for(node, others)))
     # All are connected before any moves: whoever ends at once tells those that wait for it.
     for node, bad in waiting:

@@ -7,7 +7,7 @@ from dagorama_broker.model import State
 WAITING, QUEUED, CLAIMED, RESOLVING, BACKOFF, COMPLETED, FAILED, CANCELLED = State
 
 TRANSITIONS: dict[State, frozenset[State]] = {
-    WAITING: frozenset({QUEUED, FAILED, CANCELLED}),
+    WAITING: frozenset({QUEUED, BACKOFF, FAILED, CANCELLED}),
     QUEUED: frozenset({CLAIMED, FAILED, CANCELLED}),
     CLAIMED: frozenset({COMPLETED, RESOLVING, BACKOFF, QUEUED, FAILED, CANCELLED}),
     RESOLVING: frozenset({COMPLETED, FAILED, CANCELLED}),
@@ -19,10 +19,11 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 
 REASONS: dict[tuple[State, State], str] = {
     (WAITING, QUEUED): "all sources completed",
+    (WAITING, BACKOFF): "all sources completed, its delay begins",
     (WAITING, FAILED): "a source failed",
     (WAITING, CANCELLED): "cancelled",
     (QUEUED, CLAIMED): "granted to a worker, or adopted",
-    (QUEUED, FAILED): "nobody may run it any more",
+    (QUEUED, FAILED): "queued for too long",
     (QUEUED, CANCELLED): "cancelled",
     (CLAIMED, COMPLETED): "returned a value",
     (CLAIMED, RESOLVING): "returned promises",

@@ -6,10 +6,10 @@ Each changes everything it must, or refuses and changes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from heapq import heappop, heappush
+from heapq import heappush
 
 from dagorama_broker.errors import NotAllowedNow
-from dagorama_broker.model import Changes, Failure, Live
+from dagorama_broker.model import ENDED, Changes, Failure, Live
 from dagorama_broker.scheduler.children import Staged, promised, refuse_circle
 from dagorama_broker.scheduler.dispatch import Dispatch
 from dagorama_broker.scheduler.feeding import Feeding
@@ -18,8 +18,8 @@ from dagorama_broker.scheduler.limits import Limits, Timing
 from dagorama_broker.scheduler.making import NewRun, Plan
 from dagorama_broker.scheduler.parts import Effects, Granted, Node, Presence, Worker
 from dagorama_broker.scheduler.restoring import rebuild
-from dagorama_broker.scheduler.retrying import pause
-from dagorama_broker.scheduler.transitions import BACKOFF, FAILED
+from dagorama_broker.scheduler.retrying import LONGEST_PAUSE, pause
+from dagorama_broker.scheduler.transitions import CANCELLED, FAILED
 
 
 class Scheduler:
@@ -31,7 +31,6 @@ class Scheduler:
         self.dispatch = Dispatch(self.graph, epoch)
         self.feeding = Feeding(self.dispatch)
         self.staged: dict[int, Staged] = {}  #: by attempt
-        self.pauses: list[tuple[float, int]] = []  #: heap of (when, key) of nodes in BACKOFF
         self.awaited: set[bytes] = set()  #: workers of the last broker that may still come back
         self.hold_until: float | None = None  #: nothing is handed out before
         self.ticked_at: float | None = None
@@ -42,7 +41,7 @@ class Scheduler:
         """Take up what an earlier broker left; `wall` is what to add to `now` for seconds since 1970."""
         self.graph.now, self.graph.wall = now, wall
         for when, node in rebuild(self.graph, live):
-            heappush(self.pauses, (when, node.key))
+            heappush(self.graph.pauses, (when, node.key))
         self.awaited = {id for id, _ in live.workers}
         if self.awaited:
             self.hold_until = now + self.timing.reconnect_wait
@@ -57,6 +56,8 @@ class Scheduler:
         for worker in self.dispatch.silent(now):
             self.disconnect(worker, now)
         self._end_pauses(now)
+        for node in self.graph.expired(now):
+            self._give_up(node)
         if self.hold_until is not None and (now >= self.hold_until or not self.awaited):
             self.graph.changes.workers_left += self.awaited
             self.awaited, self.hold_until = set(), None
@@ -68,7 +69,8 @@ class Scheduler:
         return self._next_tick(now, stale_at)
 
     def _next_tick(self, now: float, stale_at: float | None) -> float | None:
-        times = [stale_at, self.hold_until, self.pauses[0][0] if self.pauses else None]
+        times = [stale_at, self.hold_until]
+        times += [heap[0][0] for heap in (self.graph.pauses, self.graph.expiries) if heap]
         if self.dispatch.leases:
             # Called this often, it can tell a standstill of the broker from the silence of a worker.
             times += [self.dispatch.leases[0][0], now + self.timing.shortest_lease / 4]
@@ -83,13 +85,16 @@ class Scheduler:
             worker.heard_at = now
 
     def _end_pauses(self, now: float) -> None:
-        while self.pauses and self.pauses[0][0] <= now:
-            node = self.graph.nodes.get(heappop(self.pauses)[1])
-            if node is not None and node.state is BACKOFF:
-                trouble = self.graph.trouble(node)
-                if trouble.retry_at <= now:
-                    trouble.retry_at = 0.0
-                    self.graph.queue(node)
+        for node in self.graph.due(now):
+            trouble = self.graph.trouble(node)
+            trouble.retry_at = trouble.pause = 0.0
+            self.graph.queue(node)
+
+    def _give_up(self, node: Node) -> None:
+        function = node.lane.function
+        reason = self.dispatch.why_nobody(node.lane) or "workers that may run it had other work"
+        text = f"it was queued for {function.queue_timeout:g} seconds (queue_timeout): {reason}"
+        self._again_or_fail(node, False, "dagorama.QueueTimeout", text)
 
     def drain(self) -> tuple[Changes, Effects]:
         """What has changed since the last drain, and what to tell once that is durable."""
@@ -206,8 +211,14 @@ class Scheduler:
         self.staged.pop(node.attempt, None)
         return named
 
-    def fail(self, worker: Worker, key: int, attempt: int, failure: Failure, now: float, jitter: float) -> bool:
-        """A run failed: another follows, or the node and its descendants fail. `jitter` is in [0, 1)."""
+    def fail(
+        self, worker: Worker, key: int, attempt: int, failure: Failure, now: float, jitter: float,
+        *, final: bool = False, after: float | None = None,
+    ) -> bool:
+        """A run failed: another follows, or the node and its descendants fail. `jitter` is in [0, 1).
+
+        `final`: no other run, whatever the policy says; `after`: seconds until the next run, instead of the policy's.
+        """
         node = self.dispatch.held(worker, key, attempt)
         if node is None:
             self.refuse(worker, attempt)
@@ -216,16 +227,36 @@ class Scheduler:
         trouble, policy = self.graph.trouble(node), node.lane.function.retry
         trouble.runs += 1
         failure = failure._replace(function=node.lane.function.name, attempts=trouble.runs)
+        if trouble.failure is not None:
+            failure = failure.after(Failure.unpacked(trouble.failure))
         trouble.failure = failure.packed()
-        if policy is None or trouble.runs >= policy.max_attempts:
+        if final or policy is None or trouble.runs >= policy.max_attempts:
             self._fail(node, failure)
             return True
-        trouble.retry_at = now + pause(policy, trouble.runs, jitter)
         self.dispatch.spend(node)
-        self.graph.move(node, BACKOFF)
-        heappush(self.pauses, (trouble.retry_at, node.key))
-        self.graph.record_trouble(node)
+        seconds = pause(policy, trouble.runs, jitter) if after is None else min(max(after, 0.0), LONGEST_PAUSE)
+        self.graph.pause(node, seconds)
         return True
+
+    def cancel(self, nodes: Iterable[Node], now: float) -> int:
+        """Cancel nodes and all that depends on them; those that run are told. Returns how many were cancelled."""
+        ended = self.graph.effects.ended
+        before = len(ended)
+        for node in nodes:
+            if node.state in ENDED:
+                continue  # it depended on another of them
+            if node.slot is not None:
+                self.graph.effects.cancelled.append((node.slot.worker, node.attempt))
+                self._end_run(node, now)
+            self.graph.end_badly(node, CANCELLED, node)
+        return len(ended) - before
+
+    def nodes_of(self, instance: bytes) -> list[Node]:
+        """The unfinished nodes of an instance."""
+        known = self.graph.instances.get(instance)
+        runs = known.runs if known is not None else []
+        keys = (key for run in runs for key in range(run.first_key, run.first_key + run.count))
+        return [self.graph.nodes[key] for key in keys if key in self.graph.nodes]
 
     def give_back(self, worker: Worker, key: int, attempt: int, why: str, now: float) -> bool:
         """A node comes back without an outcome, uncounted. With a reason, the worker is not offered the like again."""
@@ -255,7 +286,7 @@ class Scheduler:
             self._end_run(node, now)
             trouble = self.graph.trouble(node)
             trouble.deaths += 1
-            again = trouble.deaths < self.limits.deaths
+            again = trouble.deaths < (node.lane.function.max_deaths or self.limits.deaths)
             if again:
                 self.dispatch.spend(node)
             text = f"its process ended {trouble.deaths} times while it ran; the last time: {cause}"
@@ -277,7 +308,10 @@ class Scheduler:
             return
         trouble = self.graph.trouble(node)
         attempts = trouble.runs + trouble.deaths + trouble.lost
-        self._fail(node, Failure(node.lane.function.name, type, text, "", b"", attempts))
+        failure = Failure(node.lane.function.name, type, text, "", b"", attempts)
+        if trouble.failure is not None:
+            failure = failure.after(Failure.unpacked(trouble.failure))
+        self._fail(node, failure)
 
     def _fail(self, node: Node, failure: Failure) -> None:
         self.graph.end_badly(node, FAILED, node, failure.packed())

@@ -17,7 +17,7 @@ CREATE TABLE functions (
     id INTEGER PRIMARY KEY, chk INTEGER NOT NULL,
     name TEXT NOT NULL, hash TEXT NOT NULL, queue TEXT NOT NULL, taint TEXT NOT NULL,
     max_attempts INTEGER, retry_interval REAL, retry_base REAL, retry_max_interval REAL, retry_jitter REAL,
-    is_async INTEGER NOT NULL, world INTEGER NOT NULL
+    is_async INTEGER NOT NULL, world INTEGER NOT NULL, options TEXT NOT NULL
 );
 
 CREATE TABLE instances (
@@ -54,13 +54,16 @@ CREATE TABLE resolved (
 
 CREATE TABLE progress (
     key INTEGER PRIMARY KEY, chk INTEGER NOT NULL,
-    runs INTEGER NOT NULL, deaths INTEGER NOT NULL, lost INTEGER NOT NULL, retry_at REAL NOT NULL, failure BLOB
+    runs INTEGER NOT NULL, deaths INTEGER NOT NULL, lost INTEGER NOT NULL, retry_at REAL NOT NULL, failure BLOB,
+    pause REAL NOT NULL, attempt INTEGER NOT NULL
 );
 
 CREATE TABLE large_refs (
     key INTEGER NOT NULL, sha256 BLOB NOT NULL, chk INTEGER NOT NULL, PRIMARY KEY (key, sha256)
 ) WITHOUT ROWID;
 CREATE INDEX large_hashes ON large_refs (sha256);
+
+CREATE TABLE node_keys (key INTEGER PRIMARY KEY, chk INTEGER NOT NULL, concurrency_key TEXT NOT NULL);
 
 CREATE TABLE workers (id BLOB PRIMARY KEY, name TEXT NOT NULL, chk INTEGER NOT NULL) WITHOUT ROWID;
 """

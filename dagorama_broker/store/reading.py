@@ -29,6 +29,7 @@ from dagorama_broker.store.rows import (
     node_sum,
     outcome_sum,
     unpack_keys,
+    with_options,
 )
 
 _Found = TypeVar("_Found")
@@ -189,12 +190,13 @@ class Reader:
     def functions(self) -> Iterator[FunctionRow]:
         for *row, chk in self.connection.execute(
             "SELECT id, name, hash, queue, taint, max_attempts, retry_interval, retry_base, retry_max_interval,"
-            " retry_jitter, is_async, world, chk FROM functions ORDER BY id"
+            " retry_jitter, is_async, world, options, chk FROM functions ORDER BY id"
         ):
             check_row("functions", row[0], chk, row)
-            id, name, hash, queue, taint, *retry, is_async, world = row
+            id, name, hash, queue, taint, *retry, is_async, world, options = row
             policy = None if retry[0] is None else RetryPolicy(*retry)
-            yield FunctionRow(id, Function(name, hash, queue, taint, policy, bool(is_async), World(world)))
+            function = Function(name, hash, queue, taint, policy, bool(is_async), World(world))
+            yield FunctionRow(id, with_options(function, options))
 
 
 def has_ended(node: EndedNode | None) -> EndedNode | None:

@@ -7,7 +7,7 @@ import sqlite3
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model import Live, LiveNode, ProgressRow, RunRow, State
 from dagorama_broker.store.reading import Reader
-from dagorama_broker.store.rows import check_row, damaged, node_sum, outcome_sum, unpack_keys
+from dagorama_broker.store.rows import check_row, damaged, node_sum, outcome_sum, unpack_sources
 
 # CROSS JOIN keeps SQLite to this order of tables: what has ended long ago is never looked at.
 _UNFINISHED_RUNS = (
@@ -17,9 +17,10 @@ _UNFINISHED_RUNS = (
 NODES_QUERY = (
     "SELECT t.key, t.chk, t.instance, t.function, t.sources, o.chk, o.state, o.attempt, o.culprit, o.ended, o.refs "
 ) + _UNFINISHED_RUNS.format(table="nodes", more="LEFT JOIN outcomes o ON o.key = t.key")
-PROGRESS_QUERY = ("SELECT t.key, t.runs, t.deaths, t.lost, t.retry_at, t.failure, t.chk " + _UNFINISHED_RUNS).format(
-    table="progress", more=""
-)
+PROGRESS_QUERY = (
+    "SELECT t.key, t.runs, t.deaths, t.lost, t.retry_at, t.failure, t.pause, t.attempt, t.chk "
+) + _UNFINISHED_RUNS.format(table="progress", more="")
+KEYS_QUERY = ("SELECT t.key, t.concurrency_key, t.chk " + _UNFINISHED_RUNS).format(table="node_keys", more="")
 
 
 def read_live(reader: Reader) -> Live:
@@ -29,18 +30,20 @@ def read_live(reader: Reader) -> Live:
     nodes, resolving = _unfinished(connection, runs)
     still = {row.key for row in reader.outcome_heads(resolving.keys()) if row.state == State.RESOLVING}
     nodes = sorted([*nodes, *(resolving[key] for key in still)])
-    sources = {key for node in nodes if node.sources for key in unpack_keys(node.sources)}
+    sources = {key for node in nodes if node.sources for key in unpack_sources(node.sources)}
     ended = reader.ended_and_named(sources | still)
     unfinished = {node.instance for node in nodes}
-    instances = [stored.row for stored in reader.instances("WHERE ended IS NULL ORDER BY key")]
+    instances = [each for each in reader.instances("WHERE ended IS NULL ORDER BY key") if each.row.key in unfinished]
     return Live(
         functions=list(reader.functions()),
-        instances=[row for row in instances if row.key in unfinished],
+        instances=[stored.row for stored in instances],
         runs=[run for run in runs if run.instance in unfinished],
         nodes=nodes,
         ended=[ended[key] for key in sorted(ended)],
         progress=_progress(connection, nodes),
+        keys=_keys(connection),
         workers=_workers(connection),
+        failed={stored.row.key for stored in instances if stored.failed},
         next_node=_next(connection, "nodes", "key"),
         next_instance=_next(connection, "instances", "key"),
         next_function=_next(connection, "functions", "id"),
@@ -74,6 +77,14 @@ def _progress(connection: sqlite3.Connection, nodes: list[LiveNode]) -> list[Pro
         check_row("progress", row[0], chk, row)
         found[row[0]] = ProgressRow(*row)
     return [found[node.key] for node in nodes if node.key in found] if found else []
+
+
+def _keys(connection: sqlite3.Connection) -> dict[int, str]:
+    keys = {}
+    for key, concurrency_key, chk in connection.execute(KEYS_QUERY):
+        check_row("node_keys", key, chk, (key, concurrency_key))
+        keys[key] = concurrency_key
+    return keys
 
 
 def _workers(connection: sqlite3.Connection) -> list[tuple[bytes, str]]:

@@ -7,13 +7,15 @@ does not pass. Other rows carry one sum of all their columns.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from struct import Struct, unpack
 from typing import TypeAlias
 from zlib import crc32
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import NodeRow, OutcomeRow
+from dagorama_broker.model import Function, NodeRow, OutcomeRow
 
 SqlValue: TypeAlias = "int | float | str | bytes | None"
 
@@ -21,6 +23,25 @@ _pack_node = Struct("<qqq").pack
 _pack_outcome = Struct("<qqqqd").pack
 _LOW = 0xFFFFFFFF
 _HIGH = 0x7FFFFFFF  # SQLite's integers are signed
+
+
+#: What of a function is kept as one text, so that a new option needs no new column.
+_OPTIONS = ("timeout", "queue_timeout", "priority", "max_concurrency", "delay", "max_deaths")
+
+
+def pack_options(function: Function) -> str:
+    """Those options that are set, as JSON."""
+    return json.dumps({name: value for name in _OPTIONS if (value := getattr(function, name))})
+
+
+def with_options(function: Function, packed: str) -> Function:
+    """The inverse of `pack_options`."""
+    return replace(function, **json.loads(packed)) if packed != "{}" else function
+
+
+def unpack_sources(packed: bytes) -> list[int]:
+    """Keys of a node's sources, whether or not it takes their failures."""
+    return [abs(key) for key in unpack_keys(packed)]
 
 
 def unpack_keys(packed: bytes) -> tuple[int, ...]:

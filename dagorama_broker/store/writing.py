@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from dagorama_broker.model import Changes, FunctionRow, InstanceEnd, RetryPolicy
-from dagorama_broker.store.rows import SqlValue, node_rows, outcome_rows, row_sum, summed
+from dagorama_broker.store.rows import SqlValue, node_rows, outcome_rows, pack_options, row_sum, summed
 
 _NODES = "INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?)"
 _OUTCOMES = "INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -17,12 +17,15 @@ _INSTANCES = (
 _INSTANCE_ENDS = "UPDATE instances SET ended = ?, failed = ?, end_chk = ? WHERE key = ?"
 _FUNCTIONS = (
     "INSERT INTO functions (id, name, hash, queue, taint, max_attempts, retry_interval, retry_base,"
-    " retry_max_interval, retry_jitter, is_async, world, chk) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " retry_max_interval, retry_jitter, is_async, world, options, chk)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _PROGRESS = (
-    "INSERT OR REPLACE INTO progress (key, runs, deaths, lost, retry_at, failure, chk) VALUES (?, ?, ?, ?, ?, ?, ?)"
+    "INSERT OR REPLACE INTO progress (key, runs, deaths, lost, retry_at, failure, pause, attempt, chk)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _LARGE = "INSERT OR IGNORE INTO large_refs (key, sha256, chk) VALUES (?, ?, ?)"
+_KEYS = "INSERT INTO node_keys (key, concurrency_key, chk) VALUES (?, ?, ?)"
 _JOINED = "INSERT OR REPLACE INTO workers (id, name, chk) VALUES (?, ?, ?)"
 _LEFT = "DELETE FROM workers WHERE id = ?"
 
@@ -50,9 +53,12 @@ def _write_the_rare(connection: sqlite3.Connection, changes: Changes) -> None:
     if changes.functions:
         many(_FUNCTIONS, summed(map(_function, changes.functions)))
     if changes.progress:
-        many(_PROGRESS, summed((k, r, d, lost, float(at), f) for k, r, d, lost, at, f in changes.progress))
+        rows = ((k, r, d, lost, float(at), f, float(p), a) for k, r, d, lost, at, f, p, a in changes.progress)
+        many(_PROGRESS, summed(rows))
     if changes.large:
         many(_LARGE, summed(changes.large))
+    if changes.keys:
+        many(_KEYS, summed(changes.keys))
     if changes.workers_joined:
         many(_JOINED, summed(changes.workers_joined))
     if changes.workers_left:
@@ -67,7 +73,7 @@ def _end(end: InstanceEnd) -> tuple[SqlValue, ...]:
 def _function(row: FunctionRow) -> tuple[SqlValue, ...]:
     function = row.function
     who = (row.id, function.name, function.hash, function.queue, function.taint)
-    return (*who, *_retry(function.retry), int(function.is_async), int(function.world))
+    return (*who, *_retry(function.retry), int(function.is_async), int(function.world), pack_options(function))
 
 
 def _retry(retry: RetryPolicy | None) -> tuple[SqlValue, ...]:

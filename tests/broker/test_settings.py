@@ -29,6 +29,7 @@ VARIABLES = {
     "DAGORAMA_LEASE": ("lease", "12.5", 12.5),
     "DAGORAMA_HEARTBEAT": ("heartbeat", "0.25", 0.25),
     "DAGORAMA_ORIGINAL_LEASE": ("original_lease", "3", 3.0),
+    "DAGORAMA_CANCEL_GRACE": ("cancel_grace", "0.5", 0.5),
     "DAGORAMA_RECONNECT_WAIT": ("reconnect_wait", "0", 0.0),
     "DAGORAMA_LARGE_FROM": ("large_from", "1024", 1024),
     "DAGORAMA_MAX_MESSAGE": ("max_message", "1048576", 1048576),

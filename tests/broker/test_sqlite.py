@@ -49,7 +49,7 @@ def fill(path: Path) -> None:
         changes = Changes(functions=[FunctionRow(2, RICH)], outcomes=[completed(1, 3), completed(3), failed(2)])
         changes.outcomes += [completed(4, 5, state=State.RESOLVING), completed(6, 3, state=State.RESOLVING)]
         changes.resolved = [ResolvedRow(6, int(State.COMPLETED), 0, 1700000003.5)]
-        changes.progress = [ProgressRow(5, 1, 2, 3, 1700000009.5, b"why")]
+        changes.progress = [ProgressRow(5, 1, 2, 3, 1700000009.5, b"why", 9.5, 7)]
         changes.instance_ends = [InstanceEnd(1, None, True)]
         changes.large = [LargeRow(1, bytes(32))]
         changes.workers_joined = [(b"worker-id", "host:1")]
@@ -289,13 +289,13 @@ def test_a_full_disk_is_an_error_that_says_so(path: Path) -> None:
 # --- damage ---------------------------------------------------------------------------------------------------
 
 COLUMNS = {
-    "functions": ["name", "hash", "queue", "taint", "max_attempts", "retry_interval", "is_async", "world", "chk"],
+    "functions": ["name", "hash", "queue", "taint", "max_attempts", "retry_interval", "is_async", "options", "chk"],
     "instances": ["id", "definition", "entry", "created", "failed", "chk", "end_chk"],
     "runs": ["first_key", "origin", "first", "size", "instance", "digest", "chk"],
     "nodes": ["key", "instance", "function", "sources", "arguments", "chk"],
     "outcomes": ["key", "state", "attempt", "culprit", "ended", "refs", "value", "chk"],
     "resolved": ["state", "culprit", "ended", "chk"],
-    "progress": ["runs", "deaths", "lost", "retry_at", "failure", "chk"],
+    "progress": ["runs", "deaths", "lost", "retry_at", "failure", "pause", "attempt", "chk"],
     "workers": ["id", "name", "chk"],
     "meta": ["value", "chk"],
 }

@@ -55,7 +55,6 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
     nodes: dict[bytes, Node] = field(default_factory=dict)
     large: dict[bytes, bytes] = field(default_factory=dict)
     cancels: list[broker_pb2.CancelRequest] = field(default_factory=list)
-    retries: list[broker_pb2.RetryRequest] = field(default_factory=list)
     hung_up: list[broker_pb2.WaitRequest] = field(default_factory=list)
     refusal: tuple[grpc.StatusCode, str] | None = None
     replies_to_lose: int = 0
@@ -106,13 +105,6 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
             failure = broker_pb2.NodeFailure(node=node.id, function=node.function.name)
             node.state, node.failure = broker_pb2.CANCELLED, failure
         return broker_pb2.CancelReply(cancelled=len(ended))
-
-    def Retry(self, request: broker_pb2.RetryRequest, context: grpc.ServicerContext) -> broker_pb2.RetryReply:
-        self.retries.append(request)
-        failed = [node for node in self.nodes.values() if node.state == broker_pb2.FAILED]
-        for node in failed:
-            node.state, node.failure = broker_pb2.QUEUED, None
-        return broker_pb2.RetryReply(retried=len(failed))
 
     def PutValue(self, chunks: Any, context: grpc.ServicerContext) -> broker_pb2.PutValueReply:
         data = b"".join(chunk.data for chunk in chunks)

@@ -1,4 +1,4 @@
-"""state(), cancel() and retry_failed(): what a program asks and does about an instance that runs."""
+"""state() and cancel(): what a program asks and does about an instance that runs."""
 
 from typing import Any
 from uuid import UUID
@@ -8,10 +8,10 @@ import pytest
 from recording_broker import RecordingBroker
 
 from dagorama.api import broker_pb2
-from dagorama.control import cancel, retry_failed, state
+from dagorama.control import cancel, state
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, resolve
-from dagorama.errors import BrokerError, NodeCancelled, NodeFailed, PromiseMisuse, UnknownToBroker, WrongInstance
+from dagorama.errors import BrokerError, NodeCancelled, PromiseMisuse, UnknownToBroker, WrongInstance
 from dagorama.models.promise import DAGPromise
 from dagorama.models.state import State
 from dagorama.scope import AttemptScope, current_attempt
@@ -88,37 +88,22 @@ def test_a_refusal_comes_through(broker: RecordingBroker, made: Any) -> None:
         cancel(made[0])
 
 
-# --- retry
-
-
-def test_what_failed_is_run_again(broker: RecordingBroker) -> None:
-    instance, promise = Sample()("bad")
-    broker.run(catch=(ValueError,))
-    with pytest.raises(NodeFailed):
-        resolve(instance, promise)
-    assert retry_failed(instance, promise) == 1
-    assert (list(broker.retries[0].node), state(instance, promise)) == ([promise.node_id], State.QUEUED)
-    assert retry_failed(instance) == 0
-    assert not broker.retries[1].node
-
-
 # --- whose nodes
 
 
-@pytest.mark.parametrize("act", [state, cancel, retry_failed])
+@pytest.mark.parametrize("act", [state, cancel])
 def test_a_promise_of_another_instance_is_refused(broker: RecordingBroker, made: Any, act: Any) -> None:
     with pytest.raises(WrongInstance):
         act(made[0], Sample()(1)[1])
 
 
-@pytest.mark.parametrize("act", [cancel, retry_failed])
-def test_what_is_no_promise_is_refused(broker: RecordingBroker, made: Any, act: Any) -> None:
+def test_what_is_no_promise_is_refused(broker: RecordingBroker, made: Any) -> None:
     with pytest.raises(TypeError, match=r"a promise of .*, or None for all of it, not a str"):
-        act(made[0], "all")
+        cancel(made[0], "all")
     assert not broker.cancels
 
 
-@pytest.mark.parametrize("act", [state, cancel, retry_failed])
+@pytest.mark.parametrize("act", [state, cancel])
 def test_what_the_same_run_made_is_not_known_yet(made: Any, act: Any) -> None:
     attempt = AttemptScope(made[0].instance_id.bytes)
     token = current_attempt.set(attempt)
@@ -133,23 +118,20 @@ def test_what_the_same_run_made_is_not_known_yet(made: Any, act: Any) -> None:
 # --- on the instance
 
 
-def test_an_instance_can_be_cancelled_and_retried_itself(broker: RecordingBroker, made: Any) -> None:
+def test_an_instance_can_be_cancelled_itself(broker: RecordingBroker, made: Any) -> None:
     instance, promise = made
-    assert (instance.cancel(promise), instance.cancel(), instance.retry()) == (1, 0, 0)
-    assert {"cancel", "retry"} <= set(dir(instance))
+    assert (instance.cancel(promise), instance.cancel()) == (1, 0)
+    assert "cancel" in dir(instance)
 
 
 def test_what_the_definition_calls_so_is_the_definitions(broker: RecordingBroker) -> None:
     class Own(Sample):
-        retry = 3
-
         @dagorama().syncfn
         def cancel(self, order: int) -> int:
             return order
 
     instance: Any = Own()(1)[0]
     assert isinstance(instance.cancel(5), DAGPromise)
-    assert instance.retry == 3
     assert not broker.cancels
     assert cancel(instance) == 2
 
@@ -161,8 +143,8 @@ def test_also_where_it_is_set_on_either(broker: RecordingBroker, made: Any) -> N
 
     stored: Any = DAGInstance(UUID(int=5), Stores())
     assert stored.cancel == "mine"
-    made[0].retry = "also mine"
-    assert made[0].retry == "also mine"
+    made[0].cancel = "also mine"
+    assert made[0].cancel == "also mine"
 
 
 def test_an_instance_without_a_broker_says_so(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:

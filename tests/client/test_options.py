@@ -34,7 +34,7 @@ class Ruled(DAGDefinition):
         return 1
 
     @dagorama(
-        timeout=1.5, queue_timeout=60, priority=-3, max_concurrency=2, delay=0.25, eager=True, max_deaths=1
+        timeout=1.5, queue_timeout=60, priority=-3, max_concurrency=2, delay=0.25, max_deaths=1
     ).syncfn
     def ruled(self) -> int:
         return 1
@@ -74,7 +74,7 @@ def test_options_travel_with_the_function(attempt: AttemptScope, inside: Any) ->
     (node,) = run_of(attempt.runs[0])
     told = node.function
     assert (told.timeout, told.queue_timeout, told.priority, told.max_concurrency) == (1.5, 60, -3, 2)
-    assert (told.delay, told.eager, told.max_deaths) == (0.25, True, 1)
+    assert (told.delay, told.max_deaths) == (0.25, 1)
 
 
 def test_a_function_without_options_says_nothing_of_them(attempt: AttemptScope, inside: Any) -> None:
@@ -212,7 +212,6 @@ class Dividing(Ruled):
         ("priority", ["high", 1.5, None, True, 2**31]),
         ("max_concurrency", [0, -1, 1.5, True, "2"]),
         ("delay", [-1, "5", None, math.nan]),
-        ("eager", [1, "yes", None]),
         ("max_deaths", [0, 1.5, True]),
         ("concurrency_key", [3, b"key"]),
     ],

@@ -285,22 +285,6 @@ def test_an_instance_made_inside_belongs_to_the_attempt(attempt: AttemptScope, i
         instance.work(1)
 
 
-def test_an_eager_attempt_hears_of_all_that_it_makes_as_it_makes_it() -> None:
-    heard: list[list[int]] = []
-    attempt = AttemptScope(INSTANCE, made=lambda: heard.append([len(run) for run in attempt.runs]))
-    inside: Any = instance_within(INSTANCE, Sample(), attempt)
-    token = current_attempt.set(attempt)
-    try:
-        inside.work(0)
-        inside.work(1)
-        instance, _ = Sample()(1)
-        instance.work(9)
-    finally:
-        current_attempt.reset(token)
-    # An instance counts once its entry point has returned.
-    assert heard == [[1], [2], [2], [2], [2, 2], [2, 3]]
-
-
 def test_an_instance_made_inside_whose_entry_point_raises_is_forgotten(attempt: AttemptScope) -> None:
     class Raises(Sample):
         def entrypoint(self, pieces: int = 2, size: int = 0) -> Any:

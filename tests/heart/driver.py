@@ -1,7 +1,7 @@
 """A heart to tell stories with: nodes have names, time stands still until told, and a broker can die at any point.
 
-Graphs are written as `"a", "b <- a", "c <- a b"`. Every verb is followed by a step (tick, drain, commit, tell) unless
-it happens inside `with heart.at_once():`.
+Graphs are written as `"a", "b <- a", "c <- a b?"`, where `?` takes a failure for a value. Every verb is followed by a
+step (tick, drain, commit, tell) unless it happens inside `with heart.at_once():`.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Hand:
         self.slot_of: dict[str, int] = {}
         self.asked_back: list[str] = []
         self.refused: list[int] = []
+        self.cancelled: list[int] = []
         self.may_leave = False
         self.connect()
 
@@ -99,10 +100,13 @@ class Hand:
         self._answered(name, attempt)
         return taken
 
-    def fail(self, name: str, message: str = "boom", jitter: float = 0.0, attempt: int | None = None) -> bool:
+    def fail(
+        self, name: str, message: str = "boom", jitter: float = 0.0, attempt: int | None = None, **how: object
+    ) -> bool:
         heart, attempt = self.heart, attempt or self.held[name]
         failure = Failure("", "builtins.ValueError", message, f"Traceback: {message}", b"", 0)
-        taken = heart.scheduler.fail(self.worker, heart.key(name), attempt, failure, heart.now, jitter)
+        key = heart.key(name)
+        taken = heart.scheduler.fail(self.worker, key, attempt, failure, heart.now, jitter, **how)  # type: ignore[arg-type]
         self._answered(name, attempt)
         return taken
 
@@ -178,6 +182,9 @@ class Heart:
                 hand = self.hands[worker]
                 hand.refused.append(attempt)
                 hand.held = {name: other for name, other in hand.held.items() if other != attempt}
+        for worker, attempt in effects.cancelled:
+            if worker in self.hands:
+                self.hands[worker].cancelled.append(attempt)
         for worker in effects.done:
             self.hands[worker].may_leave = True
 
@@ -245,16 +252,24 @@ class Heart:
         where: Mapping[str, Function] | None = None,
         first: int = 0,
     ) -> NewRun:
-        functions, foreign, sources = [], [], []
+        functions, foreign, sources, tolerant = [], [], [], []
         for counter, text in enumerate(nodes, first):
             name, _, after = text.partition("<-")
             name = name.strip()
             functions.append((where or {}).get(name, of))
-            sources.append([self._reference(source, origin, foreign) for source in after.split()])
+            after = after.split()
+            sources.append([self._reference(source.rstrip("?"), origin, foreign) for source in after])
+            tolerant.append([place for place, source in enumerate(after) if source.endswith("?")])
             self._name(name, origin + counter.to_bytes(4, "big"), instance)
         lanes = [self.scheduler.graph.lane(function) for function in functions]
         arguments = [f"arguments of {text}".encode() for text in nodes]
-        return NewRun(instance, origin, first, lanes, arguments, sources, foreign)
+        return NewRun(instance, origin, first, lanes, arguments, sources, foreign, tolerant=tolerant)
+
+    def cancel(self, *names: str) -> int:
+        nodes = [node for name in names if (node := self.scheduler.graph.find(self.ids[name])) is not None]
+        cancelled = self.scheduler.cancel(nodes, self.now)
+        self.step()
+        return cancelled
 
     def _reference(self, source: str, origin: bytes, foreign: list[bytes]) -> int:
         id = self.ids[source]
@@ -356,7 +371,7 @@ class Heart:
         kinds = {
             "nodes": graph.nodes, "instances": graph.instances, "origins": graph.origins, "active lanes": graph.active,
             "delayed lanes": graph.delayed, "claims": scheduler.dispatch.claimed, "staged": scheduler.staged,
-            "pauses": scheduler.pauses,
+            "keyed": graph.keyed, "pauses": graph.pauses, "expiries": graph.expiries, "expires at": graph.expires_at,
         }
         return {kind: len(held) for kind, held in kinds.items() if held}
 

@@ -127,7 +127,7 @@ def only_what_is_unfinished_is_in_memory(heart: Heart) -> None:
 
 
 def pauses_have_their_end(scheduler: Scheduler) -> None:
-    ends = set(scheduler.pauses)
+    ends = set(scheduler.graph.pauses)
     for node in scheduler.graph.nodes.values():
         if node.state is State.BACKOFF:
             assert node.trouble is not None

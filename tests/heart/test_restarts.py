@@ -134,10 +134,9 @@ class TestWhatSurvives:
         assert heart.ledger.epoch == 1 + 2 * crashes
 
 
-class TestWhatTheRowsCannotSay:
-    """Each needs one more column; see the reasons."""
+class TestWhatTheRowsSay:
+    """What would be forgotten, or counted twice, if a row had not a column for it."""
 
-    @pytest.mark.xfail(strict=True, reason="Live.instances does not say which of them have a failed node")
     def test_an_instance_that_has_failed_ends_as_failed(self, heart: Heart) -> None:
         hand = heart.worker()
         instance = heart.spawn("a", "b")
@@ -148,7 +147,6 @@ class TestWhatTheRowsCannotSay:
         hand.complete("b")
         assert heart.ledger.instance(instance)[1]
 
-    @pytest.mark.xfail(strict=True, reason="ProgressRow does not say which attempt it speaks of")
     def test_a_failure_that_was_recorded_is_not_counted_again(self, heart: Heart) -> None:
         """Its worker did not hear that it was, and says it once more."""
         hand = heart.worker()

@@ -19,7 +19,6 @@ from dagorama import (
     dagorama,
     outcome,
     resolve,
-    retry_failed,
     state,
 )
 
@@ -36,7 +35,7 @@ class Task(DAGDefinition):
         return self.rollup([outcome(self.work(tenant)) for tenant in "abc"])
 
     @dagorama(
-        timeout=5, queue_timeout=0.5, priority=-1, max_concurrency=3, concurrency_key=by_tenant, delay=1, eager=True,
+        timeout=5, queue_timeout=0.5, priority=-1, max_concurrency=3, concurrency_key=by_tenant, delay=1,
         max_deaths=2, retry=StaticRetry(3, 1, retry_on=(OSError, ValueError), give_up_on=(FileNotFoundError,)),
     ).syncfn
     def work(self, tenant: str, *, fast: bool = False) -> int:
@@ -104,10 +103,8 @@ def acting(instance: DAGInstance, promise: DAGPromise[int]) -> None:
     assert_type(state(instance, promise).has_ended, bool)
     assert_type(cancel(instance), int)
     assert_type(cancel(instance, promise), int)
-    assert_type(retry_failed(instance, promise), int)
     assert_type(instance.cancel(), int)
     assert_type(instance.cancel(promise), int)
-    assert_type(instance.retry(), int)
 
 
 def passing_on(key: Callable[..., str] | str | None, seconds: float | None) -> None:
