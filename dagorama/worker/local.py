@@ -163,7 +163,7 @@ class LocalWorker:
 
     def run(self) -> None:
         engine = Engine(self._executor, self._ledger)
-        with self._interruption.watched(), self._living():
+        with self._interruption.watched(), self._living(engine):
             while self._wait(engine):
                 for body in self._take_bodies():
                     engine.add(self._executor.prepare(body))
@@ -171,7 +171,7 @@ class LocalWorker:
 
     async def run_async(self) -> None:
         engine = Engine(self._executor, self._ledger, asyncio.get_running_loop())
-        with self._living():
+        with self._living(engine):
             try:
                 while await asyncio.to_thread(self._wait, engine):
                     for body in self._take_bodies():
@@ -192,13 +192,14 @@ class LocalWorker:
             await asyncio.sleep(0)
 
     @contextmanager
-    def _living(self) -> Iterator[None]:
+    def _living(self, engine: Engine) -> Iterator[None]:
         """From the first word to the last acknowledgement, whatever ends it; then raises what a node raised."""
         self._stream.start()
         try:
             yield
         finally:
             self._leave()
+            engine.close()
         if self._executor.raised is not None:
             raise self._executor.raised
 

@@ -257,7 +257,7 @@ def test_a_worker_that_is_not_to_stay_says_that_there_is_no_broker(broker: Scrip
 
 
 def test_no_threads_of_ours_are_left(broker: ScriptedBroker) -> None:
-    scripted = Scripted(broker, values_of(call("echo", 1)))
+    scripted = Scripted(broker, values_of(call("echo", 1), call("meet", "one", 1)))
     execute_worker(infinite_loop=False)
     scripted.answer()
-    assert "dagorama-session" not in {thread.name for thread in threading.enumerate()}
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("dagorama-")]
