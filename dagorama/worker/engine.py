@@ -83,8 +83,9 @@ class _Flusher:
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._wanted = threading.Event()
-        self._thread: threading.Thread | None = None
         self._closed = False
+        self._thread = threading.Thread(target=self._live, name="dagorama-flush", daemon=True)
+        self._thread.start()
 
     def flush(self) -> None:
         self._outbox.flush()
@@ -93,15 +94,11 @@ class _Flusher:
         """There are results in the outbox."""
         if not self._wanted.is_set():
             self._wanted.set()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._live, name="dagorama-flush", daemon=True)
-                self._thread.start()
 
     def close(self) -> None:
         self._closed = True
         self._wanted.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._thread.join()
 
     def _live(self) -> None:
         while not self._closed and self._wanted.wait():
