@@ -10,6 +10,7 @@ from typing import Any
 from dagorama_broker.broker import Broker
 from dagorama_broker.cli import main
 from dagorama_broker.errors import BrokerRefusal
+from dagorama_broker.scheduler.making import Plan
 from dagorama_broker.scheduler.verbs import Scheduler
 
 
@@ -33,7 +34,7 @@ def break_fencing() -> None:
 def make(scheduler: Scheduler, runs: list[Any]) -> None:
     """Make nodes, where their instance has not ended."""
     with suppress(BrokerRefusal):
-        scheduler.graph.add(runs, {})
+        Plan(scheduler.graph, runs, {}).make()
 
 
 def break_acknowledgement() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from uuid import UUID
 
 from chaos_parts.graph import Chaos, Made
-from dagorama import BrokerError, DAGInstance, DAGPromise, DagoramaError, resolve
+from dagorama import BrokerError, DAGInstance, DagoramaError, DAGPromise, resolve
 
 
 @dataclass

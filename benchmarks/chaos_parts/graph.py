@@ -63,8 +63,9 @@ def plain(depth: int, label: str) -> int:
 
 def nodes_in(depth: int) -> int:
     """Branches, and a join, an audit and a check for each that is not a leaf."""
-    inner = sum(WIDTH**level for level in range(depth))
-    return inner + WIDTH**depth + 3 * inner
+    if not depth:
+        return 1
+    return 4 + WIDTH * nodes_in(depth - 1)
 
 
 class Chaos(DAGDefinition):

@@ -35,7 +35,8 @@ class Verdict:
 
 def lines_in(folder: Path) -> list[Line]:
     texts = [(text, int(file.stem)) for file in folder.glob("*.log") for text in file.read_text().splitlines()]
-    return [Line(*text.split(), pid=pid) for text, pid in texts]
+    split = [(text.split(), pid) for text, pid in texts]
+    return [Line(what, label, parent, token, pid) for (what, label, parent, token), pid in split]
 
 
 def judge(client: Client, folder: Path, depth: int, stopped: Iterable[int], seconds: float) -> Verdict:
