@@ -53,7 +53,7 @@ class Supervisor:
         stub, spool = BrokerStub(self._channel), Spool(folder)
         slots = [Slot(number, part) for number, part in enumerate(memory.slots)]
         self._children = Children(slots, nursery, self._session, Transfers(stub, spool), spool, self)
-        self._stream = Stream(stub, self._session, lambda: self._children.held, self._on_message)
+        self._stream = Stream(stub, self._session, lambda: self._children.held, self._on_message, self.changed)
         self._loop = asyncio.get_running_loop()
         self._leaving = asyncio.Event()
         self._hurried = False
