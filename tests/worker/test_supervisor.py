@@ -379,6 +379,24 @@ def test_nothing_is_left_of_a_worker_that_is_killed(worker: WorkerProcess, spoke
     assert worker.ended()[0] == -signal.SIGKILL
 
 
+def test_a_worker_whose_nursery_is_killed_returns_what_it_has_and_leaves(
+    worker: WorkerProcess, spoken: Conversation, fifo: Fifo
+) -> None:
+    attempts = spoken.grant(call("wait_for", fifo.path), call("echo", 1))
+    fifo.wait_until_read()
+    [nursery] = children_of(worker.pid)
+    os.kill(nursery, signal.SIGKILL)
+    spoken.listen_to_the_end()
+    assert {attempt for returned in spoken.returns for attempt in returned.attempt} == {*attempts}
+    code, errors = worker.ended()
+    assert code == 1
+    assert "the process that starts its children has ended" in errors
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 # --- at the start -------------------------------------------------------------------------------------------
 
 
