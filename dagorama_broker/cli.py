@@ -59,8 +59,10 @@ def serve(announce: int | None, lifeline: int | None, scratch: str | None, **opt
 
 
 def _serve(settings: Settings, launcher: Launcher) -> None:
-    # What gRPC writes about a port that is taken would stand beside our sentence.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # What gRPC writes about a port that is taken would stand beside our sentence. ERROR is what our own client sets,
+    # which a broker that a script launches inherits.
+    if os.environ.get("GRPC_VERBOSITY", "ERROR") == "ERROR":
+        os.environ["GRPC_VERBOSITY"] = "NONE"
     import asyncio
 
     from dagorama_broker.server import Served, serve

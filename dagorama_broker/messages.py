@@ -121,20 +121,33 @@ def check_run(nodes: pb.Nodes, functions: int) -> None:
     for id in nodes.foreign:
         id_bytes(id, "a source")
     _check_references(nodes.source, nodes.source_count, len(nodes.foreign), nodes.first + count, "source")
+    if nodes.key and (len(nodes.key) != count or max(nodes.key) > len(nodes.keys)):
+        raise Malformed("the concurrency keys of a run of nodes do not fit its nodes")
+    for key in nodes.keys:
+        check_name(key, "a concurrency key", least=1)
     if nodes.tolerant and max(nodes.tolerant) >= len(nodes.source):
         raise Malformed("a run of nodes tolerates the failure of a source that it does not name")
     for sha256 in nodes.large:
         sha256_bytes(sha256)
 
 
-def _run_of(nodes: pb.Nodes, lanes: Sequence[Lane], digest: bytes) -> NewRun:
+def _run_of(scheduler: Scheduler, nodes: pb.Nodes, lanes: Sequence[Lane], digest: bytes) -> NewRun:
     """A `Nodes` message, checked, as a record."""
     creates = (nodes.creates.definition, nodes.creates.entry) if nodes.HasField("creates") else None
     return NewRun(
-        nodes.instance, nodes.origin, nodes.first, [lanes[i] for i in nodes.function], list(nodes.arguments),
+        nodes.instance, nodes.origin, nodes.first, _lanes(scheduler, nodes, lanes), list(nodes.arguments),
         _split(nodes.source, nodes.source_count), list(nodes.foreign), creates, digest, list(nodes.large),
         _tolerant(nodes),
     )
+
+
+def _lanes(scheduler: Scheduler, nodes: pb.Nodes, lanes: Sequence[Lane]) -> list[Lane]:
+    """The lane of each node: that of its function, or of its concurrency key."""
+    found = [lanes[i] for i in nodes.function]
+    for place, key in enumerate(nodes.key):
+        if key:
+            found[place] = scheduler.graph.lane_of(found[place], nodes.keys[key - 1])
+    return found
 
 
 def _tolerant(nodes: pb.Nodes) -> list[list[int]] | None:
@@ -184,14 +197,14 @@ def runs_of(scheduler: Scheduler, requests: Sequence[pb.SubmitRequest]) -> list[
     runs = []
     for request in requests:
         its_lanes = list(islice(lanes, len(request.functions)))
-        runs += [_run_of(nodes, its_lanes, digest_of(request, nodes)) for nodes in request.nodes]
+        runs += [_run_of(scheduler, nodes, its_lanes, digest_of(request, nodes)) for nodes in request.nodes]
     return runs
 
 
-def run_of(nodes: pb.Nodes, lanes: Sequence[Lane]) -> NewRun:
+def run_of(scheduler: Scheduler, nodes: pb.Nodes, lanes: Sequence[Lane]) -> NewRun:
     """Children of an attempt. Raises Malformed."""
     check_run(nodes, len(lanes))
-    return _run_of(nodes, lanes, b"")
+    return _run_of(scheduler, nodes, lanes, b"")
 
 
 # --- workers --------------------------------------------------------------------------------------

@@ -149,6 +149,13 @@ class LargeRow(NamedTuple):
     sha256: bytes
 
 
+class KeyRow(NamedTuple):
+    """The concurrency key of a node that has one."""
+
+    key: int
+    concurrency_key: str
+
+
 @dataclass(slots=True)
 class Changes:
     """What one transaction holds, in the order in which the heart made it."""
@@ -162,6 +169,7 @@ class Changes:
     resolved: list[ResolvedRow] = field(default_factory=list)
     progress: list[ProgressRow] = field(default_factory=list)
     large: list[LargeRow] = field(default_factory=list)
+    keys: list[KeyRow] = field(default_factory=list)
     workers_joined: list[tuple[bytes, str]] = field(default_factory=list)  #: id, name
     workers_left: list[bytes] = field(default_factory=list)
 
@@ -204,6 +212,7 @@ class Live:
     #: values of these name, and so on (closed under `refs`)
     ended: list[EndedNode]
     progress: list[ProgressRow]
+    keys: dict[int, str]  #: concurrency keys of `nodes` that have one
     workers: list[tuple[bytes, str]]  #: connected when the last broker stopped
     failed: set[int]  #: keys of `instances` with a node that ended badly
     next_node: int  #: smallest key never used

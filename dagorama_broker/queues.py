@@ -28,24 +28,31 @@ def order(instance: int, key: int, priority: int = 0) -> int:
 
 
 class Lane:
-    """The queued nodes of one function.
+    """The queued nodes of one function, or of one concurrency key of it.
 
     A node that leaves other than by its turn stays in here until its turn comes: while there are more places than
     queued nodes, whoever pops looks whether the node is still queued.
     """
 
-    __slots__ = ("_late", "_line", "claimed", "cost_us", "delayed", "function", "id", "mean_us", "ready")
+    __slots__ = (
+        "_late", "_line", "claimed", "cost_us", "delayed", "function", "id", "is_async", "key", "mean_us", "nodes",
+        "number", "ready",
+    )
 
-    def __init__(self, id: int, function: Function) -> None:
-        self.id = id
+    def __init__(self, id: int, function: Function, key: str = "", number: int = 0) -> None:
+        self.id = id  #: the function's
         self.function = function
+        self.key = key  #: concurrency key; empty: none
+        self.number = number or id  #: the lane's own
+        self.nodes = 0  #: that have not ended; counted for a concurrency key only
+        self.is_async = function.is_async
         self._line: deque[int] = deque()  # places in their order
         self._late: list[int] = []  # heap of those that came after a younger one
         self.ready = 0  #: nodes of this lane that are QUEUED
         self.claimed = 0  #: nodes of this lane that are CLAIMED
         self.delayed = 0  #: nodes of this lane in BACKOFF
         self.mean_us: float | None = None  #: measured run time; None: it has never run
-        self.cost_us = self._cost()  #: what a node of this lane adds to a slot's load
+        self.cost_us = self._cost()  #: what a node of this lane adds to a slot's work
 
     def __len__(self) -> int:
         """Places, those of nodes that have left included."""
@@ -88,7 +95,7 @@ class Lane:
             self.mean_us = mean + (microseconds - mean) * (0.25 if microseconds > mean else 0.05)
         self.cost_us = self._cost()
 
-    def _cost(self) -> float:
+    def _cost(self) -> int:
         """An unknown function fills the window. Async nodes that a slot overlaps do not wait for one another."""
-        cost = WINDOW_US if self.mean_us is None else self.mean_us + OVERHEAD_US
-        return min(cost, WINDOW_US / OVERLAP) if self.function.is_async else cost
+        cost = WINDOW_US if self.mean_us is None else int(self.mean_us) + OVERHEAD_US
+        return min(cost, WINDOW_US // OVERLAP) if self.is_async else cost

@@ -50,7 +50,7 @@ async def take_report(broker: Broker, session: Session, report: pb.Report) -> No
 
 def _stage(broker: Broker, session: Session, children: pb.Children, lanes: Sequence[Lane]) -> None:
     """Keep children until their parent's outcome comes; what cannot be kept fails the parent."""
-    run = run_of(children.nodes, lanes)
+    run = run_of(broker.scheduler, children.nodes, lanes)
     key, attempt = children.node, children.attempt
     try:
         if not broker.scheduler.stage(session.worker, key, attempt, run):

@@ -18,3 +18,6 @@ class State(IntEnum):
     @property
     def has_ended(self) -> bool:
         return self >= State.COMPLETED
+
+    def __str__(self) -> str:
+        return self.name

@@ -36,10 +36,11 @@ def child_main(options: WorkerOptions, memory: SharedMemory, spool: Path) -> Chi
 
     def live(slot: int, connection: socket.socket) -> int:
         _settle()
-        if (reason := _unfit(options)) is not None:
-            connection.sendall(pack(Kind.UNFIT, bounded(reason, REASON_BYTES).encode()))
-            return UNFIT
-        with suppress(ConnectionResetError):
+        reason = _unfit(options)
+        with suppress(BrokenPipeError, ConnectionResetError):  # the supervisor has left
+            if reason is not None:
+                connection.sendall(pack(Kind.UNFIT, bounded(reason, REASON_BYTES).encode()))
+                return UNFIT
             _Child(slot, connection, memory, spool).run()
         atexit._run_exitfuncs()
         return 0

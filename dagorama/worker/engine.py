@@ -41,6 +41,11 @@ class Engine:
         self._since = 0
         self._out.flush()
 
+    def close(self) -> None:
+        """Its threads end; nothing is to be added any more."""
+        self._out.close()
+        self.lane.close()
+
     def work_off(self) -> None:
         """Until the queue is empty; async nodes may still run then."""
         queue = self._queue
@@ -80,7 +85,9 @@ class _Flusher:
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._wanted = threading.Event()
-        self._begun = False
+        self._closed = False
+        self._thread = threading.Thread(target=self._live, name="dagorama-flush", daemon=True)
+        self._thread.start()
 
     def flush(self) -> None:
         self._outbox.flush()
@@ -89,12 +96,14 @@ class _Flusher:
         """There are results in the outbox."""
         if not self._wanted.is_set():
             self._wanted.set()
-            if not self._begun:
-                self._begun = True
-                threading.Thread(target=self._live, name="dagorama-flush", daemon=True).start()
+
+    def close(self) -> None:
+        self._closed = True
+        self._wanted.set()
+        self._thread.join()
 
     def _live(self) -> None:
-        while self._wanted.wait():
+        while not self._closed and self._wanted.wait():
             sent = self._outbox.sent
             sleep(PATIENCE)
             # Where something was sent, those who send are alive. Whoever adds after `clear` calls `watch` or sends.

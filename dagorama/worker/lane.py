@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Protocol
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from dagorama.worker.executor import Call
 
 LIMIT = 100
+PATIENCE = 1.0  #: seconds for a loop that is told to end
 GATHER = 0.001  #: seconds in which what ends goes out together, while others still run
 
 
@@ -59,6 +61,8 @@ class AsyncLane:
         self._run = run
         self._out = out
         self._loop = loop
+        self._thread: threading.Thread | None = None
+        self._closed = False
         self._free = list(range(LIMIT, 0, -1))
         self._room = threading.Event()
         self._started: list[_Started] = []
@@ -85,6 +89,13 @@ class AsyncLane:
             started, self._started = self._started, []
             (self._loop or self._begin()).call_soon_threadsafe(self._spawn, started)
 
+    def close(self) -> None:
+        """End the loop, if it is the lane's own; a node that blocks it is left alone."""
+        self._closed = True
+        if self._thread is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(PATIENCE)
+
     @property
     def busy(self) -> bool:
         return len(self._free) < LIMIT
@@ -103,18 +114,19 @@ class AsyncLane:
         import asyncio
 
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._live, args=(self._loop,), name="dagorama-async", daemon=True).start()
+        self._thread = threading.Thread(target=self._live, args=(self._loop,), name="dagorama-async", daemon=True)
+        self._thread.start()
         return self._loop
 
     def _live(self, loop: asyncio.AbstractEventLoop) -> None:
         import asyncio
 
         asyncio.set_event_loop(loop)
-        while True:
-            try:
+        while not self._closed:
+            with suppress(BaseException):  # a task of user code raised SystemExit: whoever awaits it gets it too
                 loop.run_forever()
-            except BaseException:  # a task that user code made raised SystemExit: whoever awaits it gets it too
-                continue
+        if not self.tasks:
+            loop.close()
 
     # --- in the loop's thread -----------------------------------------------------------------------
 

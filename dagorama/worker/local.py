@@ -24,6 +24,7 @@ from dagorama.worker.session import PROTOCOL, Held, Session
 from dagorama.worker.threaded import ThreadedStream
 
 SETTLING = 10.0  #: seconds for the last reports to be acknowledged
+LOOK = 0.5  #: seconds between looks at how long the broker has been gone
 
 
 class _Ledger:
@@ -76,9 +77,11 @@ class _Ledger:
             self._cancelled.update(ordinal for attempt, ordinal in self._running.values() if attempt in held.attempts)
         self._tell()
 
-    def close(self) -> pb.Return:
-        """Nothing starts any more; what has not is returned."""
+    def close(self) -> None:
+        """Nothing starts any more."""
         self._closed = True
+
+    def unstarted(self) -> pb.Return:
         return self.take_back(list(self._attempts.values()))
 
     def take_back(self, attempts: Iterable[int]) -> pb.Return:
@@ -95,8 +98,8 @@ class _Ledger:
             known = [attempt for attempt in attempts if attempt in self._nodes]
             return Held(0, [self._nodes.pop(attempt) for attempt in known], known)
 
-    def interrupted(self) -> pb.Return:
-        """All that is left."""
+    def rest(self) -> pb.Return:
+        """All that is left, as interrupted."""
         held = self.answered(list(self._nodes))
         return pb.Return(node=held.nodes, attempt=held.attempts, reason=pb.INTERRUPTED)
 
@@ -131,22 +134,26 @@ class _Interruption:
 
 
 class _LocalExecutor(Executor):
-    """Remembers the first exception that is to be raised where the worker was called."""
+    """Remembers the first exception that is to be raised where the worker was called; then nothing more starts."""
 
-    def __init__(self, outbox: Outbox, large: LargeValues, raise_failures: bool, interruption: _Interruption) -> None:
+    def __init__(
+        self, outbox: Outbox, large: LargeValues, raise_failures: bool, interruption: _Interruption, ledger: _Ledger
+    ) -> None:
         super().__init__(outbox, large)
         self._raise_failures = raise_failures
         self._interruption = interruption
+        self._ledger = ledger
         self.raised: BaseException | None = None
 
     def _ended_badly(self, call: Call, error: BaseException, started: int) -> int:
-        if self._interruption.happened and isinstance(error, KeyboardInterrupt):
+        interrupted = self._interruption.happened and isinstance(error, (KeyboardInterrupt, asyncio.CancelledError))
+        if (interrupted or self._raise_failures) and self.raised is None:
             self.raised = error
-            self.outbox.returned(call.node, call.attempt, pb.INTERRUPTED, "")
-            return monotonic_ns()
-        if self._raise_failures and self.raised is None:
-            self.raised = error
-        return super()._ended_badly(call, error, started)
+            self._ledger.close()
+        if not interrupted:
+            return super()._ended_badly(call, error, started)
+        self.outbox.returned(call.node, call.attempt, pb.INTERRUPTED, "")
+        return monotonic_ns()
 
 
 class _BrokerValues:
@@ -173,7 +180,8 @@ class LocalWorker:
         self._session = Session(_hello(options, stay))
         self._stream = ThreadedStream(link, self._session, lambda: self._ledger.held, self._on_message)
         self._outbox = Outbox(self._send)
-        self._executor = _LocalExecutor(self._outbox, _BrokerValues(link), raise_failures, self._interruption)
+        large = _BrokerValues(link)
+        self._executor = _LocalExecutor(self._outbox, large, raise_failures, self._interruption, self._ledger)
         self._pieces: list[bytes] = []
         self._bodies: list[bytes] = []  # granted and not looked at; with the session, its stream's
         self._connected = False
@@ -182,7 +190,7 @@ class LocalWorker:
 
     def run(self) -> None:
         engine = Engine(self._executor, self._ledger)
-        with self._interruption.watched(), self._living():
+        with self._interruption.watched(), self._living(engine):
             while self._wait(engine):
                 for body in self._take_bodies():
                     engine.add(self._executor.prepare(body))
@@ -190,7 +198,7 @@ class LocalWorker:
 
     async def run_async(self) -> None:
         engine = Engine(self._executor, self._ledger, asyncio.get_running_loop())
-        with self._living():
+        with self._living(engine):
             try:
                 while await asyncio.to_thread(self._wait, engine):
                     for body in self._take_bodies():
@@ -211,20 +219,21 @@ class LocalWorker:
             await asyncio.sleep(0)
 
     @contextmanager
-    def _living(self) -> Iterator[None]:
+    def _living(self, engine: Engine) -> Iterator[None]:
         """From the first word to the last acknowledgement, whatever ends it; then raises what a node raised."""
         self._stream.start()
         try:
             yield
         finally:
             self._leave()
+            engine.close()
         if self._executor.raised is not None:
             raise self._executor.raised
 
     def _leave(self) -> None:
-        unstarted = self._ledger.close()
+        self._ledger.close()
         self._outbox.flush()
-        rest = self._ledger.interrupted()
+        unstarted, rest = self._ledger.unstarted(), self._ledger.rest()
 
         def say(session: Session) -> None:
             session.drain()
@@ -239,7 +248,7 @@ class LocalWorker:
     def _wait(self, engine: Engine) -> bool:
         """For nodes; False when it is time to leave. Raises BrokerError."""
         engine.flush()
-        while not self._stream.wait_for(lambda _: bool(self._bodies) or self._is_over(engine), PATIENCE):
+        while not self._stream.wait_for(lambda _: bool(self._bodies) or self._is_over(engine), LOOK):
             self._check_patience()
         if self._stream.refusal is not None:
             raise self._stream.refusal
@@ -275,8 +284,6 @@ class LocalWorker:
             self._stream.say(lambda session: session.report(held, outcome.body))
         else:
             self._stream.say(lambda session: session.give_back(0, pb.Return.FromString(outcome.body)))
-        if self._executor.raised is not None and (unstarted := self._ledger.close()).attempt:
-            self._stream.say(lambda session: session.give_back(0, unstarted))
 
     def _on_message(self, message: pb.BrokerMessage) -> None:
         if message.HasField("welcome"):

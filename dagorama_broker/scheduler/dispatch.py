@@ -87,7 +87,10 @@ class Dispatch:
         node.attempt, node.slot = attempt, slot
         cost = node.lane.cost_us
         slot.held[attempt] = (node, cost)
-        slot.load_us += cost
+        if node.lane.is_async:
+            slot.async_us += cost
+        else:
+            slot.sync_us += cost
         self.claimed[attempt] = node
         return attempt
 
@@ -121,7 +124,8 @@ class Dispatch:
     def let_go(self, node: Node, now: float) -> None:
         """Its run has ended: the slot makes progress and may have room."""
         slot = self.take_out(node)
-        slot.progress_at = now
+        if not (node.lane.is_async and slot.sync_us):  # else it says nothing of the sync node that runs
+            slot.progress_at = now
 
     def take_out(self, node: Node) -> Slot:
         """The slot holds the node no more, whether it has run or not."""
@@ -131,7 +135,10 @@ class Dispatch:
         _, cost = held.pop(attempt)
         del self.claimed[attempt]
         node.slot = None
-        slot.load_us = slot.load_us - cost if held else 0.0
+        if node.lane.is_async:
+            slot.async_us -= cost
+        else:
+            slot.sync_us -= cost
         slot.asked = False
         pool = slot.worker.pool
         if pool is not None:

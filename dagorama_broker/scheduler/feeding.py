@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from heapq import heapify, heappop, heapreplace
 from itertools import islice
-from math import ceil
+from math import ceil, inf
 
 from dagorama_broker.model import World
-from dagorama_broker.queues import WINDOW_US, Lane, order
+from dagorama_broker.queues import OVERLAP, WINDOW_US, Lane, order
 from dagorama_broker.scheduler.dispatch import Dispatch
 from dagorama_broker.scheduler.parts import Granted, Node, Pool, Slot, TakenBack
 
@@ -61,9 +61,9 @@ class Feeding:
             if lanes:
                 menus.append(_Menu(pool, lanes, pool.hungry))
             for lane in lanes:
-                takers[lane.id] += pool.hungry
+                takers[lane.number] += pool.hungry
         for menu in menus:
-            menu.due = sum(lane.available / takers[lane.id] for lane in menu.lanes) * menu.slots
+            menu.due = sum(lane.available / takers[lane.number] for lane in menu.lanes) * menu.slots
         return sorted(menus, key=lambda menu: len(menu.lanes))
 
     def _serve(self, menu: _Menu, slots: Iterable[Slot], now: float) -> None:
@@ -76,18 +76,16 @@ class Feeding:
 
     def _fill(self, slot: Slot, pool: Pool, heads: _Heads, share: int, now: float) -> int:
         """Grant the slot up to `share` nodes, as far as the window allows; returns how many."""
-        held, graph, granted = slot.held, self.graph, 0
-        if held:
-            del pool.roomy[slot]
-            if self._is_stuck(slot, now):
-                return 0  # it has its place again when it reports
-        else:
-            del pool.idle[slot]
-            slot.progress_at = now
+        graph, granted = self.graph, 0
+        del (pool.roomy if slot.held else pool.idle)[slot]
+        if now >= _stale_at(slot):
+            return 0  # what it is given would wait; it has its place again when it reports
         while heads and granted < share:
             lane = heads[0][1]
-            if held and slot.load_us + lane.cost_us > WINDOW_US:
+            if not _has_room(slot, lane):
                 break
+            if not slot.sync_us:
+                slot.progress_at = now
             node = graph.nodes[lane.pop()]
             graph.effects.granted.append(Granted(slot, node, self.dispatch.claim(slot, node)))
             granted += 1
@@ -97,41 +95,48 @@ class Feeding:
                 heappop(heads)
         else:
             pool.roomy[slot] = None
-        if len(held) > 1:
+        if len(slot.held) > 1:
             self.dispatch.laden[slot] = None
         return granted
-
-    def _is_stuck(self, slot: Slot, now: float) -> bool:
-        """Whether it runs something for longer than was reckoned, so that what it is given would wait."""
-        running, _ = next(iter(slot.held.values()))
-        return now >= slot.progress_at + STALE and not running.lane.function.is_async
 
     # --- taking back ----------------------------------------------------------------------------------
 
     def take_back(self, now: float) -> float | None:
         """Ask for what waits behind a long run where another may run it now; when to look again (None: no need)."""
-        again = None
+        again = inf
         for slot in list(self.dispatch.laden):
-            stale_at = slot.progress_at + STALE
+            stale_at = _stale_at(slot)
             if len(slot.held) < 2:
                 del self.dispatch.laden[slot]
             elif now < stale_at:
-                again = stale_at if again is None else min(again, stale_at)
+                again = min(again, stale_at)
             elif not slot.asked and self._is_wanted(slot):
                 slot.asked = True
                 self.graph.effects.take_back.append(TakenBack(slot, list(slot.held)[1:]))
-        return again
+        return again if again < inf else None
 
     def _is_wanted(self, slot: Slot) -> bool:
         """Whether an idle slot may run what waits in this one, or an older node is queued for it."""
         waiting = [node for node, _ in islice(slot.held.values(), 1, None)]
-        lanes = {node.lane.id: node.lane for node in waiting}.values()
+        lanes = {node.lane.number: node.lane for node in waiting}.values()
         for pool in self.dispatch.pools.of(World.OURS):
             if pool.idle and any(pool.may_run(lane) for lane in lanes):
                 return True
         own = slot.worker.pool
         head = self.dispatch.head(own) if own is not None else None
         return head is not None and self.graph.first(head) < _place(waiting[-1])
+
+
+def _has_room(slot: Slot, lane: Lane) -> bool:
+    """Whether a node would wait no longer than the window. A sync node waits for sync ones, an async one for all."""
+    if lane.is_async:
+        return not slot.held or slot.sync_us + slot.async_us + lane.cost_us <= WINDOW_US
+    return not slot.sync_us or slot.sync_us + lane.cost_us <= WINDOW_US
+
+
+def _stale_at(slot: Slot) -> float:
+    """From when on what the slot has not started is up for others: it runs something for longer than was reckoned."""
+    return slot.progress_at + STALE if slot.sync_us or len(slot.held) > OVERLAP else inf
 
 
 def _place(node: Node) -> int:

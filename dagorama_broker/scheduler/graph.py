@@ -56,6 +56,7 @@ class Graph:
         self.instances: dict[bytes, Instance] = {}  #: with a node that has not ended
         self.origins: dict[bytes, list[Run]] = {}  #: of those instances
         self.lanes: dict[Function, Lane] = {}
+        self.keyed: dict[tuple[int, str], Lane] = {}  #: lanes of concurrency keys that an unfinished node has
         self.active: dict[int, Lane] = {}  #: lanes with a queued node
         self.delayed: dict[int, Lane] = {}  #: lanes with a node in BACKOFF
         self.counts = [0] * len(State)  #: nodes by state; those that ended, since the start
@@ -65,6 +66,7 @@ class Graph:
         self.next_node = 1
         self.next_instance = 1
         self.next_lane = 1
+        self._last_keyed = 0
         self.wall = 0.0  #: what to add to the heart's clock for seconds since 1970
         self.now = 0.0
         self.changes = Changes()
@@ -80,6 +82,25 @@ class Graph:
             self.next_lane += 1
             self.changes.functions.append(FunctionRow(lane.id, function))
         return lane
+
+    def lane_of(self, lane: Lane, key: str) -> Lane:
+        """The lane of a concurrency key beside that of its function, for a node that may yet be refused."""
+        keyed = self.keyed.get((lane.id, key))
+        if keyed is None:
+            self._last_keyed -= 1
+            keyed = Lane(lane.id, lane.function, key, self._last_keyed)
+            keyed.mean_us, keyed.cost_us = lane.mean_us, lane.cost_us
+        return keyed
+
+    def enter_keyed(self, node: Node) -> None:
+        """A node with a concurrency key is there: its lane lasts as long as such a node."""
+        lane = node.lane = self.keyed.setdefault((node.lane.id, node.lane.key), node.lane)
+        lane.nodes += 1
+
+    def _leave_keyed(self, lane: Lane) -> None:
+        lane.nodes -= 1
+        if not lane.nodes:
+            del self.keyed[lane.id, lane.key]
 
     def find(self, id: bytes) -> Node | None:
         """A node that has not ended by its 16-byte id."""
@@ -122,7 +143,7 @@ class Graph:
             lane.ready -= 1
             if not lane.ready:
                 lane.clear()
-                del self.active[lane.id]
+                del self.active[lane.number]
             if lane.function.queue_timeout:
                 del self.expires_at[node.key]
         elif before is CLAIMED:
@@ -130,10 +151,10 @@ class Graph:
         elif before is BACKOFF:
             lane.delayed -= 1
             if not lane.delayed:
-                del self.delayed[lane.id]
+                del self.delayed[lane.number]
         if state is QUEUED:
             lane.ready += 1
-            self.active[lane.id] = lane
+            self.active[lane.number] = lane
         elif state is CLAIMED:
             lane.claimed += 1
         elif state is BACKOFF:
@@ -141,11 +162,13 @@ class Graph:
 
     def _delay(self, lane: Lane) -> None:
         lane.delayed += 1
-        self.delayed[lane.id] = lane
+        self.delayed[lane.number] = lane
 
     def take_up(self, node: Node) -> None:
         """A node that was made before; it comes in the state in which it was left."""
         self.nodes[node.key] = node
+        if node.lane.key:
+            self.enter_keyed(node)
         self.counts[node.state] += 1
         node.instance.live += 1
         if node.state is BACKOFF:
@@ -340,12 +363,17 @@ class Graph:
     def _forget(self, node: Node) -> None:
         """The node has ended: it leaves memory, but for those that hold on to it."""
         del self.nodes[node.key]
+        if node.lane.key:
+            self._leave_keyed(node.lane)
         node.trouble = None
         self.effects.ended.append(node)
         if node.sources:
             self._let_go(node.sources)
             node.sources = ()
-        if node.refs and not (node.readers and node.state is COMPLETED):
+        if node.refs and node.state is not COMPLETED:
+            self._let_go(node.refs)
+            node.refs = ()  # nobody will read what they were to be part of
+        elif node.refs and not node.readers:
             self._let_go(node.refs)
         instance = node.instance
         instance.live -= 1

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dagorama_broker.errors import Conflict, Malformed, NotKnown
-from dagorama_broker.model import InstanceEnd, InstanceRow, LargeRow, NodeRow, RunRow
+from dagorama_broker.model import InstanceEnd, InstanceRow, KeyRow, LargeRow, NodeRow, RunRow
 from dagorama_broker.queues import Lane
 from dagorama_broker.scheduler.graph import FIRST, Graph, pack_sources, run_with
 from dagorama_broker.scheduler.parts import Instance, Node, Run
@@ -172,6 +172,10 @@ class Plan:
             NodeRow(node.key, instance_key, node.lane.id, pack_sources(node), arguments)
             for node, arguments in zip(nodes, new.arguments, strict=True)
         ]
+        for node in nodes:
+            if node.lane.key:
+                graph.enter_keyed(node)
+                changes.keys.append(KeyRow(node.key, node.lane.key))
 
 
 def _id(origin: bytes, counter: int) -> bytes:

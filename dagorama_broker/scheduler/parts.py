@@ -88,16 +88,17 @@ class Node:
 
 
 class Slot:
-    """One node at a time (or overlapping async ones): a child process of a worker."""
+    """A child process of a worker: one sync node at a time, and beside it async ones that overlap."""
 
-    __slots__ = ("asked", "held", "index", "load_us", "progress_at", "worker")
+    __slots__ = ("asked", "async_us", "held", "index", "progress_at", "sync_us", "worker")
 
     def __init__(self, worker: Worker, index: int) -> None:
         self.worker = worker
         self.index = index
-        self.held: dict[int, tuple[Node, float]] = {}  #: attempt -> node and its cost, in the order granted
-        self.load_us = 0.0
-        self.progress_at = 0.0
+        self.held: dict[int, tuple[Node, int]] = {}  #: attempt -> node and its cost, in the order granted
+        self.sync_us = 0  #: reckoned work of the sync nodes that it holds; 0: none
+        self.async_us = 0
+        self.progress_at = 0.0  #: when what runs began, as far as is known
         self.asked = False  #: a take-back is under way and nothing has changed since
 
 

@@ -75,6 +75,8 @@ def _rebuild_nodes(
             run = next(runs, None)
         assert run is not None
         lane, trouble = lanes[row.function], progress.get(row.key)
+        if row.key in live.keys:
+            lane = graph.lane_of(lane, live.keys[row.key])
         left = _pause_left(graph, trouble) if trouble is not None else 0.0
         state = RESOLVING if row.key in resolving else BACKOFF if left > 0.0 else WAITING
         node = Node(row.key, run.instance, lane, run, state)

@@ -124,7 +124,7 @@ class Scheduler:
         worker = self.dispatch.add(presence, now, self.timing.lease)
         self.awaited.discard(presence.id)
         changes = self.graph.changes
-        if presence.id in changes.workers_left:
+        if presence.id in changes.workers_left:  # which a store takes in after those who joined
             changes.workers_left.remove(presence.id)
         changes.workers_joined.append((presence.id, presence.name))
         for key, attempt, slot in held:
@@ -156,9 +156,7 @@ class Scheduler:
         id = worker.presence.id
         if self.dispatch.workers.get(id) is not worker:
             return
-        changes = self.graph.changes
-        changes.workers_joined = [row for row in changes.workers_joined if row[0] != id]
-        changes.workers_left.append(id)
+        self.graph.changes.workers_left.append(id)
         for node in self.dispatch.remove(worker):
             self.staged.pop(node.attempt, None)
             trouble = self.graph.trouble(node)

@@ -50,6 +50,7 @@ class MemoryStore:
         self._outcomes: dict[int, OutcomeRow] = {}
         self._progress: dict[int, ProgressRow] = {}
         self._large: set[LargeRow] = set()
+        self._keys: dict[int, str] = {}
         self._workers: dict[bytes, str] = {}
         self._files: LargeFiles | None = None
 
@@ -83,6 +84,7 @@ class MemoryStore:
             self._resolve(resolved)
         self._progress.update((progress.key, progress) for progress in changes.progress)
         self._large.update(changes.large)
+        self._keys.update(changes.keys)
         self._workers.update(changes.workers_joined)
         for worker in changes.workers_left:
             self._workers.pop(worker, None)
@@ -125,6 +127,7 @@ class MemoryStore:
             nodes=nodes,
             ended=self.ended([key for node in nodes for key in (node.key, *unpack_sources(node.sources))]),
             progress=[self._progress[node.key] for node in nodes if node.key in self._progress],
+            keys={node.key: self._keys[node.key] for node in nodes if node.key in self._keys},
             workers=list(self._workers.items()),
             failed={key for key in unfinished if self._instances[key].failed},
             next_node=max(self._nodes, default=0) + 1,

@@ -63,6 +63,8 @@ CREATE TABLE large_refs (
 ) WITHOUT ROWID;
 CREATE INDEX large_hashes ON large_refs (sha256);
 
+CREATE TABLE node_keys (key INTEGER PRIMARY KEY, chk INTEGER NOT NULL, concurrency_key TEXT NOT NULL);
+
 CREATE TABLE workers (id BLOB PRIMARY KEY, name TEXT NOT NULL, chk INTEGER NOT NULL) WITHOUT ROWID;
 """
 

@@ -20,6 +20,7 @@ NODES_QUERY = (
 PROGRESS_QUERY = (
     "SELECT t.key, t.runs, t.deaths, t.lost, t.retry_at, t.failure, t.pause, t.attempt, t.chk "
 ) + _UNFINISHED_RUNS.format(table="progress", more="")
+KEYS_QUERY = ("SELECT t.key, t.concurrency_key, t.chk " + _UNFINISHED_RUNS).format(table="node_keys", more="")
 
 
 def read_live(reader: Reader) -> Live:
@@ -40,6 +41,7 @@ def read_live(reader: Reader) -> Live:
         nodes=nodes,
         ended=[ended[key] for key in sorted(ended)],
         progress=_progress(connection, nodes),
+        keys=_keys(connection),
         workers=_workers(connection),
         failed={stored.row.key for stored in instances if stored.failed},
         next_node=_next(connection, "nodes", "key"),
@@ -75,6 +77,14 @@ def _progress(connection: sqlite3.Connection, nodes: list[LiveNode]) -> list[Pro
         check_row("progress", row[0], chk, row)
         found[row[0]] = ProgressRow(*row)
     return [found[node.key] for node in nodes if node.key in found] if found else []
+
+
+def _keys(connection: sqlite3.Connection) -> dict[int, str]:
+    keys = {}
+    for key, concurrency_key, chk in connection.execute(KEYS_QUERY):
+        check_row("node_keys", key, chk, (key, concurrency_key))
+        keys[key] = concurrency_key
+    return keys
 
 
 def _workers(connection: sqlite3.Connection) -> list[tuple[bytes, str]]:

@@ -25,6 +25,7 @@ _PROGRESS = (
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _LARGE = "INSERT OR IGNORE INTO large_refs (key, sha256, chk) VALUES (?, ?, ?)"
+_KEYS = "INSERT INTO node_keys (key, concurrency_key, chk) VALUES (?, ?, ?)"
 _JOINED = "INSERT OR REPLACE INTO workers (id, name, chk) VALUES (?, ?, ?)"
 _LEFT = "DELETE FROM workers WHERE id = ?"
 
@@ -56,6 +57,8 @@ def _write_the_rare(connection: sqlite3.Connection, changes: Changes) -> None:
         many(_PROGRESS, summed(rows))
     if changes.large:
         many(_LARGE, summed(changes.large))
+    if changes.keys:
+        many(_KEYS, summed(changes.keys))
     if changes.workers_joined:
         many(_JOINED, summed(changes.workers_joined))
     if changes.workers_left:

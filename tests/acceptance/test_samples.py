@@ -90,4 +90,5 @@ def test_every_sample_says_what_it_shows_and_how_to_run_it(sample: str) -> None:
     source = (SAMPLES / f"{sample}.py").read_text()
     assert source.startswith('"""')
     assert f"Run: python samples/{sample}.py" in source.split('"""')[1]
-    assert f'output_of("{sample}"' in Path(__file__).read_text(), "no test runs it"
+    tests = "".join(file.read_text() for file in Path(__file__).parent.glob("test_*.py"))
+    assert f'output_of("{sample}"' in tests, "no test runs it"

@@ -46,7 +46,7 @@ def many_instances() -> tuple[pb.SubmitRequest, bytes]:
 def holds_nothing(broker: Broker) -> None:
     scheduler = broker.scheduler
     graph = scheduler.graph
-    for held in (graph.nodes, graph.instances, graph.origins, graph.active, scheduler.staged, scheduler.pauses):
+    for held in (graph.nodes, graph.instances, graph.origins, graph.active, scheduler.staged, graph.pauses):
         assert not held
     assert not scheduler.dispatch.claimed
     assert not broker.watching._watches

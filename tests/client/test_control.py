@@ -37,6 +37,10 @@ def test_states_are_those_of_the_wire() -> None:
     assert [each for each in State if each.has_ended] == [State.COMPLETED, State.FAILED, State.CANCELLED]
 
 
+def test_a_state_reads_as_its_name() -> None:
+    assert f"{State.BACKOFF}" == str(State.BACKOFF) == "BACKOFF"
+
+
 def test_not_yet_is_told_from_a_value_that_is_none(broker: RecordingBroker, made: Any) -> None:
     assert (state(*made), resolve(*made)) == (State.QUEUED, None)
     broker.run()

@@ -174,14 +174,17 @@ class Heart:
             hand, name = self.hands[slot.worker], self.name(node)
             hand.held[name], hand.slot_of[name] = attempt, slot.index
         for taken in effects.take_back:
-            names = {attempt: name for name, attempt in self.hands[taken.slot.worker].held.items()}
-            self.hands[taken.slot.worker].asked_back += [names[attempt] for attempt in taken.attempts]
+            hand = self.hands[taken.slot.worker]
+            names = {attempt: name for name, attempt in hand.held.items()}
+            hand.asked_back += [names[attempt] for attempt in taken.attempts]
         for worker, attempt in effects.refused:
-            hand = self.hands[worker]
-            hand.refused.append(attempt)
-            hand.held = {name: other for name, other in hand.held.items() if other != attempt}
+            if worker in self.hands:  # else it is one of an earlier broker's, or gone
+                hand = self.hands[worker]
+                hand.refused.append(attempt)
+                hand.held = {name: other for name, other in hand.held.items() if other != attempt}
         for worker, attempt in effects.cancelled:
-            self.hands[worker].cancelled.append(attempt)
+            if worker in self.hands:
+                self.hands[worker].cancelled.append(attempt)
         for worker in effects.done:
             self.hands[worker].may_leave = True
 
@@ -368,7 +371,7 @@ class Heart:
         kinds = {
             "nodes": graph.nodes, "instances": graph.instances, "origins": graph.origins, "active lanes": graph.active,
             "delayed lanes": graph.delayed, "claims": scheduler.dispatch.claimed, "staged": scheduler.staged,
-            "pauses": graph.pauses, "expiries": graph.expiries, "expires at": graph.expires_at,
+            "keyed": graph.keyed, "pauses": graph.pauses, "expiries": graph.expiries, "expires at": graph.expires_at,
         }
         return {kind: len(held) for kind, held in kinds.items() if held}
 

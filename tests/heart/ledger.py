@@ -30,6 +30,7 @@ class Ledger:
         self.epoch = 0
         self.functions: dict[int, Function] = {}
         self.instances: dict[int, InstanceRow] = {}
+        self.keys: dict[int, str] = {}
         self.ends: dict[int, InstanceEnd] = {}  #: the last one of each instance
         self.runs: list[RunRow] = []
         self.nodes: dict[int, NodeRow] = {}
@@ -49,6 +50,7 @@ class Ledger:
         for instance in changes.instances:
             assert instance.id not in {row.id for row in self.instances.values()}, "an instance's id is taken"
             _once(self.instances, instance.key, instance)
+        self.keys.update(changes.keys)
         for end in changes.instance_ends:
             self.ends[end.key] = end
         for run in changes.runs:
@@ -112,6 +114,7 @@ class Ledger:
             nodes=[LiveNode(row.key, row.instance, row.function, row.sources) for row in nodes],
             ended=self.ended(key for row in nodes for key in (row.key, *map(abs, unpack_keys(row.sources)))),
             progress=[self.progress[row.key] for row in nodes if row.key in self.progress],
+            keys={row.key: self.keys[row.key] for row in nodes if row.key in self.keys},
             workers=list(self.workers.items()),
             failed={key for key in unfinished if key in self.ends and self.ends[key].failed},
             next_node=max(self.nodes, default=0) + 1,

@@ -76,6 +76,20 @@ class TestCredit:
         hand.complete("n0", us=50)
         assert OVERLAP < len(hand.held) <= WINDOW_US / 50
 
+    def test_a_sync_node_runs_beside_async_ones_however_long_they_take(self, heart: Heart) -> None:
+        hand = heart.worker()
+        heart.spawn("a", "b", of=ASYNC)
+        heart.wait(25.0)
+        heart.spawn("sync", "next")
+        assert hand.held.keys() == {"a", "b", "sync"}
+
+    def test_an_async_node_does_not_wait_for_a_slow_sync_one(self, heart: Heart) -> None:
+        """The child reads on when it has run that one."""
+        hand = heart.worker("one")
+        heart.spawn("sync", "async", where={"async": ASYNC})
+        assert hand.held.keys() == {"sync"}
+        assert heart.worker("two").held.keys() == {"async"}
+
     def test_a_slow_node_behind_fast_ones_is_left_for_others(self, heart: Heart) -> None:
         hand = heart.worker("one")
         heart.spawn("slow", of=OTHER)
@@ -143,6 +157,14 @@ class TestShares:
         assert hand.held.keys() == {"soon", "later"}
 
 
+    def test_a_slot_that_overlaps_async_nodes_is_never_stuck(self, heart: Heart) -> None:
+        hand = heart.worker()
+        heart.spawn("a", of=ASYNC)
+        heart.wait(1.0)
+        heart.spawn("b", of=ASYNC)
+        assert hand.held.keys() == {"a", "b"}
+
+
 class TestTakingBack:
     def heart_with_one_laden(self, heart: Heart, us: int = 50) -> Hand:
         hand = heart.worker("laden")
@@ -198,6 +220,29 @@ class TestTakingBack:
         heart.worker("plain")
         heart.wait(STALE)
         assert laden.asked_back == ["b", "last"]
+
+    def test_async_results_say_nothing_of_the_sync_node_that_runs(self, heart: Heart) -> None:
+        laden = heart.worker("laden")
+        heart.spawn("first")
+        laden.complete("first", us=50)
+        heart.spawn("a1", "a2", "a3", of=ASYNC)
+        heart.spawn("long", "waits")
+        assert len(laden.held) == 5
+        heart.worker("idle")
+        for name in ("a1", "a2", "a3"):
+            heart.wait(STALE / 2)
+            laden.complete(name)
+        assert laden.asked_back[-1] == "waits"
+
+    def test_async_nodes_beyond_those_that_overlap_are_taken_back(self, heart: Heart) -> None:
+        laden = heart.worker("laden")
+        heart.spawn(*nodes(1), of=ASYNC)
+        laden.complete("n0", us=50)
+        heart.spawn(*[f"m{number}" for number in range(200)], of=ASYNC)
+        assert len(laden.held) == 200
+        heart.worker("idle")
+        heart.wait(STALE)
+        assert laden.asked_back[-1] == "m199"
 
     def test_an_older_instances_node_is_a_reason(self, heart: Heart) -> None:
         older = heart.worker("older", tolerations={"GPU"}, include_queues={"gpus"})

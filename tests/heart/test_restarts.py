@@ -200,8 +200,11 @@ class TestBackoff:
         hand.fail("a")
         heart.wait(1.0)
         attempt = hand.held["a"]
+        heart.holds_still = True  # the worker is back before the broker's first step
         heart.crash()
         hand.connect()
+        heart.holds_still = False
+        heart.step()
         assert hand.held == {"a": attempt}
         assert hand.complete("a")
 

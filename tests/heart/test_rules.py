@@ -143,6 +143,34 @@ class TestMaxConcurrency:
         assert hand.held.keys() == {"b"}
 
 
+class TestConcurrencyKey:
+    def keyed(self, heart: Heart, *keys: str) -> None:
+        """A node named for each key, of a function of which one may run for each."""
+        run = heart.run(heart._fresh(16), heart._fresh(12), keys, function("keyed", max_concurrency=1))
+        run.creates = ("work:Work", b"")
+        run.lanes = [heart.scheduler.graph.lane_of(lane, key[0]) for lane, key in zip(run.lanes, keys, strict=True)]
+        heart.submit(run)
+
+    def test_each_key_has_its_own_places(self, heart: Heart) -> None:
+        self.keyed(heart, "a1", "a2", "b1")
+        hand = heart.worker(slots=3)
+        assert sorted(hand.held) == ["a1", "b1"]
+        hand.complete("a1")
+        assert sorted(hand.held) == ["a2", "b1"]
+
+    def test_it_survives_a_restart(self, heart: Heart) -> None:
+        self.keyed(heart, "a1", "a2", "b1")
+        heart.crash()
+        assert sorted(heart.worker(slots=3).held) == ["a1", "b1"]
+
+    def test_keys_that_no_node_has_any_more_are_forgotten(self, heart: Heart) -> None:
+        self.keyed(heart, "a1", "b1")
+        hand = heart.worker(slots=2)
+        hand.complete("a1")
+        hand.complete("b1")
+        assert len(heart.scheduler.graph.keyed) == 0
+
+
 def test_a_function_may_die_as_often_as_it_says(heart: Heart) -> None:
     hand = heart.worker()
     heart.spawn("a", of=function("fragile", max_deaths=1))

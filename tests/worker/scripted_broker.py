@@ -113,6 +113,7 @@ class Conversation:
 class ScriptedBroker(pb_grpc.BrokerServicer):
     def __init__(self) -> None:
         self._conversations: queue.SimpleQueue[Conversation] = queue.SimpleQueue()
+        self._begun: list[Conversation] = []
         self.large: dict[bytes, bytes] = {}
         self.refusal: tuple[grpc.StatusCode, str] | None = None
         self.port = 0
@@ -128,6 +129,8 @@ class ScriptedBroker(pb_grpc.BrokerServicer):
     def stop(self) -> None:
         """As a broker that is killed."""
         self._server.stop(None).wait()
+        for conversation in self._begun:
+            conversation.end()  # its thread waits for something to send
 
     def start_again(self) -> None:
         self._serve()
@@ -144,6 +147,7 @@ class ScriptedBroker(pb_grpc.BrokerServicer):
         if self.refusal is not None:
             context.abort(*self.refusal)
         conversation = Conversation(request_iterator)
+        self._begun.append(conversation)
         self._conversations.put(conversation)
         yield from conversation.outgoing()
 

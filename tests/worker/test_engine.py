@@ -57,8 +57,10 @@ def working(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Working]:
     worker_nodes.gate.clear()
     worker_nodes.reached.clear()
     worker_nodes.meetings.clear()
-    yield Working(SharedMemory(1).slots[0], SpoolValues(tmp_path_factory.mktemp("spool")))
+    made = Working(SharedMemory(1).slots[0], SpoolValues(tmp_path_factory.mktemp("spool")))
+    yield made
     worker_nodes.gate.set()
+    made.engine.close()
 
 
 def test_nodes_run_in_order(working: Working) -> None:

@@ -10,8 +10,11 @@ import grpc
 import pytest
 from scripted_broker import Conversation, ScriptedBroker, WorkerProcess, worker_process
 from worker_grants import Wanted, body_of, call, encoded
+from worker_nodes import Counting
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.decorated import of_wrapper
+from dagorama.models.promise import DAGPromise
 from dagorama.values import decode, encode
 
 
@@ -104,8 +107,6 @@ def test_a_grant_in_several_messages_is_put_together(spoken: Conversation) -> No
 
 
 def call_promise() -> object:
-    from dagorama.models.promise import DAGPromise
-
     return DAGPromise._made(b"o" * 12, 0, b"an instance's id", "f", (), {}, ("file", 1))
 
 
@@ -388,7 +389,8 @@ def test_nothing_is_left_of_a_worker_that_is_killed(worker: WorkerProcess, spoke
 def test_imported_modules_register_what_they_register(broker: ScriptedBroker) -> None:
     with worker_process(broker, "--import", "worker_registering"):
         spoken = broker.greeted()
-        spoken.grant(Wanted("entrypoint", [1], definition="worker_nodes:Counting"))
+        code = of_wrapper(Counting.entrypoint).hash
+        spoken.grant(Wanted("entrypoint", [1], definition="worker_nodes:Counting", hash=code))
         assert spoken.value() == 101
 
 

@@ -1,0 +1,166 @@
+"""What is true of a heart after every step, whatever has happened to it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from dagorama_broker.model import ENDED, State, World
+from dagorama_broker.queues import KEY_MASK, Lane, order
+from dagorama_broker.scheduler import Node, Scheduler, Slot
+from dagorama_broker.scheduler.restoring import unpack_keys
+
+from .driver import Heart
+
+
+def check(heart: Heart) -> None:
+    """After a step, all that was drained being in the ledger."""
+    scheduler = heart.scheduler
+    states_are_counted(scheduler)
+    lanes_have_what_is_queued(scheduler)
+    claims_are_held_once(scheduler)
+    nobody_waits_for_what_has_ended(scheduler)
+    readers_are_counted(scheduler)
+    only_what_is_unfinished_is_in_memory(heart)
+    pauses_have_their_end(scheduler)
+    slots_are_where_they_belong(scheduler)
+    if scheduler.hold_until is None:
+        nobody_is_idle_for_nothing(scheduler)
+        the_oldest_went_first(heart)
+
+
+def states_are_counted(scheduler: Scheduler) -> None:
+    counted = Counter(node.state for node in scheduler.graph.nodes.values())
+    assert not counted.keys() & ENDED
+    for state in set(State) - ENDED:
+        assert scheduler.graph.counts[state] == counted[state], state
+
+
+def lanes_have_what_is_queued(scheduler: Scheduler) -> None:
+    graph = scheduler.graph
+    for lane in graph.lanes.values():
+        own = [node for node in graph.nodes.values() if node.lane is lane]
+        queued = {order(node.instance.key, node.key) for node in own if node.state is State.QUEUED}
+        assert lane.ready == len(queued)
+        assert queued <= places(lane)
+        assert bool(queued) == (lane.id in graph.active)
+        assert lane.delayed == sum(node.state is State.BACKOFF for node in own)
+        assert bool(lane.delayed) == (lane.id in graph.delayed)
+        if not queued:
+            assert not len(lane), "what has left does not stay for ever"
+        else:
+            assert graph.first(lane) == min(queued)
+
+
+def places(lane: Lane) -> set[int]:
+    return {*lane._line, *lane._late}
+
+
+def claims_are_held_once(scheduler: Scheduler) -> None:
+    dispatch = scheduler.dispatch
+    held: dict[int, tuple[Slot, Node]] = {}
+    for worker in dispatch.workers.values():
+        for slot in worker.slots:
+            for attempt, (node, _) in slot.held.items():
+                assert attempt not in held
+                held[attempt] = slot, node
+            costs = [(node.lane.is_async, cost) for node, cost in slot.held.values()]
+            assert slot.sync_us == sum(cost for is_async, cost in costs if not is_async)
+            assert slot.async_us == sum(cost for is_async, cost in costs if is_async)
+    assert {attempt: node for attempt, (_, node) in held.items()} == dispatch.claimed
+    for attempt, (slot, node) in held.items():
+        assert (node.state, node.attempt, node.slot) == (State.CLAIMED, attempt, slot)
+        assert attempt <= dispatch.last_attempt
+    for node in scheduler.graph.nodes.values():
+        assert (node.slot is not None) == (node.state is State.CLAIMED)
+    assert scheduler.staged.keys() <= dispatch.claimed.keys()
+
+
+def nobody_waits_for_what_has_ended(scheduler: Scheduler) -> None:
+    for node in scheduler.graph.nodes.values():
+        others = node.refs if node.state is State.RESOLVING else node.sources
+        unfinished = [other for other in others if other.state not in ENDED]
+        assert node.pending == len(unfinished)
+        assert bool(unfinished) == (node.state in (State.WAITING, State.RESOLVING))
+        for other in unfinished:
+            assert scheduler.graph.nodes[other.key] is other
+            assert node in (other.dependents or ())
+        if node.state is not State.RESOLVING:
+            ended = [other.state for other in others if other.state in ENDED]
+            assert set(ended) <= {State.COMPLETED}, "whose source has failed has failed"
+
+
+def readers_are_counted(scheduler: Scheduler) -> None:
+    readers: Counter[Node] = Counter()
+    stack: list[Node] = []
+    for node in scheduler.graph.nodes.values():
+        for other in (*node.sources, *node.refs):
+            readers[other] += 1
+            if readers[other] == 1 and other.state is State.COMPLETED:
+                stack.append(other)
+    while stack:
+        for other in stack.pop().refs:
+            readers[other] += 1
+            if readers[other] == 1:
+                stack.append(other)
+    for node in {*scheduler.graph.nodes.values(), *readers}:
+        assert node.readers == readers[node], node.key
+
+
+def only_what_is_unfinished_is_in_memory(heart: Heart) -> None:
+    graph, ledger = heart.scheduler.graph, heart.ledger
+    unfinished = {key for key in ledger.nodes if not ledger.has_ended(key)}
+    assert graph.nodes.keys() == unfinished
+    live = Counter(ledger.nodes[key].instance for key in unfinished)
+    assert {instance.key: instance.live for instance in graph.instances.values()} == live
+    for key in ledger.instances:
+        has_ended = key in ledger.ends and ledger.ends[key].ended is not None
+        assert has_ended == (key not in live)
+    kept = {run.first_key for runs in graph.origins.values() for run in runs}
+    assert kept <= {run.first_key for run in ledger.runs if run.instance in live}
+    for node in graph.nodes.values():
+        assert node.run is not None
+        assert node.run.first_key in kept
+    for node in graph.nodes.values():
+        row = ledger.nodes[node.key]
+        if node.state is not State.RESOLVING:
+            assert tuple(source.key for source in node.sources) == unpack_keys(row.sources)
+
+
+def pauses_have_their_end(scheduler: Scheduler) -> None:
+    ends = set(scheduler.graph.pauses)
+    for node in scheduler.graph.nodes.values():
+        if node.state is State.BACKOFF:
+            assert node.trouble is not None
+            assert (node.trouble.retry_at, node.key) in ends
+
+
+def slots_are_where_they_belong(scheduler: Scheduler) -> None:
+    dispatch = scheduler.dispatch
+    pooled = [worker for world in World for pool in dispatch.pools.of(world) for worker in pool.workers.values()]
+    assert len(pooled) == len(set(pooled))
+    for worker in dispatch.workers.values():
+        pool = worker.pool
+        assert (pool is not None) == (worker in pooled)
+        for slot in worker.slots:
+            if pool is not None:
+                assert (slot in pool.idle) == (not slot.held)
+                assert slot.held or slot not in pool.roomy
+            if len(slot.held) > 1:
+                assert slot in dispatch.laden
+
+
+def nobody_is_idle_for_nothing(scheduler: Scheduler) -> None:
+    for pool in scheduler.dispatch.pools.of(World.OURS):
+        if pool.idle:
+            assert not [lane for lane in scheduler.graph.active.values() if pool.may_run(lane)]
+
+
+def the_oldest_went_first(heart: Heart) -> None:
+    """No node is left queued that is older than one which was granted to a worker that may run both."""
+    graph = heart.scheduler.graph
+    for granted in heart.effects.granted:
+        pool = granted.slot.worker.pool
+        for lane in graph.active.values():
+            if pool is not None and pool.may_run(lane):
+                left = graph.first(lane)
+                assert left > order(granted.node.instance.key, granted.node.key), left & KEY_MASK
