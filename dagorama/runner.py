@@ -134,6 +134,9 @@ def execute_worker(
     Without `infinite_loop` it returns when nothing is left that it may run now. Without `catch_exceptions` it
     raises what the first failing node raised, once the broker knows, and CodeMismatchException where a node was
     made by other code. Raises BrokerError where the broker refuses it, or is not there and nobody said to stay.
+
+    A sync node cannot be stopped here: it runs past its `timeout`, and past the grace after it was cancelled, of
+    which `dagorama.cancelled()` tells it. Async nodes are stopped as anywhere.
     """
     from dagorama.worker.local import LocalWorker
 

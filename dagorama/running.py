@@ -1,16 +1,26 @@
 """The run of a node, as its own code may ask about it. The worker says what runs; nothing else lives here."""
 
+from collections.abc import Callable
 from contextvars import ContextVar
 
 
+def never() -> bool:
+    """Of a run that nobody can cancel."""
+    return False
+
+
 class Run:
-    """One run of a node: the worker makes it, and sets `cancelled` from whichever thread hears of it."""
+    """One run of a node: the worker makes it. `is_cancelled` is asked anew each time, from any thread."""
 
-    __slots__ = ("cancelled", "number")
+    __slots__ = ("_is_cancelled", "number")
 
-    def __init__(self, number: int = 1) -> None:
+    def __init__(self, number: int = 1, is_cancelled: Callable[[], bool] = never) -> None:
         self.number = number  #: 1 for the first
-        self.cancelled = False
+        self._is_cancelled = is_cancelled
+
+    @property
+    def cancelled(self) -> bool:
+        return self._is_cancelled()
 
 
 #: the run whose function this thread or task is running

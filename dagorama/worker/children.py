@@ -18,6 +18,7 @@ from dagorama.worker.spool import Spool
 from dagorama.worker.transfers import Forwarder, Transfers
 
 FAILED, UNUSABLE = 1, 2  #: exit codes
+CANCEL_GRACE = 5.0  #: seconds, until the broker says how many
 LOCKED = 0.002  #: seconds until a take-back is tried again where a child was stopped inside its lock
 NO_ROOM = 1.0  #: seconds until a fork that the system refused is tried again
 STILLBORN = 3  #: children in a row that end before they are ready, after which the worker gives up
@@ -59,6 +60,8 @@ class Children:
         self._fetches: set[asyncio.Task[None]] = set()
         self._paused: set[Slot] = set()  # not read until the broker has acknowledged more
         self._stillborn = 0
+        self._deadlines: asyncio.TimerHandle | None = None  # when a node may have run over its timeout
+        self.cancel_grace = CANCEL_GRACE  #: seconds that a cancelled run has to end by itself
 
     def start(self) -> None:
         self._loop.add_reader(self._nursery, self._on_nursery)
@@ -95,6 +98,8 @@ class Children:
             self._fetches.add(fetch)
             fetch.add_done_callback(self._fetches.discard)
         self._write(slot)
+        if grant.timeout:
+            self._check_deadlines()
 
     def take_back(self, number: int, attempts: Iterable[int]) -> None:
         """Return those that have not started."""
@@ -107,6 +112,11 @@ class Children:
         for slot in self.slots:
             slot.drop(list(attempts))
             self._spool.release(slot.unpinned())
+
+    def cancel(self, attempts: Iterable[int]) -> None:
+        """To the broker they have ended: what has not started never does, what runs is told, and stopped at last."""
+        for slot in self.slots:
+            self._cancel(slot, list(attempts))
 
     def acknowledged(self) -> None:
         """The broker has taken something; who was held up by that can be read again."""
@@ -129,10 +139,47 @@ class Children:
             self._session.give_back(slot.number, returned)
             self._supervision.changed()
 
+    def _cancel(self, slot: Slot, attempts: list[int]) -> None:
+        running = slot.cancel(attempts)
+        if running is None:
+            self._loop.call_later(LOCKED, self._cancel, slot, attempts)
+            return
+        self._spool.release(slot.unpinned())
+        if running:
+            self._loop.call_later(self.cancel_grace, self._stop_cancelled, slot, slot.pid, running)
+        self._supervision.changed()
+
     async def _fetch(self, digest: bytes, slot: Slot) -> None:
         await self._transfers.fetch(digest)
         slot.arrived(digest)
         self._write(slot)
+
+    # --- stopping what runs ---------------------------------------------------------------------------
+
+    def _stop(self, slot: Slot, why: str) -> None:
+        """Kill its child for one of its nodes; the others come back uncounted, and another child follows."""
+        slot.stopped = why
+        self.kill(slot)
+
+    def _stop_cancelled(self, slot: Slot, pid: int, ordinals: list[int]) -> None:
+        if slot.pid == pid and slot.runs_any(ordinals):
+            self._stop(slot, "stopped, for a cancelled node that went on")
+
+    def _check_deadlines(self) -> None:
+        """Stop what has run over its timeout, and look again when something else may have."""
+        if self._deadlines is not None:
+            self._deadlines.cancel()
+            self._deadlines = None
+        now = self._loop.time()  # time.monotonic()
+        times = []
+        for slot in self.slots:
+            until = None if slot.stopped else slot.overdue(now, self.cancel_grace)
+            if until == now:
+                self._stop(slot, "stopped, for a node that ran over its timeout")
+            elif until is not None:
+                times.append(until)
+        if times:
+            self._deadlines = self._loop.call_at(min(times), self._check_deadlines)
 
     # --- leaving --------------------------------------------------------------------------------------
 
@@ -240,20 +287,27 @@ class Children:
         self._take(slot, slot.read_out())
         self._stop_reading(slot)
         self._paused.discard(slot)
+        how = slot.stopped or cause_of(ended)
+        self._report_overrun(slot)
         if len(slot):
-            self._mourn(slot, cause_of(ended))
+            self._mourn(slot, how)
         self._stillborn += not slot.ready
         self._spool.release(slot.buried())
         self._spool.adopt_strays(ended.pid)
         if slot.closed:
             self._supervision.tell("ended", slot.number, os.waitstatus_to_exitcode(ended.status))
         else:
-            get_logger().warning("child process %d of the worker: %s", ended.pid, cause_of(ended))
+            get_logger().warning("child process %d of the worker: %s", ended.pid, how)
             self._replace(slot)
+
+    def _report_overrun(self, slot: Slot) -> None:
+        held, results = slot.overrun()
+        if results.failures:
+            self._session.report(held, results.SerializeToString())
 
     def _mourn(self, slot: Slot, cause: str) -> None:
         held, death = slot.losses(cause)
-        if not slot.closed:
+        if not (slot.closed or slot.stopped):
             self._session.died(held, death)
             return
         nodes = dict(zip(held.attempts, held.nodes, strict=True))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from time import monotonic_ns, sleep
 from typing import TYPE_CHECKING
 
@@ -63,12 +64,13 @@ class Engine:
 
     def _run_sync_ones(self) -> None:
         queue, start, finish, run = self._queue, self._claims.start, self._claims.finish, self._executor.run
+        is_cancelled = self._claims.is_cancelled
         while queue and not queue[0].work.is_async:
             call, ordinal, now = queue.popleft(), self._next, monotonic_ns()
             self._next += 1
             if not start(ordinal, 0, now):
                 continue
-            ended = run(call, now)
+            ended = run(call, now, partial(is_cancelled, 0, ordinal))
             finish(0)
             if not self._since:
                 self._since = now

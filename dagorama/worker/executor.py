@@ -6,25 +6,29 @@ instance of its own, its result and the nodes that it made are written down.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from inspect import isawaitable
-from itertools import accumulate
+from itertools import accumulate, repeat
 from time import monotonic_ns
 from typing import Any, NamedTuple
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.culprits import failed_source
 from dagorama.definition import DAGDefinition, instance_within
 from dagorama.errors import CodeMismatchException, DefinitionNotRegistered, FunctionNotFound, RefusedByBroker
 from dagorama.logging import get_logger
+from dagorama.retry import RetryConfiguration, verdict
+from dagorama.running import Run, current_run, never
 from dagorama.scope import LARGE_FROM, NODE_LIMIT, AttemptScope, current_attempt
 from dagorama.serializer import find
 from dagorama.values import Encoded, decode, decode_call, decode_promised, encode
-from dagorama.worker.failures import bounded, describe
+from dagorama.worker.failures import bounded, describe, overrun
 from dagorama.worker.large import LargeValues
 from dagorama.worker.outbox import Outbox, weight
 
 _PLAIN = b"\x01\x00"  # version and flags of an envelope that has neither promises nor a large body
 _LOG_BYTES = 500
+_LONGEST = 2**32 - 1  # microseconds that a message can hold, 71 minutes
 
 #: what an unusable function raises, and why the node is given back then
 _REASONS: dict[type[BaseException], pb.ReturnReason.ValueType] = {
@@ -37,17 +41,19 @@ _REASONS: dict[type[BaseException], pb.ReturnReason.ValueType] = {
 class _Target(NamedTuple):
     definition: DAGDefinition
     function: Callable[..., Any]
+    retry: RetryConfiguration | None
 
 
 class Work:
     """A function as the broker names it, and once it was needed, what it is here."""
 
-    __slots__ = ("hash", "is_async", "name", "target", "unusable")
+    __slots__ = ("hash", "is_async", "name", "target", "timeout", "unusable")
 
     def __init__(self, function: pb.Function) -> None:
         self.name = function.name
         self.hash = function.hash
         self.is_async = function.is_async
+        self.timeout = function.timeout  #: seconds; 0: none
         self.target: _Target | None = None
         self.unusable: BaseException | None = None  #: why this process cannot run it
 
@@ -69,7 +75,7 @@ class Work:
                 f"{self.name} has other code here than where the node was made "
                 f"(hash {found.decorated.hash}, not {self.hash})"
             )
-        return _Target(found.definition, found.decorated.function)
+        return _Target(found.definition, found.decorated.function, found.decorated.options.retry)
 
 
 class Values(NamedTuple):
@@ -77,9 +83,12 @@ class Values(NamedTuple):
 
     envelopes: Mapping[int, bytes]
     refs: Mapping[int, Sequence[int]]  #: of those that name others
+    failed: frozenset[int] = frozenset()  #: those in whose place there is a serialized NodeFailure
 
     def read(self, key: int, get_large: Callable[[bytes], bytes | memoryview]) -> object:
-        """The value of `key`, made anew: no two nodes share an object."""
+        """The value of `key`, made anew: no two nodes share an object. A FailedSource where the node failed."""
+        if key in self.failed:
+            return failed_source(self.envelopes[key])
         if key in self.refs:
             return decode_promised(key, self.envelopes, self.refs, get_large=get_large)
         return decode(self.envelopes[key], what="value of a node", get_large=get_large)
@@ -95,6 +104,7 @@ class Call(NamedTuple):
     arguments: bytes
     sources: Sequence[int]
     values: Values
+    runs: int = 0  #: that failed before
 
 
 class Executor:
@@ -102,7 +112,7 @@ class Executor:
         self.large_from = LARGE_FROM  #: bytes of pickle from which a value is kept beside its envelope
         self.outbox = outbox
         self._large = large
-        self._works: dict[tuple[str, str], Work] = {}
+        self._works: dict[tuple[str, str, float], Work] = {}
 
     # --- before -------------------------------------------------------------------------------------
 
@@ -114,21 +124,25 @@ class Executor:
         values = Values(
             dict(zip(grant.value_node, grant.value, strict=True)),
             dict(_grouped(grant.value_node, grant.value_ref_count, list(grant.value_ref))),
+            frozenset(grant.failed),
         )
-        columns = zip(grant.node, grant.attempt, grant.function, grant.instance, grant.arguments, strict=True)
+        columns = zip(
+            grant.node, grant.attempt, grant.function, grant.instance, grant.arguments,
+            grant.run or repeat(0, len(grant.node)), strict=True,
+        )  # fmt: skip
         if not grant.source_count:
             return [
-                Call(node, attempt, works[function], instances[instance], arguments, (), values)
-                for node, attempt, function, instance, arguments in columns
+                Call(node, attempt, works[function], instances[instance], arguments, (), values, runs)
+                for node, attempt, function, instance, arguments, runs in columns
             ]
         sources = dict(_grouped(grant.node, grant.source_count, list(grant.source)))
         return [
-            Call(node, attempt, works[function], instances[instance], arguments, sources.get(node, ()), values)
-            for node, attempt, function, instance, arguments in columns
+            Call(node, attempt, works[function], instances[instance], arguments, sources.get(node, ()), values, runs)
+            for node, attempt, function, instance, arguments, runs in columns
         ]
 
     def _work(self, function: pb.Function) -> Work:
-        key = (function.name, function.hash)
+        key = (function.name, function.hash, function.timeout)
         work = self._works.get(key)
         if work is None:
             work = self._works[key] = Work(function)
@@ -136,31 +150,34 @@ class Executor:
 
     # --- running ------------------------------------------------------------------------------------
 
-    def run(self, call: Call, started: int) -> int:
+    def run(self, call: Call, started: int, is_cancelled: Callable[[], bool] = never) -> int:
         """Run a sync function; returns when it ended, in monotonic nanoseconds, as `started` is."""
         scope = AttemptScope(call.instance, self.large_from, self._large.put)
         token = current_attempt.set(scope)
+        run_token = current_run.set(Run(call.runs + 1, is_cancelled))
         try:
             function, args, kwargs = self._open(call, scope)
             result = function(*args, **kwargs)
         except BaseException as error:
-            return self._ended_badly(call, error, started)
+            return self._ended_cancelled(call) if is_cancelled() else self._ended_badly(call, error, started)
         finally:
             scope.close()
+            current_run.reset(run_token)
             current_attempt.reset(token)
         return self._ended(call, scope, result, started)
 
-    async def run_async(self, call: Call, started: int) -> int:
-        """The same for an async function, in a task of its own."""
+    async def run_async(self, call: Call, started: int, is_cancelled: Callable[[], bool] = never) -> int:
+        """The same for an async function, in a task of its own, which ends at the function's timeout."""
         scope = AttemptScope(call.instance, self.large_from, self._large.put)
         current_attempt.set(scope)
+        current_run.set(Run(call.runs + 1, is_cancelled))
         try:
             function, args, kwargs = self._open(call, scope)
             result = function(*args, **kwargs)
             if isawaitable(result):
-                result = await result
+                result = await (_within(call.work.timeout, result) if call.work.timeout else result)
         except BaseException as error:
-            return self._ended_badly(call, error, started)
+            return self._ended_cancelled(call) if is_cancelled() else self._ended_badly(call, error, started)
         finally:
             scope.close()
         return self._ended(call, scope, result, started)
@@ -168,7 +185,7 @@ class Executor:
     def _open(
         self, call: Call, scope: AttemptScope
     ) -> tuple[Callable[..., Any], tuple[object, ...], dict[str, object]]:
-        definition, function = call.work.target or call.work.load()
+        definition, function, _ = call.work.target or call.work.load()
         fill = [call.values.read(key, self._large.get) for key in call.sources]
         args, kwargs = decode_call(call.arguments, fill, function, get_large=self._large.get)
         return function, (instance_within(call.instance, definition, scope), *args), kwargs
@@ -183,7 +200,7 @@ class Executor:
         except BaseException as error:
             return self._ended_badly(call, error, started)
         ended = monotonic_ns()
-        microseconds = (ended - started) // 1000
+        microseconds = min((ended - started) // 1000, _LONGEST)
         if scope.runs or encoded.envelope[:2] != _PLAIN:
             self.outbox.completed_with(call.node, call.attempt, encoded, scope, microseconds)
         else:
@@ -196,11 +213,37 @@ class Executor:
         if error is call.work.unusable:
             self.outbox.returned(call.node, call.attempt, _REASONS[type(error)], str(error))
         else:
-            failure = describe(error, call.node, call.attempt, (ended - started) // 1000)
+            failure = describe(error, call.node, call.attempt, min((ended - started) // 1000, _LONGEST))
+            final, later = verdict(call.work.target and call.work.target.retry, error)
+            failure.final = final
+            if later is not None:
+                failure.retry_after = later
             message = bounded(failure.message, _LOG_BYTES)
             get_logger().warning("%s failed: %s: %s", call.work.name, failure.type, message)
             self.outbox.failed(failure)
         return ended
+
+    def _ended_cancelled(self, call: Call) -> int:
+        """Nobody wants to hear of it: to the broker it ended when it was cancelled."""
+        get_logger().info("%s was cancelled while it ran", call.work.name)
+        return monotonic_ns()
+
+
+async def _within(seconds: float, running: Awaitable[object]) -> object:
+    """Its result; raises TimeoutError where it takes longer, from the place where it was by then."""
+    import asyncio
+
+    deadline = asyncio.timeout(seconds)
+    try:
+        async with deadline:
+            result = await running
+    except BaseException as error:
+        if not deadline.expired():
+            raise
+        raise overrun(seconds).with_traceback((error.__cause__ or error).__traceback__) from None
+    if deadline.expired():  # it has swallowed its cancellation
+        raise overrun(seconds)
+    return result
 
 
 def _grouped(keys: Sequence[int], counts: Sequence[int], flat: list[int]) -> list[tuple[int, list[int]]]:

@@ -34,6 +34,11 @@ def describe(error: BaseException, node: int, attempt: int, microseconds: int) -
     )
 
 
+def overrun(seconds: float) -> TimeoutError:
+    """Of a run that was stopped at its timeout."""
+    return TimeoutError(f"it ran for longer than its timeout of {seconds:g} second{'s' * (seconds != 1)}")
+
+
 def bounded(text: str, limit: int) -> str:
     """Valid UTF-8 without NUL, of at most about `limit` bytes: what is too much goes from the middle."""
     clean = text.replace("\0", "\\x00").encode("utf-8", "backslashreplace")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,6 +26,14 @@ class Claims(Protocol):
 
     def finish(self, entry: int) -> None: ...
 
+    def is_cancelled(self, entry: int, ordinal: int) -> bool:
+        """Whether the node of that ordinal, which was started under that entry, was cancelled since."""
+        ...
+
+    def watch(self, loop: asyncio.AbstractEventLoop, look: Callable[[], None]) -> None:
+        """Have `look` called in the loop's thread whenever something was cancelled. For that thread, once."""
+        ...
+
 
 class Out(Protocol):
     """Where results go."""
@@ -38,8 +47,9 @@ class Out(Protocol):
         ...
 
 
-Run = Callable[["Call", int], Coroutine[object, object, int]]
-_Started = tuple["Call", int, int]  # with its entry and the time
+IsCancelled = Callable[[], bool]
+Run = Callable[["Call", int, IsCancelled], Coroutine[object, object, int]]
+_Started = tuple["Call", int, int, IsCancelled]  # with its entry and the time
 
 
 class AsyncLane:
@@ -57,6 +67,8 @@ class AsyncLane:
         self._room = threading.Event()
         self._started: list[_Started] = []
         self.tasks: set[asyncio.Task[None]] = set()  #: what runs
+        self._to_cancel: dict[asyncio.Task[None], IsCancelled] = {}  # inside of their node and not told yet
+        self._watching = False
         self._flushing = False
 
     def add(self, call: Call, ordinal: int) -> None:
@@ -67,7 +79,7 @@ class AsyncLane:
         now = monotonic_ns()
         entry = self._free.pop()
         if self._claims.start(ordinal, entry, now):
-            self._started.append((call, entry, now))
+            self._started.append((call, entry, now, partial(self._claims.is_cancelled, entry, ordinal)))
         else:
             self._free.append(entry)
 
@@ -120,20 +132,36 @@ class AsyncLane:
 
     def _spawn(self, started: list[_Started]) -> None:
         assert self._loop is not None
-        for call, entry, now in started:
-            task = self._loop.create_task(self._run_one(call, entry, now))
+        if not self._watching:
+            self._watching = True
+            self._claims.watch(self._loop, self._tell_cancelled)
+        for call, entry, now, is_cancelled in started:
+            task = self._loop.create_task(self._run_one(call, entry, now, is_cancelled))
             self.tasks.add(task)  # the loop itself holds tasks weakly
             task.add_done_callback(self.tasks.discard)
 
-    async def _run_one(self, call: Call, entry: int, now: int) -> None:
+    async def _run_one(self, call: Call, entry: int, now: int, is_cancelled: IsCancelled) -> None:
+        from asyncio import current_task
+
+        task = current_task()
+        assert task is not None
         try:
-            await self._run(call, now)
+            if not is_cancelled():
+                self._to_cancel[task] = is_cancelled
+                await self._run(call, now, is_cancelled)
         finally:
+            self._to_cancel.pop(task, None)
             self._claims.finish(entry)
             self._free.append(entry)
             self._room.set()
             self._out.watch()  # in case another node blocks this loop
             self._flush_soon()
+
+    def _tell_cancelled(self) -> None:
+        """Each is told once: another CancelledError would break off its cleaning up."""
+        for task in [task for task, is_cancelled in self._to_cancel.items() if is_cancelled()]:
+            del self._to_cancel[task]
+            task.cancel()
 
     def _flush_soon(self) -> None:
         assert self._loop is not None

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from time import monotonic, monotonic_ns
 from types import FrameType
@@ -34,6 +34,9 @@ class _Ledger:
         self._lock = threading.Lock()
         self._nodes: dict[int, int] = {}  # by attempt
         self._attempts: dict[int, int] = {}  # of those not started, by ordinal
+        self._running: dict[int, tuple[int, int]] = {}  # attempt and ordinal, by entry
+        self._cancelled: set[int] = set()  # ordinals of those that run
+        self._tell: Callable[[], object] = lambda: None  # somebody watches for that
         self._given = 0
         self._closed = False
 
@@ -45,10 +48,34 @@ class _Ledger:
 
     def start(self, ordinal: int, entry: int, now: int) -> bool:
         with self._lock:
-            return not self._closed and self._attempts.pop(ordinal, None) is not None
+            attempt = None if self._closed else self._attempts.pop(ordinal, None)
+            if attempt is None:
+                return False
+            self._running[entry] = attempt, ordinal
+            return True
 
     def finish(self, entry: int) -> None:
         """Whatever runs here is answered for."""
+        with self._lock:
+            self._cancelled.discard(self._running.pop(entry)[1])
+
+    def is_cancelled(self, entry: int, ordinal: int) -> bool:
+        return ordinal in self._cancelled
+
+    def watch(self, loop: asyncio.AbstractEventLoop, look: Callable[[], None]) -> None:
+        def tell() -> None:
+            with suppress(RuntimeError):  # the loop is closed, and nothing runs on it
+                loop.call_soon_threadsafe(look)
+
+        self._tell = tell
+
+    def cancel(self, attempts: Iterable[int]) -> None:
+        """The broker has ended them: what has not started never does, what runs is told."""
+        self.take_back(attempts)
+        held = self.answered(attempts)
+        with self._lock:
+            self._cancelled.update(ordinal for attempt, ordinal in self._running.values() if attempt in held.attempts)
+        self._tell()
 
     def close(self) -> None:
         """Nothing starts any more."""
@@ -271,6 +298,8 @@ class LocalWorker:
         for wanted in message.take_back:
             if (returned := self._ledger.take_back(wanted.attempt)).attempt:
                 self._session.give_back(0, returned)
+        if message.cancel:
+            self._ledger.cancel(message.cancel)
         self._ledger.take_back(message.refused)
         self._ledger.answered(message.refused)
 

@@ -7,9 +7,15 @@ inside a long node, or inside C code that keeps the interpreter lock.
 """
 
 import mmap
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.synchronize import Lock
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import asyncio
 
 ENTRIES = 128  #: nodes that one child may have running at once
 RING = 16384  #: nodes that one slot may hold; a mark for each, by ordinal modulo RING
@@ -18,20 +24,55 @@ _WORD = 8
 _STARTED = 0
 _TABLE = 1
 _TABLE_WORDS = 2 * ENTRIES
-_RING_AT = (_TABLE + _TABLE_WORDS) * _WORD
+_CANCELLED = _TABLE + _TABLE_WORDS  # for each entry, 1 + the ordinal of the node in it that was cancelled last
+_RING_AT = (_CANCELLED + ENTRIES) * _WORD
 _SLOT_BYTES = _RING_AT + RING
 _PATIENCE = 100  # tries for a lock whose holder needs a microsecond, unless it was stopped in the middle
+
+
+class Running(NamedTuple):
+    """A node that its child is inside of."""
+
+    entry: int
+    ordinal: int
+    since: int  #: monotonic nanoseconds
+
+
+class _Bell:
+    """A pipe by which the supervisor wakes whoever watches it in the child; bytes of a former child do no harm."""
+
+    def __init__(self) -> None:
+        self._ends = os.pipe()
+        for end in self._ends:
+            os.set_blocking(end, False)
+
+    def ring(self) -> None:
+        with suppress(BlockingIOError):  # it rings already
+            os.write(self._ends[1], b"!")
+
+    def watch(self, loop: "asyncio.AbstractEventLoop", look: Callable[[], None]) -> None:
+        def answer() -> None:
+            with suppress(BlockingIOError):
+                os.read(self._ends[0], 4096)
+            look()
+
+        loop.add_reader(self._ends[0], answer)
+
+    def __del__(self) -> None:
+        for end in self._ends:
+            os.close(end)
 
 
 class SlotMemory:
     """One slot's part. `ordinal` counts the nodes given to the present child; `entry` is a place in its table."""
 
-    __slots__ = ("_lock", "_ring", "_words")
+    __slots__ = ("_bell", "_lock", "_ring", "_words")
 
     def __init__(self, view: memoryview, lock: Lock) -> None:
         self._words = view[:_RING_AT].cast("Q")
         self._ring = view[_RING_AT:_SLOT_BYTES]
         self._lock = lock
+        self._bell = _Bell()
 
     # --- the child's ---
 
@@ -50,6 +91,14 @@ class SlotMemory:
 
     def finish(self, entry: int) -> None:
         self._words[_TABLE + 2 * entry] = 0
+
+    def is_cancelled(self, entry: int, ordinal: int) -> bool:
+        """Whether the supervisor has cancelled the node of that ordinal, which was started under that entry."""
+        return self._words[_CANCELLED + entry] == ordinal + 1
+
+    def watch(self, loop: "asyncio.AbstractEventLoop", look: Callable[[], None]) -> None:
+        """Have `look` called in the loop's thread whenever something was cancelled. For that thread, once."""
+        self._bell.watch(loop, look)
 
     # --- the supervisor's ---
 
@@ -71,10 +120,24 @@ class SlotMemory:
         self._lock.release()
         return taken
 
+    def cancel(self, ordinals: Iterable[int]) -> list[int]:
+        """Tell those that run; returns them."""
+        wanted = set(ordinals)
+        told = [node for node in self.entries() if node.ordinal in wanted]
+        for node in told:
+            self._words[_CANCELLED + node.entry] = node.ordinal + 1
+        if told:
+            self._bell.ring()
+        return [node.ordinal for node in told]
+
+    def entries(self) -> list[Running]:
+        """Each node that runs."""
+        table = self._words[_TABLE : _TABLE + _TABLE_WORDS].tolist()
+        return [Running(at // 2, table[at] - 1, table[at + 1]) for at in range(0, _TABLE_WORDS, 2) if table[at]]
+
     def running(self) -> list[tuple[int, int]]:
         """(ordinal, monotonic nanoseconds of its start) of each node that runs."""
-        table = self._words[_TABLE : _TABLE + _TABLE_WORDS].tolist()
-        return [(table[at] - 1, table[at + 1]) for at in range(0, _TABLE_WORDS, 2) if table[at]]
+        return [(node.ordinal, node.since) for node in self.entries()]
 
     def started(self) -> int:
         return int(self._words[_STARTED])
@@ -83,7 +146,8 @@ class SlotMemory:
         """Make it as new, when no child is left that uses it; one killed inside the lock leaves it locked."""
         self._lock.acquire(False)
         self._words[_STARTED] = 0
-        self._words[_TABLE : _TABLE + _TABLE_WORDS] = memoryview(bytes(_TABLE_WORDS * _WORD)).cast("Q")
+        words = _TABLE_WORDS + ENTRIES
+        self._words[_TABLE : _TABLE + words] = memoryview(bytes(words * _WORD)).cast("Q")
         self._ring[:] = bytes(RING)
         self._lock.release()
 

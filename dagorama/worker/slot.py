@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.worker.failures import describe, overrun
 from dagorama.worker.frames import FrameReader, Kind, prefix
 from dagorama.worker.nursery import Ended
 from dagorama.worker.session import Held
@@ -42,12 +43,15 @@ class Slot:
         self.pid = 0  #: of the child; 0: none
         self.ready = False  #: the child has said so
         self.closed = False  #: for good: no child will follow
+        self.stopped = ""  #: why the supervisor has killed this child, which is no death then
         self._memory = memory
         self._socket: socket.socket | None = None
         self._reader = FrameReader()
         self._given = 0
         self._ordinals: dict[int, int] = {}  # by attempt, in the order given
         self._nodes: dict[int, int] = {}  # by attempt
+        self._timeouts: dict[int, float] = {}  # by attempt, of those that have one
+        self._late: set[int] = set()  # attempts that ran over theirs
         self._frames: deque[_Frame] = deque()
         self._pins: deque[_Pin] = deque()
         self._in_pieces = False  # the first pieces of a grant are with the child
@@ -72,10 +76,10 @@ class Slot:
     def buried(self) -> list[bytes]:
         """The child has ended and `losses` was asked: nothing of it counts any more. Returns what it had pinned."""
         self.hang_up()
-        for column in (self._ordinals, self._nodes, self._frames):
+        for column in (self._ordinals, self._nodes, self._timeouts, self._late, self._frames):
             column.clear()
         unpinned = self.unpinned()
-        self.pid, self.ready, self._given = 0, False, 0
+        self.pid, self.ready, self.stopped, self._given = 0, False, "", 0
         self._reader = FrameReader()
         self.broken, self._in_pieces = self.broken or self._in_pieces, False
         self._memory.reset()
@@ -138,6 +142,8 @@ class Slot:
         self._memory.open(self._given, count)
         self._ordinals.update(zip(grant.attempt, range(self._given, self._given + count), strict=True))
         self._nodes.update(zip(grant.attempt, grant.node, strict=True))
+        if grant.timeout:
+            self._timeouts.update(pair for pair in zip(grant.attempt, grant.timeout, strict=True) if pair[1])
         self._given += count
         if grant.large:
             self._pins.append(_Pin(self._given - 1, list(grant.large)))
@@ -161,6 +167,9 @@ class Slot:
         held = Held(self.number, [nodes.pop(attempt) for attempt in known], known)
         for attempt in known:
             del self._ordinals[attempt]
+        if self._timeouts:
+            for attempt in known:
+                self._timeouts.pop(attempt, None)
         return held
 
     def unpinned(self) -> list[bytes]:
@@ -185,6 +194,50 @@ class Slot:
         """Forget them; those that have not started never will."""
         self.take_back(attempts)
         self.answered(attempts)
+
+    def cancel(self, attempts: Iterable[int]) -> list[int] | None:
+        """Forget them; those that have not started never will, and those that run are told. Returns the ordinals of
+        the latter; None when it has to be tried again soon."""
+        known = [attempt for attempt in attempts if attempt in self._ordinals]
+        if self.take_back(known) is None:
+            return None
+        started = [self._ordinals[attempt] for attempt in known if attempt in self._ordinals]
+        self.answered(known)
+        return self._memory.cancel(started)
+
+    def runs_any(self, ordinals: Sequence[int]) -> bool:
+        return any(ordinal in ordinals for ordinal, _ in self._memory.running())
+
+    def overdue(self, now: float, grace: float) -> float | None:
+        """When a node may next have run over its timeout, by the monotonic clock; `now` when one has.
+
+        Async nodes, which end by themselves at their timeout, get the grace.
+        """
+        if not self._timeouts:
+            return None
+        running = {node.ordinal: node for node in self._memory.entries()}
+        earliest = float("inf")
+        for attempt, seconds in self._timeouts.items():
+            node = running.get(self._ordinals[attempt])
+            if node is None:  # it starts now at the earliest
+                until = now + seconds
+            else:
+                until = node.since / 1e9 + seconds + (grace if node.entry else 0)
+                if until <= now:
+                    self._late.add(attempt)
+            earliest = min(earliest, until)
+        return max(now, earliest)
+
+    def overrun(self) -> tuple[Held, pb.Results]:
+        """The child has ended, and was stopped: the failures of those that ran over their timeout."""
+        failures = []
+        for attempt in self.running():
+            if attempt in self._late:
+                seconds = self._timeouts[attempt]
+                microseconds = min(int(seconds * 1e6), 2**32 - 1)
+                failures.append(describe(overrun(seconds), self._nodes[attempt], attempt, microseconds))
+                failures[-1].traceback = ""  # nobody saw where it was
+        return self.answered([failure.attempt for failure in failures]), pb.Results(failures=failures)
 
     def running(self) -> list[int]:
         """Attempts that the child is inside of now."""

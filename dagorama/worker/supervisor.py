@@ -148,12 +148,15 @@ class Supervisor:
         children = self._children
         if message.HasField("welcome"):
             self._memory.large_from = message.welcome.large_from
+            children.cancel_grace = message.welcome.cancel_grace
         for grant in message.grants:
             children.grant(grant)
         for wanted in message.take_back:
             children.take_back(wanted.slot, wanted.attempt)
         if message.refused:
             children.drop(message.refused)
+        if message.cancel:
+            children.cancel(message.cancel)
         children.acknowledged()
         if message.done:
             self.ask_to_leave()

@@ -11,11 +11,12 @@ def test_where_no_node_runs_nothing_is_cancelled() -> None:
 
 
 def test_a_node_sees_that_it_is_cancelled_whoever_says_so() -> None:
-    run = Run(2)
+    told = threading.Event()
+    run = Run(2, told.is_set)
     token = current_run.set(run)
     try:
         assert (cancelled(), run.number) == (False, 2)
-        teller = threading.Thread(target=setattr, args=(run, "cancelled", True))
+        teller = threading.Thread(target=told.set)
         teller.start()
         teller.join()
         assert cancelled()
@@ -30,6 +31,4 @@ async def test_tasks_see_each_its_own_run() -> None:
         await asyncio.sleep(0)
         return cancelled(), await asyncio.to_thread(cancelled)
 
-    one, other = Run(), Run()
-    one.cancelled = True
-    assert await asyncio.gather(node(one), node(other)) == [(True, True), (False, False)]
+    assert await asyncio.gather(node(Run(1, lambda: True)), node(Run())) == [(True, True), (False, False)]
