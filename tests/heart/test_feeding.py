@@ -78,6 +78,8 @@ class TestCredit:
 
     def test_a_sync_node_runs_beside_async_ones_however_long_they_take(self, heart: Heart) -> None:
         hand = heart.worker()
+        heart.spawn("known to be slow")
+        hand.complete("known to be slow", us=2_000_000)
         heart.spawn("a", "b", of=ASYNC)
         heart.wait(25.0)
         heart.spawn("sync", "next")
