@@ -82,7 +82,7 @@ class Killer:
         worker = self.chance.choice(self.workers)
         self.stopped_children.update(processes.children_of(worker.process.pid))
         worker.send(signal.SIGSTOP)
-        waking = threading.Timer(processes.LEASE + 1.5, worker.send, [signal.SIGCONT])
+        waking = threading.Timer(processes.LEASE + 0.3, worker.send, [signal.SIGCONT])
         waking.start()
         self.waking.append(waking)
         self.stops += 1

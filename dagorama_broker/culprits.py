@@ -5,8 +5,11 @@ from __future__ import annotations
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
 from dagorama_broker.messages import failure_message
-from dagorama_broker.model import Failure
+from dagorama_broker.model import Failure, State
 from dagorama_broker.scheduler import Node
+
+#: The type that the failure of a cancelled node has; clients know it.
+CANCELLED = "dagorama.errors.NodeCancelled"
 
 
 async def node_failure(broker: Broker, node: Node) -> pb.NodeFailure:
@@ -14,6 +17,14 @@ async def node_failure(broker: Broker, node: Node) -> pb.NodeFailure:
     culprit = node.culprit or node
     outcome = await broker.outcome(culprit.key)
     id = (await broker.in_store(broker.store.ids, [culprit.key]))[culprit.key]
-    if outcome is None or outcome.failure is None:
-        return pb.NodeFailure(node=id, function=culprit.lane.function.name)
-    return failure_message(Failure.unpacked(outcome.failure), id)
+    if outcome is not None and outcome.failure is not None:
+        return failure_message(Failure.unpacked(outcome.failure), id)
+    cancelled = outcome is not None and outcome.state == State.CANCELLED
+    return pb.NodeFailure(node=id, function=await _function_of(broker, culprit), type=CANCELLED if cancelled else "")
+
+
+async def _function_of(broker: Broker, culprit: Node) -> str:
+    """Its name; what stands for a culprit that has left memory knows no more than its key."""
+    (row,) = [row for row in await broker.in_store(broker.store.ended, [culprit.key]) if row.key == culprit.key]
+    lanes = broker.scheduler.graph.lanes.values()
+    return next(lane.function.name for lane in lanes if lane.id == row.function)

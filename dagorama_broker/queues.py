@@ -27,6 +27,31 @@ def order(instance: int, key: int, priority: int = 0) -> int:
     return (instance << 8 | HIGHEST - priority) << KEY_BITS | key
 
 
+class Pace:
+    """How long runs of a function take, as far as is known."""
+
+    __slots__ = ("_is_async", "cost_us", "mean_us")
+
+    def __init__(self, is_async: bool) -> None:
+        self._is_async = is_async
+        self.mean_us: float | None = None  #: measured run time; None: it has never run
+        self.cost_us = self._cost()  #: what a node adds to a slot's work
+
+    def measured(self, microseconds: int) -> None:
+        """Take a run time into the mean. It rises fast and falls slowly: holding too little is the smaller fault."""
+        mean = self.mean_us
+        if mean is None:
+            self.mean_us = float(microseconds)
+        else:
+            self.mean_us = mean + (microseconds - mean) * (0.25 if microseconds > mean else 0.05)
+        self.cost_us = self._cost()
+
+    def _cost(self) -> int:
+        """An unknown function fills the window. Async nodes that a slot overlaps do not wait for one another."""
+        cost = WINDOW_US if self.mean_us is None else int(self.mean_us) + OVERHEAD_US
+        return min(cost, WINDOW_US // OVERLAP) if self._is_async else cost
+
+
 class Lane:
     """The queued nodes of one function, or of one concurrency key of it.
 
@@ -35,24 +60,24 @@ class Lane:
     """
 
     __slots__ = (
-        "_late", "_line", "claimed", "cost_us", "delayed", "function", "id", "is_async", "key", "mean_us", "nodes",
-        "number", "ready",
+        "_late", "_line", "claimed", "delayed", "function", "id", "is_async", "key", "nodes", "number", "pace", "ready",
     )
 
-    def __init__(self, id: int, function: Function, key: str = "", number: int = 0) -> None:
+    def __init__(
+        self, id: int, function: Function, key: str = "", number: int = 0, pace: Pace | None = None
+    ) -> None:
         self.id = id  #: the function's
         self.function = function
         self.key = key  #: concurrency key; empty: none
         self.number = number or id  #: the lane's own
         self.nodes = 0  #: that have not ended; counted for a concurrency key only
         self.is_async = function.is_async
+        self.pace = pace or Pace(function.is_async)  #: of the function, whatever the key
         self._line: deque[int] = deque()  # places in their order
         self._late: list[int] = []  # heap of those that came after a younger one
         self.ready = 0  #: nodes of this lane that are QUEUED
         self.claimed = 0  #: nodes of this lane that are CLAIMED
         self.delayed = 0  #: nodes of this lane in BACKOFF
-        self.mean_us: float | None = None  #: measured run time; None: it has never run
-        self.cost_us = self._cost()  #: what a node of this lane adds to a slot's work
 
     def __len__(self) -> int:
         """Places, those of nodes that have left included."""
@@ -85,17 +110,3 @@ class Lane:
     def clear(self) -> None:
         self._line.clear()
         self._late.clear()
-
-    def measured(self, microseconds: int) -> None:
-        """Take a run time into the mean. It rises fast and falls slowly: holding too little is the smaller fault."""
-        mean = self.mean_us
-        if mean is None:
-            self.mean_us = float(microseconds)
-        else:
-            self.mean_us = mean + (microseconds - mean) * (0.25 if microseconds > mean else 0.05)
-        self.cost_us = self._cost()
-
-    def _cost(self) -> int:
-        """An unknown function fills the window. Async nodes that a slot overlaps do not wait for one another."""
-        cost = WINDOW_US if self.mean_us is None else int(self.mean_us) + OVERHEAD_US
-        return min(cost, WINDOW_US // OVERLAP) if self.is_async else cost

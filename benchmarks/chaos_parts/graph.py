@@ -18,7 +18,7 @@ from dagorama import DAGDefinition, dagorama
 
 WIDTH = 3
 #: One branch in so many of those that have branches sleeps, long enough to be hit.
-SLOW_EVERY, SLOW = 8, 0.4
+SLOW_EVERY, SLOW = 8, 0.6
 
 
 class Made(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -262,9 +263,17 @@ class Children:
             get_logger().warning("no child process can be started (%s); trying again", problem)
             self._loop.call_later(NO_ROOM, self._replace, self.slots[event.slot])
         else:
-            self._loop.remove_reader(self._nursery)
-            self._supervision.ask_to_leave(FAILED, "the process that starts its children has ended")
+            self._lose_all()
         self._supervision.changed()
+
+    def _lose_all(self) -> None:
+        """The nursery has ended, and its children with it."""
+        self._loop.remove_reader(self._nursery)
+        self._supervision.ask_to_leave(FAILED, "the process that starts its children has ended")
+        for slot in self.slots:
+            slot.closed = True
+            if slot.pid:
+                self._bury(slot, Ended(slot.number, slot.pid, signal.SIGKILL, 0))
 
     def _welcome(self, slot: Slot, started: Started) -> None:
         slot.adopt(started.pid, started.socket)

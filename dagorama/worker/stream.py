@@ -31,11 +31,13 @@ class Stream:
         session: Session,
         held: Callable[[], list[Held]],
         on_message: Callable[[pb.BrokerMessage], None],
+        on_sent: Callable[[], None],
     ) -> None:
         self._stub = stub
         self._session = session
         self._held = held
         self._on_message = on_message
+        self._on_sent = on_sent
         self._pending = asyncio.Event()
         self._closing = False
         self._beating: asyncio.TimerHandle | None = None
@@ -89,6 +91,7 @@ class Stream:
             self._pending.clear()
             while (message := self._session.next_message()) is not None:
                 await call.write(message)
+                self._on_sent()
             if self._closing:
                 await call.done_writing()
                 return

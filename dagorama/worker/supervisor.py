@@ -32,7 +32,7 @@ from dagorama.worker.stream import Refused, Stream
 from dagorama.worker.transfers import Transfers
 
 SILENCE = 3.0  #: seconds without a broker after which the worker says so
-NOBODY = 10.0  #: ... after which one that is to leave when all is done gives up
+NOBODY = 5.0  #: ... after which one that is to leave when all is done gives up
 BURIAL = 5.0  #: seconds for killed children to be reaped
 SETTLING = 10.0  #: seconds for the last reports to be acknowledged
 FAREWELL = 2.0  #: seconds for idle children to leave by themselves, and for the stream to end
@@ -53,7 +53,7 @@ class Supervisor:
         stub, spool = BrokerStub(self._channel), Spool(folder)
         slots = [Slot(number, part) for number, part in enumerate(memory.slots)]
         self._children = Children(slots, nursery, self._session, Transfers(stub, spool), spool, self)
-        self._stream = Stream(stub, self._session, lambda: self._children.held, self._on_message)
+        self._stream = Stream(stub, self._session, lambda: self._children.held, self._on_message, self.changed)
         self._loop = asyncio.get_running_loop()
         self._leaving = asyncio.Event()
         self._hurried = False
@@ -68,7 +68,7 @@ class Supervisor:
         await self._leaving.wait()
         await self._leave()
         self._stream.close()
-        await asyncio.wait([living], timeout=FAREWELL)
+        await asyncio.wait([living], timeout=FAREWELL if self._session.welcome is not None else 0)
         living.cancel()
         await self._channel.close()
         return self._code

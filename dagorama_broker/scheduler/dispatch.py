@@ -85,7 +85,7 @@ class Dispatch:
             attempt = self.last_attempt = self.last_attempt + 1
         self.graph.move(node, CLAIMED)
         node.attempt, node.slot = attempt, slot
-        cost = node.lane.cost_us
+        cost = node.lane.pace.cost_us
         slot.held[attempt] = (node, cost)
         if node.lane.is_async:
             slot.async_us += cost

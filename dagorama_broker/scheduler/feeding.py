@@ -130,8 +130,8 @@ class Feeding:
 def _has_room(slot: Slot, lane: Lane) -> bool:
     """Whether a node would wait no longer than the window. A sync node waits for sync ones, an async one for all."""
     if lane.is_async:
-        return not slot.held or slot.sync_us + slot.async_us + lane.cost_us <= WINDOW_US
-    return not slot.sync_us or slot.sync_us + lane.cost_us <= WINDOW_US
+        return not slot.held or slot.sync_us + slot.async_us + lane.pace.cost_us <= WINDOW_US
+    return not slot.sync_us or slot.sync_us + lane.pace.cost_us <= WINDOW_US
 
 
 def _stale_at(slot: Slot) -> float:

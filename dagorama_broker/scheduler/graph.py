@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from operator import attrgetter
 from struct import pack
 
@@ -88,8 +88,7 @@ class Graph:
         keyed = self.keyed.get((lane.id, key))
         if keyed is None:
             self._last_keyed -= 1
-            keyed = Lane(lane.id, lane.function, key, self._last_keyed)
-            keyed.mean_us, keyed.cost_us = lane.mean_us, lane.cost_us
+            keyed = Lane(lane.id, lane.function, key, self._last_keyed, lane.pace)
         return keyed
 
     def enter_keyed(self, node: Node) -> None:
@@ -180,8 +179,14 @@ class Graph:
         lane = node.lane
         lane.push(order(node.instance.key, node.key, lane.function.priority))
         if lane.function.queue_timeout:
-            when = self.expires_at[node.key] = self.now + lane.function.queue_timeout
-            heappush(self.expiries, (when, node.key))
+            self._expire(node, self.now + lane.function.queue_timeout)
+
+    def _expire(self, node: Node, when: float) -> None:
+        self.expires_at[node.key] = when
+        heappush(self.expiries, (when, node.key))
+        if len(self.expiries) > 2 * len(self.expires_at) + 64:  # most have left the queue long before their time
+            self.expiries = [(when, key) for key, when in self.expires_at.items()]
+            heapify(self.expiries)
 
     def pause(self, node: Node, seconds: float) -> None:
         """To the workers when so much time has gone by."""

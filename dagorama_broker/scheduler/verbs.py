@@ -193,7 +193,7 @@ class Scheduler:
         named: tuple[Node, ...] = ()
         if refs or attempt in self.staged:
             named = self._make_children(node, refs, foreign, known)
-        node.lane.measured(microseconds)
+        node.lane.pace.measured(microseconds)
         self.dispatch.let_go(node, now)
         self.graph.complete(node, value, named, large)
         return True

@@ -48,6 +48,16 @@ def test_one_node() -> None:
     assert output_of("one_node") == "Hello, dagorama!\n"
 
 
+def test_a_failure_reaches_the_caller_with_the_culprit_and_the_traceback_from_over_there() -> None:
+    shown = output_of("failure")
+    assert "Report.price failed after 2 attempts: ValueError: could not convert string to float: 'free'" in shown
+    assert "return int(amount) * float(unit_price)" in shown
+    assert "attempts: 2" in shown
+
+
+def test_one_bad_item_does_not_lose_a_fan_out() -> None:
+    output_of("outcomes")  # it asserts what it shows
+
 def test_a_run_time_value_decides_how_the_graph_grows() -> None:
     assert output_of("branching").splitlines() == [
         "From 0 to 1: 0.6667 in 28 pieces",

@@ -1,7 +1,7 @@
 """A heart to tell stories with: nodes have names, time stands still until told, and a broker can die at any point.
 
-Graphs are written as `"a", "b <- a", "c <- a b?"`, where `?` takes a failure for a value. Every verb is followed by a
-step (tick, drain, commit, tell) unless it happens inside `with heart.at_once():`.
+Graphs are written as `"a", "b <- a", "c <- a b? @key"`: `?` takes a failure for a value, `@` is a concurrency key.
+Every verb is followed by a step (tick, drain, commit, tell) unless it happens inside `with heart.at_once():`.
 """
 
 from __future__ import annotations
@@ -252,16 +252,18 @@ class Heart:
         where: Mapping[str, Function] | None = None,
         first: int = 0,
     ) -> NewRun:
-        functions, foreign, sources, tolerant = [], [], [], []
+        foreign, sources, tolerant = [], [], []
+        lanes = []
         for counter, text in enumerate(nodes, first):
+            text, _, key = text.partition("@")
             name, _, after = text.partition("<-")
             name = name.strip()
-            functions.append((where or {}).get(name, of))
+            lane = self.scheduler.graph.lane((where or {}).get(name, of))
+            lanes.append(self.scheduler.graph.lane_of(lane, key) if key else lane)
             after = after.split()
             sources.append([self._reference(source.rstrip("?"), origin, foreign) for source in after])
             tolerant.append([place for place, source in enumerate(after) if source.endswith("?")])
             self._name(name, origin + counter.to_bytes(4, "big"), instance)
-        lanes = [self.scheduler.graph.lane(function) for function in functions]
         arguments = [f"arguments of {text}".encode() for text in nodes]
         return NewRun(instance, origin, first, lanes, arguments, sources, foreign, tolerant=tolerant)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from dagorama_broker.model import ENDED, State, World
-from dagorama_broker.queues import KEY_MASK, Lane, order
+from dagorama_broker.queues import Lane, order
 from dagorama_broker.scheduler import Node, Scheduler, Slot
 from dagorama_broker.scheduler.restoring import unpack_keys
 
@@ -37,18 +37,30 @@ def states_are_counted(scheduler: Scheduler) -> None:
 
 def lanes_have_what_is_queued(scheduler: Scheduler) -> None:
     graph = scheduler.graph
-    for lane in graph.lanes.values():
+    for lane in (*graph.lanes.values(), *graph.keyed.values()):
         own = [node for node in graph.nodes.values() if node.lane is lane]
-        queued = {order(node.instance.key, node.key) for node in own if node.state is State.QUEUED}
+        queued = {place(node) for node in own if node.state is State.QUEUED}
         assert lane.ready == len(queued)
         assert queued <= places(lane)
-        assert bool(queued) == (lane.id in graph.active)
+        assert bool(queued) == (lane.number in graph.active)
+        assert lane.claimed == sum(node.state is State.CLAIMED for node in own)
         assert lane.delayed == sum(node.state is State.BACKOFF for node in own)
-        assert bool(lane.delayed) == (lane.id in graph.delayed)
+        assert bool(lane.delayed) == (lane.number in graph.delayed)
+        assert lane.nodes == (len(own) if lane.key else 0)
         if not queued:
             assert not len(lane), "what has left does not stay for ever"
         else:
             assert graph.first(lane) == min(queued)
+
+
+    assert all(lane.nodes for lane in graph.keyed.values())
+    assert {node.lane.number for node in graph.nodes.values()} <= {
+        lane.number for lane in (*graph.lanes.values(), *graph.keyed.values())
+    }
+
+
+def place(node: Node) -> int:
+    return order(node.instance.key, node.key, node.lane.function.priority)
 
 
 def places(lane: Lane) -> set[int]:
@@ -84,9 +96,9 @@ def nobody_waits_for_what_has_ended(scheduler: Scheduler) -> None:
         for other in unfinished:
             assert scheduler.graph.nodes[other.key] is other
             assert node in (other.dependents or ())
-        if node.state is not State.RESOLVING:
-            ended = [other.state for other in others if other.state in ENDED]
-            assert set(ended) <= {State.COMPLETED}, "whose source has failed has failed"
+        for other in others:
+            if other.state in ENDED and other.key not in node.tolerates:
+                assert other.state is State.COMPLETED, "whose source has failed has failed"
 
 
 def readers_are_counted(scheduler: Scheduler) -> None:
@@ -123,7 +135,7 @@ def only_what_is_unfinished_is_in_memory(heart: Heart) -> None:
     for node in graph.nodes.values():
         row = ledger.nodes[node.key]
         if node.state is not State.RESOLVING:
-            assert tuple(source.key for source in node.sources) == unpack_keys(row.sources)
+            assert tuple(source.key for source in node.sources) == tuple(map(abs, unpack_keys(row.sources)))
 
 
 def pauses_have_their_end(scheduler: Scheduler) -> None:
@@ -132,6 +144,10 @@ def pauses_have_their_end(scheduler: Scheduler) -> None:
         if node.state is State.BACKOFF:
             assert node.trouble is not None
             assert (node.trouble.retry_at, node.key) in ends
+    queued = [node for node in scheduler.graph.nodes.values() if node.state is State.QUEUED]
+    expiring = {node.key for node in queued if node.lane.function.queue_timeout}
+    assert scheduler.graph.expires_at.keys() == expiring
+    assert {(when, key) for key, when in scheduler.graph.expires_at.items()} <= set(scheduler.graph.expiries)
 
 
 def slots_are_where_they_belong(scheduler: Scheduler) -> None:
@@ -152,15 +168,16 @@ def slots_are_where_they_belong(scheduler: Scheduler) -> None:
 def nobody_is_idle_for_nothing(scheduler: Scheduler) -> None:
     for pool in scheduler.dispatch.pools.of(World.OURS):
         if pool.idle:
-            assert not [lane for lane in scheduler.graph.active.values() if pool.may_run(lane)]
+            assert scheduler.dispatch.head(pool) is None
 
 
 def the_oldest_went_first(heart: Heart) -> None:
-    """No node is left queued that is older than one which was granted to a worker that may run both."""
+    """No node is left queued that is older than one which was granted to a worker that may run both, nor are too many
+    claimed."""
     graph = heart.scheduler.graph
     for granted in heart.effects.granted:
-        pool = granted.slot.worker.pool
+        pool, function = granted.slot.worker.pool, granted.node.lane.function
+        assert granted.node.lane.claimed <= (function.max_concurrency or granted.node.lane.claimed)
         for lane in graph.active.values():
-            if pool is not None and pool.may_run(lane):
-                left = graph.first(lane)
-                assert left > order(granted.node.instance.key, granted.node.key), left & KEY_MASK
+            if pool is not None and pool.may_run(lane) and lane.available > 0:
+                assert graph.first(lane) > place(granted.node)

@@ -90,6 +90,13 @@ class TestCredit:
         assert hand.held.keys() == {"sync"}
         assert heart.worker("two").held.keys() == {"async"}
 
+    def test_what_was_measured_under_one_concurrency_key_holds_for_all(self, heart: Heart) -> None:
+        hand = heart.worker()
+        heart.spawn("a @x")
+        hand.complete("a", us=50)
+        heart.spawn("b @y", "c @y", "d @z", "e")
+        assert len(hand.held) == 4
+
     def test_a_slow_node_behind_fast_ones_is_left_for_others(self, heart: Heart) -> None:
         hand = heart.worker("one")
         heart.spawn("slow", of=OTHER)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from dagorama_broker.errors import Malformed
-from dagorama_broker.model import RetryPolicy, State
+from dagorama_broker.model import ENDED, RetryPolicy, State
 from dagorama_broker.scheduler import Limits, Timing
 
 from .driver import Hand, Heart, function
@@ -28,6 +28,10 @@ FUNCTIONS = {
     "retries": function("retries", retry=RetryPolicy(3, 0.0)),
     "pauses": function("pauses", retry=RetryPolicy(2, 1.0, 2.0)),
     "async": function("async", is_async=True, queue="plain"),
+    "urgent": function("urgent", priority=5, queue="plain"),
+    "limited": function("limited", max_concurrency=2),
+    "delayed": function("delayed", delay=0.5),
+    "hurried": function("hurried", queue_timeout=2.0, taint="GPU", max_deaths=1),
 }
 WORKERS: list[dict[str, Any]] = [
     {"slots": 2, "tolerations": {"GPU"}},
@@ -68,7 +72,9 @@ class Life(RuleBasedStateMachine):
         for place, (name, picked) in enumerate(zip(names, seeds, strict=True)):
             choice = others + names[:place]
             sources = sorted({choice[pick % len(choice)] for pick in picked}) if choice else []
-            texts.append(f"{name} <- {' '.join(sources)}")
+            tolerant = [source + "?" * (len(source) % 3 == 0) for source in sources]
+            key = ["", "", "@odd", "@even"][sum(picked) % 4]
+            texts.append(f"{name} <- {' '.join(tolerant)}{key}")
         return texts
 
     @rule(seeds=st.lists(st.lists(picks, max_size=3), min_size=1, max_size=6), of=functions)
@@ -85,6 +91,22 @@ class Life(RuleBasedStateMachine):
         names = self.new_names(len(seeds))
         self.heart.add(instance, *self.texts(names, seeds, mates), of=FUNCTIONS[of])
         self.names += names
+
+    @precondition(lambda self: self.names)
+    @rule(picked=st.lists(picks, min_size=1, max_size=2), all=st.booleans())
+    def cancel(self, picked: list[int], all: bool) -> None:
+        """Some nodes, or an instance; those that have ended stay as they are."""
+        names = [self.names[pick % len(self.names)] for pick in picked]
+        if all:
+            nodes = self.heart.scheduler.nodes_of(self.heart.instance_of(names[0]))
+            names = [self.heart.name(node) for node in nodes]
+        before = {name: self.heart.state(name) for name in names}
+        claimed = self.heart.scheduler.dispatch.claimed
+        running = [attempt for attempt, node in claimed.items() if self.heart.name(node) in names]
+        self.heart.cancel(*names)
+        assert {attempt for _, attempt in self.heart.effects.cancelled} >= set(running)
+        for name, state in before.items():
+            assert self.heart.state(name) is (state if state in ENDED else State.CANCELLED)
 
     # --- workers --------------------------------------------------------------------------------------
 
@@ -262,9 +284,10 @@ class Life(RuleBasedStateMachine):
                 able.complete(next(iter(able.held)))
                 check(heart)
             heart.wait(1.0)
+        heart.wait(5.0)  # what is timed out of date goes when its time comes
         assert heart.in_memory() == {}
         assert all(heart.ledger.has_ended(key) for key in heart.ledger.nodes)
-        assert {heart.state(name) for name in self.names} <= {State.COMPLETED, State.FAILED}
+        assert {heart.state(name) for name in self.names} <= ENDED
 
 
 #: Failures are shrunk only when asked for: that takes minutes.

@@ -49,6 +49,13 @@ class TestDelay:
 
 
 class TestQueueTimeout:
+    def test_times_out_of_date_do_not_gather(self, heart: Heart) -> None:
+        hand = heart.worker()
+        for number in range(500):
+            heart.spawn(f"n{number}", of=PATIENT)
+            hand.complete(f"n{number}")
+        assert len(heart.scheduler.graph.expiries) < 100
+
     def test_what_nobody_may_run_fails_in_time_with_the_reason(self, heart: Heart) -> None:
         heart.worker(exclude_queues=frozenset({"patient"}))
         heart.spawn("a", "b <- a", of=PATIENT)

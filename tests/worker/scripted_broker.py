@@ -9,9 +9,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import grpc
@@ -26,19 +27,28 @@ WAIT = 30  #: seconds after which something that should happen is taken not to
 
 
 class Conversation:
-    """One stream of a worker."""
+    """One stream of a worker. What it says is read at once; when it stops, so does the broker."""
 
     def __init__(self, messages: Iterator[pb.WorkerMessage]) -> None:
-        self._messages = messages
+        self._incoming: queue.SimpleQueue[pb.WorkerMessage | None] = queue.SimpleQueue()
         self._outgoing: queue.SimpleQueue[pb.BrokerMessage | None] = queue.SimpleQueue()
         self._reports: list[pb.Report] = []
         self.returns: list[pb.Return] = []
         self.deaths: list[pb.SlotDeath] = []
+        self.heartbeats = 0
         self.draining = False
         self.ended = False
         first = next(messages)
         self.hello = first.hello
         self._note(first)
+        Thread(target=self._read, args=(messages,), daemon=True).start()
+
+    def _read(self, messages: Iterator[pb.WorkerMessage]) -> None:
+        with suppress(grpc.RpcError):
+            for message in messages:
+                self._incoming.put(message)
+        self._incoming.put(None)
+        self.end()
 
     def send(self, **fields: Any) -> None:
         self._outgoing.put(pb.BrokerMessage(**fields))
@@ -65,17 +75,22 @@ class Conversation:
     def listen(self, until: Callable[[], bool]) -> None:
         """Take messages until something holds."""
         while not until():
-            try:
-                self._note(next(self._messages))
-            except (StopIteration, grpc.RpcError):
+            message = self._incoming.get(timeout=WAIT)
+            if message is None:
                 self.ended = True
                 assert until(), "the worker ended its stream"
+            else:
+                self._note(message)
 
     def _note(self, message: pb.WorkerMessage) -> None:
         self._reports += message.reports
         self.returns += message.returns
         self.deaths += message.deaths
+        self.heartbeats += message.heartbeat
         self.draining = self.draining or message.draining
+
+    def listen_to_the_end(self) -> None:
+        self.listen(lambda: self.ended)
 
     def report(self) -> pb.Report:
         """The next one, not acknowledged."""

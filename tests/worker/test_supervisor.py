@@ -122,8 +122,7 @@ def test_heartbeats_come_while_a_node_runs(broker: ScriptedBroker, worker: Worke
     spoken = broker.greeted(heartbeat=0.05)
     spoken.grant(call("wait_for", fifo.path))
     fifo.wait_until_read()
-    beats = [message.heartbeat for message, _ in zip(spoken._messages, range(3), strict=False)]
-    assert beats == [True] * 3
+    spoken.listen(lambda: spoken.heartbeats >= 3)
     fifo.let_go()
 
 
@@ -331,8 +330,7 @@ def test_sigterm_drains(worker: WorkerProcess, spoken: Conversation, fifo: Fifo)
     assert list(spoken.returned().attempt) == late
     fifo.let_go()
     assert spoken.values(1) == {attempts[0]: "let go"}
-    spoken.listen(lambda: spoken.ended)
-    spoken.end()
+    spoken.listen_to_the_end()
     assert worker.ended()[0] == 0
 
 
@@ -345,14 +343,13 @@ def test_a_second_sigterm_stops_at_once(worker: WorkerProcess, spoken: Conversat
     worker.signal(signal.SIGTERM)
     returned = spoken.returned()
     assert (list(returned.attempt), returned.reason) == (attempts, pb.INTERRUPTED)
-    spoken.listen(lambda: spoken.ended)
-    spoken.end()
+    spoken.listen_to_the_end()
     assert worker.ended()[0] == 0
 
 
 def test_ctrl_c_is_a_sigterm(worker: WorkerProcess, spoken: Conversation) -> None:
     worker.signal(signal.SIGINT)
-    spoken.listen(lambda: spoken.ended)
+    spoken.listen_to_the_end()
     assert spoken.draining
     spoken.end()
     code, errors = worker.ended()
@@ -370,8 +367,7 @@ def test_a_worker_that_is_done_leaves_after_its_reports_are_acknowledged(broker:
         spoken.listen(lambda: spoken.draining)
         assert is_alive(worker.pid)
         spoken.send(acknowledged=report.sequence)
-        spoken.listen(lambda: spoken.ended)
-        spoken.end()
+        spoken.listen_to_the_end()
         assert worker.ended()[0] == 0
 
 
@@ -381,6 +377,24 @@ def test_nothing_is_left_of_a_worker_that_is_killed(worker: WorkerProcess, spoke
     fifo.wait_until_read()
     worker.signal(signal.SIGKILL)
     assert worker.ended()[0] == -signal.SIGKILL
+
+
+def test_a_worker_whose_nursery_is_killed_returns_what_it_has_and_leaves(
+    worker: WorkerProcess, spoken: Conversation, fifo: Fifo
+) -> None:
+    attempts = spoken.grant(call("wait_for", fifo.path), call("echo", 1))
+    fifo.wait_until_read()
+    [nursery] = children_of(worker.pid)
+    os.kill(nursery, signal.SIGKILL)
+    spoken.listen_to_the_end()
+    assert {attempt for returned in spoken.returns for attempt in returned.attempt} == {*attempts}
+    code, errors = worker.ended()
+    assert code == 1
+    assert "the process that starts its children has ended" in errors
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 # --- at the start -------------------------------------------------------------------------------------------

@@ -1,0 +1,187 @@
+"""Whole workers and a whole broker: what workers survive, when they leave, and who runs what."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from dagorama import NodeFailed, launch_workers, resolve
+from dagorama.connection import connection
+from dagorama_broker.launch import LaunchedBroker, launch_broker
+from tests.acceptance.troubles import Adding, FastThenSlow, LateChildren, Loops, Troubles
+
+ROOT = Path(__file__).parents[2]
+WAIT = 60.0  #: seconds after which something that should happen is taken not to
+
+
+@pytest.fixture
+def broker() -> Iterator[LaunchedBroker]:
+    with launch_broker(port=0) as made:
+        yield made
+
+
+@contextmanager
+def worker(*flags: str, path: Path | None = ROOT) -> Iterator[subprocess.Popen[str]]:
+    """The command, in a folder of no importance, with `path` to import from."""
+    environment = {**os.environ, "PYTHONPATH": str(path or "")}
+    command = [sys.executable, "-m", "dagorama.worker", *flags]
+    process = subprocess.Popen(command, cwd="/", env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def await_that(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def unservable() -> list[str]:
+    return [each.reason for each in connection().get_status().unservable]
+
+
+# --- who runs what ---------------------------------------------------------------------------------------
+
+
+def test_slow_nodes_run_side_by_side_whoever_held_them_first(broker: LaunchedBroker, tmp_path: Path) -> None:
+    """Case 45: behind 1,000 fast nodes are four that end only when all four of them run."""
+    with launch_workers(4):
+        instance, promise = FastThenSlow()(str(tmp_path))
+        assert resolve(instance, promise, timeout=WAIT) == ["0", "1", "2", "3"]
+
+
+def test_a_worker_without_the_module_gives_nodes_back_to_one_that_has_it(broker: LaunchedBroker) -> None:
+    """Cases 34 and 44."""
+    instance, promise = asyncio.run(Loops()())
+    with worker(path=None) as without:
+        await_that(lambda: any("cannot be found" in reason for reason in unservable()))
+        with worker():
+            assert resolve(instance, promise, timeout=WAIT) == ["looped", "blocked"]
+        assert without.poll() is None
+
+
+def test_a_definition_with_constructor_arguments_waits_for_a_worker_that_registers_it(broker: LaunchedBroker) -> None:
+    """Case 47."""
+    instance, promise = Adding(5)(1)
+    with worker():
+        await_that(lambda: any("register_definition" in reason for reason in unservable()))
+        with worker("--import", "tests.acceptance.registering"):
+            assert resolve(instance, promise, timeout=WAIT) == 101
+
+
+# --- what workers survive -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("what", "type", "text"),
+    [
+        ("exit", "builtins.SystemExit", "3"),
+        ("ctrl-c", "builtins.KeyboardInterrupt", ""),
+        ("unpicklable", "dagorama.errors.NotPicklable", "['inside'][0]"),
+        ("unreadable", "dagorama.errors.ValueNotReadable", "rotten inside"),
+        ("surrogates", "builtins.ValueError", "bad \\udcff and \\x00"),
+    ],
+)
+def test_the_node_fails_and_the_worker_lives(broker: LaunchedBroker, what: str, type: str, text: str) -> None:
+    """Cases 24, 26 and 34."""
+    with launch_workers(1) as [worker]:
+        pid = worker.pid
+        instance, promise = Troubles()(what)
+        with pytest.raises(NodeFailed) as failed:
+            resolve(instance, promise, timeout=WAIT)
+        assert failed.value.type == type
+        assert text in failed.value.message
+        assert resolve(instance, instance.fine(), timeout=WAIT) == pid
+
+
+def test_a_node_that_kills_its_process_fails_after_three_with_the_cause_and_the_others_run(
+    broker: LaunchedBroker,
+) -> None:
+    """Case 20."""
+    with launch_workers(1):
+        instance, promise = Troubles()("killer")
+        others = [instance.fine() for _ in range(10)]
+        with pytest.raises(NodeFailed, match="exited with code 9"):
+            resolve(instance, promise, timeout=WAIT)
+        assert all(resolve(instance, other, timeout=WAIT) for other in others)
+
+
+def test_loops_in_sync_nodes_and_blocking_async_nodes_complete(broker: LaunchedBroker) -> None:
+    """Case 36."""
+    with launch_workers(1):
+        instance, promise = asyncio.run(Loops()())
+        assert resolve(instance, promise, timeout=WAIT) == ["looped", "blocked"]
+
+
+def test_what_runs_when_the_broker_is_killed_counts_after_its_restart(tmp_path: Path) -> None:
+    """Case 34: the node is not run again, it goes on."""
+    fifo, folder = tmp_path / "fifo", tmp_path / "meeting"
+    os.mkfifo(fifo)
+    folder.mkdir()
+    with launch_broker(port=0, store=f"sqlite:///{tmp_path}/store.db") as broker, launch_workers(2):
+        instance, promise = LateChildren()(str(fifo), str(folder))
+        reading = os.open(fifo, os.O_WRONLY)  # returns when the node has opened it
+        broker.kill()
+        broker.restart()
+        os.close(reading)
+        assert resolve(instance, promise, timeout=WAIT) == ["a", "b"]
+
+
+# --- when they leave -------------------------------------------------------------------------------------------
+
+
+def test_workers_stay_while_others_run_what_may_lead_to_more(broker: LaunchedBroker, tmp_path: Path) -> None:
+    """Case 35: the children need both workers, and come when one of them has long been idle."""
+    fifo, folder = tmp_path / "fifo", tmp_path / "meeting"
+    os.mkfifo(fifo)
+    folder.mkdir()
+    instance, promise = LateChildren()(str(fifo), str(folder))
+    with launch_workers(2, exit_on_completion=True) as workers:
+        reading = os.open(fifo, os.O_WRONLY)
+        for each in workers:
+            each.join(0.2)
+        assert all(each.is_alive() for each in workers)
+        os.close(reading)
+        for each in workers:
+            each.join(WAIT)
+        assert [each.exitcode for each in workers] == [0, 0]
+    assert resolve(instance, promise) == ["a", "b"]
+
+
+def test_sigterm_lets_finish_what_runs(broker: LaunchedBroker, tmp_path: Path) -> None:
+    """Case 37: and leaves nothing that the broker would have to miss."""
+    fifo, folder = tmp_path / "fifo", tmp_path / "meeting"
+    os.mkfifo(fifo)
+    folder.mkdir()
+    instance, promise = LateChildren()(str(fifo), str(folder))
+    with worker() as first:
+        reading = os.open(fifo, os.O_WRONLY)
+        first.send_signal(signal.SIGTERM)
+        os.close(reading)
+        _, errors = first.communicate(timeout=WAIT)
+        assert (first.returncode, errors) == (0, "")
+        assert not connection().get_status().workers
+    with launch_workers(2):
+        assert resolve(instance, promise, timeout=WAIT) == ["a", "b"]
+
+
+def test_without_a_broker_exit_on_completion_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with launch_broker(port=0) as gone:
+        port = gone.port
+    monkeypatch.setenv("DAGORAMA_PORT", str(port))
+    with worker("--exit-on-completion") as lonely:
+        _, errors = lonely.communicate(timeout=WAIT)
+    assert lonely.returncode == 1
+    assert "no broker answers at" in errors
+    assert "Traceback" not in errors

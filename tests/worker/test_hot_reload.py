@@ -1,0 +1,102 @@
+"""The worker is started anew when files change, and only then; real processes and a real watch."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from scripted_broker import WAIT, ScriptedBroker, environment_of
+from worker_grants import Wanted
+
+
+class HotReload:
+    def __init__(self, broker: ScriptedBroker, folder: Path) -> None:
+        command = "from dagorama.hot_reload import run_hot_reload_worker; run_hot_reload_worker()"
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", command, "--toleration", "GPU", "--watch-dir", "."],
+            cwd=folder, env=environment_of(broker), stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
+        self._process.send_signal(number)
+        _, errors = self._process.communicate(timeout=WAIT)
+        return self._process.returncode, errors
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path / "watched_module.py", 1)
+    return tmp_path
+
+
+@pytest.fixture
+def hot(broker: ScriptedBroker, folder: Path) -> Iterator[HotReload]:
+    made = HotReload(broker, folder)
+    yield made
+    made.end()
+
+
+def write(path: Path, value: int) -> None:
+    path.write_text(
+        "from dagorama.decorators import dagorama\n"
+        "from dagorama.definition import DAGDefinition\n"
+        "class Watched(DAGDefinition):\n"
+        "    @dagorama().syncfn\n"
+        "    def entrypoint(self) -> int:\n"
+        f"        return {value}\n"
+    )
+
+
+def test_a_save_by_rename_starts_the_worker_anew_with_its_flags(
+    broker: ScriptedBroker, hot: HotReload, folder: Path
+) -> None:
+    first = broker.greeted()
+    assert list(first.hello.tolerations) == ["GPU"]
+    write(folder / "watched_module.py.new", 2)
+    os.replace(folder / "watched_module.py.new", folder / "watched_module.py")
+    second = broker.greeted()
+    assert second.hello.worker != first.hello.worker
+    assert list(second.hello.tolerations) == ["GPU"]
+
+
+def test_the_new_worker_runs_the_new_code(broker: ScriptedBroker, hot: HotReload, folder: Path) -> None:
+    broker.greeted()
+    write(folder / "watched_module.py", 2)
+    second = broker.greeted()
+    wanted = Wanted("entrypoint", definition="watched_module:Watched", hash=hash_in(folder))
+    second.grant(wanted)
+    assert second.value() == 2
+
+
+def test_compiled_files_are_ignored(broker: ScriptedBroker, hot: HotReload, folder: Path) -> None:
+    """The next thing seen after them is the change of a source file."""
+    broker.greeted()
+    (folder / "__pycache__").mkdir(exist_ok=True)
+    (folder / "__pycache__" / "watched_module.cpython-311.pyc").write_bytes(b"compiled")
+    write(folder / "other_module.py", 2)
+    broker.greeted()
+    code, errors = hot.end()
+    assert code == 0
+    assert errors.count("starting anew") == 1
+    assert "other_module.py changed" in errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_cleanly_with_its_worker(
+    broker: ScriptedBroker, folder: Path, number: signal.Signals
+) -> None:
+    """`end` returns when nobody has its pipe any more, its worker included."""
+    hot = HotReload(broker, folder)
+    broker.greeted()
+    code, errors = hot.end(number)
+    assert code == 0
+    assert "Traceback" not in errors
+
+
+def hash_in(folder: Path) -> str:
+    script = "from dagorama.serializer import find; print(find('watched_module:Watched.entrypoint').decorated.hash)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
