@@ -12,7 +12,10 @@ from worker_grants import Wanted, body_of, call, encoded
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.errors import NotInInstance, NotPicklable
+from dagorama.models.failure import Failure
+from dagorama.models.outcome import outcome as tolerated
 from dagorama.models.promise import DAGPromise
+from dagorama.running import current_run
 from dagorama.scope import current_attempt
 from dagorama.values import Encoded, decode, encode
 from dagorama.worker.executor import Executor
@@ -267,3 +270,58 @@ def test_waiting_inside_a_node_for_another_is_known_to_be_inside_a_node(ran: Ran
     assert current_attempt.get() is None
     ran.failure(call("fail", "no luck"))
     assert current_attempt.get() is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "final", "after"), [("given up on", True, None), ("retried", False, None), ("later", False, 2.5)]
+)
+def test_failures_say_what_their_policy_and_exception_say_of_another_run(
+    ran: Ran, kind: str, final: bool, after: float | None
+) -> None:
+    failure = ran.failure(call("fail_under_a_policy", kind))
+    assert failure.final is final
+    assert (failure.retry_after if failure.HasField("retry_after") else None) == after
+
+
+def test_failed_sources_that_are_tolerated_come_as_failures(ran: Ran) -> None:
+    [call_] = ran.executor.prepare(failed_source_body().SerializeToString())
+    ran.executor.run(call_, monotonic_ns())
+    ran.executor.outbox.flush()
+    results = pb.Results.FromString(ran.outcomes[0][1].body)
+    value = decode(results.value[0])
+    assert isinstance(value, Failure)
+    assert (value.function, value.message) == ("m:Nodes.f", "no luck")
+
+
+def failed_source_body() -> pb.GrantBody:
+    body = body_of([Wanted("echo", [tolerated(promise(1))], sources=[71])], {71: encoded(0)})
+    body.value[0] = pb.NodeFailure(function="m:Nodes.f", message="no luck", attempts=1).SerializeToString()
+    body.failed.append(71)
+    return body
+
+
+@pytest.mark.parametrize(("failed_before", "number"), [([], 1), ([0], 1), ([2], 3)])
+def test_a_node_can_know_which_run_of_it_this_is(ran: Ran, failed_before: list[int], number: int) -> None:
+    body = body_of([call("number_of_run")])
+    body.run.extend(failed_before)
+    [call_] = ran.executor.prepare(body.SerializeToString())
+    ran.executor.run(call_, monotonic_ns())
+    ran.executor.outbox.flush()
+    assert decode(pb.Results.FromString(ran.outcomes[0][1].body).value[0]) == number
+    assert current_run.get() is None
+
+
+def test_what_a_cancelled_run_raises_is_told_to_nobody(ran: Ran) -> None:
+    [call_] = ran.executor.prepare(body_of([call("fail", "no luck")]).SerializeToString())
+    ran.executor.run(call_, monotonic_ns(), lambda: True)
+    ran.executor.outbox.flush()
+    assert not ran.outcomes
+
+
+def test_the_longest_run_time_that_can_be_told_is_71_minutes(ran: Ran) -> None:
+    for wanted in (call("echo", 1), call("fail", "no luck")):
+        [call_] = ran.executor.prepare(body_of([wanted]).SerializeToString())
+        ran.executor.run(call_, monotonic_ns() - 3600 * 2 * 10**9)
+    ran.executor.outbox.flush()
+    results = pb.Results.FromString(ran.outcomes[0][1].body)
+    assert [*results.microseconds, results.failures[0].microseconds] == [2**32 - 1] * 2

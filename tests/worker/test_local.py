@@ -260,3 +260,24 @@ def test_no_threads_of_ours_are_left(broker: ScriptedBroker) -> None:
 
 def our_threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name.startswith("dagorama-")}
+
+
+@pytest.mark.parametrize("method", ["until_cancelled", "until_cancelled_async"])
+def test_a_run_hears_that_it_is_cancelled_and_nothing_is_told_of_it(broker: ScriptedBroker, method: str) -> None:
+    def script(spoken: Conversation) -> object:
+        spoken.send(cancel=[4711])  # it has ended here meanwhile
+        running, queued = spoken.grant(call(method), call("wait_here"))
+        assert worker_nodes.reached.wait(WAIT)
+        spoken.send(cancel=[running, queued])
+        [after] = spoken.grant(call("echo", "after"))
+        values: dict[int, object] = {}
+        while after not in values:
+            results = spoken.results()
+            assert not results.failures, results.failures
+            values.update(zip(results.attempt, map(decode, results.value), strict=True))
+        see_it_leave(spoken)
+        return values[after], list(spoken.returns)
+
+    scripted = Scripted(broker, script)
+    execute_worker(infinite_loop=False)
+    assert scripted.answer() == ("after", [])

@@ -1,5 +1,6 @@
 """Memory that a supervisor and a child share, with a real child where it matters."""
 
+import asyncio
 import os
 import signal
 
@@ -70,6 +71,35 @@ def test_a_child_killed_inside_the_lock_leaves_a_slot_that_works_after_reset(slo
     assert slot.running() == []
     assert slot.start(0, entry=0, now=1)
     assert slot.take_back([1]) == [1]
+
+
+def test_a_running_node_hears_that_it_is_cancelled_and_its_successor_does_not(slot: SlotMemory) -> None:
+    slot.open(0, 3)
+    slot.start(0, entry=0, now=1)
+    slot.start(1, entry=7, now=2)
+    assert slot.cancel([0, 1, 2]) == [0, 1]
+    assert slot.is_cancelled(0, 0)
+    assert slot.is_cancelled(7, 1)
+    slot.finish(0)
+    slot.start(2, entry=0, now=3)
+    assert not slot.is_cancelled(0, 2)
+    assert slot.cancel([0]) == []
+
+
+def test_a_loop_is_woken_in_whichever_process_watches(slot: SlotMemory) -> None:
+    def child() -> None:
+        async def watch() -> None:
+            heard = asyncio.Event()
+            slot.watch(asyncio.get_running_loop(), heard.set)
+            await heard.wait()
+            assert slot.is_cancelled(5, 0)
+
+        asyncio.run(watch())
+
+    slot.open(0, 1)
+    slot.start(0, entry=5, now=1)
+    slot.cancel([0])
+    assert in_another_process(child) == 0
 
 
 def test_every_process_sees_from_which_size_values_are_large() -> None:

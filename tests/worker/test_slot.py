@@ -135,3 +135,67 @@ def test_the_last_words_of_a_child_are_read_though_others_hold_its_socket(slot: 
 )
 def test_causes_are_for_people(status: int, text: str) -> None:
     assert cause_of(Ended(0, 1, status, 34_000_000)) == f"{text}, peak memory 34 MB"
+
+
+# --- timeouts and cancelling -------------------------------------------------------------------------------
+
+
+def timed(*timeouts: float) -> pb.Grant:
+    made = grant(*range(1, len(timeouts) + 1))
+    made.timeout.extend(timeouts)
+    return made
+
+
+def test_a_node_without_a_timeout_is_never_overdue(slot: Slot, memory: SlotMemory) -> None:
+    slot.give(grant(1), set())
+    memory.start(0, entry=0, now=0)
+    assert slot.overdue(1e9, 0) is None
+
+
+def test_a_node_is_overdue_its_timeout_after_it_started(slot: Slot, memory: SlotMemory) -> None:
+    slot.give(timed(0, 3), set())
+    assert slot.overdue(100, 0) == 103, "it may start now"
+    memory.start(0, entry=0, now=0)
+    memory.start(1, entry=0, now=101 * 10**9)
+    assert slot.overdue(102, 0) == 104
+    assert slot.overdue(104, 0) == 104
+    held, results = slot.overrun()
+    assert list(held.attempts) == [2]
+    [failure] = results.failures
+    assert (failure.attempt, failure.type) == (2, "builtins.TimeoutError")
+    assert failure.message == "it ran for longer than its timeout of 3 seconds"
+
+
+def test_an_async_node_has_the_grace_to_end_by_itself(slot: Slot, memory: SlotMemory) -> None:
+    slot.give(timed(3), set())
+    memory.start(0, entry=1, now=100 * 10**9)
+    assert slot.overdue(104, 5) == 108
+
+
+def test_a_node_that_ended_before_its_process_was_stopped_has_not_failed(slot: Slot, memory: SlotMemory) -> None:
+    slot.give(timed(3), set())
+    memory.start(0, entry=0, now=0)
+    assert slot.overdue(4, 0) == 4
+    memory.finish(0)
+    assert not slot.overrun()[1].failures
+
+
+def test_cancelling_drops_what_has_not_started_and_tells_what_runs(slot: Slot, memory: SlotMemory) -> None:
+    slot.give(grant(1, 2, 3), set())
+    memory.start(0, entry=0, now=1)
+    assert slot.cancel([1, 2, 99]) == [0]
+    assert memory.is_cancelled(0, 0)
+    assert list(slot.held.attempts) == [3]
+    assert slot.runs_any([0])
+    memory.finish(0)
+    assert not slot.runs_any([0])
+    assert [memory.start(ordinal, entry=0, now=2) for ordinal in (1, 2)] == [False, True]
+
+
+def test_cancelling_is_tried_again_where_the_child_was_stopped_inside_the_lock(
+    slot: Slot, memory: SlotMemory
+) -> None:
+    slot.give(grant(1), set())
+    memory._lock.acquire()
+    assert slot.cancel([1]) is None
+    assert list(slot.held.attempts) == [1]

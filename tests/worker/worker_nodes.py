@@ -11,6 +11,9 @@ from typing import Any
 
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition
+from dagorama.errors import RetryLater
+from dagorama.retry import StaticRetry
+from dagorama.running import cancelled, current_run
 
 #: for nodes that run in the test's own process
 gate = threading.Event()
@@ -157,6 +160,30 @@ class Nodes(DAGDefinition):
             return "run"
 
         return asyncio.run(inside())
+
+    # --- what asks about its run -------------------------------------------------------------------
+
+    @dagorama().syncfn
+    def number_of_run(self) -> int | None:
+        run = current_run.get()
+        return None if run is None else run.number
+
+    @dagorama(retry=StaticRetry(3, 1, give_up_on=(KeyError,))).syncfn
+    def fail_under_a_policy(self, kind: str) -> None:
+        raise {"given up on": KeyError, "retried": ValueError, "later": lambda: RetryLater(2.5)}[kind]()
+
+    @dagorama().syncfn
+    def until_cancelled(self) -> str:
+        """In the test's own process."""
+        reached.set()
+        while not cancelled():
+            gate.wait(0.001)
+        return "cancelled"
+
+    @dagorama().asyncfn
+    async def until_cancelled_async(self) -> None:
+        reached.set()
+        await asyncio.Event().wait()
 
     # --- what ends its process ---------------------------------------------------------------------
 
