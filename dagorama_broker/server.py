@@ -21,7 +21,7 @@ from dagorama_broker.errors import CannotServe
 from dagorama_broker.original import OriginalService
 from dagorama_broker.scheduler import Limits, Scheduler, Timing
 from dagorama_broker.service import BrokerService
-from dagorama_broker.settings import Settings
+from dagorama_broker.settings import MESSAGE_LIMIT, Settings
 from dagorama_broker.store import open_store
 from dagorama_broker.store.protocol import Store
 
@@ -103,8 +103,8 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
     return [
         # Two brokers on one port would each get half of the calls.
         ("grpc.so_reuseport", 0),
-        ("grpc.max_receive_message_length", settings.max_message),
-        ("grpc.max_send_message_length", settings.max_message),
+        ("grpc.max_receive_message_length", MESSAGE_LIMIT),
+        ("grpc.max_send_message_length", MESSAGE_LIMIT),
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),

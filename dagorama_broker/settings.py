@@ -19,6 +19,8 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 LOG_FORMATS = ("text", "json")
 DEFAULT_PORT = 50051
 HIGHEST_PORT = 65535
+#: Bytes of one message, either way; clients keep to the same.
+MESSAGE_LIMIT = 4 << 20
 
 _T = TypeVar("_T")
 _FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
@@ -42,7 +44,6 @@ class Settings:
     reconnect_wait: float = 2.0  #: DAGORAMA_RECONNECT_WAIT: seconds that a restarted broker waits for its workers
 
     large_from: int = 256 << 10  #: DAGORAMA_LARGE_FROM: bytes from which a value travels and is kept apart
-    max_message: int = 4 << 20  #: DAGORAMA_MAX_MESSAGE: bytes of one message
     max_nodes: int = 1_000_000  #: DAGORAMA_MAX_NODES: nodes made by one call
     max_submission: int = 256 << 20  #: DAGORAMA_MAX_SUBMISSION: bytes of one call, in all its messages
     max_value: int = 1 << 30  #: DAGORAMA_MAX_VALUE: bytes of one large value
@@ -58,8 +59,8 @@ class Settings:
                 f"a heartbeat every {self.heartbeat:g} s does not keep a lease of {self.lease:g} s:"
                 " DAGORAMA_HEARTBEAT has to be below DAGORAMA_LEASE"
             )
-        if self.large_from > self.max_message // 2:
-            raise SettingsError("DAGORAMA_LARGE_FROM has to be at most half of DAGORAMA_MAX_MESSAGE")
+        if self.large_from > MESSAGE_LIMIT // 2:
+            raise SettingsError(f"DAGORAMA_LARGE_FROM has to be at most {MESSAGE_LIMIT // 2}, half of a message")
 
     @classmethod
     def from_env(
@@ -87,7 +88,6 @@ class Settings:
             cancel_grace=_read("DAGORAMA_CANCEL_GRACE", None, _seconds_or_none, default.cancel_grace),
             reconnect_wait=_read("DAGORAMA_RECONNECT_WAIT", None, _seconds_or_none, default.reconnect_wait),
             large_from=_read("DAGORAMA_LARGE_FROM", None, _count, default.large_from),
-            max_message=_read("DAGORAMA_MAX_MESSAGE", None, _count, default.max_message),
             max_nodes=_read("DAGORAMA_MAX_NODES", None, _count, default.max_nodes),
             max_submission=_read("DAGORAMA_MAX_SUBMISSION", None, _count, default.max_submission),
             max_value=_read("DAGORAMA_MAX_VALUE", None, _count, default.max_value),

@@ -1335,7 +1335,7 @@ class Status(_message.Message):
     version: _builtins.str
     @_builtins.property
     def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """live nodes by NodeState"""
+        """by NodeState: unfinished ones, and those that ended since the start"""
 
     @_builtins.property
     def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerInfo]: ...

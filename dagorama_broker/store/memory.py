@@ -100,7 +100,9 @@ class MemoryStore:
         _refuse("resolved", [row.key for row in changes.resolved], self._has_ended)
 
     def _has_run(self, place: tuple[bytes, int]) -> bool:
-        return self.run(*place) is not None
+        origin, first = place
+        run = self.last_run(origin, first + 1)
+        return run is not None and run.first == first
 
     def _end_instance(self, end: InstanceEnd) -> None:
         stored = self._instances[end.key]
@@ -187,10 +189,6 @@ class MemoryStore:
 
     def outcome(self, key: int) -> OutcomeRow | None:
         return self._outcomes.get(key)
-
-    def run(self, origin: bytes, first: int) -> RunRow | None:
-        run = self._run_with(origin + first.to_bytes(4, "big"))
-        return run if run is not None and run.first == first else None
 
     def last_run(self, origin: bytes, before: int) -> RunRow | None:
         runs = self._origins.get(origin, [])

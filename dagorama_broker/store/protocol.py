@@ -50,10 +50,6 @@ class Store(Protocol):
         """The recorded result of a node, failure included; None: none yet."""
         ...
 
-    def run(self, origin: bytes, first: int) -> RunRow | None:
-        """The run of nodes that begins with this counter."""
-        ...
-
     def last_run(self, origin: bytes, before: int) -> RunRow | None:
         """Of the runs of this origin that begin before this counter, the last.
 

@@ -159,9 +159,6 @@ class Reader:
 
     # --- runs, instances, functions -----------------------------------------------------------------
 
-    def run(self, origin: bytes, first: int) -> RunRow | None:
-        return self._run("WHERE origin = ? AND first = ?", origin, first)
-
     def last_run(self, origin: bytes, before: int) -> RunRow | None:
         return self._run("WHERE origin = ? AND first < ? ORDER BY first DESC LIMIT 1", origin, before)
 

@@ -128,10 +128,6 @@ class SqliteStore:
         with self._reading() as reader:
             return reader.outcome(key)
 
-    def run(self, origin: bytes, first: int) -> RunRow | None:
-        with self._reading() as reader:
-            return reader.run(origin, first)
-
     def has_instance(self, id: bytes) -> bool:
         with self._checked(self._looker) as reader:
             return reader.has_instance(id)

@@ -32,7 +32,6 @@ VARIABLES = {
     "DAGORAMA_CANCEL_GRACE": ("cancel_grace", "0.5", 0.5),
     "DAGORAMA_RECONNECT_WAIT": ("reconnect_wait", "0", 0.0),
     "DAGORAMA_LARGE_FROM": ("large_from", "1024", 1024),
-    "DAGORAMA_MAX_MESSAGE": ("max_message", "1048576", 1048576),
     "DAGORAMA_MAX_NODES": ("max_nodes", "10", 10),
     "DAGORAMA_MAX_SUBMISSION": ("max_submission", "4096", 4096),
     "DAGORAMA_MAX_VALUE": ("max_value", "8192", 8192),
@@ -127,10 +126,10 @@ def test_heartbeats_come_more_often_than_a_lease_ends(monkeypatch: pytest.Monkey
 
 
 def test_a_small_value_fits_into_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DAGORAMA_MAX_MESSAGE", f"{512 << 10}")
-    assert Settings.from_env().large_from == 256 << 10
-    monkeypatch.setenv("DAGORAMA_LARGE_FROM", f"{(256 << 10) + 1}")
-    with pytest.raises(SettingsError, match="DAGORAMA_LARGE_FROM has to be at most half of DAGORAMA_MAX_MESSAGE"):
+    monkeypatch.setenv("DAGORAMA_LARGE_FROM", f"{2 << 20}")
+    assert Settings.from_env().large_from == 2 << 20
+    monkeypatch.setenv("DAGORAMA_LARGE_FROM", f"{(2 << 20) + 1}")
+    with pytest.raises(SettingsError, match="DAGORAMA_LARGE_FROM has to be at most 2097152"):
         Settings.from_env()
 
 

@@ -68,7 +68,7 @@ def read_all(path: Path) -> list[object]:
             store.ended(every),
             store.ids(every),
             [store.outcome(key) for key in every],
-            store.run(node_id(0)[:12], 0),
+            store.last_run(node_id(0)[:12], 1),
             store.instance(instance_row().id),
             store.has_instance(instance_row().id),
         ]

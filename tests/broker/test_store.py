@@ -70,7 +70,7 @@ def test_a_new_store_is_empty(store: Store) -> None:
 def test_nothing_is_found_where_nothing_is(store: Store) -> None:
     assert store.find([node_id(0)]) == {}
     assert store.outcome(1) is None
-    assert store.run(ORIGIN, 0) is None
+    assert store.last_run(ORIGIN, 1) is None
     assert store.instance(bytes(16)) is None
     assert not store.has_instance(bytes(16))
     assert store.ended([1]) == []
@@ -263,8 +263,8 @@ def test_an_id_is_told_by_its_key(store: Store) -> None:
 
 def test_a_run_is_found_by_its_first_counter_only(store: Store) -> None:
     store.commit(graph(node(1), node(2)))
-    assert store.run(ORIGIN, 0) == run_row(0, 2, 1)
-    assert store.run(ORIGIN, 1) is None
+    assert store.last_run(ORIGIN, 1) == run_row(0, 2, 1)
+    assert store.last_run(ORIGIN, 0) is None
 
 
 def test_the_last_run_before_a_counter_is_found(store: Store) -> None:
