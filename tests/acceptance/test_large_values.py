@@ -1,0 +1,67 @@
+"""Values of any size pass through spawner, broker and workers; past the limit they are refused before they go."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+import pytest
+
+from dagorama import DAGDefinition, RefusedByBroker, dagorama, launch_workers, resolve
+from dagorama_broker.launch import launch_broker
+
+MIB = 1024 * 1024
+
+
+def content(size: int) -> bytes:
+    """Bytes that do not repeat early, so that pieces in a wrong order would show."""
+    block = b"".join(sha256(str(number).encode()).digest() for number in range(1000))
+    return (block * (size // len(block) + 1))[:size]
+
+
+class Sizes(DAGDefinition):
+    @dagorama().syncfn
+    def entrypoint(self, given: bytes, made: int) -> tuple[str, bytes]:
+        return self.both(given, self.make(made))
+
+    @dagorama().syncfn
+    def make(self, size: int) -> bytes:
+        return content(size)
+
+    @dagorama().syncfn
+    def both(self, given: bytes, made: bytes) -> tuple[str, bytes]:
+        return sha256(given).hexdigest(), made
+
+
+class Join(DAGDefinition):
+    @dagorama().syncfn
+    def entrypoint(self, pieces: int) -> int:
+        return self.weigh([self.make(number) for number in range(pieces)])
+
+    @dagorama().syncfn
+    def make(self, number: int) -> bytes:
+        return bytes([number]) * MIB
+
+    @dagorama().syncfn
+    def weigh(self, pieces: list[bytes]) -> int:
+        assert [piece[0] for piece in pieces] == list(range(len(pieces)))
+        return sum(map(len, pieces))
+
+
+@pytest.mark.parametrize("size", [4 * MIB, 4 * MIB + 1, 256 * MIB], ids=["4 MiB", "4 MiB + 1", "256 MiB"])
+def test_an_argument_and_a_result_of_this_size_arrive_as_they_were(size: int, tmp_path) -> None:
+    given = content(size)
+    with launch_broker(port=0, store=f"sqlite:///{tmp_path / 'store.db'}"), launch_workers(2):
+        digest, made = resolve(*Sizes()(given, size), timeout=100)
+    assert digest == sha256(given).hexdigest()
+    assert made == given
+
+
+def test_five_results_of_a_mebibyte_go_into_one_node() -> None:
+    with launch_broker(port=0), launch_workers(2):
+        assert resolve(*Join()(5), timeout=60) == 5 * MIB
+
+
+def test_what_is_past_the_limit_is_refused_before_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dagorama.connection.VALUE_LIMIT", 2 * MIB)
+    with launch_broker(port=0), pytest.raises(RefusedByBroker, match="is more than dagorama carries"):
+        Sizes()(content(3 * MIB), 1)
