@@ -121,6 +121,7 @@ class _Forker:
         self._slots: dict[int, int] = {}  # by pid
         self._woken, self._waker = os.pipe()
         self._tie = _tie()
+        self._pid = os.getpid()
 
     def run(self) -> int:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -175,7 +176,6 @@ class _Forker:
             self._tell(_What.STARTED, slot, pid, 0, 0, ours)
 
     def _become_child(self, slot: int, theirs: socket.socket) -> NoReturn:
-        nursery = os.getppid()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._control.close()
@@ -183,7 +183,7 @@ class _Forker:
         os.close(self._waker)
         os.setpgid(0, 0)
         self._tie()
-        if os.getppid() != nursery:
+        if os.getppid() != self._pid:  # it has ended already, and will not take this one along
             os._exit(1)
         _live(lambda: self._child_main(slot, theirs))
 

@@ -262,13 +262,19 @@ def our_threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name.startswith("dagorama-")}
 
 
-@pytest.mark.parametrize("method", ["until_cancelled", "until_cancelled_async"])
-def test_a_run_hears_that_it_is_cancelled_and_nothing_is_told_of_it(broker: ScriptedBroker, method: str) -> None:
+@pytest.mark.parametrize(
+    "wanted",
+    [(call("until_cancelled"), call("wait_here")), (call("until_cancelled_async"),)],
+    ids=["sync, with one queued behind it", "async"],
+)
+def test_a_run_hears_that_it_is_cancelled_and_nothing_is_told_of_it(
+    broker: ScriptedBroker, wanted: tuple[Wanted, ...]
+) -> None:
     def script(spoken: Conversation) -> object:
         spoken.send(cancel=[4711])  # it has ended here meanwhile
-        running, queued = spoken.grant(call(method), call("wait_here"))
+        attempts = spoken.grant(*wanted)
         assert worker_nodes.reached.wait(WAIT)
-        spoken.send(cancel=[running, queued])
+        spoken.send(cancel=attempts)
         [after] = spoken.grant(call("echo", "after"))
         values: dict[int, object] = {}
         while after not in values:
