@@ -41,6 +41,7 @@ class Stream:
         self._pending = asyncio.Event()
         self._closing = False
         self._beating: asyncio.TimerHandle | None = None
+        self.heard = False  #: there is a broker that takes what is said
 
     def wake(self) -> None:
         """There may be something to send."""
@@ -79,6 +80,7 @@ class Stream:
                 if message.draining:
                     break
         finally:
+            self.heard = False
             self._stop_beating()
             writing.cancel()
             call.cancel()
@@ -91,6 +93,7 @@ class Stream:
             self._pending.clear()
             while (message := self._session.next_message()) is not None:
                 await call.write(message)
+                self.heard = True
                 self._on_sent()
             if self._closing:
                 await call.done_writing()

@@ -68,7 +68,7 @@ class Supervisor:
         await self._leaving.wait()
         await self._leave()
         self._stream.close()
-        await asyncio.wait([living], timeout=FAREWELL if self._session.welcome is not None else 0)
+        await asyncio.wait([living], timeout=FAREWELL if self._stream.heard else 0)
         living.cancel()
         await self._channel.close()
         return self._code
