@@ -278,9 +278,10 @@ class Children:
     def _welcome(self, slot: Slot, started: Started) -> None:
         slot.adopt(started.pid, started.socket)
         self._supervision.tell("started", slot.number, started.pid)
-        self._loop.add_reader(slot, self._on_child, slot)
         if slot.closed:
-            self.kill(slot)
+            slot.hang_up()  # there is nothing for it any more
+            return
+        self._loop.add_reader(slot, self._on_child, slot)
         self._write(slot)
 
     def _bury(self, slot: Slot, ended: Ended) -> None:
