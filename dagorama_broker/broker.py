@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from dagorama_broker.errors import NotServing
-from dagorama_broker.model import ENDED, Changes, OutcomeRow, State
+from dagorama_broker.model import ENDED, Changes, OutcomeRow
 from dagorama_broker.payloads import Payloads
 from dagorama_broker.reaching import reach, refuse_other_world
 from dagorama_broker.repeating import Unwritten, left_to_make
@@ -204,9 +204,6 @@ class Broker:
     async def in_store(self, call: Callable[..., T], *arguments: object) -> T:
         """Make one of the store's calls in the store's thread."""
         return await self._in_thread(call, *arguments)
-
-    def counts(self) -> dict[State, int]:
-        return {state: self.scheduler.graph.counts[state] for state in State}
 
     # --- the store's thread ----------------------------------------------------------------------------
 

@@ -26,5 +26,4 @@ async def node_failure(broker: Broker, node: Node) -> pb.NodeFailure:
 async def _function_of(broker: Broker, culprit: Node) -> str:
     """Its name; what stands for a culprit that has left memory knows no more than its key."""
     (row,) = [row for row in await broker.in_store(broker.store.ended, [culprit.key]) if row.key == culprit.key]
-    lanes = broker.scheduler.graph.lanes.values()
-    return next(lane.function.name for lane in lanes if lane.id == row.function)
+    return broker.scheduler.graph.lane_by_id[row.function].function.name

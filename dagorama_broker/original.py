@@ -204,7 +204,7 @@ class OriginalService(pb_grpc.DagoramaServicer):
         return message
 
     def _function(self, lane_id: int) -> Function:
-        return next(lane.function for lane in self._broker.scheduler.graph.lanes.values() if lane.id == lane_id)
+        return self._broker.scheduler.graph.lane_by_id[lane_id].function
 
     async def _add_sources(self, message: pb.NodeMessage, keys: Sequence[int], completed: Collection[int]) -> None:
         """A node's sources, one layer: identifier, and the value of those that have completed. Raises TooMuch."""

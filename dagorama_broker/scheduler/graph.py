@@ -56,6 +56,7 @@ class Graph:
         self.instances: dict[bytes, Instance] = {}  #: with a node that has not ended
         self.origins: dict[bytes, list[Run]] = {}  #: of those instances
         self.lanes: dict[Function, Lane] = {}
+        self.lane_by_id: dict[int, Lane] = {}  #: the same, by the id that rows name them by
         self.keyed: dict[tuple[int, str], Lane] = {}  #: lanes of concurrency keys that an unfinished node has
         self.active: dict[int, Lane] = {}  #: lanes with a queued node
         self.delayed: dict[int, Lane] = {}  #: lanes with a node in BACKOFF
@@ -78,9 +79,14 @@ class Graph:
         """The lane of a function, made where it is new."""
         lane = self.lanes.get(function)
         if lane is None:
-            lane = self.lanes[function] = Lane(self.next_lane, function)
+            lane = self.enter_lane(Lane(self.next_lane, function))
             self.next_lane += 1
             self.changes.functions.append(FunctionRow(lane.id, function))
+        return lane
+
+    def enter_lane(self, lane: Lane) -> Lane:
+        """Take up the lane of a function, new or read back."""
+        self.lanes[lane.function] = self.lane_by_id[lane.id] = lane
         return lane
 
     def lane_of(self, lane: Lane, key: str) -> Lane:

@@ -118,7 +118,7 @@ class Presence:
 
 
 class Worker:
-    __slots__ = ("asks_done", "heard_at", "lease", "pool", "presence", "refuses", "slots")
+    __slots__ = ("heard_at", "lease", "pool", "presence", "refuses", "slots")
 
     def __init__(self, presence: Presence, now: float, lease: float) -> None:
         self.presence = presence
@@ -127,7 +127,6 @@ class Worker:
         self.slots = [Slot(self, index) for index in range(presence.slots)]
         self.pool: Pool | None = None  #: None: it takes nothing more
         self.refuses: dict[int, str] = {}  #: lane -> why this worker gave such a node back
-        self.asks_done = presence.leave_when_drained or presence.leave_when_idle
 
     def why_not(self, lane: Lane) -> str | None:
         """Why nodes of this lane are not for this worker; None: they are."""

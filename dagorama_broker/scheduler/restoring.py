@@ -19,7 +19,7 @@ def unpack_keys(packed: bytes) -> tuple[int, ...]:
 
 def ended_nodes(graph: Graph, rows: Iterable[EndedNode]) -> dict[int, Node]:
     """Ended nodes as others hold on to them, by key; `rows` are closed under what completed values name."""
-    lanes = {lane.id: lane for lane in graph.lanes.values()}
+    lanes = graph.lane_by_id
     instances: dict[int, Instance] = {}
     nodes: dict[int, Node] = {}
     rows = list(rows)
@@ -38,7 +38,8 @@ def ended_nodes(graph: Graph, rows: Iterable[EndedNode]) -> dict[int, Node]:
 
 def rebuild(graph: Graph, live: Live) -> list[tuple[float, Node]]:
     """Fill an empty graph; the nodes in BACKOFF come back with the time of their next run."""
-    graph.lanes = {row.function: Lane(row.id, row.function) for row in live.functions}
+    for row in live.functions:
+        graph.enter_lane(Lane(row.id, row.function))
     graph.next_node, graph.next_instance, graph.next_lane = live.next_node, live.next_instance, live.next_function
     resolving = {row.key: row for row in live.ended if row.state == RESOLVING}
     pauses = _rebuild_nodes(graph, live, _rebuild_names(graph, live), resolving)
@@ -66,7 +67,7 @@ def _rebuild_names(graph: Graph, live: Live) -> list[Run]:
 def _rebuild_nodes(
     graph: Graph, live: Live, runs: Iterable[Run], resolving: Mapping[int, EndedNode]
 ) -> list[tuple[float, Node]]:
-    lanes = {lane.id: lane for lane in graph.lanes.values()}
+    lanes = graph.lane_by_id
     progress, pauses = {row.key: row for row in live.progress}, []
     runs = iter(runs)
     run = next(runs, None)
