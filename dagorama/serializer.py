@@ -14,6 +14,7 @@ from types import MethodType
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from dagorama import by_value
 from dagorama.decorated import Decorated, decorated_method, of_wrapper, original, wire_name
 from dagorama.definition import DAGDefinition, class_name, instantiate, is_local, local_classes, registered
 from dagorama.errors import FunctionNotFound
@@ -177,10 +178,8 @@ def load_shipped(name: str) -> None:
 
 
 def _packed(classes: dict[str, type[DAGDefinition]], definitions: dict[str, DAGDefinition]) -> _Parcel:
-    import cloudpickle  # type: ignore[import-untyped]  # it ships no types
-
     # One pickle, so that what the definitions share stays shared.
-    return _Parcel(sorted({*classes, *definitions}), cloudpickle.dumps((classes, definitions)))
+    return _Parcel(sorted({*classes, *definitions}), by_value.dumps((classes, definitions)))
 
 
 def _packed_one_by_one(classes: dict[str, type[DAGDefinition]]) -> tuple[list[_Parcel], dict[str, str]]:

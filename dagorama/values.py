@@ -6,7 +6,6 @@ object. What is unpickled is made anew for each caller.
 
 import copyreg
 import pickle
-from collections import ChainMap
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
@@ -14,6 +13,8 @@ from io import BytesIO
 from types import NoneType
 from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
+from dagorama import by_value
+from dagorama.by_value import PROTOCOL as PROTOCOL
 from dagorama.envelopes import LARGE as LARGE
 from dagorama.envelopes import PLAIN, body, seal
 from dagorama.envelopes import REFS as REFS
@@ -23,8 +24,6 @@ from dagorama.errors import BrokerError, DagoramaError, PromiseMisuse, ValueNotR
 from dagorama.models.failure import Failure
 from dagorama.models.outcome import Outcome
 from dagorama.models.promise import DAGPromise
-
-PROTOCOL = 5
 
 PutLarge = Callable[[bytes], bytes]  # stores a pickle and returns its SHA-256
 GetLarge = Callable[[bytes], "bytes | bytearray | memoryview"]
@@ -227,16 +226,8 @@ def _pickled(value: object) -> tuple[bytes, _Promises]:
 
 
 def _pickled_by_value(value: object) -> tuple[bytes, _Promises]:
-    import cloudpickle  # type: ignore[import-untyped]  # it ships no types
-
-    file, promises = BytesIO(), _Promises()
-    pickler = cloudpickle.Pickler(file, PROTOCOL)
-    ours: dict[type, Any] = {**promises.table}
-    table = ChainMap(ours, cast(dict[type, Any], pickler.dispatch_table))
-    # Its class has an attribute of that name, under which an assignment would not reach the C pickler.
-    vars(pickle.Pickler)["dispatch_table"].__set__(pickler, table)
-    pickler.dump(value)
-    return file.getvalue(), promises
+    promises = _Promises()
+    return by_value.dumps(value, promises.table), promises
 
 
 def _sealed(

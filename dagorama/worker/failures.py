@@ -10,6 +10,7 @@ from traceback import TracebackException
 from types import TracebackType
 from typing import TypeVar
 
+from dagorama import by_value
 from dagorama.api import broker_pb2 as pb
 
 T = TypeVar("T")
@@ -75,7 +76,5 @@ def user_frames(trace: TracebackType | None) -> TracebackType | None:
 def _pickled(error: BaseException) -> bytes:
     data = pickle.dumps(error, 5)
     if b"__main__" in data:  # found by name in no other process
-        import cloudpickle  # type: ignore[import-untyped]  # it ships no types
-
-        data = cloudpickle.dumps(error, 5)
+        data = by_value.dumps(error)
     return data if len(data) <= EXCEPTION_BYTES else b""

@@ -334,10 +334,11 @@ def test_no_two_of_many_functions_share_a_hash() -> None:
     assert not [digest for digest in hashes.values() if digest.startswith("py")]
 
 
-def test_a_class_of_main_shipped_by_cloudpickle_has_the_same_hash_in_the_child(tmp_path: Path) -> None:
+def test_a_class_of_main_shipped_by_value_has_the_same_hash_in_the_child(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "import subprocess, sys, cloudpickle\n"
+        "import subprocess, sys\n"
+        "from dagorama.by_value import dumps\n"
         "from dagorama.code_signature import calculate_function_hash\n"
         "class Task:\n"
         "    def work(self, n, limit=3):\n"
@@ -345,7 +346,7 @@ def test_a_class_of_main_shipped_by_cloudpickle_has_the_same_hash_in_the_child(t
         "print(calculate_function_hash(Task.work), flush=True)\n"
         "child = 'import sys, pickle; from dagorama.code_signature import calculate_function_hash as h; "
         "print(h(pickle.load(sys.stdin.buffer).work))'\n"
-        "subprocess.run([sys.executable, '-c', child], input=cloudpickle.dumps(Task), check=True)\n"
+        "subprocess.run([sys.executable, '-c', child], input=dumps(Task), check=True)\n"
     )
     here, there = subprocess.check_output([sys.executable, str(script)], text=True, cwd=tmp_path).split()
     assert here == there
