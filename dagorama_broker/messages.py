@@ -17,6 +17,7 @@ from dagorama_broker.scheduler.parts import Granted, Node
 #: Bytes of envelopes after which a message is cut.
 PIECE = 1 << 20
 LONGEST_NAME = 4096
+LONGEST_KEY_ID = 64
 #: What is kept of a failure. A worker sends less; the broker holds to it whoever sends.
 LONGEST_MESSAGE = 64 << 10
 LONGEST_TRACEBACK = 256 << 10
@@ -62,6 +63,8 @@ def function_of(message: pb.Function) -> Function:
     check_name(message.hash, "the hash of a function")
     check_name(message.queue, "the name of a queue")
     check_name(message.taint, "the name of a taint")
+    if len(message.key_id) > LONGEST_KEY_ID:
+        raise Malformed(f"{message.name}: the id of a signing key has at most {LONGEST_KEY_ID} bytes")
     retry = None
     if message.HasField("retry"):
         if message.retry.max_attempts < 1:
@@ -80,7 +83,7 @@ def function_of(message: pb.Function) -> Function:
     return Function(
         message.name, message.hash, message.queue or message.name, message.taint, retry, message.is_async, World.OURS,
         message.timeout, message.queue_timeout, message.priority, message.max_concurrency, message.delay,
-        message.max_deaths,
+        message.max_deaths, message.eager, message.timeout_is_final, message.key_id.hex(),
     )
 
 
@@ -89,6 +92,7 @@ def function_message(function: Function) -> pb.Function:
         name=function.name, hash=function.hash, queue=function.queue, taint=function.taint, is_async=function.is_async,
         timeout=function.timeout, queue_timeout=function.queue_timeout, priority=function.priority,
         max_concurrency=function.max_concurrency, delay=function.delay, max_deaths=function.max_deaths,
+        eager=function.eager, timeout_is_final=function.timeout_is_final, key_id=bytes.fromhex(function.key_id),
     )
     if function.retry is not None:
         retry = function.retry

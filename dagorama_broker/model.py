@@ -65,6 +65,9 @@ class Function:
     max_concurrency: int = 0  #: nodes claimed at once, by all workers; 0: any number
     delay: float = 0.0  #: seconds between being ready and the first run
     max_deaths: int = 0  #: child processes that end while they run a node, before it fails; 0: the broker's default
+    eager: bool = False  #: what a run makes is visible at once, and cancelled where the run comes to nothing
+    timeout_is_final: bool = False  #: a run that was stopped at its timeout is followed by no other
+    key_id: str = ""  #: the signing key of its nodes' arguments, in hexadecimal; empty: they are unsigned
 
 
 class FunctionRow(NamedTuple):

@@ -65,6 +65,8 @@ class _ReturnReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReturnRe
     """the definition needs constructor arguments and was not registered"""
     INTERRUPTED: _ReturnReason.ValueType  # 4
     """it had started, and the worker leaves"""
+    UNCHECKABLE: _ReturnReason.ValueType  # 5
+    """unsigned, or signed under a key that the worker does not hold"""
 
 class ReturnReason(_ReturnReason, metaclass=_ReturnReasonEnumTypeWrapper): ...
 
@@ -76,6 +78,8 @@ UNREGISTERED: ReturnReason.ValueType  # 3
 """the definition needs constructor arguments and was not registered"""
 INTERRUPTED: ReturnReason.ValueType  # 4
 """it had started, and the worker leaves"""
+UNCHECKABLE: ReturnReason.ValueType  # 5
+"""unsigned, or signed under a key that the worker does not hold"""
 Global___ReturnReason: _TypeAlias = ReturnReason  # noqa: Y015
 
 class _NodeState:
@@ -127,6 +131,9 @@ class Function(_message.Message):
     MAX_CONCURRENCY_FIELD_NUMBER: _builtins.int
     DELAY_FIELD_NUMBER: _builtins.int
     MAX_DEATHS_FIELD_NUMBER: _builtins.int
+    EAGER_FIELD_NUMBER: _builtins.int
+    TIMEOUT_IS_FINAL_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"package.module:Class.method" """
     hash: _builtins.str
@@ -147,6 +154,12 @@ class Function(_message.Message):
     """seconds before the first run"""
     max_deaths: _builtins.int
     """of child processes while they run it, before it fails; 0: the broker's default"""
+    eager: _builtins.bool
+    """what a run makes is visible at once, and cancelled where the run comes to nothing"""
+    timeout_is_final: _builtins.bool
+    """a run that was stopped at its timeout is followed by no other"""
+    key_id: _builtins.bytes
+    """the signing key of its nodes' arguments; empty: they are unsigned"""
     @_builtins.property
     def retry(self) -> Global___Retry:
         """absent: one attempt"""
@@ -166,10 +179,13 @@ class Function(_message.Message):
         max_concurrency: _builtins.int = ...,
         delay: _builtins.float = ...,
         max_deaths: _builtins.int = ...,
+        eager: _builtins.bool = ...,
+        timeout_is_final: _builtins.bool = ...,
+        key_id: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["retry", b"retry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "hash", b"hash", "is_async", b"is_async", "max_concurrency", b"max_concurrency", "max_deaths", b"max_deaths", "name", b"name", "priority", b"priority", "queue", b"queue", "queue_timeout", b"queue_timeout", "retry", b"retry", "taint", b"taint", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "eager", b"eager", "hash", b"hash", "is_async", b"is_async", "key_id", b"key_id", "max_concurrency", b"max_concurrency", "max_deaths", b"max_deaths", "name", b"name", "priority", b"priority", "queue", b"queue", "queue_timeout", b"queue_timeout", "retry", b"retry", "taint", b"taint", "timeout", b"timeout", "timeout_is_final", b"timeout_is_final"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -584,7 +600,9 @@ Global___Results: _TypeAlias = Results  # noqa: Y015
 
 @_typing.final
 class Children(_message.Message):
-    """Nodes made by an attempt that runs; visible when its result is recorded, never if it is not."""
+    """Nodes made by an attempt that runs; visible when its result is recorded, never if it is not. Those of an eager
+    function are visible at once.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -669,8 +687,11 @@ class Return(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
     reason: Global___ReturnReason.ValueType
     detail: _builtins.str
+    hash: _builtins.str
+    """CODE_MISMATCH: of the code that the worker has instead"""
     @_builtins.property
     def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -682,10 +703,11 @@ class Return(_message.Message):
         attempt: _abc.Iterable[_builtins.int] | None = ...,
         reason: Global___ReturnReason.ValueType = ...,
         detail: _builtins.str = ...,
+        hash: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "detail", b"detail", "node", b"node", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "detail", b"detail", "hash", b"hash", "node", b"node", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -828,6 +850,7 @@ class Grant(_message.Message):
     LAST_FIELD_NUMBER: _builtins.int
     LARGE_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
+    TIMEOUT_IS_FINAL_FIELD_NUMBER: _builtins.int
     slot: _builtins.int
     body: _builtins.bytes
     """a piece of a serialized GrantBody"""
@@ -844,6 +867,10 @@ class Grant(_message.Message):
     def timeout(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """seconds for each node, 0: none; empty: no node has one"""
 
+    @_builtins.property
+    def timeout_is_final(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
+        """for each node, as its function says; empty: of none"""
+
     def __init__(
         self,
         *,
@@ -854,10 +881,11 @@ class Grant(_message.Message):
         last: _builtins.bool = ...,
         large: _abc.Iterable[_builtins.bytes] | None = ...,
         timeout: _abc.Iterable[_builtins.float] | None = ...,
+        timeout_is_final: _abc.Iterable[_builtins.bool] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "body", b"body", "large", b"large", "last", b"last", "node", b"node", "slot", b"slot", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "body", b"body", "large", b"large", "last", b"last", "node", b"node", "slot", b"slot", "timeout", b"timeout", "timeout_is_final", b"timeout_is_final"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -865,7 +893,9 @@ Global___Grant: _TypeAlias = Grant  # noqa: Y015
 
 @_typing.final
 class GrantBody(_message.Message):
-    """Serialized pieces may be joined: that is how protobuf merges messages."""
+    """Serialized pieces may be joined: that is how protobuf merges messages. The value of a source is missing where the
+    source was granted to the same slot before and has not ended: the child takes the value from its own run of it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -885,6 +915,7 @@ class GrantBody(_message.Message):
     VALUE_REF_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
+    MADE_WITH_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -933,6 +964,12 @@ class GrantBody(_message.Message):
     def failed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Values of failed nodes, for consumers that tolerate them: `value` holds a serialized NodeFailure instead."""
 
+    @_builtins.property
+    def made_with(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """For each node the hash of the code that it was made with, where a person had it adopted by other code; empty
+        within the list, or no list: its function's own.
+        """
+
     def __init__(
         self,
         *,
@@ -952,10 +989,11 @@ class GrantBody(_message.Message):
         value_ref: _abc.Iterable[_builtins.int] | None = ...,
         run: _abc.Iterable[_builtins.int] | None = ...,
         failed: _abc.Iterable[_builtins.int] | None = ...,
+        made_with: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "failed", b"failed", "function", b"function", "functions", b"functions", "id", b"id", "instance", b"instance", "instances", b"instances", "node", b"node", "run", b"run", "source", b"source", "source_count", b"source_count", "value", b"value", "value_node", b"value_node", "value_ref", b"value_ref", "value_ref_count", b"value_ref_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "failed", b"failed", "function", b"function", "functions", b"functions", "id", b"id", "instance", b"instance", "instances", b"instances", "made_with", b"made_with", "node", b"node", "run", b"run", "source", b"source", "source_count", b"source_count", "value", b"value", "value_node", b"value_node", "value_ref", b"value_ref", "value_ref_count", b"value_ref_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1221,6 +1259,8 @@ class InstanceInfo(_message.Message):
     ENDED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     UNFINISHED_FIELD_NUMBER: _builtins.int
+    ENDED_AT_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
     definition: _builtins.str
     entry: _builtins.bytes
@@ -1231,6 +1271,10 @@ class InstanceInfo(_message.Message):
     failed: _builtins.bool
     unfinished: _builtins.int
     """nodes"""
+    ended_at: _builtins.float
+    """seconds since 1970; 0: it has not ended"""
+    nodes: _builtins.int
+    """in all"""
     def __init__(
         self,
         *,
@@ -1242,14 +1286,200 @@ class InstanceInfo(_message.Message):
         ended: _builtins.bool = ...,
         failed: _builtins.bool = ...,
         unfinished: _builtins.int = ...,
+        ended_at: _builtins.float = ...,
+        nodes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "definition", b"definition", "ended", b"ended", "entry", b"entry", "entry_state", b"entry_state", "failed", b"failed", "instance", b"instance", "unfinished", b"unfinished"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "definition", b"definition", "ended", b"ended", "ended_at", b"ended_at", "entry", b"entry", "entry_state", b"entry_state", "failed", b"failed", "instance", b"instance", "nodes", b"nodes", "unfinished", b"unfinished"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InstanceInfo: _TypeAlias = InstanceInfo  # noqa: Y015
+
+@_typing.final
+class ListInstancesRequest(_message.Message):
+    """The latest instances first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNFINISHED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    DEFINITION_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    unfinished: _builtins.bool
+    """only those; with `failed`, those that are either"""
+    failed: _builtins.bool
+    definition: _builtins.str
+    """only of this one; empty: of any"""
+    limit: _builtins.int
+    """0: 100; at most 1,000"""
+    before: _builtins.int
+    """`more` of the reply before; 0: from the latest on"""
+    def __init__(
+        self,
+        *,
+        unfinished: _builtins.bool = ...,
+        failed: _builtins.bool = ...,
+        definition: _builtins.str = ...,
+        limit: _builtins.int = ...,
+        before: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "definition", b"definition", "failed", b"failed", "limit", b"limit", "unfinished", b"unfinished"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListInstancesRequest: _TypeAlias = ListInstancesRequest  # noqa: Y015
+
+@_typing.final
+class ListInstancesReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCES_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    more: _builtins.int
+    """to be asked for as `before`; 0: there are no more"""
+    @_builtins.property
+    def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___InstanceInfo]: ...
+    def __init__(
+        self,
+        *,
+        instances: _abc.Iterable[Global___InstanceInfo] | None = ...,
+        more: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances", "more", b"more"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListInstancesReply: _TypeAlias = ListInstancesReply  # noqa: Y015
+
+@_typing.final
+class ListNodesRequest(_message.Message):
+    """The nodes of an instance in the order in which they were made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    instance: _builtins.bytes
+    limit: _builtins.int
+    """0: 100; at most 1,000"""
+    after: _builtins.int
+    """`more` of the reply before"""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___NodeState.ValueType]:
+        """only those; empty: all"""
+
+    def __init__(
+        self,
+        *,
+        instance: _builtins.bytes = ...,
+        states: _abc.Iterable[Global___NodeState.ValueType] | None = ...,
+        limit: _builtins.int = ...,
+        after: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "instance", b"instance", "limit", b"limit", "states", b"states"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListNodesRequest: _TypeAlias = ListNodesRequest  # noqa: Y015
+
+@_typing.final
+class ListNodesReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODES_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    more: _builtins.int
+    """to be asked for as `after`; 0: there are no more"""
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeInfo]: ...
+    def __init__(
+        self,
+        *,
+        nodes: _abc.Iterable[Global___NodeInfo] | None = ...,
+        more: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "nodes", b"nodes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListNodesReply: _TypeAlias = ListNodesReply  # noqa: Y015
+
+@_typing.final
+class NodeInfo(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    RUNS_FIELD_NUMBER: _builtins.int
+    DEATHS_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    RETRY_AT_FIELD_NUMBER: _builtins.int
+    CULPRIT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    node: _builtins.bytes
+    state: Global___NodeState.ValueType
+    runs: _builtins.int
+    """that failed"""
+    deaths: _builtins.int
+    """of a process while it ran"""
+    lost: _builtins.int
+    """workers or connections while they held it"""
+    worker: _builtins.str
+    """the name of the one that holds it"""
+    ended: _builtins.float
+    """seconds since 1970"""
+    retry_at: _builtins.float
+    """seconds since 1970: in BACKOFF"""
+    culprit: _builtins.bytes
+    """whose failure it shares, where that is another node"""
+    reason: _builtins.str
+    """type and message of its failure, or of its last failed run; or why nobody may run it"""
+    @_builtins.property
+    def function(self) -> Global___Function: ...
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """ids; at most 100"""
+
+    def __init__(
+        self,
+        *,
+        node: _builtins.bytes = ...,
+        function: Global___Function | None = ...,
+        state: Global___NodeState.ValueType = ...,
+        sources: _abc.Iterable[_builtins.bytes] | None = ...,
+        runs: _builtins.int = ...,
+        deaths: _builtins.int = ...,
+        lost: _builtins.int = ...,
+        worker: _builtins.str = ...,
+        ended: _builtins.float = ...,
+        retry_at: _builtins.float = ...,
+        culprit: _builtins.bytes = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["function", b"function"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["culprit", b"culprit", "deaths", b"deaths", "ended", b"ended", "function", b"function", "lost", b"lost", "node", b"node", "reason", b"reason", "retry_at", b"retry_at", "runs", b"runs", "sources", b"sources", "state", b"state", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeInfo: _TypeAlias = NodeInfo  # noqa: Y015
 
 @_typing.final
 class CancelRequest(_message.Message):
@@ -1297,6 +1527,107 @@ class CancelReply(_message.Message):
 Global___CancelReply: _TypeAlias = CancelReply  # noqa: Y015
 
 @_typing.final
+class RetryRequest(_message.Message):
+    """Has failed nodes run again, and what failed because of them wait for them. Without nodes, all that failed by
+    themselves in the instance; a node that failed because of another stands for that one.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    instance: _builtins.bytes
+    @_builtins.property
+    def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        instance: _builtins.bytes = ...,
+        node: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryRequest: _TypeAlias = RetryRequest  # noqa: Y015
+
+@_typing.final
+class RetryReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUED_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    queued: _builtins.int
+    """nodes that run again"""
+    waiting: _builtins.int
+    """nodes that wait again"""
+    def __init__(
+        self,
+        *,
+        queued: _builtins.int = ...,
+        waiting: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queued", b"queued", "waiting", b"waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryReply: _TypeAlias = RetryReply  # noqa: Y015
+
+@_typing.final
+class AdoptRequest(_message.Message):
+    """Has unfinished nodes of a function run by the code that is deployed now instead of the code they were made with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    FROM_FIELD_NUMBER: _builtins.int
+    function: _builtins.str
+    """its name, as Function has it"""
+    hash: _builtins.str
+    """of the code that is to run them; empty: of that which connected workers have"""
+    def __init__(
+        self,
+        *,
+        function: _builtins.str = ...,
+        hash: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "function", b"function", "hash", b"hash"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdoptRequest: _TypeAlias = AdoptRequest  # noqa: Y015
+
+@_typing.final
+class AdoptReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADOPTED_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    adopted: _builtins.int
+    """nodes"""
+    hash: _builtins.str
+    def __init__(
+        self,
+        *,
+        adopted: _builtins.int = ...,
+        hash: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "hash", b"hash"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdoptReply: _TypeAlias = AdoptReply  # noqa: Y015
+
+@_typing.final
 class GetStatusRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1324,6 +1655,7 @@ class Status(_message.Message):
     MESSAGES_OUT_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    QUEUES_FIELD_NUMBER: _builtins.int
     instances: _builtins.int
     """live"""
     commits: _builtins.int
@@ -1341,6 +1673,8 @@ class Status(_message.Message):
     def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerInfo]: ...
     @_builtins.property
     def unservable(self) -> _containers.RepeatedCompositeFieldContainer[Global___Unservable]: ...
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueueInfo]: ...
     def __init__(
         self,
         *,
@@ -1353,14 +1687,50 @@ class Status(_message.Message):
         messages_out: _builtins.int = ...,
         epoch: _builtins.int = ...,
         version: _builtins.str = ...,
+        queues: _abc.Iterable[Global___QueueInfo] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commits", b"commits", "epoch", b"epoch", "instances", b"instances", "messages_in", b"messages_in", "messages_out", b"messages_out", "nodes", b"nodes", "unservable", b"unservable", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commits", b"commits", "epoch", b"epoch", "instances", b"instances", "messages_in", b"messages_in", "messages_out", b"messages_out", "nodes", b"nodes", "queues", b"queues", "unservable", b"unservable", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Status: _TypeAlias = Status  # noqa: Y015
+
+@_typing.final
+class QueueInfo(_message.Message):
+    """Unfinished nodes of a queue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    CLAIMED_FIELD_NUMBER: _builtins.int
+    DELAYED_FIELD_NUMBER: _builtins.int
+    TAINTS_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    queued: _builtins.int
+    claimed: _builtins.int
+    delayed: _builtins.int
+    """in BACKOFF"""
+    @_builtins.property
+    def taints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+        queued: _builtins.int = ...,
+        claimed: _builtins.int = ...,
+        delayed: _builtins.int = ...,
+        taints: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claimed", b"claimed", "delayed", b"delayed", "queue", b"queue", "queued", b"queued", "taints", b"taints"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueueInfo: _TypeAlias = QueueInfo  # noqa: Y015
 
 @_typing.final
 class WorkerInfo(_message.Message):
@@ -1411,20 +1781,26 @@ class Unservable(_message.Message):
     FUNCTION_FIELD_NUMBER: _builtins.int
     QUEUED_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    DEPLOYED_FIELD_NUMBER: _builtins.int
     queued: _builtins.int
     reason: _builtins.str
     @_builtins.property
     def function(self) -> Global___Function: ...
+    @_builtins.property
+    def deployed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """hashes of other code that connected workers have of it"""
+
     def __init__(
         self,
         *,
         function: Global___Function | None = ...,
         queued: _builtins.int = ...,
         reason: _builtins.str = ...,
+        deployed: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["function", b"function"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "queued", b"queued", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployed", b"deployed", "function", b"function", "queued", b"queued", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -74,10 +74,30 @@ class BrokerStub(object):
                 request_serializer=dagorama_dot_api_dot_broker__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=dagorama_dot_api_dot_broker__pb2.Status.FromString,
                 _registered_method=True)
+        self.ListInstances = channel.unary_unary(
+                '/dagorama.v1.Broker/ListInstances',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.ListInstancesRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.ListInstancesReply.FromString,
+                _registered_method=True)
+        self.ListNodes = channel.unary_unary(
+                '/dagorama.v1.Broker/ListNodes',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.ListNodesRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.ListNodesReply.FromString,
+                _registered_method=True)
         self.Cancel = channel.unary_unary(
                 '/dagorama.v1.Broker/Cancel',
                 request_serializer=dagorama_dot_api_dot_broker__pb2.CancelRequest.SerializeToString,
                 response_deserializer=dagorama_dot_api_dot_broker__pb2.CancelReply.FromString,
+                _registered_method=True)
+        self.Retry = channel.unary_unary(
+                '/dagorama.v1.Broker/Retry',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.RetryRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.RetryReply.FromString,
+                _registered_method=True)
+        self.Adopt = channel.unary_unary(
+                '/dagorama.v1.Broker/Adopt',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.AdoptRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.AdoptReply.FromString,
                 _registered_method=True)
 
 
@@ -139,9 +159,33 @@ class BrokerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListInstances(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListNodes(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Cancel(self, request, context):
         """What a person, or a program, does about it; acknowledged when durable.
         """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Retry(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Adopt(self, request, context):
+        """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -189,10 +233,30 @@ def add_BrokerServicer_to_server(servicer, server):
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.GetStatusRequest.FromString,
                     response_serializer=dagorama_dot_api_dot_broker__pb2.Status.SerializeToString,
             ),
+            'ListInstances': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListInstances,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.ListInstancesRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.ListInstancesReply.SerializeToString,
+            ),
+            'ListNodes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListNodes,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.ListNodesRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.ListNodesReply.SerializeToString,
+            ),
             'Cancel': grpc.unary_unary_rpc_method_handler(
                     servicer.Cancel,
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.CancelRequest.FromString,
                     response_serializer=dagorama_dot_api_dot_broker__pb2.CancelReply.SerializeToString,
+            ),
+            'Retry': grpc.unary_unary_rpc_method_handler(
+                    servicer.Retry,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.RetryRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.RetryReply.SerializeToString,
+            ),
+            'Adopt': grpc.unary_unary_rpc_method_handler(
+                    servicer.Adopt,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.AdoptRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.AdoptReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -422,6 +486,60 @@ class Broker(object):
             _registered_method=True)
 
     @staticmethod
+    def ListInstances(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/ListInstances',
+            dagorama_dot_api_dot_broker__pb2.ListInstancesRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.ListInstancesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListNodes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/ListNodes',
+            dagorama_dot_api_dot_broker__pb2.ListNodesRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.ListNodesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Cancel(request,
             target,
             options=(),
@@ -438,6 +556,60 @@ class Broker(object):
             '/dagorama.v1.Broker/Cancel',
             dagorama_dot_api_dot_broker__pb2.CancelRequest.SerializeToString,
             dagorama_dot_api_dot_broker__pb2.CancelReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Retry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/Retry',
+            dagorama_dot_api_dot_broker__pb2.RetryRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.RetryReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Adopt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/Adopt',
+            dagorama_dot_api_dot_broker__pb2.AdoptRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.AdoptReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -56,8 +56,12 @@ class BrokerStub:
     GetInstance: _grpc.UnaryUnaryMultiCallable[_broker_pb2.GetInstanceRequest, _broker_pb2.InstanceInfo]
     """What a person, or attach(), asks."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_broker_pb2.GetStatusRequest, _broker_pb2.Status]
+    ListInstances: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ListInstancesRequest, _broker_pb2.ListInstancesReply]
+    ListNodes: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ListNodesRequest, _broker_pb2.ListNodesReply]
     Cancel: _grpc.UnaryUnaryMultiCallable[_broker_pb2.CancelRequest, _broker_pb2.CancelReply]
     """What a person, or a program, does about it; acknowledged when durable."""
+    Retry: _grpc.UnaryUnaryMultiCallable[_broker_pb2.RetryRequest, _broker_pb2.RetryReply]
+    Adopt: _grpc.UnaryUnaryMultiCallable[_broker_pb2.AdoptRequest, _broker_pb2.AdoptReply]
 
 @_typing.type_check_only
 class BrokerAsyncStub(BrokerStub):
@@ -78,8 +82,12 @@ class BrokerAsyncStub(BrokerStub):
     GetInstance: _aio.UnaryUnaryMultiCallable[_broker_pb2.GetInstanceRequest, _broker_pb2.InstanceInfo]  # type: ignore[assignment]
     """What a person, or attach(), asks."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_broker_pb2.GetStatusRequest, _broker_pb2.Status]  # type: ignore[assignment]
+    ListInstances: _aio.UnaryUnaryMultiCallable[_broker_pb2.ListInstancesRequest, _broker_pb2.ListInstancesReply]  # type: ignore[assignment]
+    ListNodes: _aio.UnaryUnaryMultiCallable[_broker_pb2.ListNodesRequest, _broker_pb2.ListNodesReply]  # type: ignore[assignment]
     Cancel: _aio.UnaryUnaryMultiCallable[_broker_pb2.CancelRequest, _broker_pb2.CancelReply]  # type: ignore[assignment]
     """What a person, or a program, does about it; acknowledged when durable."""
+    Retry: _aio.UnaryUnaryMultiCallable[_broker_pb2.RetryRequest, _broker_pb2.RetryReply]  # type: ignore[assignment]
+    Adopt: _aio.UnaryUnaryMultiCallable[_broker_pb2.AdoptRequest, _broker_pb2.AdoptReply]  # type: ignore[assignment]
 
 class BrokerServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -147,11 +155,39 @@ class BrokerServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_broker_pb2.Status, _abc.Awaitable[_broker_pb2.Status]]: ...
 
     @_abc_1.abstractmethod
+    def ListInstances(
+        self,
+        request: _broker_pb2.ListInstancesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.ListInstancesReply, _abc.Awaitable[_broker_pb2.ListInstancesReply]]: ...
+
+    @_abc_1.abstractmethod
+    def ListNodes(
+        self,
+        request: _broker_pb2.ListNodesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.ListNodesReply, _abc.Awaitable[_broker_pb2.ListNodesReply]]: ...
+
+    @_abc_1.abstractmethod
     def Cancel(
         self,
         request: _broker_pb2.CancelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_broker_pb2.CancelReply, _abc.Awaitable[_broker_pb2.CancelReply]]:
         """What a person, or a program, does about it; acknowledged when durable."""
+
+    @_abc_1.abstractmethod
+    def Retry(
+        self,
+        request: _broker_pb2.RetryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.RetryReply, _abc.Awaitable[_broker_pb2.RetryReply]]: ...
+
+    @_abc_1.abstractmethod
+    def Adopt(
+        self,
+        request: _broker_pb2.AdoptRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.AdoptReply, _abc.Awaitable[_broker_pb2.AdoptReply]]: ...
 
 def add_BrokerServicer_to_server(servicer: BrokerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
