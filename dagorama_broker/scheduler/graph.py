@@ -187,6 +187,13 @@ class Graph:
         if lane.function.queue_timeout:
             self._expire(node, self.now + lane.function.queue_timeout)
 
+    def back(self, node: Node) -> None:
+        """A claim has come to nothing: to the workers again, or to wait on for the source that it was sent along with."""
+        if node.pending:
+            self.move(node, WAITING)
+        else:
+            self.queue(node)
+
     def _expire(self, node: Node, when: float) -> None:
         self.expires_at[node.key] = when
         heappush(self.expiries, (when, node.key))
@@ -351,7 +358,7 @@ class Graph:
     def _one_less(self, dependents: list[Node], ended: list[Node]) -> None:
         for dependent in dependents:
             dependent.pending -= 1
-            if dependent.pending or dependent.state in ENDED:
+            if dependent.pending or dependent.state in ENDED or dependent.state is CLAIMED:
                 continue
             if dependent.state is WAITING:
                 self._make_ready(dependent)
