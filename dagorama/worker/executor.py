@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from inspect import isawaitable
-from itertools import accumulate, repeat, zip_longest
+from itertools import accumulate, chain, repeat
 from time import monotonic_ns
 from typing import Any, NamedTuple
 
@@ -130,9 +130,10 @@ class Executor:
             dict(_grouped(grant.value_node, grant.value_ref_count, list(grant.value_ref))),
             frozenset(grant.failed),
         )
+        count = len(grant.node)
         columns = zip(
             grant.node, grant.attempt, grant.function, grant.instance, grant.arguments,
-            grant.run or repeat(0, len(grant.node)), strict=True,
+            grant.run or repeat(0, count), strict=True,
         )  # fmt: skip
         if not grant.source_count:
             return [
@@ -141,14 +142,13 @@ class Executor:
             ]
         sources = dict(_grouped(grant.node, grant.source_count, list(grant.source)))
         self._handed_on.update(key for key in grant.beside if key)
+        besides = chain(grant.beside, repeat(0, count - len(grant.beside)))
         return [
             Call(
                 node, attempt, works[function], instances[instance], arguments, sources.get(node, ()), values, runs,
-                beside,
-            )  # fmt: skip
-            for (node, attempt, function, instance, arguments, runs), beside in zip_longest(
-                columns, grant.beside, fillvalue=0
+                next(besides),
             )
+            for node, attempt, function, instance, arguments, runs in columns
         ]
 
     def _work(self, function: pb.Function) -> Work:

@@ -188,7 +188,7 @@ class Graph:
             self._expire(node, self.now + lane.function.queue_timeout)
 
     def back(self, node: Node) -> None:
-        """A claim has come to nothing: to the workers again, or to wait on for the source that it was sent along with."""
+        """A claim has come to nothing: to the workers again, or to wait for the source that it was sent along with."""
         if node.pending:
             self.move(node, WAITING)
         else:

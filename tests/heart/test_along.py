@@ -74,7 +74,7 @@ class TestWhatGoesAlong:
 
     @pytest.mark.parametrize(
         "rules",
-        [{"max_concurrency": 5}, {"timeout": 5.0}, {"delay": 0.1}, {"is_async": True}, {"eager": True}, {"taint": "GPU"}],
+        [{"max_concurrency": 5}, {"timeout": 5.0}, {"delay": 0.1}, {"is_async": True}, {"eager": True}, {"taint": "T"}],
     )
     def test_what_has_a_limit_a_timeout_or_a_delay_goes_by_itself(self, heart: Heart, rules: dict[str, object]) -> None:
         hand = heart.worker()
@@ -97,13 +97,10 @@ class TestWhenItIsVoid:
         assert heart.culprit("c") == "a"
         assert not hand.complete("b", attempt=attempt)
 
-    def test_a_source_that_is_run_again_leaves_it_waiting_uncounted(self, heart: Heart) -> None:
-        hand, retried = heart.worker(), function("retried", retry=None)
-        measured(heart, hand)
+    def test_a_source_that_is_run_again_leaves_it_waiting_uncounted(self, heart: Heart, hand: Hand) -> None:
         heart.spawn("a", "b <- a")
         attempt = hand.held["b"]
         hand.give_back("a")
-        del retried
         assert heart.holders() == {"a": "worker", "b": "worker"}, "granted anew, both"
         assert not hand.complete("b", attempt=attempt), "what ran on a value that is not recorded does not count"
         assert not heart.ledger.progress
@@ -196,7 +193,7 @@ class TestTrouble:
         assert hand.held.get("b") != old["b"]
 
     def test_a_restart_does_not_adopt_it_beside_another_run_of_its_source(self, heart: Heart, hand: Hand) -> None:
-        """The new broker has never heard that it was granted; its attempt is older than the recorded one of its source."""
+        """The new broker has never heard that it was granted; but its attempt is older than its source's recorded one."""
         heart.spawn("a", "b <- a")
         old = dict(hand.held)
         heart.crash()
