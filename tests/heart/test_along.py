@@ -193,7 +193,7 @@ class TestTrouble:
         assert hand.held.get("b") != old["b"]
 
     def test_a_restart_does_not_adopt_it_beside_another_run_of_its_source(self, heart: Heart, hand: Hand) -> None:
-        """The new broker has never heard that it was granted; but its attempt is older than its source's recorded one."""
+        """The new broker has never heard that it was granted; its attempt is older than its source's recorded one."""
         heart.spawn("a", "b <- a")
         old = dict(hand.held)
         heart.crash()
