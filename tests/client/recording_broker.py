@@ -14,8 +14,10 @@ import grpc
 from dagorama.api import api_pb2, api_pb2_grpc, broker_pb2, broker_pb2_grpc
 from dagorama.culprits import failed_source
 from dagorama.definition import instance_within
+from dagorama.envelopes import PLAIN
 from dagorama.scope import AttemptScope, NodesRun, current_attempt, submit_requests
 from dagorama.serializer import find
+from dagorama.signing import ARGUMENTS, FAILURE, RESULT, SignedValues, function_digest, keyring
 from dagorama.values import decode_call, decode_promised, encode, references
 
 Nodes = broker_pb2.Nodes
@@ -42,7 +44,24 @@ class Node:
 
     @property
     def call(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return decode_call(self.arguments, ["a promise"] * len(self.sources))
+        return decode_call(self.opened, ["a promise"] * len(self.sources))
+
+    @property
+    def opened(self) -> bytes:
+        """The arguments, as a worker opens them."""
+        digest = function_digest(self.function.name, self.function.hash)
+        opened = keyring().open(self.arguments, ARGUMENTS, self.id, digest)
+        assert opened.instance == self.instance
+        return opened.envelope
+
+    def signed_failure(self, pickled: bytes) -> bytes:
+        """An exception of its own, as a worker sends it."""
+        return keyring().sign(PLAIN + pickled, FAILURE, self.instance, self.id)
+
+    def returned(self, envelope: bytes) -> None:
+        """It has completed with this value."""
+        self.value = keyring().sign(envelope, RESULT, self.instance, self.id)
+        self.state = broker_pb2.COMPLETED
 
 
 @dataclass
@@ -143,8 +162,7 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
                 self._run(node, catch)
 
     def end(self, node_id: bytes, value: object) -> None:
-        node = self.nodes[node_id]
-        node.value, node.state = encode(value).envelope, broker_pb2.COMPLETED
+        self.nodes[node_id].returned(encode(value).envelope)
 
     # --- how it is done
 
@@ -190,16 +208,14 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
                 node.state, node.failure = culprit.state, culprit.failure
                 return
         try:
-            node.value = encode(self._result(node), "result").envelope
+            node.returned(encode(self._result(node), "result").envelope)
         except catch as error:
             node.state, node.failure = broker_pb2.FAILED, failure(node, error)
-        else:
-            node.state = broker_pb2.COMPLETED
 
     def _result(self, node: Node) -> object:
         found = find(node.function.name)
         args, kwargs = decode_call(
-            node.arguments, [self._filling(source) for source in node.sources], get_large=self.large.__getitem__
+            node.opened, [self._filling(source) for source in node.sources], get_large=self.large.__getitem__
         )
         scope = AttemptScope(node.instance, put_large=self._keep)
         token = current_attempt.set(scope)
@@ -220,7 +236,7 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
         if node.failure is not None:
             return failed_source(node.failure.SerializeToString())
         values = {key: each.value for key, each in self.nodes.items() if each.value is not None}
-        return decode_promised(source, values)
+        return decode_promised(source, SignedValues(keyring(), values))
 
     def _keep(self, data: bytes) -> bytes:
         self.large[sha256(data).digest()] = data

@@ -1,14 +1,13 @@
 """What becomes of nodes: values, children, failures, nodes given back. Real functions, no transport."""
 
 import asyncio
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic_ns
 
 import pytest
 import worker_nodes
-from worker_grants import Wanted, body_of, call, encoded
+from worker_grants import INSTANCE, Wanted, body_of, call, encoded, ids, values_of
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.errors import NotInInstance, NotPicklable
@@ -17,6 +16,7 @@ from dagorama.models.outcome import outcome as tolerated
 from dagorama.models.promise import DAGPromise
 from dagorama.running import current_run
 from dagorama.scope import current_attempt
+from dagorama.signing import FAILURE, keyring
 from dagorama.values import Encoded, decode, encode
 from dagorama.worker.executor import Executor
 from dagorama.worker.frames import Kind, Outcome
@@ -56,7 +56,7 @@ class Ran:
     def value(self, wanted: Wanted, values: Mapping[int, Encoded] | None = None) -> object:
         results = self.run(wanted, values=values)
         assert not results.failures, results.failures
-        return decode(results.value[0], get_large=self.large.get)
+        return values_of(results, self.large.get)[0]
 
     def failure(self, wanted: Wanted) -> pb.Failure:
         results = self.run(wanted)
@@ -101,13 +101,13 @@ def test_promises_in_arguments_are_filled_with_the_values_of_their_nodes(ran: Ra
 def test_no_two_nodes_share_an_object(ran: Ran) -> None:
     wanted = [Wanted("append", [promise(1), number], sources=[71]) for number in (1, 2)]
     results = ran.run(*wanted, values={71: encoded([0])})
-    assert [decode(value) for value in results.value] == [[0, 1], [0, 2]]
+    assert values_of(results) == [[0, 1], [0, 2]]
 
 
 def test_values_whose_promises_have_values_are_assembled(ran: Ran) -> None:
     values = {71: encoded([promise(2), promise(3)]), 72: encoded({"inner": promise(3)}), 73: encoded("leaf")}
     results = ran.run(Wanted("echo", [promise(1)], sources=[71]), values=values, refs={71: [72, 73], 72: [73]})
-    assert decode(results.value[0]) == [{"inner": "leaf"}, "leaf"]
+    assert values_of(results) == [[{"inner": "leaf"}, "leaf"]]
 
 
 def test_large_arguments_and_results_are_kept_beside_their_envelopes(ran: Ran) -> None:
@@ -168,7 +168,9 @@ def test_what_a_node_raises_is_told_with_the_users_frames_and_the_exception_itse
     assert "in fail" in failure.traceback
     assert 'raise ValueError(text)' in failure.traceback
     assert "executor.py" not in failure.traceback
-    rebuilt = pickle.loads(failure.exception)
+    instance, envelope = keyring().open(failure.exception, FAILURE, ids[failure.attempt])
+    rebuilt = decode(envelope)
+    assert instance == INSTANCE
     assert isinstance(rebuilt, ValueError)
     assert rebuilt.args == ("no luck",)
 
@@ -288,7 +290,7 @@ def test_failed_sources_that_are_tolerated_come_as_failures(ran: Ran) -> None:
     ran.executor.run(call_, monotonic_ns())
     ran.executor.outbox.flush()
     results = pb.Results.FromString(ran.outcomes[0][1].body)
-    value = decode(results.value[0])
+    [value] = values_of(results)
     assert isinstance(value, Failure)
     assert (value.function, value.message) == ("m:Nodes.f", "no luck")
 
@@ -307,7 +309,7 @@ def test_a_node_can_know_which_run_of_it_this_is(ran: Ran, failed_before: list[i
     [call_] = ran.executor.prepare(body.SerializeToString())
     ran.executor.run(call_, monotonic_ns())
     ran.executor.outbox.flush()
-    assert decode(pb.Results.FromString(ran.outcomes[0][1].body).value[0]) == number
+    assert values_of(pb.Results.FromString(ran.outcomes[0][1].body)) == [number]
     assert current_run.get() is None
 
 
