@@ -55,7 +55,7 @@ def _cause(message: NodeFailure) -> BaseException | None:
         # Nobody signs for a run that was stopped at its timeout: its supervisor describes it.
         return TimeoutError(message.message) if message.type == "builtins.TimeoutError" else None
     try:
-        envelope = keyring().open(message.exception, FAILURE, message.node, what="exception").envelope
+        envelope = keyring().open(message.exception, FAILURE, message.node, "exception").envelope
         cause = decode(envelope, what="exception")
     except (TamperedValue, UncheckableValue) as error:
         return error

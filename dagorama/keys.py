@@ -6,8 +6,8 @@ The rule: a secret is in a SigningKey and nowhere else; no error, repr or pickle
 from __future__ import annotations
 
 import os
+import re
 from base64 import urlsafe_b64decode
-from binascii import Error as NotBase64
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_bytes, token_urlsafe
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 KEY_BYTES = 32
 ID_BYTES = 8
+
+_TEXT = re.compile(r"[A-Za-z0-9_-]{43}")  # base64 of so many bytes, for URLs and without its padding
 
 #: begins whatever a key signs, so that no signature is good for anything else
 LABEL = b"dagorama envelope\0"
@@ -77,13 +79,9 @@ def _parsed(text: str, source: str) -> list[SigningKey]:
 
 
 def _key(word: str, number: int, source: str) -> SigningKey:
-    try:
-        secret = urlsafe_b64decode(word + "=" * (-len(word) % 4))
-    except (NotBase64, ValueError):
-        secret = b""
-    if len(secret) != KEY_BYTES:
+    if not _TEXT.fullmatch(word):
         raise SettingsError(f"key {number} of {source} is not one that `dagorama keys new` makes")
-    return SigningKey(secret)
+    return SigningKey(urlsafe_b64decode(word + "="))
 
 
 # --- files -----------------------------------------------------------------------------------------

@@ -20,8 +20,8 @@ from hashlib import sha256
 from hmac import compare_digest
 from typing import NamedTuple
 
-from dagorama.envelopes import SIGNATURE_BYTES, SIGNED, VERSION, flags
-from dagorama.errors import TamperedValue, UncheckableValue, ValueNotReadable
+from dagorama.envelopes import LARGE, REFS, SIGNATURE_BYTES, SIGNED, VERSION, flags
+from dagorama.errors import DagoramaError, TamperedValue, UncheckableValue, ValueNotReadable
 from dagorama.keys import ID_BYTES, SigningKey, load_keys
 from dagorama.settings import signing_keys
 
@@ -34,7 +34,9 @@ _INSTANCE_AT = 2 + ID_BYTES
 _MAC_AT = _INSTANCE_AT + INSTANCE_BYTES
 _REST_AT = 2 + SIGNATURE_BYTES
 
-_HEADS = [bytes((VERSION, marks)) for marks in range(256)]
+#: what a signed envelope begins with, by the flags it has besides; and the other way round
+_SIGNED_HEADS = {marks: bytes((VERSION, marks | SIGNED)) for marks in (0, LARGE, REFS, LARGE | REFS)}
+_PLAIN_HEADS = {head: bytes((VERSION, marks)) for marks, head in _SIGNED_HEADS.items()}
 
 
 class Opened(NamedTuple):
@@ -69,36 +71,43 @@ class Keyring:
     def sign(self, envelope: bytes, role: bytes, instance: bytes, node: bytes, function: bytes = b"") -> bytes:
         """The envelope with a signature that is good in this place alone; `function` is its function_digest."""
         key = self._first
-        head = _HEADS[envelope[1] | SIGNED] + key.id + instance
+        head = _SIGNED_HEADS[envelope[1]] + key.id + instance
         rest = envelope[2:]
-        return b"".join((head, _mac(key, b"".join((role, node, function, head)), rest), rest))
+        return b"".join((head, _mac(key, role + node + function + head, rest), rest))
 
-    def open(self, envelope: bytes, role: bytes, node: bytes, function: bytes = b"", what: str = "value") -> Opened:
+    def open(self, envelope: bytes, role: bytes, node: bytes, what: str = "value") -> Opened:
         """What was signed for this place. `what` is a noun for errors.
 
         Raises UncheckableValue where it is unsigned or under a key that is not held, TamperedValue where it was
         signed for another place or changed, ValueNotReadable for what is no envelope.
         """
-        marks = flags(envelope)
-        if not marks & SIGNED:
-            raise UncheckableValue(f"the {what} is not signed: {_ADVICE}")
-        if len(envelope) < _REST_AT:
-            raise ValueNotReadable(f"the signature of the {what} is cut short")
-        key = self._by_id.get(envelope[2:_INSTANCE_AT])
-        if key is None:
-            id = envelope[2:_INSTANCE_AT].hex()
-            raise UncheckableValue(f"the {what} is signed under the key {id}, which is not held here: {_ADVICE}")
-        rest = envelope[_REST_AT:]
-        found = _mac(key, b"".join((role, node, function, envelope[:_MAC_AT])), rest)
-        if not compare_digest(found, envelope[_MAC_AT:_REST_AT]) or len(node) != NODE_BYTES:
-            raise TamperedValue(f"the {what} of node {node.hex()} is not what was signed for it")
-        return Opened(envelope[_INSTANCE_AT:_MAC_AT], _HEADS[marks & ~SIGNED] + rest)
+        opened = self._opened(envelope, role + node, node, what)
+        return Opened(envelope[_INSTANCE_AT:_MAC_AT], opened)
 
     def open_arguments(self, envelope: bytes, instance: bytes, node: bytes, function: bytes) -> bytes:
-        """The arguments of a node, without their signature."""
-        opened = self.open(envelope, ARGUMENTS, node, function, "arguments")
-        _check_instance(opened.instance, instance, "arguments", node)
-        return opened.envelope
+        """The arguments of a node, without their signature; raises the same."""
+        opened = self._opened(envelope, ARGUMENTS + node + function, node, "arguments")
+        _check_instance(envelope[_INSTANCE_AT:_MAC_AT], instance, "arguments", node)
+        return opened
+
+    def _opened(self, envelope: bytes, place: bytes, node: bytes, what: str) -> bytes:
+        plain, key = _PLAIN_HEADS.get(envelope[:2]), self._by_id.get(envelope[2:_INSTANCE_AT])
+        if plain is None or key is None or len(envelope) < _REST_AT:
+            raise self._refusal(envelope, what)
+        rest = envelope[_REST_AT:]
+        found = _mac(key, place + envelope[:_MAC_AT], rest)
+        if not compare_digest(found, envelope[_MAC_AT:_REST_AT]) or len(node) != NODE_BYTES:
+            raise TamperedValue(f"the {what} of node {node.hex()}: this is not what was signed for it")
+        return plain + rest
+
+    def _refusal(self, envelope: bytes, what: str) -> DagoramaError:
+        """Why the signature of an envelope cannot be checked."""
+        if not flags(envelope) & SIGNED:
+            return UncheckableValue(f"the {what} came unsigned: {_ADVICE}")
+        if len(envelope) < _REST_AT:
+            return ValueNotReadable(f"the signature of the {what} is cut short")
+        id = envelope[2:_INSTANCE_AT].hex()
+        return UncheckableValue(f"the {what} came under the signing key {id}, which is not held here: {_ADVICE}")
 
 
 class SignedValues:

@@ -17,7 +17,7 @@ from dagorama.definition import instance_within
 from dagorama.envelopes import PLAIN
 from dagorama.scope import AttemptScope, NodesRun, current_attempt, submit_requests
 from dagorama.serializer import find
-from dagorama.signing import ARGUMENTS, FAILURE, RESULT, SignedValues, function_digest, keyring
+from dagorama.signing import FAILURE, RESULT, SignedValues, function_digest, keyring
 from dagorama.values import decode_call, decode_promised, encode, references
 
 Nodes = broker_pb2.Nodes
@@ -35,6 +35,7 @@ class Node:
     tolerated: list[bytes] = field(default_factory=list)
     key: str | None = None
     value: bytes | None = None
+    refs: list[bytes] = field(default_factory=list)
     failure: broker_pb2.NodeFailure | None = None
     state: int = broker_pb2.QUEUED
 
@@ -50,9 +51,7 @@ class Node:
     def opened(self) -> bytes:
         """The arguments, as a worker opens them."""
         digest = function_digest(self.function.name, self.function.hash)
-        opened = keyring().open(self.arguments, ARGUMENTS, self.id, digest)
-        assert opened.instance == self.instance
-        return opened.envelope
+        return keyring().open_arguments(self.arguments, self.instance, self.id, digest)
 
     def signed_failure(self, pickled: bytes) -> bytes:
         """An exception of its own, as a worker sends it."""
@@ -60,7 +59,7 @@ class Node:
 
     def returned(self, envelope: bytes) -> None:
         """It has completed with this value."""
-        self.value = keyring().sign(envelope, RESULT, self.instance, self.id)
+        self.value, self.refs = keyring().sign(envelope, RESULT, self.instance, self.id), references(envelope)
         self.state = broker_pb2.COMPLETED
 
 
@@ -188,7 +187,7 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
             assert found.value is not None
             reply.value_node.append(found.id)
             reply.value.append(found.value)
-            pending += [self.nodes[ref] for ref in references(found.value)]
+            pending += [self.nodes[ref] for ref in found.refs]
         return reply
 
     def _is_ready(self, node: Node) -> bool:
@@ -199,8 +198,8 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
         )
 
     def _is_whole(self, node_id: bytes) -> bool:
-        value = self.nodes[node_id].value
-        return value is not None and all(self._is_whole(ref) for ref in references(value))
+        node = self.nodes[node_id]
+        return node.value is not None and all(map(self._is_whole, node.refs))
 
     def _run(self, node: Node, catch: tuple[type[Exception], ...]) -> None:
         for source in set(node.sources) - set(node.tolerated):
