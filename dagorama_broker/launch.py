@@ -25,8 +25,9 @@ from dagorama_broker.settings import DEFAULT_PORT
 
 HOST = "127.0.0.1"
 MEMORY = "memory://"
-#: What the broker itself never gets to see: only who makes and reads values needs the keys.
 KEYS = ("DAGORAMA_SIGNING_KEYS", "DAGORAMA_SIGNING_KEYS_FILE")
+#: What a script has for itself, and for the workers that it launches: no business of a broker's.
+SECRETS = KEYS
 #: Seconds that a broker has to read its store back and serve.
 START_SECONDS = 60.0
 #: Seconds that it has to end cleanly once it was asked to.
@@ -109,7 +110,7 @@ class LaunchedBroker:
         try:
             self._process = subprocess.Popen(
                 self._command(announce, lifeline),
-                env={name: value for name, value in os.environ.items() if name not in KEYS} | dict(self._environment),
+                env={**_without_secrets(os.environ), **self._environment},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=None if _is_open(2) else subprocess.DEVNULL,
@@ -201,6 +202,10 @@ class LaunchedBroker:
         """In a forked child: the broker is the parent's, and lives as long as that one."""
         self._close_pipes()
         self._process = self._scratch = None
+
+
+def _without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name not in SECRETS}
 
 
 _all: WeakSet[LaunchedBroker] = WeakSet()

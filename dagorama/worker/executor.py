@@ -60,12 +60,13 @@ class _Target(NamedTuple):
 class Work:
     """A function as the broker names it, and once it was needed, what it is here."""
 
-    __slots__ = ("digest", "hash", "is_async", "name", "target", "timeout", "unusable")
+    __slots__ = ("digest", "hash", "is_async", "key_id", "name", "target", "timeout", "unusable")
 
     def __init__(self, function: pb.Function) -> None:
         self.name = function.name
         self.hash = function.hash
         self.digest = function_digest(function.name, function.hash)
+        self.key_id = function.key_id  #: of the key that its nodes' arguments are said to be signed under
         self.is_async = function.is_async
         self.timeout = function.timeout  #: seconds; 0: none
         self.target: _Target | None = None
@@ -134,7 +135,7 @@ class Executor:
         self.outbox = outbox
         self._large = large
         self._ring = keyring()
-        self._works: dict[tuple[str, str, float], Work] = {}
+        self._works: dict[tuple[str, str, float, bytes], Work] = {}
 
     # --- before -------------------------------------------------------------------------------------
 
@@ -160,7 +161,7 @@ class Executor:
         return Values(SignedValues(self._ring, received), failed)
 
     def _work(self, function: pb.Function) -> Work:
-        key = (function.name, function.hash, function.timeout)
+        key = (function.name, function.hash, function.timeout, function.key_id)
         work = self._works.get(key)
         if work is None:
             work = self._works[key] = Work(function)
@@ -205,13 +206,24 @@ class Executor:
     ) -> tuple[Callable[..., Any], tuple[object, ...], dict[str, object]]:
         definition, function, _ = call.work.target or call.work.load()
         try:
-            arguments = self._ring.open_arguments(call.arguments, call.instance, call.id, call.function)
+            arguments = self._arguments(call)
             sources = references(arguments) if arguments[1] & REFS else ()
             fill = [call.values.read(id, call.instance, self._large.get) for id in sources]
         except UncheckableValue as error:
             raise _Unchecked(str(error)) from None
         args, kwargs = decode_call(arguments, fill, function, get_large=self._large.get)
         return function, (instance_within(call.instance, definition, scope), *args), kwargs
+
+    def _arguments(self, call: Call) -> bytes:
+        try:
+            return self._ring.open_arguments(call.arguments, call.instance, call.id, call.function)
+        except UncheckableValue:
+            # Given back, it would keep this process from the nodes of those who do sign under that key.
+            if call.work.key_id not in self._ring.ids:
+                raise
+            raise TamperedValue(
+                f"the arguments of node {call.id.hex()} are not signed under the key that it was made under"
+            ) from None
 
     # --- after --------------------------------------------------------------------------------------
 

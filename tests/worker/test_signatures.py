@@ -170,6 +170,17 @@ def test_arguments_under_a_key_that_is_not_held_are_given_back(granting: Grantin
     granting.is_given_back(body, STRANGER.signs_under.hex())
 
 
+@pytest.mark.parametrize("ring", [None, STRANGER], ids=["unsigned", "under another key"])
+def test_arguments_that_are_not_under_the_key_that_their_function_names_fail_that_node_alone(
+    granting: Granting, ring: Keyring | None
+) -> None:
+    """Were it given back, one such node would keep the worker from all others of that function."""
+    body = one(granting)
+    body.functions[0].key_id = keyring().signs_under
+    body.arguments[0] = arguments(body, granting.bomb, ring=ring) if ring else granting.bomb.envelope
+    granting.is_tampered(body)
+
+
 def test_whoever_only_names_a_key_fails_the_node(granting: Granting) -> None:
     body = one(granting)
     signed = arguments(body, granting.bomb, ring=STRANGER)
