@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from inspect import isawaitable
-from itertools import repeat
+from itertools import chain, repeat
 from time import monotonic_ns
 from typing import Any, NamedTuple
 
@@ -122,6 +122,7 @@ class Call(NamedTuple):
     values: Values
     runs: int = 0  #: that failed before
     made_with: str = ""  #: hash of the code that its arguments were signed for; empty: that of `work`
+    beside: int = 0  #: a source whose value is that of its own run here, which comes before; 0: none
 
     @property
     def function(self) -> bytes:
@@ -136,6 +137,10 @@ class Executor:
         self._large = large
         self._ring = keyring()
         self._works: dict[tuple[str, str, float, bytes], Work] = {}
+        # Nodes that another is to run on, in this process, before their outcomes are known elsewhere; and their ids and
+        # values.
+        self._handed_on: set[int] = set()
+        self._own: dict[int, tuple[bytes, bytes]] = {}
 
     # --- before -------------------------------------------------------------------------------------
 
@@ -144,14 +149,17 @@ class Executor:
         grant = pb.GrantBody.FromString(body)
         works = [self._work(function) for function in grant.functions]
         instances = list(grant.instances)
+        count = len(grant.node)
+        self._handed_on.update(key for key in grant.beside if key)
         columns = zip(
             grant.node, grant.attempt, grant.function, grant.id, grant.instance, grant.arguments,
-            grant.run or repeat(0, len(grant.node)), grant.made_with or repeat("", len(grant.node)), strict=True,
+            grant.run or repeat(0, count), grant.made_with or repeat("", count),
+            chain(grant.beside, repeat(0, count - len(grant.beside))), strict=True,
         )  # fmt: skip
         values = self._values(grant)
         return [
-            Call(node, attempt, works[function], id, instances[instance], arguments, values, runs, made_with)
-            for node, attempt, function, id, instance, arguments, runs, made_with in columns
+            Call(node, attempt, works[function], id, instances[instance], arguments, values, runs, made_with, beside)
+            for node, attempt, function, id, instance, arguments, runs, made_with, beside in columns
         ]
 
     def _values(self, grant: pb.GrantBody) -> Values:
@@ -169,8 +177,24 @@ class Executor:
 
     # --- running ------------------------------------------------------------------------------------
 
+    def skip(self, call: Call) -> None:
+        """It will not run here: it was taken back."""
+        if call.beside:
+            self._handed_on.discard(call.beside)
+            self._own.pop(call.beside, None)
+
+    def _lacks_its_source(self, call: Call) -> bool:
+        """Whether the source that came with it has left no value of its own; then the node is given back."""
+        if call.beside in self._own:
+            return False
+        self.skip(call)
+        self.outbox.returned(call.node, call.attempt, pb.UNSTARTED, "")
+        return True
+
     def run(self, call: Call, started: int, is_cancelled: Callable[[], bool] = never) -> int:
         """Run a sync function; returns when it ended, in monotonic nanoseconds, as `started` is."""
+        if call.beside and self._lacks_its_source(call):
+            return monotonic_ns()
         scope = AttemptScope(call.instance, self.large_from, self._large.put, self._ring)
         token = current_attempt.set(scope)
         run_token = current_run.set(Run(call.runs + 1, is_cancelled))
@@ -205,10 +229,13 @@ class Executor:
         self, call: Call, scope: AttemptScope
     ) -> tuple[Callable[..., Any], tuple[object, ...], dict[str, object]]:
         definition, function, _ = call.work.target or call.work.load()
+        handed = self._handed(call.beside) if call.beside else {}
         try:
             arguments = self._arguments(call)
             sources = references(arguments) if arguments[1] & REFS else ()
-            fill = [call.values.read(id, call.instance, self._large.get) for id in sources]
+            fill = [
+                handed[id] if id in handed else call.values.read(id, call.instance, self._large.get) for id in sources
+            ]
         except UncheckableValue as error:
             raise _Unchecked(str(error)) from None
         args, kwargs = decode_call(arguments, fill, function, get_large=self._large.get)
@@ -224,6 +251,12 @@ class Executor:
             raise TamperedValue(
                 f"the arguments of node {call.id.hex()} are not signed under the key that it was made under"
             ) from None
+
+    def _handed(self, source: int) -> dict[bytes, object]:
+        """The value of a node that ran here before, by its id, made anew as for any other consumer."""
+        self._handed_on.discard(source)
+        id, envelope = self._own.pop(source)
+        return {id: decode(envelope, what="value of a node")}
 
     # --- after --------------------------------------------------------------------------------------
 
@@ -242,6 +275,8 @@ class Executor:
             self.outbox.completed_with(call.node, call.attempt, signed, scope, microseconds)
         else:
             self.outbox.completed(call.node, call.attempt, envelope, microseconds)
+        if self._handed_on and call.node in self._handed_on and encoded.envelope[:2] == PLAIN:
+            self._own[call.node] = call.id, encoded.envelope
         return ended
 
     def _ended_badly(self, call: Call, error: BaseException, started: int) -> int:

@@ -26,6 +26,7 @@ class Wanted(NamedTuple):
     definition: str = "worker_nodes:Nodes"
     hash: str | None = None  #: None: that of the code here
     arguments: bytes | None = None  #: an envelope that nobody has signed, in place of `args`
+    id: bytes | None = None  #: None: a new one
 
     @property
     def function(self) -> pb.Function:
@@ -60,7 +61,7 @@ def body_of(
 ) -> pb.GrantBody:
     """Nodes and attempts get the next numbers; both are the same."""
     names = [next(numbers) for _ in wanted]
-    ids.update((name, os.urandom(16)) for name in names)
+    ids.update((name, each.id or os.urandom(16)) for name, each in zip(names, wanted, strict=True))
     values, refs = values or {}, refs or {}
     named = _named(wanted, values, refs)
     return pb.GrantBody(
