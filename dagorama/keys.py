@@ -1,6 +1,6 @@
 """Signing keys: what one is, and where this process finds those that it holds.
 
-The rule: a secret is in a SigningKey and nowhere else; no error, repr or pickle holds one.
+The rule: no error, repr or pickle holds a secret.
 """
 
 from __future__ import annotations

@@ -893,7 +893,9 @@ Global___Grant: _TypeAlias = Grant  # noqa: Y015
 
 @_typing.final
 class GrantBody(_message.Message):
-    """Serialized pieces may be joined: that is how protobuf merges messages."""
+    """Serialized pieces may be joined: that is how protobuf merges messages. Keys say what the broker goes by; a child finds
+    values by the ids in the signed arguments and values, and takes nobody's word for which is whose.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

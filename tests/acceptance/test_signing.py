@@ -12,43 +12,23 @@ from uuid import UUID
 
 import pytest
 
-from dagorama import (
-    DAGDefinition,
-    DAGInstance,
-    NodeFailed,
-    dagorama,
-    launch_workers,
-    outcome,
-    resolve,
-)
+from dagorama import DAGInstance, NodeFailed, UncheckableValue, dagorama, launch_workers, outcome, resolve
 from dagorama.api import broker_pb2 as pb
 from dagorama.connection import connection
 from dagorama.decorated import of_wrapper
-from dagorama.errors import UncheckableValue
 from dagorama.keys import new_key
 from dagorama.models.promise import DAGPromise, restore_promise
 from dagorama.signing import keyring
 from dagorama_broker.launch import LaunchedBroker, launch_broker
 from tests.bombs import Bomb
 
+from .test_counts import Fan
 from .test_workers import WAIT, await_that, unservable
 
 KEYS = "DAGORAMA_SIGNING_KEYS"
 
 
-class Adding(DAGDefinition):
-    @dagorama().syncfn
-    def entrypoint(self, count: int) -> int:
-        return self.total([self.one(number) for number in range(count)])
-
-    @dagorama().syncfn
-    def one(self, number: int) -> int:
-        return number
-
-    @dagorama().syncfn
-    def total(self, numbers: list[int]) -> int:
-        return sum(numbers)
-
+class Adding(Fan):
     @dagorama().syncfn
     def fail(self) -> int:
         raise ValueError("no luck")
