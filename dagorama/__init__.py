@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from dagorama.runner import execute_worker, execute_worker_async, launch_workers
     from dagorama.running import cancelled
     from dagorama.serializer import register_definition
+    from dagorama.submitting import together
 
 _ERRORS = "dagorama.errors"
 _HOMES = {
@@ -89,6 +90,7 @@ _HOMES = {
     "register_definition": "dagorama.serializer",
     "resolve": "dagorama.resolution",
     "state": "dagorama.control",
+    "together": "dagorama.submitting",
 }
 
 __all__ = [
@@ -135,6 +137,7 @@ __all__ = [
     "register_definition",
     "resolve",
     "state",
+    "together",
 ]
 
 

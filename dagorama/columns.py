@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 PIECE = 1024 * 1024
 #: bytes of nodes up to which one unary call takes them
 UNARY_LIMIT = 2 * 1024 * 1024
+#: what a run costs at most beside its nodes, in a message of many runs
+RUN_BYTES = 64
 #: bytes of one node, which cannot be split
 NODE_LIMIT = MESSAGE_LIMIT - 64 * 1024
 #: what one node and one of its sources cost at most beside the envelope; a source of the same origin costs less
@@ -222,11 +224,19 @@ def _large_values(envelopes: Iterable[bytes]) -> list[bytes]:
     return list(dict.fromkeys(large[0] for large in found if large is not None))
 
 
-def submit_requests(run: NodesRun) -> list[broker_pb2.SubmitRequest]:
+def submit_requests(runs: Iterable[NodesRun]) -> list[broker_pb2.SubmitRequest]:
     """The messages of one submission: a single one as long as a unary call may carry it."""
-    requests = []
-    for start, stop in run.pieces(UNARY_LIMIT):
-        functions = FunctionTable()
-        nodes = run.to_message(functions, start, stop)
-        requests.append(broker_pb2.SubmitRequest(functions=functions.functions, nodes=[nodes]))
+    requests: list[broker_pb2.SubmitRequest] = []
+    functions, pieces, size = FunctionTable(), [], 0
+    for run in runs:
+        for start, stop in run.pieces(UNARY_LIMIT):
+            nodes = run.to_message(functions, start, stop)
+            added = nodes.ByteSize() + RUN_BYTES
+            if pieces and size + added > UNARY_LIMIT:
+                requests.append(broker_pb2.SubmitRequest(functions=functions.functions, nodes=pieces))
+                functions, pieces, size = FunctionTable(), [], 0
+                nodes = run.to_message(functions, start, stop)
+            pieces.append(nodes)
+            size += added
+    requests.append(broker_pb2.SubmitRequest(functions=functions.functions, nodes=pieces))
     return requests

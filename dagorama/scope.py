@@ -18,11 +18,11 @@ from dagorama.columns import FunctionSpec as FunctionSpec
 from dagorama.columns import FunctionTable as FunctionTable
 from dagorama.columns import NodesRun as NodesRun
 from dagorama.columns import references as references
-from dagorama.columns import submit_requests as submit_requests
 from dagorama.connection import connection
 from dagorama.errors import NotInInstance, WrongInstance
 from dagorama.models.promise import ORIGIN_BYTES, DAGPromise, Place
 from dagorama.signing import Keyring
+from dagorama.submitting import submit
 from dagorama.values import Encoded, PutLarge, encode_call
 
 if TYPE_CHECKING:
@@ -30,11 +30,6 @@ if TYPE_CHECKING:
 
 #: bytes of pickle from which an argument is stored as a value of its own, until the broker says otherwise
 LARGE_FROM = 256 * 1024
-
-
-def submit(run: NodesRun) -> None:
-    """Hands a run to the broker; returns when it is durable."""
-    connection().submit(submit_requests(run))
 
 
 def put_through_connection(data: bytes) -> bytes:

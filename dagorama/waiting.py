@@ -18,6 +18,7 @@ from dagorama.errors import BrokerUnavailable, PromiseMisuse, WrongInstance
 from dagorama.models.promise import DAGPromise
 from dagorama.models.state import State
 from dagorama.scope import current_attempt
+from dagorama.submitting import is_held_back
 
 if TYPE_CHECKING:
     from dagorama.instance import DAGInstance
@@ -127,6 +128,11 @@ def owner_of(instance: DAGInstance, promise: DAGPromise[Any]) -> bytes:
     owner = instance.instance_id.bytes
     if promise._instance_bytes not in (None, owner):
         raise WrongInstance(f"{promise!r} is of instance {promise.instance_id}, not of {instance!r}")
+    if is_held_back(owner):
+        raise PromiseMisuse(
+            f"{promise!r} was made in a `with together():` block, and nothing is known of it before that ends: "
+            "ask for it after the block"
+        )
     attempt = current_attempt.get()
     if attempt is not None and attempt.made(promise.node_id):
         raise PromiseMisuse(

@@ -15,7 +15,8 @@ from dagorama.api import api_pb2, api_pb2_grpc, broker_pb2, broker_pb2_grpc
 from dagorama.culprits import failed_source
 from dagorama.definition import instance_within
 from dagorama.envelopes import PLAIN
-from dagorama.scope import AttemptScope, NodesRun, current_attempt, submit_requests
+from dagorama.columns import submit_requests
+from dagorama.scope import AttemptScope, NodesRun, current_attempt
 from dagorama.serializer import find
 from dagorama.signing import FAILURE, RESULT, SignedValues, function_digest, keyring
 from dagorama.values import decode_call, decode_promised, encode, references
@@ -226,7 +227,7 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
             current_attempt.reset(token)
             scope.close()
         for run in scope.runs:
-            for request in submit_requests(run):
+            for request in submit_requests([run]):
                 self._take(request)
         return result
 
@@ -271,7 +272,7 @@ def nodes_of(functions: Any, run: broker_pb2.Nodes) -> Iterator[Node]:
 
 def run_of(run: NodesRun) -> list[Node]:
     """The same for a run that has not been sent."""
-    requests = submit_requests(run)
+    requests = submit_requests([run])
     return [node for request in requests for part in request.nodes for node in nodes_of(request.functions, part)]
 
 
