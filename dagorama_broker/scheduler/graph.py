@@ -19,6 +19,7 @@ from dagorama_broker.model import (
     FunctionRow,
     InstanceEnd,
     LargeRow,
+    LinkRow,
     OutcomeRow,
     ProgressRow,
     ResolvedRow,
@@ -298,6 +299,7 @@ class Graph:
         bad = None
         if refs:
             node.refs = refs
+            self._record_links(node.instance, refs)
             bad = self.wait_for(node, refs)
         if bad is not None:
             self.end_badly(node, bad.state, bad.culprit or bad)
@@ -310,6 +312,12 @@ class Graph:
         )
         if not node.pending:
             self._tell([node])
+
+    def _record_links(self, instance: Instance, refs: Iterable[Node]) -> None:
+        """Instances that a value names are to be kept as long as its own, for their values and for their failures."""
+        named = {ref.instance.key for ref in refs}
+        named.discard(instance.key)
+        self.changes.links += [LinkRow(instance.key, other) for other in sorted(named)]
 
     def _resolve(self, node: Node) -> None:
         self.move(node, COMPLETED)

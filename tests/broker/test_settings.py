@@ -1,5 +1,6 @@
 """The broker's settings: options before variables before defaults, each checked, each error naming what is wrong."""
 
+import math
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ VARIABLES = {
     "DAGORAMA_MAX_NODES": ("max_nodes", "10", 10),
     "DAGORAMA_MAX_SUBMISSION": ("max_submission", "4096", 4096),
     "DAGORAMA_MAX_VALUE": ("max_value", "8192", 8192),
+    "DAGORAMA_RETENTION": ("retention", "0", 0.0),
+    "DAGORAMA_RETENTION_FAILED": ("retention_failed", "Never", math.inf),
+    "DAGORAMA_LARGE_GRACE": ("large_grace", "0.5", 0.5),
 }
 
 
