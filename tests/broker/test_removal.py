@@ -19,8 +19,7 @@ from dagorama_broker.model import (
     ResolvedRow,
     State,
 )
-from dagorama_broker.store import Store
-from dagorama_broker.store.removing import REMEMBERED
+from dagorama_broker.store import Store, forgetting, removing
 
 from .records import PLAIN, completed, graph, instance_row, keys, node, node_id, restart, run_row
 
@@ -126,17 +125,17 @@ def test_a_removed_instance_is_remembered_by_its_id(store: Store) -> None:
     assert store.removed(instance_row(2).id) is None
 
 
-def test_the_latest_removals_are_remembered_and_those_before_are_not(store: Store) -> None:
-    rows = [RemovedRow(key, key.to_bytes(16, "big"), 1.0, False, 60.0) for key in range(1, REMEMBERED + 3)]
-    for start in range(0, len(rows), 10_000):
-        batch = rows[start : start + 10_000]
-        changes = Changes(instances=[instance_row(row.key) for row in batch])
-        changes.instance_ends = [InstanceEnd(row.key, 1.0, False) for row in batch]
-        store.commit(changes)
-        store.commit(Changes(removed=batch))
-    known = [store.removed(row.id) is not None for row in rows]
-    assert known == [False, False, *[True] * REMEMBERED]
-    assert not store.has_instance(rows[0].id)
+def test_the_latest_removals_are_remembered_and_those_before_are_not(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (removing, forgetting):
+        monkeypatch.setattr(module, "REMEMBERED", 5)
+    for batch in ([1, 2, 3], [4], [5, 6, 7]):
+        end(store, *batch)
+        remove(store, *batch)
+        restart(store)
+    assert [store.removed(instance_row(key).id) is not None for key in range(1, 8)] == [False] * 2 + [True] * 5
+    assert [store.has_instance(instance_row(key).id) for key in range(1, 8)] == [False] * 2 + [True] * 5
 
 
 # --- from the disk ------------------------------------------------------------------------------------------
