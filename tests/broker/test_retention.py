@@ -332,6 +332,20 @@ async def test_an_instance_that_is_being_read_goes_when_the_reader_has_gone(plac
         assert is_removed(dag)(served.broker)
 
 
+async def test_who_waits_when_it_ends_gets_the_value_however_short_the_retention_is(place: str) -> None:
+    async with serving(store=place, retention=0.0) as served:
+        worker = await served.worker()
+        for _ in range(20):
+            dag = Dag()
+            await served.stub.Submit(dag.submission(b"a"))
+            given = await worker.node()
+            waiting = asyncio.ensure_future(served.value(dag.instance, dag.id(0)))
+            await served.until(lambda broker, key=given.key: key in broker.watching)  # type: ignore[misc]
+            await worker.complete(given, value=b"in time")
+            assert await waiting == envelope(b"in time")
+            await served.until(is_removed(dag))
+
+
 # --- brokers that die ----------------------------------------------------------------------------------
 
 MANY = 40_000

@@ -100,6 +100,9 @@ def test_the_default_store_is_a_file_in_the_users_state_folder(tmp_path: Path) -
         ("DAGORAMA_MAX_NODES", "0"),
         ("DAGORAMA_MAX_VALUE", "1.5"),
         ("DAGORAMA_MAX_VALUE", "1 GiB"),
+        ("DAGORAMA_RETENTION", "7 days"),
+        ("DAGORAMA_RETENTION_FAILED", "-1"),
+        ("DAGORAMA_LARGE_GRACE", "0"),
     ],
 )
 def test_a_bad_value_is_an_error_that_names_the_variable_and_the_value(
