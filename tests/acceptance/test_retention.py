@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import pytest
 
 from dagorama import DAGDefinition, UnknownToBroker, dagorama, launch_workers, resolve, state
@@ -20,14 +22,18 @@ class Doubling(DAGDefinition):
         return 2 * number
 
 
+def resolve_for_ever(instance_id: UUID) -> None:
+    """Until that is refused; the test's own timeout is the bound."""
+    while True:
+        assert resolve(*Doubling.attach(instance_id), timeout=WAIT) == 42
+
+
 def test_resolving_what_was_removed_says_when_it_ended_and_how_long_it_was_kept() -> None:
     with launch_broker(port=0, environment={"DAGORAMA_RETENTION": "0.5"}), launch_workers(1):
         instance, promise = Doubling()(21)
         assert resolve(instance, promise, timeout=WAIT) == 42
         sentence = r"ended on \d{4}-\d\d-\d\d .* was removed after its retention of 0.5 s \(DAGORAMA_RETENTION\)"
         with pytest.raises(UnknownToBroker, match=sentence):
-            while True:  # until its time is over; the test's own timeout is the bound
-                again = Doubling.attach(instance.id)
-                assert resolve(*again, timeout=WAIT) == 42
+            resolve_for_ever(instance.instance_id)
         with pytest.raises(UnknownToBroker, match=sentence):
             state(instance, promise)

@@ -1,4 +1,4 @@
-"""What every store does when instances are removed: gone at once for whoever asks, then from the disk, keys never reused.
+"""What every store does when instances are removed: gone at once for whoever asks, then row by row, keys never reused.
 
 One suite, run against each store.
 """

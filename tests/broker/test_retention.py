@@ -108,7 +108,7 @@ async def test_where_nothing_is_removed_no_sentence_speaks_of_it() -> None:
 async def test_the_same_submission_does_not_make_a_removed_instance_anew(place: str) -> None:
     dag, empty = Dag(), Dag()
     async with serving(store=place, retention=SOON) as served:
-        nothing = pb.SubmitRequest(nodes=[pb.Nodes(instance=empty.instance, origin=empty.origin, creates=empty.creates)])
+        nothing = empty.submission()
         await served.stub.Submit(nothing)
         await finish(served, dag)
         for each, again in ((dag, dag.submission(b"a")), (empty, nothing)):

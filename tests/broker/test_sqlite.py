@@ -523,6 +523,13 @@ def test_where_there_are_very_many_functions_a_start_drops_those_that_no_node_na
         assert store.live().next_function == 11
 
 
+def go_on_removing(store: SqliteStore) -> None:
+    store.live()
+    store.removed(instance_row(2).id)
+    store.sweep(1000)
+    store.commit(Changes(removed=[RemovedRow(3, instance_row(3).id, 1.0, False, 60.0)]))
+
+
 @pytest.mark.parametrize(
     ("damage", "table"),
     [
@@ -542,8 +549,5 @@ def test_damage_to_what_removal_goes_by_is_an_error_and_deletes_nothing(path: Pa
     sql(path, damage)
     with opened(path) as store:
         with pytest.raises(StoreError, match=f"table {table} is damaged"):
-            store.live()
-            store.removed(instance_row(2).id)
-            store.sweep(1000)
-            store.commit(Changes(removed=[RemovedRow(3, instance_row(3).id, 1.0, False, 60.0)]))
+            go_on_removing(store)
         assert store.values(range(11, 16))
