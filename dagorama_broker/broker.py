@@ -13,11 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from dagorama_broker.errors import NotKnown, NotServing
+from dagorama_broker.keeping import Keeping, not_known
 from dagorama_broker.model import ENDED, Changes, OutcomeRow
 from dagorama_broker.payloads import Payloads
 from dagorama_broker.reaching import Reach, reach, refuse_other_world
 from dagorama_broker.repeating import Unwritten, left_to_make
-from dagorama_broker.retention import Holds, Keeping, Retention, not_known
+from dagorama_broker.retention import Holds, Retention
 from dagorama_broker.scheduler import Effects, NewRun, Node, Scheduler, Worker
 from dagorama_broker.scheduler.restoring import ended_nodes
 from dagorama_broker.sessions import Session

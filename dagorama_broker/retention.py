@@ -13,13 +13,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from math import inf
 from typing import TYPE_CHECKING
 
-from dagorama_broker.errors import NotKnown, NotServing, StoreError
-from dagorama_broker.model import Changes, RemovedRow
+from dagorama_broker.errors import NotServing, StoreError
+from dagorama_broker.model import Changes, RemovedRow, StoredInstance
 
 if TYPE_CHECKING:
     from dagorama_broker.broker import Broker
@@ -28,24 +26,10 @@ log = logging.getLogger("dagorama_broker")
 
 #: Instances that go in one commit, and nodes in one transaction: others' commits wait no longer than for these.
 INSTANCES, NODES = 100, 1_000
+#: Named instances that are looked into in one go, and those that are found to hang together at most.
+NAMED, KNOT = 16, 100
 #: Large values that are looked at in one go.
 VALUES = 64
-#: Seconds between two looks, at most and at least.
-LONGEST_PAUSE, SHORTEST_PAUSE = 60.0, 0.02
-DAY, HOUR, MINUTE = 86_400, 3_600, 60
-
-
-@dataclass(frozen=True, slots=True)
-class Keeping:
-    """How long what nobody needs is kept. Seconds; infinity: never removed."""
-
-    ended: float = 24 * HOUR  #: an instance, when it has ended
-    failed: float = 7 * DAY  #: an instance that has ended and in which a node failed or was cancelled
-    grace: float = HOUR  #: a large value that no node names
-
-    def pause(self) -> float:
-        """Seconds between two looks for something to remove."""
-        return min(LONGEST_PAUSE, max(SHORTEST_PAUSE, min(self.ended, self.failed, self.grace) / 4))
 
 
 class Holds:
@@ -76,6 +60,7 @@ class Retention:
         self._broker = broker
         self._began = time.time() - time.monotonic()
         self._looked_around = False
+        self._knots_after = 0  #: key of the named instance that was looked into last
 
     async def run(self) -> None:
         """Until cancelled, or until the broker leaves."""
@@ -114,12 +99,12 @@ class Retention:
         """Have the next commit remove instances whose time is over."""
         broker, keeping, now = self._broker, self._broker.keeping, self._now()
         expired = [
-            RemovedRow(stored.row.key, stored.row.id, stored.ended or 0.0, failed, kept)
-            for failed, kept in ((False, keeping.ended), (True, keeping.failed))
-            if kept < inf
-            for stored in broker.store.expired(failed, now - kept, INSTANCES)
+            self._removal(stored)
+            for failed in (False, True)
+            if keeping.kept(failed) < inf
+            for stored in broker.store.expired(failed, now - keeping.kept(failed), INSTANCES)
         ]
-        rows = self._unneeded(expired) if expired else []
+        rows = self._unneeded(expired) if expired else self._knot(now)
         broker.scheduler.graph.changes.removed += rows
         keys = {row.key for row in rows}
         for load in broker.loads:
@@ -137,6 +122,37 @@ class Retention:
         return [
             row for row in expired if row.key not in unsettled and row.id not in live and row.id not in broker.holds
         ]
+
+    def _removal(self, stored: StoredInstance) -> RemovedRow:
+        assert stored.ended is not None
+        kept = self._broker.keeping.kept(stored.failed)
+        return RemovedRow(stored.row.key, stored.row.id, stored.ended, stored.failed, kept)
+
+    def _knot(self, now: float) -> list[RemovedRow]:
+        """Instances that name each other, where the time of them all is over; a few are looked into at a time."""
+        named = self._broker.store.named(self._knots_after, NAMED)
+        self._knots_after = 0
+        for stored in named:
+            knot = self._who_needs(stored, now)
+            if knot and len(self._unneeded(knot)) == len(knot):
+                return knot
+            self._knots_after = stored.row.key
+        return []
+
+    def _who_needs(self, stored: StoredInstance, now: float) -> list[RemovedRow]:
+        """An instance, those that name it, and so on; none where one of them is to be kept, or there are too many."""
+        found, stack = {stored.row.key: stored}, [stored]
+        while stack:
+            other = stack.pop()
+            if other.ended is None or other.ended > now - self._broker.keeping.kept(other.failed):
+                return []
+            for naming in self._broker.store.naming(other.row.key):
+                if naming.row.key not in found:
+                    found[naming.row.key] = naming
+                    stack.append(naming)
+            if len(found) > KNOT:
+                return []
+        return [self._removal(each) for each in found.values()]
 
     def _uncommitted(self) -> tuple[Changes, Changes]:
         return self._broker.in_flight, self._broker.scheduler.graph.changes
@@ -166,39 +182,3 @@ class Retention:
         for changes in self._uncommitted():
             wanted.update(row.sha256 for row in changes.large)
         return wanted
-
-
-# --- what is said of it -------------------------------------------------------------------------------
-
-
-def not_known(instance: bytes, removed: RemovedRow | None, keeping: Keeping) -> NotKnown:
-    """One sentence for whoever names an instance that is not there, or not any more."""
-    if removed is not None:
-        ended = datetime.fromtimestamp(removed.ended, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        setting = "DAGORAMA_RETENTION_FAILED" if removed.failed else "DAGORAMA_RETENTION"
-        return NotKnown(
-            f"instance {instance.hex()} ended on {ended} and was removed after its retention of"
-            f" {in_words(removed.kept)} ({setting})"
-        )
-    return NotKnown(f"instance {instance.hex()} is not known to this broker{_what_is_removed(keeping)}")
-
-
-def _what_is_removed(keeping: Keeping) -> str:
-    kept = [
-        f"{what} {in_words(seconds)} ({setting})"
-        for what, seconds, setting in (
-            ("those that have ended after", keeping.ended, "DAGORAMA_RETENTION"),
-            ("failed ones after", keeping.failed, "DAGORAMA_RETENTION_FAILED"),
-        )
-        if seconds < inf
-    ]
-    return f"; old instances are removed, {', '.join(kept)}" if kept else ""
-
-
-def in_words(seconds: float) -> str:
-    """7 days, 24 h, 90 min, 45 s."""
-    for size, unit in ((DAY, " days"), (HOUR, " h"), (MINUTE, " min")):
-        if seconds >= 2 * size and seconds % size == 0:
-            return f"{seconds / size:g}{unit}"
-    return f"{seconds:g} s"
-

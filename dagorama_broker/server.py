@@ -18,8 +18,8 @@ from dagorama.api import api_pb2_grpc, broker_pb2_grpc
 from dagorama_broker.bounds import Bounds, Manners
 from dagorama_broker.broker import Broker
 from dagorama_broker.errors import CannotServe
+from dagorama_broker.keeping import Keeping
 from dagorama_broker.original import OriginalService
-from dagorama_broker.retention import Keeping
 from dagorama_broker.scheduler import Limits, Scheduler, Timing
 from dagorama_broker.service import BrokerService
 from dagorama_broker.settings import MESSAGE_LIMIT, Settings

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections import Counter
 from collections.abc import Iterable
+from heapq import nsmallest
 
 from dagorama_broker.model import InstanceEnd, LinkRow, RemovedRow
 from dagorama_broker.store.removing import REMEMBERED
@@ -15,7 +15,7 @@ class Forgetting:
         self._ends: dict[int, InstanceEnd] = {}  #: of instances that have ended
         self._in_order: dict[bool, list[tuple[float, int]]] = {False: [], True: []}  #: by failed; those nobody names
         self._links: dict[int, set[int]] = {}
-        self._named: Counter[int] = Counter()
+        self._named: dict[int, set[int]] = {}  #: by whom
         self._removed: dict[bytes, RemovedRow] = {}  #: oldest removal first
         self._leftovers: dict[int, None] = {}
 
@@ -35,21 +35,28 @@ class Forgetting:
             if named not in links:
                 links.add(named)
                 self._take_out(named)
-                self._named[named] += 1
+                self._named.setdefault(named, set()).add(instance)
 
     def expired(self, failed: bool, before: float, most: int) -> list[int]:
         """Keys of instances that ended up to then and that nobody names, oldest end first."""
         in_order = self._in_order[failed]
         return [key for ended, key in in_order[:most] if ended <= before]
 
+    def named(self, after: int, most: int) -> list[int]:
+        """Keys of those that have ended and that somebody names, in their order."""
+        return nsmallest(most, (key for key in list(self._named) if key > after and key in self._ends))
+
+    def naming(self, key: int) -> list[int]:
+        return list(self._named.get(key, ()))
+
     def _put_in(self, key: int) -> None:
         end = self._ends.get(key)
-        if end is not None and end.ended is not None and not self._named[key]:
+        if end is not None and end.ended is not None and key not in self._named:
             insort(self._in_order[end.failed], (end.ended, key))
 
     def _take_out(self, key: int) -> None:
         end = self._ends.get(key)
-        if end is not None and end.ended is not None and not self._named[key]:
+        if end is not None and end.ended is not None and key not in self._named:
             in_order = self._in_order[end.failed]
             del in_order[bisect_left(in_order, (end.ended, key))]
 
@@ -63,7 +70,7 @@ class Forgetting:
         if len(self._removed) > REMEMBERED:
             del self._removed[next(iter(self._removed))]
         for named in self._links.pop(row.key, ()):
-            self._named[named] -= 1
+            self._named[named].discard(row.key)
             if not self._named[named]:
                 del self._named[named]
                 self._put_in(named)

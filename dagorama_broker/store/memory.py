@@ -142,6 +142,12 @@ class MemoryStore:
     def expired(self, failed: bool, before: float, most: int) -> list[StoredInstance]:
         return [self._instances[key] for key in self._forgetting.expired(failed, before, most)]
 
+    def named(self, after: int, most: int) -> list[StoredInstance]:
+        return [self._instances[key] for key in self._forgetting.named(after, most)]
+
+    def naming(self, key: int) -> list[StoredInstance]:
+        return [self._instances[other] for other in self._forgetting.naming(key)]
+
     def removed(self, id: bytes) -> RemovedRow | None:
         return self._forgetting.removed(id)
 

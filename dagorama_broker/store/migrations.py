@@ -32,6 +32,7 @@ CREATE TABLE instances (
 CREATE UNIQUE INDEX instance_ids ON instances (id);
 CREATE INDEX unfinished_instances ON instances (key) WHERE ended IS NULL;
 CREATE INDEX ended_instances ON instances (failed, ended) WHERE ended IS NOT NULL AND named = 0;
+CREATE INDEX named_instances ON instances (key) WHERE ended IS NOT NULL AND named = 1;
 
 CREATE TABLE links (
     instance INTEGER NOT NULL, named INTEGER NOT NULL, chk INTEGER NOT NULL, PRIMARY KEY (instance, named)

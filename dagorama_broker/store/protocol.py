@@ -83,6 +83,17 @@ class Store(Protocol):
         """
         ...
 
+    def named(self, after: int, most: int) -> list[StoredInstance]:
+        """Up to `most` instances that have ended and that another names, in the order of their keys after this one.
+
+        An index: quick enough for the broker's loop.
+        """
+        ...
+
+    def naming(self, key: int) -> list[StoredInstance]:
+        """The instances that name this one. An index: quick enough for the broker's loop."""
+        ...
+
     def removed(self, id: bytes) -> RemovedRow | None:
         """What is remembered of a removed instance, of the latest 100,000. Quick enough for the broker's loop."""
         ...

@@ -205,6 +205,14 @@ class Reader:
             int(failed), before, most,
         )
 
+    def named(self, after: int, most: int) -> Iterator[StoredInstance]:
+        """Instances that have ended and that another names, in the order of their keys."""
+        where = "INDEXED BY named_instances WHERE key > ? AND ended IS NOT NULL AND named = 1 ORDER BY key LIMIT ?"
+        return self.instances(where, after, most)
+
+    def naming(self, key: int) -> Iterator[StoredInstance]:
+        return self.instances("WHERE key IN (SELECT instance FROM links WHERE links.named = ?)", key)
+
     def removed(self, id: bytes) -> RemovedRow | None:
         """What is remembered of an instance that is there no more."""
         select = "SELECT instance, id, ended, failed, kept, chk FROM removed WHERE id = ?"

@@ -161,6 +161,14 @@ class SqliteStore:
         with self._checked(self._looker) as reader:
             return list(reader.expired(failed, before, most))
 
+    def named(self, after: int, most: int) -> list[StoredInstance]:
+        with self._checked(self._looker) as reader:
+            return list(reader.named(after, most))
+
+    def naming(self, key: int) -> list[StoredInstance]:
+        with self._checked(self._looker) as reader:
+            return list(reader.naming(key))
+
     def removed(self, id: bytes) -> RemovedRow | None:
         with self._checked(self._looker) as reader:
             return reader.removed(id)

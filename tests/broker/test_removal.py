@@ -106,6 +106,27 @@ def test_what_another_instance_names_comes_when_the_last_that_names_it_is_remove
     assert expired(store) == [1, 4]
 
 
+def test_instances_that_are_named_come_in_the_order_of_their_keys_with_those_that_name_them(store: Store) -> None:
+    end(store, 1, 2, 3, 4)
+    store.commit(graph(node(50, instance=5), instance=5, origin=origin_of(5)))
+    store.commit(Changes(links=[LinkRow(2, 1), LinkRow(1, 3), LinkRow(5, 3), LinkRow(1, 5), LinkRow(3, 2)]))
+    assert [stored.row.key for stored in store.named(0, 10)] == [1, 2, 3]
+    assert [stored.row.key for stored in store.named(1, 1)] == [2]
+    assert sorted(stored.row.key for stored in store.naming(3)) == [1, 5]
+    assert store.naming(4) == []
+
+
+def test_instances_that_name_each_other_may_go_together(store: Store) -> None:
+    end(store, 1, 2, 3)
+    store.commit(Changes(links=[LinkRow(1, 2), LinkRow(2, 1), LinkRow(2, 3)]))
+    assert expired(store) == []
+    remove(store, 1, 2)
+    restart(store)
+    assert [is_there(store, instance) for instance in (1, 2, 3)] == [False, False, True]
+    assert expired(store) == [3]
+    assert store.named(0, 10) == []
+
+
 # --- gone at once -----------------------------------------------------------------------------------------
 
 

@@ -20,8 +20,9 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
-from dagorama_broker.model import Changes, InstanceEnd, RunRow
-from dagorama_broker.retention import Keeping, Retention, in_words
+from dagorama_broker.keeping import Keeping, in_words
+from dagorama_broker.model import Changes, InstanceEnd, LinkRow, RunRow
+from dagorama_broker.retention import Retention
 from dagorama_broker.store.sqlite import SqliteStore
 
 from .raw import LEAF, Brood, Dag, Served, envelope, refused, serving
@@ -220,6 +221,39 @@ async def test_what_a_kept_instance_names_is_kept_as_long_and_goes_after_it(plac
         await worker.complete(running)
         await served.until(is_removed(outer))
         await served.until(is_removed(inner))
+
+
+async def test_instances_that_name_each_other_go_together_when_the_time_of_both_is_over(place: str) -> None:
+    one, other = Dag(), Dag()
+    async with serving(store=place, retention=SOON) as served:
+        worker = await served.worker(slots=3)
+        for dag in (one, other):
+            await served.stub.Submit(dag.submission(b"a", b"names the other's first"))
+        firsts = {node.id: node for node in await worker.nodes(2)}
+        await worker.complete(*firsts.values())
+        for node in await worker.nodes(2):
+            named = other.id(0) if node.instance == one.instance else one.id(0)
+            await worker.complete(node, foreign=[named], ref_count=[1], ref=[-1])
+        await served.until(is_removed(one))
+        await served.until(is_removed(other))
+
+
+async def test_instances_of_which_one_is_live_keep_each_other(place: str) -> None:
+    one, other = Dag(), Dag()
+    async with serving(store=place, retention=NEVER, retention_failed=NEVER) as served:
+        await finish(served, one, other)
+        store = served.broker.store
+        keys = [stored.row.key for dag in (one, other) if (stored := store.instance(dag.instance)) is not None]
+        links = [LinkRow(keys[0], keys[1]), LinkRow(keys[1], keys[0])]
+        await served.broker.in_store(store.commit, Changes(links=links))
+        await served.stub.Submit(one.submission(b"b", first=1, creates=False))
+        assert not now_removed(served)
+        worker = await served.worker()
+        await worker.durable(await worker.complete(await worker.node()))
+        assert now_removed(served)
+        await served.broker.durable()
+        assert is_removed(one)(served.broker)
+        assert is_removed(other)(served.broker)
 
 
 async def test_the_failure_of_another_instance_is_told_as_long_as_who_shares_it_is_kept() -> None:
