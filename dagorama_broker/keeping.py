@@ -60,4 +60,3 @@ def in_words(seconds: float) -> str:
         if seconds >= 2 * size and seconds % size == 0:
             return f"{seconds / size:g}{unit}"
     return f"{seconds:g} s"
-
