@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from threading import Lock
 from dagorama_broker.errors import StoreError
 
 CHUNK = 1 << 20
+_NAME = re.compile("[0-9a-f]{64}")
 
 
 class LargeFiles:
@@ -64,7 +66,7 @@ class LargeFiles:
     def look_around(self) -> None:
         """Take all that is there for named by nobody, from now on; whoever collects finds out."""
         with self._saying_what_failed():
-            found = [bytes.fromhex(name) for name in _names_below(self.folder)]
+            found = list(_names_below(self.folder))
         self.unnamed(found)
 
     def unnamed(self, values: Iterable[bytes]) -> None:
@@ -179,15 +181,13 @@ class LargeFiles:
             raise StoreError(f"large values in {self.folder}: {error.strerror or error}") from error
 
 
-def _names_below(folder: Path) -> Iterator[str]:
-    """Names of the values in a folder, without what is being written."""
+def _names_below(folder: Path) -> Iterator[bytes]:
+    """Names of the values in a folder, without what is being written and what somebody else has put there."""
     for outer in _listed(folder):
-        if len(outer) != 2:
-            continue
         for inner in _listed(folder / outer):
             for name in _listed(folder / outer / inner):
-                if len(name) == 64:
-                    yield name
+                if _NAME.fullmatch(name):
+                    yield bytes.fromhex(name)
 
 
 def _listed(folder: Path) -> list[str]:

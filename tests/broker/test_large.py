@@ -165,12 +165,16 @@ def test_what_was_taken_away_and_not_deleted_goes_at_the_next_start(files: Large
 
 def test_what_an_earlier_broker_left_is_found(files: LargeFiles) -> None:
     name, _ = files.put([CONTENT])
+    strange = file_of(files).with_name("x" * 64)
+    strange.touch()
     later = LargeFiles(files.folder)
     later.collect(0.0, 10, never, never)
     assert later.has(name)
     later.look_around()
     later.collect(0.0, 10, never, never)
     assert not later.has(name)
+    later.empty()
+    assert kept(files) == [strange]
 
 
 def test_a_name_that_is_no_sha256_is_not_there(files: LargeFiles) -> None:
