@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from dagorama_broker.model import State, World
+from dagorama_broker.model import Fate, State, World
 from dagorama_broker.queues import Lane
 
 
@@ -23,7 +23,7 @@ class Instance:
 class Run:
     """Nodes made by one maker in one message; a node's 16-byte id is reckoned from its run, not kept."""
 
-    __slots__ = ("count", "digest", "first", "first_key", "instance", "origin")
+    __slots__ = ("brood", "count", "digest", "first", "first_key", "instance", "origin")
 
     def __init__(
         self, origin: bytes, first: int, count: int, first_key: int, instance: Instance, digest: bytes = b""
@@ -34,12 +34,37 @@ class Run:
         self.count = count
         self.first_key = first_key
         self.instance = instance
+        self.brood: Brood | None = None  #: what an attempt has made that others see while it runs
 
     def key_of(self, counter: int) -> int:
         return self.first_key + counter - self.first
 
     def id_of(self, key: int) -> bytes:
         return self.origin + (self.first + key - self.first_key).to_bytes(4, "big")
+
+
+class Brood:
+    """What one attempt has made, as far as it is to be cancelled where an attempt comes to nothing: this one, or one
+    that made the node which this one ran."""
+
+    __slots__ = (
+        "attempt", "fate", "function", "instances", "node", "nodes", "origin", "parts", "runs", "size", "top",
+        "within",
+    )
+
+    def __init__(self, attempt: int, node: int, function: str, within: Brood | None) -> None:
+        self.attempt = attempt
+        self.node = node  #: key of the node whose attempt it is
+        self.function = function  #: the name of what it runs
+        self.within = within  #: what that node is among
+        self.top = within  #: the same, or what that goes back to
+        self.fate = Fate.OPEN
+        self.runs: dict[tuple[bytes, int, int], Run] = {}  #: by origin, first counter and count
+        self.parts: list[Brood] = []  #: released ones that go back to this one
+        self.origin = b""  #: of the nodes that it has made in its node's own instance
+        self.instances: set[int] = set()  #: keys of those that it has made nodes in
+        self.nodes = 0
+        self.size = 0  #: bytes of arguments, as far as this broker has seen them
 
 
 class Trouble:

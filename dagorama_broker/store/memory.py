@@ -13,8 +13,10 @@ from typing import Any, TypeVar
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model import (
+    BroodRow,
     Changes,
     EndedNode,
+    Fate,
     FoundNode,
     FunctionRow,
     InstanceEnd,
@@ -51,6 +53,8 @@ class MemoryStore:
         self._progress: dict[int, ProgressRow] = {}
         self._large: set[LargeRow] = set()
         self._keys: dict[int, str] = {}
+        self._broods: dict[int, BroodRow] = {}
+        self._makers: dict[int, int] = {}  #: attempt by the first key of a run
         self._workers: dict[bytes, str] = {}
         self._files: LargeFiles | None = None
 
@@ -85,6 +89,8 @@ class MemoryStore:
         self._progress.update((progress.key, progress) for progress in changes.progress)
         self._large.update(changes.large)
         self._keys.update(changes.keys)
+        self._broods.update((row.attempt, row) for row in changes.broods)
+        self._makers.update(changes.brood_runs)
         self._workers.update(changes.workers_joined)
         for worker in changes.workers_left:
             self._workers.pop(worker, None)
@@ -97,6 +103,7 @@ class MemoryStore:
         _refuse("runs", [(row.origin, row.first) for row in changes.runs], self._has_run)
         _refuse("nodes", [row.key for row in changes.nodes], self._nodes.__contains__)
         _refuse("outcomes", [row.key for row in changes.outcomes], self._outcomes.__contains__)
+        _refuse("brood_runs", [row.first_key for row in changes.brood_runs], self._makers.__contains__)
         _refuse("resolved", [row.key for row in changes.resolved], self._has_ended)
 
     def _has_run(self, place: tuple[bytes, int]) -> bool:
@@ -135,7 +142,28 @@ class MemoryStore:
             next_node=max(self._nodes, default=0) + 1,
             next_instance=max(self._instances, default=0) + 1,
             next_function=max(self._functions, default=0) + 1,
+            broods=[row for _, row in sorted(self._broods.items()) if self._is_live(row)],
+            brood_runs=[
+                (attempt, self._run_of(key))
+                for key, attempt in sorted(self._makers.items())
+                if self._is_live(self._broods[attempt])
+            ],
         )
+
+    def _is_live(self, row: BroodRow) -> bool:
+        return row.fate != Fate.DEAD and self._fate(row) == Fate.OPEN
+
+    def _fate(self, row: BroodRow) -> int:
+        """A released one shares that of the one that it goes back to."""
+        while row.fate == Fate.RELEASED and row.within:
+            row = self._broods[row.within]
+        return row.fate
+
+    def of_dead_attempts(self, keys: Sequence[int]) -> set[int]:
+        makers = {key: self._makers.get(self._run_of(key).first_key) for key in keys}
+        return {
+            key for key, maker in makers.items() if maker is not None and self._fate(self._broods[maker]) == Fate.DEAD
+        }
 
     def ended(self, keys: Sequence[int]) -> list[EndedNode]:
         wanted = set(keys)
@@ -181,10 +209,14 @@ class MemoryStore:
     def ids(self, keys: Sequence[int]) -> dict[int, bytes]:
         return {key: self._id(key) for key in keys}
 
-    def _id(self, key: int) -> bytes:
+    def _run_of(self, key: int) -> RunRow:
         run = self._runs[max(bisect_right(self._runs, key, key=_FIRST_KEY) - 1, 0)] if self._runs else None
         if run is None or not run.first_key <= key < run.first_key + run.size:
             raise StoreError(f"the store has no id of node {key}")
+        return run
+
+    def _id(self, key: int) -> bytes:
+        run = self._run_of(key)
         return run.origin + (run.first + key - run.first_key).to_bytes(4, "big")
 
     def outcome(self, key: int) -> OutcomeRow | None:
