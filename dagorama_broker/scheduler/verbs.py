@@ -201,6 +201,16 @@ class Scheduler:
         self.broods.make(node, run, known, self.limits)
         return True
 
+    def has_made(self, key: int, run: NewRun) -> bool:
+        """Whether the present attempt of this node has made this run already."""
+        brood = self.broods.open.get(key)
+        return brood is not None and self.broods.has(brood, run)
+
+    def origin_of(self, key: int) -> bytes:
+        """Of what the present attempt of this node has made eagerly in the node's own instance; empty: nothing."""
+        brood = self.broods.open.get(key)
+        return brood.origin if brood is not None else b""
+
     def complete(
         self, worker: Worker, key: int, attempt: int, value: bytes, microseconds: int,
         refs: Sequence[int], foreign: Sequence[bytes], known: Mapping[bytes, Node], large: Sequence[bytes], now: float,
