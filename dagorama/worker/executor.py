@@ -47,12 +47,13 @@ class _Target(NamedTuple):
 class Work:
     """A function as the broker names it, and once it was needed, what it is here."""
 
-    __slots__ = ("hash", "is_async", "name", "target", "timeout", "unusable")
+    __slots__ = ("eager", "hash", "is_async", "name", "target", "timeout", "unusable")
 
     def __init__(self, function: pb.Function) -> None:
         self.name = function.name
         self.hash = function.hash
         self.is_async = function.is_async
+        self.eager = function.eager
         self.timeout = function.timeout  #: seconds; 0: none
         self.target: _Target | None = None
         self.unusable: BaseException | None = None  #: why this process cannot run it
@@ -112,7 +113,7 @@ class Executor:
         self.large_from = LARGE_FROM  #: bytes of pickle from which a value is kept beside its envelope
         self.outbox = outbox
         self._large = large
-        self._works: dict[tuple[str, str, float], Work] = {}
+        self._works: dict[tuple[str, str, float, bool], Work] = {}
 
     # --- before -------------------------------------------------------------------------------------
 
@@ -142,7 +143,7 @@ class Executor:
         ]
 
     def _work(self, function: pb.Function) -> Work:
-        key = (function.name, function.hash, function.timeout)
+        key = (function.name, function.hash, function.timeout, function.eager)
         work = self._works.get(key)
         if work is None:
             work = self._works[key] = Work(function)
@@ -152,7 +153,7 @@ class Executor:
 
     def run(self, call: Call, started: int, is_cancelled: Callable[[], bool] = never) -> int:
         """Run a sync function; returns when it ended, in monotonic nanoseconds, as `started` is."""
-        scope = AttemptScope(call.instance, self.large_from, self._large.put)
+        scope = self._scope(call)
         token = current_attempt.set(scope)
         run_token = current_run.set(Run(call.runs + 1, is_cancelled))
         try:
@@ -168,7 +169,7 @@ class Executor:
 
     async def run_async(self, call: Call, started: int, is_cancelled: Callable[[], bool] = never) -> int:
         """The same for an async function, in a task of its own, which ends at the function's timeout."""
-        scope = AttemptScope(call.instance, self.large_from, self._large.put)
+        scope = self._scope(call)
         current_attempt.set(scope)
         current_run.set(Run(call.runs + 1, is_cancelled))
         try:
@@ -181,6 +182,12 @@ class Executor:
         finally:
             scope.close()
         return self._ended(call, scope, result, started)
+
+    def _scope(self, call: Call) -> AttemptScope:
+        scope = AttemptScope(call.instance, self.large_from, self._large.put)
+        if call.work.eager:
+            self.outbox.follow(call.node, call.attempt, scope)
+        return scope
 
     def _open(
         self, call: Call, scope: AttemptScope
@@ -225,6 +232,7 @@ class Executor:
 
     def _ended_cancelled(self, call: Call) -> int:
         """Nobody wants to hear of it: to the broker it ended when it was cancelled."""
+        self.outbox.dropped(call.attempt)
         get_logger().info("%s was cancelled while it ran", call.work.name)
         return monotonic_ns()
 
