@@ -94,8 +94,8 @@ class Hand:
         foreign = [id for id in ids if id[:12] != own]
         refs = [int.from_bytes(id[12:], "big") if id[:12] == own else -1 - foreign.index(id) for id in ids]
         staged = heart.scheduler.staged.get(attempt)
-        own_ids = [id for id in ids if id[:12] == own]
-        known = heart.reach([*foreign, *own_ids, *(id for run in (staged.runs if staged else ()) for id in run.foreign)])
+        sources = [id for run in (staged.runs if staged else ()) for id in run.foreign]
+        known = heart.reach([*foreign, *(id for id in ids if id[:12] == own), *sources])
         key = heart.key(name)
         taken = heart.scheduler.complete(self.worker, key, attempt, value, us, refs, foreign, known, (), heart.now)
         self._answered(name, attempt)

@@ -28,7 +28,8 @@ class Wanted(NamedTuple):
         if self.hash is not None:
             return pb.Function(name=name, hash=self.hash, queue="q")
         decorated = find(name).decorated
-        return pb.Function(name=name, hash=decorated.hash, queue="q", is_async=decorated.is_async)
+        is_async, eager = decorated.is_async, decorated.options.eager
+        return pb.Function(name=name, hash=decorated.hash, queue="q", is_async=is_async, eager=eager)
 
 
 def call(method: str, *args: Any) -> Wanted:
