@@ -11,16 +11,18 @@ HIGHEST_PORT = 65535
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Where the broker is and how much to log; an unset or empty variable means its default."""
+    """Where the broker is, how much to log, how a worker leaves; an unset or empty variable means its default."""
 
     host: str = "localhost"
     port: int = 50051
     log_level: str = "WARNING"
+    grace: float = 25.0  #: seconds that running nodes get when their worker is told to leave
 
     @classmethod
     def from_env(cls) -> "Settings":
-        """Reads DAGORAMA_HOST, DAGORAMA_PORT and DAGORAMA_LOG_LEVEL; raises SettingsError naming the bad one."""
-        return cls(host=environ.get("DAGORAMA_HOST") or _DEFAULTS.host, port=_port(), log_level=log_level())
+        """Reads DAGORAMA_HOST, _PORT, _LOG_LEVEL and _GRACE; raises SettingsError naming the bad one."""
+        host = environ.get("DAGORAMA_HOST") or _DEFAULTS.host
+        return cls(host=host, port=_port(), log_level=log_level(), grace=_grace())
 
 
 _DEFAULTS = Settings()
@@ -33,6 +35,17 @@ def log_level() -> str:
     if level not in LOG_LEVELS:
         raise SettingsError(f"DAGORAMA_LOG_LEVEL is {text!r}: it has to be one of {', '.join(LOG_LEVELS)}")
     return level
+
+
+def _grace() -> float:
+    text = environ.get("DAGORAMA_GRACE") or str(_DEFAULTS.grace)
+    try:
+        grace = float(text)
+    except ValueError:
+        grace = -1.0
+    if not 0 <= grace < float("inf"):
+        raise SettingsError(f"DAGORAMA_GRACE is {text!r}: it has to be a number of seconds from 0 up")
+    return grace
 
 
 def _port() -> int:

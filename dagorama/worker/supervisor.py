@@ -47,7 +47,9 @@ class Supervisor:
         self._options = options
         self._memory = memory
         self._parent = parent
-        self._address = target(Settings.from_env())
+        settings = Settings.from_env()
+        self._address = target(settings)
+        self._grace = settings.grace if options.grace is None else options.grace
         self._channel = grpc.aio.insecure_channel(self._address, options=channel_options())
         self._session = Session(_hello(options))
         stub, spool = BrokerStub(self._channel), Spool(folder)
@@ -171,7 +173,7 @@ class Supervisor:
         for slot in children.slots:
             children.close(slot)
         self.changed()
-        await self._until(lambda: children.idle or self._hurried, self._options.grace)
+        await self._until(lambda: children.idle or self._hurried, self._grace)
         for slot in children.slots:
             if len(slot):
                 children.kill(slot)

@@ -121,6 +121,18 @@ async def test_a_node_comes_with_all_it_takes_to_run_it(served: Served) -> None:
     assert (node.function.name, node.function.hash, node.run) == (FUNCTION.name, FUNCTION.hash, 0)
 
 
+async def test_a_grant_says_which_timeouts_it_has_and_which_of_them_are_final(served: Served) -> None:
+    timed = pb.Function(name="work:Task.timed", timeout=2.0)
+    final = pb.Function(name="work:Task.final", timeout=3.0, timeout_is_final=True)
+    functions = [FUNCTION, timed, final]
+    await served.stub.Submit(Dag().submission(b"a", b"b", b"c", functions=functions, function=[0, 1, 2]))
+    worker = await served.worker(slots=3)
+    await worker.nodes(3)
+    grants = [grant for message in worker.messages for grant in message.grants]
+    told = [(list(grant.timeout), list(grant.timeout_is_final)) for grant in grants]
+    assert told == [([], []), ([2.0], []), ([3.0], [True])]
+
+
 async def test_a_node_comes_with_the_values_of_its_sources(served: Served) -> None:
     dag = Dag()
     await served.stub.Submit(dag.submission(b"a", b"b", b"join", source_count=[0, 0, 2], source=[0, 1]))

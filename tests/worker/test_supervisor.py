@@ -347,6 +347,25 @@ def test_a_second_sigterm_stops_at_once(worker: WorkerProcess, spoken: Conversat
     assert worker.ended()[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("flags", "environment"),
+    [(["--grace", "0"], {}), (["--grace", "0"], {"DAGORAMA_GRACE": "60"}), ([], {"DAGORAMA_GRACE": "0"})],
+    ids=["by its flag", "by its flag first", "by the environment"],
+)
+def test_what_runs_past_the_grace_is_returned_as_interrupted(
+    broker: ScriptedBroker, fifo: Fifo, flags: list[str], environment: dict[str, str]
+) -> None:
+    with worker_process(broker, *flags, **environment) as worker:
+        spoken = broker.greeted()
+        attempts = spoken.grant(call("wait_for", fifo.path))
+        fifo.wait_until_read()
+        worker.signal(signal.SIGTERM)
+        returned = spoken.returned()
+        assert (list(returned.attempt), returned.reason) == (attempts, pb.INTERRUPTED)
+        spoken.listen_to_the_end()
+        assert worker.ended()[0] == 0
+
+
 def test_ctrl_c_is_a_sigterm(worker: WorkerProcess, spoken: Conversation) -> None:
     worker.signal(signal.SIGINT)
     spoken.listen_to_the_end()
