@@ -44,6 +44,7 @@ class Slot:
         self.pid = 0  #: of the child; 0: none
         self.ready = False  #: the child has said so
         self.closed = False  #: for good: no child will follow
+        self.refusals = 0  #: forks in a row that the system has refused
         self.stopped = ""  #: why the supervisor has killed this child, which is no death then
         self._memory = memory
         self._socket: socket.socket | None = None
@@ -64,7 +65,7 @@ class Slot:
     def adopt(self, pid: int, connection: socket.socket) -> None:
         """A new child; what was queued for it can be written now."""
         connection.setblocking(False)
-        self.pid, self._socket = pid, connection
+        self.pid, self._socket, self.refusals = pid, connection, 0
 
     def fileno(self) -> int:
         return -1 if self._socket is None else self._socket.fileno()

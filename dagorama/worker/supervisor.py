@@ -122,8 +122,7 @@ class Supervisor:
 
     def _end(self, slot: Slot) -> None:
         """One child is to go for good, and the worker with the last of them."""
-        self._children.close(slot)
-        self._children.kill(slot)
+        self._children.end(slot)
         if all(slot.closed for slot in self._children.slots):
             self.ask_to_leave()
 

@@ -115,7 +115,7 @@ class Node:
 class Slot:
     """A child process of a worker: one sync node at a time, and beside it async ones that overlap."""
 
-    __slots__ = ("asked", "async_us", "held", "index", "progress_at", "sync_us", "worker")
+    __slots__ = ("asked", "async_us", "closed", "held", "index", "progress_at", "sync_us", "worker")
 
     def __init__(self, worker: Worker, index: int) -> None:
         self.worker = worker
@@ -124,6 +124,7 @@ class Slot:
         self.sync_us = 0  #: reckoned work of the sync nodes that it holds; 0: none
         self.async_us = 0
         self.progress_at = 0.0  #: when what runs began, as far as is known
+        self.closed = False  #: gone for good
         self.asked = False  #: a take-back is under way and nothing has changed since
 
 
@@ -198,6 +199,11 @@ class Pool:
         its, other = (self.roomy, self.idle) if slot.held else (self.idle, self.roomy)
         other.pop(slot, None)
         its[slot] = None
+
+    def remove(self, slot: Slot) -> None:
+        """It is given nothing more."""
+        self.idle.pop(slot, None)
+        self.roomy.pop(slot, None)
 
 
 class Granted(NamedTuple):

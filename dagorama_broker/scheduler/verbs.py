@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from heapq import heappush
 
-from dagorama_broker.errors import NotAllowedNow
+from dagorama_broker.errors import Malformed, NotAllowedNow
 from dagorama_broker.model import ENDED, Changes, Failure, Live
 from dagorama_broker.scheduler.broods import epitaph
 from dagorama_broker.scheduler.children import Staged, own_origin, promised, refuse_circle
@@ -179,6 +179,20 @@ class Scheduler:
     def leave(self, worker: Worker) -> None:
         """The worker takes nothing more and finishes what it holds."""
         self.dispatch.rest(worker)
+
+    def close_slot(self, worker: Worker, index: int, now: float) -> None:
+        """One slot of the worker is gone for good: what it held comes back uncounted, and it is granted nothing more.
+
+        Raises Malformed where the worker has no such slot.
+        """
+        if index >= len(worker.slots):
+            raise Malformed(f"the worker has {len(worker.slots)} slots, and closes one numbered {index}")
+        slot = worker.slots[index]
+        for attempt, (node, _) in list(slot.held.items()):
+            self.give_back(worker, node.key, attempt, "", now)
+        slot.closed = True
+        if worker.pool is not None:
+            worker.pool.remove(slot)
 
     # --- outcomes -------------------------------------------------------------------------------------
 

@@ -840,3 +840,23 @@ async def test_workers_are_told_that_the_broker_leaves(served: Served) -> None:
     await worker.until(lambda: worker.ended)
     assert worker.draining
     assert worker.ended == "closed by the broker"
+
+
+async def test_a_slot_that_is_gone_for_good_gives_back_what_it_held_and_is_granted_nothing_more(served: Served) -> None:
+    dag = Dag()
+    await served.stub.Submit(dag.submission(b"a", b"b"))
+    worker = await served.worker(slots=2)
+    first, second = sorted(await worker.nodes(2), key=lambda node: node.slot)
+    await worker.say(closed_slots=[0])
+    await worker.complete(second)
+    again = await worker.node()
+    assert (again.key, again.slot) == (first.key, 1)
+    assert (await served.status()).workers[0].slots == 1
+    await worker.complete(again)
+    await served.value(dag.instance, again.id)
+
+
+async def test_a_slot_that_a_worker_does_not_have_cannot_be_closed(served: Served) -> None:
+    worker = await served.worker(slots=2)
+    await worker.say(closed_slots=[2])
+    assert (await worker.end()).code() is grpc.StatusCode.INVALID_ARGUMENT

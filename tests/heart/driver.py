@@ -122,6 +122,12 @@ class Hand:
         self.heart.scheduler.died(self.worker, *attempts, cause, self.heart.now)
         self.heart.step()
 
+    def close_slot(self, index: int) -> None:
+        """One of its child processes is gone for good."""
+        self.held = {name: attempt for name, attempt in self.held.items() if self.slot_of[name] != index}
+        self.heart.scheduler.close_slot(self.worker, index, self.heart.now)
+        self.heart.step()
+
     def make(self, parent: str, *nodes: str, of: Function = WORK, new: str = "", attempt: int | None = None) -> bool:
         """The running attempt makes nodes: in its own instance, or in the `new` one."""
         heart, attempt = self.heart, attempt or self.held[parent]

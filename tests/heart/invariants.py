@@ -174,8 +174,11 @@ def slots_are_where_they_belong(scheduler: Scheduler) -> None:
         assert (pool is not None) == (worker in pooled)
         for slot in worker.slots:
             if pool is not None:
-                assert (slot in pool.idle) == (not slot.held)
+                assert (slot in pool.idle) == (not slot.held and not slot.closed)
                 assert slot.held or slot not in pool.roomy
+            if slot.closed:
+                assert not slot.held
+                assert pool is None or slot not in pool.roomy
             if len(slot.held) > 1:
                 assert slot in dispatch.laden
 

@@ -141,6 +141,15 @@ class Life(RuleBasedStateMachine):
         hand.held.clear()
         hand.connect()
 
+    @precondition(lambda self: self.known_here())
+    @rule(pick=picks, slot=picks)
+    def slot_closes(self, pick: int, slot: int) -> None:
+        hand = self.hand(pick)
+        if self.heart.scheduler.dispatch.workers.get(hand.presence.id) is hand.worker:
+            index = slot % hand.presence.slots
+            self.over += [(hand, name, attempt) for name, attempt in hand.held.items() if hand.slot_of[name] == index]
+            hand.close_slot(index)
+
     def known_here(self) -> list[Hand]:
         """Those who have talked to the present broker."""
         return [hand for _, hand in sorted(self.hands.items()) if hand.worker in self.heart.hands]

@@ -35,6 +35,7 @@ class Conversation:
         self._reports: list[pb.Report] = []
         self.returns: list[pb.Return] = []
         self.deaths: list[pb.SlotDeath] = []
+        self.closed_slots: list[int] = []
         self.heartbeats = 0
         self.draining = False
         self.ended = False
@@ -86,6 +87,7 @@ class Conversation:
         self._reports += message.reports
         self.returns += message.returns
         self.deaths += message.deaths
+        self.closed_slots += message.closed_slots
         self.heartbeats += message.heartbeat
         self.draining = self.draining or message.draining
 
