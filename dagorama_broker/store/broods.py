@@ -55,7 +55,7 @@ def _fates(reader: Reader, attempts: Collection[int]) -> dict[int, int]:
     fates: dict[int, int] = {}
     for attempt in sorted(rows):  # what a brood goes back to was granted before
         row = rows[attempt]
-        fates[attempt] = fates[row.within] if row.within and row.fate == Fate.RELEASED else row.fate
+        fates[attempt] = fates.get(row.within, row.fate) if row.fate == Fate.RELEASED else row.fate
     return fates
 
 

@@ -155,7 +155,7 @@ class MemoryStore:
 
     def _fate(self, row: BroodRow) -> int:
         """A released one shares that of the one that it goes back to."""
-        while row.fate == Fate.RELEASED and row.within:
+        while row.fate == Fate.RELEASED and row.within in self._broods:
             row = self._broods[row.within]
         return row.fate
 
