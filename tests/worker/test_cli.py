@@ -7,7 +7,8 @@ from dagorama.cli import worker
 from dagorama.hot_reload import run_hot_reload_worker
 
 FLAGS = [
-    "--include-queue", "--exclude-queue", "--toleration", "--concurrency", "--import", "--exit-on-completion", "--grace",
+    "--include-queue", "--exclude-queue", "--toleration", "--concurrency", "--import", "--exit-on-completion",
+    "--grace",
 ]  # fmt: skip
 
 
