@@ -285,9 +285,10 @@ class GrantBuilder:
         self._functions: dict[int, int] = {}
         self._instances: dict[bytes, int] = {}
         self._values: set[int] = set()
+        self._besides = 0  # places of that column that are filled
 
-    def add(self, granted: Granted, arguments: bytes) -> None:
-        """A node and its arguments; its values are to be added before it."""
+    def add(self, granted: Granted, arguments: bytes, beside: int = 0) -> None:
+        """A node and its arguments; its values are to be added before it, but for that of the source `beside`."""
         node, body, grant = granted.node, self._body, self._grant
         grant.node.append(node.key)
         grant.attempt.append(granted.attempt)
@@ -303,6 +304,11 @@ class GrantBuilder:
         if node.sources:
             body.source.extend([source.key for source in node.sources])
         body.run.append(node.trouble.runs if node.trouble is not None else 0)
+        if beside:
+            # The column goes on from piece to piece, so what is missing is counted over all of them.
+            body.beside.extend([0] * (len(grant.node) - 1 - self._besides))
+            body.beside.append(beside)
+            self._besides = len(grant.node)
         function = node.lane.function
         if function.timeout or grant.timeout:
             grant.timeout.extend([0.0] * (len(grant.node) - 1 - len(grant.timeout)))
