@@ -191,6 +191,54 @@ def test_the_next_run_makes_its_own_children_and_they_run_once(heart: Heart, how
     assert not any(heart.ledger.of_dead_attempt(heart.key(name)) for name in ("x again", "y again"))
 
 
+class TestAtOnce:
+    """Not only when the next run begins."""
+
+    def test_where_the_next_run_is_paused_for(self, heart: Heart) -> None:
+        hand = begin(heart, "x", of=function("eager", eager=True, retry=RetryPolicy(3, 5.0)))
+        hand.fail("parent")
+        assert heart.states("parent", "x") == ["BACKOFF", "CANCELLED"]
+
+    @pytest.mark.parametrize("how", ["is given back", "has its slot closed"])
+    def test_where_nobody_else_may_run_it(self, heart: Heart, how: str) -> None:
+        hand = begin(heart, slots=1)
+        heart.worker("other", exclude_queues={"eager"})
+        hand.make("parent", "x")
+        if how == "is given back":
+            hand.give_back("parent", "it has other code")
+        else:
+            hand.close_slot(0)
+        assert heart.states("parent", "x") == ["QUEUED", "CANCELLED"]
+
+    def test_where_a_node_whose_worker_was_lost_is_cancelled(self, heart: Heart) -> None:
+        hand = begin(heart, "x")
+        hand.vanish()
+        assert heart.states("parent", "x") == ["QUEUED", "QUEUED"]
+        assert heart.cancel("parent") == 2
+        assert heart.states("parent", "x") == ["CANCELLED", "CANCELLED"]
+
+    def test_where_a_node_whose_worker_was_lost_is_queued_for_too_long(self, heart: Heart) -> None:
+        hand = begin(heart, "x", of=function("eager", eager=True, queue_timeout=5.0))
+        hand.vanish()
+        heart.wait(6.0)
+        assert heart.states("parent", "x") == ["FAILED", "CANCELLED"]
+
+    def test_where_too_many_workers_were_lost(self, heart: Heart) -> None:
+        heart.scheduler.limits = Limits(losses=1)
+        hand = begin(heart, "x", slots=1)
+        hand.vanish()
+        assert heart.states("parent", "x") == ["FAILED", "CANCELLED"]
+
+
+def test_no_child_of_a_dead_attempt_is_handed_out_beside_the_next_run(heart: Heart) -> None:
+    begin(heart, "x", "y")
+    heart.crash()
+    heart.wait(3.0)
+    other = heart.worker("other", slots=3)
+    assert other.held.keys() == {"parent"}
+    assert [heart.name(granted.node) for granted in heart.effects.granted] == ["parent"]
+
+
 def test_whoever_runs_a_child_of_a_dead_attempt_is_told_to_stop(heart: Heart) -> None:
     hand = begin(heart, "x")
     attempt = hand.held["x"]
