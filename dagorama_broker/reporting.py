@@ -79,7 +79,7 @@ async def _make(broker: Broker, session: Session, children: pb.Children, lanes: 
     try:
         refuse_other_world([run], found)
         _refuse_unkept(broker, run.large)
-        if not broker.scheduler.has_made(key, run):  # a report that is said again
+        if not broker.scheduler.broods.has_made(key, run):  # a report that is said again
             refuse_made(broker, run)
         if not broker.scheduler.make(session.worker, key, attempt, run, found.nodes):
             broker.scheduler.refuse(session.worker, attempt)
@@ -137,7 +137,7 @@ def _own_promises(broker: Broker, results: pb.Results, refs: list[Sequence[int]]
     """Ids of the promises in values of eager attempts that are of their own making: these may have ended before."""
     if refs is None:
         return []
-    made = [(broker.scheduler.origin_of(key), named) for key, named in zip(results.node, refs, strict=True)]
+    made = [(broker.scheduler.broods.origin_of(key), named) for key, named in zip(results.node, refs, strict=True)]
     return [origin + ref.to_bytes(4, "big") for origin, named in made if origin for ref in named if ref >= 0]
 
 

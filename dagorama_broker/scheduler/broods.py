@@ -32,9 +32,9 @@ class Broods:
 
         Raises Malformed, NotKnown, Conflict or TooMuch; then nothing has changed.
         """
-        brood = self.open.get(node.key) or self._new(node)
-        if self.has(brood, new):
+        if self.has_made(node.key, new):
             return
+        brood = self.open.get(node.key) or self._new(node)
         size = sum(map(len, new.arguments))
         limits.check_attempt(brood.nodes + len(new.lanes), brood.size + size)
         limits.check_sources(new.sources)
@@ -47,8 +47,15 @@ class Broods:
             self._record(brood)
         self._take_in(brood, node.instance, plan.runs)
 
-    def has(self, brood: Brood, new: NewRun) -> bool:
-        return (new.origin, new.first, len(new.lanes)) in brood.runs
+    def has_made(self, key: int, new: NewRun) -> bool:
+        """Whether the present attempt of this node has made this run already."""
+        brood = self.open.get(key)
+        return brood is not None and (new.origin, new.first, len(new.lanes)) in brood.runs
+
+    def origin_of(self, key: int) -> bytes:
+        """Of what the present attempt of this node has made in the node's own instance; empty: nothing."""
+        brood = self.open.get(key)
+        return brood.origin if brood is not None else b""
 
     def follow(self, node: Node, runs: Iterable[Run]) -> None:
         """A node completes with these children: they go the way of those that it is among itself."""
@@ -142,6 +149,8 @@ class Broods:
 
     def rebuild(self, live: Live) -> None:
         """Take up what an earlier broker has left; nobody has been granted anything since."""
+        if not live.broods:
+            return
         known: dict[int, Brood] = {}
         owns = {row.key: row.instance for row in live.nodes}
         for row in live.broods:

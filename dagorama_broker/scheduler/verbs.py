@@ -214,16 +214,6 @@ class Scheduler:
         self.broods.make(node, run, known, self.limits)
         return True
 
-    def has_made(self, key: int, run: NewRun) -> bool:
-        """Whether the present attempt of this node has made this run already."""
-        brood = self.broods.open.get(key)
-        return brood is not None and self.broods.has(brood, run)
-
-    def origin_of(self, key: int) -> bytes:
-        """Of what the present attempt of this node has made eagerly in the node's own instance; empty: nothing."""
-        brood = self.broods.open.get(key)
-        return brood.origin if brood is not None else b""
-
     def complete(
         self, worker: Worker, key: int, attempt: int, value: bytes, microseconds: int,
         refs: Sequence[int], foreign: Sequence[bytes], known: Mapping[bytes, Node], large: Sequence[bytes], now: float,
@@ -265,8 +255,7 @@ class Scheduler:
         staged = self.staged.get(node.attempt) or Staged()
         staged.check(node, self.limits)
         plan = Plan(self.graph, staged.runs, known)
-        brood = self.broods.open.get(node.key)
-        own = own_origin(node, staged.runs) if brood is None else brood.origin
+        own = self.broods.origin_of(node.key) or own_origin(node, staged.runs)
         named = promised(plan, own, refs, foreign)
         refuse_circle(plan, node, staged.runs, named)
         plan.make()
