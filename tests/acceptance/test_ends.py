@@ -91,7 +91,8 @@ class Hanging(Chosen):
         forever()
         return 0
 
-    @dagorama(timeout=HANGS, retry=AGAIN).syncfn
+    # Long enough for the run that follows, whose new process has to import this first.
+    @dagorama(timeout=8 * HANGS, retry=AGAIN).syncfn
     def hang_once(self) -> int:
         if run_number() == 1:
             forever()
