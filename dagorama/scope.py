@@ -22,6 +22,7 @@ from dagorama.columns import submit_requests as submit_requests
 from dagorama.connection import connection
 from dagorama.errors import NotInInstance, WrongInstance
 from dagorama.models.promise import ORIGIN_BYTES, DAGPromise, Place
+from dagorama.signing import Keyring
 from dagorama.values import Encoded, PutLarge, encode_call
 
 if TYPE_CHECKING:
@@ -102,13 +103,16 @@ OnGrowth = Callable[[NodesRun, int], None]
 class _Gathering:
     """What GatherScope and AttemptScope share: calls become nodes of one run until the scope is closed."""
 
-    __slots__ = ("_closed", "_instance", "_large_from", "_put_large", "_run", "on_growth")
+    __slots__ = ("_closed", "_instance", "_large_from", "_put_large", "_ring", "_run", "on_growth")
 
     asks_the_broker = False
 
-    def __init__(self, instance: bytes, run: NodesRun | None, large_from: int, put_large: PutLarge) -> None:
+    def __init__(
+        self, instance: bytes, run: NodesRun | None, large_from: int, put_large: PutLarge, ring: Keyring | None
+    ) -> None:
         self._instance = instance
         self._run = run
+        self._ring = ring
         self._large_from = large_from
         self._put_large = put_large
         self._closed = False
@@ -135,7 +139,7 @@ class _Gathering:
             _refuse_strangers(encoded, self._instance, function, place)
         run = self._run
         if run is None:
-            run = self._run = NodesRun(self._instance, os.urandom(ORIGIN_BYTES))
+            run = self._run = NodesRun(self._instance, os.urandom(ORIGIN_BYTES), ring=self._ring)
         counter = run.add(function, encoded, key)
         if self.on_growth is not None:
             self.on_growth(run, len(encoded.envelope))
@@ -157,8 +161,10 @@ class GatherScope(_Gathering):
         hand_over: Callable[[NodesRun], None] = submit,
         large_from: int = LARGE_FROM,
         put_large: PutLarge = put_through_connection,
+        ring: Keyring | None = None,
     ) -> None:
-        super().__init__(instance, NodesRun(instance, instance[:ORIGIN_BYTES]), large_from, put_large)
+        run = NodesRun(instance, instance[:ORIGIN_BYTES], ring=ring)
+        super().__init__(instance, run, large_from, put_large, ring)
         self._hand_over = hand_over
 
     def launch(self, definition: str, entry: bytes | None) -> None:
@@ -183,8 +189,9 @@ class AttemptScope(_Gathering):
         instance: bytes,
         large_from: int = LARGE_FROM,
         put_large: PutLarge = put_through_connection,
+        ring: Keyring | None = None,
     ) -> None:
-        super().__init__(instance, None, large_from, put_large)
+        super().__init__(instance, None, large_from, put_large, ring)
         self._parts: list[tuple[NodesRun, GatherScope]] = []
 
     @property
@@ -209,7 +216,7 @@ class AttemptScope(_Gathering):
                 scope.on_growth = self.on_growth
                 self.on_growth(run, run.size())
 
-        scope = GatherScope(instance, take, self._large_from, self._put_large)
+        scope = GatherScope(instance, take, self._large_from, self._put_large, self._ring)
         return scope
 
     def made(self, node_id: bytes) -> bool:

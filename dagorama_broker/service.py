@@ -69,9 +69,6 @@ class BrokerService(pb_grpc.BrokerServicer):
     async def _submit(self, requests: list[pb.SubmitRequest]) -> pb.SubmitReply:
         runs = messages.runs_of(self._broker.scheduler, requests)
         self._bounds.check_nodes(sum(len(run.lanes) for run in runs))
-        for sha256 in {sha256 for run in runs for sha256 in run.large}:
-            if not await self._broker.in_store(self._broker.store.has_large, sha256):
-                raise NotKnown(f"large value {sha256.hex()} is not here; send it with PutValue first")
         await self._broker.submit(runs)
         self._messages_out += 1
         return pb.SubmitReply()
@@ -191,10 +188,14 @@ class BrokerService(pb_grpc.BrokerServicer):
     @refusing
     async def GetInstance(self, request: pb.GetInstanceRequest, context: Context) -> pb.InstanceInfo:
         id = messages.id_bytes(request.instance, "an instance")
+        with self._broker.holds.on(id):
+            return await self._instance_info(id)
+
+    async def _instance_info(self, id: bytes) -> pb.InstanceInfo:
         await self._broker.durable()
         stored = await self._broker.in_store(self._broker.store.instance, id)
         if stored is None:
-            raise NotKnown(f"instance {id.hex()} is not known to this broker")
+            raise self._broker.not_known(id)
         row = stored.row
         return pb.InstanceInfo(
             instance=id, definition=row.definition, entry=row.entry, created=row.created,

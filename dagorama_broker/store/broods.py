@@ -41,7 +41,7 @@ def of_dead_attempts(reader: Reader, keys: Collection[int]) -> set[int]:
         for key, attempt, chk in reader.by_keys(_RUNS_AT_ONCE, set(firsts.values()))
     }
     fates = _fates(reader, set(makers.values()))
-    return {key for key, first in firsts.items() if first in makers and fates[makers[first]] == Fate.DEAD}
+    return {key for key, first in firsts.items() if first in makers and fates.get(makers[first]) == Fate.DEAD}
 
 
 def _fates(reader: Reader, attempts: Collection[int]) -> dict[int, int]:
