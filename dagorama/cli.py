@@ -52,9 +52,10 @@ def worker(**flags: Any) -> None:
 
 def check_settings() -> None:
     """End with one sentence and exit code 2 where the environment holds what cannot be used."""
+    from dagorama.channels import check
     from dagorama.settings import Settings
 
     try:
-        Settings.from_env()
+        check(Settings.from_env())
     except SettingsError as error:
         raise click.UsageError(str(error)) from None

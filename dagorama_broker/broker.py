@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 #: Seconds after which the loop looks at the time even when nothing asks for it: a stopped clock is noticed by this.
 LONGEST_SLEEP = 5.0
+#: Bytes that a live node takes beside its envelopes, roughly.
+NODE_BYTES = 600
 
 
 class Broker:
@@ -137,6 +139,10 @@ class Broker:
         if session is not None:
             session.wake()
         return session
+
+    def held(self) -> int:
+        """Bytes that live nodes take, roughly."""
+        return len(self.scheduler.graph.nodes) * NODE_BYTES + self.payloads.arguments.size + self.payloads.values.size
 
     # --- for those who call ---------------------------------------------------------------------------
 

@@ -13,11 +13,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import grpc
-
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.broker_pb2_grpc import BrokerStub
-from dagorama.connection import channel_options, target
+from dagorama.channels import aio_channel, target
 from dagorama.logging import get_logger
 from dagorama.settings import Settings
 from dagorama.worker.children import FAILED, UNUSABLE, Children
@@ -47,8 +45,9 @@ class Supervisor:
         self._options = options
         self._memory = memory
         self._parent = parent
-        self._address = target(Settings.from_env())
-        self._channel = grpc.aio.insecure_channel(self._address, options=channel_options())
+        settings = Settings.from_env()
+        self._address = target(settings)
+        self._channel = aio_channel(settings)
         self._session = Session(_hello(options))
         stub, spool = BrokerStub(self._channel), Spool(folder)
         slots = [Slot(number, part) for number, part in enumerate(memory.slots)]
