@@ -68,12 +68,12 @@ def tokens() -> None:
 
 @tokens.command()
 @click.option("--role", type=click.Choice(ROLES), required=True, help="What whoever has it may do.")
-@click.option("--name", default="", help="For people; it stands in logs and refusals.  [default: the role and a number]")
+@click.option("--name", default="", help="For people, in logs and refusals.  [default: the role and a number]")
 @click.option("--queue", "queues", multiple=True, help="A worker's: it may run nodes of this queue. May be repeated.")
 @click.option("--toleration", "tolerations", multiple=True, help="A worker's: it may have this one. May be repeated.")
 @click.option("--no-toleration", is_flag=True, help="A worker's: it may have none.")
 @click.option("--expires", help="After so long, 12h or 90d, or at a time, 2030-01-31T00:00:00Z.  [default: never]")
-@click.option("--file", type=click.Path(dir_okay=False, path_type=Path), help="The broker's file: add the record to it.")
+@click.option("--file", type=click.Path(dir_okay=False, path_type=Path), help="The broker's: add the record to it.")
 def new(
     role: str, name: str, queues: tuple[str, ...], tolerations: tuple[str, ...], no_toleration: bool,
     expires: str | None, file: Path | None,
@@ -93,14 +93,14 @@ def new(
     )  # fmt: skip
     if file is None:
         click.echo(f"{token}\n\n{record}", nl=False)
-        click.echo("The token, for DAGORAMA_AUTH_TOKEN, is not shown again; the rest is for the broker's file.", err=True)
+        click.echo("The token, for DAGORAMA_AUTH_TOKEN, is shown this once; the rest is the broker's.", err=True)
         return
     try:
         append_record(file, record)
     except OSError as error:
         raise click.ClickException(f"the record cannot be written to {file}: {error.strerror}") from None
     click.echo(token)
-    click.echo(f"The token, for DAGORAMA_AUTH_TOKEN, is not shown again; its record is in {file}.", err=True)
+    click.echo(f"The token, for DAGORAMA_AUTH_TOKEN, is shown this once; its record is in {file}.", err=True)
 
 
 def _time(text: str) -> datetime:
