@@ -34,6 +34,8 @@ log = logging.getLogger("dagorama_broker")
 
 #: Seconds that calls under way have to end when the broker leaves.
 GRACE = 2.0
+#: Calls of one connection beyond the bound of all, which are let in to be refused.
+ROOM_TO_REFUSE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,8 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         # Who pings more often than this three times is told ENHANCE_YOUR_CALM and hung up on.
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.http2.max_ping_strikes", 2),
-        ("grpc.max_concurrent_streams", settings.max_streams),
+        # Of one connection. A client queues what is beyond that, so that it is told by the door that there is no room.
+        ("grpc.max_concurrent_streams", settings.max_streams + ROOM_TO_REFUSE),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         # A connection that says nothing, half of what it has to, or no TLS, is closed after this time.
         ("grpc.server_handshake_timeout_ms", int(settings.handshake * 1000)),

@@ -159,7 +159,7 @@ def test_the_table_has_every_call_of_the_contract_and_no_other() -> None:
     original = api_pb2.DESCRIPTOR.services_by_name["Dagorama"].full_name
     health = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
     assert (f"/{original}/", f"/{health}/") == (ORIGINAL, HEALTH)
-    assert OURS == f"/{service.full_name}/"
+    assert f"/{service.full_name}/" == OURS
 
 
 @pytest.mark.parametrize("role", MAY)
