@@ -68,9 +68,9 @@ def kept_to(presence: Presence, token: Token | None) -> Presence:
 
 def _refuse_more(token: Token, what: str, asked: frozenset[str], allowed: frozenset[str] | None) -> None:
     if allowed is not None and (more := asked - allowed):
+        limits = f"the {what} {', '.join(sorted(allowed))}" if allowed else f"no {what}"
         raise NotPermitted(
-            f"the token {token.name!r} is for the {what} {', '.join(sorted(allowed)) or 'of nobody'},"
-            f" and this worker asks for {', '.join(sorted(more))}"
+            f"the token {token.name!r} allows {limits}, and this worker asks for {', '.join(sorted(more))}"
         )
 
 
@@ -175,8 +175,9 @@ class Door(grpc.aio.ServerInterceptor):
         self._streams = streams
 
     async def intercept_service(
-        self, continuation: Callable[[Any], Awaitable[Any]], details: grpc.HandlerCallDetails
+        self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
     ) -> Any:
+        details = handler_call_details
         method = str(details.method)
         if method.startswith(HEALTH):
             return await continuation(details)

@@ -240,11 +240,11 @@ async def test_a_taint_is_a_boundary(tokens: Tokens) -> None:
         stranger = await worker_of(served, tokens["plain"], tolerations=["GPU"])
         ended = await stranger.end()
         assert ended.code() is DENIED
-        assert ended.details() == "the token 'plain' is for the tolerations of nobody, and this worker asks for GPU"
+        assert ended.details() == "the token 'plain' allows no tolerations, and this worker asks for GPU"
         worker = await worker_of(served, tokens["plain"])
         assert not worker.given
         too_much = await worker_of(served, tokens["gpu"], tolerations=["GPU", "FPGA"])
-        assert "for the tolerations GPU, and this worker asks for FPGA" in str((await too_much.end()).details())
+        assert "allows the tolerations GPU, and this worker asks for FPGA" in str((await too_much.end()).details())
         assert (await (await worker_of(served, tokens["gpu"], tolerations=["GPU"])).node()).function.name == GPU.name
 
 
@@ -255,7 +255,7 @@ async def test_a_worker_of_some_queues_gets_those_and_may_not_ask_for_others(tok
     async with guarded(tokens) as served:
         await submit(served, tokens, other, image, other)
         refused_one = await worker_of(served, tokens["images"], include_queues=["images", "other"])
-        assert "for the queues images, and this worker asks for other" in str((await refused_one.end()).details())
+        assert "allows the queues images, and this worker asks for other" in str((await refused_one.end()).details())
         # One that asks for all gets those.
         worker = await worker_of(served, tokens["images"], slots=3)
         assert (await worker.node()).function.queue == "images"

@@ -16,6 +16,7 @@ from dagorama.api import broker_pb2 as pb
 from dagorama.connection import Connection
 from dagorama.errors import BrokerOverloaded
 from dagorama.settings import Settings
+from dagorama.waiting import Waiting
 from dagorama_broker.bounds import Streams
 from dagorama_broker.errors import Full
 from dagorama_broker.memory import IDLE_SHARE, SHARE, Memory, available, resident_bytes
@@ -142,6 +143,22 @@ async def test_open_calls() -> None:
                 with suppress(grpc.aio.AioRpcError):
                     await served.status()
                     break
+
+
+async def test_who_waits_for_a_node_waits_for_room_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(max_streams=2) as served:
+        dag = Dag()
+        await served.stub.Submit(dag.submission(b"a"))
+        worker, other = await served.worker(), await served.worker()
+        monkeypatch.setenv("DAGORAMA_HOST", "127.0.0.1")
+        monkeypatch.setenv("DAGORAMA_PORT", f"{served.port}")
+        waiting = asyncio.create_task(asyncio.to_thread(lambda: list(Waiting(dag.instance, [dag.id(0)]).ended(10))))
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+        await other.vanish()
+        await worker.until(lambda: worker.given, 20)
+        await worker.complete(await worker.node())
+        assert [heard.node_id for heard in await waiting] == [dag.id(0)]
 
 
 def test_open_calls_are_counted_to_the_bound() -> None:

@@ -1,4 +1,4 @@
-"""What a worker runs of the names that the wire brings: decorated functions, and no more of them than it was told to."""
+"""What a worker runs of the names that the wire brings: decorated functions, and no more than it was told to."""
 
 from pathlib import Path
 
