@@ -29,6 +29,8 @@ log = logging.getLogger("dagorama_broker")
 OURS, ORIGINAL, HEALTH = "/dagorama.v1.Broker/", "/main.Dagorama/", "/grpc.health.v1.Health/"
 #: Seconds between two looks at the file of tokens.
 LOOK = 1.0
+#: Calls of `grpc.health.v1.Health/Watch` that are open at once.
+HEALTH_WATCHERS = 100
 
 _SPAWNER, _WORKER, _READER = Role.SPAWNER, Role.WORKER, Role.READER
 #: Who may call what, beside an admin, who may call all of it. Values are not a reader's.
@@ -173,6 +175,7 @@ class Door(grpc.aio.ServerInterceptor):
     def __init__(self, access: Access | None, streams: Streams) -> None:
         self._access = access
         self._streams = streams
+        self._watchers = Streams(HEALTH_WATCHERS)
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
@@ -180,7 +183,7 @@ class Door(grpc.aio.ServerInterceptor):
         details = handler_call_details
         method = str(details.method)
         if method.startswith(HEALTH):
-            return await continuation(details)
+            return self._bounded_health(await continuation(details))
         token = None
         if self._access is not None:
             try:
@@ -189,6 +192,13 @@ class Door(grpc.aio.ServerInterceptor):
                 return _turned_away(method, refusal)
         handler = await continuation(details)
         return None if handler is None else self._within(handler, token)
+
+    def _bounded_health(self, handler: Any) -> Any:
+        """Whoever asks how the broker is is told; few may stay to be told more, for nobody knows who they are."""
+        if handler is None or not handler.response_streaming:
+            return handler
+        watch = self._single(handler.unary_stream, self._watchers)
+        return grpc.unary_stream_rpc_method_handler(watch, handler.request_deserializer, handler.response_serializer)
 
     def _within(self, handler: Any, token: Token | None) -> Any:
         """The handler, as one of a bounded number, ended with its token."""
@@ -202,12 +212,12 @@ class Door(grpc.aio.ServerInterceptor):
         make, inner = grpc.unary_unary_rpc_method_handler, handler.unary_unary
         if handler.request_streaming:
             make, inner = grpc.stream_unary_rpc_method_handler, handler.stream_unary
-        return make(self._single(inner), read, write)
+        return make(self._single(inner, self._streams), read, write)
 
-    def _single(self, inner: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
+    def _single(self, inner: Callable[..., Awaitable[Any]], streams: Streams) -> Callable[..., Any]:
         async def call(request: Any, context: Any) -> Any:
             try:
-                with self._streams.one():
+                with streams.one():
                     return await inner(request, context)
             except BrokerRefusal as refusal:
                 await refuse(context, refusal)

@@ -25,7 +25,9 @@ from dagorama_broker.settings import DEFAULT_PORT
 HOST = "127.0.0.1"
 EVERYWHERE = ("0.0.0.0", "::")
 #: What a script has for itself, and for the workers that it launches: no business of a broker's.
-SECRETS = ("DAGORAMA_AUTH_TOKEN", "DAGORAMA_AUTH_TOKEN_FILE")
+SECRETS = (
+    "DAGORAMA_AUTH_TOKEN", "DAGORAMA_AUTH_TOKEN_FILE", "DAGORAMA_SIGNING_KEYS", "DAGORAMA_SIGNING_KEYS_FILE"
+)  # fmt: skip
 #: Seconds that a broker has to read its store back and serve.
 START_SECONDS = 60.0
 #: Seconds that it has to end cleanly once it was asked to.

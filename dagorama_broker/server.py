@@ -34,6 +34,8 @@ log = logging.getLogger("dagorama_broker")
 
 #: Seconds that calls under way have to end when the broker leaves.
 GRACE = 2.0
+#: Milliseconds that a connection may stay open without a call.
+IDLE_MS = 300_000
 #: Calls of one connection beyond the bound of all, which are let in to be refused.
 ROOM_TO_REFUSE = 100
 
@@ -148,6 +150,8 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         # Of one connection. A client queues what is beyond that, so that it is told by the door that there is no room.
         ("grpc.max_concurrent_streams", settings.max_streams + ROOM_TO_REFUSE),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        # One without calls is closed after this time; a client that comes again opens another by itself.
+        ("grpc.max_connection_idle_ms", IDLE_MS),
         # A connection that says nothing, half of what it has to, or no TLS, is closed after this time.
         ("grpc.server_handshake_timeout_ms", int(settings.handshake * 1000)),
     ]

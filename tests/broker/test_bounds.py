@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from dagorama.api import api_pb2
 from dagorama.api import broker_pb2 as pb
@@ -17,6 +18,7 @@ from dagorama.connection import Connection
 from dagorama.errors import BrokerOverloaded
 from dagorama.settings import Settings
 from dagorama.waiting import Waiting
+from dagorama_broker import access
 from dagorama_broker.bounds import Streams
 from dagorama_broker.errors import Full
 from dagorama_broker.memory import IDLE_SHARE, SHARE, Memory, available, resident_bytes
@@ -142,6 +144,25 @@ async def test_open_calls() -> None:
             while True:
                 with suppress(grpc.aio.AioRpcError):
                     await served.status()
+                    break
+
+
+async def test_watchers_of_its_health_who_need_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "HEALTH_WATCHERS", 2)
+    async with serving(max_streams=1) as served:
+        health = health_pb2_grpc.HealthStub(served.channel)
+        watchers = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(2)]
+        for watcher in watchers:
+            await watcher.read()
+        with refused(TOO_MUCH, "2 calls are open at this moment"):
+            await health.Watch(health_pb2.HealthCheckRequest()).read()
+        await health.Check(health_pb2.HealthCheckRequest())
+        await served.status()  # theirs is no other's place
+        watchers[0].cancel()
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                with suppress(grpc.aio.AioRpcError):
+                    await health.Watch(health_pb2.HealthCheckRequest()).read()
                     break
 
 

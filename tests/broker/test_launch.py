@@ -106,6 +106,7 @@ def test_it_listens_where_it_is_told_and_clients_find_it_on_this_machine() -> No
 def test_what_its_launcher_presents_to_a_broker_is_not_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGORAMA_AUTH_TOKEN", "dgt_marked")
     monkeypatch.setenv("DAGORAMA_AUTH_TOKEN_FILE", "/marked")
+    monkeypatch.setenv("DAGORAMA_SIGNING_KEYS", "marked")
     with launch_broker(port=0) as broker:
         assert b"marked" not in Path(f"/proc/{broker.pid}/environ").read_bytes()
 

@@ -16,6 +16,7 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.broker_pb2_grpc import BrokerStub
+from dagorama_broker import server
 from dagorama_broker.launch import LaunchedBroker, launch_broker
 
 from .raw import PATIENCE, Dag, RawWorker, serving
@@ -112,6 +113,16 @@ async def test_connections_are_bounded_and_there_is_room_again_when_some_close()
         for each in (*sockets, fourth):
             each.close()
         await all_is_well(broker)
+
+
+async def test_a_connection_without_calls_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "IDLE_MS", 1000)
+    async with serving() as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(PREFACE + frame(SETTINGS) + frame(SETTINGS, flags=1))
+        assert b"connection idle" in await read_out(reader)
+        writer.close()
+        await served.status()
 
 
 async def test_a_flood_of_pings_is_told_to_calm_down(broker: LaunchedBroker) -> None:

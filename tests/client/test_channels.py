@@ -15,6 +15,7 @@ from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama.channels import Token, aio_channel, check, is_loopback
 from dagorama.connection import Connection, connection
 from dagorama.errors import AccessDenied, BrokerUnavailable, SettingsError
+from dagorama.runner import launch_workers
 from dagorama.settings import Settings
 from dagorama.tokens import record_of
 from dagorama_broker.launch import LaunchedBroker, launch_broker
@@ -208,6 +209,19 @@ def test_the_commands_refuse_it_before_anything_starts(monkeypatch: pytest.Monke
     assert done.returncode == 2
     assert "the token would go to 192.0.2.1 in the clear" in done.stderr
     assert "marked" not in done.stderr
+
+
+def test_workers_that_are_launched_refuse_it_too(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DAGORAMA_HOST", "192.0.2.1")
+    monkeypatch.setenv("DAGORAMA_AUTH_TOKEN", "dgt_marked")
+    with launch_workers(1) as [worker]:
+        worker.join(30)
+        assert worker.exitcode == 2
+    said = capfd.readouterr().err
+    assert said.startswith("worker: the token would go to 192.0.2.1 in the clear")
+    assert "marked" not in said
 
 
 # --- files ----------------------------------------------------------------------------------------------
