@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import grpc
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.connection import CHUNK, transfer_deadline
+from dagorama.connection import CHUNK, broker_error, transfer_deadline
+from dagorama.errors import BrokerOverloaded
 from dagorama.logging import get_logger
 from dagorama.worker.frames import Kind, Outcome
 from dagorama.worker.session import Backoff, Held
@@ -47,7 +48,7 @@ class Transfers:
                 await self._stub.PutValue(_chunks(path), timeout=transfer_deadline(path.stat().st_size))
                 return
             except grpc.aio.AioRpcError as error:
-                if error.code().name not in PASSING:
+                if not _may_pass(error):
                     raise ValueRefused(error.details() or error.code().name) from None
                 await _pause(backoff, f"sending the large value {digest.hex()}", error.details())
 
@@ -67,7 +68,7 @@ class Transfers:
                     return
                 problem: str | None = "what came is something else"
             except grpc.aio.AioRpcError as error:
-                if error.code().name not in PASSING:
+                if not _may_pass(error):
                     return
                 problem = error.details()
             await _pause(backoff, f"fetching the large value {digest.hex()}", problem)
@@ -130,6 +131,14 @@ async def _chunks(path: Path) -> AsyncIterator[pb.ValueChunk]:
     with path.open("rb") as file:
         while data := file.read(CHUNK):
             yield pb.ValueChunk(data=data)
+
+
+def _may_pass(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the same may be answered otherwise later: the broker is away, or says when it may have room."""
+    overloaded = broker_error(error, "")
+    return error.code().name in PASSING or (
+        isinstance(overloaded, BrokerOverloaded) and overloaded.retry_after is not None
+    )
 
 
 async def _pause(backoff: Backoff, what: str, problem: str | None) -> None:
