@@ -145,6 +145,13 @@ class ProgressRow(NamedTuple):
     attempt: int = 0  #: up to which this is counted; who reports an older one is refused
 
 
+class RevivedRow(NamedTuple):
+    """A node that failed has not ended any more: its outcome is taken back, or only what ended a RESOLVING one."""
+
+    key: int
+    state: int  #: WAITING or RESOLVING
+
+
 class LargeRow(NamedTuple):
     """A node's arguments or value name a large value."""
 
@@ -168,6 +175,7 @@ class Changes:
     instance_ends: list[InstanceEnd] = field(default_factory=list)
     runs: list[RunRow] = field(default_factory=list)
     nodes: list[NodeRow] = field(default_factory=list)
+    revived: list[RevivedRow] = field(default_factory=list)  #: before `outcomes`: it may fail again at once
     outcomes: list[OutcomeRow] = field(default_factory=list)
     resolved: list[ResolvedRow] = field(default_factory=list)
     progress: list[ProgressRow] = field(default_factory=list)
@@ -179,7 +187,7 @@ class Changes:
     def __bool__(self) -> bool:
         return bool(
             self.nodes or self.outcomes or self.runs or self.instances or self.progress or self.resolved
-            or self.functions or self.instance_ends or self.large or self.workers_joined or self.workers_left
+            or self.revived or self.functions or self.instance_ends or self.large or self.workers_joined or self.workers_left
         )
 
 
@@ -266,3 +274,35 @@ class StoredInstance(NamedTuple):
     row: InstanceRow
     ended: float | None
     failed: bool
+
+
+class BadEnd(NamedTuple):
+    """A node that failed or was cancelled."""
+
+    key: int
+    state: int
+    culprit: int
+
+
+class FailedNode(NamedTuple):
+    """A node that failed, with all that it takes to have it go on."""
+
+    key: int
+    instance: int
+    function: int
+    sources: bytes  #: keys, packed as in NodeRow
+    culprit: int
+    refs: bytes | None  #: of its value; None: it has none
+    failure: bytes | None  #: the culprit's own
+
+
+@dataclass(slots=True)
+class Failed:
+    """Nodes that failed because of some culprits, themselves among them, and what they depend on: all at one moment."""
+
+    nodes: list[FailedNode]  #: in the order of their keys
+    instances: list[StoredInstance]  #: of `nodes`
+    runs: list[RunRow]  #: that hold `nodes`
+    ended: list[EndedNode]  #: what `nodes` wait for, as far as it has ended, closed under `refs`
+    keys: dict[int, str]  #: concurrency keys of `nodes` that have one
+    others: set[int]  #: keys of `instances` in which further nodes have failed or were cancelled

@@ -5,7 +5,7 @@ Nothing here scans all nodes and nothing recurses: a chain or a fan-in of 100,00
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from operator import attrgetter
@@ -68,6 +68,7 @@ class Graph:
         self.next_instance = 1
         self.next_lane = 1
         self._last_keyed = 0
+        self.noticed: list[tuple[int, int, int]] | None = None  #: node, instance and culprit of bad ends, where asked
         self.wall = 0.0  #: what to add to the heart's clock for seconds since 1970
         self.now = 0.0
         self.changes = Changes()
@@ -113,10 +114,22 @@ class Graph:
         run = run_with(self.origins.get(id[:12], ()), counter)
         return self.nodes.get(run.key_of(counter)) if run is not None else None
 
+    def unfinished_of(self, instance: bytes) -> Iterator[Node]:
+        """The nodes of an instance that have not ended."""
+        known = self.instances.get(instance)
+        for run in known.runs if known is not None else ():
+            keys = range(run.first_key, run.first_key + run.count)
+            yield from [self.nodes[key] for key in keys if key in self.nodes]
+
     def recall(self, key: int, id: bytes, failed: bool) -> None:
         """Take up an instance that has left memory, because a call names it."""
         if id not in self.instances:
             self.instances[id] = Instance(key, id, failed)
+
+    def enter_run(self, run: Run) -> None:
+        """Nodes that were made before are found by their ids again."""
+        run.instance.runs.append(run)
+        insort(self.origins.setdefault(run.origin, []), run, key=FIRST)
 
     def forget_idle(self, ids: Iterable[bytes]) -> None:
         """Let go of instances that were taken up for nothing."""
@@ -299,16 +312,15 @@ class Graph:
         if refs:
             node.refs = refs
             bad = self.wait_for(node, refs)
-        if bad is not None:
-            self.end_badly(node, bad.state, bad.culprit or bad)
-            return
         if large:
             self.changes.large += [LargeRow(node.key, sha256) for sha256 in large]
-        self.move(node, RESOLVING if node.pending else COMPLETED)
+        self.move(node, COMPLETED if not node.pending and bad is None else RESOLVING)
         self.changes.outcomes.append(
             OutcomeRow(node.key, int(node.state), node.attempt, pack_keys(refs), value, 0, None, self.now + self.wall)
         )
-        if not node.pending:
+        if bad is not None:  # its value is kept: were it run again, so would be what it has made
+            self.end_badly(node, bad.state, bad.culprit or bad)
+        elif not node.pending:
             self._tell([node])
 
     def _resolve(self, node: Node) -> None:
@@ -328,6 +340,8 @@ class Graph:
             node.instance.failed = True
             self.changes.instance_ends.append(InstanceEnd(node.instance.key, None, True))
         culprit, ended = node.culprit.key if node.culprit else 0, self.now + self.wall
+        if self.noticed is not None:
+            self.noticed.append((node.key, node.instance.key, culprit))
         if resolving:
             self.changes.resolved.append(ResolvedRow(node.key, int(state), culprit, ended))
         else:

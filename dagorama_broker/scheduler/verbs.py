@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from heapq import heappush
 
 from dagorama_broker.errors import NotAllowedNow
-from dagorama_broker.model import ENDED, Changes, Failure, Live
+from dagorama_broker.model import ENDED, Changes, Failed, Failure, Live
 from dagorama_broker.scheduler.children import Staged, promised, refuse_circle
 from dagorama_broker.scheduler.dispatch import Dispatch
 from dagorama_broker.scheduler.feeding import Feeding
@@ -18,6 +18,7 @@ from dagorama_broker.scheduler.limits import Limits, Timing
 from dagorama_broker.scheduler.making import NewRun, Plan
 from dagorama_broker.scheduler.parts import Effects, Granted, Node, Presence, Worker
 from dagorama_broker.scheduler.restoring import rebuild
+from dagorama_broker.scheduler.reviving import Revived, revive
 from dagorama_broker.scheduler.retrying import LONGEST_PAUSE, pause
 from dagorama_broker.scheduler.transitions import CANCELLED, FAILED
 
@@ -253,10 +254,14 @@ class Scheduler:
 
     def nodes_of(self, instance: bytes) -> list[Node]:
         """The unfinished nodes of an instance."""
-        known = self.graph.instances.get(instance)
-        runs = known.runs if known is not None else []
-        keys = (key for run in runs for key in range(run.first_key, run.first_key + run.count))
-        return [self.graph.nodes[key] for key in keys if key in self.graph.nodes]
+        return list(self.graph.unfinished_of(instance))
+
+    def retry(self, failed: Failed) -> Revived:
+        """Have nodes that failed run again, and what failed because of them wait for them; see `reviving`.
+
+        Raises NotAllowedNow where an unfinished node takes one of these failures for a value.
+        """
+        return revive(self.dispatch, failed)
 
     def give_back(self, worker: Worker, key: int, attempt: int, why: str, now: float) -> bool:
         """A node comes back without an outcome, uncounted. With a reason, the worker is not offered the like again."""

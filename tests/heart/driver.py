@@ -12,7 +12,18 @@ from contextlib import contextmanager
 from itertools import count
 
 from dagorama_broker.model import Changes, Failure, Function, OutcomeRow, RetryPolicy, State, World
-from dagorama_broker.scheduler import Effects, Limits, NewRun, Node, Presence, Scheduler, Timing, Worker
+from dagorama_broker.scheduler import (
+    Effects,
+    Limits,
+    NewRun,
+    Node,
+    Presence,
+    Revived,
+    Scheduler,
+    Timing,
+    Worker,
+    is_within_reach,
+)
 from dagorama_broker.scheduler.restoring import ended_nodes
 
 from .ledger import Ledger
@@ -272,6 +283,23 @@ class Heart:
         cancelled = self.scheduler.cancel(nodes, self.now)
         self.step()
         return cancelled
+
+    def retry(self, *names: str) -> Revived:
+        """As the broker does: what failed is looked up, a node that failed because of another stands for that one."""
+        outcomes = [self.outcome(name) for name in names if not self.is_unfinished(name)]
+        culprits = {outcome.culprit for outcome in outcomes if outcome.state == State.FAILED}
+        failed = self.ledger.failed(culprits - self.scheduler.graph.nodes.keys())
+        assert is_within_reach(self.scheduler.graph, failed)
+        revived = self.scheduler.retry(failed)
+        self.step()
+        return revived
+
+    def is_unfinished(self, name: str) -> bool:
+        return self.scheduler.graph.find(self.ids[name]) is not None
+
+    def is_ended(self, name: str, state: State | None = None) -> bool:
+        """Whether it has ended, or ended so."""
+        return not self.is_unfinished(name) and state in (None, self.state(name))
 
     def _reference(self, source: str, origin: bytes, foreign: list[bytes]) -> int:
         id = self.ids[source]

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dagorama_broker.model import (
     Changes,
     EndedNode,
+    Failed,
+    FailedNode,
     Function,
     FunctionRow,
     InstanceEnd,
@@ -17,8 +19,10 @@ from dagorama_broker.model import (
     OutcomeRow,
     ProgressRow,
     ResolvedRow,
+    RevivedRow,
     RunRow,
     State,
+    StoredInstance,
 )
 from dagorama_broker.scheduler.restoring import unpack_keys
 
@@ -60,6 +64,8 @@ class Ledger:
             sources = map(abs, unpack_keys(node.sources))
             assert all(source in self.nodes for source in sources), "a source comes after its node"
             _once(self.nodes, node.key, node)
+        for revived in changes.revived:
+            self._revive(revived)
         for outcome in changes.outcomes:
             assert outcome.key in self.nodes
             _once(self.outcomes, outcome.key, outcome)
@@ -74,6 +80,15 @@ class Ledger:
         outcome = self.outcomes[row.key]
         assert outcome.state == State.RESOLVING, f"node {row.key} has ended already"
         self.outcomes[row.key] = outcome._replace(state=row.state, culprit=row.culprit, ended=row.ended)
+
+    def _revive(self, row: RevivedRow) -> None:
+        outcome = self.outcomes[row.key]
+        assert outcome.state == State.FAILED, f"node {row.key} has not failed"
+        assert (outcome.value is not None) == (row.state == State.RESOLVING)
+        if row.state == State.RESOLVING:
+            self.outcomes[row.key] = outcome._replace(state=row.state, culprit=0)
+        else:
+            del self.outcomes[row.key]
 
     # --- reading --------------------------------------------------------------------------------------
 
@@ -103,6 +118,33 @@ class Ledger:
                 found[key] = EndedNode(key, node.instance, node.function, outcome.state, outcome.refs, outcome.culprit)
                 stack += unpack_keys(outcome.refs)
         return [found[key] for key in sorted(found)]
+
+    def failed(self, culprits: Iterable[int]) -> Failed:
+        """All that failed because of these, with what it takes to have it go on."""
+        culprits = set(culprits)
+        bad = [outcome for _, outcome in sorted(self.outcomes.items()) if outcome.culprit]
+        nodes = [self._failed(outcome) for outcome in bad if outcome.culprit in culprits]
+        own, instances = {node.key for node in nodes}, {node.instance for node in nodes}
+        awaited = [abs(key) for node in nodes for key in unpack_keys(node.sources if node.refs is None else node.refs)]
+        return Failed(
+            nodes=nodes,
+            instances=[self._stored(key) for key in sorted(instances)],
+            runs=[run for run in self.runs if any(run.first_key <= key < run.first_key + run.size for key in own)],
+            ended=[row for row in self.ended(awaited) if row.key not in own],
+            keys={key: self.keys[key] for key in own if key in self.keys},
+            others={self.nodes[outcome.key].instance for outcome in bad if outcome.key not in own} & instances,
+        )
+
+    def _failed(self, outcome: OutcomeRow) -> FailedNode:
+        node = self.nodes[outcome.key]
+        refs = None if outcome.value is None else outcome.refs
+        return FailedNode(
+            node.key, node.instance, node.function, node.sources, outcome.culprit, refs, outcome.failure
+        )
+
+    def _stored(self, key: int) -> StoredInstance:
+        end = self.ends.get(key) or InstanceEnd(key, None, False)
+        return StoredInstance(self.instances[key], end.ended, end.failed)
 
     def live(self) -> Live:
         nodes = [row for _, row in sorted(self.nodes.items()) if not self.has_ended(row.key)]

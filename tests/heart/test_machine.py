@@ -13,7 +13,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from dagorama_broker.errors import Malformed
+from dagorama_broker.errors import Malformed, NotAllowedNow
 from dagorama_broker.model import ENDED, RetryPolicy, State
 from dagorama_broker.scheduler import Limits, Timing
 
@@ -107,6 +107,26 @@ class Life(RuleBasedStateMachine):
         assert {attempt for _, attempt in self.heart.effects.cancelled} >= set(running)
         for name, state in before.items():
             assert self.heart.state(name) is (state if state in ENDED else State.CANCELLED)
+
+    @precondition(lambda self: any(self.heart.is_ended(name, State.FAILED) for name in self.names))
+    @rule(picked=st.lists(picks, min_size=1, max_size=3))
+    def retry(self, picked: list[int]) -> None:
+        """What failed has not, unless it still depends on what has ended badly; or nothing has changed."""
+        heart = self.heart
+        failed = [name for name in self.names if heart.is_ended(name, State.FAILED)]
+        names = [failed[pick % len(failed)] for pick in picked]
+        culprits = {heart.culprit(name) for name in names}
+        before = heart.everything()
+        try:
+            queued, waiting = heart.retry(*names)
+        except NotAllowedNow:
+            assert heart.everything() == before
+            return
+        assert queued + waiting >= len(culprits)
+        for name in names:
+            assert not heart.is_ended(name) or heart.culprit(name) not in culprits or heart.state(name) is not State.FAILED
+        for culprit in culprits:
+            assert not heart.is_ended(culprit)
 
     # --- workers --------------------------------------------------------------------------------------
 
