@@ -68,7 +68,8 @@ async def _values(broker: Broker, nodes: Sequence[Node]) -> dict[int, bytes]:
     values = dict(await broker.payloads.values.get(completed))
     for node in nodes:
         if node.state is not State.COMPLETED:
-            values[node.key] = (await node_failure(broker, node)).SerializeToString()
+            # A failure that is gone was retried: then its reader has ended.
+            values[node.key] = (await node_failure(broker, node) or pb.NodeFailure()).SerializeToString()
     return values
 
 

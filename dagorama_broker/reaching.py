@@ -30,7 +30,11 @@ async def reach(broker: Broker, runs: Sequence[NewRun], ids: Iterable[bytes] = (
     what is named is in memory, in the answer, or unknown.
     """
     found, named = Reach(), _named_by(runs) | set(ids)
+    revivals = broker.scheduler.revivals
     while True:
+        if revivals != broker.scheduler.revivals:  # what had failed when it was read may run again, or have ended anew
+            found.nodes.clear()
+            revivals = broker.scheduler.revivals
         nodes = _missing_nodes(broker, named, found)
         instances = _missing_instances(broker, runs, found)
         if not nodes and not instances and not _is_unsettled(broker, runs):
@@ -72,13 +76,11 @@ def _is_among(counter: int, ranges: Iterable[range]) -> bool:
 def _missing_nodes(broker: Broker, named: Iterable[bytes], found: Reach) -> list[bytes]:
     missing = []
     for id in named:
-        if id in found.nodes or id in found.unknown:
-            continue
         node = broker.scheduler.graph.find(id)
-        if node is None:
-            missing.append(id)
-        else:
+        if node is not None:
             found.nodes[id] = node
+        elif id not in found.nodes and id not in found.unknown:
+            missing.append(id)
     return missing
 
 

@@ -16,6 +16,7 @@ from dagorama_broker.broker import Broker
 from dagorama_broker.cancelling import cancel
 from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown
 from dagorama_broker.model import State, World
+from dagorama_broker.retries import retry
 from dagorama_broker.reporting import take_death, take_report, take_return
 from dagorama_broker.scheduler import Worker
 from dagorama_broker.sessions import Session
@@ -206,6 +207,13 @@ class BrokerService(pb_grpc.BrokerServicer):
         instance = messages.id_bytes(request.instance, "an instance")
         ids = [messages.id_bytes(id, "a node") for id in request.node]
         return pb.CancelReply(cancelled=await cancel(self._broker, instance, ids))
+
+    @refusing
+    async def Retry(self, request: pb.RetryRequest, context: Context) -> pb.RetryReply:
+        instance = messages.id_bytes(request.instance, "an instance")
+        ids = [messages.id_bytes(id, "a node") for id in request.node]
+        revived = await retry(self._broker, instance, ids)
+        return pb.RetryReply(queued=revived.queued, waiting=revived.waiting)
 
     async def _state_of(self, id: bytes) -> State:
         node = self._broker.scheduler.graph.find(id)

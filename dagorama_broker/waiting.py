@@ -9,7 +9,7 @@ from typing import TypeVar
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
 from dagorama_broker.culprits import node_failure
-from dagorama_broker.errors import Malformed, NotKnown
+from dagorama_broker.errors import Malformed, NotKnown, NotServing
 from dagorama_broker.messages import PIECE, id_bytes
 from dagorama_broker.model import ENDED, State, World
 from dagorama_broker.scheduler import Node
@@ -143,6 +143,8 @@ class _Wait:
         failure = self._failures.get(culprit.key)
         if failure is None:
             failure = await node_failure(self._broker, node)
+            if failure is None:
+                raise NotServing("a node that had failed was retried just now: wait again")
             self._failures[culprit.key] = failure
         return failure
 

@@ -35,6 +35,7 @@ class Scheduler:
         self.awaited: set[bytes] = set()  #: workers of the last broker that may still come back
         self.hold_until: float | None = None  #: nothing is handed out before
         self.ticked_at: float | None = None
+        self.revivals = 0  #: calls of `retry`: what was read from the store before may be otherwise
 
     # --- start and end of a step ----------------------------------------------------------------------
 
@@ -261,7 +262,9 @@ class Scheduler:
 
         Raises NotAllowedNow where an unfinished node takes one of these failures for a value.
         """
-        return revive(self.dispatch, failed)
+        revived = revive(self.dispatch, failed)
+        self.revivals += 1
+        return revived
 
     def give_back(self, worker: Worker, key: int, attempt: int, why: str, now: float) -> bool:
         """A node comes back without an outcome, uncounted. With a reason, the worker is not offered the like again."""

@@ -13,8 +13,11 @@ from typing import Any, TypeVar
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model import (
+    BadEnd,
     Changes,
     EndedNode,
+    Failed,
+    FailedNode,
     FoundNode,
     FunctionRow,
     InstanceEnd,
@@ -25,6 +28,7 @@ from dagorama_broker.model import (
     OutcomeRow,
     ProgressRow,
     ResolvedRow,
+    RevivedRow,
     RunRow,
     State,
     StoredInstance,
@@ -78,6 +82,7 @@ class MemoryStore:
             self._runs.insert(bisect_right(self._runs, run.first_key, key=_FIRST_KEY), run)
             of_origin = self._origins.setdefault(run.origin, [])
             of_origin.insert(bisect_right(of_origin, run.first, key=_FIRST), run)
+        self._revive(changes.revived)
         self._nodes.update((node.key, node) for node in changes.nodes)
         self._outcomes.update((outcome.key, outcome) for outcome in changes.outcomes)
         for resolved in changes.resolved:
@@ -96,8 +101,11 @@ class MemoryStore:
         _refuse("instances", [row.id for row in changes.instances], self._instance_keys.__contains__)
         _refuse("runs", [(row.origin, row.first) for row in changes.runs], self._has_run)
         _refuse("nodes", [row.key for row in changes.nodes], self._nodes.__contains__)
-        _refuse("outcomes", [row.key for row in changes.outcomes], self._outcomes.__contains__)
-        _refuse("resolved", [row.key for row in changes.resolved], self._has_ended)
+        revived = {row.key for row in changes.revived}
+        if any(not self._has_ended(key) for key in revived):
+            raise StoreError("a node that is to go on has not ended")
+        _refuse("outcomes", [row.key for row in changes.outcomes if row.key not in revived], self._outcomes.__contains__)
+        _refuse("resolved", [row.key for row in changes.resolved if row.key not in revived], self._has_ended)
 
     def _has_run(self, place: tuple[bytes, int]) -> bool:
         origin, first = place
@@ -112,6 +120,13 @@ class MemoryStore:
         self._outcomes[resolved.key] = self._outcomes[resolved.key]._replace(
             state=resolved.state, culprit=resolved.culprit, ended=resolved.ended
         )
+
+    def _revive(self, revived: Iterable[RevivedRow]) -> None:
+        for row in revived:
+            if row.state == State.RESOLVING:
+                self._outcomes[row.key] = self._outcomes[row.key]._replace(state=row.state, culprit=0)
+            else:
+                del self._outcomes[row.key]
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -202,6 +217,32 @@ class MemoryStore:
         key = self._instance_keys.get(id)
         return None if key is None else self._instances[key]
 
+    def bad_ends(self, instance: int) -> list[BadEnd]:
+        keys = {key for run in self._runs if run.instance == instance for key in _keys_of(run)}
+        found = [self._outcomes[key] for key in sorted(keys) if key in self._outcomes]
+        return [BadEnd(row.key, row.state, row.culprit) for row in found if row.culprit]
+
+    def failed(self, culprits: Sequence[int]) -> Failed:
+        wanted = set(culprits)
+        found = [row for row in self._outcomes.values() if row.culprit in wanted and row.state == State.FAILED]
+        nodes = [self._failed(row) for row in sorted(found, key=lambda row: row.key)]
+        own, instances = {node.key for node in nodes}, {node.instance for node in nodes}
+        awaited = {key for node in nodes for key in unpack_sources(node.sources if node.refs is None else node.refs)}
+        return Failed(
+            nodes=nodes,
+            instances=[self._instances[key] for key in sorted(instances)],
+            runs=[run for run in self._runs if not own.isdisjoint(_keys_of(run))],
+            ended=[row for row in self.ended(list(awaited)) if row.key not in own],
+            keys={key: self._keys[key] for key in own if key in self._keys},
+            others={key for key in instances if any(bad.key not in own for bad in self.bad_ends(key))},
+        )
+
+    def _failed(self, outcome: OutcomeRow) -> FailedNode:
+        node, refs = self._nodes[outcome.key], None if outcome.value is None else outcome.refs
+        return FailedNode(
+            node.key, node.instance, node.function, node.sources, outcome.culprit, refs, outcome.failure
+        )
+
     # --- large values -----------------------------------------------------------------------------
 
     def put_large(self, chunks: Iterable[bytes]) -> tuple[bytes, int]:
@@ -223,6 +264,10 @@ class MemoryStore:
             raise StoreError(f"no folder for large values: {error.strerror or error}") from error
         weakref.finalize(self, rmtree, folder, ignore_errors=True)
         return Path(folder)
+
+
+def _keys_of(run: RunRow) -> range:
+    return range(run.first_key, run.first_key + run.size)
 
 
 def _refuse(table: str, keys: Sequence[Hashable], is_there: Callable[[Any], bool]) -> None:

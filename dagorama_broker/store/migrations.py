@@ -46,11 +46,15 @@ CREATE TABLE outcomes (
     state INTEGER NOT NULL, attempt INTEGER NOT NULL, culprit INTEGER NOT NULL, ended REAL NOT NULL,
     refs BLOB NOT NULL, value BLOB, failure BLOB
 );
+CREATE INDEX bad_outcomes ON outcomes (key) WHERE culprit != 0;
+CREATE INDEX outcomes_culprits ON outcomes (culprit) WHERE culprit != 0;
 
 CREATE TABLE resolved (
     key INTEGER PRIMARY KEY, chk INTEGER NOT NULL,
     state INTEGER NOT NULL, culprit INTEGER NOT NULL, ended REAL NOT NULL
 );
+CREATE INDEX bad_resolved ON resolved (key) WHERE culprit != 0;
+CREATE INDEX resolved_culprits ON resolved (culprit) WHERE culprit != 0;
 
 CREATE TABLE progress (
     key INTEGER PRIMARY KEY, chk INTEGER NOT NULL,

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from dagorama_broker.model import Changes, EndedNode, FoundNode, Live, OutcomeRow, RunRow, StoredInstance
+from dagorama_broker.model import (
+    BadEnd,
+    Changes,
+    EndedNode,
+    Failed,
+    FoundNode,
+    Live,
+    OutcomeRow,
+    RunRow,
+    StoredInstance,
+)
 
 
 class Store(Protocol):
@@ -63,6 +73,14 @@ class Store(Protocol):
 
     def has_instance(self, id: bytes) -> bool:
         """Whether this id was ever used. One index lookup: quick enough for the broker's loop."""
+        ...
+
+    def bad_ends(self, instance: int) -> list[BadEnd]:
+        """Nodes of an instance, by its key, that failed or were cancelled; in the order of their keys."""
+        ...
+
+    def failed(self, culprits: Sequence[int]) -> Failed:
+        """All nodes that failed because of these, by key, and what it takes to have them go on."""
         ...
 
     def put_large(self, chunks: Iterable[bytes]) -> tuple[bytes, int]:

@@ -13,12 +13,23 @@ from struct import error as StructError
 from threading import Lock
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import Changes, EndedNode, FoundNode, Live, OutcomeRow, RunRow, StoredInstance
-from dagorama_broker.store.database import BUSY_SECONDS, connect, prepare, saying_what_failed, transaction
+from dagorama_broker.model import (
+    BadEnd,
+    Changes,
+    EndedNode,
+    Failed,
+    FoundNode,
+    Live,
+    OutcomeRow,
+    RunRow,
+    StoredInstance,
+)
+from dagorama_broker.store.database import BUSY_SECONDS, connect, prepare, saying_what_failed, snapshot, transaction
 from dagorama_broker.store.large import LargeFiles, make_folder, sync_folder
 from dagorama_broker.store.lock import StoreLock
 from dagorama_broker.store.reading import Reader
 from dagorama_broker.store.restoring import read_live
+from dagorama_broker.store.reviving import read_bad_ends, read_failed
 from dagorama_broker.store.rows import check_row, row_sum
 from dagorama_broker.store.writing import write
 
@@ -139,6 +150,14 @@ class SqliteStore:
     def instance(self, id: bytes) -> StoredInstance | None:
         with self._reading() as reader:
             return reader.instance(id)
+
+    def bad_ends(self, instance: int) -> list[BadEnd]:
+        with self._reading() as reader:
+            return read_bad_ends(reader, instance)
+
+    def failed(self, culprits: Sequence[int]) -> Failed:
+        with self._reading() as reader, snapshot(reader.connection):
+            return read_failed(reader, culprits)
 
     # --- large values -------------------------------------------------------------------------------
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 
-from dagorama_broker.model import Changes, FunctionRow, InstanceEnd, RetryPolicy
+from dagorama_broker.model import Changes, FunctionRow, InstanceEnd, RetryPolicy, RevivedRow, State
 from dagorama_broker.store.rows import SqlValue, node_rows, outcome_rows, pack_options, row_sum, summed
 
 _NODES = "INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?)"
@@ -33,6 +34,8 @@ _LEFT = "DELETE FROM workers WHERE id = ?"
 def write(connection: sqlite3.Connection, changes: Changes) -> None:
     """Inside a transaction. What is kept once is never written twice: SQLite raises IntegrityError."""
     many = connection.executemany
+    if changes.revived:
+        _revive(connection, changes.revived)
     if changes.nodes:
         many(_NODES, node_rows(changes.nodes))
     if changes.outcomes:
@@ -63,6 +66,17 @@ def _write_the_rare(connection: sqlite3.Connection, changes: Changes) -> None:
         many(_JOINED, summed(changes.workers_joined))
     if changes.workers_left:
         many(_LEFT, ((worker,) for worker in changes.workers_left))
+
+
+def _revive(connection: sqlite3.Connection, revived: Sequence[RevivedRow]) -> None:
+    """Take back how nodes have ended. Raises IntegrityError where one has not."""
+    for table, keys in (
+        ("resolved", [(row.key,) for row in revived if row.state == State.RESOLVING]),
+        ("outcomes", [(row.key,) for row in revived if row.state != State.RESOLVING]),
+    ):
+        gone = connection.executemany(f"DELETE FROM {table} WHERE key = ?", keys).rowcount if keys else 0
+        if gone != len(keys):
+            raise sqlite3.IntegrityError(f"a node that is to go on has no row in table {table}")
 
 
 def _end(end: InstanceEnd) -> tuple[SqlValue, ...]:

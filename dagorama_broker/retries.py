@@ -1,0 +1,81 @@
+"""Retrying on request: what failed, and what failed because of it, is read from the store before the heart is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dagorama_broker.broker import Broker
+from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown
+from dagorama_broker.model import Failed, FoundNode, State
+from dagorama_broker.scheduler import Revived, is_within_reach
+
+
+async def retry(broker: Broker, instance: bytes, ids: Sequence[bytes]) -> Revived:
+    """Have these nodes of an instance run again, or all in it that failed, with what failed because of them.
+
+    A node that failed because of another stands for that one; what has not ended, or has completed, stays as it is.
+    Raises NotKnown, Malformed or NotAllowedNow, and then nothing has changed.
+    """
+    async with broker.one_retries:
+        await broker.durable()
+        culprits = await (_of_nodes(broker, instance, ids) if ids else _of_instance(broker, instance))
+        if not culprits:
+            return Revived(0, 0)
+        failed = await _read(broker, culprits)
+        # Nothing is awaited between the last look and the heart: what was read is still so.
+        broker.see_time()
+        revived = broker.scheduler.retry(failed)
+    await broker.durable()
+    return revived
+
+
+async def _of_instance(broker: Broker, instance: bytes) -> set[int]:
+    """The culprits of all that failed in it."""
+    bad = await broker.in_store(broker.store.bad_ends, await _key_of(broker, instance))
+    failed = {end.culprit for end in bad if end.state == State.FAILED}
+    if bad and not failed:
+        raise NotAllowedNow("nothing in it failed: what was cancelled is not run again, make it anew")
+    return failed
+
+
+async def _of_nodes(broker: Broker, instance: bytes, ids: Sequence[bytes]) -> set[int]:
+    """The culprits of those of these nodes that failed."""
+    key = await _key_of(broker, instance)
+    found = await broker.in_store(broker.store.find, list(ids))
+    return {culprit for id in ids if (culprit := _culprit(found.get(id), id, key))}
+
+
+async def _key_of(broker: Broker, instance: bytes) -> int:
+    stored = await broker.in_store(broker.store.instance, instance)
+    if stored is None:
+        raise NotKnown(f"instance {instance.hex()} is not known to this broker")
+    return stored.row.key
+
+
+def _culprit(found: FoundNode | None, id: bytes, instance: int) -> int:
+    """Of a node that failed; 0: it did not."""
+    if found is None:
+        raise NotKnown(f"node {id.hex()} is not known to this broker")
+    if found.instance != instance:
+        raise Malformed(f"node {id.hex()} is of another instance")
+    ended = found.ended
+    if ended is not None and ended.state == State.CANCELLED:
+        raise NotAllowedNow(f"node {id.hex()} was cancelled, and what was cancelled is not run again: make it anew")
+    return ended.culprit if ended is not None and ended.state == State.FAILED else 0
+
+
+async def _read(broker: Broker, culprits: set[int]) -> Failed:
+    """All that failed because of them, until nothing has been missed while the store was read."""
+    graph = broker.scheduler.graph
+    try:
+        while True:
+            graph.noticed = []
+            await broker.durable()
+            failed = await broker.in_store(broker.store.failed, sorted(culprits))
+            own = {row.key for row in failed.nodes}
+            late = [end for end in graph.noticed if end[0] not in own]
+            if is_within_reach(graph, failed) and not any(culprit in culprits for _, _, culprit in late):
+                failed.others.update(instance for _, instance, _ in late)
+                return failed
+    finally:
+        graph.noticed = None
