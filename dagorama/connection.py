@@ -140,6 +140,11 @@ class Connection:
         request = broker_pb2.CancelRequest(instance=instance, node=nodes)
         return self._ask(lambda timeout: self.stub.Cancel(request, timeout=timeout)).cancelled
 
+    def retry(self, instance: bytes, nodes: Sequence[bytes]) -> broker_pb2.RetryReply:
+        """Has failed nodes run again, or without any all that failed in the instance."""
+        request = broker_pb2.RetryRequest(instance=instance, node=nodes)
+        return self._ask(lambda timeout: self.stub.Retry(request, timeout=timeout))
+
     def put_value(self, data: bytes) -> bytes:
         """Stores a large value and returns its SHA-256."""
         if len(data) > VALUE_LIMIT:

@@ -39,6 +39,7 @@ async def _grants(broker: Broker, granted: Iterable[Granted]) -> AsyncIterator[p
     still = [grant for grant in granted if _stands(grant)]
     arguments = await broker.payloads.arguments.get(grant.node.key for grant in still)
     builders: dict[int, GrantBuilder] = {}
+    made_with = broker.scheduler.graph.made_with
     for grant in still:
         if not _stands(grant):  # it was taken back, or its worker is gone, while envelopes were read
             continue
@@ -53,7 +54,7 @@ async def _grants(broker: Broker, granted: Iterable[Granted]) -> AsyncIterator[p
                 builder.add_values(batch, await _values(broker, batch))
                 for piece in builder.take():
                     yield piece
-        builder.add(grant, arguments[grant.node.key])
+        builder.add(grant, arguments[grant.node.key], made_with.get(grant.node.key, ""))
         for piece in builder.take():
             yield piece
     for builder in builders.values():

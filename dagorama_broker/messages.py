@@ -285,9 +285,13 @@ class GrantBuilder:
         self._functions: dict[int, int] = {}
         self._instances: dict[bytes, int] = {}
         self._values: set[int] = set()
+        self._adopted = False  #: whether a node of the grant was made with other code than runs it
 
-    def add(self, granted: Granted, arguments: bytes) -> None:
-        """A node and its arguments; its values are to be added before it."""
+    def add(self, granted: Granted, arguments: bytes, made_with: str = "") -> None:
+        """A node, its arguments and, where other code has adopted it, the hash of the code that it was made with.
+
+        Its values are to be added before it.
+        """
         node, body, grant = granted.node, self._body, self._grant
         grant.node.append(node.key)
         grant.attempt.append(granted.attempt)
@@ -303,6 +307,11 @@ class GrantBuilder:
         if node.sources:
             body.source.extend([source.key for source in node.sources])
         body.run.append(node.trouble.runs if node.trouble is not None else 0)
+        if made_with and not self._adopted:
+            self._adopted = True
+            body.made_with.extend([""] * (len(grant.node) - 1))  # an entry for each node, in all pieces of the grant
+        if self._adopted:
+            body.made_with.append(made_with)
         timeout = node.lane.function.timeout
         if timeout and not grant.timeout:
             grant.timeout.extend([0.0] * (len(grant.node) - 1))

@@ -159,6 +159,13 @@ class LargeRow(NamedTuple):
     sha256: bytes
 
 
+class AdoptedRow(NamedTuple):
+    """A node is run by other code than it was made with: as this function, until the next such row of it."""
+
+    key: int
+    function: int
+
+
 class KeyRow(NamedTuple):
     """The concurrency key of a node that has one."""
 
@@ -181,13 +188,15 @@ class Changes:
     progress: list[ProgressRow] = field(default_factory=list)
     large: list[LargeRow] = field(default_factory=list)
     keys: list[KeyRow] = field(default_factory=list)
+    adopted: list[AdoptedRow] = field(default_factory=list)
     workers_joined: list[tuple[bytes, str]] = field(default_factory=list)  #: id, name
     workers_left: list[bytes] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(
             self.nodes or self.outcomes or self.runs or self.instances or self.progress or self.resolved
-            or self.revived or self.functions or self.instance_ends or self.large or self.workers_joined or self.workers_left
+            or self.functions or self.instance_ends or self.large or self.workers_joined or self.workers_left
+            or self.revived or self.adopted
         )
 
 
@@ -224,6 +233,7 @@ class Live:
     ended: list[EndedNode]
     progress: list[ProgressRow]
     keys: dict[int, str]  #: concurrency keys of `nodes` that have one
+    adopted: dict[int, int]  #: the functions as which those of `nodes` are run that were adopted
     workers: list[tuple[bytes, str]]  #: connected when the last broker stopped
     failed: set[int]  #: keys of `instances` with a node that ended badly
     next_node: int  #: smallest key never used
@@ -305,4 +315,5 @@ class Failed:
     runs: list[RunRow]  #: that hold `nodes`
     ended: list[EndedNode]  #: what `nodes` wait for, as far as it has ended, closed under `refs`
     keys: dict[int, str]  #: concurrency keys of `nodes` that have one
+    adopted: dict[int, int]  #: the functions as which those of `nodes` are run that were adopted
     others: set[int]  #: keys of `instances` in which further nodes have failed or were cancelled

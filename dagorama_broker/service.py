@@ -16,8 +16,8 @@ from dagorama_broker.broker import Broker
 from dagorama_broker.cancelling import cancel
 from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown
 from dagorama_broker.model import State, World
-from dagorama_broker.retries import retry
 from dagorama_broker.reporting import take_death, take_report, take_return
+from dagorama_broker.retries import retry
 from dagorama_broker.scheduler import Worker
 from dagorama_broker.sessions import Session
 from dagorama_broker.statuses import refusing
@@ -215,6 +215,15 @@ class BrokerService(pb_grpc.BrokerServicer):
         revived = await retry(self._broker, instance, ids)
         return pb.RetryReply(queued=revived.queued, waiting=revived.waiting)
 
+    @refusing
+    async def Adopt(self, request: pb.AdoptRequest, context: Context) -> pb.AdoptReply:
+        name = messages.check_name(request.function, "the name of a function", least=1)
+        hash = messages.check_name(request.hash, "the hash of a function")
+        self._broker.see_time()
+        adoption = self._broker.scheduler.adopt(name, hash, frozenset(getattr(request, "from")))
+        await self._broker.durable()
+        return pb.AdoptReply(adopted=adoption.adopted, hash=adoption.hash)
+
     async def _state_of(self, id: bytes) -> State:
         node = self._broker.scheduler.graph.find(id)
         if node is None:
@@ -232,7 +241,10 @@ class BrokerService(pb_grpc.BrokerServicer):
         status.workers.extend(_worker_info(worker) for worker in scheduler.dispatch.workers.values())
         for lane, reason in scheduler.dispatch.unservable():
             function = messages.function_message(lane.function)
-            status.unservable.append(pb.Unservable(function=function, queued=lane.ready, reason=reason))
+            deployed = scheduler.dispatch.deployed(lane)
+            status.unservable.append(
+                pb.Unservable(function=function, queued=lane.ready, reason=reason, deployed=deployed)
+            )
         return status
 
 

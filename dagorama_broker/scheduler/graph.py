@@ -67,6 +67,7 @@ class Graph:
         self.next_node = 1
         self.next_instance = 1
         self.next_lane = 1
+        self.made_with: dict[int, str] = {}  #: hashes of the code of unfinished nodes that other code has adopted
         self._last_keyed = 0
         self.noticed: list[tuple[int, int, int]] | None = None  #: node, instance and culprit of bad ends, where asked
         self.wall = 0.0  #: what to add to the heart's clock for seconds since 1970
@@ -158,18 +159,13 @@ class Graph:
         counts[state] += 1
         lane = node.lane
         if before is QUEUED:
-            lane.ready -= 1
-            if not lane.ready:
-                lane.clear()
-                del self.active[lane.number]
+            self._leave_queue(lane)
             if lane.function.queue_timeout:
                 del self.expires_at[node.key]
         elif before is CLAIMED:
             lane.claimed -= 1
         elif before is BACKOFF:
-            lane.delayed -= 1
-            if not lane.delayed:
-                del self.delayed[lane.number]
+            self._leave_delayed(lane)
         if state is QUEUED:
             lane.ready += 1
             self.active[lane.number] = lane
@@ -177,6 +173,39 @@ class Graph:
             lane.claimed += 1
         elif state is BACKOFF:
             self._delay(lane)
+
+    def _leave_queue(self, lane: Lane) -> None:
+        lane.ready -= 1
+        if not lane.ready:
+            lane.clear()
+            del self.active[lane.number]
+
+    def _leave_delayed(self, lane: Lane) -> None:
+        lane.delayed -= 1
+        if not lane.delayed:
+            del self.delayed[lane.number]
+
+    def change_lane(self, node: Node, lane: Lane) -> None:
+        """A node that nobody holds goes over to another function's lane; its state and its place in the order stay."""
+        old = node.lane
+        if node.state is QUEUED:
+            self._leave_queue(old)
+        elif node.state is BACKOFF:
+            self._leave_delayed(old)
+        node.lane = lane
+        if old.key:
+            node.lane = self.lane_of(lane, old.key)
+            self._leave_keyed(old)
+            self.enter_keyed(node)
+        if node.state is QUEUED:
+            node.lane.ready += 1
+            self.active[node.lane.number] = node.lane
+            self._line_up(node)
+        elif node.state is BACKOFF:
+            self._delay(node.lane)
+
+    def _line_up(self, node: Node) -> None:
+        node.lane.push(order(node.instance.key, node.key, node.lane.function.priority))
 
     def _delay(self, lane: Lane) -> None:
         lane.delayed += 1
@@ -195,10 +224,9 @@ class Graph:
     def queue(self, node: Node) -> None:
         """To the workers, at its place in the order."""
         self.move(node, QUEUED)
-        lane = node.lane
-        lane.push(order(node.instance.key, node.key, lane.function.priority))
-        if lane.function.queue_timeout:
-            self._expire(node, self.now + lane.function.queue_timeout)
+        self._line_up(node)
+        if node.lane.function.queue_timeout:
+            self._expire(node, self.now + node.lane.function.queue_timeout)
 
     def _expire(self, node: Node, when: float) -> None:
         self.expires_at[node.key] = when
@@ -240,7 +268,7 @@ class Graph:
         """The place of the oldest queued node of an active lane; what left the lane meanwhile is dropped."""
         while len(lane) != lane.ready:
             node = self.nodes.get(lane.first() & KEY_MASK)
-            if node is not None and node.state is QUEUED:
+            if node is not None and node.state is QUEUED and node.lane is lane:
                 break
             lane.pop()
         return lane.first()
@@ -390,6 +418,8 @@ class Graph:
         del self.nodes[node.key]
         if node.lane.key:
             self._leave_keyed(node.lane)
+        if self.made_with:
+            self.made_with.pop(node.key, None)
         node.trouble = None
         self.effects.ended.append(node)
         if node.sources:

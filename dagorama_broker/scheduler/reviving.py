@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from dagorama_broker.errors import NotAllowedNow
-from dagorama_broker.model import ENDED, Failed, FailedNode, InstanceEnd, RevivedRow, RunRow, StoredInstance
+from dagorama_broker.model import Failed, FailedNode, InstanceEnd, RevivedRow, RunRow, StoredInstance
 from dagorama_broker.scheduler.dispatch import Dispatch
 from dagorama_broker.scheduler.graph import Graph, run_with
 from dagorama_broker.scheduler.parts import NONE, Instance, Node, Run, Trouble
-from dagorama_broker.scheduler.restoring import ended_nodes, unpack_keys
+from dagorama_broker.scheduler.restoring import ended_nodes, lane_of_row, unpack_keys
 from dagorama_broker.scheduler.transitions import BACKOFF, FAILED, QUEUED, RESOLVING, WAITING
 
 
@@ -81,9 +81,7 @@ def _take_up(graph: Graph, failed: Failed) -> list[Node]:
     for row in failed.nodes:
         while row.key >= run.first_key + run.count:
             run = next(runs)
-        lane = graph.lane_by_id[row.function]
-        if row.key in failed.keys:
-            lane = graph.lane_of(lane, failed.keys[row.key])
+        lane = lane_of_row(graph, failed, row.key, row.function)
         node = Node(row.key, instances[row.instance], lane, run, FAILED)
         graph.take_up(node)
         nodes.append(node)

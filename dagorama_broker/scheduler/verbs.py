@@ -5,11 +5,12 @@ Each changes everything it must, or refuses and changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from heapq import heappush
 
 from dagorama_broker.errors import NotAllowedNow
 from dagorama_broker.model import ENDED, Changes, Failed, Failure, Live
+from dagorama_broker.scheduler.adopting import Adoption, adopt
 from dagorama_broker.scheduler.children import Staged, promised, refuse_circle
 from dagorama_broker.scheduler.dispatch import Dispatch
 from dagorama_broker.scheduler.feeding import Feeding
@@ -18,8 +19,8 @@ from dagorama_broker.scheduler.limits import Limits, Timing
 from dagorama_broker.scheduler.making import NewRun, Plan
 from dagorama_broker.scheduler.parts import Effects, Granted, Node, Presence, Worker
 from dagorama_broker.scheduler.restoring import rebuild
-from dagorama_broker.scheduler.reviving import Revived, revive
 from dagorama_broker.scheduler.retrying import LONGEST_PAUSE, pause
+from dagorama_broker.scheduler.reviving import Revived, revive
 from dagorama_broker.scheduler.transitions import CANCELLED, FAILED
 
 
@@ -257,17 +258,13 @@ class Scheduler:
         """The unfinished nodes of an instance."""
         return list(self.graph.unfinished_of(instance))
 
-    def retry(self, failed: Failed) -> Revived:
-        """Have nodes that failed run again, and what failed because of them wait for them; see `reviving`.
+    def give_back(
+        self, worker: Worker, key: int, attempt: int, why: str, now: float, deployed: str = ""
+    ) -> bool:
+        """A node comes back without an outcome, uncounted. With a reason, the worker is not offered the like again.
 
-        Raises NotAllowedNow where an unfinished node takes one of these failures for a value.
+        `deployed`: the hash of the code that it has instead.
         """
-        revived = revive(self.dispatch, failed)
-        self.revivals += 1
-        return revived
-
-    def give_back(self, worker: Worker, key: int, attempt: int, why: str, now: float) -> bool:
-        """A node comes back without an outcome, uncounted. With a reason, the worker is not offered the like again."""
         node = self.dispatch.held(worker, key, attempt)
         if node is None:
             return False
@@ -275,6 +272,8 @@ class Scheduler:
         self.dispatch.take_out(node)
         if why:
             self.dispatch.pools.refuse(worker, node.lane, why)
+        if deployed:
+            worker.deployed[node.lane.id] = deployed
         self.dispatch.spend(node)
         self.graph.queue(node)
         return True
@@ -323,6 +322,24 @@ class Scheduler:
 
     def _fail(self, node: Node, failure: Failure) -> None:
         self.graph.end_badly(node, FAILED, node, failure.packed())
+
+    # --- what a person does ---------------------------------------------------------------------------
+
+    def retry(self, failed: Failed) -> Revived:
+        """Have nodes that failed run again, and what failed because of them wait for them; see `reviving`.
+
+        Raises NotAllowedNow where an unfinished node takes one of these failures for a value.
+        """
+        revived = revive(self.dispatch, failed)
+        self.revivals += 1
+        return revived
+
+    def adopt(self, function: str, hash: str, made_with: Collection[str]) -> Adoption:
+        """Have unfinished nodes of a function, by its name, run by other code; see `adopting`.
+
+        Raises NotKnown or NotAllowedNow, and then nothing has changed.
+        """
+        return adopt(self.dispatch, function, hash, made_with)
 
     # --- the original's workers -----------------------------------------------------------------------
 

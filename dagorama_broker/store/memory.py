@@ -55,6 +55,7 @@ class MemoryStore:
         self._progress: dict[int, ProgressRow] = {}
         self._large: set[LargeRow] = set()
         self._keys: dict[int, str] = {}
+        self._adopted: dict[int, int] = {}
         self._workers: dict[bytes, str] = {}
         self._files: LargeFiles | None = None
 
@@ -90,6 +91,7 @@ class MemoryStore:
         self._progress.update((progress.key, progress) for progress in changes.progress)
         self._large.update(changes.large)
         self._keys.update(changes.keys)
+        self._adopted.update(changes.adopted)
         self._workers.update(changes.workers_joined)
         for worker in changes.workers_left:
             self._workers.pop(worker, None)
@@ -104,8 +106,10 @@ class MemoryStore:
         revived = {row.key for row in changes.revived}
         if any(not self._has_ended(key) for key in revived):
             raise StoreError("a node that is to go on has not ended")
-        _refuse("outcomes", [row.key for row in changes.outcomes if row.key not in revived], self._outcomes.__contains__)
-        _refuse("resolved", [row.key for row in changes.resolved if row.key not in revived], self._has_ended)
+        for table, rows, is_there in (
+            ("outcomes", changes.outcomes, self._outcomes.__contains__), ("resolved", changes.resolved, self._has_ended)
+        ):
+            _refuse(table, [row.key for row in rows if row.key not in revived], is_there)
 
     def _has_run(self, place: tuple[bytes, int]) -> bool:
         origin, first = place
@@ -145,6 +149,7 @@ class MemoryStore:
             ended=self.ended([key for node in nodes for key in (node.key, *unpack_sources(node.sources))]),
             progress=[self._progress[node.key] for node in nodes if node.key in self._progress],
             keys={node.key: self._keys[node.key] for node in nodes if node.key in self._keys},
+            adopted={node.key: self._adopted[node.key] for node in nodes if node.key in self._adopted},
             workers=list(self._workers.items()),
             failed={key for key in unfinished if self._instances[key].failed},
             next_node=max(self._nodes, default=0) + 1,
@@ -234,6 +239,7 @@ class MemoryStore:
             runs=[run for run in self._runs if not own.isdisjoint(_keys_of(run))],
             ended=[row for row in self.ended(list(awaited)) if row.key not in own],
             keys={key: self._keys[key] for key in own if key in self._keys},
+            adopted={key: self._adopted[key] for key in own if key in self._adopted},
             others={key for key in instances if any(bad.key not in own for bad in self.bad_ends(key))},
         )
 

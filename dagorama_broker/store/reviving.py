@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
 
 from dagorama_broker.model import BadEnd, Failed, FailedNode, RunRow, State
 from dagorama_broker.store.reading import Reader
@@ -40,7 +41,8 @@ def read_failed(reader: Reader, culprits: Sequence[int]) -> Failed:
         instances=list(reader.instances_of(instances)),
         runs=list(_runs_of(reader, sorted(own))),
         ended=[ended[key] for key in sorted(ended) if key not in own],
-        keys=concurrency_keys(reader, own),
+        keys=dict(beside_nodes(reader, "node_keys", "concurrency_key", own)),
+        adopted=dict(beside_nodes(reader, "adopted", "function", own)),
         others={key for key in instances if any(bad.key not in own for bad in read_bad_ends(reader, key))},
     )
 
@@ -68,11 +70,8 @@ def _runs_of(reader: Reader, keys: Iterable[int]) -> Iterator[RunRow]:
             yield run
 
 
-def concurrency_keys(reader: Reader, keys: Iterable[int]) -> dict[int, str]:
-    """Those of these nodes that have one."""
-    found = {}
-    select = "SELECT key, concurrency_key, chk FROM node_keys WHERE key IN"
-    for key, concurrency_key, chk in reader.by_keys(select, set(keys)):
-        check_row("node_keys", key, chk, (key, concurrency_key))
-        found[key] = concurrency_key
-    return found
+def beside_nodes(reader: Reader, table: str, column: str, keys: Collection[int]) -> Iterator[tuple[int, Any]]:
+    """What a table keeps of those of these nodes that it has."""
+    for key, value, chk in reader.by_keys(f"SELECT key, {column}, chk FROM {table} WHERE key IN", keys):
+        check_row(table, key, chk, (key, value))
+        yield key, value

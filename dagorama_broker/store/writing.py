@@ -27,6 +27,7 @@ _PROGRESS = (
 )
 _LARGE = "INSERT OR IGNORE INTO large_refs (key, sha256, chk) VALUES (?, ?, ?)"
 _KEYS = "INSERT INTO node_keys (key, concurrency_key, chk) VALUES (?, ?, ?)"
+_ADOPTED = "INSERT OR REPLACE INTO adopted (key, function, chk) VALUES (?, ?, ?)"
 _JOINED = "INSERT OR REPLACE INTO workers (id, name, chk) VALUES (?, ?, ?)"
 _LEFT = "DELETE FROM workers WHERE id = ?"
 
@@ -62,6 +63,8 @@ def _write_the_rare(connection: sqlite3.Connection, changes: Changes) -> None:
         many(_LARGE, summed(changes.large))
     if changes.keys:
         many(_KEYS, summed(changes.keys))
+    if changes.adopted:
+        many(_ADOPTED, summed(changes.adopted))
     if changes.workers_joined:
         many(_JOINED, summed(changes.workers_joined))
     if changes.workers_left:

@@ -4,11 +4,13 @@ import pytest
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model import (
+    AdoptedRow,
     BadEnd,
     Changes,
     EndedNode,
     Failed,
     FailedNode,
+    FunctionRow,
     InstanceEnd,
     KeyRow,
     LiveNode,
@@ -20,7 +22,7 @@ from dagorama_broker.model import (
 )
 from dagorama_broker.store import Store
 
-from .records import ORIGIN, completed, failed, graph, instance_row, keys, node, node_id, run_row
+from .records import ORIGIN, PLAIN, RICH, completed, failed, graph, instance_row, keys, node, node_id, run_row
 from .test_store import restart, store
 
 __all__ = ["store"]
@@ -60,6 +62,7 @@ def test_all_that_failed_because_of_a_node_is_told_with_what_it_depends_on(store
         runs=[run_row(0, 5, 1)],
         ended=[EndedNode(4, 1, 1, int(State.COMPLETED), b"", 0)],
         keys={2: "k"},
+        adopted={},
         others={1},
     )
 
@@ -130,6 +133,17 @@ def test_what_has_not_ended_does_not_go_on_and_nothing_of_that_commit_is_kept(
     with pytest.raises(StoreError):
         store.commit(Changes(revived=revived, outcomes=[completed(1)]))
     assert store.outcome(1) is None
+
+
+def test_as_what_a_node_is_run_is_what_was_said_last(store: Store) -> None:
+    store.commit(graph(node(1), node(2), node(3)))
+    store.commit(Changes(functions=[FunctionRow(2, RICH), FunctionRow(3, PLAIN)], adopted=[AdoptedRow(1, 2)]))
+    store.commit(Changes(adopted=[AdoptedRow(1, 3), AdoptedRow(2, 2), AdoptedRow(3, 2)], outcomes=[failed(3)]))
+    restart(store)
+    live = store.live()
+    assert live.adopted == {1: 3, 2: 2}
+    assert live.nodes == [LiveNode(1, 1, 1, b""), LiveNode(2, 1, 1, b"")], "what they were made as stays"
+    assert store.failed([3]).adopted == {3: 2}
 
 
 def test_a_run_of_an_origin_is_told_once_however_many_of_its_nodes_failed(store: Store) -> None:

@@ -24,6 +24,7 @@ from dagorama_broker.scheduler import (
     Worker,
     is_within_reach,
 )
+from dagorama_broker.scheduler.adopting import Adoption
 from dagorama_broker.scheduler.restoring import ended_nodes
 
 from .ledger import Ledger
@@ -121,9 +122,10 @@ class Hand:
         self._answered(name, attempt)
         return taken
 
-    def give_back(self, name: str, why: str = "", attempt: int | None = None) -> bool:
+    def give_back(self, name: str, why: str = "", attempt: int | None = None, deployed: str = "") -> bool:
         attempt = attempt or self.held[name]
-        taken = self.heart.scheduler.give_back(self.worker, self.heart.key(name), attempt, why, self.heart.now)
+        key = self.heart.key(name)
+        taken = self.heart.scheduler.give_back(self.worker, key, attempt, why, self.heart.now, deployed)
         self._answered(name, attempt)
         return taken
 
@@ -293,6 +295,11 @@ class Heart:
         revived = self.scheduler.retry(failed)
         self.step()
         return revived
+
+    def adopt(self, name: str, hash: str = "", *made_with: str) -> Adoption:
+        adoption = self.scheduler.adopt(name, hash, made_with)
+        self.step()
+        return adoption
 
     def is_unfinished(self, name: str) -> bool:
         return self.scheduler.graph.find(self.ids[name]) is not None

@@ -35,6 +35,7 @@ class Ledger:
         self.functions: dict[int, Function] = {}
         self.instances: dict[int, InstanceRow] = {}
         self.keys: dict[int, str] = {}
+        self.adopted: dict[int, int] = {}
         self.ends: dict[int, InstanceEnd] = {}  #: the last one of each instance
         self.runs: list[RunRow] = []
         self.nodes: dict[int, NodeRow] = {}
@@ -55,6 +56,10 @@ class Ledger:
             assert instance.id not in {row.id for row in self.instances.values()}, "an instance's id is taken"
             _once(self.instances, instance.key, instance)
         self.keys.update(changes.keys)
+        for adopted in changes.adopted:
+            assert adopted.function in self.functions
+            assert not self.has_ended(adopted.key)
+            self.adopted[adopted.key] = adopted.function
         for end in changes.instance_ends:
             self.ends[end.key] = end
         for run in changes.runs:
@@ -132,6 +137,7 @@ class Ledger:
             runs=[run for run in self.runs if any(run.first_key <= key < run.first_key + run.size for key in own)],
             ended=[row for row in self.ended(awaited) if row.key not in own],
             keys={key: self.keys[key] for key in own if key in self.keys},
+            adopted={key: self.adopted[key] for key in own if key in self.adopted},
             others={self.nodes[outcome.key].instance for outcome in bad if outcome.key not in own} & instances,
         )
 
@@ -157,6 +163,7 @@ class Ledger:
             ended=self.ended(key for row in nodes for key in (row.key, *map(abs, unpack_keys(row.sources)))),
             progress=[self.progress[row.key] for row in nodes if row.key in self.progress],
             keys={row.key: self.keys[row.key] for row in nodes if row.key in self.keys},
+            adopted={row.key: self.adopted[row.key] for row in nodes if row.key in self.adopted},
             workers=list(self.workers.items()),
             failed={key for key in unfinished if key in self.ends and self.ends[key].failed},
             next_node=max(self.nodes, default=0) + 1,

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from dagorama_broker.errors import Malformed, NotAllowedNow
 from dagorama_broker.model import ENDED, RetryPolicy, State
 from dagorama_broker.scheduler import Limits, Timing
+from dagorama_broker.scheduler.adopting import UNCLAIMED
 
 from .driver import Hand, Heart, function
 from .invariants import check
@@ -124,9 +125,27 @@ class Life(RuleBasedStateMachine):
             return
         assert queued + waiting >= len(culprits)
         for name in names:
-            assert not heart.is_ended(name) or heart.culprit(name) not in culprits or heart.state(name) is not State.FAILED
+            assert not heart.is_ended(name, State.FAILED) or heart.culprit(name) not in culprits
         for culprit in culprits:
             assert not heart.is_ended(culprit)
+
+    @precondition(lambda self: self.names)
+    @rule(of=functions, hash=st.sampled_from(["h", "h2", "h3"]), all=st.booleans())
+    def adopt(self, of: str, hash: str, all: bool) -> None:
+        """What nobody holds goes over to other code; nothing else about it changes."""
+        graph = self.heart.scheduler.graph
+        lanes = [lane for lane in graph.lanes.values() if lane.function.name == of]
+        hashes = sorted({lane.function.hash for lane in lanes})[: None if all else 1]
+        if not hashes:
+            return
+        own = [node for node in graph.nodes.values() if node.lane.function.name == of]
+        before = {node.key: (node.state, node.lane.function.hash) for node in own}
+        goes = {key for key, (state, old) in before.items() if state in UNCLAIMED and old in {*hashes} - {hash}}
+        with self.heart.at_once():
+            assert self.heart.adopt(of, hash, *hashes) == (len(goes), hash)
+            for key, (state, old) in before.items():
+                node = graph.nodes[key]
+                assert (node.state, node.lane.function.hash) == (state, hash if key in goes else old)
 
     # --- workers --------------------------------------------------------------------------------------
 
