@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from dagorama_broker.errors import NotServing
-from dagorama_broker.model import ENDED, Changes, OutcomeRow
+from dagorama_broker.errors import NotKnown, NotServing
+from dagorama_broker.model import ENDED, Changes, OutcomeRow, StoredInstance
 from dagorama_broker.payloads import Payloads
 from dagorama_broker.reaching import reach, refuse_other_world
 from dagorama_broker.repeating import Unwritten, left_to_make
@@ -180,6 +180,14 @@ class Broker:
     def has_instance(self, id: bytes) -> bool:
         """Whether this id was ever used for an instance."""
         return id in self.scheduler.graph.instances or id in self.unwritten or self.store.has_instance(id)
+
+    async def stored_instance(self, id: bytes) -> StoredInstance:
+        """An instance as it is on record, with all that has happened until now. Raises NotKnown."""
+        await self.durable()
+        stored = await self._in_thread(self.store.instance, id)
+        if stored is None:
+            raise NotKnown(f"instance {id.hex()} is not known to this broker")
+        return stored
 
     async def find_ended(self, ids: Sequence[bytes]) -> dict[bytes, Node]:
         """Nodes that have ended, by id, from the store; those that are unknown or unfinished are left out."""

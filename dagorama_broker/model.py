@@ -286,6 +286,31 @@ class StoredInstance(NamedTuple):
     failed: bool
 
 
+class AskedInstances(NamedTuple):
+    """Which instances a list is to have; the latest first."""
+
+    before: int  #: only older ones than this key
+    limit: int
+    unfinished: bool = False  #: only those; with `failed`, those that are either
+    failed: bool = False
+    definition: str = ""  #: only of this one; empty: of any
+
+
+class ListedInstances(NamedTuple):
+    instances: list[StoredInstance]
+    more: int  #: to be asked for as `before`; 0: there are no more
+
+
+class StoredNode(NamedTuple):
+    """All that is kept of a node but its payloads."""
+
+    key: int
+    function: int  #: as which it is run
+    sources: bytes  #: keys, packed as in NodeRow
+    outcome: OutcomeRow | None  #: without value and failure
+    progress: ProgressRow | None
+
+
 class BadEnd(NamedTuple):
     """A node that failed or was cancelled."""
 

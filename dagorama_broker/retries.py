@@ -17,7 +17,6 @@ async def retry(broker: Broker, instance: bytes, ids: Sequence[bytes]) -> Revive
     Raises NotKnown, Malformed or NotAllowedNow, and then nothing has changed.
     """
     async with broker.one_retries:
-        await broker.durable()
         culprits = await (_of_nodes(broker, instance, ids) if ids else _of_instance(broker, instance))
         if not culprits:
             return Revived(0, 0)
@@ -31,7 +30,7 @@ async def retry(broker: Broker, instance: bytes, ids: Sequence[bytes]) -> Revive
 
 async def _of_instance(broker: Broker, instance: bytes) -> set[int]:
     """The culprits of all that failed in it."""
-    bad = await broker.in_store(broker.store.bad_ends, await _key_of(broker, instance))
+    bad = await broker.in_store(broker.store.bad_ends, (await broker.stored_instance(instance)).row.key)
     failed = {end.culprit for end in bad if end.state == State.FAILED}
     if bad and not failed:
         raise NotAllowedNow("nothing in it failed: what was cancelled is not run again, make it anew")
@@ -40,16 +39,9 @@ async def _of_instance(broker: Broker, instance: bytes) -> set[int]:
 
 async def _of_nodes(broker: Broker, instance: bytes, ids: Sequence[bytes]) -> set[int]:
     """The culprits of those of these nodes that failed."""
-    key = await _key_of(broker, instance)
+    key = (await broker.stored_instance(instance)).row.key
     found = await broker.in_store(broker.store.find, list(ids))
     return {culprit for id in ids if (culprit := _culprit(found.get(id), id, key))}
-
-
-async def _key_of(broker: Broker, instance: bytes) -> int:
-    stored = await broker.in_store(broker.store.instance, instance)
-    if stored is None:
-        raise NotKnown(f"instance {instance.hex()} is not known to this broker")
-    return stored.row.key
 
 
 def _culprit(found: FoundNode | None, id: bytes, instance: int) -> int:

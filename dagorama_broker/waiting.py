@@ -86,10 +86,7 @@ class _Wait:
         others = [id for id in self._places if id not in live]
         if not others:
             return
-        await self._broker.durable()
-        instance = await self._broker.in_store(self._broker.store.instance, self._instance)
-        if instance is None:
-            raise NotKnown(f"instance {self._instance.hex()} is not known to this broker")
+        instance = await self._broker.stored_instance(self._instance)
         for ids in _batches(others):
             found = await self._broker.find_ended(ids)
             for id in ids:

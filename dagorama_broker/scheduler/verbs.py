@@ -321,6 +321,9 @@ class Scheduler:
         self._fail(node, failure)
 
     def _fail(self, node: Node, failure: Failure) -> None:
+        trouble = self.graph.trouble(node)
+        trouble.failure, trouble.retry_at = None, 0.0  # it is kept with the outcome
+        self.graph.record_trouble(node)
         self.graph.end_badly(node, FAILED, node, failure.packed())
 
     # --- what a person does ---------------------------------------------------------------------------

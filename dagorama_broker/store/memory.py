@@ -6,6 +6,7 @@ import tempfile
 import weakref
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from shutil import rmtree
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model import (
+    AskedInstances,
     BadEnd,
     Changes,
     EndedNode,
@@ -22,6 +24,7 @@ from dagorama_broker.model import (
     FunctionRow,
     InstanceEnd,
     LargeRow,
+    ListedInstances,
     Live,
     LiveNode,
     NodeRow,
@@ -32,6 +35,7 @@ from dagorama_broker.model import (
     RunRow,
     State,
     StoredInstance,
+    StoredNode,
 )
 from dagorama_broker.store.large import LargeFiles
 from dagorama_broker.store.rows import unpack_keys, unpack_sources
@@ -222,10 +226,38 @@ class MemoryStore:
         key = self._instance_keys.get(id)
         return None if key is None else self._instances[key]
 
-    def bad_ends(self, instance: int) -> list[BadEnd]:
-        keys = {key for run in self._runs if run.instance == instance for key in _keys_of(run)}
+    def list_instances(self, asked: AskedInstances) -> ListedInstances:
+        def is_asked_for(stored: StoredInstance) -> bool:
+            asks = asked.unfinished or asked.failed
+            is_one = (asked.unfinished and stored.ended is None) or (asked.failed and stored.failed)
+            return (is_one or not asks) and asked.definition in ("", stored.row.definition)
+
+        older = sorted((key for key in self._instances if key < asked.before), reverse=True)
+        found = [stored for key in older if is_asked_for(stored := self._instances[key])]
+        page = found[: asked.limit]
+        return ListedInstances(page, page[-1].row.key if len(found) > len(page) else 0)
+
+    def size_of(self, instance: int) -> int:
+        return sum(run.size for run in self._runs if run.instance == instance)
+
+    def node_keys(self, instance: int, after: int, limit: int) -> list[int]:
+        keys = (key for run in self._runs if run.instance == instance for key in _keys_of(run) if key > after)
+        return list(islice(keys, limit))
+
+    def described(self, keys: Sequence[int]) -> dict[int, StoredNode]:
+        return {key: self._described(_present(self._nodes.get(key), "row", key)) for key in keys}
+
+    def _described(self, node: NodeRow) -> StoredNode:
+        key, outcome = node.key, self._outcomes.get(node.key)
+        if outcome is not None:
+            outcome = outcome._replace(value=None, failure=None)
+        function = self._adopted.get(key, node.function)
+        return StoredNode(key, function, node.sources, outcome, self._progress.get(key))
+
+    def bad_ends(self, instance: int, after: int = 0, limit: int | None = None) -> list[BadEnd]:
+        keys = {key for run in self._runs if run.instance == instance for key in _keys_of(run) if key > after}
         found = [self._outcomes[key] for key in sorted(keys) if key in self._outcomes]
-        return [BadEnd(row.key, row.state, row.culprit) for row in found if row.culprit]
+        return [BadEnd(row.key, row.state, row.culprit) for row in found if row.culprit][:limit]
 
     def failed(self, culprits: Sequence[int]) -> Failed:
         wanted = set(culprits)

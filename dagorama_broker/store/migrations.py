@@ -27,6 +27,7 @@ CREATE TABLE instances (
 );
 CREATE UNIQUE INDEX instance_ids ON instances (id);
 CREATE INDEX unfinished_instances ON instances (key) WHERE ended IS NULL;
+CREATE INDEX failed_instances ON instances (key) WHERE failed = 1;
 
 CREATE TABLE runs (
     first_key INTEGER PRIMARY KEY, chk INTEGER NOT NULL,

@@ -6,15 +6,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from dagorama_broker.model import (
+    AskedInstances,
     BadEnd,
     Changes,
     EndedNode,
     Failed,
     FoundNode,
+    ListedInstances,
     Live,
     OutcomeRow,
     RunRow,
     StoredInstance,
+    StoredNode,
 )
 
 
@@ -75,7 +78,23 @@ class Store(Protocol):
         """Whether this id was ever used. One index lookup: quick enough for the broker's loop."""
         ...
 
-    def bad_ends(self, instance: int) -> list[BadEnd]:
+    def list_instances(self, asked: AskedInstances) -> ListedInstances:
+        """A page of instances. It may hold fewer than asked for although there are more: a page looks at so many."""
+        ...
+
+    def size_of(self, instance: int) -> int:
+        """How many nodes an instance has, by its key."""
+        ...
+
+    def node_keys(self, instance: int, after: int, limit: int) -> list[int]:
+        """Keys of nodes of an instance after this one, in their order."""
+        ...
+
+    def described(self, keys: Sequence[int]) -> dict[int, StoredNode]:
+        """Nodes by key; a missing key is a StoreError."""
+        ...
+
+    def bad_ends(self, instance: int, after: int = 0, limit: int | None = None) -> list[BadEnd]:
         """Nodes of an instance, by its key, that failed or were cancelled; in the order of their keys."""
         ...
 

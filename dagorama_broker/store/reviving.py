@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 from dagorama_broker.model import BadEnd, Failed, FailedNode, RunRow, State
+from dagorama_broker.store.listing import beside_nodes, runs_after
 from dagorama_broker.store.reading import Reader
-from dagorama_broker.store.rows import check_row, unpack_sources
+from dagorama_broker.store.rows import unpack_sources
 
 # A node that ends badly always has a culprit, and nothing else has one: the two partial indexes hold these alone.
 # What failed while it was RESOLVING has its culprit in `resolved`.
@@ -17,18 +18,17 @@ _BETWEEN = "SELECT key FROM {table} INDEXED BY bad_{table} WHERE culprit != 0 AN
 _TABLES = ("outcomes", "resolved")
 
 
-def read_bad_ends(reader: Reader, instance: int) -> list[BadEnd]:
+def read_bad_ends(reader: Reader, instance: int, after: int = 0, limit: int | None = None) -> list[BadEnd]:
     """Nodes of an instance that failed or were cancelled, in the order of their keys."""
-    runs = list(reader.runs("WHERE instance = ?", instance))
-    keys = {key for run in runs for key in _bad_keys(reader.connection, run)}
-    found = [BadEnd(row.key, row.state, row.culprit) for row in reader.outcome_heads(keys)]
+    bad = (key for run in runs_after(reader, instance, after) for key in _bad_keys(reader.connection, run, after))
+    found = [BadEnd(row.key, row.state, row.culprit) for row in reader.outcome_heads(list(islice(bad, limit)))]
     return sorted(found)
 
 
-def _bad_keys(connection: sqlite3.Connection, run: RunRow) -> Iterator[int]:
-    ends = (run.first_key, run.first_key + run.size - 1)
-    for table in _TABLES:
-        yield from (key for (key,) in connection.execute(_BETWEEN.format(table=table), ends))
+def _bad_keys(connection: sqlite3.Connection, run: RunRow, after: int) -> Iterator[int]:
+    ends = (max(run.first_key, after + 1), run.first_key + run.size - 1)
+    found = {key for table in _TABLES for (key,) in connection.execute(_BETWEEN.format(table=table), ends)}
+    return iter(sorted(found))
 
 
 def read_failed(reader: Reader, culprits: Sequence[int]) -> Failed:
@@ -68,10 +68,3 @@ def _runs_of(reader: Reader, keys: Iterable[int]) -> Iterator[RunRow]:
         if run is None or key >= run.first_key + run.size:
             run = next(reader.runs("WHERE first_key <= ? ORDER BY first_key DESC LIMIT 1", key))
             yield run
-
-
-def beside_nodes(reader: Reader, table: str, column: str, keys: Collection[int]) -> Iterator[tuple[int, Any]]:
-    """What a table keeps of those of these nodes that it has."""
-    for key, value, chk in reader.by_keys(f"SELECT key, {column}, chk FROM {table} WHERE key IN", keys):
-        check_row(table, key, chk, (key, value))
-        yield key, value
