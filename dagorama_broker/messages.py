@@ -285,12 +285,13 @@ class GrantBuilder:
         self._functions: dict[int, int] = {}
         self._instances: dict[bytes, int] = {}
         self._values: set[int] = set()
+        self._besides = 0  # places of that column that are filled
         self._adopted = False  #: whether a node of the grant was made with other code than runs it
 
-    def add(self, granted: Granted, arguments: bytes, made_with: str = "") -> None:
-        """A node, its arguments and, where other code has adopted it, the hash of the code that it was made with.
+    def add(self, granted: Granted, arguments: bytes, beside: int = 0, made_with: str = "") -> None:
+        """A node and its arguments; its values are to be added before it, but for that of the source `beside`.
 
-        Its values are to be added before it.
+        `made_with`: the hash of the code that it was made with, where other code has adopted it.
         """
         node, body, grant = granted.node, self._body, self._grant
         grant.node.append(node.key)
@@ -307,6 +308,11 @@ class GrantBuilder:
         if node.sources:
             body.source.extend([source.key for source in node.sources])
         body.run.append(node.trouble.runs if node.trouble is not None else 0)
+        if beside:
+            # The column goes on from piece to piece, so what is missing is counted over all of them.
+            body.beside.extend([0] * (len(grant.node) - 1 - self._besides))
+            body.beside.append(beside)
+            self._besides = len(grant.node)
         if made_with and not self._adopted:
             self._adopted = True
             body.made_with.extend([""] * (len(grant.node) - 1))  # an entry for each node, in all pieces of the grant

@@ -218,6 +218,7 @@ class EndedNode(NamedTuple):
     state: int
     refs: bytes
     culprit: int
+    attempt: int = 0  #: the recorded one
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from inspect import isawaitable
-from itertools import accumulate, repeat
+from itertools import accumulate, chain, repeat
 from time import monotonic_ns
 from typing import Any, NamedTuple
 
@@ -106,6 +106,7 @@ class Call(NamedTuple):
     sources: Sequence[int]
     values: Values
     runs: int = 0  #: that failed before
+    beside: int = 0  #: a source whose value is that of its own run here, which comes before; 0: none
 
 
 class Executor:
@@ -114,6 +115,9 @@ class Executor:
         self.outbox = outbox
         self._large = large
         self._works: dict[tuple[str, str, float], Work] = {}
+        # Nodes that another is to run on, in this process, before their outcomes are known elsewhere; and their values.
+        self._handed_on: set[int] = set()
+        self._own: dict[int, bytes] = {}
 
     # --- before -------------------------------------------------------------------------------------
 
@@ -127,9 +131,10 @@ class Executor:
             dict(_grouped(grant.value_node, grant.value_ref_count, list(grant.value_ref))),
             frozenset(grant.failed),
         )
+        count = len(grant.node)
         columns = zip(
             grant.node, grant.attempt, grant.function, grant.instance, grant.arguments,
-            grant.run or repeat(0, len(grant.node)), strict=True,
+            grant.run or repeat(0, count), strict=True,
         )  # fmt: skip
         if not grant.source_count:
             return [
@@ -137,8 +142,13 @@ class Executor:
                 for node, attempt, function, instance, arguments, runs in columns
             ]
         sources = dict(_grouped(grant.node, grant.source_count, list(grant.source)))
+        self._handed_on.update(key for key in grant.beside if key)
+        besides = chain(grant.beside, repeat(0, count - len(grant.beside)))
         return [
-            Call(node, attempt, works[function], instances[instance], arguments, sources.get(node, ()), values, runs)
+            Call(
+                node, attempt, works[function], instances[instance], arguments, sources.get(node, ()), values, runs,
+                next(besides),
+            )
             for node, attempt, function, instance, arguments, runs in columns
         ]
 
@@ -151,8 +161,24 @@ class Executor:
 
     # --- running ------------------------------------------------------------------------------------
 
+    def skip(self, call: Call) -> None:
+        """It will not run here: it was taken back."""
+        if call.beside:
+            self._handed_on.discard(call.beside)
+            self._own.pop(call.beside, None)
+
+    def _lacks_its_source(self, call: Call) -> bool:
+        """Whether the source that came with it has left no value of its own; then the node is given back."""
+        if call.beside in self._own:
+            return False
+        self.skip(call)
+        self.outbox.returned(call.node, call.attempt, pb.UNSTARTED, "")
+        return True
+
     def run(self, call: Call, started: int, is_cancelled: Callable[[], bool] = never) -> int:
         """Run a sync function; returns when it ended, in monotonic nanoseconds, as `started` is."""
+        if call.beside and self._lacks_its_source(call):
+            return monotonic_ns()
         scope = AttemptScope(call.instance, self.large_from, self._large.put)
         token = current_attempt.set(scope)
         run_token = current_run.set(Run(call.runs + 1, is_cancelled))
@@ -187,9 +213,16 @@ class Executor:
         self, call: Call, scope: AttemptScope
     ) -> tuple[Callable[..., Any], tuple[object, ...], dict[str, object]]:
         definition, function, _ = call.work.target or call.work.load()
-        fill = [call.values.read(key, self._large.get) for key in call.sources]
+        fill = [call.values.read(key, self._large.get) for key in call.sources if key != call.beside]
+        if call.beside:
+            fill.insert(call.sources.index(call.beside), self._handed(call.beside))
         args, kwargs = decode_call(call.arguments, fill, function, get_large=self._large.get)
         return function, (instance_within(call.instance, definition, scope), *args), kwargs
+
+    def _handed(self, source: int) -> object:
+        """The value of a node that ran here before, made anew as for any other consumer."""
+        self._handed_on.discard(source)
+        return decode(self._own.pop(source), what="value of a node")
 
     # --- after --------------------------------------------------------------------------------------
 
@@ -206,6 +239,8 @@ class Executor:
             self.outbox.completed_with(call.node, call.attempt, encoded, scope, microseconds)
         else:
             self.outbox.completed(call.node, call.attempt, encoded.envelope, microseconds)
+        if self._handed_on and call.node in self._handed_on and encoded.envelope[:2] == _PLAIN:
+            self._own[call.node] = encoded.envelope
         return ended
 
     def _ended_badly(self, call: Call, error: BaseException, started: int) -> int:

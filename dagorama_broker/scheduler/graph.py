@@ -25,7 +25,7 @@ from dagorama_broker.model import (
     State,
 )
 from dagorama_broker.queues import KEY_MASK, Lane, order
-from dagorama_broker.scheduler.parts import Effects, Instance, Node, Run, Trouble
+from dagorama_broker.scheduler.parts import NONE, Effects, Instance, Node, Run, Trouble
 from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, COMPLETED, QUEUED, RESOLVING, TRANSITIONS, WAITING
 
 FIRST = attrgetter("first")
@@ -228,6 +228,13 @@ class Graph:
         if node.lane.function.queue_timeout:
             self._expire(node, self.now + node.lane.function.queue_timeout)
 
+    def back(self, node: Node) -> None:
+        """A claim has come to nothing: to the workers again, or to wait for the source that it was sent along with."""
+        if node.pending:
+            self.move(node, WAITING)
+        else:
+            self.queue(node)
+
     def _expire(self, node: Node, when: float) -> None:
         self.expires_at[node.key] = when
         heappush(self.expiries, (when, node.key))
@@ -339,6 +346,7 @@ class Graph:
         bad = None
         if refs:
             node.refs = refs
+            node.tolerates = NONE  # a failure may stand for an argument, not for a part of the result
             bad = self.wait_for(node, refs)
         if large:
             self.changes.large += [LargeRow(node.key, sha256) for sha256 in large]
@@ -393,7 +401,7 @@ class Graph:
     def _one_less(self, dependents: list[Node], ended: list[Node]) -> None:
         for dependent in dependents:
             dependent.pending -= 1
-            if dependent.pending or dependent.state in ENDED:
+            if dependent.pending or dependent.state in ENDED or dependent.state is CLAIMED:
                 continue
             if dependent.state is WAITING:
                 self._make_ready(dependent)

@@ -172,7 +172,9 @@ class MemoryStore:
 
     def _ended(self, key: int) -> EndedNode:
         node, outcome = self._nodes[key], self._outcomes[key]
-        return EndedNode(key, node.instance, node.function, outcome.state, outcome.refs, outcome.culprit)
+        return EndedNode(
+            key, node.instance, node.function, outcome.state, outcome.refs, outcome.culprit, outcome.attempt
+        )
 
     def _has_ended(self, key: int) -> bool:
         outcome = self._outcomes.get(key)

@@ -125,7 +125,7 @@ class Reader:
         outcomes = {row.key: row for row in self.outcome_heads(keys)}
         nodes = self.nodes(outcomes.keys())
         return {
-            key: EndedNode(key, nodes[key].instance, nodes[key].function, row.state, row.refs, row.culprit)
+            key: EndedNode(key, nodes[key].instance, nodes[key].function, row.state, row.refs, row.culprit, row.attempt)
             for key, row in outcomes.items()
         }
 

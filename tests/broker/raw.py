@@ -178,6 +178,7 @@ class Given(NamedTuple):
     values: dict[int, bytes]  #: all that came with its grant
     refs: dict[int, tuple[int, ...]]
     run: int
+    beside: int = 0  #: the source whose value does not come, since it is granted before
 
 
 def read_grant(slot: int, body: bytes) -> list[Given]:
@@ -190,7 +191,7 @@ def read_grant(slot: int, body: bytes) -> list[Given]:
         Given(
             key, read.attempt[place], slot, read.id[place], read.instances[read.instance[place]],
             read.functions[read.function[place]], read.arguments[place], sources[place], values, refs,
-            read.run[place] if read.run else 0,
+            read.run[place] if read.run else 0, read.beside[place] if place < len(read.beside) else 0,
         )
         for place, key in enumerate(read.node)
     ]  # fmt: skip

@@ -60,7 +60,7 @@ def test_all_that_failed_because_of_a_node_is_told_with_what_it_depends_on(store
         ],
         instances=[StoredInstance(instance_row(), 1700000003.5, True)],
         runs=[run_row(0, 5, 1)],
-        ended=[EndedNode(4, 1, 1, int(State.COMPLETED), b"", 0)],
+        ended=[EndedNode(4, 1, 1, int(State.COMPLETED), b"", 0, (1 << 40) + 4)],
         keys={2: "k"},
         adopted={},
         others={1},

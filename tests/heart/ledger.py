@@ -120,7 +120,9 @@ class Ledger:
             key = stack.pop()
             if key not in found and key in self.outcomes:
                 node, outcome = self.nodes[key], self.outcomes[key]
-                found[key] = EndedNode(key, node.instance, node.function, outcome.state, outcome.refs, outcome.culprit)
+                found[key] = EndedNode(
+                    key, node.instance, node.function, outcome.state, outcome.refs, outcome.culprit, outcome.attempt
+                )
                 stack += unpack_keys(outcome.refs)
         return [found[key] for key in sorted(found)]
 

@@ -5,6 +5,7 @@ import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic_ns
+from typing import NamedTuple
 
 import pytest
 import worker_nodes
@@ -326,3 +327,66 @@ def test_the_longest_run_time_that_can_be_told_is_71_minutes(ran: Ran) -> None:
     ran.executor.outbox.flush()
     results = pb.Results.FromString(ran.outcomes[0][1].body)
     assert [*results.microseconds, results.failures[0].microseconds] == [2**32 - 1] * 2
+
+
+# --- on the value of a source that ran here --------------------------------------------------------------------------
+
+
+class Along(NamedTuple):
+    """A node and one that takes its value from it; what each came to."""
+
+    source: int
+    node: int
+    results: pb.Results
+    returned: list[int]
+
+
+def run_along(folder: Path, first: Wanted, large_from: int = 1 << 20, taken_back: bool = False) -> Along:
+    ran = Ran(folder)
+    ran.executor.large_from = large_from
+    body = body_of([first, Wanted("append", [promise(1), 4], sources=[1])])
+    source, node = body.node
+    body.source[:] = [source]
+    body.beside.extend([0, source])
+    calls = ran.executor.prepare(body.SerializeToString())
+    if taken_back:
+        ran.executor.skip(calls.pop(0))
+    for each in calls:
+        ran.executor.run(each, monotonic_ns())
+    ran.executor.outbox.flush()
+    results, returned = pb.Results(), []
+    for kind, outcome in ran.outcomes:
+        if kind == Kind.RESULTS:
+            results.MergeFromString(outcome.body)
+        else:
+            returned += pb.Return.FromString(outcome.body).node
+    assert not ran.executor._own
+    assert not ran.executor._handed_on
+    return Along(source, node, results, returned)
+
+
+def test_a_node_sent_along_takes_the_value_of_its_source_from_here(tmp_path: Path) -> None:
+    along = run_along(tmp_path, call("append", [1, 2], 3))
+    assert list(along.results.node) == [along.source, along.node]
+    assert [decode(value) for value in along.results.value] == [[1, 2, 3], [1, 2, 3, 4]], "no object is shared"
+
+
+def test_it_is_given_back_unstarted_where_its_source_failed(tmp_path: Path) -> None:
+    along = run_along(tmp_path, call("fail", "no luck"))
+    assert [failure.node for failure in along.results.failures] == [along.source]
+    assert along.returned == [along.node]
+
+
+def test_or_returned_promises(tmp_path: Path) -> None:
+    along = run_along(tmp_path, call("pair"))
+    assert (list(along.results.node), along.returned) == ([along.source], [along.node])
+
+
+def test_or_a_value_that_is_kept_apart(tmp_path: Path) -> None:
+    along = run_along(tmp_path, call("append", [1, 2], 3), large_from=1)
+    assert (list(along.results.node), along.returned) == ([along.source], [along.node])
+
+
+def test_or_was_taken_back(tmp_path: Path) -> None:
+    along = run_along(tmp_path, call("append", [1, 2], 3), taken_back=True)
+    assert (list(along.results.node), along.returned) == ([], [along.node])
