@@ -20,6 +20,7 @@ from dagorama.errors import (
     RefusedByBroker,
     UnknownToBroker,
 )
+from dagorama.models.state import State
 from dagorama.settings import Settings
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ PATIENCE = 3.0
 #: the same for a wait whose broker was there a moment ago: it may be restarting
 PATIENCE_WHILE_WAITING = 30.0
 PAUSE = 0.1
+#: instances or nodes that one message of a list has at most
+PAGE = 1000
 
 ERRORS: dict[str, type[BrokerError]] = {
     "UNAVAILABLE": BrokerUnavailable,
@@ -145,6 +148,14 @@ class Connection:
         request = broker_pb2.RetryRequest(instance=instance, node=nodes)
         return self._ask(lambda timeout: self.stub.Retry(request, timeout=timeout))
 
+    def adopt(self, function: str, hash: str = "", made_with: Sequence[str] = ()) -> broker_pb2.AdoptReply:
+        """Has unfinished nodes of a function run by the code of `hash`, or by that which connected workers have.
+
+        `made_with`: only nodes made with these; none: with any that no connected worker has.
+        """
+        request = broker_pb2.AdoptRequest(function=function, hash=hash, **{"from": made_with})
+        return self._ask(lambda timeout: self.stub.Adopt(request, timeout=timeout))
+
     def put_value(self, data: bytes) -> bytes:
         """Stores a large value and returns its SHA-256."""
         if len(data) > VALUE_LIMIT:
@@ -171,6 +182,35 @@ class Connection:
     def get_instance(self, instance: bytes) -> broker_pb2.InstanceInfo:
         request = broker_pb2.GetInstanceRequest(instance=instance)
         return self._ask(lambda timeout: self.stub.GetInstance(request, timeout=timeout))
+
+    def list_instances(
+        self, limit: int = 0, *, unfinished: bool = False, failed: bool = False, definition: str = ""
+    ) -> list[broker_pb2.InstanceInfo]:
+        """The latest instances, page after page; 0: all."""
+        asked = broker_pb2.ListInstancesRequest(unfinished=unfinished, failed=failed, definition=definition)
+        found: list[broker_pb2.InstanceInfo] = []
+        while True:
+            asked.limit = min(limit - len(found), PAGE) if limit else PAGE
+            reply = self._ask(lambda timeout: self.stub.ListInstances(asked, timeout=timeout))
+            found += reply.instances
+            asked.before = reply.more
+            if not reply.more or len(found) == limit:
+                return found
+
+    def list_nodes(
+        self, instance: bytes, limit: int = 0, states: Sequence[State] = ()
+    ) -> list[broker_pb2.NodeInfo]:
+        """Nodes of an instance, or those in these states, page after page; 0: all."""
+        numbers = [broker_pb2.NodeState.ValueType(state) for state in states]
+        asked = broker_pb2.ListNodesRequest(instance=instance, states=numbers)
+        found: list[broker_pb2.NodeInfo] = []
+        while True:
+            asked.limit = min(limit - len(found), PAGE) if limit else PAGE
+            reply = self._ask(lambda timeout: self.stub.ListNodes(asked, timeout=timeout))
+            found += reply.nodes
+            asked.after = reply.more
+            if not reply.more or len(found) == limit:
+                return found
 
     def get_status(self) -> broker_pb2.Status:
         request = broker_pb2.GetStatusRequest()

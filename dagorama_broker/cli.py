@@ -1,12 +1,11 @@
-"""`dagorama-broker`: serve, and ask a broker how it is. A mistake is answered with one sentence, never a traceback."""
+"""`dagorama-broker`: serve, and tell whether one serves. A mistake is answered with one sentence, never a traceback."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -20,7 +19,6 @@ log = logging.getLogger("dagorama_broker")
 _PORT = click.IntRange(0, HIGHEST_PORT)
 _LEVEL = click.Choice(LOG_LEVELS, case_sensitive=False)
 _FORMAT = click.Choice(LOG_FORMATS, case_sensitive=False)
-_Command = TypeVar("_Command", bound=Callable[..., object])
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -84,40 +82,17 @@ def _serve(settings: Settings, launcher: Launcher) -> None:
 # --- asking a broker ------------------------------------------------------------------------------------
 
 
-def _asking(command: _Command) -> _Command:
-    """Options that say which broker to ask."""
-    where = click.option("--host", help="Where the broker is [DAGORAMA_HOST, 127.0.0.1].")
-    return where(click.option("--port", type=_PORT, help="[DAGORAMA_PORT, 50051]")(command))
-
-
 @main.command()
-@_asking
+@click.option("--host", help="Where the broker is [DAGORAMA_HOST, 127.0.0.1].")
+@click.option("--port", type=_PORT, help="[DAGORAMA_PORT, 50051]")
 def health(host: str | None, port: int | None) -> None:
-    """Ends with 0 when the broker serves, with 1 when it does not."""
-    from dagorama_broker.asking import is_healthy
-
-    healthy = _ask(is_healthy, host, port)
-    click.echo("serving" if healthy else "not serving")
-    sys.exit(0 if healthy else 1)
-
-
-@main.command()
-@_asking
-def status(host: str | None, port: int | None) -> None:
-    """Live nodes by state, connected workers, and what none of them may run."""
-    from dagorama_broker.asking import as_text, get_status
-
-    click.echo(as_text(_ask(get_status, host, port)))
-
-
-_Answer = TypeVar("_Answer")
-
-
-def _ask(question: Callable[[str, int], _Answer], host: str | None, port: int | None) -> _Answer:
-    from dagorama_broker.asking import NoAnswer
+    """Ends with 0 when the broker serves, with 1 when it does not. `dagorama status` says more."""
+    from dagorama_broker.asking import NoAnswer, is_healthy
 
     try:
-        return question(*broker_address(host, port))
+        healthy = is_healthy(*broker_address(host, port))
     except (NoAnswer, SettingsError) as error:
         click.echo(f"dagorama-broker: {error}", err=True)
         sys.exit(2 if isinstance(error, SettingsError) else 1)
+    click.echo("serving" if healthy else "not serving")
+    sys.exit(0 if healthy else 1)
