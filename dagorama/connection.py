@@ -186,31 +186,29 @@ class Connection:
     def list_instances(
         self, limit: int = 0, *, unfinished: bool = False, failed: bool = False, definition: str = ""
     ) -> list[broker_pb2.InstanceInfo]:
-        """The latest instances, page after page; 0: all."""
+        """The latest instances; 0: all."""
         asked = broker_pb2.ListInstancesRequest(unfinished=unfinished, failed=failed, definition=definition)
-        found: list[broker_pb2.InstanceInfo] = []
-        while True:
-            asked.limit = min(limit - len(found), PAGE) if limit else PAGE
+
+        def page(size: int, before: int) -> tuple[Sequence[broker_pb2.InstanceInfo], int]:
+            asked.limit, asked.before = size, before
             reply = self._ask(lambda timeout: self.stub.ListInstances(asked, timeout=timeout))
-            found += reply.instances
-            asked.before = reply.more
-            if not reply.more or len(found) == limit:
-                return found
+            return reply.instances, reply.more
+
+        return _all_pages(page, limit)
 
     def list_nodes(
         self, instance: bytes, limit: int = 0, states: Sequence[State] = ()
     ) -> list[broker_pb2.NodeInfo]:
-        """Nodes of an instance, or those in these states, page after page; 0: all."""
+        """Nodes of an instance, or those in these states; 0: all."""
         numbers = [broker_pb2.NodeState.ValueType(state) for state in states]
         asked = broker_pb2.ListNodesRequest(instance=instance, states=numbers)
-        found: list[broker_pb2.NodeInfo] = []
-        while True:
-            asked.limit = min(limit - len(found), PAGE) if limit else PAGE
+
+        def page(size: int, after: int) -> tuple[Sequence[broker_pb2.NodeInfo], int]:
+            asked.limit, asked.after = size, after
             reply = self._ask(lambda timeout: self.stub.ListNodes(asked, timeout=timeout))
-            found += reply.nodes
-            asked.after = reply.more
-            if not reply.more or len(found) == limit:
-                return found
+            return reply.nodes, reply.more
+
+        return _all_pages(page, limit)
 
     def get_status(self) -> broker_pb2.Status:
         request = broker_pb2.GetStatusRequest()
@@ -286,6 +284,17 @@ def connection() -> Connection:
                 _current = Connection(settings)
             found = _current
     return found
+
+
+def _all_pages(page: Callable[[int, int], tuple[Sequence[T], int]], limit: int) -> list[T]:
+    """Page after page, each asked for by its size and by where the one before said to go on; 0: all."""
+    found: list[T] = []
+    place = 0
+    while True:
+        rows, place = page(min(limit - len(found), PAGE) if limit else PAGE, place)
+        found += rows
+        if not place or len(found) == limit:
+            return found
 
 
 def _same_address(one: Settings, other: Settings) -> bool:

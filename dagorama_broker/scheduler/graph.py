@@ -448,7 +448,8 @@ class Graph:
         """An ended node needs the values of these no more."""
         for other in others:
             other.readers -= 1
-            if not other.readers and other.state in ENDED:
+            # One that is yet to be forgotten, having ended of the same cause, lets go of what it names by itself.
+            if not other.readers and other.state in ENDED and self.nodes.get(other.key) is not other:
                 self._unread(other)
 
     # --- trouble --------------------------------------------------------------------------------------
