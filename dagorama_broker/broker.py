@@ -39,7 +39,7 @@ class Broker:
         self.payloads = Payloads(cache_bytes, self._arguments, self._values)
         self.sessions: dict[Worker, Session] = {}
         self.unwritten = Unwritten(scheduler.graph)
-        self.one_retries = asyncio.Lock()
+        self.retry_lock = asyncio.Lock()  #: one retry is read and decided at a time
         self.commits = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._changed = asyncio.Event()

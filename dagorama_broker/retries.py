@@ -16,7 +16,7 @@ async def retry(broker: Broker, instance: bytes, ids: Sequence[bytes]) -> Revive
     A node that failed because of another stands for that one; what has not ended, or has completed, stays as it is.
     Raises NotKnown, Malformed or NotAllowedNow, and then nothing has changed.
     """
-    async with broker.one_retries:
+    async with broker.retry_lock:
         culprits = await (_of_nodes(broker, instance, ids) if ids else _of_instance(broker, instance))
         if not culprits:
             return Revived(0, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import grpc
@@ -167,3 +168,23 @@ async def test_who_was_about_to_hear_of_a_failure_that_is_retried_is_told_to_wai
         assert await retry(served, dag, 1) == (1, 0)
         with pytest.raises(NotServing, match="retried just now: wait again"):
             await anext(replies)
+
+
+async def test_a_node_that_names_what_is_retried_while_it_is_looked_up_waits_for_it() -> None:
+    """What was read as failed runs again by the time that the node is made."""
+    async with serving() as served:
+        worker = await served.worker()
+        dag = await failed(served, worker)
+        broker, gate = served.broker, threading.Event()
+        (found,) = broker.store.find([dag.id(0)]).values()
+        read = broker.store.failed([found.key])
+        blocked = asyncio.ensure_future(broker.in_store(gate.wait))
+        more = pb.SubmitRequest(functions=[LEAF], nodes=[dag.nodes(b"d", first=3, source_count=[1], source=[0])])
+        submitted = asyncio.ensure_future(served.stub.Submit(more))
+        await served.until(lambda broker: broker._thread._work_queue.qsize() > 0)
+        broker.see_time()
+        broker.scheduler.retry(read)
+        gate.set()
+        await asyncio.gather(submitted, blocked)
+        assert sorted(await run_all(served, worker, 4)) == [b"a", b"b", b"c", b"d"]
+        assert await served.value(dag.instance, dag.id(3)) == envelope(b"done")
