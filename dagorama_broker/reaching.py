@@ -76,11 +76,13 @@ def _is_among(counter: int, ranges: Iterable[range]) -> bool:
 def _missing_nodes(broker: Broker, named: Iterable[bytes], found: Reach) -> list[bytes]:
     missing = []
     for id in named:
+        if id in found.nodes or id in found.unknown:
+            continue
         node = broker.scheduler.graph.find(id)
-        if node is not None:
-            found.nodes[id] = node
-        elif id not in found.nodes and id not in found.unknown:
+        if node is None:
             missing.append(id)
+        else:
+            found.nodes[id] = node
     return missing
 
 
