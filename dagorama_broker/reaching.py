@@ -34,6 +34,7 @@ async def reach(broker: Broker, runs: Sequence[NewRun], ids: Iterable[bytes] = (
     while True:
         if revivals != broker.scheduler.revivals:  # what had failed when it was read may run again, or have ended anew
             found.nodes.clear()
+            found.instances.clear()
             revivals = broker.scheduler.revivals
         nodes = _missing_nodes(broker, named, found)
         instances = _missing_instances(broker, runs, found)
