@@ -53,8 +53,10 @@ def worker(**flags: Any) -> None:
 def check_settings() -> None:
     """End with one sentence and exit code 2 where the environment holds what cannot be used."""
     from dagorama.settings import Settings
+    from dagorama.signing import keyring
 
     try:
         Settings.from_env()
+        keyring()
     except SettingsError as error:
         raise click.UsageError(str(error)) from None

@@ -5,6 +5,8 @@ DagoramaError
 │   └── PromiseAttribute (AttributeError)  the same, for `promise.name`
 ├── NotPicklable (TypeError)               an argument or a result cannot be pickled: change that part
 ├── ValueNotReadable                       an argument or a result cannot be read here: its class, or the bytes
+├── UncheckableValue                       it is unsigned, or under a key that is not held here: set the keys
+├── TamperedValue                          it is not what was signed for its place: somebody has changed it
 ├── NodeFailed                             the work failed: read the remote traceback
 │   └── NodeCancelled                      somebody stopped it
 ├── RetryLater                             a node raises it to be run again after so many seconds
@@ -48,6 +50,14 @@ class NotPicklable(DagoramaError, TypeError):
 
 class ValueNotReadable(DagoramaError):
     """The bytes of an argument or a result cannot be turned into an object here."""
+
+
+class UncheckableValue(DagoramaError):
+    """An argument, a result or an exception is unsigned, or signed under a key that this process does not hold."""
+
+
+class TamperedValue(DagoramaError):
+    """An argument, a result or an exception is signed under a key held here, and not for where it was found."""
 
 
 class FailedRun(NamedTuple):

@@ -26,6 +26,14 @@ class Settings:
 _DEFAULTS = Settings()
 
 
+def signing_keys() -> tuple[str, str]:
+    """DAGORAMA_SIGNING_KEYS and DAGORAMA_SIGNING_KEYS_FILE; raises SettingsError where both are set."""
+    keys, file = environ.get("DAGORAMA_SIGNING_KEYS", ""), environ.get("DAGORAMA_SIGNING_KEYS_FILE", "")
+    if keys and file:
+        raise SettingsError("DAGORAMA_SIGNING_KEYS and DAGORAMA_SIGNING_KEYS_FILE are both set: unset one of them")
+    return keys, file
+
+
 def log_level() -> str:
     """DAGORAMA_LOG_LEVEL, one of LOG_LEVELS, in either case; raises SettingsError for anything else."""
     text = environ.get("DAGORAMA_LOG_LEVEL") or _DEFAULTS.log_level

@@ -205,10 +205,15 @@ class Broker:
     async def values_of(self, nodes: Sequence[Node]) -> dict[bytes, bytes]:
         """The envelopes of completed nodes, by node id."""
         values = await self.payloads.values.get(node.key for node in nodes)
+        ids = await self.ids_of(nodes)
+        return {ids[key]: value for key, value in values.items()}
+
+    async def ids_of(self, nodes: Sequence[Node]) -> dict[int, bytes]:
+        """The 16-byte ids of nodes, by key."""
         ids = {node.key: node.run.id_of(node.key) for node in nodes if node.run is not None}
         if len(ids) < len(nodes):
             ids |= await self._in_thread(self.store.ids, [node.key for node in nodes if node.run is None])
-        return {ids[key]: value for key, value in values.items()}
+        return ids
 
     async def in_store(self, call: Callable[..., T], *arguments: object) -> T:
         """Make one of the store's calls in the store's thread."""

@@ -52,7 +52,7 @@ async def _grants(broker: Broker, granted: Iterable[Granted]) -> AsyncIterator[p
             beside = _beside(grant.node)
             for start in range(0, len(needed), VALUES_AT_A_TIME):
                 batch = needed[start : start + VALUES_AT_A_TIME]
-                builder.add_values(batch, await _values(broker, batch))
+                builder.add_values(batch, await _values(broker, batch), await broker.ids_of(batch))
                 for piece in builder.take():
                     yield piece
         builder.add(grant, arguments[grant.node.key], beside, made_with.get(grant.node.key, ""))

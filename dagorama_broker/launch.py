@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 from json import loads
+from secrets import token_urlsafe
 from shutil import rmtree
 from typing import Any
 from weakref import WeakSet
@@ -23,6 +24,10 @@ from weakref import WeakSet
 from dagorama_broker.settings import DEFAULT_PORT
 
 HOST = "127.0.0.1"
+MEMORY = "memory://"
+KEYS = ("DAGORAMA_SIGNING_KEYS", "DAGORAMA_SIGNING_KEYS_FILE")
+#: What a script has for itself, and for the workers that it launches: no business of a broker's.
+SECRETS = KEYS
 #: Seconds that a broker has to read its store back and serve.
 START_SECONDS = 60.0
 #: Seconds that it has to end cleanly once it was asked to.
@@ -45,11 +50,14 @@ def launch_broker(
 
     Port 0 picks a free one. Without a store it starts empty and leaves nothing behind; with one it goes on with what is
     there. `environment` has variables for the broker alone. Raises BrokerNotStarted.
+
+    Where no signing key is set, one is for the block, so that it and its workers share it; not where there is a store,
+    whose values the next block is to read: there the user's own key serves.
     """
-    broker = LaunchedBroker(port, store or "memory://", log_level, environment or {})
+    broker = LaunchedBroker(port, store or MEMORY, log_level, environment or {})
     try:
         broker.start()
-        with _environment(DAGORAMA_HOST=broker.host, DAGORAMA_PORT=f"{broker.port}"):
+        with _environment(DAGORAMA_HOST=broker.host, DAGORAMA_PORT=f"{broker.port}", **_fresh_key(broker.store)):
             yield broker
     finally:
         broker.stop()
@@ -102,7 +110,7 @@ class LaunchedBroker:
         try:
             self._process = subprocess.Popen(
                 self._command(announce, lifeline),
-                env={**os.environ, **self._environment},
+                env={**_without_secrets(os.environ), **self._environment},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=None if _is_open(2) else subprocess.DEVNULL,
@@ -196,6 +204,10 @@ class LaunchedBroker:
         self._process = self._scratch = None
 
 
+def _without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name not in SECRETS}
+
+
 _all: WeakSet[LaunchedBroker] = WeakSet()
 
 
@@ -205,6 +217,13 @@ def _forget_all() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_all)
+
+
+def _fresh_key(store: str) -> dict[str, str]:
+    """A signing key for the length of the block, as `dagorama keys new` makes it; nothing where one is set."""
+    if store != MEMORY or any(os.environ.get(name) for name in KEYS):
+        return {}
+    return {KEYS[0]: token_urlsafe(32)}
 
 
 @contextmanager

@@ -58,13 +58,18 @@ def check_name(name: str, what: str, least: int = 0) -> str:
     return name
 
 
+def check_key_id(id: bytes, whose: str) -> None:
+    """Raises Malformed where it is too long for the id of a signing key."""
+    if len(id) > LONGEST_KEY_ID:
+        raise Malformed(f"{whose}: the id of a signing key has at most {LONGEST_KEY_ID} bytes")
+
+
 def function_of(message: pb.Function) -> Function:
     check_name(message.name, "the name of a function", least=1)
     check_name(message.hash, "the hash of a function")
     check_name(message.queue, "the name of a queue")
     check_name(message.taint, "the name of a taint")
-    if len(message.key_id) > LONGEST_KEY_ID:
-        raise Malformed(f"{message.name}: the id of a signing key has at most {LONGEST_KEY_ID} bytes")
+    check_key_id(message.key_id, message.name)
     retry = None
     if message.HasField("retry"):
         if message.retry.max_attempts < 1:
@@ -223,10 +228,12 @@ def presence_of(hello: pb.Hello) -> Presence:
         raise Malformed("the columns of what the worker holds have different lengths")
     for name in (*hello.include_queues, *hello.exclude_queues, *hello.tolerations):
         check_name(name, "the name of a queue or taint")
+    for id in hello.key_ids:
+        check_key_id(id, "a worker")
     return Presence(
         id_bytes(hello.worker, "a worker"), bounded(hello.name, LONGEST_NAME), hello.slots, World.OURS,
         frozenset(hello.include_queues), frozenset(hello.exclude_queues), frozenset(hello.tolerations),
-        hello.until == pb.DRAINED, hello.until == pb.IDLE,
+        hello.until == pb.DRAINED, hello.until == pb.IDLE, frozenset(id.hex() for id in hello.key_ids),
     )
 
 
@@ -330,12 +337,14 @@ class GrantBuilder:
     def lacks(self, key: int) -> bool:
         return key not in self._values
 
-    def add_values(self, nodes: Sequence[Node], values: Mapping[int, bytes]) -> None:
-        """Values that a node which is added next needs; what is over the size of a piece is sent ahead."""
+    def add_values(self, nodes: Sequence[Node], values: Mapping[int, bytes], ids: Mapping[int, bytes]) -> None:
+        """Values, and ids of their nodes, that a node which is added next needs; what is over the size of a piece is
+        sent ahead."""
         for node in nodes:
             body, envelope = self._body, values[node.key]
             self._values.add(node.key)
             body.value_node.append(node.key)
+            body.value_id.append(ids[node.key])
             body.value.append(envelope)
             if node.state is State.COMPLETED:
                 body.value_ref_count.append(len(node.refs))
@@ -345,7 +354,7 @@ class GrantBuilder:
             else:
                 body.value_ref_count.append(0)
                 body.failed.append(node.key)
-            self._size += len(envelope) + 8
+            self._size += len(envelope) + 32
             if self._size >= PIECE:
                 self.finished.append(pb.Grant(slot=self.slot, body=self._send_ahead()))
 

@@ -31,6 +31,7 @@ from dagorama_broker.sessions import Session
 REASONS = {
     pb.NOT_IMPORTABLE: "it cannot import the function",
     pb.CODE_MISMATCH: "it has other code",
+    pb.UNCHECKABLE: "it cannot check a signature",
     pb.UNREGISTERED: "the definition needs constructor arguments and is not registered there",
 }
 

@@ -1,12 +1,13 @@
 """`dagorama`: what a person looks at and does. The rule: a command asks, answers with an `Answer`, and prints nothing.
 
-A group of commands in a file of its own is added with one line at the end.
+A group of commands in a file of its own is imported and added at the end.
 """
 
 import click
 
 from dagorama.command.acting import adopt, cancel, retry
 from dagorama.command.looking import list_, queues, show, status, unservable, workers
+from dagorama.keys_command import keys
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -19,5 +20,5 @@ def main() -> None:
     """
 
 
-for command in (list_, show, status, workers, queues, unservable, cancel, retry, adopt):
+for command in (list_, show, status, workers, queues, unservable, cancel, retry, adopt, keys):
     main.add_command(command)

@@ -20,6 +20,7 @@ from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama.connection import channel_options, target
 from dagorama.logging import get_logger
 from dagorama.settings import Settings
+from dagorama.signing import keyring
 from dagorama.worker.children import FAILED, UNUSABLE, Children
 from dagorama.worker.launched import Lines
 from dagorama.worker.nursery import Nursery
@@ -199,6 +200,7 @@ def _hello(options: WorkerOptions) -> pb.Hello:
         include_queues=options.include_queues,
         exclude_queues=options.exclude_queues,
         tolerations=options.tolerations,
+        key_ids=keyring().ids,
         slots=options.concurrency,
         until=pb.DRAINED if options.exit_on_completion else pb.STOPPED,
     )

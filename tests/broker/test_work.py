@@ -652,6 +652,30 @@ async def test_a_report_that_makes_no_sense_ends_the_session_and_another_gets_th
 # --- returns and take-backs -------------------------------------------------------------------------
 
 
+async def test_a_node_that_cannot_be_checked_is_shown_with_what_to_set(served: Served) -> None:
+    dag = Dag()
+    await served.stub.Submit(dag.submission(b"a"))
+    worker = await served.worker()
+    node = await worker.node()
+    detail = "the arguments came unsigned: set DAGORAMA_SIGNING_KEYS"
+    returned = pb.Return(node=[node.key], attempt=[node.attempt], reason=pb.UNCHECKABLE, detail=detail)
+    await worker.say(returns=[returned])
+    await served.until(lambda broker: not broker.scheduler.dispatch.claimed)
+    await settled()
+    assert not worker.given
+    (unservable,) = (await served.status()).unservable
+    assert f"it cannot check a signature: {detail}" in unservable.reason
+
+
+async def test_an_id_that_no_signing_key_has_is_refused(served: Served) -> None:
+    worker = RawWorker(served.stub, key_ids=[b"x" * 65])
+    await worker.connect()
+    assert "65" not in (await worker.end()).details()
+    assert "a signing key has at most 64 bytes" in (await worker.end()).details()
+    with refused(INVALID, "at most 64 bytes"):
+        await served.stub.Submit(Dag().submission(b"a", functions=[pb.Function(name="f", key_id=b"x" * 65)]))
+
+
 async def test_a_node_given_back_with_a_reason_is_not_offered_to_that_worker_again(served: Served) -> None:
     dag = Dag()
     await served.stub.Submit(dag.submission(b"a"))
