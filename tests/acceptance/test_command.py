@@ -224,3 +224,8 @@ def test_the_package_is_the_command_too(broker: LaunchedBroker) -> None:
     command = [sys.executable, "-m", "dagorama", "list", "--port", f"{broker.port}"]
     ran = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "DAGORAMA_PORT": "1"})
     assert (ran.stdout, ran.stderr) == ("no instances\n", "")
+
+
+def test_keys_are_made_without_a_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGORAMA_PORT", "1")
+    assert len({run("keys", "new"), run("keys", "new")}) == 2
