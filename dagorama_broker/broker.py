@@ -13,10 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from dagorama_broker.errors import NotKnown, NotServing
+from dagorama_broker.keeping import Keeping, not_known
 from dagorama_broker.model import ENDED, Changes, OutcomeRow, StoredInstance
 from dagorama_broker.payloads import Payloads
-from dagorama_broker.reaching import reach, refuse_other_world
+from dagorama_broker.reaching import Reach, reach, refuse_other_world
 from dagorama_broker.repeating import Unwritten, left_to_make
+from dagorama_broker.retention import Holds, Retention
 from dagorama_broker.scheduler import Effects, NewRun, Node, Scheduler, Worker
 from dagorama_broker.scheduler.restoring import ended_nodes
 from dagorama_broker.sessions import Session
@@ -32,7 +34,9 @@ LONGEST_SLEEP = 5.0
 class Broker:
     """The scheduler, the store and those who are told, around one loop."""
 
-    def __init__(self, scheduler: Scheduler, store: Store, cache_bytes: int = 256 << 20) -> None:
+    def __init__(
+        self, scheduler: Scheduler, store: Store, cache_bytes: int = 256 << 20, keeping: Keeping | None = None
+    ) -> None:
         self.scheduler = scheduler
         self.store = store
         self.watching = Watching()
@@ -40,6 +44,10 @@ class Broker:
         self.sessions: dict[Worker, Session] = {}
         self.unwritten = Unwritten(scheduler.graph)
         self.retry_lock = asyncio.Lock()  #: one retry is read and decided at a time
+        self.keeping = keeping or Keeping()
+        self.holds = Holds()
+        self.loads: set[Reach] = set()  #: under way
+        self.in_flight = Changes()  #: that are being committed
         self.commits = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._changed = asyncio.Event()
@@ -50,14 +58,20 @@ class Broker:
 
     async def run(self) -> None:
         """Serve until `stop`. Raises StoreError when a commit fails: the store has the truth, a restart reads it."""
+        removing = asyncio.create_task(Retention(self).run())
+        removing.add_done_callback(lambda _: self._changed.set())
         try:
             while not self._stopping or self._changed.is_set():
                 self._changed.clear()
                 await self._step()
+                if removing.done() and not self._stopping:
+                    removing.result()
                 if not self._stopping:
                     await self._sleep()
         finally:
             self._stopping = True
+            removing.cancel()
+            await asyncio.wait([removing])
             if not self._next.done():
                 self._next.set_exception(NotServing("the broker is leaving"))
                 self._next.exception()  # nobody may be waiting
@@ -88,12 +102,14 @@ class Broker:
         told.set_result(None)
 
     async def _commit(self, changes: Changes, told: asyncio.Future[None]) -> None:
+        self.in_flight = changes
         try:
             await self._in_thread(self.store.commit, changes)
         except BaseException:
             told.set_exception(NotServing("the broker stops: its store could not be written"))
             told.exception()  # nobody may be waiting
             raise
+        self.in_flight = Changes()
         self.unwritten.written()
         self.commits += 1
 
@@ -165,9 +181,14 @@ class Broker:
         """Make nodes and instances, once. Raises a BrokerRefusal, and then nothing has changed."""
         found = await reach(self, runs)
         # From here to the heart nothing is awaited: what was found is still so.
+        graph = self.scheduler.graph
+        for run in runs:
+            if run.instance in found.unknown and run.instance not in graph.instances:
+                await self.durable()  # its removal may be under way
+                raise self.not_known(run.instance)
         refuse_other_world(runs, found)
         runs = left_to_make(self, runs, found)
-        graph = self.scheduler.graph
+        self._refuse_unkept(runs)
         for id, stored in found.instances.items():
             graph.recall(stored.row.key, id, stored.failed)
         self.see_time()
@@ -176,6 +197,15 @@ class Broker:
         finally:
             graph.forget_idle(found.instances)
         await self.durable()
+
+    def _refuse_unkept(self, runs: Sequence[NewRun]) -> None:
+        for sha256 in {sha256 for run in runs for sha256 in run.large}:
+            if not self.store.has_large(sha256):
+                raise NotKnown(f"large value {sha256.hex()} is not here; send it with PutValue first")
+
+    def not_known(self, instance: bytes) -> NotKnown:
+        """What is said of an instance that is not in the store, or not any more."""
+        return not_known(instance, self.store.removed(instance), self.keeping)
 
     def has_instance(self, id: bytes) -> bool:
         """Whether this id was ever used for an instance."""
@@ -186,7 +216,7 @@ class Broker:
         await self.durable()
         stored = await self._in_thread(self.store.instance, id)
         if stored is None:
-            raise NotKnown(f"instance {id.hex()} is not known to this broker")
+            raise self.not_known(id)
         return stored
 
     async def find_ended(self, ids: Sequence[bytes]) -> dict[bytes, Node]:
@@ -197,7 +227,8 @@ class Broker:
         rows = {row.key: id for id, row in found.items() if row.ended is not None}
         ended = await self._in_thread(self.store.ended, list(rows))
         nodes = ended_nodes(self.scheduler.graph, ended)
-        return {id: nodes[key] for key, id in rows.items() if nodes[key].state in ENDED}
+        # What was removed between the two looks is unknown, as it would be to a third.
+        return {id: nodes[key] for key, id in rows.items() if key in nodes and nodes[key].state in ENDED}
 
     async def outcome(self, key: int) -> OutcomeRow | None:
         return await self._in_thread(self.store.outcome, key)

@@ -37,7 +37,8 @@ def _page(limit: int) -> int:
 
 async def instance_info(broker: Broker, id: bytes) -> pb.InstanceInfo:
     """Raises NotKnown."""
-    return await _info(broker, await broker.stored_instance(id))
+    with broker.holds.on(id):
+        return await _info(broker, await broker.stored_instance(id))
 
 
 async def list_instances(broker: Broker, request: pb.ListInstancesRequest) -> pb.ListInstancesReply:
@@ -77,6 +78,13 @@ async def list_nodes(broker: Broker, instance: bytes, request: pb.ListNodesReque
     if any(state not in pb.NodeState.values() for state in request.states):
         raise Malformed("there is no such state")
     states = frozenset(map(State, request.states)) or frozenset(State)
+    with broker.holds.on(instance):
+        return await _nodes_page(broker, instance, states, request)
+
+
+async def _nodes_page(
+    broker: Broker, instance: bytes, states: Collection[State], request: pb.ListNodesRequest
+) -> pb.ListNodesReply:
     key = (await broker.stored_instance(instance)).row.key
     found, last, is_all = await _in_states(broker, key, states, min(request.after, _LAST), _page(request.limit))
     fitting = _fitting(await _Described(broker).infos(found))

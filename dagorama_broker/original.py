@@ -91,12 +91,11 @@ class OriginalService(pb_grpc.DagoramaServicer):
     @refusing
     async def GetNode(self, request: pb.NodeRetrieveMessage, context: Context) -> pb.NodeMessage:
         id, instance = _bytes(request.identifier, "node"), _bytes(request.instanceId, "instance")
-        await self._broker.durable()
-        found = (await self._broker.in_store(self._broker.store.find, [id])).get(id)
-        stored = await self._broker.in_store(self._broker.store.instance, instance)
-        if found is None or stored is None or stored.row.key != found.instance:
-            raise NotKnown(f"instance {request.instanceId} has no node {request.identifier}")
-        return _fitting(await self._described(found, request.instanceId))
+        with self._broker.holds.on(instance):
+            found = await self._found(id, instance)
+            if found is None:
+                raise NotKnown(f"instance {request.instanceId} has no node {request.identifier}")
+            return _fitting(await self._described(found, request.instanceId))
 
     @refusing
     async def GetWork(self, request: pb.WorkerMessage, context: Context) -> pb.NodeMessage:
@@ -184,6 +183,15 @@ class OriginalService(pb_grpc.DagoramaServicer):
         await self._add_sources(message, sources, sources)
         _check_size(message)
         return message
+
+    async def _found(self, id: bytes, instance: bytes) -> FoundNode | None:
+        """A node of an instance. Raises NotKnown where the instance is not there any more."""
+        await self._broker.durable()
+        found = (await self._broker.in_store(self._broker.store.find, [id])).get(id)
+        stored = await self._broker.in_store(self._broker.store.instance, instance)
+        if stored is None and self._broker.store.removed(instance) is not None:
+            raise self._broker.not_known(instance)
+        return None if found is None or stored is None or stored.row.key != found.instance else found
 
     async def _described(self, found: FoundNode, instance_id: str) -> pb.NodeMessage:
         function = self._function(found.function)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dagorama_broker.broker import Broker
 from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown
 from dagorama_broker.model import Failed, FoundNode, State
+from dagorama_broker.reaching import Reach
 from dagorama_broker.scheduler import Revived, is_within_reach
 
 
@@ -17,15 +18,20 @@ async def retry(broker: Broker, instance: bytes, ids: Sequence[bytes]) -> Revive
     Raises NotKnown, Malformed or NotAllowedNow, and then nothing has changed.
     """
     async with broker.retry_lock:
-        culprits = await (_of_nodes(broker, instance, ids) if ids else _of_instance(broker, instance))
-        if not culprits:
-            return Revived(0, 0)
-        failed = await _read(broker, culprits)
-        # Nothing is awaited between the last look and the heart: what was read is still so.
-        broker.see_time()
-        revived = broker.scheduler.retry(failed)
+        with broker.holds.on(instance):
+            revived = await _retry(broker, instance, ids)
     await broker.durable()
     return revived
+
+
+async def _retry(broker: Broker, instance: bytes, ids: Sequence[bytes]) -> Revived:
+    culprits = await (_of_nodes(broker, instance, ids) if ids else _of_instance(broker, instance))
+    if not culprits:
+        return Revived(0, 0)
+    failed = await _read(broker, culprits)
+    # Nothing is awaited between the last look and the heart: what was read is still so.
+    broker.see_time()
+    return broker.scheduler.retry(failed)
 
 
 async def _of_instance(broker: Broker, instance: bytes) -> set[int]:
@@ -59,15 +65,20 @@ def _culprit(found: FoundNode | None, id: bytes, instance: int) -> int:
 async def _read(broker: Broker, culprits: set[int]) -> Failed:
     """All that failed because of them, until nothing has been missed while the store was read."""
     graph = broker.scheduler.graph
+    load = Reach()
+    broker.loads.add(load)
     try:
         while True:
             graph.noticed = []
+            load.gone.clear()
             await broker.durable()
             failed = await broker.in_store(broker.store.failed, sorted(culprits))
             own = {row.key for row in failed.nodes}
             late = [end for end in graph.noticed if end[0] not in own]
-            if is_within_reach(graph, failed) and not any(culprit in culprits for _, _, culprit in late):
+            is_whole = load.gone.isdisjoint(stored.row.key for stored in failed.instances)
+            if is_whole and is_within_reach(graph, failed) and not any(end[2] in culprits for end in late):
                 failed.others.update(instance for _, instance, _ in late)
                 return failed
     finally:
         graph.noticed = None
+        broker.loads.discard(load)

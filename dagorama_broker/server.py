@@ -18,6 +18,7 @@ from dagorama.api import api_pb2_grpc, broker_pb2_grpc
 from dagorama_broker.bounds import Bounds, Manners
 from dagorama_broker.broker import Broker
 from dagorama_broker.errors import CannotServe
+from dagorama_broker.keeping import Keeping
 from dagorama_broker.original import OriginalService
 from dagorama_broker.scheduler import Limits, Scheduler, Timing
 from dagorama_broker.service import BrokerService
@@ -69,7 +70,7 @@ async def _serve(settings: Settings, store: Store, ready: Callable[[Served], Non
     scheduler = Scheduler(epoch, limits, timing)
     now = time.monotonic()
     scheduler.restore(await asyncio.to_thread(store.live), now, time.time() - now)
-    broker = Broker(scheduler, store)
+    broker = Broker(scheduler, store, keeping=_keeping(settings))
     health = HealthServicer()
     server = _server(settings, broker, health)
     port = _bind(server, settings)
@@ -87,6 +88,10 @@ async def _serve(settings: Settings, store: Store, ready: Callable[[Served], Non
         await server.stop(GRACE)
         broker.stop()
         await running
+
+
+def _keeping(settings: Settings) -> Keeping:
+    return Keeping(settings.retention, settings.retention_failed, settings.large_grace)
 
 
 def _server(settings: Settings, broker: Broker, health: HealthServicer) -> grpc.aio.Server:

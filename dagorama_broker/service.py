@@ -67,9 +67,6 @@ class BrokerService(pb_grpc.BrokerServicer):
     async def _submit(self, requests: list[pb.SubmitRequest]) -> pb.SubmitReply:
         runs = messages.runs_of(self._broker.scheduler, requests)
         self._bounds.check_nodes(sum(len(run.lanes) for run in runs))
-        for sha256 in {sha256 for run in runs for sha256 in run.large}:
-            if not await self._broker.in_store(self._broker.store.has_large, sha256):
-                raise NotKnown(f"large value {sha256.hex()} is not here; send it with PutValue first")
         await self._broker.submit(runs)
         self._messages_out += 1
         return pb.SubmitReply()

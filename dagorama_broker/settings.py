@@ -48,6 +48,10 @@ class Settings:
     max_submission: int = 256 << 20  #: DAGORAMA_MAX_SUBMISSION: bytes of one call, in all its messages
     max_value: int = 1 << 30  #: DAGORAMA_MAX_VALUE: bytes of one large value
 
+    retention: float = 86_400.0  #: DAGORAMA_RETENTION: seconds that an instance is kept when it has ended; or never
+    retention_failed: float = 604_800.0  #: DAGORAMA_RETENTION_FAILED: the same for one with a failed node
+    large_grace: float = 3_600.0  #: DAGORAMA_LARGE_GRACE: seconds that a large value is kept which no node names
+
     def __post_init__(self) -> None:
         if not is_loopback(self.host) and not self.insecure:
             raise SettingsError(
@@ -91,6 +95,9 @@ class Settings:
             max_nodes=_read("DAGORAMA_MAX_NODES", None, _count, default.max_nodes),
             max_submission=_read("DAGORAMA_MAX_SUBMISSION", None, _count, default.max_submission),
             max_value=_read("DAGORAMA_MAX_VALUE", None, _count, default.max_value),
+            retention=_read("DAGORAMA_RETENTION", None, _seconds_or_never, default.retention),
+            retention_failed=_read("DAGORAMA_RETENTION_FAILED", None, _seconds_or_never, default.retention_failed),
+            large_grace=_read("DAGORAMA_LARGE_GRACE", None, _seconds, default.large_grace),
         )
 
 
@@ -174,6 +181,15 @@ def _seconds_or_none(text: str) -> float:
     if not 0 <= seconds < math.inf:
         raise ValueError("a number of seconds")
     return seconds
+
+
+def _seconds_or_never(text: str) -> float:
+    if text.lower() == "never":
+        return math.inf
+    try:
+        return _seconds_or_none(text)
+    except ValueError:
+        raise ValueError("a number of seconds, or never") from None
 
 
 def _count(text: str) -> int:

@@ -25,17 +25,18 @@ async def wait_replies(broker: Broker, request: pb.WaitRequest) -> AsyncIterator
     """Raises NotKnown where the broker has no such node in that instance."""
     wait = _Wait(broker, request)
     watch = wait.watch()
-    try:
-        async for reply in wait.ended_before():
-            yield reply
-        if request.now:
-            yield wait.states()
-            return
-        while wait.left:
-            async for reply in wait.ended(await watch.next()):
+    with broker.holds.on(request.instance):
+        try:
+            async for reply in wait.ended_before():
                 yield reply
-    finally:
-        wait.over(watch)
+            if request.now:
+                yield wait.states()
+                return
+            while wait.left:
+                async for reply in wait.ended(await watch.next()):
+                    yield reply
+        finally:
+            wait.over(watch)
 
 
 class _Wait:

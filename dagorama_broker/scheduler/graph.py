@@ -19,6 +19,7 @@ from dagorama_broker.model import (
     FunctionRow,
     InstanceEnd,
     LargeRow,
+    LinkRow,
     OutcomeRow,
     ProgressRow,
     ResolvedRow,
@@ -346,6 +347,7 @@ class Graph:
         bad = None
         if refs:
             node.refs = refs
+            self._record_links(node.instance, refs)
             node.tolerates = NONE  # a failure may stand for an argument, not for a part of the result
             bad = self.wait_for(node, refs)
         if large:
@@ -358,6 +360,12 @@ class Graph:
             self.end_badly(node, bad.state, bad.culprit or bad)
         elif not node.pending:
             self._tell([node])
+
+    def _record_links(self, instance: Instance, refs: Iterable[Node]) -> None:
+        """Instances that a value names are to be kept as long as its own, for their values and for their failures."""
+        named = {ref.instance.key for ref in refs}
+        named.discard(instance.key)
+        self.changes.links += [LinkRow(instance.key, other) for other in sorted(named)]
 
     def _resolve(self, node: Node) -> None:
         self.move(node, COMPLETED)

@@ -32,13 +32,15 @@ def _bad_keys(connection: sqlite3.Connection, run: RunRow, after: int) -> Iterat
 
 
 def read_failed(reader: Reader, culprits: Sequence[int]) -> Failed:
-    nodes = _nodes(reader, culprits)
-    own, instances = {node.key for node in nodes}, {node.instance for node in nodes}
+    found = _nodes(reader, culprits)
+    instances = {stored.row.key: stored for stored in reader.instances_of({node.instance for node in found})}
+    nodes = [node for node in found if node.instance in instances]  # rows of removed ones may be left
+    own = {node.key for node in nodes}
     awaited = {key for node in nodes for key in unpack_sources(node.sources if node.refs is None else node.refs)}
     ended = reader.ended_and_named(awaited)
     return Failed(
         nodes=nodes,
-        instances=list(reader.instances_of(instances)),
+        instances=list(instances.values()),
         runs=list(_runs_of(reader, sorted(own))),
         ended=[ended[key] for key in sorted(ended) if key not in own],
         keys=dict(beside_nodes(reader, "node_keys", "concurrency_key", own)),

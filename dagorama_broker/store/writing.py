@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from dagorama_broker.model import Changes, FunctionRow, InstanceEnd, RetryPolicy, RevivedRow, State
+from dagorama_broker.store.removing import link, remove
 from dagorama_broker.store.rows import SqlValue, node_rows, outcome_rows, pack_options, row_sum, summed
 
 _NODES = "INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?)"
@@ -69,6 +70,10 @@ def _write_the_rare(connection: sqlite3.Connection, changes: Changes) -> None:
         many(_JOINED, summed(changes.workers_joined))
     if changes.workers_left:
         many(_LEFT, ((worker,) for worker in changes.workers_left))
+    if changes.links:
+        link(connection, changes.links)
+    if changes.removed:
+        remove(connection, changes.removed)
 
 
 def _revive(connection: sqlite3.Connection, revived: Sequence[RevivedRow]) -> None:

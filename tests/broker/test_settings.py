@@ -1,5 +1,6 @@
 """The broker's settings: options before variables before defaults, each checked, each error naming what is wrong."""
 
+import math
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ VARIABLES = {
     "DAGORAMA_MAX_NODES": ("max_nodes", "10", 10),
     "DAGORAMA_MAX_SUBMISSION": ("max_submission", "4096", 4096),
     "DAGORAMA_MAX_VALUE": ("max_value", "8192", 8192),
+    "DAGORAMA_RETENTION": ("retention", "0", 0.0),
+    "DAGORAMA_RETENTION_FAILED": ("retention_failed", "Never", math.inf),
+    "DAGORAMA_LARGE_GRACE": ("large_grace", "0.5", 0.5),
 }
 
 
@@ -96,6 +100,9 @@ def test_the_default_store_is_a_file_in_the_users_state_folder(tmp_path: Path) -
         ("DAGORAMA_MAX_NODES", "0"),
         ("DAGORAMA_MAX_VALUE", "1.5"),
         ("DAGORAMA_MAX_VALUE", "1 GiB"),
+        ("DAGORAMA_RETENTION", "7 days"),
+        ("DAGORAMA_RETENTION_FAILED", "-1"),
+        ("DAGORAMA_LARGE_GRACE", "0"),
     ],
 )
 def test_a_bad_value_is_an_error_that_names_the_variable_and_the_value(

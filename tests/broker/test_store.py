@@ -1,9 +1,8 @@
 """What every store does, whatever it is made of: one suite, run against each."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from hashlib import sha256
-from pathlib import Path
 
 import pytest
 
@@ -34,23 +33,9 @@ from .records import (
     keys,
     node,
     node_id,
+    restart,
     run_row,
 )
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    url = "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/broker.sqlite3"
-    store = open_store(url)
-    store.open()
-    yield store
-    store.close()
-
-
-def restart(store: Store) -> int:
-    store.close()
-    return store.open()
-
 
 # --- epochs and emptiness -----------------------------------------------------------------------------
 

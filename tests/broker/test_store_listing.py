@@ -16,10 +16,7 @@ from dagorama_broker.model import (
 )
 from dagorama_broker.store import Store, listing
 
-from .records import RICH, completed, failed, graph, instance_row, keys, node, run_row
-from .test_store import restart, store
-
-__all__ = ["store"]
+from .records import RICH, completed, failed, graph, instance_row, keys, node, restart, run_row
 
 LAST = (1 << 63) - 1
 

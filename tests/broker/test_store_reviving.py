@@ -15,6 +15,7 @@ from dagorama_broker.model import (
     KeyRow,
     LiveNode,
     ProgressRow,
+    RemovedRow,
     ResolvedRow,
     RevivedRow,
     State,
@@ -22,10 +23,7 @@ from dagorama_broker.model import (
 )
 from dagorama_broker.store import Store
 
-from .records import ORIGIN, PLAIN, RICH, completed, failed, graph, instance_row, keys, node, node_id, run_row
-from .test_store import restart, store
-
-__all__ = ["store"]
+from .records import ORIGIN, PLAIN, RICH, completed, failed, graph, instance_row, keys, node, node_id, restart, run_row
 
 FAILED, CANCELLED, RESOLVING, WAITING = map(int, (State.FAILED, State.CANCELLED, State.RESOLVING, State.WAITING))
 
@@ -154,3 +152,18 @@ def test_a_run_of_an_origin_is_told_once_however_many_of_its_nodes_failed(store:
     assert {run.origin for run in store.failed([3]).runs} == {ORIGIN}
 
 
+
+
+def test_what_failed_in_an_instance_that_was_removed_does_not_go_on(store: Store) -> None:
+    store.commit(graph(node(1)))
+    store.commit(graph(node(2, instance=2), instance=2, origin=b"other-origin"))
+    store.commit(Changes(outcomes=[completed(1, 2, state=State.RESOLVING), failed(2)], adopted=[AdoptedRow(1, 1)]))
+    ends = [InstanceEnd(1, 5.0, True), InstanceEnd(2, 5.0, True)]
+    store.commit(Changes(resolved=[ResolvedRow(1, FAILED, 2, 5.0)], instance_ends=ends))
+    store.commit(Changes(removed=[RemovedRow(1, instance_row(1).id, 5.0, True, 1.0)]))
+    assert [row.key for row in store.failed([2]).nodes] == [2]
+    while store.sweep(100):
+        pass
+    restart(store)
+    assert [row.key for row in store.failed([2]).nodes] == [2]
+    assert store.failed([1]).adopted == {}
