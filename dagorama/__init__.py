@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dagorama.decorators import dagorama
     from dagorama.definition import DAGDefinition, DAGInstance, generate_instance_id
     from dagorama.errors import (
+        AccessDenied,
         BrokerError,
         BrokerOverloaded,
         BrokerUnavailable,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 _ERRORS = "dagorama.errors"
 _HOMES = {
+    "AccessDenied": _ERRORS,
     "BrokerError": _ERRORS,
     "BrokerOverloaded": _ERRORS,
     "BrokerUnavailable": _ERRORS,
@@ -93,6 +95,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AccessDenied",
     "BrokerError",
     "BrokerOverloaded",
     "BrokerUnavailable",

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from dagorama.api import broker_pb2
-from dagorama.connection import MESSAGE_LIMIT
+from dagorama.channels import MESSAGE_LIMIT
 from dagorama.envelopes import SIGNATURE_BYTES
 from dagorama.errors import RefusedByBroker
 from dagorama.models.promise import ORIGIN_BYTES

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from dagorama_broker.errors import NotKnown, NotServing
+from dagorama_broker.errors import NotAllowedNow, NotKnown, NotServing
 from dagorama_broker.keeping import Keeping, not_known
 from dagorama_broker.model import ENDED, Changes, OutcomeRow, StoredInstance
 from dagorama_broker.payloads import Payloads
@@ -29,6 +29,10 @@ T = TypeVar("T")
 
 #: Seconds after which the loop looks at the time even when nothing asks for it: a stopped clock is noticed by this.
 LONGEST_SLEEP = 5.0
+#: Seconds between two looks for streams of workers that have been given up.
+LOOK = 1.0
+#: Bytes that a live node takes beside its envelopes, roughly.
+NODE_BYTES = 600
 
 
 class Broker:
@@ -53,6 +57,7 @@ class Broker:
         self._changed = asyncio.Event()
         self._next: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stopping = False
+        self._look_at = 0.0
 
     # --- the loop -------------------------------------------------------------------------------------
 
@@ -100,6 +105,7 @@ class Broker:
             await self._commit(changes, told)
         self._tell(effects)
         told.set_result(None)
+        self._hang_up_on_lost()
 
     async def _commit(self, changes: Changes, told: asyncio.Future[None]) -> None:
         self.in_flight = changes
@@ -148,12 +154,25 @@ class Broker:
         self.watching.tell(effects.ended)
         self.payloads.let_go(effects, self.watching.__contains__)
 
+    def _hang_up_on_lost(self) -> None:
+        """Streams of workers whose lease ran out: a client that neither speaks nor reads would keep one for ever."""
+        if self.scheduler.graph.now < self._look_at:
+            return
+        self._look_at = self.scheduler.graph.now + LOOK
+        for worker, session in self.sessions.items():
+            if self.scheduler.dispatch.workers.get(worker.presence.id) is not worker and not session.over:
+                session.end(NotAllowedNow("this worker was silent for longer than its lease: connect again"))
+
     def _session_of(self, worker: Worker) -> Session | None:
         """The session to tell something, which it will wake for; None: the worker is gone."""
         session = self.sessions.get(worker)
         if session is not None:
             session.wake()
         return session
+
+    def held(self) -> int:
+        """Bytes that live nodes take, roughly."""
+        return len(self.scheduler.graph.nodes) * NODE_BYTES + self.payloads.arguments.size + self.payloads.values.size
 
     # --- for those who call ---------------------------------------------------------------------------
 

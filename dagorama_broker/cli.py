@@ -12,7 +12,7 @@ import click
 from dagorama_broker.errors import CannotServe, SettingsError, StoreError
 from dagorama_broker.launched import Launcher
 from dagorama_broker.logging import configure
-from dagorama_broker.settings import HIGHEST_PORT, LOG_FORMATS, LOG_LEVELS, Settings, broker_address, is_loopback
+from dagorama_broker.settings import HIGHEST_PORT, LOG_FORMATS, LOG_LEVELS, Settings, Way
 
 log = logging.getLogger("dagorama_broker")
 
@@ -31,12 +31,16 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--host", help="Address to listen on [DAGORAMA_BIND, 127.0.0.1]; beyond this machine only --insecure.")
+@click.option("--host", help="Address to listen on [DAGORAMA_BIND, 127.0.0.1]; beyond this machine tokens and TLS.")
 @click.option("--port", type=_PORT, help="Port to listen on, 0 for any free one [DAGORAMA_PORT, 50051].")
 @click.option("--store", help="sqlite:///PATH or memory:// [DAGORAMA_STORE, a file in your state folder].")
 @click.option("--log-level", type=_LEVEL, help="[DAGORAMA_LOG_LEVEL, INFO]")
 @click.option("--log-format", type=_FORMAT, help="[DAGORAMA_LOG_FORMAT, text]")
 @click.option("--insecure", is_flag=True, default=None, help="Serve other machines without tokens and TLS.")
+@click.option("--tokens", help="A file of those who may call; see `dagorama tokens new` [DAGORAMA_TOKENS_FILE].")
+@click.option("--tls-cert", help="Serve TLS with this certificate, a PEM file [DAGORAMA_BROKER_TLS_CERT].")
+@click.option("--tls-key", help="The key of that [DAGORAMA_BROKER_TLS_KEY].")
+@click.option("--tls-client-ca", help="Want a certificate of this authority [DAGORAMA_BROKER_TLS_CLIENT_CA].")
 @click.option("--announce", type=int, hidden=True, help="See `launched`, as for the next two.")
 @click.option("--lifeline", type=int, hidden=True)
 @click.option("--scratch", hidden=True)
@@ -67,8 +71,10 @@ def _serve(settings: Settings, launcher: Launcher) -> None:
 
     def ready(served: Served) -> None:
         log.info("%s", served)
-        if not is_loopback(settings.host):
-            log.warning("INSECURE: whoever reaches %s:%d may call this broker", served.host, served.port)
+        if settings.lacks:
+            log.warning(
+                "INSECURE: %s:%d is served to other machines without %s", served.host, served.port, settings.lacks
+            )
         launcher.tell(port=served.port, store=served.store)
 
     async def until_told() -> None:
@@ -85,12 +91,16 @@ def _serve(settings: Settings, launcher: Launcher) -> None:
 @main.command()
 @click.option("--host", help="Where the broker is [DAGORAMA_HOST, 127.0.0.1].")
 @click.option("--port", type=_PORT, help="[DAGORAMA_PORT, 50051]")
-def health(host: str | None, port: int | None) -> None:
+@click.option("--tls-ca", help="Authorities that its certificate may come from [DAGORAMA_TLS_CA]; turns TLS on.")
+@click.option("--tls-cert", help="A certificate to present, where it wants one [DAGORAMA_TLS_CERT].")
+@click.option("--tls-key", help="The key of that [DAGORAMA_TLS_KEY].")
+@click.option("--tls-name", help="The name in its certificate, where it is not its host [DAGORAMA_TLS_NAME].")
+def health(**way: Any) -> None:
     """Ends with 0 when the broker serves, with 1 when it does not. `dagorama status` says more."""
     from dagorama_broker.asking import NoAnswer, is_healthy
 
     try:
-        healthy = is_healthy(*broker_address(host, port))
+        healthy = is_healthy(Way.from_env(**way))
     except (NoAnswer, SettingsError) as error:
         click.echo(f"dagorama-broker: {error}", err=True)
         sys.exit(2 if isinstance(error, SettingsError) else 1)

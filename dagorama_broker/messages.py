@@ -20,7 +20,6 @@ LONGEST_NAME = 4096
 LONGEST_KEY_ID = 64
 #: What is kept of a failure. A worker sends less; the broker holds to it whoever sends.
 LONGEST_MESSAGE = 64 << 10
-LONGEST_TRACEBACK = 256 << 10
 LARGEST_EXCEPTION = 1 << 20
 #: The flag, in an envelope's second byte, of one that ends with the SHA-256 of its content instead of holding it.
 LARGE = 2
@@ -259,12 +258,12 @@ def large_by_place(results: pb.Results) -> dict[int, list[bytes]]:
     return large
 
 
-def failure_of(message: pb.Failure) -> Failure:
+def failure_of(message: pb.Failure, longest_traceback: int) -> Failure:
     """A failure as it is kept: bounded, whoever sent it."""
     exception = message.exception if len(message.exception) <= LARGEST_EXCEPTION else b""
     return Failure(
         "", bounded(message.type, LONGEST_NAME), bounded(message.message, LONGEST_MESSAGE),
-        bounded(message.traceback, LONGEST_TRACEBACK), exception, 0,
+        bounded(message.traceback, longest_traceback), exception, 0,
     )
 
 

@@ -53,7 +53,8 @@ async def take_report(broker: Broker, session: Session, report: pb.Report) -> No
         jitter = random.random()
         after = failure.retry_after if failure.HasField("retry_after") else None
         broker.scheduler.fail(
-            session.worker, failure.node, failure.attempt, failure_of(failure), now, jitter, final=failure.final,
+            session.worker, failure.node, failure.attempt,
+            failure_of(failure, broker.scheduler.limits.longest_traceback), now, jitter, final=failure.final,
             after=after if after is None or isfinite(after) else None,
         )
 

@@ -11,10 +11,12 @@ import grpc.aio
 from dagorama.api import broker_pb2 as pb
 from dagorama.api import broker_pb2_grpc as pb_grpc
 from dagorama_broker import granting, looking, messages
+from dagorama_broker.access import caller, kept_to
 from dagorama_broker.bounds import Bounds, Gathering, Manners
 from dagorama_broker.broker import Broker
 from dagorama_broker.cancelling import cancel
 from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown
+from dagorama_broker.memory import Memory
 from dagorama_broker.reporting import take_death, take_report, take_return
 from dagorama_broker.retries import retry
 from dagorama_broker.sessions import Session
@@ -28,8 +30,9 @@ Context = grpc.aio.ServicerContext[object, object]
 class BrokerService(pb_grpc.BrokerServicer):
     """`dagorama.v1.Broker`."""
 
-    def __init__(self, broker: Broker, manners: Manners, bounds: Bounds) -> None:
+    def __init__(self, broker: Broker, manners: Manners, bounds: Bounds, memory: Memory) -> None:
         self._broker = broker
+        self._memory = memory
         self._manners = manners
         self._bounds = bounds
         self._gathering = Gathering(bounds)
@@ -42,6 +45,7 @@ class BrokerService(pb_grpc.BrokerServicer):
     @refusing
     async def Submit(self, request: pb.SubmitRequest, context: Context) -> pb.SubmitReply:
         self._messages_in += 1
+        self._memory.check()
         return await self._submit([request])
 
     @refusing
@@ -53,6 +57,7 @@ class BrokerService(pb_grpc.BrokerServicer):
         try:
             async for request in request_iterator:
                 self._messages_in += 1
+                self._memory.check()
                 requests.append(request)
                 self._gathering.add(request.ByteSize())
                 size += request.ByteSize()
@@ -107,7 +112,7 @@ class BrokerService(pb_grpc.BrokerServicer):
             self._goodbye(session)
 
     def _welcome(self, hello: pb.Hello) -> Session:
-        broker, presence = self._broker, messages.presence_of(hello)
+        broker, presence = self._broker, kept_to(messages.presence_of(hello), caller.get())
         known = broker.scheduler.dispatch.workers.get(presence.id)
         if known is not None and (earlier := broker.sessions.get(known)) is not None:
             earlier.end(NotAllowedNow("this worker has connected anew, on another stream"))

@@ -8,6 +8,7 @@ import click
 from dagorama.command.acting import adopt, cancel, retry
 from dagorama.command.looking import list_, queues, show, status, unservable, workers
 from dagorama.keys_command import keys
+from dagorama.tokens import tokens
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -20,5 +21,5 @@ def main() -> None:
     """
 
 
-for command in (list_, show, status, workers, queues, unservable, cancel, retry, adopt, keys):
+for command in (list_, show, status, workers, queues, unservable, cancel, retry, adopt, keys, tokens):
     main.add_command(command)

@@ -139,7 +139,7 @@ class Scheduler:
         node = self.graph.nodes.get(key)
         if node is not None and self.dispatch.held(worker, key, attempt) is node:
             return
-        is_there = node is not None and 0 <= index < len(worker.slots)
+        is_there = node is not None and 0 <= index < len(worker.slots) and worker.why_not(node.lane) is None
         if node is None or not is_there or not self.dispatch.may_adopt(node, attempt, worker.presence.world):
             self.refuse(worker, attempt)
             return
