@@ -10,7 +10,17 @@ from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
 from dagorama_broker.errors import Malformed
 from dagorama_broker.messages import PIECE, bounded, function_message
-from dagorama_broker.model import ENDED, AskedInstances, Failure, OutcomeRow, State, StoredInstance, StoredNode, World
+from dagorama_broker.model import (
+    ENDED,
+    AskedInstances,
+    Failure,
+    Fate,
+    OutcomeRow,
+    State,
+    StoredInstance,
+    StoredNode,
+    World,
+)
 from dagorama_broker.queues import Lane
 from dagorama_broker.scheduler import Node, Scheduler, Worker
 from dagorama_broker.scheduler.restoring import unpack_keys
@@ -155,11 +165,14 @@ class _Described:
         self._broker = broker
         self._graph = broker.scheduler.graph
         self._ids: dict[int, bytes] = {}
+        self._fates: dict[int, Fate] = {}  #: of the eager attempts that made some of them
         self._failures: dict[int, str] = {}  #: by culprit
         self._why_nobody: dict[int, str] = {}  #: by lane
 
     async def infos(self, nodes: Sequence[_Seen]) -> list[pb.NodeInfo]:
         await self._look_up_ids(seen.node for seen in nodes)
+        keys = [seen.node.key for seen in nodes]
+        self._fates = await self._broker.in_store(self._broker.store.fates_of, keys)
         return [await self._info(seen) for seen in nodes]
 
     async def _look_up_ids(self, nodes: Iterable[StoredNode]) -> None:
@@ -174,6 +187,7 @@ class _Described:
             node=self._ids[node.key], function=function_message(lane.function),
             state=pb.NodeState.ValueType(state),
             sources=[self._ids[key] for key in _sources(node)],
+            dead_attempt=self._fates.get(node.key) is Fate.DEAD,
         )
         if live is not None and live.state is state:
             self._add_live(info, live)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dagorama_broker.broker import Broker
 from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown
-from dagorama_broker.model import Failed, FoundNode, State
+from dagorama_broker.model import Failed, Fate, FoundNode, State
 from dagorama_broker.reaching import Reach
 from dagorama_broker.scheduler import Revived, is_within_reach
 
@@ -28,6 +28,7 @@ async def _retry(broker: Broker, instance: bytes, ids: Sequence[bytes]) -> Reviv
     culprits = await (_of_nodes(broker, instance, ids) if ids else _of_instance(broker, instance))
     if not culprits:
         return Revived(0, 0)
+    await _refuse_unsettled(broker, culprits)
     failed = await _read(broker, culprits)
     # Nothing is awaited between the last look and the heart: what was read is still so.
     broker.see_time()
@@ -60,6 +61,16 @@ def _culprit(found: FoundNode | None, id: bytes, instance: int) -> int:
     if ended is not None and ended.state == State.CANCELLED:
         raise NotAllowedNow(f"node {id.hex()} was cancelled, and what was cancelled is not run again: make it anew")
     return ended.culprit if ended is not None and ended.state == State.FAILED else 0
+
+
+async def _refuse_unsettled(broker: Broker, culprits: set[int]) -> None:
+    """Raise where an eager attempt made one of them which came to nothing, or yet may; once released, it stays so."""
+    fates = await broker.in_store(broker.store.fates_of, sorted(culprits))
+    for key, fate in fates.items():
+        if fate is not Fate.RELEASED:
+            id = (await broker.in_store(broker.store.ids, [key]))[key]
+            what = "has not ended: retry when it has" if fate is Fate.OPEN else "came to nothing: retry what it was of"
+            raise NotAllowedNow(f"the run that made node {id.hex()} {what}")
 
 
 async def _read(broker: Broker, culprits: set[int]) -> Failed:

@@ -81,6 +81,9 @@ def _state(number: int) -> str:
 
 
 def _reason(node: broker_pb2.NodeInfo) -> str:
+    """Why it is as it is; of what is on record although nobody asked for it, that it is."""
+    if node.dead_attempt and not node.reason:
+        return "of a run that came to nothing"
     return f"because of {UUID(bytes=node.culprit)}: {node.reason}" if node.culprit else node.reason
 
 
@@ -99,6 +102,7 @@ def node_data(node: broker_pb2.NodeInfo) -> dict[str, object]:
         "sources": [uuid_text(source) for source in node.sources], "runs": node.runs, "deaths": node.deaths,
         "lost": node.lost, "worker": node.worker or None, "ended_at": node.ended or None,
         "retry_at": node.retry_at or None, "culprit": uuid_text(node.culprit), "reason": node.reason or None,
+        "dead_attempt": node.dead_attempt,
     }  # fmt: skip
 
 

@@ -271,9 +271,9 @@ class MemoryStore:
             row = self._broods[row.within]
         return row.fate
 
-    def of_dead_attempts(self, keys: Sequence[int]) -> set[int]:
+    def fates_of(self, keys: Sequence[int]) -> dict[int, Fate]:
         makers = {key: self._broods.get(self._makers.get(self._run_of(key).first_key, 0)) for key in keys}
-        return {key for key, maker in makers.items() if maker is not None and self._fate(maker) == Fate.DEAD}
+        return {key: Fate(self._fate(maker)) for key, maker in makers.items() if maker is not None}
 
     def ended(self, keys: Sequence[int]) -> list[EndedNode]:
         wanted = set(keys)

@@ -11,6 +11,7 @@ from dagorama_broker.model import (
     Changes,
     EndedNode,
     Failed,
+    Fate,
     FoundNode,
     ListedInstances,
     Live,
@@ -64,8 +65,8 @@ class Store(Protocol):
         """The recorded result of a node, failure included; None: none yet."""
         ...
 
-    def of_dead_attempts(self, keys: Sequence[int]) -> set[int]:
-        """Of these nodes, those that an attempt of an eager function has made which came to nothing."""
+    def fates_of(self, keys: Sequence[int]) -> dict[int, Fate]:
+        """What has become of the eager attempts that made these nodes; nodes that no such attempt made are left out."""
         ...
 
     def last_run(self, origin: bytes, before: int) -> RunRow | None:

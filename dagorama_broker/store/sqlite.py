@@ -19,6 +19,7 @@ from dagorama_broker.model import (
     Changes,
     EndedNode,
     Failed,
+    Fate,
     FoundNode,
     ListedInstances,
     Live,
@@ -28,7 +29,7 @@ from dagorama_broker.model import (
     StoredInstance,
     StoredNode,
 )
-from dagorama_broker.store.broods import of_dead_attempts
+from dagorama_broker.store.broods import fates_of
 from dagorama_broker.store.database import BUSY_SECONDS, connect, prepare, saying_what_failed, snapshot, transaction
 from dagorama_broker.store.large import LargeFiles, make_folder, sync_folder
 from dagorama_broker.store.listing import read_described, read_instances, read_node_keys
@@ -157,9 +158,9 @@ class SqliteStore:
         with self._reading() as reader:
             return reader.outcome(key)
 
-    def of_dead_attempts(self, keys: Sequence[int]) -> set[int]:
+    def fates_of(self, keys: Sequence[int]) -> dict[int, Fate]:
         with self._reading() as reader:
-            return of_dead_attempts(reader, keys)
+            return fates_of(reader, keys)
 
     def has_instance(self, id: bytes) -> bool:
         with self._checked(self._looker) as reader:
