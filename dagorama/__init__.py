@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dagorama.code_signature import calculate_function_hash
-    from dagorama.control import cancel, state
+    from dagorama.control import cancel, retry_failed, state
     from dagorama.decorators import dagorama
     from dagorama.definition import DAGDefinition, DAGInstance, generate_instance_id
     from dagorama.errors import (
+        AccessDenied,
         BrokerError,
         BrokerOverloaded,
         BrokerUnavailable,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 _ERRORS = "dagorama.errors"
 _HOMES = {
+    "AccessDenied": _ERRORS,
     "BrokerError": _ERRORS,
     "BrokerOverloaded": _ERRORS,
     "BrokerUnavailable": _ERRORS,
@@ -89,11 +91,13 @@ _HOMES = {
     "outcome": "dagorama.models.outcome",
     "register_definition": "dagorama.serializer",
     "resolve": "dagorama.resolution",
+    "retry_failed": "dagorama.control",
     "state": "dagorama.control",
     "together": "dagorama.submitting",
 }
 
 __all__ = [
+    "AccessDenied",
     "BrokerError",
     "BrokerOverloaded",
     "BrokerUnavailable",
@@ -136,6 +140,7 @@ __all__ = [
     "outcome",
     "register_definition",
     "resolve",
+    "retry_failed",
     "state",
     "together",
 ]

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from dagorama.api import broker_pb2
-from dagorama.connection import MESSAGE_LIMIT
+from dagorama.channels import MESSAGE_LIMIT
 from dagorama.envelopes import SIGNATURE_BYTES
 from dagorama.errors import RefusedByBroker
 from dagorama.models.promise import ORIGIN_BYTES
@@ -65,6 +65,8 @@ class FunctionSpec:
             max_concurrency=options.max_concurrency or 0,
             delay=options.delay,
             max_deaths=options.max_deaths or 0,
+            eager=options.eager,
+            timeout_is_final=options.timeout_is_final,
             key_id=key_id,
         )
 
@@ -155,6 +157,10 @@ class NodesRun:
                 start, size = position, 0
             size += weight
         yield start, end
+
+    def size(self) -> int:
+        """Bytes of arguments."""
+        return sum(map(len, self._arguments))
 
     def _weight(self, position: int) -> int:
         tolerant = self._tolerant.get(position, ()) if self._tolerant else ()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dagorama.api import broker_pb2
 from dagorama.connection import PATIENCE, PATIENCE_WHILE_WAITING, PAUSE, Replies, connection
-from dagorama.errors import BrokerUnavailable, PromiseMisuse, WrongInstance
+from dagorama.errors import BrokerOverloaded, BrokerUnavailable, PromiseMisuse, WrongInstance
 from dagorama.models.promise import DAGPromise
 from dagorama.models.state import State
 from dagorama.scope import current_attempt
@@ -68,6 +68,10 @@ class Waiting:
             except BrokerUnavailable as error:
                 if error.status == "UNAVAILABLE" and monotonic() - answered > _patience():
                     raise
+            except BrokerOverloaded as error:
+                if error.retry_after is None or monotonic() - answered > PATIENCE_WHILE_WAITING:
+                    raise
+                sleep(max(0.0, min(error.retry_after, until - monotonic())))
             if self._left:
                 sleep(max(0.0, min(PAUSE, until - monotonic())))
         if self._left and not self._closed:
@@ -136,7 +140,7 @@ def owner_of(instance: DAGInstance, promise: DAGPromise[Any]) -> bytes:
     attempt = current_attempt.get()
     if attempt is not None and attempt.made(promise.node_id):
         raise PromiseMisuse(
-            f"this run made {promise!r} and the node starts when the run has ended; "
+            f"this run made {promise!r}, which may need the place that this run takes; "
             "return the promise, or pass it to another @dagorama method"
         )
     return owner
