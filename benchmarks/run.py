@@ -4,7 +4,7 @@ Run: python benchmarks/run.py [--quick] [--only NAME]... [--json FILE] [--seed N
      python benchmarks/run.py --large                                                 (make bench-large)
 
 Durable: SQLite with a sync at every commit, payloads signed. Two workers unless the row says otherwise. The clock runs
-from the call to the value in hand, with workers that are connected already. Medians; the machine is in the table's head.
+from the call to the value in hand, with workers that are connected already. Medians, and the machine above the table.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from dagorama.models.outcome import outcome
     from dagorama.models.promise import DAGPromise
     from dagorama.models.state import State
-    from dagorama.resolution import aresolve, as_completed, resolve
+    from dagorama.resolution import aresolve, as_completed, resolve, resolve_all
     from dagorama.retry import ExponentialRetry, RetryConfiguration, StaticRetry
     from dagorama.runner import execute_worker, execute_worker_async, launch_workers
     from dagorama.running import cancelled
@@ -91,6 +91,7 @@ _HOMES = {
     "outcome": "dagorama.models.outcome",
     "register_definition": "dagorama.serializer",
     "resolve": "dagorama.resolution",
+    "resolve_all": "dagorama.resolution",
     "retry_failed": "dagorama.control",
     "state": "dagorama.control",
     "together": "dagorama.submitting",
@@ -140,6 +141,7 @@ __all__ = [
     "outcome",
     "register_definition",
     "resolve",
+    "resolve_all",
     "retry_failed",
     "state",
     "together",

@@ -233,7 +233,8 @@ def _large_values(envelopes: Iterable[bytes]) -> list[bytes]:
 def submit_requests(runs: Iterable[NodesRun]) -> list[broker_pb2.SubmitRequest]:
     """The messages of one submission: a single one as long as a unary call may carry it."""
     requests: list[broker_pb2.SubmitRequest] = []
-    functions, pieces, size = FunctionTable(), [], 0
+    functions, size = FunctionTable(), 0
+    pieces: list[broker_pb2.Nodes] = []
     for run in runs:
         for start, stop in run.pieces(UNARY_LIMIT):
             nodes = run.to_message(functions, start, stop)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from random import random
 from time import monotonic, sleep
@@ -131,10 +131,18 @@ class Connection:
         self._ask(lambda timeout: self.stub.SubmitStream(_whole(requests), timeout=timeout), transfer_deadline(size))
 
     def wait(
-        self, instance: bytes, nodes: Sequence[bytes], *, now: bool = False, timeout: float | None = None
+        self, owners: Mapping[bytes, bytes], *, now: bool = False, timeout: float | None = None
     ) -> Replies:
-        """What is known of nodes; without `now`, each as it ends, until `timeout`. It is not tried again."""
-        request = broker_pb2.WaitRequest(instance=instance, node=nodes, now=now)
+        """What is known of nodes, whose instances `owners` has; without `now`, each as it ends, until `timeout`.
+
+        It is not tried again.
+        """
+        instances = {instance: place for place, instance in enumerate(dict.fromkeys(owners.values()))}
+        if len(instances) == 1:
+            request = broker_pb2.WaitRequest(instance=next(iter(instances)), node=owners, now=now)
+        else:
+            of = [instances[owner] for owner in owners.values()]
+            request = broker_pb2.WaitRequest(node=owners, now=now, instances=instances, instance_of=of)
         return Replies(self, self.stub.Wait(request, timeout=DEADLINE if now else timeout))
 
     def cancel(self, instance: bytes, nodes: Sequence[bytes]) -> int:

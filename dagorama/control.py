@@ -20,7 +20,7 @@ def state(instance: DAGInstance, promise: DAGPromise[Any]) -> State:
     """
     if not isinstance(promise, DAGPromise):
         return State.COMPLETED  # what a plain entry point returned
-    (heard,) = Waiting(owner_of(instance, promise), [promise.node_id]).ask()
+    (heard,) = Waiting({promise.node_id: owner_of(instance, promise)}).ask()
     return heard.state
 
 

@@ -37,11 +37,13 @@ class Heard(NamedTuple):
 
 
 class Waiting:
-    """Nodes of one instance, to be asked about or waited for. Any thread may close() it, which ends the waiting."""
+    """Nodes to be asked about or waited for; `owners` has the instance of each.
 
-    def __init__(self, owner: bytes, node_ids: Sequence[bytes]) -> None:
-        self._owner = owner
-        self._left = dict.fromkeys(node_ids)
+    Any thread may close() it, which ends the waiting.
+    """
+
+    def __init__(self, owners: Mapping[bytes, bytes]) -> None:
+        self._left = dict(owners)
         self._lock = threading.Lock()
         self._replies: Replies | None = None
         self._closed = False
@@ -91,8 +93,8 @@ class Waiting:
         return heard
 
     def _hear(self, *, now: bool, timeout: float | None) -> Iterator[Heard]:
-        ids = self.left
-        replies = connection().wait(self._owner, ids, now=now, timeout=timeout)
+        owners = dict(self._left)
+        replies = connection().wait(owners, now=now, timeout=timeout)
         with self._lock:
             self._replies = replies
             closed = self._closed
@@ -103,21 +105,22 @@ class Waiting:
             for reply in replies:
                 envelopes.update(zip(reply.value_node, reply.value, strict=True))
                 if reply.index:
-                    yield from self._heard(ids, reply, envelopes)
+                    yield from _heard(list(owners.items()), reply, envelopes)
                     envelopes = {}
         finally:
             replies.cancel()
 
-    def _heard(
-        self, ids: Sequence[bytes], reply: broker_pb2.WaitReply, envelopes: Mapping[bytes, bytes]
-    ) -> Iterator[Heard]:
-        failures = iter(reply.failure)
-        for index, number in zip(reply.index, reply.state, strict=True):
-            state = State(number)
-            if state in (State.FAILED, State.CANCELLED):
-                yield Heard(ids[index], self._owner, state, failure=next(failures, NOTHING_KNOWN))
-            else:
-                yield Heard(ids[index], self._owner, state, envelopes)
+def _heard(
+    asked: Sequence[tuple[bytes, bytes]], reply: broker_pb2.WaitReply, envelopes: Mapping[bytes, bytes]
+) -> Iterator[Heard]:
+    """`asked` has each node and its instance, in the order of the request."""
+    failures = iter(reply.failure)
+    for index, number in zip(reply.index, reply.state, strict=True):
+        state = State(number)
+        if state in (State.FAILED, State.CANCELLED):
+            yield Heard(*asked[index], state, failure=next(failures, NOTHING_KNOWN))
+        else:
+            yield Heard(*asked[index], state, envelopes)
 
 
 def _patience() -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -237,6 +237,16 @@ class Broker:
         if stored is None:
             raise self.not_known(id)
         return stored
+
+    async def stored_instances(self, ids: Collection[bytes]) -> dict[bytes, StoredInstance]:
+        """The same for many, by id."""
+        await self.durable()
+        store = self.store
+        found = await self._in_thread(lambda: {id: stored for id in ids if (stored := store.instance(id)) is not None})
+        for id in ids:
+            if id not in found:
+                raise self.not_known(id)
+        return found
 
     async def find_ended(self, ids: Sequence[bytes]) -> dict[bytes, Node]:
         """Nodes that have ended, by id, from the store; those that are unknown or unfinished are left out."""

@@ -1,4 +1,4 @@
-"""The workloads of the suite, for any system that can run functions: what differs is how one is called and waited for."""
+"""The workloads of the suite, for any system that can run functions: what differs is how they are called."""
 
 from __future__ import annotations
 

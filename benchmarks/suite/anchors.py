@@ -19,10 +19,12 @@ def nothing(number: int) -> int:
 def anchors(nodes: int, runs: int) -> Iterator[Row]:
     with ProcessPoolExecutor(WORKERS) as executor:
         list(executor.map(nothing, range(64)))
-        yield row("beside it: ProcessPoolExecutor(2), one by one", [_submits(executor, nodes) for _ in range(runs)], "calls/s")
+        rates = [_submits(executor, nodes) for _ in range(runs)]
+        yield row("beside it: ProcessPoolExecutor(2), one by one", rates, "calls/s")
     with multiprocessing.Pool(WORKERS) as pool:
         pool.map(nothing, range(64))
-        yield row("beside it: Pool(2).map, chunksize=1", [_map(pool, nodes) for _ in range(runs)], "calls/s")
+        rates = [_map(pool, nodes) for _ in range(runs)]
+        yield row("beside it: Pool(2).map, chunksize=1", rates, "calls/s")
 
 
 def _submits(executor: ProcessPoolExecutor, nodes: int) -> float:

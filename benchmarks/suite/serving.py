@@ -10,12 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import UUID
 
-from suite.graphs import Chain, Fan, HopByHop, One, Small
-
 from dagorama import DAGInstance, DAGPromise, launch_workers, resolve
 from dagorama.api import broker_pb2 as pb
 from dagorama.connection import connection
 from dagorama_broker.launch import LaunchedBroker, launch_broker
+from suite.graphs import Chain, Fan, HopByHop, One, Small
 
 WORKERS = 2
 PAGE = 1000
@@ -37,14 +36,17 @@ class Serving:
 
 
 @contextmanager
-def serving(workers: int = WORKERS) -> Iterator[Serving]:
-    """Workers are connected, and every function that is measured has run."""
+def serving(workers: int = WORKERS, **environment: str) -> Iterator[Serving]:
+    """Workers are connected, and every function that is measured has run. `environment` is for all of it."""
+    os.environ.update(environment)
     with TemporaryDirectory(prefix="dagorama-bench-") as folder:
         store = f"sqlite:///{Path(folder, 'broker.sqlite3')}"
         with launch_broker(port=0, store=store) as broker, launch_workers(workers):
             for instance, promise in (Fan()(16 * workers), Chain()(8), HopByHop()(8), One()(1), Small()(1)):
                 resolve(instance, promise, timeout=60)
             yield Serving(broker, Path(folder))
+    for name in environment:
+        del os.environ[name]
 
 
 def nodes_of(instance: DAGInstance, most: int = 1 << 62) -> list[UUID]:

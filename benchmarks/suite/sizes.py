@@ -6,11 +6,10 @@ import os
 from collections.abc import Iterator
 from time import perf_counter
 
+from dagorama import put, resolve
 from suite.graphs import Blocks
 from suite.serving import Serving
 from suite.table import Row, row
-
-from dagorama import put, resolve
 
 MIB = 1 << 20
 

@@ -6,11 +6,10 @@ import random
 from collections.abc import Iterator
 from time import perf_counter
 
+from dagorama import resolve, resolve_all, together
 from suite.graphs import Chain, Fan, HopByHop, Small
 from suite.serving import Serving, nodes_of, promise_of, serving
 from suite.table import Row, row
-
-from dagorama import resolve, together
 
 FAN_REACH = {20_000: "30,000, aim at 45,000"}
 CHECKED = 100  #: nodes that are read back after the broker was killed
@@ -83,9 +82,9 @@ def _many(instances: int, gathered: bool) -> tuple[float, float]:
             made = [Small()(number) for number in range(instances)]
     else:
         made = [Small()(number) for number in range(instances)]
-    first = 0.0
-    for number, (instance, promise) in enumerate(made):
-        value = resolve(instance, promise, timeout=120)
-        assert value == sum((number + offset) ** 2 for offset in range(4))
-        first = first or perf_counter() - start
-    return instances / (perf_counter() - start), first
+    resolve(*made[0], timeout=120)
+    first = perf_counter() - start
+    values = resolve_all(made, timeout=120)
+    seconds = perf_counter() - start
+    assert values == [sum((number + offset) ** 2 for offset in range(4)) for number in range(instances)]
+    return instances / seconds, first

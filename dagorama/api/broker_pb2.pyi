@@ -1051,21 +1051,31 @@ class WaitRequest(_message.Message):
     INSTANCE_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
     NOW_FIELD_NUMBER: _builtins.int
+    INSTANCES_FIELD_NUMBER: _builtins.int
+    INSTANCE_OF_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
     now: _builtins.bool
     """say what is known and end"""
     @_builtins.property
     def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def instances(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Nodes of several instances at once: these, and for each node its index among them; `instance` is empty then."""
+
+    @_builtins.property
+    def instance_of(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
         instance: _builtins.bytes = ...,
         node: _abc.Iterable[_builtins.bytes] | None = ...,
         now: _builtins.bool = ...,
+        instances: _abc.Iterable[_builtins.bytes] | None = ...,
+        instance_of: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "node", b"node", "now", b"now"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "instance_of", b"instance_of", "instances", b"instances", "node", b"node", "now", b"now"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

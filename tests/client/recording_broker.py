@@ -12,10 +12,10 @@ from typing import Any
 import grpc
 
 from dagorama.api import api_pb2, api_pb2_grpc, broker_pb2, broker_pb2_grpc
+from dagorama.columns import submit_requests
 from dagorama.culprits import failed_source
 from dagorama.definition import instance_within
 from dagorama.envelopes import PLAIN
-from dagorama.columns import submit_requests
 from dagorama.scope import AttemptScope, NodesRun, current_attempt
 from dagorama.serializer import find
 from dagorama.signing import FAILURE, RESULT, SignedValues, function_digest, keyring

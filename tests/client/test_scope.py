@@ -9,11 +9,11 @@ import pytest
 from recording_broker import RecordingBroker, run_of
 
 from dagorama import connection as connection_module
+from dagorama.columns import submit_requests
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, instance_within
 from dagorama.errors import NotInInstance, NotPicklable, RefusedByBroker, WrongInstance
 from dagorama.models.promise import DAGPromise
-from dagorama.columns import submit_requests
 from dagorama.scope import (
     LARGE_FROM,
     NODE_LIMIT,
