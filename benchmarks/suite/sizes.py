@@ -16,7 +16,8 @@ MIB = 1 << 20
 
 def values(served: Serving, runs: int, way: str, reach: str, blocks: int = 32, size: int = 4 * MIB) -> Iterator[Row]:
     """Each block is another one, so that nothing is stored already."""
-    yield row(f"values, {blocks} of {size // MIB} MiB, {way}", [_turned(blocks, size) for _ in range(runs)], "MB/s", reach)
+    rates = [_turned(blocks, size) for _ in range(runs)]
+    yield row(f"values, {blocks} of {size // MIB} MiB, {way}", rates, "MB/s", reach)
 
 
 def _turned(count: int, size: int) -> float:

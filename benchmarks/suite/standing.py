@@ -47,10 +47,12 @@ class Queue(DAGDefinition):
 @contextmanager
 def alone() -> Iterator[LaunchedBroker]:
     """A broker that has served a call, and no worker."""
-    with TemporaryDirectory(prefix="dagorama-bench-") as folder:
-        with launch_broker(port=0, store=f"sqlite:///{Path(folder, 'broker.sqlite3')}") as broker:
-            connection().get_status()
-            yield broker
+    with (
+        TemporaryDirectory(prefix="dagorama-bench-") as folder,
+        launch_broker(port=0, store=f"sqlite:///{Path(folder, 'broker.sqlite3')}") as broker,
+    ):
+        connection().get_status()
+        yield broker
 
 
 def memory(nodes: int) -> Iterator[Row]:

@@ -45,10 +45,17 @@ def test_a_block_that_makes_nothing_says_nothing(broker: RecordingBroker) -> Non
 
 
 def test_a_block_that_raises_has_made_nothing(broker: RecordingBroker) -> None:
-    with pytest.raises(ValueError, match="no luck"), together():
-        instance, promise = Square()(2)
-        raise ValueError("no luck")
+    made = []
+
+    def block() -> None:
+        with together():
+            made.append(Square()(2))
+            raise ValueError("no luck")
+
+    with pytest.raises(ValueError, match="no luck"):
+        block()
     assert not broker.submissions
+    ((instance, promise),) = made
     with pytest.raises(UnknownToBroker):
         resolve(instance, promise)
     Square()(3)
