@@ -25,7 +25,7 @@ from dagorama_broker.model import (
     State,
 )
 from dagorama_broker.queues import KEY_MASK, Lane, order
-from dagorama_broker.scheduler.parts import Effects, Instance, Node, Run, Trouble
+from dagorama_broker.scheduler.parts import NONE, Effects, Instance, Node, Run, Trouble
 from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, COMPLETED, QUEUED, RESOLVING, TRANSITIONS, WAITING
 
 FIRST = attrgetter("first")
@@ -298,6 +298,7 @@ class Graph:
         bad = None
         if refs:
             node.refs = refs
+            node.tolerates = NONE  # it took the failures of sources for values; what it returns has to be kept
             bad = self.wait_for(node, refs)
         if bad is not None:
             self.end_badly(node, bad.state, bad.culprit or bad)

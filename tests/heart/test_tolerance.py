@@ -50,3 +50,12 @@ def test_it_survives_a_restart_before_and_after_the_failure(heart: Heart) -> Non
     hand.connect()
     hand.complete("b")
     assert "join" in hand.held
+
+
+def test_a_promise_of_a_failed_source_is_not_kept_however_the_failure_was_taken(heart: Heart) -> None:
+    hand = heart.worker(slots=2)
+    heart.spawn("a", "join <- a?", "after <- join")
+    hand.fail("a")
+    hand.complete("join", "a")
+    assert heart.states("join", "after") == ["FAILED", "FAILED"]
+    assert heart.culprit("join") == "a"
