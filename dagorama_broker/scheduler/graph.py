@@ -286,7 +286,8 @@ class Graph:
         while stack:
             other = stack.pop()
             self.effects.unread.append(other.key)
-            for ref in other.refs:
+            # One that has just failed lets go of what it named by itself, when its turn comes.
+            for ref in other.refs if other.state is COMPLETED else ():
                 ref.readers -= 1
                 if not ref.readers:
                     stack.append(ref)

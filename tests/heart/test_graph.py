@@ -334,3 +334,16 @@ class TestMemory:
         heart.add(instance, "user <- p")
         worker.complete("user")
         assert sorted(heart.effects.unread) == [heart.key("p"), heart.key("child")]
+
+
+def test_a_value_is_let_go_once_by_whoever_named_it_and_failed_with_it(heart: Heart) -> None:
+    """`last` ends before `names` has let go of what it names: it must not be let go twice."""
+    hand = heart.worker(slots=5)
+    instance = heart.spawn("culprit", "kept", "names")
+    kept = heart.scheduler.graph.nodes[heart.key("kept")]
+    hand.complete("kept", "culprit")
+    hand.complete("names", "kept")
+    heart.add(instance, "last <- names kept")
+    hand.fail("culprit")
+    assert heart.states("kept", "names", "last") == ["FAILED", "FAILED", "FAILED"]
+    assert kept.readers == 0
