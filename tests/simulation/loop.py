@@ -30,7 +30,7 @@ class Host:
         self.alive = True
         self.stopped = False
         self.backlog: list[asyncio.Handle] = []
-        self.tasks: set[asyncio.Task[Any]] = set()
+        self.tasks: dict[asyncio.Task[Any], None] = {}  #: in their order
         self.free_at: dict[object, float] = {}  #: by executor: when its thread has done what it was given
 
     def __repr__(self) -> str:
@@ -97,8 +97,8 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
     def create_task(self, coro: Any, *, name: str | None = None, context: Context | None = None) -> asyncio.Task[Any]:
         task = asyncio.Task(coro, loop=self, name=name, context=context)
         host = context[HOST] if context is not None and HOST in context else HOST.get()
-        host.tasks.add(task)
-        task.add_done_callback(host.tasks.discard)
+        host.tasks[task] = None
+        task.add_done_callback(lambda task: host.tasks.pop(task, None), context=WORLD)
         return task
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:

@@ -16,6 +16,8 @@ from dagorama.api import broker_pb2 as pb
 
 from .loop import HOST, Host, SimulatedLoop
 
+#: Seconds in which each end of a broken connection has noticed.
+LATE = 4.0
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 
@@ -49,7 +51,7 @@ class Server:
 
     def __init__(self, host: Host, service: Any) -> None:
         self.host, self.service = host, service
-        self.calls: set[_Call] = set()
+        self.calls: dict[_Call, None] = {}
 
 
 class Link:
@@ -58,17 +60,17 @@ class Link:
     def __init__(self, network: Network, host: Host) -> None:
         self.network, self.host = network, host
         self.blocked_until = 0.0
-        self.calls: set[_Call] = set()
+        self.calls: dict[_Call, None] = {}
         self.touched_at = 0.0  #: when something was done to it last
 
     def block(self, seconds: float) -> None:
         loop = self.network.loop
         self.blocked_until = loop.now + seconds
-        self.touched_at = self.blocked_until
+        self.touched_at = max(self.touched_at, self.blocked_until)
 
     def cut(self) -> None:
         """All its connections break; each end notices in its own time."""
-        self.touched_at = self.network.loop.now
+        self.touched_at = max(self.touched_at, self.network.loop.now + LATE)
         for call in list(self.calls):
             call.breaks()
 
@@ -160,13 +162,13 @@ class _Call:
         self._handler: asyncio.Task[Any] | None = None
         self._error: BaseException | None = None
         self._server: Server | None = None
-        link.calls.add(self)
+        link.calls[self] = None
 
     async def _open(self, handle: Callable[[Any, AsyncIterator[Any]], AsyncIterator[Any]], read: Any) -> None:
         server = await self.network.connected(self.link)
         if self._error is None and server.host.alive:
             self._server = server
-            server.calls.add(self)
+            server.calls[self] = None
             self._handler = self.network.loop.on(server.host, self._serve(handle(server.service, self._requests(read))))
 
     async def _requests(self, read: Any) -> AsyncIterator[Any]:
@@ -191,20 +193,20 @@ class _Call:
 
     def breaks(self, server_gone: bool = False) -> None:
         loop, chance = self.network.loop, self.network.loop.chance
-        late = 4.0 if chance.random() < 0.2 else 0.05
+        late = LATE if chance.random() < 0.2 else 0.05
         loop.world_at(loop.now + chance.uniform(0.0, late), self._break_here)
         if not server_gone:
-            late = 4.0 if chance.random() < 0.2 else 0.05
+            late = LATE if chance.random() < 0.2 else 0.05
             loop.world_at(loop.now + chance.uniform(0.0, late), self._break_there)
 
     def _break_here(self) -> None:
         self._error = self._error or rpc_error(UNAVAILABLE, "the connection broke")
-        self.link.calls.discard(self)
+        self.link.calls.pop(self, None)
         self.down.fail(self._error)
 
     def _break_there(self) -> None:
         if self._server is not None:
-            self._server.calls.discard(self)
+            self._server.calls.pop(self, None)
         if self._handler is not None:
             self.up.fail(asyncio.CancelledError())
             self._handler.cancel()
@@ -213,7 +215,7 @@ class _Call:
         """The peer hangs up; the broker notices."""
         if self._error is None:
             self._error = rpc_error(grpc.StatusCode.CANCELLED, "cancelled")
-            self.link.calls.discard(self)
+            self.link.calls.pop(self, None)
             self.down.fail(asyncio.CancelledError())
             if HOST.get().alive:
                 when = max(self.network.loop.now, self.link.blocked_until) + self.network.delay()
@@ -244,7 +246,7 @@ class WorkCall(_Call):
     async def __anext__(self) -> pb.BrokerMessage:
         data = await self.down.get()
         if data is None:
-            self.link.calls.discard(self)
+            self.link.calls.pop(self, None)
             raise StopAsyncIteration
         return pb.BrokerMessage.FromString(data)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dagorama_broker.broker import Broker
-from dagorama_broker.model import ENDED, Changes, Failure, OutcomeRow, State, World
+from dagorama_broker.model import ENDED, Changes, Failure, OutcomeRow, ProgressRow, State, World
 from dagorama_broker.scheduler import Effects, Node, Worker
 from dagorama_broker.store.rows import unpack_keys
 
@@ -77,7 +77,9 @@ class Watcher:
         self.latest: dict[int, int] = {}  #: by key: the last attempt that the present broker granted
         self.seen: dict[int, OutcomeRow] = {}
         self.not_before: dict[str, float] = {}  #: by name: when it may start
+        self.failed_at: dict[tuple[str, int], float] = {}  #: by name and run: when a worker first saw it fail
         self.cancelled_at: dict[int, float] = {}
+        self.cancelling: set[str] = set()  #: instances of which something was to be cancelled
         self.submitted_at: dict[str, float] = {}
         self.disturbed_at = 0.0  #: when something was done to the broker last
         self.steps = self.commits = self.starts = self.restarts = 0
@@ -141,6 +143,9 @@ class Watcher:
                      "granted once at a time", f"node {node.key} is granted while attempt {before} stands")
         self.attempts[attempt] = node.key, name
         self.latest[node.key] = attempt
+        before = self.not_before.get(self.names.get(node.key, ""), 0.0)
+        self.require(self.wall_jumped or self.loop.now >= before - 1e-6, "not before its time",
+                     f"node {node.key} is granted {before - self.loop.now:.3f} s too early")
         most = node.lane.function.max_concurrency
         if most:
             lane = node.lane
@@ -183,6 +188,8 @@ class Watcher:
             self._made(row.key, row.arguments[2:].decode())
         for outcome in changes.outcomes:
             self._ended(outcome)
+        for progress in changes.progress:
+            self._pauses(self.names[progress.key], progress)
         for resolved in changes.resolved:
             self.require(self.seen[resolved.key].state == State.RESOLVING, "one result", f"node {resolved.key}")
             self.note("resolved", resolved.key, int(resolved.state))
@@ -198,6 +205,13 @@ class Watcher:
         delay = FUNCTIONS[self.plan.programs[name].function].delay
         if delay:
             self.not_before[name] = self.submitted_at.get(name, 0.0) + delay
+
+    def _pauses(self, name: str, row: ProgressRow) -> None:
+        """A run is on record as failed: the next one is after the pause."""
+        policy = FUNCTIONS[self.plan.programs[name].function].retry
+        failed_at = self.failed_at.pop((name, row.runs), None)
+        if failed_at is not None and row.runs < policy.max_attempts:
+            self.not_before[name] = failed_at + policy.interval * policy.base ** (row.runs - 1)
 
     def _check_parent(self, key: int, parent: tuple[int, int], outcomes: dict[int, OutcomeRow]) -> None:
         node, attempt = parent
@@ -218,7 +232,12 @@ class Watcher:
         self.require(value.attempt == row.attempt, "fencing", f"{name}: the value is of attempt {value.attempt}")
         granted = self.attempts.get(value.attempt)
         self.require(granted == (row.key, value.worker), "fencing", f"{name}: {value.worker} has not been granted it")
-        self.require(value.own == self.computation.run(name).value, "the right value", f"{name} was computed wrongly")
+        right = self.is_to_be_cancelled(name) or value.own == self.computation.run(name).value
+        self.require(right, "the right value", f"{name} was computed wrongly")
+
+    def is_to_be_cancelled(self, name: str) -> bool:
+        """Somebody has asked, so that it may be cancelled, and have others come to something else."""
+        return name.split("/")[0] in self.cancelling
 
     def has_ended(self, key: int) -> bool:
         row = self.seen.get(key)
@@ -240,7 +259,7 @@ class Watcher:
         self.require(durable, "acknowledged is durable", f"{worker}: node {key}, attempt {attempt}, is not on disk")
 
     def acknowledged_cancel(self, instance: bytes, names: list[str], count: int) -> None:
-        self.note("cancelled", count)
+        self.note("cancelled", instance.hex(), count)
         for name in names:
             row = self.seen.get(self.keys[name])
             self.require(row is not None and State(row.state) in ENDED, "cancelled is durable", f"{name} has not ended")
@@ -282,9 +301,6 @@ class Watcher:
         """It begins to run."""
         self.starts += 1
         self.note("start", given.key, given.attempt, worker)
-        before = self.not_before.get(given.name, 0.0)
-        self.require(self.wall_jumped or self.loop.now >= before - 1e-6, "not before its time",
-                     f"{given.name} starts {before - self.loop.now:.3f} s too early")
 
     def finished(self, worker: SimulatedWorker, given: Given) -> None:
         """Its run is over, whatever came of it."""
@@ -295,19 +311,18 @@ class Watcher:
         self.require(cancelled_at < quiet, "who runs it is told", f"{worker.name} ran on with {given.name}, cancelled")
 
     def failed(self, name: str, run: int) -> None:
-        """Its worker has seen it fail: the next run is after the pause."""
-        retry = FUNCTIONS[self.plan.programs[name].function].retry
-        self.not_before[name] = self.loop.now + retry.interval * retry.base**run
+        """A worker has seen a run fail; whether that counts, the disk will say."""
+        self.failed_at.setdefault((name, run + 1), self.loop.now)
 
     # --- the end --------------------------------------------------------------------------------------
 
-    def check_end(self, submitted: dict[str, list[Any]], cancelled: set[str]) -> None:
+    def check_end(self, submitted: dict[str, list[Any]]) -> None:
         """Everything has healed and drained: what is on disk is what the plain computation says."""
-        for prefix, programs in submitted.items():
+        for programs in submitted.values():
             if programs[0].name not in self.keys:
                 continue
             for program in self.computation.all_made(programs):
-                self._check_outcome(program.name, prefix in cancelled)
+                self._check_outcome(program.name, self.is_to_be_cancelled(program.name))
         made = Counter(name.split("/")[0] for name in self.names.values())
         self.note("end", sorted(made.items()))
 
@@ -344,7 +359,7 @@ class Watcher:
 
     def _check_failure(self, name: str, type: str) -> None:
         run = self.computation.run(name)
-        if run.failure and run.failure != "upstream":
+        if run.failure and run.failure != "upstream" and not self.is_to_be_cancelled(name):
             self.require(type in (run.failure, ""), "the right failure", f"{name} failed with {type}")
 
     def refs_of(self, key: int) -> list[str]:

@@ -99,7 +99,7 @@ class Child:
         worker = self.worker
         program = worker.watcher.plan.programs[given.name]
         worker.watcher.started(worker.name, given)
-        if program.children and program.ahead and program.dies == 0:
+        if program.children and program.ahead:
             worker.session.report(Held(self.number, [], []), self._with_children(given, pb.Results()).SerializeToString())
             worker.changed()
         self.running[given.attempt] = worker.loop.call_later(program.seconds, self._finish, given)
