@@ -5,11 +5,11 @@ It ends with 1 when a promise was broken, and says by which seed.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from argparse import ArgumentParser
 
+from . import hashing
 from .life import run
 
 
@@ -41,8 +41,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # Sets of ids come in an order that the hash seed draws: one seed is to be one schedule in every process.
-    if os.environ.get("PYTHONHASHSEED") != "0":
-        os.execve(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]],
-                  {**os.environ, "PYTHONHASHSEED": "0"})  # fmt: skip
+    hashing.fix("tests.simulation")
     sys.exit(main())

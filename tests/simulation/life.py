@@ -14,7 +14,7 @@ from dagorama_broker.scheduler import Limits, Scheduler, Timing
 from dagorama_broker.service import BrokerService
 
 from .client import SimulatedClient
-from .loop import START, Clock, Host, SimulatedLoop, simulated
+from .loop import START, Clock, Host, Livelock, SimulatedLoop, simulated
 from .network import Network, Server
 from .programs import Plan, digest
 from .store import Disk, Injected
@@ -68,7 +68,11 @@ class Life:
 
     def run(self) -> Result:
         with simulated(self.loop, self.clock):
-            self._live()
+            try:
+                self._live()
+            except Livelock as error:
+                self.watcher.break_off("everything drains", str(error))
+                self._end()
         watcher = self.watcher
         return Result(
             self.seed, watcher.violation, watcher.trace, digest(repr(watcher.trace)), len(watcher.names),
@@ -120,6 +124,7 @@ class Life:
             self.watcher.break_off("nothing breaks unseen", repr(failure))
 
     def _end(self) -> None:
+        self.loop.events = 0
         for host in [self.host, *(peer.host for peer in [*self.workers, *self.clients])]:
             self.loop.kill(host)
         self.loop.run_until(self.loop.now + 0.5)
@@ -168,13 +173,15 @@ class Life:
         name = f"w{self._workers_made}k{kind}"
         worker = SimulatedWorker(self.network, self.watcher, name, self.deaths, slots, tolerations, exclude)
         self.workers.append(worker)
+        worker.link.given_up = lambda: self.watcher.given_up(worker)
+        self.watcher.links[name] = worker.link
         worker.start()
 
     # --- faults ---------------------------------------------------------------------------------------
 
     def _strike(self) -> None:
         strikes = (
-            self._crash, self._crash, self._crash, self._freeze, self._spoil_commit, self._slow_disk, self._cut, self._cut,
+            self._crash, self._crash, self._crash, self._freeze, self._freeze, self._spoil_commit, self._slow_disk, self._cut, self._cut,
             self._cut, self._block, self._block, self._kill_worker, self._stop_worker, self._stop_worker,
             self._stop_worker, self._kill_child, self._kill_child, self._dismiss,
         )  # fmt: skip
@@ -193,7 +200,7 @@ class Life:
 
     def _freeze(self) -> None:
         """It stands still, for longer than a lease or not; nobody is to blame for the silence then."""
-        seconds, host = self.chance.choice((0.3, 2.0, 7.0)), self.host
+        seconds, host = self.chance.choice((0.3, 2.0, 4.0, 7.0)), self.host
         self.loop.stop_host(host)
         self.watcher.disturbed_at = self.loop.now + seconds
         self.loop.world_at(self.loop.now + seconds, self.loop.resume, host)

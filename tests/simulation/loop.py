@@ -22,6 +22,14 @@ START = 1_000.0
 WALL = 1_700_000_000.0
 
 
+#: Of one life: a usual one has a twentieth of it.
+MOST_EVENTS = 500_000
+
+
+class Livelock(Exception):
+    """Something happens without end."""
+
+
 class Host:
     """A machine: what runs on it stands still while it is stopped, and comes to nothing when it is killed."""
 
@@ -53,6 +61,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self._ready: deque[asyncio.Handle] = deque()
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._count = 0
+        self.events = 0
 
     # --- what asyncio asks for ------------------------------------------------------------------------
 
@@ -166,6 +175,9 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         """Let things happen; whether it was over before the deadline."""
         ready, timers = self._ready, self._timers
         while not is_over():
+            self.events += 1
+            if self.events > MOST_EVENTS:
+                raise Livelock(f"it goes round in circles at {self.now:.4f}")
             if not ready:
                 if not timers or timers[0][0] > deadline:
                     self.now = max(self.now, deadline)

@@ -62,6 +62,8 @@ class Link:
         self.blocked_until = 0.0
         self.calls: dict[_Call, None] = {}
         self.touched_at = 0.0  #: when something was done to it last
+        self.heard_at = 0.0  #: when something of it reached the broker last
+        self.given_up: Callable[[], None] = lambda: None  #: called when the broker hangs up for the peer's silence
 
     def block(self, seconds: float) -> None:
         loop = self.network.loop
@@ -173,6 +175,7 @@ class _Call:
 
     async def _requests(self, read: Any) -> AsyncIterator[Any]:
         while (data := await self.up.get()) is not None:
+            self.link.heard_at = self.network.loop.now
             yield read(data)
 
     async def _serve(self, replies: AsyncIterator[Any]) -> None:
@@ -182,6 +185,8 @@ class _Call:
             self.down.put(None)
         except Aborted as aborted:
             self._end_down(aborted.error)
+            if "silent" in str(aborted):
+                self.link.given_up()
         except Exception as error:
             self.network.broke(error)
 

@@ -100,9 +100,8 @@ class Plan:
             program.fails = chance.choice((0, 1, most - 1, most))
         elif trouble < 0.05:
             program.fails = ALWAYS
-        elif trouble < 0.1:
-            most = DEATHS - 1 if program.function == "async" else ALWAYS
-            program.dies = chance.choice((1, DEATHS - 1, most))
+        elif trouble < 0.1 and program.function != "async":  # which would take a sync neighbour along
+            program.dies = chance.choice((1, DEATHS - 1, ALWAYS))
 
     def _draw_children(self, chance: random.Random, program: Program, others: list[str], depth: int) -> None:
         known = [name for name in others if name not in program.tolerates][-4:]

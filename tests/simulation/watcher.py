@@ -21,10 +21,13 @@ from .programs import FUNCTIONS, Computation, Plan
 from .store import Disk
 
 if TYPE_CHECKING:
+    from .network import Link
     from .worker import Given, SimulatedWorker
 
 #: Seconds after which a connected worker has heard of what was cancelled.
 TOLD = 1.0
+#: Seconds after a disturbance for which a worker may count as silent: a lease, and the time to notice.
+SILENCE = 4.5
 #: Steps between two looks at all of the heart's own books.
 BOOKS_EVERY = 8
 BOOKS = (
@@ -78,6 +81,12 @@ class Watcher:
         self.seen: dict[int, OutcomeRow] = {}
         self.not_before: dict[str, float] = {}  #: by name: when it may start
         self.failed_at: dict[tuple[str, int], float] = {}  #: by name and run: when a worker first saw it fail
+        self.deaths: Counter[str] = Counter()  #: of child processes while they ran it
+        self.links: dict[str, Link] = {}  #: of workers, by name
+        self.stepped_at = 0.0
+        self.runs: dict[str, int] = {}  #: that failed, by name
+        self.awaited: set[bytes] = set()  #: workers on record when the present broker began
+        self.awaited_until = 0.0
         self.cancelled_at: dict[int, float] = {}
         self.cancelling: set[str] = set()  #: instances of which something was to be cancelled
         self.submitted_at: dict[str, float] = {}
@@ -104,6 +113,9 @@ class Watcher:
     def watch(self, broker: Broker) -> None:
         """A new broker, on the same disk."""
         self.latest.clear()
+        self.stepped_at = 0.0
+        self.awaited = set(self.disk._workers)
+        self.awaited_until = self.loop.now + broker.scheduler.timing.reconnect_wait - 1e-6
         drain = broker.scheduler.drain
 
         def drained() -> tuple[Changes, Effects]:
@@ -125,6 +137,12 @@ class Watcher:
                 self.require(latest == outcome.attempt, "fencing", f"node {outcome.key}: a result under attempt"
                              f" {outcome.attempt} is taken, but {latest} was granted since")
         scheduler = broker.scheduler
+        self._check_silence(broker)
+        self._check_standstill(broker)
+        self.awaited -= scheduler.dispatch.workers.keys()
+        if effects.granted:
+            held_back = not self.awaited or self.loop.now >= self.awaited_until
+            self.require(held_back, "nothing before they are back", f"{len(self.awaited)} workers may still return")
         for slot, node, attempt in effects.granted:
             self._granted(broker, slot.worker, node, attempt)
         if scheduler.hold_until is None:
@@ -151,6 +169,20 @@ class Watcher:
             lane = node.lane
             running = sum(o.lane is lane and o.state is State.CLAIMED for o in broker.scheduler.graph.nodes.values())
             self.require(running <= most, "max_concurrency", f"{running} nodes of {lane.function.name} run at once")
+
+    def _check_silence(self, broker: Broker) -> None:
+        """Nobody counts as there who has not been heard for long."""
+        for worker in broker.scheduler.dispatch.workers.values():
+            heard_at = max(self.links[worker.presence.name].heard_at, self.disturbed_at)
+            self.require(self.loop.now < heard_at + SILENCE, "who is silent is given up", worker.presence.name)
+
+    def _check_standstill(self, broker: Broker) -> None:
+        """Where the broker itself stood still, no worker is given up for its silence."""
+        before, self.stepped_at = self.stepped_at, self.loop.now
+        if before and self.loop.now - before >= broker.scheduler.timing.lease / 2:
+            known = broker.scheduler.dispatch.workers
+            lost = [w.presence.name for w in broker.sessions if known.get(w.presence.id) is not w]
+            self.require(not lost, "a standstill is forgiven", f"{lost}")
 
     def _check_order(self, broker: Broker, effects: Effects) -> None:
         """No older node is left for a worker that was given a younger one."""
@@ -209,6 +241,9 @@ class Watcher:
     def _pauses(self, name: str, row: ProgressRow) -> None:
         """A run is on record as failed: the next one is after the pause."""
         policy = FUNCTIONS[self.plan.programs[name].function].retry
+        self.require(row.runs >= self.runs.get(name, 0), "runs are counted", f"{name} has failed {row.runs} times only")
+        self.require(row.deaths <= self.deaths[name], "deaths are counted", f"{name} has died {row.deaths} times?")
+        self.runs[name] = row.runs
         failed_at = self.failed_at.pop((name, row.runs), None)
         if failed_at is not None and row.runs < policy.max_attempts:
             self.not_before[name] = failed_at + policy.interval * policy.base ** (row.runs - 1)
@@ -228,6 +263,11 @@ class Watcher:
         if row.value is None:
             return
         value, name = Value.of(row.value), self.names[row.key]
+        program = self.plan.programs[name]
+        for source in program.sources:
+            other = self.seen.get(self.keys[source])
+            well = other is not None and (other.state == State.COMPLETED or source in program.tolerates)
+            self.require(well, "failures spread", f"{name} has a value, and its source {source} has not")
         self.require(value.name == name, "the right value", f"{name} has a value of {value.name}")
         self.require(value.attempt == row.attempt, "fencing", f"{name}: the value is of attempt {value.attempt}")
         granted = self.attempts.get(value.attempt)
@@ -309,6 +349,16 @@ class Watcher:
             return
         quiet = max(worker.disturbed_at, worker.link.touched_at, worker.connected_at, self.disturbed_at)
         self.require(cancelled_at < quiet, "who runs it is told", f"{worker.name} ran on with {given.name}, cancelled")
+
+    def given_up(self, worker: SimulatedWorker) -> None:
+        """The broker says that it was silent for longer than its lease."""
+        disturbed = max(worker.disturbed_at, worker.link.touched_at, worker.connected_at)
+        silent = self.loop.now < disturbed + SILENCE
+        self.require(silent or not worker.host.alive, "who speaks is not given up", f"{worker.name} was not silent")
+
+    def died(self, names: list[str]) -> None:
+        """A child process ended while these ran."""
+        self.deaths.update(names)
 
     def failed(self, name: str, run: int) -> None:
         """A worker has seen a run fail; whether that counts, the disk will say."""

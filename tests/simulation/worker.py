@@ -205,6 +205,7 @@ class Child:
         for timer in self.running.values():
             timer.cancel()
         self.running, self.held = {}, {}
+        self.worker.watcher.died([given.name for given in running])
         self.worker.watcher.note("death", self.worker.name, self.number)
         self.worker.session.died(self.held_of([*running, *unstarted]), pb.SlotDeath(
             slot=self.number, running=[given.attempt for given in running],
