@@ -61,6 +61,7 @@ class Life:
         self.workers: list[SimulatedWorker] = []
         self.deaths: dict[str, int] = {}
         self.clients = [SimulatedClient(self.network, self.watcher, f"c{number}") for number in range(2)]
+        self.strikes = self.chance.choice((0, 3, 6, 9, 12))  #: that are planned
         self.faults = 0
         self._workers_made = 0
 
@@ -79,14 +80,18 @@ class Life:
             watcher.starts, watcher.restarts, self.faults, self.network.messages, watcher.commits,
         )
 
-    def _live(self) -> None:
+    def begin(self) -> None:
+        """Broker, workers, clients and what will go wrong."""
         self._start_broker()
         for kind in range(len(KINDS)):
             self._start_worker(kind)
         for client in self.clients:
             client.start(self.chance.randint(1, 3), FAULTY * 0.6)
-        for _ in range(self.chance.choice((0, 3, 6, 9, 12))):
+        for _ in range(self.strikes):
             self.loop.world_at(START + self.chance.uniform(0.2, FAULTY), self._strike)
+
+    def _live(self) -> None:
+        self.begin()
         if self._goes_on(FAULTY):
             self._heal()
         if self._goes_on(SETTLE):
@@ -104,12 +109,16 @@ class Life:
         ended = self.loop.run_until(self.loop.now + seconds, lambda: watcher.violation is not None or is_over())
         if seconds == DRAIN and not ended:
             waiting = [client.name for client in self.clients if client.busy]
-            left = [name for name, key in watcher.keys.items() if not watcher.has_ended(key)]
-            watcher.break_off("everything drains", f"nodes {left}, clients {waiting} still wait after {DRAIN} s")
+            watcher.break_off("everything drains", f"nodes {self.unfinished}, clients {waiting} still wait after {DRAIN} s")
         return watcher.violation is None
 
+    @property
+    def unfinished(self) -> list[str]:
+        """Nodes on disk that have not ended."""
+        return [name for name, key in self.watcher.keys.items() if not self.watcher.has_ended(key)]
+
     def _has_drained(self) -> bool:
-        if any(client.busy for client in self.clients) or self.watcher.unfinished:
+        if any(client.busy for client in self.clients) or self.unfinished:
             return False
         return not any(child.held or child.answered for worker in self.workers for child in worker.children)
 

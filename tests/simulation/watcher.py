@@ -283,10 +283,6 @@ class Watcher:
         row = self.seen.get(key)
         return row is not None and State(row.state) in ENDED
 
-    @property
-    def unfinished(self) -> bool:
-        return any(not self.has_ended(key) for key in self.names)
-
     # --- what others are told -------------------------------------------------------------------------
 
     def acknowledged_submission(self, names: list[str]) -> None:
