@@ -174,7 +174,7 @@ async def flip_all(folder: Path, flips: int, seed: int) -> Verdict:
         # A tenth goes to the large value, which is a small part of the bytes.
         file = files[sizes.index(min(sizes))] if number % 10 == 0 else chance.choices(files, sizes)[0]
         copy = _copy(whole, folder / f"flip{number}")
-        place, bit = chance.randrange((whole / file).stat().st_size), chance.randrange(1, 256)
+        place, bit = _place(whole / file, chance), chance.randrange(1, 256)
         _flip(copy.parent / file, place, bit)
         try:
             async with asyncio.timeout(PATIENCE):
@@ -186,6 +186,13 @@ async def flip_all(folder: Path, flips: int, seed: int) -> Verdict:
         _judge(verdict, f"byte {place} of {file} changed by {bit}", answers, right)
         shutil.rmtree(copy.parent)
     return verdict
+
+
+def _place(file: Path, chance: random.Random) -> int:
+    """Anywhere; mostly where something is written, for most of a small database is empty pages."""
+    content = file.read_bytes()
+    written = [place for place, byte in enumerate(content) if byte]
+    return chance.choice(written) if chance.random() < 0.8 else chance.randrange(len(content))
 
 
 def _judge(verdict: Verdict, what: str, answers: list[bytes | str], right: list[bytes | str]) -> None:
