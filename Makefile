@@ -3,6 +3,7 @@
 #   make demo    makes .venv, installs the package, runs samples/test2.py
 #   make test    the checks below, then all tests
 #   make lint    ruff, mypy, the import layers, pyright
+#   make proof   everything that shows the promises: simulation, mutations, power cuts, damage, fuzzing, chaos
 #   make proto   regenerates dagorama/api from proto/
 #   make bench   the benchmarks
 #   make clean   removes what these made, .venv too
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
-.PHONY: demo test lint proto bench clean
+.PHONY: demo test lint proof proto bench clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -28,6 +29,9 @@ lint: $(INSTALLED_DEV)
 	$(BIN)/mypy --strict
 	$(BIN)/lint-imports
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+proof: $(INSTALLED_DEV)
+	$(BIN)/python -m tests.proof $(PROOF_ARGS)
 
 proto: $(INSTALLED_DEV)
 	PYTHON=$(abspath $(BIN)/python) ./build_protobuf.sh
