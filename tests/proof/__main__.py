@@ -33,11 +33,13 @@ PARTS = (
     Part("simulation", "lives of broker, disk, network, workers", ("-m", "tests.simulation", "--seeds", "1000")),
     Part("chaos", "real processes killed and stopped", ("benchmarks/chaos.py", "--kills", "12", "--nodes", "2500")),
     Part("power loss", "writes and syncs cut off anywhere", ("-m", "tests.proof.power", "--cuts", "120")),
-    Part("heart", "anything in any order (hypothesis)", ("-m", "pytest", "-q", "tests/heart"), (("HEART_EXAMPLES", "200"),)),
+    Part("heart", "anything in any order (hypothesis)", ("-m", "pytest", "-q", "tests/heart"),
+         (("HEART_EXAMPLES", "200"),)),
     Part("damage", "one byte changed in a store", ("-m", "tests.proof.damage", "--flips", "200")),
     Part("wire", "anything sent to a broker", ("-m", "tests.proof.fuzz", "--examples", "1500")),
     Part("disk and clock", "full, read-only, locked; standing still",
-         ("-m", "pytest", "-q", "tests/proof/test_disk.py", "tests/broker/test_sqlite.py", "tests/heart/test_restarts.py")),
+         ("-m", "pytest", "-q", *(f"tests/{name}.py" for name in ("proof/test_disk", "broker/test_sqlite",
+                                                                  "heart/test_restarts")))),
     Part("other end", "anything sent to a worker or a client", ("-m", "pytest", "-q", "tests/worker/test_fuzz.py")),
 )  # fmt: skip
 

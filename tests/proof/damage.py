@@ -1,7 +1,7 @@
 """One byte changed anywhere in a store: the broker answers as before, or says which row or file is damaged.
 
-Never another answer, never a hang. `python -m tests.proof.damage [--flips N] [--seed N]` ends with 1 otherwise. The store
-is one that a simulated broker has left in the middle of its work; all that a broker reads from it is asked for.
+Never another answer, never a hang. `python -m tests.proof.damage [--flips N] [--seed N]` ends with 1 otherwise. The
+store is one that a simulated broker has left in the middle of its work; all that a broker reads from it is asked for.
 """
 
 from __future__ import annotations

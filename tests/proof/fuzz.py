@@ -138,7 +138,8 @@ def _templates() -> list[tuple[str, list[Any]]]:
         creates=pb.NewInstance(definition="work:Task", entry=ORIGIN + bytes(4)),
     )
     submission = pb.SubmitRequest(functions=[function], nodes=[nodes])
-    hello = pb.WorkerMessage(hello=pb.Hello(protocol=1, worker=b"w" * 16, name="fuzz", slots=2, include_queues=["fuzz"]))
+    presence = pb.Hello(protocol=1, worker=b"w" * 16, name="fuzz", slots=2, include_queues=["fuzz"])
+    hello = pb.WorkerMessage(hello=presence)
     # Attempts of the broker's first epoch, some of which are this worker's by then.
     attempts = [(1 << 40) + number for number in range(1, 6)]
     children = pb.Children(node=1, attempt=attempts[0], nodes=pb.Nodes(
@@ -151,12 +152,14 @@ def _templates() -> list[tuple[str, list[Any]]]:
         failures=[pb.Failure(node=3, attempt=attempts[2], type="E", message="m")],
     )
     said = pb.WorkerMessage(
-        reports=[pb.Report(sequence=1, body=results.SerializeToString())], returns=[pb.Return(node=[4], attempt=[attempts[3]])],
+        reports=[pb.Report(sequence=1, body=results.SerializeToString())],
+        returns=[pb.Return(node=[4], attempt=[attempts[3]])],
         deaths=[pb.SlotDeath(running=[attempts[4]], cause="SIGSEGV")], heartbeat=True,
     )
     return [
         ("Submit", [submission]), ("SubmitStream", [submission, pb.SubmitRequest()]), ("Work", [hello, said]),
-        ("Work", [hello, said, said]), ("Wait", [pb.WaitRequest(instance=INSTANCE, node=[ORIGIN + bytes(4)], now=True)]),
+        ("Work", [hello, said, said]),
+        ("Wait", [pb.WaitRequest(instance=INSTANCE, node=[ORIGIN + bytes(4)], now=True)]),
         ("Cancel", [pb.CancelRequest(instance=INSTANCE, node=[ORIGIN + bytes(4)])]),
         ("GetInstance", [pb.GetInstanceRequest(instance=INSTANCE)]),
     ]  # fmt: skip
@@ -296,7 +299,8 @@ def frames(chance: random.Random) -> bytes:
 
 
 def prove(count: int, seed: int) -> Fuzzer:
-    """`count` messages with wrong contents, as many with one thing wrong, half as many with raw bytes in a call, as many on the port."""
+    """`count` messages with wrong contents and as many with one thing wrong, half as many calls with raw bytes in them,
+    and half as many with raw bytes on the port."""
     chance = random.Random(seed)
     with launch_broker(port=0, store="memory://") as broker:
         fuzzer = Fuzzer(broker)
@@ -333,7 +337,8 @@ def prove(count: int, seed: int) -> Fuzzer:
         raw_in_calls()
         fuzzer.check()
         for number in range(count // 2):
-            fuzzer.raw(frames(chance) if number % 2 else chance.randbytes(chance.choice((1, 30, 3_000))), bool(number % 3))
+            data = frames(chance) if number % 2 else chance.randbytes(chance.choice((1, 30, 3_000)))
+            fuzzer.raw(data, greeting=bool(number % 3))
         fuzzer.check()
     return fuzzer
 

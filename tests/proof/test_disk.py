@@ -34,8 +34,11 @@ def broker(store: Path, before: Callable[[], None] | None = None) -> Iterator[tu
     port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "dagorama_broker", "serve", "--port", str(port)],
-        env={**os.environ, "DAGORAMA_STORE": f"sqlite:///{store}"}, stderr=subprocess.PIPE, text=True, preexec_fn=before,
-    )  # fmt: skip
+        env={**os.environ, "DAGORAMA_STORE": f"sqlite:///{store}"},
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=before,
+    )
     try:
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             grpc.channel_ready_future(channel).result(SECONDS)

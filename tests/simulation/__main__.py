@@ -27,7 +27,8 @@ def main() -> int:
         if options.trace:
             print(*(" ".join(map(str, line)) for line in result.trace), sep="\n")
         if result.violation is not None:
-            print(f"seed {seed}: VIOLATION {result.violation}\nreplay: python -m tests.simulation --seed {seed} --trace")
+            print(f"seed {seed}: VIOLATION {result.violation}")
+            print(f"replay: python -m tests.simulation --seed {seed} --trace")
             return 1
         counts = result.nodes, result.starts, result.restarts, result.faults, result.messages, result.commits
         totals = [total + more for total, more in zip(totals, counts, strict=True)]

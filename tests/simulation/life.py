@@ -109,7 +109,8 @@ class Life:
         ended = self.loop.run_until(self.loop.now + seconds, lambda: watcher.violation is not None or is_over())
         if seconds == DRAIN and not ended:
             waiting = [client.name for client in self.clients if client.busy]
-            watcher.break_off("everything drains", f"nodes {self.unfinished}, clients {waiting} still wait after {DRAIN} s")
+            text = f"nodes {self.unfinished}, clients {waiting} still wait after {DRAIN} s"
+            watcher.break_off("everything drains", text)
         return watcher.violation is None
 
     @property
@@ -190,9 +191,10 @@ class Life:
 
     def _strike(self) -> None:
         strikes = (
-            self._crash, self._crash, self._crash, self._freeze, self._freeze, self._spoil_commit, self._slow_disk, self._cut, self._cut,
-            self._cut, self._block, self._block, self._kill_worker, self._stop_worker, self._stop_worker,
-            self._stop_worker, self._kill_child, self._kill_child, self._dismiss,
+            self._crash, self._crash, self._crash, self._freeze, self._freeze, self._spoil_commit,
+            self._slow_disk, self._cut, self._cut, self._cut, self._block, self._block, self._kill_worker,
+            self._stop_worker, self._stop_worker, self._stop_worker, self._kill_child, self._kill_child,
+            self._dismiss,
         )  # fmt: skip
         strike = self.chance.choice(strikes)
         self.watcher.note(strike.__name__)

@@ -1,4 +1,4 @@
-"""What the simulated user code does, and what it comes to when nothing goes wrong: drawn from the seed by name alone."""
+"""What the simulated user code does, and what it comes to when nothing goes wrong: drawn from the seed, by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Watches one life from outside: what is on disk, what is told to whom, and whether it may be so. Each check has a name.
+"""Watches one life from outside: what is on disk, what is told to whom, and whether it may be. Each check has a name.
 
 It knows the promises of the design, not how the heart keeps them.
 """
@@ -84,6 +84,7 @@ class Watcher:
         self.deaths: Counter[str] = Counter()  #: of child processes while they ran it
         self.links: dict[str, Link] = {}  #: of workers, by name
         self.stepped_at = 0.0
+        self.there: set[bytes] = set()  #: workers that the broker had when it stepped last
         self.runs: dict[str, int] = {}  #: that failed, by name
         self.awaited: set[bytes] = set()  #: workers on record when the present broker began
         self.awaited_until = 0.0
@@ -179,9 +180,10 @@ class Watcher:
     def _check_standstill(self, broker: Broker) -> None:
         """Where the broker itself stood still, no worker is given up for its silence."""
         before, self.stepped_at = self.stepped_at, self.loop.now
+        there, self.there = self.there, set(broker.scheduler.dispatch.workers)
         if before and self.loop.now - before >= broker.scheduler.timing.lease / 2:
-            known = broker.scheduler.dispatch.workers
-            lost = [w.presence.name for w in broker.sessions if known.get(w.presence.id) is not w]
+            ids = {worker.presence.id for worker in broker.sessions}
+            lost = [id.hex() for id in there & ids - self.there]
             self.require(not lost, "a standstill is forgiven", f"{lost}")
 
     def _check_order(self, broker: Broker, effects: Effects) -> None:

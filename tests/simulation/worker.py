@@ -100,7 +100,8 @@ class Child:
         program = worker.watcher.plan.programs[given.name]
         worker.watcher.started(worker.name, given)
         if program.children and program.ahead:
-            worker.session.report(Held(self.number, [], []), self._with_children(given, pb.Results()).SerializeToString())
+            children = self._with_children(given, pb.Results())
+            worker.session.report(Held(self.number, [], []), children.SerializeToString())
             worker.changed()
         self.running[given.attempt] = worker.loop.call_later(program.seconds, self._finish, given)
 

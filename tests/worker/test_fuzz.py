@@ -1,4 +1,4 @@
-"""Whatever a broker says, a worker goes on, or leaves with a sentence; it never hangs and never leaves children behind."""
+"""Whatever a broker says, a worker goes on, or leaves with a sentence; it never hangs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 import grpc
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 from scripted_broker import Conversation, ScriptedBroker, worker_process
 from worker_grants import call
 
