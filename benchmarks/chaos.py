@@ -27,6 +27,8 @@ from chaos_parts.judge import Verdict, judge
 
 WORKERS = 4
 DEPTH = 4
+#: Seconds for a worker to have a child.
+PATIENCE = 10.0
 #: What a run has to have seen for its silence to mean anything, out of 50 kills.
 LEAST_BROKERS, LEAST_WORKERS, LEAST_STOPS, LEAST_LATE = 15, 15, 5, 3
 
@@ -51,7 +53,8 @@ class Killer:
 
     def plan(self, kills: int) -> list[str]:
         """A third brokers, a third supervisors, a third children; stops between them."""
-        plan = ["broker"] * -(-kills // 3) + ["supervisor"] * (kills // 3) + ["child"] * (kills // 3)
+        brokers, supervisors = -(-kills // 3), kills // 3
+        plan = ["broker"] * brokers + ["supervisor"] * supervisors + ["child"] * (kills - brokers - supervisors)
         plan += ["stop"] * max(8, kills // 6)
         self.chance.shuffle(plan)
         return plan
@@ -72,10 +75,15 @@ class Killer:
         self.supervisors += 1
 
     def _child(self) -> None:
-        children = processes.children_of(self.chance.choice(self.workers).process.pid)
-        if children:
-            os.kill(self.chance.choice(children), signal.SIGKILL)
-            self.children += 1
+        """Of a worker that was started a moment ago there may be none yet."""
+        until = time.monotonic() + PATIENCE
+        while not (children := self._all_children()) and time.monotonic() < until:
+            time.sleep(0.05)
+        os.kill(self.chance.choice(children), signal.SIGKILL)
+        self.children += 1
+
+    def _all_children(self) -> list[int]:
+        return [pid for worker in self.workers for pid in processes.children_of(worker.process.pid)]
 
     def _stop(self) -> None:
         """Stop a supervisor, not its child: what the child finishes meanwhile arrives after the lease."""

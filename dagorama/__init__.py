@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dagorama.decorators import dagorama
     from dagorama.definition import DAGDefinition, DAGInstance, generate_instance_id
     from dagorama.errors import (
+        AccessDenied,
         BrokerError,
         BrokerOverloaded,
         BrokerUnavailable,
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
         RefusedByBroker,
         RetryLater,
         SettingsError,
+        TamperedValue,
+        UncheckableValue,
         UnknownToBroker,
         ValueNotReadable,
         WrongInstance,
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
 
 _ERRORS = "dagorama.errors"
 _HOMES = {
+    "AccessDenied": _ERRORS,
     "BrokerError": _ERRORS,
     "BrokerOverloaded": _ERRORS,
     "BrokerUnavailable": _ERRORS,
@@ -68,6 +72,8 @@ _HOMES = {
     "SettingsError": _ERRORS,
     "State": "dagorama.models.state",
     "StaticRetry": "dagorama.retry",
+    "TamperedValue": _ERRORS,
+    "UncheckableValue": _ERRORS,
     "UnknownToBroker": _ERRORS,
     "ValueNotReadable": _ERRORS,
     "WrongInstance": _ERRORS,
@@ -88,6 +94,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AccessDenied",
     "BrokerError",
     "BrokerOverloaded",
     "BrokerUnavailable",
@@ -112,6 +119,8 @@ __all__ = [
     "SettingsError",
     "State",
     "StaticRetry",
+    "TamperedValue",
+    "UncheckableValue",
     "UnknownToBroker",
     "ValueNotReadable",
     "WrongInstance",

@@ -12,9 +12,11 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from dagorama.api import broker_pb2
-from dagorama.connection import MESSAGE_LIMIT
+from dagorama.channels import MESSAGE_LIMIT
+from dagorama.envelopes import SIGNATURE_BYTES
 from dagorama.errors import RefusedByBroker
 from dagorama.models.promise import ORIGIN_BYTES
+from dagorama.signing import ARGUMENTS, Keyring, function_digest, keyring
 from dagorama.values import LARGE, Encoded, large_of
 
 if TYPE_CHECKING:
@@ -45,7 +47,8 @@ class FunctionSpec:
     function: Callable[..., Any]  #: the plain function, as it was written
     python_name: str  #: its `__name__` when its hash was computed
 
-    def to_message(self) -> broker_pb2.Function:
+    def to_message(self, key_id: bytes) -> broker_pb2.Function:
+        """`key_id` is of the key that its nodes' arguments are signed under."""
         options = self.options
         return broker_pb2.Function(
             name=self.name,
@@ -60,6 +63,7 @@ class FunctionSpec:
             max_concurrency=options.max_concurrency or 0,
             delay=options.delay,
             max_deaths=options.max_deaths or 0,
+            key_id=key_id,
         )
 
 
@@ -69,29 +73,34 @@ class FunctionTable:
     __slots__ = ("_index", "functions")
 
     def __init__(self) -> None:
-        self._index: dict[FunctionSpec, int] = {}
+        self._index: dict[tuple[FunctionSpec, bytes], int] = {}
         self.functions: list[broker_pb2.Function] = []
 
-    def index(self, spec: FunctionSpec) -> int:
-        found = self._index.get(spec)
+    def index(self, spec: FunctionSpec, key_id: bytes) -> int:
+        found = self._index.get((spec, key_id))
         if found is None:
-            found = self._index[spec] = len(self.functions)
-            self.functions.append(spec.to_message())
+            found = self._index[spec, key_id] = len(self.functions)
+            self.functions.append(spec.to_message(key_id))
         return found
 
 
 class NodesRun:
-    """Nodes of one instance made by one maker, in order, as columns. Any thread may add to it."""
+    """Nodes of one instance made by one maker, in order, as columns. Any thread may add to it.
+
+    Their arguments are signed here, where a node gets its id.
+    """
 
     __slots__ = (
-        "_arguments", "_keys", "_lock", "_refs", "_specs", "_tolerant", "creates", "first", "instance", "origin",
+        "_arguments", "_keys", "_lock", "_refs", "_ring", "_specs", "_tolerant", "creates", "first", "instance",
+        "origin",
     )  # fmt: skip
 
-    def __init__(self, instance: bytes, origin: bytes, first: int = 0) -> None:
+    def __init__(self, instance: bytes, origin: bytes, first: int = 0, ring: Keyring | None = None) -> None:
         self.instance = instance
         self.origin = origin
         self.first = first
         self.creates: broker_pb2.NewInstance | None = None
+        self._ring = ring or keyring()
         self._specs: list[FunctionSpec] = []
         self._arguments: list[bytes] = []
         self._refs: list[Sequence[bytes]] = []
@@ -108,18 +117,20 @@ class NodesRun:
     def add(self, spec: FunctionSpec, encoded: Encoded, key: str | None = None) -> int:
         """The new node's counter, `key` being its concurrency key; raises RefusedByBroker for a node that no message
         could carry."""
-        weight = _weight(encoded.envelope, encoded.refs, encoded.tolerant)
+        weight = _weight(encoded.envelope, encoded.refs, encoded.tolerant) + SIGNATURE_BYTES
         if weight > NODE_LIMIT and weight - self._spared(encoded.refs) > NODE_LIMIT:
             raise RefusedByBroker(
                 f"a call of {spec.name} names {len(encoded.refs):,} promises, more than one message holds; "
                 "reduce them in groups",
                 "INVALID_ARGUMENT",
             )
+        function = function_digest(spec.name, spec.hash)
         with self._lock:
+            position = len(self._specs)
+            node = self.origin + (self.first + position).to_bytes(4, "big")
+            self._arguments.append(self._ring.sign(encoded.envelope, ARGUMENTS, self.instance, node, function))
             self._specs.append(spec)
-            self._arguments.append(encoded.envelope)
             self._refs.append(encoded.refs)
-            position = len(self._specs) - 1
             if encoded.tolerant:
                 self._tolerant[position] = encoded.tolerant
             if key is not None:
@@ -151,13 +162,13 @@ class NodesRun:
     def to_message(self, functions: FunctionTable, start: int = 0, stop: int | None = None) -> broker_pb2.Nodes:
         """The nodes from `start` up to `stop`; what makes the instance goes with the first."""
         stop = len(self) if stop is None else stop
-        envelopes = self._arguments[start:stop]
+        envelopes, key_id = self._arguments[start:stop], self._ring.signs_under
         message = broker_pb2.Nodes(
             instance=self.instance,
             creates=self.creates if start == 0 else None,
             origin=self.origin,
             first=self.first + start,
-            function=[functions.index(spec) for spec in self._specs[start:stop]],
+            function=[functions.index(spec, key_id) for spec in self._specs[start:stop]],
             arguments=envelopes,
             large=_large_values(envelopes),
         )

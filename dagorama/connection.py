@@ -9,11 +9,14 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
+from random import random
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, TypeVar
 
 from dagorama.api import broker_pb2
+from dagorama.channels import meaning, sync_channel, target
 from dagorama.errors import (
+    AccessDenied,
     BrokerError,
     BrokerOverloaded,
     BrokerUnavailable,
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MESSAGE_LIMIT = 4 * 1024 * 1024
 #: bytes of one value; more is refused before anything is sent
 VALUE_LIMIT = 1024**3
 CHUNK = 1024 * 1024
@@ -43,10 +45,16 @@ PATIENCE = 3.0
 #: the same for a wait whose broker was there a moment ago: it may be restarting
 PATIENCE_WHILE_WAITING = 30.0
 PAUSE = 0.1
+#: the longest pause before asking a broker again that has no room; up to as much is added by chance
+LONGEST_PAUSE = 4.0
+#: the trailing metadata in which it says after how many milliseconds that makes sense
+RETRY_AFTER = "retry-after-ms"
 
 ERRORS: dict[str, type[BrokerError]] = {
     "UNAVAILABLE": BrokerUnavailable,
     "DEADLINE_EXCEEDED": BrokerUnavailable,
+    "UNAUTHENTICATED": AccessDenied,
+    "PERMISSION_DENIED": AccessDenied,
     "NOT_FOUND": UnknownToBroker,
     "INVALID_ARGUMENT": RefusedByBroker,
     "FAILED_PRECONDITION": RefusedByBroker,
@@ -56,31 +64,6 @@ ERRORS: dict[str, type[BrokerError]] = {
 }
 
 
-def target(settings: Settings) -> str:
-    """Where to connect, as grpc writes it; an IPv6 address gets its brackets."""
-    host = f"[{settings.host}]" if ":" in settings.host and not settings.host.startswith("[") else settings.host
-    return f"{host}:{settings.port}"
-
-
-def quieten_grpc() -> None:
-    """To be called before grpc is imported, which otherwise prints a line when a broker leaves."""
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-
-
-def channel_options() -> list[tuple[str, int]]:
-    """For every channel of ours, sync or aio: bounded messages, silent peers noticed, quick to reconnect."""
-    return [
-        ("grpc.max_send_message_length", MESSAGE_LIMIT),
-        ("grpc.max_receive_message_length", MESSAGE_LIMIT),
-        ("grpc.keepalive_time_ms", 20_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 1_000),
-        # This one is also how long a connection attempt may take.
-        ("grpc.min_reconnect_backoff_ms", 2_000),
-    ]
-
-
 def broker_error(error: grpc.RpcError, address: str) -> BrokerError:
     """The one map from gRPC statuses to our errors, for sync and aio calls alike."""
     code = getattr(error, "code", lambda: None)()
@@ -88,12 +71,31 @@ def broker_error(error: grpc.RpcError, address: str) -> BrokerError:
     details = str(getattr(error, "details", lambda: "")() or error)
     if status == "UNAVAILABLE":
         details = (
-            f"no broker answers at {address} ({details}); start one with `dagorama-broker serve`, "
+            f"no broker answers at {address} ({meaning(details)}); start one with `dagorama-broker serve`, "
             "or set DAGORAMA_HOST and DAGORAMA_PORT to where it is"
         )
     elif status == "DEADLINE_EXCEEDED":
         details = f"the broker at {address} did not answer in time ({details})"
-    return ERRORS.get(status, BrokerError)(details, status)
+    found = ERRORS.get(status, BrokerError)(details, status)
+    if isinstance(found, BrokerOverloaded):
+        found.retry_after = _retry_after(error)
+    return found
+
+
+def _retry_after(error: grpc.RpcError) -> float | None:
+    """Seconds, where the broker says that its refusal is a matter of time."""
+    trailing = getattr(error, "trailing_metadata", lambda: ())() or ()
+    return next((int(value) / 1000 for key, value in trailing if key == RETRY_AFTER and value.isdecimal()), None)
+
+
+def _gave_up(error: BrokerOverloaded, seconds: float) -> BrokerOverloaded:
+    found = BrokerOverloaded(
+        f"{error}; it has been like that for {seconds:.0f} seconds: add workers, submit less at a time, or give the"
+        " broker more room",
+        error.status,
+    )
+    found.retry_after = error.retry_after
+    return found
 
 
 def transfer_deadline(size: int) -> float:
@@ -105,9 +107,7 @@ class Connection:
     """The broker's calls, each with a deadline and our errors. All of them may be sent twice without harm."""
 
     def __init__(self, settings: Settings) -> None:
-        quieten_grpc()
-        import grpc
-
+        self.channel: grpc.Channel = sync_channel(settings)
         from dagorama.api.api_pb2_grpc import DagoramaStub
         from dagorama.api.broker_pb2_grpc import BrokerStub
 
@@ -116,7 +116,6 @@ class Connection:
         self.pid = os.getpid()
         #: whether a broker has been there, so that one which is not may be restarting
         self.has_answered = False
-        self.channel: grpc.Channel = grpc.insecure_channel(self.address, options=channel_options())
         self.stub: BrokerStub = BrokerStub(self.channel)
         self.original: DagoramaStub = DagoramaStub(self.channel)
 
@@ -171,16 +170,28 @@ class Connection:
         request = broker_pb2.GetStatusRequest()
         return self._ask(lambda timeout: self.stub.GetStatus(request, timeout=timeout))
 
-    def retried(self, call: Callable[[], T]) -> T:
-        """Calls until there is an answer; a broker that nobody hears is tried again for PATIENCE seconds."""
-        started = monotonic()
+    def retried(self, call: Callable[[], T], seconds: float = DEADLINE) -> T:
+        """Calls until there is an answer.
+
+        A broker that nobody hears is tried again for PATIENCE seconds, and one that has no room just now, ever more
+        patiently, for `seconds`.
+        """
+        started, pause, refusals = monotonic(), PAUSE, 0
         while True:
             try:
                 return call()
             except BrokerUnavailable as error:
                 if error.status != "UNAVAILABLE" or monotonic() - started > PATIENCE:
                     raise
-            sleep(PAUSE)
+                pause = PAUSE
+            except BrokerOverloaded as error:
+                if error.retry_after is None:
+                    raise
+                pause = min(error.retry_after * 2**refusals, LONGEST_PAUSE) * (1 + random())
+                refusals += 1
+                if monotonic() - started + pause >= seconds:
+                    raise _gave_up(error, monotonic() - started) from None
+            sleep(pause)
 
     def _ask(self, call: Callable[[float], T], seconds: float = DEADLINE) -> T:
         import grpc
@@ -195,7 +206,7 @@ class Connection:
             self.has_answered = True
             return answer
 
-        return self.retried(once)
+        return self.retried(once, seconds)
 
 
 class Replies:
@@ -232,19 +243,15 @@ def connection() -> Connection:
     global _current
     settings = Settings.from_env()
     found = _current
-    if found is None or found.pid != os.getpid() or not _same_address(found.settings, settings):
+    if found is None or found.pid != os.getpid() or found.settings.way != settings.way:
         with _lock:
             if _current is not None and _current.pid != os.getpid():
                 _inherited.append(_current)
                 _current = None
-            if _current is None or not _same_address(_current.settings, settings):
+            if _current is None or _current.settings.way != settings.way:
                 _current = Connection(settings)
             found = _current
     return found
-
-
-def _same_address(one: Settings, other: Settings) -> bool:
-    return (one.host, one.port) == (other.host, other.port)
 
 
 def _renew_lock() -> None:

@@ -1,15 +1,19 @@
-"""What the broker says of a node that failed, as its callers get it: an error to raise, or a Failure to hold."""
+"""What the broker says of a node that failed, as its callers get it: an error to raise, or a Failure to hold.
+
+The rule: its texts are the broker's word, as is that the node failed; an exception is rebuilt only where it was signed
+as that of the node whose failure it is.
+"""
 
 from __future__ import annotations
 
-import pickle
 from uuid import UUID
 
 from dagorama.api.broker_pb2 import NodeFailure
-from dagorama.errors import FailedRun, NodeFailed
+from dagorama.errors import FailedRun, NodeFailed, TamperedValue, UncheckableValue
 from dagorama.models.failure import Failure
 from dagorama.models.promise import DAGPromise
-from dagorama.values import FailedSource
+from dagorama.signing import FAILURE, keyring
+from dagorama.values import FailedSource, decode
 
 #: the type of a failure that is a cancellation
 CANCELLED = "dagorama.errors.NodeCancelled"
@@ -40,16 +44,21 @@ def error_of(message: NodeFailure, promise: DAGPromise[object], cancelled: bool 
     error = failure_of(message, cancelled).error()
     if message.node not in (b"", promise.node_id):
         error.dependent = promise.function_name or f"node {promise.identifier}"
-    error.__cause__ = _cause(message.exception)
+    error.__cause__ = _cause(message)
     return error
 
 
-def _cause(exception: bytes) -> BaseException | None:
-    """The exception itself where its class is known here and lets itself be rebuilt."""
-    if not exception:
-        return None
+def _cause(message: NodeFailure) -> BaseException | None:
+    """The exception itself where its class is known here and lets itself be rebuilt; where its signature cannot be
+    relied on, the error that says so."""
+    if not message.exception:
+        # Nobody signs for a run that was stopped at its timeout: its supervisor describes it.
+        return TimeoutError(message.message) if message.type == "builtins.TimeoutError" else None
     try:
-        cause = pickle.loads(exception)
+        envelope = keyring().open(message.exception, FAILURE, message.node, "exception").envelope
+        cause = decode(envelope, what="exception")
+    except (TamperedValue, UncheckableValue) as error:
+        return error
     except Exception:
         return None
     return cause if isinstance(cause, BaseException) else None

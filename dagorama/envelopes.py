@@ -1,7 +1,8 @@
 """Envelopes from the outside: a header, a table of the promises inside, and a pickle.
 
     byte 0   1, the version
-    byte 1   flags: 1 SIGNED (reserved), 2 LARGE, 4 REFS
+    byte 1   flags: 1 SIGNED, 2 LARGE, 4 REFS
+    SIGNED   8-byte key id, 16-byte instance, 32-byte MAC; `signing` makes and checks it
     REFS     u32 groups; for each: 12-byte origin, u32 n, n times u32 counter   (little-endian)
     body     the pickle; if LARGE, u64 length and SHA-256 of a pickle that is kept elsewhere
 
@@ -18,6 +19,8 @@ from dagorama.models.promise import ORIGIN_BYTES, DAGPromise
 
 VERSION = 1
 SIGNED, LARGE, REFS = 1, 2, 4
+#: what a signature adds to an envelope
+SIGNATURE_BYTES = 8 + 16 + 32
 #: version and flags of an envelope that is nothing but a pickle
 PLAIN = bytes([VERSION, 0])
 
@@ -40,7 +43,7 @@ def references(envelope: bytes) -> list[bytes]:
 
 def large_of(envelope: bytes) -> tuple[bytes, int] | None:
     """SHA-256 and length of the pickle that is kept elsewhere, or None when the envelope holds it."""
-    if not _flags(envelope) & LARGE:
+    if not flags(envelope) & LARGE:
         return None
     try:
         length, digest = _LARGE.unpack_from(envelope, body(envelope)[1])
@@ -70,21 +73,26 @@ def _table(promises: Sequence[DAGPromise[Any]]) -> bytes:
     return b"".join((_U32.pack(len(runs)), *groups))
 
 
-def _flags(envelope: bytes) -> int:
+def flags(envelope: bytes) -> int:
     """Its second byte; raises ValueNotReadable for what is no envelope of ours."""
     if len(envelope) < 2 or envelope[0] != VERSION or envelope[1] & ~(SIGNED | LARGE | REFS):
         raise ValueNotReadable(f"it does not begin as an envelope does: {bytes(envelope[:2])!r}")
-    if envelope[1] & SIGNED:
-        raise ValueNotReadable("it is signed, which this version of dagorama cannot check")
     return envelope[1]
+
+
+def _content(envelope: bytes) -> int:
+    """Where what follows the header and the signature starts."""
+    return 2 + SIGNATURE_BYTES if flags(envelope) & SIGNED else 2
 
 
 def _groups(envelope: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Origin, number of counters and where they start, for each group of the table."""
-    if not _flags(envelope) & REFS:
+    if not flags(envelope) & REFS:
         return
-    start = 2 + _U32.size
-    for _ in range(_U32.unpack_from(envelope, 2)[0]):
+    start = _content(envelope)
+    groups = _U32.unpack_from(envelope, start)[0]
+    start += _U32.size
+    for _ in range(groups):
         origin, count = _GROUP.unpack_from(envelope, start)
         yield origin, count, start + _GROUP.size
         start += _GROUP.size + 4 * count
@@ -92,7 +100,7 @@ def _groups(envelope: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 def body(envelope: bytes) -> tuple[int, int]:
     """How many promises the table holds, and where the body starts."""
-    number, start = 0, 2 + (_U32.size if _flags(envelope) & REFS else 0)
+    number, start = 0, _content(envelope) + (_U32.size if flags(envelope) & REFS else 0)
     for _, count, counters in _groups(envelope):
         number, start = number + count, counters + 4 * count
     return number, start

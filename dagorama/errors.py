@@ -5,6 +5,8 @@ DagoramaError
 │   └── PromiseAttribute (AttributeError)  the same, for `promise.name`
 ├── NotPicklable (TypeError)               an argument or a result cannot be pickled: change that part
 ├── ValueNotReadable                       an argument or a result cannot be read here: its class, or the bytes
+├── UncheckableValue                       it is unsigned, or under a key that is not held here: set the keys
+├── TamperedValue                          it is not what was signed for its place: somebody has changed it
 ├── NodeFailed                             the work failed: read the remote traceback
 │   └── NodeCancelled                      somebody stopped it
 ├── RetryLater                             a node raises it to be run again after so many seconds
@@ -16,6 +18,7 @@ DagoramaError
 ├── SettingsError (ValueError)             an environment variable holds something else: fix it
 └── BrokerError                            the broker said no, or nothing
     ├── BrokerUnavailable                  nobody answers: start one, or try later
+    ├── AccessDenied                       without a token, or with one that may not do this: DAGORAMA_AUTH_TOKEN
     ├── UnknownToBroker                    it has no such instance, node or value
     ├── RefusedByBroker                    the request contradicts what it has, or is too large
     └── BrokerOverloaded                   it holds as much as it may: try later
@@ -48,6 +51,14 @@ class NotPicklable(DagoramaError, TypeError):
 
 class ValueNotReadable(DagoramaError):
     """The bytes of an argument or a result cannot be turned into an object here."""
+
+
+class UncheckableValue(DagoramaError):
+    """An argument, a result or an exception is unsigned, or signed under a key that this process does not hold."""
+
+
+class TamperedValue(DagoramaError):
+    """An argument, a result or an exception is signed under a key held here, and not for where it was found."""
 
 
 class FailedRun(NamedTuple):
@@ -176,6 +187,10 @@ class BrokerUnavailable(BrokerError):
     """No broker answers where one was expected."""
 
 
+class AccessDenied(BrokerError):
+    """The broker does not know who calls, or whoever it is may not do this."""
+
+
 class UnknownToBroker(BrokerError):
     """The broker has no such instance, node or value."""
 
@@ -185,7 +200,12 @@ class RefusedByBroker(BrokerError):
 
 
 class BrokerOverloaded(BrokerError):
-    """The broker, or a message to it, has reached a bound."""
+    """The broker, or a message to it, has reached a bound.
+
+    `retry_after` is the seconds after which the broker may take it, where that is a matter of time.
+    """
+
+    retry_after: float | None = None
 
 
 def _shortened(text: str) -> str:

@@ -20,6 +20,7 @@ from dagorama.models.outcome import Outcome
 from dagorama.models.promise import DAGPromise
 from dagorama.models.state import State
 from dagorama.scope import current_attempt
+from dagorama.signing import SignedValues, keyring
 from dagorama.values import decode_promised
 from dagorama.waiting import Heard, Waiting, owner_of
 
@@ -47,8 +48,8 @@ def resolve(
 
     Without `timeout` it never waits and returns None as long as there is no value, which `state` tells from a None
     that is one; with it, it waits so many seconds, None meaning for ever, and raises TimeoutError. Raises NodeFailed
-    (NodeCancelled) when the node ended without a value, or returns a Failure for `outcome(promise)`; and
-    UnknownToBroker when there is no such node.
+    (NodeCancelled) when the node ended without a value, or returns a Failure for `outcome(promise)`; UnknownToBroker
+    when there is no such node; UncheckableValue and TamperedValue when the value's signature cannot be relied on.
     """
     if not isinstance(promise, DAGPromise):
         return promise  # what a plain entry point returned
@@ -165,7 +166,9 @@ def _would_wait(what: str, promise: object) -> PromiseMisuse:
 
 def _value(promise: DAGPromise[Any], heard: Heard) -> Any:
     if heard.state is State.COMPLETED:
-        return decode_promised(heard.node_id, heard.envelopes, get_large=connection().get_value)
+        values = SignedValues(keyring(), heard.envelopes)
+        values.get_of(heard.node_id, heard.owner)
+        return decode_promised(heard.node_id, values, get_large=connection().get_value)
     is_cancelled = heard.state is State.CANCELLED
     if isinstance(promise, Outcome):
         return failure_of(heard.failure, is_cancelled)

@@ -22,6 +22,7 @@ from dagorama.columns import submit_requests as submit_requests
 from dagorama.connection import connection
 from dagorama.errors import NotInInstance, WrongInstance
 from dagorama.models.promise import ORIGIN_BYTES, DAGPromise, Place
+from dagorama.signing import Keyring
 from dagorama.values import Encoded, PutLarge, encode_call
 
 if TYPE_CHECKING:
@@ -98,13 +99,16 @@ class DirectScope:
 class _Gathering:
     """What GatherScope and AttemptScope share: calls become nodes of one run until the scope is closed."""
 
-    __slots__ = ("_closed", "_instance", "_large_from", "_put_large", "_run")
+    __slots__ = ("_closed", "_instance", "_large_from", "_put_large", "_ring", "_run")
 
     asks_the_broker = False
 
-    def __init__(self, instance: bytes, run: NodesRun | None, large_from: int, put_large: PutLarge) -> None:
+    def __init__(
+        self, instance: bytes, run: NodesRun | None, large_from: int, put_large: PutLarge, ring: Keyring | None
+    ) -> None:
         self._instance = instance
         self._run = run
+        self._ring = ring
         self._large_from = large_from
         self._put_large = put_large
         self._closed = False
@@ -130,7 +134,7 @@ class _Gathering:
             _refuse_strangers(encoded, self._instance, function, place)
         run = self._run
         if run is None:
-            run = self._run = NodesRun(self._instance, os.urandom(ORIGIN_BYTES))
+            run = self._run = NodesRun(self._instance, os.urandom(ORIGIN_BYTES), ring=self._ring)
         counter = run.add(function, encoded, key)
         return DAGPromise._made(run.origin, counter, self._instance, function.name, args, kwargs, place)
 
@@ -150,8 +154,10 @@ class GatherScope(_Gathering):
         hand_over: Callable[[NodesRun], None] = submit,
         large_from: int = LARGE_FROM,
         put_large: PutLarge = put_through_connection,
+        ring: Keyring | None = None,
     ) -> None:
-        super().__init__(instance, NodesRun(instance, instance[:ORIGIN_BYTES]), large_from, put_large)
+        run = NodesRun(instance, instance[:ORIGIN_BYTES], ring=ring)
+        super().__init__(instance, run, large_from, put_large, ring)
         self._hand_over = hand_over
 
     def launch(self, definition: str, entry: bytes | None) -> None:
@@ -175,8 +181,9 @@ class AttemptScope(_Gathering):
         instance: bytes,
         large_from: int = LARGE_FROM,
         put_large: PutLarge = put_through_connection,
+        ring: Keyring | None = None,
     ) -> None:
-        super().__init__(instance, None, large_from, put_large)
+        super().__init__(instance, None, large_from, put_large, ring)
         self._parts: list[tuple[NodesRun, GatherScope]] = []
 
     @property
@@ -198,7 +205,7 @@ class AttemptScope(_Gathering):
         def take(run: NodesRun) -> None:
             self._parts.append((run, scope))
 
-        scope = GatherScope(instance, take, self._large_from, self._put_large)
+        scope = GatherScope(instance, take, self._large_from, self._put_large, self._ring)
         return scope
 
     def made(self, node_id: bytes) -> bool:

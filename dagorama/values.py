@@ -1,7 +1,7 @@
 """Objects to bytes and back: an envelope is a header, a table of the promises inside, and a pickle.
 
 The rule: the pickler finds and fills the promises, in one pass, wherever they stand; no Python runs for any other
-object. What is unpickled is made anew for each caller.
+object. What is unpickled is made anew for each caller, and nothing is that has not been opened by `signing`.
 """
 
 import copyreg
@@ -11,12 +11,12 @@ from functools import partial
 from hashlib import sha256
 from io import BytesIO
 from types import NoneType
-from typing import Any, NamedTuple, NoReturn, TypeVar, cast
+from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar, cast
 
 from dagorama import by_value
 from dagorama.by_value import PROTOCOL as PROTOCOL
 from dagorama.envelopes import LARGE as LARGE
-from dagorama.envelopes import PLAIN, body, seal
+from dagorama.envelopes import PLAIN, SIGNED, body, flags, seal
 from dagorama.envelopes import REFS as REFS
 from dagorama.envelopes import large_of as large_of
 from dagorama.envelopes import references as references
@@ -28,11 +28,18 @@ from dagorama.models.promise import DAGPromise
 PutLarge = Callable[[bytes], bytes]  # stores a pickle and returns its SHA-256
 GetLarge = Callable[[bytes], "bytes | bytearray | memoryview"]
 K = TypeVar("K", bound=Hashable)
+K_contra = TypeVar("K_contra", bound=Hashable, contravariant=True)
 
 _Call = tuple[tuple[object, ...], dict[str, object]]
 
 # Nothing can be inside of these: pickle.dumps, which knows no promises but is five times as fast, will do.
 _ATOMS = frozenset({int, float, complex, str, bytes, bool, NoneType})
+
+
+class Envelopes(Protocol[K_contra]):
+    """Opened envelopes by key: a mapping, or what opens them when they are asked for."""
+
+    def get(self, key: K_contra, /) -> bytes | None: ...
 
 
 class Encoded(NamedTuple):
@@ -134,7 +141,7 @@ def decode_call(
 
 def assemble(
     roots: Sequence[K],
-    envelopes: Mapping[K, bytes],
+    envelopes: Envelopes[K],
     refs: Mapping[K, Sequence[K]] | None = None,
     *,
     get_large: GetLarge | None = None,
@@ -153,7 +160,7 @@ def assemble(
 
 def decode_promised(
     root: K,
-    envelopes: Mapping[K, bytes],
+    envelopes: Envelopes[K],
     refs: Mapping[K, Sequence[K]] | None = None,
     *,
     get_large: GetLarge | None = None,
@@ -275,6 +282,8 @@ def _outcome(values: Sequence[object], index: int) -> object:
 
 
 def _filled(envelope: bytes, fill: Sequence[object], get_large: GetLarge | None) -> object:
+    if flags(envelope) & SIGNED:
+        raise ValueNotReadable("its signature has not been checked")
     number, start = body(envelope)
     if len(fill) != number:
         raise ValueNotReadable(f"it holds {number} promises and {len(fill)} values were given for them")
@@ -298,7 +307,7 @@ def _fetched(digest: bytes, length: int, get_large: GetLarge | None) -> bytes | 
 
 def _assemble(
     root: K,
-    envelopes: Mapping[K, bytes],
+    envelopes: Envelopes[K],
     refs: Mapping[K, Sequence[K]] | None,
     values: dict[K, object],
     get_large: GetLarge | None,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dagorama.api import broker_pb2
 from dagorama.connection import PATIENCE, PATIENCE_WHILE_WAITING, PAUSE, Replies, connection
-from dagorama.errors import BrokerUnavailable, PromiseMisuse, WrongInstance
+from dagorama.errors import BrokerOverloaded, BrokerUnavailable, PromiseMisuse, WrongInstance
 from dagorama.models.promise import DAGPromise
 from dagorama.models.state import State
 from dagorama.scope import current_attempt
@@ -29,8 +29,9 @@ class Heard(NamedTuple):
     """What the broker has said of one node; of one that has completed, the envelopes that its value is made of."""
 
     node_id: bytes
+    owner: bytes  #: the instance that it is of
     state: State
-    envelopes: Mapping[bytes, bytes] = {}
+    envelopes: Mapping[bytes, bytes] = {}  #: as they came: nobody has checked them
     failure: broker_pb2.NodeFailure = NOTHING_KNOWN
 
 
@@ -66,6 +67,10 @@ class Waiting:
             except BrokerUnavailable as error:
                 if error.status == "UNAVAILABLE" and monotonic() - answered > _patience():
                     raise
+            except BrokerOverloaded as error:
+                if error.retry_after is None or monotonic() - answered > PATIENCE_WHILE_WAITING:
+                    raise
+                sleep(max(0.0, min(error.retry_after, until - monotonic())))
             if self._left:
                 sleep(max(0.0, min(PAUSE, until - monotonic())))
         if self._left and not self._closed:
@@ -97,20 +102,21 @@ class Waiting:
             for reply in replies:
                 envelopes.update(zip(reply.value_node, reply.value, strict=True))
                 if reply.index:
-                    yield from _heard(ids, reply, envelopes)
+                    yield from self._heard(ids, reply, envelopes)
                     envelopes = {}
         finally:
             replies.cancel()
 
-
-def _heard(ids: Sequence[bytes], reply: broker_pb2.WaitReply, envelopes: Mapping[bytes, bytes]) -> Iterator[Heard]:
-    failures = iter(reply.failure)
-    for index, number in zip(reply.index, reply.state, strict=True):
-        state = State(number)
-        if state in (State.FAILED, State.CANCELLED):
-            yield Heard(ids[index], state, failure=next(failures, NOTHING_KNOWN))
-        else:
-            yield Heard(ids[index], state, envelopes)
+    def _heard(
+        self, ids: Sequence[bytes], reply: broker_pb2.WaitReply, envelopes: Mapping[bytes, bytes]
+    ) -> Iterator[Heard]:
+        failures = iter(reply.failure)
+        for index, number in zip(reply.index, reply.state, strict=True):
+            state = State(number)
+            if state in (State.FAILED, State.CANCELLED):
+                yield Heard(ids[index], self._owner, state, failure=next(failures, NOTHING_KNOWN))
+            else:
+                yield Heard(ids[index], self._owner, state, envelopes)
 
 
 def _patience() -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # the sentence of NoAnswer is enough
 
@@ -12,6 +13,8 @@ import grpc
 from grpc_health.v1 import health_pb2
 
 from dagorama.api import broker_pb2, broker_pb2_grpc
+from dagorama_broker.settings import Way
+from dagorama_broker.tls import channel_credentials
 
 #: How long a broker may take to answer.
 SECONDS = 3.0
@@ -21,9 +24,9 @@ class NoAnswer(Exception):
     """No broker answers there, or not to this; the message says which."""
 
 
-def is_healthy(host: str, port: int) -> bool:
-    """Whether the broker serves. Raises NoAnswer."""
-    with _channel(host, port) as channel:
+def is_healthy(way: Way) -> bool:
+    """Whether the broker serves. Raises NoAnswer or SettingsError."""
+    with _channel(way) as channel:
         # Its generated stub has no types.
         check = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
@@ -34,22 +37,36 @@ def is_healthy(host: str, port: int) -> bool:
     return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def get_status(host: str, port: int) -> broker_pb2.Status:
-    """Raises NoAnswer."""
-    with _channel(host, port) as channel:
-        return broker_pb2_grpc.BrokerStub(channel).GetStatus(broker_pb2.GetStatusRequest(), timeout=SECONDS)
+def get_status(way: Way) -> broker_pb2.Status:
+    """Raises NoAnswer or SettingsError."""
+    bearer = (("authorization", f"Bearer {way.token}"),) if way.token else ()
+    with _channel(way) as channel:
+        stub = broker_pb2_grpc.BrokerStub(channel)
+        return stub.GetStatus(broker_pb2.GetStatusRequest(), timeout=SECONDS, metadata=bearer)
 
 
 @contextmanager
-def _channel(host: str, port: int) -> Iterator[grpc.Channel]:
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def _channel(way: Way) -> Iterator[grpc.Channel]:
+    address = f"[{way.host}]:{way.port}" if ":" in way.host else f"{way.host}:{way.port}"
     try:
-        with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        with _open(way, address) as channel:
             yield channel
     except grpc.RpcError as error:
         if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-            raise NoAnswer(f"no broker answers at {address}") from error
+            tls = "" if way.tls_ca else ", or it wants TLS (DAGORAMA_TLS_CA)"
+            tls = tls if "Socket closed" in str(error.details()) else ""
+            raise NoAnswer(f"no broker answers at {address}{tls}") from error
         raise NoAnswer(f"what answers at {address} says {error.code().name}: {error.details()}") from error
+
+
+def _open(way: Way, address: str) -> grpc.Channel:
+    options: list[tuple[str, Any]] = [("grpc.enable_http_proxy", 0)]
+    if not way.tls_ca:
+        return grpc.insecure_channel(address, options=options)
+    if way.tls_name:
+        options.append(("grpc.ssl_target_name_override", way.tls_name))
+    credentials = channel_credentials(way.tls_ca, way.tls_cert, way.tls_key)
+    return grpc.secure_channel(address, credentials, options=options)
 
 
 def as_text(status: broker_pb2.Status) -> str:

@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from dagorama_broker.errors import NotServing
+from dagorama_broker.errors import NotAllowedNow, NotKnown, NotServing
+from dagorama_broker.keeping import Keeping, not_known
 from dagorama_broker.model import ENDED, Changes, OutcomeRow
 from dagorama_broker.payloads import Payloads
-from dagorama_broker.reaching import reach, refuse_other_world
+from dagorama_broker.reaching import Reach, reach, refuse_other_world
 from dagorama_broker.repeating import Unwritten, left_to_make
+from dagorama_broker.retention import Holds, Retention
 from dagorama_broker.scheduler import Effects, NewRun, Node, Scheduler, Worker
 from dagorama_broker.scheduler.restoring import ended_nodes
 from dagorama_broker.sessions import Session
@@ -27,36 +29,53 @@ T = TypeVar("T")
 
 #: Seconds after which the loop looks at the time even when nothing asks for it: a stopped clock is noticed by this.
 LONGEST_SLEEP = 5.0
+#: Seconds between two looks for streams of workers that have been given up.
+LOOK = 1.0
+#: Bytes that a live node takes beside its envelopes, roughly.
+NODE_BYTES = 600
 
 
 class Broker:
     """The scheduler, the store and those who are told, around one loop."""
 
-    def __init__(self, scheduler: Scheduler, store: Store, cache_bytes: int = 256 << 20) -> None:
+    def __init__(
+        self, scheduler: Scheduler, store: Store, cache_bytes: int = 256 << 20, keeping: Keeping | None = None
+    ) -> None:
         self.scheduler = scheduler
         self.store = store
         self.watching = Watching()
         self.payloads = Payloads(cache_bytes, self._arguments, self._values)
         self.sessions: dict[Worker, Session] = {}
         self.unwritten = Unwritten(scheduler.graph)
+        self.keeping = keeping or Keeping()
+        self.holds = Holds()
+        self.loads: set[Reach] = set()  #: under way
+        self.in_flight = Changes()  #: that are being committed
         self.commits = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._changed = asyncio.Event()
         self._next: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stopping = False
+        self._look_at = 0.0
 
     # --- the loop -------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Serve until `stop`. Raises StoreError when a commit fails: the store has the truth, a restart reads it."""
+        removing = asyncio.create_task(Retention(self).run())
+        removing.add_done_callback(lambda _: self._changed.set())
         try:
             while not self._stopping or self._changed.is_set():
                 self._changed.clear()
                 await self._step()
+                if removing.done() and not self._stopping:
+                    removing.result()
                 if not self._stopping:
                     await self._sleep()
         finally:
             self._stopping = True
+            removing.cancel()
+            await asyncio.wait([removing])
             if not self._next.done():
                 self._next.set_exception(NotServing("the broker is leaving"))
                 self._next.exception()  # nobody may be waiting
@@ -85,14 +104,17 @@ class Broker:
             await self._commit(changes, told)
         self._tell(effects)
         told.set_result(None)
+        self._hang_up_on_lost()
 
     async def _commit(self, changes: Changes, told: asyncio.Future[None]) -> None:
+        self.in_flight = changes
         try:
             await self._in_thread(self.store.commit, changes)
         except BaseException:
             told.set_exception(NotServing("the broker stops: its store could not be written"))
             told.exception()  # nobody may be waiting
             raise
+        self.in_flight = Changes()
         self.unwritten.written()
         self.commits += 1
 
@@ -131,12 +153,25 @@ class Broker:
         self.watching.tell(effects.ended)
         self.payloads.let_go(effects, self.watching.__contains__)
 
+    def _hang_up_on_lost(self) -> None:
+        """Streams of workers whose lease ran out: a client that neither speaks nor reads would keep one for ever."""
+        if self.scheduler.graph.now < self._look_at:
+            return
+        self._look_at = self.scheduler.graph.now + LOOK
+        for worker, session in self.sessions.items():
+            if self.scheduler.dispatch.workers.get(worker.presence.id) is not worker and not session.over:
+                session.end(NotAllowedNow("this worker was silent for longer than its lease: connect again"))
+
     def _session_of(self, worker: Worker) -> Session | None:
         """The session to tell something, which it will wake for; None: the worker is gone."""
         session = self.sessions.get(worker)
         if session is not None:
             session.wake()
         return session
+
+    def held(self) -> int:
+        """Bytes that live nodes take, roughly."""
+        return len(self.scheduler.graph.nodes) * NODE_BYTES + self.payloads.arguments.size + self.payloads.values.size
 
     # --- for those who call ---------------------------------------------------------------------------
 
@@ -164,9 +199,14 @@ class Broker:
         """Make nodes and instances, once. Raises a BrokerRefusal, and then nothing has changed."""
         found = await reach(self, runs)
         # From here to the heart nothing is awaited: what was found is still so.
+        graph = self.scheduler.graph
+        for run in runs:
+            if run.instance in found.unknown and run.instance not in graph.instances:
+                await self.durable()  # its removal may be under way
+                raise self.not_known(run.instance)
         refuse_other_world(runs, found)
         runs = left_to_make(self, runs, found)
-        graph = self.scheduler.graph
+        self._refuse_unkept(runs)
         for id, stored in found.instances.items():
             graph.recall(stored.row.key, id, stored.failed)
         self.see_time()
@@ -175,6 +215,15 @@ class Broker:
         finally:
             graph.forget_idle(found.instances)
         await self.durable()
+
+    def _refuse_unkept(self, runs: Sequence[NewRun]) -> None:
+        for sha256 in {sha256 for run in runs for sha256 in run.large}:
+            if not self.store.has_large(sha256):
+                raise NotKnown(f"large value {sha256.hex()} is not here; send it with PutValue first")
+
+    def not_known(self, instance: bytes) -> NotKnown:
+        """What is said of an instance that is not in the store, or not any more."""
+        return not_known(instance, self.store.removed(instance), self.keeping)
 
     def has_instance(self, id: bytes) -> bool:
         """Whether this id was ever used for an instance."""
@@ -188,7 +237,8 @@ class Broker:
         rows = {row.key: id for id, row in found.items() if row.ended is not None}
         ended = await self._in_thread(self.store.ended, list(rows))
         nodes = ended_nodes(self.scheduler.graph, ended)
-        return {id: nodes[key] for key, id in rows.items() if nodes[key].state in ENDED}
+        # What was removed between the two looks is unknown, as it would be to a third.
+        return {id: nodes[key] for key, id in rows.items() if key in nodes and nodes[key].state in ENDED}
 
     async def outcome(self, key: int) -> OutcomeRow | None:
         return await self._in_thread(self.store.outcome, key)
@@ -196,10 +246,15 @@ class Broker:
     async def values_of(self, nodes: Sequence[Node]) -> dict[bytes, bytes]:
         """The envelopes of completed nodes, by node id."""
         values = await self.payloads.values.get(node.key for node in nodes)
+        ids = await self.ids_of(nodes)
+        return {ids[key]: value for key, value in values.items()}
+
+    async def ids_of(self, nodes: Sequence[Node]) -> dict[int, bytes]:
+        """The 16-byte ids of nodes, by key."""
         ids = {node.key: node.run.id_of(node.key) for node in nodes if node.run is not None}
         if len(ids) < len(nodes):
             ids |= await self._in_thread(self.store.ids, [node.key for node in nodes if node.run is None])
-        return {ids[key]: value for key, value in values.items()}
+        return ids
 
     async def in_store(self, call: Callable[..., T], *arguments: object) -> T:
         """Make one of the store's calls in the store's thread."""

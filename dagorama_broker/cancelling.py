@@ -24,7 +24,7 @@ async def _all(broker: Broker, instance: bytes) -> list[Node]:
     if instance not in broker.scheduler.graph.instances:
         await broker.durable()
         if await broker.in_store(broker.store.instance, instance) is None:
-            raise NotKnown(f"instance {instance.hex()} is not known to this broker")
+            raise broker.not_known(instance)
     return broker.scheduler.nodes_of(instance)
 
 
@@ -35,9 +35,15 @@ async def _live(broker: Broker, instance: bytes, ids: Sequence[bytes]) -> list[N
         found = await broker.find_ended(others)
         for id in others:
             if id not in found and broker.scheduler.graph.find(id) is None:
-                raise NotKnown(f"node {id.hex()} is not known to this broker")
+                raise _not_known(broker, instance, id)
     nodes = [node for id in ids if (node := broker.scheduler.graph.find(id)) is not None]
     for node in nodes:
         if node.instance.id != instance:
             raise Malformed(f"a node that is to be cancelled is not of instance {instance.hex()}")
     return nodes
+
+
+def _not_known(broker: Broker, instance: bytes, node: bytes) -> NotKnown:
+    if not broker.has_instance(instance) or broker.store.removed(instance) is not None:
+        return broker.not_known(instance)
+    return NotKnown(f"node {node.hex()} is not known to this broker")

@@ -8,7 +8,7 @@ from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
 from dagorama_broker.culprits import node_failure
 from dagorama_broker.messages import PIECE, GrantBuilder
-from dagorama_broker.model import State
+from dagorama_broker.model import ENDED, State
 from dagorama_broker.scheduler.parts import Granted, Node
 from dagorama_broker.sessions import News
 
@@ -42,18 +42,19 @@ async def _grants(broker: Broker, granted: Iterable[Granted]) -> AsyncIterator[p
     for grant in still:
         if not _stands(grant):  # it was taken back, or its worker is gone, while envelopes were read
             continue
-        index = grant.slot.index
+        index, beside = grant.slot.index, 0
         builder = builders.get(index)
         if builder is None:
             builder = builders[index] = GrantBuilder(index)
         if grant.node.sources:
             needed = [node for node in _needed(grant.node) if builder.lacks(node.key)]
+            beside = _beside(grant.node)
             for start in range(0, len(needed), VALUES_AT_A_TIME):
                 batch = needed[start : start + VALUES_AT_A_TIME]
-                builder.add_values(batch, await _values(broker, batch))
+                builder.add_values(batch, await _values(broker, batch), await broker.ids_of(batch))
                 for piece in builder.take():
                     yield piece
-        builder.add(grant, arguments[grant.node.key])
+        builder.add(grant, arguments[grant.node.key], beside)
         for piece in builder.take():
             yield piece
     for builder in builders.values():
@@ -77,10 +78,15 @@ def _stands(granted: Granted) -> bool:
     return node.attempt == granted.attempt and node.state is State.CLAIMED
 
 
+def _beside(node: Node) -> int:
+    """The key of the source that it is sent along with, which has not ended; 0: none."""
+    return next((source.key for source in node.sources if source.state not in ENDED), 0) if node.pending else 0
+
+
 def _needed(node: Node) -> list[Node]:
-    """The node's sources and all that their values name, each once."""
+    """The node's sources that have ended, and all that their values name, each once."""
     found: dict[int, Node] = {}
-    stack = list(reversed(node.sources))
+    stack = [source for source in reversed(node.sources) if source.state in ENDED]
     while stack:
         other = stack.pop()
         if other.key not in found:

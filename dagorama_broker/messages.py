@@ -20,7 +20,6 @@ LONGEST_NAME = 4096
 LONGEST_KEY_ID = 64
 #: What is kept of a failure. A worker sends less; the broker holds to it whoever sends.
 LONGEST_MESSAGE = 64 << 10
-LONGEST_TRACEBACK = 256 << 10
 LARGEST_EXCEPTION = 1 << 20
 #: The flag, in an envelope's second byte, of one that ends with the SHA-256 of its content instead of holding it.
 LARGE = 2
@@ -58,13 +57,18 @@ def check_name(name: str, what: str, least: int = 0) -> str:
     return name
 
 
+def check_key_id(id: bytes, whose: str) -> None:
+    """Raises Malformed where it is too long for the id of a signing key."""
+    if len(id) > LONGEST_KEY_ID:
+        raise Malformed(f"{whose}: the id of a signing key has at most {LONGEST_KEY_ID} bytes")
+
+
 def function_of(message: pb.Function) -> Function:
     check_name(message.name, "the name of a function", least=1)
     check_name(message.hash, "the hash of a function")
     check_name(message.queue, "the name of a queue")
     check_name(message.taint, "the name of a taint")
-    if len(message.key_id) > LONGEST_KEY_ID:
-        raise Malformed(f"{message.name}: the id of a signing key has at most {LONGEST_KEY_ID} bytes")
+    check_key_id(message.key_id, message.name)
     retry = None
     if message.HasField("retry"):
         if message.retry.max_attempts < 1:
@@ -223,10 +227,12 @@ def presence_of(hello: pb.Hello) -> Presence:
         raise Malformed("the columns of what the worker holds have different lengths")
     for name in (*hello.include_queues, *hello.exclude_queues, *hello.tolerations):
         check_name(name, "the name of a queue or taint")
+    for id in hello.key_ids:
+        check_key_id(id, "a worker")
     return Presence(
         id_bytes(hello.worker, "a worker"), bounded(hello.name, LONGEST_NAME), hello.slots, World.OURS,
         frozenset(hello.include_queues), frozenset(hello.exclude_queues), frozenset(hello.tolerations),
-        hello.until == pb.DRAINED, hello.until == pb.IDLE,
+        hello.until == pb.DRAINED, hello.until == pb.IDLE, frozenset(id.hex() for id in hello.key_ids),
     )
 
 
@@ -252,12 +258,12 @@ def large_by_place(results: pb.Results) -> dict[int, list[bytes]]:
     return large
 
 
-def failure_of(message: pb.Failure) -> Failure:
+def failure_of(message: pb.Failure, longest_traceback: int) -> Failure:
     """A failure as it is kept: bounded, whoever sent it."""
     exception = message.exception if len(message.exception) <= LARGEST_EXCEPTION else b""
     return Failure(
         "", bounded(message.type, LONGEST_NAME), bounded(message.message, LONGEST_MESSAGE),
-        bounded(message.traceback, LONGEST_TRACEBACK), exception, 0,
+        bounded(message.traceback, longest_traceback), exception, 0,
     )
 
 
@@ -285,9 +291,10 @@ class GrantBuilder:
         self._functions: dict[int, int] = {}
         self._instances: dict[bytes, int] = {}
         self._values: set[int] = set()
+        self._besides = 0  # places of that column that are filled
 
-    def add(self, granted: Granted, arguments: bytes) -> None:
-        """A node and its arguments; its values are to be added before it."""
+    def add(self, granted: Granted, arguments: bytes, beside: int = 0) -> None:
+        """A node and its arguments; its values are to be added before it, but for that of the source `beside`."""
         node, body, grant = granted.node, self._body, self._grant
         grant.node.append(node.key)
         grant.attempt.append(granted.attempt)
@@ -303,6 +310,11 @@ class GrantBuilder:
         if node.sources:
             body.source.extend([source.key for source in node.sources])
         body.run.append(node.trouble.runs if node.trouble is not None else 0)
+        if beside:
+            # The column goes on from piece to piece, so what is missing is counted over all of them.
+            body.beside.extend([0] * (len(grant.node) - 1 - self._besides))
+            body.beside.append(beside)
+            self._besides = len(grant.node)
         timeout = node.lane.function.timeout
         if timeout and not grant.timeout:
             grant.timeout.extend([0.0] * (len(grant.node) - 1))
@@ -315,12 +327,14 @@ class GrantBuilder:
     def lacks(self, key: int) -> bool:
         return key not in self._values
 
-    def add_values(self, nodes: Sequence[Node], values: Mapping[int, bytes]) -> None:
-        """Values that a node which is added next needs; what is over the size of a piece is sent ahead."""
+    def add_values(self, nodes: Sequence[Node], values: Mapping[int, bytes], ids: Mapping[int, bytes]) -> None:
+        """Values, and ids of their nodes, that a node which is added next needs; what is over the size of a piece is
+        sent ahead."""
         for node in nodes:
             body, envelope = self._body, values[node.key]
             self._values.add(node.key)
             body.value_node.append(node.key)
+            body.value_id.append(ids[node.key])
             body.value.append(envelope)
             if node.state is State.COMPLETED:
                 body.value_ref_count.append(len(node.refs))
@@ -330,7 +344,7 @@ class GrantBuilder:
             else:
                 body.value_ref_count.append(0)
                 body.failed.append(node.key)
-            self._size += len(envelope) + 8
+            self._size += len(envelope) + 32
             if self._size >= PIECE:
                 self.finished.append(pb.Grant(slot=self.slot, body=self._send_ahead()))
 

@@ -152,6 +152,23 @@ class LargeRow(NamedTuple):
     sha256: bytes
 
 
+class LinkRow(NamedTuple):
+    """A value of one instance names a node of another, which is therefore kept as long."""
+
+    instance: int
+    named: int  #: the other's key
+
+
+class RemovedRow(NamedTuple):
+    """An instance whose time is over; in a store its rows go one portion after the other."""
+
+    key: int
+    id: bytes
+    ended: float  #: seconds since 1970
+    failed: bool
+    kept: float  #: seconds that it was kept for
+
+
 class KeyRow(NamedTuple):
     """The concurrency key of a node that has one."""
 
@@ -173,6 +190,8 @@ class Changes:
     progress: list[ProgressRow] = field(default_factory=list)
     large: list[LargeRow] = field(default_factory=list)
     keys: list[KeyRow] = field(default_factory=list)
+    links: list[LinkRow] = field(default_factory=list)
+    removed: list[RemovedRow] = field(default_factory=list)
     workers_joined: list[tuple[bytes, str]] = field(default_factory=list)  #: id, name
     workers_left: list[bytes] = field(default_factory=list)
 
@@ -180,6 +199,7 @@ class Changes:
         return bool(
             self.nodes or self.outcomes or self.runs or self.instances or self.progress or self.resolved
             or self.functions or self.instance_ends or self.large or self.workers_joined or self.workers_left
+            or self.removed
         )
 
 
@@ -201,6 +221,7 @@ class EndedNode(NamedTuple):
     state: int
     refs: bytes
     culprit: int
+    attempt: int = 0  #: the recorded one
 
 
 @dataclass(slots=True)

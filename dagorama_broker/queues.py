@@ -60,7 +60,8 @@ class Lane:
     """
 
     __slots__ = (
-        "_late", "_line", "claimed", "delayed", "function", "id", "is_async", "key", "nodes", "number", "pace", "ready",
+        "_late", "_line", "claimed", "delayed", "function", "goes_along", "id", "is_async", "key", "nodes", "number",
+        "pace", "ready",
     )
 
     def __init__(
@@ -72,6 +73,11 @@ class Lane:
         self.number = number or id  #: the lane's own
         self.nodes = 0  #: that have not ended; counted for a concurrency key only
         self.is_async = function.is_async
+        #: whether a node may be claimed beside the source that it waits for: nothing of it is counted, timed or told
+        #: before that has ended
+        self.goes_along = not (
+            function.is_async or function.max_concurrency or function.timeout or function.delay or function.eager
+        )
         self.pace = pace or Pace(function.is_async)  #: of the function, whatever the key
         self._line: deque[int] = deque()  # places in their order
         self._late: list[int] = []  # heap of those that came after a younger one

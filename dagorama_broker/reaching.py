@@ -14,13 +14,25 @@ if TYPE_CHECKING:
     from dagorama_broker.broker import Broker
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Reach:
-    """What was found. A node found while it lived stays good when it has ended meanwhile."""
+    """What was found. A node found while it lived stays good when it has ended meanwhile, unless it was removed."""
 
     nodes: dict[bytes, Node] = field(default_factory=dict)
     instances: dict[bytes, StoredInstance] = field(default_factory=dict)  #: that memory lacked
     unknown: set[bytes] = field(default_factory=set)  #: ids that nobody ever used
+    gone: set[int] = field(default_factory=set)  #: keys of instances that were removed while this went on
+
+    def without_gone(self) -> Reach:
+        """The same, when all that is known of what was removed meanwhile is taken back."""
+        if self.gone:
+            for id in [id for id, node in self.nodes.items() if node.instance.key in self.gone]:
+                del self.nodes[id]
+                self.unknown.add(id)
+            for id in [id for id, stored in self.instances.items() if stored.row.key in self.gone]:
+                del self.instances[id]
+                self.unknown.add(id)
+        return self
 
 
 async def reach(broker: Broker, runs: Sequence[NewRun], ids: Iterable[bytes] = ()) -> Reach:
@@ -30,13 +42,17 @@ async def reach(broker: Broker, runs: Sequence[NewRun], ids: Iterable[bytes] = (
     what is named is in memory, in the answer, or unknown.
     """
     found, named = Reach(), _named_by(runs) | set(ids)
-    while True:
-        nodes = _missing_nodes(broker, named, found)
-        instances = _missing_instances(broker, runs, found)
-        if not nodes and not instances and not _is_unsettled(broker, runs):
-            return found
-        await broker.durable()
-        await _read(broker, nodes, instances, found)
+    broker.loads.add(found)
+    try:
+        while True:
+            nodes = _missing_nodes(broker, named, found)
+            instances = _missing_instances(broker, runs, found)
+            if not nodes and not instances and not _is_unsettled(broker, runs):
+                return found.without_gone()
+            await broker.durable()
+            await _read(broker, nodes, instances, found)
+    finally:
+        broker.loads.discard(found)
 
 
 def refuse_other_world(runs: Iterable[NewRun], found: Reach) -> None:

@@ -63,10 +63,12 @@ def _is_made(broker: Broker, run: NewRun, reach: Reach) -> bool:
         return _is_made_empty(broker, run, reach)
     digest = _made_as(broker, run)
     if digest is not None:
+        _refuse_removed(broker, run)
         if digest != run.digest:
             raise Conflict(f"node {run.origin.hex()}, counter {run.first}, exists already, with other content")
         return True
     if run.creates is not None and broker.has_instance(run.instance):
+        _refuse_removed(broker, run)
         raise _other_instance(run)
     return False
 
@@ -79,6 +81,12 @@ def _is_made_empty(broker: Broker, run: NewRun, reach: Reach) -> bool:
     if (row.definition, row.entry) != run.creates:
         raise _other_instance(run)
     return True
+
+
+def _refuse_removed(broker: Broker, run: NewRun) -> None:
+    """Raise NotKnown where the instance was removed: what it had is not made anew by a request that comes late."""
+    if broker.store.removed(run.instance) is not None:
+        raise broker.not_known(run.instance)
 
 
 def _other_instance(run: NewRun) -> Conflict:

@@ -22,6 +22,7 @@ from dagorama_broker.sessions import Session
 REASONS = {
     pb.NOT_IMPORTABLE: "it cannot import the function",
     pb.CODE_MISMATCH: "it has other code",
+    pb.UNCHECKABLE: "it cannot check a signature",
     pb.UNREGISTERED: "the definition needs constructor arguments and is not registered there",
 }
 
@@ -43,7 +44,8 @@ async def take_report(broker: Broker, session: Session, report: pb.Report) -> No
         jitter = random.random()
         after = failure.retry_after if failure.HasField("retry_after") else None
         broker.scheduler.fail(
-            session.worker, failure.node, failure.attempt, failure_of(failure), now, jitter, final=failure.final,
+            session.worker, failure.node, failure.attempt,
+            failure_of(failure, broker.scheduler.limits.longest_traceback), now, jitter, final=failure.final,
             after=after if after is None or isfinite(after) else None,
         )
 

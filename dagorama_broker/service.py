@@ -11,10 +11,12 @@ import grpc.aio
 from dagorama.api import broker_pb2 as pb
 from dagorama.api import broker_pb2_grpc as pb_grpc
 from dagorama_broker import granting, messages
+from dagorama_broker.access import caller, kept_to
 from dagorama_broker.bounds import Bounds, Gathering, Manners
 from dagorama_broker.broker import Broker
 from dagorama_broker.cancelling import cancel
 from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown
+from dagorama_broker.memory import Memory
 from dagorama_broker.model import State, World
 from dagorama_broker.reporting import take_death, take_report, take_return
 from dagorama_broker.scheduler import Worker
@@ -30,8 +32,9 @@ Context = grpc.aio.ServicerContext[object, object]
 class BrokerService(pb_grpc.BrokerServicer):
     """`dagorama.v1.Broker`."""
 
-    def __init__(self, broker: Broker, manners: Manners, bounds: Bounds) -> None:
+    def __init__(self, broker: Broker, manners: Manners, bounds: Bounds, memory: Memory) -> None:
         self._broker = broker
+        self._memory = memory
         self._manners = manners
         self._bounds = bounds
         self._gathering = Gathering(bounds)
@@ -44,6 +47,7 @@ class BrokerService(pb_grpc.BrokerServicer):
     @refusing
     async def Submit(self, request: pb.SubmitRequest, context: Context) -> pb.SubmitReply:
         self._messages_in += 1
+        self._memory.check()
         return await self._submit([request])
 
     @refusing
@@ -55,6 +59,7 @@ class BrokerService(pb_grpc.BrokerServicer):
         try:
             async for request in request_iterator:
                 self._messages_in += 1
+                self._memory.check()
                 requests.append(request)
                 self._gathering.add(request.ByteSize())
                 size += request.ByteSize()
@@ -69,9 +74,6 @@ class BrokerService(pb_grpc.BrokerServicer):
     async def _submit(self, requests: list[pb.SubmitRequest]) -> pb.SubmitReply:
         runs = messages.runs_of(self._broker.scheduler, requests)
         self._bounds.check_nodes(sum(len(run.lanes) for run in runs))
-        for sha256 in {sha256 for run in runs for sha256 in run.large}:
-            if not await self._broker.in_store(self._broker.store.has_large, sha256):
-                raise NotKnown(f"large value {sha256.hex()} is not here; send it with PutValue first")
         await self._broker.submit(runs)
         self._messages_out += 1
         return pb.SubmitReply()
@@ -112,7 +114,7 @@ class BrokerService(pb_grpc.BrokerServicer):
             self._goodbye(session)
 
     def _welcome(self, hello: pb.Hello) -> Session:
-        broker, presence = self._broker, messages.presence_of(hello)
+        broker, presence = self._broker, kept_to(messages.presence_of(hello), caller.get())
         known = broker.scheduler.dispatch.workers.get(presence.id)
         if known is not None and (earlier := broker.sessions.get(known)) is not None:
             earlier.end(NotAllowedNow("this worker has connected anew, on another stream"))
@@ -189,10 +191,14 @@ class BrokerService(pb_grpc.BrokerServicer):
     @refusing
     async def GetInstance(self, request: pb.GetInstanceRequest, context: Context) -> pb.InstanceInfo:
         id = messages.id_bytes(request.instance, "an instance")
+        with self._broker.holds.on(id):
+            return await self._instance_info(id)
+
+    async def _instance_info(self, id: bytes) -> pb.InstanceInfo:
         await self._broker.durable()
         stored = await self._broker.in_store(self._broker.store.instance, id)
         if stored is None:
-            raise NotKnown(f"instance {id.hex()} is not known to this broker")
+            raise self._broker.not_known(id)
         row = stored.row
         return pb.InstanceInfo(
             instance=id, definition=row.definition, entry=row.entry, created=row.created,

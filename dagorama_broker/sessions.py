@@ -24,11 +24,16 @@ class News:
     draining: bool = False  #: the broker leaves
 
 
+#: Seconds in which a worker that is hung up on may take what it is told.
+FAREWELL = 1.0
+
+
 class Session:
-    """One worker's connection, as the broker sees it."""
+    """One worker's connection, as the broker sees it; made in the task that answers it."""
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
+        self._task = asyncio.current_task()
         self.news = News()
         self.heard_last = 0  #: sequence of the last report
         self.staged_since: dict[int, int] = {}  #: attempt -> first report that holds children of it
@@ -39,9 +44,16 @@ class Session:
         self._event.set()
 
     def end(self, why: BrokerRefusal) -> None:
-        """Hang up; the worker is told why."""
+        """Hang up; the worker is told why, unless it reads nothing any more."""
         self._refusal = why
         self.wake()
+        if self._task is not None:
+            asyncio.get_running_loop().call_later(FAREWELL, self._task.cancel)
+
+    @property
+    def over(self) -> bool:
+        """It was ended."""
+        return self._refusal is not None
 
     def settled(self, staged: Container[int]) -> int:
         """The last report before the first that holds children of an attempt which still runs.

@@ -25,17 +25,18 @@ async def wait_replies(broker: Broker, request: pb.WaitRequest) -> AsyncIterator
     """Raises NotKnown where the broker has no such node in that instance."""
     wait = _Wait(broker, request)
     watch = wait.watch()
-    try:
-        async for reply in wait.ended_before():
-            yield reply
-        if request.now:
-            yield wait.states()
-            return
-        while wait.left:
-            async for reply in wait.ended(await watch.next()):
+    with broker.holds.on(request.instance):
+        try:
+            async for reply in wait.ended_before():
                 yield reply
-    finally:
-        wait.over(watch)
+            if request.now:
+                yield wait.states()
+                return
+            while wait.left:
+                async for reply in wait.ended(await watch.next()):
+                    yield reply
+        finally:
+            wait.over(watch)
 
 
 class _Wait:
@@ -89,7 +90,7 @@ class _Wait:
         await self._broker.durable()
         instance = await self._broker.in_store(self._broker.store.instance, self._instance)
         if instance is None:
-            raise NotKnown(f"instance {self._instance.hex()} is not known to this broker")
+            raise self._broker.not_known(self._instance)
         for ids in _batches(others):
             found = await self._broker.find_ended(ids)
             for id in ids:

@@ -648,7 +648,7 @@ class Failure(_message.Message):
     message: _builtins.str
     traceback: _builtins.str
     exception: _builtins.bytes
-    """pickled, where it can be"""
+    """an envelope, where it can be pickled"""
     microseconds: _builtins.int
     final: _builtins.bool
     """no further attempt, whatever the policy says"""
@@ -893,8 +893,8 @@ Global___Grant: _TypeAlias = Grant  # noqa: Y015
 
 @_typing.final
 class GrantBody(_message.Message):
-    """Serialized pieces may be joined: that is how protobuf merges messages. The value of a source is missing where the
-    source was granted to the same slot before and has not ended: the child takes the value from its own run of it.
+    """Serialized pieces may be joined: that is how protobuf merges messages. Keys say what the broker goes by; a child finds
+    values by the ids in the signed arguments and values, and takes nobody's word for which is whose.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -916,6 +916,8 @@ class GrantBody(_message.Message):
     RUN_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     MADE_WITH_FIELD_NUMBER: _builtins.int
+    VALUE_ID_FIELD_NUMBER: _builtins.int
+    BESIDE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -970,6 +972,16 @@ class GrantBody(_message.Message):
         within the list, or no list: its function's own.
         """
 
+    @_builtins.property
+    def value_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """the 16-byte ids of `value_node`: what a value's signature is checked against"""
+
+    @_builtins.property
+    def beside(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """For each node the source whose value is missing because it is granted before the node and has not ended: the child
+        takes the value from its own run of it, or gives the node back where that left none. 0, or the list is shorter: none.
+        """
+
     def __init__(
         self,
         *,
@@ -990,10 +1002,12 @@ class GrantBody(_message.Message):
         run: _abc.Iterable[_builtins.int] | None = ...,
         failed: _abc.Iterable[_builtins.int] | None = ...,
         made_with: _abc.Iterable[_builtins.str] | None = ...,
+        value_id: _abc.Iterable[_builtins.bytes] | None = ...,
+        beside: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "failed", b"failed", "function", b"function", "functions", b"functions", "id", b"id", "instance", b"instance", "instances", b"instances", "made_with", b"made_with", "node", b"node", "run", b"run", "source", b"source", "source_count", b"source_count", "value", b"value", "value_node", b"value_node", "value_ref", b"value_ref", "value_ref_count", b"value_ref_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "beside", b"beside", "failed", b"failed", "function", b"function", "functions", b"functions", "id", b"id", "instance", b"instance", "instances", b"instances", "made_with", b"made_with", "node", b"node", "run", b"run", "source", b"source", "source_count", b"source_count", "value", b"value", "value_id", b"value_id", "value_node", b"value_node", "value_ref", b"value_ref", "value_ref_count", b"value_ref_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -69,6 +69,7 @@ class Engine:
             call, ordinal, now = queue.popleft(), self._next, monotonic_ns()
             self._next += 1
             if not start(ordinal, 0, now):
+                self._executor.skip(call)
                 continue
             ended = run(call, now, partial(is_cancelled, 0, ordinal))
             finish(0)

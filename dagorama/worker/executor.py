@@ -6,27 +6,36 @@ instance of its own, its result and the nodes that it made are written down.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from inspect import isawaitable
-from itertools import accumulate, repeat
+from itertools import chain, repeat
 from time import monotonic_ns
 from typing import Any, NamedTuple
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.culprits import failed_source
 from dagorama.definition import DAGDefinition, instance_within
-from dagorama.errors import CodeMismatchException, DefinitionNotRegistered, FunctionNotFound, RefusedByBroker
+from dagorama.envelopes import PLAIN, REFS, references
+from dagorama.errors import (
+    CodeMismatchException,
+    DefinitionNotRegistered,
+    FunctionNotFound,
+    RefusedByBroker,
+    TamperedValue,
+    UncheckableValue,
+)
 from dagorama.logging import get_logger
 from dagorama.retry import RetryConfiguration, verdict
 from dagorama.running import Run, current_run, never
 from dagorama.scope import LARGE_FROM, NODE_LIMIT, AttemptScope, current_attempt
 from dagorama.serializer import find
+from dagorama.signing import FAILURE, RESULT, SignedValues, function_digest, keyring
 from dagorama.values import Encoded, decode, decode_call, decode_promised, encode
 from dagorama.worker.failures import bounded, describe, overrun
 from dagorama.worker.large import LargeValues
 from dagorama.worker.outbox import Outbox, weight
 
-_PLAIN = b"\x01\x00"  # version and flags of an envelope that has neither promises nor a large body
 _LOG_BYTES = 500
 _LONGEST = 2**32 - 1  # microseconds that a message can hold, 71 minutes
 
@@ -38,6 +47,10 @@ _REASONS: dict[type[BaseException], pb.ReturnReason.ValueType] = {
 }
 
 
+class _Unchecked(Exception):
+    """What the node needs cannot be checked here; nothing of it was read."""
+
+
 class _Target(NamedTuple):
     definition: DAGDefinition
     function: Callable[..., Any]
@@ -47,11 +60,13 @@ class _Target(NamedTuple):
 class Work:
     """A function as the broker names it, and once it was needed, what it is here."""
 
-    __slots__ = ("hash", "is_async", "name", "target", "timeout", "unusable")
+    __slots__ = ("digest", "hash", "is_async", "key_id", "name", "target", "timeout", "unusable")
 
     def __init__(self, function: pb.Function) -> None:
         self.name = function.name
         self.hash = function.hash
+        self.digest = function_digest(function.name, function.hash)
+        self.key_id = function.key_id  #: of the key that its nodes' arguments are said to be signed under
         self.is_async = function.is_async
         self.timeout = function.timeout  #: seconds; 0: none
         self.target: _Target | None = None
@@ -79,32 +94,40 @@ class Work:
 
 
 class Values(NamedTuple):
-    """The values that a batch of nodes needs, by the key of the node that they are of."""
+    """The values that a batch of nodes needs, by the id of the node that they are of."""
 
-    envelopes: Mapping[int, bytes]
-    refs: Mapping[int, Sequence[int]]  #: of those that name others
-    failed: frozenset[int] = frozenset()  #: those in whose place there is a serialized NodeFailure
+    signed: SignedValues
+    failed: Mapping[bytes, bytes]  #: a serialized NodeFailure where there is no value
 
-    def read(self, key: int, get_large: Callable[[bytes], bytes | memoryview]) -> object:
-        """The value of `key`, made anew: no two nodes share an object. A FailedSource where the node failed."""
-        if key in self.failed:
-            return failed_source(self.envelopes[key])
-        if key in self.refs:
-            return decode_promised(key, self.envelopes, self.refs, get_large=get_large)
-        return decode(self.envelopes[key], what="value of a node", get_large=get_large)
+    def read(self, id: bytes, instance: bytes, get_large: Callable[[bytes], bytes | memoryview]) -> object:
+        """The value of a node of this instance, made anew: no two nodes share an object. A FailedSource where the
+        node failed."""
+        if id in self.failed:
+            return failed_source(self.failed[id])
+        envelope = self.signed.get_of(id, instance)
+        if envelope is None or envelope[1] & REFS:
+            return decode_promised(id, self.signed, get_large=get_large)
+        return decode(envelope, what="value of a node", get_large=get_large)
 
 
 class Call(NamedTuple):
-    """One node to be run."""
+    """One node to be run. Which values it needs is in its arguments, which are signed."""
 
     node: int
     attempt: int
     work: Work
+    id: bytes
     instance: bytes
     arguments: bytes
-    sources: Sequence[int]
     values: Values
     runs: int = 0  #: that failed before
+    made_with: str = ""  #: hash of the code that its arguments were signed for; empty: that of `work`
+    beside: int = 0  #: a source whose value is that of its own run here, which comes before; 0: none
+
+    @property
+    def function(self) -> bytes:
+        """The function_digest that its arguments are bound to."""
+        return function_digest(self.work.name, self.made_with) if self.made_with else self.work.digest
 
 
 class Executor:
@@ -112,7 +135,12 @@ class Executor:
         self.large_from = LARGE_FROM  #: bytes of pickle from which a value is kept beside its envelope
         self.outbox = outbox
         self._large = large
-        self._works: dict[tuple[str, str, float], Work] = {}
+        self._ring = keyring()
+        self._works: dict[tuple[str, str, float, bytes], Work] = {}
+        # Nodes that another is to run on, in this process, before their outcomes are known elsewhere; and their ids and
+        # values.
+        self._handed_on: set[int] = set()
+        self._own: dict[int, tuple[bytes, bytes]] = {}
 
     # --- before -------------------------------------------------------------------------------------
 
@@ -121,28 +149,27 @@ class Executor:
         grant = pb.GrantBody.FromString(body)
         works = [self._work(function) for function in grant.functions]
         instances = list(grant.instances)
-        values = Values(
-            dict(zip(grant.value_node, grant.value, strict=True)),
-            dict(_grouped(grant.value_node, grant.value_ref_count, list(grant.value_ref))),
-            frozenset(grant.failed),
-        )
+        count = len(grant.node)
+        self._handed_on.update(key for key in grant.beside if key)
         columns = zip(
-            grant.node, grant.attempt, grant.function, grant.instance, grant.arguments,
-            grant.run or repeat(0, len(grant.node)), strict=True,
+            grant.node, grant.attempt, grant.function, grant.id, grant.instance, grant.arguments,
+            grant.run or repeat(0, count), grant.made_with or repeat("", count),
+            chain(grant.beside, repeat(0, count - len(grant.beside))), strict=True,
         )  # fmt: skip
-        if not grant.source_count:
-            return [
-                Call(node, attempt, works[function], instances[instance], arguments, (), values, runs)
-                for node, attempt, function, instance, arguments, runs in columns
-            ]
-        sources = dict(_grouped(grant.node, grant.source_count, list(grant.source)))
+        values = self._values(grant)
         return [
-            Call(node, attempt, works[function], instances[instance], arguments, sources.get(node, ()), values, runs)
-            for node, attempt, function, instance, arguments, runs in columns
+            Call(node, attempt, works[function], id, instances[instance], arguments, values, runs, made_with, beside)
+            for node, attempt, function, id, instance, arguments, runs, made_with, beside in columns
         ]
 
+    def _values(self, grant: pb.GrantBody) -> Values:
+        received = dict(zip(grant.value_id, grant.value, strict=True))
+        ids = dict(zip(grant.value_node, grant.value_id, strict=True)) if grant.failed else {}
+        failed = {ids[key]: received.pop(ids[key]) for key in grant.failed}
+        return Values(SignedValues(self._ring, received), failed)
+
     def _work(self, function: pb.Function) -> Work:
-        key = (function.name, function.hash, function.timeout)
+        key = (function.name, function.hash, function.timeout, function.key_id)
         work = self._works.get(key)
         if work is None:
             work = self._works[key] = Work(function)
@@ -150,9 +177,25 @@ class Executor:
 
     # --- running ------------------------------------------------------------------------------------
 
+    def skip(self, call: Call) -> None:
+        """It will not run here: it was taken back."""
+        if call.beside:
+            self._handed_on.discard(call.beside)
+            self._own.pop(call.beside, None)
+
+    def _lacks_its_source(self, call: Call) -> bool:
+        """Whether the source that came with it has left no value of its own; then the node is given back."""
+        if call.beside in self._own:
+            return False
+        self.skip(call)
+        self.outbox.returned(call.node, call.attempt, pb.UNSTARTED, "")
+        return True
+
     def run(self, call: Call, started: int, is_cancelled: Callable[[], bool] = never) -> int:
         """Run a sync function; returns when it ended, in monotonic nanoseconds, as `started` is."""
-        scope = AttemptScope(call.instance, self.large_from, self._large.put)
+        if call.beside and self._lacks_its_source(call):
+            return monotonic_ns()
+        scope = AttemptScope(call.instance, self.large_from, self._large.put, self._ring)
         token = current_attempt.set(scope)
         run_token = current_run.set(Run(call.runs + 1, is_cancelled))
         try:
@@ -168,7 +211,7 @@ class Executor:
 
     async def run_async(self, call: Call, started: int, is_cancelled: Callable[[], bool] = never) -> int:
         """The same for an async function, in a task of its own, which ends at the function's timeout."""
-        scope = AttemptScope(call.instance, self.large_from, self._large.put)
+        scope = AttemptScope(call.instance, self.large_from, self._large.put, self._ring)
         current_attempt.set(scope)
         current_run.set(Run(call.runs + 1, is_cancelled))
         try:
@@ -186,25 +229,54 @@ class Executor:
         self, call: Call, scope: AttemptScope
     ) -> tuple[Callable[..., Any], tuple[object, ...], dict[str, object]]:
         definition, function, _ = call.work.target or call.work.load()
-        fill = [call.values.read(key, self._large.get) for key in call.sources]
-        args, kwargs = decode_call(call.arguments, fill, function, get_large=self._large.get)
+        handed = self._handed(call.beside) if call.beside else {}
+        try:
+            arguments = self._arguments(call)
+            sources = references(arguments) if arguments[1] & REFS else ()
+            fill = [
+                handed[id] if id in handed else call.values.read(id, call.instance, self._large.get) for id in sources
+            ]
+        except UncheckableValue as error:
+            raise _Unchecked(str(error)) from None
+        args, kwargs = decode_call(arguments, fill, function, get_large=self._large.get)
         return function, (instance_within(call.instance, definition, scope), *args), kwargs
+
+    def _arguments(self, call: Call) -> bytes:
+        try:
+            return self._ring.open_arguments(call.arguments, call.instance, call.id, call.function)
+        except UncheckableValue:
+            # Given back, it would keep this process from the nodes of those who do sign under that key.
+            if call.work.key_id not in self._ring.ids:
+                raise
+            raise TamperedValue(
+                f"the arguments of node {call.id.hex()} are not signed under the key that it was made under"
+            ) from None
+
+    def _handed(self, source: int) -> dict[bytes, object]:
+        """The value of a node that ran here before, by its id, made anew as for any other consumer."""
+        self._handed_on.discard(source)
+        id, envelope = self._own.pop(source)
+        return {id: decode(envelope, what="value of a node")}
 
     # --- after --------------------------------------------------------------------------------------
 
     def _ended(self, call: Call, scope: AttemptScope, result: object, started: int) -> int:
         try:
             encoded = encode(result, "result", large_from=self.large_from, put_large=self._large.put)
+            envelope = self._ring.sign(encoded.envelope, RESULT, call.instance, call.id)
             if encoded.refs:
                 _refuse_excess(encoded)
         except BaseException as error:
             return self._ended_badly(call, error, started)
         ended = monotonic_ns()
         microseconds = min((ended - started) // 1000, _LONGEST)
-        if scope.runs or encoded.envelope[:2] != _PLAIN:
-            self.outbox.completed_with(call.node, call.attempt, encoded, scope, microseconds)
+        if scope.runs or encoded.envelope[:2] != PLAIN:
+            signed = encoded._replace(envelope=envelope)
+            self.outbox.completed_with(call.node, call.attempt, signed, scope, microseconds)
         else:
-            self.outbox.completed(call.node, call.attempt, encoded.envelope, microseconds)
+            self.outbox.completed(call.node, call.attempt, envelope, microseconds)
+        if self._handed_on and call.node in self._handed_on and encoded.envelope[:2] == PLAIN:
+            self._own[call.node] = call.id, encoded.envelope
         return ended
 
     def _ended_badly(self, call: Call, error: BaseException, started: int) -> int:
@@ -212,16 +284,22 @@ class Executor:
         ended = monotonic_ns()
         if error is call.work.unusable:
             self.outbox.returned(call.node, call.attempt, _REASONS[type(error)], str(error))
+        elif isinstance(error, _Unchecked):
+            self.outbox.returned(call.node, call.attempt, pb.UNCHECKABLE, str(error))
         else:
-            failure = describe(error, call.node, call.attempt, min((ended - started) // 1000, _LONGEST))
+            microseconds = min((ended - started) // 1000, _LONGEST)
+            failure = describe(error, call.node, call.attempt, microseconds, partial(self._signed_exception, call))
             final, later = verdict(call.work.target and call.work.target.retry, error)
-            failure.final = final
+            failure.final = final or isinstance(error, TamperedValue)
             if later is not None:
                 failure.retry_after = later
             message = bounded(failure.message, _LOG_BYTES)
             get_logger().warning("%s failed: %s: %s", call.work.name, failure.type, message)
             self.outbox.failed(failure)
         return ended
+
+    def _signed_exception(self, call: Call, pickled: bytes) -> bytes:
+        return self._ring.sign(PLAIN + pickled, FAILURE, call.instance, call.id)
 
     def _ended_cancelled(self, call: Call) -> int:
         """Nobody wants to hear of it: to the broker it ended when it was cancelled."""
@@ -244,12 +322,6 @@ async def _within(seconds: float, running: Awaitable[object]) -> object:
     if deadline.expired():  # it has swallowed its cancellation
         raise overrun(seconds)
     return result
-
-
-def _grouped(keys: Sequence[int], counts: Sequence[int], flat: list[int]) -> list[tuple[int, list[int]]]:
-    """(key, its part of the flat list) for each key that has any."""
-    ends = accumulate(counts)
-    return [(key, flat[end - count : end]) for key, count, end in zip(keys, counts, ends, strict=False) if count]
 
 
 def _refuse_excess(encoded: Encoded) -> None:

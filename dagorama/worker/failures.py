@@ -23,14 +23,17 @@ EXCEPTION_BYTES = 256 << 10
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
-def describe(error: BaseException, node: int, attempt: int, microseconds: int) -> pb.Failure:
+def describe(
+    error: BaseException, node: int, attempt: int, microseconds: int, sign: Callable[[bytes], bytes] | None = None
+) -> pb.Failure:
+    """`sign` makes a signed envelope of a pickle; without it the exception itself does not travel."""
     return pb.Failure(
         node=node,
         attempt=attempt,
         type=bounded(_attempted(lambda: _name(type(error)), "unknown"), NAME_BYTES),
         message=bounded(_attempted(lambda: str(error), "<its str() failed>"), MESSAGE_BYTES),
         traceback=bounded(_attempted(lambda: _traceback(error), ""), TRACEBACK_BYTES),
-        exception=_attempted(lambda: _pickled(error), b""),
+        exception=_attempted(lambda: _signed(error, sign), b"") if sign is not None else b"",
         microseconds=microseconds,
     )
 
@@ -71,6 +74,11 @@ def user_frames(trace: TracebackType | None) -> TracebackType | None:
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
         trace = trace.tb_next
     return trace
+
+
+def _signed(error: BaseException, sign: Callable[[bytes], bytes]) -> bytes:
+    data = _pickled(error)
+    return sign(data) if data else b""
 
 
 def _pickled(error: BaseException) -> bytes:

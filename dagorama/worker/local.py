@@ -14,6 +14,7 @@ from types import FrameType
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.connection import PATIENCE, PATIENCE_WHILE_WAITING, Connection, connection
+from dagorama.signing import keyring
 from dagorama.worker.engine import Engine
 from dagorama.worker.executor import Call, Executor
 from dagorama.worker.frames import Kind, Outcome
@@ -312,6 +313,7 @@ def _hello(options: WorkerOptions, stay: bool) -> pb.Hello:
         include_queues=options.include_queues,
         exclude_queues=options.exclude_queues,
         tolerations=options.tolerations,
+        key_ids=keyring().ids,
         slots=1,
         until=pb.STOPPED if stay else pb.IDLE,
     )

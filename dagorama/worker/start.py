@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+from dagorama.signing import keyring
 from dagorama.worker.launched import Lines
 from dagorama.worker.nursery import ChildMain, Nursery
 from dagorama.worker.options import WorkerOptions
@@ -15,6 +16,7 @@ from dagorama.worker.spool import remove_folder, spool_folder
 def run_worker(options: WorkerOptions, parent: Lines | None = None) -> int:
     """Be a worker, with its supervisor in this process; its exit code. For a process that has done nothing else."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is an event loop to answer it
+    keyring()  # read once: the children that are forked hold the same keys
     memory = SharedMemory(options.concurrency)
     folder = spool_folder()
     # The nursery is the last to go, also where the supervisor is killed: it removes what they shared.

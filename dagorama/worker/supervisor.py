@@ -13,13 +13,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import grpc
+import grpc.aio
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.broker_pb2_grpc import BrokerStub
-from dagorama.connection import channel_options, target
+from dagorama.channels import aio_channel, meaning, target
 from dagorama.logging import get_logger
 from dagorama.settings import Settings
+from dagorama.signing import keyring
 from dagorama.worker.children import FAILED, UNUSABLE, Children
 from dagorama.worker.launched import Lines
 from dagorama.worker.nursery import Nursery
@@ -32,6 +33,7 @@ from dagorama.worker.stream import Refused, Stream
 from dagorama.worker.transfers import Transfers
 
 SILENCE = 3.0  #: seconds without a broker after which the worker says so
+PROBE = 1.0  #: seconds to find out why
 NOBODY = 5.0  #: ... after which one that is to leave when all is done gives up
 BURIAL = 5.0  #: seconds for killed children to be reaped
 SETTLING = 10.0  #: seconds for the last reports to be acknowledged
@@ -47,10 +49,13 @@ class Supervisor:
         self._options = options
         self._memory = memory
         self._parent = parent
-        self._address = target(Settings.from_env())
-        self._channel = grpc.aio.insecure_channel(self._address, options=channel_options())
+        settings = Settings.from_env()
+        self._address = target(settings)
+        self._channel = aio_channel(settings)
         self._session = Session(_hello(options))
-        stub, spool = BrokerStub(self._channel), Spool(folder)
+        self._stub = stub = BrokerStub(self._channel)
+        self._trouble = ""  # what keeps it from the broker, where that can be told
+        spool = Spool(folder)
         slots = [Slot(number, part) for number, part in enumerate(memory.slots)]
         self._children = Children(slots, nursery, self._session, Transfers(stub, spool), spool, self)
         self._stream = Stream(stub, self._session, lambda: self._children.held, self._on_message, self.changed)
@@ -70,6 +75,7 @@ class Supervisor:
         self._stream.close()
         await asyncio.wait([living], timeout=FAREWELL if self._stream.heard else 0)
         living.cancel()
+        self._speaking.cancel()
         await self._channel.close()
         return self._code
 
@@ -100,7 +106,7 @@ class Supervisor:
         else:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and decides
             self._loop.add_reader(self._parent, self._on_parent, self._parent)
-        self._loop.call_later(SILENCE, self._speak_of_silence)
+        self._speaking = self._loop.create_task(self._speak_of_silence())
         if self._options.exit_on_completion:
             self._loop.call_later(NOBODY, self._give_up_on_silence)
 
@@ -125,13 +131,26 @@ class Supervisor:
         if all(slot.closed for slot in self._children.slots):
             self.ask_to_leave()
 
-    def _speak_of_silence(self) -> None:
+    async def _speak_of_silence(self) -> None:
+        await asyncio.sleep(SILENCE)
         if self._session.welcome is None and not self._leaving.is_set():
-            get_logger().warning("no broker answers at %s yet; the worker goes on trying", self._address)
+            await self._look_for_trouble()
+            what = f"no broker answers at {self._address} yet{self._trouble}"
+            get_logger().warning("%s; the worker goes on trying", what)
+
+    async def _look_for_trouble(self) -> None:
+        """The stream waits for a broker without a word; a call that does not says what is in the way."""
+        try:
+            await self._stub.GetStatus(pb.GetStatusRequest(), timeout=PROBE)
+        except grpc.aio.AioRpcError as error:
+            details = error.details() or ""
+            meant = meaning(details)
+            self._trouble = f" ({meant})" if meant != details else ""
 
     def _give_up_on_silence(self) -> None:
         if self._session.welcome is None:
-            self.ask_to_leave(FAILED, f"no broker answers at {self._address}; start one with `dagorama-broker serve`")
+            what = f"no broker answers at {self._address}{self._trouble}"
+            self.ask_to_leave(FAILED, f"{what}; start one with `dagorama-broker serve`")
 
     # --- the broker -----------------------------------------------------------------------------------
 
@@ -199,6 +218,7 @@ def _hello(options: WorkerOptions) -> pb.Hello:
         include_queues=options.include_queues,
         exclude_queues=options.exclude_queues,
         tolerations=options.tolerations,
+        key_ids=keyring().ids,
         slots=options.concurrency,
         until=pb.DRAINED if options.exit_on_completion else pb.STOPPED,
     )

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from heapq import heappop, heappush
 
-from dagorama_broker.model import World
+from dagorama_broker.model import ENDED, World
 from dagorama_broker.queues import Lane
+from dagorama_broker.scheduler.children import Staged
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.parts import Node, Pool, Presence, Slot, Worker
 from dagorama_broker.scheduler.pools import Pools
-from dagorama_broker.scheduler.transitions import CLAIMED, QUEUED
+from dagorama_broker.scheduler.transitions import CLAIMED, QUEUED, WAITING
 
 EPOCH_BITS = 40
 
@@ -21,6 +22,8 @@ class Dispatch:
         self.workers: dict[bytes, Worker] = {}
         self.pools = Pools()
         self.claimed: dict[int, Node] = {}  #: by attempt
+        self.along: dict[int, Node] = {}  #: by attempt: the dependent that is claimed beside the node of that attempt
+        self.staged: dict[int, Staged] = {}  #: by attempt: what it has made
         self.first_attempt = epoch << EPOCH_BITS
         self.last_attempt = self.first_attempt
         self.leases: list[tuple[float, int, Worker]] = []  #: heap of (deadline, tie, worker)
@@ -53,16 +56,24 @@ class Dispatch:
         self.until_drained.pop(worker, None)
 
     def remove(self, worker: Worker) -> list[Node]:
-        """Forget a worker; what it held is claimed by nobody and returned."""
+        """Forget a worker; what it held is claimed by nobody and returned, but for what was sent along with that."""
         self.rest(worker)
         held = [node for slot in worker.slots for node, _ in slot.held.values()]
         for node in held:
             node.slot = None
             del self.claimed[node.attempt]
+            self.along.pop(node.attempt, None)
+            self.staged.pop(node.attempt, None)
         for slot in worker.slots:
             slot.held.clear()
         del self.workers[worker.presence.id]
-        return held
+        for node in held:
+            if node.pending:
+                # It may run there all the same, on a value that nobody will record: that result must never count.
+                self._wait_on(node)
+                self.graph.trouble(node)
+                self.graph.record_trouble(node)
+        return [node for node in held if node.state is CLAIMED]
 
     def silent(self, now: float) -> list[Worker]:
         """Workers whose lease has run out."""
@@ -94,12 +105,43 @@ class Dispatch:
         self.claimed[attempt] = node
         return attempt
 
+    def claim_beside(self, source: Node, node: Node) -> int:
+        """Give a node that waits for nothing but `source` to the slot that holds it, to run on its value.
+
+        The claim is void where the source ends without a value of its own, or is held by that slot no more.
+        """
+        assert source.slot is not None
+        self.along[source.attempt] = node
+        return self.claim(source.slot, node)
+
+    def void(self, source: Node) -> list[int]:
+        """What was sent along with this node waits again, and what was sent along with that; the attempts."""
+        attempts = []
+        node = self.along.pop(source.attempt, None)
+        while node is not None:
+            attempts.append(node.attempt)
+            follower = self.along.pop(node.attempt, None)
+            self._take_out(node)
+            self._wait_on(node)
+            node = follower
+        return attempts
+
+    def void_early(self, node: Node) -> None:
+        """It was reported before the source that it was sent along with: whatever that is, it does not count."""
+        self.take_out(node)
+        self._wait_on(node)
+
+    def _wait_on(self, node: Node) -> None:
+        self.staged.pop(node.attempt, None)
+        self.spend(node)
+        self.graph.move(node, WAITING)
+
     def adopt(self, slot: Slot, node: Node, attempt: int, now: float) -> None:
         """Take up a claim from before a lost connection or a restart."""
         if node.slot is not None:  # the worker of an older claim came back before this one
             self.graph.effects.refused.append((node.slot.worker, node.attempt))
             self.take_out(node)
-            self.graph.queue(node)
+            self.graph.back(node)
         self.claim(slot, node, attempt)
         slot.progress_at = now
         self.laden[slot] = None
@@ -110,6 +152,8 @@ class Dispatch:
         """Whether a claim from before still stands: nobody was granted the node since, and it has not come back."""
         if node.lane.function.world is not world or (node.slot is None and node.state is not QUEUED):
             return False
+        if any(source.attempt > attempt for source in node.sources):
+            return False  # it was sent along with a run of its source that is not the recorded one
         if node.attempt == attempt:
             return node.slot is None and attempt > 0
         return node.attempt < attempt < self.first_attempt
@@ -128,7 +172,15 @@ class Dispatch:
             slot.progress_at = now
 
     def take_out(self, node: Node) -> Slot:
-        """The slot holds the node no more, whether it has run or not."""
+        """The slot holds the node no more, whether it has run or not; nor what was sent along with it."""
+        if self.along:
+            self.void(node)
+        return self._take_out(node)
+
+    def _take_out(self, node: Node) -> Slot:
+        if node.pending:
+            (source,) = (source for source in node.sources if source.state not in ENDED)
+            self.along.pop(source.attempt, None)
         slot = node.slot
         assert slot is not None
         held, attempt = slot.held, node.attempt

@@ -12,7 +12,10 @@ from dagorama_broker.model import World
 from dagorama_broker.queues import OVERLAP, WINDOW_US, Lane, order
 from dagorama_broker.scheduler.dispatch import Dispatch
 from dagorama_broker.scheduler.parts import Granted, Node, Pool, Slot, TakenBack
+from dagorama_broker.scheduler.transitions import WAITING
 
+#: Dependents of a node that are looked at for one that may be sent along with it.
+LOOKED_AT = 8
 #: Seconds without a report after which what a slot has not started is up for others.
 STALE = 0.010
 
@@ -89,6 +92,8 @@ class Feeding:
             node = graph.nodes[lane.pop()]
             graph.effects.granted.append(Granted(slot, node, self.dispatch.claim(slot, node)))
             granted += 1
+            if node.dependents:
+                self._send_along(slot, pool, node)
             if lane.available > 0:
                 heapreplace(heads, (graph.first(lane), lane))
             else:
@@ -98,6 +103,16 @@ class Feeding:
         if len(slot.held) > 1:
             self.dispatch.laden[slot] = None
         return granted
+
+    def _send_along(self, slot: Slot, pool: Pool, source: Node) -> None:
+        """Grant beside a node what waits for nothing but that, and so on, as far as the window allows."""
+        while True:
+            node = _follower(source, pool)
+            if node is None or not _has_room(slot, node.lane):
+                return
+            attempt = self.dispatch.claim_beside(source, node)
+            self.graph.effects.granted.append(Granted(slot, node, attempt))
+            source = node
 
     # --- taking back ----------------------------------------------------------------------------------
 
@@ -118,7 +133,7 @@ class Feeding:
     def _is_wanted(self, slot: Slot) -> bool:
         """Whether an idle slot may run what waits in this one, or an older node is queued for it."""
         waiting = [node for node, _ in islice(slot.held.values(), 1, None)]
-        lanes = {node.lane.number: node.lane for node in waiting}.values()
+        lanes = {node.lane.number: node.lane for node in waiting if not node.pending}.values()
         for pool in self.dispatch.pools.of(World.OURS):
             if pool.idle and any(pool.may_run(lane) for lane in lanes):
                 return True
@@ -132,6 +147,22 @@ def _has_room(slot: Slot, lane: Lane) -> bool:
     if lane.is_async:
         return not slot.held or slot.sync_us + slot.async_us + lane.pace.cost_us <= WINDOW_US
     return not slot.sync_us or slot.sync_us + lane.pace.cost_us <= WINDOW_US
+
+
+def _follower(source: Node, pool: Pool) -> Node | None:
+    """A dependent that may go along with a node: one after another, since both run in one process.
+
+    What has been in trouble goes alone, so that a death or a loss tells whose it is.
+    """
+    if source.lane.is_async or source.trouble is not None:
+        return None
+    for node in islice(source.dependents or (), LOOKED_AT):
+        if (
+            node.state is WAITING and node.pending == 1 and node.trouble is None
+            and node.lane.goes_along and pool.may_run(node.lane)
+        ):  # fmt: skip
+            return node
+    return None
 
 
 def _stale_at(slot: Slot) -> float:

@@ -19,6 +19,7 @@ from dagorama_broker.model import (
     FunctionRow,
     InstanceEnd,
     LargeRow,
+    LinkRow,
     OutcomeRow,
     ProgressRow,
     ResolvedRow,
@@ -187,6 +188,13 @@ class Graph:
         if lane.function.queue_timeout:
             self._expire(node, self.now + lane.function.queue_timeout)
 
+    def back(self, node: Node) -> None:
+        """A claim has come to nothing: to the workers again, or to wait for the source that it was sent along with."""
+        if node.pending:
+            self.move(node, WAITING)
+        else:
+            self.queue(node)
+
     def _expire(self, node: Node, when: float) -> None:
         self.expires_at[node.key] = when
         heappush(self.expiries, (when, node.key))
@@ -299,7 +307,8 @@ class Graph:
         bad = None
         if refs:
             node.refs = refs
-            node.tolerates = NONE  # it took the failures of sources for values; what it returns has to be kept
+            self._record_links(node.instance, refs)
+            node.tolerates = NONE  # a failure may stand for an argument, not for a part of the result
             bad = self.wait_for(node, refs)
         if bad is not None:
             self.end_badly(node, bad.state, bad.culprit or bad)
@@ -312,6 +321,12 @@ class Graph:
         )
         if not node.pending:
             self._tell([node])
+
+    def _record_links(self, instance: Instance, refs: Iterable[Node]) -> None:
+        """Instances that a value names are to be kept as long as its own, for their values and for their failures."""
+        named = {ref.instance.key for ref in refs}
+        named.discard(instance.key)
+        self.changes.links += [LinkRow(instance.key, other) for other in sorted(named)]
 
     def _resolve(self, node: Node) -> None:
         self.move(node, COMPLETED)
@@ -353,7 +368,7 @@ class Graph:
     def _one_less(self, dependents: list[Node], ended: list[Node]) -> None:
         for dependent in dependents:
             dependent.pending -= 1
-            if dependent.pending or dependent.state in ENDED:
+            if dependent.pending or dependent.state in ENDED or dependent.state is CLAIMED:
                 continue
             if dependent.state is WAITING:
                 self._make_ready(dependent)

@@ -15,6 +15,7 @@ class Limits:
     bytes_per_attempt: int = 256 << 20
     deaths: int = 3  #: child processes that end while they run a node, before it fails
     losses: int = 20  #: workers or connections lost while they held it
+    longest_traceback: int = 256 << 10  #: characters that are kept of one
 
     def check_sources(self, sources: Iterable[Sized] | None) -> None:
         """Raises TooMuch."""

@@ -151,6 +151,9 @@ class Plan:
         for new, run in self._runs:
             if run.count:
                 self._enter(new, run)
+        for instance, _ in self._instances.values():
+            if not instance.live:  # without a node that could end it would never have ended
+                graph.changes.instance_ends.append(InstanceEnd(instance.key, graph.now + graph.wall, False))
         for node in self.nodes:
             graph.start(node)
         graph.forget_idle(new.instance for new, _ in self._runs)

@@ -115,6 +115,7 @@ class Presence:
     tolerations: frozenset[str] = frozenset()
     leave_when_drained: bool = False
     leave_when_idle: bool = False
+    key_ids: frozenset[str] = frozenset()  #: signing keys that it holds, in hexadecimal
 
 
 class Worker:
@@ -139,6 +140,8 @@ class Worker:
             return f"it excludes queue {function.queue!r}"
         if function.taint and function.taint not in own.tolerations:
             return f"it does not tolerate {function.taint!r}"
+        if function.key_id and function.key_id not in own.key_ids:
+            return f"it does not hold the signing key {function.key_id}: set DAGORAMA_SIGNING_KEYS there"
         return self.refuses.get(lane.id)
 
 

@@ -8,12 +8,12 @@ from dagorama_broker.model import World
 from dagorama_broker.queues import Lane
 from dagorama_broker.scheduler.parts import Pool, Worker
 
-_Rules = tuple[World, frozenset[str], frozenset[str], frozenset[str], frozenset[int]]
+_Rules = tuple[World, frozenset[str], frozenset[str], frozenset[str], frozenset[str], frozenset[int]]
 
 
 def _rules(worker: Worker) -> _Rules:
     own = worker.presence
-    return own.world, own.include_queues, own.exclude_queues, own.tolerations, frozenset(worker.refuses)
+    return own.world, own.include_queues, own.exclude_queues, own.tolerations, own.key_ids, frozenset(worker.refuses)
 
 
 class Pools:

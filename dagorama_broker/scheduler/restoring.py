@@ -28,6 +28,7 @@ def ended_nodes(graph: Graph, rows: Iterable[EndedNode]) -> dict[int, Node]:
         nodes[row.key] = Node(row.key, instance, lanes[row.function], None, State(row.state))
     for row in rows:
         node = nodes[row.key]
+        node.attempt = row.attempt
         if node.state is COMPLETED and row.refs:
             node.refs = tuple([nodes[key] for key in unpack_keys(row.refs)])
         elif row.culprit:

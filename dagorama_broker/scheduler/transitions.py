@@ -7,9 +7,9 @@ from dagorama_broker.model import State
 WAITING, QUEUED, CLAIMED, RESOLVING, BACKOFF, COMPLETED, FAILED, CANCELLED = State
 
 TRANSITIONS: dict[State, frozenset[State]] = {
-    WAITING: frozenset({QUEUED, BACKOFF, FAILED, CANCELLED}),
+    WAITING: frozenset({QUEUED, CLAIMED, BACKOFF, FAILED, CANCELLED}),
     QUEUED: frozenset({CLAIMED, FAILED, CANCELLED}),
-    CLAIMED: frozenset({COMPLETED, RESOLVING, BACKOFF, QUEUED, FAILED, CANCELLED}),
+    CLAIMED: frozenset({COMPLETED, RESOLVING, BACKOFF, QUEUED, WAITING, FAILED, CANCELLED}),
     RESOLVING: frozenset({COMPLETED, FAILED, CANCELLED}),
     BACKOFF: frozenset({QUEUED, FAILED, CANCELLED}),
     COMPLETED: frozenset(),
@@ -19,6 +19,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 
 REASONS: dict[tuple[State, State], str] = {
     (WAITING, QUEUED): "all sources completed",
+    (WAITING, CLAIMED): "sent along with the one source it waits for",
     (WAITING, BACKOFF): "all sources completed, its delay begins",
     (WAITING, FAILED): "a source failed",
     (WAITING, CANCELLED): "cancelled",
@@ -29,6 +30,7 @@ REASONS: dict[tuple[State, State], str] = {
     (CLAIMED, RESOLVING): "returned promises",
     (CLAIMED, BACKOFF): "failed, attempts left",
     (CLAIMED, QUEUED): "worker lost, or given back",
+    (CLAIMED, WAITING): "the source it was sent along with has no value for it",
     (CLAIMED, FAILED): "failed, no attempts left",
     (CLAIMED, CANCELLED): "cancelled",
     (RESOLVING, COMPLETED): "its promises are kept",

@@ -30,7 +30,7 @@ class Scheduler:
         self.graph = Graph()
         self.dispatch = Dispatch(self.graph, epoch)
         self.feeding = Feeding(self.dispatch)
-        self.staged: dict[int, Staged] = {}  #: by attempt
+        self.staged = self.dispatch.staged
         self.awaited: set[bytes] = set()  #: workers of the last broker that may still come back
         self.hold_until: float | None = None  #: nothing is handed out before
         self.ticked_at: float | None = None
@@ -136,7 +136,7 @@ class Scheduler:
         node = self.graph.nodes.get(key)
         if node is not None and self.dispatch.held(worker, key, attempt) is node:
             return
-        is_there = node is not None and 0 <= index < len(worker.slots)
+        is_there = node is not None and 0 <= index < len(worker.slots) and worker.why_not(node.lane) is None
         if node is None or not is_there or not self.dispatch.may_adopt(node, attempt, worker.presence.world):
             self.refuse(worker, attempt)
             return
@@ -158,7 +158,6 @@ class Scheduler:
             return
         self.graph.changes.workers_left.append(id)
         for node in self.dispatch.remove(worker):
-            self.staged.pop(node.attempt, None)
             trouble = self.graph.trouble(node)
             trouble.lost += 1
             text = f"{trouble.lost} workers or connections were lost while they held it"
@@ -186,17 +185,28 @@ class Scheduler:
         Raises Malformed, NotKnown, Conflict or TooMuch where children or references cannot be taken; then nothing has
         changed.
         """
-        node = self.dispatch.held(worker, key, attempt)
+        node = self._reported(worker, key, attempt)
         if node is None:
-            self.refuse(worker, attempt)
             return False
         named: tuple[Node, ...] = ()
         if refs or attempt in self.staged:
             named = self._make_children(node, refs, foreign, known)
         node.lane.pace.measured(microseconds)
+        if not named:  # what was sent along with it ran on this value
+            self.dispatch.along.pop(attempt, None)
         self.dispatch.let_go(node, now)
         self.graph.complete(node, value, named, large)
         return True
+
+    def _reported(self, worker: Worker, key: int, attempt: int) -> Node | None:
+        """The node of which a worker reports an outcome; None: the attempt is not this worker's, and it is told."""
+        node = self.dispatch.held(worker, key, attempt)
+        if node is not None and node.pending:
+            self.dispatch.void_early(node)
+            node = None
+        if node is None:
+            self.refuse(worker, attempt)
+        return node
 
     def _make_children(
         self, node: Node, refs: Sequence[int], foreign: Sequence[bytes], known: Mapping[bytes, Node]
@@ -219,9 +229,8 @@ class Scheduler:
 
         `final`: no other run, whatever the policy says; `after`: seconds until the next run, instead of the policy's.
         """
-        node = self.dispatch.held(worker, key, attempt)
+        node = self._reported(worker, key, attempt)
         if node is None:
-            self.refuse(worker, attempt)
             return False
         self._end_run(node, now)
         trouble, policy = self.graph.trouble(node), node.lane.function.retry
@@ -246,7 +255,8 @@ class Scheduler:
             if node.state in ENDED:
                 continue  # it depended on another of them
             if node.slot is not None:
-                self.graph.effects.cancelled.append((node.slot.worker, node.attempt))
+                attempts = [node.attempt, *self.dispatch.void(node)]
+                self.graph.effects.cancelled += [(node.slot.worker, attempt) for attempt in attempts]
                 self._end_run(node, now)
             self.graph.end_badly(node, CANCELLED, node)
         return len(ended) - before
@@ -268,20 +278,18 @@ class Scheduler:
         if why:
             self.dispatch.pools.refuse(worker, node.lane, why)
         self.dispatch.spend(node)
-        self.graph.queue(node)
+        self.graph.back(node)
         return True
 
     def died(
         self, worker: Worker, running: Sequence[int], unstarted: Sequence[int], cause: str, now: float
     ) -> None:
         """A child process ended by itself: the nodes that ran are counted, those that only waited are not."""
-        claimed = self.dispatch.claimed
-        for attempt in unstarted:
-            if attempt in claimed:
-                self.give_back(worker, claimed[attempt].key, attempt, "", now)
+        claimed, unharmed = self.dispatch.claimed, set(unstarted)
+        # First what ran: where it was sent along with a node whose result came to nothing, it is counted all the same.
         for attempt in running:
             node = claimed.get(attempt)
-            if node is None or self.dispatch.held(worker, node.key, attempt) is None:
+            if node is None or attempt in unharmed or self.dispatch.held(worker, node.key, attempt) is None:
                 continue
             self._end_run(node, now)
             trouble = self.graph.trouble(node)
@@ -291,6 +299,9 @@ class Scheduler:
                 self.dispatch.spend(node)
             text = f"its process ended {trouble.deaths} times while it ran; the last time: {cause}"
             self._again_or_fail(node, again, "dagorama.ProcessDied", text)
+        for attempt in unstarted:
+            if attempt in claimed:
+                self.give_back(worker, claimed[attempt].key, attempt, "", now)
 
     def refuse(self, worker: Worker, attempt: int) -> None:
         """Tell a worker that an attempt is not its any more."""
@@ -304,7 +315,7 @@ class Scheduler:
         """Back to the queue, with what went wrong on record; or it fails for it."""
         if again:
             self.graph.record_trouble(node)
-            self.graph.queue(node)
+            self.graph.back(node)
             return
         trouble = self.graph.trouble(node)
         attempts = trouble.runs + trouble.deaths + trouble.lost

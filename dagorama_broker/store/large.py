@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256 as sha256_of
 from itertools import count
 from pathlib import Path
 from shutil import rmtree
+from threading import Lock
 
 from dagorama_broker.errors import StoreError
 
 CHUNK = 1 << 20
+_NAME = re.compile("[0-9a-f]{64}")
 
 
 class LargeFiles:
-    """A folder of values at ab/cd/abcd..., owned by one process; put and get may be called from any thread."""
+    """A folder of values at ab/cd/abcd..., owned by one process; put and get may be called from any thread.
+
+    A value that no node names yet, or any more, is kept for a grace. Its time begins anew whenever it is given again.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._unfinished = folder / "unfinished"
         self._numbers = count(1)
+        #: since when a value may be named by nobody, for those of which that may be so; longest first
+        self._since: dict[bytes, float] = {}
+        self._dropped: list[Path] = []
+        self._one_moves = Lock()
 
     def sweep(self) -> None:
         """Remove what a broker was writing when it died."""
@@ -50,6 +61,64 @@ class LargeFiles:
     def has(self, sha256: bytes) -> bool:
         return self._file(sha256).is_file()
 
+    # --- collecting -----------------------------------------------------------------------------------
+
+    def look_around(self) -> None:
+        """Take all that is there for named by nobody, from now on; whoever collects finds out."""
+        with self._saying_what_failed():
+            found = list(_names_below(self.folder))
+        self.unnamed(found)
+
+    def unnamed(self, values: Iterable[bytes]) -> None:
+        """Nothing may name these any more."""
+        with self._one_moves:
+            for sha256 in values:
+                self._since.setdefault(sha256, time.monotonic())
+
+    def collect(
+        self, grace: float, most: int, is_wanted: Callable[[bytes], bool], is_named: Callable[[bytes], bool]
+    ) -> bool:
+        """Take away up to `most` values that nobody has named for `grace` seconds; whether there may be more.
+
+        What `is_wanted` stays for another grace; what `is_named` is looked at no more, until `unnamed` says so.
+        What was taken away is deleted by `empty`.
+        """
+        now = time.monotonic()
+        with self._one_moves:
+            old = self._older_than(now - grace, most)
+            for sha256 in old:
+                del self._since[sha256]
+                if is_wanted(sha256):
+                    self._since[sha256] = now
+                elif not is_named(sha256):
+                    self._drop(sha256)
+        return len(old) == most
+
+    def empty(self) -> None:
+        """Delete what was taken away."""
+        with self._one_moves:
+            dropped, self._dropped = self._dropped, []
+        with self._saying_what_failed():
+            for file in dropped:
+                file.unlink(missing_ok=True)
+
+    def _older_than(self, time: float, most: int) -> list[bytes]:
+        old: list[bytes] = []
+        for sha256, since in self._since.items():
+            if since > time or len(old) == most:
+                break
+            old.append(sha256)
+        return old
+
+    def _drop(self, sha256: bytes) -> None:
+        dropped = self._unfinished / f"{next(self._numbers)}.dropped"
+        with self._saying_what_failed(), suppress(FileNotFoundError):
+            make_folder(self._unfinished)
+            os.replace(self._file(sha256), dropped)
+            self._dropped.append(dropped)
+
+    # --- files ----------------------------------------------------------------------------------------
+
     def _file(self, sha256: bytes) -> Path:
         name = sha256.hex()
         return self.folder / name[:2] / name[2:4] / name
@@ -74,7 +143,10 @@ class LargeFiles:
     def _move_in(self, unfinished: Path, sha256: bytes) -> None:
         file = self._file(sha256)
         make_folder(file.parent)
-        os.replace(unfinished, file)
+        with self._one_moves:  # who collects either comes before, or finds that it was given just now
+            self._since.pop(sha256, None)
+            self._since[sha256] = time.monotonic()
+            os.replace(unfinished, file)
         sync_folder(file.parent)
 
     def _read(self, sha256: bytes) -> Iterator[bytes]:
@@ -107,6 +179,19 @@ class LargeFiles:
             yield
         except OSError as error:
             raise StoreError(f"large values in {self.folder}: {error.strerror or error}") from error
+
+
+def _names_below(folder: Path) -> Iterator[bytes]:
+    """Names of the values in a folder, without what is being written and what somebody else has put there."""
+    for outer in _listed(folder):
+        for inner in _listed(folder / outer):
+            for name in _listed(folder / outer / inner):
+                if _NAME.fullmatch(name):
+                    yield bytes.fromhex(name)
+
+
+def _listed(folder: Path) -> list[str]:
+    return os.listdir(folder) if folder.is_dir() else []
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import weakref
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -24,11 +25,13 @@ from dagorama_broker.model import (
     NodeRow,
     OutcomeRow,
     ProgressRow,
+    RemovedRow,
     ResolvedRow,
     RunRow,
     State,
     StoredInstance,
 )
+from dagorama_broker.store.forgetting import Forgetting
 from dagorama_broker.store.large import LargeFiles
 from dagorama_broker.store.rows import unpack_keys, unpack_sources
 
@@ -45,12 +48,16 @@ class MemoryStore:
         self._instances: dict[int, StoredInstance] = {}
         self._instance_keys: dict[bytes, int] = {}
         self._runs: list[RunRow] = []  #: in the order of their keys
+        self._runs_of: dict[int, list[RunRow]] = {}  #: by instance
         self._origins: dict[bytes, list[RunRow]] = {}  #: each list in the order of its counters
         self._nodes: dict[int, NodeRow] = {}
         self._outcomes: dict[int, OutcomeRow] = {}
         self._progress: dict[int, ProgressRow] = {}
-        self._large: set[LargeRow] = set()
+        self._large: dict[int, set[bytes]] = {}  #: large values by the node that names them
+        self._large_named: Counter[bytes] = Counter()
         self._keys: dict[int, str] = {}
+        self._forgetting = Forgetting()
+        self._last_removed = self._last_swept = 0  #: largest keys of instances and nodes that are gone
         self._workers: dict[bytes, str] = {}
         self._files: LargeFiles | None = None
 
@@ -76,6 +83,7 @@ class MemoryStore:
             self._end_instance(end)
         for run in changes.runs:
             self._runs.insert(bisect_right(self._runs, run.first_key, key=_FIRST_KEY), run)
+            self._runs_of.setdefault(run.instance, []).append(run)
             of_origin = self._origins.setdefault(run.origin, [])
             of_origin.insert(bisect_right(of_origin, run.first, key=_FIRST), run)
         self._nodes.update((node.key, node) for node in changes.nodes)
@@ -83,11 +91,15 @@ class MemoryStore:
         for resolved in changes.resolved:
             self._resolve(resolved)
         self._progress.update((progress.key, progress) for progress in changes.progress)
-        self._large.update(changes.large)
+        for large in changes.large:
+            self._name_large(large)
         self._keys.update(changes.keys)
         self._workers.update(changes.workers_joined)
         for worker in changes.workers_left:
             self._workers.pop(worker, None)
+        self._forgetting.link(changes.links)
+        for removed in changes.removed:
+            self._remove(removed)
 
     def _refuse_repeats(self, changes: Changes) -> None:
         """What is kept once is never written twice: a second result above all."""
@@ -107,11 +119,81 @@ class MemoryStore:
     def _end_instance(self, end: InstanceEnd) -> None:
         stored = self._instances[end.key]
         self._instances[end.key] = StoredInstance(stored.row, end.ended, end.failed)
+        self._forgetting.end(end)
+
+    def _name_large(self, row: LargeRow) -> None:
+        named = self._large.setdefault(row.key, set())
+        if row.sha256 not in named:
+            named.add(row.sha256)
+            self._large_named[row.sha256] += 1
 
     def _resolve(self, resolved: ResolvedRow) -> None:
         self._outcomes[resolved.key] = self._outcomes[resolved.key]._replace(
             state=resolved.state, culprit=resolved.culprit, ended=resolved.ended
         )
+
+    # --- forgetting -------------------------------------------------------------------------------
+
+    def _remove(self, row: RemovedRow) -> None:
+        del self._instances[row.key], self._instance_keys[row.id]
+        self._last_removed = max(self._last_removed, row.key)
+        self._forgetting.remove(row)
+
+    def expired(self, failed: bool, before: float, most: int) -> list[StoredInstance]:
+        return [self._instances[key] for key in self._forgetting.expired(failed, before, most)]
+
+    def named(self, after: int, most: int) -> list[StoredInstance]:
+        return [self._instances[key] for key in self._forgetting.named(after, most)]
+
+    def naming(self, key: int) -> list[StoredInstance]:
+        return [self._instances[other] for other in self._forgetting.naming(key)]
+
+    def removed(self, id: bytes) -> RemovedRow | None:
+        return self._forgetting.removed(id)
+
+    def sweep(self, most: int) -> bool:
+        while most > 0:
+            instance = self._forgetting.leftover()
+            if instance is None:
+                return False
+            runs = self._runs_of.get(instance)
+            if runs:
+                most -= self._sweep_run(runs, most)
+            else:
+                self._runs_of.pop(instance, None)
+                self._forgetting.is_swept(instance)
+                most -= 1
+        return True
+
+    def _sweep_run(self, runs: list[RunRow], most: int) -> int:
+        """Delete up to `most` nodes of the last of these runs, from its end, and with its first node the run."""
+        run = runs.pop()
+        left = max(run.size - most, 0)
+        for key in range(run.first_key + left, run.first_key + run.size):
+            self._nodes.pop(key, None)
+            self._outcomes.pop(key, None)
+            self._progress.pop(key, None)
+            self._keys.pop(key, None)
+            self._let_go(key)
+        self._last_swept = max(self._last_swept, run.first_key + run.size - 1)
+        if left:
+            runs.append(run._replace(size=left))
+        else:
+            del self._runs[bisect_left(self._runs, run.first_key, key=_FIRST_KEY)]
+            of_origin = self._origins[run.origin]
+            del of_origin[bisect_left(of_origin, run.first, key=_FIRST)]
+            if not of_origin:
+                del self._origins[run.origin]
+        return run.size - left + 1
+
+    def _let_go(self, key: int) -> None:
+        """What this node says of large values."""
+        for sha256 in self._large.pop(key, ()):
+            self._large_named[sha256] -= 1
+            if not self._large_named[sha256]:
+                del self._large_named[sha256]
+                if self._files is not None:
+                    self._files.unnamed([sha256])
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -132,8 +214,8 @@ class MemoryStore:
             keys={node.key: self._keys[node.key] for node in nodes if node.key in self._keys},
             workers=list(self._workers.items()),
             failed={key for key in unfinished if self._instances[key].failed},
-            next_node=max(self._nodes, default=0) + 1,
-            next_instance=max(self._instances, default=0) + 1,
+            next_node=max(max(self._nodes, default=0), self._last_swept) + 1,
+            next_instance=max(max(self._instances, default=0), self._last_removed) + 1,
             next_function=max(self._functions, default=0) + 1,
         )
 
@@ -148,7 +230,9 @@ class MemoryStore:
 
     def _ended(self, key: int) -> EndedNode:
         node, outcome = self._nodes[key], self._outcomes[key]
-        return EndedNode(key, node.instance, node.function, outcome.state, outcome.refs, outcome.culprit)
+        return EndedNode(
+            key, node.instance, node.function, outcome.state, outcome.refs, outcome.culprit, outcome.attempt
+        )
 
     def _has_ended(self, key: int) -> bool:
         outcome = self._outcomes.get(key)
@@ -167,7 +251,7 @@ class MemoryStore:
         found = {}
         for id in ids:
             run = self._run_with(id)
-            if run is not None:
+            if run is not None and not self._forgetting.is_left_over(run.instance):
                 key = run.first_key + int.from_bytes(id[12:], "big") - run.first
                 node, ended = self._nodes[key], self._ended(key) if self._has_ended(key) else None
                 found[id] = FoundNode(id, key, node.instance, node.function, ended, node.sources)
@@ -196,7 +280,7 @@ class MemoryStore:
         return runs[place] if place >= 0 else None
 
     def has_instance(self, id: bytes) -> bool:
-        return id in self._instance_keys
+        return id in self._instance_keys or self._forgetting.removed(id) is not None
 
     def instance(self, id: bytes) -> StoredInstance | None:
         key = self._instance_keys.get(id)
@@ -214,6 +298,16 @@ class MemoryStore:
 
     def has_large(self, sha256: bytes) -> bool:
         return self._files is not None and self._files.has(sha256)
+
+    def find_unnamed_large(self) -> None:
+        """There was no broker before that could have left any."""
+
+    def collect_large(self, grace: float, most: int, is_wanted: Callable[[bytes], bool]) -> bool:
+        return self._files is not None and self._files.collect(grace, most, is_wanted, self._large_named.__contains__)
+
+    def delete_collected(self) -> None:
+        if self._files is not None:
+            self._files.empty()
 
     def _temporary_folder(self) -> Path:
         """Made at the first large value, removed with this object or at the interpreter's end."""

@@ -3,6 +3,10 @@
 Keys are integers and rows of nodes and outcomes are appended, so that a batch touches few pages. Payloads are the last
 columns of a row: what only looks at the others does not read the pages that a long payload spills to. A node has no
 instance index: an instance finds its nodes through its runs. `chk` and `end_chk` are checksums, see `rows`.
+
+An instance is removed in two steps: its row gives way to one in `removed` and one in `leftovers`, and then its runs go
+portion by portion, and with the last the leftover. `named` says that a row of `links` names the instance. Pages that
+become free are used again; there is no auto_vacuum, which would move pages about to make the file smaller for a while.
 """
 
 from __future__ import annotations
@@ -23,10 +27,25 @@ CREATE TABLE functions (
 CREATE TABLE instances (
     key INTEGER PRIMARY KEY, chk INTEGER NOT NULL,
     id BLOB NOT NULL, definition TEXT NOT NULL, entry BLOB NOT NULL, created REAL NOT NULL,
-    ended REAL, failed INTEGER NOT NULL, end_chk INTEGER NOT NULL
+    ended REAL, failed INTEGER NOT NULL, end_chk INTEGER NOT NULL, named INTEGER NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX instance_ids ON instances (id);
 CREATE INDEX unfinished_instances ON instances (key) WHERE ended IS NULL;
+CREATE INDEX ended_instances ON instances (failed, ended) WHERE ended IS NOT NULL AND named = 0;
+CREATE INDEX named_instances ON instances (key) WHERE ended IS NOT NULL AND named = 1;
+
+CREATE TABLE links (
+    instance INTEGER NOT NULL, named INTEGER NOT NULL, chk INTEGER NOT NULL, PRIMARY KEY (instance, named)
+) WITHOUT ROWID;
+CREATE INDEX links_named ON links (named);
+
+CREATE TABLE removed (
+    number INTEGER PRIMARY KEY, chk INTEGER NOT NULL,
+    instance INTEGER NOT NULL, id BLOB NOT NULL, ended REAL NOT NULL, failed INTEGER NOT NULL, kept REAL NOT NULL
+);
+CREATE UNIQUE INDEX removed_ids ON removed (id);
+
+CREATE TABLE leftovers (instance INTEGER PRIMARY KEY, chk INTEGER NOT NULL);
 
 CREATE TABLE runs (
     first_key INTEGER PRIMARY KEY, chk INTEGER NOT NULL,

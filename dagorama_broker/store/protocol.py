@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from dagorama_broker.model import Changes, EndedNode, FoundNode, Live, OutcomeRow, RunRow, StoredInstance
+from dagorama_broker.model import (
+    Changes,
+    EndedNode,
+    FoundNode,
+    Live,
+    OutcomeRow,
+    RemovedRow,
+    RunRow,
+    StoredInstance,
+)
 
 
 class Store(Protocol):
@@ -62,7 +71,35 @@ class Store(Protocol):
         ...
 
     def has_instance(self, id: bytes) -> bool:
-        """Whether this id was ever used. One index lookup: quick enough for the broker's loop."""
+        """Whether this id was ever used, as far as removed ones are remembered. Quick enough for the broker's loop."""
+        ...
+
+    # An instance that `Changes.removed` names is gone with that commit, for whoever asks; its rows go by `sweep`.
+
+    def expired(self, failed: bool, before: float, most: int) -> list[StoredInstance]:
+        """Up to `most` instances that ended before (seconds since 1970), well or as `failed`, oldest end first.
+
+        Those that a link of another instance names are left out. An index: quick enough for the broker's loop.
+        """
+        ...
+
+    def named(self, after: int, most: int) -> list[StoredInstance]:
+        """Up to `most` instances that have ended and that another names, in the order of their keys after this one.
+
+        An index: quick enough for the broker's loop.
+        """
+        ...
+
+    def naming(self, key: int) -> list[StoredInstance]:
+        """The instances that name this one. An index: quick enough for the broker's loop."""
+        ...
+
+    def removed(self, id: bytes) -> RemovedRow | None:
+        """What is remembered of a removed instance, of the latest 100,000. Quick enough for the broker's loop."""
+        ...
+
+    def sweep(self, most: int) -> bool:
+        """Delete up to `most` nodes of removed instances in one transaction; whether more may be left."""
         ...
 
     def put_large(self, chunks: Iterable[bytes]) -> tuple[bytes, int]:
@@ -76,6 +113,20 @@ class Store(Protocol):
     def has_large(self, sha256: bytes) -> bool:
         """Whether a large value is there. Quick enough for the broker's loop."""
         ...
+
+    def find_unnamed_large(self) -> None:
+        """Look for large values that an earlier broker left behind without a node that names them. In any thread."""
+
+    def collect_large(self, grace: float, most: int, is_wanted: Callable[[bytes], bool]) -> bool:
+        """Take away up to `most` large values that no node has named for `grace` seconds; whether there may be more.
+
+        Those that are `is_wanted` stay for another grace. To be called in the broker's loop, so that nothing comes
+        to name one meanwhile; `delete_collected` does the slow part.
+        """
+        ...
+
+    def delete_collected(self) -> None:
+        """Delete the files of what was collected."""
 
     def close(self) -> None:
         """Let go of everything; open() may follow."""

@@ -16,6 +16,7 @@ from dagorama_broker.model import (
     InstanceRow,
     LiveNode,
     OutcomeRow,
+    RemovedRow,
     RetryPolicy,
     RunRow,
     State,
@@ -111,7 +112,7 @@ class Reader:
         outcomes = {row.key: row for row in self.outcome_heads(keys)}
         nodes = self.nodes(outcomes.keys())
         return {
-            key: EndedNode(key, nodes[key].instance, nodes[key].function, row.state, row.refs, row.culprit)
+            key: EndedNode(key, nodes[key].instance, nodes[key].function, row.state, row.refs, row.culprit, row.attempt)
             for key, row in outcomes.items()
         }
 
@@ -126,7 +127,7 @@ class Reader:
         return found
 
     def find(self, ids: Sequence[bytes]) -> dict[bytes, FoundNode]:
-        keys = {id: key for id in ids if (key := self._key(id))}
+        keys = self._keys(ids)
         nodes, ended = self.nodes(keys.values()), self.ended(keys.values())
         self._check_unfinished({node.instance for key, node in nodes.items() if key not in ended})
         return {
@@ -142,10 +143,21 @@ class Reader:
         for (key,) in self.by_keys(select, instances):
             raise StoreError(f"table outcomes is damaged: instance {key} has ended and one of its nodes has no outcome")
 
-    def _key(self, id: bytes) -> int | None:
+    def _keys(self, ids: Sequence[bytes]) -> dict[bytes, int]:
+        """Keys of those nodes that are there; what is left over of a removed instance is not."""
+        runs = {id: run for id in ids if (run := self._run_with(id))}
+        select = "SELECT instance FROM leftovers WHERE instance IN"
+        gone = {instance for (instance,) in self.by_keys(select, {run.instance for run in runs.values()})}
+        return {
+            id: run.first_key + int.from_bytes(id[12:], "big") - run.first
+            for id, run in runs.items()
+            if run.instance not in gone
+        }
+
+    def _run_with(self, id: bytes) -> RunRow | None:
         counter = int.from_bytes(id[12:], "big")
         run = self._run("WHERE origin = ? AND first <= ? ORDER BY first DESC LIMIT 1", id[:12], counter)
-        return run.first_key + counter - run.first if run and counter < run.first + run.size else None
+        return run if run and counter < run.first + run.size else None
 
     def ids(self, keys: Collection[int]) -> dict[int, bytes]:
         found: dict[int, bytes] = {}
@@ -173,16 +185,47 @@ class Reader:
             yield RunRow(origin, first, size, first_key, instance, digest)
 
     def has_instance(self, id: bytes) -> bool:
-        return self.connection.execute("SELECT 1 FROM instances WHERE id = ?", (id,)).fetchone() is not None
+        select = "SELECT 1 FROM instances WHERE id = ? UNION ALL SELECT 1 FROM removed WHERE id = ?"
+        return self.connection.execute(select, (id, id)).fetchone() is not None
 
     def instance(self, id: bytes) -> StoredInstance | None:
         return next(self.instances("WHERE id = ?", id), None)
 
-    def instances(self, where: str, *parameters: int | bytes) -> Iterator[StoredInstance]:
+    def instances(self, where: str, *parameters: float | bytes) -> Iterator[StoredInstance]:
         for *row, chk, ended, failed, end_chk in self.connection.execute(f"{_INSTANCE} {where}", parameters):
             check_row("instances", row[0], chk, row)
             check_row("instances", row[0], end_chk, (row[0], ended, failed))
             yield StoredInstance(InstanceRow(*row), ended, bool(failed))
+
+    def expired(self, failed: bool, before: float, most: int) -> Iterator[StoredInstance]:
+        """Instances that ended before, those that ended first first; what another instance names is left out."""
+        return self.instances(
+            "INDEXED BY ended_instances WHERE failed = ? AND ended <= ? AND named = 0"
+            " AND NOT EXISTS (SELECT 1 FROM links l WHERE l.named = instances.key) ORDER BY ended LIMIT ?",
+            int(failed), before, most,
+        )
+
+    def named(self, after: int, most: int) -> Iterator[StoredInstance]:
+        """Instances that have ended and that another names, in the order of their keys."""
+        where = "INDEXED BY named_instances WHERE key > ? AND ended IS NOT NULL AND named = 1 ORDER BY key LIMIT ?"
+        return self.instances(where, after, most)
+
+    def naming(self, key: int) -> Iterator[StoredInstance]:
+        return self.instances("WHERE key IN (SELECT instance FROM links WHERE links.named = ?)", key)
+
+    def removed(self, id: bytes) -> RemovedRow | None:
+        """What is remembered of an instance that is there no more."""
+        select = "SELECT instance, id, ended, failed, kept, chk FROM removed WHERE id = ?"
+        for *row, chk in self.connection.execute(select, (id,)):
+            check_row("removed", id, chk, row)
+            key, _, ended, failed, kept = row
+            return RemovedRow(key, id, ended, bool(failed), kept)
+        return None
+
+    def names_large(self, sha256: bytes) -> bool:
+        """Whether a node names this large value."""
+        select = "SELECT 1 FROM large_refs WHERE sha256 = ?"
+        return self.connection.execute(select, (sha256,)).fetchone() is not None
 
     def functions(self) -> Iterator[FunctionRow]:
         for *row, chk in self.connection.execute(

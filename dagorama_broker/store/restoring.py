@@ -6,6 +6,7 @@ import sqlite3
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model import Live, LiveNode, ProgressRow, RunRow, State
+from dagorama_broker.store.numbers import next_key
 from dagorama_broker.store.reading import Reader
 from dagorama_broker.store.rows import check_row, damaged, node_sum, outcome_sum, unpack_sources
 
@@ -44,9 +45,9 @@ def read_live(reader: Reader) -> Live:
         keys=_keys(connection),
         workers=_workers(connection),
         failed={stored.row.key for stored in instances if stored.failed},
-        next_node=_next(connection, "nodes", "key"),
-        next_instance=_next(connection, "instances", "key"),
-        next_function=_next(connection, "functions", "id"),
+        next_node=next_key(connection, "nodes"),
+        next_instance=next_key(connection, "instances"),
+        next_function=next_key(connection, "functions", "id"),
     )
 
 
@@ -93,8 +94,3 @@ def _workers(connection: sqlite3.Connection) -> list[tuple[bytes, str]]:
         check_row("workers", id, chk, (id, name))
         workers.append((id, name))
     return workers
-
-
-def _next(connection: sqlite3.Connection, table: str, key: str) -> int:
-    last: int | None = connection.execute(f"SELECT max({key}) FROM {table}").fetchone()[0]
-    return (last or 0) + 1

@@ -6,21 +6,34 @@ One connection writes, one reads, and one is for the quick looks of the broker's
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from struct import error as StructError
 from threading import Lock
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import Changes, EndedNode, FoundNode, Live, OutcomeRow, RunRow, StoredInstance
+from dagorama_broker.model import (
+    Changes,
+    EndedNode,
+    FoundNode,
+    Live,
+    OutcomeRow,
+    RemovedRow,
+    RunRow,
+    StoredInstance,
+)
 from dagorama_broker.store.database import BUSY_SECONDS, connect, prepare, saying_what_failed, transaction
 from dagorama_broker.store.large import LargeFiles, make_folder, sync_folder
 from dagorama_broker.store.lock import StoreLock
+from dagorama_broker.store.numbers import read_number, write_number
 from dagorama_broker.store.reading import Reader
+from dagorama_broker.store.removing import drop_unused_functions, sweep
 from dagorama_broker.store.restoring import read_live
-from dagorama_broker.store.rows import check_row, row_sum
 from dagorama_broker.store.writing import write
+
+#: From so many functions on, a start looks for those that no node names any more.
+MANY_FUNCTIONS = 10_000
 
 
 class SqliteStore:
@@ -59,6 +72,7 @@ class SqliteStore:
         for connection in (self._reader, self._looker):
             connection.execute("PRAGMA query_only = ON")
         with transaction(self._writer):
+            drop_unused_functions(self._writer, MANY_FUNCTIONS)
             return _begin_epoch(self._writer)
 
     def close(self) -> None:
@@ -76,6 +90,13 @@ class SqliteStore:
             writer = self._opened(self._writer)
             with transaction(writer):
                 write(writer, changes)
+
+    def sweep(self, most: int) -> bool:
+        with self._checked(self._writer) as reader:
+            with transaction(reader.connection):
+                is_more, unnamed = sweep(reader.connection, most)
+            self._large.unnamed(unnamed)
+        return is_more
 
     # --- reading ------------------------------------------------------------------------------------
 
@@ -136,6 +157,22 @@ class SqliteStore:
         with self._checked(self._looker) as reader:
             return reader.last_run(origin, before)
 
+    def expired(self, failed: bool, before: float, most: int) -> list[StoredInstance]:
+        with self._checked(self._looker) as reader:
+            return list(reader.expired(failed, before, most))
+
+    def named(self, after: int, most: int) -> list[StoredInstance]:
+        with self._checked(self._looker) as reader:
+            return list(reader.named(after, most))
+
+    def naming(self, key: int) -> list[StoredInstance]:
+        with self._checked(self._looker) as reader:
+            return list(reader.naming(key))
+
+    def removed(self, id: bytes) -> RemovedRow | None:
+        with self._checked(self._looker) as reader:
+            return reader.removed(id)
+
     def instance(self, id: bytes) -> StoredInstance | None:
         with self._reading() as reader:
             return reader.instance(id)
@@ -151,12 +188,19 @@ class SqliteStore:
     def has_large(self, sha256: bytes) -> bool:
         return self._large.has(sha256)
 
+    def find_unnamed_large(self) -> None:
+        self._large.look_around()
+
+    def collect_large(self, grace: float, most: int, is_wanted: Callable[[bytes], bool]) -> bool:
+        with self._checked(self._looker) as reader:
+            return self._large.collect(grace, most, is_wanted, reader.names_large)
+
+    def delete_collected(self) -> None:
+        self._large.empty()
+
 
 def _begin_epoch(connection: sqlite3.Connection) -> int:
     """Count this start of a broker; the number is durable before anything is served under it."""
-    row = connection.execute("SELECT value, chk FROM meta WHERE name = 'epoch'").fetchone()
-    if row is not None:
-        check_row("meta", "epoch", row[1], ("epoch", row[0]))
-    epoch: int = 1 if row is None else row[0] + 1
-    connection.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?, ?)", (epoch, row_sum(("epoch", epoch))))
+    epoch = read_number(connection, "epoch") + 1
+    write_number(connection, "epoch", epoch)
     return epoch

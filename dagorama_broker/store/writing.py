@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from dagorama_broker.model import Changes, FunctionRow, InstanceEnd, RetryPolicy
+from dagorama_broker.store.removing import link, remove
 from dagorama_broker.store.rows import SqlValue, node_rows, outcome_rows, pack_options, row_sum, summed
 
 _NODES = "INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?)"
@@ -63,6 +64,10 @@ def _write_the_rare(connection: sqlite3.Connection, changes: Changes) -> None:
         many(_JOINED, summed(changes.workers_joined))
     if changes.workers_left:
         many(_LEFT, ((worker,) for worker in changes.workers_left))
+    if changes.links:
+        link(connection, changes.links)
+    if changes.removed:
+        remove(connection, changes.removed)
 
 
 def _end(end: InstanceEnd) -> tuple[SqlValue, ...]:

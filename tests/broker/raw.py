@@ -176,21 +176,24 @@ class Given(NamedTuple):
     arguments: bytes
     sources: tuple[int, ...]
     values: dict[int, bytes]  #: all that came with its grant
+    ids: dict[int, bytes]  #: of the nodes whose values they are
     refs: dict[int, tuple[int, ...]]
     run: int
+    beside: int = 0  #: the source whose value does not come, since it is granted before
 
 
 def read_grant(slot: int, body: bytes) -> list[Given]:
     read = pb.GrantBody.FromString(body)
     values = dict(zip(read.value_node, read.value, strict=True))
+    ids = dict(zip(read.value_node, read.value_id, strict=True))
     counts = read.value_ref_count or [0] * len(read.value_node)
     refs = dict(zip(read.value_node, _split(read.value_ref, counts), strict=True))
     sources = _split(read.source, read.source_count or [0] * len(read.node))
     return [
         Given(
             key, read.attempt[place], slot, read.id[place], read.instances[read.instance[place]],
-            read.functions[read.function[place]], read.arguments[place], sources[place], values, refs,
-            read.run[place] if read.run else 0,
+            read.functions[read.function[place]], read.arguments[place], sources[place], values, ids, refs,
+            read.run[place] if read.run else 0, read.beside[place] if place < len(read.beside) else 0,
         )
         for place, key in enumerate(read.node)
     ]  # fmt: skip

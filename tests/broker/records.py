@@ -14,10 +14,17 @@ from dagorama_broker.model import (
     State,
     World,
 )
+from dagorama_broker.store import Store
 
 ORIGIN = b"origin-of-12"
 PLAIN = Function("work:Plain.step", "hash-1", "default")
 RICH = Function("work:Rich.step", "hash-2", "heavy", "GPU", RetryPolicy(3, 0.5, 2.0, 60.0, 0.25), True, World.ORIGINAL)
+
+
+def restart(store: Store) -> int:
+    """Close it and open it again; the new epoch."""
+    store.close()
+    return store.open()
 
 
 def keys(*numbers: int) -> bytes:

@@ -107,7 +107,9 @@ def test_a_signal_ends_it_cleanly(store: str, number: signal.Signals) -> None:
 def test_insecure_is_logged_loudly() -> None:
     with serving("--host", "0.0.0.0", "--insecure", "--port", "0", "--store", "memory://") as (process, _):
         assert process.stderr is not None
-        assert "WARNING INSECURE" in process.stderr.readline()
+        warning = process.stderr.readline()
+        assert "WARNING INSECURE" in warning
+        assert "without tokens and TLS" in warning
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------

@@ -111,6 +111,72 @@ def test_a_damaged_file_heals_when_the_value_is_given_again(files: LargeFiles) -
     assert read(files) == CONTENT
 
 
+def never(_: bytes) -> bool:
+    return False
+
+
+def test_a_value_that_is_given_again_while_it_is_collected_is_there_when_that_is_said(files: LargeFiles) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield CONTENT
+        files.collect(0.0, 10, never, never)
+        files.empty()
+
+    files.put([CONTENT])
+    files.put(chunks())
+    assert read(files) == CONTENT
+    files.collect(60.0, 10, never, never)
+    files.empty()
+    assert read(files) == CONTENT
+
+
+def test_what_was_collected_is_no_more_than_asked_for_and_leaves_nothing(files: LargeFiles) -> None:
+    names = [files.put([b"%d" % number])[0] for number in range(5)]
+    assert files.collect(0.0, 2, never, never)
+    files.empty()
+    assert [files.has(name) for name in names] == [False, False, True, True, True]
+    assert not files.collect(0.0, 10, never, never)
+    files.empty()
+    assert kept(files) == []
+
+
+def test_a_value_that_is_named_is_looked_at_once(files: LargeFiles) -> None:
+    name, _ = files.put([CONTENT])
+    asked: list[bytes] = []
+
+    def is_named(sha256: bytes) -> bool:
+        asked.append(sha256)
+        return True
+
+    for _ in range(3):
+        files.collect(0.0, 10, never, is_named)
+    files.unnamed([name])
+    files.collect(0.0, 10, never, is_named)
+    assert asked == [name, name]
+    assert files.has(name)
+
+
+def test_what_was_taken_away_and_not_deleted_goes_at_the_next_start(files: LargeFiles) -> None:
+    files.put([CONTENT])
+    files.collect(0.0, 10, never, never)
+    assert len(kept(files)) == 1
+    LargeFiles(files.folder).sweep()
+    assert kept(files) == []
+
+
+def test_what_an_earlier_broker_left_is_found(files: LargeFiles) -> None:
+    name, _ = files.put([CONTENT])
+    strange = file_of(files).with_name("x" * 64)
+    strange.touch()
+    later = LargeFiles(files.folder)
+    later.collect(0.0, 10, never, never)
+    assert later.has(name)
+    later.look_around()
+    later.collect(0.0, 10, never, never)
+    assert not later.has(name)
+    later.empty()
+    assert kept(files) == [strange]
+
+
 def test_a_name_that_is_no_sha256_is_not_there(files: LargeFiles) -> None:
     files.put([CONTENT])
     assert not any(files.has(name) for name in (b"", b"\x00", NAME[:31], NAME + b"\x00", bytes(32)))

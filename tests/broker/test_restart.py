@@ -236,6 +236,7 @@ async def test_a_graph_goes_on_where_it_was(tmp_path: Path) -> None:
         waiting = await worker.node()
         assert waiting.id == dag.id(5)
         assert [waiting.values[key] for key in waiting.sources] == [envelope(b"kept"), envelope(b"of the queued")]
+        assert [waiting.ids[key] for key in waiting.sources] == [dag.id(0), dag.id(4)]
         await worker.complete(waiting)
         child = await worker.node()
         await worker.complete(child, value=b"of the child")

@@ -465,6 +465,18 @@ async def test_the_status_says_why_nobody_may_run_a_node(served: Served) -> None
     assert not (await served.status()).unservable
 
 
+async def test_the_status_says_which_signing_key_a_worker_lacks(served: Served) -> None:
+    signed = pb.Function(name="work:Task.train", hash="h", key_id=b"\x01\x02")
+    await served.stub.Submit(Dag().submission(b"a", functions=[signed]))
+    await served.worker(key_ids=[b"\x03"])
+    (unservable,) = (await served.status()).unservable
+    assert unservable.reason.endswith("it does not hold the signing key 0102: set DAGORAMA_SIGNING_KEYS there")
+    assert unservable.function.key_id == b"\x01\x02"
+    holder = await served.worker(key_ids=[b"\x03", b"\x01\x02"])
+    assert (await holder.node()).function.key_id == b"\x01\x02"
+    assert not (await served.status()).unservable
+
+
 async def test_the_status_lists_workers_and_counts(served: Served) -> None:
     worker = await served.worker(name="here:1", slots=3, include_queues=["b", "a"], tolerations=["GPU"])
     await served.stub.Submit(Dag().submission(b"a", functions=[pb.Function(name="f", queue="a")]))

@@ -16,7 +16,18 @@ from typing import cast
 import pytest
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import Changes, FunctionRow, InstanceEnd, LargeRow, NodeRow, ProgressRow, ResolvedRow, State
+from dagorama_broker.model import (
+    Changes,
+    FunctionRow,
+    InstanceEnd,
+    LargeRow,
+    LinkRow,
+    NodeRow,
+    ProgressRow,
+    RemovedRow,
+    ResolvedRow,
+    State,
+)
 from dagorama_broker.store.database import connect, saying_what_failed
 from dagorama_broker.store.migrations import APPLICATION_ID, MIGRATIONS
 from dagorama_broker.store.restoring import NODES_QUERY, PROGRESS_QUERY
@@ -128,10 +139,10 @@ for key in range(1, 100_000):
 
 
 @contextmanager
-def another_broker(path: Path) -> Iterator[subprocess.Popen[str]]:
+def another_broker(path: Path, program: str = WRITER) -> Iterator[subprocess.Popen[str]]:
     """A process that holds the store and commits node after node; it is killed at the block's end."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    command = [sys.executable, "-c", WRITER, str(path)]
+    command = [sys.executable, "-c", program, str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
             yield process
@@ -417,3 +428,126 @@ def test_a_first_schema_is_made_once_and_kept(path: Path) -> None:
     read_all(path)
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT sql FROM sqlite_schema ORDER BY name").fetchall() == before
+
+
+# --- removal --------------------------------------------------------------------------------------------------
+
+
+def remove_and_sweep(store: SqliteStore, key: int) -> None:
+    store.commit(Changes(removed=[RemovedRow(key, instance_row(key).id, 1.0, False, 60.0)]))
+    while store.sweep(1000):
+        pass
+
+
+def instance_that_ended(key: int, size: int) -> Changes:
+    first = (key - 1) * size + 1
+    nodes = [node(number, instance=key)._replace(arguments=bytes(500)) for number in range(first, first + size)]
+    changes = graph(*nodes, instance=key, origin=key.to_bytes(12, "big"))
+    changes.outcomes = [completed(each.key) for each in nodes]
+    changes.instance_ends = [InstanceEnd(key, 1.0, False)]
+    return changes
+
+
+def test_who_looks_for_what_may_go_looks_at_an_index_only(path: Path) -> None:
+    with opened(path) as store:
+        statements: list[str] = []
+        assert store._looker is not None
+        store._looker.set_trace_callback(statements.append)
+        store.expired(False, 1.0, 10)
+        store._looker.set_trace_callback(None)
+        (select,) = statements
+        plan = [step[3] for step in store._looker.execute("EXPLAIN QUERY PLAN " + select)]
+    assert plan[0] == "SEARCH instances USING INDEX ended_instances (failed=? AND ended<?)"
+    assert not [step for step in plan if "SCAN" in step or "TEMP B-TREE" in step]
+
+
+def test_what_becomes_free_in_the_file_is_used_again(path: Path) -> None:
+    sizes = []
+    with opened(path) as store:
+        for key in range(1, 21):
+            store.commit(instance_that_ended(key, 500))
+            if key > 1:
+                remove_and_sweep(store, key - 1)
+            assert store._writer is not None
+            sizes.append(store._writer.execute("PRAGMA page_count").fetchone()[0])
+    assert sizes[-1] < 1.1 * sizes[3]
+
+
+SWEEPER = """
+import sys
+from pathlib import Path
+from dagorama_broker.model import Changes, RemovedRow
+from dagorama_broker.store.sqlite import SqliteStore
+from broker.records import instance_row
+store = SqliteStore(Path(sys.argv[1]))
+store.open()
+store.commit(Changes(removed=[RemovedRow(1, instance_row(1).id, 1.0, False, 60.0)]))
+print("removed", flush=True)
+while store.sweep(10):
+    print("swept", flush=True)
+"""
+
+
+@pytest.mark.parametrize("sweeps", [0, 1, 5, 40])
+def test_a_kill_while_it_sweeps_leaves_no_key_to_be_used_again_and_the_next_sweeps_on(path: Path, sweeps: int) -> None:
+    with opened(path) as store:
+        store.commit(instance_that_ended(1, 1000))
+    with another_broker(path, SWEEPER) as process:
+        assert process.stdout is not None
+        for _ in range(sweeps + 1):
+            process.stdout.readline()
+    with opened(path) as store:
+        live = store.live()
+        assert (live.next_node, live.next_instance) == (1001, 2)
+        assert store.find([(1).to_bytes(12, "big") + bytes(4)]) == {}
+        assert store.sweep(100)
+        while store.sweep(100):
+            pass
+        assert (store.live().next_node, store.live().next_instance) == (1001, 2)
+    with closing(sqlite3.connect(path)) as connection:
+        for table in ("nodes", "outcomes", "runs", "instances", "leftovers"):
+            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
+
+
+def test_where_there_are_very_many_functions_a_start_drops_those_that_no_node_names(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(path) as store:
+        store.commit(graph(node(1), node(2, function=3)))
+        store.commit(Changes(functions=[FunctionRow(number, RICH) for number in range(2, 11)]))
+    with opened(path) as store:
+        assert len(store.live().functions) == 10
+    monkeypatch.setattr("dagorama_broker.store.sqlite.MANY_FUNCTIONS", 10)
+    with opened(path) as store:
+        assert [row.id for row in store.live().functions] == [1, 3]
+        assert store.live().next_function == 11
+
+
+def go_on_removing(store: SqliteStore) -> None:
+    store.live()
+    store.removed(instance_row(2).id)
+    store.sweep(1000)
+    store.commit(Changes(removed=[RemovedRow(3, instance_row(3).id, 1.0, False, 60.0)]))
+
+
+@pytest.mark.parametrize(
+    ("damage", "table"),
+    [
+        ("UPDATE meta SET value = 1 WHERE name = 'next of nodes'", "meta"),
+        ("UPDATE removed SET kept = 1.0", "removed"),
+        ("UPDATE leftovers SET instance = 3", "leftovers"),
+        ("UPDATE runs SET size = 100 WHERE instance = 2", "runs"),
+        ("UPDATE links SET named = 4", "links"),
+    ],
+)
+def test_damage_to_what_removal_goes_by_is_an_error_and_deletes_nothing(path: Path, damage: str, table: str) -> None:
+    with opened(path) as store:
+        for key in (1, 2, 3):
+            store.commit(instance_that_ended(key, 5))
+        remove_and_sweep(store, 1)
+        store.commit(Changes(removed=[RemovedRow(2, instance_row(2).id, 1.0, False, 60.0)], links=[LinkRow(3, 9)]))
+    sql(path, damage)
+    with opened(path) as store:
+        with pytest.raises(StoreError, match=f"table {table} is damaged"):
+            go_on_removing(store)
+        assert store.values(range(11, 16))

@@ -1,9 +1,8 @@
 """What every store does, whatever it is made of: one suite, run against each."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from hashlib import sha256
-from pathlib import Path
 
 import pytest
 
@@ -34,23 +33,9 @@ from .records import (
     keys,
     node,
     node_id,
+    restart,
     run_row,
 )
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    url = "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/broker.sqlite3"
-    store = open_store(url)
-    store.open()
-    yield store
-    store.close()
-
-
-def restart(store: Store) -> int:
-    store.close()
-    return store.open()
-
 
 # --- epochs and emptiness -----------------------------------------------------------------------------
 
@@ -101,7 +86,7 @@ def test_an_ended_source_comes_with_the_nodes_that_wait_for_it(store: Store) -> 
     store.commit(Changes(outcomes=[completed(1), completed(2)]))
     live = store.live()
     assert [found.key for found in live.nodes] == [3]
-    assert live.ended == [EndedNode(1, 1, 1, int(State.COMPLETED), b"", 0)]
+    assert live.ended == [EndedNode(1, 1, 1, int(State.COMPLETED), b"", 0, (1 << 40) + 1)]
 
 
 def test_what_an_ended_source_names_comes_along_and_so_on(store: Store) -> None:
@@ -116,8 +101,8 @@ def test_a_resolving_node_is_live_and_brings_what_it_names(store: Store) -> None
     live = store.live()
     assert [found.key for found in live.nodes] == [1, 3]
     assert live.ended == [
-        EndedNode(1, 1, 1, int(State.RESOLVING), keys(2, 3), 0),
-        EndedNode(2, 1, 1, int(State.COMPLETED), b"", 0),
+        EndedNode(1, 1, 1, int(State.RESOLVING), keys(2, 3), 0, (1 << 40) + 1),
+        EndedNode(2, 1, 1, int(State.COMPLETED), b"", 0, (1 << 40) + 2),
     ]
 
 
@@ -214,7 +199,7 @@ def test_a_failure_is_kept_with_the_culprit_and_named_by_the_others(store: Store
     store.commit(Changes(outcomes=[failed(1), failed(2, culprit=1)]))
     assert store.outcome(1) == failed(1)
     assert store.outcome(2) == failed(2, culprit=1)
-    assert store.ended([2]) == [EndedNode(2, 1, 1, int(State.FAILED), b"", 1)]
+    assert store.ended([2]) == [EndedNode(2, 1, 1, int(State.FAILED), b"", 1, (1 << 40) + 2)]
 
 
 def test_a_resolving_node_may_fail_with_what_it_named(store: Store) -> None:
@@ -222,8 +207,8 @@ def test_a_resolving_node_may_fail_with_what_it_named(store: Store) -> None:
     store.commit(Changes(outcomes=[completed(1, 2, state=State.RESOLVING)]))
     store.commit(Changes(outcomes=[failed(2)], resolved=[ResolvedRow(1, int(State.FAILED), 2, 1700000003.5)]))
     assert store.ended([1]) == [
-        EndedNode(1, 1, 1, int(State.FAILED), keys(2), 2),
-        EndedNode(2, 1, 1, int(State.FAILED), b"", 2),
+        EndedNode(1, 1, 1, int(State.FAILED), keys(2), 2, (1 << 40) + 1),
+        EndedNode(2, 1, 1, int(State.FAILED), b"", 2, (1 << 40) + 2),
     ]
 
 
@@ -238,7 +223,7 @@ def test_a_node_is_found_by_its_id(store: Store) -> None:
     store.commit(Changes(runs=[run_row(10, 2, 4)], nodes=[node(4), node(5)]))
     store.commit(Changes(outcomes=[completed(1), completed(3, 5, state=State.RESOLVING)]))
     wanted = [node_id(counter) for counter in (0, 1, 2, 11)]
-    ended = EndedNode(1, 1, 1, int(State.COMPLETED), b"", 0)
+    ended = EndedNode(1, 1, 1, int(State.COMPLETED), b"", 0, (1 << 40) + 1)
     assert store.find(wanted) == {
         wanted[0]: FoundNode(wanted[0], 1, 1, 1, ended),
         wanted[1]: FoundNode(wanted[1], 2, 1, 1, None),

@@ -124,14 +124,26 @@ async def test_a_node_comes_with_all_it_takes_to_run_it(served: Served) -> None:
 async def test_a_node_comes_with_the_values_of_its_sources(served: Served) -> None:
     dag = Dag()
     await served.stub.Submit(dag.submission(b"a", b"b", b"join", source_count=[0, 0, 2], source=[0, 1]))
-    worker = await served.worker()
-    first = await worker.node()
+    worker = await served.worker(slots=2)
+    first, second = await worker.nodes(2)
     await worker.complete(first, value=b"first")
-    second = await worker.node()
     await worker.complete(second, value=b"second")
     join = await worker.node()
     assert join.sources == (first.key, second.key)
     assert [join.values[key] for key in join.sources] == [envelope(b"first"), envelope(b"second")]
+
+
+async def test_a_node_comes_along_with_the_one_source_that_it_waits_for(served: Served) -> None:
+    dag = Dag()
+    await served.stub.Submit(dag.submission(b"a", b"b", b"join", b"after", source_count=[0, 0, 2, 1], source=[0, 1, 2]))
+    worker = await served.worker()
+    first = await worker.node()
+    await worker.complete(first, value=b"first")
+    second, join, after = await worker.nodes(3)
+    assert (second.beside, join.beside, after.beside) == (0, second.key, join.key)
+    assert join.values == {first.key: envelope(b"first")}
+    await worker.report(results(second, join, after))
+    assert await served.states(dag.instance, dag.id(2), dag.id(3)) == [pb.COMPLETED, pb.COMPLETED]
 
 
 async def test_a_node_comes_with_the_values_that_its_sources_name(served: Served) -> None:
@@ -638,6 +650,30 @@ async def test_a_report_that_makes_no_sense_ends_the_session_and_another_gets_th
 
 
 # --- returns and take-backs -------------------------------------------------------------------------
+
+
+async def test_a_node_that_cannot_be_checked_is_shown_with_what_to_set(served: Served) -> None:
+    dag = Dag()
+    await served.stub.Submit(dag.submission(b"a"))
+    worker = await served.worker()
+    node = await worker.node()
+    detail = "the arguments came unsigned: set DAGORAMA_SIGNING_KEYS"
+    returned = pb.Return(node=[node.key], attempt=[node.attempt], reason=pb.UNCHECKABLE, detail=detail)
+    await worker.say(returns=[returned])
+    await served.until(lambda broker: not broker.scheduler.dispatch.claimed)
+    await settled()
+    assert not worker.given
+    (unservable,) = (await served.status()).unservable
+    assert f"it cannot check a signature: {detail}" in unservable.reason
+
+
+async def test_an_id_that_no_signing_key_has_is_refused(served: Served) -> None:
+    worker = RawWorker(served.stub, key_ids=[b"x" * 65])
+    await worker.connect()
+    assert "65" not in (await worker.end()).details()
+    assert "a signing key has at most 64 bytes" in (await worker.end()).details()
+    with refused(INVALID, "at most 64 bytes"):
+        await served.stub.Submit(Dag().submission(b"a", functions=[pb.Function(name="f", key_id=b"x" * 65)]))
 
 
 async def test_a_node_given_back_with_a_reason_is_not_offered_to_that_worker_again(served: Served) -> None:

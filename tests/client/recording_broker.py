@@ -14,8 +14,10 @@ import grpc
 from dagorama.api import api_pb2, api_pb2_grpc, broker_pb2, broker_pb2_grpc
 from dagorama.culprits import failed_source
 from dagorama.definition import instance_within
+from dagorama.envelopes import PLAIN
 from dagorama.scope import AttemptScope, NodesRun, current_attempt, submit_requests
 from dagorama.serializer import find
+from dagorama.signing import FAILURE, RESULT, SignedValues, function_digest, keyring
 from dagorama.values import decode_call, decode_promised, encode, references
 
 Nodes = broker_pb2.Nodes
@@ -33,6 +35,7 @@ class Node:
     tolerated: list[bytes] = field(default_factory=list)
     key: str | None = None
     value: bytes | None = None
+    refs: list[bytes] = field(default_factory=list)
     failure: broker_pb2.NodeFailure | None = None
     state: int = broker_pb2.QUEUED
 
@@ -42,7 +45,22 @@ class Node:
 
     @property
     def call(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return decode_call(self.arguments, ["a promise"] * len(self.sources))
+        return decode_call(self.opened, ["a promise"] * len(self.sources))
+
+    @property
+    def opened(self) -> bytes:
+        """The arguments, as a worker opens them."""
+        digest = function_digest(self.function.name, self.function.hash)
+        return keyring().open_arguments(self.arguments, self.instance, self.id, digest)
+
+    def signed_failure(self, pickled: bytes) -> bytes:
+        """An exception of its own, as a worker sends it."""
+        return keyring().sign(PLAIN + pickled, FAILURE, self.instance, self.id)
+
+    def returned(self, envelope: bytes) -> None:
+        """It has completed with this value."""
+        self.value, self.refs = keyring().sign(envelope, RESULT, self.instance, self.id), references(envelope)
+        self.state = broker_pb2.COMPLETED
 
 
 @dataclass
@@ -143,8 +161,7 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
                 self._run(node, catch)
 
     def end(self, node_id: bytes, value: object) -> None:
-        node = self.nodes[node_id]
-        node.value, node.state = encode(value).envelope, broker_pb2.COMPLETED
+        self.nodes[node_id].returned(encode(value).envelope)
 
     # --- how it is done
 
@@ -170,7 +187,7 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
             assert found.value is not None
             reply.value_node.append(found.id)
             reply.value.append(found.value)
-            pending += [self.nodes[ref] for ref in references(found.value)]
+            pending += [self.nodes[ref] for ref in found.refs]
         return reply
 
     def _is_ready(self, node: Node) -> bool:
@@ -181,8 +198,8 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
         )
 
     def _is_whole(self, node_id: bytes) -> bool:
-        value = self.nodes[node_id].value
-        return value is not None and all(self._is_whole(ref) for ref in references(value))
+        node = self.nodes[node_id]
+        return node.value is not None and all(map(self._is_whole, node.refs))
 
     def _run(self, node: Node, catch: tuple[type[Exception], ...]) -> None:
         for source in set(node.sources) - set(node.tolerated):
@@ -190,16 +207,14 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
                 node.state, node.failure = culprit.state, culprit.failure
                 return
         try:
-            node.value = encode(self._result(node), "result").envelope
+            node.returned(encode(self._result(node), "result").envelope)
         except catch as error:
             node.state, node.failure = broker_pb2.FAILED, failure(node, error)
-        else:
-            node.state = broker_pb2.COMPLETED
 
     def _result(self, node: Node) -> object:
         found = find(node.function.name)
         args, kwargs = decode_call(
-            node.arguments, [self._filling(source) for source in node.sources], get_large=self.large.__getitem__
+            node.opened, [self._filling(source) for source in node.sources], get_large=self.large.__getitem__
         )
         scope = AttemptScope(node.instance, put_large=self._keep)
         token = current_attempt.set(scope)
@@ -220,7 +235,7 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
         if node.failure is not None:
             return failed_source(node.failure.SerializeToString())
         values = {key: each.value for key, each in self.nodes.items() if each.value is not None}
-        return decode_promised(source, values)
+        return decode_promised(source, SignedValues(keyring(), values))
 
     def _keep(self, data: bytes) -> bytes:
         self.large[sha256(data).digest()] = data

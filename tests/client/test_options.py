@@ -81,7 +81,7 @@ def test_a_function_without_options_says_nothing_of_them(attempt: AttemptScope, 
     inside.plain()
     (node,) = run_of(attempt.runs[0])
     told = {field.name for field, _ in node.function.ListFields()}
-    assert told == {"name", "hash", "queue"}
+    assert told == {"name", "hash", "queue", "key_id"}
 
 
 def test_the_same_code_under_other_options_is_another_function(attempt: AttemptScope) -> None:

@@ -42,9 +42,14 @@ class Sample(DAGDefinition):
         return [self.entrypoint(depth), Pair(self.pair(depth - 1), {"depth": depth})] if depth else "end"
 
 
-def fail(broker: RecordingBroker, promise: DAGPromise[Any], state: int, **details: Any) -> None:
+def fail(
+    broker: RecordingBroker, promise: DAGPromise[Any], state: int, pickled: bytes = b"", **details: Any
+) -> None:
+    """`pickled` is the exception, which its worker has signed."""
     node = broker.nodes[promise.node_id]
     node.state = state
+    if pickled:
+        details["exception"] = node.signed_failure(pickled)
     node.failure = broker_pb2.NodeFailure(node=node.id, function=node.function.name, **details)
 
 
@@ -88,8 +93,7 @@ def test_a_large_value_is_fetched(broker: RecordingBroker) -> None:
     instance, promise = Sample()(0)
     node = broker.nodes[promise.node_id]
     value = bytes(range(256)) * 4096
-    node.value = encode(value, "result", large_from=1000, put_large=broker._keep).envelope
-    node.state = broker_pb2.COMPLETED
+    node.returned(encode(value, "result", large_from=1000, put_large=broker._keep).envelope)
     assert resolve(instance, promise) == value
 
 
@@ -101,7 +105,7 @@ def test_a_failure_raises_with_what_is_known_of_it(broker: RecordingBroker) -> N
     fail(
         broker, promise, broker_pb2.FAILED,
         type="builtins.ValueError", message="no", traceback="Traceback: line 1", attempts=3,
-        exception=pickle.dumps(ValueError("no")),
+        pickled=pickle.dumps(ValueError("no")),
     )  # fmt: skip
     with pytest.raises(NodeFailed, match="Traceback: line 1") as failed:
         resolve(instance, promise)
@@ -113,10 +117,10 @@ def test_a_failure_raises_with_what_is_known_of_it(broker: RecordingBroker) -> N
     assert not isinstance(error, NodeCancelled)
 
 
-@pytest.mark.parametrize("exception", [b"", b"garbage", pickle.dumps("not an exception"), b"cnowhere\nnothing\n."])
-def test_a_cause_that_cannot_be_rebuilt_is_left_out(broker: RecordingBroker, exception: bytes) -> None:
+@pytest.mark.parametrize("pickled", [b"", b"garbage", pickle.dumps("not an exception"), b"cnowhere\nnothing\n."])
+def test_a_cause_that_cannot_be_rebuilt_is_left_out(broker: RecordingBroker, pickled: bytes) -> None:
     instance, promise = Sample()(1)
-    fail(broker, promise, broker_pb2.FAILED, type="x.Y", message="no", exception=exception)
+    fail(broker, promise, broker_pb2.FAILED, pickled, type="x.Y", message="no")
     with pytest.raises(NodeFailed, match=r"x\.Y: no") as failed:
         resolve(instance, promise, timeout=3)
     assert failed.value.__cause__ is None
@@ -134,7 +138,7 @@ def test_a_failure_upstream_names_the_node_that_has_no_value_and_the_culprit(bro
     culprit: Any = instance.pair(0)
     fail(
         broker, culprit, broker_pb2.FAILED, type="builtins.ValueError", message="no", attempts=2,
-        traceback="Traceback: line 1", exception=pickle.dumps(ValueError("no")),
+        traceback="Traceback: line 1", pickled=pickle.dumps(ValueError("no")),
         earlier=[broker_pb2.EarlierFailure(type="builtins.OSError", message="busy", traceback="Traceback: line 0")],
     )  # fmt: skip
     broker.nodes[promise.node_id].state = broker_pb2.FAILED

@@ -167,7 +167,7 @@ def test_a_large_argument_goes_before_the_node_that_names_it(broker: RecordingBr
     found = large_of(broker.only.arguments)
     assert found is not None
     assert list(broker.requests[-1].nodes[0].large) == [found[0]]
-    assert decode_call(broker.only.arguments, get_large=broker.large.__getitem__) == ((1, ballast), {})
+    assert decode_call(broker.only.opened, get_large=broker.large.__getitem__) == ((1, ballast), {})
 
 
 def test_the_same_large_argument_is_named_once(attempt: AttemptScope, inside: Any) -> None:

@@ -628,7 +628,7 @@ def bad_envelopes() -> dict[str, tuple[bytes, str]]:
         "another version": (b"\x02\x00N.", "does not begin as an envelope"),
         "unknown flags": (b"\x01\x80N.", "does not begin as an envelope"),
         "a bare pickle": (pickle.dumps(1), "does not begin as an envelope"),
-        "signed": (b"\x01\x01N.", "signed"),
+        "signed": (b"\x01\x01N.", "signature has not been checked"),
         "no body": (b"\x01\x00", "EOFError"),
         "garbage": (b"\x01\x00garbage", "cannot be unpickled"),
         "half a table": (refs[:12], "cut short|cannot be"),

@@ -18,6 +18,7 @@ def check(heart: Heart) -> None:
     states_are_counted(scheduler)
     lanes_have_what_is_queued(scheduler)
     claims_are_held_once(scheduler)
+    what_goes_along_is_with_its_source(scheduler)
     nobody_waits_for_what_has_ended(scheduler)
     readers_are_counted(scheduler)
     only_what_is_unfinished_is_in_memory(heart)
@@ -87,12 +88,27 @@ def claims_are_held_once(scheduler: Scheduler) -> None:
     assert scheduler.staged.keys() <= dispatch.claimed.keys()
 
 
+def what_goes_along_is_with_its_source(scheduler: Scheduler) -> None:
+    dispatch = scheduler.dispatch
+    beside = {node: next(s for s in node.sources if s.state not in ENDED)
+              for node in dispatch.claimed.values() if node.pending}
+    assert {source.attempt: node for node, source in beside.items()} == dispatch.along
+    for node, source in beside.items():
+        assert source.state is State.CLAIMED
+        assert source.slot is node.slot
+        held = list(node.slot.held) if node.slot else []
+        assert held.index(source.attempt) < held.index(node.attempt), "it runs after its source"
+
+
 def nobody_waits_for_what_has_ended(scheduler: Scheduler) -> None:
     for node in scheduler.graph.nodes.values():
         others = node.refs if node.state is State.RESOLVING else node.sources
         unfinished = [other for other in others if other.state not in ENDED]
         assert node.pending == len(unfinished)
-        assert bool(unfinished) == (node.state in (State.WAITING, State.RESOLVING))
+        if node.state is State.CLAIMED:
+            assert len(unfinished) <= 1, "but for the one that it was sent along with"
+        else:
+            assert bool(unfinished) == (node.state in (State.WAITING, State.RESOLVING))
         for other in unfinished:
             assert scheduler.graph.nodes[other.key] is other
             assert node in (other.dependents or ())
@@ -178,6 +194,8 @@ def the_oldest_went_first(heart: Heart) -> None:
     for granted in heart.effects.granted:
         pool, function = granted.slot.worker.pool, granted.node.lane.function
         assert granted.node.lane.claimed <= (function.max_concurrency or granted.node.lane.claimed)
+        if granted.node.pending:
+            continue  # it goes along with its source, within the window
         for lane in graph.active.values():
             if pool is not None and pool.may_run(lane) and lane.available > 0:
                 assert graph.first(lane) > place(granted.node)

@@ -11,6 +11,7 @@ from dagorama_broker.model import (
     FunctionRow,
     InstanceEnd,
     InstanceRow,
+    LinkRow,
     Live,
     LiveNode,
     NodeRow,
@@ -32,6 +33,7 @@ class Ledger:
         self.instances: dict[int, InstanceRow] = {}
         self.keys: dict[int, str] = {}
         self.ends: dict[int, InstanceEnd] = {}  #: the last one of each instance
+        self.links: set[LinkRow] = set()
         self.runs: list[RunRow] = []
         self.nodes: dict[int, NodeRow] = {}
         self.outcomes: dict[int, OutcomeRow] = {}
@@ -60,8 +62,10 @@ class Ledger:
             sources = map(abs, unpack_keys(node.sources))
             assert all(source in self.nodes for source in sources), "a source comes after its node"
             _once(self.nodes, node.key, node)
+        self.links.update(changes.links)
         for outcome in changes.outcomes:
             assert outcome.key in self.nodes
+            self._is_linked(outcome)
             _once(self.outcomes, outcome.key, outcome)
         for resolved in changes.resolved:
             self._resolve(resolved)
@@ -69,6 +73,23 @@ class Ledger:
         self.workers.update(changes.workers_joined)
         for worker in changes.workers_left:
             self.workers.pop(worker, None)
+
+    def _is_linked(self, outcome: OutcomeRow) -> None:
+        own = self.nodes[outcome.key].instance
+        for key in (*unpack_keys(outcome.refs), *([outcome.culprit] if outcome.culprit else ())):
+            other = self.nodes[key].instance
+            assert self.is_kept_by(own, other), f"instance {own} needs {other}, and no link says so"
+
+    def is_kept_by(self, own: int, other: int) -> bool:
+        """Whether links lead from one instance to the other."""
+        reached, stack = {own}, [own]
+        while stack:
+            instance = stack.pop()
+            for link in self.links:
+                if link.instance == instance and link.named not in reached:
+                    reached.add(link.named)
+                    stack.append(link.named)
+        return other in reached
 
     def _resolve(self, row: ResolvedRow) -> None:
         outcome = self.outcomes[row.key]
@@ -100,7 +121,9 @@ class Ledger:
             key = stack.pop()
             if key not in found and key in self.outcomes:
                 node, outcome = self.nodes[key], self.outcomes[key]
-                found[key] = EndedNode(key, node.instance, node.function, outcome.state, outcome.refs, outcome.culprit)
+                found[key] = EndedNode(
+                    key, node.instance, node.function, outcome.state, outcome.refs, outcome.culprit, outcome.attempt
+                )
                 stack += unpack_keys(outcome.refs)
         return [found[key] for key in sorted(found)]
 

@@ -121,6 +121,28 @@ class TestTaints:
         worker.connect()  # it may have been mended
         assert worker.held
 
+    def test_a_node_goes_to_a_worker_that_holds_the_key_it_is_signed_under(self, heart: Heart) -> None:
+        plain, other = heart.worker("plain"), heart.worker("other", key_ids={"0b"})
+        old, new = function("old", key_id="0a"), function("new", key_id="0b")
+        heart.spawn("a", "b", where={"a": old, "b": new})
+        assert (plain.held, other.held.keys()) == ({}, {"b"})
+        sentence = "it does not hold the signing key 0a: set DAGORAMA_SIGNING_KEYS there"
+        assert sentence in reasons(heart)["old"]
+        both = heart.worker("both", key_ids={"0a", "0b"})
+        assert both.held.keys() == {"a"}
+        assert not reasons(heart)
+
+    def test_a_node_behind_one_whose_key_nobody_holds_is_not_held_up(self, heart: Heart) -> None:
+        hand = heart.worker(key_ids={"0b"})
+        heart.spawn("a", "b", where={"a": function("old", key_id="0a"), "b": function("new", key_id="0b")})
+        assert hand.held.keys() == {"b"}
+
+    def test_the_same_function_under_two_keys_is_two_to_the_workers(self, heart: Heart) -> None:
+        hand = heart.worker(key_ids={"0b"})
+        heart.spawn("a", of=function("work", key_id="0a"))
+        heart.spawn("b", of=function("work", key_id="0b"))
+        assert hand.held.keys() == {"b"}
+
     def test_worlds_do_not_mix(self, heart: Heart) -> None:
         ours, theirs = heart.worker("ours"), heart.worker("theirs", world=World.ORIGINAL)
         old = function("old", world=World.ORIGINAL)

@@ -24,6 +24,7 @@ from dagorama.api import broker_pb2 as pb
 from dagorama_broker.bounds import Bounds, Manners
 from dagorama_broker.broker import Broker
 from dagorama_broker.errors import StoreError
+from dagorama_broker.memory import Memory
 from dagorama_broker.model import Changes, InstanceEnd, KeyRow
 from dagorama_broker.scheduler import Scheduler
 from dagorama_broker.service import BrokerService
@@ -97,8 +98,9 @@ class Questions:
             scheduler.restore(store.live(), now, time.time() - now)
             scheduler.awaited, scheduler.hold_until = set(), None
             broker = Broker(scheduler, store)
+            memory = Memory(1 << 40, broker.held)
             running = asyncio.create_task(broker.run())
-            asking = asyncio.create_task(self._ask(BrokerService(broker, Manners(), Bounds())))
+            asking = asyncio.create_task(self._ask(BrokerService(broker, Manners(), Bounds(), memory)))
             try:
                 await asyncio.wait([asking, running], return_when=asyncio.FIRST_COMPLETED)
                 return [str(running.exception())] if running.done() else await asking

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from dagorama_broker.bounds import Bounds, Manners
 from dagorama_broker.broker import Broker
 from dagorama_broker.errors import StoreError
+from dagorama_broker.memory import Memory
 from dagorama_broker.scheduler import Limits, Scheduler, Timing
 from dagorama_broker.service import BrokerService
 
@@ -156,7 +157,9 @@ class Life:
         scheduler.restore(live, self.loop.now, self.clock.wall)
         broker = self.broker = Broker(scheduler, self.disk)
         self.watcher.watch(broker)
-        self.network.serve(Server(host, BrokerService(broker, Manners(heartbeat=HEARTBEAT), Bounds())))
+        memory = Memory(1 << 40, broker.held, lambda: 0)
+        service = BrokerService(broker, Manners(heartbeat=HEARTBEAT), Bounds(), memory)
+        self.network.serve(Server(host, service))
         self.watcher.note("serving", epoch)
         try:
             await broker.run()

@@ -36,7 +36,7 @@ class Aborted(Exception):
 class CallContext:
     """What a handler sees of its call."""
 
-    async def abort(self, code: grpc.StatusCode, details: str = "") -> None:
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: object = ()) -> None:
         raise Aborted(code, details)
 
     def invocation_metadata(self) -> tuple[()]:

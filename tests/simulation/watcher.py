@@ -192,6 +192,8 @@ class Watcher:
             return
         queued = [node for node in broker.scheduler.graph.nodes.values() if node.state is State.QUEUED]
         for slot, given, _ in effects.granted:
+            if given.pending:
+                continue  # it goes along with the one source that it waits for
             place = _place(given)
             for node in queued:
                 older = _place(node) < place and _may_run(slot.worker, node) and _has_room(broker, node)
@@ -332,7 +334,7 @@ class Watcher:
         self.require(not excluded, "queues", f"{name} is of a queue that {worker} excludes")
         for source in program.sources:
             row = self.seen.get(self.keys[source])
-            ended = row is not None and State(row.state) in ENDED
+            ended = (row is not None and State(row.state) in ENDED) or self.keys[source] == given.beside
             self.require(ended, "sources first", f"{name} is given out before {source} has ended")
 
     def started(self, worker: str, given: Given) -> None:

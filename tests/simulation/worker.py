@@ -33,6 +33,7 @@ class Given:
     values: dict[int, bytes]
     refs: dict[int, Sequence[int]]
     failed: frozenset[int]
+    beside: int = 0  #: the source that it is sent along with: its value is that of the run here
 
 
 def read_grant(body: bytes) -> list[Given]:
@@ -45,6 +46,7 @@ def read_grant(body: bytes) -> list[Given]:
         Given(
             key, read.attempt[at], read.id[at], read.instances[read.instance[at]], read.functions[read.function[at]],
             read.arguments[at][2:].decode(), read.run[at] if read.run else 0, sources[at], values, refs, failed,
+            read.beside[at] if at < len(read.beside) else 0,
         )
         for at, key in enumerate(read.node)
     ]  # fmt: skip
@@ -66,6 +68,7 @@ class Child:
         self.gathered = pb.Results()
         self.answered: list[Given] = []
         self.flushing = False
+        self.own: dict[int, str] = {}  #: values of runs here that have no promises, by node
 
     @property
     def state(self) -> Held:
@@ -88,7 +91,10 @@ class Child:
         """Start what can start."""
         sync_runs = any(not self.held[attempt].function.is_async for attempt in self.running)
         for attempt, given in list(self.held.items()):
-            if attempt in self.running or (sync_runs and not given.function.is_async):
+            if attempt in self.running or (sync_runs and (given.beside or not given.function.is_async)):
+                continue
+            if given.beside and given.beside not in self.own:
+                self.take_back([attempt])  # the run here has left no value for it
                 continue
             sync_runs = sync_runs or not given.function.is_async
             self._start(given)
@@ -132,6 +138,8 @@ class Child:
         results, worker = self.gathered, self.worker
         values = [self._read(given, source) for source in given.sources]
         value = Value(given.name, given.attempt, worker.name, own_value(given.name, values))
+        if not program.returns:
+            self.own[given.key] = value.own
         results.node.append(given.key)
         results.attempt.append(given.attempt)
         results.value.append(value.packed())
@@ -166,6 +174,8 @@ class Child:
         """A source's value with its promises kept, from what came with the grant."""
         if source in given.failed:
             return "failed"
+        if source == given.beside:
+            return self.own[source]
         envelope = given.values.get(source)
         if envelope is None:
             self.worker.watcher.break_off("values come along", f"{given.name} lacks a value that it needs")

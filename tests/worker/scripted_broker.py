@@ -16,12 +16,11 @@ from threading import Thread
 from typing import Any
 
 import grpc
-from worker_grants import Wanted, grant_of
+from worker_grants import Wanted, grant_of, values_of
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api import broker_pb2_grpc as pb_grpc
-from dagorama.connection import channel_options
-from dagorama.values import decode
+from dagorama.channels import channel_options
 
 WAIT = 30  #: seconds after which something that should happen is taken not to
 
@@ -109,7 +108,7 @@ class Conversation:
         while len(found) < count:
             results = self.results()
             assert not results.failures, results.failures
-            found.update(zip(results.attempt, map(decode, results.value), strict=True))
+            found.update(zip(results.attempt, values_of(results), strict=True))
         return found
 
     def value(self) -> object:

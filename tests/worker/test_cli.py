@@ -6,7 +6,10 @@ from click.testing import CliRunner
 from dagorama.cli import worker
 from dagorama.hot_reload import run_hot_reload_worker
 
-FLAGS = ["--include-queue", "--exclude-queue", "--toleration", "--concurrency", "--import", "--exit-on-completion"]
+FLAGS = [
+    "--include-queue", "--exclude-queue", "--toleration", "--concurrency", "--import", "--only-imported",
+    "--exit-on-completion",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", [worker, run_hot_reload_worker], ids=["worker", "worker-hot-reload"])
@@ -33,6 +36,13 @@ def test_a_wrong_setting_is_named(command: object, name: str, value: str, monkey
     result = CliRunner().invoke(command, [])  # type: ignore[arg-type]
     assert result.exit_code == 2
     assert name in result.output
+
+
+@pytest.mark.parametrize("command", [worker, run_hot_reload_worker], ids=["worker", "worker-hot-reload"])
+def test_a_worker_that_could_run_nothing_is_refused(command: object) -> None:
+    result = CliRunner().invoke(command, ["--only-imported"])  # type: ignore[arg-type]
+    assert result.exit_code == 2
+    assert "--only-imported without --import would run nothing" in result.output
 
 
 def test_a_folder_to_watch_has_to_exist() -> None:

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 import worker_nodes
-from worker_grants import Wanted, body_of, call
+from worker_grants import Wanted, body_of, call, values_of
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.values import decode
 from dagorama.worker.engine import Engine
 from dagorama.worker.executor import Executor
 from dagorama.worker.frames import Kind, Outcome
@@ -48,7 +47,7 @@ class Working:
         while len(found) < count:
             results = self.next()
             assert not results.failures, results.failures
-            found += [decode(value) for value in results.value]
+            found += values_of(results)
         return found
 
 

@@ -1,14 +1,14 @@
 """What becomes of nodes: values, children, failures, nodes given back. Real functions, no transport."""
 
 import asyncio
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic_ns
+from typing import NamedTuple
 
 import pytest
 import worker_nodes
-from worker_grants import Wanted, body_of, call, encoded
+from worker_grants import INSTANCE, Wanted, body_of, call, encoded, ids, values_of
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.errors import NotInInstance, NotPicklable
@@ -17,6 +17,7 @@ from dagorama.models.outcome import outcome as tolerated
 from dagorama.models.promise import DAGPromise
 from dagorama.running import current_run
 from dagorama.scope import current_attempt
+from dagorama.signing import FAILURE, keyring
 from dagorama.values import Encoded, decode, encode
 from dagorama.worker.executor import Executor
 from dagorama.worker.frames import Kind, Outcome
@@ -56,7 +57,7 @@ class Ran:
     def value(self, wanted: Wanted, values: Mapping[int, Encoded] | None = None) -> object:
         results = self.run(wanted, values=values)
         assert not results.failures, results.failures
-        return decode(results.value[0], get_large=self.large.get)
+        return values_of(results, self.large.get)[0]
 
     def failure(self, wanted: Wanted) -> pb.Failure:
         results = self.run(wanted)
@@ -101,13 +102,13 @@ def test_promises_in_arguments_are_filled_with_the_values_of_their_nodes(ran: Ra
 def test_no_two_nodes_share_an_object(ran: Ran) -> None:
     wanted = [Wanted("append", [promise(1), number], sources=[71]) for number in (1, 2)]
     results = ran.run(*wanted, values={71: encoded([0])})
-    assert [decode(value) for value in results.value] == [[0, 1], [0, 2]]
+    assert values_of(results) == [[0, 1], [0, 2]]
 
 
 def test_values_whose_promises_have_values_are_assembled(ran: Ran) -> None:
     values = {71: encoded([promise(2), promise(3)]), 72: encoded({"inner": promise(3)}), 73: encoded("leaf")}
     results = ran.run(Wanted("echo", [promise(1)], sources=[71]), values=values, refs={71: [72, 73], 72: [73]})
-    assert decode(results.value[0]) == [{"inner": "leaf"}, "leaf"]
+    assert values_of(results) == [[{"inner": "leaf"}, "leaf"]]
 
 
 def test_large_arguments_and_results_are_kept_beside_their_envelopes(ran: Ran) -> None:
@@ -168,7 +169,9 @@ def test_what_a_node_raises_is_told_with_the_users_frames_and_the_exception_itse
     assert "in fail" in failure.traceback
     assert 'raise ValueError(text)' in failure.traceback
     assert "executor.py" not in failure.traceback
-    rebuilt = pickle.loads(failure.exception)
+    instance, envelope = keyring().open(failure.exception, FAILURE, ids[failure.attempt])
+    rebuilt = decode(envelope)
+    assert instance == INSTANCE
     assert isinstance(rebuilt, ValueError)
     assert rebuilt.args == ("no luck",)
 
@@ -288,7 +291,7 @@ def test_failed_sources_that_are_tolerated_come_as_failures(ran: Ran) -> None:
     ran.executor.run(call_, monotonic_ns())
     ran.executor.outbox.flush()
     results = pb.Results.FromString(ran.outcomes[0][1].body)
-    value = decode(results.value[0])
+    [value] = values_of(results)
     assert isinstance(value, Failure)
     assert (value.function, value.message) == ("m:Nodes.f", "no luck")
 
@@ -307,7 +310,7 @@ def test_a_node_can_know_which_run_of_it_this_is(ran: Ran, failed_before: list[i
     [call_] = ran.executor.prepare(body.SerializeToString())
     ran.executor.run(call_, monotonic_ns())
     ran.executor.outbox.flush()
-    assert decode(pb.Results.FromString(ran.outcomes[0][1].body).value[0]) == number
+    assert values_of(pb.Results.FromString(ran.outcomes[0][1].body)) == [number]
     assert current_run.get() is None
 
 
@@ -325,3 +328,75 @@ def test_the_longest_run_time_that_can_be_told_is_71_minutes(ran: Ran) -> None:
     ran.executor.outbox.flush()
     results = pb.Results.FromString(ran.outcomes[0][1].body)
     assert [*results.microseconds, results.failures[0].microseconds] == [2**32 - 1] * 2
+
+
+# --- on the value of a source that ran here --------------------------------------------------------------------------
+
+
+class Along(NamedTuple):
+    """A node and one that takes its value from it; what each came to."""
+
+    source: int
+    node: int
+    results: pb.Results
+    returned: list[int]
+
+
+def run_along(
+    folder: Path, first: Wanted, large_from: int = 1 << 20, taken_back: bool = False, id: bytes = promise(1).node_id
+) -> Along:
+    """`id` is that of the source."""
+    ran = Ran(folder)
+    ran.executor.large_from = large_from
+    body = body_of([first._replace(id=id), Wanted("append", [promise(1), 4], sources=[1])])
+    source, node = body.node
+    body.source[:] = [source]
+    body.beside.extend([0, source])
+    calls = ran.executor.prepare(body.SerializeToString())
+    if taken_back:
+        ran.executor.skip(calls.pop(0))
+    for each in calls:
+        ran.executor.run(each, monotonic_ns())
+    ran.executor.outbox.flush()
+    results, returned = pb.Results(), []
+    for kind, outcome in ran.outcomes:
+        if kind == Kind.RESULTS:
+            results.MergeFromString(outcome.body)
+        else:
+            returned += pb.Return.FromString(outcome.body).node
+    assert not ran.executor._own
+    assert not ran.executor._handed_on
+    return Along(source, node, results, returned)
+
+
+def test_a_node_sent_along_takes_the_value_of_its_source_from_here(tmp_path: Path) -> None:
+    along = run_along(tmp_path, call("append", [1, 2], 3))
+    assert list(along.results.node) == [along.source, along.node]
+    assert values_of(along.results) == [[1, 2, 3], [1, 2, 3, 4]], "no object is shared"
+
+
+def test_it_takes_only_that_of_the_node_that_its_arguments_name(tmp_path: Path) -> None:
+    along = run_along(tmp_path, call("append", [1, 2], 3), id=b"id of other node")
+    assert values_of(along.results) == [[1, 2, 3]]
+    assert promise(1).node_id.hex() in along.results.failures[0].message
+
+
+def test_it_is_given_back_unstarted_where_its_source_failed(tmp_path: Path) -> None:
+    along = run_along(tmp_path, call("fail", "no luck"))
+    assert [failure.node for failure in along.results.failures] == [along.source]
+    assert along.returned == [along.node]
+
+
+def test_or_returned_promises(tmp_path: Path) -> None:
+    along = run_along(tmp_path, call("pair"))
+    assert (list(along.results.node), along.returned) == ([along.source], [along.node])
+
+
+def test_or_a_value_that_is_kept_apart(tmp_path: Path) -> None:
+    along = run_along(tmp_path, call("append", [1, 2], 3), large_from=1)
+    assert (list(along.results.node), along.returned) == ([along.source], [along.node])
+
+
+def test_or_was_taken_back(tmp_path: Path) -> None:
+    along = run_along(tmp_path, call("append", [1, 2], 3), taken_back=True)
+    assert (list(along.results.node), along.returned) == ([], [along.node])

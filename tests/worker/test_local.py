@@ -12,11 +12,11 @@ import pytest
 import worker_nodes
 from scripted_broker import WAIT, Conversation, ScriptedBroker
 from worker_grants import Wanted, call
+from worker_grants import values_of as told
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.errors import BrokerError, BrokerUnavailable, FunctionNotFound
 from dagorama.runner import CodeMismatchException, execute_worker, execute_worker_async
-from dagorama.values import decode
 
 Script = Callable[[Conversation], object]
 
@@ -105,7 +105,7 @@ def test_failures_are_the_brokers_business_unless_asked_for(broker: ScriptedBrok
         while len(failures) + len(values) < 2:
             results = spoken.results()
             failures += [failure.message for failure in results.failures]
-            values += [decode(value) for value in results.value]
+            values += told(results)
         see_it_leave(spoken)
         return failures, values
 
@@ -280,7 +280,7 @@ def test_a_run_hears_that_it_is_cancelled_and_nothing_is_told_of_it(
         while after not in values:
             results = spoken.results()
             assert not results.failures, results.failures
-            values.update(zip(results.attempt, map(decode, results.value), strict=True))
+            values.update(zip(results.attempt, told(results), strict=True))
         see_it_leave(spoken)
         return values[after], list(spoken.returns)
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import grpc
 import pytest
 from scripted_broker import Conversation, ScriptedBroker, WorkerProcess, worker_process
-from worker_grants import Wanted, body_of, call, encoded
+from worker_grants import Wanted, body_of, call, encoded, values_of
 from worker_nodes import Counting
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.decorated import of_wrapper
 from dagorama.models.promise import DAGPromise
-from dagorama.values import decode, encode
+from dagorama.values import encode
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_large_results_are_at_the_broker_before_they_are_reported(
     spoken.grant(call("zeros", 3_000_000), call("echo", "small"))
     results = spoken.results()
     [digest] = results.large
-    value = decode(results.value[0], get_large=lambda asked: broker.large[asked])
+    [value] = values_of(results, lambda asked: broker.large[asked])
     assert value == bytes(3_000_000)
     assert digest in broker.large
 
@@ -240,7 +240,7 @@ def test_exits_that_user_code_raises_fail_the_node_and_the_child_lives(spoken: C
     while len(failures) + len(values) < 3:
         results = spoken.results()
         failures += [failure.type for failure in results.failures]
-        values += [decode(value) for value in results.value]
+        values += values_of(results)
     assert failures == ["builtins.SystemExit", "builtins.KeyboardInterrupt"]
     assert values == [pid]
 
