@@ -30,7 +30,7 @@ class Part:
 #: The longest first, so that nothing is left alone at the end.
 PARTS = (
     Part("mutations", "faults put back one at a time", ("-m", "tests.simulation.mutations", "--seeds", "1000")),
-    Part("simulation", "lives of broker, disk, network, workers", ("-m", "tests.simulation", "--seeds", "1000")),
+    Part("simulation", "lives of broker, disk, network, workers", ("-m", "tests.simulation", "--seeds", "2000")),
     Part("chaos", "real processes killed and stopped", ("benchmarks/chaos.py", "--kills", "12", "--nodes", "2500")),
     Part("power loss", "writes and syncs cut off anywhere", ("-m", "tests.proof.power", "--cuts", "120")),
     Part("heart", "anything in any order (hypothesis)", ("-m", "pytest", "-q", "tests/heart"),

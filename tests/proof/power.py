@@ -264,16 +264,18 @@ def main() -> int:
     parser.add_argument("--cuts", type=int, default=150)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    failed = False
+    failed, cuts, found_out = False, 0, 0
     for how in ("FULL", *WEAKER):
         verdict = prove(how, options.cuts, options.seed)
         as_it_should = bool(verdict.lost) == (how != "FULL")
         failed = failed or not as_it_should
+        cuts, found_out = cuts + verdict.cuts, found_out + (how != "FULL" and bool(verdict.lost))
         print(f"{how.ljust(18)} {verdict.cuts} cuts in {verdict.events} writes and syncs, {verdict.acknowledged} times"
               f" something acknowledged looked for, {len(verdict.lost)} times missing"
               f"{'' if as_it_should else ': VIOLATION'}")  # fmt: skip
         for loss in verdict.lost[:5] if how == "FULL" else ():
             print(f"  {loss}")
+    print(f"{cuts} cuts, {found_out} of {len(WEAKER)} weaker brokers found out")
     return int(failed)
 
 

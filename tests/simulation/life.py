@@ -62,6 +62,7 @@ class Life:
         self.workers: list[SimulatedWorker] = []
         self.deaths: dict[str, int] = {}
         self.clients = [SimulatedClient(self.network, self.watcher, f"c{number}") for number in range(2)]
+        self.hosts = [client.host for client in self.clients]  #: all that ever were
         self.strikes = self.chance.choice((0, 3, 6, 9, 12))  #: that are planned
         self.faults = 0
         self._workers_made = 0
@@ -99,6 +100,7 @@ class Life:
             self.watcher.calm = True
             late = SimulatedClient(self.network, self.watcher, "late")
             self.clients.append(late)
+            self.hosts.append(late.host)
             late.start(1, 0.5)
         if self._goes_on(DRAIN, self._has_drained):
             self._look_back()
@@ -136,9 +138,11 @@ class Life:
 
     def _end(self) -> None:
         self.loop.events = 0
-        for host in [self.host, *(peer.host for peer in [*self.workers, *self.clients])]:
-            self.loop.kill(host)
-        self.loop.run_until(self.loop.now + 0.5)
+        # A stream that was just closing takes the first cancelling for its own.
+        for _ in range(3):
+            for host in self.hosts:
+                self.loop.kill(host)
+            self.loop.run_until(self.loop.now + 0.5)
 
     # --- programs -------------------------------------------------------------------------------------
 
@@ -146,6 +150,7 @@ class Life:
         if self.host.alive:
             return
         self.host = Host(f"broker{self.watcher.restarts}")
+        self.hosts.append(self.host)
         self.loop.on(self.host, self._serve(self.host))
 
     async def _serve(self, host: Host) -> None:
@@ -188,6 +193,7 @@ class Life:
         self.workers.append(worker)
         worker.link.given_up = lambda: self.watcher.given_up(worker)
         self.watcher.links[name] = worker.link
+        self.hosts.append(worker.host)
         worker.start()
 
     # --- faults ---------------------------------------------------------------------------------------

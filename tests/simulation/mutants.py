@@ -449,14 +449,3 @@ def _(left_to_make: Any) -> Any:
 @mutant("what went along stands though its source has no value", (Dispatch, "void"))
 def _(void: Any) -> Any:
     return lambda self, source: []
-
-
-@mutant("what went along counts before its source", (Scheduler, "_reported"))
-def _(reported: Any) -> Any:
-    def at_once(self: Scheduler, worker: Worker, key: int, attempt: int) -> Any:
-        node = self.dispatch.held(worker, key, attempt)
-        if node is None:
-            self.refuse(worker, attempt)
-        return node
-
-    return at_once

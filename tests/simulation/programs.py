@@ -20,6 +20,7 @@ FUNCTIONS: dict[str, pb.Function] = {
         pb.Function(name="plain", hash="h"),
         pb.Function(name="gpu", hash="h", taint="GPU", queue="plain"),
         pb.Function(name="tame", hash="h", queue="gpu"),
+        pb.Function(name="quick", hash="h", queue="plain"),
         pb.Function(name="retries", hash="h", retry=pb.Retry(max_attempts=3, interval=0.4, base=2.0)),
         pb.Function(name="patient", hash="h", retry=pb.Retry(max_attempts=2, interval=6.0, base=1.0)),
         # Its neighbours in a child take it along when they die; that is not to fail it.
@@ -72,6 +73,8 @@ class Plan:
         """Nodes of one run, in order; `earlier` are nodes that they may wait for."""
         chance = random.Random(f"{self.seed}/{prefix}")
         made: list[Program] = []
+        if chance.random() < 0.3:
+            return self._draw_chain(chance, prefix, count + 2, earlier)
         for number in range(count):
             others = earlier + [program.name for program in made]
             made.append(self._draw(chance, f"{prefix}{number}", others, 0))
@@ -92,6 +95,19 @@ class Plan:
         elif others and chance.random() < 0.08:
             program.returns = (chance.choice(others),)
         return program
+
+    def _draw_chain(self, chance: random.Random, prefix: str, count: int, earlier: list[str]) -> list[Program]:
+        """Quick nodes, each after the one before: they go along with their sources."""
+        before, made = earlier[-1:], []
+        for number in range(count):
+            program = Program(f"{prefix}{number}", "quick", tuple(before), seconds=0.0005)
+            self._draw_trouble(chance, program)
+            if before and chance.random() < 0.1:
+                program.returns = (chance.choice([*earlier, *(other.name for other in made)]),)
+            self.programs[program.name] = program
+            made.append(program)
+            before = [program.name]
+        return made
 
     def _draw_trouble(self, chance: random.Random, program: Program) -> None:
         trouble = chance.random()

@@ -140,7 +140,7 @@ class Watcher:
         scheduler = broker.scheduler
         self._check_silence(broker)
         self._check_standstill(broker)
-        self.awaited -= scheduler.dispatch.workers.keys()
+        self.awaited.difference_update(id for id, _ in changes.workers_joined)
         if effects.granted:
             held_back = not self.awaited or self.loop.now >= self.awaited_until
             self.require(held_back, "nothing before they are back", f"{len(self.awaited)} workers may still return")
