@@ -34,6 +34,10 @@ def worker_flags(command: F) -> F:
     command = click.option(
         "--concurrency", type=click.IntRange(min=1), default=1, show_default=True, help="Child processes."
     )(command)
+    command = click.option(
+        "--grace", type=click.FloatRange(min=0), metavar="SECONDS",
+        help="How long what runs may go on when it is told to leave.  [default: DAGORAMA_GRACE, or 25]",
+    )(command)  # fmt: skip
     for flag, parameter, text in reversed(_LISTS):
         command = click.option(flag, parameter, multiple=True, help=f"{text} May be repeated.")(command)
     return command
@@ -44,7 +48,7 @@ def worker_flags(command: F) -> F:
 def worker(**flags: Any) -> None:
     """Run nodes for the broker at DAGORAMA_HOST and DAGORAMA_PORT.
 
-    SIGTERM or Ctrl-C: finish what runs, return the rest, leave. A second one: leave at once.
+    SIGTERM or Ctrl-C: finish what runs within the grace, return the rest, leave. A second one: leave at once.
     """
     check_settings()
     sys.path.insert(0, os.getcwd())  # what `python -m` would do

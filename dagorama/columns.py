@@ -63,6 +63,8 @@ class FunctionSpec:
             max_concurrency=options.max_concurrency or 0,
             delay=options.delay,
             max_deaths=options.max_deaths or 0,
+            eager=options.eager,
+            timeout_is_final=options.timeout_is_final,
             key_id=key_id,
         )
 
@@ -153,6 +155,10 @@ class NodesRun:
                 start, size = position, 0
             size += weight
         yield start, end
+
+    def size(self) -> int:
+        """Bytes of arguments."""
+        return sum(map(len, self._arguments))
 
     def _weight(self, position: int) -> int:
         tolerant = self._tolerant.get(position, ()) if self._tolerant else ()

@@ -96,10 +96,14 @@ class DirectScope:
         return ids[1], next(ids[2])
 
 
+#: told of a run that has grown, and by how many bytes of arguments
+OnGrowth = Callable[[NodesRun, int], None]
+
+
 class _Gathering:
     """What GatherScope and AttemptScope share: calls become nodes of one run until the scope is closed."""
 
-    __slots__ = ("_closed", "_instance", "_large_from", "_put_large", "_ring", "_run")
+    __slots__ = ("_closed", "_instance", "_large_from", "_put_large", "_ring", "_run", "on_growth")
 
     asks_the_broker = False
 
@@ -112,6 +116,7 @@ class _Gathering:
         self._large_from = large_from
         self._put_large = put_large
         self._closed = False
+        self.on_growth: OnGrowth | None = None  #: called after each call; None: nobody asks before the end
 
     def call(
         self,
@@ -136,6 +141,8 @@ class _Gathering:
         if run is None:
             run = self._run = NodesRun(self._instance, os.urandom(ORIGIN_BYTES), ring=self._ring)
         counter = run.add(function, encoded, key)
+        if self.on_growth is not None:
+            self.on_growth(run, len(encoded.envelope))
         return DAGPromise._made(run.origin, counter, self._instance, function.name, args, kwargs, place)
 
     def close(self) -> None:
@@ -171,7 +178,8 @@ class AttemptScope(_Gathering):
     """A running node: what it calls belongs to the attempt and becomes visible with its result.
 
     The executor makes one for each attempt, holds it in `current_attempt` while the function runs, closes it
-    when that has ended and sends `runs` with the result, or drops them.
+    when that has ended and sends `runs` with the result, or drops them. With `on_growth`, which an eager function
+    has, they are sent as they grow.
     """
 
     __slots__ = ("_parts",)
@@ -204,12 +212,15 @@ class AttemptScope(_Gathering):
 
         def take(run: NodesRun) -> None:
             self._parts.append((run, scope))
+            if self.on_growth is not None:
+                scope.on_growth = self.on_growth
+                self.on_growth(run, run.size())
 
         scope = GatherScope(instance, take, self._large_from, self._put_large, self._ring)
         return scope
 
     def made(self, node_id: bytes) -> bool:
-        """Whether the node is this attempt's, and so not known to the broker yet."""
+        """Whether the node is this attempt's."""
         return any(node_id[:ORIGIN_BYTES] == run.origin for run in self.runs)
 
     def close(self) -> None:

@@ -12,11 +12,15 @@ _ACCESS = ("auth_token", "auth_token_file", "tls_ca", "tls_cert", "tls_key", "tl
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Where the broker is, how to reach it and how much to log; an unset or empty variable means its default."""
+    """Where the broker is, how to reach it, how much to log, how a worker leaves.
+
+    An unset or empty variable means its default.
+    """
 
     host: str = "localhost"  #: DAGORAMA_HOST
     port: int = 50051  #: DAGORAMA_PORT
     log_level: str = "WARNING"  #: DAGORAMA_LOG_LEVEL
+    grace: float = 25.0  #: DAGORAMA_GRACE: seconds that running nodes get when their worker is told to leave
     auth_token: str = field(default="", repr=False)  #: DAGORAMA_AUTH_TOKEN: what to present to the broker
     auth_token_file: str = ""  #: DAGORAMA_AUTH_TOKEN_FILE: a file that holds it instead
     tls_ca: str = ""  #: DAGORAMA_TLS_CA: a file of the authorities that the broker's certificate may come from
@@ -28,7 +32,8 @@ class Settings:
     def from_env(cls) -> "Settings":
         """Reads the variables beside the fields; raises SettingsError naming the bad one."""
         return cls(
-            host=environ.get("DAGORAMA_HOST") or _DEFAULTS.host, port=_port(), log_level=log_level(), **_access()
+            host=environ.get("DAGORAMA_HOST") or _DEFAULTS.host, port=_port(), log_level=log_level(),
+            grace=_grace(), **_access(),
         )
 
     @property
@@ -69,6 +74,17 @@ def log_level() -> str:
     if level not in LOG_LEVELS:
         raise SettingsError(f"DAGORAMA_LOG_LEVEL is {text!r}: it has to be one of {', '.join(LOG_LEVELS)}")
     return level
+
+
+def _grace() -> float:
+    text = environ.get("DAGORAMA_GRACE") or str(_DEFAULTS.grace)
+    try:
+        grace = float(text)
+    except ValueError:
+        grace = -1.0
+    if not 0 <= grace < float("inf"):
+        raise SettingsError(f"DAGORAMA_GRACE is {text!r}: it has to be a number of seconds from 0 up")
+    return grace
 
 
 def _port() -> int:

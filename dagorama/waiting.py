@@ -134,7 +134,7 @@ def owner_of(instance: DAGInstance, promise: DAGPromise[Any]) -> bytes:
     attempt = current_attempt.get()
     if attempt is not None and attempt.made(promise.node_id):
         raise PromiseMisuse(
-            f"this run made {promise!r} and the node starts when the run has ended; "
+            f"this run made {promise!r}, which may need the place that this run takes; "
             "return the promise, or pass it to another @dagorama method"
         )
     return owner

@@ -5,11 +5,8 @@ from __future__ import annotations
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
 from dagorama_broker.messages import failure_message
-from dagorama_broker.model import Failure, State
+from dagorama_broker.model import CANCELLATION, Failure, State
 from dagorama_broker.scheduler import Node
-
-#: The type that the failure of a cancelled node has; clients know it.
-CANCELLED = "dagorama.errors.NodeCancelled"
 
 
 async def node_failure(broker: Broker, node: Node) -> pb.NodeFailure:
@@ -20,7 +17,7 @@ async def node_failure(broker: Broker, node: Node) -> pb.NodeFailure:
     if outcome is not None and outcome.failure is not None:
         return failure_message(Failure.unpacked(outcome.failure), id)
     cancelled = outcome is not None and outcome.state == State.CANCELLED
-    return pb.NodeFailure(node=id, function=await _function_of(broker, culprit), type=CANCELLED if cancelled else "")
+    return pb.NodeFailure(node=id, function=await _function_of(broker, culprit), type=CANCELLATION if cancelled else "")
 
 
 async def _function_of(broker: Broker, culprit: Node) -> str:

@@ -315,11 +315,13 @@ class GrantBuilder:
             body.beside.extend([0] * (len(grant.node) - 1 - self._besides))
             body.beside.append(beside)
             self._besides = len(grant.node)
-        timeout = node.lane.function.timeout
-        if timeout and not grant.timeout:
-            grant.timeout.extend([0.0] * (len(grant.node) - 1))
-        if timeout or grant.timeout:
-            grant.timeout.append(timeout)
+        function = node.lane.function
+        if function.timeout or grant.timeout:
+            grant.timeout.extend([0.0] * (len(grant.node) - 1 - len(grant.timeout)))
+            grant.timeout.append(function.timeout)
+        if function.timeout_is_final or grant.timeout_is_final:
+            grant.timeout_is_final.extend([False] * (len(grant.node) - 1 - len(grant.timeout_is_final)))
+            grant.timeout_is_final.append(function.timeout_is_final)
         self._size += len(arguments) + 64
         if self._size >= PIECE:
             self.cut()

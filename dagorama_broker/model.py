@@ -176,6 +176,30 @@ class KeyRow(NamedTuple):
     concurrency_key: str
 
 
+class Fate(IntEnum):
+    """What has become of an attempt whose nodes others saw while it ran."""
+
+    OPEN = 0  #: it may still come to nothing
+    RELEASED = 1  #: it has completed: what it made is simply there, or goes the way of the brood its node is of
+    DEAD = 2  #: it came to nothing; what it made and had not ended by then was cancelled
+
+
+class BroodRow(NamedTuple):
+    """An attempt that has made nodes which are cancelled where it, or one that it goes back to, comes to nothing."""
+
+    attempt: int
+    node: int  #: whose attempt it is
+    within: int  #: attempt of the brood that this node is of; 0: of none
+    fate: int
+
+
+class BroodRunRow(NamedTuple):
+    """A run of nodes that such an attempt has made."""
+
+    first_key: int
+    attempt: int
+
+
 @dataclass(slots=True)
 class Changes:
     """What one transaction holds, in the order in which the heart made it."""
@@ -190,6 +214,8 @@ class Changes:
     progress: list[ProgressRow] = field(default_factory=list)
     large: list[LargeRow] = field(default_factory=list)
     keys: list[KeyRow] = field(default_factory=list)
+    broods: list[BroodRow] = field(default_factory=list)  #: a later row of an attempt takes an earlier one's place
+    brood_runs: list[BroodRunRow] = field(default_factory=list)
     links: list[LinkRow] = field(default_factory=list)
     removed: list[RemovedRow] = field(default_factory=list)
     workers_joined: list[tuple[bytes, str]] = field(default_factory=list)  #: id, name
@@ -199,7 +225,7 @@ class Changes:
         return bool(
             self.nodes or self.outcomes or self.runs or self.instances or self.progress or self.resolved
             or self.functions or self.instance_ends or self.large or self.workers_joined or self.workers_left
-            or self.removed
+            or self.removed or self.broods
         )
 
 
@@ -242,6 +268,9 @@ class Live:
     next_node: int  #: smallest key never used
     next_instance: int
     next_function: int
+    #: the OPEN ones, and those that go back to one, in the order of their attempts
+    broods: list[BroodRow] = field(default_factory=list)
+    brood_runs: list[tuple[int, RunRow]] = field(default_factory=list)  #: theirs, with the attempt that made each
 
 
 class FoundNode(NamedTuple):
@@ -253,6 +282,10 @@ class FoundNode(NamedTuple):
     function: int
     ended: EndedNode | None  #: None: it has not ended (a RESOLVING one has not)
     sources: bytes = b""  #: keys, packed as in NodeRow
+
+
+#: The type that the failure of a cancelled node has; clients know it.
+CANCELLATION = "dagorama.errors.NodeCancelled"
 
 
 class Failure(NamedTuple):

@@ -163,6 +163,8 @@ class BrokerService(pb_grpc.BrokerServicer):
             take_return(broker, worker, returned)
         for death in message.deaths:
             take_death(broker, worker, death)
+        for index in message.closed_slots:
+            broker.scheduler.close_slot(worker, index, broker.see_time())
         if message.draining:
             broker.scheduler.leave(worker)
         durable = broker.touch()
@@ -238,7 +240,8 @@ def _worker_info(worker: Worker) -> pb.WorkerInfo:
     presence = worker.presence
     name = presence.name if presence.world is World.OURS else f"{presence.name} (original's calls)"
     return pb.WorkerInfo(
-        worker=presence.id, name=name, slots=presence.slots, held=sum(len(slot.held) for slot in worker.slots),
+        worker=presence.id, name=name, slots=sum(not slot.closed for slot in worker.slots),
+        held=sum(len(slot.held) for slot in worker.slots),
         include_queues=sorted(presence.include_queues), exclude_queues=sorted(presence.exclude_queues),
         tolerations=sorted(presence.tolerations),
     )

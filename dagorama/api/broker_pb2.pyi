@@ -389,6 +389,7 @@ class WorkerMessage(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
     DEATHS_FIELD_NUMBER: _builtins.int
+    CLOSED_SLOTS_FIELD_NUMBER: _builtins.int
     heartbeat: _builtins.bool
     draining: _builtins.bool
     """send nothing more"""
@@ -402,6 +403,10 @@ class WorkerMessage(_message.Message):
     def returns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Return]: ...
     @_builtins.property
     def deaths(self) -> _containers.RepeatedCompositeFieldContainer[Global___SlotDeath]: ...
+    @_builtins.property
+    def closed_slots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """gone for good: what they hold comes back, and they are granted nothing more"""
+
     def __init__(
         self,
         *,
@@ -411,10 +416,11 @@ class WorkerMessage(_message.Message):
         heartbeat: _builtins.bool = ...,
         draining: _builtins.bool = ...,
         deaths: _abc.Iterable[Global___SlotDeath] | None = ...,
+        closed_slots: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deaths", b"deaths", "draining", b"draining", "heartbeat", b"heartbeat", "hello", b"hello", "reports", b"reports", "returns", b"returns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed_slots", b"closed_slots", "deaths", b"deaths", "draining", b"draining", "heartbeat", b"heartbeat", "hello", b"hello", "reports", b"reports", "returns", b"returns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -51,6 +51,7 @@ class Supervisor:
         self._parent = parent
         settings = Settings.from_env()
         self._address = target(settings)
+        self._grace = settings.grace if options.grace is None else options.grace
         self._channel = aio_channel(settings)
         self._session = Session(_hello(options))
         self._stub = stub = BrokerStub(self._channel)
@@ -126,8 +127,7 @@ class Supervisor:
 
     def _end(self, slot: Slot) -> None:
         """One child is to go for good, and the worker with the last of them."""
-        self._children.close(slot)
-        self._children.kill(slot)
+        self._children.end(slot)
         if all(slot.closed for slot in self._children.slots):
             self.ask_to_leave()
 
@@ -190,7 +190,7 @@ class Supervisor:
         for slot in children.slots:
             children.close(slot)
         self.changed()
-        await self._until(lambda: children.idle or self._hurried, self._options.grace)
+        await self._until(lambda: children.idle or self._hurried, self._grace)
         for slot in children.slots:
             if len(slot):
                 children.kill(slot)

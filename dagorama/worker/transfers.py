@@ -1,4 +1,4 @@
-"""Large values between the spool and the broker, in chunks, tried again until they are there."""
+"""Large values between the spool and the broker, in chunks, tried again until they are there or are refused."""
 
 from __future__ import annotations
 
@@ -13,14 +13,24 @@ from typing import TYPE_CHECKING
 import grpc
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.connection import CHUNK, transfer_deadline
+from dagorama.connection import CHUNK, broker_error, transfer_deadline
+from dagorama.errors import BrokerOverloaded
 from dagorama.logging import get_logger
 from dagorama.worker.frames import Kind, Outcome
 from dagorama.worker.session import Backoff, Held
+from dagorama.worker.spoiled import without_value
 from dagorama.worker.spool import Spool
 
 if TYPE_CHECKING:
     from dagorama.api.broker_pb2_grpc import BrokerAsyncStub
+
+
+#: Statuses by name that say nothing of the value: the same again may be taken. Any other is the broker's last word.
+PASSING = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "ABORTED", "INTERNAL", "UNKNOWN"})
+
+
+class ValueRefused(Exception):
+    """The broker does not take a value, and would not take it later."""
 
 
 class Transfers:
@@ -30,7 +40,7 @@ class Transfers:
         self._fetching: dict[bytes, asyncio.Task[None]] = {}
 
     async def send(self, digest: bytes) -> None:
-        """Until the broker has it."""
+        """Until the broker has it. Raises ValueRefused."""
         path = self._spool.path(digest)
         backoff = Backoff()
         while True:
@@ -38,10 +48,12 @@ class Transfers:
                 await self._stub.PutValue(_chunks(path), timeout=transfer_deadline(path.stat().st_size))
                 return
             except grpc.aio.AioRpcError as error:
+                if not _may_pass(error):
+                    raise ValueRefused(error.details() or error.code().name) from None
                 await _pause(backoff, f"sending the large value {digest.hex()}", error.details())
 
     async def fetch(self, digest: bytes) -> None:
-        """Until it is in the spool, or the broker says that there is no such value: whoever reads it will see."""
+        """Until it is in the spool, or the broker says that it has no such value: whoever reads it will see."""
         task = self._fetching.get(digest)
         if task is None:
             task = self._fetching[digest] = asyncio.ensure_future(self._fetch(digest))
@@ -56,7 +68,7 @@ class Transfers:
                     return
                 problem: str | None = "what came is something else"
             except grpc.aio.AioRpcError as error:
-                if error.code() == grpc.StatusCode.NOT_FOUND:
+                if not _may_pass(error):
                     return
                 problem = error.details()
             await _pause(backoff, f"fetching the large value {digest.hex()}", problem)
@@ -102,10 +114,15 @@ class Forwarder:
     async def _send_all(self) -> None:
         while self._waiting:
             kind, held, outcome = self._waiting[0]
-            for digest in outcome.large:
-                await self._transfers.send(digest)
+            large = outcome.large
+            for digest in large:
+                try:
+                    await self._transfers.send(digest)
+                except ValueRefused as refusal:
+                    get_logger().warning("the broker does not take the large value %s: %s", digest.hex(), refusal)
+                    outcome = without_value(outcome, digest, str(refusal))
             self._waiting.popleft()
-            self._spool.release(outcome.large)
+            self._spool.release(large)
             self._forward(kind, held, outcome.body)
         self._task = None
 
@@ -114,6 +131,14 @@ async def _chunks(path: Path) -> AsyncIterator[pb.ValueChunk]:
     with path.open("rb") as file:
         while data := file.read(CHUNK):
             yield pb.ValueChunk(data=data)
+
+
+def _may_pass(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the same may be answered otherwise later: the broker is away, or says when it may have room."""
+    overloaded = broker_error(error, "")
+    return error.code().name in PASSING or (
+        isinstance(overloaded, BrokerOverloaded) and overloaded.retry_after is not None
+    )
 
 
 async def _pause(backoff: Backoff, what: str, problem: str | None) -> None:

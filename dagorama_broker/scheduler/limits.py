@@ -17,6 +17,13 @@ class Limits:
     losses: int = 20  #: workers or connections lost while they held it
     longest_traceback: int = 256 << 10  #: characters that are kept of one
 
+    def check_attempt(self, nodes: int, size: int) -> None:
+        """Raises TooMuch where one attempt makes so many nodes, with so many bytes of arguments."""
+        if nodes > self.nodes_per_attempt:
+            raise TooMuch(f"it made {nodes} nodes; {self.nodes_per_attempt} are allowed")
+        if size > self.bytes_per_attempt:
+            raise TooMuch(f"its nodes carry {size} bytes; {self.bytes_per_attempt} are allowed")
+
     def check_sources(self, sources: Iterable[Sized] | None) -> None:
         """Raises TooMuch."""
         if sources is not None and any(len(each) > self.sources_per_node for each in sources):

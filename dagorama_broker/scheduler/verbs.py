@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from heapq import heappush
 
-from dagorama_broker.errors import NotAllowedNow
+from dagorama_broker.errors import Malformed, NotAllowedNow
 from dagorama_broker.model import ENDED, Changes, Failure, Live
-from dagorama_broker.scheduler.children import Staged, promised, refuse_circle
+from dagorama_broker.scheduler.broods import epitaph
+from dagorama_broker.scheduler.children import Staged, own_origin, promised, refuse_circle
 from dagorama_broker.scheduler.dispatch import Dispatch
 from dagorama_broker.scheduler.feeding import Feeding
 from dagorama_broker.scheduler.graph import Graph
@@ -30,6 +31,7 @@ class Scheduler:
         self.graph = Graph()
         self.dispatch = Dispatch(self.graph, epoch)
         self.feeding = Feeding(self.dispatch)
+        self.broods = self.dispatch.broods
         self.staged = self.dispatch.staged
         self.awaited: set[bytes] = set()  #: workers of the last broker that may still come back
         self.hold_until: float | None = None  #: nothing is handed out before
@@ -42,6 +44,7 @@ class Scheduler:
         self.graph.now, self.graph.wall = now, wall
         for when, node in rebuild(self.graph, live):
             heappush(self.graph.pauses, (when, node.key))
+        self.broods.rebuild(live)
         self.awaited = {id for id, _ in live.workers}
         if self.awaited:
             self.hold_until = now + self.timing.reconnect_wait
@@ -62,11 +65,20 @@ class Scheduler:
             self.graph.changes.workers_left += self.awaited
             self.awaited, self.hold_until = set(), None
         stale_at = None
+        self._bury(now)
         if self.hold_until is None:
-            self.feeding.feed(now)
+            self._feed(now)
             stale_at = self.feeding.take_back(now)
             self._tell_who_may_leave()
         return self._next_tick(now, stale_at)
+
+    def _feed(self, now: float) -> None:
+        self.feeding.feed(now)
+        while self.broods.forsaken:  # a node was granted anew whose last attempt had made others
+            self._bury(now)
+            effects, claimed = self.graph.effects, self.dispatch.claimed
+            effects.granted = [granted for granted in effects.granted if granted.attempt in claimed]
+            self.feeding.feed(now)
 
     def _next_tick(self, now: float, stale_at: float | None) -> float | None:
         times = [stale_at, self.hold_until]
@@ -167,6 +179,20 @@ class Scheduler:
         """The worker takes nothing more and finishes what it holds."""
         self.dispatch.rest(worker)
 
+    def close_slot(self, worker: Worker, index: int, now: float) -> None:
+        """One slot of the worker is gone for good: what it held comes back uncounted, and it is granted nothing more.
+
+        Raises Malformed where the worker has no such slot.
+        """
+        if index >= len(worker.slots):
+            raise Malformed(f"the worker has {len(worker.slots)} slots, and closes one numbered {index}")
+        slot = worker.slots[index]
+        for attempt, (node, _) in list(slot.held.items()):
+            self.give_back(worker, node.key, attempt, "", now)
+        slot.closed = True
+        if worker.pool is not None:
+            worker.pool.remove(slot)
+
     # --- outcomes -------------------------------------------------------------------------------------
 
     def stage(self, worker: Worker, key: int, attempt: int, run: NewRun) -> bool:
@@ -174,6 +200,18 @@ class Scheduler:
         if self.dispatch.held(worker, key, attempt) is None:
             return False
         self.staged.setdefault(attempt, Staged()).take_in(run, self.limits)
+        return True
+
+    def make(self, worker: Worker, key: int, attempt: int, run: NewRun, known: Mapping[bytes, Node]) -> bool:
+        """Make children of a running attempt of an eager function: they are visible at once. What it has made before
+        is not made again. False: the attempt is not this worker's.
+
+        `known` has ended nodes that the run names. Raises Malformed, NotKnown, Conflict or TooMuch.
+        """
+        node = self.dispatch.held(worker, key, attempt)
+        if node is None:
+            return False
+        self.broods.make(node, run, known, self.limits)
         return True
 
     def complete(
@@ -191,6 +229,8 @@ class Scheduler:
         named: tuple[Node, ...] = ()
         if refs or attempt in self.staged:
             named = self._make_children(node, refs, foreign, known)
+        if self.broods.open:
+            self.broods.release(node)
         node.lane.pace.measured(microseconds)
         if not named:  # what was sent along with it ran on this value
             self.dispatch.along.pop(attempt, None)
@@ -215,10 +255,12 @@ class Scheduler:
         staged = self.staged.get(node.attempt) or Staged()
         staged.check(node, self.limits)
         plan = Plan(self.graph, staged.runs, known)
-        named = promised(plan, node, staged.runs, refs, foreign)
+        own = self.broods.origin_of(node.key) or own_origin(node, staged.runs)
+        named = promised(plan, own, refs, foreign)
         refuse_circle(plan, node, staged.runs, named)
         plan.make()
-        self.staged.pop(node.attempt, None)
+        if self.staged.pop(node.attempt, None):
+            self.broods.follow(node, plan.runs)
         return named
 
     def fail(
@@ -252,14 +294,28 @@ class Scheduler:
         ended = self.graph.effects.ended
         before = len(ended)
         for node in nodes:
-            if node.state in ENDED:
-                continue  # it depended on another of them
-            if node.slot is not None:
-                attempts = [node.attempt, *self.dispatch.void(node)]
-                self.graph.effects.cancelled += [(node.slot.worker, attempt) for attempt in attempts]
-                self._end_run(node, now)
-            self.graph.end_badly(node, CANCELLED, node)
+            self._cancel(node, None, now)
+        self._bury(now)
         return len(ended) - before
+
+    def _cancel(self, node: Node, failure: bytes | None, now: float) -> None:
+        if node.state in ENDED:
+            return  # it depended on another that was cancelled
+        if node.slot is not None:
+            attempts = [node.attempt, *self.dispatch.void(node)]
+            self.graph.effects.cancelled += [(node.slot.worker, attempt) for attempt in attempts]
+            self._end_run(node, now)
+        self.broods.forsake(node)
+        self.graph.end_badly(node, CANCELLED, node, failure)
+
+    def _bury(self, now: float) -> None:
+        """Cancel what attempts have made that came to nothing, and what that has made, in turn."""
+        while self.broods.forsaken:
+            brood = self.broods.forsaken.pop()
+            self.broods.bury(brood)
+            failure = epitaph(brood)
+            for node in list(self.broods.unfinished(brood)):
+                self._cancel(node, failure(node), now)
 
     def nodes_of(self, instance: bytes) -> list[Node]:
         """The unfinished nodes of an instance."""
@@ -274,6 +330,7 @@ class Scheduler:
         if node is None:
             return False
         self.staged.pop(attempt, None)
+        self.broods.forsake(node)
         self.dispatch.take_out(node)
         if why:
             self.dispatch.pools.refuse(worker, node.lane, why)
@@ -309,6 +366,7 @@ class Scheduler:
 
     def _end_run(self, node: Node, now: float) -> None:
         self.staged.pop(node.attempt, None)
+        self.broods.forsake(node)
         self.dispatch.let_go(node, now)
 
     def _again_or_fail(self, node: Node, again: bool, type: str, text: str) -> None:
@@ -325,6 +383,7 @@ class Scheduler:
         self._fail(node, failure)
 
     def _fail(self, node: Node, failure: Failure) -> None:
+        self.broods.forsake(node)
         self.graph.end_badly(node, FAILED, node, failure.packed())
 
     # --- the original's workers -----------------------------------------------------------------------

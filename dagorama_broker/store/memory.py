@@ -14,8 +14,10 @@ from typing import Any, TypeVar
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model import (
+    BroodRow,
     Changes,
     EndedNode,
+    Fate,
     FoundNode,
     FunctionRow,
     InstanceEnd,
@@ -56,6 +58,9 @@ class MemoryStore:
         self._large: dict[int, set[bytes]] = {}  #: large values by the node that names them
         self._large_named: Counter[bytes] = Counter()
         self._keys: dict[int, str] = {}
+        self._broods: dict[int, BroodRow] = {}
+        self._broods_of: dict[int, set[int]] = {}  #: the same attempts by node
+        self._makers: dict[int, int] = {}  #: attempt by the first key of a run
         self._forgetting = Forgetting()
         self._last_removed = self._last_swept = 0  #: largest keys of instances and nodes that are gone
         self._workers: dict[bytes, str] = {}
@@ -94,6 +99,10 @@ class MemoryStore:
         for large in changes.large:
             self._name_large(large)
         self._keys.update(changes.keys)
+        for brood in changes.broods:
+            self._broods[brood.attempt] = brood
+            self._broods_of.setdefault(brood.node, set()).add(brood.attempt)
+        self._makers.update(changes.brood_runs)
         self._workers.update(changes.workers_joined)
         for worker in changes.workers_left:
             self._workers.pop(worker, None)
@@ -109,6 +118,7 @@ class MemoryStore:
         _refuse("runs", [(row.origin, row.first) for row in changes.runs], self._has_run)
         _refuse("nodes", [row.key for row in changes.nodes], self._nodes.__contains__)
         _refuse("outcomes", [row.key for row in changes.outcomes], self._outcomes.__contains__)
+        _refuse("brood_runs", [row.first_key for row in changes.brood_runs], self._makers.__contains__)
         _refuse("resolved", [row.key for row in changes.resolved], self._has_ended)
 
     def _has_run(self, place: tuple[bytes, int]) -> bool:
@@ -174,12 +184,15 @@ class MemoryStore:
             self._outcomes.pop(key, None)
             self._progress.pop(key, None)
             self._keys.pop(key, None)
+            for attempt in self._broods_of.pop(key, ()):
+                del self._broods[attempt]
             self._let_go(key)
         self._last_swept = max(self._last_swept, run.first_key + run.size - 1)
         if left:
             runs.append(run._replace(size=left))
         else:
             del self._runs[bisect_left(self._runs, run.first_key, key=_FIRST_KEY)]
+            self._makers.pop(run.first_key, None)
             of_origin = self._origins[run.origin]
             del of_origin[bisect_left(of_origin, run.first, key=_FIRST)]
             if not of_origin:
@@ -217,7 +230,26 @@ class MemoryStore:
             next_node=max(max(self._nodes, default=0), self._last_swept) + 1,
             next_instance=max(max(self._instances, default=0), self._last_removed) + 1,
             next_function=max(self._functions, default=0) + 1,
+            broods=[row for _, row in sorted(self._broods.items()) if self._is_live(row)],
+            brood_runs=[
+                (attempt, self._run_of(key))
+                for key, attempt in sorted(self._makers.items())
+                if attempt in self._broods and self._is_live(self._broods[attempt])
+            ],
         )
+
+    def _is_live(self, row: BroodRow) -> bool:
+        return row.fate != Fate.DEAD and self._fate(row) == Fate.OPEN
+
+    def _fate(self, row: BroodRow) -> int:
+        """A released one shares that of the one that it goes back to."""
+        while row.fate == Fate.RELEASED and row.within in self._broods:
+            row = self._broods[row.within]
+        return row.fate
+
+    def of_dead_attempts(self, keys: Sequence[int]) -> set[int]:
+        makers = {key: self._broods.get(self._makers.get(self._run_of(key).first_key, 0)) for key in keys}
+        return {key for key, maker in makers.items() if maker is not None and self._fate(maker) == Fate.DEAD}
 
     def ended(self, keys: Sequence[int]) -> list[EndedNode]:
         wanted = set(keys)
@@ -265,10 +297,14 @@ class MemoryStore:
     def ids(self, keys: Sequence[int]) -> dict[int, bytes]:
         return {key: self._id(key) for key in keys}
 
-    def _id(self, key: int) -> bytes:
+    def _run_of(self, key: int) -> RunRow:
         run = self._runs[max(bisect_right(self._runs, key, key=_FIRST_KEY) - 1, 0)] if self._runs else None
         if run is None or not run.first_key <= key < run.first_key + run.size:
             raise StoreError(f"the store has no id of node {key}")
+        return run
+
+    def _id(self, key: int) -> bytes:
+        run = self._run_of(key)
         return run.origin + (run.first + key - run.first_key).to_bytes(4, "big")
 
     def outcome(self, key: int) -> OutcomeRow | None:

@@ -84,6 +84,17 @@ CREATE INDEX large_hashes ON large_refs (sha256);
 
 CREATE TABLE node_keys (key INTEGER PRIMARY KEY, chk INTEGER NOT NULL, concurrency_key TEXT NOT NULL);
 
+CREATE TABLE broods (
+    attempt INTEGER PRIMARY KEY, chk INTEGER NOT NULL,
+    node INTEGER NOT NULL, within INTEGER NOT NULL, fate INTEGER NOT NULL
+);
+CREATE INDEX open_broods ON broods (attempt) WHERE fate = 0;
+CREATE INDEX broods_within ON broods (within) WHERE within > 0;
+CREATE INDEX brood_nodes ON broods (node);
+
+CREATE TABLE brood_runs (first_key INTEGER PRIMARY KEY, chk INTEGER NOT NULL, attempt INTEGER NOT NULL);
+CREATE INDEX brood_attempts ON brood_runs (attempt);
+
 CREATE TABLE workers (id BLOB PRIMARY KEY, name TEXT NOT NULL, chk INTEGER NOT NULL) WITHOUT ROWID;
 """
 

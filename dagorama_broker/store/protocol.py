@@ -59,6 +59,10 @@ class Store(Protocol):
         """The recorded result of a node, failure included; None: none yet."""
         ...
 
+    def of_dead_attempts(self, keys: Sequence[int]) -> set[int]:
+        """Of these nodes, those that an attempt of an eager function has made which came to nothing."""
+        ...
+
     def last_run(self, origin: bytes, before: int) -> RunRow | None:
         """Of the runs of this origin that begin before this counter, the last.
 

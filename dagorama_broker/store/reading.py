@@ -164,12 +164,17 @@ class Reader:
         run: RunRow | None = None
         for key in sorted(keys):
             if run is None or key >= run.first_key + run.size:
-                run = self._run("WHERE first_key <= ? ORDER BY first_key DESC LIMIT 1", key)
-            if run is not None and key < run.first_key + run.size:
+                run = self.run_of(key)
+            if run is not None:
                 found[key] = run.origin + (run.first + key - run.first_key).to_bytes(4, "big")
         return _all_found("id", keys, found)
 
     # --- runs, instances, functions -----------------------------------------------------------------
+
+    def run_of(self, key: int) -> RunRow | None:
+        """The run that a node is of, by its key."""
+        run = self._run("WHERE first_key <= ? ORDER BY first_key DESC LIMIT 1", key)
+        return run if run is not None and key < run.first_key + run.size else None
 
     def last_run(self, origin: bytes, before: int) -> RunRow | None:
         return self._run("WHERE origin = ? AND first < ? ORDER BY first DESC LIMIT 1", origin, before)

@@ -82,10 +82,12 @@ def _sweep_run(connection: sqlite3.Connection, run: RunRow, most: int, unnamed: 
         last = keys[-1]
     else:
         connection.execute("DELETE FROM runs WHERE first_key = ?", (run.first_key,))
+        connection.execute("DELETE FROM brood_runs WHERE first_key = ?", (run.first_key,))
     mark_used(connection, "nodes", last)
     unnamed += _let_go(connection, run.first_key, last)
     for table in _OF_NODES:
         connection.execute(f"DELETE FROM {table} WHERE key BETWEEN ? AND ?", (run.first_key, last))
+    connection.execute("DELETE FROM broods WHERE node BETWEEN ? AND ?", (run.first_key, last))
     return len(keys) + 1
 
 

@@ -6,6 +6,7 @@ import sqlite3
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model import Live, LiveNode, ProgressRow, RunRow, State
+from dagorama_broker.store.broods import live_broods, live_runs
 from dagorama_broker.store.numbers import next_key
 from dagorama_broker.store.reading import Reader
 from dagorama_broker.store.rows import check_row, damaged, node_sum, outcome_sum, unpack_sources
@@ -48,6 +49,8 @@ def read_live(reader: Reader) -> Live:
         next_node=next_key(connection, "nodes"),
         next_instance=next_key(connection, "instances"),
         next_function=next_key(connection, "functions", "id"),
+        broods=live_broods(connection),
+        brood_runs=live_runs(reader),
     )
 
 

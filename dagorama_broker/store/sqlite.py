@@ -23,6 +23,7 @@ from dagorama_broker.model import (
     RunRow,
     StoredInstance,
 )
+from dagorama_broker.store.broods import of_dead_attempts
 from dagorama_broker.store.database import BUSY_SECONDS, connect, prepare, saying_what_failed, transaction
 from dagorama_broker.store.large import LargeFiles, make_folder, sync_folder
 from dagorama_broker.store.lock import StoreLock
@@ -148,6 +149,10 @@ class SqliteStore:
     def outcome(self, key: int) -> OutcomeRow | None:
         with self._reading() as reader:
             return reader.outcome(key)
+
+    def of_dead_attempts(self, keys: Sequence[int]) -> set[int]:
+        with self._reading() as reader:
+            return of_dead_attempts(reader, keys)
 
     def has_instance(self, id: bytes) -> bool:
         with self._checked(self._looker) as reader:

@@ -27,6 +27,8 @@ _PROGRESS = (
 )
 _LARGE = "INSERT OR IGNORE INTO large_refs (key, sha256, chk) VALUES (?, ?, ?)"
 _KEYS = "INSERT INTO node_keys (key, concurrency_key, chk) VALUES (?, ?, ?)"
+_BROODS = "INSERT OR REPLACE INTO broods (attempt, node, within, fate, chk) VALUES (?, ?, ?, ?, ?)"
+_BROOD_RUNS = "INSERT INTO brood_runs (first_key, attempt, chk) VALUES (?, ?, ?)"
 _JOINED = "INSERT OR REPLACE INTO workers (id, name, chk) VALUES (?, ?, ?)"
 _LEFT = "DELETE FROM workers WHERE id = ?"
 
@@ -60,6 +62,10 @@ def _write_the_rare(connection: sqlite3.Connection, changes: Changes) -> None:
         many(_LARGE, summed(changes.large))
     if changes.keys:
         many(_KEYS, summed(changes.keys))
+    if changes.broods:
+        many(_BROODS, summed((a, node, within, int(fate)) for a, node, within, fate in changes.broods))
+    if changes.brood_runs:
+        many(_BROOD_RUNS, summed(changes.brood_runs))
     if changes.workers_joined:
         many(_JOINED, summed(changes.workers_joined))
     if changes.workers_left:

@@ -91,11 +91,16 @@ class Hanging(Chosen):
         forever()
         return 0
 
-    @dagorama(timeout=HANGS, retry=AGAIN).syncfn
+    # Long enough for the run that follows, whose new process has to import this first.
+    @dagorama(timeout=8 * HANGS, retry=AGAIN).syncfn
     def hang_once(self) -> int:
         if run_number() == 1:
             forever()
         return run_number()
+
+    @dagorama(timeout=HANGS, retry=StaticRetry(3, 0, give_up_on=(TimeoutError,))).syncfn
+    def hang_for_good(self) -> None:
+        forever()
 
     @dagorama(timeout=HANGS).asyncfn
     async def hang_async(self, notes: str) -> int:
@@ -147,6 +152,12 @@ def test_a_hung_function_is_stopped_at_its_timeout_and_retried_and_fails_with_a_
         pids = notes.read_text().split()
         assert len(set(pids)) == 2, "its process is stopped with it"
         assert str(value_of(Hanging(), "quick")) not in pids
+
+
+def test_a_timeout_that_is_given_up_on_is_followed_by_no_other_run() -> None:
+    with running():
+        failure = failure_of(Hanging(), "hang_for_good")
+        assert (failure.type, failure.attempts) == ("builtins.TimeoutError", 1)
 
 
 def test_a_run_after_one_that_hung_succeeds_and_knows_that_it_is_the_second() -> None:

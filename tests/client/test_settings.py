@@ -1,4 +1,4 @@
-"""Settings come from three variables, and a bad one is named."""
+"""Settings come from four variables, and a bad one is named."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ ACCESS = {
     f"DAGORAMA_{name.upper()}": name
     for name in ("auth_token", "auth_token_file", "tls_ca", "tls_cert", "tls_key", "tls_name")
 }
-VARIABLES = ("DAGORAMA_HOST", "DAGORAMA_PORT", "DAGORAMA_LOG_LEVEL", *ACCESS)
+VARIABLES = ("DAGORAMA_HOST", "DAGORAMA_PORT", "DAGORAMA_LOG_LEVEL", "DAGORAMA_GRACE", *ACCESS)
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_variables_the_defaults_hold() -> None:
-    assert Settings.from_env() == Settings("localhost", 50051, "WARNING")
+    assert Settings.from_env() == Settings("localhost", 50051, "WARNING", 25.0)
 
 
 def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,13 +35,21 @@ def test_the_variables_are_read_anew_each_time(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("DAGORAMA_HOST", "broker.internal")
     monkeypatch.setenv("DAGORAMA_PORT", "6000")
     monkeypatch.setenv("DAGORAMA_LOG_LEVEL", "debug")
-    assert Settings.from_env() == Settings("broker.internal", 6000, "DEBUG")
+    monkeypatch.setenv("DAGORAMA_GRACE", "1.5")
+    assert Settings.from_env() == Settings("broker.internal", 6000, "DEBUG", 1.5)
 
 
 @pytest.mark.parametrize("port", ["0", "-1", "65536", "http", "50051.0", "5 0"])
 def test_a_port_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, port: str) -> None:
     monkeypatch.setenv("DAGORAMA_PORT", port)
     with pytest.raises(SettingsError, match=f"DAGORAMA_PORT is '{port}'.*65535"):
+        Settings.from_env()
+
+
+@pytest.mark.parametrize("grace", ["-1", "long", "inf", "nan", "1,5"])
+def test_a_grace_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, grace: str) -> None:
+    monkeypatch.setenv("DAGORAMA_GRACE", grace)
+    with pytest.raises(SettingsError, match=f"DAGORAMA_GRACE is '{grace}'.*seconds"):
         Settings.from_env()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from dagorama_broker.model import ENDED, State, World
+from dagorama_broker.model import ENDED, Fate, State, World
 from dagorama_broker.queues import Lane, order
 from dagorama_broker.scheduler import Node, Scheduler, Slot
 from dagorama_broker.scheduler.restoring import unpack_keys
@@ -23,6 +23,7 @@ def check(heart: Heart) -> None:
     readers_are_counted(scheduler)
     only_what_is_unfinished_is_in_memory(heart)
     pauses_have_their_end(scheduler)
+    broods_have_their_attempt(heart)
     slots_are_where_they_belong(scheduler)
     if scheduler.hold_until is None:
         nobody_is_idle_for_nothing(scheduler)
@@ -86,6 +87,20 @@ def claims_are_held_once(scheduler: Scheduler) -> None:
     for node in scheduler.graph.nodes.values():
         assert (node.slot is not None) == (node.state is State.CLAIMED)
     assert scheduler.staged.keys() <= dispatch.claimed.keys()
+
+
+def broods_have_their_attempt(heart: Heart) -> None:
+    """What may still come to nothing is of the last attempt of an unfinished node; of what did, nothing goes on."""
+    scheduler, ledger = heart.scheduler, heart.ledger
+    assert not scheduler.broods.forsaken
+    for key, brood in scheduler.broods.open.items():
+        node = scheduler.graph.nodes[key]
+        assert node.state in (State.CLAIMED, State.QUEUED)
+        assert (brood.node, brood.attempt) == (key, node.attempt)
+    on_record = {row.node for row in ledger.broods.values() if row.fate == Fate.OPEN}
+    assert on_record == scheduler.broods.open.keys()
+    for key in scheduler.graph.nodes:
+        assert not ledger.of_dead_attempt(key), "an attempt came to nothing, and what it made goes on"
 
 
 def what_goes_along_is_with_its_source(scheduler: Scheduler) -> None:
@@ -175,8 +190,11 @@ def slots_are_where_they_belong(scheduler: Scheduler) -> None:
         assert (pool is not None) == (worker in pooled)
         for slot in worker.slots:
             if pool is not None:
-                assert (slot in pool.idle) == (not slot.held)
+                assert (slot in pool.idle) == (not slot.held and not slot.closed)
                 assert slot.held or slot not in pool.roomy
+            if slot.closed:
+                assert not slot.held
+                assert pool is None or slot not in pool.roomy
             if len(slot.held) > 1:
                 assert slot in dispatch.laden
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dagorama_broker.model import (
+    BroodRow,
     Changes,
     EndedNode,
+    Fate,
     Function,
     FunctionRow,
     InstanceEnd,
@@ -39,6 +41,8 @@ class Ledger:
         self.outcomes: dict[int, OutcomeRow] = {}
         self.progress: dict[int, ProgressRow] = {}
         self.workers: dict[bytes, str] = {}
+        self.broods: dict[int, BroodRow] = {}  #: by attempt
+        self.brood_of: dict[int, int] = {}  #: attempt by the first key of a run
 
     def open(self) -> int:
         self.epoch += 1
@@ -70,6 +74,13 @@ class Ledger:
         for resolved in changes.resolved:
             self._resolve(resolved)
         self.progress.update((row.key, row) for row in changes.progress)
+        for brood in changes.broods:
+            before = self.broods.get(brood.attempt, brood)
+            assert before.fate == Fate.OPEN or before == brood, f"{before} has ended already"
+            self.broods[brood.attempt] = brood
+        for made in changes.brood_runs:
+            assert made.attempt in self.broods
+            _once(self.brood_of, made.first_key, made.attempt)
         self.workers.update(changes.workers_joined)
         for worker in changes.workers_left:
             self.workers.pop(worker, None)
@@ -143,7 +154,28 @@ class Ledger:
             next_node=max(self.nodes, default=0) + 1,
             next_instance=max(self.instances, default=0) + 1,
             next_function=max(self.functions, default=0) + 1,
+            broods=(broods := [row for _, row in sorted(self.broods.items()) if self._is_live(row)]),
+            brood_runs=[
+                (self.brood_of[run.first_key], run)
+                for run in self.runs
+                if self.broods.get(self.brood_of.get(run.first_key, 0)) in broods
+            ],
         )
+
+    def _is_live(self, row: BroodRow) -> bool:
+        return row.fate == Fate.OPEN or (row.fate == Fate.RELEASED and self.is_within(row, Fate.OPEN))
+
+    def is_within(self, row: BroodRow, fate: Fate) -> bool:
+        """Whether what a released attempt goes back to is that."""
+        while row.fate == Fate.RELEASED and row.within:
+            row = self.broods[row.within]
+        return row.fate == fate
+
+    def of_dead_attempt(self, key: int) -> bool:
+        """Whether an attempt that came to nothing has made the node."""
+        run = next(run for run in self.runs if run.first_key <= key < run.first_key + run.size)
+        attempt = self.brood_of.get(run.first_key)
+        return attempt is not None and self.is_within(self.broods[attempt], Fate.DEAD)
 
 
 def _once(table: dict, key: int, row: object) -> None:

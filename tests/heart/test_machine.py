@@ -31,6 +31,8 @@ FUNCTIONS = {
     "urgent": function("urgent", priority=5, queue="plain"),
     "limited": function("limited", max_concurrency=2),
     "delayed": function("delayed", delay=0.5),
+    "eager": function("eager", eager=True, retry=RetryPolicy(3, 0.3)),
+    "lasting": function("lasting", eager=True, queue="plain"),
     "hurried": function("hurried", queue_timeout=2.0, taint="GPU", max_deaths=1),
 }
 WORKERS: list[dict[str, Any]] = [
@@ -41,7 +43,8 @@ WORKERS: list[dict[str, Any]] = [
 ]
 
 picks = st.integers(0, 1_000)
-functions = st.sampled_from(sorted(FUNCTIONS))
+#: Eager ones come often enough that something happens to what they have made.
+functions = st.sampled_from([*sorted(FUNCTIONS), "eager", "eager", "eager", "lasting"])
 
 
 class Life(RuleBasedStateMachine):
@@ -139,6 +142,15 @@ class Life(RuleBasedStateMachine):
         hand.held.clear()
         hand.connect()
 
+    @precondition(lambda self: self.known_here())
+    @rule(pick=picks, slot=picks)
+    def slot_closes(self, pick: int, slot: int) -> None:
+        hand = self.hand(pick)
+        if self.heart.scheduler.dispatch.workers.get(hand.presence.id) is hand.worker:
+            index = slot % hand.presence.slots
+            self.over += [(hand, name, attempt) for name, attempt in hand.held.items() if hand.slot_of[name] == index]
+            hand.close_slot(index)
+
     def known_here(self) -> list[Hand]:
         """Those who have talked to the present broker."""
         return [hand for _, hand in sorted(self.hands.items()) if hand.worker in self.heart.hands]
@@ -181,24 +193,50 @@ class Life(RuleBasedStateMachine):
     ) -> None:
         """Which the value names, or others of its instance; a circle is refused and the run fails for it."""
         hand, name = self.one_held(pick)
+        eager = self.is_eager(hand, name)
         mates = [mate for mate in self.names if self.heart.instance_of(mate) == self.heart.instance_of(name)]
         names = self.new_names(len(seeds))
         for place, text in enumerate(self.texts(names, seeds, [] if new else [m for m in mates if m != name][:5])):
             hand.make(name, text, of=FUNCTIONS[of], new=f"sub{self.made}" if new else "", attempt=hand.held[name])
-            assert not self.heart.is_visible(names[place])
+            assert self.heart.is_visible(names[place]) is eager
         promised = {(names if named else mates)[ref % len(names if named else mates)] for ref in refs}
         try:
             taken = hand.complete(name, *sorted(promised))
         except Malformed:
             hand.fail(name, "its result could not be taken")
             taken = False
-        assert all(self.heart.is_visible(child) is taken for child in names)
-        self.names += names if taken else []
+        assert all(self.heart.is_visible(child) is (taken or eager) for child in names)
+        self.names += names if taken or eager else []
+
+    def is_eager(self, hand: Hand, name: str) -> bool:
+        """Whether the worker still holds it and what it makes is there at once."""
+        key, attempt = self.heart.key(name), hand.held[name]
+        node = self.heart.scheduler.dispatch.held(hand.worker, key, attempt)
+        return node is not None and node.lane.function.eager
+
+    def eager(self) -> list[tuple[Hand, str]]:
+        return [(hand, name) for hand, name in self.holding() if self.is_eager(hand, name)]
+
+    @precondition(lambda self: self.eager())
+    @rule(
+        pick=picks, seeds=st.lists(st.lists(picks, max_size=2), min_size=1, max_size=4), of=functions,
+        new=st.booleans(),
+    )
+    def make_eagerly(self, pick: int, seeds: list[list[int]], of: str, new: bool) -> None:
+        """Children that are there while their maker runs."""
+        hand, name = self.eager()[pick % len(self.eager())]
+        mates = [mate for mate in self.names if self.heart.instance_of(mate) == self.heart.instance_of(name)]
+        names = self.new_names(len(seeds))
+        for text in self.texts(names, seeds, [] if new else [mate for mate in mates if mate != name][-5:]):
+            assert hand.make(name, text, of=FUNCTIONS[of], new=f"sub{self.made}" if new else "")
+            assert self.heart.is_visible(text.split()[0])
+        self.names += names
 
     @precondition(lambda self: self.holding())
     @rule(pick=picks, staged=st.booleans())
     def fail(self, pick: int, staged: bool) -> None:
         hand, name = self.one_held(pick)
+        staged = staged and not self.is_eager(hand, name)
         if staged:
             hand.make(name, "never seen")
         hand.fail(name)

@@ -34,6 +34,7 @@ class Conversation:
         self._reports: list[pb.Report] = []
         self.returns: list[pb.Return] = []
         self.deaths: list[pb.SlotDeath] = []
+        self.closed_slots: list[int] = []
         self.heartbeats = 0
         self.draining = False
         self.ended = False
@@ -85,6 +86,7 @@ class Conversation:
         self._reports += message.reports
         self.returns += message.returns
         self.deaths += message.deaths
+        self.closed_slots += message.closed_slots
         self.heartbeats += message.heartbeat
         self.draining = self.draining or message.draining
 
@@ -129,6 +131,7 @@ class ScriptedBroker(pb_grpc.BrokerServicer):
         self._conversations: queue.SimpleQueue[Conversation] = queue.SimpleQueue()
         self._begun: list[Conversation] = []
         self.large: dict[bytes, bytes] = {}
+        self.put_refusals: list[tuple[grpc.StatusCode, str]] = []  #: of the values that come next
         self.refusal: tuple[grpc.StatusCode, str] | None = None
         self.port = 0
         self._serve()
@@ -167,6 +170,8 @@ class ScriptedBroker(pb_grpc.BrokerServicer):
 
     def PutValue(self, request_iterator: Any, context: grpc.ServicerContext) -> pb.PutValueReply:
         data = b"".join(chunk.data for chunk in request_iterator)
+        if self.put_refusals:
+            context.abort(*self.put_refusals.pop(0))
         digest = sha256(data).digest()
         self.large[digest] = data
         return pb.PutValueReply(sha256=digest, length=len(data))

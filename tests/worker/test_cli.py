@@ -8,7 +8,7 @@ from dagorama.hot_reload import run_hot_reload_worker
 
 FLAGS = [
     "--include-queue", "--exclude-queue", "--toleration", "--concurrency", "--import", "--only-imported",
-    "--exit-on-completion",
+    "--exit-on-completion", "--grace",
 ]  # fmt: skip
 
 
@@ -21,7 +21,10 @@ def test_both_commands_know_the_flags(command: object) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [(["--concurrency", "0"], "--concurrency"), (["--no-such-flag"], "--no-such-flag"), (["stray"], "stray")],
+    [
+        (["--concurrency", "0"], "--concurrency"), (["--grace", "-1"], "--grace"),
+        (["--no-such-flag"], "--no-such-flag"), (["stray"], "stray"),
+    ],
 )
 def test_a_wrong_flag_is_named(arguments: list[str], named: str) -> None:
     result = CliRunner().invoke(worker, arguments)
@@ -30,7 +33,9 @@ def test_a_wrong_flag_is_named(arguments: list[str], named: str) -> None:
 
 
 @pytest.mark.parametrize("command", [worker, run_hot_reload_worker], ids=["worker", "worker-hot-reload"])
-@pytest.mark.parametrize(("name", "value"), [("DAGORAMA_PORT", "many"), ("DAGORAMA_LOG_LEVEL", "loud")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("DAGORAMA_PORT", "many"), ("DAGORAMA_LOG_LEVEL", "loud"), ("DAGORAMA_GRACE", "long")]
+)
 def test_a_wrong_setting_is_named(command: object, name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
     result = CliRunner().invoke(command, [])  # type: ignore[arg-type]
