@@ -16,6 +16,7 @@ from argparse import ArgumentParser
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from itertools import count
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,6 +25,7 @@ from dagorama.api import broker_pb2 as pb
 from dagorama_broker.bounds import Bounds, Manners
 from dagorama_broker.broker import Broker
 from dagorama_broker.errors import StoreError
+from dagorama_broker.keeping import Keeping
 from dagorama_broker.memory import Memory
 from dagorama_broker.model import Changes, InstanceEnd, KeyRow
 from dagorama_broker.scheduler import Scheduler
@@ -97,7 +99,7 @@ class Questions:
             scheduler, now = Scheduler(epoch), time.monotonic()
             scheduler.restore(store.live(), now, time.time() - now)
             scheduler.awaited, scheduler.hold_until = set(), None
-            broker = Broker(scheduler, store)
+            broker = Broker(scheduler, store, keeping=Keeping(inf, inf, inf))
             memory = Memory(1 << 40, broker.held)
             running = asyncio.create_task(broker.run())
             asking = asyncio.create_task(self._ask(BrokerService(broker, Manners(), Bounds(), memory)))
