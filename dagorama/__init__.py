@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dagorama.code_signature import calculate_function_hash
-    from dagorama.control import cancel, state
+    from dagorama.control import cancel, retry_failed, state
     from dagorama.decorators import dagorama
     from dagorama.definition import DAGDefinition, DAGInstance, generate_instance_id
     from dagorama.errors import (
@@ -90,6 +90,7 @@ _HOMES = {
     "outcome": "dagorama.models.outcome",
     "register_definition": "dagorama.serializer",
     "resolve": "dagorama.resolution",
+    "retry_failed": "dagorama.control",
     "state": "dagorama.control",
 }
 
@@ -137,6 +138,7 @@ __all__ = [
     "outcome",
     "register_definition",
     "resolve",
+    "retry_failed",
     "state",
 ]
 

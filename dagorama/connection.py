@@ -23,6 +23,7 @@ from dagorama.errors import (
     RefusedByBroker,
     UnknownToBroker,
 )
+from dagorama.models.state import State
 from dagorama.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ PATIENCE = 3.0
 #: the same for a wait whose broker was there a moment ago: it may be restarting
 PATIENCE_WHILE_WAITING = 30.0
 PAUSE = 0.1
+#: instances or nodes that one message of a list has at most
+PAGE = 1000
 #: the longest pause before asking a broker again that has no room; up to as much is added by chance
 LONGEST_PAUSE = 4.0
 #: the trailing metadata in which it says after how many milliseconds that makes sense
@@ -139,6 +142,19 @@ class Connection:
         request = broker_pb2.CancelRequest(instance=instance, node=nodes)
         return self._ask(lambda timeout: self.stub.Cancel(request, timeout=timeout)).cancelled
 
+    def retry(self, instance: bytes, nodes: Sequence[bytes]) -> broker_pb2.RetryReply:
+        """Has failed nodes run again, or without any all that failed in the instance."""
+        request = broker_pb2.RetryRequest(instance=instance, node=nodes)
+        return self._ask(lambda timeout: self.stub.Retry(request, timeout=timeout))
+
+    def adopt(self, function: str, hash: str = "", made_with: Sequence[str] = ()) -> broker_pb2.AdoptReply:
+        """Has unfinished nodes of a function run by the code of `hash`, or by that which connected workers have.
+
+        `made_with`: only nodes made with these; none: with any that no connected worker has.
+        """
+        request = broker_pb2.AdoptRequest(function=function, hash=hash, **{"from": made_with})
+        return self._ask(lambda timeout: self.stub.Adopt(request, timeout=timeout))
+
     def put_value(self, data: bytes) -> bytes:
         """Stores a large value and returns its SHA-256."""
         if len(data) > VALUE_LIMIT:
@@ -165,6 +181,33 @@ class Connection:
     def get_instance(self, instance: bytes) -> broker_pb2.InstanceInfo:
         request = broker_pb2.GetInstanceRequest(instance=instance)
         return self._ask(lambda timeout: self.stub.GetInstance(request, timeout=timeout))
+
+    def list_instances(
+        self, limit: int = 0, *, unfinished: bool = False, failed: bool = False, definition: str = ""
+    ) -> list[broker_pb2.InstanceInfo]:
+        """The latest instances; 0: all."""
+        asked = broker_pb2.ListInstancesRequest(unfinished=unfinished, failed=failed, definition=definition)
+
+        def page(size: int, before: int) -> tuple[Sequence[broker_pb2.InstanceInfo], int]:
+            asked.limit, asked.before = size, before
+            reply = self._ask(lambda timeout: self.stub.ListInstances(asked, timeout=timeout))
+            return reply.instances, reply.more
+
+        return _all_pages(page, limit)
+
+    def list_nodes(
+        self, instance: bytes, limit: int = 0, states: Sequence[State] = ()
+    ) -> list[broker_pb2.NodeInfo]:
+        """Nodes of an instance, or those in these states; 0: all."""
+        numbers = [broker_pb2.NodeState.ValueType(state) for state in states]
+        asked = broker_pb2.ListNodesRequest(instance=instance, states=numbers)
+
+        def page(size: int, after: int) -> tuple[Sequence[broker_pb2.NodeInfo], int]:
+            asked.limit, asked.after = size, after
+            reply = self._ask(lambda timeout: self.stub.ListNodes(asked, timeout=timeout))
+            return reply.nodes, reply.more
+
+        return _all_pages(page, limit)
 
     def get_status(self) -> broker_pb2.Status:
         request = broker_pb2.GetStatusRequest()
@@ -252,6 +295,17 @@ def connection() -> Connection:
                 _current = Connection(settings)
             found = _current
     return found
+
+
+def _all_pages(page: Callable[[int, int], tuple[Sequence[T], int]], limit: int) -> list[T]:
+    """Page after page, each asked for by its size and by where the one before said to go on; 0: all."""
+    found: list[T] = []
+    place = 0
+    while True:
+        rows, place = page(min(limit - len(found), PAGE) if limit else PAGE, place)
+        found += rows
+        if not place or len(found) == limit:
+            return found
 
 
 def _renew_lock() -> None:

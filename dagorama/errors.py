@@ -152,7 +152,11 @@ class RetryLater(DagoramaError):
 
 
 class CodeMismatchException(DagoramaError):
-    """A node was made by other code than this worker has."""
+    """A node was made by other code than this worker has; `deployed` is the hash of the code that it has."""
+
+    def __init__(self, message: str = "", deployed: str = "") -> None:
+        super().__init__(message)
+        self.deployed = deployed
 
 
 class FunctionNotFound(DagoramaError, ValueError):

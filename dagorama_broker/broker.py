@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from dagorama_broker.errors import NotAllowedNow, NotKnown, NotServing
 from dagorama_broker.keeping import Keeping, not_known
-from dagorama_broker.model import ENDED, Changes, OutcomeRow
+from dagorama_broker.model import ENDED, Changes, OutcomeRow, StoredInstance
 from dagorama_broker.payloads import Payloads
 from dagorama_broker.reaching import Reach, reach, refuse_other_world
 from dagorama_broker.repeating import Unwritten, left_to_make
@@ -47,6 +47,7 @@ class Broker:
         self.payloads = Payloads(cache_bytes, self._arguments, self._values)
         self.sessions: dict[Worker, Session] = {}
         self.unwritten = Unwritten(scheduler.graph)
+        self.retry_lock = asyncio.Lock()  #: one retry is read and decided at a time
         self.keeping = keeping or Keeping()
         self.holds = Holds()
         self.loads: set[Reach] = set()  #: under way
@@ -228,6 +229,14 @@ class Broker:
     def has_instance(self, id: bytes) -> bool:
         """Whether this id was ever used for an instance."""
         return id in self.scheduler.graph.instances or id in self.unwritten or self.store.has_instance(id)
+
+    async def stored_instance(self, id: bytes) -> StoredInstance:
+        """An instance as it is on record, with all that has happened until now. Raises NotKnown."""
+        await self.durable()
+        stored = await self._in_thread(self.store.instance, id)
+        if stored is None:
+            raise self.not_known(id)
+        return stored
 
     async def find_ended(self, ids: Sequence[bytes]) -> dict[bytes, Node]:
         """Nodes that have ended, by id, from the store; those that are unknown or unfinished are left out."""

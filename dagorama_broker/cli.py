@@ -1,12 +1,11 @@
-"""`dagorama-broker`: serve, and ask a broker how it is. A mistake is answered with one sentence, never a traceback."""
+"""`dagorama-broker`: serve, and tell whether one serves. A mistake is answered with one sentence, never a traceback."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -20,7 +19,6 @@ log = logging.getLogger("dagorama_broker")
 _PORT = click.IntRange(0, HIGHEST_PORT)
 _LEVEL = click.Choice(LOG_LEVELS, case_sensitive=False)
 _FORMAT = click.Choice(LOG_FORMATS, case_sensitive=False)
-_Command = TypeVar("_Command", bound=Callable[..., object])
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -90,53 +88,21 @@ def _serve(settings: Settings, launcher: Launcher) -> None:
 # --- asking a broker ------------------------------------------------------------------------------------
 
 
-_WAY = {
-    "--tls-ca": "Authorities that its certificate may come from [DAGORAMA_TLS_CA]; turns TLS on.",
-    "--tls-cert": "A certificate to present, where it wants one [DAGORAMA_TLS_CERT].",
-    "--tls-key": "The key of that [DAGORAMA_TLS_KEY].",
-    "--tls-name": "The name in its certificate, where that is another than its host [DAGORAMA_TLS_NAME].",
-}
-
-
-def _asking(command: _Command) -> _Command:
-    """Options that say which broker to ask."""
-    for option, text in reversed(_WAY.items()):
-        command = click.option(option, help=text)(command)
-    command = click.option("--port", type=_PORT, help="[DAGORAMA_PORT, 50051]")(command)
-    return click.option("--host", help="Where the broker is [DAGORAMA_HOST, 127.0.0.1].")(command)
-
-
 @main.command()
-@_asking
+@click.option("--host", help="Where the broker is [DAGORAMA_HOST, 127.0.0.1].")
+@click.option("--port", type=_PORT, help="[DAGORAMA_PORT, 50051]")
+@click.option("--tls-ca", help="Authorities that its certificate may come from [DAGORAMA_TLS_CA]; turns TLS on.")
+@click.option("--tls-cert", help="A certificate to present, where it wants one [DAGORAMA_TLS_CERT].")
+@click.option("--tls-key", help="The key of that [DAGORAMA_TLS_KEY].")
+@click.option("--tls-name", help="The name in its certificate, where it is not its host [DAGORAMA_TLS_NAME].")
 def health(**way: Any) -> None:
-    """Ends with 0 when the broker serves, with 1 when it does not."""
-    from dagorama_broker.asking import is_healthy
-
-    healthy = _ask(is_healthy, way)
-    click.echo("serving" if healthy else "not serving")
-    sys.exit(0 if healthy else 1)
-
-
-@main.command()
-@_asking
-def status(**way: Any) -> None:
-    """Live nodes by state, connected workers, and what none of them may run.
-
-    A broker that wants tokens wants one here too: DAGORAMA_AUTH_TOKEN, or a file that DAGORAMA_AUTH_TOKEN_FILE names.
-    """
-    from dagorama_broker.asking import as_text, get_status
-
-    click.echo(as_text(_ask(get_status, way)))
-
-
-_Answer = TypeVar("_Answer")
-
-
-def _ask(question: Callable[[Way], _Answer], way: dict[str, Any]) -> _Answer:
-    from dagorama_broker.asking import NoAnswer
+    """Ends with 0 when the broker serves, with 1 when it does not. `dagorama status` says more."""
+    from dagorama_broker.asking import NoAnswer, is_healthy
 
     try:
-        return question(Way.from_env(**way))
+        healthy = is_healthy(Way.from_env(**way))
     except (NoAnswer, SettingsError) as error:
         click.echo(f"dagorama-broker: {error}", err=True)
         sys.exit(2 if isinstance(error, SettingsError) else 1)
+    click.echo("serving" if healthy else "not serving")
+    sys.exit(0 if healthy else 1)

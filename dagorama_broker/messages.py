@@ -292,9 +292,13 @@ class GrantBuilder:
         self._instances: dict[bytes, int] = {}
         self._values: set[int] = set()
         self._besides = 0  # places of that column that are filled
+        self._adopted = False  #: whether a node of the grant was made with other code than runs it
 
-    def add(self, granted: Granted, arguments: bytes, beside: int = 0) -> None:
-        """A node and its arguments; its values are to be added before it, but for that of the source `beside`."""
+    def add(self, granted: Granted, arguments: bytes, beside: int = 0, made_with: str = "") -> None:
+        """A node and its arguments; its values are to be added before it, but for that of the source `beside`.
+
+        `made_with`: the hash of the code that it was made with, where other code has adopted it.
+        """
         node, body, grant = granted.node, self._body, self._grant
         grant.node.append(node.key)
         grant.attempt.append(granted.attempt)
@@ -315,6 +319,11 @@ class GrantBuilder:
             body.beside.extend([0] * (len(grant.node) - 1 - self._besides))
             body.beside.append(beside)
             self._besides = len(grant.node)
+        if made_with and not self._adopted:
+            self._adopted = True
+            body.made_with.extend([""] * (len(grant.node) - 1))  # an entry for each node, in all pieces of the grant
+        if self._adopted:
+            body.made_with.append(made_with)
         function = node.lane.function
         if function.timeout or grant.timeout:
             grant.timeout.extend([0.0] * (len(grant.node) - 1 - len(grant.timeout)))

@@ -11,7 +11,16 @@ from google.protobuf.message import DecodeError
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
 from dagorama_broker.errors import BrokerRefusal, Malformed, NotKnown
-from dagorama_broker.messages import LONGEST_NAME, bounded, failure_of, lanes_of, large_by_place, refs_of, run_of
+from dagorama_broker.messages import (
+    LONGEST_NAME,
+    bounded,
+    check_name,
+    failure_of,
+    lanes_of,
+    large_by_place,
+    refs_of,
+    run_of,
+)
 from dagorama_broker.model import Failure
 from dagorama_broker.queues import Lane
 from dagorama_broker.reaching import reach, refuse_other_world
@@ -156,9 +165,11 @@ def take_return(broker: Broker, worker: Worker, returned: pb.Return) -> None:
     why = REASONS.get(returned.reason, "")
     if why and returned.detail:
         why = f"{why}: {bounded(returned.detail, LONGEST_NAME)}"
+    deployed = returned.hash if returned.reason == pb.CODE_MISMATCH else ""
+    check_name(deployed, "the hash of a function")
     now = broker.see_time()
     for key, attempt in zip(nodes, returned.attempt, strict=True):
-        broker.scheduler.give_back(worker, key, attempt, why, now)
+        broker.scheduler.give_back(worker, key, attempt, why, now, deployed)
 
 
 def take_death(broker: Broker, worker: Worker, death: pb.SlotDeath) -> None:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import ip_address
 from os import environ
-from pathlib import Path
 from typing import TypeVar
 
 from dagorama_broker.errors import SettingsError
@@ -157,7 +156,6 @@ class Way:
 
     host: str
     port: int
-    token: str = field(default="", repr=False)  #: DAGORAMA_AUTH_TOKEN, or in DAGORAMA_AUTH_TOKEN_FILE
     tls_ca: str = ""  #: DAGORAMA_TLS_CA
     tls_cert: str = ""  #: DAGORAMA_TLS_CERT
     tls_key: str = ""  #: DAGORAMA_TLS_KEY
@@ -166,29 +164,13 @@ class Way:
     def __post_init__(self) -> None:
         if bool(self.tls_cert) != bool(self.tls_key) or ((self.tls_cert or self.tls_name) and not self.tls_ca):
             raise SettingsError("DAGORAMA_TLS_CERT and DAGORAMA_TLS_KEY go together, and with DAGORAMA_TLS_CA")
-        if self.token and not self.tls_ca and not is_loopback(self.host):
-            raise SettingsError(
-                f"the token would go to {self.host} in the clear: set DAGORAMA_TLS_CA to the authority of the broker's"
-                " certificate, or unset DAGORAMA_AUTH_TOKEN"
-            )
 
     @classmethod
     def from_env(cls, host: str | None = None, port: int | None = None, **tls: str | None) -> Way:
         """What the options say, else the environment. Raises SettingsError."""
         names = ("tls_ca", "tls_cert", "tls_key", "tls_name")
         found = [_read(f"DAGORAMA_{name.upper()}", tls.get(name), _text, "") for name in names]
-        return cls(*broker_address(host, port), _token(), *found)
-
-
-def _token() -> str:
-    text, file = (environ.get(f"DAGORAMA_AUTH_TOKEN{suffix}", "").strip() for suffix in ("", "_FILE"))
-    if text or not file:
-        return text
-    try:
-        return Path(file).read_text("ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise SettingsError(f"the token in {file} (DAGORAMA_AUTH_TOKEN_FILE) cannot be read: {reason}") from None
+        return cls(*broker_address(host, port), *found)
 
 
 def default_store() -> str:

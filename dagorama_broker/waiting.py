@@ -9,7 +9,7 @@ from typing import TypeVar
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
 from dagorama_broker.culprits import node_failure
-from dagorama_broker.errors import Malformed, NotKnown
+from dagorama_broker.errors import Malformed, NotKnown, NotServing
 from dagorama_broker.messages import PIECE, id_bytes
 from dagorama_broker.model import ENDED, State, World
 from dagorama_broker.scheduler import Node
@@ -87,10 +87,7 @@ class _Wait:
         others = [id for id in self._places if id not in live]
         if not others:
             return
-        await self._broker.durable()
-        instance = await self._broker.in_store(self._broker.store.instance, self._instance)
-        if instance is None:
-            raise self._broker.not_known(self._instance)
+        instance = await self._broker.stored_instance(self._instance)
         for ids in _batches(others):
             found = await self._broker.find_ended(ids)
             for id in ids:
@@ -144,6 +141,8 @@ class _Wait:
         failure = self._failures.get(culprit.key)
         if failure is None:
             failure = await node_failure(self._broker, node)
+            if failure is None:
+                raise NotServing("a node that had failed was retried just now: wait again")
             self._failures[culprit.key] = failure
         return failure
 

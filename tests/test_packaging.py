@@ -105,11 +105,12 @@ def test_the_wheel_holds_neither_tests_nor_samples(shipped: set[str]) -> None:
     assert tops == {"dagorama", "dagorama_broker", f"dagorama-{PROJECT['version']}.dist-info"}
 
 
-def test_the_wheel_installs_the_three_programs(wheel: Path) -> None:
+def test_the_wheel_installs_its_programs(wheel: Path) -> None:
     entry_points = ConfigParser()
     with zipfile.ZipFile(wheel) as archive:
         entry_points.read_string(archive.read(f"dagorama-{PROJECT['version']}.dist-info/entry_points.txt").decode())
     assert dict(entry_points["console_scripts"]) == {
+        "dagorama": "dagorama.command:main",
         "worker": "dagorama.cli:worker",
         "worker-hot-reload": "dagorama.hot_reload:run_hot_reload_worker",
         "dagorama-broker": "dagorama_broker.cli:main",

@@ -1453,6 +1453,7 @@ class NodeInfo(_message.Message):
     RETRY_AT_FIELD_NUMBER: _builtins.int
     CULPRIT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    DEAD_ATTEMPT_FIELD_NUMBER: _builtins.int
     node: _builtins.bytes
     state: Global___NodeState.ValueType
     runs: _builtins.int
@@ -1471,6 +1472,8 @@ class NodeInfo(_message.Message):
     """whose failure it shares, where that is another node"""
     reason: _builtins.str
     """type and message of its failure, or of its last failed run; or why nobody may run it"""
+    dead_attempt: _builtins.bool
+    """it was made by a run of an eager function that came to nothing"""
     @_builtins.property
     def function(self) -> Global___Function: ...
     @_builtins.property
@@ -1492,10 +1495,11 @@ class NodeInfo(_message.Message):
         retry_at: _builtins.float = ...,
         culprit: _builtins.bytes = ...,
         reason: _builtins.str = ...,
+        dead_attempt: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["function", b"function"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["culprit", b"culprit", "deaths", b"deaths", "ended", b"ended", "function", b"function", "lost", b"lost", "node", b"node", "reason", b"reason", "retry_at", b"retry_at", "runs", b"runs", "sources", b"sources", "state", b"state", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["culprit", b"culprit", "dead_attempt", b"dead_attempt", "deaths", b"deaths", "ended", b"ended", "function", b"function", "lost", b"lost", "node", b"node", "reason", b"reason", "retry_at", b"retry_at", "runs", b"runs", "sources", b"sources", "state", b"state", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -89,7 +89,8 @@ class Work:
         if found.decorated.hash != self.hash:
             raise CodeMismatchException(
                 f"{self.name} has other code here than where the node was made "
-                f"(hash {found.decorated.hash}, not {self.hash})"
+                f"(hash {found.decorated.hash}, not {self.hash})",
+                found.decorated.hash,
             )
         return _Target(found.definition, found.decorated.function, found.decorated.options.retry)
 
@@ -290,7 +291,8 @@ class Executor:
         """What the attempt has made is dropped with its scope."""
         ended = monotonic_ns()
         if error is call.work.unusable:
-            self.outbox.returned(call.node, call.attempt, _REASONS[type(error)], str(error))
+            deployed = error.deployed if isinstance(error, CodeMismatchException) else ""
+            self.outbox.returned(call.node, call.attempt, _REASONS[type(error)], str(error), deployed)
         elif isinstance(error, _Unchecked):
             self.outbox.returned(call.node, call.attempt, pb.UNCHECKABLE, str(error))
         else:

@@ -101,7 +101,7 @@ class Outbox:
         self._piece = _Piece()
         self._growing: dict[int, _Growing] = {}  # by attempt
         self.on_waiting: Callable[[], None] = lambda: None  #: called when nodes wait here for somebody to flush
-        self._returned: dict[tuple[pb.ReturnReason.ValueType, str], list[tuple[int, int]]] = defaultdict(list)
+        self._returned: dict[tuple[pb.ReturnReason.ValueType, str, str], list[tuple[int, int]]] = defaultdict(list)
 
     def completed(self, node: int, attempt: int, value: bytes, microseconds: int) -> None:
         """A value without promises and large parts, of an attempt without children."""
@@ -137,11 +137,13 @@ class Outbox:
             self._piece.size += size
             self._cut_if_full()
 
-    def returned(self, node: int, attempt: int, reason: pb.ReturnReason.ValueType, detail: str) -> None:
-        """Given back without an outcome; goes with the next flush."""
+    def returned(
+        self, node: int, attempt: int, reason: pb.ReturnReason.ValueType, detail: str, deployed: str = ""
+    ) -> None:
+        """Given back without an outcome; goes with the next flush. `deployed`: the hash of the code that is here."""
         with self._lock:
             self._growing.pop(attempt, None)
-            self._returned[reason, bounded(detail, DETAIL_BYTES)].append((node, attempt))
+            self._returned[reason, bounded(detail, DETAIL_BYTES), deployed].append((node, attempt))
 
     def follow(self, node: int, attempt: int, scope: AttemptScope) -> None:
         """From now on what this attempt makes goes out soon after, until it has an outcome or is `dropped`."""
@@ -171,9 +173,9 @@ class Outbox:
                 self._add_grown(growing)
             self._cut()
             returned, self._returned = self._returned, defaultdict(list)
-            for (reason, detail), pairs in returned.items():
+            for (reason, detail, deployed), pairs in returned.items():
                 nodes, attempts = [node for node, _ in pairs], [attempt for _, attempt in pairs]
-                body = pb.Return(node=nodes, attempt=attempts, reason=reason, detail=detail)
+                body = pb.Return(node=nodes, attempt=attempts, reason=reason, detail=detail, hash=deployed)
                 self._hand_over(Kind.RETURN, Outcome(attempts, [], body.SerializeToString()))
 
     def _add_value(self, node: int, attempt: int, value: bytes, microseconds: int) -> None:

@@ -240,6 +240,10 @@ class Dispatch:
                 found.append((lane, reason))
         return found
 
+    def deployed(self, lane: Lane) -> list[str]:
+        """Hashes of other code that connected workers have of this lane's function."""
+        return sorted({hash for worker in self.workers.values() if (hash := worker.deployed.get(lane.id))})
+
     def why_nobody(self, lane: Lane) -> str | None:
         """Why no connected worker may run nodes of this lane; None: one may."""
         world = lane.function.world

@@ -172,8 +172,7 @@ class Plan:
         if not instance.live and instance.id not in self._instances:
             changes.instance_ends.append(InstanceEnd(instance.key, None, instance.failed))
         instance.live += run.count
-        instance.runs.append(run)
-        insort(graph.origins.setdefault(run.origin, []), run, key=FIRST)
+        graph.enter_run(run)
         graph.counts[WAITING] += run.count
         changes.runs.append(RunRow(run.origin, run.first, run.count, run.first_key, instance.key, run.digest))
         changes.large += [LargeRow(run.first_key, sha256) for sha256 in new.large]

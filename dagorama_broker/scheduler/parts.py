@@ -145,7 +145,7 @@ class Presence:
 
 
 class Worker:
-    __slots__ = ("heard_at", "lease", "pool", "presence", "refuses", "slots")
+    __slots__ = ("deployed", "heard_at", "lease", "pool", "presence", "refuses", "slots")
 
     def __init__(self, presence: Presence, now: float, lease: float) -> None:
         self.presence = presence
@@ -154,6 +154,7 @@ class Worker:
         self.slots = [Slot(self, index) for index in range(presence.slots)]
         self.pool: Pool | None = None  #: None: it takes nothing more
         self.refuses: dict[int, str] = {}  #: lane -> why this worker gave such a node back
+        self.deployed: dict[int, str] = {}  #: lane -> hash of the code that it has instead
 
     def why_not(self, lane: Lane) -> str | None:
         """Why nodes of this lane are not for this worker; None: they are."""

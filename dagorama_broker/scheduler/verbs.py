@@ -5,11 +5,12 @@ Each changes everything it must, or refuses and changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from heapq import heappush
 
 from dagorama_broker.errors import Malformed, NotAllowedNow
-from dagorama_broker.model import ENDED, Changes, Failure, Live
+from dagorama_broker.model import ENDED, Changes, Failed, Failure, Live
+from dagorama_broker.scheduler.adopting import Adoption, adopt
 from dagorama_broker.scheduler.broods import epitaph
 from dagorama_broker.scheduler.children import Staged, own_origin, promised, refuse_circle
 from dagorama_broker.scheduler.dispatch import Dispatch
@@ -20,6 +21,7 @@ from dagorama_broker.scheduler.making import NewRun, Plan
 from dagorama_broker.scheduler.parts import Effects, Granted, Node, Presence, Worker
 from dagorama_broker.scheduler.restoring import rebuild
 from dagorama_broker.scheduler.retrying import LONGEST_PAUSE, pause
+from dagorama_broker.scheduler.reviving import Revived, revive
 from dagorama_broker.scheduler.transitions import CANCELLED, FAILED
 
 
@@ -36,6 +38,7 @@ class Scheduler:
         self.awaited: set[bytes] = set()  #: workers of the last broker that may still come back
         self.hold_until: float | None = None  #: nothing is handed out before
         self.ticked_at: float | None = None
+        self.revivals = 0  #: calls of `retry`: what was read from the store before may be otherwise
 
     # --- start and end of a step ----------------------------------------------------------------------
 
@@ -319,13 +322,15 @@ class Scheduler:
 
     def nodes_of(self, instance: bytes) -> list[Node]:
         """The unfinished nodes of an instance."""
-        known = self.graph.instances.get(instance)
-        runs = known.runs if known is not None else []
-        keys = (key for run in runs for key in range(run.first_key, run.first_key + run.count))
-        return [self.graph.nodes[key] for key in keys if key in self.graph.nodes]
+        return list(self.graph.unfinished_of(instance))
 
-    def give_back(self, worker: Worker, key: int, attempt: int, why: str, now: float) -> bool:
-        """A node comes back without an outcome, uncounted. With a reason, the worker is not offered the like again."""
+    def give_back(
+        self, worker: Worker, key: int, attempt: int, why: str, now: float, deployed: str = ""
+    ) -> bool:
+        """A node comes back without an outcome, uncounted. With a reason, the worker is not offered the like again.
+
+        `deployed`: the hash of the code that it has instead.
+        """
         node = self.dispatch.held(worker, key, attempt)
         if node is None:
             return False
@@ -334,6 +339,8 @@ class Scheduler:
         self.dispatch.take_out(node)
         if why:
             self.dispatch.pools.refuse(worker, node.lane, why)
+        if deployed:
+            worker.deployed[node.lane.id] = deployed
         self.dispatch.spend(node)
         self.graph.back(node)
         return True
@@ -384,7 +391,28 @@ class Scheduler:
 
     def _fail(self, node: Node, failure: Failure) -> None:
         self.broods.forsake(node)
+        trouble = self.graph.trouble(node)
+        trouble.failure, trouble.retry_at = None, 0.0  # it is kept with the outcome
+        self.graph.record_trouble(node)
         self.graph.end_badly(node, FAILED, node, failure.packed())
+
+    # --- what a person does ---------------------------------------------------------------------------
+
+    def retry(self, failed: Failed) -> Revived:
+        """Have nodes that failed run again, and what failed because of them wait for them; see `reviving`.
+
+        Raises NotAllowedNow where an unfinished node takes one of these failures for a value.
+        """
+        revived = revive(self.dispatch, failed)
+        self.revivals += 1
+        return revived
+
+    def adopt(self, function: str, hash: str, made_with: Collection[str]) -> Adoption:
+        """Have unfinished nodes of a function, by its name, run by other code; see `adopting`.
+
+        Raises NotKnown or NotAllowedNow, and then nothing has changed.
+        """
+        return adopt(self.dispatch, function, hash, made_with)
 
     # --- the original's workers -----------------------------------------------------------------------
 

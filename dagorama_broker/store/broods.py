@@ -33,15 +33,15 @@ def live_runs(reader: Reader) -> list[tuple[int, RunRow]]:
     return [(makers[run.first_key], run) for run in runs]
 
 
-def of_dead_attempts(reader: Reader, keys: Collection[int]) -> set[int]:
-    """Of these nodes, those that an attempt has made which came to nothing."""
+def fates_of(reader: Reader, keys: Collection[int]) -> dict[int, Fate]:
+    """What has become of the eager attempts that made these nodes; those that no such attempt made are left out."""
     firsts = {key: run.first_key for key in keys if (run := reader.run_of(key)) is not None}
     makers = {
         key: _maker(key, attempt, chk)
         for key, attempt, chk in reader.by_keys(_RUNS_AT_ONCE, set(firsts.values()))
     }
     fates = _fates(reader, set(makers.values()))
-    return {key for key, first in firsts.items() if first in makers and fates.get(makers[first]) == Fate.DEAD}
+    return {key: Fate(fates[makers[first]]) for key, first in firsts.items() if makers.get(first) in fates}
 
 
 def _fates(reader: Reader, attempts: Collection[int]) -> dict[int, int]:

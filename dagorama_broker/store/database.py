@@ -104,6 +104,17 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
             connection.execute("ROLLBACK")
 
 
+@contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """What is read inside is of one moment, whatever is committed meanwhile."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
 _MEANINGS = {
     sqlite3.SQLITE_FULL: "the disk is full: make room and start the broker again",
     sqlite3.SQLITE_READONLY: "it is read-only: give this user the right to write the file and its folder",

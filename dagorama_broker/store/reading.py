@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model import (
@@ -42,6 +42,11 @@ _OUTCOME = (
     "SELECT o.key, o.chk, o.state, o.attempt, o.culprit, o.ended, o.refs, r.chk, r.state, r.culprit, r.ended"
     " FROM outcomes o LEFT JOIN resolved r ON r.key = o.key WHERE o.key IN"
 )
+
+
+class KeptFailure(NamedTuple):
+    has_value: bool  #: what it returned names what failed
+    failure: bytes | None
 
 
 class Reader:
@@ -94,6 +99,15 @@ class Reader:
                 check_row("resolved", key, resolved[0], (key, *resolved[1:]))
                 state, culprit, ended = resolved[1:]
             yield OutcomeRow(key, state, attempt, refs, None, culprit, None, ended)
+
+    def failures(self, keys: Collection[int]) -> dict[int, KeptFailure]:
+        """What is kept of nodes that failed."""
+        found = {}
+        select = "SELECT key, chk, value, failure FROM outcomes WHERE key IN"
+        for key, chk, value, failure in self.by_keys(select, keys):
+            check_payload("outcomes", key, chk, value, failure)
+            found[key] = KeptFailure(value is not None, failure)
+        return _all_found("outcome", keys, found)
 
     # --- nodes ------------------------------------------------------------------------------------
 
@@ -195,6 +209,10 @@ class Reader:
 
     def instance(self, id: bytes) -> StoredInstance | None:
         return next(self.instances("WHERE id = ?", id), None)
+
+    def instances_of(self, keys: Collection[int]) -> Iterator[StoredInstance]:
+        for key in sorted(keys):
+            yield from self.instances("WHERE key = ?", key)
 
     def instances(self, where: str, *parameters: float | bytes) -> Iterator[StoredInstance]:
         for *row, chk, ended, failed, end_chk in self.connection.execute(f"{_INSTANCE} {where}", parameters):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model import Live, LiveNode, ProgressRow, RunRow, State
@@ -24,6 +25,8 @@ PROGRESS_QUERY = (
 ) + _UNFINISHED_RUNS.format(table="progress", more="")
 KEYS_QUERY = ("SELECT t.key, t.concurrency_key, t.chk " + _UNFINISHED_RUNS).format(table="node_keys", more="")
 
+ADOPTED_QUERY = ("SELECT t.key, t.function, t.chk " + _UNFINISHED_RUNS).format(table="adopted", more="")
+
 
 def read_live(reader: Reader) -> Live:
     """All that has not ended and what it depends on. Raises StoreError where a row is damaged or missing."""
@@ -44,6 +47,7 @@ def read_live(reader: Reader) -> Live:
         ended=[ended[key] for key in sorted(ended)],
         progress=_progress(connection, nodes),
         keys=_keys(connection),
+        adopted=_adopted(connection, {node.key for node in nodes}),
         workers=_workers(connection),
         failed={stored.row.key for stored in instances if stored.failed},
         next_node=next_key(connection, "nodes"),
@@ -89,6 +93,15 @@ def _keys(connection: sqlite3.Connection) -> dict[int, str]:
         check_row("node_keys", key, chk, (key, concurrency_key))
         keys[key] = concurrency_key
     return keys
+
+
+def _adopted(connection: sqlite3.Connection, unfinished: Collection[int]) -> dict[int, int]:
+    adopted = {}
+    for key, function, chk in connection.execute(ADOPTED_QUERY):
+        check_row("adopted", key, chk, (key, function))
+        if key in unfinished:
+            adopted[key] = function
+    return adopted
 
 
 def _workers(connection: sqlite3.Connection) -> list[tuple[bytes, str]]:

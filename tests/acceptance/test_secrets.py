@@ -65,7 +65,7 @@ class Run:
         with self._going("worker", ["-m", "dagorama.worker"], **self._client("worker")):
             self._done("spawner", ["-m", "tests.acceptance.carrying"], **self._client("spawner"))
             self.looked = self._look()
-            self._done("status", ["-m", "dagorama_broker", "status"], **self._client("reader"))
+            self._done("status", ["-m", "dagorama", "status"], **self._client("reader"))
         for name, token in ("a stranger", STRANGE), ("a reader that works", TOKENS["reader"]):
             self._done(name, ["-m", "dagorama.worker"], 2, **{**self._client("worker"), "DAGORAMA_AUTH_TOKEN": token})
         in_the_clear = {**self._client("worker"), "DAGORAMA_HOST": "192.0.2.1", "DAGORAMA_TLS_CA": ""}

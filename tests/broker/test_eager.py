@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
 
-from .raw import FUNCTION, LEAF, Brood, Dag, RawWorker, Served, children, envelope, serving
+from .raw import FUNCTION, LEAF, Brood, Dag, RawWorker, Served, children, envelope, refused, serving
+from .records import dead
 from .test_restart import after, again, killed
 from .test_work import gate, settled
 
@@ -116,7 +118,7 @@ async def test_unfinished_children_are_cancelled_with_the_attempt_and_whoever_ru
     assert (failure.node, failure.function) == (brood.id(1), LEAF.name)
     assert failure.message == "the run of work:Task.eager that made it came to nothing"
     keys = [done.key, runs.key, parent.key]
-    assert served.broker.store.of_dead_attempts(keys) == {done.key, runs.key}
+    assert dead(served.broker.store, keys) == {done.key, runs.key}
 
 
 async def test_the_next_run_makes_its_own_children(served: Served) -> None:
@@ -184,7 +186,7 @@ async def test_an_adopted_attempt_keeps_its_children_after_a_restart(tmp_path: P
         await survivor.complete(brood.parent, ref_count=[3], ref=[0, 1, 2])
         await survivor.complete(given[1], later)
         await served.value(dag.instance, dag.id(0))
-        assert served.broker.store.of_dead_attempts([node.key for node in given]) == set()
+        assert dead(served.broker.store, [node.key for node in given]) == set()
 
 
 async def test_children_of_one_that_is_granted_anew_after_a_restart_are_cancelled(tmp_path: Path) -> None:
@@ -199,7 +201,7 @@ async def test_children_of_one_that_is_granted_anew_after_a_restart_are_cancelle
         assert anew.id == dag.id(0)
         assert (await served.failure(dag.instance, brood.id(1))).node == brood.id(1)
         assert await served.value(dag.instance, brood.id(0)) == envelope(b"done")
-        assert served.broker.store.of_dead_attempts([done.key]) == {done.key}
+        assert dead(served.broker.store, [done.key]) == {done.key}
         late = again(served, worker, brood.parent)
         await late.connect()
         await late.until(lambda: late.refused)
@@ -213,3 +215,31 @@ async def test_a_function_that_is_not_eager_shows_nothing_before_its_end(served:
     await worker.report(made(Brood(await worker.node()).nodes(b"x")))
     await settled()
     assert sum((await served.status()).nodes[:5]) == 1
+
+
+async def test_a_person_does_not_retry_what_a_run_made_that_has_not_ended_or_came_to_nothing(served: Served) -> None:
+    dag, worker, brood = await begin(served)
+    await worker.report(made(brood.nodes(b"x")))
+    child = await worker.node()
+    await worker.fail(child, type="builtins.ValueError", final=True)
+    await served.failure(dag.instance, brood.id(0))
+    retry = pb.RetryRequest(instance=dag.instance, node=[brood.id(0)])
+    with refused(grpc.StatusCode.FAILED_PRECONDITION, "has not ended: retry when it has"):
+        await served.stub.Retry(retry)
+    await worker.fail(brood.parent, type="builtins.ValueError", final=True)
+    await served.failure(dag.instance, dag.id(0))
+    with refused(grpc.StatusCode.FAILED_PRECONDITION, "came to nothing: retry what it was of"):
+        await served.stub.Retry(retry)
+    assert (await served.stub.Retry(pb.RetryRequest(instance=dag.instance, node=[dag.id(0)]))).queued == 1
+
+
+async def test_whoever_looks_sees_what_a_run_made_that_came_to_nothing(served: Served) -> None:
+    dag, worker, brood = await begin(served)
+    await worker.report(made(brood.nodes(b"x")))
+    await worker.durable(await worker.complete(await worker.node()))
+    listed = (await served.stub.ListNodes(pb.ListNodesRequest(instance=dag.instance))).nodes
+    assert [node.dead_attempt for node in listed] == [False, False]
+    await worker.fail(brood.parent, type="builtins.ValueError", final=True)
+    await served.failure(dag.instance, dag.id(0))
+    listed = (await served.stub.ListNodes(pb.ListNodesRequest(instance=dag.instance))).nodes
+    assert [(node.state, node.dead_attempt) for node in listed] == [(pb.FAILED, False), (pb.COMPLETED, True)]

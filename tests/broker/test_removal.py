@@ -24,7 +24,7 @@ from dagorama_broker.model import (
 )
 from dagorama_broker.store import Store, forgetting, removing
 
-from .records import PLAIN, completed, graph, instance_row, keys, node, node_id, restart, run_row
+from .records import PLAIN, completed, dead, graph, instance_row, keys, node, node_id, restart, run_row
 
 SIZE = 10  #: nodes of each instance
 
@@ -201,11 +201,11 @@ def test_what_a_removed_node_has_made_elsewhere_stays_and_is_simply_there(store:
     end(store, 1, 2)
     run = keys_of(2)[0]
     store.commit(Changes(broods=[BroodRow(7, 1, 0, Fate.DEAD)], brood_runs=[BroodRunRow(run, 7)]))
-    assert store.of_dead_attempts([run]) == {run}
+    assert dead(store, [run]) == {run}
     remove(store, 1)
     while store.sweep(1000):
         restart(store)
-    assert store.of_dead_attempts([run]) == set()
+    assert dead(store, [run]) == set()
     assert (store.live().broods, store.live().brood_runs) == ([], [])
 
 
@@ -227,7 +227,7 @@ def test_every_row_of_a_node_goes_with_it(store: Store) -> None:
     store.commit(again)  # under keys that no broker would use again: what was left would show
     live = store.live()
     assert (live.progress, live.keys) == ([], {})
-    assert store.of_dead_attempts([1, 2]) == set()
+    assert dead(store, [1, 2]) == set()
     store.commit(Changes(brood_runs=[BroodRunRow(1, 8)], broods=[BroodRow(8, 2, 0, Fate.OPEN)]))
     assert [(row.key, row.state) for row in live.ended] == [(1, int(State.RESOLVING))]
 

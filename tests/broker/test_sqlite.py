@@ -17,6 +17,8 @@ import pytest
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model import (
+    AdoptedRow,
+    AskedInstances,
     Changes,
     FunctionRow,
     InstanceEnd,
@@ -63,6 +65,7 @@ def fill(path: Path) -> None:
         changes.progress = [ProgressRow(5, 1, 2, 3, 1700000009.5, b"why", 9.5, 7)]
         changes.instance_ends = [InstanceEnd(1, None, True)]
         changes.large = [LargeRow(1, bytes(32))]
+        changes.adopted = [AdoptedRow(5, 2)]
         changes.workers_joined = [(b"worker-id", "host:1")]
         store.commit(changes)
 
@@ -82,6 +85,13 @@ def read_all(path: Path) -> list[object]:
             store.last_run(node_id(0)[:12], 1),
             store.instance(instance_row().id),
             store.has_instance(instance_row().id),
+            store.list_instances(AskedInstances(9, 9)),
+            store.list_instances(AskedInstances(9, 9, unfinished=True, failed=True)),
+            store.node_keys(1, 0, 9),
+            store.size_of(1),
+            store.described(every),
+            store.bad_ends(1),
+            store.failed([2]),
         ]
 
 
@@ -307,6 +317,7 @@ COLUMNS = {
     "outcomes": ["key", "state", "attempt", "culprit", "ended", "refs", "value", "chk"],
     "resolved": ["state", "culprit", "ended", "chk"],
     "progress": ["runs", "deaths", "lost", "retry_at", "failure", "pause", "attempt", "chk"],
+    "adopted": ["function", "chk"],
     "workers": ["id", "name", "chk"],
     "meta": ["value", "chk"],
 }

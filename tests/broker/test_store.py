@@ -30,6 +30,7 @@ from .records import (
     PLAIN,
     RICH,
     completed,
+    dead,
     failed,
     graph,
     instance_row,
@@ -407,8 +408,8 @@ def test_nodes_of_dead_attempts_are_told_from_others(store: Store) -> None:
     spread(store)
     store.commit(broods(BroodRow(7, 1, 0, Fate.DEAD), BroodRow(8, 2, 7, Fate.RELEASED), made={2: 7, 3: 8}))
     store.commit(broods(BroodRow(9, 1, 0, Fate.RELEASED), made={4: 9}))
-    assert store.of_dead_attempts([1, 2, 3, 4, 5]) == {2, 3}
-    assert store.of_dead_attempts([]) == set()
+    assert dead(store, [1, 2, 3, 4, 5]) == {2, 3}
+    assert dead(store, []) == set()
 
 
 def test_no_run_is_made_by_two_attempts(store: Store) -> None:

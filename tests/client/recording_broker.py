@@ -72,6 +72,7 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
     instances: dict[bytes, broker_pb2.NewInstance] = field(default_factory=dict)
     nodes: dict[bytes, Node] = field(default_factory=dict)
     large: dict[bytes, bytes] = field(default_factory=dict)
+    retries: list[broker_pb2.RetryRequest] = field(default_factory=list)
     cancels: list[broker_pb2.CancelRequest] = field(default_factory=list)
     hung_up: list[broker_pb2.WaitRequest] = field(default_factory=list)
     refusal: tuple[grpc.StatusCode, str] | None = None
@@ -123,6 +124,15 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
             failure = broker_pb2.NodeFailure(node=node.id, function=node.function.name)
             node.state, node.failure = broker_pb2.CANCELLED, failure
         return broker_pb2.CancelReply(cancelled=len(ended))
+
+    def Retry(self, request: broker_pb2.RetryRequest, context: grpc.ServicerContext) -> broker_pb2.RetryReply:
+        self._refuse(context)
+        self.retries.append(request)
+        named = request.node or [node.id for node in self.nodes.values() if node.instance == request.instance]
+        failed = [node for node in map(self.nodes.__getitem__, named) if node.state == broker_pb2.FAILED]
+        for node in failed:
+            node.state = broker_pb2.QUEUED
+        return broker_pb2.RetryReply(queued=len(failed))
 
     def PutValue(self, chunks: Any, context: grpc.ServicerContext) -> broker_pb2.PutValueReply:
         data = b"".join(chunk.data for chunk in chunks)

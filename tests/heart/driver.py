@@ -12,7 +12,19 @@ from contextlib import contextmanager
 from itertools import count
 
 from dagorama_broker.model import Changes, Failure, Function, OutcomeRow, RetryPolicy, State, World
-from dagorama_broker.scheduler import Effects, Limits, NewRun, Node, Presence, Scheduler, Timing, Worker
+from dagorama_broker.scheduler import (
+    Effects,
+    Limits,
+    NewRun,
+    Node,
+    Presence,
+    Revived,
+    Scheduler,
+    Timing,
+    Worker,
+    is_within_reach,
+)
+from dagorama_broker.scheduler.adopting import Adoption
 from dagorama_broker.scheduler.restoring import ended_nodes
 
 from .ledger import Ledger
@@ -111,9 +123,10 @@ class Hand:
         self._answered(name, attempt)
         return taken
 
-    def give_back(self, name: str, why: str = "", attempt: int | None = None) -> bool:
+    def give_back(self, name: str, why: str = "", attempt: int | None = None, deployed: str = "") -> bool:
         attempt = attempt or self.held[name]
-        taken = self.heart.scheduler.give_back(self.worker, self.heart.key(name), attempt, why, self.heart.now)
+        key = self.heart.key(name)
+        taken = self.heart.scheduler.give_back(self.worker, key, attempt, why, self.heart.now, deployed)
         self._answered(name, attempt)
         return taken
 
@@ -297,6 +310,28 @@ class Heart:
         cancelled = self.scheduler.cancel(nodes, self.now)
         self.step()
         return cancelled
+
+    def retry(self, *names: str) -> Revived:
+        """As the broker does: what failed is looked up, a node that failed because of another stands for that one."""
+        outcomes = [self.outcome(name) for name in names if not self.is_unfinished(name)]
+        culprits = {outcome.culprit for outcome in outcomes if outcome.state == State.FAILED}
+        failed = self.ledger.failed(culprits - self.scheduler.graph.nodes.keys())
+        assert is_within_reach(self.scheduler.graph, failed)
+        revived = self.scheduler.retry(failed)
+        self.step()
+        return revived
+
+    def adopt(self, name: str, hash: str = "", *made_with: str) -> Adoption:
+        adoption = self.scheduler.adopt(name, hash, made_with)
+        self.step()
+        return adoption
+
+    def is_unfinished(self, name: str) -> bool:
+        return self.scheduler.graph.find(self.ids[name]) is not None
+
+    def is_ended(self, name: str, state: State | None = None) -> bool:
+        """Whether it has ended, or ended so."""
+        return not self.is_unfinished(name) and state in (None, self.state(name))
 
     def _reference(self, source: str, origin: bytes, foreign: list[bytes]) -> int:
         id = self.ids[source]

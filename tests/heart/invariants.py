@@ -25,6 +25,7 @@ def check(heart: Heart) -> None:
     pauses_have_their_end(scheduler)
     broods_have_their_attempt(heart)
     slots_are_where_they_belong(scheduler)
+    what_was_adopted_is_on_record(heart)
     if scheduler.hold_until is None:
         nobody_is_idle_for_nothing(scheduler)
         the_oldest_went_first(heart)
@@ -179,6 +180,18 @@ def pauses_have_their_end(scheduler: Scheduler) -> None:
     expiring = {node.key for node in queued if node.lane.function.queue_timeout}
     assert scheduler.graph.expires_at.keys() == expiring
     assert {(when, key) for key, when in scheduler.graph.expires_at.items()} <= set(scheduler.graph.expiries)
+
+
+def what_was_adopted_is_on_record(heart: Heart) -> None:
+    """Each node is in the lane of the code that runs it, and those of other code than their own know theirs."""
+    graph, ledger = heart.scheduler.graph, heart.ledger
+    made_with = {}
+    for node in graph.nodes.values():
+        original = ledger.nodes[node.key].function
+        assert node.lane.id == ledger.adopted.get(node.key, original)
+        if node.lane.id != original:
+            made_with[node.key] = ledger.functions[original].hash
+    assert graph.made_with == made_with
 
 
 def slots_are_where_they_belong(scheduler: Scheduler) -> None:

@@ -13,9 +13,10 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from dagorama_broker.errors import Malformed
+from dagorama_broker.errors import Malformed, NotAllowedNow
 from dagorama_broker.model import ENDED, RetryPolicy, State
 from dagorama_broker.scheduler import Limits, Timing
+from dagorama_broker.scheduler.adopting import UNCLAIMED
 
 from .driver import Hand, Heart, function
 from .invariants import check
@@ -110,6 +111,44 @@ class Life(RuleBasedStateMachine):
         assert {attempt for _, attempt in self.heart.effects.cancelled} >= set(running)
         for name, state in before.items():
             assert self.heart.state(name) is (state if state in ENDED else State.CANCELLED)
+
+    @precondition(lambda self: any(self.heart.is_ended(name, State.FAILED) for name in self.names))
+    @rule(picked=st.lists(picks, min_size=1, max_size=3))
+    def retry(self, picked: list[int]) -> None:
+        """What failed has not, unless it still depends on what has ended badly; or nothing has changed."""
+        heart = self.heart
+        failed = [name for name in self.names if heart.is_ended(name, State.FAILED)]
+        names = [failed[pick % len(failed)] for pick in picked]
+        culprits = {heart.culprit(name) for name in names}
+        before = heart.everything()
+        try:
+            queued, waiting = heart.retry(*names)
+        except NotAllowedNow:
+            assert heart.everything() == before
+            return
+        assert queued + waiting >= len(culprits)
+        for name in names:
+            assert not heart.is_ended(name, State.FAILED) or heart.culprit(name) not in culprits
+        for culprit in culprits:
+            assert not heart.is_ended(culprit)
+
+    @precondition(lambda self: self.names)
+    @rule(of=functions, hash=st.sampled_from(["h", "h2", "h3"]), all=st.booleans())
+    def adopt(self, of: str, hash: str, all: bool) -> None:
+        """What nobody holds goes over to other code; nothing else about it changes."""
+        graph = self.heart.scheduler.graph
+        lanes = [lane for lane in graph.lanes.values() if lane.function.name == of]
+        hashes = sorted({lane.function.hash for lane in lanes})[: None if all else 1]
+        if not hashes:
+            return
+        own = [node for node in graph.nodes.values() if node.lane.function.name == of]
+        before = {node.key: (node.state, node.lane.function.hash) for node in own}
+        goes = {key for key, (state, old) in before.items() if state in UNCLAIMED and old in {*hashes} - {hash}}
+        with self.heart.at_once():
+            assert self.heart.adopt(of, hash, *hashes) == (len(goes), hash)
+            for key, (state, old) in before.items():
+                node = graph.nodes[key]
+                assert (node.state, node.lane.function.hash) == (state, hash if key in goes else old)
 
     # --- workers --------------------------------------------------------------------------------------
 

@@ -125,12 +125,12 @@ def test_large_values_are_named_in_the_header_that_the_supervisor_reads(sent: Se
 
 
 def test_nodes_given_back_for_the_same_reason_go_together(sent: Sent) -> None:
-    sent.outbox.returned(1, 11, pb.CODE_MISMATCH, "other code")
+    sent.outbox.returned(1, 11, pb.CODE_MISMATCH, "other code", "hash")
     sent.outbox.returned(2, 12, pb.NOT_IMPORTABLE, "no module")
-    sent.outbox.returned(3, 13, pb.CODE_MISMATCH, "other code")
+    sent.outbox.returned(3, 13, pb.CODE_MISMATCH, "other code", "hash")
     sent.outbox.flush()
-    found = {(each.reason, each.detail): list(each.attempt) for each in sent.returns}
-    assert found == {(pb.CODE_MISMATCH, "other code"): [11, 13], (pb.NOT_IMPORTABLE, "no module"): [12]}
+    found = {(each.reason, each.detail, each.hash): list(each.attempt) for each in sent.returns}
+    assert found == {(pb.CODE_MISMATCH, "other code", "hash"): [11, 13], (pb.NOT_IMPORTABLE, "no module", ""): [12]}
     assert [outcome.attempts for _, outcome in sent.outcomes] == [[11, 13], [12]]
 
 
