@@ -3,6 +3,7 @@
 #   make demo    makes .venv, installs the package, runs samples/test2.py
 #   make test    the checks below, then all tests
 #   make lint    ruff, mypy, the import layers, pyright
+#   make proof   everything that shows the promises: simulation, mutations, power cuts, damage, fuzzing, chaos
 #   make proto   regenerates dagorama/api from proto/
 #   make bench   the benchmarks, in under five minutes (ARGS=--quick: in under one)
 #   make bench-large    the rows of a million nodes
@@ -17,7 +18,7 @@ PEERS := .venv-peers
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
-.PHONY: demo test lint proto bench bench-large bench-peers clean
+.PHONY: demo test lint proof proto bench bench-large bench-peers clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -31,6 +32,9 @@ lint: $(INSTALLED_DEV)
 	$(BIN)/mypy --strict
 	$(BIN)/lint-imports
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+proof: $(INSTALLED_DEV)
+	$(BIN)/python -m tests.proof $(PROOF_ARGS)
 
 proto: $(INSTALLED_DEV)
 	PYTHON=$(abspath $(BIN)/python) ./build_protobuf.sh

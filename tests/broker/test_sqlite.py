@@ -364,6 +364,17 @@ def test_a_byte_that_went_wrong_on_the_disk_is_an_error_that_names_the_row(path:
         read_all(path)
 
 
+def test_a_changed_definition_of_a_table_is_an_error_that_names_it(path: Path) -> None:
+    """Found by a changed byte: with `PRIMARj KEY` the table reads as one without rows that have a key."""
+    fill(path)
+    content = path.read_bytes()
+    start = content.index(b"CREATE TABLE outcomes")
+    place = content.index(b"PRIMARY", start)
+    path.write_bytes(content[: place + 6] + b"j" + content[place + 7 :])
+    with pytest.raises(StoreError, match="damaged, in the definition of outcomes"), opened(path):
+        pass
+
+
 def test_a_damaged_row_does_not_keep_others_from_being_read(path: Path) -> None:
     fill(path)
     flip(path, b"arguments of 3")
