@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +17,10 @@ from typing import Any, NoReturn, cast
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from dagorama_broker.bounds import Streams
-from dagorama_broker.errors import BrokerRefusal, NotPermitted, NotServing, SettingsError, Unauthenticated
+from dagorama_broker.errors import BrokerRefusal, Malformed, NotPermitted, NotServing, SettingsError, Unauthenticated
 from dagorama_broker.scheduler import Presence
 from dagorama_broker.statuses import refuse
 from dagorama_broker.tokens import Role, Token, matching, read_tokens
@@ -195,14 +196,18 @@ class Door(grpc.aio.ServerInterceptor):
 
     def _bounded_health(self, handler: Any) -> Any:
         """Whoever asks how the broker is is told; few may stay to be told more, for nobody knows who they are."""
-        if handler is None or not handler.response_streaming:
-            return handler
-        watch = self._single(handler.unary_stream, self._watchers)
-        return grpc.unary_stream_rpc_method_handler(watch, handler.request_deserializer, handler.response_serializer)
+        if handler is None:
+            return None
+        read, write = _reading(handler.request_deserializer), handler.response_serializer
+        if not handler.response_streaming:
+            return grpc.unary_unary_rpc_method_handler(self._single(handler.unary_unary, None), read, write)
+        return grpc.unary_stream_rpc_method_handler(
+            self._single(handler.unary_stream, self._watchers), read, write
+        )
 
     def _within(self, handler: Any, token: Token | None) -> Any:
         """The handler, as one of a bounded number, ended with its token."""
-        read, write = handler.request_deserializer, handler.response_serializer
+        read, write = _reading(handler.request_deserializer), handler.response_serializer
         if handler.response_streaming:
             make = grpc.stream_stream_rpc_method_handler
             inner = handler.stream_stream
@@ -214,11 +219,11 @@ class Door(grpc.aio.ServerInterceptor):
             make, inner = grpc.stream_unary_rpc_method_handler, handler.stream_unary
         return make(self._single(inner, self._streams), read, write)
 
-    def _single(self, inner: Callable[..., Awaitable[Any]], streams: Streams) -> Callable[..., Any]:
+    def _single(self, inner: Callable[..., Awaitable[Any]], streams: Streams | None) -> Callable[..., Any]:
         async def call(request: Any, context: Any) -> Any:
             try:
-                with streams.one():
-                    return await inner(request, context)
+                with nullcontext() if streams is None else streams.one():
+                    return await inner(_read(request), context)
             except BrokerRefusal as refusal:
                 await refuse(context, refusal)
 
@@ -229,7 +234,7 @@ class Door(grpc.aio.ServerInterceptor):
             caller.set(token)
             try:
                 with self._streams.one():
-                    async with self._stay(token), aclosing(cast(Any, inner(request, context))) as replies:
+                    async with self._stay(token), aclosing(cast(Any, inner(_read(request), context))) as replies:
                         async for reply in replies:
                             yield reply
             except BrokerRefusal as refusal:
@@ -239,6 +244,33 @@ class Door(grpc.aio.ServerInterceptor):
 
     def _stay(self, token: Token | None) -> Any:
         return _nothing() if token is None or self._access is None else self._access.stay(token)
+
+
+_UNREADABLE = object()
+
+
+def _reading(read: Callable[[bytes], object]) -> Callable[[bytes], object]:
+    """The same, but that bytes which are no such message are handed on as such: gRPC would log each with a traceback."""
+
+    def reading(data: bytes) -> object:
+        try:
+            return read(data)
+        except DecodeError:
+            return _UNREADABLE
+
+    return reading
+
+
+def _read(request: Any) -> Any:
+    """The request, or the stream of them, as the handler takes it. Raises Malformed where it cannot be read."""
+    if request is _UNREADABLE:
+        raise Malformed("what came cannot be read as a message of this call")
+    return _each_read(request) if isinstance(request, AsyncIterable) else request
+
+
+async def _each_read(requests: AsyncIterable[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _read(request)
 
 
 @asynccontextmanager

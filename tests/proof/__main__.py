@@ -40,7 +40,10 @@ PARTS = (
     Part("disk and clock", "full, read-only, locked; standing still",
          ("-m", "pytest", "-q", *(f"tests/{name}.py" for name in ("proof/test_disk", "broker/test_sqlite",
                                                                   "heart/test_restarts")))),
-    Part("other end", "anything sent to a worker or a client", ("-m", "pytest", "-q", "tests/worker/test_fuzz.py")),
+    Part("other end", "anything sent to a worker or a client",
+         ("-m", "pytest", "-q", "tests/worker/test_fuzz.py", "tests/client/test_fuzz.py")),
+    Part("signatures", "each byte flipped, roles and nodes swapped",
+         ("-m", "pytest", "-q", "tests/client/test_signing.py", "tests/client/test_keys.py")),
 )  # fmt: skip
 
 
