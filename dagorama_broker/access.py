@@ -250,7 +250,7 @@ _UNREADABLE = object()
 
 
 def _reading(read: Callable[[bytes], object]) -> Callable[[bytes], object]:
-    """The same, but that bytes which are no such message are handed on as such: gRPC would log each with a traceback."""
+    """The same, but that bytes which are no such message are handed on: gRPC would log each with a traceback."""
 
     def reading(data: bytes) -> object:
         try:
