@@ -28,8 +28,9 @@ class Memory:
 
     def check(self) -> None:
         """Raises Full where a submission has to wait."""
-        resident = self._resident()
-        if resident > self.most and self._held() > self.most // IDLE_SHARE:
+        if self._held() <= self.most // IDLE_SHARE:
+            return  # this is reckoned at once; asking the system is a good part of what a submission costs
+        if (resident := self._resident()) > self.most:
             raise Full(
                 f"the broker takes {resident >> 20} MiB of memory, more than the {self.most >> 20} MiB from which it"
                 " takes no submissions (DAGORAMA_MAX_MEMORY); try again when workers have made room"
