@@ -165,6 +165,8 @@ class BrokerService(pb_grpc.BrokerServicer):
             broker.scheduler.close_slot(worker, index, broker.see_time())
         if message.draining:
             broker.scheduler.leave(worker)
+            session.leaving = True
+            session.wake()
         durable = broker.touch()
         if message.reports or message.returns or message.deaths:
             settled = session.settled(broker.scheduler.staged)

@@ -24,6 +24,9 @@ class News:
     draining: bool = False  #: the broker leaves
 
 
+#: Seconds that an acknowledgement waits for something to go along with: nobody is held up by it, and a message less is a
+#: good part of what a small graph costs.
+PATIENCE = 0.02
 #: Seconds in which a worker that is hung up on may take what it is told.
 FAREWELL = 1.0
 
@@ -37,8 +40,10 @@ class Session:
         self.news = News()
         self.heard_last = 0  #: sequence of the last report
         self.staged_since: dict[int, int] = {}  #: attempt -> first report that holds children of it
+        self.leaving = False  #: it waits for nothing but its acknowledgements
         self._event = asyncio.Event()
         self._refusal: BrokerRefusal | None = None
+        self._acknowledging: asyncio.TimerHandle | None = None
 
     def wake(self) -> None:
         self._event.set()
@@ -66,8 +71,17 @@ class Session:
 
     def acknowledge(self, sequence: int) -> None:
         """Reports up to here are durable."""
-        if sequence > self.news.acknowledged:
-            self.news.acknowledged = sequence
+        if sequence <= self.news.acknowledged:
+            return
+        self.news.acknowledged = sequence
+        if self.leaving:
+            self.wake()
+        elif self._acknowledging is None:
+            self._acknowledging = asyncio.get_running_loop().call_later(PATIENCE, self._acknowledge_now)
+
+    def _acknowledge_now(self) -> None:
+        self._acknowledging = None
+        if self.news.acknowledged:
             self.wake()
 
     async def next(self) -> News:
