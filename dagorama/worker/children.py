@@ -26,6 +26,10 @@ STILLBORN = 3  #: children in a row that end before they are ready, after which 
 UNREPORTED_BYTES = 64 << 20  #: results that the broker has not acknowledged, beyond which children have to wait
 
 
+class Incomprehensible(Exception):
+    """The broker said something that makes no sense here; the message says what it spoke of."""
+
+
 class Supervision(Protocol):
     """What the children's keeper has to know of the rest of the supervisor."""
 
@@ -86,7 +90,9 @@ class Children:
     # --- what the broker wants ------------------------------------------------------------------------
 
     def grant(self, grant: pb.Grant) -> None:
-        slot = self.slots[grant.slot]
+        slot = self._slot(grant.slot)
+        if len(grant.node) != len(grant.attempt):
+            raise Incomprehensible("a grant whose nodes and attempts do not fit together")
         needs = {digest for digest in grant.large if digest not in self._spool}
         self._spool.hold(grant.large)
         returned = slot.give(grant, needs)
@@ -102,9 +108,14 @@ class Children:
         if grant.timeout:
             self._check_deadlines()
 
+    def _slot(self, number: int) -> Slot:
+        if number >= len(self.slots):
+            raise Incomprehensible(f"slot {number}, and there are {len(self.slots)}")
+        return self.slots[number]
+
     def take_back(self, number: int, attempts: Iterable[int]) -> None:
         """Return those that have not started."""
-        self._take_back(self.slots[number], list(attempts))
+        self._take_back(self._slot(number), list(attempts))
 
     def drop(self, attempts: Iterable[int]) -> None:
         """They are no longer this worker's: what runs of them runs in vain."""

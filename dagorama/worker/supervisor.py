@@ -21,7 +21,7 @@ from dagorama.channels import aio_channel, meaning, target
 from dagorama.logging import get_logger
 from dagorama.settings import Settings
 from dagorama.signing import keyring
-from dagorama.worker.children import FAILED, UNUSABLE, Children
+from dagorama.worker.children import FAILED, UNUSABLE, Children, Incomprehensible
 from dagorama.worker.launched import Lines
 from dagorama.worker.nursery import Nursery
 from dagorama.worker.options import WorkerOptions
@@ -159,6 +159,12 @@ class Supervisor:
             await self._stream.live()
         except Refused as error:
             self.ask_to_leave(UNUSABLE, f"the broker at {self._address} refuses it: {error}")
+        except Incomprehensible as error:
+            self.ask_to_leave(
+                FAILED,
+                f"its session with the broker broke: the broker at {self._address} spoke of {error}; see that both are "
+                "of the same version",
+            )
         except Exception as error:
             self.ask_to_leave(FAILED, f"its session with the broker broke: {error!r}")
             raise

@@ -54,3 +54,21 @@ def test_a_worker_takes_whatever_a_broker_says_or_says_why_it_leaves(broker: Scr
             code, errors = worker.ended()
             assert code != 0
             assert "worker: its session with the broker broke" in errors
+
+
+@pytest.mark.parametrize(
+    ("said", "of"),
+    [
+        ({"grants": [pb.Grant(slot=7)]}, "slot 7, and there are 1"),
+        ({"take_back": [pb.TakeBack(slot=7)]}, "slot 7, and there are 1"),
+        ({"grants": [pb.Grant(node=[1, 2], attempt=[1])]}, "a grant whose nodes and attempts do not fit together"),
+    ],
+)
+def test_a_worker_that_is_told_what_makes_no_sense_leaves_and_says_what_it_was(
+    broker: ScriptedBroker, said: dict[str, Any], of: str
+) -> None:
+    with worker_process(broker) as worker:
+        broker.greeted().send(**said)
+        code, errors = worker.ended()
+    assert code == 1
+    assert f"spoke of {of}; see that both are of the same version" in errors
