@@ -24,8 +24,8 @@ class News:
     draining: bool = False  #: the broker leaves
 
 
-#: Seconds that an acknowledgement waits for something to go along with: nobody is held up by it, and a message less is a
-#: good part of what a small graph costs.
+#: Seconds that an acknowledgement waits for something to go along with: nobody is held up by it, and a message less is
+#: a good part of what a small graph costs.
 PATIENCE = 0.02
 #: Seconds in which a worker that is hung up on may take what it is told.
 FAREWELL = 1.0
