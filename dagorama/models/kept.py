@@ -1,0 +1,81 @@
+"""A kept value: what put() returns in the place of a value that is stored already.
+
+The rule: whoever is given one through a @dagorama call gets the plain value. Here, where only its name is, every use
+of it as the value raises PromiseMisuse.
+"""
+
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+from dagorama.errors import PromiseAttribute
+from dagorama.models.misuse import refuse_value_uses
+
+Place = tuple[str, int]
+
+
+class Kept:
+    """Stands for a value of put(). It may be passed on, returned, copied and pickled any number of times."""
+
+    __slots__ = ("_envelope", "_kind", "_place", "_size")
+    _envelope: bytes  #: unsigned; what is large is named in it
+    _kind: str  #: the type of the value, for people
+    _place: Place | None
+    _size: int
+
+    # ndarray + kept then asks the kept value, instead of taking it for an array of objects.
+    __array_ufunc__ = None
+
+    def __init__(self, envelope: bytes, kind: str, size: int, place: Place | None) -> None:
+        for name, value in (("_envelope", envelope), ("_kind", kind), ("_size", size), ("_place", place)):
+            object.__setattr__(self, name, value)
+
+    def __eq__(self, other: object) -> bool:
+        return self._envelope == other._envelope if isinstance(other, Kept) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._envelope)
+
+    def __copy__(self) -> "Kept":
+        return self
+
+    def __deepcopy__(self, memo: object) -> "Kept":
+        return self
+
+    def __reduce__(self) -> tuple[type["Kept"], tuple[object, ...]]:
+        return Kept, (self._envelope, self._kind, self._size, self._place)
+
+    def __repr__(self) -> str:
+        # One that was never filled (object.__new__, a half-unpickled one) still has to be printable.
+        if not hasattr(self, "_place"):
+            return "<kept value, not made yet>"
+        return f"<kept {_described(self)}>"
+
+    # Hidden from type checkers, which otherwise would let any name pass.
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            # copy, pickle and hasattr ask for such names and need the plain answer.
+            if name.startswith("_"):
+                raise AttributeError(f"a kept value has no attribute {name!r}", name=name, obj=self)
+            raise PromiseAttribute(_explain(self, f"its attribute {name!r}"))
+
+        def __setattr__(self, name: str, value: object) -> NoReturn:
+            raise PromiseAttribute(_explain(self, f"setting its attribute {name!r}"))
+
+        def __delattr__(self, name: str) -> NoReturn:
+            raise PromiseAttribute(_explain(self, f"deleting its attribute {name!r}"))
+
+
+def _described(kept: Kept) -> str:
+    text = f"{kept._kind} of {kept._size:,} bytes"
+    return text if kept._place is None else f"{text}, put at {kept._place[0]}:{kept._place[1]}"
+
+
+def _explain(kept: Any, use: str) -> str:
+    what = f", a {_described(kept)}" if hasattr(cast(Any, kept), "_place") else ""
+    return (
+        f"{use} needs the value: this is the reference that put() has returned for it{what}; "
+        "pass it to a @dagorama method, which gets the value, or use what you gave to put()"
+    )
+
+
+refuse_value_uses(Kept, _explain, "kept")
