@@ -82,6 +82,12 @@ def large_values(envelope: bytes) -> list[bytes]:
     return list(dict.fromkeys(names if large is None else [large[0], *names]))
 
 
+def size_of(envelope: bytes) -> int:
+    """Bytes of its value, pickled, wherever they are kept."""
+    large = large_of(envelope)
+    return (len(pickle_in(envelope)) if large is None else large[1]) + sum(part.length for part in parts_of(envelope))
+
+
 def seal(
     pickled: bytes, promises: Sequence[DAGPromise[Any]] = (), large: bytes | None = None, parts: Sequence[Part] = ()
 ) -> bytes:

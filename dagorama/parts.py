@@ -4,8 +4,8 @@
     BUFFER             what an object hands the pickler out of band, such as the data of an array; comes back writable
     KEPT               of a value given to put(), whose own table says what it is
 
-The rule: nothing here runs for the objects of a value that is not large. What is fetched is compared with the length and
-SHA-256 of its table, which is signed, before anything looks at it.
+The rule: nothing here runs for the objects of a value that is not large. What is fetched is compared with the length
+and SHA-256 in the table, which is signed, before anything looks at it.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class LeftOut:
             return None
         index = self._by_object.get(id(found))
         if index is None and len(self) < MOST:
-            index = self._by_object[id(found)] = self._add((found, kind))  # which holds it, so that its id stays its own
+            # It is held there, so that its id stays its own.
+            index = self._by_object[id(found)] = self._add((found, kind))
         return index
 
     def buffer_callback(self, buffer: pickle.PickleBuffer) -> bool:
@@ -183,6 +184,6 @@ def fetched(digest: bytes, length: int, get_large: GetLarge | None) -> Buffer:
     found = get_large(digest)
     is_checked = isinstance(found, Checked)
     data: Buffer = found.data if isinstance(found, Checked) else found
-    if len(data) != length or not is_checked and sha256(data).digest() != digest:
+    if len(data) != length or (not is_checked and sha256(data).digest() != digest):
         raise ValueNotReadable("what was fetched for it is something else")
     return data

@@ -13,9 +13,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from dagorama.beside import Beside
-from dagorama.connection import connection
 from dagorama.culprits import error_of, failure_of
 from dagorama.errors import PromiseMisuse
+from dagorama.large import broker_values
 from dagorama.models.outcome import Outcome
 from dagorama.models.promise import DAGPromise
 from dagorama.models.state import State
@@ -168,7 +168,7 @@ def _value(promise: DAGPromise[Any], heard: Heard) -> Any:
     if heard.state is State.COMPLETED:
         values = SignedValues(keyring(), heard.envelopes)
         values.get_of(heard.node_id, heard.owner)
-        return decode_promised(heard.node_id, values, get_large=connection().get_value)
+        return decode_promised(heard.node_id, values, get_large=broker_values().get)
     is_cancelled = heard.state is State.CANCELLED
     if isinstance(promise, Outcome):
         return failure_of(heard.failure, is_cancelled)

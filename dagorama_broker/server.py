@@ -72,7 +72,8 @@ async def _serve(settings: Settings, store: Store, ready: Callable[[Served], Non
     scheduler.restore(await asyncio.to_thread(store.live), now, time.time() - now)
     broker = Broker(scheduler, store, keeping=_keeping(settings))
     health = HealthServicer()
-    server = _server(settings, broker, health)
+    folder = await asyncio.to_thread(store.share_large) if settings.shared_files else ("", "")
+    server = _server(settings, broker, health, folder)
     port = _bind(server, settings)
     await server.start()
     running = asyncio.create_task(broker.run())
@@ -94,10 +95,12 @@ def _keeping(settings: Settings) -> Keeping:
     return Keeping(settings.retention, settings.retention_failed, settings.large_grace)
 
 
-def _server(settings: Settings, broker: Broker, health: HealthServicer) -> grpc.aio.Server:
+def _server(
+    settings: Settings, broker: Broker, health: HealthServicer, values_folder: tuple[str, str]
+) -> grpc.aio.Server:
     server = grpc.aio.server(options=_options(settings))
     bounds = Bounds(settings.max_nodes, settings.max_submission, settings.max_value)
-    manners = Manners(settings.heartbeat, settings.large_from, settings.cancel_grace)
+    manners = Manners(settings.heartbeat, settings.large_from, settings.cancel_grace, values_folder)
     broker_pb2_grpc.add_BrokerServicer_to_server(BrokerService(broker, manners, bounds), server)
     api_pb2_grpc.add_DagoramaServicer_to_server(OriginalService(broker), server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)

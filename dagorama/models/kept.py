@@ -4,9 +4,10 @@ The rule: whoever is given one through a @dagorama call gets the plain value. He
 of it as the value raises PromiseMisuse.
 """
 
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+import numbers
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from dagorama.errors import PromiseAttribute
+from dagorama.errors import PromiseAttribute, PromiseMisuse
 from dagorama.models.misuse import refuse_value_uses
 
 Place = tuple[str, int]
@@ -29,7 +30,12 @@ class Kept:
             object.__setattr__(self, name, value)
 
     def __eq__(self, other: object) -> bool:
-        return self._envelope == other._envelope if isinstance(other, Kept) else NotImplemented
+        if isinstance(other, Kept):
+            return self._envelope == other._envelope
+        # Numbers, and whatever has a length: texts, containers, arrays.
+        if isinstance(other, numbers.Number) or hasattr(type(other), "__len__"):
+            raise PromiseMisuse(_explain(self, "comparing with plain data"))
+        return NotImplemented
 
     def __hash__(self) -> int:
         return hash(self._envelope)
@@ -71,7 +77,7 @@ def _described(kept: Kept) -> str:
 
 
 def _explain(kept: Any, use: str) -> str:
-    what = f", a {_described(kept)}" if hasattr(cast(Any, kept), "_place") else ""
+    what = f", a {_described(kept)}" if hasattr(kept, "_place") else ""
     return (
         f"{use} needs the value: this is the reference that put() has returned for it{what}; "
         "pass it to a @dagorama method, which gets the value, or use what you gave to put()"

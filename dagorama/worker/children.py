@@ -86,7 +86,7 @@ class Children:
 
     def grant(self, grant: pb.Grant) -> None:
         slot = self._place(self.slots[grant.slot])
-        needs = {digest for digest in grant.large if digest not in self._spool}
+        needs = {digest for digest in grant.large if not self._transfers.is_at_hand(digest)}
         self._spool.hold(grant.large)
         returned = slot.give(grant, needs)
         if returned is not None:
@@ -100,6 +100,10 @@ class Children:
         self._write(slot)
         if grant.timeout:
             self._check_deadlines()
+
+    def share(self, folder: pb.ValuesFolderReply) -> None:
+        """The broker says where large values are files."""
+        self._transfers.share(folder)
 
     def take_back(self, number: int, attempts: Iterable[int]) -> None:
         """Return those that have not started."""

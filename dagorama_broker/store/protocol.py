@@ -107,11 +107,21 @@ class Store(Protocol):
         ...
 
     def get_large(self, sha256: bytes) -> Iterator[bytes] | None:
-        """A large value in chunks of at most 1 MiB; None: not there."""
+        """A large value in chunks of at most 2 MiB; None: not there."""
         ...
 
     def has_large(self, sha256: bytes) -> bool:
         """Whether a large value is there. Quick enough for the broker's loop."""
+        ...
+
+    def share_large(self) -> tuple[str, str]:
+        """Let clients on this machine have large values as files: the path of the folder, and a word that stands in it.
+
+        What they write goes to its `unfinished`."""
+        ...
+
+    def keep_large(self, sha256: bytes, length: int, unfinished: str = "") -> bool:
+        """Whether a large value is kept, durably, from what a client has written there if need be."""
         ...
 
     def find_unnamed_large(self) -> None:
@@ -125,7 +135,7 @@ class Store(Protocol):
         """
         ...
 
-    def delete_collected(self) -> None:
+    def delete_collected(self, grace: float) -> None:
         """Delete the files of what was collected."""
 
     def close(self) -> None:
