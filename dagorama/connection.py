@@ -35,7 +35,7 @@ MESSAGE_LIMIT = 4 * 1024 * 1024
 #: bytes of one value; more is refused before anything is sent
 VALUE_LIMIT = 1024**3
 #: bytes of a large value in one message
-CHUNK = 2 * 1024 * 1024
+CHUNK = 1024 * 1024
 DEADLINE = 30.0
 #: seconds a transfer may take for each MiB, on top of the deadline
 SECONDS_PER_MIB = 1.0

@@ -9,6 +9,7 @@ import pickle
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from io import BytesIO
+from math import inf
 from types import NoneType
 from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar, cast
 
@@ -67,10 +68,11 @@ def encode(
     `what` is a noun for errors, such as "result". Raises NotPicklable naming the smallest part that cannot be, and
     PromiseMisuse for an outcome(), which only arguments can hold.
     """
-    is_large = False
-    if type(value) in _ATOMS:
+    limit = inf if put_large is None or large_from is None else large_from
+    is_large = type(value) is bytes and len(value) >= limit
+    if type(value) in _ATOMS and not is_large:
         data = pickle.dumps(value, PROTOCOL)
-        if put_large is None or large_from is None or len(data) < large_from:
+        if len(data) < limit:
             return Encoded(PLAIN + data, (), ())
         is_large = True
     try:
@@ -96,10 +98,12 @@ def encode_call(
     put_large: PutLarge | None = None,
 ) -> Encoded:
     """The arguments of a call, without `self`, in an envelope; errors name them as `function` does."""
-    is_large = False
-    if _ATOMS.issuperset(map(type, args)) and (not kwargs or _ATOMS.issuperset(map(type, kwargs.values()))):
+    limit = inf if put_large is None or large_from is None else large_from
+    is_large = bytes in map(type, args) and max(len(arg) for arg in args if type(arg) is bytes) >= limit
+    is_plain = _ATOMS.issuperset(map(type, args)) and (not kwargs or _ATOMS.issuperset(map(type, kwargs.values())))
+    if is_plain and not is_large:
         data = pickle.dumps((args, kwargs), PROTOCOL)
-        if put_large is None or large_from is None or len(data) < large_from:
+        if len(data) < limit:
             return Encoded(PLAIN + data, (), ())
         is_large = True
     try:

@@ -30,6 +30,8 @@ log = logging.getLogger("dagorama_broker")
 
 #: Seconds that calls under way have to end when the broker leaves.
 GRACE = 2.0
+#: Names of parameters in glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ async def serve(
     settings: Settings, ready: Callable[[Served], None], stop: asyncio.Event | None = None
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`. Raises StoreError or CannotServe with one sentence."""
+    _keep_freed_memory()
     stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -132,6 +135,20 @@ def _bind(server: grpc.aio.Server, settings: Settings) -> int:
             " choose another with --port or --host"
         )
     return port
+
+
+def _keep_freed_memory() -> None:
+    """Have the C library keep what messages of megabytes leave behind, for the next ones.
+
+    Given back and asked for again, each megabyte is twice as expensive as sending it. Elsewhere than with glibc nothing
+    is changed.
+    """
+    import ctypes
+
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 8 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 64 << 20)
 
 
 __all__ = ["Served", "serve"]

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import islice
 from threading import Condition
 
 from dagorama.api import broker_pb2 as pb
@@ -23,6 +24,8 @@ SIDE_BY_SIDE = 64
 PATIENCE = 30.0
 #: Bytes of one upload that may wait to be written.
 WAITING = 8 << 20
+#: Chunks that are read in one go.
+AT_ONCE = 4
 
 
 class Uploads:
@@ -130,12 +133,17 @@ class _Upload:
 
 
 async def ahead(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Chunks that threads read, the next one while the last is being sent."""
-    reading = asyncio.create_task(asyncio.to_thread(next, chunks, None))
+    """Chunks that threads read, the next ones while the last are being sent."""
+    reading = asyncio.create_task(asyncio.to_thread(_some, chunks))
     try:
-        while (chunk := await reading) is not None:
-            reading = asyncio.create_task(asyncio.to_thread(next, chunks, None))
-            yield chunk
+        while some := await reading:
+            reading = asyncio.create_task(asyncio.to_thread(_some, chunks))
+            for chunk in some:
+                yield chunk
     finally:
         with suppress(Exception, asyncio.CancelledError):
             await reading
+
+
+def _some(chunks: Iterator[bytes]) -> list[bytes]:
+    return list(islice(chunks, AT_ONCE))

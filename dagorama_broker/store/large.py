@@ -16,7 +16,7 @@ from threading import Lock
 
 from dagorama_broker.errors import StoreError
 
-CHUNK = 2 << 20
+CHUNK = 1 << 20
 #: The file that tells a client which folder this is.
 WORD = "shared"
 _NAME = re.compile("[0-9a-f]{64}")
@@ -60,7 +60,7 @@ class LargeFiles:
         return sha256, length
 
     def get(self, sha256: bytes) -> Iterator[bytes] | None:
-        """A value in chunks of at most 2 MiB; None where it is not there. A damaged one never yields its last chunk."""
+        """A value in chunks of at most 1 MiB; None where it is not there. A damaged one never yields its last chunk."""
         return self._read(sha256) if self.has(sha256) else None
 
     def has(self, sha256: bytes) -> bool:

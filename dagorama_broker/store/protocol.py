@@ -107,7 +107,7 @@ class Store(Protocol):
         ...
 
     def get_large(self, sha256: bytes) -> Iterator[bytes] | None:
-        """A large value in chunks of at most 2 MiB; None: not there."""
+        """A large value in chunks of at most 1 MiB; None: not there."""
         ...
 
     def has_large(self, sha256: bytes) -> bool:

@@ -119,23 +119,23 @@ def test_a_value_that_is_given_again_while_it_is_collected_is_there_when_that_is
     def chunks() -> Iterator[bytes]:
         yield CONTENT
         files.collect(0.0, 10, never, never)
-        files.empty()
+        files.empty(60.0)
 
     files.put([CONTENT])
     files.put(chunks())
     assert read(files) == CONTENT
     files.collect(60.0, 10, never, never)
-    files.empty()
+    files.empty(60.0)
     assert read(files) == CONTENT
 
 
 def test_what_was_collected_is_no_more_than_asked_for_and_leaves_nothing(files: LargeFiles) -> None:
     names = [files.put([b"%d" % number])[0] for number in range(5)]
     assert files.collect(0.0, 2, never, never)
-    files.empty()
+    files.empty(60.0)
     assert [files.has(name) for name in names] == [False, False, True, True, True]
     assert not files.collect(0.0, 10, never, never)
-    files.empty()
+    files.empty(60.0)
     assert kept(files) == []
 
 
@@ -173,7 +173,7 @@ def test_what_an_earlier_broker_left_is_found(files: LargeFiles) -> None:
     later.look_around()
     later.collect(0.0, 10, never, never)
     assert not later.has(name)
-    later.empty()
+    later.empty(60.0)
     assert kept(files) == [strange]
 
 

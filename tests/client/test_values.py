@@ -416,10 +416,10 @@ def test_a_pickle_from_the_bound_on_is_kept_elsewhere(store: Store) -> None:
 
 
 def test_a_large_value_keeps_its_references_at_hand(store: Store) -> None:
-    encoded = encode_call((b"x" * 1000, promise(3)), {}, large_from=100, put_large=store.put)
+    encoded = encode_call(("x" * 1000, promise(3)), {}, large_from=100, put_large=store.put)
     assert encoded.envelope[1] == LARGE | REFS
     assert references(encoded.envelope) == [promise(3).node_id]
-    assert decode_call(encoded.envelope, [7], get_large=store.__getitem__) == ((b"x" * 1000, 7), {})
+    assert decode_call(encoded.envelope, [7], get_large=store.__getitem__) == (("x" * 1000, 7), {})
     assert large_of(encoded.envelope) == (next(iter(store)), len(next(iter(store.values()))))
 
 

@@ -5,14 +5,13 @@ from pathlib import Path
 import pytest
 
 from dagorama.errors import RefusedByBroker, ValueNotReadable
-from dagorama.worker import large
 from dagorama.worker.large import SpoolValues
 from dagorama.worker.spool import Spool
 
 
 def test_what_one_process_puts_another_gets(tmp_path: Path) -> None:
     digest = SpoolValues(tmp_path).put(b"value" * 100)
-    assert bytes(SpoolValues(tmp_path).get(digest)) == b"value" * 100
+    assert bytes(SpoolValues(tmp_path).get(digest).data) == b"value" * 100
 
 
 def test_a_value_that_is_not_there_cannot_be_read(tmp_path: Path) -> None:
@@ -21,7 +20,7 @@ def test_a_value_that_is_not_there_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_more_than_one_value_may_have_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(large, "VALUE_LIMIT", 10)
+    monkeypatch.setattr("dagorama.connection.VALUE_LIMIT", 10)
     with pytest.raises(RefusedByBroker):
         SpoolValues(tmp_path).put(bytes(11))
     assert not list(tmp_path.iterdir())
