@@ -7,10 +7,11 @@ from typing import Any, TypeVar
 
 from dagorama.envelopes import size_of
 from dagorama.errors import PromiseMisuse
+from dagorama.large import broker_values
 from dagorama.models.kept import Kept
 from dagorama.models.promise import DAGPromise
 from dagorama.scope import LARGE_FROM, WHAT_IS_PUT, current_attempt, put_through_connection
-from dagorama.values import encode
+from dagorama.values import decode, encode
 
 T = TypeVar("T")
 
@@ -27,6 +28,15 @@ def put(value: T) -> T:
         return value
     frame = sys._getframe(1)
     found: Any = _kept(value, (frame.f_code.co_filename, frame.f_lineno))
+    typed: T = found
+    return typed
+
+
+def plain(value: T) -> T:
+    """What put() was given, made anew, where `value` is what it has returned; else `value` itself."""
+    if not isinstance(value, Kept):
+        return value
+    found: Any = decode(value._envelope, get_large=broker_values().get)
     typed: T = found
     return typed
 

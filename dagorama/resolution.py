@@ -19,6 +19,7 @@ from dagorama.large import broker_values
 from dagorama.models.outcome import Outcome
 from dagorama.models.promise import DAGPromise
 from dagorama.models.state import State
+from dagorama.putting import plain
 from dagorama.scope import current_attempt
 from dagorama.signing import SignedValues, keyring
 from dagorama.values import decode_promised
@@ -52,7 +53,7 @@ def resolve(
     when there is no such node; UncheckableValue and TamperedValue when the value's signature cannot be relied on.
     """
     if not isinstance(promise, DAGPromise):
-        return promise  # what a plain entry point returned
+        return plain(promise)  # what a plain entry point returned
     waiting = _waiting(instance, promise)
     if timeout is not _Timeout.NOT_GIVEN:
         return _resolved(waiting, promise, timeout, _is_inside())
@@ -66,7 +67,7 @@ async def aresolve(instance: DAGInstance, promise: DAGPromise[R], *, timeout: fl
     Cancelling it ends the waiting and nothing else; `cancel` cancels the node.
     """
     if not isinstance(promise, DAGPromise):
-        return promise  # what a plain entry point returned
+        return plain(promise)  # what a plain entry point returned
     waiting = _waiting(instance, promise)
     async with Beside(waiting.close) as thread:
         value: R = await thread.run(_resolved, waiting, promise, timeout, _is_inside())

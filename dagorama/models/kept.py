@@ -84,4 +84,5 @@ def _explain(kept: Any, use: str) -> str:
     )
 
 
-refuse_value_uses(Kept, _explain, "kept")
+# Whoever asks whether a result can be awaited is to be told that this one cannot.
+refuse_value_uses(Kept, _explain, "kept", allowed=["__await__"])

@@ -1,6 +1,6 @@
 """What needs a value and not what stands for one: operators, texts, iteration. A class of ours refuses them all."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NoReturn
 
 from dagorama.errors import PromiseMisuse
@@ -52,12 +52,15 @@ _USES = {
 }
 
 
-def refuse_value_uses(kind: type, explain: Callable[[Any, str], str], name: str) -> None:
+def refuse_value_uses(
+    kind: type, explain: Callable[[Any, str], str], name: str, allowed: Collection[str] = ()
+) -> None:
     """Have every such use of a `kind` raise PromiseMisuse with what `explain` says of it.
 
     Set from tables and not written as methods: type checkers then still report `promise + 1`.
     """
-    for method, use in _USES.items():
+    for method in _USES.keys() - set(allowed):
+        use = _USES[method]
         setattr(kind, method, _refusal(explain, use.format(name=name)))
     for operator, sign in _BINARY.items():
         setattr(kind, f"__{operator}__", _refusal(explain, f"{name} {sign} ..."))
