@@ -7,7 +7,7 @@ the other costs as much as copying a megabyte.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
@@ -132,7 +132,7 @@ class _Upload:
         return chunks
 
 
-async def ahead(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+async def ahead(chunks: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
     """Chunks that threads read, the next ones while the last are being sent."""
     reading = asyncio.create_task(asyncio.to_thread(_some, chunks))
     try:

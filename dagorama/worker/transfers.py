@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from dagorama.logging import get_logger
 from dagorama.settings import shared_files
 from dagorama.shared_files import SharedFiles
 from dagorama.worker.frames import Kind, Outcome
-from dagorama.worker.large import waiting_name
+from dagorama.worker.large import brokers_files, waiting_name
 from dagorama.worker.session import Backoff, Held
 from dagorama.worker.spool import Spool
 
@@ -65,20 +66,22 @@ class Transfers:
             await _pause(backoff, f"sending the large value {digest.hex()}", problem)
 
     async def _hand_over(self, digest: bytes) -> None:
-        path, waits = self._spool.path(digest), waiting_name(self._spool.folder, digest)
+        waits, files = waiting_name(self._spool.folder, digest), brokers_files(self._spool.folder)
         if waits is not None:
-            if await self._is_kept(digest, waits):
-                self._spool.forget_waiting(digest)
-                return
-            if self._files is not None:
-                path = self._files.unfinished(waits)
-        try:
-            length = path.stat().st_size
-        except FileNotFoundError:
+            if not await self._is_kept(digest, waits) and files is not None:
+                await self._upload(files.unfinished(waits))
+                files.drop(waits)
+            self._spool.forget_waiting(digest)
+        elif digest in self._spool:
+            await self._upload(self._spool.path(digest))
+        else:
             # It was handed over before, and named again. If the broker has it no longer, it says so of who names it.
             await self._is_kept(digest, "")
-            return
-        await self._stub.PutValue(_chunks(path), timeout=transfer_deadline(length))
+
+    async def _upload(self, path: Path) -> None:
+        with suppress(FileNotFoundError):  # as above
+            length = path.stat().st_size
+            await self._stub.PutValue(_chunks(path), timeout=transfer_deadline(length))
 
     async def _is_kept(self, digest: bytes, waits: str) -> bool:
         request = pb.KeepValueRequest(sha256=digest, unfinished=waits)

@@ -63,7 +63,10 @@ def test_what_is_read_may_be_written_to_and_nobody_else_sees_that(broker: Record
     assert bytes_of(NAME) == DATA
 
 
-@pytest.mark.parametrize("reason", ["another word", "no file", "no folder", "others may enter", "not shared", "unknown"])
+REASONS = ["another word", "no file", "no folder", "others may enter", "not shared", "unknown"]
+
+
+@pytest.mark.parametrize("reason", REASONS)
 def test_a_folder_that_is_not_surely_the_brokers_is_left_alone(
     broker: RecordingBroker, folder: Path, reason: str
 ) -> None:

@@ -108,7 +108,7 @@ def test_large_values_and_references_go_together(broker: RecordingBroker) -> Non
 
 
 def test_a_promise_cannot_be_put(broker: RecordingBroker) -> None:
-    instance, promise = Sample()(1)
+    _, promise = Sample()(1)
     for value in (promise, [1, promise]):
         with pytest.raises(PromiseMisuse, match=r"put\(\) was given a .*test_putting.py.*pass the promise"):
             put(value)
