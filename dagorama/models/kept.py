@@ -5,10 +5,10 @@ of it as the value raises PromiseMisuse.
 """
 
 import numbers
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
-from dagorama.errors import PromiseAttribute, PromiseMisuse
-from dagorama.models.misuse import refuse_value_uses
+from dagorama.errors import PromiseMisuse
+from dagorama.models.misuse import refuse_attributes, refuse_value_uses
 
 Place = tuple[str, int]
 
@@ -55,21 +55,6 @@ class Kept:
             return "<kept value, not made yet>"
         return f"<kept {_described(self)}>"
 
-    # Hidden from type checkers, which otherwise would let any name pass.
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> NoReturn:
-            # copy, pickle and hasattr ask for such names and need the plain answer.
-            if name.startswith("_"):
-                raise AttributeError(f"a kept value has no attribute {name!r}", name=name, obj=self)
-            raise PromiseAttribute(_explain(self, f"its attribute {name!r}"))
-
-        def __setattr__(self, name: str, value: object) -> NoReturn:
-            raise PromiseAttribute(_explain(self, f"setting its attribute {name!r}"))
-
-        def __delattr__(self, name: str) -> NoReturn:
-            raise PromiseAttribute(_explain(self, f"deleting its attribute {name!r}"))
-
 
 def _described(kept: Kept) -> str:
     text = f"{kept._kind} of {kept._size:,} bytes"
@@ -86,3 +71,4 @@ def _explain(kept: Any, use: str) -> str:
 
 # Whoever asks whether a result can be awaited is to be told that this one cannot.
 refuse_value_uses(Kept, _explain, "kept", allowed=["__await__"])
+refuse_attributes(Kept, _explain, "kept value")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 from typing import Any, NoReturn
 
-from dagorama.errors import PromiseMisuse
+from dagorama.errors import PromiseAttribute, PromiseMisuse
 
 _BINARY = {
     "add": "+", "sub": "-", "mul": "*", "matmul": "@", "truediv": "/", "floordiv": "//", "mod": "%", "pow": "**",
@@ -66,6 +66,25 @@ def refuse_value_uses(
         setattr(kind, f"__{operator}__", _refusal(explain, f"{name} {sign} ..."))
         setattr(kind, f"__r{operator}__", _refusal(explain, f"... {sign} {name}"))
         setattr(kind, f"__i{operator}__", _refusal(explain, f"{name} {sign}= ..."))
+
+
+def refuse_attributes(kind: type, explain: Callable[[Any, str], str], noun: str) -> None:
+    """The same for attributes: those that are read and are not there, and all that are set."""
+
+    def read(self: Any, name: str) -> NoReturn:
+        # copy, pickle and hasattr ask for such names and need the plain answer.
+        if name.startswith("_"):
+            raise AttributeError(f"a {noun} has no attribute {name!r}", name=name, obj=self)
+        raise PromiseAttribute(explain(self, f"its attribute {name!r}"))
+
+    def write(self: Any, name: str, value: object) -> NoReturn:
+        raise PromiseAttribute(explain(self, f"setting its attribute {name!r}"))
+
+    def delete(self: Any, name: str) -> NoReturn:
+        raise PromiseAttribute(explain(self, f"deleting its attribute {name!r}"))
+
+    for method, refuse in (("__getattr__", read), ("__setattr__", write), ("__delattr__", delete)):
+        setattr(kind, method, refuse)
 
 
 def _refusal(explain: Callable[[Any, str], str], use: str) -> Callable[..., NoReturn]:

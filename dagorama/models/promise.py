@@ -6,11 +6,11 @@ else would need the value, which is not there yet, and raises PromiseMisuse with
 
 import numbers
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 from uuid import UUID
 
-from dagorama.errors import PromiseAttribute, PromiseMisuse
-from dagorama.models.misuse import refuse_value_uses
+from dagorama.errors import PromiseMisuse
+from dagorama.models.misuse import refuse_attributes, refuse_value_uses
 
 if TYPE_CHECKING:
     from dagorama.models.arguments import DAGArguments
@@ -134,21 +134,6 @@ class DAGPromise(Generic[R_co]):
             return "<DAGPromise, not made yet>"
         return f"<DAGPromise {self.identifier}{_of(self)}>"
 
-    # Hidden from type checkers, which otherwise would let any name and any operator pass.
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> NoReturn:
-            # copy, pickle and hasattr ask for such names and need the plain answer.
-            if name.startswith("_"):
-                raise AttributeError(f"a DAGPromise has no attribute {name!r}", name=name, obj=self)
-            raise PromiseAttribute(_explain(self, f"its attribute {name!r}"))
-
-        def __setattr__(self, name: str, value: object) -> NoReturn:
-            raise PromiseAttribute(_explain(self, f"setting its attribute {name!r}"))
-
-        def __delattr__(self, name: str) -> NoReturn:
-            raise PromiseAttribute(_explain(self, f"deleting its attribute {name!r}"))
-
 
 def restore_promise(
     node_id: bytes, instance_id: bytes | None, function_name: str | None, place: Place | None
@@ -190,3 +175,4 @@ _new = object.__new__
 _write = cast("Callable[[DAGPromise[Any], _Record], None]", DAGPromise.__dict__["_record"].__set__)
 
 refuse_value_uses(DAGPromise, _explain, "promise")
+refuse_attributes(DAGPromise, _explain, "DAGPromise")

@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256 as sha256_of
 from itertools import count
 from pathlib import Path
-from shutil import rmtree
 from stat import S_ISREG
 from threading import Lock
 
@@ -40,9 +39,11 @@ class LargeFiles:
         self._one_moves = Lock()
 
     def sweep(self) -> None:
-        """Remove what a broker was writing when it died."""
-        with self._saying_what_failed(), suppress(FileNotFoundError):
-            rmtree(self._unfinished)
+        """Remove what a broker was writing when it died. What clients have written they have yet to ask for."""
+        with self._saying_what_failed():
+            for name in _listed(self._unfinished):
+                if not is_clients_own(name):
+                    (self._unfinished / name).unlink()
 
     def put(self, chunks: Iterable[bytes]) -> tuple[bytes, int]:
         """Keep a value; its SHA-256 and length. A file of equal content is replaced, which heals a damaged one.
@@ -149,7 +150,7 @@ class LargeFiles:
         with self._saying_what_failed():
             for file in dropped:
                 file.unlink(missing_ok=True)
-            for name in filter(_CLIENTS_OWN.fullmatch, _listed(self._unfinished)):
+            for name in filter(is_clients_own, _listed(self._unfinished)):
                 with suppress(FileNotFoundError):  # it was asked for just now
                     # Not the time of the content: what is linked may be old.
                     if (self._unfinished / name).stat().st_ctime < time.time() - grace:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -40,6 +41,12 @@ class Arrays(DAGDefinition):
     def spread(self, size: int) -> list[float]:
         table = put({"a": np.ones(size), "b": np.zeros(size)})
         return [self.added(table, number) for number in range(3)]
+
+    @dagorama().syncfn
+    def after(self, fifo: str, size: int) -> Array:
+        with open(fifo) as file:
+            file.read()
+        return np.full(size, 7.0)
 
     @dagorama().syncfn
     def made(self, size: int) -> dict[str, Array]:
@@ -90,3 +97,20 @@ def test_what_is_past_the_limit_is_refused_before_it_is_put(store: Path, monkeyp
     with pytest.raises(RefusedByBroker, match="is more than dagorama carries"):
         put(bytes(MIB + 1))
     assert not values_in(store)
+
+
+@pytest.mark.parametrize("shared", ["1", "0"], ids=["files", "messages"])
+def test_a_result_that_was_ready_while_the_broker_was_dead_arrives(
+    shared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGORAMA_SHARED_FILES", shared)
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with launch_broker(port=0, store=f"sqlite:///{tmp_path / 'store'}") as broker, launch_workers(1):
+        instance, _ = Arrays()()
+        promise = instance.after(str(fifo), 100_000)
+        with fifo.open("w"):  # when the node has opened it too
+            broker.kill()
+        broker.restart()
+        assert (resolve(instance, promise, timeout=60) == 7).all()
+    assert len(values_in(tmp_path / "store.values")) == 1

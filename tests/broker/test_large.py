@@ -313,11 +313,12 @@ def test_what_clients_have_left_goes_after_the_grace(shared: LargeFiles) -> None
     assert not file.exists()
 
 
-def test_the_folder_goes_on_being_shared_after_a_restart(shared: LargeFiles) -> None:
+def test_what_a_client_has_written_before_a_restart_can_be_asked_for_after_it(shared: LargeFiles) -> None:
     given(shared)
-    shared.put([CONTENT])
+    (shared.folder / "unfinished" / "1").touch()
     later = LargeFiles(shared.folder)
     later.sweep()
     later.share()
-    assert given(later).exists()
+    assert [file.name for file in (shared.folder / "unfinished").iterdir()] == [GIVEN]
+    assert later.keep(NAME, len(CONTENT), GIVEN)
     assert read(later) == CONTENT
