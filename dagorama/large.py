@@ -33,7 +33,9 @@ class BrokerValues:
         refuse_excess(len(data))
         digest = sha256(data).digest()
         files = self._shared()
-        if files is None or not self._leave(files, data, digest):
+        if files is not None and self._leave(files, data, digest):
+            return digest
+        if files is not None or not self._is_kept(digest):
             self.link.put_value(data, digest)
         return digest
 
@@ -59,6 +61,15 @@ class BrokerValues:
             files.drop(name)
             self._has_looked = False
         return kept
+
+    def _is_kept(self, digest: bytes) -> bool:
+        """Whether nothing needs to be sent."""
+        try:
+            return self.link.keep_value(digest, 0)
+        except BrokerUnavailable:
+            raise
+        except BrokerError:  # it does not know the call, or not for us
+            return False
 
     def _shared(self) -> SharedFiles | None:
         if not self._has_looked:

@@ -72,14 +72,12 @@ class Transfers:
                 await self._upload(files.unfinished(waits))
                 files.drop(waits)
             self._spool.forget_waiting(digest)
-        elif digest in self._spool:
+        elif not await self._is_kept(digest, ""):
             await self._upload(self._spool.path(digest))
-        else:
-            # It was handed over before, and named again. If the broker has it no longer, it says so of who names it.
-            await self._is_kept(digest, "")
 
     async def _upload(self, path: Path) -> None:
-        with suppress(FileNotFoundError):  # as above
+        # Where it is not here: it was handed over before, and the broker will say of who names it that it is gone.
+        with suppress(FileNotFoundError):
             length = path.stat().st_size
             await self._stub.PutValue(_chunks(path), timeout=transfer_deadline(length))
 

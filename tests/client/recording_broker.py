@@ -147,7 +147,8 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
         return self.folder
 
     def KeepValue(self, request: broker_pb2.KeepValueRequest, context: Any) -> broker_pb2.KeepValueReply:
-        assert self.folder is not None
+        if self.folder is None or not request.unfinished:
+            return broker_pb2.KeepValueReply(kept=request.sha256 in self.large)
         self.kept.append(request)
         name = request.sha256.hex()
         file = Path(self.folder.path, name[:2], name[2:4], name)

@@ -147,3 +147,8 @@ def test_a_write_that_fails_leaves_nothing(folder: Path, monkeypatch: pytest.Mon
     with pytest.raises(OSError, match="No space"):
         SharedFiles(folder).write(DATA, NAME)
     assert not list((folder / "unfinished").iterdir())
+
+
+def test_in_messages_too_what_is_kept_already_is_not_sent_again(broker: RecordingBroker) -> None:
+    assert broker_values().put(DATA) == broker_values().put(DATA) == NAME
+    assert broker.uploads == 1

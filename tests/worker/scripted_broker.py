@@ -131,6 +131,7 @@ class ScriptedBroker(pb_grpc.BrokerServicer):
         self.large: dict[bytes, bytes] = {}
         self.kept: list[pb.KeepValueRequest] = []  # what it was asked to keep
         self.folder: Path | None = None  # ... where
+        self.keeps: set[bytes] = set()  # what it has from elsewhere
         self.refusal: tuple[grpc.StatusCode, str] | None = None
         self.port = 0
         self._serve()
@@ -197,7 +198,7 @@ class ScriptedBroker(pb_grpc.BrokerServicer):
     def KeepValue(self, request: pb.KeepValueRequest, context: grpc.ServicerContext) -> pb.KeepValueReply:
         self.kept.append(request)
         if self.folder is None:
-            return pb.KeepValueReply(kept=False)
+            return pb.KeepValueReply(kept=request.sha256 in self.keeps)
         file, waits = self.file_of(request.sha256), self.folder / "unfinished" / request.unfinished
         if request.unfinished and waits.exists():
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -213,7 +213,17 @@ def test_a_worker_leaves_the_brokers_folder_alone_where_the_setting_says_so(
         spoken.grant(call("zeros", 3_000_000))
         [digest] = spoken.results().large
         assert broker.large[digest] == bytes(3_000_000)
-        assert not broker.kept
+        assert not list((tmp_path / "values").rglob(digest.hex()))
+
+
+def test_a_value_that_the_broker_keeps_already_is_not_sent_again(
+    broker: ScriptedBroker, spoken: Conversation
+) -> None:
+    broker.keeps.add(sha256(bytes(3_000_000)).digest())
+    spoken.grant(call("zeros", 3_000_000))
+    [digest] = spoken.results().large
+    assert digest in broker.keeps
+    assert not broker.large
 
 
 def put(broker: ScriptedBroker, data: bytes) -> bytes:
