@@ -3,18 +3,22 @@
 #   make demo    makes .venv, installs the package, runs samples/test2.py
 #   make test    the checks below, then all tests
 #   make lint    ruff, mypy, the import layers, pyright
+#   make proof   everything that shows the promises: simulation, mutations, power cuts, damage, fuzzing, chaos
 #   make proto   regenerates dagorama/api from proto/
-#   make bench   the benchmarks
+#   make bench   the benchmarks, in under five minutes (ARGS=--quick: in under one)
+#   make bench-large    the rows of a million nodes
+#   make bench-peers    Dask, Ray and Celery on the same workloads, in an environment of their own
 #   make clean   removes what these made, .venv too
 #
 # PYTHON names the interpreter that .venv is made from; PYTEST_ARGS goes to pytest.
 
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
-.PHONY: demo test lint proto bench clean
+.PHONY: demo test lint proof proto bench bench-large bench-peers clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -29,14 +33,25 @@ lint: $(INSTALLED_DEV)
 	$(BIN)/lint-imports
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
+proof: $(INSTALLED_DEV)
+	$(BIN)/python -m tests.proof $(PROOF_ARGS)
+
 proto: $(INSTALLED_DEV)
 	PYTHON=$(abspath $(BIN)/python) ./build_protobuf.sh
 
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+bench-large: $(INSTALLED)
+	$(BIN)/python benchmarks/run.py --large --json benchmarks-large.json
+
+bench-peers: $(VENV)/.made
+	@test -x $(PEERS)/bin/python || $(BIN)/python -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt
+	$(PEERS)/bin/python benchmarks/peers/run.py benchmarks-peers.json
 
 clean:
-	rm -rf $(VENV) .venv-original build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) .venv-original build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The first interpreter that is new enough; an explicit PYTHON is taken at its word and checked like the others.

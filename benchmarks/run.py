@@ -1,37 +1,95 @@
-"""All benchmarks, one line each.
+"""All benchmarks of the suite: a table, and a JSON file.
 
-Run: python benchmarks/run.py
+Run: python benchmarks/run.py [--quick] [--only NAME]... [--json FILE] [--seed N]     (make bench)
+     python benchmarks/run.py --large                                                 (make bench-large)
+
+Durable: SQLite with a sync at every commit, payloads signed. Two workers unless the row says otherwise. The clock runs
+from the call to the value in hand, with workers that are connected already. Medians, and the machine above the table.
 """
 
-import subprocess
+from __future__ import annotations
+
+import random
 import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 
-import fan
+from suite import anchors, latency, sizes, standing, throughput
+from suite.serving import serving
+from suite.table import Row, machine, say, shown, write_json
 
-DEMO = Path(__file__).parents[1] / "samples" / "test2.py"
-ASLEEP = 2.0  # seconds that the demo's nodes sleep, side by side
-
-
-def beyond_the_sleep() -> float:
-    """Seconds from the start of the demo's interpreter to its answer, less the sleep."""
-    start = perf_counter()
-    with subprocess.Popen([sys.executable, DEMO], stdout=subprocess.PIPE, text=True) as demo:
-        assert demo.stdout is not None
-        answer = demo.stdout.readline()
-        seconds = perf_counter() - start
-    assert answer.startswith("Response: Counter({0: 2, 1: 2})"), answer
-    return seconds - ASLEEP
+RESULTS = Path("benchmarks.json")
 
 
-def main() -> None:
-    overhead = median(beyond_the_sleep() for _ in range(3))
-    print(f"demo, python start to answer, beyond the sleep: {overhead:.2f} s (median of 3)", flush=True)
-    for store in ("sqlite", "memory"):
-        print(fan.report(width=5000, workers=2, store=store, runs=3), flush=True)
+def _fan(options: Namespace) -> Iterator[Row]:
+    widths = {5_000: 3, 20_000: 3} if options.quick else {5_000: 3, 20_000: 5, 100_000: 3}
+    yield from throughput.fan(widths, random.Random(options.seed))
+
+
+def _served(options: Namespace) -> Iterator[Row]:
+    runs = 3
+    with serving() as served:
+        yield from throughput.chain(served, {200: runs, 1_000 if options.quick else 5_000: runs})
+        yield from latency.round_trip(served, 100 if options.quick else 300, spawners=16)
+        yield from throughput.many(served, 300 if options.quick else 1_000, runs)
+
+
+def _values(options: Namespace) -> Iterator[Row]:
+    runs = 1 if options.quick else 3
+    with serving() as served:
+        yield from sizes.values(served, runs, "files that both sides see", "300")
+        yield from sizes.shared(served, runs, "files that both sides see")
+    with serving(DAGORAMA_SHARED_FILES="0") as served:
+        yield from sizes.values(served, runs, "through the broker", "110")
+
+
+def _latency(options: Namespace) -> Iterator[Row]:
+    yield from latency.sleep(1 if options.quick else 3)
+    yield from latency.start(3)
+
+
+def _standing(options: Namespace) -> Iterator[Row]:
+    yield from standing.memory(20_000)
+    yield from standing.idle(100)
+    if not options.quick:
+        yield from standing.wide(1_000, 200)
+
+
+def _anchors(options: Namespace) -> Iterator[Row]:
+    yield from anchors.anchors(5_000 if options.quick else 20_000, 3)
+
+
+def _large(options: Namespace) -> Iterator[Row]:
+    yield from standing.memory(1_000_000)
+
+
+PARTS: dict[str, Callable[[Namespace], Iterator[Row]]] = {
+    "fan": _fan, "anchors": _anchors, "graphs": _served, "values": _values, "latency": _latency, "standing": _standing,
+}  # fmt: skip
+
+
+def main() -> int:
+    parser = ArgumentParser(description="the suite's benchmarks on this machine")
+    parser.add_argument("--quick", action="store_true", help="under a minute, with fewer runs")
+    parser.add_argument("--only", action="append", choices=list(PARTS), help="only this part; may be repeated")
+    parser.add_argument("--large", action="store_true", help="the rows of a million nodes, and nothing else")
+    parser.add_argument("--json", type=Path, default=RESULTS)
+    parser.add_argument("--seed", type=int, default=1, help="which nodes are read back")
+    options = parser.parse_args()
+    parts = [_large] if options.large else [PARTS[name] for name in options.only or PARTS]
+    start, rows = perf_counter(), []
+    for part in parts:
+        for row in part(options):
+            rows.append(row)
+            say(f"{row.workload}: {row.figure:,.3g} {row.unit}")
+    print("\n".join(f"{name}: {what}" for name, what in machine().items()), end="\n\n")
+    print(shown(rows))
+    print(f"\n{perf_counter() - start:.0f} s in all; figures in {options.json}")
+    write_json(options.json, rows)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dagorama.code_signature import calculate_function_hash
-    from dagorama.control import cancel, state
+    from dagorama.control import cancel, retry_failed, state
     from dagorama.decorators import dagorama
     from dagorama.definition import DAGDefinition, DAGInstance, generate_instance_id
     from dagorama.errors import (
+        AccessDenied,
         BrokerError,
         BrokerOverloaded,
         BrokerUnavailable,
@@ -39,14 +40,16 @@ if TYPE_CHECKING:
     from dagorama.models.promise import DAGPromise
     from dagorama.models.state import State
     from dagorama.putting import put
-    from dagorama.resolution import aresolve, as_completed, resolve
+    from dagorama.resolution import aresolve, as_completed, resolve, resolve_all
     from dagorama.retry import ExponentialRetry, RetryConfiguration, StaticRetry
     from dagorama.runner import execute_worker, execute_worker_async, launch_workers
     from dagorama.running import cancelled
     from dagorama.serializer import register_definition
+    from dagorama.submitting import together
 
 _ERRORS = "dagorama.errors"
 _HOMES = {
+    "AccessDenied": _ERRORS,
     "BrokerError": _ERRORS,
     "BrokerOverloaded": _ERRORS,
     "BrokerUnavailable": _ERRORS,
@@ -90,10 +93,14 @@ _HOMES = {
     "put": "dagorama.putting",
     "register_definition": "dagorama.serializer",
     "resolve": "dagorama.resolution",
+    "resolve_all": "dagorama.resolution",
+    "retry_failed": "dagorama.control",
     "state": "dagorama.control",
+    "together": "dagorama.submitting",
 }
 
 __all__ = [
+    "AccessDenied",
     "BrokerError",
     "BrokerOverloaded",
     "BrokerUnavailable",
@@ -137,7 +144,10 @@ __all__ = [
     "put",
     "register_definition",
     "resolve",
+    "resolve_all",
+    "retry_failed",
     "state",
+    "together",
 ]
 
 

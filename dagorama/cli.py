@@ -29,8 +29,15 @@ def worker_flags(command: F) -> F:
         "--exit-on-completion", is_flag=True, help="Leave when nothing is left that this worker could ever run."
     )(command)
     command = click.option(
+        "--only-imported", is_flag=True, help="Run definitions of the modules given with --import, and no others."
+    )(command)
+    command = click.option(
         "--concurrency", type=click.IntRange(min=1), default=1, show_default=True, help="Child processes."
     )(command)
+    command = click.option(
+        "--grace", type=click.FloatRange(min=0), metavar="SECONDS",
+        help="How long what runs may go on when it is told to leave.  [default: DAGORAMA_GRACE, or 25]",
+    )(command)  # fmt: skip
     for flag, parameter, text in reversed(_LISTS):
         command = click.option(flag, parameter, multiple=True, help=f"{text} May be repeated.")(command)
     return command
@@ -41,22 +48,30 @@ def worker_flags(command: F) -> F:
 def worker(**flags: Any) -> None:
     """Run nodes for the broker at DAGORAMA_HOST and DAGORAMA_PORT.
 
-    SIGTERM or Ctrl-C: finish what runs, return the rest, leave. A second one: leave at once.
+    SIGTERM or Ctrl-C: finish what runs within the grace, return the rest, leave. A second one: leave at once.
     """
     check_settings()
     sys.path.insert(0, os.getcwd())  # what `python -m` would do
     from dagorama.worker.start import run_worker
 
-    sys.exit(run_worker(WorkerOptions(**flags)))
+    sys.exit(run_worker(options_of(flags)))
+
+
+def options_of(flags: dict[str, Any]) -> WorkerOptions:
+    """What `worker_flags` were given, which has to make sense together."""
+    if flags["only_imported"] and not flags["imports"]:
+        raise click.UsageError("--only-imported without --import would run nothing")
+    return WorkerOptions(**flags)
 
 
 def check_settings() -> None:
     """End with one sentence and exit code 2 where the environment holds what cannot be used."""
+    from dagorama.channels import check
     from dagorama.settings import Settings
     from dagorama.signing import keyring
 
     try:
-        Settings.from_env()
+        check(Settings.from_env())
         keyring()
     except SettingsError as error:
         raise click.UsageError(str(error)) from None

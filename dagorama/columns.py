@@ -12,7 +12,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from dagorama.api import broker_pb2
-from dagorama.connection import MESSAGE_LIMIT
+from dagorama.channels import MESSAGE_LIMIT
 from dagorama.envelopes import LARGE, PARTS, SIGNATURE_BYTES, large_values
 from dagorama.errors import RefusedByBroker
 from dagorama.models.promise import ORIGIN_BYTES
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 PIECE = 1024 * 1024
 #: bytes of nodes up to which one unary call takes them
 UNARY_LIMIT = 2 * 1024 * 1024
+#: what a run costs at most beside its nodes, in a message of many runs
+RUN_BYTES = 64
 #: bytes of one node, which cannot be split
 NODE_LIMIT = MESSAGE_LIMIT - 64 * 1024
 #: what one node and one of its sources cost at most beside the envelope; a source of the same origin costs less
@@ -63,6 +65,8 @@ class FunctionSpec:
             max_concurrency=options.max_concurrency or 0,
             delay=options.delay,
             max_deaths=options.max_deaths or 0,
+            eager=options.eager,
+            timeout_is_final=options.timeout_is_final,
             key_id=key_id,
         )
 
@@ -154,6 +158,10 @@ class NodesRun:
             size += weight
         yield start, end
 
+    def size(self) -> int:
+        """Bytes of arguments."""
+        return sum(map(len, self._arguments))
+
     def _weight(self, position: int) -> int:
         tolerant = self._tolerant.get(position, ()) if self._tolerant else ()
         weight = _weight(self._arguments[position], self._refs[position], tolerant)
@@ -222,11 +230,20 @@ def _large_values(envelopes: Iterable[bytes]) -> list[bytes]:
     return list(dict.fromkeys(chain.from_iterable(found)))
 
 
-def submit_requests(run: NodesRun) -> list[broker_pb2.SubmitRequest]:
+def submit_requests(runs: Iterable[NodesRun]) -> list[broker_pb2.SubmitRequest]:
     """The messages of one submission: a single one as long as a unary call may carry it."""
-    requests = []
-    for start, stop in run.pieces(UNARY_LIMIT):
-        functions = FunctionTable()
-        nodes = run.to_message(functions, start, stop)
-        requests.append(broker_pb2.SubmitRequest(functions=functions.functions, nodes=[nodes]))
+    requests: list[broker_pb2.SubmitRequest] = []
+    functions, size = FunctionTable(), 0
+    pieces: list[broker_pb2.Nodes] = []
+    for run in runs:
+        for start, stop in run.pieces(UNARY_LIMIT):
+            nodes = run.to_message(functions, start, stop)
+            added = nodes.ByteSize() + RUN_BYTES
+            if pieces and size + added > UNARY_LIMIT:
+                requests.append(broker_pb2.SubmitRequest(functions=functions.functions, nodes=pieces))
+                functions, pieces, size = FunctionTable(), [], 0
+                nodes = run.to_message(functions, start, stop)
+            pieces.append(nodes)
+            size += added
+    requests.append(broker_pb2.SubmitRequest(functions=functions.functions, nodes=pieces))
     return requests

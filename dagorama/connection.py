@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
+from random import random
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, TypeVar
 
 from dagorama.api import broker_pb2
+from dagorama.channels import meaning, sync_channel, target
 from dagorama.errors import (
+    AccessDenied,
     BrokerError,
     BrokerOverloaded,
     BrokerUnavailable,
     RefusedByBroker,
     UnknownToBroker,
 )
+from dagorama.models.state import State
 from dagorama.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,7 +35,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MESSAGE_LIMIT = 4 * 1024 * 1024
 #: bytes of one value; more is refused before anything is sent
 VALUE_LIMIT = 1024**3
 #: bytes of a large value in one message
@@ -44,10 +47,18 @@ PATIENCE = 3.0
 #: the same for a wait whose broker was there a moment ago: it may be restarting
 PATIENCE_WHILE_WAITING = 30.0
 PAUSE = 0.1
+#: instances or nodes that one message of a list has at most
+PAGE = 1000
+#: the longest pause before asking a broker again that has no room; up to as much is added by chance
+LONGEST_PAUSE = 4.0
+#: the trailing metadata in which it says after how many milliseconds that makes sense
+RETRY_AFTER = "retry-after-ms"
 
 ERRORS: dict[str, type[BrokerError]] = {
     "UNAVAILABLE": BrokerUnavailable,
     "DEADLINE_EXCEEDED": BrokerUnavailable,
+    "UNAUTHENTICATED": AccessDenied,
+    "PERMISSION_DENIED": AccessDenied,
     "NOT_FOUND": UnknownToBroker,
     "INVALID_ARGUMENT": RefusedByBroker,
     "FAILED_PRECONDITION": RefusedByBroker,
@@ -57,31 +68,6 @@ ERRORS: dict[str, type[BrokerError]] = {
 }
 
 
-def target(settings: Settings) -> str:
-    """Where to connect, as grpc writes it; an IPv6 address gets its brackets."""
-    host = f"[{settings.host}]" if ":" in settings.host and not settings.host.startswith("[") else settings.host
-    return f"{host}:{settings.port}"
-
-
-def quieten_grpc() -> None:
-    """To be called before grpc is imported, which otherwise prints a line when a broker leaves."""
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-
-
-def channel_options() -> list[tuple[str, int]]:
-    """For every channel of ours, sync or aio: bounded messages, silent peers noticed, quick to reconnect."""
-    return [
-        ("grpc.max_send_message_length", MESSAGE_LIMIT),
-        ("grpc.max_receive_message_length", MESSAGE_LIMIT),
-        ("grpc.keepalive_time_ms", 20_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 1_000),
-        # This one is also how long a connection attempt may take.
-        ("grpc.min_reconnect_backoff_ms", 2_000),
-    ]
-
-
 def broker_error(error: grpc.RpcError, address: str) -> BrokerError:
     """The one map from gRPC statuses to our errors, for sync and aio calls alike."""
     code = getattr(error, "code", lambda: None)()
@@ -89,12 +75,31 @@ def broker_error(error: grpc.RpcError, address: str) -> BrokerError:
     details = str(getattr(error, "details", lambda: "")() or error)
     if status == "UNAVAILABLE":
         details = (
-            f"no broker answers at {address} ({details}); start one with `dagorama-broker serve`, "
+            f"no broker answers at {address} ({meaning(details)}); start one with `dagorama-broker serve`, "
             "or set DAGORAMA_HOST and DAGORAMA_PORT to where it is"
         )
     elif status == "DEADLINE_EXCEEDED":
         details = f"the broker at {address} did not answer in time ({details})"
-    return ERRORS.get(status, BrokerError)(details, status)
+    found = ERRORS.get(status, BrokerError)(details, status)
+    if isinstance(found, BrokerOverloaded):
+        found.retry_after = _retry_after(error)
+    return found
+
+
+def _retry_after(error: grpc.RpcError) -> float | None:
+    """Seconds, where the broker says that its refusal is a matter of time."""
+    trailing = getattr(error, "trailing_metadata", lambda: ())() or ()
+    return next((int(value) / 1000 for key, value in trailing if key == RETRY_AFTER and value.isdecimal()), None)
+
+
+def _gave_up(error: BrokerOverloaded, seconds: float) -> BrokerOverloaded:
+    found = BrokerOverloaded(
+        f"{error}; it has been like that for {seconds:.0f} seconds: add workers, submit less at a time, or give the"
+        " broker more room",
+        error.status,
+    )
+    found.retry_after = error.retry_after
+    return found
 
 
 def refuse_excess(size: int) -> None:
@@ -116,9 +121,7 @@ class Connection:
     """The broker's calls, each with a deadline and our errors. All of them may be sent twice without harm."""
 
     def __init__(self, settings: Settings) -> None:
-        quieten_grpc()
-        import grpc
-
+        self.channel: grpc.Channel = sync_channel(settings)
         from dagorama.api.api_pb2_grpc import DagoramaStub
         from dagorama.api.broker_pb2_grpc import BrokerStub
 
@@ -127,7 +130,6 @@ class Connection:
         self.pid = os.getpid()
         #: whether a broker has been there, so that one which is not may be restarting
         self.has_answered = False
-        self.channel: grpc.Channel = grpc.insecure_channel(self.address, options=channel_options())
         self.stub: BrokerStub = BrokerStub(self.channel)
         self.original: DagoramaStub = DagoramaStub(self.channel)
 
@@ -140,16 +142,37 @@ class Connection:
         self._ask(lambda timeout: self.stub.SubmitStream(_whole(requests), timeout=timeout), transfer_deadline(size))
 
     def wait(
-        self, instance: bytes, nodes: Sequence[bytes], *, now: bool = False, timeout: float | None = None
+        self, owners: Mapping[bytes, bytes], *, now: bool = False, timeout: float | None = None
     ) -> Replies:
-        """What is known of nodes; without `now`, each as it ends, until `timeout`. It is not tried again."""
-        request = broker_pb2.WaitRequest(instance=instance, node=nodes, now=now)
+        """What is known of nodes, whose instances `owners` has; without `now`, each as it ends, until `timeout`.
+
+        It is not tried again.
+        """
+        instances = {instance: place for place, instance in enumerate(dict.fromkeys(owners.values()))}
+        if len(instances) == 1:
+            request = broker_pb2.WaitRequest(instance=next(iter(instances)), node=owners, now=now)
+        else:
+            of = [instances[owner] for owner in owners.values()]
+            request = broker_pb2.WaitRequest(node=owners, now=now, instances=instances, instance_of=of)
         return Replies(self, self.stub.Wait(request, timeout=DEADLINE if now else timeout))
 
     def cancel(self, instance: bytes, nodes: Sequence[bytes]) -> int:
         """Cancels nodes, or without any the whole instance; returns how many had not ended."""
         request = broker_pb2.CancelRequest(instance=instance, node=nodes)
         return self._ask(lambda timeout: self.stub.Cancel(request, timeout=timeout)).cancelled
+
+    def retry(self, instance: bytes, nodes: Sequence[bytes]) -> broker_pb2.RetryReply:
+        """Has failed nodes run again, or without any all that failed in the instance."""
+        request = broker_pb2.RetryRequest(instance=instance, node=nodes)
+        return self._ask(lambda timeout: self.stub.Retry(request, timeout=timeout))
+
+    def adopt(self, function: str, hash: str = "", made_with: Sequence[str] = ()) -> broker_pb2.AdoptReply:
+        """Has unfinished nodes of a function run by the code of `hash`, or by that which connected workers have.
+
+        `made_with`: only nodes made with these; none: with any that no connected worker has.
+        """
+        request = broker_pb2.AdoptRequest(function=function, hash=hash, **{"from": made_with})
+        return self._ask(lambda timeout: self.stub.Adopt(request, timeout=timeout))
 
     def put_value(self, data: bytes | bytearray | memoryview, digest: bytes | None = None) -> bytes:
         """Stores a large value and returns its SHA-256, which is `digest` where the caller knows it."""
@@ -183,20 +206,59 @@ class Connection:
         request = broker_pb2.GetInstanceRequest(instance=instance)
         return self._ask(lambda timeout: self.stub.GetInstance(request, timeout=timeout))
 
+    def list_instances(
+        self, limit: int = 0, *, unfinished: bool = False, failed: bool = False, definition: str = ""
+    ) -> list[broker_pb2.InstanceInfo]:
+        """The latest instances; 0: all."""
+        asked = broker_pb2.ListInstancesRequest(unfinished=unfinished, failed=failed, definition=definition)
+
+        def page(size: int, before: int) -> tuple[Sequence[broker_pb2.InstanceInfo], int]:
+            asked.limit, asked.before = size, before
+            reply = self._ask(lambda timeout: self.stub.ListInstances(asked, timeout=timeout))
+            return reply.instances, reply.more
+
+        return _all_pages(page, limit)
+
+    def list_nodes(
+        self, instance: bytes, limit: int = 0, states: Sequence[State] = ()
+    ) -> list[broker_pb2.NodeInfo]:
+        """Nodes of an instance, or those in these states; 0: all."""
+        numbers = [broker_pb2.NodeState.ValueType(state) for state in states]
+        asked = broker_pb2.ListNodesRequest(instance=instance, states=numbers)
+
+        def page(size: int, after: int) -> tuple[Sequence[broker_pb2.NodeInfo], int]:
+            asked.limit, asked.after = size, after
+            reply = self._ask(lambda timeout: self.stub.ListNodes(asked, timeout=timeout))
+            return reply.nodes, reply.more
+
+        return _all_pages(page, limit)
+
     def get_status(self) -> broker_pb2.Status:
         request = broker_pb2.GetStatusRequest()
         return self._ask(lambda timeout: self.stub.GetStatus(request, timeout=timeout))
 
-    def retried(self, call: Callable[[], T]) -> T:
-        """Calls until there is an answer; a broker that nobody hears is tried again for PATIENCE seconds."""
-        started = monotonic()
+    def retried(self, call: Callable[[], T], seconds: float = DEADLINE) -> T:
+        """Calls until there is an answer.
+
+        A broker that nobody hears is tried again for PATIENCE seconds, and one that has no room just now, ever more
+        patiently, for `seconds`.
+        """
+        started, pause, refusals = monotonic(), PAUSE, 0
         while True:
             try:
                 return call()
             except BrokerUnavailable as error:
                 if error.status != "UNAVAILABLE" or monotonic() - started > PATIENCE:
                     raise
-            sleep(PAUSE)
+                pause = PAUSE
+            except BrokerOverloaded as error:
+                if error.retry_after is None:
+                    raise
+                pause = min(error.retry_after * 2**refusals, LONGEST_PAUSE) * (1 + random())
+                refusals += 1
+                if monotonic() - started + pause >= seconds:
+                    raise _gave_up(error, monotonic() - started) from None
+            sleep(pause)
 
     def _ask(self, call: Callable[[float], T], seconds: float = DEADLINE) -> T:
         import grpc
@@ -211,7 +273,7 @@ class Connection:
             self.has_answered = True
             return answer
 
-        return self.retried(once)
+        return self.retried(once, seconds)
 
 
 class Replies:
@@ -248,19 +310,26 @@ def connection() -> Connection:
     global _current
     settings = Settings.from_env()
     found = _current
-    if found is None or found.pid != os.getpid() or not _same_address(found.settings, settings):
+    if found is None or found.pid != os.getpid() or found.settings.way != settings.way:
         with _lock:
             if _current is not None and _current.pid != os.getpid():
                 _inherited.append(_current)
                 _current = None
-            if _current is None or not _same_address(_current.settings, settings):
+            if _current is None or _current.settings.way != settings.way:
                 _current = Connection(settings)
             found = _current
     return found
 
 
-def _same_address(one: Settings, other: Settings) -> bool:
-    return (one.host, one.port) == (other.host, other.port)
+def _all_pages(page: Callable[[int, int], tuple[Sequence[T], int]], limit: int) -> list[T]:
+    """Page after page, each asked for by its size and by where the one before said to go on; 0: all."""
+    found: list[T] = []
+    place = 0
+    while True:
+        rows, place = page(min(limit - len(found), PAGE) if limit else PAGE, place)
+        found += rows
+        if not place or len(found) == limit:
+            return found
 
 
 def _renew_lock() -> None:

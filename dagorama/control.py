@@ -1,4 +1,4 @@
-"""What a program does about an instance that runs: look where a node stands, cancel."""
+"""What a program does about an instance: look where a node stands, cancel, have what failed run again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def state(instance: DAGInstance, promise: DAGPromise[Any]) -> State:
     """
     if not isinstance(promise, DAGPromise):
         return State.COMPLETED  # what a plain entry point returned
-    (heard,) = Waiting(owner_of(instance, promise), [promise.node_id]).ask()
+    (heard,) = Waiting({promise.node_id: owner_of(instance, promise)}).ask()
     return heard.state
 
 
@@ -31,6 +31,18 @@ def cancel(instance: DAGInstance, promise: DAGPromise[Any] | None = None) -> int
     stopped after a grace. What had ended stays as it is. Whoever waits gets NodeCancelled.
     """
     return connection().cancel(*_nodes(instance, promise))
+
+
+def retry_failed(instance: DAGInstance, promise: DAGPromise[Any] | None = None) -> int:
+    """Has the node of a promise run again, or all of the instance that failed; returns how many nodes go on.
+
+    A node that failed because of another stands for that one. What failed because of it waits for it again; what has
+    completed stays as it is, and nothing that a node has made is made twice. A node that runs again has all its
+    attempts. What was cancelled is not run again, nor a node whose failure an unfinished one takes for a value
+    (`outcome`): RefusedByBroker says so.
+    """
+    reply = connection().retry(*_nodes(instance, promise))
+    return reply.queued + reply.waiting
 
 
 def _nodes(instance: DAGInstance, promise: Any) -> tuple[bytes, list[bytes]]:

@@ -37,6 +37,7 @@ def dagorama(
     concurrency_key: Callable[..., str] | str | None = None,
     delay: float = 0,
     max_deaths: int | None = None,
+    eager: bool = False,
 ) -> Decorator: ...
 def dagorama(
     queue_name: Any = None, taint_name: str | None = None, retry: RetryConfiguration | None = None, **options: Any
@@ -61,6 +62,9 @@ def dagorama(
     - `delay`: seconds before the first run, counted from when the node could run.
     - `max_deaths`: so many times may a node take its process down with it before it fails; the default is the
       broker's, 3.
+    - `eager`: the nodes that a run makes start while it still runs, not when it has returned. When the run comes to
+      nothing (it fails, is cancelled, its worker dies) those that have not ended are cancelled, and the next run
+      makes its own.
     """
     if isinstance(queue_name, str) or queue_name is None:
         return Decorator(Options(queue_name, taint_name, retry, **options))

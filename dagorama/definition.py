@@ -28,7 +28,8 @@ from dagorama.logging import get_logger
 from dagorama.models.outcome import Outcome
 from dagorama.models.promise import DAGPromise, restore_promise
 from dagorama.resolution import resolve as resolve
-from dagorama.scope import DirectScope, GatherScope, NodesRun, current_attempt, submit
+from dagorama.scope import DirectScope, GatherScope, NodesRun, current_attempt
+from dagorama.submitting import submit
 
 if TYPE_CHECKING:
     from dagorama.api.api_pb2_grpc import DagoramaStub

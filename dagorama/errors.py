@@ -18,6 +18,7 @@ DagoramaError
 ├── SettingsError (ValueError)             an environment variable holds something else: fix it
 └── BrokerError                            the broker said no, or nothing
     ├── BrokerUnavailable                  nobody answers: start one, or try later
+    ├── AccessDenied                       without a token, or with one that may not do this: DAGORAMA_AUTH_TOKEN
     ├── UnknownToBroker                    it has no such instance, node or value
     ├── RefusedByBroker                    the request contradicts what it has, or is too large
     └── BrokerOverloaded                   it holds as much as it may: try later
@@ -151,7 +152,11 @@ class RetryLater(DagoramaError):
 
 
 class CodeMismatchException(DagoramaError):
-    """A node was made by other code than this worker has."""
+    """A node was made by other code than this worker has; `deployed` is the hash of the code that it has."""
+
+    def __init__(self, message: str = "", deployed: str = "") -> None:
+        super().__init__(message)
+        self.deployed = deployed
 
 
 class FunctionNotFound(DagoramaError, ValueError):
@@ -186,6 +191,10 @@ class BrokerUnavailable(BrokerError):
     """No broker answers where one was expected."""
 
 
+class AccessDenied(BrokerError):
+    """The broker does not know who calls, or whoever it is may not do this."""
+
+
 class UnknownToBroker(BrokerError):
     """The broker has no such instance, node or value."""
 
@@ -195,7 +204,12 @@ class RefusedByBroker(BrokerError):
 
 
 class BrokerOverloaded(BrokerError):
-    """The broker, or a message to it, has reached a bound."""
+    """The broker, or a message to it, has reached a bound.
+
+    `retry_after` is the seconds after which the broker may take it, where that is a matter of time.
+    """
+
+    retry_after: float | None = None
 
 
 def _shortened(text: str) -> str:

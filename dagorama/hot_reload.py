@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dagorama.cli import check_settings, worker_flags
+from dagorama.cli import check_settings, options_of, worker_flags
 from dagorama.runner import LaunchedWorkers
 from dagorama.worker.options import WorkerOptions
 
@@ -36,6 +36,7 @@ def run_hot_reload_worker(watch_dir: Path, **flags: Any) -> None:
 
     What ran then goes back to the broker, uncounted.
     """
+    options = options_of(flags)
     check_settings()
     try:
         import watchfiles
@@ -51,7 +52,7 @@ def run_hot_reload_worker(watch_dir: Path, **flags: Any) -> None:
         stop_event=stop, raise_interrupt=False,
     )  # fmt: skip
     click.secho(f"A worker that starts anew when {watch_dir} changes: for development only.", fg="yellow", err=True)
-    _serve(WorkerOptions(**flags), changes)
+    _serve(options, changes)
 
 
 def _serve(options: WorkerOptions, changes: Iterable[set[FileChange]]) -> None:

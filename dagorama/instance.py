@@ -11,7 +11,7 @@ from types import FunctionType, GetSetDescriptorType, MemberDescriptorType, Meth
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
-from dagorama.control import cancel
+from dagorama.control import cancel, retry_failed
 from dagorama.scope import DirectScope, Scope
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class DAGInstance:
     Methods get the instance as `self`, so that their decorated calls become nodes of it. An attribute that is
     set on it hides the definition's and is seen by nobody else. It pickles, and
     `DAGInstance(UUID(text), definition)` gives it back in another process. `cancel` is that of
-    `dagorama.control`, unless the definition has something of that name.
+    `dagorama.control`, and `retry` its `retry_failed`, unless the definition has something of that name.
     """
 
     # What an instance sets on itself is its __dict__; everything else comes from the definition.
@@ -50,6 +50,10 @@ class DAGInstance:
 
         def cancel(self, promise: DAGPromise[Any] | None = None) -> int:
             """See dagorama.cancel."""
+            ...
+
+        def retry(self, promise: DAGPromise[Any] | None = None) -> int:
+            """See dagorama.retry_failed."""
             ...
 
     else:
@@ -103,7 +107,7 @@ class DAGInstance:
 
 
 # Not methods of the class: those would hide a definition's own.
-_VERBS: dict[str, Callable[..., int]] = {"cancel": cancel}
+_VERBS: dict[str, Callable[..., int]] = {"cancel": cancel, "retry": retry_failed}
 OWN_NAMES = frozenset({*DAGInstance.__slots__, "instance_id"})
 
 # Around our own __setattr__, which thinks of the definition first.

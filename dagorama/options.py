@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 
 from dagorama.errors import PromiseMisuse
 from dagorama.models.promise import DAGPromise
-from dagorama.retry import MOST, RetryConfiguration, check_positive_seconds, check_seconds
+from dagorama.retry import MOST, RetryConfiguration, check_positive_seconds, check_seconds, verdict
 
 #: bytes of a concurrency key
 LONGEST_KEY = 512
@@ -36,6 +36,7 @@ class Options:
     concurrency_key: ConcurrencyKey | None = None
     delay: float = 0
     max_deaths: int | None = None
+    eager: bool = False
 
     def __post_init__(self) -> None:
         _check_text(queue_name=self.queue_name, taint_name=self.taint_name)
@@ -46,7 +47,14 @@ class Options:
         _check_count(max_concurrency=self.max_concurrency, max_deaths=self.max_deaths)
         if not _is_whole(self.priority) or not -MOST <= self.priority <= MOST:
             raise ValueError(f"priority is {self.priority!r}: it has to be a whole number; higher goes first")
+        if not isinstance(self.eager, bool):
+            raise ValueError(f"eager is {self.eager!r}: it has to be True or False")
         self._check_key()
+
+    @property
+    def timeout_is_final(self) -> bool:
+        """Whether a run that is stopped at its timeout is the last, as `retry_on` and `give_up_on` say."""
+        return self.timeout is not None and verdict(self.retry, TimeoutError())[0]
 
     def _check_key(self) -> None:
         if self.concurrency_key is None:

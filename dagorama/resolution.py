@@ -6,7 +6,7 @@ slot that the other node may need.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from time import monotonic
@@ -74,6 +74,32 @@ async def aresolve(instance: DAGInstance, promise: DAGPromise[R], *, timeout: fl
         return value
 
 
+def resolve_all(
+    pairs: Iterable[tuple[DAGInstance, DAGPromise[R]]], *, timeout: float | None = None
+) -> list[R]:
+    """The values of promises of any number of instances, in the order given, by one call to the broker.
+
+    It waits, for ever unless `timeout` says how many seconds, and raises TimeoutError; or, as soon as one of them is
+    known to have failed, what resolve() raises for it. `outcome(promise)` gives a Failure in its place.
+    """
+    wanted = list(pairs)
+    owners: dict[bytes, bytes] = {}
+    places: dict[bytes, list[int]] = {}
+    for place, (instance, promise) in enumerate(wanted):
+        if isinstance(promise, DAGPromise):
+            owners[promise.node_id] = owner_of(instance, promise)
+            places.setdefault(promise.node_id, []).append(place)
+    _check_wait("resolve_all()", [promise for _, promise in wanted])
+    values: list[Any] = [promise for _, promise in wanted]  # what a plain entry point returned is its value
+    waiting = Waiting(owners)
+    for heard in waiting.ended(timeout):
+        for place in places[heard.node_id]:
+            values[place] = _value(wanted[place][1], heard)
+    if waiting.left:
+        raise _not_ended(len(waiting.left), len(owners), timeout, wanted[places[waiting.left[0]][0]][1])
+    return values
+
+
 def as_completed(
     instance: DAGInstance, promises: Iterable[DAGPromise[R]], *, timeout: float | None = None
 ) -> AsCompleted[R]:
@@ -87,10 +113,7 @@ def as_completed(
         if not isinstance(promise, DAGPromise):
             raise TypeError(f"as_completed() takes promises, not a {type(promise).__qualname__}")
         owner_of(instance, promise)
-    if _is_inside():
-        raise _would_wait("as_completed()", next(iter(wanted), None))
-    if len(wanted) > MOST_AT_ONCE:
-        raise ValueError(f"{len(wanted):,} promises are more than one call can wait for ({MOST_AT_ONCE:,})")
+    _check_wait("as_completed()", list(wanted))
     return AsCompleted(instance.instance_id.bytes, list(wanted), timeout)
 
 
@@ -120,17 +143,27 @@ class AsCompleted(Generic[R]):
         self._check(waiting)
 
     def _waiting(self) -> Waiting:
-        return Waiting(self._owner, list(self._promises))
+        return Waiting(dict.fromkeys(self._promises, self._owner))
 
     def _seconds(self) -> float | None:
         return None if self._until is None else max(0.0, self._until - monotonic())
 
     def _check(self, waiting: Waiting) -> None:
         if waiting.left:
-            raise TimeoutError(
-                f"{len(waiting.left)} of {len(self._promises)} promises have not ended after {self._timeout} seconds, "
-                f"one of them {self._promises[waiting.left[0]]!r}"
-            )
+            one = self._promises[waiting.left[0]]
+            raise _not_ended(len(waiting.left), len(self._promises), self._timeout, one)
+
+
+def _check_wait(what: str, promises: Sequence[object]) -> None:
+    """Raises PromiseMisuse inside a node, and ValueError where there are too many."""
+    if _is_inside():
+        raise _would_wait(what, next(iter(promises), None))
+    if len(promises) > MOST_AT_ONCE:
+        raise ValueError(f"{len(promises):,} promises are more than one call can wait for ({MOST_AT_ONCE:,})")
+
+
+def _not_ended(left: int, of: int, timeout: float | None, one: object) -> TimeoutError:
+    return TimeoutError(f"{left} of {of} promises have not ended after {timeout} seconds, one of them {one!r}")
 
 
 def _next(ended: Iterator[Heard]) -> Heard | None:
@@ -141,7 +174,7 @@ def _next(ended: Iterator[Heard]) -> Heard | None:
 
 
 def _waiting(instance: DAGInstance, promise: DAGPromise[Any]) -> Waiting:
-    return Waiting(owner_of(instance, promise), [promise.node_id])
+    return Waiting({promise.node_id: owner_of(instance, promise)})
 
 
 def _is_inside() -> bool:

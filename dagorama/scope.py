@@ -18,13 +18,12 @@ from dagorama.columns import FunctionSpec as FunctionSpec
 from dagorama.columns import FunctionTable as FunctionTable
 from dagorama.columns import NodesRun as NodesRun
 from dagorama.columns import references as references
-from dagorama.columns import submit_requests as submit_requests
-from dagorama.connection import connection
 from dagorama.errors import NotInInstance, WrongInstance
 from dagorama.large import broker_values
 from dagorama.models.promise import ORIGIN_BYTES, DAGPromise, Place
 from dagorama.parts import Buffer, PutLarge
 from dagorama.signing import Keyring
+from dagorama.submitting import submit
 from dagorama.values import Encoded, encode, encode_call
 
 if TYPE_CHECKING:
@@ -34,11 +33,6 @@ if TYPE_CHECKING:
 LARGE_FROM = 256 * 1024
 #: what is given to put(), for errors
 WHAT_IS_PUT = "value given to put()"
-
-
-def submit(run: NodesRun) -> None:
-    """Hands a run to the broker; returns when it is durable."""
-    connection().submit(submit_requests(run))
 
 
 def put_through_connection(data: Buffer) -> bytes:
@@ -100,10 +94,14 @@ class DirectScope:
         return ids[1], next(ids[2])
 
 
+#: told of a run that has grown, and by how many bytes of arguments
+OnGrowth = Callable[[NodesRun, int], None]
+
+
 class _Gathering:
     """What GatherScope and AttemptScope share: calls become nodes of one run until the scope is closed."""
 
-    __slots__ = ("_closed", "_instance", "_large_from", "_put_large", "_ring", "_run")
+    __slots__ = ("_closed", "_instance", "_large_from", "_put_large", "_ring", "_run", "on_growth")
 
     asks_the_broker = False
 
@@ -116,6 +114,7 @@ class _Gathering:
         self._large_from = large_from
         self._put_large = put_large
         self._closed = False
+        self.on_growth: OnGrowth | None = None  #: called after each call; None: nobody asks before the end
 
     def call(
         self,
@@ -140,6 +139,8 @@ class _Gathering:
         if run is None:
             run = self._run = NodesRun(self._instance, os.urandom(ORIGIN_BYTES), ring=self._ring)
         counter = run.add(function, encoded, key)
+        if self.on_growth is not None:
+            self.on_growth(run, len(encoded.envelope))
         return DAGPromise._made(run.origin, counter, self._instance, function.name, args, kwargs, place)
 
     def close(self) -> None:
@@ -175,7 +176,8 @@ class AttemptScope(_Gathering):
     """A running node: what it calls belongs to the attempt and becomes visible with its result.
 
     The executor makes one for each attempt, holds it in `current_attempt` while the function runs, closes it
-    when that has ended and sends `runs` with the result, or drops them.
+    when that has ended and sends `runs` with the result, or drops them. With `on_growth`, which an eager function
+    has, they are sent as they grow.
     """
 
     __slots__ = ("_parts",)
@@ -208,6 +210,9 @@ class AttemptScope(_Gathering):
 
         def take(run: NodesRun) -> None:
             self._parts.append((run, scope))
+            if self.on_growth is not None:
+                scope.on_growth = self.on_growth
+                self.on_growth(run, run.size())
 
         scope = GatherScope(instance, take, self._large_from, self._put_large, self._ring)
         return scope
@@ -217,7 +222,7 @@ class AttemptScope(_Gathering):
         return encode(value, WHAT_IS_PUT, large_from=self._large_from, put_large=self._put_large)
 
     def made(self, node_id: bytes) -> bool:
-        """Whether the node is this attempt's, and so not known to the broker yet."""
+        """Whether the node is this attempt's."""
         return any(node_id[:ORIGIN_BYTES] == run.origin for run in self.runs)
 
     def close(self) -> None:

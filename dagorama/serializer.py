@@ -7,7 +7,7 @@ is ever called.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from inspect import isclass, unwrap
 from types import MethodType
@@ -19,6 +19,8 @@ from dagorama.decorated import Decorated, decorated_method, of_wrapper, original
 from dagorama.definition import DAGDefinition, class_name, instantiate, is_local, local_classes, registered
 from dagorama.errors import FunctionNotFound
 from dagorama.instance import DAGInstance
+
+_only: frozenset[str] | None = None  # modules whose definitions may be found; None: any
 
 FOR_LOCAL_WORKERS = "workers that this process launches get it, others need it in a module that they can import"
 
@@ -80,8 +82,19 @@ def find(name: str) -> Found:
     return Found(definition, wrapper, of_wrapper(wrapper))
 
 
+def run_only(modules: Iterable[str]) -> None:
+    """From now on nothing is found in this process but definitions of these modules."""
+    global _only
+    _only = frozenset(modules)
+
+
 def definition_named(name: str) -> DAGDefinition:
     """The definition of "module:Class": registered, or made from its class without arguments."""
+    if _only is not None and name.partition(":")[0] not in _only:
+        raise FunctionNotFound(
+            f"{name} is of none of the modules that this worker was given with --import, and it runs no others"
+            " (--only-imported)"
+        )
     load_shipped(name)
     if name in registered:
         return registered[name]

@@ -1,26 +1,45 @@
 """What the environment says to the client and the worker: the only place in `dagorama` that reads it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import environ
 
 from dagorama.errors import SettingsError
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 HIGHEST_PORT = 65535
+_ACCESS = ("auth_token", "auth_token_file", "tls_ca", "tls_cert", "tls_key", "tls_name")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Where the broker is and how much to log; an unset or empty variable means its default."""
+    """Where the broker is, how to reach it, how much to log, how a worker leaves.
 
-    host: str = "localhost"
-    port: int = 50051
-    log_level: str = "WARNING"
+    An unset or empty variable means its default.
+    """
+
+    host: str = "localhost"  #: DAGORAMA_HOST
+    port: int = 50051  #: DAGORAMA_PORT
+    log_level: str = "WARNING"  #: DAGORAMA_LOG_LEVEL
+    grace: float = 25.0  #: DAGORAMA_GRACE: seconds that running nodes get when their worker is told to leave
+    auth_token: str = field(default="", repr=False)  #: DAGORAMA_AUTH_TOKEN: what to present to the broker
+    auth_token_file: str = ""  #: DAGORAMA_AUTH_TOKEN_FILE: a file that holds it instead
+    tls_ca: str = ""  #: DAGORAMA_TLS_CA: a file of the authorities that the broker's certificate may come from
+    tls_cert: str = ""  #: DAGORAMA_TLS_CERT: a file with a certificate to present, where the broker wants one
+    tls_key: str = ""  #: DAGORAMA_TLS_KEY: a file with its key
+    tls_name: str = ""  #: DAGORAMA_TLS_NAME: the name in the broker's certificate, where it is not DAGORAMA_HOST
 
     @classmethod
     def from_env(cls) -> "Settings":
-        """Reads DAGORAMA_HOST, DAGORAMA_PORT and DAGORAMA_LOG_LEVEL; raises SettingsError naming the bad one."""
-        return cls(host=environ.get("DAGORAMA_HOST") or _DEFAULTS.host, port=_port(), log_level=log_level())
+        """Reads the variables beside the fields; raises SettingsError naming the bad one."""
+        return cls(
+            host=environ.get("DAGORAMA_HOST") or _DEFAULTS.host, port=_port(), log_level=log_level(),
+            grace=_grace(), **_access(),
+        )
+
+    @property
+    def way(self) -> tuple[object, ...]:
+        """All that a channel depends on."""
+        return self.host, self.port, *(getattr(self, name) for name in _ACCESS)
 
 
 _DEFAULTS = Settings()
@@ -33,6 +52,20 @@ def signing_keys() -> tuple[str, str]:
     if keys and file:
         raise SettingsError("DAGORAMA_SIGNING_KEYS and DAGORAMA_SIGNING_KEYS_FILE are both set: unset one of them")
     return keys, file
+
+
+def _access() -> dict[str, str]:
+    found = {name: environ.get(f"DAGORAMA_{name.upper()}", "") for name in _ACCESS}
+    if found["auth_token"] and found["auth_token_file"]:
+        raise SettingsError("DAGORAMA_AUTH_TOKEN and DAGORAMA_AUTH_TOKEN_FILE are both set: unset one of them")
+    if bool(found["tls_cert"]) != bool(found["tls_key"]):
+        raise SettingsError("DAGORAMA_TLS_CERT and DAGORAMA_TLS_KEY go together: set both, or neither")
+    if not found["tls_ca"] and (other := (found["tls_cert"] and "CERT") or (found["tls_name"] and "NAME")):
+        raise SettingsError(
+            f"DAGORAMA_TLS_{other} is set and DAGORAMA_TLS_CA is not: it says which authorities the broker's"
+            " certificate may come from, and turns TLS on"
+        )
+    return found
 
 
 def log_level() -> str:
@@ -50,6 +83,17 @@ def shared_files() -> bool:
     if text not in _FLAGS:
         raise SettingsError(f"DAGORAMA_SHARED_FILES is {text!r}: it has to be 1 or 0")
     return _FLAGS[text]
+
+
+def _grace() -> float:
+    text = environ.get("DAGORAMA_GRACE") or str(_DEFAULTS.grace)
+    try:
+        grace = float(text)
+    except ValueError:
+        grace = -1.0
+    if not 0 <= grace < float("inf"):
+        raise SettingsError(f"DAGORAMA_GRACE is {text!r}: it has to be a number of seconds from 0 up")
+    return grace
 
 
 def _port() -> int:

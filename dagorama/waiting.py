@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dagorama.api import broker_pb2
 from dagorama.connection import PATIENCE, PATIENCE_WHILE_WAITING, PAUSE, Replies, connection
-from dagorama.errors import BrokerUnavailable, PromiseMisuse, WrongInstance
+from dagorama.errors import BrokerOverloaded, BrokerUnavailable, PromiseMisuse, WrongInstance
 from dagorama.models.promise import DAGPromise
 from dagorama.models.state import State
 from dagorama.scope import current_attempt
+from dagorama.submitting import is_held_back
 
 if TYPE_CHECKING:
     from dagorama.instance import DAGInstance
@@ -36,11 +37,13 @@ class Heard(NamedTuple):
 
 
 class Waiting:
-    """Nodes of one instance, to be asked about or waited for. Any thread may close() it, which ends the waiting."""
+    """Nodes to be asked about or waited for; `owners` has the instance of each.
 
-    def __init__(self, owner: bytes, node_ids: Sequence[bytes]) -> None:
-        self._owner = owner
-        self._left = dict.fromkeys(node_ids)
+    Any thread may close() it, which ends the waiting.
+    """
+
+    def __init__(self, owners: Mapping[bytes, bytes]) -> None:
+        self._left = dict(owners)
         self._lock = threading.Lock()
         self._replies: Replies | None = None
         self._closed = False
@@ -67,6 +70,10 @@ class Waiting:
             except BrokerUnavailable as error:
                 if error.status == "UNAVAILABLE" and monotonic() - answered > _patience():
                     raise
+            except BrokerOverloaded as error:
+                if error.retry_after is None or monotonic() - answered > PATIENCE_WHILE_WAITING:
+                    raise
+                sleep(max(0.0, min(error.retry_after, until - monotonic())))
             if self._left:
                 sleep(max(0.0, min(PAUSE, until - monotonic())))
         if self._left and not self._closed:
@@ -86,8 +93,8 @@ class Waiting:
         return heard
 
     def _hear(self, *, now: bool, timeout: float | None) -> Iterator[Heard]:
-        ids = self.left
-        replies = connection().wait(self._owner, ids, now=now, timeout=timeout)
+        owners = dict(self._left)
+        replies = connection().wait(owners, now=now, timeout=timeout)
         with self._lock:
             self._replies = replies
             closed = self._closed
@@ -98,21 +105,22 @@ class Waiting:
             for reply in replies:
                 envelopes.update(zip(reply.value_node, reply.value, strict=True))
                 if reply.index:
-                    yield from self._heard(ids, reply, envelopes)
+                    yield from _heard(list(owners.items()), reply, envelopes)
                     envelopes = {}
         finally:
             replies.cancel()
 
-    def _heard(
-        self, ids: Sequence[bytes], reply: broker_pb2.WaitReply, envelopes: Mapping[bytes, bytes]
-    ) -> Iterator[Heard]:
-        failures = iter(reply.failure)
-        for index, number in zip(reply.index, reply.state, strict=True):
-            state = State(number)
-            if state in (State.FAILED, State.CANCELLED):
-                yield Heard(ids[index], self._owner, state, failure=next(failures, NOTHING_KNOWN))
-            else:
-                yield Heard(ids[index], self._owner, state, envelopes)
+def _heard(
+    asked: Sequence[tuple[bytes, bytes]], reply: broker_pb2.WaitReply, envelopes: Mapping[bytes, bytes]
+) -> Iterator[Heard]:
+    """`asked` has each node and its instance, in the order of the request."""
+    failures = iter(reply.failure)
+    for index, number in zip(reply.index, reply.state, strict=True):
+        state = State(number)
+        if state in (State.FAILED, State.CANCELLED):
+            yield Heard(*asked[index], state, failure=next(failures, NOTHING_KNOWN))
+        else:
+            yield Heard(*asked[index], state, envelopes)
 
 
 def _patience() -> float:
@@ -127,10 +135,15 @@ def owner_of(instance: DAGInstance, promise: DAGPromise[Any]) -> bytes:
     owner = instance.instance_id.bytes
     if promise._instance_bytes not in (None, owner):
         raise WrongInstance(f"{promise!r} is of instance {promise.instance_id}, not of {instance!r}")
+    if is_held_back(owner):
+        raise PromiseMisuse(
+            f"{promise!r} was made in a `with together():` block, and nothing is known of it before that ends: "
+            "ask for it after the block"
+        )
     attempt = current_attempt.get()
     if attempt is not None and attempt.made(promise.node_id):
         raise PromiseMisuse(
-            f"this run made {promise!r} and the node starts when the run has ended; "
+            f"this run made {promise!r}, which may need the place that this run takes; "
             "return the promise, or pass it to another @dagorama method"
         )
     return owner

@@ -5,9 +5,11 @@ Past a bound there is a sentence, never a crash.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from dagorama_broker.errors import TooMuch
+from dagorama_broker.errors import Full, TooMuch
 
 #: Bytes that gRPC's clients take in one message unless told otherwise.
 MESSAGE = 4 << 20
@@ -51,8 +53,27 @@ class Gathering:
 
     def add(self, size: int) -> None:
         if self.size + size > self.most:
-            raise TooMuch(f"others are sending {self.size} bytes at this moment; try again")
+            raise Full(f"others are sending {self.size} bytes at this moment; try again")
         self.size += size
 
     def let_go(self, size: int) -> None:
         self.size -= size
+
+
+class Streams:
+    """Calls that are open at once."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.open = 0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Around a call. Raises Full."""
+        if self.open >= self.most:
+            raise Full(f"{self.open} calls are open at this moment, and this broker takes no more; try again")
+        self.open += 1
+        try:
+            yield
+        finally:
+            self.open -= 1

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from dagorama_broker.errors import NotKnown, NotServing
+from dagorama_broker.errors import NotAllowedNow, NotKnown, NotServing
 from dagorama_broker.keeping import Keeping, not_known
-from dagorama_broker.model import ENDED, Changes, OutcomeRow
+from dagorama_broker.model import ENDED, Changes, OutcomeRow, StoredInstance
 from dagorama_broker.payloads import Payloads
 from dagorama_broker.reaching import Reach, reach, refuse_other_world
 from dagorama_broker.repeating import Unwritten, left_to_make
@@ -29,6 +29,10 @@ T = TypeVar("T")
 
 #: Seconds after which the loop looks at the time even when nothing asks for it: a stopped clock is noticed by this.
 LONGEST_SLEEP = 5.0
+#: Seconds between two looks for streams of workers that have been given up.
+LOOK = 1.0
+#: Bytes that a live node takes beside its envelopes, roughly.
+NODE_BYTES = 600
 
 
 class Broker:
@@ -43,6 +47,7 @@ class Broker:
         self.payloads = Payloads(cache_bytes, self._arguments, self._values)
         self.sessions: dict[Worker, Session] = {}
         self.unwritten = Unwritten(scheduler.graph)
+        self.retry_lock = asyncio.Lock()  #: one retry is read and decided at a time
         self.keeping = keeping or Keeping()
         self.holds = Holds()
         self.loads: set[Reach] = set()  #: under way
@@ -52,6 +57,7 @@ class Broker:
         self._changed = asyncio.Event()
         self._next: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stopping = False
+        self._look_at = 0.0
 
     # --- the loop -------------------------------------------------------------------------------------
 
@@ -99,6 +105,7 @@ class Broker:
             await self._commit(changes, told)
         self._tell(effects)
         told.set_result(None)
+        self._hang_up_on_lost()
 
     async def _commit(self, changes: Changes, told: asyncio.Future[None]) -> None:
         self.in_flight = changes
@@ -147,12 +154,25 @@ class Broker:
         self.watching.tell(effects.ended)
         self.payloads.let_go(effects, self.watching.__contains__)
 
+    def _hang_up_on_lost(self) -> None:
+        """Streams of workers whose lease ran out: a client that neither speaks nor reads would keep one for ever."""
+        if self.scheduler.graph.now < self._look_at:
+            return
+        self._look_at = self.scheduler.graph.now + LOOK
+        for worker, session in self.sessions.items():
+            if self.scheduler.dispatch.workers.get(worker.presence.id) is not worker and not session.over:
+                session.end(NotAllowedNow("this worker was silent for longer than its lease: connect again"))
+
     def _session_of(self, worker: Worker) -> Session | None:
         """The session to tell something, which it will wake for; None: the worker is gone."""
         session = self.sessions.get(worker)
         if session is not None:
             session.wake()
         return session
+
+    def held(self) -> int:
+        """Bytes that live nodes take, roughly."""
+        return len(self.scheduler.graph.nodes) * NODE_BYTES + self.payloads.arguments.size + self.payloads.values.size
 
     # --- for those who call ---------------------------------------------------------------------------
 
@@ -212,6 +232,24 @@ class Broker:
     def has_instance(self, id: bytes) -> bool:
         """Whether this id was ever used for an instance."""
         return id in self.scheduler.graph.instances or id in self.unwritten or self.store.has_instance(id)
+
+    async def stored_instance(self, id: bytes) -> StoredInstance:
+        """An instance as it is on record, with all that has happened until now. Raises NotKnown."""
+        await self.durable()
+        stored = await self._in_thread(self.store.instance, id)
+        if stored is None:
+            raise self.not_known(id)
+        return stored
+
+    async def stored_instances(self, ids: Collection[bytes]) -> dict[bytes, StoredInstance]:
+        """The same for many, by id."""
+        await self.durable()
+        store = self.store
+        found = await self._in_thread(lambda: {id: stored for id in ids if (stored := store.instance(id)) is not None})
+        for id in ids:
+            if id not in found:
+                raise self.not_known(id)
+        return found
 
     async def find_ended(self, ids: Sequence[bytes]) -> dict[bytes, Node]:
         """Nodes that have ended, by id, from the store; those that are unknown or unfinished are left out."""

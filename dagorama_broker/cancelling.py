@@ -22,9 +22,7 @@ async def cancel(broker: Broker, instance: bytes, ids: Sequence[bytes]) -> int:
 
 async def _all(broker: Broker, instance: bytes) -> list[Node]:
     if instance not in broker.scheduler.graph.instances:
-        await broker.durable()
-        if await broker.in_store(broker.store.instance, instance) is None:
-            raise broker.not_known(instance)
+        await broker.stored_instance(instance)
     return broker.scheduler.nodes_of(instance)
 
 

@@ -1,26 +1,24 @@
-"""`dagorama-broker`: serve, and ask a broker how it is. A mistake is answered with one sentence, never a traceback."""
+"""`dagorama-broker`: serve, and tell whether one serves. A mistake is answered with one sentence, never a traceback."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from dagorama_broker.errors import CannotServe, SettingsError, StoreError
 from dagorama_broker.launched import Launcher
 from dagorama_broker.logging import configure
-from dagorama_broker.settings import HIGHEST_PORT, LOG_FORMATS, LOG_LEVELS, Settings, broker_address, is_loopback
+from dagorama_broker.settings import HIGHEST_PORT, LOG_FORMATS, LOG_LEVELS, Settings, Way
 
 log = logging.getLogger("dagorama_broker")
 
 _PORT = click.IntRange(0, HIGHEST_PORT)
 _LEVEL = click.Choice(LOG_LEVELS, case_sensitive=False)
 _FORMAT = click.Choice(LOG_FORMATS, case_sensitive=False)
-_Command = TypeVar("_Command", bound=Callable[..., object])
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,12 +31,16 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--host", help="Address to listen on [DAGORAMA_BIND, 127.0.0.1]; beyond this machine only --insecure.")
+@click.option("--host", help="Address to listen on [DAGORAMA_BIND, 127.0.0.1]; beyond this machine tokens and TLS.")
 @click.option("--port", type=_PORT, help="Port to listen on, 0 for any free one [DAGORAMA_PORT, 50051].")
 @click.option("--store", help="sqlite:///PATH or memory:// [DAGORAMA_STORE, a file in your state folder].")
 @click.option("--log-level", type=_LEVEL, help="[DAGORAMA_LOG_LEVEL, INFO]")
 @click.option("--log-format", type=_FORMAT, help="[DAGORAMA_LOG_FORMAT, text]")
 @click.option("--insecure", is_flag=True, default=None, help="Serve other machines without tokens and TLS.")
+@click.option("--tokens", help="A file of those who may call; see `dagorama tokens new` [DAGORAMA_TOKENS_FILE].")
+@click.option("--tls-cert", help="Serve TLS with this certificate, a PEM file [DAGORAMA_BROKER_TLS_CERT].")
+@click.option("--tls-key", help="The key of that [DAGORAMA_BROKER_TLS_KEY].")
+@click.option("--tls-client-ca", help="Want a certificate of this authority [DAGORAMA_BROKER_TLS_CLIENT_CA].")
 @click.option("--announce", type=int, hidden=True, help="See `launched`, as for the next two.")
 @click.option("--lifeline", type=int, hidden=True)
 @click.option("--scratch", hidden=True)
@@ -69,8 +71,10 @@ def _serve(settings: Settings, launcher: Launcher) -> None:
 
     def ready(served: Served) -> None:
         log.info("%s", served)
-        if not is_loopback(settings.host):
-            log.warning("INSECURE: whoever reaches %s:%d may call this broker", served.host, served.port)
+        if settings.lacks:
+            log.warning(
+                "INSECURE: %s:%d is served to other machines without %s", served.host, served.port, settings.lacks
+            )
         launcher.tell(port=served.port, store=served.store)
 
     async def until_told() -> None:
@@ -84,40 +88,21 @@ def _serve(settings: Settings, launcher: Launcher) -> None:
 # --- asking a broker ------------------------------------------------------------------------------------
 
 
-def _asking(command: _Command) -> _Command:
-    """Options that say which broker to ask."""
-    where = click.option("--host", help="Where the broker is [DAGORAMA_HOST, 127.0.0.1].")
-    return where(click.option("--port", type=_PORT, help="[DAGORAMA_PORT, 50051]")(command))
-
-
 @main.command()
-@_asking
-def health(host: str | None, port: int | None) -> None:
-    """Ends with 0 when the broker serves, with 1 when it does not."""
-    from dagorama_broker.asking import is_healthy
-
-    healthy = _ask(is_healthy, host, port)
-    click.echo("serving" if healthy else "not serving")
-    sys.exit(0 if healthy else 1)
-
-
-@main.command()
-@_asking
-def status(host: str | None, port: int | None) -> None:
-    """Live nodes by state, connected workers, and what none of them may run."""
-    from dagorama_broker.asking import as_text, get_status
-
-    click.echo(as_text(_ask(get_status, host, port)))
-
-
-_Answer = TypeVar("_Answer")
-
-
-def _ask(question: Callable[[str, int], _Answer], host: str | None, port: int | None) -> _Answer:
-    from dagorama_broker.asking import NoAnswer
+@click.option("--host", help="Where the broker is [DAGORAMA_HOST, 127.0.0.1].")
+@click.option("--port", type=_PORT, help="[DAGORAMA_PORT, 50051]")
+@click.option("--tls-ca", help="Authorities that its certificate may come from [DAGORAMA_TLS_CA]; turns TLS on.")
+@click.option("--tls-cert", help="A certificate to present, where it wants one [DAGORAMA_TLS_CERT].")
+@click.option("--tls-key", help="The key of that [DAGORAMA_TLS_KEY].")
+@click.option("--tls-name", help="The name in its certificate, where it is not its host [DAGORAMA_TLS_NAME].")
+def health(**way: Any) -> None:
+    """Ends with 0 when the broker serves, with 1 when it does not. `dagorama status` says more."""
+    from dagorama_broker.asking import NoAnswer, is_healthy
 
     try:
-        return question(*broker_address(host, port))
+        healthy = is_healthy(Way.from_env(**way))
     except (NoAnswer, SettingsError) as error:
         click.echo(f"dagorama-broker: {error}", err=True)
         sys.exit(2 if isinstance(error, SettingsError) else 1)
+    click.echo("serving" if healthy else "not serving")
+    sys.exit(0 if healthy else 1)

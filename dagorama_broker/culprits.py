@@ -5,22 +5,24 @@ from __future__ import annotations
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
 from dagorama_broker.messages import failure_message
-from dagorama_broker.model import Failure, State
+from dagorama_broker.model import CANCELLATION, Failure, State
 from dagorama_broker.scheduler import Node
 
-#: The type that the failure of a cancelled node has; clients know it.
-CANCELLED = "dagorama.errors.NodeCancelled"
 
+async def node_failure(broker: Broker, node: Node) -> pb.NodeFailure | None:
+    """The failure of a node that ended without a value: its own or that of the culprit upstream.
 
-async def node_failure(broker: Broker, node: Node) -> pb.NodeFailure:
-    """The failure of a node that ended without a value: its own or that of the culprit upstream."""
+    None: it was retried meanwhile, and nothing is to be said of it any more.
+    """
     culprit = node.culprit or node
     outcome = await broker.outcome(culprit.key)
+    if outcome is None or outcome.state not in (State.FAILED, State.CANCELLED):
+        return None
     id = (await broker.in_store(broker.store.ids, [culprit.key]))[culprit.key]
-    if outcome is not None and outcome.failure is not None:
+    if outcome.failure is not None:
         return failure_message(Failure.unpacked(outcome.failure), id)
-    cancelled = outcome is not None and outcome.state == State.CANCELLED
-    return pb.NodeFailure(node=id, function=await _function_of(broker, culprit), type=CANCELLED if cancelled else "")
+    type = CANCELLATION if outcome.state == State.CANCELLED else ""
+    return pb.NodeFailure(node=id, function=await _function_of(broker, culprit), type=type)
 
 
 async def _function_of(broker: Broker, culprit: Node) -> str:

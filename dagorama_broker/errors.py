@@ -6,6 +6,9 @@ BrokerRefusal
 ├── Conflict            ALREADY_EXISTS        the same id with other content
 ├── NotAllowedNow       FAILED_PRECONDITION   true at another time or for another caller
 ├── TooMuch             RESOURCE_EXHAUSTED    past a bound
+│   └── Full                                  ... that others fill just now: it says when to try again
+├── Unauthenticated     UNAUTHENTICATED       nobody knows who calls
+├── NotPermitted        PERMISSION_DENIED     whoever calls may not do this
 └── NotServing          UNAVAILABLE           the broker is starting or leaving
 SettingsError           an option or a variable of the environment has a value that cannot be used
 CannotServe             the broker cannot listen where it was told to
@@ -38,6 +41,20 @@ class NotAllowedNow(BrokerRefusal):
 
 class TooMuch(BrokerRefusal):
     """It goes past a bound."""
+
+
+class Full(TooMuch):
+    """It goes past a bound that others fill at this moment."""
+
+    retry_after = 0.5  #: seconds
+
+
+class Unauthenticated(BrokerRefusal):
+    """It comes without a token, or with one that is not good."""
+
+
+class NotPermitted(BrokerRefusal):
+    """Whoever calls may not do this."""
 
 
 class NotServing(BrokerRefusal):

@@ -39,6 +39,7 @@ async def _grants(broker: Broker, granted: Iterable[Granted]) -> AsyncIterator[p
     still = [grant for grant in granted if _stands(grant)]
     arguments = await broker.payloads.arguments.get(grant.node.key for grant in still)
     builders: dict[int, GrantBuilder] = {}
+    made_with = broker.scheduler.graph.made_with
     for grant in still:
         if not _stands(grant):  # it was taken back, or its worker is gone, while envelopes were read
             continue
@@ -54,7 +55,7 @@ async def _grants(broker: Broker, granted: Iterable[Granted]) -> AsyncIterator[p
                 builder.add_values(batch, await _values(broker, batch), await broker.ids_of(batch))
                 for piece in builder.take():
                     yield piece
-        builder.add(grant, arguments[grant.node.key], beside)
+        builder.add(grant, arguments[grant.node.key], beside, made_with.get(grant.node.key, ""))
         for piece in builder.take():
             yield piece
     for builder in builders.values():
@@ -69,7 +70,8 @@ async def _values(broker: Broker, nodes: Sequence[Node]) -> dict[int, bytes]:
     values = dict(await broker.payloads.values.get(completed))
     for node in nodes:
         if node.state is not State.COMPLETED:
-            values[node.key] = (await node_failure(broker, node)).SerializeToString()
+            # A failure that is gone was retried: then its reader has ended.
+            values[node.key] = (await node_failure(broker, node) or pb.NodeFailure()).SerializeToString()
     return values
 
 

@@ -24,10 +24,11 @@ from weakref import WeakSet
 from dagorama_broker.settings import DEFAULT_PORT
 
 HOST = "127.0.0.1"
+EVERYWHERE = ("0.0.0.0", "::")
 MEMORY = "memory://"
 KEYS = ("DAGORAMA_SIGNING_KEYS", "DAGORAMA_SIGNING_KEYS_FILE")
 #: What a script has for itself, and for the workers that it launches: no business of a broker's.
-SECRETS = KEYS
+SECRETS = ("DAGORAMA_AUTH_TOKEN", "DAGORAMA_AUTH_TOKEN_FILE", *KEYS)
 #: Seconds that a broker has to read its store back and serve.
 START_SECONDS = 60.0
 #: Seconds that it has to end cleanly once it was asked to.
@@ -43,18 +44,20 @@ def launch_broker(
     port: int = DEFAULT_PORT,
     store: str | None = None,
     *,
+    host: str = HOST,
     log_level: str = "WARNING",
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[LaunchedBroker]:
     """Run a broker for the length of the block, with DAGORAMA_HOST and DAGORAMA_PORT set to where it is.
 
     Port 0 picks a free one. Without a store it starts empty and leaves nothing behind; with one it goes on with what is
-    there. `environment` has variables for the broker alone. Raises BrokerNotStarted.
+    there. `host` is the address to listen on. `environment` has variables for the broker alone, among them where its
+    tokens and its certificate are. Raises BrokerNotStarted.
 
     Where no signing key is set, one is for the block, so that it and its workers share it; not where there is a store,
     whose values the next block is to read: there the user's own key serves.
     """
-    broker = LaunchedBroker(port, store or MEMORY, log_level, environment or {})
+    broker = LaunchedBroker(port, store or MEMORY, log_level, environment or {}, host)
     try:
         broker.start()
         with _environment(DAGORAMA_HOST=broker.host, DAGORAMA_PORT=f"{broker.port}", **_fresh_key(broker.store)):
@@ -66,8 +69,11 @@ def launch_broker(
 class LaunchedBroker:
     """A broker process and where it is. Tests kill it and start it again on the same port and store."""
 
-    def __init__(self, port: int, store: str, log_level: str, environment: Mapping[str, str]) -> None:
-        self.host = HOST
+    def __init__(
+        self, port: int, store: str, log_level: str, environment: Mapping[str, str], bind: str = HOST
+    ) -> None:
+        self.host = HOST if bind in EVERYWHERE else bind
+        self._bind = bind
         self.port = port
         self.store = store
         self._log_level = log_level
@@ -127,7 +133,7 @@ class LaunchedBroker:
     def _command(self, announce: int, lifeline: int) -> list[str]:
         # -P: a file of the script's folder is not taken for a module of the broker's.
         python = [sys.executable, "-P", "-m", "dagorama_broker"]
-        where = ["serve", "--host", self.host, "--port", f"{self.port}", "--store", self.store]
+        where = ["serve", "--host", self._bind, "--port", f"{self.port}", "--store", self.store]
         log = ["--log-level", self._log_level, "--log-format", "text"]
         hidden = ["--announce", f"{announce}", "--lifeline", f"{lifeline}", "--scratch", f"{self._scratch}"]
         return [*python, *where, *log, *hidden]

@@ -20,7 +20,6 @@ LONGEST_NAME = 4096
 LONGEST_KEY_ID = 64
 #: What is kept of a failure. A worker sends less; the broker holds to it whoever sends.
 LONGEST_MESSAGE = 64 << 10
-LONGEST_TRACEBACK = 256 << 10
 LARGEST_EXCEPTION = 1 << 20
 #: Flags in an envelope's second byte: it holds the SHA-256 of its content instead; it ends with a table of parts.
 LARGE, PARTS = 2, 8
@@ -261,12 +260,12 @@ def large_by_place(results: pb.Results) -> dict[int, list[bytes]]:
     return large
 
 
-def failure_of(message: pb.Failure) -> Failure:
+def failure_of(message: pb.Failure, longest_traceback: int) -> Failure:
     """A failure as it is kept: bounded, whoever sent it."""
     exception = message.exception if len(message.exception) <= LARGEST_EXCEPTION else b""
     return Failure(
         "", bounded(message.type, LONGEST_NAME), bounded(message.message, LONGEST_MESSAGE),
-        bounded(message.traceback, LONGEST_TRACEBACK), exception, 0,
+        bounded(message.traceback, longest_traceback), exception, 0,
     )
 
 
@@ -311,9 +310,13 @@ class GrantBuilder:
         self._instances: dict[bytes, int] = {}
         self._values: set[int] = set()
         self._besides = 0  # places of that column that are filled
+        self._adopted = False  #: whether a node of the grant was made with other code than runs it
 
-    def add(self, granted: Granted, arguments: bytes, beside: int = 0) -> None:
-        """A node and its arguments; its values are to be added before it, but for that of the source `beside`."""
+    def add(self, granted: Granted, arguments: bytes, beside: int = 0, made_with: str = "") -> None:
+        """A node and its arguments; its values are to be added before it, but for that of the source `beside`.
+
+        `made_with`: the hash of the code that it was made with, where other code has adopted it.
+        """
         node, body, grant = granted.node, self._body, self._grant
         grant.node.append(node.key)
         grant.attempt.append(granted.attempt)
@@ -334,11 +337,18 @@ class GrantBuilder:
             body.beside.extend([0] * (len(grant.node) - 1 - self._besides))
             body.beside.append(beside)
             self._besides = len(grant.node)
-        timeout = node.lane.function.timeout
-        if timeout and not grant.timeout:
-            grant.timeout.extend([0.0] * (len(grant.node) - 1))
-        if timeout or grant.timeout:
-            grant.timeout.append(timeout)
+        if made_with and not self._adopted:
+            self._adopted = True
+            body.made_with.extend([""] * (len(grant.node) - 1))  # an entry for each node, in all pieces of the grant
+        if self._adopted:
+            body.made_with.append(made_with)
+        function = node.lane.function
+        if function.timeout or grant.timeout:
+            grant.timeout.extend([0.0] * (len(grant.node) - 1 - len(grant.timeout)))
+            grant.timeout.append(function.timeout)
+        if function.timeout_is_final or grant.timeout_is_final:
+            grant.timeout_is_final.extend([False] * (len(grant.node) - 1 - len(grant.timeout_is_final)))
+            grant.timeout_is_final.append(function.timeout_is_final)
         self._size += len(arguments) + 64
         if self._size >= PIECE:
             self.cut()

@@ -145,11 +145,25 @@ class ProgressRow(NamedTuple):
     attempt: int = 0  #: up to which this is counted; who reports an older one is refused
 
 
+class RevivedRow(NamedTuple):
+    """A node that failed has not ended any more: its outcome is taken back, or only what ended a RESOLVING one."""
+
+    key: int
+    state: int  #: WAITING or RESOLVING
+
+
 class LargeRow(NamedTuple):
     """A node's arguments or value name a large value."""
 
     key: int
     sha256: bytes
+
+
+class AdoptedRow(NamedTuple):
+    """A node is run by other code than it was made with: as this function, until the next such row of it."""
+
+    key: int
+    function: int
 
 
 class LinkRow(NamedTuple):
@@ -176,6 +190,30 @@ class KeyRow(NamedTuple):
     concurrency_key: str
 
 
+class Fate(IntEnum):
+    """What has become of an attempt whose nodes others saw while it ran."""
+
+    OPEN = 0  #: it may still come to nothing
+    RELEASED = 1  #: it has completed: what it made is simply there, or goes the way of the brood its node is of
+    DEAD = 2  #: it came to nothing; what it made and had not ended by then was cancelled
+
+
+class BroodRow(NamedTuple):
+    """An attempt that has made nodes which are cancelled where it, or one that it goes back to, comes to nothing."""
+
+    attempt: int
+    node: int  #: whose attempt it is
+    within: int  #: attempt of the brood that this node is of; 0: of none
+    fate: int
+
+
+class BroodRunRow(NamedTuple):
+    """A run of nodes that such an attempt has made."""
+
+    first_key: int
+    attempt: int
+
+
 @dataclass(slots=True)
 class Changes:
     """What one transaction holds, in the order in which the heart made it."""
@@ -185,11 +223,15 @@ class Changes:
     instance_ends: list[InstanceEnd] = field(default_factory=list)
     runs: list[RunRow] = field(default_factory=list)
     nodes: list[NodeRow] = field(default_factory=list)
+    revived: list[RevivedRow] = field(default_factory=list)  #: before `outcomes`: it may fail again at once
     outcomes: list[OutcomeRow] = field(default_factory=list)
     resolved: list[ResolvedRow] = field(default_factory=list)
     progress: list[ProgressRow] = field(default_factory=list)
     large: list[LargeRow] = field(default_factory=list)
     keys: list[KeyRow] = field(default_factory=list)
+    broods: list[BroodRow] = field(default_factory=list)  #: a later row of an attempt takes an earlier one's place
+    brood_runs: list[BroodRunRow] = field(default_factory=list)
+    adopted: list[AdoptedRow] = field(default_factory=list)
     links: list[LinkRow] = field(default_factory=list)
     removed: list[RemovedRow] = field(default_factory=list)
     workers_joined: list[tuple[bytes, str]] = field(default_factory=list)  #: id, name
@@ -199,7 +241,7 @@ class Changes:
         return bool(
             self.nodes or self.outcomes or self.runs or self.instances or self.progress or self.resolved
             or self.functions or self.instance_ends or self.large or self.workers_joined or self.workers_left
-            or self.removed
+            or self.removed or self.broods or self.revived or self.adopted
         )
 
 
@@ -237,11 +279,15 @@ class Live:
     ended: list[EndedNode]
     progress: list[ProgressRow]
     keys: dict[int, str]  #: concurrency keys of `nodes` that have one
+    adopted: dict[int, int]  #: the functions as which those of `nodes` are run that were adopted
     workers: list[tuple[bytes, str]]  #: connected when the last broker stopped
     failed: set[int]  #: keys of `instances` with a node that ended badly
     next_node: int  #: smallest key never used
     next_instance: int
     next_function: int
+    #: the OPEN ones, and those that go back to one, in the order of their attempts
+    broods: list[BroodRow] = field(default_factory=list)
+    brood_runs: list[tuple[int, RunRow]] = field(default_factory=list)  #: theirs, with the attempt that made each
 
 
 class FoundNode(NamedTuple):
@@ -253,6 +299,10 @@ class FoundNode(NamedTuple):
     function: int
     ended: EndedNode | None  #: None: it has not ended (a RESOLVING one has not)
     sources: bytes = b""  #: keys, packed as in NodeRow
+
+
+#: The type that the failure of a cancelled node has; clients know it.
+CANCELLATION = "dagorama.errors.NodeCancelled"
 
 
 class Failure(NamedTuple):
@@ -287,3 +337,61 @@ class StoredInstance(NamedTuple):
     row: InstanceRow
     ended: float | None
     failed: bool
+
+
+class AskedInstances(NamedTuple):
+    """Which instances a list is to have; the latest first."""
+
+    before: int  #: only older ones than this key
+    limit: int
+    unfinished: bool = False  #: only those; with `failed`, those that are either
+    failed: bool = False
+    definition: str = ""  #: only of this one; empty: of any
+
+
+class ListedInstances(NamedTuple):
+    instances: list[StoredInstance]
+    more: int  #: to be asked for as `before`; 0: there are no more
+
+
+class StoredNode(NamedTuple):
+    """All that is kept of a node but its payloads."""
+
+    key: int
+    function: int  #: as which it is run
+    sources: bytes  #: keys, packed as in NodeRow
+    outcome: OutcomeRow | None  #: without value and failure
+    progress: ProgressRow | None
+
+
+class BadEnd(NamedTuple):
+    """A node that failed or was cancelled."""
+
+    key: int
+    state: int
+    culprit: int
+
+
+class FailedNode(NamedTuple):
+    """A node that failed, with all that it takes to have it go on."""
+
+    key: int
+    instance: int
+    function: int
+    sources: bytes  #: keys, packed as in NodeRow
+    culprit: int
+    refs: bytes | None  #: of its value; None: it has none
+    failure: bytes | None  #: the culprit's own
+
+
+@dataclass(slots=True)
+class Failed:
+    """Nodes that failed because of some culprits, themselves among them, and what they depend on: all at one moment."""
+
+    nodes: list[FailedNode]  #: in the order of their keys
+    instances: list[StoredInstance]  #: of `nodes`
+    runs: list[RunRow]  #: that hold `nodes`
+    ended: list[EndedNode]  #: what `nodes` wait for, as far as it has ended, closed under `refs`
+    keys: dict[int, str]  #: concurrency keys of `nodes` that have one
+    adopted: dict[int, int]  #: the functions as which those of `nodes` are run that were adopted
+    others: set[int]  #: keys of `instances` in which further nodes have failed or were cancelled

@@ -19,7 +19,8 @@ from dagorama.api import api_pb2_grpc as pb_grpc
 from dagorama_broker.bounds import MESSAGE
 from dagorama_broker.broker import Broker
 from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown, TooMuch
-from dagorama_broker.messages import LONGEST_MESSAGE, LONGEST_NAME, LONGEST_TRACEBACK, bounded, check_name
+from dagorama_broker.memory import Memory
+from dagorama_broker.messages import LONGEST_MESSAGE, LONGEST_NAME, bounded, check_name
 from dagorama_broker.model import Failure, FoundNode, Function, RetryPolicy, State, World
 from dagorama_broker.scheduler import NewRun, Node, Presence, Worker
 from dagorama_broker.scheduler.parts import Granted
@@ -42,8 +43,9 @@ HELD_BACK = 0.05
 class OriginalService(pb_grpc.DagoramaServicer):
     """`main.Dagorama`."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, memory: Memory) -> None:
         self._broker = broker
+        self._memory = memory
 
     @refusing
     async def CreateWorker(self, request: pb.WorkerConfigurationMessage, context: Context) -> pb.WorkerMessage:
@@ -61,6 +63,8 @@ class OriginalService(pb_grpc.DagoramaServicer):
     @refusing
     async def CreateInstance(self, request: pb.InstanceConfigurationMessage, context: Context) -> pb.InstanceMessage:
         id = _bytes(request.identifier, "instance")
+        # Not in CreateNode: a worker calls that too, and what it has begun is to come to an end.
+        self._memory.check()
         # Its nodes bring origins of their own; this one only marks that the instance was made by these calls.
         await self._broker.submit([NewRun(id, id[:12], 0, [], [], creates=(DEFINITION, b""))])
         return pb.InstanceMessage(identifier=request.identifier)
@@ -138,7 +142,7 @@ class OriginalService(pb_grpc.DagoramaServicer):
         type, _, message = last.partition(": ")
         failure = Failure(
             "", bounded(type, LONGEST_NAME), bounded(message, LONGEST_MESSAGE),
-            bounded(request.traceback, LONGEST_TRACEBACK), b"", 0,
+            bounded(request.traceback, self._broker.scheduler.limits.longest_traceback), b"", 0,
         )
         self._fail(worker, node, attempt, failure)
         await self._broker.durable()

@@ -42,9 +42,14 @@ async def reach(broker: Broker, runs: Sequence[NewRun], ids: Iterable[bytes] = (
     what is named is in memory, in the answer, or unknown.
     """
     found, named = Reach(), _named_by(runs) | set(ids)
+    revivals = broker.scheduler.revivals
     broker.loads.add(found)
     try:
         while True:
+            if revivals != broker.scheduler.revivals:  # what had failed when it was read may run again, or be over anew
+                found.nodes.clear()
+                found.instances.clear()
+                revivals = broker.scheduler.revivals
             nodes = _missing_nodes(broker, named, found)
             instances = _missing_instances(broker, runs, found)
             if not nodes and not instances and not _is_unsettled(broker, runs):

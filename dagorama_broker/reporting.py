@@ -11,10 +11,19 @@ from google.protobuf.message import DecodeError
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
 from dagorama_broker.errors import BrokerRefusal, Malformed, NotKnown
-from dagorama_broker.messages import LONGEST_NAME, bounded, failure_of, lanes_of, large_by_place, refs_of, run_of
+from dagorama_broker.messages import (
+    LONGEST_NAME,
+    bounded,
+    check_name,
+    failure_of,
+    lanes_of,
+    large_by_place,
+    refs_of,
+    run_of,
+)
 from dagorama_broker.model import Failure
 from dagorama_broker.queues import Lane
-from dagorama_broker.reaching import reach
+from dagorama_broker.reaching import reach, refuse_other_world
 from dagorama_broker.repeating import refuse_made
 from dagorama_broker.scheduler import NewRun, Node, Worker
 from dagorama_broker.sessions import Session
@@ -36,7 +45,11 @@ async def take_report(broker: Broker, session: Session, report: pb.Report) -> No
     session.heard_last = report.sequence
     lanes = lanes_of(broker.scheduler, results.functions)
     for children in results.children:
-        _stage(broker, session, children, lanes)
+        node = broker.scheduler.dispatch.held(session.worker, children.node, children.attempt)
+        if node is not None and node.lane.function.eager:
+            await _make(broker, session, children, lanes)
+        else:
+            _stage(broker, session, children, lanes)
     if results.node:
         await _take_values(broker, session, results)
     now = broker.see_time()
@@ -44,7 +57,8 @@ async def take_report(broker: Broker, session: Session, report: pb.Report) -> No
         jitter = random.random()
         after = failure.retry_after if failure.HasField("retry_after") else None
         broker.scheduler.fail(
-            session.worker, failure.node, failure.attempt, failure_of(failure), now, jitter, final=failure.final,
+            session.worker, failure.node, failure.attempt,
+            failure_of(failure, broker.scheduler.limits.longest_traceback), now, jitter, final=failure.final,
             after=after if after is None or isfinite(after) else None,
         )
 
@@ -65,11 +79,32 @@ def _stage(broker: Broker, session: Session, children: pb.Children, lanes: Seque
         session.staged_since.setdefault(attempt, session.heard_last)
 
 
+async def _make(broker: Broker, session: Session, children: pb.Children, lanes: Sequence[Lane]) -> None:
+    """Children of an eager function are there with the next commit; what cannot be made fails the parent."""
+    run = run_of(broker.scheduler, children.nodes, lanes)
+    key, attempt, graph = children.node, children.attempt, broker.scheduler.graph
+    found = await reach(broker, [run])
+    now = broker.see_time()
+    for id, stored in found.instances.items():
+        graph.recall(stored.row.key, id, stored.failed)
+    try:
+        refuse_other_world([run], found)
+        _refuse_unkept(broker, run.large)
+        if not broker.scheduler.broods.has_made(key, run):  # a report that is said again
+            refuse_made(broker, run)
+        if not broker.scheduler.make(session.worker, key, attempt, run, found.nodes):
+            broker.scheduler.refuse(session.worker, attempt)
+    except BrokerRefusal as refusal:
+        _fail(broker, session.worker, key, attempt, refusal, now)
+    finally:
+        graph.forget_idle(found.instances)
+
+
 async def _take_values(broker: Broker, session: Session, results: pb.Results) -> None:
     scheduler, worker = broker.scheduler, session.worker
     refs, large = refs_of(results), large_by_place(results)
     foreign = list(results.foreign)
-    known = await _known(broker, results)
+    known = await _known(broker, results, refs)
     now = broker.see_time()
     columns = zip(results.node, results.attempt, results.value, results.microseconds, strict=True)
     for place, (key, attempt, value, microseconds) in enumerate(columns):
@@ -89,7 +124,9 @@ def _refuse_unkept(broker: Broker, large: Iterable[bytes]) -> None:
             raise NotKnown(f"its large value {sha256.hex()} did not arrive")
 
 
-async def _known(broker: Broker, results: pb.Results) -> Mapping[bytes, Node]:
+async def _known(
+    broker: Broker, results: pb.Results, refs: list[Sequence[int]] | None
+) -> Mapping[bytes, Node]:
     """Nodes that a report names by id: as sources of children or as promises in values.
 
     Those that live are among them, for they may have ended when their turn comes within the report.
@@ -101,9 +138,18 @@ async def _known(broker: Broker, results: pb.Results) -> Mapping[bytes, Node]:
         for run in staged.runs
         if run.foreign
     ]
-    if not runs and not results.foreign:
+    own = _own_promises(broker, results, refs)
+    if not runs and not results.foreign and not own:
         return {}
-    return (await reach(broker, runs, results.foreign)).nodes
+    return (await reach(broker, runs, [*results.foreign, *own])).nodes
+
+
+def _own_promises(broker: Broker, results: pb.Results, refs: list[Sequence[int]] | None) -> list[bytes]:
+    """Ids of the promises in values of eager attempts that are of their own making: these may have ended before."""
+    if refs is None:
+        return []
+    made = [(broker.scheduler.broods.origin_of(key), named) for key, named in zip(results.node, refs, strict=True)]
+    return [origin + ref.to_bytes(4, "big") for origin, named in made if origin for ref in named if ref >= 0]
 
 
 def _fail(broker: Broker, worker: Worker, key: int, attempt: int, why: BrokerRefusal, now: float) -> None:
@@ -119,9 +165,11 @@ def take_return(broker: Broker, worker: Worker, returned: pb.Return) -> None:
     why = REASONS.get(returned.reason, "")
     if why and returned.detail:
         why = f"{why}: {bounded(returned.detail, LONGEST_NAME)}"
+    deployed = returned.hash if returned.reason == pb.CODE_MISMATCH else ""
+    check_name(deployed, "the hash of a function")
     now = broker.see_time()
     for key, attempt in zip(nodes, returned.attempt, strict=True):
-        broker.scheduler.give_back(worker, key, attempt, why, now)
+        broker.scheduler.give_back(worker, key, attempt, why, now, deployed)
 
 
 def take_death(broker: Broker, worker: Worker, death: pb.SlotDeath) -> None:

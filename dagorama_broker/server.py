@@ -6,8 +6,10 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -15,16 +17,19 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
 from dagorama.api import api_pb2_grpc, broker_pb2_grpc
-from dagorama_broker.bounds import Bounds, Manners
+from dagorama_broker.access import Access, Door
+from dagorama_broker.bounds import Bounds, Manners, Streams
 from dagorama_broker.broker import Broker
 from dagorama_broker.errors import CannotServe
 from dagorama_broker.keeping import Keeping
+from dagorama_broker.memory import Memory
 from dagorama_broker.original import OriginalService
 from dagorama_broker.scheduler import Limits, Scheduler, Timing
 from dagorama_broker.service import BrokerService
 from dagorama_broker.settings import MESSAGE_LIMIT, Settings
 from dagorama_broker.store import open_store
 from dagorama_broker.store.protocol import Store
+from dagorama_broker.tls import server_credentials
 
 log = logging.getLogger("dagorama_broker")
 
@@ -32,6 +37,10 @@ log = logging.getLogger("dagorama_broker")
 GRACE = 2.0
 #: Names of parameters in glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+#: Milliseconds that a connection may stay open without a call.
+IDLE_MS = 300_000
+#: Calls of one connection beyond the bound of all, which are let in to be refused.
+ROOM_TO_REFUSE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +68,47 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    access = Access(Path(settings.tokens)) if settings.tokens else None
     store = open_store(settings.store)
     try:
-        await _serve(settings, store, ready, stop)
+        async with _watched(access):
+            await _serve(settings, store, access, ready, stop)
     finally:
         await asyncio.to_thread(store.close)
 
 
-async def _serve(settings: Settings, store: Store, ready: Callable[[Served], None], stop: asyncio.Event) -> None:
+@asynccontextmanager
+async def _watched(access: Access | None) -> AsyncIterator[None]:
+    """The file of tokens is read again when it changes, and at once on SIGHUP."""
+    if access is None:
+        yield
+        return
+    log.info("%s", access)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, access.read_again)
+    watching = loop.create_task(access.watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+        loop.remove_signal_handler(signal.SIGHUP)
+
+
+async def _serve(
+    settings: Settings, store: Store, access: Access | None, ready: Callable[[Served], None], stop: asyncio.Event
+) -> None:
     epoch = await asyncio.to_thread(store.open)
     timing = Timing(settings.lease, settings.original_lease, settings.reconnect_wait)
-    limits = Limits(nodes_per_attempt=settings.max_nodes, bytes_per_attempt=settings.max_submission)
+    limits = Limits(
+        settings.max_sources, settings.max_nodes, settings.max_submission, longest_traceback=settings.max_traceback
+    )
     scheduler = Scheduler(epoch, limits, timing)
     now = time.monotonic()
     scheduler.restore(await asyncio.to_thread(store.live), now, time.time() - now)
-    broker = Broker(scheduler, store, keeping=_keeping(settings))
+    broker = Broker(scheduler, store, settings.cache, _keeping(settings))
     health = HealthServicer()
     folder = await asyncio.to_thread(store.share_large) if settings.shared_files else ("", "")
-    server = _server(settings, broker, health, folder)
+    server = _server(settings, broker, health, access, folder)
     port = _bind(server, settings)
     await server.start()
     running = asyncio.create_task(broker.run())
@@ -99,13 +131,19 @@ def _keeping(settings: Settings) -> Keeping:
 
 
 def _server(
-    settings: Settings, broker: Broker, health: HealthServicer, values_folder: tuple[str, str]
+    settings: Settings,
+    broker: Broker,
+    health: HealthServicer,
+    access: Access | None,
+    values_folder: tuple[str, str],
 ) -> grpc.aio.Server:
-    server = grpc.aio.server(options=_options(settings))
+    door = Door(access, Streams(settings.max_streams))
+    server = grpc.aio.server(options=_options(settings), interceptors=[door])
+    memory = Memory(settings.max_memory, broker.held)
     bounds = Bounds(settings.max_nodes, settings.max_submission, settings.max_value)
     manners = Manners(settings.heartbeat, settings.large_from, settings.cancel_grace, values_folder)
-    broker_pb2_grpc.add_BrokerServicer_to_server(BrokerService(broker, manners, bounds), server)
-    api_pb2_grpc.add_DagoramaServicer_to_server(OriginalService(broker), server)
+    broker_pb2_grpc.add_BrokerServicer_to_server(BrokerService(broker, manners, bounds, memory), server)
+    api_pb2_grpc.add_DagoramaServicer_to_server(OriginalService(broker, memory), server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     return server
 
@@ -114,19 +152,28 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
     return [
         # Two brokers on one port would each get half of the calls.
         ("grpc.so_reuseport", 0),
-        ("grpc.max_receive_message_length", MESSAGE_LIMIT),
+        ("grpc.max_receive_message_length", settings.max_message),
         ("grpc.max_send_message_length", MESSAGE_LIMIT),
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
+        # Who pings more often than this three times is told ENHANCE_YOUR_CALM and hung up on.
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ("grpc.http2.max_ping_strikes", 2),
+        # Of one connection. A client queues what is beyond that, so that it is told by the door that there is no room.
+        ("grpc.max_concurrent_streams", settings.max_streams + ROOM_TO_REFUSE),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        # One without calls is closed after this time; a client that comes again opens another by itself.
+        ("grpc.max_connection_idle_ms", IDLE_MS),
+        # A connection that says nothing, half of what it has to, or no TLS, is closed after this time.
+        ("grpc.server_handshake_timeout_ms", int(settings.handshake * 1000)),
     ]
 
 
 def _bind(server: grpc.aio.Server, settings: Settings) -> int:
     address = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
-        port = server.add_insecure_port(f"{address}:{settings.port}")
+        port = _listen(server, settings, f"{address}:{settings.port}")
     except RuntimeError:
         port = 0
     if not port:
@@ -135,6 +182,13 @@ def _bind(server: grpc.aio.Server, settings: Settings) -> int:
             " choose another with --port or --host"
         )
     return port
+
+
+def _listen(server: grpc.aio.Server, settings: Settings, address: str) -> int:
+    if not settings.tls_cert:
+        return server.add_insecure_port(address)
+    credentials = server_credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+    return server.add_secure_port(address, credentials)
 
 
 def _keep_freed_memory() -> None:

@@ -10,19 +10,19 @@ import grpc.aio
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api import broker_pb2_grpc as pb_grpc
-from dagorama_broker import granting, messages
+from dagorama_broker import granting, looking, messages
+from dagorama_broker.access import caller, kept_to
 from dagorama_broker.bounds import Bounds, Gathering, Manners
 from dagorama_broker.broker import Broker
 from dagorama_broker.cancelling import cancel
 from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown
-from dagorama_broker.model import State, World
+from dagorama_broker.memory import Memory
 from dagorama_broker.reporting import take_death, take_report, take_return
-from dagorama_broker.scheduler import Worker
+from dagorama_broker.retries import retry
 from dagorama_broker.sessions import Session
 from dagorama_broker.statuses import refusing
 from dagorama_broker.store.large import is_clients_own
 from dagorama_broker.uploads import Uploads, ahead
-from dagorama_broker.version import VERSION
 from dagorama_broker.waiting import wait_replies
 
 Context = grpc.aio.ServicerContext[object, object]
@@ -31,8 +31,9 @@ Context = grpc.aio.ServicerContext[object, object]
 class BrokerService(pb_grpc.BrokerServicer):
     """`dagorama.v1.Broker`."""
 
-    def __init__(self, broker: Broker, manners: Manners, bounds: Bounds) -> None:
+    def __init__(self, broker: Broker, manners: Manners, bounds: Bounds, memory: Memory) -> None:
         self._broker = broker
+        self._memory = memory
         self._manners = manners
         self._bounds = bounds
         self._gathering = Gathering(bounds)
@@ -45,6 +46,7 @@ class BrokerService(pb_grpc.BrokerServicer):
     @refusing
     async def Submit(self, request: pb.SubmitRequest, context: Context) -> pb.SubmitReply:
         self._messages_in += 1
+        self._memory.check()
         return await self._submit([request])
 
     @refusing
@@ -56,6 +58,7 @@ class BrokerService(pb_grpc.BrokerServicer):
         try:
             async for request in request_iterator:
                 self._messages_in += 1
+                self._memory.check()
                 requests.append(request)
                 self._gathering.add(request.ByteSize())
                 size += request.ByteSize()
@@ -110,7 +113,7 @@ class BrokerService(pb_grpc.BrokerServicer):
             self._goodbye(session)
 
     def _welcome(self, hello: pb.Hello) -> Session:
-        broker, presence = self._broker, messages.presence_of(hello)
+        broker, presence = self._broker, kept_to(messages.presence_of(hello), caller.get())
         known = broker.scheduler.dispatch.workers.get(presence.id)
         if known is not None and (earlier := broker.sessions.get(known)) is not None:
             earlier.end(NotAllowedNow("this worker has connected anew, on another stream"))
@@ -159,8 +162,12 @@ class BrokerService(pb_grpc.BrokerServicer):
             take_return(broker, worker, returned)
         for death in message.deaths:
             take_death(broker, worker, death)
+        for index in message.closed_slots:
+            broker.scheduler.close_slot(worker, index, broker.see_time())
         if message.draining:
             broker.scheduler.leave(worker)
+            session.leaving = True
+            session.wake()
         durable = broker.touch()
         if message.reports or message.returns or message.deaths:
             settled = session.settled(broker.scheduler.staged)
@@ -202,22 +209,24 @@ class BrokerService(pb_grpc.BrokerServicer):
 
     @refusing
     async def GetInstance(self, request: pb.GetInstanceRequest, context: Context) -> pb.InstanceInfo:
-        id = messages.id_bytes(request.instance, "an instance")
-        with self._broker.holds.on(id):
-            return await self._instance_info(id)
+        return await looking.instance_info(self._broker, messages.id_bytes(request.instance, "an instance"))
 
-    async def _instance_info(self, id: bytes) -> pb.InstanceInfo:
-        await self._broker.durable()
-        stored = await self._broker.in_store(self._broker.store.instance, id)
-        if stored is None:
-            raise self._broker.not_known(id)
-        row = stored.row
-        return pb.InstanceInfo(
-            instance=id, definition=row.definition, entry=row.entry, created=row.created,
-            entry_state=pb.NodeState.ValueType(await self._state_of(row.entry)),
-            ended=stored.ended is not None, failed=stored.failed,
-            unfinished=len(self._broker.scheduler.nodes_of(id)),
-        )
+    @refusing
+    async def ListInstances(self, request: pb.ListInstancesRequest, context: Context) -> pb.ListInstancesReply:
+        messages.check_name(request.definition, "the name of a definition")
+        return await looking.list_instances(self._broker, request)
+
+    @refusing
+    async def ListNodes(self, request: pb.ListNodesRequest, context: Context) -> pb.ListNodesReply:
+        return await looking.list_nodes(self._broker, messages.id_bytes(request.instance, "an instance"), request)
+
+    @refusing
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.Status:
+        status = looking.status(self._broker)
+        status.messages_in, status.messages_out = self._messages_in, self._messages_out
+        return status
+
+    # --- acting ---------------------------------------------------------------------------------------
 
     @refusing
     async def Cancel(self, request: pb.CancelRequest, context: Context) -> pb.CancelReply:
@@ -225,32 +234,18 @@ class BrokerService(pb_grpc.BrokerServicer):
         ids = [messages.id_bytes(id, "a node") for id in request.node]
         return pb.CancelReply(cancelled=await cancel(self._broker, instance, ids))
 
-    async def _state_of(self, id: bytes) -> State:
-        node = self._broker.scheduler.graph.find(id)
-        if node is None:
-            node = (await self._broker.find_ended([id])).get(id)
-        return State.WAITING if node is None else node.state
+    @refusing
+    async def Retry(self, request: pb.RetryRequest, context: Context) -> pb.RetryReply:
+        instance = messages.id_bytes(request.instance, "an instance")
+        ids = [messages.id_bytes(id, "a node") for id in request.node]
+        revived = await retry(self._broker, instance, ids)
+        return pb.RetryReply(queued=revived.queued, waiting=revived.waiting)
 
     @refusing
-    async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.Status:
-        scheduler = self._broker.scheduler
-        status = pb.Status(
-            nodes=scheduler.graph.counts, instances=len(scheduler.graph.instances), epoch=scheduler.epoch,
-            commits=self._broker.commits, messages_in=self._messages_in, messages_out=self._messages_out,
-            version=VERSION,
-        )
-        status.workers.extend(_worker_info(worker) for worker in scheduler.dispatch.workers.values())
-        for lane, reason in scheduler.dispatch.unservable():
-            function = messages.function_message(lane.function)
-            status.unservable.append(pb.Unservable(function=function, queued=lane.ready, reason=reason))
-        return status
-
-
-def _worker_info(worker: Worker) -> pb.WorkerInfo:
-    presence = worker.presence
-    name = presence.name if presence.world is World.OURS else f"{presence.name} (original's calls)"
-    return pb.WorkerInfo(
-        worker=presence.id, name=name, slots=presence.slots, held=sum(len(slot.held) for slot in worker.slots),
-        include_queues=sorted(presence.include_queues), exclude_queues=sorted(presence.exclude_queues),
-        tolerations=sorted(presence.tolerations),
-    )
+    async def Adopt(self, request: pb.AdoptRequest, context: Context) -> pb.AdoptReply:
+        name = messages.check_name(request.function, "the name of a function", least=1)
+        hash = messages.check_name(request.hash, "the hash of a function")
+        self._broker.see_time()
+        adoption = self._broker.scheduler.adopt(name, hash, frozenset(getattr(request, "from")))
+        await self._broker.durable()
+        return pb.AdoptReply(adopted=adoption.adopted, hash=adoption.hash)

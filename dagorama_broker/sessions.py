@@ -24,24 +24,41 @@ class News:
     draining: bool = False  #: the broker leaves
 
 
+#: Seconds that an acknowledgement waits for something to go along with: nobody is held up by it, and a message less is
+#: a good part of what a small graph costs.
+PATIENCE = 0.02
+#: Seconds in which a worker that is hung up on may take what it is told.
+FAREWELL = 1.0
+
+
 class Session:
-    """One worker's connection, as the broker sees it."""
+    """One worker's connection, as the broker sees it; made in the task that answers it."""
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
+        self._task = asyncio.current_task()
         self.news = News()
         self.heard_last = 0  #: sequence of the last report
         self.staged_since: dict[int, int] = {}  #: attempt -> first report that holds children of it
+        self.leaving = False  #: it waits for nothing but its acknowledgements
         self._event = asyncio.Event()
         self._refusal: BrokerRefusal | None = None
+        self._acknowledging: asyncio.TimerHandle | None = None
 
     def wake(self) -> None:
         self._event.set()
 
     def end(self, why: BrokerRefusal) -> None:
-        """Hang up; the worker is told why."""
+        """Hang up; the worker is told why, unless it reads nothing any more."""
         self._refusal = why
         self.wake()
+        if self._task is not None:
+            asyncio.get_running_loop().call_later(FAREWELL, self._task.cancel)
+
+    @property
+    def over(self) -> bool:
+        """It was ended."""
+        return self._refusal is not None
 
     def settled(self, staged: Container[int]) -> int:
         """The last report before the first that holds children of an attempt which still runs.
@@ -54,8 +71,17 @@ class Session:
 
     def acknowledge(self, sequence: int) -> None:
         """Reports up to here are durable."""
-        if sequence > self.news.acknowledged:
-            self.news.acknowledged = sequence
+        if sequence <= self.news.acknowledged:
+            return
+        self.news.acknowledged = sequence
+        if self.leaving:
+            self.wake()
+        elif self._acknowledging is None:
+            self._acknowledging = asyncio.get_running_loop().call_later(PATIENCE, self._acknowledge_now)
+
+    def _acknowledge_now(self) -> None:
+        self._acknowledging = None
+        if self.news.acknowledged:
             self.wake()
 
     async def next(self) -> News:

@@ -36,6 +36,10 @@ class Settings:
     log_level: str = "INFO"  #: DAGORAMA_LOG_LEVEL, --log-level
     log_format: str = "text"  #: DAGORAMA_LOG_FORMAT, --log-format: text or json
     insecure: bool = False  #: DAGORAMA_INSECURE, --insecure: serve other machines without tokens and TLS
+    tokens: str = ""  #: DAGORAMA_TOKENS_FILE, --tokens: who may call; empty: whoever reaches the port
+    tls_cert: str = ""  #: DAGORAMA_BROKER_TLS_CERT, --tls-cert: the broker's certificate, and those above it, as PEM
+    tls_key: str = ""  #: DAGORAMA_BROKER_TLS_KEY, --tls-key: its key
+    tls_client_ca: str = ""  #: DAGORAMA_BROKER_TLS_CLIENT_CA, --tls-client-ca: callers present a certificate of its
 
     lease: float = 30.0  #: DAGORAMA_LEASE: seconds of silence after which a worker counts as lost
     heartbeat: float = 10.0  #: DAGORAMA_HEARTBEAT: seconds between a worker's heartbeats
@@ -48,16 +52,30 @@ class Settings:
     max_nodes: int = 1_000_000  #: DAGORAMA_MAX_NODES: nodes made by one call
     max_submission: int = 256 << 20  #: DAGORAMA_MAX_SUBMISSION: bytes of one call, in all its messages
     max_value: int = 1 << 30  #: DAGORAMA_MAX_VALUE: bytes of one large value
+    max_message: int = MESSAGE_LIMIT  #: DAGORAMA_MAX_MESSAGE: bytes of one message that the broker takes
+    max_sources: int = 1_000_000  #: DAGORAMA_MAX_SOURCES: sources of one node
+    max_traceback: int = 256 << 10  #: DAGORAMA_MAX_TRACEBACK: characters kept of one traceback
+    max_streams: int = 10_000  #: DAGORAMA_MAX_STREAMS: calls open at once
+    max_connections: int = 10_000  #: DAGORAMA_MAX_CONNECTIONS: connections open at once
+    max_memory: int = 0  #: DAGORAMA_MAX_MEMORY: resident bytes that turn submissions away; 0: 80 % of what there is
+    cache: int = 256 << 20  #: DAGORAMA_CACHE: bytes of arguments, and of values, kept at hand
+    handshake: float = 10.0  #: DAGORAMA_HANDSHAKE: seconds that a new connection has to say what it wants
 
     retention: float = 86_400.0  #: DAGORAMA_RETENTION: seconds that an instance is kept when it has ended; or never
     retention_failed: float = 604_800.0  #: DAGORAMA_RETENTION_FAILED: the same for one with a failed node
     large_grace: float = 3_600.0  #: DAGORAMA_LARGE_GRACE: seconds that a large value is kept which no node names
 
     def __post_init__(self) -> None:
-        if not is_loopback(self.host) and not self.insecure:
+        if bool(self.tls_cert) != bool(self.tls_key) or (self.tls_client_ca and not self.tls_cert):
             raise SettingsError(
-                f"listening on {self.host} lets other machines in, and there are neither tokens nor TLS to keep"
-                " strangers out: stay on 127.0.0.1, or say --insecure (DAGORAMA_INSECURE=1)"
+                "--tls-cert and --tls-key go together, and --tls-client-ca with both (DAGORAMA_BROKER_TLS_CERT, _KEY,"
+                " _CLIENT_CA)"
+            )
+        if self.lacks and not self.insecure:
+            raise SettingsError(
+                f"listening on {self.host} lets other machines in, and without {self.lacks} strangers too: give"
+                " --tokens, --tls-cert and --tls-key (DAGORAMA_TOKENS_FILE, DAGORAMA_BROKER_TLS_CERT,"
+                " DAGORAMA_BROKER_TLS_KEY), stay on 127.0.0.1, or say --insecure (DAGORAMA_INSECURE=1)"
             )
         if self.heartbeat >= self.lease:
             raise SettingsError(
@@ -66,6 +84,15 @@ class Settings:
             )
         if self.large_from > MESSAGE_LIMIT // 2:
             raise SettingsError(f"DAGORAMA_LARGE_FROM has to be at most {MESSAGE_LIMIT // 2}, half of a message")
+
+        if self.max_message < MESSAGE_LIMIT:
+            raise SettingsError(f"DAGORAMA_MAX_MESSAGE has to be at least {MESSAGE_LIMIT}, which is what clients send")
+
+    @property
+    def lacks(self) -> str:
+        """What a broker needs that serves other machines, and this one does not have; empty: nothing."""
+        needed = () if is_loopback(self.host) else (("tokens", self.tokens), ("TLS", self.tls_cert))
+        return " and ".join(what for what, there in needed if not there)
 
     @classmethod
     def from_env(
@@ -77,6 +104,10 @@ class Settings:
         log_level: str | None = None,
         log_format: str | None = None,
         insecure: bool | None = None,
+        tokens: str | None = None,
+        tls_cert: str | None = None,
+        tls_key: str | None = None,
+        tls_client_ca: str | None = None,
     ) -> Settings:
         """What the options say, else the environment, else the defaults. Raises SettingsError in one sentence."""
         default = cls()
@@ -87,6 +118,10 @@ class Settings:
             log_level=_read("DAGORAMA_LOG_LEVEL", log_level, _level, default.log_level),
             log_format=_read("DAGORAMA_LOG_FORMAT", log_format, _format, default.log_format),
             insecure=_read("DAGORAMA_INSECURE", insecure, _flag, default.insecure),
+            tokens=_read("DAGORAMA_TOKENS_FILE", tokens, _text, default.tokens),
+            tls_cert=_read("DAGORAMA_BROKER_TLS_CERT", tls_cert, _text, default.tls_cert),
+            tls_key=_read("DAGORAMA_BROKER_TLS_KEY", tls_key, _text, default.tls_key),
+            tls_client_ca=_read("DAGORAMA_BROKER_TLS_CLIENT_CA", tls_client_ca, _text, default.tls_client_ca),
             lease=_read("DAGORAMA_LEASE", None, _seconds, default.lease),
             heartbeat=_read("DAGORAMA_HEARTBEAT", None, _seconds, default.heartbeat),
             original_lease=_read("DAGORAMA_ORIGINAL_LEASE", None, _seconds, default.original_lease),
@@ -100,6 +135,14 @@ class Settings:
             retention=_read("DAGORAMA_RETENTION", None, _seconds_or_never, default.retention),
             retention_failed=_read("DAGORAMA_RETENTION_FAILED", None, _seconds_or_never, default.retention_failed),
             large_grace=_read("DAGORAMA_LARGE_GRACE", None, _seconds, default.large_grace),
+            max_message=_read("DAGORAMA_MAX_MESSAGE", None, _count, default.max_message),
+            max_sources=_read("DAGORAMA_MAX_SOURCES", None, _count, default.max_sources),
+            max_traceback=_read("DAGORAMA_MAX_TRACEBACK", None, _count, default.max_traceback),
+            max_streams=_read("DAGORAMA_MAX_STREAMS", None, _count, default.max_streams),
+            max_connections=_read("DAGORAMA_MAX_CONNECTIONS", None, _count, default.max_connections),
+            max_memory=_read("DAGORAMA_MAX_MEMORY", None, _count, default.max_memory),
+            cache=_read("DAGORAMA_CACHE", None, _count, default.cache),
+            handshake=_read("DAGORAMA_HANDSHAKE", None, _seconds, default.handshake),
         )
 
 
@@ -107,6 +150,29 @@ def broker_address(host: str | None = None, port: int | None = None) -> tuple[st
     """Where to look for a broker: what is given, else DAGORAMA_HOST and DAGORAMA_PORT, else this machine."""
     host = _read("DAGORAMA_HOST", host, _text, "127.0.0.1")
     return host, _read("DAGORAMA_PORT", port, _port, DEFAULT_PORT)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """To a broker that runs elsewhere, for those who ask it something: as spawners and workers are told it."""
+
+    host: str
+    port: int
+    tls_ca: str = ""  #: DAGORAMA_TLS_CA
+    tls_cert: str = ""  #: DAGORAMA_TLS_CERT
+    tls_key: str = ""  #: DAGORAMA_TLS_KEY
+    tls_name: str = ""  #: DAGORAMA_TLS_NAME: in the broker's certificate
+
+    def __post_init__(self) -> None:
+        if bool(self.tls_cert) != bool(self.tls_key) or ((self.tls_cert or self.tls_name) and not self.tls_ca):
+            raise SettingsError("DAGORAMA_TLS_CERT and DAGORAMA_TLS_KEY go together, and with DAGORAMA_TLS_CA")
+
+    @classmethod
+    def from_env(cls, host: str | None = None, port: int | None = None, **tls: str | None) -> Way:
+        """What the options say, else the environment. Raises SettingsError."""
+        names = ("tls_ca", "tls_cert", "tls_key", "tls_name")
+        found = [_read(f"DAGORAMA_{name.upper()}", tls.get(name), _text, "") for name in names]
+        return cls(*broker_address(host, port), *found)
 
 
 def default_store() -> str:

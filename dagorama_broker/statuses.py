@@ -6,19 +6,22 @@ import functools
 import inspect
 from collections.abc import Callable
 from contextlib import aclosing
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
 
 from dagorama_broker.errors import (
     BrokerRefusal,
     Conflict,
+    Full,
     Malformed,
     NotAllowedNow,
     NotKnown,
+    NotPermitted,
     NotServing,
     StoreError,
     TooMuch,
+    Unauthenticated,
 )
 
 STATUSES: dict[type[Exception], grpc.StatusCode] = {
@@ -27,11 +30,24 @@ STATUSES: dict[type[Exception], grpc.StatusCode] = {
     Conflict: grpc.StatusCode.ALREADY_EXISTS,
     NotAllowedNow: grpc.StatusCode.FAILED_PRECONDITION,
     TooMuch: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Full: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    NotPermitted: grpc.StatusCode.PERMISSION_DENIED,
     NotServing: grpc.StatusCode.UNAVAILABLE,
     StoreError: grpc.StatusCode.INTERNAL,
 }
 
+#: Where a refusal is a matter of time, its trailing metadata says after how many milliseconds to try again.
+RETRY_AFTER = "retry-after-ms"
+
 C = TypeVar("C", bound=Callable[..., Any])
+
+
+async def refuse(context: Any, refusal: BrokerRefusal | StoreError) -> NoReturn:
+    """End a call with the status and the sentence of a refusal."""
+    trailing = ((RETRY_AFTER, f"{refusal.retry_after * 1000:.0f}"),) if isinstance(refusal, Full) else ()
+    await context.abort(STATUSES[type(refusal)], str(refusal), trailing)
+    raise AssertionError("abort raises")
 
 
 def refusing(call: C) -> C:
@@ -46,7 +62,7 @@ def refusing(call: C) -> C:
                     async for reply in replies:
                         yield reply
             except (BrokerRefusal, StoreError) as refusal:
-                await context.abort(STATUSES[type(refusal)], str(refusal))
+                await refuse(context, refusal)
 
         return cast(C, stream)
 
@@ -55,6 +71,6 @@ def refusing(call: C) -> C:
         try:
             return await call(self, request, context)
         except (BrokerRefusal, StoreError) as refusal:
-            await context.abort(STATUSES[type(refusal)], str(refusal))
+            await refuse(context, refusal)
 
     return cast(C, unary)

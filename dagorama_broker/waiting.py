@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from itertools import islice
 from typing import TypeVar
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
 from dagorama_broker.culprits import node_failure
-from dagorama_broker.errors import Malformed, NotKnown
+from dagorama_broker.errors import Malformed, NotKnown, NotServing
 from dagorama_broker.messages import PIECE, id_bytes
 from dagorama_broker.model import ENDED, State, World
 from dagorama_broker.scheduler import Node
@@ -25,7 +26,9 @@ async def wait_replies(broker: Broker, request: pb.WaitRequest) -> AsyncIterator
     """Raises NotKnown where the broker has no such node in that instance."""
     wait = _Wait(broker, request)
     watch = wait.watch()
-    with broker.holds.on(request.instance):
+    with ExitStack() as held:
+        for instance in wait.instances:
+            held.enter_context(broker.holds.on(instance))
         try:
             async for reply in wait.ended_before():
                 yield reply
@@ -46,7 +49,8 @@ class _Wait:
         if not request.node:
             raise Malformed("nothing is waited for")
         self._broker = broker
-        self._instance = id_bytes(request.instance, "an instance")
+        self._owners = _owners(request)
+        self.instances = set(self._owners.values())
         self._now = request.now
         self._places: dict[bytes, list[int]] = {}
         for place, id in enumerate(request.node):
@@ -54,7 +58,7 @@ class _Wait:
         self._live: dict[int, tuple[Node, bytes]] = {}
         for id in self._places:
             if (node := broker.scheduler.graph.find(id)) is not None:
-                _check_ours(node, self._instance, id)
+                _check_ours(node, self._owners[id], id)
                 self._live[node.key] = node, id
         self.left = set(self._live)
         self._sent: set[int] = set()  #: values, by node key
@@ -87,18 +91,16 @@ class _Wait:
         others = [id for id in self._places if id not in live]
         if not others:
             return
-        await self._broker.durable()
-        instance = await self._broker.in_store(self._broker.store.instance, self._instance)
-        if instance is None:
-            raise self._broker.not_known(self._instance)
+        stored = await self._broker.stored_instances({self._owners[id] for id in others})
         for ids in _batches(others):
             found = await self._broker.find_ended(ids)
             for id in ids:
+                owner = self._owners[id]
                 if id not in found:
                     raise NotKnown(f"node {id.hex()} is not known to this broker")
-                if found[id].instance.key != instance.row.key:
-                    raise Malformed(f"node {id.hex()} is of another instance than {self._instance.hex()}")
-                _check_ours(found[id], self._instance, id)
+                if found[id].instance.key != stored[owner].row.key:
+                    raise Malformed(f"node {id.hex()} is of another instance than {owner.hex()}")
+                _check_ours(found[id], owner, id)
             async for reply in self._tell([(node, id) for id, node in found.items()]):
                 yield reply
 
@@ -144,6 +146,8 @@ class _Wait:
         failure = self._failures.get(culprit.key)
         if failure is None:
             failure = await node_failure(self._broker, node)
+            if failure is None:
+                raise NotServing("a node that had failed was retried just now: wait again")
             self._failures[culprit.key] = failure
         return failure
 
@@ -165,6 +169,19 @@ class _Pieces:
         if self._size:
             yield self._reply
             self._reply, self._size = pb.WaitReply(), 0
+
+
+def _owners(request: pb.WaitRequest) -> dict[bytes, bytes]:
+    """The instance of each node that is asked for. Raises Malformed."""
+    instances = [id_bytes(id, "an instance") for id in request.instances or [request.instance]]
+    places: Sequence[int] = request.instance_of if request.instances else [0] * len(request.node)
+    if len(places) != len(request.node) or max(places) >= len(instances):
+        raise Malformed("the instances that are named do not fit the nodes that are waited for")
+    owners: dict[bytes, bytes] = {}
+    for id, place in zip(request.node, places, strict=True):
+        if owners.setdefault(id, instances[place]) != instances[place]:
+            raise Malformed(f"node {id.hex()} is asked for as of two instances")
+    return owners
 
 
 def _batches(items: Iterable[T]) -> Iterator[list[T]]:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import Authority
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 IMAGE = ROOT / "Dockerfile.broker"
@@ -103,11 +105,12 @@ def test_the_wheel_holds_neither_tests_nor_samples(shipped: set[str]) -> None:
     assert tops == {"dagorama", "dagorama_broker", f"dagorama-{PROJECT['version']}.dist-info"}
 
 
-def test_the_wheel_installs_the_three_programs(wheel: Path) -> None:
+def test_the_wheel_installs_its_programs(wheel: Path) -> None:
     entry_points = ConfigParser()
     with zipfile.ZipFile(wheel) as archive:
         entry_points.read_string(archive.read(f"dagorama-{PROJECT['version']}.dist-info/entry_points.txt").decode())
     assert dict(entry_points["console_scripts"]) == {
+        "dagorama": "dagorama.command:main",
         "worker": "dagorama.cli:worker",
         "worker-hot-reload": "dagorama.hot_reload:run_hot_reload_worker",
         "dagorama-broker": "dagorama_broker.cli:main",
@@ -175,31 +178,56 @@ def image_environment(environment: dict[str, str], tmp_path: Path) -> dict[str, 
     return {**environment, **image, "DAGORAMA_STORE": f"sqlite:///{tmp_path}/broker.sqlite3"}
 
 
-def test_the_image_serves_other_machines_only_when_told_that_it_is_insecure(
-    installed: Path, image_environment: dict[str, str]
+def test_the_image_serves_nobody_without_tokens_and_tls_unless_told_that_it_is_insecure(
+    installed: Path, image_environment: dict[str, str], tmp_path: Path
 ) -> None:
     command = [installed / "bin" / "dagorama-broker", "serve"]
-    refused = subprocess.run(command, capture_output=True, text=True, env=image_environment, timeout=30)
-    assert refused.returncode == 2
-    assert "say --insecure" in refused.stderr
+    tokens = tmp_path / "tokens.toml"
+    tokens.touch(0o600)
+    for given, lacked in ({}, "tokens and TLS"), ({"DAGORAMA_TOKENS_FILE": str(tokens)}, "TLS"):
+        here = {**image_environment, **given}
+        refused = subprocess.run(command, capture_output=True, text=True, env=here, timeout=30)
+        assert refused.returncode == 2
+        assert f"listening on 0.0.0.0 lets other machines in, and without {lacked} strangers too" in refused.stderr
+        assert "or say --insecure (DAGORAMA_INSECURE=1)" in refused.stderr
+
+
+def test_the_image_serves_with_tokens_and_tls_and_its_health_check_finds_it(
+    installed: Path, image_environment: dict[str, str], tmp_path: Path
+) -> None:
+    authority, tokens = Authority(tmp_path), tmp_path / "tokens.toml"
+    cert, key = authority.pair("broker.test")
+    tokens.touch(0o600)
+    here = {
+        **image_environment, "DAGORAMA_TOKENS_FILE": str(tokens), "DAGORAMA_BROKER_TLS_CERT": cert,
+        "DAGORAMA_BROKER_TLS_KEY": key, "DAGORAMA_TLS_CA": str(authority.file), "DAGORAMA_TLS_NAME": "broker.test",
+    }  # fmt: skip
+    assert healthy_while_serving(installed, here) == (0, "serving\n")
+    insecure = {**image_environment, "DAGORAMA_INSECURE": "1"}
+    assert healthy_while_serving(installed, insecure) == (0, "serving\n")
 
 
 def test_what_the_image_runs_serves_is_healthy_and_ends_on_sigterm(
     installed: Path, image_environment: dict[str, str]
 ) -> None:
-    program = installed / "bin" / "dagorama-broker"
     here = {**image_environment, "DAGORAMA_BIND": "127.0.0.1"}
+    assert healthy_while_serving(installed, here) == (0, "serving\n")
+
+
+def healthy_while_serving(installed: Path, here: dict[str, str]) -> tuple[int, str]:
+    """What the image's health check says of the broker that it starts, which then ends on SIGTERM."""
+    program = installed / "bin" / "dagorama-broker"
     serve = [program, "serve", "--port", "0"]
     with subprocess.Popen(serve, stderr=subprocess.PIPE, text=True, env=here) as broker:
         assert broker.stderr is not None
         try:
-            port = re.search(r":(\d+)", json.loads(broker.stderr.readline())["message"])
-            assert port
+            said = (json.loads(line)["message"] for line in broker.stderr)
+            port = next(found for message in said if (found := re.match(r"serving on [\d.]+:(\d+)", message)))
             healthy = subprocess.run([program, "health", "--port", port[1]], capture_output=True, text=True, env=here)
         finally:
             broker.terminate()
-        assert (healthy.returncode, healthy.stdout) == (0, "serving\n")
         assert broker.wait(timeout=30) == 0
+    return healthy.returncode, healthy.stdout
 
 
 # --- the committed files ------------------------------------------------------------------------------

@@ -389,6 +389,7 @@ class WorkerMessage(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
     DEATHS_FIELD_NUMBER: _builtins.int
+    CLOSED_SLOTS_FIELD_NUMBER: _builtins.int
     heartbeat: _builtins.bool
     draining: _builtins.bool
     """send nothing more"""
@@ -402,6 +403,10 @@ class WorkerMessage(_message.Message):
     def returns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Return]: ...
     @_builtins.property
     def deaths(self) -> _containers.RepeatedCompositeFieldContainer[Global___SlotDeath]: ...
+    @_builtins.property
+    def closed_slots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """gone for good: what they hold comes back, and they are granted nothing more"""
+
     def __init__(
         self,
         *,
@@ -411,10 +416,11 @@ class WorkerMessage(_message.Message):
         heartbeat: _builtins.bool = ...,
         draining: _builtins.bool = ...,
         deaths: _abc.Iterable[Global___SlotDeath] | None = ...,
+        closed_slots: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deaths", b"deaths", "draining", b"draining", "heartbeat", b"heartbeat", "hello", b"hello", "reports", b"reports", "returns", b"returns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed_slots", b"closed_slots", "deaths", b"deaths", "draining", b"draining", "heartbeat", b"heartbeat", "hello", b"hello", "reports", b"reports", "returns", b"returns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1049,21 +1055,31 @@ class WaitRequest(_message.Message):
     INSTANCE_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
     NOW_FIELD_NUMBER: _builtins.int
+    INSTANCES_FIELD_NUMBER: _builtins.int
+    INSTANCE_OF_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
     now: _builtins.bool
     """say what is known and end"""
     @_builtins.property
     def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def instances(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Nodes of several instances at once: these, and for each node its index among them; `instance` is empty then."""
+
+    @_builtins.property
+    def instance_of(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
         instance: _builtins.bytes = ...,
         node: _abc.Iterable[_builtins.bytes] | None = ...,
         now: _builtins.bool = ...,
+        instances: _abc.Iterable[_builtins.bytes] | None = ...,
+        instance_of: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "node", b"node", "now", b"now"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "instance_of", b"instance_of", "instances", b"instances", "node", b"node", "now", b"now"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1539,6 +1555,7 @@ class NodeInfo(_message.Message):
     RETRY_AT_FIELD_NUMBER: _builtins.int
     CULPRIT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    DEAD_ATTEMPT_FIELD_NUMBER: _builtins.int
     node: _builtins.bytes
     state: Global___NodeState.ValueType
     runs: _builtins.int
@@ -1557,6 +1574,8 @@ class NodeInfo(_message.Message):
     """whose failure it shares, where that is another node"""
     reason: _builtins.str
     """type and message of its failure, or of its last failed run; or why nobody may run it"""
+    dead_attempt: _builtins.bool
+    """it was made by a run of an eager function that came to nothing"""
     @_builtins.property
     def function(self) -> Global___Function: ...
     @_builtins.property
@@ -1578,10 +1597,11 @@ class NodeInfo(_message.Message):
         retry_at: _builtins.float = ...,
         culprit: _builtins.bytes = ...,
         reason: _builtins.str = ...,
+        dead_attempt: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["function", b"function"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["culprit", b"culprit", "deaths", b"deaths", "ended", b"ended", "function", b"function", "lost", b"lost", "node", b"node", "reason", b"reason", "retry_at", b"retry_at", "runs", b"runs", "sources", b"sources", "state", b"state", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["culprit", b"culprit", "dead_attempt", b"dead_attempt", "deaths", b"deaths", "ended", b"ended", "function", b"function", "lost", b"lost", "node", b"node", "reason", b"reason", "retry_at", b"retry_at", "runs", b"runs", "sources", b"sources", "state", b"state", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from types import FrameType
 
-from dagorama.serializer import unpack_definitions
+from dagorama.serializer import run_only, unpack_definitions
 from dagorama.worker.engine import Engine
 from dagorama.worker.executor import Executor
 from dagorama.worker.failures import bounded
@@ -125,4 +125,6 @@ def _unfit(options: WorkerOptions) -> str | None:
             import_module(name)
         except BaseException as error:
             return f"--import {name}: it cannot be imported ({type(error).__name__}: {error})"
+    if options.only_imported:
+        run_only(options.imports)
     return None

@@ -21,8 +21,13 @@ FAILED, UNUSABLE = 1, 2  #: exit codes
 CANCEL_GRACE = 5.0  #: seconds, until the broker says how many
 LOCKED = 0.002  #: seconds until a take-back is tried again where a child was stopped inside its lock
 NO_ROOM = 1.0  #: seconds until a fork that the system refused is tried again
+TRIES = 5  #: forks in a row that the system refuses, after which a slot is given up where there are others
 STILLBORN = 3  #: children in a row that end before they are ready, after which the worker gives up
 UNREPORTED_BYTES = 64 << 20  #: results that the broker has not acknowledged, beyond which children have to wait
+
+
+class Incomprehensible(Exception):
+    """The broker said something that makes no sense here; the message says what it spoke of."""
 
 
 class Supervision(Protocol):
@@ -85,7 +90,9 @@ class Children:
     # --- what the broker wants ------------------------------------------------------------------------
 
     def grant(self, grant: pb.Grant) -> None:
-        slot = self._place(self.slots[grant.slot])
+        slot = self._slot(grant.slot)
+        if len(grant.node) != len(grant.attempt):
+            raise Incomprehensible("a grant whose nodes and attempts do not fit together")
         needs = {digest for digest in grant.large if not self._transfers.is_at_hand(digest)}
         self._spool.hold(grant.large)
         returned = slot.give(grant, needs)
@@ -105,11 +112,14 @@ class Children:
         """The broker says where large values are files."""
         self._transfers.share(folder)
 
+    def _slot(self, number: int) -> Slot:
+        if number >= len(self.slots):
+            raise Incomprehensible(f"slot {number}, and there are {len(self.slots)}")
+        return self.slots[number]
+
     def take_back(self, number: int, attempts: Iterable[int]) -> None:
         """Return those that have not started."""
-        slot = self.slots[number]
-        for holder in self.slots if slot.closed else [slot]:
-            self._take_back(holder, list(attempts))
+        self._take_back(self._slot(number), list(attempts))
 
     def drop(self, attempts: Iterable[int]) -> None:
         """They are no longer this worker's: what runs of them runs in vain."""
@@ -128,11 +138,6 @@ class Children:
             slot = self._paused.pop()
             if slot.fileno() >= 0:
                 self._loop.add_reader(slot, self._on_child, slot)
-
-    def _place(self, slot: Slot) -> Slot:
-        """Another slot where this one was closed: the broker has no word for that."""
-        others = [other for other in self.slots if not other.closed]
-        return min(others, key=len) if others and slot.closed and not slot.broken else slot
 
     def _take_back(self, slot: Slot, attempts: list[int] | None = None) -> None:
         returned = slot.take_back(attempts)
@@ -191,6 +196,13 @@ class Children:
         """Nothing more for this slot: what has not started is returned, what runs may go on."""
         slot.closed = True
         self._take_back(slot)
+
+    def end(self, slot: Slot) -> None:
+        """Its child ends now and no other follows; the broker is told when that has ended."""
+        self.close(slot)
+        self.kill(slot)
+        if not slot.pid:
+            self._gone(slot)
 
     def kill(self, slot: Slot) -> None:
         """End its child now."""
@@ -263,11 +275,28 @@ class Children:
         elif isinstance(event, Ended):
             self._bury(self.slots[event.slot], event)
         elif isinstance(event, Refused):
-            problem = os.strerror(event.errno)
-            get_logger().warning("no child process can be started (%s); trying again", problem)
-            self._loop.call_later(NO_ROOM, self._replace, self.slots[event.slot])
+            self._do_without(self.slots[event.slot], os.strerror(event.errno))
         else:
             self._lose_all()
+        self._supervision.changed()
+
+    def _do_without(self, slot: Slot, problem: str) -> None:
+        """The system has refused a fork: it is tried again, but in the end others do this slot's work."""
+        slot.refusals += 1
+        others = [other for other in self.slots if other is not slot and not other.closed]
+        if slot.refusals < TRIES or not others or slot.closed:
+            get_logger().warning("no child process can be started (%s); trying again", problem)
+            self._loop.call_later(NO_ROOM, self._replace, slot)
+            return
+        get_logger().warning("no child process can be started (%s); the worker goes on with fewer", problem)
+        self.close(slot)
+        self._gone(slot)
+        self._supervision.tell("ended", slot.number, FAILED)
+
+    def _gone(self, slot: Slot) -> None:
+        """Nothing will come from this slot any more, while others go on."""
+        if not self._session.draining:
+            self._session.close_slot(slot.number)
         self._supervision.changed()
 
     def _lose_all(self) -> None:
@@ -300,6 +329,7 @@ class Children:
         self._spool.release(slot.buried())
         self._spool.adopt_strays(ended.pid)
         if slot.closed:
+            self._gone(slot)
             self._supervision.tell("ended", slot.number, os.waitstatus_to_exitcode(ended.status))
         else:
             get_logger().warning("child process %d of the worker: %s", ended.pid, how)

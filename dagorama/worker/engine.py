@@ -29,6 +29,7 @@ class Engine:
         self._executor = executor
         self._claims = claims
         self._out = _Flusher(executor.outbox)
+        executor.outbox.on_waiting = self._out.watch
         self.lane = AsyncLane(claims, executor.run_async, self._out, loop)
         self._queue: deque[Call] = deque()
         self._next = 0

@@ -61,7 +61,7 @@ class _Target(NamedTuple):
 class Work:
     """A function as the broker names it, and once it was needed, what it is here."""
 
-    __slots__ = ("digest", "hash", "is_async", "key_id", "name", "target", "timeout", "unusable")
+    __slots__ = ("digest", "eager", "hash", "is_async", "key_id", "name", "target", "timeout", "unusable")
 
     def __init__(self, function: pb.Function) -> None:
         self.name = function.name
@@ -69,6 +69,7 @@ class Work:
         self.digest = function_digest(function.name, function.hash)
         self.key_id = function.key_id  #: of the key that its nodes' arguments are said to be signed under
         self.is_async = function.is_async
+        self.eager = function.eager
         self.timeout = function.timeout  #: seconds; 0: none
         self.target: _Target | None = None
         self.unusable: BaseException | None = None  #: why this process cannot run it
@@ -89,7 +90,8 @@ class Work:
         if found.decorated.hash != self.hash:
             raise CodeMismatchException(
                 f"{self.name} has other code here than where the node was made "
-                f"(hash {found.decorated.hash}, not {self.hash})"
+                f"(hash {found.decorated.hash}, not {self.hash})",
+                found.decorated.hash,
             )
         return _Target(found.definition, found.decorated.function, found.decorated.options.retry)
 
@@ -137,7 +139,7 @@ class Executor:
         self.outbox = outbox
         self._large = large
         self._ring = keyring()
-        self._works: dict[tuple[str, str, float, bytes], Work] = {}
+        self._works: dict[tuple[str, str, float, bytes, bool], Work] = {}
         # Nodes that another is to run on, in this process, before their outcomes are known elsewhere; and their ids and
         # values.
         self._handed_on: set[int] = set()
@@ -170,7 +172,7 @@ class Executor:
         return Values(SignedValues(self._ring, received), failed)
 
     def _work(self, function: pb.Function) -> Work:
-        key = (function.name, function.hash, function.timeout, function.key_id)
+        key = (function.name, function.hash, function.timeout, function.key_id, function.eager)
         work = self._works.get(key)
         if work is None:
             work = self._works[key] = Work(function)
@@ -196,7 +198,7 @@ class Executor:
         """Run a sync function; returns when it ended, in monotonic nanoseconds, as `started` is."""
         if call.beside and self._lacks_its_source(call):
             return monotonic_ns()
-        scope = AttemptScope(call.instance, self.large_from, self._large.put, self._ring)
+        scope = self._scope(call)
         token = current_attempt.set(scope)
         run_token = current_run.set(Run(call.runs + 1, is_cancelled))
         try:
@@ -212,7 +214,7 @@ class Executor:
 
     async def run_async(self, call: Call, started: int, is_cancelled: Callable[[], bool] = never) -> int:
         """The same for an async function, in a task of its own, which ends at the function's timeout."""
-        scope = AttemptScope(call.instance, self.large_from, self._large.put, self._ring)
+        scope = self._scope(call)
         current_attempt.set(scope)
         current_run.set(Run(call.runs + 1, is_cancelled))
         try:
@@ -225,6 +227,12 @@ class Executor:
         finally:
             scope.close()
         return self._ended(call, scope, result, started)
+
+    def _scope(self, call: Call) -> AttemptScope:
+        scope = AttemptScope(call.instance, self.large_from, self._large.put, self._ring)
+        if call.work.eager:
+            self.outbox.follow(call.node, call.attempt, scope)
+        return scope
 
     def _open(
         self, call: Call, scope: AttemptScope
@@ -284,7 +292,8 @@ class Executor:
         """What the attempt has made is dropped with its scope."""
         ended = monotonic_ns()
         if error is call.work.unusable:
-            self.outbox.returned(call.node, call.attempt, _REASONS[type(error)], str(error))
+            deployed = error.deployed if isinstance(error, CodeMismatchException) else ""
+            self.outbox.returned(call.node, call.attempt, _REASONS[type(error)], str(error), deployed)
         elif isinstance(error, _Unchecked):
             self.outbox.returned(call.node, call.attempt, pb.UNCHECKABLE, str(error))
         else:
@@ -304,6 +313,7 @@ class Executor:
 
     def _ended_cancelled(self, call: Call) -> int:
         """Nobody wants to hear of it: to the broker it ended when it was cancelled."""
+        self.outbox.dropped(call.attempt)
         get_logger().info("%s was cancelled while it ran", call.work.name)
         return monotonic_ns()
 

@@ -14,8 +14,10 @@ from contextlib import suppress
 from struct import Struct
 from subprocess import DEVNULL, Popen
 
+from dagorama.errors import SettingsError
 from dagorama.worker.options import WorkerOptions
 
+UNUSABLE = 2  #: exit code
 _LENGTH = Struct("<Q")
 
 
@@ -67,8 +69,15 @@ def run_launched(descriptor: int) -> int:
     (length,) = _LENGTH.unpack(_read(connection, _LENGTH.size))
     options, path = pickle.loads(_read(connection, length))
     sys.path[:] = path
+    from dagorama.channels import check
+    from dagorama.settings import Settings
     from dagorama.worker.start import run_worker
 
+    try:
+        check(Settings.from_env())
+    except SettingsError as error:
+        print(f"worker: {error}", file=sys.stderr, flush=True)
+        return UNUSABLE
     return run_worker(options, Lines(connection))
 
 

@@ -10,6 +10,7 @@ class WorkerOptions:
     tolerations: tuple[str, ...] = ()
     concurrency: int = 1  #: child processes
     imports: tuple[str, ...] = ()  #: modules that every child imports first
+    only_imported: bool = False  #: run nothing but definitions of these modules
     exit_on_completion: bool = False  #: leave when the graph is drained
     definitions: bytes = b""  #: from serializer.pack_definitions, for the children
-    grace: float = 25.0  #: seconds that running nodes get when the worker is told to leave
+    grace: float | None = None  #: seconds that running nodes get when it is told to leave; None: as Settings say

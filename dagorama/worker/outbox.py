@@ -79,6 +79,19 @@ class _Piece:
         return Outcome(attempts, large, body.SerializeToString())
 
 
+class _Growing:
+    """A running attempt whose nodes go out as it makes them, and how far they have."""
+
+    __slots__ = ("attempt", "grown", "node", "nodes", "size", "told")
+
+    def __init__(self, node: int, attempt: int) -> None:
+        self.node = node
+        self.attempt = attempt
+        self.told: dict[bytes, int] = {}  #: nodes of each run that have gone out, by its origin
+        self.grown: dict[bytes, NodesRun] = {}  #: runs with nodes that have not
+        self.nodes = self.size = 0  #: how many these are, and their bytes, about
+
+
 class Outbox:
     """`send` is called by one thread at a time."""
 
@@ -87,7 +100,9 @@ class Outbox:
         self.sent = 0  #: messages so far
         self._lock = Lock()
         self._piece = _Piece()
-        self._returned: dict[tuple[pb.ReturnReason.ValueType, str], list[tuple[int, int]]] = defaultdict(list)
+        self._growing: dict[int, _Growing] = {}  # by attempt
+        self.on_waiting: Callable[[], None] = lambda: None  #: called when nodes wait here for somebody to flush
+        self._returned: dict[tuple[pb.ReturnReason.ValueType, str, str], list[tuple[int, int]]] = defaultdict(list)
 
     def completed(self, node: int, attempt: int, value: bytes, microseconds: int) -> None:
         """A value without promises and large parts, of an attempt without children."""
@@ -100,8 +115,9 @@ class Outbox:
     ) -> None:
         """Any value, with the nodes that its attempt has made."""
         with self._lock:
+            growing = self._growing.pop(attempt, None)
             for run in scope.runs:
-                self._add_children(node, attempt, run)
+                self._add_children(node, attempt, run, growing.told.get(run.origin, 0) if growing is not None else 0)
             self._make_room(weight(encoded))
             self._add_value(node, attempt, encoded.envelope, microseconds)
             piece = self._piece
@@ -115,24 +131,52 @@ class Outbox:
 
     def failed(self, failure: pb.Failure) -> None:
         with self._lock:
+            self._growing.pop(failure.attempt, None)
             size = failure.ByteSize()
             self._make_room(size)
             self._piece.failures.append(failure)
             self._piece.size += size
             self._cut_if_full()
 
-    def returned(self, node: int, attempt: int, reason: pb.ReturnReason.ValueType, detail: str) -> None:
-        """Given back without an outcome; goes with the next flush."""
+    def returned(
+        self, node: int, attempt: int, reason: pb.ReturnReason.ValueType, detail: str, deployed: str = ""
+    ) -> None:
+        """Given back without an outcome; goes with the next flush. `deployed`: the hash of the code that is here."""
         with self._lock:
-            self._returned[reason, bounded(detail, DETAIL_BYTES)].append((node, attempt))
+            self._growing.pop(attempt, None)
+            self._returned[reason, bounded(detail, DETAIL_BYTES), deployed].append((node, attempt))
+
+    def follow(self, node: int, attempt: int, scope: AttemptScope) -> None:
+        """From now on what this attempt makes goes out soon after, until it has an outcome or is `dropped`."""
+        growing = self._growing[attempt] = _Growing(node, attempt)
+
+        def grown(run: NodesRun, size: int) -> None:
+            with self._lock:
+                growing.grown[run.origin] = run
+                growing.nodes += 1
+                growing.size += size
+                if growing.nodes >= FLUSH_NODES or growing.size >= FLUSH_BYTES:
+                    self._add_grown(growing)
+                    self._cut()
+                    return
+            self.on_waiting()
+
+        scope.on_growth = grown
+
+    def dropped(self, attempt: int) -> None:
+        """Nobody wants what this attempt has made and what has not gone out yet."""
+        with self._lock:
+            self._growing.pop(attempt, None)
 
     def flush(self) -> None:
         with self._lock:
+            for growing in self._growing.values():
+                self._add_grown(growing)
             self._cut()
             returned, self._returned = self._returned, defaultdict(list)
-            for (reason, detail), pairs in returned.items():
+            for (reason, detail, deployed), pairs in returned.items():
                 nodes, attempts = [node for node, _ in pairs], [attempt for _, attempt in pairs]
-                body = pb.Return(node=nodes, attempt=attempts, reason=reason, detail=detail)
+                body = pb.Return(node=nodes, attempt=attempts, reason=reason, detail=detail, hash=deployed)
                 self._hand_over(Kind.RETURN, Outcome(attempts, [], body.SerializeToString()))
 
     def _add_value(self, node: int, attempt: int, value: bytes, microseconds: int) -> None:
@@ -143,8 +187,21 @@ class Outbox:
         piece.microseconds.append(microseconds)
         piece.size += len(value)
 
-    def _add_children(self, node: int, attempt: int, run: NodesRun) -> None:
-        for start, stop in run.pieces():
+    def _add_grown(self, growing: _Growing) -> None:
+        if growing.attempt in self._growing:
+            for origin, run in growing.grown.items():
+                start = growing.told.get(origin, 0)
+                if len(run) > start:  # an instance without nodes can wait for the outcome
+                    growing.told[origin] = self._add_children(growing.node, growing.attempt, run, start)
+        growing.grown.clear()
+        growing.nodes = growing.size = 0
+
+    def _add_children(self, node: int, attempt: int, run: NodesRun, told: int) -> int:
+        """Nodes from the counter `told` on; returns where those begin that come in meanwhile."""
+        stop = told
+        for start, stop in run.pieces(start=told):
+            if told and start == stop:
+                break  # nothing is left
             message = run.to_message(self._piece.functions, start, stop)
             size = message.ByteSize()
             if self._make_room(size):
@@ -152,6 +209,7 @@ class Outbox:
             self._piece.children.append(pb.Children(node=node, attempt=attempt, nodes=message))
             self._piece.of_children += message.large
             self._piece.size += size
+        return stop
 
     def _make_room(self, size: int) -> bool:
         """Whether what was gathered had to go first."""

@@ -41,6 +41,8 @@ class Session:
         self._unsent: deque[_Item] = deque()
         self._opening = False
         self._beat = False
+        self._closed: set[int] = set()  # slots, by number
+        self._closed_said: set[int] = set()
         self._draining = False
         self._draining_said = False
         self.unacknowledged = 0  #: bytes of reports that are kept until the broker has them
@@ -62,6 +64,10 @@ class Session:
 
     def died(self, held: Held, death: pb.SlotDeath) -> None:
         self._unsent.append(_Item(held, death))
+
+    def close_slot(self, number: int) -> None:
+        """It is gone for good; said on this stream, after what it had to say, and on any later one."""
+        self._closed.add(number)
 
     def beat(self) -> None:
         self._beat = True
@@ -92,6 +98,7 @@ class Session:
             self._hello.held_slot.extend([slot] * len(attempts))
         self._opening = True
         self._draining_said = False
+        self._closed_said = set()
         self.welcome = None
 
     def next_message(self) -> pb.WorkerMessage | None:
@@ -99,7 +106,8 @@ class Session:
         if self._opening:
             self._opening = False
             return pb.WorkerMessage(hello=self._hello)
-        if not (self._unsent or self._beat or self._draining != self._draining_said):
+        is_new = self._draining != self._draining_said or self._closed != self._closed_said
+        if not (self._unsent or self._beat or is_new):
             return None
         message = pb.WorkerMessage(heartbeat=self._beat, draining=self._draining and not self._draining_said)
         self._beat, self._draining_said = False, self._draining
@@ -117,6 +125,9 @@ class Session:
                 message.returns.append(said)
             else:
                 message.deaths.append(said)
+        if not self._unsent:
+            message.closed_slots.extend(sorted(self._closed - self._closed_said))
+            self._closed_said = set(self._closed)
 
     def receive(self, message: pb.BrokerMessage) -> None:
         """Note what is the session's; grants, take-backs and refusals are the driver's."""

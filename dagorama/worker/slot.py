@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import compress
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.worker.failures import describe, overrun
@@ -43,6 +44,7 @@ class Slot:
         self.pid = 0  #: of the child; 0: none
         self.ready = False  #: the child has said so
         self.closed = False  #: for good: no child will follow
+        self.refusals = 0  #: forks in a row that the system has refused
         self.stopped = ""  #: why the supervisor has killed this child, which is no death then
         self._memory = memory
         self._socket: socket.socket | None = None
@@ -51,6 +53,7 @@ class Slot:
         self._ordinals: dict[int, int] = {}  # by attempt, in the order given
         self._nodes: dict[int, int] = {}  # by attempt
         self._timeouts: dict[int, float] = {}  # by attempt, of those that have one
+        self._final: set[int] = set()  # attempts that no other follows where they run over theirs
         self._late: set[int] = set()  # attempts that ran over theirs
         self._frames: deque[_Frame] = deque()
         self._pins: deque[_Pin] = deque()
@@ -62,7 +65,7 @@ class Slot:
     def adopt(self, pid: int, connection: socket.socket) -> None:
         """A new child; what was queued for it can be written now."""
         connection.setblocking(False)
-        self.pid, self._socket = pid, connection
+        self.pid, self._socket, self.refusals = pid, connection, 0
 
     def fileno(self) -> int:
         return -1 if self._socket is None else self._socket.fileno()
@@ -76,7 +79,7 @@ class Slot:
     def buried(self) -> list[bytes]:
         """The child has ended and `losses` was asked: nothing of it counts any more. Returns what it had pinned."""
         self.hang_up()
-        for column in (self._ordinals, self._nodes, self._timeouts, self._late, self._frames):
+        for column in (self._ordinals, self._nodes, self._timeouts, self._final, self._late, self._frames):
             column.clear()
         unpinned = self.unpinned()
         self.pid, self.ready, self.stopped, self._given = 0, False, "", 0
@@ -144,6 +147,8 @@ class Slot:
         self._nodes.update(zip(grant.attempt, grant.node, strict=True))
         if grant.timeout:
             self._timeouts.update(pair for pair in zip(grant.attempt, grant.timeout, strict=True) if pair[1])
+        if grant.timeout_is_final:
+            self._final.update(compress(grant.attempt, grant.timeout_is_final))
         self._given += count
         if grant.large:
             self._pins.append(_Pin(self._given - 1, list(grant.large)))
@@ -170,6 +175,7 @@ class Slot:
         if self._timeouts:
             for attempt in known:
                 self._timeouts.pop(attempt, None)
+                self._final.discard(attempt)
         return held
 
     def unpinned(self) -> list[bytes]:
@@ -237,6 +243,7 @@ class Slot:
                 microseconds = min(int(seconds * 1e6), 2**32 - 1)
                 failures.append(describe(overrun(seconds), self._nodes[attempt], attempt, microseconds))
                 failures[-1].traceback = ""  # nobody saw where it was
+                failures[-1].final = attempt in self._final
         return self.answered([failure.attempt for failure in failures]), pb.Results(failures=failures)
 
     def running(self) -> list[int]:

@@ -13,15 +13,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import grpc
+import grpc.aio
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.broker_pb2_grpc import BrokerStub
-from dagorama.connection import channel_options, target
+from dagorama.channels import aio_channel, meaning, target
 from dagorama.logging import get_logger
 from dagorama.settings import Settings
 from dagorama.signing import keyring
-from dagorama.worker.children import FAILED, UNUSABLE, Children
+from dagorama.worker.children import FAILED, UNUSABLE, Children, Incomprehensible
 from dagorama.worker.launched import Lines
 from dagorama.worker.nursery import Nursery
 from dagorama.worker.options import WorkerOptions
@@ -33,6 +33,7 @@ from dagorama.worker.stream import Refused, Stream
 from dagorama.worker.transfers import Transfers
 
 SILENCE = 3.0  #: seconds without a broker after which the worker says so
+PROBE = 1.0  #: seconds to find out why
 NOBODY = 5.0  #: ... after which one that is to leave when all is done gives up
 BURIAL = 5.0  #: seconds for killed children to be reaped
 SETTLING = 10.0  #: seconds for the last reports to be acknowledged
@@ -48,10 +49,14 @@ class Supervisor:
         self._options = options
         self._memory = memory
         self._parent = parent
-        self._address = target(Settings.from_env())
-        self._channel = grpc.aio.insecure_channel(self._address, options=channel_options())
+        settings = Settings.from_env()
+        self._address = target(settings)
+        self._grace = settings.grace if options.grace is None else options.grace
+        self._channel = aio_channel(settings)
         self._session = Session(_hello(options))
-        stub, spool = BrokerStub(self._channel), Spool(folder)
+        self._stub = stub = BrokerStub(self._channel)
+        self._trouble = ""  # what keeps it from the broker, where that can be told
+        spool = Spool(folder)
         slots = [Slot(number, part) for number, part in enumerate(memory.slots)]
         self._children = Children(slots, nursery, self._session, Transfers(stub, spool), spool, self)
         self._stream = Stream(stub, self._session, lambda: self._children.held, self._on_message, self.changed)
@@ -71,6 +76,7 @@ class Supervisor:
         self._stream.close()
         await asyncio.wait([living], timeout=FAREWELL if self._stream.heard else 0)
         living.cancel()
+        self._speaking.cancel()
         await self._channel.close()
         return self._code
 
@@ -101,7 +107,7 @@ class Supervisor:
         else:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and decides
             self._loop.add_reader(self._parent, self._on_parent, self._parent)
-        self._loop.call_later(SILENCE, self._speak_of_silence)
+        self._speaking = self._loop.create_task(self._speak_of_silence())
         if self._options.exit_on_completion:
             self._loop.call_later(NOBODY, self._give_up_on_silence)
 
@@ -121,18 +127,30 @@ class Supervisor:
 
     def _end(self, slot: Slot) -> None:
         """One child is to go for good, and the worker with the last of them."""
-        self._children.close(slot)
-        self._children.kill(slot)
+        self._children.end(slot)
         if all(slot.closed for slot in self._children.slots):
             self.ask_to_leave()
 
-    def _speak_of_silence(self) -> None:
+    async def _speak_of_silence(self) -> None:
+        await asyncio.sleep(SILENCE)
         if self._session.welcome is None and not self._leaving.is_set():
-            get_logger().warning("no broker answers at %s yet; the worker goes on trying", self._address)
+            await self._look_for_trouble()
+            what = f"no broker answers at {self._address} yet{self._trouble}"
+            get_logger().warning("%s; the worker goes on trying", what)
+
+    async def _look_for_trouble(self) -> None:
+        """The stream waits for a broker without a word; a call that does not says what is in the way."""
+        try:
+            await self._stub.GetStatus(pb.GetStatusRequest(), timeout=PROBE)
+        except grpc.aio.AioRpcError as error:
+            details = error.details() or ""
+            meant = meaning(details)
+            self._trouble = f" ({meant})" if meant != details else ""
 
     def _give_up_on_silence(self) -> None:
         if self._session.welcome is None:
-            self.ask_to_leave(FAILED, f"no broker answers at {self._address}; start one with `dagorama-broker serve`")
+            what = f"no broker answers at {self._address}{self._trouble}"
+            self.ask_to_leave(FAILED, f"{what}; start one with `dagorama-broker serve`")
 
     # --- the broker -----------------------------------------------------------------------------------
 
@@ -141,6 +159,12 @@ class Supervisor:
             await self._stream.live()
         except Refused as error:
             self.ask_to_leave(UNUSABLE, f"the broker at {self._address} refuses it: {error}")
+        except Incomprehensible as error:
+            self.ask_to_leave(
+                FAILED,
+                f"its session with the broker broke: the broker at {self._address} spoke of {error}; see that both are "
+                "of the same version",
+            )
         except Exception as error:
             self.ask_to_leave(FAILED, f"its session with the broker broke: {error!r}")
             raise
@@ -173,7 +197,7 @@ class Supervisor:
         for slot in children.slots:
             children.close(slot)
         self.changed()
-        await self._until(lambda: children.idle or self._hurried, self._options.grace)
+        await self._until(lambda: children.idle or self._hurried, self._grace)
         for slot in children.slots:
             if len(slot):
                 children.kill(slot)

@@ -1,4 +1,4 @@
-"""Large values between the spool and the broker, some at a time, tried again until they are there."""
+"""Large values between the spool and the broker, some at a time, tried again until they are there or are refused."""
 
 from __future__ import annotations
 
@@ -14,19 +14,27 @@ from typing import TYPE_CHECKING
 import grpc
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.connection import CHUNK, DEADLINE, transfer_deadline
+from dagorama.connection import CHUNK, DEADLINE, broker_error, transfer_deadline
+from dagorama.errors import BrokerOverloaded
 from dagorama.logging import get_logger
 from dagorama.settings import shared_files
 from dagorama.shared_files import SharedFiles
 from dagorama.worker.frames import Kind, Outcome
 from dagorama.worker.large import brokers_files, waiting_name
 from dagorama.worker.session import Backoff, Held
+from dagorama.worker.spoiled import without_value
 from dagorama.worker.spool import Spool
 
 if TYPE_CHECKING:
     from dagorama.api.broker_pb2_grpc import BrokerAsyncStub
 
 SIDE_BY_SIDE = 4  #: values on their way at one time; more wait for their turn
+#: Statuses by name that say nothing of the value: the same again may be taken. Any other is the broker's last word.
+PASSING = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "ABORTED", "INTERNAL", "UNKNOWN"})
+
+
+class ValueRefused(Exception):
+    """The broker does not take a value, and would not take it later."""
 
 
 class Transfers:
@@ -47,7 +55,7 @@ class Transfers:
         return digest in self._spool or (self._files is not None and self._files.has(digest))
 
     def send(self, digest: bytes) -> asyncio.Task[None]:
-        """Until the broker has it."""
+        """Until the broker has it. Raises ValueRefused."""
         task = self._sending.get(digest)
         if task is None:
             task = self._sending[digest] = asyncio.ensure_future(self._send(digest))
@@ -62,6 +70,8 @@ class Transfers:
                     await self._hand_over(digest)
                 return
             except grpc.aio.AioRpcError as error:
+                if not _may_pass(error):
+                    raise ValueRefused(error.details() or error.code().name) from None
                 problem = error.details()
             await _pause(backoff, f"sending the large value {digest.hex()}", problem)
 
@@ -86,7 +96,7 @@ class Transfers:
         return (await self._stub.KeepValue(request, timeout=DEADLINE)).kept
 
     async def fetch(self, digest: bytes) -> None:
-        """Until it is in the spool, or the broker says that there is no such value: whoever reads it will see."""
+        """Until it is in the spool, or the broker says that it has no such value: whoever reads it will see."""
         task = self._fetching.get(digest)
         if task is None:
             task = self._fetching[digest] = asyncio.ensure_future(self._fetch(digest))
@@ -102,7 +112,7 @@ class Transfers:
                         return
                 problem: str | None = "what came is something else"
             except grpc.aio.AioRpcError as error:
-                if error.code() == grpc.StatusCode.NOT_FOUND:
+                if not _may_pass(error):
                     return
                 problem = error.details()
             await _pause(backoff, f"fetching the large value {digest.hex()}", problem)
@@ -148,10 +158,15 @@ class Forwarder:
     async def _send_all(self) -> None:
         while self._waiting:
             kind, held, outcome, sending = self._waiting[0]
-            if sending:
-                await asyncio.wait(sending)
+            large = outcome.large
+            for digest, sent in zip(large, sending, strict=True):
+                try:
+                    await sent
+                except ValueRefused as refusal:
+                    get_logger().warning("the broker does not take the large value %s: %s", digest.hex(), refusal)
+                    outcome = without_value(outcome, digest, str(refusal))
             self._waiting.popleft()
-            self._spool.release(outcome.large)
+            self._spool.release(large)
             self._forward(kind, held, outcome.body)
         self._task = None
 
@@ -160,6 +175,14 @@ async def _chunks(path: Path) -> AsyncIterator[pb.ValueChunk]:
     with path.open("rb") as file:
         while data := file.read(CHUNK):
             yield pb.ValueChunk(data=data)
+
+
+def _may_pass(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the same may be answered otherwise later: the broker is away, or says when it may have room."""
+    overloaded = broker_error(error, "")
+    return error.code().name in PASSING or (
+        isinstance(overloaded, BrokerOverloaded) and overloaded.retry_after is not None
+    )
 
 
 async def _pause(backoff: Backoff, what: str, problem: str | None) -> None:

@@ -3,6 +3,10 @@
 from dagorama_broker.scheduler.limits import Limits, Timing
 from dagorama_broker.scheduler.making import NewRun
 from dagorama_broker.scheduler.parts import Effects, Node, Presence, Slot, Worker
+from dagorama_broker.scheduler.reviving import Revived, is_within_reach
 from dagorama_broker.scheduler.verbs import Scheduler
 
-__all__ = ["Effects", "Limits", "NewRun", "Node", "Presence", "Scheduler", "Slot", "Timing", "Worker"]
+__all__ = [
+    "Effects", "Limits", "NewRun", "Node", "Presence", "Revived", "Scheduler", "Slot", "Timing", "Worker",
+    "is_within_reach",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dagorama_broker.errors import Malformed, NotKnown, TooMuch
+from dagorama_broker.errors import Malformed, NotKnown
 from dagorama_broker.scheduler.limits import Limits
 from dagorama_broker.scheduler.making import NewRun, Plan
 from dagorama_broker.scheduler.parts import Node
@@ -32,10 +32,7 @@ class Staged:
 
     def check(self, node: Node, limits: Limits) -> None:
         """Raises TooMuch or Malformed where this cannot become the children of `node`."""
-        if self.nodes > limits.nodes_per_attempt:
-            raise TooMuch(f"it made {self.nodes} nodes; {limits.nodes_per_attempt} are allowed")
-        if self.size > limits.bytes_per_attempt:
-            raise TooMuch(f"its nodes carry {self.size} bytes; {limits.bytes_per_attempt} are allowed")
+        limits.check_attempt(self.nodes, self.size)
         homes = {node.instance.id, *(run.instance for run in self.runs if run.creates is not None)}
         for run in self.runs:
             limits.check_sources(run.sources)
@@ -43,17 +40,19 @@ class Staged:
                 raise Malformed("an attempt may make nodes in its own instance and in new ones only")
 
 
-def promised(
-    plan: Plan, node: Node, runs: Sequence[NewRun], refs: Sequence[int], foreign: Sequence[bytes]
-) -> tuple[Node, ...]:
-    """The nodes that the result of `node` names: children by their counters, others by their ids.
+def own_origin(node: Node, runs: Sequence[NewRun]) -> bytes:
+    """Of the nodes that an attempt of `node` has staged in the node's own instance; empty: it has none."""
+    return next((run.origin for run in runs if run.instance == node.instance.id), b"")
+
+
+def promised(plan: Plan, own: bytes, refs: Sequence[int], foreign: Sequence[bytes]) -> tuple[Node, ...]:
+    """The nodes that a result names: children, whose origin is `own`, by their counters, others by their ids.
 
     Raises Malformed or NotKnown.
     """
-    own = next((run.origin for run in runs if run.instance == node.instance.id), b"")
     found = []
     for ref in refs:
-        other = plan.at(own, ref) if ref >= 0 else plan.find(foreign[-1 - ref])
+        other = plan.at(own, ref) or plan.named(own, ref) if ref >= 0 else plan.find(foreign[-1 - ref])
         if other is None:
             name = f"its child {ref}" if ref >= 0 else f"node {foreign[-1 - ref].hex()}"
             raise NotKnown(f"the result names {name}, which is not known to this broker")

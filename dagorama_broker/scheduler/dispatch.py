@@ -7,6 +7,7 @@ from heapq import heappop, heappush
 
 from dagorama_broker.model import ENDED, World
 from dagorama_broker.queues import Lane
+from dagorama_broker.scheduler.broods import Broods
 from dagorama_broker.scheduler.children import Staged
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.parts import Node, Pool, Presence, Slot, Worker
@@ -19,6 +20,7 @@ EPOCH_BITS = 40
 class Dispatch:
     def __init__(self, graph: Graph, epoch: int) -> None:
         self.graph = graph
+        self.broods = Broods(graph)
         self.workers: dict[bytes, Worker] = {}
         self.pools = Pools()
         self.claimed: dict[int, Node] = {}  #: by attempt
@@ -96,6 +98,8 @@ class Dispatch:
             attempt = self.last_attempt = self.last_attempt + 1
         self.graph.move(node, CLAIMED)
         node.attempt, node.slot = attempt, slot
+        if self.broods.open:
+            self.broods.granted(node)
         cost = node.lane.pace.cost_us
         slot.held[attempt] = (node, cost)
         if node.lane.is_async:
@@ -235,6 +239,10 @@ class Dispatch:
             if reason is not None:
                 found.append((lane, reason))
         return found
+
+    def deployed(self, lane: Lane) -> list[str]:
+        """Hashes of other code that connected workers have of this lane's function."""
+        return sorted({hash for worker in self.workers.values() if (hash := worker.deployed.get(lane.id))})
 
     def why_nobody(self, lane: Lane) -> str | None:
         """Why no connected worker may run nodes of this lane; None: one may."""

@@ -5,7 +5,7 @@ Nothing here scans all nodes and nothing recurses: a chain or a fan-in of 100,00
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from operator import attrgetter
@@ -68,7 +68,9 @@ class Graph:
         self.next_node = 1
         self.next_instance = 1
         self.next_lane = 1
+        self.made_with: dict[int, str] = {}  #: hashes of the code of unfinished nodes that other code has adopted
         self._last_keyed = 0
+        self.noticed: list[tuple[int, int, int]] | None = None  #: node, instance and culprit of bad ends, where asked
         self.wall = 0.0  #: what to add to the heart's clock for seconds since 1970
         self.now = 0.0
         self.changes = Changes()
@@ -114,10 +116,22 @@ class Graph:
         run = run_with(self.origins.get(id[:12], ()), counter)
         return self.nodes.get(run.key_of(counter)) if run is not None else None
 
+    def unfinished_of(self, instance: bytes) -> Iterator[Node]:
+        """The nodes of an instance that have not ended."""
+        known = self.instances.get(instance)
+        for run in known.runs if known is not None else ():
+            keys = range(run.first_key, run.first_key + run.count)
+            yield from [self.nodes[key] for key in keys if key in self.nodes]
+
     def recall(self, key: int, id: bytes, failed: bool) -> None:
         """Take up an instance that has left memory, because a call names it."""
         if id not in self.instances:
             self.instances[id] = Instance(key, id, failed)
+
+    def enter_run(self, run: Run) -> None:
+        """Nodes that were made before are found by their ids again."""
+        run.instance.runs.append(run)
+        insort(self.origins.setdefault(run.origin, []), run, key=FIRST)
 
     def forget_idle(self, ids: Iterable[bytes]) -> None:
         """Let go of instances that were taken up for nothing."""
@@ -146,18 +160,13 @@ class Graph:
         counts[state] += 1
         lane = node.lane
         if before is QUEUED:
-            lane.ready -= 1
-            if not lane.ready:
-                lane.clear()
-                del self.active[lane.number]
+            self._leave_queue(lane)
             if lane.function.queue_timeout:
                 del self.expires_at[node.key]
         elif before is CLAIMED:
             lane.claimed -= 1
         elif before is BACKOFF:
-            lane.delayed -= 1
-            if not lane.delayed:
-                del self.delayed[lane.number]
+            self._leave_delayed(lane)
         if state is QUEUED:
             lane.ready += 1
             self.active[lane.number] = lane
@@ -165,6 +174,39 @@ class Graph:
             lane.claimed += 1
         elif state is BACKOFF:
             self._delay(lane)
+
+    def _leave_queue(self, lane: Lane) -> None:
+        lane.ready -= 1
+        if not lane.ready:
+            lane.clear()
+            del self.active[lane.number]
+
+    def _leave_delayed(self, lane: Lane) -> None:
+        lane.delayed -= 1
+        if not lane.delayed:
+            del self.delayed[lane.number]
+
+    def change_lane(self, node: Node, lane: Lane) -> None:
+        """A node that nobody holds goes over to another function's lane; its state and its place in the order stay."""
+        old = node.lane
+        if node.state is QUEUED:
+            self._leave_queue(old)
+        elif node.state is BACKOFF:
+            self._leave_delayed(old)
+        node.lane = lane
+        if old.key:
+            node.lane = self.lane_of(lane, old.key)
+            self._leave_keyed(old)
+            self.enter_keyed(node)
+        if node.state is QUEUED:
+            node.lane.ready += 1
+            self.active[node.lane.number] = node.lane
+            self._line_up(node)
+        elif node.state is BACKOFF:
+            self._delay(node.lane)
+
+    def _line_up(self, node: Node) -> None:
+        node.lane.push(order(node.instance.key, node.key, node.lane.function.priority))
 
     def _delay(self, lane: Lane) -> None:
         lane.delayed += 1
@@ -183,10 +225,9 @@ class Graph:
     def queue(self, node: Node) -> None:
         """To the workers, at its place in the order."""
         self.move(node, QUEUED)
-        lane = node.lane
-        lane.push(order(node.instance.key, node.key, lane.function.priority))
-        if lane.function.queue_timeout:
-            self._expire(node, self.now + lane.function.queue_timeout)
+        self._line_up(node)
+        if node.lane.function.queue_timeout:
+            self._expire(node, self.now + node.lane.function.queue_timeout)
 
     def back(self, node: Node) -> None:
         """A claim has come to nothing: to the workers again, or to wait for the source that it was sent along with."""
@@ -235,7 +276,7 @@ class Graph:
         """The place of the oldest queued node of an active lane; what left the lane meanwhile is dropped."""
         while len(lane) != lane.ready:
             node = self.nodes.get(lane.first() & KEY_MASK)
-            if node is not None and node.state is QUEUED:
+            if node is not None and node.state is QUEUED and node.lane is lane:
                 break
             lane.pop()
         return lane.first()
@@ -309,16 +350,15 @@ class Graph:
             self._record_links(node.instance, refs)
             node.tolerates = NONE  # a failure may stand for an argument, not for a part of the result
             bad = self.wait_for(node, refs)
-        if bad is not None:
-            self.end_badly(node, bad.state, bad.culprit or bad)
-            return
         if large:
             self.changes.large += [LargeRow(node.key, sha256) for sha256 in large]
-        self.move(node, RESOLVING if node.pending else COMPLETED)
+        self.move(node, COMPLETED if not node.pending and bad is None else RESOLVING)
         self.changes.outcomes.append(
             OutcomeRow(node.key, int(node.state), node.attempt, pack_keys(refs), value, 0, None, self.now + self.wall)
         )
-        if not node.pending:
+        if bad is not None:  # its value is kept: were it run again, so would be what it has made
+            self.end_badly(node, bad.state, bad.culprit or bad)
+        elif not node.pending:
             self._tell([node])
 
     def _record_links(self, instance: Instance, refs: Iterable[Node]) -> None:
@@ -344,6 +384,8 @@ class Graph:
             node.instance.failed = True
             self.changes.instance_ends.append(InstanceEnd(node.instance.key, None, True))
         culprit, ended = node.culprit.key if node.culprit else 0, self.now + self.wall
+        if self.noticed is not None:
+            self.noticed.append((node.key, node.instance.key, culprit))
         if resolving:
             self.changes.resolved.append(ResolvedRow(node.key, int(state), culprit, ended))
         else:
@@ -392,6 +434,8 @@ class Graph:
         del self.nodes[node.key]
         if node.lane.key:
             self._leave_keyed(node.lane)
+        if self.made_with:
+            self.made_with.pop(node.key, None)
         node.trouble = None
         self.effects.ended.append(node)
         if node.sources:
@@ -412,7 +456,8 @@ class Graph:
         """An ended node needs the values of these no more."""
         for other in others:
             other.readers -= 1
-            if not other.readers and other.state in ENDED:
+            # One that is yet to be forgotten, having ended of the same cause, lets go of what it names by itself.
+            if not other.readers and other.state in ENDED and self.nodes.get(other.key) is not other:
                 self._unread(other)
 
     # --- trouble --------------------------------------------------------------------------------------

@@ -15,6 +15,14 @@ class Limits:
     bytes_per_attempt: int = 256 << 20
     deaths: int = 3  #: child processes that end while they run a node, before it fails
     losses: int = 20  #: workers or connections lost while they held it
+    longest_traceback: int = 256 << 10  #: characters that are kept of one
+
+    def check_attempt(self, nodes: int, size: int) -> None:
+        """Raises TooMuch where one attempt makes so many nodes, with so many bytes of arguments."""
+        if nodes > self.nodes_per_attempt:
+            raise TooMuch(f"it made {nodes} nodes; {self.nodes_per_attempt} are allowed")
+        if size > self.bytes_per_attempt:
+            raise TooMuch(f"its nodes carry {size} bytes; {self.bytes_per_attempt} are allowed")
 
     def check_sources(self, sources: Iterable[Sized] | None) -> None:
         """Raises TooMuch."""

@@ -68,6 +68,10 @@ class Plan:
         key = run.key_of(counter)
         return self.nodes[key - self._first_key] if key >= self._first_key else self._graph.nodes.get(key)
 
+    def named(self, origin: bytes, counter: int) -> Node | None:
+        """A known node, which has ended, by origin and counter."""
+        return self._known.get(_id(origin, counter))
+
     def has(self, node: Node) -> bool:
         """Whether it is one of the nodes that are to be made."""
         return node.key >= self._first_key
@@ -126,7 +130,7 @@ class Plan:
 
     def _other(self, new: NewRun, reference: int, instance: Instance) -> Node:
         if reference >= 0:
-            source = self.at(new.origin, reference) or self._known.get(_id(new.origin, reference))
+            source = self.at(new.origin, reference) or self.named(new.origin, reference)
         else:
             source = self.find(new.foreign[-1 - reference])
         if source is None:
@@ -137,6 +141,11 @@ class Plan:
         return source
 
     # --- carrying out ---------------------------------------------------------------------------------
+
+    @property
+    def runs(self) -> list[Run]:
+        """Those that are to be made, or have been."""
+        return [run for _, run in self._runs]
 
     def make(self) -> None:
         graph = self._graph
@@ -163,8 +172,7 @@ class Plan:
         if not instance.live and instance.id not in self._instances:
             changes.instance_ends.append(InstanceEnd(instance.key, None, instance.failed))
         instance.live += run.count
-        instance.runs.append(run)
-        insort(graph.origins.setdefault(run.origin, []), run, key=FIRST)
+        graph.enter_run(run)
         graph.counts[WAITING] += run.count
         changes.runs.append(RunRow(run.origin, run.first, run.count, run.first_key, instance.key, run.digest))
         changes.large += [LargeRow(run.first_key, sha256) for sha256 in new.large]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from dagorama_broker.model import State, World
+from dagorama_broker.model import Fate, State, World
 from dagorama_broker.queues import Lane
 
 
@@ -23,7 +23,7 @@ class Instance:
 class Run:
     """Nodes made by one maker in one message; a node's 16-byte id is reckoned from its run, not kept."""
 
-    __slots__ = ("count", "digest", "first", "first_key", "instance", "origin")
+    __slots__ = ("brood", "count", "digest", "first", "first_key", "instance", "origin")
 
     def __init__(
         self, origin: bytes, first: int, count: int, first_key: int, instance: Instance, digest: bytes = b""
@@ -34,12 +34,37 @@ class Run:
         self.count = count
         self.first_key = first_key
         self.instance = instance
+        self.brood: Brood | None = None  #: what an attempt has made that others see while it runs
 
     def key_of(self, counter: int) -> int:
         return self.first_key + counter - self.first
 
     def id_of(self, key: int) -> bytes:
         return self.origin + (self.first + key - self.first_key).to_bytes(4, "big")
+
+
+class Brood:
+    """What one attempt has made, as far as it is to be cancelled where an attempt comes to nothing: this one, or one
+    that made the node which this one ran."""
+
+    __slots__ = (
+        "attempt", "fate", "function", "instances", "node", "nodes", "origin", "parts", "runs", "size", "top",
+        "within",
+    )
+
+    def __init__(self, attempt: int, node: int, function: str, within: Brood | None) -> None:
+        self.attempt = attempt
+        self.node = node  #: key of the node whose attempt it is
+        self.function = function  #: the name of what it runs
+        self.within = within  #: what that node is among
+        self.top = within  #: the same, or what that goes back to
+        self.fate = Fate.OPEN
+        self.runs: dict[tuple[bytes, int, int], Run] = {}  #: by origin, first counter and count
+        self.parts: list[Brood] = []  #: released ones that go back to this one
+        self.origin = b""  #: of the nodes that it has made in its node's own instance
+        self.instances: set[int] = set()  #: keys of those that it has made nodes in
+        self.nodes = 0
+        self.size = 0  #: bytes of arguments, as far as this broker has seen them
 
 
 class Trouble:
@@ -90,7 +115,7 @@ class Node:
 class Slot:
     """A child process of a worker: one sync node at a time, and beside it async ones that overlap."""
 
-    __slots__ = ("asked", "async_us", "held", "index", "progress_at", "sync_us", "worker")
+    __slots__ = ("asked", "async_us", "closed", "held", "index", "progress_at", "sync_us", "worker")
 
     def __init__(self, worker: Worker, index: int) -> None:
         self.worker = worker
@@ -99,6 +124,7 @@ class Slot:
         self.sync_us = 0  #: reckoned work of the sync nodes that it holds; 0: none
         self.async_us = 0
         self.progress_at = 0.0  #: when what runs began, as far as is known
+        self.closed = False  #: gone for good
         self.asked = False  #: a take-back is under way and nothing has changed since
 
 
@@ -119,7 +145,7 @@ class Presence:
 
 
 class Worker:
-    __slots__ = ("heard_at", "lease", "pool", "presence", "refuses", "slots")
+    __slots__ = ("deployed", "heard_at", "lease", "pool", "presence", "refuses", "slots")
 
     def __init__(self, presence: Presence, now: float, lease: float) -> None:
         self.presence = presence
@@ -128,6 +154,7 @@ class Worker:
         self.slots = [Slot(self, index) for index in range(presence.slots)]
         self.pool: Pool | None = None  #: None: it takes nothing more
         self.refuses: dict[int, str] = {}  #: lane -> why this worker gave such a node back
+        self.deployed: dict[int, str] = {}  #: lane -> hash of the code that it has instead
 
     def why_not(self, lane: Lane) -> str | None:
         """Why nodes of this lane are not for this worker; None: they are."""
@@ -176,6 +203,11 @@ class Pool:
         its, other = (self.roomy, self.idle) if slot.held else (self.idle, self.roomy)
         other.pop(slot, None)
         its[slot] = None
+
+    def remove(self, slot: Slot) -> None:
+        """It is given nothing more."""
+        self.idle.pop(slot, None)
+        self.roomy.pop(slot, None)
 
 
 class Granted(NamedTuple):

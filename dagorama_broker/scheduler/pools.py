@@ -33,15 +33,15 @@ class Pools:
         pool.workers[worker.presence.id] = worker
         worker.pool = pool
         for slot in worker.slots:
-            pool.place(slot)
+            if not slot.closed:
+                pool.place(slot)
 
     def leave(self, worker: Worker) -> None:
         pool, worker.pool = worker.pool, None
         if pool is None:
             return
         for slot in worker.slots:
-            pool.idle.pop(slot, None)
-            pool.roomy.pop(slot, None)
+            pool.remove(slot)
         del pool.workers[worker.presence.id]
         if not pool.workers:
             del self._pools[_rules(worker)]

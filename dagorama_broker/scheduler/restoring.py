@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from struct import unpack
 
-from dagorama_broker.model import EndedNode, Live, ProgressRow, State
+from dagorama_broker.model import EndedNode, Failed, Live, ProgressRow, State
 from dagorama_broker.queues import Lane
 from dagorama_broker.scheduler.graph import FIRST, Graph
 from dagorama_broker.scheduler.parts import NONE, Instance, Node, Run, Trouble
@@ -35,6 +35,14 @@ def ended_nodes(graph: Graph, rows: Iterable[EndedNode]) -> dict[int, Node]:
             # A culprit is only ever named, so a node with its key and nothing else can stand for it.
             node.culprit = nodes.get(row.culprit) or Node(row.culprit, node.instance, node.lane, None, FAILED)
     return nodes
+
+
+def lane_of_row(graph: Graph, rows: Live | Failed, key: int, function: int) -> Lane:
+    """The lane of a node that was made as `function`: of the code that has adopted it, of its concurrency key."""
+    lane = graph.lane_by_id[rows.adopted.get(key, function)]
+    if lane.id != function:
+        graph.made_with[key] = graph.lane_by_id[function].function.hash
+    return graph.lane_of(lane, rows.keys[key]) if key in rows.keys else lane
 
 
 def rebuild(graph: Graph, live: Live) -> list[tuple[float, Node]]:
@@ -68,7 +76,6 @@ def _rebuild_names(graph: Graph, live: Live) -> list[Run]:
 def _rebuild_nodes(
     graph: Graph, live: Live, runs: Iterable[Run], resolving: Mapping[int, EndedNode]
 ) -> list[tuple[float, Node]]:
-    lanes = graph.lane_by_id
     progress, pauses = {row.key: row for row in live.progress}, []
     runs = iter(runs)
     run = next(runs, None)
@@ -76,9 +83,7 @@ def _rebuild_nodes(
         while run is not None and run.first_key + run.count <= row.key:
             run = next(runs, None)
         assert run is not None
-        lane, trouble = lanes[row.function], progress.get(row.key)
-        if row.key in live.keys:
-            lane = graph.lane_of(lane, live.keys[row.key])
+        lane, trouble = lane_of_row(graph, live, row.key, row.function), progress.get(row.key)
         left = _pause_left(graph, trouble) if trouble is not None else 0.0
         state = RESOLVING if row.key in resolving else BACKOFF if left > 0.0 else WAITING
         node = Node(row.key, run.instance, lane, run, state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dagorama_broker.model import ENDED
 from dagorama_broker.scheduler.transitions import REASONS, TRANSITIONS
 
 PAGE = """# The states of a node
@@ -19,7 +20,7 @@ def mermaid() -> str:
     lines = ["stateDiagram-v2", "    [*] --> WAITING: has sources", "    [*] --> QUEUED: has none"]
     for state, nexts in TRANSITIONS.items():
         lines += [f"    {state.name} --> {to.name}: {REASONS[state, to]}" for to in sorted(nexts)]
-        if not nexts:
+        if state in ENDED:
             lines.append(f"    {state.name} --> [*]")
     return "\n".join(lines) + "\n"
 

@@ -13,7 +13,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     RESOLVING: frozenset({COMPLETED, FAILED, CANCELLED}),
     BACKOFF: frozenset({QUEUED, FAILED, CANCELLED}),
     COMPLETED: frozenset(),
-    FAILED: frozenset(),
+    FAILED: frozenset({QUEUED, WAITING, RESOLVING}),  # it has ended: only a person has it go back
     CANCELLED: frozenset(),
 }
 
@@ -39,4 +39,7 @@ REASONS: dict[tuple[State, State], str] = {
     (BACKOFF, QUEUED): "its time has come",
     (BACKOFF, FAILED): "no attempts left",
     (BACKOFF, CANCELLED): "cancelled",
+    (FAILED, QUEUED): "retried by a person",
+    (FAILED, WAITING): "what it failed because of is retried",
+    (FAILED, RESOLVING): "what it failed because of is retried, and it has its value",
 }

@@ -5,12 +5,14 @@ Each changes everything it must, or refuses and changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from heapq import heappush
 
-from dagorama_broker.errors import NotAllowedNow
-from dagorama_broker.model import ENDED, Changes, Failure, Live
-from dagorama_broker.scheduler.children import Staged, promised, refuse_circle
+from dagorama_broker.errors import Malformed, NotAllowedNow
+from dagorama_broker.model import ENDED, Changes, Failed, Failure, Live
+from dagorama_broker.scheduler.adopting import Adoption, adopt
+from dagorama_broker.scheduler.broods import epitaph
+from dagorama_broker.scheduler.children import Staged, own_origin, promised, refuse_circle
 from dagorama_broker.scheduler.dispatch import Dispatch
 from dagorama_broker.scheduler.feeding import Feeding
 from dagorama_broker.scheduler.graph import Graph
@@ -19,6 +21,7 @@ from dagorama_broker.scheduler.making import NewRun, Plan
 from dagorama_broker.scheduler.parts import Effects, Granted, Node, Presence, Worker
 from dagorama_broker.scheduler.restoring import rebuild
 from dagorama_broker.scheduler.retrying import LONGEST_PAUSE, pause
+from dagorama_broker.scheduler.reviving import Revived, revive
 from dagorama_broker.scheduler.transitions import CANCELLED, FAILED
 
 
@@ -30,10 +33,12 @@ class Scheduler:
         self.graph = Graph()
         self.dispatch = Dispatch(self.graph, epoch)
         self.feeding = Feeding(self.dispatch)
+        self.broods = self.dispatch.broods
         self.staged = self.dispatch.staged
         self.awaited: set[bytes] = set()  #: workers of the last broker that may still come back
         self.hold_until: float | None = None  #: nothing is handed out before
         self.ticked_at: float | None = None
+        self.revivals = 0  #: calls of `retry`: what was read from the store before may be otherwise
 
     # --- start and end of a step ----------------------------------------------------------------------
 
@@ -42,6 +47,7 @@ class Scheduler:
         self.graph.now, self.graph.wall = now, wall
         for when, node in rebuild(self.graph, live):
             heappush(self.graph.pauses, (when, node.key))
+        self.broods.rebuild(live)
         self.awaited = {id for id, _ in live.workers}
         if self.awaited:
             self.hold_until = now + self.timing.reconnect_wait
@@ -62,11 +68,20 @@ class Scheduler:
             self.graph.changes.workers_left += self.awaited
             self.awaited, self.hold_until = set(), None
         stale_at = None
+        self._bury(now)
         if self.hold_until is None:
-            self.feeding.feed(now)
+            self._feed(now)
             stale_at = self.feeding.take_back(now)
             self._tell_who_may_leave()
         return self._next_tick(now, stale_at)
+
+    def _feed(self, now: float) -> None:
+        self.feeding.feed(now)
+        while self.broods.forsaken:  # a node was granted anew whose last attempt had made others
+            self._bury(now)
+            effects, claimed = self.graph.effects, self.dispatch.claimed
+            effects.granted = [granted for granted in effects.granted if granted.attempt in claimed]
+            self.feeding.feed(now)
 
     def _next_tick(self, now: float, stale_at: float | None) -> float | None:
         times = [stale_at, self.hold_until]
@@ -136,7 +151,7 @@ class Scheduler:
         node = self.graph.nodes.get(key)
         if node is not None and self.dispatch.held(worker, key, attempt) is node:
             return
-        is_there = node is not None and 0 <= index < len(worker.slots)
+        is_there = node is not None and 0 <= index < len(worker.slots) and worker.why_not(node.lane) is None
         if node is None or not is_there or not self.dispatch.may_adopt(node, attempt, worker.presence.world):
             self.refuse(worker, attempt)
             return
@@ -167,6 +182,20 @@ class Scheduler:
         """The worker takes nothing more and finishes what it holds."""
         self.dispatch.rest(worker)
 
+    def close_slot(self, worker: Worker, index: int, now: float) -> None:
+        """One slot of the worker is gone for good: what it held comes back uncounted, and it is granted nothing more.
+
+        Raises Malformed where the worker has no such slot.
+        """
+        if index >= len(worker.slots):
+            raise Malformed(f"the worker has {len(worker.slots)} slots, and closes one numbered {index}")
+        slot = worker.slots[index]
+        for attempt, (node, _) in list(slot.held.items()):
+            self.give_back(worker, node.key, attempt, "", now)
+        slot.closed = True
+        if worker.pool is not None:
+            worker.pool.remove(slot)
+
     # --- outcomes -------------------------------------------------------------------------------------
 
     def stage(self, worker: Worker, key: int, attempt: int, run: NewRun) -> bool:
@@ -174,6 +203,18 @@ class Scheduler:
         if self.dispatch.held(worker, key, attempt) is None:
             return False
         self.staged.setdefault(attempt, Staged()).take_in(run, self.limits)
+        return True
+
+    def make(self, worker: Worker, key: int, attempt: int, run: NewRun, known: Mapping[bytes, Node]) -> bool:
+        """Make children of a running attempt of an eager function: they are visible at once. What it has made before
+        is not made again. False: the attempt is not this worker's.
+
+        `known` has ended nodes that the run names. Raises Malformed, NotKnown, Conflict or TooMuch.
+        """
+        node = self.dispatch.held(worker, key, attempt)
+        if node is None:
+            return False
+        self.broods.make(node, run, known, self.limits)
         return True
 
     def complete(
@@ -191,6 +232,8 @@ class Scheduler:
         named: tuple[Node, ...] = ()
         if refs or attempt in self.staged:
             named = self._make_children(node, refs, foreign, known)
+        if self.broods.open:
+            self.broods.release(node)
         node.lane.pace.measured(microseconds)
         if not named:  # what was sent along with it ran on this value
             self.dispatch.along.pop(attempt, None)
@@ -215,10 +258,12 @@ class Scheduler:
         staged = self.staged.get(node.attempt) or Staged()
         staged.check(node, self.limits)
         plan = Plan(self.graph, staged.runs, known)
-        named = promised(plan, node, staged.runs, refs, foreign)
+        own = self.broods.origin_of(node.key) or own_origin(node, staged.runs)
+        named = promised(plan, own, refs, foreign)
         refuse_circle(plan, node, staged.runs, named)
         plan.make()
-        self.staged.pop(node.attempt, None)
+        if self.staged.pop(node.attempt, None):
+            self.broods.follow(node, plan.runs)
         return named
 
     def fail(
@@ -252,31 +297,50 @@ class Scheduler:
         ended = self.graph.effects.ended
         before = len(ended)
         for node in nodes:
-            if node.state in ENDED:
-                continue  # it depended on another of them
-            if node.slot is not None:
-                attempts = [node.attempt, *self.dispatch.void(node)]
-                self.graph.effects.cancelled += [(node.slot.worker, attempt) for attempt in attempts]
-                self._end_run(node, now)
-            self.graph.end_badly(node, CANCELLED, node)
+            self._cancel(node, None, now)
+        self._bury(now)
         return len(ended) - before
+
+    def _cancel(self, node: Node, failure: bytes | None, now: float) -> None:
+        if node.state in ENDED:
+            return  # it depended on another that was cancelled
+        if node.slot is not None:
+            attempts = [node.attempt, *self.dispatch.void(node)]
+            self.graph.effects.cancelled += [(node.slot.worker, attempt) for attempt in attempts]
+            self._end_run(node, now)
+        self.broods.forsake(node)
+        self.graph.end_badly(node, CANCELLED, node, failure)
+
+    def _bury(self, now: float) -> None:
+        """Cancel what attempts have made that came to nothing, and what that has made, in turn."""
+        while self.broods.forsaken:
+            brood = self.broods.forsaken.pop()
+            self.broods.bury(brood)
+            failure = epitaph(brood)
+            for node in list(self.broods.unfinished(brood)):
+                self._cancel(node, failure(node), now)
 
     def nodes_of(self, instance: bytes) -> list[Node]:
         """The unfinished nodes of an instance."""
-        known = self.graph.instances.get(instance)
-        runs = known.runs if known is not None else []
-        keys = (key for run in runs for key in range(run.first_key, run.first_key + run.count))
-        return [self.graph.nodes[key] for key in keys if key in self.graph.nodes]
+        return list(self.graph.unfinished_of(instance))
 
-    def give_back(self, worker: Worker, key: int, attempt: int, why: str, now: float) -> bool:
-        """A node comes back without an outcome, uncounted. With a reason, the worker is not offered the like again."""
+    def give_back(
+        self, worker: Worker, key: int, attempt: int, why: str, now: float, deployed: str = ""
+    ) -> bool:
+        """A node comes back without an outcome, uncounted. With a reason, the worker is not offered the like again.
+
+        `deployed`: the hash of the code that it has instead.
+        """
         node = self.dispatch.held(worker, key, attempt)
         if node is None:
             return False
         self.staged.pop(attempt, None)
+        self.broods.forsake(node)
         self.dispatch.take_out(node)
         if why:
             self.dispatch.pools.refuse(worker, node.lane, why)
+        if deployed:
+            worker.deployed[node.lane.id] = deployed
         self.dispatch.spend(node)
         self.graph.back(node)
         return True
@@ -309,6 +373,7 @@ class Scheduler:
 
     def _end_run(self, node: Node, now: float) -> None:
         self.staged.pop(node.attempt, None)
+        self.broods.forsake(node)
         self.dispatch.let_go(node, now)
 
     def _again_or_fail(self, node: Node, again: bool, type: str, text: str) -> None:
@@ -325,7 +390,29 @@ class Scheduler:
         self._fail(node, failure)
 
     def _fail(self, node: Node, failure: Failure) -> None:
+        self.broods.forsake(node)
+        trouble = self.graph.trouble(node)
+        trouble.failure, trouble.retry_at = None, 0.0  # it is kept with the outcome
+        self.graph.record_trouble(node)
         self.graph.end_badly(node, FAILED, node, failure.packed())
+
+    # --- what a person does ---------------------------------------------------------------------------
+
+    def retry(self, failed: Failed) -> Revived:
+        """Have nodes that failed run again, and what failed because of them wait for them; see `reviving`.
+
+        Raises NotAllowedNow where an unfinished node takes one of these failures for a value.
+        """
+        revived = revive(self.dispatch, failed)
+        self.revivals += 1
+        return revived
+
+    def adopt(self, function: str, hash: str, made_with: Collection[str]) -> Adoption:
+        """Have unfinished nodes of a function, by its name, run by other code; see `adopting`.
+
+        Raises NotKnown or NotAllowedNow, and then nothing has changed.
+        """
+        return adopt(self.dispatch, function, hash, made_with)
 
     # --- the original's workers -----------------------------------------------------------------------
 

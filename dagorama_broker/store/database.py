@@ -43,6 +43,7 @@ def prepare(path: Path, busy: float) -> None:
             raise StoreError(f"{path} is on a file system that cannot hold it (no WAL): use a local disk")
         for number, script in enumerate(MIGRATIONS[version:], version + 1):
             _migrate(connection, script, number)
+        _check_schema(connection)
         if path.stat().st_size <= LOOKED_OVER:
             _look_over(connection)
 
@@ -59,6 +60,21 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
             f" {len(MIGRATIONS)}): upgrade this broker, or choose another store"
         )
     return version
+
+
+def _check_schema(connection: sqlite3.Connection) -> None:
+    """No row's checksum covers what says how rows are read: changed, it may hide them all."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as right:
+        for number, script in enumerate(MIGRATIONS, 1):
+            _migrate(right, script, number)
+        missing = _schema(right) - _schema(connection)
+    if missing:
+        names = ", ".join(sorted(name for name, _, _ in missing))
+        raise StoreError(f"it is damaged, in the definition of {names}: put back a copy, or choose another store")
+
+
+def _schema(connection: sqlite3.Connection) -> set[tuple[str, str, str]]:
+    return set(connection.execute("SELECT name, tbl_name, sql FROM sqlite_schema WHERE sql IS NOT NULL"))
 
 
 def _look_over(connection: sqlite3.Connection) -> None:
@@ -84,6 +100,17 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         connection.execute("COMMIT")
     finally:
         # Left open only by an error, which SQLite itself may have answered with a rollback.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+@contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """What is read inside is of one moment, whatever is committed meanwhile."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
 

@@ -7,6 +7,7 @@ import weakref
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from shutil import rmtree
@@ -14,12 +15,19 @@ from typing import Any, TypeVar
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model import (
+    AskedInstances,
+    BadEnd,
+    BroodRow,
     Changes,
     EndedNode,
+    Failed,
+    FailedNode,
+    Fate,
     FoundNode,
     FunctionRow,
     InstanceEnd,
     LargeRow,
+    ListedInstances,
     Live,
     LiveNode,
     NodeRow,
@@ -27,9 +35,11 @@ from dagorama_broker.model import (
     ProgressRow,
     RemovedRow,
     ResolvedRow,
+    RevivedRow,
     RunRow,
     State,
     StoredInstance,
+    StoredNode,
 )
 from dagorama_broker.store.forgetting import Forgetting
 from dagorama_broker.store.large import LargeFiles
@@ -56,6 +66,10 @@ class MemoryStore:
         self._large: dict[int, set[bytes]] = {}  #: large values by the node that names them
         self._large_named: Counter[bytes] = Counter()
         self._keys: dict[int, str] = {}
+        self._broods: dict[int, BroodRow] = {}
+        self._broods_of: dict[int, set[int]] = {}  #: the same attempts by node
+        self._makers: dict[int, int] = {}  #: attempt by the first key of a run
+        self._adopted: dict[int, int] = {}
         self._forgetting = Forgetting()
         self._last_removed = self._last_swept = 0  #: largest keys of instances and nodes that are gone
         self._workers: dict[bytes, str] = {}
@@ -86,6 +100,7 @@ class MemoryStore:
             self._runs_of.setdefault(run.instance, []).append(run)
             of_origin = self._origins.setdefault(run.origin, [])
             of_origin.insert(bisect_right(of_origin, run.first, key=_FIRST), run)
+        self._revive(changes.revived)
         self._nodes.update((node.key, node) for node in changes.nodes)
         self._outcomes.update((outcome.key, outcome) for outcome in changes.outcomes)
         for resolved in changes.resolved:
@@ -94,6 +109,11 @@ class MemoryStore:
         for large in changes.large:
             self._name_large(large)
         self._keys.update(changes.keys)
+        for brood in changes.broods:
+            self._broods[brood.attempt] = brood
+            self._broods_of.setdefault(brood.node, set()).add(brood.attempt)
+        self._makers.update(changes.brood_runs)
+        self._adopted.update(changes.adopted)
         self._workers.update(changes.workers_joined)
         for worker in changes.workers_left:
             self._workers.pop(worker, None)
@@ -108,8 +128,14 @@ class MemoryStore:
         _refuse("instances", [row.id for row in changes.instances], self._instance_keys.__contains__)
         _refuse("runs", [(row.origin, row.first) for row in changes.runs], self._has_run)
         _refuse("nodes", [row.key for row in changes.nodes], self._nodes.__contains__)
-        _refuse("outcomes", [row.key for row in changes.outcomes], self._outcomes.__contains__)
-        _refuse("resolved", [row.key for row in changes.resolved], self._has_ended)
+        _refuse("brood_runs", [row.first_key for row in changes.brood_runs], self._makers.__contains__)
+        revived = {row.key for row in changes.revived}
+        if any(not self._has_ended(key) for key in revived):
+            raise StoreError("a node that is to go on has not ended")
+        for table, rows, is_there in (
+            ("outcomes", changes.outcomes, self._outcomes.__contains__), ("resolved", changes.resolved, self._has_ended)
+        ):
+            _refuse(table, [row.key for row in rows if row.key not in revived], is_there)
 
     def _has_run(self, place: tuple[bytes, int]) -> bool:
         origin, first = place
@@ -132,6 +158,12 @@ class MemoryStore:
             state=resolved.state, culprit=resolved.culprit, ended=resolved.ended
         )
 
+    def _revive(self, revived: Iterable[RevivedRow]) -> None:
+        for row in revived:
+            if row.state == State.RESOLVING:
+                self._outcomes[row.key] = self._outcomes[row.key]._replace(state=row.state, culprit=0)
+            else:
+                del self._outcomes[row.key]
     # --- forgetting -------------------------------------------------------------------------------
 
     def _remove(self, row: RemovedRow) -> None:
@@ -174,12 +206,16 @@ class MemoryStore:
             self._outcomes.pop(key, None)
             self._progress.pop(key, None)
             self._keys.pop(key, None)
+            for attempt in self._broods_of.pop(key, ()):
+                del self._broods[attempt]
+            self._adopted.pop(key, None)
             self._let_go(key)
         self._last_swept = max(self._last_swept, run.first_key + run.size - 1)
         if left:
             runs.append(run._replace(size=left))
         else:
             del self._runs[bisect_left(self._runs, run.first_key, key=_FIRST_KEY)]
+            self._makers.pop(run.first_key, None)
             of_origin = self._origins[run.origin]
             del of_origin[bisect_left(of_origin, run.first, key=_FIRST)]
             if not of_origin:
@@ -212,12 +248,32 @@ class MemoryStore:
             ended=self.ended([key for node in nodes for key in (node.key, *unpack_sources(node.sources))]),
             progress=[self._progress[node.key] for node in nodes if node.key in self._progress],
             keys={node.key: self._keys[node.key] for node in nodes if node.key in self._keys},
+            adopted={node.key: self._adopted[node.key] for node in nodes if node.key in self._adopted},
             workers=list(self._workers.items()),
             failed={key for key in unfinished if self._instances[key].failed},
             next_node=max(max(self._nodes, default=0), self._last_swept) + 1,
             next_instance=max(max(self._instances, default=0), self._last_removed) + 1,
             next_function=max(self._functions, default=0) + 1,
+            broods=[row for _, row in sorted(self._broods.items()) if self._is_live(row)],
+            brood_runs=[
+                (attempt, self._run_of(key))
+                for key, attempt in sorted(self._makers.items())
+                if attempt in self._broods and self._is_live(self._broods[attempt])
+            ],
         )
+
+    def _is_live(self, row: BroodRow) -> bool:
+        return row.fate != Fate.DEAD and self._fate(row) == Fate.OPEN
+
+    def _fate(self, row: BroodRow) -> int:
+        """A released one shares that of the one that it goes back to."""
+        while row.fate == Fate.RELEASED and row.within in self._broods:
+            row = self._broods[row.within]
+        return row.fate
+
+    def fates_of(self, keys: Sequence[int]) -> dict[int, Fate]:
+        makers = {key: self._broods.get(self._makers.get(self._run_of(key).first_key, 0)) for key in keys}
+        return {key: Fate(self._fate(maker)) for key, maker in makers.items() if maker is not None}
 
     def ended(self, keys: Sequence[int]) -> list[EndedNode]:
         wanted = set(keys)
@@ -265,10 +321,14 @@ class MemoryStore:
     def ids(self, keys: Sequence[int]) -> dict[int, bytes]:
         return {key: self._id(key) for key in keys}
 
-    def _id(self, key: int) -> bytes:
+    def _run_of(self, key: int) -> RunRow:
         run = self._runs[max(bisect_right(self._runs, key, key=_FIRST_KEY) - 1, 0)] if self._runs else None
         if run is None or not run.first_key <= key < run.first_key + run.size:
             raise StoreError(f"the store has no id of node {key}")
+        return run
+
+    def _id(self, key: int) -> bytes:
+        run = self._run_of(key)
         return run.origin + (run.first + key - run.first_key).to_bytes(4, "big")
 
     def outcome(self, key: int) -> OutcomeRow | None:
@@ -285,6 +345,62 @@ class MemoryStore:
     def instance(self, id: bytes) -> StoredInstance | None:
         key = self._instance_keys.get(id)
         return None if key is None else self._instances[key]
+
+    def list_instances(self, asked: AskedInstances) -> ListedInstances:
+        def is_asked_for(stored: StoredInstance) -> bool:
+            asks = asked.unfinished or asked.failed
+            is_one = (asked.unfinished and stored.ended is None) or (asked.failed and stored.failed)
+            return (is_one or not asks) and asked.definition in ("", stored.row.definition)
+
+        older = sorted((key for key in self._instances if key < asked.before), reverse=True)
+        found = [stored for key in older if is_asked_for(stored := self._instances[key])]
+        page = found[: asked.limit]
+        return ListedInstances(page, page[-1].row.key if len(found) > len(page) else 0)
+
+    def size_of(self, instance: int) -> int:
+        return sum(run.size for run in self._runs if run.instance == instance)
+
+    def node_keys(self, instance: int, after: int, limit: int) -> list[int]:
+        keys = (key for run in self._runs if run.instance == instance for key in _keys_of(run) if key > after)
+        return list(islice(keys, limit))
+
+    def described(self, keys: Sequence[int]) -> dict[int, StoredNode]:
+        return {key: self._described(_present(self._nodes.get(key), "row", key)) for key in keys}
+
+    def _described(self, node: NodeRow) -> StoredNode:
+        key, outcome = node.key, self._outcomes.get(node.key)
+        if outcome is not None:
+            outcome = outcome._replace(value=None, failure=None)
+        function = self._adopted.get(key, node.function)
+        return StoredNode(key, function, node.sources, outcome, self._progress.get(key))
+
+    def bad_ends(self, instance: int, after: int = 0, limit: int | None = None) -> list[BadEnd]:
+        keys = {key for run in self._runs if run.instance == instance for key in _keys_of(run) if key > after}
+        found = [self._outcomes[key] for key in sorted(keys) if key in self._outcomes]
+        return [BadEnd(row.key, row.state, row.culprit) for row in found if row.culprit][:limit]
+
+    def failed(self, culprits: Sequence[int]) -> Failed:
+        wanted = set(culprits)
+        found = [row for row in self._outcomes.values() if row.culprit in wanted and row.state == State.FAILED]
+        nodes = [self._failed(row) for row in sorted(found, key=lambda row: row.key)]
+        nodes = [node for node in nodes if node.instance in self._instances]
+        own, instances = {node.key for node in nodes}, {node.instance for node in nodes}
+        awaited = {key for node in nodes for key in unpack_sources(node.sources if node.refs is None else node.refs)}
+        return Failed(
+            nodes=nodes,
+            instances=[self._instances[key] for key in sorted(instances)],
+            runs=[run for run in self._runs if not own.isdisjoint(_keys_of(run))],
+            ended=[row for row in self.ended(list(awaited)) if row.key not in own],
+            keys={key: self._keys[key] for key in own if key in self._keys},
+            adopted={key: self._adopted[key] for key in own if key in self._adopted},
+            others={key for key in instances if any(bad.key not in own for bad in self.bad_ends(key))},
+        )
+
+    def _failed(self, outcome: OutcomeRow) -> FailedNode:
+        node, refs = self._nodes[outcome.key], None if outcome.value is None else outcome.refs
+        return FailedNode(
+            node.key, node.instance, node.function, node.sources, outcome.culprit, refs, outcome.failure
+        )
 
     # --- large values -----------------------------------------------------------------------------
 
@@ -326,6 +442,10 @@ class MemoryStore:
             raise StoreError(f"no folder for large values: {error.strerror or error}") from error
         weakref.finalize(self, rmtree, folder, ignore_errors=True)
         return Path(folder)
+
+
+def _keys_of(run: RunRow) -> range:
+    return range(run.first_key, run.first_key + run.size)
 
 
 def _refuse(table: str, keys: Sequence[Hashable], is_there: Callable[[Any], bool]) -> None:

@@ -31,6 +31,7 @@ CREATE TABLE instances (
 );
 CREATE UNIQUE INDEX instance_ids ON instances (id);
 CREATE INDEX unfinished_instances ON instances (key) WHERE ended IS NULL;
+CREATE INDEX failed_instances ON instances (key) WHERE failed = 1;
 CREATE INDEX ended_instances ON instances (failed, ended) WHERE ended IS NOT NULL AND named = 0;
 CREATE INDEX named_instances ON instances (key) WHERE ended IS NOT NULL AND named = 1;
 
@@ -65,11 +66,15 @@ CREATE TABLE outcomes (
     state INTEGER NOT NULL, attempt INTEGER NOT NULL, culprit INTEGER NOT NULL, ended REAL NOT NULL,
     refs BLOB NOT NULL, value BLOB, failure BLOB
 );
+CREATE INDEX bad_outcomes ON outcomes (key) WHERE culprit != 0;
+CREATE INDEX outcomes_culprits ON outcomes (culprit) WHERE culprit != 0;
 
 CREATE TABLE resolved (
     key INTEGER PRIMARY KEY, chk INTEGER NOT NULL,
     state INTEGER NOT NULL, culprit INTEGER NOT NULL, ended REAL NOT NULL
 );
+CREATE INDEX bad_resolved ON resolved (key) WHERE culprit != 0;
+CREATE INDEX resolved_culprits ON resolved (culprit) WHERE culprit != 0;
 
 CREATE TABLE progress (
     key INTEGER PRIMARY KEY, chk INTEGER NOT NULL,
@@ -83,6 +88,18 @@ CREATE TABLE large_refs (
 CREATE INDEX large_hashes ON large_refs (sha256);
 
 CREATE TABLE node_keys (key INTEGER PRIMARY KEY, chk INTEGER NOT NULL, concurrency_key TEXT NOT NULL);
+
+CREATE TABLE broods (
+    attempt INTEGER PRIMARY KEY, chk INTEGER NOT NULL,
+    node INTEGER NOT NULL, within INTEGER NOT NULL, fate INTEGER NOT NULL
+);
+CREATE INDEX open_broods ON broods (attempt) WHERE fate = 0;
+CREATE INDEX broods_within ON broods (within) WHERE within > 0;
+CREATE INDEX brood_nodes ON broods (node);
+
+CREATE TABLE brood_runs (first_key INTEGER PRIMARY KEY, chk INTEGER NOT NULL, attempt INTEGER NOT NULL);
+CREATE INDEX brood_attempts ON brood_runs (attempt);
+CREATE TABLE adopted (key INTEGER PRIMARY KEY, chk INTEGER NOT NULL, function INTEGER NOT NULL);
 
 CREATE TABLE workers (id BLOB PRIMARY KEY, name TEXT NOT NULL, chk INTEGER NOT NULL) WITHOUT ROWID;
 """

@@ -6,14 +6,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from dagorama_broker.model import (
+    AskedInstances,
+    BadEnd,
     Changes,
     EndedNode,
+    Failed,
+    Fate,
     FoundNode,
+    ListedInstances,
     Live,
     OutcomeRow,
     RemovedRow,
     RunRow,
     StoredInstance,
+    StoredNode,
 )
 
 
@@ -59,6 +65,10 @@ class Store(Protocol):
         """The recorded result of a node, failure included; None: none yet."""
         ...
 
+    def fates_of(self, keys: Sequence[int]) -> dict[int, Fate]:
+        """What has become of the eager attempts that made these nodes; nodes that no such attempt made are left out."""
+        ...
+
     def last_run(self, origin: bytes, before: int) -> RunRow | None:
         """Of the runs of this origin that begin before this counter, the last.
 
@@ -100,6 +110,30 @@ class Store(Protocol):
 
     def sweep(self, most: int) -> bool:
         """Delete up to `most` nodes of removed instances in one transaction; whether more may be left."""
+        ...
+
+    def list_instances(self, asked: AskedInstances) -> ListedInstances:
+        """A page of instances. It may hold fewer than asked for although there are more: a page looks at so many."""
+        ...
+
+    def size_of(self, instance: int) -> int:
+        """How many nodes an instance has, by its key."""
+        ...
+
+    def node_keys(self, instance: int, after: int, limit: int) -> list[int]:
+        """Keys of nodes of an instance after this one, in their order."""
+        ...
+
+    def described(self, keys: Sequence[int]) -> dict[int, StoredNode]:
+        """Nodes by key; a missing key is a StoreError."""
+        ...
+
+    def bad_ends(self, instance: int, after: int = 0, limit: int | None = None) -> list[BadEnd]:
+        """Nodes of an instance, by its key, that failed or were cancelled; in the order of their keys."""
+        ...
+
+    def failed(self, culprits: Sequence[int]) -> Failed:
+        """All nodes that failed because of these, by key, and what it takes to have them go on."""
         ...
 
     def put_large(self, chunks: Iterable[bytes]) -> tuple[bytes, int]:

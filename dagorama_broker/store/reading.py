@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model import (
@@ -42,6 +42,11 @@ _OUTCOME = (
     "SELECT o.key, o.chk, o.state, o.attempt, o.culprit, o.ended, o.refs, r.chk, r.state, r.culprit, r.ended"
     " FROM outcomes o LEFT JOIN resolved r ON r.key = o.key WHERE o.key IN"
 )
+
+
+class KeptFailure(NamedTuple):
+    has_value: bool  #: what it returned names what failed
+    failure: bytes | None
 
 
 class Reader:
@@ -94,6 +99,15 @@ class Reader:
                 check_row("resolved", key, resolved[0], (key, *resolved[1:]))
                 state, culprit, ended = resolved[1:]
             yield OutcomeRow(key, state, attempt, refs, None, culprit, None, ended)
+
+    def failures(self, keys: Collection[int]) -> dict[int, KeptFailure]:
+        """What is kept of nodes that failed."""
+        found = {}
+        select = "SELECT key, chk, value, failure FROM outcomes WHERE key IN"
+        for key, chk, value, failure in self.by_keys(select, keys):
+            check_payload("outcomes", key, chk, value, failure)
+            found[key] = KeptFailure(value is not None, failure)
+        return _all_found("outcome", keys, found)
 
     # --- nodes ------------------------------------------------------------------------------------
 
@@ -164,12 +178,17 @@ class Reader:
         run: RunRow | None = None
         for key in sorted(keys):
             if run is None or key >= run.first_key + run.size:
-                run = self._run("WHERE first_key <= ? ORDER BY first_key DESC LIMIT 1", key)
-            if run is not None and key < run.first_key + run.size:
+                run = self.run_of(key)
+            if run is not None:
                 found[key] = run.origin + (run.first + key - run.first_key).to_bytes(4, "big")
         return _all_found("id", keys, found)
 
     # --- runs, instances, functions -----------------------------------------------------------------
+
+    def run_of(self, key: int) -> RunRow | None:
+        """The run that a node is of, by its key."""
+        run = self._run("WHERE first_key <= ? ORDER BY first_key DESC LIMIT 1", key)
+        return run if run is not None and key < run.first_key + run.size else None
 
     def last_run(self, origin: bytes, before: int) -> RunRow | None:
         return self._run("WHERE origin = ? AND first < ? ORDER BY first DESC LIMIT 1", origin, before)
@@ -190,6 +209,10 @@ class Reader:
 
     def instance(self, id: bytes) -> StoredInstance | None:
         return next(self.instances("WHERE id = ?", id), None)
+
+    def instances_of(self, keys: Collection[int]) -> Iterator[StoredInstance]:
+        for key in sorted(keys):
+            yield from self.instances("WHERE key = ?", key)
 
     def instances(self, where: str, *parameters: float | bytes) -> Iterator[StoredInstance]:
         for *row, chk, ended, failed, end_chk in self.connection.execute(f"{_INSTANCE} {where}", parameters):

@@ -13,11 +13,14 @@ from dagorama_broker.store.rows import SqlValue, check_row, summed
 #: Removed instances that are remembered by their id, the latest.
 REMEMBERED = 100_000
 #: Whatever has a row for a node.
-_OF_NODES = ("nodes", "outcomes", "resolved", "progress", "node_keys")
+_OF_NODES = ("nodes", "outcomes", "resolved", "progress", "node_keys", "adopted")
 _LINK = "INSERT OR IGNORE INTO links (instance, named, chk) VALUES (?, ?, ?)"
 _REMOVED = "INSERT INTO removed (instance, id, ended, failed, kept, chk) VALUES (?, ?, ?, ?, ?, ?)"
 #: Of a function no node names; a scan of all nodes, for starts only.
-_UNUSED = "DELETE FROM functions WHERE id NOT IN (SELECT DISTINCT function FROM nodes)"
+_UNUSED = (
+    "DELETE FROM functions WHERE id NOT IN (SELECT DISTINCT function FROM nodes)"
+    " AND id NOT IN (SELECT function FROM adopted)"
+)
 
 
 def link(connection: sqlite3.Connection, rows: Sequence[LinkRow]) -> None:
@@ -82,10 +85,12 @@ def _sweep_run(connection: sqlite3.Connection, run: RunRow, most: int, unnamed: 
         last = keys[-1]
     else:
         connection.execute("DELETE FROM runs WHERE first_key = ?", (run.first_key,))
+        connection.execute("DELETE FROM brood_runs WHERE first_key = ?", (run.first_key,))
     mark_used(connection, "nodes", last)
     unnamed += _let_go(connection, run.first_key, last)
     for table in _OF_NODES:
         connection.execute(f"DELETE FROM {table} WHERE key BETWEEN ? AND ?", (run.first_key, last))
+    connection.execute("DELETE FROM broods WHERE node BETWEEN ? AND ?", (run.first_key, last))
     return len(keys) + 1
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model import Live, LiveNode, ProgressRow, RunRow, State
+from dagorama_broker.store.broods import live_broods, live_runs
 from dagorama_broker.store.numbers import next_key
 from dagorama_broker.store.reading import Reader
 from dagorama_broker.store.rows import check_row, damaged, node_sum, outcome_sum, unpack_sources
@@ -22,6 +24,8 @@ PROGRESS_QUERY = (
     "SELECT t.key, t.runs, t.deaths, t.lost, t.retry_at, t.failure, t.pause, t.attempt, t.chk "
 ) + _UNFINISHED_RUNS.format(table="progress", more="")
 KEYS_QUERY = ("SELECT t.key, t.concurrency_key, t.chk " + _UNFINISHED_RUNS).format(table="node_keys", more="")
+
+ADOPTED_QUERY = ("SELECT t.key, t.function, t.chk " + _UNFINISHED_RUNS).format(table="adopted", more="")
 
 
 def read_live(reader: Reader) -> Live:
@@ -43,11 +47,14 @@ def read_live(reader: Reader) -> Live:
         ended=[ended[key] for key in sorted(ended)],
         progress=_progress(connection, nodes),
         keys=_keys(connection),
+        adopted=_adopted(connection, {node.key for node in nodes}),
         workers=_workers(connection),
         failed={stored.row.key for stored in instances if stored.failed},
         next_node=next_key(connection, "nodes"),
         next_instance=next_key(connection, "instances"),
         next_function=next_key(connection, "functions", "id"),
+        broods=live_broods(connection),
+        brood_runs=live_runs(reader),
     )
 
 
@@ -86,6 +93,15 @@ def _keys(connection: sqlite3.Connection) -> dict[int, str]:
         check_row("node_keys", key, chk, (key, concurrency_key))
         keys[key] = concurrency_key
     return keys
+
+
+def _adopted(connection: sqlite3.Connection, unfinished: Collection[int]) -> dict[int, int]:
+    adopted = {}
+    for key, function, chk in connection.execute(ADOPTED_QUERY):
+        check_row("adopted", key, chk, (key, function))
+        if key in unfinished:
+            adopted[key] = function
+    return adopted
 
 
 def _workers(connection: sqlite3.Connection) -> list[tuple[bytes, str]]:

@@ -14,22 +14,31 @@ from threading import Lock
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model import (
+    AskedInstances,
+    BadEnd,
     Changes,
     EndedNode,
+    Failed,
+    Fate,
     FoundNode,
+    ListedInstances,
     Live,
     OutcomeRow,
     RemovedRow,
     RunRow,
     StoredInstance,
+    StoredNode,
 )
-from dagorama_broker.store.database import BUSY_SECONDS, connect, prepare, saying_what_failed, transaction
+from dagorama_broker.store.broods import fates_of
+from dagorama_broker.store.database import BUSY_SECONDS, connect, prepare, saying_what_failed, snapshot, transaction
 from dagorama_broker.store.large import LargeFiles, make_folder, sync_folder
+from dagorama_broker.store.listing import read_described, read_instances, read_node_keys
 from dagorama_broker.store.lock import StoreLock
 from dagorama_broker.store.numbers import read_number, write_number
 from dagorama_broker.store.reading import Reader
 from dagorama_broker.store.removing import drop_unused_functions, sweep
 from dagorama_broker.store.restoring import read_live
+from dagorama_broker.store.reviving import read_bad_ends, read_failed
 from dagorama_broker.store.writing import write
 
 #: From so many functions on, a start looks for those that no node names any more.
@@ -149,6 +158,10 @@ class SqliteStore:
         with self._reading() as reader:
             return reader.outcome(key)
 
+    def fates_of(self, keys: Sequence[int]) -> dict[int, Fate]:
+        with self._reading() as reader:
+            return fates_of(reader, keys)
+
     def has_instance(self, id: bytes) -> bool:
         with self._checked(self._looker) as reader:
             return reader.has_instance(id)
@@ -176,6 +189,30 @@ class SqliteStore:
     def instance(self, id: bytes) -> StoredInstance | None:
         with self._reading() as reader:
             return reader.instance(id)
+
+    def list_instances(self, asked: AskedInstances) -> ListedInstances:
+        with self._reading() as reader:
+            return read_instances(reader, asked)
+
+    def size_of(self, instance: int) -> int:
+        with self._reading() as reader:
+            return sum(run.size for run in reader.runs("WHERE instance = ?", instance))
+
+    def node_keys(self, instance: int, after: int, limit: int) -> list[int]:
+        with self._reading() as reader:
+            return read_node_keys(reader, instance, after, limit)
+
+    def described(self, keys: Sequence[int]) -> dict[int, StoredNode]:
+        with self._reading() as reader, snapshot(reader.connection):
+            return read_described(reader, keys)
+
+    def bad_ends(self, instance: int, after: int = 0, limit: int | None = None) -> list[BadEnd]:
+        with self._reading() as reader:
+            return read_bad_ends(reader, instance, after, limit)
+
+    def failed(self, culprits: Sequence[int]) -> Failed:
+        with self._reading() as reader, snapshot(reader.connection):
+            return read_failed(reader, culprits)
 
     # --- large values -------------------------------------------------------------------------------
 

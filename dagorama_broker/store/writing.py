@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 
-from dagorama_broker.model import Changes, FunctionRow, InstanceEnd, RetryPolicy
+from dagorama_broker.model import Changes, FunctionRow, InstanceEnd, RetryPolicy, RevivedRow, State
 from dagorama_broker.store.removing import link, remove
 from dagorama_broker.store.rows import SqlValue, node_rows, outcome_rows, pack_options, row_sum, summed
 
@@ -27,6 +28,9 @@ _PROGRESS = (
 )
 _LARGE = "INSERT OR IGNORE INTO large_refs (key, sha256, chk) VALUES (?, ?, ?)"
 _KEYS = "INSERT INTO node_keys (key, concurrency_key, chk) VALUES (?, ?, ?)"
+_BROODS = "INSERT OR REPLACE INTO broods (attempt, node, within, fate, chk) VALUES (?, ?, ?, ?, ?)"
+_BROOD_RUNS = "INSERT INTO brood_runs (first_key, attempt, chk) VALUES (?, ?, ?)"
+_ADOPTED = "INSERT OR REPLACE INTO adopted (key, function, chk) VALUES (?, ?, ?)"
 _JOINED = "INSERT OR REPLACE INTO workers (id, name, chk) VALUES (?, ?, ?)"
 _LEFT = "DELETE FROM workers WHERE id = ?"
 
@@ -34,6 +38,8 @@ _LEFT = "DELETE FROM workers WHERE id = ?"
 def write(connection: sqlite3.Connection, changes: Changes) -> None:
     """Inside a transaction. What is kept once is never written twice: SQLite raises IntegrityError."""
     many = connection.executemany
+    if changes.revived:
+        _revive(connection, changes.revived)
     if changes.nodes:
         many(_NODES, node_rows(changes.nodes))
     if changes.outcomes:
@@ -60,6 +66,12 @@ def _write_the_rare(connection: sqlite3.Connection, changes: Changes) -> None:
         many(_LARGE, summed(changes.large))
     if changes.keys:
         many(_KEYS, summed(changes.keys))
+    if changes.broods:
+        many(_BROODS, summed((a, node, within, int(fate)) for a, node, within, fate in changes.broods))
+    if changes.brood_runs:
+        many(_BROOD_RUNS, summed(changes.brood_runs))
+    if changes.adopted:
+        many(_ADOPTED, summed(changes.adopted))
     if changes.workers_joined:
         many(_JOINED, summed(changes.workers_joined))
     if changes.workers_left:
@@ -68,6 +80,17 @@ def _write_the_rare(connection: sqlite3.Connection, changes: Changes) -> None:
         link(connection, changes.links)
     if changes.removed:
         remove(connection, changes.removed)
+
+
+def _revive(connection: sqlite3.Connection, revived: Sequence[RevivedRow]) -> None:
+    """Take back how nodes have ended. Raises IntegrityError where one has not."""
+    for table, keys in (
+        ("resolved", [(row.key,) for row in revived if row.state == State.RESOLVING]),
+        ("outcomes", [(row.key,) for row in revived if row.state != State.RESOLVING]),
+    ):
+        gone = connection.executemany(f"DELETE FROM {table} WHERE key = ?", keys).rowcount if keys else 0
+        if gone != len(keys):
+            raise sqlite3.IntegrityError(f"a node that is to go on has no row in table {table}")
 
 
 def _end(end: InstanceEnd) -> tuple[SqlValue, ...]:

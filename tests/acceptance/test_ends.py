@@ -34,7 +34,7 @@ from dagorama.running import current_run
 from dagorama_broker.launch import launch_broker
 
 WAIT = 30  #: seconds after which something that should happen is taken not to
-HANGS = 0.25  #: seconds of the timeouts here
+HANGS = 1.0  #: seconds; a loaded machine takes a part of them to import the function
 AGAIN = StaticRetry(max_attempts=2, interval=0)
 
 
@@ -91,11 +91,16 @@ class Hanging(Chosen):
         forever()
         return 0
 
-    @dagorama(timeout=HANGS, retry=AGAIN).syncfn
+    # Long enough for the run that follows, whose new process has to import this first.
+    @dagorama(timeout=2 * HANGS, retry=AGAIN).syncfn
     def hang_once(self) -> int:
         if run_number() == 1:
             forever()
         return run_number()
+
+    @dagorama(timeout=HANGS, retry=StaticRetry(3, 0, give_up_on=(TimeoutError,))).syncfn
+    def hang_for_good(self) -> None:
+        forever()
 
     @dagorama(timeout=HANGS).asyncfn
     async def hang_async(self, notes: str) -> int:
@@ -141,12 +146,18 @@ def test_a_hung_function_is_stopped_at_its_timeout_and_retried_and_fails_with_a_
     with running():
         failure = failure_of(Hanging(), "hang", str(notes))
         assert failure.type == "builtins.TimeoutError"
-        assert failure.message == "it ran for longer than its timeout of 0.25 seconds"
+        assert failure.message == "it ran for longer than its timeout of 1 second"
         assert (failure.attempts, len(failure.earlier)) == (2, 1)
         assert isinstance(failure.__cause__, TimeoutError)
         pids = notes.read_text().split()
         assert len(set(pids)) == 2, "its process is stopped with it"
         assert str(value_of(Hanging(), "quick")) not in pids
+
+
+def test_a_timeout_that_is_given_up_on_is_followed_by_no_other_run() -> None:
+    with running():
+        failure = failure_of(Hanging(), "hang_for_good")
+        assert (failure.type, failure.attempts) == ("builtins.TimeoutError", 1)
 
 
 def test_a_run_after_one_that_hung_succeeds_and_knows_that_it_is_the_second() -> None:
@@ -158,7 +169,7 @@ def test_an_async_function_is_stopped_at_its_timeout_where_it_stands_and_its_pro
     notes = tmp_path / "notes"
     with running():
         failure = failure_of(Hanging(), "hang_async", str(notes))
-        assert failure.message == "it ran for longer than its timeout of 0.25 seconds"
+        assert failure.message == "it ran for longer than its timeout of 1 second"
         assert "in hang_async" in failure.traceback
         assert str(value_of(Hanging(), "quick")) == notes.read_text().strip()
 

@@ -80,6 +80,17 @@ def test_retries_end_in_a_value_or_in_the_failure() -> None:
     assert "ConnectionError: refused in run 2" in output
 
 
+def test_a_broker_for_other_machines_serves_who_is_known_and_tells_strangers_why_not() -> None:
+    shown = output_of("secure").splitlines()
+    assert shown[:2] == ["a worker runs: True", "Nobody else has read this, Ada."]
+    refusals = dict(line.split(": ", 1) for line in shown[2:])
+    assert refusals["without TLS"].startswith("UNAVAILABLE, ")
+    assert refusals["without a certificate"].startswith("UNAVAILABLE, ")
+    assert refusals["without a token"].startswith("UNAUTHENTICATED, this broker wants a token of each caller")
+    assert refusals["with another token"].startswith("UNAUTHENTICATED, this broker does not know the token")
+    assert refusals["a reader submits"].startswith("PERMISSION_DENIED, the token 'reader-")
+
+
 def test_async_functions_overlap_on_one_worker() -> None:
     assert output_of("async_dag").startswith("60 pages, 7770 bytes in ")
 

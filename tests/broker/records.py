@@ -1,9 +1,11 @@
 """Records that the store's tests keep: a small graph, and how its parts are made."""
 
+from collections.abc import Sequence
 from struct import pack
 
 from dagorama_broker.model import (
     Changes,
+    Fate,
     Function,
     FunctionRow,
     InstanceRow,
@@ -64,3 +66,8 @@ def graph(*nodes: NodeRow, instance: int = 1, origin: bytes = ORIGIN) -> Changes
     changes.runs = [run_row(0, len(nodes), nodes[0].key, instance, origin)]
     changes.nodes = list(nodes)
     return changes
+
+
+def dead(store: Store, keys: Sequence[int]) -> set[int]:
+    """Of these nodes, those that an eager attempt made which came to nothing."""
+    return {key for key, fate in store.fates_of(keys).items() if fate is Fate.DEAD}

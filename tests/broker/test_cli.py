@@ -107,7 +107,9 @@ def test_a_signal_ends_it_cleanly(store: str, number: signal.Signals) -> None:
 def test_insecure_is_logged_loudly() -> None:
     with serving("--host", "0.0.0.0", "--insecure", "--port", "0", "--store", "memory://") as (process, _):
         assert process.stderr is not None
-        assert "WARNING INSECURE" in process.stderr.readline()
+        warning = process.stderr.readline()
+        assert "WARNING INSECURE" in warning
+        assert "without tokens and TLS" in warning
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------
@@ -183,18 +185,3 @@ def test_health_is_told_by_the_exit_code() -> None:
     code, out, err = run("health", "--port", f"{broker.port}")
     assert (code, out) == (1, "")
     assert err == f"dagorama-broker: no broker answers at 127.0.0.1:{broker.port}\n"
-
-
-def test_status_shows_what_is_queued_and_why_nobody_runs_it(store: str) -> None:
-    queue_two(store)
-    with launch_broker(port=0, store=store, environment={"DAGORAMA_RECONNECT_WAIT": "0"}):
-        code, out, err = run("status")
-    assert (code, err) == (0, "")
-    assert re.search(r"^QUEUED +2$", out, re.MULTILINE)
-    assert re.search(r"^work:Plain\.step +2 +no worker is connected$", out, re.MULTILINE)
-
-
-def test_status_without_a_broker_is_one_sentence() -> None:
-    code, out, err = run("status", "--port", "1")
-    assert (code, out) == (1, "")
-    assert err == "dagorama-broker: no broker answers at 127.0.0.1:1\n"

@@ -96,6 +96,21 @@ def test_variables_may_be_given_to_the_broker_alone() -> None:
     assert "DAGORAMA_LEASE" not in os.environ
 
 
+def test_it_listens_where_it_is_told_and_clients_find_it_on_this_machine() -> None:
+    with launch_broker(port=0, host="0.0.0.0", environment={"DAGORAMA_INSECURE": "1"}) as broker:
+        assert environment() == ["127.0.0.1", f"{broker.port}"]
+        assert is_serving(broker.address)
+        assert is_serving(f"127.0.0.2:{broker.port}")
+
+
+def test_what_its_launcher_presents_to_a_broker_is_not_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGORAMA_AUTH_TOKEN", "dgt_marked")
+    monkeypatch.setenv("DAGORAMA_AUTH_TOKEN_FILE", "/marked")
+    monkeypatch.setenv("DAGORAMA_SIGNING_KEYS", "marked")
+    with launch_broker(port=0) as broker:
+        assert b"marked" not in Path(f"/proc/{broker.pid}/environ").read_bytes()
+
+
 def test_it_does_not_get_the_ctrl_c_that_is_meant_for_the_script() -> None:
     with launch_broker(port=0) as broker:
         assert broker.pid is not None

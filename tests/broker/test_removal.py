@@ -8,7 +8,10 @@ from collections.abc import Iterable
 import pytest
 
 from dagorama_broker.model import (
+    BroodRow,
+    BroodRunRow,
     Changes,
+    Fate,
     FunctionRow,
     InstanceEnd,
     KeyRow,
@@ -21,7 +24,7 @@ from dagorama_broker.model import (
 )
 from dagorama_broker.store import Store, forgetting, removing
 
-from .records import PLAIN, completed, graph, instance_row, keys, node, node_id, restart, run_row
+from .records import PLAIN, completed, dead, graph, instance_row, keys, node, node_id, restart, run_row
 
 SIZE = 10  #: nodes of each instance
 
@@ -194,6 +197,18 @@ def test_what_was_only_removed_when_the_broker_died_is_swept_by_the_next(store: 
     assert left(store, keys_of(1)) == 0
 
 
+def test_what_a_removed_node_has_made_elsewhere_stays_and_is_simply_there(store: Store) -> None:
+    end(store, 1, 2)
+    run = keys_of(2)[0]
+    store.commit(Changes(broods=[BroodRow(7, 1, 0, Fate.DEAD)], brood_runs=[BroodRunRow(run, 7)]))
+    assert dead(store, [run]) == {run}
+    remove(store, 1)
+    while store.sweep(1000):
+        restart(store)
+    assert dead(store, [run]) == set()
+    assert (store.live().broods, store.live().brood_runs) == ([], [])
+
+
 def test_every_row_of_a_node_goes_with_it(store: Store) -> None:
     store.commit(graph(node(1), node(2)))
     changes = Changes(outcomes=[completed(1, 2, state=State.RESOLVING), completed(2)])
@@ -201,6 +216,7 @@ def test_every_row_of_a_node_goes_with_it(store: Store) -> None:
     changes.progress = [ProgressRow(2, 1, 0, 0, 0.0, b"why")]
     changes.keys = [KeyRow(2, "key")]
     changes.large = [LargeRow(1, bytes(32))]
+    changes.broods, changes.brood_runs = [BroodRow(7, 1, 0, Fate.DEAD)], [BroodRunRow(1, 7)]
     changes.instance_ends = [InstanceEnd(1, 1.0, False)]
     store.commit(changes)
     remove(store, 1)
@@ -211,6 +227,8 @@ def test_every_row_of_a_node_goes_with_it(store: Store) -> None:
     store.commit(again)  # under keys that no broker would use again: what was left would show
     live = store.live()
     assert (live.progress, live.keys) == ([], {})
+    assert dead(store, [1, 2]) == set()
+    store.commit(Changes(brood_runs=[BroodRunRow(1, 8)], broods=[BroodRow(8, 2, 0, Fate.OPEN)]))
     assert [(row.key, row.state) for row in live.ended] == [(1, int(State.RESOLVING))]
 
 

@@ -575,3 +575,20 @@ def test_the_server_loads_no_pickle_and_of_dagorama_only_its_api() -> None:
         f"dagorama.api.{name}" for name in ("api_pb2", "api_pb2_grpc", "broker_pb2", "broker_pb2_grpc")
     }
     assert set(loaded) <= allowed
+
+
+# --- what is no message ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["dagorama.v1.Broker/Submit", "main.Dagorama/Ping", "grpc.health.v1.Health/Check"])
+async def test_bytes_that_are_no_message_are_refused_and_leave_no_traceback_in_the_log(
+    served: Served, call: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with refused(INVALID, "cannot be read as a message of this call"):
+        await served.channel.unary_unary(f"/{call}")(b"\xff\xff\xff")
+    with refused(INVALID, "cannot be read as a message of this call"):
+        await served.channel.stream_unary("/dagorama.v1.Broker/SubmitStream")(iter([b"", b"\xff\xff\xff"]))
+    work = served.channel.stream_stream("/dagorama.v1.Broker/Work")(iter([b"\xff\xff\xff"]))
+    with refused(INVALID, "cannot be read as a message of this call"):
+        await work.read()
+    assert not [record for record in caplog.records if record.exc_info]

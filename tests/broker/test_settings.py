@@ -2,12 +2,12 @@
 
 import math
 from dataclasses import fields
+from inspect import getsource
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dagorama_broker import settings
 from dagorama_broker.errors import SettingsError
 from dagorama_broker.settings import Settings, broker_address, is_loopback
 
@@ -39,6 +39,18 @@ VARIABLES = {
     "DAGORAMA_RETENTION": ("retention", "0", 0.0),
     "DAGORAMA_RETENTION_FAILED": ("retention_failed", "Never", math.inf),
     "DAGORAMA_LARGE_GRACE": ("large_grace", "0.5", 0.5),
+    "DAGORAMA_TOKENS_FILE": ("tokens", "tokens.toml", "tokens.toml"),
+    "DAGORAMA_BROKER_TLS_CERT": ("tls_cert", "broker.pem", "broker.pem"),
+    "DAGORAMA_BROKER_TLS_KEY": ("tls_key", "broker.key", "broker.key"),
+    "DAGORAMA_BROKER_TLS_CLIENT_CA": ("tls_client_ca", "ca.pem", "ca.pem"),
+    "DAGORAMA_MAX_MESSAGE": ("max_message", f"{8 << 20}", 8 << 20),
+    "DAGORAMA_MAX_SOURCES": ("max_sources", "5", 5),
+    "DAGORAMA_MAX_TRACEBACK": ("max_traceback", "500", 500),
+    "DAGORAMA_MAX_STREAMS": ("max_streams", "50", 50),
+    "DAGORAMA_MAX_CONNECTIONS": ("max_connections", "60", 60),
+    "DAGORAMA_MAX_MEMORY": ("max_memory", "123456789", 123456789),
+    "DAGORAMA_CACHE": ("cache", "4096", 4096),
+    "DAGORAMA_HANDSHAKE": ("handshake", "1.5", 1.5),
 }
 
 
@@ -51,9 +63,12 @@ def test_a_variable_sets_its_setting_and_is_written_down_beside_it(
     monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     setting, text, value = VARIABLES[variable]
+    for other in VARIABLES:  # a certificate and its key come together
+        if other.startswith("DAGORAMA_BROKER_TLS_"):
+            monkeypatch.setenv(other, VARIABLES[other][1])
     monkeypatch.setenv(variable, f" {text} ")
     assert getattr(Settings.from_env(), setting) == value
-    (line,) = [line for line in Path(settings.__file__).read_text().splitlines() if line.startswith(f"    {setting}: ")]
+    (line,) = [line for line in getsource(Settings).splitlines() if line.startswith(f"    {setting}: ")]
     assert f"#: {variable}" in line
 
 
@@ -121,9 +136,38 @@ def test_an_address_of_this_machine_alone_needs_nothing_more(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7", "broker.example", "localhost.example"])
 def test_any_other_address_is_refused_until_somebody_says_insecure(host: str) -> None:
-    with pytest.raises(SettingsError, match=r"neither tokens nor TLS.*--insecure \(DAGORAMA_INSECURE=1\)"):
+    with pytest.raises(SettingsError, match=r"without tokens and TLS strangers too.*or say --insecure"):
         Settings.from_env(host=host)
-    assert Settings.from_env(host=host, insecure=True).host == host
+    insecure = Settings.from_env(host=host, insecure=True)
+    assert (insecure.host, insecure.lacks) == (host, "tokens and TLS")
+
+
+TLS = {"tls_cert": "broker.pem", "tls_key": "broker.key"}
+
+
+def test_tokens_and_tls_are_what_another_address_needs() -> None:
+    secure = Settings.from_env(host="0.0.0.0", tokens="tokens.toml", **TLS)
+    assert (secure.insecure, secure.lacks) == (False, "")
+    with pytest.raises(SettingsError, match="and without TLS strangers too"):
+        Settings.from_env(host="0.0.0.0", tokens="tokens.toml")
+    with pytest.raises(SettingsError, match="and without tokens strangers too"):
+        Settings.from_env(host="0.0.0.0", **TLS)
+
+
+def test_this_machine_alone_may_have_them_too() -> None:
+    assert Settings.from_env(tokens="tokens.toml").lacks == ""
+    assert Settings.from_env(**TLS).tls_cert == "broker.pem"
+
+
+def test_a_message_of_a_client_of_ours_is_always_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGORAMA_MAX_MESSAGE", f"{(4 << 20) - 1}")
+    with pytest.raises(SettingsError, match="DAGORAMA_MAX_MESSAGE has to be at least 4194304"):
+        Settings.from_env()
+
+
+def test_every_setting_is_in_the_documentation() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text()
+    assert not [variable for variable in VARIABLES if f"| `{variable}` |" not in page]
 
 
 def test_heartbeats_come_more_often_than_a_lease_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,8 @@ import pytest
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model import (
+    AdoptedRow,
+    AskedInstances,
     Changes,
     FunctionRow,
     InstanceEnd,
@@ -63,6 +65,7 @@ def fill(path: Path) -> None:
         changes.progress = [ProgressRow(5, 1, 2, 3, 1700000009.5, b"why", 9.5, 7)]
         changes.instance_ends = [InstanceEnd(1, None, True)]
         changes.large = [LargeRow(1, bytes(32))]
+        changes.adopted = [AdoptedRow(5, 2)]
         changes.workers_joined = [(b"worker-id", "host:1")]
         store.commit(changes)
 
@@ -82,6 +85,13 @@ def read_all(path: Path) -> list[object]:
             store.last_run(node_id(0)[:12], 1),
             store.instance(instance_row().id),
             store.has_instance(instance_row().id),
+            store.list_instances(AskedInstances(9, 9)),
+            store.list_instances(AskedInstances(9, 9, unfinished=True, failed=True)),
+            store.node_keys(1, 0, 9),
+            store.size_of(1),
+            store.described(every),
+            store.bad_ends(1),
+            store.failed([2]),
         ]
 
 
@@ -307,6 +317,7 @@ COLUMNS = {
     "outcomes": ["key", "state", "attempt", "culprit", "ended", "refs", "value", "chk"],
     "resolved": ["state", "culprit", "ended", "chk"],
     "progress": ["runs", "deaths", "lost", "retry_at", "failure", "pause", "attempt", "chk"],
+    "adopted": ["function", "chk"],
     "workers": ["id", "name", "chk"],
     "meta": ["value", "chk"],
 }
@@ -351,6 +362,17 @@ def test_a_byte_that_went_wrong_on_the_disk_is_an_error_that_names_the_row(path:
     flip(path, find)
     with pytest.raises(StoreError, match=f"{row} is damaged"):
         read_all(path)
+
+
+def test_a_changed_definition_of_a_table_is_an_error_that_names_it(path: Path) -> None:
+    """Found by a changed byte: with `PRIMARj KEY` the table reads as one without rows that have a key."""
+    fill(path)
+    content = path.read_bytes()
+    start = content.index(b"CREATE TABLE outcomes")
+    place = content.index(b"PRIMARY", start)
+    path.write_bytes(content[: place + 6] + b"j" + content[place + 7 :])
+    with pytest.raises(StoreError, match="damaged, in the definition of outcomes"), opened(path):
+        pass
 
 
 def test_a_damaged_row_does_not_keep_others_from_being_read(path: Path) -> None:

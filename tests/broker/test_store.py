@@ -8,8 +8,11 @@ import pytest
 
 from dagorama_broker.errors import SettingsError, StoreError
 from dagorama_broker.model import (
+    BroodRow,
+    BroodRunRow,
     Changes,
     EndedNode,
+    Fate,
     FoundNode,
     FunctionRow,
     InstanceEnd,
@@ -27,6 +30,7 @@ from .records import (
     PLAIN,
     RICH,
     completed,
+    dead,
     failed,
     graph,
     instance_row,
@@ -359,3 +363,57 @@ def test_an_empty_large_value_is_a_value(store: Store) -> None:
 def test_a_store_that_is_none_of_ours_is_refused_with_the_forms_that_are(url: str) -> None:
     with pytest.raises(SettingsError, match=r"sqlite:////absolute/path\.db"):
         open_store(url)
+
+
+# --- what eager attempts have made ----------------------------------------------------------------------
+
+
+def broods(*rows: BroodRow, made: dict[int, int] | None = None) -> Changes:
+    """`made` has the attempt of each run, by its first key."""
+    return Changes(broods=list(rows), brood_runs=[BroodRunRow(*each) for each in (made or {}).items()])
+
+
+def spread(store: Store) -> None:
+    """Five nodes, each a run of its own."""
+    store.commit(graph(node(1)))
+    nodes = [node(key) for key in range(2, 6)]
+    store.commit(Changes(nodes=nodes, runs=[run_row(each.key, 1, each.key) for each in nodes]))
+
+
+def test_an_open_brood_comes_back_with_its_runs_and_with_what_goes_back_to_it(store: Store) -> None:
+    spread(store)
+    store.commit(broods(BroodRow(7, 1, 0, Fate.OPEN), made={2: 7, 3: 7}))
+    store.commit(broods(BroodRow(8, 2, 7, Fate.RELEASED), made={4: 8}))
+    store.commit(broods(BroodRow(9, 4, 8, Fate.RELEASED), made={5: 9}))
+    restart(store)
+    live = store.live()
+    assert live.broods == [
+        BroodRow(7, 1, 0, Fate.OPEN), BroodRow(8, 2, 7, Fate.RELEASED), BroodRow(9, 4, 8, Fate.RELEASED)
+    ]  # fmt: skip
+    assert [(attempt, run.first_key) for attempt, run in live.brood_runs] == [(7, 2), (7, 3), (8, 4), (9, 5)]
+    assert live.brood_runs[0][1] == run_row(2, 1, 2)
+
+
+def test_a_brood_that_has_ended_is_not_live_nor_is_what_goes_back_to_it(store: Store) -> None:
+    spread(store)
+    store.commit(broods(BroodRow(7, 1, 0, Fate.OPEN), BroodRow(8, 2, 7, Fate.OPEN), made={2: 7, 3: 8}))
+    store.commit(broods(BroodRow(8, 2, 7, Fate.RELEASED)))
+    store.commit(broods(BroodRow(7, 1, 0, Fate.RELEASED)))
+    store.commit(broods(BroodRow(9, 1, 0, Fate.OPEN), BroodRow(9, 1, 0, Fate.DEAD), made={4: 9}))
+    restart(store)
+    assert (store.live().broods, store.live().brood_runs) == ([], [])
+
+
+def test_nodes_of_dead_attempts_are_told_from_others(store: Store) -> None:
+    spread(store)
+    store.commit(broods(BroodRow(7, 1, 0, Fate.DEAD), BroodRow(8, 2, 7, Fate.RELEASED), made={2: 7, 3: 8}))
+    store.commit(broods(BroodRow(9, 1, 0, Fate.RELEASED), made={4: 9}))
+    assert dead(store, [1, 2, 3, 4, 5]) == {2, 3}
+    assert dead(store, []) == set()
+
+
+def test_no_run_is_made_by_two_attempts(store: Store) -> None:
+    spread(store)
+    store.commit(broods(BroodRow(7, 1, 0, Fate.OPEN), made={2: 7}))
+    with pytest.raises(StoreError):
+        store.commit(broods(BroodRow(8, 1, 0, Fate.OPEN), made={2: 8}))

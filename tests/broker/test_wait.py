@@ -310,3 +310,46 @@ async def test_a_broker_that_cannot_write_stops_and_acknowledges_nothing() -> No
 
     with pytest.raises(StoreError, match="disk is full"):
         await meet_a_full_disk()
+
+
+# --- of several instances ----------------------------------------------------------------------------
+
+
+async def test_nodes_of_several_instances_are_told_of_on_one_stream(served: Served) -> None:
+    one, other = Dag(), Dag()
+    for dag in (one, other):
+        await served.stub.Submit(dag.submission(b"a"))
+    worker = await served.worker()
+    first = await worker.node()
+    await worker.durable(await worker.complete(first, value=b"of one"))
+    request = pb.WaitRequest(
+        node=[other.id(0), one.id(0)], instances=[one.instance, other.instance], instance_of=[1, 0]
+    )
+    replies = served.stub.Wait(request)
+    reply = await replies.read()
+    assert (list(reply.value_node), list(reply.index)) == ([one.id(0)], [1])
+    await worker.complete(await worker.node(), value=b"of the other")
+    reply = await replies.read()
+    assert (list(reply.value_node), list(reply.index)) == ([other.id(0)], [0])
+
+
+@pytest.mark.parametrize(
+    ("places", "text"), [([0], "do not fit"), ([0, 2], "do not fit"), ([], "do not fit"), ([0, 1], "of two instances")]
+)
+async def test_instances_that_do_not_fit_the_nodes_are_refused(served: Served, places: list[int], text: str) -> None:
+    dag, _, _ = await one_node(served)
+    request = pb.WaitRequest(node=[dag.id(0)] * 2, instances=[dag.instance, os.urandom(16)], instance_of=places)
+    with refused(INVALID, text):
+        await served.stub.Wait(request).read()
+
+
+async def test_a_node_of_another_instance_than_is_said_is_refused_ended_or_not(served: Served) -> None:
+    dag, worker, node = await one_node(served)
+    other = Dag()
+    await served.stub.Submit(other.submission(b"b"))
+    request = pb.WaitRequest(node=[dag.id(0)], instances=[other.instance], instance_of=[0])
+    with refused(INVALID, "is of instance"):
+        await served.stub.Wait(request).read()
+    await worker.durable(await worker.complete(node))
+    with refused(INVALID, "another instance"):
+        await served.stub.Wait(request).read()

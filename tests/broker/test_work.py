@@ -121,6 +121,18 @@ async def test_a_node_comes_with_all_it_takes_to_run_it(served: Served) -> None:
     assert (node.function.name, node.function.hash, node.run) == (FUNCTION.name, FUNCTION.hash, 0)
 
 
+async def test_a_grant_says_which_timeouts_it_has_and_which_of_them_are_final(served: Served) -> None:
+    timed = pb.Function(name="work:Task.timed", timeout=2.0)
+    final = pb.Function(name="work:Task.final", timeout=3.0, timeout_is_final=True)
+    functions = [FUNCTION, timed, final]
+    await served.stub.Submit(Dag().submission(b"a", b"b", b"c", functions=functions, function=[0, 1, 2]))
+    worker = await served.worker(slots=3)
+    await worker.nodes(3)
+    grants = [grant for message in worker.messages for grant in message.grants]
+    told = [(list(grant.timeout), list(grant.timeout_is_final)) for grant in grants]
+    assert told == [([], []), ([2.0], []), ([3.0], [True])]
+
+
 async def test_a_node_comes_with_the_values_of_its_sources(served: Served) -> None:
     dag = Dag()
     await served.stub.Submit(dag.submission(b"a", b"b", b"join", source_count=[0, 0, 2], source=[0, 1]))
@@ -864,3 +876,23 @@ async def test_workers_are_told_that_the_broker_leaves(served: Served) -> None:
     await worker.until(lambda: worker.ended)
     assert worker.draining
     assert worker.ended == "closed by the broker"
+
+
+async def test_a_slot_that_is_gone_for_good_gives_back_what_it_held_and_is_granted_nothing_more(served: Served) -> None:
+    dag = Dag()
+    await served.stub.Submit(dag.submission(b"a", b"b"))
+    worker = await served.worker(slots=2)
+    first, second = sorted(await worker.nodes(2), key=lambda node: node.slot)
+    await worker.say(closed_slots=[0])
+    await worker.complete(second)
+    again = await worker.node()
+    assert (again.key, again.slot) == (first.key, 1)
+    assert (await served.status()).workers[0].slots == 1
+    await worker.complete(again)
+    await served.value(dag.instance, again.id)
+
+
+async def test_a_slot_that_a_worker_does_not_have_cannot_be_closed(served: Served) -> None:
+    worker = await served.worker(slots=2)
+    await worker.say(closed_slots=[2])
+    assert (await worker.end()).code() is grpc.StatusCode.INVALID_ARGUMENT

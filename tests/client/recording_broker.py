@@ -13,10 +13,11 @@ from typing import Any
 import grpc
 
 from dagorama.api import api_pb2, api_pb2_grpc, broker_pb2, broker_pb2_grpc
+from dagorama.columns import submit_requests
 from dagorama.culprits import failed_source
 from dagorama.definition import instance_within
 from dagorama.envelopes import PLAIN
-from dagorama.scope import AttemptScope, NodesRun, current_attempt, submit_requests
+from dagorama.scope import AttemptScope, NodesRun, current_attempt
 from dagorama.serializer import find
 from dagorama.signing import FAILURE, RESULT, SignedValues, function_digest, keyring
 from dagorama.values import decode_call, decode_promised, encode, references
@@ -77,6 +78,7 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
     folder: broker_pb2.ValuesFolderReply | None = None
     keeps: bool = True
     kept: list[broker_pb2.KeepValueRequest] = field(default_factory=list)
+    retries: list[broker_pb2.RetryRequest] = field(default_factory=list)
     cancels: list[broker_pb2.CancelRequest] = field(default_factory=list)
     hung_up: list[broker_pb2.WaitRequest] = field(default_factory=list)
     refusal: tuple[grpc.StatusCode, str] | None = None
@@ -128,6 +130,15 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
             failure = broker_pb2.NodeFailure(node=node.id, function=node.function.name)
             node.state, node.failure = broker_pb2.CANCELLED, failure
         return broker_pb2.CancelReply(cancelled=len(ended))
+
+    def Retry(self, request: broker_pb2.RetryRequest, context: grpc.ServicerContext) -> broker_pb2.RetryReply:
+        self._refuse(context)
+        self.retries.append(request)
+        named = request.node or [node.id for node in self.nodes.values() if node.instance == request.instance]
+        failed = [node for node in map(self.nodes.__getitem__, named) if node.state == broker_pb2.FAILED]
+        for node in failed:
+            node.state = broker_pb2.QUEUED
+        return broker_pb2.RetryReply(queued=len(failed))
 
     def PutValue(self, chunks: Any, context: grpc.ServicerContext) -> broker_pb2.PutValueReply:
         data = b"".join(chunk.data for chunk in chunks)
@@ -249,7 +260,7 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
             current_attempt.reset(token)
             scope.close()
         for run in scope.runs:
-            for request in submit_requests(run):
+            for request in submit_requests([run]):
                 self._take(request)
         return result
 
@@ -294,7 +305,7 @@ def nodes_of(functions: Any, run: broker_pb2.Nodes) -> Iterator[Node]:
 
 def run_of(run: NodesRun) -> list[Node]:
     """The same for a run that has not been sent."""
-    requests = submit_requests(run)
+    requests = submit_requests([run])
     return [node for request in requests for part in request.nodes for node in nodes_of(request.functions, part)]
 
 

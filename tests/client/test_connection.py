@@ -14,7 +14,8 @@ from recording_broker import RecordingBroker, serving
 
 from dagorama import connection as connection_module
 from dagorama.api import broker_pb2
-from dagorama.connection import broker_error, connection, target
+from dagorama.channels import target
+from dagorama.connection import broker_error, connection
 from dagorama.definition import generate_instance_id
 from dagorama.errors import (
     BrokerError,

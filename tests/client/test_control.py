@@ -1,4 +1,4 @@
-"""state() and cancel(): what a program asks and does about an instance that runs."""
+"""state(), cancel() and retry_failed(): what a program asks and does about an instance."""
 
 from typing import Any
 from uuid import UUID
@@ -8,10 +8,18 @@ import pytest
 from recording_broker import RecordingBroker
 
 from dagorama.api import broker_pb2
-from dagorama.control import cancel, state
+from dagorama.control import cancel, retry_failed, state
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, resolve
-from dagorama.errors import BrokerError, NodeCancelled, PromiseMisuse, UnknownToBroker, WrongInstance
+from dagorama.errors import (
+    BrokerError,
+    NodeCancelled,
+    NodeFailed,
+    PromiseMisuse,
+    RefusedByBroker,
+    UnknownToBroker,
+    WrongInstance,
+)
 from dagorama.models.promise import DAGPromise
 from dagorama.models.state import State
 from dagorama.scope import AttemptScope, current_attempt
@@ -88,10 +96,55 @@ def test_a_refusal_comes_through(broker: RecordingBroker, made: Any) -> None:
         cancel(made[0])
 
 
+# --- retry
+
+
+@pytest.fixture
+def broken(broker: RecordingBroker) -> tuple[Any, DAGPromise[Any]]:
+    made = Sample()("bad")
+    broker.run(catch=(ValueError,))
+    return made
+
+
+def test_what_failed_runs_again_and_its_value_is_there_then(broker: RecordingBroker, broken: Any) -> None:
+    instance, promise = broken
+    with pytest.raises(NodeFailed):
+        resolve(instance, promise)
+    assert retry_failed(instance, promise) == 1
+    assert list(broker.retries[0].node) == [promise.node_id]
+    assert (state(instance, promise), resolve(instance, promise)) == (State.QUEUED, None)
+    broker.end(promise.node_id, "good")
+    assert resolve(instance, promise, timeout=1) == "good"
+    assert retry_failed(instance, promise) == 0
+
+
+def test_an_instance_can_be_retried_itself(broker: RecordingBroker, broken: Any) -> None:
+    instance, promise = broken
+    assert (instance.retry(), instance.retry(promise)) == (1, 0)
+    assert (broker.retries[0].instance, list(broker.retries[0].node)) == (instance.instance_id.bytes, [])
+    assert "retry" in dir(instance)
+
+
+def test_what_the_definition_calls_retry_is_the_definitions(broker: RecordingBroker) -> None:
+    class Own(Sample):
+        def retry(self, order: int) -> int:
+            return order
+
+    instance: Any = Own()(1)[0]
+    assert instance.retry(5) == 5
+    assert not broker.retries
+
+
+def test_why_it_is_refused_comes_through(broker: RecordingBroker, broken: Any) -> None:
+    broker.refusal = grpc.StatusCode.FAILED_PRECONDITION, "what was cancelled is not run again"
+    with pytest.raises(RefusedByBroker, match="what was cancelled is not run again"):
+        broken[0].retry()
+
+
 # --- whose nodes
 
 
-@pytest.mark.parametrize("act", [state, cancel])
+@pytest.mark.parametrize("act", [state, cancel, retry_failed])
 def test_a_promise_of_another_instance_is_refused(broker: RecordingBroker, made: Any, act: Any) -> None:
     with pytest.raises(WrongInstance):
         act(made[0], Sample()(1)[1])
@@ -103,7 +156,7 @@ def test_what_is_no_promise_is_refused(broker: RecordingBroker, made: Any) -> No
     assert not broker.cancels
 
 
-@pytest.mark.parametrize("act", [state, cancel])
+@pytest.mark.parametrize("act", [state, cancel, retry_failed])
 def test_what_the_same_run_made_is_not_known_yet(made: Any, act: Any) -> None:
     attempt = AttemptScope(made[0].instance_id.bytes)
     token = current_attempt.set(attempt)

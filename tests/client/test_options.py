@@ -12,6 +12,7 @@ from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, instance_within
 from dagorama.errors import PromiseMisuse
 from dagorama.models.outcome import outcome
+from dagorama.retry import StaticRetry
 from dagorama.scope import AttemptScope, FunctionTable
 
 INSTANCE = b"i" * 16
@@ -34,7 +35,8 @@ class Ruled(DAGDefinition):
         return 1
 
     @dagorama(
-        timeout=1.5, queue_timeout=60, priority=-3, max_concurrency=2, delay=0.25, max_deaths=1
+        timeout=1.5, queue_timeout=60, priority=-3, max_concurrency=2, delay=0.25, max_deaths=1,
+        eager=True
     ).syncfn
     def ruled(self) -> int:
         return 1
@@ -74,7 +76,7 @@ def test_options_travel_with_the_function(attempt: AttemptScope, inside: Any) ->
     (node,) = run_of(attempt.runs[0])
     told = node.function
     assert (told.timeout, told.queue_timeout, told.priority, told.max_concurrency) == (1.5, 60, -3, 2)
-    assert (told.delay, told.max_deaths) == (0.25, 1)
+    assert (told.delay, told.max_deaths, told.eager) == (0.25, 1, True)
 
 
 def test_a_function_without_options_says_nothing_of_them(attempt: AttemptScope, inside: Any) -> None:
@@ -82,6 +84,40 @@ def test_a_function_without_options_says_nothing_of_them(attempt: AttemptScope, 
     (node,) = run_of(attempt.runs[0])
     told = {field.name for field, _ in node.function.ListFields()}
     assert told == {"name", "hash", "queue", "key_id"}
+
+
+class Unusual(StaticRetry):
+    def is_final(self, exception: BaseException) -> bool:
+        raise RuntimeError("it cannot say")
+
+
+@pytest.mark.parametrize(
+    ("options", "final"),
+    [
+        ({"timeout": 1, "retry": StaticRetry(3, 1, give_up_on=(TimeoutError,))}, True),
+        ({"timeout": 1, "retry": StaticRetry(3, 1, give_up_on=(OSError,))}, True),  # which TimeoutError is
+        ({"timeout": 1, "retry": StaticRetry(3, 1, retry_on=(ValueError,))}, True),
+        ({"timeout": 1, "retry": StaticRetry(3, 1, retry_on=(TimeoutError,))}, False),
+        ({"timeout": 1, "retry": StaticRetry(3, 1)}, False),
+        ({"timeout": 1, "retry": Unusual(3, 1)}, False),
+        ({"timeout": 1}, False),
+        ({"retry": StaticRetry(3, 1, give_up_on=(TimeoutError,))}, False),
+    ],
+)
+def test_whether_a_run_that_was_stopped_at_its_timeout_is_the_last_is_worked_out_here(
+    attempt: AttemptScope, options: Any, final: bool
+) -> None:
+    class Timed(DAGDefinition):
+        def entrypoint(self) -> None: ...
+
+        @dagorama(**options)
+        def one(self) -> int:
+            return 1
+
+    inside: Any = instance_within(INSTANCE, Timed(), attempt)
+    inside.one()
+    (node,) = run_of(attempt.runs[0])
+    assert node.function.timeout_is_final is final
 
 
 def test_the_same_code_under_other_options_is_another_function(attempt: AttemptScope) -> None:
@@ -213,6 +249,7 @@ class Dividing(Ruled):
         ("max_concurrency", [0, -1, 1.5, True, "2"]),
         ("delay", [-1, "5", None, math.nan]),
         ("max_deaths", [0, 1.5, True]),
+        ("eager", [1, "yes", None]),
         ("concurrency_key", [3, b"key"]),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 from recording_broker import RecordingBroker, run_of
 
 from dagorama import connection as connection_module
+from dagorama.columns import submit_requests
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, instance_within
 from dagorama.envelopes import large_values
@@ -23,7 +24,6 @@ from dagorama.scope import (
     NodesRun,
     current_attempt,
     references,
-    submit_requests,
 )
 from dagorama.values import decode_call
 
@@ -147,7 +147,7 @@ def test_many_threads_may_add_to_a_run(attempt: AttemptScope, inside: Any) -> No
 
 def test_a_fan_in_of_two_hundred_thousand_fits_into_one_node(attempt: AttemptScope, inside: Any) -> None:
     inside.join([inside.work(0) for _ in range(200_000)])
-    requests = submit_requests(attempt.runs[0])
+    requests = submit_requests(attempt.runs[:1])
     assert sum(len(part.function) for request in requests for part in request.nodes) == 200_001
     assert all(request.ByteSize() < 4 * 1024 * 1024 for request in requests)
 

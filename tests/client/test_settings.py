@@ -1,4 +1,4 @@
-"""Settings come from three variables, and a bad one is named."""
+"""Settings come from four variables, and a bad one is named."""
 
 import dataclasses
 
@@ -7,7 +7,11 @@ import pytest
 from dagorama.errors import SettingsError
 from dagorama.settings import Settings
 
-VARIABLES = ("DAGORAMA_HOST", "DAGORAMA_PORT", "DAGORAMA_LOG_LEVEL")
+ACCESS = {
+    f"DAGORAMA_{name.upper()}": name
+    for name in ("auth_token", "auth_token_file", "tls_ca", "tls_cert", "tls_key", "tls_name")
+}
+VARIABLES = ("DAGORAMA_HOST", "DAGORAMA_PORT", "DAGORAMA_LOG_LEVEL", "DAGORAMA_GRACE", *ACCESS)
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +21,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_variables_the_defaults_hold() -> None:
-    assert Settings.from_env() == Settings("localhost", 50051, "WARNING")
+    assert Settings.from_env() == Settings("localhost", 50051, "WARNING", 25.0)
 
 
 def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,7 +35,8 @@ def test_the_variables_are_read_anew_each_time(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("DAGORAMA_HOST", "broker.internal")
     monkeypatch.setenv("DAGORAMA_PORT", "6000")
     monkeypatch.setenv("DAGORAMA_LOG_LEVEL", "debug")
-    assert Settings.from_env() == Settings("broker.internal", 6000, "DEBUG")
+    monkeypatch.setenv("DAGORAMA_GRACE", "1.5")
+    assert Settings.from_env() == Settings("broker.internal", 6000, "DEBUG", 1.5)
 
 
 @pytest.mark.parametrize("port", ["0", "-1", "65536", "http", "50051.0", "5 0"])
@@ -41,10 +46,46 @@ def test_a_port_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPatch,
         Settings.from_env()
 
 
+@pytest.mark.parametrize("grace", ["-1", "long", "inf", "nan", "1,5"])
+def test_a_grace_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, grace: str) -> None:
+    monkeypatch.setenv("DAGORAMA_GRACE", grace)
+    with pytest.raises(SettingsError, match=f"DAGORAMA_GRACE is '{grace}'.*seconds"):
+        Settings.from_env()
+
+
 def test_an_unknown_log_level_is_refused_with_those_that_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGORAMA_LOG_LEVEL", "LOUD")
     with pytest.raises(SettingsError, match=r"DAGORAMA_LOG_LEVEL is 'LOUD'.*DEBUG, INFO, WARNING, ERROR, CRITICAL"):
         Settings.from_env()
+
+
+def test_what_is_presented_to_the_broker_is_in_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in set(ACCESS) - {"DAGORAMA_AUTH_TOKEN_FILE"}:
+        monkeypatch.setenv(variable, variable.lower())
+    found = Settings.from_env()
+    assert {getattr(found, name) for name in ACCESS.values()} == {*map(str.lower, ACCESS), ""} - {
+        "dagorama_auth_token_file"
+    }
+
+
+@pytest.mark.parametrize(
+    ("set_ones", "said"),
+    [
+        (("AUTH_TOKEN", "AUTH_TOKEN_FILE"), "are both set: unset one"),
+        (("TLS_CA", "TLS_CERT"), "DAGORAMA_TLS_CERT and DAGORAMA_TLS_KEY go together"),
+        (("TLS_CA", "TLS_KEY"), "DAGORAMA_TLS_CERT and DAGORAMA_TLS_KEY go together"),
+        (("TLS_CERT", "TLS_KEY"), "DAGORAMA_TLS_CERT is set and DAGORAMA_TLS_CA is not"),
+        (("TLS_NAME",), "DAGORAMA_TLS_NAME is set and DAGORAMA_TLS_CA is not"),
+    ],
+)
+def test_what_does_not_go_together_is_named(
+    monkeypatch: pytest.MonkeyPatch, set_ones: tuple[str, ...], said: str
+) -> None:
+    for name in set_ones:
+        monkeypatch.setenv(f"DAGORAMA_{name}", "marked")
+    with pytest.raises(SettingsError, match=said) as error:
+        Settings.from_env()
+    assert "marked" not in str(error.value)
 
 
 def test_settings_cannot_be_changed() -> None:

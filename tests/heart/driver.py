@@ -12,7 +12,19 @@ from contextlib import contextmanager
 from itertools import count
 
 from dagorama_broker.model import Changes, Failure, Function, OutcomeRow, RetryPolicy, State, World
-from dagorama_broker.scheduler import Effects, Limits, NewRun, Node, Presence, Scheduler, Timing, Worker
+from dagorama_broker.scheduler import (
+    Effects,
+    Limits,
+    NewRun,
+    Node,
+    Presence,
+    Revived,
+    Scheduler,
+    Timing,
+    Worker,
+    is_within_reach,
+)
+from dagorama_broker.scheduler.adopting import Adoption
 from dagorama_broker.scheduler.restoring import ended_nodes
 
 from .ledger import Ledger
@@ -94,7 +106,8 @@ class Hand:
         foreign = [id for id in ids if id[:12] != own]
         refs = [int.from_bytes(id[12:], "big") if id[:12] == own else -1 - foreign.index(id) for id in ids]
         staged = heart.scheduler.staged.get(attempt)
-        known = heart.reach([*foreign, *(id for run in (staged.runs if staged else ()) for id in run.foreign)])
+        sources = [id for run in (staged.runs if staged else ()) for id in run.foreign]
+        known = heart.reach([*foreign, *(id for id in ids if id[:12] == own), *sources])
         key = heart.key(name)
         taken = heart.scheduler.complete(self.worker, key, attempt, value, us, refs, foreign, known, (), heart.now)
         self._answered(name, attempt)
@@ -110,9 +123,10 @@ class Hand:
         self._answered(name, attempt)
         return taken
 
-    def give_back(self, name: str, why: str = "", attempt: int | None = None) -> bool:
+    def give_back(self, name: str, why: str = "", attempt: int | None = None, deployed: str = "") -> bool:
         attempt = attempt or self.held[name]
-        taken = self.heart.scheduler.give_back(self.worker, self.heart.key(name), attempt, why, self.heart.now)
+        key = self.heart.key(name)
+        taken = self.heart.scheduler.give_back(self.worker, key, attempt, why, self.heart.now, deployed)
         self._answered(name, attempt)
         return taken
 
@@ -121,11 +135,21 @@ class Hand:
         self.heart.scheduler.died(self.worker, *attempts, cause, self.heart.now)
         self.heart.step()
 
+    def close_slot(self, index: int) -> None:
+        """One of its child processes is gone for good."""
+        self.held = {name: attempt for name, attempt in self.held.items() if self.slot_of[name] != index}
+        self.heart.scheduler.close_slot(self.worker, index, self.heart.now)
+        self.heart.step()
+
     def make(self, parent: str, *nodes: str, of: Function = WORK, new: str = "", attempt: int | None = None) -> bool:
         """The running attempt makes nodes: in its own instance, or in the `new` one."""
         heart, attempt = self.heart, attempt or self.held[parent]
         run = heart.run_of_attempt(attempt, heart.instance_of(parent), new, nodes, of)
-        return heart.scheduler.stage(self.worker, heart.key(parent), attempt, run)
+        key = heart.key(parent)
+        node = heart.scheduler.dispatch.held(self.worker, key, attempt)
+        if node is None or not node.lane.function.eager:
+            return heart.scheduler.stage(self.worker, key, attempt, run)
+        return heart.make(self.worker, key, attempt, run)
 
     def _answered(self, name: str, attempt: int) -> None:
         if self.held.get(name) == attempt:
@@ -243,6 +267,20 @@ class Heart:
             graph.forget_idle(run.instance for run in runs)
         self.step()
 
+    def make(self, worker: Worker, key: int, attempt: int, run: NewRun) -> bool:
+        """As the broker does for an eager function: what the run names is read back first."""
+        graph = self.scheduler.graph
+        if run.creates is None and run.instance not in graph.instances:
+            key_of, failed = self.ledger.instance(run.instance)
+            graph.recall(key_of, run.instance, failed)
+        own = [run.origin + ref.to_bytes(4, "big") for refs in run.sources or () for ref in refs if ref >= 0]
+        try:
+            made = self.scheduler.make(worker, key, attempt, run, self.reach([*run.foreign, *own]))
+        finally:
+            graph.forget_idle([run.instance])
+        self.step()
+        return made
+
     def run(
         self,
         instance: bytes,
@@ -272,6 +310,28 @@ class Heart:
         cancelled = self.scheduler.cancel(nodes, self.now)
         self.step()
         return cancelled
+
+    def retry(self, *names: str) -> Revived:
+        """As the broker does: what failed is looked up, a node that failed because of another stands for that one."""
+        outcomes = [self.outcome(name) for name in names if not self.is_unfinished(name)]
+        culprits = {outcome.culprit for outcome in outcomes if outcome.state == State.FAILED}
+        failed = self.ledger.failed(culprits - self.scheduler.graph.nodes.keys())
+        assert is_within_reach(self.scheduler.graph, failed)
+        revived = self.scheduler.retry(failed)
+        self.step()
+        return revived
+
+    def adopt(self, name: str, hash: str = "", *made_with: str) -> Adoption:
+        adoption = self.scheduler.adopt(name, hash, made_with)
+        self.step()
+        return adoption
+
+    def is_unfinished(self, name: str) -> bool:
+        return self.scheduler.graph.find(self.ids[name]) is not None
+
+    def is_ended(self, name: str, state: State | None = None) -> bool:
+        """Whether it has ended, or ended so."""
+        return not self.is_unfinished(name) and state in (None, self.state(name))
 
     def _reference(self, source: str, origin: bytes, foreign: list[bytes]) -> int:
         id = self.ids[source]
@@ -373,7 +433,8 @@ class Heart:
         kinds = {
             "nodes": graph.nodes, "instances": graph.instances, "origins": graph.origins, "active lanes": graph.active,
             "delayed lanes": graph.delayed, "claims": scheduler.dispatch.claimed, "staged": scheduler.staged,
-            "keyed": graph.keyed, "pauses": graph.pauses, "expiries": graph.expiries, "expires at": graph.expires_at,
+            "keyed": graph.keyed, "broods": scheduler.broods.open, "forsaken": scheduler.broods.forsaken,
+            "pauses": graph.pauses, "expiries": graph.expiries, "expires at": graph.expires_at,
         }
         return {kind: len(held) for kind, held in kinds.items() if held}
 

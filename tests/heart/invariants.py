@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from dagorama_broker.model import ENDED, State, World
+from dagorama_broker.model import ENDED, Fate, State, World
 from dagorama_broker.queues import Lane, order
 from dagorama_broker.scheduler import Node, Scheduler, Slot
 from dagorama_broker.scheduler.restoring import unpack_keys
@@ -23,7 +23,9 @@ def check(heart: Heart) -> None:
     readers_are_counted(scheduler)
     only_what_is_unfinished_is_in_memory(heart)
     pauses_have_their_end(scheduler)
+    broods_have_their_attempt(heart)
     slots_are_where_they_belong(scheduler)
+    what_was_adopted_is_on_record(heart)
     if scheduler.hold_until is None:
         nobody_is_idle_for_nothing(scheduler)
         the_oldest_went_first(heart)
@@ -86,6 +88,20 @@ def claims_are_held_once(scheduler: Scheduler) -> None:
     for node in scheduler.graph.nodes.values():
         assert (node.slot is not None) == (node.state is State.CLAIMED)
     assert scheduler.staged.keys() <= dispatch.claimed.keys()
+
+
+def broods_have_their_attempt(heart: Heart) -> None:
+    """What may still come to nothing is of the last attempt of an unfinished node; of what did, nothing goes on."""
+    scheduler, ledger = heart.scheduler, heart.ledger
+    assert not scheduler.broods.forsaken
+    for key, brood in scheduler.broods.open.items():
+        node = scheduler.graph.nodes[key]
+        assert node.state in (State.CLAIMED, State.QUEUED)
+        assert (brood.node, brood.attempt) == (key, node.attempt)
+    on_record = {row.node for row in ledger.broods.values() if row.fate == Fate.OPEN}
+    assert on_record == scheduler.broods.open.keys()
+    for key in scheduler.graph.nodes:
+        assert not ledger.of_dead_attempt(key), "an attempt came to nothing, and what it made goes on"
 
 
 def what_goes_along_is_with_its_source(scheduler: Scheduler) -> None:
@@ -166,6 +182,18 @@ def pauses_have_their_end(scheduler: Scheduler) -> None:
     assert {(when, key) for key, when in scheduler.graph.expires_at.items()} <= set(scheduler.graph.expiries)
 
 
+def what_was_adopted_is_on_record(heart: Heart) -> None:
+    """Each node is in the lane of the code that runs it, and those of other code than their own know theirs."""
+    graph, ledger = heart.scheduler.graph, heart.ledger
+    made_with = {}
+    for node in graph.nodes.values():
+        original = ledger.nodes[node.key].function
+        assert node.lane.id == ledger.adopted.get(node.key, original)
+        if node.lane.id != original:
+            made_with[node.key] = ledger.functions[original].hash
+    assert graph.made_with == made_with
+
+
 def slots_are_where_they_belong(scheduler: Scheduler) -> None:
     dispatch = scheduler.dispatch
     pooled = [worker for world in World for pool in dispatch.pools.of(world) for worker in pool.workers.values()]
@@ -175,8 +203,11 @@ def slots_are_where_they_belong(scheduler: Scheduler) -> None:
         assert (pool is not None) == (worker in pooled)
         for slot in worker.slots:
             if pool is not None:
-                assert (slot in pool.idle) == (not slot.held)
+                assert (slot in pool.idle) == (not slot.held and not slot.closed)
                 assert slot.held or slot not in pool.roomy
+            if slot.closed:
+                assert not slot.held
+                assert pool is None or slot not in pool.roomy
             if len(slot.held) > 1:
                 assert slot in dispatch.laden
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dagorama_broker.model import (
+    BroodRow,
     Changes,
     EndedNode,
+    Failed,
+    FailedNode,
+    Fate,
     Function,
     FunctionRow,
     InstanceEnd,
@@ -18,8 +22,10 @@ from dagorama_broker.model import (
     OutcomeRow,
     ProgressRow,
     ResolvedRow,
+    RevivedRow,
     RunRow,
     State,
+    StoredInstance,
 )
 from dagorama_broker.scheduler.restoring import unpack_keys
 
@@ -32,6 +38,7 @@ class Ledger:
         self.functions: dict[int, Function] = {}
         self.instances: dict[int, InstanceRow] = {}
         self.keys: dict[int, str] = {}
+        self.adopted: dict[int, int] = {}
         self.ends: dict[int, InstanceEnd] = {}  #: the last one of each instance
         self.links: set[LinkRow] = set()
         self.runs: list[RunRow] = []
@@ -39,6 +46,8 @@ class Ledger:
         self.outcomes: dict[int, OutcomeRow] = {}
         self.progress: dict[int, ProgressRow] = {}
         self.workers: dict[bytes, str] = {}
+        self.broods: dict[int, BroodRow] = {}  #: by attempt
+        self.brood_of: dict[int, int] = {}  #: attempt by the first key of a run
 
     def open(self) -> int:
         self.epoch += 1
@@ -53,6 +62,10 @@ class Ledger:
             assert instance.id not in {row.id for row in self.instances.values()}, "an instance's id is taken"
             _once(self.instances, instance.key, instance)
         self.keys.update(changes.keys)
+        for adopted in changes.adopted:
+            assert adopted.function in self.functions
+            assert not self.has_ended(adopted.key)
+            self.adopted[adopted.key] = adopted.function
         for end in changes.instance_ends:
             self.ends[end.key] = end
         for run in changes.runs:
@@ -62,6 +75,8 @@ class Ledger:
             sources = map(abs, unpack_keys(node.sources))
             assert all(source in self.nodes for source in sources), "a source comes after its node"
             _once(self.nodes, node.key, node)
+        for revived in changes.revived:
+            self._revive(revived)
         self.links.update(changes.links)
         for outcome in changes.outcomes:
             assert outcome.key in self.nodes
@@ -70,6 +85,13 @@ class Ledger:
         for resolved in changes.resolved:
             self._resolve(resolved)
         self.progress.update((row.key, row) for row in changes.progress)
+        for brood in changes.broods:
+            before = self.broods.get(brood.attempt, brood)
+            assert before.fate == Fate.OPEN or before == brood, f"{before} has ended already"
+            self.broods[brood.attempt] = brood
+        for made in changes.brood_runs:
+            assert made.attempt in self.broods
+            _once(self.brood_of, made.first_key, made.attempt)
         self.workers.update(changes.workers_joined)
         for worker in changes.workers_left:
             self.workers.pop(worker, None)
@@ -95,6 +117,15 @@ class Ledger:
         outcome = self.outcomes[row.key]
         assert outcome.state == State.RESOLVING, f"node {row.key} has ended already"
         self.outcomes[row.key] = outcome._replace(state=row.state, culprit=row.culprit, ended=row.ended)
+
+    def _revive(self, row: RevivedRow) -> None:
+        outcome = self.outcomes[row.key]
+        assert outcome.state == State.FAILED, f"node {row.key} has not failed"
+        assert (outcome.value is not None) == (row.state == State.RESOLVING)
+        if row.state == State.RESOLVING:
+            self.outcomes[row.key] = outcome._replace(state=row.state, culprit=0)
+        else:
+            del self.outcomes[row.key]
 
     # --- reading --------------------------------------------------------------------------------------
 
@@ -127,6 +158,34 @@ class Ledger:
                 stack += unpack_keys(outcome.refs)
         return [found[key] for key in sorted(found)]
 
+    def failed(self, culprits: Iterable[int]) -> Failed:
+        """All that failed because of these, with what it takes to have it go on."""
+        culprits = set(culprits)
+        bad = [outcome for _, outcome in sorted(self.outcomes.items()) if outcome.culprit]
+        nodes = [self._failed(outcome) for outcome in bad if outcome.culprit in culprits]
+        own, instances = {node.key for node in nodes}, {node.instance for node in nodes}
+        awaited = [abs(key) for node in nodes for key in unpack_keys(node.sources if node.refs is None else node.refs)]
+        return Failed(
+            nodes=nodes,
+            instances=[self._stored(key) for key in sorted(instances)],
+            runs=[run for run in self.runs if any(run.first_key <= key < run.first_key + run.size for key in own)],
+            ended=[row for row in self.ended(awaited) if row.key not in own],
+            keys={key: self.keys[key] for key in own if key in self.keys},
+            adopted={key: self.adopted[key] for key in own if key in self.adopted},
+            others={self.nodes[outcome.key].instance for outcome in bad if outcome.key not in own} & instances,
+        )
+
+    def _failed(self, outcome: OutcomeRow) -> FailedNode:
+        node = self.nodes[outcome.key]
+        refs = None if outcome.value is None else outcome.refs
+        return FailedNode(
+            node.key, node.instance, node.function, node.sources, outcome.culprit, refs, outcome.failure
+        )
+
+    def _stored(self, key: int) -> StoredInstance:
+        end = self.ends.get(key) or InstanceEnd(key, None, False)
+        return StoredInstance(self.instances[key], end.ended, end.failed)
+
     def live(self) -> Live:
         nodes = [row for _, row in sorted(self.nodes.items()) if not self.has_ended(row.key)]
         unfinished = {row.instance for row in nodes}
@@ -138,12 +197,34 @@ class Ledger:
             ended=self.ended(key for row in nodes for key in (row.key, *map(abs, unpack_keys(row.sources)))),
             progress=[self.progress[row.key] for row in nodes if row.key in self.progress],
             keys={row.key: self.keys[row.key] for row in nodes if row.key in self.keys},
+            adopted={row.key: self.adopted[row.key] for row in nodes if row.key in self.adopted},
             workers=list(self.workers.items()),
             failed={key for key in unfinished if key in self.ends and self.ends[key].failed},
             next_node=max(self.nodes, default=0) + 1,
             next_instance=max(self.instances, default=0) + 1,
             next_function=max(self.functions, default=0) + 1,
+            broods=(broods := [row for _, row in sorted(self.broods.items()) if self._is_live(row)]),
+            brood_runs=[
+                (self.brood_of[run.first_key], run)
+                for run in self.runs
+                if self.broods.get(self.brood_of.get(run.first_key, 0)) in broods
+            ],
         )
+
+    def _is_live(self, row: BroodRow) -> bool:
+        return row.fate == Fate.OPEN or (row.fate == Fate.RELEASED and self.is_within(row, Fate.OPEN))
+
+    def is_within(self, row: BroodRow, fate: Fate) -> bool:
+        """Whether what a released attempt goes back to is that."""
+        while row.fate == Fate.RELEASED and row.within:
+            row = self.broods[row.within]
+        return row.fate == fate
+
+    def of_dead_attempt(self, key: int) -> bool:
+        """Whether an attempt that came to nothing has made the node."""
+        run = next(run for run in self.runs if run.first_key <= key < run.first_key + run.size)
+        attempt = self.brood_of.get(run.first_key)
+        return attempt is not None and self.is_within(self.broods[attempt], Fate.DEAD)
 
 
 def _once(table: dict, key: int, row: object) -> None:

@@ -334,3 +334,16 @@ class TestMemory:
         heart.add(instance, "user <- p")
         worker.complete("user")
         assert sorted(heart.effects.unread) == [heart.key("p"), heart.key("child")]
+
+
+def test_who_fails_with_a_node_that_it_waits_for_lets_go_of_what_that_names_once(heart: Heart) -> None:
+    """Found by the machine: it was let go of twice when both failed of the same cause."""
+    hand = heart.worker(slots=3)
+    instance = heart.spawn("culprit", "named", "n")
+    hand.complete("n", "culprit", "named")
+    heart.add(instance, "join <- culprit n")
+    hand.fail("culprit")
+    assert heart.states("n", "join") == ["FAILED", "FAILED"]
+    named = heart.scheduler.graph.find(heart.ids["named"])
+    assert named is not None
+    assert named.readers == 0

@@ -13,9 +13,10 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from dagorama_broker.errors import Malformed
+from dagorama_broker.errors import Malformed, NotAllowedNow
 from dagorama_broker.model import ENDED, RetryPolicy, State
 from dagorama_broker.scheduler import Limits, Timing
+from dagorama_broker.scheduler.adopting import UNCLAIMED
 
 from .driver import Hand, Heart, function
 from .invariants import check
@@ -31,6 +32,8 @@ FUNCTIONS = {
     "urgent": function("urgent", priority=5, queue="plain"),
     "limited": function("limited", max_concurrency=2),
     "delayed": function("delayed", delay=0.5),
+    "eager": function("eager", eager=True, retry=RetryPolicy(3, 0.3)),
+    "lasting": function("lasting", eager=True, queue="plain"),
     "hurried": function("hurried", queue_timeout=2.0, taint="GPU", max_deaths=1),
 }
 WORKERS: list[dict[str, Any]] = [
@@ -41,7 +44,8 @@ WORKERS: list[dict[str, Any]] = [
 ]
 
 picks = st.integers(0, 1_000)
-functions = st.sampled_from(sorted(FUNCTIONS))
+#: Eager ones come often enough that something happens to what they have made.
+functions = st.sampled_from([*sorted(FUNCTIONS), "eager", "eager", "eager", "lasting"])
 
 
 class Life(RuleBasedStateMachine):
@@ -108,6 +112,44 @@ class Life(RuleBasedStateMachine):
         for name, state in before.items():
             assert self.heart.state(name) is (state if state in ENDED else State.CANCELLED)
 
+    @precondition(lambda self: any(self.heart.is_ended(name, State.FAILED) for name in self.names))
+    @rule(picked=st.lists(picks, min_size=1, max_size=3))
+    def retry(self, picked: list[int]) -> None:
+        """What failed has not, unless it still depends on what has ended badly; or nothing has changed."""
+        heart = self.heart
+        failed = [name for name in self.names if heart.is_ended(name, State.FAILED)]
+        names = [failed[pick % len(failed)] for pick in picked]
+        culprits = {heart.culprit(name) for name in names}
+        before = heart.everything()
+        try:
+            queued, waiting = heart.retry(*names)
+        except NotAllowedNow:
+            assert heart.everything() == before
+            return
+        assert queued + waiting >= len(culprits)
+        for name in names:
+            assert not heart.is_ended(name, State.FAILED) or heart.culprit(name) not in culprits
+        for culprit in culprits:
+            assert not heart.is_ended(culprit)
+
+    @precondition(lambda self: self.names)
+    @rule(of=functions, hash=st.sampled_from(["h", "h2", "h3"]), all=st.booleans())
+    def adopt(self, of: str, hash: str, all: bool) -> None:
+        """What nobody holds goes over to other code; nothing else about it changes."""
+        graph = self.heart.scheduler.graph
+        lanes = [lane for lane in graph.lanes.values() if lane.function.name == of]
+        hashes = sorted({lane.function.hash for lane in lanes})[: None if all else 1]
+        if not hashes:
+            return
+        own = [node for node in graph.nodes.values() if node.lane.function.name == of]
+        before = {node.key: (node.state, node.lane.function.hash) for node in own}
+        goes = {key for key, (state, old) in before.items() if state in UNCLAIMED and old in {*hashes} - {hash}}
+        with self.heart.at_once():
+            assert self.heart.adopt(of, hash, *hashes) == (len(goes), hash)
+            for key, (state, old) in before.items():
+                node = graph.nodes[key]
+                assert (node.state, node.lane.function.hash) == (state, hash if key in goes else old)
+
     # --- workers --------------------------------------------------------------------------------------
 
     @rule(kind=st.integers(0, len(WORKERS) - 1), number=st.integers(0, 1))
@@ -138,6 +180,15 @@ class Life(RuleBasedStateMachine):
         hand.vanish()
         hand.held.clear()
         hand.connect()
+
+    @precondition(lambda self: self.known_here())
+    @rule(pick=picks, slot=picks)
+    def slot_closes(self, pick: int, slot: int) -> None:
+        hand = self.hand(pick)
+        if self.heart.scheduler.dispatch.workers.get(hand.presence.id) is hand.worker:
+            index = slot % hand.presence.slots
+            self.over += [(hand, name, attempt) for name, attempt in hand.held.items() if hand.slot_of[name] == index]
+            hand.close_slot(index)
 
     def known_here(self) -> list[Hand]:
         """Those who have talked to the present broker."""
@@ -181,24 +232,50 @@ class Life(RuleBasedStateMachine):
     ) -> None:
         """Which the value names, or others of its instance; a circle is refused and the run fails for it."""
         hand, name = self.one_held(pick)
+        eager = self.is_eager(hand, name)
         mates = [mate for mate in self.names if self.heart.instance_of(mate) == self.heart.instance_of(name)]
         names = self.new_names(len(seeds))
         for place, text in enumerate(self.texts(names, seeds, [] if new else [m for m in mates if m != name][:5])):
             hand.make(name, text, of=FUNCTIONS[of], new=f"sub{self.made}" if new else "", attempt=hand.held[name])
-            assert not self.heart.is_visible(names[place])
+            assert self.heart.is_visible(names[place]) is eager
         promised = {(names if named else mates)[ref % len(names if named else mates)] for ref in refs}
         try:
             taken = hand.complete(name, *sorted(promised))
         except Malformed:
             hand.fail(name, "its result could not be taken")
             taken = False
-        assert all(self.heart.is_visible(child) is taken for child in names)
-        self.names += names if taken else []
+        assert all(self.heart.is_visible(child) is (taken or eager) for child in names)
+        self.names += names if taken or eager else []
+
+    def is_eager(self, hand: Hand, name: str) -> bool:
+        """Whether the worker still holds it and what it makes is there at once."""
+        key, attempt = self.heart.key(name), hand.held[name]
+        node = self.heart.scheduler.dispatch.held(hand.worker, key, attempt)
+        return node is not None and node.lane.function.eager
+
+    def eager(self) -> list[tuple[Hand, str]]:
+        return [(hand, name) for hand, name in self.holding() if self.is_eager(hand, name)]
+
+    @precondition(lambda self: self.eager())
+    @rule(
+        pick=picks, seeds=st.lists(st.lists(picks, max_size=2), min_size=1, max_size=4), of=functions,
+        new=st.booleans(),
+    )
+    def make_eagerly(self, pick: int, seeds: list[list[int]], of: str, new: bool) -> None:
+        """Children that are there while their maker runs."""
+        hand, name = self.eager()[pick % len(self.eager())]
+        mates = [mate for mate in self.names if self.heart.instance_of(mate) == self.heart.instance_of(name)]
+        names = self.new_names(len(seeds))
+        for text in self.texts(names, seeds, [] if new else [mate for mate in mates if mate != name][-5:]):
+            assert hand.make(name, text, of=FUNCTIONS[of], new=f"sub{self.made}" if new else "")
+            assert self.heart.is_visible(text.split()[0])
+        self.names += names
 
     @precondition(lambda self: self.holding())
     @rule(pick=picks, staged=st.booleans())
     def fail(self, pick: int, staged: bool) -> None:
         hand, name = self.one_held(pick)
+        staged = staged and not self.is_eager(hand, name)
         if staged:
             hand.make(name, "never seen")
         hand.fail(name)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dagorama_broker.errors import NotAllowedNow
+from dagorama_broker.errors import Malformed, NotAllowedNow
 from dagorama_broker.model import State, World
 from dagorama_broker.scheduler import Limits, Timing
 
@@ -399,3 +399,44 @@ def test_a_hand_is_told_only_what_is_its(heart: Heart) -> None:
     hands: list[Hand] = [heart.worker(f"w{number}") for number in range(3)]
     heart.spawn("a", "b", "c")
     assert [list(hand.held) for hand in hands] == [["a"], ["b"], ["c"]]
+
+
+class TestASlotThatIsGoneForGood:
+    def test_is_granted_nothing_more(self, heart: Heart) -> None:
+        hand = heart.worker(slots=2)
+        hand.close_slot(0)
+        heart.spawn("a", "b")
+        assert hand.slot_of == {"a": 1}
+        hand.complete("a")
+        assert hand.slot_of == {"a": 1, "b": 1}
+
+    def test_gives_back_what_it_held_at_once_and_uncounted(self, heart: Heart) -> None:
+        hand, other = heart.worker(slots=2), heart.worker("other", include_queues={"work"})
+        heart.spawn("a", "b", "c")
+        attempt = hand.held["a"]
+        hand.close_slot(0)
+        assert hand.held.keys() == {"b"}
+        other.complete("c")
+        assert heart.holders() == {"a": "other", "b": "worker"}
+        assert not hand.complete("a", attempt=attempt)
+        assert heart.key("a") not in heart.ledger.progress
+
+    def test_stays_so_when_the_worker_refuses_a_function(self, heart: Heart) -> None:
+        hand = heart.worker(slots=2)
+        hand.close_slot(1)
+        heart.spawn("a", of=function("other"))
+        hand.give_back("a", "it cannot import the function")
+        heart.spawn("b", "c")
+        assert hand.held.keys() == {"b"}
+
+    def test_is_there_again_when_the_worker_connects_anew(self, heart: Heart) -> None:
+        hand = heart.worker(slots=2)
+        hand.close_slot(1)
+        hand.connect()
+        heart.spawn("a", "b")
+        assert hand.held.keys() == {"a", "b"}
+
+    def test_has_to_be_one_of_the_workers(self, heart: Heart) -> None:
+        hand = heart.worker(slots=2)
+        with pytest.raises(Malformed, match="2 slots"):
+            heart.scheduler.close_slot(hand.worker, 2, heart.now)

@@ -19,6 +19,7 @@ from dagorama import (
     dagorama,
     outcome,
     resolve,
+    retry_failed,
     state,
 )
 
@@ -105,6 +106,10 @@ def acting(instance: DAGInstance, promise: DAGPromise[int]) -> None:
     assert_type(cancel(instance, promise), int)
     assert_type(instance.cancel(), int)
     assert_type(instance.cancel(promise), int)
+    assert_type(retry_failed(instance), int)
+    assert_type(retry_failed(instance, promise), int)
+    assert_type(instance.retry(), int)
+    assert_type(instance.retry(promise), int)
 
 
 def passing_on(key: Callable[..., str] | str | None, seconds: float | None) -> None:

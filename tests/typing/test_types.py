@@ -15,7 +15,7 @@ ROOT = HERE.parents[1]
 WRONG = '''
 from dagorama import (
     DAGDefinition, DAGPromise, RetryLater, StaticRetry, aresolve, as_completed, cancel, dagorama, outcome, put,
-    resolve,
+    resolve, retry_failed,
 )
 
 
@@ -90,6 +90,8 @@ def calls() -> None:
     as_completed(instance, promise)  # wrong
     cancel(instance, "all")  # wrong
     instance.cancel(1)  # wrong
+    retry_failed(instance, "all")  # wrong
+    instance.retry(1)  # wrong
     print(whole)
     StaticRetry("3", 1)  # wrong
     dagorama().asyncfn(not_async)  # wrong

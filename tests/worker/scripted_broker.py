@@ -20,7 +20,7 @@ from worker_grants import Wanted, grant_of, values_of
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api import broker_pb2_grpc as pb_grpc
-from dagorama.connection import channel_options
+from dagorama.channels import channel_options
 
 WAIT = 30  #: seconds after which something that should happen is taken not to
 
@@ -34,6 +34,7 @@ class Conversation:
         self._reports: list[pb.Report] = []
         self.returns: list[pb.Return] = []
         self.deaths: list[pb.SlotDeath] = []
+        self.closed_slots: list[int] = []
         self.heartbeats = 0
         self.draining = False
         self.ended = False
@@ -85,6 +86,7 @@ class Conversation:
         self._reports += message.reports
         self.returns += message.returns
         self.deaths += message.deaths
+        self.closed_slots += message.closed_slots
         self.heartbeats += message.heartbeat
         self.draining = self.draining or message.draining
 
@@ -132,6 +134,7 @@ class ScriptedBroker(pb_grpc.BrokerServicer):
         self.kept: list[pb.KeepValueRequest] = []  # what it was asked to keep
         self.folder: Path | None = None  # ... where
         self.keeps: set[bytes] = set()  # what it has from elsewhere
+        self.put_refusals: list[tuple[grpc.StatusCode, str]] = []  #: of the values that come next
         self.refusal: tuple[grpc.StatusCode, str] | None = None
         self.port = 0
         self._serve()
@@ -170,6 +173,8 @@ class ScriptedBroker(pb_grpc.BrokerServicer):
 
     def PutValue(self, request_iterator: Any, context: grpc.ServicerContext) -> pb.PutValueReply:
         data = b"".join(chunk.data for chunk in request_iterator)
+        if self.put_refusals:
+            context.abort(*self.put_refusals.pop(0))
         digest = sha256(data).digest()
         self.large[digest] = data
         return pb.PutValueReply(sha256=digest, length=len(data))

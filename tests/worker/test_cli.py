@@ -6,7 +6,10 @@ from click.testing import CliRunner
 from dagorama.cli import worker
 from dagorama.hot_reload import run_hot_reload_worker
 
-FLAGS = ["--include-queue", "--exclude-queue", "--toleration", "--concurrency", "--import", "--exit-on-completion"]
+FLAGS = [
+    "--include-queue", "--exclude-queue", "--toleration", "--concurrency", "--import", "--only-imported",
+    "--exit-on-completion", "--grace",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", [worker, run_hot_reload_worker], ids=["worker", "worker-hot-reload"])
@@ -18,7 +21,10 @@ def test_both_commands_know_the_flags(command: object) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [(["--concurrency", "0"], "--concurrency"), (["--no-such-flag"], "--no-such-flag"), (["stray"], "stray")],
+    [
+        (["--concurrency", "0"], "--concurrency"), (["--grace", "-1"], "--grace"),
+        (["--no-such-flag"], "--no-such-flag"), (["stray"], "stray"),
+    ],
 )
 def test_a_wrong_flag_is_named(arguments: list[str], named: str) -> None:
     result = CliRunner().invoke(worker, arguments)
@@ -27,12 +33,21 @@ def test_a_wrong_flag_is_named(arguments: list[str], named: str) -> None:
 
 
 @pytest.mark.parametrize("command", [worker, run_hot_reload_worker], ids=["worker", "worker-hot-reload"])
-@pytest.mark.parametrize(("name", "value"), [("DAGORAMA_PORT", "many"), ("DAGORAMA_LOG_LEVEL", "loud")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("DAGORAMA_PORT", "many"), ("DAGORAMA_LOG_LEVEL", "loud"), ("DAGORAMA_GRACE", "long")]
+)
 def test_a_wrong_setting_is_named(command: object, name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
     result = CliRunner().invoke(command, [])  # type: ignore[arg-type]
     assert result.exit_code == 2
     assert name in result.output
+
+
+@pytest.mark.parametrize("command", [worker, run_hot_reload_worker], ids=["worker", "worker-hot-reload"])
+def test_a_worker_that_could_run_nothing_is_refused(command: object) -> None:
+    result = CliRunner().invoke(command, ["--only-imported"])  # type: ignore[arg-type]
+    assert result.exit_code == 2
+    assert "--only-imported without --import would run nothing" in result.output
 
 
 def test_a_folder_to_watch_has_to_exist() -> None:

@@ -150,3 +150,43 @@ def test_async_nodes_on_the_callers_loop(tmp_path_factory: pytest.TempPathFactor
         return await asyncio.to_thread(working.values, 2)
 
     assert asyncio.run(run()) == [2, 2]
+
+
+@pytest.mark.parametrize("method", ["make_and_wait", "make_and_wait_async"])
+def test_children_of_an_eager_node_leave_while_it_blocks(working: Working, method: str) -> None:
+    """The gate opens only after they have left."""
+    asyncio.run(_run_eagerly(working, method))
+
+
+async def _run_eagerly(working: Working, method: str) -> None:
+    (attempt,) = working.add(call(method, 3))
+    running = asyncio.create_task(asyncio.to_thread(working.engine.work_off))
+    children: list[pb.Children] = []
+    while sum(len(child.nodes.arguments) for child in children) < 3:
+        results = await asyncio.to_thread(working.next)
+        assert not results.node
+        children += results.children
+    assert {child.attempt for child in children} == {attempt}
+    worker_nodes.gate.set()
+    await running
+    working.engine.flush()
+    results = await asyncio.to_thread(working.next)
+    assert list(results.attempt) == [attempt]
+    rest = [child.nodes.first for child in results.children]
+    assert (rest, list(results.ref)) == {
+        "make_and_wait": ([3], [0, 1, 2, 3]), "make_and_wait_async": ([], [0, 1, 2])
+    }[method]  # fmt: skip
+
+
+def test_an_instance_made_by_an_eager_node_leaves_while_it_blocks(working: Working) -> None:
+    asyncio.run(_make_an_instance(working))
+
+
+async def _make_an_instance(working: Working) -> None:
+    working.add(call("make_an_instance_and_wait"))
+    running = asyncio.create_task(asyncio.to_thread(working.engine.work_off))
+    results = await asyncio.to_thread(working.next)
+    assert not results.node
+    assert [child.nodes.creates.definition for child in results.children] == ["worker_nodes:Counting"]
+    worker_nodes.gate.set()
+    await running

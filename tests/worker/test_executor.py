@@ -243,6 +243,7 @@ def test_a_function_with_other_code_is_given_back(ran: Ran) -> None:
     returned = ran.returned(Wanted("echo", [1], hash="another"))
     assert returned.reason == pb.CODE_MISMATCH
     assert "worker_nodes:Nodes.echo" in returned.detail
+    assert returned.hash == Wanted("echo").function.hash
 
 
 def test_a_function_that_cannot_be_imported_is_given_back(ran: Ran) -> None:

@@ -287,3 +287,18 @@ def test_a_run_hears_that_it_is_cancelled_and_nothing_is_told_of_it(
     scripted = Scripted(broker, script)
     execute_worker(infinite_loop=False)
     assert scripted.answer() == ("after", [])
+
+
+def test_children_of_an_eager_node_leave_while_it_holds_the_calling_thread(broker: ScriptedBroker) -> None:
+    def script(spoken: Conversation) -> object:
+        spoken.grant(call("make_and_wait", 2))
+        results = spoken.results()
+        assert not results.node
+        worker_nodes.gate.set()
+        last = spoken.results()
+        see_it_leave(spoken)
+        return [child.nodes.first for each in (results, last) for child in each.children], len(last.node)
+
+    scripted = Scripted(broker, script)
+    execute_worker(infinite_loop=False)
+    assert scripted.answer() == ([0, 2], 1)

@@ -1,5 +1,7 @@
 """Outcomes as columns: in order, in pieces that a message holds, children before the outcome of their attempt."""
 
+from typing import Any
+
 import pytest
 from worker_nodes import Nodes
 
@@ -123,10 +125,113 @@ def test_large_values_are_named_in_the_header_that_the_supervisor_reads(sent: Se
 
 
 def test_nodes_given_back_for_the_same_reason_go_together(sent: Sent) -> None:
-    sent.outbox.returned(1, 11, pb.CODE_MISMATCH, "other code")
+    sent.outbox.returned(1, 11, pb.CODE_MISMATCH, "other code", "hash")
     sent.outbox.returned(2, 12, pb.NOT_IMPORTABLE, "no module")
-    sent.outbox.returned(3, 13, pb.CODE_MISMATCH, "other code")
+    sent.outbox.returned(3, 13, pb.CODE_MISMATCH, "other code", "hash")
     sent.outbox.flush()
-    found = {(each.reason, each.detail): list(each.attempt) for each in sent.returns}
-    assert found == {(pb.CODE_MISMATCH, "other code"): [11, 13], (pb.NOT_IMPORTABLE, "no module"): [12]}
+    found = {(each.reason, each.detail, each.hash): list(each.attempt) for each in sent.returns}
+    assert found == {(pb.CODE_MISMATCH, "other code", "hash"): [11, 13], (pb.NOT_IMPORTABLE, "no module", ""): [12]}
     assert [outcome.attempts for _, outcome in sent.outcomes] == [[11, 13], [12]]
+
+
+# --- what an attempt makes while it runs
+
+
+def growing(sent: Sent, attempt: int = 11) -> tuple[AttemptScope, Any]:
+    """The scope of an eager attempt, and an instance in it."""
+    scope = AttemptScope(INSTANCE)
+    sent.outbox.follow(attempt - 10, attempt, scope)
+    return scope, instance_within(INSTANCE, Nodes(), scope)
+
+
+def children_of(sent: Sent) -> list[tuple[int, int, int]]:
+    """Attempt, first counter and number of each run of children that has left."""
+    runs = [child for results in sent.results for child in results.children]
+    return [(child.attempt, child.nodes.first, len(child.nodes.arguments)) for child in runs]
+
+
+def test_children_of_an_eager_attempt_leave_with_a_flush_and_the_rest_with_its_outcome(sent: Sent) -> None:
+    scope, instance = growing(sent)
+    for _ in range(3):
+        instance.echo(1)
+    assert not sent.outcomes
+    sent.outbox.flush()
+    sent.outbox.flush()
+    assert children_of(sent) == [(11, 0, 3)]
+    assert sent.outcomes[0][1].attempts == []
+    instance.echo(1)
+    sent.outbox.completed_with(1, 11, plain("done"), scope, 1)
+    sent.outbox.flush()
+    assert children_of(sent) == [(11, 0, 3), (11, 3, 1)]
+    assert [list(results.attempt) for results in sent.results] == [[], [11]]
+
+
+def test_enough_of_them_leave_by_themselves(sent: Sent) -> None:
+    scope, instance = growing(sent)
+    for _ in range(2 * FLUSH_NODES + 1):
+        instance.echo(1)
+    assert children_of(sent) == [(11, 0, FLUSH_NODES), (11, FLUSH_NODES, FLUSH_NODES)]
+    sent.outbox.completed_with(1, 11, plain("done"), scope, 1)
+    sent.outbox.flush()
+    assert children_of(sent)[2:] == [(11, 2 * FLUSH_NODES, 1)]
+
+
+def test_large_ones_leave_in_pieces(sent: Sent) -> None:
+    _, instance = growing(sent)
+    for _ in range(20):
+        instance.echo(bytes(FLUSH_BYTES // 8))
+    assert len(sent.results) >= 2
+    assert all(len(results.SerializeToString()) < 1.3 * FLUSH_BYTES for results in sent.results)
+
+
+def test_whoever_flushes_is_told_that_nodes_wait(sent: Sent) -> None:
+    told: list[int] = []
+    sent.outbox.on_waiting = lambda: told.append(len(sent.outcomes))
+    _, instance = growing(sent)
+    instance.echo(1)
+    assert told == [0]
+
+
+def test_an_instance_leaves_when_its_entry_point_has_returned_and_grows(sent: Sent) -> None:
+    scope, _ = growing(sent)
+    other = b"another instance"
+    inner = scope.new_instance(other)
+    inside: Any = instance_within(other, Nodes(), inner)
+    inside.echo(1)
+    sent.outbox.flush()
+    assert not sent.outcomes
+    inner.launch("worker_nodes:Nodes", None)
+    sent.outbox.flush()
+    inside.echo(2)
+    sent.outbox.flush()
+    first, second = (child.nodes for results in sent.results for child in results.children)
+    assert (first.first, first.HasField("creates")) == (0, True)
+    assert (second.first, second.HasField("creates")) == (1, False)
+    assert first.origin == second.origin
+
+
+def test_an_instance_without_nodes_waits_for_the_outcome(sent: Sent) -> None:
+    scope, _ = growing(sent)
+    scope.new_instance(b"another instance").launch("worker_nodes:Nodes", None)
+    sent.outbox.flush()
+    assert not sent.outcomes
+    sent.outbox.completed_with(1, 11, plain("done"), scope, 1)
+    sent.outbox.flush()
+    assert children_of(sent) == [(11, 0, 0)]
+
+
+@pytest.mark.parametrize("how", ["failed", "returned", "cancelled"])
+def test_what_has_not_left_when_the_attempt_comes_to_nothing_never_does(sent: Sent, how: str) -> None:
+    _, instance = growing(sent)
+    instance.echo(1)
+    match how:
+        case "failed":
+            sent.outbox.failed(pb.Failure(node=1, attempt=11))
+        case "returned":
+            sent.outbox.returned(1, 11, pb.INTERRUPTED, "")
+        case "cancelled":
+            sent.outbox.dropped(11)
+    sent.outbox.flush()
+    instance.echo(2)
+    sent.outbox.flush()
+    assert children_of(sent) == []

@@ -107,7 +107,11 @@ def test_one_worker_ends_when_told_to_and_the_others_stay(broker: ScriptedBroker
         workers[0].join(WAIT)
         assert workers[0].exitcode == -signal.SIGTERM
         assert workers[1].is_alive()
-        spoken.grant(call("pid"), slot=0)
+        spoken.listen(lambda: bool(spoken.closed_slots))
+        assert spoken.closed_slots == [0]
+        late = spoken.grant(call("pid"), slot=0)
+        assert list(spoken.returned().attempt) == late
+        spoken.grant(call("pid"), slot=1)
         assert spoken.value() == workers[1].pid
 
 
@@ -117,6 +121,19 @@ def test_a_worker_that_runs_a_node_gives_it_back_when_it_is_ended(broker: Script
         attempts = begun(spoken, slot=0)
         workers[0].terminate()
         assert list(spoken.returned().attempt) == attempts
+        spoken.listen(lambda: bool(spoken.closed_slots))
+
+
+def test_a_broker_that_comes_later_is_told_which_workers_have_ended(broker: ScriptedBroker) -> None:
+    with launch_workers(2) as workers:
+        spoken = broker.greeted()
+        workers[1].terminate()
+        spoken.listen(lambda: bool(spoken.closed_slots))
+        spoken.end()
+        again = broker.greeted()
+        assert again.hello.slots == 2
+        again.listen(lambda: bool(again.closed_slots))
+        assert again.closed_slots == [1]
 
 
 def test_a_child_that_died_is_replaced_behind_its_handle(broker: ScriptedBroker) -> None:

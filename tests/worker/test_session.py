@@ -127,3 +127,16 @@ def test_pauses_double_up_to_a_cap_and_begin_anew_after_success() -> None:
     assert [backoff.pause(chance=1) for _ in range(4)] == pytest.approx([0.1, 0.2, 0.3, 0.3])
     backoff.reset()
     assert backoff.pause(chance=0) == pytest.approx(0.05)
+
+
+def test_a_slot_that_is_gone_is_said_after_what_it_had_to_say_and_again_on_the_next_stream(session: Session) -> None:
+    session.close_slot(1)
+    session.give_back(1, pb.Return(node=[1], attempt=[2]))
+    message = said(session)
+    assert (len(message.returns), list(message.closed_slots)) == (1, [1])
+    assert session.next_message() is None
+    session.close_slot(0)
+    assert list(said(session).closed_slots) == [0]
+    session.open([])
+    said(session)
+    assert list(said(session).closed_slots) == [0, 1]

@@ -166,6 +166,16 @@ def test_a_node_is_overdue_its_timeout_after_it_started(slot: Slot, memory: Slot
     assert failure.message == "it ran for longer than its timeout of 3 seconds"
 
 
+def test_a_node_whose_timeout_is_final_fails_for_good(slot: Slot, memory: SlotMemory) -> None:
+    made = timed(3, 3)
+    made.timeout_is_final.extend([False, True])
+    slot.give(made, set())
+    for ordinal in (0, 1):
+        memory.start(ordinal, entry=ordinal, now=0)
+    assert slot.overdue(100, 0) == 100
+    assert {failure.attempt: failure.final for failure in slot.overrun()[1].failures} == {1: False, 2: True}
+
+
 def test_an_async_node_has_the_grace_to_end_by_itself(slot: Slot, memory: SlotMemory) -> None:
     slot.give(timed(3), set())
     memory.start(0, entry=1, now=100 * 10**9)

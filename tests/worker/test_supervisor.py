@@ -140,6 +140,37 @@ def test_large_results_are_at_the_broker_before_they_are_reported(
     assert digest in broker.large
 
 
+@pytest.mark.parametrize(
+    "status", [grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED]
+)
+def test_a_result_that_the_broker_does_not_take_fails_its_node_with_the_reason(
+    broker: ScriptedBroker, spoken: Conversation, status: grpc.StatusCode
+) -> None:
+    broker.put_refusals = [(status, "a value of more than 7 bytes")]
+    (attempt,) = spoken.grant(call("zeros", 3_000_000))
+    results = spoken.results()
+    [failure] = results.failures
+    assert not results.node
+    assert (failure.attempt, failure.type) == (attempt, "dagorama.errors.RefusedByBroker")
+    assert "could not be stored: a value of more than 7 bytes" in failure.message
+    (attempt,) = spoken.grant(call("zeros", 3_000_001))
+    assert list(spoken.results().attempt) == [attempt]
+
+
+def test_so_does_a_child_whose_argument_it_does_not_take(broker: ScriptedBroker, spoken: Conversation) -> None:
+    broker.put_refusals = [(grpc.StatusCode.RESOURCE_EXHAUSTED, "too much")]
+    (attempt,) = spoken.grant(call("many", 2, 3_000_000))
+    results = spoken.results()
+    assert [failure.attempt for failure in results.failures] == [attempt]
+    assert not results.children
+
+
+def test_a_result_is_sent_again_where_the_broker_is_only_away(broker: ScriptedBroker, spoken: Conversation) -> None:
+    broker.put_refusals = [(grpc.StatusCode.UNAVAILABLE, "leaving"), (grpc.StatusCode.INTERNAL, "no room")]
+    (attempt,) = spoken.grant(call("zeros", 3_000_000))
+    assert list(spoken.results().attempt) == [attempt]
+
+
 def test_large_arguments_are_fetched_before_the_child_gets_its_nodes(
     broker: ScriptedBroker, spoken: Conversation
 ) -> None:
@@ -404,6 +435,25 @@ def test_a_second_sigterm_stops_at_once(worker: WorkerProcess, spoken: Conversat
     assert (list(returned.attempt), returned.reason) == (attempts, pb.INTERRUPTED)
     spoken.listen_to_the_end()
     assert worker.ended()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment"),
+    [(["--grace", "0"], {}), (["--grace", "0"], {"DAGORAMA_GRACE": "60"}), ([], {"DAGORAMA_GRACE": "0"})],
+    ids=["by its flag", "by its flag first", "by the environment"],
+)
+def test_what_runs_past_the_grace_is_returned_as_interrupted(
+    broker: ScriptedBroker, fifo: Fifo, flags: list[str], environment: dict[str, str]
+) -> None:
+    with worker_process(broker, *flags, **environment) as worker:
+        spoken = broker.greeted()
+        attempts = spoken.grant(call("wait_for", fifo.path))
+        fifo.wait_until_read()
+        worker.signal(signal.SIGTERM)
+        returned = spoken.returned()
+        assert (list(returned.attempt), returned.reason) == (attempts, pb.INTERRUPTED)
+        spoken.listen_to_the_end()
+        assert worker.ended()[0] == 0
 
 
 def test_ctrl_c_is_a_sigterm(worker: WorkerProcess, spoken: Conversation) -> None:

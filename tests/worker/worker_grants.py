@@ -34,7 +34,8 @@ class Wanted(NamedTuple):
         if self.hash is not None:
             return pb.Function(name=name, hash=self.hash, queue="q")
         decorated = find(name).decorated
-        return pb.Function(name=name, hash=decorated.hash, queue="q", is_async=decorated.is_async)
+        is_async, eager = decorated.is_async, decorated.options.eager
+        return pb.Function(name=name, hash=decorated.hash, queue="q", is_async=is_async, eager=eager)
 
     def signed(self, id: bytes) -> bytes:
         function = function_digest(self.function.name, self.function.hash)

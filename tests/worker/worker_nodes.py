@@ -161,6 +161,34 @@ class Nodes(DAGDefinition):
 
         return asyncio.run(inside())
 
+    # --- what makes nodes that others see while it runs ---------------------------------------------
+
+    @dagorama(eager=True).syncfn
+    def make_and_wait(self, count: int) -> Any:
+        """In the test's own process."""
+        made = [self.echo(number) for number in range(count)]
+        reached.set()
+        gate.wait()
+        return [*made, self.echo("last")]
+
+    @dagorama(eager=True).asyncfn
+    async def make_and_wait_async(self, count: int) -> Any:
+        made = [self.echo(number) for number in range(count)]
+        await asyncio.to_thread(gate.wait)
+        return made
+
+    @dagorama(eager=True).syncfn
+    def make_an_instance_and_wait(self) -> Any:
+        _, promise = Counting(1)(2)
+        gate.wait()
+        return promise
+
+    @dagorama(eager=True).syncfn
+    def make_and_fail(self, count: int) -> None:
+        for number in range(count):
+            self.echo(number)
+        raise ValueError("after all")
+
     # --- what asks about its run -------------------------------------------------------------------
 
     @dagorama().syncfn

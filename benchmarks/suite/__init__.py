@@ -1,0 +1,1 @@
+"""What `run.py` measures: the installed product through its public interface."""

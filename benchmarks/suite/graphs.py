@@ -1,0 +1,108 @@
+"""The graphs that are measured. Every node is a call of its own, in a child process."""
+
+from __future__ import annotations
+
+from time import sleep
+
+from dagorama import DAGDefinition, dagorama
+
+
+class Fan(DAGDefinition):
+    """An entry node, `width` nodes that do nothing, and one that sums them."""
+
+    @dagorama().syncfn
+    def entrypoint(self, width: int) -> int:
+        return self.total([self.nothing(number) for number in range(width)])
+
+    @dagorama().syncfn
+    def nothing(self, number: int) -> int:
+        return number
+
+    @dagorama().syncfn
+    def total(self, numbers: list[int]) -> int:
+        return sum(numbers)
+
+
+class Chain(DAGDefinition):
+    """Nodes that wait for one another, each for the one before."""
+
+    def __init__(self) -> None:
+        """It takes no arguments: workers make it by themselves."""
+
+    @dagorama().syncfn
+    def entrypoint(self, length: int) -> int:
+        value = self.step(0)
+        for _ in range(length - 1):
+            value = self.step(value)
+        return value
+
+    @dagorama().syncfn
+    def step(self, value: int) -> int:
+        return value + 1
+
+
+class HopByHop(Chain):
+    """The same, where no dependent goes along with its source: its function may run on one worker at a time."""
+
+    @dagorama(max_concurrency=1).syncfn
+    def step(self, value: int) -> int:
+        return value + 1
+
+
+class One(DAGDefinition):
+    """A single node."""
+
+    @dagorama().syncfn
+    def entrypoint(self, number: int) -> int:
+        return number
+
+
+class Small(DAGDefinition):
+    """Four maps and a reduce, all known when the call is made."""
+
+    def entrypoint(self, number: int) -> int:
+        return self.total([self.square(number + offset) for offset in range(4)])
+
+    @dagorama().syncfn
+    def square(self, number: int) -> int:
+        return number * number
+
+    @dagorama().syncfn
+    def total(self, numbers: list[int]) -> int:
+        return sum(numbers)
+
+
+class Blocks(DAGDefinition):
+    """Large values in and out: blocks that are turned round, and one block that many nodes read."""
+
+    def entrypoint(self) -> None:
+        """It makes nothing; what is measured calls the methods."""
+
+    @dagorama().syncfn
+    def turned(self, block: bytes) -> bytes:
+        return block[::-1]
+
+    @dagorama().syncfn
+    def length(self, block: bytes, number: int) -> int:
+        return len(block) + number
+
+    @dagorama().syncfn
+    def total(self, numbers: list[int]) -> int:
+        return sum(numbers)
+
+
+class Sleepers(DAGDefinition):
+    """The README's sample."""
+
+    @dagorama().syncfn
+    def entrypoint(self) -> int:
+        return self.total([self.rest(number) for number in range(4)])
+
+    @dagorama().syncfn
+    def rest(self, number: int) -> int:
+        sleep(2)
+        return number
+
+    @dagorama().syncfn
+    def total(self, numbers: list[int]) -> int:
+        return sum(numbers)

@@ -1,0 +1,50 @@
+"""Values of megabytes: in and out of nodes, and one that many nodes read. Bytes count in plus out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from time import perf_counter
+
+from dagorama import put, resolve
+from suite.graphs import Blocks
+from suite.serving import Serving
+from suite.table import Row, row
+
+MIB = 1 << 20
+
+
+def values(served: Serving, runs: int, way: str, reach: str, blocks: int = 32, size: int = 4 * MIB) -> Iterator[Row]:
+    """Each block is another one, so that nothing is stored already."""
+    rates = [_turned(blocks, size) for _ in range(runs)]
+    yield row(f"values, {blocks} of {size // MIB} MiB, {way}", rates, "MB/s", reach)
+
+
+def _turned(count: int, size: int) -> float:
+    blocks = [os.urandom(size) for _ in range(count)]
+    start = perf_counter()
+    instance, _ = Blocks()()
+    promises = [instance.turned(block) for block in blocks]
+    for block, promise in zip(blocks, promises, strict=True):
+        assert resolve(instance, promise, timeout=120) == block[::-1]
+    return 2 * count * size / (perf_counter() - start) / 1e6
+
+
+def shared(served: Serving, runs: int, way: str, readers: int = 100, size: int = 64 * MIB) -> Iterator[Row]:
+    seconds, stored = [], []
+    for _ in range(runs):
+        before = served.stored()
+        seconds.append(_shared(readers, os.urandom(size)))
+        stored.append((served.stored() - before) / MIB)
+    yield row(f"values, one of {size // MIB} MiB given to {readers} nodes, {way}", seconds, "s")
+    yield row("values, MiB stored for it", stored, "MiB", f"{size // MIB}, once")
+
+
+def _shared(readers: int, block: bytes) -> float:
+    start = perf_counter()
+    kept = put(block)
+    instance, _ = Blocks()()
+    lengths = [instance.length(kept, number) for number in range(readers)]
+    total = instance.total(lengths)
+    assert resolve(instance, total, timeout=120) == readers * len(block) + sum(range(readers))
+    return perf_counter() - start

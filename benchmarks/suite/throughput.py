@@ -1,0 +1,90 @@
+"""How much gets done: a wide fan, chains, many small graphs. The clock runs from the call to the value in hand."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from time import perf_counter
+
+from dagorama import resolve, resolve_all, together
+from suite.graphs import Chain, Fan, HopByHop, Small
+from suite.serving import Serving, nodes_of, promise_of, serving
+from suite.table import Row, row
+
+FAN_REACH = {20_000: "30,000, aim at 45,000"}
+CHECKED = 100  #: nodes that are read back after the broker was killed
+
+
+def fan(widths: dict[int, int], chance: random.Random) -> Iterator[Row]:
+    """`widths` has how often each is run. After each run of the largest the broker is killed and asked for nodes."""
+    seconds: dict[int, list[float]] = {}
+    for width, runs in widths.items():
+        with serving() as served:
+            seconds[width] = [_one_fan(served, width, chance) for _ in range(runs)]
+        rates = [(width + 2) / each for each in seconds[width]]
+        yield row(f"fan, {width:,} nodes", rates, "nodes/s", FAN_REACH.get(width, ""), note=_read_back(width))
+    if {20_000, 100_000} <= seconds.keys():
+        shorter, longer = seconds[20_000], seconds[100_000]
+        ratios = [sorted(longer)[len(longer) // 2] / sorted(shorter)[len(shorter) // 2]]
+        yield row("fan, 100,000 beside 20,000", ratios, "times as long", "5.5 at most")
+
+
+def _read_back(width: int) -> str:
+    return f"{CHECKED} of them read back after a SIGKILL of the broker, each run"
+
+
+def _one_fan(served: Serving, width: int, chance: random.Random) -> float:
+    start = perf_counter()
+    instance, promise = Fan()(width)
+    total = resolve(instance, promise, timeout=300)
+    seconds = perf_counter() - start
+    served.broker.kill()
+    assert total == sum(range(width))
+    served.broker.start()
+    # The entry node is the first, the sum the last that was made.
+    nodes = nodes_of(instance)
+    assert len(nodes) == width + 2
+    for place in chance.sample(range(width), min(width, CHECKED)):
+        assert resolve(instance, promise_of(nodes[1 + place]), timeout=60) == place
+    resolve(*Fan()(16), timeout=60)  # workers are back
+    return seconds
+
+
+def chain(served: Serving, lengths: dict[int, int]) -> Iterator[Row]:
+    for length, runs in lengths.items():
+        hops = [_one_chain(Chain(), length) for _ in range(runs)]
+        yield row(f"chain, {length:,} nodes", hops, "ms a hop", "0.2", "dependents go along with their source")
+    hops = [_one_chain(HopByHop(), 200) for _ in range(3)]
+    yield row("chain, 200 nodes, one by one", hops, "ms a hop", "1.0", "max_concurrency=1: none goes along")
+
+
+def _one_chain(definition: Chain, length: int) -> float:
+    start = perf_counter()
+    assert resolve(*definition(length), timeout=300) == length
+    return (perf_counter() - start) * 1000 / length
+
+
+def many(served: Serving, instances: int, runs: int) -> Iterator[Row]:
+    """All are submitted before the first is asked for."""
+    one_by_one = [_many(instances, gathered=False) for _ in range(runs)]
+    yield row("many, submitted one by one", [rate for rate, _ in one_by_one], "instances/s", "1,200")
+    yield row("many, the first is there after", [first for _, first in one_by_one], "s")
+    gathered = [_many(instances, gathered=True) for _ in range(runs)]
+    yield row("many, submitted together", [rate for rate, _ in gathered], "instances/s", "3,000")
+    yield row("many together, the first is there after", [first for _, first in gathered], "s")
+
+
+def _many(instances: int, gathered: bool) -> tuple[float, float]:
+    """Instances a second, and seconds from the first call until its instance's value is there."""
+    start = perf_counter()
+    if gathered:
+        with together():
+            made = [Small()(number) for number in range(instances)]
+    else:
+        made = [Small()(number) for number in range(instances)]
+    resolve(*made[0], timeout=120)
+    first = perf_counter() - start
+    values = resolve_all(made, timeout=120)
+    seconds = perf_counter() - start
+    assert values == [sum((number + offset) ** 2 for offset in range(4)) for number in range(instances)]
+    return instances / seconds, first

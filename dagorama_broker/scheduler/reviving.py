@@ -1,0 +1,138 @@
+"""Has nodes that failed run again: culprits go back to the queue, and what failed because of them waits for them again.
+
+Which nodes those are was read from the store; nothing changes before all of it is known to be possible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from dagorama_broker.errors import NotAllowedNow
+from dagorama_broker.model import Failed, FailedNode, InstanceEnd, RevivedRow, RunRow, StoredInstance
+from dagorama_broker.scheduler.dispatch import Dispatch
+from dagorama_broker.scheduler.graph import Graph, run_with
+from dagorama_broker.scheduler.parts import NONE, Instance, Node, Run, Trouble
+from dagorama_broker.scheduler.restoring import ended_nodes, lane_of_row, unpack_keys
+from dagorama_broker.scheduler.transitions import BACKOFF, FAILED, QUEUED, RESOLVING, WAITING
+
+
+class Revived(NamedTuple):
+    queued: int  #: nodes that run again
+    waiting: int  #: nodes that wait again
+
+
+def is_within_reach(graph: Graph, failed: Failed) -> bool:
+    """Whether all that the nodes wait for is in memory or was read with them; else it has ended since: read again."""
+    known = {row.key for row in failed.ended} | {row.key for row in failed.nodes}
+    return all(abs(key) in known or abs(key) in graph.nodes for row in failed.nodes for key in _awaited(row))
+
+
+def revive(dispatch: Dispatch, failed: Failed) -> Revived:
+    """Raises NotAllowedNow, and then nothing has changed. What still depends on another failure fails again at once."""
+    graph = dispatch.graph
+    if not failed.nodes:
+        return Revived(0, 0)
+    _refuse_read(graph, failed)
+    nodes = _take_up(graph, failed)
+    _connect(graph, failed.nodes, nodes, ended_nodes(graph, failed.ended))
+    for row, node in zip(failed.nodes, nodes, strict=True):
+        _move_back(dispatch, row, node)
+    # All have moved before any is connected, and all are connected before any is settled: order does not matter.
+    bad = [(node, graph.wait_for(node, node.refs or node.sources)) for node in nodes]
+    for node, culprit in bad:
+        if node.state is WAITING or node.state is RESOLVING:
+            graph.settle(node, culprit)
+    states = [node.state for node in nodes]
+    return Revived(
+        sum(state is QUEUED or state is BACKOFF for state in states),
+        sum(state is WAITING or state is RESOLVING for state in states),
+    )
+
+
+def _awaited(row: FailedNode) -> tuple[int, ...]:
+    """Keys of its promises where it has its value, else of its sources; negative where a failure is tolerated."""
+    return unpack_keys(row.sources if row.refs is None else row.refs)
+
+
+def _refuse_read(graph: Graph, failed: Failed) -> None:
+    """Raise where an unfinished node has been given one of these failures, or is about to be."""
+    keys = {row.key for row in failed.nodes}
+    for node in _unfinished(graph, failed.instances):
+        if node.tolerates and node.state is not RESOLVING and not keys.isdisjoint(node.tolerates):
+            assert node.run is not None
+            raise NotAllowedNow(
+                f"node {node.run.id_of(node.key).hex()} has not ended and takes the failure for a value: "
+                "retry when it has ended, or cancel it first"
+            )
+
+
+def _unfinished(graph: Graph, instances: Iterable[StoredInstance]) -> Iterator[Node]:
+    """Sources are of a node's own instance: no other need be looked through."""
+    for stored in instances:
+        yield from graph.unfinished_of(stored.row.id)
+
+
+def _take_up(graph: Graph, failed: Failed) -> list[Node]:
+    """The nodes in memory again, with their instances and names; as yet they have failed."""
+    instances = {stored.row.key: _reopen(graph, stored, failed.others) for stored in failed.instances}
+    runs = iter([_run(graph, row, instances) for row in sorted(failed.runs, key=lambda row: row.first_key)])
+    run, nodes = next(runs), []
+    for row in failed.nodes:
+        while row.key >= run.first_key + run.count:
+            run = next(runs)
+        lane = lane_of_row(graph, failed, row.key, row.function)
+        node = Node(row.key, instances[row.instance], lane, run, FAILED)
+        graph.take_up(node)
+        nodes.append(node)
+    return nodes
+
+
+def _reopen(graph: Graph, stored: StoredInstance, others: set[int]) -> Instance:
+    """The instance has an unfinished node; it has failed only where another of its nodes ended badly."""
+    key, id = stored.row.key, stored.row.id
+    is_live, failed = id in graph.instances, key in others
+    graph.recall(key, id, failed)
+    instance = graph.instances[id]
+    if not is_live or instance.failed is not failed:
+        instance.failed = failed
+        graph.changes.instance_ends.append(InstanceEnd(key, None, failed))
+    return instance
+
+
+def _run(graph: Graph, row: RunRow, instances: Mapping[int, Instance]) -> Run:
+    run = run_with(graph.origins.get(row.origin, ()), row.first)
+    if run is None:
+        run = Run(row.origin, row.first, row.size, row.first_key, instances[row.instance], row.digest)
+        graph.enter_run(run)
+    return run
+
+
+def _connect(graph: Graph, rows: Iterable[FailedNode], nodes: Iterable[Node], ended: Mapping[int, Node]) -> None:
+    """Each gets the nodes that it waits for, those that are unfinished now rather than as they ended once."""
+    for row, node in zip(rows, nodes, strict=True):
+        keys = _awaited(row)
+        others = tuple([graph.nodes.get(abs(key)) or ended[abs(key)] for key in keys])
+        if row.refs is not None:
+            node.refs = others
+        else:
+            node.sources = others
+            node.tolerates = frozenset(-key for key in keys if key < 0) or NONE
+
+
+def _move_back(dispatch: Dispatch, row: FailedNode, node: Node) -> None:
+    """Where it has its value it waits for its promises; a culprit is queued, unless it has to wait for another."""
+    graph = dispatch.graph
+    if row.refs is not None:
+        graph.changes.revived.append(RevivedRow(node.key, int(RESOLVING)))
+        graph.move(node, RESOLVING)
+        return
+    graph.changes.revived.append(RevivedRow(node.key, int(WAITING)))
+    # Also after a restart, whoever still runs it from before is refused.
+    dispatch.spend(node)
+    node.trouble = Trouble(failure=row.failure)
+    graph.record_trouble(node)
+    if row.culprit == row.key and all(graph.nodes.get(source.key) is not source for source in node.sources):
+        graph.queue(node)
+    else:
+        graph.move(node, WAITING)

@@ -1,0 +1,81 @@
+"""What a person asks to see, page by page: each page goes on from a key, and none looks through all there is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from heapq import merge
+from itertools import chain, islice
+from typing import Any
+
+from dagorama_broker.model import AskedInstances, ListedInstances, ProgressRow, RunRow, StoredInstance, StoredNode
+from dagorama_broker.store.reading import Reader
+from dagorama_broker.store.rows import check_row
+
+#: Instances that one page looks at, where few of them are asked for.
+LOOKED_AT = 10_000
+
+_UNFINISHED = "INDEXED BY unfinished_instances WHERE ended IS NULL AND key < ? ORDER BY key DESC"
+_FAILED = "INDEXED BY failed_instances WHERE failed = 1 AND key < ? ORDER BY key DESC"
+_PROGRESS = "SELECT key, runs, deaths, lost, retry_at, failure, pause, attempt, chk FROM progress WHERE key IN"
+
+
+def read_instances(reader: Reader, asked: AskedInstances) -> ListedInstances:
+    """The latest first."""
+    found: list[StoredInstance] = []
+    last = 0
+    for count, stored in enumerate(_candidates(reader, asked), 1):
+        if len(found) == asked.limit or count > LOOKED_AT:
+            return ListedInstances(found, last)
+        last = stored.row.key
+        if asked.definition in ("", stored.row.definition):
+            found.append(stored)
+    return ListedInstances(found, 0)
+
+
+def _candidates(reader: Reader, asked: AskedInstances) -> Iterator[StoredInstance]:
+    """Whatever their definition."""
+    if not asked.unfinished and not asked.failed:
+        yield from reader.instances("WHERE key < ? ORDER BY key DESC", asked.before)
+        return
+    wanted = [query for query, is_wanted in ((_UNFINISHED, asked.unfinished), (_FAILED, asked.failed)) if is_wanted]
+    last = 0
+    queries = [reader.instances(query, asked.before) for query in wanted]
+    for stored in merge(*queries, key=lambda stored: -stored.row.key):
+        if stored.row.key != last:  # one may be both
+            yield stored
+        last = stored.row.key
+
+
+def runs_after(reader: Reader, instance: int, after: int) -> Iterator[RunRow]:
+    """The runs of an instance that hold keys after this one, in their order."""
+    first = reader.runs("WHERE instance = ? AND first_key <= ? ORDER BY first_key DESC LIMIT 1", instance, after)
+    rest = reader.runs("WHERE instance = ? AND first_key > ? ORDER BY first_key", instance, after)
+    return chain((run for run in first if run.first_key + run.size - 1 > after), rest)
+
+
+def read_node_keys(reader: Reader, instance: int, after: int, limit: int) -> list[int]:
+    runs = runs_after(reader, instance, after)
+    keys = (key for run in runs for key in range(max(run.first_key, after + 1), run.first_key + run.size))
+    return list(islice(keys, limit))
+
+
+def read_described(reader: Reader, keys: Sequence[int]) -> dict[int, StoredNode]:
+    """Raises StoreError where one is missing."""
+    nodes = reader.nodes(keys)
+    outcomes = {row.key: row for row in reader.outcome_heads(keys)}
+    adopted = dict(beside_nodes(reader, "adopted", "function", keys))
+    progress = {}
+    for *row, chk in reader.by_keys(_PROGRESS, keys):
+        check_row("progress", row[0], chk, row)
+        progress[row[0]] = ProgressRow(*row)
+    return {
+        key: StoredNode(key, adopted.get(key, node.function), node.sources, outcomes.get(key), progress.get(key))
+        for key, node in nodes.items()
+    }
+
+
+def beside_nodes(reader: Reader, table: str, column: str, keys: Collection[int]) -> Iterator[tuple[int, Any]]:
+    """What a table keeps of those of these nodes that it has."""
+    for key, value, chk in reader.by_keys(f"SELECT key, {column}, chk FROM {table} WHERE key IN", keys):
+        check_row(table, key, chk, (key, value))
+        yield key, value

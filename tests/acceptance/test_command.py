@@ -1,0 +1,231 @@
+"""The `dagorama` command on whole programs: what went wrong is looked at, mended and run again."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from click.testing import CliRunner
+
+from dagorama import DAGDefinition, NodeCancelled, NodeFailed, State, dagorama, launch_workers, resolve, state
+from dagorama.command import main
+from dagorama_broker.launch import LaunchedBroker, launch_broker
+
+from .test_workers import await_that, unservable, worker
+
+WAIT = 60
+LATER = """
+from dagorama import DAGDefinition, dagorama
+
+class Deployed(DAGDefinition):
+    @dagorama().syncfn
+    def entrypoint(self, number: int) -> int:
+        return number {change}
+"""
+
+
+class Reads(DAGDefinition):
+    @dagorama().syncfn
+    def entrypoint(self, file: str) -> str:
+        return self.shouted(self.content(file))
+
+    @dagorama().syncfn
+    def content(self, file: str) -> str:
+        return Path(file).read_text()
+
+    @dagorama().syncfn
+    def shouted(self, text: str) -> str:
+        return text.upper()
+
+
+@pytest.fixture
+def broker() -> Iterator[LaunchedBroker]:
+    with launch_broker(port=0) as made:
+        yield made
+
+
+def run(*arguments: object) -> str:
+    """What the command prints when all goes well."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def asked(*arguments: object) -> Any:
+    return json.loads(run(*arguments, "--json"))
+
+
+def refusal(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.stdout == ""
+    return result.exit_code, result.stderr
+
+
+def test_a_file_that_was_missing_is_put_there_and_what_needed_it_runs_again(
+    broker: LaunchedBroker, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    with launch_workers(1):
+        instance, promise = Reads()(str(file))
+        with pytest.raises(NodeFailed, match="FileNotFoundError"):
+            resolve(instance, promise, timeout=WAIT)
+        id = instance.instance_id
+        assert "FileNotFoundError" in run("show", id)
+        shown = asked("show", id)
+        assert (shown["instance"]["failed"], shown["instance"]["ended"]) == (True, True)
+        by_function = {node["function"].rpartition(".")[2]: node for node in shown["nodes"]}
+        assert {name: node["state"] for name, node in by_function.items()} == {
+            "entrypoint": "FAILED", "content": "FAILED", "shouted": "FAILED",
+        }  # fmt: skip
+        culprit = by_function["content"]["node"]
+        assert by_function["shouted"]["culprit"] == by_function["entrypoint"]["culprit"] == culprit
+        assert [each["instance"] for each in asked("list", "--failed")] == [str(id)]
+        file.write_text("here")
+        assert run("retry", id) == "1 node runs again, 2 wait\n"
+        assert resolve(instance, promise, timeout=WAIT) == "HERE"
+        assert asked("list", "--failed") == []
+        assert asked("show", id)["instance"]["nodes"] == 3, "nothing was made twice"
+        assert run("retry", id, culprit) == "nothing there has failed\n"
+
+
+def test_old_nodes_are_adopted_by_the_code_that_is_deployed_now(
+    broker: LaunchedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rolling deployment that left nodes behind."""
+    for name, change in (("old", "+ 1"), ("new", "+ 1000")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "deployed_later.py").write_text(LATER.format(change=change))
+    monkeypatch.syspath_prepend(str(tmp_path / "old"))
+    instance, promise = importlib.import_module("deployed_later").Deployed()(1)
+    with worker(path=tmp_path / "new"):
+        await_that(lambda: any("it has other code" in reason for reason in unservable()))
+        (found,) = asked("unservable")
+        assert (found["function"], found["queued"]) == ("deployed_later:Deployed.entrypoint", 1)
+        assert len(found["deployed"]) == 1
+        assert found["deployed"] != [found["hash"]]
+        assert found["deployed"][0] in run("unservable")
+        assert asked("adopt", found["function"]) == {"adopted": 1, "hash": found["deployed"][0]}
+        assert resolve(instance, promise, timeout=WAIT) == 1001
+        assert run("unservable") == "nothing is unservable\n"
+
+
+def test_what_is_cancelled_by_command_is_cancelled(broker: LaunchedBroker) -> None:
+    instance, promise = Reads()("nowhere")
+    assert run("cancel", instance.instance_id, promise.identifier) == "1 node cancelled\n"
+    with pytest.raises(NodeCancelled):
+        resolve(instance, promise, timeout=WAIT)
+    code, said = refusal("retry", instance.instance_id)
+    assert code == 1
+    assert said == "dagorama: nothing in it failed: what was cancelled is not run again, make it anew\n"
+
+
+def test_an_instance_that_was_retried_in_the_program_resolves(broker: LaunchedBroker, tmp_path: Path) -> None:
+    with launch_workers(1):
+        instance, promise = Reads()(str(tmp_path / "file"))
+        with pytest.raises(NodeFailed):
+            resolve(instance, promise, timeout=WAIT)
+        (tmp_path / "file").write_text("here")
+        assert instance.retry(promise) == 3
+        assert resolve(instance, promise, timeout=WAIT) == "HERE"
+        assert state(instance, promise) is State.COMPLETED
+
+
+# --- what is shown ---------------------------------------------------------------------------------------
+
+
+def test_all_that_there_is_is_shown(broker: LaunchedBroker) -> None:
+    instances = [Reads()("nowhere")[0].instance_id for _ in range(3)]
+    lines = run("list").splitlines()
+    assert lines[0].split() == ["instance", "state", "unfinished", "created", "ended", "definition"]
+    assert [UUID(line.split()[0]) for line in lines[1:]] == instances[::-1]
+    assert lines[1].split()[1:3] == ["running", "1/1"]
+    assert [each["instance"] for each in asked("list", "--limit", 2)] == [str(id) for id in instances[:0:-1]]
+    assert len(asked("list", "--limit", 0, "--unfinished", "--definition", f"{__name__}:Reads")) == 3
+    with worker("--exclude-queue", "other", "--toleration", "GPU", path=None):
+        await_that(lambda: bool(asked("workers")))
+        (only,) = asked("workers")
+        assert (only["slots"], only["exclude_queues"], only["tolerations"]) == (1, ["other"], ["GPU"])
+        assert only["name"] in run("workers")
+    (queue,) = asked("queues")
+    assert queue["queued"] + queue["claimed"] == 3
+    assert queue["queue"] in run("queues")
+    status = asked("status")
+    assert (status["instances"], len(status["nodes"])) == (3, 8)
+    assert "3 live instances" in run("status")
+
+
+def test_keys_of_an_instance_and_a_node_are_those_that_are_documented(broker: LaunchedBroker) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "command.md").read_text()
+    instance, _ = Reads()("nowhere")
+    shown = asked("show", instance.instance_id)
+    status = asked("status")
+    keys = {*shown["instance"], *shown["nodes"][0], *status, *status["queues"][0], *status["unservable"][0]}
+    assert {key for key in keys if f"`{key}`" not in text} == set()
+    assert shown["nodes"][0]["state"] == "QUEUED"
+    assert [node["state"] for node in asked("show", instance.instance_id, "--state", "failed")["nodes"]] == []
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("show", UUID(int=1)), "is not known to this broker"),
+        (("cancel", UUID(int=1)), "is not known to this broker"),
+        (("retry", UUID(int=1), UUID(int=2)), "is not known to this broker"),
+        (("adopt", "no.such:function"), "no node of a function 'no.such:function' has been made"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_what_is_refused_is_said_in_one_sentence(
+    broker: LaunchedBroker, arguments: tuple[object, ...], said: str
+) -> None:
+    code, told = refusal(*arguments)
+    assert code == 1
+    assert told.startswith("dagorama: ")
+    assert said in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [("show", "no-uuid"), ("list", "--limit", "-1"), ("adopt",), ("show", UUID(int=1), "--state", "ILL")]
+)
+def test_wrong_usage_is_told_from_a_refusal(arguments: tuple[object, ...]) -> None:
+    code, told = refusal(*arguments)
+    assert code == 2
+    assert "Usage: " in told
+
+
+def test_a_setting_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGORAMA_PORT", "many")
+    code, told = refusal("list")
+    assert (code, told.count("\n")) == (2, 1)
+    assert "DAGORAMA_PORT is 'many'" in told
+
+
+def test_without_a_broker_one_sentence_says_where_none_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dagorama.connection.PATIENCE", 0.2)
+    code, told = refusal("list", "--host", "127.0.0.1", "--port", 1)
+    assert code == 1
+    assert told.startswith("dagorama: no broker answers at 127.0.0.1:1 ")
+    assert told.count("\n") == 1
+
+
+def test_the_package_is_the_command_too(broker: LaunchedBroker) -> None:
+    command = [sys.executable, "-m", "dagorama", "list", "--port", f"{broker.port}"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "DAGORAMA_PORT": "1"})
+    assert (ran.stdout, ran.stderr) == ("no instances\n", "")
+
+
+def test_keys_are_made_without_a_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGORAMA_PORT", "1")
+    assert len({run("keys", "new"), run("keys", "new")}) == 2

@@ -1,0 +1,197 @@
+"""Retry over the wire: what is answered, what runs then, what waiters are told, what a restart finds."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import grpc
+import pytest
+
+from dagorama.api import broker_pb2 as pb
+from dagorama_broker.errors import NotServing
+from dagorama_broker.settings import Settings
+from dagorama_broker.waiting import wait_replies
+
+from .raw import LEAF, Dag, RawWorker, Served, envelope, refused, serving
+
+
+async def failed(served: Served, worker: RawWorker) -> Dag:
+    """An instance whose first node failed, and with it the two that waited for it in turn."""
+    dag = Dag()
+    await served.stub.Submit(dag.submission(b"a", b"b", b"c", source_count=[0, 1, 1], source=[0, 1]))
+    await worker.fail(await worker.node(), message="no such file")
+    assert (await served.failure(dag.instance, dag.id(2))).message == "no such file"
+    return dag
+
+
+async def retry(served: Served, dag: Dag, *counters: int) -> tuple[int, int]:
+    reply = await served.stub.Retry(pb.RetryRequest(instance=dag.instance, node=map(dag.id, counters)))
+    return reply.queued, reply.waiting
+
+
+async def run_all(served: Served, worker: RawWorker, count: int) -> list[bytes]:
+    """Complete nodes as they come; their arguments."""
+    ran = []
+    for _ in range(count):
+        node = await worker.node()
+        ran.append(node.arguments[2:])
+        await worker.complete(node)
+    return ran
+
+
+@pytest.mark.parametrize("counters", [(), (0,), (2,), (1, 2)], ids=["all", "the culprit", "a descendant", "two"])
+async def test_what_failed_runs_again_and_what_waited_for_it_after_it(counters: tuple[int, ...]) -> None:
+    async with serving() as served:
+        worker = await served.worker()
+        dag = await failed(served, worker)
+        assert await retry(served, dag, *counters) == (1, 2)
+        assert await retry(served, dag, *counters) == (0, 0)
+        assert await run_all(served, worker, 3) == [b"a", b"b", b"c"]
+        assert await served.value(dag.instance, dag.id(2)) == envelope(b"done")
+        info = await served.stub.GetInstance(pb.GetInstanceRequest(instance=dag.instance))
+        assert (info.ended, info.failed, info.unfinished) == (True, False, 0)
+        assert await retry(served, dag, *counters) == (0, 0)
+
+
+async def test_who_waits_after_the_retry_hears_of_the_new_end_only() -> None:
+    async with serving() as served:
+        worker = await served.worker()
+        dag = await failed(served, worker)
+        await retry(served, dag)
+        waiting = asyncio.create_task(served.value(dag.instance, dag.id(2)))
+        assert await served.states(dag.instance, dag.id(1)) == [pb.WAITING]
+        await run_all(served, worker, 3)
+        assert await waiting == envelope(b"done")
+
+
+async def test_a_retry_outlives_a_restart(tmp_path: Path) -> None:
+    settings = Settings(port=0, store=f"sqlite:///{tmp_path}/broker.sqlite3", reconnect_wait=0.2)
+    async with serving(settings) as served:
+        worker = await served.worker()
+        dag = await failed(served, worker)
+        await worker.say(draining=True)
+        await served.until(lambda broker: not any(w.pool for w in broker.scheduler.dispatch.workers.values()))
+        assert await retry(served, dag) == (1, 2)
+    async with serving(settings) as served:
+        assert await served.states(dag.instance, *map(dag.id, range(3))) == [pb.QUEUED, pb.WAITING, pb.WAITING]
+        assert await run_all(served, await served.worker(), 3) == [b"a", b"b", b"c"]
+        assert await served.value(dag.instance, dag.id(2)) == envelope(b"done")
+
+
+async def test_after_a_restart_what_failed_before_it_runs_again(tmp_path: Path) -> None:
+    settings = Settings(port=0, store=f"sqlite:///{tmp_path}/broker.sqlite3", reconnect_wait=0.2)
+    async with serving(settings) as served:
+        dag = await failed(served, await served.worker())
+    async with serving(settings) as served:
+        assert await retry(served, dag, 1) == (1, 2)
+        assert (await served.status()).nodes[pb.QUEUED] == 1
+        assert await run_all(served, await served.worker(), 3) == [b"a", b"b", b"c"]
+
+
+async def test_what_was_cancelled_is_not_run_again() -> None:
+    async with serving() as served:
+        dag = Dag()
+        await served.stub.Submit(dag.submission(b"a"))
+        await served.stub.Cancel(pb.CancelRequest(instance=dag.instance))
+        for counters in ((), (0,)):
+            with refused(grpc.StatusCode.FAILED_PRECONDITION, "what was cancelled is not run again"):
+                await retry(served, dag, *counters)
+
+
+async def test_a_failure_that_an_unfinished_node_takes_for_a_value_stays() -> None:
+    async with serving() as served:
+        dag = Dag()
+        worker = await served.worker(slots=2)
+        await served.stub.Submit(dag.submission(
+            b"a", b"b", b"join", source_count=[0, 0, 2], source=[0, 1], tolerant=[0, 1], functions=[LEAF],
+        ))  # fmt: skip
+        await worker.durable(await worker.fail(await worker.node()))
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, "takes the failure for a value"):
+            await retry(served, dag, 0)
+        assert await served.states(dag.instance, dag.id(0)) == [pb.FAILED]
+
+
+async def test_a_node_of_the_instance_may_be_added_after_a_retry_and_the_same_submission_sent_again() -> None:
+    async with serving() as served:
+        worker = await served.worker()
+        dag = await failed(served, worker)
+        await retry(served, dag)
+        again = dag.submission(b"a", b"b", b"c", source_count=[0, 1, 1], source=[0, 1])
+        await served.stub.Submit(again)
+        more = pb.SubmitRequest(functions=[LEAF], nodes=[dag.nodes(b"d", first=3, source_count=[1], source=[2])])
+        await served.stub.Submit(more)
+        assert await run_all(served, worker, 4) == [b"a", b"b", b"c", b"d"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (pb.RetryRequest(instance=b"short"), grpc.StatusCode.INVALID_ARGUMENT),
+        (pb.RetryRequest(instance=bytes(16)), grpc.StatusCode.NOT_FOUND),
+        (pb.RetryRequest(instance=bytes(16), node=[b"short"]), grpc.StatusCode.INVALID_ARGUMENT),
+    ],
+    ids=["malformed", "unknown instance", "malformed node"],
+)
+async def test_what_is_not_there_is_refused(request_: pb.RetryRequest, status: grpc.StatusCode) -> None:
+    async with serving() as served:
+        with refused(status):
+            await served.stub.Retry(request_)
+
+
+async def test_a_node_that_is_unknown_or_of_another_instance_is_refused_and_no_other_runs() -> None:
+    async with serving() as served:
+        worker = await served.worker()
+        dag, other = await failed(served, worker), await failed(served, worker)
+        with refused(grpc.StatusCode.NOT_FOUND, "is not known to this broker"):
+            await retry(served, dag, 0, 99)
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, "is of another instance"):
+            ids = [dag.id(0), other.id(0)]
+            await served.stub.Retry(pb.RetryRequest(instance=dag.instance, node=ids))
+        assert await served.states(dag.instance, dag.id(0)) == [pb.FAILED]
+
+
+async def test_who_was_about_to_hear_of_a_failure_that_is_retried_is_told_to_wait_again() -> None:
+    async with serving() as served:
+        worker = await served.worker(slots=2)
+        dag = Dag()
+        await served.stub.Submit(dag.submission(b"a", b"b"))
+        first, second = await worker.nodes(2)
+        request = pb.WaitRequest(instance=dag.instance, node=[dag.id(0), dag.id(1)])
+        replies = wait_replies(served.broker, request)
+        hearing = asyncio.ensure_future(anext(replies))
+        await served.until(lambda broker: second.key in broker.watching)
+        await worker.complete(first)
+        assert list((await hearing).index) == [0]
+        await worker.durable(await worker.fail(second))
+        assert await retry(served, dag, 1) == (1, 0)
+        with pytest.raises(NotServing, match="retried just now: wait again"):
+            await anext(replies)
+
+
+async def test_a_node_that_names_what_is_retried_while_it_is_looked_up_gets_its_value() -> None:
+    """What was read as failed has run again by the time that the node is made."""
+    async with serving() as served:
+        worker = await served.worker()
+        dag = await failed(served, worker)
+        broker, gate = served.broker, threading.Event()
+        (found,) = broker.store.find([dag.id(0)]).values()
+        read = broker.store.failed([found.key])
+        blocked = asyncio.ensure_future(broker.in_store(gate.wait))
+        more = pb.SubmitRequest(functions=[LEAF], nodes=[dag.nodes(b"d", first=3, source_count=[1], source=[0])])
+        submitted = asyncio.ensure_future(served.stub.Submit(more))
+        await served.until(lambda broker: broker._thread._work_queue.qsize() > 0)
+        now, scheduler = broker.see_time(), broker.scheduler
+        scheduler.retry(read)
+        scheduler.tick(now)
+        (node,) = scheduler.dispatch.claimed.values()
+        assert node.slot is not None
+        scheduler.complete(node.slot.worker, node.key, node.attempt, envelope(b"new"), 100_000, (), (), {}, (), now)
+        gate.set()
+        await asyncio.gather(submitted, blocked)
+        assert [node.values[found.key] for node in await worker.nodes(1)] == [envelope(b"new")]
+        assert (await served.states(dag.instance, dag.id(3)))[0] not in (pb.FAILED, pb.CANCELLED)
+        await worker.vanish()
+        await run_all(served, await served.worker(), 3)
+        assert await served.value(dag.instance, dag.id(3)) == envelope(b"done")

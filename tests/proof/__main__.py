@@ -1,0 +1,109 @@
+"""`make proof`: everything that shows the promises, each part seeded and bounded, with a table at the end.
+
+It ends with 1 when a part does. Two parts run at a time; what a part prints is shown when it has ended.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from argparse import ArgumentParser
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+#: Seconds after which a part is taken to hang.
+PATIENCE = 540
+
+
+@dataclass(frozen=True)
+class Part:
+    name: str
+    what: str
+    command: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+#: The longest first, so that nothing is left alone at the end.
+PARTS = (
+    Part("mutations", "faults put back one at a time", ("-m", "tests.simulation.mutations", "--seeds", "1000")),
+    Part("simulation", "lives of broker, disk, network, workers", ("-m", "tests.simulation", "--seeds", "2000")),
+    Part("chaos", "real processes killed and stopped", ("benchmarks/chaos.py", "--kills", "12", "--nodes", "2500")),
+    Part("power loss", "writes and syncs cut off anywhere", ("-m", "tests.proof.power", "--cuts", "120")),
+    Part("heart", "anything in any order (hypothesis)", ("-m", "pytest", "-q", "tests/heart"),
+         (("HEART_EXAMPLES", "200"),)),
+    Part("damage", "one byte changed in a store", ("-m", "tests.proof.damage", "--flips", "200")),
+    Part("wire", "anything sent to a broker", ("-m", "tests.proof.fuzz", "--examples", "1500")),
+    Part("disk and clock", "full, read-only, locked; standing still",
+         ("-m", "pytest", "-q", *(f"tests/{name}.py" for name in ("proof/test_disk", "broker/test_sqlite",
+                                                                  "heart/test_restarts")))),
+    Part("other end", "anything sent to a worker or a client",
+         ("-m", "pytest", "-q", "tests/worker/test_fuzz.py", "tests/client/test_fuzz.py")),
+    Part("signatures", "each byte flipped, roles and nodes swapped",
+         ("-m", "pytest", "-q", "tests/client/test_signing.py", "tests/client/test_keys.py")),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    part: Part
+    code: int
+    seconds: float
+    output: str
+
+    @property
+    def count(self) -> str:
+        """What the part says that it has done: the last line of what it printed."""
+        lines = [line.strip(" =") for line in self.output.splitlines() if line.strip()]
+        return lines[-1] if lines else "nothing"
+
+
+def run(part: Part) -> Outcome:
+    began = time.perf_counter()
+    try:
+        done = subprocess.run(
+            [sys.executable, *part.command], cwd=ROOT, env={**os.environ, **dict(part.environment)}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE,
+        )  # fmt: skip
+        code, output = done.returncode, done.stdout
+    except subprocess.TimeoutExpired as late:
+        code, output = -1, f"{late.stdout or ''}\nit has not ended after {PATIENCE} s"
+    outcome = Outcome(part, code, time.perf_counter() - began, output)
+    print(f"--- {part.name}: {' '.join(part.command)}\n{_shown(output)}\n", flush=True)
+    return outcome
+
+
+def _shown(output: str) -> str:
+    return "\n".join(output.splitlines()[-60:])
+
+
+def table(outcomes: list[Outcome]) -> str:
+    rows = [("part", "what", "seconds", "verdict", "count")]
+    rows += [
+        (each.part.name, each.part.what, f"{each.seconds:.0f}", "FAILED" if each.code else "held", each.count[:120])
+        for each in outcomes
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in padded)
+
+
+def main() -> int:
+    parser = ArgumentParser(prog="python -m tests.proof", description="All that shows the promises.")
+    parser.add_argument("--only", nargs="*", help="names of parts")
+    options = parser.parse_args()
+    parts = [part for part in PARTS if not options.only or part.name in options.only]
+    began = time.perf_counter()
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = list(pool.map(run, parts))
+    print(table(outcomes))
+    failed = sum(outcome.code != 0 for outcome in outcomes)
+    print(f"{len(outcomes) - failed} of {len(outcomes)} parts held, {time.perf_counter() - began:.0f} s")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,451 @@
+"""Faults that real brokers have had, one at a time: each a small patch of the heart or of the writer, by name."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from dagorama_broker import broker as broker_module
+from dagorama_broker import cancelling, granting
+from dagorama_broker.broker import Broker
+from dagorama_broker.errors import NotServing
+from dagorama_broker.model import ENDED, State
+from dagorama_broker.queues import KEY_MASK, Lane
+from dagorama_broker.queues import order as right_order
+from dagorama_broker.scheduler import Scheduler, Worker, feeding, graph, restoring
+from dagorama_broker.scheduler.children import Staged
+from dagorama_broker.scheduler.dispatch import Dispatch
+from dagorama_broker.scheduler.graph import Graph
+from dagorama_broker.scheduler.making import Plan
+from dagorama_broker.sessions import Session
+from dagorama_broker.waiting import _Wait
+from dagorama_broker.watching import Watching
+
+#: Owner and name of what is replaced, and what comes in its place, made from what was there.
+Patch = tuple[Any, str, Callable[[Any], Any]]
+MUTANTS: dict[str, list[Patch]] = {}
+
+
+def mutant(name: str, *where: tuple[Any, str]) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
+    def register(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        MUTANTS[name] = [(owner, attribute, make) for owner, attribute in where]
+        return make
+
+    return register
+
+
+@contextmanager
+def broken(name: str) -> Iterator[None]:
+    """With this fault in the product."""
+    kept = [(owner, attribute, owner.__dict__[attribute]) for owner, attribute, _ in MUTANTS[name]]
+    for (owner, attribute, before), (_, _, make) in zip(kept, MUTANTS[name], strict=True):
+        setattr(owner, attribute, make(before))
+    try:
+        yield
+    finally:
+        for owner, attribute, before in kept:
+            setattr(owner, attribute, before)
+
+
+# --- attempts and workers -----------------------------------------------------------------------------
+
+
+@mutant("fencing removed", (Dispatch, "held"))
+def _(held: Any) -> Any:
+    def whoever(self: Dispatch, worker: Worker, key: int, attempt: int) -> Any:
+        node = self.graph.nodes.get(key)
+        return node if node is not None and node.slot is not None else None
+
+    return whoever
+
+
+@mutant("attempt reused after a restart", (Dispatch, "__init__"))
+def _(init: Any) -> Any:
+    return lambda self, graph, epoch: init(self, graph, 1)
+
+
+@mutant("reconnect adopts a node granted since", (Dispatch, "may_adopt"))
+def _(may_adopt: Any) -> Any:
+    return lambda self, node, attempt, world: node.slot is not None or node.state is State.QUEUED
+
+
+@mutant("lease that never expires", (Dispatch, "silent"))
+def _(silent: Any) -> Any:
+    def patient(self: Dispatch, now: float) -> list[Worker]:
+        for _, _, worker in self.leases:
+            worker.heard_at = max(worker.heard_at, now - 0.1)
+        return silent(self, now)  # type: ignore[no-any-return]
+
+    return patient
+
+
+@mutant("forgiveness missing", (Scheduler, "_forgive"))
+def _(forgive: Any) -> Any:
+    return lambda self, now: None
+
+
+@mutant("nothing held back after a restart", (Scheduler, "restore"))
+def _(restore: Any) -> Any:
+    def at_once(self: Scheduler, live: Any, now: float, wall: float) -> None:
+        restore(self, live, now, wall)
+        self.awaited, self.hold_until = set(), None
+
+    return at_once
+
+
+@mutant("death not counted", (Scheduler, "died"))
+def _(died: Any) -> Any:
+    def uncounted(self: Scheduler, worker: Worker, running: Any, unstarted: Any, cause: str, now: float) -> None:
+        for attempt in running:
+            if (node := self.dispatch.claimed.get(attempt)) is not None:
+                self.graph.trouble(node).deaths = 0
+        died(self, worker, running, unstarted, cause, now)
+
+    return uncounted
+
+
+@mutant("death counted against who only waited", (Scheduler, "died"))
+def _(died: Any) -> Any:
+    return lambda self, worker, running, unstarted, cause, now: died(
+        self, worker, [*running, *unstarted], [], cause, now
+    )
+
+
+@mutant("lost worker counted as a death", (Scheduler, "disconnect"))
+def _(disconnect: Any) -> Any:
+    def counted(self: Scheduler, worker: Worker, now: float) -> None:
+        if self.dispatch.workers.get(worker.presence.id) is worker:
+            for slot in worker.slots:
+                self.died(worker, list(slot.held), [], "the connection broke", now)
+        disconnect(self, worker, now)
+
+    return counted
+
+
+@mutant("what is given back is forgotten", (Scheduler, "give_back"))
+def _(give_back: Any) -> Any:
+    def forgotten(self: Scheduler, worker: Worker, key: int, attempt: int, why: str, now: float) -> bool:
+        node = self.dispatch.held(worker, key, attempt)
+        if node is not None:
+            self.dispatch.take_out(node)
+        return node is not None
+
+    return forgotten
+
+
+# --- order and limits -----------------------------------------------------------------------------------
+
+
+@mutant("FIFO tie random", (Lane, "pop"))
+def _(pop: Any) -> Any:
+    def any_of_them(self: Lane) -> int:
+        if len(self._line) == self.ready > 1 and not self._late:
+            place = random.choice(self._line)
+            self._line.remove(place)
+            return place & KEY_MASK
+        return int(pop(self))
+
+    return any_of_them
+
+
+@mutant("priority inverted", (graph, "order"), (feeding, "order"))
+def _(order: Any) -> Any:
+    return lambda instance, key, priority=0: right_order(instance, key, -priority)
+
+
+@mutant("younger instances first", (graph, "order"), (feeding, "order"))
+def _(order: Any) -> Any:
+    return lambda instance, key, priority=0: right_order((1 << 40) - instance, key, priority)
+
+
+@mutant("taint taken from the queue", (Worker, "why_not"))
+def _(why_not: Any) -> Any:
+    def by_queue(self: Worker, lane: Lane) -> str | None:
+        taint = lane.function.taint if lane.function.taint == "TPU" else ""
+        taint = "GPU" if lane.function.queue == "gpu" else taint
+        function = replace(lane.function, taint=taint)
+        return why_not(self, Lane(lane.id, function))  # type: ignore[no-any-return]
+
+    return by_queue
+
+
+@mutant("max_concurrency ignored", (Lane, "available"))
+def _(available: Any) -> Any:
+    return property(lambda self: self.ready)
+
+
+@mutant("max_concurrency slot leaked", (Graph, "move"))
+def _(move: Any) -> Any:
+    def leaking(self: Graph, node: Any, state: State) -> None:
+        before = node.state
+        move(self, node, state)
+        if before is State.CLAIMED and state is State.FAILED:
+            node.lane.claimed += 1
+
+    return leaking
+
+
+@mutant("delay ignored", (Graph, "_make_ready"))
+def _(make_ready: Any) -> Any:
+    return lambda self, node: self.queue(node)
+
+
+@mutant("queue_timeout ignored", (Graph, "expired"))
+def _(expired: Any) -> Any:
+    def unheeded(self: Graph, now: float) -> Iterator[Any]:
+        list(expired(self, now))
+        return iter(())
+
+    return unheeded
+
+
+# --- retries ----------------------------------------------------------------------------------------------
+
+
+@mutant("retry time lost on restart", (restoring, "_pause_left"))
+def _(pause_left: Any) -> Any:
+    return lambda graph, row: 0.0
+
+
+@mutant("retry forgotten on restart", (Scheduler, "restore"))
+def _(restore: Any) -> Any:
+    def forgetting(self: Scheduler, live: Any, now: float, wall: float) -> None:
+        restore(self, live, now, wall)
+        self.graph.pauses.clear()
+
+    return forgetting
+
+
+@mutant("failed runs forgotten on restart", (restoring, "rebuild"), )
+def _(rebuild: Any) -> Any:
+    return rebuild
+
+
+def _forget_runs(rebuild: Any) -> Any:
+    def forgetting(graph: Graph, live: Any) -> Any:
+        live.progress = [row._replace(runs=0) for row in live.progress]
+        return rebuild(graph, live)
+
+    return forgetting
+
+
+# `verbs` has the name too, and that is the one which is called.
+from dagorama_broker.scheduler import verbs  # noqa: E402
+
+MUTANTS["failed runs forgotten on restart"] = [(verbs, "rebuild", _forget_runs)]
+
+
+# --- graphs -----------------------------------------------------------------------------------------------
+
+
+@mutant("child visible early", (Scheduler, "stage"))
+def _(stage: Any) -> Any:
+    def early(self: Scheduler, worker: Worker, key: int, attempt: int, run: Any) -> bool:
+        if not stage(self, worker, key, attempt, run):
+            return False
+        Plan(self.graph, [run], {}).make()
+        self.staged[attempt] = Staged()
+        return True
+
+    return early
+
+
+@mutant("staged children kept after a failure", (Scheduler, "_end_run"))
+def _(end_run: Any) -> Any:
+    return lambda self, node, now: self.dispatch.let_go(node, now)
+
+
+@mutant("join fired twice", (Graph, "_make_ready"))
+def _(make_ready: Any) -> Any:
+    def twice(self: Graph, node: Any) -> None:
+        make_ready(self, node)
+        if len(node.sources) > 1 and node.state is State.QUEUED:
+            self.move(node, State.CLAIMED)
+            self.move(node, State.QUEUED)
+            node.lane.push(right_order(node.instance.key, node.key, node.lane.function.priority))
+
+    return twice
+
+
+@mutant("join fired early", (Graph, "wait_for"))
+def _(wait_for: Any) -> Any:
+    def early(self: Graph, node: Any, others: Any) -> Any:
+        bad = wait_for(self, node, others)
+        if node.pending > 2:
+            node.pending -= 1
+        return bad
+
+    return early
+
+
+@mutant("failure does not reach a descendant", (Graph, "_fail_all"))
+def _(fail_all: Any) -> Any:
+    return lambda self, dependents, failed, ended: fail_all(self, dependents[:1], failed, ended)
+
+
+@mutant("a failed source goes unseen by who comes later", (Graph, "start"))
+def _(start: Any) -> Any:
+    def unseeing(self: Graph, node: Any) -> None:
+        self.wait_for(node, node.sources)
+        self.settle(node, None)
+
+    return unseeing
+
+
+@mutant("tolerated failure treated as failure", (Graph, "_fail_all"))
+def _(fail_all: Any) -> Any:
+    def intolerant(self: Graph, dependents: Any, failed: Any, ended: Any) -> None:
+        for dependent in dependents:
+            if dependent.state not in ENDED:
+                dependent.culprit = failed.culprit
+                self._record_bad_end(dependent, failed.state, None)
+                ended.append(dependent)
+
+    return intolerant
+
+
+@mutant("tolerance spreads to returned promises", (Graph, "complete"))
+def _(complete: Any) -> Any:
+    def spread(self: Graph, node: Any, value: bytes, refs: Any, large: Any = ()) -> None:
+        failed = next((ref for ref in refs if ref.key in node.tolerates and ref.state in ENDED), None)
+        if failed is not None and failed.state is not State.COMPLETED:
+            refs = ()
+        complete(self, node, value, refs, large)
+
+    return spread
+
+
+@mutant("promises of a value are not followed", (granting, "_needed"))
+def _(needed: Any) -> Any:
+    return lambda node: list(dict.fromkeys(node.sources))
+
+
+@mutant("promises of a value are not sent to waiters", (_Wait, "_not_sent"))
+def _(not_sent: Any) -> Any:
+    return lambda self, nodes: list(nodes)
+
+
+@mutant("a value's readers are miscounted", (Graph, "_hold_refs"))
+def _(hold_refs: Any) -> Any:
+    return lambda self, ended: None
+
+
+@mutant("a value is never let go", (Graph, "_let_go"))
+def _(let_go: Any) -> Any:
+    return lambda self, others: None
+
+
+# --- the writer ---------------------------------------------------------------------------------------------
+
+
+@mutant("acknowledge before commit", (Broker, "_commit"))
+def _(commit: Any) -> Any:
+    async def early(self: Broker, changes: Any, told: Any) -> None:
+        asyncio.get_running_loop().create_task(commit(self, changes, asyncio.get_running_loop().create_future()))
+
+    return early
+
+
+@mutant("told before the commit", (Broker, "_step"))
+def _(step: Any) -> Any:
+    async def early(self: Broker) -> None:
+        drain = self.scheduler.drain
+
+        def tell_first() -> Any:
+            changes, effects = drain()
+            self.watching.tell(effects.ended)
+            return changes, effects
+
+        self.scheduler.drain = tell_first  # type: ignore[method-assign]
+        try:
+            await step(self)
+        finally:
+            self.scheduler.drain = drain  # type: ignore[method-assign]
+
+    return early
+
+
+@mutant("a report is acknowledged that has only staged", (Session, "settled"))
+def _(settled: Any) -> Any:
+    return lambda self, staged: self.heard_last
+
+
+@mutant("lost wake-up of the writer", (Broker, "touch"))
+def _(touch: Any) -> Any:
+    def silent(self: Broker) -> Any:
+        if self._stopping:
+            raise NotServing("the broker is leaving")
+        return self._next
+
+    return silent
+
+
+@mutant("lost wake-up of a worker", (Broker, "_session_of"))
+def _(session_of: Any) -> Any:
+    return lambda self, worker: self.sessions.get(worker)
+
+
+@mutant("lost wake-up of a waiter", (Watching, "tell"))
+def _(tell: Any) -> Any:
+    return lambda self, ended: tell(self, list(ended)[:1])
+
+
+@mutant("cancel forgotten: who runs it is not told", (Broker, "_tell"))
+def _(tell: Any) -> Any:
+    def forgetting(self: Broker, effects: Any) -> None:
+        effects.cancelled = []
+        tell(self, effects)
+
+    return forgetting
+
+
+@mutant("cancel forgotten: answered before it is durable", (cancelling, "cancel"))
+def _(cancel: Any) -> Any:
+    return cancel
+
+
+async def _cancel_unheard(broker: Broker, instance: bytes, ids: Any) -> int:
+    nodes = await cancelling._live(broker, instance, ids) if ids else await cancelling._all(broker, instance)
+    return broker.scheduler.cancel(nodes, broker.see_time())
+
+
+from dagorama_broker import service  # noqa: E402
+
+MUTANTS["cancel forgotten: answered before it is durable"] = [(service, "cancel", lambda cancel: _cancel_unheard)]
+
+
+@mutant("cancel forgotten: descendants live on", (Scheduler, "cancel"))
+def _(cancel: Any) -> Any:
+    def shallow(self: Scheduler, nodes: Any, now: float) -> int:
+        for node in nodes:
+            for dependent in node.dependents or ():
+                dependent.tolerates = dependent.tolerates | {node.key}
+        return int(cancel(self, nodes, now))
+
+    return shallow
+
+
+@mutant("duplicate submit makes two", (broker_module, "left_to_make"))
+def _(left_to_make: Any) -> Any:
+    def doubled(broker: Broker, runs: Any, found: Any) -> Any:
+        left = left_to_make(broker, runs, found)
+        for run in runs:
+            if run not in left and run.instance in broker.scheduler.graph.instances and not run.foreign:
+                own = None if run.sources is None else [[r for r in refs if r >= run.first] for refs in run.sources]
+                left.append(replace(run, origin=os.urandom(12), creates=None, digest=b"", sources=own, tolerant=None))
+        return left
+
+    return doubled
+
+
+# --- what goes along with its source ------------------------------------------------------------------------
+
+
+@mutant("what went along stands though its source has no value", (Dispatch, "void"))
+def _(void: Any) -> Any:
+    return lambda self, source: []

@@ -1,0 +1,68 @@
+"""Tests the tester: `python -m tests.simulation.mutations` breaks the product in one way after another.
+
+Each fault has to be caught within `--seeds` lives; the table says by which seed and by which check. It ends with 1 when
+one goes unnoticed.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import ArgumentParser
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+from . import hashing
+from .life import run
+from .mutants import MUTANTS, broken
+
+
+@dataclass(frozen=True)
+class Caught:
+    mutant: str
+    seed: int  #: 0: it was not
+    check: str
+    text: str
+    seconds: float
+
+
+def catch(mutant: str, seeds: int) -> Caught:
+    began = time.perf_counter()
+    with broken(mutant):
+        for seed in range(1, seeds + 1):
+            violation = run(seed).violation
+            if violation is not None:
+                return Caught(mutant, seed, violation.check, str(violation), time.perf_counter() - began)
+    return Caught(mutant, 0, "", "", time.perf_counter() - began)
+
+
+def catch_all(mutants: Sequence[str], seeds: int, jobs: int) -> Iterator[Caught]:
+    if jobs == 1:
+        yield from (catch(mutant, seeds) for mutant in mutants)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        yield from pool.map(catch, mutants, [seeds] * len(mutants))
+
+
+def main() -> int:
+    parser = ArgumentParser(prog="python -m tests.simulation.mutations", description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=1_000)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--only", nargs="*", help="parts of names")
+    parser.add_argument("--verbose", action="store_true")
+    options = parser.parse_args()
+    mutants = [name for name in MUTANTS if not options.only or any(part in name for part in options.only)]
+    width, missed = max(map(len, mutants)), 0
+    print(f"{'mutation'.ljust(width)}  seed  caught by")
+    for caught in catch_all(mutants, options.seeds, options.jobs):
+        missed += not caught.seed
+        what = caught.text if options.verbose else caught.check
+        print(f"{caught.mutant.ljust(width)}  {caught.seed or '-':>4}  {what or 'NOBODY'}", flush=True)
+    print(f"{len(mutants) - missed} of {len(mutants)} caught within {options.seeds} seeds")
+    return int(missed > 0)
+
+
+if __name__ == "__main__":
+    hashing.fix("tests.simulation.mutations")
+    sys.exit(main())

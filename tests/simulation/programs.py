@@ -1,0 +1,240 @@
+"""What the simulated user code does, and what it comes to when nothing goes wrong: drawn from the seed, by name."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import islice
+
+from dagorama.api import broker_pb2 as pb
+
+ALWAYS = 1_000
+DEATHS = 3  #: that a node survives, and one less
+
+#: By name. `queue` and `taint` are crossed on purpose: neither follows from the other.
+FUNCTIONS: dict[str, pb.Function] = {
+    function.name: function
+    for function in (
+        pb.Function(name="plain", hash="h"),
+        pb.Function(name="gpu", hash="h", taint="GPU", queue="plain"),
+        pb.Function(name="tame", hash="h", queue="gpu"),
+        pb.Function(name="quick", hash="h", queue="plain"),
+        pb.Function(name="retries", hash="h", retry=pb.Retry(max_attempts=3, interval=0.4, base=2.0)),
+        pb.Function(name="patient", hash="h", retry=pb.Retry(max_attempts=2, interval=6.0, base=1.0)),
+        # Its neighbours in a child take it along when they die; that is not to fail it.
+        pb.Function(name="async", hash="h", is_async=True, queue="plain", max_deaths=100),
+        pb.Function(name="urgent", hash="h", queue="plain", priority=5),
+        pb.Function(name="lazy", hash="h", queue="plain", priority=-5),
+        pb.Function(name="limited", hash="h", max_concurrency=2),
+        pb.Function(name="keyed", hash="h", max_concurrency=1),
+        pb.Function(name="delayed", hash="h", delay=0.9),
+        pb.Function(name="hurried", hash="h", taint="TPU", queue_timeout=1.5),
+    )
+}
+_COMMON = ("plain", "plain", "gpu", "tame", "retries", "async", "urgent", "lazy")
+_RARE = ("patient", "limited", "keyed", "delayed", "hurried")
+
+
+@dataclass(slots=True)
+class Program:
+    """One node: what it runs, whom it waits for, and what happens when it runs."""
+
+    name: str
+    function: str
+    sources: tuple[str, ...] = ()
+    tolerates: tuple[str, ...] = ()
+    key: str = ""
+    seconds: float = 0.001
+    fails: int = 0  #: runs that fail before one succeeds
+    dies: int = 0  #: child processes that end while they run it
+    children: list[Program] = field(default_factory=list)
+    ahead: bool = False  #: its children are sent before its result
+    returns: tuple[str, ...] = ()  #: promises in its value
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a node comes to: the digest of its value with all promises kept; or whose failure it is."""
+
+    value: str = ""
+    failure: str = ""  #: type
+
+
+class Plan:
+    """All programs of one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.programs: dict[str, Program] = {}
+
+    def grow(self, prefix: str, count: int, earlier: list[str]) -> list[Program]:
+        """Nodes of one run, in order; `earlier` are nodes that they may wait for."""
+        chance = random.Random(f"{self.seed}/{prefix}")
+        made: list[Program] = []
+        if chance.random() < 0.3:
+            return self._draw_chain(chance, prefix, count + 2, earlier)
+        for number in range(count):
+            others = earlier + [program.name for program in made]
+            made.append(self._draw(chance, f"{prefix}{number}", others, 0))
+        return made
+
+    def _draw(self, chance: random.Random, name: str, others: list[str], depth: int) -> Program:
+        function = chance.choice(_COMMON if chance.random() < 0.75 else _RARE)
+        program = self.programs[name] = Program(name, function)
+        if others and chance.random() < 0.6:
+            program.sources = tuple(chance.sample(others, min(len(others), chance.choice((1, 1, 2, 3)))))
+            program.tolerates = tuple(source for source in program.sources if chance.random() < 0.25)
+        if function == "keyed":
+            program.key = chance.choice(("odd", "even"))
+        program.seconds = chance.choice((0.0005, 0.002, 0.01, 0.01, 0.1, 0.4, chance.choice((1.0, 3.0))))
+        self._draw_trouble(chance, program)
+        if depth < 2 and chance.random() < (0.3 if depth == 0 else 0.2):
+            self._draw_children(chance, program, others, depth)
+        elif others and chance.random() < 0.08:
+            program.returns = (chance.choice(others),)
+        return program
+
+    def _draw_chain(self, chance: random.Random, prefix: str, count: int, earlier: list[str]) -> list[Program]:
+        """Quick nodes, each after the one before: they go along with their sources."""
+        before, made = earlier[-1:], []
+        for number in range(count):
+            program = Program(f"{prefix}{number}", "quick", tuple(before), seconds=0.0005)
+            self._draw_trouble(chance, program)
+            if before and chance.random() < 0.1:
+                program.returns = (chance.choice([*earlier, *(other.name for other in made)]),)
+            self.programs[program.name] = program
+            made.append(program)
+            before = [program.name]
+        return made
+
+    def _draw_trouble(self, chance: random.Random, program: Program) -> None:
+        trouble = chance.random()
+        if program.function in ("retries", "patient"):
+            most = FUNCTIONS[program.function].retry.max_attempts
+            program.fails = chance.choice((0, 1, most - 1, most))
+        elif trouble < 0.05:
+            program.fails = ALWAYS
+        elif trouble < 0.1 and program.function != "async":  # which would take a sync neighbour along
+            program.dies = chance.choice((1, DEATHS - 1, ALWAYS))
+
+    def _draw_children(self, chance: random.Random, program: Program, others: list[str], depth: int) -> None:
+        known = [name for name in others if name not in program.tolerates][-4:]
+        for number in range(chance.choice((1, 2, 3))):
+            siblings = [child.name for child in program.children]
+            program.children.append(self._draw(chance, f"{program.name}.{number}", siblings or known, depth + 1))
+        program.ahead = chance.random() < 0.4
+        names = [child.name for child in program.children]
+        if chance.random() < 0.7:
+            program.returns = tuple(chance.sample(names, chance.choice((1, len(names)))))
+
+
+# --- the plain computation ----------------------------------------------------------------------------
+
+
+def digest(*parts: str) -> str:
+    return blake2b("|".join(parts).encode(), digest_size=8).hexdigest()
+
+
+def own_value(name: str, sources: list[str]) -> str:
+    """What a run computes from the values of its sources; a failure that is tolerated reads `failed`."""
+    return digest(name, *sources)
+
+
+def kept_value(own: str, refs: list[str]) -> str:
+    """The value of a node with its promises kept."""
+    return digest(own, *refs) if refs else own
+
+
+class Computation:
+    """What everything comes to without a broker, in one process."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._programs = plan.programs
+        self._runs: dict[str, Outcome] = {}
+        self._outcomes: dict[str, Outcome] = {}
+
+    def outcome(self, name: str) -> Outcome:
+        known = self._outcomes.get(name)
+        if known is None:
+            known = self._outcomes[name] = self._outcome(self._programs[name])
+        return known
+
+    def _outcome(self, program: Program) -> Outcome:
+        run = self.run(program.name)
+        if run.failure:
+            return run
+        refs = [self.outcome(name) for name in program.returns]
+        failed = next((ref for ref in refs if ref.failure), None)
+        return failed or Outcome(kept_value(run.value, [ref.value for ref in refs]))
+
+    def run(self, name: str) -> Outcome:
+        """Of the node's own run, whatever becomes of the promises that it returns."""
+        known = self._runs.get(name)
+        if known is None:
+            known = self._runs[name] = self._run(self._programs[name])
+        return known
+
+    def _run(self, program: Program) -> Outcome:
+        values = []
+        for source in program.sources:
+            outcome = self.outcome(source)
+            if outcome.failure and source not in program.tolerates:
+                return Outcome(failure="upstream")
+            values.append(outcome.value or "failed")
+        function = FUNCTIONS[program.function]
+        if function.queue_timeout:
+            return Outcome(failure="dagorama.QueueTimeout")
+        if program.dies >= DEATHS:
+            return Outcome(failure="dagorama.ProcessDied")
+        if program.fails >= max(1, function.retry.max_attempts):
+            return Outcome(failure="builtins.ValueError")
+        return Outcome(own_value(program.name, values))
+
+    def all_made(self, programs: list[Program]) -> Iterator[Program]:
+        """These nodes and all that come to be below them."""
+        for program in programs:
+            yield program
+            if not self.run(program.name).failure:
+                yield from self.all_made(program.children)
+
+
+def columns(programs: list[Program], first: int, origin_of: dict[str, bytes], origin: bytes) -> dict[str, object]:
+    """The columns of a `Nodes` message; `origin_of` has the ids of all nodes that have one."""
+    names = [program.name for program in programs]
+    functions = sorted({program.function for program in programs})
+    keys = sorted({program.key for program in programs if program.key})
+    places = {name: place for place, name in enumerate(names, first)}
+    foreign: list[bytes] = []
+    references, tolerant = [], []
+    for program in programs:
+        for source in program.sources:
+            if source in program.tolerates:
+                tolerant.append(len(references))
+            references.append(_reference(source, places, origin_of, origin, foreign))
+    return {
+        "functions": [FUNCTIONS[name] for name in functions],
+        "origin": origin, "first": first, "function": [functions.index(program.function) for program in programs],
+        "arguments": [b"\1\0" + name.encode() for name in names],
+        "source_count": [len(program.sources) for program in programs], "source": references, "foreign": foreign,
+        "tolerant": tolerant, "keys": keys,
+        "key": [keys.index(program.key) + 1 if program.key else 0 for program in programs] if keys else [],
+    }  # fmt: skip
+
+
+def _reference(
+    source: str, places: dict[str, int], ids: dict[str, bytes], origin: bytes, foreign: list[bytes]
+) -> int:
+    if source in places:
+        return places[source]
+    id = ids[source]
+    if id[:12] == origin:
+        return int.from_bytes(id[12:], "big")
+    if id not in foreign:
+        foreign.append(id)
+    return -1 - foreign.index(id)
+
+
+def pick(items: list[str], chance: random.Random, most: int) -> list[str]:
+    return list(islice(chance.sample(items, len(items)), most))

@@ -1,0 +1,51 @@
+"""The short form of `python -m tests.simulation` and `python -m tests.simulation.mutations`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .life import run
+from .mutations import MUTANTS, catch
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_no_promise_is_broken_whatever_fails() -> None:
+    results = [run(seed) for seed in range(1, 51)]
+    assert [result.violation for result in results if result.violation] == []
+    assert sum(result.restarts for result in results) > 25
+    assert sum(result.nodes for result in results) > 1_000
+
+
+def test_a_seed_is_one_schedule() -> None:
+    assert run(7).trace == run(7).trace
+
+
+def test_a_seed_is_the_same_schedule_in_another_process() -> None:
+    command = [sys.executable, "-m", "tests.simulation", "--seed", "7"]
+    outputs = [
+        subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": drawn}, capture_output=True, text=True)
+        for drawn in ("1", "2")
+    ]
+    traces = {output.stdout.splitlines()[-1] for output in outputs}
+    assert len(traces) == 1, outputs
+    assert traces.pop().startswith("trace ")
+
+
+def test_there_are_twenty_ways_to_break_the_product_at_least() -> None:
+    assert len(MUTANTS) >= 20
+
+
+@pytest.mark.parametrize("mutant", ["fencing removed", "acknowledge before commit", "lost wake-up of a waiter"])
+def test_a_broken_product_is_caught(mutant: str) -> None:
+    assert catch(mutant, seeds=100).seed
+
+
+def test_a_broken_product_is_whole_again_afterwards() -> None:
+    assert catch("child visible early", seeds=10).seed
+    assert run(1).violation is None

@@ -1,0 +1,451 @@
+"""Watches one life from outside: what is on disk, what is told to whom, and whether it may be. Each check has a name.
+
+It knows the promises of the design, not how the heart keeps them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dagorama_broker.broker import Broker
+from dagorama_broker.model import ENDED, Changes, Failure, OutcomeRow, ProgressRow, State, World
+from dagorama_broker.scheduler import Effects, Node, Worker
+from dagorama_broker.store.rows import unpack_keys
+
+from ..heart import invariants
+from .loop import SimulatedLoop
+from .programs import FUNCTIONS, Computation, Plan
+from .store import Disk
+
+if TYPE_CHECKING:
+    from .network import Link
+    from .worker import Given, SimulatedWorker
+
+#: Seconds after which a connected worker has heard of what was cancelled.
+TOLD = 1.0
+#: Seconds after a disturbance for which a worker may count as silent: a lease, and the time to notice.
+SILENCE = 4.5
+#: Steps between two looks at all of the heart's own books.
+BOOKS_EVERY = 8
+BOOKS = (
+    invariants.states_are_counted, invariants.lanes_have_what_is_queued, invariants.claims_are_held_once,
+    invariants.nobody_waits_for_what_has_ended, invariants.readers_are_counted, invariants.pauses_have_their_end,
+    invariants.slots_are_where_they_belong,
+)
+
+
+class Violation(AssertionError):
+    """A promise was broken; `check` is its name."""
+
+    def __init__(self, check: str, text: str) -> None:
+        super().__init__(f"{check}: {text}")
+        self.check = check
+
+
+@dataclass(slots=True)
+class Value:
+    """A value as the simulated user code writes it."""
+
+    name: str
+    attempt: int
+    worker: str
+    own: str
+
+    def packed(self) -> bytes:
+        return b"\1\0" + "|".join((self.name, str(self.attempt), self.worker, self.own)).encode()
+
+    @classmethod
+    def of(cls, envelope: bytes) -> Value:
+        name, attempt, worker, own = envelope[2:].decode().split("|")
+        return cls(name, int(attempt), worker, own)
+
+
+class Watcher:
+    def __init__(self, loop: SimulatedLoop, disk: Disk, plan: Plan) -> None:
+        self.loop, self.disk, self.plan = loop, disk, plan
+        self.computation = Computation(plan)
+        self.chance = random.Random(plan.seed)
+        self.violation: Violation | None = None
+        self.trace: list[tuple[Any, ...]] = []
+        self.calm = False  #: nothing is broken any more
+        self.wall_jumped = False
+        self.names: dict[int, str] = {}  #: on disk, by key
+        self.ids: dict[str, bytes] = {}  #: on disk
+        self.keys: dict[str, int] = {}
+        self.parents: dict[bytes, tuple[int, int]] = {}  #: by origin: node and attempt that made the nodes
+        self.attempts: dict[int, tuple[int, str]] = {}  #: node and worker of each attempt that was ever granted
+        self.latest: dict[int, int] = {}  #: by key: the last attempt that the present broker granted
+        self.seen: dict[int, OutcomeRow] = {}
+        self.not_before: dict[str, float] = {}  #: by name: when it may start
+        self.failed_at: dict[tuple[str, int], float] = {}  #: by name and run: when a worker first saw it fail
+        self.deaths: Counter[str] = Counter()  #: of child processes while they ran it
+        self.links: dict[str, Link] = {}  #: of workers, by name
+        self.stepped_at = 0.0
+        self.there: set[bytes] = set()  #: workers that the broker had when it stepped last
+        self.runs: dict[str, int] = {}  #: that failed, by name
+        self.awaited: set[bytes] = set()  #: workers on record when the present broker began
+        self.awaited_until = 0.0
+        self.cancelled_at: dict[int, float] = {}
+        self.cancelling: set[str] = set()  #: instances of which something was to be cancelled
+        self.submitted_at: dict[str, float] = {}
+        self.disturbed_at = 0.0  #: when something was done to the broker last
+        self.steps = self.commits = self.starts = self.restarts = 0
+        disk.committed = self.committed
+
+    # --- saying what is wrong -------------------------------------------------------------------------
+
+    def note(self, *what: Any) -> None:
+        self.trace.append((round(self.loop.now, 6), *what))
+
+    def require(self, holds: bool, check: str, text: str) -> None:
+        if not holds:
+            self.break_off(check, text)
+
+    def break_off(self, check: str, text: str) -> None:
+        if self.violation is None:
+            self.violation = Violation(check, f"at {self.loop.now:.4f}: {text}")
+            self.note("VIOLATION", check, text)
+
+    # --- the broker -----------------------------------------------------------------------------------
+
+    def watch(self, broker: Broker) -> None:
+        """A new broker, on the same disk."""
+        self.latest.clear()
+        self.stepped_at = 0.0
+        self.awaited = set(self.disk._workers)
+        self.awaited_until = self.loop.now + broker.scheduler.timing.reconnect_wait - 1e-6
+        drain = broker.scheduler.drain
+
+        def drained() -> tuple[Changes, Effects]:
+            changes, effects = drain()
+            try:
+                self._stepped(broker, changes, effects)
+            except AssertionError as error:
+                self.break_off("the heart's books", f"{error!r}"[:300])
+            return changes, effects
+
+        broker.scheduler.drain = drained  # type: ignore[method-assign]
+
+    def _stepped(self, broker: Broker, changes: Changes, effects: Effects) -> None:
+        """Decided, not yet on disk."""
+        self.steps += 1
+        for outcome in changes.outcomes:
+            if outcome.state in (State.COMPLETED, State.RESOLVING):
+                latest = self.latest.get(outcome.key, outcome.attempt)
+                self.require(latest == outcome.attempt, "fencing", f"node {outcome.key}: a result under attempt"
+                             f" {outcome.attempt} is taken, but {latest} was granted since")
+        scheduler = broker.scheduler
+        self._check_silence(broker)
+        self._check_standstill(broker)
+        self.awaited.difference_update(id for id, _ in changes.workers_joined)
+        if effects.granted:
+            held_back = not self.awaited or self.loop.now >= self.awaited_until
+            self.require(held_back, "nothing before they are back", f"{len(self.awaited)} workers may still return")
+        for slot, node, attempt in effects.granted:
+            self._granted(broker, slot.worker, node, attempt)
+        if scheduler.hold_until is None:
+            self._check_order(broker, effects)
+            self._check_idle(broker)
+        if self.steps % BOOKS_EVERY == 0:
+            for book in BOOKS:
+                book(scheduler)
+
+    def _granted(self, broker: Broker, worker: Worker, node: Node, attempt: int) -> None:
+        name = worker.presence.name
+        self.note("grant", node.key, attempt, name)
+        self.require(attempt not in self.attempts, "attempts are never reused", f"attempt {attempt} was given before")
+        before = self.latest.get(node.key)
+        self.require(before is None or before not in broker.scheduler.dispatch.claimed,
+                     "granted once at a time", f"node {node.key} is granted while attempt {before} stands")
+        self.attempts[attempt] = node.key, name
+        self.latest[node.key] = attempt
+        before = self.not_before.get(self.names.get(node.key, ""), 0.0)
+        self.require(self.wall_jumped or self.loop.now >= before - 1e-6, "not before its time",
+                     f"node {node.key} is granted {before - self.loop.now:.3f} s too early")
+        most = node.lane.function.max_concurrency
+        if most:
+            lane = node.lane
+            running = sum(o.lane is lane and o.state is State.CLAIMED for o in broker.scheduler.graph.nodes.values())
+            self.require(running <= most, "max_concurrency", f"{running} nodes of {lane.function.name} run at once")
+
+    def _check_silence(self, broker: Broker) -> None:
+        """Nobody counts as there who has not been heard for long."""
+        for worker in broker.scheduler.dispatch.workers.values():
+            heard_at = max(self.links[worker.presence.name].heard_at, self.disturbed_at)
+            self.require(self.loop.now < heard_at + SILENCE, "who is silent is given up", worker.presence.name)
+
+    def _check_standstill(self, broker: Broker) -> None:
+        """Where the broker itself stood still, no worker is given up for its silence."""
+        before, self.stepped_at = self.stepped_at, self.loop.now
+        there, self.there = self.there, set(broker.scheduler.dispatch.workers)
+        if before and self.loop.now - before >= broker.scheduler.timing.lease / 2:
+            ids = {worker.presence.id for worker in broker.sessions}
+            lost = [id.hex() for id in there & ids - self.there]
+            self.require(not lost, "a standstill is forgiven", f"{lost}")
+
+    def _check_order(self, broker: Broker, effects: Effects) -> None:
+        """No older node is left for a worker that was given a younger one."""
+        if not effects.granted:
+            return
+        queued = [node for node in broker.scheduler.graph.nodes.values() if node.state is State.QUEUED]
+        for slot, given, _ in effects.granted:
+            if given.pending:
+                continue  # it goes along with the one source that it waits for
+            place = _place(given)
+            for node in queued:
+                older = _place(node) < place and _may_run(slot.worker, node) and _has_room(broker, node)
+                self.require(not older, "oldest first", f"node {node.key} is left behind node {given.key}")
+
+    def _check_idle(self, broker: Broker) -> None:
+        """Nobody is idle who could run something."""
+        graph = broker.scheduler.graph
+        if not graph.counts[State.QUEUED]:
+            return
+        idle = [w for w in broker.scheduler.dispatch.workers.values() if w.pool and any(not s.held for s in w.slots)]
+        for node in graph.nodes.values() if idle else ():
+            if node.state is State.QUEUED and _has_room(broker, node):
+                wrong = next((worker for worker in idle if _may_run(worker, node)), None)
+                self.require(wrong is None, "nobody is idle for nothing", f"node {node.key} is queued")
+
+    # --- the disk -------------------------------------------------------------------------------------
+
+    def committed(self, changes: Changes) -> None:
+        """On disk, not yet told."""
+        self.commits += 1
+        outcomes = {row.key: row for row in changes.outcomes}
+        for run in changes.runs:
+            parent = self.parents.get(run.origin)
+            if parent is not None:
+                self._check_parent(run.first_key, parent, outcomes)
+        for row in changes.nodes:
+            self._made(row.key, row.arguments[2:].decode())
+        for outcome in changes.outcomes:
+            self._ended(outcome)
+        for progress in changes.progress:
+            self._pauses(self.names[progress.key], progress)
+        for resolved in changes.resolved:
+            self.require(self.seen[resolved.key].state == State.RESOLVING, "one result", f"node {resolved.key}")
+            self.note("resolved", resolved.key, int(resolved.state))
+            self.seen[resolved.key] = self.seen[resolved.key]._replace(state=resolved.state)
+            if resolved.state == State.CANCELLED:
+                self.cancelled_at[resolved.key] = self.loop.now
+
+    def _made(self, key: int, name: str) -> None:
+        self.note("made", key, name)
+        self.require(name not in self.keys, "made once", f"node {name} is made twice")
+        self.names[key], self.keys[name] = name, key
+        self.ids[name] = self.disk.ids([key])[key]
+        delay = FUNCTIONS[self.plan.programs[name].function].delay
+        if delay:
+            self.not_before[name] = self.submitted_at.get(name, 0.0) + delay
+
+    def _pauses(self, name: str, row: ProgressRow) -> None:
+        """A run is on record as failed: the next one is after the pause."""
+        policy = FUNCTIONS[self.plan.programs[name].function].retry
+        self.require(row.runs >= self.runs.get(name, 0), "runs are counted", f"{name} has failed {row.runs} times only")
+        self.require(row.deaths <= self.deaths[name], "deaths are counted", f"{name} has died {row.deaths} times?")
+        self.runs[name] = row.runs
+        failed_at = self.failed_at.pop((name, row.runs), None)
+        if failed_at is not None and row.runs < policy.max_attempts:
+            self.not_before[name] = failed_at + policy.interval * policy.base ** (row.runs - 1)
+
+    def _check_parent(self, key: int, parent: tuple[int, int], outcomes: dict[int, OutcomeRow]) -> None:
+        node, attempt = parent
+        outcome = outcomes.get(node) or self.disk.outcome(node)
+        self.require(outcome is not None and outcome.attempt == attempt, "children with their parent",
+                     f"node {key} is visible, and its parent {node} has no result of attempt {attempt}")
+
+    def _ended(self, row: OutcomeRow) -> None:
+        self.note("ended", row.key, int(row.state), row.attempt)
+        self.require(row.key not in self.seen, "one result", f"node {row.key} has a second result")
+        self.seen[row.key] = row
+        if row.state == State.CANCELLED:
+            self.cancelled_at[row.key] = self.loop.now
+        if row.value is None:
+            return
+        value, name = Value.of(row.value), self.names[row.key]
+        program = self.plan.programs[name]
+        for source in program.sources:
+            other = self.seen.get(self.keys[source])
+            well = other is not None and (other.state == State.COMPLETED or source in program.tolerates)
+            self.require(well, "failures spread", f"{name} has a value, and its source {source} has not")
+        self.require(value.name == name, "the right value", f"{name} has a value of {value.name}")
+        self.require(value.attempt == row.attempt, "fencing", f"{name}: the value is of attempt {value.attempt}")
+        granted = self.attempts.get(value.attempt)
+        self.require(granted == (row.key, value.worker), "fencing", f"{name}: {value.worker} has not been granted it")
+        right = self.is_to_be_cancelled(name) or value.own == self.computation.run(name).value
+        self.require(right, "the right value", f"{name} was computed wrongly")
+
+    def is_to_be_cancelled(self, name: str) -> bool:
+        """Somebody has asked, so that it may be cancelled, and have others come to something else."""
+        return name.split("/")[0] in self.cancelling
+
+    def has_ended(self, key: int) -> bool:
+        row = self.seen.get(key)
+        return row is not None and State(row.state) in ENDED
+
+    # --- what others are told -------------------------------------------------------------------------
+
+    def acknowledged_submission(self, names: list[str]) -> None:
+        for name in names:
+            self.require(name in self.keys, "acknowledged is durable", f"node {name} is acknowledged, not on disk")
+
+    def acknowledged_report(self, key: int, attempt: int, worker: str) -> None:
+        outcome, progress = self.seen.get(key), self.disk._progress.get(key)
+        durable = outcome is not None or (progress is not None and progress.attempt >= attempt)
+        self.require(durable, "acknowledged is durable", f"{worker}: node {key}, attempt {attempt}, is not on disk")
+
+    def acknowledged_cancel(self, instance: bytes, names: list[str], count: int) -> None:
+        self.note("cancelled", instance.hex(), count)
+        for name in names:
+            row = self.seen.get(self.keys[name])
+            self.require(row is not None and State(row.state) in ENDED, "cancelled is durable", f"{name} has not ended")
+
+    def told_end(self, name: str, state: int, failure: str) -> None:
+        """A client hears how a node ended."""
+        row = self.seen.get(self.keys.get(name, 0))
+        self.require(row is not None and row.state == state, "told is durable", f"{name} is told to be {state}")
+        if state == State.FAILED:
+            self._check_failure(name, failure)
+
+    def told_value(self, envelope: bytes, id: bytes) -> str:
+        value = Value.of(envelope)
+        self.require(self.ids.get(value.name) == id, "the right value", f"the value of {value.name} under another id")
+        row = self.seen.get(self.keys[value.name])
+        self.require(row is not None and row.value == envelope, "told is durable", f"{value.name}: not what is on disk")
+        return value.name
+
+    # --- workers --------------------------------------------------------------------------------------
+
+    def given_to(self, worker: str, presence: Any, given: Given) -> None:
+        """A worker has received a node."""
+        self.note("received", given.key, given.attempt, worker)
+        name, program = given.name, self.plan.programs[given.name]
+        self.require(self.names.get(given.key) == name, "told is durable", f"{name} is given out, and not on disk")
+        self.require(self.ids.get(name) == given.id, "the right node", f"{name} comes under another id")
+        function = FUNCTIONS[program.function]
+        self.require(given.function.name == program.function, "the right function", f"{name}: {given.function.name}")
+        tolerated = not function.taint or function.taint in presence.tolerations
+        self.require(tolerated, "taints", f"{name} needs {function.taint}, {worker} does not have it")
+        excluded = (function.queue or function.name) in presence.exclude_queues
+        self.require(not excluded, "queues", f"{name} is of a queue that {worker} excludes")
+        for source in program.sources:
+            row = self.seen.get(self.keys[source])
+            ended = (row is not None and State(row.state) in ENDED) or self.keys[source] == given.beside
+            self.require(ended, "sources first", f"{name} is given out before {source} has ended")
+
+    def started(self, worker: str, given: Given) -> None:
+        """It begins to run."""
+        self.starts += 1
+        self.note("start", given.key, given.attempt, worker)
+
+    def finished(self, worker: SimulatedWorker, given: Given) -> None:
+        """Its run is over, whatever came of it."""
+        cancelled_at = self.cancelled_at.get(given.key)
+        if cancelled_at is None or self.loop.now - cancelled_at < TOLD:
+            return
+        quiet = max(worker.disturbed_at, worker.link.touched_at, worker.connected_at, self.disturbed_at)
+        self.require(cancelled_at < quiet, "who runs it is told", f"{worker.name} ran on with {given.name}, cancelled")
+
+    def given_up(self, worker: SimulatedWorker) -> None:
+        """The broker says that it was silent for longer than its lease."""
+        disturbed = max(worker.disturbed_at, worker.link.touched_at, worker.connected_at)
+        silent = self.loop.now < disturbed + SILENCE
+        self.require(silent or not worker.host.alive, "who speaks is not given up", f"{worker.name} was not silent")
+
+    def died(self, names: list[str]) -> None:
+        """A child process ended while these ran."""
+        self.deaths.update(names)
+
+    def failed(self, name: str, run: int) -> None:
+        """A worker has seen a run fail; whether that counts, the disk will say."""
+        self.failed_at.setdefault((name, run + 1), self.loop.now)
+
+    # --- the end --------------------------------------------------------------------------------------
+
+    def check_end(self, submitted: dict[str, list[Any]]) -> None:
+        """Everything has healed and drained: what is on disk is what the plain computation says."""
+        for programs in submitted.values():
+            if programs[0].name not in self.keys:
+                continue
+            for program in self.computation.all_made(programs):
+                self._check_outcome(program.name, self.is_to_be_cancelled(program.name))
+        made = Counter(name.split("/")[0] for name in self.names.values())
+        self.note("end", sorted(made.items()))
+
+    def _check_outcome(self, name: str, may_be_cancelled: bool) -> None:
+        key = self.keys.get(name)
+        if key is None:
+            self.require(may_be_cancelled, "children with their parent", f"{name} was never made")
+            return
+        row = self.seen.get(key)
+        if row is None or State(row.state) not in ENDED:
+            self.break_off("every node ends", f"{name} has not ended")
+        elif row.state == State.CANCELLED:
+            self.require(may_be_cancelled, "cancelled by nobody", name)
+        elif not may_be_cancelled:
+            expected = self.computation.outcome(name)
+            completed = row.state == State.COMPLETED
+            self.require(completed == (not expected.failure), "the plain computation",
+                         f"{name} is {State(row.state).name}, expected {expected}: {self._failure_text(key)}")
+            if not completed:
+                self._check_failure(name, self._failure_type(key))
+
+    def _failure_type(self, key: int) -> str:
+        failure = self._failure(key)
+        return failure.type if failure is not None else ""
+
+    def _failure_text(self, key: int) -> str:
+        failure = self._failure(key)
+        return f"{failure.type}: {failure.message}" if failure is not None else ""
+
+    def _failure(self, key: int) -> Failure | None:
+        row = self.disk.outcome(key)
+        culprit = self.disk.outcome(row.culprit) if row is not None and row.culprit else row
+        return Failure.unpacked(culprit.failure) if culprit is not None and culprit.failure else None
+
+    def _check_failure(self, name: str, type: str) -> None:
+        run = self.computation.run(name)
+        if run.failure and run.failure != "upstream" and not self.is_to_be_cancelled(name):
+            self.require(type in (run.failure, ""), "the right failure", f"{name} failed with {type}")
+
+    def refs_of(self, key: int) -> list[str]:
+        row = self.seen[key]
+        return [self.names[ref] for ref in unpack_keys(row.refs)]
+
+    def check_empty(self, broker: Broker) -> None:
+        """Nothing is left in the broker's memory of what has ended."""
+        graph, scheduler = broker.scheduler.graph, broker.scheduler
+        left = {
+            "nodes": graph.nodes, "instances": graph.instances, "origins": graph.origins, "lanes": graph.active,
+            "delayed": graph.delayed, "keyed": graph.keyed, "claims": scheduler.dispatch.claimed,
+            "staged": scheduler.staged, "expiries": graph.expires_at, "arguments": broker.payloads.arguments.kept,
+            "values": broker.payloads.values.kept, "watches": broker.watching._watches,
+            "claimed": {lane.id: 1 for lane in graph.lanes.values() if lane.claimed},
+            "held": {slot.index: 1 for w in scheduler.dispatch.workers.values() for slot in w.slots if slot.held},
+        }
+        left = {what: len(of) for what, of in left.items() if of}
+        self.require(not left, "nothing is left behind", f"{left}")
+
+
+def _place(node: Node) -> tuple[int, int, int]:
+    return node.instance.key, -FUNCTIONS[node.lane.function.name].priority, node.key
+
+
+def _may_run(worker: Worker, node: Node) -> bool:
+    """By what the worker said and what the function is."""
+    own, function = worker.presence, FUNCTIONS[node.lane.function.name]
+    queue = function.queue or function.name
+    if worker.pool is None or own.world is not World.OURS or node.lane.id in worker.refuses:
+        return False
+    return queue not in own.exclude_queues and (not function.taint or function.taint in own.tolerations)
+
+
+def _has_room(broker: Broker, node: Node) -> bool:
+    most = FUNCTIONS[node.lane.function.name].max_concurrency
+    if not most:
+        return True
+    return sum(o.lane is node.lane and o.state is State.CLAIMED for o in broker.scheduler.graph.nodes.values()) < most
