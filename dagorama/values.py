@@ -258,7 +258,15 @@ def _pickled(value: object, large_from: int | None = None, is_large: bool = Fals
 def _pickled_once(value: object, part_from: int | None, enough: int | None = None) -> tuple[bytes, _Promises]:
     """Without parts from that size on. Of `enough` bytes or more only the length counts."""
     try:
-        data, promises = _pickled_by_name(value, part_from)
+        file, promises = BytesIO(), _Promises()
+        if part_from is None:
+            pickler = pickle.Pickler(file, PROTOCOL)
+        else:
+            promises.left_out = LeftOut(part_from)
+            pickler = _parting(file, promises.left_out)
+        pickler.dispatch_table = {**copyreg.dispatch_table, **promises.table}
+        pickler.dump(value)
+        data = file.getvalue()
     except RecursionError:
         raise
     except Exception:
@@ -269,17 +277,10 @@ def _pickled_once(value: object, part_from: int | None, enough: int | None = Non
     return _pickled_by_value(value, part_from) if b"__main__" in data else (data, promises)
 
 
-def _pickled_by_name(value: object, part_from: int | None) -> tuple[bytes, _Promises]:
-    file, promises = BytesIO(), _Promises()
-    if part_from is None:
-        pickler = pickle.Pickler(file, PROTOCOL)
-    else:
-        left_out = promises.left_out = LeftOut(part_from)
-        pickler = _Parting(file, PROTOCOL, buffer_callback=left_out.buffer_callback)
-        pickler.left_out = left_out
-    pickler.dispatch_table = {**copyreg.dispatch_table, **promises.table}
-    pickler.dump(value)
-    return file.getvalue(), promises
+def _parting(file: BytesIO, left_out: LeftOut) -> pickle.Pickler:
+    pickler = _Parting(file, PROTOCOL, buffer_callback=left_out.buffer_callback)
+    pickler.left_out = left_out
+    return pickler
 
 
 def _pickled_by_value(value: object, part_from: int | None) -> tuple[bytes, _Promises]:
@@ -325,15 +326,14 @@ def _filled(envelope: bytes, fill: Sequence[object], get_large: GetLarge | None)
     marks = flags(envelope)
     if marks & SIGNED:
         raise ValueNotReadable("its signature has not been checked")
-    number, _ = body(envelope)
+    number, start = body(envelope)
     if len(fill) != number:
         raise ValueNotReadable(f"it holds {number} promises and {len(fill)} values were given for them")
+    if not marks & (LARGE | PARTS):
+        return loads(envelope[start:], None, _fills(fill))
     large = large_of(envelope)
     data: Buffer = pickle_in(envelope) if large is None else fetched(*large, get_large)
-    if not number and not marks & PARTS:
-        return pickle.loads(data)
-    parts = PartsIn(parts_of(envelope), get_large) if marks & PARTS else None
-    return loads(data, parts, _fills(fill))
+    return loads(data, PartsIn(parts_of(envelope), get_large), _fills(fill))
 
 
 def _assemble(

@@ -20,22 +20,31 @@ from dagorama_broker.store.protocol import Store
 
 #: Uploads that run side by side; more wait for their turn.
 SIDE_BY_SIDE = 64
+#: Files of clients that are put in their place side by side.
+KEEPING = 8
 #: Seconds in which the next chunk has to come.
 PATIENCE = 30.0
 #: Bytes of one upload that may wait to be written.
-WAITING = 8 << 20
+WAITING = 4 << 20
 #: Chunks that are read in one go.
-AT_ONCE = 4
+AT_ONCE = 2
 
 
 class Uploads:
     def __init__(self, store: Store, bounds: Bounds) -> None:
         self._store = store
         self._bounds = bounds
+        self._turns = asyncio.Semaphore(SIDE_BY_SIDE)
         self._threads = ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="upload")
+        # Apart, so that slow clients do not hold these up.
+        self._keeping = ThreadPoolExecutor(KEEPING, thread_name_prefix="keep")
 
     async def take(self, chunks: AsyncIterator[pb.ValueChunk]) -> tuple[bytes, int]:
         """Keep a value; its SHA-256 and length. Raises TooMuch, NotServing or StoreError, and then nothing is kept."""
+        async with self._turns:  # nothing is read before there is a thread that takes it
+            return await self._take(chunks)
+
+    async def _take(self, chunks: AsyncIterator[pb.ValueChunk]) -> tuple[bytes, int]:
         loop = asyncio.get_running_loop()
         upload = _Upload(self._bounds, loop)
         writing = loop.run_in_executor(self._threads, self._store.put_large, upload)
@@ -51,7 +60,7 @@ class Uploads:
     async def keep(self, sha256: bytes, length: int, unfinished: str) -> bool:
         """Store.keep_large, which waits for the disk."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._store.keep_large, sha256, length, unfinished)
+        return await loop.run_in_executor(self._keeping, self._store.keep_large, sha256, length, unfinished)
 
 
 class _Upload:
