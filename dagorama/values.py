@@ -333,6 +333,8 @@ def _filled(envelope: bytes, fill: Sequence[object], get_large: GetLarge | None)
         return loads(envelope[start:], None, _fills(fill))
     large = large_of(envelope)
     data: Buffer = pickle_in(envelope) if large is None else fetched(*large, get_large)
+    if not number and not marks & PARTS:
+        return pickle.loads(data)
     return loads(data, PartsIn(parts_of(envelope), get_large), _fills(fill))
 
 

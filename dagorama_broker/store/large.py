@@ -36,6 +36,7 @@ class LargeFiles:
         self._since: dict[bytes, float] = {}
         self._dropped: list[Path] = []
         self._damaged: set[bytes] = set()
+        self._waiting: dict[str, float] = {}  # files of clients, and since when they were seen in `unfinished`
         self._one_moves = Lock()
 
     def sweep(self) -> None:
@@ -150,11 +151,15 @@ class LargeFiles:
         with self._saying_what_failed():
             for file in dropped:
                 file.unlink(missing_ok=True)
-            for name in filter(is_clients_own, _listed(self._unfinished)):
-                with suppress(FileNotFoundError):  # it was asked for just now
-                    # Not the time of the content: what is linked may be old.
-                    if (self._unfinished / name).stat().st_ctime < time.time() - grace:
-                        (self._unfinished / name).unlink()
+            for name in self._left_behind(grace):
+                (self._unfinished / name).unlink(missing_ok=True)
+
+    def _left_behind(self, grace: float) -> list[str]:
+        """What of clients has been in `unfinished` for so long: as seen here, since clocks are put forward."""
+        now = time.monotonic()
+        names = filter(is_clients_own, _listed(self._unfinished))
+        self._waiting = {name: self._waiting.get(name, now) for name in names}
+        return [name for name, since in self._waiting.items() if since <= now - grace]
 
     def _older_than(self, time: float, most: int) -> list[bytes]:
         old: list[bytes] = []
