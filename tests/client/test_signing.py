@@ -59,7 +59,7 @@ def test_it_is_an_hmac_of_the_place_the_header_and_the_rest() -> None:
 def test_the_table_of_promises_and_the_name_of_a_large_value_can_be_read_of_signed_envelopes() -> None:
     with_promises = RING.sign(encode([promise(1), promise(2)]).envelope, RESULT, INSTANCE, NODE)
     assert references(with_promises) == [node(1), node(2)]
-    large = encode(bytes(99), large_from=10, put_large=lambda data: b"h" * 32).envelope
+    large = encode("h" * 99, large_from=10, put_large=lambda data: b"h" * 32).envelope
     signed = RING.sign(large, RESULT, INSTANCE, NODE)
     assert large_of(signed) == large_of(large)
     assert signed[-32:] == b"h" * 32
