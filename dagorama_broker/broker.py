@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from dagorama_broker.keeping import Keeping, not_known
 from dagorama_broker.model import ENDED, Changes, OutcomeRow, StoredInstance
 from dagorama_broker.payloads import Payloads
 from dagorama_broker.reaching import Reach, reach, refuse_other_world
+from dagorama_broker.recent import Recent, is_final
 from dagorama_broker.repeating import Unwritten, left_to_make
 from dagorama_broker.retention import Holds, Retention
 from dagorama_broker.scheduler import Effects, NewRun, Node, Scheduler, Worker
@@ -45,6 +46,7 @@ class Broker:
         self.store = store
         self.watching = Watching()
         self.payloads = Payloads(cache_bytes, self._arguments, self._values)
+        self.recent = Recent(self.payloads.values)
         self.sessions: dict[Worker, Session] = {}
         self.unwritten = Unwritten(scheduler.graph)
         self.retry_lock = asyncio.Lock()  #: one retry is read and decided at a time
@@ -132,8 +134,8 @@ class Broker:
             pass
 
     def _is_wanted(self, effects: Effects) -> Callable[[int], bool]:
-        read = {node.key for node in effects.ended if node.readers}
-        return lambda key: key in read or key in self.watching
+        wanted = {node.key for node in effects.ended if node.readers or is_final(node)}
+        return lambda key: key in wanted or key in self.watching
 
     def _tell(self, effects: Effects) -> None:
         for granted in effects.granted:
@@ -152,7 +154,23 @@ class Broker:
             if (session := self._session_of(worker)) is not None:
                 session.news.done = True
         self.watching.tell(effects.ended)
-        self.payloads.let_go(effects, self.watching.__contains__)
+        for node in effects.ended:
+            if is_final(node):
+                self._let_go(self.recent.add(node))
+        self.payloads.let_go(effects, self._is_asked_for)
+
+    def _is_asked_for(self, key: int) -> bool:
+        return key in self.watching or key in self.recent
+
+    def _let_go(self, keys: Iterable[int]) -> None:
+        """Values that are among the recent ones no more."""
+        for key in keys:
+            if key not in self.watching:
+                self.payloads.values.drop(key)
+
+    def forget(self, instances: Collection[int]) -> None:
+        """Nothing of these instances, by their keys, is answered from memory any more."""
+        self._let_go(self.recent.forget(instances))
 
     def _hang_up_on_lost(self) -> None:
         """Streams of workers whose lease ran out: a client that neither speaks nor reads would keep one for ever."""

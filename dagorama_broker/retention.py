@@ -107,6 +107,7 @@ class Retention:
         rows = self._unneeded(expired) if expired else self._knot(now)
         broker.scheduler.graph.changes.removed += rows
         keys = {row.key for row in rows}
+        broker.forget(keys)
         for load in broker.loads:
             load.gone |= keys
         return bool(rows)

@@ -27,6 +27,8 @@ class News:
 #: Seconds that an acknowledgement waits for something to go along with: nobody is held up by it, and a message less is
 #: a good part of what a small graph costs.
 PATIENCE = 0.02
+#: Seconds between two messages to one worker: what gathers meanwhile goes in one. The first is never held up.
+BREATH = 0.001
 #: Seconds in which a worker that is hung up on may take what it is told.
 FAREWELL = 1.0
 
@@ -44,6 +46,7 @@ class Session:
         self._event = asyncio.Event()
         self._refusal: BrokerRefusal | None = None
         self._acknowledging: asyncio.TimerHandle | None = None
+        self._breath_until = 0.0
 
     def wake(self) -> None:
         self._event.set()
@@ -87,6 +90,10 @@ class Session:
     async def next(self) -> News:
         """All that has gathered; waits for something to gather. Raises what `end` was given."""
         await self._event.wait()
+        now = asyncio.get_running_loop().time()
+        if now < self._breath_until:
+            await asyncio.sleep(self._breath_until - now)
+        self._breath_until = asyncio.get_running_loop().time() + BREATH
         self._event.clear()
         if self._refusal is not None:
             raise self._refusal

@@ -56,10 +56,14 @@ class _Wait:
         for place, id in enumerate(request.node):
             self._places.setdefault(id_bytes(id, "a node"), []).append(place)
         self._live: dict[int, tuple[Node, bytes]] = {}
+        self._recent: list[tuple[Node, bytes]] = []  #: that have just ended
         for id in self._places:
             if (node := broker.scheduler.graph.find(id)) is not None:
                 _check_ours(node, self._owners[id], id)
                 self._live[node.key] = node, id
+            elif (node := broker.recent.find(id)) is not None:
+                _check_ours(node, self._owners[id], id)
+                self._recent.append((node, id))
         self.left = set(self._live)
         self._sent: set[int] = set()  #: values, by node key
         self._failures: dict[int, pb.NodeFailure] = {}  #: by culprit
@@ -72,7 +76,8 @@ class _Wait:
         """Nobody waits any more: values that were kept for this are let go."""
         self._broker.watching.remove(watch, self._live)
         for key, (node, _) in self._live.items():
-            if node.state in ENDED and not node.readers and key not in self._broker.watching:
+            watched = key in self._broker.watching or key in self._broker.recent
+            if node.state in ENDED and not node.readers and not watched:
                 self._broker.payloads.values.drop(key)
 
     def states(self) -> pb.WaitReply:
@@ -86,9 +91,12 @@ class _Wait:
         return reply
 
     async def ended_before(self) -> AsyncIterator[pb.WaitReply]:
-        """Nodes that are not in memory: they have ended, or were never made."""
-        live = {id for _, id in self._live.values()}
-        others = [id for id in self._places if id not in live]
+        """Nodes that the heart has no more: they have ended, or were never made."""
+        for batch in _batches(self._recent):
+            async for reply in self._tell(batch):
+                yield reply
+        known = {id for _, id in (*self._live.values(), *self._recent)}
+        others = [id for id in self._places if id not in known]
         if not others:
             return
         stored = await self._broker.stored_instances({self._owners[id] for id in others})

@@ -17,6 +17,7 @@ from dagorama.worker.session import FINAL, Backoff, Held, Session
 if TYPE_CHECKING:
     from dagorama.api.broker_pb2_grpc import BrokerAsyncStub
 
+BREATH = 0.001  #: seconds between two messages: what gathers meanwhile goes in one; the first is never held up
 RETRY_CAP = 1.0  #: seconds; a broker that restarts waits 2 for the workers that it had
 
 
@@ -88,8 +89,13 @@ class Stream:
                 await writing
 
     async def _write(self, call: grpc.aio.StreamStreamCall[Any, Any]) -> None:
+        loop = asyncio.get_running_loop()
+        breath_until = 0.0
         while True:
             await self._pending.wait()
+            if not self._closing and (now := loop.time()) < breath_until:
+                await asyncio.sleep(breath_until - now)
+            breath_until = loop.time() + BREATH
             self._pending.clear()
             while (message := self._session.next_message()) is not None:
                 await call.write(message)

@@ -173,7 +173,7 @@ async def test_who_waits_for_a_node_waits_for_room_too(monkeypatch: pytest.Monke
         worker, other = await served.worker(), await served.worker()
         monkeypatch.setenv("DAGORAMA_HOST", "127.0.0.1")
         monkeypatch.setenv("DAGORAMA_PORT", f"{served.port}")
-        waiting = asyncio.create_task(asyncio.to_thread(lambda: list(Waiting(dag.instance, [dag.id(0)]).ended(10))))
+        waiting = asyncio.create_task(asyncio.to_thread(lambda: list(Waiting({dag.id(0): dag.instance}).ended(10))))
         await asyncio.sleep(0.3)
         assert not waiting.done()
         await other.vanish()

@@ -31,8 +31,8 @@ async def one_node(served: Served) -> tuple[Dag, RawWorker, Any]:
 def nothing_is_left(served: Served) -> None:
     broker = served.broker
     assert not broker.watching._watches
-    for shelf in (broker.payloads.arguments, broker.payloads.values):
-        assert (shelf.kept, shelf.size) == ({}, 0)
+    assert not broker.payloads.arguments.size
+    assert all(key in broker.recent for key in broker.payloads.values.kept)
 
 
 # --- being told -------------------------------------------------------------------------------------
@@ -155,7 +155,7 @@ async def test_an_ended_node_of_another_instance_is_refused(served: Served) -> N
     await worker.durable(await worker.complete(node))
     other = Dag()
     await served.stub.Submit(other.submission(b"a"))
-    with refused(INVALID, "another instance"):
+    with refused(INVALID, "of instance"):
         await served.wait(other.instance, dag.id(0))
 
 
@@ -351,5 +351,5 @@ async def test_a_node_of_another_instance_than_is_said_is_refused_ended_or_not(s
     with refused(INVALID, "is of instance"):
         await served.stub.Wait(request).read()
     await worker.durable(await worker.complete(node))
-    with refused(INVALID, "another instance"):
+    with refused(INVALID, "of instance"):
         await served.stub.Wait(request).read()

@@ -423,7 +423,8 @@ class Watcher:
             "nodes": graph.nodes, "instances": graph.instances, "origins": graph.origins, "lanes": graph.active,
             "delayed": graph.delayed, "keyed": graph.keyed, "claims": scheduler.dispatch.claimed,
             "staged": scheduler.staged, "expiries": graph.expires_at, "arguments": broker.payloads.arguments.kept,
-            "values": broker.payloads.values.kept, "watches": broker.watching._watches,
+            "values": {key: 1 for key in broker.payloads.values.kept if key not in broker.recent},
+            "watches": broker.watching._watches,
             "claimed": {lane.id: 1 for lane in graph.lanes.values() if lane.claimed},
             "held": {slot.index: 1 for w in scheduler.dispatch.workers.values() for slot in w.slots if slot.held},
         }
