@@ -1,6 +1,6 @@
 """Large values as files that the broker and we both see: read where they are, written beside them, without a message.
 
-The broker's folder holds a value at ab/cd/abcd..., named by the SHA-256 of its bytes. What is new is written to
+The broker's folder holds a value at ab/abcd..., named by the SHA-256 of its bytes. What is new is written to
 `unfinished`, under a name that nobody can guess, and the broker is asked to move it to its place.
 
 The rule: only a folder that this user owns, that nobody else can enter, and that holds the word which the broker has
@@ -84,7 +84,7 @@ class SharedFiles:
 
     def _file(self, digest: bytes) -> Path:
         name = digest.hex()
-        return self.folder / name[:2] / name[2:4] / name
+        return self.folder / name[:2] / name
 
 
 def mapped(path: Path, digest: bytes) -> Checked | None:

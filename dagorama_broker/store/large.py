@@ -23,7 +23,7 @@ _CLIENTS_OWN = re.compile("[0-9a-f]{32}")
 
 
 class LargeFiles:
-    """A folder of values at ab/cd/abcd..., owned by one process; put and get may be called from any thread.
+    """A folder of values at ab/abcd..., owned by one process; put and get may be called from any thread.
 
     A value that no node names yet, or any more, is kept for a grace. Its time begins anew whenever it is given again.
     """
@@ -180,7 +180,7 @@ class LargeFiles:
 
     def _file(self, sha256: bytes) -> Path:
         name = sha256.hex()
-        return self.folder / name[:2] / name[2:4] / name
+        return self.folder / name[:2] / name
 
     def _write(self, file: Path, chunks: Iterable[bytes]) -> tuple[bytes, int]:
         seen, length = sha256_of(), 0
@@ -244,11 +244,10 @@ class LargeFiles:
 
 def _names_below(folder: Path) -> Iterator[bytes]:
     """Names of the values in a folder, without what is being written and what somebody else has put there."""
-    for outer in _listed(folder):
-        for inner in _listed(folder / outer):
-            for name in _listed(folder / outer / inner):
-                if _NAME.fullmatch(name):
-                    yield bytes.fromhex(name)
+    for inner in _listed(folder):
+        for name in _listed(folder / inner):
+            if _NAME.fullmatch(name):
+                yield bytes.fromhex(name)
 
 
 def _listed(folder: Path) -> list[str]:

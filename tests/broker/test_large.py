@@ -22,7 +22,7 @@ def files(tmp_path: Path) -> LargeFiles:
 
 
 def file_of(files: LargeFiles, name: bytes = NAME) -> Path:
-    return files.folder / name.hex()[:2] / name.hex()[2:4] / name.hex()
+    return files.folder / name.hex()[:2] / name.hex()
 
 
 def kept(files: LargeFiles) -> list[Path]:

@@ -162,7 +162,7 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
             return broker_pb2.KeepValueReply(kept=request.sha256 in self.large)
         self.kept.append(request)
         name = request.sha256.hex()
-        file = Path(self.folder.path, name[:2], name[2:4], name)
+        file = Path(self.folder.path, name[:2], name)
         if self.keeps:
             file.parent.mkdir(parents=True, exist_ok=True)
             Path(self.folder.path, "unfinished", request.unfinished).replace(file)

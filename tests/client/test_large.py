@@ -29,7 +29,7 @@ def folder(broker: RecordingBroker, tmp_path: Path) -> Path:
 
 
 def file_of(folder: Path) -> Path:
-    return folder / NAME.hex()[:2] / NAME.hex()[2:4] / NAME.hex()
+    return folder / NAME.hex()[:2] / NAME.hex()
 
 
 def bytes_of(digest: bytes) -> bytes:

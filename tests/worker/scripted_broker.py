@@ -198,7 +198,7 @@ class ScriptedBroker(pb_grpc.BrokerServicer):
     def file_of(self, digest: bytes) -> Path:
         assert self.folder is not None
         name = digest.hex()
-        return self.folder / name[:2] / name[2:4] / name
+        return self.folder / name[:2] / name
 
     def KeepValue(self, request: pb.KeepValueRequest, context: grpc.ServicerContext) -> pb.KeepValueReply:
         self.kept.append(request)
