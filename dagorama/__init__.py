@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from dagorama.models.outcome import outcome
     from dagorama.models.promise import DAGPromise
     from dagorama.models.state import State
+    from dagorama.putting import put
     from dagorama.resolution import aresolve, as_completed, resolve, resolve_all
     from dagorama.retry import ExponentialRetry, RetryConfiguration, StaticRetry
     from dagorama.runner import execute_worker, execute_worker_async, launch_workers
@@ -89,6 +90,7 @@ _HOMES = {
     "generate_instance_id": "dagorama.definition",
     "launch_workers": "dagorama.runner",
     "outcome": "dagorama.models.outcome",
+    "put": "dagorama.putting",
     "register_definition": "dagorama.serializer",
     "resolve": "dagorama.resolution",
     "resolve_all": "dagorama.resolution",
@@ -139,6 +141,7 @@ __all__ = [
     "generate_instance_id",
     "launch_workers",
     "outcome",
+    "put",
     "register_definition",
     "resolve",
     "resolve_all",

@@ -10,21 +10,33 @@ from collections import ChainMap
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from types import CodeType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from dagorama.parts import LeftOut
 
 PROTOCOL = 5
 
 _Reducer = Callable[[Any], tuple[Any, ...]]
 
 
-def dumps(value: object, reducers: Mapping[type, _Reducer] | None = None) -> bytes:
-    """A pickle of `value` in which `reducers` come before cloudpickle's own. Raises whatever pickling it raises."""
+def dumps(
+    value: object, reducers: Mapping[type, _Reducer] | None = None, left_out: LeftOut | None = None
+) -> bytes:
+    """A pickle of `value` in which `reducers` come before cloudpickle's own, without what goes to `left_out`.
+
+    Raises whatever pickling it raises.
+    """
     import pickle
 
     import cloudpickle  # type: ignore[import-untyped]  # it ships no types
 
     file = BytesIO()
-    pickler = cloudpickle.Pickler(file, PROTOCOL)
+    if left_out is None:
+        pickler = cloudpickle.Pickler(file, PROTOCOL)
+    else:
+        parting = type("Parting", (cloudpickle.Pickler,), {"persistent_id": staticmethod(left_out.persistent_id)})
+        pickler = parting(file, PROTOCOL, buffer_callback=left_out.buffer_callback)
     theirs = cast(dict[type, _Reducer], pickler.dispatch_table)
 
     def code(found: CodeType) -> tuple[Any, ...]:

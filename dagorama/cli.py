@@ -67,11 +67,12 @@ def options_of(flags: dict[str, Any]) -> WorkerOptions:
 def check_settings() -> None:
     """End with one sentence and exit code 2 where the environment holds what cannot be used."""
     from dagorama.channels import check
-    from dagorama.settings import Settings
+    from dagorama.settings import Settings, shared_files
     from dagorama.signing import keyring
 
     try:
         check(Settings.from_env())
+        shared_files()
         keyring()
     except SettingsError as error:
         raise click.UsageError(str(error)) from None

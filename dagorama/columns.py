@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from dagorama.api import broker_pb2
 from dagorama.channels import MESSAGE_LIMIT
-from dagorama.envelopes import SIGNATURE_BYTES
+from dagorama.envelopes import LARGE, PARTS, SIGNATURE_BYTES, large_values
 from dagorama.errors import RefusedByBroker
 from dagorama.models.promise import ORIGIN_BYTES
 from dagorama.signing import ARGUMENTS, Keyring, function_digest, keyring
-from dagorama.values import LARGE, Encoded, large_of
+from dagorama.values import Encoded
 
 if TYPE_CHECKING:
     from dagorama.options import KeyOf, Options
@@ -226,8 +226,8 @@ def _weight(envelope: bytes, refs: Sequence[bytes], tolerant: Sequence[int]) -> 
 
 
 def _large_values(envelopes: Iterable[bytes]) -> list[bytes]:
-    found = (large_of(envelope) for envelope in envelopes if envelope[1] & LARGE)
-    return list(dict.fromkeys(large[0] for large in found if large is not None))
+    found = (large_values(envelope) for envelope in envelopes if envelope[1] & (LARGE | PARTS))
+    return list(dict.fromkeys(chain.from_iterable(found)))
 
 
 def submit_requests(runs: Iterable[NodesRun]) -> list[broker_pb2.SubmitRequest]:

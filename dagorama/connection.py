@@ -37,6 +37,7 @@ T = TypeVar("T")
 
 #: bytes of one value; more is refused before anything is sent
 VALUE_LIMIT = 1024**3
+#: bytes of a large value in one message
 CHUNK = 1024 * 1024
 DEADLINE = 30.0
 #: seconds a transfer may take for each MiB, on top of the deadline
@@ -101,6 +102,16 @@ def _gave_up(error: BrokerOverloaded, seconds: float) -> BrokerOverloaded:
     return found
 
 
+def refuse_excess(size: int) -> None:
+    """Raises RefusedByBroker for a large value that nobody would take."""
+    if size > VALUE_LIMIT:
+        raise RefusedByBroker(
+            f"a value of {size:,} bytes is more than dagorama carries ({VALUE_LIMIT:,}); "
+            "split it, or pass the name of a file that whoever needs it can read",
+            "INVALID_ARGUMENT",
+        )
+
+
 def transfer_deadline(size: int) -> float:
     """Seconds that a call may take which carries `size` bytes."""
     return DEADLINE + SECONDS_PER_MIB * size / 1024**2
@@ -163,20 +174,25 @@ class Connection:
         request = broker_pb2.AdoptRequest(function=function, hash=hash, **{"from": made_with})
         return self._ask(lambda timeout: self.stub.Adopt(request, timeout=timeout))
 
-    def put_value(self, data: bytes) -> bytes:
-        """Stores a large value and returns its SHA-256."""
-        if len(data) > VALUE_LIMIT:
-            raise RefusedByBroker(
-                f"a value of {len(data):,} bytes is more than dagorama carries ({VALUE_LIMIT:,}); "
-                "split it, or pass the name of a file that the workers can read",
-                "INVALID_ARGUMENT",
-            )
-        digest = sha256(data).digest()
+    def put_value(self, data: bytes | bytearray | memoryview, digest: bytes | None = None) -> bytes:
+        """Stores a large value and returns its SHA-256, which is `digest` where the caller knows it."""
+        refuse_excess(len(data))
+        digest = digest or sha256(data).digest()
         deadline = transfer_deadline(len(data))
         reply = self._ask(lambda timeout: self.stub.PutValue(_chunks(data), timeout=timeout), deadline)
         if reply.sha256 != digest:
             raise BrokerError("the broker stored other bytes than were sent", "DATA_LOSS")
         return digest
+
+    def values_folder(self) -> broker_pb2.ValuesFolderReply:
+        """Where large values are files that a client on the same machine may read."""
+        request = broker_pb2.ValuesFolderRequest()
+        return self._ask(lambda timeout: self.stub.ValuesFolder(request, timeout=timeout))
+
+    def keep_value(self, digest: bytes, length: int, unfinished: str = "") -> bool:
+        """Whether the broker keeps a value now, from what was written under that name in its folder if need be."""
+        request = broker_pb2.KeepValueRequest(sha256=digest, length=length, unfinished=unfinished)
+        return self._ask(lambda timeout: self.stub.KeepValue(request, timeout=timeout), transfer_deadline(length)).kept
 
     def get_value(self, digest: bytes) -> bytes:
         """The large value of that SHA-256, which whoever reads it checks; raises UnknownToBroker."""
@@ -331,7 +347,7 @@ def _whole(requests: Sequence[broker_pb2.SubmitRequest]) -> Iterator[broker_pb2.
     yield broker_pb2.SubmitRequest()
 
 
-def _chunks(data: bytes) -> Iterator[broker_pb2.ValueChunk]:
+def _chunks(data: bytes | bytearray | memoryview) -> Iterator[broker_pb2.ValueChunk]:
     view = memoryview(data)
     for start in range(0, len(data), CHUNK):
         yield broker_pb2.ValueChunk(data=bytes(view[start : start + CHUNK]))

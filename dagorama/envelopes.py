@@ -1,10 +1,12 @@
 """Envelopes from the outside: a header, a table of the promises inside, and a pickle.
 
     byte 0   1, the version
-    byte 1   flags: 1 SIGNED, 2 LARGE, 4 REFS
+    byte 1   flags: 1 SIGNED, 2 LARGE, 4 REFS, 8 PARTS
     SIGNED   8-byte key id, 16-byte instance, 32-byte MAC; `signing` makes and checks it
     REFS     u32 groups; for each: 12-byte origin, u32 n, n times u32 counter   (little-endian)
     body     the pickle; if LARGE, u64 length and SHA-256 of a pickle that is kept elsewhere
+    PARTS    for each large part that the pickle leaves out: u64 length, SHA-256, u8 kind; then u32, how many
+             (at the end, so that their names can be read without the rest)
 
 The rule: nothing is unpickled here.
 """
@@ -12,13 +14,14 @@ The rule: nothing is unpickled here.
 from collections.abc import Iterator, Sequence
 from struct import Struct, pack, unpack_from
 from struct import error as StructError
-from typing import Any
+from typing import Any, NamedTuple
 
 from dagorama.errors import ValueNotReadable
 from dagorama.models.promise import ORIGIN_BYTES, DAGPromise
 
 VERSION = 1
-SIGNED, LARGE, REFS = 1, 2, 4
+SIGNED, LARGE, REFS, PARTS = 1, 2, 4, 8
+MARKS = SIGNED | LARGE | REFS | PARTS
 #: what a signature adds to an envelope
 SIGNATURE_BYTES = 8 + 16 + 32
 #: version and flags of an envelope that is nothing but a pickle
@@ -27,6 +30,15 @@ PLAIN = bytes([VERSION, 0])
 _U32 = Struct("<I")
 _GROUP = Struct(f"<{ORIGIN_BYTES}sI")
 _LARGE = Struct("<Q32s")
+_PART = Struct("<Q32sB")
+
+
+class Part(NamedTuple):
+    """Bytes that are kept elsewhere under their SHA-256, and what becomes of them in the value: see `parts`."""
+
+    length: int
+    digest: bytes
+    kind: int
 
 
 def references(envelope: bytes) -> list[bytes]:
@@ -52,13 +64,56 @@ def large_of(envelope: bytes) -> tuple[bytes, int] | None:
     return digest, length
 
 
-def seal(pickled: bytes, promises: Sequence[DAGPromise[Any]], large: bytes | None) -> bytes:
+def parts_of(envelope: bytes) -> list[Part]:
+    """The large parts that its pickle leaves out, in the order in which it names them."""
+    if not flags(envelope) & PARTS:
+        return []
+    try:
+        number, start = _trailer(envelope)
+        return [Part(*_PART.unpack_from(envelope, start + _PART.size * index)) for index in range(number)]
+    except StructError as error:
+        raise ValueNotReadable("the envelope's table of large parts is cut short") from error
+
+
+def large_values(envelope: bytes) -> list[bytes]:
+    """SHA-256 of everything of this value that is kept elsewhere, each once."""
+    large = large_of(envelope)
+    names = [part.digest for part in parts_of(envelope)]
+    return list(dict.fromkeys(names if large is None else [large[0], *names]))
+
+
+def size_of(envelope: bytes) -> int:
+    """Bytes of its value, pickled, wherever they are kept."""
+    large = large_of(envelope)
+    return (len(pickle_in(envelope)) if large is None else large[1]) + sum(part.length for part in parts_of(envelope))
+
+
+def seal(
+    pickled: bytes, promises: Sequence[DAGPromise[Any]] = (), large: bytes | None = None, parts: Sequence[Part] = ()
+) -> bytes:
     """The envelope of a pickle, or of one kept elsewhere under the SHA-256 `large`."""
-    if not promises and large is None:
+    if not promises and large is None and not parts:
         return PLAIN + pickled
-    marks = (REFS if promises else 0) | (LARGE if large is not None else 0)
+    marks = (REFS if promises else 0) | (LARGE if large is not None else 0) | (PARTS if parts else 0)
     content = pickled if large is None else _LARGE.pack(len(pickled), large)
-    return b"".join((bytes((VERSION, marks)), _table(promises) if promises else b"", content))
+    trailer = [_PART.pack(*part) for part in parts] + [_U32.pack(len(parts))] if parts else []
+    return b"".join((bytes((VERSION, marks)), _table(promises) if promises else b"", content, *trailer))
+
+
+def pickle_in(envelope: bytes) -> memoryview:
+    """The pickle that it holds, where it is not LARGE."""
+    end = _trailer(envelope)[1] if flags(envelope) & PARTS else len(envelope)
+    return memoryview(envelope)[body(envelope)[1] : end]
+
+
+def _trailer(envelope: bytes) -> tuple[int, int]:
+    """How many parts the table at the end has, and where it starts."""
+    count_at = len(envelope) - _U32.size
+    number = _U32.unpack_from(envelope, count_at)[0] if count_at >= _content(envelope) else 0
+    start = count_at - _PART.size * number
+    if start < _content(envelope):
+        raise ValueNotReadable("the envelope's table of large parts is cut short")
+    return number, start
 
 
 def _table(promises: Sequence[DAGPromise[Any]]) -> bytes:
@@ -75,7 +130,7 @@ def _table(promises: Sequence[DAGPromise[Any]]) -> bytes:
 
 def flags(envelope: bytes) -> int:
     """Its second byte; raises ValueNotReadable for what is no envelope of ours."""
-    if len(envelope) < 2 or envelope[0] != VERSION or envelope[1] & ~(SIGNED | LARGE | REFS):
+    if len(envelope) < 2 or envelope[0] != VERSION or envelope[1] & ~MARKS:
         raise ValueNotReadable(f"it does not begin as an envelope does: {bytes(envelope[:2])!r}")
     return envelope[1]
 

@@ -13,12 +13,13 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from dagorama.beside import Beside
-from dagorama.connection import connection
 from dagorama.culprits import error_of, failure_of
 from dagorama.errors import PromiseMisuse
+from dagorama.large import broker_values
 from dagorama.models.outcome import Outcome
 from dagorama.models.promise import DAGPromise
 from dagorama.models.state import State
+from dagorama.putting import plain
 from dagorama.scope import current_attempt
 from dagorama.signing import SignedValues, keyring
 from dagorama.values import decode_promised
@@ -52,7 +53,7 @@ def resolve(
     when there is no such node; UncheckableValue and TamperedValue when the value's signature cannot be relied on.
     """
     if not isinstance(promise, DAGPromise):
-        return promise  # what a plain entry point returned
+        return plain(promise)  # what a plain entry point returned
     waiting = _waiting(instance, promise)
     if timeout is not _Timeout.NOT_GIVEN:
         return _resolved(waiting, promise, timeout, _is_inside())
@@ -66,7 +67,7 @@ async def aresolve(instance: DAGInstance, promise: DAGPromise[R], *, timeout: fl
     Cancelling it ends the waiting and nothing else; `cancel` cancels the node.
     """
     if not isinstance(promise, DAGPromise):
-        return promise  # what a plain entry point returned
+        return plain(promise)  # what a plain entry point returned
     waiting = _waiting(instance, promise)
     async with Beside(waiting.close) as thread:
         value: R = await thread.run(_resolved, waiting, promise, timeout, _is_inside())
@@ -201,7 +202,7 @@ def _value(promise: DAGPromise[Any], heard: Heard) -> Any:
     if heard.state is State.COMPLETED:
         values = SignedValues(keyring(), heard.envelopes)
         values.get_of(heard.node_id, heard.owner)
-        return decode_promised(heard.node_id, values, get_large=connection().get_value)
+        return decode_promised(heard.node_id, values, get_large=broker_values().get)
     is_cancelled = heard.state is State.CANCELLED
     if isinstance(promise, Outcome):
         return failure_of(heard.failure, is_cancelled)

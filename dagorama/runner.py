@@ -11,6 +11,7 @@ from time import monotonic
 
 from dagorama.errors import CodeMismatchException as CodeMismatchException
 from dagorama.serializer import pack_definitions
+from dagorama.settings import shared_files
 from dagorama.signing import keyring
 from dagorama.worker.launched import launch
 from dagorama.worker.options import WorkerOptions
@@ -177,6 +178,7 @@ def launch_workers(n: int = 1, exit_on_completion: bool = False) -> Iterator[lis
     if n < 1:
         raise ValueError(f"launch_workers needs at least one worker, not {n}")
     keyring()  # where there is none to be had, it is said here
+    shared_files()
     options = WorkerOptions(
         concurrency=n, exit_on_completion=exit_on_completion, definitions=pack_definitions()
     )

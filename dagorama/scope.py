@@ -18,22 +18,25 @@ from dagorama.columns import FunctionSpec as FunctionSpec
 from dagorama.columns import FunctionTable as FunctionTable
 from dagorama.columns import NodesRun as NodesRun
 from dagorama.columns import references as references
-from dagorama.connection import connection
 from dagorama.errors import NotInInstance, WrongInstance
+from dagorama.large import broker_values
 from dagorama.models.promise import ORIGIN_BYTES, DAGPromise, Place
+from dagorama.parts import Buffer, PutLarge
 from dagorama.signing import Keyring
 from dagorama.submitting import submit
-from dagorama.values import Encoded, PutLarge, encode_call
+from dagorama.values import Encoded, encode, encode_call
 
 if TYPE_CHECKING:
     from dagorama.instance import DAGInstance
 
 #: bytes of pickle from which an argument is stored as a value of its own, until the broker says otherwise
 LARGE_FROM = 256 * 1024
+#: what is given to put(), for errors
+WHAT_IS_PUT = "value given to put()"
 
 
-def put_through_connection(data: bytes) -> bytes:
-    return connection().put_value(data)
+def put_through_connection(data: Buffer) -> bytes:
+    return broker_values().put(data)
 
 
 class Scope(Protocol):
@@ -213,6 +216,10 @@ class AttemptScope(_Gathering):
 
         scope = GatherScope(instance, take, self._large_from, self._put_large, self._ring)
         return scope
+
+    def keep(self, value: object) -> Encoded:
+        """A value for put(), its large parts stored."""
+        return encode(value, WHAT_IS_PUT, large_from=self._large_from, put_large=self._put_large)
 
     def made(self, node_id: bytes) -> bool:
         """Whether the node is this attempt's."""

@@ -43,6 +43,7 @@ class Settings:
 
 
 _DEFAULTS = Settings()
+_FLAGS = dict.fromkeys(("", "1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off"), False)
 
 
 def signing_keys() -> tuple[str, str]:
@@ -74,6 +75,14 @@ def log_level() -> str:
     if level not in LOG_LEVELS:
         raise SettingsError(f"DAGORAMA_LOG_LEVEL is {text!r}: it has to be one of {', '.join(LOG_LEVELS)}")
     return level
+
+
+def shared_files() -> bool:
+    """DAGORAMA_SHARED_FILES: whether large values may be files of a broker on this machine; raises SettingsError."""
+    text = environ.get("DAGORAMA_SHARED_FILES", "").strip().lower()
+    if text not in _FLAGS:
+        raise SettingsError(f"DAGORAMA_SHARED_FILES is {text!r}: it has to be 1 or 0")
+    return _FLAGS[text]
 
 
 def _grace() -> float:

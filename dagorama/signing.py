@@ -4,7 +4,8 @@
     results     role, instance, node
     failures    role, instance, node: the pickled exception of a node that failed
 
-None of them binds the attempt. A large value is signed by its length and SHA-256, which its envelope holds.
+None of them binds the attempt. A large value, or a large part of one, is signed by its length and SHA-256,
+which its envelope holds.
 
 The instance stands in the envelope and is signed with it: node ids are unique among all instances, so whoever knows
 which node a value has to be of needs nobody's word for the instance, and compares it where it knows that too.
@@ -20,7 +21,7 @@ from hashlib import sha256
 from hmac import compare_digest
 from typing import NamedTuple
 
-from dagorama.envelopes import LARGE, REFS, SIGNATURE_BYTES, SIGNED, VERSION, flags
+from dagorama.envelopes import MARKS, SIGNATURE_BYTES, SIGNED, VERSION, flags
 from dagorama.errors import DagoramaError, TamperedValue, UncheckableValue, ValueNotReadable
 from dagorama.keys import ID_BYTES, SigningKey, load_keys
 from dagorama.settings import signing_keys
@@ -35,7 +36,7 @@ _MAC_AT = _INSTANCE_AT + INSTANCE_BYTES
 _REST_AT = 2 + SIGNATURE_BYTES
 
 #: what a signed envelope begins with, by the flags it has besides; and the other way round
-_SIGNED_HEADS = {marks: bytes((VERSION, marks | SIGNED)) for marks in (0, LARGE, REFS, LARGE | REFS)}
+_SIGNED_HEADS = {marks: bytes((VERSION, marks | SIGNED)) for marks in range(MARKS) if not marks & SIGNED}
 _PLAIN_HEADS = {head: bytes((VERSION, marks)) for marks, head in _SIGNED_HEADS.items()}
 
 

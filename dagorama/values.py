@@ -8,25 +8,27 @@ import copyreg
 import pickle
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
-from hashlib import sha256
 from io import BytesIO
+from math import inf
 from types import NoneType
 from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar, cast
 
 from dagorama import by_value
 from dagorama.by_value import PROTOCOL as PROTOCOL
 from dagorama.envelopes import LARGE as LARGE
-from dagorama.envelopes import PLAIN, SIGNED, body, flags, seal
+from dagorama.envelopes import PARTS, PLAIN, SIGNED, body, flags, parts_of, pickle_in, seal
 from dagorama.envelopes import REFS as REFS
 from dagorama.envelopes import large_of as large_of
 from dagorama.envelopes import references as references
 from dagorama.errors import BrokerError, DagoramaError, PromiseMisuse, ValueNotReadable
 from dagorama.models.failure import Failure
+from dagorama.models.kept import Kept
 from dagorama.models.outcome import Outcome
 from dagorama.models.promise import DAGPromise
+from dagorama.parts import Buffer, LeftOut, PartsIn, fetched, loads
+from dagorama.parts import GetLarge as GetLarge
+from dagorama.parts import PutLarge as PutLarge
 
-PutLarge = Callable[[bytes], bytes]  # stores a pickle and returns its SHA-256
-GetLarge = Callable[[bytes], "bytes | bytearray | memoryview"]
 K = TypeVar("K", bound=Hashable)
 K_contra = TypeVar("K_contra", bound=Hashable, contravariant=True)
 
@@ -60,15 +62,21 @@ class FailedSource(NamedTuple):
 def encode(
     value: object, what: str = "value", *, large_from: int | None = None, put_large: PutLarge | None = None
 ) -> Encoded:
-    """`value` in an envelope; a pickle of `large_from` bytes or more goes to `put_large`.
+    """`value` in an envelope; of a pickle of `large_from` bytes or more, parts of that size go to `put_large`, and so
+    does what is left where it is still that large.
 
     `what` is a noun for errors, such as "result". Raises NotPicklable naming the smallest part that cannot be, and
     PromiseMisuse for an outcome(), which only arguments can hold.
     """
-    if type(value) in _ATOMS:
-        return _sealed(pickle.dumps(value, PROTOCOL), None, large_from, put_large)
+    limit = inf if put_large is None or large_from is None else large_from
+    is_large = type(value) is bytes and len(value) >= limit
+    if type(value) in _ATOMS and not is_large:
+        data = pickle.dumps(value, PROTOCOL)
+        if len(data) < limit:
+            return Encoded(PLAIN + data, (), ())
+        is_large = True
     try:
-        data, promises = _pickled(value)
+        data, promises = _pickled(value, large_from if put_large else None, is_large)
     except Exception as error:
         from dagorama.places import not_picklable
 
@@ -90,10 +98,16 @@ def encode_call(
     put_large: PutLarge | None = None,
 ) -> Encoded:
     """The arguments of a call, without `self`, in an envelope; errors name them as `function` does."""
-    if _ATOMS.issuperset(map(type, args)) and (not kwargs or _ATOMS.issuperset(map(type, kwargs.values()))):
-        return _sealed(pickle.dumps((args, kwargs), PROTOCOL), None, large_from, put_large)
+    limit = inf if put_large is None or large_from is None else large_from
+    is_large = bytes in map(type, args) and max(len(arg) for arg in args if type(arg) is bytes) >= limit
+    is_plain = _ATOMS.issuperset(map(type, args)) and (not kwargs or _ATOMS.issuperset(map(type, kwargs.values())))
+    if is_plain and not is_large:
+        data = pickle.dumps((args, kwargs), PROTOCOL)
+        if len(data) < limit:
+            return Encoded(PLAIN + data, (), ())
+        is_large = True
     try:
-        data, promises = _pickled((args, kwargs))
+        data, promises = _pickled((args, kwargs), large_from if put_large else None, is_large)
     except Exception as error:
         from dagorama.places import not_picklable, parameters
 
@@ -185,12 +199,13 @@ def _fill_outcome(index: int) -> NoReturn:
 class _Promises(list[DAGPromise[Any]]):
     """The distinct promises that one pickler has met, in that order."""
 
-    __slots__ = ("_indices", "outcomes", "tolerant")
+    __slots__ = ("_indices", "left_out", "outcomes", "tolerant")
 
     def __init__(self) -> None:
         self._indices: dict[object, int] = {}
         self.outcomes: list[Outcome[Any]] = []
         self.tolerant: set[int] = set()  #: indices of those that were met as outcomes only
+        self.left_out: LeftOut | None = None  #: the large parts that it has met
 
     def reduce(self, promise: DAGPromise[Any]) -> tuple[Callable[[int], object], tuple[int]]:
         key = promise._record[:2]
@@ -212,61 +227,87 @@ class _Promises(list[DAGPromise[Any]]):
         self.outcomes.append(promise)
         return _fill_outcome, (index,)
 
+    def reduce_kept(self, kept: Kept) -> tuple[Callable[..., object], tuple[Any, ...]]:
+        if self.left_out is None:
+            self.left_out = LeftOut()
+        return self.left_out.reduce_kept(kept)
+
     @property
-    def table(self) -> dict[type, Callable[[Any], tuple[Callable[[int], object], tuple[int]]]]:
-        return {DAGPromise: self.reduce, Outcome: self.reduce_outcome}
+    def table(self) -> dict[type, Callable[[Any], tuple[Callable[..., object], tuple[Any, ...]]]]:
+        return {DAGPromise: self.reduce, Outcome: self.reduce_outcome, Kept: self.reduce_kept}
 
 
-def _pickled(value: object) -> tuple[bytes, _Promises]:
+class _Parting(pickle.Pickler):
+    """Leaves out the large parts of a value."""
+
+    left_out: LeftOut
+
+    def persistent_id(self, found: Any, /) -> int | None:
+        return self.left_out.persistent_id(found)
+
+
+def _pickled(value: object, large_from: int | None = None, is_large: bool = False) -> tuple[bytes, _Promises]:
+    """The pickle of a value; of one that is large, without its large parts. Only then is it pickled twice."""
+    if not is_large:
+        data, promises = _pickled_once(value, None, large_from)
+        if large_from is None or len(data) < large_from:
+            return data, promises
+    return _pickled_once(value, large_from)
+
+
+def _pickled_once(value: object, part_from: int | None, enough: int | None = None) -> tuple[bytes, _Promises]:
+    """Without parts from that size on. Of `enough` bytes or more only the length counts."""
     try:
         file, promises = BytesIO(), _Promises()
-        pickler = pickle.Pickler(file, PROTOCOL)
+        if part_from is None:
+            pickler = pickle.Pickler(file, PROTOCOL)
+        else:
+            promises.left_out = LeftOut(part_from)
+            pickler = _parting(file, promises.left_out)
         pickler.dispatch_table = {**copyreg.dispatch_table, **promises.table}
         pickler.dump(value)
         data = file.getvalue()
     except RecursionError:
         raise
     except Exception:
-        return _pickled_by_value(value)
+        return _pickled_by_value(value, part_from)
+    if enough is not None and len(data) >= enough:
+        return data, promises
     # What lives in __main__ is found by its name in no other process: it travels by value.
-    return _pickled_by_value(value) if b"__main__" in data else (data, promises)
+    return _pickled_by_value(value, part_from) if b"__main__" in data else (data, promises)
 
 
-def _pickled_by_value(value: object) -> tuple[bytes, _Promises]:
+def _parting(file: BytesIO, left_out: LeftOut) -> pickle.Pickler:
+    pickler = _Parting(file, PROTOCOL, buffer_callback=left_out.buffer_callback)
+    pickler.left_out = left_out
+    return pickler
+
+
+def _pickled_by_value(value: object, part_from: int | None) -> tuple[bytes, _Promises]:
     promises = _Promises()
-    return by_value.dumps(value, promises.table), promises
+    if part_from is not None:
+        promises.left_out = LeftOut(part_from)
+    return by_value.dumps(value, promises.table, promises.left_out), promises
 
 
-def _sealed(
-    data: bytes, promises: _Promises | None, large_from: int | None, put_large: PutLarge | None
-) -> Encoded:
+def _sealed(data: bytes, promises: _Promises, large_from: int | None, put_large: PutLarge | None) -> Encoded:
+    parts = promises.left_out.stored(put_large) if promises.left_out else ()
     apart = large_from is not None and put_large is not None and len(data) >= large_from
     large = put_large(data) if apart and put_large else None
     if not promises:
-        return Encoded(seal(data, (), large), (), ())
+        return Encoded(seal(data, (), large, parts), (), ())
     refs = [promise.node_id for promise in promises]
-    return Encoded(seal(data, promises, large), refs, promises, sorted(promises.tolerant))
+    return Encoded(seal(data, promises, large, parts), refs, promises, sorted(promises.tolerant))
 
 
 # --- unpickling ----------------------------------------------------------------------------------
 
 
-class _Filler(pickle.Unpickler):
-    """Binds `_fill` and `_fill_outcome` to the values at hand; asked once for each class that a pickle names."""
-
-    fills: Mapping[str, Callable[[int], object]]
-
-    def find_class(self, module: str, name: str, /) -> Any:
-        if module == __name__ and name in self.fills:
-            return self.fills[name]
-        return super().find_class(module, name)
-
-
-def _fills(values: Sequence[object]) -> dict[str, Callable[[int], object]]:
+def _fills(values: Sequence[object]) -> dict[tuple[str, str], Callable[..., object]]:
     """What puts the value of an index in its place, by the name that stands there in the pickle."""
     if FailedSource in map(type, values):
-        return {"_fill": partial(_value, values), "_fill_outcome": partial(_outcome, values)}
-    return {"_fill": values.__getitem__, "_fill_outcome": values.__getitem__}
+        return {(__name__, "_fill"): partial(_value, values), (__name__, "_fill_outcome"): partial(_outcome, values)}
+    return {(__name__, "_fill"): values.__getitem__, (__name__, "_fill_outcome"): values.__getitem__}
 
 
 def _value(values: Sequence[object], index: int) -> object:
@@ -282,27 +323,19 @@ def _outcome(values: Sequence[object], index: int) -> object:
 
 
 def _filled(envelope: bytes, fill: Sequence[object], get_large: GetLarge | None) -> object:
-    if flags(envelope) & SIGNED:
+    marks = flags(envelope)
+    if marks & SIGNED:
         raise ValueNotReadable("its signature has not been checked")
     number, start = body(envelope)
     if len(fill) != number:
         raise ValueNotReadable(f"it holds {number} promises and {len(fill)} values were given for them")
+    if not marks & (LARGE | PARTS):
+        return loads(envelope[start:], None, _fills(fill))
     large = large_of(envelope)
-    data = memoryview(envelope)[start:] if large is None else _fetched(*large, get_large)
-    if not number:
+    data: Buffer = pickle_in(envelope) if large is None else fetched(*large, get_large)
+    if not number and not marks & PARTS:
         return pickle.loads(data)
-    filler = _Filler(BytesIO(data))
-    filler.fills = _fills(fill)
-    return filler.load()
-
-
-def _fetched(digest: bytes, length: int, get_large: GetLarge | None) -> bytes | bytearray | memoryview:
-    if get_large is None:
-        raise ValueNotReadable("it is kept elsewhere, and here is no way to fetch it")
-    data = get_large(digest)
-    if len(data) != length or sha256(data).digest() != digest:
-        raise ValueNotReadable("what was fetched for it is something else")
-    return data
+    return loads(data, PartsIn(parts_of(envelope), get_large), _fills(fill))
 
 
 def _assemble(

@@ -43,6 +43,8 @@ CALLS: dict[str, frozenset[Role]] = {
         "Work": {_WORKER},
         "Wait": {_SPAWNER, _WORKER},
         "PutValue": {_SPAWNER, _WORKER},
+        "KeepValue": {_SPAWNER, _WORKER},
+        "ValuesFolder": {_SPAWNER, _WORKER},
         "GetValue": {_SPAWNER, _WORKER},
         "GetInstance": {_SPAWNER, _WORKER, _READER},
         "GetStatus": {_SPAWNER, _READER},

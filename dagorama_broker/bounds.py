@@ -22,6 +22,7 @@ class Manners:
     heartbeat: float = 10.0  #: seconds between heartbeats
     large_from: int = 256 << 10  #: bytes from which a value travels apart
     cancel_grace: float = 5.0  #: seconds between telling a run that it is cancelled and stopping it
+    values_folder: tuple[str, str] = ("", "")  #: path and word of what Store.share_large has shared
 
 
 @dataclass(frozen=True, slots=True)

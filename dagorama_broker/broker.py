@@ -238,7 +238,10 @@ class Broker:
     def _refuse_unkept(self, runs: Sequence[NewRun]) -> None:
         for sha256 in {sha256 for run in runs for sha256 in run.large}:
             if not self.store.has_large(sha256):
-                raise NotKnown(f"large value {sha256.hex()} is not here; send it with PutValue first")
+                raise NotKnown(
+                    f"large value {sha256.hex()} is not here: it was not sent with PutValue before, or no node has"
+                    f" named it for {self.keeping.grace:g} s; put() it again"
+                )
 
     def not_known(self, instance: bytes) -> NotKnown:
         """What is said of an instance that is not in the store, or not any more."""

@@ -21,8 +21,10 @@ LONGEST_KEY_ID = 64
 #: What is kept of a failure. A worker sends less; the broker holds to it whoever sends.
 LONGEST_MESSAGE = 64 << 10
 LARGEST_EXCEPTION = 1 << 20
-#: The flag, in an envelope's second byte, of one that ends with the SHA-256 of its content instead of holding it.
-LARGE = 2
+#: Flags in an envelope's second byte: it holds the SHA-256 of its content instead; it ends with a table of parts.
+LARGE, PARTS = 2, 8
+#: What an entry of that table takes, in which a SHA-256 stands after a length, and the number of entries behind it.
+PART_BYTES, COUNT_BYTES = 41, 4
 
 
 def id_bytes(id: bytes, what: str) -> bytes:
@@ -278,6 +280,22 @@ def failure_message(failure: Failure, id: bytes) -> pb.NodeFailure:
     )
 
 
+def large_in(envelope: bytes) -> list[bytes]:
+    """SHA-256 of what an envelope names as large; docs/protocol.md has the layout. What is malformed names nothing."""
+    names: list[bytes] = []
+    end = len(envelope)
+    if envelope[1] & PARTS:
+        end -= COUNT_BYTES
+        start = end - PART_BYTES * int.from_bytes(envelope[end : end + COUNT_BYTES], "little")
+        if not 2 <= start < end:
+            return names
+        names += [envelope[at + 8 : at + 40] for at in range(start, end, PART_BYTES)]
+        end = start
+    if envelope[1] & LARGE and end > 33:
+        names.append(envelope[end - 32 : end])
+    return names
+
+
 class GrantBuilder:
     """Grants for one slot, cut into pieces that fit a message."""
 
@@ -360,9 +378,9 @@ class GrantBuilder:
                 self.finished.append(pb.Grant(slot=self.slot, body=self._send_ahead()))
 
     def _name_large(self, envelope: bytes) -> None:
-        """Let the supervisor fetch a large value before the child asks for it; docs/protocol.md has the layout."""
-        if len(envelope) > 33 and envelope[1] & LARGE:
-            self._grant.large.append(envelope[-32:])
+        """Let the supervisor fetch what is large before the child asks for it."""
+        if len(envelope) > 1 and envelope[1] & (LARGE | PARTS):
+            self._grant.large.extend(large_in(envelope))
 
     def take(self) -> list[pb.Grant]:
         """The pieces that are finished."""

@@ -86,7 +86,7 @@ class Retention:
                 await broker.durable()
             is_more |= await broker.in_store(broker.store.sweep, NODES)
             is_more |= self._collect()
-            await broker.in_store(broker.store.delete_collected)
+            await broker.in_store(broker.store.delete_collected, broker.keeping.grace)
         except StoreError as error:
             # What is to be forgotten does no harm meanwhile; where the store is beyond use, a commit will say so.
             log.error("what is past its retention cannot be removed, which is tried again later: %s", error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 
 import grpc.aio
 
@@ -21,7 +21,8 @@ from dagorama_broker.reporting import take_death, take_report, take_return
 from dagorama_broker.retries import retry
 from dagorama_broker.sessions import Session
 from dagorama_broker.statuses import refusing
-from dagorama_broker.uploads import Uploads
+from dagorama_broker.store.large import is_clients_own
+from dagorama_broker.uploads import Uploads, ahead
 from dagorama_broker.waiting import wait_replies
 
 Context = grpc.aio.ServicerContext[object, object]
@@ -129,7 +130,7 @@ class BrokerService(pb_grpc.BrokerServicer):
             welcome=pb.Welcome(
                 epoch=self._broker.scheduler.epoch, heartbeat=manners.heartbeat,
                 lease=self._broker.scheduler.timing.lease, large_from=manners.large_from,
-                cancel_grace=manners.cancel_grace,
+                cancel_grace=manners.cancel_grace, values=self._values_folder(),
             )
         )
 
@@ -185,8 +186,24 @@ class BrokerService(pb_grpc.BrokerServicer):
         chunks = await asyncio.to_thread(self._broker.store.get_large, sha256)
         if chunks is None:
             raise NotKnown(f"large value {sha256.hex()} is not here")
-        while (data := await asyncio.to_thread(next, chunks, None)) is not None:
-            yield pb.ValueChunk(data=data)
+        async with aclosing(ahead(chunks)) as read:
+            async for data in read:
+                yield pb.ValueChunk(data=data)
+
+    @refusing
+    async def ValuesFolder(self, request: pb.ValuesFolderRequest, context: Context) -> pb.ValuesFolderReply:
+        return self._values_folder()
+
+    def _values_folder(self) -> pb.ValuesFolderReply:
+        path, word = self._manners.values_folder
+        return pb.ValuesFolderReply(path=path, word=word)
+
+    @refusing
+    async def KeepValue(self, request: pb.KeepValueRequest, context: Context) -> pb.KeepValueReply:
+        sha256 = messages.sha256_bytes(request.sha256)
+        if request.unfinished and not is_clients_own(request.unfinished):
+            raise Malformed("a file of a client in `unfinished` is named by 32 hexadecimal digits")
+        return pb.KeepValueReply(kept=await self._uploads.keep(sha256, request.length, request.unfinished))
 
     # --- looking --------------------------------------------------------------------------------------
 

@@ -48,6 +48,7 @@ class Settings:
     reconnect_wait: float = 2.0  #: DAGORAMA_RECONNECT_WAIT: seconds that a restarted broker waits for its workers
 
     large_from: int = 256 << 10  #: DAGORAMA_LARGE_FROM: bytes from which a value travels and is kept apart
+    shared_files: bool = True  #: DAGORAMA_SHARED_FILES: clients of the same user on this machine have them as files
     max_nodes: int = 1_000_000  #: DAGORAMA_MAX_NODES: nodes made by one call
     max_submission: int = 256 << 20  #: DAGORAMA_MAX_SUBMISSION: bytes of one call, in all its messages
     max_value: int = 1 << 30  #: DAGORAMA_MAX_VALUE: bytes of one large value
@@ -127,6 +128,7 @@ class Settings:
             cancel_grace=_read("DAGORAMA_CANCEL_GRACE", None, _seconds_or_none, default.cancel_grace),
             reconnect_wait=_read("DAGORAMA_RECONNECT_WAIT", None, _seconds_or_none, default.reconnect_wait),
             large_from=_read("DAGORAMA_LARGE_FROM", None, _count, default.large_from),
+            shared_files=_read("DAGORAMA_SHARED_FILES", None, _flag, default.shared_files),
             max_nodes=_read("DAGORAMA_MAX_NODES", None, _count, default.max_nodes),
             max_submission=_read("DAGORAMA_MAX_SUBMISSION", None, _count, default.max_submission),
             max_value=_read("DAGORAMA_MAX_VALUE", None, _count, default.max_value),

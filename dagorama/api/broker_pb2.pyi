@@ -815,6 +815,7 @@ class Welcome(_message.Message):
     LEASE_FIELD_NUMBER: _builtins.int
     LARGE_FROM_FIELD_NUMBER: _builtins.int
     CANCEL_GRACE_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     heartbeat: _builtins.float
     """seconds between heartbeats"""
@@ -824,6 +825,8 @@ class Welcome(_message.Message):
     """bytes from which an envelope names its pickle instead of holding it"""
     cancel_grace: _builtins.float
     """seconds between telling a run that it is cancelled and stopping it"""
+    @_builtins.property
+    def values(self) -> Global___ValuesFolderReply: ...
     def __init__(
         self,
         *,
@@ -832,10 +835,11 @@ class Welcome(_message.Message):
         lease: _builtins.float = ...,
         large_from: _builtins.int = ...,
         cancel_grace: _builtins.float = ...,
+        values: Global___ValuesFolderReply | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_grace", b"cancel_grace", "epoch", b"epoch", "heartbeat", b"heartbeat", "large_from", b"large_from", "lease", b"lease"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_grace", b"cancel_grace", "epoch", b"epoch", "heartbeat", b"heartbeat", "large_from", b"large_from", "lease", b"lease", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1255,6 +1259,94 @@ class GetValueRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetValueRequest: _TypeAlias = GetValueRequest  # noqa: Y015
+
+@_typing.final
+class ValuesFolderRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValuesFolderRequest: _TypeAlias = ValuesFolderRequest  # noqa: Y015
+
+@_typing.final
+class ValuesFolderReply(_message.Message):
+    """Whoever finds the word in the file `shared` of that folder is on the same machine. Empty: files are not shared."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    WORD_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    word: _builtins.str
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        word: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "word", b"word"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValuesFolderReply: _TypeAlias = ValuesFolderReply  # noqa: Y015
+
+@_typing.final
+class KeepValueRequest(_message.Message):
+    """Asks whether a value is kept, which begins its grace anew; if it is not, a file of these bytes becomes it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHA256_FIELD_NUMBER: _builtins.int
+    LENGTH_FIELD_NUMBER: _builtins.int
+    UNFINISHED_FIELD_NUMBER: _builtins.int
+    sha256: _builtins.bytes
+    length: _builtins.int
+    """0: whatever it is"""
+    unfinished: _builtins.str
+    """32 hexadecimal digits: the name of a whole and synced file in `unfinished`; empty: it only asks"""
+    def __init__(
+        self,
+        *,
+        sha256: _builtins.bytes = ...,
+        length: _builtins.int = ...,
+        unfinished: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["length", b"length", "sha256", b"sha256", "unfinished", b"unfinished"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepValueRequest: _TypeAlias = KeepValueRequest  # noqa: Y015
+
+@_typing.final
+class KeepValueReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEPT_FIELD_NUMBER: _builtins.int
+    kept: _builtins.bool
+    """durably; otherwise send it with PutValue"""
+    def __init__(
+        self,
+        *,
+        kept: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept", b"kept"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepValueReply: _TypeAlias = KeepValueReply  # noqa: Y015
 
 @_typing.final
 class GetInstanceRequest(_message.Message):

@@ -64,6 +64,16 @@ class BrokerStub(object):
                 request_serializer=dagorama_dot_api_dot_broker__pb2.GetValueRequest.SerializeToString,
                 response_deserializer=dagorama_dot_api_dot_broker__pb2.ValueChunk.FromString,
                 _registered_method=True)
+        self.ValuesFolder = channel.unary_unary(
+                '/dagorama.v1.Broker/ValuesFolder',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.ValuesFolderRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.ValuesFolderReply.FromString,
+                _registered_method=True)
+        self.KeepValue = channel.unary_unary(
+                '/dagorama.v1.Broker/KeepValue',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.KeepValueRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.KeepValueReply.FromString,
+                _registered_method=True)
         self.GetInstance = channel.unary_unary(
                 '/dagorama.v1.Broker/GetInstance',
                 request_serializer=dagorama_dot_api_dot_broker__pb2.GetInstanceRequest.SerializeToString,
@@ -146,6 +156,19 @@ class BrokerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ValuesFolder(self, request, context):
+        """Where they are files that a client on the same machine may read; and what it has written there, or has seen.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def KeepValue(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetInstance(self, request, context):
         """What a person, or attach(), asks.
         """
@@ -222,6 +245,16 @@ def add_BrokerServicer_to_server(servicer, server):
                     servicer.GetValue,
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.GetValueRequest.FromString,
                     response_serializer=dagorama_dot_api_dot_broker__pb2.ValueChunk.SerializeToString,
+            ),
+            'ValuesFolder': grpc.unary_unary_rpc_method_handler(
+                    servicer.ValuesFolder,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.ValuesFolderRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.ValuesFolderReply.SerializeToString,
+            ),
+            'KeepValue': grpc.unary_unary_rpc_method_handler(
+                    servicer.KeepValue,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.KeepValueRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.KeepValueReply.SerializeToString,
             ),
             'GetInstance': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInstance,
@@ -421,6 +454,60 @@ class Broker(object):
             '/dagorama.v1.Broker/GetValue',
             dagorama_dot_api_dot_broker__pb2.GetValueRequest.SerializeToString,
             dagorama_dot_api_dot_broker__pb2.ValueChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ValuesFolder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/ValuesFolder',
+            dagorama_dot_api_dot_broker__pb2.ValuesFolderRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.ValuesFolderReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def KeepValue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/KeepValue',
+            dagorama_dot_api_dot_broker__pb2.KeepValueRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.KeepValueReply.FromString,
             options,
             channel_credentials,
             insecure,

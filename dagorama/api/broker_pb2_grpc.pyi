@@ -53,6 +53,9 @@ class BrokerStub:
     PutValue: _grpc.StreamUnaryMultiCallable[_broker_pb2.ValueChunk, _broker_pb2.PutValueReply]
     """Large values, named by the SHA-256 of their bytes."""
     GetValue: _grpc.UnaryStreamMultiCallable[_broker_pb2.GetValueRequest, _broker_pb2.ValueChunk]
+    ValuesFolder: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ValuesFolderRequest, _broker_pb2.ValuesFolderReply]
+    """Where they are files that a client on the same machine may read; and what it has written there, or has seen."""
+    KeepValue: _grpc.UnaryUnaryMultiCallable[_broker_pb2.KeepValueRequest, _broker_pb2.KeepValueReply]
     GetInstance: _grpc.UnaryUnaryMultiCallable[_broker_pb2.GetInstanceRequest, _broker_pb2.InstanceInfo]
     """What a person, or attach(), asks."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_broker_pb2.GetStatusRequest, _broker_pb2.Status]
@@ -79,6 +82,9 @@ class BrokerAsyncStub(BrokerStub):
     PutValue: _aio.StreamUnaryMultiCallable[_broker_pb2.ValueChunk, _broker_pb2.PutValueReply]  # type: ignore[assignment]
     """Large values, named by the SHA-256 of their bytes."""
     GetValue: _aio.UnaryStreamMultiCallable[_broker_pb2.GetValueRequest, _broker_pb2.ValueChunk]  # type: ignore[assignment]
+    ValuesFolder: _aio.UnaryUnaryMultiCallable[_broker_pb2.ValuesFolderRequest, _broker_pb2.ValuesFolderReply]  # type: ignore[assignment]
+    """Where they are files that a client on the same machine may read; and what it has written there, or has seen."""
+    KeepValue: _aio.UnaryUnaryMultiCallable[_broker_pb2.KeepValueRequest, _broker_pb2.KeepValueReply]  # type: ignore[assignment]
     GetInstance: _aio.UnaryUnaryMultiCallable[_broker_pb2.GetInstanceRequest, _broker_pb2.InstanceInfo]  # type: ignore[assignment]
     """What a person, or attach(), asks."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_broker_pb2.GetStatusRequest, _broker_pb2.Status]  # type: ignore[assignment]
@@ -138,6 +144,21 @@ class BrokerServicer(metaclass=_abc_1.ABCMeta):
         request: _broker_pb2.GetValueRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_broker_pb2.ValueChunk], _abc.AsyncIterator[_broker_pb2.ValueChunk]]: ...
+
+    @_abc_1.abstractmethod
+    def ValuesFolder(
+        self,
+        request: _broker_pb2.ValuesFolderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.ValuesFolderReply, _abc.Awaitable[_broker_pb2.ValuesFolderReply]]:
+        """Where they are files that a client on the same machine may read; and what it has written there, or has seen."""
+
+    @_abc_1.abstractmethod
+    def KeepValue(
+        self,
+        request: _broker_pb2.KeepValueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.KeepValueReply, _abc.Awaitable[_broker_pb2.KeepValueReply]]: ...
 
     @_abc_1.abstractmethod
     def GetInstance(

@@ -6,10 +6,11 @@ else would need the value, which is not there yet, and raises PromiseMisuse with
 
 import numbers
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 from uuid import UUID
 
-from dagorama.errors import PromiseAttribute, PromiseMisuse
+from dagorama.errors import PromiseMisuse
+from dagorama.models.misuse import refuse_attributes, refuse_value_uses
 
 if TYPE_CHECKING:
     from dagorama.models.arguments import DAGArguments
@@ -133,21 +134,6 @@ class DAGPromise(Generic[R_co]):
             return "<DAGPromise, not made yet>"
         return f"<DAGPromise {self.identifier}{_of(self)}>"
 
-    # Hidden from type checkers, which otherwise would let any name and any operator pass.
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> NoReturn:
-            # copy, pickle and hasattr ask for such names and need the plain answer.
-            if name.startswith("_"):
-                raise AttributeError(f"a DAGPromise has no attribute {name!r}", name=name, obj=self)
-            raise PromiseAttribute(_explain(self, f"its attribute {name!r}"))
-
-        def __setattr__(self, name: str, value: object) -> NoReturn:
-            raise PromiseAttribute(_explain(self, f"setting its attribute {name!r}"))
-
-        def __delattr__(self, name: str) -> NoReturn:
-            raise PromiseAttribute(_explain(self, f"deleting its attribute {name!r}"))
-
 
 def restore_promise(
     node_id: bytes, instance_id: bytes | None, function_name: str | None, place: Place | None
@@ -188,68 +174,5 @@ def _explain(promise: DAGPromise[Any], use: str) -> str:
 _new = object.__new__
 _write = cast("Callable[[DAGPromise[Any], _Record], None]", DAGPromise.__dict__["_record"].__set__)
 
-_BINARY = {
-    "add": "+", "sub": "-", "mul": "*", "matmul": "@", "truediv": "/", "floordiv": "//", "mod": "%", "pow": "**",
-    "lshift": "<<", "rshift": ">>", "and": "&", "xor": "^", "or": "|",
-}  # fmt: skip
-_USES = {
-    "__bool__": "its truth (if, while, and, or, not)",
-    "__str__": "its text",
-    "__format__": "its text in an f-string",
-    "__bytes__": "bytes(...)",
-    "__fspath__": "its use as a path",
-    "__int__": "int(...)",
-    "__float__": "float(...)",
-    "__complex__": "complex(...)",
-    "__index__": "its use as an index",
-    "__round__": "round(...)",
-    "__trunc__": "trunc(...)",
-    "__floor__": "floor(...)",
-    "__ceil__": "ceil(...)",
-    "__neg__": "-promise",
-    "__pos__": "+promise",
-    "__abs__": "abs(...)",
-    "__invert__": "~promise",
-    "__divmod__": "divmod(...)",
-    "__rdivmod__": "divmod(...)",
-    "__lt__": "the comparison <",
-    "__le__": "the comparison <=",
-    "__gt__": "the comparison >",
-    "__ge__": "the comparison >=",
-    "__len__": "len(...)",
-    "__iter__": "iteration",
-    "__next__": "next(...)",
-    "__reversed__": "reversed(...)",
-    "__contains__": "the test `in`",
-    "__getitem__": "promise[...]",
-    "__setitem__": "promise[...] = ...",
-    "__delitem__": "del promise[...]",
-    "__call__": "calling it",
-    "__await__": "awaiting it (a call of an async method is awaited once, that of a sync method never)",
-    "__aiter__": "async iteration",
-    "__anext__": "anext(...)",
-    "__enter__": "`with`",
-    "__exit__": "`with`",
-    "__aenter__": "`async with`",
-    "__aexit__": "`async with`",
-}
-
-
-def _refusal(use: str) -> Callable[..., NoReturn]:
-    def refuse(self: DAGPromise[Any], *_: object, **__: object) -> NoReturn:
-        raise PromiseMisuse(_explain(self, use))
-
-    return refuse
-
-
-def _refuse_value_uses() -> None:
-    """Set from tables and not written as methods: type checkers then still report `promise + 1`."""
-    for method, use in _USES.items():
-        setattr(DAGPromise, method, _refusal(use))
-    for name, sign in _BINARY.items():
-        setattr(DAGPromise, f"__{name}__", _refusal(f"promise {sign} ..."))
-        setattr(DAGPromise, f"__r{name}__", _refusal(f"... {sign} promise"))
-        setattr(DAGPromise, f"__i{name}__", _refusal(f"promise {sign}= ..."))
-
-
-_refuse_value_uses()
+refuse_value_uses(DAGPromise, _explain, "promise")
+refuse_attributes(DAGPromise, _explain, "DAGPromise")

@@ -93,7 +93,7 @@ class Children:
         slot = self._slot(grant.slot)
         if len(grant.node) != len(grant.attempt):
             raise Incomprehensible("a grant whose nodes and attempts do not fit together")
-        needs = {digest for digest in grant.large if digest not in self._spool}
+        needs = {digest for digest in grant.large if not self._transfers.is_at_hand(digest)}
         self._spool.hold(grant.large)
         returned = slot.give(grant, needs)
         if returned is not None:
@@ -107,6 +107,10 @@ class Children:
         self._write(slot)
         if grant.timeout:
             self._check_deadlines()
+
+    def share(self, folder: pb.ValuesFolderReply) -> None:
+        """The broker says where large values are files."""
+        self._transfers.share(folder)
 
     def _slot(self, number: int) -> Slot:
         if number >= len(self.slots):

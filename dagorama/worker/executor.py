@@ -25,7 +25,9 @@ from dagorama.errors import (
     TamperedValue,
     UncheckableValue,
 )
+from dagorama.large import LargeValues
 from dagorama.logging import get_logger
+from dagorama.parts import GetLarge
 from dagorama.retry import RetryConfiguration, verdict
 from dagorama.running import Run, current_run, never
 from dagorama.scope import LARGE_FROM, NODE_LIMIT, AttemptScope, current_attempt
@@ -33,7 +35,6 @@ from dagorama.serializer import find
 from dagorama.signing import FAILURE, RESULT, SignedValues, function_digest, keyring
 from dagorama.values import Encoded, decode, decode_call, decode_promised, encode
 from dagorama.worker.failures import bounded, describe, overrun
-from dagorama.worker.large import LargeValues
 from dagorama.worker.outbox import Outbox, weight
 
 _LOG_BYTES = 500
@@ -101,7 +102,7 @@ class Values(NamedTuple):
     signed: SignedValues
     failed: Mapping[bytes, bytes]  #: a serialized NodeFailure where there is no value
 
-    def read(self, id: bytes, instance: bytes, get_large: Callable[[bytes], bytes | memoryview]) -> object:
+    def read(self, id: bytes, instance: bytes, get_large: GetLarge) -> object:
         """The value of a node of this instance, made anew: no two nodes share an object. A FailedSource where the
         node failed."""
         if id in self.failed:

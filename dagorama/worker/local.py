@@ -13,12 +13,12 @@ from time import monotonic, monotonic_ns
 from types import FrameType
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.connection import PATIENCE, PATIENCE_WHILE_WAITING, Connection, connection
+from dagorama.connection import PATIENCE, PATIENCE_WHILE_WAITING, connection
+from dagorama.large import BrokerValues, LargeValues
 from dagorama.signing import keyring
 from dagorama.worker.engine import Engine
 from dagorama.worker.executor import Call, Executor
 from dagorama.worker.frames import Kind, Outcome
-from dagorama.worker.large import LargeValues
 from dagorama.worker.options import WorkerOptions
 from dagorama.worker.outbox import Outbox
 from dagorama.worker.session import PROTOCOL, Held, Session
@@ -157,19 +157,6 @@ class _LocalExecutor(Executor):
         return monotonic_ns()
 
 
-class _BrokerValues:
-    """Large values straight to and from the broker."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def put(self, data: bytes) -> bytes:
-        return self._connection.put_value(data)
-
-    def get(self, digest: bytes) -> bytes:
-        return self._connection.get_value(digest)
-
-
 class LocalWorker:
     """Run it once, by `run` or `run_async`. Both raise BrokerError, and what a node raised where that is wanted."""
 
@@ -181,7 +168,7 @@ class LocalWorker:
         self._session = Session(_hello(options, stay))
         self._stream = ThreadedStream(link, self._session, lambda: self._ledger.held, self._on_message)
         self._outbox = Outbox(self._send)
-        large = _BrokerValues(link)
+        large = BrokerValues(link)
         self._executor = _LocalExecutor(self._outbox, large, raise_failures, self._interruption, self._ledger)
         self._pieces: list[bytes] = []
         self._bodies: list[bytes] = []  # granted and not looked at; with the session, its stream's

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from threading import Lock
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.envelopes import large_values
 from dagorama.scope import AttemptScope, FunctionTable, NodesRun, references
-from dagorama.values import Encoded, large_of
+from dagorama.values import Encoded
 from dagorama.worker.failures import bounded
 from dagorama.worker.frames import Kind, Outcome
 
@@ -123,9 +124,9 @@ class Outbox:
             if encoded.refs:
                 piece.name_references(encoded.refs, scope.origin or b"")
                 piece.size += REF_BYTES * len(encoded.refs)
-            if found := large_of(encoded.envelope):
-                piece.large.append(found[0])
-                piece.large_of.append(len(piece.node) - 1)
+            if large := large_values(encoded.envelope):
+                piece.large += large
+                piece.large_of += [len(piece.node) - 1] * len(large)
             self._cut_if_full()
 
     def failed(self, failure: pb.Failure) -> None:

@@ -8,7 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import gettempdir
 
-from dagorama.worker.large import path_of
+from dagorama.shared_files import SharedFiles
+from dagorama.worker.large import BROKERS, path_of, set_link, waits_path
 
 ROOM = 2 << 30  #: bytes that are kept for later; what is in use is kept beyond that
 
@@ -43,6 +44,19 @@ class Spool:
         if digest in self._sizes:
             self._sizes.move_to_end(digest)
         return digest in self._sizes
+
+    def show(self, files: SharedFiles | None) -> None:
+        """Tell the children that they see the broker's own folder, or that they do not."""
+        link = self.folder / BROKERS
+        if files is not None:
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            set_link(link, str(files.folder))
+        else:
+            link.unlink(missing_ok=True)
+
+    def forget_waiting(self, digest: bytes) -> None:
+        """What a child has left with the broker is in its place there."""
+        waits_path(self.folder, digest).unlink(missing_ok=True)
 
     def hold(self, digests: Iterable[bytes]) -> None:
         """Keep them until `release`, whether they are there yet or not."""

@@ -174,6 +174,7 @@ class Supervisor:
         if message.HasField("welcome"):
             self._memory.large_from = message.welcome.large_from
             children.cancel_grace = message.welcome.cancel_grace
+            children.share(message.welcome.values)
         for grant in message.grants:
             children.grant(grant)
         for wanted in message.take_back:

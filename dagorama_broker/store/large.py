@@ -10,17 +10,20 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256 as sha256_of
 from itertools import count
 from pathlib import Path
-from shutil import rmtree
+from stat import S_ISREG
 from threading import Lock
 
 from dagorama_broker.errors import StoreError
 
 CHUNK = 1 << 20
+#: The file that tells a client which folder this is.
+WORD = "shared"
 _NAME = re.compile("[0-9a-f]{64}")
+_CLIENTS_OWN = re.compile("[0-9a-f]{32}")
 
 
 class LargeFiles:
-    """A folder of values at ab/cd/abcd..., owned by one process; put and get may be called from any thread.
+    """A folder of values at ab/abcd..., owned by one process; put and get may be called from any thread.
 
     A value that no node names yet, or any more, is kept for a grace. Its time begins anew whenever it is given again.
     """
@@ -32,12 +35,16 @@ class LargeFiles:
         #: since when a value may be named by nobody, for those of which that may be so; longest first
         self._since: dict[bytes, float] = {}
         self._dropped: list[Path] = []
+        self._damaged: set[bytes] = set()
+        self._waiting: dict[str, float] = {}  # files of clients, and since when they were seen in `unfinished`
         self._one_moves = Lock()
 
     def sweep(self) -> None:
-        """Remove what a broker was writing when it died."""
-        with self._saying_what_failed(), suppress(FileNotFoundError):
-            rmtree(self._unfinished)
+        """Remove what a broker was writing when it died. What clients have written they have yet to ask for."""
+        with self._saying_what_failed():
+            for name in _listed(self._unfinished):
+                if not is_clients_own(name):
+                    (self._unfinished / name).unlink()
 
     def put(self, chunks: Iterable[bytes]) -> tuple[bytes, int]:
         """Keep a value; its SHA-256 and length. A file of equal content is replaced, which heals a damaged one.
@@ -60,6 +67,49 @@ class LargeFiles:
 
     def has(self, sha256: bytes) -> bool:
         return self._file(sha256).is_file()
+
+    # --- with clients on the same machine -------------------------------------------------------------
+
+    def share(self) -> tuple[str, str]:
+        """Let clients of this user read values here and write to `unfinished`: the folder's path, and a word by which
+        they find that it is the same folder."""
+        word = os.urandom(32).hex()
+        with self._saying_what_failed():
+            make_folder(self._unfinished)
+            file = self.folder / WORD
+            file.unlink(missing_ok=True)
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                _write_all(descriptor, word.encode())
+            finally:
+                os.close(descriptor)
+        return str(self.folder), word
+
+    def keep(self, sha256: bytes, length: int, unfinished: str = "") -> bool:
+        """Whether a value is kept, durably; its time begins anew. Where it is not, the file of that name in
+        `unfinished`, whole and synced, becomes it. `length` 0 stands for any.
+
+        The content is not looked at: who may write there is this user, and whoever reads a value compares it.
+        """
+        file, given = self._file(sha256), self._unfinished / unfinished if unfinished else None
+        with self._saying_what_failed():
+            if sha256 not in self._damaged and self._begin_anew(file, sha256, length):
+                sync_folder(file.parent)  # it may have come this instant
+            elif given is not None and _is_whole(given, length) and not _is_same(given, file):
+                self._move_in(given, sha256)
+            else:
+                return False
+            if given is not None:
+                given.unlink(missing_ok=True)
+        return True
+
+    def _begin_anew(self, file: Path, sha256: bytes, length: int) -> bool:
+        with self._one_moves:
+            if not _is_whole(file, length):
+                return False
+            self._since.pop(sha256, None)
+            self._since[sha256] = time.monotonic()
+        return True
 
     # --- collecting -----------------------------------------------------------------------------------
 
@@ -94,13 +144,22 @@ class LargeFiles:
                     self._drop(sha256)
         return len(old) == most
 
-    def empty(self) -> None:
-        """Delete what was taken away."""
+    def empty(self, grace: float) -> None:
+        """Delete what was taken away, and what clients have left in `unfinished` for so many seconds."""
         with self._one_moves:
             dropped, self._dropped = self._dropped, []
         with self._saying_what_failed():
             for file in dropped:
                 file.unlink(missing_ok=True)
+            for name in self._left_behind(grace):
+                (self._unfinished / name).unlink(missing_ok=True)
+
+    def _left_behind(self, grace: float) -> list[str]:
+        """What of clients has been in `unfinished` for so long: as seen here, since clocks are put forward."""
+        now = time.monotonic()
+        names = filter(is_clients_own, _listed(self._unfinished))
+        self._waiting = {name: self._waiting.get(name, now) for name in names}
+        return [name for name, since in self._waiting.items() if since <= now - grace]
 
     def _older_than(self, time: float, most: int) -> list[bytes]:
         old: list[bytes] = []
@@ -121,7 +180,7 @@ class LargeFiles:
 
     def _file(self, sha256: bytes) -> Path:
         name = sha256.hex()
-        return self.folder / name[:2] / name[2:4] / name
+        return self.folder / name[:2] / name
 
     def _write(self, file: Path, chunks: Iterable[bytes]) -> tuple[bytes, int]:
         seen, length = sha256_of(), 0
@@ -147,6 +206,7 @@ class LargeFiles:
             self._since.pop(sha256, None)
             self._since[sha256] = time.monotonic()
             os.replace(unfinished, file)
+            self._damaged.discard(sha256)
         sync_folder(file.parent)
 
     def _read(self, sha256: bytes) -> Iterator[bytes]:
@@ -157,6 +217,7 @@ class LargeFiles:
             chunk = following
             seen.update(chunk)
         if seen.digest() != sha256:
+            self._damaged.add(sha256)
             raise StoreError(f"{file} is damaged: its content does not have the SHA-256 that it is named by")
         yield chunk
 
@@ -183,15 +244,32 @@ class LargeFiles:
 
 def _names_below(folder: Path) -> Iterator[bytes]:
     """Names of the values in a folder, without what is being written and what somebody else has put there."""
-    for outer in _listed(folder):
-        for inner in _listed(folder / outer):
-            for name in _listed(folder / outer / inner):
-                if _NAME.fullmatch(name):
-                    yield bytes.fromhex(name)
+    for inner in _listed(folder):
+        for name in _listed(folder / inner):
+            if _NAME.fullmatch(name):
+                yield bytes.fromhex(name)
 
 
 def _listed(folder: Path) -> list[str]:
     return os.listdir(folder) if folder.is_dir() else []
+
+
+def is_clients_own(name: str) -> bool:
+    """Whether it may be the name of what a client has written to `unfinished`."""
+    return _CLIENTS_OWN.fullmatch(name) is not None
+
+
+def _is_whole(file: Path, length: int) -> bool:
+    try:
+        found = file.lstat()
+    except FileNotFoundError:
+        return False
+    return S_ISREG(found.st_mode) and length in (0, found.st_size)
+
+
+def _is_same(file: Path, other: Path) -> bool:
+    """Whether these are two names of one file; renaming the one to the other would do nothing."""
+    return other.exists() and file.samefile(other)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -405,9 +405,7 @@ class MemoryStore:
     # --- large values -----------------------------------------------------------------------------
 
     def put_large(self, chunks: Iterable[bytes]) -> tuple[bytes, int]:
-        if self._files is None:
-            self._files = LargeFiles(self._temporary_folder())
-        return self._files.put(chunks)
+        return self._made_files().put(chunks)
 
     def get_large(self, sha256: bytes) -> Iterator[bytes] | None:
         return self._files.get(sha256) if self._files else None
@@ -415,18 +413,29 @@ class MemoryStore:
     def has_large(self, sha256: bytes) -> bool:
         return self._files is not None and self._files.has(sha256)
 
+    def share_large(self) -> tuple[str, str]:
+        return self._made_files().share()
+
+    def keep_large(self, sha256: bytes, length: int, unfinished: str = "") -> bool:
+        return self._files is not None and self._files.keep(sha256, length, unfinished)
+
     def find_unnamed_large(self) -> None:
         """There was no broker before that could have left any."""
 
     def collect_large(self, grace: float, most: int, is_wanted: Callable[[bytes], bool]) -> bool:
         return self._files is not None and self._files.collect(grace, most, is_wanted, self._large_named.__contains__)
 
-    def delete_collected(self) -> None:
+    def delete_collected(self, grace: float) -> None:
         if self._files is not None:
-            self._files.empty()
+            self._files.empty(grace)
+
+    def _made_files(self) -> LargeFiles:
+        if self._files is None:
+            self._files = LargeFiles(self._temporary_folder())
+        return self._files
 
     def _temporary_folder(self) -> Path:
-        """Made at the first large value, removed with this object or at the interpreter's end."""
+        """Made when it is first needed, removed with this object or at the interpreter's end."""
         try:
             folder = tempfile.mkdtemp(prefix="dagorama-")
         except OSError as error:

@@ -148,6 +148,16 @@ class Store(Protocol):
         """Whether a large value is there. Quick enough for the broker's loop."""
         ...
 
+    def share_large(self) -> tuple[str, str]:
+        """Let clients on this machine have large values as files: the path of the folder, and a word that stands in it.
+
+        What they write goes to its `unfinished`."""
+        ...
+
+    def keep_large(self, sha256: bytes, length: int, unfinished: str = "") -> bool:
+        """Whether a large value is kept, durably, from what a client has written there if need be."""
+        ...
+
     def find_unnamed_large(self) -> None:
         """Look for large values that an earlier broker left behind without a node that names them. In any thread."""
 
@@ -159,7 +169,7 @@ class Store(Protocol):
         """
         ...
 
-    def delete_collected(self) -> None:
+    def delete_collected(self, grace: float) -> None:
         """Delete the files of what was collected."""
 
     def close(self) -> None:

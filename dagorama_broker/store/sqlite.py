@@ -225,6 +225,12 @@ class SqliteStore:
     def has_large(self, sha256: bytes) -> bool:
         return self._large.has(sha256)
 
+    def share_large(self) -> tuple[str, str]:
+        return self._large.share()
+
+    def keep_large(self, sha256: bytes, length: int, unfinished: str = "") -> bool:
+        return self._large.keep(sha256, length, unfinished)
+
     def find_unnamed_large(self) -> None:
         self._large.look_around()
 
@@ -232,8 +238,8 @@ class SqliteStore:
         with self._checked(self._looker) as reader:
             return self._large.collect(grace, most, is_wanted, reader.names_large)
 
-    def delete_collected(self) -> None:
-        self._large.empty()
+    def delete_collected(self, grace: float) -> None:
+        self._large.empty(grace)
 
 
 def _begin_epoch(connection: sqlite3.Connection) -> int:

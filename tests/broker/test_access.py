@@ -119,6 +119,8 @@ SENT: Mapping[str, Any] = {
     "Wait": broker_pb2.WaitRequest(),
     "PutValue": [broker_pb2.ValueChunk(data=b"value")],
     "GetValue": broker_pb2.GetValueRequest(),
+    "KeepValue": broker_pb2.KeepValueRequest(sha256=bytes(32)),
+    "ValuesFolder": broker_pb2.ValuesFolderRequest(),
     "GetInstance": broker_pb2.GetInstanceRequest(),
     "GetStatus": broker_pb2.GetStatusRequest(),
     "ListInstances": broker_pb2.ListInstancesRequest(),
@@ -128,12 +130,12 @@ SENT: Mapping[str, Any] = {
     "Adopt": broker_pb2.AdoptRequest(),
 }
 SPAWNERS = {
-    "Submit", "SubmitStream", "Wait", "PutValue", "GetValue", "GetInstance", "GetStatus", "ListInstances", "ListNodes",
-    "Cancel", "Retry",
+    "Submit", "SubmitStream", "Wait", "PutValue", "GetValue", "KeepValue", "ValuesFolder", "GetInstance", "GetStatus",
+    "ListInstances", "ListNodes", "Cancel", "Retry",
 }  # fmt: skip
 MAY = {
     "spawner": SPAWNERS,
-    "worker": {"Work", "Wait", "PutValue", "GetValue", "GetInstance"},
+    "worker": {"Work", "Wait", "PutValue", "GetValue", "KeepValue", "ValuesFolder", "GetInstance"},
     "reader": {"GetInstance", "GetStatus", "ListInstances", "ListNodes"},
     "admin": set(SENT),
 }

@@ -1,5 +1,6 @@
 """Large values on disk: whole or not there at all, synced, and never other than they were."""
 
+import os
 import resource
 from collections.abc import Iterator
 from hashlib import sha256
@@ -21,7 +22,7 @@ def files(tmp_path: Path) -> LargeFiles:
 
 
 def file_of(files: LargeFiles, name: bytes = NAME) -> Path:
-    return files.folder / name.hex()[:2] / name.hex()[2:4] / name.hex()
+    return files.folder / name.hex()[:2] / name.hex()
 
 
 def kept(files: LargeFiles) -> list[Path]:
@@ -119,23 +120,23 @@ def test_a_value_that_is_given_again_while_it_is_collected_is_there_when_that_is
     def chunks() -> Iterator[bytes]:
         yield CONTENT
         files.collect(0.0, 10, never, never)
-        files.empty()
+        files.empty(60.0)
 
     files.put([CONTENT])
     files.put(chunks())
     assert read(files) == CONTENT
     files.collect(60.0, 10, never, never)
-    files.empty()
+    files.empty(60.0)
     assert read(files) == CONTENT
 
 
 def test_what_was_collected_is_no_more_than_asked_for_and_leaves_nothing(files: LargeFiles) -> None:
     names = [files.put([b"%d" % number])[0] for number in range(5)]
     assert files.collect(0.0, 2, never, never)
-    files.empty()
+    files.empty(60.0)
     assert [files.has(name) for name in names] == [False, False, True, True, True]
     assert not files.collect(0.0, 10, never, never)
-    files.empty()
+    files.empty(60.0)
     assert kept(files) == []
 
 
@@ -173,7 +174,7 @@ def test_what_an_earlier_broker_left_is_found(files: LargeFiles) -> None:
     later.look_around()
     later.collect(0.0, 10, never, never)
     assert not later.has(name)
-    later.empty()
+    later.empty(60.0)
     assert kept(files) == [strange]
 
 
@@ -204,3 +205,120 @@ def test_what_a_killed_broker_was_writing_is_swept_out_at_the_next_start(tmp_pat
     assert not unfinished.exists()
     assert store.has_large(name)
     store.close()
+
+
+# --- with clients on the same machine ---------------------------------------------------------------
+
+GIVEN = "0123456789abcdef" * 2
+
+
+@pytest.fixture
+def shared(files: LargeFiles) -> LargeFiles:
+    files.share()
+    return files
+
+
+def given(files: LargeFiles, content: bytes = CONTENT) -> Path:
+    """What a client has written."""
+    file = files.folder / "unfinished" / GIVEN
+    file.write_bytes(content)
+    return file
+
+
+def test_the_folder_is_known_by_a_word_in_it_that_only_this_user_reads(files: LargeFiles) -> None:
+    path, word = files.share()
+    file = Path(path, "shared")
+    assert file.read_text() == word
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert files.folder.stat().st_mode & 0o777 == 0o700
+    assert files.share()[1] != word
+
+
+def test_what_a_client_has_written_becomes_the_value(shared: LargeFiles) -> None:
+    file = given(shared)
+    assert shared.keep(NAME, len(CONTENT), GIVEN)
+    assert read(shared) == CONTENT
+    assert not file.exists()
+
+
+def test_a_value_that_is_kept_already_stays_the_file_that_it_is(shared: LargeFiles) -> None:
+    shared.put([CONTENT])
+    before = file_of(shared).stat().st_ino
+    file = given(shared)
+    assert shared.keep(NAME, len(CONTENT), GIVEN)
+    assert shared.keep(NAME, 0)
+    assert file_of(shared).stat().st_ino == before
+    assert not file.exists()
+
+
+def test_a_second_name_of_the_kept_file_goes_when_it_was_asked_for(shared: LargeFiles) -> None:
+    shared.put([CONTENT])
+    os.link(file_of(shared), shared.folder / "unfinished" / GIVEN)
+    assert shared.keep(NAME, len(CONTENT), GIVEN)
+    assert file_of(shared).stat().st_nlink == 1
+
+
+def test_what_is_not_there_or_of_another_length_is_not_kept(shared: LargeFiles) -> None:
+    assert not shared.keep(NAME, len(CONTENT), GIVEN)
+    assert not shared.keep(NAME, 0)
+    file = given(shared, CONTENT[:-1])
+    assert not shared.keep(NAME, len(CONTENT), GIVEN)
+    assert file.exists()
+    assert not shared.has(NAME)
+
+
+def test_no_link_of_a_client_leads_out_of_the_folder(shared: LargeFiles, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_bytes(CONTENT)
+    (shared.folder / "unfinished" / GIVEN).symlink_to(tmp_path / "elsewhere")
+    assert not shared.keep(NAME, len(CONTENT), GIVEN)
+
+
+def test_asking_for_a_value_begins_its_grace_anew(shared: LargeFiles) -> None:
+    shared.put([CONTENT])
+    other, _ = shared.put([b"other"])
+    assert shared.keep(NAME, len(CONTENT))
+    shared.collect(0.0, 1, never, never)
+    assert shared.has(NAME)
+    assert not shared.has(other)
+
+
+def test_a_second_name_keeps_a_value_that_is_collected_meanwhile(shared: LargeFiles) -> None:
+    shared.put([CONTENT])
+    os.link(file_of(shared), shared.folder / "unfinished" / GIVEN)
+    shared.collect(0.0, 10, never, never)
+    shared.empty(60.0)
+    assert not shared.has(NAME)
+    assert shared.keep(NAME, len(CONTENT), GIVEN)
+    assert read(shared) == CONTENT
+
+
+def test_a_value_that_was_found_damaged_is_not_taken_for_kept(shared: LargeFiles) -> None:
+    shared.put([CONTENT])
+    file_of(shared).write_bytes(b"x" * len(CONTENT))
+    with pytest.raises(StoreError, match="is damaged"):
+        read(shared)
+    os.link(file_of(shared), shared.folder / "unfinished" / GIVEN)
+    assert not shared.keep(NAME, len(CONTENT), GIVEN)
+    (shared.folder / "unfinished" / GIVEN).unlink()
+    given(shared)
+    assert shared.keep(NAME, len(CONTENT), GIVEN)
+    assert read(shared) == CONTENT
+
+
+def test_what_clients_have_left_goes_after_the_grace(shared: LargeFiles) -> None:
+    file = given(shared)
+    shared.empty(60.0)
+    assert file.exists()
+    shared.empty(-1.0)
+    assert not file.exists()
+
+
+def test_what_a_client_has_written_before_a_restart_can_be_asked_for_after_it(shared: LargeFiles) -> None:
+    given(shared)
+    (shared.folder / "unfinished" / "1").touch()
+    later = LargeFiles(shared.folder)
+    later.sweep()
+    later.share()
+    assert [file.name for file in (shared.folder / "unfinished").iterdir()] == [GIVEN]
+    assert later.keep(NAME, len(CONTENT), GIVEN)
+    assert read(later) == CONTENT

@@ -283,7 +283,7 @@ def nobody(_: bytes) -> bool:
 def collect(store: Store) -> None:
     while store.collect_large(0.0, 1, nobody):
         pass
-    store.delete_collected()
+    store.delete_collected(60.0)
 
 
 def test_a_large_value_goes_with_the_last_node_that_names_it(store: Store) -> None:
@@ -319,7 +319,7 @@ def test_a_large_value_that_no_node_names_is_kept_for_a_grace(store: Store) -> N
 def test_a_large_value_that_is_wanted_stays_for_another_grace(store: Store) -> None:
     name, _ = store.put_large([b"content"])
     store.collect_large(0.0, 10, lambda sha256: sha256 == name)
-    store.delete_collected()
+    store.delete_collected(60.0)
     assert store.has_large(name)
     collect(store)
     assert not store.has_large(name)
@@ -329,7 +329,7 @@ def test_a_large_value_that_was_collected_may_be_given_again(store: Store) -> No
     name, _ = store.put_large([b"content"])
     store.collect_large(0.0, 10, nobody)
     assert store.put_large([b"content"])[0] == name
-    store.delete_collected()
+    store.delete_collected(60.0)
     assert list(store.get_large(name) or ()) == [b"content"]
 
 

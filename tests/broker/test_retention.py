@@ -503,7 +503,7 @@ async def test_a_large_value_that_nobody_names_any_more_goes_after_its_grace(pla
         grace_is_short(served)
         await served.until(is_dropped(NAME))
         assert is_removed(dag)(served.broker)
-        with refused(GONE, "send it with PutValue first"):
+        with refused(GONE, "no node has named it"):
             await served.stub.Submit(Dag().submission(b"a", large=[NAME]))
 
 

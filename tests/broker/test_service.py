@@ -413,6 +413,38 @@ async def test_a_name_that_is_no_sha256_is_refused(served: Served, name: bytes) 
         await fetched(served, name)
 
 
+async def test_the_folder_of_values_is_told_to_who_asks_and_to_workers(served: Served) -> None:
+    folder = await served.stub.ValuesFolder(pb.ValuesFolderRequest())
+    assert Path(folder.path, "shared").read_text() == folder.word
+    assert (await served.worker()).welcome.values == folder
+
+
+async def test_no_folder_is_told_where_the_setting_says_so() -> None:
+    async with serving(shared_files=False) as served:
+        assert await served.stub.ValuesFolder(pb.ValuesFolderRequest()) == pb.ValuesFolderReply()
+        assert (await served.worker()).welcome.values == pb.ValuesFolderReply()
+
+
+async def test_a_file_in_the_folder_is_kept_when_asked_for(served: Served) -> None:
+    data, name = os.urandom(5000), os.urandom(16).hex()
+    digest = sha256(data).digest()
+    folder = await served.stub.ValuesFolder(pb.ValuesFolderRequest())
+    request = pb.KeepValueRequest(sha256=digest, length=len(data), unfinished=name)
+    assert not (await served.stub.KeepValue(request)).kept
+    Path(folder.path, "unfinished", name).write_bytes(data)
+    assert (await served.stub.KeepValue(request)).kept
+    assert (await served.stub.KeepValue(request)).kept
+    assert await fetched(served, digest) == data
+
+
+@pytest.mark.parametrize("name", ["1", "../shared", "A" * 32, "a" * 33, "1.dropped"])
+async def test_a_file_that_is_not_a_clients_is_not_taken(served: Served, name: str) -> None:
+    with refused(INVALID):
+        await served.stub.KeepValue(pb.KeepValueRequest(sha256=bytes(32), length=1, unfinished=name))
+    with refused(INVALID):
+        await served.stub.KeepValue(pb.KeepValueRequest(sha256=b"short"))
+
+
 async def test_values_that_break_off_hold_nobody_up(served: Served) -> None:
     async def breaking_off(part: bytes) -> AsyncIterator[pb.ValueChunk]:
         yield pb.ValueChunk(data=part)

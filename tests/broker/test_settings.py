@@ -33,6 +33,7 @@ VARIABLES = {
     "DAGORAMA_CANCEL_GRACE": ("cancel_grace", "0.5", 0.5),
     "DAGORAMA_RECONNECT_WAIT": ("reconnect_wait", "0", 0.0),
     "DAGORAMA_LARGE_FROM": ("large_from", "1024", 1024),
+    "DAGORAMA_SHARED_FILES": ("shared_files", "0", False),
     "DAGORAMA_MAX_NODES": ("max_nodes", "10", 10),
     "DAGORAMA_MAX_SUBMISSION": ("max_submission", "4096", 4096),
     "DAGORAMA_MAX_VALUE": ("max_value", "8192", 8192),

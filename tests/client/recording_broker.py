@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -73,6 +74,10 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
     instances: dict[bytes, broker_pb2.NewInstance] = field(default_factory=dict)
     nodes: dict[bytes, Node] = field(default_factory=dict)
     large: dict[bytes, bytes] = field(default_factory=dict)
+    uploads: int = 0
+    folder: broker_pb2.ValuesFolderReply | None = None
+    keeps: bool = True
+    kept: list[broker_pb2.KeepValueRequest] = field(default_factory=list)
     retries: list[broker_pb2.RetryRequest] = field(default_factory=list)
     cancels: list[broker_pb2.CancelRequest] = field(default_factory=list)
     hung_up: list[broker_pb2.WaitRequest] = field(default_factory=list)
@@ -137,6 +142,7 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
 
     def PutValue(self, chunks: Any, context: grpc.ServicerContext) -> broker_pb2.PutValueReply:
         data = b"".join(chunk.data for chunk in chunks)
+        self.uploads += 1
         self.large[sha256(data).digest()] = data
         return broker_pb2.PutValueReply(sha256=sha256(data).digest(), length=len(data))
 
@@ -144,6 +150,23 @@ class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServi
         data = self.large[request.sha256]
         for start in range(0, len(data), 1024 * 1024):
             yield broker_pb2.ValueChunk(data=data[start : start + 1024 * 1024])
+
+    def ValuesFolder(self, request: broker_pb2.ValuesFolderRequest, context: Any) -> broker_pb2.ValuesFolderReply:
+        if self.folder is None:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "no such call")
+        assert self.folder is not None
+        return self.folder
+
+    def KeepValue(self, request: broker_pb2.KeepValueRequest, context: Any) -> broker_pb2.KeepValueReply:
+        if self.folder is None or not request.unfinished:
+            return broker_pb2.KeepValueReply(kept=request.sha256 in self.large)
+        self.kept.append(request)
+        name = request.sha256.hex()
+        file = Path(self.folder.path, name[:2], name)
+        if self.keeps:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Path(self.folder.path, "unfinished", request.unfinished).replace(file)
+        return broker_pb2.KeepValueReply(kept=self.keeps)
 
     def GetInstance(self, request: broker_pb2.GetInstanceRequest, context: grpc.ServicerContext) -> Any:
         made = self.instances.get(request.instance)

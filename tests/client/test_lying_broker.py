@@ -155,8 +155,8 @@ def test_a_promise_that_went_through_a_thousand_nodes_is_checked_link_by_link(br
 
 def test_a_large_value_cannot_be_replaced(broker: RecordingBroker, bomb: Bomb) -> None:
     instance, promises, nodes = two(broker)
-    nodes[0].returned(encode(bytes(5000), large_from=10, put_large=broker._keep).envelope)
-    assert resolve(instance, promises[0]) == bytes(5000)
+    nodes[0].returned(encode(["y" * 5000], large_from=1000, put_large=broker._keep).envelope)
+    assert resolve(instance, promises[0]) == ["y" * 5000]
     (digest,) = broker.large
     broker.large[digest] = pickle.dumps(bomb)
     with pytest.raises(ValueNotReadable, match="something else"):

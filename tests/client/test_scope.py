@@ -2,6 +2,7 @@
 
 import os
 import threading
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from dagorama import connection as connection_module
 from dagorama.columns import submit_requests
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, instance_within
+from dagorama.envelopes import large_values
 from dagorama.errors import NotInInstance, NotPicklable, RefusedByBroker, WrongInstance
 from dagorama.models.promise import DAGPromise
 from dagorama.scope import (
@@ -23,7 +25,7 @@ from dagorama.scope import (
     current_attempt,
     references,
 )
-from dagorama.values import decode_call, large_of
+from dagorama.values import decode_call
 
 INSTANCE = b"i" * 16
 
@@ -164,9 +166,7 @@ def test_a_large_argument_goes_before_the_node_that_names_it(broker: RecordingBr
     instance = DAGInstance(UUID(bytes=INSTANCE), Sample())
     ballast = os.urandom(LARGE_FROM)
     instance.work(1, ballast)
-    found = large_of(broker.only.arguments)
-    assert found is not None
-    assert list(broker.requests[-1].nodes[0].large) == [found[0]]
+    assert list(broker.requests[-1].nodes[0].large) == large_values(broker.only.arguments) == [sha256(ballast).digest()]
     assert decode_call(broker.only.opened, get_large=broker.large.__getitem__) == ((1, ballast), {})
 
 
@@ -177,7 +177,7 @@ def test_the_same_large_argument_is_named_once(attempt: AttemptScope, inside: An
 
 
 def test_an_argument_beyond_the_limit_leaves_no_node(broker: RecordingBroker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "VALUE_LIMIT", LARGE_FROM)
+    monkeypatch.setattr(connection_module, "VALUE_LIMIT", LARGE_FROM - 1)
     with pytest.raises(RefusedByBroker, match="is more than dagorama carries"):
         Sample()(1, LARGE_FROM)
     assert not broker.requests

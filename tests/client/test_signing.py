@@ -66,7 +66,7 @@ def test_signed_is_not_encrypted_and_it_is_written_down_who_can_read() -> None:
 def test_the_table_of_promises_and_the_name_of_a_large_value_can_be_read_of_signed_envelopes() -> None:
     with_promises = RING.sign(encode([promise(1), promise(2)]).envelope, RESULT, INSTANCE, NODE)
     assert references(with_promises) == [node(1), node(2)]
-    large = encode(bytes(99), large_from=10, put_large=lambda data: b"h" * 32).envelope
+    large = encode("h" * 99, large_from=10, put_large=lambda data: b"h" * 32).envelope
     signed = RING.sign(large, RESULT, INSTANCE, NODE)
     assert large_of(signed) == large_of(large)
     assert signed[-32:] == b"h" * 32

@@ -19,8 +19,10 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]  # it ships no types
 import pytest
 
+from dagorama.envelopes import PARTS, large_values
 from dagorama.errors import BrokerUnavailable, NotPicklable, ValueNotReadable
 from dagorama.models.promise import DAGPromise
+from dagorama.parts import MOST, Buffer
 from dagorama.values import (
     LARGE,
     REFS,
@@ -399,9 +401,9 @@ def store() -> "Store":
 class Store(dict[bytes, bytes]):
     """What keeps large pickles."""
 
-    def put(self, data: bytes) -> bytes:
+    def put(self, data: Buffer) -> bytes:
         digest = sha256(data).digest()
-        self[digest] = data
+        self[digest] = bytes(data)
         return digest
 
 
@@ -416,10 +418,10 @@ def test_a_pickle_from_the_bound_on_is_kept_elsewhere(store: Store) -> None:
 
 
 def test_a_large_value_keeps_its_references_at_hand(store: Store) -> None:
-    encoded = encode_call((b"x" * 1000, promise(3)), {}, large_from=100, put_large=store.put)
+    encoded = encode_call(("x" * 1000, promise(3)), {}, large_from=100, put_large=store.put)
     assert encoded.envelope[1] == LARGE | REFS
     assert references(encoded.envelope) == [promise(3).node_id]
-    assert decode_call(encoded.envelope, [7], get_large=store.__getitem__) == ((b"x" * 1000, 7), {})
+    assert decode_call(encoded.envelope, [7], get_large=store.__getitem__) == (("x" * 1000, 7), {})
     assert large_of(encoded.envelope) == (next(iter(store)), len(next(iter(store.values()))))
 
 
@@ -682,3 +684,132 @@ class Unreadable:
 def test_a_value_whose_class_refuses_to_be_read_says_why() -> None:
     with pytest.raises(ValueNotReadable, match=r"the result cannot be unpickled .*ValueError.*not a number"):
         decode(encode(Unreadable()).envelope, what="result")
+
+
+# --- large parts
+
+
+def kept_apart(store: Store, value: object, bound: int = 1000) -> bytes:
+    return encode(value, large_from=bound, put_large=store.put).envelope
+
+
+def back(store: Store, value: object, bound: int = 1000) -> Any:
+    return decode(kept_apart(store, value, bound), get_large=store.__getitem__)
+
+
+def test_large_parts_are_kept_under_their_own_bytes(store: Store) -> None:
+    array, raw = np.arange(1000), b"r" * 5000
+    envelope = kept_apart(store, {"array": array, "raw": [raw, 1], "name": "n"})
+    assert set(store) == {sha256(array.tobytes()).digest(), sha256(raw).digest()} == set(large_values(envelope))
+    assert large_of(envelope) is None
+    assert len(envelope) < 500
+
+
+def test_what_is_left_is_kept_apart_too_where_it_is_still_large(store: Store) -> None:
+    value = ["t" * 5000, b"r" * 5000]
+    envelope = kept_apart(store, value)
+    large = large_of(envelope)
+    assert large is not None
+    assert large_values(envelope) == [large[0], sha256(b"r" * 5000).digest()]
+    assert decode(envelope, get_large=store.__getitem__) == value
+
+
+def test_parts_keep_their_kind(store: Store) -> None:
+    value = [b"b" * 2000, bytearray(b"a" * 2000), np.ones((30, 50)), np.asfortranarray(np.ones((30, 50)))]
+    raw, changing, array, fortran = back(store, value)
+    assert (type(raw), raw) == (bytes, value[0])
+    assert (type(changing), changing) == (bytearray, value[1])
+    assert (array == value[2]).all()
+    assert fortran.flags.f_contiguous
+
+
+def test_an_array_arrives_as_writable_as_it_was(store: Store) -> None:
+    array = np.arange(1000)
+    arrived = back(store, array)
+    arrived[0] = 5
+    assert (array[0], arrived[1]) == (0, 1)
+    array.flags.writeable = False
+    assert not back(store, array).flags.writeable
+
+
+def test_a_table_of_large_columns_arrives_as_it_was(store: Store) -> None:
+    table = pd.DataFrame({"number": np.arange(5000), "text": ["x"] * 5000})
+    pd.testing.assert_frame_equal(back(store, table), table)
+
+
+def test_a_part_that_stands_in_two_places_is_stored_once_and_is_one_object(store: Store) -> None:
+    changing, raw, array = bytearray(b"a" * 2000), b"b" * 2000, np.zeros(1000)
+    first, second, third, *rest = back(store, [changing, changing, {"deep": changing}, raw, raw, array, array])
+    assert len(store) == 3
+    assert first is second is third["deep"]
+    assert rest[2] is rest[3]
+
+
+def test_a_value_with_large_parts_may_contain_itself(store: Store) -> None:
+    value: list[Any] = [b"b" * 2000]
+    value.append(value)
+    arrived = back(store, value)
+    assert arrived[1] is arrived
+    assert arrived[0] == b"b" * 2000
+
+
+def test_promises_and_large_parts_stand_beside_each_other(store: Store) -> None:
+    call = (([b"b" * 2000, promise(1), np.zeros(1000), {"again": promise(1)}], promise(2)), {"key": promise(3)})
+    encoded = encode_call(*call, large_from=1000, put_large=store.put)
+    assert encoded.envelope[1] == REFS | PARTS
+    assert references(encoded.envelope) == [promise(number).node_id for number in (1, 2, 3)]
+    args, kwargs = decode_call(encoded.envelope, ["one", "two", "three"], get_large=store.__getitem__)
+    assert (args[0][1], args[0][3], args[1], kwargs) == ("one", {"again": "one"}, "two", {"key": "three"})  # type: ignore[index]
+
+
+def test_code_from_main_travels_with_large_parts(store: Store) -> None:
+    factor = np.full(1000, 3)
+    arrived = back(store, [lambda number: (number * factor)[0], b"b" * 2000])
+    assert arrived[0](2) == 6
+    assert arrived[1] == b"b" * 2000
+    assert len(store) >= 2
+
+
+def test_small_values_are_pickled_once(store: Store) -> None:
+    seen = []
+
+    class Counted:
+        def __reduce__(self) -> Any:
+            seen.append(1)
+            return int, (7,)
+
+    assert decode(kept_apart(store, [Counted()])) == [7]
+    assert len(seen) == 1
+    assert not store
+
+
+def test_what_cannot_be_pickled_leaves_nothing_in_the_store(store: Store) -> None:
+    with pytest.raises(NotPicklable, match=r"the value\[1\]"):
+        kept_apart(store, [b"b" * 2000, threading.Lock()])
+    assert not store
+
+
+def test_a_part_that_was_exchanged_is_refused(store: Store) -> None:
+    for value in ([b"b" * 2000], np.arange(1000), [bytearray(2000)]):
+        envelope = kept_apart(store, value)
+        for answer in (b"x" * 2000, b"", b"b" * 1999):
+            with pytest.raises(ValueNotReadable, match="something else"):
+                decode(envelope, get_large=lambda _, answer=answer: answer)  # type: ignore[misc]
+        with pytest.raises(ValueNotReadable, match="no way to fetch"):
+            decode(envelope)
+
+
+@pytest.mark.parametrize("cut", [1, 3, 4, 40])
+def test_a_table_of_parts_that_is_cut_short_is_refused(store: Store, cut: int) -> None:
+    envelope = kept_apart(store, b"b" * 2000)
+    for broken in (envelope[:-cut], envelope[:-4] + b"\xff\xff\xff\x7f", envelope[:2]):
+        with pytest.raises(ValueNotReadable):
+            decode(broken, get_large=store.get)  # type: ignore[arg-type]
+        with pytest.raises(ValueNotReadable):
+            large_values(envelope[:2])
+
+
+def test_more_parts_than_a_table_may_have_stay_in_the_pickle(store: Store) -> None:
+    value = [bytes([number % 256, number // 256]) * 10 for number in range(MOST + 5)]
+    assert back(store, value, 20) == value
+    assert len(store) == MOST + 1

@@ -14,8 +14,8 @@ ROOT = HERE.parents[1]
 # Each line that ends in `# wrong` has to be an error, and no other line may be one.
 WRONG = '''
 from dagorama import (
-    DAGDefinition, DAGPromise, RetryLater, StaticRetry, aresolve, as_completed, cancel, dagorama, outcome, resolve,
-    retry_failed,
+    DAGDefinition, DAGPromise, RetryLater, StaticRetry, aresolve, as_completed, cancel, dagorama, outcome, put,
+    resolve, retry_failed,
 )
 
 
@@ -24,6 +24,8 @@ class Task(DAGDefinition):
     def entrypoint(self, number: int) -> str:
         self.work()  # wrong
         self.work("1")  # wrong
+        self.work(put("1"))  # wrong
+        self.work(put([1]))  # wrong
         self.work(1, True)  # wrong
         self.work(1, thrice=True)  # wrong
         self.bare("1")  # wrong

@@ -131,6 +131,9 @@ class ScriptedBroker(pb_grpc.BrokerServicer):
         self._conversations: queue.SimpleQueue[Conversation] = queue.SimpleQueue()
         self._begun: list[Conversation] = []
         self.large: dict[bytes, bytes] = {}
+        self.kept: list[pb.KeepValueRequest] = []  # what it was asked to keep
+        self.folder: Path | None = None  # ... where
+        self.keeps: set[bytes] = set()  # what it has from elsewhere
         self.put_refusals: list[tuple[grpc.StatusCode, str]] = []  #: of the values that come next
         self.refusal: tuple[grpc.StatusCode, str] | None = None
         self.port = 0
@@ -182,6 +185,30 @@ class ScriptedBroker(pb_grpc.BrokerServicer):
         data = self.large[request.sha256]
         for at in range(0, len(data), 1 << 20):
             yield pb.ValueChunk(data=data[at : at + (1 << 20)])
+
+
+    def shares(self, folder: Path) -> pb.ValuesFolderReply:
+        """From now on it has a folder in sight of its workers."""
+        self.folder = folder
+        (folder / "unfinished").mkdir(parents=True)
+        folder.chmod(0o700)
+        (folder / "shared").write_text("the word")
+        return pb.ValuesFolderReply(path=str(folder), word="the word")
+
+    def file_of(self, digest: bytes) -> Path:
+        assert self.folder is not None
+        name = digest.hex()
+        return self.folder / name[:2] / name
+
+    def KeepValue(self, request: pb.KeepValueRequest, context: grpc.ServicerContext) -> pb.KeepValueReply:
+        self.kept.append(request)
+        if self.folder is None:
+            return pb.KeepValueReply(kept=request.sha256 in self.keeps)
+        file, waits = self.file_of(request.sha256), self.folder / "unfinished" / request.unfinished
+        if request.unfinished and waits.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            waits.replace(file)
+        return pb.KeepValueReply(kept=file.exists())
 
 
 class WorkerProcess:

@@ -34,7 +34,11 @@ def test_a_wrong_flag_is_named(arguments: list[str], named: str) -> None:
 
 @pytest.mark.parametrize("command", [worker, run_hot_reload_worker], ids=["worker", "worker-hot-reload"])
 @pytest.mark.parametrize(
-    ("name", "value"), [("DAGORAMA_PORT", "many"), ("DAGORAMA_LOG_LEVEL", "loud"), ("DAGORAMA_GRACE", "long")]
+    ("name", "value"),
+    [
+        ("DAGORAMA_PORT", "many"), ("DAGORAMA_LOG_LEVEL", "loud"), ("DAGORAMA_GRACE", "long"),
+        ("DAGORAMA_SHARED_FILES", "perhaps"),
+    ],
 )
 def test_a_wrong_setting_is_named(command: object, name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from dagorama.errors import RefusedByBroker, ValueNotReadable
-from dagorama.worker import large
-from dagorama.worker.large import SpoolValues
+from dagorama.shared_files import SharedFiles
+from dagorama.worker.large import SpoolValues, waiting_name
 from dagorama.worker.spool import Spool
 
 
 def test_what_one_process_puts_another_gets(tmp_path: Path) -> None:
     digest = SpoolValues(tmp_path).put(b"value" * 100)
-    assert bytes(SpoolValues(tmp_path).get(digest)) == b"value" * 100
+    assert bytes(SpoolValues(tmp_path).get(digest).data) == b"value" * 100
 
 
 def test_a_value_that_is_not_there_cannot_be_read(tmp_path: Path) -> None:
@@ -21,10 +21,34 @@ def test_a_value_that_is_not_there_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_more_than_one_value_may_have_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(large, "VALUE_LIMIT", 10)
+    monkeypatch.setattr("dagorama.connection.VALUE_LIMIT", 10)
     with pytest.raises(RefusedByBroker):
         SpoolValues(tmp_path).put(bytes(11))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_child_leaves_with_the_broker_what_the_broker_is_to_keep(tmp_path: Path) -> None:
+    folder, spool, values = tmp_path / "values", Spool(tmp_path / "spool"), SpoolValues(tmp_path / "spool")
+    (folder / "unfinished").mkdir(parents=True)
+    spool.show(SharedFiles(folder))
+    digest = values.put(b"value" * 100)
+    assert values.put(b"value" * 100) == digest
+    [file] = (folder / "unfinished").iterdir()
+    assert file.read_bytes() == b"value" * 100
+    assert waiting_name(spool.folder, digest) == file.name
+    assert digest not in spool
+    spool.forget_waiting(digest)
+    assert waiting_name(spool.folder, digest) is None
+
+
+def test_a_child_puts_into_the_spool_where_the_broker_is_out_of_sight_or_out_of_room(tmp_path: Path) -> None:
+    spool, values = Spool(tmp_path / "spool"), SpoolValues(tmp_path / "spool")
+    spool.show(SharedFiles(tmp_path / "gone"))
+    first = values.put(b"first" * 100)
+    spool.show(None)
+    second = values.put(b"second" * 100)
+    assert first in spool
+    assert second in spool
 
 
 def put(folder: Path, letter: str) -> bytes:

@@ -198,6 +198,65 @@ def test_the_spool_is_removed_with_the_worker(broker: ScriptedBroker, tmp_path: 
     assert not list(tmp_path.iterdir())
 
 
+def test_results_are_left_in_the_brokers_folder_where_that_is_in_sight(
+    broker: ScriptedBroker, worker: WorkerProcess, tmp_path: Path
+) -> None:
+    spoken = broker.greeted(values=broker.shares(tmp_path / "values"))
+    spoken.grant(call("zeros", 3_000_000))
+    [digest] = spoken.results().large
+    assert broker.file_of(digest).read_bytes() == bytes(3_000_000)
+    assert [request.sha256 for request in broker.kept] == [digest]
+    assert not broker.large
+    assert not list((tmp_path / "values" / "unfinished").iterdir())
+
+
+def test_arguments_are_read_in_the_brokers_folder_where_that_is_in_sight(
+    broker: ScriptedBroker, worker: WorkerProcess, tmp_path: Path
+) -> None:
+    spoken = broker.greeted(values=broker.shares(tmp_path / "values"))
+    argument = encode(((bytes(3_000_000),), {}), large_from=1000, put_large=lambda data: put(broker, data)).envelope
+    [(digest, data)] = broker.large.items()
+    broker.file_of(digest).parent.mkdir(parents=True)
+    broker.file_of(digest).write_bytes(data)
+    broker.large.clear()
+    spoken.grant(Wanted("length", arguments=argument), large=[digest])
+    assert spoken.value() == 3_000_000
+
+
+def test_what_is_not_in_the_brokers_folder_goes_through_the_broker(
+    broker: ScriptedBroker, worker: WorkerProcess, tmp_path: Path
+) -> None:
+    spoken = broker.greeted(values=broker.shares(tmp_path / "values"))
+    argument = encode(((bytes(3_000_000),), {}), large_from=1000, put_large=lambda data: put(broker, data)).envelope
+    spoken.grant(Wanted("length", arguments=argument), large=list(broker.large))
+    assert spoken.value() == 3_000_000
+    broker.folder = None  # it has another one by now
+    spoken.grant(call("zeros", 2_000_000))
+    [digest] = spoken.results().large
+    assert broker.large[digest] == bytes(2_000_000)
+
+
+def test_a_worker_leaves_the_brokers_folder_alone_where_the_setting_says_so(
+    broker: ScriptedBroker, tmp_path: Path
+) -> None:
+    with worker_process(broker, DAGORAMA_SHARED_FILES="0"):
+        spoken = broker.greeted(values=broker.shares(tmp_path / "values"))
+        spoken.grant(call("zeros", 3_000_000))
+        [digest] = spoken.results().large
+        assert broker.large[digest] == bytes(3_000_000)
+        assert not list((tmp_path / "values").rglob(digest.hex()))
+
+
+def test_a_value_that_the_broker_keeps_already_is_not_sent_again(
+    broker: ScriptedBroker, spoken: Conversation
+) -> None:
+    broker.keeps.add(sha256(bytes(3_000_000)).digest())
+    spoken.grant(call("zeros", 3_000_000))
+    [digest] = spoken.results().large
+    assert digest in broker.keeps
+    assert not broker.large
+
+
 def put(broker: ScriptedBroker, data: bytes) -> bytes:
     digest = sha256(data).digest()
     broker.large[digest] = data

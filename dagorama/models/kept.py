@@ -1,0 +1,74 @@
+"""A kept value: what put() returns in the place of a value that is stored already.
+
+The rule: whoever is given one through a @dagorama call gets the plain value. Here, where only its name is, every use
+of it as the value raises PromiseMisuse.
+"""
+
+import numbers
+from typing import Any
+
+from dagorama.errors import PromiseMisuse
+from dagorama.models.misuse import refuse_attributes, refuse_value_uses
+
+Place = tuple[str, int]
+
+
+class Kept:
+    """Stands for a value of put(). It may be passed on, returned, copied and pickled any number of times."""
+
+    __slots__ = ("_envelope", "_kind", "_place", "_size")
+    _envelope: bytes  #: unsigned; what is large is named in it
+    _kind: str  #: the type of the value, for people
+    _place: Place | None
+    _size: int
+
+    # ndarray + kept then asks the kept value, instead of taking it for an array of objects.
+    __array_ufunc__ = None
+
+    def __init__(self, envelope: bytes, kind: str, size: int, place: Place | None) -> None:
+        for name, value in (("_envelope", envelope), ("_kind", kind), ("_size", size), ("_place", place)):
+            object.__setattr__(self, name, value)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Kept):
+            return self._envelope == other._envelope
+        # Numbers, and whatever has a length: texts, containers, arrays.
+        if isinstance(other, numbers.Number) or hasattr(type(other), "__len__"):
+            raise PromiseMisuse(_explain(self, "comparing with plain data"))
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._envelope)
+
+    def __copy__(self) -> "Kept":
+        return self
+
+    def __deepcopy__(self, memo: object) -> "Kept":
+        return self
+
+    def __reduce__(self) -> tuple[type["Kept"], tuple[object, ...]]:
+        return Kept, (self._envelope, self._kind, self._size, self._place)
+
+    def __repr__(self) -> str:
+        # One that was never filled (object.__new__, a half-unpickled one) still has to be printable.
+        if not hasattr(self, "_place"):
+            return "<kept value, not made yet>"
+        return f"<kept {_described(self)}>"
+
+
+def _described(kept: Kept) -> str:
+    text = f"{kept._kind} of {kept._size:,} bytes"
+    return text if kept._place is None else f"{text}, put at {kept._place[0]}:{kept._place[1]}"
+
+
+def _explain(kept: Any, use: str) -> str:
+    what = f", a {_described(kept)}" if hasattr(kept, "_place") else ""
+    return (
+        f"{use} needs the value: this is the reference that put() has returned for it{what}; "
+        "pass it to a @dagorama method, which gets the value, or use what you gave to put()"
+    )
+
+
+# Whoever asks whether a result can be awaited is to be told that this one cannot.
+refuse_value_uses(Kept, _explain, "kept", allowed=["__await__"])
+refuse_attributes(Kept, _explain, "kept value")
