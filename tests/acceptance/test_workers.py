@@ -105,14 +105,22 @@ def test_the_node_fails_and_the_worker_lives(broker: LaunchedBroker, what: str, 
         assert resolve(instance, instance.fine(), timeout=WAIT) == pid
 
 
+@pytest.mark.parametrize(
+    ("what", "cause"),
+    [
+        ("exits at once", "exited with code 9"),
+        ("segfault", "killed by SIGSEGV"),
+        ("out of memory", "killed by SIGKILL"),
+    ],
+)
 def test_a_node_that_kills_its_process_fails_after_three_with_the_cause_and_the_others_run(
-    broker: LaunchedBroker,
+    broker: LaunchedBroker, what: str, cause: str
 ) -> None:
     """Case 20."""
     with launch_workers(1):
-        instance, promise = Troubles()("killer")
+        instance, promise = Troubles()(what)
         others = [instance.fine() for _ in range(10)]
-        with pytest.raises(NodeFailed, match="exited with code 9"):
+        with pytest.raises(NodeFailed, match=cause):
             resolve(instance, promise, timeout=WAIT)
         assert all(resolve(instance, other, timeout=WAIT) for other in others)
 

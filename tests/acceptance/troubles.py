@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
+import signal
 import sys
 import threading
 import time
@@ -67,6 +69,20 @@ class LateChildren(DAGDefinition):
         return names
 
 
+class Gated(DAGDefinition):
+    """One node that says in a file where it runs, and ends when there is a gate."""
+
+    @dagorama().syncfn
+    def entrypoint(self, folder: str, gate: str) -> int:
+        Path(folder, str(os.getpid())).touch()
+        until = time.monotonic() + PATIENCE
+        while not Path(gate).exists():
+            if time.monotonic() > until:
+                raise TimeoutError("nobody opened the gate")
+            time.sleep(0.01)
+        return os.getpid()
+
+
 class Troubles(DAGDefinition):
     """What user code may do to whoever runs it."""
 
@@ -78,7 +94,10 @@ class Troubles(DAGDefinition):
             "unpicklable": self.unpicklable,
             "unreadable": self.unreadable,
             "surrogates": self.surrogates,
-            "killer": self.killer,
+            "exits at once": self.killer,
+            "segfault": self.segfault,
+            "out of memory": self.out_of_memory,
+            "none": self.fine,
         }[what]()
 
     @dagorama().syncfn
@@ -112,6 +131,15 @@ class Troubles(DAGDefinition):
     @dagorama().syncfn
     def killer(self) -> NoReturn:
         os._exit(9)
+
+    @dagorama().syncfn
+    def segfault(self) -> None:
+        ctypes.string_at(0)
+
+    @dagorama().syncfn
+    def out_of_memory(self) -> None:
+        """What the kernel does then; to wait for it would take the whole machine along."""
+        os.kill(os.getpid(), signal.SIGKILL)
 
     @dagorama().syncfn
     def fine(self) -> int:

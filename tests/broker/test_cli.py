@@ -148,6 +148,13 @@ def test_a_store_of_a_newer_version_is_one_sentence(store: str) -> None:
     assert "written by a newer dagorama" in sentence
 
 
+def test_a_store_that_is_no_store_is_one_sentence(store: str) -> None:
+    Path(store.removeprefix("sqlite:///")).write_text("dear diary, " * 1000)
+    code, sentence = refused("--port", "0", "--store", store)
+    assert code == 1
+    assert "not a dagorama store" in sentence
+
+
 @pytest.mark.parametrize(
     ("options", "part"),
     [

@@ -66,6 +66,15 @@ def test_port_0_picks_a_free_one_and_brokers_nest() -> None:
         assert is_serving(inner.address)
 
 
+def test_it_asks_no_other_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not `lsof` for who has a port, nor a shell: there is none to be found."""
+    monkeypatch.setenv("PATH", "")
+    with launch_broker(port=0) as broker:
+        assert is_serving(broker.address)
+        with pytest.raises(BrokerNotStarted, match="cannot listen"), launch_broker(port=broker.port):
+            pass
+
+
 def test_clients_of_the_block_find_it_and_what_was_set_before_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGORAMA_PORT", "7")
     with launch_broker(port=0) as outer:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]  # it ships no types
 import pytest
 from recording_broker import RecordingBroker
 
@@ -160,9 +161,9 @@ def test_greedy_execution_returns_the_result_unchanged(broker: RecordingBroker, 
     assert not broker.nodes
 
 
-def test_greedy_execution_returns_arrays_unchanged(instance: Any) -> None:
-    array = np.zeros(3)
-    assert instance.echo(array, greedy_execution=True) is array
+@pytest.mark.parametrize("value", [np.zeros(3), pd.DataFrame({"a": [1, 2]})], ids=["array", "data frame"])
+def test_greedy_execution_returns_arrays_and_data_frames_unchanged(instance: Any, value: object) -> None:
+    assert instance.echo(value, greedy_execution=True) is value
 
 
 @pytest.mark.parametrize("value", [0, None, "x"])

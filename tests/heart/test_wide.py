@@ -57,6 +57,13 @@ def test_a_fan_in_of_100_000() -> None:
     assert not bare.scheduler.graph.nodes
 
 
+def test_a_chain_of_100_000() -> None:
+    bare = Bare(chain(MANY))
+    bare.run()
+    assert [outcome.key for outcome in bare.outcomes] == list(range(1, MANY + 1))
+    assert not bare.scheduler.graph.nodes
+
+
 def test_a_chain_of_100_000_that_fails_at_its_head() -> None:
     bare = Bare(chain(MANY))
     bare.scheduler.tick(0.0)

@@ -65,6 +65,18 @@ class TestLeases:
         assert "w0" not in heart.holders().values(), "who is silent from then on is lost"
         assert len(heart.scheduler.dispatch.workers) == 4
 
+    @pytest.mark.parametrize("seconds", [90.0, 3_600.0])
+    def test_a_retry_that_fell_due_while_the_broker_stood_still_runs_when_it_goes_on(
+        self, heart: Heart, seconds: float
+    ) -> None:
+        hand = heart.worker()
+        heart.spawn("a", "b <- a", of=retrying(2, 5.0))
+        hand.fail("a")
+        heart.pass_time(seconds)
+        assert heart.state("a") is State.BACKOFF
+        heart.step()
+        assert heart.finish(hand) == ["a", "b"]
+
     def test_a_wall_clock_that_jumps_moves_no_lease_and_no_retry(self, heart: Heart) -> None:
         hand = heart.worker(slots=2)
         heart.spawn("a", "b", where={"b": retrying(2, 5.0)})
@@ -177,6 +189,23 @@ class TestComingBack:
         assert hand.held == attempts
         assert hand.complete("a")
         assert hand.complete("b")
+
+    def test_a_worker_that_was_cut_off_for_a_minute_goes_on(self, heart: Heart) -> None:
+        """Nothing comes through, and neither end hears that the connection is gone."""
+        hand = heart.worker("cut off", slots=2)
+        heart.spawn("a", "b")
+        attempts = dict(hand.held)
+        heart.wait(31.0)
+        other = heart.worker("other", slots=1)
+        (taken,) = other.held
+        for _ in range(3):
+            heart.wait(9.9)
+            other.beat()
+        hand.connect()
+        assert hand.refused == [attempts[taken]]
+        assert hand.complete(*attempts.keys() - {taken})
+        heart.spawn("new")
+        assert "new" in hand.held
 
     def test_a_worker_that_connects_twice_keeps_what_it_holds(self, heart: Heart) -> None:
         """The broker has not noticed yet that the first connection is gone."""
