@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 
 from dagorama_broker.model import ENDED, World
@@ -28,6 +28,7 @@ class Dispatch:
         self.staged: dict[int, Staged] = {}  #: by attempt: what it has made
         self.first_attempt = epoch << EPOCH_BITS
         self.last_attempt = self.first_attempt
+        self.overruns: list[tuple[float, int]] = []  #: heap of (when, attempt) of claims with a timeout
         self.leases: list[tuple[float, int, Worker]] = []  #: heap of (deadline, tie, worker)
         self.until_idle: dict[Worker, None] = {}  #: who leaves when nothing is queued for them
         self.until_drained: dict[Worker, None] = {}  #: who leaves when nothing will be, either
@@ -107,7 +108,24 @@ class Dispatch:
         else:
             slot.sync_us += cost
         self.claimed[attempt] = node
+        timeout = node.lane.function.timeout
+        if timeout:
+            heappush(self.overruns, (self.graph.now + timeout + slot.worker.lease, attempt))
         return attempt
+
+    def overrun(self, now: float) -> Iterator[Node]:
+        """Nodes that their workers should have stopped a lease ago, at their timeout; taken out of the heap."""
+        while self.overruns and self.overruns[0][0] <= now:
+            _, attempt = heappop(self.overruns)
+            node = self.claimed.get(attempt)
+            if node is None or node.slot is None:
+                continue
+            slot = node.slot
+            due = slot.progress_at + node.lane.function.timeout + slot.worker.lease
+            if node.lane.is_async or (due <= now and next(iter(slot.held)) == attempt):
+                yield node
+            else:  # it waits behind another, or began later than it was granted
+                heappush(self.overruns, (max(due, now + slot.worker.lease), attempt))
 
     def claim_beside(self, source: Node, node: Node) -> int:
         """Give a node that waits for nothing but `source` to the slot that holds it, to run on its value.

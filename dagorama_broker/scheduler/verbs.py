@@ -64,6 +64,8 @@ class Scheduler:
         self._end_pauses(now)
         for node in self.graph.expired(now):
             self._give_up(node)
+        for node in self.dispatch.overrun(now):
+            self._take_away(node, now)
         if self.hold_until is not None and (now >= self.hold_until or not self.awaited):
             self.graph.changes.workers_left += self.awaited
             self.awaited, self.hold_until = set(), None
@@ -85,7 +87,7 @@ class Scheduler:
 
     def _next_tick(self, now: float, stale_at: float | None) -> float | None:
         times = [stale_at, self.hold_until]
-        times += [heap[0][0] for heap in (self.graph.pauses, self.graph.expiries) if heap]
+        times += [heap[0][0] for heap in (self.graph.pauses, self.graph.expiries, self.dispatch.overruns) if heap]
         if self.dispatch.leases:
             # Called this often, it can tell a standstill of the broker from the silence of a worker.
             times += [self.dispatch.leases[0][0], now + self.timing.shortest_lease / 4]
@@ -98,6 +100,8 @@ class Scheduler:
             return
         for worker in self.dispatch.workers.values():
             worker.heard_at = now
+            for slot in worker.slots:
+                slot.progress_at = max(slot.progress_at, now) if slot.held else slot.progress_at
 
     def _end_pauses(self, now: float) -> None:
         for node in self.graph.due(now):
@@ -110,6 +114,19 @@ class Scheduler:
         reason = self.dispatch.why_nobody(node.lane) or "workers that may run it had other work"
         text = f"it was queued for {function.queue_timeout:g} seconds (queue_timeout): {reason}"
         self._again_or_fail(node, False, "dagorama.QueueTimeout", text)
+
+    def _take_away(self, node: Node, now: float) -> None:
+        """A worker that goes on beating has not stopped a run at its timeout: that slot is not trusted any more."""
+        slot = node.slot
+        assert slot is not None
+        self.refuse(slot.worker, node.attempt)
+        self._end_run(node, now)
+        self.dispatch.spend(node)
+        trouble = self.graph.trouble(node)
+        trouble.lost += 1
+        text = f"its worker did not stop it at its timeout of {node.lane.function.timeout:g} seconds"
+        self._again_or_fail(node, trouble.lost < self.limits.losses, "dagorama.WorkerLost", text)
+        self.close_slot(slot.worker, slot.index, now)
 
     def drain(self) -> tuple[Changes, Effects]:
         """What has changed since the last drain, and what to tell once that is durable."""

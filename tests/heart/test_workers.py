@@ -469,3 +469,55 @@ class TestASlotThatIsGoneForGood:
         hand = heart.worker(slots=2)
         with pytest.raises(Malformed, match="2 slots"):
             heart.scheduler.close_slot(hand.worker, 2, heart.now)
+
+
+class TestOverruns:
+    """Case 21: a worker that goes on beating but does not stop a run at its timeout is not trusted for ever."""
+
+    TIMED = function("timed", timeout=5.0)
+
+    def beat_for(self, heart: Heart, hand: Hand, seconds: int) -> None:
+        for _ in range(seconds):
+            heart.wait(1.0)
+            hand.beat()
+
+    def test_the_node_goes_to_another_a_lease_after_its_timeout(self, heart: Heart) -> None:
+        hung = heart.worker("hung")
+        heart.spawn("a", of=self.TIMED)
+        attempt = hung.held["a"]
+        self.beat_for(heart, hung, 34)
+        assert heart.holders() == {"a": "hung"}
+        self.beat_for(heart, hung, 3)
+        assert hung.refused == [attempt]
+        other = heart.worker("other")
+        assert other.complete("a")
+        assert not hung.complete("a", attempt=attempt)
+
+    def test_its_slot_is_given_nothing_more(self, heart: Heart) -> None:
+        hung = heart.worker("hung")
+        heart.spawn("a", of=self.TIMED)
+        self.beat_for(heart, hung, 40)
+        heart.spawn("b")
+        assert heart.states("a", "b") == ["QUEUED", "QUEUED"]
+
+    def test_a_node_that_waits_behind_a_long_run_is_not_taken_for_one_that_hangs(self, heart: Heart) -> None:
+        hand = heart.worker("busy")
+        heart.spawn("warm", "warm too", where={"warm": self.TIMED})
+        hand.complete("warm", us=100)
+        hand.complete("warm too", us=100)
+        heart.spawn("long", "timed", where={"timed": self.TIMED})
+        assert list(hand.held) == ["long", "timed"]
+        self.beat_for(heart, hand, 120)
+        assert list(hand.held) == ["long", "timed"]
+        hand.complete("long", us=100)
+        self.beat_for(heart, hand, 34)
+        assert list(hand.held) == ["timed"], "its time began when the long run had ended"
+        self.beat_for(heart, hand, 60)
+        assert not hand.held
+
+    def test_a_standstill_of_the_broker_is_no_fault_of_the_workers(self, heart: Heart) -> None:
+        hand = heart.worker("fine")
+        heart.spawn("a", of=self.TIMED)
+        heart.pass_time(3_600.0)
+        heart.step()
+        assert hand.complete("a")
