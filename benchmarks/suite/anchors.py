@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
+from multiprocessing.pool import Pool as ProcessPool
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -61,7 +62,7 @@ def _submits(executor: ProcessPoolExecutor, nodes: int) -> float:
     return nodes / (perf_counter() - start)
 
 
-def _map(pool: multiprocessing.pool.Pool, nodes: int) -> float:
+def _map(pool: ProcessPool, nodes: int) -> float:
     start = perf_counter()
     assert sum(pool.map(nothing, range(nodes), chunksize=1)) == sum(range(nodes))
     return nodes / (perf_counter() - start)
