@@ -166,6 +166,7 @@ class Life:
         service = BrokerService(broker, Manners(heartbeat=HEARTBEAT), Bounds(), memory)
         self.network.serve(Server(host, service))
         self.watcher.note("serving", epoch)
+        self.watcher.serving_since = self.loop.now
         try:
             await broker.run()
         except StoreError as error:

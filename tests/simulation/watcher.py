@@ -92,6 +92,7 @@ class Watcher:
         self.cancelling: set[str] = set()  #: instances of which something was to be cancelled
         self.submitted_at: dict[str, float] = {}
         self.disturbed_at = 0.0  #: when something was done to the broker last
+        self.serving_since = 0.0  #: when the present broker began
         self.steps = self.commits = self.starts = self.restarts = 0
         disk.committed = self.committed
 
@@ -347,6 +348,8 @@ class Watcher:
         cancelled_at = self.cancelled_at.get(given.key)
         if cancelled_at is None or self.loop.now - cancelled_at < TOLD:
             return
+        if worker.connected_at < self.serving_since:
+            return  # it has not found the broker that cancelled it: there was nobody to tell it
         quiet = max(worker.disturbed_at, worker.link.touched_at, worker.connected_at, self.disturbed_at)
         self.require(cancelled_at < quiet, "who runs it is told", f"{worker.name} ran on with {given.name}, cancelled")
 
