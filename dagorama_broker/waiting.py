@@ -56,14 +56,15 @@ class _Wait:
         for place, id in enumerate(request.node):
             self._places.setdefault(id_bytes(id, "a node"), []).append(place)
         self._live: dict[int, tuple[Node, bytes]] = {}
-        self._recent: list[tuple[Node, bytes]] = []  #: that have just ended
+        self._recent: list[tuple[Node, bytes]] = []  #: that have just ended, and are not told yet
+        self._known: set[bytes] = set()  #: those that are in either
         for id in self._places:
             if (node := broker.scheduler.graph.find(id)) is not None:
                 _check_ours(node, self._owners[id], id)
                 self._live[node.key] = node, id
-            elif (node := broker.recent.find(id)) is not None:
-                _check_ours(node, self._owners[id], id)
-                self._recent.append((node, id))
+                self._known.add(id)
+            else:
+                self._look_among_recent(id)
         self.left = set(self._live)
         self._sent: set[int] = set()  #: values, by node key
         self._failures: dict[int, pb.NodeFailure] = {}  #: by culprit
@@ -90,13 +91,36 @@ class _Wait:
             reply.state.extend([pb.NodeState.ValueType(state)] * len(self._places[id]))
         return reply
 
-    async def ended_before(self) -> AsyncIterator[pb.WaitReply]:
-        """Nodes that the heart has no more: they have ended, or were never made."""
-        for batch in _batches(self._recent):
+    def _look_among_recent(self, id: bytes) -> None:
+        node = self._broker.recent.find(id)
+        if node is not None:
+            _check_ours(node, self._owners[id], id)
+            self._recent.append((node, id))
+            self._known.add(id)
+
+    async def _tell_recent(self) -> AsyncIterator[pb.WaitReply]:
+        recent, self._recent = self._recent, []
+        for batch in _batches(recent):
             async for reply in self._tell(batch):
                 yield reply
-        known = {id for _, id in (*self._live.values(), *self._recent)}
-        others = [id for id in self._places if id not in known]
+
+    def _others(self) -> list[bytes]:
+        """Of which nothing is known yet."""
+        return [id for id in self._places if id not in self._known]
+
+    async def ended_before(self) -> AsyncIterator[pb.WaitReply]:
+        """Nodes that the heart has no more: they have ended, or were never made."""
+        async for reply in self._tell_recent():
+            yield reply
+        others = self._others()
+        if not others:
+            return
+        await self._broker.durable()  # what has just ended is among the recent ones when it is on record
+        for id in others:
+            self._look_among_recent(id)
+        async for reply in self._tell_recent():
+            yield reply
+        others = self._others()
         if not others:
             return
         stored = await self._broker.stored_instances({self._owners[id] for id in others})

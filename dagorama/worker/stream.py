@@ -95,9 +95,9 @@ class Stream:
             await self._pending.wait()
             if not self._closing and (now := loop.time()) < breath_until:
                 await asyncio.sleep(breath_until - now)
-            breath_until = loop.time() + BREATH
             self._pending.clear()
             while (message := self._session.next_message()) is not None:
+                breath_until = loop.time() + BREATH
                 await call.write(message)
                 self.heard = True
                 self._on_sent()
