@@ -16,6 +16,10 @@ from dagorama_broker.settings import HIGHEST_PORT, LOG_FORMATS, LOG_LEVELS, Sett
 
 log = logging.getLogger("dagorama_broker")
 
+#: Seconds after which the loop's thread lets the store's have the interpreter: a commit waits for it several times, and
+#: everybody for the commit.
+SWITCH = 0.0005
+
 _PORT = click.IntRange(0, HIGHEST_PORT)
 _LEVEL = click.Choice(LOG_LEVELS, case_sensitive=False)
 _FORMAT = click.Choice(LOG_FORMATS, case_sensitive=False)
@@ -67,6 +71,7 @@ def _serve(settings: Settings, launcher: Launcher) -> None:
         os.environ["GRPC_VERBOSITY"] = "NONE"
     import asyncio
 
+    sys.setswitchinterval(SWITCH)
     from dagorama_broker.server import Served, serve
 
     def ready(served: Served) -> None:
