@@ -37,6 +37,8 @@ PARTS = (
          (("HEART_EXAMPLES", "200"),)),
     Part("damage", "one byte changed in a store", ("-m", "tests.proof.damage", "--flips", "200")),
     Part("wire", "anything sent to a broker", ("-m", "tests.proof.fuzz", "--examples", "1500")),
+    Part("readers", "bytes guided by coverage (atheris, where it installs)",
+         ("-m", "tests.proof.guided", "--runs", "200000")),
     Part("disk and clock", "full, read-only, locked; standing still",
          ("-m", "pytest", "-q", *(f"tests/{name}.py" for name in ("proof/test_disk", "broker/test_sqlite",
                                                                   "heart/test_restarts")))),

@@ -1,0 +1,56 @@
+"""The readers of what strangers send, each as a function of bytes: it returns, or raises what it is to raise."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from google.protobuf.message import DecodeError
+
+from dagorama.api import broker_pb2 as pb
+from dagorama.envelopes import large_values, references
+from dagorama.errors import DagoramaError
+from dagorama.signing import RESULT, keyring
+from dagorama.worker.frames import FrameReader
+from dagorama_broker.errors import BrokerRefusal
+from dagorama_broker.messages import large_by_place, presence_of, refs_of, runs_of
+from dagorama_broker.scheduler import Scheduler
+
+NODE, INSTANCE = b"n" * 16, b"i" * 16
+
+
+def envelopes(data: bytes) -> None:
+    """Unsigned bytes never come through; and what is inside a signature may be anything."""
+    try:
+        keyring().open(data, RESULT, NODE)
+    except DagoramaError:
+        pass
+    else:
+        raise AssertionError("an envelope came through that nobody has signed")
+    for read in (references, large_values):
+        with suppress(DagoramaError):
+            read(data)
+
+
+def frames(data: bytes) -> None:
+    """Cut anywhere, they come out as they do in one piece."""
+    whole, pieces = FrameReader(), FrameReader()
+    try:
+        expected = whole.feed(data)
+    except ValueError:
+        return  # a kind of frame that there is not
+    found = [frame for at in range(0, len(data), 7) for frame in pieces.feed(data[at : at + 7])]
+    assert found == expected
+
+
+def calls(data: bytes) -> None:
+    """Whatever protobuf takes is taken or refused, and what is refused has changed nothing."""
+    scheduler = Scheduler(1)
+    for message, take in (
+        (pb.SubmitRequest, lambda read: scheduler.submit(runs_of(scheduler, [read]), {})),
+        (pb.Hello, presence_of),
+        (pb.Results, lambda read: (refs_of(read), large_by_place(read))),
+    ):
+        try:
+            take(message.FromString(data))
+        except (DecodeError, BrokerRefusal):
+            assert not scheduler.graph.nodes
