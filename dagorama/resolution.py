@@ -90,7 +90,7 @@ def resolve_all(
             owners[promise.node_id] = owner_of(instance, promise)
             places.setdefault(promise.node_id, []).append(place)
     _check_wait("resolve_all()", [promise for _, promise in wanted])
-    values: list[Any] = [promise for _, promise in wanted]  # what a plain entry point returned is its value
+    values: list[Any] = [plain(promise) for _, promise in wanted]  # what a plain entry point returned is its value
     waiting = Waiting(owners)
     for heard in waiting.ended(timeout):
         for place in places[heard.node_id]:

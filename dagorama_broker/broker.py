@@ -253,11 +253,7 @@ class Broker:
 
     async def stored_instance(self, id: bytes) -> StoredInstance:
         """An instance as it is on record, with all that has happened until now. Raises NotKnown."""
-        await self.durable()
-        stored = await self._in_thread(self.store.instance, id)
-        if stored is None:
-            raise self.not_known(id)
-        return stored
+        return (await self.stored_instances([id]))[id]
 
     async def stored_instances(self, ids: Collection[bytes]) -> dict[bytes, StoredInstance]:
         """The same for many, by id."""

@@ -107,7 +107,8 @@ class Retention:
         rows = self._unneeded(expired) if expired else self._knot(now)
         broker.scheduler.graph.changes.removed += rows
         keys = {row.key for row in rows}
-        broker.forget(keys)
+        if keys:
+            broker.forget(keys)
         for load in broker.loads:
             load.gone |= keys
         return bool(rows)

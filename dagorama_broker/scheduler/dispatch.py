@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from dagorama_broker.model import ENDED, World
 from dagorama_broker.queues import Lane
@@ -110,8 +110,14 @@ class Dispatch:
         self.claimed[attempt] = node
         timeout = node.lane.function.timeout
         if timeout:
-            heappush(self.overruns, (self.graph.now + timeout + slot.worker.lease, attempt))
+            self._watch_run(attempt, self.graph.now + timeout + slot.worker.lease)
         return attempt
+
+    def _watch_run(self, attempt: int, when: float) -> None:
+        heappush(self.overruns, (when, attempt))
+        if len(self.overruns) > 2 * len(self.claimed) + 64:  # most have ended long before their time
+            self.overruns = [entry for entry in self.overruns if entry[1] in self.claimed]
+            heapify(self.overruns)
 
     def overrun(self, now: float) -> Iterator[Node]:
         """Nodes that their workers should have stopped a lease ago, at their timeout; taken out of the heap."""

@@ -6,7 +6,17 @@ from typing import Any
 import pytest
 from recording_broker import RecordingBroker
 
-from dagorama import DAGDefinition, Failure, NodeFailed, PromiseMisuse, WrongInstance, dagorama, outcome, resolve_all
+from dagorama import (
+    DAGDefinition,
+    Failure,
+    NodeFailed,
+    PromiseMisuse,
+    WrongInstance,
+    dagorama,
+    outcome,
+    put,
+    resolve_all,
+)
 from dagorama.scope import AttemptScope, current_attempt
 
 
@@ -70,6 +80,10 @@ def test_what_a_plain_entry_point_returned_is_its_value_and_nothing_asks_for_not
     assert resolve_all([Plain()()], timeout=1) == ["no node"]
     assert resolve_all([]) == []
     assert not broker.waits
+
+
+def test_what_was_put_and_returned_by_a_plain_entry_point_is_the_plain_value(broker: RecordingBroker) -> None:
+    assert resolve_all([(Plain()()[0], put([1, 2]))], timeout=1) == [[1, 2]]
 
 
 def test_a_promise_with_another_instance_is_refused(broker: RecordingBroker) -> None:

@@ -515,6 +515,12 @@ class TestOverruns:
         self.beat_for(heart, hand, 60)
         assert not hand.held
 
+    def test_runs_that_end_in_time_are_not_remembered_until_their_time_would_have_come(self, heart: Heart) -> None:
+        hand = heart.worker()
+        heart.spawn(*[f"n{number}" for number in range(500)], of=self.TIMED)
+        heart.finish(hand)
+        assert len(heart.scheduler.dispatch.overruns) <= 2 * 2 + 64
+
     def test_a_standstill_of_the_broker_is_no_fault_of_the_workers(self, heart: Heart) -> None:
         hand = heart.worker("fine")
         heart.spawn("a", of=self.TIMED)
