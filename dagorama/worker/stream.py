@@ -62,9 +62,18 @@ class Stream:
             except grpc.aio.AioRpcError as error:
                 if error.code().name in FINAL:
                     raise Refused(error.details() or error.code().name) from None
-                get_logger().warning("the broker is gone (%s); trying again", error.details())
+                if not self._is_written_over(error):
+                    get_logger().warning("the broker is gone (%s); trying again", error.details())
             if not self._closing:
                 await asyncio.sleep(backoff.pause(random.random()))
+
+    def _is_written_over(self, error: grpc.aio.AioRpcError) -> bool:
+        """Whether the broker may have said something else, which the next stream will hear.
+
+        A stream that the broker ends while something is being written to it loses its status in grpc.aio, which puts
+        INTERNAL in its place (grpc issue 36066). A refusal at the door meets the hello like that.
+        """
+        return error.code() is grpc.StatusCode.INTERNAL and self._session.welcome is None
 
     async def _converse(self, backoff: Backoff) -> None:
         call = self._stub.Work(wait_for_ready=True)

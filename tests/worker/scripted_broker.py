@@ -135,7 +135,7 @@ class ScriptedBroker(pb_grpc.BrokerServicer):
         self.folder: Path | None = None  # ... where
         self.keeps: set[bytes] = set()  # what it has from elsewhere
         self.put_refusals: list[tuple[grpc.StatusCode, str]] = []  #: of the values that come next
-        self.refusal: tuple[grpc.StatusCode, str] | None = None
+        self.refusals: list[tuple[grpc.StatusCode, str]] = []  #: of the streams that come next; the last one stays
         self.port = 0
         self._serve()
 
@@ -164,8 +164,8 @@ class ScriptedBroker(pb_grpc.BrokerServicer):
         return conversation
 
     def Work(self, request_iterator: Iterator[pb.WorkerMessage], context: grpc.ServicerContext) -> Any:
-        if self.refusal is not None:
-            context.abort(*self.refusal)
+        if self.refusals:
+            context.abort(*(self.refusals.pop(0) if self.refusals[1:] else self.refusals[0]))
         conversation = Conversation(request_iterator)
         self._begun.append(conversation)
         self._conversations.put(conversation)

@@ -239,7 +239,7 @@ def test_a_broker_that_restarts_is_found_again(broker: ScriptedBroker) -> None:
 
 
 def test_a_refusal_is_raised(broker: ScriptedBroker) -> None:
-    broker.refusal = grpc.StatusCode.UNAUTHENTICATED, "no token"
+    broker.refusals = [(grpc.StatusCode.UNAUTHENTICATED, "no token")]
     with pytest.raises(BrokerError, match="no token"):
         execute_worker()
 

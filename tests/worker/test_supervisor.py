@@ -397,12 +397,19 @@ def test_a_draining_broker_is_left_and_found_again(broker: ScriptedBroker, spoke
 
 
 def test_a_worker_that_is_refused_says_so_and_leaves(broker: ScriptedBroker) -> None:
-    broker.refusal = grpc.StatusCode.UNAUTHENTICATED, "no token"
+    broker.refusals = [(grpc.StatusCode.UNAUTHENTICATED, "no token")]
     with worker_process(broker) as worker:
-        code, errors = worker.ended()
-    assert code == 2
-    assert "no token" in errors
-    assert "Traceback" not in errors
+        assert worker.ended() == (2, f"worker: the broker at 127.0.0.1:{broker.port} refuses it: no token\n")
+
+
+def test_a_refusal_that_grpc_wrote_over_is_asked_for_again_without_a_word(broker: ScriptedBroker) -> None:
+    """What meets the hello: the client's own library says INTERNAL instead of what the broker said."""
+    broker.refusals = [
+        (grpc.StatusCode.INTERNAL, "Internal error from Core"),
+        (grpc.StatusCode.UNAUTHENTICATED, "no token"),
+    ]
+    with worker_process(broker) as worker:
+        assert worker.ended() == (2, f"worker: the broker at 127.0.0.1:{broker.port} refuses it: no token\n")
 
 
 # --- leaving -------------------------------------------------------------------------------------------------
