@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from random import random
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from dagorama.api import broker_pb2
 from dagorama.channels import meaning, sync_channel, target
@@ -25,6 +25,7 @@ from dagorama.errors import (
 )
 from dagorama.models.state import State
 from dagorama.settings import Settings
+from dagorama.talking import Asked, Talk
 
 if TYPE_CHECKING:
     import grpc
@@ -47,6 +48,8 @@ PATIENCE = 3.0
 #: the same for a wait whose broker was there a moment ago: it may be restarting
 PATIENCE_WHILE_WAITING = 30.0
 PAUSE = 0.1
+#: nodes up to which a wait goes over the open stream, where all answers are kept until they are taken
+FEW = 8
 #: instances or nodes that one message of a list has at most
 PAGE = 1000
 #: the longest pause before asking a broker again that has no room; up to as much is added by chance
@@ -80,10 +83,22 @@ def broker_error(error: grpc.RpcError, address: str) -> BrokerError:
         )
     elif status == "DEADLINE_EXCEEDED":
         details = f"the broker at {address} did not answer in time ({details})"
+    return _error(status, details, _retry_after(error))
+
+
+def _error(status: str, details: str, retry_after: float | None) -> BrokerError:
     found = ERRORS.get(status, BrokerError)(details, status)
     if isinstance(found, BrokerOverloaded):
-        found.retry_after = _retry_after(error)
+        found.retry_after = retry_after
     return found
+
+
+def _refusal(refusal: broker_pb2.Refusal) -> BrokerError:
+    """The same for an answer on an open stream."""
+    import grpc
+
+    status = next((code.name for code in grpc.StatusCode if code.value[0] == refusal.status), "UNKNOWN")
+    return _error(status, refusal.message, refusal.retry_after / 1000 or None)
 
 
 def _retry_after(error: grpc.RpcError) -> float | None:
@@ -132,11 +147,13 @@ class Connection:
         self.has_answered = False
         self.stub: BrokerStub = BrokerStub(self.channel)
         self.original: DagoramaStub = DagoramaStub(self.channel)
+        self._talk: Talk | None = None
+        self._talk_lock = threading.Lock()
 
     def submit(self, requests: Sequence[broker_pb2.SubmitRequest]) -> None:
         """Hands over instances and nodes in one transaction; returns when they are durable."""
         if len(requests) == 1:
-            self._ask(lambda timeout: self.stub.Submit(requests[0], timeout=timeout))
+            self._ask(lambda timeout: self._answered(broker_pb2.Ask(submit=requests[0]), timeout))
             return
         size = sum(request.ByteSize() for request in requests)
         self._ask(lambda timeout: self.stub.SubmitStream(_whole(requests), timeout=timeout), transfer_deadline(size))
@@ -154,7 +171,25 @@ class Connection:
         else:
             of = [instances[owner] for owner in owners.values()]
             request = broker_pb2.WaitRequest(node=owners, now=now, instances=instances, instance_of=of)
-        return Replies(self, self.stub.Wait(request, timeout=DEADLINE if now else timeout))
+        if now:
+            timeout = DEADLINE
+        if len(owners) <= FEW:
+            return TalkReplies(self, self._asked(broker_pb2.Ask(wait=request)), timeout)
+        return CallReplies(self, self.stub.Wait(request, timeout=timeout))
+
+    def _answered(self, question: broker_pb2.Ask, timeout: float) -> None:
+        for _ in TalkReplies(self, self._asked(question), timeout):
+            pass
+
+    def _asked(self, question: broker_pb2.Ask) -> Asked:
+        while True:
+            talk = self._talk
+            if talk is None or talk.is_over:
+                with self._talk_lock:
+                    if self._talk is talk:
+                        self._talk = Talk(self.stub.Talk, lambda error: broker_error(error, self.address))
+            elif (asked := talk.ask(question)) is not None:
+                return asked
 
     def cancel(self, instance: bytes, nodes: Sequence[bytes]) -> int:
         """Cancels nodes, or without any the whole instance; returns how many had not ended."""
@@ -276,8 +311,16 @@ class Connection:
         return self.retried(once, seconds)
 
 
-class Replies:
+class Replies(Protocol):
     """The answers to one wait, as they come. Any thread may cancel() it, and whoever listens gets a BrokerError."""
+
+    def __iter__(self) -> Iterator[broker_pb2.WaitReply]: ...
+
+    def cancel(self) -> None: ...
+
+
+class CallReplies:
+    """... of a call of its own, which brings them no faster than they are taken."""
 
     def __init__(self, connection: Connection, call: _CallIterator[broker_pb2.WaitReply]) -> None:
         self._connection = connection
@@ -297,6 +340,41 @@ class Replies:
 
     def cancel(self) -> None:
         self._call.cancel()
+
+
+class TalkReplies:
+    """... on the stream that is open, until `timeout` seconds from now."""
+
+    def __init__(self, connection: Connection, asked: Asked, timeout: float | None) -> None:
+        self._connection = connection
+        self._asked = asked
+        self._until = None if timeout is None else monotonic() + timeout
+
+    def __iter__(self) -> Iterator[broker_pb2.WaitReply]:
+        try:
+            over = False
+            while not over:
+                answer = self._hear()
+                over = answer.over
+                if answer.HasField("wait"):
+                    yield answer.wait
+        finally:
+            self._asked.forget()
+        if answer.HasField("refusal"):
+            raise _refusal(answer.refusal)
+
+    def _hear(self) -> broker_pb2.Answer:
+        seconds = None if self._until is None else max(0.0, self._until - monotonic())
+        try:
+            answer = self._asked.hear(seconds)
+        except TimeoutError:
+            address = self._connection.address
+            raise BrokerUnavailable(f"the broker at {address} did not answer in time", "DEADLINE_EXCEEDED") from None
+        self._connection.has_answered = True
+        return answer
+
+    def cancel(self) -> None:
+        self._asked.forget()
 
 
 _lock = threading.Lock()

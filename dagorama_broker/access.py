@@ -42,6 +42,7 @@ CALLS: dict[str, frozenset[Role]] = {
         "SubmitStream": {_SPAWNER},
         "Work": {_WORKER},
         "Wait": {_SPAWNER, _WORKER},
+        "Talk": {_SPAWNER, _WORKER},
         "PutValue": {_SPAWNER, _WORKER},
         "KeepValue": {_SPAWNER, _WORKER},
         "ValuesFolder": {_SPAWNER, _WORKER},
@@ -58,6 +59,16 @@ CALLS: dict[str, frozenset[Role]] = {
 
 #: The token of the call that is being answered; None: none is asked for.
 caller: ContextVar[Token | None] = ContextVar("caller", default=None)
+
+
+def check_role(token: Token | None, method: str) -> None:
+    """Raises NotPermitted where whoever has that token may not call it."""
+    if token is None:
+        return
+    if token.role is not Role.ADMIN and token.role not in CALLS.get(method, ()):
+        raise NotPermitted(f"the token {token.name!r} is a {token.role}'s, which may not call {method[1:]}")
+    if method not in CALLS:
+        raise NotPermitted(f"nobody may call {method[1:]}")
 
 
 def kept_to(presence: Presence, token: Token | None) -> Presence:
@@ -99,10 +110,7 @@ class Access:
         if method.startswith(ORIGINAL):
             raise Unauthenticated("the calls of dagorama 0.1.10 carry no token, and this broker wants one from all")
         token = self._token(metadata)
-        if token.role is not Role.ADMIN and token.role not in CALLS.get(method, ()):
-            raise NotPermitted(f"the token {token.name!r} is a {token.role}'s, which may not call {method[1:]}")
-        if method not in CALLS:
-            raise NotPermitted(f"nobody may call {method[1:]}")
+        check_role(token, method)
         return token
 
     def _token(self, metadata: Iterable[tuple[str, str | bytes]]) -> Token:

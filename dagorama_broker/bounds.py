@@ -70,10 +70,17 @@ class Streams:
     @contextmanager
     def one(self) -> Iterator[None]:
         """Around a call. Raises Full."""
-        if self.open >= self.most:
-            raise Full(f"{self.open} calls are open at this moment, and this broker takes no more; try again")
-        self.open += 1
+        self.enter()
         try:
             yield
         finally:
-            self.open -= 1
+            self.leave()
+
+    def enter(self) -> None:
+        """Before a call that is to `leave`. Raises Full."""
+        if self.open >= self.most:
+            raise Full(f"{self.open} calls are open at this moment, and this broker takes no more; try again")
+        self.open += 1
+
+    def leave(self) -> None:
+        self.open -= 1

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 from dagorama_broker.errors import NotAllowedNow, NotKnown, NotServing
 from dagorama_broker.keeping import Keeping, not_known
 from dagorama_broker.model import ENDED, Changes, OutcomeRow, StoredInstance
 from dagorama_broker.payloads import Payloads
-from dagorama_broker.reaching import Reach, reach, refuse_other_world
+from dagorama_broker.reaching import Reach, reach, refuse_other_world, within_reach
 from dagorama_broker.recent import Recent, is_final
 from dagorama_broker.repeating import Unwritten, left_to_make
 from dagorama_broker.retention import Holds, Retention
@@ -27,11 +28,16 @@ from dagorama_broker.store.protocol import Store
 from dagorama_broker.watching import Watching
 
 T = TypeVar("T")
+#: Called when something is durable, with None, or with what keeps the broker from that.
+Waiter = Callable[[NotServing | None], None]
 
 #: Seconds after which the loop looks at the time even when nothing asks for it: a stopped clock is noticed by this.
 LONGEST_SLEEP = 5.0
 #: Seconds between two looks for streams of workers that have been given up.
 LOOK = 1.0
+#: Seconds that what is of no hurry waits for company, where a submission has come so shortly before that another is
+#: likely: a commit and a message for each small graph less.
+PATIENCE = 0.002
 #: Bytes that a live node takes beside its envelopes, roughly.
 NODE_BYTES = 600
 
@@ -48,6 +54,7 @@ class Broker:
         self.payloads = Payloads(cache_bytes, self._arguments, self._values)
         self.recent = Recent(self.payloads.values)
         self.sessions: dict[Worker, Session] = {}
+        self._when_leaving: set[Callable[[], None]] = set()
         self.unwritten = Unwritten(scheduler.graph)
         self.retry_lock = asyncio.Lock()  #: one retry is read and decided at a time
         self.keeping = keeping or Keeping()
@@ -57,9 +64,12 @@ class Broker:
         self.commits = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._changed = asyncio.Event()
-        self._next: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting: list[Waiter] = []  # for the next commit
         self._stopping = False
         self._look_at = 0.0
+        self._company_until = 0.0
+        self._waiting_for_company: asyncio.TimerHandle | None = None
+        self._alarm: asyncio.TimerHandle | None = None  # when the loop looks at the time
 
     # --- the loop -------------------------------------------------------------------------------------
 
@@ -70,6 +80,9 @@ class Broker:
         try:
             while not self._stopping or self._changed.is_set():
                 self._changed.clear()
+                if self._waiting_for_company is not None:
+                    self._waiting_for_company.cancel()
+                    self._waiting_for_company = None
                 await self._step()
                 if removing.done() and not self._stopping:
                     removing.result()
@@ -79,9 +92,9 @@ class Broker:
             self._stopping = True
             removing.cancel()
             await asyncio.wait([removing])
-            if not self._next.done():
-                self._next.set_exception(NotServing("the broker is leaving"))
-                self._next.exception()  # nobody may be waiting
+            if self._alarm is not None:
+                self._alarm.cancel()
+            _tell_each(self._waiting, NotServing("the broker is leaving"))
             self._thread.shutdown()
 
     def say_leaving(self) -> None:
@@ -90,6 +103,17 @@ class Broker:
             session.news.draining = True
             session.wake()
         self.watching.close()
+        for leave in self._when_leaving:
+            leave()
+
+    @contextmanager
+    def until_leaving(self, leave: Callable[[], None]) -> Iterator[None]:
+        """Around something that is to be told when the broker leaves."""
+        self._when_leaving.add(leave)
+        try:
+            yield
+        finally:
+            self._when_leaving.discard(leave)
 
     def stop(self) -> None:
         self._stopping = True
@@ -101,37 +125,43 @@ class Broker:
         self._tick_at = self.scheduler.tick(time.monotonic())
         self.unwritten.about_to_drain()
         changes, effects = self.scheduler.drain()
-        told, self._next = self._next, asyncio.get_running_loop().create_future()
+        waiting, self._waiting = self._waiting, []
         if changes:
             self.payloads.take_in(changes, self.scheduler.graph.nodes, self._is_wanted(effects))
-            await self._commit(changes, told)
+            await self._commit(changes, waiting)
+        _tell_each(waiting, None)
         self._tell(effects)
-        told.set_result(None)
         self._hang_up_on_lost()
 
-    async def _commit(self, changes: Changes, told: asyncio.Future[None]) -> None:
+    async def _commit(self, changes: Changes, waiting: list[Waiter]) -> None:
         self.in_flight = changes
         try:
             await self._in_thread(self.store.commit, changes)
         except BaseException:
-            told.set_exception(NotServing("the broker stops: its store could not be written"))
-            told.exception()  # nobody may be waiting
+            _tell_each(waiting, NotServing("the broker stops: its store could not be written"))
             raise
         self.in_flight = Changes()
         self.unwritten.written()
         self.commits += 1
 
     async def _sleep(self) -> None:
+        """Until something has changed, or it is time to look."""
         if self._stopping:
             return
         wait = LONGEST_SLEEP
         if self._tick_at is not None:
             wait = min(wait, max(0.0, self._tick_at - time.monotonic()))
-        try:
-            async with asyncio.timeout(wait):
-                await self._changed.wait()
-        except TimeoutError:
-            pass
+        loop = asyncio.get_running_loop()
+        when = loop.time() + wait
+        if self._alarm is None or self._alarm.when() > when:  # one that comes too early does no harm
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._alarm = loop.call_at(when, self._ring)
+        await self._changed.wait()
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._changed.set()
 
     def _is_wanted(self, effects: Effects) -> Callable[[int], bool]:
         wanted = {node.key for node in effects.ended if node.readers or is_final(node)}
@@ -200,29 +230,66 @@ class Broker:
         self.scheduler.at(now, time.time() - now)
         return now
 
-    def touch(self) -> asyncio.Future[None]:
-        """Say that the heart was changed; the future is done when what it holds now is durable and told.
-
-        Raises NotServing while the broker leaves.
-        """
+    def touch(self, hurry: bool = True) -> None:
+        """Say that the heart was changed. Raises NotServing while the broker leaves."""
         if self._stopping:
             raise NotServing("the broker is leaving; call again when it is back")
-        self._changed.set()
-        return self._next
+        if hurry or time.monotonic() >= self._company_until:
+            self._changed.set()
+        elif self._waiting_for_company is None:
+            loop = asyncio.get_running_loop()
+            self._waiting_for_company = loop.call_later(PATIENCE, self._changed.set)
+
+    def when_durable(self, waiter: Waiter) -> None:
+        """Have it called when what the heart holds now is durable, just before that is told.
+
+        It gets None, or what keeps the broker from it. To be said right after `touch`.
+        """
+        self._waiting.append(waiter)
+
+    def is_of_hurry(self, ended: Sequence[Node]) -> bool:
+        """Whether somebody waits for one of these nodes, or there is work to hand out that is worth a message."""
+        return any(node.key in self.watching for node in ended) or self.scheduler.feeding.is_worth_a_message()
 
     async def durable(self) -> None:
-        """Wait until what the heart holds now is durable. A caller that hangs up does not take the others along."""
-        await asyncio.shield(self.touch())
+        """Wait until what the heart holds now is durable, and told. Raises NotServing."""
+        self.touch()
+        future = asyncio.get_running_loop().create_future()
+
+        def done(error: NotServing | None) -> None:
+            if future.done():
+                return  # whoever called has hung up
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+        self.when_durable(done)
+        await future
 
     async def submit(self, runs: Sequence[NewRun]) -> None:
         """Make nodes and instances, once. Raises a BrokerRefusal, and then nothing has changed."""
         found = await reach(self, runs)
         # From here to the heart nothing is awaited: what was found is still so.
-        graph = self.scheduler.graph
         for run in runs:
-            if run.instance in found.unknown and run.instance not in graph.instances:
+            if run.instance in found.unknown and run.instance not in self.scheduler.graph.instances:
                 await self.durable()  # its removal may be under way
                 raise self.not_known(run.instance)
+        self._make(runs, found)
+        await self.durable()
+
+    def submit_at_once(self, runs: Sequence[NewRun], waiter: Waiter) -> bool:
+        """The same where all that is named is in memory, with nothing awaited; False where it is not."""
+        found = within_reach(self, runs)
+        if found is None:
+            return False
+        self._make(runs, found)
+        self.touch()
+        self.when_durable(waiter)
+        return True
+
+    def _make(self, runs: Sequence[NewRun], found: Reach) -> None:
+        graph = self.scheduler.graph
         refuse_other_world(runs, found)
         runs = left_to_make(self, runs, found)
         self._refuse_unkept(runs)
@@ -233,7 +300,7 @@ class Broker:
             self.scheduler.submit(runs, found.nodes)
         finally:
             graph.forget_idle(found.instances)
-        await self.durable()
+        self._company_until = time.monotonic() + PATIENCE
 
     def _refuse_unkept(self, runs: Sequence[NewRun]) -> None:
         for sha256 in {sha256 for run in runs for sha256 in run.large}:
@@ -307,3 +374,7 @@ class Broker:
     async def _values(self, keys: Sequence[int]) -> dict[int, bytes]:
         return await self._in_thread(self.store.values, keys)
 
+
+def _tell_each(waiting: list[Waiter], error: NotServing | None) -> None:
+    for waiter in waiting:
+        waiter(error)

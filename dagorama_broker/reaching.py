@@ -60,6 +60,14 @@ async def reach(broker: Broker, runs: Sequence[NewRun], ids: Iterable[bytes] = (
         broker.loads.discard(found)
 
 
+def within_reach(broker: Broker, runs: Sequence[NewRun]) -> Reach | None:
+    """The same where all that the runs name is in memory; None where it is not."""
+    found, named = Reach(), _named_by(runs)
+    if _missing_nodes(broker, named, found) or _missing_instances(broker, runs, found) or _is_unsettled(broker, runs):
+        return None
+    return found
+
+
 def refuse_other_world(runs: Iterable[NewRun], found: Reach) -> None:
     """Raise where a node would be given a value that the other protocol's clients have packed."""
     for run in runs:

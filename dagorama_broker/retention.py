@@ -44,13 +44,20 @@ class Holds:
     @contextmanager
     def on(self, id: bytes) -> Iterator[None]:
         """To be entered before the instance is looked up, and before anything is awaited after that."""
-        self._held[id] += 1
+        self.take(id)
         try:
             yield
         finally:
-            self._held[id] -= 1
-            if not self._held[id]:
-                del self._held[id]
+            self.let_go(id)
+
+    def take(self, id: bytes) -> None:
+        """The same, until `let_go`."""
+        self._held[id] += 1
+
+    def let_go(self, id: bytes) -> None:
+        self._held[id] -= 1
+        if not self._held[id]:
+            del self._held[id]
 
 
 class Retention:

@@ -137,12 +137,13 @@ def _server(
     access: Access | None,
     values_folder: tuple[str, str],
 ) -> grpc.aio.Server:
-    door = Door(access, Streams(settings.max_streams))
+    streams = Streams(settings.max_streams)
+    door = Door(access, streams)
     server = grpc.aio.server(options=_options(settings), interceptors=[door])
     memory = Memory(settings.max_memory, broker.held)
     bounds = Bounds(settings.max_nodes, settings.max_submission, settings.max_value)
     manners = Manners(settings.heartbeat, settings.large_from, settings.cancel_grace, values_folder)
-    broker_pb2_grpc.add_BrokerServicer_to_server(BrokerService(broker, manners, bounds, memory), server)
+    broker_pb2_grpc.add_BrokerServicer_to_server(BrokerService(broker, manners, bounds, memory, streams), server)
     api_pb2_grpc.add_DagoramaServicer_to_server(OriginalService(broker, memory), server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     return server

@@ -12,16 +12,18 @@ from dagorama.api import broker_pb2 as pb
 from dagorama.api import broker_pb2_grpc as pb_grpc
 from dagorama_broker import granting, looking, messages
 from dagorama_broker.access import caller, kept_to
-from dagorama_broker.bounds import Bounds, Gathering, Manners
+from dagorama_broker.bounds import Bounds, Gathering, Manners, Streams
 from dagorama_broker.broker import Broker
 from dagorama_broker.cancelling import cancel
 from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown
 from dagorama_broker.memory import Memory
 from dagorama_broker.reporting import take_death, take_report, take_return
 from dagorama_broker.retries import retry
+from dagorama_broker.scheduler import NewRun
 from dagorama_broker.sessions import Session
 from dagorama_broker.statuses import refusing
 from dagorama_broker.store.large import is_clients_own
+from dagorama_broker.talking import Answerer, Talk
 from dagorama_broker.uploads import Uploads, ahead
 from dagorama_broker.waiting import wait_replies
 
@@ -31,8 +33,9 @@ Context = grpc.aio.ServicerContext[object, object]
 class BrokerService(pb_grpc.BrokerServicer):
     """`dagorama.v1.Broker`."""
 
-    def __init__(self, broker: Broker, manners: Manners, bounds: Bounds, memory: Memory) -> None:
+    def __init__(self, broker: Broker, manners: Manners, bounds: Bounds, memory: Memory, streams: Streams) -> None:
         self._broker = broker
+        self._streams = streams
         self._memory = memory
         self._manners = manners
         self._bounds = bounds
@@ -46,8 +49,9 @@ class BrokerService(pb_grpc.BrokerServicer):
     @refusing
     async def Submit(self, request: pb.SubmitRequest, context: Context) -> pb.SubmitReply:
         self._messages_in += 1
-        self._memory.check()
-        return await self._submit([request])
+        reply = await self._submit([request])
+        self._messages_out += 1
+        return reply
 
     @refusing
     async def SubmitStream(
@@ -66,16 +70,21 @@ class BrokerService(pb_grpc.BrokerServicer):
             # A stream that breaks off ends like one that is complete, so that its last message has to say which it is.
             if not requests or requests[-1].ByteSize():
                 raise Malformed("the submission broke off: its last message is to be an empty one")
-            return await self._submit(requests[:-1])
+            reply = await self._submit(requests[:-1])
+            self._messages_out += 1
+            return reply
         finally:
             self._gathering.let_go(size)
 
     async def _submit(self, requests: list[pb.SubmitRequest]) -> pb.SubmitReply:
+        await self._broker.submit(self._runs_of(requests))
+        return pb.SubmitReply()
+
+    def _runs_of(self, requests: list[pb.SubmitRequest]) -> list[NewRun]:
+        self._memory.check()
         runs = messages.runs_of(self._broker.scheduler, requests)
         self._bounds.check_nodes(sum(len(run.lanes) for run in runs))
-        await self._broker.submit(runs)
-        self._messages_out += 1
-        return pb.SubmitReply()
+        return runs
 
     @refusing
     async def Wait(self, request: pb.WaitRequest, context: Context) -> AsyncIterator[pb.WaitReply]:
@@ -83,6 +92,20 @@ class BrokerService(pb_grpc.BrokerServicer):
         async for reply in wait_replies(self._broker, request):
             self._messages_out += 1
             yield reply
+
+    @refusing
+    async def Talk(self, request_iterator: AsyncIterator[pb.Asks], context: Context) -> AsyncIterator[pb.Answers]:
+        talk = Talk(Answerer(self._broker, self._runs_of, caller.get()), self._streams)
+        with self._broker.until_leaving(talk.leave):
+            async with aclosing(talk.answers(self._counted(request_iterator))) as answers:
+                async for message in answers:
+                    self._messages_out += 1
+                    yield message
+
+    async def _counted(self, messages: AsyncIterator[pb.Asks]) -> AsyncIterator[pb.Asks]:
+        async for message in messages:
+            self._messages_in += 1
+            yield message
 
     # --- workers --------------------------------------------------------------------------------------
 
@@ -156,6 +179,8 @@ class BrokerService(pb_grpc.BrokerServicer):
         if broker.scheduler.dispatch.workers.get(worker.presence.id) is not worker:
             raise NotAllowedNow("this worker was silent for longer than its lease and has been given up: connect again")
         broker.scheduler.heard(worker, broker.see_time())
+        ended = broker.scheduler.graph.effects.ended
+        before = len(ended)
         for report in message.reports:
             await take_report(broker, session, report)
         for returned in message.returns:
@@ -168,10 +193,11 @@ class BrokerService(pb_grpc.BrokerServicer):
             broker.scheduler.leave(worker)
             session.leaving = True
             session.wake()
-        durable = broker.touch()
+        only_reports = not (message.returns or message.deaths or message.closed_slots or message.draining)
+        broker.touch(hurry=not only_reports or broker.is_of_hurry(ended[before:]))
         if message.reports or message.returns or message.deaths:
             settled = session.settled(broker.scheduler.staged)
-            durable.add_done_callback(lambda done: None if done.exception() else session.acknowledge(settled))
+            broker.when_durable(lambda error: None if error else session.acknowledge(settled))
 
     # --- large values ---------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
 
+from dagorama.api import broker_pb2 as pb
 from dagorama_broker.errors import (
     BrokerRefusal,
     Conflict,
@@ -40,6 +41,8 @@ STATUSES: dict[type[Exception], grpc.StatusCode] = {
 #: Where a refusal is a matter of time, its trailing metadata says after how many milliseconds to try again.
 RETRY_AFTER = "retry-after-ms"
 
+_NUMBERS: dict[type[Exception], int] = {kind: status.value[0] for kind, status in STATUSES.items()}
+
 C = TypeVar("C", bound=Callable[..., Any])
 
 
@@ -48,6 +51,12 @@ async def refuse(context: Any, refusal: BrokerRefusal | StoreError) -> NoReturn:
     trailing = ((RETRY_AFTER, f"{refusal.retry_after * 1000:.0f}"),) if isinstance(refusal, Full) else ()
     await context.abort(STATUSES[type(refusal)], str(refusal), trailing)
     raise AssertionError("abort raises")
+
+
+def refusal_message(refusal: BrokerRefusal | StoreError) -> pb.Refusal:
+    """The same as part of an answer on a stream that goes on."""
+    retry_after = int(refusal.retry_after * 1000) if isinstance(refusal, Full) else 0
+    return pb.Refusal(status=_NUMBERS[type(refusal)], message=str(refusal), retry_after=retry_after)
 
 
 def refusing(call: C) -> C:

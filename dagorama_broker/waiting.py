@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from typing import TypeVar
@@ -10,13 +10,18 @@ from typing import TypeVar
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
 from dagorama_broker.culprits import node_failure
-from dagorama_broker.errors import Malformed, NotKnown, NotServing
+from dagorama_broker.errors import BrokerRefusal, Malformed, NotKnown, NotServing
 from dagorama_broker.messages import PIECE, id_bytes
 from dagorama_broker.model import ENDED, State, World
 from dagorama_broker.scheduler import Node
-from dagorama_broker.watching import Watch
+from dagorama_broker.watching import LEAVING, Watch
 
 T = TypeVar("T")
+
+#: Gets the only reply, or the last, or None, and the refusal that it ends with, or None.
+Over = Callable[[pb.WaitReply | None, BrokerRefusal | None], None]
+#: Gets the replies that are still to come.
+More = Callable[[AsyncGenerator[pb.WaitReply, None]], None]
 
 #: Nodes, or values, that are read at a time: others may use the store in between.
 AT_A_TIME = 256
@@ -42,10 +47,70 @@ async def wait_replies(broker: Broker, request: pb.WaitRequest) -> AsyncIterator
             wait.over(watch)
 
 
+def wait_at_once(broker: Broker, request: pb.WaitRequest, over: Over, more: More) -> Callable[[], None] | None:
+    """Wait for a single node that has not ended, without a task; returns what calls it off, which does no harm later.
+
+    When it has ended, `over` gets the reply, or `more` the replies where one does not do. None: `wait_replies` has to
+    take it, for it is another kind of wait.
+    """
+    if request.now or len(request.node) != 1 or request.instances:
+        return None
+    owner, id = id_bytes(request.instance, "an instance"), id_bytes(request.node[0], "a node")
+    node = broker.scheduler.graph.find(id)
+    if node is None or node.state in ENDED:
+        return None
+    _check_ours(node, owner, id)
+    return _OneWait(broker, request, node, over, more).call_off
+
+
+class _OneWait:
+    """A single node that somebody waits for."""
+
+    __slots__ = ("_broker", "_listens", "_more", "_node", "_over", "_request")
+
+    def __init__(self, broker: Broker, request: pb.WaitRequest, node: Node, over: Over, more: More) -> None:
+        self._broker = broker
+        self._request = request
+        self._node = node
+        self._over = over
+        self._more = more
+        self._listens = True
+        broker.holds.take(request.instance)
+        broker.watching.listen(self, node.key)
+
+    def tell(self, node: Node) -> None:
+        envelope = self._broker.payloads.values.kept.get(node.key)
+        if node.state is State.COMPLETED and not node.refs and envelope is not None:
+            self.call_off()
+            reply = pb.WaitReply(value_node=self._request.node, value=[envelope], index=[0], state=[pb.COMPLETED])
+            self._over(reply, None)
+        else:
+            self._more(self._replies())
+
+    def close(self) -> None:
+        self.call_off()
+        self._over(None, NotServing(LEAVING))
+
+    def call_off(self) -> None:
+        if self._listens:
+            self._listens = False
+            self._broker.holds.let_go(self._request.instance)
+            self._broker.watching.remove(self, [self._node.key])
+
+    async def _replies(self) -> AsyncGenerator[pb.WaitReply, None]:
+        try:
+            async for reply in _Wait(self._broker, self._request, self._node).ended([self._node]):
+                yield reply
+        finally:
+            self.call_off()
+            _drop_unwanted(self._broker, self._node)
+
+
 class _Wait:
     """One caller's wait: which nodes, where each stands in the request, and what has been said."""
 
-    def __init__(self, broker: Broker, request: pb.WaitRequest) -> None:
+    def __init__(self, broker: Broker, request: pb.WaitRequest, just_ended: Node | None = None) -> None:
+        """`just_ended`: the only node that is asked for, known already."""
         if not request.node:
             raise Malformed("nothing is waited for")
         self._broker = broker
@@ -59,7 +124,7 @@ class _Wait:
         self._recent: list[tuple[Node, bytes]] = []  #: that have just ended, and are not told yet
         self._known: set[bytes] = set()  #: those that are in either
         for id in self._places:
-            if (node := broker.scheduler.graph.find(id)) is not None:
+            if (node := just_ended or broker.scheduler.graph.find(id)) is not None:
                 _check_ours(node, self._owners[id], id)
                 self._live[node.key] = node, id
                 self._known.add(id)
@@ -76,10 +141,8 @@ class _Wait:
     def over(self, watch: Watch) -> None:
         """Nobody waits any more: values that were kept for this are let go."""
         self._broker.watching.remove(watch, self._live)
-        for key, (node, _) in self._live.items():
-            watched = key in self._broker.watching or key in self._broker.recent
-            if node.state in ENDED and not node.readers and not watched:
-                self._broker.payloads.values.drop(key)
+        for node, _ in self._live.values():
+            _drop_unwanted(self._broker, node)
 
     def states(self) -> pb.WaitReply:
         """How the nodes stood that had not ended when they were asked for."""
@@ -201,6 +264,13 @@ class _Pieces:
         if self._size:
             yield self._reply
             self._reply, self._size = pb.WaitReply(), 0
+
+
+def _drop_unwanted(broker: Broker, node: Node) -> None:
+    """Let go of the value of a node that has ended, where nobody is going to ask for it."""
+    watched = node.key in broker.watching or node.key in broker.recent
+    if node.state in ENDED and not node.readers and not watched:
+        broker.payloads.values.drop(node.key)
 
 
 def _owners(request: pb.WaitRequest) -> dict[bytes, bytes]:

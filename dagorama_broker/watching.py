@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from typing import Protocol
 
 from dagorama_broker.errors import NotServing
 from dagorama_broker.scheduler import Node
+
+LEAVING = "the broker is leaving; wait again when it is back"
 
 
 class Watch:
@@ -28,17 +31,27 @@ class Watch:
     async def next(self) -> list[Node]:
         await self._event.wait()
         if self._closed:
-            raise NotServing("the broker is leaving; wait again when it is back")
+            raise NotServing(LEAVING)
         self._event.clear()
         ended, self._ended = self._ended, []
         return ended
+
+
+class Listener(Protocol):
+    """Who is told of the end of a node."""
+
+    def tell(self, node: Node) -> None: ...
+
+    def close(self) -> None:
+        """The broker leaves."""
+        ...
 
 
 class Watching:
     """All waits, by node key."""
 
     def __init__(self) -> None:
-        self._watches: dict[int, list[Watch]] = {}
+        self._watches: dict[int, list[Listener]] = {}
 
     def __contains__(self, key: object) -> bool:
         return key in self._watches
@@ -46,10 +59,13 @@ class Watching:
     def add(self, keys: Iterable[int]) -> Watch:
         watch = Watch()
         for key in keys:
-            self._watches.setdefault(key, []).append(watch)
+            self.listen(watch, key)
         return watch
 
-    def remove(self, watch: Watch, keys: Iterable[int]) -> None:
+    def listen(self, listener: Listener, key: int) -> None:
+        self._watches.setdefault(key, []).append(listener)
+
+    def remove(self, watch: Listener, keys: Iterable[int]) -> None:
         for key in keys:
             watches = self._watches.get(key, [])
             if watch in watches:
@@ -59,13 +75,13 @@ class Watching:
 
     def close(self) -> None:
         """Let all who wait know that the broker leaves."""
-        for watches in self._watches.values():
-            for watch in watches:
+        for watches in list(self._watches.values()):
+            for watch in list(watches):
                 watch.close()
 
     def tell(self, ended: Iterable[Node]) -> None:
         if not self._watches:
             return
         for node in ended:
-            for watch in self._watches.get(node.key, ()):
+            for watch in list(self._watches.get(node.key, ())):
                 watch.tell(node)

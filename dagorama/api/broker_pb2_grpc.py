@@ -54,6 +54,11 @@ class BrokerStub(object):
                 request_serializer=dagorama_dot_api_dot_broker__pb2.WaitRequest.SerializeToString,
                 response_deserializer=dagorama_dot_api_dot_broker__pb2.WaitReply.FromString,
                 _registered_method=True)
+        self.Talk = channel.stream_stream(
+                '/dagorama.v1.Broker/Talk',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.Asks.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.Answers.FromString,
+                _registered_method=True)
         self.PutValue = channel.stream_unary(
                 '/dagorama.v1.Broker/PutValue',
                 request_serializer=dagorama_dot_api_dot_broker__pb2.ValueChunk.SerializeToString,
@@ -138,6 +143,13 @@ class BrokerServicer(object):
 
     def Wait(self, request, context):
         """Told when nodes end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Talk(self, request_iterator, context):
+        """Submit and Wait once more, any number of them on one stream that stays open: half as expensive as calls.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -235,6 +247,11 @@ def add_BrokerServicer_to_server(servicer, server):
                     servicer.Wait,
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.WaitRequest.FromString,
                     response_serializer=dagorama_dot_api_dot_broker__pb2.WaitReply.SerializeToString,
+            ),
+            'Talk': grpc.stream_stream_rpc_method_handler(
+                    servicer.Talk,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.Asks.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.Answers.SerializeToString,
             ),
             'PutValue': grpc.stream_unary_rpc_method_handler(
                     servicer.PutValue,
@@ -400,6 +417,33 @@ class Broker(object):
             '/dagorama.v1.Broker/Wait',
             dagorama_dot_api_dot_broker__pb2.WaitRequest.SerializeToString,
             dagorama_dot_api_dot_broker__pb2.WaitReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Talk(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/dagorama.v1.Broker/Talk',
+            dagorama_dot_api_dot_broker__pb2.Asks.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.Answers.FromString,
             options,
             channel_credentials,
             insecure,

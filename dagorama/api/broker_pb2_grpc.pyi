@@ -50,6 +50,8 @@ class BrokerStub:
     """A worker's session."""
     Wait: _grpc.UnaryStreamMultiCallable[_broker_pb2.WaitRequest, _broker_pb2.WaitReply]
     """Told when nodes end."""
+    Talk: _grpc.StreamStreamMultiCallable[_broker_pb2.Asks, _broker_pb2.Answers]
+    """Submit and Wait once more, any number of them on one stream that stays open: half as expensive as calls."""
     PutValue: _grpc.StreamUnaryMultiCallable[_broker_pb2.ValueChunk, _broker_pb2.PutValueReply]
     """Large values, named by the SHA-256 of their bytes."""
     GetValue: _grpc.UnaryStreamMultiCallable[_broker_pb2.GetValueRequest, _broker_pb2.ValueChunk]
@@ -79,6 +81,8 @@ class BrokerAsyncStub(BrokerStub):
     """A worker's session."""
     Wait: _aio.UnaryStreamMultiCallable[_broker_pb2.WaitRequest, _broker_pb2.WaitReply]  # type: ignore[assignment]
     """Told when nodes end."""
+    Talk: _aio.StreamStreamMultiCallable[_broker_pb2.Asks, _broker_pb2.Answers]  # type: ignore[assignment]
+    """Submit and Wait once more, any number of them on one stream that stays open: half as expensive as calls."""
     PutValue: _aio.StreamUnaryMultiCallable[_broker_pb2.ValueChunk, _broker_pb2.PutValueReply]  # type: ignore[assignment]
     """Large values, named by the SHA-256 of their bytes."""
     GetValue: _aio.UnaryStreamMultiCallable[_broker_pb2.GetValueRequest, _broker_pb2.ValueChunk]  # type: ignore[assignment]
@@ -129,6 +133,14 @@ class BrokerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_broker_pb2.WaitReply], _abc.AsyncIterator[_broker_pb2.WaitReply]]:
         """Told when nodes end."""
+
+    @_abc_1.abstractmethod
+    def Talk(
+        self,
+        request_iterator: _MaybeAsyncIterator[_broker_pb2.Asks],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_broker_pb2.Answers], _abc.AsyncIterator[_broker_pb2.Answers]]:
+        """Submit and Wait once more, any number of them on one stream that stays open: half as expensive as calls."""
 
     @_abc_1.abstractmethod
     def PutValue(

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from dagorama_broker.errors import StoreError
+from dagorama_broker.store.statements import KEPT
 from dagorama_broker.store.migrations import APPLICATION_ID, MIGRATIONS
 
 #: How long another program (a backup, sqlite3 at a prompt) may hold the file before that is an error.
@@ -23,7 +24,9 @@ LOOKED_OVER = 1 << 30
 
 def connect(path: Path, busy: float) -> sqlite3.Connection:
     """A connection that commits only when told to. Used from one thread at a time, not always the same."""
-    connection = sqlite3.connect(path, timeout=busy, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        path, timeout=busy, isolation_level=None, check_same_thread=False, cached_statements=KEPT
+    )
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = OFF")
     connection.execute("PRAGMA cell_size_check = ON")

@@ -8,15 +8,21 @@ from collections.abc import Sequence
 from dagorama_broker.model import Changes, FunctionRow, InstanceEnd, RetryPolicy, RevivedRow, State
 from dagorama_broker.store.removing import link, remove
 from dagorama_broker.store.rows import SqlValue, node_rows, outcome_rows, pack_options, row_sum, summed
+from dagorama_broker.store.statements import run
 
-_NODES = "INSERT INTO nodes VALUES (?, ?, ?, ?, ?, ?)"
-_OUTCOMES = "INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_RUNS = "INSERT INTO runs (first_key, origin, first, size, instance, digest, chk) VALUES (?, ?, ?, ?, ?, ?, ?)"
-_RESOLVED = "INSERT INTO resolved (key, state, culprit, ended, chk) VALUES (?, ?, ?, ?, ?)"
+# These five are most of what is written.
+_NODES = "INSERT INTO nodes VALUES {rows}"
+_OUTCOMES = "INSERT INTO outcomes VALUES {rows}"
+_RUNS = "INSERT INTO runs (first_key, origin, first, size, instance, digest, chk) VALUES {rows}"
 _INSTANCES = (
-    "INSERT INTO instances (key, id, definition, entry, created, chk, failed, end_chk) VALUES (?, ?, ?, ?, ?, ?, 0, ?)"
+    "INSERT INTO instances (key, id, definition, entry, created, chk, failed, end_chk) VALUES {rows}"
 )
-_INSTANCE_ENDS = "UPDATE instances SET ended = ?, failed = ?, end_chk = ? WHERE key = ?"
+_INSTANCE_ENDS = (
+    "WITH ends (key, ended, failed, chk) AS (VALUES {rows})"
+    " UPDATE instances SET ended = ends.ended, failed = ends.failed, end_chk = ends.chk"
+    " FROM ends WHERE instances.key = ends.key"
+)
+_RESOLVED = "INSERT INTO resolved (key, state, culprit, ended, chk) VALUES (?, ?, ?, ?, ?)"
 _FUNCTIONS = (
     "INSERT INTO functions (id, name, hash, queue, taint, max_attempts, retry_interval, retry_base,"
     " retry_max_interval, retry_jitter, is_async, world, options, chk)"
@@ -41,17 +47,17 @@ def write(connection: sqlite3.Connection, changes: Changes) -> None:
     if changes.revived:
         _revive(connection, changes.revived)
     if changes.nodes:
-        many(_NODES, node_rows(changes.nodes))
+        run(connection, _NODES, 6, node_rows(changes.nodes))
     if changes.outcomes:
-        many(_OUTCOMES, outcome_rows(changes.outcomes))
+        run(connection, _OUTCOMES, 9, outcome_rows(changes.outcomes))
     if changes.runs:
-        many(_RUNS, summed((key, o, first, n, i, digest) for o, first, n, key, i, digest in changes.runs))
+        run(connection, _RUNS, 7, summed((key, o, first, n, i, digest) for o, first, n, key, i, digest in changes.runs))
     if changes.resolved:
         many(_RESOLVED, summed((key, int(state), c, float(ended)) for key, state, c, ended in changes.resolved))
     if changes.instances:
-        many(_INSTANCES, ((*row, row_sum(row), row_sum((row.key, None, 0))) for row in changes.instances))
+        run(connection, _INSTANCES, 8, ((*row, row_sum(row), 0, row_sum((row.key, None, 0))) for row in changes.instances))
     if changes.instance_ends:
-        many(_INSTANCE_ENDS, map(_end, changes.instance_ends))
+        run(connection, _INSTANCE_ENDS, 4, map(_end, changes.instance_ends))
     _write_the_rare(connection, changes)
 
 
@@ -95,7 +101,7 @@ def _revive(connection: sqlite3.Connection, revived: Sequence[RevivedRow]) -> No
 
 def _end(end: InstanceEnd) -> tuple[SqlValue, ...]:
     ended, failed = None if end.ended is None else float(end.ended), int(end.failed)
-    return ended, failed, row_sum((end.key, ended, failed)), end.key
+    return end.key, ended, failed, row_sum((end.key, ended, failed))
 
 
 def _function(row: FunctionRow) -> tuple[SqlValue, ...]:

@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dagorama.api import broker_pb2 as pb
-from dagorama_broker.bounds import Bounds, Manners
+from dagorama_broker.bounds import Bounds, Manners, Streams
 from dagorama_broker.broker import Broker
 from dagorama_broker.errors import StoreError
 from dagorama_broker.keeping import Keeping
@@ -102,7 +102,7 @@ class Questions:
             broker = Broker(scheduler, store, keeping=Keeping(inf, inf, inf))
             memory = Memory(1 << 40, broker.held)
             running = asyncio.create_task(broker.run())
-            asking = asyncio.create_task(self._ask(BrokerService(broker, Manners(), Bounds(), memory)))
+            asking = asyncio.create_task(self._ask(BrokerService(broker, Manners(), Bounds(), memory, Streams(100))))
             try:
                 await asyncio.wait([asking, running], return_when=asyncio.FIRST_COMPLETED)
                 return [str(running.exception())] if running.done() else await asking

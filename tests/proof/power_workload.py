@@ -41,8 +41,8 @@ def weaken(how: str) -> None:
     elif how == "ack-before-commit":
         commit = Broker._commit
 
-        async def early(self: Broker, changes: Any, told: Any) -> None:
-            self.late = asyncio.create_task(commit(self, changes, asyncio.Future()))  # type: ignore[attr-defined]
+        async def early(self: Broker, changes: Any, waiting: Any) -> None:
+            self.late = asyncio.create_task(commit(self, changes, []))  # type: ignore[attr-defined]
 
         Broker._commit = early  # type: ignore[method-assign]
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dagorama_broker.bounds import Bounds, Manners
+from dagorama_broker.bounds import Bounds, Manners, Streams
 from dagorama_broker.broker import Broker
 from dagorama_broker.errors import StoreError
 from dagorama_broker.memory import Memory
@@ -163,7 +163,7 @@ class Life:
         broker = self.broker = Broker(scheduler, self.disk)
         self.watcher.watch(broker)
         memory = Memory(1 << 40, broker.held, lambda: 0)
-        service = BrokerService(broker, Manners(heartbeat=HEARTBEAT), Bounds(), memory)
+        service = BrokerService(broker, Manners(heartbeat=HEARTBEAT), Bounds(), memory, Streams(100))
         self.network.serve(Server(host, service))
         self.watcher.note("serving", epoch)
         self.watcher.serving_since = self.loop.now

@@ -345,8 +345,8 @@ def _(let_go: Any) -> Any:
 
 @mutant("acknowledge before commit", (Broker, "_commit"))
 def _(commit: Any) -> Any:
-    async def early(self: Broker, changes: Any, told: Any) -> None:
-        asyncio.get_running_loop().create_task(commit(self, changes, asyncio.get_running_loop().create_future()))
+    async def early(self: Broker, changes: Any, waiting: Any) -> None:
+        asyncio.get_running_loop().create_task(commit(self, changes, []))
 
     return early
 
@@ -377,10 +377,9 @@ def _(settled: Any) -> Any:
 
 @mutant("lost wake-up of the writer", (Broker, "touch"))
 def _(touch: Any) -> Any:
-    def silent(self: Broker) -> Any:
+    def silent(self: Broker, hurry: bool = True) -> None:
         if self._stopping:
             raise NotServing("the broker is leaving")
-        return self._next
 
     return silent
 

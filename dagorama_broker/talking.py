@@ -1,0 +1,208 @@
+"""One client's open stream: it asks, any number of things at a time, and is answered as the answers come.
+
+The rule: each ask counts as a call and is answered as that call would be; none waits for another. What needs nothing
+but memory, a commit or the end of a node is answered without a task of its own, which is half of what it costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from functools import partial
+
+from dagorama.api import broker_pb2 as pb
+from dagorama_broker.access import OURS, check_role
+from dagorama_broker.bounds import Streams
+from dagorama_broker.broker import Broker
+from dagorama_broker.errors import BrokerRefusal, Malformed, NotServing, StoreError
+from dagorama_broker.messages import PIECE
+from dagorama_broker.scheduler import NewRun
+from dagorama_broker.statuses import refusal_message
+from dagorama_broker.tokens import Token
+from dagorama_broker.waiting import More, Over, wait_at_once, wait_replies
+
+log = logging.getLogger("dagorama_broker")
+
+ReadRuns = Callable[[list[pb.SubmitRequest]], list[NewRun]]
+
+
+class Answerer:
+    """What asks of one caller are about."""
+
+    def __init__(self, broker: Broker, runs_of: ReadRuns, token: Token | None) -> None:
+        self._broker = broker
+        self._runs_of = runs_of
+        self._token = token
+
+    def at_once(self, ask: pb.Ask, over: Over, more: More) -> Callable[[], None] | None:
+        """Take it without a task; returns what calls it off, or None where it takes `replies`.
+
+        Raises a BrokerRefusal.
+        """
+        if ask.HasField("wait"):
+            check_role(self._token, f"{OURS}Wait")
+            return wait_at_once(self._broker, ask.wait, over, more)
+        check_role(self._token, f"{OURS}Submit")
+        runs = self._runs_of([ask.submit])
+        return _nothing if self._broker.submit_at_once(runs, partial(over, None)) else None
+
+    async def replies(self, ask: pb.Ask) -> AsyncGenerator[pb.WaitReply, None]:
+        """Those of a wait; a submission has none, and is over when they are."""
+        if ask.HasField("submit"):
+            await self._broker.submit(self._runs_of([ask.submit]))
+            return
+        async with aclosing(wait_replies(self._broker, ask.wait)) as replies:
+            async for reply in replies:
+                yield reply
+
+
+class Talk:
+    """`answers` may be asked for once."""
+
+    def __init__(self, answerer: Answerer, streams: Streams) -> None:
+        self._answerer = answerer
+        self._streams = streams
+        self._call_off: dict[int, Callable[[], object]] = {}  # by number, for each ask that is not over
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._answers, self._size = pb.Answers(), 0
+        self._changed = asyncio.Event()
+        self._room = asyncio.Event()
+        self._leaving = False
+
+    def leave(self) -> None:
+        """The broker leaves: what is asked from now on is refused, and the stream ends when the rest is answered."""
+        self._leaving = True
+        self._changed.set()
+
+    async def answers(self, asks: AsyncIterator[pb.Asks]) -> AsyncIterator[pb.Answers]:
+        """Until the client has no more to ask and all is answered. Raises Malformed, or NotServing."""
+        listening = asyncio.create_task(self._listen(asks))
+        listening.add_done_callback(lambda _: self._changed.set())
+        try:
+            while True:
+                await self._changed.wait()
+                self._changed.clear()
+                if self._size:
+                    yield self._taken()
+                elif listening.done() and (not self._call_off or listening.exception() is not None):
+                    listening.result()
+                    return
+                elif self._leaving and not self._call_off:
+                    raise NotServing("the broker is leaving; call again when it is back")
+        finally:
+            for number in list(self._call_off):
+                self._forget(number)
+            rest = [listening, *self._tasks]
+            for task in rest:
+                task.cancel()
+            await asyncio.gather(*rest, return_exceptions=True)
+
+    # --- what is asked --------------------------------------------------------------------------------
+
+    async def _listen(self, asks: AsyncIterator[pb.Asks]) -> None:
+        async for message in asks:
+            for ask in message.ask:
+                while self._size >= PIECE:  # who does not listen is not listened to
+                    await self._room_made()
+                self._take(ask)
+
+    def _take(self, ask: pb.Ask) -> None:
+        number, what = ask.number, ask.WhichOneof("what")
+        if what == "never_mind":
+            self._forget(number)
+        elif what is None:
+            raise Malformed(f"ask {number} asks for nothing that this broker knows of")
+        elif number in self._call_off:
+            raise Malformed(f"ask {number} is not over yet, and another comes under the same number")
+        else:
+            self._begin(ask)
+
+    def _begin(self, ask: pb.Ask) -> None:
+        number = ask.number
+        try:
+            if self._leaving:
+                raise NotServing("the broker is leaving; call again when it is back")
+            self._streams.enter()
+        except BrokerRefusal as refusal:
+            self._say(pb.Answer(number=number, over=True, refusal=refusal_message(refusal)))
+            return
+        self._call_off[number] = _nothing
+        try:
+            call_off = self._answerer.at_once(ask, partial(self._over, number), partial(self._more, number))
+        except (BrokerRefusal, StoreError) as refusal:
+            self._over(number, None, refusal)
+            return
+        if call_off is None:
+            self._more(number, self._answerer.replies(ask))
+        else:
+            self._call_off[number] = call_off
+
+    def _more(self, number: int, replies: AsyncGenerator[pb.WaitReply, None]) -> None:
+        """From here on it takes a task."""
+        task = asyncio.create_task(self._answer(number, replies))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        before = self._call_off[number]
+
+        def call_off() -> None:
+            task.cancel()
+            before()
+
+        self._call_off[number] = call_off
+
+    async def _answer(self, number: int, replies: AsyncGenerator[pb.WaitReply, None]) -> None:
+        refusal: BrokerRefusal | StoreError | None = None
+        try:
+            async with aclosing(replies):
+                async for reply in replies:
+                    while self._size >= PIECE:
+                        await self._room_made()
+                    self._say(pb.Answer(number=number, wait=reply))
+        except (BrokerRefusal, StoreError) as error:
+            refusal = error
+        except Exception as error:
+            log.exception("ask %d could not be answered", number)
+            refusal = StoreError(f"the broker failed to answer: {error!r}")
+        self._over(number, None, refusal)
+
+    def _forget(self, number: int) -> None:
+        """Nobody wants to hear more of it."""
+        call_off = self._call_off.pop(number, None)
+        if call_off is not None:
+            self._streams.leave()
+            call_off()
+            self._changed.set()
+
+    # --- what is answered -----------------------------------------------------------------------------
+
+    def _over(
+        self, number: int, reply: pb.WaitReply | None, refusal: BrokerRefusal | StoreError | None
+    ) -> None:
+        if self._call_off.pop(number, None) is None:
+            return  # it was forgotten
+        self._streams.leave()
+        said = None if refusal is None else refusal_message(refusal)
+        self._say(pb.Answer(number=number, wait=reply, over=True, refusal=said))
+
+    def _say(self, answer: pb.Answer) -> None:
+        self._answers.answer.append(answer)
+        self._size += answer.ByteSize() + 4
+        self._changed.set()
+
+    def _taken(self) -> pb.Answers:
+        """All that has gathered, for the next message."""
+        answers, self._answers, self._size = self._answers, pb.Answers(), 0
+        self._room.set()
+        if self._leaving or not self._call_off:
+            self._changed.set()  # it may have been the last
+        return answers
+
+    async def _room_made(self) -> None:
+        self._room.clear()
+        await self._room.wait()
+
+
+def _nothing() -> None:
+    """What is durable in a moment is not called off."""
