@@ -150,6 +150,10 @@ class Connection:
         self._talk: Talk | None = None
         self._talk_lock = threading.Lock()
 
+    def leads_to(self, settings: Settings) -> bool:
+        """Whether it is the way that these settings name."""
+        return self.settings is settings or self.settings.way == settings.way
+
     def submit(self, requests: Sequence[broker_pb2.SubmitRequest]) -> None:
         """Hands over instances and nodes in one transaction; returns when they are durable."""
         if len(requests) == 1:
@@ -361,7 +365,7 @@ class TalkReplies:
         finally:
             self._asked.forget()
         if answer.HasField("refusal"):
-            raise _refusal(answer.refusal)
+            raise _refusal(answer.refusal) from None
 
     def _hear(self) -> broker_pb2.Answer:
         seconds = None if self._until is None else max(0.0, self._until - monotonic())
@@ -388,12 +392,12 @@ def connection() -> Connection:
     global _current
     settings = Settings.from_env()
     found = _current
-    if found is None or found.pid != os.getpid() or found.settings.way != settings.way:
+    if found is None or found.pid != os.getpid() or not found.leads_to(settings):
         with _lock:
             if _current is not None and _current.pid != os.getpid():
                 _inherited.append(_current)
                 _current = None
-            if _current is None or _current.settings.way != settings.way:
+            if _current is None or not _current.leads_to(settings):
                 _current = Connection(settings)
             found = _current
     return found

@@ -1,6 +1,7 @@
 """What the environment says to the client and the worker: the only place in `dagorama` that reads it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from os import environ
 
 from dagorama.errors import SettingsError
@@ -31,10 +32,8 @@ class Settings:
     @classmethod
     def from_env(cls) -> "Settings":
         """Reads the variables beside the fields; raises SettingsError naming the bad one."""
-        return cls(
-            host=environ.get("DAGORAMA_HOST") or _DEFAULTS.host, port=_port(), log_level=log_level(),
-            grace=_grace(), **_access(),
-        )
+        # Every call to the broker asks; what the variables mean is found out once.
+        return _read(*map(environ.get, _VARIABLES))
 
     @property
     def way(self) -> tuple[object, ...]:
@@ -43,6 +42,15 @@ class Settings:
 
 
 _DEFAULTS = Settings()
+_VARIABLES = tuple(f"DAGORAMA_{each.name.upper()}" for each in fields(Settings))
+
+
+@lru_cache(maxsize=8)
+def _read(host: str | None, port: str | None, level: str | None, grace: str | None, *access: str | None) -> Settings:
+    """The settings while the variables have these texts."""
+    return Settings(host or _DEFAULTS.host, _port(port), _log_level(level), _grace(grace), **_access(*access))
+
+
 _FLAGS = dict.fromkeys(("", "1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off"), False)
 
 
@@ -54,8 +62,8 @@ def signing_keys() -> tuple[str, str]:
     return keys, file
 
 
-def _access() -> dict[str, str]:
-    found = {name: environ.get(f"DAGORAMA_{name.upper()}", "") for name in _ACCESS}
+def _access(*texts: str | None) -> dict[str, str]:
+    found = {name: text or "" for name, text in zip(_ACCESS, texts, strict=True)}
     if found["auth_token"] and found["auth_token_file"]:
         raise SettingsError("DAGORAMA_AUTH_TOKEN and DAGORAMA_AUTH_TOKEN_FILE are both set: unset one of them")
     if bool(found["tls_cert"]) != bool(found["tls_key"]):
@@ -70,7 +78,11 @@ def _access() -> dict[str, str]:
 
 def log_level() -> str:
     """DAGORAMA_LOG_LEVEL, one of LOG_LEVELS, in either case; raises SettingsError for anything else."""
-    text = environ.get("DAGORAMA_LOG_LEVEL") or _DEFAULTS.log_level
+    return _log_level(environ.get("DAGORAMA_LOG_LEVEL"))
+
+
+def _log_level(text: str | None) -> str:
+    text = text or _DEFAULTS.log_level
     level = text.strip().upper()
     if level not in LOG_LEVELS:
         raise SettingsError(f"DAGORAMA_LOG_LEVEL is {text!r}: it has to be one of {', '.join(LOG_LEVELS)}")
@@ -85,8 +97,8 @@ def shared_files() -> bool:
     return _FLAGS[text]
 
 
-def _grace() -> float:
-    text = environ.get("DAGORAMA_GRACE") or str(_DEFAULTS.grace)
+def _grace(text: str | None) -> float:
+    text = text or str(_DEFAULTS.grace)
     try:
         grace = float(text)
     except ValueError:
@@ -96,8 +108,8 @@ def _grace() -> float:
     return grace
 
 
-def _port() -> int:
-    text = environ.get("DAGORAMA_PORT") or str(_DEFAULTS.port)
+def _port(text: str | None) -> int:
+    text = text or str(_DEFAULTS.port)
     # isdecimal() also accepts other scripts' digits; int() reads those as well.
     port = int(text) if text.strip().isdecimal() else 0
     if not 0 < port <= HIGHEST_PORT:

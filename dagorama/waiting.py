@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dagorama.api import broker_pb2
 from dagorama.connection import PATIENCE, PATIENCE_WHILE_WAITING, PAUSE, Replies, connection
-from dagorama.errors import BrokerOverloaded, BrokerUnavailable, PromiseMisuse, WrongInstance
+from dagorama.errors import BrokerError, BrokerOverloaded, BrokerUnavailable, PromiseMisuse, WrongInstance
 from dagorama.models.promise import DAGPromise
 from dagorama.models.state import State
 from dagorama.scope import current_attempt
@@ -103,24 +103,34 @@ class Waiting:
         envelopes: dict[bytes, bytes] = {}
         try:
             for reply in replies:
-                envelopes.update(zip(reply.value_node, reply.value, strict=True))
+                envelopes.update(zip(reply.value_node, reply.value, strict=False))
                 if reply.index:
                     yield from _heard(list(owners.items()), reply, envelopes)
                     envelopes = {}
         finally:
             replies.cancel()
 
+
 def _heard(
     asked: Sequence[tuple[bytes, bytes]], reply: broker_pb2.WaitReply, envelopes: Mapping[bytes, bytes]
-) -> Iterator[Heard]:
-    """`asked` has each node and its instance, in the order of the request."""
+) -> list[Heard]:
+    """`asked` has each node and its instance, in the order of the request. Raises BrokerError."""
     failures = iter(reply.failure)
-    for index, number in zip(reply.index, reply.state, strict=True):
-        state = State(number)
-        if state in (State.FAILED, State.CANCELLED):
-            yield Heard(*asked[index], state, failure=next(failures, NOTHING_KNOWN))
-        else:
-            yield Heard(*asked[index], state, envelopes)
+    found = []
+    try:
+        for index, number in zip(reply.index, reply.state, strict=True):
+            state = State(number)
+            if state in (State.FAILED, State.CANCELLED):
+                found.append(Heard(*asked[index], state, failure=next(failures, NOTHING_KNOWN)))
+            else:
+                found.append(Heard(*asked[index], state, envelopes))
+    except (ValueError, IndexError):
+        raise BrokerError(
+            "the broker speaks of nodes that were not asked for, or of states that there are not: see that both are of"
+            " the same version",
+            "INTERNAL",
+        ) from None
+    return found
 
 
 def _patience() -> float:

@@ -117,6 +117,7 @@ SENT: Mapping[str, Any] = {
     "SubmitStream": [broker_pb2.SubmitRequest()],
     "Work": [broker_pb2.WorkerMessage()],
     "Wait": broker_pb2.WaitRequest(),
+    "Talk": [broker_pb2.Asks()],
     "PutValue": [broker_pb2.ValueChunk(data=b"value")],
     "GetValue": broker_pb2.GetValueRequest(),
     "KeepValue": broker_pb2.KeepValueRequest(sha256=bytes(32)),
@@ -130,12 +131,12 @@ SENT: Mapping[str, Any] = {
     "Adopt": broker_pb2.AdoptRequest(),
 }
 SPAWNERS = {
-    "Submit", "SubmitStream", "Wait", "PutValue", "GetValue", "KeepValue", "ValuesFolder", "GetInstance", "GetStatus",
+    "Submit", "SubmitStream", "Wait", "Talk", "PutValue", "GetValue", "KeepValue", "ValuesFolder", "GetInstance", "GetStatus",
     "ListInstances", "ListNodes", "Cancel", "Retry",
 }  # fmt: skip
 MAY = {
     "spawner": SPAWNERS,
-    "worker": {"Work", "Wait", "PutValue", "GetValue", "KeepValue", "ValuesFolder", "GetInstance"},
+    "worker": {"Work", "Wait", "Talk", "PutValue", "GetValue", "KeepValue", "ValuesFolder", "GetInstance"},
     "reader": {"GetInstance", "GetStatus", "ListInstances", "ListNodes"},
     "admin": set(SENT),
 }

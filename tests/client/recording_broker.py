@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from talking_broker import Talking
 
 from dagorama.api import api_pb2, api_pb2_grpc, broker_pb2, broker_pb2_grpc
 from dagorama.columns import submit_requests
@@ -66,7 +67,7 @@ class Node:
 
 
 @dataclass
-class RecordingBroker(broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServicer):
+class RecordingBroker(Talking, broker_pb2_grpc.BrokerServicer, api_pb2_grpc.DagoramaServicer):
     requests: list[broker_pb2.SubmitRequest] = field(default_factory=list)
     submissions: int = 0
     streamed: int = 0

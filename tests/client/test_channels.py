@@ -105,7 +105,7 @@ def test_the_environment_says_all_of_it(
     [
         ("", "UNAUTHENTICATED", "this broker wants a token of each caller: set DAGORAMA_AUTH_TOKEN"),
         ("dgt_another", "UNAUTHENTICATED", "this broker does not know the token"),
-        ("dgt_reader", "PERMISSION_DENIED", "is a reader's, which may not call dagorama.v1.Broker/Submit"),
+        ("dgt_reader", "PERMISSION_DENIED", "is a reader's, which may not call dagorama.v1.Broker/Talk"),
     ],
 )
 def test_a_token_that_does_not_do_is_an_error_of_its_own(
