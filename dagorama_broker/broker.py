@@ -35,9 +35,6 @@ Waiter = Callable[[NotServing | None], None]
 LONGEST_SLEEP = 5.0
 #: Seconds between two looks for streams of workers that have been given up.
 LOOK = 1.0
-#: Seconds that what is of no hurry waits for company, where a submission has come so shortly before that another is
-#: likely: a commit and a message for each small graph less.
-PATIENCE = 0.002
 #: Bytes that a live node takes beside its envelopes, roughly.
 NODE_BYTES = 600
 
@@ -67,8 +64,6 @@ class Broker:
         self._waiting: list[Waiter] = []  # for the next commit
         self._stopping = False
         self._look_at = 0.0
-        self._company_until = 0.0
-        self._waiting_for_company: asyncio.TimerHandle | None = None
         self._alarm: asyncio.TimerHandle | None = None  # when the loop looks at the time
 
     # --- the loop -------------------------------------------------------------------------------------
@@ -80,9 +75,6 @@ class Broker:
         try:
             while not self._stopping or self._changed.is_set():
                 self._changed.clear()
-                if self._waiting_for_company is not None:
-                    self._waiting_for_company.cancel()
-                    self._waiting_for_company = None
                 await self._step()
                 if removing.done() and not self._stopping:
                     removing.result()
@@ -230,15 +222,18 @@ class Broker:
         self.scheduler.at(now, time.time() - now)
         return now
 
-    def touch(self, hurry: bool = True) -> None:
+    def touch(self) -> None:
         """Say that the heart was changed. Raises NotServing while the broker leaves."""
         if self._stopping:
             raise NotServing("the broker is leaving; call again when it is back")
-        if hurry or time.monotonic() >= self._company_until:
-            self._changed.set()
-        elif self._waiting_for_company is None:
-            loop = asyncio.get_running_loop()
-            self._waiting_for_company = loop.call_later(PATIENCE, self._changed.set)
+        self._changed.set()
+
+    def when_durable(self, waiter: Waiter) -> None:
+        """Have it called when what the heart holds now is durable, just before that is told.
+
+        It gets None, or what keeps the broker from it. To be said right after `touch`.
+        """
+        self._waiting.append(waiter)
 
     def when_durable(self, waiter: Waiter) -> None:
         """Have it called when what the heart holds now is durable, just before that is told.
@@ -300,7 +295,6 @@ class Broker:
             self.scheduler.submit(runs, found.nodes)
         finally:
             graph.forget_idle(found.instances)
-        self._company_until = time.monotonic() + PATIENCE
 
     def _refuse_unkept(self, runs: Sequence[NewRun]) -> None:
         for sha256 in {sha256 for run in runs for sha256 in run.large}:

@@ -179,8 +179,6 @@ class BrokerService(pb_grpc.BrokerServicer):
         if broker.scheduler.dispatch.workers.get(worker.presence.id) is not worker:
             raise NotAllowedNow("this worker was silent for longer than its lease and has been given up: connect again")
         broker.scheduler.heard(worker, broker.see_time())
-        ended = broker.scheduler.graph.effects.ended
-        before = len(ended)
         for report in message.reports:
             await take_report(broker, session, report)
         for returned in message.returns:
@@ -193,8 +191,7 @@ class BrokerService(pb_grpc.BrokerServicer):
             broker.scheduler.leave(worker)
             session.leaving = True
             session.wake()
-        only_reports = not (message.returns or message.deaths or message.closed_slots or message.draining)
-        broker.touch(hurry=not only_reports or broker.is_of_hurry(ended[before:]))
+        broker.touch()
         if message.reports or message.returns or message.deaths:
             settled = session.settled(broker.scheduler.staged)
             broker.when_durable(lambda error: None if error else session.acknowledge(settled))

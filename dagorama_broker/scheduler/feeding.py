@@ -16,9 +16,6 @@ from dagorama_broker.scheduler.transitions import WAITING
 
 #: Dependents of a node that are looked at for one that may be sent along with it.
 LOOKED_AT = 8
-#: Microseconds of work below which a slot gets no less than this, though another is idle: it is about what a message
-#: to the other and its report would cost.
-WORTH_A_MESSAGE_US = 300
 #: Seconds without a report after which what a slot has not started is up for others.
 STALE = 0.010
 
@@ -44,13 +41,6 @@ class Feeding:
     def __init__(self, dispatch: Dispatch) -> None:
         self.dispatch = dispatch
         self.graph = dispatch.graph
-
-    def is_worth_a_message(self) -> bool:
-        """Whether what is queued is more than small change, as far as is known."""
-        active = self.graph.active
-        if len(active) > LOOKED_AT:
-            return True
-        return sum(lane.ready * lane.pace.cost_us for lane in active.values()) > WORTH_A_MESSAGE_US
 
     # --- granting -------------------------------------------------------------------------------------
 
@@ -88,16 +78,13 @@ class Feeding:
             menu.due -= self._fill(slot, menu.pool, heads, menu.next_share(), now)
 
     def _fill(self, slot: Slot, pool: Pool, heads: _Heads, share: int, now: float) -> int:
-        """Grant the slot up to `share` nodes, or what is worth a message, as far as the window allows; returns how many."""
+        """Grant the slot up to `share` nodes, as far as the window allows; returns how many."""
         graph, granted = self.graph, 0
         del (pool.roomy if slot.held else pool.idle)[slot]
         if now >= _stale_at(slot):
             return 0  # what it is given would wait; it has its place again when it reports
-        while heads:
+        while heads and granted < share:
             lane = heads[0][1]
-            if granted >= share and not _is_small_change(slot, lane):
-                pool.roomy[slot] = None
-                break
             if not _has_room(slot, lane):
                 break
             if not slot.sync_us:
@@ -160,11 +147,6 @@ def _has_room(slot: Slot, lane: Lane) -> bool:
     if lane.is_async:
         return not slot.held or slot.sync_us + slot.async_us + lane.pace.cost_us <= WINDOW_US
     return not slot.sync_us or slot.sync_us + lane.pace.cost_us <= WINDOW_US
-
-
-def _is_small_change(slot: Slot, lane: Lane) -> bool:
-    """Whether a node is soon done here, sooner than it would get to another slot."""
-    return not lane.is_async and slot.sync_us + lane.pace.cost_us <= WORTH_A_MESSAGE_US
 
 
 def _follower(source: Node, pool: Pool) -> Node | None:

@@ -377,7 +377,7 @@ def _(settled: Any) -> Any:
 
 @mutant("lost wake-up of the writer", (Broker, "touch"))
 def _(touch: Any) -> Any:
-    def silent(self: Broker, hurry: bool = True) -> None:
+    def silent(self: Broker) -> None:
         if self._stopping:
             raise NotServing("the broker is leaving")
 
