@@ -18,13 +18,13 @@ PEERS := .venv-peers
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
-.PHONY: demo test lint proof proto bench bench-large bench-peers clean
+.PHONY: demo test lint proof proto bench bench-large bench-peers compiled clean
 .DELETE_ON_ERROR:
 
-demo: $(INSTALLED)
+demo: compiled
 	$(BIN)/python samples/test2.py
 
-test: lint
+test: lint compiled
 	$(BIN)/python -m pytest tests $(PYTEST_ARGS)
 
 lint: $(INSTALLED_DEV)
@@ -33,7 +33,7 @@ lint: $(INSTALLED_DEV)
 	$(BIN)/lint-imports
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
-proof: $(INSTALLED_DEV)
+proof: $(INSTALLED_DEV) compiled
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: 'atheris>=2.3' || \
 	  echo "atheris does not install here: the part that it guides is left out"
 	$(BIN)/python -m tests.proof $(PROOF_ARGS)
@@ -41,16 +41,20 @@ proof: $(INSTALLED_DEV)
 proto: $(INSTALLED_DEV)
 	PYTHON=$(abspath $(BIN)/python) ./build_protobuf.sh
 
-bench: $(INSTALLED)
+bench: compiled
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
-bench-large: $(INSTALLED)
+bench-large: compiled
 	$(BIN)/python benchmarks/run.py --large --json benchmarks-large.json
 
 bench-peers: $(VENV)/.made
 	@test -x $(PEERS)/bin/python || $(BIN)/python -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt
 	$(PEERS)/bin/python benchmarks/peers/run.py benchmarks-peers.json
+
+# As pip leaves what it installs: else each program that starts compiles it, where Python is told to write no bytecode.
+compiled: $(INSTALLED)
+	@$(BIN)/python -m compileall -q dagorama dagorama_broker
 
 clean:
 	rm -rf $(VENV) $(PEERS) .venv-original build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

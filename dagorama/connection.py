@@ -356,16 +356,16 @@ class TalkReplies:
 
     def __iter__(self) -> Iterator[broker_pb2.WaitReply]:
         try:
-            over = False
-            while not over:
+            while True:
                 answer = self._hear()
-                over = answer.over
+                if answer.HasField("refusal"):
+                    raise _refusal(answer.refusal) from None
                 if answer.HasField("wait"):
                     yield answer.wait
+                if answer.over:
+                    return
         finally:
             self._asked.forget()
-        if answer.HasField("refusal"):
-            raise _refusal(answer.refusal) from None
 
     def _hear(self) -> broker_pb2.Answer:
         seconds = None if self._until is None else max(0.0, self._until - monotonic())

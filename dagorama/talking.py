@@ -145,9 +145,7 @@ class Talk:
 
     def _pass_on(self, answer: pb.Answer) -> None:
         with self._lock:
-            if answer.over:
-                heard = self._listeners.pop(answer.number, None)
-            else:
-                heard = self._listeners.get(answer.number)
+            take = self._listeners.pop if answer.over else self._listeners.get
+            heard = take(answer.number, None)
         if heard is not None:
             heard.put(answer)

@@ -235,21 +235,10 @@ class Broker:
         """
         self._waiting.append(waiter)
 
-    def when_durable(self, waiter: Waiter) -> None:
-        """Have it called when what the heart holds now is durable, just before that is told.
-
-        It gets None, or what keeps the broker from it. To be said right after `touch`.
-        """
-        self._waiting.append(waiter)
-
-    def is_of_hurry(self, ended: Sequence[Node]) -> bool:
-        """Whether somebody waits for one of these nodes, or there is work to hand out that is worth a message."""
-        return any(node.key in self.watching for node in ended) or self.scheduler.feeding.is_worth_a_message()
-
     async def durable(self) -> None:
         """Wait until what the heart holds now is durable, and told. Raises NotServing."""
         self.touch()
-        future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def done(error: NotServing | None) -> None:
             if future.done():

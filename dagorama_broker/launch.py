@@ -66,6 +66,12 @@ def launch_broker(
         broker.stop()
 
 
+def _load_grpc() -> None:
+    """Beside the broker's own start: whoever launches one is about to call it. Nothing of grpc runs yet."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else it prints a line when a broker leaves
+    import dagorama.api.broker_pb2_grpc  # noqa: F401
+
+
 class LaunchedBroker:
     """A broker process and where it is. Tests kill it and start it again on the same port and store."""
 
@@ -104,6 +110,7 @@ class LaunchedBroker:
             raise RuntimeError(f"{self!r} runs already")
         try:
             self._spawn()
+            _load_grpc()
             self.port = self._hear()["port"]
         except BaseException:
             self.stop()

@@ -24,7 +24,7 @@ from dagorama_broker.model import (
 from dagorama_broker.queues import Lane
 from dagorama_broker.scheduler import Node, Scheduler, Worker
 from dagorama_broker.scheduler.restoring import unpack_keys
-from dagorama_broker.version import VERSION
+from dagorama_broker.version import version
 
 #: How many instances or nodes a page has, unless it is asked for fewer or more; and how many at most.
 PAGE, LARGEST_PAGE = 100, 1_000
@@ -260,7 +260,7 @@ def status(broker: Broker) -> pb.Status:
     scheduler = broker.scheduler
     found = pb.Status(
         nodes=scheduler.graph.counts, instances=len(scheduler.graph.instances), epoch=scheduler.epoch,
-        commits=broker.commits, version=VERSION, queues=_queues(scheduler),
+        commits=broker.commits, version=version(), queues=_queues(scheduler),
         workers=[_worker(worker) for worker in scheduler.dispatch.workers.values()],
     )
     for lane, reason in scheduler.dispatch.unservable():

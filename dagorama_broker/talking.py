@@ -76,7 +76,7 @@ class Talk:
         self._leaving = True
         self._changed.set()
 
-    async def answers(self, asks: AsyncIterator[pb.Asks]) -> AsyncIterator[pb.Answers]:
+    async def answers(self, asks: AsyncIterator[pb.Asks]) -> AsyncGenerator[pb.Answers, None]:
         """Until the client has no more to ask and all is answered. Raises Malformed, or NotServing."""
         listening = asyncio.create_task(self._listen(asks))
         listening.add_done_callback(lambda _: self._changed.set())

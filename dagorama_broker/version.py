@@ -1,5 +1,10 @@
-"""The version of the installed package, asked once."""
+"""The version of the installed package, asked when somebody wants to know: finding it out takes a while."""
 
-from importlib.metadata import version
+from functools import cache
 
-VERSION = version("dagorama")
+
+@cache
+def version() -> str:
+    from importlib.metadata import version as version_of
+
+    return version_of("dagorama")

@@ -27,7 +27,7 @@ More = Callable[[AsyncGenerator[pb.WaitReply, None]], None]
 AT_A_TIME = 256
 
 
-async def wait_replies(broker: Broker, request: pb.WaitRequest) -> AsyncIterator[pb.WaitReply]:
+async def wait_replies(broker: Broker, request: pb.WaitRequest) -> AsyncGenerator[pb.WaitReply, None]:
     """Raises NotKnown where the broker has no such node in that instance."""
     wait = _Wait(broker, request)
     watch = wait.watch()

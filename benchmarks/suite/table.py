@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from dagorama_broker.version import VERSION
+from dagorama_broker.version import version
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def machine() -> dict[str, object]:
     """What the figures are of."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
-        "dagorama": VERSION,
+        "dagorama": version(),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB",
         "processor": _processor(),

@@ -9,8 +9,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.store.statements import KEPT
 from dagorama_broker.store.migrations import APPLICATION_ID, MIGRATIONS
+from dagorama_broker.store.statements import KEPT
 
 #: How long another program (a backup, sqlite3 at a prompt) may hold the file before that is an error.
 BUSY_SECONDS = 5.0

@@ -14,9 +14,7 @@ from dagorama_broker.store.statements import run
 _NODES = "INSERT INTO nodes VALUES {rows}"
 _OUTCOMES = "INSERT INTO outcomes VALUES {rows}"
 _RUNS = "INSERT INTO runs (first_key, origin, first, size, instance, digest, chk) VALUES {rows}"
-_INSTANCES = (
-    "INSERT INTO instances (key, id, definition, entry, created, chk, failed, end_chk) VALUES {rows}"
-)
+_INSTANCES = "INSERT INTO instances (key, id, definition, entry, created, chk, failed, end_chk) VALUES {rows}"
 _INSTANCE_ENDS = (
     "WITH ends (key, ended, failed, chk) AS (VALUES {rows})"
     " UPDATE instances SET ended = ends.ended, failed = ends.failed, end_chk = ends.chk"
@@ -55,7 +53,8 @@ def write(connection: sqlite3.Connection, changes: Changes) -> None:
     if changes.resolved:
         many(_RESOLVED, summed((key, int(state), c, float(ended)) for key, state, c, ended in changes.resolved))
     if changes.instances:
-        run(connection, _INSTANCES, 8, ((*row, row_sum(row), 0, row_sum((row.key, None, 0))) for row in changes.instances))
+        rows = ((*row, row_sum(row), 0, row_sum((row.key, None, 0))) for row in changes.instances)
+        run(connection, _INSTANCES, 8, rows)
     if changes.instance_ends:
         run(connection, _INSTANCE_ENDS, 4, map(_end, changes.instance_ends))
     _write_the_rare(connection, changes)

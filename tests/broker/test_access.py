@@ -131,8 +131,8 @@ SENT: Mapping[str, Any] = {
     "Adopt": broker_pb2.AdoptRequest(),
 }
 SPAWNERS = {
-    "Submit", "SubmitStream", "Wait", "Talk", "PutValue", "GetValue", "KeepValue", "ValuesFolder", "GetInstance", "GetStatus",
-    "ListInstances", "ListNodes", "Cancel", "Retry",
+    "Submit", "SubmitStream", "Wait", "Talk", "PutValue", "GetValue", "KeepValue", "ValuesFolder", "GetInstance",
+    "GetStatus", "ListInstances", "ListNodes", "Cancel", "Retry",
 }  # fmt: skip
 MAY = {
     "spawner": SPAWNERS,
