@@ -1,7 +1,8 @@
 """One client's open stream: it asks, any number of things at a time, and is answered as the answers come.
 
-The rule: each ask counts as a call and is answered as that call would be; none waits for another. What needs nothing
-but memory, a commit or the end of a node is answered without a task of its own, which is half of what it costs.
+The rule: each ask counts as a call, the first of them as the stream itself, and is answered as that call would be; none
+waits for another. What needs nothing but memory, a commit or the end of a node is answered without a task of its own,
+which is half of what it costs.
 """
 
 from __future__ import annotations
@@ -124,7 +125,8 @@ class Talk:
         try:
             if self._leaving:
                 raise NotServing("the broker is leaving; call again when it is back")
-            self._streams.enter()
+            if self._call_off:
+                self._streams.enter()
         except BrokerRefusal as refusal:
             self._say(pb.Answer(number=number, over=True, refusal=refusal_message(refusal)))
             return
@@ -171,9 +173,13 @@ class Talk:
         """Nobody wants to hear more of it."""
         call_off = self._call_off.pop(number, None)
         if call_off is not None:
-            self._streams.leave()
+            self._leave_room()
             call_off()
             self._changed.set()
+
+    def _leave_room(self) -> None:
+        if self._call_off:
+            self._streams.leave()
 
     # --- what is answered -----------------------------------------------------------------------------
 
@@ -182,7 +188,7 @@ class Talk:
     ) -> None:
         if self._call_off.pop(number, None) is None:
             return  # it was forgotten
-        self._streams.leave()
+        self._leave_room()
         said = None if refusal is None else refusal_message(refusal)
         self._say(pb.Answer(number=number, wait=reply, over=True, refusal=said))
 

@@ -22,7 +22,7 @@ from dagorama.tokens import new_token, record_of
 from dagorama_broker.access import CALLS, HEALTH, LOOK, ORIGINAL, OURS
 from dagorama_broker.tokens import Role
 
-from .raw import Dag, RawWorker, Served, refused, serving
+from .raw import FUNCTION, Dag, RawWorker, Served, refused, serving
 
 UNKNOWN = grpc.StatusCode.UNAUTHENTICATED
 DENIED = grpc.StatusCode.PERMISSION_DENIED
@@ -172,6 +172,23 @@ async def test_each_role_may_make_its_calls_and_no_others(tokens: Tokens, role: 
         found = {call: await status_of(stub, call) for call in SENT}
     assert {call for call, status in found.items() if status not in (UNKNOWN, DENIED)} == MAY[role]
     assert {status for call, status in found.items() if call not in MAY[role]} <= {DENIED}
+
+
+async def test_a_worker_may_wait_on_an_open_stream_and_not_submit(tokens: Tokens) -> None:
+    async with guarded(tokens) as served:
+        dag = await submit(served, tokens, FUNCTION)
+        talk = stubs(served, tokens["worker"]).Talk()
+        asks = [
+            broker_pb2.Ask(number=1, submit=Dag().submission(b"a")),
+            broker_pb2.Ask(number=2, wait=broker_pb2.WaitRequest(instance=dag.instance, node=[dag.id(0)], now=True)),
+        ]
+        await talk.write(broker_pb2.Asks(ask=asks))
+        answers: list[broker_pb2.Answer] = []
+        while sum(answer.over for answer in answers) < 2:
+            answers += (await talk.read()).answer
+        refusals = {answer.number: answer.refusal.message for answer in answers if answer.over}
+        assert refusals == {1: "the token 'worker' is a worker's, which may not call dagorama.v1.Broker/Submit", 2: ""}
+        talk.cancel()
 
 
 @pytest.mark.parametrize(

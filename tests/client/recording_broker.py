@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import grpc
@@ -85,6 +86,8 @@ class RecordingBroker(Talking, broker_pb2_grpc.BrokerServicer, api_pb2_grpc.Dago
     refusal: tuple[grpc.StatusCode, str] | None = None
     replies_to_lose: int = 0
     port: int = 0
+    talks_ended: SimpleQueue[str] = field(default_factory=SimpleQueue)
+    asked: SimpleQueue[str] = field(default_factory=SimpleQueue)
 
     # --- the calls
 

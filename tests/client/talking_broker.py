@@ -37,8 +37,12 @@ class Talking:
 
     Submit: Any
     Wait: Any
+    talks = 0  #: streams that were opened
+    talks_ended: SimpleQueue[str]  #: by whom
+    asked: SimpleQueue[str]  #: what was asked
 
     def Talk(self, asks: Iterator[pb.Asks], context: grpc.ServicerContext) -> Iterator[pb.Answers]:
+        self.talks += 1
         answers: SimpleQueue[pb.Answer | None] = SimpleQueue()
         Thread(target=self._listen, args=(asks, context, answers), daemon=True).start()
         context.add_callback(lambda: answers.put(None))
@@ -50,13 +54,15 @@ class Talking:
         try:
             for message in asks:
                 for ask in message.ask:
+                    self.asked.put(ask.WhichOneof("what"))
                     if ask.never_mind:
                         contexts[ask.number].is_wanted = False
                         continue
                     contexts[ask.number] = AskContext(context)
                     Thread(target=self._answer, args=(ask, contexts[ask.number], answers), daemon=True).start()
+            self.talks_ended.put("the client")
         except grpc.RpcError:
-            pass  # the client has gone
+            self.talks_ended.put("a broken connection")
         answers.put(None)
 
     def _answer(self, ask: pb.Ask, context: AskContext, answers: Any) -> None:
