@@ -110,6 +110,18 @@ def test_a_commit_is_synced_before_it_is_acknowledged(path: Path) -> None:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
+def test_a_statement_takes_many_rows(path: Path) -> None:
+    """Each statement waits for its turn beside the broker's loop: rows cost less than statements."""
+    keys, statements = range(1, 1001), []
+    with opened(path) as store:
+        writer = store._writer
+        assert writer is not None
+        writer.set_trace_callback(statements.append)
+        store.commit(graph(*map(node, keys)))
+        store.commit(Changes(outcomes=[completed(key) for key in keys], instance_ends=[InstanceEnd(1, 1.0, False)]))
+    assert len(statements) < 60
+
+
 def test_the_file_and_a_new_folder_are_for_this_user_alone(tmp_path: Path) -> None:
     path = tmp_path / "state" / "dagorama" / "broker.sqlite3"
     with opened(path) as store:

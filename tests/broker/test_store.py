@@ -182,6 +182,26 @@ def test_arguments_and_values_come_back_by_key(store: Store) -> None:
     assert store.values(wanted) == {key: b"value of %d" % key for key in wanted}
 
 
+@pytest.mark.parametrize("count", [1, 3, 5, 21, 127, 128, 149, 300])
+def test_a_commit_of_any_size_has_all_of_its_rows(store: Store, count: int) -> None:
+    keys = range(1, count + 1)
+    for key in keys:
+        if key == 1:
+            changes = graph(node(1))
+        else:
+            changes.instances.append(instance_row(key))
+            changes.runs.append(run_row(0, 1, key, key, b"%012d" % key))
+            changes.nodes.append(node(key, instance=key))
+    store.commit(changes)
+    ends = [InstanceEnd(key, float(key), False) for key in keys]
+    store.commit(Changes(outcomes=[completed(key) for key in keys], instance_ends=ends))
+    restart(store)
+    assert store.values(keys) == {key: b"value of %d" % key for key in keys}
+    stored = [store.instance(key.to_bytes(16, "big")) for key in keys]
+    assert [(each.row.key, each.ended) for each in stored if each is not None] == [(key, float(key)) for key in keys]
+    assert not store.live().nodes
+
+
 def test_the_value_of_a_resolving_node_is_there(store: Store) -> None:
     store.commit(graph(node(1), node(2)))
     store.commit(Changes(outcomes=[completed(1, 2, state=State.RESOLVING)]))
