@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
 from dagorama_broker.culprits import node_failure
-from dagorama_broker.messages import PIECE, GrantBuilder
+from dagorama_broker.grants import GrantBuilder
+from dagorama_broker.messages import PIECE
 from dagorama_broker.model import ENDED, State
 from dagorama_broker.scheduler.parts import Granted, Node
 from dagorama_broker.sessions import News
@@ -36,28 +37,30 @@ async def messages(broker: Broker, news: News) -> AsyncIterator[pb.BrokerMessage
 
 
 async def _grants(broker: Broker, granted: Iterable[Granted]) -> AsyncIterator[pb.Grant]:
-    still = [grant for grant in granted if _stands(grant)]
+    still = [grant for grant in granted if grant.node.attempt == grant.attempt and grant.node.state is State.CLAIMED]
     arguments = await broker.payloads.arguments.get(grant.node.key for grant in still)
     builders: dict[int, GrantBuilder] = {}
     made_with = broker.scheduler.graph.made_with
     for grant in still:
-        if not _stands(grant):  # it was taken back, or its worker is gone, while envelopes were read
-            continue
+        node = grant.node
+        if node.attempt != grant.attempt or node.state is not State.CLAIMED:
+            continue  # it was taken back, or its worker is gone, while envelopes were read
         index, beside = grant.slot.index, 0
         builder = builders.get(index)
         if builder is None:
             builder = builders[index] = GrantBuilder(index)
-        if grant.node.sources:
-            needed = [node for node in _needed(grant.node) if builder.lacks(node.key)]
-            beside = _beside(grant.node)
+        if node.sources:
+            needed = [other for other in _needed(node) if builder.lacks(other.key)]
+            beside = _beside(node)
             for start in range(0, len(needed), VALUES_AT_A_TIME):
                 batch = needed[start : start + VALUES_AT_A_TIME]
                 builder.add_values(batch, await _values(broker, batch), await broker.ids_of(batch))
                 for piece in builder.take():
                     yield piece
-        builder.add(grant, arguments[grant.node.key], beside, made_with.get(grant.node.key, ""))
-        for piece in builder.take():
-            yield piece
+        builder.add(grant, arguments[node.key], beside, made_with.get(node.key, "") if made_with else "")
+        if builder.finished:
+            for piece in builder.take():
+                yield piece
     for builder in builders.values():
         builder.cut()
         for piece in builder.take():
@@ -73,11 +76,6 @@ async def _values(broker: Broker, nodes: Sequence[Node]) -> dict[int, bytes]:
             # A failure that is gone was retried: then its reader has ended.
             values[node.key] = (await node_failure(broker, node) or pb.NodeFailure()).SerializeToString()
     return values
-
-
-def _stands(granted: Granted) -> bool:
-    node = granted.node
-    return node.attempt == granted.attempt and node.state is State.CLAIMED
 
 
 def _beside(node: Node) -> int:

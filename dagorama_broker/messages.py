@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import accumulate, islice
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.errors import Malformed
-from dagorama_broker.model import Failure, Function, RetryPolicy, State, World
+from dagorama_broker.model import Failure, Function, RetryPolicy, World
 from dagorama_broker.queues import HIGHEST, LOWEST, Lane
 from dagorama_broker.scheduler import NewRun, Presence, Scheduler
-from dagorama_broker.scheduler.parts import Granted, Node
 
 #: Bytes of envelopes after which a message is cut.
 PIECE = 1 << 20
@@ -294,128 +293,3 @@ def large_in(envelope: bytes) -> list[bytes]:
     if envelope[1] & LARGE and end > 33:
         names.append(envelope[end - 32 : end])
     return names
-
-
-class GrantBuilder:
-    """Grants for one slot, cut into pieces that fit a message."""
-
-    def __init__(self, slot: int) -> None:
-        self.slot = slot
-        self.finished: list[pb.Grant] = []
-        self._start()
-
-    def _start(self) -> None:
-        self._grant, self._body, self._size = pb.Grant(slot=self.slot), pb.GrantBody(), 0
-        self._functions: dict[int, int] = {}
-        self._instances: dict[bytes, int] = {}
-        self._values: set[int] = set()
-        self._besides = 0  # places of that column that are filled
-        self._adopted = False  #: whether a node of the grant was made with other code than runs it
-
-    def add(self, granted: Granted, arguments: bytes, beside: int = 0, made_with: str = "") -> None:
-        """A node and its arguments; its values are to be added before it, but for that of the source `beside`.
-
-        `made_with`: the hash of the code that it was made with, where other code has adopted it.
-        """
-        node, body, grant = granted.node, self._body, self._grant
-        grant.node.append(node.key)
-        grant.attempt.append(granted.attempt)
-        body.node.append(node.key)
-        body.attempt.append(granted.attempt)
-        body.function.append(self._function(node.lane))
-        body.instance.append(self._instance(node.instance.id))
-        assert node.run is not None
-        body.id.append(node.run.id_of(node.key))
-        body.arguments.append(arguments)
-        self._name_large(arguments)
-        body.source_count.append(len(node.sources))
-        if node.sources:
-            body.source.extend([source.key for source in node.sources])
-        body.run.append(node.trouble.runs if node.trouble is not None else 0)
-        if beside:
-            # The column goes on from piece to piece, so what is missing is counted over all of them.
-            body.beside.extend([0] * (len(grant.node) - 1 - self._besides))
-            body.beside.append(beside)
-            self._besides = len(grant.node)
-        if made_with and not self._adopted:
-            self._adopted = True
-            body.made_with.extend([""] * (len(grant.node) - 1))  # an entry for each node, in all pieces of the grant
-        if self._adopted:
-            body.made_with.append(made_with)
-        function = node.lane.function
-        if function.timeout or grant.timeout:
-            grant.timeout.extend([0.0] * (len(grant.node) - 1 - len(grant.timeout)))
-            grant.timeout.append(function.timeout)
-        if function.timeout_is_final or grant.timeout_is_final:
-            grant.timeout_is_final.extend([False] * (len(grant.node) - 1 - len(grant.timeout_is_final)))
-            grant.timeout_is_final.append(function.timeout_is_final)
-        self._size += len(arguments) + 64
-        if self._size >= PIECE:
-            self.cut()
-
-    def lacks(self, key: int) -> bool:
-        return key not in self._values
-
-    def add_values(self, nodes: Sequence[Node], values: Mapping[int, bytes], ids: Mapping[int, bytes]) -> None:
-        """Values, and ids of their nodes, that a node which is added next needs; what is over the size of a piece is
-        sent ahead."""
-        for node in nodes:
-            body, envelope = self._body, values[node.key]
-            self._values.add(node.key)
-            body.value_node.append(node.key)
-            body.value_id.append(ids[node.key])
-            body.value.append(envelope)
-            if node.state is State.COMPLETED:
-                body.value_ref_count.append(len(node.refs))
-                if node.refs:
-                    body.value_ref.extend([ref.key for ref in node.refs])
-                self._name_large(envelope)
-            else:
-                body.value_ref_count.append(0)
-                body.failed.append(node.key)
-            self._size += len(envelope) + 32
-            if self._size >= PIECE:
-                self.finished.append(pb.Grant(slot=self.slot, body=self._send_ahead()))
-
-    def _name_large(self, envelope: bytes) -> None:
-        """Let the supervisor fetch what is large before the child asks for it."""
-        if len(envelope) > 1 and envelope[1] & (LARGE | PARTS):
-            self._grant.large.extend(large_in(envelope))
-
-    def take(self) -> list[pb.Grant]:
-        """The pieces that are finished."""
-        finished, self.finished = self.finished, []
-        return finished
-
-    def _send_ahead(self) -> bytes:
-        """Cut within a grant: the columns go on in the next piece, which the receiver joins.
-
-        What is joined is bytes, so a body may be cut anywhere. Returns what is left of it, under a piece.
-        """
-        body = self._body.SerializeToString()
-        end = max(0, len(body) - 1) // PIECE * PIECE
-        self.finished += [pb.Grant(slot=self.slot, body=body[at : at + PIECE]) for at in range(0, end, PIECE)]
-        self._body, self._size = pb.GrantBody(), 0
-        return body[end:]
-
-    def cut(self) -> None:
-        """End the grant; what follows is another."""
-        if self._grant.node:
-            self._grant.body, self._grant.last = self._send_ahead(), True
-            self.finished.append(self._grant)
-        self._start()
-
-    def _function(self, lane: Lane) -> int:
-        index = self._functions.get(lane.id)
-        if index is None:
-            index = self._functions[lane.id] = len(self._functions)
-            self._body.functions.append(function_message(lane.function))
-        return index
-
-    def _instance(self, id: bytes) -> int:
-        index = self._instances.get(id)
-        if index is None:
-            index = self._instances[id] = len(self._instances)
-            self._body.instances.append(id)
-        return index
-

@@ -14,7 +14,8 @@ from typing import Any, TypeVar, cast
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
-from dagorama_broker.messages import GrantBuilder, presence_of, runs_of
+from dagorama_broker.grants import GrantBuilder
+from dagorama_broker.messages import presence_of, runs_of
 from dagorama_broker.reporting import take_report
 from dagorama_broker.scheduler import Effects, Scheduler
 from dagorama_broker.sessions import Session
