@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -25,6 +24,7 @@ from dagorama_broker.scheduler import Effects, NewRun, Node, Scheduler, Worker
 from dagorama_broker.scheduler.restoring import ended_nodes
 from dagorama_broker.sessions import Session
 from dagorama_broker.store.protocol import Store
+from dagorama_broker.store_thread import StoreThread
 from dagorama_broker.watching import Watching
 
 T = TypeVar("T")
@@ -43,7 +43,12 @@ class Broker:
     """The scheduler, the store and those who are told, around one loop."""
 
     def __init__(
-        self, scheduler: Scheduler, store: Store, cache_bytes: int = 256 << 20, keeping: Keeping | None = None
+        self,
+        scheduler: Scheduler,
+        store: Store,
+        cache_bytes: int = 256 << 20,
+        keeping: Keeping | None = None,
+        thread: StoreThread | None = None,
     ) -> None:
         self.scheduler = scheduler
         self.store = store
@@ -59,7 +64,7 @@ class Broker:
         self.loads: set[Reach] = set()  #: under way
         self.in_flight = Changes()  #: that are being committed
         self.commits = 0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._thread = thread or StoreThread()
         self._changed = asyncio.Event()
         self._waiting: list[Waiter] = []  # for the next commit
         self._stopping = False
@@ -128,7 +133,10 @@ class Broker:
     async def _commit(self, changes: Changes, waiting: list[Waiter]) -> None:
         self.in_flight = changes
         try:
-            await self._in_thread(self.store.commit, changes)
+            if self._thread.may_commit_outside(changes):
+                self._thread.timed(self.store.commit, changes)
+            else:
+                await self._in_thread(self._thread.timed, self.store.commit, changes)
         except BaseException:
             _tell_each(waiting, NotServing("the broker stops: its store could not be written"))
             raise

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from time import perf_counter
+from typing import TypeAlias
 
-from dagorama import resolve, resolve_all, together
+from dagorama import DAGInstance, DAGPromise, resolve, resolve_all, together
 from suite.graphs import Chain, Fan, HopByHop, Small
 from suite.serving import Serving, nodes_of, promise_of, serving
 from suite.table import Row, row
 
+Made: TypeAlias = "tuple[DAGInstance, DAGPromise[int]]"
+
+CALLERS = 16
 FAN_REACH = {20_000: "30,000, aim at 45,000"}
 CHECKED = 100  #: nodes that are read back after the broker was killed
 
@@ -66,22 +72,33 @@ def _one_chain(definition: Chain, length: int) -> float:
 
 def many(served: Serving, instances: int, runs: int) -> Iterator[Row]:
     """All are submitted before the first is asked for."""
-    one_by_one = [_many(instances, gathered=False) for _ in range(runs)]
-    yield row("many, submitted one by one", [rate for rate, _ in one_by_one], "instances/s", "1,200")
-    yield row("many, the first is there after", [first for _, first in one_by_one], "s")
-    gathered = [_many(instances, gathered=True) for _ in range(runs)]
+    for callers in (1, CALLERS):
+        one_by_one = [_many(instances, partial(_one_by_one, callers=callers)) for _ in range(runs)]
+        by = f"one by one by {callers} callers" if callers > 1 else "one by one by one caller"
+        yield row(f"many, submitted {by}", [rate for rate, _ in one_by_one], "instances/s", "1,200")
+        yield row(f"many {by}, the first is there after", [first for _, first in one_by_one], "s")
+    gathered = [_many(instances, _together) for _ in range(runs)]
     yield row("many, submitted together", [rate for rate, _ in gathered], "instances/s", "3,000")
     yield row("many together, the first is there after", [first for _, first in gathered], "s")
 
 
-def _many(instances: int, gathered: bool) -> tuple[float, float]:
+def _one_by_one(instances: int, callers: int) -> list[Made]:
+    """Each by a call of its own, which returns when it is durable; `callers` threads at a time."""
+    if callers == 1:
+        return [Small()(number) for number in range(instances)]
+    with ThreadPoolExecutor(callers) as threads:
+        return list(threads.map(lambda number: Small()(number), range(instances)))
+
+
+def _together(instances: int) -> list[Made]:
+    with together():
+        return [Small()(number) for number in range(instances)]
+
+
+def _many(instances: int, submit: Callable[[int], list[Made]]) -> tuple[float, float]:
     """Instances a second, and seconds from the first call until its instance's value is there."""
     start = perf_counter()
-    if gathered:
-        with together():
-            made = [Small()(number) for number in range(instances)]
-    else:
-        made = [Small()(number) for number in range(instances)]
+    made = submit(instances)
     resolve(*made[0], timeout=120)
     first = perf_counter() - start
     values = resolve_all(made, timeout=120)

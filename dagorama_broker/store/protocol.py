@@ -26,7 +26,8 @@ from dagorama_broker.model import (
 class Store(Protocol):
     """Where the broker's truth is.
 
-    Calls block: the broker makes them from one thread at a time, never its loop's, but for those that say otherwise.
+    Calls block: the broker makes them from one thread at a time, but for those that say otherwise, and not from its
+    loop's, but for short commits.
     Every method raises StoreError with one sentence when the store cannot be read or written.
     """
 

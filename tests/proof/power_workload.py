@@ -41,8 +41,12 @@ def weaken(how: str) -> None:
     elif how == "ack-before-commit":
         commit = Broker._commit
 
+        async def late(self: Broker, changes: Any) -> None:
+            await asyncio.sleep(0.001)  # else a short commit would be made before anybody is told
+            await commit(self, changes, [])
+
         async def early(self: Broker, changes: Any, waiting: Any) -> None:
-            self.late = asyncio.create_task(commit(self, changes, []))  # type: ignore[attr-defined]
+            self.late = asyncio.create_task(late(self, changes))  # type: ignore[attr-defined]
 
         Broker._commit = early  # type: ignore[method-assign]
 

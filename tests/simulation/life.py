@@ -13,6 +13,7 @@ from dagorama_broker.errors import StoreError
 from dagorama_broker.memory import Memory
 from dagorama_broker.scheduler import Limits, Scheduler, Timing
 from dagorama_broker.service import BrokerService
+from dagorama_broker.store_thread import StoreThread
 
 from .client import SimulatedClient
 from .loop import START, Clock, Host, Livelock, SimulatedLoop, simulated
@@ -160,7 +161,7 @@ class Life:
         scheduler = Scheduler(epoch, limits, Timing(lease=LEASE, reconnect_wait=RECONNECT))
         live = await self.loop.run_in_executor(None, self.disk.live)
         scheduler.restore(live, self.loop.now, self.clock.wall)
-        broker = self.broker = Broker(scheduler, self.disk)
+        broker = self.broker = Broker(scheduler, self.disk, thread=StoreThread(few=0))
         self.watcher.watch(broker)
         memory = Memory(1 << 40, broker.held, lambda: 0)
         service = BrokerService(broker, Manners(heartbeat=HEARTBEAT), Bounds(), memory, Streams(100))
