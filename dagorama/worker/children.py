@@ -93,8 +93,10 @@ class Children:
         slot = self._slot(grant.slot)
         if len(grant.node) != len(grant.attempt):
             raise Incomprehensible("a grant whose nodes and attempts do not fit together")
-        needs = {digest for digest in grant.large if not self._transfers.is_at_hand(digest)}
-        self._spool.hold(grant.large)
+        needs: set[bytes] = set()
+        if grant.large:
+            needs.update(digest for digest in grant.large if not self._transfers.is_at_hand(digest))
+            self._spool.hold(grant.large)
         returned = slot.give(grant, needs)
         if returned is not None:
             self._spool.release(grant.large)
@@ -219,8 +221,9 @@ class Children:
 
     def _write(self, slot: Slot) -> None:
         held_up = slot.write()
-        if slot.fileno() < 0:
+        if slot.fileno() < 0 or held_up == slot.is_held_up:
             return
+        slot.is_held_up = held_up
         if held_up:
             self._loop.add_writer(slot, self._write, slot)
         else:
@@ -240,6 +243,7 @@ class Children:
         if slot.fileno() >= 0:
             self._loop.remove_reader(slot)
             self._loop.remove_writer(slot)
+            slot.is_held_up = False
 
     def _take(self, slot: Slot, frames: list[tuple[Kind, bytes]]) -> None:
         for kind, payload in frames:

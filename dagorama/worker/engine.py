@@ -42,6 +42,11 @@ class Engine:
         self._since = 0
         self._out.flush()
 
+    def watch(self) -> None:
+        """Results that are here go out soon, even if nobody calls `flush`."""
+        if self._since:
+            self._out.watch()
+
     def close(self) -> None:
         """Its threads end; nothing is to be added any more."""
         self._out.close()
@@ -50,6 +55,7 @@ class Engine:
     def work_off(self) -> None:
         """Until the queue is empty; async nodes may still run then."""
         queue = self._queue
+        self.watch()  # results of before wait while this runs
         while queue:
             if queue[0].work.is_async:
                 self._start_async_ones()
@@ -76,7 +82,8 @@ class Engine:
             finish(0)
             if not self._since:
                 self._since = now
-                self._out.watch()
+                if queue:  # else somebody flushes, or calls again, at once
+                    self._out.watch()
             if ended - self._since > PROMPT:
                 self.flush()
 

@@ -204,6 +204,7 @@ class LocalWorker:
                 await asyncio.to_thread(engine.lane.wait_for_room)
             engine.add([call])
             engine.work_off()
+            engine.watch()
             await asyncio.sleep(0)
 
     @contextmanager

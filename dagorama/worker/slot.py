@@ -45,6 +45,7 @@ class Slot:
         self.ready = False  #: the child has said so
         self.closed = False  #: for good: no child will follow
         self.refusals = 0  #: forks in a row that the system has refused
+        self.is_held_up = False  #: the child reads no more for the moment
         self.stopped = ""  #: why the supervisor has killed this child, which is no death then
         self._memory = memory
         self._socket: socket.socket | None = None
@@ -66,6 +67,7 @@ class Slot:
         """A new child; what was queued for it can be written now."""
         connection.setblocking(False)
         self.pid, self._socket, self.refusals = pid, connection, 0
+        self.is_held_up = False
 
     def fileno(self) -> int:
         return -1 if self._socket is None else self._socket.fileno()
