@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from hashlib import sha256
 from random import random
 from time import monotonic, sleep
@@ -147,8 +148,14 @@ class Connection:
         self.has_answered = False
         self.stub: BrokerStub = BrokerStub(self.channel)
         self.original: DagoramaStub = DagoramaStub(self.channel)
+        _close_streams_before_forks()
         self._talk: Talk | None = None
         self._talk_lock = threading.Lock()
+
+    def close_stream(self) -> None:
+        """Close the open stream, unless something is being asked on it; the next question opens another."""
+        if self._talk is not None:
+            self._talk.close()
 
     def leads_to(self, settings: Settings) -> bool:
         """Whether it is the way that these settings name."""
@@ -418,6 +425,20 @@ def _renew_lock() -> None:
     # Another thread of the parent may have held it at the fork.
     global _lock
     _lock = threading.Lock()
+
+
+def _close_stream() -> None:
+    if _current is not None and _current.pid == os.getpid():
+        _current.close_stream()
+
+
+@cache
+def _close_streams_before_forks() -> None:
+    """Where gRPC's support for forks is on, a fork waits for the threads of open streams, and they for the fork.
+
+    What is registered last is called first: gRPC has to have registered before.
+    """
+    os.register_at_fork(before=_close_stream)
 
 
 os.register_at_fork(after_in_child=_renew_lock)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: seconds without a question after which the stream is closed
 IDLE = 20.0
+#: seconds that a broker has to end a stream that is closed
+CLOSING = 0.5
 #: bytes of questions that go in one message, where more than one waits to go
 GATHERED = 256 * 1024
 
@@ -66,7 +68,8 @@ class Talk:
         self._outgoing: SimpleQueue[pb.Ask | None] = SimpleQueue()
         self.is_over = False
         self._stream = open_stream(self._messages())
-        threading.Thread(target=self._listen, name="dagorama-talk", daemon=True).start()
+        self._thread = threading.Thread(target=self._listen, name="dagorama-talk", daemon=True)
+        self._thread.start()
 
     def ask(self, question: pb.Ask) -> Asked | None:
         """Send it under a number of its own; None where the stream is over."""
@@ -86,6 +89,12 @@ class Talk:
                 return
         heard.put(lambda: BrokerError("it was ended here", "CANCELLED"))
         self._outgoing.put(pb.Ask(number=number, never_mind=True))
+
+    def close(self) -> None:
+        """Close it now, unless something is being asked; returns when its threads are about to end."""
+        if self._has_ended_idle():
+            self._outgoing.put(None)
+            self._thread.join(CLOSING)
 
     # --- in grpc's own thread ---------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -96,6 +97,28 @@ def test_what_goes_together_stays_under_the_limit_of_a_message(broker: Recording
     broker.run()
     assert [resolve(*each) for each in made] == payloads
     assert broker.talks == 1
+
+
+def test_it_is_closed_before_a_fork_and_not_while_something_is_asked(broker: RecordingBroker) -> None:
+    """gRPC's support for forks waits for its threads."""
+
+    def fork() -> None:
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+
+    instance, promise = Task()(b"x")
+    fork()
+    assert broker.talks_ended.get(timeout=PATIENCE) == "the client"
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(resolve, instance, promise, timeout=PATIENCE)
+        while broker.asked.get(timeout=PATIENCE) != "wait":
+            pass
+        fork()
+        broker.run()
+        assert waiting.result(PATIENCE) == b"x"
+    assert broker.talks == 2
 
 
 def test_a_program_ends_at_once_though_the_stream_is_open(broker: RecordingBroker) -> None:

@@ -156,10 +156,13 @@ def _templates() -> list[tuple[str, list[Any]]]:
         returns=[pb.Return(node=[4], attempt=[attempts[3]])],
         deaths=[pb.SlotDeath(running=[attempts[4]], cause="SIGSEGV")], heartbeat=True,
     )
+    wait = pb.WaitRequest(instance=INSTANCE, node=[ORIGIN + bytes(4)], now=True)
     return [
         ("Submit", [submission]), ("SubmitStream", [submission, pb.SubmitRequest()]), ("Work", [hello, said]),
         ("Work", [hello, said, said]),
-        ("Wait", [pb.WaitRequest(instance=INSTANCE, node=[ORIGIN + bytes(4)], now=True)]),
+        ("Wait", [wait]),
+        ("Talk", [pb.Asks(ask=[pb.Ask(number=1, submit=submission), pb.Ask(number=2, wait=wait)])]),
+        ("Talk", [pb.Asks(ask=[pb.Ask(number=3, wait=wait)]), pb.Asks(ask=[pb.Ask(number=3, never_mind=True)])]),
         ("Cancel", [pb.CancelRequest(instance=INSTANCE, node=[ORIGIN + bytes(4)])]),
         ("GetInstance", [pb.GetInstanceRequest(instance=INSTANCE)]),
     ]  # fmt: skip
@@ -208,7 +211,7 @@ class Fuzzer:
 
     def _note(self, path: str, error: grpc.RpcError, requests: list[bytes]) -> None:
         code, details = error.code(), error.details() or ""
-        waits = path.endswith(("/Wait", "/Work"))  # which may wait for ever, rightly
+        waits = path.endswith(("/Wait", "/Talk", "/Work"))  # which may wait for ever, rightly
         self.statuses[code.name] += 1
         if code in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE) or "Traceback" in details:
             self.violations.append(f"{path}: {code.name}: {details[:200]} for {requests!r:.500}")
