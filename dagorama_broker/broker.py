@@ -126,8 +126,8 @@ class Broker:
         if changes:
             self.payloads.take_in(changes, self.scheduler.graph.nodes, self._is_wanted(effects))
             await self._commit(changes, waiting)
+        self._tell(effects)  # first: workers have a longer way to go than answers
         _tell_each(waiting, None)
-        self._tell(effects)
         self._hang_up_on_lost()
 
     async def _commit(self, changes: Changes, waiting: list[Waiter]) -> None:
@@ -237,7 +237,7 @@ class Broker:
         self._changed.set()
 
     def when_durable(self, waiter: Waiter) -> None:
-        """Have it called when what the heart holds now is durable, just before that is told.
+        """Have it called when what the heart holds now is durable and told.
 
         It gets None, or what keeps the broker from it. To be said right after `touch`.
         """

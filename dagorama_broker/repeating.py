@@ -61,6 +61,8 @@ def left_to_make(broker: Broker, runs: Sequence[NewRun], reach: Reach) -> list[N
 def _is_made(broker: Broker, run: NewRun, reach: Reach) -> bool:
     if not run.lanes:
         return _is_made_empty(broker, run, reach)
+    if run.creates is not None and _is_new(broker, run):
+        return False
     digest = _made_as(broker, run)
     if digest is not None:
         _refuse_removed(broker, run)
@@ -71,6 +73,14 @@ def _is_made(broker: Broker, run: NewRun, reach: Reach) -> bool:
         _refuse_removed(broker, run)
         raise _other_instance(run)
     return False
+
+
+def _is_new(broker: Broker, run: NewRun) -> bool:
+    """Whether nothing was ever made under its ids."""
+    graph, unwritten, id, origin = broker.scheduler.graph, broker.unwritten, run.instance, run.origin
+    if origin in graph.origins or id in graph.instances or origin in unwritten or id in unwritten:
+        return False
+    return broker.store.is_new(id, origin)
 
 
 def _is_made_empty(broker: Broker, run: NewRun, reach: Reach) -> bool:

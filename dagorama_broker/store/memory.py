@@ -342,6 +342,9 @@ class MemoryStore:
     def has_instance(self, id: bytes) -> bool:
         return id in self._instance_keys or self._forgetting.removed(id) is not None
 
+    def is_new(self, instance: bytes, origin: bytes) -> bool:
+        return origin not in self._origins and not self.has_instance(instance)
+
     def instance(self, id: bytes) -> StoredInstance | None:
         key = self._instance_keys.get(id)
         return None if key is None else self._instances[key]

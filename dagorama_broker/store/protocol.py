@@ -85,6 +85,13 @@ class Store(Protocol):
         """Whether this id was ever used, as far as removed ones are remembered. Quick enough for the broker's loop."""
         ...
 
+    def is_new(self, instance: bytes, origin: bytes) -> bool:
+        """Whether neither that id was ever used for an instance, as `has_instance` knows it, nor that origin for nodes.
+
+        One statement: quick enough for the broker's loop, which most submissions need no other look of.
+        """
+        ...
+
     # An instance that `Changes.removed` names is gone with that commit, for whoever asks; its rows go by `sweep`.
 
     def expired(self, failed: bool, before: float, most: int) -> list[StoredInstance]:

@@ -207,6 +207,13 @@ class Reader:
         select = "SELECT 1 FROM instances WHERE id = ? UNION ALL SELECT 1 FROM removed WHERE id = ?"
         return self.connection.execute(select, (id, id)).fetchone() is not None
 
+    def is_new(self, instance: bytes, origin: bytes) -> bool:
+        select = (
+            "SELECT 1 FROM instances WHERE id = ? UNION ALL SELECT 1 FROM removed WHERE id = ?"
+            " UNION ALL SELECT 1 FROM runs WHERE origin = ? LIMIT 1"
+        )
+        return self.connection.execute(select, (instance, instance, origin)).fetchone() is None
+
     def instance(self, id: bytes) -> StoredInstance | None:
         return next(self.instances("WHERE id = ?", id), None)
 

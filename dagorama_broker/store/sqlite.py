@@ -166,6 +166,10 @@ class SqliteStore:
         with self._checked(self._looker) as reader:
             return reader.has_instance(id)
 
+    def is_new(self, instance: bytes, origin: bytes) -> bool:
+        with self._checked(self._looker) as reader:
+            return reader.is_new(instance, origin)
+
     def last_run(self, origin: bytes, before: int) -> RunRow | None:
         with self._checked(self._looker) as reader:
             return reader.last_run(origin, before)

@@ -146,6 +146,7 @@ def test_a_removed_instance_is_remembered_by_its_id(store: Store) -> None:
     restart(store)
     assert store.removed(instance_row(1).id) == tombstone(1)
     assert store.has_instance(instance_row(1).id)
+    assert not store.is_new(instance_row(1).id, b"another-one-")
     assert store.removed(instance_row(2).id) is None
 
 

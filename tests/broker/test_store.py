@@ -60,6 +60,7 @@ def test_nothing_is_found_where_nothing_is(store: Store) -> None:
     assert store.find([node_id(0)]) == {}
     assert store.outcome(1) is None
     assert store.last_run(ORIGIN, 1) is None
+    assert store.is_new(bytes(16), ORIGIN)
     assert store.instance(bytes(16)) is None
     assert not store.has_instance(bytes(16))
     assert store.ended([1]) == []
@@ -283,6 +284,14 @@ def test_the_last_run_before_a_counter_is_found(store: Store) -> None:
     assert store.last_run(b"another-one-", 5) is None
     assert [store.last_run(ORIGIN, before) for before in (1, 10)] == [run_row(0, 2, 1)] * 2
     assert [store.last_run(ORIGIN, before) for before in (11, 2**32)] == [run_row(10, 2, 3)] * 2
+
+
+def test_ids_are_new_until_an_instance_or_a_node_has_them(store: Store) -> None:
+    store.commit(graph(node(1)))
+    id, other = instance_row(1).id, instance_row(2).id
+    assert store.is_new(other, b"another-one-")
+    assert not store.is_new(id, b"another-one-")
+    assert not store.is_new(other, ORIGIN)
 
 
 def test_a_node_is_found_with_its_sources(store: Store) -> None:
