@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from dagorama_broker.errors import StoreError
+from dagorama_broker.store.looking_over import look_over
 from dagorama_broker.store.migrations import APPLICATION_ID, MIGRATIONS
 from dagorama_broker.store.statements import KEPT
 
@@ -48,7 +49,7 @@ def prepare(path: Path, busy: float) -> None:
             _migrate(connection, script, number)
         _check_schema(connection)
         if path.stat().st_size <= LOOKED_OVER:
-            _look_over(connection)
+            look_over(connection)
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:
@@ -78,12 +79,6 @@ def _check_schema(connection: sqlite3.Connection) -> None:
 
 def _schema(connection: sqlite3.Connection) -> set[tuple[str, str, str]]:
     return set(connection.execute("SELECT name, tbl_name, sql FROM sqlite_schema WHERE sql IS NOT NULL"))
-
-
-def _look_over(connection: sqlite3.Connection) -> None:
-    found: str = connection.execute("PRAGMA integrity_check (1)").fetchone()[0]
-    if found != "ok":
-        raise StoreError(f"it is damaged: put back a copy, or choose another store ({' '.join(found.split())})")
 
 
 def _migrate(connection: sqlite3.Connection, script: str, number: int) -> None:

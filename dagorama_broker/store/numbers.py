@@ -17,6 +17,12 @@ def read_number(connection: sqlite3.Connection, name: str) -> int:
     return value
 
 
+def check_numbers(connection: sqlite3.Connection) -> None:
+    """Raises StoreError where one is damaged; if it is in its name, the number would seem never to have been written."""
+    for name, value, chk in connection.execute("SELECT name, value, chk FROM meta"):
+        check_row("meta", name, chk, (name, value))
+
+
 def write_number(connection: sqlite3.Connection, name: str, value: int) -> None:
     connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?, ?)", (name, value, row_sum((name, value))))
 

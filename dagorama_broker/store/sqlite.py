@@ -34,7 +34,7 @@ from dagorama_broker.store.database import BUSY_SECONDS, connect, prepare, sayin
 from dagorama_broker.store.large import LargeFiles, make_folder, sync_folder
 from dagorama_broker.store.listing import read_described, read_instances, read_node_keys
 from dagorama_broker.store.lock import StoreLock
-from dagorama_broker.store.numbers import read_number, write_number
+from dagorama_broker.store.numbers import check_numbers, read_number, write_number
 from dagorama_broker.store.reading import Reader
 from dagorama_broker.store.removing import drop_unused_functions, sweep
 from dagorama_broker.store.restoring import read_live
@@ -248,6 +248,7 @@ class SqliteStore:
 
 def _begin_epoch(connection: sqlite3.Connection) -> int:
     """Count this start of a broker; the number is durable before anything is served under it."""
+    check_numbers(connection)
     epoch = read_number(connection, "epoch") + 1
     write_number(connection, "epoch", epoch)
     return epoch

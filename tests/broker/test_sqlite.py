@@ -395,6 +395,28 @@ def test_a_damaged_row_does_not_keep_others_from_being_read(path: Path) -> None:
         assert store.arguments([1, 2]) == {1: b"arguments of 1", 2: b"arguments of 2"}
 
 
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("UPDATE outcomes SET key = 77 WHERE key = 2", "row 77 of table outcomes is damaged"),
+        ("UPDATE outcomes SET key = 3 WHERE key = 2", "row 3 of table outcomes is damaged"),
+        ("UPDATE resolved SET key = 77", "row 77 of table resolved is damaged"),
+        ("UPDATE meta SET name = 'epoci' WHERE name = 'epoch'", "row epoci of table meta is damaged"),
+        ("UPDATE meta SET value = 9 WHERE name = 'epoch'", "row epoch of table meta is damaged"),
+    ],
+    ids=["to nobody", "to another node", "a resolved node's", "the epoch's", "another epoch"],
+)
+def test_a_row_that_damage_has_put_elsewhere_is_found_at_the_start(path: Path, damage: str, said: str) -> None:
+    """Nobody would look for it there: a node that has ended would run again, an epoch be used twice."""
+    with opened(path) as store:
+        store.commit(graph(*map(node, range(1, 5))))
+        store.commit(Changes(outcomes=[completed(1, 2, state=State.RESOLVING), completed(2)]))
+        store.commit(Changes(resolved=[ResolvedRow(1, State.COMPLETED, 0, 1700000001.0)]))
+    sql(path, damage)
+    with pytest.raises(StoreError, match=said), opened(path):
+        pass
+
+
 def test_a_flipped_bit_anywhere_is_an_error_or_the_same_answer(path: Path) -> None:
     fill(path)
     expected, content, seeded = read_all(path), path.read_bytes(), random.Random(7)
@@ -424,7 +446,7 @@ def test_a_node_without_an_outcome_in_an_instance_that_has_ended_is_an_error(pat
 
 def test_a_node_that_is_gone_from_an_unfinished_instance_is_an_error(path: Path) -> None:
     fill(path)
-    sql(path, "DELETE FROM nodes WHERE key = 6")
+    sql(path, "DELETE FROM nodes WHERE key = 5")
     with opened(path) as store, pytest.raises(StoreError, match="6 nodes and 5 are there"):
         store.live()
 
@@ -567,7 +589,6 @@ def go_on_removing(store: SqliteStore) -> None:
 @pytest.mark.parametrize(
     ("damage", "table"),
     [
-        ("UPDATE meta SET value = 1 WHERE name = 'next of nodes'", "meta"),
         ("UPDATE removed SET kept = 1.0", "removed"),
         ("UPDATE leftovers SET instance = 3", "leftovers"),
         ("UPDATE runs SET size = 100 WHERE instance = 2", "runs"),
