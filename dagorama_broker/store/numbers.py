@@ -18,7 +18,7 @@ def read_number(connection: sqlite3.Connection, name: str) -> int:
 
 
 def check_numbers(connection: sqlite3.Connection) -> None:
-    """Raises StoreError where one is damaged; if it is in its name, the number would seem never to have been written."""
+    """Raises StoreError where one is damaged: one whose name is would seem never to have been written."""
     for name, value, chk in connection.execute("SELECT name, value, chk FROM meta"):
         check_row("meta", name, chk, (name, value))
 
