@@ -38,7 +38,10 @@ def redis() -> Iterator[str | None]:
         return
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
-        command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
+        # Results are told by messages: without the limit's end, Redis hangs up on who is told of many large ones.
+        unlimited = ["--client-output-buffer-limit", "pubsub", "0", "0", "0"]
+        where = ["--port", str(port), "--bind", "127.0.0.1", "--dir", folder]
+        command = [program, *where, "--save", "", *unlimited]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
             try:
                 _wait_for(port)
@@ -67,6 +70,8 @@ def measured(name: str, **environment: str) -> list[dict[str, object]]:
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode:
         print(f"{name} ended with code {done.returncode} after {len(rows)} workloads", file=sys.stderr)
+    for row in rows:
+        print(f"{name:8} {row['workload']:24} {row['figure']:12,.2f} {row['unit']}", flush=True)
     return [{"peer": name, **row} for row in rows]
 
 
@@ -77,8 +82,6 @@ def main() -> None:
             print("no redis-server on this machine: Celery is left out (on Debian: apt install redis-server)")
         else:
             rows += measured("celery", REDIS=address)
-    for row in rows:
-        print(f"{row['peer']:8} {row['workload']:24} {row['figure']:12,.2f} {row['unit']}")
     if len(sys.argv) > 1:
         Path(sys.argv[1]).write_text(json.dumps(rows, indent=1) + "\n")
 
