@@ -103,21 +103,25 @@ class Waiting:
         envelopes: dict[bytes, bytes] = {}
         try:
             for reply in replies:
-                envelopes.update(zip(reply.value_node, reply.value, strict=False))
-                if reply.index:
-                    yield from _heard(list(owners.items()), reply, envelopes)
+                heard = _heard(list(owners.items()), reply, envelopes)
+                yield from heard
+                if heard:
                     envelopes = {}
         finally:
             replies.cancel()
 
 
 def _heard(
-    asked: Sequence[tuple[bytes, bytes]], reply: broker_pb2.WaitReply, envelopes: Mapping[bytes, bytes]
+    asked: Sequence[tuple[bytes, bytes]], reply: broker_pb2.WaitReply, envelopes: dict[bytes, bytes]
 ) -> list[Heard]:
-    """`asked` has each node and its instance, in the order of the request. Raises BrokerError."""
+    """Adds what came to `envelopes`; `asked` has each node and its instance, in the order of the request.
+
+    Raises BrokerError where the reply makes no sense.
+    """
     failures = iter(reply.failure)
     found = []
     try:
+        envelopes.update(zip(reply.value_node, reply.value, strict=True))
         for index, number in zip(reply.index, reply.state, strict=True):
             state = State(number)
             if state in (State.FAILED, State.CANCELLED):

@@ -31,6 +31,8 @@ T = TypeVar("T")
 #: Called when something is durable, with None, or with what keeps the broker from that.
 Waiter = Callable[[NotServing | None], None]
 
+CALL_AGAIN = "the broker is leaving; call again when it is back"
+
 #: Seconds after which the loop looks at the time even when nothing asks for it: a stopped clock is noticed by this.
 LONGEST_SLEEP = 5.0
 #: Seconds between two looks for streams of workers that have been given up.
@@ -233,7 +235,7 @@ class Broker:
     def touch(self) -> None:
         """Say that the heart was changed. Raises NotServing while the broker leaves."""
         if self._stopping:
-            raise NotServing("the broker is leaving; call again when it is back")
+            raise NotServing(CALL_AGAIN)
         self._changed.set()
 
     def when_durable(self, waiter: Waiter) -> None:

@@ -37,13 +37,13 @@ async def messages(broker: Broker, news: News) -> AsyncIterator[pb.BrokerMessage
 
 
 async def _grants(broker: Broker, granted: Iterable[Granted]) -> AsyncIterator[pb.Grant]:
-    still = [grant for grant in granted if grant.node.attempt == grant.attempt and grant.node.state is State.CLAIMED]
+    still = [grant for grant in granted if _stands(grant)]
     arguments = await broker.payloads.arguments.get(grant.node.key for grant in still)
     builders: dict[int, GrantBuilder] = {}
     made_with = broker.scheduler.graph.made_with
     for grant in still:
         node = grant.node
-        if node.attempt != grant.attempt or node.state is not State.CLAIMED:
+        if not _stands(grant):
             continue  # it was taken back, or its worker is gone, while envelopes were read
         index, beside = grant.slot.index, 0
         builder = builders.get(index)
@@ -76,6 +76,11 @@ async def _values(broker: Broker, nodes: Sequence[Node]) -> dict[int, bytes]:
             # A failure that is gone was retried: then its reader has ended.
             values[node.key] = (await node_failure(broker, node) or pb.NodeFailure()).SerializeToString()
     return values
+
+
+def _stands(granted: Granted) -> bool:
+    node = granted.node
+    return node.attempt == granted.attempt and node.state is State.CLAIMED
 
 
 def _beside(node: Node) -> int:

@@ -24,19 +24,18 @@ NODE_BYTES, VALUE_BYTES = 64, 32
 class _Rare(Generic[T]):
     """A column that is left out as long as it holds nothing but its default."""
 
-    __slots__ = ("begun", "count", "default", "rest")
+    __slots__ = ("count", "default", "rest")
 
     def __init__(self, default: T) -> None:
         self.default = default
-        self.begun = False
-        self.count = 0  #: entries, those that have been taken included
+        self.count = 0  #: entries, those that have been taken included; 0: it is not begun
         self.rest: list[T] = []  #: that have not
 
     def put(self, place: int, value: T) -> None:
         """The entry of that place, which comes after all others."""
         self.rest += [self.default] * (place - self.count)
         self.rest.append(value)
-        self.begun, self.count = True, place + 1
+        self.count = place + 1
 
     def take(self) -> list[T]:
         taken, self.rest = self.rest, []
@@ -101,21 +100,20 @@ class GrantBuilder:
         self._instance.append(self._instance_index)
         self._ids.append(run.id_of(node.key))
         self._arguments.append(arguments)
-        if len(arguments) > 1 and arguments[1] & (LARGE | PARTS):
-            self._large += large_in(arguments)
-        if node.sources or self._source_counts.begun:
+        self._name_large(arguments)
+        if node.sources or self._source_counts.count:
             self._source_counts.put(place, len(node.sources))
             self._sources += [source.key for source in node.sources]
-        if node.trouble is not None or self._runs.begun:
+        if node.trouble is not None or self._runs.count:
             self._runs.put(place, node.trouble.runs if node.trouble is not None else 0)
         if beside:
             self._beside.put(place, beside)
-        if made_with or self._made_with.begun:
+        if made_with or self._made_with.count:
             self._made_with.put(place, made_with)
         function = node.lane.function
-        if function.timeout or self._timeouts.begun:
+        if function.timeout or self._timeouts.count:
             self._timeouts.put(place, function.timeout)
-        if function.timeout_is_final or self._final.begun:
+        if function.timeout_is_final or self._final.count:
             self._final.put(place, function.timeout_is_final)
         self._size += len(arguments) + NODE_BYTES
         if self._size >= PIECE:
@@ -135,16 +133,21 @@ class GrantBuilder:
             self._value_ids.append(ids[key])
             self._envelopes.append(envelope)
             refs = node.refs if node.state is State.COMPLETED else ()
-            if refs or self._ref_counts.begun:
+            if refs or self._ref_counts.count:
                 self._ref_counts.put(place, len(refs))
                 self._refs += [ref.key for ref in refs]
             if node.state is not State.COMPLETED:
                 self._failed.append(key)
-            elif len(envelope) > 1 and envelope[1] & (LARGE | PARTS):
-                self._large += large_in(envelope)
+            else:
+                self._name_large(envelope)
             self._size += len(envelope) + VALUE_BYTES
             if self._size >= PIECE:
                 self.finished.append(pb.Grant(slot=self.slot, body=self._send_ahead()))
+
+    def _name_large(self, envelope: bytes) -> None:
+        """Let the supervisor fetch what is large before the child asks for it."""
+        if len(envelope) > 1 and envelope[1] & (LARGE | PARTS):
+            self._large += large_in(envelope)
 
     def take(self) -> list[pb.Grant]:
         """The pieces that are finished."""

@@ -69,7 +69,7 @@ def launch_broker(
 def _load_grpc() -> None:
     """Beside the broker's own start: whoever launches one is about to call it. Nothing of grpc runs yet."""
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else it prints a line when a broker leaves
-    import dagorama.api.broker_pb2_grpc  # noqa: F401
+    import dagorama.api.broker_pb2_grpc  # noqa: F401  # to be loaded is all that it is for
 
 
 class LaunchedBroker:

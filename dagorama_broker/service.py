@@ -49,9 +49,9 @@ class BrokerService(pb_grpc.BrokerServicer):
     @refusing
     async def Submit(self, request: pb.SubmitRequest, context: Context) -> pb.SubmitReply:
         self._messages_in += 1
-        reply = await self._submit([request])
+        await self._broker.submit(self._runs_of_one(request))
         self._messages_out += 1
-        return reply
+        return pb.SubmitReply()
 
     @refusing
     async def SubmitStream(
@@ -70,18 +70,18 @@ class BrokerService(pb_grpc.BrokerServicer):
             # A stream that breaks off ends like one that is complete, so that its last message has to say which it is.
             if not requests or requests[-1].ByteSize():
                 raise Malformed("the submission broke off: its last message is to be an empty one")
-            reply = await self._submit(requests[:-1])
+            await self._broker.submit(self._runs_of(requests[:-1]))
             self._messages_out += 1
-            return reply
+            return pb.SubmitReply()
         finally:
             self._gathering.let_go(size)
 
-    async def _submit(self, requests: list[pb.SubmitRequest]) -> pb.SubmitReply:
-        await self._broker.submit(self._runs_of(requests))
-        return pb.SubmitReply()
+    def _runs_of_one(self, request: pb.SubmitRequest) -> list[NewRun]:
+        """Of a submission in a single message."""
+        self._memory.check()
+        return self._runs_of([request])
 
     def _runs_of(self, requests: list[pb.SubmitRequest]) -> list[NewRun]:
-        self._memory.check()
         runs = messages.runs_of(self._broker.scheduler, requests)
         self._bounds.check_nodes(sum(len(run.lanes) for run in runs))
         return runs
@@ -95,7 +95,7 @@ class BrokerService(pb_grpc.BrokerServicer):
 
     @refusing
     async def Talk(self, request_iterator: AsyncIterator[pb.Asks], context: Context) -> AsyncIterator[pb.Answers]:
-        talk = Talk(Answerer(self._broker, self._runs_of, caller.get()), self._streams)
+        talk = Talk(Answerer(self._broker, self._runs_of_one, caller.get()), self._streams)
         with self._broker.until_leaving(talk.leave):
             async with aclosing(talk.answers(self._counted(request_iterator))) as answers:
                 async for message in answers:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from time import perf_counter
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from dagorama_broker.model import Changes
 
@@ -29,12 +29,12 @@ class StoreThread(ThreadPoolExecutor):
     def __init__(self, few: int = FEW) -> None:
         super().__init__(1, thread_name_prefix="store")
         self._few = few
-        self._jobs: list[Future[object]] = []
+        self._jobs: list[Future[Any]] = []
         self._seconds = QUICK  # of a short commit, on the whole; the first ones show whether it is less
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         job = super().submit(fn, *args, **kwargs)
-        self._jobs = [*(other for other in self._jobs if not other.done()), job]  # type: ignore[list-item]
+        self._jobs = [*(other for other in self._jobs if not other.done()), job]
         return job
 
     def may_commit_outside(self, changes: Changes) -> bool:

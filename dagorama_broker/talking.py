@@ -12,11 +12,12 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from functools import partial
+from typing import TypeAlias
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.access import OURS, check_role
 from dagorama_broker.bounds import Streams
-from dagorama_broker.broker import Broker
+from dagorama_broker.broker import CALL_AGAIN, Broker
 from dagorama_broker.errors import BrokerRefusal, Malformed, NotServing, StoreError
 from dagorama_broker.messages import PIECE
 from dagorama_broker.scheduler import NewRun
@@ -26,7 +27,8 @@ from dagorama_broker.waiting import More, Over, wait_at_once, wait_replies
 
 log = logging.getLogger("dagorama_broker")
 
-ReadRuns = Callable[[list[pb.SubmitRequest]], list[NewRun]]
+ReadRuns = Callable[[pb.SubmitRequest], list[NewRun]]
+Replies: TypeAlias = AsyncGenerator[pb.WaitReply, None]
 
 
 class Answerer:
@@ -37,26 +39,22 @@ class Answerer:
         self._runs_of = runs_of
         self._token = token
 
-    def at_once(self, ask: pb.Ask, over: Over, more: More) -> Callable[[], None] | None:
-        """Take it without a task; returns what calls it off, or None where it takes `replies`.
+    def begin(self, ask: pb.Ask, over: Over, more: More) -> Callable[[], None] | Replies:
+        """Take it without a task and return what calls it off; or return the replies, which take a task.
 
-        Raises a BrokerRefusal.
+        A submission has no replies, and is over when they are. Raises a BrokerRefusal.
         """
         if ask.HasField("wait"):
             check_role(self._token, f"{OURS}Wait")
-            return wait_at_once(self._broker, ask.wait, over, more)
+            return wait_at_once(self._broker, ask.wait, over, more) or wait_replies(self._broker, ask.wait)
         check_role(self._token, f"{OURS}Submit")
-        runs = self._runs_of([ask.submit])
-        return _nothing if self._broker.submit_at_once(runs, partial(over, None)) else None
+        runs = self._runs_of(ask.submit)
+        return _nothing if self._broker.submit_at_once(runs, partial(over, None)) else self._submitted(runs)
 
-    async def replies(self, ask: pb.Ask) -> AsyncGenerator[pb.WaitReply, None]:
-        """Those of a wait; a submission has none, and is over when they are."""
-        if ask.HasField("submit"):
-            await self._broker.submit(self._runs_of([ask.submit]))
-            return
-        async with aclosing(wait_replies(self._broker, ask.wait)) as replies:
-            async for reply in replies:
-                yield reply
+    async def _submitted(self, runs: list[NewRun]) -> Replies:
+        await self._broker.submit(runs)
+        return
+        yield pb.WaitReply()  # a generator of none
 
 
 class Talk:
@@ -91,7 +89,7 @@ class Talk:
                     listening.result()
                     return
                 elif self._leaving and not self._call_off:
-                    raise NotServing("the broker is leaving; call again when it is back")
+                    raise NotServing(CALL_AGAIN)
         finally:
             for number in list(self._call_off):
                 self._forget(number)
@@ -124,7 +122,7 @@ class Talk:
         number = ask.number
         try:
             if self._leaving:
-                raise NotServing("the broker is leaving; call again when it is back")
+                raise NotServing(CALL_AGAIN)
             if self._call_off:
                 self._streams.enter()
         except BrokerRefusal as refusal:
@@ -132,16 +130,16 @@ class Talk:
             return
         self._call_off[number] = _nothing
         try:
-            call_off = self._answerer.at_once(ask, partial(self._over, number), partial(self._more, number))
+            begun = self._answerer.begin(ask, partial(self._over, number), partial(self._more, number))
         except (BrokerRefusal, StoreError) as refusal:
             self._over(number, None, refusal)
             return
-        if call_off is None:
-            self._more(number, self._answerer.replies(ask))
+        if isinstance(begun, AsyncGenerator):
+            self._more(number, begun)
         else:
-            self._call_off[number] = call_off
+            self._call_off[number] = begun
 
-    def _more(self, number: int, replies: AsyncGenerator[pb.WaitReply, None]) -> None:
+    def _more(self, number: int, replies: Replies) -> None:
         """From here on it takes a task."""
         task = asyncio.create_task(self._answer(number, replies))
         self._tasks.add(task)
@@ -154,7 +152,7 @@ class Talk:
 
         self._call_off[number] = call_off
 
-    async def _answer(self, number: int, replies: AsyncGenerator[pb.WaitReply, None]) -> None:
+    async def _answer(self, number: int, replies: Replies) -> None:
         refusal: BrokerRefusal | StoreError | None = None
         try:
             async with aclosing(replies):
