@@ -1,16 +1,27 @@
 """What other processes cannot import, pickled by value: cloudpickle, loaded when it is first needed.
 
+A class travels with its name and a hash of its code. A reader that has the class under that name, with the same code,
+takes its own: an enum's members, a sentinel and the slots of a dataclass are then those of the reader's script. If its
+own has other code, the value is refused. A function is taken in the same way, and read by value otherwise.
+
 The rule: code keeps the name of its file, so that a traceback from over there shows its lines; cloudpickle from 3.1.3
 on leaves it out.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import ChainMap
 from collections.abc import Callable, Mapping
+from enum import Enum
 from io import BytesIO
-from types import CodeType
+from types import CodeType, FunctionType, MemberDescriptorType
 from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakSet, WeakValueDictionary
+
+from dagorama.class_code import known_hash, note_hash, object_hash
+from dagorama.errors import ValueNotReadable
+from dagorama.modules import MAIN, SPAWNED_MAIN, fill_in, is_filled, local_modules, named, public_name
 
 if TYPE_CHECKING:
     from dagorama.parts import LeftOut
@@ -21,35 +32,190 @@ _Reducer = Callable[[Any], tuple[Any, ...]]
 
 
 def dumps(
-    value: object, reducers: Mapping[type, _Reducer] | None = None, left_out: LeftOut | None = None
+    value: object,
+    reducers: Mapping[type, _Reducer] | None = None,
+    left_out: LeftOut | None = None,
+    *,
+    with_functions: bool = False,
 ) -> bytes:
-    """A pickle of `value` in which `reducers` come before cloudpickle's own, without what goes to `left_out`.
+    """Return a pickle of `value` in which `reducers` come before cloudpickle's own, without what goes to `left_out`.
 
-    Raises whatever pickling it raises.
+    `with_functions`: a reader reads local functions by value even if it has the same. Raises what pickling it raises.
     """
-    import pickle
-
     import cloudpickle  # type: ignore[import-untyped]  # it ships no types
 
+    reduce_class = cloudpickle.cloudpickle._dynamic_class_reduce
+
+    def reducer_override(self: Any, found: Any) -> Any:
+        if isinstance(found, (type, FunctionType)):
+            if found.__module__ in local_modules:
+                if (by_name := _by_name(found)) is not None:
+                    return by_name
+                if isinstance(found, type):
+                    return _reduced_class(found, reduce_class(found))
+                reduced = self._dynamic_function_reduce(found)
+                return reduced if with_functions else _reduced_function(found, reduced)
+        elif not with_functions and (name := _name_of_global(found)) is not None:
+            return _global, (name, type(found))
+        return cloudpickle.Pickler.reducer_override(self, found)
+
+    namespace: dict[str, Any] = {"reducer_override": reducer_override}
+    if left_out is not None:
+        namespace["persistent_id"] = staticmethod(left_out.persistent_id)
     file = BytesIO()
-    if left_out is None:
-        pickler = cloudpickle.Pickler(file, PROTOCOL)
-    else:
-        parting = type("Parting", (cloudpickle.Pickler,), {"persistent_id": staticmethod(left_out.persistent_id)})
-        pickler = parting(file, PROTOCOL, buffer_callback=left_out.buffer_callback)
+    callback = None if left_out is None else left_out.buffer_callback
+    pickler = type("ByValue", (cloudpickle.Pickler,), namespace)(file, PROTOCOL, buffer_callback=callback)
+    _put_first(pickler, reducers or {})
+    pickler.dump(value)
+    return file.getvalue()
+
+
+def _put_first(pickler: Any, reducers: Mapping[type, _Reducer]) -> None:
+    import pickle
+
     theirs = cast(dict[type, _Reducer], pickler.dispatch_table)
 
     def code(found: CodeType) -> tuple[Any, ...]:
         make, arguments = theirs[CodeType](found)
         return _code, (make, arguments, found.co_filename)
 
-    ours: dict[type, _Reducer] = {CodeType: code, **(reducers or {})}
+    ours: dict[type, _Reducer] = {CodeType: code, **reducers}
     # Its class has an attribute of that name, under which an assignment would not reach the C pickler.
     vars(pickle.Pickler)["dispatch_table"].__set__(pickler, ChainMap(ours, theirs))
-    pickler.dump(value)
-    return file.getvalue()
 
 
 def _code(make: Callable[..., CodeType], arguments: tuple[Any, ...], filename: str) -> CodeType:
     """Named in every such pickle."""
     return make(*arguments).replace(co_filename=filename)
+
+
+# --- what both sides can name ------------------------------------------------------------------------------
+
+
+def _by_name(found: type | FunctionType) -> tuple[Any, ...] | None:
+    """How something of a program run by `python -m` is pickled: other processes can import that under its own name."""
+    public = public_name(found.__module__)
+    if public == found.__module__ or named(sys.modules.get(found.__module__), found.__qualname__) is not found:
+        return None
+    return _imported, (public, found.__qualname__)
+
+
+def _imported(module: str, path: str) -> Any:
+    """Named in pickles."""
+    from importlib import import_module
+
+    return named(import_module(module), path)
+
+
+def _name_of_global(found: Any) -> str | None:
+    """The name of a sentinel in `__main__`: a plain object(), or an object without state of a class of the script."""
+    cls = type(found)
+    if cls is not object and (cls.__module__ != MAIN or not _is_stateless(found, cls)):
+        return None
+    for name, value in list(vars(sys.modules[MAIN]).items()):
+        if value is found:
+            return name
+    return None
+
+
+def _is_stateless(found: Any, cls: type) -> bool:
+    is_plain = not any(name in vars(cls) for name in ("__reduce_ex__", "__reduce__", "__getstate__", "__getnewargs__"))
+    return is_plain and getattr(found, "__dict__", None) == {} and cls.__bases__ == (object,)
+
+
+def _global(name: str, cls: type) -> Any:
+    """Named in pickles. A reader that does not have it makes one, and has it from then on."""
+    place = vars(sys.modules[MAIN])
+    if type(place.get(name)) is not cls:
+        place[name] = object.__new__(cls)
+    return place[name]
+
+
+# --- classes and functions ---------------------------------------------------------------------------------
+
+_loaded: WeakValueDictionary[tuple[str, str], type] = WeakValueDictionary()  # by name and hash
+_functions: WeakValueDictionary[tuple[str, str], FunctionType] = WeakValueDictionary()
+_unfilled: WeakSet[Any] = WeakSet()
+
+def _reduced_class(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
+    make, arguments, (attributes, more) = reduced[:3]
+    attributes = {name: found for name, found in attributes.items() if type(found) is not MemberDescriptorType}
+    if (slots := attributes.pop("__slots__", None)) is not None and not issubclass(cls, Enum):
+        # cloudpickle sets them when the class is made already, which is too late.
+        constructor, name, bases, namespace, *rest = arguments
+        arguments = (constructor, name, bases, {**namespace, "__slots__": slots}, *rest)
+    state = attributes, more
+    return _class, (_path(cls), object_hash(cls), make, arguments), state, None, None, _fill_class
+
+
+def _reduced_function(function: FunctionType, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
+    if "." in function.__qualname__ or function.__name__ == "<lambda>":
+        return reduced
+    make, arguments, state = reduced[:3]
+    return _function, (_path(function), object_hash(function), make, arguments), state, None, None, _fill_function
+
+
+def _path(found: type | FunctionType) -> str:
+    module = MAIN if found.__module__ == SPAWNED_MAIN else found.__module__
+    return f"{module}:{found.__qualname__}"
+
+
+def _own(name: str) -> Any:
+    """What this process has under a name."""
+    module, _, path = name.partition(":")
+    return None if "<locals>" in path else named(sys.modules.get(module), path)
+
+
+def _class(name: str, hash: str, make: Callable[..., type], arguments: tuple[Any, ...]) -> type:
+    """Named in pickles."""
+    own = _own(name)
+    if isinstance(own, type):
+        if object_hash(own) == hash:
+            return own
+        if not is_filled(own.__module__):
+            raise ValueNotReadable(
+                f"the class {name} has other code here than where the value was made: run the same version of the "
+                "script, or put the class into a module"
+            )
+    cls = _loaded.get((name, hash))
+    if cls is None:
+        cls = make(*arguments)
+        if known_hash(cls) != hash:
+            note_hash(cls, hash)
+            _unfilled.add(cls)
+        if "<locals>" not in name:
+            _loaded[name, hash] = cls
+    return cls
+
+
+def _fill_class(cls: type, state: Any) -> None:
+    """Named in pickles."""
+    if cls in _unfilled:
+        import cloudpickle
+
+        _unfilled.discard(cls)
+        cloudpickle.cloudpickle._class_setstate(cls, state)
+        fill_in(cls)
+
+
+def _function(name: str, hash: str, make: Callable[..., FunctionType], arguments: tuple[Any, ...]) -> FunctionType:
+    """Named in pickles."""
+    own = _own(name)
+    if isinstance(own, FunctionType) and object_hash(own) == hash:
+        return own
+    found = _functions.get((name, hash))
+    if found is None:
+        found = _functions[name, hash] = make(*arguments)
+        note_hash(found, hash)
+        _unfilled.add(found)
+    return found
+
+
+def _fill_function(function: FunctionType, state: Any) -> None:
+    """Named in pickles."""
+    if function in _unfilled:
+        import cloudpickle
+
+        _unfilled.discard(function)
+        cloudpickle.cloudpickle._function_setstate(function, state)
+        fill_in(function)

@@ -47,7 +47,7 @@ def calculate_function_hash(fn: Callable[..., Any], include_package_versions: bo
 
     With `include_package_versions` it also tells apart environments with other packages installed.
     """
-    forms = [(function, _form(function)) for function in _functions(fn)]
+    forms = [(function, _form(function)) for function in functions_in(fn)]
     if not forms:
         raise TypeError(f"{fn!r} is not written in Python: it has no code that could be hashed")
     parts: list[str] = []
@@ -62,13 +62,18 @@ def calculate_function_hash(fn: Callable[..., Any], include_package_versions: bo
 def keep_source(fn: Callable[..., Any]) -> None:
     """Reads the file of `fn` now, where it is defined: its hash is then of the code that was loaded, however the file
     changes before it is asked for."""
-    for function in _functions(fn):
+    for function in functions_in(fn):
         filename = function.__code__.co_filename
         linecache.checkcache(filename)
         _kept[filename] = linecache.getlines(filename, function.__globals__)
 
 
-def _functions(fn: Any) -> Iterator[FunctionType]:
+def source_lines(filename: str, names: dict[str, Any]) -> list[str]:
+    """Return the lines of a file as they were when a function in it was decorated; `names` are its module's."""
+    return _kept.get(filename) or linecache.getlines(filename, names)
+
+
+def functions_in(fn: Any) -> Iterator[FunctionType]:
     """The Python functions that make up `fn`, from the outside in."""
     seen: set[int] = set()
     while fn is not None and id(fn) not in seen:
@@ -105,7 +110,7 @@ def _node(function: FunctionType) -> "ast.FunctionDef | ast.AsyncFunctionDef | a
     code = function.__code__
     if code.co_filename in _NO_FILE:
         return None
-    lines = _kept.get(code.co_filename) or linecache.getlines(code.co_filename, function.__globals__)
+    lines = source_lines(code.co_filename, function.__globals__)
     try:
         found = _lambda(lines, code) if code.co_name == "<lambda>" else _def(lines, code)
     except (SyntaxError, ValueError, TokenError):
@@ -157,13 +162,13 @@ def _source_form(node: "ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda") ->
         node.name, node.decorator_list = "", []
     defaults, keyword_defaults = node.args.defaults, zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
     return _Form(
-        "".join(_canonical(node)),
+        "".join(canonical(node)),
         tuple(index for index, default in enumerate(defaults) if _is_of_names(default)),
         tuple(argument.arg for argument, default in keyword_defaults if default and _is_of_names(default)),
     )
 
 
-def _canonical(root: ast.AST) -> Iterator[str]:
+def canonical(root: ast.AST) -> Iterator[str]:
     """The tree as text, without recursion: a long sum or chain of calls is a deep tree."""
     stack: list[tuple[Any, bool]] = [(root, False)]
     while stack:
@@ -174,7 +179,7 @@ def _canonical(root: ast.AST) -> Iterator[str]:
             yield item
         elif isinstance(item, list):
             stack.append(("]", in_class))
-            stack += [(_scalar(part) if isinstance(part, str) else part, in_class) for part in reversed(item)]
+            stack += [(scalar(part) if isinstance(part, str) else part, in_class) for part in reversed(item)]
             yield "["
         elif isinstance(item, ast.AST):
             inside = isinstance(item, ast.ClassDef) or (in_class and not isinstance(item, (*_FUNCTIONS, ast.Lambda)))
@@ -183,7 +188,7 @@ def _canonical(root: ast.AST) -> Iterator[str]:
                 stack += [(value, inside), (f" {name}=", inside)]
             yield f"({type(item).__name__}"
         else:
-            yield _scalar(item)
+            yield scalar(item)
 
 
 def _fields(node: ast.AST, in_class: bool) -> Iterator[tuple[str, Any]]:
@@ -198,7 +203,7 @@ def _fields(node: ast.AST, in_class: bool) -> Iterator[tuple[str, Any]]:
         if isinstance(value, ast.JoinedStr) and not value.values:
             continue
         if isinstance(node, ast.Constant) or isinstance(value, (str, int)):
-            yield name, _scalar(value)
+            yield name, scalar(value)
         elif value is not None and value != []:
             yield name, value
 
@@ -247,10 +252,10 @@ def _value(value: object) -> str:
         return f"({','.join(map(_value, value))})"
     if type(value) not in _SCALARS or (isinstance(value, str) and os.path.isabs(value)):
         return ""
-    return _scalar(value)
+    return scalar(value)
 
 
-def _scalar(value: object) -> str:
+def scalar(value: object) -> str:
     # repr of a text depends on the version's Unicode tables, and that of an int has a longest one.
     text = hex(value) if type(value) is int else ascii(value)
     return f"{type(value).__name__}:{text};"
@@ -279,7 +284,7 @@ def _constant(value: object) -> str:
         return f"({','.join(map(_constant, value))})"
     if isinstance(value, frozenset):
         return f"{{{','.join(sorted(map(_constant, value)))}}}"
-    return _scalar(value)
+    return scalar(value)
 
 
 def _installed() -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from dagorama.channels import MESSAGE_LIMIT
 from dagorama.envelopes import LARGE, PARTS, SIGNATURE_BYTES, large_values
 from dagorama.errors import RefusedByBroker
 from dagorama.models.promise import ORIGIN_BYTES
-from dagorama.signing import ARGUMENTS, Keyring, function_digest, keyring
+from dagorama.signing import ARGUMENTS, Keyring, code_text, function_digest, keyring
 from dagorama.values import Encoded
 
 if TYPE_CHECKING:
@@ -42,12 +42,17 @@ class FunctionSpec:
 
     name: str  #: "module:Class.method", with "@module:Base" behind it for a super() call
     hash: str
+    class_code: str  #: the hashes of all decorated methods of the class; empty: those of the process that runs it
     queue: str
     options: Options
     key_of: KeyOf | None  #: works out the concurrency key of a call; None where there is none
     is_async: bool
     function: Callable[..., Any]  #: the plain function, as it was written
     python_name: str  #: its `__name__` when its hash was computed
+    digest: bytes = field(init=False)  #: what the arguments of its nodes are signed for
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", function_digest(self.name, code_text(self.hash, self.class_code)))
 
     def to_message(self, key_id: bytes) -> broker_pb2.Function:
         """`key_id` is of the key that its nodes' arguments are signed under."""
@@ -68,6 +73,7 @@ class FunctionSpec:
             eager=options.eager,
             timeout_is_final=options.timeout_is_final,
             key_id=key_id,
+            class_code=self.class_code,
         )
 
 
@@ -128,7 +134,7 @@ class NodesRun:
                 "reduce them in groups",
                 "INVALID_ARGUMENT",
             )
-        function = function_digest(spec.name, spec.hash)
+        function = spec.digest
         with self._lock:
             position = len(self._specs)
             node = self.origin + (self.first + position).to_bytes(4, "big")

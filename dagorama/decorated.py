@@ -12,11 +12,13 @@ from types import FrameType, FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from dagorama.class_code import renew
 from dagorama.code_signature import calculate_function_hash, keep_source
-from dagorama.definition import ENTRY_CODE, DAGDefinition, class_name
-from dagorama.errors import FunctionNotFound, NotInInstance
+from dagorama.definition import ENTRY_CODE, DAGDefinition
+from dagorama.errors import NotInInstance
 from dagorama.instance import DAGInstance, in_thread
 from dagorama.models.promise import DAGPromise, Place
+from dagorama.naming import class_name, method_key
 from dagorama.options import KeyOf, Options, check_key_names_a_parameter
 from dagorama.scope import FunctionSpec
 
@@ -125,10 +127,12 @@ class Decorated:
         return spec
 
     def _new_spec(self, cls: type[DAGDefinition]) -> FunctionSpec:
-        name = wire_name(cls, self.function)
+        key, code = method_key(cls, self.function), renew(cls)
+        name = f"{class_name(cls)}.{key}"
         return FunctionSpec(
             name=name,
-            hash=self.hash,
+            hash=code.hashes[key],
+            class_code=code.text,
             queue=self.options.queue_name or name.partition("@")[0],
             options=self.options,
             key_of=self._key_of,
@@ -136,6 +140,11 @@ class Decorated:
             function=self.function,
             python_name=self.function.__name__,
         )
+
+    def forget(self, cls: type[DAGDefinition]) -> None:
+        """Work out what a node of `cls` runs again when it is next called: its code has changed."""
+        self._specs.pop(cls, None)
+        self._last = (None, None)
 
     @property
     def hash(self) -> str:
@@ -150,49 +159,6 @@ class Decorated:
         return Decorated, (self.function, self.options, known)
 
 
-def wire_name(cls: type, function: Callable[..., Any]) -> str:
-    """The name of a decorated function on a definition's class.
-
-    "module:Class.method", where that class has the method from its base as well; and for a method that the class
-    overrides and super() calls, "module:Class.method@module:Base". Raises FunctionNotFound.
-    """
-    base, method = _place_on(cls, function)
-    name = f"{class_name(cls)}.{method}"
-    if decorated_method(cls, method) is base.__dict__[method]:
-        return name
-    return f"{name}@{class_name(base)}"
-
-
-def decorated_method(cls: type, method: str, base_name: str = "") -> Any:
-    """The wrapper that `method` is on `cls`, or on the base of that name; None when it is not a decorated one."""
-    for base in cls.__mro__:
-        if method in base.__dict__ and base_name in ("", class_name(base)):
-            found = base.__dict__[method]
-            return found if original(found) is not None else None
-    return None
-
-
-def original(found: object) -> Callable[..., Any] | None:
-    """The plain function of a decorated one; None for anything else."""
-    return found.__dict__.get("original_fn") if isinstance(found, FunctionType) else None
-
-
 def of_wrapper(wrapper: Callable[..., Any]) -> Decorated:
     found: Decorated = wrapper.__dict__["_dagorama_decorated"]
     return found
-
-
-def _place_on(cls: type, function: Callable[..., Any]) -> tuple[type, str]:
-    """The base of `cls` that has the decorated function, and the name that it has there."""
-    likely = function.__qualname__.rpartition(".")[2]
-    for base in cls.__mro__:
-        if original(base.__dict__.get(likely)) is function:
-            return base, likely
-    for base in cls.__mro__:
-        for name, found in base.__dict__.items():
-            if original(found) is function:
-                return base, name
-    raise FunctionNotFound(
-        f"{function.__qualname__} is not a method of {class_name(cls)}, so that no worker could find it; "
-        "decorate it in the class, or in one of its bases"
-    )

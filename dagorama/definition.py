@@ -8,27 +8,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from inspect import isawaitable
+from inspect import Signature, isawaitable, signature
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, final, overload
 from uuid import UUID, uuid4
-from weakref import WeakValueDictionary
 
+from dagorama import shipping
+from dagorama.class_code import renew
 from dagorama.connection import connection
-from dagorama.errors import (
-    DefinitionNotRegistered,
-    FunctionNotFound,
-    PromiseMisuse,
-    UnknownToBroker,
-    WrongInstance,
-)
+from dagorama.constructing import made_again, note_assigned, note_constructed, packed, remade
+from dagorama.errors import PromiseMisuse, UnknownToBroker, WrongInstance
 from dagorama.instance import DAGInstance as DAGInstance
 from dagorama.instance import as_uuid, in_thread, set_scope
 from dagorama.instance import instance_within as instance_within
-from dagorama.logging import get_logger
 from dagorama.models.outcome import Outcome
 from dagorama.models.promise import DAGPromise, restore_promise
+from dagorama.naming import class_name as class_name
 from dagorama.resolution import resolve as resolve
-from dagorama.scope import DirectScope, GatherScope, NodesRun, current_attempt
+from dagorama.scope import DirectScope, GatherScope, NodesRun, current_attempt, put_through_connection
 from dagorama.submitting import submit
 
 if TYPE_CHECKING:
@@ -52,6 +48,18 @@ class _Entry(Protocol[P, R_co]):
     def entrypoint(self) -> Callable[P, R_co]: ...
 
 
+class _ConstructorSignature:
+    """The signature of a definition's class is that of its constructor, although `__new__` takes anything."""
+
+    def __get__(self, definition: object, cls: type) -> Signature | None:
+        if definition is not None:
+            return None
+        if cls.__init__ is object.__init__:  # type: ignore[misc]  # it is only compared
+            return Signature()
+        found = signature(cls.__init__)  # type: ignore[misc]  # as a function
+        return found.replace(parameters=list(found.parameters.values())[1:])
+
+
 class DAGDefinition(ABC):
     """A graph: subclass it, decorate its methods, call an object of it.
 
@@ -62,9 +70,27 @@ class DAGDefinition(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        name = class_name(cls)
-        if is_local(name):
-            local_classes[name] = cls
+        shipping.definitions.add(cls)
+
+    # Type checkers see the constructor that the subclass has.
+    if not TYPE_CHECKING:
+
+        def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+            if (args or kwargs) and cls.__init__ is object.__init__:
+                raise TypeError(f"{cls.__name__}() takes no arguments")
+            new = super().__new__
+            definition = new(cls) if new is object.__new__ else new(cls, *args, **kwargs)
+            note_constructed(definition, args, kwargs)
+            return definition
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, value)
+            note_assigned(self, name)
+
+        def __reduce_ex__(self, protocol: Any) -> Any:
+            return remade(self, super().__reduce_ex__(protocol))
+
+        __signature__ = _ConstructorSignature()
 
     @overload
     def __call__(
@@ -126,13 +152,15 @@ class _Launch:
     """One call of a definition: the new instance, and the scope that gathers its first nodes."""
 
     def __init__(self, definition: DAGDefinition) -> None:
-        _check_reachable(type(definition))
+        shipping.ensure_reachable(type(definition), renew(type(definition)))
         self.instance_id = uuid4()
         self.attempt = current_attempt.get()
         if self.attempt is None:
             self.scope = GatherScope(self.instance_id.bytes, self._hand_over)
+            self.scope.constructor = packed(definition, put_through_connection)
         else:
             self.scope = self.attempt.new_instance(self.instance_id.bytes)
+            self.scope.constructor = packed(definition, self.attempt.put_large)
         self.instance = instance_within(self.instance_id.bytes, definition, self.scope)
 
     def finish(self, result: Any) -> tuple[DAGInstance, Any]:
@@ -154,7 +182,7 @@ class _Launch:
     def _hand_over(self, run: NodesRun) -> None:
         self.scope.close()
         submit(run)
-        set_scope(self.instance, DirectScope())
+        set_scope(self.instance, DirectScope(None, self.scope.constructor))
 
     def _entry(self, result: Any) -> bytes | None:
         if not isinstance(result, DAGPromise):
@@ -176,60 +204,29 @@ class _Launch:
 
 # --- definitions by name ---------------------------------------------------------------------------
 
-#: classes that nobody can import (in `__main__` or in a function), the latest of each name
-local_classes: WeakValueDictionary[str, type[DAGDefinition]] = WeakValueDictionary()
-#: what register_definition was given
-registered: dict[str, DAGDefinition] = {}
-_made: dict[str, DAGDefinition] = {}
-_announced: set[str] = set()
-
-
-def class_name(cls: type) -> str:
-    return f"{cls.__module__}:{cls.__qualname__}"
-
-
-def is_local(name: str) -> bool:
-    """Whether a name leads to nothing that another process could import."""
-    return name.startswith("__main__:") or "<locals>" in name
-
-
-def _check_reachable(cls: type[DAGDefinition]) -> None:
-    """Refuses a class that no worker would find, and says once of each local one who will."""
-    name = class_name(cls)
-    if not is_local(name):
-        return
-    if local_classes.get(name, cls) is not cls:
-        raise FunctionNotFound(
-            f"{name} was defined again after this definition was made, and workers find a class by its name: "
-            "make the definition from the latest class, or give the classes different names"
-        )
-    if name not in _announced:
-        _announced.add(name)
-        get_logger().info(
-            "%s cannot be imported by other processes: workers that this process launches get it, for remote "
-            "ones put it into a module that they can import",
-            name,
-        )
 
 
 def instantiate(cls: type[DAGDefinition]) -> DAGDefinition:
-    """The definition of a class in this process: the registered one, or one made without arguments and kept.
+    """Return the definition of a class in this process: the registered one, or one that is made without arguments.
 
-    Raises DefinitionNotRegistered where it cannot be made without arguments.
+    Raises DefinitionNotRegistered if it cannot be made.
     """
-    name = class_name(cls)
-    for known in (registered, _made):
-        if type(known.get(name)) is cls:
-            return known[name]
-    try:
-        definition = _made[name] = cls()
-    except Exception as error:
-        raise DefinitionNotRegistered(
-            f"{name}() cannot be made without arguments ({type(error).__name__}: {error}); call "
-            f"register_definition({cls.__qualname__}(...)) in each process that needs it, for a worker in a "
-            "module that it imports (worker --import MODULE)"
-        ) from error
-    return definition
+    return _registered(cls) or definition_like(cls, None)
+
+
+def definition_like(cls: type[DAGDefinition], constructor: bytes | None) -> DAGDefinition:
+    """Return a definition like that of a caller, whose call came with `constructor`; None: it had no arguments.
+
+    Raises DefinitionNotRegistered if it cannot be made here, DefinitionDiffers if another one is registered, and what
+    the constructor raises.
+    """
+    found: DAGDefinition = made_again(cls, constructor, _registered(cls))
+    return found
+
+
+def _registered(cls: type[DAGDefinition]) -> DAGDefinition | None:
+    known = shipping.registered.get(class_name(cls))
+    return known if type(known) is cls else None
 
 
 def _check_attached(identifier: UUID, info: InstanceInfo, name: str) -> None:

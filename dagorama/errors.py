@@ -13,6 +13,7 @@ DagoramaError
 ├── CodeMismatchException                  this worker has other code: deploy
 ├── FunctionNotFound (ValueError)          no such module, definition or function here: import path
 ├── DefinitionNotRegistered                the definition needs constructor arguments: register_definition
+├── DefinitionDiffers                      a worker has registered another one than the caller's: make them alike
 ├── WrongInstance (ValueError)             a promise of one instance was given to another
 ├── NotInInstance (ValueError)             a decorated function was called outside an instance
 ├── SettingsError (ValueError)             an environment variable holds something else: fix it
@@ -165,6 +166,10 @@ class FunctionNotFound(DagoramaError, ValueError):
 
 class DefinitionNotRegistered(DagoramaError):
     """A definition needs constructor arguments and this process has not registered one."""
+
+
+class DefinitionDiffers(DagoramaError):
+    """A worker has registered a definition of this class that is not like the caller's, which cannot be made there."""
 
 
 class WrongInstance(DagoramaError, ValueError):

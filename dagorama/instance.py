@@ -40,7 +40,7 @@ class DAGInstance:
     def __init__(self, instance_id: UUID | str, definition: DAGDefinition) -> None:
         _set_id(self, as_uuid(instance_id).bytes)
         _set_definition(self, definition)
-        set_scope(self, DirectScope())
+        set_scope(self, DirectScope(definition))
 
     @property
     def instance_id(self) -> UUID:
@@ -126,7 +126,7 @@ def instance_within(instance_id: bytes, definition: DAGDefinition, scope: Scope)
 
 
 def _restore_instance(instance_id: bytes, definition: DAGDefinition, attributes: dict[str, Any]) -> DAGInstance:
-    instance = instance_within(instance_id, definition, DirectScope())
+    instance = instance_within(instance_id, definition, DirectScope(definition))
     instance.__dict__.update(attributes)
     return instance
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -9,8 +10,8 @@ from contextlib import contextmanager
 from select import select
 from time import monotonic
 
+from dagorama import shipping
 from dagorama.errors import CodeMismatchException as CodeMismatchException
-from dagorama.serializer import pack_definitions
 from dagorama.settings import shared_files
 from dagorama.signing import keyring
 from dagorama.worker.launched import launch
@@ -26,6 +27,8 @@ class LaunchedWorkers:
     def __init__(self, options: WorkerOptions) -> None:
         self._process, self._lines = launch(options)
         self._lock = threading.Lock()
+        self._defining = threading.Lock()
+        self._defined = 0  #: parcels that the supervisor has taken
         self.over = False  #: the last of its processes has gone
         self._ended_by_us: set[int] = set()
         self.pids: dict[int, int] = {}
@@ -39,16 +42,31 @@ class LaunchedWorkers:
             if self.over or not select([self._lines], [], [], 0)[0]:
                 return not self.over  # another thread has read it
             lines = self._lines.read()
-            for what, slot, number in lines or ():
-                self._note(what, int(slot), int(number))
+            for words, _ in lines or ():
+                self._note(*words)
             self.over = lines is None
             return not self.over
 
-    def _note(self, what: str, slot: int, number: int) -> None:
-        if what == "started":
-            self.pids[slot] = number
+    def _note(self, what: str, slot: str = "", number: str = "") -> None:
+        if what == "defined":
+            self._defined += 1
+        elif what == "started":
+            self.pids[int(slot)] = int(number)
         else:
-            self.exit_codes[slot] = -signal.SIGTERM if slot in self._ended_by_us else number
+            self.exit_codes[int(slot)] = -signal.SIGTERM if int(slot) in self._ended_by_us else int(number)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there are workers that can be sent classes."""
+        return not self.over
+
+    def define(self, parcel: bytes) -> None:
+        """Send classes to the workers; they have them before any node that is granted after this returns."""
+        with self._defining:
+            wanted = self._defined + 1
+            self._lines.say("define", payload=parcel)
+            while self._defined < wanted and not self.over:
+                self.hear(None)
 
     def hear_all(self) -> None:
         while self.hear(0):
@@ -179,10 +197,12 @@ def launch_workers(n: int = 1, exit_on_completion: bool = False) -> Iterator[lis
         raise ValueError(f"launch_workers needs at least one worker, not {n}")
     keyring()  # where there is none to be had, it is said here
     shared_files()
+    shipment = shipping.pack()
     options = WorkerOptions(
-        concurrency=n, exit_on_completion=exit_on_completion, definitions=pack_definitions()
+        concurrency=n, exit_on_completion=exit_on_completion, definitions=pickle.dumps(shipment)
     )
     launched = LaunchedWorkers(options)
+    shipping.opened(launched, shipment)
     try:
         yield [WorkerHandle(launched, slot) for slot in range(n)]
     finally:

@@ -9,17 +9,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dagorama.api import broker_pb2
+from dagorama.class_code import read_text
 from dagorama.columns import NODE_LIMIT as NODE_LIMIT
 from dagorama.columns import FunctionSpec as FunctionSpec
 from dagorama.columns import FunctionTable as FunctionTable
 from dagorama.columns import NodesRun as NodesRun
 from dagorama.columns import references as references
+from dagorama.constructing import packed
 from dagorama.errors import NotInInstance, WrongInstance
 from dagorama.large import broker_values
+from dagorama.models.kept import Kept
 from dagorama.models.promise import ORIGIN_BYTES, DAGPromise, Place
 from dagorama.parts import Buffer, PutLarge
 from dagorama.signing import Keyring
@@ -27,6 +31,7 @@ from dagorama.submitting import submit
 from dagorama.values import Encoded, encode, encode_call
 
 if TYPE_CHECKING:
+    from dagorama.definition import DAGDefinition
     from dagorama.instance import DAGInstance
 
 #: bytes of pickle from which an argument is stored as a value of its own, until the broker says otherwise
@@ -60,12 +65,15 @@ class Scope(Protocol):
 class DirectScope:
     """A spawner's calls on an instance that exists: each is one submission."""
 
-    __slots__ = ("_ids",)
+    __slots__ = ("_constructor", "_definition", "_ids")
 
     asks_the_broker = True
 
-    def __init__(self) -> None:
+    def __init__(self, definition: DAGDefinition | None, constructor: bytes | Kept | None = None) -> None:
+        """`constructor` goes with each call; it is worked out at the first one of a `definition` that is given."""
         self._ids: tuple[int, bytes, Iterator[int]] | None = None
+        self._definition = definition
+        self._constructor = constructor
 
     def call(
         self,
@@ -76,10 +84,13 @@ class DirectScope:
         place: Place,
     ) -> DAGPromise[Any]:
         owner = instance.instance_id.bytes
+        if self._definition is not None:
+            self._constructor, self._definition = packed(self._definition, put_through_connection), None
         key = None if function.key_of is None else function.key_of(args, kwargs)
         encoded = encode_call(
-            args, kwargs, function.function, large_from=LARGE_FROM, put_large=put_through_connection
-        )
+            args, kwargs, function.function,
+            large_from=LARGE_FROM, put_large=put_through_connection, constructor=self._constructor,
+        )  # fmt: skip
         _refuse_strangers(encoded, owner, function, place)
         run = NodesRun(owner, *self._new_id())
         counter = run.add(function, encoded, key)
@@ -94,6 +105,8 @@ class DirectScope:
         return ids[1], next(ids[2])
 
 
+#: gives a function other code
+Binding = Callable[[FunctionSpec], FunctionSpec]
 #: told of a run that has grown, and by how many bytes of arguments
 OnGrowth = Callable[[NodesRun, int], None]
 
@@ -101,7 +114,9 @@ OnGrowth = Callable[[NodesRun, int], None]
 class _Gathering:
     """What GatherScope and AttemptScope share: calls become nodes of one run until the scope is closed."""
 
-    __slots__ = ("_closed", "_instance", "_large_from", "_put_large", "_ring", "_run", "on_growth")
+    __slots__ = (
+        "_closed", "_instance", "_large_from", "_ring", "_run", "bound", "constructor", "on_growth", "put_large",
+    )  # fmt: skip
 
     asks_the_broker = False
 
@@ -112,7 +127,9 @@ class _Gathering:
         self._run = run
         self._ring = ring
         self._large_from = large_from
-        self._put_large = put_large
+        self.put_large = put_large
+        self.constructor: bytes | Kept | None = None  #: as DirectScope has it
+        self.bound: Binding | None = None  #: gives functions the code that the instance is bound to; None: they have it
         self._closed = False
         self.on_growth: OnGrowth | None = None  #: called after each call; None: nobody asks before the end
 
@@ -129,10 +146,13 @@ class _Gathering:
                 f"{function.name} was called at {place[0]}:{place[1]} on an instance whose run is over; "
                 "call it before the run returns"
             )
+        if self.bound is not None:
+            function = self.bound(function)
         key = None if function.key_of is None else function.key_of(args, kwargs)
         encoded = encode_call(
-            args, kwargs, function.function, large_from=self._large_from, put_large=self._put_large
-        )
+            args, kwargs, function.function,
+            large_from=self._large_from, put_large=self.put_large, constructor=self.constructor,
+        )  # fmt: skip
         if encoded.refs:
             _refuse_strangers(encoded, self._instance, function, place)
         run = self._run
@@ -170,6 +190,21 @@ class GatherScope(_Gathering):
         assert self._run is not None
         self._run.creates = broker_pb2.NewInstance(definition=definition, entry=entry or b"")
         self._hand_over(self._run)
+
+
+def binding(class_code: str) -> Binding:
+    """Return what gives each function of a class the hash that it has in that code."""
+    hashes, known = read_text(class_code), dict[FunctionSpec, FunctionSpec]()
+
+    def bound(function: FunctionSpec) -> FunctionSpec:
+        found = known.get(function)
+        if found is None:
+            method = function.name[len(function.name.partition("@")[0].rpartition(".")[0]) + 1 :]
+            hash = hashes.get(method, function.hash)
+            found = known[function] = replace(function, hash=hash, class_code=class_code)
+        return found
+
+    return bound
 
 
 class AttemptScope(_Gathering):
@@ -214,12 +249,12 @@ class AttemptScope(_Gathering):
                 scope.on_growth = self.on_growth
                 self.on_growth(run, run.size())
 
-        scope = GatherScope(instance, take, self._large_from, self._put_large, self._ring)
+        scope = GatherScope(instance, take, self._large_from, self.put_large, self._ring)
         return scope
 
     def keep(self, value: object) -> Encoded:
         """A value for put(), its large parts stored."""
-        return encode(value, WHAT_IS_PUT, large_from=self._large_from, put_large=self._put_large)
+        return encode(value, WHAT_IS_PUT, large_from=self._large_from, put_large=self.put_large)
 
     def made(self, node_id: bytes) -> bool:
         """Whether the node is this attempt's."""

@@ -6,7 +6,6 @@ is ever called.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from inspect import isclass, unwrap
@@ -14,11 +13,14 @@ from types import MethodType
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from dagorama import by_value
-from dagorama.decorated import Decorated, decorated_method, of_wrapper, original, wire_name
-from dagorama.definition import DAGDefinition, class_name, instantiate, is_local, local_classes, registered
+from dagorama import shipping
+from dagorama.class_code import code_of
+from dagorama.decorated import Decorated, of_wrapper
+from dagorama.definition import DAGDefinition, instantiate
 from dagorama.errors import FunctionNotFound
 from dagorama.instance import DAGInstance
+from dagorama.modules import local_modules
+from dagorama.naming import class_name, decorated_method, original, wire_name
 
 _only: frozenset[str] | None = None  # modules whose definitions may be found; None: any
 
@@ -26,16 +28,21 @@ FOR_LOCAL_WORKERS = "workers that this process launches get it, others need it i
 
 
 class Found(NamedTuple):
-    """A name's function: the definition to run it on, the decorated method and what is known of it."""
+    """A name's function: the class of its definition, the decorated method and what is known of it."""
 
-    definition: DAGDefinition
+    cls: type[DAGDefinition]
     wrapper: Callable[..., Any]
     decorated: Decorated
+
+    @property
+    def definition(self) -> DAGDefinition:
+        """The one that is registered, or made without arguments; raises DefinitionNotRegistered."""
+        return instantiate(self.cls)
 
 
 def register_definition(definition: DAGDefinition) -> None:
     """Nodes of this definition's class run on this object in this process and in workers that it launches."""
-    registered[class_name(type(definition))] = definition
+    shipping.registered[class_name(type(definition))] = definition
 
 
 def function_to_name(func: Any) -> str:
@@ -66,20 +73,23 @@ def name_to_function(name: str, instance_id: UUID | str) -> Callable[..., Any]:
     return MethodType(found.wrapper, DAGInstance(instance_id, found.definition))
 
 
-def find(name: str) -> Found:
-    """What a name stands for in this process; raises FunctionNotFound or DefinitionNotRegistered."""
+def find(name: str, hash: str = "") -> Found:
+    """What a name stands for in this process; raises FunctionNotFound.
+
+    Of several versions of a class, the one is found whose method has that hash.
+    """
     path, _, base = name.partition("@")
     class_path, _, method = path.rpartition(".")
     if ":" not in class_path:
         raise FunctionNotFound(f"{name!r} does not name a method of a definition as module:Class.method")
-    definition = definition_named(class_path)
-    wrapper = decorated_method(type(definition), method, base)
+    cls = _class_named(class_path, f"{method}@{base}" if base else method, hash)
+    wrapper = decorated_method(cls, method, base)
     if wrapper is None:
         raise FunctionNotFound(
             f"{class_path} has no @dagorama method {method!r}{base and f' from {base}'} here; "
             "this process may have another version of the code"
         )
-    return Found(definition, wrapper, of_wrapper(wrapper))
+    return Found(cls, wrapper, of_wrapper(wrapper))
 
 
 def run_only(modules: Iterable[str]) -> None:
@@ -88,20 +98,27 @@ def run_only(modules: Iterable[str]) -> None:
     _only = frozenset(modules)
 
 
-def definition_named(name: str) -> DAGDefinition:
-    """The definition of "module:Class": registered, or made from its class without arguments."""
+def _class_named(name: str, method: str, hash: str) -> type[DAGDefinition]:
+    """The class of "module:Class"; raises FunctionNotFound."""
     if _only is not None and name.partition(":")[0] not in _only:
         raise FunctionNotFound(
             f"{name} is of none of the modules that this worker was given with --import, and it runs no others"
             " (--only-imported)"
         )
-    load_shipped(name)
-    if name in registered:
-        return registered[name]
-    cls = _shipped_classes.get(name) or (local_classes.get(name) if is_local(name) else None) or _imported(name)
+    shipping.load_registered(name)
+    cls = shipping.sent_class(name, method, hash) or _local_class(name, method, hash) or _imported(name)
     if not (isclass(cls) and issubclass(cls, DAGDefinition)):
         raise FunctionNotFound(f"{name} is not a DAGDefinition")
-    return instantiate(cls)
+    return cls
+
+
+def _local_class(name: str, method: str, hash: str) -> type | None:
+    """A class of this process that no import leads to; of several, one whose method has that hash."""
+    if not ("<locals>" in name or name.partition(":")[0] in local_modules):
+        return None
+    found = [cls for cls in list(shipping.definitions) if class_name(cls) == name]
+    fitting = [cls for cls in found if code_of(cls).hashes.get(method) == hash]
+    return next(iter(fitting or found), None)
 
 
 def _imported(name: str) -> Any:
@@ -128,84 +145,6 @@ def _not_in_module(name: str, module_name: str) -> str:
     return f"{name} is not in the module {module_name} that this process imports; it may have another version"
 
 
-# --- definitions for workers that this process launches ----------------------------------------------
-
-
-class _Parcel(NamedTuple):
-    """A pickled dict of classes and one of registered definitions, and their names."""
-
-    names: list[str]
-    data: bytes
-
-
-_shipped: dict[str, _Parcel] = {}
-_shipped_classes: dict[str, type[DAGDefinition]] = {}
-_not_shipped: dict[str, str] = {}
-
-
-def local_definitions() -> list[tuple[str, type[DAGDefinition]]]:
-    """The classes that a child process cannot import, by name."""
-    return sorted(local_classes.items(), key=lambda item: item[0])
-
-
-def pack_definitions() -> bytes:
-    """Local classes and registered definitions, for unpack_definitions in a child; empty when there are none.
-
-    What cannot be pickled stays behind, and the child says why when it is asked for it.
-    """
-    classes = dict(local_definitions())
-    if not classes and not registered:
-        return b""
-    failures: dict[str, str] = {}
-    try:
-        parcels = [_packed(classes, registered)]
-    except Exception:
-        parcels, failures = _packed_one_by_one(classes)
-    return pickle.dumps(([tuple(parcel) for parcel in parcels], failures))
-
-
-def unpack_definitions(data: bytes) -> None:
-    """Takes what pack_definitions returned; each definition is unpickled when it is first needed."""
-    if not data:
-        return
-    parcels, failures = pickle.loads(data)
-    for names, content in parcels:
-        _shipped.update(dict.fromkeys(names, _Parcel(names, content)))
-    _not_shipped.update(failures)
-
-
-def load_shipped(name: str) -> None:
-    """Unpickles the parcel that has the definition of that name, if there is one."""
-    parcel = _shipped.get(name)
-    if parcel is None:
-        return
-    try:
-        classes, definitions = pickle.loads(parcel.data)
-    except Exception as error:
-        raise FunctionNotFound(f"{name} was sent here but cannot be read ({type(error).__name__}: {error})") from error
-    for each in parcel.names:
-        _shipped.pop(each, None)
-    _shipped_classes.update(classes)
-    local_classes.update(classes)
-    registered.update(definitions)
-
-
-def _packed(classes: dict[str, type[DAGDefinition]], definitions: dict[str, DAGDefinition]) -> _Parcel:
-    # One pickle, so that what the definitions share stays shared.
-    return _Parcel(sorted({*classes, *definitions}), by_value.dumps((classes, definitions)))
-
-
-def _packed_one_by_one(classes: dict[str, type[DAGDefinition]]) -> tuple[list[_Parcel], dict[str, str]]:
-    parcels, failures = [], {}
-    for name in sorted({*classes, *registered}):
-        one_class = {name: classes[name]} if name in classes else {}
-        one_definition = {name: registered[name]} if name in registered else {}
-        try:
-            parcels.append(_packed(one_class, one_definition))
-        except Exception as error:
-            failures[name] = f"{type(error).__name__}: {error}"
-    return parcels, failures
-
-
 def _why_not_shipped(name: str) -> str:
-    return f"; it could not be sent here ({_not_shipped[name]})" if name in _not_shipped else ""
+    why = shipping.failures.get(name)
+    return "" if why is None else f"; it could not be sent here ({why})"

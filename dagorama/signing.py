@@ -1,6 +1,6 @@
 """Signatures of envelopes: what an envelope is bound to when it is made, and that it is so when it is read.
 
-    arguments   role, instance, node, and the name and hash of the function that they are for
+    arguments   role, instance, node, and the name and code of the function that they are for
     results     role, instance, node
     failures    role, instance, node: the pickled exception of a node that failed
 
@@ -137,11 +137,16 @@ class SignedValues:
         return envelope
 
 
+def code_text(hash: str, class_code: str) -> str:
+    """Return what a function's code is called in signatures, and in the broker's records of adopted nodes."""
+    return f"{hash} {class_code}" if class_code else hash
+
+
 @lru_cache(maxsize=4096)
-def function_digest(name: str, hash: str) -> bytes:
-    """What stands for a function and its code in the signature of its arguments."""
+def function_digest(name: str, code: str) -> bytes:
+    """Return what stands for a function and its `code_text` in the signature of its arguments."""
     encoded = name.encode()
-    return sha256(len(encoded).to_bytes(4, "big") + encoded + hash.encode()).digest()
+    return sha256(len(encoded).to_bytes(4, "big") + encoded + code.encode()).digest()
 
 
 def _mac(key: SigningKey, bound: bytes, rest: bytes) -> bytes:

@@ -25,6 +25,7 @@ from dagorama.models.failure import Failure
 from dagorama.models.kept import Kept
 from dagorama.models.outcome import Outcome
 from dagorama.models.promise import DAGPromise
+from dagorama.modules import may_hold_local
 from dagorama.parts import Buffer, LeftOut, PartsIn, fetched, loads
 from dagorama.parts import GetLarge as GetLarge
 from dagorama.parts import PutLarge as PutLarge
@@ -34,6 +35,16 @@ K_contra = TypeVar("K_contra", bound=Hashable, contravariant=True)
 
 _Call = tuple[tuple[object, ...], dict[str, object]]
 
+
+class Called(NamedTuple):
+    """What a node is called with, and a pickle of what its definition was constructed with, if that has arguments."""
+
+    args: tuple[object, ...]
+    kwargs: dict[str, object]
+    constructor: bytes | None = None
+
+#: stands in the pickle of a plain object(), which may be a sentinel of the script
+_OBJECT = b"\x8c\x08builtins\x94\x8c\x06object\x94"
 # Nothing can be inside of these: pickle.dumps, which knows no promises but is five times as fast, will do.
 _ATOMS = frozenset({int, float, complex, str, bytes, bool, NoneType})
 
@@ -96,18 +107,23 @@ def encode_call(
     *,
     large_from: int | None = None,
     put_large: PutLarge | None = None,
+    constructor: bytes | Kept | None = None,
 ) -> Encoded:
-    """The arguments of a call, without `self`, in an envelope; errors name them as `function` does."""
+    """The arguments of a call, without `self`, in an envelope; errors name them as `function` does.
+
+    `constructor` is a pickle of what the definition was constructed with, or a reference to that.
+    """
+    call = (args, kwargs) if constructor is None else (args, kwargs, constructor)
     limit = inf if put_large is None or large_from is None else large_from
     is_large = bytes in map(type, args) and max(len(arg) for arg in args if type(arg) is bytes) >= limit
     is_plain = _ATOMS.issuperset(map(type, args)) and (not kwargs or _ATOMS.issuperset(map(type, kwargs.values())))
-    if is_plain and not is_large:
-        data = pickle.dumps((args, kwargs), PROTOCOL)
+    if is_plain and not is_large and type(constructor) is not Kept:
+        data = pickle.dumps(call, PROTOCOL)
         if len(data) < limit:
             return Encoded(PLAIN + data, (), ())
         is_large = True
     try:
-        data, promises = _pickled((args, kwargs), large_from if put_large else None, is_large)
+        data, promises = _pickled(call, large_from if put_large else None, is_large)
     except Exception as error:
         from dagorama.places import not_picklable, parameters
 
@@ -141,16 +157,26 @@ def decode_call(
     get_large: GetLarge | None = None,
 ) -> _Call:
     """What `encode_call` was given, with the promises filled; raises ValueNotReadable."""
+    args, kwargs, _ = decode_called(envelope, fill, function, get_large=get_large)
+    return args, kwargs
+
+
+def decode_called(
+    envelope: bytes,
+    fill: Sequence[object] | None = None,
+    function: Callable[..., object] | None = None,
+    *,
+    get_large: GetLarge | None = None,
+) -> Called:
+    """The same, with what the definition was constructed with."""
     try:
         if envelope[:2] == PLAIN:
-            args, kwargs = pickle.loads(envelope[2:])
-        else:
-            args, kwargs = cast(_Call, _filled(envelope, fill or (), get_large))
+            return Called(*pickle.loads(envelope[2:]))
+        return Called(*cast(_Call, _filled(envelope, fill or (), get_large)))
     except BrokerError:
         raise
     except Exception as error:
         raise _not_readable(error, function, envelope, fill or (), get_large) from error
-    return args, kwargs
 
 
 def assemble(
@@ -273,8 +299,8 @@ def _pickled_once(value: object, part_from: int | None, enough: int | None = Non
         return _pickled_by_value(value, part_from)
     if enough is not None and len(data) >= enough:
         return data, promises
-    # What lives in __main__ is found by its name in no other process: it travels by value.
-    return _pickled_by_value(value, part_from) if b"__main__" in data else (data, promises)
+    # What lives in __main__ is found by its name in no other process: it travels by value, or by the script's own name.
+    return _pickled_by_value(value, part_from) if may_hold_local(data) or _OBJECT in data else (data, promises)
 
 
 def _parting(file: BytesIO, left_out: LeftOut) -> pickle.Pickler:
@@ -394,7 +420,7 @@ def _unhashable_place(what: _What, envelope: bytes, fill: Sequence[object], get_
     holes = [value if is_hashable(value) else Hole(value) for value in fill]
     try:
         value: Any = _filled(envelope, holes, get_large)
-        parts = [(f"the {what}", value)] if isinstance(what, str) else parameters(what, *value)
+        parts = [(f"the {what}", value)] if isinstance(what, str) else parameters(what, *value[:2])
     except Exception:
         return None
     return hashed_hole(parts)

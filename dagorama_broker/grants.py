@@ -85,7 +85,7 @@ class GrantBuilder:
     def add(self, granted: Granted, arguments: bytes, beside: int = 0, made_with: str = "") -> None:
         """A node and its arguments; its values are to be added before it, but for that of the source `beside`.
 
-        `made_with`: the hash of the code that it was made with, where other code has adopted it.
+        `made_with`: the code that it was made with, if other code has adopted it.
         """
         node, place = granted.node, len(self._nodes)
         if node.lane is not self._last_lane:

@@ -17,6 +17,8 @@ from dagorama_broker.scheduler import NewRun, Presence, Scheduler
 PIECE = 1 << 20
 LONGEST_NAME = 4096
 LONGEST_KEY_ID = 64
+#: Characters of the hashes of a class: about a thousand methods.
+LONGEST_CLASS_CODE = 64 << 10
 #: What is kept of a failure. A worker sends less; the broker holds to it whoever sends.
 LONGEST_MESSAGE = 64 << 10
 LARGEST_EXCEPTION = 1 << 20
@@ -70,6 +72,8 @@ def function_of(message: pb.Function) -> Function:
     check_name(message.queue, "the name of a queue")
     check_name(message.taint, "the name of a taint")
     check_key_id(message.key_id, message.name)
+    if len(message.class_code) > LONGEST_CLASS_CODE:
+        raise Malformed(f"{message.name}: the code of its class has more than {LONGEST_CLASS_CODE:,} characters")
     retry = None
     if message.HasField("retry"):
         if message.retry.max_attempts < 1:
@@ -89,6 +93,7 @@ def function_of(message: pb.Function) -> Function:
         message.name, message.hash, message.queue or message.name, message.taint, retry, message.is_async, World.OURS,
         message.timeout, message.queue_timeout, message.priority, message.max_concurrency, message.delay,
         message.max_deaths, message.eager, message.timeout_is_final, message.key_id.hex(),
+        message.class_code,
     )
 
 
@@ -98,6 +103,7 @@ def function_message(function: Function) -> pb.Function:
         timeout=function.timeout, queue_timeout=function.queue_timeout, priority=function.priority,
         max_concurrency=function.max_concurrency, delay=function.delay, max_deaths=function.max_deaths,
         eager=function.eager, timeout_is_final=function.timeout_is_final, key_id=bytes.fromhex(function.key_id),
+        class_code=function.class_code,
     )
     if function.retry is not None:
         retry = function.retry

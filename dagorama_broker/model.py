@@ -68,6 +68,12 @@ class Function:
     eager: bool = False  #: what a run makes is visible at once, and cancelled where the run comes to nothing
     timeout_is_final: bool = False  #: a run that was stopped at its timeout is followed by no other
     key_id: str = ""  #: the signing key of its nodes' arguments, in hexadecimal; empty: they are unsigned
+    class_code: str = ""  #: hashes of all methods of its class, which nodes made by its runs are bound to; opaque here
+
+    @property
+    def code(self) -> str:
+        """The code that the arguments of its nodes are signed for."""
+        return f"{self.hash} {self.class_code}" if self.class_code else self.hash
 
 
 class FunctionRow(NamedTuple):

@@ -134,6 +134,7 @@ class Function(_message.Message):
     EAGER_FIELD_NUMBER: _builtins.int
     TIMEOUT_IS_FINAL_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
+    CLASS_CODE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"package.module:Class.method" """
     hash: _builtins.str
@@ -160,6 +161,10 @@ class Function(_message.Message):
     """a run that was stopped at its timeout is followed by no other"""
     key_id: _builtins.bytes
     """the signing key of its nodes' arguments; empty: they are unsigned"""
+    class_code: _builtins.str
+    """The hash of each decorated method of the definition's class, as "method=hash,method=hash": the code that the nodes
+    made by its runs are bound to. Empty: the code of the worker that makes them.
+    """
     @_builtins.property
     def retry(self) -> Global___Retry:
         """absent: one attempt"""
@@ -182,10 +187,11 @@ class Function(_message.Message):
         eager: _builtins.bool = ...,
         timeout_is_final: _builtins.bool = ...,
         key_id: _builtins.bytes = ...,
+        class_code: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["retry", b"retry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "eager", b"eager", "hash", b"hash", "is_async", b"is_async", "key_id", b"key_id", "max_concurrency", b"max_concurrency", "max_deaths", b"max_deaths", "name", b"name", "priority", b"priority", "queue", b"queue", "queue_timeout", b"queue_timeout", "retry", b"retry", "taint", b"taint", "timeout", b"timeout", "timeout_is_final", b"timeout_is_final"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_code", b"class_code", "delay", b"delay", "eager", b"eager", "hash", b"hash", "is_async", b"is_async", "key_id", b"key_id", "max_concurrency", b"max_concurrency", "max_deaths", b"max_deaths", "name", b"name", "priority", b"priority", "queue", b"queue", "queue_timeout", b"queue_timeout", "retry", b"retry", "taint", b"taint", "timeout", b"timeout", "timeout_is_final", b"timeout_is_final"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -978,8 +984,8 @@ class GrantBody(_message.Message):
 
     @_builtins.property
     def made_with(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """For each node the hash of the code that it was made with, where a person had it adopted by other code; empty
-        within the list, or no list: its function's own.
+        """For each node that a person had adopted by other code, the code that it was made with: the hash, and after a space
+        the class_code if there is one. Empty within the list, or no list: its function's own.
         """
 
     @_builtins.property

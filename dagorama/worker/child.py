@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import pickle
 import signal
 import socket
 import sys
@@ -15,7 +16,9 @@ from importlib import import_module
 from pathlib import Path
 from types import FrameType
 
-from dagorama.serializer import run_only, unpack_definitions
+from dagorama import shipping
+from dagorama.errors import FunctionNotFound
+from dagorama.serializer import run_only
 from dagorama.worker.engine import Engine
 from dagorama.worker.executor import Executor
 from dagorama.worker.failures import bounded
@@ -77,6 +80,10 @@ class _Child:
         return data or None
 
     def _take(self, kind: Kind, payload: bytes) -> None:
+        if kind == Kind.DEFINE:
+            shipping.receive_parcel(pickle.loads(payload))
+            self._executor.look_again()
+            return
         self._pieces.append(payload)
         if kind == Kind.GRANT:
             body, self._pieces = b"".join(self._pieces), []
@@ -116,8 +123,12 @@ def _be_ordinary() -> None:
 
 def _unfit(options: WorkerOptions) -> str | None:
     """Load what was asked for; why that cannot be done, or None."""
+    shipping.become_worker()
     try:
-        unpack_definitions(options.definitions)
+        if options.definitions:
+            shipping.receive(pickle.loads(options.definitions))
+    except FunctionNotFound as error:
+        return str(error)
     except BaseException as error:
         return f"the definitions sent by the launching process cannot be read ({type(error).__name__}: {error})"
     for name in options.imports:

@@ -66,6 +66,7 @@ class Children:
         self._paused: set[Slot] = set()  # not read until the broker has acknowledged more
         self._stillborn = 0
         self._deadlines: asyncio.TimerHandle | None = None  # when a node may have run over its timeout
+        self._defined: list[bytes] = []  # parcels of classes, for children that start later
         self.cancel_grace = CANCEL_GRACE  #: seconds that a cancelled run has to end by itself
 
     def start(self) -> None:
@@ -109,6 +110,14 @@ class Children:
         self._write(slot)
         if grant.timeout:
             self._check_deadlines()
+
+    def define(self, parcel: bytes) -> None:
+        """Let every child have these classes before it is given any later node."""
+        self._defined.append(parcel)
+        for slot in self.slots:
+            if slot.pid:
+                slot.define(parcel)
+                self._write(slot)
 
     def share(self, folder: pb.ValuesFolderReply) -> None:
         """The broker says where large values are files."""
@@ -313,7 +322,7 @@ class Children:
                 self._bury(slot, Ended(slot.number, slot.pid, signal.SIGKILL, 0))
 
     def _welcome(self, slot: Slot, started: Started) -> None:
-        slot.adopt(started.pid, started.socket)
+        slot.adopt(started.pid, started.socket, self._defined)
         self._supervision.tell("started", slot.number, started.pid)
         if slot.closed:
             slot.hang_up()  # there is nothing for it any more

@@ -14,11 +14,13 @@ from time import monotonic_ns
 from typing import Any, NamedTuple
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.constructing import packed
 from dagorama.culprits import failed_source
-from dagorama.definition import DAGDefinition, instance_within
+from dagorama.definition import DAGDefinition, definition_like, instance_within
 from dagorama.envelopes import PLAIN, REFS, references
 from dagorama.errors import (
     CodeMismatchException,
+    DefinitionDiffers,
     DefinitionNotRegistered,
     FunctionNotFound,
     RefusedByBroker,
@@ -30,10 +32,10 @@ from dagorama.logging import get_logger
 from dagorama.parts import GetLarge
 from dagorama.retry import RetryConfiguration, verdict
 from dagorama.running import Run, current_run, never
-from dagorama.scope import LARGE_FROM, NODE_LIMIT, AttemptScope, current_attempt
+from dagorama.scope import LARGE_FROM, NODE_LIMIT, AttemptScope, Binding, binding, current_attempt
 from dagorama.serializer import find
-from dagorama.signing import FAILURE, RESULT, SignedValues, function_digest, keyring
-from dagorama.values import Encoded, decode, decode_call, decode_promised, encode
+from dagorama.signing import FAILURE, RESULT, SignedValues, code_text, function_digest, keyring
+from dagorama.values import Encoded, decode, decode_called, decode_promised, encode
 from dagorama.worker.failures import bounded, describe, overrun
 from dagorama.worker.outbox import Outbox, weight
 
@@ -44,7 +46,6 @@ _LONGEST = 2**32 - 1  # microseconds that a message can hold, 71 minutes
 _REASONS: dict[type[BaseException], pb.ReturnReason.ValueType] = {
     FunctionNotFound: pb.NOT_IMPORTABLE,
     CodeMismatchException: pb.CODE_MISMATCH,
-    DefinitionNotRegistered: pb.UNREGISTERED,
 }
 
 
@@ -52,26 +53,36 @@ class _Unchecked(Exception):
     """What the node needs cannot be checked here; nothing of it was read."""
 
 
+class _Unusable(Exception):
+    """The definition that the node runs on cannot be had in this process; its cause says why."""
+
+
 class _Target(NamedTuple):
-    definition: DAGDefinition
+    cls: type[DAGDefinition]
     function: Callable[..., Any]
     retry: RetryConfiguration | None
+    bound: Binding | None  #: gives the functions that it calls the code of the caller's class; None: they have it
 
 
 class Work:
     """A function as the broker names it, and once it was needed, what it is here."""
 
-    __slots__ = ("digest", "eager", "hash", "is_async", "key_id", "name", "target", "timeout", "unusable")
+    __slots__ = (
+        "class_code", "definition", "digest", "eager", "hash", "is_async", "key_id", "name", "target", "timeout",
+        "unusable",
+    )  # fmt: skip
 
     def __init__(self, function: pb.Function) -> None:
         self.name = function.name
         self.hash = function.hash
-        self.digest = function_digest(function.name, function.hash)
+        self.class_code = function.class_code
+        self.digest = function_digest(function.name, code_text(function.hash, function.class_code))
         self.key_id = function.key_id  #: of the key that its nodes' arguments are said to be signed under
         self.is_async = function.is_async
         self.eager = function.eager
         self.timeout = function.timeout  #: seconds; 0: none
         self.target: _Target | None = None
+        self.definition: DAGDefinition | None = None  #: that nodes run on whose callers' has no constructor arguments
         self.unusable: BaseException | None = None  #: why this process cannot run it
 
     def load(self) -> _Target:
@@ -85,15 +96,28 @@ class Work:
             raise
         return self.target
 
+    def make_definition(self, cls: type[DAGDefinition]) -> DAGDefinition:
+        self.definition = _definition(cls, None)
+        return self.definition
+
     def _find(self) -> _Target:
-        found = find(self.name)
-        if found.decorated.hash != self.hash:
+        found = find(self.name, self.hash)
+        spec = found.decorated.spec(found.cls)
+        if spec.hash != self.hash:
             raise CodeMismatchException(
-                f"{self.name} has other code here than where the node was made "
-                f"(hash {found.decorated.hash}, not {self.hash})",
-                found.decorated.hash,
+                f"{self.name} has other code here than where the node was made (hash {spec.hash}, not {self.hash})",
+                spec.hash,
             )
-        return _Target(found.definition, found.decorated.function, found.decorated.options.retry)
+        is_own = not self.class_code or self.class_code == spec.class_code
+        bound = None if is_own else binding(self.class_code)
+        return _Target(found.cls, found.decorated.function, found.decorated.options.retry, bound)
+
+
+def _definition(cls: type[DAGDefinition], constructor: bytes | None) -> DAGDefinition:
+    try:
+        return definition_like(cls, constructor)
+    except DefinitionNotRegistered as error:
+        raise _Unusable from error
 
 
 class Values(NamedTuple):
@@ -124,7 +148,7 @@ class Call(NamedTuple):
     arguments: bytes
     values: Values
     runs: int = 0  #: that failed before
-    made_with: str = ""  #: hash of the code that its arguments were signed for; empty: that of `work`
+    made_with: str = ""  #: the code that its arguments were signed for, as `code_text` has it; empty: that of `work`
     beside: int = 0  #: a source whose value is that of its own run here, which comes before; 0: none
 
     @property
@@ -139,7 +163,7 @@ class Executor:
         self.outbox = outbox
         self._large = large
         self._ring = keyring()
-        self._works: dict[tuple[str, str, float, bytes, bool], Work] = {}
+        self._works: dict[tuple[str, str, str, float, bytes, bool], Work] = {}
         # Nodes that another is to run on, in this process, before their outcomes are known elsewhere; and their ids and
         # values.
         self._handed_on: set[int] = set()
@@ -172,11 +196,18 @@ class Executor:
         return Values(SignedValues(self._ring, received), failed)
 
     def _work(self, function: pb.Function) -> Work:
-        key = (function.name, function.hash, function.timeout, function.key_id, function.eager)
+        key = (
+            function.name, function.hash, function.class_code, function.timeout, function.key_id, function.eager
+        )  # fmt: skip
         work = self._works.get(key)
         if work is None:
             work = self._works[key] = Work(function)
         return work
+
+    def look_again(self) -> None:
+        """Look up what could not be found so far when it is next needed: there are new classes."""
+        for work in self._works.values():
+            work.unusable = None
 
     # --- running ------------------------------------------------------------------------------------
 
@@ -237,7 +268,7 @@ class Executor:
     def _open(
         self, call: Call, scope: AttemptScope
     ) -> tuple[Callable[..., Any], tuple[object, ...], dict[str, object]]:
-        definition, function, _ = call.work.target or call.work.load()
+        cls, function, _, scope.bound = call.work.target or call.work.load()
         handed = self._handed(call.beside) if call.beside else {}
         try:
             arguments = self._arguments(call)
@@ -247,7 +278,12 @@ class Executor:
             ]
         except UncheckableValue as error:
             raise _Unchecked(str(error)) from None
-        args, kwargs = decode_call(arguments, fill, function, get_large=self._large.get)
+        args, kwargs, constructor = decode_called(arguments, fill, function, get_large=self._large.get)
+        if constructor is None:
+            definition = call.work.definition or call.work.make_definition(cls)
+        else:
+            definition = _definition(cls, constructor)
+            scope.constructor = packed(definition, scope.put_large)
         return function, (instance_within(call.instance, definition, scope), *args), kwargs
 
     def _arguments(self, call: Call) -> bytes:
@@ -294,13 +330,15 @@ class Executor:
         if error is call.work.unusable:
             deployed = error.deployed if isinstance(error, CodeMismatchException) else ""
             self.outbox.returned(call.node, call.attempt, _REASONS[type(error)], str(error), deployed)
+        elif isinstance(error, _Unusable):
+            self.outbox.returned(call.node, call.attempt, pb.UNREGISTERED, str(error.__cause__))
         elif isinstance(error, _Unchecked):
             self.outbox.returned(call.node, call.attempt, pb.UNCHECKABLE, str(error))
         else:
             microseconds = min((ended - started) // 1000, _LONGEST)
             failure = describe(error, call.node, call.attempt, microseconds, partial(self._signed_exception, call))
             final, later = verdict(call.work.target and call.work.target.retry, error)
-            failure.final = final or isinstance(error, TamperedValue)
+            failure.final = final or isinstance(error, (TamperedValue, DefinitionDiffers))
             if later is not None:
                 failure.retry_after = later
             message = bounded(failure.message, _LOG_BYTES)

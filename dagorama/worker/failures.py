@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from dagorama import by_value
 from dagorama.api import broker_pb2 as pb
+from dagorama.modules import may_hold_local
 
 T = TypeVar("T")
 
@@ -82,7 +83,11 @@ def _signed(error: BaseException, sign: Callable[[bytes], bytes]) -> bytes:
 
 
 def _pickled(error: BaseException) -> bytes:
-    data = pickle.dumps(error, 5)
-    if b"__main__" in data:  # found by name in no other process
+    try:
+        data = pickle.dumps(error, 5)
+    except Exception:  # of a class that is not found under its name
         data = by_value.dumps(error)
+    else:
+        if may_hold_local(data):
+            data = by_value.dumps(error)
     return data if len(data) <= EXCEPTION_BYTES else b""

@@ -17,6 +17,7 @@ class Kind(IntEnum):
     UNFIT = 4  #: from the child: it cannot start; a text says why
     RESULTS = 5  #: from the child: an Outcome whose body is a serialized Results
     RETURN = 6  #: from the child: an Outcome whose body is a serialized Return
+    DEFINE = 7  #: to the child: a pickled Parcel of classes
 
 
 class Outcome(NamedTuple):

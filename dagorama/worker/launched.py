@@ -1,7 +1,7 @@
 """Between a process that launches workers and their supervisor: how it starts, and the line between the two.
 
-What the worker needs to know goes first. Then down go lines `stop` and `end SLOT`, up go `started SLOT PID` and
-`ended SLOT EXITCODE`. When the line breaks, the other is gone.
+What the worker needs to know goes first. Then down go lines `stop`, `end SLOT` and `define` with a parcel of classes,
+up go `started SLOT PID`, `ended SLOT EXITCODE` and `defined`. When the line breaks, the other is gone.
 """
 
 from __future__ import annotations
@@ -10,15 +10,25 @@ import os
 import pickle
 import socket
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from struct import Struct
 from subprocess import DEVNULL, Popen
+from typing import NamedTuple
 
 from dagorama.errors import SettingsError
+from dagorama.modules import absolute_path
 from dagorama.worker.options import WorkerOptions
 
 UNUSABLE = 2  #: exit code
+READ_BYTES = 1 << 16
 _LENGTH = Struct("<Q")
+_HEAD = Struct("<II")  # lengths of the words and of the payload
+
+
+class Line(NamedTuple):
+    words: list[str]
+    payload: bytes
 
 
 class Lines:
@@ -26,7 +36,7 @@ class Lines:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._rest = b""
+        self._rest = bytearray()
 
     def fileno(self) -> int:
         return self._connection.fileno()
@@ -34,20 +44,30 @@ class Lines:
     def close(self) -> None:
         self._connection.close()
 
-    def say(self, *words: object) -> None:
+    def say(self, *words: object, payload: bytes = b"") -> None:
+        text = " ".join(map(str, words)).encode()
         with suppress(BrokenPipeError, ConnectionResetError):
-            self._connection.sendall((" ".join(map(str, words)) + "\n").encode())
+            self._connection.sendall(_HEAD.pack(len(text), len(payload)) + text + payload)
 
-    def read(self) -> list[list[str]] | None:
-        """The words of each line that has come, waiting for some bytes; None when the other end is closed."""
+    def read(self) -> list[Line] | None:
+        """Each line that has come, waiting for some bytes; None if the other end is closed."""
         try:
-            data = self._connection.recv(4096)
+            data = self._connection.recv(READ_BYTES)
         except ConnectionResetError:
             return None
         if not data:
             return None
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        return [line.decode().split() for line in lines]
+        self._rest += data
+        return list(self._lines())
+
+    def _lines(self) -> Iterator[Line]:
+        while len(self._rest) >= _HEAD.size:
+            words, payload = _HEAD.unpack_from(self._rest)
+            start = _HEAD.size + words
+            if len(self._rest) < start + payload:
+                return
+            yield Line(self._rest[_HEAD.size : start].decode().split(), bytes(self._rest[start : start + payload]))
+            del self._rest[: start + payload]
 
 
 def launch(options: WorkerOptions) -> tuple[Popen[bytes], Lines]:
@@ -56,7 +76,7 @@ def launch(options: WorkerOptions) -> tuple[Popen[bytes], Lines]:
     with theirs:
         command = [sys.executable, os.path.dirname(__file__), "--launched", str(theirs.fileno())]
         process = Popen(command, stdin=DEVNULL, pass_fds=[theirs.fileno()])
-    told = pickle.dumps((options, sys.path))
+    told = pickle.dumps((options, absolute_path()))
     with suppress(BrokenPipeError, ConnectionResetError):  # it has ended already: its exit code says why
         ours.sendall(_LENGTH.pack(len(told)) + told)
     return process, Lines(ours)

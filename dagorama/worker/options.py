@@ -12,5 +12,5 @@ class WorkerOptions:
     imports: tuple[str, ...] = ()  #: modules that every child imports first
     only_imported: bool = False  #: run nothing but definitions of these modules
     exit_on_completion: bool = False  #: leave when the graph is drained
-    definitions: bytes = b""  #: from serializer.pack_definitions, for the children
+    definitions: bytes = b""  #: a pickled Shipment of the launching program's, for the children
     grace: float | None = None  #: seconds that running nodes get when it is told to leave; None: as Settings say

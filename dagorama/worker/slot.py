@@ -63,11 +63,16 @@ class Slot:
 
     # --- the child -----------------------------------------------------------------------------------
 
-    def adopt(self, pid: int, connection: socket.socket) -> None:
-        """A new child; what was queued for it can be written now."""
+    def adopt(self, pid: int, connection: socket.socket, defined: Iterable[bytes] = ()) -> None:
+        """A new child; what was queued for it can be written now, after the classes that were defined."""
+        self._frames.extendleft(map(_definitions, reversed(list(defined))))
         connection.setblocking(False)
         self.pid, self._socket, self.refusals = pid, connection, 0
         self.is_held_up = False
+
+    def define(self, parcel: bytes) -> None:
+        """Queue a parcel of classes for the child."""
+        self._frames.append(_definitions(parcel))
 
     def fileno(self) -> int:
         return -1 if self._socket is None else self._socket.fileno()
@@ -259,6 +264,10 @@ class Slot:
         harmed = set(running)
         unstarted = [attempt for attempt in self._ordinals if attempt not in harmed]
         return self.held, pb.SlotDeath(slot=self.number, running=running, unstarted=unstarted, cause=cause)
+
+
+def _definitions(parcel: bytes) -> _Frame:
+    return _Frame(memoryview(prefix(Kind.DEFINE, len(parcel)) + parcel), set())
 
 
 def cause_of(ended: Ended) -> str:

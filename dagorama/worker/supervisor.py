@@ -119,9 +119,12 @@ class Supervisor:
         if lines is None:
             self._loop.remove_reader(parent)
             self.ask_to_leave(hurried=True)
-        for words in lines or ():
+        for words, payload in lines or ():
             if words[0] == "end":
                 self._end(self._children.slots[int(words[1])])
+            elif words[0] == "define":
+                self._children.define(payload)
+                self.tell("defined")
             else:
                 self.ask_to_leave(hurried=True)
 

@@ -42,7 +42,7 @@ def adopt(dispatch: Dispatch, name: str, hash: str, made_with: Collection[str]) 
                 "start one that has, or name both, with what they were made and what is to run them"
             )
     hash = hash or _deployed(dispatch, name, lanes)
-    goals = {lane.id: replace(lane.function, hash=hash) for lane in lanes if lane.function.hash != hash}
+    goals = {lane.id: replace(lane.function, hash=hash, class_code="") for lane in lanes if lane.function.hash != hash}
     # A person asks for it: one look at each unfinished node.
     nodes = [node for node in dispatch.graph.nodes.values() if node.lane.id in goals and node.state in UNCLAIMED]
     for node in nodes:
@@ -73,8 +73,8 @@ def _deployed(dispatch: Dispatch, name: str, lanes: Sequence[Lane]) -> str:
 
 def _change_code(dispatch: Dispatch, node: Node, lane: Lane) -> None:
     graph = dispatch.graph
-    original = graph.made_with.pop(node.key, node.lane.function.hash)
-    if original != lane.function.hash:
+    original = graph.made_with.pop(node.key, node.lane.function.code)
+    if original != lane.function.code:
         graph.made_with[node.key] = original
     graph.change_lane(node, lane)
     graph.changes.adopted.append(AdoptedRow(node.key, lane.id))

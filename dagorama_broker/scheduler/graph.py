@@ -68,7 +68,7 @@ class Graph:
         self.next_node = 1
         self.next_instance = 1
         self.next_lane = 1
-        self.made_with: dict[int, str] = {}  #: hashes of the code of unfinished nodes that other code has adopted
+        self.made_with: dict[int, str] = {}  #: the code of unfinished nodes that other code has adopted
         self._last_keyed = 0
         self.noticed: list[tuple[int, int, int]] | None = None  #: node, instance and culprit of bad ends, where asked
         self.wall = 0.0  #: what to add to the heart's clock for seconds since 1970

@@ -41,7 +41,7 @@ def lane_of_row(graph: Graph, rows: Live | Failed, key: int, function: int) -> L
     """The lane of a node that was made as `function`: of the code that has adopted it, of its concurrency key."""
     lane = graph.lane_by_id[rows.adopted.get(key, function)]
     if lane.id != function:
-        graph.made_with[key] = graph.lane_by_id[function].function.hash
+        graph.made_with[key] = graph.lane_by_id[function].function.code
     return graph.lane_of(lane, rows.keys[key]) if key in rows.keys else lane
 
 

@@ -28,7 +28,7 @@ _HIGH = 0x7FFFFFFF  # SQLite's integers are signed
 #: What of a function is kept as one text, so that a new option needs no new column.
 _OPTIONS = (
     "timeout", "queue_timeout", "priority", "max_concurrency", "delay", "max_deaths", "eager", "timeout_is_final",
-    "key_id",
+    "key_id", "class_code",
 )
 
 

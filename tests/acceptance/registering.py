@@ -1,6 +1,9 @@
-"""For `worker --import`: registers a definition."""
+"""For `worker --import`: registers two definitions."""
+
+import threading
 
 from dagorama.serializer import register_definition
-from tests.acceptance.troubles import Adding
+from tests.acceptance.troubles import Adding, Locking
 
 register_definition(Adding(100))
+register_definition(Locking(threading.Lock()))

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import pytest
 from dagorama import NodeFailed, launch_workers, resolve
 from dagorama.connection import connection
 from dagorama_broker.launch import LaunchedBroker, launch_broker
-from tests.acceptance.troubles import Adding, FastThenSlow, LateChildren, Loops, Troubles
+from tests.acceptance.troubles import Adding, FastThenSlow, LateChildren, Locking, Loops, Troubles
 
 ROOT = Path(__file__).parents[2]
 WAIT = 60.0  #: seconds after which something that should happen is taken not to
@@ -71,13 +72,18 @@ def test_a_worker_without_the_module_gives_nodes_back_to_one_that_has_it(broker:
         assert without.poll() is None
 
 
-def test_a_definition_with_constructor_arguments_waits_for_a_worker_that_registers_it(broker: LaunchedBroker) -> None:
+def test_constructor_arguments_are_the_callers_whatever_a_worker_registers(broker: LaunchedBroker) -> None:
+    with worker("--import", "tests.acceptance.registering"):
+        assert [resolve(*Adding(number)(1), timeout=WAIT) for number in (5, 100)] == [6, 101]
+
+
+def test_a_definition_made_with_what_cannot_travel_waits_for_a_worker_that_registers_it(broker: LaunchedBroker) -> None:
     """Case 47."""
-    instance, promise = Adding(5)(1)
+    instance, promise = Locking(threading.Lock())(1)
     with worker():
         await_that(lambda: any("register_definition" in reason for reason in unservable()))
         with worker("--import", "tests.acceptance.registering"):
-            assert resolve(instance, promise, timeout=WAIT) == 101
+            assert resolve(instance, promise, timeout=WAIT) == 2
 
 
 # --- what workers survive -----------------------------------------------------------------------------------

@@ -183,7 +183,7 @@ def rot() -> NoReturn:
 
 
 class Adding(DAGDefinition):
-    """Needs to be told something to be made."""
+    """Is constructed with an argument."""
 
     def __init__(self, start: int) -> None:
         self.start = start
@@ -191,3 +191,15 @@ class Adding(DAGDefinition):
     @dagorama().syncfn
     def entrypoint(self, number: int) -> int:
         return self.start + number
+
+
+class Locking(DAGDefinition):
+    """Is constructed with something that cannot be pickled."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self.lock = lock
+
+    @dagorama().syncfn
+    def entrypoint(self, number: int) -> int:
+        with self.lock:
+            return number + 1

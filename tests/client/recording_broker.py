@@ -21,7 +21,7 @@ from dagorama.definition import instance_within
 from dagorama.envelopes import PLAIN
 from dagorama.scope import AttemptScope, NodesRun, current_attempt
 from dagorama.serializer import find
-from dagorama.signing import FAILURE, RESULT, SignedValues, function_digest, keyring
+from dagorama.signing import FAILURE, RESULT, SignedValues, code_text, function_digest, keyring
 from dagorama.values import decode_call, decode_promised, encode, references
 
 Nodes = broker_pb2.Nodes
@@ -54,7 +54,7 @@ class Node:
     @property
     def opened(self) -> bytes:
         """The arguments, as a worker opens them."""
-        digest = function_digest(self.function.name, self.function.hash)
+        digest = function_digest(self.function.name, code_text(self.function.hash, self.function.class_code))
         return keyring().open_arguments(self.arguments, self.instance, self.id, digest)
 
     def signed_failure(self, pickled: bytes) -> bytes:

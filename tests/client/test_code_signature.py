@@ -204,7 +204,7 @@ def test_methods_partials_and_cached_functions_hash_as_their_functions() -> None
     assert calculate_function_hash(Task.__dict__["stat"]) == calculate_function_hash(Task.stat)
 
 
-@pytest.mark.parametrize("fn", [len, str.upper, object(), int], ids=repr)
+@pytest.mark.parametrize("fn", [len, str.upper, object(), int], ids=["function", "method", "object", "class"])
 def test_what_is_not_written_in_python_is_refused(fn: Any) -> None:
     with pytest.raises(TypeError, match="not written in Python"):
         calculate_function_hash(fn)

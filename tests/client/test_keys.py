@@ -79,7 +79,7 @@ def test_a_file_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch, tmp_p
         load_keys()
 
 
-@pytest.mark.parametrize("bad", ["secret", "x" * 44, "x" * 42 + "!", "?" * 43, new_key()[:-2], "é" * 43, "\udcff" * 43])
+@pytest.mark.parametrize("bad", ["secret", "x" * 44, "x" * 42 + "!", "?" * 43, "k" * 41, "é" * 43, "\udcff" * 43])
 def test_what_is_no_key_is_refused_by_its_place_and_not_repeated(monkeypatch: pytest.MonkeyPatch, bad: str) -> None:
     monkeypatch.setenv("DAGORAMA_SIGNING_KEYS", f"{new_key()},{bad}")
     with pytest.raises(SettingsError, match="key 2 of DAGORAMA_SIGNING_KEYS") as refusal:

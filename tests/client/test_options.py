@@ -83,7 +83,7 @@ def test_a_function_without_options_says_nothing_of_them(attempt: AttemptScope, 
     inside.plain()
     (node,) = run_of(attempt.runs[0])
     told = {field.name for field, _ in node.function.ListFields()}
-    assert told == {"name", "hash", "queue", "key_id"}
+    assert told == {"name", "hash", "class_code", "queue", "key_id"}
 
 
 class Unusual(StaticRetry):

@@ -2,7 +2,6 @@
 
 import functools
 import gc
-import pickle
 import subprocess
 import sys
 import threading
@@ -12,21 +11,16 @@ from uuid import UUID
 
 import pytest
 
-from dagorama import serializer
+from dagorama import shipping
+from dagorama.class_code import ClassCode
 from dagorama.code_signature import calculate_function_hash
+from dagorama.decorated import of_wrapper
 from dagorama.decorators import dagorama
-from dagorama.definition import DAGDefinition, DAGInstance, instance_within, local_classes
+from dagorama.definition import DAGDefinition, DAGInstance, instance_within
 from dagorama.errors import DefinitionNotRegistered, FunctionNotFound
 from dagorama.scope import AttemptScope
-from dagorama.serializer import (
-    find,
-    function_to_name,
-    local_definitions,
-    name_to_function,
-    pack_definitions,
-    register_definition,
-    unpack_definitions,
-)
+from dagorama.serializer import find, function_to_name, name_to_function, register_definition
+from dagorama.shipping import Header, Parcel, Shipment
 
 MINE = __name__
 
@@ -74,6 +68,7 @@ class NeedsEnvironment(DAGDefinition):
     def __init__(self) -> None:
         raise KeyError("MODEL_PATH")
 
+    @dagorama().syncfn
     def entrypoint(self) -> None: ...
 
 
@@ -84,10 +79,8 @@ class NotADefinition:
 
 @pytest.fixture(autouse=True)
 def _nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    for store in ("_shipped", "_shipped_classes", "_not_shipped"):
-        monkeypatch.setattr(serializer, store, {})
-    for known in list(serializer.registered):
-        monkeypatch.delitem(serializer.registered, known)
+    for store in ("_versions", "_loaded", "_registered_in", "failures", "registered"):
+        monkeypatch.setattr(shipping, store, {})
 
 
 @pytest.mark.parametrize(
@@ -194,7 +187,7 @@ def test_a_module_that_cannot_be_imported_is_an_error_like_any_other(
 
 def test_a_definition_that_needs_arguments_has_to_be_registered() -> None:
     with pytest.raises(DefinitionNotRegistered, match=r"register_definition\(NeedsMuch\(...\)\).*worker --import"):
-        find(f"{MINE}:NeedsMuch.entrypoint")
+        _ = find(f"{MINE}:NeedsMuch.entrypoint").definition
     definition = NeedsMuch(4)
     register_definition(definition)
     assert find(f"{MINE}:NeedsMuch.entrypoint").definition is definition
@@ -202,7 +195,7 @@ def test_a_definition_that_needs_arguments_has_to_be_registered() -> None:
 
 def test_what_its_constructor_raised_is_in_the_message() -> None:
     with pytest.raises(DefinitionNotRegistered, match="KeyError: 'MODEL_PATH'"):
-        find(f"{MINE}:NeedsEnvironment.entrypoint")
+        _ = find(f"{MINE}:NeedsEnvironment.entrypoint").definition
 
 
 def test_a_definition_is_made_once() -> None:
@@ -216,14 +209,14 @@ def test_the_hash_is_of_the_function_and_follows_its_name() -> None:
     function: Any = Sample.entrypoint.original_fn  # type: ignore[attr-defined]
     decorated = find(f"{MINE}:Sample.entrypoint").decorated
     before = decorated.spec(Sample)
-    assert before.hash == calculate_function_hash(function)
+    assert decorated.hash == calculate_function_hash(function)
     name = function.__name__
     function.__name__ = "another"
     try:
         changed = decorated.spec(Sample)
-        assert changed.hash == calculate_function_hash(function) != before.hash
+        assert decorated.hash == calculate_function_hash(function)
+        assert changed.hash != before.hash
         assert changed.name == before.name
-        assert decorated.spec(Grandchild).hash == changed.hash
     finally:
         function.__name__ = name
     assert decorated.spec(Sample).hash == before.hash
@@ -254,20 +247,15 @@ def test_a_local_definition_is_found_in_its_own_process() -> None:
     cls = local_definition(5)
     name = function_to_name(cls)
     assert name == f"{MINE}:local_definition.<locals>.Local"
-    assert (name, cls) in local_definitions()
+    assert cls in shipping.definitions
     assert find(f"{name}.entrypoint").decorated.function(None, 2) == 7
 
 
-def test_the_latest_of_a_name_counts() -> None:
-    _, latest = local_definition(1), local_definition(2)
-    assert type(find(f"{function_to_name(latest)}.entrypoint").definition) is latest
-
-
-def test_an_earlier_class_of_the_same_name_is_refused_at_the_call() -> None:
+def test_of_classes_of_one_name_that_is_found_whose_code_is_asked_for() -> None:
     earlier, latest = local_definition(1), local_definition(2)
-    with pytest.raises(FunctionNotFound, match="was defined again"):
-        earlier()()
-    assert latest
+    for cls in (earlier, latest):
+        hash = of_wrapper(vars(cls)["entrypoint"]).spec(cls).hash
+        assert find(f"{function_to_name(cls)}.entrypoint", hash).cls is cls
 
 
 def test_a_call_says_once_who_can_run_a_local_definition(caplog: pytest.LogCaptureFixture) -> None:
@@ -292,30 +280,30 @@ def test_local_definitions_are_not_kept_alive() -> None:
     instance.entrypoint(1)
     del cls, attempt, instance
     gc.collect()
-    assert name not in local_classes
+    assert name not in map(function_to_name, shipping.definitions)
 
 
 def test_without_anything_to_send_nothing_is_packed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serializer, "local_classes", {})
-    assert pack_definitions() == b""
-    unpack_definitions(b"")
+    monkeypatch.setattr(shipping, "definitions", set())
+    assert shipping.pack().parcels == []
 
 
 def test_what_cannot_be_packed_does_not_spoil_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serializer, "local_classes", {})
+    monkeypatch.setattr(shipping, "definitions", set())
     broken = NeedsMuch(threading.Lock())  # type: ignore[arg-type]
     register_definition(broken)
     register_definition(Sample())
-    packed = pack_definitions()
-    serializer.registered.clear()
-    unpack_definitions(packed)
+    packed = shipping.pack()._replace(has_main=False)
+    shipping.registered.clear()
+    shipping.receive(packed)
     assert isinstance(find(f"{MINE}:Sample.entrypoint").definition, Sample)
-    assert serializer.registered
-    assert "lock" in serializer._not_shipped[f"{MINE}:NeedsMuch"]
+    assert shipping.registered
+    assert "lock" in shipping.failures[f"{MINE}:NeedsMuch"]
 
 
-def test_what_cannot_be_unpacked_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    unpack_definitions(pickle.dumps(([(["away:Task"], b"cnowhere\nTask\n.")], {})))
+def test_what_cannot_be_unpacked_says_so() -> None:
+    header = Header("away:Task", ClassCode({"run": "0"}, "run=0"))
+    shipping.receive(Shipment(None, False, [Parcel([header], [], b"cnowhere\nTask\n.")], {}))
     with pytest.raises(FunctionNotFound, match="was sent here but cannot be read"):
         find("away:Task.run")
 
@@ -323,7 +311,8 @@ def test_what_cannot_be_unpacked_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
 SCRIPT = '''
 import sys
 from dagorama import DAGDefinition, dagorama, register_definition
-from dagorama.serializer import pack_definitions, find
+from dagorama.serializer import find
+from dagorama.shipping import pack
 
 SHARED = []
 
@@ -360,14 +349,15 @@ names = [
     "__main__:make.<locals>.Local.later",
 ]
 hashes = [find(name).decorated.hash for name in names]
-sys.stdout.buffer.write(__import__("pickle").dumps((names, hashes, pack_definitions())))
+sys.stdout.buffer.write(__import__("pickle").dumps((names, hashes, pack())))
 '''
 
 CHILD = '''
 import pickle, sys
-from dagorama.serializer import find, unpack_definitions
+from dagorama.serializer import find
+from dagorama.shipping import receive
 names, hashes, packed = pickle.load(sys.stdin.buffer)
-unpack_definitions(packed)
+receive(packed)
 assert "cloudpickle" not in sys.modules
 found = [find(name) for name in names]
 assert [each.decorated.hash for each in found] == hashes

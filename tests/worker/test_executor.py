@@ -253,7 +253,7 @@ def test_a_function_that_cannot_be_imported_is_given_back(ran: Ran) -> None:
 
 
 def test_a_definition_that_needs_arguments_and_is_not_registered_is_given_back(ran: Ran) -> None:
-    returned = ran.returned(Wanted("entrypoint", [1], definition="worker_nodes:Counting", hash="any"))
+    returned = ran.returned(Wanted("entrypoint", [1], definition="worker_nodes:Counting"))
     assert returned.reason == pb.UNREGISTERED
     assert "register_definition" in returned.detail
 

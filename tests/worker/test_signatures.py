@@ -12,7 +12,7 @@ from dagorama.api import broker_pb2 as pb
 from dagorama.keys import SigningKey, new_key
 from dagorama.models.outcome import outcome as tolerated
 from dagorama.models.promise import DAGPromise
-from dagorama.signing import ARGUMENTS, RESULT, Keyring, function_digest, keyring
+from dagorama.signing import ARGUMENTS, RESULT, Keyring, code_text, function_digest, keyring
 from dagorama.values import Encoded, encode, encode_call
 from dagorama.worker.executor import Executor
 from dagorama.worker.frames import Kind, Outcome
@@ -84,7 +84,7 @@ def granting(tmp_path: Path) -> Granting:
 def arguments(body: pb.GrantBody, *args: object, ring: Keyring | None = None, **place: bytes) -> bytes:
     """Arguments for the one node of a body, or for another place."""
     right = {"instance": INSTANCE, "node": body.id[0]}
-    function = function_digest(body.functions[0].name, body.functions[0].hash)
+    function = function_digest(body.functions[0].name, code_text(body.functions[0].hash, body.functions[0].class_code))
     signed = {"role": ARGUMENTS, "function": function, **right, **place}
     return (ring or keyring()).sign(encode_call(args, {}).envelope, **signed)
 

@@ -10,10 +10,8 @@ import grpc
 import pytest
 from scripted_broker import Conversation, ScriptedBroker, WorkerProcess, worker_process
 from worker_grants import Wanted, body_of, call, encoded, values_of
-from worker_nodes import Counting
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.decorated import of_wrapper
 from dagorama.models.promise import DAGPromise
 from dagorama.values import encode
 
@@ -519,8 +517,7 @@ def children_of(pid: int) -> list[int]:
 def test_imported_modules_register_what_they_register(broker: ScriptedBroker) -> None:
     with worker_process(broker, "--import", "worker_registering"):
         spoken = broker.greeted()
-        code = of_wrapper(Counting.entrypoint).hash
-        spoken.grant(Wanted("entrypoint", [1], definition="worker_nodes:Counting", hash=code))
+        spoken.grant(Wanted("entrypoint", [1], definition="worker_nodes:Counting"))
         assert spoken.value() == 101
 
 

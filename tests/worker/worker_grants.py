@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.serializer import find
-from dagorama.signing import ARGUMENTS, RESULT, function_digest, keyring
+from dagorama.signing import ARGUMENTS, RESULT, code_text, function_digest, keyring
 from dagorama.values import Encoded, decode, encode, encode_call, references
 
 INSTANCE = b"an instance's id"
@@ -33,12 +33,14 @@ class Wanted(NamedTuple):
         name = f"{self.definition}.{self.method}"
         if self.hash is not None:
             return pb.Function(name=name, hash=self.hash, queue="q")
-        decorated = find(name).decorated
-        is_async, eager = decorated.is_async, decorated.options.eager
-        return pb.Function(name=name, hash=decorated.hash, queue="q", is_async=is_async, eager=eager)
+        found = find(name)
+        function = found.decorated.spec(found.cls).to_message(b"")
+        function.queue = "q"
+        function.ClearField("retry")
+        return function
 
     def signed(self, id: bytes) -> bytes:
-        function = function_digest(self.function.name, self.function.hash)
+        function = function_digest(self.function.name, code_text(self.function.hash, self.function.class_code))
         return keyring().sign(self._envelope, ARGUMENTS, INSTANCE, id, function)
 
     @property
