@@ -14,8 +14,9 @@ import sys
 from collections import ChainMap
 from collections.abc import Callable, Mapping
 from enum import Enum
+from inspect import CO_OPTIMIZED
 from io import BytesIO
-from types import CodeType, FunctionType, MemberDescriptorType
+from types import CodeType, FunctionType, MemberDescriptorType, ModuleType
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakSet, WeakValueDictionary
 
@@ -54,9 +55,10 @@ def dumps(
                 if isinstance(found, type):
                     return _reduced_class(found, reduce_class(found))
                 reduced = self._dynamic_function_reduce(found)
+                _add_names_of_class_bodies(found, reduced[2][1]["__globals__"])
                 return reduced if with_functions else _reduced_function(found, reduced)
-        elif not with_functions and (name := _name_of_global(found)) is not None:
-            return _global, (name, type(found))
+        elif (name := _name_of_global(found, with_functions)) is not None:
+            return _global, (type(found).__module__ if type(found) is not object else MAIN, name, type(found))
         return cloudpickle.Pickler.reducer_override(self, found)
 
     namespace: dict[str, Any] = {"reducer_override": reducer_override}
@@ -95,7 +97,7 @@ def _code(make: Callable[..., CodeType], arguments: tuple[Any, ...], filename: s
 def _by_name(found: type | FunctionType) -> tuple[Any, ...] | None:
     """How something of a program run by `python -m` is pickled: other processes can import that under its own name."""
     public = public_name(found.__module__)
-    if public == found.__module__ or named(sys.modules.get(found.__module__), found.__qualname__) is not found:
+    if public == found.__module__ or not _is_found(found):
         return None
     return _imported, (public, found.__qualname__)
 
@@ -107,12 +109,16 @@ def _imported(module: str, path: str) -> Any:
     return named(import_module(module), path)
 
 
-def _name_of_global(found: Any) -> str | None:
-    """The name of a sentinel in `__main__`: a plain object(), or an object without state of a class of the script."""
+def _name_of_global(found: Any, is_definition: bool) -> str | None:
+    """The name of a sentinel: an object that pickles as its name, a plain object(), or an object without state whose class
+    is the script's. The last two travel with the definitions that name them."""
     cls = type(found)
-    if cls is not object and (cls.__module__ != MAIN or not _is_stateless(found, cls)):
+    if cls.__module__ in local_modules and isinstance(reduced := found.__reduce_ex__(PROTOCOL), str):
+        return reduced
+    if is_definition or (cls is not object and (cls.__module__ not in local_modules or not _is_stateless(found, cls))):
         return None
-    for name, value in list(vars(sys.modules[MAIN]).items()):
+    module = sys.modules.get(MAIN if cls is object else cls.__module__)
+    for name, value in list(vars(module or object).items()):
         if value is found:
             return name
     return None
@@ -123,9 +129,9 @@ def _is_stateless(found: Any, cls: type) -> bool:
     return is_plain and getattr(found, "__dict__", None) == {} and cls.__bases__ == (object,)
 
 
-def _global(name: str, cls: type) -> Any:
+def _global(module: str, name: str, cls: type) -> Any:
     """Named in pickles. A reader that does not have it makes one, and has it from then on."""
-    place = vars(sys.modules[MAIN])
+    place = vars(sys.modules.setdefault(module, ModuleType(module)))
     if type(place.get(name)) is not cls:
         place[name] = object.__new__(cls)
     return place[name]
@@ -140,19 +146,36 @@ _unfilled: WeakSet[Any] = WeakSet()
 def _reduced_class(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
     make, arguments, (attributes, more) = reduced[:3]
     attributes = {name: found for name, found in attributes.items() if type(found) is not MemberDescriptorType}
-    if (slots := attributes.pop("__slots__", None)) is not None and not issubclass(cls, Enum):
+    if "__slots__" in attributes and not issubclass(cls, (Enum, tuple)):
         # cloudpickle sets them when the class is made already, which is too late.
         constructor, name, bases, namespace, *rest = arguments
-        arguments = (constructor, name, bases, {**namespace, "__slots__": slots}, *rest)
+        arguments = (constructor, name, bases, {**namespace, "__slots__": attributes.pop("__slots__")}, *rest)
     state = attributes, more
+    if not _is_found(cls):  # it was replaced under its name, as by a decorator that makes another class
+        return make, arguments, state, None, None, reduced[5]
     return _class, (_path(cls), object_hash(cls), make, arguments), state, None, None, _fill_class
 
 
 def _reduced_function(function: FunctionType, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
-    if "." in function.__qualname__ or function.__name__ == "<lambda>":
+    if not _is_found(function):
         return reduced
     make, arguments, state = reduced[:3]
     return _function, (_path(function), object_hash(function), make, arguments), state, None, None, _fill_function
+
+
+def _add_names_of_class_bodies(function: FunctionType, names: dict[str, Any]) -> None:
+    """Add what classes inside the function name while they are made, which cloudpickle leaves out."""
+    stack = [function.__code__]
+    while stack:
+        code = stack.pop()
+        stack += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+        if not code.co_flags & CO_OPTIMIZED:
+            names.update({name: function.__globals__[name] for name in code.co_names if name in function.__globals__})
+
+
+def _is_found(found: type | FunctionType) -> bool:
+    """Whether it is what its module has under its name."""
+    return named(sys.modules.get(found.__module__), found.__qualname__) is found
 
 
 def _path(found: type | FunctionType) -> str:

@@ -27,7 +27,16 @@ _filled: set[str] | None = None
 def public_name(module: str) -> str:
     """Return the name under which other processes import a module: that of a program run by `python -m` is not
     `__main__`."""
-    return _name_of_main() or MAIN if module in (MAIN, SPAWNED_MAIN) else module
+    if module not in (MAIN, SPAWNED_MAIN):
+        return module
+    name = _name_of_main()
+    if name and name not in sys.modules:
+        # A value of one of its classes comes back under that name, and has to be of the class that the program has.
+        main = sys.modules[name] = sys.modules[MAIN]
+        parent, _, last = name.rpartition(".")
+        if parent in sys.modules:
+            setattr(sys.modules[parent], last, main)
+    return name or MAIN
 
 
 def is_local(found: type | FunctionType) -> bool:

@@ -1,0 +1,59 @@
+"""Definitions that are constructed with arguments, for workers of another process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from dagorama import DAGDefinition, dagorama
+
+
+class Scaling(DAGDefinition):
+    constructed = 0
+
+    def __init__(self, factor: int = 1, *, offset: int = 0) -> None:
+        type(self).constructed += 1
+        self.factor, self.offset = factor, offset
+
+    @dagorama().syncfn
+    def entrypoint(self, numbers: list[int]) -> int:
+        return self.total([self.scaled(number) for number in numbers])
+
+    @dagorama().syncfn
+    def scaled(self, number: int) -> int:
+        return number * self.factor + self.offset
+
+    @dagorama().syncfn
+    def total(self, numbers: list[int]) -> int:
+        return sum(numbers)
+
+
+@dataclass
+class Configured(DAGDefinition):
+    name: str
+    weights: dict[str, float] = field(default_factory=dict)
+    blob: bytes = b""
+
+    @dagorama().syncfn
+    def entrypoint(self) -> tuple[str, float, int]:
+        return self.name, sum(self.weights.values()), len(self.blob)
+
+
+class Outer(DAGDefinition):
+    """Makes an instance of another definition, constructed with a value of this one's."""
+
+    def __init__(self, factor: int) -> None:
+        self.factor = factor
+
+    @dagorama().syncfn
+    def entrypoint(self, number: int) -> int:
+        _, promise = Scaling(self.factor, offset=1)([number])
+        return promise
+
+
+class Breaking(DAGDefinition):
+    def __init__(self, divisor: int) -> None:
+        self.share = 1 / divisor if divisor != 7 or __name__ == "__main__" else 1 / 0
+
+    @dagorama().syncfn
+    def entrypoint(self) -> float:
+        return self.share

@@ -1,0 +1,291 @@
+"""Classes that other processes cannot import, and code that changes: the right code runs, or it is said why not."""
+
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+BEGIN = """
+import dataclasses, enum, sys, threading
+from dagorama import DAGDefinition, dagorama, launch_workers, resolve
+from dagorama.errors import NodeFailed
+from dagorama_broker.launch import launch_broker
+"""
+
+
+def script(folder: Path, text: str, *arguments: str, name: str = "script.py") -> subprocess.CompletedProcess[str]:
+    (folder / name).write_text(BEGIN + dedent(text))
+    command = [sys.executable, str(folder / name), *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_what_a_script_defines_comes_back_as_its_own(tmp_path: Path) -> None:
+    done = script(tmp_path, """
+        import collections, typing
+
+        class Mode(enum.Enum):
+            FAST = 1
+            SLOW = 2
+
+        class Right(enum.Flag):
+            READ = enum.auto()
+            WRITE = enum.auto()
+
+        @dataclasses.dataclass(slots=True, frozen=True)
+        class Point:
+            x: int
+            y: int = 2
+
+        class Slotted:
+            __slots__ = ("a", "__b")
+            def __init__(self, a, b):
+                self.a, self.__b = a, b
+            def __eq__(self, other):
+                return type(other) is Slotted and (self.a, self.__b) == (other.a, other.__b)
+
+        class Named(typing.NamedTuple):
+            one: int
+
+        Pair = collections.namedtuple("Pair", "left right")
+
+        class Missing:
+            def __reduce__(self):
+                return "MISSING"
+
+        class Parent:
+            def child(self):
+                return Child(self)
+
+        class Child(Parent):
+            def __init__(self, parent):
+                self.parent = parent
+
+        class OutOfStock(Exception):
+            def __init__(self, what, left):
+                super().__init__(what, left)
+                self.left = left
+
+        MISSING, PLAIN, STATELESS = Missing(), object(), Parent()
+
+        class Task(DAGDefinition):
+            @dagorama().syncfn
+            def entrypoint(self, mode, right, point, slotted, named, pair, missing, plain, stateless):
+                assert mode is Mode.FAST and right == Right.READ | Right.WRITE and point == Point(1)
+                assert missing is MISSING and plain is PLAIN and stateless is STATELESS
+                assert type(slotted) is Slotted and type(named) is Named and type(pair) is Pair
+                return mode, right, dataclasses.replace(point, y=3), slotted, named, pair, missing, plain, stateless
+
+            @dagorama().syncfn
+            def family(self):
+                return Parent().child()
+
+            @dagorama().syncfn
+            def fails(self):
+                raise OutOfStock("apples", 3)
+
+        if __name__ == "__main__":
+            with launch_broker(port=0), launch_workers(1):
+                plain = Mode.FAST, Right.READ | Right.WRITE, Point(1), Slotted(1, 2), Named(1), Pair(1, 2)
+                sent = (*plain, MISSING, PLAIN, STATELESS)
+                instance, promise = Task()(*sent)
+                came = resolve(instance, promise, timeout=20)
+                assert came[0] is Mode.FAST and came[1] == sent[1] and came[2] == Point(1, 3) and came[3:6] == sent[3:6]
+                assert all(one is other for one, other in zip(came[6:], sent[6:])), came
+                child = resolve(instance, instance.family(), timeout=20)
+                assert type(child) is Child and type(child.parent) is Parent
+                try:
+                    resolve(instance, instance.fails(), timeout=20)
+                except NodeFailed as error:
+                    assert type(error.__cause__) is OutOfStock and error.__cause__.left == 3
+                print("fine")
+        """)
+    assert done.stdout == "fine\n", done.stderr
+
+
+def test_a_script_without_a_guard_runs_once(tmp_path: Path) -> None:
+    done = script(tmp_path, """
+        print("begins")
+        SETTINGS = {}
+
+        def factor():
+            return SETTINGS["factor"]
+
+        class Task(DAGDefinition):
+            @dagorama().syncfn
+            def entrypoint(self):
+                return factor() * 2
+
+        SETTINGS["factor"] = 21
+        with launch_broker(port=0), launch_workers(1):
+            print(resolve(*Task()(), timeout=20))
+        """)
+    assert done.stdout == "begins\n42\n", done.stderr
+
+
+def test_functions_of_a_script_are_found_by_name_in_its_nodes(tmp_path: Path) -> None:
+    done = script(tmp_path, """
+        import multiprocessing, pickle
+
+        def square(x):
+            return x * x
+
+        class Task(DAGDefinition):
+            @dagorama().syncfn
+            def entrypoint(self, function):
+                assert function is square and pickle.loads(pickle.dumps(square)) is square
+                assert sys.modules["__main__"].square is square
+                with multiprocessing.get_context("fork").Pool(2) as pool:
+                    return pool.map(square, [1, 2, 3])
+
+        if __name__ == "__main__":
+            with launch_broker(port=0), launch_workers(1):
+                print(resolve(*Task()(square), timeout=20))
+        """)
+    assert done.stdout == "[1, 4, 9]\n", done.stderr
+
+
+def test_a_script_run_again_with_other_classes_refuses_the_old_values(tmp_path: Path) -> None:
+    text = """
+        class Mode(enum.Enum):
+            {members}
+
+        class Task(DAGDefinition):
+            @dagorama().syncfn
+            def entrypoint(self, mode):
+                return mode
+
+        if __name__ == "__main__":
+            with launch_broker(port=0, store="sqlite:///store.sqlite3"):
+                if sys.argv[1:]:
+                    try:
+                        print(resolve(*Task.attach(sys.argv[1]), timeout=20))
+                    except Exception as error:
+                        print(type(error).__name__, error)
+                else:
+                    with launch_workers(1):
+                        instance, promise = Task()(Mode.FAST)
+                        assert resolve(instance, promise, timeout=20) is Mode.FAST
+                        print(instance.instance_id)
+        """
+    first = script(tmp_path, text.format(members="FAST = 1"))
+    identifier = first.stdout.strip()
+    assert script(tmp_path, text.format(members="FAST = 1"), identifier).stdout == "Mode.FAST\n"
+    changed = script(tmp_path, text.format(members="FAST = 2"), identifier)
+    assert "__main__:Mode has other code here" in changed.stdout, changed.stderr
+
+
+@pytest.mark.parametrize("first", ["call", "workers"])
+def test_what_cannot_travel_is_refused_by_its_name(tmp_path: Path, first: str) -> None:
+    """The instance is made before the workers start, or after."""
+    done = script(tmp_path, """
+        guard = threading.Lock()
+
+        class Task(DAGDefinition):
+            @dagorama().syncfn
+            def entrypoint(self):
+                with guard:
+                    return 5
+
+        if __name__ == "__main__":
+            with launch_broker(port=0):
+                if sys.argv[1] == "call":
+                    Task()()
+                with launch_workers(1):
+                    Task()()
+        """, first)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert "__main__:Task cannot be sent to the workers" in last
+    assert "'guard', a lock that Task.entrypoint uses, cannot be pickled" in last
+
+
+def test_factories_make_classes_that_are_told_apart(tmp_path: Path) -> None:
+    done = script(tmp_path, """
+        def make(number, rows):
+            class Task(DAGDefinition):
+                @dagorama().syncfn
+                def entrypoint(self):
+                    return self.add(number)
+                @dagorama().syncfn
+                def add(self, x):
+                    return x + sum(rows)
+            return Task
+
+        if __name__ == "__main__":
+            early = make(1, [10])
+            with launch_broker(port=0):
+                made = [early()()]
+                with launch_workers(1):
+                    made += [make(number, rows)()() for number, rows in ((2, [10]), (2, [20]), (1, [10]))]
+                    print([resolve(*each, timeout=20) for each in made])
+        """)
+    assert done.stdout == "[11, 12, 22, 11]\n", done.stderr
+
+
+def test_a_class_made_by_a_running_node_is_refused_at_its_call(tmp_path: Path) -> None:
+    done = script(tmp_path, """
+        class Task(DAGDefinition):
+            @dagorama().syncfn
+            def entrypoint(self):
+                class Inner(DAGDefinition):
+                    @dagorama().syncfn
+                    def entrypoint(self):
+                        return 1
+                return Inner()()[1]
+
+        if __name__ == "__main__":
+            with launch_broker(port=0), launch_workers(1):
+                try:
+                    resolve(*Task()(), timeout=20)
+                except NodeFailed as error:
+                    print(error.type, "was made by a running node" in error.message)
+        """)
+    assert done.stdout == "dagorama.errors.FunctionNotFound True\n", done.stderr
+
+
+def test_values_of_a_script_run_by_python_m_are_its_own(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "__init__.py").touch()
+    (tmp_path / "app" / "job.py").write_text(BEGIN + dedent("""
+        class Mode(enum.Enum):
+            FAST = 1
+
+        class Job(DAGDefinition):
+            @dagorama().syncfn
+            def entrypoint(self, mode):
+                return mode, mode is Mode.FAST
+
+        if __name__ == "__main__":
+            with launch_broker(port=0), launch_workers(1):
+                mode, was = resolve(*Job()(Mode.FAST), timeout=20)
+                print(mode is Mode.FAST, was)
+        """))
+    command = [sys.executable, "-m", "app.job"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "True True\n", done.stderr
+
+
+def test_a_file_run_by_runpy_is_sent_like_a_script(tmp_path: Path) -> None:
+    (tmp_path / "job.py").write_text(BEGIN + dedent("""
+        @dataclasses.dataclass
+        class Point:
+            x: int
+
+        class Job(DAGDefinition):
+            @dagorama().syncfn
+            def entrypoint(self, point):
+                assert point == Point(1)
+                return Point(2)
+
+        def main():
+            with launch_broker(port=0), launch_workers(1):
+                assert resolve(*Job()(Point(1)), timeout=20) == Point(2)
+                print("fine")
+
+        main()
+        """))
+    command = [sys.executable, "-c", "import runpy; runpy.run_path('job.py')"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "fine\n", done.stderr
