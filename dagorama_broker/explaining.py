@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
 from dagorama_broker.errors import Malformed
-from dagorama_broker.messages import bounded, function_message
+from dagorama_broker.messages import bounded, function_message, id_bytes
 from dagorama_broker.scheduler import Explainer, Node, Obstacle, Standing
 from dagorama_broker.waiting import owners_of
 
@@ -35,7 +35,7 @@ def explain(broker: Broker, request: pb.ExplainRequest) -> pb.ExplainReply:
 
 def _unfinished(broker: Broker, request: pb.ExplainRequest) -> Iterable[Node]:
     for id, owner in owners_of(request).items():
-        node = broker.scheduler.graph.find(id)
+        node = broker.scheduler.graph.find(id_bytes(id, "a node"))
         if node is not None and node.instance.id == owner:
             yield node
 

@@ -52,13 +52,16 @@ class Explainer:
     def explain(self, nodes: Iterable[Node | None], *, until_one_proceeds: bool = False) -> Standing:
         """How these nodes, and all that they wait for, stand. What has ended does not count."""
         standing, seen = Standing(), set[int]()
-        stack = list(self._bounded(nodes, standing))
-        while stack and not (until_one_proceeds and standing.can_proceed):
-            node = stack.pop()
-            if node.state not in ENDED and node.key not in seen:
-                seen.add(node.key)
-                self._count(node, standing)
-                stack.extend(self._bounded(_awaited(node), standing))
+        for first in self._bounded(nodes, standing):
+            stack = [first]
+            while stack:
+                node = stack.pop()
+                if node.state not in ENDED and node.key not in seen:
+                    seen.add(node.key)
+                    self._count(node, standing)
+                    stack.extend(self._bounded(_awaited(node), standing))
+            if until_one_proceeds and standing.can_proceed:
+                break
         return standing
 
     def stuck(self, instance: Instance) -> Standing | None:

@@ -126,17 +126,18 @@ SENT: Mapping[str, Any] = {
     "GetStatus": broker_pb2.GetStatusRequest(),
     "ListInstances": broker_pb2.ListInstancesRequest(),
     "ListNodes": broker_pb2.ListNodesRequest(),
+    "Explain": broker_pb2.ExplainRequest(),
     "Cancel": broker_pb2.CancelRequest(),
     "Retry": broker_pb2.RetryRequest(),
     "Adopt": broker_pb2.AdoptRequest(),
 }
 SPAWNERS = {
     "Submit", "SubmitStream", "Wait", "Talk", "PutValue", "GetValue", "KeepValue", "ValuesFolder", "GetInstance",
-    "GetStatus", "ListInstances", "ListNodes", "Cancel", "Retry",
+    "GetStatus", "ListInstances", "ListNodes", "Explain", "Cancel", "Retry",
 }  # fmt: skip
 MAY = {
     "spawner": SPAWNERS,
-    "worker": {"Work", "Wait", "Talk", "PutValue", "GetValue", "KeepValue", "ValuesFolder", "GetInstance"},
+    "worker": {"Work", "Wait", "Talk", "PutValue", "GetValue", "KeepValue", "ValuesFolder", "GetInstance", "Explain"},
     "reader": {"GetInstance", "GetStatus", "ListInstances", "ListNodes"},
     "admin": set(SENT),
 }
