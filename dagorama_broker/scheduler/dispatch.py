@@ -277,4 +277,6 @@ class Dispatch:
         if not workers:
             return "no worker is connected (start one with `worker`)"
         reasons = dict.fromkeys(worker.why_not(lane) or "it takes nothing more (start another)" for worker in workers)
-        return f"none of {len(workers)} connected workers may run it: " + "; ".join(reasons)
+        many = len(workers) > 1
+        nobody = f"none of {len(workers)} connected workers may" if many else "the only connected worker may not"
+        return f"{nobody} run it: " + "; ".join(reasons)

@@ -164,7 +164,7 @@ def test_the_warning_comes_again_when_the_reason_has_changed(broker: LaunchedBro
     instance, promise = Branching()()
     with worker(PYTHONPATH=str(ROOT)) as process:
         read_until(process, "connected to the broker")
-        with pytest.raises(TimeoutError, match=r"1 queued node of .*Branching\.gpu cannot run: none of 1.*GPU"):
+        with pytest.raises(TimeoutError, match=r"1 queued node of .*Branching\.gpu cannot run: the only .*GPU"):
             resolve(instance, promise, timeout=2.0)
         (said,) = log.waits()
         assert NO_GPU in said

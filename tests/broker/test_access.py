@@ -283,7 +283,7 @@ async def test_a_worker_of_some_queues_gets_those_and_may_not_ask_for_others(tok
         status = await stubs(served, tokens["reader"]).GetStatus(broker_pb2.GetStatusRequest())
         assert [list(each.include_queues) for each in status.workers] == [["images"]]
         assert [each.reason for each in status.unservable] == [
-            "none of 1 connected workers may run it: it does not include queue 'other' (start one with "
+            "the only connected worker may not run it: it does not include queue 'other' (start one with "
             "--include-queue other)"
         ]
 

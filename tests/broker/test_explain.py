@@ -104,7 +104,7 @@ async def test_an_instance_that_cannot_proceed_is_shown_as_stuck_with_the_reason
     await worker.node()
     info = await served.stub.GetInstance(pb.GetInstanceRequest(instance=dag.instance))
     assert info.stuck == (
-        f"1 queued node of {GPU.name}: none of 1 connected workers may run it: it does not tolerate 'GPU' (start one "
+        f"1 queued node of {GPU.name}: the only connected worker may not run it: it does not tolerate 'GPU' (start one "
         "with --toleration GPU)"
     )
     listed = (await served.stub.ListInstances(pb.ListInstancesRequest())).instances

@@ -9,6 +9,7 @@ from dagorama_broker.scheduler import Explainer, Standing
 from .driver import GPU, Hand, Heart, function, retrying
 
 NOBODY = "no worker is connected (start one with `worker`)"
+NO_GPU = "the only connected worker may not run it: it does not tolerate 'GPU' (start one with --toleration GPU)"
 
 
 def explained(heart: Heart, *names: str, most: int = 1_000) -> Standing:
@@ -43,8 +44,7 @@ def test_what_a_node_waits_for_is_looked_at_through_sources_and_promises(heart: 
     worker.make("top", "low", "gpu", "middle <- low gpu", of=GPU)
     worker.complete("top", "middle")
     standing = explained(heart, "top")
-    reason = "none of 1 connected workers may run it: it does not tolerate 'GPU' (start one with --toleration GPU)"
-    assert obstacles(standing) == {"gpu": (2, reason)}
+    assert obstacles(standing) == {"gpu": (2, NO_GPU)}
     assert (standing.waiting, standing.can_proceed, standing.is_stuck) == (2, False, True)
 
 
@@ -141,15 +141,14 @@ class TestWhatIsLeftBehind:
     def test_a_worker_that_may_leave_is_told_what_nobody_may_run(self, heart: Heart) -> None:
         heart.spawn("gpu", "also", of=GPU)
         worker = heart.worker(leave_when_drained=True)
-        reason = "none of 1 connected workers may run it: it does not tolerate 'GPU' (start one with --toleration GPU)"
-        assert left(heart, worker) == {"gpu": (2, reason)}
+        assert left(heart, worker) == {"gpu": (2, NO_GPU)}
 
     def test_so_are_several_that_may_leave_at_the_same_time(self, heart: Heart) -> None:
         heart.spawn("gpu", of=GPU)
         with heart.at_once():
             one, other = heart.worker("one", leave_when_drained=True), heart.worker("two", leave_when_drained=True)
         assert left(heart, one) == left(heart, other)
-        assert "2 connected workers" in left(heart, one)["gpu"][1]
+        assert "none of 2 connected workers" in left(heart, one)["gpu"][1]
 
     def test_what_it_has_given_back_is_left_with_its_reason(self, heart: Heart) -> None:
         heart.spawn("a")

@@ -92,7 +92,7 @@ class TestTaints:
         worker = heart.worker()
         worker.drain()
         heart.spawn("a")
-        expected = "none of 1 connected workers may run it: it takes nothing more (start another)"
+        expected = "the only connected worker may not run it: it takes nothing more (start another)"
         assert reasons(heart) == {"work": expected}
 
     def test_a_plain_node_leaves_the_able_worker_to_the_tainted_one(self, heart: Heart) -> None:
@@ -117,7 +117,7 @@ class TestTaints:
         heart.spawn("a", "b")
         worker.give_back("a", "it cannot import the function: No module named 'work'")
         assert not worker.held
-        expected = "none of 1 connected workers may run it: it cannot import the function: No module named 'work'"
+        expected = "the only connected worker may not run it: it cannot import the function: No module named 'work'"
         assert reasons(heart) == {"work": expected}
         worker.vanish()
         worker.connect()  # it may have been mended
