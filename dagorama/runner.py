@@ -51,7 +51,7 @@ class LaunchedWorkers:
 
     def _note(self, what: str, *more: str) -> None:
         if what == "ready":
-            self._is_ready = True
+            self._is_ready = not self._failure
         elif what == "failed":
             self._failure = self._failure or more[0]
         else:
@@ -65,8 +65,12 @@ class LaunchedWorkers:
         """Return when a child can run nodes, whether or not there is a broker yet. Raises WorkersNotStarted."""
         while not (self._is_ready or self._failure) and self.hear(None):
             pass
-        if not self._is_ready:
-            why = self._failure or f"their supervisor ended with exit code {self._process.wait()}; see what it printed"
+        if self._is_ready:
+            return
+        why = self._failure
+        if not why and (code := self._process.wait()):
+            why = f"their supervisor ended with exit code {code}; see what it printed"
+        if why:
             raise WorkersNotStarted(f"the workers could not start: {why}")
 
     def how_ended(self) -> str:

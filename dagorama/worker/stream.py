@@ -33,7 +33,7 @@ class Stream:
         held: Callable[[], list[Held]],
         on_message: Callable[[pb.BrokerMessage], None],
         on_sent: Callable[[], None],
-        on_lost: Callable[[str], None],
+        on_lost: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._stub = stub
         self._session = session

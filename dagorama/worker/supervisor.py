@@ -117,7 +117,7 @@ class Supervisor:
         self._loop.call_later(0 if self._session.welcome is not None else ACQUAINTANCE, self._tell_ready)
 
     def _tell_ready(self) -> None:
-        if not self._ready_told and not self._leaving.is_set():
+        if not self._ready_told:
             self._ready_told = True
             self.tell("ready")
 
@@ -227,6 +227,7 @@ class Supervisor:
 
     def _complete(self, left: Sequence[pb.Unservable]) -> None:
         """What `until` asked for has come; there may be nodes that no worker can run."""
+        self._tell_ready()  # there is nothing to be ready for: it has started well, whatever is left
         for sentence in left_behind(left) if not self._leaving.is_set() else ():
             self._code = LEFT
             self._complain(sentence)

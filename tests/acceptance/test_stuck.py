@@ -56,6 +56,12 @@ class Branching(DAGDefinition):
         return plain + gpu
 
 
+class OnGpu(DAGDefinition):
+    @dagorama(taint_name="GPU").syncfn
+    def entrypoint(self) -> int:
+        return 1
+
+
 class Gated(DAGDefinition):
     """Ends when a file is there."""
 
@@ -254,6 +260,17 @@ def test_workers_that_leave_say_what_is_left_and_end_with_3(
     (said,) = left
     assert f"worker: left undone: 1 queued node of {NAME}.gpu cannot run: " in said
     assert NO_GPU in said
+
+
+def test_workers_that_may_leave_before_they_are_ready_have_started_all_the_same(broker: LaunchedBroker) -> None:
+    with launch_workers(2, exit_on_completion=True) as workers:
+        for each in workers:
+            each.join(WAIT)
+        assert [each.exitcode for each in workers] == [0, 0]
+    OnGpu()()
+    with launch_workers(1, exit_on_completion=True) as [only]:
+        only.join(WAIT)
+        assert only.exitcode == 3
 
 
 def test_workers_that_leave_nothing_end_with_0(broker: LaunchedBroker) -> None:
