@@ -50,7 +50,9 @@ def reasons(owners: Mapping[bytes, bytes]) -> Reasons:
     except BrokerError:
         return Reasons()  # an older broker has no such call; the wait itself says what else may be wrong
     known = frozenset(f"{each.function.name}: {each.reason}" for each in reply.unservable)
-    return Reasons(tuple(map(obstacle, reply.unservable)), known, _standing(reply, len(owners)))
+    at_least = "at least " if reply.more else ""
+    sentences = tuple(at_least + obstacle(each) for each in reply.unservable)
+    return Reasons(sentences, known, _standing(reply, len(owners)))
 
 
 def obstacle(found: broker_pb2.Unservable) -> str:

@@ -49,9 +49,9 @@ def unservable_message(broker: Broker, obstacle: Obstacle) -> pb.Unservable:
 
 def in_a_line(standing: Standing) -> str:
     """Which queued nodes hold it up, and why."""
+    at_least = "at least " if standing.more else ""
     parts = (
-        f"{obstacle.queued} queued {'node' if obstacle.queued == 1 else 'nodes'} of {obstacle.lane.function.name}:"
-        f" {obstacle.reason}"
-        for obstacle in standing.obstacles.values()
+        f"{at_least}{queued} queued {'node' if queued == 1 else 'nodes'} of {lane.function.name}: {reason}"
+        for lane, queued, reason in standing.obstacles.values()
     )
     return bounded("; ".join(parts), LONGEST_REASON)

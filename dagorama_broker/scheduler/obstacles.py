@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from dagorama_broker.model import ENDED
 from dagorama_broker.queues import Lane
@@ -15,7 +16,9 @@ from dagorama_broker.scheduler.parts import Instance, Node, Obstacle, Worker
 from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, QUEUED, RESOLVING, WAITING
 
 #: Nodes and edges that one call looks at: a few milliseconds.
-MOST = 20_000
+MOST = 10_000
+#: Those that it looks at to tell whether one instance is stuck.
+EACH = 2_000
 
 
 @dataclass(slots=True)
@@ -23,6 +26,7 @@ class Standing:
     """How unfinished nodes stand, each counted once."""
 
     obstacles: dict[int, Obstacle] = field(default_factory=dict)  #: by the id of their function's lane
+    counts: dict[int, int] = field(default_factory=dict)  #: nodes of each of them
     waiting: int = 0
     queued: int = 0  #: those that a connected worker may run
     running: int = 0
@@ -37,8 +41,8 @@ class Standing:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether nothing will happen unless another worker comes, as far as all of it was looked at."""
-        return bool(self.obstacles) and not self.can_proceed and not self.more
+        """Whether nothing will happen unless another worker comes, as far as it was looked at."""
+        return bool(self.obstacles) and not self.can_proceed
 
 
 class Explainer:
@@ -62,12 +66,32 @@ class Explainer:
                     stack.extend(self._bounded(_awaited(node), standing))
             if until_one_proceeds and standing.can_proceed:
                 break
+        for id, queued in standing.counts.items():
+            standing.obstacles[id] = standing.obstacles[id]._replace(queued=queued)
         return standing
 
     def stuck(self, instance: Instance) -> Standing | None:
         """How an instance stands in which nothing can proceed; None if something can, or if that is not known."""
+        share = min(self._left, EACH)
+        rest, self._left = self._left - share, share
         standing = self.explain(self._unfinished(instance), until_one_proceeds=True)
-        return standing if standing.is_stuck else None
+        self._left += rest
+        return standing if standing.is_stuck and not (standing.more and self._may_proceed(instance)) else None
+
+    def _may_proceed(self, instance: Instance) -> bool:
+        """Whether something of an instance that was not looked at to the end can proceed; in doubt, it can."""
+        graph, claimed = self._dispatch.graph, self._dispatch.claimed
+        lanes = [lane for lane in graph.active.values() if self._reason(lane) is None]
+        if len(claimed) + len(graph.pauses) + sum(map(len, lanes)) > MOST:
+            return True
+        delayed = (graph.nodes.get(key) for _, key in graph.pauses)
+        held = (node for node in chain(claimed.values(), delayed) if node is not None and node.instance is instance)
+        return any(held) or any(lane.holds(instance.key) for lane in lanes)
+
+    def _reason(self, lane: Lane) -> str | None:
+        if lane.id not in self._reasons:
+            self._reasons[lane.id] = self._dispatch.why_nobody(lane)
+        return self._reasons[lane.id]
 
     def _unfinished(self, instance: Instance) -> Iterator[Node | None]:
         """Its nodes that have not ended, and None for each place that was looked at for nothing."""
@@ -105,14 +129,16 @@ class Explainer:
             standing.waiting += 1
 
     def _count_queued(self, lane: Lane, standing: Standing) -> None:
-        if lane.id not in self._reasons:
-            self._reasons[lane.id] = self._dispatch.why_nobody(lane)
-        reason = self._reasons[lane.id]
+        id, counts = lane.id, standing.counts
+        if id in counts:
+            counts[id] += 1
+            return
+        reason = self._reason(lane)
         if reason is None:
             standing.queued += 1
         else:
-            known = standing.obstacles.get(lane.id)
-            standing.obstacles[lane.id] = Obstacle(lane, known.queued + 1 if known is not None else 1, reason)
+            standing.obstacles[id] = Obstacle(lane, 1, reason)
+            counts[id] = 1
 
 
 def _awaited(node: Node) -> Sequence[Node]:
