@@ -10,7 +10,7 @@ from typing import NamedTuple
 from dagorama.api import broker_pb2
 from dagorama.connection import connection
 from dagorama.ended_workers import ended_workers
-from dagorama.errors import BrokerError, BrokerUnavailable
+from dagorama.errors import BrokerError, BrokerUnavailable, SettingsError
 
 #: seconds that the broker has to answer
 DEADLINE = 1.0
@@ -41,18 +41,24 @@ def reasons(owners: Mapping[bytes, bytes]) -> Reasons:
 
     Of very many nodes it is asked about the first.
     """
-    link = connection()
+    try:
+        link = connection()
+    except SettingsError as error:  # the environment has changed since the wait began
+        return _only(f"{error}")
     try:
         reply = link.explain(dict(islice(owners.items(), MOST_ASKED)), DEADLINE)
     except BrokerUnavailable as error:
-        what = f"the broker at {link.address} does not answer ({error.status})"
-        return Reasons((what,), frozenset([what]))
+        return _only(f"the broker at {link.address} does not answer ({error.status})")
     except BrokerError:
         return Reasons()  # an older broker has no such call; the wait itself says what else may be wrong
     known = frozenset(f"{each.function.name}: {each.reason}" for each in reply.unservable)
     at_least = "at least " if reply.more else ""
     sentences = tuple(at_least + obstacle(each) for each in reply.unservable)
     return Reasons(sentences, known, _standing(reply, len(owners)))
+
+
+def _only(what: str) -> Reasons:
+    return Reasons((what,), frozenset([what]))
 
 
 def obstacle(found: broker_pb2.Unservable) -> str:

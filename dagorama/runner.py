@@ -32,7 +32,7 @@ class LaunchedWorkers:
         self._ended_by_us: set[int] = set()
         self._slots = options.concurrency
         self._is_ready = False  #: a child of it can run nodes
-        self._failure = ""  #: why it leaves, in its own words
+        self._failures: list[str] = []  #: why it leaves, in its own words
         self.pids: dict[int, int] = {}
         self.exit_codes: dict[int, int] = {}
 
@@ -51,9 +51,9 @@ class LaunchedWorkers:
 
     def _note(self, what: str, *more: str) -> None:
         if what == "ready":
-            self._is_ready = not self._failure
+            self._is_ready = not self._failures
         elif what == "failed":
-            self._failure = self._failure or more[0]
+            self._failures += more
         else:
             slot, number = map(int, more)
             if what == "started":
@@ -63,11 +63,11 @@ class LaunchedWorkers:
 
     def wait_until_ready(self) -> None:
         """Return when a child can run nodes, whether or not there is a broker yet. Raises WorkersNotStarted."""
-        while not (self._is_ready or self._failure) and self.hear(None):
+        while not (self._is_ready or self._failures) and self.hear(None):
             pass
         if self._is_ready:
             return
-        why = self._failure
+        why = "; ".join(self._failures)
         if not why and (code := self._process.wait()):
             why = f"their supervisor ended with exit code {code}; see what it printed"
         if why:
@@ -79,7 +79,7 @@ class LaunchedWorkers:
         if not self.over and len(self.exit_codes) < self._slots:
             return ""
         codes = sorted({code for slot in range(self._slots) if (code := self.exit_code(slot)) is not None})
-        why = self._failure or f"with exit code {', '.join(map(str, codes))}"
+        why = "; ".join(self._failures) or f"with exit code {', '.join(map(str, codes))}"
         return f"the workers that launch_workers() started have ended: {why}"
 
     def hear_all(self) -> None:

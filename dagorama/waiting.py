@@ -70,11 +70,12 @@ class Waiting:
 
         A wait that takes long says in the log what keeps it.
         """
-        if timeout is not None and timeout <= warn_after():
+        after = warn_after()
+        if timeout is not None and timeout <= after:
             yield from self._ended(timeout)
             return
         self.waits_since = monotonic()
-        waits.enter(self)
+        waits.enter(self, after)
         try:
             for heard in self._ended(timeout):
                 self.waits_since = None

@@ -13,10 +13,11 @@ from typing import Protocol
 
 from dagorama.logging import get_logger
 from dagorama.reasons import Reasons, reasons
-from dagorama.settings import warn_after
 
 #: seconds between two looks at the waits, at most
 LOOK = 1.0
+#: seconds between two questions to the broker, at least
+QUESTION = 0.2
 #: looks in a row without a wait after which the thread ends
 IDLE_LOOKS = 10
 
@@ -49,9 +50,12 @@ class Waits:
         self._waits: dict[int, Wait] = {}
         self._thread: threading.Thread | None = None
         self._said: frozenset[str] = frozenset()
+        self._after = 0.0
 
-    def enter(self, wait: Wait) -> None:
+    def enter(self, wait: Wait, after: float) -> None:
+        """`after`: the seconds of waiting after which it is asked why; the last caller's count for all."""
         with self._lock:
+            self._after = after
             self._waits[id(wait)] = wait
             if self._thread is None:
                 self._thread = threading.Thread(target=self._live, name="dagorama-waits", daemon=True)
@@ -66,13 +70,13 @@ class Waits:
     def _live(self) -> None:
         pause, idle, asked_at = threading.Event(), 0, 0.0
         while idle < IDLE_LOOKS or not self._end():
-            after = warn_after()
-            pause.wait(min(LOOK, max(after / 4, 0.01)))
+            after = self._after
+            pause.wait(min(LOOK, max(after, QUESTION) / 4))
             idle = 0 if self._waits else idle + 1
             due = self._due(after)
             if not due:
                 self._said = frozenset()
-            elif monotonic() - asked_at >= after:
+            elif monotonic() - asked_at >= max(after, QUESTION):
                 self._look(due, after)
                 asked_at = monotonic()
 

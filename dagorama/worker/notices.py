@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.logging import get_logger
@@ -67,9 +68,15 @@ class Notices:
     def _announce(self, text: str) -> None:
         log = get_logger()
         if self._is_command and log.isEnabledFor(logging.WARNING):
-            print(f"worker: {text}", file=sys.stderr, flush=True)
+            complain(text)
         else:
             log.info("%s", text)
+
+
+def complain(text: str) -> None:
+    """Print it for the person who started the worker, whatever is logged."""
+    with suppress(OSError, ValueError):  # if nobody reads it any more, the worker goes on
+        print(f"worker: {text}", file=sys.stderr, flush=True)
 
 
 def described(options: WorkerOptions) -> str:

@@ -9,7 +9,6 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from dagorama.settings import Settings
 from dagorama.signing import keyring
 from dagorama.worker.children import FAILED, LEFT, UNUSABLE, Children, Incomprehensible
 from dagorama.worker.launched import Lines
-from dagorama.worker.notices import Notices, left_behind
+from dagorama.worker.notices import Notices, complain, left_behind
 from dagorama.worker.nursery import Nursery
 from dagorama.worker.options import WorkerOptions
 from dagorama.worker.session import PROTOCOL, Session
@@ -101,7 +100,7 @@ class Supervisor:
         self.changed()
 
     def _complain(self, why: str) -> None:
-        print(f"worker: {why}", file=sys.stderr, flush=True)
+        complain(why)
         self.tell("failed", why)
 
     @property

@@ -275,7 +275,8 @@ class Dispatch:
             return None
         workers = [worker for worker in self.workers.values() if worker.presence.world is world]
         if not workers:
-            return "no worker is connected (start one with `worker`)"
+            ours = world is World.OURS
+            return "no worker is connected (start one with `worker`)" if ours else "none of its workers is connected"
         reasons = dict.fromkeys(worker.why_not(lane) or "it takes nothing more (start another)" for worker in workers)
         many = len(workers) > 1
         nobody = f"none of {len(workers)} connected workers may" if many else "the only connected worker may not"

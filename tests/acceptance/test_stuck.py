@@ -362,6 +362,17 @@ def test_a_worker_says_what_it_takes_and_when_it_has_a_broker(tmp_path: Path) ->
                 assert read_until(process, "again")[-1].endswith(f":{port} again\n")
 
 
+def test_a_worker_works_on_when_nobody_reads_what_it_says(broker: LaunchedBroker) -> None:
+    with worker(PYTHONPATH=str(ROOT)) as process:
+        assert process.stderr is not None
+        process.stderr.close()
+        instance, promise = Branching()()
+        with worker("--toleration", "GPU", PYTHONPATH=str(ROOT)):
+            assert resolve(instance, promise, timeout=WAIT) == 3
+        assert process.poll() is None
+        process.stderr = None
+
+
 def read_all_of(process: subprocess.Popen[str], *texts: str) -> list[str]:
     lines: list[str] = []
     while missing := [text for text in texts if not any(text in line for line in lines)]:
