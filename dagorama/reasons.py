@@ -30,10 +30,10 @@ class Reasons(NamedTuple):
     @property
     def text(self) -> str:
         """All of it in one sentence; empty if nothing is known."""
-        named = list(self.obstacles[:NAMED])
+        named = list(self.obstacles[:NAMED]) or [self.standing]
         if len(self.obstacles) > NAMED:
             named.append(f"and so it is with {len(self.obstacles) - NAMED} other functions")
-        return "; ".join([*named, *filter(None, [ended_workers()])]) or self.standing
+        return "; ".join(filter(None, [*named, ended_workers()]))
 
 
 def reasons(owners: Mapping[bytes, bytes]) -> Reasons:

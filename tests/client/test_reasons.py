@@ -77,6 +77,8 @@ def test_workers_that_were_launched_here_and_have_ended_are_named(broker: Record
         assert reasons(ONE).text == (
             "1 queued node of work:Task.gpu cannot run: no worker is connected; the workers have ended"
         )
+        broker.explanation = pb.ExplainReply(running=1, worker="host:7")
+        assert reasons(ONE).text == "it is still running on host:7; the workers have ended"
         with reporting(lambda: ""):
             assert ended_workers() == "", "others are alive"
     assert ended_workers() == ""
