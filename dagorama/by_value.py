@@ -110,8 +110,8 @@ def _imported(module: str, path: str) -> Any:
 
 
 def _name_of_global(found: Any, is_definition: bool) -> str | None:
-    """The name of a sentinel: an object that pickles as its name, a plain object(), or an object without state whose class
-    is the script's. The last two travel with the definitions that name them."""
+    """The name of a sentinel: an object that pickles as its name, a plain object(), or an object without state of a
+    class of the script. The last two travel with the definitions that name them."""
     cls = type(found)
     if cls.__module__ in local_modules and isinstance(reduced := found.__reduce_ex__(PROTOCOL), str):
         return reduced

@@ -26,8 +26,10 @@ _LISTS = [
 def worker_flags(command: F) -> F:
     """The flags that make WorkerOptions, for each command that starts workers."""
     command = click.option(
-        "--exit-on-completion", is_flag=True, help="Leave when nothing is left that this worker could ever run."
-    )(command)
+        "--exit-on-completion", is_flag=True,
+        help="Leave when nothing is left that this worker could ever run; with exit code 3 if queued nodes of its "
+        "queues are left that no connected worker may run.",
+    )(command)  # fmt: skip
     command = click.option(
         "--only-imported", is_flag=True, help="Run definitions of the modules given with --import, and no others."
     )(command)

@@ -12,7 +12,7 @@ from functools import cache
 from hashlib import sha256
 from random import random
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dagorama.api import broker_pb2
 from dagorama.channels import meaning, sync_channel, target
@@ -176,17 +176,21 @@ class Connection:
 
         It is not tried again.
         """
-        instances = {instance: place for place, instance in enumerate(dict.fromkeys(owners.values()))}
-        if len(instances) == 1:
-            request = broker_pb2.WaitRequest(instance=next(iter(instances)), node=owners, now=now)
-        else:
-            of = [instances[owner] for owner in owners.values()]
-            request = broker_pb2.WaitRequest(node=owners, now=now, instances=instances, instance_of=of)
+        request = broker_pb2.WaitRequest(now=now, **_named(owners))
         if now:
             timeout = DEADLINE
         if len(owners) <= FEW:
             return TalkReplies(self, self._asked(broker_pb2.Ask(wait=request)), timeout)
         return CallReplies(self, self.stub.Wait(request, timeout=timeout))
+
+    def explain(self, owners: Mapping[bytes, bytes], timeout: float) -> broker_pb2.ExplainReply:
+        """Why nodes, whose instances `owners` has, have not ended. It is not tried again."""
+        import grpc
+
+        try:
+            return self.stub.Explain(broker_pb2.ExplainRequest(**_named(owners)), timeout=timeout)
+        except grpc.RpcError as error:
+            raise broker_error(error, self.address) from None
 
     def _answered(self, question: broker_pb2.Ask, timeout: float) -> None:
         for _ in TalkReplies(self, self._asked(question), timeout):
@@ -442,6 +446,14 @@ def _close_streams_before_forks() -> None:
 
 
 os.register_at_fork(after_in_child=_renew_lock)
+
+
+def _named(owners: Mapping[bytes, bytes]) -> dict[str, Any]:
+    """Nodes of one instance or of several, as the fields of a request."""
+    instances = {instance: place for place, instance in enumerate(dict.fromkeys(owners.values()))}
+    if len(instances) == 1:
+        return {"instance": next(iter(instances)), "node": owners}
+    return {"node": owners, "instances": instances, "instance_of": [instances[owner] for owner in owners.values()]}
 
 
 def _whole(requests: Sequence[broker_pb2.SubmitRequest]) -> Iterator[broker_pb2.SubmitRequest]:

@@ -16,6 +16,7 @@ DagoramaError
 ├── DefinitionDiffers                      a worker has registered another one than the caller's: make them alike
 ├── WrongInstance (ValueError)             a promise of one instance was given to another
 ├── NotInInstance (ValueError)             a decorated function was called outside an instance
+├── WorkersNotStarted                      launched workers ended before they were ready: read the reason
 ├── SettingsError (ValueError)             an environment variable holds something else: fix it
 └── BrokerError                            the broker said no, or nothing
     ├── BrokerUnavailable                  nobody answers: start one, or try later
@@ -178,6 +179,10 @@ class WrongInstance(DagoramaError, ValueError):
 
 class NotInInstance(DagoramaError, ValueError):
     """A decorated function was called on something that is not an instance of its definition."""
+
+
+class WorkersNotStarted(DagoramaError):
+    """The workers that launch_workers() started cannot run anything, and the message says why."""
 
 
 class SettingsError(DagoramaError, ValueError):

@@ -20,6 +20,7 @@ from dagorama.models.outcome import Outcome
 from dagorama.models.promise import DAGPromise
 from dagorama.models.state import State
 from dagorama.putting import plain
+from dagorama.reasons import reasons
 from dagorama.scope import current_attempt
 from dagorama.signing import SignedValues, keyring
 from dagorama.values import decode_promised
@@ -96,7 +97,7 @@ def resolve_all(
         for place in places[heard.node_id]:
             values[place] = _value(wanted[place][1], heard)
     if waiting.left:
-        raise _not_ended(len(waiting.left), len(owners), timeout, wanted[places[waiting.left[0]][0]][1])
+        raise _not_ended(waiting, len(owners), timeout, wanted[places[waiting.left[0]][0]][1])
     return values
 
 
@@ -151,7 +152,7 @@ class AsCompleted(Generic[R]):
     def _check(self, waiting: Waiting) -> None:
         if waiting.left:
             one = self._promises[waiting.left[0]]
-            raise _not_ended(len(waiting.left), len(self._promises), self._timeout, one)
+            raise _not_ended(waiting, len(self._promises), self._timeout, one)
 
 
 def _check_wait(what: str, promises: Sequence[object]) -> None:
@@ -162,8 +163,15 @@ def _check_wait(what: str, promises: Sequence[object]) -> None:
         raise ValueError(f"{len(promises):,} promises are more than one call can wait for ({MOST_AT_ONCE:,})")
 
 
-def _not_ended(left: int, of: int, timeout: float | None, one: object) -> TimeoutError:
-    return TimeoutError(f"{left} of {of} promises have not ended after {timeout} seconds, one of them {one!r}")
+def _not_ended(waiting: Waiting, of: int, timeout: float | None, one: object) -> TimeoutError:
+    left = f"{len(waiting.left)} of {of} promises have not ended after {timeout} seconds"
+    return TimeoutError(f"{left}, one of them {one!r}{_because(waiting)}")
+
+
+def _because(waiting: Waiting) -> str:
+    """What the broker says of the nodes that are left, to be added to a sentence."""
+    text = reasons(waiting.unanswered).text
+    return f": {text}" if text else ""
 
 
 def _next(ended: Iterator[Heard]) -> Heard | None:
@@ -188,7 +196,7 @@ def _resolved(waiting: Waiting, promise: DAGPromise[Any], timeout: float | None,
         return _value(promise, heard)
     if is_inside and timeout != 0:
         raise _would_wait("resolve()", promise)
-    raise TimeoutError(f"there is no value after {timeout} seconds: {promise!r}")
+    raise TimeoutError(f"there is no value after {timeout} seconds: {promise!r}{_because(waiting)}")
 
 
 def _would_wait(what: str, promise: object) -> PromiseMisuse:

@@ -11,7 +11,9 @@ from select import select
 from time import monotonic
 
 from dagorama import shipping
+from dagorama.ended_workers import reporting
 from dagorama.errors import CodeMismatchException as CodeMismatchException
+from dagorama.errors import WorkersNotStarted
 from dagorama.settings import shared_files
 from dagorama.signing import keyring
 from dagorama.worker.launched import launch
@@ -31,6 +33,9 @@ class LaunchedWorkers:
         self._defined = 0  #: parcels that the supervisor has taken
         self.over = False  #: the last of its processes has gone
         self._ended_by_us: set[int] = set()
+        self._slots = options.concurrency
+        self._is_ready = False  #: a child of it can run nodes
+        self._failures: list[str] = []  #: why it leaves, in its own words
         self.pids: dict[int, int] = {}
         self.exit_codes: dict[int, int] = {}
 
@@ -42,18 +47,24 @@ class LaunchedWorkers:
             if self.over or not select([self._lines], [], [], 0)[0]:
                 return not self.over  # another thread has read it
             lines = self._lines.read()
-            for words, _ in lines or ():
-                self._note(*words)
+            for message in lines or ():
+                self._note(*message.words)
             self.over = lines is None
             return not self.over
 
-    def _note(self, what: str, slot: str = "", number: str = "") -> None:
-        if what == "defined":
+    def _note(self, what: str, *more: str) -> None:
+        if what == "ready":
+            self._is_ready = not self._failures
+        elif what == "failed":
+            self._failures += more
+        elif what == "defined":
             self._defined += 1
-        elif what == "started":
-            self.pids[int(slot)] = int(number)
         else:
-            self.exit_codes[int(slot)] = -signal.SIGTERM if int(slot) in self._ended_by_us else int(number)
+            slot, number = map(int, more)
+            if what == "started":
+                self.pids[slot] = number
+            else:
+                self.exit_codes[slot] = -signal.SIGTERM if slot in self._ended_by_us else number
 
     @property
     def is_open(self) -> bool:
@@ -67,6 +78,27 @@ class LaunchedWorkers:
             self._lines.say("define", payload=parcel)
             while self._defined < wanted and not self.over:
                 self.hear(None)
+
+    def wait_until_ready(self) -> None:
+        """Return when a child can run nodes, whether or not there is a broker yet. Raises WorkersNotStarted."""
+        while not (self._is_ready or self._failures) and self.hear(None):
+            pass
+        if self._is_ready:
+            return
+        why = "; ".join(self._failures)
+        if not why and (code := self._process.wait()):
+            why = f"their supervisor ended with exit code {code}; see what it printed"
+        if why:
+            raise WorkersNotStarted(f"the workers could not start: {why}")
+
+    def how_ended(self) -> str:
+        """A sentence, once all its workers have ended; empty before."""
+        self.hear_all()
+        if not self.over and len(self.exit_codes) < self._slots:
+            return ""
+        codes = sorted({code for slot in range(self._slots) if (code := self.exit_code(slot)) is not None})
+        why = "; ".join(self._failures) or f"with exit code {', '.join(map(str, codes))}"
+        return f"the workers that launch_workers() started have ended: {why}"
 
     def hear_all(self) -> None:
         while self.hear(0):
@@ -117,7 +149,8 @@ class WorkerHandle:
 
     @property
     def exitcode(self) -> int | None:
-        """None while it lives; minus the signal's number where a signal ended it."""
+        """None while it lives; minus the signal's number if a signal ended it; 3 if it left on completion although
+        nodes are left that no connected worker may run."""
         self._launched.hear_all()
         return self._launched.exit_code(self._slot)
 
@@ -191,7 +224,10 @@ def launch_workers(n: int = 1, exit_on_completion: bool = False) -> Iterator[lis
     """`n` workers beside this process, for the broker that the environment names; gone when the block ends.
 
     They get this process's definitions from `__main__` and local scopes, and those that were registered. With
-    `exit_on_completion` they leave when nothing is left that they may run and nothing that could lead to it.
+    `exit_on_completion` they leave when nothing is left that they may run and nothing that could lead to it; if nodes
+    are left that no connected worker may run, they say so on stderr and their exit code is 3.
+
+    It does not wait for the broker. Raises WorkersNotStarted if they cannot start, and then says why.
     """
     if n < 1:
         raise ValueError(f"launch_workers needs at least one worker, not {n}")
@@ -204,6 +240,8 @@ def launch_workers(n: int = 1, exit_on_completion: bool = False) -> Iterator[lis
     launched = LaunchedWorkers(options)
     shipping.opened(launched, shipment)
     try:
-        yield [WorkerHandle(launched, slot) for slot in range(n)]
+        launched.wait_until_ready()
+        with reporting(launched.how_ended):
+            yield [WorkerHandle(launched, slot) for slot in range(n)]
     finally:
         launched.stop()

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
+from math import inf
 from os import environ
+from sys import float_info
 
 from dagorama.errors import SettingsError
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 HIGHEST_PORT = 65535
+_WARN_AFTER = 5.0
 _ACCESS = ("auth_token", "auth_token_file", "tls_ca", "tls_cert", "tls_key", "tls_name")
 
 
@@ -97,15 +100,24 @@ def shared_files() -> bool:
     return _FLAGS[text]
 
 
-def _grace(text: str | None) -> float:
-    text = text or str(_DEFAULTS.grace)
+def warn_after() -> float:
+    """DAGORAMA_WARN_AFTER: seconds after which a wait that cannot end says why; raises SettingsError."""
+    text = environ.get("DAGORAMA_WARN_AFTER")
+    return _WARN_AFTER if not text else _seconds("DAGORAMA_WARN_AFTER", text, inf)
+
+
+def _seconds(name: str, text: str, most: float) -> float:
     try:
-        grace = float(text)
+        seconds = float(text)
     except ValueError:
-        grace = -1.0
-    if not 0 <= grace < float("inf"):
-        raise SettingsError(f"DAGORAMA_GRACE is {text!r}: it has to be a number of seconds from 0 up")
-    return grace
+        seconds = -1.0
+    if not 0 <= seconds <= most:
+        raise SettingsError(f"{name} is {text!r}: it has to be a number of seconds from 0 up")
+    return seconds
+
+
+def _grace(text: str | None) -> float:
+    return _seconds("DAGORAMA_GRACE", text or str(_DEFAULTS.grace), float_info.max)
 
 
 def _port(text: str | None) -> int:

@@ -18,7 +18,9 @@ from dagorama.errors import BrokerError, BrokerOverloaded, BrokerUnavailable, Pr
 from dagorama.models.promise import DAGPromise
 from dagorama.models.state import State
 from dagorama.scope import current_attempt
+from dagorama.settings import warn_after
 from dagorama.submitting import is_held_back
+from dagorama.waits import waits
 
 if TYPE_CHECKING:
     from dagorama.instance import DAGInstance
@@ -47,6 +49,12 @@ class Waiting:
         self._lock = threading.Lock()
         self._replies: Replies | None = None
         self._closed = False
+        self.waits_since: float | None = None  #: by the monotonic clock; None while the caller does something else
+
+    @property
+    def unanswered(self) -> Mapping[bytes, bytes]:
+        """The nodes of which no end has been heard, and the instance of each."""
+        return self._left
 
     @property
     def left(self) -> Sequence[bytes]:
@@ -58,7 +66,25 @@ class Waiting:
         return connection().retried(lambda: list(self._hear(now=True, timeout=None)))
 
     def ended(self, timeout: float | None) -> Iterator[Heard]:
-        """Each node once it has ended, in that order; ends with the last of them, or after so many seconds."""
+        """Each node once it has ended, in that order; ends with the last of them, or after so many seconds.
+
+        A wait that takes long says in the log what keeps it.
+        """
+        after = warn_after()
+        if timeout is not None and timeout <= after:
+            yield from self._ended(timeout)
+            return
+        self.waits_since = monotonic()
+        waits.enter(self, after)
+        try:
+            for heard in self._ended(timeout):
+                self.waits_since = None
+                yield heard
+                self.waits_since = monotonic()
+        finally:
+            waits.leave(self)
+
+    def _ended(self, timeout: float | None) -> Iterator[Heard]:
         until = inf if timeout is None else monotonic() + timeout
         answered = monotonic()
         while self._left and not self._closed and (seconds := until - monotonic()) > 0:

@@ -51,6 +51,7 @@ CALLS: dict[str, frozenset[Role]] = {
         "GetStatus": {_SPAWNER, _READER},
         "ListInstances": {_SPAWNER, _READER},
         "ListNodes": {_SPAWNER, _READER},
+        "Explain": {_SPAWNER, _WORKER},
         "Cancel": {_SPAWNER},
         "Retry": {_SPAWNER},
         "Adopt": set[Role](),

@@ -7,6 +7,7 @@ runs goes into the next. What workers and waiters are told waits for the commit 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ from dagorama_broker.sessions import Session
 from dagorama_broker.store.protocol import Store
 from dagorama_broker.store_thread import StoreThread
 from dagorama_broker.watching import Watching
+
+log = logging.getLogger("dagorama_broker")
 
 T = TypeVar("T")
 #: Called when something is durable, with None, or with what keeps the broker from that.
@@ -185,6 +188,7 @@ class Broker:
         for worker in effects.done:
             if (session := self._session_of(worker)) is not None:
                 session.news.done = True
+                session.news.left = effects.left[worker]
         self.watching.tell(effects.ended)
         for node in effects.ended:
             if is_final(node):
@@ -211,6 +215,7 @@ class Broker:
         self._look_at = self.scheduler.graph.now + LOOK
         for worker, session in self.sessions.items():
             if self.scheduler.dispatch.workers.get(worker.presence.id) is not worker and not session.over:
+                log.info("worker %r was lost: it was silent for longer than its lease", worker.presence.name)
                 session.end(NotAllowedNow("this worker was silent for longer than its lease: connect again"))
 
     def _session_of(self, worker: Worker) -> Session | None:

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeVar
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
 from dagorama_broker.errors import Malformed
+from dagorama_broker.explaining import LONGEST_REASON, in_a_line
 from dagorama_broker.messages import PIECE, bounded, function_message
 from dagorama_broker.model import (
     ENDED,
@@ -22,7 +23,7 @@ from dagorama_broker.model import (
     World,
 )
 from dagorama_broker.queues import Lane
-from dagorama_broker.scheduler import Node, Scheduler, Worker
+from dagorama_broker.scheduler import Explainer, Node, Scheduler, Worker
 from dagorama_broker.scheduler.restoring import unpack_keys
 from dagorama_broker.version import version
 
@@ -33,7 +34,6 @@ LOOKED_AT = 10_000
 Info = TypeVar("Info", pb.InstanceInfo, pb.NodeInfo)
 
 SOURCES = 100  #: that are named of a node
-LONGEST_REASON = 1_000
 _LAST = (1 << 63) - 1
 _BAD = frozenset({State.FAILED, State.CANCELLED})
 
@@ -48,7 +48,7 @@ def _page(limit: int) -> int:
 async def instance_info(broker: Broker, id: bytes) -> pb.InstanceInfo:
     """Raises NotKnown."""
     with broker.holds.on(id):
-        return await _info(broker, await broker.stored_instance(id))
+        return await _info(broker, await broker.stored_instance(id), Explainer(broker.scheduler.dispatch))
 
 
 async def list_instances(broker: Broker, request: pb.ListInstancesRequest) -> pb.ListInstancesReply:
@@ -56,13 +56,14 @@ async def list_instances(broker: Broker, request: pb.ListInstancesRequest) -> pb
     asked = AskedInstances(before, _page(request.limit), request.unfinished, request.failed, request.definition)
     await broker.durable()
     found = await broker.in_store(broker.store.list_instances, asked)
-    infos = [await _info(broker, stored) for stored in found.instances]
+    explainer = Explainer(broker.scheduler.dispatch)
+    infos = [await _info(broker, stored, explainer) for stored in found.instances]
     fitting = _fitting(infos)
     more = found.more if len(fitting) == len(infos) else found.instances[len(fitting) - 1].row.key
     return pb.ListInstancesReply(instances=fitting, more=more)
 
 
-async def _info(broker: Broker, stored: StoredInstance) -> pb.InstanceInfo:
+async def _info(broker: Broker, stored: StoredInstance, explainer: Explainer) -> pb.InstanceInfo:
     row = stored.row
     live = broker.scheduler.graph.instances.get(row.id)
     return pb.InstanceInfo(
@@ -70,6 +71,7 @@ async def _info(broker: Broker, stored: StoredInstance) -> pb.InstanceInfo:
         entry_state=pb.NodeState.ValueType(await _state_of(broker, row.entry)), ended=stored.ended is not None,
         failed=stored.failed, unfinished=live.live if live is not None else 0, ended_at=stored.ended or 0.0,
         nodes=await broker.in_store(broker.store.size_of, row.key),
+        stuck=in_a_line(standing) if live is not None and (standing := explainer.stuck(live)) is not None else "",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heappop, heappush
+from itertools import chain
 
 from dagorama_broker.model import Function
 
@@ -112,6 +113,10 @@ class Lane:
         line, late = self._line, self._late
         place = heappop(late) if late and (not line or late[0] < line[0]) else line.popleft()
         return place & KEY_MASK
+
+    def holds(self, instance: int) -> bool:
+        """Whether a place is that of a node of this instance, by its key; it looks at all of them."""
+        return any(place >> KEY_BITS + 8 == instance for place in chain(self._line, self._late))
 
     def clear(self) -> None:
         self._line.clear()

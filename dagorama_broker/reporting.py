@@ -30,7 +30,7 @@ from dagorama_broker.sessions import Session
 
 REASONS = {
     pb.NOT_IMPORTABLE: "it cannot import the function",
-    pb.CODE_MISMATCH: "it has other code",
+    pb.CODE_MISMATCH: "it has other code (deploy the same there, or see `dagorama adopt`)",
     pb.UNCHECKABLE: "it cannot check a signature",
     pb.UNREGISTERED: "the definition needs constructor arguments and is not registered there",
 }

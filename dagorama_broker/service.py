@@ -16,6 +16,7 @@ from dagorama_broker.bounds import Bounds, Gathering, Manners, Streams
 from dagorama_broker.broker import Broker
 from dagorama_broker.cancelling import cancel
 from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown
+from dagorama_broker.explaining import explain
 from dagorama_broker.memory import Memory
 from dagorama_broker.reporting import take_death, take_report, take_return
 from dagorama_broker.retries import retry
@@ -127,6 +128,7 @@ class BrokerService(pb_grpc.BrokerServicer):
                     self._messages_out += 1
                     yield message
                 if news.draining:
+                    session.leaving = True
                     return
             reader.result()
         finally:
@@ -143,6 +145,7 @@ class BrokerService(pb_grpc.BrokerServicer):
         held = zip(hello.held_node, hello.held_attempt, hello.held_slot, strict=True)
         worker = broker.scheduler.connect(presence, held, broker.see_time())
         session = broker.sessions[worker] = Session(worker)
+        session.log_arrival()
         broker.touch()
         return session
 
@@ -159,6 +162,7 @@ class BrokerService(pb_grpc.BrokerServicer):
 
     def _goodbye(self, session: Session) -> None:
         self._broker.sessions.pop(session.worker, None)
+        session.log_end(self._broker.scheduler.dispatch.workers)
         self._broker.scheduler.disconnect(session.worker, self._broker.see_time())
         with suppress(Exception):
             self._broker.touch()
@@ -248,6 +252,10 @@ class BrokerService(pb_grpc.BrokerServicer):
         status = looking.status(self._broker)
         status.messages_in, status.messages_out = self._messages_in, self._messages_out
         return status
+
+    @refusing
+    async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainReply:
+        return explain(self._broker, request)
 
     # --- acting ---------------------------------------------------------------------------------------
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container
+import logging
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 from dagorama_broker.errors import BrokerRefusal
-from dagorama_broker.scheduler import Worker
+from dagorama_broker.scheduler import Obstacle, Worker
 from dagorama_broker.scheduler.parts import Granted, TakenBack
+
+log = logging.getLogger("dagorama_broker")
 
 
 @dataclass(slots=True)
@@ -21,6 +24,7 @@ class News:
     cancelled: list[int] = field(default_factory=list)
     acknowledged: int = 0
     done: bool = False
+    left: list[Obstacle] = field(default_factory=list)  #: with `done`: what no connected worker may run
     draining: bool = False  #: the broker leaves
 
 
@@ -47,6 +51,25 @@ class Session:
         self._refusal: BrokerRefusal | None = None
         self._acknowledging: asyncio.TimerHandle | None = None
         self._breath_until = 0.0
+
+    def log_arrival(self) -> None:
+        own = self.worker.presence
+        queues = ", ".join(sorted(own.include_queues)) or "all"
+        if own.exclude_queues:
+            queues += f" but {', '.join(sorted(own.exclude_queues))}"
+        tolerations = ", ".join(sorted(own.tolerations)) or "none"
+        # The names are the worker's own words: %r keeps them on one line.
+        log.info("worker %r joined: %d slots, queues %r, tolerations %r", own.name, own.slots, queues, tolerations)
+
+    def log_end(self, workers: Mapping[bytes, Worker]) -> None:
+        """Say how the worker has gone; `workers` are those that the heart knows, before this one is taken out."""
+        own, held = self.worker.presence, sum(len(slot.held) for slot in self.worker.slots)
+        if workers.get(own.id) is not self.worker:
+            log.info("worker %r has connected again, or was given up", own.name)
+        elif self.leaving or self.worker.pool is None:
+            log.info("worker %r left", own.name)
+        else:
+            log.info("worker %r was lost with %d nodes: its connection has ended", own.name, held)
 
     def wake(self) -> None:
         self._event.set()

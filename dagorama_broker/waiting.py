@@ -114,7 +114,7 @@ class _Wait:
         if not request.node:
             raise Malformed("nothing is waited for")
         self._broker = broker
-        self._owners = _owners(request)
+        self._owners = owners_of(request)
         self.instances = set(self._owners.values())
         self._now = request.now
         self._places: dict[bytes, list[int]] = {}
@@ -273,7 +273,7 @@ def _drop_unwanted(broker: Broker, node: Node) -> None:
         broker.payloads.values.drop(node.key)
 
 
-def _owners(request: pb.WaitRequest) -> dict[bytes, bytes]:
+def owners_of(request: pb.WaitRequest | pb.ExplainRequest) -> dict[bytes, bytes]:
     """The instance of each node that is asked for. Raises Malformed."""
     instances = [id_bytes(id, "an instance") for id in request.instances or [request.instance]]
     places: Sequence[int] = request.instance_of if request.instances else [0] * len(request.node)

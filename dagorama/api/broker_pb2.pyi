@@ -700,10 +700,13 @@ class Return(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     HASH_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
     reason: Global___ReturnReason.ValueType
     detail: _builtins.str
     hash: _builtins.str
     """CODE_MISMATCH: of the code that the worker has instead"""
+    function: _builtins.str
+    """the name of their function, for the worker's own log"""
     @_builtins.property
     def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -716,10 +719,11 @@ class Return(_message.Message):
         reason: Global___ReturnReason.ValueType = ...,
         detail: _builtins.str = ...,
         hash: _builtins.str = ...,
+        function: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "detail", b"detail", "hash", b"hash", "node", b"node", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "detail", b"detail", "function", b"function", "hash", b"hash", "node", b"node", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -772,6 +776,7 @@ class BrokerMessage(_message.Message):
     DONE_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
     acknowledged: _builtins.int
     """every report up to this sequence is durable; 0: nothing new"""
     done: _builtins.bool
@@ -792,6 +797,10 @@ class BrokerMessage(_message.Message):
     def cancel(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """attempts to tell that they are cancelled, and to stop after `cancel_grace`"""
 
+    @_builtins.property
+    def left(self) -> _containers.RepeatedCompositeFieldContainer[Global___Unservable]:
+        """with `done`: queued nodes of the worker's queues that no connected worker may run"""
+
     def __init__(
         self,
         *,
@@ -803,10 +812,11 @@ class BrokerMessage(_message.Message):
         done: _builtins.bool = ...,
         draining: _builtins.bool = ...,
         cancel: _abc.Iterable[_builtins.int] | None = ...,
+        left: _abc.Iterable[Global___Unservable] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "cancel", b"cancel", "done", b"done", "draining", b"draining", "grants", b"grants", "refused", b"refused", "take_back", b"take_back", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "cancel", b"cancel", "done", b"done", "draining", b"draining", "grants", b"grants", "left", b"left", "refused", b"refused", "take_back", b"take_back", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1528,6 +1538,7 @@ class InstanceInfo(_message.Message):
     UNFINISHED_FIELD_NUMBER: _builtins.int
     ENDED_AT_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
+    STUCK_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
     definition: _builtins.str
     entry: _builtins.bytes
@@ -1542,6 +1553,8 @@ class InstanceInfo(_message.Message):
     """seconds since 1970; 0: it has not ended"""
     nodes: _builtins.int
     """in all"""
+    stuck: _builtins.str
+    """why none of its unfinished nodes can proceed; empty: one can, or it has ended"""
     def __init__(
         self,
         *,
@@ -1555,10 +1568,11 @@ class InstanceInfo(_message.Message):
         unfinished: _builtins.int = ...,
         ended_at: _builtins.float = ...,
         nodes: _builtins.int = ...,
+        stuck: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "definition", b"definition", "ended", b"ended", "ended_at", b"ended_at", "entry", b"entry", "entry_state", b"entry_state", "failed", b"failed", "instance", b"instance", "nodes", b"nodes", "unfinished", b"unfinished"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "definition", b"definition", "ended", b"ended", "ended_at", b"ended_at", "entry", b"entry", "entry_state", b"entry_state", "failed", b"failed", "instance", b"instance", "nodes", b"nodes", "stuck", b"stuck", "unfinished", b"unfinished"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1751,6 +1765,89 @@ class NodeInfo(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeInfo: _TypeAlias = NodeInfo  # noqa: Y015
+
+@_typing.final
+class ExplainRequest(_message.Message):
+    """Nodes as in WaitRequest. Those that have ended, or are not known, do not count."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    INSTANCES_FIELD_NUMBER: _builtins.int
+    INSTANCE_OF_FIELD_NUMBER: _builtins.int
+    instance: _builtins.bytes
+    @_builtins.property
+    def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def instances(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def instance_of(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        instance: _builtins.bytes = ...,
+        node: _abc.Iterable[_builtins.bytes] | None = ...,
+        instances: _abc.Iterable[_builtins.bytes] | None = ...,
+        instance_of: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "instance_of", b"instance_of", "instances", b"instances", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainRequest: _TypeAlias = ExplainRequest  # noqa: Y015
+
+@_typing.final
+class ExplainReply(_message.Message):
+    """The unfinished nodes among those asked about and all that they wait for, each counted once."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNSERVABLE_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    DELAYED_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
+    RETRY_AT_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    waiting: _builtins.int
+    """nodes that wait for others"""
+    queued: _builtins.int
+    """nodes that a connected worker may run"""
+    running: _builtins.int
+    delayed: _builtins.int
+    worker: _builtins.str
+    """the name of a worker that runs one of them"""
+    retry_at: _builtins.float
+    """seconds since 1970: when the first delayed one is queued again"""
+    more: _builtins.bool
+    """there are more than were looked at"""
+    @_builtins.property
+    def unservable(self) -> _containers.RepeatedCompositeFieldContainer[Global___Unservable]:
+        """queued nodes that no connected worker may run, by function"""
+
+    def __init__(
+        self,
+        *,
+        unservable: _abc.Iterable[Global___Unservable] | None = ...,
+        waiting: _builtins.int = ...,
+        queued: _builtins.int = ...,
+        running: _builtins.int = ...,
+        delayed: _builtins.int = ...,
+        worker: _builtins.str = ...,
+        retry_at: _builtins.float = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delayed", b"delayed", "more", b"more", "queued", b"queued", "retry_at", b"retry_at", "running", b"running", "unservable", b"unservable", "waiting", b"waiting", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainReply: _TypeAlias = ExplainReply  # noqa: Y015
 
 @_typing.final
 class CancelRequest(_message.Message):

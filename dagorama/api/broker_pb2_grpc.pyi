@@ -63,6 +63,8 @@ class BrokerStub:
     GetStatus: _grpc.UnaryUnaryMultiCallable[_broker_pb2.GetStatusRequest, _broker_pb2.Status]
     ListInstances: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ListInstancesRequest, _broker_pb2.ListInstancesReply]
     ListNodes: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ListNodesRequest, _broker_pb2.ListNodesReply]
+    Explain: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ExplainRequest, _broker_pb2.ExplainReply]
+    """Why nodes that are waited for have not ended."""
     Cancel: _grpc.UnaryUnaryMultiCallable[_broker_pb2.CancelRequest, _broker_pb2.CancelReply]
     """What a person, or a program, does about it; acknowledged when durable."""
     Retry: _grpc.UnaryUnaryMultiCallable[_broker_pb2.RetryRequest, _broker_pb2.RetryReply]
@@ -94,6 +96,8 @@ class BrokerAsyncStub(BrokerStub):
     GetStatus: _aio.UnaryUnaryMultiCallable[_broker_pb2.GetStatusRequest, _broker_pb2.Status]  # type: ignore[assignment]
     ListInstances: _aio.UnaryUnaryMultiCallable[_broker_pb2.ListInstancesRequest, _broker_pb2.ListInstancesReply]  # type: ignore[assignment]
     ListNodes: _aio.UnaryUnaryMultiCallable[_broker_pb2.ListNodesRequest, _broker_pb2.ListNodesReply]  # type: ignore[assignment]
+    Explain: _aio.UnaryUnaryMultiCallable[_broker_pb2.ExplainRequest, _broker_pb2.ExplainReply]  # type: ignore[assignment]
+    """Why nodes that are waited for have not ended."""
     Cancel: _aio.UnaryUnaryMultiCallable[_broker_pb2.CancelRequest, _broker_pb2.CancelReply]  # type: ignore[assignment]
     """What a person, or a program, does about it; acknowledged when durable."""
     Retry: _aio.UnaryUnaryMultiCallable[_broker_pb2.RetryRequest, _broker_pb2.RetryReply]  # type: ignore[assignment]
@@ -200,6 +204,14 @@ class BrokerServicer(metaclass=_abc_1.ABCMeta):
         request: _broker_pb2.ListNodesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_broker_pb2.ListNodesReply, _abc.Awaitable[_broker_pb2.ListNodesReply]]: ...
+
+    @_abc_1.abstractmethod
+    def Explain(
+        self,
+        request: _broker_pb2.ExplainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.ExplainReply, _abc.Awaitable[_broker_pb2.ExplainReply]]:
+        """Why nodes that are waited for have not ended."""
 
     @_abc_1.abstractmethod
     def Cancel(

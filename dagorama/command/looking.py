@@ -35,10 +35,10 @@ def list_(broker: Connection, limit: int, **asked: Any) -> Answer:
     found = broker.list_instances(limit, **asked)
     rows = [
         (f"{UUID(bytes=info.instance)}", standing(info), f"{info.unfinished}/{info.nodes}", time_text(info.created),
-         time_text(info.ended_at), info.definition)
+         time_text(info.ended_at), info.definition, info.stuck)
         for info in found
     ]  # fmt: skip
-    heads = ("instance", "state", "unfinished", "created", "ended", "definition")
+    heads = ("instance", "state", "unfinished", "created", "ended", "definition", "reason")
     return Answer(table(heads, rows), [instance_data(info) for info in found])
 
 
@@ -56,6 +56,7 @@ def show(broker: Connection, instance: UUID, states: Sequence[str], limit: int) 
     nodes = broker.list_nodes(instance.bytes, limit, [State[name] for name in states])
     text = facts([
         ("instance", f"{instance}"), ("definition", info.definition), ("state", standing(info)),
+        *([("reason", info.stuck)] if info.stuck else []),
         ("entry", f"{uuid_text(info.entry) or '-'}"), ("created", time_text(info.created)),
         ("ended", time_text(info.ended_at) or "-"), ("nodes", f"{info.nodes}, {info.unfinished} unfinished"),
     ])  # fmt: skip
@@ -70,7 +71,9 @@ def show(broker: Connection, instance: UUID, states: Sequence[str], limit: int) 
 
 
 def standing(info: broker_pb2.InstanceInfo) -> str:
-    """In one word."""
+    """In one word. Stuck: no connected worker may run what is queued, and nothing else can proceed."""
+    if info.stuck:
+        return "stuck"
     if not info.ended:
         return "failing" if info.failed else "running"
     return "failed" if info.failed else "completed"
@@ -93,6 +96,7 @@ def instance_data(info: broker_pb2.InstanceInfo) -> dict[str, object]:
         "failed": info.failed, "entry": uuid_text(info.entry),
         "entry_state": _state(info.entry_state) if info.entry else None, "created": info.created,
         "ended_at": info.ended_at or None, "nodes": info.nodes, "unfinished": info.unfinished,
+        "stuck": info.stuck or None,
     }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from dagorama import shipping
+from dagorama.definition import DAGDefinition, class_name
 from dagorama.errors import FunctionNotFound
 from dagorama.serializer import run_only
 from dagorama.worker.engine import Engine
@@ -31,6 +32,7 @@ from dagorama.worker.shared import SharedMemory
 
 UNFIT = 2  #: exit code of a child that cannot start
 REASON_BYTES = 16 << 10
+DEFINITIONS_BYTES = 16 << 10
 READ_BYTES = 1 << 20
 
 
@@ -63,7 +65,7 @@ class _Child:
 
     def run(self) -> None:
         """Until the supervisor closes the socket."""
-        self._connection.sendall(pack(Kind.READY))
+        self._connection.sendall(pack(Kind.READY, bounded("\n".join(_definitions()), DEFINITIONS_BYTES).encode()))
         while (data := self._read()) is not None:
             self._executor.large_from = self._memory.large_from or self._executor.large_from
             for kind, payload in self._reader.feed(data):
@@ -119,6 +121,16 @@ def _be_ordinary() -> None:
     """A process that user code forks ends when it is told to."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _definitions() -> list[str]:
+    """The names of the definitions that were imported or registered by now."""
+    names, stack = {*shipping.registered}, DAGDefinition.__subclasses__()
+    while stack:
+        cls = stack.pop()
+        names.add(class_name(cls))
+        stack += cls.__subclasses__()
+    return sorted(names)
 
 
 def _unfit(options: WorkerOptions) -> str | None:

@@ -17,7 +17,7 @@ from dagorama.worker.slot import Slot, cause_of
 from dagorama.worker.spool import Spool
 from dagorama.worker.transfers import Forwarder, Transfers
 
-FAILED, UNUSABLE = 1, 2  #: exit codes
+FAILED, UNUSABLE, LEFT = 1, 2, 3  #: exit codes
 CANCEL_GRACE = 5.0  #: seconds, until the broker says how many
 LOCKED = 0.002  #: seconds until a take-back is tried again where a child was stopped inside its lock
 NO_ROOM = 1.0  #: seconds until a fork that the system refused is tried again
@@ -32,6 +32,19 @@ class Incomprehensible(Exception):
 
 class Supervision(Protocol):
     """What the children's keeper has to know of the rest of the supervisor."""
+
+    @property
+    def code(self) -> int:
+        """The worker's exit code, as far as it is known."""
+        ...
+
+    def ready(self, definitions: str) -> None:
+        """A child can run nodes; the names of the definitions that it has already."""
+        ...
+
+    def gave_back(self, returned: pb.Return) -> None:
+        """A child cannot run these nodes, or had not started them."""
+        ...
 
     def changed(self) -> None:
         """There may be something to send, or to wait for no longer."""
@@ -258,6 +271,7 @@ class Children:
         for kind, payload in frames:
             if kind == Kind.READY:
                 slot.ready, self._stillborn = True, 0
+                self._supervision.ready(payload.decode())
             elif kind == Kind.UNFIT:
                 self._supervision.ask_to_leave(UNUSABLE, payload.decode())
             else:
@@ -276,7 +290,9 @@ class Children:
         if kind == Kind.RESULTS:
             self._session.report(held, body)
         else:
-            self._session.give_back(held.slot, pb.Return.FromString(body))
+            returned = pb.Return.FromString(body)
+            self._supervision.gave_back(returned)
+            self._session.give_back(held.slot, returned)
         self._supervision.changed()
 
     # --- the nursery ----------------------------------------------------------------------------------
@@ -343,7 +359,8 @@ class Children:
         self._spool.adopt_strays(ended.pid)
         if slot.closed:
             self._gone(slot)
-            self._supervision.tell("ended", slot.number, os.waitstatus_to_exitcode(ended.status))
+            code = os.waitstatus_to_exitcode(ended.status) or self._supervision.code
+            self._supervision.tell("ended", slot.number, code)
         else:
             get_logger().warning("child process %d of the worker: %s", ended.pid, how)
             self._replace(slot)

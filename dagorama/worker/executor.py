@@ -10,8 +10,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from inspect import isawaitable
 from itertools import chain, repeat
+from logging import INFO
 from time import monotonic_ns
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.constructing import packed
@@ -163,6 +165,7 @@ class Executor:
         self.outbox = outbox
         self._large = large
         self._ring = keyring()
+        self._tells = get_logger().isEnabledFor(INFO)  # of each node
         self._works: dict[tuple[str, str, str, float, bytes, bool], Work] = {}
         # Nodes that another is to run on, in this process, before their outcomes are known elsewhere; and their ids and
         # values.
@@ -320,6 +323,8 @@ class Executor:
             self.outbox.completed_with(call.node, call.attempt, signed, scope, microseconds)
         else:
             self.outbox.completed(call.node, call.attempt, envelope, microseconds)
+        if self._tells:
+            _tell(call, microseconds)
         if self._handed_on and call.node in self._handed_on and encoded.envelope[:2] == PLAIN:
             self._own[call.node] = call.id, encoded.envelope
         return ended
@@ -329,11 +334,13 @@ class Executor:
         ended = monotonic_ns()
         if error is call.work.unusable:
             deployed = error.deployed if isinstance(error, CodeMismatchException) else ""
-            self.outbox.returned(call.node, call.attempt, _REASONS[type(error)], str(error), deployed)
+            reason = _REASONS[type(error)]
+            self.outbox.returned(call.node, call.attempt, reason, str(error), deployed, call.work.name)
         elif isinstance(error, _Unusable):
-            self.outbox.returned(call.node, call.attempt, pb.UNREGISTERED, str(error.__cause__))
+            why = str(error.__cause__)
+            self.outbox.returned(call.node, call.attempt, pb.UNREGISTERED, why, function=call.work.name)
         elif isinstance(error, _Unchecked):
-            self.outbox.returned(call.node, call.attempt, pb.UNCHECKABLE, str(error))
+            self.outbox.returned(call.node, call.attempt, pb.UNCHECKABLE, str(error), function=call.work.name)
         else:
             microseconds = min((ended - started) // 1000, _LONGEST)
             failure = describe(error, call.node, call.attempt, microseconds, partial(self._signed_exception, call))
@@ -354,6 +361,13 @@ class Executor:
         self.outbox.dropped(call.attempt)
         get_logger().info("%s was cancelled while it ran", call.work.name)
         return monotonic_ns()
+
+
+def _tell(call: Call, microseconds: int) -> None:
+    get_logger().info(
+        "ran %s: instance %s, node %s, attempt %d, %.6f seconds",
+        call.work.name, UUID(bytes=call.instance), UUID(bytes=call.id), call.runs + 1, microseconds / 1e6,
+    )
 
 
 async def _within(seconds: float, running: Awaitable[object]) -> object:

@@ -1,7 +1,8 @@
 """Between a process that launches workers and their supervisor: how it starts, and the line between the two.
 
-What the worker needs to know goes first. Then down go lines `stop`, `end SLOT` and `define` with a parcel of classes,
-up go `started SLOT PID`, `ended SLOT EXITCODE` and `defined`. When the line breaks, the other is gone.
+What the worker needs to know goes first. Then down go `stop`, `end SLOT` and `define` with a parcel of classes; up go
+`ready` when the first child can run nodes, `failed REASON` when the worker leaves with an exit code other than 0,
+`started SLOT PID`, `ended SLOT EXITCODE` and `defined`. When the line breaks, the other is gone.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import pickle
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from struct import Struct
@@ -23,20 +25,24 @@ from dagorama.worker.options import WorkerOptions
 UNUSABLE = 2  #: exit code
 READ_BYTES = 1 << 16
 _LENGTH = Struct("<Q")
-_HEAD = Struct("<II")  # lengths of the words and of the payload
+_HEAD = Struct("<IQ")  # bytes of the words, bytes of the payload
+_BETWEEN = "\0"  # words
 
 
-class Line(NamedTuple):
+class Message(NamedTuple):
+    """Words, of which the first says what it is about, and for some kinds of message bytes."""
+
     words: list[str]
-    payload: bytes
+    payload: bytes = b""
 
 
 class Lines:
-    """One end. Lines that are too late for the other end are lost."""
+    """One end of the line. Messages that are too late for the other end are lost. Any thread may say something."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._rest = bytearray()
+        self._lock = threading.Lock()
 
     def fileno(self) -> int:
         return self._connection.fileno()
@@ -45,12 +51,12 @@ class Lines:
         self._connection.close()
 
     def say(self, *words: object, payload: bytes = b"") -> None:
-        text = " ".join(map(str, words)).encode()
-        with suppress(BrokenPipeError, ConnectionResetError):
+        text = _BETWEEN.join(str(word).replace(_BETWEEN, " ") for word in words).encode(errors="replace")
+        with self._lock, suppress(BrokenPipeError, ConnectionResetError):
             self._connection.sendall(_HEAD.pack(len(text), len(payload)) + text + payload)
 
-    def read(self) -> list[Line] | None:
-        """Each line that has come, waiting for some bytes; None if the other end is closed."""
+    def read(self) -> list[Message] | None:
+        """The messages that are complete, once some bytes have come; None when the other end is closed."""
         try:
             data = self._connection.recv(READ_BYTES)
         except ConnectionResetError:
@@ -58,16 +64,18 @@ class Lines:
         if not data:
             return None
         self._rest += data
-        return list(self._lines())
+        return list(self._complete())
 
-    def _lines(self) -> Iterator[Line]:
-        while len(self._rest) >= _HEAD.size:
-            words, payload = _HEAD.unpack_from(self._rest)
-            start = _HEAD.size + words
-            if len(self._rest) < start + payload:
-                return
-            yield Line(self._rest[_HEAD.size : start].decode().split(), bytes(self._rest[start : start + payload]))
-            del self._rest[: start + payload]
+    def _complete(self) -> Iterator[Message]:
+        rest, start = self._rest, 0
+        while len(rest) - start >= _HEAD.size:
+            words, payload = _HEAD.unpack_from(rest, start)
+            begin, end = start + _HEAD.size + words, start + _HEAD.size + words + payload
+            if len(rest) < end:
+                break
+            yield Message(rest[start + _HEAD.size : begin].decode().split(_BETWEEN), bytes(rest[begin:end]))
+            start = end
+        del rest[:start]
 
 
 def launch(options: WorkerOptions) -> tuple[Popen[bytes], Lines]:
@@ -93,12 +101,17 @@ def run_launched(descriptor: int) -> int:
     from dagorama.settings import Settings
     from dagorama.worker.start import run_worker
 
+    lines = Lines(connection)
     try:
         check(Settings.from_env())
+        return run_worker(options, lines)
     except SettingsError as error:
         print(f"worker: {error}", file=sys.stderr, flush=True)
+        lines.say("failed", error)
         return UNUSABLE
-    return run_worker(options, Lines(connection))
+    except Exception as error:
+        lines.say("failed", f"{type(error).__name__}: {error}")
+        raise
 
 
 def _read(connection: socket.socket, length: int) -> bytes:

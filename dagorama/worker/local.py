@@ -15,10 +15,12 @@ from types import FrameType
 from dagorama.api import broker_pb2 as pb
 from dagorama.connection import PATIENCE, PATIENCE_WHILE_WAITING, connection
 from dagorama.large import BrokerValues, LargeValues
+from dagorama.logging import get_logger
 from dagorama.signing import keyring
 from dagorama.worker.engine import Engine
 from dagorama.worker.executor import Call, Executor
 from dagorama.worker.frames import Kind, Outcome
+from dagorama.worker.notices import Notices, left_behind
 from dagorama.worker.options import WorkerOptions
 from dagorama.worker.outbox import Outbox
 from dagorama.worker.session import PROTOCOL, Held, Session
@@ -173,6 +175,8 @@ class LocalWorker:
         self._pieces: list[bytes] = []
         self._bodies: list[bytes] = []  # granted and not looked at; with the session, its stream's
         self._connected = False
+        self._notices = Notices()
+        self._left: list[pb.Unservable] = []  # what no connected worker may run, when nothing else was left
 
     # --- in the calling thread ------------------------------------------------------------------------
 
@@ -233,6 +237,8 @@ class LocalWorker:
         self._stream.say(say)
         self._stream.wait_for(lambda session: session.settled, SETTLING if self._stream.lost is None else 0)
         self._stream.close()
+        for sentence in left_behind(self._left):
+            get_logger().warning("%s", sentence)
 
     def _wait(self, engine: Engine) -> bool:
         """For nodes; False when it is time to leave. Raises BrokerError."""
@@ -272,7 +278,9 @@ class LocalWorker:
         if kind == Kind.RESULTS:
             self._stream.say(lambda session: session.report(held, outcome.body))
         else:
-            self._stream.say(lambda session: session.give_back(0, pb.Return.FromString(outcome.body)))
+            returned = pb.Return.FromString(outcome.body)
+            self._notices.gave_back(returned)
+            self._stream.say(lambda session: session.give_back(0, returned))
 
     def _on_message(self, message: pb.BrokerMessage) -> None:
         if message.HasField("welcome"):
@@ -289,6 +297,7 @@ class LocalWorker:
                 self._session.give_back(0, returned)
         if message.cancel:
             self._ledger.cancel(message.cancel)
+        self._left.extend(message.left)
         self._ledger.take_back(message.refused)
         self._ledger.answered(message.refused)
 

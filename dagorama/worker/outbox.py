@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from threading import Lock
+from typing import NamedTuple
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.envelopes import large_values
@@ -79,6 +80,15 @@ class _Piece:
         return Outcome(attempts, large, body.SerializeToString())
 
 
+class _Why(NamedTuple):
+    """Why nodes are given back, by the names of Return's fields."""
+
+    reason: pb.ReturnReason.ValueType
+    detail: str
+    hash: str
+    function: str  #: empty if nothing is wrong with it
+
+
 class _Growing:
     """A running attempt whose nodes go out as it makes them, and how far they have."""
 
@@ -102,7 +112,7 @@ class Outbox:
         self._piece = _Piece()
         self._growing: dict[int, _Growing] = {}  # by attempt
         self.on_waiting: Callable[[], None] = lambda: None  #: called when nodes wait here for somebody to flush
-        self._returned: dict[tuple[pb.ReturnReason.ValueType, str, str], list[tuple[int, int]]] = defaultdict(list)
+        self._returned: dict[_Why, list[tuple[int, int]]] = defaultdict(list)
 
     def completed(self, node: int, attempt: int, value: bytes, microseconds: int) -> None:
         """A value without promises and large parts, of an attempt without children."""
@@ -139,12 +149,14 @@ class Outbox:
             self._cut_if_full()
 
     def returned(
-        self, node: int, attempt: int, reason: pb.ReturnReason.ValueType, detail: str, deployed: str = ""
+        self, node: int, attempt: int, reason: pb.ReturnReason.ValueType, detail: str = "", deployed: str = "",
+        function: str = "",
     ) -> None:
         """Given back without an outcome; goes with the next flush. `deployed`: the hash of the code that is here."""
         with self._lock:
             self._growing.pop(attempt, None)
-            self._returned[reason, bounded(detail, DETAIL_BYTES), deployed].append((node, attempt))
+            why = _Why(reason, bounded(detail, DETAIL_BYTES), deployed, function)
+            self._returned[why].append((node, attempt))
 
     def follow(self, node: int, attempt: int, scope: AttemptScope) -> None:
         """From now on what this attempt makes goes out soon after, until it has an outcome or is `dropped`."""
@@ -174,9 +186,9 @@ class Outbox:
                 self._add_grown(growing)
             self._cut()
             returned, self._returned = self._returned, defaultdict(list)
-            for (reason, detail, deployed), pairs in returned.items():
+            for why, pairs in returned.items():
                 nodes, attempts = [node for node, _ in pairs], [attempt for _, attempt in pairs]
-                body = pb.Return(node=nodes, attempt=attempts, reason=reason, detail=detail, hash=deployed)
+                body = pb.Return(node=nodes, attempt=attempts, **why._asdict())
                 self._hand_over(Kind.RETURN, Outcome(attempts, [], body.SerializeToString()))
 
     def _add_value(self, node: int, attempt: int, value: bytes, microseconds: int) -> None:

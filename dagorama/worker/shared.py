@@ -10,9 +10,9 @@ import mmap
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from multiprocessing import get_context
-from multiprocessing.synchronize import Lock
 from typing import TYPE_CHECKING, NamedTuple
+
+from dagorama.worker.locks import Lock, make_locks
 
 if TYPE_CHECKING:
     import asyncio
@@ -157,11 +157,10 @@ class SharedMemory:
 
     def __init__(self, slots: int) -> None:
         view = memoryview(mmap.mmap(-1, _WORD + slots * _SLOT_BYTES))
-        context = get_context("fork")
         self._common = view[:_WORD].cast("Q")
         self.slots = [
-            SlotMemory(view[at : at + _SLOT_BYTES], context.Lock())
-            for at in range(_WORD, _WORD + slots * _SLOT_BYTES, _SLOT_BYTES)
+            SlotMemory(view[at : at + _SLOT_BYTES], lock)
+            for at, lock in zip(range(_WORD, _WORD + slots * _SLOT_BYTES, _SLOT_BYTES), make_locks(slots), strict=True)
         ]
 
     @property

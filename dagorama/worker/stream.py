@@ -33,12 +33,14 @@ class Stream:
         held: Callable[[], list[Held]],
         on_message: Callable[[pb.BrokerMessage], None],
         on_sent: Callable[[], None],
+        on_lost: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._stub = stub
         self._session = session
         self._held = held
         self._on_message = on_message
         self._on_sent = on_sent
+        self._on_lost = on_lost  # a session that was welcomed has no stream any more, and why
         self._pending = asyncio.Event()
         self._closing = False
         self._beating: asyncio.TimerHandle | None = None
@@ -59,13 +61,19 @@ class Stream:
         while not self._closing:
             try:
                 await self._converse(backoff)
+                self._note_loss("it has ended the stream")
             except grpc.aio.AioRpcError as error:
                 if error.code().name in FINAL:
                     raise Refused(error.details() or error.code().name) from None
-                if not self._is_written_over(error):
+                self._note_loss(error.details() or error.code().name)
+                if self._session.welcome is None and not self._is_written_over(error):
                     get_logger().warning("the broker is gone (%s); trying again", error.details())
             if not self._closing:
                 await asyncio.sleep(backoff.pause(random.random()))
+
+    def _note_loss(self, why: str) -> None:
+        if self._session.welcome is not None and not self._closing:
+            self._on_lost(why)
 
     def _is_written_over(self, error: grpc.aio.AioRpcError) -> bool:
         """Whether the broker may have said something else, which the next stream will hear.

@@ -9,8 +9,7 @@ import asyncio
 import os
 import signal
 import socket
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import grpc.aio
@@ -21,8 +20,9 @@ from dagorama.channels import aio_channel, meaning, target
 from dagorama.logging import get_logger
 from dagorama.settings import Settings
 from dagorama.signing import keyring
-from dagorama.worker.children import FAILED, UNUSABLE, Children, Incomprehensible
+from dagorama.worker.children import FAILED, LEFT, UNUSABLE, Children, Incomprehensible
 from dagorama.worker.launched import Lines
+from dagorama.worker.notices import Notices, complain, left_behind
 from dagorama.worker.nursery import Nursery
 from dagorama.worker.options import WorkerOptions
 from dagorama.worker.session import PROTOCOL, Session
@@ -37,6 +37,7 @@ PROBE = 1.0  #: seconds to find out why
 NOBODY = 5.0  #: ... after which one that is to leave when all is done gives up
 BURIAL = 5.0  #: seconds for killed children to be reaped
 SETTLING = 10.0  #: seconds for the last reports to be acknowledged
+ACQUAINTANCE = 0.25  #: seconds that a worker whose first child is ready waits for an answer of the broker
 FAREWELL = 2.0  #: seconds for idle children to leave by themselves, and for the stream to end
 
 
@@ -59,12 +60,16 @@ class Supervisor:
         spool = Spool(folder)
         slots = [Slot(number, part) for number, part in enumerate(memory.slots)]
         self._children = Children(slots, nursery, self._session, Transfers(stub, spool), spool, self)
-        self._stream = Stream(stub, self._session, lambda: self._children.held, self._on_message, self.changed)
+        self._stream = Stream(
+            stub, self._session, lambda: self._children.held, self._on_message, self.changed, self._on_lost
+        )
         self._loop = asyncio.get_running_loop()
         self._leaving = asyncio.Event()
         self._hurried = False
         self._change = asyncio.Event()
         self._code = 0
+        self._is_ready = self._ready_told = False
+        self._notices = Notices(is_command=parent is None)
 
     async def run(self) -> int:
         """Until something asks to leave; the exit code."""
@@ -88,11 +93,35 @@ class Supervisor:
 
     def ask_to_leave(self, code: int = 0, why: str = "", hurried: bool = False) -> None:
         if why and not self._leaving.is_set():
-            print(f"worker: {why}", file=sys.stderr, flush=True)
+            self._complain(why)
         self._code = self._code or code
         self._hurried = self._hurried or hurried or bool(code)
         self._leaving.set()
         self.changed()
+
+    def _complain(self, why: str) -> None:
+        complain(why)
+        self.tell("failed", why)
+
+    @property
+    def code(self) -> int:
+        return self._code
+
+    def ready(self, definitions: str) -> None:
+        if self._is_ready:
+            return
+        self._is_ready = True
+        self._notices.started(self._options, definitions.splitlines())
+        # A broker that is there has answered by then, and one that refuses the worker is heard before it is ready.
+        self._loop.call_later(0 if self._session.welcome is not None else ACQUAINTANCE, self._tell_ready)
+
+    def _tell_ready(self) -> None:
+        if not self._ready_told:
+            self._ready_told = True
+            self.tell("ready")
+
+    def gave_back(self, returned: pb.Return) -> None:
+        self._notices.gave_back(returned)
 
     def tell(self, *words: object) -> None:
         if self._parent is not None:
@@ -172,9 +201,16 @@ class Supervisor:
             self.ask_to_leave(FAILED, f"its session with the broker broke: {error!r}")
             raise
 
+    def _on_lost(self, why: str) -> None:
+        if not self._leaving.is_set():
+            self._notices.lost(self._address, why)
+
     def _on_message(self, message: pb.BrokerMessage) -> None:
         children = self._children
         if message.HasField("welcome"):
+            self._notices.connected(self._address)
+            if self._is_ready:
+                self._tell_ready()
             self._memory.large_from = message.welcome.large_from
             children.cancel_grace = message.welcome.cancel_grace
             children.share(message.welcome.values)
@@ -188,8 +224,16 @@ class Supervisor:
             children.cancel(message.cancel)
         children.acknowledged()
         if message.done:
-            self.ask_to_leave()
+            self._complete(message.left)
         self.changed()
+
+    def _complete(self, left: Sequence[pb.Unservable]) -> None:
+        """What `until` asked for has come; there may be nodes that no worker can run."""
+        self._tell_ready()  # there is nothing to be ready for: it has started well, whatever is left
+        for sentence in left_behind(left) if not self._leaving.is_set() else ():
+            self._code = LEFT
+            self._complain(sentence)
+        self.ask_to_leave()
 
     # --- leaving --------------------------------------------------------------------------------------
 

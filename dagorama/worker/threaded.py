@@ -108,6 +108,8 @@ class ThreadedStream:
 
     def _receive(self, message: pb.BrokerMessage) -> None:
         with self._changed:
+            if self.lost is not None:
+                get_logger().info("the broker at %s is there again", self._connection.address)
             self.lost = None
             self._session.receive(message)
             if message.HasField("welcome"):

@@ -2,11 +2,12 @@
 
 from dagorama_broker.scheduler.limits import Limits, Timing
 from dagorama_broker.scheduler.making import NewRun
-from dagorama_broker.scheduler.parts import Effects, Node, Presence, Slot, Worker
+from dagorama_broker.scheduler.obstacles import Explainer, Standing
+from dagorama_broker.scheduler.parts import Effects, Node, Obstacle, Presence, Slot, Worker
 from dagorama_broker.scheduler.reviving import Revived, is_within_reach
 from dagorama_broker.scheduler.verbs import Scheduler
 
 __all__ = [
-    "Effects", "Limits", "NewRun", "Node", "Presence", "Revived", "Scheduler", "Slot", "Timing", "Worker",
-    "is_within_reach",
+    "Effects", "Explainer", "Limits", "NewRun", "Node", "Obstacle", "Presence", "Revived", "Scheduler", "Slot",
+    "Standing", "Timing", "Worker", "is_within_reach",
 ]

@@ -275,6 +275,9 @@ class Dispatch:
             return None
         workers = [worker for worker in self.workers.values() if worker.presence.world is world]
         if not workers:
-            return "no worker is connected"
-        reasons = dict.fromkeys(worker.why_not(lane) or "it takes nothing more" for worker in workers)
-        return f"none of {len(workers)} connected workers may run it: " + "; ".join(reasons)
+            ours = world is World.OURS
+            return "no worker is connected (start one with `worker`)" if ours else "none of its workers is connected"
+        reasons = dict.fromkeys(worker.why_not(lane) or "it takes nothing more (start another)" for worker in workers)
+        many = len(workers) > 1
+        nobody = f"none of {len(workers)} connected workers may" if many else "the only connected worker may not"
+        return f"{nobody} run it: " + "; ".join(reasons)

@@ -143,6 +143,10 @@ class Presence:
     leave_when_idle: bool = False
     key_ids: frozenset[str] = frozenset()  #: signing keys that it holds, in hexadecimal
 
+    def takes(self, queue: str) -> bool:
+        """Whether it serves this queue."""
+        return queue not in self.exclude_queues and (not self.include_queues or queue in self.include_queues)
+
 
 class Worker:
     __slots__ = ("deployed", "heard_at", "lease", "pool", "presence", "refuses", "slots")
@@ -162,11 +166,11 @@ class Worker:
         if function.world is not own.world:
             return "it was made by the other protocol's calls"
         if own.include_queues and function.queue not in own.include_queues:
-            return f"it does not include queue {function.queue!r}"
+            return f"it does not include queue {function.queue!r} (start one with --include-queue {function.queue})"
         if function.queue in own.exclude_queues:
-            return f"it excludes queue {function.queue!r}"
+            return f"it excludes queue {function.queue!r} (start one that does not)"
         if function.taint and function.taint not in own.tolerations:
-            return f"it does not tolerate {function.taint!r}"
+            return f"it does not tolerate {function.taint!r} (start one with --toleration {function.taint})"
         if function.key_id and function.key_id not in own.key_ids:
             return f"it does not hold the signing key {function.key_id}: set DAGORAMA_SIGNING_KEYS there"
         return self.refuses.get(lane.id)
@@ -216,6 +220,14 @@ class Granted(NamedTuple):
     attempt: int
 
 
+class Obstacle(NamedTuple):
+    """Queued nodes of one function that no connected worker may run."""
+
+    lane: Lane  #: the function's, or one of its concurrency keys
+    queued: int
+    reason: str
+
+
 class TakenBack(NamedTuple):
     slot: Slot
     attempts: list[int]
@@ -232,6 +244,7 @@ class Effects:
     refused: list[tuple[Worker, int]] = field(default_factory=list)  #: attempts that are not the worker's
     cancelled: list[tuple[Worker, int]] = field(default_factory=list)  #: attempts that the worker is to stop
     done: list[Worker] = field(default_factory=list)
+    left: dict[Worker, list[Obstacle]] = field(default_factory=dict)  #: by those of `done`: what nobody may run
 
     def __bool__(self) -> bool:
         told = self.granted or self.ended or self.take_back or self.refused or self.cancelled

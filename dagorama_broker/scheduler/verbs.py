@@ -18,6 +18,7 @@ from dagorama_broker.scheduler.feeding import Feeding
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.limits import Limits, Timing
 from dagorama_broker.scheduler.making import NewRun, Plan
+from dagorama_broker.scheduler.obstacles import left_behind
 from dagorama_broker.scheduler.parts import Effects, Granted, Node, Presence, Worker
 from dagorama_broker.scheduler.restoring import rebuild
 from dagorama_broker.scheduler.retrying import LONGEST_PAUSE, pause
@@ -452,6 +453,9 @@ class Scheduler:
     # --- leaving --------------------------------------------------------------------------------------
 
     def _tell_who_may_leave(self) -> None:
-        for worker in self.dispatch.satisfied():
+        satisfied, effects = self.dispatch.satisfied(), self.graph.effects
+        for worker in satisfied:
+            effects.left[worker] = left_behind(self.dispatch, worker)
+        for worker in satisfied:
             self.leave(worker)
-            self.graph.effects.done.append(worker)
+            effects.done.append(worker)

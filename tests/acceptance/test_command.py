@@ -144,9 +144,12 @@ def test_an_instance_that_was_retried_in_the_program_resolves(broker: LaunchedBr
 def test_all_that_there_is_is_shown(broker: LaunchedBroker) -> None:
     instances = [Reads()("nowhere")[0].instance_id for _ in range(3)]
     lines = run("list").splitlines()
-    assert lines[0].split() == ["instance", "state", "unfinished", "created", "ended", "definition"]
+    assert lines[0].split() == ["instance", "state", "unfinished", "created", "ended", "definition", "reason"]
     assert [UUID(line.split()[0]) for line in lines[1:]] == instances[::-1]
-    assert lines[1].split()[1:3] == ["running", "1/1"]
+    assert lines[1].split()[1:3] == ["stuck", "1/1"]
+    assert "no worker is connected" in lines[1]
+    stuck = asked("show", instances[0])["instance"]["stuck"]
+    assert stuck == f"1 queued node of {__name__}:Reads.entrypoint: no worker is connected (start one with `worker`)"
     assert [each["instance"] for each in asked("list", "--limit", 2)] == [str(id) for id in instances[:0:-1]]
     assert len(asked("list", "--limit", 0, "--unfinished", "--definition", f"{__name__}:Reads")) == 3
     with worker("--exclude-queue", "other", "--toleration", "GPU", path=None):

@@ -126,17 +126,18 @@ SENT: Mapping[str, Any] = {
     "GetStatus": broker_pb2.GetStatusRequest(),
     "ListInstances": broker_pb2.ListInstancesRequest(),
     "ListNodes": broker_pb2.ListNodesRequest(),
+    "Explain": broker_pb2.ExplainRequest(),
     "Cancel": broker_pb2.CancelRequest(),
     "Retry": broker_pb2.RetryRequest(),
     "Adopt": broker_pb2.AdoptRequest(),
 }
 SPAWNERS = {
     "Submit", "SubmitStream", "Wait", "Talk", "PutValue", "GetValue", "KeepValue", "ValuesFolder", "GetInstance",
-    "GetStatus", "ListInstances", "ListNodes", "Cancel", "Retry",
+    "GetStatus", "ListInstances", "ListNodes", "Explain", "Cancel", "Retry",
 }  # fmt: skip
 MAY = {
     "spawner": SPAWNERS,
-    "worker": {"Work", "Wait", "Talk", "PutValue", "GetValue", "KeepValue", "ValuesFolder", "GetInstance"},
+    "worker": {"Work", "Wait", "Talk", "PutValue", "GetValue", "KeepValue", "ValuesFolder", "GetInstance", "Explain"},
     "reader": {"GetInstance", "GetStatus", "ListInstances", "ListNodes"},
     "admin": set(SENT),
 }
@@ -282,7 +283,8 @@ async def test_a_worker_of_some_queues_gets_those_and_may_not_ask_for_others(tok
         status = await stubs(served, tokens["reader"]).GetStatus(broker_pb2.GetStatusRequest())
         assert [list(each.include_queues) for each in status.workers] == [["images"]]
         assert [each.reason for each in status.unservable] == [
-            "none of 1 connected workers may run it: it does not include queue 'other'"
+            "the only connected worker may not run it: it does not include queue 'other' (start one with "
+            "--include-queue other)"
         ]
 
 

@@ -489,7 +489,7 @@ async def test_the_status_says_why_nobody_may_run_a_node(served: Served) -> None
     await served.stub.Submit(Dag().submission(b"a", b"b", functions=[gpu]))
     (unservable,) = (await served.status()).unservable
     assert (unservable.function.name, unservable.queued) == ("work:Task.train", 2)
-    assert unservable.reason == "no worker is connected"
+    assert unservable.reason == "no worker is connected (start one with `worker`)"
     await served.worker()
     (unservable,) = (await served.status()).unservable
     assert "does not tolerate 'GPU'" in unservable.reason

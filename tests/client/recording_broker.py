@@ -79,6 +79,7 @@ class RecordingBroker(Talking, broker_pb2_grpc.BrokerServicer, api_pb2_grpc.Dago
     uploads: int = 0
     folder: broker_pb2.ValuesFolderReply | None = None
     keeps: bool = True
+    explanation: broker_pb2.ExplainReply | None = None  #: None: it is an older broker
     kept: list[broker_pb2.KeepValueRequest] = field(default_factory=list)
     retries: list[broker_pb2.RetryRequest] = field(default_factory=list)
     cancels: list[broker_pb2.CancelRequest] = field(default_factory=list)
@@ -178,6 +179,12 @@ class RecordingBroker(Talking, broker_pb2_grpc.BrokerServicer, api_pb2_grpc.Dago
             context.abort(grpc.StatusCode.NOT_FOUND, "no such instance")
             return None
         return broker_pb2.InstanceInfo(instance=request.instance, definition=made.definition, entry=made.entry)
+
+    def Explain(self, request: broker_pb2.ExplainRequest, context: grpc.ServicerContext) -> broker_pb2.ExplainReply:
+        if self.explanation is None:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "an older broker")
+            raise AssertionError
+        return self.explanation
 
     def CreateInstance(self, request: api_pb2.InstanceConfigurationMessage, context: Any) -> api_pb2.InstanceMessage:
         return api_pb2.InstanceMessage(identifier=request.identifier)

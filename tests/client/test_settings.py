@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from dagorama.errors import SettingsError
-from dagorama.settings import Settings
+from dagorama.settings import Settings, warn_after
 
 ACCESS = {
     f"DAGORAMA_{name.upper()}": name
@@ -51,6 +51,21 @@ def test_a_grace_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("DAGORAMA_GRACE", grace)
     with pytest.raises(SettingsError, match=f"DAGORAMA_GRACE is '{grace}'.*seconds"):
         Settings.from_env()
+
+
+@pytest.mark.parametrize("seconds", ["-1", "soon", "nan"])
+def test_a_time_to_warn_after_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, seconds: str) -> None:
+    monkeypatch.setenv("DAGORAMA_WARN_AFTER", seconds)
+    with pytest.raises(SettingsError, match=f"DAGORAMA_WARN_AFTER is '{seconds}'.*seconds"):
+        warn_after()
+
+
+def test_a_wait_warns_after_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DAGORAMA_WARN_AFTER", raising=False)
+    assert warn_after() == 5.0
+    for text, seconds in (("", 5.0), ("0.5", 0.5), ("inf", float("inf"))):
+        monkeypatch.setenv("DAGORAMA_WARN_AFTER", text)
+        assert warn_after() == seconds
 
 
 def test_an_unknown_log_level_is_refused_with_those_that_exist(monkeypatch: pytest.MonkeyPatch) -> None:

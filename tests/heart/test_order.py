@@ -75,14 +75,15 @@ class TestTaints:
 
     def test_a_node_that_nobody_may_run_is_shown_with_the_reason(self, heart: Heart) -> None:
         heart.spawn("gpu", where={"gpu": GPU})
-        assert reasons(heart) == {"gpu": "no worker is connected"}
+        assert reasons(heart) == {"gpu": "no worker is connected (start one with `worker`)"}
         heart.worker("one")
         heart.worker("two", tolerations={"FPGA"})
         heart.worker("three", tolerations={"GPU"}, exclude_queues={"work"})
         heart.worker("four", tolerations={"GPU"}, include_queues={"other"})
         assert reasons(heart) == {
-            "gpu": "none of 4 connected workers may run it: it does not tolerate 'GPU'; it excludes queue 'work'; "
-            "it does not include queue 'work'"
+            "gpu": "none of 4 connected workers may run it: it does not tolerate 'GPU' (start one with --toleration "
+            "GPU); it excludes queue 'work' (start one that does not); it does not include queue 'work' (start one "
+            "with --include-queue work)"
         }
         heart.worker("five", tolerations={"GPU", "FPGA"})
         assert reasons(heart) == {}
@@ -91,7 +92,8 @@ class TestTaints:
         worker = heart.worker()
         worker.drain()
         heart.spawn("a")
-        assert reasons(heart) == {"work": "none of 1 connected workers may run it: it takes nothing more"}
+        expected = "the only connected worker may not run it: it takes nothing more (start another)"
+        assert reasons(heart) == {"work": expected}
 
     def test_a_plain_node_leaves_the_able_worker_to_the_tainted_one(self, heart: Heart) -> None:
         """Whichever came first, and though the plain node is older."""
@@ -115,7 +117,7 @@ class TestTaints:
         heart.spawn("a", "b")
         worker.give_back("a", "it cannot import the function: No module named 'work'")
         assert not worker.held
-        expected = "none of 1 connected workers may run it: it cannot import the function: No module named 'work'"
+        expected = "the only connected worker may not run it: it cannot import the function: No module named 'work'"
         assert reasons(heart) == {"work": expected}
         worker.vanish()
         worker.connect()  # it may have been mended

@@ -3,15 +3,26 @@
 import asyncio
 import os
 import signal
+from typing import NoReturn
 
 import pytest
 
+from dagorama.worker.locks import FileLock
 from dagorama.worker.shared import RING, SharedMemory, SlotMemory
 
 
-@pytest.fixture
-def slot() -> SlotMemory:
-    return SharedMemory(1).slots[0]
+def no_semaphores(*_: object) -> NoReturn:
+    raise OSError(38, "Function not implemented")
+
+
+@pytest.fixture(params=["semaphore", "file"])
+def slot(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> SlotMemory:
+    """With the lock that most systems have, and with that of a system without POSIX semaphores."""
+    if request.param == "file":
+        monkeypatch.setattr("_multiprocessing.SemLock", no_semaphores)
+    slot = SharedMemory(1).slots[0]
+    assert isinstance(slot._lock, FileLock) == (request.param == "file")
+    return slot
 
 
 def in_another_process(action: object) -> int:
