@@ -51,9 +51,11 @@ class Outer(DAGDefinition):
 
 
 class Breaking(DAGDefinition):
-    def __init__(self, divisor: int) -> None:
-        self.share = 1 / divisor if divisor != 7 or __name__ == "__main__" else 1 / 0
+    may_be_made = False
+
+    def __init__(self, number: int) -> None:
+        if not self.may_be_made:
+            raise ZeroDivisionError(number)
 
     @dagorama().syncfn
-    def entrypoint(self) -> float:
-        return self.share
+    def entrypoint(self) -> None: ...

@@ -10,7 +10,7 @@ import pytest
 from dagorama import DAGInstance, NodeFailed, PromiseMisuse, launch_workers, resolve
 from dagorama.definition import generate_instance_id
 from dagorama_broker.launch import launch_broker
-from tests.acceptance.constructing import Configured, Outer, Scaling
+from tests.acceptance.constructing import Breaking, Configured, Outer, Scaling
 
 WAIT = 30
 
@@ -75,10 +75,7 @@ def test_a_promise_is_refused_among_them() -> None:
 
 
 def test_what_the_constructor_raises_in_the_worker_fails_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Here it can be made; there it raises.
-    monkeypatch.setattr("tests.acceptance.constructing.__name__", "__main__")
-    from tests.acceptance.constructing import Breaking
-
+    monkeypatch.setattr(Breaking, "may_be_made", True)  # here, and not there
     instance, promise = Breaking(7)()
     with pytest.raises(NodeFailed, match="ZeroDivisionError"):
         resolve(instance, promise, timeout=WAIT)
