@@ -28,7 +28,7 @@ from dagorama.logging import get_logger
 from dagorama.models.outcome import Outcome
 from dagorama.models.promise import DAGPromise, restore_promise
 from dagorama.resolution import resolve as resolve
-from dagorama.scope import DirectScope, GatherScope, NodesRun, current_attempt
+from dagorama.scope import DirectScope, GatherScope, NodesRun, attempt_here
 from dagorama.submitting import submit
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class _Launch:
     def __init__(self, definition: DAGDefinition) -> None:
         _check_reachable(type(definition))
         self.instance_id = uuid4()
-        self.attempt = current_attempt.get()
+        self.attempt = attempt_here()
         if self.attempt is None:
             self.scope = GatherScope(self.instance_id.bytes, self._hand_over)
         else:

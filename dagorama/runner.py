@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from select import select
 from time import monotonic
+from weakref import WeakSet
 
 from dagorama.errors import CodeMismatchException as CodeMismatchException
 from dagorama.serializer import pack_definitions
@@ -21,18 +23,36 @@ FOLLOWING = 2.0  #: seconds for the children of a supervisor that was killed
 
 
 class LaunchedWorkers:
-    """A supervisor and its children, as who launched them sees them: what they said so far, and the line to them."""
+    """A supervisor and its children, as who launched them sees them: what they said so far, and the line to them.
+
+    They belong to the process that launched them. In a fork of it `stop` does nothing, and nothing else can be asked.
+    """
 
     def __init__(self, options: WorkerOptions) -> None:
         self._process, self._lines = launch(options)
         self._lock = threading.Lock()
+        self.forked = False  #: this process is a fork of the one that launched them
         self.over = False  #: the last of its processes has gone
         self._ended_by_us: set[int] = set()
         self.pids: dict[int, int] = {}
         self.exit_codes: dict[int, int] = {}
+        _all.add(self)
+
+    def forget(self) -> None:
+        """In a fork: the line is the parent's, and breaks when that one is gone."""
+        self.forked = True
+        self._lines.close()
+
+    def _check_process(self) -> None:
+        if self.forked:
+            raise RuntimeError(
+                "these workers belong to the process that launched them, and this one was forked from it: ask there, "
+                "or launch others here"
+            )
 
     def hear(self, timeout: float | None) -> bool:
         """Wait for news and note it; False when there was none in time, or there will be none any more."""
+        self._check_process()
         if self.over or not select([self._lines], [], [], timeout)[0]:
             return False
         with self._lock:
@@ -61,11 +81,14 @@ class LaunchedWorkers:
         return self._process.wait()
 
     def end(self, slot: int) -> None:
+        self._check_process()
         self._ended_by_us.add(slot)
         self._lines.say("end", slot)
 
     def stop(self) -> None:
         """All of it; nothing is left when this returns."""
+        if self.forked:
+            return
         self._lines.say("stop")
         try:
             self._hear_out(STOPPING)
@@ -80,6 +103,17 @@ class LaunchedWorkers:
         until = monotonic() + seconds
         while not self.over and monotonic() < until:
             self.hear(max(0.0, until - monotonic()))
+
+
+_all: WeakSet[LaunchedWorkers] = WeakSet()
+
+
+def _forget_all() -> None:
+    for launched in list(_all):
+        launched.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
 
 
 class WorkerHandle:
@@ -120,6 +154,8 @@ class WorkerHandle:
         self._launched.end(self._slot)
 
     def __repr__(self) -> str:
+        if self._launched.forked:
+            return f"<worker {self._slot} of another process>"
         state = "alive" if self.is_alive() else f"ended with {self.exitcode}"
         return f"<worker {self._slot}, {state}>"
 

@@ -34,6 +34,7 @@ class Engine:
         self._queue: deque[Call] = deque()
         self._next = 0
         self._since = 0  # start of the first node whose result waits; 0: none does
+        self.careful = False  #: each result leaves before the next node starts
 
     def add(self, calls: Iterable[Call]) -> None:
         self._queue.extend(calls)
@@ -41,6 +42,7 @@ class Engine:
     def flush(self) -> None:
         self._since = 0
         self._out.flush()
+        self._claims.finish(0)
 
     def watch(self) -> None:
         """Results that are here go out soon, even if nobody calls `flush`."""
@@ -70,7 +72,8 @@ class Engine:
         self.lane.dispatch()
 
     def _run_sync_ones(self) -> None:
-        queue, start, finish, run = self._queue, self._claims.start, self._claims.finish, self._executor.run
+        # A node's entry is left to the next one, or to `flush`: should the process die before, it was under way.
+        queue, start, run = self._queue, self._claims.start, self._executor.run
         is_cancelled = self._claims.is_cancelled
         while queue and not queue[0].work.is_async:
             call, ordinal, now = queue.popleft(), self._next, monotonic_ns()
@@ -79,12 +82,11 @@ class Engine:
                 self._executor.skip(call)
                 continue
             ended = run(call, now, partial(is_cancelled, 0, ordinal))
-            finish(0)
             if not self._since:
                 self._since = now
                 if queue:  # else somebody flushes, or calls again, at once
                     self._out.watch()
-            if ended - self._since > PROMPT:
+            if ended - self._since > PROMPT or self.careful:
                 self.flush()
 
 

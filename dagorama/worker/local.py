@@ -15,6 +15,7 @@ from types import FrameType
 from dagorama.api import broker_pb2 as pb
 from dagorama.connection import PATIENCE, PATIENCE_WHILE_WAITING, connection
 from dagorama.large import BrokerValues, LargeValues
+from dagorama.running import expect_threads
 from dagorama.signing import keyring
 from dagorama.worker.engine import Engine
 from dagorama.worker.executor import Call, Executor
@@ -23,6 +24,7 @@ from dagorama.worker.options import WorkerOptions
 from dagorama.worker.outbox import Outbox
 from dagorama.worker.session import PROTOCOL, Held, Session
 from dagorama.worker.threaded import ThreadedStream
+from dagorama.worker.threads import follow_threads
 
 SETTLING = 10.0  #: seconds for the last reports to be acknowledged
 LOOK = 0.5  #: seconds between looks at how long the broker has been gone
@@ -52,13 +54,18 @@ class _Ledger:
             attempt = None if self._closed else self._attempts.pop(ordinal, None)
             if attempt is None:
                 return False
+            self._end(entry)
             self._running[entry] = attempt, ordinal
             return True
 
     def finish(self, entry: int) -> None:
         """Whatever runs here is answered for."""
         with self._lock:
-            self._cancelled.discard(self._running.pop(entry)[1])
+            self._end(entry)
+
+    def _end(self, entry: int) -> None:
+        _, ordinal = self._running.pop(entry, (0, -1))
+        self._cancelled.discard(ordinal)
 
     def is_cancelled(self, entry: int, ordinal: int) -> bool:
         return ordinal in self._cancelled
@@ -177,6 +184,8 @@ class LocalWorker:
     # --- in the calling thread ------------------------------------------------------------------------
 
     def run(self) -> None:
+        expect_threads()
+        follow_threads()
         engine = Engine(self._executor, self._ledger)
         with self._interruption.watched(), self._living(engine):
             while self._wait(engine):
@@ -185,6 +194,8 @@ class LocalWorker:
                 engine.work_off()
 
     async def run_async(self) -> None:
+        expect_threads()
+        follow_threads()
         engine = Engine(self._executor, self._ledger, asyncio.get_running_loop())
         with self._living(engine):
             try:

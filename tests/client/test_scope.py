@@ -254,7 +254,7 @@ def test_an_attempt_without_calls_has_nothing_to_send(attempt: AttemptScope) -> 
 def test_an_attempt_that_is_over_takes_no_calls(attempt: AttemptScope, inside: Any) -> None:
     inside.work(1)
     attempt.close()
-    with pytest.raises(NotInInstance, match=rf"work was called at {__file__}:\d+ on an instance whose run is over"):
+    with pytest.raises(NotInInstance, match=rf"work was called at {__file__}:\d+ after its run was over"):
         inside.work(2)
 
 
@@ -304,7 +304,7 @@ def test_a_definition_called_after_the_attempt_is_over_is_refused(attempt: Attem
     token = current_attempt.set(attempt)
     attempt.close()
     try:
-        with pytest.raises(NotInInstance, match="by a run that is over"):
+        with pytest.raises(NotInInstance, match="after its run was over"):
             Sample()()
     finally:
         current_attempt.reset(token)
