@@ -58,10 +58,13 @@ def cancelled() -> bool:
 _under_way: Collection[Run] | None = None
 
 
-def expect_threads(only: Collection[Run] = ()) -> None:
+def expect_threads(only: Collection[Run] | None = None) -> None:
     """Have `run_here` look at threads. In a process that does nothing but run nodes, `only` holds those under way."""
     global _under_way
-    _under_way = _under_way or only
+    if only is not None:
+        _under_way = only
+    elif _under_way is None:
+        _under_way = ()
 
 
 def run_here() -> Run | None:

@@ -296,7 +296,7 @@ class Executor:
             try:
                 return self._context.run(work.load)
             finally:
-                signals.changes.clear()
+                signals.keep()
                 self._has_decimal = _has_decimal(self._context)
 
     def _arguments(self, call: Call) -> bytes:

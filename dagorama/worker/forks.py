@@ -33,17 +33,18 @@ def forget_in_forks(owner: Owner) -> None:
     _owners.add(owner)
 
 
-def leave(error: BaseException | None = None) -> NoReturn:
+def leave(error: BaseException | None = None, *, at_once: bool = False) -> NoReturn:
     """End a fork whose user code has returned, or raised `error`, without going back to the worker's own code.
 
-    The exit code is 0 after a return, that of SystemExit, or 1 after a traceback. Non-daemon threads are joined and
-    atexit handlers run, as at the end of any Python process.
+    The exit code is 0 after a return, that of SystemExit, or 1 after a traceback. Unless it ends `at_once`, non-daemon
+    threads are joined and atexit handlers run, as at the end of any Python process.
     """
     code = 1
     try:
         code = _exit_code(error)
-        threading._shutdown()  # type: ignore[attr-defined]
-        atexit._run_exitfuncs()
+        if not at_once:
+            threading._shutdown()  # type: ignore[attr-defined]
+            atexit._run_exitfuncs()
     except BaseException:
         print_exc()
     finally:

@@ -33,6 +33,12 @@ def put_back() -> None:
         del changes[key]
 
 
+def keep() -> None:
+    """Leave as they are what the imports of this thread have changed."""
+    if threading.current_thread() is threading.main_thread():
+        changes.clear()
+
+
 def settle() -> None:
     """Answer signals as a child does, in it and in its forks, and note from now on what runs change."""
     for number in _held:
@@ -68,8 +74,8 @@ def _be_ordinary() -> None:
             _signal(number, ordinary)
     try:
         _release()
-    except BaseException as error:  # a signal came meanwhile; what its handler raises here, nobody else would see
-        leave(error)
+    except BaseException as error:  # a signal came meanwhile; what its handler raises in here would be ignored
+        leave(error, at_once=True)
 
 
 # --- around a run ----------------------------------------------------------------------------------
