@@ -1,4 +1,4 @@
-"""What a node forks, starts, sets or closes stays its own: the worker goes on, and the next node begins as the first."""
+"""What a node forks, starts, sets or closes stays its own: the worker goes on, the next node begins as the first."""
 
 import asyncio
 import os
