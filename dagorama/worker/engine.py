@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import asyncio
 
 PROMPT = 2_000_000  #: nanoseconds that the first result waits for others, counted from its node's start
+CALM = 50_000_000  #: nanoseconds in which async nodes may end before a sync one starts, if it is careful
 PATIENCE = 0.004  #: seconds after which results do not wait for a running node any longer
 
 
@@ -34,7 +35,7 @@ class Engine:
         self._queue: deque[Call] = deque()
         self._next = 0
         self._since = 0  # start of the first node whose result waits; 0: none does
-        self.careful = False  #: each result leaves before the next node starts
+        self.careful = False  #: results leave before the next sync node starts: it is known which node stops them
 
     def add(self, calls: Iterable[Call]) -> None:
         self._queue.extend(calls)
@@ -70,6 +71,14 @@ class Engine:
             self.lane.add(queue.popleft(), self._next)
             self._next += 1
         self.lane.dispatch()
+        if self.careful:
+            self._give_them_time()
+
+    def _give_them_time(self) -> None:
+        until = monotonic_ns() + CALM
+        while self.lane.busy and monotonic_ns() < until:
+            sleep(PATIENCE)
+        self.flush()
 
     def _run_sync_ones(self) -> None:
         # A node's entry is left to the next one, or to `flush`: should the process die before, it was under way.
