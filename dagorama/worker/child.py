@@ -85,6 +85,7 @@ class _Child:
             self._executor.large_from = self._memory.large_from or self._executor.large_from
             for kind, payload in self._reader.feed(data):
                 self._take(kind, payload)
+            signals.keep()  # what imports have set is there for all nodes
             self._engine.careful = self._memory.careful_until > monotonic_ns()
             self._engine.work_off()
 

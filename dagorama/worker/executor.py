@@ -246,6 +246,8 @@ class Executor:
             _renew_decimal()
 
     def _close(self, run: Run, scope: AttemptScope) -> None:
+        if self._forked:
+            leave()
         scope.close()
         run.attempt = None
         self.runs.discard(run)
@@ -319,8 +321,6 @@ class Executor:
     # --- after --------------------------------------------------------------------------------------
 
     def _ended(self, call: Call, scope: AttemptScope, result: object, started: int) -> int:
-        if self._forked:
-            leave()
         try:
             encoded = encode(result, "result", large_from=self.large_from, put_large=self._large.put)
             envelope = self._ring.sign(encoded.envelope, RESULT, call.instance, call.id)

@@ -27,14 +27,21 @@ _masks = threading.local()  # .stack: the masks that this thread had before the 
 
 def put_back() -> None:
     """Undo what the run has changed. Raises what a handler raises that a late timer calls."""
+    try:
+        _undo()
+    except BaseException:
+        _undo()  # the timer is off by now
+        raise
+
+
+def _undo() -> None:
     for key in sorted(changes):
-        undo = changes[key]
-        undo()
+        changes[key]()
         del changes[key]
 
 
 def keep() -> None:
-    """Leave as they are what the imports of this thread have changed."""
+    """Leave as it is what imports of the main thread have changed, if that is where this is called."""
     if threading.current_thread() is threading.main_thread():
         changes.clear()
 
