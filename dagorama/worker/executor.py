@@ -154,12 +154,12 @@ class Executor:
         self._context = copy_context()
         self._has_decimal = _has_decimal(self._context)
         self._loading = threading.Lock()
-        self._forked = False
+        self.forked = False  #: this process is a fork of the one that runs nodes
         forget_in_forks(self)
 
     def forget(self) -> None:
         """In a fork: what its runs still make would be lost, and how they end is told to nobody."""
-        self._forked = True
+        self.forked = True
         for run in self.runs:
             if run.attempt is not None:
                 run.attempt.abandon()
@@ -246,7 +246,7 @@ class Executor:
             _renew_decimal()
 
     def _close(self, run: Run, scope: AttemptScope) -> None:
-        if self._forked:
+        if self.forked:
             leave()
         scope.close()
         run.attempt = None
@@ -328,7 +328,7 @@ class Executor:
                 _refuse_excess(encoded)
         except BaseException as error:
             return self._broke_off(call, error, started)
-        if self._forked:
+        if self.forked:
             leave()
         ended = monotonic_ns()
         microseconds = min((ended - started) // 1000, _LONGEST)
@@ -344,7 +344,7 @@ class Executor:
     def _broke_off(
         self, call: Call, error: BaseException, started: int, is_cancelled: Callable[[], bool] = never
     ) -> int:
-        if self._forked:
+        if self.forked:
             leave(error)
         return self._ended_cancelled(call) if is_cancelled() else self._ended_badly(call, error, started)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from dagorama.worker.forks import forget_in_forks, leave
 
@@ -105,9 +105,13 @@ class AsyncLane:
             self._thread.join(PATIENCE)
 
     def forget(self) -> None:
-        """In a fork: end the loop if the fork goes back to it, whose other tasks run in the process it came from."""
+        """In a fork: end the fork if it goes back to the loop, whose other tasks run in the process it came from."""
         self._forked = True
-        if self._loop is not None and self._loop_thread == threading.get_ident():
+        if self._loop is None or self._loop_thread != threading.get_ident():
+            return
+        if self._thread is None:
+            self._loop.call_soon(leave_loop)  # the caller's own code stands around the loop
+        else:
             self._loop.stop()
 
     @property
@@ -140,7 +144,7 @@ class AsyncLane:
             with suppress(BaseException):  # a task of user code raised SystemExit: whoever awaits it gets it too
                 loop.run_forever()
             if self._forked:
-                leave(RuntimeError("a process that an async node forks cannot await on the loop that the node runs on"))
+                leave_loop()
         if not self.tasks:
             loop.close()
 
@@ -197,3 +201,8 @@ class AsyncLane:
         self._flushing = False
         self._out.flush()
         self._claims.finish(self._last)
+
+
+def leave_loop() -> NoReturn:
+    """End a fork that has gone back to a loop of the process that it was forked from."""
+    leave(RuntimeError("a process that an async node forks cannot await on the loop that the node runs on"))

@@ -20,6 +20,7 @@ from dagorama.signing import keyring
 from dagorama.worker.engine import Engine
 from dagorama.worker.executor import Call, Executor
 from dagorama.worker.frames import Kind, Outcome
+from dagorama.worker.lane import leave_loop
 from dagorama.worker.options import WorkerOptions
 from dagorama.worker.outbox import Outbox
 from dagorama.worker.session import PROTOCOL, Held, Session
@@ -231,6 +232,8 @@ class LocalWorker:
             raise self._executor.raised
 
     def _leave(self) -> None:
+        if self._executor.forked:
+            leave_loop()  # the caller's loop has gone on in a fork, before it could be ended
         self._ledger.close()
         self._outbox.flush()
         unstarted, rest = self._ledger.unstarted(), self._ledger.rest()

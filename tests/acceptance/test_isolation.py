@@ -17,7 +17,11 @@ from tests.acceptance.isolated import FORKED, UNCHANGED, WAYS, Closes, Forks, Le
 
 ROOT = Path(__file__).parents[2]
 WAIT = 60.0  #: seconds after which something that should happen is taken not to
-ONE_WORKER = "from dagorama.runner import execute_worker; execute_worker(infinite_loop=False)"
+CALLING = {
+    "sync": "from dagorama.runner import execute_worker; execute_worker(infinite_loop=False)",
+    "async": "import asyncio; from dagorama.runner import execute_worker_async as execute_worker; "
+    "asyncio.run(execute_worker(infinite_loop=False))",
+}
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +40,13 @@ def test_forks_end_as_python_ends_them_and_report_nothing(worker: None, tmp_path
     assert journal.stat().st_size == len(FORKED) + 1  # each node ran once
 
 
-def test_so_do_forks_of_a_worker_in_the_calling_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("code", CALLING.values(), ids=CALLING)
+def test_so_do_forks_of_a_worker_in_the_calling_process(tmp_path: Path, code: str) -> None:
     journal = tmp_path / "journal"
     with launch_broker(port=0):
         instance, promise = asyncio.run(Forks()(str(journal)))
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        subprocess.run([sys.executable, "-c", ONE_WORKER], env=environment, timeout=WAIT, check=True)
+        subprocess.run([sys.executable, "-c", code], env=environment, timeout=WAIT, check=True)
         assert resolve(instance, promise) == (FORKED, True)
     assert journal.stat().st_size == len(FORKED) + 1
 
