@@ -85,7 +85,6 @@ class _Child:
             self._executor.large_from = self._memory.large_from or self._executor.large_from
             for kind, payload in self._reader.feed(data):
                 self._take(kind, payload)
-            signals.keep()  # what imports have set is there for all nodes
             self._engine.careful = self._memory.careful_until > monotonic_ns()
             self._engine.work_off()
 
@@ -152,6 +151,7 @@ def _identity(connection: socket.socket) -> tuple[int, int] | None:
 def _settle() -> None:
     """Make the process fit for user code: signals are the supervisor's to answer, input is nobody's."""
     signals.settle()
+    signals.note_changes()
     follow_threads()
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)

@@ -298,7 +298,6 @@ class Executor:
             try:
                 return self._context.run(work.load)
             finally:
-                signals.keep()
                 self._has_decimal = _has_decimal(self._context)
 
     def _arguments(self, call: Call) -> bytes:

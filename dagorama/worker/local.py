@@ -24,6 +24,7 @@ from dagorama.worker.lane import leave_loop
 from dagorama.worker.options import WorkerOptions
 from dagorama.worker.outbox import Outbox
 from dagorama.worker.session import PROTOCOL, Held, Session
+from dagorama.worker.signals import note_changes
 from dagorama.worker.threaded import ThreadedStream
 from dagorama.worker.threads import follow_threads
 
@@ -185,8 +186,7 @@ class LocalWorker:
     # --- in the calling thread ------------------------------------------------------------------------
 
     def run(self) -> None:
-        expect_threads()
-        follow_threads()
+        _prepare()
         engine = Engine(self._executor, self._ledger)
         with self._interruption.watched(), self._living(engine):
             while self._wait(engine):
@@ -195,8 +195,7 @@ class LocalWorker:
                 engine.work_off()
 
     async def run_async(self) -> None:
-        expect_threads()
-        follow_threads()
+        _prepare()
         engine = Engine(self._executor, self._ledger, asyncio.get_running_loop())
         with self._living(engine):
             try:
@@ -305,6 +304,13 @@ class LocalWorker:
             self._ledger.cancel(message.cancel)
         self._ledger.take_back(message.refused)
         self._ledger.answered(message.refused)
+
+
+def _prepare() -> None:
+    """Have threads, signals and timers of a node told from those of the caller, as in a child."""
+    expect_threads()
+    follow_threads()
+    note_changes()
 
 
 def _hello(options: WorkerOptions, stay: bool) -> pb.Hello:

@@ -1,4 +1,4 @@
-"""Signals in a child: a fork loses none, and what a run changes of handlers, timers and the mask is put back after it.
+"""Signals: a child's forks lose none, and what a run changes of handlers, timers and the mask is put back after it.
 
 The setters of the `signal` module are wrapped, so that a run that calls none of them costs one look at an empty dict.
 """
@@ -9,10 +9,11 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from types import FrameType
 from typing import Any
 
+from dagorama.running import current_run
 from dagorama.worker.forks import leave
 
 _TIMER, _HANDLER, _MASK = range(3)  # in the order in which they are put back: a timer must not meet another handler
@@ -26,7 +27,9 @@ _masks = threading.local()  # .stack: the masks that this thread had before the 
 
 
 def put_back() -> None:
-    """Undo what the run has changed. Raises what a handler raises that a late timer calls."""
+    """Undo what the run has changed, if it is in the main thread. Raises what the handler of a late timer raises."""
+    if threading.current_thread() is not threading.main_thread():
+        return
     try:
         _undo()
     except BaseException:
@@ -40,22 +43,14 @@ def _undo() -> None:
         del changes[key]
 
 
-def keep() -> None:
-    """Leave as it is what imports of the main thread have changed, if that is where this is called."""
-    if threading.current_thread() is threading.main_thread():
-        changes.clear()
-
-
 def settle() -> None:
-    """Answer signals as a child does, in it and in its forks, and note from now on what runs change."""
+    """Answer signals as a child does, in it and in its forks."""
     for number in _held:
         # Not ignored: what user code executes would inherit that.
         _signal(number, _leave_it_to_the_supervisor)
     _signal(signal.SIGHUP, signal.SIG_DFL)
     # Python forgets signals that a fork receives before its own hooks have run.
     os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_be_ordinary)
-    for wrapper in (_noting_signal, _noting_setitimer, _noting_alarm, _noting_sigmask):
-        setattr(signal, wrapper.__name__, wrapper)
 
 
 def _leave_it_to_the_supervisor(_number: int, _frame: FrameType | None) -> None:
@@ -88,9 +83,16 @@ def _be_ordinary() -> None:
 # --- around a run ----------------------------------------------------------------------------------
 
 
+@cache
+def note_changes() -> None:
+    """Note from now on what runs change, for `put_back`."""
+    for wrapper in (_noting_signal, _noting_setitimer, _noting_alarm, _noting_sigmask):
+        setattr(signal, wrapper.__name__, wrapper)
+
+
 def _note(kind: int, number: int, undo: Callable[[], object]) -> None:
-    """Keep the first way back. Other threads run async nodes, which overlap and are not told apart."""
-    if threading.current_thread() is threading.main_thread():
+    """Keep the first way back of a run in the main thread. Async nodes overlap elsewhere and are not told apart."""
+    if current_run.get() is not None and threading.current_thread() is threading.main_thread():
         changes.setdefault((kind, number), undo)
 
 

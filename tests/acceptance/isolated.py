@@ -25,6 +25,7 @@ HELD = {signal.SIGINT, signal.SIGTERM}
 PATIENCE = 30.0  #: seconds
 
 tenant = contextvars.ContextVar("tenant", default="nobody")
+tenant.set("the module's")
 decimal.getcontext().prec = 20  # there is a decimal context that all runs would share
 
 asked: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
@@ -307,7 +308,7 @@ class Leaves(DAGDefinition):
 
 
 #: what `state` is for each node
-UNCHANGED = ["nobody", 20, False, [(0.0, 0.0)] * 2, [signal.SIG_DFL] * 2, False, set()]
+UNCHANGED = ["the module's", 20, False, [(0.0, 0.0)] * 2, [signal.SIG_DFL] * 2, False, set()]
 
 
 def fail(*_: object) -> NoReturn:
@@ -342,6 +343,8 @@ def in_timer(function: Callable[[], Any]) -> Any:
     return future.result(PATIENCE)
 
 
+#: a thread that no node has started, which may be the caller's own where it does more than running nodes
+OLD_THREAD = "thread from before"
 #: ways for a sync node to call something in another thread
 WAYS: dict[str, Callable[[Callable[[], Any]], Any]] = {
     "thread": in_thread,
@@ -350,7 +353,7 @@ WAYS: dict[str, Callable[[Callable[[], Any]], Any]] = {
     "pool": in_pool,
     "pool that stays": lambda function: kept_pool.submit(function).result(),
     "raw thread": in_raw_thread,
-    "thread from before": ask_old_thread,
+    OLD_THREAD: ask_old_thread,
     "loop": lambda function: asyncio.run(asyncio.to_thread(function)),
 }
 

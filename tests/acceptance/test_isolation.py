@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from dagorama import NodeFailed, launch_workers, resolve
+from dagorama import NodeFailed, State, launch_workers, resolve, state
 from dagorama.connection import connection
 from dagorama_broker.launch import launch_broker
-from tests.acceptance.isolated import FORKED, UNCHANGED, WAYS, Closes, Forks, Leaves, Signals, Threads
+from tests.acceptance.isolated import FORKED, OLD_THREAD, UNCHANGED, WAYS, Closes, Forks, Leaves, Signals, Threads
 
 ROOT = Path(__file__).parents[2]
 WAIT = 60.0  #: seconds after which something that should happen is taken not to
@@ -41,13 +41,18 @@ def test_forks_end_as_python_ends_them_and_report_nothing(worker: None, tmp_path
 
 
 @pytest.mark.parametrize("code", CALLING.values(), ids=CALLING)
-def test_so_do_forks_of_a_worker_in_the_calling_process(tmp_path: Path, code: str) -> None:
+def test_the_same_holds_of_a_worker_in_the_calling_process(tmp_path: Path, code: str) -> None:
+    """Forks, what a run leaves behind, and threads."""
     journal = tmp_path / "journal"
     with launch_broker(port=0):
-        instance, promise = asyncio.run(Forks()(str(journal)))
+        forks, leaves = asyncio.run(Forks()(str(journal))), Leaves()()
+        threads = [Threads()(way, True) for way in WAYS if way != OLD_THREAD]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         subprocess.run([sys.executable, "-c", code], env=environment, timeout=WAIT, check=True)
-        assert resolve(instance, promise) == (FORKED, True)
+        assert resolve(*forks) == (FORKED, True)
+        assert [each for each in resolve(*leaves) or () if each is not None] == [UNCHANGED] * 3
+        assert all(state(*thread) is State.FAILED for thread in threads)
+        assert children() == 0
     assert journal.stat().st_size == len(FORKED) + 1
 
 
@@ -87,7 +92,7 @@ def test_a_fork_has_the_mask_and_the_handlers_of_its_node(worker: None) -> None:
 
 def test_no_run_leaves_context_handlers_or_timers_to_the_next(worker: None) -> None:
     states = resolve(*Leaves()(), timeout=WAIT)
-    assert [state for state in states if state is not None] == [UNCHANGED] * 3
+    assert [each for each in states if each is not None] == [UNCHANGED] * 3
 
 
 # --- threads -------------------------------------------------------------------------------------------------
