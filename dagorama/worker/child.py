@@ -27,6 +27,7 @@ from dagorama.worker.large import SpoolValues
 from dagorama.worker.nursery import ChildMain
 from dagorama.worker.options import WorkerOptions
 from dagorama.worker.outbox import Outbox
+from dagorama.worker.process_state import note_changes
 from dagorama.worker.shared import SharedMemory
 from dagorama.worker.threads import follow_threads
 
@@ -151,7 +152,7 @@ def _identity(connection: socket.socket) -> tuple[int, int] | None:
 def _settle() -> None:
     """Make the process fit for user code: signals are the supervisor's to answer, input is nobody's."""
     signals.settle()
-    signals.note_changes()
+    note_changes()
     follow_threads()
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)

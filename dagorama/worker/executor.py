@@ -36,7 +36,7 @@ from dagorama.scope import LARGE_FROM, NODE_LIMIT, AttemptScope, current_attempt
 from dagorama.serializer import find
 from dagorama.signing import FAILURE, RESULT, SignedValues, function_digest, keyring
 from dagorama.values import Encoded, decode, decode_call, decode_promised, encode
-from dagorama.worker import signals
+from dagorama.worker import process_state
 from dagorama.worker.failures import bounded, describe, overrun
 from dagorama.worker.forks import forget_in_forks, leave
 from dagorama.worker.outbox import Outbox, weight
@@ -236,8 +236,8 @@ class Executor:
         try:
             return function(*args, **kwargs)
         finally:
-            if signals.changes:
-                signals.put_back()
+            if process_state.changes:
+                process_state.put_back()
 
     def _enter(self, scope: AttemptScope, run: Run) -> None:
         current_attempt.set(scope)

@@ -23,8 +23,8 @@ from dagorama.worker.frames import Kind, Outcome
 from dagorama.worker.lane import leave_loop
 from dagorama.worker.options import WorkerOptions
 from dagorama.worker.outbox import Outbox
+from dagorama.worker.process_state import note_changes
 from dagorama.worker.session import PROTOCOL, Held, Session
-from dagorama.worker.signals import note_changes
 from dagorama.worker.threaded import ThreadedStream
 from dagorama.worker.threads import follow_threads
 

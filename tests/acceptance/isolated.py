@@ -296,6 +296,8 @@ class Leaves(DAGDefinition):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.alarm(1000)
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
+        os.chdir("/")
+        os.chdir("/tmp")
 
     @dagorama().syncfn
     def state(self) -> list[Any]:
@@ -304,11 +306,12 @@ class Leaves(DAGDefinition):
         handlers = [signal.getsignal(number) for number in (signal.SIGALRM, signal.SIGUSR1)]
         ignores = signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        return [tenant.get(), context.prec, context.traps[decimal.Inexact], timers, handlers, ignores, mask]
+        folder = os.getcwd()
+        return [tenant.get(), context.prec, context.traps[decimal.Inexact], timers, handlers, ignores, mask, folder]
 
 
 #: what `state` is for each node
-UNCHANGED = ["the module's", 20, False, [(0.0, 0.0)] * 2, [signal.SIG_DFL] * 2, False, set()]
+UNCHANGED = ["the module's", 20, False, [(0.0, 0.0)] * 2, [signal.SIG_DFL] * 2, False, set(), os.getcwd()]
 
 
 def fail(*_: object) -> NoReturn:
