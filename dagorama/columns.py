@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dagorama.api import broker_pb2
 from dagorama.channels import MESSAGE_LIMIT
 from dagorama.envelopes import LARGE, PARTS, SIGNATURE_BYTES, large_values
-from dagorama.errors import RefusedByBroker
+from dagorama.errors import NotInInstance, RefusedByBroker
 from dagorama.models.promise import ORIGIN_BYTES
 from dagorama.signing import ARGUMENTS, Keyring, code_text, function_digest, keyring
 from dagorama.values import Encoded
@@ -101,8 +101,8 @@ class NodesRun:
     """
 
     __slots__ = (
-        "_arguments", "_keys", "_lock", "_refs", "_ring", "_specs", "_tolerant", "creates", "first", "instance",
-        "origin",
+        "_arguments", "_closed", "_keys", "_lock", "_refs", "_ring", "_specs", "_tolerant", "creates", "first",
+        "instance", "origin",
     )  # fmt: skip
 
     def __init__(self, instance: bytes, origin: bytes, first: int = 0, ring: Keyring | None = None) -> None:
@@ -118,6 +118,12 @@ class NodesRun:
         self._tolerant: dict[int, Sequence[int]] = {}
         self._keys: dict[int, str] = {}
         self._lock = threading.Lock()
+        self._closed = False
+
+    def close(self) -> None:
+        """Refuse every later node: what is told from now on is all that there will be."""
+        with self._lock:
+            self._closed = True
 
     def __len__(self) -> int:
         """How many nodes there are; all columns have them."""
@@ -136,6 +142,8 @@ class NodesRun:
             )
         function = spec.digest
         with self._lock:
+            if self._closed:
+                raise NotInInstance(f"{spec.name} was called while its run ended; call it before the run returns")
             position = len(self._specs)
             node = self.origin + (self.first + position).to_bytes(4, "big")
             self._arguments.append(self._ring.sign(encoded.envelope, ARGUMENTS, self.instance, node, function))

@@ -24,7 +24,7 @@ from dagorama.models.outcome import Outcome
 from dagorama.models.promise import DAGPromise, restore_promise
 from dagorama.naming import class_name as class_name
 from dagorama.resolution import resolve as resolve
-from dagorama.scope import DirectScope, GatherScope, NodesRun, current_attempt, put_through_connection
+from dagorama.scope import DirectScope, GatherScope, NodesRun, attempt_here, put_through_connection
 from dagorama.submitting import submit
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class _Launch:
     def __init__(self, definition: DAGDefinition) -> None:
         shipping.ensure_reachable(type(definition), renew(type(definition)))
         self.instance_id = uuid4()
-        self.attempt = current_attempt.get()
+        self.attempt = attempt_here()
         if self.attempt is None:
             self.scope = GatherScope(self.instance_id.bytes, self._hand_over)
             self.scope.constructor = packed(definition, put_through_connection)

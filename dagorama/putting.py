@@ -10,7 +10,7 @@ from dagorama.errors import PromiseMisuse
 from dagorama.large import broker_values
 from dagorama.models.kept import Kept
 from dagorama.models.promise import DAGPromise
-from dagorama.scope import LARGE_FROM, WHAT_IS_PUT, current_attempt, put_through_connection
+from dagorama.scope import LARGE_FROM, WHAT_IS_PUT, attempt_here, put_through_connection
 from dagorama.values import decode, encode
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ def plain(value: T) -> T:
 
 
 def _kept(value: object, place: tuple[str, int]) -> Kept:
-    attempt = current_attempt.get()
+    attempt = attempt_here()
     if attempt is None:
         encoded = encode(value, WHAT_IS_PUT, large_from=LARGE_FROM, put_large=put_through_connection)
     else:

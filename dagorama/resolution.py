@@ -21,7 +21,7 @@ from dagorama.models.promise import DAGPromise
 from dagorama.models.state import State
 from dagorama.putting import plain
 from dagorama.reasons import reasons
-from dagorama.scope import current_attempt
+from dagorama.scope import attempt_here
 from dagorama.signing import SignedValues, keyring
 from dagorama.values import decode_promised
 from dagorama.waiting import Heard, Waiting, owner_of
@@ -186,7 +186,7 @@ def _waiting(instance: DAGInstance, promise: DAGPromise[Any]) -> Waiting:
 
 
 def _is_inside() -> bool:
-    return current_attempt.get() is not None
+    return attempt_here() is not None
 
 
 def _resolved(waiting: Waiting, promise: DAGPromise[Any], timeout: float | None, is_inside: bool) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from select import select
 from time import monotonic
+from weakref import WeakSet
 
 from dagorama import shipping
 from dagorama.ended_workers import reporting
@@ -24,13 +26,17 @@ FOLLOWING = 2.0  #: seconds for the children of a supervisor that was killed
 
 
 class LaunchedWorkers:
-    """A supervisor and its children, as who launched them sees them: what they said so far, and the line to them."""
+    """A supervisor and its children, as who launched them sees them: what they said so far, and the line to them.
+
+    They belong to the process that launched them. In a fork of it `stop` does nothing, and nothing else can be asked.
+    """
 
     def __init__(self, options: WorkerOptions) -> None:
         self._process, self._lines = launch(options)
         self._lock = threading.Lock()
         self._defining = threading.Lock()
         self._defined = 0  #: parcels that the supervisor has taken
+        self.forked = False  #: this process is a fork of the one that launched them
         self.over = False  #: the last of its processes has gone
         self._ended_by_us: set[int] = set()
         self._slots = options.concurrency
@@ -38,9 +44,23 @@ class LaunchedWorkers:
         self._failures: list[str] = []  #: why it leaves, in its own words
         self.pids: dict[int, int] = {}
         self.exit_codes: dict[int, int] = {}
+        _all.add(self)
+
+    def forget(self) -> None:
+        """In a fork: the line is the parent's, and breaks when that one is gone."""
+        self.forked = True
+        self._lines.close()
+
+    def _check_process(self) -> None:
+        if self.forked:
+            raise RuntimeError(
+                "these workers belong to the process that launched them, and this one was forked from it: ask there, "
+                "or launch others here"
+            )
 
     def hear(self, timeout: float | None) -> bool:
         """Wait for news and note it; False when there was none in time, or there will be none any more."""
+        self._check_process()
         if self.over or not select([self._lines], [], [], timeout)[0]:
             return False
         with self._lock:
@@ -92,7 +112,9 @@ class LaunchedWorkers:
             raise WorkersNotStarted(f"the workers could not start: {why}")
 
     def how_ended(self) -> str:
-        """A sentence, once all its workers have ended; empty before."""
+        """A sentence, once all its workers have ended; empty before, and in a fork of the process that launched them."""
+        if self.forked:
+            return ""
         self.hear_all()
         if not self.over and len(self.exit_codes) < self._slots:
             return ""
@@ -111,11 +133,14 @@ class LaunchedWorkers:
         return self._process.wait()
 
     def end(self, slot: int) -> None:
+        self._check_process()
         self._ended_by_us.add(slot)
         self._lines.say("end", slot)
 
     def stop(self) -> None:
         """All of it; nothing is left when this returns."""
+        if self.forked:
+            return
         self._lines.say("stop")
         try:
             self._hear_out(STOPPING)
@@ -130,6 +155,17 @@ class LaunchedWorkers:
         until = monotonic() + seconds
         while not self.over and monotonic() < until:
             self.hear(max(0.0, until - monotonic()))
+
+
+_all: WeakSet[LaunchedWorkers] = WeakSet()
+
+
+def _forget_all() -> None:
+    for launched in list(_all):
+        launched.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
 
 
 class WorkerHandle:
@@ -171,6 +207,8 @@ class WorkerHandle:
         self._launched.end(self._slot)
 
     def __repr__(self) -> str:
+        if self._launched.forked:
+            return f"<worker {self._slot} of another process>"
         state = "alive" if self.is_alive() else f"ended with {self.exitcode}"
         return f"<worker {self._slot}, {state}>"
 

@@ -1,7 +1,19 @@
 """The run of a node, as its own code may ask about it. The worker says what runs; nothing else lives here."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from dagorama.errors import NotInInstance
+
+if TYPE_CHECKING:
+    from dagorama.scope import AttemptScope
+
+#: the attribute in which a thread keeps the run that has started it
+STARTED_BY = "_dagorama_started_by"
 
 
 def never() -> bool:
@@ -12,10 +24,13 @@ def never() -> bool:
 class Run:
     """One run of a node: the worker makes it. `is_cancelled` is asked anew each time, from any thread."""
 
-    __slots__ = ("_is_cancelled", "number")
+    __slots__ = ("_is_cancelled", "attempt", "number")
 
-    def __init__(self, number: int = 1, is_cancelled: Callable[[], bool] = never) -> None:
+    def __init__(
+        self, number: int = 1, is_cancelled: Callable[[], bool] = never, attempt: AttemptScope | None = None
+    ) -> None:
         self.number = number  #: 1 for the first
+        self.attempt = attempt  #: what the run makes; None once it is over
         self._is_cancelled = is_cancelled
 
     @property
@@ -31,7 +46,49 @@ def cancelled() -> bool:
     """Whether the node that runs here has been cancelled: for long sync code, to clean up and return or raise.
 
     What it returns then is not recorded, and after a grace its process is stopped. An async node gets
-    asyncio.CancelledError besides. False where no node runs, also in threads that a node has started itself.
+    asyncio.CancelledError besides. Threads of a node may ask too. False where no node runs.
+    """
+    run = run_here()
+    return run is not None and run.cancelled
+
+
+# --- threads ---------------------------------------------------------------------------------------
+
+#: runs that unknown threads may belong to; None as long as this process runs no nodes, and asking costs nothing
+_under_way: Collection[Run] | None = None
+
+
+def expect_threads(only: Collection[Run] | None = None) -> None:
+    """Have `run_here` look at threads. In a process that does nothing but run nodes, `only` holds those under way."""
+    global _under_way
+    if only is not None:
+        _under_way = only
+    elif _under_way is None:
+        _under_way = ()
+
+
+def run_here() -> Run | None:
+    """The run that the calling thread or task belongs to, which may be over; None outside of nodes.
+
+    In a worker's child process, a thread that no run has started belongs to the run that is under way. Raises
+    NotInInstance if there are several.
     """
     run = current_run.get()
-    return run is not None and run.cancelled
+    return run if run is not None or _under_way is None else run_of_thread() or _only_run()
+
+
+def run_of_thread() -> Run | None:
+    """The run that has started the calling thread, however indirectly, if its starts are followed."""
+    run: Run | None = threading.current_thread().__dict__.get(STARTED_BY)
+    return run
+
+
+def _only_run() -> Run | None:
+    runs = list(_under_way or ())
+    if len(runs) > 1:
+        raise NotInInstance(
+            f"a thread that no node has started called dagorama while {len(runs)} nodes run in this process, so it "
+            "is not known for which of them: call from the node itself, or run the thread's function by "
+            "asyncio.to_thread() or by contextvars.copy_context().run() of the node's context"
+        )
+    return runs[0] if runs else None

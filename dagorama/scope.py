@@ -7,6 +7,7 @@ point runs and a DirectScope afterwards; an instance inside a running node has t
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import replace
@@ -26,6 +27,7 @@ from dagorama.large import broker_values
 from dagorama.models.kept import Kept
 from dagorama.models.promise import ORIGIN_BYTES, DAGPromise, Place
 from dagorama.parts import Buffer, PutLarge
+from dagorama.running import run_here
 from dagorama.signing import Keyring
 from dagorama.submitting import submit
 from dagorama.values import Encoded, encode, encode_call
@@ -38,6 +40,11 @@ if TYPE_CHECKING:
 LARGE_FROM = 256 * 1024
 #: what is given to put(), for errors
 WHAT_IS_PUT = "value given to put()"
+#: why a scope takes no calls any more
+OVER = "after its run was over; call it before the run returns"
+FORKED = "in a fork of the process that runs the node, where it would be lost; call it in the node's own process"
+#: held while a scope gets its run of nodes, and while it is closed
+_changing = threading.Lock()
 
 
 def put_through_connection(data: Buffer) -> bytes:
@@ -130,7 +137,7 @@ class _Gathering:
         self.put_large = put_large
         self.constructor: bytes | Kept | None = None  #: as DirectScope has it
         self.bound: Binding | None = None  #: gives functions the code that the instance is bound to; None: they have it
-        self._closed = False
+        self._closed = ""  # why
         self.on_growth: OnGrowth | None = None  #: called after each call; None: nobody asks before the end
 
     def call(
@@ -142,10 +149,7 @@ class _Gathering:
         place: Place,
     ) -> DAGPromise[Any]:
         if self._closed:
-            raise NotInInstance(
-                f"{function.name} was called at {place[0]}:{place[1]} on an instance whose run is over; "
-                "call it before the run returns"
-            )
+            raise NotInInstance(f"{function.name} was called at {place[0]}:{place[1]} {self._closed}")
         if self.bound is not None:
             function = self.bound(function)
         key = None if function.key_of is None else function.key_of(args, kwargs)
@@ -157,15 +161,31 @@ class _Gathering:
             _refuse_strangers(encoded, self._instance, function, place)
         run = self._run
         if run is None:
-            run = self._run = NodesRun(self._instance, os.urandom(ORIGIN_BYTES), ring=self._ring)
+            run = self._first_run(function)
         counter = run.add(function, encoded, key)
         if self.on_growth is not None:
             self.on_growth(run, len(encoded.envelope))
         return DAGPromise._made(run.origin, counter, self._instance, function.name, args, kwargs, place)
 
+    def _first_run(self, function: FunctionSpec) -> NodesRun:
+        """Make the run of nodes, once, whichever threads make the first calls."""
+        with _changing:
+            if self._closed:
+                raise NotInInstance(f"{function.name} was called {self._closed}")
+            if self._run is None:
+                self._run = NodesRun(self._instance, os.urandom(ORIGIN_BYTES), ring=self._ring)
+            return self._run
+
     def close(self) -> None:
-        """Refuses every later call."""
-        self._closed = True
+        """Refuse every later call, also by threads that are in the middle of one."""
+        with _changing:
+            self._closed = OVER
+        if self._run is not None:
+            self._run.close()
+
+    def abandon(self) -> None:
+        """Refuse every later call in a fork of the process, where other threads may have left locks locked."""
+        self._closed = FORKED
 
 
 class GatherScope(_Gathering):
@@ -240,11 +260,12 @@ class AttemptScope(_Gathering):
 
     def new_instance(self, instance: bytes) -> GatherScope:
         """The scope of an instance made by this attempt; it counts once its entry point has returned."""
-        if self._closed:
-            raise NotInInstance("a definition was called by a run that is over; call it before the run returns")
+        self._check_open("a definition was called")
 
         def take(run: NodesRun) -> None:
-            self._parts.append((run, scope))
+            with _changing:
+                self._check_open("a definition was called")
+                self._parts.append((run, scope))
             if self.on_growth is not None:
                 scope.on_growth = self.on_growth
                 self.on_growth(run, run.size())
@@ -254,7 +275,12 @@ class AttemptScope(_Gathering):
 
     def keep(self, value: object) -> Encoded:
         """A value for put(), its large parts stored."""
+        self._check_open("put() was called")
         return encode(value, WHAT_IS_PUT, large_from=self._large_from, put_large=self.put_large)
+
+    def _check_open(self, what: str) -> None:
+        if self._closed:
+            raise NotInInstance(f"{what} {self._closed}")
 
     def made(self, node_id: bytes) -> bool:
         """Whether the node is this attempt's."""
@@ -265,9 +291,36 @@ class AttemptScope(_Gathering):
         for _, scope in self._parts:
             scope.close()
 
+    def abandon(self) -> None:
+        super().abandon()
+        for _, scope in self._parts:
+            scope.abandon()
+
 
 #: the attempt whose function this thread or task is running
 current_attempt: ContextVar[AttemptScope | None] = ContextVar("dagorama_current_attempt", default=None)
+
+
+def attempt_here() -> AttemptScope | None:
+    """The attempt that the calling thread or task belongs to; None outside of nodes.
+
+    Raises NotInInstance in a thread whose run is over, or if it is not known which run the thread belongs to.
+    """
+    attempt = current_attempt.get()
+    if attempt is None and (run := run_here()) is not None:
+        attempt = run.attempt
+        if attempt is None:
+            raise NotInInstance(f"dagorama was called by a thread of a node {OVER}")
+    return attempt
+
+
+def _renew_lock() -> None:
+    # Another thread of the parent may have held it at the fork.
+    global _changing
+    _changing = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 def _refuse_strangers(encoded: Encoded, owner: bytes, function: FunctionSpec, place: Place) -> None:

@@ -17,7 +17,7 @@ from dagorama.connection import PATIENCE, PATIENCE_WHILE_WAITING, PAUSE, Replies
 from dagorama.errors import BrokerError, BrokerOverloaded, BrokerUnavailable, PromiseMisuse, WrongInstance
 from dagorama.models.promise import DAGPromise
 from dagorama.models.state import State
-from dagorama.scope import current_attempt
+from dagorama.scope import attempt_here
 from dagorama.settings import warn_after
 from dagorama.submitting import is_held_back
 from dagorama.waits import waits
@@ -180,7 +180,7 @@ def owner_of(instance: DAGInstance, promise: DAGPromise[Any]) -> bytes:
             f"{promise!r} was made in a `with together():` block, and nothing is known of it before that ends: "
             "ask for it after the block"
         )
-    attempt = current_attempt.get()
+    attempt = attempt_here()
     if attempt is not None and attempt.made(promise.node_id):
         raise PromiseMisuse(
             f"this run made {promise!r}, which may need the place that this run takes; "

@@ -8,32 +8,38 @@ from __future__ import annotations
 import atexit
 import os
 import pickle
-import signal
 import socket
 import sys
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from types import FrameType
+from time import monotonic_ns
+from typing import NoReturn
 
 from dagorama import shipping
 from dagorama.definition import DAGDefinition, class_name
 from dagorama.errors import FunctionNotFound
+from dagorama.running import expect_threads
 from dagorama.serializer import run_only
+from dagorama.worker import signals
 from dagorama.worker.engine import Engine
 from dagorama.worker.executor import Executor
 from dagorama.worker.failures import bounded
-from dagorama.worker.frames import FrameReader, Kind, Outcome, pack, pack_outcome
+from dagorama.worker.forks import forget_in_forks, leave
+from dagorama.worker.frames import CUT_OFF, FrameReader, Kind, Outcome, pack, pack_outcome
 from dagorama.worker.large import SpoolValues
 from dagorama.worker.nursery import ChildMain
 from dagorama.worker.options import WorkerOptions
 from dagorama.worker.outbox import Outbox
+from dagorama.worker.process_state import note_changes
 from dagorama.worker.shared import SharedMemory
+from dagorama.worker.threads import follow_threads
 
 UNFIT = 2  #: exit code of a child that cannot start
 REASON_BYTES = 16 << 10
 DEFINITIONS_BYTES = 16 << 10
 READ_BYTES = 1 << 20
+CARE = 60 * 10**9  #: nanoseconds for which results do not gather after a child has lost its socket
 
 
 def child_main(options: WorkerOptions, memory: SharedMemory, spool: Path) -> ChildMain:
@@ -41,7 +47,10 @@ def child_main(options: WorkerOptions, memory: SharedMemory, spool: Path) -> Chi
 
     def live(slot: int, connection: socket.socket) -> int:
         _settle()
+        pid = os.getpid()
         reason = _unfit(options)
+        if os.getpid() != pid:  # what was imported has forked, and this is not the child
+            leave(SystemExit(reason))
         with suppress(BrokenPipeError, ConnectionResetError):  # the supervisor has left
             if reason is not None:
                 connection.sendall(pack(Kind.UNFIT, bounded(reason, REASON_BYTES).encode()))
@@ -62,6 +71,18 @@ class _Child:
         self._outbox = Outbox(self._send)
         self._executor = Executor(self._outbox, SpoolValues(spool))
         self._engine = Engine(self._executor, memory.slots[slot])
+        self._slot = memory.slots[slot]
+        self._identity = _identity(connection)
+        expect_threads(self._executor.runs)
+        forget_in_forks(self)
+
+    def forget(self) -> None:
+        """In a fork: the socket and the slot's memory are the child's alone."""
+        self._slot.forget()
+        if _identity(self._connection) == self._identity:
+            self._connection.close()
+        else:
+            self._connection.detach()  # its number is that of something else by now
 
     def run(self) -> None:
         """Until the supervisor closes the socket."""
@@ -70,16 +91,27 @@ class _Child:
             self._executor.large_from = self._memory.large_from or self._executor.large_from
             for kind, payload in self._reader.feed(data):
                 self._take(kind, payload)
+            self._engine.careful = self._memory.careful_until > monotonic_ns()
             self._engine.work_off()
 
     def _read(self) -> bytes | None:
         """What has come; only when nothing has, results go out and it waits."""
-        try:
-            data = self._connection.recv(READ_BYTES, socket.MSG_DONTWAIT)
-        except BlockingIOError:
+        data = self._received(socket.MSG_DONTWAIT)
+        if data is None:
             self._engine.flush()
-            data = self._connection.recv(READ_BYTES)
+            data = self._received()
         return data or None
+
+    def _received(self, flags: int = 0) -> bytes | None:
+        """What has come, b"" once the supervisor has left; None if nothing has and `flags` say not to wait."""
+        try:
+            return self._connection.recv(READ_BYTES, flags)
+        except BlockingIOError:
+            return None
+        except ConnectionResetError:
+            return b""
+        except OSError as error:
+            self._cut_off(str(error))
 
     def _take(self, kind: Kind, payload: bytes) -> None:
         if kind == Kind.DEFINE:
@@ -92,35 +124,51 @@ class _Child:
             self._engine.add(self._executor.prepare(body))
 
     def _send(self, kind: Kind, outcome: Outcome) -> None:
+        if _identity(self._connection) != self._identity:
+            self._cut_off("it was closed")
         try:
             self._connection.sendall(pack_outcome(kind, outcome))
         except (BrokenPipeError, ConnectionResetError):
             os._exit(1)  # the supervisor is gone: there is nobody left to work for
+        except OSError as error:
+            self._cut_off(str(error))
+
+    def _cut_off(self, why: str) -> NoReturn:
+        """End, as no result can be sent: some code has closed the socket. The node that ran last is blamed for it."""
+        self._memory.careful_until = monotonic_ns() + CARE
+        last = self._executor.last
+        node = f"{last.work.name} (node {last.id.hex()})" if last is not None else "none"
+        with suppress(OSError, ValueError):
+            print(
+                f"worker: child process {os.getpid()} cannot reach its supervisor, because its socket does not work "
+                f"({why}); it ends, and its unsent results are lost. The node that ran last: {node}. "
+                "A node must not close descriptors that it has not opened.",
+                file=sys.stderr,
+                flush=True,
+            )
+        os._exit(CUT_OFF)
+
+
+def _identity(connection: socket.socket) -> tuple[int, int] | None:
+    """What tells an open socket from all others, also if its descriptor was closed and is in use again."""
+    try:
+        found = os.fstat(connection.fileno())
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _settle() -> None:
     """Make the process fit for user code: signals are the supervisor's to answer, input is nobody's."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Not ignored: what user code executes would inherit that.
-        signal.signal(number, _leave_it_to_the_supervisor)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    os.register_at_fork(after_in_child=_be_ordinary)
+    signals.settle()
+    note_changes()
+    follow_threads()
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(line_buffering=True)
-
-
-def _leave_it_to_the_supervisor(_number: int, _frame: FrameType | None) -> None:
-    """It decides what a signal to the whole group means for what runs here."""
-
-
-def _be_ordinary() -> None:
-    """A process that user code forks ends when it is told to."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _definitions() -> list[str]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import asyncio
 
 PROMPT = 2_000_000  #: nanoseconds that the first result waits for others, counted from its node's start
+CALM = 50_000_000  #: nanoseconds in which async nodes may end before a sync one starts, if it is careful
 PATIENCE = 0.004  #: seconds after which results do not wait for a running node any longer
 
 
@@ -34,6 +35,7 @@ class Engine:
         self._queue: deque[Call] = deque()
         self._next = 0
         self._since = 0  # start of the first node whose result waits; 0: none does
+        self.careful = False  #: results leave before the next sync node starts: it is known which node stops them
 
     def add(self, calls: Iterable[Call]) -> None:
         self._queue.extend(calls)
@@ -41,6 +43,7 @@ class Engine:
     def flush(self) -> None:
         self._since = 0
         self._out.flush()
+        self._claims.finish(0)
 
     def watch(self) -> None:
         """Results that are here go out soon, even if nobody calls `flush`."""
@@ -68,9 +71,18 @@ class Engine:
             self.lane.add(queue.popleft(), self._next)
             self._next += 1
         self.lane.dispatch()
+        if self.careful:
+            self._give_them_time()
+
+    def _give_them_time(self) -> None:
+        until = monotonic_ns() + CALM
+        while self.lane.busy and monotonic_ns() < until:
+            sleep(PATIENCE)
+        self.flush()
 
     def _run_sync_ones(self) -> None:
-        queue, start, finish, run = self._queue, self._claims.start, self._claims.finish, self._executor.run
+        # A node's entry is left to the next one, or to `flush`: should the process die before, it was under way.
+        queue, start, run = self._queue, self._claims.start, self._executor.run
         is_cancelled = self._claims.is_cancelled
         while queue and not queue[0].work.is_async:
             call, ordinal, now = queue.popleft(), self._next, monotonic_ns()
@@ -79,12 +91,11 @@ class Engine:
                 self._executor.skip(call)
                 continue
             ended = run(call, now, partial(is_cancelled, 0, ordinal))
-            finish(0)
             if not self._since:
                 self._since = now
                 if queue:  # else somebody flushes, or calls again, at once
                     self._out.watch()
-            if ended - self._since > PROMPT:
+            if ended - self._since > PROMPT or self.careful:
                 self.flush()
 
 

@@ -6,7 +6,9 @@ instance of its own, its result and the nodes that it made are written down.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import Context, copy_context
 from functools import partial
 from inspect import isawaitable
 from itertools import chain, repeat
@@ -38,7 +40,9 @@ from dagorama.scope import LARGE_FROM, NODE_LIMIT, AttemptScope, Binding, bindin
 from dagorama.serializer import find
 from dagorama.signing import FAILURE, RESULT, SignedValues, code_text, function_digest, keyring
 from dagorama.values import Encoded, decode, decode_called, decode_promised, encode
+from dagorama.worker import process_state
 from dagorama.worker.failures import bounded, describe, overrun
+from dagorama.worker.forks import forget_in_forks, leave
 from dagorama.worker.outbox import Outbox, weight
 
 _LOG_BYTES = 500
@@ -171,6 +175,21 @@ class Executor:
         # values.
         self._handed_on: set[int] = set()
         self._own: dict[int, tuple[bytes, bytes]] = {}
+        self.runs: set[Run] = set()  #: under way
+        self.last: Call | None = None  #: the sync node that started last or the async one that ended last
+        # Where modules are loaded; each run begins with a copy of it, and leaves nothing there.
+        self._context = copy_context()
+        self._has_decimal = _has_decimal(self._context)
+        self._loading = threading.Lock()
+        self.forked = False  #: this process is a fork of the one that runs nodes
+        forget_in_forks(self)
+
+    def forget(self) -> None:
+        """In a fork: what its runs still make would be lost, and how they end is told to nobody."""
+        self.forked = True
+        for run in self.runs:
+            if run.attempt is not None:
+                run.attempt.abandon()
 
     # --- before -------------------------------------------------------------------------------------
 
@@ -232,34 +251,57 @@ class Executor:
         """Run a sync function; returns when it ended, in monotonic nanoseconds, as `started` is."""
         if call.beside and self._lacks_its_source(call):
             return monotonic_ns()
+        self.last = call
         scope = self._scope(call)
-        token = current_attempt.set(scope)
-        run_token = current_run.set(Run(call.runs + 1, is_cancelled))
+        run = Run(call.runs + 1, is_cancelled, scope)
+        self.runs.add(run)
         try:
-            function, args, kwargs = self._open(call, scope)
-            result = function(*args, **kwargs)
+            result = self._context.copy().run(self._call, call, scope, run)
         except BaseException as error:
-            return self._ended_cancelled(call) if is_cancelled() else self._ended_badly(call, error, started)
+            return self._broke_off(call, error, started, is_cancelled)
         finally:
-            scope.close()
-            current_run.reset(run_token)
-            current_attempt.reset(token)
+            self._close(run, scope)
         return self._ended(call, scope, result, started)
+
+    def _call(self, call: Call, scope: AttemptScope, run: Run) -> Any:
+        """Call the function of a sync node, in a context of its own."""
+        self._enter(scope, run)
+        function, args, kwargs = self._open(call, scope)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            if process_state.changes:
+                process_state.put_back()
+
+    def _enter(self, scope: AttemptScope, run: Run) -> None:
+        current_attempt.set(scope)
+        current_run.set(run)
+        if self._has_decimal:
+            _renew_decimal()
+
+    def _close(self, run: Run, scope: AttemptScope) -> None:
+        if self.forked:
+            leave()
+        scope.close()
+        run.attempt = None
+        self.runs.discard(run)
 
     async def run_async(self, call: Call, started: int, is_cancelled: Callable[[], bool] = never) -> int:
         """The same for an async function, in a task of its own, which ends at the function's timeout."""
         scope = self._scope(call)
-        current_attempt.set(scope)
-        current_run.set(Run(call.runs + 1, is_cancelled))
+        run = Run(call.runs + 1, is_cancelled, scope)
+        self.runs.add(run)
+        self._enter(scope, run)
         try:
             function, args, kwargs = self._open(call, scope)
             result = function(*args, **kwargs)
             if isawaitable(result):
                 result = await (_within(call.work.timeout, result) if call.work.timeout else result)
         except BaseException as error:
-            return self._ended_cancelled(call) if is_cancelled() else self._ended_badly(call, error, started)
+            return self._broke_off(call, error, started, is_cancelled)
         finally:
-            scope.close()
+            self._close(run, scope)
+            self.last = call
         return self._ended(call, scope, result, started)
 
     def _scope(self, call: Call) -> AttemptScope:
@@ -271,7 +313,7 @@ class Executor:
     def _open(
         self, call: Call, scope: AttemptScope
     ) -> tuple[Callable[..., Any], tuple[object, ...], dict[str, object]]:
-        cls, function, _, scope.bound = call.work.target or call.work.load()
+        cls, function, _, scope.bound = call.work.target or self._load(call.work)
         handed = self._handed(call.beside) if call.beside else {}
         try:
             arguments = self._arguments(call)
@@ -288,6 +330,14 @@ class Executor:
             definition = _definition(cls, constructor)
             scope.constructor = packed(definition, scope.put_large)
         return function, (instance_within(call.instance, definition, scope), *args), kwargs
+
+    def _load(self, work: Work) -> _Target:
+        """Look its function up. What the modules that this imports set in their context is there for all runs."""
+        with self._loading:
+            try:
+                return self._context.run(work.load)
+            finally:
+                self._has_decimal = _has_decimal(self._context)
 
     def _arguments(self, call: Call) -> bytes:
         try:
@@ -315,7 +365,9 @@ class Executor:
             if encoded.refs:
                 _refuse_excess(encoded)
         except BaseException as error:
-            return self._ended_badly(call, error, started)
+            return self._broke_off(call, error, started)
+        if self.forked:
+            leave()
         ended = monotonic_ns()
         microseconds = min((ended - started) // 1000, _LONGEST)
         if scope.runs or encoded.envelope[:2] != PLAIN:
@@ -328,6 +380,13 @@ class Executor:
         if self._handed_on and call.node in self._handed_on and encoded.envelope[:2] == PLAIN:
             self._own[call.node] = call.id, encoded.envelope
         return ended
+
+    def _broke_off(
+        self, call: Call, error: BaseException, started: int, is_cancelled: Callable[[], bool] = never
+    ) -> int:
+        if self.forked:
+            leave(error)
+        return self._ended_cancelled(call) if is_cancelled() else self._ended_badly(call, error, started)
 
     def _ended_badly(self, call: Call, error: BaseException, started: int) -> int:
         """What the attempt has made is dropped with its scope."""
@@ -368,6 +427,17 @@ def _tell(call: Call, microseconds: int) -> None:
         "ran %s: instance %s, node %s, attempt %d, %.6f seconds",
         call.work.name, UUID(bytes=call.instance), UUID(bytes=call.id), call.runs + 1, microseconds / 1e6,
     )
+
+
+def _has_decimal(context: Context) -> bool:
+    """Whether the decimal context there is an object that all copies of `context` would share."""
+    return any(variable.name == "decimal_context" for variable in context)
+
+
+def _renew_decimal() -> None:
+    from decimal import getcontext, setcontext
+
+    setcontext(getcontext().copy())
 
 
 async def _within(seconds: float, running: Awaitable[object]) -> object:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 _PREFIX = Struct("<IB")
 _COUNTS = Struct("<II")
 SHA_BYTES = 32
+CUT_OFF = 113  #: exit code of a child that can reach its supervisor no more
 
 
 class Kind(IntEnum):

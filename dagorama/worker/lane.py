@@ -7,7 +7,9 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
+
+from dagorama.worker.forks import forget_in_forks, leave
 
 if TYPE_CHECKING:
     import asyncio
@@ -24,7 +26,9 @@ class Claims(Protocol):
 
     def start(self, ordinal: int, entry: int, now: int) -> bool: ...
 
-    def finish(self, entry: int) -> None: ...
+    def finish(self, entry: int) -> None:
+        """The entry's result has left, or it has none; until then its node counts as running."""
+        ...
 
     def is_cancelled(self, entry: int, ordinal: int) -> bool:
         """Whether the node of that ordinal, which was started under that entry, was cancelled since."""
@@ -64,12 +68,16 @@ class AsyncLane:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._free = list(range(LIMIT, 0, -1))
+        self._last = LIMIT + 1  # the entry of the node that ended last: it stays until the result has left
         self._room = threading.Event()
         self._started: list[_Started] = []
         self.tasks: set[asyncio.Task[None]] = set()  #: what runs
         self._to_cancel: dict[asyncio.Task[None], IsCancelled] = {}  # inside of their node and not told yet
         self._watching = False
+        self._loop_thread = 0
         self._flushing = False
+        self._forked = False
+        forget_in_forks(self)
 
     def add(self, call: Call, ordinal: int) -> None:
         """Claim a node, waiting for a place if need be; it runs from the next `dispatch` on."""
@@ -95,6 +103,16 @@ class AsyncLane:
         if self._thread is not None and self._loop is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(PATIENCE)
+
+    def forget(self) -> None:
+        """In a fork: end the fork if it goes back to the loop, whose other tasks run in the process it came from."""
+        self._forked = True
+        if self._loop is None or self._loop_thread != threading.get_ident():
+            return
+        if self._thread is None:
+            self._loop.call_soon(leave_loop)  # the caller's own code stands around the loop
+        else:
+            self._loop.stop()
 
     @property
     def busy(self) -> bool:
@@ -125,6 +143,8 @@ class AsyncLane:
         while not self._closed:
             with suppress(BaseException):  # a task of user code raised SystemExit: whoever awaits it gets it too
                 loop.run_forever()
+            if self._forked:
+                leave_loop()
         if not self.tasks:
             loop.close()
 
@@ -134,6 +154,7 @@ class AsyncLane:
         assert self._loop is not None
         if not self._watching:
             self._watching = True
+            self._loop_thread = threading.get_ident()
             self._claims.watch(self._loop, self._tell_cancelled)
         for call, entry, now, is_cancelled in started:
             task = self._loop.create_task(self._run_one(call, entry, now, is_cancelled))
@@ -151,11 +172,18 @@ class AsyncLane:
                 await self._run(call, now, is_cancelled)
         finally:
             self._to_cancel.pop(task, None)
-            self._claims.finish(entry)
-            self._free.append(entry)
+            if is_cancelled():
+                self._claims.finish(entry)  # there is no result to leave
+            self._linger(entry)
             self._room.set()
             self._out.watch()  # in case another node blocks this loop
             self._flush_soon()
+
+    def _linger(self, entry: int) -> None:
+        """Keep the entry until its result has left or another node has ended: a death before that is its own."""
+        self._claims.finish(self._last)
+        self._free.append(self._last)
+        self._last = entry
 
     def _tell_cancelled(self) -> None:
         """Each is told once: another CancelledError would break off its cleaning up."""
@@ -172,3 +200,9 @@ class AsyncLane:
     def _flush_now(self) -> None:
         self._flushing = False
         self._out.flush()
+        self._claims.finish(self._last)
+
+
+def leave_loop() -> NoReturn:
+    """End a fork that has gone back to a loop of the process that it was forked from."""
+    leave(RuntimeError("a process that an async node forks cannot await on the loop that the node runs on"))

@@ -16,15 +16,19 @@ from dagorama.api import broker_pb2 as pb
 from dagorama.connection import PATIENCE, PATIENCE_WHILE_WAITING, connection
 from dagorama.large import BrokerValues, LargeValues
 from dagorama.logging import get_logger
+from dagorama.running import expect_threads
 from dagorama.signing import keyring
 from dagorama.worker.engine import Engine
 from dagorama.worker.executor import Call, Executor
 from dagorama.worker.frames import Kind, Outcome
+from dagorama.worker.lane import leave_loop
 from dagorama.worker.notices import Notices, left_behind
 from dagorama.worker.options import WorkerOptions
 from dagorama.worker.outbox import Outbox
+from dagorama.worker.process_state import note_changes
 from dagorama.worker.session import PROTOCOL, Held, Session
 from dagorama.worker.threaded import ThreadedStream
+from dagorama.worker.threads import follow_threads
 
 SETTLING = 10.0  #: seconds for the last reports to be acknowledged
 LOOK = 0.5  #: seconds between looks at how long the broker has been gone
@@ -54,13 +58,18 @@ class _Ledger:
             attempt = None if self._closed else self._attempts.pop(ordinal, None)
             if attempt is None:
                 return False
+            self._end(entry)
             self._running[entry] = attempt, ordinal
             return True
 
     def finish(self, entry: int) -> None:
         """Whatever runs here is answered for."""
         with self._lock:
-            self._cancelled.discard(self._running.pop(entry)[1])
+            self._end(entry)
+
+    def _end(self, entry: int) -> None:
+        _, ordinal = self._running.pop(entry, (0, -1))
+        self._cancelled.discard(ordinal)
 
     def is_cancelled(self, entry: int, ordinal: int) -> bool:
         return ordinal in self._cancelled
@@ -181,6 +190,7 @@ class LocalWorker:
     # --- in the calling thread ------------------------------------------------------------------------
 
     def run(self) -> None:
+        _prepare()
         engine = Engine(self._executor, self._ledger)
         with self._interruption.watched(), self._living(engine):
             while self._wait(engine):
@@ -189,6 +199,7 @@ class LocalWorker:
                 engine.work_off()
 
     async def run_async(self) -> None:
+        _prepare()
         engine = Engine(self._executor, self._ledger, asyncio.get_running_loop())
         with self._living(engine):
             try:
@@ -224,6 +235,8 @@ class LocalWorker:
             raise self._executor.raised
 
     def _leave(self) -> None:
+        if self._executor.forked:
+            leave_loop()  # the caller's loop has gone on in a fork, before it could be ended
         self._ledger.close()
         self._outbox.flush()
         unstarted, rest = self._ledger.unstarted(), self._ledger.rest()
@@ -300,6 +313,13 @@ class LocalWorker:
         self._left.extend(message.left)
         self._ledger.take_back(message.refused)
         self._ledger.answered(message.refused)
+
+
+def _prepare() -> None:
+    """Have threads, signals and timers of a node told from those of the caller, as in a child."""
+    expect_threads()
+    follow_threads()
+    note_changes()
 
 
 def _hello(options: WorkerOptions, stay: bool) -> pb.Hello:

@@ -8,6 +8,7 @@ inside a long node, or inside C code that keeps the interpreter lock.
 
 import mmap
 import os
+import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,6 +22,8 @@ ENTRIES = 128  #: nodes that one child may have running at once
 RING = 16384  #: nodes that one slot may hold; a mark for each, by ordinal modulo RING
 
 _WORD = 8
+_COMMON_BYTES = 2 * _WORD
+_LARGE_FROM, _CAREFUL_UNTIL = range(2)
 _STARTED = 0
 _TABLE = 1
 _TABLE_WORDS = 2 * ENTRIES
@@ -66,12 +69,13 @@ class _Bell:
 class SlotMemory:
     """One slot's part. `ordinal` counts the nodes given to the present child; `entry` is a place in its table."""
 
-    __slots__ = ("_bell", "_lock", "_ring", "_words")
+    __slots__ = ("_bell", "_cancelled", "_lock", "_ring", "_words")
 
     def __init__(self, view: memoryview, lock: Lock) -> None:
         self._words = view[:_RING_AT].cast("Q")
+        self._cancelled = view[_CANCELLED * _WORD : _RING_AT].toreadonly().cast("Q")
         self._ring = view[_RING_AT:_SLOT_BYTES]
-        self._lock = lock
+        self._lock: Lock | threading.Lock = lock
         self._bell = _Bell()
 
     # --- the child's ---
@@ -90,15 +94,21 @@ class SlotMemory:
         return not taken
 
     def finish(self, entry: int) -> None:
+        """The entry's result has left, or it has none; until then its node counts as running."""
         self._words[_TABLE + 2 * entry] = 0
 
     def is_cancelled(self, entry: int, ordinal: int) -> bool:
         """Whether the supervisor has cancelled the node of that ordinal, which was started under that entry."""
-        return self._words[_CANCELLED + entry] == ordinal + 1
+        return self._cancelled[entry] == ordinal + 1
 
     def watch(self, loop: "asyncio.AbstractEventLoop", look: Callable[[], None]) -> None:
         """Have `look` called in the loop's thread whenever something was cancelled. For that thread, once."""
         self._bell.watch(loop, look)
+
+    def forget(self) -> None:
+        """In a fork of the child: see what is cancelled, and write to memory of its own."""
+        self._words = memoryview(bytearray(self._words)).cast("Q")
+        self._lock = threading.Lock()
 
     # --- the supervisor's ---
 
@@ -131,7 +141,7 @@ class SlotMemory:
         return [node.ordinal for node in told]
 
     def entries(self) -> list[Running]:
-        """Each node that runs."""
+        """Each node that runs, and the last of each kind that has ended, as long as its result has not left."""
         table = self._words[_TABLE : _TABLE + _TABLE_WORDS].tolist()
         return [Running(at // 2, table[at] - 1, table[at + 1]) for at in range(0, _TABLE_WORDS, 2) if table[at]]
 
@@ -153,21 +163,34 @@ class SlotMemory:
 
 
 class SharedMemory:
-    """All slots' memory and one word for all. Made before the first fork; goes when the last process does."""
+    """All slots' memory and two words for all. Made before the first fork; goes when the last process does."""
 
     def __init__(self, slots: int) -> None:
-        view = memoryview(mmap.mmap(-1, _WORD + slots * _SLOT_BYTES))
-        self._common = view[:_WORD].cast("Q")
+        view = memoryview(mmap.mmap(-1, _COMMON_BYTES + slots * _SLOT_BYTES))
+        self._common = view[:_COMMON_BYTES].cast("Q")
+        places = range(_COMMON_BYTES, _COMMON_BYTES + slots * _SLOT_BYTES, _SLOT_BYTES)
         self.slots = [
             SlotMemory(view[at : at + _SLOT_BYTES], lock)
-            for at, lock in zip(range(_WORD, _WORD + slots * _SLOT_BYTES, _SLOT_BYTES), make_locks(slots), strict=True)
+            for at, lock in zip(places, make_locks(slots), strict=True)
         ]
 
     @property
     def large_from(self) -> int:
         """Bytes from which a value travels beside its envelope; the broker says so before it grants anything."""
-        return int(self._common[0])
+        return int(self._common[_LARGE_FROM])
 
     @large_from.setter
     def large_from(self, size: int) -> None:
-        self._common[0] = size
+        self._common[_LARGE_FROM] = size
+
+    @property
+    def careful_until(self) -> int:
+        """Until when, in monotonic nanoseconds, each result leaves before the next node starts.
+
+        A child that could not send says so: results gather, and it is not known which of their nodes is to blame.
+        """
+        return int(self._common[_CAREFUL_UNTIL])
+
+    @careful_until.setter
+    def careful_until(self, time: int) -> None:
+        self._common[_CAREFUL_UNTIL] = time

@@ -14,7 +14,7 @@ from itertools import compress
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.worker.failures import describe, overrun
-from dagorama.worker.frames import FrameReader, Kind, prefix
+from dagorama.worker.frames import CUT_OFF, FrameReader, Kind, prefix
 from dagorama.worker.nursery import Ended
 from dagorama.worker.session import Held
 from dagorama.worker.shared import RING, SlotMemory
@@ -254,12 +254,16 @@ class Slot:
         return self.answered([failure.attempt for failure in failures]), pb.Results(failures=failures)
 
     def running(self) -> list[int]:
-        """Attempts that the child is inside of now."""
+        """Attempts that the child is inside of now, or was inside of last and has not sent the results of."""
         by_ordinal = {ordinal: attempt for attempt, ordinal in self._ordinals.items()}
         return [by_ordinal[ordinal] for ordinal, _ in self._memory.running() if ordinal in by_ordinal]
 
     def losses(self, cause: str) -> tuple[Held, pb.SlotDeath]:
-        """What the end of the child means for what it held. One that ended with a result unsent just runs again."""
+        """What the end of the child means for what it held.
+
+        The node that ended last counts as running if its result was not sent: it may be why the child has died. The
+        results before it are lost too, and their nodes just run again.
+        """
         running = self.running()
         harmed = set(running)
         unstarted = [attempt for attempt in self._ordinals if attempt not in harmed]
@@ -274,6 +278,8 @@ def cause_of(ended: Ended) -> str:
     """How a child ended, for people: "killed by SIGSEGV, peak memory 34 MB"."""
     code = os.waitstatus_to_exitcode(ended.status)
     how = f"exited with code {code}" if code >= 0 else f"killed by {_signal_name(-code)}"
+    if code == CUT_OFF:
+        how += " (its socket to the worker was closed: a node must not close descriptors that it has not opened)"
     return f"{how}, peak memory {ended.peak / 1e6:.0f} MB"
 
 

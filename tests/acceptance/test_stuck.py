@@ -296,7 +296,7 @@ def test_a_worker_in_this_process_warns_of_what_is_left(
 def test_launch_workers_raises_when_its_workers_cannot_start(
     monkeypatch: pytest.MonkeyPatch, broker: LaunchedBroker
 ) -> None:
-    monkeypatch.setattr("dagorama.runner.pack_definitions", lambda: b"no pickle")
+    monkeypatch.setattr("dagorama.runner.pickle.dumps", lambda _: b"no pickle")
     unreadable = "the definitions sent by the launching process cannot be read"
     with pytest.raises(WorkersNotStarted, match=unreadable), launch_workers(2):
         raise AssertionError

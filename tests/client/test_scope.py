@@ -2,6 +2,7 @@
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -254,8 +255,40 @@ def test_an_attempt_without_calls_has_nothing_to_send(attempt: AttemptScope) -> 
 def test_an_attempt_that_is_over_takes_no_calls(attempt: AttemptScope, inside: Any) -> None:
     inside.work(1)
     attempt.close()
-    with pytest.raises(NotInInstance, match=rf"work was called at {__file__}:\d+ on an instance whose run is over"):
+    with pytest.raises(NotInInstance, match=rf"work was called at {__file__}:\d+ after its run was over"):
         inside.work(2)
+
+
+def test_first_calls_from_many_threads_are_of_one_run(attempt: AttemptScope, inside: Any) -> None:
+    together = threading.Barrier(8)
+
+    def call(number: int) -> Any:
+        together.wait()
+        return inside.work(number)
+
+    with ThreadPoolExecutor(8) as pool:
+        promises = list(pool.map(call, range(8)))
+    [run] = attempt.runs
+    assert {promise.node_id for promise in promises} == {node.id for node in run_of(run)}
+    assert len(run) == 8
+
+
+def test_a_call_that_ends_after_its_run_is_refused_rather_than_lost(attempt: AttemptScope, inside: Any) -> None:
+    class ClosesIt:
+        def __reduce__(self) -> Any:
+            attempt.close()  # as the node does that another thread calls for
+            return str, ()
+
+    inside.work(1)
+    with pytest.raises(NotInInstance, match="while its run ended"):
+        inside.work(ClosesIt())
+    assert [len(run) for run in attempt.runs] == [1]
+
+
+def test_a_fork_of_the_process_takes_no_calls(attempt: AttemptScope, inside: Any) -> None:
+    attempt.abandon()
+    with pytest.raises(NotInInstance, match="in a fork of the process that runs the node"):
+        inside.work(1)
 
 
 def test_a_promise_of_another_instance_is_refused(inside: Any) -> None:
@@ -304,7 +337,7 @@ def test_a_definition_called_after_the_attempt_is_over_is_refused(attempt: Attem
     token = current_attempt.set(attempt)
     attempt.close()
     try:
-        with pytest.raises(NotInInstance, match="by a run that is over"):
+        with pytest.raises(NotInInstance, match="after its run was over"):
             Sample()()
     finally:
         current_attempt.reset(token)

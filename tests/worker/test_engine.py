@@ -21,16 +21,18 @@ WAIT = 20  #: seconds after which something that should happen is taken not to
 
 
 class Working:
-    """An engine over a slot's memory; what it sends is in a queue."""
+    """An engine over a slot's memory; what it sends is in a queue, and what counted as running then in `running`."""
 
     def __init__(self, slot: SlotMemory, values: SpoolValues) -> None:
         self.slot = slot
+        self.running: list[list[int]] = []
         self.sent: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self.executor = Executor(Outbox(self._send), values)
         self.engine = Engine(self.executor, slot)
 
     def _send(self, kind: Kind, outcome: Outcome) -> None:
         assert kind == Kind.RESULTS
+        self.running.append([ordinal for ordinal, _ in self.slot.running()])
         self.sent.put(outcome)
 
     def add(self, *wanted: Wanted) -> list[int]:
@@ -89,6 +91,22 @@ async def _run_with_gate(working: Working) -> None:
     assert working.values(1) == ["let through"]
 
 
+def test_the_node_that_ended_last_counts_as_running_until_its_result_has_left(working: Working) -> None:
+    """Should the process die before, that node may be why; those before it are not blamed."""
+    working.add(*[call("echo", number) for number in range(3)])
+    working.engine.work_off()
+    working.engine.flush()
+    assert working.running[-1] == [2]
+    assert working.slot.running() == []
+
+
+def test_after_a_lost_socket_each_result_leaves_by_itself(working: Working) -> None:
+    attempts = working.add(*[call("echo", number) for number in range(3)])
+    working.engine.careful = True
+    working.engine.work_off()
+    assert [list(working.next().attempt) for _ in attempts] == [[attempt] for attempt in attempts]
+
+
 def test_what_was_taken_back_does_not_run(working: Working) -> None:
     attempts = working.add(*[call("echo", number) for number in range(4)])
     assert working.slot.take_back([1, 3]) == [1, 3]
@@ -108,6 +126,14 @@ def test_more_async_nodes_than_may_overlap_all_run(working: Working) -> None:
     working.add(*[call("meet", "in turn", 1) for _ in range(3 * LIMIT)])
     working.engine.work_off()
     assert len(working.values(3 * LIMIT)) == 3 * LIMIT
+
+
+def test_the_async_node_that_ended_last_counts_as_running_until_its_result_has_left(working: Working) -> None:
+    for name in ("one", "two"):
+        working.add(call("meet", name, 1))
+        working.engine.work_off()
+        assert working.values(1) == [1]
+    assert working.running == [[0], [1]]
 
 
 def test_a_sync_node_runs_while_async_ones_do(working: Working) -> None:

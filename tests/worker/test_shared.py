@@ -50,6 +50,22 @@ def test_the_supervisor_sees_what_its_child_runs(slot: SlotMemory) -> None:
     assert slot.started() == 2
 
 
+def test_a_fork_of_the_child_sees_what_is_cancelled_and_changes_nothing(slot: SlotMemory) -> None:
+    def fork() -> None:
+        slot.forget()
+        assert slot.start(1, entry=0, now=2000)
+        slot.finish(3)
+        assert slot.is_cancelled(3, 0)
+
+    slot.open(0, 2)
+    slot.start(0, entry=3, now=1000)
+    slot.cancel([0])
+    slot._lock.acquire()  # as another thread of the child may have done
+    assert in_another_process(fork) == 0
+    slot._lock.release()
+    assert (slot.running(), slot.started()) == ([(0, 1000)], 1)
+
+
 def test_what_has_not_started_is_taken_back_and_never_starts(slot: SlotMemory) -> None:
     slot.open(0, 4)
     slot.start(0, entry=0, now=1)

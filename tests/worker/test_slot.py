@@ -7,7 +7,7 @@ import pytest
 from worker_grants import call, grant_of
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.worker.frames import FrameReader, Kind, Outcome, pack_outcome
+from dagorama.worker.frames import CUT_OFF, FrameReader, Kind, Outcome, pack_outcome
 from dagorama.worker.nursery import Ended
 from dagorama.worker.shared import RING, SharedMemory, SlotMemory
 from dagorama.worker.slot import Slot, cause_of
@@ -104,13 +104,13 @@ def test_more_than_a_slot_can_mark_is_returned(slot: Slot) -> None:
 
 def test_what_a_dead_child_held_is_told_apart(slot: Slot, memory: SlotMemory) -> None:
     slot.give(grant(1, 2, 3, 4), set())
-    for ordinal, entry in ((0, 0), (1, 5)):
+    # The first has ended and gave its entry to the third; its result went with its process.
+    for ordinal, entry in ((0, 0), (1, 5), (2, 0)):
         memory.start(ordinal, entry, now=1)
-    memory.finish(0)  # it had run, and its result went with its process
     held, death = slot.losses("killed by SIGKILL")
     assert list(held.attempts) == [1, 2, 3, 4]
-    assert list(death.running) == [2]
-    assert list(death.unstarted) == [1, 3, 4]
+    assert sorted(death.running) == [2, 3]
+    assert list(death.unstarted) == [1, 4]
 
 
 def test_the_next_child_starts_with_a_clean_book(slot: Slot, memory: SlotMemory) -> None:
@@ -135,6 +135,10 @@ def test_the_last_words_of_a_child_are_read_though_others_hold_its_socket(slot: 
 )
 def test_causes_are_for_people(status: int, text: str) -> None:
     assert cause_of(Ended(0, 1, status, 34_000_000)) == f"{text}, peak memory 34 MB"
+
+
+def test_a_child_that_lost_its_socket_has_a_cause_of_its_own() -> None:
+    assert "its socket to the worker was closed" in cause_of(Ended(0, 1, CUT_OFF << 8, 0))
 
 
 # --- timeouts and cancelling -------------------------------------------------------------------------------
