@@ -137,12 +137,14 @@ def captured_in(cls: type) -> Iterator[tuple[str, str, object]]:
 
 
 def _work_out(cls: type) -> _Known:
-    shared = _Reader(by_value="<locals>" in cls.__qualname__)
-    for base in _definitions(cls):
+    shared, own_classes = _Reader(by_value="<locals>" in cls.__qualname__), _definitions(cls)
+    shared.pass_over(own_classes)
+    for base in own_classes:
         shared.members(base)
     hashes, watched, names = {}, shared.watched, []
     for key, wrapper in sorted(_wrappers(cls).items()):
         own, decorated = _Reader(by_value=shared.by_value), wrapper.__dict__["_dagorama_decorated"]
+        own.pass_over(own_classes)
         own.names_in(decorated.function)
         watched += own.watched
         names.append((ref(decorated.function), decorated.function.__name__))
@@ -186,6 +188,11 @@ class _Reader:
         self.watched: list[_Watched] = []
         self._seen: set[int] = set()
         self._held: list[object] = []  # so that an id in `_seen` stands for one object
+
+    def pass_over(self, classes: Iterable[type]) -> None:
+        """Do not follow these: their members are looked at one by one."""
+        for cls in classes:
+            self._enter(cls)
 
     def members(self, cls: type) -> None:
         """The undecorated members of a class; of the others the names alone."""
@@ -360,7 +367,7 @@ def _is_generated(cls: type, value: Any) -> bool:
     """Whether dataclasses has written the method: what it does follows from the fields."""
     if not dataclasses.is_dataclass(cls) or not isinstance(value, FunctionType):
         return False
-    return value.__code__.co_filename == "<string>" or value.__module__ == "dataclasses"
+    return value.__module__ == "dataclasses" or any(f.__code__.co_filename == "<string>" for f in functions_in(value))
 
 
 def _names(code: CodeType) -> set[str]:

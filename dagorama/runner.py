@@ -112,7 +112,7 @@ class LaunchedWorkers:
             raise WorkersNotStarted(f"the workers could not start: {why}")
 
     def how_ended(self) -> str:
-        """A sentence, once all its workers have ended; empty before, and in a fork of the process that launched them."""
+        """A sentence, once all its workers have ended; empty before, and in a fork of the launching process."""
         if self.forked:
             return ""
         self.hear_all()

@@ -26,8 +26,10 @@ from dagorama import (
     resolve,
     resolve_all,
 )
+from dagorama.class_code import ClassCode
 from dagorama.command import main
 from dagorama.errors import WorkersNotStarted
+from dagorama.shipping import Header, Parcel, Shipment
 from dagorama_broker.launch import LaunchedBroker, launch_broker
 
 ROOT = Path(__file__).parents[2]
@@ -296,8 +298,9 @@ def test_a_worker_in_this_process_warns_of_what_is_left(
 def test_launch_workers_raises_when_its_workers_cannot_start(
     monkeypatch: pytest.MonkeyPatch, broker: LaunchedBroker
 ) -> None:
-    monkeypatch.setattr("dagorama.runner.pickle.dumps", lambda _: b"no pickle")
-    unreadable = "the definitions sent by the launching process cannot be read"
+    parcel = Parcel([Header("away:Task", ClassCode({}, ""), is_called=True)], [], b"no pickle")
+    monkeypatch.setattr("dagorama.shipping.pack", lambda: Shipment(None, False, [parcel], {}))
+    unreadable = "away:Task was sent here but cannot be read"
     with pytest.raises(WorkersNotStarted, match=unreadable), launch_workers(2):
         raise AssertionError
 
