@@ -53,7 +53,8 @@ def dumps(
                 if (by_name := _by_name(found)) is not None:
                     return by_name
                 if isinstance(found, type):
-                    return _reduced_class(found, reduce_class(found))
+                    is_new = with_functions and hasattr(found, "entrypoint")
+                    return (_reduced_definition if is_new else _reduced_class)(found, reduce_class(found))
                 reduced = self._dynamic_function_reduce(found)
                 _add_names_of_class_bodies(found, reduced[2][1]["__globals__"])
                 return reduced if with_functions else _reduced_function(found, reduced)
@@ -143,16 +144,27 @@ _loaded: WeakValueDictionary[tuple[str, str], type] = WeakValueDictionary()  # b
 _functions: WeakValueDictionary[tuple[str, str], FunctionType] = WeakValueDictionary()
 _unfilled: WeakSet[Any] = WeakSet()
 
-def _reduced_class(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
-    make, arguments, (attributes, more) = reduced[:3]
+def _reduced_definition(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What it names may have changed while the class has not: each pickle makes a class of its own, untracked."""
+    make, arguments, state, _, _, fill = _with_slots(cls, reduced)
+    constructor, name, bases, namespace, _, extra = arguments
+    return make, (constructor, name, bases, namespace, None, extra), state, None, None, fill
+
+
+def _with_slots(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The same, with the slots where the class is made: cloudpickle sets them afterwards, which is too late."""
+    make, arguments, (attributes, more), _, _, fill = reduced
     attributes = {name: found for name, found in attributes.items() if type(found) is not MemberDescriptorType}
     if "__slots__" in attributes and not issubclass(cls, (Enum, tuple)):
-        # cloudpickle sets them when the class is made already, which is too late.
         constructor, name, bases, namespace, *rest = arguments
         arguments = (constructor, name, bases, {**namespace, "__slots__": attributes.pop("__slots__")}, *rest)
-    state = attributes, more
+    return make, arguments, (attributes, more), None, None, fill
+
+
+def _reduced_class(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
+    make, arguments, state, _, _, fill = _with_slots(cls, reduced)
     if not _is_found(cls):  # it was replaced under its name, as by a decorator that makes another class
-        return make, arguments, state, None, None, reduced[5]
+        return make, arguments, state, None, None, fill
     return _class, (_path(cls), object_hash(cls), make, arguments), state, None, None, _fill_class
 
 

@@ -102,25 +102,31 @@ def read_text(text: str) -> dict[str, str]:
 
 def object_hash(found: type | FunctionType) -> str:
     """Return the hash of any class or function, with its bases in the same module and what they name there."""
-    hash = _hashes.get(found)
-    if hash is None:
+    known = _hashes.get(found)
+    if known is None or not all(each.is_current() for each in known.watched):
         reader = _Reader(by_value=True)
         reader.value("", found, found.__module__)
-        hash = _hashes[found] = _digest(reader.lines)
-    return hash
+        known = _hashes[found] = _Hash(_digest(reader.lines), reader.watched)
+    return known.hash
 
 
 def note_hash(found: type | FunctionType, hash: str) -> None:
     """Note the hash of what came by value, as the process worked it out that has the source."""
-    _hashes[found] = hash
+    _hashes[found] = _Hash(hash, [])
 
 
 def known_hash(found: type | FunctionType) -> str | None:
     """Return the hash of a class or function if it was worked out or noted already."""
-    return _hashes.get(found)
+    known = _hashes.get(found)
+    return None if known is None else known.hash
 
 
-_hashes: WeakKeyDictionary[type | FunctionType, str] = WeakKeyDictionary()
+class _Hash(NamedTuple):
+    hash: str
+    watched: list[_Watched]
+
+
+_hashes: WeakKeyDictionary[type | FunctionType, _Hash] = WeakKeyDictionary()
 
 
 def captured_in(cls: type) -> Iterator[tuple[str, str, object]]:

@@ -1,0 +1,115 @@
+"""A notebook: workers first, classes after, classes changed; each cell gets the answer of its code."""
+
+from textwrap import dedent
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+START = """
+    import enum, dataclasses, threading
+    from dagorama import DAGDefinition, dagorama, launch_workers, resolve
+    from dagorama_broker.launch import launch_broker
+    broker = launch_broker(port=0)
+    workers = launch_workers(1)
+    broker.__enter__()
+    [worker] = workers.__enter__()
+    pid = worker.pid
+    """
+
+SQUARES = """
+    class Squares(DAGDefinition):
+        @dagorama().syncfn
+        def entrypoint(self, n):
+            return self.total([self.square(i) for i in range(n)])
+
+        @dagorama().syncfn
+        def square(self, i):
+            return i * i{factor}
+
+        @dagorama().syncfn
+        def total(self, parts):
+            return sum(parts)
+
+    old, held = globals().get("held"), Squares
+    resolve(*Squares()(10), timeout=20)
+    """
+
+CELLS = [
+    (START, None),
+    (SQUARES.format(factor=""), "285"),
+    (SQUARES.format(factor=" * 100"), "28500"),
+    ("resolve(*old()(10), timeout=20)", "285"),
+    (SQUARES.format(factor=" * 100"), "28500"),
+    ("""
+    FACTOR = 2
+    TABLE = {"rows": [1, 2, object]}
+
+    def scaled(x):
+        return x * FACTOR + len(TABLE["rows"])
+
+    class Scaling(DAGDefinition):
+        @dagorama().syncfn
+        def entrypoint(self, x):
+            return scaled(x)
+
+    resolve(*Scaling()(10), timeout=20)
+    """, "23"),
+    ("FACTOR = 3\nresolve(*Scaling()(10), timeout=20)", "33"),
+    ("TABLE = {'rows': [object]}\nresolve(*Scaling()(10), timeout=20)", "31"),
+    ("def scaled(x):\n    return -x\nresolve(*Scaling()(10), timeout=20)", "-10"),
+    ("""
+    class Mode(enum.Enum):
+        FAST = 1
+
+    @dataclasses.dataclass(slots=True)
+    class Job:
+        number: int
+
+    class Typed(DAGDefinition):
+        @dagorama().syncfn
+        def entrypoint(self, mode, job):
+            assert mode is Mode.FAST and job == Job(1)
+            return mode, Job(job.number + 1)
+
+    mode, job = resolve(*Typed()(Mode.FAST, Job(1)), timeout=20)
+    (mode is Mode.FAST, job == Job(2))
+    """, "(True, True)"),
+    ("""
+    @dataclasses.dataclass
+    class Job:
+        number: int
+        name: str = "new"
+
+    _, job = resolve(*Typed()(Mode.FAST, Job(1)), timeout=20)
+    job == Job(2)
+    """, "True"),
+    ("""
+    guard = threading.Lock()
+
+    class Guarded(DAGDefinition):
+        @dagorama().syncfn
+        def entrypoint(self):
+            with guard:
+                return 1
+
+    try:
+        Guarded()()
+        said = "nothing"
+    except TypeError as error:
+        said = str(error)
+    ("'guard'" in said, "cannot be pickled" in said)
+    """, "(True, True)"),
+    ("workers.__exit__(None, None, None)\nbroker.__exit__(None, None, None)\nworker.pid == pid", "True"),
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_every_cell_gets_the_answer_of_the_code_as_it_is_then() -> None:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(dedent(source)) for source, _ in CELLS])
+    NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    shown = [
+        next((output["data"]["text/plain"] for output in cell.outputs if output.output_type == "execute_result"), None)
+        for cell in notebook.cells
+    ]
+    assert shown == [expected for _, expected in CELLS]
