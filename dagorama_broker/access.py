@@ -51,6 +51,7 @@ CALLS: dict[str, frozenset[Role]] = {
         "GetStatus": {_SPAWNER, _READER},
         "ListInstances": {_SPAWNER, _READER},
         "ListNodes": {_SPAWNER, _READER},
+        "GetNode": {_SPAWNER, _READER},
         "Cancel": {_SPAWNER},
         "Retry": {_SPAWNER},
         "Adopt": set[Role](),
@@ -69,6 +70,12 @@ def check_role(token: Token | None, method: str) -> None:
         raise NotPermitted(f"the token {token.name!r} is a {token.role}'s, which may not call {method[1:]}")
     if method not in CALLS:
         raise NotPermitted(f"nobody may call {method[1:]}")
+
+
+def refuse_reader(token: Token | None) -> None:
+    """Raises NotPermitted if the caller's token is a reader's, who may not have the arguments of nodes."""
+    if token is not None and token.role is _READER:
+        raise NotPermitted(f"the token {token.name!r} is a reader's, who may not have the arguments of nodes")
 
 
 def kept_to(presence: Presence, token: Token | None) -> Presence:

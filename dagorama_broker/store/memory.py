@@ -396,7 +396,8 @@ class MemoryStore:
         wanted, more = set(culprits), set(more)
         found = [
             row for row in self._outcomes.values()
-            if (row.culprit in wanted and row.state == State.FAILED) or row.key in more
+            if (row.state == State.FAILED and (row.culprit in wanted or row.key in more))
+            or (row.state == State.COMPLETED and row.key in more)
         ]  # fmt: skip
         nodes = [self._failed(row, row.key in reruns) for row in sorted(found, key=lambda row: row.key)]
         nodes = [node for node in nodes if node.instance in self._instances]

@@ -65,7 +65,10 @@ def _has_other_bad_end(reader: Reader, instance: int, own: Collection[int], made
 
 def _nodes(reader: Reader, culprits: Sequence[int], more: set[int], reruns: set[int]) -> list[FailedNode]:
     keys = {key for table in _TABLES for (key,) in reader.by_keys(_BECAUSE.format(table=table), culprits)}
-    heads = {row.key: row for row in reader.outcome_heads(keys | more) if row.state == State.FAILED or row.key in more}
+    heads = {
+        row.key: row for row in reader.outcome_heads(keys | more)
+        if row.state == State.FAILED or (row.key in more and row.state == State.COMPLETED)
+    }  # fmt: skip
     kept = reader.failures(heads)
     nodes = reader.nodes(heads)
     return [

@@ -183,7 +183,7 @@ async def test_a_node_that_names_what_is_retried_while_it_is_looked_up_gets_its_
         submitted = asyncio.ensure_future(served.stub.Submit(more))
         await served.until(lambda broker: broker._thread._work_queue.qsize() > 0)
         now, scheduler = broker.see_time(), broker.scheduler
-        scheduler.retry(read)
+        scheduler.retry(read, now)
         scheduler.tick(now)
         (node,) = scheduler.dispatch.claimed.values()
         assert node.slot is not None

@@ -113,8 +113,8 @@ class Life(RuleBasedStateMachine):
             assert self.heart.state(name) is (state if state in ENDED else State.CANCELLED)
 
     @precondition(lambda self: any(self.heart.is_ended(name, State.FAILED) for name in self.names))
-    @rule(picked=st.lists(picks, min_size=1, max_size=3))
-    def retry(self, picked: list[int]) -> None:
+    @rule(picked=st.lists(picks, min_size=1, max_size=3), downstream=st.booleans(), new_code=st.booleans())
+    def retry(self, picked: list[int], downstream: bool, new_code: bool) -> None:
         """What failed has not, unless it still depends on what has ended badly; or nothing has changed."""
         heart = self.heart
         failed = [name for name in self.names if heart.is_ended(name, State.FAILED)]
@@ -122,7 +122,7 @@ class Life(RuleBasedStateMachine):
         culprits = {heart.culprit(name) for name in names}
         before = heart.everything()
         try:
-            queued, waiting = heart.retry(*names)
+            queued, waiting, *_ = heart.revive(*names, downstream=downstream, new_code=new_code)
         except NotAllowedNow:
             assert heart.everything() == before
             return
