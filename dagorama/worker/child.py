@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from dagorama.serializer import run_only, unpack_definitions
+from dagorama.worker import node_logging
 from dagorama.worker.engine import Engine
 from dagorama.worker.executor import Executor
 from dagorama.worker.failures import bounded
@@ -36,6 +37,7 @@ def child_main(options: WorkerOptions, memory: SharedMemory, spool: Path) -> Chi
 
     def live(slot: int, connection: socket.socket) -> int:
         _settle()
+        node_logging.configure()
         reason = _unfit(options)
         with suppress(BrokenPipeError, ConnectionResetError):  # the supervisor has left
             if reason is not None:

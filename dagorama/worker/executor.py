@@ -106,7 +106,7 @@ class Values(NamedTuple):
         """The value of a node of this instance, made anew: no two nodes share an object. A FailedSource where the
         node failed."""
         if id in self.failed:
-            return failed_source(self.failed[id])
+            return failed_source(self.failed[id], instance)
         envelope = self.signed.get_of(id, instance)
         if envelope is None or envelope[1] & REFS:
             return decode_promised(id, self.signed, get_large=get_large)
@@ -200,7 +200,7 @@ class Executor:
             return monotonic_ns()
         scope = self._scope(call)
         token = current_attempt.set(scope)
-        run_token = current_run.set(Run(call.runs + 1, is_cancelled))
+        run_token = current_run.set(Run(call.runs + 1, is_cancelled, call))
         try:
             function, args, kwargs = self._open(call, scope)
             result = function(*args, **kwargs)
@@ -216,7 +216,7 @@ class Executor:
         """The same for an async function, in a task of its own, which ends at the function's timeout."""
         scope = self._scope(call)
         current_attempt.set(scope)
-        current_run.set(Run(call.runs + 1, is_cancelled))
+        current_run.set(Run(call.runs + 1, is_cancelled, call))
         try:
             function, args, kwargs = self._open(call, scope)
             result = function(*args, **kwargs)
@@ -304,7 +304,7 @@ class Executor:
             if later is not None:
                 failure.retry_after = later
             message = bounded(failure.message, _LOG_BYTES)
-            get_logger().warning("%s failed: %s: %s", call.work.name, failure.type, message)
+            get_logger().warning("%s failed: %s: %s", Run(call.runs + 1, call=call).described(), failure.type, message)
             self.outbox.failed(failure)
         return ended
 

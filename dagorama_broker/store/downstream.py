@@ -9,7 +9,7 @@ from dagorama_broker.model import BroodRow, Edges, EdgesPage, LiveNode, MadeRun,
 from dagorama_broker.store.broods import brood_rows, maker_rows
 from dagorama_broker.store.listing import runs_after
 from dagorama_broker.store.reading import Reader
-from dagorama_broker.store.rows import check_row, damaged, node_sum
+from dagorama_broker.store.rows import check_row, damaged, node_sum, unpack_keys
 
 _NODES = "SELECT key, chk, instance, function, sources FROM nodes WHERE key BETWEEN ? AND ?"
 # A negative key has these bytes at its upper end. A positive one may contain them too: the reader looks again.
@@ -52,6 +52,8 @@ def _nodes(reader: Reader, first: int, last: int, tolerant: bool) -> Iterator[Li
     ):
         if node_sum(key, instance, function, sources) != chk >> 32:
             raise damaged("nodes", key)
+        if tolerant and all(source > 0 for source in unpack_keys(sources)):
+            continue
         yield LiveNode(key, instance, function, sources)
 
 

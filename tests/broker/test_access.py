@@ -126,18 +126,19 @@ SENT: Mapping[str, Any] = {
     "GetStatus": broker_pb2.GetStatusRequest(),
     "ListInstances": broker_pb2.ListInstancesRequest(),
     "ListNodes": broker_pb2.ListNodesRequest(),
+    "GetNode": broker_pb2.GetNodeRequest(),
     "Cancel": broker_pb2.CancelRequest(),
     "Retry": broker_pb2.RetryRequest(),
     "Adopt": broker_pb2.AdoptRequest(),
 }
 SPAWNERS = {
     "Submit", "SubmitStream", "Wait", "Talk", "PutValue", "GetValue", "KeepValue", "ValuesFolder", "GetInstance",
-    "GetStatus", "ListInstances", "ListNodes", "Cancel", "Retry",
+    "GetStatus", "ListInstances", "ListNodes", "GetNode", "Cancel", "Retry",
 }  # fmt: skip
 MAY = {
     "spawner": SPAWNERS,
     "worker": {"Work", "Wait", "Talk", "PutValue", "GetValue", "KeepValue", "ValuesFolder", "GetInstance"},
-    "reader": {"GetInstance", "GetStatus", "ListInstances", "ListNodes"},
+    "reader": {"GetInstance", "GetStatus", "ListInstances", "ListNodes", "GetNode"},
     "admin": set(SENT),
 }
 
@@ -163,6 +164,17 @@ def test_the_table_has_every_call_of_the_contract_and_no_other() -> None:
     health = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
     assert (f"/{original}/", f"/{health}/") == (ORIGINAL, HEALTH)
     assert f"/{service.full_name}/" == OURS
+
+
+async def test_a_reader_may_not_have_the_arguments_of_a_node(tokens: Tokens) -> None:
+    async with guarded(tokens) as served:
+        dag = await submit(served, tokens, FUNCTION)
+        request = broker_pb2.GetNodeRequest(instance=dag.instance, node=dag.id(0), arguments=True)
+        with refused(DENIED, "may not have the arguments of nodes"):
+            await stubs(served, tokens["reader"]).GetNode(request)
+        assert (await stubs(served, tokens["spawner"]).GetNode(request)).arguments
+        request.arguments = False
+        assert not (await stubs(served, tokens["reader"]).GetNode(request)).arguments
 
 
 @pytest.mark.parametrize("role", MAY)

@@ -214,7 +214,8 @@ class Ledger:
     def downstream(self, culprits: Iterable[int], seeds: Iterable[int]) -> Failed:
         """The same, and all that was given one of these failures, and all that depends on that."""
         culprits, reruns = set(culprits), set(seeds)
-        back = reruns | {key for key, row in self.outcomes.items() if row.state == State.FAILED and row.culprit in culprits}
+        failed = {key for key, row in self.outcomes.items() if row.state == State.FAILED}
+        back = reruns | {key for key in failed if self.outcomes[key].culprit in culprits}
         size = -1
         while size != len(back) + len(reruns):
             size = len(back) + len(reruns)

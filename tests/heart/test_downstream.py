@@ -126,8 +126,9 @@ def test_what_it_has_made_before_is_of_a_dead_attempt_and_what_of_it_is_unfinish
     assert heart.state("report") is State.COMPLETED
     assert heart.is_unfinished("unnamed")
     heart.revive("a", downstream=True)
-    assert heart.states("child", "grand", "unnamed", "grandchild") == ["COMPLETED", "COMPLETED", "CANCELLED", "CANCELLED"]
-    assert all(heart.ledger.of_dead_attempt(heart.key(name)) for name in ("child", "grand", "unnamed", "grandchild"))
+    made = ("child", "grand", "unnamed", "grandchild")
+    assert heart.states(*made) == ["COMPLETED", "COMPLETED", "CANCELLED", "CANCELLED"]
+    assert all(heart.ledger.of_dead_attempt(heart.key(name)) for name in made)
     assert heart.failure("unnamed").message == "the node that made it was retried and runs again"
     hand.complete("a")
     hand.make("report", "new")
