@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from dagorama.models.failure import Failure
     from dagorama.models.outcome import outcome
     from dagorama.models.promise import DAGPromise
+    from dagorama.models.retried import Retried
     from dagorama.models.state import State
     from dagorama.putting import put
     from dagorama.resolution import aresolve, as_completed, resolve, resolve_all
@@ -72,6 +73,7 @@ _HOMES = {
     "NotPicklable": _ERRORS,
     "PromiseMisuse": _ERRORS,
     "RefusedByBroker": _ERRORS,
+    "Retried": "dagorama.models.retried",
     "RetryConfiguration": "dagorama.retry",
     "RetryLater": _ERRORS,
     "SettingsError": _ERRORS,
@@ -126,6 +128,7 @@ __all__ = [
     "NotPicklable",
     "PromiseMisuse",
     "RefusedByBroker",
+    "Retried",
     "RetryConfiguration",
     "RetryLater",
     "SettingsError",
