@@ -22,12 +22,17 @@ class Downstream:
     def __init__(self, failed: Collection[int], seeds: Collection[int]) -> None:
         self.nodes = {*failed, *seeds}
         self.reruns = set(seeds)
+        self.resolving: set[int] = set()  #: nodes that were given what one of these returned and wait for promises
         self.dead: set[int] = set()  #: nodes of dead attempts, which are left alone
         self.log: list[tuple[set[int], int]] = []  #: what was added to which of the sets, in order
 
     def take(self, edges: Edges) -> None:
-        """Add an ended node if it depends on one of these."""
-        if any(abs(key) in self.nodes for key in unpack_keys(edges.sources)):
+        """Add a node that has ended, or returned promises, if it depends on one of these."""
+        given = any(abs(key) in self.nodes for key in unpack_keys(edges.sources))
+        if edges.state == State.RESOLVING:
+            if given:
+                self._add(self.resolving, edges.key)
+        elif given:
             self._add(self.nodes, edges.key)
             if edges.has_value:
                 self._add(self.reruns, edges.key)
@@ -82,7 +87,7 @@ async def closure(
 
 async def _take(broker: Broker, found: Downstream, page: Sequence[Edges]) -> None:
     """Nodes of a page that are reached. What a dead attempt has made is found out about afterwards, and left out."""
-    ended = [edges for edges in page if edges.state in (State.COMPLETED, State.FAILED)]
+    ended = [edges for edges in page if edges.state in (State.COMPLETED, State.FAILED, State.RESOLVING)]
     while True:
         length = len(found.log)
         for edges in ended:

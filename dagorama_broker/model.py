@@ -451,3 +451,5 @@ class Failed:
     others: set[int]  #: keys of `instances` in which further nodes have failed or were cancelled
     made: list[MadeRun] = field(default_factory=list)  #: by completed nodes that run again
     used: list[UsedFailureRow] = field(default_factory=list)  #: nodes that were given one of these failures as a value
+    #: nodes that were given what one of these returned, or its failure, and wait for the promises that they returned
+    resolving: set[int] = field(default_factory=set)

@@ -182,7 +182,7 @@ def _is_missed(late: Iterable[Noticed], failed: Failed, culprits: set[int], down
     own = {row.key for row in failed.nodes}
     return any(
         end.culprit in culprits or (not end.needed.isdisjoint(own) and (downstream or not end.culprit))
-        or is_made(failed.made, end.key)
+        or is_made(failed.made, end.key) or end.key in failed.resolving
         for end in late if end.key not in own
     )  # fmt: skip
 
@@ -199,4 +199,6 @@ async def _read_downstream(broker: Broker, culprits: set[int], seeds: set[int]) 
     keys = {row.key for row in first.nodes}
     found = await closure(broker, keys - seeds, seeds & keys, {row.instance for row in first.nodes})
     await _refuse_unsettled(broker, found.nodes - keys)
-    return await broker.in_store(broker.store.failed, sorted(culprits), found.nodes, found.reruns)
+    failed = await broker.in_store(broker.store.failed, sorted(culprits), found.nodes, found.reruns)
+    failed.resolving = found.resolving
+    return failed

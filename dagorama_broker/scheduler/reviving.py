@@ -57,7 +57,8 @@ def refuse(graph: Graph, failed: Failed, downstream: bool) -> None:
     for node in _unfinished(graph, failed.instances):
         if is_made(failed.made, node.key):
             continue
-        if downstream and not keys.isdisjoint(other.key for other in (*node.sources, *node.refs)):
+        needed = {other.key for other in (*node.sources, *node.refs)} if downstream else NONE
+        if not keys.isdisjoint(needed) or node.key in failed.resolving:
             raise NotAllowedNow(
                 f"node {_id(node)} has not ended and depends on what is to run again: "
                 "retry when it has ended, or cancel it first"

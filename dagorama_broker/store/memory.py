@@ -400,10 +400,10 @@ class MemoryStore:
             or (row.state == State.COMPLETED and row.key in more)
         ]  # fmt: skip
         nodes = [self._failed(row, row.key in reruns) for row in sorted(found, key=lambda row: row.key)]
-        nodes = [node for node in nodes if node.instance in self._instances]
+        made = self._made([node.key for node in nodes if node.dropped])
+        nodes = [node for node in nodes if node.instance in self._instances and not is_made(made, node.key)]
         own, instances = {node.key for node in nodes}, {node.instance for node in nodes}
         awaited = {key for node in nodes for key in unpack_sources(node.sources if node.refs is None else node.refs)}
-        made = self._made(sorted(own & set(reruns)))
         return Failed(
             nodes=nodes,
             instances=[self._instances[key] for key in sorted(instances)],

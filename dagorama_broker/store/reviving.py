@@ -38,11 +38,12 @@ def read_failed(
 ) -> Failed:
     found = _nodes(reader, culprits, set(more), set(reruns))
     instances = {stored.row.key: stored for stored in reader.instances_of({node.instance for node in found})}
-    nodes = [node for node in found if node.instance in instances]  # rows of removed ones may be left
+    made = read_made(reader, {node.key for node in found if node.dropped})
+    # Rows of removed instances may be left; and what a dead attempt has made does not go on.
+    nodes = [node for node in found if node.instance in instances and not is_made(made, node.key)]
     own = {node.key for node in nodes}
     awaited = {key for node in nodes for key in unpack_sources(node.sources if node.refs is None else node.refs)}
     ended = reader.ended_and_named(awaited)
-    made = read_made(reader, own & set(reruns))
     return Failed(
         nodes=nodes,
         instances=list(instances.values()),

@@ -175,11 +175,12 @@ class Ledger:
         culprits = set(culprits)
         ended = [outcome for _, outcome in sorted(self.outcomes.items())]
         bad = [outcome for outcome in ended if outcome.culprit]
+        made = self.made_by(reruns)
         own = {outcome.key for outcome in bad if outcome.culprit in culprits} | set(more)
+        own = {key for key in own if not is_made(made, key)}
         nodes = [self._failed(outcome, outcome.key in reruns) for outcome in ended if outcome.key in own]
         instances = {node.instance for node in nodes}
         awaited = [abs(key) for node in nodes for key in unpack_keys(node.sources if node.refs is None else node.refs)]
-        made = self.made_by(reruns)
         others = {
             self.nodes[outcome.key].instance for outcome in bad
             if outcome.key not in own and not is_made(made, outcome.key) and not self.of_dead_attempt(outcome.key)
@@ -227,7 +228,13 @@ class Ledger:
                     reruns |= {key} if outcome.value is not None else set()
                 elif not back.isdisjoint(unpack_keys(outcome.refs)):
                     back.add(key)
-        return self.failed(culprits, back, reruns, plain=False)
+        failed = self.failed(culprits, back, reruns, plain=False)
+        own = {row.key for row in failed.nodes}
+        for key, outcome in self.outcomes.items():
+            given = any(abs(source) in own for source in unpack_keys(self.nodes[key].sources))
+            if outcome.state == State.RESOLVING and given and not self.of_dead_attempt(key):
+                failed.resolving.add(key)
+        return failed
 
     def made_by(self, roots: Iterable[int]) -> list[MadeRun]:
         """What attempts of these nodes have made, and what that has made."""

@@ -61,9 +61,8 @@ def test_outside_of_a_node_a_record_is_of_none(capsys: pytest.CaptureFixture[str
 def test_the_level_is_that_of_the_environment(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("DAGORAMA_LOG_LEVEL", "debug")
     with a_child():
-        monkeypatch.setenv("DAGORAMA_LOG_LEVEL", "debug")
-        logging.root.handlers.clear()
         logging.debug("now")
         assert len(shown(capsys)) == 1
 
