@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 
+from dagorama_broker.errors import NotAllowedNow
 from dagorama_broker.model import Changes, Failure, Function, OutcomeRow, RetryPolicy, State, World
 from dagorama_broker.scheduler import (
     Effects,
@@ -325,6 +326,9 @@ class Heart:
             failed = self.ledger.downstream(culprits, used - self.scheduler.graph.nodes.keys())
         else:
             failed = self.ledger.failed(culprits)
+        unsettled = culprits | {row.key for row in failed.nodes if row.state == State.COMPLETED}
+        if any(map(self.ledger.is_unsettled, unsettled)):
+            raise NotAllowedNow("the run that made one of them has not ended or came to nothing")
         assert is_within_reach(self.scheduler.graph, failed)
         revived = self.scheduler.retry(failed, self.now, downstream, new_code)
         self.step()

@@ -290,9 +290,16 @@ class Ledger:
 
     def of_dead_attempt(self, key: int) -> bool:
         """Whether an attempt that came to nothing has made the node."""
+        return self._is_of(key, Fate.DEAD)
+
+    def is_unsettled(self, key: int) -> bool:
+        """Whether an attempt that came to nothing, or yet may, has made the node."""
+        return self._is_of(key, Fate.DEAD) or self._is_of(key, Fate.OPEN)
+
+    def _is_of(self, key: int, fate: Fate) -> bool:
         run = next(run for run in self.runs if run.first_key <= key < run.first_key + run.size)
         attempt = self.brood_of.get(run.first_key)
-        return attempt is not None and self.is_within(self.broods[attempt], Fate.DEAD)
+        return attempt is not None and self.is_within(self.broods[attempt], fate)
 
 
 def _once(table: dict, key: int, row: object) -> None:
