@@ -49,7 +49,8 @@ def retry_failed(
     Nodes that have used one of the failures as a value are counted, and a warning is logged. `downstream`: they run
     again too, with everything that depends on them, also if they have completed; what they have made before is
     kept, but belongs to a dead attempt, and is cancelled as far as it is unfinished. `new_code`: the nodes, and
-    unfinished ones that wait for them, are run by the code that is deployed instead of that which made them.
+    unfinished ones that wait for them, are run by the code that is deployed instead of that which made them; so are
+    nodes that were retried before and are queued for code that no connected worker has.
     """
     reply = connection().retry(*_nodes(instance, promise), downstream=downstream, new_code=new_code)
     retried = retried_of(reply)
@@ -64,7 +65,9 @@ def retried_of(reply: RetryReply) -> Retried:
         Unservable(each.function.name, each.function.hash, tuple(each.deployed), each.reason)
         for each in reply.unservable
     ]
-    return Retried(reply.queued, reply.waiting, reply.completed, reply.used_failures, tuple(unservable))
+    return Retried(
+        reply.queued, reply.waiting, reply.completed, reply.used_failures, reply.adopted, tuple(unservable)
+    )
 
 
 def _nodes(instance: DAGInstance, promise: Any) -> tuple[bytes, list[bytes]]:

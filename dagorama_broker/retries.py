@@ -51,16 +51,27 @@ async def retry(broker: Broker, asked: Asked) -> Done:
 async def _retry(broker: Broker, asked: Asked) -> Done:
     culprits = await (_of_nodes(broker, asked) if asked.ids else _of_instance(broker, asked.instance))
     seeds = await _seeds(broker, asked) if asked.downstream else set()
-    if not culprits and not seeds:
-        return Done(Revived(0, 0), [])
-    await _refuse_unsettled(broker, culprits | seeds)
-    failed = await _read(broker, culprits, seeds, asked.downstream)
+    failed = Failed([], [], [], [], {}, {}, set())
+    if culprits or seeds:
+        await _refuse_unsettled(broker, culprits | seeds)
+        failed = await _read(broker, culprits, seeds, asked.downstream)
     # Nothing is awaited between the last look and the heart: what was read is still so.
     now = broker.see_time()
-    revived = broker.scheduler.retry(failed, now, asked.downstream, asked.new_code)
+    new_code = _waiting_for_old_code(broker, asked) if asked.new_code else None
+    revived = broker.scheduler.retry(failed, now, asked.downstream, new_code)
     if revived.completed:
         broker.forget({row.instance for row in failed.nodes})
     return Done(revived, [node for row in failed.nodes if (node := broker.scheduler.graph.nodes.get(row.key))])
+
+
+def _waiting_for_old_code(broker: Broker, asked: Asked) -> list[Node]:
+    """Unfinished nodes that are named; or those of the instance that are queued for code which workers do not have."""
+    graph, dispatch = broker.scheduler.graph, broker.scheduler.dispatch
+    if asked.ids:
+        return [node for id in asked.ids if (node := graph.find(id)) is not None]
+    queued = [node for node in graph.unfinished_of(asked.instance) if node.state is State.QUEUED]
+    old = {lane for lane in {node.lane for node in queued} if dispatch.why_nobody(lane) and dispatch.deployed(lane)}
+    return [node for node in queued if node.lane in old]
 
 
 async def unservable(broker: Broker, nodes: Iterable[Node], patience: float) -> dict[Lane, str]:

@@ -55,15 +55,22 @@ def retry(broker: Connection, instance: UUID, nodes: Sequence[UUID], downstream:
 
 def _retried_text(retried: Retried) -> str:
     if not retried:
-        return "nothing there has failed"
+        nothing = "nothing there has failed"
+        return f"{nothing}; {_adopted_text(retried)}" if retried.adopted else nothing
     text = f"{counted(retried.queued, 'node runs', 'nodes run')} again, {counted(retried.waiting, 'waits', 'wait')}"
-    return f"{text}; {retried.completed} of them had completed" if retried.completed else text
+    if retried.completed:
+        text += f"; {retried.completed} of them had completed"
+    return f"{text}; {_adopted_text(retried)}" if retried.adopted else text
+
+
+def _adopted_text(retried: Retried) -> str:
+    return f"{counted(retried.adopted, 'node is', 'nodes are')} run by the code that is deployed"
 
 
 def _retried_data(retried: Retried) -> dict[str, object]:
     return {
         "queued": retried.queued, "waiting": retried.waiting, "completed": retried.completed,
-        "used_failures": retried.used_failures,
+        "used_failures": retried.used_failures, "adopted": retried.adopted,
         "unservable": [
             {"function": each.function, "hash": each.hash, "deployed": list(each.deployed), "reason": each.reason}
             for each in retried.unservable

@@ -11,7 +11,7 @@ import click
 from dagorama.api import broker_pb2
 from dagorama.command.asking import Answer, asking
 from dagorama.command.node import node_answer
-from dagorama.command.tables import facts, table, time_text, uuid_text
+from dagorama.command.tables import counted, facts, table, time_text, uuid_text
 from dagorama.models.state import State
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def show(
         ("instance", f"{instance}"), ("definition", info.definition), ("state", standing(info)),
         ("entry", f"{uuid_text(info.entry) or '-'}"), ("created", time_text(info.created)),
         ("ended", time_text(info.ended_at) or "-"), ("nodes", f"{info.nodes}, {info.unfinished} unfinished"),
-        *([("old failures", f"{info.used_failures} nodes have used one")] if info.used_failures else []),
+        *([("old failures", counted(info.used_failures, "node has used one", "nodes have used one"))]
+          if info.used_failures else []),
     ])  # fmt: skip
     rows = [
         (f"{UUID(bytes=node.node)}", state_name(node.state), f"{node.runs}", time_text(node.ended or node.retry_at),

@@ -21,19 +21,22 @@ class Retried(int):
     waiting: int  #: nodes that wait for others again
     completed: int  #: of these, the ones that had completed; only downstream
     used_failures: int  #: nodes that were given one of the failures as a value and were not run again
+    adopted: int  #: nodes that are run by other code than before; only with new code
     unservable: tuple[Unservable, ...]  #: functions of these nodes that no connected worker may run, as far as known
 
     def __new__(
         cls, queued: int, waiting: int, completed: int = 0, used_failures: int = 0,
-        unservable: tuple[Unservable, ...] = (),
+        adopted: int = 0, unservable: tuple[Unservable, ...] = (),
     ) -> Retried:
         made = super().__new__(cls, queued + waiting)
         made.queued, made.waiting, made.completed = queued, waiting, completed
-        made.used_failures, made.unservable = used_failures, unservable
+        made.used_failures, made.adopted, made.unservable = used_failures, adopted, unservable
         return made
 
     def __reduce__(self) -> tuple[type[Retried], tuple[object, ...]]:
-        return Retried, (self.queued, self.waiting, self.completed, self.used_failures, self.unservable)
+        return Retried, (
+            self.queued, self.waiting, self.completed, self.used_failures, self.adopted, self.unservable,
+        )  # fmt: skip
 
     @property
     def warnings(self) -> list[str]:

@@ -95,9 +95,10 @@ def revive(dispatch: Dispatch, failed: Failed) -> Revived:
     )
 
 
-def with_dependents(graph: Graph, failed: Failed) -> list[Node]:
-    """Those of the nodes that are unfinished now, and all that waits for them in turn."""
+def with_dependents(graph: Graph, failed: Failed, others: Iterable[Node]) -> list[Node]:
+    """Those of the nodes that are unfinished now, these others, and all that waits for them in turn."""
     found = {row.key: node for row in failed.nodes if (node := graph.nodes.get(row.key)) is not None}
+    found.update((node.key, node) for node in others)
     stack = list(found.values())
     while stack:
         for dependent in stack.pop().dependents or ():

@@ -419,10 +419,13 @@ class Scheduler:
 
     # --- what a person does ---------------------------------------------------------------------------
 
-    def retry(self, failed: Failed, now: float, downstream: bool = False, new_code: bool = False) -> Revived:
+    def retry(
+        self, failed: Failed, now: float, downstream: bool = False, new_code: Iterable[Node] | None = None
+    ) -> Revived:
         """Have nodes that failed run again, and what failed because of them wait for them; see `reviving`.
 
-        `new_code`: these nodes, and unfinished ones that wait for them, are run by the code that is deployed then.
+        `new_code`: these nodes, the unfinished ones that are given, and those that wait for any of them, are run by
+        the code that is deployed then.
         Raises NotAllowedNow if an unfinished node takes one of these failures as a value or, with `downstream`,
         depends on one of the nodes; then nothing has changed.
         """
@@ -433,9 +436,10 @@ class Scheduler:
         revived = revive(self.dispatch, failed)
         self.revivals += 1
         self.reruns += revived.completed > 0
-        if not new_code:
+        if new_code is None:
             return revived
-        return revived._replace(adopted=adopt_deployed(self.dispatch, with_dependents(self.graph, failed)))
+        nodes = with_dependents(self.graph, failed, new_code)
+        return revived._replace(adopted=adopt_deployed(self.dispatch, nodes))
 
     def adopt(self, function: str, hash: str, made_with: Collection[str], instance: bytes = b"") -> Adoption:
         """Have unfinished nodes of a function, by its name, run by other code; see `adopting`.

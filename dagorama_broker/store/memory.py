@@ -401,7 +401,11 @@ class MemoryStore:
         ]  # fmt: skip
         nodes = [self._failed(row, row.key in reruns) for row in sorted(found, key=lambda row: row.key)]
         made = self._made([node.key for node in nodes if node.dropped])
-        nodes = [node for node in nodes if node.instance in self._instances and not is_made(made, node.key)]
+        fates = self.fates_of([node.key for node in nodes])
+        nodes = [
+            node for node in nodes
+            if node.instance in self._instances and fates.get(node.key) is not Fate.DEAD and not is_made(made, node.key)
+        ]  # fmt: skip
         own, instances = {node.key for node in nodes}, {node.instance for node in nodes}
         awaited = {key for node in nodes for key in unpack_sources(node.sources if node.refs is None else node.refs)}
         return Failed(

@@ -39,8 +39,12 @@ def read_failed(
     found = _nodes(reader, culprits, set(more), set(reruns))
     instances = {stored.row.key: stored for stored in reader.instances_of({node.instance for node in found})}
     made = read_made(reader, {node.key for node in found if node.dropped})
-    # Rows of removed instances may be left; and what a dead attempt has made does not go on.
-    nodes = [node for node in found if node.instance in instances and not is_made(made, node.key)]
+    dead = {key for key, fate in fates_of(reader, [node.key for node in found]).items() if fate is Fate.DEAD}
+    nodes = [
+        node for node in found
+        # Rows of removed instances may be left; and what a dead attempt has made does not go on.
+        if node.instance in instances and node.key not in dead and not is_made(made, node.key)
+    ]  # fmt: skip
     own = {node.key for node in nodes}
     awaited = {key for node in nodes for key in unpack_sources(node.sources if node.refs is None else node.refs)}
     ended = reader.ended_and_named(awaited)

@@ -266,6 +266,15 @@ def test_a_failure_of_a_dead_attempt_is_none_of_its_instance(store: Store) -> No
     assert store.failed([1]).others == set()
 
 
+def test_what_a_dead_attempt_has_made_does_not_go_on_with_its_culprit(store: Store) -> None:
+    used_a_failure(store)
+    store.commit(Changes(
+        runs=[run_row(5, 1, 6)], nodes=[node(6, 1)], outcomes=[failed(6, culprit=1)],
+        broods=[BroodRow(7, 2, 0, int(Fate.DEAD))], brood_runs=[BroodRunRow(6, 7)],
+    ))  # fmt: skip
+    assert [row.key for row in store.failed([1]).nodes] == [1]
+
+
 def test_what_has_used_a_failure_is_told_until_it_runs_again(store: Store) -> None:
     used_a_failure(store)
     store.commit(Changes(used_failures=[UsedFailureRow(2, 1)]))

@@ -212,11 +212,11 @@ def test_an_instance_without_a_broker_says_so(made: Any, monkeypatch: pytest.Mon
 
 def test_a_retry_is_a_number_and_tells_what_a_number_does_not() -> None:
     unservable = Unservable("app:Dag.step", "h1", ("h2",), "it has other code")
-    retried = Retried(1, 2, 1, 3, (unservable,))
+    retried = Retried(1, 2, 1, 3, 4, (unservable,))
     assert (retried, retried + 1, f"{retried}") == (3, 4, "3")
     for again in (pickle.loads(pickle.dumps(retried)), copy.copy(retried)):
         assert (again, again.queued, again.waiting, again.completed) == (3, 1, 2, 1)
-        assert (again.used_failures, again.unservable) == (3, (unservable,))
+        assert (again.used_failures, again.adopted, again.unservable) == (3, 4, (unservable,))
     assert retried.warnings == [
         "3 nodes have used this failure and were not run again; use --downstream, or downstream=True",
         "no connected worker may run app:Dag.step: it has other code; use --new-code, or new_code=True, "

@@ -330,7 +330,7 @@ class Heart:
         if any(map(self.ledger.is_unsettled, unsettled)):
             raise NotAllowedNow("the run that made one of them has not ended or came to nothing")
         assert is_within_reach(self.scheduler.graph, failed)
-        revived = self.scheduler.retry(failed, self.now, downstream, new_code)
+        revived = self.scheduler.retry(failed, self.now, downstream, () if new_code else None)
         self.step()
         return revived
 

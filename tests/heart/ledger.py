@@ -177,7 +177,7 @@ class Ledger:
         bad = [outcome for outcome in ended if outcome.culprit]
         made = self.made_by(reruns)
         own = {outcome.key for outcome in bad if outcome.culprit in culprits} | set(more)
-        own = {key for key in own if not is_made(made, key)}
+        own = {key for key in own if not is_made(made, key) and not self.of_dead_attempt(key)}
         nodes = [self._failed(outcome, outcome.key in reruns) for outcome in ended if outcome.key in own]
         instances = {node.instance for node in nodes}
         awaited = [abs(key) for node in nodes for key in unpack_keys(node.sources if node.refs is None else node.refs)]
