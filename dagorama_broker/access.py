@@ -72,9 +72,13 @@ def check_role(token: Token | None, method: str) -> None:
         raise NotPermitted(f"nobody may call {method[1:]}")
 
 
+def is_reader(token: Token | None) -> bool:
+    return token is not None and token.role is _READER
+
+
 def refuse_reader(token: Token | None) -> None:
     """Raises NotPermitted if the caller's token is a reader's, who may not have the arguments of nodes."""
-    if token is not None and token.role is _READER:
+    if token is not None and is_reader(token):
         raise NotPermitted(f"the token {token.name!r} is a reader's, who may not have the arguments of nodes")
 
 
@@ -234,10 +238,13 @@ class Door(grpc.aio.ServerInterceptor):
         make, inner = grpc.unary_unary_rpc_method_handler, handler.unary_unary
         if handler.request_streaming:
             make, inner = grpc.stream_unary_rpc_method_handler, handler.stream_unary
-        return make(self._single(inner, self._streams), read, write)
+        return make(self._single(inner, self._streams, token), read, write)
 
-    def _single(self, inner: Callable[..., Awaitable[Any]], streams: Streams | None) -> Callable[..., Any]:
+    def _single(
+        self, inner: Callable[..., Awaitable[Any]], streams: Streams | None, token: Token | None = None
+    ) -> Callable[..., Any]:
         async def call(request: Any, context: Any) -> Any:
+            caller.set(token)
             try:
                 with nullcontext() if streams is None else streams.one():
                     return await inner(_read(request), context)

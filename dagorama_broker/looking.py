@@ -273,7 +273,17 @@ async def _own_failure(broker: Broker, node: StoredNode, outcome: OutcomeRow | N
     if packed is None:
         return None
     key = culprit or node.key
-    return failure_message(Failure.unpacked(packed), (await broker.in_store(broker.store.ids, [key]))[key])
+    failure = Failure.unpacked(packed)._replace(exception=b"")
+    return failure_message(failure, (await broker.in_store(broker.store.ids, [key]))[key])
+
+
+def without_tracebacks(details: pb.NodeDetails) -> pb.NodeDetails:
+    """The same for readers, who get the last line of failures alone."""
+    if details.HasField("failure"):
+        details.failure.traceback = ""
+        for earlier in details.failure.earlier:
+            earlier.traceback = ""
+    return details
 
 
 def _fitting(infos: Sequence[Info]) -> list[Info]:

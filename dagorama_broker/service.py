@@ -11,7 +11,7 @@ import grpc.aio
 from dagorama.api import broker_pb2 as pb
 from dagorama.api import broker_pb2_grpc as pb_grpc
 from dagorama_broker import granting, looking, messages
-from dagorama_broker.access import caller, kept_to, refuse_reader
+from dagorama_broker.access import caller, is_reader, kept_to, refuse_reader
 from dagorama_broker.bounds import Bounds, Gathering, Manners, Streams
 from dagorama_broker.broker import Broker
 from dagorama_broker.cancelling import cancel
@@ -248,7 +248,8 @@ class BrokerService(pb_grpc.BrokerServicer):
         instance, node = messages.id_bytes(request.instance, "an instance"), messages.id_bytes(request.node, "a node")
         if request.arguments:
             refuse_reader(caller.get())
-        return await looking.node_details(self._broker, instance, node, request.arguments)
+        details = await looking.node_details(self._broker, instance, node, request.arguments)
+        return looking.without_tracebacks(details) if is_reader(caller.get()) else details
 
     @refusing
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.Status:

@@ -166,7 +166,7 @@ def test_the_table_has_every_call_of_the_contract_and_no_other() -> None:
     assert f"/{service.full_name}/" == OURS
 
 
-async def test_a_reader_may_not_have_the_arguments_of_a_node(tokens: Tokens) -> None:
+async def test_a_reader_gets_neither_the_arguments_of_a_node_nor_its_tracebacks(tokens: Tokens) -> None:
     async with guarded(tokens) as served:
         dag = await submit(served, tokens, FUNCTION)
         request = broker_pb2.GetNodeRequest(instance=dag.instance, node=dag.id(0), arguments=True)
@@ -175,6 +175,10 @@ async def test_a_reader_may_not_have_the_arguments_of_a_node(tokens: Tokens) -> 
         assert (await stubs(served, tokens["spawner"]).GetNode(request)).arguments
         request.arguments = False
         assert not (await stubs(served, tokens["reader"]).GetNode(request)).arguments
+        worker = await worker_of(served, tokens["worker"])
+        await worker.durable(await worker.fail(await worker.node(), message="why", traceback="where"))
+        failures = [(await stubs(served, tokens[role]).GetNode(request)).failure for role in ("reader", "spawner")]
+        assert [(failure.message, failure.traceback) for failure in failures] == [("why", ""), ("why", "where")]
 
 
 @pytest.mark.parametrize("role", MAY)

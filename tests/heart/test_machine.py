@@ -112,12 +112,18 @@ class Life(RuleBasedStateMachine):
         for name, state in before.items():
             assert self.heart.state(name) is (state if state in ENDED else State.CANCELLED)
 
-    @precondition(lambda self: any(self.heart.is_ended(name, State.FAILED) for name in self.names))
+    def failed(self) -> list[str]:
+        """What dead attempts have made is not among them: it stays as it is."""
+        heart = self.heart
+        names = [name for name in self.names if heart.is_ended(name, State.FAILED)]
+        return [name for name in names if not heart.ledger.of_dead_attempt(heart.key(name))]
+
+    @precondition(lambda self: self.failed())
     @rule(picked=st.lists(picks, min_size=1, max_size=3), downstream=st.booleans(), new_code=st.booleans())
     def retry(self, picked: list[int], downstream: bool, new_code: bool) -> None:
         """What failed has not, unless it still depends on what has ended badly; or nothing has changed."""
         heart = self.heart
-        failed = [name for name in self.names if heart.is_ended(name, State.FAILED)]
+        failed = self.failed()
         names = [failed[pick % len(failed)] for pick in picked]
         culprits = {heart.culprit(name) for name in names}
         before = heart.everything()
@@ -128,8 +134,7 @@ class Life(RuleBasedStateMachine):
             return
         assert queued + waiting >= len(culprits)
         for name in names:
-            stays = heart.ledger.of_dead_attempt(heart.key(name))
-            assert stays or not heart.is_ended(name, State.FAILED) or heart.culprit(name) not in culprits
+            assert not heart.is_ended(name, State.FAILED) or heart.culprit(name) not in culprits
         for culprit in culprits:
             assert not heart.is_ended(culprit)
 
