@@ -52,13 +52,16 @@ class Downstream:
 
 
 async def users_of(broker: Broker, failed: Collection[int], instances: Iterable[int]) -> list[UsedFailureRow]:
-    """Nodes that were given the failure of one of these as a value, and have ended or returned promises."""
+    """Nodes that were given the failure of one of these as a value, and have ended or returned promises.
+
+    Also those that failed themselves because of a promise that they returned: they keep their values.
+    """
     users = []
     for instance in sorted(instances):
         async for page in _pages(broker, instance, tolerant=True):
             found = [
                 edges for edges in page
-                if edges.key not in failed and edges.state not in (None, State.CANCELLED)
+                if edges.state not in (None, State.CANCELLED) and (edges.has_value or edges.key not in failed)
                 and any(-key in failed for key in unpack_keys(edges.sources))
             ]  # fmt: skip
             users += [UsedFailureRow(edges.key, instance) for edges in found]

@@ -208,7 +208,8 @@ class Ledger:
     def users_of(self, failed: Collection[int]) -> list[UsedFailureRow]:
         return [
             UsedFailureRow(key, row.instance) for key, row in sorted(self.nodes.items())
-            if key in self.outcomes and self.outcomes[key].state != State.CANCELLED and key not in failed
+            if (outcome := self.outcomes.get(key)) is not None and outcome.state != State.CANCELLED
+            and (outcome.value is not None or key not in failed)
             and any(-source in failed for source in unpack_keys(row.sources)) and not self.of_dead_attempt(key)
         ]
 

@@ -196,6 +196,18 @@ def test_what_is_rerun_may_be_rerun_once_more(heart: Heart) -> None:
     assert heart.finish(hand) == ["a", "report", "after"]
 
 
+def test_what_has_used_a_failure_and_failed_because_of_its_promise_is_marked_although_it_goes_on(heart: Heart) -> None:
+    hand = heart.worker()
+    heart.spawn("a", "used <- a?", "promised")
+    hand.fail("a")
+    hand.complete("used", "promised")
+    hand.fail("promised")
+    revived = heart.revive("a", "promised")
+    assert (revived.queued, revived.waiting, revived.used) == (2, 1, 1)
+    assert heart.ledger.used_failures == {heart.key("used")}
+    check(heart)
+
+
 def test_new_code_is_what_the_first_worker_that_is_offered_the_node_has(heart: Heart) -> None:
     old = heart.worker("old")
     heart.spawn("a", "b <- a")
