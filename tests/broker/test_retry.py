@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -248,6 +249,34 @@ async def test_a_named_node_is_enough_to_rerun_what_has_used_its_failure_later(c
         assert (await served.stub.Retry(request)).completed == 2
         assert (await served.stub.Retry(request)).completed == 0
         assert await run_all(served, worker, 2) == [b"report", b"after"]
+
+
+@pytest.mark.parametrize("downstream", [False, True])
+async def test_what_ends_while_a_retry_is_read_is_not_missed(downstream: bool) -> None:
+    async with serving() as served:
+        worker = await served.worker()
+        dag = Dag()
+        await served.stub.Submit(dag.submission(
+            b"a", b"report", source_count=[0, 1], source=[0], tolerant=[0], functions=[LEAF],
+        ))  # fmt: skip
+        await worker.fail(await worker.node())
+        report = await worker.node()
+        gate, entered, read = threading.Event(), threading.Event(), served.broker.store.edges
+
+        def read_slowly(*asked: Any) -> object:
+            found = read(*asked)
+            entered.set()
+            gate.wait()
+            return found
+
+        served.broker.store.edges = read_slowly  # type: ignore[method-assign, assignment]
+        asked = asyncio.ensure_future(served.stub.Retry(pb.RetryRequest(instance=dag.instance, downstream=downstream)))
+        await asyncio.to_thread(entered.wait)
+        await worker.complete(report)
+        await served.until(lambda broker: broker.scheduler.graph.find(dag.id(1)) is None)
+        gate.set()
+        reply = await asked
+        assert (reply.queued, reply.completed, reply.used_failures) == (1, int(downstream), int(not downstream))
 
 
 async def test_who_waits_after_a_retry_downstream_hears_of_the_new_value_only() -> None:
