@@ -44,6 +44,15 @@ class Deployed(DAGDefinition):
 """
 
 
+LOGGING = """
+import logging
+from dagorama import DAGDefinition, dagorama
+
+class Logs(DAGDefinition):
+    @dagorama().syncfn
+    def entrypoint(self) -> None:
+        logging.info("what the %s has to say", "node")
+"""
 BROKEN = """
 from dagorama import DAGDefinition, dagorama
 
@@ -187,6 +196,18 @@ def test_a_function_that_was_repaired_runs_what_failed(
         said = "nothing there has failed; 1 node is run by the code that is deployed\n"
         assert run("retry", id, "--new-code") == said
         assert resolve(instance, promise, timeout=WAIT) == 4
+
+
+def test_what_a_node_logs_is_shown_by_the_worker_with_the_node(
+    broker: LaunchedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "logs_something.py").write_text(LOGGING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    instance, _ = importlib.import_module("logs_something").Logs()()
+    with worker("--exit-on-completion", path=tmp_path) as process:
+        _, said = process.communicate(timeout=WAIT)
+    short = instance.instance_id.hex[:8]
+    assert f"- root - [INFO] - [{short} #0 Logs.entrypoint, attempt 1] what the node has to say" in said
 
 
 def test_a_failed_node_is_shown_with_all_that_is_kept_of_it(

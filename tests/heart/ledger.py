@@ -176,7 +176,7 @@ class Ledger:
         ended = [outcome for _, outcome in sorted(self.outcomes.items())]
         bad = [outcome for outcome in ended if outcome.culprit]
         made = self.made_by(reruns)
-        own = {outcome.key for outcome in bad if outcome.culprit in culprits} | set(more)
+        own = {row.key for row in bad if row.culprit in culprits and row.state == State.FAILED} | set(more)
         own = {key for key in own if not is_made(made, key) and not self.of_dead_attempt(key)}
         nodes = [self._failed(outcome, outcome.key in reruns) for outcome in ended if outcome.key in own]
         instances = {node.instance for node in nodes}

@@ -113,9 +113,10 @@ class Life(RuleBasedStateMachine):
             assert self.heart.state(name) is (state if state in ENDED else State.CANCELLED)
 
     def failed(self) -> list[str]:
-        """What dead attempts have made is not among them: it stays as it is."""
+        """Nodes that a retry changes: not those of dead attempts, nor those that depend on these alone."""
         heart = self.heart
         names = [name for name in self.names if heart.is_ended(name, State.FAILED)]
+        names = [name for name in names if heart.is_ended(heart.culprit(name), State.FAILED)]
         return [name for name in names if not heart.ledger.of_dead_attempt(heart.key(name))]
 
     @precondition(lambda self: self.failed())
