@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from dagorama.api.broker_pb2 import RetryReply
     from dagorama.instance import DAGInstance
 
+#: Seconds that a retry waits for a worker to say that it has other code than the nodes were made with.
+PATIENCE = 0.25
+
 
 def state(instance: DAGInstance, promise: DAGPromise[Any]) -> State:
     """Where the node of a promise stands; it never waits. Tells "not yet" from a value that is None.
@@ -52,7 +55,9 @@ def retry_failed(
     unfinished ones that wait for them, are run by the code that is deployed instead of that which made them; so are
     nodes that were retried before and are queued for code that no connected worker has.
     """
-    reply = connection().retry(*_nodes(instance, promise), downstream=downstream, new_code=new_code)
+    reply = connection().retry(
+        *_nodes(instance, promise), downstream=downstream, new_code=new_code, patience=PATIENCE
+    )
     retried = retried_of(reply)
     for warning in retried.warnings:
         get_logger().warning("retry of %s: %s", instance.instance_id, warning)

@@ -99,7 +99,7 @@ class Broker:
 
     @contextmanager
     def hearing_returns(self) -> Iterator[asyncio.Event]:
-        """The event is set when a worker gives nodes back because it cannot run them."""
+        """The event is set when a worker gives nodes back because it cannot run them, and when nodes end."""
         event = asyncio.Event()
         self._returns.add(event)
         try:
@@ -108,7 +108,7 @@ class Broker:
             self._returns.discard(event)
 
     def returned(self) -> None:
-        """A worker has given nodes back."""
+        """A worker has given nodes back, or nodes have ended."""
         for event in self._returns:
             event.set()
 
@@ -202,6 +202,8 @@ class Broker:
             if (session := self._session_of(worker)) is not None:
                 session.news.done = True
         self.watching.tell(effects.ended)
+        if self._returns and effects.ended:
+            self.returned()
         for node in effects.ended:
             if is_final(node):
                 self._let_go(self.recent.add(node))

@@ -78,13 +78,14 @@ async def unservable(broker: Broker, nodes: Iterable[Node], patience: float) -> 
     """Lanes of those of these nodes that are queued which no connected worker may run, and why.
 
     Waits up to `patience` seconds for workers to give such nodes back, which is how it becomes known that they have
-    other code.
+    other code; not for longer than until the nodes have ended.
     """
-    queued = [node for node in nodes if node.state is State.QUEUED or node.state is State.CLAIMED]
+    queued = [node for node in nodes if node.state in (State.QUEUED, State.CLAIMED)]
     found: dict[Lane, str] = {}
     with broker.hearing_returns() as returned, suppress(TimeoutError):
         async with asyncio.timeout(min(patience, LONGEST_PATIENCE)):
             while True:
+                queued = [node for node in queued if node.state in (State.QUEUED, State.CLAIMED)]
                 found = _unservable(broker, queued)
                 if len(found) == len({node.lane for node in queued}):
                     break
