@@ -87,6 +87,8 @@ class Work:
 
     def _find(self) -> _Target:
         found = find(self.name)
+        if not self.hash:  # the broker asks which code is deployed, to have the node run by that
+            raise CodeMismatchException(f"the code of {self.name} here has another hash", found.decorated.hash)
         if found.decorated.hash != self.hash:
             raise CodeMismatchException(
                 f"{self.name} has other code here than where the node was made "

@@ -196,12 +196,12 @@ def what_was_adopted_is_on_record(heart: Heart) -> None:
 
 
 def what_holds_an_old_failure_says_so(heart: Heart) -> None:
-    """No node has a value, or a failure of its own, beside a source that runs again, unless it is marked."""
+    """No node has a value beside a source that runs again, unless it is marked."""
     ledger = heart.ledger
     for key, outcome in ledger.outcomes.items():
-        if outcome.state == State.CANCELLED or (outcome.value is None and outcome.culprit != key):
+        if outcome.state == State.CANCELLED or outcome.value is None or key in ledger.used_failures:
             continue
-        if key in ledger.used_failures or ledger.of_dead_attempt(key):
+        if ledger.of_dead_attempt(key):
             continue
         sources = map(abs, unpack_keys(ledger.nodes[key].sources))
         assert all(ledger.has_ended(source) for source in sources), f"node {key} ran on what was taken back"

@@ -404,6 +404,11 @@ def test_or_was_taken_back(tmp_path: Path) -> None:
     assert (list(along.results.node), along.returned) == ([], [along.node])
 
 
+def test_a_node_without_a_hash_is_given_back_with_that_of_the_code_that_is_here(ran: Ran) -> None:
+    returned = ran.returned(Wanted("echo", [1], hash=""))
+    assert (returned.reason, returned.hash) == (pb.CODE_MISMATCH, Wanted("echo").function.hash)
+
+
 # --- which node it is -----------------------------------------------------------------------------------
 
 
