@@ -6,7 +6,7 @@ Nothing here scans all nodes and nothing recurses: a chain or a fan-in of 100,00
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from operator import attrgetter
 from struct import pack
@@ -322,6 +322,17 @@ class Graph:
             elif other.refs and other.readers == 1:
                 self._hold_refs(other)
         return bad
+
+    def wait_again(self, node: Node, others: Sequence[Node], again: Mapping[int, Node]) -> tuple[Node, ...]:
+        """Make a waiting node wait for those of its ended sources, or promises, that are unfinished `again`, by key.
+
+        Returns the same nodes as they are now.
+        """
+        now = tuple([again.get(other.key, other) for other in others])
+        before = [other for other, new in zip(others, now, strict=True) if other is not new]
+        self._let_go(before)
+        self.wait_for(node, [again[other.key] for other in before])
+        return now
 
     def settle(self, node: Node, bad: Node | None) -> None:
         """What follows for a WAITING or RESOLVING node from what it waits for."""

@@ -52,18 +52,22 @@ def orphans(graph: Graph, failed: Failed) -> list[Node]:
 
 
 def refuse(graph: Graph, failed: Failed, downstream: bool) -> None:
-    """Raise NotAllowedNow if an unfinished node has been given what is about to change, or may be."""
+    """Raise NotAllowedNow if an unfinished node has been given what is about to change, or may be.
+
+    One that still waits is not in the way of a retry downstream: it is going to wait for the new outcome.
+    """
     keys = {row.key for row in failed.nodes}
     for node in _unfinished(graph, failed.instances):
         if is_made(failed.made, node.key):
             continue
-        needed = {other.key for other in (*node.sources, *node.refs)} if downstream else NONE
-        if not keys.isdisjoint(needed) or node.key in failed.resolving:
-            raise NotAllowedNow(
-                f"node {_id(node)} has not ended and depends on what is to run again: "
-                "retry when it has ended, or cancel it first"
-            )
-        if node.tolerates and node.state is not RESOLVING and not keys.isdisjoint(node.tolerates):
+        if downstream:
+            given = node.state is not WAITING and not keys.isdisjoint(other.key for other in node.sources)
+            if given or node.key in failed.resolving:
+                raise NotAllowedNow(
+                    f"node {_id(node)} has not ended and depends on what is to run again: "
+                    "retry when it has ended, or cancel it first"
+                )
+        elif node.tolerates and node.state is not RESOLVING and not keys.isdisjoint(node.tolerates):
             raise NotAllowedNow(
                 f"node {_id(node)} has not ended and takes the failure for a value: "
                 "retry when it has ended, or cancel it first"
@@ -83,6 +87,7 @@ def revive(dispatch: Dispatch, failed: Failed) -> Revived:
         _move_back(dispatch, row, node)
     # All have moved before any is connected, and all are connected before any is settled: order does not matter.
     bad = [(node, graph.wait_for(node, node.refs or node.sources)) for node in nodes]
+    _have_others_wait(graph, failed, nodes)
     for node, culprit in bad:
         if node.state is WAITING or node.state is RESOLVING:
             graph.settle(node, culprit)
@@ -93,6 +98,18 @@ def revive(dispatch: Dispatch, failed: Failed) -> Revived:
         sum(row.state == COMPLETED for row in failed.nodes),
         len(failed.used),
     )
+
+
+def _have_others_wait(graph: Graph, failed: Failed, nodes: Iterable[Node]) -> None:
+    """Unfinished nodes that wait for others besides wait for these too, instead of taking what they were."""
+    again = {node.key: node for node in nodes}
+    for node in _unfinished(graph, failed.instances):
+        if node.key in again:
+            continue
+        if node.state is RESOLVING:
+            node.refs = graph.wait_again(node, node.refs, again)
+        elif node.state is WAITING:
+            node.sources = graph.wait_again(node, node.sources, again)
 
 
 def with_dependents(graph: Graph, failed: Failed, others: Iterable[Node]) -> list[Node]:

@@ -427,7 +427,7 @@ class Scheduler:
         `new_code`: these nodes, the unfinished ones that are given, and those that wait for any of them, are run by
         the code that is deployed then.
         Raises NotAllowedNow if an unfinished node takes one of these failures as a value or, with `downstream`,
-        depends on one of the nodes; then nothing has changed.
+        has been given one of them or what one of the nodes returned, or is about to; then nothing has changed.
         """
         refuse(self.graph, failed, downstream)
         for node in orphans(self.graph, failed):

@@ -152,19 +152,53 @@ def test_what_an_eager_run_has_made_is_of_a_dead_attempt_when_it_runs_again(hear
     check(heart)
 
 
-def test_an_unfinished_node_that_depends_on_what_is_to_run_again_is_in_the_way(heart: Heart) -> None:
+def test_an_unfinished_node_that_was_given_what_is_to_run_again_is_in_the_way(heart: Heart) -> None:
     hand = heart.worker(slots=2)
-    heart.spawn("a", "slow", "report <- a?", "join <- report slow")
+    heart.spawn("a", "report <- a?", "after <- report")
     hand.fail("a")
     hand.complete("report")
     before = heart.everything()
-    with pytest.raises(NotAllowedNow, match=f"{heart.ids['join'].hex()} has not ended and depends on what is to run"):
+    with pytest.raises(NotAllowedNow, match=f"{heart.ids['after'].hex()} has not ended and depends on what is to run"):
         heart.revive("a", downstream=True)
     assert heart.everything() == before
     assert heart.ledger.used_failures == set()
     heart.finish(hand)
     heart.revive("a", downstream=True)
-    assert heart.finish(hand) == ["a", "report", "join"]
+    assert heart.finish(hand) == ["a", "report", "after"]
+
+
+def test_a_node_that_was_given_it_and_waits_for_its_promises_is_in_the_way_also_after_a_restart(heart: Heart) -> None:
+    hand = heart.worker(slots=2)
+    heart.spawn("a", "slow", "report <- a?")
+    hand.fail("a")
+    hand.complete("report", "slow")
+    for _ in range(2):
+        with pytest.raises(NotAllowedNow, match="has not ended and depends on what is to run again"):
+            heart.revive("a", downstream=True)
+        heart.crash()
+
+
+def test_what_still_waits_for_others_waits_for_what_runs_again_too(heart: Heart) -> None:
+    hand = heart.worker(slots=2)
+    heart.spawn("a", "slow", "late <- slow", "report <- a?", "join <- report slow", "both <- a? late", "outer")
+    hand.fail("a")
+    hand.complete("report")
+    assert hand.held.keys() == {"slow", "outer"}
+    hand.complete("outer", "report", "late")
+    assert heart.states("join", "both", "outer") == ["WAITING", "WAITING", "RESOLVING"]
+    revived = heart.revive("a", downstream=True)
+    assert (revived.queued, revived.waiting, revived.completed) == (1, 1, 1)
+    check(heart)
+    hand.complete("slow")
+    hand.complete("late")
+    assert heart.states("join", "both", "outer") == ["WAITING", "WAITING", "RESOLVING"]
+    hand.drain()
+    heart.crash()
+    check(heart)
+    other = heart.worker("other")
+    heart.wait(3.0)
+    assert heart.finish(other) == ["a", "report", "join", "both"]
+    assert heart.state("outer") is State.COMPLETED
 
 
 def test_a_late_report_of_the_run_whose_value_was_dropped_is_refused(heart: Heart) -> None:
