@@ -1,7 +1,7 @@
 """Which ended nodes a retry concerns beside those that failed: who was given a failure, and what depends on that.
 
-What nodes depend on is read page by page, so that others' commits are made in between. It never changes, but for
-values, and who has ended meanwhile is noticed by the caller.
+What nodes depend on is read page by page, so that other commits are made in between. Sources never change, and the
+caller notices nodes that end meanwhile.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def _facts(instance: UUID, details: broker_pb2.NodeDetails, state: str) -> list[
 
 
 def _attempts(details: broker_pb2.NodeDetails) -> list[dict[str, object]]:
-    """Failed runs, oldest first. Of the earlier ones nobody has noted when they ended."""
+    """Failed runs, oldest first. The broker keeps no times of the earlier ones."""
     if not details.HasField("failure"):
         return []
     last = details.failure

@@ -58,7 +58,7 @@ def adopt(
 
 
 def adopt_deployed(dispatch: Dispatch, nodes: Iterable[Node]) -> int:
-    """Have these nodes, as far as nobody holds them, run by whatever code is deployed; how many there are.
+    """Have the unclaimed ones of these nodes run by the code that is deployed; returns how many there are.
 
     No worker has code with an empty hash: the first that is offered such a node gives it back and says which it has,
     and `bind` does the rest.
@@ -70,7 +70,7 @@ def adopt_deployed(dispatch: Dispatch, nodes: Iterable[Node]) -> int:
 
 
 def is_unbound(dispatch: Dispatch, node: Node) -> bool:
-    """Whether the node is to be run by whatever code is deployed, and nobody has said yet which that is."""
+    """Whether the node waits for a worker to say which code is deployed."""
     return node.lane.function.hash == DEPLOYED and node.key in dispatch.graph.made_with
 
 

@@ -85,7 +85,7 @@ class Graph:
         self.next_lane = 1
         self.made_with: dict[int, str] = {}  #: hashes of the code of unfinished nodes that other code has adopted
         self._last_keyed = 0
-        self.noticed: list[Noticed] | None = None  #: ends of nodes, while somebody reads what depends on what
+        self.noticed: list[Noticed] | None = None  #: ends of nodes, while a retry reads the store
         self.wall = 0.0  #: what to add to the heart's clock for seconds since 1970
         self.now = 0.0
         self.changes = Changes()
