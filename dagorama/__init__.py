@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         NodeCancelled,
         NodeFailed,
         NotInInstance,
+        NotInNode,
         NotPicklable,
         PromiseMisuse,
         RefusedByBroker,
@@ -38,12 +39,13 @@ if TYPE_CHECKING:
     from dagorama.models.failure import Failure
     from dagorama.models.outcome import outcome
     from dagorama.models.promise import DAGPromise
+    from dagorama.models.retried import Retried
     from dagorama.models.state import State
     from dagorama.putting import put
     from dagorama.resolution import aresolve, as_completed, resolve, resolve_all
     from dagorama.retry import ExponentialRetry, RetryConfiguration, StaticRetry
     from dagorama.runner import execute_worker, execute_worker_async, launch_workers
-    from dagorama.running import cancelled
+    from dagorama.running import CurrentNode, cancelled, current
     from dagorama.serializer import register_definition
     from dagorama.submitting import together
 
@@ -54,6 +56,7 @@ _HOMES = {
     "BrokerOverloaded": _ERRORS,
     "BrokerUnavailable": _ERRORS,
     "CodeMismatchException": _ERRORS,
+    "CurrentNode": "dagorama.running",
     "DAGDefinition": "dagorama.definition",
     "DAGInstance": "dagorama.definition",
     "DAGPromise": "dagorama.models.promise",
@@ -66,9 +69,11 @@ _HOMES = {
     "NodeCancelled": _ERRORS,
     "NodeFailed": _ERRORS,
     "NotInInstance": _ERRORS,
+    "NotInNode": _ERRORS,
     "NotPicklable": _ERRORS,
     "PromiseMisuse": _ERRORS,
     "RefusedByBroker": _ERRORS,
+    "Retried": "dagorama.models.retried",
     "RetryConfiguration": "dagorama.retry",
     "RetryLater": _ERRORS,
     "SettingsError": _ERRORS,
@@ -84,6 +89,7 @@ _HOMES = {
     "calculate_function_hash": "dagorama.code_signature",
     "cancel": "dagorama.control",
     "cancelled": "dagorama.running",
+    "current": "dagorama.running",
     "dagorama": "dagorama.decorators",
     "execute_worker": "dagorama.runner",
     "execute_worker_async": "dagorama.runner",
@@ -105,6 +111,7 @@ __all__ = [
     "BrokerOverloaded",
     "BrokerUnavailable",
     "CodeMismatchException",
+    "CurrentNode",
     "DAGDefinition",
     "DAGInstance",
     "DAGPromise",
@@ -117,9 +124,11 @@ __all__ = [
     "NodeCancelled",
     "NodeFailed",
     "NotInInstance",
+    "NotInNode",
     "NotPicklable",
     "PromiseMisuse",
     "RefusedByBroker",
+    "Retried",
     "RetryConfiguration",
     "RetryLater",
     "SettingsError",
@@ -135,6 +144,7 @@ __all__ = [
     "calculate_function_hash",
     "cancel",
     "cancelled",
+    "current",
     "dagorama",
     "execute_worker",
     "execute_worker_async",

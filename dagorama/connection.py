@@ -211,17 +211,29 @@ class Connection:
         request = broker_pb2.CancelRequest(instance=instance, node=nodes)
         return self._ask(lambda timeout: self.stub.Cancel(request, timeout=timeout)).cancelled
 
-    def retry(self, instance: bytes, nodes: Sequence[bytes]) -> broker_pb2.RetryReply:
-        """Has failed nodes run again, or without any all that failed in the instance."""
-        request = broker_pb2.RetryRequest(instance=instance, node=nodes)
+    def retry(
+        self, instance: bytes, nodes: Sequence[bytes], *,
+        downstream: bool = False, new_code: bool = False, patience: float = 0.0,
+    ) -> broker_pb2.RetryReply:
+        """Has failed nodes run again, or without any all that failed in the instance.
+
+        `patience` is how many seconds the broker waits for workers to say that they have other code.
+        """
+        request = broker_pb2.RetryRequest(
+            instance=instance, node=nodes, downstream=downstream, new_code=new_code, patience=patience
+        )
         return self._ask(lambda timeout: self.stub.Retry(request, timeout=timeout))
 
-    def adopt(self, function: str, hash: str = "", made_with: Sequence[str] = ()) -> broker_pb2.AdoptReply:
+    def adopt(
+        self, function: str, hash: str = "", made_with: Sequence[str] = (), instance: bytes = b""
+    ) -> broker_pb2.AdoptReply:
         """Has unfinished nodes of a function run by the code of `hash`, or by that which connected workers have.
 
-        `made_with`: only nodes made with these; none: with any that no connected worker has.
+        `made_with`: only nodes made with these; none: with any that no connected worker has. `instance`: only its
+        nodes; empty: those of all.
         """
-        request = broker_pb2.AdoptRequest(function=function, hash=hash, **{"from": made_with})
+        request = broker_pb2.AdoptRequest(function=function, hash=hash, instance=instance)
+        getattr(request, "from").extend(made_with)
         return self._ask(lambda timeout: self.stub.Adopt(request, timeout=timeout))
 
     def put_value(self, data: bytes | bytearray | memoryview, digest: bytes | None = None) -> bytes:
@@ -282,6 +294,11 @@ class Connection:
             return reply.nodes, reply.more
 
         return _all_pages(page, limit)
+
+    def get_node(self, instance: bytes, node: bytes, *, arguments: bool = False) -> broker_pb2.NodeDetails:
+        """All that the broker keeps of one node; the envelope of its `arguments` if it is asked for."""
+        request = broker_pb2.GetNodeRequest(instance=instance, node=node, arguments=arguments)
+        return self._ask(lambda timeout: self.stub.GetNode(request, timeout=timeout))
 
     def get_status(self) -> broker_pb2.Status:
         request = broker_pb2.GetStatusRequest()

@@ -5,12 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dagorama.connection import connection
+from dagorama.logging import get_logger
 from dagorama.models.promise import DAGPromise
+from dagorama.models.retried import Retried, Unservable
 from dagorama.models.state import State
 from dagorama.waiting import Waiting, owner_of
 
 if TYPE_CHECKING:
+    from dagorama.api.broker_pb2 import RetryReply
     from dagorama.instance import DAGInstance
+
+#: Seconds that a retry waits for a worker to say that it has other code than the nodes were made with.
+PATIENCE = 0.25
 
 
 def state(instance: DAGInstance, promise: DAGPromise[Any]) -> State:
@@ -33,16 +39,40 @@ def cancel(instance: DAGInstance, promise: DAGPromise[Any] | None = None) -> int
     return connection().cancel(*_nodes(instance, promise))
 
 
-def retry_failed(instance: DAGInstance, promise: DAGPromise[Any] | None = None) -> int:
+def retry_failed(
+    instance: DAGInstance, promise: DAGPromise[Any] | None = None, *, downstream: bool = False, new_code: bool = False
+) -> Retried:
     """Has the node of a promise run again, or all of the instance that failed; returns how many nodes go on.
 
     A node that failed because of another stands for that one. What failed because of it waits for it again; what has
     completed stays as it is, and nothing that a node has made is made twice. A node that runs again has all its
     attempts. What was cancelled is not run again, nor a node whose failure an unfinished one takes for a value
     (`outcome`): RefusedByBroker says so.
+
+    Nodes that have used one of the failures as a value are counted, and a warning is logged. `downstream`: they run
+    again too, with everything that depends on them, also if they have completed; what they have made before is
+    kept, but belongs to a dead attempt, and is cancelled as far as it is unfinished. `new_code`: the nodes, and
+    unfinished ones that wait for them, are run by the code that is deployed instead of that which made them; so are
+    nodes that were retried before and are queued for code that no connected worker has.
     """
-    reply = connection().retry(*_nodes(instance, promise))
-    return reply.queued + reply.waiting
+    reply = connection().retry(
+        *_nodes(instance, promise), downstream=downstream, new_code=new_code, patience=PATIENCE
+    )
+    retried = retried_of(reply)
+    for warning in retried.warnings:
+        get_logger().warning("retry of %s: %s", instance.instance_id, warning)
+    return retried
+
+
+def retried_of(reply: RetryReply) -> Retried:
+    """What the broker's reply to a retry says."""
+    unservable = [
+        Unservable(each.function.name, each.function.hash, tuple(each.deployed), each.reason)
+        for each in reply.unservable
+    ]
+    return Retried(
+        reply.queued, reply.waiting, reply.completed, reply.used_failures, reply.adopted, tuple(unservable)
+    )
 
 
 def _nodes(instance: DAGInstance, promise: Any) -> tuple[bytes, list[bytes]]:

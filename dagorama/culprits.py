@@ -19,8 +19,8 @@ from dagorama.values import FailedSource, decode
 CANCELLED = "dagorama.errors.NodeCancelled"
 
 
-def failure_of(message: NodeFailure, cancelled: bool = False) -> Failure:
-    """The failure of a node or of its culprit; `cancelled` where the broker says so beside the message."""
+def failure_of(message: NodeFailure, cancelled: bool = False, instance: bytes = b"") -> Failure:
+    """The failure of a node of this instance, or of its culprit; `cancelled` if the broker says so separately."""
     is_cancelled = cancelled or message.type == CANCELLED
     return Failure(
         function=message.function,
@@ -31,17 +31,23 @@ def failure_of(message: NodeFailure, cancelled: bool = False) -> Failure:
         earlier=tuple(FailedRun(run.type, run.message, run.traceback) for run in message.earlier),
         node_id=UUID(bytes=message.node) if len(message.node) == 16 else None,
         cancelled=is_cancelled,
+        instance_id=UUID(bytes=instance) if instance else None,
     )
 
 
-def failed_source(serialized: bytes) -> FailedSource:
-    """What fills the place of a source whose `value` is a serialized NodeFailure."""
-    return FailedSource(failure_of(NodeFailure.FromString(serialized)))
+def failed_source(serialized: bytes, instance: bytes = b"") -> FailedSource:
+    """What fills the place of a source, of this instance, whose `value` is a serialized NodeFailure."""
+    return FailedSource(failure_of(NodeFailure.FromString(serialized), instance=instance))
 
 
-def error_of(message: NodeFailure, promise: DAGPromise[object], cancelled: bool = False) -> NodeFailed:
-    """The error to raise for the promise; its cause is the original exception where that can be rebuilt."""
-    error = failure_of(message, cancelled).error()
+def error_of(
+    message: NodeFailure, promise: DAGPromise[object], cancelled: bool = False, instance: bytes = b""
+) -> NodeFailed:
+    """The error to raise for the promise of a node of this instance.
+
+    Its cause is the original exception if that can be rebuilt.
+    """
+    error = failure_of(message, cancelled, instance).error()
     if message.node not in (b"", promise.node_id):
         error.dependent = promise.function_name or f"node {promise.identifier}"
     error.__cause__ = _cause(message)

@@ -17,6 +17,7 @@ DagoramaError
 ├── WrongInstance (ValueError)             a promise of one instance was given to another
 ├── NotInInstance (ValueError)             a decorated function was called outside an instance
 ├── WorkersNotStarted                      launched workers ended before they were ready: read the reason
+├── NotInNode (RuntimeError)               current() was called where no node runs
 ├── SettingsError (ValueError)             an environment variable holds something else: fix it
 └── BrokerError                            the broker said no, or nothing
     ├── BrokerUnavailable                  nobody answers: start one, or try later
@@ -80,8 +81,9 @@ class NodeFailed(DagoramaError):
     """A node ended without a value; `__cause__` is the original exception where it could be rebuilt.
 
     `function` and `node_id` name the culprit: the node itself, or one that it needed, and then `dependent` names
-    the function of the node itself. `type`, `message` and `traceback` are of the culprit's last run as it was
-    described where it ran; `earlier` has those before it, oldest first, as far as the broker keeps them.
+    the function of the node itself. `instance_id` is the instance of the node itself. `type`, `message` and
+    `traceback` are of the culprit's last run as it was described where it ran; `earlier` has those before it, oldest
+    first, as far as the broker keeps them.
     """
 
     outcome = "failed"
@@ -97,6 +99,7 @@ class NodeFailed(DagoramaError):
         earlier: tuple[FailedRun, ...] = (),
         node_id: UUID | None = None,
         dependent: str = "",
+        instance_id: UUID | None = None,
     ) -> None:
         # What is not among its args is pickled with its attributes.
         super().__init__(function, attempts, type, message, traceback)
@@ -108,10 +111,23 @@ class NodeFailed(DagoramaError):
         self.earlier = earlier
         self.node_id = node_id
         self.dependent = dependent
+        self.instance_id = instance_id
+
+    @property
+    def identifier(self) -> UUID | None:
+        """The same as `node_id`."""
+        return self.node_id
 
     @property
     def headline(self) -> str:
-        """What happened, in one sentence."""
+        """What happened, in one sentence, and where: `dagorama show INSTANCE NODE` tells all that is kept of it."""
+        places = ("instance", self.instance_id), ("node", self.node_id)
+        where = ", ".join(f"{what} {id}" for what, id in places if id is not None)
+        return f"{self.summary} ({where})" if where else self.summary
+
+    @property
+    def summary(self) -> str:
+        """What happened, in one sentence without ids."""
         what = f"{self.function} {self.outcome}"
         if self.attempts:
             what += " after 1 attempt" if self.attempts == 1 else f" after {self.attempts} attempts"
@@ -183,6 +199,10 @@ class NotInInstance(DagoramaError, ValueError):
 
 class WorkersNotStarted(DagoramaError):
     """The workers that launch_workers() started cannot run anything, and the message says why."""
+
+
+class NotInNode(DagoramaError, RuntimeError):
+    """What only a running node can ask was asked where none runs."""
 
 
 class SettingsError(DagoramaError, ValueError):

@@ -17,6 +17,7 @@ from dagorama.scope import DirectScope, Scope
 if TYPE_CHECKING:
     from dagorama.definition import DAGDefinition
     from dagorama.models.promise import DAGPromise
+    from dagorama.models.retried import Retried
 
 R = TypeVar("R")
 
@@ -52,7 +53,9 @@ class DAGInstance:
             """See dagorama.cancel."""
             ...
 
-        def retry(self, promise: DAGPromise[Any] | None = None) -> int:
+        def retry(
+            self, promise: DAGPromise[Any] | None = None, *, downstream: bool = False, new_code: bool = False
+        ) -> Retried:
             """See dagorama.retry_failed."""
             ...
 

@@ -213,8 +213,8 @@ def _value(promise: DAGPromise[Any], heard: Heard) -> Any:
         return decode_promised(heard.node_id, values, get_large=broker_values().get)
     is_cancelled = heard.state is State.CANCELLED
     if isinstance(promise, Outcome):
-        return failure_of(heard.failure, is_cancelled)
-    raise error_of(heard.failure, promise, is_cancelled)
+        return failure_of(heard.failure, is_cancelled, heard.owner)
+    raise error_of(heard.failure, promise, is_cancelled, heard.owner)
 
 
 # --- what as_completed() has just said ---------------------------------------------------------------

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+from uuid import UUID
 
-from dagorama.errors import NotInInstance
+from dagorama.errors import NotInInstance, NotInNode
 
 if TYPE_CHECKING:
     from dagorama.scope import AttemptScope
@@ -21,17 +23,70 @@ def never() -> bool:
     return False
 
 
+@dataclass(frozen=True, slots=True)
+class CurrentNode:
+    """Which node runs here: `dagorama show INSTANCE NODE` takes its ids."""
+
+    instance_id: UUID
+    node_id: UUID
+    attempt: int  #: 1 for the first run
+    function: str  #: "package.module:Class.method"
+
+    @property
+    def definition(self) -> str:
+        """The definition of the function, "package.module:Class"."""
+        return self.function.partition("@")[0].rpartition(".")[0]
+
+    @property
+    def short(self) -> str:
+        """For the lines of a log: the instance's first eight digits, and the node's number among its maker's nodes."""
+        name, number = self.function.rpartition(":")[2], int.from_bytes(self.node_id.bytes[12:], "big")
+        return f"{self.instance_id.hex[:8]} #{number} {name}, attempt {self.attempt}"
+
+    def __str__(self) -> str:
+        return f"{self.function} (instance {self.instance_id}, node {self.node_id}, attempt {self.attempt})"
+
+
+class Function(Protocol):
+    """What a call runs."""
+
+    name: str
+
+
+class Call(Protocol):
+    """A node as the worker is given it."""
+
+    @property
+    def instance(self) -> bytes: ...
+    @property
+    def id(self) -> bytes: ...
+    @property
+    def work(self) -> Function: ...
+
+
 class Run:
     """One run of a node: the worker makes it. `is_cancelled` is asked anew each time, from any thread."""
 
-    __slots__ = ("_is_cancelled", "attempt", "number")
+    __slots__ = ("_call", "_is_cancelled", "attempt", "number")
 
     def __init__(
-        self, number: int = 1, is_cancelled: Callable[[], bool] = never, attempt: AttemptScope | None = None
+        self,
+        number: int = 1,
+        is_cancelled: Callable[[], bool] = never,
+        attempt: AttemptScope | None = None,
+        call: Call | None = None,
     ) -> None:
         self.number = number  #: 1 for the first
         self.attempt = attempt  #: what the run makes; None once it is over
         self._is_cancelled = is_cancelled
+        self._call = call
+
+    def described(self) -> CurrentNode | None:
+        """Made when it is asked for: most nodes never do. None for a run that no worker has made."""
+        call = self._call
+        if call is None:
+            return None
+        return CurrentNode(UUID(bytes=call.instance), UUID(bytes=call.id), self.number, call.work.name)
 
     @property
     def cancelled(self) -> bool:
@@ -92,3 +147,27 @@ def _only_run() -> Run | None:
             "asyncio.to_thread() or by contextvars.copy_context().run() of the node's context"
         )
     return runs[0] if runs else None
+
+
+# --- which node runs here --------------------------------------------------------------------------
+
+
+def current() -> CurrentNode:
+    """Which node runs here: its ids, which attempt this is, and its function. In sync and async nodes.
+
+    Raises NotInNode if no node runs here.
+    """
+    run = run_here()
+    found = None if run is None else run.described()
+    if found is None:
+        raise NotInNode("no node runs here: current() tells a node about itself, call it in a @dagorama method")
+    return found
+
+
+def running() -> CurrentNode | None:
+    """Which node runs here; None if none does, or if it is not known which."""
+    try:
+        run = run_here()
+    except NotInInstance:
+        return None
+    return None if run is None else run.described()

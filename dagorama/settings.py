@@ -84,6 +84,11 @@ def log_level() -> str:
     return _log_level(environ.get("DAGORAMA_LOG_LEVEL"))
 
 
+def node_log_level() -> str:
+    """The level from which on a worker shows what nodes log: DAGORAMA_LOG_LEVEL, or INFO."""
+    return _log_level(environ.get("DAGORAMA_LOG_LEVEL") or "INFO")
+
+
 def _log_level(text: str | None) -> str:
     text = text or _DEFAULTS.log_level
     level = text.strip().upper()

@@ -52,6 +52,7 @@ CALLS: dict[str, frozenset[Role]] = {
         "ListInstances": {_SPAWNER, _READER},
         "ListNodes": {_SPAWNER, _READER},
         "Explain": {_SPAWNER, _WORKER},
+        "GetNode": {_SPAWNER, _READER},
         "Cancel": {_SPAWNER},
         "Retry": {_SPAWNER},
         "Adopt": set[Role](),
@@ -70,6 +71,16 @@ def check_role(token: Token | None, method: str) -> None:
         raise NotPermitted(f"the token {token.name!r} is a {token.role}'s, which may not call {method[1:]}")
     if method not in CALLS:
         raise NotPermitted(f"nobody may call {method[1:]}")
+
+
+def is_reader(token: Token | None) -> bool:
+    return token is not None and token.role is _READER
+
+
+def refuse_reader(token: Token | None) -> None:
+    """Raises NotPermitted if the caller's token is a reader's, who may not have the arguments of nodes."""
+    if token is not None and is_reader(token):
+        raise NotPermitted(f"the token {token.name!r} is a reader's, who may not have the arguments of nodes")
 
 
 def kept_to(presence: Presence, token: Token | None) -> Presence:
@@ -228,10 +239,13 @@ class Door(grpc.aio.ServerInterceptor):
         make, inner = grpc.unary_unary_rpc_method_handler, handler.unary_unary
         if handler.request_streaming:
             make, inner = grpc.stream_unary_rpc_method_handler, handler.stream_unary
-        return make(self._single(inner, self._streams), read, write)
+        return make(self._single(inner, self._streams, token), read, write)
 
-    def _single(self, inner: Callable[..., Awaitable[Any]], streams: Streams | None) -> Callable[..., Any]:
+    def _single(
+        self, inner: Callable[..., Awaitable[Any]], streams: Streams | None, token: Token | None = None
+    ) -> Callable[..., Any]:
         async def call(request: Any, context: Any) -> Any:
+            caller.set(token)
             try:
                 with nullcontext() if streams is None else streams.one():
                     return await inner(_read(request), context)

@@ -61,6 +61,7 @@ class Broker:
         self.payloads = Payloads(cache_bytes, self._arguments, self._values)
         self.recent = Recent(self.payloads.values)
         self.sessions: dict[Worker, Session] = {}
+        self._returns: set[asyncio.Event] = set()
         self._when_leaving: set[Callable[[], None]] = set()
         self.unwritten = Unwritten(scheduler.graph)
         self.retry_lock = asyncio.Lock()  #: one retry is read and decided at a time
@@ -98,6 +99,21 @@ class Broker:
                 self._alarm.cancel()
             _tell_each(self._waiting, NotServing("the broker is leaving"))
             self._thread.shutdown()
+
+    @contextmanager
+    def hearing_returns(self) -> Iterator[asyncio.Event]:
+        """The event is set when a worker gives nodes back because it cannot run them, and when nodes end."""
+        event = asyncio.Event()
+        self._returns.add(event)
+        try:
+            yield event
+        finally:
+            self._returns.discard(event)
+
+    def returned(self) -> None:
+        """A worker has given nodes back, or nodes have ended."""
+        for event in self._returns:
+            event.set()
 
     def say_leaving(self) -> None:
         """Tell workers and waiters that the broker leaves; they reconnect when it is back."""
@@ -190,6 +206,8 @@ class Broker:
                 session.news.done = True
                 session.news.left = effects.left[worker]
         self.watching.tell(effects.ended)
+        if self._returns and effects.ended:
+            self.returned()
         for node in effects.ended:
             if is_final(node):
                 self._let_go(self.recent.add(node))

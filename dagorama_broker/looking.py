@@ -8,9 +8,9 @@ from typing import NamedTuple, TypeVar
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
-from dagorama_broker.errors import Malformed
+from dagorama_broker.errors import Malformed, NotKnown
 from dagorama_broker.explaining import LONGEST_REASON, in_a_line
-from dagorama_broker.messages import PIECE, bounded, function_message
+from dagorama_broker.messages import PIECE, bounded, failure_message, function_message
 from dagorama_broker.model import (
     ENDED,
     AskedInstances,
@@ -72,6 +72,7 @@ async def _info(broker: Broker, stored: StoredInstance, explainer: Explainer) ->
         failed=stored.failed, unfinished=live.live if live is not None else 0, ended_at=stored.ended or 0.0,
         nodes=await broker.in_store(broker.store.size_of, row.key),
         stuck=in_a_line(standing) if live is not None and (standing := explainer.stuck(live)) is not None else "",
+        used_failures=len(await broker.in_store(broker.store.used_failures, row.key)),
     )
 
 
@@ -189,7 +190,7 @@ class _Described:
             node=self._ids[node.key], function=function_message(lane.function),
             state=pb.NodeState.ValueType(state),
             sources=[self._ids[key] for key in _sources(node)],
-            dead_attempt=self._fates.get(node.key) is Fate.DEAD,
+            dead_attempt=self._fates.get(node.key) is Fate.DEAD, used_failure=node.used_failure,
         )
         if live is not None and live.state is state:
             self._add_live(info, live)
@@ -232,6 +233,61 @@ class _Described:
         return known
 
 
+async def node_details(broker: Broker, instance: bytes, id: bytes, arguments: bool) -> pb.NodeDetails:
+    """All that is kept of one node; its `arguments` if they are asked for. Raises NotKnown or Malformed."""
+    with broker.holds.on(instance):
+        owner = (await broker.stored_instance(instance)).row.key
+        found = (await broker.in_store(broker.store.find, [id])).get(id)
+        if found is None:
+            raise NotKnown(f"node {id.hex()} is not known to this broker")
+        if found.instance != owner:
+            raise Malformed(f"node {id.hex()} is of another instance than {instance.hex()}")
+        (node,) = await _read(broker, [found.key])
+        (info,) = await _Described(broker).infos([_Seen(node, _state(broker, node))])
+        return await _details(broker, node, found.function, info, arguments)
+
+
+async def _details(
+    broker: Broker, node: StoredNode, function: int, info: pb.NodeInfo, arguments: bool
+) -> pb.NodeDetails:
+    envelope = (await broker.in_store(broker.store.arguments, [node.key]))[node.key]
+    outcome = await broker.outcome(node.key)
+    value = outcome.value if outcome is not None else None
+    lanes = broker.scheduler.graph.lane_by_id
+    return pb.NodeDetails(
+        info=info, failure=await _own_failure(broker, node, outcome), argument_bytes=len(envelope),
+        made_with=lanes[function].function.code if node.function != function else "",
+        value_bytes=len(value or b""), arguments=envelope if arguments else b"",
+    )
+
+
+async def _own_failure(broker: Broker, node: StoredNode, outcome: OutcomeRow | None) -> pb.NodeFailure | None:
+    """The failure that ended it, its own or its culprit's; else that of its last failed run."""
+    culprit = outcome.culprit if outcome is not None and outcome.state != State.RESOLVING else 0
+    if culprit not in (0, node.key):
+        outcome = await broker.outcome(culprit)
+    live = broker.scheduler.graph.nodes.get(node.key)
+    packed = outcome.failure if outcome is not None else None
+    if live is not None:
+        packed = live.trouble.failure if live.trouble is not None else None
+    elif not culprit:
+        packed = node.progress.failure if node.progress is not None else None
+    if packed is None:
+        return None
+    key = culprit or node.key
+    failure = Failure.unpacked(packed)._replace(exception=b"")
+    return failure_message(failure, (await broker.in_store(broker.store.ids, [key]))[key])
+
+
+def without_tracebacks(details: pb.NodeDetails) -> pb.NodeDetails:
+    """The same for readers, who get the last line of failures alone."""
+    if details.HasField("failure"):
+        details.failure.traceback = ""
+        for earlier in details.failure.earlier:
+            earlier.traceback = ""
+    return details
+
+
 def _fitting(infos: Sequence[Info]) -> list[Info]:
     """As many as go well into one message, and at least one."""
     sizes = accumulate(info.ByteSize() for info in infos)
@@ -265,10 +321,14 @@ def status(broker: Broker) -> pb.Status:
         commits=broker.commits, version=version(), queues=_queues(scheduler),
         workers=[_worker(worker) for worker in scheduler.dispatch.workers.values()],
     )
-    for lane, reason in scheduler.dispatch.unservable():
-        function, deployed = function_message(lane.function), scheduler.dispatch.deployed(lane)
-        found.unservable.append(pb.Unservable(function=function, queued=lane.ready, reason=reason, deployed=deployed))
+    found.unservable.extend(unservable_info(scheduler, lane, why) for lane, why in scheduler.dispatch.unservable())
     return found
+
+
+def unservable_info(scheduler: Scheduler, lane: Lane, reason: str) -> pb.Unservable:
+    """A function that no connected worker may run."""
+    function, deployed = function_message(lane.function), scheduler.dispatch.deployed(lane)
+    return pb.Unservable(function=function, queued=lane.ready, reason=reason, deployed=deployed)
 
 
 def _queues(scheduler: Scheduler) -> list[pb.QueueInfo]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from operator import attrgetter
 from typing import NamedTuple
 
 
@@ -106,6 +109,7 @@ class RunRow(NamedTuple):
     first_key: int
     instance: int
     digest: bytes  #: of what was submitted; empty for the children of an attempt
+    maker: int = 0  #: key of the node whose attempt made them; 0: a spawner did
 
 
 class NodeRow(NamedTuple):
@@ -152,10 +156,20 @@ class ProgressRow(NamedTuple):
 
 
 class RevivedRow(NamedTuple):
-    """A node that failed has not ended any more: its outcome is taken back, or only what ended a RESOLVING one."""
+    """An ended node is unfinished again: its outcome is deleted, or it keeps its value and waits for its promises."""
 
     key: int
     state: int  #: WAITING or RESOLVING
+
+
+class UsedFailureRow(NamedTuple):
+    """A node was given a failure as a value, and the failed node has been retried since.
+
+    The row is deleted when the node itself runs again.
+    """
+
+    key: int
+    instance: int
 
 
 class LargeRow(NamedTuple):
@@ -238,6 +252,7 @@ class Changes:
     broods: list[BroodRow] = field(default_factory=list)  #: a later row of an attempt takes an earlier one's place
     brood_runs: list[BroodRunRow] = field(default_factory=list)
     adopted: list[AdoptedRow] = field(default_factory=list)
+    used_failures: list[UsedFailureRow] = field(default_factory=list)
     links: list[LinkRow] = field(default_factory=list)
     removed: list[RemovedRow] = field(default_factory=list)
     workers_joined: list[tuple[bytes, str]] = field(default_factory=list)  #: id, name
@@ -247,7 +262,7 @@ class Changes:
         return bool(
             self.nodes or self.outcomes or self.runs or self.instances or self.progress or self.resolved
             or self.functions or self.instance_ends or self.large or self.workers_joined or self.workers_left
-            or self.removed or self.broods or self.revived or self.adopted
+            or self.removed or self.broods or self.revived or self.adopted or self.used_failures
         )
 
 
@@ -368,6 +383,7 @@ class StoredNode(NamedTuple):
     sources: bytes  #: keys, packed as in NodeRow
     outcome: OutcomeRow | None  #: without value and failure
     progress: ProgressRow | None
+    used_failure: bool = False  #: it was given a failure as a value that has been retried since
 
 
 class BadEnd(NamedTuple):
@@ -379,20 +395,58 @@ class BadEnd(NamedTuple):
 
 
 class FailedNode(NamedTuple):
-    """A node that failed, with all that it takes to have it go on."""
+    """An ended node that becomes unfinished again, with everything that this takes."""
 
     key: int
     instance: int
     function: int
     sources: bytes  #: keys, packed as in NodeRow
     culprit: int
-    refs: bytes | None  #: of its value; None: it has none
+    refs: bytes | None  #: of its value; None: it has none, or drops it and runs again
     failure: bytes | None  #: the culprit's own
+    state: int = State.FAILED
+    dropped: int = 0  #: attempt of the value that it drops to run again; 0: it drops none
+
+
+class MadeRun(NamedTuple):
+    """Nodes that were made, directly or through others, by a completed attempt whose node runs again."""
+
+    run: RunRow
+    root: int  #: key of the node that runs again
+    brood: BroodRow | None  #: of the eager attempt that made them
+
+
+def is_made(made: Sequence[MadeRun], key: int) -> bool:
+    """Whether a node is in one of these runs, which are in the order of their keys."""
+    place = bisect_right(made, key, key=attrgetter("run.first_key")) - 1
+    return place >= 0 and key < made[place].run.first_key + made[place].run.size
+
+
+class Edges(NamedTuple):
+    """What a node depends on, and how it has ended."""
+
+    key: int
+    sources: bytes  #: keys, packed as in NodeRow
+    refs: bytes  #: keys of the promises in its value
+    state: int | None  #: of its outcome; None: it has none
+
+    @property
+    def has_value(self) -> bool:
+        """Whether it has returned: then it failed, if it failed, because of a promise in its value."""
+        return self.state == State.COMPLETED or bool(self.refs)
+
+
+class EdgesPage(NamedTuple):
+    edges: list[Edges]  #: in the order of their keys
+    more: int  #: pass this as `after`; 0: there are no more
 
 
 @dataclass(slots=True)
 class Failed:
-    """Nodes that failed because of some culprits, themselves among them, and what they depend on: all at one moment."""
+    """Nodes that become unfinished again, and what they depend on, all read at one moment.
+
+    Without `reruns` these are the nodes that failed because of some culprits, including the culprits.
+    """
 
     nodes: list[FailedNode]  #: in the order of their keys
     instances: list[StoredInstance]  #: of `nodes`
@@ -401,3 +455,7 @@ class Failed:
     keys: dict[int, str]  #: concurrency keys of `nodes` that have one
     adopted: dict[int, int]  #: the functions as which those of `nodes` are run that were adopted
     others: set[int]  #: keys of `instances` in which further nodes have failed or were cancelled
+    made: list[MadeRun] = field(default_factory=list)  #: by completed nodes that run again
+    used: list[UsedFailureRow] = field(default_factory=list)  #: nodes that were given one of these failures as a value
+    #: nodes that were given what one of these returned, or its failure, and wait for the promises that they returned
+    resolving: set[int] = field(default_factory=set)

@@ -56,6 +56,9 @@ class Payloads:
 
     def take_in(self, changes: Changes, nodes: dict[int, Node], is_wanted: Callable[[int], bool]) -> None:
         """Keep what is about to be committed and will be read soon."""
+        for revived in changes.revived:
+            if revived.state != State.RESOLVING:
+                self.values.drop(revived.key)
         for row in changes.nodes:
             if row.key in nodes:
                 self.arguments.keep(row.key, row.arguments)

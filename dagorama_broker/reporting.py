@@ -170,6 +170,8 @@ def take_return(broker: Broker, worker: Worker, returned: pb.Return) -> None:
     now = broker.see_time()
     for key, attempt in zip(nodes, returned.attempt, strict=True):
         broker.scheduler.give_back(worker, key, attempt, why, now, deployed)
+    if why:
+        broker.returned()
 
 
 def take_death(broker: Broker, worker: Worker, death: pb.SlotDeath) -> None:

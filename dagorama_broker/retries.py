@@ -2,53 +2,146 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import NamedTuple
 
 from dagorama_broker.broker import Broker
+from dagorama_broker.downstream import closure, users_of
 from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown
-from dagorama_broker.model import Failed, Fate, FoundNode, State
+from dagorama_broker.model import Failed, Fate, FoundNode, State, is_made
+from dagorama_broker.queues import Lane
 from dagorama_broker.reaching import Reach
-from dagorama_broker.scheduler import Revived, is_within_reach
+from dagorama_broker.scheduler import Node, Revived, is_within_reach
+from dagorama_broker.scheduler.graph import Noticed
+from dagorama_broker.scheduler.restoring import unpack_keys
+
+#: Seconds that a caller may wait at most to hear of nodes that nobody may run.
+LONGEST_PATIENCE = 10.0
 
 
-async def retry(broker: Broker, instance: bytes, ids: Sequence[bytes]) -> Revived:
+class Asked(NamedTuple):
+    """What a caller wants retried."""
+
+    instance: bytes
+    ids: Sequence[bytes] = ()  #: of nodes; empty: all that failed in the instance
+    downstream: bool = False  #: also what was given one of the failures as a value, and what depends on that
+    new_code: bool = False  #: run by the code that is deployed when it runs
+
+
+class Done(NamedTuple):
+    revived: Revived
+    nodes: list[Node]  #: that run or wait again
+
+
+async def retry(broker: Broker, asked: Asked) -> Done:
     """Have these nodes of an instance run again, or all in it that failed, with what failed because of them.
 
-    A node that failed because of another stands for that one; what has not ended, or has completed, stays as it is.
-    Raises NotKnown, Malformed or NotAllowedNow, and then nothing has changed.
+    A node that failed because of another stands for that one; what has not ended, or has completed, stays as it is
+    unless it is downstream. Raises NotKnown, Malformed or NotAllowedNow, and then nothing has changed.
     """
     async with broker.retry_lock:
-        with broker.holds.on(instance):
-            revived = await _retry(broker, instance, ids)
+        with broker.holds.on(asked.instance):
+            done = await _retry(broker, asked)
     await broker.durable()
-    return revived
+    return done
 
 
-async def _retry(broker: Broker, instance: bytes, ids: Sequence[bytes]) -> Revived:
-    culprits = await (_of_nodes(broker, instance, ids) if ids else _of_instance(broker, instance))
-    if not culprits:
-        return Revived(0, 0)
-    await _refuse_unsettled(broker, culprits)
-    failed = await _read(broker, culprits)
+async def _retry(broker: Broker, asked: Asked) -> Done:
+    culprits = await (_of_nodes(broker, asked) if asked.ids else _of_instance(broker, asked.instance))
+    seeds = await _seeds(broker, asked) if asked.downstream else set()
+    failed = Failed([], [], [], [], {}, {}, set())
+    if culprits or seeds:
+        await _refuse_unsettled(broker, culprits | seeds)
+        failed = await _read(broker, culprits, seeds, asked.downstream)
     # Nothing is awaited between the last look and the heart: what was read is still so.
-    broker.see_time()
-    return broker.scheduler.retry(failed)
+    now = broker.see_time()
+    new_code = _waiting_for_old_code(broker, asked) if asked.new_code else None
+    revived = broker.scheduler.retry(failed, now, asked.downstream, new_code)
+    if revived.completed:
+        broker.forget({row.instance for row in failed.nodes})
+    return Done(revived, [node for row in failed.nodes if (node := broker.scheduler.graph.nodes.get(row.key))])
+
+
+def _waiting_for_old_code(broker: Broker, asked: Asked) -> list[Node]:
+    """Unfinished nodes that are named; or those of the instance that are queued for code which workers do not have."""
+    graph, dispatch = broker.scheduler.graph, broker.scheduler.dispatch
+    if asked.ids:
+        return [node for id in asked.ids if (node := graph.find(id)) is not None]
+    queued = [node for node in graph.unfinished_of(asked.instance) if node.state is State.QUEUED]
+    old = {lane for lane in {node.lane for node in queued} if dispatch.why_nobody(lane) and dispatch.deployed(lane)}
+    return [node for node in queued if node.lane in old]
+
+
+async def unservable(broker: Broker, nodes: Iterable[Node], patience: float) -> dict[Lane, str]:
+    """Lanes of those of these nodes that are queued which no connected worker may run, and why.
+
+    Waits up to `patience` seconds for workers to give such nodes back, which is how it becomes known that they have
+    other code; not for longer than until the nodes have ended.
+    """
+    queued = [node for node in nodes if node.state in (State.QUEUED, State.CLAIMED)]
+    found: dict[Lane, str] = {}
+    with broker.hearing_returns() as returned, suppress(TimeoutError):
+        async with asyncio.timeout(min(patience, LONGEST_PATIENCE)):
+            while True:
+                queued = [node for node in queued if node.state in (State.QUEUED, State.CLAIMED)]
+                found = _unservable(broker, queued)
+                if len(found) == len({node.lane for node in queued}):
+                    break
+                await returned.wait()
+                returned.clear()
+    return found
+
+
+def _unservable(broker: Broker, nodes: Iterable[Node]) -> dict[Lane, str]:
+    lanes = {node.lane for node in nodes if node.state is State.QUEUED}
+    return {lane: why for lane in lanes if (why := broker.scheduler.dispatch.why_nobody(lane)) is not None}
 
 
 async def _of_instance(broker: Broker, instance: bytes) -> set[int]:
-    """The culprits of all that failed in it."""
+    """The culprits of all that failed in it, but for what dead attempts have made."""
     bad = await broker.in_store(broker.store.bad_ends, (await broker.stored_instance(instance)).row.key)
     failed = {end.culprit for end in bad if end.state == State.FAILED}
     if bad and not failed:
         raise NotAllowedNow("nothing in it failed: what was cancelled is not run again, make it anew")
-    return failed
+    fates = await broker.in_store(broker.store.fates_of, sorted(failed))
+    return {key for key in failed if fates.get(key) is not Fate.DEAD}
 
 
-async def _of_nodes(broker: Broker, instance: bytes, ids: Sequence[bytes]) -> set[int]:
+async def _of_nodes(broker: Broker, asked: Asked) -> set[int]:
     """The culprits of those of these nodes that failed."""
-    key = (await broker.stored_instance(instance)).row.key
-    found = await broker.in_store(broker.store.find, list(ids))
-    return {culprit for id in ids if (culprit := _culprit(found.get(id), id, key))}
+    key = (await broker.stored_instance(asked.instance)).row.key
+    found = await broker.in_store(broker.store.find, list(asked.ids))
+    return {culprit for id in asked.ids if (culprit := _culprit(found.get(id), id, key))}
+
+
+async def _seeds(broker: Broker, asked: Asked) -> set[int]:
+    """Nodes that were given a failure which has been retried before this; with ids, those among or right after them."""
+    instance = (await broker.stored_instance(asked.instance)).row.key
+    used = await broker.in_store(broker.store.used_failures, instance)
+    if asked.ids:
+        found = await broker.in_store(broker.store.find, list(asked.ids))
+        named = {node.key for node in found.values()}
+        described = await broker.in_store(broker.store.described, used)
+        used = [
+            node.key for node in described.values()
+            if node.key in named or any(-key in named for key in unpack_keys(node.sources))
+        ]  # fmt: skip
+    fates = await broker.in_store(broker.store.fates_of, used)
+    return {key for key in used if fates.get(key) is not Fate.DEAD and not _is_unfinished(broker, key)}
+
+
+def _is_unfinished(broker: Broker, key: int) -> bool:
+    """Whether it runs again already. Raises NotAllowedNow if it has returned, and waits for its promises."""
+    node = broker.scheduler.graph.nodes.get(key)
+    if node is None or node.state is not State.RESOLVING:
+        return node is not None
+    assert node.run is not None
+    raise NotAllowedNow(
+        f"node {node.run.id_of(key).hex()} has not ended and was given the failure as a value: "
+        "retry when it has ended, or cancel it first"
+    )
 
 
 def _culprit(found: FoundNode | None, id: bytes, instance: int) -> int:
@@ -73,8 +166,8 @@ async def _refuse_unsettled(broker: Broker, culprits: set[int]) -> None:
             raise NotAllowedNow(f"the run that made node {id.hex()} {what}")
 
 
-async def _read(broker: Broker, culprits: set[int]) -> Failed:
-    """All that failed because of them, until nothing has been missed while the store was read."""
+async def _read(broker: Broker, culprits: set[int], seeds: set[int], downstream: bool) -> Failed:
+    """All that goes back, until nothing has been missed while the store was read."""
     graph = broker.scheduler.graph
     load = Reach()
     broker.loads.add(load)
@@ -83,13 +176,41 @@ async def _read(broker: Broker, culprits: set[int]) -> Failed:
             graph.noticed = []
             load.gone.clear()
             await broker.durable()
-            failed = await broker.in_store(broker.store.failed, sorted(culprits))
-            own = {row.key for row in failed.nodes}
-            late = [end for end in graph.noticed if end[0] not in own]
-            is_whole = load.gone.isdisjoint(stored.row.key for stored in failed.instances)
-            if is_whole and is_within_reach(graph, failed) and not any(end[2] in culprits for end in late):
-                failed.others.update(instance for _, instance, _ in late)
-                return failed
+            read = _read_downstream(broker, culprits, seeds) if downstream else _read_failed(broker, culprits)
+            failed = await read
+            if load.gone.isdisjoint(stored.row.key for stored in failed.instances) and is_within_reach(graph, failed):
+                late = graph.noticed
+                if not _is_missed(late, failed, culprits, downstream):
+                    own = {row.key for row in failed.nodes}
+                    failed.others.update(end.instance for end in late if end.culprit and end.key not in own)
+                    return failed
     finally:
         graph.noticed = None
         broker.loads.discard(load)
+
+
+def _is_missed(late: Iterable[Noticed], failed: Failed, culprits: set[int], downstream: bool) -> bool:
+    """Whether one of these nodes, which ended while the store was read, should be among what was read."""
+    own = {row.key for row in failed.nodes}
+    return any(
+        end.culprit in culprits or (not end.needed.isdisjoint(own) and (downstream or not end.culprit))
+        or is_made(failed.made, end.key) or end.key in failed.resolving
+        for end in late if end.key not in own
+    )  # fmt: skip
+
+
+async def _read_failed(broker: Broker, culprits: set[int]) -> Failed:
+    failed = await broker.in_store(broker.store.failed, sorted(culprits))
+    own, instances = {row.key for row in failed.nodes}, {row.instance for row in failed.nodes}
+    failed.used = await users_of(broker, own, instances)
+    return failed
+
+
+async def _read_downstream(broker: Broker, culprits: set[int], seeds: set[int]) -> Failed:
+    first = await broker.in_store(broker.store.failed, sorted(culprits), sorted(seeds), sorted(seeds))
+    keys = {row.key for row in first.nodes}
+    found = await closure(broker, keys - seeds, seeds & keys, {row.instance for row in first.nodes})
+    await _refuse_unsettled(broker, found.nodes - keys)
+    failed = await broker.in_store(broker.store.failed, sorted(culprits), found.nodes, found.reruns)
+    failed.resolving = found.resolving
+    return failed

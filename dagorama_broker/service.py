@@ -11,7 +11,7 @@ import grpc.aio
 from dagorama.api import broker_pb2 as pb
 from dagorama.api import broker_pb2_grpc as pb_grpc
 from dagorama_broker import granting, looking, messages
-from dagorama_broker.access import caller, kept_to
+from dagorama_broker.access import caller, is_reader, kept_to, refuse_reader
 from dagorama_broker.bounds import Bounds, Gathering, Manners, Streams
 from dagorama_broker.broker import Broker
 from dagorama_broker.cancelling import cancel
@@ -19,7 +19,7 @@ from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown
 from dagorama_broker.explaining import explain
 from dagorama_broker.memory import Memory
 from dagorama_broker.reporting import take_death, take_report, take_return
-from dagorama_broker.retries import retry
+from dagorama_broker.retries import Asked, retry, unservable
 from dagorama_broker.scheduler import NewRun
 from dagorama_broker.sessions import Session
 from dagorama_broker.statuses import refusing
@@ -248,6 +248,14 @@ class BrokerService(pb_grpc.BrokerServicer):
         return await looking.list_nodes(self._broker, messages.id_bytes(request.instance, "an instance"), request)
 
     @refusing
+    async def GetNode(self, request: pb.GetNodeRequest, context: Context) -> pb.NodeDetails:
+        instance, node = messages.id_bytes(request.instance, "an instance"), messages.id_bytes(request.node, "a node")
+        if request.arguments:
+            refuse_reader(caller.get())
+        details = await looking.node_details(self._broker, instance, node, request.arguments)
+        return looking.without_tracebacks(details) if is_reader(caller.get()) else details
+
+    @refusing
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.Status:
         status = looking.status(self._broker)
         status.messages_in, status.messages_out = self._messages_in, self._messages_out
@@ -269,14 +277,21 @@ class BrokerService(pb_grpc.BrokerServicer):
     async def Retry(self, request: pb.RetryRequest, context: Context) -> pb.RetryReply:
         instance = messages.id_bytes(request.instance, "an instance")
         ids = [messages.id_bytes(id, "a node") for id in request.node]
-        revived = await retry(self._broker, instance, ids)
-        return pb.RetryReply(queued=revived.queued, waiting=revived.waiting)
+        done = await retry(self._broker, Asked(instance, ids, request.downstream, request.new_code))
+        nobody = await unservable(self._broker, done.nodes, request.patience if request.patience > 0 else 0.0)
+        scheduler, revived = self._broker.scheduler, done.revived
+        return pb.RetryReply(
+            queued=revived.queued, waiting=revived.waiting, completed=revived.completed, used_failures=revived.used,
+            unservable=[looking.unservable_info(scheduler, lane, why) for lane, why in nobody.items()],
+            adopted=revived.adopted,
+        )
 
     @refusing
     async def Adopt(self, request: pb.AdoptRequest, context: Context) -> pb.AdoptReply:
         name = messages.check_name(request.function, "the name of a function", least=1)
         hash = messages.check_name(request.hash, "the hash of a function")
+        instance = messages.id_bytes(request.instance, "an instance") if request.instance else b""
         self._broker.see_time()
-        adoption = self._broker.scheduler.adopt(name, hash, frozenset(getattr(request, "from")))
+        adoption = self._broker.scheduler.adopt(name, hash, frozenset(getattr(request, "from")), instance)
         await self._broker.durable()
         return pb.AdoptReply(adopted=adoption.adopted, hash=adoption.hash)

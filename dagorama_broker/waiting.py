@@ -10,7 +10,7 @@ from typing import TypeVar
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
 from dagorama_broker.culprits import node_failure
-from dagorama_broker.errors import BrokerRefusal, Malformed, NotKnown, NotServing
+from dagorama_broker.errors import BrokerRefusal, Malformed, NotKnown, NotServing, StoreError
 from dagorama_broker.messages import PIECE, id_bytes
 from dagorama_broker.model import ENDED, State, World
 from dagorama_broker.scheduler import Node
@@ -117,6 +117,7 @@ class _Wait:
         self._owners = owners_of(request)
         self.instances = set(self._owners.values())
         self._now = request.now
+        self._reruns = broker.scheduler.reruns
         self._places: dict[bytes, list[int]] = {}
         for place, id in enumerate(request.node):
             self._places.setdefault(id_bytes(id, "a node"), []).append(place)
@@ -210,7 +211,7 @@ class _Wait:
         pieces = _Pieces()
         needed = self._not_sent([node for node, _ in nodes if node.state is State.COMPLETED])
         for batch in _batches(needed):
-            for id, envelope in (await self._broker.values_of(batch)).items():
+            for id, envelope in (await self._values(batch)).items():
                 for reply in pieces.add(len(envelope), pb.WaitReply(value_node=[id], value=[envelope])):
                     yield reply
         for node, id in nodes:
@@ -223,6 +224,20 @@ class _Wait:
                 yield reply
         for reply in pieces.rest():
             yield reply
+
+    async def _values(self, nodes: Sequence[Node]) -> dict[bytes, bytes]:
+        """Their envelopes. Raises NotServing if nodes that had completed run again since this wait began."""
+        try:
+            found = await self._broker.values_of(nodes)
+        except StoreError:
+            self._refuse_stale()
+            raise
+        self._refuse_stale()
+        return found
+
+    def _refuse_stale(self) -> None:
+        if self._reruns != self._broker.scheduler.reruns:
+            raise NotServing("nodes that had completed were retried just now: wait again")
 
     def _not_sent(self, nodes: Iterable[Node]) -> list[Node]:
         """The nodes and all that their values name, and so on, but for what this caller has already."""

@@ -1539,6 +1539,7 @@ class InstanceInfo(_message.Message):
     ENDED_AT_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
     STUCK_FIELD_NUMBER: _builtins.int
+    USED_FAILURES_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
     definition: _builtins.str
     entry: _builtins.bytes
@@ -1555,6 +1556,8 @@ class InstanceInfo(_message.Message):
     """in all"""
     stuck: _builtins.str
     """why none of its unfinished nodes can proceed; empty: one can, or it has ended"""
+    used_failures: _builtins.int
+    """nodes that were given a failure as a value which has been retried since"""
     def __init__(
         self,
         *,
@@ -1569,10 +1572,11 @@ class InstanceInfo(_message.Message):
         ended_at: _builtins.float = ...,
         nodes: _builtins.int = ...,
         stuck: _builtins.str = ...,
+        used_failures: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "definition", b"definition", "ended", b"ended", "ended_at", b"ended_at", "entry", b"entry", "entry_state", b"entry_state", "failed", b"failed", "instance", b"instance", "nodes", b"nodes", "stuck", b"stuck", "unfinished", b"unfinished"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "definition", b"definition", "ended", b"ended", "ended_at", b"ended_at", "entry", b"entry", "entry_state", b"entry_state", "failed", b"failed", "instance", b"instance", "nodes", b"nodes", "stuck", b"stuck", "unfinished", b"unfinished", "used_failures", b"used_failures"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1715,6 +1719,7 @@ class NodeInfo(_message.Message):
     CULPRIT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     DEAD_ATTEMPT_FIELD_NUMBER: _builtins.int
+    USED_FAILURE_FIELD_NUMBER: _builtins.int
     node: _builtins.bytes
     state: Global___NodeState.ValueType
     runs: _builtins.int
@@ -1734,7 +1739,9 @@ class NodeInfo(_message.Message):
     reason: _builtins.str
     """type and message of its failure, or of its last failed run; or why nobody may run it"""
     dead_attempt: _builtins.bool
-    """it was made by a run of an eager function that came to nothing"""
+    """it was made by a run that came to nothing, or by a node that has run again since"""
+    used_failure: _builtins.bool
+    """it was given a failure as a value, and what failed has been retried since"""
     @_builtins.property
     def function(self) -> Global___Function: ...
     @_builtins.property
@@ -1757,14 +1764,85 @@ class NodeInfo(_message.Message):
         culprit: _builtins.bytes = ...,
         reason: _builtins.str = ...,
         dead_attempt: _builtins.bool = ...,
+        used_failure: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["function", b"function"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["culprit", b"culprit", "dead_attempt", b"dead_attempt", "deaths", b"deaths", "ended", b"ended", "function", b"function", "lost", b"lost", "node", b"node", "reason", b"reason", "retry_at", b"retry_at", "runs", b"runs", "sources", b"sources", "state", b"state", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["culprit", b"culprit", "dead_attempt", b"dead_attempt", "deaths", b"deaths", "ended", b"ended", "function", b"function", "lost", b"lost", "node", b"node", "reason", b"reason", "retry_at", b"retry_at", "runs", b"runs", "sources", b"sources", "state", b"state", "used_failure", b"used_failure", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeInfo: _TypeAlias = NodeInfo  # noqa: Y015
+
+@_typing.final
+class GetNodeRequest(_message.Message):
+    """All that is kept of one node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    instance: _builtins.bytes
+    node: _builtins.bytes
+    arguments: _builtins.bool
+    """send the envelope of its arguments too"""
+    def __init__(
+        self,
+        *,
+        instance: _builtins.bytes = ...,
+        node: _builtins.bytes = ...,
+        arguments: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "instance", b"instance", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetNodeRequest: _TypeAlias = GetNodeRequest  # noqa: Y015
+
+@_typing.final
+class NodeDetails(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INFO_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    MADE_WITH_FIELD_NUMBER: _builtins.int
+    ARGUMENT_BYTES_FIELD_NUMBER: _builtins.int
+    VALUE_BYTES_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    made_with: _builtins.str
+    """the code that it was made with, as in GrantBody, if other code runs it"""
+    argument_bytes: _builtins.int
+    """of its envelopes, without the large values that they name"""
+    value_bytes: _builtins.int
+    """0: it has no value"""
+    arguments: _builtins.bytes
+    """the envelope, if it was asked for"""
+    @_builtins.property
+    def info(self) -> Global___NodeInfo: ...
+    @_builtins.property
+    def failure(self) -> Global___NodeFailure:
+        """its own, or of its last failed run; what came before is in `earlier`"""
+
+    def __init__(
+        self,
+        *,
+        info: Global___NodeInfo | None = ...,
+        failure: Global___NodeFailure | None = ...,
+        made_with: _builtins.str = ...,
+        argument_bytes: _builtins.int = ...,
+        value_bytes: _builtins.int = ...,
+        arguments: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "info", b"info"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argument_bytes", b"argument_bytes", "arguments", b"arguments", "failure", b"failure", "info", b"info", "made_with", b"made_with", "value_bytes", b"value_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeDetails: _TypeAlias = NodeDetails  # noqa: Y015
 
 @_typing.final
 class ExplainRequest(_message.Message):
@@ -1904,7 +1982,16 @@ class RetryRequest(_message.Message):
 
     INSTANCE_FIELD_NUMBER: _builtins.int
     NODE_FIELD_NUMBER: _builtins.int
+    DOWNSTREAM_FIELD_NUMBER: _builtins.int
+    NEW_CODE_FIELD_NUMBER: _builtins.int
+    PATIENCE_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
+    downstream: _builtins.bool
+    """also what was given one of the failures as a value, and all that depends on that"""
+    new_code: _builtins.bool
+    """these nodes, and unfinished ones that wait for them, are run by the code deployed now"""
+    patience: _builtins.float
+    """seconds to wait for a worker to say that it has other code; at most 10"""
     @_builtins.property
     def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
     def __init__(
@@ -1912,10 +1999,13 @@ class RetryRequest(_message.Message):
         *,
         instance: _builtins.bytes = ...,
         node: _abc.Iterable[_builtins.bytes] | None = ...,
+        downstream: _builtins.bool = ...,
+        new_code: _builtins.bool = ...,
+        patience: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "node", b"node"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["downstream", b"downstream", "instance", b"instance", "new_code", b"new_code", "node", b"node", "patience", b"patience"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1927,19 +2017,37 @@ class RetryReply(_message.Message):
 
     QUEUED_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
+    COMPLETED_FIELD_NUMBER: _builtins.int
+    USED_FAILURES_FIELD_NUMBER: _builtins.int
+    UNSERVABLE_FIELD_NUMBER: _builtins.int
+    ADOPTED_FIELD_NUMBER: _builtins.int
     queued: _builtins.int
     """nodes that run again"""
     waiting: _builtins.int
     """nodes that wait again"""
+    completed: _builtins.int
+    """of these, the ones that had completed"""
+    used_failures: _builtins.int
+    """nodes that were given one of the failures as a value and were not run again"""
+    adopted: _builtins.int
+    """nodes that other code runs now than before"""
+    @_builtins.property
+    def unservable(self) -> _containers.RepeatedCompositeFieldContainer[Global___Unservable]:
+        """functions of these nodes that no connected worker may run"""
+
     def __init__(
         self,
         *,
         queued: _builtins.int = ...,
         waiting: _builtins.int = ...,
+        completed: _builtins.int = ...,
+        used_failures: _builtins.int = ...,
+        unservable: _abc.Iterable[Global___Unservable] | None = ...,
+        adopted: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["queued", b"queued", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "completed", b"completed", "queued", b"queued", "unservable", b"unservable", "used_failures", b"used_failures", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1954,19 +2062,23 @@ class AdoptRequest(_message.Message):
     FUNCTION_FIELD_NUMBER: _builtins.int
     HASH_FIELD_NUMBER: _builtins.int
     FROM_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
     function: _builtins.str
     """its name, as Function has it"""
     hash: _builtins.str
     """of the code that is to run them; empty: of that which connected workers have"""
+    instance: _builtins.bytes
+    """only nodes of this one; empty: of all"""
     def __init__(
         self,
         *,
         function: _builtins.str = ...,
         hash: _builtins.str = ...,
+        instance: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "function", b"function", "hash", b"hash"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "function", b"function", "hash", b"hash", "instance", b"instance"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -104,6 +104,11 @@ class BrokerStub(object):
                 request_serializer=dagorama_dot_api_dot_broker__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=dagorama_dot_api_dot_broker__pb2.ExplainReply.FromString,
                 _registered_method=True)
+        self.GetNode = channel.unary_unary(
+                '/dagorama.v1.Broker/GetNode',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.GetNodeRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.NodeDetails.FromString,
+                _registered_method=True)
         self.Cancel = channel.unary_unary(
                 '/dagorama.v1.Broker/Cancel',
                 request_serializer=dagorama_dot_api_dot_broker__pb2.CancelRequest.SerializeToString,
@@ -218,6 +223,12 @@ class BrokerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetNode(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Cancel(self, request, context):
         """What a person, or a program, does about it; acknowledged when durable.
         """
@@ -309,6 +320,11 @@ def add_BrokerServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.ExplainRequest.FromString,
                     response_serializer=dagorama_dot_api_dot_broker__pb2.ExplainReply.SerializeToString,
+            ),
+            'GetNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetNode,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.GetNodeRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.NodeDetails.SerializeToString,
             ),
             'Cancel': grpc.unary_unary_rpc_method_handler(
                     servicer.Cancel,
@@ -704,6 +720,33 @@ class Broker(object):
             '/dagorama.v1.Broker/Explain',
             dagorama_dot_api_dot_broker__pb2.ExplainRequest.SerializeToString,
             dagorama_dot_api_dot_broker__pb2.ExplainReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/GetNode',
+            dagorama_dot_api_dot_broker__pb2.GetNodeRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.NodeDetails.FromString,
             options,
             channel_credentials,
             insecure,

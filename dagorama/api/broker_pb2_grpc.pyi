@@ -65,6 +65,7 @@ class BrokerStub:
     ListNodes: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ListNodesRequest, _broker_pb2.ListNodesReply]
     Explain: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ExplainRequest, _broker_pb2.ExplainReply]
     """Why nodes that are waited for have not ended."""
+    GetNode: _grpc.UnaryUnaryMultiCallable[_broker_pb2.GetNodeRequest, _broker_pb2.NodeDetails]
     Cancel: _grpc.UnaryUnaryMultiCallable[_broker_pb2.CancelRequest, _broker_pb2.CancelReply]
     """What a person, or a program, does about it; acknowledged when durable."""
     Retry: _grpc.UnaryUnaryMultiCallable[_broker_pb2.RetryRequest, _broker_pb2.RetryReply]
@@ -98,6 +99,7 @@ class BrokerAsyncStub(BrokerStub):
     ListNodes: _aio.UnaryUnaryMultiCallable[_broker_pb2.ListNodesRequest, _broker_pb2.ListNodesReply]  # type: ignore[assignment]
     Explain: _aio.UnaryUnaryMultiCallable[_broker_pb2.ExplainRequest, _broker_pb2.ExplainReply]  # type: ignore[assignment]
     """Why nodes that are waited for have not ended."""
+    GetNode: _aio.UnaryUnaryMultiCallable[_broker_pb2.GetNodeRequest, _broker_pb2.NodeDetails]  # type: ignore[assignment]
     Cancel: _aio.UnaryUnaryMultiCallable[_broker_pb2.CancelRequest, _broker_pb2.CancelReply]  # type: ignore[assignment]
     """What a person, or a program, does about it; acknowledged when durable."""
     Retry: _aio.UnaryUnaryMultiCallable[_broker_pb2.RetryRequest, _broker_pb2.RetryReply]  # type: ignore[assignment]
@@ -212,6 +214,13 @@ class BrokerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_broker_pb2.ExplainReply, _abc.Awaitable[_broker_pb2.ExplainReply]]:
         """Why nodes that are waited for have not ended."""
+
+    @_abc_1.abstractmethod
+    def GetNode(
+        self,
+        request: _broker_pb2.GetNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.NodeDetails, _abc.Awaitable[_broker_pb2.NodeDetails]]: ...
 
     @_abc_1.abstractmethod
     def Cancel(

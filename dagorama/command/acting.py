@@ -13,6 +13,10 @@ from dagorama.command.tables import counted
 
 if TYPE_CHECKING:
     from dagorama.connection import Connection
+    from dagorama.models.retried import Retried
+
+#: Seconds that a retry waits for workers to say that they have other code.
+PATIENCE = 1.0
 
 _INSTANCE = click.argument("instance", type=click.UUID)
 _NODES = click.argument("nodes", type=click.UUID, nargs=-1, metavar="[NODE]...")
@@ -31,18 +35,47 @@ def cancel(broker: Connection, instance: UUID, nodes: Sequence[UUID]) -> Answer:
 @click.command()
 @_INSTANCE
 @_NODES
+@click.option("--downstream", is_flag=True, help="Also what has used one of the failures, and all that depends on it.")
+@click.option("--new-code", is_flag=True, help="Run by the code that is deployed now, not by that which made them.")
 @asking
-def retry(broker: Connection, instance: UUID, nodes: Sequence[UUID]) -> Answer:
+def retry(broker: Connection, instance: UUID, nodes: Sequence[UUID], downstream: bool, new_code: bool) -> Answer:
     """Have failed nodes of an instance run again, or all that failed, and what failed because of them wait for them.
 
-    A node that failed because of another stands for that one.
+    A node that failed because of another stands for that one. Nodes that have used a failure as a value (outcome) are
+    counted, and with --downstream run again too.
     """
-    reply = broker.retry(instance.bytes, [node.bytes for node in nodes])
-    if not reply.queued and not reply.waiting:
-        text = "nothing there has failed"
-    else:
-        text = f"{counted(reply.queued, 'node runs', 'nodes run')} again, {counted(reply.waiting, 'waits', 'wait')}"
-    return Answer(text, {"queued": reply.queued, "waiting": reply.waiting})
+    from dagorama.control import retried_of
+
+    ids = [node.bytes for node in nodes]
+    retried = retried_of(
+        broker.retry(instance.bytes, ids, downstream=downstream, new_code=new_code, patience=PATIENCE)
+    )
+    return Answer("\n".join([_retried_text(retried), *retried.warnings]), _retried_data(retried))
+
+
+def _retried_text(retried: Retried) -> str:
+    if not retried:
+        nothing = "nothing there has failed"
+        return f"{nothing}; {_adopted_text(retried)}" if retried.adopted else nothing
+    text = f"{counted(retried.queued, 'node runs', 'nodes run')} again, {counted(retried.waiting, 'waits', 'wait')}"
+    if retried.completed:
+        text += f"; {retried.completed} of them had completed"
+    return f"{text}; {_adopted_text(retried)}" if retried.adopted else text
+
+
+def _adopted_text(retried: Retried) -> str:
+    return f"{counted(retried.adopted, 'node is', 'nodes are')} run by the code that is deployed"
+
+
+def _retried_data(retried: Retried) -> dict[str, object]:
+    return {
+        "queued": retried.queued, "waiting": retried.waiting, "completed": retried.completed,
+        "used_failures": retried.used_failures, "adopted": retried.adopted,
+        "unservable": [
+            {"function": each.function, "hash": each.hash, "deployed": list(each.deployed), "reason": each.reason}
+            for each in retried.unservable
+        ],
+    }  # fmt: skip
 
 
 @click.command()
@@ -52,13 +85,16 @@ def retry(broker: Connection, instance: UUID, nodes: Sequence[UUID]) -> Answer:
     "--from", "made_with", multiple=True, metavar="HASH",
     help="Only nodes that were made with this code [any that no connected worker has]. May be repeated.",
 )  # fmt: skip
+@click.option("--instance", type=click.UUID, help="Only nodes of this instance [any].")
 @asking
-def adopt(broker: Connection, function: str, hash_: str, made_with: Sequence[str]) -> Answer:
+def adopt(
+    broker: Connection, function: str, hash_: str, made_with: Sequence[str], instance: UUID | None
+) -> Answer:
     """Have unfinished nodes of a function run by the code that is deployed now.
 
     FUNCTION is its name as `dagorama unservable` shows it, "package.module:Class.method". Nodes that a worker holds
     stay with it.
     """
-    reply = broker.adopt(function, hash_, made_with)
+    reply = broker.adopt(function, hash_, made_with, instance.bytes if instance is not None else b"")
     text = f"{counted(reply.adopted, 'node goes', 'nodes go')} over to {reply.hash}"
     return Answer(text, {"adopted": reply.adopted, "hash": reply.hash})

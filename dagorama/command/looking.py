@@ -10,7 +10,8 @@ import click
 
 from dagorama.api import broker_pb2
 from dagorama.command.asking import Answer, asking
-from dagorama.command.tables import facts, table, time_text, uuid_text
+from dagorama.command.node import node_answer
+from dagorama.command.tables import counted, facts, table, time_text, uuid_text
 from dagorama.models.state import State
 
 if TYPE_CHECKING:
@@ -44,14 +45,23 @@ def list_(broker: Connection, limit: int, **asked: Any) -> Answer:
 
 @click.command()
 @click.argument("instance", type=click.UUID)
+@click.argument("node", type=click.UUID, required=False)
 @click.option(
     "--state", "states", multiple=True, type=click.Choice([state.name for state in State], case_sensitive=False),
     help="Only nodes in this state. May be repeated.",
 )  # fmt: skip
+@click.option("--arguments", is_flag=True, help="Show the arguments of NODE, if the signing key is here.")
 @_LIMIT
 @asking
-def show(broker: Connection, instance: UUID, states: Sequence[str], limit: int) -> Answer:
-    """An instance and its nodes, in the order in which they were made."""
+def show(
+    broker: Connection, instance: UUID, node: UUID | None, states: Sequence[str], arguments: bool, limit: int
+) -> Answer:
+    """An instance and its nodes, in the order in which they were made; or all that is kept of one NODE."""
+    if node is not None:
+        details = broker.get_node(instance.bytes, node.bytes, arguments=arguments)
+        return node_answer(broker, instance, details, state_name(details.info.state), node_data(details.info))
+    if arguments:
+        raise click.UsageError("--arguments shows those of one node: name it after the instance")
     info = broker.get_instance(instance.bytes)
     nodes = broker.list_nodes(instance.bytes, limit, [State[name] for name in states])
     text = facts([
@@ -59,10 +69,12 @@ def show(broker: Connection, instance: UUID, states: Sequence[str], limit: int) 
         *([("reason", info.stuck)] if info.stuck else []),
         ("entry", f"{uuid_text(info.entry) or '-'}"), ("created", time_text(info.created)),
         ("ended", time_text(info.ended_at) or "-"), ("nodes", f"{info.nodes}, {info.unfinished} unfinished"),
+        *([("old failures", counted(info.used_failures, "node has used one", "nodes have used one"))]
+          if info.used_failures else []),
     ])  # fmt: skip
     rows = [
-        (f"{UUID(bytes=node.node)}", _state(node.state), f"{node.runs}", time_text(node.ended or node.retry_at),
-         node.worker, node.function.name, _reason(node))
+        (f"{UUID(bytes=node.node)}", state_name(node.state), f"{node.runs}", time_text(node.ended or node.retry_at),
+         node.worker, node.function.name, reason_of(node))
         for node in nodes
     ]  # fmt: skip
     heads = ("node", "state", "failed runs", "ended, or runs again", "worker", "function", "reason")
@@ -71,22 +83,26 @@ def show(broker: Connection, instance: UUID, states: Sequence[str], limit: int) 
 
 
 def standing(info: broker_pb2.InstanceInfo) -> str:
-    """In one word. Stuck: no connected worker may run what is queued, and nothing else can proceed."""
+    """In a word or a few. Stuck: no connected worker may run what is queued, and nothing else can proceed."""
     if info.stuck:
         return "stuck"
     if not info.ended:
         return "failing" if info.failed else "running"
+    if info.used_failures and not info.failed:
+        return "completed with old failures"
     return "failed" if info.failed else "completed"
 
 
-def _state(number: int) -> str:
+def state_name(number: int) -> str:
     return State(number).name
 
 
-def _reason(node: broker_pb2.NodeInfo) -> str:
+def reason_of(node: broker_pb2.NodeInfo) -> str:
     """Why it is as it is; of what is on record although nobody asked for it, that it is."""
     if node.dead_attempt and not node.reason:
-        return "of a run that came to nothing"
+        return "of a run that came to nothing, or was repeated"
+    if node.used_failure and not node.reason:
+        return "it has used a failure as a value that has been retried since: retry it with --downstream"
     return f"because of {UUID(bytes=node.culprit)}: {node.reason}" if node.culprit else node.reason
 
 
@@ -94,19 +110,19 @@ def instance_data(info: broker_pb2.InstanceInfo) -> dict[str, object]:
     return {
         "instance": uuid_text(info.instance), "definition": info.definition, "ended": info.ended,
         "failed": info.failed, "entry": uuid_text(info.entry),
-        "entry_state": _state(info.entry_state) if info.entry else None, "created": info.created,
+        "entry_state": state_name(info.entry_state) if info.entry else None, "created": info.created,
         "ended_at": info.ended_at or None, "nodes": info.nodes, "unfinished": info.unfinished,
-        "stuck": info.stuck or None,
+        "stuck": info.stuck or None, "used_failures": info.used_failures,
     }  # fmt: skip
 
 
 def node_data(node: broker_pb2.NodeInfo) -> dict[str, object]:
     return {
-        "node": uuid_text(node.node), "state": _state(node.state), **_function_data(node.function),
+        "node": uuid_text(node.node), "state": state_name(node.state), **_function_data(node.function),
         "sources": [uuid_text(source) for source in node.sources], "runs": node.runs, "deaths": node.deaths,
         "lost": node.lost, "worker": node.worker or None, "ended_at": node.ended or None,
         "retry_at": node.retry_at or None, "culprit": uuid_text(node.culprit), "reason": node.reason or None,
-        "dead_attempt": node.dead_attempt,
+        "dead_attempt": node.dead_attempt, "used_failure": node.used_failure,
     }  # fmt: skip
 
 

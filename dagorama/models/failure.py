@@ -35,17 +35,18 @@ class Failure(metaclass=_HasEnded):
     earlier: tuple[FailedRun, ...] = field(default=(), repr=False)  #: the runs before, oldest first, as far as kept
     node_id: UUID | None = None  #: of the node that failed
     cancelled: bool = False
+    instance_id: UUID | None = None  #: of the node that has no value, which may be another one
 
     def __bool__(self) -> bool:
         return False
 
     def __str__(self) -> str:
-        return self.error().headline
+        return self.error().summary
 
     def error(self) -> NodeFailed:
         """The same as an exception: `raise failure.error()` where one failure too many is one."""
         kind = NodeCancelled if self.cancelled else NodeFailed
         return kind(
             self.function, self.attempts, self.type, self.message, self.traceback,
-            earlier=self.earlier, node_id=self.node_id,
+            earlier=self.earlier, node_id=self.node_id, instance_id=self.instance_id,
         )  # fmt: skip

@@ -21,7 +21,7 @@ from dagorama.definition import DAGDefinition, class_name
 from dagorama.errors import FunctionNotFound
 from dagorama.running import expect_threads
 from dagorama.serializer import run_only
-from dagorama.worker import signals
+from dagorama.worker import node_logging, signals
 from dagorama.worker.engine import Engine
 from dagorama.worker.executor import Executor
 from dagorama.worker.failures import bounded
@@ -47,6 +47,7 @@ def child_main(options: WorkerOptions, memory: SharedMemory, spool: Path) -> Chi
 
     def live(slot: int, connection: socket.socket) -> int:
         _settle()
+        node_logging.configure()
         pid = os.getpid()
         reason = _unfit(options)
         if os.getpid() != pid:  # what was imported has forked, and this is not the child

@@ -109,6 +109,8 @@ class Work:
     def _find(self) -> _Target:
         found = find(self.name, self.hash)
         spec = found.decorated.spec(found.cls)
+        if not self.hash:  # the broker asks which code is deployed, to have the node run by that
+            raise CodeMismatchException(f"the code of {self.name} here has another hash", spec.hash)
         if spec.hash != self.hash:
             raise CodeMismatchException(
                 f"{self.name} has other code here than where the node was made (hash {spec.hash}, not {self.hash})",
@@ -136,7 +138,7 @@ class Values(NamedTuple):
         """The value of a node of this instance, made anew: no two nodes share an object. A FailedSource where the
         node failed."""
         if id in self.failed:
-            return failed_source(self.failed[id])
+            return failed_source(self.failed[id], instance)
         envelope = self.signed.get_of(id, instance)
         if envelope is None or envelope[1] & REFS:
             return decode_promised(id, self.signed, get_large=get_large)
@@ -253,7 +255,7 @@ class Executor:
             return monotonic_ns()
         self.last = call
         scope = self._scope(call)
-        run = Run(call.runs + 1, is_cancelled, scope)
+        run = Run(call.runs + 1, is_cancelled, scope, call)
         self.runs.add(run)
         try:
             result = self._context.copy().run(self._call, call, scope, run)
@@ -289,7 +291,7 @@ class Executor:
     async def run_async(self, call: Call, started: int, is_cancelled: Callable[[], bool] = never) -> int:
         """The same for an async function, in a task of its own, which ends at the function's timeout."""
         scope = self._scope(call)
-        run = Run(call.runs + 1, is_cancelled, scope)
+        run = Run(call.runs + 1, is_cancelled, scope, call)
         self.runs.add(run)
         self._enter(scope, run)
         try:
@@ -394,7 +396,9 @@ class Executor:
         if error is call.work.unusable:
             deployed = error.deployed if isinstance(error, CodeMismatchException) else ""
             reason = _REASONS[type(error)]
-            self.outbox.returned(call.node, call.attempt, reason, str(error), deployed, call.work.name)
+            # Without a hash the broker has asked which code is here, and nothing is wrong.
+            name = call.work.name if call.work.hash else ""
+            self.outbox.returned(call.node, call.attempt, reason, str(error), deployed, name)
         elif isinstance(error, _Unusable):
             why = str(error.__cause__)
             self.outbox.returned(call.node, call.attempt, pb.UNREGISTERED, why, function=call.work.name)
@@ -408,7 +412,7 @@ class Executor:
             if later is not None:
                 failure.retry_after = later
             message = bounded(failure.message, _LOG_BYTES)
-            get_logger().warning("%s failed: %s: %s", call.work.name, failure.type, message)
+            get_logger().warning("%s failed: %s: %s", Run(call.runs + 1, call=call).described(), failure.type, message)
             self.outbox.failed(failure)
         return ended
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 
 from dagorama_broker.errors import Malformed
-from dagorama_broker.model import CANCELLATION, BroodRow, BroodRunRow, Failure, Fate, Live
+from dagorama_broker.model import CANCELLATION, BroodRow, BroodRunRow, Failure, Fate, Live, MadeRun
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.limits import Limits
 from dagorama_broker.scheduler.making import NewRun, Plan
@@ -40,7 +40,7 @@ class Broods:
         limits.check_sources(new.sources)
         plan = Plan(self._graph, [new], known)
         self._refuse_others(brood, node, new, plan.runs)
-        plan.make()
+        plan.make(node.key)
         brood.size += size
         if node.key not in self.open:
             self.open[node.key] = brood
@@ -129,6 +129,20 @@ class Broods:
             self._graph.trouble(node)
             self._graph.record_trouble(node)
 
+    def disown(self, made: Iterable[MadeRun], attempts: Mapping[int, int]) -> None:
+        """On record, what completed attempts made is of dead ones, because their nodes run again.
+
+        `attempts` has the recorded attempt of each node that runs again.
+        """
+        changes = self._graph.changes
+        dead: dict[int, BroodRow] = {}
+        for run, root, brood in made:
+            if brood is None:
+                brood = BroodRow(attempts[root], root, 0, Fate.DEAD)
+                changes.brood_runs.append(BroodRunRow(run.first_key, brood.attempt))
+            dead[brood.attempt] = brood._replace(fate=Fate.DEAD)
+        changes.broods += dead.values()
+
     def unfinished(self, brood: Brood) -> Iterator[Node]:
         """What goes back to this attempt and has not ended."""
         nodes, stack = self._graph.nodes, [brood]
@@ -178,7 +192,11 @@ class Broods:
 
 def epitaph(brood: Brood) -> Callable[[Node], bytes]:
     """What is kept as the failure of a node that is cancelled because this attempt has come to nothing."""
-    message = f"the run of {brood.function} that made it came to nothing"
+    return cancellation(f"the run of {brood.function} that made it came to nothing")
+
+
+def cancellation(message: str) -> Callable[[Node], bytes]:
+    """What is kept as the failure of a node that is cancelled, for each such node."""
 
     @cache
     def packed(function: str) -> bytes:

@@ -6,10 +6,11 @@ Nothing here scans all nodes and nothing recurses: a chain or a fan-in of 100,00
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from operator import attrgetter
 from struct import pack
+from typing import NamedTuple
 
 from dagorama_broker.errors import IllegalMove
 from dagorama_broker.model import (
@@ -51,6 +52,20 @@ def run_with(runs: Sequence[Run], counter: int) -> Run | None:
     return runs[place] if place >= 0 and counter < runs[place].first + runs[place].count else None
 
 
+class Noticed(NamedTuple):
+    """A node that has ended just now."""
+
+    key: int
+    instance: int
+    culprit: int  #: 0: it has completed
+    needed: frozenset[int]  #: keys of its sources and of the promises in its value
+
+
+def _noticed(node: Node) -> Noticed:
+    needed = frozenset([other.key for other in (*node.sources, *node.refs)])
+    return Noticed(node.key, node.instance.key, node.culprit.key if node.culprit else 0, needed)
+
+
 class Graph:
     def __init__(self) -> None:
         self.nodes: dict[int, Node] = {}  #: that have not ended
@@ -70,7 +85,7 @@ class Graph:
         self.next_lane = 1
         self.made_with: dict[int, str] = {}  #: the code of unfinished nodes that other code has adopted
         self._last_keyed = 0
-        self.noticed: list[tuple[int, int, int]] | None = None  #: node, instance and culprit of bad ends, where asked
+        self.noticed: list[Noticed] | None = None  #: ends of nodes, while a retry reads the store
         self.wall = 0.0  #: what to add to the heart's clock for seconds since 1970
         self.now = 0.0
         self.changes = Changes()
@@ -308,6 +323,17 @@ class Graph:
                 self._hold_refs(other)
         return bad
 
+    def wait_again(self, node: Node, others: Sequence[Node], again: Mapping[int, Node]) -> tuple[Node, ...]:
+        """Make a waiting node wait for those of its ended sources, or promises, that are unfinished `again`, by key.
+
+        Returns the same nodes as they are now.
+        """
+        now = tuple([again.get(other.key, other) for other in others])
+        before = [other for other, new in zip(others, now, strict=True) if other is not new]
+        self._let_go(before)
+        self.wait_for(node, [again[other.key] for other in before])
+        return now
+
     def settle(self, node: Node, bad: Node | None) -> None:
         """What follows for a WAITING or RESOLVING node from what it waits for."""
         if bad is not None:
@@ -384,8 +410,6 @@ class Graph:
             node.instance.failed = True
             self.changes.instance_ends.append(InstanceEnd(node.instance.key, None, True))
         culprit, ended = node.culprit.key if node.culprit else 0, self.now + self.wall
-        if self.noticed is not None:
-            self.noticed.append((node.key, node.instance.key, culprit))
         if resolving:
             self.changes.resolved.append(ResolvedRow(node.key, int(state), culprit, ended))
         else:
@@ -438,6 +462,8 @@ class Graph:
             self.made_with.pop(node.key, None)
         node.trouble = None
         self.effects.ended.append(node)
+        if self.noticed is not None:
+            self.noticed.append(_noticed(node))
         if node.sources:
             self._let_go(node.sources)
             node.sources = ()

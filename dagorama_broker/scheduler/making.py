@@ -147,7 +147,8 @@ class Plan:
         """Those that are to be made, or have been."""
         return [run for _, run in self._runs]
 
-    def make(self) -> None:
+    def make(self, maker: int = 0) -> None:
+        """Carry it out; `maker` is the key of the node whose attempt asked for it."""
         graph = self._graph
         graph.next_node += len(self.nodes)
         graph.next_instance += len(self._instances)
@@ -159,7 +160,7 @@ class Plan:
         # All are entered before any is started: one that fails at once may be the last of its instance that lives.
         for new, run in self._runs:
             if run.count:
-                self._enter(new, run)
+                self._enter(new, run, maker)
         for instance, _ in self._instances.values():
             if not instance.live:  # without a node that could end it would never have ended
                 graph.changes.instance_ends.append(InstanceEnd(instance.key, graph.now + graph.wall, False))
@@ -167,14 +168,14 @@ class Plan:
             graph.start(node)
         graph.forget_idle(new.instance for new, _ in self._runs)
 
-    def _enter(self, new: NewRun, run: Run) -> None:
+    def _enter(self, new: NewRun, run: Run, maker: int) -> None:
         graph, instance, changes = self._graph, run.instance, self._graph.changes
         if not instance.live and instance.id not in self._instances:
             changes.instance_ends.append(InstanceEnd(instance.key, None, instance.failed))
         instance.live += run.count
         graph.enter_run(run)
         graph.counts[WAITING] += run.count
-        changes.runs.append(RunRow(run.origin, run.first, run.count, run.first_key, instance.key, run.digest))
+        changes.runs.append(RunRow(run.origin, run.first, run.count, run.first_key, instance.key, run.digest, maker))
         changes.large += [LargeRow(run.first_key, sha256) for sha256 in new.large]
         start = run.first_key - self._first_key
         nodes, instance_key = self.nodes[start : start + run.count], instance.key

@@ -12,7 +12,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     CLAIMED: frozenset({COMPLETED, RESOLVING, BACKOFF, QUEUED, WAITING, FAILED, CANCELLED}),
     RESOLVING: frozenset({COMPLETED, FAILED, CANCELLED}),
     BACKOFF: frozenset({QUEUED, FAILED, CANCELLED}),
-    COMPLETED: frozenset(),
+    COMPLETED: frozenset({QUEUED, WAITING, RESOLVING}),  # only if a person retries what it was given
     FAILED: frozenset({QUEUED, WAITING, RESOLVING}),  # it has ended: only a person has it go back
     CANCELLED: frozenset(),
 }
@@ -39,6 +39,9 @@ REASONS: dict[tuple[State, State], str] = {
     (BACKOFF, QUEUED): "its time has come",
     (BACKOFF, FAILED): "no attempts left",
     (BACKOFF, CANCELLED): "cancelled",
+    (COMPLETED, QUEUED): "a failure that it was given has been retried downstream, and its sources have ended",
+    (COMPLETED, WAITING): "what it was given is retried downstream",
+    (COMPLETED, RESOLVING): "a node that its value names is retried downstream",
     (FAILED, QUEUED): "retried by a person",
     (FAILED, WAITING): "what it failed because of is retried",
     (FAILED, RESOLVING): "what it failed because of is retried, and it has its value",

@@ -10,7 +10,7 @@ from heapq import heappush
 
 from dagorama_broker.errors import Malformed, NotAllowedNow
 from dagorama_broker.model import ENDED, Changes, Failed, Failure, Live
-from dagorama_broker.scheduler.adopting import Adoption, adopt
+from dagorama_broker.scheduler.adopting import Adoption, adopt, adopt_deployed, bind, is_unbound
 from dagorama_broker.scheduler.broods import epitaph
 from dagorama_broker.scheduler.children import Staged, own_origin, promised, refuse_circle
 from dagorama_broker.scheduler.dispatch import Dispatch
@@ -22,7 +22,7 @@ from dagorama_broker.scheduler.obstacles import left_behind
 from dagorama_broker.scheduler.parts import Effects, Granted, Node, Presence, Worker
 from dagorama_broker.scheduler.restoring import rebuild
 from dagorama_broker.scheduler.retrying import LONGEST_PAUSE, pause
-from dagorama_broker.scheduler.reviving import Revived, revive
+from dagorama_broker.scheduler.reviving import ORPHANED, Revived, orphans, refuse, revive, with_dependents
 from dagorama_broker.scheduler.transitions import CANCELLED, FAILED
 
 
@@ -39,6 +39,7 @@ class Scheduler:
         self.awaited: set[bytes] = set()  #: workers of the last broker that may still come back
         self.hold_until: float | None = None  #: nothing is handed out before
         self.ticked_at: float | None = None
+        self.reruns = 0  #: calls of `retry` that took values back
         self.revivals = 0  #: calls of `retry`: what was read from the store before may be otherwise
 
     # --- start and end of a step ----------------------------------------------------------------------
@@ -279,7 +280,7 @@ class Scheduler:
         own = self.broods.origin_of(node.key) or own_origin(node, staged.runs)
         named = promised(plan, own, refs, foreign)
         refuse_circle(plan, node, staged.runs, named)
-        plan.make()
+        plan.make(node.key)
         if self.staged.pop(node.attempt, None):
             self.broods.follow(node, plan.runs)
         return named
@@ -355,12 +356,15 @@ class Scheduler:
         self.staged.pop(attempt, None)
         self.broods.forsake(node)
         self.dispatch.take_out(node)
-        if why:
+        asks = bool(deployed) and is_unbound(self.dispatch, node)
+        if why and not asks:
             self.dispatch.pools.refuse(worker, node.lane, why)
         if deployed:
             worker.deployed[node.lane.id] = deployed
         self.dispatch.spend(node)
         self.graph.back(node)
+        if asks:
+            bind(self.dispatch, node, deployed)
         return True
 
     def died(
@@ -416,21 +420,34 @@ class Scheduler:
 
     # --- what a person does ---------------------------------------------------------------------------
 
-    def retry(self, failed: Failed) -> Revived:
+    def retry(
+        self, failed: Failed, now: float, downstream: bool = False, new_code: Iterable[Node] | None = None
+    ) -> Revived:
         """Have nodes that failed run again, and what failed because of them wait for them; see `reviving`.
 
-        Raises NotAllowedNow where an unfinished node takes one of these failures for a value.
+        `new_code`: these nodes, the unfinished ones that are given, and those that wait for any of them, are run by
+        the code that is deployed then.
+        Raises NotAllowedNow if an unfinished node takes one of these failures as a value or, with `downstream`,
+        has been given one of them or what one of the nodes returned, or is about to; then nothing has changed.
         """
+        refuse(self.graph, failed, downstream)
+        for node in orphans(self.graph, failed):
+            self._cancel(node, ORPHANED(node), now)
+        self._bury(now)
         revived = revive(self.dispatch, failed)
         self.revivals += 1
-        return revived
+        self.reruns += revived.completed > 0
+        if new_code is None:
+            return revived
+        nodes = with_dependents(self.graph, failed, new_code)
+        return revived._replace(adopted=adopt_deployed(self.dispatch, nodes))
 
-    def adopt(self, function: str, hash: str, made_with: Collection[str]) -> Adoption:
+    def adopt(self, function: str, hash: str, made_with: Collection[str], instance: bytes = b"") -> Adoption:
         """Have unfinished nodes of a function, by its name, run by other code; see `adopting`.
 
         Raises NotKnown or NotAllowedNow, and then nothing has changed.
         """
-        return adopt(self.dispatch, function, hash, made_with)
+        return adopt(self.dispatch, function, hash, made_with, instance)
 
     # --- the original's workers -----------------------------------------------------------------------
 

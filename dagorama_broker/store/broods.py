@@ -36,12 +36,19 @@ def live_runs(reader: Reader) -> list[tuple[int, RunRow]]:
 def fates_of(reader: Reader, keys: Collection[int]) -> dict[int, Fate]:
     """What has become of the eager attempts that made these nodes; those that no such attempt made are left out."""
     firsts = {key: run.first_key for key in keys if (run := reader.run_of(key)) is not None}
-    makers = {
-        key: _maker(key, attempt, chk)
-        for key, attempt, chk in reader.by_keys(_RUNS_AT_ONCE, set(firsts.values()))
-    }
+    makers = maker_rows(reader, set(firsts.values()))
     fates = _fates(reader, set(makers.values()))
     return {key: Fate(fates[makers[first]]) for key, first in firsts.items() if makers.get(first) in fates}
+
+
+def maker_rows(reader: Reader, runs: Collection[int]) -> dict[int, int]:
+    """The eager attempts that made these runs, by the first key of the run."""
+    return {key: _maker(key, attempt, chk) for key, attempt, chk in reader.by_keys(_RUNS_AT_ONCE, runs)}
+
+
+def brood_rows(reader: Reader, attempts: Collection[int]) -> dict[int, BroodRow]:
+    found = [_brood(row) for row in reader.by_keys(f"{_BROODS} WHERE attempt IN", attempts)]
+    return {row.attempt: row for row in found}
 
 
 def _fates(reader: Reader, attempts: Collection[int]) -> dict[int, int]:
@@ -49,9 +56,9 @@ def _fates(reader: Reader, attempts: Collection[int]) -> dict[int, int]:
     rows: dict[int, BroodRow] = {}
     wanted = set(attempts)
     while wanted:
-        found = [_brood(row) for row in reader.by_keys(f"{_BROODS} WHERE attempt IN", wanted)]
-        rows.update((row.attempt, row) for row in found)
-        wanted = {row.within for row in found if row.within and row.fate == Fate.RELEASED} - rows.keys()
+        found = brood_rows(reader, wanted)
+        rows |= found
+        wanted = {row.within for row in found.values() if row.within and row.fate == Fate.RELEASED} - rows.keys()
     fates: dict[int, int] = {}
     for attempt in sorted(rows):  # what a brood goes back to was granted before
         row = rows[attempt]

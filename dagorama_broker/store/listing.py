@@ -64,12 +64,15 @@ def read_described(reader: Reader, keys: Sequence[int]) -> dict[int, StoredNode]
     nodes = reader.nodes(keys)
     outcomes = {row.key: row for row in reader.outcome_heads(keys)}
     adopted = dict(beside_nodes(reader, "adopted", "function", keys))
+    used = dict(beside_nodes(reader, "used_failures", "instance", keys))
     progress = {}
     for *row, chk in reader.by_keys(_PROGRESS, keys):
         check_row("progress", row[0], chk, row)
         progress[row[0]] = ProgressRow(*row)
     return {
-        key: StoredNode(key, adopted.get(key, node.function), node.sources, outcomes.get(key), progress.get(key))
+        key: StoredNode(
+            key, adopted.get(key, node.function), node.sources, outcomes.get(key), progress.get(key), key in used
+        )
         for key, node in nodes.items()
     }
 

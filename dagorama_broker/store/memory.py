@@ -6,7 +6,7 @@ import tempfile
 import weakref
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
@@ -19,6 +19,8 @@ from dagorama_broker.model import (
     BadEnd,
     BroodRow,
     Changes,
+    Edges,
+    EdgesPage,
     EndedNode,
     Failed,
     FailedNode,
@@ -30,6 +32,7 @@ from dagorama_broker.model import (
     ListedInstances,
     Live,
     LiveNode,
+    MadeRun,
     NodeRow,
     OutcomeRow,
     ProgressRow,
@@ -40,6 +43,7 @@ from dagorama_broker.model import (
     State,
     StoredInstance,
     StoredNode,
+    is_made,
 )
 from dagorama_broker.store.forgetting import Forgetting
 from dagorama_broker.store.large import LargeFiles
@@ -70,6 +74,7 @@ class MemoryStore:
         self._broods_of: dict[int, set[int]] = {}  #: the same attempts by node
         self._makers: dict[int, int] = {}  #: attempt by the first key of a run
         self._adopted: dict[int, int] = {}
+        self._used_failures: dict[int, int] = {}  #: instance by node
         self._forgetting = Forgetting()
         self._last_removed = self._last_swept = 0  #: largest keys of instances and nodes that are gone
         self._workers: dict[bytes, str] = {}
@@ -114,6 +119,7 @@ class MemoryStore:
             self._broods_of.setdefault(brood.node, set()).add(brood.attempt)
         self._makers.update(changes.brood_runs)
         self._adopted.update(changes.adopted)
+        self._used_failures.update(changes.used_failures)
         self._workers.update(changes.workers_joined)
         for worker in changes.workers_left:
             self._workers.pop(worker, None)
@@ -164,6 +170,8 @@ class MemoryStore:
                 self._outcomes[row.key] = self._outcomes[row.key]._replace(state=row.state, culprit=0)
             else:
                 del self._outcomes[row.key]
+                self._used_failures.pop(row.key, None)
+
     # --- forgetting -------------------------------------------------------------------------------
 
     def _remove(self, row: RemovedRow) -> None:
@@ -209,6 +217,7 @@ class MemoryStore:
             for attempt in self._broods_of.pop(key, ()):
                 del self._broods[attempt]
             self._adopted.pop(key, None)
+            self._used_failures.pop(key, None)
             self._let_go(key)
         self._last_swept = max(self._last_swept, run.first_key + run.size - 1)
         if left:
@@ -375,18 +384,28 @@ class MemoryStore:
         if outcome is not None:
             outcome = outcome._replace(value=None, failure=None)
         function = self._adopted.get(key, node.function)
-        return StoredNode(key, function, node.sources, outcome, self._progress.get(key))
+        used = key in self._used_failures
+        return StoredNode(key, function, node.sources, outcome, self._progress.get(key), used)
 
     def bad_ends(self, instance: int, after: int = 0, limit: int | None = None) -> list[BadEnd]:
         keys = {key for run in self._runs if run.instance == instance for key in _keys_of(run) if key > after}
         found = [self._outcomes[key] for key in sorted(keys) if key in self._outcomes]
         return [BadEnd(row.key, row.state, row.culprit) for row in found if row.culprit][:limit]
 
-    def failed(self, culprits: Sequence[int]) -> Failed:
-        wanted = set(culprits)
-        found = [row for row in self._outcomes.values() if row.culprit in wanted and row.state == State.FAILED]
-        nodes = [self._failed(row) for row in sorted(found, key=lambda row: row.key)]
-        nodes = [node for node in nodes if node.instance in self._instances]
+    def failed(self, culprits: Sequence[int], more: Collection[int] = (), reruns: Collection[int] = ()) -> Failed:
+        wanted, more = set(culprits), set(more)
+        found = [
+            row for row in self._outcomes.values()
+            if (row.state == State.FAILED and (row.culprit in wanted or row.key in more))
+            or (row.state == State.COMPLETED and row.key in more)
+        ]  # fmt: skip
+        nodes = [self._failed(row, row.key in reruns) for row in sorted(found, key=lambda row: row.key)]
+        made = self._made([node.key for node in nodes if node.dropped])
+        fates = self.fates_of([node.key for node in nodes])
+        nodes = [
+            node for node in nodes
+            if node.instance in self._instances and fates.get(node.key) is not Fate.DEAD and not is_made(made, node.key)
+        ]  # fmt: skip
         own, instances = {node.key for node in nodes}, {node.instance for node in nodes}
         awaited = {key for node in nodes for key in unpack_sources(node.sources if node.refs is None else node.refs)}
         return Failed(
@@ -396,14 +415,47 @@ class MemoryStore:
             ended=[row for row in self.ended(list(awaited)) if row.key not in own],
             keys={key: self._keys[key] for key in own if key in self._keys},
             adopted={key: self._adopted[key] for key in own if key in self._adopted},
-            others={key for key in instances if any(bad.key not in own for bad in self.bad_ends(key))},
+            others={key for key in instances if self._has_other_bad_end(key, own, made)},
+            made=made,
         )
 
-    def _failed(self, outcome: OutcomeRow) -> FailedNode:
-        node, refs = self._nodes[outcome.key], None if outcome.value is None else outcome.refs
+    def _has_other_bad_end(self, instance: int, own: set[int], made: Sequence[MadeRun]) -> bool:
+        others = [bad.key for bad in self.bad_ends(instance) if bad.key not in own and not is_made(made, bad.key)]
+        fates = self.fates_of(others)
+        return any(fates.get(key) is not Fate.DEAD for key in others)
+
+    def _failed(self, outcome: OutcomeRow, reruns: bool) -> FailedNode:
+        node, has_value = self._nodes[outcome.key], outcome.value is not None and not reruns
         return FailedNode(
-            node.key, node.instance, node.function, node.sources, outcome.culprit, refs, outcome.failure
-        )
+            node.key, node.instance, node.function, node.sources, outcome.culprit,
+            outcome.refs if has_value else None, outcome.failure, outcome.state, outcome.attempt if reruns else 0,
+        )  # fmt: skip
+
+    def _made(self, roots: Sequence[int]) -> list[MadeRun]:
+        found: dict[int, MadeRun] = {}
+        for root in roots:
+            makers = {root}
+            for run in self._runs:  # what a node has made comes after it
+                if run.maker in makers:
+                    makers.update(_keys_of(run))
+                    brood = self._broods.get(self._makers.get(run.first_key, 0))
+                    found.setdefault(run.first_key, MadeRun(run, root, brood))
+        return [found[key] for key in sorted(found)]
+
+    def edges(self, instance: int, after: int, limit: int, tolerant: bool) -> EdgesPage:
+        keys = self.node_keys(instance, after, limit)
+        edges = [edge for key in keys if (edge := self._edges(key)).sources or edge.refs]
+        if tolerant:
+            edges = [edge for edge in edges if any(key < 0 for key in unpack_keys(edge.sources))]
+        return EdgesPage(edges, keys[-1] if len(keys) == limit else 0)
+
+    def _edges(self, key: int) -> Edges:
+        outcome = self._outcomes.get(key)
+        refs, state = (b"", None) if outcome is None else (outcome.refs, outcome.state)
+        return Edges(key, self._nodes[key].sources, refs, state)
+
+    def used_failures(self, instance: int) -> list[int]:
+        return sorted(key for key, its in self._used_failures.items() if its == instance)
 
     # --- large values -----------------------------------------------------------------------------
 

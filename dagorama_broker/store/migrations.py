@@ -104,5 +104,15 @@ CREATE TABLE adopted (key INTEGER PRIMARY KEY, chk INTEGER NOT NULL, function IN
 CREATE TABLE workers (id BLOB PRIMARY KEY, name TEXT NOT NULL, chk INTEGER NOT NULL) WITHOUT ROWID;
 """
 
+#: Which node's attempt made a run of nodes (the checksum covers it unless it is 0, as in rows from before), and which
+#: nodes were given a failure as a value that has been retried since.
+RETRY_DOWNSTREAM = """
+ALTER TABLE runs ADD COLUMN maker INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX run_makers ON runs (maker) WHERE maker > 0;
+
+CREATE TABLE used_failures (key INTEGER PRIMARY KEY, chk INTEGER NOT NULL, instance INTEGER NOT NULL);
+CREATE INDEX used_failures_instances ON used_failures (instance)
+"""
+
 #: The step at place n makes version n + 1 of version n.
-MIGRATIONS = (FIRST_SCHEMA,)
+MIGRATIONS = (FIRST_SCHEMA, RETRY_DOWNSTREAM)

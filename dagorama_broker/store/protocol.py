@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from dagorama_broker.model import (
     AskedInstances,
     BadEnd,
     Changes,
+    EdgesPage,
     EndedNode,
     Failed,
     Fate,
@@ -140,8 +141,22 @@ class Store(Protocol):
         """Nodes of an instance, by its key, that failed or were cancelled; in the order of their keys."""
         ...
 
-    def failed(self, culprits: Sequence[int]) -> Failed:
-        """All nodes that failed because of these, by key, and what it takes to have them go on."""
+    def failed(self, culprits: Sequence[int], more: Collection[int] = (), reruns: Collection[int] = ()) -> Failed:
+        """All nodes that failed because of these, by key, and `more` ended nodes, and what it takes to have them go on.
+
+        Those of `reruns` drop their values; what their attempts made is listed too.
+        """
+        ...
+
+    def edges(self, instance: int, after: int, limit: int, tolerant: bool) -> EdgesPage:
+        """What nodes of an instance depend on, as far as the `limit` nodes after this key depend on anything.
+
+        `tolerant`: only nodes that take a failure of a source as a value.
+        """
+        ...
+
+    def used_failures(self, instance: int) -> list[int]:
+        """Nodes of an instance, by its key, that were given a failure as a value which has been retried since."""
         ...
 
     def put_large(self, chunks: Iterable[bytes]) -> tuple[bytes, int]:

@@ -29,6 +29,7 @@ from dagorama_broker.store.rows import (
     damaged,
     node_sum,
     outcome_sum,
+    run_sum,
     unpack_keys,
     with_options,
 )
@@ -36,7 +37,7 @@ from dagorama_broker.store.rows import (
 _Found = TypeVar("_Found")
 #: How many keys one SELECT asks for; few sizes, so that SQLite compiles few statements.
 _ASKED = (1, 16, 256)
-_RUN = "SELECT first_key, origin, first, size, instance, digest, chk FROM runs"
+_RUN = "SELECT first_key, origin, first, size, instance, digest, maker, chk FROM runs"
 _INSTANCE = "SELECT key, id, definition, entry, created, chk, ended, failed, end_chk FROM instances"
 _OUTCOME = (
     "SELECT o.key, o.chk, o.state, o.attempt, o.culprit, o.ended, o.refs, r.chk, r.state, r.culprit, r.ended"
@@ -197,11 +198,11 @@ class Reader:
         return next(self.runs(where, *parameters), None)
 
     def runs(self, where: str, *parameters: int | bytes) -> Iterator[RunRow]:
-        for first_key, origin, first, size, instance, digest, chk in self.connection.execute(
-            f"{_RUN} {where}", parameters
-        ):
-            check_row("runs", first_key, chk, (first_key, origin, first, size, instance, digest))
-            yield RunRow(origin, first, size, first_key, instance, digest)
+        for *row, chk in self.connection.execute(f"{_RUN} {where}", parameters):
+            first_key, origin, first, size, instance, digest, maker = row
+            if run_sum(first_key, origin, first, size, instance, digest, maker) != chk:
+                raise damaged("runs", first_key)
+            yield RunRow(origin, first, size, first_key, instance, digest, maker)
 
     def has_instance(self, id: bytes) -> bool:
         select = "SELECT 1 FROM instances WHERE id = ? UNION ALL SELECT 1 FROM removed WHERE id = ?"

@@ -13,7 +13,7 @@ from dagorama_broker.store.rows import SqlValue, check_row, summed
 #: Removed instances that are remembered by their id, the latest.
 REMEMBERED = 100_000
 #: Whatever has a row for a node.
-_OF_NODES = ("nodes", "outcomes", "resolved", "progress", "node_keys", "adopted")
+_OF_NODES = ("nodes", "outcomes", "resolved", "progress", "node_keys", "adopted", "used_failures")
 _LINK = "INSERT OR IGNORE INTO links (instance, named, chk) VALUES (?, ?, ?)"
 _REMOVED = "INSERT INTO removed (instance, id, ended, failed, kept, chk) VALUES (?, ?, ?, ?, ?, ?)"
 #: Of a function no node names; a scan of all nodes, for starts only.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 
-from dagorama_broker.model import BadEnd, Failed, FailedNode, RunRow, State
+from dagorama_broker.model import BadEnd, Failed, FailedNode, Fate, MadeRun, RunRow, State, is_made
+from dagorama_broker.store.broods import fates_of
+from dagorama_broker.store.downstream import read_made
 from dagorama_broker.store.listing import beside_nodes, runs_after
 from dagorama_broker.store.reading import Reader
 from dagorama_broker.store.rows import unpack_sources
@@ -31,10 +33,18 @@ def _bad_keys(connection: sqlite3.Connection, run: RunRow, after: int) -> Iterat
     return iter(sorted(found))
 
 
-def read_failed(reader: Reader, culprits: Sequence[int]) -> Failed:
-    found = _nodes(reader, culprits)
+def read_failed(
+    reader: Reader, culprits: Sequence[int], more: Collection[int] = (), reruns: Collection[int] = ()
+) -> Failed:
+    found = _nodes(reader, culprits, set(more), set(reruns))
     instances = {stored.row.key: stored for stored in reader.instances_of({node.instance for node in found})}
-    nodes = [node for node in found if node.instance in instances]  # rows of removed ones may be left
+    made = read_made(reader, {node.key for node in found if node.dropped})
+    dead = {key for key, fate in fates_of(reader, [node.key for node in found]).items() if fate is Fate.DEAD}
+    nodes = [
+        node for node in found
+        # Rows of removed instances may be left; and what a dead attempt has made does not go on.
+        if node.instance in instances and node.key not in dead and not is_made(made, node.key)
+    ]  # fmt: skip
     own = {node.key for node in nodes}
     awaited = {key for node in nodes for key in unpack_sources(node.sources if node.refs is None else node.refs)}
     ended = reader.ended_and_named(awaited)
@@ -45,19 +55,32 @@ def read_failed(reader: Reader, culprits: Sequence[int]) -> Failed:
         ended=[ended[key] for key in sorted(ended) if key not in own],
         keys=dict(beside_nodes(reader, "node_keys", "concurrency_key", own)),
         adopted=dict(beside_nodes(reader, "adopted", "function", own)),
-        others={key for key in instances if any(bad.key not in own for bad in read_bad_ends(reader, key))},
+        others={key for key in instances if _has_other_bad_end(reader, key, own, made)},
+        made=made,
     )
 
 
-def _nodes(reader: Reader, culprits: Sequence[int]) -> list[FailedNode]:
+def _has_other_bad_end(reader: Reader, instance: int, own: Collection[int], made: Sequence[MadeRun]) -> bool:
+    """Whether another node of the instance ended badly that is not of a dead attempt, and is not about to be."""
+    bad = (end.key for end in read_bad_ends(reader, instance))
+    others = [key for key in bad if key not in own and not is_made(made, key)]
+    fates = fates_of(reader, others)
+    return any(fates.get(key) is not Fate.DEAD for key in others)
+
+
+def _nodes(reader: Reader, culprits: Sequence[int], more: set[int], reruns: set[int]) -> list[FailedNode]:
     keys = {key for table in _TABLES for (key,) in reader.by_keys(_BECAUSE.format(table=table), culprits)}
-    heads = {row.key: row for row in reader.outcome_heads(keys) if row.state == State.FAILED}
+    heads = {
+        row.key: row for row in reader.outcome_heads(keys | more)
+        if row.state == State.FAILED or (row.key in more and row.state == State.COMPLETED)
+    }  # fmt: skip
     kept = reader.failures(heads)
     nodes = reader.nodes(heads)
     return [
         FailedNode(
             key, nodes[key].instance, nodes[key].function, nodes[key].sources, heads[key].culprit,
-            heads[key].refs if kept[key].has_value else None, kept[key].failure,
+            heads[key].refs if kept[key].has_value and key not in reruns else None, kept[key].failure,
+            heads[key].state, heads[key].attempt if key in reruns else 0,
         )
         for key in sorted(heads)
     ]

@@ -15,7 +15,7 @@ from typing import TypeAlias
 from zlib import crc32
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import Function, NodeRow, OutcomeRow
+from dagorama_broker.model import Function, NodeRow, OutcomeRow, RunRow
 
 SqlValue: TypeAlias = "int | float | str | bytes | None"
 
@@ -55,6 +55,14 @@ def unpack_keys(packed: bytes) -> tuple[int, ...]:
 def row_sum(row: Sequence[SqlValue]) -> int:
     """The checksum of a row of any table but nodes and outcomes."""
     return crc32(repr(tuple(row)).encode())
+
+
+def run_sum(
+    first_key: int, origin: bytes, first: int, size: int, instance: int, digest: bytes, maker: int
+) -> int:
+    """The checksum of a row of `runs`; rows from before the column `maker` was added have 0 there."""
+    row = first_key, origin, first, size, instance, digest
+    return row_sum((*row, maker) if maker else row)
 
 
 def node_sum(key: int, instance: int, function: int, sources: bytes) -> int:
@@ -120,6 +128,16 @@ def outcome_rows(
             failure,
         )
         for key, state, attempt, refs, value, culprit, failure, ended in outcomes
+    )
+
+
+def run_rows(runs: Iterable[RunRow]) -> Iterator[tuple[SqlValue, ...]]:
+    return (
+        (
+            first_key, origin, first, size, instance, digest, maker,
+            run_sum(first_key, origin, first, size, instance, digest, maker),
+        )
+        for origin, first, size, first_key, instance, digest, maker in runs
     )
 
 

@@ -6,7 +6,7 @@ One connection writes, one reads, and one is for the quick looks of the broker's
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from struct import error as StructError
@@ -17,6 +17,7 @@ from dagorama_broker.model import (
     AskedInstances,
     BadEnd,
     Changes,
+    EdgesPage,
     EndedNode,
     Failed,
     Fate,
@@ -31,6 +32,7 @@ from dagorama_broker.model import (
 )
 from dagorama_broker.store.broods import fates_of
 from dagorama_broker.store.database import BUSY_SECONDS, connect, prepare, saying_what_failed, snapshot, transaction
+from dagorama_broker.store.downstream import read_edges, read_used_failures
 from dagorama_broker.store.large import LargeFiles, make_folder, sync_folder
 from dagorama_broker.store.listing import read_described, read_instances, read_node_keys
 from dagorama_broker.store.lock import StoreLock
@@ -214,9 +216,17 @@ class SqliteStore:
         with self._reading() as reader:
             return read_bad_ends(reader, instance, after, limit)
 
-    def failed(self, culprits: Sequence[int]) -> Failed:
+    def failed(self, culprits: Sequence[int], more: Collection[int] = (), reruns: Collection[int] = ()) -> Failed:
         with self._reading() as reader, snapshot(reader.connection):
-            return read_failed(reader, culprits)
+            return read_failed(reader, culprits, more, reruns)
+
+    def edges(self, instance: int, after: int, limit: int, tolerant: bool) -> EdgesPage:
+        with self._reading() as reader, snapshot(reader.connection):
+            return read_edges(reader, instance, after, limit, tolerant)
+
+    def used_failures(self, instance: int) -> list[int]:
+        with self._reading() as reader:
+            return read_used_failures(reader, instance)
 
     # --- large values -------------------------------------------------------------------------------
 

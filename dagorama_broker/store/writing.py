@@ -7,13 +7,22 @@ from collections.abc import Sequence
 
 from dagorama_broker.model import Changes, FunctionRow, InstanceEnd, RetryPolicy, RevivedRow, State
 from dagorama_broker.store.removing import link, remove
-from dagorama_broker.store.rows import SqlValue, node_rows, outcome_rows, pack_options, row_sum, summed
+from dagorama_broker.store.rows import (
+    SqlValue,
+    node_rows,
+    outcome_rows,
+    outcome_sum,
+    pack_options,
+    row_sum,
+    run_rows,
+    summed,
+)
 from dagorama_broker.store.statements import run
 
 # These five are most of what is written.
 _NODES = "INSERT INTO nodes VALUES {rows}"
 _OUTCOMES = "INSERT INTO outcomes VALUES {rows}"
-_RUNS = "INSERT INTO runs (first_key, origin, first, size, instance, digest, chk) VALUES {rows}"
+_RUNS = "INSERT INTO runs (first_key, origin, first, size, instance, digest, maker, chk) VALUES {rows}"
 _INSTANCES = "INSERT INTO instances (key, id, definition, entry, created, chk, failed, end_chk) VALUES {rows}"
 _INSTANCE_ENDS = (
     "WITH ends (key, ended, failed, chk) AS (VALUES {rows})"
@@ -35,6 +44,7 @@ _KEYS = "INSERT INTO node_keys (key, concurrency_key, chk) VALUES (?, ?, ?)"
 _BROODS = "INSERT OR REPLACE INTO broods (attempt, node, within, fate, chk) VALUES (?, ?, ?, ?, ?)"
 _BROOD_RUNS = "INSERT INTO brood_runs (first_key, attempt, chk) VALUES (?, ?, ?)"
 _ADOPTED = "INSERT OR REPLACE INTO adopted (key, function, chk) VALUES (?, ?, ?)"
+_USED_FAILURES = "INSERT OR REPLACE INTO used_failures (key, instance, chk) VALUES (?, ?, ?)"
 _JOINED = "INSERT OR REPLACE INTO workers (id, name, chk) VALUES (?, ?, ?)"
 _LEFT = "DELETE FROM workers WHERE id = ?"
 
@@ -49,7 +59,7 @@ def write(connection: sqlite3.Connection, changes: Changes) -> None:
     if changes.outcomes:
         run(connection, _OUTCOMES, 9, outcome_rows(changes.outcomes))
     if changes.runs:
-        run(connection, _RUNS, 7, summed((key, o, first, n, i, digest) for o, first, n, key, i, digest in changes.runs))
+        run(connection, _RUNS, 8, run_rows(changes.runs))
     if changes.resolved:
         many(_RESOLVED, summed((key, int(state), c, float(ended)) for key, state, c, ended in changes.resolved))
     if changes.instances:
@@ -77,6 +87,8 @@ def _write_the_rare(connection: sqlite3.Connection, changes: Changes) -> None:
         many(_BROOD_RUNS, summed(changes.brood_runs))
     if changes.adopted:
         many(_ADOPTED, summed(changes.adopted))
+    if changes.used_failures:
+        many(_USED_FAILURES, summed(changes.used_failures))
     if changes.workers_joined:
         many(_JOINED, summed(changes.workers_joined))
     if changes.workers_left:
@@ -88,14 +100,30 @@ def _write_the_rare(connection: sqlite3.Connection, changes: Changes) -> None:
 
 
 def _revive(connection: sqlite3.Connection, revived: Sequence[RevivedRow]) -> None:
-    """Take back how nodes have ended. Raises IntegrityError where one has not."""
-    for table, keys in (
-        ("resolved", [(row.key,) for row in revived if row.state == State.RESOLVING]),
-        ("outcomes", [(row.key,) for row in revived if row.state != State.RESOLVING]),
-    ):
-        gone = connection.executemany(f"DELETE FROM {table} WHERE key = ?", keys).rowcount if keys else 0
-        if gone != len(keys):
-            raise sqlite3.IntegrityError(f"a node that is to go on has no row in table {table}")
+    """Delete how nodes have ended. Raises IntegrityError if one has not."""
+    again = [(row.key,) for row in revived if row.state != State.RESOLVING]
+    for table in ("resolved", "used_failures"):
+        connection.executemany(f"DELETE FROM {table} WHERE key = ?", again)
+    gone = connection.executemany("DELETE FROM outcomes WHERE key = ?", again).rowcount if again else 0
+    if gone != len(again):
+        raise sqlite3.IntegrityError("a node that is to run again has no row in table outcomes")
+    for row in revived:
+        if row.state == State.RESOLVING and not _resolves_again(connection, row.key):
+            raise sqlite3.IntegrityError("a node that is to wait for its promises again has not ended with a value")
+
+
+def _resolves_again(connection: sqlite3.Connection, key: int) -> bool:
+    """Whether this ended node has a value, which it keeps."""
+    if connection.execute("DELETE FROM resolved WHERE key = ?", (key,)).rowcount:
+        return True
+    # Its promises had all been kept when it completed, so that its outcome says so itself.
+    select = "SELECT chk, attempt, culprit, ended, refs FROM outcomes WHERE key = ? AND state = ?"
+    for chk, attempt, culprit, ended, refs in connection.execute(select, (key, int(State.COMPLETED))).fetchall():
+        head = outcome_sum(key, int(State.RESOLVING), attempt, culprit, ended, refs)
+        changed = int(State.RESOLVING), head << 32 | chk & 0xFFFFFFFF, key
+        connection.execute("UPDATE outcomes SET state = ?, chk = ? WHERE key = ?", changed)
+        return True
+    return False
 
 
 def _end(end: InstanceEnd) -> tuple[SqlValue, ...]:

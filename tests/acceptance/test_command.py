@@ -15,8 +15,20 @@ from uuid import UUID
 import pytest
 from click.testing import CliRunner
 
-from dagorama import DAGDefinition, NodeCancelled, NodeFailed, State, dagorama, launch_workers, resolve, state
+from dagorama import (
+    DAGDefinition,
+    Failure,
+    NodeCancelled,
+    NodeFailed,
+    State,
+    dagorama,
+    launch_workers,
+    outcome,
+    resolve,
+    state,
+)
 from dagorama.command import main
+from dagorama.keys import new_key
 from dagorama_broker.launch import LaunchedBroker, launch_broker
 
 from .test_workers import await_that, unservable, worker
@@ -32,6 +44,29 @@ class Deployed(DAGDefinition):
 """
 
 
+LOGGING = """
+import logging
+from dagorama import DAGDefinition, dagorama
+
+class Logs(DAGDefinition):
+    @dagorama().syncfn
+    def entrypoint(self) -> None:
+        logging.info("what the %s has to say", "node")
+"""
+BROKEN = """
+from dagorama import DAGDefinition, dagorama
+
+class Repaired(DAGDefinition):
+    @dagorama().syncfn
+    def entrypoint(self, number: int) -> int:
+        return self.half(number)
+
+    @dagorama().syncfn
+    def half(self, number: int) -> int:
+        {body}
+"""
+
+
 class Reads(DAGDefinition):
     @dagorama().syncfn
     def entrypoint(self, file: str) -> str:
@@ -44,6 +79,23 @@ class Reads(DAGDefinition):
     @dagorama().syncfn
     def shouted(self, text: str) -> str:
         return text.upper()
+
+
+class Report(DAGDefinition):
+    """Rolls up what is there; what is not is counted."""
+
+    @dagorama().syncfn
+    def entrypoint(self, files: list[str]) -> str:
+        return self.report([outcome(self.content(file)) for file in files])
+
+    @dagorama().syncfn
+    def content(self, file: str) -> str:
+        return Path(file).read_text()
+
+    @dagorama().syncfn
+    def report(self, contents: list[str | Failure]) -> str:
+        missing = [content for content in contents if isinstance(content, Failure)]
+        return f"{len(contents) - len(missing)} of {len(contents)}"
 
 
 @pytest.fixture
@@ -94,6 +146,93 @@ def test_a_file_that_was_missing_is_put_there_and_what_needed_it_runs_again(
         assert asked("list", "--failed") == []
         assert asked("show", id)["instance"]["nodes"] == 3, "nothing was made twice"
         assert run("retry", id, culprit) == "nothing there has failed\n"
+
+
+def test_a_report_that_holds_an_old_failure_says_so_and_is_made_again_downstream(
+    broker: LaunchedBroker, tmp_path: Path
+) -> None:
+    files = [tmp_path / name for name in ("first", "second")]
+    files[0].write_text("here")
+    with launch_workers(1):
+        instance, promise = Report()([str(file) for file in files])
+        id = instance.instance_id
+        assert resolve(instance, promise, timeout=WAIT) == "1 of 2"
+        files[1].write_text("here")
+        assert run("retry", id).splitlines() == [
+            "1 node runs again, 0 wait",
+            "1 node has used this failure and was not run again; use --downstream, or downstream=True",
+        ]
+        await_that(lambda: asked("show", id)["instance"]["ended"])
+        assert resolve(instance, promise, timeout=WAIT) == "1 of 2"
+        (listed,) = asked("list")
+        assert (listed["failed"], listed["used_failures"]) == (False, 1)
+        assert "completed with old failures" in run("list")
+        assert [node["function"].rpartition(".")[2] for node in asked("show", id)["nodes"] if node["used_failure"]] == [
+            "report"
+        ]
+        assert asked("retry", id, "--downstream") == {
+            "queued": 1, "waiting": 1, "completed": 2, "used_failures": 0, "adopted": 0, "unservable": [],
+        }  # fmt: skip
+        assert resolve(instance, promise, timeout=WAIT) == "2 of 2"
+        assert "old failures" not in run("list")
+        assert instance.retry(promise, downstream=True) == 0
+
+
+def test_a_function_that_was_repaired_runs_what_failed(
+    broker: LaunchedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, body in (("old", "return number // 0"), ("new", "return number // 2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "repaired_later.py").write_text(BROKEN.format(body=body))
+    monkeypatch.syspath_prepend(str(tmp_path / "old"))
+    instance, promise = importlib.import_module("repaired_later").Repaired()(8)
+    id = instance.instance_id
+    with worker(path=tmp_path / "old"), pytest.raises(NodeFailed, match="ZeroDivisionError"):
+        resolve(instance, promise, timeout=WAIT)
+    with worker(path=tmp_path / "new"):
+        await_that(lambda: asked("workers"))
+        (found,) = asked("retry", id)["unservable"] or asked("unservable")
+        assert (found["function"], len(found["deployed"])) == ("repaired_later:Repaired.half", 1)
+        said = "nothing there has failed; 1 node is run by the code that is deployed\n"
+        assert run("retry", id, "--new-code") == said
+        assert resolve(instance, promise, timeout=WAIT) == 4
+
+
+def test_what_a_node_logs_is_shown_by_the_worker_with_the_node(
+    broker: LaunchedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "logs_something.py").write_text(LOGGING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    instance, _ = importlib.import_module("logs_something").Logs()()
+    with worker("--exit-on-completion", path=tmp_path) as process:
+        _, said = process.communicate(timeout=WAIT)
+    short = instance.instance_id.hex[:8]
+    assert f"- root - [INFO] - [{short} #0 Logs.entrypoint, attempt 1] what the node has to say" in said
+
+
+def test_a_failed_node_is_shown_with_all_that_is_kept_of_it(
+    broker: LaunchedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with launch_workers(1):
+        instance, promise = Reads()(str(tmp_path / "file"))
+        with pytest.raises(NodeFailed) as failed:
+            resolve(instance, promise, timeout=WAIT)
+    id, node = failed.value.instance_id, failed.value.node_id
+    assert id == instance.instance_id
+    shown = run("show", id, node, "--arguments")
+    for part in (f"{node}", "FAILED", "Reads.content", "FileNotFoundError", "in content", f"'{tmp_path / 'file'}'"):
+        assert part in shown
+    found = asked("show", id, node)
+    assert (found["state"], found["runs"], found["failure_of"], found["arguments"]) == ("FAILED", 1, f"{node}", None)
+    (attempt,) = found["attempts"]
+    assert attempt["type"] == "builtins.FileNotFoundError"
+    assert "Path(file).read_text()" in attempt["traceback"]
+    dependent = asked("show", id, promise.identifier)
+    assert (dependent["culprit"], dependent["failure_of"]) == (f"{node}", f"{node}")
+    monkeypatch.setenv("DAGORAMA_SIGNING_KEYS", new_key())
+    assert "they cannot be shown here: the arguments came under the signing key" in run("show", id, node, "--arguments")
+    code, said = refusal("show", id, "--arguments")
+    assert (code, "name it after the instance" in said) == (2, True)
 
 
 def test_old_nodes_are_adopted_by_the_code_that_is_deployed_now(

@@ -179,6 +179,7 @@ class Given(NamedTuple):
     ids: dict[int, bytes]  #: of the nodes whose values they are
     refs: dict[int, tuple[int, ...]]
     run: int
+    made_with: str = ""  #: hash of the code that it was made with, if other code has adopted it
     beside: int = 0  #: the source whose value does not come, since it is granted before
 
 
@@ -193,7 +194,8 @@ def read_grant(slot: int, body: bytes) -> list[Given]:
         Given(
             key, read.attempt[place], slot, read.id[place], read.instances[read.instance[place]],
             read.functions[read.function[place]], read.arguments[place], sources[place], values, ids, refs,
-            read.run[place] if read.run else 0, read.beside[place] if place < len(read.beside) else 0,
+            read.run[place] if read.run else 0, read.made_with[place] if read.made_with else "",
+            read.beside[place] if place < len(read.beside) else 0,
         )
         for place, key in enumerate(read.node)
     ]  # fmt: skip

@@ -127,18 +127,19 @@ SENT: Mapping[str, Any] = {
     "ListInstances": broker_pb2.ListInstancesRequest(),
     "ListNodes": broker_pb2.ListNodesRequest(),
     "Explain": broker_pb2.ExplainRequest(),
+    "GetNode": broker_pb2.GetNodeRequest(),
     "Cancel": broker_pb2.CancelRequest(),
     "Retry": broker_pb2.RetryRequest(),
     "Adopt": broker_pb2.AdoptRequest(),
 }
 SPAWNERS = {
     "Submit", "SubmitStream", "Wait", "Talk", "PutValue", "GetValue", "KeepValue", "ValuesFolder", "GetInstance",
-    "GetStatus", "ListInstances", "ListNodes", "Explain", "Cancel", "Retry",
+    "GetStatus", "ListInstances", "ListNodes", "Explain", "GetNode", "Cancel", "Retry",
 }  # fmt: skip
 MAY = {
     "spawner": SPAWNERS,
     "worker": {"Work", "Wait", "Talk", "PutValue", "GetValue", "KeepValue", "ValuesFolder", "GetInstance", "Explain"},
-    "reader": {"GetInstance", "GetStatus", "ListInstances", "ListNodes"},
+    "reader": {"GetInstance", "GetStatus", "ListInstances", "ListNodes", "GetNode"},
     "admin": set(SENT),
 }
 
@@ -164,6 +165,21 @@ def test_the_table_has_every_call_of_the_contract_and_no_other() -> None:
     health = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
     assert (f"/{original}/", f"/{health}/") == (ORIGINAL, HEALTH)
     assert f"/{service.full_name}/" == OURS
+
+
+async def test_a_reader_gets_neither_the_arguments_of_a_node_nor_its_tracebacks(tokens: Tokens) -> None:
+    async with guarded(tokens) as served:
+        dag = await submit(served, tokens, FUNCTION)
+        request = broker_pb2.GetNodeRequest(instance=dag.instance, node=dag.id(0), arguments=True)
+        with refused(DENIED, "may not have the arguments of nodes"):
+            await stubs(served, tokens["reader"]).GetNode(request)
+        assert (await stubs(served, tokens["spawner"]).GetNode(request)).arguments
+        request.arguments = False
+        assert not (await stubs(served, tokens["reader"]).GetNode(request)).arguments
+        worker = await worker_of(served, tokens["worker"])
+        await worker.durable(await worker.fail(await worker.node(), message="why", traceback="where"))
+        failures = [(await stubs(served, tokens[role]).GetNode(request)).failure for role in ("reader", "spawner")]
+        assert [(failure.message, failure.traceback) for failure in failures] == [("why", ""), ("why", "where")]
 
 
 @pytest.mark.parametrize("role", MAY)

@@ -10,7 +10,7 @@ import pytest
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker import looking
 
-from .raw import FUNCTION, LEAF, Dag, Served, refused, serving
+from .raw import FUNCTION, LEAF, Dag, Served, envelope, refused, serving
 
 
 async def instances(served: Served, **asked: Any) -> pb.ListInstancesReply:
@@ -172,3 +172,52 @@ async def test_what_is_not_there_is_refused() -> None:
         await served.stub.Submit(dag.submission(b"a", functions=[LEAF]))
         with refused(grpc.StatusCode.INVALID_ARGUMENT, "there is no such state"):
             await nodes(served, dag, states=[99])
+
+
+# --- one node -------------------------------------------------------------------------------------------
+
+
+async def details(served: Served, dag: Dag, counter: int, **asked: Any) -> pb.NodeDetails:
+    return await served.stub.GetNode(pb.GetNodeRequest(instance=dag.instance, node=dag.id(counter), **asked))
+
+
+async def test_all_that_is_kept_of_a_node_is_told_whether_it_has_ended_or_not() -> None:
+    async with serving() as served:
+        dag, _ = await four(served)
+        a, b, c, d, e, _ = [await details(served, dag, counter) for counter in range(6)]
+        assert [found.info for found in (a, b, c, d, e)] == list((await nodes(served, dag)).nodes)[:5]
+        assert (a.failure.node, a.failure.message) == (dag.id(0), "no such file")
+        assert (b.failure.node, b.failure.message) == (dag.id(0), "no such file")
+        assert not c.HasField("failure")
+        assert (c.argument_bytes, c.value_bytes, c.arguments) == (3, len(envelope(b"done")), b"")
+        assert (d.failure.node, d.failure.message, d.info.state) == (dag.id(3), "not yet", pb.CLAIMED)
+        assert not e.HasField("failure")
+        assert (await details(served, dag, 0, arguments=True)).arguments == envelope(b"a")
+
+
+async def test_every_failed_run_of_a_node_is_told_and_no_exception_is_sent() -> None:
+    async with serving() as served:
+        dag = Dag()
+        again = pb.Function(name="work:Task.again", hash="h", retry=pb.Retry(max_attempts=2))
+        await served.stub.Submit(dag.submission(b"a", functions=[again]))
+        worker = await served.worker()
+        for number in ("first", "second"):
+            await worker.durable(await worker.fail(
+                await worker.node(), message=number, traceback=f"{number} traceback", exception=b"pickle"
+            ))  # fmt: skip
+        found = (await details(served, dag, 0)).failure
+        assert (found.message, found.traceback, found.exception) == ("second", "second traceback", b"")
+        assert [(run.message, run.traceback) for run in found.earlier] == [("first", "first traceback")]
+
+
+async def test_a_node_that_is_unknown_or_of_another_instance_is_refused() -> None:
+    async with serving() as served:
+        dag, other = Dag(), Dag()
+        for each in (dag, other):
+            await served.stub.Submit(each.submission(b"a"))
+        with refused(grpc.StatusCode.NOT_FOUND, "is not known"):
+            await details(served, dag, 9)
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, "is of another instance"):
+            await served.stub.GetNode(pb.GetNodeRequest(instance=dag.instance, node=other.id(0)))
+        with refused(grpc.StatusCode.NOT_FOUND):
+            await served.stub.GetNode(pb.GetNodeRequest(instance=bytes(16), node=dag.id(0)))

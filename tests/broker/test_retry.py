@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -14,7 +16,7 @@ from dagorama_broker.errors import NotServing
 from dagorama_broker.settings import Settings
 from dagorama_broker.waiting import wait_replies
 
-from .raw import LEAF, Dag, RawWorker, Served, envelope, refused, serving
+from .raw import FUNCTION, LEAF, Dag, RawWorker, Served, envelope, refused, serving
 
 
 async def failed(served: Served, worker: RawWorker) -> Dag:
@@ -183,7 +185,7 @@ async def test_a_node_that_names_what_is_retried_while_it_is_looked_up_gets_its_
         submitted = asyncio.ensure_future(served.stub.Submit(more))
         await served.until(lambda broker: broker._thread._work_queue.qsize() > 0)
         now, scheduler = broker.see_time(), broker.scheduler
-        scheduler.retry(read)
+        scheduler.retry(read, now)
         scheduler.tick(now)
         (node,) = scheduler.dispatch.claimed.values()
         assert node.slot is not None
@@ -195,3 +197,168 @@ async def test_a_node_that_names_what_is_retried_while_it_is_looked_up_gets_its_
         await worker.vanish()
         await run_all(served, await served.worker(), 3)
         assert await served.value(dag.instance, dag.id(3)) == envelope(b"done")
+
+
+# --- downstream -----------------------------------------------------------------------------------------
+
+
+async def reported(served: Served, worker: RawWorker) -> Dag:
+    """Node 1 has completed with the failure of 0 as a value, and 2 on the value of 1."""
+    dag = Dag()
+    await served.stub.Submit(dag.submission(
+        b"a", b"report", b"after", source_count=[0, 1, 1], source=[0, 1], tolerant=[0], functions=[LEAF],
+    ))  # fmt: skip
+    await worker.fail(await worker.node())
+    assert await run_all(served, worker, 2) == [b"report", b"after"]
+    assert await served.value(dag.instance, dag.id(2)) == envelope(b"done")
+    return dag
+
+
+async def info(served: Served, dag: Dag) -> pb.InstanceInfo:
+    return await served.stub.GetInstance(pb.GetInstanceRequest(instance=dag.instance))
+
+
+async def test_who_has_used_a_failure_is_told_when_it_is_retried_and_marked_until_it_runs_again(tmp_path: Path) -> None:
+    settings = Settings(port=0, store=f"sqlite:///{tmp_path}/broker.sqlite3", reconnect_wait=0.2)
+    async with serving(settings) as served:
+        worker = await served.worker()
+        dag = await reported(served, worker)
+        assert (await info(served, dag)).used_failures == 0
+        reply = await served.stub.Retry(pb.RetryRequest(instance=dag.instance))
+        assert (reply.queued, reply.waiting, reply.used_failures) == (1, 0, 1)
+        assert await run_all(served, worker, 1) == [b"a"]
+    async with serving(settings) as served:
+        assert (await info(served, dag)).used_failures == 1
+        listed = await served.stub.ListNodes(pb.ListNodesRequest(instance=dag.instance))
+        assert [node.used_failure for node in listed.nodes] == [False, True, False]
+        reply = await served.stub.Retry(pb.RetryRequest(instance=dag.instance, downstream=True))
+        assert (reply.queued, reply.waiting, reply.completed, reply.used_failures) == (1, 1, 2, 0)
+        assert await run_all(served, await served.worker(), 2) == [b"report", b"after"]
+        found = await info(served, dag)
+        assert (found.ended, found.failed, found.used_failures) == (True, False, 0)
+
+
+@pytest.mark.parametrize("counter", [0, 1], ids=["the failed node", "the one that was given its failure"])
+async def test_a_named_node_is_enough_to_rerun_what_has_used_its_failure_later(counter: int) -> None:
+    async with serving() as served:
+        worker = await served.worker()
+        dag = await reported(served, worker)
+        await retry(served, dag)
+        await run_all(served, worker, 1)
+        request = pb.RetryRequest(instance=dag.instance, node=[dag.id(counter)], downstream=True)
+        assert (await served.stub.Retry(request)).completed == 2
+        assert (await served.stub.Retry(request)).completed == 0
+        assert await run_all(served, worker, 2) == [b"report", b"after"]
+
+
+@pytest.mark.parametrize("downstream", [False, True])
+async def test_what_ends_while_a_retry_is_read_is_not_missed(downstream: bool) -> None:
+    async with serving() as served:
+        worker = await served.worker()
+        dag = Dag()
+        await served.stub.Submit(dag.submission(
+            b"a", b"report", source_count=[0, 1], source=[0], tolerant=[0], functions=[LEAF],
+        ))  # fmt: skip
+        await worker.fail(await worker.node())
+        report = await worker.node()
+        gate, entered, read = threading.Event(), threading.Event(), served.broker.store.edges
+
+        def read_slowly(*asked: Any) -> object:
+            found = read(*asked)
+            entered.set()
+            gate.wait()
+            return found
+
+        served.broker.store.edges = read_slowly  # type: ignore[method-assign, assignment]
+        asked = asyncio.ensure_future(served.stub.Retry(pb.RetryRequest(instance=dag.instance, downstream=downstream)))
+        await asyncio.to_thread(entered.wait)
+        await worker.complete(report)
+        await served.until(lambda broker: broker.scheduler.graph.find(dag.id(1)) is None)
+        gate.set()
+        reply = await asked
+        assert (reply.queued, reply.completed, reply.used_failures) == (1, int(downstream), int(not downstream))
+
+
+async def test_who_waits_after_a_retry_downstream_hears_of_the_new_value_only() -> None:
+    """Although the old one was among those that had just been recorded."""
+    async with serving() as served:
+        worker = await served.worker()
+        dag = await reported(served, worker)
+        await served.stub.Retry(pb.RetryRequest(instance=dag.instance, downstream=True))
+        assert (await served.states(dag.instance, dag.id(2)))[0] == pb.WAITING
+        waiting = asyncio.create_task(served.value(dag.instance, dag.id(2)))
+        await worker.complete(await worker.node())
+        await worker.complete(await worker.node())
+        await worker.complete(await worker.node(), value=b"anew")
+        assert await waiting == envelope(b"anew")
+        assert await served.value(dag.instance, dag.id(2)) == envelope(b"anew")
+
+
+async def test_a_wait_that_has_seen_a_value_which_is_dropped_is_told_to_wait_again() -> None:
+    async with serving() as served:
+        worker = await served.worker()
+        dag, gate, entered = await reported(served, worker), threading.Event(), threading.Event()
+        broker = served.broker
+        broker.forget({1})
+        replies = wait_replies(broker, pb.WaitRequest(instance=dag.instance, node=[dag.id(2)]))
+        read = broker.store.find
+
+        def find_slowly(ids: Sequence[bytes]) -> object:
+            found = read(ids)
+            entered.set()
+            gate.wait()
+            return found
+
+        broker.store.find = find_slowly  # type: ignore[method-assign, assignment]
+        hearing = asyncio.ensure_future(anext(replies))
+        await asyncio.to_thread(entered.wait)
+        broker.scheduler.reruns += 1
+        gate.set()
+        with pytest.raises(NotServing, match="retried just now: wait again"):
+            await hearing
+
+
+async def test_a_retry_says_which_functions_no_connected_worker_may_run() -> None:
+    async with serving() as served:
+        worker = await served.worker()
+        dag = await failed(served, worker)
+        request = pb.RetryRequest(instance=dag.instance, patience=10.0)
+        asked = asyncio.ensure_future(served.stub.Retry(request))
+        node = await worker.node()
+        await worker.say(returns=[
+            pb.Return(node=[node.key], attempt=[node.attempt], reason=pb.CODE_MISMATCH, hash="h2", detail="changed"),
+        ])  # fmt: skip
+        (found,) = (await asked).unservable
+        assert (found.function.name, found.queued, list(found.deployed)) == (node.function.name, 1, ["h2"])
+        assert "it has other code: changed" in found.reason
+
+
+async def test_with_new_code_what_runs_again_is_run_by_the_code_that_a_worker_says_it_has() -> None:
+    async with serving() as served:
+        worker = await served.worker()
+        dag, other = await failed(served, worker), await failed(served, worker)
+        reply = await served.stub.Retry(pb.RetryRequest(instance=dag.instance, new_code=True))
+        assert (reply.queued, reply.waiting, reply.adopted) == (1, 2, 3)
+        node = await worker.node()
+        assert node.function.hash == ""
+        await worker.say(returns=[
+            pb.Return(node=[node.key], attempt=[node.attempt], reason=pb.CODE_MISMATCH, hash="h2"),
+        ])  # fmt: skip
+        nodes = []
+        for _ in range(3):
+            nodes.append(await worker.node())
+            await worker.complete(nodes[-1])
+        assert [node.function.hash for node in nodes] == ["h2"] * 3
+        assert [node.made_with for node in nodes] == [FUNCTION.hash] * 3
+        assert await retry(served, other) == (1, 2)
+        assert (await worker.node()).function.hash == FUNCTION.hash
+
+
+async def test_adoption_may_be_kept_to_one_instance() -> None:
+    async with serving() as served:
+        first, second = Dag(), Dag()
+        for dag in (first, second):
+            await served.stub.Submit(dag.submission(b"a"))
+        request = pb.AdoptRequest(function=FUNCTION.name, hash="h2", instance=first.instance)
+        getattr(request, "from").append(FUNCTION.hash)
+        assert (await served.stub.Adopt(request)).adopted == 1

@@ -31,11 +31,12 @@ from dagorama_broker.model import (
     State,
 )
 from dagorama_broker.store.database import connect, saying_what_failed
-from dagorama_broker.store.migrations import APPLICATION_ID, MIGRATIONS
+from dagorama_broker.store.migrations import APPLICATION_ID, MIGRATIONS, RETRY_DOWNSTREAM
 from dagorama_broker.store.restoring import NODES_QUERY, PROGRESS_QUERY
+from dagorama_broker.store.rows import row_sum
 from dagorama_broker.store.sqlite import SqliteStore
 
-from .records import RICH, completed, failed, graph, instance_row, node, node_id
+from .records import ORIGIN, RICH, completed, failed, graph, instance_row, node, node_id, run_row
 
 NOBODY = 65534
 
@@ -136,6 +137,19 @@ def test_the_file_says_whose_it_is_and_which_version(path: Path) -> None:
     with opened(path), closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
         assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+
+
+def test_runs_of_a_store_from_before_makers_were_noted_are_read_as_nobodys(path: Path) -> None:
+    steps = MIGRATIONS[: MIGRATIONS.index(RETRY_DOWNSTREAM)]
+    row = (1, ORIGIN, 0, 3, 1, b"digest")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executescript(";".join(steps))
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {len(steps)}")
+        columns = "first_key, origin, first, size, instance, digest, chk"
+        connection.execute(f"INSERT INTO runs ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, row_sum(row)))
+    with opened(path) as store:
+        assert store.last_run(ORIGIN, 5) == run_row(0, 3, 1)
 
 
 def test_a_closed_store_refuses_calls(path: Path) -> None:

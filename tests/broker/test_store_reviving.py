@@ -6,20 +6,27 @@ from dagorama_broker.errors import StoreError
 from dagorama_broker.model import (
     AdoptedRow,
     BadEnd,
+    BroodRow,
+    BroodRunRow,
     Changes,
+    Edges,
+    EdgesPage,
     EndedNode,
     Failed,
     FailedNode,
+    Fate,
     FunctionRow,
     InstanceEnd,
     KeyRow,
     LiveNode,
+    MadeRun,
     ProgressRow,
     RemovedRow,
     ResolvedRow,
     RevivedRow,
     State,
     StoredInstance,
+    UsedFailureRow,
 )
 from dagorama_broker.store import Store
 
@@ -152,8 +159,6 @@ def test_a_run_of_an_origin_is_told_once_however_many_of_its_nodes_failed(store:
     assert {run.origin for run in store.failed([3]).runs} == {ORIGIN}
 
 
-
-
 def test_what_failed_in_an_instance_that_was_removed_does_not_go_on(store: Store) -> None:
     store.commit(graph(node(1)))
     store.commit(graph(node(2, instance=2), instance=2, origin=b"other-origin"))
@@ -167,3 +172,124 @@ def test_what_failed_in_an_instance_that_was_removed_does_not_go_on(store: Store
     restart(store)
     assert [row.key for row in store.failed([2]).nodes] == [2]
     assert store.failed([1]).adopted == {}
+
+
+# --- downstream -----------------------------------------------------------------------------------------
+
+
+def used_a_failure(store: Store) -> None:
+    """Node 2 completed with the failure of 1 as a value, 3 and 4 named 2 before and after it had completed, and 5 was
+    given the value of 2."""
+    store.commit(graph(node(1), node(2, -1), node(3), node(4), node(5, 2)))
+    store.commit(Changes(outcomes=[failed(1), completed(3, 2, state=State.RESOLVING), completed(2)]))
+    store.commit(Changes(
+        outcomes=[completed(4, 2), completed(5)], resolved=[ResolvedRow(3, int(State.COMPLETED), 0, 1700000003.5)],
+        instance_ends=[InstanceEnd(1, 1700000003.5, True)],
+    ))  # fmt: skip
+
+
+def test_what_depends_on_what_is_told_page_by_page(store: Store) -> None:
+    used_a_failure(store)
+    store.commit(Changes(runs=[run_row(5, 2, 6)], nodes=[node(6), node(7, 6)]))
+    done = int(State.COMPLETED)
+    edges = [
+        Edges(2, keys(-1), b"", done), Edges(3, b"", keys(2), done), Edges(4, b"", keys(2), done),
+        Edges(5, keys(2), b"", done), Edges(7, keys(6), b"", None),
+    ]  # fmt: skip
+    assert store.edges(1, 0, 10, False) == EdgesPage(edges, 0)
+    assert store.edges(1, 0, 3, False) == EdgesPage(edges[:2], 3)
+    assert store.edges(1, 3, 3, False) == EdgesPage(edges[2:4], 6)
+    assert store.edges(1, 6, 3, False) == EdgesPage(edges[4:], 0)
+    assert store.edges(1, 0, 10, True) == EdgesPage(edges[:1], 0)
+    assert store.edges(9, 0, 10, False) == EdgesPage([], 0)
+
+
+def test_a_key_of_many_bits_is_not_taken_for_a_tolerated_one(store: Store) -> None:
+    large = 0xFFFFFF
+    store.commit(graph(node(large), node(large + 1, large)))
+    assert store.edges(1, 0, 1 << 30, True).edges == []
+
+
+def test_what_runs_again_has_no_outcome_and_what_named_it_keeps_its_value(store: Store) -> None:
+    used_a_failure(store)
+    revived = [RevivedRow(1, WAITING), RevivedRow(2, WAITING), RevivedRow(5, WAITING)]
+    revived += [RevivedRow(3, RESOLVING), RevivedRow(4, RESOLVING)]
+    store.commit(Changes(revived=revived, instance_ends=[InstanceEnd(1, None, False)]))
+    restart(store)
+    live = store.live()
+    assert [row.key for row in live.nodes] == [1, 2, 3, 4, 5]
+    assert [(row.key, row.state, row.refs) for row in live.ended] == [(3, RESOLVING, keys(2)), (4, RESOLVING, keys(2))]
+    assert store.values([3, 4]) == {3: b"value of 3", 4: b"value of 4"}
+    store.commit(Changes(outcomes=[completed(1), completed(2), completed(5)], resolved=[
+        ResolvedRow(3, int(State.COMPLETED), 0, 1700000009.5), ResolvedRow(4, int(State.COMPLETED), 0, 1700000009.5),
+    ]))  # fmt: skip
+    assert [store.outcome(key).state for key in range(1, 6)] == [State.COMPLETED] * 5  # type: ignore[union-attr]
+
+
+def test_a_node_that_returned_promises_may_drop_them_and_run_again(store: Store) -> None:
+    used_a_failure(store)
+    store.commit(Changes(revived=[RevivedRow(3, WAITING)], instance_ends=[InstanceEnd(1, None, True)]))
+    assert store.outcome(3) is None
+    store.commit(Changes(outcomes=[completed(3, 2, state=State.RESOLVING)]))
+    assert store.find([node_id(2)])[node_id(2)].ended is None
+
+
+def test_completed_nodes_are_told_among_those_that_failed_with_what_they_have_made(store: Store) -> None:
+    used_a_failure(store)
+    by_two = run_row(5, 1, 6)._replace(maker=2)
+    by_six, by_five = run_row(6, 1, 7)._replace(maker=6), run_row(7, 1, 8)._replace(maker=5)
+    brood = BroodRow(77, 6, 0, int(Fate.RELEASED))
+    store.commit(Changes(
+        runs=[by_two, by_six, by_five], nodes=[node(6), node(7), node(8)], broods=[brood],
+        brood_runs=[BroodRunRow(7, 77)], outcomes=[failed(6), completed(7), completed(8)],
+    ))  # fmt: skip
+    restart(store)
+    found = store.failed([1], {1, 2, 4, 8}, {2})
+    done = int(State.COMPLETED)
+    assert found.nodes == [
+        FailedNode(1, 1, 1, b"", 1, None, b"failure of 1"),
+        FailedNode(2, 1, 1, keys(-1), 0, None, None, done, (1 << 40) + 2),
+        FailedNode(4, 1, 1, b"", 0, keys(2), None, done),
+        FailedNode(8, 1, 1, b"", 0, b"", None, done),
+    ]
+    assert found.made == [MadeRun(by_two, 2, None), MadeRun(by_six, 2, brood)]
+    assert found.others == set(), "what is about to be of a dead attempt is no failure of the instance"
+    assert store.failed([1]).others == {1}
+
+
+def test_a_failure_of_a_dead_attempt_is_none_of_its_instance(store: Store) -> None:
+    used_a_failure(store)
+    store.commit(Changes(
+        runs=[run_row(5, 1, 6)], nodes=[node(6)], outcomes=[failed(6)], broods=[BroodRow(7, 2, 0, int(Fate.DEAD))],
+        brood_runs=[BroodRunRow(6, 7)],
+    ))  # fmt: skip
+    assert store.failed([1]).others == set()
+
+
+def test_what_a_dead_attempt_has_made_does_not_go_on_with_its_culprit(store: Store) -> None:
+    used_a_failure(store)
+    store.commit(Changes(
+        runs=[run_row(5, 1, 6)], nodes=[node(6, 1)], outcomes=[failed(6, culprit=1)],
+        broods=[BroodRow(7, 2, 0, int(Fate.DEAD))], brood_runs=[BroodRunRow(6, 7)],
+    ))  # fmt: skip
+    assert [row.key for row in store.failed([1]).nodes] == [1]
+
+
+def test_what_has_used_a_failure_is_told_until_it_runs_again(store: Store) -> None:
+    used_a_failure(store)
+    store.commit(Changes(used_failures=[UsedFailureRow(2, 1)]))
+    store.commit(Changes(used_failures=[UsedFailureRow(2, 1)]))
+    restart(store)
+    assert (store.used_failures(1), store.used_failures(2)) == ([2], [])
+    assert [row.used_failure for row in store.described([1, 2]).values()] == [False, True]
+    store.commit(Changes(revived=[RevivedRow(2, WAITING)], instance_ends=[InstanceEnd(1, None, True)]))
+    assert store.used_failures(1) == []
+
+
+def test_that_a_failure_was_used_goes_with_its_instance(store: Store) -> None:
+    used_a_failure(store)
+    store.commit(Changes(used_failures=[UsedFailureRow(2, 1)]))
+    store.commit(Changes(removed=[RemovedRow(1, instance_row(1).id, 1700000003.5, True, 1.0)]))
+    while store.sweep(100):
+        pass
+    assert store.used_failures(1) == []

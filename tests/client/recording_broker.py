@@ -82,6 +82,7 @@ class RecordingBroker(Talking, broker_pb2_grpc.BrokerServicer, api_pb2_grpc.Dago
     explanation: broker_pb2.ExplainReply | None = None  #: None: it is an older broker
     kept: list[broker_pb2.KeepValueRequest] = field(default_factory=list)
     retries: list[broker_pb2.RetryRequest] = field(default_factory=list)
+    retried: broker_pb2.RetryReply | None = None  #: what a retry is answered with
     cancels: list[broker_pb2.CancelRequest] = field(default_factory=list)
     hung_up: list[broker_pb2.WaitRequest] = field(default_factory=list)
     refusal: tuple[grpc.StatusCode, str] | None = None
@@ -143,7 +144,7 @@ class RecordingBroker(Talking, broker_pb2_grpc.BrokerServicer, api_pb2_grpc.Dago
         failed = [node for node in map(self.nodes.__getitem__, named) if node.state == broker_pb2.FAILED]
         for node in failed:
             node.state = broker_pb2.QUEUED
-        return broker_pb2.RetryReply(queued=len(failed))
+        return self.retried or broker_pb2.RetryReply(queued=len(failed))
 
     def PutValue(self, chunks: Any, context: grpc.ServicerContext) -> broker_pb2.PutValueReply:
         data = b"".join(chunk.data for chunk in chunks)

@@ -1,5 +1,7 @@
 """state(), cancel() and retry_failed(): what a program asks and does about an instance."""
 
+import copy
+import pickle
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +23,7 @@ from dagorama.errors import (
     WrongInstance,
 )
 from dagorama.models.promise import DAGPromise
+from dagorama.models.retried import Retried, Unservable
 from dagorama.models.state import State
 from dagorama.scope import AttemptScope, current_attempt
 
@@ -205,3 +208,29 @@ def test_an_instance_without_a_broker_says_so(made: Any, monkeypatch: pytest.Mon
     monkeypatch.setattr("dagorama.connection.PATIENCE", 0.2)
     with pytest.raises(BrokerError, match="no broker answers"):
         made[0].cancel()
+
+
+def test_a_retry_is_a_number_and_tells_what_a_number_does_not() -> None:
+    unservable = Unservable("app:Dag.step", "h1", ("h2",), "it has other code")
+    retried = Retried(1, 2, 1, 3, 4, (unservable,))
+    assert (retried, retried + 1, f"{retried}") == (3, 4, "3")
+    for again in (pickle.loads(pickle.dumps(retried)), copy.copy(retried)):
+        assert (again, again.queued, again.waiting, again.completed) == (3, 1, 2, 1)
+        assert (again.used_failures, again.adopted, again.unservable) == (3, 4, (unservable,))
+    assert retried.warnings == [
+        "3 nodes have used this failure and were not run again; use --downstream, or downstream=True",
+        "no connected worker may run app:Dag.step: it has other code; use --new-code, or new_code=True, "
+        "to have these nodes run by the code that is deployed",
+    ]
+    assert Retried(1, 2).warnings == []
+
+
+def test_what_a_retry_leaves_behind_is_logged(
+    broker: RecordingBroker, made: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    instance, promise = made
+    broker.retried = broker_pb2.RetryReply(queued=1, used_failures=1)
+    assert instance.retry(promise, downstream=True, new_code=True) == 1
+    assert (broker.retries[0].downstream, broker.retries[0].new_code) == (True, True)
+    said = capsys.readouterr().err
+    assert f"retry of {instance.instance_id}: 1 node has used this failure and was not run again" in said

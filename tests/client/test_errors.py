@@ -62,6 +62,7 @@ def test_an_error_is_explained_by_its_docstring(kind: type[DagoramaError]) -> No
         ("FunctionNotFound", ValueError),
         ("WrongInstance", ValueError),
         ("NotInInstance", ValueError),
+        ("NotInNode", RuntimeError),
         ("SettingsError", ValueError),
     ],
 )
@@ -78,6 +79,17 @@ def test_a_failed_node_shows_function_attempts_reason_and_remote_traceback() -> 
     headline, _, remote = str(failed).partition("\n")
     assert headline == "app:Dag.work failed after 3 attempts: ValueError: no rows"
     assert TRACEBACK.rstrip() in remote
+
+
+def test_a_failed_node_says_which_node_of_which_instance_it_is_in_the_same_sentence() -> None:
+    instance, node = uuid4(), uuid4()
+    for kind, outcome in ((NodeFailed, "failed after 1 attempt"), (NodeCancelled, "was cancelled after 1 attempt")):
+        failed = kind("app:Dag.work", 1, "app.Broken", "no rows", node_id=node, instance_id=instance)
+        assert str(failed) == f"app:Dag.work {outcome}: app.Broken: no rows (instance {instance}, node {node})"
+        again = pickle.loads(pickle.dumps(failed))
+        assert (again.instance_id, again.node_id, again.identifier) == (instance, node, node)
+        assert str(again) == str(failed)
+    assert str(NodeFailed("app:Dag.work", node_id=node)) == f"app:Dag.work failed after 1 attempt (node {node})"
 
 
 def test_a_failed_node_keeps_its_facts_when_pickled_or_copied() -> None:

@@ -148,11 +148,12 @@ def test_a_failure_upstream_names_the_node_that_has_no_value_and_the_culprit(bro
     error = failed.value
     assert str(error).splitlines() == [
         "test_resolution:Sample.entrypoint has no value: test_resolution:Sample.pair failed after 2 attempts: "
-        "ValueError: no",
+        f"ValueError: no (instance {instance.instance_id}, node {culprit.identifier})",
         "", "before that:", "OSError: busy", "", "where it ran:", "Traceback: line 1",
     ]  # fmt: skip
     assert (error.dependent, error.function) == ("test_resolution:Sample.entrypoint", "test_resolution:Sample.pair")
-    assert error.node_id == culprit.identifier
+    assert error.node_id == error.identifier == culprit.identifier
+    assert error.instance_id == instance.instance_id
     assert error.earlier == (FailedRun("builtins.OSError", "busy", "Traceback: line 0"),)
     assert isinstance(error.__cause__, ValueError)
 
@@ -179,7 +180,9 @@ def test_a_culprit_that_was_cancelled_is_told_apart(broker: RecordingBroker) -> 
         fail(broker, promise, state, type="dagorama.errors.NodeCancelled")
         with pytest.raises(NodeCancelled) as cancelled:
             resolve(instance, promise)
-        assert str(cancelled.value) == "test_resolution:Sample.entrypoint was cancelled"
+        assert cancelled.value.summary == "test_resolution:Sample.entrypoint was cancelled"
+        ids = f"(instance {instance.instance_id}, node {promise.identifier})"
+        assert str(cancelled.value) == f"{cancelled.value.summary} {ids}"
 
 
 def test_an_unknown_node_is_said_to_be_unknown(broker: RecordingBroker) -> None:

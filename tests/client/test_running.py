@@ -2,8 +2,19 @@
 
 import asyncio
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from uuid import UUID
 
-from dagorama.running import Run, cancelled, current_run
+import pytest
+
+from dagorama.errors import NotInNode
+from dagorama.running import CurrentNode, Run, cancelled, current, current_run
+
+CALL = SimpleNamespace(
+    instance=UUID(int=1).bytes, id=UUID(int=7).bytes, work=SimpleNamespace(name="app.work:Dag.Inner.step")
+)
 
 
 def test_where_no_node_runs_nothing_is_cancelled() -> None:
@@ -32,3 +43,28 @@ async def test_tasks_see_each_its_own_run() -> None:
         return cancelled(), await asyncio.to_thread(cancelled)
 
     assert await asyncio.gather(node(Run(1, lambda: True)), node(Run())) == [(True, True), (False, False)]
+
+
+@contextmanager
+def running(run: Run) -> Iterator[None]:
+    token = current_run.set(run)
+    try:
+        yield
+    finally:
+        current_run.reset(token)
+
+
+def test_a_node_can_ask_which_node_and_attempt_it_is() -> None:
+    with running(Run(2, call=CALL)):
+        node = current()
+    assert node == CurrentNode(UUID(int=1), UUID(int=7), 2, "app.work:Dag.Inner.step")
+    assert node.definition == "app.work:Dag.Inner"
+    assert str(node) == f"app.work:Dag.Inner.step (instance {UUID(int=1)}, node {UUID(int=7)}, attempt 2)"
+    assert node.short == "00000000 #7 Dag.Inner.step, attempt 2"
+
+
+def test_where_no_node_runs_there_is_none_to_tell_of() -> None:
+    with pytest.raises(NotInNode, match="no node runs here"):
+        current()
+    with running(Run()), pytest.raises(NotInNode):
+        current()

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 
+from dagorama_broker.errors import NotAllowedNow
 from dagorama_broker.model import Changes, Failure, Function, OutcomeRow, RetryPolicy, State, World
 from dagorama_broker.scheduler import (
     Effects,
@@ -311,13 +312,25 @@ class Heart:
         self.step()
         return cancelled
 
-    def retry(self, *names: str) -> Revived:
+    def retry(self, *names: str) -> tuple[int, int]:
+        """How many nodes run again and how many wait again."""
+        return self.revive(*names)[:2]
+
+    def revive(self, *names: str, downstream: bool = False, new_code: bool = False) -> Revived:
         """As the broker does: what failed is looked up, a node that failed because of another stands for that one."""
         outcomes = [self.outcome(name) for name in names if not self.is_unfinished(name)]
         culprits = {outcome.culprit for outcome in outcomes if outcome.state == State.FAILED}
-        failed = self.ledger.failed(culprits - self.scheduler.graph.nodes.keys())
+        culprits -= self.scheduler.graph.nodes.keys()
+        if downstream:
+            used = {self.key(name) for name in names} & self.ledger.used_failures
+            failed = self.ledger.downstream(culprits, used - self.scheduler.graph.nodes.keys())
+        else:
+            failed = self.ledger.failed(culprits)
+        unsettled = culprits | {row.key for row in failed.nodes if row.state == State.COMPLETED}
+        if any(map(self.ledger.is_unsettled, unsettled)):
+            raise NotAllowedNow("the run that made one of them has not ended or came to nothing")
         assert is_within_reach(self.scheduler.graph, failed)
-        revived = self.scheduler.retry(failed)
+        revived = self.scheduler.retry(failed, self.now, downstream, () if new_code else None)
         self.step()
         return revived
 

@@ -26,6 +26,7 @@ def check(heart: Heart) -> None:
     broods_have_their_attempt(heart)
     slots_are_where_they_belong(scheduler)
     what_was_adopted_is_on_record(heart)
+    what_holds_an_old_failure_says_so(heart)
     if scheduler.hold_until is None:
         nobody_is_idle_for_nothing(scheduler)
         the_oldest_went_first(heart)
@@ -192,6 +193,18 @@ def what_was_adopted_is_on_record(heart: Heart) -> None:
         if node.lane.id != original:
             made_with[node.key] = ledger.functions[original].hash
     assert graph.made_with == made_with
+
+
+def what_holds_an_old_failure_says_so(heart: Heart) -> None:
+    """No node has a value beside a source that runs again, unless it is marked."""
+    ledger = heart.ledger
+    for key, outcome in ledger.outcomes.items():
+        if outcome.state == State.CANCELLED or outcome.value is None or key in ledger.used_failures:
+            continue
+        if ledger.of_dead_attempt(key):
+            continue
+        sources = map(abs, unpack_keys(ledger.nodes[key].sources))
+        assert all(ledger.has_ended(source) for source in sources), f"node {key} ran on what was taken back"
 
 
 def slots_are_where_they_belong(scheduler: Scheduler) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from dagorama_broker.model import (
     BroodRow,
@@ -18,6 +18,7 @@ from dagorama_broker.model import (
     LinkRow,
     Live,
     LiveNode,
+    MadeRun,
     NodeRow,
     OutcomeRow,
     ProgressRow,
@@ -26,6 +27,8 @@ from dagorama_broker.model import (
     RunRow,
     State,
     StoredInstance,
+    UsedFailureRow,
+    is_made,
 )
 from dagorama_broker.scheduler.restoring import unpack_keys
 
@@ -47,6 +50,7 @@ class Ledger:
         self.progress: dict[int, ProgressRow] = {}
         self.workers: dict[bytes, str] = {}
         self.broods: dict[int, BroodRow] = {}  #: by attempt
+        self.used_failures: set[int] = set()  #: nodes that were given a failure which was retried since
         self.brood_of: dict[int, int] = {}  #: attempt by the first key of a run
 
     def open(self) -> int:
@@ -62,10 +66,6 @@ class Ledger:
             assert instance.id not in {row.id for row in self.instances.values()}, "an instance's id is taken"
             _once(self.instances, instance.key, instance)
         self.keys.update(changes.keys)
-        for adopted in changes.adopted:
-            assert adopted.function in self.functions
-            assert not self.has_ended(adopted.key)
-            self.adopted[adopted.key] = adopted.function
         for end in changes.instance_ends:
             self.ends[end.key] = end
         for run in changes.runs:
@@ -77,6 +77,14 @@ class Ledger:
             _once(self.nodes, node.key, node)
         for revived in changes.revived:
             self._revive(revived)
+        for adopted in changes.adopted:
+            assert adopted.function in self.functions
+            assert not self.has_ended(adopted.key)
+            self.adopted[adopted.key] = adopted.function
+        for used in changes.used_failures:
+            assert used.key in self.outcomes
+            assert used.instance == self.nodes[used.key].instance
+            self.used_failures.add(used.key)
         self.links.update(changes.links)
         for outcome in changes.outcomes:
             assert outcome.key in self.nodes
@@ -87,7 +95,8 @@ class Ledger:
         self.progress.update((row.key, row) for row in changes.progress)
         for brood in changes.broods:
             before = self.broods.get(brood.attempt, brood)
-            assert before.fate == Fate.OPEN or before == brood, f"{before} has ended already"
+            assert brood.fate != Fate.OPEN or before == brood, f"{before} has ended already"
+            assert before.fate != Fate.DEAD or before == brood, f"{before} has come to nothing"
             self.broods[brood.attempt] = brood
         for made in changes.brood_runs:
             assert made.attempt in self.broods
@@ -120,12 +129,13 @@ class Ledger:
 
     def _revive(self, row: RevivedRow) -> None:
         outcome = self.outcomes[row.key]
-        assert outcome.state == State.FAILED, f"node {row.key} has not failed"
-        assert (outcome.value is not None) == (row.state == State.RESOLVING)
+        assert outcome.state in (State.FAILED, State.COMPLETED), f"node {row.key} has not ended"
         if row.state == State.RESOLVING:
+            assert outcome.value is not None
             self.outcomes[row.key] = outcome._replace(state=row.state, culprit=0)
         else:
             del self.outcomes[row.key]
+            self.used_failures.discard(row.key)
 
     # --- reading --------------------------------------------------------------------------------------
 
@@ -158,13 +168,23 @@ class Ledger:
                 stack += unpack_keys(outcome.refs)
         return [found[key] for key in sorted(found)]
 
-    def failed(self, culprits: Iterable[int]) -> Failed:
-        """All that failed because of these, with what it takes to have it go on."""
+    def failed(
+        self, culprits: Iterable[int], more: Collection[int] = (), reruns: Collection[int] = (), plain: bool = True
+    ) -> Failed:
+        """All that failed because of these, and more, with what it takes to have it go on."""
         culprits = set(culprits)
-        bad = [outcome for _, outcome in sorted(self.outcomes.items()) if outcome.culprit]
-        nodes = [self._failed(outcome) for outcome in bad if outcome.culprit in culprits]
-        own, instances = {node.key for node in nodes}, {node.instance for node in nodes}
+        ended = [outcome for _, outcome in sorted(self.outcomes.items())]
+        bad = [outcome for outcome in ended if outcome.culprit]
+        made = self.made_by(reruns)
+        own = {row.key for row in bad if row.culprit in culprits and row.state == State.FAILED} | set(more)
+        own = {key for key in own if not is_made(made, key) and not self.of_dead_attempt(key)}
+        nodes = [self._failed(outcome, outcome.key in reruns) for outcome in ended if outcome.key in own]
+        instances = {node.instance for node in nodes}
         awaited = [abs(key) for node in nodes for key in unpack_keys(node.sources if node.refs is None else node.refs)]
+        others = {
+            self.nodes[outcome.key].instance for outcome in bad
+            if outcome.key not in own and not is_made(made, outcome.key) and not self.of_dead_attempt(outcome.key)
+        }
         return Failed(
             nodes=nodes,
             instances=[self._stored(key) for key in sorted(instances)],
@@ -172,15 +192,64 @@ class Ledger:
             ended=[row for row in self.ended(awaited) if row.key not in own],
             keys={key: self.keys[key] for key in own if key in self.keys},
             adopted={key: self.adopted[key] for key in own if key in self.adopted},
-            others={self.nodes[outcome.key].instance for outcome in bad if outcome.key not in own} & instances,
+            others=others & instances,
+            made=made,
+            used=self.users_of(own) if plain else [],
         )
 
-    def _failed(self, outcome: OutcomeRow) -> FailedNode:
+    def _failed(self, outcome: OutcomeRow, reruns: bool) -> FailedNode:
         node = self.nodes[outcome.key]
-        refs = None if outcome.value is None else outcome.refs
+        refs = None if outcome.value is None or reruns else outcome.refs
         return FailedNode(
-            node.key, node.instance, node.function, node.sources, outcome.culprit, refs, outcome.failure
+            node.key, node.instance, node.function, node.sources, outcome.culprit, refs, outcome.failure,
+            outcome.state, outcome.attempt if reruns else 0,
         )
+
+    def users_of(self, failed: Collection[int]) -> list[UsedFailureRow]:
+        return [
+            UsedFailureRow(key, row.instance) for key, row in sorted(self.nodes.items())
+            if (outcome := self.outcomes.get(key)) is not None and outcome.state != State.CANCELLED
+            and (outcome.value is not None or key not in failed)
+            and any(-source in failed for source in unpack_keys(row.sources)) and not self.of_dead_attempt(key)
+        ]
+
+    def downstream(self, culprits: Iterable[int], seeds: Iterable[int]) -> Failed:
+        """The same, and all that was given one of these failures, and all that depends on that."""
+        culprits, reruns = set(culprits), set(seeds)
+        failed = {key for key, row in self.outcomes.items() if row.state == State.FAILED}
+        back = reruns | {key for key in failed if self.outcomes[key].culprit in culprits}
+        size = -1
+        while size != len(back) + len(reruns):
+            size = len(back) + len(reruns)
+            for key, outcome in self.outcomes.items():
+                if outcome.state not in (State.COMPLETED, State.FAILED) or self.of_dead_attempt(key):
+                    continue
+                if any(abs(source) in back for source in unpack_keys(self.nodes[key].sources)):
+                    back.add(key)
+                    reruns |= {key} if outcome.value is not None else set()
+                elif not back.isdisjoint(unpack_keys(outcome.refs)):
+                    back.add(key)
+        failed = self.failed(culprits, back, reruns, plain=False)
+        own = {row.key for row in failed.nodes}
+        for key, outcome in self.outcomes.items():
+            given = any(abs(source) in own for source in unpack_keys(self.nodes[key].sources))
+            if outcome.state == State.RESOLVING and given and not self.of_dead_attempt(key):
+                failed.resolving.add(key)
+        return failed
+
+    def made_by(self, roots: Iterable[int]) -> list[MadeRun]:
+        """What attempts of these nodes have made, and what that has made."""
+        found: dict[int, MadeRun] = {}
+        for root in sorted(roots):
+            stack = [root]
+            while stack:
+                maker = stack.pop()
+                for run in self.runs:
+                    if run.maker == maker:
+                        stack += range(run.first_key, run.first_key + run.size)
+                        brood = self.broods.get(self.brood_of.get(run.first_key, 0))
+                        found.setdefault(run.first_key, MadeRun(run, root, brood))
+        return [found[key] for key in sorted(found)]
 
     def _stored(self, key: int) -> StoredInstance:
         end = self.ends.get(key) or InstanceEnd(key, None, False)
@@ -222,9 +291,16 @@ class Ledger:
 
     def of_dead_attempt(self, key: int) -> bool:
         """Whether an attempt that came to nothing has made the node."""
+        return self._is_of(key, Fate.DEAD)
+
+    def is_unsettled(self, key: int) -> bool:
+        """Whether an attempt that came to nothing, or yet may, has made the node."""
+        return self._is_of(key, Fate.DEAD) or self._is_of(key, Fate.OPEN)
+
+    def _is_of(self, key: int, fate: Fate) -> bool:
         run = next(run for run in self.runs if run.first_key <= key < run.first_key + run.size)
         attempt = self.brood_of.get(run.first_key)
-        return attempt is not None and self.is_within(self.broods[attempt], Fate.DEAD)
+        return attempt is not None and self.is_within(self.broods[attempt], fate)
 
 
 def _once(table: dict, key: int, row: object) -> None:

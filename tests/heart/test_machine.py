@@ -112,17 +112,24 @@ class Life(RuleBasedStateMachine):
         for name, state in before.items():
             assert self.heart.state(name) is (state if state in ENDED else State.CANCELLED)
 
-    @precondition(lambda self: any(self.heart.is_ended(name, State.FAILED) for name in self.names))
-    @rule(picked=st.lists(picks, min_size=1, max_size=3))
-    def retry(self, picked: list[int]) -> None:
+    def failed(self) -> list[str]:
+        """Nodes that a retry changes: not those of dead attempts, nor those that depend on these alone."""
+        heart = self.heart
+        names = [name for name in self.names if heart.is_ended(name, State.FAILED)]
+        names = [name for name in names if heart.is_ended(heart.culprit(name), State.FAILED)]
+        return [name for name in names if not heart.ledger.of_dead_attempt(heart.key(name))]
+
+    @precondition(lambda self: self.failed())
+    @rule(picked=st.lists(picks, min_size=1, max_size=3), downstream=st.booleans(), new_code=st.booleans())
+    def retry(self, picked: list[int], downstream: bool, new_code: bool) -> None:
         """What failed has not, unless it still depends on what has ended badly; or nothing has changed."""
         heart = self.heart
-        failed = [name for name in self.names if heart.is_ended(name, State.FAILED)]
+        failed = self.failed()
         names = [failed[pick % len(failed)] for pick in picked]
         culprits = {heart.culprit(name) for name in names}
         before = heart.everything()
         try:
-            queued, waiting = heart.retry(*names)
+            queued, waiting, *_ = heart.revive(*names, downstream=downstream, new_code=new_code)
         except NotAllowedNow:
             assert heart.everything() == before
             return

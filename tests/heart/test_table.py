@@ -42,9 +42,10 @@ def test_every_state_is_in_the_table_and_every_move_has_its_reason() -> None:
     assert all(REASONS.values())
 
 
-def test_what_has_ended_moves_only_where_it_failed_and_a_person_has_it_go_back() -> None:
-    assert {state for state, nexts in TRANSITIONS.items() if not nexts} == ENDED - {State.FAILED}
-    assert TRANSITIONS[State.FAILED] == {State.QUEUED, State.WAITING, State.RESOLVING}
+def test_what_was_cancelled_never_moves_and_what_has_failed_or_completed_only_when_a_person_retries() -> None:
+    assert {state for state, nexts in TRANSITIONS.items() if not nexts} == {State.CANCELLED}
+    for state in ENDED - {State.CANCELLED}:
+        assert TRANSITIONS[state] == {State.QUEUED, State.WAITING, State.RESOLVING}
 
 
 def test_what_has_not_ended_can_fail_and_be_cancelled() -> None:

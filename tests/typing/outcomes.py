@@ -4,11 +4,13 @@ from collections.abc import Callable
 from typing import Any, assert_type
 
 from dagorama import (
+    CurrentNode,
     DAGDefinition,
     DAGInstance,
     DAGPromise,
     ExponentialRetry,
     Failure,
+    Retried,
     RetryLater,
     State,
     StaticRetry,
@@ -16,6 +18,7 @@ from dagorama import (
     as_completed,
     cancel,
     cancelled,
+    current,
     dagorama,
     outcome,
     resolve,
@@ -106,10 +109,12 @@ def acting(instance: DAGInstance, promise: DAGPromise[int]) -> None:
     assert_type(cancel(instance, promise), int)
     assert_type(instance.cancel(), int)
     assert_type(instance.cancel(promise), int)
-    assert_type(retry_failed(instance), int)
-    assert_type(retry_failed(instance, promise), int)
-    assert_type(instance.retry(), int)
-    assert_type(instance.retry(promise), int)
+    assert_type(retry_failed(instance), Retried)
+    assert_type(retry_failed(instance, promise), Retried)
+    assert_type(instance.retry(), Retried)
+    assert_type(instance.retry(promise), Retried)
+    assert_type(instance.retry(promise, downstream=True, new_code=True).used_failures, int)
+    assert_type(current(), CurrentNode)
 
 
 def passing_on(key: Callable[..., str] | str | None, seconds: float | None) -> None:

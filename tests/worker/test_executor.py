@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic_ns
 from typing import NamedTuple
+from uuid import UUID
 
 import pytest
 import worker_nodes
@@ -15,7 +16,7 @@ from dagorama.errors import NotInInstance, NotPicklable
 from dagorama.models.failure import Failure
 from dagorama.models.outcome import outcome as tolerated
 from dagorama.models.promise import DAGPromise
-from dagorama.running import current_run
+from dagorama.running import CurrentNode, current_run
 from dagorama.scope import current_attempt
 from dagorama.signing import FAILURE, keyring
 from dagorama.values import Encoded, decode, encode
@@ -401,3 +402,28 @@ def test_or_a_value_that_is_kept_apart(tmp_path: Path) -> None:
 def test_or_was_taken_back(tmp_path: Path) -> None:
     along = run_along(tmp_path, call("append", [1, 2], 3), taken_back=True)
     assert (list(along.results.node), along.returned) == ([], [along.node])
+
+
+def test_a_node_without_a_hash_is_given_back_with_that_of_the_code_that_is_here(ran: Ran) -> None:
+    returned = ran.returned(Wanted("echo", [1], hash=""))
+    assert (returned.reason, returned.hash) == (pb.CODE_MISMATCH, Wanted("echo").function.hash)
+
+
+# --- which node it is -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["which", "which_async"])
+def test_a_node_can_ask_which_node_it_is_and_is_told_no_more_when_it_has_ended(ran: Ran, method: str) -> None:
+    id = UUID(int=7)
+    found = ran.value(Wanted(method, id=id.bytes))
+    assert found == CurrentNode(UUID(bytes=INSTANCE), id, 1, f"worker_nodes:Nodes.{method}")
+    assert current_run.get() is None
+
+
+def test_a_failed_node_is_logged_with_its_instance_node_and_attempt(
+    ran: Ran, capsys: pytest.CaptureFixture[str]
+) -> None:
+    id = UUID(int=7)
+    ran.failure(Wanted("fail", ["why"], id=id.bytes))
+    node = CurrentNode(UUID(bytes=INSTANCE), id, 1, "worker_nodes:Nodes.fail")
+    assert f"{node} failed: builtins.ValueError: why" in capsys.readouterr().err

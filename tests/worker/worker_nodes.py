@@ -13,7 +13,7 @@ from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition
 from dagorama.errors import RetryLater
 from dagorama.retry import StaticRetry
-from dagorama.running import cancelled, current_run
+from dagorama.running import cancelled, current, current_run
 
 #: for nodes that run in the test's own process
 gate = threading.Event()
@@ -152,6 +152,15 @@ class Nodes(DAGDefinition):
         except SystemExit:
             return "caught"
         return "not seen"
+
+    @dagorama().syncfn
+    def which(self) -> Any:
+        return current()
+
+    @dagorama().asyncfn
+    async def which_async(self) -> Any:
+        await asyncio.sleep(0)
+        return current()
 
     @dagorama().syncfn
     def run_a_loop(self) -> str:
