@@ -283,5 +283,5 @@ def test_workers_that_cannot_import_the_function_are_not_offered_it_again(heart:
     hand.give_back("a", "it cannot import the function")
     assert hand.held == {}
     assert [why for _, why in heart.scheduler.dispatch.unservable()] == [
-        "none of 1 connected workers may run it: it cannot import the function"
+        "the only connected worker may not run it: it cannot import the function"
     ]
