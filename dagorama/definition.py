@@ -24,9 +24,11 @@ from dagorama.errors import (
 from dagorama.instance import DAGInstance as DAGInstance
 from dagorama.instance import as_uuid, in_thread, set_scope
 from dagorama.instance import instance_within as instance_within
+from dagorama.instance_type import InstanceType, plain
 from dagorama.logging import get_logger
 from dagorama.models.outcome import Outcome
 from dagorama.models.promise import DAGPromise, restore_promise
+from dagorama.reserved import check_attributes, check_class
 from dagorama.resolution import resolve as resolve
 from dagorama.scope import DirectScope, GatherScope, NodesRun, current_attempt
 from dagorama.submitting import submit
@@ -62,6 +64,7 @@ class DAGDefinition(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        check_class(cls, own=(DAGDefinition,))
         name = class_name(cls)
         if is_local(name):
             local_classes[name] = cls
@@ -113,6 +116,11 @@ class DAGDefinition(ABC):
         promise = restore_promise(info.entry, identifier.bytes, f"{name}.entrypoint", None)
         return DAGInstance(identifier, instantiate(cls)), promise
 
+    @classmethod
+    def __subclasshook__(cls, subclass: type) -> bool:
+        """issubclass(type(self), MyTask): the type of an instance counts as the class of its definition."""
+        return issubclass(plain(subclass), cls) if type(subclass) is InstanceType else NotImplemented
+
     @abstractmethod
     def entrypoint(self, *args: Any, **kwargs: Any) -> Any:
         """What calling the definition runs: decorated, or plain code that makes the first decorated calls."""
@@ -126,6 +134,7 @@ class _Launch:
     """One call of a definition: the new instance, and the scope that gathers its first nodes."""
 
     def __init__(self, definition: DAGDefinition) -> None:
+        check_attributes(definition)
         _check_reachable(type(definition))
         self.instance_id = uuid4()
         self.attempt = current_attempt.get()

@@ -14,6 +14,7 @@ DagoramaError
 ├── FunctionNotFound (ValueError)          no such module, definition or function here: import path
 ├── DefinitionNotRegistered                the definition needs constructor arguments: register_definition
 ├── WrongInstance (ValueError)             a promise of one instance was given to another
+├── ReservedName (TypeError)               a definition uses a name that dagorama needs: rename it
 ├── NotInInstance (ValueError)             a decorated function was called outside an instance
 ├── SettingsError (ValueError)             an environment variable holds something else: fix it
 └── BrokerError                            the broker said no, or nothing
@@ -169,6 +170,10 @@ class DefinitionNotRegistered(DagoramaError):
 
 class WrongInstance(DagoramaError, ValueError):
     """A promise of one instance was used in another."""
+
+
+class ReservedName(DagoramaError, TypeError):
+    """A definition has an attribute or a method under a name that dagorama uses itself."""
 
 
 class NotInInstance(DagoramaError, ValueError):
