@@ -103,9 +103,20 @@ def _read(path: Path) -> str:
 
 
 def _own_path() -> Path:
+    """Raises SettingsError for a user without a home folder, such as a number in a container."""
     from platformdirs import user_config_path
 
-    return user_config_path("dagorama", appauthor=False) / "signing.key"
+    try:
+        folder = user_config_path("dagorama", appauthor=False)
+    except RuntimeError:  # of pathlib's expanduser()
+        folder = Path()
+    # os.path.expanduser() leaves a "~" as it is when it cannot be told.
+    if not folder.is_absolute():
+        raise SettingsError(
+            "no signing key is set, and this user has no home folder to keep one in: set DAGORAMA_SIGNING_KEYS to what "
+            "`dagorama keys new` prints, the same for spawners and workers, or HOME to a folder"
+        )
+    return folder / "signing.key"
 
 
 def _own_key() -> tuple[str, str]:

@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import click
@@ -65,5 +64,4 @@ def fail(sentence: str, code: int) -> NoReturn:
 def _connect(host: str | None, port: int | None) -> Connection:
     from dagorama.connection import Connection
 
-    settings = Settings.from_env()
-    return Connection(replace(settings, host=host or settings.host, port=port or settings.port))
+    return Connection(Settings.from_env(host, port))

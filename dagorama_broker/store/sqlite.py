@@ -5,6 +5,7 @@ One connection writes, one reads, and one is for the quick looks of the broker's
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -49,7 +50,8 @@ class SqliteStore:
     """`path` is the file; `busy` is how many seconds another program may keep it locked before that is an error."""
 
     def __init__(self, path: Path, busy: float = BUSY_SECONDS) -> None:
-        self.path = path.absolute()
+        # SQLite follows links too: what lies beside the file has to lie beside the same one.
+        self.path = Path(os.path.realpath(path))
         self._busy = busy
         self._lock = StoreLock(self.path)
         self._large = LargeFiles(self.path.with_name(self.path.name + ".values"))
