@@ -52,7 +52,7 @@ class StoreLock:
             return
         if found.st_nlink > 1 and found.st_size and not self._lock_file.exists():
             raise StoreError(
-                f"{self._store} is one of {found.st_nlink} names (hard links) of a file that has never been served under"
+                f"{self._store} is one of {found.st_nlink} names (hard links) of a file that was never served under"
                 " this one, beside which its newest changes and large values would be missing: give the other name, or"
                 " a copy"
             )

@@ -218,7 +218,7 @@ def test_a_user_without_a_home_folder_is_told_what_to_set(monkeypatch: pytest.Mo
     monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
     with pytest.raises(SettingsError, match=r"no home folder .* set DAGORAMA_STORE \(--store\)"):
         Settings.from_env()
-    with pytest.raises(SettingsError, match="sqlite:///~/broker.sqlite3: this user has no home folder"):
+    with pytest.raises(SettingsError, match=r"sqlite:///~/broker\.sqlite3: this user has no home folder"):
         open_store("sqlite:///~/broker.sqlite3")
     assert Settings.from_env(store="memory://").store == "memory://"
 

@@ -123,7 +123,7 @@ def test_a_host_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPatch,
     said = f"DAGORAMA_HOST is {text!r}: it has to be the name or the address of a host"
     with pytest.raises(SettingsError, match=f"^{re.escape(said)}.*{re.escape(remedy)}"):
         Settings.from_env()
-    with pytest.raises(SettingsError, match="^--host is "):
+    with pytest.raises(SettingsError, match=r"^--host is "):
         Settings.from_env(host=text)
 
 
