@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dagorama.errors import SettingsError
 from dagorama.logging import get_logger
+from dagorama.secrecy import EVERYBODY, OTHERS, is_open_to
 
 if TYPE_CHECKING:
     import grpc
@@ -186,7 +187,7 @@ class Token:
                 state = status.st_mtime_ns, status.st_size, status.st_ino
                 if state == self._state:
                     return
-                if status.st_mode & 0o077:
+                if is_open_to(OTHERS, file.fileno()):
                     raise SettingsError(
                         f"{path} holds a token and others than its owner may use it (mode {status.st_mode & 0o777:o}):"
                         f" chmod 600 {path}, and make a new token if anybody may have read it"
@@ -256,7 +257,7 @@ def _certificates(settings: Settings) -> tuple[bytes | None, bytes | None, bytes
 
 
 def _check_private(path: str) -> None:
-    if os.stat(path).st_mode & 0o007:
+    if is_open_to(EVERYBODY, path):
         raise SettingsError(f"{path} holds a private key and everybody on this machine may use it: chmod 600 {path}")
 
 

@@ -14,6 +14,7 @@ from secrets import token_bytes, token_urlsafe
 from typing import TYPE_CHECKING, NoReturn
 
 from dagorama.errors import SettingsError
+from dagorama.secrecy import OTHERS, is_open_to
 from dagorama.settings import signing_keys
 
 if TYPE_CHECKING:
@@ -88,11 +89,11 @@ def _key(word: str, number: int, source: str) -> SigningKey:
 
 
 def _read(path: Path) -> str:
-    """A file of keys; raises SettingsError where it cannot be read, or by more than its owner."""
+    """A file of keys; raises SettingsError if it cannot be read, or is open to others by mistake."""
     try:
         with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if mode & 0o077:
+            if is_open_to(OTHERS, file.fileno()):
+                mode = os.fstat(file.fileno()).st_mode
                 raise SettingsError(
                     f"{path} holds signing keys and others than its owner may use it (mode {mode & 0o777:o}): "
                     f"chmod 600 {path}, and make new keys if anybody may have read it"
