@@ -11,7 +11,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from dagorama.decorated import Decorated
-from dagorama.options import Options
+from dagorama.options import Options, unexpected_option
 
 if TYPE_CHECKING:
     from dagorama.retry import RetryConfiguration
@@ -66,6 +66,8 @@ def dagorama(
       nothing (it fails, is cancelled, its worker dies) those that have not ended are cancelled, and the next run
       makes its own.
     """
+    if unknown := options.keys() - Options.names():
+        raise TypeError(unexpected_option(min(unknown)))
     if isinstance(queue_name, str) or queue_name is None:
         return Decorator(Options(queue_name, taint_name, retry, **options))
     return Decorator()(queue_name)

@@ -28,7 +28,7 @@ from dagorama.errors import (
 from dagorama.large import LargeValues
 from dagorama.logging import get_logger
 from dagorama.parts import GetLarge
-from dagorama.retry import RetryConfiguration, verdict
+from dagorama.retry import RetryConfiguration, has_runs_left, verdict
 from dagorama.running import Run, current_run, never
 from dagorama.scope import LARGE_FROM, NODE_LIMIT, AttemptScope, current_attempt
 from dagorama.serializer import find
@@ -303,8 +303,7 @@ class Executor:
             failure.final = final or isinstance(error, TamperedValue)
             if later is not None:
                 failure.retry_after = later
-            message = bounded(failure.message, _LOG_BYTES)
-            get_logger().warning("%s failed: %s: %s", call.work.name, failure.type, message)
+            _log(call, failure, later)
             self.outbox.failed(failure)
         return ended
 
@@ -316,6 +315,16 @@ class Executor:
         self.outbox.dropped(call.attempt)
         get_logger().info("%s was cancelled while it ran", call.work.name)
         return monotonic_ns()
+
+
+def _log(call: Call, failure: pb.Failure, later: float | None) -> None:
+    """A run that raised RetryLater has not failed, unless it was the last that its node has."""
+    message = bounded(failure.message, _LOG_BYTES)
+    if later is not None and has_runs_left(call.work.target and call.work.target.retry, call.runs + 1):
+        because = f": {message}" if message else ""
+        get_logger().info("%s asks to be run again in %g s%s", call.work.name, later, because)
+    else:
+        get_logger().warning("%s failed: %s: %s", call.work.name, failure.type, message)
 
 
 async def _within(seconds: float, running: Awaitable[object]) -> object:
