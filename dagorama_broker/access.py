@@ -51,6 +51,7 @@ CALLS: dict[str, frozenset[Role]] = {
         "GetStatus": {_SPAWNER, _READER},
         "ListInstances": {_SPAWNER, _READER},
         "ListNodes": {_SPAWNER, _READER},
+        "FindIds": {_SPAWNER, _READER},
         "Cancel": {_SPAWNER},
         "Retry": {_SPAWNER},
         "Adopt": set[Role](),

@@ -16,6 +16,7 @@ from dagorama_broker.bounds import Bounds, Gathering, Manners, Streams
 from dagorama_broker.broker import Broker
 from dagorama_broker.cancelling import cancel
 from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown
+from dagorama_broker.finding import find_ids
 from dagorama_broker.memory import Memory
 from dagorama_broker.reporting import take_death, take_report, take_return
 from dagorama_broker.retries import retry
@@ -242,6 +243,10 @@ class BrokerService(pb_grpc.BrokerServicer):
     @refusing
     async def ListNodes(self, request: pb.ListNodesRequest, context: Context) -> pb.ListNodesReply:
         return await looking.list_nodes(self._broker, messages.id_bytes(request.instance, "an instance"), request)
+
+    @refusing
+    async def FindIds(self, request: pb.FindIdsRequest, context: Context) -> pb.FindIdsReply:
+        return await find_ids(self._broker, request)
 
     @refusing
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.Status:

@@ -63,6 +63,7 @@ class BrokerStub:
     GetStatus: _grpc.UnaryUnaryMultiCallable[_broker_pb2.GetStatusRequest, _broker_pb2.Status]
     ListInstances: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ListInstancesRequest, _broker_pb2.ListInstancesReply]
     ListNodes: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ListNodesRequest, _broker_pb2.ListNodesReply]
+    FindIds: _grpc.UnaryUnaryMultiCallable[_broker_pb2.FindIdsRequest, _broker_pb2.FindIdsReply]
     Cancel: _grpc.UnaryUnaryMultiCallable[_broker_pb2.CancelRequest, _broker_pb2.CancelReply]
     """What a person, or a program, does about it; acknowledged when durable."""
     Retry: _grpc.UnaryUnaryMultiCallable[_broker_pb2.RetryRequest, _broker_pb2.RetryReply]
@@ -94,6 +95,7 @@ class BrokerAsyncStub(BrokerStub):
     GetStatus: _aio.UnaryUnaryMultiCallable[_broker_pb2.GetStatusRequest, _broker_pb2.Status]  # type: ignore[assignment]
     ListInstances: _aio.UnaryUnaryMultiCallable[_broker_pb2.ListInstancesRequest, _broker_pb2.ListInstancesReply]  # type: ignore[assignment]
     ListNodes: _aio.UnaryUnaryMultiCallable[_broker_pb2.ListNodesRequest, _broker_pb2.ListNodesReply]  # type: ignore[assignment]
+    FindIds: _aio.UnaryUnaryMultiCallable[_broker_pb2.FindIdsRequest, _broker_pb2.FindIdsReply]  # type: ignore[assignment]
     Cancel: _aio.UnaryUnaryMultiCallable[_broker_pb2.CancelRequest, _broker_pb2.CancelReply]  # type: ignore[assignment]
     """What a person, or a program, does about it; acknowledged when durable."""
     Retry: _aio.UnaryUnaryMultiCallable[_broker_pb2.RetryRequest, _broker_pb2.RetryReply]  # type: ignore[assignment]
@@ -200,6 +202,13 @@ class BrokerServicer(metaclass=_abc_1.ABCMeta):
         request: _broker_pb2.ListNodesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_broker_pb2.ListNodesReply, _abc.Awaitable[_broker_pb2.ListNodesReply]]: ...
+
+    @_abc_1.abstractmethod
+    def FindIds(
+        self,
+        request: _broker_pb2.FindIdsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.FindIdsReply, _abc.Awaitable[_broker_pb2.FindIdsReply]]: ...
 
     @_abc_1.abstractmethod
     def Cancel(

@@ -4,40 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 import click
 
 from dagorama.command.asking import Answer, asking
+from dagorama.command.ids import INSTANCE, NODES, whole_ids
 from dagorama.command.tables import counted
 
 if TYPE_CHECKING:
     from dagorama.connection import Connection
 
-_INSTANCE = click.argument("instance", type=click.UUID)
-_NODES = click.argument("nodes", type=click.UUID, nargs=-1, metavar="[NODE]...")
-
 
 @click.command()
-@_INSTANCE
-@_NODES
+@INSTANCE
+@NODES
 @asking
-def cancel(broker: Connection, instance: UUID, nodes: Sequence[UUID]) -> Answer:
+def cancel(broker: Connection, instance: str, nodes: Sequence[str]) -> Answer:
     """Cancel nodes of an instance, or all of it, with what depends on them; what has ended stays as it is."""
-    cancelled = broker.cancel(instance.bytes, [node.bytes for node in nodes])
+    cancelled = broker.cancel(*whole_ids(broker, instance, nodes))
     return Answer(f"{counted(cancelled, 'node', 'nodes')} cancelled", {"cancelled": cancelled})
 
 
 @click.command()
-@_INSTANCE
-@_NODES
+@INSTANCE
+@NODES
 @asking
-def retry(broker: Connection, instance: UUID, nodes: Sequence[UUID]) -> Answer:
+def retry(broker: Connection, instance: str, nodes: Sequence[str]) -> Answer:
     """Have failed nodes of an instance run again, or all that failed, and what failed because of them wait for them.
 
     A node that failed because of another stands for that one.
     """
-    reply = broker.retry(instance.bytes, [node.bytes for node in nodes])
+    reply = broker.retry(*whole_ids(broker, instance, nodes))
     if not reply.queued and not reply.waiting:
         text = "nothing there has failed"
     else:

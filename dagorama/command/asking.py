@@ -25,6 +25,7 @@ class Answer(NamedTuple):
 
     text: str  #: for people
     data: object  #: for programs: dicts, lists, texts and numbers
+    note: str = ""  #: for people, beside either, on stderr
 
 
 def asking(command: Callable[..., Answer]) -> Callable[..., None]:
@@ -35,6 +36,8 @@ def asking(command: Callable[..., Answer]) -> Callable[..., None]:
         with said_plainly():
             answer = command(_connect(host, port), **arguments)
         click.echo(json.dumps(answer.data, indent=2) if as_json else answer.text)
+        if answer.note:
+            click.echo(answer.note, err=True)
 
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),

@@ -126,18 +126,19 @@ SENT: Mapping[str, Any] = {
     "GetStatus": broker_pb2.GetStatusRequest(),
     "ListInstances": broker_pb2.ListInstancesRequest(),
     "ListNodes": broker_pb2.ListNodesRequest(),
+    "FindIds": broker_pb2.FindIdsRequest(),
     "Cancel": broker_pb2.CancelRequest(),
     "Retry": broker_pb2.RetryRequest(),
     "Adopt": broker_pb2.AdoptRequest(),
 }
 SPAWNERS = {
     "Submit", "SubmitStream", "Wait", "Talk", "PutValue", "GetValue", "KeepValue", "ValuesFolder", "GetInstance",
-    "GetStatus", "ListInstances", "ListNodes", "Cancel", "Retry",
+    "GetStatus", "ListInstances", "ListNodes", "FindIds", "Cancel", "Retry",
 }  # fmt: skip
 MAY = {
     "spawner": SPAWNERS,
     "worker": {"Work", "Wait", "Talk", "PutValue", "GetValue", "KeepValue", "ValuesFolder", "GetInstance"},
-    "reader": {"GetInstance", "GetStatus", "ListInstances", "ListNodes"},
+    "reader": {"GetInstance", "GetStatus", "ListInstances", "ListNodes", "FindIds"},
     "admin": set(SENT),
 }
 
