@@ -54,7 +54,7 @@ class _Entry(Protocol[P, R_co]):
     def entrypoint(self) -> Callable[P, R_co]: ...
 
 
-class DAGDefinition(ABC):
+class DAGDefinition(ABC):  # noqa: B024  # its abstract method is hidden from checkers
     """A graph: subclass it, decorate its methods, call an object of it.
 
     Calling runs the entry point and returns `(instance, promise)`, or for an async entry point something to be
@@ -121,9 +121,14 @@ class DAGDefinition(ABC):
         """issubclass(type(self), MyTask): the type of an instance counts as the class of its definition."""
         return issubclass(plain(subclass), cls) if type(subclass) is InstanceType else NotImplemented
 
-    @abstractmethod
-    def entrypoint(self, *args: Any, **kwargs: Any) -> Any:
-        """What calling the definition runs: decorated, or plain code that makes the first decorated calls."""
+    if TYPE_CHECKING:
+        # A method could be overridden by plain methods only, as pyright sees it.
+        entrypoint: Any
+    else:
+
+        @abstractmethod
+        def entrypoint(self, *args: Any, **kwargs: Any) -> Any:
+            """What calling the definition runs: decorated, or plain code that makes the first decorated calls."""
 
 
 #: frames that stand between a caller and the entry point that it called
