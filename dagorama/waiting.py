@@ -146,7 +146,7 @@ def _patience() -> float:
 
 def check_instance(what: str, instance: object) -> None:
     """Raises TypeError when what `what` was given first is no instance, such as the promise in the wrong place."""
-    if isinstance(instance, DAGPromise) or not hasattr(instance, "instance_id"):
+    if isinstance(instance, DAGPromise) or not hasattr(type(instance), "instance_id"):
         raise TypeError(
             f"{what} takes an instance first, which calling a definition returns beside the promise, not a "
             f"{type(instance).__qualname__}"
