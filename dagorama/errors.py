@@ -143,7 +143,7 @@ class RetryLater(DagoramaError):
     def __init__(self, retry_after: float, message: str = "") -> None:
         number = isinstance(retry_after, (int, float)) and not isinstance(retry_after, bool)
         if not number or not 0 <= retry_after < 2**31:
-            raise ValueError(f"retry_after is {retry_after!r}: it has to be a number of seconds from 0 up")
+            raise ValueError(f"retry_after is {retry_after!r}: it has to be a number of seconds from 0 to {2**31 - 1}")
         super().__init__(retry_after, message)
         self.retry_after = retry_after
         self.message = message

@@ -10,7 +10,7 @@ import copyreg
 import weakref
 from collections.abc import Callable, Iterable
 from inspect import unwrap
-from typing import Any, NoReturn
+from typing import Any
 
 #: What an instance does in its own way, whatever the class of its definition has.
 _NOT_FORWARDED = frozenset({
@@ -75,7 +75,7 @@ def plain(cls: type) -> type:
     """The class of the definition, for the type of an instance; any other class itself."""
     if type(cls) is not InstanceType:
         return cls
-    of: _ClassOf = type.__getattribute__(cls, "_dagorama_class")
+    of: weakref.ref[type] = type.__getattribute__(cls, "_dagorama_class")
     found = of()
     if found is None:
         raise ReferenceError("the class of the definition is gone")
@@ -86,22 +86,11 @@ def make_type(base: type, cls: type, on_gone: Callable[[], object]) -> type:
     """The type, a subclass of `base`, of instances whose definitions are of `cls`; does not keep `cls` alive."""
     names: dict[str, Any] = {
         "__slots__": (), "__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__,
-        "_dagorama_class": _ClassOf(cls, lambda _: on_gone()),
+        "_dagorama_class": weakref.ref(cls, lambda _: on_gone()),
     }  # fmt: skip
     for name, found in _special_methods(cls):
         names[name] = None if found is None else _forwarder(name)
     return InstanceType(cls.__name__, (base,), names)
-
-
-class _ClassOf(weakref.ref[type]):
-    """A class, weakly."""
-
-    __slots__ = ()
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            "type(self) of a definition that other processes cannot import cannot be pickled: pass self.__class__"
-        )
 
 
 def _special_methods(cls: type) -> Iterable[tuple[str, Any]]:
