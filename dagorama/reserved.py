@@ -39,7 +39,7 @@ def check_class(cls: type, own: Iterable[type]) -> None:
 def check_attributes(definition: object) -> None:
     """Raises ReservedName if a reserved name was set on `definition`, for example by its `__init__`."""
     attributes = definition.__dict__
-    if not _RESERVED.keys().isdisjoint(attributes):
+    if attributes and not _RESERVED.keys().isdisjoint(attributes):
         name = next(name for name in _RESERVED if name in attributes)
         raise refusal(name, type(definition), type(definition))
 
