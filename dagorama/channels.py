@@ -6,14 +6,19 @@ The rule: a token goes over TLS, or to this machine, or nowhere. It is in no err
 from __future__ import annotations
 
 import os
+import queue
 import re
+import sys
 from collections.abc import Callable
+from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, cast
 
 from dagorama.errors import SettingsError
 from dagorama.logging import get_logger
+from dagorama.secrecy import EVERYBODY, OTHERS, is_open_to
 
 if TYPE_CHECKING:
     import grpc
@@ -67,6 +72,7 @@ def sync_channel(settings: Settings) -> grpc.Channel:
     quieten_grpc()
     import grpc
 
+    _work_under_patches()
     return cast("grpc.Channel", _made(settings, grpc.secure_channel, grpc.insecure_channel))
 
 
@@ -76,6 +82,30 @@ def aio_channel(settings: Settings) -> grpc.aio.Channel:
     import grpc.aio
 
     return cast("grpc.aio.Channel", _made(settings, grpc.aio.secure_channel, grpc.aio.insecure_channel))
+
+
+@cache
+def _work_under_patches() -> None:
+    """Have gRPC run on gevent's loop if gevent has patched the sockets, or its first call would never return.
+
+    Raises SettingsError if that cannot work.
+    """
+    eventlet, gevent = sys.modules.get("eventlet.patcher"), sys.modules.get("gevent.monkey")
+    if eventlet is not None and eventlet.is_monkey_patched("socket"):
+        raise SettingsError(
+            "eventlet has patched the sockets of this process, and gRPC cannot run on its loop: call dagorama in a"
+            " process of its own, or use gevent, threads or asyncio"
+        )
+    if gevent is None or not gevent.is_module_patched("socket"):
+        return
+    if queue.SimpleQueue is not SimpleQueue:
+        raise SettingsError(
+            "gevent has patched this process after dagorama was imported, whose waits would stop all greenlets: call"
+            " gevent.monkey.patch_all() before anything else is imported"
+        )
+    from grpc.experimental.gevent import init_gevent
+
+    init_gevent()
 
 
 def check(settings: Settings) -> None:
@@ -157,7 +187,7 @@ class Token:
                 state = status.st_mtime_ns, status.st_size, status.st_ino
                 if state == self._state:
                     return
-                if status.st_mode & 0o077:
+                if is_open_to(OTHERS, file.fileno()):
                     raise SettingsError(
                         f"{path} holds a token and others than its owner may use it (mode {status.st_mode & 0o777:o}):"
                         f" chmod 600 {path}, and make a new token if anybody may have read it"
@@ -227,7 +257,7 @@ def _certificates(settings: Settings) -> tuple[bytes | None, bytes | None, bytes
 
 
 def _check_private(path: str) -> None:
-    if os.stat(path).st_mode & 0o007:
+    if is_open_to(EVERYBODY, path):
         raise SettingsError(f"{path} holds a private key and everybody on this machine may use it: chmod 600 {path}")
 
 

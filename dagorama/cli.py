@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from math import isfinite
 from typing import Any, TypeVar
 
 import click
 
 from dagorama.errors import SettingsError
+from dagorama.settings import HIGHEST_PORT, Settings, look_at
 from dagorama.worker.options import WorkerOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -24,7 +26,10 @@ _LISTS = [
 
 
 def worker_flags(command: F) -> F:
-    """The flags that make WorkerOptions, for each command that starts workers."""
+    """The flags of each command that starts workers: which broker, and what makes WorkerOptions."""
+    command = click.version_option(package_name="dagorama")(command)
+    command = click.option("--port", type=click.IntRange(1, HIGHEST_PORT), help="[DAGORAMA_PORT, 50051]")(command)
+    command = click.option("--host", help="Where the broker is [DAGORAMA_HOST, localhost].")(command)
     command = click.option(
         "--exit-on-completion", is_flag=True,
         help="Leave when nothing is left that this worker could ever run; with exit code 3 if queued nodes of its "
@@ -48,31 +53,38 @@ def worker_flags(command: F) -> F:
 @click.command()
 @worker_flags
 def worker(**flags: Any) -> None:
-    """Run nodes for the broker at DAGORAMA_HOST and DAGORAMA_PORT.
+    """Run nodes for the broker at --host and --port, or DAGORAMA_HOST and DAGORAMA_PORT.
 
     SIGTERM or Ctrl-C: finish what runs within the grace, return the rest, leave. A second one: leave at once.
     """
-    check_settings()
+    options = ready_options(flags)
     sys.path.insert(0, os.getcwd())  # what `python -m` would do
     from dagorama.worker.start import run_worker
 
-    sys.exit(run_worker(options_of(flags)))
+    sys.exit(run_worker(options))
 
 
-def options_of(flags: dict[str, Any]) -> WorkerOptions:
-    """What `worker_flags` were given, which has to make sense together."""
+def ready_options(flags: dict[str, Any]) -> WorkerOptions:
+    """What `worker_flags` were given, for a process that is set up to run it.
+
+    Ends with one sentence and exit code 2 if the flags make no sense together, or the environment cannot be used.
+    """
+    host, port = flags.pop("host"), flags.pop("port")
     if flags["only_imported"] and not flags["imports"]:
         raise click.UsageError("--only-imported without --import would run nothing")
+    if not isfinite(flags["grace"] or 0):
+        raise click.UsageError(f"--grace {flags['grace']}: it has to be a number of seconds")
+    _check_settings(host, port)
     return WorkerOptions(**flags)
 
 
-def check_settings() -> None:
-    """End with one sentence and exit code 2 where the environment holds what cannot be used."""
+def _check_settings(host: str | None, port: int | None) -> None:
     from dagorama.channels import check
-    from dagorama.settings import Settings, shared_files
+    from dagorama.settings import shared_files
     from dagorama.signing import keyring
 
     try:
+        look_at(host, port)
         check(Settings.from_env())
         shared_files()
         keyring()

@@ -268,6 +268,15 @@ class Connection:
         request = broker_pb2.GetInstanceRequest(instance=instance)
         return self._ask(lambda timeout: self.stub.GetInstance(request, timeout=timeout))
 
+    def find_ids(self, instance: str, nodes: Sequence[str] = ()) -> tuple[bytes, list[bytes]]:
+        """The ids of an instance, and of nodes of it, that begin with these hexadecimal digits, 4 to 32 of each.
+
+        Raises UnknownToBroker if none does, RefusedByBroker if several do.
+        """
+        request = broker_pb2.FindIdsRequest(instance=instance, node=nodes)
+        reply = self._ask(lambda timeout: self.stub.FindIds(request, timeout=timeout))
+        return reply.instance, list(reply.node)
+
     def list_instances(
         self, limit: int = 0, *, unfinished: bool = False, failed: bool = False, definition: str = ""
     ) -> list[broker_pb2.InstanceInfo]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dagorama.connection import connection
+from dagorama.errors import PromiseMisuse
+from dagorama.inspection import find_promises
 from dagorama.logging import get_logger
 from dagorama.models.promise import DAGPromise
 from dagorama.models.retried import Retried, Unservable
 from dagorama.models.state import State
-from dagorama.waiting import Waiting, owner_of
+from dagorama.waiting import Waiting, check_instance, owner_of
 
 if TYPE_CHECKING:
     from dagorama.api.broker_pb2 import RetryReply
@@ -24,7 +26,10 @@ def state(instance: DAGInstance, promise: DAGPromise[Any]) -> State:
 
     Raises UnknownToBroker when there is no such node.
     """
+    check_instance("state()", instance)
     if not isinstance(promise, DAGPromise):
+        if find_promises(promise):
+            raise PromiseMisuse(f"state() is of one promise, not of a {type(promise).__qualname__} that holds promises")
         return State.COMPLETED  # what a plain entry point returned
     (heard,) = Waiting({promise.node_id: owner_of(instance, promise)}).ask()
     return heard.state
@@ -36,7 +41,7 @@ def cancel(instance: DAGInstance, promise: DAGPromise[Any] | None = None) -> int
     What has not started never does. What runs is told, by `dagorama.cancelled()` or asyncio.CancelledError, and
     stopped after a grace. What had ended stays as it is. Whoever waits gets NodeCancelled.
     """
-    return connection().cancel(*_nodes(instance, promise))
+    return connection().cancel(*_nodes("cancel()", instance, promise))
 
 
 def retry_failed(
@@ -56,7 +61,7 @@ def retry_failed(
     nodes that were retried before and are queued for code that no connected worker has.
     """
     reply = connection().retry(
-        *_nodes(instance, promise), downstream=downstream, new_code=new_code, patience=PATIENCE
+        *_nodes("retry_failed()", instance, promise), downstream=downstream, new_code=new_code, patience=PATIENCE
     )
     retried = retried_of(reply)
     for warning in retried.warnings:
@@ -75,7 +80,8 @@ def retried_of(reply: RetryReply) -> Retried:
     )
 
 
-def _nodes(instance: DAGInstance, promise: Any) -> tuple[bytes, list[bytes]]:
+def _nodes(what: str, instance: DAGInstance, promise: Any) -> tuple[bytes, list[bytes]]:
+    check_instance(what, instance)
     if promise is None:
         return instance.instance_id.bytes, []
     if not isinstance(promise, DAGPromise):

@@ -8,22 +8,23 @@ from functools import wraps
 from inspect import iscoroutinefunction
 from sys import _getframe
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
 from dagorama.decorated import Decorated
-from dagorama.options import Options
+from dagorama.options import Options, unexpected_option
 
 if TYPE_CHECKING:
+    from dagorama.method_types import NodeMethod
     from dagorama.retry import RetryConfiguration
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-AsyncFunction = TypeVar("AsyncFunction", bound=Callable[..., Coroutine[Any, Any, Any]])
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _DEFAULTS = Options()
 
 
 @overload
-def dagorama(function: Function, /) -> Function: ...
+def dagorama(function: Callable[Concatenate[Any, P], R], /) -> NodeMethod[Callable[Concatenate[Any, P], R]]: ...
 @overload
 def dagorama(
     queue_name: str | None = None,
@@ -45,7 +46,8 @@ def dagorama(
     """Decorates a method of a DAGDefinition: `@dagorama().syncfn`, `@dagorama().asyncfn`, or plainly `@dagorama`.
 
     Called on an instance, the method describes a node and returns its promise at once; to the type checker it
-    returns what it is annotated with. `greedy_execution=True` in a call runs the method there and then.
+    returns what it is annotated with. `greedy_execution=True` in a call runs the method there and then. A subclass
+    overrides a decorated method with a decorated one.
 
     Its nodes run under these rules, all of which survive restarts; ValueError says which one cannot be:
 
@@ -66,6 +68,8 @@ def dagorama(
       nothing (it fails, is cancelled, its worker dies) those that have not ended are cancelled, and the next run
       makes its own.
     """
+    if unknown := options.keys() - Options.names():
+        raise TypeError(unexpected_option(min(unknown)))
     if isinstance(queue_name, str) or queue_name is None:
         return Decorator(Options(queue_name, taint_name, retry, **options))
     return Decorator()(queue_name)
@@ -77,32 +81,37 @@ class Decorator:
     def __init__(self, options: Options = _DEFAULTS) -> None:
         self.options = options
 
-    def __call__(self, function: Function) -> Function:
+    def __call__(
+        self, function: Callable[Concatenate[Any, P], R]
+    ) -> NodeMethod[Callable[Concatenate[Any, P], R]]:
         """Decorates a function of either kind."""
-        return self._wrapped(function)
+        wrapped: NodeMethod[Callable[Concatenate[Any, P], R]] = self._wrapped(function)
+        return wrapped
 
-    def syncfn(self, function: Function) -> Function:
+    def syncfn(self, function: Callable[Concatenate[Any, P], R]) -> NodeMethod[Callable[Concatenate[Any, P], R]]:
         """Decorates a function written with `def`; raises ValueError for any other."""
         if iscoroutinefunction(function):
             name = function.__qualname__
             raise ValueError(f"{name} is written with `async def`: decorate it with @dagorama().asyncfn")
-        return self._wrapped(function)
+        return self(function)
 
-    def asyncfn(self, function: AsyncFunction) -> AsyncFunction:
+    def asyncfn(
+        self, function: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]
+    ) -> NodeMethod[Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]]:
         """Decorates a function written with `async def`; raises ValueError for any other."""
         if not iscoroutinefunction(function):
             name = getattr(function, "__qualname__", repr(function))
             raise ValueError(f"{name} is not written with `async def`: decorate it with @dagorama().syncfn")
-        return self._wrapped(function)
+        return self(function)
 
-    def _wrapped(self, function: Function) -> Function:
+    def _wrapped(self, function: object) -> Any:
         if not isinstance(function, FunctionType):
             raise ValueError(f"@dagorama decorates a method written with `def` or `async def`, not {function!r}")
         decorated = Decorated(function, self.options)
         wrapper: Any = _async_wrapper(decorated) if decorated.is_async else _sync_wrapper(decorated)
         wrapper.original_fn = function
         wrapper._dagorama_decorated = decorated
-        return cast(Function, wrapper)
+        return wrapper
 
 
 # What these two name has to be importable: for local workers, cloudpickle takes them along with their globals.

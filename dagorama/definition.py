@@ -20,9 +20,11 @@ from dagorama.errors import PromiseMisuse, UnknownToBroker, WrongInstance
 from dagorama.instance import DAGInstance as DAGInstance
 from dagorama.instance import as_uuid, in_thread, set_scope
 from dagorama.instance import instance_within as instance_within
+from dagorama.instance_type import InstanceType, plain
 from dagorama.models.outcome import Outcome
 from dagorama.models.promise import DAGPromise, restore_promise
 from dagorama.naming import class_name as class_name
+from dagorama.reserved import check_attributes, check_class
 from dagorama.resolution import resolve as resolve
 from dagorama.scope import DirectScope, GatherScope, NodesRun, attempt_here, put_through_connection
 from dagorama.submitting import submit
@@ -60,7 +62,7 @@ class _ConstructorSignature:
         return found.replace(parameters=list(found.parameters.values())[1:])
 
 
-class DAGDefinition(ABC):
+class DAGDefinition(ABC):  # noqa: B024  # its abstract method is hidden from checkers
     """A graph: subclass it, decorate its methods, call an object of it.
 
     Calling runs the entry point and returns `(instance, promise)`, or for an async entry point something to be
@@ -70,6 +72,7 @@ class DAGDefinition(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        check_class(cls, own=(DAGDefinition,))
         shipping.definitions.add(cls)
 
     # Type checkers see the constructor that the subclass has.
@@ -139,9 +142,19 @@ class DAGDefinition(ABC):
         promise = restore_promise(info.entry, identifier.bytes, f"{name}.entrypoint", None)
         return DAGInstance(identifier, instantiate(cls)), promise
 
-    @abstractmethod
-    def entrypoint(self, *args: Any, **kwargs: Any) -> Any:
-        """What calling the definition runs: decorated, or plain code that makes the first decorated calls."""
+    @classmethod
+    def __subclasshook__(cls, subclass: type) -> bool:
+        """issubclass(type(self), MyTask): the type of an instance counts as the class of its definition."""
+        return issubclass(plain(subclass), cls) if type(subclass) is InstanceType else NotImplemented
+
+    if TYPE_CHECKING:
+        # A method could be overridden by plain methods only, as pyright sees it.
+        entrypoint: Any
+    else:
+
+        @abstractmethod
+        def entrypoint(self, *args: Any, **kwargs: Any) -> Any:
+            """What calling the definition runs: decorated, or plain code that makes the first decorated calls."""
 
 
 #: frames that stand between a caller and the entry point that it called
@@ -152,6 +165,7 @@ class _Launch:
     """One call of a definition: the new instance, and the scope that gathers its first nodes."""
 
     def __init__(self, definition: DAGDefinition) -> None:
+        check_attributes(definition)
         shipping.ensure_reachable(type(definition), renew(type(definition)))
         self.instance_id = uuid4()
         self.attempt = attempt_here()

@@ -15,6 +15,7 @@ DagoramaError
 ├── DefinitionNotRegistered                the definition needs constructor arguments: register_definition
 ├── DefinitionDiffers                      a worker has registered another one than the caller's: make them alike
 ├── WrongInstance (ValueError)             a promise of one instance was given to another
+├── ReservedName (TypeError)               a definition uses a name that dagorama needs: rename it
 ├── NotInInstance (ValueError)             a decorated function was called outside an instance
 ├── WorkersNotStarted                      launched workers ended before they were ready: read the reason
 ├── NotInNode (RuntimeError)               current() was called where no node runs
@@ -160,7 +161,7 @@ class RetryLater(DagoramaError):
     def __init__(self, retry_after: float, message: str = "") -> None:
         number = isinstance(retry_after, (int, float)) and not isinstance(retry_after, bool)
         if not number or not 0 <= retry_after < 2**31:
-            raise ValueError(f"retry_after is {retry_after!r}: it has to be a number of seconds from 0 up")
+            raise ValueError(f"retry_after is {retry_after!r}: it has to be a number of seconds from 0 to {2**31 - 1}")
         super().__init__(retry_after, message)
         self.retry_after = retry_after
         self.message = message
@@ -191,6 +192,10 @@ class DefinitionDiffers(DagoramaError):
 
 class WrongInstance(DagoramaError, ValueError):
     """A promise of one instance was used in another."""
+
+
+class ReservedName(DagoramaError, TypeError):
+    """A definition has an attribute or a method under a name that dagorama uses itself."""
 
 
 class NotInInstance(DagoramaError, ValueError):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dagorama.cli import check_settings, options_of, worker_flags
+from dagorama.cli import ready_options, worker_flags
 from dagorama.runner import LaunchedWorkers
 from dagorama.worker.options import WorkerOptions
 
@@ -36,8 +36,7 @@ def run_hot_reload_worker(watch_dir: Path, **flags: Any) -> None:
 
     What ran then goes back to the broker, uncounted.
     """
-    options = options_of(flags)
-    check_settings()
+    options = ready_options(flags)
     try:
         import watchfiles
     except ImportError:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from dagorama.control import cancel, retry_failed
+from dagorama.instance_type import make_type
+from dagorama.reserved import OF_INSTANCES, refusal
 from dagorama.scope import DirectScope, Scope
 
 if TYPE_CHECKING:
@@ -28,7 +30,8 @@ class DAGInstance:
     Methods get the instance as `self`, so that their decorated calls become nodes of it. An attribute that is
     set on it hides the definition's and is seen by nobody else. It pickles, and
     `DAGInstance(UUID(text), definition)` gives it back in another process. `cancel` is that of
-    `dagorama.control`, and `retry` its `retry_failed`, unless the definition has something of that name.
+    `dagorama.control`, and `retry` its `retry_failed`, unless the definition has something of that name. Its type,
+    `type(self)`, answers as the class of the definition does.
     """
 
     # What an instance sets on itself is its __dict__; everything else comes from the definition.
@@ -37,6 +40,10 @@ class DAGInstance:
     definition: DAGDefinition
     _dagorama_id: bytes
     _dagorama_scope: Scope
+
+    def __new__(cls, instance_id: UUID | str, definition: DAGDefinition) -> DAGInstance:
+        kind = type(definition)
+        return _new(_types.get(id(kind)) or _type_of(kind))
 
     def __init__(self, instance_id: UUID | str, definition: DAGDefinition) -> None:
         _set_id(self, as_uuid(instance_id).bytes)
@@ -66,7 +73,7 @@ class DAGInstance:
             return type(self.definition)
 
     def __getattr__(self, name: str) -> Any:
-        if name in OWN_NAMES:
+        if name in OF_INSTANCES:
             raise AttributeError(name)  # not filled yet
         definition = self.definition
         cls = type(definition)
@@ -84,6 +91,9 @@ class DAGInstance:
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name in OF_INSTANCES:
+            cls = type(self.definition)
+            raise refusal(name, cls, cls)
         found = _on_class(type(self.definition), name)
         if _is_ours_to_bind(found) and hasattr(type(found), "__set__"):
             type(found).__set__(found, self, value)
@@ -91,6 +101,9 @@ class DAGInstance:
             object.__setattr__(self, name, value)
 
     def __delattr__(self, name: str) -> None:
+        if name in OF_INSTANCES:
+            cls = type(self.definition)
+            raise refusal(name, cls, cls)
         found = _on_class(type(self.definition), name)
         if _is_ours_to_bind(found) and hasattr(type(found), "__delete__"):
             type(found).__delete__(found, self)
@@ -111,7 +124,6 @@ class DAGInstance:
 
 # Not methods of the class: those would hide a definition's own.
 _VERBS: dict[str, Callable[..., int]] = {"cancel": cancel, "retry": retry_failed}
-OWN_NAMES = frozenset({*DAGInstance.__slots__, "instance_id"})
 
 # Around our own __setattr__, which thinks of the definition first.
 _set_id: Callable[[DAGInstance, bytes], None] = DAGInstance.__dict__["_dagorama_id"].__set__
@@ -121,11 +133,23 @@ set_scope: Callable[[DAGInstance, Scope], None] = DAGInstance.__dict__["_dagoram
 
 def instance_within(instance_id: bytes, definition: DAGDefinition, scope: Scope) -> DAGInstance:
     """An instance whose decorated calls go to `scope`."""
-    instance = DAGInstance.__new__(DAGInstance)
+    cls = type(definition)
+    instance = _new(_types.get(id(cls)) or _type_of(cls))
     _set_id(instance, instance_id)
     _set_definition(instance, definition)
     set_scope(instance, scope)
     return instance
+
+
+#: by the id of the class of the definition; an entry goes with its class
+_types: dict[int, type[DAGInstance]] = {}
+_new: Callable[[type[DAGInstance]], DAGInstance] = object.__new__
+
+
+def _type_of(cls: type[DAGDefinition]) -> type[DAGInstance]:
+    """Make the type of instances of `cls` and remember it; of two threads that do, both get the same."""
+    key = id(cls)
+    return _types.setdefault(key, make_type(DAGInstance, cls, lambda: _types.pop(key, None)))
 
 
 def _restore_instance(instance_id: bytes, definition: DAGDefinition, attributes: dict[str, Any]) -> DAGInstance:

@@ -14,6 +14,7 @@ from secrets import token_bytes, token_urlsafe
 from typing import TYPE_CHECKING, NoReturn
 
 from dagorama.errors import SettingsError
+from dagorama.secrecy import OTHERS, is_open_to
 from dagorama.settings import signing_keys
 
 if TYPE_CHECKING:
@@ -88,11 +89,11 @@ def _key(word: str, number: int, source: str) -> SigningKey:
 
 
 def _read(path: Path) -> str:
-    """A file of keys; raises SettingsError where it cannot be read, or by more than its owner."""
+    """A file of keys; raises SettingsError if it cannot be read, or is open to others by mistake."""
     try:
         with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if mode & 0o077:
+            if is_open_to(OTHERS, file.fileno()):
+                mode = os.fstat(file.fileno()).st_mode
                 raise SettingsError(
                     f"{path} holds signing keys and others than its owner may use it (mode {mode & 0o777:o}): "
                     f"chmod 600 {path}, and make new keys if anybody may have read it"
@@ -103,9 +104,20 @@ def _read(path: Path) -> str:
 
 
 def _own_path() -> Path:
+    """Raises SettingsError for a user without a home folder, such as a number in a container."""
     from platformdirs import user_config_path
 
-    return user_config_path("dagorama", appauthor=False) / "signing.key"
+    try:
+        folder = user_config_path("dagorama", appauthor=False)
+    except RuntimeError:  # of pathlib's expanduser()
+        folder = Path()
+    # os.path.expanduser() leaves a "~" as it is when it cannot be told.
+    if not folder.is_absolute():
+        raise SettingsError(
+            "no signing key is set, and this user has no home folder to keep one in: set DAGORAMA_SIGNING_KEYS to what "
+            "`dagorama keys new` prints, the same for spawners and workers, or HOME to a folder"
+        )
+    return folder / "signing.key"
 
 
 def _own_key() -> tuple[str, str]:

@@ -51,6 +51,10 @@ class Options:
             raise ValueError(f"eager is {self.eager!r}: it has to be True or False")
         self._check_key()
 
+    @classmethod
+    def names(cls) -> frozenset[str]:
+        return frozenset(cls.__dataclass_fields__)
+
     @property
     def timeout_is_final(self) -> bool:
         """Whether a run that is stopped at its timeout is the last, as `retry_on` and `give_up_on` say."""
@@ -66,6 +70,16 @@ class Options:
             )
         if self.max_concurrency is None:
             raise ValueError("concurrency_key is given without max_concurrency, the number of nodes of one key")
+
+
+def unexpected_option(name: str) -> str:
+    """What to say of an option that `@dagorama(...)` does not have."""
+    from difflib import get_close_matches
+
+    names = sorted(Options.names())
+    likely = get_close_matches(name, names, n=1, cutoff=0.75) or [each for each in names if each.startswith(name)]
+    remedy = f"did you mean {likely[0]!r}?" if likely else f"it takes {', '.join(names)}"
+    return f"dagorama() got an unexpected option {name!r}; {remedy}"
 
 
 class KeyOf:

@@ -6,7 +6,7 @@ slot that the other node may need.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from time import monotonic
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from dagorama.beside import Beside
 from dagorama.culprits import error_of, failure_of
 from dagorama.errors import PromiseMisuse
+from dagorama.inspection import find_promises, map_promises
 from dagorama.large import broker_values
 from dagorama.models.outcome import Outcome
 from dagorama.models.promise import DAGPromise
@@ -23,8 +24,9 @@ from dagorama.putting import plain
 from dagorama.reasons import reasons
 from dagorama.scope import attempt_here
 from dagorama.signing import SignedValues, keyring
+from dagorama.timeouts import checked_timeout
 from dagorama.values import decode_promised
-from dagorama.waiting import Heard, Waiting, owner_of
+from dagorama.waiting import Heard, Waiting, check_instance, owner_of
 
 if TYPE_CHECKING:
     from dagorama.instance import DAGInstance
@@ -52,12 +54,18 @@ def resolve(
     that is one; with it, it waits so many seconds, None meaning for ever, and raises TimeoutError. Raises NodeFailed
     (NodeCancelled) when the node ended without a value, or returns a Failure for `outcome(promise)`; UnknownToBroker
     when there is no such node; UncheckableValue and TamperedValue when the value's signature cannot be relied on.
+
+    What a plain entry point returned comes back as it is; if it is a container or a dataclass with promises in it, a
+    copy in which they are resolved does.
     """
+    check_instance("resolve()", instance)
+    waits = timeout is not _Timeout.NOT_GIVEN
+    seconds = checked_timeout(timeout) if waits else None
     if not isinstance(promise, DAGPromise):
-        return plain(promise)  # what a plain entry point returned
+        return _Wanted("resolve()", [(instance, promise)]).resolved(waits, seconds, _is_inside())
     waiting = _waiting(instance, promise)
-    if timeout is not _Timeout.NOT_GIVEN:
-        return _resolved(waiting, promise, timeout, _is_inside())
+    if waits:
+        return _resolved(waiting, promise, seconds, _is_inside())
     heard = _known(promise) or waiting.ask()[0]
     return _value(promise, heard) if heard.state.has_ended else None
 
@@ -67,11 +75,16 @@ async def aresolve(instance: DAGInstance, promise: DAGPromise[R], *, timeout: fl
 
     Cancelling it ends the waiting and nothing else; `cancel` cancels the node.
     """
+    check_instance("aresolve()", instance)
+    seconds = checked_timeout(timeout)
     if not isinstance(promise, DAGPromise):
-        return plain(promise)  # what a plain entry point returned
+        wanted = _Wanted("aresolve()", [(instance, promise)])
+        async with Beside(wanted.waiting.close) as thread:
+            filled: R = await thread.run(wanted.resolved, True, seconds, _is_inside())
+            return filled
     waiting = _waiting(instance, promise)
     async with Beside(waiting.close) as thread:
-        value: R = await thread.run(_resolved, waiting, promise, timeout, _is_inside())
+        value: R = await thread.run(_resolved, waiting, promise, seconds, _is_inside())
         return value
 
 
@@ -83,22 +96,11 @@ def resolve_all(
     It waits, for ever unless `timeout` says how many seconds, and raises TimeoutError; or, as soon as one of them is
     known to have failed, what resolve() raises for it. `outcome(promise)` gives a Failure in its place.
     """
-    wanted = list(pairs)
-    owners: dict[bytes, bytes] = {}
-    places: dict[bytes, list[int]] = {}
-    for place, (instance, promise) in enumerate(wanted):
-        if isinstance(promise, DAGPromise):
-            owners[promise.node_id] = owner_of(instance, promise)
-            places.setdefault(promise.node_id, []).append(place)
-    _check_wait("resolve_all()", [promise for _, promise in wanted])
-    values: list[Any] = [plain(promise) for _, promise in wanted]  # what a plain entry point returned is its value
-    waiting = Waiting(owners)
-    for heard in waiting.ended(timeout):
-        for place in places[heard.node_id]:
-            values[place] = _value(wanted[place][1], heard)
-    if waiting.left:
-        raise _not_ended(waiting, len(owners), timeout, wanted[places[waiting.left[0]][0]][1])
-    return values
+    seconds = checked_timeout(timeout)
+    wanted = _Wanted("resolve_all()", pairs)
+    if _is_inside():
+        raise _would_wait("resolve_all()", next((value for _, value in wanted.pairs), None))
+    return wanted.all_within(seconds)
 
 
 def as_completed(
@@ -109,13 +111,17 @@ def as_completed(
     `resolve(instance, promise)` of one that has just come has its value at hand. Raises TimeoutError when some have
     not ended `timeout` seconds after this call; None means that there is no such time.
     """
-    wanted = dict.fromkeys(promises)
-    for promise in wanted:
+    check_instance("as_completed()", instance)
+    seconds = checked_timeout(timeout)
+    given = list(promises)
+    for promise in given:
         if not isinstance(promise, DAGPromise):
             raise TypeError(f"as_completed() takes promises, not a {type(promise).__qualname__}")
         owner_of(instance, promise)
-    _check_wait("as_completed()", list(wanted))
-    return AsCompleted(instance.instance_id.bytes, list(wanted), timeout)
+    if _is_inside():
+        raise _would_wait("as_completed()", next(iter(given), None))
+    _check_number(len(given))
+    return AsCompleted(instance.instance_id.bytes, list(dict.fromkeys(given)), seconds)
 
 
 class AsCompleted(Generic[R]):
@@ -155,12 +161,65 @@ class AsCompleted(Generic[R]):
             raise _not_ended(waiting, len(self._promises), self._timeout, one)
 
 
-def _check_wait(what: str, promises: Sequence[object]) -> None:
-    """Raises PromiseMisuse inside a node, and ValueError where there are too many."""
-    if _is_inside():
-        raise _would_wait(what, next(iter(promises), None))
-    if len(promises) > MOST_AT_ONCE:
-        raise ValueError(f"{len(promises):,} promises are more than one call can wait for ({MOST_AT_ONCE:,})")
+class _Wanted:
+    """Promises of instances, and plain values that may hold some: what is waited for, and what comes of it."""
+
+    def __init__(self, what: str, pairs: Iterable[tuple[DAGInstance, Any]]) -> None:
+        self._what = what
+        self.pairs = list(pairs)
+        self._owners: dict[bytes, bytes] = {}
+        self._places: dict[bytes, list[tuple[int, DAGPromise[Any]]]] = {}
+        for place, (instance, value) in enumerate(self.pairs):
+            check_instance(what, instance)
+            for promise in (value,) if isinstance(value, DAGPromise) else find_promises(value):
+                self._owners[promise.node_id] = owner_of(instance, promise)
+                self._places.setdefault(promise.node_id, []).append((place, promise))
+        _check_number(len(self._owners))
+        self.waiting = Waiting(self._owners)
+
+    def resolved(self, waits: bool, timeout: float | None, is_inside: bool) -> Any:
+        """The one value that is wanted; None without `waits` as long as a promise in it has none."""
+        if waits and not is_inside:
+            return self.all_within(timeout)[0]
+        heard = self.waiting.ask() if self._owners else []
+        if all(each.state.has_ended for each in heard):
+            return _filled(*self._known(heard))[0]
+        if not waits:
+            return None
+        if is_inside and timeout != 0:
+            raise _would_wait(self._what, self.pairs[0][1])
+        raise _no_value(self.waiting, timeout, self.pairs[0][1])
+
+    def all_within(self, timeout: float | None) -> list[Any]:
+        """All values, in order. Raises as soon as one of them is known to have failed."""
+        known = self._known(self.waiting.ended(timeout))
+        if left := self.waiting.left:
+            raise _not_ended(self.waiting, len(self._owners), timeout, self._places[left[0]][0][1])
+        return _filled(*known)
+
+    def _known(self, all_heard: Iterable[Heard]) -> tuple[list[Any], dict[int, dict[DAGPromise[Any], object]]]:
+        """The values of promises in their places; and for what holds promises, by place, the values of those."""
+        values = [plain(value) for _, value in self.pairs]
+        inner: dict[int, dict[DAGPromise[Any], object]] = {}
+        for heard in all_heard:
+            for place, promise in self._places[heard.node_id]:
+                value = _value(promise, heard)
+                if promise is self.pairs[place][1]:
+                    values[place] = value
+                else:
+                    inner.setdefault(place, {})[promise] = value
+        return values, inner
+
+
+def _filled(values: list[Any], inner: dict[int, dict[DAGPromise[Any], object]]) -> list[Any]:
+    for place, found in inner.items():
+        values[place] = map_promises(values[place], found.__getitem__)
+    return values
+
+
+def _check_number(promises: int) -> None:
+    if promises > MOST_AT_ONCE:
+        raise ValueError(f"{promises:,} promises are more than one call can wait for ({MOST_AT_ONCE:,})")
 
 
 def _not_ended(waiting: Waiting, of: int, timeout: float | None, one: object) -> TimeoutError:
@@ -196,7 +255,11 @@ def _resolved(waiting: Waiting, promise: DAGPromise[Any], timeout: float | None,
         return _value(promise, heard)
     if is_inside and timeout != 0:
         raise _would_wait("resolve()", promise)
-    raise TimeoutError(f"there is no value after {timeout} seconds: {promise!r}{_because(waiting)}")
+    raise _no_value(waiting, timeout, promise)
+
+
+def _no_value(waiting: Waiting, timeout: float | None, wanted: object) -> TimeoutError:
+    return TimeoutError(f"there is no value after {timeout} seconds: {wanted!r}{_because(waiting)}")
 
 
 def _would_wait(what: str, promise: object) -> PromiseMisuse:

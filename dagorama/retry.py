@@ -121,6 +121,14 @@ def verdict(retry: RetryConfiguration | None, error: BaseException) -> tuple[boo
         return False, None
 
 
+def has_runs_left(retry: RetryConfiguration | None, runs: int) -> bool:
+    """Whether a node is run again after so many runs that have failed. Never raises, as verdict() does not."""
+    try:
+        return retry is not None and runs < retry.as_policy().max_attempts
+    except Exception:
+        return False
+
+
 def _is_final(retry_on: ErrorTypes | None, give_up_on: ErrorTypes, error: BaseException) -> bool:
     if isinstance(error, RetryLater):
         return False
@@ -149,17 +157,20 @@ def _is_error_type(kind: object) -> bool:
 
 
 def check_seconds(**fields: float) -> None:
-    """Raises ValueError naming the field that is no number of seconds from 0 up."""
+    """Raises ValueError naming the field that is no number of seconds from 0 to MOST."""
     for name, value in fields.items():
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not 0 <= value <= MOST:
-            raise ValueError(f"{name} is {value!r}: it has to be a number of seconds from 0 up")
+            raise ValueError(f"{name} is {value!r}: it has to be a number of seconds from 0 to {MOST}")
 
 
 def check_positive_seconds(**fields: float | None) -> None:
-    """The same for a field that may be None and must not be 0."""
+    """The same for a field that may be None, which is no limit, and must not be 0."""
     for name, value in fields.items():
-        if value is not None:
-            check_seconds(**{name: value})
-            if not value:
-                raise ValueError(f"{name} is 0: it has to be a positive number of seconds, or None")
+        if value is None:
+            continue
+        if value == math.inf:
+            raise ValueError(f"{name} is {value!r}: give None, which is no limit")
+        check_seconds(**{name: value})
+        if not value:
+            raise ValueError(f"{name} is 0: it has to be a positive number of seconds, or None")

@@ -18,10 +18,12 @@ from dagorama.errors import CodeMismatchException as CodeMismatchException
 from dagorama.errors import WorkersNotStarted
 from dagorama.settings import shared_files
 from dagorama.signing import keyring
+from dagorama.timeouts import checked_timeout
 from dagorama.worker.launched import launch
 from dagorama.worker.options import WorkerOptions
 
 STOPPING = 8.0  #: seconds in which told workers are gone; then they are killed
+LONGEST_SELECT = 86_400.0  #: seconds; poll() under select, as gevent has it, counts milliseconds in 32 bits
 FOLLOWING = 2.0  #: seconds for the children of a supervisor that was killed
 
 
@@ -195,12 +197,13 @@ class WorkerHandle:
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until it has ended, at most `timeout` seconds."""
+        timeout = checked_timeout(timeout)
         until = None if timeout is None else monotonic() + timeout
         while self.exitcode is None:
             left = None if until is None else until - monotonic()
             if left is not None and left <= 0:
                 return
-            self._launched.hear(left)
+            self._launched.hear(None if left is None else min(left, LONGEST_SELECT))
 
     def terminate(self) -> None:
         """End it now; what it runs goes back to the broker uncounted, and the other workers stay."""

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
+from ipaddress import ip_address
 from math import inf
 from os import environ
+from re import fullmatch
 from sys import float_info
 
 from dagorama.errors import SettingsError
@@ -11,6 +13,7 @@ from dagorama.errors import SettingsError
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 HIGHEST_PORT = 65535
 _WARN_AFTER = 5.0
+LONGEST_PORT = 20  #: characters; int() refuses thousands of them in its own words
 _ACCESS = ("auth_token", "auth_token_file", "tls_ca", "tls_cert", "tls_key", "tls_name")
 
 
@@ -18,7 +21,7 @@ _ACCESS = ("auth_token", "auth_token_file", "tls_ca", "tls_cert", "tls_key", "tl
 class Settings:
     """Where the broker is, how to reach it, how much to log, how a worker leaves.
 
-    An unset or empty variable means its default.
+    A variable that is unset, empty or blank means its default; blanks around a value do not count.
     """
 
     host: str = "localhost"  #: DAGORAMA_HOST
@@ -33,10 +36,13 @@ class Settings:
     tls_name: str = ""  #: DAGORAMA_TLS_NAME: the name in the broker's certificate, where it is not DAGORAMA_HOST
 
     @classmethod
-    def from_env(cls) -> "Settings":
-        """Reads the variables beside the fields; raises SettingsError naming the bad one."""
+    def from_env(cls, host: str | None = None, port: int | None = None) -> "Settings":
+        """Reads the variables beside the fields, after the options given; raises SettingsError naming the bad one."""
         # Every call to the broker asks; what the variables mean is found out once.
-        return _read(*map(environ.get, _VARIABLES))
+        if host is None and port is None:
+            return _read(*map(environ.get, _VARIABLES))
+        given = {"DAGORAMA_HOST": host and checked_host(host, "--host"), "DAGORAMA_PORT": port and str(port)}
+        return _read(*(given.get(variable) or environ.get(variable) for variable in _VARIABLES))
 
     @property
     def way(self) -> tuple[object, ...]:
@@ -51,7 +57,8 @@ _VARIABLES = tuple(f"DAGORAMA_{each.name.upper()}" for each in fields(Settings))
 @lru_cache(maxsize=8)
 def _read(host: str | None, port: str | None, level: str | None, grace: str | None, *access: str | None) -> Settings:
     """The settings while the variables have these texts."""
-    return Settings(host or _DEFAULTS.host, _port(port), _log_level(level), _grace(grace), **_access(*access))
+    where = checked_host(host, "DAGORAMA_HOST") if _stripped(host) else _DEFAULTS.host
+    return Settings(where, _port(port), _log_level(level), _grace(grace), **_access(*access))
 
 
 _FLAGS = dict.fromkeys(("", "1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off"), False)
@@ -59,14 +66,17 @@ _FLAGS = dict.fromkeys(("", "1", "true", "yes", "on"), True) | dict.fromkeys(("0
 
 def signing_keys() -> tuple[str, str]:
     """DAGORAMA_SIGNING_KEYS and DAGORAMA_SIGNING_KEYS_FILE; raises SettingsError where both are set."""
-    keys, file = environ.get("DAGORAMA_SIGNING_KEYS", ""), environ.get("DAGORAMA_SIGNING_KEYS_FILE", "")
+    # Blank keys are no default: a secret that was not filled in is an error of its own.
+    keys, file = environ.get("DAGORAMA_SIGNING_KEYS", ""), _stripped(environ.get("DAGORAMA_SIGNING_KEYS_FILE"))
     if keys and file:
         raise SettingsError("DAGORAMA_SIGNING_KEYS and DAGORAMA_SIGNING_KEYS_FILE are both set: unset one of them")
     return keys, file
 
 
 def _access(*texts: str | None) -> dict[str, str]:
-    found = {name: text or "" for name, text in zip(_ACCESS, texts, strict=True)}
+    found = {name: _stripped(text) for name, text in zip(_ACCESS, texts, strict=True)}
+    if found["tls_name"]:
+        found["tls_name"] = checked_host(found["tls_name"], "DAGORAMA_TLS_NAME")
     if found["auth_token"] and found["auth_token_file"]:
         raise SettingsError("DAGORAMA_AUTH_TOKEN and DAGORAMA_AUTH_TOKEN_FILE are both set: unset one of them")
     if bool(found["tls_cert"]) != bool(found["tls_key"]):
@@ -90,8 +100,7 @@ def node_log_level() -> str:
 
 
 def _log_level(text: str | None) -> str:
-    text = text or _DEFAULTS.log_level
-    level = text.strip().upper()
+    level = (_stripped(text) or _DEFAULTS.log_level).upper()
     if level not in LOG_LEVELS:
         raise SettingsError(f"DAGORAMA_LOG_LEVEL is {text!r}: it has to be one of {', '.join(LOG_LEVELS)}")
     return level
@@ -107,13 +116,47 @@ def shared_files() -> bool:
 
 def warn_after() -> float:
     """DAGORAMA_WARN_AFTER: seconds after which a wait that cannot end says why; raises SettingsError."""
-    text = environ.get("DAGORAMA_WARN_AFTER")
-    return _WARN_AFTER if not text else _seconds("DAGORAMA_WARN_AFTER", text, inf)
+    return _seconds("DAGORAMA_WARN_AFTER", environ.get("DAGORAMA_WARN_AFTER"), _WARN_AFTER, inf)
 
 
-def _seconds(name: str, text: str, most: float) -> float:
+def look_at(host: str | None, port: int | None) -> None:
+    """Have this process, and those that it starts, look for the broker there; None leaves what the variables say."""
+    if host is not None:
+        environ["DAGORAMA_HOST"] = checked_host(host, "--host")
+    if port is not None:
+        environ["DAGORAMA_PORT"] = str(port)
+
+
+def checked_host(text: str | None, source: str) -> str:
+    """A host name or an address, an IPv6 one without its brackets. Raises SettingsError, which names `source`."""
+    host = _stripped(text)
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if _is_ipv6(bare) or fullmatch(r"[\w.-]+", host):
+        return bare
+    name, _, port = host.rpartition(":")
+    if "://" in host:
+        remedy = ", without a scheme such as http://"
+    elif port.isdecimal() and name:
+        remedy = f", and the port has its own setting: {name.strip('[]')!r} here, and {port} for the port"
+    else:
+        remedy = ""
+    raise SettingsError(f"{source} is {text!r}: it has to be the name or the address of a host{remedy}")
+
+
+def _is_ipv6(text: str) -> bool:
     try:
-        seconds = float(text)
+        return ip_address(text).version == 6
+    except ValueError:
+        return False
+
+
+def _stripped(text: str | None) -> str:
+    return (text or "").strip()
+
+
+def _seconds(name: str, text: str | None, otherwise: float, most: float) -> float:
+    try:
+        seconds = float(_stripped(text) or otherwise)
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds <= most:
@@ -122,13 +165,17 @@ def _seconds(name: str, text: str, most: float) -> float:
 
 
 def _grace(text: str | None) -> float:
-    return _seconds("DAGORAMA_GRACE", text or str(_DEFAULTS.grace), float_info.max)
+    return _seconds("DAGORAMA_GRACE", text, _DEFAULTS.grace, float_info.max)
 
 
 def _port(text: str | None) -> int:
-    text = text or str(_DEFAULTS.port)
+    # Kubernetes sets it to tcp://IP:PORT in the pods beside a Service that is called dagorama.
+    service = fullmatch(r"(tcp|udp|sctp)://\S*?(?::(\d+))?", _stripped(text))
+    if service is not None:
+        text = service[2] if service[1] == "tcp" else None
+    stripped = _stripped(text) or str(_DEFAULTS.port)
     # isdecimal() also accepts other scripts' digits; int() reads those as well.
-    port = int(text) if text.strip().isdecimal() else 0
+    port = int(stripped) if stripped.isdecimal() and len(stripped) <= LONGEST_PORT else 0
     if not 0 < port <= HIGHEST_PORT:
         raise SettingsError(f"DAGORAMA_PORT is {text!r}: it has to be a port number between 1 and {HIGHEST_PORT}")
     return port

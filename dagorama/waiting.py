@@ -170,6 +170,15 @@ def _patience() -> float:
 # --- whose nodes these are -------------------------------------------------------------------------
 
 
+def check_instance(what: str, instance: object) -> None:
+    """Raises TypeError when what `what` was given first is no instance, such as the promise in the wrong place."""
+    if isinstance(instance, DAGPromise) or not hasattr(type(instance), "instance_id"):
+        raise TypeError(
+            f"{what} takes an instance first, which calling a definition returns beside the promise, not a "
+            f"{type(instance).__qualname__}"
+        )
+
+
 def owner_of(instance: DAGInstance, promise: DAGPromise[Any]) -> bytes:
     """The instance to ask under; raises WrongInstance, or PromiseMisuse for what the broker cannot know yet."""
     owner = instance.instance_id.bytes

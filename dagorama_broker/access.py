@@ -53,6 +53,7 @@ CALLS: dict[str, frozenset[Role]] = {
         "ListNodes": {_SPAWNER, _READER},
         "Explain": {_SPAWNER, _WORKER},
         "GetNode": {_SPAWNER, _READER},
+        "FindIds": {_SPAWNER, _READER},
         "Cancel": {_SPAWNER},
         "Retry": {_SPAWNER},
         "Adopt": set[Role](),

@@ -17,6 +17,7 @@ from dagorama_broker.broker import Broker
 from dagorama_broker.cancelling import cancel
 from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown
 from dagorama_broker.explaining import explain
+from dagorama_broker.finding import find_ids
 from dagorama_broker.memory import Memory
 from dagorama_broker.reporting import take_death, take_report, take_return
 from dagorama_broker.retries import Asked, retry, unservable
@@ -254,6 +255,10 @@ class BrokerService(pb_grpc.BrokerServicer):
             refuse_reader(caller.get())
         details = await looking.node_details(self._broker, instance, node, request.arguments)
         return looking.without_tracebacks(details) if is_reader(caller.get()) else details
+
+    @refusing
+    async def FindIds(self, request: pb.FindIdsRequest, context: Context) -> pb.FindIdsReply:
+        return await find_ids(self._broker, request)
 
     @refusing
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.Status:

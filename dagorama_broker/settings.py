@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from os import environ
+from pathlib import Path
+from re import fullmatch
 from typing import TypeVar
 
 from dagorama_broker.errors import SettingsError
@@ -19,6 +21,7 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 LOG_FORMATS = ("text", "json")
 DEFAULT_PORT = 50051
 HIGHEST_PORT = 65535
+LONGEST_NUMBER = 18  #: digits
 #: Bytes of one message, either way; clients keep to the same.
 MESSAGE_LIMIT = 4 << 20
 
@@ -112,8 +115,8 @@ class Settings:
         """What the options say, else the environment, else the defaults. Raises SettingsError in one sentence."""
         default = cls()
         return cls(
-            host=_read("DAGORAMA_BIND", host, _text, default.host),
-            port=_read("DAGORAMA_PORT", port, _port, default.port),
+            host=_host("DAGORAMA_BIND", host, default.host),
+            port=_own_port(port, default.port),
             store=_read("DAGORAMA_STORE", store, _text, "") or default_store(),
             log_level=_read("DAGORAMA_LOG_LEVEL", log_level, _level, default.log_level),
             log_format=_read("DAGORAMA_LOG_FORMAT", log_format, _format, default.log_format),
@@ -148,8 +151,7 @@ class Settings:
 
 def broker_address(host: str | None = None, port: int | None = None) -> tuple[str, int]:
     """Where to look for a broker: what is given, else DAGORAMA_HOST and DAGORAMA_PORT, else this machine."""
-    host = _read("DAGORAMA_HOST", host, _text, "127.0.0.1")
-    return host, _read("DAGORAMA_PORT", port, _port, DEFAULT_PORT)
+    return _host("DAGORAMA_HOST", host, "127.0.0.1"), _own_port(port, DEFAULT_PORT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +178,20 @@ class Way:
 
 
 def default_store() -> str:
-    """A SQLite file in the user's state folder."""
+    """A SQLite file in the user's state folder. Raises SettingsError for a user without a home folder."""
     from platformdirs import user_state_path
 
-    return f"sqlite:///{user_state_path('dagorama') / 'broker.sqlite3'}"
+    try:
+        folder = user_state_path("dagorama")
+    except RuntimeError:  # of pathlib's expanduser()
+        folder = Path()
+    # os.path.expanduser() leaves a "~" as it is when it cannot be told.
+    if not folder.is_absolute():
+        raise SettingsError(
+            "no store is set, and this user has no home folder to keep one in: set DAGORAMA_STORE (--store) to"
+            " sqlite:///PATH, or HOME to a folder"
+        )
+    return f"sqlite:///{folder / 'broker.sqlite3'}"
 
 
 def is_loopback(host: str) -> bool:
@@ -202,6 +214,23 @@ def _read(variable: str, option: _T | None, parse: Callable[[str], _T], default:
         raise SettingsError(f"{variable} is {text!r}: it has to be {error}") from None
 
 
+def _host(variable: str, option: str | None, default: str) -> str:
+    """A host name or an address, an IPv6 one without its brackets; an error names the one that is wrong."""
+    if option is None:
+        return _read(variable, None, _host_name, default)
+    try:
+        return _host_name(option.strip())
+    except ValueError as error:
+        raise SettingsError(f"--host is {option!r}: it has to be {error}") from None
+
+
+def _own_port(option: int | None, default: int) -> int:
+    """What is set; Kubernetes' tcp://IP:PORT, in the pods beside a Service that is called dagorama, is not."""
+    if option is None and fullmatch(r"(tcp|udp|sctp)://\S*", environ.get("DAGORAMA_PORT", "").strip()):
+        return default
+    return _read("DAGORAMA_PORT", option, _port, default)
+
+
 # Each of these raises ValueError with what the value has to be.
 
 
@@ -209,9 +238,23 @@ def _text(text: str) -> str:
     return text
 
 
+def _host_name(text: str) -> str:
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if _is_ipv6(bare) or fullmatch(r"[\w.-]+", text):
+        return bare
+    raise ValueError("the name or the address of a host, without a scheme or a port")
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ip_address(text).version == 6
+    except ValueError:
+        return False
+
+
 def _port(text: str) -> int:
-    # isdecimal() also accepts other scripts' digits; int() reads those as well.
-    if not text.isdecimal() or int(text) > HIGHEST_PORT:
+    # isdecimal() also accepts other scripts' digits; int() reads those as well, and refuses thousands of them.
+    if not text.isdecimal() or len(text) > LONGEST_NUMBER or int(text) > HIGHEST_PORT:
         raise ValueError(f"a port number, 0 to {HIGHEST_PORT}")
     return int(text)
 
@@ -261,6 +304,6 @@ def _seconds_or_never(text: str) -> float:
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
+    if not text.isdecimal() or len(text) > LONGEST_NUMBER or not int(text):
         raise ValueError("a whole number above 0")
     return int(text)

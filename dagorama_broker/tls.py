@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from ssl import PROTOCOL_TLS_SERVER, SSLContext, SSLError
 from typing import TYPE_CHECKING
 
 from dagorama_broker.errors import SettingsError
+from dagorama_broker.secrecy import EVERYBODY, is_open_to
 
 if TYPE_CHECKING:
     import grpc
@@ -49,7 +49,7 @@ def _check(cert: tuple[str, str], key: str, ca: tuple[str, str]) -> None:
 
 
 def _check_private(key: str) -> None:
-    if os.stat(key).st_mode & 0o007:
+    if is_open_to(EVERYBODY, key):
         raise SettingsError(f"{key} holds a private key and everybody on this machine may use it: chmod 600 {key}")
 
 

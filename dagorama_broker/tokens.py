@@ -6,7 +6,6 @@ which it must keep to (an empty list: none), and any may have `expires`.
 
 from __future__ import annotations
 
-import os
 import re
 import tomllib
 from collections.abc import Iterable
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dagorama_broker.errors import SettingsError
+from dagorama_broker.secrecy import WRITERS, is_open_to
 
 
 class Role(StrEnum):
@@ -56,7 +56,7 @@ def read_tokens(path: Path) -> list[Token]:
     """Raises SettingsError, which names the file and the record, where it cannot be used."""
     try:
         with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_mode & 0o002:
+            if is_open_to(WRITERS, file.fileno()):
                 raise SettingsError(f"{path} says who may call, and everybody on this machine may write it: chmod o-w")
             records = tomllib.load(file)
     except OSError as error:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import venv
 import zipfile
 from collections.abc import Iterator
 from configparser import ConfigParser
@@ -20,6 +21,18 @@ from tests.certificates import Authority
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 IMAGE = ROOT / "Dockerfile.broker"
+GRAPH = """
+from typing import assert_type
+from dagorama.decorators import dagorama
+from dagorama.definition import DAGDefinition, resolve
+
+class Task(DAGDefinition):
+    @dagorama().syncfn
+    def entrypoint(self) -> int:
+        return 1
+
+assert_type(resolve(*Task()()), int | None)
+"""
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -129,6 +142,33 @@ def test_the_installed_package_is_not_the_tree(installed: Path, environment: dic
     where = "import dagorama, dagorama_broker; print(dagorama.__file__, dagorama_broker.__file__)"
     done = subprocess.run([sys.executable, "-c", where], check=True, capture_output=True, text=True, env=environment)
     assert all(Path(file).is_relative_to(installed) for file in done.stdout.split())
+
+
+# --- an editable install ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def editable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment into which the tree is installed as `pip install --editable` does it."""
+    folder = tmp_path_factory.mktemp("editable")
+    venv.create(folder / "venv", symlinks=True)
+    build = f"from hatchling.build import build_editable; build_editable({str(folder)!r})"
+    subprocess.run([sys.executable, "-c", build], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
+        archive.extractall(next(folder.glob("venv/lib/python3*/site-packages")))
+    return folder / "venv"
+
+
+def test_an_editable_install_is_a_plain_path(editable: Path) -> None:
+    (found,) = editable.glob("lib/python3*/site-packages/*.pth")
+    assert [Path(line) for line in found.read_text().split()] == [ROOT]
+
+
+def test_mypy_in_another_folder_knows_the_types_of_an_editable_install(editable: Path, tmp_path: Path) -> None:
+    (tmp_path / "graph.py").write_text(GRAPH)
+    check = [sys.executable, "-m", "mypy", "--strict", "--python-executable", editable / "bin" / "python", "graph.py"]
+    done = subprocess.run(check, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
 
 
 # --- the broker's image -------------------------------------------------------------------------------

@@ -1504,9 +1504,63 @@ class KeepValueReply(_message.Message):
 Global___KeepValueReply: _TypeAlias = KeepValueReply  # noqa: Y015
 
 @_typing.final
-class GetInstanceRequest(_message.Message):
-    """--- looking ----------------------------------------------------------------------------------------"""
+class FindIdsRequest(_message.Message):
+    """--- looking ----------------------------------------------------------------------------------------
 
+    Ids by how they begin, for people who type them. What none or several begin with is refused.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    instance: _builtins.str
+    """hexadecimal digits, 4 to 32"""
+    @_builtins.property
+    def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """of nodes of that instance, the same; at most 100"""
+
+    def __init__(
+        self,
+        *,
+        instance: _builtins.str = ...,
+        node: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindIdsRequest: _TypeAlias = FindIdsRequest  # noqa: Y015
+
+@_typing.final
+class FindIdsReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    instance: _builtins.bytes
+    @_builtins.property
+    def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """in the order of the request"""
+
+    def __init__(
+        self,
+        *,
+        instance: _builtins.bytes = ...,
+        node: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FindIdsReply: _TypeAlias = FindIdsReply  # noqa: Y015
+
+@_typing.final
+class GetInstanceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INSTANCE_FIELD_NUMBER: _builtins.int

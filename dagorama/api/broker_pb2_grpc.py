@@ -109,6 +109,11 @@ class BrokerStub(object):
                 request_serializer=dagorama_dot_api_dot_broker__pb2.GetNodeRequest.SerializeToString,
                 response_deserializer=dagorama_dot_api_dot_broker__pb2.NodeDetails.FromString,
                 _registered_method=True)
+        self.FindIds = channel.unary_unary(
+                '/dagorama.v1.Broker/FindIds',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.FindIdsRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.FindIdsReply.FromString,
+                _registered_method=True)
         self.Cancel = channel.unary_unary(
                 '/dagorama.v1.Broker/Cancel',
                 request_serializer=dagorama_dot_api_dot_broker__pb2.CancelRequest.SerializeToString,
@@ -229,6 +234,12 @@ class BrokerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FindIds(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Cancel(self, request, context):
         """What a person, or a program, does about it; acknowledged when durable.
         """
@@ -325,6 +336,11 @@ def add_BrokerServicer_to_server(servicer, server):
                     servicer.GetNode,
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.GetNodeRequest.FromString,
                     response_serializer=dagorama_dot_api_dot_broker__pb2.NodeDetails.SerializeToString,
+            ),
+            'FindIds': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindIds,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.FindIdsRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.FindIdsReply.SerializeToString,
             ),
             'Cancel': grpc.unary_unary_rpc_method_handler(
                     servicer.Cancel,
@@ -747,6 +763,33 @@ class Broker(object):
             '/dagorama.v1.Broker/GetNode',
             dagorama_dot_api_dot_broker__pb2.GetNodeRequest.SerializeToString,
             dagorama_dot_api_dot_broker__pb2.NodeDetails.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindIds(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/FindIds',
+            dagorama_dot_api_dot_broker__pb2.FindIdsRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.FindIdsReply.FromString,
             options,
             channel_credentials,
             insecure,

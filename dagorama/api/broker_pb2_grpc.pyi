@@ -66,6 +66,7 @@ class BrokerStub:
     Explain: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ExplainRequest, _broker_pb2.ExplainReply]
     """Why nodes that are waited for have not ended."""
     GetNode: _grpc.UnaryUnaryMultiCallable[_broker_pb2.GetNodeRequest, _broker_pb2.NodeDetails]
+    FindIds: _grpc.UnaryUnaryMultiCallable[_broker_pb2.FindIdsRequest, _broker_pb2.FindIdsReply]
     Cancel: _grpc.UnaryUnaryMultiCallable[_broker_pb2.CancelRequest, _broker_pb2.CancelReply]
     """What a person, or a program, does about it; acknowledged when durable."""
     Retry: _grpc.UnaryUnaryMultiCallable[_broker_pb2.RetryRequest, _broker_pb2.RetryReply]
@@ -100,6 +101,7 @@ class BrokerAsyncStub(BrokerStub):
     Explain: _aio.UnaryUnaryMultiCallable[_broker_pb2.ExplainRequest, _broker_pb2.ExplainReply]  # type: ignore[assignment]
     """Why nodes that are waited for have not ended."""
     GetNode: _aio.UnaryUnaryMultiCallable[_broker_pb2.GetNodeRequest, _broker_pb2.NodeDetails]  # type: ignore[assignment]
+    FindIds: _aio.UnaryUnaryMultiCallable[_broker_pb2.FindIdsRequest, _broker_pb2.FindIdsReply]  # type: ignore[assignment]
     Cancel: _aio.UnaryUnaryMultiCallable[_broker_pb2.CancelRequest, _broker_pb2.CancelReply]  # type: ignore[assignment]
     """What a person, or a program, does about it; acknowledged when durable."""
     Retry: _aio.UnaryUnaryMultiCallable[_broker_pb2.RetryRequest, _broker_pb2.RetryReply]  # type: ignore[assignment]
@@ -221,6 +223,13 @@ class BrokerServicer(metaclass=_abc_1.ABCMeta):
         request: _broker_pb2.GetNodeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_broker_pb2.NodeDetails, _abc.Awaitable[_broker_pb2.NodeDetails]]: ...
+
+    @_abc_1.abstractmethod
+    def FindIds(
+        self,
+        request: _broker_pb2.FindIdsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.FindIdsReply, _abc.Awaitable[_broker_pb2.FindIdsReply]]: ...
 
     @_abc_1.abstractmethod
     def Cancel(

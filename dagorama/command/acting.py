@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 import click
 
 from dagorama.command.asking import Answer, asking
+from dagorama.command.ids import INSTANCE, NODES, id_digits, whole_ids
 from dagorama.command.tables import counted
 
 if TYPE_CHECKING:
@@ -18,27 +18,24 @@ if TYPE_CHECKING:
 #: Seconds that a retry waits for workers to say that they have other code.
 PATIENCE = 1.0
 
-_INSTANCE = click.argument("instance", type=click.UUID)
-_NODES = click.argument("nodes", type=click.UUID, nargs=-1, metavar="[NODE]...")
-
 
 @click.command()
-@_INSTANCE
-@_NODES
+@INSTANCE
+@NODES
 @asking
-def cancel(broker: Connection, instance: UUID, nodes: Sequence[UUID]) -> Answer:
+def cancel(broker: Connection, instance: str, nodes: Sequence[str]) -> Answer:
     """Cancel nodes of an instance, or all of it, with what depends on them; what has ended stays as it is."""
-    cancelled = broker.cancel(instance.bytes, [node.bytes for node in nodes])
+    cancelled = broker.cancel(*whole_ids(broker, instance, nodes))
     return Answer(f"{counted(cancelled, 'node', 'nodes')} cancelled", {"cancelled": cancelled})
 
 
 @click.command()
-@_INSTANCE
-@_NODES
+@INSTANCE
+@NODES
 @click.option("--downstream", is_flag=True, help="Also what has used one of the failures, and all that depends on it.")
 @click.option("--new-code", is_flag=True, help="Run by the code that is deployed now, not by that which made them.")
 @asking
-def retry(broker: Connection, instance: UUID, nodes: Sequence[UUID], downstream: bool, new_code: bool) -> Answer:
+def retry(broker: Connection, instance: str, nodes: Sequence[str], downstream: bool, new_code: bool) -> Answer:
     """Have failed nodes of an instance run again, or all that failed, and what failed because of them wait for them.
 
     A node that failed because of another stands for that one. Nodes that have used a failure as a value (outcome) are
@@ -46,10 +43,8 @@ def retry(broker: Connection, instance: UUID, nodes: Sequence[UUID], downstream:
     """
     from dagorama.control import retried_of
 
-    ids = [node.bytes for node in nodes]
-    retried = retried_of(
-        broker.retry(instance.bytes, ids, downstream=downstream, new_code=new_code, patience=PATIENCE)
-    )
+    ids = whole_ids(broker, instance, nodes)
+    retried = retried_of(broker.retry(*ids, downstream=downstream, new_code=new_code, patience=PATIENCE))
     return Answer("\n".join([_retried_text(retried), *retried.warnings]), _retried_data(retried))
 
 
@@ -85,16 +80,16 @@ def _retried_data(retried: Retried) -> dict[str, object]:
     "--from", "made_with", multiple=True, metavar="HASH",
     help="Only nodes that were made with this code [any that no connected worker has]. May be repeated.",
 )  # fmt: skip
-@click.option("--instance", type=click.UUID, help="Only nodes of this instance [any].")
+@click.option("--instance", type=id_digits, help="Only nodes of this instance [any].")
 @asking
 def adopt(
-    broker: Connection, function: str, hash_: str, made_with: Sequence[str], instance: UUID | None
+    broker: Connection, function: str, hash_: str, made_with: Sequence[str], instance: str | None
 ) -> Answer:
     """Have unfinished nodes of a function run by the code that is deployed now.
 
     FUNCTION is its name as `dagorama unservable` shows it, "package.module:Class.method". Nodes that a worker holds
     stay with it.
     """
-    reply = broker.adopt(function, hash_, made_with, instance.bytes if instance is not None else b"")
+    reply = broker.adopt(function, hash_, made_with, whole_ids(broker, instance)[0] if instance is not None else b"")
     text = f"{counted(reply.adopted, 'node goes', 'nodes go')} over to {reply.hash}"
     return Answer(text, {"adopted": reply.adopted, "hash": reply.hash})

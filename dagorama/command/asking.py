@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import click
@@ -26,6 +25,7 @@ class Answer(NamedTuple):
 
     text: str  #: for people
     data: object  #: for programs: dicts, lists, texts and numbers
+    note: str = ""  #: for people, beside either, on stderr
 
 
 def asking(command: Callable[..., Answer]) -> Callable[..., None]:
@@ -36,6 +36,8 @@ def asking(command: Callable[..., Answer]) -> Callable[..., None]:
         with said_plainly():
             answer = command(_connect(host, port), **arguments)
         click.echo(json.dumps(answer.data, indent=2) if as_json else answer.text)
+        if answer.note:
+            click.echo(answer.note, err=True)
 
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),
@@ -65,5 +67,4 @@ def fail(sentence: str, code: int) -> NoReturn:
 def _connect(host: str | None, port: int | None) -> Connection:
     from dagorama.connection import Connection
 
-    settings = Settings.from_env()
-    return Connection(replace(settings, host=host or settings.host, port=port or settings.port))
+    return Connection(Settings.from_env(host, port))

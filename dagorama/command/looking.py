@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import click
 
 from dagorama.api import broker_pb2
 from dagorama.command.asking import Answer, asking
+from dagorama.command.ids import INSTANCE, id_digits, whole_ids
 from dagorama.command.node import node_answer
 from dagorama.command.tables import counted, facts, table, time_text, uuid_text
 from dagorama.models.state import State
 
 if TYPE_CHECKING:
     from dagorama.connection import Connection
+
+T = TypeVar("T")
 
 #: How many instances or nodes are shown unless --limit says otherwise.
 SHOWN = 100
@@ -33,19 +36,25 @@ _LIMIT = click.option("--limit", type=click.IntRange(0), default=SHOWN, show_def
 @asking
 def list_(broker: Connection, limit: int, **asked: Any) -> Answer:
     """Instances, the latest first."""
-    found = broker.list_instances(limit, **asked)
+    found, is_cut = _cut(broker.list_instances(limit and limit + 1, **asked), limit)
     rows = [
         (f"{UUID(bytes=info.instance)}", standing(info), f"{info.unfinished}/{info.nodes}", time_text(info.created),
          time_text(info.ended_at), info.definition, info.stuck)
         for info in found
     ]  # fmt: skip
     heads = ("instance", "state", "unfinished", "created", "ended", "definition", "reason")
-    return Answer(table(heads, rows), [instance_data(info) for info in found])
+    note = f"The latest {limit} are shown, and there are more: --limit 0 shows all." if is_cut else ""
+    return Answer(table(heads, rows), [instance_data(info) for info in found], note)
+
+
+def _cut(found: list[T], limit: int) -> tuple[list[T], bool]:
+    """Up to `limit` of them, 0 meaning all, and whether there are more."""
+    return (found[:limit], True) if limit and len(found) > limit else (found, False)
 
 
 @click.command()
-@click.argument("instance", type=click.UUID)
-@click.argument("node", type=click.UUID, required=False)
+@INSTANCE
+@click.argument("node", type=id_digits, required=False)
 @click.option(
     "--state", "states", multiple=True, type=click.Choice([state.name for state in State], case_sensitive=False),
     help="Only nodes in this state. May be repeated.",
@@ -54,18 +63,21 @@ def list_(broker: Connection, limit: int, **asked: Any) -> Answer:
 @_LIMIT
 @asking
 def show(
-    broker: Connection, instance: UUID, node: UUID | None, states: Sequence[str], arguments: bool, limit: int
+    broker: Connection, instance: str, node: str | None, states: Sequence[str], arguments: bool, limit: int
 ) -> Answer:
     """An instance and its nodes, in the order in which they were made; or all that is kept of one NODE."""
     if node is not None:
-        details = broker.get_node(instance.bytes, node.bytes, arguments=arguments)
-        return node_answer(broker, instance, details, state_name(details.info.state), node_data(details.info))
+        whole, [found] = whole_ids(broker, instance, [node])
+        details = broker.get_node(whole, found, arguments=arguments)
+        state = state_name(details.info.state)
+        return node_answer(broker, UUID(bytes=whole), details, state, node_data(details.info))
     if arguments:
         raise click.UsageError("--arguments shows those of one node: name it after the instance")
-    info = broker.get_instance(instance.bytes)
-    nodes = broker.list_nodes(instance.bytes, limit, [State[name] for name in states])
+    info = broker.get_instance(whole_ids(broker, instance)[0])
+    all_nodes = broker.list_nodes(info.instance, limit and limit + 1, [State[name] for name in states])
+    nodes, is_cut = _cut(all_nodes, limit)
     text = facts([
-        ("instance", f"{instance}"), ("definition", info.definition), ("state", standing(info)),
+        ("instance", f"{uuid_text(info.instance)}"), ("definition", info.definition), ("state", standing(info)),
         *([("reason", info.stuck)] if info.stuck else []),
         ("entry", f"{uuid_text(info.entry) or '-'}"), ("created", time_text(info.created)),
         ("ended", time_text(info.ended_at) or "-"), ("nodes", f"{info.nodes}, {info.unfinished} unfinished"),
@@ -79,7 +91,9 @@ def show(
     ]  # fmt: skip
     heads = ("node", "state", "failed runs", "ended, or runs again", "worker", "function", "reason")
     data = {"instance": instance_data(info), "nodes": [node_data(node) for node in nodes]}
-    return Answer(f"{text}\n\n{table(heads, rows)}", data)
+    of = "those in these states" if states else f"{info.nodes} nodes"
+    note = f"The first {limit} of {of} are shown: --limit 0 shows all." if is_cut else ""
+    return Answer(f"{text}\n\n{table(heads, rows)}", data, note)
 
 
 def standing(info: broker_pb2.InstanceInfo) -> str:

@@ -33,7 +33,8 @@ def node_answer(
         blocks.append("arguments:\n" + "\n".join(f"  {line}" for line in arguments))
     blocks += _failed_runs(details)
     return Answer("\n\n".join(blocks), {
-        **data, "instance": f"{instance}", "made_with": details.made_with.partition(" ")[0] or None, "attempts": _attempts(details),
+        **data, "instance": f"{instance}", "made_with": details.made_with.partition(" ")[0] or None,
+        "attempts": _attempts(details),
         "failure_of": uuid_text(details.failure.node) if details.HasField("failure") else None,
         "argument_bytes": details.argument_bytes, "value_bytes": details.value_bytes if info.ended else None,
         "arguments": arguments,

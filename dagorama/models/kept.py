@@ -4,11 +4,10 @@ The rule: whoever is given one through a @dagorama call gets the plain value. He
 of it as the value raises PromiseMisuse.
 """
 
-import numbers
 from typing import Any
 
 from dagorama.errors import PromiseMisuse
-from dagorama.models.misuse import refuse_attributes, refuse_value_uses
+from dagorama.models.misuse import comparison, refuse_attributes, refuse_value_uses
 
 Place = tuple[str, int]
 
@@ -32,10 +31,8 @@ class Kept:
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Kept):
             return self._envelope == other._envelope
-        # Numbers, and whatever has a length: texts, containers, arrays.
-        if isinstance(other, numbers.Number) or hasattr(type(other), "__len__"):
-            raise PromiseMisuse(_explain(self, "comparing with plain data"))
-        return NotImplemented
+        # Not NotImplemented: Python would then compare identities, and the answer would be False.
+        raise PromiseMisuse(_explain(self, comparison(other)))
 
     def __hash__(self) -> int:
         return hash(self._envelope)

@@ -87,6 +87,11 @@ def refuse_attributes(kind: type, explain: Callable[[Any, str], str], noun: str)
         setattr(kind, method, refuse)
 
 
+def comparison(other: object) -> str:
+    """The use that `== other` is, for an explanation."""
+    return "comparing with None" if other is None else f"comparing with a value of type {type(other).__qualname__}"
+
+
 def _refusal(explain: Callable[[Any, str], str], use: str) -> Callable[..., NoReturn]:
     def refuse(self: Any, *_: object, **__: object) -> NoReturn:
         raise PromiseMisuse(explain(self, use))

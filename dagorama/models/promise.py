@@ -4,13 +4,12 @@ The rule: a promise can be kept, compared with promises, copied, pickled, passed
 else would need the value, which is not there yet, and raises PromiseMisuse with the place where it was made.
 """
 
-import numbers
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 from uuid import UUID
 
 from dagorama.errors import PromiseMisuse
-from dagorama.models.misuse import refuse_attributes, refuse_value_uses
+from dagorama.models.misuse import comparison, refuse_attributes, refuse_value_uses
 
 if TYPE_CHECKING:
     from dagorama.models.arguments import DAGArguments
@@ -109,10 +108,8 @@ class DAGPromise(Generic[R_co]):
     def __eq__(self, other: object) -> bool:
         if isinstance(other, DAGPromise):
             return self._record[:2] == other._record[:2]
-        # Numbers, and whatever has a length: texts, containers, arrays.
-        if isinstance(other, numbers.Number) or hasattr(type(other), "__len__"):
-            raise PromiseMisuse(_explain(self, "comparing with plain data"))
-        return NotImplemented
+        # Not NotImplemented: Python would then compare identities, and the answer would be False.
+        raise PromiseMisuse(_explain(self, comparison(other)))
 
     def __hash__(self) -> int:
         record = self._record

@@ -34,7 +34,7 @@ from dagorama.errors import (
 from dagorama.large import LargeValues
 from dagorama.logging import get_logger
 from dagorama.parts import GetLarge
-from dagorama.retry import RetryConfiguration, verdict
+from dagorama.retry import RetryConfiguration, has_runs_left, verdict
 from dagorama.running import Run, current_run, never
 from dagorama.scope import LARGE_FROM, NODE_LIMIT, AttemptScope, Binding, binding, current_attempt
 from dagorama.serializer import find
@@ -411,8 +411,7 @@ class Executor:
             failure.final = final or isinstance(error, (TamperedValue, DefinitionDiffers))
             if later is not None:
                 failure.retry_after = later
-            message = bounded(failure.message, _LOG_BYTES)
-            get_logger().warning("%s failed: %s: %s", Run(call.runs + 1, call=call).described(), failure.type, message)
+            _log(call, failure, later)
             self.outbox.failed(failure)
         return ended
 
@@ -431,6 +430,15 @@ def _tell(call: Call, microseconds: int) -> None:
         "ran %s: instance %s, node %s, attempt %d, %.6f seconds",
         call.work.name, UUID(bytes=call.instance), UUID(bytes=call.id), call.runs + 1, microseconds / 1e6,
     )
+
+
+def _log(call: Call, failure: pb.Failure, later: float | None) -> None:
+    """A run that raised RetryLater has not failed, unless it was the last that its node has."""
+    message, which = bounded(failure.message, _LOG_BYTES), Run(call.runs + 1, call=call).described()
+    if later is not None and has_runs_left(call.work.target and call.work.target.retry, call.runs + 1):
+        get_logger().info("%s asks to be run again in %g s%s", which, later, f": {message}" if message else "")
+    else:
+        get_logger().warning("%s failed: %s: %s", which, failure.type, message)
 
 
 def _has_decimal(context: Context) -> bool:

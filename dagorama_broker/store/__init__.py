@@ -28,4 +28,7 @@ def open_store(url: str) -> Store:
         )
     from dagorama_broker.store.sqlite import SqliteStore
 
-    return SqliteStore(Path(path))
+    try:
+        return SqliteStore(Path(path).expanduser())
+    except RuntimeError:
+        raise SettingsError(f"store {url}: this user has no home folder, so give the path without ~") from None

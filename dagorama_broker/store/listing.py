@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from heapq import merge
 from itertools import chain, islice
 from typing import Any
@@ -57,6 +57,21 @@ def read_node_keys(reader: Reader, instance: int, after: int, limit: int) -> lis
     runs = runs_after(reader, instance, after)
     keys = (key for run in runs for key in range(max(run.first_key, after + 1), run.first_key + run.size))
     return list(islice(keys, limit))
+
+
+def ids_between(runs: Iterable[RunRow], low: bytes, high: bytes, most: int) -> list[bytes]:
+    """The first ids of the nodes of these runs, which are ordered by origin and counter, from `low` to `high`."""
+    ids = (
+        run.origin + counter.to_bytes(4, "big")
+        for run in runs
+        for counter in range(
+            max(run.first, int.from_bytes(low[12:], "big")) if run.origin == low[:12] else run.first,
+            min(run.first + run.size, int.from_bytes(high[12:], "big") + 1)
+            if run.origin == high[:12]
+            else run.first + run.size,
+        )
+    )
+    return list(islice(ids, most))
 
 
 def read_described(reader: Reader, keys: Sequence[int]) -> dict[int, StoredNode]:

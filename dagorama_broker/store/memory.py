@@ -369,6 +369,13 @@ class MemoryStore:
         page = found[: asked.limit]
         return ListedInstances(page, page[-1].row.key if len(found) > len(page) else 0)
 
+    def instances_between(self, low: bytes, high: bytes, most: int) -> list[bytes]:
+        return sorted(id for id in self._instance_keys if low <= id <= high)[:most]
+
+    def nodes_between(self, instance: int, low: bytes, high: bytes, most: int) -> list[bytes]:
+        ids = (self._id(key) for run in self._runs if run.instance == instance for key in _keys_of(run))
+        return sorted(id for id in ids if low <= id <= high)[:most]
+
     def size_of(self, instance: int) -> int:
         return sum(run.size for run in self._runs if run.instance == instance)
 

@@ -82,6 +82,14 @@ class Store(Protocol):
         """An instance by its 16-byte id."""
         ...
 
+    def instances_between(self, low: bytes, high: bytes, most: int) -> list[bytes]:
+        """Up to `most` ids of instances from `low` to `high`, both included, in their order."""
+        ...
+
+    def nodes_between(self, instance: int, low: bytes, high: bytes, most: int) -> list[bytes]:
+        """The same for ids of nodes of an instance, which is given by its key."""
+        ...
+
     def has_instance(self, id: bytes) -> bool:
         """Whether this id was ever used, as far as removed ones are remembered. Quick enough for the broker's loop."""
         ...

@@ -5,6 +5,7 @@ One connection writes, one reads, and one is for the quick looks of the broker's
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ from dagorama_broker.store.broods import fates_of
 from dagorama_broker.store.database import BUSY_SECONDS, connect, prepare, saying_what_failed, snapshot, transaction
 from dagorama_broker.store.downstream import read_edges, read_used_failures
 from dagorama_broker.store.large import LargeFiles, make_folder, sync_folder
-from dagorama_broker.store.listing import read_described, read_instances, read_node_keys
+from dagorama_broker.store.listing import ids_between, read_described, read_instances, read_node_keys
 from dagorama_broker.store.lock import StoreLock
 from dagorama_broker.store.numbers import check_numbers, read_number, write_number
 from dagorama_broker.store.reading import Reader
@@ -51,7 +52,8 @@ class SqliteStore:
     """`path` is the file; `busy` is how many seconds another program may keep it locked before that is an error."""
 
     def __init__(self, path: Path, busy: float = BUSY_SECONDS) -> None:
-        self.path = path.absolute()
+        # SQLite follows links too: what lies beside the file has to lie beside the same one.
+        self.path = Path(os.path.realpath(path))
         self._busy = busy
         self._lock = StoreLock(self.path)
         self._large = LargeFiles(self.path.with_name(self.path.name + ".values"))
@@ -199,6 +201,16 @@ class SqliteStore:
     def list_instances(self, asked: AskedInstances) -> ListedInstances:
         with self._reading() as reader:
             return read_instances(reader, asked)
+
+    def instances_between(self, low: bytes, high: bytes, most: int) -> list[bytes]:
+        with self._reading() as reader:
+            found = reader.instances("WHERE id >= ? AND id <= ? ORDER BY id LIMIT ?", low, high, most)
+            return [stored.row.id for stored in found]
+
+    def nodes_between(self, instance: int, low: bytes, high: bytes, most: int) -> list[bytes]:
+        with self._reading() as reader:
+            where = "INDEXED BY run_origins WHERE origin >= ? AND origin <= ? AND instance = ? ORDER BY origin, first"
+            return ids_between(reader.runs(where, low[:12], high[:12], instance), low, high, most)
 
     def size_of(self, instance: int) -> int:
         with self._reading() as reader:

@@ -98,6 +98,15 @@ class Report(DAGDefinition):
         return f"{len(contents) - len(missing)} of {len(contents)}"
 
 
+class Fans(DAGDefinition):
+    def entrypoint(self, number: int) -> list[int]:
+        return [self.one(each) for each in range(number)]
+
+    @dagorama().syncfn
+    def one(self, number: int) -> int:
+        return number
+
+
 @pytest.fixture
 def broker() -> Iterator[LaunchedBroker]:
     with launch_broker(port=0) as made:
@@ -313,6 +322,45 @@ def test_keys_of_an_instance_and_a_node_are_those_that_are_documented(broker: La
     assert {key for key in keys if f"`{key}`" not in text} == set()
     assert shown["nodes"][0]["state"] == "QUEUED"
     assert [node["state"] for node in asked("show", instance.instance_id, "--state", "failed")["nodes"]] == []
+
+
+def test_ids_may_be_cut_and_written_with_or_without_dashes(broker: LaunchedBroker) -> None:
+    instance, promise = Reads()("nowhere")
+    other, _ = Reads()("nowhere")
+    id = str(instance.instance_id)
+    same = next(place for place in range(32) if instance.instance_id.hex[place] != other.instance_id.hex[place])
+    short = instance.instance_id.hex[: max(4, same + 1)]
+    for written in (id, id.upper(), id.replace("-", ""), short, id[: max(6, same + 4)]):
+        assert asked("show", written)["instance"]["instance"] == id
+    assert run("cancel", short, str(promise.identifier)) == "1 node cancelled\n"
+    assert run("cancel", short, promise.identifier.hex[:8]) == "0 nodes cancelled\n"
+    code, said = refusal("show", "0123" if short[:4] != "0123" else "3210")
+    assert (code, "dagorama: there is no instance whose id begins with" in said) == (1, True)
+
+
+def test_a_list_that_was_cut_says_so(broker: LaunchedBroker) -> None:
+    instance, _ = Fans()(5)
+    Fans()(1)
+
+    def told(*arguments: object) -> str:
+        return CliRunner().invoke(main, [str(argument) for argument in arguments]).stderr
+
+    assert told("list", "--limit", 1) == "The latest 1 are shown, and there are more: --limit 0 shows all.\n"
+    shown = "The first 3 of 5 nodes are shown: --limit 0 shows all.\n"
+    assert told("show", instance.instance_id, "--limit", 3) == shown
+    assert told("show", instance.instance_id, "--limit", 3, "--json") == shown
+    queued = ("show", instance.instance_id, "--state", "queued", "--limit", 4)
+    assert told(*queued) == "The first 4 of those in these states are shown: --limit 0 shows all.\n"
+    for whole in (("list",), ("list", "--limit", 2), ("show", instance.instance_id, "--limit", 5)):
+        assert told(*whole) == ""
+    assert len(asked("show", instance.instance_id, "--limit", 3)["nodes"]) == 3
+
+
+def test_a_worker_finds_the_broker_that_its_flags_name(broker: LaunchedBroker) -> None:
+    command = [sys.executable, "-m", "dagorama.worker", "--host", broker.host, "--port", f"{broker.port}"]
+    elsewhere = {**os.environ, "DAGORAMA_HOST": "no host", "DAGORAMA_PORT": "no port"}
+    ran = subprocess.run([*command, "--exit-on-completion"], env=elsewhere, timeout=WAIT)
+    assert ran.returncode == 0
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------

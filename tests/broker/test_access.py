@@ -128,18 +128,19 @@ SENT: Mapping[str, Any] = {
     "ListNodes": broker_pb2.ListNodesRequest(),
     "Explain": broker_pb2.ExplainRequest(),
     "GetNode": broker_pb2.GetNodeRequest(),
+    "FindIds": broker_pb2.FindIdsRequest(),
     "Cancel": broker_pb2.CancelRequest(),
     "Retry": broker_pb2.RetryRequest(),
     "Adopt": broker_pb2.AdoptRequest(),
 }
 SPAWNERS = {
     "Submit", "SubmitStream", "Wait", "Talk", "PutValue", "GetValue", "KeepValue", "ValuesFolder", "GetInstance",
-    "GetStatus", "ListInstances", "ListNodes", "Explain", "GetNode", "Cancel", "Retry",
+    "GetStatus", "ListInstances", "ListNodes", "Explain", "GetNode", "FindIds", "Cancel", "Retry",
 }  # fmt: skip
 MAY = {
     "spawner": SPAWNERS,
     "worker": {"Work", "Wait", "Talk", "PutValue", "GetValue", "KeepValue", "ValuesFolder", "GetInstance", "Explain"},
-    "reader": {"GetInstance", "GetStatus", "ListInstances", "ListNodes", "GetNode"},
+    "reader": {"GetInstance", "GetStatus", "ListInstances", "ListNodes", "GetNode", "FindIds"},
     "admin": set(SENT),
 }
 

@@ -10,6 +10,7 @@ import pytest
 
 from dagorama_broker.errors import SettingsError
 from dagorama_broker.settings import Settings, broker_address, is_loopback
+from dagorama_broker.store import open_store
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +106,10 @@ def test_the_default_store_is_a_file_in_the_users_state_folder(tmp_path: Path) -
         ("DAGORAMA_PORT", "65536"),
         ("DAGORAMA_PORT", "-1"),
         ("DAGORAMA_PORT", "http"),
+        ("DAGORAMA_PORT", "1" * 5000),
+        ("DAGORAMA_MAX_NODES", "1" * 5000),
+        ("DAGORAMA_BIND", "http://0.0.0.0"),
+        ("DAGORAMA_BIND", "0.0.0.0:50051"),
         ("DAGORAMA_LOG_LEVEL", "loud"),
         ("DAGORAMA_LOG_FORMAT", "xml"),
         ("DAGORAMA_INSECURE", "maybe"),
@@ -191,3 +196,33 @@ def test_a_broker_is_looked_for_where_the_environment_says(monkeypatch: pytest.M
     monkeypatch.setenv("DAGORAMA_PORT", "7")
     assert broker_address() == ("far.example", 7)
     assert broker_address("near.example", 8) == ("near.example", 8)
+    monkeypatch.setenv("DAGORAMA_HOST", "far.example:7")
+    with pytest.raises(SettingsError, match=r"DAGORAMA_HOST is 'far.example:7': .* without a scheme or a port"):
+        broker_address()
+    with pytest.raises(SettingsError, match="--host is 'http://near': "):
+        broker_address("http://near")
+    assert broker_address("[::1]") == ("::1", 7)
+
+
+def test_the_variable_that_kubernetes_sets_is_not_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in ("tcp://10.96.0.7:6000", "udp://10.96.0.7:53"):
+        monkeypatch.setenv("DAGORAMA_PORT", text)
+        assert Settings.from_env().port == 50051
+        assert Settings.from_env(port=7).port == 7
+        assert broker_address() == ("127.0.0.1", 50051)
+
+
+def test_a_user_without_a_home_folder_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    with pytest.raises(SettingsError, match=r"no home folder .* set DAGORAMA_STORE \(--store\)"):
+        Settings.from_env()
+    with pytest.raises(SettingsError, match=r"sqlite:///~/broker\.sqlite3: this user has no home folder"):
+        open_store("sqlite:///~/broker.sqlite3")
+    assert Settings.from_env(store="memory://").store == "memory://"
+
+
+def test_a_store_in_the_home_folder_may_be_named_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert repr(open_store("sqlite:///~/broker.sqlite3")) == f"sqlite:///{tmp_path}/broker.sqlite3"

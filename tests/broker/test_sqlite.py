@@ -296,6 +296,67 @@ def test_a_folder_that_may_not_be_written_is_an_error_that_says_so(folder_of_nob
         SqliteStore(folder_of_nobody / "new" / "broker.sqlite3").open()
 
 
+# --- one broker to a store, whatever it is called ---------------------------------------------------------
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(StoreError) as error, opened(path):
+        pass
+    return str(error.value)
+
+
+def test_a_store_is_taken_under_each_of_its_names(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, other = path.parent / "folder", path.parent / "other"
+    folder.mkdir()
+    (path.parent / "linked").symlink_to(folder)
+    (path.parent / "link.sqlite3").symlink_to(folder / "real.sqlite3")
+    (path.parent / "link-to-link").symlink_to("link.sqlite3")
+    monkeypatch.chdir(folder)
+    names = [Path("real.sqlite3"), Path("../folder/real.sqlite3"), path.parent / "linked" / "real.sqlite3",
+             path.parent / "link.sqlite3", path.parent / "link-to-link"]  # fmt: skip
+    for first in names:
+        with opened(first):
+            for second in names:
+                assert f"{folder}/real.sqlite3 is in use by another broker (pid {os.getpid()})" in refused(second)
+    with opened(folder / "real.sqlite3"), opened(other):
+        assert {file.name for file in path.parent.iterdir()} >= {"link.sqlite3", "link-to-link", "other"}
+    assert not list(path.parent.glob("link*.*-*")), "nothing lies beside a link"
+
+
+def test_a_hard_link_to_a_store_in_use_is_refused(path: Path) -> None:
+    link = path.with_name("link.sqlite3")
+    with opened(path):
+        os.link(path, link)
+        assert "is one of 2 names (hard links)" in refused(link)
+        path.with_name("link.sqlite3.lock").touch()
+        assert "in use by another broker (which was given another name of it)" in refused(link)
+    with opened(path):
+        pass
+
+
+def test_a_hard_link_is_refused_where_what_lies_beside_the_other_name_would_be_missing(path: Path) -> None:
+    fill(path)
+    link = path.with_name("link.sqlite3")
+    os.link(path, link)
+    assert "give the other name, or a copy" in refused(link)
+    with opened(path):
+        pass
+    path.unlink()
+    with opened(link):
+        pass
+
+
+def test_what_sqlite_closes_takes_no_lock_away(path: Path) -> None:
+    link = path.with_name("link.sqlite3")
+    with opened(path) as store:
+        os.link(path, link)
+        path.with_name("link.sqlite3.lock").touch()
+        connect(path, 0.0).close()
+        os.close(os.open(path, os.O_RDWR))
+        assert "in use" in refused(link)
+        assert store.commit(Changes()) is None
+
+
 def test_a_read_only_file_is_an_error_that_says_so(folder_of_nobody: Path) -> None:
     path = folder_of_nobody / "broker.sqlite3"
     fill(path)

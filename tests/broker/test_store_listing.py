@@ -107,3 +107,34 @@ def test_a_node_is_described_by_all_but_its_payloads(store: Store) -> None:
     }
     with pytest.raises(StoreError, match="node 9"):
         store.described([1, 9])
+
+
+# --- ids between two ids --------------------------------------------------------------------------------
+
+LOWEST, HIGHEST = bytes(16), b"\xff" * 16
+
+
+def test_ids_of_instances_between_two_are_found_in_their_order(store: Store) -> None:
+    instances(store)
+    restart(store)
+    ids = sorted(instance_row(key).id for key in range(1, 7))
+    assert store.instances_between(LOWEST, HIGHEST, 10) == ids
+    assert store.instances_between(ids[1], ids[3], 10) == ids[1:4]
+    assert store.instances_between(ids[1], ids[3], 2) == ids[1:3]
+    assert store.instances_between(HIGHEST, HIGHEST, 10) == []
+
+
+def test_ids_of_nodes_between_two_are_those_of_one_instance(store: Store) -> None:
+    store.commit(graph(*(node(key) for key in range(1, 5))))
+    store.commit(graph(node(10, instance=2), instance=2, origin=b"origin-00002"))
+    later = Changes(runs=[run_row(4, 2, 20, 1), run_row(7, 1, 30, 1, b"a later one!")])
+    later.nodes = [node(20), node(21), node(30)]
+    store.commit(later)
+    restart(store)
+    ids = [store.ids([key])[key] for key in (1, 2, 3, 4, 20, 21, 30)]
+    assert store.nodes_between(1, LOWEST, HIGHEST, 10) == sorted(ids)
+    assert store.nodes_between(1, ids[2], ids[4], 10) == ids[2:5]
+    assert store.nodes_between(1, ids[2], ids[4], 2) == ids[2:4]
+    assert store.nodes_between(1, ids[6][:12] + bytes(4), ids[6][:12] + b"\xff" * 4, 10) == [ids[6]]
+    assert store.nodes_between(2, LOWEST, HIGHEST, 10) == [b"origin-00002" + bytes(4)]
+    assert store.nodes_between(3, LOWEST, HIGHEST, 10) == []

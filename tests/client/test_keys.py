@@ -57,6 +57,16 @@ def test_or_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     assert len(set(ids())) == 3
 
 
+def test_a_user_without_a_home_folder_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    with pytest.raises(SettingsError, match=r"no home folder to keep one in: set DAGORAMA_SIGNING_KEYS"):
+        load_keys()
+    listed = CliRunner().invoke(command, ["list"])
+    assert (listed.exit_code, "set DAGORAMA_SIGNING_KEYS" in listed.output) == (1, True)
+
+
 def test_both_at_once_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGORAMA_SIGNING_KEYS", new_key())
     monkeypatch.setenv("DAGORAMA_SIGNING_KEYS_FILE", "/somewhere")

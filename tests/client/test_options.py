@@ -264,8 +264,16 @@ def test_an_option_that_cannot_be_is_refused_by_name(option: str, values: list[A
 
 
 def test_an_unknown_option_is_refused() -> None:
-    with pytest.raises(TypeError, match="'timout'"):
-        dagorama(timout=5)  # type: ignore[call-overload]
+    for name, remedy in (("time_out", "did you mean 'timeout'"), ("taint", "did you mean 'taint_name'"),
+                         ("zzz", "it takes concurrency_key, delay, eager")):  # fmt: skip
+        with pytest.raises(TypeError, match=rf"^dagorama\(\) got an unexpected option '{name}'; {remedy}"):
+            dagorama(**{name: 5})  # type: ignore[call-overload]
+
+
+def test_an_endless_limit_is_none() -> None:
+    for name in ("timeout", "queue_timeout"):
+        with pytest.raises(ValueError, match=f"{name} is inf: give None, which is no limit"):
+            dagorama(**{name: math.inf})  # type: ignore[call-overload]
 
 
 def test_a_key_without_a_number_is_refused() -> None:

@@ -9,12 +9,19 @@ import operator
 import os
 import pickle
 import pprint
+import re
 from collections import deque
 from collections.abc import Callable
+from datetime import date, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 from uuid import UUID, uuid4
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from dagorama.errors import PromiseAttribute, PromiseMisuse
@@ -182,10 +189,31 @@ def test_promises_of_one_node_are_equal_and_hash_alike() -> None:
     assert [made(8), promise].index(promise) == 1
 
 
-def test_a_promise_differs_from_what_is_no_data() -> None:
-    assert made() != object()
-    assert made() is not None
-    assert made() not in [object(), None]
+VALUES = [
+    None, object(), int, len, date(2026, 1, 1), timedelta(1), UUID(int=1), Path("a"), Decimal(1), Fraction(1, 2), ANY,
+    re.compile("a"), np.float64(1), np.array([1]), pd.Timestamp(0), Exception(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_comparing_a_promise_with_what_is_no_promise_is_refused(value: object) -> None:
+    for compare in (operator.eq, operator.ne):
+        with pytest.raises(PromiseMisuse, match=r"comparing with .* needs a value that does not exist yet"):
+            compare(made(), value)
+        if value is not ANY:  # which equals everything, and is asked first here
+            with pytest.raises(PromiseMisuse):
+                compare(value, made())
+
+
+def test_a_promise_is_not_looked_for_among_values() -> None:
+    for where in ([object(), None], (1,), {"a": 1}.values()):
+        with pytest.raises(PromiseMisuse, match="comparing with"):
+            _ = made() in where
+    with pytest.raises(PromiseMisuse):
+        _ = None in [made()]
+    with pytest.raises(PromiseMisuse):
+        _ = (made(), 1) == (2, 1)
+    assert made(7) in [made(8), made(7)]
 
 
 def test_a_promise_has_a_text_id_and_a_way_back() -> None:

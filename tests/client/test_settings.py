@@ -1,6 +1,7 @@
 """Settings come from four variables, and a bad one is named."""
 
 import dataclasses
+import re
 
 import pytest
 
@@ -101,6 +102,65 @@ def test_what_does_not_go_together_is_named(
     with pytest.raises(SettingsError, match=said) as error:
         Settings.from_env()
     assert "marked" not in str(error.value)
+
+
+def test_blanks_around_a_value_do_not_count_and_blanks_alone_are_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in zip(VARIABLES, ["broker", "6000", "debug", "1.5", "token"], strict=False):
+        monkeypatch.setenv(name, f" {text}\n")
+    assert Settings.from_env() == Settings("broker", 6000, "DEBUG", 1.5, "token")
+    for name in VARIABLES:
+        monkeypatch.setenv(name, " ")
+    assert Settings.from_env() == Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [("broker.internal", "broker.internal"), ("my_broker", "my_broker"), ("10.0.0.1", "10.0.0.1"),
+     ("::1", "::1"), ("[::1]", "::1"), ("fe80::1%eth0", "fe80::1%eth0")],
+)  # fmt: skip
+def test_a_host_is_a_name_or_an_address(monkeypatch: pytest.MonkeyPatch, text: str, host: str) -> None:
+    monkeypatch.setenv("DAGORAMA_HOST", text)
+    assert Settings.from_env().host == host
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("http://broker", "without a scheme"),
+        ("tcp://10.0.0.1:50051", "without a scheme"),
+        ("broker:50051", "the port has its own setting: 'broker' here, and 50051"),
+        ("[::1]:50051", "the port has its own setting: '::1' here, and 50051"),
+        ("my broker", ""), ("broker/path", ""), ("user@broker", ""), (":50051", ""), ("[broker]", ""), ("\udcff", ""),
+    ],
+)  # fmt: skip
+def test_a_host_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, text: str, remedy: str) -> None:
+    monkeypatch.setenv("DAGORAMA_HOST", text)
+    said = f"DAGORAMA_HOST is {text!r}: it has to be the name or the address of a host"
+    with pytest.raises(SettingsError, match=f"^{re.escape(said)}.*{re.escape(remedy)}"):
+        Settings.from_env()
+    with pytest.raises(SettingsError, match=r"^--host is "):
+        Settings.from_env(host=text)
+
+
+def test_an_option_comes_before_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGORAMA_HOST", "no host")
+    monkeypatch.setenv("DAGORAMA_PORT", "no port")
+    assert Settings.from_env("broker", 7) == Settings("broker", 7)
+
+
+def test_of_the_variable_that_kubernetes_sets_only_the_port_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGORAMA_PORT", "tcp://10.96.0.7:6000")
+    assert Settings.from_env() == Settings(port=6000)
+    monkeypatch.setenv("DAGORAMA_PORT", "tcp://[fd00::7]:6000")
+    assert Settings.from_env() == Settings(port=6000)
+    monkeypatch.setenv("DAGORAMA_PORT", "udp://10.96.0.7:53")
+    assert Settings.from_env() == Settings()
+
+
+def test_a_number_of_any_length_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGORAMA_PORT", "1" * 5000)
+    with pytest.raises(SettingsError, match="DAGORAMA_PORT is"):
+        Settings.from_env()
 
 
 def test_settings_cannot_be_changed() -> None:

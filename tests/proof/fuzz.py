@@ -165,6 +165,7 @@ def _templates() -> list[tuple[str, list[Any]]]:
         ("Talk", [pb.Asks(ask=[pb.Ask(number=3, wait=wait)]), pb.Asks(ask=[pb.Ask(number=3, never_mind=True)])]),
         ("Cancel", [pb.CancelRequest(instance=INSTANCE, node=[ORIGIN + bytes(4)])]),
         ("GetInstance", [pb.GetInstanceRequest(instance=INSTANCE)]),
+        ("FindIds", [pb.FindIdsRequest(instance=INSTANCE.hex()[:8], node=[ORIGIN.hex()[:8]])]),
     ]  # fmt: skip
 
 

@@ -30,6 +30,12 @@ class Task(DAGDefinition):
         self.work(1, thrice=True)  # wrong
         self.bare("1")  # wrong
         self.called("1")  # wrong
+        self.work.original_fn(self, "1")  # wrong
+        self.work.original(self, 1)  # wrong
+        Task.work(self, "1")  # wrong
+        text: str = self.work(1, greedy_execution=True)  # wrong
+        self.work(1, greedy_execution="yes")  # wrong
+        print(text)
         return self.work(number)  # wrong
 
     @dagorama().syncfn

@@ -1,5 +1,8 @@
 """The `worker` command: ordinary mistakes give one clear sentence and exit code 2."""
 
+from importlib.metadata import version
+
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -8,7 +11,7 @@ from dagorama.hot_reload import run_hot_reload_worker
 
 FLAGS = [
     "--include-queue", "--exclude-queue", "--toleration", "--concurrency", "--import", "--only-imported",
-    "--exit-on-completion", "--grace",
+    "--exit-on-completion", "--grace", "--host", "--port", "--version",
 ]  # fmt: skip
 
 
@@ -23,7 +26,8 @@ def test_both_commands_know_the_flags(command: object) -> None:
     ("arguments", "named"),
     [
         (["--concurrency", "0"], "--concurrency"), (["--grace", "-1"], "--grace"),
-        (["--no-such-flag"], "--no-such-flag"), (["stray"], "stray"),
+        (["--grace", "nan"], "--grace nan"), (["--host", "tcp://broker"], "--host is 'tcp://broker'"),
+        (["--port", "0"], "--port"), (["--no-such-flag"], "--no-such-flag"), (["stray"], "stray"),
     ],
 )
 def test_a_wrong_flag_is_named(arguments: list[str], named: str) -> None:
@@ -45,6 +49,12 @@ def test_a_wrong_setting_is_named(command: object, name: str, value: str, monkey
     result = CliRunner().invoke(command, [])  # type: ignore[arg-type]
     assert result.exit_code == 2
     assert name in result.output
+
+
+@pytest.mark.parametrize("command", [worker, run_hot_reload_worker], ids=["worker", "worker-hot-reload"])
+def test_both_commands_know_their_version(command: click.Command) -> None:
+    result = CliRunner().invoke(command, ["--version"], prog_name="worker")
+    assert result.output == f"worker, version {version('dagorama')}\n"
 
 
 @pytest.mark.parametrize("command", [worker, run_hot_reload_worker], ids=["worker", "worker-hot-reload"])

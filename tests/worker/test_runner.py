@@ -1,5 +1,6 @@
 """launch_workers and its handles, with real processes, and a broker that the test speaks for."""
 
+import math
 import os
 import signal
 import subprocess
@@ -90,6 +91,8 @@ def test_joining_waits_for_the_end(broker: ScriptedBroker) -> None:
     with launch_workers(2, exit_on_completion=True) as workers:
         spoken = broker.greeted()
         workers[0].join(timeout=0)
+        with pytest.raises(ValueError, match="timeout is -1: it has to be a number of seconds"):
+            workers[0].join(timeout=-1)
         assert workers[0].is_alive()
         spoken.send(done=True)
         spoken.listen_to_the_end()
@@ -104,7 +107,7 @@ def test_one_worker_ends_when_told_to_and_the_others_stay(broker: ScriptedBroker
         spoken.grant(call("echo", 1), slot=1)
         spoken.value()
         workers[0].terminate()
-        workers[0].join(WAIT)
+        workers[0].join(math.inf)
         assert workers[0].exitcode == -signal.SIGTERM
         assert workers[1].is_alive()
         spoken.listen(lambda: bool(spoken.closed_slots))

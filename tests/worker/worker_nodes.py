@@ -210,6 +210,10 @@ class Nodes(DAGDefinition):
         raise {"given up on": KeyError, "retried": ValueError, "later": lambda: RetryLater(2.5)}[kind]()
 
     @dagorama().syncfn
+    def later_without_a_policy(self, kind: str) -> None:
+        raise RetryLater(2.5)
+
+    @dagorama().syncfn
     def until_cancelled(self) -> str:
         """In the test's own process."""
         reached.set()

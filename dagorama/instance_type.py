@@ -1,0 +1,137 @@
+"""The types of instances: one for each class of definitions, which answers as that class does.
+
+The rule: `type(self)` in a node is such a type. It reads, calls and compares as the class of the definition, except
+for `is`; special methods that the class defines, which Python looks up on the type, act on the instance.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import weakref
+from collections.abc import Callable, Iterable
+from inspect import unwrap
+from typing import Any
+
+#: What an instance does in its own way, whatever the class of its definition has.
+_NOT_FORWARDED = frozenset({
+    "__new__", "__init__", "__del__", "__init_subclass__", "__class_getitem__", "__subclasshook__", "__set_name__",
+    "__getattr__", "__getattribute__", "__setattr__", "__delattr__", "__dir__",
+    "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__",
+    "__copy__", "__deepcopy__", "__replace__", "__post_init__", "__doc__", "__annotate_func__",
+})  # fmt: skip
+#: An instance is one run: two are not equal because their definitions have equal fields. Written by hand, these count.
+_NOT_IF_GENERATED = frozenset({"__eq__", "__hash__", "__repr__"})
+
+
+#: What each type has of its own, so that __getattr__ would not be asked.
+_OWN = ("__annotations__", "__base__", "__bases__", "__dict__", "__mro__")
+
+
+def _of_plain(name: str) -> Any:
+    return property(lambda cls: getattr(plain(cls), name))
+
+
+class InstanceType(type):
+    """The metaclass: whatever a type does not have itself is that of the definition's class."""
+
+    # Type checkers let nobody define these.
+    locals().update({name: _of_plain(name) for name in _OWN})
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        return plain(cls)(*args, **kwargs)
+
+    def __getattr__(cls, name: str) -> Any:
+        return getattr(plain(cls), name)
+
+    def __setattr__(cls, name: str, value: object) -> None:
+        setattr(plain(cls), name, value)
+
+    def __delattr__(cls, name: str) -> None:
+        delattr(plain(cls), name)
+
+    def __dir__(cls) -> Iterable[str]:
+        return dir(plain(cls))
+
+    def __eq__(cls, other: object) -> bool:
+        return plain(cls) == (plain(other) if isinstance(other, type) else other)
+
+    def __hash__(cls) -> int:
+        return hash(plain(cls))
+
+    def __repr__(cls) -> str:
+        return repr(plain(cls))
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, plain(cls))
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(plain(subclass), plain(cls))
+
+    def __subclasses__(cls) -> list[Any]:
+        return plain(cls).__subclasses__()
+
+
+def plain(cls: type) -> type:
+    """The class of the definition, for the type of an instance; any other class itself."""
+    if type(cls) is not InstanceType:
+        return cls
+    of: weakref.ref[type] = type.__getattribute__(cls, "_dagorama_class")
+    found = of()
+    if found is None:
+        raise ReferenceError("the class of the definition is gone")
+    return found
+
+
+def make_type(base: type, cls: type, on_gone: Callable[[], object]) -> type:
+    """The type, a subclass of `base`, of instances whose definitions are of `cls`; does not keep `cls` alive."""
+    names: dict[str, Any] = {
+        "__slots__": (), "__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__,
+        "_dagorama_class": weakref.ref(cls, lambda _: on_gone()),
+    }  # fmt: skip
+    for name, found in _special_methods(cls):
+        names[name] = None if found is None else _forwarder(name)
+    return InstanceType(cls.__name__, (base,), names)
+
+
+def _special_methods(cls: type) -> Iterable[tuple[str, Any]]:
+    """Those of the user's classes, by name; None for one that is switched off, as `__eq__` does with the hash."""
+    seen: set[str] = set()
+    for base in cls.__mro__:
+        if base.__module__ in ("builtins", "abc", "typing", "dagorama.definition"):
+            continue
+        for name, found in base.__dict__.items():
+            if name in seen or not (name.startswith("__") and name.endswith("__")) or name in _NOT_FORWARDED:
+                continue
+            seen.add(name)
+            if (found is None or callable(found)) and not _is_generated(name, base):
+                yield name, found
+
+
+def _is_generated(name: str, base: type) -> bool:
+    """Whether a decorator such as dataclasses.dataclass wrote it: such code is in no file."""
+    if name not in _NOT_IF_GENERATED:
+        return False
+    found: Any = base.__dict__.get("__eq__" if name == "__hash__" else name)
+    code = getattr(unwrap(found), "__code__", None)
+    is_in_no_file = code is not None and code.co_filename.startswith("<")
+    return is_in_no_file and not base.__dict__.keys().isdisjoint(("__dataclass_fields__", "__attrs_attrs__"))
+
+
+def _forwarder(name: str) -> Callable[..., Any]:
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return self.__getattr__(name)(*args, **kwargs)
+
+    forward.__name__ = name
+    return forward
+
+
+def _reduced(cls: InstanceType) -> tuple[Callable[..., Any], tuple[object]]:
+    """A type is pickled as the class of the definition."""
+    return _same, (plain(cls),)
+
+
+def _same(cls: type) -> type:
+    return cls
+
+
+copyreg.pickle(InstanceType, _reduced)

@@ -1,0 +1,59 @@
+"""What type checkers see of decorated methods; at run time these are plain functions with an attribute.
+
+The rule: a call has the parameters and the result of the function that was decorated. `F` is that function with any
+`self`, so that a subclass may override it. Checkers apply `__get__` where an attribute is read, and pyright alone none
+where a definition is compared with a protocol: there NodeMethod is called as a bound method is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+F_co = TypeVar("F_co", bound=Callable[..., Any], covariant=True)
+
+
+class BoundNodeMethod(Protocol[F_co, P, R_co]):
+    """`self.work`: called, it describes a node, or with `greedy_execution=True` runs here."""
+
+    @property
+    def original_fn(self) -> F_co: ...
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    # No parameter can be added to a ParamSpec, so that the others go unchecked beside this one.
+    @overload
+    def __call__(self, *args: Any, greedy_execution: bool, **kwargs: Any) -> R_co: ...
+
+
+class UnboundNodeMethod(Protocol[F_co]):
+    """`Task.work`, whose first argument is the instance."""
+
+    @property
+    def original_fn(self) -> F_co: ...
+
+    @overload
+    def __call__(self: UnboundNodeMethod[Callable[P, R]], *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def __call__(
+        self: UnboundNodeMethod[Callable[P, R]], *args: Any, greedy_execution: bool, **kwargs: Any
+    ) -> R: ...
+
+
+class NodeMethod(Protocol[F_co]):
+    """What a class body holds under the method's name."""
+
+    @property
+    def original_fn(self) -> F_co: ...
+
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> UnboundNodeMethod[F_co]: ...
+    @overload
+    def __get__(
+        self: NodeMethod[Callable[Concatenate[Any, P], R]], instance: object, owner: type | None = None, /
+    ) -> BoundNodeMethod[F_co, P, R]: ...
+
+    def __call__(self: NodeMethod[Callable[Concatenate[Any, P], R]], *args: P.args, **kwargs: P.kwargs) -> R: ...
