@@ -22,6 +22,7 @@ from weakref import WeakSet, WeakValueDictionary
 
 from dagorama.class_code import known_hash, note_hash, object_hash
 from dagorama.errors import ValueNotReadable
+from dagorama.instance_type import InstanceType, reduced_type
 from dagorama.modules import MAIN, SPAWNED_MAIN, fill_in, is_filled, local_modules, named, public_name
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ def dumps(
     reduce_class = cloudpickle.cloudpickle._dynamic_class_reduce
 
     def reducer_override(self: Any, found: Any) -> Any:
+        if isinstance(found, InstanceType):
+            return reduced_type(found)
         if isinstance(found, (type, FunctionType)):
             if found.__module__ in local_modules:
                 if (by_name := _by_name(found)) is not None:

@@ -97,7 +97,7 @@ def take_over(cls: type, code: ClassCode) -> None:
 
 def read_text(text: str) -> dict[str, str]:
     """Return the hashes in a ClassCode's text, by method."""
-    return dict(pair.rpartition("=")[::2] for pair in text.split(",")) if text else {}
+    return {key: hash for key, _, hash in (pair.rpartition("=") for pair in text.split(","))} if text else {}
 
 
 def object_hash(found: type | FunctionType) -> str:

@@ -125,7 +125,7 @@ def _forwarder(name: str) -> Callable[..., Any]:
     return forward
 
 
-def _reduced(cls: InstanceType) -> tuple[Callable[..., Any], tuple[object]]:
+def reduced_type(cls: InstanceType) -> tuple[Callable[..., Any], tuple[object]]:
     """A type is pickled as the class of the definition."""
     return _same, (plain(cls),)
 
@@ -134,4 +134,4 @@ def _same(cls: type) -> type:
     return cls
 
 
-copyreg.pickle(InstanceType, _reduced)
+copyreg.pickle(InstanceType, reduced_type)

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from struct import Struct
 from subprocess import DEVNULL, Popen
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from dagorama.errors import SettingsError
 from dagorama.modules import absolute_path
@@ -24,6 +26,7 @@ from dagorama.worker.options import WorkerOptions
 
 UNUSABLE = 2  #: exit code
 READ_BYTES = 1 << 16
+WAITING = 0.01  #: seconds between looks at a process that is about to end
 _LENGTH = Struct("<Q")
 _HEAD = Struct("<IQ")  # bytes of the words, bytes of the payload
 _BETWEEN = "\0"  # words
@@ -78,16 +81,60 @@ class Lines:
         del rest[:start]
 
 
-def launch(options: WorkerOptions) -> tuple[Popen[bytes], Lines]:
+def launch(options: WorkerOptions) -> tuple[Process, Lines]:
     """Start a supervisor that imports what this process could import, and leaves when this process does."""
     ours, theirs = socket.socketpair()
     with theirs:
         command = [sys.executable, os.path.dirname(__file__), "--launched", str(theirs.fileno())]
-        process = Popen(command, stdin=DEVNULL, pass_fds=[theirs.fileno()])
+        process = _start(command, theirs.fileno())
     told = pickle.dumps((options, absolute_path()))
     with suppress(BrokenPipeError, ConnectionResetError):  # it has ended already: its exit code says why
         ours.sendall(_LENGTH.pack(len(told)) + told)
     return process, Lines(ours)
+
+
+class Process(Protocol):
+    """What is needed of a Popen."""
+
+    def kill(self) -> None: ...
+
+    def wait(self) -> int: ...
+
+
+def _start(command: list[str], descriptor: int) -> Process:
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is None or not monkey.is_module_patched("subprocess"):
+        return Popen(command, stdin=DEVNULL, pass_fds=[descriptor])
+    return _Spawned(command, descriptor)
+
+
+class _Spawned:
+    """A process that is started without Python code between fork and exec, which gevent's Popen runs: grpc may abort it
+    there."""
+
+    def __init__(self, command: list[str], descriptor: int) -> None:
+        from multiprocessing.util import spawnv_passfds
+
+        gevent: Any = sys.modules["gevent"]
+        self._code: int | None = None
+        self._pid = spawnv_passfds(command[0].encode(), command, [descriptor])
+        # gevent's loop reaps every child, and tells those who watch.
+        self._watcher = gevent.get_hub().loop.child(self._pid)
+        self._watcher.start(self._ended)
+
+    def _ended(self) -> None:
+        self._code = os.waitstatus_to_exitcode(self._watcher.rstatus)
+        self._watcher.stop()
+
+    def kill(self) -> None:
+        if self._code is None:
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+
+    def wait(self) -> int:
+        while self._code is None:
+            time.sleep(WAITING)  # gevent's, so that its loop and other greenlets go on
+        return self._code
 
 
 def run_launched(descriptor: int) -> int:

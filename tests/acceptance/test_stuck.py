@@ -394,10 +394,15 @@ def test_at_info_a_worker_says_of_each_node_which_it_was(broker: LaunchedBroker)
     assert ran[0].endswith(" seconds")
 
 
-def test_by_default_nothing_is_said_of_nodes_and_what_is_given_back_once(broker: LaunchedBroker) -> None:
+def test_by_default_nothing_is_said_of_nodes_and_what_is_given_back_once(
+    broker: LaunchedBroker, tmp_path: Path
+) -> None:
+    # Hides this package: if dagorama is installed as editable, the tree is on the path of each program.
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "__init__.py").touch()
     for _ in range(3):
         Branching()()
-    with worker("--exit-on-completion", "--concurrency", "2", PYTHONPATH="") as process:
+    with worker("--exit-on-completion", "--concurrency", "2", PYTHONPATH=str(tmp_path)) as process:
         _, said = process.communicate(timeout=WAIT)
     assert process.returncode == 3
     assert sum("gives back nodes" in line for line in said.splitlines()) == 1

@@ -289,16 +289,16 @@ def test_failures_say_what_their_policy_and_exception_say_of_another_run(
 
 
 @pytest.mark.parametrize(
-    ("method", "failed_before", "logged"),
+    ("method", "failed_before", "name", "logged"),
     [
-        ("fail_under_a_policy", 0, "Nodes.fail_under_a_policy asks to be run again in 2.5 s"),
-        ("fail_under_a_policy", 2, "Nodes.fail_under_a_policy failed: dagorama.errors.RetryLater"),
-        ("later_without_a_policy", 0, "Nodes.later_without_a_policy failed: dagorama.errors.RetryLater"),
+        ("fail_under_a_policy", 0, "Nodes.fail_under_a_policy", "asks to be run again in 2.5 s"),
+        ("fail_under_a_policy", 2, "Nodes.fail_under_a_policy", "failed: dagorama.errors.RetryLater"),
+        ("later_without_a_policy", 0, "Nodes.later_without_a_policy", "failed: dagorama.errors.RetryLater"),
     ],
 )
 def test_a_run_that_asks_for_another_is_logged_as_failed_only_if_it_was_the_last(
     ran: Ran, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    method: str, failed_before: int, logged: str,
+    method: str, failed_before: int, name: str, logged: str,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("DAGORAMA_LOG_LEVEL", "INFO")
     body = body_of([call(method, "later")])
@@ -306,6 +306,7 @@ def test_a_run_that_asks_for_another_is_logged_as_failed_only_if_it_was_the_last
     [call_] = ran.executor.prepare(body.SerializeToString())
     ran.executor.run(call_, monotonic_ns())
     [line] = capsys.readouterr().err.splitlines()
+    assert f"{name} (instance " in line
     assert logged in line
     assert ("[INFO]" in line) is ("asks" in logged)
 
