@@ -39,7 +39,7 @@ async def run_all(served: Served, worker: RawWorker, count: int) -> list[bytes]:
     for _ in range(count):
         node = await worker.node()
         ran.append(node.arguments[2:])
-        await worker.complete(node)
+        await worker.durable(await worker.complete(node))
     return ran
 
 
