@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary, ref
 
 from dagorama.code_signature import DIGITS, calculate_function_hash, canonical, functions_in, scalar, source_lines
+from dagorama.modules import is_local
 from dagorama.naming import method_key, original
 
 #: plain values of more items count as their length only
@@ -143,20 +144,22 @@ def captured_in(cls: type) -> Iterator[tuple[str, str, object]]:
 
 
 def _work_out(cls: type) -> _Known:
-    shared, own_classes = _Reader(by_value="<locals>" in cls.__qualname__), _definitions(cls)
+    by_value = "<locals>" in cls.__qualname__ or not _source(cls.__module__)
+    shared, own_classes = _Reader(by_value), _definitions(cls)
     shared.pass_over(own_classes)
     for base in own_classes:
         shared.members(base)
     hashes, watched, names = {}, shared.watched, []
     for key, wrapper in sorted(_wrappers(cls).items()):
-        own, decorated = _Reader(by_value=shared.by_value), wrapper.__dict__["_dagorama_decorated"]
+        own, decorated = _Reader(by_value), wrapper.__dict__["_dagorama_decorated"]
         own.pass_over(own_classes)
         own.names_in(decorated.function)
         watched += own.watched
         names.append((ref(decorated.function), decorated.function.__name__))
         hashes[key] = _method_hash(decorated.hash, [*shared.lines, *own.lines])
     text = ",".join(f"{key}={hash}" for key, hash in hashes.items())
-    return _Known(ClassCode(hashes, text), watched, names)
+    # Workers import the others themselves: what is replaced in them here is not there.
+    return _Known(ClassCode(hashes, text), watched if is_local(cls) else [], names)
 
 
 def _definitions(cls: type) -> list[type]:

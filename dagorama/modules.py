@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from functools import lru_cache
 from importlib.machinery import ModuleSpec
 from types import FunctionType, ModuleType
 from typing import Any
@@ -109,16 +108,26 @@ def absolute_path() -> list[str]:
 def _name_of_main() -> str:
     """Return the name that `python -m` was given, or an empty one if the program cannot be imported."""
     spec = getattr(sys.modules.get(MAIN), "__spec__", None)
-    if not isinstance(spec, ModuleSpec) or spec.name == MAIN or _finds(spec.name, spec.origin) is False:
+    if not isinstance(spec, ModuleSpec) or spec.name == MAIN or not _finds(spec.name, spec.origin):
         return ""
     return spec.name
+
+
+_importable: dict[str, bool] = {}
+_path_then: list[str] = []  # sys.path when that was found out
 
 
 def _is_importable(module: str) -> bool:
     if module in (MAIN, SPAWNED_MAIN):
         return bool(_name_of_main())
-    loaded = sys.modules.get(module)
-    return loaded is not None and _finds(module, _origin_of(loaded))
+    if _path_then != sys.path:
+        _path_then[:] = sys.path
+        _importable.clear()
+    found = _importable.get(module)
+    if found is None:
+        loaded = sys.modules.get(module)
+        found = _importable[module] = loaded is not None and _finds(module, _origin_of(loaded))
+    return found
 
 
 def _origin_of(module: ModuleType) -> str | None:
@@ -127,12 +136,7 @@ def _origin_of(module: ModuleType) -> str | None:
 
 
 def _finds(name: str, origin: str | None) -> bool:
-    return _finds_on(name, origin, tuple(sys.path))
-
-
-@lru_cache(maxsize=1024)
-def _finds_on(name: str, origin: str | None, path: tuple[str, ...]) -> bool:
-    """Return whether an import of that name would load the file `origin`; `path` is sys.path, which decides it."""
+    """Return whether an import of that name would load the file `origin`."""
     spec = _spec_of(name)
     if spec is None:
         return False

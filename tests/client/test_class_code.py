@@ -157,14 +157,19 @@ def test_a_method_of_a_class_that_names_nothing_hashes_as_its_function() -> None
     assert hash == calculate_function_hash(Carrying.repeat)
 
 
-def test_what_is_replaced_while_the_process_runs_is_noticed(load: Load) -> None:
-    module = load(SOURCE)
+def test_what_is_replaced_in_a_class_that_travels_by_value_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    module: Any = ModuleType("typed_in")
+    monkeypatch.setitem(sys.modules, "typed_in", module)
+    exec(SOURCE, vars(module))
     before = renew(module.Task)
     assert renew(module.Task) is before
-    replacement: Any = load(SOURCE.replace("return deeper(x) + LIMIT", "return deeper(x)"))
-    replacement.helper.__module__ = module.__name__
-    module.helper = replacement.helper  # type: ignore[attr-defined]
-    assert renew(module.Task).text != before.text
+    exec("def helper(x): return x", vars(module))
+    changed = renew(module.Task)
+    assert changed.text != before.text
+    module.LIMIT = 4
+    assert renew(module.Task) is changed, "it is not named any more"
+    module.Task.factor = 3
+    assert renew(module.Task).text != changed.text
 
 
 def test_functions_that_name_one_another_come_to_an_end(load: Load) -> None:
