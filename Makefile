@@ -10,7 +10,8 @@
 #   make bench-peers    Dask, Ray and Celery on the same workloads, in an environment of their own
 #   make clean   removes what these made, .venv too
 #
-# PYTHON names the interpreter that .venv is made from; PYTEST_ARGS goes to pytest.
+# PYTHON names the interpreter that .venv is made from; PYTEST_ARGS goes to pytest, which runs a process for each
+# processor (PYTEST_ARGS='-n 0': one after the other, in one process).
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,7 +26,7 @@ demo: compiled
 	$(BIN)/python samples/test2.py
 
 test: lint compiled
-	$(BIN)/python -m pytest tests $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests -n auto --dist worksteal $(PYTEST_ARGS)
 
 lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check .
