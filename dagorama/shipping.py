@@ -12,6 +12,7 @@ import os
 import pickle
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, cast
 from weakref import WeakSet
@@ -90,11 +91,9 @@ def pack() -> Shipment:
     main = getattr(sys.modules.get(MAIN), "__file__", None) if has_main else None
     if not classes and not registered:
         return Shipment(main, has_main, [], {})
-    try:
+    with suppress(Exception):  # which of them cannot travel is found out below
         return Shipment(main, has_main, [_parcel(classes, registered)], {})
-    except Exception:
-        parcels, failures = _one_by_one(classes)
-        return Shipment(main, has_main, parcels, failures)
+    return Shipment(main, has_main, *_one_by_one(classes))
 
 
 def opened(receiver: Receiver, shipment: Shipment) -> None:
@@ -144,13 +143,14 @@ def _checked(cls: type) -> Parcel:
     try:
         return _parcel([cls], {})
     except Exception as error:
-        raise NotPicklable(_refusal(cls, error)) from error
+        raise NotPicklable(_refusal(cls, error)) from None
 
 
 def _refusal(cls: type, error: Exception) -> str:
     return (
         f"{class_name(cls)} cannot be sent to the workers that this program launches: {_culprit(cls)}cannot be pickled "
-        f"({type(error).__name__}: {error}); make it inside the method that needs it, or {ADVICE}"
+        f"({type(error).__name__}: {error}); make it inside the method, or put the class into a module that workers "
+        "can import"
     )
 
 
@@ -181,7 +181,7 @@ def _one_by_one(classes: list[type]) -> tuple[list[Parcel], dict[str, str]]:
             parcels.append(_parcel([cls], own))
         except Exception as error:
             if (name, code_of(cls).text) in _called:
-                raise NotPicklable(_refusal(cls, error)) from error
+                raise NotPicklable(_refusal(cls, error)) from None
             failures[name] = f"{type(error).__name__}: {error}"
     for name in sorted(registered.keys() - {class_name(cls) for cls in classes}):
         try:

@@ -2,10 +2,14 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
+
+from dagorama_broker.launch import launch_broker
 
 BEGIN = """
 import dataclasses, enum, sys, threading
@@ -289,3 +293,79 @@ def test_a_file_run_by_runpy_is_sent_like_a_script(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "import runpy; runpy.run_path('job.py')"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "fine\n", done.stderr
+
+
+# --- code that changes while a worker runs ------------------------------------------------------------------
+
+CHANGING = """
+from dagorama import DAGDefinition, dagorama
+
+FACTOR = 1
+
+def scaled(x):
+    return x * FACTOR
+
+class Squares(DAGDefinition):
+    @dagorama().syncfn
+    def entrypoint(self, n):
+        return self.total([self.square(i) for i in range(n)])
+
+    @dagorama().syncfn
+    def square(self, i):
+        return scaled(i * i)
+
+    @dagorama().syncfn
+    def total(self, parts):
+        return sum(parts)
+"""
+SPAWN = """
+from changing import Squares
+from dagorama import resolve
+try:
+    print(resolve(*Squares()(10), timeout=2))
+except TimeoutError as error:
+    print("TimeoutError", error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "answer"),
+    [
+        ("scaled(i * i)", "scaled(i * i * 100)", "28500"),
+        ("x * FACTOR", "x * FACTOR * 10", "2850"),
+        ("FACTOR = 1", "FACTOR = 2", "570"),
+    ],
+    ids=["a child method", "a helper", "a constant"],
+)
+def test_a_worker_of_before_an_edit_does_not_answer_with_the_old_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, answer: str
+) -> None:
+    module = tmp_path / "changing.py"
+    module.write_text(CHANGING)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def spawned() -> str:
+        command = [sys.executable, "-c", SPAWN]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout.strip()
+
+    with launch_broker(port=0) as broker, monkeypatch.context() as environment:
+        environment.setenv("DAGORAMA_PORT", str(broker.port))
+        with command_worker():
+            assert spawned() == "285"
+            module.write_text(CHANGING.replace(old, new))
+            said = spawned()
+            assert said.startswith("TimeoutError")
+            assert "changing:Squares.square cannot run" in said
+            assert "other code" in said
+        with command_worker():
+            assert spawned() == answer
+
+
+@contextmanager
+def command_worker() -> Iterator[None]:
+    process = subprocess.Popen([sys.executable, "-m", "dagorama.worker"], stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
