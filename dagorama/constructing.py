@@ -11,11 +11,13 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from inspect import signature
+from inspect import CO_VARARGS, CO_VARKEYWORDS, signature
 from time import monotonic
+from types import FrameType
 from typing import Any, NamedTuple, cast
 from weakref import ref
 
+from dagorama.class_code import plain_text
 from dagorama.envelopes import size_of
 from dagorama.errors import DefinitionDiffers, DefinitionNotRegistered, NotPicklable, PromiseMisuse
 from dagorama.models.kept import Kept
@@ -30,6 +32,7 @@ KEPT_FOR = 600.0
 #: definitions that a process keeps, of those that it made for nodes
 MADE = 128
 
+_CONTAINERS = (list, dict, set)
 _BUILDING = frozenset({
     "__init__", "__new__", "__post_init__", "__attrs_post_init__", "model_post_init", "__setstate__",
 })  # fmt: skip
@@ -39,6 +42,7 @@ class Constructed(NamedTuple):
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = {}
     changed: Mapping[str, Any] = {}  #: attributes that were assigned after the constructor had returned
+    contents: Mapping[str, Any] = {}  #: other attributes that are plain containers, as they are now
 
 
 class Unsent(NamedTuple):
@@ -66,9 +70,24 @@ _made: OrderedDict[tuple[type, bytes], Any] = OrderedDict()
 
 def note_constructed(definition: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
     """Remember what a definition is being constructed with."""
-    if args or kwargs:
-        record = _record(definition)
-        record.args, record.kwargs = args, kwargs
+    record = _record(definition)
+    record.args, record.kwargs = args, kwargs
+
+
+def given_to_new(frame: FrameType) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return what a class's own `__new__` has got and has not handed on; nothing if that frame is not one."""
+    code, values = frame.f_code, frame.f_locals
+    if code.co_name != "__new__":
+        return (), {}
+    names, rest = code.co_varnames, code.co_argcount + code.co_kwonlyargcount
+    args = [values[name] for name in names[1 : code.co_argcount]]
+    kwargs = {name: values[name] for name in names[code.co_argcount : rest]}
+    if code.co_flags & CO_VARARGS:
+        args += values[names[rest]]
+        rest += 1
+    if code.co_flags & CO_VARKEYWORDS:
+        kwargs |= values[names[rest]]
+    return tuple(args), kwargs
 
 
 def note_assigned(definition: object, name: str, depth: int = 2) -> None:
@@ -76,8 +95,10 @@ def note_assigned(definition: object, name: str, depth: int = 2) -> None:
     frame = sys._getframe(depth)
     while frame is not None:
         code = frame.f_code
-        if code.co_name in _BUILDING and code.co_argcount and frame.f_locals.get(code.co_varnames[0]) is definition:
-            return
+        if code.co_name in _BUILDING and code.co_argcount:
+            first = frame.f_locals.get(code.co_varnames[0])
+            if first is definition or (code.co_name == "__new__" and first is type(definition)):
+                return
         frame = frame.f_back  # type: ignore[assignment]  # the loop ends with the last one
     _record(definition).changed[name] = None
 
@@ -99,13 +120,24 @@ def constructed(definition: object) -> Constructed:
     """Return what a definition was constructed with, and what was assigned since."""
     record = _known(definition)
     if record is None:
-        return Constructed()
-    args, kwargs, before = record.args, record.kwargs, dict[str, Any]()
+        return Constructed(contents=_contents(definition))
+    before = Constructed(record.args, record.kwargs)
     if record.packed is not None:
-        args, kwargs, before = cast("tuple[Any, Any, Any]", decode(record.packed))
+        before = Constructed(*cast("tuple[Any, Any, Any, Any]", decode(record.packed)))
     missing = object()
     changed = {name: value for name in record.changed if (value := getattr(definition, name, missing)) is not missing}
-    return Constructed(args, kwargs, {**before, **changed})
+    return before._replace(changed={**before.changed, **changed}, contents=_contents(definition, record))
+
+
+def _contents(definition: object, record: _Record | None = None) -> dict[str, Any]:
+    """Plain containers among the attributes, but for those that travel already."""
+    held: dict[str, Any] = getattr(definition, "__dict__", {})
+    given = [] if record is None else [*map(id, record.args), *map(id, record.kwargs.values())]
+    return {
+        name: value for name, value in held.items()
+        if type(value) in _CONTAINERS and id(value) not in given and (record is None or name not in record.changed)
+        and plain_text(value)
+    }  # fmt: skip
 
 
 def remade(definition: object, reduced: Any) -> Any:
@@ -135,7 +167,9 @@ def packed(definition: object, put_large: PutLarge) -> bytes | Kept | None:
     """
     record = _known(definition)
     if record is None:
-        return None
+        if not getattr(definition, "__dict__", None) or not _contents(definition):
+            return None
+        record = _record(definition)
     data = _as_bytes(definition, record)
     if len(data) <= INLINE:
         return data
@@ -159,7 +193,7 @@ def _pack(definition: object) -> bytes:
         encoded = encode(tuple(found), _what(definition))
     except NotPicklable:
         sendable = [_sendable(part) for part in found.args]
-        named = [{name: _sendable(part) for name, part in parts.items()} for parts in (found.kwargs, found.changed)]
+        named = [{name: _sendable(part) for name, part in parts.items()} for parts in found[1:]]
         encoded = encode((tuple(sendable), *named), _what(definition))
     if encoded.promises:
         raise PromiseMisuse(
@@ -186,7 +220,7 @@ def made_again(cls: type, data: bytes | None, registered: object | None) -> Any:
     Raises DefinitionNotRegistered if what it takes to make it could not travel, DefinitionDiffers if the registered one
     is another, and what the constructor raises.
     """
-    sent = Constructed() if data is None else Constructed(*cast("tuple[Any, Any, Any]", decode(data)))
+    sent = Constructed() if data is None else Constructed(*cast("tuple[Any, Any, Any, Any]", decode(data)))
     if registered is not None:
         difference = _difference(cls, constructed(registered), sent)
         if difference is None:
@@ -208,8 +242,9 @@ def _made_from(cls: type, data: bytes, sent: Constructed) -> Any:
                 f"here; call register_definition({cls.__qualname__}(...)) in a module that the worker imports "
                 "(worker --import MODULE)"
             )
-        definition = _made[cls, data] = cls(*sent.args, **sent.kwargs) if data else _made_without(cls)
-        for name, value in sent.changed.items():
+        has_arguments = sent.args or sent.kwargs
+        definition = _made[cls, data] = cls(*sent.args, **sent.kwargs) if has_arguments else _made_without(cls)
+        for name, value in {**sent.contents, **sent.changed}.items():
             object.__setattr__(definition, name, value)
         if data:
             record = _record(definition)

@@ -5,6 +5,7 @@ The rule: a definition is shared by all its instances; an instance becomes known
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from uuid import UUID, uuid4
 from dagorama import shipping
 from dagorama.class_code import renew
 from dagorama.connection import connection
-from dagorama.constructing import made_again, note_assigned, note_constructed, packed, remade
+from dagorama.constructing import given_to_new, made_again, note_assigned, note_constructed, packed, remade
 from dagorama.errors import PromiseMisuse, UnknownToBroker, WrongInstance
 from dagorama.instance import DAGInstance as DAGInstance
 from dagorama.instance import as_uuid, in_thread, set_scope
@@ -83,7 +84,10 @@ class DAGDefinition(ABC):  # noqa: B024  # its abstract method is hidden from ch
                 raise TypeError(f"{cls.__name__}() takes no arguments")
             new = super().__new__
             definition = new(cls) if new is object.__new__ else new(cls, *args, **kwargs)
-            note_constructed(definition, args, kwargs)
+            if not args and not kwargs and cls.__new__ is not DAGDefinition.__new__:
+                args, kwargs = given_to_new(sys._getframe(1))
+            if args or kwargs:
+                note_constructed(definition, args, kwargs)
             return definition
 
         def __setattr__(self, name: str, value: Any) -> None:

@@ -59,3 +59,36 @@ class Breaking(DAGDefinition):
 
     @dagorama().syncfn
     def entrypoint(self) -> None: ...
+
+
+class Collecting(DAGDefinition):
+    def __init__(self) -> None:
+        self.items: list[int] = []
+
+    @dagorama().syncfn
+    def entrypoint(self) -> int:
+        return sum(self.items)
+
+
+class Made(DAGDefinition):
+    """Has a `__new__` of its own."""
+
+    number: int
+
+    def __new__(cls, number: int, *more: int, **named: int) -> Made:
+        made = super().__new__(cls)
+        made.number = number + sum(more) + sum(named.values())
+        return made
+
+    @dagorama().syncfn
+    def entrypoint(self) -> int:
+        return self.number
+
+
+@dataclass(frozen=True)
+class Frozen(DAGDefinition):
+    number: int
+
+    @dagorama().syncfn
+    def entrypoint(self) -> int:
+        return self.number

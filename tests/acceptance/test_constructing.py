@@ -10,7 +10,7 @@ import pytest
 from dagorama import DAGInstance, NodeFailed, PromiseMisuse, launch_workers, resolve
 from dagorama.definition import generate_instance_id
 from dagorama_broker.launch import launch_broker
-from tests.acceptance.constructing import Breaking, Configured, Outer, Scaling
+from tests.acceptance.constructing import Breaking, Collecting, Configured, Frozen, Made, Outer, Scaling
 
 WAIT = 30
 
@@ -38,6 +38,20 @@ def test_attributes_assigned_since_travel_too() -> None:
     plain = Scaling()
     plain.factor = 4
     assert resolve(*plain([1]), timeout=WAIT) == 4
+
+
+def test_what_was_put_into_a_list_since_travels_too() -> None:
+    definition = Collecting()
+    first = definition()
+    definition.items += [1, 2]
+    second = definition()
+    definition.items.clear()
+    assert [resolve(*each, timeout=WAIT) for each in (first, second, definition())] == [0, 3, 0]
+
+
+def test_arguments_of_a_new_of_its_own_and_of_a_frozen_dataclass_travel() -> None:
+    made = [definition() for definition in (Made(1), Made(1, 2, 3, other=4), Frozen(7))]
+    assert [resolve(*each, timeout=WAIT) for each in made] == [1, 10, 7]
 
 
 def test_dataclasses_and_large_arguments_travel() -> None:
