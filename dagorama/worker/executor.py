@@ -315,10 +315,14 @@ class Executor:
     def _open(
         self, call: Call, scope: AttemptScope
     ) -> tuple[Callable[..., Any], tuple[object, ...], dict[str, object]]:
+        try:
+            arguments = self._arguments(call)
+        except UncheckableValue as error:
+            raise _Unchecked(str(error)) from None
+        # Only now: looking a function up imports its module.
         cls, function, _, scope.bound = call.work.target or self._load(call.work)
         handed = self._handed(call.beside) if call.beside else {}
         try:
-            arguments = self._arguments(call)
             sources = references(arguments) if arguments[1] & REFS else ()
             fill = [
                 handed[id] if id in handed else call.values.read(id, call.instance, self._large.get) for id in sources

@@ -81,6 +81,11 @@ class Session:
         return self._draining
 
     @property
+    def has_said_draining(self) -> bool:
+        """This stream was told that nothing more is wanted; True if there is none that could be told."""
+        return self._draining_said or self.welcome is None
+
+    @property
     def settled(self) -> bool:
         """Nothing is left to say, and all that was reported is durable."""
         return not self._reports and not self._unsent

@@ -250,6 +250,7 @@ class Supervisor:
                 children.kill(slot)
         await self._until(lambda: children.idle, BURIAL)
         await self._until(lambda: self._session.settled, FAREWELL if self._hurried else SETTLING)
+        await self._until(lambda: self._session.has_said_draining, FAREWELL if self._stream.heard else 0)
         children.send_off()
         await self._until(lambda: not children.alive, FAREWELL)
 
