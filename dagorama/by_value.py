@@ -1,8 +1,8 @@
 """What other processes cannot import, pickled by value: cloudpickle, loaded when it is first needed.
 
-A class travels with its name and a hash of its code. A reader that has the class under that name, with the same code,
-takes its own: an enum's members, a sentinel and the slots of a dataclass are then those of the reader's script. If its
-own has other code, the value is refused. A function is taken in the same way, and read by value otherwise.
+A class travels with its name and a hash of its code. A reader that has a class of that name with the same code uses its
+own, so that enum members, sentinels and dataclasses are those of the reader's script. If its own class has other code,
+the value is refused. Functions are looked up in the same way, and read by value otherwise.
 
 The rule: code keeps the name of its file, so that a traceback from over there shows its lines; cloudpickle from 3.1.3
 on leaves it out.
@@ -99,7 +99,7 @@ def _code(make: Callable[..., CodeType], arguments: tuple[Any, ...], filename: s
 
 
 def _by_name(found: type | FunctionType) -> tuple[Any, ...] | None:
-    """How something of a program run by `python -m` is pickled: other processes can import that under its own name."""
+    """Reduce a class or function of a program run by `python -m` to the name under which others can import it."""
     public = public_name(found.__module__)
     if public == found.__module__ or not _is_found(found):
         return None
@@ -114,8 +114,8 @@ def _imported(module: str, path: str) -> Any:
 
 
 def _name_of_global(found: Any, is_definition: bool) -> str | None:
-    """The name of a sentinel: an object that pickles as its name, a plain object(), or an object without state of a
-    class of the script. The last two travel with the definitions that name them."""
+    """Return the name of a sentinel: an object that pickles as its name, a plain object(), or an object without state
+    of a class of the script. The last two travel with the definitions that name them."""
     cls = type(found)
     if cls.__module__ in local_modules and isinstance(reduced := found.__reduce_ex__(PROTOCOL), str):
         return reduced
@@ -148,14 +148,17 @@ _functions: WeakValueDictionary[tuple[str, str], FunctionType] = WeakValueDictio
 _unfilled: WeakSet[Any] = WeakSet()
 
 def _reduced_definition(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What it names may have changed while the class has not: each pickle makes a class of its own, untracked."""
+    """Reduce a definition to a new class for each pickle, which cloudpickle does not track.
+
+    The class may be the same object as before and still name other functions and values.
+    """
     make, arguments, state, _, _, fill = _with_slots(cls, reduced)
     constructor, name, bases, namespace, _, extra = arguments
     return make, (constructor, name, bases, namespace, None, extra), state, None, None, fill
 
 
 def _with_slots(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The same, with the slots where the class is made: cloudpickle sets them afterwards, which is too late."""
+    """Set slots where the class is made: cloudpickle sets them afterwards, which is too late."""
     make, arguments, (attributes, more), _, _, fill = reduced
     attributes = {name: found for name, found in attributes.items() if type(found) is not MemberDescriptorType}
     if "__slots__" in attributes and not issubclass(cls, (Enum, tuple)):
@@ -189,7 +192,7 @@ def _add_names_of_class_bodies(function: FunctionType, names: dict[str, Any]) ->
 
 
 def _is_found(found: type | FunctionType) -> bool:
-    """Whether it is what its module has under its name."""
+    """Return whether its module has it under its name."""
     return named(sys.modules.get(found.__module__), found.__qualname__) is found
 
 
@@ -199,7 +202,7 @@ def _path(found: type | FunctionType) -> str:
 
 
 def _own(name: str) -> Any:
-    """What this process has under a name."""
+    """Return what this process has under a name."""
     module, _, path = name.partition(":")
     return None if "<locals>" in path else named(sys.modules.get(module), path)
 

@@ -1,9 +1,9 @@
 """The code of a definition as a whole: one hash for each of its decorated methods, and all of them as one text.
 
 The hash of a method covers the method itself; the undecorated members of its class and of its bases that are
-definitions; and the functions, classes and constants that these name in their own modules. What comes from other
-modules does not count, nor does the value of anything that is computed: of a constant the text of its assignments
-counts. What was typed into a notebook has no such text; then values count themselves.
+definitions; and the functions, classes and constants that these name in their own modules. Imports from other modules
+do not count. A constant counts by the text of its assignments, so that a computed value may differ between machines.
+Code without a file, as in a notebook, has no such text; its values count themselves.
 
 The rule: two processes that load the same files work out the same hashes, on every supported Python.
 """
@@ -163,7 +163,7 @@ def _work_out(cls: type) -> _Known:
 
 
 def _definitions(cls: type) -> list[type]:
-    """The class and those of its bases that are definitions too, but for DAGDefinition itself."""
+    """Return the class and those of its bases that are definitions, except DAGDefinition itself."""
     return [base for base in cls.__mro__ if hasattr(base, "entrypoint") and base.__module__ != "dagorama.definition"]
 
 
@@ -192,19 +192,19 @@ class _Reader:
     """Follows names within the modules in which the code stands, each object once, and notes what counts."""
 
     def __init__(self, by_value: bool) -> None:
-        self.by_value = by_value  #: plain values count that no source tells of, such as those of a closure
+        self.by_value = by_value  #: values without source count, such as those of a closure
         self.lines: list[str] = []
         self.watched: list[_Watched] = []
         self._seen: set[int] = set()
         self._held: list[object] = []  # so that an id in `_seen` stands for one object
 
     def pass_over(self, classes: Iterable[type]) -> None:
-        """Do not follow these: their members are looked at one by one."""
+        """Do not follow these classes: their members are noted one by one."""
         for cls in classes:
             self._enter(cls)
 
     def members(self, cls: type) -> None:
-        """The undecorated members of a class; of the others the names alone."""
+        """Note the undecorated members of a class; decorated ones are only watched."""
         for name, value in sorted(vars(cls).items()):
             self._watch(ref(cls), name, value)
             if name in _NOT_CODE or original(value) is not None or _is_generated(cls, value):
@@ -212,7 +212,7 @@ class _Reader:
             self._member(cls, name, value)
 
     def cls(self, cls: type) -> None:
-        """A class, its bases in the same module, its fields and all that its methods name."""
+        """Note a class, its bases in the same module, its fields and everything that its methods name."""
         if not self._enter(cls):
             return
         self.lines.append(f"class {cls.__qualname__}({', '.join(base.__qualname__ for base in cls.__bases__)})")
@@ -229,7 +229,7 @@ class _Reader:
             self._member(cls, name, value)
 
     def value(self, name: str, value: Any, module: object) -> bool:
-        """A function or a class of that module, under the name that it has; False for anything else."""
+        """Note a function or a class of that module under its name; return False for anything else."""
         functions = _code_in(value)
         if functions and name and functions[0].__module__ != module:
             return True  # it is of another module
@@ -245,7 +245,7 @@ class _Reader:
         return True
 
     def names_in(self, function: Callable[..., Any]) -> None:
-        """What a function names in its own module, and what it holds on to from the function around it."""
+        """Follow the names that a function uses in its own module, and the variables of its closure."""
         for plain in functions_in(function):
             self._enter(plain)
             place, module = plain.__globals__, plain.__globals__.get("__name__")
