@@ -75,7 +75,7 @@ def test_workers_belong_to_the_process_that_has_launched_them(worker: None) -> N
     assert not launched.is_alive()
 
 
-# Python itself may not notice SIGINT, which it handles, in a process that was forked by another thread than the main one.
+# Python itself may not notice SIGINT in a process that was forked by another thread than the main one.
 @pytest.mark.parametrize(("number", "threads"), [(signal.SIGTERM, 1), (signal.SIGTERM, 4), (signal.SIGINT, 1)])
 def test_a_fork_ends_by_a_signal_that_comes_at_once(worker: None, number: signal.Signals, threads: int) -> None:
     assert resolve(*Signals()(number, threads), timeout=WAIT) == [-number] * 10 * threads
