@@ -57,7 +57,9 @@ def named(module: ModuleType | None, path: str) -> Any:
 
 def may_hold_local(pickled: bytes) -> bool:
     """Return whether a pickle may name something of a local module."""
-    return any(name.encode() in pickled for name in local_modules)
+    if b"_main__" in pickled:
+        return True
+    return len(local_modules) > 2 and any(name.encode() in pickled for name in local_modules)
 
 
 def stand_in_for_main(file: str | None) -> None:

@@ -19,6 +19,8 @@ LONGEST_NAME = 4096
 LONGEST_KEY_ID = 64
 #: Characters of the hashes of a class: about a thousand methods.
 LONGEST_CLASS_CODE = 64 << 10
+#: Functions whose records are kept by their messages.
+FUNCTIONS_KEPT = 1024
 #: What is kept of a failure. A worker sends less; the broker holds to it whoever sends.
 LONGEST_MESSAGE = 64 << 10
 LARGEST_EXCEPTION = 1 << 20
@@ -67,6 +69,22 @@ def check_key_id(id: bytes, whose: str) -> None:
 
 
 def function_of(message: pb.Function) -> Function:
+    """The record of a function as it came: the same object for the same message. Raises Malformed."""
+    data = message.SerializeToString()
+    found = _functions.get(data)
+    if found is None:
+        found = _checked_function(message)
+        if len(_functions) >= FUNCTIONS_KEPT:
+            _functions.clear()
+        _functions[data] = found
+    return found
+
+
+# Clients send their functions with each message, and reading one takes as long as all the rest of a small message.
+_functions: dict[bytes, Function] = {}
+
+
+def _checked_function(message: pb.Function) -> Function:
     check_name(message.name, "the name of a function", least=1)
     check_name(message.hash, "the hash of a function")
     check_name(message.queue, "the name of a queue")
