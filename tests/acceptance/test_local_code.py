@@ -228,6 +228,41 @@ def test_factories_make_classes_that_are_told_apart(tmp_path: Path) -> None:
     assert done.stdout == "[11, 12, 22, 11]\n", done.stderr
 
 
+def test_a_registered_definition_that_cannot_travel_has_to_be_like_the_callers(tmp_path: Path) -> None:
+    done = script(tmp_path, """
+        from dagorama import register_definition
+
+        class Pooled(DAGDefinition):
+            def __init__(self, pool, size=1):
+                self.pool, self.size = pool, size
+
+            def __reduce__(self):  # in the worker there is a pool of its own
+                return make, (self.size,)
+
+            @dagorama().syncfn
+            def entrypoint(self, x):
+                with self.pool:
+                    return x + self.size
+
+        def make(size):
+            import threading
+            return Pooled(threading.Lock(), size)
+
+        if __name__ == "__main__":
+            register_definition(make(100))
+            with launch_broker(port=0), launch_workers(1):
+                print(resolve(*make(100)(1), timeout=20))
+                try:
+                    resolve(*make(3)(1), timeout=20)
+                except NodeFailed as error:
+                    print(error.type, error.attempts)
+                    print(error.message)
+        """)
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["101", "dagorama.errors.DefinitionDiffers 1"], done.stderr
+    assert "registered here with size=100, and the caller has size=3" in lines[2]
+
+
 def test_a_class_made_by_a_running_node_is_refused_at_its_call(tmp_path: Path) -> None:
     done = script(tmp_path, """
         class Task(DAGDefinition):
