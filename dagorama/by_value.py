@@ -52,7 +52,7 @@ def dumps(
         if isinstance(found, InstanceType):
             return reduced_type(found)
         if isinstance(found, (type, FunctionType)):
-            if found.__module__ in local_modules:
+            if found.__module__ in local_modules or (isinstance(found, type) and "<locals>" in found.__qualname__):
                 if (by_name := _by_name(found)) is not None:
                     return by_name
                 if isinstance(found, type):
@@ -152,23 +152,27 @@ def _reduced_definition(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
 
     The class may be the same object as before and still name other functions and values.
     """
-    make, arguments, state, _, _, fill = _with_slots(cls, reduced)
+    make, arguments, state, _, _, fill = _made_whole(cls, reduced)
     constructor, name, bases, namespace, _, extra = arguments
     return make, (constructor, name, bases, namespace, None, extra), state, None, None, fill
 
 
-def _with_slots(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Set slots where the class is made: cloudpickle sets them afterwards, which is too late."""
+def _made_whole(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Set the qualified name and slots where the class is made: cloudpickle leaves the one out, and sets the others
+    afterwards, which is too late."""
     make, arguments, (attributes, more), _, _, fill = reduced
     attributes = {name: found for name, found in attributes.items() if type(found) is not MemberDescriptorType}
-    if "__slots__" in attributes and not issubclass(cls, (Enum, tuple)):
+    if not issubclass(cls, Enum):
         constructor, name, bases, namespace, *rest = arguments
-        arguments = (constructor, name, bases, {**namespace, "__slots__": attributes.pop("__slots__")}, *rest)
+        early = {"__qualname__": cls.__qualname__}
+        if "__slots__" in attributes and not issubclass(cls, tuple):
+            early["__slots__"] = attributes.pop("__slots__")
+        arguments = (constructor, name, bases, {**namespace, **early}, *rest)
     return make, arguments, (attributes, more), None, None, fill
 
 
 def _reduced_class(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
-    make, arguments, state, _, _, fill = _with_slots(cls, reduced)
+    make, arguments, state, _, _, fill = _made_whole(cls, reduced)
     if not _is_found(cls):  # it was replaced under its name, as by a decorator that makes another class
         return make, arguments, state, None, None, fill
     return _class, (_path(cls), object_hash(cls), make, arguments), state, None, None, _fill_class

@@ -27,7 +27,7 @@ from dagorama.models.promise import DAGPromise, restore_promise
 from dagorama.naming import class_name as class_name
 from dagorama.reserved import check_attributes, check_class
 from dagorama.resolution import resolve as resolve
-from dagorama.scope import DirectScope, GatherScope, NodesRun, attempt_here, put_through_connection
+from dagorama.scope import DirectScope, GatherScope, NodesRun, attempt_here, current_attempt, put_through_connection
 from dagorama.submitting import submit
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ class DAGDefinition(ABC):  # noqa: B024  # its abstract method is hidden from ch
         super().__init_subclass__(**kwargs)
         check_class(cls, own=(DAGDefinition,))
         shipping.definitions.add(cls)
+        if current_attempt.get() is not None:
+            shipping.made_in_nodes.add(cls)
 
     # Type checkers see the constructor that the subclass has.
     if not TYPE_CHECKING:

@@ -76,7 +76,7 @@ def fill_in(found: type | FunctionType) -> None:
     name = found.__module__
     if _filled is None or name is None or "." in found.__qualname__:
         return
-    if name not in sys.modules:
+    if name not in sys.modules and _spec_of(name) is None:
         sys.modules[name] = ModuleType(name)
         _filled.add(name)
     if name in _filled:

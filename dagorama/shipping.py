@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol, cast
 from weakref import WeakSet
 
 from dagorama.by_value import dumps
-from dagorama.class_code import ClassCode, captured_in, code_of, take_over
+from dagorama.class_code import ClassCode, captured_in, renew, take_over
 from dagorama.errors import FunctionNotFound, NotPicklable
 from dagorama.logging import get_logger
 from dagorama.modules import MAIN, fill_in_names, is_local, public_name, stand_in_for_main
@@ -26,6 +26,8 @@ from dagorama.naming import class_name
 
 #: all classes of definitions that are alive in this process
 definitions: WeakSet[type] = WeakSet()
+#: those that a running node has made
+made_in_nodes: WeakSet[type] = WeakSet()
 #: what register_definition was given, by the names of their classes
 registered: dict[str, Any] = {}
 
@@ -111,7 +113,7 @@ def ensure_reachable(cls: type, code: ClassCode) -> None:
         return
     name = class_name(cls)
     if _is_worker:
-        if not any(header.code.text == code.text for header, _ in _versions.get(name, ())):
+        if cls in made_in_nodes and not any(header.code.text == code.text for header, _ in _versions.get(name, ())):
             raise FunctionNotFound(
                 f"{name} was made by a running node, so that no other process has it: {ADVICE}, or define it at the "
                 "top level of the program that launches the workers"
@@ -167,7 +169,7 @@ def _culprit(cls: type) -> str:
 def _parcel(classes: Iterable[type], registered: Mapping[str, object]) -> Parcel:
     # One pickle, so that what the definitions share stays shared.
     classes = list(classes)
-    names = [(class_name(cls), code_of(cls)) for cls in classes]
+    names = [(class_name(cls), renew(cls)) for cls in classes]
     headers = [Header(name, code, (name, code.text) in _called) for name, code in names]
     return Parcel(headers, sorted(registered), dumps((classes, dict(registered)), with_functions=True))
 
@@ -180,7 +182,7 @@ def _one_by_one(classes: list[type]) -> tuple[list[Parcel], dict[str, str]]:
         try:
             parcels.append(_parcel([cls], own))
         except Exception as error:
-            if (name, code_of(cls).text) in _called:
+            if (name, renew(cls).text) in _called:
                 raise NotPicklable(_refusal(cls, error)) from None
             failures[name] = f"{type(error).__name__}: {error}"
     for name in sorted(registered.keys() - {class_name(cls) for cls in classes}):
@@ -195,7 +197,7 @@ def _one_by_one(classes: list[type]) -> tuple[list[Parcel], dict[str, str]]:
 
 _is_worker = False
 _versions: dict[str, list[tuple[Header, Parcel]]] = {}  # by class name, the latest last
-_loaded: dict[int, tuple[list[type], dict[str, object]]] = {}  # by the parcel's id; it is held in `_versions`
+_loaded: dict[int, tuple[Parcel, list[type]]] = {}  # by the parcel's id, which stays its own as long as it is held
 _registered_in: dict[str, Parcel] = {}
 failures: dict[str, str] = {}  #: why definitions of the launching program did not come, by name
 
@@ -233,7 +235,7 @@ def sent_class(name: str, method: str, hash: str) -> type | None:
     if not fitting:
         return None
     header, parcel = fitting[-1]
-    return _load(parcel)[0][parcel.headers.index(header)]
+    return _load(parcel)[parcel.headers.index(header)]
 
 
 def load_registered(name: str) -> None:
@@ -243,20 +245,20 @@ def load_registered(name: str) -> None:
         _load(parcel)
 
 
-def _load(parcel: Parcel) -> tuple[list[type], dict[str, object]]:
-    found = _loaded.get(id(parcel))
-    if found is not None:
-        return found
+def _load(parcel: Parcel) -> list[type]:
+    known = _loaded.get(id(parcel))
+    if known is not None:
+        return known[1]
     try:
-        found = cast("tuple[list[type], dict[str, object]]", pickle.loads(parcel.data))
+        classes, definitions_sent = cast("tuple[list[type], dict[str, object]]", pickle.loads(parcel.data))
     except Exception as error:
         names = ", ".join([*(header.name for header in parcel.headers), *parcel.registered])
         raise FunctionNotFound(
             f"{names} was sent here but cannot be read ({type(error).__name__}: {error}): {ADVICE}"
         ) from error
-    for cls, header in zip(found[0], parcel.headers, strict=True):
+    for cls, header in zip(classes, parcel.headers, strict=True):
         take_over(cls, header.code)
         fill_in_names(cls)
-    _loaded[id(parcel)] = found
-    registered.update(found[1])
-    return found
+    _loaded[id(parcel)] = parcel, classes
+    registered.update(definitions_sent)
+    return classes

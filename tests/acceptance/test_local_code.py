@@ -228,6 +228,43 @@ def test_factories_make_classes_that_are_told_apart(tmp_path: Path) -> None:
     assert done.stdout == "[11, 12, 22, 11]\n", done.stderr
 
 
+def test_classes_that_a_function_of_a_module_makes_run_in_launched_and_in_other_workers(tmp_path: Path) -> None:
+    (tmp_path / "factory.py").write_text(BEGIN + dedent("""
+        def make(number):
+            class Task(DAGDefinition):
+                @dagorama().syncfn
+                def entrypoint(self):
+                    return self.same(number), type(self).__qualname__
+                @dagorama().syncfn
+                def same(self, x):
+                    return x
+            return Task
+
+        Five = make(5)
+
+        class Main(DAGDefinition):
+            @dagorama().syncfn
+            def entrypoint(self):
+                return Five()()[1]
+        """))
+    done = script(tmp_path, """
+        import os, subprocess
+        from factory import Five, Main
+
+        if __name__ == "__main__":
+            with launch_broker(port=0):
+                command = [sys.executable, "-m", "dagorama.worker", "--import", "factory"]
+                other = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+                found = [resolve(*cls()(), timeout=20) for cls in (Five, Main)]
+                other.terminate()
+                other.wait()
+                with launch_workers(1):
+                    found += [resolve(*cls()(), timeout=20) for cls in (Five, Main)]
+                print(found == [(5, "make.<locals>.Task")] * 4)
+        """)
+    assert done.stdout == "True\n", done.stderr
+
+
 def test_a_registered_definition_that_cannot_travel_has_to_be_like_the_callers(tmp_path: Path) -> None:
     done = script(tmp_path, """
         from dagorama import register_definition
