@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from inspect import isclass, unwrap
-from types import MethodType
+from types import MethodType, ModuleType
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -106,7 +106,7 @@ def _class_named(name: str, method: str, hash: str) -> type[DAGDefinition]:
             " (--only-imported)"
         )
     shipping.load_registered(name)
-    cls = shipping.sent_class(name, method, hash) or _local_class(name, method, hash) or _imported(name)
+    cls = shipping.sent_class(name, method, hash) or _local_class(name, method, hash) or _imported(name, method, hash)
     if not (isclass(cls) and issubclass(cls, DAGDefinition)):
         raise FunctionNotFound(f"{name} is not a DAGDefinition")
     return cls
@@ -121,22 +121,29 @@ def _local_class(name: str, method: str, hash: str) -> type | None:
     return next(iter(fitting or found), None)
 
 
-def _imported(name: str) -> Any:
+def _imported(name: str, method: str, hash: str) -> Any:
     module_name, _, path = name.partition(":")
+    found: Any = _module_of(name, module_name)
     if "<locals>" in path:
-        raise FunctionNotFound(f"{name} is made inside a function: {FOR_LOCAL_WORKERS}{_why_not_shipped(name)}")
-    try:
-        found: Any = import_module(module_name)
-    except (Exception, SystemExit) as error:
-        raise FunctionNotFound(
-            f"{name} cannot be found: importing {module_name} raised {type(error).__name__}: {error}; "
-            "install it here, or add its folder to PYTHONPATH"
-        ) from error
+        cls = _local_class(name, method, hash)  # the module may have made it while it was imported
+        if cls is None:
+            raise FunctionNotFound(f"{name} is made inside a function: {FOR_LOCAL_WORKERS}{_why_not_shipped(name)}")
+        return cls
     for part in path.split("."):
         if not hasattr(found, part):
             raise FunctionNotFound(_not_in_module(name, module_name))
         found = getattr(found, part)
     return found
+
+
+def _module_of(name: str, module: str) -> ModuleType:
+    try:
+        return import_module(module)
+    except (Exception, SystemExit) as error:
+        raise FunctionNotFound(
+            f"{name} cannot be found: importing {module} raised {type(error).__name__}: {error}; "
+            "install it here, or add its folder to PYTHONPATH"
+        ) from error
 
 
 def _not_in_module(name: str, module_name: str) -> str:

@@ -253,7 +253,7 @@ def test_classes_that_a_function_of_a_module_makes_run_in_launched_and_in_other_
 
         if __name__ == "__main__":
             with launch_broker(port=0):
-                command = [sys.executable, "-m", "dagorama.worker", "--import", "factory"]
+                command = [sys.executable, "-m", "dagorama.worker"]
                 other = subprocess.Popen(command, stderr=subprocess.DEVNULL)
                 found = [resolve(*cls()(), timeout=20) for cls in (Five, Main)]
                 other.terminate()

@@ -167,7 +167,7 @@ def test_a_bound_function_runs_as_the_originals_did() -> None:
         ("no.such.module:Task.run", "PYTHONPATH"),
         (":.", "cannot be found"),
         ("__main__:Missing.run", "the script that made the node: workers that this process launches get it"),
-        ("pkg:function.<locals>.Task.run", "made inside a function: workers that this process launches get it"),
+        ("json:function.<locals>.Task.run", "made inside a function: workers that this process launches get it"),
     ],
 )
 def test_any_other_name_is_refused(name: str, complaint: str) -> None:
