@@ -348,6 +348,9 @@ async def test_streams_end_when_their_token_is_taken_away_and_only_those(tokens:
             broker_pb2.WaitRequest(instance=dag.instance, node=[dag.id(0)]), timeout=10
         )
         waited = asyncio.create_task(wait.read())
+        node = served.broker.scheduler.graph.find(dag.id(0))
+        assert node is not None
+        await served.until(lambda broker: node.key in broker.watching)
         tokens.take_away("worker")
         tokens.take_away("spawner")
         ended = await worker.end()
