@@ -1,4 +1,4 @@
-"""What a definition was constructed with, and how that travels with each call to be made again by a worker.
+"""The arguments that a definition was constructed with: they travel with each call, so that a worker can construct it.
 
 The rule: a worker runs a node on a definition like the caller's, made by the constructor from the same arguments, with
 what was assigned to it since; or it says that it cannot.
@@ -220,9 +220,8 @@ def made_again(cls: type, data: bytes | None, registered: object | None) -> Any:
     Raises DefinitionNotRegistered if what it takes to make it could not travel, DefinitionDiffers if the registered one
     is another, and what the constructor raises.
     """
-    sent = Constructed() if data is None else Constructed(*cast("tuple[Any, Any, Any, Any]", decode(data)))
     if registered is not None:
-        difference = _difference(cls, constructed(registered), sent)
+        difference = _difference(cls, constructed(registered), _sent(data))
         if difference is None:
             return registered
         if difference.is_final:
@@ -230,29 +229,35 @@ def made_again(cls: type, data: bytes | None, registered: object | None) -> Any:
                 f"{class_name(cls)} is registered here with {difference.text}: construct both with the same arguments, "
                 "or register none"
             )
-    return _made_from(cls, data or b"", sent)
+    key = cls, data or b""
+    definition = _made.get(key)
+    if definition is not None:
+        _made.move_to_end(key)
+        return definition
+    definition = _made[key] = _made_from(cls, data)
+    if len(_made) > MADE:
+        _made.popitem(last=False)
+    return definition
 
 
-def _made_from(cls: type, data: bytes, sent: Constructed) -> Any:
-    definition = _made.get((cls, data))
-    if definition is None:
-        if unsent := _unsent(sent):
-            raise DefinitionNotRegistered(
-                f"{class_name(cls)} was constructed with {unsent}, which cannot be pickled, and none is registered "
-                f"here; call register_definition({cls.__qualname__}(...)) in a module that the worker imports "
-                "(worker --import MODULE)"
-            )
-        has_arguments = sent.args or sent.kwargs
-        definition = _made[cls, data] = cls(*sent.args, **sent.kwargs) if has_arguments else _made_without(cls)
-        for name, value in {**sent.contents, **sent.changed}.items():
-            object.__setattr__(definition, name, value)
-        if data:
-            record = _record(definition)
-            record.packed, record.changed = data, {}
-        if len(_made) > MADE:
-            _made.popitem(last=False)
-    else:
-        _made.move_to_end((cls, data))
+def _sent(data: bytes | None) -> Constructed:
+    return Constructed() if data is None else Constructed(*cast("tuple[Any, Any, Any, Any]", decode(data)))
+
+
+def _made_from(cls: type, data: bytes | None) -> Any:
+    sent = _sent(data)
+    if unsent := _unsent(sent):
+        raise DefinitionNotRegistered(
+            f"{class_name(cls)} was constructed with {unsent}, which cannot be pickled, and none is registered "
+            f"here; call register_definition({cls.__qualname__}(...)) in a module that the worker imports "
+            "(worker --import MODULE)"
+        )
+    definition = cls(*sent.args, **sent.kwargs) if sent.args or sent.kwargs else _made_without(cls)
+    for name, value in {**sent.contents, **sent.changed}.items():
+        object.__setattr__(definition, name, value)
+    if data:
+        record = _record(definition)
+        record.packed, record.changed = data, {}
     return definition
 
 
