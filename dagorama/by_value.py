@@ -1,8 +1,8 @@
 """What other processes cannot import, pickled by value: cloudpickle, loaded when it is first needed.
 
 A class travels with its name and a hash of its code. A reader that has a class of that name with the same code uses its
-own, so that enum members, sentinels and dataclasses are those of the reader's script. If its own class has other code,
-the value is refused. Functions are looked up in the same way, and read by value otherwise.
+own class, so that enum members, sentinels and dataclasses are those of the reader's script. If the reader's class has
+other code, the value is refused. Functions are looked up in the same way, and read by value otherwise.
 
 The rule: code keeps the name of its file, so that a traceback from over there shows its lines; cloudpickle from 3.1.3
 on leaves it out.
@@ -20,10 +20,10 @@ from types import CodeType, FunctionType, MemberDescriptorType, ModuleType
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakSet, WeakValueDictionary
 
-from dagorama.class_code import known_hash, note_hash, object_hash
+from dagorama.class_code import known_hash, note_hash, object_hash, with_nested
 from dagorama.errors import ValueNotReadable
 from dagorama.instance_type import InstanceType, reduced_type
-from dagorama.modules import MAIN, SPAWNED_MAIN, fill_in, is_filled, local_modules, named, public_name
+from dagorama.modules import MAIN, SPAWNED_MAIN, fill_in, is_filled, is_found, local_modules, named, public_name
 
 if TYPE_CHECKING:
     from dagorama.parts import LeftOut
@@ -101,7 +101,7 @@ def _code(make: Callable[..., CodeType], arguments: tuple[Any, ...], filename: s
 def _by_name(found: type | FunctionType) -> tuple[Any, ...] | None:
     """Reduce a class or function of a program run by `python -m` to the name under which others can import it."""
     public = public_name(found.__module__)
-    if public == found.__module__ or not _is_found(found):
+    if public == found.__module__ or not is_found(found):
         return None
     return _imported, (public, found.__qualname__)
 
@@ -143,9 +143,9 @@ def _global(module: str, name: str, cls: type) -> Any:
 
 # --- classes and functions ---------------------------------------------------------------------------------
 
-_loaded: WeakValueDictionary[tuple[str, str], type] = WeakValueDictionary()  # by name and hash
-_functions: WeakValueDictionary[tuple[str, str], FunctionType] = WeakValueDictionary()
+_loaded: WeakValueDictionary[tuple[str, str], Any] = WeakValueDictionary()  # by name and hash
 _unfilled: WeakSet[Any] = WeakSet()
+
 
 def _reduced_definition(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
     """Reduce a definition to a new class for each pickle, which cloudpickle does not track.
@@ -173,31 +173,23 @@ def _made_whole(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _reduced_class(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
     make, arguments, state, _, _, fill = _made_whole(cls, reduced)
-    if not _is_found(cls):  # it was replaced under its name, as by a decorator that makes another class
+    if not is_found(cls):  # it was replaced under its name, as by a decorator that makes another class
         return make, arguments, state, None, None, fill
-    return _class, (_path(cls), object_hash(cls), make, arguments), state, None, None, _fill_class
+    return _class, (_path(cls), object_hash(cls), make, arguments), state, None, None, _fill
 
 
 def _reduced_function(function: FunctionType, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not _is_found(function):
+    if not is_found(function):
         return reduced
     make, arguments, state = reduced[:3]
-    return _function, (_path(function), object_hash(function), make, arguments), state, None, None, _fill_function
+    return _function, (_path(function), object_hash(function), make, arguments), state, None, None, _fill
 
 
 def _add_names_of_class_bodies(function: FunctionType, names: dict[str, Any]) -> None:
     """Add what classes inside the function name while they are made, which cloudpickle leaves out."""
-    stack = [function.__code__]
-    while stack:
-        code = stack.pop()
-        stack += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+    for code in with_nested(function.__code__):
         if not code.co_flags & CO_OPTIMIZED:
             names.update({name: function.__globals__[name] for name in code.co_names if name in function.__globals__})
-
-
-def _is_found(found: type | FunctionType) -> bool:
-    """Return whether its module has it under its name."""
-    return named(sys.modules.get(found.__module__), found.__qualname__) is found
 
 
 def _path(found: type | FunctionType) -> str:
@@ -222,25 +214,8 @@ def _class(name: str, hash: str, make: Callable[..., type], arguments: tuple[Any
                 f"the class {name} has other code here than where the value was made: run the same version of the "
                 "script, or put the class into a module"
             )
-    cls = _loaded.get((name, hash))
-    if cls is None:
-        cls = make(*arguments)
-        if known_hash(cls) != hash:
-            note_hash(cls, hash)
-            _unfilled.add(cls)
-        if "<locals>" not in name:
-            _loaded[name, hash] = cls
+    cls: type = _made(name, hash, make, arguments)
     return cls
-
-
-def _fill_class(cls: type, state: Any) -> None:
-    """Named in pickles."""
-    if cls in _unfilled:
-        import cloudpickle
-
-        _unfilled.discard(cls)
-        cloudpickle.cloudpickle._class_setstate(cls, state)
-        fill_in(cls)
 
 
 def _function(name: str, hash: str, make: Callable[..., FunctionType], arguments: tuple[Any, ...]) -> FunctionType:
@@ -248,19 +223,29 @@ def _function(name: str, hash: str, make: Callable[..., FunctionType], arguments
     own = _own(name)
     if isinstance(own, FunctionType) and object_hash(own) == hash:
         return own
-    found = _functions.get((name, hash))
+    function: FunctionType = _made(name, hash, make, arguments)
+    return function
+
+
+def _made(name: str, hash: str, make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Return what came before under that name with that hash, or make it, for `_fill` to fill."""
+    found = _loaded.get((name, hash))
     if found is None:
-        found = _functions[name, hash] = make(*arguments)
-        note_hash(found, hash)
-        _unfilled.add(found)
+        found = make(*arguments)
+        if known_hash(found) != hash:
+            note_hash(found, hash)
+            _unfilled.add(found)
+        if "<locals>" not in name:
+            _loaded[name, hash] = found
     return found
 
 
-def _fill_function(function: FunctionType, state: Any) -> None:
+def _fill(found: type | FunctionType, state: Any) -> None:
     """Named in pickles."""
-    if function in _unfilled:
-        import cloudpickle
+    if found in _unfilled:
+        from cloudpickle import cloudpickle
 
-        _unfilled.discard(function)
-        cloudpickle.cloudpickle._function_setstate(function, state)
-        fill_in(function)
+        _unfilled.discard(found)
+        set_state = cloudpickle._class_setstate if isinstance(found, type) else cloudpickle._function_setstate
+        set_state(found, state)
+        fill_in(found)

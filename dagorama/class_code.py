@@ -26,7 +26,7 @@ from dagorama.code_signature import DIGITS, calculate_function_hash, canonical, 
 from dagorama.modules import is_local
 from dagorama.naming import method_key, original
 
-#: plain values of more items count as their length only
+#: items up to which a value is compared by its text; a larger one is compared by its identity, or hashed as a pickle
 PLAIN_ITEMS = 10_000
 
 # What Python, abc, dataclasses and enum add to a class, and what says nothing of what it does.
@@ -163,7 +163,7 @@ def _work_out(cls: type) -> _Known:
 
 
 def _definitions(cls: type) -> list[type]:
-    """Return the class and those of its bases that are definitions, except DAGDefinition itself."""
+    """Return the class and its bases that are definitions, without DAGDefinition itself."""
     return [base for base in cls.__mro__ if hasattr(base, "entrypoint") and base.__module__ != "dagorama.definition"]
 
 
@@ -192,7 +192,7 @@ class _Reader:
     """Follows names within the modules in which the code stands, each object once, and notes what counts."""
 
     def __init__(self, by_value: bool) -> None:
-        self.by_value = by_value  #: values without source count, such as those of a closure
+        self.by_value = by_value  #: hash values that have no source as well, such as those of a closure
         self.lines: list[str] = []
         self.watched: list[_Watched] = []
         self._seen: set[int] = set()
@@ -380,13 +380,17 @@ def _is_generated(cls: type, value: Any) -> bool:
 
 
 def _names(code: CodeType) -> set[str]:
-    """Names that the code and what is nested in it may look up in the module."""
-    found, stack = set[str](), [code]
+    """Return the names that the code and what is nested in it may look up in the module."""
+    return {name for part in with_nested(code) for name in part.co_names}
+
+
+def with_nested(code: CodeType) -> Iterator[CodeType]:
+    """Yield the code of a function and that of all functions and class bodies inside of it."""
+    stack = [code]
     while stack:
         code = stack.pop()
-        found.update(code.co_names)
+        yield code
         stack += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-    return found
 
 
 # --- constants, by the text of their assignments -----------------------------------------------------------

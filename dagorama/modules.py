@@ -44,7 +44,12 @@ def is_local(found: type | FunctionType) -> bool:
     if not _is_importable(module):
         local_modules.add(module)
         return True
-    return "<locals>" in found.__qualname__ or named(sys.modules.get(module), found.__qualname__) is not found
+    return "<locals>" in found.__qualname__ or not is_found(found)
+
+
+def is_found(found: type | FunctionType) -> bool:
+    """Return whether its module, as this process has it, has it under its name."""
+    return named(sys.modules.get(found.__module__), found.__qualname__) is found
 
 
 def named(module: ModuleType | None, path: str) -> Any:

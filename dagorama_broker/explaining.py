@@ -8,7 +8,7 @@ from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
 from dagorama_broker.errors import Malformed
 from dagorama_broker.messages import bounded, function_message, id_bytes
-from dagorama_broker.scheduler import Explainer, Node, Obstacle, Standing
+from dagorama_broker.scheduler import Explainer, Node, Obstacle, Scheduler, Standing
 from dagorama_broker.waiting import owners_of
 
 #: Nodes that one call may ask about.
@@ -26,7 +26,7 @@ def explain(broker: Broker, request: pb.ExplainRequest) -> pb.ExplainReply:
     standing = Explainer(scheduler.dispatch).explain(_unfinished(broker, request))
     obstacles = list(standing.obstacles.values())[:MOST_NAMED]
     return pb.ExplainReply(
-        unservable=[unservable_message(broker, obstacle) for obstacle in obstacles],
+        unservable=[bounded_message(scheduler, obstacle) for obstacle in obstacles],
         waiting=standing.waiting, queued=standing.queued, running=standing.running, delayed=standing.delayed,
         worker=standing.worker, retry_at=standing.retry_at + scheduler.graph.wall if standing.retry_at else 0.0,
         more=standing.more or len(obstacles) < len(standing.obstacles),
@@ -40,11 +40,16 @@ def _unfinished(broker: Broker, request: pb.ExplainRequest) -> Iterable[Node]:
             yield node
 
 
-def unservable_message(broker: Broker, obstacle: Obstacle) -> pb.Unservable:
-    return pb.Unservable(
-        function=function_message(obstacle.lane.function), queued=obstacle.queued,
-        reason=bounded(obstacle.reason, LONGEST_REASON), deployed=broker.scheduler.dispatch.deployed(obstacle.lane),
-    )
+def unservable_message(scheduler: Scheduler, obstacle: Obstacle) -> pb.Unservable:
+    """Queued nodes of a function that no connected worker may run."""
+    lane, queued, reason = obstacle
+    deployed = scheduler.dispatch.deployed(lane)
+    return pb.Unservable(function=function_message(lane.function), queued=queued, reason=reason, deployed=deployed)
+
+
+def bounded_message(scheduler: Scheduler, obstacle: Obstacle) -> pb.Unservable:
+    """The same with a reason of bounded length, for those who did not ask for a list of them."""
+    return unservable_message(scheduler, obstacle._replace(reason=bounded(obstacle.reason, LONGEST_REASON)))
 
 
 def in_a_line(standing: Standing) -> str:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
 from dagorama_broker.culprits import node_failure
-from dagorama_broker.explaining import MOST_NAMED, unservable_message
+from dagorama_broker.explaining import MOST_NAMED, bounded_message
 from dagorama_broker.grants import GrantBuilder
 from dagorama_broker.messages import PIECE
 from dagorama_broker.model import ENDED, State
@@ -33,7 +33,7 @@ async def messages(broker: Broker, news: News) -> AsyncIterator[pb.BrokerMessage
     # After the grants: what is to be returned, or to be the last, may be among them.
     message.take_back.extend(pb.TakeBack(slot=taken.slot.index, attempt=taken.attempts) for taken in news.take_back)
     message.done, message.draining = news.done, news.draining
-    message.left.extend(unservable_message(broker, obstacle) for obstacle in news.left[:MOST_NAMED])
+    message.left.extend(bounded_message(broker.scheduler, obstacle) for obstacle in news.left[:MOST_NAMED])
     if message.ByteSize():
         yield message
 

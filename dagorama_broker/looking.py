@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
 from dagorama_broker.errors import Malformed, NotKnown
-from dagorama_broker.explaining import LONGEST_REASON, in_a_line
+from dagorama_broker.explaining import LONGEST_REASON, in_a_line, unservable_message
 from dagorama_broker.messages import PIECE, bounded, failure_message, function_message
 from dagorama_broker.model import (
     ENDED,
@@ -23,7 +23,7 @@ from dagorama_broker.model import (
     World,
 )
 from dagorama_broker.queues import Lane
-from dagorama_broker.scheduler import Explainer, Node, Scheduler, Worker
+from dagorama_broker.scheduler import Explainer, Node, Obstacle, Scheduler, Worker
 from dagorama_broker.scheduler.restoring import unpack_keys
 from dagorama_broker.version import version
 
@@ -321,14 +321,10 @@ def status(broker: Broker) -> pb.Status:
         commits=broker.commits, version=version(), queues=_queues(scheduler),
         workers=[_worker(worker) for worker in scheduler.dispatch.workers.values()],
     )
-    found.unservable.extend(unservable_info(scheduler, lane, why) for lane, why in scheduler.dispatch.unservable())
+    found.unservable.extend(
+        unservable_message(scheduler, Obstacle(lane, lane.ready, why)) for lane, why in scheduler.dispatch.unservable()
+    )
     return found
-
-
-def unservable_info(scheduler: Scheduler, lane: Lane, reason: str) -> pb.Unservable:
-    """A function that no connected worker may run."""
-    function, deployed = function_message(lane.function), scheduler.dispatch.deployed(lane)
-    return pb.Unservable(function=function, queued=lane.ready, reason=reason, deployed=deployed)
 
 
 def _queues(scheduler: Scheduler) -> list[pb.QueueInfo]:

@@ -16,12 +16,12 @@ from dagorama_broker.bounds import Bounds, Gathering, Manners, Streams
 from dagorama_broker.broker import Broker
 from dagorama_broker.cancelling import cancel
 from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown
-from dagorama_broker.explaining import explain
+from dagorama_broker.explaining import explain, unservable_message
 from dagorama_broker.finding import find_ids
 from dagorama_broker.memory import Memory
 from dagorama_broker.reporting import take_death, take_report, take_return
 from dagorama_broker.retries import Asked, retry, unservable
-from dagorama_broker.scheduler import NewRun
+from dagorama_broker.scheduler import NewRun, Obstacle
 from dagorama_broker.sessions import Session
 from dagorama_broker.statuses import refusing
 from dagorama_broker.store.large import is_clients_own
@@ -287,7 +287,7 @@ class BrokerService(pb_grpc.BrokerServicer):
         scheduler, revived = self._broker.scheduler, done.revived
         return pb.RetryReply(
             queued=revived.queued, waiting=revived.waiting, completed=revived.completed, used_failures=revived.used,
-            unservable=[looking.unservable_info(scheduler, lane, why) for lane, why in nobody.items()],
+            unservable=[unservable_message(scheduler, Obstacle(lane, lane.ready, why)) for lane, why in nobody.items()],
             adopted=revived.adopted,
         )
 

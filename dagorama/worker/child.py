@@ -17,8 +17,8 @@ from time import monotonic_ns
 from typing import NoReturn
 
 from dagorama import shipping
-from dagorama.definition import DAGDefinition, class_name
 from dagorama.errors import FunctionNotFound
+from dagorama.naming import class_name
 from dagorama.running import expect_threads
 from dagorama.serializer import run_only
 from dagorama.worker import node_logging, signals
@@ -174,12 +174,7 @@ def _settle() -> None:
 
 def _definitions() -> list[str]:
     """The names of the definitions that were imported or registered by now."""
-    names, stack = {*shipping.registered}, DAGDefinition.__subclasses__()
-    while stack:
-        cls = stack.pop()
-        names.add(class_name(cls))
-        stack += cls.__subclasses__()
-    return sorted(names)
+    return sorted({*shipping.registered, *map(class_name, shipping.definitions)})
 
 
 def _unfit(options: WorkerOptions) -> str | None:

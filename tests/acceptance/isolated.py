@@ -74,6 +74,15 @@ ENDS: dict[str, tuple[BaseException | None, int]] = {
 }
 
 
+def forked(end: str) -> int:
+    """Fork, and go on in both processes: the fork leaves as `end` says, and the parent returns its exit code."""
+    pid = os.fork()
+    if pid == 0:
+        leave_by(ENDS[end][0])
+        return 0
+    return exit_code(pid)
+
+
 class Child(DAGDefinition):
     @dagorama().syncfn
     def entrypoint(self) -> int:
@@ -107,20 +116,12 @@ class Forks(DAGDefinition):
     @dagorama().syncfn
     def fork(self, journal: str, end: str) -> int:
         note(journal)
-        pid = os.fork()
-        if pid == 0:
-            leave_by(ENDS[end][0])
-            return 0
-        return exit_code(pid)
+        return forked(end)
 
     @dagorama().asyncfn
     async def fork_async(self, journal: str, end: str) -> int:
         note(journal)
-        pid = os.fork()
-        if pid == 0:
-            leave_by(ENDS[end][0])
-            return 0
-        return exit_code(pid)
+        return forked(end)
 
     @dagorama().syncfn
     def fork_twice(self, journal: str) -> int:
