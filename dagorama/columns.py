@@ -42,7 +42,7 @@ class FunctionSpec:
 
     name: str  #: "module:Class.method", with "@module:Base" behind it for a super() call
     hash: str
-    class_code: str  #: the hashes of all decorated methods of the class; empty: those of the process that runs it
+    class_code: str  #: the hashes of all decorated methods of the class; empty: use those of the worker
     queue: str
     options: Options
     key_of: KeyOf | None  #: works out the concurrency key of a call; None where there is none

@@ -229,8 +229,8 @@ class Connection:
     ) -> broker_pb2.AdoptReply:
         """Has unfinished nodes of a function run by the code of `hash`, or by that which connected workers have.
 
-        `made_with`: only nodes made with these; none: with any that no connected worker has. `instance`: only its
-        nodes; empty: those of all.
+        `made_with`: only nodes made with these; none: with any that no connected worker has. `instance`: only nodes of
+        this instance; empty: nodes of all instances.
         """
         request = broker_pb2.AdoptRequest(function=function, hash=hash, instance=instance)
         getattr(request, "from").extend(made_with)

@@ -70,7 +70,7 @@ def retry_failed(
 
 
 def retried_of(reply: RetryReply) -> Retried:
-    """What the broker's reply to a retry says."""
+    """Return the broker's reply to a retry as a Retried."""
     unservable = [
         Unservable(each.function.name, each.function.hash, tuple(each.deployed), each.reason)
         for each in reply.unservable

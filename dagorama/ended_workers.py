@@ -1,4 +1,4 @@
-"""What has become of the workers that this process has launched, for those who wait here for what they should run."""
+"""How the workers that this process has launched ended, for waits in this process that depend on them."""
 
 from __future__ import annotations
 

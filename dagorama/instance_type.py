@@ -32,9 +32,9 @@ def _of_plain(name: str) -> Any:
 
 
 class InstanceType(type):
-    """The metaclass: whatever a type does not have itself is that of the definition's class."""
+    """The metaclass of these types: what a type does not have itself is looked up on the definition's class."""
 
-    # Type checkers let nobody define these.
+    # Type checkers do not allow these to be defined.
     locals().update({name: _of_plain(name) for name in _OWN})
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -94,7 +94,8 @@ def make_type(base: type, cls: type, on_gone: Callable[[], object]) -> type:
 
 
 def _special_methods(cls: type) -> Iterable[tuple[str, Any]]:
-    """Those of the user's classes, by name; None for one that is switched off, as `__eq__` does with the hash."""
+    """Yield the special methods of the user's classes by name; None for one that is switched off, as `__eq__` does with
+    `__hash__`."""
     seen: set[str] = set()
     for base in cls.__mro__:
         if base.__module__ in ("builtins", "abc", "typing", "dagorama.definition"):

@@ -44,7 +44,7 @@ class UnboundNodeMethod(Protocol[F_co]):
 
 
 class NodeMethod(Protocol[F_co]):
-    """What a class body holds under the method's name."""
+    """The attribute of the class: a decorated method before it is bound."""
 
     @property
     def original_fn(self) -> F_co: ...

@@ -72,7 +72,7 @@ def show(
         state = state_name(details.info.state)
         return node_answer(broker, UUID(bytes=whole), details, state, node_data(details.info))
     if arguments:
-        raise click.UsageError("--arguments shows those of one node: name it after the instance")
+        raise click.UsageError("--arguments needs a NODE: name it after the instance")
     info = broker.get_instance(whole_ids(broker, instance)[0])
     all_nodes = broker.list_nodes(info.instance, limit and limit + 1, [State[name] for name in states])
     nodes, is_cut = _cut(all_nodes, limit)
@@ -114,7 +114,7 @@ def state_name(number: int) -> str:
 def reason_of(node: broker_pb2.NodeInfo) -> str:
     """Why it is as it is; of what is on record although nobody asked for it, that it is."""
     if node.dead_attempt and not node.reason:
-        return "of a run that came to nothing, or was repeated"
+        return "made by a run that failed or was repeated"
     if node.used_failure and not node.reason:
         return "it has used a failure as a value that has been retried since: retry it with --downstream"
     return f"because of {UUID(bytes=node.culprit)}: {node.reason}" if node.culprit else node.reason

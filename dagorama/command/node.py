@@ -45,7 +45,7 @@ def _facts(instance: UUID, details: broker_pb2.NodeDetails, state: str) -> list[
     info, function = details.info, details.info.function
     rows = [
         ("node", f"{UUID(bytes=info.node)}"), ("instance", f"{instance}"), ("state", state),
-        ("function", function.name), ("hash", function.hash or "that of the code that is deployed when it runs"),
+        ("function", function.name), ("hash", function.hash or "of the code that is deployed when it runs"),
         ("made with", details.made_with.partition(" ")[0]), ("queue", function.queue), ("taint", function.taint),
         ("failed runs", f"{info.runs}"), ("deaths", f"{info.deaths}" if info.deaths else ""),
         ("lost", f"{info.lost}" if info.lost else ""), ("worker", info.worker), ("ended", time_text(info.ended)),
@@ -54,7 +54,7 @@ def _facts(instance: UUID, details: broker_pb2.NodeDetails, state: str) -> list[
         ("value", f"{details.value_bytes} bytes" if details.value_bytes else ""),
         ("sources", "\n".join(str(UUID(bytes=source)) for source in info.sources)),
         ("old failure", "it has used a failure as a value that has been retried since" if info.used_failure else ""),
-        ("dead attempt", "a run made it that came to nothing, or was repeated" if info.dead_attempt else ""),
+        ("dead attempt", "it was made by a run that failed or was repeated" if info.dead_attempt else ""),
     ]  # fmt: skip
     return [(name, line) for name, text in rows if text for line in text.split("\n")]
 

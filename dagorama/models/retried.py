@@ -1,4 +1,4 @@
-"""What a retry has done: a number, with what the number alone does not say."""
+"""The result of a retry: the number of nodes that go on, with details as attributes."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def leave(error: BaseException | None = None, *, at_once: bool = False) -> NoRet
     try:
         code = _exit_code(error)
         if not at_once:
-            threading._shutdown()  # type: ignore[attr-defined]
+            threading._shutdown()  # type: ignore[attr-defined]  # private: what the interpreter calls when it ends
             atexit._run_exitfuncs()
     except BaseException:
         print_exc()

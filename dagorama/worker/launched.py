@@ -133,7 +133,8 @@ class _Spawned:
 
     def wait(self) -> int:
         while self._code is None:
-            time.sleep(WAITING)  # gevent's, so that its loop and other greenlets go on
+            # gevent's sleep, so that its loop and other greenlets go on; an event of it would be one thread's alone.
+            time.sleep(WAITING)
         return self._code
 
 
