@@ -10,7 +10,7 @@ import grpc.aio
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api import broker_pb2_grpc as pb_grpc
-from dagorama_broker import granting, looking, messages
+from dagorama_broker import granting, looking, messages, overview
 from dagorama_broker.access import caller, is_reader, kept_to, refuse_reader
 from dagorama_broker.bounds import Bounds, Gathering, Manners, Streams
 from dagorama_broker.broker import Broker
@@ -21,7 +21,7 @@ from dagorama_broker.finding import find_ids
 from dagorama_broker.memory import Memory
 from dagorama_broker.reporting import take_death, take_report, take_return
 from dagorama_broker.retries import Asked, retry, unservable
-from dagorama_broker.scheduler import NewRun, Obstacle
+from dagorama_broker.scheduler import NewRun
 from dagorama_broker.sessions import Session
 from dagorama_broker.statuses import refusing
 from dagorama_broker.store.large import is_clients_own
@@ -262,7 +262,7 @@ class BrokerService(pb_grpc.BrokerServicer):
 
     @refusing
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.Status:
-        status = looking.status(self._broker)
+        status = overview.status(self._broker, request)
         status.messages_in, status.messages_out = self._messages_in, self._messages_out
         return status
 
@@ -287,7 +287,7 @@ class BrokerService(pb_grpc.BrokerServicer):
         scheduler, revived = self._broker.scheduler, done.revived
         return pb.RetryReply(
             queued=revived.queued, waiting=revived.waiting, completed=revived.completed, used_failures=revived.used,
-            unservable=[unservable_message(scheduler, Obstacle(lane, lane.ready, why)) for lane, why in nobody.items()],
+            unservable=[unservable_message(scheduler, obstacle) for obstacle in nobody],
             adopted=revived.adopted,
         )
 

@@ -26,7 +26,7 @@ from dagorama_broker.model import (
     ResolvedRow,
     State,
 )
-from dagorama_broker.queues import KEY_MASK, Lane, order
+from dagorama_broker.queues import KEY_MASK, Head, Lane, oldest, order
 from dagorama_broker.scheduler.parts import NONE, Effects, Instance, Node, Run, Trouble
 from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, COMPLETED, QUEUED, RESOLVING, TRANSITIONS, WAITING
 
@@ -52,6 +52,18 @@ def run_with(runs: Sequence[Run], counter: int) -> Run | None:
     return runs[place] if place >= 0 and counter < runs[place].first + runs[place].count else None
 
 
+def _recount(lane: Lane, before: State, state: State) -> None:
+    """Have a function's lane know of a move in the lane of one of its concurrency keys; who leaves a queue is known."""
+    base = lane.base
+    if before is CLAIMED:
+        base.keyed_claimed -= 1
+    if state is CLAIMED:
+        base.keyed_claimed += 1
+    elif state is QUEUED:
+        base.keyed_ready += 1
+    lane.recount()
+
+
 class Noticed(NamedTuple):
     """A node that has ended just now."""
 
@@ -74,7 +86,8 @@ class Graph:
         self.lanes: dict[Function, Lane] = {}
         self.lane_by_id: dict[int, Lane] = {}  #: the same, by the id that rows name them by
         self.keyed: dict[tuple[int, str], Lane] = {}  #: lanes of concurrency keys that an unfinished node has
-        self.active: dict[int, Lane] = {}  #: lanes with a queued node
+        self.active: dict[int, Lane] = {}  #: functions' own lanes with a queued node, whatever its key, by function
+        self.stirred: dict[Lane, None] = {}  #: lanes of which another node may be the oldest that can be claimed
         self.delayed: dict[int, Lane] = {}  #: lanes with a node in BACKOFF
         self.counts = [0] * len(State)  #: nodes by state; those that ended, since the start
         self.pauses: list[tuple[float, int]] = []  #: heap of (when, key) of nodes in BACKOFF
@@ -112,7 +125,7 @@ class Graph:
         keyed = self.keyed.get((lane.id, key))
         if keyed is None:
             self._last_keyed -= 1
-            keyed = Lane(lane.id, lane.function, key, self._last_keyed, lane.pace)
+            keyed = Lane(lane.id, lane.function, key, self._last_keyed, lane)
         return keyed
 
     def enter_keyed(self, node: Node) -> None:
@@ -180,24 +193,34 @@ class Graph:
                 del self.expires_at[node.key]
         elif before is CLAIMED:
             lane.claimed -= 1
+            if lane.limit:
+                self.stirred[lane] = None
         elif before is BACKOFF:
             self._leave_delayed(lane)
         if state is QUEUED:
             lane.ready += 1
-            self.active[lane.number] = lane
+            self.active[lane.id] = lane.base
         elif state is CLAIMED:
             lane.claimed += 1
         elif state is BACKOFF:
             self._delay(lane)
+        if lane.key:
+            _recount(lane, before, state)
 
     def _leave_queue(self, lane: Lane) -> None:
         lane.ready -= 1
+        base = lane.base
+        if lane.key:
+            base.keyed_ready -= 1
         if not lane.ready:
             lane.clear()
-            del self.active[lane.number]
+            if not base.ready and not base.keyed_ready:
+                del self.active[base.id]
 
     def _leave_delayed(self, lane: Lane) -> None:
         lane.delayed -= 1
+        if lane.key:
+            lane.base.keyed_delayed -= 1
         if not lane.delayed:
             del self.delayed[lane.number]
 
@@ -210,21 +233,29 @@ class Graph:
             self._leave_delayed(old)
         node.lane = lane
         if old.key:
+            old.recount()
             node.lane = self.lane_of(lane, old.key)
             self._leave_keyed(old)
             self.enter_keyed(node)
+        lane = node.lane
         if node.state is QUEUED:
-            node.lane.ready += 1
-            self.active[node.lane.number] = node.lane
+            lane.ready += 1
+            self.active[lane.id] = lane.base
             self._line_up(node)
         elif node.state is BACKOFF:
-            self._delay(node.lane)
+            self._delay(lane)
+        if lane.key:
+            _recount(lane, WAITING, node.state)
 
     def _line_up(self, node: Node) -> None:
-        node.lane.push(order(node.instance.key, node.key, node.lane.function.priority))
+        lane = node.lane
+        lane.push(order(node.instance.key, node.key, lane.function.priority))
+        self.stirred[lane] = None
 
     def _delay(self, lane: Lane) -> None:
         lane.delayed += 1
+        if lane.key:
+            lane.base.keyed_delayed += 1
         self.delayed[lane.number] = lane
 
     def take_up(self, node: Node) -> None:
@@ -295,6 +326,10 @@ class Graph:
                 break
             lane.pop()
         return lane.first()
+
+    def head(self, lane: Lane) -> Head | None:
+        """The oldest node of a function's lanes that may be claimed now, as its place and its lane."""
+        return oldest(lane, self.first)
 
     # --- waiting --------------------------------------------------------------------------------------
 

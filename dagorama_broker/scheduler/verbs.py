@@ -71,21 +71,23 @@ class Scheduler:
         if self.hold_until is not None and (now >= self.hold_until or not self.awaited):
             self.graph.changes.workers_left += self.awaited
             self.awaited, self.hold_until = set(), None
-        stale_at = None
         self._bury(now)
-        if self.hold_until is None:
-            self._feed(now)
-            stale_at = self.feeding.take_back(now)
-            self._tell_who_may_leave()
-        return self._next_tick(now, stale_at)
+        if self.hold_until is not None:
+            return self._next_tick(now, None)
+        is_more = self._feed(now)
+        stale_at = self.feeding.take_back(now)
+        self._tell_who_may_leave()
+        return now if is_more else self._next_tick(now, stale_at)
 
-    def _feed(self, now: float) -> None:
-        self.feeding.feed(now)
-        while self.broods.forsaken:  # a node was granted anew whose last attempt had made others
+    def _feed(self, now: float) -> bool:
+        """Hand out what can be. Return whether there is more to hand out at once."""
+        is_more = self.feeding.feed(now)
+        while self.broods.forsaken:  # a node was granted again whose last attempt had made others
             self._bury(now)
             effects, claimed = self.graph.effects, self.dispatch.claimed
             effects.granted = [granted for granted in effects.granted if granted.attempt in claimed]
-            self.feeding.feed(now)
+            is_more = self.feeding.feed(now)
+        return is_more
 
     def _next_tick(self, now: float, stale_at: float | None) -> float | None:
         times = [stale_at, self.hold_until]
@@ -455,10 +457,10 @@ class Scheduler:
         """The next node for a worker that asks for one itself; None: there is none."""
         if worker.pool is None or (self.hold_until is not None and now < self.hold_until):
             return None
-        lane = self.dispatch.head(worker.pool)
-        if lane is None:
+        head = self.dispatch.head(worker.pool)
+        if head is None:
             return None
-        slot, node = worker.slots[0], self.graph.nodes[lane.pop()]
+        slot, node = worker.slots[0], self.graph.nodes[head[2].pop()]
         return Granted(slot, node, self.dispatch.claim(slot, node))
 
     def attempt_of(self, worker: Worker, node: Node) -> int:
