@@ -175,9 +175,12 @@ async def _read(broker: Broker, culprits: set[int], seeds: set[int], downstream:
         while True:
             graph.noticed = []
             load.gone.clear()
+            await broker.settled()
             await broker.durable()
             read = _read_downstream(broker, culprits, seeds) if downstream else _read_failed(broker, culprits)
             failed = await read
+            if graph.untold or graph.starting:
+                continue  # more of what failed because of them may be about to be recorded
             if load.gone.isdisjoint(stored.row.key for stored in failed.instances) and is_within_reach(graph, failed):
                 late = graph.noticed
                 if not _is_missed(late, failed, culprits, downstream):

@@ -258,6 +258,8 @@ class Dispatch:
 
     def satisfied(self) -> list[Worker]:
         """Workers for which what they asked to wait for has come (see `Until` in broker.proto)."""
+        if self.graph.starting or self.graph.untold:
+            return []  # there may be more in a moment
         waiting: Iterable[Worker] = self.until_idle
         if self.until_drained and self._is_drained():
             waiting = [*self.until_idle, *self.until_drained]

@@ -10,18 +10,17 @@ from math import ceil, inf
 from dagorama_broker.model import World
 from dagorama_broker.queues import OVERLAP, WINDOW_US, Lane, order
 from dagorama_broker.scheduler.dispatch import Dispatch
+from dagorama_broker.scheduler.graph import LOOKED_AT
 from dagorama_broker.scheduler.parts import Granted, Node, Pool, Slot, TakenBack
 from dagorama_broker.scheduler.transitions import WAITING
 
-#: Dependents of a node that are looked at for one that may be sent along with it.
-LOOKED_AT = 8
 #: Seconds without a report after which what a slot has not started is up for others.
 STALE = 0.010
 
 #: Functions up to which the even share of a slot is reckoned: if there are more, there is more than enough for all.
 MANY = 1_000
 #: Nodes that are granted in one step; what is left over is granted in the next.
-MOST = 10_000
+MOST = 5_000
 
 
 @dataclass(slots=True)

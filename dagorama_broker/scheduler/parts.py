@@ -84,6 +84,8 @@ class Trouble:
 
 
 NONE: frozenset[int] = frozenset()
+#: In place of the number of sources that a node waits for: it is made, and has not begun to wait for them.
+UNSTARTED = -1
 
 
 class Node:

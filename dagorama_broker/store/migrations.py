@@ -114,5 +114,10 @@ CREATE TABLE used_failures (key INTEGER PRIMARY KEY, chk INTEGER NOT NULL, insta
 CREATE INDEX used_failures_instances ON used_failures (instance)
 """
 
+#: Which nodes a call is making that has not been decided: a start after a crash deletes their rows.
+DRAFTS = """
+CREATE TABLE drafts (first_key INTEGER PRIMARY KEY, chk INTEGER NOT NULL, last_key INTEGER NOT NULL)
+"""
+
 #: The step at place n makes version n + 1 of version n.
-MIGRATIONS = (FIRST_SCHEMA, RETRY_DOWNSTREAM)
+MIGRATIONS = (FIRST_SCHEMA, RETRY_DOWNSTREAM, DRAFTS)
