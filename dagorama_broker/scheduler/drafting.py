@@ -54,9 +54,10 @@ class Draft:
         if self._nodes:
             self._graph.changes.drafts.append(DraftRow(self.first_key, self.first_key + self._nodes - 1))
             self._is_begun = True
+        portion = min(PORTION, self._limits.step)
         for new, run in zip(self.plan.new_runs, self.plan.runs, strict=True):
-            for start in range(0, run.count, PORTION):
-                size = min(PORTION, run.count - start)
+            for start in range(0, run.count, portion):
+                size = min(portion, run.count - start)
                 for node in self.plan.enter_nodes(run, new.arguments, start, start + size):
                     node.pending = UNSTARTED
                 self._entered += size

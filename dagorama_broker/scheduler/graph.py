@@ -385,7 +385,8 @@ class Graph:
     def wait_for(self, node: Node, others: Sequence[Node]) -> Node | None:
         """Make a node wait for those of its sources, or of its promises, that have not ended.
 
-        Returns one that ended badly, if there is one.
+        Returns one that ended badly, if there is one: then the node is to be settled, and none of the others makes it
+        ready before that.
         """
         bad = None
         for other in others:
@@ -401,6 +402,8 @@ class Graph:
                     bad = other
             elif other.refs and other.readers == 1:
                 self._hold_refs(other)
+        if bad is not None:
+            node.pending += 1
         return bad
 
     def wait_again(self, node: Node, others: Sequence[Node], again: Mapping[int, Node]) -> tuple[Node, ...]:

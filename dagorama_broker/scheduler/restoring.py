@@ -118,7 +118,7 @@ def _rebuild_edges(
             node.sources = others
             node.tolerates = frozenset(-key for key in keys if key < 0) or NONE
         waiting.append((node, graph.wait_for(node, others)))
-    # All are connected before any moves: whoever ends at once tells those that wait for it.
+    # All are connected before any moves: what ends at once tells those that wait for it.
     for node, bad in waiting:
         if node.state is WAITING or node.state is RESOLVING:
             graph.settle(node, bad)

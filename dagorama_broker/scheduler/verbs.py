@@ -458,6 +458,7 @@ class Scheduler:
         for node in orphans(self.graph, failed):
             self._cancel(node, ORPHANED(node), now)
         self._bury(now)
+        self.finish()
         revived = revive(self.dispatch, failed)
         self.revivals += 1
         self.reruns += revived.completed > 0

@@ -10,7 +10,7 @@ from dagorama_broker.store.numbers import mark_used
 from dagorama_broker.store.rows import check_row, summed
 
 _BEGIN = "INSERT INTO drafts (first_key, last_key, chk) VALUES (?, ?, ?)"
-_OF_NODES = ("nodes", "node_keys")
+_OF_NODES = ("nodes", "node_keys", "adopted")
 
 
 def begin(connection: sqlite3.Connection, drafts: Iterable[DraftRow]) -> None:

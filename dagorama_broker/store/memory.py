@@ -142,6 +142,7 @@ class MemoryStore:
         for key in range(nodes.first_key, nodes.last_key + 1):
             self._nodes.pop(key, None)
             self._keys.pop(key, None)
+            self._adopted.pop(key, None)
 
     def _refuse_repeats(self, changes: Changes) -> None:
         """What is kept once is never written twice: a second result above all."""

@@ -7,9 +7,9 @@ Every verb is followed by a step (tick, drain, commit, tell) unless it happens i
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import count
+from itertools import chain, count
 
 from dagorama_broker.errors import NotAllowedNow
 from dagorama_broker.model import Changes, Failure, Function, OutcomeRow, RetryPolicy, State, World
@@ -26,6 +26,7 @@ from dagorama_broker.scheduler import (
     is_within_reach,
 )
 from dagorama_broker.scheduler.adopting import Adoption
+from dagorama_broker.scheduler.parts import Instance
 from dagorama_broker.scheduler.restoring import ended_nodes
 
 from .ledger import Ledger
@@ -98,9 +99,13 @@ class Hand:
     # --- outcomes; each returns whether the heart took it ---
 
     def complete(
-        self, name: str, *promises: str, us: int = 100_000, value: bytes = b"value", attempt: int | None = None
+        self, name: str, *promises: str, us: int = 100_000, value: bytes = b"value", attempt: int | None = None,
+        in_slices: bool = False,
     ) -> bool:
-        """With `promises`, the value names these nodes: children of the attempt, or others."""
+        """With `promises`, the value names these nodes: children of the attempt, or others.
+
+        `in_slices`: children are a draft, and the broker makes a step after each slice of it.
+        """
         heart, attempt = self.heart, attempt or self.held[name]
         own = heart.origin_of(attempt)
         ids = [heart.ids[promise] for promise in promises]
@@ -108,9 +113,19 @@ class Hand:
         refs = [int.from_bytes(id[12:], "big") if id[:12] == own else -1 - foreign.index(id) for id in ids]
         staged = heart.scheduler.staged.get(attempt)
         sources = [id for run in (staged.runs if staged else ()) for id in run.foreign]
-        known = heart.reach([*foreign, *(id for id in ids if id[:12] == own), *sources])
+        known = heart.known([*foreign, *(id for id in ids if id[:12] == own), *sources])
         key = heart.key(name)
-        taken = heart.scheduler.complete(self.worker, key, attempt, value, us, refs, foreign, known, (), heart.now)
+        draft = heart.scheduler.draft(staged.runs, known) if in_slices and staged else None
+        taken = False
+        try:
+            if draft is not None:
+                heart.carry_on(draft.find_out(), draft.enter())
+            taken = heart.scheduler.complete(
+                self.worker, key, attempt, value, us, refs, foreign, known, (), heart.now, draft
+            )
+        finally:
+            if draft is not None and not draft.is_carried_out:
+                heart.carry_on(draft.give_up())
         self._answered(name, attempt)
         return taken
 
@@ -246,15 +261,15 @@ class Heart:
 
     def spawn(self, *nodes: str, of: Function = WORK, where: Mapping[str, Function] | None = None) -> bytes:
         """A new instance; `where` has the functions of nodes that are not `of`."""
-        instance = self._fresh(16)
-        run = self.run(instance, self._fresh(12), nodes, of, where or {})
+        instance = self.fresh(16)
+        run = self.run(instance, self.fresh(12), nodes, of, where or {})
         run.creates = ("work:Work", run.origin + bytes(4))
         self.submit(run)
         return instance
 
     def add(self, instance: bytes, *nodes: str, of: Function = WORK) -> None:
         """Nodes for an instance that is there."""
-        self.submit(self.run(instance, self._fresh(12), nodes, of))
+        self.submit(self.run(instance, self.fresh(12), nodes, of))
 
     def submit(self, *runs: NewRun) -> None:
         graph, stored = self.scheduler.graph, {row.id for row in self.ledger.instances.values()}
@@ -267,6 +282,37 @@ class Heart:
         finally:
             graph.forget_idle(run.instance for run in runs)
         self.step()
+
+    def submit_in_slices(self, *runs: NewRun) -> Generator[bool]:
+        """As the broker makes what is large: yield after each slice whether it is made. Closed before that, it is not."""
+        scheduler, graph = self.scheduler, self.scheduler.graph
+        for run in runs:
+            if run.creates is None:
+                key, failed = self.ledger.instance(run.instance)
+                graph.drafted[run.instance] = graph.instances.get(run.instance) or Instance(key, run.instance, failed)
+        draft = scheduler.draft(runs, self.known([id for run in runs for id in run.foreign]))
+        try:
+            for _ in chain(draft.find_out(), draft.enter()):
+                yield False
+            scheduler.at(self.now, self.wall - self.now)
+            draft.carry_out(0)
+        finally:
+            if scheduler is self.scheduler:
+                graph.drafted.clear()
+                if not draft.is_carried_out:
+                    self.carry_on(draft.give_up())
+        self.step()
+        yield True
+
+    def carry_on(self, *slices: Iterable[int]) -> None:
+        """A step after each slice."""
+        for _ in chain(*slices):
+            self.step()
+
+    def settle(self) -> None:
+        """Steps until nothing is put off."""
+        while self.scheduler.graph.untold or self.scheduler.graph.starting:
+            self.step()
 
     def make(self, worker: Worker, key: int, attempt: int, run: NewRun) -> bool:
         """As the broker does for an eager function: what the run names is read back first."""
@@ -318,6 +364,7 @@ class Heart:
 
     def revive(self, *names: str, downstream: bool = False, new_code: bool = False) -> Revived:
         """As the broker does: what failed is looked up, a node that failed because of another stands for that one."""
+        self.settle()
         outcomes = [self.outcome(name) for name in names if not self.is_unfinished(name)]
         culprits = {outcome.culprit for outcome in outcomes if outcome.state == State.FAILED}
         culprits -= self.scheduler.graph.nodes.keys()
@@ -362,7 +409,7 @@ class Heart:
     ) -> NewRun:
         instance = new.encode().ljust(16, b"-") if new else parents
         known = self._attempts.get((attempt, instance))
-        origin, first = known or (self._fresh(12), 0)
+        origin, first = known or (self.fresh(12), 0)
         self._attempts[attempt, instance] = origin, first + len(nodes)
         run = self.run(instance, origin, nodes, of, first=first)
         if new and not known:
@@ -382,13 +429,18 @@ class Heart:
         nodes = ended_nodes(self.scheduler.graph, self.ledger.ended(keys.values()))
         return {id: nodes[key] for id, key in keys.items()}
 
+    def known(self, ids: Sequence[bytes]) -> dict[bytes, Node]:
+        """The same, and those that live: they may have ended by the time that they are needed."""
+        live = {id: node for id in ids if (node := self.scheduler.graph.find(id)) is not None}
+        return live | self.reach(ids)
+
     def _is_made(self, id: bytes) -> bool:
         try:
             return bool(self.ledger.key_of(id))
         except KeyError:
             return False
 
-    def _fresh(self, size: int) -> bytes:
+    def fresh(self, size: int) -> bytes:
         return next(self._numbers).to_bytes(size, "little")
 
     # --- workers --------------------------------------------------------------------------------------
@@ -447,6 +499,7 @@ class Heart:
             "nodes": graph.nodes, "instances": graph.instances, "origins": graph.origins, "active lanes": graph.active,
             "delayed lanes": graph.delayed, "claims": scheduler.dispatch.claimed, "staged": scheduler.staged,
             "keyed": graph.keyed, "broods": scheduler.broods.open, "forsaken": scheduler.broods.forsaken,
+            "reserved": graph.reserved, "drafted": graph.drafted, "starting": graph.starting, "untold": graph.untold,
             "pauses": graph.pauses, "expiries": graph.expiries, "expires at": graph.expires_at,
         }
         return {kind: len(held) for kind, held in kinds.items() if held}

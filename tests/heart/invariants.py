@@ -8,6 +8,7 @@ from dagorama_broker.model import ENDED, Fate, State, World
 from dagorama_broker.queues import Lane, order
 from dagorama_broker.scheduler import Node, Scheduler, Slot
 from dagorama_broker.scheduler.graph import Graph
+from dagorama_broker.scheduler.parts import UNSTARTED
 from dagorama_broker.scheduler.restoring import unpack_keys
 
 from .driver import Heart
@@ -114,7 +115,7 @@ def broods_have_their_attempt(heart: Heart) -> None:
     on_record = {row.node for row in ledger.broods.values() if row.fate == Fate.OPEN}
     assert on_record == scheduler.broods.open.keys()
     for key in scheduler.graph.nodes:
-        assert not ledger.of_dead_attempt(key), "an attempt came to nothing, and what it made goes on"
+        assert ledger.is_drafted(key) or not ledger.of_dead_attempt(key), "an attempt came to nothing, and what it made goes on"
 
 
 def what_goes_along_is_with_its_source(scheduler: Scheduler) -> None:
@@ -130,19 +131,26 @@ def what_goes_along_is_with_its_source(scheduler: Scheduler) -> None:
 
 
 def nobody_waits_for_what_has_ended(scheduler: Scheduler) -> None:
+    untold: Counter[Node] = Counter()  # ends that nodes are told of in a later step
+    for ended in scheduler.graph.untold:
+        untold.update(ended.dependents[ended.at :])
+    bad = {ended.node for ended in scheduler.graph.untold if ended.node.state is not State.COMPLETED}
     for node in scheduler.graph.nodes.values():
+        if node.pending == UNSTARTED:
+            assert node.state is State.WAITING
+            continue
         others = node.refs if node.state is State.RESOLVING else node.sources
         unfinished = [other for other in others if other.state not in ENDED]
-        assert node.pending == len(unfinished)
+        assert node.pending == len(unfinished) + untold[node]
         if node.state is State.CLAIMED:
-            assert len(unfinished) <= 1, "but for the one that it was sent along with"
+            assert node.pending <= 1, "but for the one that it was sent along with"
         else:
-            assert bool(unfinished) == (node.state in (State.WAITING, State.RESOLVING))
+            assert bool(node.pending) == (node.state in (State.WAITING, State.RESOLVING))
         for other in unfinished:
             assert scheduler.graph.nodes[other.key] is other
             assert node in (other.dependents or ())
         for other in others:
-            if other.state in ENDED and other.key not in node.tolerates:
+            if other.state in ENDED and other.key not in node.tolerates and other not in bad:
                 assert other.state is State.COMPLETED, "whose source has failed has failed"
 
 
@@ -150,6 +158,8 @@ def readers_are_counted(scheduler: Scheduler) -> None:
     readers: Counter[Node] = Counter()
     stack: list[Node] = []
     for node in scheduler.graph.nodes.values():
+        if node.pending == UNSTARTED:
+            continue
         for other in (*node.sources, *node.refs):
             readers[other] += 1
             if readers[other] == 1 and other.state is State.COMPLETED:
@@ -167,7 +177,7 @@ def only_what_is_unfinished_is_in_memory(heart: Heart) -> None:
     graph, ledger = heart.scheduler.graph, heart.ledger
     unfinished = {key for key in ledger.nodes if not ledger.has_ended(key)}
     assert graph.nodes.keys() == unfinished
-    live = Counter(ledger.nodes[key].instance for key in unfinished)
+    live = Counter(ledger.nodes[key].instance for key in unfinished if not ledger.is_drafted(key))
     assert {instance.key: instance.live for instance in graph.instances.values()} == live
     for key in ledger.instances:
         has_ended = key in ledger.ends and ledger.ends[key].ended is not None
@@ -176,7 +186,7 @@ def only_what_is_unfinished_is_in_memory(heart: Heart) -> None:
     assert kept <= {run.first_key for run in ledger.runs if run.instance in live}
     for node in graph.nodes.values():
         assert node.run is not None
-        assert node.run.first_key in kept
+        assert node.run.first_key in kept or ledger.is_drafted(node.key)
     for node in graph.nodes.values():
         row = ledger.nodes[node.key]
         if node.state is not State.RESOLVING:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from dagorama_broker.model import (
     BroodRow,
     Changes,
+    DraftRow,
     EndedNode,
     Failed,
     FailedNode,
@@ -52,10 +53,24 @@ class Ledger:
         self.broods: dict[int, BroodRow] = {}  #: by attempt
         self.used_failures: set[int] = set()  #: nodes that were given a failure which was retried since
         self.brood_of: dict[int, int] = {}  #: attempt by the first key of a run
+        self.drafts: dict[int, DraftRow] = {}  #: by first key
 
     def open(self) -> int:
         self.epoch += 1
+        for draft in self.drafts.values():
+            self._give_up(draft)
+        self.drafts.clear()
         return self.epoch
+
+    def is_drafted(self, key: int) -> bool:
+        """Whether a call that has not been decided is making the node."""
+        return any(draft.first_key <= key <= draft.last_key for draft in self.drafts.values())
+
+    def _give_up(self, nodes: DraftRow) -> None:
+        for key in range(nodes.first_key, nodes.last_key + 1):
+            assert not any(run.first_key <= key < run.first_key + run.size for run in self.runs), "it was made"
+            for rows in (self.nodes, self.keys, self.adopted):
+                rows.pop(key, None)
 
     # --- writing --------------------------------------------------------------------------------------
 
@@ -104,6 +119,12 @@ class Ledger:
         self.workers.update(changes.workers_joined)
         for worker in changes.workers_left:
             self.workers.pop(worker, None)
+        for draft in changes.drafts:
+            _once(self.drafts, draft.first_key, draft)
+        for nodes in changes.given_up:
+            self._give_up(nodes)
+        for key in changes.drafts_over:
+            del self.drafts[key]
 
     def _is_linked(self, outcome: OutcomeRow) -> None:
         own = self.nodes[outcome.key].instance

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 from hypothesis import Phase, settings
@@ -58,9 +58,15 @@ class Life(RuleBasedStateMachine):
         self.granted: set[int] = set()
         self.taken_up: set[int] = set()
         self.made = 0
+        self.draft: Generator[bool] | None = None  #: a call that is being made in slices
+        self.drafted: list[str] = []  #: and its nodes
 
-    @initialize(seeds=st.lists(st.lists(picks, max_size=3), min_size=3, max_size=8), of=functions)
-    def begin(self, seeds: list[list[int]], of: str) -> None:
+    @initialize(
+        seeds=st.lists(st.lists(picks, max_size=3), min_size=3, max_size=8), of=functions,
+        step=st.sampled_from([1, 2, 5_000]),
+    )
+    def begin(self, seeds: list[list[int]], of: str, step: int) -> None:
+        self.heart.limits = self.heart.scheduler.limits = Limits(losses=4, step=step)
         self.worker_connects(0, 0)
         self.spawn(seeds, of)
 
@@ -96,6 +102,34 @@ class Life(RuleBasedStateMachine):
         self.heart.add(instance, *self.texts(names, seeds, mates), of=FUNCTIONS[of])
         self.names += names
 
+    @precondition(lambda self: self.names and self.draft is None)
+    @rule(
+        where=picks, seeds=st.lists(st.lists(picks, max_size=3), min_size=1, max_size=6), of=functions,
+        new=st.booleans(),
+    )
+    def begin_a_draft(self, where: int, seeds: list[list[int]], of: str, new: bool) -> None:
+        """A large call, for an instance that is there or a new one; nothing of it is seen before it is decided."""
+        heart, names, function = self.heart, self.new_names(len(seeds)), FUNCTIONS[of]
+        instance = heart.fresh(16) if new else heart.instance_of(self.names[where % len(self.names)])
+        mates = [name for name in self.names if heart.instance_of(name) == instance]
+        run = heart.run(instance, heart.fresh(12), self.texts(names, seeds, mates), function)
+        run.creates = ("work:Work", run.origin + bytes(4)) if new else None
+        self.draft, self.drafted = heart.submit_in_slices(run), names
+
+    @precondition(lambda self: self.draft is not None)
+    @rule(give_up=st.sampled_from([False, False, False, True]))
+    def go_on_with_the_draft(self, give_up: bool) -> None:
+        assert self.draft is not None
+        is_made = not give_up and next(self.draft)
+        self.heart.step()
+        if is_made:
+            self.names += self.drafted
+        assert all(self.heart.is_visible(name) is is_made for name in self.drafted)
+        if is_made or give_up:
+            self.draft.close()
+            self.draft = None
+            self.heart.step()
+
     @precondition(lambda self: self.names)
     @rule(picked=st.lists(picks, min_size=1, max_size=2), all=st.booleans())
     def cancel(self, picked: list[int], all: bool) -> None:
@@ -109,6 +143,7 @@ class Life(RuleBasedStateMachine):
         running = [attempt for attempt, node in claimed.items() if self.heart.name(node) in names]
         self.heart.cancel(*names)
         assert {attempt for _, attempt in self.heart.effects.cancelled} >= set(running)
+        self.heart.settle()
         for name, state in before.items():
             assert self.heart.state(name) is (state if state in ENDED else State.CANCELLED)
 
@@ -127,6 +162,7 @@ class Life(RuleBasedStateMachine):
         failed = self.failed()
         names = [failed[pick % len(failed)] for pick in picked]
         culprits = {heart.culprit(name) for name in names}
+        heart.settle()
         before = heart.everything()
         try:
             queued, waiting, *_ = heart.revive(*names, downstream=downstream, new_code=new_code)
@@ -233,9 +269,10 @@ class Life(RuleBasedStateMachine):
     @rule(
         pick=picks, seeds=st.lists(st.lists(picks, max_size=2), min_size=1, max_size=4), of=functions,
         refs=st.lists(picks, max_size=3), new=st.booleans(), named=st.sampled_from([True, True, False]),
+        in_slices=st.booleans(),
     )
     def complete_with_children(
-        self, pick: int, seeds: list[list[int]], of: str, refs: list[int], new: bool, named: bool
+        self, pick: int, seeds: list[list[int]], of: str, refs: list[int], new: bool, named: bool, in_slices: bool
     ) -> None:
         """Which the value names, or others of its instance; a circle is refused and the run fails for it."""
         hand, name = self.one_held(pick)
@@ -247,7 +284,7 @@ class Life(RuleBasedStateMachine):
             assert self.heart.is_visible(names[place]) is eager
         promised = {(names if named else mates)[ref % len(names if named else mates)] for ref in refs}
         try:
-            taken = hand.complete(name, *sorted(promised))
+            taken = hand.complete(name, *sorted(promised), in_slices=in_slices)
         except Malformed:
             hand.fail(name, "its result could not be taken")
             taken = False
@@ -332,6 +369,7 @@ class Life(RuleBasedStateMachine):
     def the_broker_dies(self, downtime: float, lost: bool, back: list[int]) -> None:
         """Between two steps, or after it has decided something that is not stored yet."""
         heart = self.heart
+        was_settled = not heart.scheduler.graph.untold and not heart.scheduler.graph.starting
         if lost and self.holding():
             heart.holds_still = True
             hand, name = self.one_held(back[0] if back else 0)
@@ -340,9 +378,13 @@ class Life(RuleBasedStateMachine):
             hand.held[name] = attempt  # it will not hear that it was taken
             heart.holds_still = False
             heart.step(commit=False)
-        unfinished = {key for key in heart.ledger.nodes if not heart.ledger.has_ended(key)}
+        ledger = heart.ledger
+        unfinished = {key for key in ledger.nodes if not ledger.has_ended(key) and not ledger.is_drafted(key)}
         heart.crash(downtime)
-        assert len(heart.scheduler.graph.nodes) == len(unfinished)
+        self.draft = None
+        # What a failure was still to reach has ended now.
+        assert heart.scheduler.graph.nodes.keys() <= unfinished
+        assert len(heart.scheduler.graph.nodes) == len(unfinished) or not was_settled
         hands = sorted(self.hands.items())
         for pick in back if hands else []:
             hands[pick % len(hands)][1].connect()
@@ -358,6 +400,9 @@ class Life(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Everything heals: workers that may run anything come, and every node ends."""
         heart = self.heart
+        if self.draft is not None:
+            self.draft.close()
+            heart.step()
         for _ in range(400):
             if not heart.scheduler.graph.nodes:
                 break
@@ -369,7 +414,7 @@ class Life(RuleBasedStateMachine):
                 check(heart)
             heart.wait(1.0)
         heart.wait(5.0)  # what is timed out of date goes when its time comes
-        assert heart.in_memory() == {}
+        assert heart.in_memory() == {}, heart.in_memory()
         assert all(heart.ledger.has_ended(key) for key in heart.ledger.nodes)
         assert {heart.state(name) for name in self.names} <= ENDED
 

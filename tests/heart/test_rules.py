@@ -153,7 +153,7 @@ class TestMaxConcurrency:
 class TestConcurrencyKey:
     def keyed(self, heart: Heart, *keys: str) -> None:
         """A node named for each key, of a function of which one may run for each."""
-        run = heart.run(heart._fresh(16), heart._fresh(12), keys, function("keyed", max_concurrency=1))
+        run = heart.run(heart.fresh(16), heart.fresh(12), keys, function("keyed", max_concurrency=1))
         run.creates = ("work:Work", b"")
         run.lanes = [heart.scheduler.graph.lane_of(lane, key[0]) for lane, key in zip(run.lanes, keys, strict=True)]
         heart.submit(run)
