@@ -48,25 +48,28 @@ async def submit_many(broker: Broker, runs: Sequence[NewRun]) -> None:
         with ExitStack() as holds:
             for id in added_to:
                 holds.enter_context(broker.holds.on(id))
-            while not await _submitted(broker, runs, added_to):
-                pass  # a retry has changed what was read from the store
+            draft = None
+            while draft is None:  # else a retry has changed what was read from the store
+                draft = await _carried_out(broker, runs, added_to)
     await broker.durable()
+    while not draft.is_started:
+        await broker.durable()
 
 
-async def _submitted(broker: Broker, runs: Sequence[NewRun], added_to: Collection[bytes]) -> bool:
-    """Return whether all is made; if not, it is to be found out again."""
+async def _carried_out(broker: Broker, runs: Sequence[NewRun], added_to: Collection[bytes]) -> Draft | None:
+    """Return a draft of all that is left to make, carried out; None: what it needs is to be found out again."""
     scheduler = broker.scheduler
     revivals = scheduler.revivals
     with _taken_up(broker, [await _instance(broker, id) for id in added_to]):
         left, found = await _left_to_make(broker, runs)
         async with drafted(broker, left, found.nodes) as draft:
             if scheduler.revivals != revivals:
-                return False
+                return None
             for run in left:
                 broker.refuse_unkept(run.large)
             broker.see_time()
             draft.carry_out(0)
-    return True
+            return draft
 
 
 async def _instance(broker: Broker, id: bytes) -> Instance:

@@ -72,6 +72,11 @@ class Draft:
         self._graph.starting.append(self)
         self.is_carried_out = True
 
+    @property
+    def is_started(self) -> bool:
+        """Whether all of its nodes wait for what they need, or are queued."""
+        return self._started == self._nodes
+
     def start(self, most: int) -> int:
         """Start up to so many nodes, and return how many it were; fewer than `most`: all are started."""
         graph, end = self._graph, min(self._started + most, self._nodes)

@@ -284,7 +284,7 @@ class Heart:
         self.step()
 
     def submit_in_slices(self, *runs: NewRun) -> Generator[bool]:
-        """As the broker makes what is large: yield after each slice whether it is made. Closed before that, it is not."""
+        """As the broker makes what is large: yield whether it is made, after each slice. Closed before, it is not."""
         scheduler, graph = self.scheduler, self.scheduler.graph
         for run in runs:
             if run.creates is None:

@@ -115,7 +115,8 @@ def broods_have_their_attempt(heart: Heart) -> None:
     on_record = {row.node for row in ledger.broods.values() if row.fate == Fate.OPEN}
     assert on_record == scheduler.broods.open.keys()
     for key in scheduler.graph.nodes:
-        assert ledger.is_drafted(key) or not ledger.of_dead_attempt(key), "an attempt came to nothing, and what it made goes on"
+        if not ledger.is_drafted(key):
+            assert not ledger.of_dead_attempt(key), "an attempt came to nothing, and what it made goes on"
 
 
 def what_goes_along_is_with_its_source(scheduler: Scheduler) -> None:
