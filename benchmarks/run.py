@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
 
-from suite import anchors, latency, sizes, standing, throughput
+from suite import anchors, latency, sizes, standing, throughput, turns
 from suite.serving import serving
 from suite.table import Row, machine, say, shown, write_json
 
@@ -63,6 +63,7 @@ def _anchors(options: Namespace) -> Iterator[Row]:
 
 def _large(options: Namespace) -> Iterator[Row]:
     yield from standing.memory(1_000_000)
+    yield from turns.turns(1_000_000)
 
 
 PARTS: dict[str, Callable[[Namespace], Iterator[Row]]] = {
