@@ -170,8 +170,9 @@ def _refuse_unknown(name: str, lanes: Sequence[Lane], made_with: Collection[str]
 
 
 def _deployed(dispatch: Dispatch, name: str, lanes: Sequence[Lane]) -> str:
-    """The one hash that connected workers have instead of those of these lanes."""
+    """The one hash that connected workers have instead of those of these lanes, or that was signed for before."""
     hashes = {hash for lane in lanes for hash in dispatch.deployed(lane)}
+    hashes = hashes or {lane.function.hash for lane in lanes if dispatch.lacks_key_of_adoption(lane)} - {DEPLOYED}
     if len(hashes) == 1:
         return hashes.pop()
     if not hashes:

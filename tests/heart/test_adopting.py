@@ -167,7 +167,7 @@ def test_nodes_adopted_under_a_key_are_for_workers_that_hold_it(heart: Heart) ->
     heart.crash()
     hand.connect()
     assert hand.held == {}
-    assert heart.adopt("work", "new", key="0b") == (2, "new")
+    assert heart.adopt("work", key="0b") == (2, "new")
     assert heart.adopt("work", "new", "new", key="0b") == (1, "new"), "it is signed again if its code is named"
     check(heart)
     assert heart.finish(hand) == ["a", "b"]
