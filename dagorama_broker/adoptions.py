@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import chain
 
 from google.protobuf.message import DecodeError
 
@@ -23,8 +24,8 @@ VERSION = 1
 LONGEST_MAC = 64
 #: Bytes of one signed adoption, which goes with each grant of a node that it is for.
 LARGEST = 256 << 10
-#: Characters of the code that one reply lists, so that it and what is signed of it go well into a message.
-MOST_LISTED = PIECE
+#: Bytes of code that one adoption may name, and that all of one retry may: they go well into a message.
+MOST_NAMED, MOST_LISTED = LARGEST - (32 << 10), PIECE
 
 
 async def adopt(broker: Broker, request: pb.AdoptRequest) -> pb.AdoptReply:
@@ -42,7 +43,7 @@ async def adopt(broker: Broker, request: pb.AdoptRequest) -> pb.AdoptReply:
     found = adoptable(broker.scheduler.dispatch, asked)
     reply = pb.AdoptReply(adopted=len(found.nodes), hash=found.hash, made_with=sorted(found.made_with))
     if request.look:
-        refuse_too_much(found.made_with)
+        refuse_too_much(found.made_with, MOST_NAMED)
         return reply
     broker.scheduler.adopt(asked, adoption)
     reply.unservable.extend(_unservable(broker, found.nodes))
@@ -103,11 +104,17 @@ def for_deployed(messages: Iterable[pb.SignedAdoption]) -> list[Adoption]:
 
 def adoptable_messages(made_with: Mapping[str, set[str]]) -> list[pb.Adoptable]:
     """Code to adopt, by the names of functions. Raises TooMuch if that is too much to be signed in one go."""
-    refuse_too_much(code for codes in made_with.values() for code in codes)
+    for codes in made_with.values():
+        refuse_too_much(codes, MOST_NAMED)
+    refuse_too_much(chain.from_iterable(made_with.values()), MOST_LISTED)
     return [pb.Adoptable(function=name, made_with=sorted(codes)) for name, codes in sorted(made_with.items())]
 
 
-def refuse_too_much(codes: Iterable[str], most: int = MOST_LISTED) -> None:
-    """Raise TooMuch if this is too much code for one call."""
-    if sum(map(len, codes)) > most:
-        raise TooMuch("their nodes were made with more code than one call adopts: name nodes, or with --from code")
+def refuse_too_much(codes: Iterable[str], most: int) -> None:
+    """Raise TooMuch if this is more code than is signed in one go."""
+    size = sum(len(code.encode()) for code in codes)
+    if size > most:
+        raise TooMuch(
+            f"the code of these nodes has {size:,} bytes of hashes, and {most:,} are signed in one go: "
+            "adopt fewer at a time (`dagorama adopt --from`, `dagorama retry INSTANCE NODE`)"
+        )

@@ -209,6 +209,21 @@ def test_a_function_that_was_repaired_runs_what_failed(
         assert resolve(instance, promise, timeout=WAIT) == 4
 
 
+def test_a_program_has_what_failed_run_by_the_code_that_is_deployed(
+    broker: LaunchedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, body in (("old", "return number // 0"), ("new", "return number // 2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "repaired_here.py").write_text(BROKEN.format(body=body))
+    monkeypatch.syspath_prepend(str(tmp_path / "old"))
+    instance, promise = importlib.import_module("repaired_here").Repaired()(8)
+    with worker(path=tmp_path / "old"), pytest.raises(NodeFailed, match="ZeroDivisionError"):
+        resolve(instance, promise, timeout=WAIT)
+    assert instance.retry(promise, new_code=True).adopted > 0
+    with worker(path=tmp_path / "new"):
+        assert resolve(instance, promise, timeout=WAIT) == 4
+
+
 def test_what_a_node_logs_is_shown_by_the_worker_with_the_node(
     broker: LaunchedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -129,6 +129,18 @@ async def test_a_look_tells_what_would_be_adopted_and_changes_nothing() -> None:
         assert {node.made_with for node in await worker.nodes(4)} == {""}
 
 
+async def test_more_code_than_is_signed_in_one_go_is_refused_with_what_to_do() -> None:
+    async with serving() as served:
+        dag = Dag()
+        functions = [pb.Function(name=NAME, hash=f"h{n}", class_code=f"{n}" * (60 << 10)) for n in range(4)]
+        await served.stub.Submit(dag.submission(*[b"a"] * 4, function=list(range(4)), functions=functions))
+        with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "adopt fewer at a time (`dagorama adopt --from`"):
+            await look(served, NEW, ("h0", "h1", "h2", "h3"))
+        assert await adopt(served, NEW, ("h0", "h1", "h2")) == (3, NEW)
+        node = await (await served.worker(key_ids=[KEY])).node()
+        assert node.made_with == f"h0 {'0' * (60 << 10)}"
+
+
 async def test_each_adoption_goes_once_with_the_nodes_that_it_is_for() -> None:
     async with serving() as served:
         is_async = pb.Function(name=NAME, hash=OLD, is_async=True)
