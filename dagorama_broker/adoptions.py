@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
 from dagorama_broker.errors import Malformed, TooMuch
-from dagorama_broker.explaining import bounded_message
+from dagorama_broker.explaining import MOST_NAMED, bounded_message
 from dagorama_broker.messages import LONGEST_CLASS_CODE, LONGEST_NAME, PIECE, check_key_id, check_name, id_bytes
 from dagorama_broker.model import Adoption
 from dagorama_broker.scheduler import Node, Obstacle
@@ -25,7 +25,7 @@ LONGEST_MAC = 64
 #: Bytes of one signed adoption, which goes with each grant of a node that it is for.
 LARGEST = 256 << 10
 #: Bytes of code that one adoption may name, and that all of one retry may: they go well into a message.
-MOST_NAMED, MOST_LISTED = LARGEST - (32 << 10), PIECE
+MOST_SIGNED, MOST_LISTED = LARGEST - (32 << 10), PIECE
 
 
 async def adopt(broker: Broker, request: pb.AdoptRequest) -> pb.AdoptReply:
@@ -43,7 +43,7 @@ async def adopt(broker: Broker, request: pb.AdoptRequest) -> pb.AdoptReply:
     found = adoptable(broker.scheduler.dispatch, asked)
     reply = pb.AdoptReply(adopted=len(found.nodes), hash=found.hash, made_with=sorted(found.made_with))
     if request.look:
-        refuse_too_much(found.made_with, MOST_NAMED)
+        refuse_too_much(found.made_with, MOST_SIGNED)
         return reply
     broker.scheduler.adopt(asked, adoption)
     reply.unservable.extend(_unservable(broker, found.nodes))
@@ -52,10 +52,11 @@ async def adopt(broker: Broker, request: pb.AdoptRequest) -> pb.AdoptReply:
 
 
 def _unservable(broker: Broker, nodes: Iterable[Node]) -> list[pb.Unservable]:
-    """Those of these nodes that no connected worker may run, by function."""
-    counts = Counter(node.lane for node in nodes)
+    """Those of these nodes that no connected worker may run, by function; a bounded number of functions."""
+    counts = Counter(node.lane.id for node in nodes)
+    lanes = [broker.scheduler.graph.lane_by_id[id] for id in counts]
     return [
-        bounded_message(broker.scheduler, Obstacle(lane, count, why)) for lane, count in counts.items()
+        bounded_message(broker.scheduler, Obstacle(lane, counts[lane.id], why)) for lane in lanes[:MOST_NAMED]
         if (why := broker.scheduler.dispatch.why_nobody(lane)) is not None
     ]  # fmt: skip
 
@@ -105,7 +106,7 @@ def for_deployed(messages: Iterable[pb.SignedAdoption]) -> list[Adoption]:
 def adoptable_messages(made_with: Mapping[str, set[str]]) -> list[pb.Adoptable]:
     """Code to adopt, by the names of functions. Raises TooMuch if that is too much to be signed in one go."""
     for codes in made_with.values():
-        refuse_too_much(codes, MOST_NAMED)
+        refuse_too_much(codes, MOST_SIGNED)
     refuse_too_much(chain.from_iterable(made_with.values()), MOST_LISTED)
     return [pb.Adoptable(function=name, made_with=sorted(codes)) for name, codes in sorted(made_with.items())]
 

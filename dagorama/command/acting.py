@@ -93,8 +93,8 @@ def adopt(
     """Have unfinished nodes of a function run by the code that is deployed now.
 
     FUNCTION is its name as `dagorama unservable` shows it, "package.module:Class.method". Nodes that a worker holds
-    stay with it. What may be run by what is signed with the first signing key here, and workers check it: it says on
-    standard error what it has signed.
+    stay with it. This is signed with the first signing key that is found here, and workers check it; what was signed is
+    printed on standard error.
     """
     from dagorama import adoption
     from dagorama.api.broker_pb2 import AdoptRequest
