@@ -70,7 +70,7 @@ def _refuse_unnamed(option: str, found: Sequence[str], named: Sequence[str]) -> 
     more = [hash for hash in dict.fromkeys(found) if hash not in named]
     if named and more:
         raise RefusedByBroker(
-            f"this would also sign for code that was not named: {', '.join(more)}; name it too"
+            f"this would also sign for code that was not named: {', '.join(more)}; name it"
             f" (--{option} {more[0]}) or name none",
             "FAILED_PRECONDITION",
         )

@@ -76,8 +76,8 @@ def test_where_there_is_nothing_to_adopt_nothing_is_signed(broker: RecordingBrok
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--hash", "newer"), "code that was not named: new; name it too (--hash new) or name none"),
-        (("--from", "old"), "code that was not named: older; name it too (--from older) or name none"),
+        (("--hash", "newer"), "code that was not named: new; name it (--hash new) or name none"),
+        (("--from", "old"), "code that was not named: older; name it (--from older) or name none"),
     ],
     ids=["hash", "from"],
 )
