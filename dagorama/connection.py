@@ -307,8 +307,17 @@ class Connection:
         return self._ask(lambda timeout: self.stub.GetNode(request, timeout=timeout))
 
     def get_status(self) -> broker_pb2.Status:
+        """Return the broker's counts as they are now, and its lists, page by page."""
         request = broker_pb2.GetStatusRequest()
-        return self._ask(lambda timeout: self.stub.GetStatus(request, timeout=timeout))
+        whole = status = self._ask(lambda timeout: self.stub.GetStatus(request, timeout=timeout))
+        while status.more:
+            request.after_worker, request.after_function = status.last_worker, status.last_function
+            request.after_queue = status.last_queue
+            status = self._ask(lambda timeout: self.stub.GetStatus(request, timeout=timeout))
+            whole.workers.extend(status.workers)
+            whole.unservable.extend(status.unservable)
+            whole.queues.extend(status.queues)
+        return whole
 
     def retried(self, call: Callable[[], T], seconds: float = DEADLINE) -> T:
         """Calls until there is an answer.

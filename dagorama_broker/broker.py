@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+from dagorama_broker.drafting import is_many, submit_many
 from dagorama_broker.errors import NotAllowedNow, NotKnown, NotServing
 from dagorama_broker.keeping import Keeping, not_known
 from dagorama_broker.model import ENDED, Changes, OutcomeRow, StoredInstance
@@ -64,6 +65,8 @@ class Broker:
         self._returns: set[asyncio.Event] = set()
         self._when_leaving: set[Callable[[], None]] = set()
         self.unwritten = Unwritten(scheduler.graph)
+        self.drafting = asyncio.Lock()  #: one large submission is made at a time
+        self._tasks: set[asyncio.Task[None]] = set()  # that go on whoever asked for them
         self.retry_lock = asyncio.Lock()  #: one retry is read and decided at a time
         self.keeping = keeping or Keeping()
         self.holds = Holds()
@@ -284,8 +287,28 @@ class Broker:
         self.when_durable(done)
         await future
 
+    async def next_turn(self) -> None:
+        """Let other calls have their turn. Raises NotServing while the broker leaves."""
+        await asyncio.sleep(0)
+        if self._stopping:
+            raise NotServing(CALL_AGAIN)
+
+    async def settled(self) -> None:
+        """Wait until nothing is put off: all that has ended was told to what waits for it. Raises NotServing."""
+        while self.scheduler.graph.starting or self.scheduler.graph.untold:
+            await self.durable()
+
+    def go_on_with(self, work: Coroutine[None, None, None]) -> None:
+        """Have it done whatever becomes of the call that is being answered."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def submit(self, runs: Sequence[NewRun]) -> None:
         """Make nodes and instances, once. Raises a BrokerRefusal, and then nothing has changed."""
+        if is_many(self, sum([run.weight for run in runs])):
+            await submit_many(self, runs)
+            return
         found = await reach(self, runs)
         # From here to the heart nothing is awaited: what was found is still so.
         for run in runs:
@@ -297,8 +320,7 @@ class Broker:
 
     def submit_at_once(self, runs: Sequence[NewRun], waiter: Waiter) -> bool:
         """The same where all that is named is in memory, with nothing awaited; False where it is not."""
-        found = within_reach(self, runs)
-        if found is None:
+        if is_many(self, sum([run.weight for run in runs])) or (found := within_reach(self, runs)) is None:
             return False
         self._make(runs, found)
         self.touch()
@@ -309,7 +331,8 @@ class Broker:
         graph = self.scheduler.graph
         refuse_other_world(runs, found)
         runs = left_to_make(self, runs, found)
-        self._refuse_unkept(runs)
+        for run in runs:
+            self.refuse_unkept(run.large)
         for id, stored in found.instances.items():
             graph.recall(stored.row.key, id, stored.failed)
         self.see_time()
@@ -318,8 +341,9 @@ class Broker:
         finally:
             graph.forget_idle(found.instances)
 
-    def _refuse_unkept(self, runs: Sequence[NewRun]) -> None:
-        for sha256 in {sha256 for run in runs for sha256 in run.large}:
+    def refuse_unkept(self, large: Iterable[bytes]) -> None:
+        """Raise NotKnown if one of these large values is not here."""
+        for sha256 in large:
             if not self.store.has_large(sha256):
                 raise NotKnown(
                     f"large value {sha256.hex()} is not here: it was not sent with PutValue before, or no node has"

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 from dagorama_broker.broker import Broker
 from dagorama_broker.errors import Malformed, NotKnown
-from dagorama_broker.scheduler import Node
+from dagorama_broker.scheduler import Node, Tally
 
 
 async def cancel(broker: Broker, instance: bytes, ids: Sequence[bytes]) -> int:
     """Cancel these nodes of an instance, or all of it, with what depends on them; how many nodes were cancelled.
 
-    What has ended stays as it is. Raises NotKnown or Malformed, and then nothing has changed.
+    What has ended stays as it is. Many are cancelled in slices, and a broker that dies meanwhile has cancelled some of
+    them: the client calls again. Raises NotKnown or Malformed, and then nothing has changed.
     """
-    nodes = await _live(broker, instance, ids) if ids else await _all(broker, instance)
-    cancelled = broker.scheduler.cancel(nodes, broker.see_time())
+    nodes: Iterable[Node] = await _live(broker, instance, ids) if ids else await _all(broker, instance)
+    tally, step = Tally(), broker.scheduler.limits.step
+    nodes = iter(nodes)
+    while portion := list(islice(nodes, step)):
+        broker.scheduler.cancel(portion, broker.see_time(), tally)
+        await broker.durable()
+    while tally.open:
+        await broker.durable()
     await broker.durable()
-    return cancelled
+    return tally.count
 
 
-async def _all(broker: Broker, instance: bytes) -> list[Node]:
+async def _all(broker: Broker, instance: bytes) -> Iterator[Node]:
     if instance not in broker.scheduler.graph.instances:
         await broker.stored_instance(instance)
-    return broker.scheduler.nodes_of(instance)
+    return broker.scheduler.graph.unfinished_of(instance)
 
 
 async def _live(broker: Broker, instance: bytes, ids: Sequence[bytes]) -> list[Node]:

@@ -72,7 +72,10 @@ def _serve(settings: Settings, launcher: Launcher) -> None:
     import asyncio
 
     sys.setswitchinterval(SWITCH)
+    from dagorama_broker.collecting import collect_young_only
     from dagorama_broker.server import Served, serve
+
+    collect_young_only()
 
     def ready(served: Served) -> None:
         log.info("%s", served)

@@ -1,4 +1,4 @@
-"""What a person asks to see: instances, nodes, workers, queues. What has ended is read from the store, page by page."""
+"""What a person asks to see of instances and nodes. What has ended is read from the store, page by page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
 from dagorama_broker.errors import Malformed, NotKnown
-from dagorama_broker.explaining import LONGEST_REASON, in_a_line, unservable_message
+from dagorama_broker.explaining import LONGEST_REASON, in_a_line
 from dagorama_broker.messages import PIECE, bounded, failure_message, function_message
 from dagorama_broker.model import (
     ENDED,
@@ -20,12 +20,10 @@ from dagorama_broker.model import (
     State,
     StoredInstance,
     StoredNode,
-    World,
 )
 from dagorama_broker.queues import Lane
-from dagorama_broker.scheduler import Explainer, Node, Obstacle, Scheduler, Worker
+from dagorama_broker.scheduler import Explainer, Node
 from dagorama_broker.scheduler.restoring import unpack_keys
-from dagorama_broker.version import version
 
 #: How many instances or nodes a page has, unless it is asked for fewer or more; and how many at most.
 PAGE, LARGEST_PAGE = 100, 1_000
@@ -308,49 +306,3 @@ def _headline(packed: bytes | None) -> str:
     failure = Failure.unpacked(packed)
     text = ": ".join(part for part in (failure.type.removeprefix("builtins."), failure.message) if part)
     return bounded(text, LONGEST_REASON)
-
-
-# --- the broker as it is --------------------------------------------------------------------------------
-
-
-def status(broker: Broker) -> pb.Status:
-    """All but the messages, which are counted where they come and go."""
-    scheduler = broker.scheduler
-    found = pb.Status(
-        nodes=scheduler.graph.counts, instances=len(scheduler.graph.instances), epoch=scheduler.epoch,
-        commits=broker.commits, version=version(), queues=_queues(scheduler),
-        workers=[_worker(worker) for worker in scheduler.dispatch.workers.values()],
-    )
-    found.unservable.extend(
-        unservable_message(scheduler, Obstacle(lane, lane.ready, why)) for lane, why in scheduler.dispatch.unservable()
-    )
-    return found
-
-
-def _queues(scheduler: Scheduler) -> list[pb.QueueInfo]:
-    """Those with a node that is queued, claimed or paused, by name."""
-    queues: dict[str, pb.QueueInfo] = {}
-    taints: dict[str, set[str]] = {}
-    for lane in (*scheduler.graph.lanes.values(), *scheduler.graph.keyed.values()):
-        if not (lane.ready or lane.claimed or lane.delayed):
-            continue
-        queue = lane.function.queue
-        info = queues.setdefault(queue, pb.QueueInfo(queue=queue))
-        info.queued += lane.ready
-        info.claimed += lane.claimed
-        info.delayed += lane.delayed
-        taints.setdefault(queue, set()).update({lane.function.taint} - {""})
-    for queue, info in queues.items():
-        info.taints.extend(sorted(taints[queue]))
-    return [queues[queue] for queue in sorted(queues)]
-
-
-def _worker(worker: Worker) -> pb.WorkerInfo:
-    presence = worker.presence
-    name = presence.name if presence.world is World.OURS else f"{presence.name} (original's calls)"
-    return pb.WorkerInfo(
-        worker=presence.id, name=name, slots=sum(not slot.closed for slot in worker.slots),
-        held=sum(len(slot.held) for slot in worker.slots),
-        include_queues=sorted(presence.include_queues), exclude_queues=sorted(presence.exclude_queues),
-        tolerations=sorted(presence.tolerations),
-    )

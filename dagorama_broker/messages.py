@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import accumulate, islice
 
@@ -170,7 +170,7 @@ def _run_of(scheduler: Scheduler, nodes: pb.Nodes, lanes: Sequence[Lane], digest
     return NewRun(
         nodes.instance, nodes.origin, nodes.first, _lanes(scheduler, nodes, lanes), list(nodes.arguments),
         _split(nodes.source, nodes.source_count), list(nodes.foreign), creates, digest, list(nodes.large),
-        _tolerant(nodes),
+        _tolerant(nodes), _weight(nodes),
     )
 
 
@@ -212,26 +212,49 @@ def _split(references: Sequence[int], counts: Sequence[int]) -> list[Sequence[in
     return [tuple(islice(taken, count)) for count in counts]
 
 
-def digest_of(request: pb.SubmitRequest, nodes: pb.Nodes) -> bytes:
-    """What tells one submission from another with the same ids."""
-    content = blake2b(nodes.SerializeToString(deterministic=True), digest_size=16)
-    for function in request.functions:
-        content.update(function.SerializeToString(deterministic=True))
+def read_runs(scheduler: Scheduler, requests: Sequence[pb.SubmitRequest]) -> Iterator[NewRun | None]:
+    """Read all runs of a submission, and yield None while they are checked: a step is one function or one run.
+
+    All is checked before the first function is taken in: what is refused leaves none behind. Raises Malformed.
+    """
+    records: list[Function] = []
+    for request in requests:
+        for function in request.functions:
+            records.append(function_of(function))
+            yield None
+        for nodes in request.nodes:
+            check_run(nodes, len(request.functions))
+            yield None
+    rest = iter(records)
+    for request in requests:
+        lanes, functions = list[Lane](), blake2b(digest_size=16)
+        for function, record in zip(request.functions, rest, strict=False):  # the message's own, of all
+            lanes.append(scheduler.graph.lane(record))
+            functions.update(function.SerializeToString(deterministic=True))
+            yield None
+        for nodes in request.nodes:
+            yield _run_of(scheduler, nodes, lanes, _digest_of(functions, nodes))
+
+
+def _digest_of(functions: blake2b, nodes: pb.Nodes) -> bytes:
+    """What tells one submission from another with the same ids; `functions` has taken in those of the message."""
+    content = functions.copy()
+    content.update(nodes.SerializeToString(deterministic=True))
     return content.digest()
 
 
 def runs_of(scheduler: Scheduler, requests: Sequence[pb.SubmitRequest]) -> list[NewRun]:
-    """All runs of a submission. Raises Malformed."""
-    for request in requests:
-        for nodes in request.nodes:
-            check_run(nodes, len(request.functions))
-    functions = [function for request in requests for function in request.functions]
-    lanes = iter(lanes_of(scheduler, functions))
-    runs = []
-    for request in requests:
-        its_lanes = list(islice(lanes, len(request.functions)))
-        runs += [_run_of(scheduler, nodes, its_lanes, digest_of(request, nodes)) for nodes in request.nodes]
-    return runs
+    """All runs of a submission, read at once. Raises Malformed."""
+    return [run for run in read_runs(scheduler, requests) if run is not None]
+
+
+def weight_of(request: pb.SubmitRequest) -> int:
+    """Functions, nodes, references and runs of a message: roughly what it costs to make them."""
+    return len(request.functions) + sum(map(_weight, request.nodes))
+
+
+def _weight(nodes: pb.Nodes) -> int:
+    return 1 + len(nodes.function) + len(nodes.source) + len(nodes.foreign)
 
 
 def run_of(scheduler: Scheduler, nodes: pb.Nodes, lanes: Sequence[Lane]) -> NewRun:

@@ -189,6 +189,13 @@ class AdoptionRow(NamedTuple):
     signed: bytes
 
 
+class DraftRow(NamedTuple):
+    """Keys of nodes that a call is making, and of which rows may be written before the call is decided."""
+
+    first_key: int
+    last_key: int
+
+
 class AdoptedRow(NamedTuple):
     """A node is run by other code than it was made with: as this function, until the next such row of it."""
 
@@ -266,6 +273,9 @@ class Changes:
     instance_ends: list[InstanceEnd] = field(default_factory=list)
     runs: list[RunRow] = field(default_factory=list)
     nodes: list[NodeRow] = field(default_factory=list)
+    drafts: list[DraftRow] = field(default_factory=list)  #: that are begun
+    given_up: list[DraftRow] = field(default_factory=list)  #: nodes, by their keys, that are not made after all
+    drafts_over: list[int] = field(default_factory=list)  #: first keys of drafts that are made, or gone
     revived: list[RevivedRow] = field(default_factory=list)  #: before `outcomes`: it may fail again at once
     outcomes: list[OutcomeRow] = field(default_factory=list)
     resolved: list[ResolvedRow] = field(default_factory=list)
@@ -287,6 +297,7 @@ class Changes:
             self.nodes or self.outcomes or self.runs or self.instances or self.progress or self.resolved
             or self.functions or self.instance_ends or self.large or self.workers_joined or self.workers_left
             or self.removed or self.broods or self.revived or self.adopted or self.used_failures
+            or self.drafts or self.given_up or self.drafts_over
         )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from heapq import heappop, heappush
+from collections.abc import Callable
+from heapq import heappop, heappush, heapreplace
 from itertools import chain
 
 from dagorama_broker.model import Function
@@ -18,6 +19,9 @@ WINDOW_US = 20_000
 #: Async nodes that one child process overlaps.
 OVERLAP = 100
 
+
+#: Above each place: the lane is not among the heads.
+UNLISTED = 1 << 127
 
 #: Priorities within an instance; higher goes first.
 LOWEST, HIGHEST = -128, 127
@@ -61,17 +65,18 @@ class Lane:
     """
 
     __slots__ = (
-        "_late", "_line", "claimed", "delayed", "function", "goes_along", "id", "is_async", "key", "nodes", "number",
+        "_late", "_line", "base", "claimed", "counted", "delayed", "function", "goes_along", "heads", "id", "is_async",
+        "key", "keyed_available", "keyed_claimed", "keyed_delayed", "keyed_ready", "limit", "listed", "nodes", "number",
         "pace", "ready",
     )
 
-    def __init__(
-        self, id: int, function: Function, key: str = "", number: int = 0, pace: Pace | None = None
-    ) -> None:
+    def __init__(self, id: int, function: Function, key: str = "", number: int = 0, base: Lane | None = None) -> None:
         self.id = id  #: the function's
         self.function = function
         self.key = key  #: concurrency key; empty: none
         self.number = number or id  #: the lane's own
+        self.base: Lane = base if base is not None else self  #: the function's own, which counts what its keys' have
+        self.limit = function.max_concurrency  #: nodes claimed at once; 0: any number
         self.nodes = 0  #: that have not ended; counted for a concurrency key only
         self.is_async = function.is_async
         #: whether a node may be claimed beside the source that it waits for: nothing of it is counted, timed or told
@@ -79,12 +84,18 @@ class Lane:
         self.goes_along = not (
             function.is_async or function.max_concurrency or function.timeout or function.delay or function.eager
         )
-        self.pace = pace or Pace(function.is_async)  #: of the function, whatever the key
+        self.pace: Pace = base.pace if base is not None else Pace(function.is_async)  #: the function's
         self._line: deque[int] = deque()  # places in their order
         self._late: list[int] = []  # heap of those that came after a younger one
         self.ready = 0  #: nodes of this lane that are QUEUED
         self.claimed = 0  #: nodes of this lane that are CLAIMED
         self.delayed = 0  #: nodes of this lane in BACKOFF
+        # Of a function's own lane: the sums over the lanes of its concurrency keys, and the heads of those lanes.
+        self.keyed_ready = self.keyed_claimed = self.keyed_delayed = self.keyed_available = 0
+        self.heads: list[Head] = []
+        # Of a concurrency key's lane: what `keyed_available` has of it, and the place at which `heads` has it.
+        self.counted = 0
+        self.listed = UNLISTED
 
     def __len__(self) -> int:
         """Places, those of nodes that have left included."""
@@ -93,8 +104,29 @@ class Lane:
     @property
     def available(self) -> int:
         """Queued nodes that may be claimed now."""
-        most = self.function.max_concurrency
-        return min(self.ready, most - self.claimed) if most else self.ready
+        return min(self.ready, self.limit - self.claimed) if self.limit else self.ready
+
+    @property
+    def queued(self) -> int:
+        """Queued nodes of a function, whatever their keys."""
+        return self.ready + self.keyed_ready
+
+    @property
+    def servable(self) -> int:
+        """Queued nodes of a function that may be claimed now, whatever their keys."""
+        return self.available + self.keyed_available
+
+    def recount(self) -> None:
+        """Bring `keyed_available` of the function's lane up to date with this lane, which is a concurrency key's."""
+        now = self.available
+        self.base.keyed_available += now - self.counted
+        self.counted = now
+
+    def list_head(self, place: int) -> None:
+        """Enter the oldest place of this lane, which is a concurrency key's, among the heads of its function."""
+        if place < self.listed:
+            self.listed = place
+            heappush(self.base.heads, (place, self.number, self))
 
     def push(self, place: int) -> None:
         line = self._line
@@ -121,3 +153,32 @@ class Lane:
     def clear(self) -> None:
         self._line.clear()
         self._late.clear()
+
+
+#: The oldest place of a lane, the lane's number (so that ties do not compare lanes), and the lane.
+Head = tuple[int, int, Lane]
+
+
+def oldest(lane: Lane, first: Callable[[Lane], int]) -> Head | None:
+    """Return the head of a function's lanes that has the oldest node which may be claimed now; None: there is none.
+
+    `first` returns the oldest place of a lane. Heads that are out of date are corrected as they come up, so that a call
+    costs what has changed since the last one.
+    """
+    heads = lane.heads
+    while heads:
+        place, number, keyed = heads[0]
+        if place != keyed.listed:
+            heappop(heads)  # an older place of the lane was entered since
+        elif keyed.available <= 0:
+            heappop(heads)
+            keyed.listed = UNLISTED
+        elif (now := first(keyed)) != place:
+            keyed.listed = now
+            heapreplace(heads, (now, number, keyed))
+        else:
+            break
+    if lane.available <= 0:
+        return heads[0] if heads else None
+    own = first(lane), lane.number, lane
+    return min(own, heads[0]) if heads else own

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from itertools import accumulate
+from typing import TYPE_CHECKING, TypeAlias
 
 from dagorama_broker.errors import Malformed
 from dagorama_broker.model import StoredInstance
 from dagorama_broker.scheduler import NewRun, Node
+from dagorama_broker.scheduler.graph import Graph
 
 if TYPE_CHECKING:
     from dagorama_broker.broker import Broker
+
+#: Counters that a call makes, by origin: where ranges begin, in order, and the largest end up to each of them.
+Made: TypeAlias = dict[bytes, tuple[list[int], list[int]]]
 
 
 @dataclass(slots=True, eq=False)
@@ -41,7 +47,7 @@ async def reach(broker: Broker, runs: Sequence[NewRun], ids: Iterable[bytes] = (
     Nothing has changed between the last look and the return: whoever goes on without awaiting can rely on it that
     what is named is in memory, in the answer, or unknown.
     """
-    found, named = Reach(), _named_by(runs) | set(ids)
+    found, named = Reach(), named_by(runs) | set(ids)
     revivals = broker.scheduler.revivals
     broker.loads.add(found)
     try:
@@ -50,20 +56,20 @@ async def reach(broker: Broker, runs: Sequence[NewRun], ids: Iterable[bytes] = (
                 found.nodes.clear()
                 found.instances.clear()
                 revivals = broker.scheduler.revivals
-            nodes = _missing_nodes(broker, named, found)
+            nodes = missing_nodes(broker, named, found)
             instances = _missing_instances(broker, runs, found)
             if not nodes and not instances and not _is_unsettled(broker, runs):
                 return found.without_gone()
             await broker.durable()
-            await _read(broker, nodes, instances, found)
+            await read(broker, nodes, instances, found)
     finally:
         broker.loads.discard(found)
 
 
 def within_reach(broker: Broker, runs: Sequence[NewRun]) -> Reach | None:
     """The same where all that the runs name is in memory; None where it is not."""
-    found, named = Reach(), _named_by(runs)
-    if _missing_nodes(broker, named, found) or _missing_instances(broker, runs, found) or _is_unsettled(broker, runs):
+    found, named = Reach(), named_by(runs)
+    if missing_nodes(broker, named, found) or _missing_instances(broker, runs, found) or _is_unsettled(broker, runs):
         return None
     return found
 
@@ -77,28 +83,46 @@ def refuse_other_world(runs: Iterable[NewRun], found: Reach) -> None:
                 raise Malformed(f"source {id.hex()} was made by the other protocol's calls")
 
 
-def _named_by(runs: Iterable[NewRun]) -> set[bytes]:
-    """Ids of sources that the runs do not make themselves."""
-    named: set[bytes] = set()
-    made: dict[bytes, list[range]] = {}  # by origin: counters that earlier runs of the call make
+def named_by(runs: Sequence[NewRun]) -> set[bytes]:
+    """Return the ids of sources that the runs do not make themselves."""
+    named, made = set[bytes](), made_by(runs)
     for run in runs:
-        its_own = made.setdefault(run.origin, [])
-        named.update(id for id in run.foreign if not _is_among(int.from_bytes(id[12:], "big"), made.get(id[:12], ())))
-        if run.sources is not None and run.first:
-            earlier = {ref for refs in run.sources for ref in refs if 0 <= ref < run.first}
-            named.update(run.origin + ref.to_bytes(4, "big") for ref in earlier if not _is_among(ref, its_own))
-        if its_own and its_own[-1].stop == run.first:
-            its_own[-1] = range(its_own[-1].start, run.first + len(run.lanes))
-        else:
-            its_own.append(range(run.first, run.first + len(run.lanes)))
+        named |= named_by_one(run, made)
     return named
 
 
-def _is_among(counter: int, ranges: Iterable[range]) -> bool:
-    return any(counter in counters for counters in ranges)
+def named_by_one(run: NewRun, made: Made) -> set[bytes]:
+    """Return the ids of a run's sources that the call does not make itself."""
+    named = {id for id in run.foreign if not _is_made(made, id[:12], int.from_bytes(id[12:], "big"))}
+    if run.sources is not None and run.first:
+        earlier = {ref for refs in run.sources for ref in refs if 0 <= ref < run.first}
+        named |= {run.origin + ref.to_bytes(4, "big") for ref in earlier if not _is_made(made, run.origin, ref)}
+    return named
 
 
-def _missing_nodes(broker: Broker, named: Iterable[bytes], found: Reach) -> list[bytes]:
+def made_by(runs: Iterable[NewRun]) -> Made:
+    """Return the counters that a call makes, by origin."""
+    ranges: dict[bytes, list[tuple[int, int]]] = {}
+    for run in runs:
+        if run.lanes:
+            ranges.setdefault(run.origin, []).append((run.first, run.first + len(run.lanes)))
+    made: Made = {}
+    for origin, of_origin in ranges.items():
+        of_origin.sort()
+        # Ranges that overlap are refused later; here the one with the larger end stands for both.
+        made[origin] = [first for first, _ in of_origin], list(accumulate([end for _, end in of_origin], max))
+    return made
+
+
+def _is_made(made: Made, origin: bytes, counter: int) -> bool:
+    if origin not in made:
+        return False
+    firsts, ends = made[origin]
+    place = bisect_right(firsts, counter) - 1
+    return place >= 0 and counter < ends[place]
+
+
+def missing_nodes(broker: Broker, named: Iterable[bytes], found: Reach) -> list[bytes]:
     missing = []
     for id in named:
         if id in found.nodes or id in found.unknown:
@@ -129,6 +153,8 @@ def _missing_instances(broker: Broker, runs: Iterable[NewRun], found: Reach) -> 
 def _is_unsettled(broker: Broker, runs: Iterable[NewRun]) -> bool:
     """Whether the store is about to learn of something that the runs may repeat, and memory knows no more."""
     graph, unwritten = broker.scheduler.graph, broker.unwritten
+    if graph.reserved and any(_is_reserved(graph, run) for run in runs):
+        return True
     return any(
         (run.origin in unwritten and run.origin not in graph.origins)
         or (run.creates is not None and run.instance in unwritten and run.instance not in graph.instances)
@@ -136,7 +162,13 @@ def _is_unsettled(broker: Broker, runs: Iterable[NewRun]) -> bool:
     )
 
 
-async def _read(broker: Broker, nodes: Sequence[bytes], instances: Iterable[bytes], found: Reach) -> None:
+def _is_reserved(graph: Graph, run: NewRun) -> bool:
+    """Whether a call that is not decided makes something that the run names."""
+    names = run.origin, run.instance, *[id[:12] for id in run.foreign]
+    return any(name in graph.reserved for name in names)
+
+
+async def read(broker: Broker, nodes: Sequence[bytes], instances: Iterable[bytes], found: Reach) -> None:
     ended = await broker.find_ended(nodes)
     found.nodes.update(ended)
     found.unknown.update(id for id in nodes if id not in ended)

@@ -55,10 +55,11 @@ class Unwritten:
 
 def left_to_make(broker: Broker, runs: Sequence[NewRun], reach: Reach) -> list[NewRun]:
     """The runs that no earlier call has made. Raises Conflict where one was made with other content."""
-    return [run for run in runs if not _is_made(broker, run, reach)]
+    return [run for run in runs if not is_made(broker, run, reach)]
 
 
-def _is_made(broker: Broker, run: NewRun, reach: Reach) -> bool:
+def is_made(broker: Broker, run: NewRun, reach: Reach) -> bool:
+    """Return whether an earlier call has made this run. Raises Conflict if it was made with other content."""
     if not run.lanes:
         return _is_made_empty(broker, run, reach)
     if run.creates is not None and _is_new(broker, run):

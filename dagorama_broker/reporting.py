@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from math import isfinite
 
 from google.protobuf.message import DecodeError
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
+from dagorama_broker.drafting import drafted, is_many
 from dagorama_broker.errors import BrokerRefusal, Malformed, NotKnown
 from dagorama_broker.messages import (
     LONGEST_NAME,
@@ -109,11 +111,18 @@ async def _take_values(broker: Broker, session: Session, results: pb.Results) ->
     columns = zip(results.node, results.attempt, results.value, results.microseconds, strict=True)
     for place, (key, attempt, value, microseconds) in enumerate(columns):
         named = large.get(place, ())
+        complete = partial(
+            scheduler.complete, worker, key, attempt, value, microseconds, refs[place] if refs else (), foreign, known,
+            named,
+        )
         try:
             _refuse_unkept(broker, named)
-            scheduler.complete(
-                worker, key, attempt, value, microseconds, refs[place] if refs else (), foreign, known, named, now
-            )
+            staged = scheduler.staged.get(attempt)
+            if staged is None or not is_many(broker, staged.weight):
+                complete(now)
+            else:
+                async with drafted(broker, staged.runs, known, worker) as draft:
+                    complete(now := broker.see_time(), draft)
         except BrokerRefusal as refusal:
             _fail(broker, worker, key, attempt, refusal, now)
 

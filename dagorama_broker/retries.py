@@ -11,9 +11,8 @@ from dagorama_broker.broker import Broker
 from dagorama_broker.downstream import closure, users_of
 from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown
 from dagorama_broker.model import Adoption, Failed, Fate, FoundNode, State, World, is_made
-from dagorama_broker.queues import Lane
 from dagorama_broker.reaching import Reach
-from dagorama_broker.scheduler import Node, Revived, is_within_reach
+from dagorama_broker.scheduler import Node, Obstacle, Revived, is_within_reach
 from dagorama_broker.scheduler.adopting import code_of, refuse_uncovered
 from dagorama_broker.scheduler.graph import Noticed
 from dagorama_broker.scheduler.restoring import unpack_keys
@@ -112,29 +111,30 @@ def _waiting_for_old_code(broker: Broker, asked: Asked) -> list[Node]:
     return [node for node in queued if node.lane in old]
 
 
-async def unservable(broker: Broker, nodes: Iterable[Node], patience: float) -> dict[Lane, str]:
-    """Lanes of those of these nodes that are queued which no connected worker may run, and why.
+async def unservable(broker: Broker, nodes: Iterable[Node], patience: float) -> list[Obstacle]:
+    """Return the functions of queued ones of these nodes that no connected worker may run, and why.
 
     Waits up to `patience` seconds for workers to give such nodes back, which is how it becomes known that they have
     other code; not for longer than until the nodes have ended.
     """
     queued = [node for node in nodes if node.state in (State.QUEUED, State.CLAIMED)]
-    found: dict[Lane, str] = {}
+    found: list[Obstacle] = []
     with broker.hearing_returns() as returned, suppress(TimeoutError):
         async with asyncio.timeout(min(patience, LONGEST_PATIENCE)):
             while True:
                 queued = [node for node in queued if node.state in (State.QUEUED, State.CLAIMED)]
                 found = _unservable(broker, queued)
-                if len(found) == len({node.lane for node in queued}):
+                if len(found) == len({node.lane.base for node in queued}):
                     break
                 await returned.wait()
                 returned.clear()
     return found
 
 
-def _unservable(broker: Broker, nodes: Iterable[Node]) -> dict[Lane, str]:
-    lanes = {node.lane for node in nodes if node.state is State.QUEUED}
-    return {lane: why for lane in lanes if (why := broker.scheduler.dispatch.why_nobody(lane)) is not None}
+def _unservable(broker: Broker, nodes: Iterable[Node]) -> list[Obstacle]:
+    dispatch = broker.scheduler.dispatch
+    lanes = dict.fromkeys([node.lane.base for node in nodes if node.state is State.QUEUED])
+    return [Obstacle(lane, lane.queued, why) for lane in lanes if (why := dispatch.why_nobody(lane)) is not None]
 
 
 async def _of_instance(broker: Broker, instance: bytes) -> set[int]:
@@ -213,9 +213,12 @@ async def _read(broker: Broker, culprits: set[int], seeds: set[int], downstream:
         while True:
             graph.noticed = []
             load.gone.clear()
+            await broker.settled()
             await broker.durable()
             read = _read_downstream(broker, culprits, seeds) if downstream else _read_failed(broker, culprits)
             failed = await read
+            if graph.untold or graph.starting:
+                continue  # more of what failed because of them may be about to be recorded
             if load.gone.isdisjoint(stored.row.key for stored in failed.instances) and is_within_reach(graph, failed):
                 late = graph.noticed
                 if not _is_missed(late, failed, culprits, downstream):

@@ -20,6 +20,7 @@ from dagorama.api import api_pb2_grpc, broker_pb2_grpc
 from dagorama_broker.access import Access, Door
 from dagorama_broker.bounds import Bounds, Manners, Streams
 from dagorama_broker.broker import Broker
+from dagorama_broker.collecting import collect_when_few
 from dagorama_broker.errors import CannotServe
 from dagorama_broker.keeping import Keeping
 from dagorama_broker.memory import Memory
@@ -111,6 +112,7 @@ async def _serve(
     server = _server(settings, broker, health, access, folder)
     port = _bind(server, settings)
     await server.start()
+    collecting = asyncio.create_task(collect_when_few(scheduler.graph.nodes))
     running = asyncio.create_task(broker.run())
     running.add_done_callback(lambda _: stop.set())
     await health.set("", health_pb2.HealthCheckResponse.SERVING)
@@ -123,6 +125,7 @@ async def _serve(
         broker.say_leaving()
         await server.stop(GRACE)
         broker.stop()
+        collecting.cancel()
         await running
 
 

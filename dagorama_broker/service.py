@@ -10,19 +10,20 @@ import grpc.aio
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api import broker_pb2_grpc as pb_grpc
-from dagorama_broker import granting, looking, messages
+from dagorama_broker import granting, looking, messages, overview
 from dagorama_broker.access import caller, is_reader, kept_to, refuse_reader
 from dagorama_broker.adoptions import adopt, adoptable_messages, for_deployed
 from dagorama_broker.bounds import Bounds, Gathering, Manners, Streams
 from dagorama_broker.broker import Broker
 from dagorama_broker.cancelling import cancel
+from dagorama_broker.drafting import Turns, is_many
 from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown
 from dagorama_broker.explaining import explain, unservable_message
 from dagorama_broker.finding import find_ids
 from dagorama_broker.memory import Memory
 from dagorama_broker.reporting import take_death, take_report, take_return
 from dagorama_broker.retries import Asked, look, retry, unservable
-from dagorama_broker.scheduler import NewRun, Obstacle
+from dagorama_broker.scheduler import NewRun
 from dagorama_broker.sessions import Session
 from dagorama_broker.statuses import refusing
 from dagorama_broker.store.large import is_clients_own
@@ -52,7 +53,7 @@ class BrokerService(pb_grpc.BrokerServicer):
     @refusing
     async def Submit(self, request: pb.SubmitRequest, context: Context) -> pb.SubmitReply:
         self._messages_in += 1
-        await self._broker.submit(self._runs_of_one(request))
+        await self._broker.submit(await self._runs_of_any(request))
         self._messages_out += 1
         return pb.SubmitReply()
 
@@ -73,11 +74,27 @@ class BrokerService(pb_grpc.BrokerServicer):
             # A stream that breaks off ends like one that is complete, so that its last message has to say which it is.
             if not requests or requests[-1].ByteSize():
                 raise Malformed("the submission broke off: its last message is to be an empty one")
-            await self._broker.submit(self._runs_of(requests[:-1]))
+            await self._broker.submit(await self._read_in_slices(requests[:-1]))
             self._messages_out += 1
             return pb.SubmitReply()
         finally:
             self._gathering.let_go(size)
+
+    async def _runs_of_any(self, request: pb.SubmitRequest) -> list[NewRun]:
+        """Read a submission in a single message."""
+        if not is_many(self._broker, messages.weight_of(request)):
+            return self._runs_of_one(request)
+        self._memory.check()
+        return await self._read_in_slices([request])
+
+    async def _read_in_slices(self, requests: list[pb.SubmitRequest]) -> list[NewRun]:
+        self._bounds.check_nodes(sum(len(nodes.function) for request in requests for nodes in request.nodes))
+        turns, runs = Turns(self._broker.scheduler.limits.step, self._broker.next_turn), list[NewRun]()
+        for run in messages.read_runs(self._broker.scheduler, requests):
+            await turns.spend(run.weight if run is not None else 1)
+            if run is not None:
+                runs.append(run)
+        return runs
 
     def _runs_of_one(self, request: pb.SubmitRequest) -> list[NewRun]:
         """Of a submission in a single message."""
@@ -98,7 +115,7 @@ class BrokerService(pb_grpc.BrokerServicer):
 
     @refusing
     async def Talk(self, request_iterator: AsyncIterator[pb.Asks], context: Context) -> AsyncIterator[pb.Answers]:
-        talk = Talk(Answerer(self._broker, self._runs_of_one, caller.get()), self._streams)
+        talk = Talk(Answerer(self._broker, self._runs_of_one, self._runs_of_any, caller.get()), self._streams)
         with self._broker.until_leaving(talk.leave):
             async with aclosing(talk.answers(self._counted(request_iterator))) as answers:
                 async for message in answers:
@@ -263,7 +280,7 @@ class BrokerService(pb_grpc.BrokerServicer):
 
     @refusing
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.Status:
-        status = looking.status(self._broker)
+        status = overview.status(self._broker, request)
         status.messages_in, status.messages_out = self._messages_in, self._messages_out
         return status
 
@@ -291,7 +308,7 @@ class BrokerService(pb_grpc.BrokerServicer):
         scheduler, revived = self._broker.scheduler, done.revived
         return pb.RetryReply(
             queued=revived.queued, waiting=revived.waiting, completed=revived.completed, used_failures=revived.used,
-            unservable=[unservable_message(scheduler, Obstacle(lane, lane.ready, why)) for lane, why in nobody.items()],
+            unservable=[unservable_message(scheduler, obstacle) for obstacle in nobody],
             adopted=revived.adopted,
         )
 

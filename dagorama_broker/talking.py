@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
 from typing import TypeAlias
@@ -18,8 +18,9 @@ from dagorama.api import broker_pb2 as pb
 from dagorama_broker.access import OURS, check_role
 from dagorama_broker.bounds import Streams
 from dagorama_broker.broker import CALL_AGAIN, Broker
+from dagorama_broker.drafting import is_many
 from dagorama_broker.errors import BrokerRefusal, Malformed, NotServing, StoreError
-from dagorama_broker.messages import PIECE
+from dagorama_broker.messages import PIECE, weight_of
 from dagorama_broker.scheduler import NewRun
 from dagorama_broker.statuses import refusal_message
 from dagorama_broker.tokens import Token
@@ -28,15 +29,18 @@ from dagorama_broker.waiting import More, Over, wait_at_once, wait_replies
 log = logging.getLogger("dagorama_broker")
 
 ReadRuns = Callable[[pb.SubmitRequest], list[NewRun]]
+ReadMany = Callable[[pb.SubmitRequest], Awaitable[list[NewRun]]]
 Replies: TypeAlias = AsyncGenerator[pb.WaitReply, None]
 
 
 class Answerer:
     """What asks of one caller are about."""
 
-    def __init__(self, broker: Broker, runs_of: ReadRuns, token: Token | None) -> None:
+    def __init__(self, broker: Broker, runs_of: ReadRuns, read: ReadMany, token: Token | None) -> None:
+        """`runs_of` reads a submission at once, `read` one that is large in slices."""
         self._broker = broker
         self._runs_of = runs_of
+        self._read = read
         self._token = token
 
     def begin(self, ask: pb.Ask, over: Over, more: More) -> Callable[[], None] | Replies:
@@ -48,8 +52,15 @@ class Answerer:
             check_role(self._token, f"{OURS}Wait")
             return wait_at_once(self._broker, ask.wait, over, more) or wait_replies(self._broker, ask.wait)
         check_role(self._token, f"{OURS}Submit")
+        if is_many(self._broker, weight_of(ask.submit)):
+            return self._submitted_in_slices(ask.submit)
         runs = self._runs_of(ask.submit)
         return _nothing if self._broker.submit_at_once(runs, partial(over, None)) else self._submitted(runs)
+
+    async def _submitted_in_slices(self, request: pb.SubmitRequest) -> Replies:
+        await self._broker.submit(await self._read(request))
+        return
+        yield pb.WaitReply()
 
     async def _submitted(self, runs: list[NewRun]) -> Replies:
         await self._broker.submit(runs)

@@ -2318,14 +2318,28 @@ Global___SignedAdoption: _TypeAlias = SignedAdoption  # noqa: Y015
 
 @_typing.final
 class GetStatusRequest(_message.Message):
+    """The lists of a Status come in pages: each starts behind what is named here, empty or 0 being its beginning. To go on,
+    send what the last reply has in last_worker, last_function and last_queue, as long as it says that there is more.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
+    AFTER_WORKER_FIELD_NUMBER: _builtins.int
+    AFTER_FUNCTION_FIELD_NUMBER: _builtins.int
+    AFTER_QUEUE_FIELD_NUMBER: _builtins.int
+    after_worker: _builtins.bytes
+    after_function: _builtins.int
+    after_queue: _builtins.str
     def __init__(
         self,
+        *,
+        after_worker: _builtins.bytes = ...,
+        after_function: _builtins.int = ...,
+        after_queue: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_function", b"after_function", "after_queue", b"after_queue", "after_worker", b"after_worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2345,6 +2359,10 @@ class Status(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     QUEUES_FIELD_NUMBER: _builtins.int
+    LAST_WORKER_FIELD_NUMBER: _builtins.int
+    LAST_FUNCTION_FIELD_NUMBER: _builtins.int
+    LAST_QUEUE_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
     instances: _builtins.int
     """live"""
     commits: _builtins.int
@@ -2354,6 +2372,12 @@ class Status(_message.Message):
     messages_out: _builtins.int
     epoch: _builtins.int
     version: _builtins.str
+    last_worker: _builtins.bytes
+    """where the lists of this page end"""
+    last_function: _builtins.int
+    last_queue: _builtins.str
+    more: _builtins.bool
+    """one of the lists goes on"""
     @_builtins.property
     def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """by NodeState: unfinished ones, and those that ended since the start"""
@@ -2377,10 +2401,14 @@ class Status(_message.Message):
         epoch: _builtins.int = ...,
         version: _builtins.str = ...,
         queues: _abc.Iterable[Global___QueueInfo] | None = ...,
+        last_worker: _builtins.bytes = ...,
+        last_function: _builtins.int = ...,
+        last_queue: _builtins.str = ...,
+        more: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commits", b"commits", "epoch", b"epoch", "instances", b"instances", "messages_in", b"messages_in", "messages_out", b"messages_out", "nodes", b"nodes", "queues", b"queues", "unservable", b"unservable", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commits", b"commits", "epoch", b"epoch", "instances", b"instances", "last_function", b"last_function", "last_queue", b"last_queue", "last_worker", b"last_worker", "messages_in", b"messages_in", "messages_out", b"messages_out", "more", b"more", "nodes", b"nodes", "queues", b"queues", "unservable", b"unservable", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

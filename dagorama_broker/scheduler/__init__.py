@@ -1,5 +1,7 @@
 """The heart: what is run when, by whom, and what it leads to. No IO, no clock, no chance; time comes as an argument."""
 
+from dagorama_broker.scheduler.drafting import Draft
+from dagorama_broker.scheduler.graph import Tally
 from dagorama_broker.scheduler.limits import Limits, Timing
 from dagorama_broker.scheduler.making import NewRun
 from dagorama_broker.scheduler.obstacles import Explainer, Standing
@@ -8,6 +10,6 @@ from dagorama_broker.scheduler.reviving import Revived, is_within_reach
 from dagorama_broker.scheduler.verbs import Scheduler
 
 __all__ = [
-    "Effects", "Explainer", "Limits", "NewRun", "Node", "Obstacle", "Presence", "Revived", "Scheduler", "Slot",
-    "Standing", "Timing", "Worker", "is_within_reach",
+    "Draft", "Effects", "Explainer", "Limits", "NewRun", "Node", "Obstacle", "Presence", "Revived", "Scheduler", "Slot",
+    "Standing", "Tally", "Timing", "Worker", "is_within_reach",
 ]

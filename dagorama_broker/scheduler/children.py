@@ -14,17 +14,19 @@ from dagorama_broker.scheduler.transitions import RESOLVING
 class Staged:
     """Children of an attempt that still runs: seen by nobody until its result is recorded."""
 
-    __slots__ = ("nodes", "runs", "size")
+    __slots__ = ("nodes", "runs", "size", "weight")
 
     def __init__(self) -> None:
         self.runs: list[NewRun] = []
         self.nodes = 0
         self.size = 0  #: bytes of arguments
+        self.weight = 0  #: nodes and references
 
     def take_in(self, run: NewRun, limits: Limits) -> None:
         """Keep it. Past a bound nothing is kept any more, and `check` will say so."""
         self.nodes += len(run.lanes)
         self.size += sum(map(len, run.arguments))
+        self.weight += run.weight
         if self.nodes > limits.nodes_per_attempt or self.size > limits.bytes_per_attempt:
             self.runs.clear()
         else:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush
 
 from dagorama_broker.model import ENDED, World
-from dagorama_broker.queues import Lane
+from dagorama_broker.queues import Head, Lane
 from dagorama_broker.scheduler.broods import Broods
 from dagorama_broker.scheduler.children import Staged
 from dagorama_broker.scheduler.graph import Graph
@@ -22,7 +22,7 @@ class Dispatch:
         self.graph = graph
         self.broods = Broods(graph)
         self.workers: dict[bytes, Worker] = {}
-        self.pools = Pools()
+        self.pools = Pools(self.offer_all)
         self.claimed: dict[int, Node] = {}  #: by attempt
         self.along: dict[int, Node] = {}  #: by attempt: the dependent that is claimed beside the node of that attempt
         self.staged: dict[int, Staged] = {}  #: by attempt: what it has made
@@ -232,13 +232,34 @@ class Dispatch:
 
     # --- what there is for whom -----------------------------------------------------------------------
 
-    def head(self, pool: Pool) -> Lane | None:
-        """The lane whose first node is the oldest that workers of this pool may run."""
-        lanes = [lane for lane in self.graph.active.values() if lane.available > 0 and pool.may_run(lane)]
-        return min(lanes, key=self.graph.first, default=None)
+    def head(self, pool: Pool) -> Head | None:
+        """The oldest node that workers of this pool may run, as its place and its lane; None: there is none."""
+        self.offer()
+        return pool.oldest(self.graph.head)
+
+    def offer(self) -> None:
+        """Tell the pools which functions have another head than before: that costs what has changed."""
+        graph = self.graph
+        stirred, graph.stirred = graph.stirred, {}
+        for lane in stirred:
+            if lane.key and lane.available > 0:
+                lane.list_head(graph.first(lane))
+        for base in dict.fromkeys([lane.base for lane in stirred]):
+            head = graph.head(base)
+            for pool in self.pools.of(base.function.world):
+                if pool.may_run(base):
+                    pool.offer(base, head)
+
+    def offer_all(self, pool: Pool) -> None:
+        """Tell a pool that is new what there is."""
+        for base in self.graph.active.values():
+            if base.function.world is pool.world and pool.may_run(base):
+                pool.offer(base, self.graph.head(base))
 
     def satisfied(self) -> list[Worker]:
         """Workers for which what they asked to wait for has come (see `Until` in broker.proto)."""
+        if self.graph.starting or self.graph.untold:
+            return []  # there may be more in a moment
         waiting: Iterable[Worker] = self.until_idle
         if self.until_drained and self._is_drained():
             waiting = [*self.until_idle, *self.until_drained]
@@ -255,14 +276,11 @@ class Dispatch:
             return False
         return not any(pool.may_run(lane) for pool in self.pools.of(World.OURS) for lane in self.graph.delayed.values())
 
+
     def unservable(self) -> list[tuple[Lane, str]]:
-        """Lanes with queued nodes that no connected worker may run, and why."""
-        found = []
-        for lane in self.graph.active.values():
-            reason = self.why_nobody(lane)
-            if reason is not None:
-                found.append((lane, reason))
-        return found
+        """Functions, by their own lanes, with queued nodes that no connected worker may run, and why."""
+        reasons = ((lane, self.why_nobody(lane)) for lane in self.graph.active.values())
+        return [(lane, reason) for lane, reason in reasons if reason is not None]
 
     def deployed(self, lane: Lane) -> list[str]:
         """Hashes of other code that connected workers have of this lane's function."""

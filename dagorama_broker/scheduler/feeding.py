@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from heapq import heapify, heappop, heapreplace
 from itertools import islice
 from math import ceil, inf
 
 from dagorama_broker.model import World
 from dagorama_broker.queues import OVERLAP, WINDOW_US, Lane, order
 from dagorama_broker.scheduler.dispatch import Dispatch
+from dagorama_broker.scheduler.graph import LOOKED_AT
 from dagorama_broker.scheduler.parts import Granted, Node, Pool, Slot, TakenBack
 from dagorama_broker.scheduler.transitions import WAITING
 
-#: Dependents of a node that are looked at for one that may be sent along with it.
-LOOKED_AT = 8
 #: Seconds without a report after which what a slot has not started is up for others.
 STALE = 0.010
 
-_Heads = list[tuple[int, Lane]]  # a heap: the place of each lane's first node, and the lane
+#: Functions up to which the even share of a slot is reckoned: if there are more, there is more than enough for all.
+MANY = 1_000
+#: Nodes that are granted in one step; what is left over is granted in the next.
+MOST = 5_000
 
 
 @dataclass(slots=True)
@@ -27,12 +28,11 @@ class _Menu:
     """What the slots of a pool may be given now."""
 
     pool: Pool
-    lanes: list[Lane]
     slots: int  #: that are still to be served
     due: float = 0.0  #: nodes that would be an even share for them
 
     def next_share(self) -> int:
-        share = max(1, ceil(self.due / max(1, self.slots) - 1e-9))
+        share = max(1, ceil(self.due / max(1, self.slots) - 1e-9)) if self.due < inf else MOST
         self.slots -= 1
         return share
 
@@ -41,50 +41,66 @@ class Feeding:
     def __init__(self, dispatch: Dispatch) -> None:
         self.dispatch = dispatch
         self.graph = dispatch.graph
+        self._left = 0  # nodes that this step may still grant
 
     # --- granting -------------------------------------------------------------------------------------
 
-    def feed(self, now: float) -> None:
-        """Grant queued nodes to slots that have room: to idle ones first, and an even share to each."""
+    def feed(self, now: float) -> bool:
+        """Grant queued nodes to slots that have room: to idle ones first, and an even share to each.
+
+        Return whether it stopped early, having granted as many as one step may.
+        """
+        self.dispatch.offer()
+        self._left = MOST
         if not self.graph.active:
-            return
+            return False
         menus = self._menus()
         for menu in menus:
-            ready = sum(lane.available for lane in menu.lanes)
-            self._serve(menu, list(islice(menu.pool.idle, ready)), now)
+            self._serve(menu, list(islice(menu.pool.idle, self._most_served(menu.pool))), now)
         for menu in menus:
             self._serve(menu, list(menu.pool.roomy), now)
+        return self._left <= 0
+
+    def _most_served(self, pool: Pool) -> int:
+        """Idle slots that there may be a node for."""
+        if len(pool.offered) > MANY:
+            return MOST
+        return sum(lane.servable for lane in pool.offered)
 
     def _menus(self) -> list[_Menu]:
-        """Who may run the least comes first, so that a plain node does not take the place of one with a taint."""
-        active, menus = [lane for lane in self.graph.active.values() if lane.available > 0], []
-        takers = dict.fromkeys(self.graph.active, 0)
-        for pool in self.dispatch.pools.of(World.OURS):
-            lanes = [lane for lane in active if pool.may_run(lane)] if pool.hungry else []
-            if lanes:
-                menus.append(_Menu(pool, lanes, pool.hungry))
-            for lane in lanes:
-                takers[lane.number] += pool.hungry
-        for menu in menus:
-            menu.due = sum(lane.available / takers[lane.number] for lane in menu.lanes) * menu.slots
-        return sorted(menus, key=lambda menu: len(menu.lanes))
+        """The pool that may run the least comes first: a plain node does not take the place of one with a taint."""
+        pools = [pool for pool in self.dispatch.pools.of(World.OURS) if pool.hungry and pool.offered]
+        pools.sort(key=lambda pool: len(pool.offered))
+        takers: dict[Lane, int] = {}  # slots that may be given nodes of a function
+        for pool in pools:
+            # Those of a pool with many functions are counted for the others' functions only.
+            for lane in pool.offered if len(pool.offered) <= MANY else takers:
+                if lane in pool.offered:
+                    takers[lane] = takers.get(lane, 0) + pool.hungry
+        return [_Menu(pool, pool.hungry, self._due(pool, takers)) for pool in pools]
+
+    def _due(self, pool: Pool, takers: Mapping[Lane, int]) -> float:
+        if len(pool.offered) > MANY:
+            return inf
+        return sum(lane.servable / takers[lane] for lane in pool.offered) * pool.hungry
 
     def _serve(self, menu: _Menu, slots: Iterable[Slot], now: float) -> None:
-        heads = [(self.graph.first(lane), lane) for lane in menu.lanes if lane.available > 0]
-        heapify(heads)
         for slot in slots:
-            if not heads:
+            if self._left <= 0 or not self._fill(slot, menu, now):
                 return
-            menu.due -= self._fill(slot, menu.pool, heads, menu.next_share(), now)
 
-    def _fill(self, slot: Slot, pool: Pool, heads: _Heads, share: int, now: float) -> int:
-        """Grant the slot up to `share` nodes, as far as the window allows; returns how many."""
-        graph, granted = self.graph, 0
+    def _fill(self, slot: Slot, menu: _Menu, now: float) -> bool:
+        """Grant the slot its share, as far as the window allows. Return whether there may be more for other slots."""
+        graph, pool, granted = self.graph, menu.pool, 0
+        head, next_best = pool.oldest(graph.head), pool.next_best()
+        if head is None:
+            return False
+        share = menu.next_share()
         del (pool.roomy if slot.held else pool.idle)[slot]
         if now >= _stale_at(slot):
-            return 0  # what it is given would wait; it has its place again when it reports
-        while heads and granted < share:
-            lane = heads[0][1]
+            return True  # what it is given would wait; it has its place again when it reports
+        while head is not None and granted < share:
+            lane = head[2]
             if not _has_room(slot, lane):
                 break
             if not slot.sync_us:
@@ -94,15 +110,17 @@ class Feeding:
             granted += 1
             if node.dependents:
                 self._send_along(slot, pool, node)
-            if lane.available > 0:
-                heapreplace(heads, (graph.first(lane), lane))
+            if lane.ready and not (lane.limit or lane.key or lane.heads) and (place := graph.first(lane)) < next_best:
+                head = place, lane.number, lane  # most often the next one is of the same function
             else:
-                heappop(heads)
+                head, next_best = pool.oldest(graph.head), pool.next_best()
         else:
             pool.roomy[slot] = None
         if len(slot.held) > 1:
             self.dispatch.laden[slot] = None
-        return granted
+        menu.due -= granted
+        self._left -= granted
+        return True
 
     def _send_along(self, slot: Slot, pool: Pool, source: Node) -> None:
         """Grant beside a node what waits for nothing but that, and so on, as far as the window allows."""
@@ -139,7 +157,7 @@ class Feeding:
                 return True
         own = slot.worker.pool
         head = self.dispatch.head(own) if own is not None else None
-        return head is not None and self.graph.first(head) < _place(waiting[-1])
+        return head is not None and head[0] < _place(waiting[-1])
 
 
 def _has_room(slot: Slot, lane: Lane) -> bool:

@@ -6,11 +6,12 @@ Nothing here scans all nodes and nothing recurses: a chain or a fan-in of 100,00
 from __future__ import annotations
 
 from bisect import bisect_right, insort
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from operator import attrgetter
 from struct import pack
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from dagorama_broker.errors import IllegalMove
 from dagorama_broker.model import (
@@ -27,11 +28,18 @@ from dagorama_broker.model import (
     ResolvedRow,
     State,
 )
-from dagorama_broker.queues import KEY_MASK, Lane, order
-from dagorama_broker.scheduler.parts import NONE, Effects, Instance, Node, Run, Trouble
+from dagorama_broker.queues import KEY_MASK, Head, Lane, oldest, order
+from dagorama_broker.scheduler.parts import NONE, UNSTARTED, Effects, Instance, Node, Run, Trouble
 from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, COMPLETED, QUEUED, RESOLVING, TRANSITIONS, WAITING
 
+if TYPE_CHECKING:
+    from dagorama_broker.scheduler.drafting import Draft
+
 FIRST = attrgetter("first")
+#: Nodes that one step starts, tells of an end or takes from their pause; the rest is done in the steps that follow.
+STEP = 5_000
+#: Dependents that are told at once of a node that completes: one of these may have been sent along with it.
+LOOKED_AT = 8
 
 
 def pack_keys(nodes: Sequence[Node]) -> bytes:
@@ -53,6 +61,18 @@ def run_with(runs: Sequence[Run], counter: int) -> Run | None:
     return runs[place] if place >= 0 and counter < runs[place].first + runs[place].count else None
 
 
+def _recount(lane: Lane, before: State, state: State) -> None:
+    """Have a function's lane know of a move in the lane of one of its concurrency keys; who leaves a queue is known."""
+    base = lane.base
+    if before is CLAIMED:
+        base.keyed_claimed -= 1
+    if state is CLAIMED:
+        base.keyed_claimed += 1
+    elif state is QUEUED:
+        base.keyed_ready += 1
+    lane.recount()
+
+
 class Noticed(NamedTuple):
     """A node that has ended just now."""
 
@@ -67,15 +87,40 @@ def _noticed(node: Node) -> Noticed:
     return Noticed(node.key, node.instance.key, node.culprit.key if node.culprit else 0, needed)
 
 
+class Tally:
+    """Counts the nodes that end badly because of a call, over all steps that this takes."""
+
+    __slots__ = ("count", "open")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.open = 0  #: ended nodes whose dependents have not all been told
+
+
+class _Untold(NamedTuple):
+    """Dependents of an ended node that are to be told in a later step."""
+
+    node: Node
+    dependents: list[Node]
+    at: int  #: the first that was not told
+    tally: Tally | None
+
+
 class Graph:
     def __init__(self) -> None:
         self.nodes: dict[int, Node] = {}  #: that have not ended
         self.instances: dict[bytes, Instance] = {}  #: with a node that has not ended
         self.origins: dict[bytes, list[Run]] = {}  #: of those instances
+        self.reserved: dict[bytes, Draft] = {}  #: ids of instances and origins of nodes that drafts are making
+        self.drafted: dict[bytes, Instance] = {}  #: that drafts add to: they stay the same while a draft goes on
+        self.starting: deque[Draft] = deque()  #: made, with nodes that have not been started
+        self.untold: deque[_Untold] = deque()  #: ended nodes with dependents that have not been told
+        self.left = STEP  #: nodes that this step may still start, tell or queue
         self.lanes: dict[Function, Lane] = {}
         self.lane_by_id: dict[int, Lane] = {}  #: the same, by the id that rows name them by
         self.keyed: dict[tuple[int, str], Lane] = {}  #: lanes of concurrency keys that an unfinished node has
-        self.active: dict[int, Lane] = {}  #: lanes with a queued node
+        self.active: dict[int, Lane] = {}  #: functions' own lanes with a queued node, whatever its key, by function
+        self.stirred: dict[Lane, None] = {}  #: lanes of which another node may be the oldest that can be claimed
         self.delayed: dict[int, Lane] = {}  #: lanes with a node in BACKOFF
         self.counts = [0] * len(State)  #: nodes by state; those that ended, since the start
         self.pauses: list[tuple[float, int]] = []  #: heap of (when, key) of nodes in BACKOFF
@@ -115,7 +160,7 @@ class Graph:
         keyed = self.keyed.get((lane.id, key))
         if keyed is None:
             self._last_keyed -= 1
-            keyed = Lane(lane.id, lane.function, key, self._last_keyed, lane.pace)
+            keyed = Lane(lane.id, lane.function, key, self._last_keyed, lane)
         return keyed
 
     def enter_keyed(self, node: Node) -> None:
@@ -135,21 +180,26 @@ class Graph:
         return self.nodes.get(run.key_of(counter)) if run is not None else None
 
     def unfinished_of(self, instance: bytes) -> Iterator[Node]:
-        """The nodes of an instance that have not ended."""
+        """The nodes of an instance that have not ended; those that come or end between two of them count as well."""
         known = self.instances.get(instance)
         for run in known.runs if known is not None else ():
-            keys = range(run.first_key, run.first_key + run.count)
-            yield from [self.nodes[key] for key in keys if key in self.nodes]
+            for start in range(run.first_key, run.first_key + run.count, STEP):
+                keys = range(start, min(start + STEP, run.first_key + run.count))
+                yield from [self.nodes[key] for key in keys if key in self.nodes]
 
     def recall(self, key: int, id: bytes, failed: bool) -> None:
         """Take up an instance that has left memory, because a call names it."""
         if id not in self.instances:
-            self.instances[id] = Instance(key, id, failed)
+            self.instances[id] = self.drafted.get(id) or Instance(key, id, failed)
 
     def enter_run(self, run: Run) -> None:
         """Nodes that were made before are found by their ids again."""
         run.instance.runs.append(run)
-        insort(self.origins.setdefault(run.origin, []), run, key=FIRST)
+        of_origin = self.origins.setdefault(run.origin, [])
+        if of_origin and of_origin[-1].first > run.first:
+            insort(of_origin, run, key=FIRST)
+        else:
+            of_origin.append(run)
 
     def forget_idle(self, ids: Iterable[bytes]) -> None:
         """Let go of instances that were taken up for nothing."""
@@ -183,24 +233,34 @@ class Graph:
                 del self.expires_at[node.key]
         elif before is CLAIMED:
             lane.claimed -= 1
+            if lane.limit:
+                self.stirred[lane] = None
         elif before is BACKOFF:
             self._leave_delayed(lane)
         if state is QUEUED:
             lane.ready += 1
-            self.active[lane.number] = lane
+            self.active[lane.id] = lane.base
         elif state is CLAIMED:
             lane.claimed += 1
         elif state is BACKOFF:
             self._delay(lane)
+        if lane.key:
+            _recount(lane, before, state)
 
     def _leave_queue(self, lane: Lane) -> None:
         lane.ready -= 1
+        base = lane.base
+        if lane.key:
+            base.keyed_ready -= 1
         if not lane.ready:
             lane.clear()
-            del self.active[lane.number]
+            if not base.ready and not base.keyed_ready:
+                del self.active[base.id]
 
     def _leave_delayed(self, lane: Lane) -> None:
         lane.delayed -= 1
+        if lane.key:
+            lane.base.keyed_delayed -= 1
         if not lane.delayed:
             del self.delayed[lane.number]
 
@@ -213,21 +273,29 @@ class Graph:
             self._leave_delayed(old)
         node.lane = lane
         if old.key:
+            old.recount()
             node.lane = self.lane_of(lane, old.key)
             self._leave_keyed(old)
             self.enter_keyed(node)
+        lane = node.lane
         if node.state is QUEUED:
-            node.lane.ready += 1
-            self.active[node.lane.number] = node.lane
+            lane.ready += 1
+            self.active[lane.id] = lane.base
             self._line_up(node)
         elif node.state is BACKOFF:
-            self._delay(node.lane)
+            self._delay(lane)
+        if lane.key:
+            _recount(lane, WAITING, node.state)
 
     def _line_up(self, node: Node) -> None:
-        node.lane.push(order(node.instance.key, node.key, node.lane.function.priority))
+        lane = node.lane
+        lane.push(order(node.instance.key, node.key, lane.function.priority))
+        self.stirred[lane] = None
 
     def _delay(self, lane: Lane) -> None:
         lane.delayed += 1
+        if lane.key:
+            lane.base.keyed_delayed += 1
         self.delayed[lane.number] = lane
 
     def take_up(self, node: Node) -> None:
@@ -239,6 +307,14 @@ class Graph:
         node.instance.live += 1
         if node.state is BACKOFF:
             self._delay(node.lane)
+
+    def take_out(self, node: Node) -> None:
+        """Forget a node that was entered and is not made after all."""
+        del self.nodes[node.key]
+        self.counts[node.state] -= 1
+        if node.lane.key:
+            self._leave_keyed(node.lane)
+        self.made_with.pop(node.key, None)
 
     def queue(self, node: Node) -> None:
         """To the workers, at its place in the order."""
@@ -298,6 +374,10 @@ class Graph:
                 break
             lane.pop()
         return lane.first()
+
+    def head(self, lane: Lane) -> Head | None:
+        """The oldest node of a function's lanes that may be claimed now, as its place and its lane."""
+        return oldest(lane, self.first)
 
     # --- waiting --------------------------------------------------------------------------------------
 
@@ -388,7 +468,7 @@ class Graph:
         if bad is not None:  # its value is kept: were it run again, so would be what it has made
             self.end_badly(node, bad.state, bad.culprit or bad)
         elif not node.pending:
-            self._tell([node])
+            self._tell([node], LOOKED_AT)
 
     def _record_links(self, instance: Instance, refs: Iterable[Node]) -> None:
         """Instances that a value names are to be kept as long as its own, for their values and for their failures."""
@@ -400,11 +480,15 @@ class Graph:
         self.move(node, COMPLETED)
         self.changes.resolved.append(ResolvedRow(node.key, int(COMPLETED), 0, self.now + self.wall))
 
-    def end_badly(self, node: Node, state: State, culprit: Node, failure: bytes | None = None) -> None:
+    def end_badly(
+        self, node: Node, state: State, culprit: Node, failure: bytes | None = None, tally: Tally | None = None
+    ) -> None:
         """Fail or cancel a node, and with it every descendant."""
         node.culprit = culprit
         self._record_bad_end(node, state, failure)
-        self._tell([node])
+        if tally is not None:
+            tally.count += 1
+        self._tell([node], tally=tally)
 
     def _record_bad_end(self, node: Node, state: State, failure: bytes | None) -> None:
         resolving = node.state is RESOLVING
@@ -420,18 +504,60 @@ class Graph:
                 OutcomeRow(node.key, int(state), node.attempt, b"", None, culprit, failure, ended)
             )
 
-    def _tell(self, ended: list[Node]) -> None:
-        """Tell the dependents of nodes that have ended, and theirs, in turn."""
+    def _tell(self, ended: list[Node], least: int = 0, tally: Tally | None = None) -> None:
+        """Tell the dependents of nodes that have ended, and theirs, in turn.
+
+        What this step may not do any more is put off, but for the first `least` dependents of the first node.
+        """
         while ended:
             node = ended.pop()
             dependents, node.dependents = node.dependents, None
             self._forget(node)
-            if not dependents:
-                continue
-            if node.state is COMPLETED:
-                self._one_less(dependents, ended)
-            else:
-                self._fail_all(dependents, node, ended)
+            if dependents:
+                self._tell_dependents(_Untold(node, dependents, 0, tally), least, ended)
+            least = 0
+
+    def _tell_dependents(self, untold: _Untold, least: int, ended: list[Node]) -> None:
+        node, dependents, at, tally = untold
+        end = at + max(self.left, least)
+        if end < len(dependents):
+            if tally is not None:
+                tally.open += 1
+            self.untold.append(_Untold(node, dependents, max(at, end), tally))
+            dependents = dependents[at:end]
+        elif at:
+            dependents = dependents[at:]
+        self.left -= len(dependents)
+        if node.state is COMPLETED:
+            self._one_less(dependents, ended)
+        else:
+            before = len(ended)
+            self._fail_all(dependents, node, ended)
+            if tally is not None:
+                tally.count += len(ended) - before
+
+    def go_on(self) -> bool:
+        """Do some of what earlier steps have put off. Return whether there is more."""
+        while self.starting and self.left > 0:
+            most = self.left
+            started = self.starting[0].start(most)
+            self.left -= started
+            if started < most:
+                self.starting.popleft()
+        while self.untold and self.left > 0:
+            untold = self.untold.popleft()
+            ended: list[Node] = []
+            if untold.tally is not None:
+                untold.tally.open -= 1
+            self._tell_dependents(untold, 0, ended)
+            self._tell(ended, tally=untold.tally)
+        return bool(self.starting or self.untold)
+
+    def finish(self) -> None:
+        """Do all of it."""
+        while self.starting or self.untold:
+            self.left = STEP
+            self.go_on()
 
     def _one_less(self, dependents: list[Node], ended: list[Node]) -> None:
         for dependent in dependents:
@@ -469,7 +595,8 @@ class Graph:
         if self.noticed is not None:
             self.noticed.append(_noticed(node))
         if node.sources:
-            self._let_go(node.sources)
+            if node.pending != UNSTARTED:
+                self._let_go(node.sources)
             node.sources = ()
         if node.refs and node.state is not COMPLETED:
             self._let_go(node.refs)

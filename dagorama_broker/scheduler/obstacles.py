@@ -82,10 +82,13 @@ class Explainer:
         """Whether something of an instance that was not looked at to the end can proceed; in doubt, it can."""
         graph, claimed = self._dispatch.graph, self._dispatch.claimed
         lanes = [lane for lane in graph.active.values() if self._reason(lane) is None]
-        if len(claimed) + len(graph.pauses) + sum(map(len, lanes)) > MOST:
+        keyed = sum(lane.keyed_ready for lane in lanes) and len(graph.keyed)
+        if len(claimed) + len(graph.pauses) + keyed + sum(lane.queued + len(lane) for lane in lanes) > MOST:
             return True
         delayed = (graph.nodes.get(key) for _, key in graph.pauses)
         held = (node for node in chain(claimed.values(), delayed) if node is not None and node.instance is instance)
+        if keyed:
+            lanes += [lane for lane in graph.keyed.values() if lane.ready and self._reason(lane) is None]
         return any(held) or any(lane.holds(instance.key) for lane in lanes)
 
     def _reason(self, lane: Lane) -> str | None:
@@ -153,13 +156,7 @@ def left_behind(dispatch: Dispatch, worker: Worker) -> list[Obstacle]:
 
     To be asked before the worker is given nothing more, while its own reason still counts.
     """
-    found: dict[int, Obstacle] = {}
-    for lane in dispatch.graph.active.values():
-        if lane.id in found:
-            known = found[lane.id]
-            found[lane.id] = known._replace(queued=known.queued + lane.ready)
-        elif lane.function.world is worker.presence.world and worker.presence.takes(lane.function.queue):
-            reason = dispatch.why_nobody(lane)
-            if reason is not None:
-                found[lane.id] = Obstacle(lane, lane.ready, reason)
-    return list(found.values())
+    own = worker.presence
+    active = dispatch.graph.active.values()
+    lanes = [lane for lane in active if lane.function.world is own.world and own.takes(lane.function.queue)]
+    return [Obstacle(lane, lane.queued, reason) for lane in lanes if (reason := dispatch.why_nobody(lane)) is not None]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from heapq import heappop, heappush, heapreplace
 from typing import NamedTuple
 
 from dagorama_broker.model import Fate, State, World
-from dagorama_broker.queues import Lane
+from dagorama_broker.queues import UNLISTED, Head, Lane
 
 
 class Instance:
@@ -82,6 +84,8 @@ class Trouble:
 
 
 NONE: frozenset[int] = frozenset()
+#: In place of the number of sources that a node waits for: it is made, and has not begun to wait for them.
+UNSTARTED = -1
 
 
 class Node:
@@ -182,9 +186,12 @@ class Worker:
 
 
 class Pool:
-    """Workers that may run the same nodes; who hands out looks at these and never at every worker."""
+    """Workers that may run the same nodes; granting looks at these and never at every worker.
 
-    __slots__ = ("_may", "idle", "roomy", "workers", "world")
+    It has the heads of all functions that its workers may run, as far as they have been offered to it.
+    """
+
+    __slots__ = ("_heads", "_may", "idle", "offered", "roomy", "workers", "world")
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -192,6 +199,8 @@ class Pool:
         self.idle: dict[Slot, None] = {}  #: slots that hold nothing, who waited longest first
         self.roomy: dict[Slot, None] = {}  #: slots that hold something and may have room, who waited longest first
         self._may: dict[int, bool] = {}  # by lane, as far as asked
+        self.offered: dict[Lane, int] = {}  #: functions' own lanes, and the place at which `_heads` has each of them
+        self._heads: list[tuple[int, int, Lane]] = []  # heap of (place, id, function's own lane)
 
     @property
     def hungry(self) -> int:
@@ -206,6 +215,42 @@ class Pool:
         if known is None:
             known = self._may[lane.id] = self.any_worker().why_not(lane) is None
         return known
+
+    # --- what there is to run -------------------------------------------------------------------------
+
+    def offer(self, lane: Lane, head: Head | None) -> None:
+        """Enter the head of a function that these workers may run; None: nothing of it can be claimed now."""
+        if head is not None and head[0] < self.offered.get(lane, UNLISTED):
+            self.offered[lane] = head[0]
+            heappush(self._heads, (head[0], lane.id, lane))
+
+    def oldest(self, head: Callable[[Lane], Head | None]) -> Head | None:
+        """Return the oldest node that these workers may run now, as its place and its lane; None: there is none.
+
+        `head` returns that of a function. Heads that are out of date are corrected as they come up.
+        """
+        heads, offered = self._heads, self.offered
+        while heads:
+            place, id, lane = heads[0]
+            if offered.get(lane) != place:
+                heappop(heads)  # an older one of the function was entered since
+                continue
+            now = head(lane)
+            if now is None:
+                heappop(heads)
+                del offered[lane]
+            elif now[0] != place:
+                offered[lane] = now[0]
+                heapreplace(heads, (now[0], id, lane))
+            else:
+                return now
+        return None
+
+    def next_best(self) -> int:
+        """Return a place that is no younger than the oldest node of any function but that of `oldest`."""
+        return min([entry[0] for entry in self._heads[1:3]], default=UNLISTED)
+
+    # --- slots ----------------------------------------------------------------------------------------
 
     def place(self, slot: Slot) -> None:
         """Put a slot that may have room where it belongs, behind the others."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from dagorama_broker.model import World
 from dagorama_broker.queues import Lane
@@ -19,8 +19,10 @@ def _rules(worker: Worker) -> _Rules:
 class Pools:
     """A worker is in one pool, or in none when it takes nothing more."""
 
-    def __init__(self) -> None:
+    def __init__(self, offer_all: Callable[[Pool], None]) -> None:
+        """Call `offer_all` with each pool that is new, which has nothing to run yet."""
         self._pools: dict[_Rules, Pool] = {}
+        self._offer_all = offer_all
 
     def of(self, world: World) -> Iterator[Pool]:
         return (pool for pool in self._pools.values() if pool.world is world)
@@ -30,8 +32,11 @@ class Pools:
         pool = self._pools.get(rules)
         if pool is None:
             pool = self._pools[rules] = Pool(worker.presence.world)
+        is_new = not pool.workers
         pool.workers[worker.presence.id] = worker
         worker.pool = pool
+        if is_new:
+            self._offer_all(pool)
         for slot in worker.slots:
             if not slot.closed:
                 pool.place(slot)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from heapq import heappush
+from itertools import islice
 
 from dagorama_broker.errors import Malformed, NotAllowedNow
 from dagorama_broker.model import ENDED, Adoption, Changes, Failed, Failure, Live
@@ -14,8 +15,9 @@ from dagorama_broker.scheduler.adopting import Adopted, AdoptedFunction, adopt, 
 from dagorama_broker.scheduler.broods import epitaph
 from dagorama_broker.scheduler.children import Staged, own_origin, promised, refuse_circle
 from dagorama_broker.scheduler.dispatch import Dispatch
+from dagorama_broker.scheduler.drafting import Draft
 from dagorama_broker.scheduler.feeding import Feeding
-from dagorama_broker.scheduler.graph import Graph
+from dagorama_broker.scheduler.graph import Graph, Tally
 from dagorama_broker.scheduler.limits import Limits, Timing
 from dagorama_broker.scheduler.making import NewRun, Plan
 from dagorama_broker.scheduler.obstacles import left_behind
@@ -61,31 +63,35 @@ class Scheduler:
     def tick(self, now: float) -> float | None:
         """Do what time asks for and hand out what can be; when to be called again (None: at the next change)."""
         self._forgive(now)
+        self.graph.left = self.limits.step
+        puts_off = self.graph.go_on()
         for worker in self.dispatch.silent(now):
             self.disconnect(worker, now)
         self._end_pauses(now)
-        for node in self.graph.expired(now):
+        for node in islice(self.graph.expired(now), self.limits.step):
             self._give_up(node)
         for node in self.dispatch.overrun(now):
             self._take_away(node, now)
         if self.hold_until is not None and (now >= self.hold_until or not self.awaited):
             self.graph.changes.workers_left += self.awaited
             self.awaited, self.hold_until = set(), None
-        stale_at = None
         self._bury(now)
+        stale_at = None
         if self.hold_until is None:
-            self._feed(now)
+            puts_off |= self._feed(now)
             stale_at = self.feeding.take_back(now)
             self._tell_who_may_leave()
-        return self._next_tick(now, stale_at)
+        return now if puts_off or self.graph.untold else self._next_tick(now, stale_at)
 
-    def _feed(self, now: float) -> None:
-        self.feeding.feed(now)
-        while self.broods.forsaken:  # a node was granted anew whose last attempt had made others
+    def _feed(self, now: float) -> bool:
+        """Hand out what can be. Return whether there is more to hand out at once."""
+        is_more = self.feeding.feed(now)
+        while self.broods.forsaken:  # a node was granted again whose last attempt had made others
             self._bury(now)
             effects, claimed = self.graph.effects, self.dispatch.claimed
             effects.granted = [granted for granted in effects.granted if granted.attempt in claimed]
-            self.feeding.feed(now)
+            is_more = self.feeding.feed(now)
+        return is_more
 
     def _next_tick(self, now: float, stale_at: float | None) -> float | None:
         times = [stale_at, self.hold_until]
@@ -106,7 +112,7 @@ class Scheduler:
                 slot.progress_at = max(slot.progress_at, now) if slot.held else slot.progress_at
 
     def _end_pauses(self, now: float) -> None:
-        for node in self.graph.due(now):
+        for node in islice(self.graph.due(now), self.limits.step):
             trouble = self.graph.trouble(node)
             trouble.retry_at = trouble.pause = 0.0
             self.graph.queue(node)
@@ -147,6 +153,14 @@ class Scheduler:
         for run in runs:
             self.limits.check_sources(run.sources)
         Plan(self.graph, runs, known).make()
+
+    def draft(self, runs: Sequence[NewRun], known: Mapping[bytes, Node]) -> Draft:
+        """Begin to make instances and nodes in slices; see `Draft`."""
+        return Draft(self.graph, self.limits, runs, known)
+
+    def finish(self) -> None:
+        """Do what earlier steps have put off; a broker waits until nothing is, so as not to stand still."""
+        self.graph.finish()
 
     # --- workers come and go --------------------------------------------------------------------------
 
@@ -239,8 +253,11 @@ class Scheduler:
     def complete(
         self, worker: Worker, key: int, attempt: int, value: bytes, microseconds: int,
         refs: Sequence[int], foreign: Sequence[bytes], known: Mapping[bytes, Node], large: Sequence[bytes], now: float,
+        draft: Draft | None = None,
     ) -> bool:
         """Record a value, and make its attempt's children visible. False: the attempt is not this worker's.
+
+        `draft` has the children, found out and entered, if there are many; it is carried out if this returns True.
 
         Raises Malformed, NotKnown, Conflict or TooMuch where children or references cannot be taken; then nothing has
         changed.
@@ -250,7 +267,7 @@ class Scheduler:
             return False
         named: tuple[Node, ...] = ()
         if refs or attempt in self.staged:
-            named = self._make_children(node, refs, foreign, known)
+            named = self._make_children(node, refs, foreign, known, draft)
         if self.broods.open:
             self.broods.release(node)
         node.lane.pace.measured(microseconds)
@@ -271,16 +288,20 @@ class Scheduler:
         return node
 
     def _make_children(
-        self, node: Node, refs: Sequence[int], foreign: Sequence[bytes], known: Mapping[bytes, Node]
+        self, node: Node, refs: Sequence[int], foreign: Sequence[bytes], known: Mapping[bytes, Node],
+        draft: Draft | None,
     ) -> tuple[Node, ...]:
         """Make what the attempt has staged; returns the nodes that its result names."""
         staged = self.staged.get(node.attempt) or Staged()
         staged.check(node, self.limits)
-        plan = Plan(self.graph, staged.runs, known)
+        plan = draft.plan if draft is not None else Plan(self.graph, staged.runs, known)
         own = self.broods.origin_of(node.key) or own_origin(node, staged.runs)
         named = promised(plan, own, refs, foreign)
         refuse_circle(plan, node, staged.runs, named)
-        plan.make(node.key)
+        if draft is not None:
+            draft.carry_out(node.key)
+        else:
+            plan.make(node.key)
         if self.staged.pop(node.attempt, None):
             self.broods.follow(node, plan.runs)
         return named
@@ -311,16 +332,18 @@ class Scheduler:
         self.graph.pause(node, seconds)
         return True
 
-    def cancel(self, nodes: Iterable[Node], now: float) -> int:
-        """Cancel nodes and all that depends on them; those that run are told. Returns how many were cancelled."""
-        ended = self.graph.effects.ended
-        before = len(ended)
-        for node in nodes:
-            self._cancel(node, None, now)
-        self._bury(now)
-        return len(ended) - before
+    def cancel(self, nodes: Iterable[Node], now: float, tally: Tally | None = None) -> int:
+        """Cancel nodes and all that depends on them; those that run are told. Return how many were cancelled.
 
-    def _cancel(self, node: Node, failure: bytes | None, now: float) -> None:
+        What this step cannot do is put off: as long as the tally is open, it counts on.
+        """
+        tally = tally or Tally()
+        for node in nodes:
+            self._cancel(node, None, now, tally)
+        self._bury(now, tally)
+        return tally.count
+
+    def _cancel(self, node: Node, failure: bytes | None, now: float, tally: Tally | None = None) -> None:
         if node.state in ENDED:
             return  # it depended on another that was cancelled
         if node.slot is not None:
@@ -328,16 +351,16 @@ class Scheduler:
             self.graph.effects.cancelled += [(node.slot.worker, attempt) for attempt in attempts]
             self._end_run(node, now)
         self.broods.forsake(node)
-        self.graph.end_badly(node, CANCELLED, node, failure)
+        self.graph.end_badly(node, CANCELLED, node, failure, tally)
 
-    def _bury(self, now: float) -> None:
+    def _bury(self, now: float, tally: Tally | None = None) -> None:
         """Cancel what attempts have made that came to nothing, and what that has made, in turn."""
         while self.broods.forsaken:
             brood = self.broods.forsaken.pop()
             self.broods.bury(brood)
             failure = epitaph(brood)
             for node in list(self.broods.unfinished(brood)):
-                self._cancel(node, failure(node), now)
+                self._cancel(node, failure(node), now, tally)
 
     def nodes_of(self, instance: bytes) -> list[Node]:
         """The unfinished nodes of an instance."""
@@ -431,6 +454,7 @@ class Scheduler:
         Raises NotAllowedNow if an unfinished node takes one of these failures as a value or, with `downstream`,
         has been given one of them or what one of the nodes returned, or is about to; then nothing has changed.
         """
+        self.finish()
         refuse(self.graph, failed, downstream)
         for node in orphans(self.graph, failed):
             self._cancel(node, ORPHANED(node), now)
@@ -456,10 +480,10 @@ class Scheduler:
         """The next node for a worker that asks for one itself; None: there is none."""
         if worker.pool is None or (self.hold_until is not None and now < self.hold_until):
             return None
-        lane = self.dispatch.head(worker.pool)
-        if lane is None:
+        head = self.dispatch.head(worker.pool)
+        if head is None:
             return None
-        slot, node = worker.slots[0], self.graph.nodes[lane.pop()]
+        slot, node = worker.slots[0], self.graph.nodes[head[2].pop()]
         return Granted(slot, node, self.dispatch.claim(slot, node))
 
     def attempt_of(self, worker: Worker, node: Node) -> int:

@@ -21,6 +21,7 @@ from dagorama_broker.model import (
     BadEnd,
     BroodRow,
     Changes,
+    DraftRow,
     Edges,
     EdgesPage,
     EndedNode,
@@ -82,6 +83,7 @@ class MemoryStore:
         self._forgetting = Forgetting()
         self._last_removed = self._last_swept = 0  #: largest keys of instances and nodes that are gone
         self._workers: dict[bytes, str] = {}
+        self._drafts: dict[int, DraftRow] = {}  #: by their first keys
         self._files: LargeFiles | None = None
 
     def __repr__(self) -> str:
@@ -89,6 +91,9 @@ class MemoryStore:
 
     def open(self) -> int:
         self._epoch += 1
+        for draft in self._drafts.values():
+            self._give_up(draft)
+        self._drafts.clear()
         return self._epoch
 
     def close(self) -> None:
@@ -132,6 +137,17 @@ class MemoryStore:
         self._forgetting.link(changes.links)
         for removed in changes.removed:
             self._remove(removed)
+        self._drafts.update((draft.first_key, draft) for draft in changes.drafts)
+        for nodes in changes.given_up:
+            self._give_up(nodes)
+        for key in changes.drafts_over:
+            del self._drafts[key]
+
+    def _give_up(self, nodes: DraftRow) -> None:
+        self._last_swept = max(self._last_swept, nodes.last_key)
+        for key in range(nodes.first_key, nodes.last_key + 1):
+            self._nodes.pop(key, None)
+            self._keys.pop(key, None)
 
     def _refuse_repeats(self, changes: Changes) -> None:
         """What is kept once is never written twice: a second result above all."""

@@ -114,6 +114,11 @@ CREATE TABLE used_failures (key INTEGER PRIMARY KEY, chk INTEGER NOT NULL, insta
 CREATE INDEX used_failures_instances ON used_failures (instance)
 """
 
+#: Which nodes a call is making that has not been decided: a start after a crash deletes their rows.
+DRAFTS = """
+CREATE TABLE drafts (first_key INTEGER PRIMARY KEY, chk INTEGER NOT NULL, last_key INTEGER NOT NULL)
+"""
+
 #: What allows other code to run nodes than they were made with. The checksum of a row of `adopted` covers its
 #: `adoption` unless that is 0, as in rows from before.
 SIGNED_ADOPTIONS = """
@@ -123,4 +128,4 @@ CREATE INDEX adopted_adoptions ON adopted (adoption) WHERE adoption > 0
 """
 
 #: The step at place n makes version n + 1 of version n.
-MIGRATIONS = (FIRST_SCHEMA, RETRY_DOWNSTREAM, SIGNED_ADOPTIONS)
+MIGRATIONS = (FIRST_SCHEMA, RETRY_DOWNSTREAM, DRAFTS, SIGNED_ADOPTIONS)

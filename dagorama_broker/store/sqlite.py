@@ -31,6 +31,7 @@ from dagorama_broker.model import (
     StoredInstance,
     StoredNode,
 )
+from dagorama_broker.store import drafts
 from dagorama_broker.store.broods import fates_of
 from dagorama_broker.store.database import BUSY_SECONDS, connect, prepare, saying_what_failed, snapshot, transaction
 from dagorama_broker.store.downstream import read_edges, read_used_failures
@@ -85,6 +86,7 @@ class SqliteStore:
         for connection in (self._reader, self._looker):
             connection.execute("PRAGMA query_only = ON")
         with transaction(self._writer):
+            drafts.clear(self._writer)
             drop_unused_functions(self._writer, MANY_FUNCTIONS)
             return _begin_epoch(self._writer)
 

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from dagorama_broker.model import Changes, FunctionRow, InstanceEnd, RetryPolicy, RevivedRow, State
+from dagorama_broker.store import drafts
 from dagorama_broker.store.adoptions import write_adopted
 from dagorama_broker.store.removing import link, remove
 from dagorama_broker.store.rows import (
@@ -97,6 +98,12 @@ def _write_the_rare(connection: sqlite3.Connection, changes: Changes) -> None:
         link(connection, changes.links)
     if changes.removed:
         remove(connection, changes.removed)
+    if changes.drafts:
+        drafts.begin(connection, changes.drafts)
+    if changes.given_up:
+        drafts.give_up(connection, changes.given_up)
+    if changes.drafts_over:
+        drafts.end(connection, changes.drafts_over)
 
 
 def _revive(connection: sqlite3.Connection, revived: Sequence[RevivedRow]) -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 from dagorama_broker.model import ENDED, Fate, State, World
 from dagorama_broker.queues import Lane, order
 from dagorama_broker.scheduler import Node, Scheduler, Slot
+from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.restoring import unpack_keys
 
 from .driver import Heart
@@ -46,7 +47,7 @@ def lanes_have_what_is_queued(scheduler: Scheduler) -> None:
         queued = {place(node) for node in own if node.state is State.QUEUED}
         assert lane.ready == len(queued)
         assert queued <= places(lane)
-        assert bool(queued) == (lane.number in graph.active)
+        assert not queued or graph.active[lane.id] is lane.base
         assert lane.claimed == sum(node.state is State.CLAIMED for node in own)
         assert lane.delayed == sum(node.state is State.BACKOFF for node in own)
         assert bool(lane.delayed) == (lane.number in graph.delayed)
@@ -57,10 +58,21 @@ def lanes_have_what_is_queued(scheduler: Scheduler) -> None:
             assert graph.first(lane) == min(queued)
 
 
+    functions_count_what_their_keys_have(graph)
     assert all(lane.nodes for lane in graph.keyed.values())
     assert {node.lane.number for node in graph.nodes.values()} <= {
         lane.number for lane in (*graph.lanes.values(), *graph.keyed.values())
     }
+
+
+def functions_count_what_their_keys_have(graph: Graph) -> None:
+    for base in graph.lanes.values():
+        keyed = [lane for lane in graph.keyed.values() if lane.base is base]
+        assert base.keyed_ready == sum(lane.ready for lane in keyed)
+        assert base.keyed_claimed == sum(lane.claimed for lane in keyed)
+        assert base.keyed_delayed == sum(lane.delayed for lane in keyed)
+        assert base.keyed_available == sum(lane.available for lane in keyed)
+        assert (base.id in graph.active) == bool(base.queued)
 
 
 def place(node: Node) -> int:
@@ -249,6 +261,6 @@ def the_oldest_went_first(heart: Heart) -> None:
         assert granted.node.lane.claimed <= (function.max_concurrency or granted.node.lane.claimed)
         if granted.node.pending:
             continue  # it goes along with its source, within the window
-        for lane in graph.active.values():
+        for lane in (*graph.lanes.values(), *graph.keyed.values()):
             if pool is not None and pool.may_run(lane) and lane.available > 0:
                 assert graph.first(lane) > place(granted.node)
