@@ -211,30 +211,27 @@ class Connection:
         request = broker_pb2.CancelRequest(instance=instance, node=nodes)
         return self._ask(lambda timeout: self.stub.Cancel(request, timeout=timeout)).cancelled
 
-    def retry(
-        self, instance: bytes, nodes: Sequence[bytes], *,
-        downstream: bool = False, new_code: bool = False, patience: float = 0.0,
-    ) -> broker_pb2.RetryReply:
-        """Has failed nodes run again, or without any all that failed in the instance.
-
-        `patience` is how many seconds the broker waits for workers to say that they have other code.
-        """
-        request = broker_pb2.RetryRequest(
-            instance=instance, node=nodes, downstream=downstream, new_code=new_code, patience=patience
-        )
+    def retry(self, request: broker_pb2.RetryRequest) -> broker_pb2.RetryReply:
+        """Have failed nodes run again, or without any all that failed in the instance."""
         return self._ask(lambda timeout: self.stub.Retry(request, timeout=timeout))
 
-    def adopt(
-        self, function: str, hash: str = "", made_with: Sequence[str] = (), instance: bytes = b""
-    ) -> broker_pb2.AdoptReply:
-        """Has unfinished nodes of a function run by the code of `hash`, or by that which connected workers have.
+    def look_at_retry(self, request: broker_pb2.RetryRequest) -> broker_pb2.RetryReply:
+        """Return which code a retry with new code would adopt; nothing changes."""
+        look = broker_pb2.RetryRequest()
+        look.CopyFrom(request)
+        look.look = True
+        return self.retry(look)
 
-        `made_with`: only nodes made with these; none: with any that no connected worker has. `instance`: only nodes of
-        this instance; empty: nodes of all instances.
-        """
-        request = broker_pb2.AdoptRequest(function=function, hash=hash, instance=instance)
-        getattr(request, "from").extend(made_with)
+    def adopt(self, request: broker_pb2.AdoptRequest) -> broker_pb2.AdoptReply:
+        """Have unfinished nodes of a function run by other code than they were made with."""
         return self._ask(lambda timeout: self.stub.Adopt(request, timeout=timeout))
+
+    def look_at_adoption(self, request: broker_pb2.AdoptRequest) -> broker_pb2.AdoptReply:
+        """Return what would be adopted; nothing changes."""
+        look = broker_pb2.AdoptRequest()
+        look.CopyFrom(request)
+        look.look = True
+        return self.adopt(look)
 
     def put_value(self, data: bytes | bytearray | memoryview, digest: bytes | None = None) -> bytes:
         """Stores a large value and returns its SHA-256, which is `digest` where the caller knows it."""

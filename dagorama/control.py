@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dagorama.adoption import retry
+from dagorama.api import broker_pb2
 from dagorama.connection import connection
 from dagorama.errors import PromiseMisuse
 from dagorama.inspection import find_promises
@@ -14,7 +16,6 @@ from dagorama.models.state import State
 from dagorama.waiting import Waiting, check_instance, owner_of
 
 if TYPE_CHECKING:
-    from dagorama.api.broker_pb2 import RetryReply
     from dagorama.instance import DAGInstance
 
 #: Seconds that a retry waits for a worker to say that it has other code than the nodes were made with.
@@ -58,18 +59,20 @@ def retry_failed(
     again too, with everything that depends on them, also if they have completed; what they have made before is
     kept, but belongs to a dead attempt, and is cancelled as far as it is unfinished. `new_code`: the nodes, and
     unfinished ones that wait for them, are run by the code that is deployed instead of that which made them; so are
-    nodes that were retried before and are queued for code that no connected worker has.
+    nodes that were retried before and are queued for code that no connected worker has. This is signed, with the first
+    signing key of this process, for the instance of the call: nodes of other instances stay with their code.
     """
-    reply = connection().retry(
-        *_nodes("retry_failed()", instance, promise), downstream=downstream, new_code=new_code, patience=PATIENCE
+    id, nodes = _nodes("retry_failed()", instance, promise)
+    request = broker_pb2.RetryRequest(
+        instance=id, node=nodes, downstream=downstream, new_code=new_code, patience=PATIENCE
     )
-    retried = retried_of(reply)
+    retried = retried_of(retry(connection(), request))
     for warning in retried.warnings:
         get_logger().warning("retry of %s: %s", instance.instance_id, warning)
     return retried
 
 
-def retried_of(reply: RetryReply) -> Retried:
+def retried_of(reply: broker_pb2.RetryReply) -> Retried:
     """Return the broker's reply to a retry as a Retried."""
     unservable = [
         Unservable(each.function.name, each.function.hash, tuple(each.deployed), each.reason)

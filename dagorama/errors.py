@@ -58,11 +58,11 @@ class ValueNotReadable(DagoramaError):
 
 
 class UncheckableValue(DagoramaError):
-    """An argument, a result or an exception is unsigned, or signed under a key that this process does not hold."""
+    """An argument, a result, an exception or an adoption is unsigned, or signed under a key that is not held here."""
 
 
 class TamperedValue(DagoramaError):
-    """An argument, a result or an exception is signed under a key held here, and not for where it was found."""
+    """An argument, a result, an exception or an adoption is under a key held here, and not for where it was found."""
 
 
 class FailedRun(NamedTuple):

@@ -4,6 +4,8 @@
     results     role, instance, node
     failures    role, instance, node: the pickled exception of a node that failed
 
+Adoptions are signed too, and are no envelopes: see `adoption`.
+
 None of them binds the attempt. A large value, or a large part of one, is signed by its length and SHA-256,
 which its envelope holds.
 
@@ -26,7 +28,7 @@ from dagorama.errors import DagoramaError, TamperedValue, UncheckableValue, Valu
 from dagorama.keys import ID_BYTES, SigningKey, load_keys
 from dagorama.settings import signing_keys
 
-ARGUMENTS, RESULT, FAILURE = b"A", b"R", b"F"
+ARGUMENTS, RESULT, FAILURE, ADOPTION = b"A", b"R", b"F", b"C"
 
 _ADVICE = "set DAGORAMA_SIGNING_KEYS to the same keys where values are made and where they are read"
 
@@ -90,6 +92,21 @@ class Keyring:
         opened = self._opened(envelope, ARGUMENTS + node + function, node, "arguments")
         _check_instance(envelope[_INSTANCE_AT:_MAC_AT], instance, "arguments", node)
         return opened
+
+    def sign_statement(self, statement: bytes, role: bytes) -> bytes:
+        """Return the signature of bytes that are no envelope and say themselves what they are bound to."""
+        return _mac(self._first, role + self._first.id, statement)
+
+    def check_statement(self, statement: bytes, role: bytes, key_id: bytes, mac: bytes, what: str) -> None:
+        """Check such a signature. `what` is a noun for errors.
+
+        Raises UncheckableValue if the key is not held here, TamperedValue if this is not what was signed under it.
+        """
+        key = self._by_id.get(key_id)
+        if key is None:
+            raise UncheckableValue(f"{what} is signed under the key {key_id.hex()}, which is not held here")
+        if not compare_digest(_mac(key, role + key_id, statement), mac):
+            raise TamperedValue(f"{what} is not what was signed under the key {key_id.hex()}")
 
     def _opened(self, envelope: bytes, place: bytes, node: bytes, what: str) -> bytes:
         plain, key = _PLAIN_HEADS.get(envelope[:2]), self._by_id.get(envelope[2:_INSTANCE_AT])

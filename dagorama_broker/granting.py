@@ -42,7 +42,7 @@ async def _grants(broker: Broker, granted: Iterable[Granted]) -> AsyncIterator[p
     still = [grant for grant in granted if _stands(grant)]
     arguments = await broker.payloads.arguments.get(grant.node.key for grant in still)
     builders: dict[int, GrantBuilder] = {}
-    made_with = broker.scheduler.graph.made_with
+    graph = broker.scheduler.graph
     for grant in still:
         node = grant.node
         if not _stands(grant):
@@ -59,7 +59,11 @@ async def _grants(broker: Broker, granted: Iterable[Granted]) -> AsyncIterator[p
                 builder.add_values(batch, await _values(broker, batch), await broker.ids_of(batch))
                 for piece in builder.take():
                     yield piece
-        builder.add(grant, arguments[node.key], beside, made_with.get(node.key, "") if made_with else "")
+        if graph.made_with:
+            made_with, adoption = graph.made_with.get(node.key, ""), graph.adoptions.get(node.key)
+            builder.add(grant, arguments[node.key], beside, made_with, adoption)
+        else:
+            builder.add(grant, arguments[node.key], beside)
         if builder.finished:
             for piece in builder.take():
                 yield piece

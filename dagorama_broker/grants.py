@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.messages import LARGE, PARTS, PIECE, function_message, large_in
-from dagorama_broker.model import State
+from dagorama_broker.model import AdoptionRow, State
 from dagorama_broker.queues import Lane
 from dagorama_broker.scheduler.parts import Granted, Instance, Node
 
@@ -58,12 +58,13 @@ class GrantBuilder:
         self._timeouts, self._final = _Rare(0.0), _Rare(False)
         self._function_of: dict[int, int] = {}  # by lane
         self._instance_of: dict[bytes, int] = {}
+        self._adoption_of: dict[int, int] = {}  # by the id of its row
         self._values: set[int] = set()
         self._last_lane: Lane | None = None
         self._last_instance: Instance | None = None
         # Of the whole grant, and taken piece by piece.
         self._source_counts, self._runs, self._beside, self._made_with = _Rare(0), _Rare(0), _Rare(0), _Rare("")
-        self._ref_counts = _Rare(0)
+        self._ref_counts, self._adoption = _Rare(0), _Rare(0)
         self._start_piece()
 
     def _start_piece(self) -> None:
@@ -81,11 +82,15 @@ class GrantBuilder:
         self._envelopes: list[bytes] = []
         self._refs: list[int] = []
         self._failed: list[int] = []
+        self._adoptions: list[pb.SignedAdoption] = []
 
-    def add(self, granted: Granted, arguments: bytes, beside: int = 0, made_with: str = "") -> None:
+    def add(
+        self, granted: Granted, arguments: bytes, beside: int = 0, made_with: str = "",
+        adoption: AdoptionRow | None = None,
+    ) -> None:
         """A node and its arguments; its values are to be added before it, but for that of the source `beside`.
 
-        `made_with`: the code that it was made with, if other code has adopted it.
+        `made_with`: the code that it was made with, if other code has adopted it; `adoption`: what allows that.
         """
         node, place = granted.node, len(self._nodes)
         if node.lane is not self._last_lane:
@@ -110,6 +115,8 @@ class GrantBuilder:
             self._beside.put(place, beside)
         if made_with or self._made_with.count:
             self._made_with.put(place, made_with)
+        if adoption is not None:
+            self._adoption.put(place, self._enter_adoption(adoption))
         function = node.lane.function
         if function.timeout or self._timeouts.count:
             self._timeouts.put(place, function.timeout)
@@ -182,7 +189,8 @@ class GrantBuilder:
             arguments=self._arguments, source_count=self._source_counts.take(), source=self._sources,
             value_node=self._value_nodes, value=self._envelopes, value_ref_count=self._ref_counts.take(),
             value_ref=self._refs, run=self._runs.take(), failed=self._failed, made_with=self._made_with.take(),
-            value_id=self._value_ids, beside=self._beside.take(),
+            value_id=self._value_ids, beside=self._beside.take(), adoptions=self._adoptions,
+            adoption=self._adoption.take(),
         )  # fmt: skip
 
     def _enter_lane(self, lane: Lane) -> None:
@@ -191,6 +199,15 @@ class GrantBuilder:
             index = self._function_of[lane.id] = len(self._function_of)
             self._functions.append(function_message(lane.function))
         self._last_lane, self._lane_index = lane, index
+
+    def _enter_adoption(self, adoption: AdoptionRow) -> int:
+        """1 + its place among those of the grant."""
+        place = self._adoption_of.get(adoption.id)
+        if place is None:
+            place = self._adoption_of[adoption.id] = 1 + len(self._adoption_of)
+            self._adoptions.append(pb.SignedAdoption.FromString(adoption.signed))
+            self._size += len(adoption.signed)
+        return place
 
     def _enter_instance(self, instance: Instance) -> None:
         index = self._instance_of.get(instance.id)

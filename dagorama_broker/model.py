@@ -72,6 +72,9 @@ class Function:
     timeout_is_final: bool = False  #: a run that was stopped at its timeout is followed by no other
     key_id: str = ""  #: the signing key of its nodes' arguments, in hexadecimal; empty: they are unsigned
     class_code: str = ""  #: hashes of all methods of its class, which nodes made by its runs are bound to; opaque here
+    #: the signing key of the adoptions that allow its nodes to be run by this code, in hexadecimal; empty: they were
+    #: made with it
+    adopted_under: str = ""
 
     @property
     def code(self) -> str:
@@ -179,6 +182,13 @@ class LargeRow(NamedTuple):
     sha256: bytes
 
 
+class AdoptionRow(NamedTuple):
+    """What a holder of a signing key has signed so that nodes may be run by other code; opaque to the store."""
+
+    id: int
+    signed: bytes
+
+
 class DraftRow(NamedTuple):
     """Keys of nodes that a call is making, and of which rows may be written before the call is decided."""
 
@@ -191,6 +201,19 @@ class AdoptedRow(NamedTuple):
 
     key: int
     function: int
+    #: of the row that allows it; 0: none does, since the node is run by the code that it was made with again
+    adoption: int = 0
+
+
+class Adoption(NamedTuple):
+    """What a signed adoption says. The broker holds no key: it goes by this, and workers check it."""
+
+    function: str  #: its name
+    made_with: frozenset[str]  #: codes, as `Function.code`
+    hash: str  #: of the code that may run the nodes; empty: that which workers have when they are offered one
+    instance: bytes  #: only nodes of this one; empty: of all
+    key_id: str  #: of the key that signed it, in hexadecimal
+    signed: bytes  #: all of this, as it came
 
 
 class LinkRow(NamedTuple):
@@ -261,6 +284,7 @@ class Changes:
     keys: list[KeyRow] = field(default_factory=list)
     broods: list[BroodRow] = field(default_factory=list)  #: a later row of an attempt takes an earlier one's place
     brood_runs: list[BroodRunRow] = field(default_factory=list)
+    adoptions: list[AdoptionRow] = field(default_factory=list)  #: named by `adopted`
     adopted: list[AdoptedRow] = field(default_factory=list)
     used_failures: list[UsedFailureRow] = field(default_factory=list)
     links: list[LinkRow] = field(default_factory=list)
@@ -320,6 +344,8 @@ class Live:
     #: the OPEN ones, and those that go back to one, in the order of their attempts
     broods: list[BroodRow] = field(default_factory=list)
     brood_runs: list[tuple[int, RunRow]] = field(default_factory=list)  #: theirs, with the attempt that made each
+    adoptions: dict[int, AdoptionRow] = field(default_factory=dict)  #: what allows `adopted`, by the node's key
+    next_adoption: int = 1
 
 
 class FoundNode(NamedTuple):
@@ -470,3 +496,4 @@ class Failed:
     used: list[UsedFailureRow] = field(default_factory=list)  #: nodes that were given one of these failures as a value
     #: nodes that were given what one of these returned, or its failure, and wait for the promises that they returned
     resolving: set[int] = field(default_factory=set)
+    adoptions: dict[int, AdoptionRow] = field(default_factory=dict)  #: what allows `adopted`, by the node's key

@@ -10,11 +10,13 @@ from typing import NamedTuple
 from dagorama_broker.broker import Broker
 from dagorama_broker.downstream import closure, users_of
 from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown
-from dagorama_broker.model import Failed, Fate, FoundNode, State, is_made
+from dagorama_broker.model import Adoption, Failed, Fate, FoundNode, State, World, is_made
 from dagorama_broker.reaching import Reach
 from dagorama_broker.scheduler import Node, Obstacle, Revived, is_within_reach
+from dagorama_broker.scheduler.adopting import code_of, refuse_uncovered
 from dagorama_broker.scheduler.graph import Noticed
 from dagorama_broker.scheduler.restoring import unpack_keys
+from dagorama_broker.scheduler.reviving import waiting_for, with_dependents
 
 #: Seconds that a caller may wait at most to hear of nodes that nobody may run.
 LONGEST_PATIENCE = 10.0
@@ -27,6 +29,7 @@ class Asked(NamedTuple):
     ids: Sequence[bytes] = ()  #: of nodes; empty: all that failed in the instance
     downstream: bool = False  #: also what was given one of the failures as a value, and what depends on that
     new_code: bool = False  #: run by the code that is deployed when it runs
+    adoptions: Sequence[Adoption] = ()  #: allow `new_code`
 
 
 class Done(NamedTuple):
@@ -48,19 +51,51 @@ async def retry(broker: Broker, asked: Asked) -> Done:
 
 
 async def _retry(broker: Broker, asked: Asked) -> Done:
-    culprits = await (_of_nodes(broker, asked) if asked.ids else _of_instance(broker, asked.instance))
-    seeds = await _seeds(broker, asked) if asked.downstream else set()
-    failed = Failed([], [], [], [], {}, {}, set())
-    if culprits or seeds:
-        await _refuse_unsettled(broker, culprits | seeds)
-        failed = await _read(broker, culprits, seeds, asked.downstream)
+    failed = await _failed(broker, asked)
     # Nothing is awaited between the last look and the heart: what was read is still so.
     now = broker.see_time()
-    new_code = _waiting_for_old_code(broker, asked) if asked.new_code else None
-    revived = broker.scheduler.retry(failed, now, asked.downstream, new_code)
+    new_code = None
+    if asked.new_code:
+        refuse_uncovered(_code_to_adopt(broker, asked, failed), asked.adoptions, asked.instance)
+        new_code = _waiting_for_old_code(broker, asked)
+    revived = broker.scheduler.retry(failed, now, asked.downstream, new_code, asked.adoptions)
     if revived.completed:
         broker.forget({row.instance for row in failed.nodes})
     return Done(revived, [node for row in failed.nodes if (node := broker.scheduler.graph.nodes.get(row.key))])
+
+
+async def look(broker: Broker, asked: Asked) -> dict[str, set[str]]:
+    """Which code a retry with new code would adopt, by the names of functions: the code that nodes were made with."""
+    async with broker.retry_lock:
+        with broker.holds.on(asked.instance):
+            failed = await _failed(broker, asked)
+            found: dict[str, set[str]] = {}
+            for name, code in _code_to_adopt(broker, asked, failed):
+                found.setdefault(name, set()).add(code)
+            return found
+
+
+async def _failed(broker: Broker, asked: Asked) -> Failed:
+    """All that goes back to the queue or waits again."""
+    culprits = await (_of_nodes(broker, asked) if asked.ids else _of_instance(broker, asked.instance))
+    seeds = await _seeds(broker, asked) if asked.downstream else set()
+    if not culprits and not seeds:
+        return Failed([], [], [], [], {}, {}, set())
+    await _refuse_unsettled(broker, culprits | seeds)
+    return await _read(broker, culprits, seeds, asked.downstream)
+
+
+def _code_to_adopt(broker: Broker, asked: Asked, failed: Failed) -> set[tuple[str, str]]:
+    """Names of functions whose nodes a retry would have run by new code, and the code that these were made with."""
+    graph = broker.scheduler.graph
+    own = {stored.row.key for stored in failed.instances if stored.row.id == asked.instance}
+    lanes = {row.function for row in failed.nodes if row.instance in own}
+    functions = [graph.lane_by_id[lane].function for lane in lanes]
+    waiting = with_dependents(graph, failed, [*_waiting_for_old_code(broker, asked), *waiting_for(graph, failed)])
+    return {(function.name, function.code) for function in functions if function.world is World.OURS} | {
+        (node.lane.function.name, code_of(graph, node)) for node in waiting
+        if node.lane.function.world is World.OURS and node.instance.id == asked.instance
+    }  # fmt: skip
 
 
 def _waiting_for_old_code(broker: Broker, asked: Asked) -> list[Node]:
@@ -69,7 +104,10 @@ def _waiting_for_old_code(broker: Broker, asked: Asked) -> list[Node]:
     if asked.ids:
         return [node for id in asked.ids if (node := graph.find(id)) is not None]
     queued = [node for node in graph.unfinished_of(asked.instance) if node.state is State.QUEUED]
-    old = {lane for lane in {node.lane for node in queued} if dispatch.why_nobody(lane) and dispatch.deployed(lane)}
+    old = {
+        lane for lane in {node.lane for node in queued}
+        if (dispatch.why_nobody(lane) and dispatch.deployed(lane)) or dispatch.lacks_key_of_adoption(lane)
+    }  # fmt: skip
     return [node for node in queued if node.lane in old]
 
 

@@ -12,6 +12,7 @@ from dagorama.api import broker_pb2 as pb
 from dagorama.api import broker_pb2_grpc as pb_grpc
 from dagorama_broker import granting, looking, messages, overview
 from dagorama_broker.access import caller, is_reader, kept_to, refuse_reader
+from dagorama_broker.adoptions import adopt, adoptable_messages, for_deployed
 from dagorama_broker.bounds import Bounds, Gathering, Manners, Streams
 from dagorama_broker.broker import Broker
 from dagorama_broker.cancelling import cancel
@@ -21,7 +22,7 @@ from dagorama_broker.explaining import explain, unservable_message
 from dagorama_broker.finding import find_ids
 from dagorama_broker.memory import Memory
 from dagorama_broker.reporting import take_death, take_report, take_return
-from dagorama_broker.retries import Asked, retry, unservable
+from dagorama_broker.retries import Asked, look, retry, unservable
 from dagorama_broker.scheduler import NewRun
 from dagorama_broker.sessions import Session
 from dagorama_broker.statuses import refusing
@@ -299,7 +300,10 @@ class BrokerService(pb_grpc.BrokerServicer):
     async def Retry(self, request: pb.RetryRequest, context: Context) -> pb.RetryReply:
         instance = messages.id_bytes(request.instance, "an instance")
         ids = [messages.id_bytes(id, "a node") for id in request.node]
-        done = await retry(self._broker, Asked(instance, ids, request.downstream, request.new_code))
+        asked = Asked(instance, ids, request.downstream, request.new_code, for_deployed(request.adoptions))
+        if request.look:
+            return pb.RetryReply(adoptable=adoptable_messages(await look(self._broker, asked)))
+        done = await retry(self._broker, asked)
         nobody = await unservable(self._broker, done.nodes, request.patience if request.patience > 0 else 0.0)
         scheduler, revived = self._broker.scheduler, done.revived
         return pb.RetryReply(
@@ -310,10 +314,4 @@ class BrokerService(pb_grpc.BrokerServicer):
 
     @refusing
     async def Adopt(self, request: pb.AdoptRequest, context: Context) -> pb.AdoptReply:
-        name = messages.check_name(request.function, "the name of a function", least=1)
-        hash = messages.check_name(request.hash, "the hash of a function")
-        instance = messages.id_bytes(request.instance, "an instance") if request.instance else b""
-        self._broker.see_time()
-        adoption = self._broker.scheduler.adopt(name, hash, frozenset(getattr(request, "from")), instance)
-        await self._broker.durable()
-        return pb.AdoptReply(adopted=adoption.adopted, hash=adoption.hash)
+        return await adopt(self._broker, request)

@@ -944,6 +944,8 @@ class GrantBody(_message.Message):
     MADE_WITH_FIELD_NUMBER: _builtins.int
     VALUE_ID_FIELD_NUMBER: _builtins.int
     BESIDE_FIELD_NUMBER: _builtins.int
+    ADOPTIONS_FIELD_NUMBER: _builtins.int
+    ADOPTION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -1008,6 +1010,14 @@ class GrantBody(_message.Message):
         takes the value from its own run of it, or gives the node back where that left none. 0, or the list is shorter: none.
         """
 
+    @_builtins.property
+    def adoptions(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignedAdoption]:
+        """The adoptions that allow nodes of this grant to be run by other code than they were made with, each once; and for
+        each node 1 + the index of its own among them. 0, or the list is shorter: none, and such a node is not run.
+        """
+
+    @_builtins.property
+    def adoption(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
@@ -1030,10 +1040,12 @@ class GrantBody(_message.Message):
         made_with: _abc.Iterable[_builtins.str] | None = ...,
         value_id: _abc.Iterable[_builtins.bytes] | None = ...,
         beside: _abc.Iterable[_builtins.int] | None = ...,
+        adoptions: _abc.Iterable[Global___SignedAdoption] | None = ...,
+        adoption: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "beside", b"beside", "failed", b"failed", "function", b"function", "functions", b"functions", "id", b"id", "instance", b"instance", "instances", b"instances", "made_with", b"made_with", "node", b"node", "run", b"run", "source", b"source", "source_count", b"source_count", "value", b"value", "value_id", b"value_id", "value_node", b"value_node", "value_ref", b"value_ref", "value_ref_count", b"value_ref_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adoption", b"adoption", "adoptions", b"adoptions", "arguments", b"arguments", "attempt", b"attempt", "beside", b"beside", "failed", b"failed", "function", b"function", "functions", b"functions", "id", b"id", "instance", b"instance", "instances", b"instances", "made_with", b"made_with", "node", b"node", "run", b"run", "source", b"source", "source_count", b"source_count", "value", b"value", "value_id", b"value_id", "value_node", b"value_node", "value_ref", b"value_ref", "value_ref_count", b"value_ref_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2039,6 +2051,8 @@ class RetryRequest(_message.Message):
     DOWNSTREAM_FIELD_NUMBER: _builtins.int
     NEW_CODE_FIELD_NUMBER: _builtins.int
     PATIENCE_FIELD_NUMBER: _builtins.int
+    LOOK_FIELD_NUMBER: _builtins.int
+    ADOPTIONS_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
     downstream: _builtins.bool
     """also what was given one of the failures as a value, and all that depends on that"""
@@ -2046,8 +2060,14 @@ class RetryRequest(_message.Message):
     """these nodes, and unfinished ones that wait for them, are run by the code deployed now"""
     patience: _builtins.float
     """seconds to wait for a worker to say that it has other code; at most 10"""
+    look: _builtins.bool
+    """With `new_code`: only tell in `adoptable` which code there is to adopt, and change nothing."""
     @_builtins.property
     def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def adoptions(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignedAdoption]:
+        """With `new_code`: one for each function of `adoptable`, for the code that is deployed and this instance."""
+
     def __init__(
         self,
         *,
@@ -2056,10 +2076,12 @@ class RetryRequest(_message.Message):
         downstream: _builtins.bool = ...,
         new_code: _builtins.bool = ...,
         patience: _builtins.float = ...,
+        look: _builtins.bool = ...,
+        adoptions: _abc.Iterable[Global___SignedAdoption] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["downstream", b"downstream", "instance", b"instance", "new_code", b"new_code", "node", b"node", "patience", b"patience"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adoptions", b"adoptions", "downstream", b"downstream", "instance", b"instance", "look", b"look", "new_code", b"new_code", "node", b"node", "patience", b"patience"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2075,6 +2097,7 @@ class RetryReply(_message.Message):
     USED_FAILURES_FIELD_NUMBER: _builtins.int
     UNSERVABLE_FIELD_NUMBER: _builtins.int
     ADOPTED_FIELD_NUMBER: _builtins.int
+    ADOPTABLE_FIELD_NUMBER: _builtins.int
     queued: _builtins.int
     """nodes that run again"""
     waiting: _builtins.int
@@ -2089,6 +2112,8 @@ class RetryReply(_message.Message):
     def unservable(self) -> _containers.RepeatedCompositeFieldContainer[Global___Unservable]:
         """functions of these nodes that no connected worker may run"""
 
+    @_builtins.property
+    def adoptable(self) -> _containers.RepeatedCompositeFieldContainer[Global___Adoptable]: ...
     def __init__(
         self,
         *,
@@ -2098,14 +2123,42 @@ class RetryReply(_message.Message):
         used_failures: _builtins.int = ...,
         unservable: _abc.Iterable[Global___Unservable] | None = ...,
         adopted: _builtins.int = ...,
+        adoptable: _abc.Iterable[Global___Adoptable] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "completed", b"completed", "queued", b"queued", "unservable", b"unservable", "used_failures", b"used_failures", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adoptable", b"adoptable", "adopted", b"adopted", "completed", b"completed", "queued", b"queued", "unservable", b"unservable", "used_failures", b"used_failures", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RetryReply: _TypeAlias = RetryReply  # noqa: Y015
+
+@_typing.final
+class Adoptable(_message.Message):
+    """A function of unfinished nodes, and of those that are about to run again; and the code that these were made with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    MADE_WITH_FIELD_NUMBER: _builtins.int
+    function: _builtins.str
+    @_builtins.property
+    def made_with(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """as in GrantBody"""
+
+    def __init__(
+        self,
+        *,
+        function: _builtins.str = ...,
+        made_with: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "made_with", b"made_with"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Adoptable: _TypeAlias = Adoptable  # noqa: Y015
 
 @_typing.final
 class AdoptRequest(_message.Message):
@@ -2117,22 +2170,32 @@ class AdoptRequest(_message.Message):
     HASH_FIELD_NUMBER: _builtins.int
     FROM_FIELD_NUMBER: _builtins.int
     INSTANCE_FIELD_NUMBER: _builtins.int
+    LOOK_FIELD_NUMBER: _builtins.int
+    ADOPTION_FIELD_NUMBER: _builtins.int
     function: _builtins.str
     """its name, as Function has it"""
     hash: _builtins.str
     """of the code that is to run them; empty: of that which connected workers have"""
     instance: _builtins.bytes
     """only nodes of this one; empty: of all"""
+    look: _builtins.bool
+    """only tell what would be adopted, and change nothing"""
+    @_builtins.property
+    def adoption(self) -> Global___SignedAdoption:
+        """allows what is asked for: the nodes' code, `hash`, and `instance`"""
+
     def __init__(
         self,
         *,
         function: _builtins.str = ...,
         hash: _builtins.str = ...,
         instance: _builtins.bytes = ...,
+        look: _builtins.bool = ...,
+        adoption: Global___SignedAdoption | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adoption", b"adoption"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "function", b"function", "hash", b"hash", "instance", b"instance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adoption", b"adoption", "from", b"from", "function", b"function", "hash", b"hash", "instance", b"instance", "look", b"look"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2144,22 +2207,114 @@ class AdoptReply(_message.Message):
 
     ADOPTED_FIELD_NUMBER: _builtins.int
     HASH_FIELD_NUMBER: _builtins.int
+    MADE_WITH_FIELD_NUMBER: _builtins.int
+    UNSERVABLE_FIELD_NUMBER: _builtins.int
     adopted: _builtins.int
     """nodes"""
     hash: _builtins.str
+    @_builtins.property
+    def made_with(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """the code that these nodes were made with, as in GrantBody"""
+
+    @_builtins.property
+    def unservable(self) -> _containers.RepeatedCompositeFieldContainer[Global___Unservable]:
+        """those of them that no connected worker may run as yet"""
+
     def __init__(
         self,
         *,
         adopted: _builtins.int = ...,
         hash: _builtins.str = ...,
+        made_with: _abc.Iterable[_builtins.str] | None = ...,
+        unservable: _abc.Iterable[Global___Unservable] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "hash", b"hash"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adopted", b"adopted", "hash", b"hash", "made_with", b"made_with", "unservable", b"unservable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AdoptReply: _TypeAlias = AdoptReply  # noqa: Y015
+
+@_typing.final
+class Adoption(_message.Message):
+    """What a holder of a signing key allows: nodes of a function that were made with some code may be run by other code. It
+    stands until the key is gone, for every node that it fits.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    MADE_WITH_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    DEPLOYED_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    SIGNED_AT_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """1; a worker takes no other"""
+    function: _builtins.str
+    """its name, as Function has it"""
+    hash: _builtins.str
+    """of the code that may run them"""
+    deployed: _builtins.bool
+    """instead of `hash`: any code that the worker which runs them has of the function"""
+    instance: _builtins.bytes
+    """only nodes of this one; empty: of all"""
+    signed_at: _builtins.float
+    """seconds since 1970, for people"""
+    @_builtins.property
+    def made_with(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """the code that the nodes were made with, as in GrantBody"""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        function: _builtins.str = ...,
+        made_with: _abc.Iterable[_builtins.str] | None = ...,
+        hash: _builtins.str = ...,
+        deployed: _builtins.bool = ...,
+        instance: _builtins.bytes = ...,
+        signed_at: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployed", b"deployed", "function", b"function", "hash", b"hash", "instance", b"instance", "made_with", b"made_with", "signed_at", b"signed_at", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Adoption: _TypeAlias = Adoption  # noqa: Y015
+
+@_typing.final
+class SignedAdoption(_message.Message):
+    """Made and checked by holders of the key; the broker reads it, and keeps and sends it as it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADOPTION_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    MAC_FIELD_NUMBER: _builtins.int
+    adoption: _builtins.bytes
+    """a serialized Adoption"""
+    key_id: _builtins.bytes
+    """of the key that signed it"""
+    mac: _builtins.bytes
+    """docs/protocol.md says over what"""
+    def __init__(
+        self,
+        *,
+        adoption: _builtins.bytes = ...,
+        key_id: _builtins.bytes = ...,
+        mac: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adoption", b"adoption", "key_id", b"key_id", "mac", b"mac"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignedAdoption: _TypeAlias = SignedAdoption  # noqa: Y015
 
 @_typing.final
 class GetStatusRequest(_message.Message):

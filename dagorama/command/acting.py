@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import click
 
@@ -12,6 +13,7 @@ from dagorama.command.ids import INSTANCE, NODES, id_digits, whole_ids
 from dagorama.command.tables import counted
 
 if TYPE_CHECKING:
+    from dagorama.api.broker_pb2 import Adoption, Unservable
     from dagorama.connection import Connection
     from dagorama.models.retried import Retried
 
@@ -41,10 +43,13 @@ def retry(broker: Connection, instance: str, nodes: Sequence[str], downstream: b
     A node that failed because of another stands for that one. Nodes that have used a failure as a value (outcome) are
     counted, and with --downstream run again too.
     """
+    from dagorama import adoption
+    from dagorama.api.broker_pb2 import RetryRequest
     from dagorama.control import retried_of
 
-    ids = whole_ids(broker, instance, nodes)
-    retried = retried_of(broker.retry(*ids, downstream=downstream, new_code=new_code, patience=PATIENCE))
+    id, ids = whole_ids(broker, instance, nodes)
+    request = RetryRequest(instance=id, node=ids, downstream=downstream, new_code=new_code, patience=PATIENCE)
+    retried = retried_of(adoption.retry(broker, request))
     return Answer("\n".join([_retried_text(retried), *retried.warnings]), _retried_data(retried))
 
 
@@ -88,8 +93,31 @@ def adopt(
     """Have unfinished nodes of a function run by the code that is deployed now.
 
     FUNCTION is its name as `dagorama unservable` shows it, "package.module:Class.method". Nodes that a worker holds
-    stay with it.
+    stay with it. This is signed with the first signing key that is found here, and workers check it; what was signed is
+    printed on standard error.
     """
-    reply = broker.adopt(function, hash_, made_with, whole_ids(broker, instance)[0] if instance is not None else b"")
+    from dagorama import adoption
+    from dagorama.api.broker_pb2 import AdoptRequest
+
+    id = whole_ids(broker, instance)[0] if instance is not None else b""
+    request = AdoptRequest(function=function, hash=hash_, instance=id)
+    getattr(request, "from").extend(made_with)
+    reply, signed = adoption.adopt(broker, request)
     text = f"{counted(reply.adopted, 'node goes', 'nodes go')} over to {reply.hash}"
-    return Answer(text, {"adopted": reply.adopted, "hash": reply.hash})
+    note = "\n".join([*([_signed_text(signed)] if signed else []), *map(_unservable_text, reply.unservable)])
+    return Answer(text, {"adopted": reply.adopted, "hash": reply.hash}, note)
+
+
+def _signed_text(adoption: Adoption) -> str:
+    from dagorama.signing import keyring
+
+    codes = sorted({code.partition(" ")[0] for code in adoption.made_with})
+    where = f"of instance {UUID(bytes=adoption.instance)}" if adoption.instance else "of all instances"
+    return (
+        f"signed under the key {keyring().signs_under.hex()}: nodes of {adoption.function} made with "
+        f"{', '.join(codes)}, {where}, may be run by {adoption.hash}"
+    )
+
+
+def _unservable_text(found: Unservable) -> str:
+    return f"{counted(found.queued, 'node is', 'nodes are')} still not run: {found.reason}"

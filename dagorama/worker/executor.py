@@ -17,6 +17,7 @@ from time import monotonic_ns
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from dagorama.adoption import Wanted, check_adoption
 from dagorama.api import broker_pb2 as pb
 from dagorama.constructing import packed
 from dagorama.culprits import failed_source
@@ -74,15 +75,16 @@ class Work:
     """A function as the broker names it, and once it was needed, what it is here."""
 
     __slots__ = (
-        "class_code", "definition", "digest", "eager", "hash", "is_async", "key_id", "name", "target", "timeout",
-        "unusable",
+        "class_code", "code", "definition", "digest", "eager", "hash", "is_async", "key_id", "name", "target",
+        "timeout", "unusable",
     )  # fmt: skip
 
     def __init__(self, function: pb.Function) -> None:
         self.name = function.name
         self.hash = function.hash
         self.class_code = function.class_code
-        self.digest = function_digest(function.name, code_text(function.hash, function.class_code))
+        self.code = code_text(function.hash, function.class_code)
+        self.digest = function_digest(function.name, self.code)
         self.key_id = function.key_id  #: of the key that its nodes' arguments are said to be signed under
         self.is_async = function.is_async
         self.eager = function.eager
@@ -158,11 +160,17 @@ class Call(NamedTuple):
     runs: int = 0  #: that failed before
     made_with: str = ""  #: the code that its arguments were signed for, as `code_text` has it; empty: that of `work`
     beside: int = 0  #: a source whose value is that of its own run here, which comes before; 0: none
+    adoption: pb.SignedAdoption | None = None  #: what allows `work` to run it although it was made with other code
 
     @property
     def function(self) -> bytes:
         """The function_digest that its arguments are bound to."""
         return function_digest(self.work.name, self.made_with) if self.made_with else self.work.digest
+
+    @property
+    def wanted(self) -> Wanted:
+        """What its adoption has to allow, if it was made with other code."""
+        return Wanted(self.id, self.instance, self.work.name, self.made_with, self.work.code)
 
 
 class Executor:
@@ -205,13 +213,17 @@ class Executor:
         columns = zip(
             grant.node, grant.attempt, grant.function, grant.id, grant.instance, grant.arguments,
             grant.run or repeat(0, count), grant.made_with or repeat("", count),
-            chain(grant.beside, repeat(0, count - len(grant.beside))), strict=True,
+            chain(grant.beside, repeat(0, count - len(grant.beside))),
+            chain(grant.adoption, repeat(0, count - len(grant.adoption))), strict=True,
         )  # fmt: skip
-        values = self._values(grant)
+        values, adoptions = self._values(grant), [None, *grant.adoptions]
         return [
-            Call(node, attempt, works[function], id, instances[instance], arguments, values, runs, made_with, beside)
-            for node, attempt, function, id, instance, arguments, runs, made_with, beside in columns
-        ]
+            Call(
+                node, attempt, works[function], id, instances[instance], arguments, values, runs, made_with, beside,
+                adoptions[place],
+            )
+            for node, attempt, function, id, instance, arguments, runs, made_with, beside, place in columns
+        ]  # fmt: skip
 
     def _values(self, grant: pb.GrantBody) -> Values:
         received = dict(zip(grant.value_id, grant.value, strict=True))
@@ -316,6 +328,8 @@ class Executor:
         self, call: Call, scope: AttemptScope
     ) -> tuple[Callable[..., Any], tuple[object, ...], dict[str, object]]:
         try:
+            if call.made_with:
+                check_adoption(call.adoption, call.wanted, self._ring)
             arguments = self._arguments(call)
         except UncheckableValue as error:
             raise _Unchecked(str(error)) from None

@@ -286,6 +286,12 @@ class Dispatch:
         """Hashes of other code that connected workers have of this lane's function."""
         return sorted({hash for worker in self.workers.values() if (hash := worker.deployed.get(lane.id))})
 
+    def lacks_key_of_adoption(self, lane: Lane) -> bool:
+        """Whether its nodes were adopted under a signing key that none of the connected workers holds."""
+        key = lane.function.adopted_under
+        ours = [worker.presence for worker in self.workers.values() if worker.presence.world is World.OURS]
+        return bool(key and ours) and not any(key in presence.key_ids for presence in ours)
+
     def why_nobody(self, lane: Lane) -> str | None:
         """Why no connected worker may run nodes of this lane; None: one may."""
         world = lane.function.world

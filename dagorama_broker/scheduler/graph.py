@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dagorama_broker.errors import IllegalMove
 from dagorama_broker.model import (
     ENDED,
+    AdoptionRow,
     Changes,
     Function,
     FunctionRow,
@@ -129,6 +130,8 @@ class Graph:
         self.next_instance = 1
         self.next_lane = 1
         self.made_with: dict[int, str] = {}  #: the code of unfinished nodes that other code has adopted
+        self.adoptions: dict[int, AdoptionRow] = {}  #: what allows that, by the same keys
+        self.next_adoption = 1
         self._last_keyed = 0
         self.noticed: list[Noticed] | None = None  #: ends of nodes, while a retry reads the store
         self.wall = 0.0  #: what to add to the heart's clock for seconds since 1970
@@ -312,6 +315,7 @@ class Graph:
         if node.lane.key:
             self._leave_keyed(node.lane)
         self.made_with.pop(node.key, None)
+        self.adoptions.pop(node.key, None)
 
     def queue(self, node: Node) -> None:
         """To the workers, at its place in the order."""
@@ -589,6 +593,7 @@ class Graph:
             self._leave_keyed(node.lane)
         if self.made_with:
             self.made_with.pop(node.key, None)
+            self.adoptions.pop(node.key, None)
         node.trouble = None
         self.effects.ended.append(node)
         if self.noticed is not None:

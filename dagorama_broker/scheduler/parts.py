@@ -177,6 +177,11 @@ class Worker:
             return f"it does not tolerate {function.taint!r} (start one with --toleration {function.taint})"
         if function.key_id and function.key_id not in own.key_ids:
             return f"it does not hold the signing key {function.key_id}: set DAGORAMA_SIGNING_KEYS there"
+        if function.adopted_under and function.adopted_under not in own.key_ids:
+            return (
+                f"it does not hold the signing key {function.adopted_under} under which its adoption was signed: adopt "
+                "it again, by `dagorama adopt` or `dagorama retry --new-code`, with a key that the worker holds"
+            )
         return self.refuses.get(lane.id)
 
 

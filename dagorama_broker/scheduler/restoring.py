@@ -38,10 +38,15 @@ def ended_nodes(graph: Graph, rows: Iterable[EndedNode]) -> dict[int, Node]:
 
 
 def lane_of_row(graph: Graph, rows: Live | Failed, key: int, function: int) -> Lane:
-    """The lane of a node that was made as `function`: of the code that has adopted it, of its concurrency key."""
-    lane = graph.lane_by_id[rows.adopted.get(key, function)]
-    if lane.id != function:
+    """The lane of a node that was made as `function`: of the code that has adopted it, of its concurrency key.
+
+    A node that was adopted before adoptions were signed is as it was made.
+    """
+    adoption = rows.adoptions.get(key)
+    lane = graph.lane_by_id[rows.adopted[key] if adoption is not None else function]
+    if adoption is not None:
         graph.made_with[key] = graph.lane_by_id[function].function.code
+        graph.adoptions[key] = adoption
     return graph.lane_of(lane, rows.keys[key]) if key in rows.keys else lane
 
 
@@ -50,6 +55,7 @@ def rebuild(graph: Graph, live: Live) -> list[tuple[float, Node]]:
     for row in live.functions:
         graph.enter_lane(Lane(row.id, row.function))
     graph.next_node, graph.next_instance, graph.next_lane = live.next_node, live.next_instance, live.next_function
+    graph.next_adoption = live.next_adoption
     resolving = {row.key: row for row in live.ended if row.state == RESOLVING}
     pauses = _rebuild_nodes(graph, live, _rebuild_names(graph, live), resolving)
     ended = ended_nodes(graph, [row for row in live.ended if row.key not in resolving])

@@ -112,6 +112,15 @@ def _have_others_wait(graph: Graph, failed: Failed, nodes: Iterable[Node]) -> No
             node.sources = graph.wait_again(node, node.sources, again)
 
 
+def waiting_for(graph: Graph, failed: Failed) -> Iterator[Node]:
+    """Unfinished nodes that are going to wait for nodes which are about to run again."""
+    keys = {row.key for row in failed.nodes}
+    for node in _unfinished(graph, failed.instances):
+        others = node.refs if node.state is RESOLVING else node.sources
+        if not is_made(failed.made, node.key) and not keys.isdisjoint([other.key for other in others]):
+            yield node
+
+
 def with_dependents(graph: Graph, failed: Failed, others: Iterable[Node]) -> list[Node]:
     """Those of the nodes that are unfinished now, these others, and all that waits for them in turn."""
     found = {row.key: node for row in failed.nodes if (node := graph.nodes.get(row.key)) is not None}

@@ -5,13 +5,13 @@ Each changes everything it must, or refuses and changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from heapq import heappush
 from itertools import islice
 
 from dagorama_broker.errors import Malformed, NotAllowedNow
-from dagorama_broker.model import ENDED, Changes, Failed, Failure, Live
-from dagorama_broker.scheduler.adopting import Adoption, adopt, adopt_deployed, bind, is_unbound
+from dagorama_broker.model import ENDED, Adoption, Changes, Failed, Failure, Live
+from dagorama_broker.scheduler.adopting import Adopted, AdoptedFunction, adopt, adopt_deployed, bind, is_unbound
 from dagorama_broker.scheduler.broods import epitaph
 from dagorama_broker.scheduler.children import Staged, own_origin, promised, refuse_circle
 from dagorama_broker.scheduler.dispatch import Dispatch
@@ -444,12 +444,13 @@ class Scheduler:
     # --- what a person does ---------------------------------------------------------------------------
 
     def retry(
-        self, failed: Failed, now: float, downstream: bool = False, new_code: Iterable[Node] | None = None
+        self, failed: Failed, now: float, downstream: bool = False, new_code: Iterable[Node] | None = None,
+        adoptions: Sequence[Adoption] = (),
     ) -> Revived:
         """Have nodes that failed run again, and what failed because of them wait for them; see `reviving`.
 
         `new_code`: these nodes, the unfinished ones that are given, and those that wait for any of them, are run by
-        the code that is deployed then.
+        the code that is deployed then, as far as `adoptions` allow it.
         Raises NotAllowedNow if an unfinished node takes one of these failures as a value or, with `downstream`,
         has been given one of them or what one of the nodes returned, or is about to; then nothing has changed.
         """
@@ -465,14 +466,14 @@ class Scheduler:
         if new_code is None:
             return revived
         nodes = with_dependents(self.graph, failed, new_code)
-        return revived._replace(adopted=adopt_deployed(self.dispatch, nodes))
+        return revived._replace(adopted=adopt_deployed(self.dispatch, nodes, adoptions))
 
-    def adopt(self, function: str, hash: str, made_with: Collection[str], instance: bytes = b"") -> Adoption:
+    def adopt(self, asked: AdoptedFunction, adoption: Adoption | None) -> Adopted:
         """Have unfinished nodes of a function, by its name, run by other code; see `adopting`.
 
         Raises NotKnown or NotAllowedNow, and then nothing has changed.
         """
-        return adopt(self.dispatch, function, hash, made_with, instance)
+        return adopt(self.dispatch, asked, adoption)
 
     # --- the original's workers -----------------------------------------------------------------------
 

@@ -6,11 +6,12 @@ import sqlite3
 from collections.abc import Iterable
 
 from dagorama_broker.model import DraftRow
+from dagorama_broker.store.adoptions import let_go
 from dagorama_broker.store.numbers import mark_used
 from dagorama_broker.store.rows import check_row, summed
 
 _BEGIN = "INSERT INTO drafts (first_key, last_key, chk) VALUES (?, ?, ?)"
-_OF_NODES = ("nodes", "node_keys", "adopted")
+_OF_NODES = ("nodes", "node_keys")
 
 
 def begin(connection: sqlite3.Connection, drafts: Iterable[DraftRow]) -> None:
@@ -23,6 +24,7 @@ def give_up(connection: sqlite3.Connection, nodes: Iterable[DraftRow]) -> None:
         mark_used(connection, "nodes", last)
         for table in _OF_NODES:
             connection.execute(f"DELETE FROM {table} WHERE key BETWEEN ? AND ?", (first, last))
+        let_go(connection, first, last)
 
 
 def end(connection: sqlite3.Connection, first_keys: Iterable[int]) -> None:

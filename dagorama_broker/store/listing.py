@@ -8,6 +8,7 @@ from itertools import chain, islice
 from typing import Any
 
 from dagorama_broker.model import AskedInstances, ListedInstances, ProgressRow, RunRow, StoredInstance, StoredNode
+from dagorama_broker.store.adoptions import adopted_rows
 from dagorama_broker.store.reading import Reader
 from dagorama_broker.store.rows import check_row
 
@@ -78,7 +79,7 @@ def read_described(reader: Reader, keys: Sequence[int]) -> dict[int, StoredNode]
     """Raises StoreError where one is missing."""
     nodes = reader.nodes(keys)
     outcomes = {row.key: row for row in reader.outcome_heads(keys)}
-    adopted = dict(beside_nodes(reader, "adopted", "function", keys))
+    adopted = {row.key: row.function for row in adopted_rows(reader, keys)}
     used = dict(beside_nodes(reader, "used_failures", "instance", keys))
     progress = {}
     for *row, chk in reader.by_keys(_PROGRESS, keys):

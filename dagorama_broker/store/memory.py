@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model import (
+    AdoptedRow,
+    AdoptionRow,
     AskedInstances,
     BadEnd,
     BroodRow,
@@ -74,7 +76,9 @@ class MemoryStore:
         self._broods: dict[int, BroodRow] = {}
         self._broods_of: dict[int, set[int]] = {}  #: the same attempts by node
         self._makers: dict[int, int] = {}  #: attempt by the first key of a run
-        self._adopted: dict[int, int] = {}
+        self._adopted: dict[int, AdoptedRow] = {}
+        self._adoptions: dict[int, AdoptionRow] = {}
+        self._adoption_named: Counter[int] = Counter()
         self._used_failures: dict[int, int] = {}  #: instance by node
         self._forgetting = Forgetting()
         self._last_removed = self._last_swept = 0  #: largest keys of instances and nodes that are gone
@@ -123,7 +127,9 @@ class MemoryStore:
             self._broods[brood.attempt] = brood
             self._broods_of.setdefault(brood.node, set()).add(brood.attempt)
         self._makers.update(changes.brood_runs)
-        self._adopted.update(changes.adopted)
+        self._adoptions.update((row.id, row) for row in changes.adoptions)
+        for adopted in changes.adopted:
+            self._adopt(adopted)
         self._used_failures.update(changes.used_failures)
         self._workers.update(changes.workers_joined)
         for worker in changes.workers_left:
@@ -142,7 +148,8 @@ class MemoryStore:
         for key in range(nodes.first_key, nodes.last_key + 1):
             self._nodes.pop(key, None)
             self._keys.pop(key, None)
-            self._adopted.pop(key, None)
+            if (adopted := self._adopted.pop(key, None)) is not None:
+                self._let_go_of_adoption(adopted)
 
     def _refuse_repeats(self, changes: Changes) -> None:
         """What is kept once is never written twice: a second result above all."""
@@ -169,6 +176,20 @@ class MemoryStore:
         stored = self._instances[end.key]
         self._instances[end.key] = StoredInstance(stored.row, end.ended, end.failed)
         self._forgetting.end(end)
+
+    def _adopt(self, row: AdoptedRow) -> None:
+        before = self._adopted.get(row.key)
+        self._adopted[row.key] = row
+        self._adoption_named[row.adoption] += 1
+        if before is not None:
+            self._let_go_of_adoption(before)
+
+    def _let_go_of_adoption(self, row: AdoptedRow) -> None:
+        """A node does not name it any more."""
+        self._adoption_named[row.adoption] -= 1
+        if not self._adoption_named[row.adoption]:
+            del self._adoption_named[row.adoption]
+            self._adoptions.pop(row.adoption, None)
 
     def _name_large(self, row: LargeRow) -> None:
         named = self._large.setdefault(row.key, set())
@@ -233,7 +254,8 @@ class MemoryStore:
             self._keys.pop(key, None)
             for attempt in self._broods_of.pop(key, ()):
                 del self._broods[attempt]
-            self._adopted.pop(key, None)
+            if (adopted := self._adopted.pop(key, None)) is not None:
+                self._let_go_of_adoption(adopted)
             self._used_failures.pop(key, None)
             self._let_go(key)
         self._last_swept = max(self._last_swept, run.first_key + run.size - 1)
@@ -274,7 +296,7 @@ class MemoryStore:
             ended=self.ended([key for node in nodes for key in (node.key, *unpack_sources(node.sources))]),
             progress=[self._progress[node.key] for node in nodes if node.key in self._progress],
             keys={node.key: self._keys[node.key] for node in nodes if node.key in self._keys},
-            adopted={node.key: self._adopted[node.key] for node in nodes if node.key in self._adopted},
+            adopted={node.key: self._adopted[node.key].function for node in nodes if node.key in self._adopted},
             workers=list(self._workers.items()),
             failed={key for key in unfinished if self._instances[key].failed},
             next_node=max(max(self._nodes, default=0), self._last_swept) + 1,
@@ -286,7 +308,13 @@ class MemoryStore:
                 for key, attempt in sorted(self._makers.items())
                 if attempt in self._broods and self._is_live(self._broods[attempt])
             ],
+            adoptions=self._adoptions_of(node.key for node in nodes),
+            next_adoption=max(self._adoptions, default=0) + 1,
         )
+
+    def _adoptions_of(self, keys: Iterable[int]) -> dict[int, AdoptionRow]:
+        adopted = (self._adopted[key] for key in keys if key in self._adopted)
+        return {row.key: self._adoptions[row.adoption] for row in adopted if row.adoption}
 
     def _is_live(self, row: BroodRow) -> bool:
         return row.fate != Fate.DEAD and self._fate(row) == Fate.OPEN
@@ -407,7 +435,7 @@ class MemoryStore:
         key, outcome = node.key, self._outcomes.get(node.key)
         if outcome is not None:
             outcome = outcome._replace(value=None, failure=None)
-        function = self._adopted.get(key, node.function)
+        function = self._adopted[key].function if key in self._adopted else node.function
         used = key in self._used_failures
         return StoredNode(key, function, node.sources, outcome, self._progress.get(key), used)
 
@@ -438,9 +466,10 @@ class MemoryStore:
             runs=[run for run in self._runs if not own.isdisjoint(_keys_of(run))],
             ended=[row for row in self.ended(list(awaited)) if row.key not in own],
             keys={key: self._keys[key] for key in own if key in self._keys},
-            adopted={key: self._adopted[key] for key in own if key in self._adopted},
+            adopted={key: self._adopted[key].function for key in own if key in self._adopted},
             others={key for key in instances if self._has_other_bad_end(key, own, made)},
             made=made,
+            adoptions=self._adoptions_of(own),
         )
 
     def _has_other_bad_end(self, instance: int, own: set[int], made: Sequence[MadeRun]) -> bool:

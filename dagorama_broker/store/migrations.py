@@ -119,5 +119,13 @@ DRAFTS = """
 CREATE TABLE drafts (first_key INTEGER PRIMARY KEY, chk INTEGER NOT NULL, last_key INTEGER NOT NULL)
 """
 
+#: What allows other code to run nodes than they were made with. The checksum of a row of `adopted` covers its
+#: `adoption` unless that is 0, as in rows from before.
+SIGNED_ADOPTIONS = """
+CREATE TABLE adoptions (id INTEGER PRIMARY KEY, chk INTEGER NOT NULL, signed BLOB NOT NULL);
+ALTER TABLE adopted ADD COLUMN adoption INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX adopted_adoptions ON adopted (adoption) WHERE adoption > 0
+"""
+
 #: The step at place n makes version n + 1 of version n.
-MIGRATIONS = (FIRST_SCHEMA, RETRY_DOWNSTREAM, DRAFTS)
+MIGRATIONS = (FIRST_SCHEMA, RETRY_DOWNSTREAM, DRAFTS, SIGNED_ADOPTIONS)

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from dagorama_broker.model import LinkRow, RemovedRow, RunRow
+from dagorama_broker.store.adoptions import let_go
 from dagorama_broker.store.numbers import mark_used
 from dagorama_broker.store.reading import Reader
 from dagorama_broker.store.rows import SqlValue, check_row, summed
@@ -13,7 +14,7 @@ from dagorama_broker.store.rows import SqlValue, check_row, summed
 #: Removed instances that are remembered by their id, the latest.
 REMEMBERED = 100_000
 #: Whatever has a row for a node.
-_OF_NODES = ("nodes", "outcomes", "resolved", "progress", "node_keys", "adopted", "used_failures")
+_OF_NODES = ("nodes", "outcomes", "resolved", "progress", "node_keys", "used_failures")
 _LINK = "INSERT OR IGNORE INTO links (instance, named, chk) VALUES (?, ?, ?)"
 _REMOVED = "INSERT INTO removed (instance, id, ended, failed, kept, chk) VALUES (?, ?, ?, ?, ?, ?)"
 #: Of a function no node names; a scan of all nodes, for starts only.
@@ -88,6 +89,7 @@ def _sweep_run(connection: sqlite3.Connection, run: RunRow, most: int, unnamed: 
         connection.execute("DELETE FROM brood_runs WHERE first_key = ?", (run.first_key,))
     mark_used(connection, "nodes", last)
     unnamed += _let_go(connection, run.first_key, last)
+    let_go(connection, run.first_key, last)
     for table in _OF_NODES:
         connection.execute(f"DELETE FROM {table} WHERE key BETWEEN ? AND ?", (run.first_key, last))
     connection.execute("DELETE FROM broods WHERE node BETWEEN ? AND ?", (run.first_key, last))

@@ -6,7 +6,8 @@ import sqlite3
 from collections.abc import Collection
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import Live, LiveNode, ProgressRow, RunRow, State
+from dagorama_broker.model import AdoptedRow, Live, LiveNode, ProgressRow, RunRow, State
+from dagorama_broker.store.adoptions import adoptions_of, checked
 from dagorama_broker.store.broods import live_broods, live_runs
 from dagorama_broker.store.numbers import next_key
 from dagorama_broker.store.reading import Reader
@@ -25,7 +26,7 @@ PROGRESS_QUERY = (
 ) + _UNFINISHED_RUNS.format(table="progress", more="")
 KEYS_QUERY = ("SELECT t.key, t.concurrency_key, t.chk " + _UNFINISHED_RUNS).format(table="node_keys", more="")
 
-ADOPTED_QUERY = ("SELECT t.key, t.function, t.chk " + _UNFINISHED_RUNS).format(table="adopted", more="")
+ADOPTED_QUERY = ("SELECT t.key, t.function, t.adoption, t.chk " + _UNFINISHED_RUNS).format(table="adopted", more="")
 
 
 def read_live(reader: Reader) -> Live:
@@ -38,6 +39,7 @@ def read_live(reader: Reader) -> Live:
     sources = {key for node in nodes if node.sources for key in unpack_sources(node.sources)}
     ended = reader.ended_and_named(sources | still)
     unfinished = {node.instance for node in nodes}
+    adopted = _adopted(connection, {node.key for node in nodes})
     instances = [each for each in reader.instances("WHERE ended IS NULL ORDER BY key") if each.row.key in unfinished]
     return Live(
         functions=list(reader.functions()),
@@ -47,7 +49,7 @@ def read_live(reader: Reader) -> Live:
         ended=[ended[key] for key in sorted(ended)],
         progress=_progress(connection, nodes),
         keys=_keys(connection),
-        adopted=_adopted(connection, {node.key for node in nodes}),
+        adopted={row.key: row.function for row in adopted},
         workers=_workers(connection),
         failed={stored.row.key for stored in instances if stored.failed},
         next_node=next_key(connection, "nodes"),
@@ -55,6 +57,8 @@ def read_live(reader: Reader) -> Live:
         next_function=next_key(connection, "functions", "id"),
         broods=live_broods(connection),
         brood_runs=live_runs(reader),
+        adoptions=adoptions_of(reader, adopted),
+        next_adoption=next_key(connection, "adoptions", "id"),
     )
 
 
@@ -95,13 +99,8 @@ def _keys(connection: sqlite3.Connection) -> dict[int, str]:
     return keys
 
 
-def _adopted(connection: sqlite3.Connection, unfinished: Collection[int]) -> dict[int, int]:
-    adopted = {}
-    for key, function, chk in connection.execute(ADOPTED_QUERY):
-        check_row("adopted", key, chk, (key, function))
-        if key in unfinished:
-            adopted[key] = function
-    return adopted
+def _adopted(connection: sqlite3.Connection, unfinished: Collection[int]) -> list[AdoptedRow]:
+    return [row for row in checked(connection.execute(ADOPTED_QUERY)) if row.key in unfinished]
 
 
 def _workers(connection: sqlite3.Connection) -> list[tuple[bytes, str]]:

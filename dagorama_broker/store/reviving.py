@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 
 from dagorama_broker.model import BadEnd, Failed, FailedNode, Fate, MadeRun, RunRow, State, is_made
+from dagorama_broker.store.adoptions import adopted_rows, adoptions_of
 from dagorama_broker.store.broods import fates_of
 from dagorama_broker.store.downstream import read_made
 from dagorama_broker.store.listing import beside_nodes, runs_after
@@ -48,15 +49,17 @@ def read_failed(
     own = {node.key for node in nodes}
     awaited = {key for node in nodes for key in unpack_sources(node.sources if node.refs is None else node.refs)}
     ended = reader.ended_and_named(awaited)
+    adopted = list(adopted_rows(reader, own))
     return Failed(
         nodes=nodes,
         instances=list(instances.values()),
         runs=list(_runs_of(reader, sorted(own))),
         ended=[ended[key] for key in sorted(ended) if key not in own],
         keys=dict(beside_nodes(reader, "node_keys", "concurrency_key", own)),
-        adopted=dict(beside_nodes(reader, "adopted", "function", own)),
+        adopted={row.key: row.function for row in adopted},
         others={key for key in instances if _has_other_bad_end(reader, key, own, made)},
         made=made,
+        adoptions=adoptions_of(reader, adopted),
     )
 
 

@@ -28,7 +28,7 @@ _HIGH = 0x7FFFFFFF  # SQLite's integers are signed
 #: What of a function is kept as one text, so that a new option needs no new column.
 _OPTIONS = (
     "timeout", "queue_timeout", "priority", "max_concurrency", "delay", "max_deaths", "eager", "timeout_is_final",
-    "key_id", "class_code",
+    "key_id", "class_code", "adopted_under",
 )
 
 
@@ -63,6 +63,11 @@ def run_sum(
     """The checksum of a row of `runs`; rows from before the column `maker` was added have 0 there."""
     row = first_key, origin, first, size, instance, digest
     return row_sum((*row, maker) if maker else row)
+
+
+def adopted_sum(key: int, function: int, adoption: int) -> int:
+    """The checksum of a row of `adopted`; rows from before the column `adoption` was added have 0 there."""
+    return row_sum((key, function, adoption) if adoption else (key, function))
 
 
 def node_sum(key: int, instance: int, function: int, sources: bytes) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from dagorama_broker.model import Changes, FunctionRow, InstanceEnd, RetryPolicy, RevivedRow, State
 from dagorama_broker.store import drafts
+from dagorama_broker.store.adoptions import write_adopted
 from dagorama_broker.store.removing import link, remove
 from dagorama_broker.store.rows import (
     SqlValue,
@@ -44,7 +45,6 @@ _LARGE = "INSERT OR IGNORE INTO large_refs (key, sha256, chk) VALUES (?, ?, ?)"
 _KEYS = "INSERT INTO node_keys (key, concurrency_key, chk) VALUES (?, ?, ?)"
 _BROODS = "INSERT OR REPLACE INTO broods (attempt, node, within, fate, chk) VALUES (?, ?, ?, ?, ?)"
 _BROOD_RUNS = "INSERT INTO brood_runs (first_key, attempt, chk) VALUES (?, ?, ?)"
-_ADOPTED = "INSERT OR REPLACE INTO adopted (key, function, chk) VALUES (?, ?, ?)"
 _USED_FAILURES = "INSERT OR REPLACE INTO used_failures (key, instance, chk) VALUES (?, ?, ?)"
 _JOINED = "INSERT OR REPLACE INTO workers (id, name, chk) VALUES (?, ?, ?)"
 _LEFT = "DELETE FROM workers WHERE id = ?"
@@ -87,7 +87,7 @@ def _write_the_rare(connection: sqlite3.Connection, changes: Changes) -> None:
     if changes.brood_runs:
         many(_BROOD_RUNS, summed(changes.brood_runs))
     if changes.adopted:
-        many(_ADOPTED, summed(changes.adopted))
+        write_adopted(connection, changes.adoptions, changes.adopted)
     if changes.used_failures:
         many(_USED_FAILURES, summed(changes.used_failures))
     if changes.workers_joined:

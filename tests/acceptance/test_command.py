@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ from dagorama import (
     state,
 )
 from dagorama.command import main
-from dagorama.keys import new_key
+from dagorama.keys import SigningKey, new_key
+from dagorama.signing import Keyring
 from dagorama_broker.launch import LaunchedBroker, launch_broker
 
 from .test_workers import await_that, unservable, worker
@@ -207,6 +209,21 @@ def test_a_function_that_was_repaired_runs_what_failed(
         assert resolve(instance, promise, timeout=WAIT) == 4
 
 
+def test_a_program_has_what_failed_run_by_the_code_that_is_deployed(
+    broker: LaunchedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, body in (("old", "return number // 0"), ("new", "return number // 2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "repaired_here.py").write_text(BROKEN.format(body=body))
+    monkeypatch.syspath_prepend(str(tmp_path / "old"))
+    instance, promise = importlib.import_module("repaired_here").Repaired()(8)
+    with worker(path=tmp_path / "old"), pytest.raises(NodeFailed, match="ZeroDivisionError"):
+        resolve(instance, promise, timeout=WAIT)
+    assert instance.retry(promise, new_code=True).adopted > 0
+    with worker(path=tmp_path / "new"):
+        assert resolve(instance, promise, timeout=WAIT) == 4
+
+
 def test_what_a_node_logs_is_shown_by_the_worker_with_the_node(
     broker: LaunchedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,6 +280,29 @@ def test_old_nodes_are_adopted_by_the_code_that_is_deployed_now(
         assert asked("adopt", found["function"]) == {"adopted": 1, "hash": found["deployed"][0]}
         assert resolve(instance, promise, timeout=WAIT) == 1001
         assert run("unservable") == "nothing is unservable\n"
+
+
+def test_an_adoption_under_a_key_that_no_worker_holds_says_so_until_it_is_signed_with_theirs(
+    broker: LaunchedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, change in (("old", "+ 1"), ("new", "+ 1000")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "deployed_later.py").write_text(LATER.format(change=change))
+    monkeypatch.syspath_prepend(str(tmp_path / "old"))
+    theirs, other = new_key(), new_key()
+    monkeypatch.setenv("DAGORAMA_SIGNING_KEYS", theirs)
+    instance, promise = importlib.import_module("deployed_later").Deployed()(1)
+    with worker(path=tmp_path / "new"):
+        await_that(lambda: any("it has other code" in reason for reason in unservable()))
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setenv("DAGORAMA_SIGNING_KEYS", other)
+            assert asked("adopt", "deployed_later:Deployed.entrypoint")["adopted"] == 1
+        (id,) = Keyring([SigningKey(urlsafe_b64decode(f"{other}="))]).ids
+        assert f"it does not hold the signing key {id.hex()} under which its adoption was signed" in run("unservable")
+        with pytest.raises(TimeoutError, match=f"does not hold the signing key {id.hex()}"):
+            resolve(instance, promise, timeout=0.01)
+        assert asked("adopt", "deployed_later:Deployed.entrypoint")["adopted"] == 1
+        assert resolve(instance, promise, timeout=WAIT) == 1001
 
 
 def test_what_is_cancelled_by_command_is_cancelled(broker: LaunchedBroker) -> None:

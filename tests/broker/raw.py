@@ -22,12 +22,24 @@ from dagorama_broker.settings import Settings
 PATIENCE = 10.0
 FUNCTION = pb.Function(name="work:Task.entrypoint", hash="hash-1")
 LEAF = pb.Function(name="work:Task.leaf", hash="hash-2")
+#: The id of a signing key, of which the broker wants to know who holds it.
+KEY = b"\x0f" * 8
 MEMORY = Settings(port=0, store="memory://", reconnect_wait=0.2)
 
 
 def envelope(content: bytes) -> bytes:
     """Bytes as a client packs them: a version and no flags before the content."""
     return b"\x01\x00" + content
+
+
+def signed(
+    function: str, *made_with: str, hash: str = "", instance: bytes = b"", key: bytes = KEY
+) -> pb.SignedAdoption:
+    """An adoption as a broker can read it, which holds no key to check it; without a hash for the code deployed."""
+    adoption = pb.Adoption(
+        version=1, function=function, made_with=made_with, hash=hash, deployed=not hash, instance=instance
+    )
+    return pb.SignedAdoption(adoption=adoption.SerializeToString(), key_id=key, mac=b"a signature")
 
 
 @contextmanager
@@ -181,6 +193,7 @@ class Given(NamedTuple):
     run: int
     made_with: str = ""  #: hash of the code that it was made with, if other code has adopted it
     beside: int = 0  #: the source whose value does not come, since it is granted before
+    adoption: pb.SignedAdoption | None = None  #: what allows other code to run it
 
 
 def read_grant(slot: int, body: bytes) -> list[Given]:
@@ -196,6 +209,7 @@ def read_grant(slot: int, body: bytes) -> list[Given]:
             read.functions[read.function[place]], read.arguments[place], sources[place], values, ids, refs,
             read.run[place] if read.run else 0, read.made_with[place] if read.made_with else "",
             read.beside[place] if place < len(read.beside) else 0,
+            ([None, *read.adoptions])[read.adoption[place] if place < len(read.adoption) else 0],
         )
         for place, key in enumerate(read.node)
     ]  # fmt: skip

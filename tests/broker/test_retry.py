@@ -16,7 +16,7 @@ from dagorama_broker.errors import NotServing
 from dagorama_broker.settings import Settings
 from dagorama_broker.waiting import wait_replies
 
-from .raw import FUNCTION, LEAF, Dag, RawWorker, Served, envelope, refused, serving
+from .raw import FUNCTION, KEY, LEAF, Dag, RawWorker, Served, envelope, refused, serving, signed
 
 
 async def failed(served: Served, worker: RawWorker) -> Dag:
@@ -335,9 +335,10 @@ async def test_a_retry_says_which_functions_no_connected_worker_may_run() -> Non
 
 async def test_with_new_code_what_runs_again_is_run_by_the_code_that_a_worker_says_it_has() -> None:
     async with serving() as served:
-        worker = await served.worker()
+        worker = await served.worker(key_ids=[KEY])
         dag, other = await failed(served, worker), await failed(served, worker)
-        reply = await served.stub.Retry(pb.RetryRequest(instance=dag.instance, new_code=True))
+        adoption = signed(FUNCTION.name, FUNCTION.hash, instance=dag.instance)
+        reply = await served.stub.Retry(pb.RetryRequest(instance=dag.instance, new_code=True, adoptions=[adoption]))
         assert (reply.queued, reply.waiting, reply.adopted) == (1, 2, 3)
         node = await worker.node()
         assert node.function.hash == ""
@@ -350,7 +351,106 @@ async def test_with_new_code_what_runs_again_is_run_by_the_code_that_a_worker_sa
             await worker.complete(nodes[-1])
         assert [node.function.hash for node in nodes] == ["h2"] * 3
         assert [node.made_with for node in nodes] == [FUNCTION.hash] * 3
+        assert [node.adoption for node in nodes] == [adoption] * 3
         assert await retry(served, other) == (1, 2)
+        assert (await worker.node()).function.hash == FUNCTION.hash
+
+
+async def look(served: Served, dag: Dag, *counters: int, downstream: bool = False) -> dict[str, list[str]]:
+    reply = await served.stub.Retry(pb.RetryRequest(
+        instance=dag.instance, node=map(dag.id, counters), new_code=True, look=True, downstream=downstream
+    ))  # fmt: skip
+    return {found.function: list(found.made_with) for found in reply.adoptable}
+
+
+async def test_what_a_retry_with_new_code_needs_signed_is_told_and_nothing_has_changed() -> None:
+    async with serving() as served:
+        worker = await served.worker(key_ids=[KEY])
+        functions = [FUNCTION, LEAF, pb.Function(name=LEAF.name, hash="hash-3", class_code="leaf=hash-3")]
+        dag = Dag()
+        await served.stub.Submit(dag.submission(
+            b"a", b"b", b"c", b"d", function=[0, 1, 2, 1], functions=functions,
+            source_count=[0, 1, 1, 0], source=[0, 1],
+        ))  # fmt: skip
+        await worker.fail(await worker.node(), message="no such file")
+        await served.failure(dag.instance, dag.id(2))
+        everything = {FUNCTION.name: ["hash-1"], LEAF.name: ["hash-2", "hash-3 leaf=hash-3"]}
+        assert await look(served, dag) == everything
+        assert await look(served, dag, 0) == everything
+        assert (await served.status()).nodes[pb.FAILED] == 3
+        await worker.complete(await worker.node())
+        await served.value(dag.instance, dag.id(3))
+        assert await look(served, dag) == everything
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, "nothing in it failed"):
+            fresh = Dag()
+            await served.stub.Submit(fresh.submission(b"a"))
+            await served.stub.Cancel(pb.CancelRequest(instance=fresh.instance))
+            await look(served, fresh)
+
+
+async def test_what_a_retry_downstream_has_wait_again_is_to_be_signed_too() -> None:
+    async with serving() as served:
+        worker = await served.worker(key_ids=[KEY])
+        dag = Dag()
+        await served.stub.Submit(dag.submission(
+            b"a", b"b", b"c", function=[0, 1, 1], functions=[FUNCTION, LEAF],
+            source_count=[0, 0, 2], source=[0, 1], tolerant=[0, 1],
+        ))  # fmt: skip
+        await worker.fail(await worker.node(), message="no such file")
+        await served.failure(dag.instance, dag.id(0))
+        assert await look(served, dag, 0, downstream=True) == {FUNCTION.name: ["hash-1"], LEAF.name: ["hash-2"]}
+
+
+@pytest.mark.parametrize(
+    ("adoptions", "text"),
+    [
+        ([], "needs a signature that allows it"),
+        ([signed(FUNCTION.name, "another hash")], "do it again"),
+        ([signed(LEAF.name, FUNCTION.hash)], "do it again"),
+        ([signed(FUNCTION.name, FUNCTION.hash, instance=bytes(16))], "needs a signature that allows it"),
+    ],
+    ids=["unsigned", "for other code", "for another function", "for another instance"],
+)
+async def test_a_retry_with_new_code_that_is_not_signed_for_is_refused_and_nothing_has_changed(
+    adoptions: Sequence[pb.SignedAdoption], text: str
+) -> None:
+    async with serving() as served:
+        worker = await served.worker(key_ids=[KEY])
+        dag = await failed(served, worker)
+        request = pb.RetryRequest(instance=dag.instance, new_code=True, adoptions=adoptions)
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, text):
+            await served.stub.Retry(request)
+        assert (await served.status()).nodes[pb.FAILED] == 3
+        assert await retry(served, dag) == (1, 2)
+
+
+async def test_a_retry_takes_no_adoption_for_code_of_one_hash() -> None:
+    async with serving() as served:
+        worker = await served.worker(key_ids=[KEY])
+        dag = await failed(served, worker)
+        adoptions = [signed(FUNCTION.name, FUNCTION.hash, hash="h2")]
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, "for the code that is deployed"):
+            await served.stub.Retry(pb.RetryRequest(instance=dag.instance, new_code=True, adoptions=adoptions))
+
+
+async def test_new_code_is_for_the_instance_of_the_call_alone() -> None:
+    """What it failed because of runs again wherever it is, by the code that it was made with."""
+    async with serving() as served:
+        worker = await served.worker(key_ids=[KEY], slots=2)
+        first, second = Dag(), Dag()
+        await served.stub.Submit(first.submission(b"a"))
+        await served.stub.Submit(second.submission(b"b"))
+        node = await worker.node()
+        other = await worker.node()
+        await worker.complete(other, ref_count=[1], ref=[-1], foreign=[first.id(0)])
+        await worker.fail(node, message="no such file")
+        await served.failure(second.instance, second.id(0))
+        assert await look(served, second) == {FUNCTION.name: [FUNCTION.hash]}
+        adoption = signed(FUNCTION.name, FUNCTION.hash, instance=second.instance)
+        reply = await served.stub.Retry(
+            pb.RetryRequest(instance=second.instance, new_code=True, adoptions=[adoption])
+        )
+        assert (reply.queued, reply.waiting, reply.adopted) == (1, 1, 0)
         assert (await worker.node()).function.hash == FUNCTION.hash
 
 
@@ -359,6 +459,7 @@ async def test_adoption_may_be_kept_to_one_instance() -> None:
         first, second = Dag(), Dag()
         for dag in (first, second):
             await served.stub.Submit(dag.submission(b"a"))
-        request = pb.AdoptRequest(function=FUNCTION.name, hash="h2", instance=first.instance)
+        adoption = signed(FUNCTION.name, FUNCTION.hash, hash="h2", instance=first.instance)
+        request = pb.AdoptRequest(function=FUNCTION.name, hash="h2", instance=first.instance, adoption=adoption)
         getattr(request, "from").append(FUNCTION.hash)
         assert (await served.stub.Adopt(request)).adopted == 1

@@ -18,6 +18,7 @@ import pytest
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model import (
     AdoptedRow,
+    AdoptionRow,
     AskedInstances,
     Changes,
     FunctionRow,
@@ -31,7 +32,7 @@ from dagorama_broker.model import (
     State,
 )
 from dagorama_broker.store.database import connect, saying_what_failed
-from dagorama_broker.store.migrations import APPLICATION_ID, MIGRATIONS, RETRY_DOWNSTREAM
+from dagorama_broker.store.migrations import APPLICATION_ID, MIGRATIONS, RETRY_DOWNSTREAM, SIGNED_ADOPTIONS
 from dagorama_broker.store.restoring import NODES_QUERY, PROGRESS_QUERY
 from dagorama_broker.store.rows import row_sum
 from dagorama_broker.store.sqlite import SqliteStore
@@ -66,7 +67,8 @@ def fill(path: Path) -> None:
         changes.progress = [ProgressRow(5, 1, 2, 3, 1700000009.5, b"why", 9.5, 7)]
         changes.instance_ends = [InstanceEnd(1, None, True)]
         changes.large = [LargeRow(1, bytes(32))]
-        changes.adopted = [AdoptedRow(5, 2)]
+        changes.adoptions = [AdoptionRow(1, b"signed")]
+        changes.adopted = [AdoptedRow(5, 2, 1)]
         changes.workers_joined = [(b"worker-id", "host:1")]
         store.commit(changes)
 
@@ -150,6 +152,20 @@ def test_runs_of_a_store_from_before_makers_were_noted_are_read_as_nobodys(path:
         connection.execute(f"INSERT INTO runs ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, row_sum(row)))
     with opened(path) as store:
         assert store.last_run(ORIGIN, 5) == run_row(0, 3, 1)
+
+
+def test_what_was_adopted_in_a_store_from_before_adoptions_were_signed_is_read_as_allowed_by_none(path: Path) -> None:
+    steps = MIGRATIONS[: MIGRATIONS.index(SIGNED_ADOPTIONS)]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executescript(";".join(steps))
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {len(steps)}")
+        connection.execute("INSERT INTO adopted (key, function, chk) VALUES (1, 2, ?)", (row_sum((1, 2)),))
+    with opened(path) as store:
+        store.commit(graph(node(1)))
+        store.commit(Changes(functions=[FunctionRow(2, RICH)]))
+        live = store.live()
+    assert (live.adopted, live.adoptions) == ({1: 2}, {})
 
 
 def test_a_closed_store_refuses_calls(path: Path) -> None:
@@ -404,7 +420,8 @@ COLUMNS = {
     "outcomes": ["key", "state", "attempt", "culprit", "ended", "refs", "value", "chk"],
     "resolved": ["state", "culprit", "ended", "chk"],
     "progress": ["runs", "deaths", "lost", "retry_at", "failure", "pause", "attempt", "chk"],
-    "adopted": ["function", "chk"],
+    "adopted": ["function", "adoption", "chk"],
+    "adoptions": ["id", "signed", "chk"],
     "workers": ["id", "name", "chk"],
     "meta": ["value", "chk"],
 }

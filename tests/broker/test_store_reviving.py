@@ -5,6 +5,7 @@ import pytest
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model import (
     AdoptedRow,
+    AdoptionRow,
     BadEnd,
     BroodRow,
     BroodRunRow,
@@ -149,6 +150,39 @@ def test_as_what_a_node_is_run_is_what_was_said_last(store: Store) -> None:
     assert live.adopted == {1: 3, 2: 2}
     assert live.nodes == [LiveNode(1, 1, 1, b""), LiveNode(2, 1, 1, b"")], "what they were made as stays"
     assert store.failed([3]).adopted == {3: 2}
+
+
+def test_what_allows_other_code_is_kept_as_long_as_a_node_names_it(store: Store) -> None:
+    one, two = AdoptionRow(1, b"signed once"), AdoptionRow(2, b"signed twice")
+    store.commit(graph(node(1), node(2), node(3)))
+    rows = [AdoptedRow(1, 2, 1), AdoptedRow(2, 2, 1), AdoptedRow(3, 2, 1)]
+    store.commit(Changes(functions=[FunctionRow(2, RICH)], adoptions=[one], adopted=rows))
+    store.commit(Changes(adoptions=[two], adopted=[AdoptedRow(2, 1, 2)], outcomes=[failed(3)]))
+    restart(store)
+    live = store.live()
+    assert (live.adopted, live.adoptions, live.next_adoption) == ({1: 2, 2: 1}, {1: one, 2: two}, 3)
+    assert store.failed([3]).adoptions == {3: one}
+    store.commit(Changes(adopted=[AdoptedRow(1, 1), AdoptedRow(3, 2, 2)]))  # the first has its own code again
+    restart(store)
+    live = store.live()
+    assert (live.adoptions, live.next_adoption) == ({2: two}, 3)
+    assert store.failed([3]).adoptions == {3: two}
+    store.commit(Changes(adoptions=[AdoptionRow(1, b"its number may be used again")], adopted=[AdoptedRow(1, 2, 1)]))
+    assert store.live().adoptions[1].signed == b"its number may be used again"
+
+
+def test_what_allows_other_code_goes_with_the_last_node_that_it_is_for(store: Store) -> None:
+    adoptions = [AdoptionRow(1, b"for both"), AdoptionRow(2, b"for one")]
+    store.commit(graph(node(1), node(2)))
+    store.commit(graph(node(3, instance=2), instance=2, origin=b"other-origin"))
+    store.commit(Changes(adoptions=adoptions, adopted=[AdoptedRow(1, 1, 2), AdoptedRow(2, 1, 1), AdoptedRow(3, 1, 1)]))
+    store.commit(Changes(outcomes=[completed(1), completed(2)], instance_ends=[InstanceEnd(1, 5.0, False)]))
+    store.commit(Changes(removed=[RemovedRow(1, instance_row(1).id, 5.0, False, 1.0)]))
+    while store.sweep(1):
+        pass
+    restart(store)
+    live = store.live()
+    assert (live.adoptions, live.next_adoption) == ({3: adoptions[0]}, 2)
 
 
 def test_a_run_of_an_origin_is_told_once_however_many_of_its_nodes_failed(store: Store) -> None:

@@ -83,6 +83,8 @@ class RecordingBroker(Talking, broker_pb2_grpc.BrokerServicer, api_pb2_grpc.Dago
     kept: list[broker_pb2.KeepValueRequest] = field(default_factory=list)
     retries: list[broker_pb2.RetryRequest] = field(default_factory=list)
     retried: broker_pb2.RetryReply | None = None  #: what a retry is answered with
+    adoptions: list[broker_pb2.AdoptRequest] = field(default_factory=list)
+    adoptable: broker_pb2.AdoptReply | None = None  #: what an adoption, and a look at one, are answered with
     cancels: list[broker_pb2.CancelRequest] = field(default_factory=list)
     hung_up: list[broker_pb2.WaitRequest] = field(default_factory=list)
     refusal: tuple[grpc.StatusCode, str] | None = None
@@ -145,6 +147,10 @@ class RecordingBroker(Talking, broker_pb2_grpc.BrokerServicer, api_pb2_grpc.Dago
         for node in failed:
             node.state = broker_pb2.QUEUED
         return self.retried or broker_pb2.RetryReply(queued=len(failed))
+
+    def Adopt(self, request: broker_pb2.AdoptRequest, context: grpc.ServicerContext) -> broker_pb2.AdoptReply:
+        self.adoptions.append(request)
+        return self.adoptable or broker_pb2.AdoptReply()
 
     def PutValue(self, chunks: Any, context: grpc.ServicerContext) -> broker_pb2.PutValueReply:
         data = b"".join(chunk.data for chunk in chunks)

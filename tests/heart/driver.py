@@ -7,12 +7,12 @@ Every verb is followed by a step (tick, drain, commit, tell) unless it happens i
 from __future__ import annotations
 
 import pickle
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, count
 
 from dagorama_broker.errors import NotAllowedNow
-from dagorama_broker.model import Changes, Failure, Function, OutcomeRow, RetryPolicy, State, World
+from dagorama_broker.model import Adoption, Changes, Failed, Failure, Function, OutcomeRow, RetryPolicy, State, World
 from dagorama_broker.scheduler import (
     Effects,
     Limits,
@@ -25,7 +25,7 @@ from dagorama_broker.scheduler import (
     Worker,
     is_within_reach,
 )
-from dagorama_broker.scheduler.adopting import Adoption
+from dagorama_broker.scheduler.adopting import Adopted, AdoptedFunction, adoptable, code_of
 from dagorama_broker.scheduler.parts import Instance
 from dagorama_broker.scheduler.restoring import ended_nodes
 
@@ -33,6 +33,8 @@ from .ledger import Ledger
 
 START = 1_000.0
 WALL = 1_700_000_000.0
+#: The signing key of adoptions, which workers hold unless it is said otherwise.
+KEY = "0f"
 
 
 def function(name: str = "work", **rules: object) -> Function:
@@ -185,6 +187,7 @@ class Heart:
         self.names: dict[bytes, str] = {}
         self.instances: dict[str, bytes] = {}  #: by node
         self.changes, self.effects = Changes(), Effects()  #: of the last step
+        self.adoptions: dict[bytes, Adoption] = {}  #: by what was signed
         self.next_tick: float | None = None
         self._attempts: dict[tuple[int, bytes], tuple[bytes, int]] = {}  # its origin in an instance, and counters used
         self.holds_still = False  #: no step follows a verb
@@ -377,14 +380,34 @@ class Heart:
         if any(map(self.ledger.is_unsettled, unsettled)):
             raise NotAllowedNow("the run that made one of them has not ended or came to nothing")
         assert is_within_reach(self.scheduler.graph, failed)
-        revived = self.scheduler.retry(failed, self.now, downstream, () if new_code else None)
+        adoptions = self._for_deployed(failed) if new_code else ()
+        revived = self.scheduler.retry(failed, self.now, downstream, () if new_code else None, adoptions)
         self.step()
         return revived
 
-    def adopt(self, name: str, hash: str = "", *made_with: str) -> Adoption:
-        adoption = self.scheduler.adopt(name, hash, made_with)
-        self.step()
+    def _for_deployed(self, failed: Failed) -> list[Adoption]:
+        """What a person signs who wants new code for whatever there is of each instance."""
+        graph = self.scheduler.graph
+        made = [(row.instance, self.ledger.functions[self.ledger.nodes[row.key].function]) for row in failed.nodes]
+        wanted = {(self.ledger.instances[key].id, function.name, function.code) for key, function in made}
+        wanted |= {(node.instance.id, node.lane.function.name, code_of(graph, node)) for node in graph.nodes.values()}
+        return [self.signed(name, {code}, instance=instance) for instance, name, code in sorted(wanted)]
+
+    def signed(
+        self, name: str, made_with: Collection[str], hash: str = "", instance: bytes = b"", key: str = KEY
+    ) -> Adoption:
+        """What a holder of a key has signed."""
+        signed = f"{next(self._numbers)}".encode()
+        adoption = self.adoptions[signed] = Adoption(name, frozenset(made_with), hash, instance, key, signed)
         return adoption
+
+    def adopt(self, name: str, hash: str = "", *made_with: str, instance: bytes = b"", key: str = KEY) -> Adopted:
+        """As the command does: it looks, and has signed what there is."""
+        asked = AdoptedFunction(name, hash, made_with, instance)
+        found = adoptable(self.scheduler.dispatch, asked)
+        adopted = self.scheduler.adopt(asked, self.signed(name, found.made_with, found.hash, instance, key))
+        self.step()
+        return adopted
 
     def is_unfinished(self, name: str) -> bool:
         return self.scheduler.graph.find(self.ids[name]) is not None
@@ -447,6 +470,7 @@ class Heart:
 
     def worker(self, name: str = "worker", slots: int = 1, **rules: object) -> Hand:
         rules = {key: frozenset(value) if isinstance(value, set) else value for key, value in rules.items()}
+        rules.setdefault("key_ids", frozenset({KEY}))
         return Hand(self, Presence(name.encode().ljust(16, b"."), name, slots, **rules))  # type: ignore[arg-type]
 
     # --- looking --------------------------------------------------------------------------------------

@@ -216,6 +216,15 @@ def what_was_adopted_is_on_record(heart: Heart) -> None:
         if node.lane.id != original:
             made_with[node.key] = ledger.functions[original].hash
     assert graph.made_with == made_with
+    assert graph.adoptions == ledger.adoptions_of(graph.nodes)
+    assert graph.adoptions.keys() == made_with.keys()
+    for key, row in graph.adoptions.items():
+        adoption, node = heart.adoptions[row.signed], graph.nodes[key]
+        function = node.lane.function
+        assert (adoption.function, adoption.key_id) == (function.name, function.adopted_under)
+        assert adoption.hash in ("", function.hash)
+        assert made_with[key] in adoption.made_with
+        assert adoption.instance in (b"", node.instance.id)
 
 
 def what_holds_an_old_failure_says_so(heart: Heart) -> None:

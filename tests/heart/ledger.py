@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from dagorama_broker.model import (
+    AdoptionRow,
     BroodRow,
     Changes,
     DraftRow,
@@ -43,6 +44,8 @@ class Ledger:
         self.instances: dict[int, InstanceRow] = {}
         self.keys: dict[int, str] = {}
         self.adopted: dict[int, int] = {}
+        self.adoptions: dict[int, AdoptionRow] = {}
+        self.adoption_of: dict[int, int] = {}  #: by node; 0: it needs none
         self.ends: dict[int, InstanceEnd] = {}  #: the last one of each instance
         self.links: set[LinkRow] = set()
         self.runs: list[RunRow] = []
@@ -69,7 +72,7 @@ class Ledger:
     def _give_up(self, nodes: DraftRow) -> None:
         for key in range(nodes.first_key, nodes.last_key + 1):
             assert not any(run.first_key <= key < run.first_key + run.size for run in self.runs), "it was made"
-            for rows in (self.nodes, self.keys, self.adopted):
+            for rows in (self.nodes, self.keys, self.adopted, self.adoption_of):
                 rows.pop(key, None)
 
     # --- writing --------------------------------------------------------------------------------------
@@ -92,10 +95,13 @@ class Ledger:
             _once(self.nodes, node.key, node)
         for revived in changes.revived:
             self._revive(revived)
+        for adoption in changes.adoptions:
+            _once(self.adoptions, adoption.id, adoption)
         for adopted in changes.adopted:
             assert adopted.function in self.functions
             assert not self.has_ended(adopted.key)
-            self.adopted[adopted.key] = adopted.function
+            assert adopted.adoption in {0, *self.adoptions}
+            self.adopted[adopted.key], self.adoption_of[adopted.key] = adopted.function, adopted.adoption
         for used in changes.used_failures:
             assert used.key in self.outcomes
             assert used.instance == self.nodes[used.key].instance
@@ -213,6 +219,7 @@ class Ledger:
             ended=[row for row in self.ended(awaited) if row.key not in own],
             keys={key: self.keys[key] for key in own if key in self.keys},
             adopted={key: self.adopted[key] for key in own if key in self.adopted},
+            adoptions=self.adoptions_of(own),
             others=others & instances,
             made=made,
             used=self.users_of(own) if plain else [],
@@ -288,6 +295,8 @@ class Ledger:
             progress=[self.progress[row.key] for row in nodes if row.key in self.progress],
             keys={row.key: self.keys[row.key] for row in nodes if row.key in self.keys},
             adopted={row.key: self.adopted[row.key] for row in nodes if row.key in self.adopted},
+            adoptions=self.adoptions_of(row.key for row in nodes),
+            next_adoption=max(self.adoptions, default=0) + 1,
             workers=list(self.workers.items()),
             failed={key for key in unfinished if key in self.ends and self.ends[key].failed},
             next_node=max(self.nodes, default=0) + 1,
@@ -300,6 +309,9 @@ class Ledger:
                 if self.broods.get(self.brood_of.get(run.first_key, 0)) in broods
             ],
         )
+
+    def adoptions_of(self, keys: Iterable[int]) -> dict[int, AdoptionRow]:
+        return {key: self.adoptions[id] for key in keys if (id := self.adoption_of.get(key, 0))}
 
     def _is_live(self, row: BroodRow) -> bool:
         return row.fate == Fate.OPEN or (row.fate == Fate.RELEASED and self.is_within(row, Fate.OPEN))

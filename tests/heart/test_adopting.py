@@ -1,9 +1,12 @@
 """A person has unfinished nodes run by the code that is deployed now: they go over in their order, and stay so."""
 
+from typing import Any
+
 import pytest
 
 from dagorama_broker.errors import NotAllowedNow, NotKnown
 from dagorama_broker.model import State, World
+from dagorama_broker.scheduler.adopting import AdoptedFunction
 
 from .driver import Hand, Heart, function, retrying
 from .invariants import check
@@ -117,6 +120,66 @@ def test_how_long_a_node_may_be_queued_goes_on_from_when_it_was(heart: Heart) ->
     heart.adopt("hurried", "new", "h")
     heart.wait(2.5)
     assert heart.state("a") is State.FAILED
+
+
+def test_what_allows_it_stays_with_each_node(heart: Heart) -> None:
+    heart.spawn("a")
+    heart.spawn("b")
+    heart.adopt("work", "new", "h", instance=heart.instance_of("a"))
+    heart.adopt("work", "newer", "h")
+    graph = heart.scheduler.graph
+    for _ in range(2):
+        allowed = [heart.adoptions[graph.adoptions[heart.key(name)].signed] for name in ("a", "b")]
+        assert [(each.hash, each.instance) for each in allowed] == [("new", heart.instance_of("a")), ("newer", b"")]
+        check(heart)
+        heart.crash()
+        graph = heart.scheduler.graph
+    assert heart.finish(heart.worker()) == ["a", "b"]
+    assert graph.adoptions == {}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"name": "other"}, {"made_with": {"x"}}, {"hash": "newer"}, {"hash": ""}, {"instance": b"i" * 16},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)  # fmt: skip
+def test_what_is_not_allowed_is_refused_and_nothing_has_changed(heart: Heart, changed: dict[str, Any]) -> None:
+    heart.spawn("a", "b")
+    before = heart.everything()
+    asked = AdoptedFunction("work", "new", ("h",))
+    allowed: dict[str, Any] = {"name": "work", "made_with": {"h"}, "hash": "new", **changed}
+    with pytest.raises(NotAllowedNow, match="what was signed does not allow other code for all nodes of work"):
+        heart.scheduler.adopt(asked, heart.signed(**allowed))
+    with pytest.raises(NotAllowedNow, match="other code for nodes of work needs a signature"):
+        heart.scheduler.adopt(asked, None)
+    assert heart.everything() == before
+
+
+def test_nodes_adopted_under_a_key_are_for_workers_that_hold_it(heart: Heart) -> None:
+    heart.spawn("a", "b")
+    hand = deployed(heart, "a", key_ids={"0b"})
+    assert heart.adopt("work") == (2, "new")
+    assert hand.held == {}
+    ((_, why),) = heart.scheduler.dispatch.unservable()
+    assert "it does not hold the signing key 0f under which its adoption was signed" in why
+    heart.crash()
+    hand.connect()
+    assert hand.held == {}
+    assert heart.adopt("work", key="0b") == (2, "new")
+    assert heart.adopt("work", "new", "new", key="0b") == (1, "new"), "it is signed again if its code is named"
+    check(heart)
+    assert heart.finish(hand) == ["a", "b"]
+
+
+def test_a_node_that_was_adopted_before_adoptions_were_signed_is_as_it_was_made(heart: Heart) -> None:
+    heart.spawn("a")
+    heart.adopt("work", "new", "h")
+    heart.ledger.adoption_of.clear()
+    heart.crash()
+    assert hash_of(heart, "a") == "h"
+    assert heart.scheduler.graph.made_with == heart.scheduler.graph.adoptions == {}
 
 
 def test_what_failed_is_adopted_once_it_is_retried(heart: Heart) -> None:

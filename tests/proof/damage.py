@@ -61,7 +61,7 @@ def changes_of(memory: MemoryStore) -> Changes:
 
 def half_done(folder: Path, seed: int) -> tuple[list[tuple[bytes, list[bytes]]], bytes]:
     """A store with work of every kind, half done; its instances with their nodes, and the name of a large value."""
-    life = next(life for life in map(_lived, count(seed)) if len(life.unfinished) >= LEAST)
+    life = next(life for life in map(_lived, count(seed)) if len(life.watcher.unfinished) >= LEAST)
     store = SqliteStore(folder / "store.db")
     store.open()
     store.commit(changes_of(life.disk))

@@ -99,6 +99,7 @@ class _Instance:
         made = columns(programs, first, self.ids, self.origin)
         functions = made.pop("functions")
         if create:
+            self.watcher.instances.append(self.id)
             made["creates"] = pb.NewInstance(definition="work:Task", entry=self.origin + bytes(4))
         request = pb.SubmitRequest(functions=functions, nodes=[pb.Nodes(instance=self.id, **made)])
         reply = await client.call("Submit", request, pb.SubmitReply, most=1 if self.chance.random() < 0.1 else 1_000)

@@ -18,6 +18,7 @@ from dagorama_broker.store_thread import StoreThread
 from .client import SimulatedClient
 from .loop import START, Clock, Host, Livelock, SimulatedLoop, simulated
 from .network import Network, Server
+from .person import SimulatedPerson
 from .programs import Plan, digest
 from .store import Disk, Injected
 from .watcher import Violation, Watcher
@@ -63,7 +64,8 @@ class Life:
         self.workers: list[SimulatedWorker] = []
         self.deaths: dict[str, int] = {}
         self.clients = [SimulatedClient(self.network, self.watcher, f"c{number}") for number in range(2)]
-        self.hosts = [client.host for client in self.clients]  #: all that ever were
+        self.person = SimulatedPerson(self.network, self.watcher)
+        self.hosts = [peer.host for peer in self._peers()]  #: all that ever were
         self.strikes = self.chance.choice((0, 3, 6, 9, 12))  #: that are planned
         self.faults = 0
         self._workers_made = 0
@@ -90,6 +92,7 @@ class Life:
             self._start_worker(kind)
         for client in self.clients:
             client.start(self.chance.randint(1, 3), FAULTY * 0.6)
+        self.person.start(FAULTY)
         for _ in range(self.strikes):
             self.loop.world_at(START + self.chance.uniform(0.2, FAULTY), self._strike)
 
@@ -113,17 +116,12 @@ class Life:
         ended = self.loop.run_until(self.loop.now + seconds, lambda: watcher.violation is not None or is_over())
         if seconds == DRAIN and not ended:
             waiting = [client.name for client in self.clients if client.busy]
-            text = f"nodes {self.unfinished}, clients {waiting} still wait after {DRAIN} s"
+            text = f"nodes {self.watcher.unfinished}, clients {waiting} still wait after {DRAIN} s"
             watcher.break_off("everything drains", text)
         return watcher.violation is None
 
-    @property
-    def unfinished(self) -> list[str]:
-        """Nodes on disk that have not ended."""
-        return [name for name, key in self.watcher.keys.items() if not self.watcher.has_ended(key)]
-
     def _has_drained(self) -> bool:
-        if any(client.busy for client in self.clients) or self.unfinished:
+        if any(peer.busy for peer in (*self.clients, self.person)) or self.watcher.unfinished:
             return False
         return not any(child.held or child.answered for worker in self.workers for child in worker.children)
 
@@ -274,8 +272,8 @@ class Life:
     def _living(self) -> list[SimulatedWorker]:
         return self.workers or [SimulatedWorker(self.network, self.watcher, "w0k0", self.deaths, 1, (), ())]
 
-    def _peers(self) -> list[SimulatedWorker | SimulatedClient]:
-        return [*self.workers, *self.clients]
+    def _peers(self) -> list[SimulatedWorker | SimulatedClient | SimulatedPerson]:
+        return [*self.workers, *self.clients, self.person]
 
     def _heal(self) -> None:
         self.watcher.note("healed")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from dagorama import adoption
 from dagorama_broker import broker as broker_module
 from dagorama_broker import cancelling, granting
 from dagorama_broker.broker import Broker
@@ -17,7 +18,7 @@ from dagorama_broker.errors import NotServing
 from dagorama_broker.model import ENDED, State
 from dagorama_broker.queues import KEY_MASK, Lane
 from dagorama_broker.queues import order as right_order
-from dagorama_broker.scheduler import Scheduler, Worker, feeding, graph, restoring
+from dagorama_broker.scheduler import Scheduler, Worker, adopting, feeding, graph, restoring
 from dagorama_broker.scheduler.children import Staged
 from dagorama_broker.scheduler.dispatch import Dispatch
 from dagorama_broker.scheduler.graph import Graph
@@ -238,6 +239,56 @@ def _forget_runs(rebuild: Any) -> Any:
 from dagorama_broker.scheduler import verbs  # noqa: E402
 
 MUTANTS["failed runs forgotten on restart"] = [(verbs, "rebuild", _forget_runs)]
+
+
+# --- adoptions --------------------------------------------------------------------------------------------
+
+
+@mutant("a worker does not check what is signed", (adoption, "check_adoption"))
+def _(check: Any) -> Any:
+    return lambda signed, wanted, ring: None
+
+
+@mutant("a worker does not check what the signed adoption is for", (adoption, "_why_not"))
+def _(why_not: Any) -> Any:
+    return lambda adoption, wanted: ""
+
+
+@mutant("nodes of other instances are adopted too", (Graph, "unfinished_of"))
+def _(unfinished_of: Any) -> Any:
+    return lambda self, instance: iter(list(self.nodes.values()))
+
+
+@mutant("an adoption stays where a later one was made", (adopting, "_change_code"))
+def _(change_code: Any) -> Any:
+    def first(graph: Graph, node: Any, hash: str, adoption: Any, key_id: str) -> None:
+        change_code(graph, node, hash, graph.adoptions.get(node.key, adoption), key_id)
+
+    return first
+
+
+@mutant("an adoption is not sent", (granting, "GrantBuilder"))
+def _(builder: Any) -> Any:
+    class Forgetful(builder):  # type: ignore[misc]
+        def add(self, *arguments: Any) -> None:
+            super().add(*arguments[:4])
+
+    return Forgetful
+
+
+@mutant("an adoption is lost on restart", (restoring, "lane_of_row"))
+def _(lane_of_row: Any) -> Any:
+    def losing(graph: Graph, rows: Any, key: int, function: int) -> Any:
+        lane = lane_of_row(graph, rows, key, function)
+        graph.adoptions.pop(key, None)
+        return lane
+
+    return losing
+
+
+@mutant("nodes go over although nobody has signed for their code", (adopting, "_refuse_missing"))
+def _(refuse_missing: Any) -> Any:
+    return lambda names, *, has_some: None
 
 
 # --- graphs -----------------------------------------------------------------------------------------------

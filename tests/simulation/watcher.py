@@ -10,8 +10,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dagorama import adoption
+from dagorama.api import broker_pb2 as pb
+from dagorama.errors import TamperedValue, UncheckableValue
+from dagorama.keys import SigningKey
+from dagorama.signing import Keyring
 from dagorama_broker.broker import Broker
-from dagorama_broker.model import ENDED, Changes, Failure, OutcomeRow, ProgressRow, State, World
+from dagorama_broker.model import ENDED, Changes, Failure, OutcomeRow, ProgressRow, RevivedRow, State, World
 from dagorama_broker.scheduler import Effects, Node, Worker
 from dagorama_broker.store.rows import unpack_keys
 
@@ -35,6 +40,12 @@ BOOKS = (
     invariants.nobody_waits_for_what_has_ended, invariants.readers_are_counted, invariants.pauses_have_their_end,
     invariants.slots_are_where_they_belong,
 )
+
+
+#: The signing key of the person, which workers hold.
+RING = Keyring([SigningKey(b"a person's".ljust(32))])
+#: One that nobody holds.
+STRANGER = Keyring([SigningKey(b"a stranger's".ljust(32))])
 
 
 class Violation(AssertionError):
@@ -91,6 +102,9 @@ class Watcher:
         self.cancelled_at: dict[int, float] = {}
         self.cancelling: set[str] = set()  #: instances of which something was to be cancelled
         self.submitted_at: dict[str, float] = {}
+        self.instances: list[bytes] = []  #: that were to be made
+        self.signed: set[bytes] = set()  #: adoptions of the person
+        self.retried: set[str] = set()  #: what went on, having failed
         self.disturbed_at = 0.0  #: when something was done to the broker last
         self.serving_since = 0.0  #: when the present broker began
         self.steps = self.commits = self.starts = self.restarts = 0
@@ -217,6 +231,8 @@ class Watcher:
         """On disk, not yet told."""
         self.commits += 1
         outcomes = {row.key: row for row in changes.outcomes}
+        for revived in changes.revived:
+            self._goes_on(revived)
         for run in changes.runs:
             parent = self.parents.get(run.origin)
             if parent is not None:
@@ -233,6 +249,19 @@ class Watcher:
             self.seen[resolved.key] = self.seen[resolved.key]._replace(state=resolved.state)
             if resolved.state == State.CANCELLED:
                 self.cancelled_at[resolved.key] = self.loop.now
+
+    def _goes_on(self, row: RevivedRow) -> None:
+        """A person had it retried: it has failed, and all its runs are before it."""
+        name, outcome = self.names[row.key], self.seen[row.key]
+        self.note("goes on", row.key, row.state)
+        self.require(outcome.state == State.FAILED, "what failed is retried", f"{name} goes on and had not failed")
+        self.retried.add(name)
+        self.runs.pop(name, None)
+        self.failed_at = {place: when for place, when in self.failed_at.items() if place[0] != name}
+        if row.state == State.RESOLVING:
+            self.seen[row.key] = outcome._replace(state=row.state)
+        else:
+            del self.seen[row.key]
 
     def _made(self, key: int, name: str) -> None:
         self.note("made", key, name)
@@ -284,6 +313,15 @@ class Watcher:
         """Somebody has asked, so that it may be cancelled, and have others come to something else."""
         return name.split("/")[0] in self.cancelling
 
+    @property
+    def unfinished(self) -> list[str]:
+        """Nodes on disk that have not ended."""
+        return [name for name, key in self.keys.items() if not self.has_ended(key)]
+
+    def instance_of(self, name: str) -> bytes:
+        """The id of the instance of a node on disk."""
+        return self.disk._instances[self.disk._nodes[self.keys[name]].instance].row.id
+
     def has_ended(self, key: int) -> bool:
         row = self.seen.get(key)
         return row is not None and State(row.state) in ENDED
@@ -302,13 +340,15 @@ class Watcher:
     def acknowledged_cancel(self, instance: bytes, names: list[str], count: int) -> None:
         self.note("cancelled", instance.hex(), count)
         for name in names:
-            row = self.seen.get(self.keys[name])
-            self.require(row is not None and State(row.state) in ENDED, "cancelled is durable", f"{name} has not ended")
+            if name not in self.retried:
+                has_ended = self.has_ended(self.keys[name])
+                self.require(has_ended, "cancelled is durable", f"{name} has not ended")
 
     def told_end(self, name: str, state: int, failure: str) -> None:
         """A client hears how a node ended."""
         row = self.seen.get(self.keys.get(name, 0))
-        self.require(row is not None and row.state == state, "told is durable", f"{name} is told to be {state}")
+        is_so = (row is not None and row.state == state) or name in self.retried
+        self.require(is_so, "told is durable", f"{name} is told to be {state}")
         if state == State.FAILED:
             self._check_failure(name, failure)
 
@@ -318,6 +358,13 @@ class Watcher:
         row = self.seen.get(self.keys[value.name])
         self.require(row is not None and row.value == envelope, "told is durable", f"{value.name}: not what is on disk")
         return value.name
+
+    def acknowledged_adoption(self, signed: pb.SignedAdoption, count: int) -> None:
+        """Of so many nodes at least it is on record."""
+        self.note("adopted", count)
+        ids = {row.id for row in self.disk._adoptions.values() if row.signed == signed.SerializeToString()}
+        on_disk = sum(row.adoption in ids for row in self.disk._adopted.values())
+        self.require(on_disk >= count, "acknowledged is durable", f"{count} nodes were adopted, {on_disk} are on disk")
 
     # --- workers --------------------------------------------------------------------------------------
 
@@ -337,6 +384,45 @@ class Watcher:
             row = self.seen.get(self.keys[source])
             ended = (row is not None and State(row.state) in ENDED) or self.keys[source] == given.beside
             self.require(ended, "sources first", f"{name} is given out before {source} has ended")
+
+        self._check_code(given, function.hash)
+
+    def _check_code(self, given: Given, made_with: str) -> None:
+        """Code that it was not made with runs it only if the person allows that, and no lie passes for it."""
+        code = given.function.hash
+        if code == made_with and not given.made_with:
+            return
+        said = given.adoption
+        self.require(said is not None and said.SerializeToString() in self.signed, "what is signed names the code",
+                     f"{given.name} is to be run by {code!r}, and nobody has signed that")
+        if said is None or self.violation is not None:
+            return
+        self.require(given.made_with == made_with, "what is signed names the code", f"made with {given.made_with}?")
+        allowed = pb.Adoption.FromString(said.adoption)
+        fits = (
+            allowed.function == given.function.name and made_with in allowed.made_with
+            and (allowed.deployed or allowed.hash == code) and allowed.instance in (b"", given.instance)
+        )  # fmt: skip
+        self.require(fits, "what is signed names the code", f"{given.name} is to be run by {code!r}: {allowed}")
+        self._check_lies(given, said)
+
+    def _check_lies(self, given: Given, said: pb.SignedAdoption) -> None:
+        """A worker takes what was signed, and nothing like it."""
+        wanted = adoption.Wanted(given.id, given.instance, given.function.name, given.made_with, given.function.hash)
+        self.require(self._is_taken(said, wanted), "what is signed is run", f"{given.name} is not run")
+        other = pb.Adoption.FromString(said.adoption)
+        other.instance = bytes(16)
+        lies = [None, adoption.sign(other, RING), adoption.sign(pb.Adoption.FromString(said.adoption), STRANGER)]
+        lies.append(pb.SignedAdoption(adoption=other.SerializeToString(), key_id=said.key_id, mac=said.mac))
+        for lie in lies:
+            self.require(not self._is_taken(lie, wanted), "a lie is refused", f"{given.name} would be run")
+
+    def _is_taken(self, said: pb.SignedAdoption | None, wanted: adoption.Wanted) -> bool:
+        try:
+            adoption.check_adoption(said, wanted, RING)
+        except (TamperedValue, UncheckableValue):
+            return False
+        return True
 
     def started(self, worker: str, given: Given) -> None:
         """It begins to run."""
@@ -427,7 +513,7 @@ class Watcher:
             "delayed": graph.delayed, "keyed": graph.keyed, "claims": scheduler.dispatch.claimed,
             "staged": scheduler.staged, "expiries": graph.expires_at, "arguments": broker.payloads.arguments.kept,
             "values": {key: 1 for key in broker.payloads.values.kept if key not in broker.recent},
-            "watches": broker.watching._watches,
+            "watches": broker.watching._watches, "adoptions": graph.adoptions, "made with": graph.made_with,
             "claimed": {lane.id: 1 for lane in graph.lanes.values() if lane.claimed},
             "held": {slot.index: 1 for w in scheduler.dispatch.workers.values() for slot in w.slots if slot.held},
         }

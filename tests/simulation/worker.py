@@ -15,7 +15,10 @@ from dagorama.worker.stream import Stream
 from .loop import Host, SimulatedLoop
 from .network import Link, Network, Stub
 from .programs import columns, kept_value, own_value
-from .watcher import Value, Watcher
+from .watcher import RING, Value, Watcher
+
+#: The hash of the code that a worker says it has, if it is asked.
+DEPLOYED = "h9"
 
 
 @dataclass(slots=True)
@@ -34,6 +37,8 @@ class Given:
     refs: dict[int, Sequence[int]]
     failed: frozenset[int]
     beside: int = 0  #: the source that it is sent along with: its value is that of the run here
+    made_with: str = ""
+    adoption: pb.SignedAdoption | None = None
 
 
 def read_grant(body: bytes) -> list[Given]:
@@ -46,7 +51,8 @@ def read_grant(body: bytes) -> list[Given]:
         Given(
             key, read.attempt[at], read.id[at], read.instances[read.instance[at]], read.functions[read.function[at]],
             read.arguments[at][2:].decode(), read.run[at] if read.run else 0, sources[at], values, refs, failed,
-            read.beside[at] if at < len(read.beside) else 0,
+            read.beside[at] if at < len(read.beside) else 0, read.made_with[at] if read.made_with else "",
+            [None, *read.adoptions][read.adoption[at] if at < len(read.adoption) else 0],
         )
         for at, key in enumerate(read.node)
     ]  # fmt: skip
@@ -95,6 +101,9 @@ class Child:
                 continue
             if given.beside and given.beside not in self.own:
                 self.take_back([attempt])  # the run here has left no value for it
+                continue
+            if not given.function.hash:
+                self.take_back([attempt], pb.CODE_MISMATCH, DEPLOYED)
                 continue
             sync_runs = sync_runs or not given.function.is_async
             self._start(given)
@@ -193,11 +202,14 @@ class Child:
 
     # --- what the broker, or fate, wants ----------------------------------------------------------------
 
-    def take_back(self, attempts: Sequence[int]) -> None:
+    def take_back(
+        self, attempts: Sequence[int], reason: pb.ReturnReason.ValueType = pb.UNSTARTED, hash: str = ""
+    ) -> None:
         taken = [self.held.pop(a) for a in attempts if a in self.held and a not in self.running]
         if taken:
             held = self.held_of(taken)
-            self.worker.session.give_back(self.number, pb.Return(node=held.nodes, attempt=held.attempts))
+            returned = pb.Return(node=held.nodes, attempt=held.attempts, reason=reason, hash=hash)
+            self.worker.session.give_back(self.number, returned)
             self.worker.changed()
 
     def drop(self, attempts: Sequence[int]) -> None:
@@ -236,7 +248,7 @@ class SimulatedWorker:
         self.link = Link(network, self.host)
         self.hello = pb.Hello(
             protocol=1, worker=self.loop.chance.randbytes(16), name=name, slots=slots, tolerations=tolerations,
-            exclude_queues=exclude,
+            exclude_queues=exclude, key_ids=RING.ids,
         )
         self.session = Session(self.hello)
         self.children = [Child(self, number) for number in range(slots)]

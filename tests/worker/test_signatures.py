@@ -3,22 +3,24 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic_ns
+from typing import Any
 
 import pytest
 from scripted_broker import ScriptedBroker, worker_process
 from worker_grants import INSTANCE, Wanted, body_of, call, encoded, ids, values_of
 
+from dagorama.adoption import sign
 from dagorama.api import broker_pb2 as pb
 from dagorama.keys import SigningKey, new_key
 from dagorama.models.outcome import outcome as tolerated
 from dagorama.models.promise import DAGPromise
-from dagorama.signing import ARGUMENTS, RESULT, Keyring, code_text, function_digest, keyring
+from dagorama.signing import ADOPTION, ARGUMENTS, FAILURE, RESULT, Keyring, code_text, function_digest, keyring
 from dagorama.values import Encoded, encode, encode_call
 from dagorama.worker.executor import Executor
 from dagorama.worker.frames import Kind, Outcome
 from dagorama.worker.large import SpoolValues
 from dagorama.worker.outbox import Outbox
-from tests.bombs import Bomb, changed
+from tests.bombs import Bomb, changed, cut_short
 
 TAMPERED = "dagorama.errors.TamperedValue"
 STRANGER = Keyring([SigningKey(b"s" * 32)])
@@ -67,12 +69,12 @@ class Granting:
         assert (failure.type, failure.final) == (TAMPERED, True)
         assert not self.bomb.went_off
 
-    def is_given_back(self, body: pb.GrantBody, why: str) -> None:
+    def is_given_back(self, body: pb.GrantBody, why: str, what_to_do: str = "set DAGORAMA_SIGNING_KEYS") -> None:
         ran = self.ran(body)
         assert not ran.results.ByteSize()
         assert (list(ran.returned.node), ran.returned.reason) == (list(body.node), pb.UNCHECKABLE)
         assert why in ran.returned.detail
-        assert "set DAGORAMA_SIGNING_KEYS" in ran.returned.detail
+        assert what_to_do in ran.returned.detail
         assert not self.bomb.went_off
 
 
@@ -190,12 +192,147 @@ def test_whoever_only_names_a_key_fails_the_node(granting: Granting) -> None:
 
 def test_arguments_of_a_node_adopted_by_other_code_are_those_of_the_code_it_was_made_with(granting: Granting) -> None:
     body = body_of([call("echo", 1), call("echo", 2)])
+    body.functions[0].class_code = ""
     old = function_digest(body.functions[0].name, "hash before")
     body.arguments[0] = arguments(body, "adopted", function=old)
     body.made_with.extend(["hash before", ""])
+    body.adoptions.append(allowed(body, "hash before", "another hash"))
+    body.adoption.append(1)
     assert granting.ran(body).values == ["adopted", 2]
     body.made_with[0] = "another hash"
     assert granting.ran(body).results.failures[0].type == TAMPERED
+
+
+# --- adoptions ------------------------------------------------------------------------------------------------
+
+
+def allowed(body: pb.GrantBody, *made_with: str, ring: Keyring | None = None, **changed: Any) -> pb.SignedAdoption:
+    """What a key holder signs to have the first node run by the code here."""
+    wanted = {"function": body.functions[0].name, "hash": body.functions[0].hash, "instance": INSTANCE}
+    return sign(pb.Adoption(made_with=made_with, **{**wanted, **changed}), ring or keyring())
+
+
+def adopted(granting: Granting) -> pb.GrantBody:
+    """A node that goes off if it is run, was made with other code, and comes without a word on that."""
+    body = one(granting)
+    body.functions[0].class_code = ""
+    body.arguments[0] = arguments(body, granting.bomb, function=function_digest(body.functions[0].name, "old code"))
+    body.made_with.append("old code")
+    return body
+
+
+def with_adoption(body: pb.GrantBody, adoption: pb.SignedAdoption) -> pb.GrantBody:
+    body.adoptions.append(adoption)
+    body.adoption.append(1)
+    return body
+
+
+def test_what_is_allowed_is_run(granting: Granting) -> None:
+    for adoption in ({}, {"instance": b""}, {"hash": "", "deployed": True}):
+        body = adopted(granting)
+        body.arguments[0] = arguments(body, "run", function=function_digest(body.functions[0].name, "old code"))
+        assert granting.ran(with_adoption(body, allowed(body, "older", "old code", **adoption))).values == ["run"]
+
+
+def test_other_code_runs_nothing_on_the_brokers_word_alone(granting: Granting) -> None:
+    granting.is_given_back(adopted(granting), "no signed adoption allows it", "`dagorama adopt`")
+
+
+def test_an_adoption_that_is_there_and_not_named_allows_nothing(granting: Granting) -> None:
+    body = adopted(granting)
+    body.adoptions.append(allowed(body, "old code"))
+    granting.is_given_back(body, "no signed adoption allows it", "`dagorama adopt`")
+
+
+def test_an_adoption_under_a_key_that_is_not_held_says_which(granting: Granting) -> None:
+    body = adopted(granting)
+    with_adoption(body, allowed(body, "old code", ring=STRANGER))
+    granting.is_given_back(body, STRANGER.signs_under.hex(), "adopt it again")
+
+
+def test_an_adoption_of_a_later_version_is_not_guessed_at(granting: Granting) -> None:
+    body = adopted(granting)
+    adoption = pb.Adoption.FromString(allowed(body, "old code").adoption)
+    adoption.version = 2
+    signed = adoption.SerializeToString()
+    mac = keyring().sign_statement(signed, ADOPTION)
+    with_adoption(body, pb.SignedAdoption(adoption=signed, key_id=keyring().signs_under, mac=mac))
+    granting.is_given_back(body, "is of version 2", "update dagorama")
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        ({"function": "worker_nodes:Nodes.other"}, "is for worker_nodes:Nodes.other, not for worker_nodes:Nodes."),
+        ({"made_with": ["older"]}, "is for nodes made with older, not with old"),
+        ({"made_with": []}, "not with old"),
+        ({"hash": "another"}, "allows another, not"),
+        ({"hash": ""}, "allows , not"),
+        ({"instance": b"i" * 16}, "is for instance 69696969-6969-6969-6969-696969696969, not for"),
+    ],
+    ids=["function", "made with", "made with nothing", "hash", "no hash", "instance"],
+)
+def test_an_adoption_of_something_else_allows_nothing(
+    granting: Granting, other: dict[str, Any], why: str
+) -> None:
+    body = adopted(granting)
+    made_with = other.get("made_with", ["old code"])
+    with_adoption(body, allowed(body, *made_with, **{name: other[name] for name in other if name != "made_with"}))
+    granting.is_tampered(body)
+    assert why in granting.ran(body).failure.message
+
+
+@pytest.mark.parametrize("named", [{}, {"hash": "", "deployed": True}], ids=["by hash", "deployed"])
+def test_an_adoption_allows_no_class_code_that_the_broker_names(granting: Granting, named: dict[str, Any]) -> None:
+    """What the node makes would be signed for that code."""
+    body = adopted(granting)
+    with_adoption(body, allowed(body, "old code", **named))
+    body.functions[0].class_code = "echo=of the broker's choice"
+    granting.is_tampered(body)
+
+
+def test_an_adoption_for_one_hash_does_not_tell_the_broker_which_code_is_here(granting: Granting) -> None:
+    body = adopted(granting)
+    with_adoption(body, allowed(body, "old code"))
+    body.functions[0].hash = ""
+    granting.is_tampered(body)
+
+
+def test_no_byte_of_an_adoption_can_be_changed_added_or_left_out(granting: Granting) -> None:
+    body = adopted(granting)
+    signed = allowed(body, "old code")
+    for name in ("adoption", "mac"):
+        good = getattr(signed, name)
+        for bad in (*changed(good), *cut_short(good), good + b"\0", good + good):
+            lie = pb.SignedAdoption(adoption=signed.adoption, key_id=signed.key_id, mac=signed.mac)
+            setattr(lie, name, bad)
+            body = adopted(granting)
+            granting.is_tampered(with_adoption(body, lie))
+
+
+def test_no_signature_of_another_kind_is_taken_for_that_of_an_adoption(granting: Granting) -> None:
+    """Nor that of an adoption for another's: each kind begins what is signed with a letter of its own."""
+    body = adopted(granting)
+    signed = allowed(body, "old code")
+    for role in (ARGUMENTS, RESULT, FAILURE):
+        lie = pb.SignedAdoption(adoption=signed.adoption, key_id=signed.key_id)
+        lie.mac = keyring().sign_statement(signed.adoption, role)
+        granting.is_tampered(with_adoption(adopted(granting), lie))
+
+
+@pytest.mark.parametrize("key", [None, STRANGER], ids=["no adoption", "under another key"])
+def test_nothing_is_imported_before_its_adoption_was_checked(
+    granting: Granting, key: Keyring | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lying_about_here.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    body = adopted(granting)
+    body.functions[0].name, body.functions[0].hash = "lying_about_here:X.f", ""
+    body.arguments[0] = arguments(body, 1, function=function_digest("lying_about_here:X.f", "old code"))
+    if key is not None:
+        with_adoption(body, allowed(body, "old code", ring=key, hash="", deployed=True))
+    assert granting.ran(body).returned.reason == pb.UNCHECKABLE
+    assert not (tmp_path / "imported").exists()
 
 
 # --- values of sources ----------------------------------------------------------------------------------------
