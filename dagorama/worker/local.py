@@ -26,6 +26,7 @@ from dagorama.worker.notices import Notices, left_behind
 from dagorama.worker.options import WorkerOptions
 from dagorama.worker.outbox import Outbox
 from dagorama.worker.process_state import note_changes
+from dagorama.worker.proofs import new_identity
 from dagorama.worker.session import PROTOCOL, Held, Session
 from dagorama.worker.threaded import ThreadedStream
 from dagorama.worker.threads import follow_threads
@@ -323,9 +324,11 @@ def _prepare() -> None:
 
 
 def _hello(options: WorkerOptions, stay: bool) -> pb.Hello:
+    worker, secret = new_identity()
     return pb.Hello(
         protocol=PROTOCOL,
-        worker=os.urandom(16),
+        worker=worker,
+        secret=secret,
         name=f"{socket.gethostname()}:{os.getpid()}",
         include_queues=options.include_queues,
         exclude_queues=options.exclude_queues,

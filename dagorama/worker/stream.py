@@ -95,6 +95,8 @@ class Stream:
                 if message.HasField("welcome"):
                     self._beat(message.welcome.heartbeat)
                 self._on_message(message)
+                if self._session.keeps_too_much:
+                    self._session.tidy(self._held())
                 if message.draining:
                     break
         finally:

@@ -25,6 +25,7 @@ from dagorama.worker.launched import Lines
 from dagorama.worker.notices import Notices, complain, left_behind
 from dagorama.worker.nursery import Nursery
 from dagorama.worker.options import WorkerOptions
+from dagorama.worker.proofs import new_identity
 from dagorama.worker.session import PROTOCOL, Session
 from dagorama.worker.shared import SharedMemory
 from dagorama.worker.slot import Slot
@@ -266,9 +267,11 @@ class Supervisor:
 
 
 def _hello(options: WorkerOptions) -> pb.Hello:
+    worker, secret = new_identity()
     return pb.Hello(
         protocol=PROTOCOL,
-        worker=os.urandom(16),
+        worker=worker,
+        secret=secret,
         name=f"{socket.gethostname()}:{os.getpid()}",
         include_queues=options.include_queues,
         exclude_queues=options.exclude_queues,

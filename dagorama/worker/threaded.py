@@ -115,6 +115,8 @@ class ThreadedStream:
             if message.HasField("welcome"):
                 self._beat_at = monotonic() + message.welcome.heartbeat
             self._on_message(message)
+            if self._session.keeps_too_much:
+                self._session.tidy(self._held())
             self._changed.notify_all()
 
     def _messages(self, number: int) -> Iterator[pb.WorkerMessage]:

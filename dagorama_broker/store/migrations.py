@@ -114,5 +114,13 @@ CREATE TABLE used_failures (key INTEGER PRIMARY KEY, chk INTEGER NOT NULL, insta
 CREATE INDEX used_failures_instances ON used_failures (instance)
 """
 
+#: The secret that proofs of grants are made with; and the attempt that the last loss was counted for, so that it can be
+#: taken back (the checksum covers that column unless it is 0, as in rows from before).
+GRANT_PROOFS = """
+CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL, chk INTEGER NOT NULL) WITHOUT ROWID;
+
+ALTER TABLE progress ADD COLUMN lost_attempt INTEGER NOT NULL DEFAULT 0
+"""
+
 #: The step at place n makes version n + 1 of version n.
-MIGRATIONS = (FIRST_SCHEMA, RETRY_DOWNSTREAM)
+MIGRATIONS = (FIRST_SCHEMA, RETRY_DOWNSTREAM, GRANT_PROOFS)

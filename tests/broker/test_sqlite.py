@@ -31,7 +31,7 @@ from dagorama_broker.model import (
     State,
 )
 from dagorama_broker.store.database import connect, saying_what_failed
-from dagorama_broker.store.migrations import APPLICATION_ID, MIGRATIONS, RETRY_DOWNSTREAM
+from dagorama_broker.store.migrations import APPLICATION_ID, GRANT_PROOFS, MIGRATIONS, RETRY_DOWNSTREAM
 from dagorama_broker.store.restoring import NODES_QUERY, PROGRESS_QUERY
 from dagorama_broker.store.rows import row_sum
 from dagorama_broker.store.sqlite import SqliteStore
@@ -63,7 +63,7 @@ def fill(path: Path) -> None:
         changes = Changes(functions=[FunctionRow(2, RICH)], outcomes=[completed(1, 3), completed(3), failed(2)])
         changes.outcomes += [completed(4, 5, state=State.RESOLVING), completed(6, 3, state=State.RESOLVING)]
         changes.resolved = [ResolvedRow(6, int(State.COMPLETED), 0, 1700000003.5)]
-        changes.progress = [ProgressRow(5, 1, 2, 3, 1700000009.5, b"why", 9.5, 7)]
+        changes.progress = [ProgressRow(5, 1, 2, 3, 1700000009.5, b"why", 9.5, 7, 6)]
         changes.instance_ends = [InstanceEnd(1, None, True)]
         changes.large = [LargeRow(1, bytes(32))]
         changes.adopted = [AdoptedRow(5, 2)]
@@ -150,6 +150,38 @@ def test_runs_of_a_store_from_before_makers_were_noted_are_read_as_nobodys(path:
         connection.execute(f"INSERT INTO runs ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, row_sum(row)))
     with opened(path) as store:
         assert store.last_run(ORIGIN, 5) == run_row(0, 3, 1)
+
+
+def test_progress_of_a_store_from_before_losses_could_be_taken_back_is_read(path: Path) -> None:
+    with opened(path) as store:
+        store.commit(graph(node(1)))
+    row = (1, 1, 2, 3, 1700000009.5, b"why", 9.5, 7)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        columns = "key, runs, deaths, lost, retry_at, failure, pause, attempt, chk"
+        connection.execute(f"INSERT INTO progress ({columns}) VALUES ({', '.join('?' * 9)})", (*row, row_sum(row)))
+    with opened(path) as store:
+        assert store.live().progress == [ProgressRow(*row)]
+
+
+def test_a_store_from_before_proofs_of_grants_gets_a_secret(path: Path) -> None:
+    steps = MIGRATIONS[: MIGRATIONS.index(GRANT_PROOFS)]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executescript(";".join(steps))
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {len(steps)}")
+    with opened(path) as store:
+        assert len(secret := store.secret) == 32
+    with opened(path) as store:
+        assert store.secret == secret
+
+
+def test_a_secret_that_is_damaged_is_an_error(path: Path) -> None:
+    with opened(path):
+        pass
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE secrets SET value = zeroblob(32)")
+    with pytest.raises(StoreError, match="table secrets is damaged"), opened(path):
+        pass
 
 
 def test_a_closed_store_refuses_calls(path: Path) -> None:
@@ -403,10 +435,11 @@ COLUMNS = {
     "nodes": ["key", "instance", "function", "sources", "arguments", "chk"],
     "outcomes": ["key", "state", "attempt", "culprit", "ended", "refs", "value", "chk"],
     "resolved": ["state", "culprit", "ended", "chk"],
-    "progress": ["runs", "deaths", "lost", "retry_at", "failure", "pause", "attempt", "chk"],
+    "progress": ["runs", "deaths", "lost", "retry_at", "failure", "pause", "attempt", "lost_attempt", "chk"],
     "adopted": ["function", "chk"],
     "workers": ["id", "name", "chk"],
     "meta": ["value", "chk"],
+    "secrets": ["name", "value", "chk"],
 }
 
 
