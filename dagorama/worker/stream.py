@@ -12,6 +12,7 @@ import grpc
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.logging import get_logger
+from dagorama.transport import is_broken_off
 from dagorama.worker.session import FINAL, Backoff, Held, Session
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Stream:
                 await self._converse(backoff)
                 self._note_loss("it has ended the stream")
             except grpc.aio.AioRpcError as error:
-                if error.code().name in FINAL:
+                if error.code().name in FINAL and not is_broken_off(error.code().name, error.details() or ""):
                     raise Refused(error.details() or error.code().name) from None
                 self._note_loss(error.details() or error.code().name)
                 if self._session.welcome is None and not self._is_written_over(error):
