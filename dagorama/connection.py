@@ -25,8 +25,8 @@ from dagorama.errors import (
     UnknownToBroker,
 )
 from dagorama.models.state import State
-from dagorama.patience import PATIENCE, PATIENCE_AFTER_LOSS, Loss
-from dagorama.settings import Settings
+from dagorama.patience import PATIENCE, Loss
+from dagorama.settings import Settings, broker_wait
 from dagorama.talking import Asked, Talk
 from dagorama.transport import is_broken_off, was_reached
 
@@ -173,7 +173,7 @@ class Connection:
     @property
     def patience(self) -> float:
         """Seconds for which the broker may be gone before a call gives up."""
-        return PATIENCE_AFTER_LOSS if self.has_answered else PATIENCE
+        return broker_wait() if self.has_answered else PATIENCE
 
     def error_of(self, error: grpc.RpcError) -> BrokerError:
         """Our error for a failed call; what it says of the broker being there is noted."""

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from time import monotonic
 
-#: Seconds for which nobody needs to listen at an address where no broker has been, before a call gives up.
+#: Seconds for which a call is tried again at an address where no broker has answered this process. Where one has, it is
+#: `settings.broker_wait()`: it may be reading its store back, or another may be taking over.
 PATIENCE = 3.0
-#: Seconds for which a broker may be gone that has answered this process: it reads its store, or another takes over.
-PATIENCE_AFTER_LOSS = 20.0
 
 
 class Loss:

@@ -17,9 +17,9 @@ from dagorama.connection import PAUSE, Replies, connection
 from dagorama.errors import BrokerError, BrokerOverloaded, BrokerUnavailable, PromiseMisuse, WrongInstance
 from dagorama.models.promise import DAGPromise
 from dagorama.models.state import State
-from dagorama.patience import PATIENCE, PATIENCE_AFTER_LOSS, Loss
+from dagorama.patience import PATIENCE, Loss
 from dagorama.scope import attempt_here
-from dagorama.settings import warn_after
+from dagorama.settings import broker_wait, warn_after
 from dagorama.submitting import is_held_back
 from dagorama.waits import waits
 
@@ -166,7 +166,7 @@ def _heard(
 def _pause(error: BrokerUnavailable | BrokerOverloaded, loss: Loss) -> float:
     """Seconds until the wait goes on. Raises the error if the broker has been gone, or without room, for too long."""
     if isinstance(error, BrokerOverloaded):
-        if error.retry_after is None or loss.noticed(False) > PATIENCE_AFTER_LOSS:
+        if error.retry_after is None or loss.noticed(False) > broker_wait():
             raise error
         return error.retry_after + PAUSE
     if error.status == "UNAVAILABLE" and loss.noticed(error.was_connected) > _patience():
@@ -175,7 +175,7 @@ def _pause(error: BrokerUnavailable | BrokerOverloaded, loss: Loss) -> float:
 
 
 def _patience() -> float:
-    return PATIENCE_AFTER_LOSS if connection().has_answered else PATIENCE
+    return broker_wait() if connection().has_answered else PATIENCE
 
 
 # --- whose nodes these are -------------------------------------------------------------------------

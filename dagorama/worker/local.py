@@ -16,8 +16,9 @@ from dagorama.api import broker_pb2 as pb
 from dagorama.connection import connection
 from dagorama.large import BrokerValues, LargeValues
 from dagorama.logging import get_logger
-from dagorama.patience import PATIENCE, PATIENCE_AFTER_LOSS
+from dagorama.patience import PATIENCE
 from dagorama.running import expect_threads
+from dagorama.settings import broker_wait
 from dagorama.signing import keyring
 from dagorama.worker.engine import Engine
 from dagorama.worker.executor import Call, Executor
@@ -271,7 +272,7 @@ class LocalWorker:
 
     def _check_patience(self) -> None:
         """A worker that is to stay waits for its broker for ever."""
-        patience = PATIENCE_AFTER_LOSS if self._connected else PATIENCE
+        patience = broker_wait() if self._connected else PATIENCE
         lost = self._stream.lost
         if lost is not None and not self._stay and monotonic() - self._stream.lost_since >= patience:
             raise lost

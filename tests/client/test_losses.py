@@ -17,7 +17,8 @@ from dagorama.connection import connection
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, generate_instance_id
 from dagorama.errors import BrokerError, BrokerUnavailable
-from dagorama.patience import PATIENCE_AFTER_LOSS, Loss
+from dagorama.patience import Loss
+from dagorama.settings import broker_wait
 from dagorama.transport import is_broken_off, was_reached
 from dagorama.waiting import Waiting
 from tests.resetting_proxy import (
@@ -119,7 +120,7 @@ def test_a_first_wait_that_was_never_answered_had_a_broker_all_the_same(
         until(lambda: broker.waits)
         assert not connection().has_answered
     until(lambda: connection().has_answered)
-    clock.now += PATIENCE_AFTER_LOSS - 1
+    clock.now += broker_wait() - 1
     again = serving(broker.port)
     again.broker.nodes, again.broker.instances = broker.nodes, broker.instances
     with again as present:
@@ -146,7 +147,7 @@ def test_a_wait_whose_broker_does_not_come_back_ends_with_the_way_to_start_one(
         thread = threading.Thread(target=wait, daemon=True)
         thread.start()
         until(lambda: broker.waits)
-    clock.step = PATIENCE_AFTER_LOSS / 5
+    clock.step = broker_wait() / 5
     thread.join(10)
     (error,) = found
     assert "dagorama-broker serve" in str(error)
@@ -183,7 +184,7 @@ def test_a_call_waits_for_a_broker_that_has_answered_before(
     thread = threading.Thread(target=lambda: done.append(CALLS[call](instance, promise)), daemon=True)
     thread.start()
     until(lambda: next(looks) > 3)  # it has failed a few times
-    clock.now += PATIENCE_AFTER_LOSS - 1
+    clock.now += broker_wait() - 1
     again = serving(broker.port)
     again.broker.nodes, again.broker.instances = broker.nodes, broker.instances
     with again:
@@ -195,7 +196,7 @@ def test_a_call_gives_up_on_a_broker_that_stays_away(clock: Clock, monkeypatch: 
     with serving() as broker:
         point_at(broker.port, monkeypatch)
         generate_instance_id()
-    clock.step = PATIENCE_AFTER_LOSS / 5
+    clock.step = broker_wait() / 5
     with pytest.raises(BrokerUnavailable, match="dagorama-broker serve"):
         generate_instance_id()
 
@@ -288,7 +289,7 @@ def test_streams_that_are_always_reset_end_a_call_with_what_was_said(
 ) -> None:
     _, between = proxy
     between.resets.extend([CANCEL] * 1000)
-    clock.step = PATIENCE_AFTER_LOSS / 5
+    clock.step = broker_wait() / 5
     with pytest.raises(BrokerUnavailable, match=r"the connection to the broker at .* broke off \(CANCELLED: "):
         generate_instance_id()
 
@@ -300,7 +301,7 @@ def test_streams_that_are_always_reset_end_a_wait_too(
     instance, promise = Sample()()
     connection().close_stream()
     between.resets.extend([CANCEL] * 1000)
-    clock.step = PATIENCE_AFTER_LOSS / 5
+    clock.step = broker_wait() / 5
     with pytest.raises(BrokerUnavailable, match="broke off"):
         resolve(instance, promise, timeout=None)
 
