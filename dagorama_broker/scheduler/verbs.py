@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from heapq import heappush
 
 from dagorama_broker.errors import Malformed, NotAllowedNow
-from dagorama_broker.model import ENDED, Changes, Failed, Failure, Live
+from dagorama_broker.model import ENDED, Changes, Failed, Failure, Live, World
 from dagorama_broker.scheduler.adopting import Adoption, adopt, adopt_deployed, bind, is_unbound
 from dagorama_broker.scheduler.broods import epitaph
 from dagorama_broker.scheduler.children import Staged, own_origin, promised, refuse_circle
@@ -23,7 +23,10 @@ from dagorama_broker.scheduler.parts import Effects, Granted, Node, Presence, Wo
 from dagorama_broker.scheduler.restoring import rebuild
 from dagorama_broker.scheduler.retrying import LONGEST_PAUSE, pause
 from dagorama_broker.scheduler.reviving import ORPHANED, Revived, orphans, refuse, revive, with_dependents
-from dagorama_broker.scheduler.transitions import CANCELLED, FAILED
+from dagorama_broker.scheduler.transitions import BACKOFF, CANCELLED, FAILED
+
+#: Losses of one node from which on it is granted to others only when its worker has had time to return.
+FLAPPING = 10
 
 
 class Scheduler:
@@ -107,9 +110,12 @@ class Scheduler:
 
     def _end_pauses(self, now: float) -> None:
         for node in self.graph.due(now):
-            trouble = self.graph.trouble(node)
-            trouble.retry_at = trouble.pause = 0.0
-            self.graph.queue(node)
+            self._end_pause(node)
+
+    def _end_pause(self, node: Node) -> None:
+        trouble = self.graph.trouble(node)
+        trouble.retry_at = trouble.pause = 0.0
+        self.graph.queue(node)
 
     def _give_up(self, node: Node) -> None:
         function = node.lane.function
@@ -187,6 +193,8 @@ class Scheduler:
         if node is None or not is_there or not self.dispatch.may_adopt(node, attempt, worker.presence.world):
             self.refuse(worker, attempt)
             return
+        if node.state is BACKOFF:
+            self._end_pause(node)
         if node.slot is not None:
             self.staged.pop(node.attempt, None)
         else:
@@ -222,11 +230,25 @@ class Scheduler:
             if not counts:
                 self.graph.back(node)
                 continue
-            trouble = self.graph.trouble(node)
-            trouble.lost += 1
-            trouble.lost_attempt = node.attempt
-            text = f"{trouble.lost} workers or connections were lost while they held it"
-            self._again_or_fail(node, trouble.lost < self.limits.losses, "dagorama.WorkerLost", text)
+            self._count_loss(node)
+
+    def _count_loss(self, node: Node) -> None:
+        trouble = self.graph.trouble(node)
+        trouble.lost += 1
+        trouble.lost_attempt = node.attempt
+        again = trouble.lost < self.limits.losses
+        if again and self._is_flapping(node):
+            self.graph.pause(node, self.timing.reconnect_wait)
+            return
+        text = f"{trouble.lost} workers or connections were lost while they held it"
+        self._again_or_fail(node, again, "dagorama.WorkerLost", text)
+
+    def _is_flapping(self, node: Node) -> bool:
+        """Whether connections break so often that a run must not be given up each time: its worker may be on its way
+        back. Nodes of the original's workers, which cannot take them up again, are not meant, nor those that have made
+        others."""
+        ours = node.lane.function.world is World.OURS
+        return ours and self.graph.trouble(node).lost >= FLAPPING and node.key not in self.broods.open
 
     def leave(self, worker: Worker) -> None:
         """The worker takes nothing more and finishes what it holds."""

@@ -151,6 +151,42 @@ class TestLosses:
         assert heart.ledger.progress[heart.key("a")].lost == 1
         assert other.complete("a")
 
+    def test_a_connection_that_breaks_often_is_given_time_to_come_back_before_others_get_the_node(
+        self, heart: Heart
+    ) -> None:
+        hands = [heart.worker("first"), heart.worker("second")]
+        heart.spawn("a")
+        for _ in range(9):
+            (holder,) = (hand for hand in hands if hand.held)
+            holder.vanish(), holder.held.clear(), holder.connect()
+            assert heart.holders(), "another has it at once"
+        (holder,) = (hand for hand in hands if hand.held)
+        for _ in range(30):
+            holder.vanish()
+            assert heart.states("a") == ["BACKOFF"]
+            heart.wait(1.9)
+            holder.connect()
+            for hand in hands:
+                hand.beat()
+            assert heart.holders() == {"a": holder.presence.name}
+        assert heart.ledger.progress[heart.key("a")].lost == 9
+        holder.vanish()
+        heart.wait(2.1)
+        assert heart.holders()
+        assert heart.finish(*(hand for hand in hands if hand is not holder)) == ["a"]
+
+    def test_so_is_one_that_comes_back_to_the_next_broker(self, heart: Heart) -> None:
+        hand = heart.worker()
+        heart.spawn("a")
+        for _ in range(9):
+            hand.vanish(), hand.held.clear(), hand.connect()
+        hand.vanish()
+        heart.crash()
+        assert heart.states("a") == ["BACKOFF"]
+        hand.connect()
+        assert heart.ledger.progress[heart.key("a")].lost == 9
+        assert hand.complete("a")
+
     def test_only_the_loss_of_the_attempt_that_returns_is_taken_back(self, heart: Heart) -> None:
         first = heart.worker("first")
         heart.spawn("a")
