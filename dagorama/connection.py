@@ -25,8 +25,10 @@ from dagorama.errors import (
     UnknownToBroker,
 )
 from dagorama.models.state import State
-from dagorama.settings import Settings
+from dagorama.patience import PATIENCE, Loss
+from dagorama.settings import Settings, broker_wait
 from dagorama.talking import Asked, Talk
+from dagorama.transport import is_broken_off, was_reached
 
 if TYPE_CHECKING:
     import grpc
@@ -44,10 +46,6 @@ CHUNK = 1024 * 1024
 DEADLINE = 30.0
 #: seconds a transfer may take for each MiB, on top of the deadline
 SECONDS_PER_MIB = 1.0
-#: seconds without a listener after which a call gives up
-PATIENCE = 3.0
-#: the same for a wait whose broker was there a moment ago: it may be restarting
-PATIENCE_WHILE_WAITING = 30.0
 PAUSE = 0.1
 #: nodes up to which a wait goes over the open stream, where all answers are kept until they are taken
 FEW = 8
@@ -74,9 +72,9 @@ ERRORS: dict[str, type[BrokerError]] = {
 
 def broker_error(error: grpc.RpcError, address: str) -> BrokerError:
     """The one map from gRPC statuses to our errors, for sync and aio calls alike."""
-    code = getattr(error, "code", lambda: None)()
-    status = code.name if code is not None else "UNKNOWN"
-    details = str(getattr(error, "details", lambda: "")() or error)
+    status, details = _said(error)
+    if is_broken_off(status, details):
+        return _broken_off(status, details, address)
     if status == "UNAVAILABLE":
         details = (
             f"no broker answers at {address} ({meaning(details)}); start one with `dagorama-broker serve`, "
@@ -84,7 +82,25 @@ def broker_error(error: grpc.RpcError, address: str) -> BrokerError:
         )
     elif status == "DEADLINE_EXCEEDED":
         details = f"the broker at {address} did not answer in time ({details})"
-    return _error(status, details, _retry_after(error))
+    found = _error(status, details, _retry_after(error))
+    if isinstance(found, BrokerUnavailable):
+        found.was_connected = was_reached(*_said(error))
+    return found
+
+
+def _broken_off(status: str, details: str, address: str) -> BrokerUnavailable:
+    found = BrokerUnavailable(
+        f"the connection to the broker at {address} broke off ({status}: {details})", "UNAVAILABLE"
+    )
+    found.was_connected = True
+    return found
+
+
+def _said(error: grpc.RpcError) -> tuple[str, str]:
+    """Its status by name, and its details."""
+    code = getattr(error, "code", lambda: None)()
+    details = getattr(error, "details", lambda: "")()
+    return code.name if code is not None else "UNKNOWN", str(details or error)
 
 
 def _error(status: str, details: str, retry_after: float | None) -> BrokerError:
@@ -94,11 +110,13 @@ def _error(status: str, details: str, retry_after: float | None) -> BrokerError:
     return found
 
 
-def _refusal(refusal: broker_pb2.Refusal) -> BrokerError:
+def _refusal(refusal: broker_pb2.Refusal, address: str) -> BrokerError:
     """The same for an answer on an open stream."""
     import grpc
 
     status = next((code.name for code in grpc.StatusCode if code.value[0] == refusal.status), "UNKNOWN")
+    if is_broken_off(status, refusal.message):
+        return _broken_off(status, refusal.message, address)
     return _error(status, refusal.message, refusal.retry_after / 1000 or None)
 
 
@@ -145,12 +163,22 @@ class Connection:
         self.address = target(settings)
         self.pid = os.getpid()
         #: whether a broker has been there, so that one which is not may be restarting
-        self.has_answered = False
+        self.has_answered = _is_expected
         self.stub: BrokerStub = BrokerStub(self.channel)
         self.original: DagoramaStub = DagoramaStub(self.channel)
         _close_streams_before_forks()
         self._talk: Talk | None = None
         self._talk_lock = threading.Lock()
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which the broker may be gone before a call gives up."""
+        return broker_wait() if self.has_answered else PATIENCE
+
+    def error_of(self, error: grpc.RpcError) -> BrokerError:
+        """Our error for a failed call; what it says of the broker being there is noted."""
+        self.has_answered = self.has_answered or was_reached(*_said(error))
+        return broker_error(error, self.address)
 
     def close_stream(self) -> None:
         """Close the open stream, unless something is being asked on it; the next question opens another."""
@@ -178,7 +206,7 @@ class Connection:
         """
         request = broker_pb2.WaitRequest(now=now, **_named(owners))
         if now:
-            timeout = DEADLINE
+            timeout = DEADLINE if timeout is None else min(timeout, DEADLINE)
         if len(owners) <= FEW:
             return TalkReplies(self, self._asked(broker_pb2.Ask(wait=request)), timeout)
         return CallReplies(self, self.stub.Wait(request, timeout=timeout))
@@ -190,7 +218,7 @@ class Connection:
         try:
             return self.stub.Explain(broker_pb2.ExplainRequest(**_named(owners)), timeout=timeout)
         except grpc.RpcError as error:
-            raise broker_error(error, self.address) from None
+            raise self.error_of(error) from None
 
     def _answered(self, question: broker_pb2.Ask, timeout: float) -> None:
         for _ in TalkReplies(self, self._asked(question), timeout):
@@ -202,7 +230,7 @@ class Connection:
             if talk is None or talk.is_over:
                 with self._talk_lock:
                     if self._talk is talk:
-                        self._talk = Talk(self.stub.Talk, lambda error: broker_error(error, self.address))
+                        self._talk = Talk(self.stub.Talk, self.error_of)
             elif (asked := talk.ask(question)) is not None:
                 return asked
 
@@ -319,23 +347,26 @@ class Connection:
             whole.queues.extend(status.queues)
         return whole
 
-    def retried(self, call: Callable[[], T], seconds: float = DEADLINE) -> T:
+    def retried(self, call: Callable[[], T], seconds: float = DEADLINE, patience: float | None = None) -> T:
         """Calls until there is an answer.
 
-        A broker that nobody hears is tried again for PATIENCE seconds, and one that has no room just now, ever more
-        patiently, for `seconds`.
+        A broker that is gone is tried again for `patience` seconds (None: see the property), and one that has no room
+        just now, with growing pauses, for `seconds`.
         """
-        started, pause, refusals = monotonic(), PAUSE, 0
+        started, pause, refusals, loss = monotonic(), PAUSE, 0, Loss()
         while True:
             try:
                 return call()
             except BrokerUnavailable as error:
-                if error.status != "UNAVAILABLE" or monotonic() - started > PATIENCE:
+                if error.status != "UNAVAILABLE":
+                    raise
+                if loss.noticed(False) > (self.patience if patience is None else patience):
                     raise
                 pause = PAUSE
             except BrokerOverloaded as error:
                 if error.retry_after is None:
                     raise
+                loss.over()
                 pause = min(error.retry_after * 2**refusals, LONGEST_PAUSE) * (1 + random())
                 refusals += 1
                 if monotonic() - started + pause >= seconds:
@@ -351,7 +382,7 @@ class Connection:
             try:
                 answer = call(max(0.001, until - monotonic()))
             except grpc.RpcError as error:
-                raise broker_error(error, self.address) from None
+                raise self.error_of(error) from None
             self.has_answered = True
             return answer
 
@@ -381,7 +412,7 @@ class CallReplies:
                 self._connection.has_answered = True
                 yield reply
         except grpc.RpcError as error:
-            raise broker_error(error, self._connection.address) from None
+            raise self._connection.error_of(error) from None
         finally:
             self._call.cancel()
 
@@ -402,7 +433,7 @@ class TalkReplies:
             while True:
                 answer = self._hear()
                 if answer.HasField("refusal"):
-                    raise _refusal(answer.refusal) from None
+                    raise _refusal(answer.refusal, self._connection.address) from None
                 if answer.HasField("wait"):
                     yield answer.wait
                 if answer.over:
@@ -426,8 +457,15 @@ class TalkReplies:
 
 _lock = threading.Lock()
 _current: Connection | None = None
+_is_expected = False  # a broker has given this process its work
 # A forked child must neither use nor close what its parent opened.
 _inherited: list[Connection] = []
+
+
+def expect_broker() -> None:
+    """Have even a first call wait for a broker that is gone as long as one that has answered before."""
+    global _is_expected
+    _is_expected = True
 
 
 def connection() -> Connection:

@@ -223,7 +223,12 @@ class BrokerError(DagoramaError):
 
 
 class BrokerUnavailable(BrokerError):
-    """No broker answers where one was expected."""
+    """No broker answers where one was expected.
+
+    `was_connected` says whether there was a connection, and the call broke off with it.
+    """
+
+    was_connected = False
 
 
 class AccessDenied(BrokerError):

@@ -13,6 +13,7 @@ from dagorama.errors import SettingsError
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 HIGHEST_PORT = 65535
 _WARN_AFTER = 5.0
+_BROKER_WAIT = 20.0
 LONGEST_PORT = 20  #: characters; int() refuses thousands of them in its own words
 _ACCESS = ("auth_token", "auth_token_file", "tls_ca", "tls_cert", "tls_key", "tls_name")
 
@@ -117,6 +118,11 @@ def shared_files() -> bool:
 def warn_after() -> float:
     """DAGORAMA_WARN_AFTER: seconds after which a wait that cannot end says why; raises SettingsError."""
     return _seconds("DAGORAMA_WARN_AFTER", environ.get("DAGORAMA_WARN_AFTER"), _WARN_AFTER, inf)
+
+
+def broker_wait() -> float:
+    """DAGORAMA_BROKER_WAIT: seconds that a broker may be gone after it has answered; raises SettingsError."""
+    return _seconds("DAGORAMA_BROKER_WAIT", environ.get("DAGORAMA_BROKER_WAIT"), _BROKER_WAIT, inf)
 
 
 def look_at(host: str | None, port: int | None) -> None:

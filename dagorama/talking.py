@@ -137,7 +137,9 @@ class Talk:
         import grpc
 
         def end() -> BrokerError:
-            return BrokerUnavailable("the broker has ended the stream", "UNAVAILABLE")
+            error = BrokerUnavailable("the broker has ended the stream", "UNAVAILABLE")
+            error.was_connected = True
+            return error
 
         try:
             for message in self._stream:

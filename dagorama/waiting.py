@@ -13,12 +13,13 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dagorama.api import broker_pb2
-from dagorama.connection import PATIENCE, PATIENCE_WHILE_WAITING, PAUSE, Replies, connection
+from dagorama.connection import PAUSE, Replies, connection
 from dagorama.errors import BrokerError, BrokerOverloaded, BrokerUnavailable, PromiseMisuse, WrongInstance
 from dagorama.models.promise import DAGPromise
 from dagorama.models.state import State
+from dagorama.patience import PATIENCE, Loss
 from dagorama.scope import attempt_here
-from dagorama.settings import warn_after
+from dagorama.settings import broker_wait, warn_after
 from dagorama.submitting import is_held_back
 from dagorama.waits import waits
 
@@ -61,9 +62,9 @@ class Waiting:
         """The nodes of which no end has been heard."""
         return list(self._left)
 
-    def ask(self) -> list[Heard]:
-        """What is known of each that is left, now."""
-        return connection().retried(lambda: list(self._hear(now=True, timeout=None)))
+    def ask(self, patience: float | None = None) -> list[Heard]:
+        """What is known of each that is left, now. `patience`: seconds for which the broker may be gone."""
+        return connection().retried(lambda: list(self._hear(now=True, timeout=None)), patience=patience)
 
     def ended(self, timeout: float | None) -> Iterator[Heard]:
         """Each node once it has ended, in that order; ends with the last of them, or after so many seconds.
@@ -86,25 +87,24 @@ class Waiting:
 
     def _ended(self, timeout: float | None) -> Iterator[Heard]:
         until = inf if timeout is None else monotonic() + timeout
-        answered = monotonic()
+        loss = Loss()
         while self._left and not self._closed and (seconds := until - monotonic()) > 0:
+            # A wait may go unanswered for hours; how things stand is answered at once if the broker is there.
+            is_question = loss.is_doubtful
             try:
-                for heard in self._hear(now=False, timeout=None if timeout is None else seconds):
-                    yield self._noted(heard)
-                    answered = monotonic()
-                answered = monotonic()
-            except BrokerUnavailable as error:
-                if error.status == "UNAVAILABLE" and monotonic() - answered > _patience():
-                    raise
-            except BrokerOverloaded as error:
-                if error.retry_after is None or monotonic() - answered > PATIENCE_WHILE_WAITING:
-                    raise
-                sleep(max(0.0, min(error.retry_after, until - monotonic())))
-            if self._left:
-                sleep(max(0.0, min(PAUSE, until - monotonic())))
+                for heard in self._hear(now=is_question, timeout=None if timeout is None else seconds):
+                    loss.over()
+                    if heard.state.has_ended:
+                        yield self._noted(heard)
+                loss.over()
+            except (BrokerUnavailable, BrokerOverloaded) as error:
+                sleep(max(0.0, min(_pause(error, loss), until - monotonic())))
+            else:
+                if self._left and not is_question:
+                    sleep(max(0.0, min(PAUSE, until - monotonic())))
         if self._left and not self._closed:
             # They may have ended while nobody listened.
-            yield from [self._noted(heard) for heard in self.ask() if heard.state.has_ended]
+            yield from [self._noted(heard) for heard in self.ask(PATIENCE) if heard.state.has_ended]
 
     def close(self) -> None:
         """Ends what another thread waits for; that thread then hears no more, or a BrokerError."""
@@ -163,8 +163,19 @@ def _heard(
     return found
 
 
+def _pause(error: BrokerUnavailable | BrokerOverloaded, loss: Loss) -> float:
+    """Seconds until the wait goes on. Raises the error if the broker has been gone, or without room, for too long."""
+    if isinstance(error, BrokerOverloaded):
+        if error.retry_after is None or loss.noticed(False) > broker_wait():
+            raise error
+        return error.retry_after + PAUSE
+    if error.status == "UNAVAILABLE" and loss.noticed(error.was_connected) > _patience():
+        raise error
+    return PAUSE
+
+
 def _patience() -> float:
-    return PATIENCE_WHILE_WAITING if connection().has_answered else PATIENCE
+    return broker_wait() if connection().has_answered else PATIENCE
 
 
 # --- whose nodes these are -------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from dagorama_broker.errors import NotAllowedNow, NotKnown, NotServing
 from dagorama_broker.keeping import Keeping, not_known
 from dagorama_broker.model import ENDED, Changes, OutcomeRow, StoredInstance
 from dagorama_broker.payloads import Payloads
+from dagorama_broker.proofs import Proofs
 from dagorama_broker.reaching import Reach, reach, refuse_other_world, within_reach
 from dagorama_broker.recent import Recent, is_final
 from dagorama_broker.repeating import Unwritten, left_to_make
@@ -69,10 +70,12 @@ class Broker:
         self._tasks: set[asyncio.Task[None]] = set()  # that go on whoever asked for them
         self.retry_lock = asyncio.Lock()  #: one retry is read and decided at a time
         self.keeping = keeping or Keeping()
+        self.proofs = Proofs(store.secret)
         self.holds = Holds()
         self.loads: set[Reach] = set()  #: under way
         self.in_flight = Changes()  #: that are being committed
         self.commits = 0
+        self.is_leaving = False  #: workers and waiters have been told
         self._thread = thread or StoreThread()
         self._changed = asyncio.Event()
         self._waiting: list[Waiter] = []  # for the next commit
@@ -120,6 +123,7 @@ class Broker:
 
     def say_leaving(self) -> None:
         """Tell workers and waiters that the broker leaves; they reconnect when it is back."""
+        self.is_leaving = True
         for session in self.sessions.values():
             session.news.draining = True
             session.wake()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
+from functools import partial
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
@@ -50,7 +51,8 @@ async def _grants(broker: Broker, granted: Iterable[Granted]) -> AsyncIterator[p
         index, beside = grant.slot.index, 0
         builder = builders.get(index)
         if builder is None:
-            builder = builders[index] = GrantBuilder(index)
+            prove = partial(broker.proofs.of, grant.slot.worker.presence.id)
+            builder = builders[index] = GrantBuilder(index, prove)
         if node.sources:
             needed = [other for other in _needed(node) if builder.lacks(other.key)]
             beside = _beside(node)

@@ -6,8 +6,8 @@ first node that has something to say there, whatever pieces went before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, TypeAlias, TypeVar
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.messages import LARGE, PARTS, PIECE, function_message, large_in
@@ -16,6 +16,8 @@ from dagorama_broker.queues import Lane
 from dagorama_broker.scheduler.parts import Granted, Instance, Node
 
 T = TypeVar("T")
+#: Makes the proof of a grant of these nodes under these attempts.
+Prove: TypeAlias = "Callable[[Sequence[int], Sequence[int]], bytes]"
 
 #: Bytes that a node, and a value, take beside their envelopes, roughly.
 NODE_BYTES, VALUE_BYTES = 64, 32
@@ -45,8 +47,9 @@ class _Rare(Generic[T]):
 class GrantBuilder:
     """Grants for one slot, cut into pieces that fit a message."""
 
-    def __init__(self, slot: int) -> None:
+    def __init__(self, slot: int, prove: Prove) -> None:
         self.slot = slot
+        self._prove = prove
         self.finished: list[pb.Grant] = []
         self._start()
 
@@ -168,6 +171,7 @@ class GrantBuilder:
             self.finished.append(pb.Grant(
                 slot=self.slot, node=self._nodes, attempt=self._attempts, body=body, last=True, large=self._large,
                 timeout=self._timeouts.rest, timeout_is_final=self._final.rest,
+                proof=self._prove(self._nodes, self._attempts),
             ))  # fmt: skip
         self._start()
 

@@ -281,6 +281,7 @@ def presence_of(hello: pb.Hello) -> Presence:
         id_bytes(hello.worker, "a worker"), bounded(hello.name, LONGEST_NAME), hello.slots, World.OURS,
         frozenset(hello.include_queues), frozenset(hello.exclude_queues), frozenset(hello.tolerations),
         hello.until == pb.DRAINED, hello.until == pb.IDLE, frozenset(id.hex() for id in hello.key_ids),
+        is_proven=bool(hello.secret),
     )
 
 

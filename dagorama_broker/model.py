@@ -156,6 +156,7 @@ class ProgressRow(NamedTuple):
     failure: bytes | None  #: the last one, opaque
     pause: float = 0.0  #: seconds between when it was written and `retry_at`
     attempt: int = 0  #: up to which this is counted; who reports an older one is refused
+    lost_attempt: int = 0  #: the last loss was counted for it, and is taken back if its worker returns with it; 0: none
 
 
 class RevivedRow(NamedTuple):

@@ -21,6 +21,7 @@ from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown
 from dagorama_broker.explaining import explain, unservable_message
 from dagorama_broker.finding import find_ids
 from dagorama_broker.memory import Memory
+from dagorama_broker.proofs import check_secret
 from dagorama_broker.reporting import take_death, take_report, take_return
 from dagorama_broker.retries import Asked, look, retry, unservable
 from dagorama_broker.scheduler import NewRun
@@ -158,11 +159,17 @@ class BrokerService(pb_grpc.BrokerServicer):
 
     def _welcome(self, hello: pb.Hello) -> Session:
         broker, presence = self._broker, kept_to(messages.presence_of(hello), caller.get())
+        check_secret(hello)
+        proven = broker.proofs.proven(hello)
         known = broker.scheduler.dispatch.workers.get(presence.id)
-        if known is not None and (earlier := broker.sessions.get(known)) is not None:
-            earlier.end(NotAllowedNow("this worker has connected anew, on another stream"))
-        held = zip(hello.held_node, hello.held_attempt, hello.held_slot, strict=True)
+        presented = list(zip(hello.held_node, hello.held_attempt, hello.held_slot, strict=True))
+        held = [(key, attempt, slot) for key, attempt, slot in presented if (key, attempt) in proven]
         worker = broker.scheduler.connect(presence, held, broker.see_time())
+        if known is not None and (earlier := broker.sessions.get(known)) is not None:
+            earlier.end(NotAllowedNow("this worker has connected again, on another stream"))
+        for key, attempt, _ in presented:
+            if (key, attempt) not in proven:
+                broker.scheduler.refuse(worker, attempt)
         session = broker.sessions[worker] = Session(worker)
         session.log_arrival()
         broker.touch()
@@ -182,7 +189,9 @@ class BrokerService(pb_grpc.BrokerServicer):
     def _goodbye(self, session: Session) -> None:
         self._broker.sessions.pop(session.worker, None)
         session.log_end(self._broker.scheduler.dispatch.workers)
-        self._broker.scheduler.disconnect(session.worker, self._broker.see_time())
+        # A broker that leaves has hung up on its workers itself: that is no loss of theirs.
+        is_lost = not self._broker.is_leaving
+        self._broker.scheduler.disconnect(session.worker, self._broker.see_time(), counts=is_lost)
         with suppress(Exception):
             self._broker.touch()
 

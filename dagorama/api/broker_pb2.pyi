@@ -448,6 +448,8 @@ class Hello(_message.Message):
     HELD_ATTEMPT_FIELD_NUMBER: _builtins.int
     HELD_SLOT_FIELD_NUMBER: _builtins.int
     KEY_IDS_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    GRANTS_FIELD_NUMBER: _builtins.int
     protocol: _builtins.int
     """1"""
     worker: _builtins.bytes
@@ -457,6 +459,10 @@ class Hello(_message.Message):
     slots: _builtins.int
     """nodes that run side by side, one per child process"""
     until: Global___Until.ValueType
+    secret: _builtins.bytes
+    """32 random bytes, known to this worker and its broker only: `worker` is the beginning of their SHA-256. Empty: the
+    worker cannot prove that the id is its own, so it cannot replace a connected one or take up what was granted before.
+    """
     @_builtins.property
     def include_queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -475,6 +481,10 @@ class Hello(_message.Message):
     def key_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """signing keys that it holds"""
 
+    @_builtins.property
+    def grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldGrant]:
+        """as they were received, those that `held_attempt` names something of"""
+
     def __init__(
         self,
         *,
@@ -490,14 +500,45 @@ class Hello(_message.Message):
         held_attempt: _abc.Iterable[_builtins.int] | None = ...,
         held_slot: _abc.Iterable[_builtins.int] | None = ...,
         key_ids: _abc.Iterable[_builtins.bytes] | None = ...,
+        secret: _builtins.bytes = ...,
+        grants: _abc.Iterable[Global___HeldGrant] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude_queues", b"exclude_queues", "held_attempt", b"held_attempt", "held_node", b"held_node", "held_slot", b"held_slot", "include_queues", b"include_queues", "key_ids", b"key_ids", "name", b"name", "protocol", b"protocol", "slots", b"slots", "tolerations", b"tolerations", "until", b"until", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude_queues", b"exclude_queues", "grants", b"grants", "held_attempt", b"held_attempt", "held_node", b"held_node", "held_slot", b"held_slot", "include_queues", b"include_queues", "key_ids", b"key_ids", "name", b"name", "protocol", b"protocol", "secret", b"secret", "slots", b"slots", "tolerations", b"tolerations", "until", b"until", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Hello: _TypeAlias = Hello  # noqa: Y015
+
+@_typing.final
+class HeldGrant(_message.Message):
+    """A grant from an earlier connection: shows that what the worker presents was granted to it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
+    proof: _builtins.bytes
+    @_builtins.property
+    def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def attempt(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        node: _abc.Iterable[_builtins.int] | None = ...,
+        attempt: _abc.Iterable[_builtins.int] | None = ...,
+        proof: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "node", b"node", "proof", b"proof"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldGrant: _TypeAlias = HeldGrant  # noqa: Y015
 
 @_typing.final
 class Report(_message.Message):
@@ -877,10 +918,13 @@ class Grant(_message.Message):
     LARGE_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     TIMEOUT_IS_FINAL_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
     slot: _builtins.int
     body: _builtins.bytes
     """a piece of a serialized GrantBody"""
     last: _builtins.bool
+    proof: _builtins.bytes
+    """of `node` and `attempt`, to be sent back in a later Hello; with `last`"""
     @_builtins.property
     def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -908,10 +952,11 @@ class Grant(_message.Message):
         large: _abc.Iterable[_builtins.bytes] | None = ...,
         timeout: _abc.Iterable[_builtins.float] | None = ...,
         timeout_is_final: _abc.Iterable[_builtins.bool] | None = ...,
+        proof: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "body", b"body", "large", b"large", "last", b"last", "node", b"node", "slot", b"slot", "timeout", b"timeout", "timeout_is_final", b"timeout_is_final"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "body", b"body", "large", b"large", "last", b"last", "node", b"node", "proof", b"proof", "slot", b"slot", "timeout", b"timeout", "timeout_is_final", b"timeout_is_final"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

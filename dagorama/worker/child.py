@@ -17,6 +17,7 @@ from time import monotonic_ns
 from typing import NoReturn
 
 from dagorama import shipping
+from dagorama.connection import expect_broker
 from dagorama.errors import FunctionNotFound
 from dagorama.naming import class_name
 from dagorama.running import expect_threads
@@ -47,6 +48,7 @@ def child_main(options: WorkerOptions, memory: SharedMemory, spool: Path) -> Chi
 
     def live(slot: int, connection: socket.socket) -> int:
         _settle()
+        expect_broker()  # which has granted what runs here
         node_logging.configure()
         pid = os.getpid()
         reason = _unfit(options)

@@ -13,10 +13,12 @@ from time import monotonic, monotonic_ns
 from types import FrameType
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.connection import PATIENCE, PATIENCE_WHILE_WAITING, connection
+from dagorama.connection import connection
 from dagorama.large import BrokerValues, LargeValues
 from dagorama.logging import get_logger
+from dagorama.patience import PATIENCE
 from dagorama.running import expect_threads
+from dagorama.settings import broker_wait
 from dagorama.signing import keyring
 from dagorama.worker.engine import Engine
 from dagorama.worker.executor import Call, Executor
@@ -26,6 +28,7 @@ from dagorama.worker.notices import Notices, left_behind
 from dagorama.worker.options import WorkerOptions
 from dagorama.worker.outbox import Outbox
 from dagorama.worker.process_state import note_changes
+from dagorama.worker.proofs import new_identity
 from dagorama.worker.session import PROTOCOL, Held, Session
 from dagorama.worker.threaded import ThreadedStream
 from dagorama.worker.threads import follow_threads
@@ -269,7 +272,7 @@ class LocalWorker:
 
     def _check_patience(self) -> None:
         """A worker that is to stay waits for its broker for ever."""
-        patience = PATIENCE_WHILE_WAITING if self._connected else PATIENCE
+        patience = broker_wait() if self._connected else PATIENCE
         lost = self._stream.lost
         if lost is not None and not self._stay and monotonic() - self._stream.lost_since >= patience:
             raise lost
@@ -323,9 +326,11 @@ def _prepare() -> None:
 
 
 def _hello(options: WorkerOptions, stay: bool) -> pb.Hello:
+    worker, secret = new_identity()
     return pb.Hello(
         protocol=PROTOCOL,
-        worker=os.urandom(16),
+        worker=worker,
+        secret=secret,
         name=f"{socket.gethostname()}:{os.getpid()}",
         include_queues=options.include_queues,
         exclude_queues=options.exclude_queues,

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.worker.proofs import Proofs
 
 PROTOCOL = 1
 MESSAGE_BYTES = 3 << 20  #: a message is closed when it has this much; gRPC refuses one over 4 MiB
@@ -36,6 +37,7 @@ class _Item(NamedTuple):
 class Session:
     def __init__(self, hello: pb.Hello) -> None:
         self._hello = hello
+        self._proofs = Proofs()
         self._sequence = 0
         self._reports: dict[int, _Item] = {}  # those not acknowledged, by sequence
         self._unsent: deque[_Item] = deque()
@@ -101,6 +103,8 @@ class Session:
             self._hello.held_node.extend(nodes)
             self._hello.held_attempt.extend(attempts)
             self._hello.held_slot.extend([slot] * len(attempts))
+        del self._hello.grants[:]
+        self._hello.grants.extend(self._proofs.presented(set(self._hello.held_attempt)))
         self._opening = True
         self._draining_said = False
         self._closed_said = set()
@@ -139,8 +143,20 @@ class Session:
         if message.HasField("welcome"):
             self.welcome = message.welcome
         self.done = self.done or message.done
+        self._proofs.note(message.grants)
         if message.acknowledged:
             self._acknowledge(message.acknowledged)
+
+    @property
+    def keeps_too_much(self) -> bool:
+        """Whether it is time to call `tidy`."""
+        return self._proofs.overgrown
+
+    def tidy(self, held: Iterable[Held]) -> None:
+        """Forget the proofs of grants of which nothing is in `held`, reported or about to be said."""
+        items = [*self._reports.values(), *self._unsent]
+        together = [*held, *(item.held for item in items)]
+        self._proofs.forget_all_but({attempt for each in together for attempt in each.attempts})
 
     def _acknowledge(self, sequence: int) -> None:
         while (first := next(iter(self._reports), sequence + 1)) <= sequence:

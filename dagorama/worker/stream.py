@@ -12,6 +12,7 @@ import grpc
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.logging import get_logger
+from dagorama.transport import is_broken_off
 from dagorama.worker.session import FINAL, Backoff, Held, Session
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Stream:
                 await self._converse(backoff)
                 self._note_loss("it has ended the stream")
             except grpc.aio.AioRpcError as error:
-                if error.code().name in FINAL:
+                if error.code().name in FINAL and not is_broken_off(error.code().name, error.details() or ""):
                     raise Refused(error.details() or error.code().name) from None
                 self._note_loss(error.details() or error.code().name)
                 if self._session.welcome is None and not self._is_written_over(error):
@@ -95,6 +96,8 @@ class Stream:
                 if message.HasField("welcome"):
                     self._beat(message.welcome.heartbeat)
                 self._on_message(message)
+                if self._session.keeps_too_much:
+                    self._session.tidy(self._held())
                 if message.draining:
                     break
         finally:

@@ -25,6 +25,7 @@ from dagorama.worker.launched import Lines
 from dagorama.worker.notices import Notices, complain, left_behind
 from dagorama.worker.nursery import Nursery
 from dagorama.worker.options import WorkerOptions
+from dagorama.worker.proofs import new_identity
 from dagorama.worker.session import PROTOCOL, Session
 from dagorama.worker.shared import SharedMemory
 from dagorama.worker.slot import Slot
@@ -68,7 +69,7 @@ class Supervisor:
         self._hurried = False
         self._change = asyncio.Event()
         self._code = 0
-        self._is_ready = self._ready_told = False
+        self._is_ready = self._ready_told = self._was_welcomed = False
         self._notices = Notices(is_command=parent is None)
 
     async def run(self) -> int:
@@ -180,7 +181,7 @@ class Supervisor:
             self._trouble = f" ({meant})" if meant != details else ""
 
     def _give_up_on_silence(self) -> None:
-        if self._session.welcome is None:
+        if not self._was_welcomed:  # one that is lost later is waited for
             what = f"no broker answers at {self._address}{self._trouble}"
             self.ask_to_leave(FAILED, f"{what}; start one with `dagorama-broker serve`")
 
@@ -208,6 +209,7 @@ class Supervisor:
     def _on_message(self, message: pb.BrokerMessage) -> None:
         children = self._children
         if message.HasField("welcome"):
+            self._was_welcomed = True
             self._notices.connected(self._address)
             if self._is_ready:
                 self._tell_ready()
@@ -266,9 +268,11 @@ class Supervisor:
 
 
 def _hello(options: WorkerOptions) -> pb.Hello:
+    worker, secret = new_identity()
     return pb.Hello(
         protocol=PROTOCOL,
-        worker=os.urandom(16),
+        worker=worker,
+        secret=secret,
         name=f"{socket.gethostname()}:{os.getpid()}",
         include_queues=options.include_queues,
         exclude_queues=options.exclude_queues,

@@ -10,7 +10,7 @@ from time import monotonic
 import grpc
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.connection import Connection, broker_error
+from dagorama.connection import Connection
 from dagorama.errors import BrokerError
 from dagorama.logging import get_logger
 from dagorama.worker.session import FINAL, Backoff, Held, Session
@@ -75,7 +75,7 @@ class ThreadedStream:
             try:
                 self._converse(backoff)
             except grpc.RpcError as error:
-                self._note(broker_error(error, self._connection.address))
+                self._note(self._connection.error_of(error))
             with self._changed:
                 if self.refusal is not None:
                     return
@@ -111,10 +111,13 @@ class ThreadedStream:
             if self.lost is not None:
                 get_logger().info("the broker at %s is there again", self._connection.address)
             self.lost = None
+            self._connection.has_answered = True
             self._session.receive(message)
             if message.HasField("welcome"):
                 self._beat_at = monotonic() + message.welcome.heartbeat
             self._on_message(message)
+            if self._session.keeps_too_much:
+                self._session.tidy(self._held())
             self._changed.notify_all()
 
     def _messages(self, number: int) -> Iterator[pb.WorkerMessage]:

@@ -15,7 +15,7 @@ import grpc
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.connection import CHUNK, DEADLINE, broker_error, transfer_deadline
-from dagorama.errors import BrokerOverloaded
+from dagorama.errors import BrokerOverloaded, BrokerUnavailable
 from dagorama.logging import get_logger
 from dagorama.settings import shared_files
 from dagorama.shared_files import SharedFiles
@@ -179,10 +179,10 @@ async def _chunks(path: Path) -> AsyncIterator[pb.ValueChunk]:
 
 def _may_pass(error: grpc.aio.AioRpcError) -> bool:
     """Whether the same may be answered otherwise later: the broker is away, or says when it may have room."""
-    overloaded = broker_error(error, "")
-    return error.code().name in PASSING or (
-        isinstance(overloaded, BrokerOverloaded) and overloaded.retry_after is not None
-    )
+    found = broker_error(error, "")
+    if error.code().name in PASSING or isinstance(found, BrokerUnavailable):
+        return True
+    return isinstance(found, BrokerOverloaded) and found.retry_after is not None
 
 
 async def _pause(backoff: Backoff, what: str, problem: str | None) -> None:

@@ -12,7 +12,7 @@ from dagorama_broker.scheduler.children import Staged
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.parts import Node, Pool, Presence, Slot, Worker
 from dagorama_broker.scheduler.pools import Pools
-from dagorama_broker.scheduler.transitions import CLAIMED, QUEUED, WAITING
+from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, QUEUED, WAITING
 
 EPOCH_BITS = 40
 
@@ -178,7 +178,9 @@ class Dispatch:
 
     def may_adopt(self, node: Node, attempt: int, world: World) -> bool:
         """Whether a claim from before still stands: nobody was granted the node since, and it has not come back."""
-        if node.lane.function.world is not world or (node.slot is None and node.state is not QUEUED):
+        if node.lane.function.world is not world:
+            return False
+        if node.slot is None and node.state is not QUEUED and node.state is not BACKOFF:
             return False
         if any(source.attempt > attempt for source in node.sources):
             return False  # it was sent along with a run of its source that is not the recorded one

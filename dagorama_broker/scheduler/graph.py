@@ -635,6 +635,6 @@ class Graph:
         self.changes.progress.append(
             ProgressRow(
                 node.key, trouble.runs, trouble.deaths, trouble.lost, retry_at, trouble.failure, trouble.pause,
-                node.attempt,
+                node.attempt, trouble.lost_attempt,
             )
         )

@@ -37,7 +37,7 @@ class Timing:
 
     lease: float = 30.0
     original_lease: float = 90.0
-    reconnect_wait: float = 2.0  #: after a restart, for the workers on record
+    reconnect_wait: float = 2.0  #: for workers to return: those on record after a restart, or one that is lost often
 
     @property
     def shortest_lease(self) -> float:

@@ -72,12 +72,13 @@ class Brood:
 class Trouble:
     """What went wrong so far; most nodes never have one."""
 
-    __slots__ = ("deaths", "failure", "lost", "pause", "retry_at", "runs")
+    __slots__ = ("deaths", "failure", "lost", "lost_attempt", "pause", "retry_at", "runs")
 
     def __init__(self, runs: int = 0, deaths: int = 0, lost: int = 0, failure: bytes | None = None) -> None:
         self.runs = runs
         self.deaths = deaths
         self.lost = lost
+        self.lost_attempt = 0  #: the last loss was counted for it; 0: none, or it was taken back
         self.failure = failure
         self.retry_at = 0.0  #: the heart's clock; 0: not in BACKOFF
         self.pause = 0.0  #: seconds of that BACKOFF
@@ -146,6 +147,7 @@ class Presence:
     leave_when_drained: bool = False
     leave_when_idle: bool = False
     key_ids: frozenset[str] = frozenset()  #: signing keys that it holds, in hexadecimal
+    is_proven: bool = True  #: its id is its own: no other worker can present itself under it
 
     def takes(self, queue: str) -> bool:
         """Whether it serves this queue."""

@@ -96,6 +96,7 @@ def _rebuild_nodes(
         graph.take_up(node)
         if trouble is not None:
             node.trouble = Trouble(trouble.runs, trouble.deaths, trouble.lost, trouble.failure)
+            node.trouble.lost_attempt = trouble.lost_attempt
             node.attempt = trouble.attempt
         if state is BACKOFF:
             graph.trouble(node).retry_at = graph.now + left

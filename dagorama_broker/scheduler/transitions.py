@@ -28,7 +28,7 @@ REASONS: dict[tuple[State, State], str] = {
     (QUEUED, CANCELLED): "cancelled",
     (CLAIMED, COMPLETED): "returned a value",
     (CLAIMED, RESOLVING): "returned promises",
-    (CLAIMED, BACKOFF): "failed, attempts left",
+    (CLAIMED, BACKOFF): "failed, attempts left, or its workers are lost often",
     (CLAIMED, QUEUED): "worker lost, or given back",
     (CLAIMED, WAITING): "the source it was sent along with has no value for it",
     (CLAIMED, FAILED): "failed, no attempts left",

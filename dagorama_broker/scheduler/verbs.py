@@ -10,7 +10,7 @@ from heapq import heappush
 from itertools import islice
 
 from dagorama_broker.errors import Malformed, NotAllowedNow
-from dagorama_broker.model import ENDED, Adoption, Changes, Failed, Failure, Live
+from dagorama_broker.model import ENDED, Adoption, Changes, Failed, Failure, Live, World
 from dagorama_broker.scheduler.adopting import Adopted, AdoptedFunction, adopt, adopt_deployed, bind, is_unbound
 from dagorama_broker.scheduler.broods import epitaph
 from dagorama_broker.scheduler.children import Staged, own_origin, promised, refuse_circle
@@ -25,7 +25,10 @@ from dagorama_broker.scheduler.parts import Effects, Granted, Node, Presence, Wo
 from dagorama_broker.scheduler.restoring import rebuild
 from dagorama_broker.scheduler.retrying import LONGEST_PAUSE, pause
 from dagorama_broker.scheduler.reviving import ORPHANED, Revived, orphans, refuse, revive, with_dependents
-from dagorama_broker.scheduler.transitions import CANCELLED, FAILED
+from dagorama_broker.scheduler.transitions import BACKOFF, CANCELLED, FAILED
+
+#: Losses of one node from which on it is granted to others only when its worker has had time to return.
+FLAPPING = 10
 
 
 class Scheduler:
@@ -113,9 +116,12 @@ class Scheduler:
 
     def _end_pauses(self, now: float) -> None:
         for node in islice(self.graph.due(now), self.limits.step):
-            trouble = self.graph.trouble(node)
-            trouble.retry_at = trouble.pause = 0.0
-            self.graph.queue(node)
+            self._end_pause(node)
+
+    def _end_pause(self, node: Node) -> None:
+        trouble = self.graph.trouble(node)
+        trouble.retry_at = trouble.pause = 0.0
+        self.graph.queue(node)
 
     def _give_up(self, node: Node) -> None:
         function = node.lane.function
@@ -165,19 +171,32 @@ class Scheduler:
     # --- workers come and go --------------------------------------------------------------------------
 
     def connect(self, presence: Presence, held: Iterable[tuple[int, int, int]], now: float) -> Worker:
-        """A worker presents itself and what it holds: (node key, attempt, slot). What is not its now is refused."""
+        """A worker presents itself and what it holds: (node key, attempt, slot). What is not its now is refused.
+
+        It replaces an earlier session under its id. `held` is believed: the caller has seen proof that these attempts
+        were granted to this worker. Raises NotAllowedNow if another session is open under an id that is not proven.
+        """
         known = self.dispatch.workers.get(presence.id)
         if known is not None:
+            if not presence.is_proven:
+                raise NotAllowedNow(
+                    "another worker is connected under this id, and this one cannot prove that the id is its own:"
+                    " send the secret that the id is made of, or use another id"
+                )
             self.disconnect(known, now)
         worker = self.dispatch.add(presence, now, self.timing.lease)
+        if presence.is_proven:  # another could not take up anything after a restart
+            self._put_on_record(presence)
+        for key, attempt, slot in held:
+            self._take_up(worker, key, attempt, slot, now)
+        return worker
+
+    def _put_on_record(self, presence: Presence) -> None:
         self.awaited.discard(presence.id)
         changes = self.graph.changes
         if presence.id in changes.workers_left:  # which a store takes in after those who joined
             changes.workers_left.remove(presence.id)
         changes.workers_joined.append((presence.id, presence.name))
-        for key, attempt, slot in held:
-            self._take_up(worker, key, attempt, slot, now)
-        return worker
 
     def _take_up(self, worker: Worker, key: int, attempt: int, index: int, now: float) -> None:
         """Adopt a claim that the worker presents, or refuse it."""
@@ -188,9 +207,21 @@ class Scheduler:
         if node is None or not is_there or not self.dispatch.may_adopt(node, attempt, worker.presence.world):
             self.refuse(worker, attempt)
             return
+        if node.state is BACKOFF:
+            self._end_pause(node)
         if node.slot is not None:
             self.staged.pop(node.attempt, None)
+        else:
+            self._take_back_loss(node, attempt)
         self.dispatch.adopt(worker.slots[index], node, attempt, now)
+
+    def _take_back_loss(self, node: Node, attempt: int) -> None:
+        """Uncount the loss of the worker that returns with this attempt: it never let go of the node."""
+        trouble = node.trouble
+        if trouble is not None and trouble.lost_attempt == attempt:
+            trouble.lost -= 1
+            trouble.lost_attempt = 0
+            self.graph.record_trouble(node)
 
     def connect_original(self, presence: Presence, now: float) -> Worker:
         """A worker of the original's calls: it asks for nodes one at a time and is held to its pings."""
@@ -199,17 +230,39 @@ class Scheduler:
     def heard(self, worker: Worker, now: float) -> None:
         worker.heard_at = now
 
-    def disconnect(self, worker: Worker, now: float) -> None:
-        """The worker is gone: what it held goes back to its place in the order."""
+    def disconnect(self, worker: Worker, now: float, *, counts: bool = True) -> None:
+        """The worker is gone: what it held goes back to its place in the order.
+
+        The loss counts against what it held, unless `counts` is False, until the worker returns with the same attempt.
+        """
         id = worker.presence.id
         if self.dispatch.workers.get(id) is not worker:
             return
-        self.graph.changes.workers_left.append(id)
+        if worker.presence.is_proven:
+            self.graph.changes.workers_left.append(id)
         for node in self.dispatch.remove(worker):
-            trouble = self.graph.trouble(node)
-            trouble.lost += 1
-            text = f"{trouble.lost} workers or connections were lost while they held it"
-            self._again_or_fail(node, trouble.lost < self.limits.losses, "dagorama.WorkerLost", text)
+            if not counts:
+                self.graph.back(node)
+                continue
+            self._count_loss(node)
+
+    def _count_loss(self, node: Node) -> None:
+        trouble = self.graph.trouble(node)
+        trouble.lost += 1
+        trouble.lost_attempt = node.attempt
+        again = trouble.lost < self.limits.losses
+        if again and self._is_flapping(node):
+            self.graph.pause(node, self.timing.reconnect_wait)
+            return
+        text = f"{trouble.lost} workers or connections were lost while they held it"
+        self._again_or_fail(node, again, "dagorama.WorkerLost", text)
+
+    def _is_flapping(self, node: Node) -> bool:
+        """Whether connections break so often that a run must not be given up each time: its worker may be on its way
+        back. Nodes of the original's workers, which cannot take them up again, are not meant, nor those that have made
+        others."""
+        ours = node.lane.function.world is World.OURS
+        return ours and self.graph.trouble(node).lost >= FLAPPING and node.key not in self.broods.open
 
     def leave(self, worker: Worker) -> None:
         """The worker takes nothing more and finishes what it holds."""

@@ -10,14 +10,16 @@ from typing import Any
 from dagorama_broker.model import AskedInstances, ListedInstances, ProgressRow, RunRow, StoredInstance, StoredNode
 from dagorama_broker.store.adoptions import adopted_rows
 from dagorama_broker.store.reading import Reader
-from dagorama_broker.store.rows import check_row
+from dagorama_broker.store.rows import check_progress, check_row
 
 #: Instances that one page looks at, where few of them are asked for.
 LOOKED_AT = 10_000
 
 _UNFINISHED = "INDEXED BY unfinished_instances WHERE ended IS NULL AND key < ? ORDER BY key DESC"
 _FAILED = "INDEXED BY failed_instances WHERE failed = 1 AND key < ? ORDER BY key DESC"
-_PROGRESS = "SELECT key, runs, deaths, lost, retry_at, failure, pause, attempt, chk FROM progress WHERE key IN"
+_PROGRESS = (
+    "SELECT key, runs, deaths, lost, retry_at, failure, pause, attempt, lost_attempt, chk FROM progress WHERE key IN"
+)
 
 
 def read_instances(reader: Reader, asked: AskedInstances) -> ListedInstances:
@@ -83,7 +85,7 @@ def read_described(reader: Reader, keys: Sequence[int]) -> dict[int, StoredNode]
     used = dict(beside_nodes(reader, "used_failures", "instance", keys))
     progress = {}
     for *row, chk in reader.by_keys(_PROGRESS, keys):
-        check_row("progress", row[0], chk, row)
+        check_progress(row, chk)
         progress[row[0]] = ProgressRow(*row)
     return {
         key: StoredNode(

@@ -51,6 +51,7 @@ from dagorama_broker.model import (
 from dagorama_broker.store.forgetting import Forgetting
 from dagorama_broker.store.large import LargeFiles
 from dagorama_broker.store.rows import unpack_keys, unpack_sources
+from dagorama_broker.store.secret import new_secret
 
 _Row = TypeVar("_Row")
 _FIRST, _FIRST_KEY = attrgetter("first"), attrgetter("first_key")
@@ -61,6 +62,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._epoch = 0
+        self.secret = new_secret()  #: see `Store`
         self._functions: dict[int, FunctionRow] = {}
         self._instances: dict[int, StoredInstance] = {}
         self._instance_keys: dict[bytes, int] = {}

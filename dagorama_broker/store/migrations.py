@@ -127,5 +127,13 @@ ALTER TABLE adopted ADD COLUMN adoption INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX adopted_adoptions ON adopted (adoption) WHERE adoption > 0
 """
 
+#: The secret that proofs of grants are made with; and the attempt that the last loss was counted for, so that it can be
+#: taken back (the checksum covers that column unless it is 0, as in rows from before).
+GRANT_PROOFS = """
+CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL, chk INTEGER NOT NULL) WITHOUT ROWID;
+
+ALTER TABLE progress ADD COLUMN lost_attempt INTEGER NOT NULL DEFAULT 0
+"""
+
 #: The step at place n makes version n + 1 of version n.
-MIGRATIONS = (FIRST_SCHEMA, RETRY_DOWNSTREAM, DRAFTS, SIGNED_ADOPTIONS)
+MIGRATIONS = (FIRST_SCHEMA, RETRY_DOWNSTREAM, DRAFTS, SIGNED_ADOPTIONS, GRANT_PROOFS)

@@ -36,6 +36,11 @@ class Store(Protocol):
         """Make or migrate the store, take it for this process alone, commit a new epoch (from 1 up) and return it."""
         ...
 
+    @property
+    def secret(self) -> bytes:
+        """32 random bytes that were made with the store and stay the same; known once it is open. Must not be shown."""
+        ...
+
     def live(self) -> Live:
         """All that has not ended and what it depends on."""
         ...

@@ -11,7 +11,7 @@ from dagorama_broker.store.adoptions import adoptions_of, checked
 from dagorama_broker.store.broods import live_broods, live_runs
 from dagorama_broker.store.numbers import next_key
 from dagorama_broker.store.reading import Reader
-from dagorama_broker.store.rows import check_row, damaged, node_sum, outcome_sum, unpack_sources
+from dagorama_broker.store.rows import check_progress, check_row, damaged, node_sum, outcome_sum, unpack_sources
 
 # CROSS JOIN keeps SQLite to this order of tables: what has ended long ago is never looked at.
 _UNFINISHED_RUNS = (
@@ -22,7 +22,7 @@ NODES_QUERY = (
     "SELECT t.key, t.chk, t.instance, t.function, t.sources, o.chk, o.state, o.attempt, o.culprit, o.ended, o.refs "
 ) + _UNFINISHED_RUNS.format(table="nodes", more="LEFT JOIN outcomes o ON o.key = t.key")
 PROGRESS_QUERY = (
-    "SELECT t.key, t.runs, t.deaths, t.lost, t.retry_at, t.failure, t.pause, t.attempt, t.chk "
+    "SELECT t.key, t.runs, t.deaths, t.lost, t.retry_at, t.failure, t.pause, t.attempt, t.lost_attempt, t.chk "
 ) + _UNFINISHED_RUNS.format(table="progress", more="")
 KEYS_QUERY = ("SELECT t.key, t.concurrency_key, t.chk " + _UNFINISHED_RUNS).format(table="node_keys", more="")
 
@@ -86,7 +86,7 @@ def _unfinished(connection: sqlite3.Connection, runs: list[RunRow]) -> tuple[lis
 def _progress(connection: sqlite3.Connection, nodes: list[LiveNode]) -> list[ProgressRow]:
     found: dict[int, ProgressRow] = {}
     for *row, chk in connection.execute(PROGRESS_QUERY):
-        check_row("progress", row[0], chk, row)
+        check_progress(row, chk)
         found[row[0]] = ProgressRow(*row)
     return [found[node.key] for node in nodes if node.key in found] if found else []
 

@@ -15,7 +15,7 @@ from typing import TypeAlias
 from zlib import crc32
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import Function, NodeRow, OutcomeRow, RunRow
+from dagorama_broker.model import Function, NodeRow, OutcomeRow, ProgressRow, RunRow
 
 SqlValue: TypeAlias = "int | float | str | bytes | None"
 
@@ -70,6 +70,11 @@ def adopted_sum(key: int, function: int, adoption: int) -> int:
     return row_sum((key, function, adoption) if adoption else (key, function))
 
 
+def progress_sum(row: Sequence[SqlValue]) -> int:
+    """The checksum of a row of `progress`; rows from before its last column was added have 0 there."""
+    return row_sum(row if row[-1] else row[:-1])
+
+
 def node_sum(key: int, instance: int, function: int, sources: bytes) -> int:
     return crc32(sources, crc32(_pack_node(key, instance, function))) & _HIGH
 
@@ -91,6 +96,11 @@ def check_row(table: str, key: object, chk: int, row: Sequence[SqlValue]) -> Non
 def check_payload(table: str, key: int, chk: int, payload: bytes | None, more: bytes | None = None) -> None:
     if payload_sum(key, payload, more) != chk & _LOW:
         raise damaged(table, key)
+
+
+def check_progress(row: Sequence[SqlValue], chk: int) -> None:
+    if progress_sum(row) != chk:
+        raise damaged("progress", row[0])
 
 
 def damaged(table: str, key: object) -> StoreError:
@@ -144,6 +154,12 @@ def run_rows(runs: Iterable[RunRow]) -> Iterator[tuple[SqlValue, ...]]:
         )
         for origin, first, size, first_key, instance, digest, maker in runs
     )
+
+
+def progress_rows(rows: Iterable[ProgressRow]) -> Iterator[tuple[SqlValue, ...]]:
+    for row in rows:
+        plain = row._replace(retry_at=float(row.retry_at), pause=float(row.pause))
+        yield *plain, progress_sum(plain)
 
 
 def summed(rows: Iterable[Sequence[SqlValue]]) -> Iterator[tuple[SqlValue, ...]]:

@@ -43,6 +43,7 @@ from dagorama_broker.store.reading import Reader
 from dagorama_broker.store.removing import drop_unused_functions, sweep
 from dagorama_broker.store.restoring import read_live
 from dagorama_broker.store.reviving import read_bad_ends, read_failed
+from dagorama_broker.store.secret import kept_secret
 from dagorama_broker.store.writing import write
 
 #: From so many functions on, a start looks for those that no node names any more.
@@ -62,6 +63,7 @@ class SqliteStore:
         self._reader: sqlite3.Connection | None = None
         self._looker: sqlite3.Connection | None = None
         self._one_reads = Lock()
+        self.secret = b""  #: see `Store`
 
     def __repr__(self) -> str:
         return f"sqlite:///{self.path}"
@@ -88,6 +90,7 @@ class SqliteStore:
         with transaction(self._writer):
             drafts.clear(self._writer)
             drop_unused_functions(self._writer, MANY_FUNCTIONS)
+            self.secret = kept_secret(self._writer)
             return _begin_epoch(self._writer)
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from dagorama_broker.store.rows import (
     outcome_rows,
     outcome_sum,
     pack_options,
+    progress_rows,
     row_sum,
     run_rows,
     summed,
@@ -38,8 +39,8 @@ _FUNCTIONS = (
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _PROGRESS = (
-    "INSERT OR REPLACE INTO progress (key, runs, deaths, lost, retry_at, failure, pause, attempt, chk)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT OR REPLACE INTO progress (key, runs, deaths, lost, retry_at, failure, pause, attempt, lost_attempt, chk)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _LARGE = "INSERT OR IGNORE INTO large_refs (key, sha256, chk) VALUES (?, ?, ?)"
 _KEYS = "INSERT INTO node_keys (key, concurrency_key, chk) VALUES (?, ?, ?)"
@@ -76,8 +77,7 @@ def _write_the_rare(connection: sqlite3.Connection, changes: Changes) -> None:
     if changes.functions:
         many(_FUNCTIONS, summed(map(_function, changes.functions)))
     if changes.progress:
-        rows = ((k, r, d, lost, float(at), f, float(p), a) for k, r, d, lost, at, f, p, a in changes.progress)
-        many(_PROGRESS, summed(rows))
+        many(_PROGRESS, progress_rows(changes.progress))
     if changes.large:
         many(_LARGE, summed(changes.large))
     if changes.keys:

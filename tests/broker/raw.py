@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 import grpc.aio
@@ -220,15 +221,22 @@ def _split(flat: Sequence[int], counts: Sequence[int]) -> list[tuple[int, ...]]:
     return [tuple(next(rest) for _ in range(count)) for count in counts]
 
 
+def identity() -> dict[str, bytes]:
+    """A worker's id and its secret."""
+    secret = os.urandom(32)
+    return {"worker": sha256(secret).digest()[:16], "secret": secret}
+
+
 class RawWorker:
     """A session with the broker that says what it is told to say and runs nothing by itself."""
 
     def __init__(self, stub: BrokerStub, **hello: Any) -> None:
         self._stub = stub
-        self.hello = pb.Hello(**{"protocol": 1, "worker": os.urandom(16), "name": "raw", "slots": 1, **hello})
+        self.hello = pb.Hello(**{"protocol": 1, **identity(), "name": "raw", "slots": 1, **hello})
         self.sequence = 0
         self.welcome: pb.Welcome | None = None
         self.given: list[Given] = []
+        self.grants: list[pb.HeldGrant] = []  #: with their proofs, as they came
         self.acknowledged = 0
         self.refused: list[int] = []
         self.taken_back: list[int] = []
@@ -240,13 +248,20 @@ class RawWorker:
         self._listening: asyncio.Task[None] | None = None
 
     async def connect(self, **changed: Any) -> None:
-        """Open a stream; again: a new one, as after a broken connection."""
+        """Open a stream; again: a new one, as after a broken connection, with the proofs of all grants so far."""
         self.hello.MergeFrom(pb.Hello(**changed))
+        if "grants" not in changed:
+            self.hello.grants.extend(self.grants[len(self.hello.grants) :])
         self.welcome, self.ended, self._pieces = None, None, {}
         self._call = self._stub.Work()
         await self._call.write(pb.WorkerMessage(hello=self.hello))
         self._listening = asyncio.create_task(self._listen(self._call))
         await self.until(lambda: self.welcome or self.ended)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What another RawWorker says to go on as this one: its id, its secret and the proofs of its grants."""
+        return {"worker": self.hello.worker, "secret": self.hello.secret, "grants": self.grants}
 
     async def vanish(self) -> None:
         """Go without a word."""
@@ -279,6 +294,7 @@ class RawWorker:
             pieces = self._pieces.setdefault(grant.slot, [])
             pieces.append(grant.body)
             if grant.last:
+                self.grants.append(pb.HeldGrant(node=grant.node, attempt=grant.attempt, proof=grant.proof))
                 given = read_grant(grant.slot, b"".join(self._pieces.pop(grant.slot)))
                 assert [(node.key, node.attempt) for node in given] == list(zip(grant.node, grant.attempt, strict=True))
                 self.given += given

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import FrameType, SimpleNamespace
 from typing import Any, TypeVar, cast
 
@@ -16,6 +17,7 @@ from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
 from dagorama_broker.grants import GrantBuilder
 from dagorama_broker.messages import presence_of, runs_of
+from dagorama_broker.proofs import Proofs
 from dagorama_broker.reporting import take_report
 from dagorama_broker.scheduler import Effects, Scheduler
 from dagorama_broker.sessions import Session
@@ -76,7 +78,7 @@ class Driven:
         return self.step()
 
     def grants(self, effects: Effects) -> list[pb.Grant]:
-        builder = GrantBuilder(0)
+        builder = GrantBuilder(0, partial(Proofs(b"s" * 32).of, self.worker.presence.id))
         for granted in effects.granted:
             builder.add(granted, b"\x01\x00arguments")
         builder.cut()

@@ -42,11 +42,28 @@ def after(folder: Path, **settings: Any) -> Any:
 def again(served: Served, worker: RawWorker, *held: Given) -> RawWorker:
     """The same worker on its way to the next broker, with what it holds."""
     reconnecting = RawWorker(
-        served.stub, worker=worker.hello.worker, slots=worker.hello.slots, held_node=[node.key for node in held],
+        served.stub, **worker.identity, slots=worker.hello.slots, held_node=[node.key for node in held],
         held_attempt=[node.attempt for node in held], held_slot=[node.slot for node in held],
     )  # fmt: skip
     served.workers.append(reconnecting)
     return reconnecting
+
+
+async def test_a_broker_that_leaves_counts_no_loss_and_its_workers_go_on_with_what_they_hold(tmp_path: Path) -> None:
+    dag, store = Dag(), url(tmp_path)
+    async with serving(store=store) as served:
+        await served.stub.Submit(dag.submission(b"a"))
+        worker = await served.worker()
+        node = await worker.node()
+        served.stop()
+        await worker.until(lambda: worker.ended)
+    async with serving(store=store) as served:
+        returning = again(served, worker, node)
+        await returning.connect()
+        info = await served.stub.ListNodes(pb.ListNodesRequest(instance=dag.instance))
+        assert [each.lost for each in info.nodes] == [0]
+        await returning.complete(node, value=b"its own")
+        assert await served.value(dag.instance, dag.id(0)) == envelope(b"its own")
 
 
 # --- what spawners know -------------------------------------------------------------------------------

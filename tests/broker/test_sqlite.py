@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from shutil import rmtree
@@ -32,7 +32,13 @@ from dagorama_broker.model import (
     State,
 )
 from dagorama_broker.store.database import connect, saying_what_failed
-from dagorama_broker.store.migrations import APPLICATION_ID, MIGRATIONS, RETRY_DOWNSTREAM, SIGNED_ADOPTIONS
+from dagorama_broker.store.migrations import (
+    APPLICATION_ID,
+    GRANT_PROOFS,
+    MIGRATIONS,
+    RETRY_DOWNSTREAM,
+    SIGNED_ADOPTIONS,
+)
 from dagorama_broker.store.restoring import NODES_QUERY, PROGRESS_QUERY
 from dagorama_broker.store.rows import row_sum
 from dagorama_broker.store.sqlite import SqliteStore
@@ -64,7 +70,7 @@ def fill(path: Path) -> None:
         changes = Changes(functions=[FunctionRow(2, RICH)], outcomes=[completed(1, 3), completed(3), failed(2)])
         changes.outcomes += [completed(4, 5, state=State.RESOLVING), completed(6, 3, state=State.RESOLVING)]
         changes.resolved = [ResolvedRow(6, int(State.COMPLETED), 0, 1700000003.5)]
-        changes.progress = [ProgressRow(5, 1, 2, 3, 1700000009.5, b"why", 9.5, 7)]
+        changes.progress = [ProgressRow(5, 1, 2, 3, 1700000009.5, b"why", 9.5, 7, 6)]
         changes.instance_ends = [InstanceEnd(1, None, True)]
         changes.large = [LargeRow(1, bytes(32))]
         changes.adoptions = [AdoptionRow(1, b"signed")]
@@ -141,31 +147,61 @@ def test_the_file_says_whose_it_is_and_which_version(path: Path) -> None:
         assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
 
 
-def test_runs_of_a_store_from_before_makers_were_noted_are_read_as_nobodys(path: Path) -> None:
-    steps = MIGRATIONS[: MIGRATIONS.index(RETRY_DOWNSTREAM)]
-    row = (1, ORIGIN, 0, 3, 1, b"digest")
+def made_by_steps(path: Path, steps: Sequence[str], row: str = "", *values: object) -> None:
+    """A store as an earlier version made it, with one row."""
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.executescript(";".join(steps))
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {len(steps)}")
-        columns = "first_key, origin, first, size, instance, digest, chk"
-        connection.execute(f"INSERT INTO runs ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, row_sum(row)))
+        if row:
+            connection.execute(row, values)
+
+
+def test_runs_of_a_store_from_before_makers_were_noted_are_read_as_nobodys(path: Path) -> None:
+    steps = MIGRATIONS[: MIGRATIONS.index(RETRY_DOWNSTREAM)]
+    row = (1, ORIGIN, 0, 3, 1, b"digest")
+    columns = "first_key, origin, first, size, instance, digest, chk"
+    made_by_steps(path, steps, f"INSERT INTO runs ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", *row, row_sum(row))
     with opened(path) as store:
         assert store.last_run(ORIGIN, 5) == run_row(0, 3, 1)
 
 
 def test_what_was_adopted_in_a_store_from_before_adoptions_were_signed_is_read_as_allowed_by_none(path: Path) -> None:
     steps = MIGRATIONS[: MIGRATIONS.index(SIGNED_ADOPTIONS)]
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.executescript(";".join(steps))
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {len(steps)}")
-        connection.execute("INSERT INTO adopted (key, function, chk) VALUES (1, 2, ?)", (row_sum((1, 2)),))
+    made_by_steps(path, steps, "INSERT INTO adopted (key, function, chk) VALUES (1, 2, ?)", row_sum((1, 2)))
     with opened(path) as store:
         store.commit(graph(node(1)))
         store.commit(Changes(functions=[FunctionRow(2, RICH)]))
         live = store.live()
     assert (live.adopted, live.adoptions) == ({1: 2}, {})
+
+
+def test_progress_of_a_store_from_before_losses_could_be_taken_back_is_read(path: Path) -> None:
+    with opened(path) as store:
+        store.commit(graph(node(1)))
+    row = (1, 1, 2, 3, 1700000009.5, b"why", 9.5, 7)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        columns = "key, runs, deaths, lost, retry_at, failure, pause, attempt, chk"
+        connection.execute(f"INSERT INTO progress ({columns}) VALUES ({', '.join('?' * 9)})", (*row, row_sum(row)))
+    with opened(path) as store:
+        assert store.live().progress == [ProgressRow(*row)]
+
+
+def test_a_store_from_before_proofs_of_grants_gets_a_secret(path: Path) -> None:
+    made_by_steps(path, MIGRATIONS[: MIGRATIONS.index(GRANT_PROOFS)])
+    with opened(path) as store:
+        assert len(secret := store.secret) == 32
+    with opened(path) as store:
+        assert store.secret == secret
+
+
+def test_a_secret_that_is_damaged_is_an_error(path: Path) -> None:
+    with opened(path):
+        pass
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE secrets SET value = zeroblob(32)")
+    with pytest.raises(StoreError, match="table secrets is damaged"), opened(path):
+        pass
 
 
 def test_a_closed_store_refuses_calls(path: Path) -> None:
@@ -419,11 +455,12 @@ COLUMNS = {
     "nodes": ["key", "instance", "function", "sources", "arguments", "chk"],
     "outcomes": ["key", "state", "attempt", "culprit", "ended", "refs", "value", "chk"],
     "resolved": ["state", "culprit", "ended", "chk"],
-    "progress": ["runs", "deaths", "lost", "retry_at", "failure", "pause", "attempt", "chk"],
+    "progress": ["runs", "deaths", "lost", "retry_at", "failure", "pause", "attempt", "lost_attempt", "chk"],
     "adopted": ["function", "adoption", "chk"],
     "adoptions": ["id", "signed", "chk"],
     "workers": ["id", "name", "chk"],
     "meta": ["value", "chk"],
+    "secrets": ["name", "value", "chk"],
 }
 
 

@@ -158,7 +158,7 @@ def test_numbers_go_on_where_they_were(store: Store) -> None:
 
 def test_progress_comes_back_for_what_has_not_ended(store: Store) -> None:
     store.commit(graph(node(1), node(2)))
-    first, last = ProgressRow(1, 1, 0, 0, 1700000009.5, b"why", 9.5, 7), ProgressRow(1, 2, 1, 3, 0.0, None)
+    first, last = ProgressRow(1, 1, 0, 0, 1700000009.5, b"why", 9.5, 7, 6), ProgressRow(1, 2, 1, 3, 0.0, None)
     store.commit(Changes(progress=[first, ProgressRow(2, 1, 0, 0, 0.0, b"why")]))
     store.commit(Changes(progress=[last], outcomes=[completed(2)]))
     restart(store)

@@ -799,7 +799,7 @@ async def test_a_worker_that_connects_anew_ends_its_earlier_stream(served: Serve
     await served.stub.Submit(dag.submission(b"a"))
     worker = await served.worker()
     node = await worker.node()
-    anew = RawWorker(served.stub, worker=worker.hello.worker, held_node=[node.key], held_attempt=[node.attempt],
+    anew = RawWorker(served.stub, **worker.identity, held_node=[node.key], held_attempt=[node.attempt],
                      held_slot=[0])  # fmt: skip
     served.workers.append(anew)
     await anew.connect()

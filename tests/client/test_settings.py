@@ -6,7 +6,7 @@ import re
 import pytest
 
 from dagorama.errors import SettingsError
-from dagorama.settings import Settings, warn_after
+from dagorama.settings import Settings, broker_wait, warn_after
 
 ACCESS = {
     f"DAGORAMA_{name.upper()}": name
@@ -166,3 +166,15 @@ def test_a_number_of_any_length_is_refused_in_one_sentence(monkeypatch: pytest.M
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().port = 1  # type: ignore[misc]  # that is what is tested
+
+
+def test_a_time_to_wait_for_a_lost_broker_is_twenty_seconds_unless_said_otherwise(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DAGORAMA_BROKER_WAIT", raising=False)
+    assert broker_wait() == 20.0
+    monkeypatch.setenv("DAGORAMA_BROKER_WAIT", " 120 ")
+    assert broker_wait() == 120.0
+    monkeypatch.setenv("DAGORAMA_BROKER_WAIT", "soon")
+    with pytest.raises(SettingsError, match=r"DAGORAMA_BROKER_WAIT is 'soon'.*seconds"):
+        broker_wait()

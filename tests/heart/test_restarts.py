@@ -2,6 +2,7 @@
 
 import pytest
 
+from dagorama_broker.errors import NotAllowedNow
 from dagorama_broker.model import State, World
 from dagorama_broker.scheduler import Timing
 
@@ -381,3 +382,64 @@ class TestWhatAStoreMightHold:
         heart.crash()
         assert heart.states("b", "c") == ["FAILED", "FAILED"]
         assert heart.culprit("c") == "a"
+
+
+class TestLossesOnRecord:
+    """A loss that one broker has counted, and the worker that presents the attempt to the next."""
+
+    def test_is_taken_back_if_the_worker_returns_to_the_next_broker(self, heart: Heart) -> None:
+        hand = heart.worker()
+        heart.spawn("a")
+        hand.vanish()
+        assert heart.ledger.progress[heart.key("a")].lost == 1
+        heart.crash()
+        hand.connect()
+        assert heart.ledger.progress[heart.key("a")].lost == 0
+        assert hand.complete("a")
+
+    def test_is_taken_back_once(self, heart: Heart) -> None:
+        hand = heart.worker("first")
+        heart.spawn("a")
+        hand.vanish(), hand.held.clear()
+        hand = heart.worker("second")
+        for _ in range(3):
+            hand.vanish()
+            hand.connect()
+            heart.crash()
+            hand.connect()
+        assert heart.ledger.progress[heart.key("a")].lost == 1
+        assert hand.complete("a")
+
+    def test_stands_for_a_node_that_was_granted_since(self, heart: Heart) -> None:
+        first = heart.worker("first")
+        heart.spawn("a")
+        first.vanish()
+        second = heart.worker("second")
+        heart.crash()
+        second.connect()
+        first.connect()
+        assert first.refused
+        assert heart.ledger.progress[heart.key("a")].lost == 1
+        assert second.complete("a")
+
+
+class TestIdsThatAreNotProven:
+    def test_do_not_end_the_session_of_a_connected_worker(self, heart: Heart) -> None:
+        hand = heart.worker("worker")
+        heart.spawn("a")
+        with pytest.raises(NotAllowedNow, match="cannot prove that the id is its own"):
+            heart.worker("worker", is_proven=False)
+        assert hand.complete("a")
+
+    def test_are_not_waited_for_and_do_not_stand_for_who_is(self, heart: Heart) -> None:
+        hand = heart.worker("worker")
+        heart.spawn("a")
+        heart.crash()
+        thief = heart.worker("worker", is_proven=False)
+        assert heart.scheduler.awaited == {hand.presence.id}
+        hand.connect()
+        assert not thief.held
+        assert hand.complete("a")
+        heart.worker("stranger", is_proven=False)
+        heart.crash()
+        assert heart.scheduler.awaited == {hand.presence.id}

@@ -112,6 +112,92 @@ class TestLosses:
         assert (failure.type, failure.attempts) == ("dagorama.WorkerLost", 3)
         assert "3 workers or connections were lost" in failure.message
 
+    def test_a_worker_that_returns_with_its_attempt_never_lost_the_node(self) -> None:
+        heart = Heart(limits=Limits(losses=3))
+        hand = heart.worker()
+        heart.spawn("a")
+        for _ in range(10):
+            hand.vanish()
+            assert heart.ledger.progress[heart.key("a")].lost == 1
+            hand.connect()
+            assert heart.ledger.progress[heart.key("a")].lost == 0
+        assert hand.complete("a")
+
+    def test_nor_one_that_connects_again_before_its_loss_was_noticed(self) -> None:
+        heart = Heart(limits=Limits(losses=3))
+        hand = heart.worker()
+        heart.spawn("a")
+        for _ in range(10):
+            hand.connect()
+        assert heart.ledger.progress[heart.key("a")].lost == 0
+        assert hand.complete("a")
+
+    def test_nor_one_that_was_silent_for_longer_than_its_lease(self, heart: Heart) -> None:
+        hand = heart.worker()
+        heart.spawn("a")
+        heart.wait(31.0)
+        assert heart.ledger.progress[heart.key("a")].lost == 1
+        hand.connect()
+        assert heart.ledger.progress[heart.key("a")].lost == 0
+        assert hand.complete("a")
+
+    def test_a_loss_stands_if_the_node_was_granted_since(self, heart: Heart) -> None:
+        first, second = heart.worker("first"), heart.worker("second")
+        heart.spawn("a")
+        holder, other = (first, second) if first.held else (second, first)
+        holder.vanish()
+        holder.connect()
+        assert holder.refused
+        assert heart.ledger.progress[heart.key("a")].lost == 1
+        assert other.complete("a")
+
+    def test_a_connection_that_breaks_often_is_given_time_to_come_back_before_others_get_the_node(
+        self, heart: Heart
+    ) -> None:
+        hands = [heart.worker("first"), heart.worker("second")]
+        heart.spawn("a")
+        for _ in range(9):
+            (holder,) = (hand for hand in hands if hand.held)
+            holder.vanish(), holder.held.clear(), holder.connect()
+            assert heart.holders(), "another has it at once"
+        (holder,) = (hand for hand in hands if hand.held)
+        for _ in range(30):
+            holder.vanish()
+            assert heart.states("a") == ["BACKOFF"]
+            heart.wait(1.9)
+            holder.connect()
+            for hand in hands:
+                hand.beat()
+            assert heart.holders() == {"a": holder.presence.name}
+        assert heart.ledger.progress[heart.key("a")].lost == 9
+        holder.vanish()
+        heart.wait(2.1)
+        assert heart.holders()
+        assert heart.finish(*(hand for hand in hands if hand is not holder)) == ["a"]
+
+    def test_so_is_one_that_comes_back_to_the_next_broker(self, heart: Heart) -> None:
+        hand = heart.worker()
+        heart.spawn("a")
+        for _ in range(9):
+            hand.vanish(), hand.held.clear(), hand.connect()
+        hand.vanish()
+        heart.crash()
+        assert heart.states("a") == ["BACKOFF"]
+        hand.connect()
+        assert heart.ledger.progress[heart.key("a")].lost == 9
+        assert hand.complete("a")
+
+    def test_only_the_loss_of_the_attempt_that_returns_is_taken_back(self, heart: Heart) -> None:
+        first = heart.worker("first")
+        heart.spawn("a")
+        first.vanish()
+        second = heart.worker("second")
+        second.vanish()
+        assert heart.ledger.progress[heart.key("a")].lost == 2
+        first.connect()
+        assert first.refused
+        assert heart.ledger.progress[heart.key("a")].lost == 2
+
     def test_a_worker_that_vanishes_gives_back_all_that_it_held(self, heart: Heart) -> None:
         heart.worker("gone", slots=3).vanish()
         hand = heart.worker("gone", slots=3)

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ GROWTH = 200 << 20
 SERVICES = (broker_pb2.DESCRIPTOR.services_by_name["Broker"], api_pb2.DESCRIPTOR.services_by_name["Dagorama"])
 METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in service.methods]
 INSTANCE, ORIGIN = b"i" * 16, b"o" * 12
+#: A worker that can replace its own earlier session.
+WORKER = {"worker": sha256(b"s" * 32).digest()[:16], "secret": b"s" * 32}
 
 _IDS = st.sampled_from([INSTANCE, ORIGIN, ORIGIN + bytes(4), b"", b"x", b"y" * 16, bytes(12), b"\xff" * 16])
 _NUMBERS = st.sampled_from([0, 1, 2, 3, 5, 1 << 16, (1 << 31) - 1])
@@ -138,7 +141,11 @@ def _templates() -> list[tuple[str, list[Any]]]:
         creates=pb.NewInstance(definition="work:Task", entry=ORIGIN + bytes(4)),
     )
     submission = pb.SubmitRequest(functions=[function], nodes=[nodes])
-    presence = pb.Hello(protocol=1, worker=b"w" * 16, name="fuzz", slots=2, include_queues=["fuzz"])
+    held = pb.HeldGrant(node=[1, 2], attempt=[(1 << 40) + 1, (1 << 40) + 2], proof=b"p" * 16)
+    presence = pb.Hello(
+        protocol=1, **WORKER, name="fuzz", slots=2, include_queues=["fuzz"], held_node=[1],
+        held_attempt=[(1 << 40) + 1], held_slot=[0], grants=[held],
+    )
     hello = pb.WorkerMessage(hello=presence)
     # Attempts of the broker's first epoch, some of which are this worker's by then.
     attempts = [(1 << 40) + number for number in range(1, 6)]
@@ -312,7 +319,7 @@ def prove(count: int, seed: int) -> Fuzzer:
             method = data.draw(st.sampled_from(METHODS))
             messages = data.draw(st.lists(contents(method.input_type), min_size=1, max_size=4))
             if method.name == "Work" and data.draw(st.integers(0, 3)):
-                hello = pb.Hello(protocol=1, worker=b"w" * 16, name="fuzz", slots=2, tolerations=["GPU"])
+                hello = pb.Hello(protocol=1, **WORKER, name="fuzz", slots=2, tolerations=["GPU"])
                 messages.insert(0, pb.WorkerMessage(hello=hello))
             fuzzer.call(method, [message.SerializeToString() for message in messages])
 

@@ -21,6 +21,7 @@ from .network import Network, Server
 from .person import SimulatedPerson
 from .programs import Plan, digest
 from .store import Disk, Injected
+from .thief import Thief
 from .watcher import Violation, Watcher
 from .worker import SimulatedWorker
 
@@ -54,6 +55,7 @@ class Life:
         self.loop = SimulatedLoop(self.chance)
         self.clock = Clock(self.loop)
         self.disk = Disk()
+        self.disk.secret = self.chance.randbytes(32)
         self.plan = Plan(seed)
         self.network = Network(self.loop)
         self.watcher = Watcher(self.loop, self.disk, self.plan)
@@ -68,7 +70,7 @@ class Life:
         self.hosts = [peer.host for peer in self._peers()]  #: all that ever were
         self.strikes = self.chance.choice((0, 3, 6, 9, 12))  #: that are planned
         self.faults = 0
-        self._workers_made = 0
+        self._workers_made = self._thieves = 0
 
     # --- the whole ------------------------------------------------------------------------------------
 
@@ -192,6 +194,7 @@ class Life:
         worker = SimulatedWorker(self.network, self.watcher, name, self.deaths, slots, tolerations, exclude)
         self.workers.append(worker)
         worker.link.given_up = lambda: self.watcher.given_up(worker)
+        worker.link.replaced = lambda: self.watcher.replaced(worker, self.broker)
         self.watcher.links[name] = worker.link
         self.hosts.append(worker.host)
         worker.start()
@@ -203,7 +206,7 @@ class Life:
             self._crash, self._crash, self._crash, self._freeze, self._freeze, self._spoil_commit,
             self._slow_disk, self._cut, self._cut, self._cut, self._block, self._block, self._kill_worker,
             self._stop_worker, self._stop_worker, self._stop_worker, self._kill_child, self._kill_child,
-            self._dismiss,
+            self._dismiss, self._flap, self._flap, self._steal, self._steal, self._steal,
         )  # fmt: skip
         strike = self.chance.choice(strikes)
         self.watcher.note(strike.__name__)
@@ -234,6 +237,20 @@ class Life:
 
     def _cut(self) -> None:
         self.chance.choice(self._peers()).link.cut()
+
+    def _flap(self) -> None:
+        """A connection that breaks again and again: its worker comes back each time with what it holds."""
+        link = self.chance.choice(self._living()).link
+        pause = self.chance.choice((0.2, 0.4, 0.8))
+        for number in range(self.chance.randint(3, 8)):
+            self.loop.world_at(self.loop.now + number * pause, link.cut)
+
+    def _steal(self) -> None:
+        victim = max(self._living(), key=lambda worker: sum(len(child.held) for child in worker.children))
+        self._thieves += 1
+        thief = Thief(self.network, self.watcher, f"thief{self._thieves}", victim)
+        self.hosts.append(thief.host)
+        thief.start()
 
     def _block(self) -> None:
         """A partition: what is sent meanwhile arrives later, or the connection is found broken."""
@@ -266,7 +283,8 @@ class Life:
         self._replace(worker)
 
     def _replace(self, worker: SimulatedWorker) -> None:
-        self.workers.remove(worker)
+        if worker in self.workers:  # else it stands for one where there is none just now
+            self.workers.remove(worker)
         self.loop.world_at(self.loop.now + self.chance.uniform(0.0, 2.0), self._start_worker, int(worker.name[-1]))
 
     def _living(self) -> list[SimulatedWorker]:

@@ -12,10 +12,11 @@ from typing import Any
 
 from dagorama import adoption
 from dagorama_broker import broker as broker_module
-from dagorama_broker import cancelling, granting
+from dagorama_broker import cancelling, granting, service
 from dagorama_broker.broker import Broker
 from dagorama_broker.errors import NotServing
 from dagorama_broker.model import ENDED, State
+from dagorama_broker.proofs import Proofs
 from dagorama_broker.queues import KEY_MASK, Lane
 from dagorama_broker.queues import order as right_order
 from dagorama_broker.scheduler import Scheduler, Worker, adopting, feeding, graph, restoring
@@ -75,6 +76,41 @@ def _(may_adopt: Any) -> Any:
     return lambda self, node, attempt, world: node.slot is not None or node.state is State.QUEUED
 
 
+@mutant("attempts are believed without a proof", (Proofs, "proven"))
+def _(proven: Any) -> Any:
+    return lambda self, hello: set(zip(hello.held_node, hello.held_attempt, strict=True))
+
+
+@mutant("a proof is as good for another worker", (Proofs, "of"))
+def _(of: Any) -> Any:
+    return lambda self, worker, nodes, attempts: of(self, bytes(16), nodes, attempts)
+
+
+@mutant("a worker's secret is not compared with its id", (service, "check_secret"))
+def _(check: Any) -> Any:
+    return lambda hello: None
+
+
+@mutant("an id without a secret replaces a connected worker", (Scheduler, "connect"))
+def _(connect: Any) -> Any:
+    return lambda self, presence, held, now: connect(self, replace(presence, is_proven=True), held, now)
+
+
+@mutant("a loss is not taken back", (Scheduler, "_take_back_loss"))
+def _(take_back: Any) -> Any:
+    return lambda self, node, attempt: None
+
+
+@mutant("a loss is taken back that was not counted", (Scheduler, "_take_back_loss"))
+def _(take_back: Any) -> Any:
+    def always(self: Scheduler, node: Any, attempt: int) -> None:
+        if node.trouble is not None:
+            node.trouble.lost_attempt = attempt
+        take_back(self, node, attempt)
+
+    return always
+
+
 @mutant("lease that never expires", (Dispatch, "silent"))
 def _(silent: Any) -> Any:
     def patient(self: Dispatch, now: float) -> list[Worker]:
@@ -119,11 +155,11 @@ def _(died: Any) -> Any:
 
 @mutant("lost worker counted as a death", (Scheduler, "disconnect"))
 def _(disconnect: Any) -> Any:
-    def counted(self: Scheduler, worker: Worker, now: float) -> None:
+    def counted(self: Scheduler, worker: Worker, now: float, **how: Any) -> None:
         if self.dispatch.workers.get(worker.presence.id) is worker:
             for slot in worker.slots:
                 self.died(worker, list(slot.held), [], "the connection broke", now)
-        disconnect(self, worker, now)
+        disconnect(self, worker, now, **how)
 
     return counted
 
@@ -463,8 +499,6 @@ async def _cancel_unheard(broker: Broker, instance: bytes, ids: Any) -> int:
     nodes = await cancelling._live(broker, instance, ids) if ids else await cancelling._all(broker, instance)
     return broker.scheduler.cancel(nodes, broker.see_time())
 
-
-from dagorama_broker import service  # noqa: E402
 
 MUTANTS["cancel forgotten: answered before it is durable"] = [(service, "cancel", lambda cancel: _cancel_unheard)]
 

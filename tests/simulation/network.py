@@ -64,6 +64,7 @@ class Link:
         self.touched_at = 0.0  #: when something was done to it last
         self.heard_at = 0.0  #: when something of it reached the broker last
         self.given_up: Callable[[], None] = lambda: None  #: called when the broker hangs up for the peer's silence
+        self.replaced: Callable[[], None] = lambda: None  #: called when it hangs up for another stream of that worker
 
     def block(self, seconds: float) -> None:
         loop = self.network.loop
@@ -187,6 +188,8 @@ class _Call:
             self._end_down(aborted.error)
             if "silent" in str(aborted):
                 self.link.given_up()
+            if "another stream" in str(aborted):
+                self.link.replaced()
         except Exception as error:
             self.network.broke(error)
 

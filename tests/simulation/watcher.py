@@ -278,6 +278,8 @@ class Watcher:
         self.require(row.runs >= self.runs.get(name, 0), "runs are counted", f"{name} has failed {row.runs} times only")
         self.require(row.deaths <= self.deaths[name], "deaths are counted", f"{name} has died {row.deaths} times?")
         self.runs[name] = row.runs
+        granted = sum(key == row.key for key, _ in self.attempts.values())
+        self.require(0 <= row.lost <= granted, "losses are taken back", f"{name}: {granted} grants, {row.lost} losses")
         failed_at = self.failed_at.pop((name, row.runs), None)
         if failed_at is not None and row.runs < policy.max_attempts:
             self.not_before[name] = failed_at + policy.interval * policy.base ** (row.runs - 1)
@@ -444,6 +446,12 @@ class Watcher:
         disturbed = max(worker.disturbed_at, worker.link.touched_at, worker.connected_at)
         silent = self.loop.now < disturbed + SILENCE
         self.require(silent or not worker.host.alive, "who speaks is not given up", f"{worker.name} was not silent")
+
+    def replaced(self, worker: SimulatedWorker, broker: Broker | None) -> None:
+        """The broker hangs up because somebody else has come under the worker's id."""
+        other = broker and broker.scheduler.dispatch.workers.get(worker.hello.worker)
+        name = other.presence.name if other else worker.name
+        self.require(name == worker.name, "an id is no credential", f"{name} has ended the session of {worker.name}")
 
     def died(self, names: list[str]) -> None:
         """A child process ended while these ran."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import islice
 from typing import Any
 
@@ -246,9 +247,10 @@ class SimulatedWorker:
         self.watcher, self.name, self.deaths = watcher, name, deaths
         self.host = Host(name)
         self.link = Link(network, self.host)
+        secret = self.loop.chance.randbytes(32)
         self.hello = pb.Hello(
-            protocol=1, worker=self.loop.chance.randbytes(16), name=name, slots=slots, tolerations=tolerations,
-            exclude_queues=exclude, key_ids=RING.ids,
+            protocol=1, worker=sha256(secret).digest()[:16], secret=secret, name=name, slots=slots,
+            tolerations=tolerations, exclude_queues=exclude, key_ids=RING.ids,
         )
         self.session = Session(self.hello)
         self.children = [Child(self, number) for number in range(slots)]
@@ -262,6 +264,12 @@ class SimulatedWorker:
         self._reports: dict[int, tuple[Held, frozenset[int]]] = {}
         self._refused: set[int] = set()
         self._told_cancelled: set[int] = set()
+
+    @property
+    def proofs(self) -> list[pb.HeldGrant]:
+        """Of the grants that it has had, as far as it remembers them."""
+        grants = self.session._proofs._grants
+        return [pb.HeldGrant(node=each.nodes, attempt=each.attempts, proof=each.proof) for each in grants]
 
     def start(self) -> None:
         self.loop.on(self.host, self._live())

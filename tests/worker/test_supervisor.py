@@ -9,11 +9,12 @@ from pathlib import Path
 import grpc
 import pytest
 from scripted_broker import Conversation, ScriptedBroker, WorkerProcess, worker_process
-from worker_grants import Wanted, body_of, call, encoded, values_of
+from worker_grants import Wanted, body_of, call, encoded, grant_of, values_of
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.models.promise import DAGPromise
 from dagorama.values import encode
+from tests.resetting_proxy import CANCEL, ENHANCE_YOUR_CALM, INADEQUATE_SECURITY, INTERNAL, resetting
 
 
 @pytest.fixture
@@ -365,6 +366,36 @@ def test_reports_that_were_not_acknowledged_are_said_again_after_a_restart(
     assert again.report() == first
     fifo.let_go()
     assert again.values(1) == {running: "let go"}
+
+
+@pytest.mark.parametrize("code", [INTERNAL, CANCEL, ENHANCE_YOUR_CALM, INADEQUATE_SECURITY])
+def test_a_stream_that_something_between_resets_is_opened_again(broker: ScriptedBroker, code: int) -> None:
+    """What could go wrong: gRPC makes PERMISSION_DENIED of one of these, which from a broker is the last word."""
+    with resetting(broker.port) as proxy:
+        proxy.resets.extend([code] * 2)
+        with worker_process(broker, DAGORAMA_PORT=str(proxy.port)):
+            conversation = broker.greeted()
+            conversation.grant(call("echo", 1))
+            assert list(conversation.values(1).values()) == [1]
+        assert not proxy.resets
+
+
+def test_the_next_stream_presents_the_proofs_of_what_is_held(
+    broker: ScriptedBroker, spoken: Conversation, fifo: Fifo
+) -> None:
+    hello = spoken.hello
+    assert sha256(hello.secret).digest()[:16] == hello.worker
+    assert not hello.grants
+    grant = grant_of(call("wait_for", fifo.path))
+    grant.proof = b"proof"
+    spoken.send(grants=[grant])
+    fifo.wait_until_read()
+    spoken.end()
+    again = broker.greeted()
+    assert (again.hello.worker, again.hello.secret) == (hello.worker, hello.secret)
+    assert [(list(each.attempt), each.proof) for each in again.hello.grants] == [(list(grant.attempt), b"proof")]
+    fifo.let_go()
+    assert list(again.values(1).values()) == ["let go"]
 
 
 def test_what_ended_while_there_was_no_broker_is_reported_when_there_is_one(
