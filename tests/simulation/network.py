@@ -225,7 +225,8 @@ class _Call:
             self._error = rpc_error(grpc.StatusCode.CANCELLED, "cancelled")
             self.link.calls.pop(self, None)
             self.down.fail(asyncio.CancelledError())
-            if HOST.get().alive:
+            # Not HOST: the task of a peer that was killed may be cleared away by any other.
+            if self.link.host.alive:
                 when = max(self.network.loop.now, self.link.blocked_until) + self.network.delay()
                 self.network.loop.world_at(when, self._break_there)
 
