@@ -17,15 +17,21 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from dagorama_broker.errors import NotServing, StoreError
+from dagorama_broker.keeping import SHORTEST_PAUSE
 from dagorama_broker.model import Changes, RemovedRow, StoredInstance
 
 if TYPE_CHECKING:
     from dagorama_broker.broker import Broker
+    from dagorama_broker.scheduler.graph import Graph
 
 log = logging.getLogger("dagorama_broker")
 
-#: Instances that go in one commit, and nodes in one transaction: others' commits wait no longer than for these.
-INSTANCES, NODES = 100, 1_000
+#: Instances that go in one commit, and nodes in one transaction, at least: others' commits wait for these.
+INSTANCES, NODES = 250, 2_000
+#: The same at most: the loop stands still while so many instances are looked up.
+MOST_INSTANCES, MOST_NODES = 4_000, 20_000
+#: Instances, and nodes, that go for each one that has been made meanwhile: removal is never slower than creation.
+SHARE = 2
 #: Named instances that are looked into in one go, and those that are found to hang together at most.
 NAMED, KNOT = 16, 100
 #: Large values that are looked at in one go.
@@ -40,6 +46,9 @@ class Holds:
 
     def __contains__(self, id: object) -> bool:
         return id in self._held
+
+    def __len__(self) -> int:
+        return len(self._held)
 
     @contextmanager
     def on(self, id: bytes) -> Iterator[None]:
@@ -60,12 +69,35 @@ class Holds:
             del self._held[id]
 
 
+class Portions:
+    """How much goes in one transaction: little, as long as that is more than what is made meanwhile."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._instances, self._nodes = graph.next_instance, graph.next_node
+
+    def instances(self) -> int:
+        """How many may go now, by how many were made since this was asked last."""
+        made, self._instances = self._graph.next_instance - self._instances, self._graph.next_instance
+        return min(MOST_INSTANCES, max(INSTANCES, SHARE * made))
+
+    def nodes(self) -> int:
+        """The same for nodes."""
+        made, self._nodes = self._graph.next_node - self._nodes, self._graph.next_node
+        return min(MOST_NODES, max(NODES, SHARE * made))
+
+
 class Retention:
     """Removes, sweeps and collects, for as long as its broker runs."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._began = time.time() - time.monotonic()
+        self._portions = Portions(broker.scheduler.graph)
+        self._removed = 0  #: in the last step
+        self._looked_at = time.monotonic()  #: when instances were looked for last
+        self._is_more = False  #: whether there were more than what has been removed then
+        self._is_left_over = False  #: whether removed instances have rows, so that these go first
         self._looked_around = False
         self._knots_after = 0  #: key of the named instance that was looked into last
 
@@ -73,52 +105,75 @@ class Retention:
         """Until cancelled, or until the broker leaves."""
         try:
             while True:
-                started = time.monotonic()
-                is_more = await self._step()
-                # As long for others as it took itself.
-                pause = time.monotonic() - started if is_more else self._broker.keeping.pause()
-                await asyncio.sleep(pause)
+                await asyncio.sleep(await self._step())
         except NotServing:
             return
 
-    async def _step(self) -> bool:
-        """Do a little; whether there is more to do at once."""
-        broker = self._broker
+    async def _step(self) -> float:
+        """Do a little; seconds until the next step."""
+        started = time.monotonic()
         try:
-            if not self._looked_around:
-                await asyncio.to_thread(broker.store.find_unnamed_large)
-                self._looked_around = True
-            is_more = self._remove()
-            if is_more:
-                await broker.durable()
-            is_more |= await broker.in_store(broker.store.sweep, NODES)
-            is_more |= self._collect()
-            await broker.in_store(broker.store.delete_collected, broker.keeping.grace)
+            is_more = await self._forget_some()
         except StoreError as error:
             # What is to be forgotten does no harm meanwhile; where the store is beyond use, a commit will say so.
             log.error("what is past its retention cannot be removed, which is tried again later: %s", error)
-            return False
-        return is_more
+            return self._broker.keeping.pause()
+        # As long for others as it took itself.
+        return time.monotonic() - started if is_more else self._until_a_portion_has_expired(started)
+
+    async def _forget_some(self) -> bool:
+        """Remove, sweep and collect a portion; whether there is more to do at once."""
+        broker = self._broker
+        if not self._looked_around:
+            await asyncio.to_thread(broker.store.find_unnamed_large)
+            self._looked_around = True
+        self._removed = 0 if self._is_left_over else self._remove()
+        if self._removed:
+            await broker.durable()
+        is_more = self._collect()
+        self._is_left_over = await broker.in_store(self._sweep, self._portions.nodes())
+        return is_more or self._is_more or self._is_left_over
+
+    def _sweep(self, nodes: int) -> bool:
+        """In the store's thread: delete rows and files; whether rows are left over."""
+        store = self._broker.store
+        is_left_over = store.sweep(nodes)
+        store.delete_collected(self._broker.keeping.grace)
+        return is_left_over
+
+    def _until_a_portion_has_expired(self, now: float) -> float:
+        """Seconds, if instances go on expiring as they have since the last look: a commit for each would be many."""
+        since, self._looked_at = now - self._looked_at, now
+        pause = self._broker.keeping.pause()
+        if not self._removed:
+            return pause
+        return min(pause, max(SHORTEST_PAUSE, since * INSTANCES / self._removed))
 
     # --- instances ------------------------------------------------------------------------------------
 
-    def _remove(self) -> bool:
-        """Have the next commit remove instances whose time is over."""
-        broker, keeping, now = self._broker, self._broker.keeping, self._now()
-        expired = [
-            self._removal(stored)
-            for failed in (False, True)
-            if keeping.kept(failed) < inf
-            for stored in broker.store.expired(failed, now - keeping.kept(failed), INSTANCES)
-        ]
+    def _remove(self) -> int:
+        """Have the next commit remove instances whose time is over; how many."""
+        broker, now, most = self._broker, self._now(), self._portions.instances()
+        expired = self._expired(now, most)
         rows = self._unneeded(expired) if expired else self._knot(now)
+        self._is_more = len(rows) >= most or (bool(rows) and not expired)
         broker.scheduler.graph.changes.removed += rows
         keys = {row.key for row in rows}
         if keys:
             broker.forget(keys)
         for load in broker.loads:
             load.gone |= keys
-        return bool(rows)
+        return len(rows)
+
+    def _expired(self, now: float, most: int) -> list[RemovedRow]:
+        """Instances whose time is over and that no other names: `most` of each kind beside those that are being read."""
+        keeping, store = self._broker.keeping, self._broker.store
+        return [
+            self._removal(stored)
+            for failed in (False, True)
+            if keeping.kept(failed) < inf
+            for stored in store.expired(failed, now - keeping.kept(failed), most + len(self._broker.holds))
+        ]
 
     def _unneeded(self, expired: list[RemovedRow]) -> list[RemovedRow]:
         """Those that no call is about to use, and of which the store will not learn otherwise."""
