@@ -166,7 +166,7 @@ class Retention:
         return len(rows)
 
     def _expired(self, now: float, most: int) -> list[RemovedRow]:
-        """Instances whose time is over and that no other names: `most` of each kind beside those that are being read."""
+        """Instances whose time is over and that no other names, `most` of each kind beside those being read."""
         keeping, store = self._broker.keeping, self._broker.store
         return [
             self._removal(stored)

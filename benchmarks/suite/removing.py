@@ -17,11 +17,10 @@ from suite.graphs import One
 from suite.serving import Serving, serving
 from suite.table import Row, row, share
 
-KEPT = 1.0  #: seconds, where instances are removed
 TOGETHER = 1_000  #: instances of one submission
 SPAWNERS = 16
-NEVER = {"DAGORAMA_RETENTION": "never"}
-SOON = {"DAGORAMA_RETENTION": f"{KEPT:g}"}
+#: Settings of DAGORAMA_RETENTION.
+NEVER, SOON = "never", "1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +55,8 @@ def _trips(runs: int, seconds: float) -> Iterator[Row]:
             yield row(f"removal, round trip, {SPAWNERS} spawners, {what}, {name}", trips, "ms", reach, rate)
 
 
-def _at_full_speed(seconds: float, kept: dict[str, str]) -> Made:
-    with serving(**kept) as served:
+def _at_full_speed(seconds: float, kept: str) -> Made:
+    with serving(DAGORAMA_RETENTION=kept) as served:
         start, made = perf_counter(), 0
         while perf_counter() - start < seconds:
             with together():
@@ -67,14 +66,14 @@ def _at_full_speed(seconds: float, kept: dict[str, str]) -> Made:
         return _made(served, made, perf_counter() - start, [])
 
 
-def _one_by_one(seconds: float, kept: dict[str, str]) -> Made:
+def _one_by_one(seconds: float, kept: str) -> Made:
     """Each spawner waits for its instance before it makes the next."""
-    with serving(**kept) as served:
+    with serving(DAGORAMA_RETENTION=kept) as served:
         begun, start = threading.Barrier(SPAWNERS), perf_counter()
 
         def spawner(_: int) -> list[float]:
             begun.wait()
-            trips = []
+            trips: list[float] = []
             while (began := perf_counter()) - start < seconds:
                 assert resolve(*One()(len(trips)), timeout=60) == len(trips)
                 trips.append((perf_counter() - began) * 1000)

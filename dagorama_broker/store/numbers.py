@@ -6,7 +6,6 @@ import sqlite3
 
 from dagorama_broker.store.rows import check_row, row_sum
 
-
 _RAISE = (
     "INSERT INTO meta VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value, chk = excluded.chk"
     " WHERE excluded.value > meta.value"
