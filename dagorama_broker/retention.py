@@ -47,9 +47,6 @@ class Holds:
     def __contains__(self, id: object) -> bool:
         return id in self._held
 
-    def __len__(self) -> int:
-        return len(self._held)
-
     @contextmanager
     def on(self, id: bytes) -> Iterator[None]:
         """To be entered before the instance is looked up, and before anything is awaited after that."""
@@ -97,6 +94,7 @@ class Retention:
         self._removed = 0  #: in the last step
         self._looked_at = time.monotonic()  #: when instances were looked for last
         self._is_more = False  #: whether there were more than what has been removed then
+        self._blocked = 0  #: whose time was over, and that somebody was reading or about to use then
         self._is_left_over = False  #: whether removed instances have rows, so that these go first
         self._looked_around = False
         self._knots_after = 0  #: key of the named instance that was looked into last
@@ -153,10 +151,11 @@ class Retention:
 
     def _remove(self) -> int:
         """Have the next commit remove instances whose time is over; how many."""
-        broker, now, most = self._broker, self._now(), self._portions.instances()
-        expired = self._expired(now, most)
+        broker, now = self._broker, self._now()
+        expired = self._expired(now)
         rows = self._unneeded(expired) if expired else self._knot(now)
-        self._is_more = len(rows) >= most or (bool(rows) and not expired)
+        self._blocked = min(len(expired) - len(rows), MOST_INSTANCES) if expired else 0
+        self._is_more |= bool(rows) and not expired
         broker.scheduler.graph.changes.removed += rows
         keys = {row.key for row in rows}
         if keys:
@@ -165,15 +164,18 @@ class Retention:
             load.gone |= keys
         return len(rows)
 
-    def _expired(self, now: float, most: int) -> list[RemovedRow]:
-        """Instances whose time is over and that no other names, `most` of each kind beside those being read."""
+    def _expired(self, now: float) -> list[RemovedRow]:
+        """A portion of those whose time is over and that no other instance names, failed ones too."""
         keeping, store = self._broker.keeping, self._broker.store
-        return [
-            self._removal(stored)
-            for failed in (False, True)
-            if keeping.kept(failed) < inf
-            for stored in store.expired(failed, now - keeping.kept(failed), most + len(self._broker.holds))
-        ]
+        most = self._portions.instances() + self._blocked
+        expired: list[RemovedRow] = []
+        self._is_more = False
+        for failed in (False, True):
+            if keeping.kept(failed) < inf:
+                found = store.expired(failed, now - keeping.kept(failed), most)
+                expired += map(self._removal, found)
+                self._is_more |= len(found) == most
+        return expired
 
     def _unneeded(self, expired: list[RemovedRow]) -> list[RemovedRow]:
         """Those that no call is about to use, and of which the store will not learn otherwise."""
