@@ -20,7 +20,8 @@ from .client import Instance, SimulatedClient
 from .life import Life
 from .programs import Program
 
-KEEPING = Keeping(ended=1.5, failed=3.0)
+#: The grace is short so that the broker looks often.
+KEEPING = Keeping(ended=1.5, failed=3.0, grace=0.2)
 #: Seconds, beyond the longest time that is kept, in which all that has ended is removed: a look for each link.
 GOING = 15.0
 #: Seconds in which a request arrives when nothing is broken.
@@ -59,10 +60,14 @@ class _AgingInstance(Instance):
             return
         self.watcher.offered.append((self.prefix, self.lasting))
         for _ in range(self.chance.randint(0, 4)):
-            await asyncio.sleep(self.chance.choice((0.0, 0.3, 1.0, 1.5, 2.5, 4.0)))
+            await asyncio.sleep(self.chance.choice((0.0, 0.3, 1.0, 2.5, 4.0, *[self._until_it_goes(self.prefix)] * 5)))
             acts: tuple[Callable[[], Awaitable[bool]], ...] = (self._attach, self._say_again, self._join, self._join)
             if not await self.chance.choice(acts)():
                 return
+
+    def _until_it_goes(self, name: str) -> float:
+        """Seconds until about the moment at which the instance of a node, or of this prefix, is removed."""
+        return max(0.001, self.watcher.time_left(name) + self.chance.uniform(-0.01, 0.05))
 
     # --- after the end: each says whether to go on ------------------------------------------------------
 
@@ -96,13 +101,17 @@ class _AgingInstance(Instance):
             self.watcher.leave_broken(mended)
             return False
         self.watcher.acknowledged_retry(mended)
+        info = await self.client.call("GetInstance", request, pb.InstanceInfo)
+        if info is not None and info.ended:
+            self.watcher.told_ended(self.id)
         await self._wait(list(self.ids))
         return True
 
     def _to_mend(self) -> list[Program]:
         computation = self.watcher.computation
         made = list(computation.all_made(self.programs))
-        return [program for program in made if computation.run(program.name).failure not in ("", "upstream", QUEUE_TIMEOUT)]
+        beyond = ("", "upstream", QUEUE_TIMEOUT)
+        return [program for program in made if computation.run(program.name).failure not in beyond]
 
     async def _submit(self, prefix: str, count: int, create: bool) -> bool:
         is_made = await super()._submit(prefix, count, create)
@@ -139,8 +148,9 @@ class _AgingInstance(Instance):
             others = [other for other in others if not self.watcher.computation.outcome(other).failure]
         if not others:
             return []
-        seconds = self.chance.choice((0.001, 0.1, 0.4, 1.0))
-        program = Program(name, "plain", seconds=seconds, returns=(self.chance.choice(others),))
+        other = self.chance.choice(others)
+        seconds = self.chance.choice((0.001, 0.1, 0.4, self._until_it_goes(other), self._until_it_goes(other)))
+        program = Program(name, "plain", seconds=min(seconds, KEEPING.failed), returns=(other,))
         self.watcher.plan.programs[name] = program
         return [program]
 

@@ -1,4 +1,4 @@
-"""Watches what is removed: not before its time, not while it is needed, in the end, and without anything left behind."""
+"""Watches what is removed: not before its time, not while it is needed, in the end, and with nothing left behind."""
 
 from __future__ import annotations
 
@@ -88,9 +88,19 @@ class AgingWatcher(Watcher):
         self.require(not naming, "not removed while it is needed", f"{row.key} is named by {naming}")
         failed = any(self.seen[key].state != State.COMPLETED for key in nodes)
         age = time.time() - max(self.ended_at[key] for key in nodes)
-        early = self.keeping.kept(failed) - age
+        early = (self.keeping.failed if failed else self.keeping.ended) - age
         self.require(early < 1e-3, "not removed before its time", f"{row.key} was removed {early:.3f} s too early")
         self.removed_at[row.id] = self.loop.now
+
+    def time_left(self, name: str) -> float:
+        """Seconds for which the instance of a node, or of this prefix, is kept if it has ended; 0: it has not."""
+        prefix = name.split("/")[0] + "/"
+        keys = [key for other, key in self.keys.items() if other.startswith(prefix)]
+        if not keys or not all(self.has_ended(key) for key in keys):
+            return 0.0
+        failed = any(self.seen[key].state != State.COMPLETED for key in keys)
+        kept = self.keeping.failed if failed else self.keeping.ended
+        return max(0.0, max(self.ended_at[key] for key in keys) + kept - time.time())
 
     # --- what others are told -------------------------------------------------------------------------
 
@@ -148,7 +158,8 @@ class AgingWatcher(Watcher):
             super()._check_outcome(name, may_be_cancelled)
 
     def _returns_what_is_gone(self, name: str) -> bool:
-        others = [self.instance_of[self.keys[other]] for other in self.plan.programs[name].returns if other in self.keys]
+        returns = self.plan.programs[name].returns
+        others = [self.instance_of[self.keys[other]] for other in returns if other in self.keys]
         own = self.instance_of[self.keys[name]]
         return any(other != own and self.instances[other] in self.removed_at for other in others)
 
