@@ -9,6 +9,7 @@ import sys
 import time
 from argparse import ArgumentParser
 
+from ..proof.progress import made
 from . import hashing
 from .aging import AgingLife
 from .life import Life, run
@@ -28,6 +29,7 @@ def main() -> int:
     began, totals = time.perf_counter(), [0] * 6
     for seed in range(first, first + count):
         result = run(seed, LIVES[options.life])
+        made()
         if options.trace:
             print(*(" ".join(map(str, line)) for line in result.trace), sep="\n")
         if result.violation is not None:

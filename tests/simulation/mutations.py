@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
+from ..proof.progress import made
 from . import hashing
 from .aging import AgingLife
 from .aging_mutants import AGING
@@ -35,6 +36,7 @@ def catch(mutant: str, seeds: int) -> Caught:
     with broken(mutant):
         for seed in range(1, seeds + 1):
             violation = run(seed, life).violation
+            made()
             if violation is not None:
                 return Caught(mutant, seed, violation.check, str(violation), time.perf_counter() - began)
     return Caught(mutant, 0, "", "", time.perf_counter() - began)
