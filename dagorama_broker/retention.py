@@ -94,6 +94,7 @@ class Retention:
         self._removed = 0  #: in the last step
         self._looked_at = time.monotonic()  #: when instances were looked for last
         self._is_more = False  #: whether there were more than what has been removed then
+        self._cutoff = 0.0  #: wall time of the last look
         self._blocked = 0  #: whose time was over, and that somebody was reading or about to use then
         self._is_left_over = False  #: whether removed instances have rows, so that these go first
         self._looked_around = False
@@ -128,6 +129,7 @@ class Retention:
         self._removed = 0 if self._is_left_over else self._remove()
         if self._removed:
             await broker.durable()
+            self._is_more |= self._are_freed()
         is_more = self._collect()
         self._is_left_over = await broker.in_store(self._sweep, self._portions.nodes())
         return is_more or self._is_more or self._is_left_over
@@ -152,6 +154,7 @@ class Retention:
     def _remove(self) -> int:
         """Have the next commit remove instances whose time is over; how many."""
         broker, now = self._broker, self._now()
+        self._cutoff = now
         expired = self._expired(now)
         rows = self._unneeded(expired) if expired else self._knot(now)
         self._blocked = min(len(expired) - len(rows), MOST_INSTANCES) if expired else 0
@@ -176,6 +179,16 @@ class Retention:
                 expired += map(self._removal, found)
                 self._is_more |= len(found) == most
         return expired
+
+    def _are_freed(self) -> bool:
+        """Whether what has been removed named others whose time was over, so that these can go at once."""
+        keeping, store, most = self._broker.keeping, self._broker.store, self._blocked + 1
+        found = [
+            len(store.expired(failed, self._cutoff - keeping.kept(failed), most))
+            for failed in (False, True)
+            if keeping.kept(failed) < inf
+        ]
+        return sum(found) > self._blocked
 
     def _unneeded(self, expired: list[RemovedRow]) -> list[RemovedRow]:
         """Those that no call is about to use, and of which the store will not learn otherwise."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -418,6 +419,22 @@ async def test_instances_that_are_being_read_do_not_keep_the_others_from_going(
             assert not is_removed(other)(served.broker)
             await retention._forget_some()
         assert (is_removed(read)(served.broker), is_removed(other)(served.broker)) == (False, True)
+
+
+async def test_instances_go_one_after_the_other_without_a_pause_if_each_names_the_next(place: str) -> None:
+    dags = [Dag() for _ in range(5)]
+    async with serving(store=place, retention=NEVER, retention_failed=NEVER) as served:
+        await finish(served, *dags)
+        store, retention = served.broker.store, Retention(served.broker)
+        keys = [stored.row.key for dag in dags if (stored := store.instance(dag.instance)) is not None]
+        links = [LinkRow(naming, named) for named, naming in pairwise(keys)]
+        await served.broker.in_store(store.commit, Changes(links=links))
+        served.broker.keeping = Keeping(0.0, 0.0)
+        steps = 1
+        while await retention._forget_some():
+            steps += 1
+        assert steps == len(dags)
+        assert all(is_removed(dag)(served.broker) for dag in dags)
 
 
 async def test_rows_of_what_was_removed_go_before_more_is_removed(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
