@@ -17,21 +17,14 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from dagorama_broker.errors import NotServing, StoreError
-from dagorama_broker.keeping import SHORTEST_PAUSE
 from dagorama_broker.model import Changes, RemovedRow, StoredInstance
+from dagorama_broker.pace import MOST_INSTANCES, Pace
 
 if TYPE_CHECKING:
     from dagorama_broker.broker import Broker
-    from dagorama_broker.scheduler.graph import Graph
 
 log = logging.getLogger("dagorama_broker")
 
-#: Instances that go in one commit, and nodes in one transaction, at least: others' commits wait for these.
-INSTANCES, NODES = 250, 2_000
-#: The same at most: the loop stands still while so many instances are looked up.
-MOST_INSTANCES, MOST_NODES = 4_000, 20_000
-#: Instances, and nodes, that go for each one that has been made meanwhile: removal is never slower than creation.
-SHARE = 2
 #: Named instances that are looked into in one go, and those that are found to hang together at most.
 NAMED, KNOT = 16, 100
 #: Large values that are looked at in one go.
@@ -66,33 +59,13 @@ class Holds:
             del self._held[id]
 
 
-class Portions:
-    """How much goes in one transaction: little, as long as that is more than what is made meanwhile."""
-
-    def __init__(self, graph: Graph) -> None:
-        self._graph = graph
-        self._instances, self._nodes = graph.next_instance, graph.next_node
-
-    def instances(self) -> int:
-        """How many may go now, by how many were made since this was asked last."""
-        made, self._instances = self._graph.next_instance - self._instances, self._graph.next_instance
-        return min(MOST_INSTANCES, max(INSTANCES, SHARE * made))
-
-    def nodes(self) -> int:
-        """The same for nodes."""
-        made, self._nodes = self._graph.next_node - self._nodes, self._graph.next_node
-        return min(MOST_NODES, max(NODES, SHARE * made))
-
-
 class Retention:
     """Removes, sweeps and collects, for as long as its broker runs."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._began = time.time() - time.monotonic()
-        self._portions = Portions(broker.scheduler.graph)
-        self._removed = 0  #: in the last step
-        self._looked_at = time.monotonic()  #: when instances were looked for last
+        self._pace = Pace(broker.scheduler.graph, time.monotonic())
         self._is_more = False  #: whether there were more than what has been removed then
         self._cutoff = 0.0  #: wall time of the last look
         self._blocked = 0  #: whose time was over, and that somebody was reading or about to use then
@@ -118,7 +91,7 @@ class Retention:
             log.error("what is past its retention cannot be removed, which is tried again later: %s", error)
             return self._broker.keeping.pause()
         # As long for others as it took itself.
-        return time.monotonic() - started if is_more else self._until_a_portion_has_expired(started)
+        return time.monotonic() - started if is_more else self._pace.pause(started, self._broker.keeping.pause())
 
     async def _forget_some(self) -> bool:
         """Remove, sweep and collect a portion; whether there is more to do at once."""
@@ -126,12 +99,11 @@ class Retention:
         if not self._looked_around:
             await asyncio.to_thread(broker.store.find_unnamed_large)
             self._looked_around = True
-        self._removed = 0 if self._is_left_over else self._remove()
-        if self._removed:
+        if not self._is_left_over and self._remove():
             await broker.durable()
             self._is_more |= self._are_freed()
         is_more = self._collect()
-        self._is_left_over = await broker.in_store(self._sweep, self._portions.nodes())
+        self._is_left_over = await broker.in_store(self._sweep, self._pace.nodes())
         return is_more or self._is_more or self._is_left_over
 
     def _sweep(self, nodes: int) -> bool:
@@ -140,14 +112,6 @@ class Retention:
         is_left_over = store.sweep(nodes)
         store.delete_collected(self._broker.keeping.grace)
         return is_left_over
-
-    def _until_a_portion_has_expired(self, now: float) -> float:
-        """Seconds, if instances go on expiring as they have since the last look: a commit for each would be many."""
-        since, self._looked_at = now - self._looked_at, now
-        pause = self._broker.keeping.pause()
-        if not self._removed:
-            return pause
-        return min(pause, max(SHORTEST_PAUSE, since * INSTANCES / self._removed))
 
     # --- instances ------------------------------------------------------------------------------------
 
@@ -165,12 +129,13 @@ class Retention:
             broker.forget(keys)
         for load in broker.loads:
             load.gone |= keys
+        self._pace.count(len(rows))
         return len(rows)
 
     def _expired(self, now: float) -> list[RemovedRow]:
         """A portion of those whose time is over and that no other instance names, failed ones too."""
         keeping, store = self._broker.keeping, self._broker.store
-        most = self._portions.instances() + self._blocked
+        most = self._pace.instances() + self._blocked
         expired: list[RemovedRow] = []
         self._is_more = False
         for failed in (False, True):

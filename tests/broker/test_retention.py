@@ -22,16 +22,10 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
-from dagorama_broker.keeping import Keeping, in_words
+from dagorama_broker.keeping import SHORTEST_PAUSE, Keeping, in_words
 from dagorama_broker.model import Changes, InstanceEnd, LinkRow, RunRow
-from dagorama_broker.retention import (
-    INSTANCES,
-    MOST_INSTANCES,
-    MOST_NODES,
-    NODES,
-    Portions,
-    Retention,
-)
+from dagorama_broker.pace import INSTANCES, MOST_INSTANCES, MOST_NODES, NODES, Pace
+from dagorama_broker.retention import Retention
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.store.sqlite import SqliteStore
 
@@ -395,19 +389,31 @@ async def test_who_waits_when_it_ends_gets_the_value_however_short_the_retention
 
 def test_a_portion_is_twice_what_was_made_since_the_one_before_between_two_bounds() -> None:
     made = SimpleNamespace(next_instance=1, next_node=1)
-    portions = Portions(cast(Graph, made))
-    assert (portions.instances(), portions.nodes()) == (INSTANCES, NODES)
+    pace = Pace(cast(Graph, made), 0.0)
+    assert (pace.instances(), pace.nodes()) == (INSTANCES, NODES)
     made.next_instance, made.next_node = 1_001, 9_001
-    assert (portions.instances(), portions.nodes()) == (2_000, 18_000)
-    assert (portions.instances(), portions.nodes()) == (INSTANCES, NODES)
+    assert (pace.instances(), pace.nodes()) == (2_000, 18_000)
+    assert (pace.instances(), pace.nodes()) == (INSTANCES, NODES)
     made.next_instance, made.next_node = 1_000_000, 1_000_000
-    assert (portions.instances(), portions.nodes()) == (MOST_INSTANCES, MOST_NODES)
+    assert (pace.instances(), pace.nodes()) == (MOST_INSTANCES, MOST_NODES)
+
+
+def test_a_pause_is_as_long_as_a_portion_takes_to_expire() -> None:
+    pace = Pace(cast(Graph, SimpleNamespace(next_instance=1, next_node=1)), 100.0)
+    assert pace.pause(101.0, longest=60.0) == 60.0
+    for removed in (INSTANCES, INSTANCES, 1):
+        pace.count(removed)
+    assert pace.pause(103.0, longest=60.0) == pytest.approx(1.0, rel=0.01)
+    pace.count(1)
+    assert pace.pause(104.0, longest=60.0) == 60.0
+    pace.count(1_000_000)
+    assert pace.pause(105.0, longest=60.0) == SHORTEST_PAUSE
 
 
 async def test_instances_that_are_being_read_do_not_keep_the_others_from_going(
     place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dagorama_broker.retention.INSTANCES", 1)
+    monkeypatch.setattr("dagorama_broker.pace.INSTANCES", 1)
     read, other = Dag(), Dag()
     async with serving(store=place, retention=NEVER, retention_failed=NEVER) as served:
         await finish(served, read)
@@ -439,7 +445,7 @@ async def test_instances_go_one_after_the_other_without_a_pause_if_each_names_th
 
 async def test_rows_of_what_was_removed_go_before_more_is_removed(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for bound in ("INSTANCES", "MOST_INSTANCES", "NODES", "MOST_NODES"):
-        monkeypatch.setattr(f"dagorama_broker.retention.{bound}", 1)
+        monkeypatch.setattr(f"dagorama_broker.pace.{bound}", 1)
     dags = [Dag() for _ in range(3)]
     async with serving(store=place, retention=NEVER, retention_failed=NEVER) as served:
         worker = await served.worker()
