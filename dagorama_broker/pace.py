@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from dagorama_broker.scheduler.graph import Graph
 
 #: Instances that go in one commit, and nodes in one transaction, at least: commits of others wait for these.
-INSTANCES, NODES = 250, 2_000
+INSTANCES, NODES = 100, 1_000
 #: The same at most: the loop stands still while so many instances are looked up.
 MOST_INSTANCES, MOST_NODES = 4_000, 20_000
 #: Instances, or nodes, that go for each one that was made meanwhile: removal is never slower than creation.
