@@ -27,8 +27,8 @@ from chaos_parts.judge import Verdict, judge
 
 WORKERS = 4
 DEPTH = 4
-#: Seconds for a worker to have a child.
-PATIENCE = 10.0
+#: Seconds without progress after which a run is taken to hang: no child where one is to come, no instance that ends.
+PATIENCE = 600.0
 #: What a run has to have seen for its silence to mean anything, out of 50 kills.
 LEAST_BROKERS, LEAST_WORKERS, LEAST_STOPS, LEAST_LATE = 15, 15, 5, 3
 
@@ -120,7 +120,7 @@ def run(options: Namespace, folder: Path) -> tuple[Killer, Verdict]:
             waking.join()
         broker.kill()
         broker.start()
-        verdict = judge(client, folder / "log", DEPTH, killer.stopped_children, options.seconds)
+        verdict = judge(client, folder / "log", DEPTH, killer.stopped_children, options.patience)
     finally:
         client.stopping.set()
         for program in [*workers, broker]:
@@ -132,12 +132,16 @@ def run(options: Namespace, folder: Path) -> tuple[Killer, Verdict]:
 
 
 def _strike_all(killer: Killer, client: Client, options: Namespace) -> None:
-    until = time.monotonic() + options.seconds
-    plan = killer.plan(options.kills)
-    while plan and time.monotonic() < until:
+    for what in killer.plan(options.kills):
         time.sleep(killer.chance.uniform(0.3, 0.9))
-        killer.strike(plan.pop())
-    while len(client.acknowledged) * nodes_in(DEPTH) < options.nodes and time.monotonic() < until:
+        killer.strike(what)
+    before, until = -1, 0.0
+    while len(client.acknowledged) * nodes_in(DEPTH) < options.nodes:
+        done = len(client.acknowledged) + len(client.results)
+        if done != before:
+            before, until = done, time.monotonic() + options.patience
+        elif time.monotonic() > until:
+            return  # what is missing then is a violation
         time.sleep(0.05)
 
 
@@ -159,7 +163,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--nodes", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=240.0, help="for the kills, and for each instance to end")
+    parser.add_argument("--patience", type=float, default=PATIENCE, help="seconds in which an instance has to end")
     breaks = ["fencing", "ack-before-commit", "children-early"]
     parser.add_argument("--break", dest="broken", default="", choices=breaks, help="which promise to break")
     parser.add_argument("--verbose", action="store_true", help="print what the broker wrote last")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
 
-from suite import anchors, latency, sizes, standing, throughput, turns
+from suite import anchors, latency, removing, sizes, standing, throughput, turns
 from suite.serving import serving
 from suite.table import Row, machine, say, shown, write_json
 
@@ -57,6 +57,10 @@ def _standing(options: Namespace) -> Iterator[Row]:
         yield from standing.wide(1_000, 200)
 
 
+def _removal(options: Namespace) -> Iterator[Row]:
+    yield from removing.removing(1 if options.quick else 3, 5.0 if options.quick else 10.0)
+
+
 def _anchors(options: Namespace) -> Iterator[Row]:
     yield from anchors.anchors(5_000 if options.quick else 20_000, 3)
 
@@ -68,6 +72,7 @@ def _large(options: Namespace) -> Iterator[Row]:
 
 PARTS: dict[str, Callable[[Namespace], Iterator[Row]]] = {
     "fan": _fan, "anchors": _anchors, "graphs": _served, "values": _values, "latency": _latency, "standing": _standing,
+    "removal": _removal,
 }  # fmt: skip
 
 

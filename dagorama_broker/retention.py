@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING
 
 from dagorama_broker.errors import NotServing, StoreError
 from dagorama_broker.model import Changes, RemovedRow, StoredInstance
+from dagorama_broker.pace import MOST_INSTANCES, Pace
 
 if TYPE_CHECKING:
     from dagorama_broker.broker import Broker
 
 log = logging.getLogger("dagorama_broker")
 
-#: Instances that go in one commit, and nodes in one transaction: others' commits wait no longer than for these.
-INSTANCES, NODES = 100, 1_000
 #: Named instances that are looked into in one go, and those that are found to hang together at most.
 NAMED, KNOT = 16, 100
 #: Large values that are looked at in one go.
@@ -66,6 +65,11 @@ class Retention:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._began = time.time() - time.monotonic()
+        self._pace = Pace(broker.scheduler.graph, time.monotonic())
+        self._is_more = False  #: whether there were more than what has been removed then
+        self._cutoff = 0.0  #: wall time of the last look
+        self._blocked = 0  #: whose time was over, and that somebody was reading or about to use then
+        self._is_left_over = False  #: whether removed instances have rows, so that these go first
         self._looked_around = False
         self._knots_after = 0  #: key of the named instance that was looked into last
 
@@ -73,52 +77,83 @@ class Retention:
         """Until cancelled, or until the broker leaves."""
         try:
             while True:
-                started = time.monotonic()
-                is_more = await self._step()
-                # As long for others as it took itself.
-                pause = time.monotonic() - started if is_more else self._broker.keeping.pause()
-                await asyncio.sleep(pause)
+                await asyncio.sleep(await self._step())
         except NotServing:
             return
 
-    async def _step(self) -> bool:
-        """Do a little; whether there is more to do at once."""
-        broker = self._broker
+    async def _step(self) -> float:
+        """Do a little; seconds until the next step."""
+        started = time.monotonic()
         try:
-            if not self._looked_around:
-                await asyncio.to_thread(broker.store.find_unnamed_large)
-                self._looked_around = True
-            is_more = self._remove()
-            if is_more:
-                await broker.durable()
-            is_more |= await broker.in_store(broker.store.sweep, NODES)
-            is_more |= self._collect()
-            await broker.in_store(broker.store.delete_collected, broker.keeping.grace)
+            is_more = await self._forget_some()
         except StoreError as error:
             # What is to be forgotten does no harm meanwhile; where the store is beyond use, a commit will say so.
             log.error("what is past its retention cannot be removed, which is tried again later: %s", error)
-            return False
-        return is_more
+            return self._broker.keeping.pause()
+        # As long for others as it took itself.
+        return time.monotonic() - started if is_more else self._pace.pause(started, self._broker.keeping.pause())
+
+    async def _forget_some(self) -> bool:
+        """Remove, sweep and collect a portion; whether there is more to do at once."""
+        broker = self._broker
+        if not self._looked_around:
+            await asyncio.to_thread(broker.store.find_unnamed_large)
+            self._looked_around = True
+        if not self._is_left_over and self._remove():
+            await broker.durable()
+            self._is_more |= self._are_freed()
+        is_more = self._collect()
+        self._is_left_over = await broker.in_store(self._sweep, self._pace.nodes())
+        return is_more or self._is_more or self._is_left_over
+
+    def _sweep(self, nodes: int) -> bool:
+        """In the store's thread: delete rows and files; whether rows are left over."""
+        store = self._broker.store
+        is_left_over = store.sweep(nodes)
+        store.delete_collected(self._broker.keeping.grace)
+        return is_left_over
 
     # --- instances ------------------------------------------------------------------------------------
 
-    def _remove(self) -> bool:
-        """Have the next commit remove instances whose time is over."""
-        broker, keeping, now = self._broker, self._broker.keeping, self._now()
-        expired = [
-            self._removal(stored)
-            for failed in (False, True)
-            if keeping.kept(failed) < inf
-            for stored in broker.store.expired(failed, now - keeping.kept(failed), INSTANCES)
-        ]
+    def _remove(self) -> int:
+        """Have the next commit remove instances whose time is over; how many."""
+        broker, now = self._broker, self._now()
+        self._cutoff = now
+        expired = self._expired(now)
         rows = self._unneeded(expired) if expired else self._knot(now)
+        self._blocked = min(len(expired) - len(rows), MOST_INSTANCES) if expired else 0
+        self._is_more |= bool(rows) and not expired
         broker.scheduler.graph.changes.removed += rows
         keys = {row.key for row in rows}
         if keys:
             broker.forget(keys)
         for load in broker.loads:
             load.gone |= keys
-        return bool(rows)
+        self._pace.count(len(rows))
+        return len(rows)
+
+    def _expired(self, now: float) -> list[RemovedRow]:
+        """A portion of those whose time is over and that no other instance names, failed ones too."""
+        keeping, store = self._broker.keeping, self._broker.store
+        most = self._pace.instances() + self._blocked
+        expired: list[RemovedRow] = []
+        self._is_more = False
+        for failed in (False, True):
+            if keeping.kept(failed) < inf:
+                found = store.expired(failed, now - keeping.kept(failed), most)
+                expired += map(self._removal, found)
+                self._is_more |= len(found) == most
+        return expired
+
+    def _are_freed(self) -> bool:
+        """Whether what has been removed named others whose time was over, so that these can go at once."""
+        keeping, store, most = self._broker.keeping, self._broker.store, self._blocked + 1
+        found = [
+            len(store.expired(failed, self._cutoff - keeping.kept(failed), most))
+            for failed in (False, True)
+            if keeping.kept(failed) < inf
+        ]
+        return sum(found) > self._blocked
 
     def _unneeded(self, expired: list[RemovedRow]) -> list[RemovedRow]:
         """Those that no call is about to use, and of which the store will not learn otherwise."""

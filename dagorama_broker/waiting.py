@@ -132,7 +132,6 @@ class _Wait:
             else:
                 self._look_among_recent(id)
         self.left = set(self._live)
-        self._sent: set[int] = set()  #: values, by node key
         self._failures: dict[int, pb.NodeFailure] = {}  #: by culprit
 
     def watch(self) -> Watch:
@@ -209,21 +208,29 @@ class _Wait:
 
     async def _tell(self, nodes: Sequence[tuple[Node, bytes]]) -> AsyncIterator[pb.WaitReply]:
         pieces = _Pieces()
-        needed = self._not_sent([node for node, _ in nodes if node.state is State.COMPLETED])
+        needed = self._with_named([node for node, _ in nodes if node.state is State.COMPLETED])
         for batch in _batches(needed):
             for id, envelope in (await self._values(batch)).items():
                 for reply in pieces.add(len(envelope), pb.WaitReply(value_node=[id], value=[envelope])):
                     yield reply
-        for node, id in nodes:
-            end, places = pb.WaitReply(), self._places[id]
-            end.index.extend(places)
-            end.state.extend([pb.NodeState.ValueType(node.state)] * len(places))
-            if node.state is not State.COMPLETED:
-                end.failure.extend([await self._failure(node)] * len(places))
-            for reply in pieces.add(end.ByteSize(), end):
+        # In one piece: whoever hears of an end lets go of the values that came before it.
+        ends = self._ends([id for node, id in nodes if node.state is State.COMPLETED], State.COMPLETED)
+        if ends.index:
+            for reply in pieces.add(ends.ByteSize(), ends):
                 yield reply
+        for node, id in nodes:
+            if node.state is not State.COMPLETED:
+                ends = self._ends([id], node.state)
+                ends.failure.extend([await self._failure(node)] * len(ends.index))
+                for reply in pieces.add(ends.ByteSize(), ends):
+                    yield reply
         for reply in pieces.rest():
             yield reply
+
+    def _ends(self, ids: Iterable[bytes], state: State) -> pb.WaitReply:
+        """That these nodes have ended so, without failures."""
+        places = [place for id in ids for place in self._places[id]]
+        return pb.WaitReply(index=places, state=[pb.NodeState.ValueType(state)] * len(places))
 
     async def _values(self, nodes: Sequence[Node]) -> dict[bytes, bytes]:
         """Their envelopes. Raises NotServing if nodes that had completed run again since this wait began."""
@@ -239,16 +246,15 @@ class _Wait:
         if self._reruns != self._broker.scheduler.reruns:
             raise NotServing("nodes that had completed were retried just now: wait again")
 
-    def _not_sent(self, nodes: Iterable[Node]) -> list[Node]:
-        """The nodes and all that their values name, and so on, but for what this caller has already."""
-        found, stack = [], list(nodes)
+    def _with_named(self, nodes: Iterable[Node]) -> list[Node]:
+        """The nodes and all that their values name, and so on; also what came with nodes that ended before these."""
+        found, stack = {}, list(nodes)
         while stack:
             node = stack.pop()
-            if node.key not in self._sent:
-                self._sent.add(node.key)
-                found.append(node)
+            if node.key not in found:
+                found[node.key] = node
                 stack.extend(node.refs)
-        return found
+        return list(found.values())
 
     async def _failure(self, node: Node) -> pb.NodeFailure:
         """The failure of the node itself or of the culprit upstream, as the store has it."""

@@ -6,11 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import NamedTuple
 
-from chaos_parts.client import Client
+from chaos_parts.client import Acknowledged, Client
 from chaos_parts.graph import Made, plain
-from dagorama import DagoramaError
+from dagorama import BrokerUnavailable, DagoramaError
 
 
 class Line(NamedTuple):
@@ -39,13 +40,12 @@ def lines_in(folder: Path) -> list[Line]:
     return [Line(what, label, parent, token, pid) for (what, label, parent, token), pid in split]
 
 
-def judge(client: Client, folder: Path, depth: int, stopped: Iterable[int], seconds: float) -> Verdict:
+def judge(client: Client, folder: Path, depth: int, stopped: Iterable[int], patience: float) -> Verdict:
     verdict = Verdict()
     recorded: dict[str, str] = {}
     for entry in client.acknowledged:
         try:
-            made = entry.ask(seconds)
-            assert made is not None
+            made = _result(entry, patience)
         except (DagoramaError, TimeoutError) as error:
             verdict.acknowledged_lost += 1
             verdict.problems.append(f"{entry.label}: {type(error).__name__}: {str(error)[:300]}")
@@ -58,6 +58,20 @@ def judge(client: Client, folder: Path, depth: int, stopped: Iterable[int], seco
     _judge_parents(verdict, lines, recorded)
     verdict.late_refused = _late(lines, recorded, set(stopped))
     return verdict
+
+
+def _result(entry: Acknowledged, patience: float) -> Made:
+    """A broker that is slow to come back is asked again: what it lost would not be there however late."""
+    until = monotonic() + patience
+    while True:
+        try:
+            made = entry.ask(patience)
+        except BrokerUnavailable:
+            if monotonic() > until:
+                raise
+        else:
+            assert made is not None
+            return made
 
 
 def _judge_value(verdict: Verdict, label: str, made: Made, before: Made | None, depth: int) -> None:

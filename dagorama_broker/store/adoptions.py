@@ -12,7 +12,7 @@ from typing import Any
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model import AdoptedRow, AdoptionRow
 from dagorama_broker.store.reading import Reader
-from dagorama_broker.store.rows import adopted_sum, check_row, damaged, summed
+from dagorama_broker.store.rows import SqlValue, adopted_sum, check_row, damaged, summed
 
 _ADOPTION = "INSERT INTO adoptions (id, signed, chk) VALUES (?, ?, ?)"
 _ADOPTED = "INSERT OR REPLACE INTO adopted (key, function, adoption, chk) VALUES (?, ?, ?, ?)"
@@ -58,11 +58,11 @@ def adoptions_of(reader: Reader, adopted: Iterable[AdoptedRow]) -> dict[int, Ado
     return {key: found[id] for key, id in ids.items()}
 
 
-def let_go(connection: sqlite3.Connection, first: int, last: int) -> None:
-    """Delete what was adopted of the nodes from one key to another, and adoptions that no other node names."""
-    select = "SELECT DISTINCT adoption FROM adopted WHERE key BETWEEN ? AND ?"
-    named = [id for (id,) in connection.execute(select, (first, last))]
-    connection.execute("DELETE FROM adopted WHERE key BETWEEN ? AND ?", (first, last))
+def let_go(connection: sqlite3.Connection, among: str, parameters: Sequence[SqlValue]) -> None:
+    """Delete what was adopted of the nodes whose keys meet a condition, and adoptions that no other node names."""
+    select = f"SELECT DISTINCT adoption FROM adopted WHERE key {among}"
+    named = [id for (id,) in connection.execute(select, parameters)]
+    connection.execute(f"DELETE FROM adopted WHERE key {among}", parameters)
     _drop_unnamed(connection, named)
 
 

@@ -24,7 +24,7 @@ def give_up(connection: sqlite3.Connection, nodes: Iterable[DraftRow]) -> None:
         mark_used(connection, "nodes", last)
         for table in _OF_NODES:
             connection.execute(f"DELETE FROM {table} WHERE key BETWEEN ? AND ?", (first, last))
-        let_go(connection, first, last)
+        let_go(connection, "BETWEEN ? AND ?", (first, last))
 
 
 def end(connection: sqlite3.Connection, first_keys: Iterable[int]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from heapq import nsmallest
+from typing import Any
 
 from dagorama_broker.model import InstanceEnd, LinkRow, RemovedRow
 from dagorama_broker.store.removing import REMEMBERED
@@ -16,8 +18,9 @@ class Forgetting:
         self._in_order: dict[bool, list[tuple[float, int]]] = {False: [], True: []}  #: by failed; those nobody names
         self._links: dict[int, set[int]] = {}
         self._named: dict[int, set[int]] = {}  #: by whom
-        self._removed: dict[bytes, RemovedRow] = {}  #: oldest removal first
-        self._leftovers: dict[int, None] = {}
+        # To find the first entry of a plain dict takes the longer the more have been deleted before it.
+        self._removed: OrderedDict[bytes, RemovedRow] = OrderedDict()  #: oldest removal first
+        self._leftovers: OrderedDict[int, None] = OrderedDict()
 
     # --- ends and links -------------------------------------------------------------------------------
 
@@ -62,15 +65,29 @@ class Forgetting:
 
     # --- removal --------------------------------------------------------------------------------------
 
-    def remove(self, row: RemovedRow) -> None:
-        self._take_out(row.key)
-        self._ends.pop(row.key, None)
-        self._removed[row.id] = row
-        self._leftovers[row.key] = None
-        if len(self._removed) > REMEMBERED:
-            del self._removed[next(iter(self._removed))]
-        for named in self._links.pop(row.key, ()):
-            self._named[named].discard(row.key)
+    def remove(self, rows: Sequence[RemovedRow]) -> None:
+        self._take_out_all(row.key for row in rows)
+        for row in rows:
+            self._removed[row.id] = row
+            self._leftovers[row.key] = None
+            if len(self._removed) > REMEMBERED:
+                self._removed.popitem(last=False)
+        for row in rows:
+            self._unlink(row.key)
+
+    def _take_out_all(self, keys: Iterable[int]) -> None:
+        """Of instances that nobody will ask for again: those that ended one after the other go in one go."""
+        places: dict[bool, list[int]] = {False: [], True: []}
+        for key in keys:
+            end = self._ends.pop(key, None)
+            if end is not None and end.ended is not None and key not in self._named:
+                places[end.failed].append(bisect_left(self._in_order[end.failed], (end.ended, key)))
+        for failed, found in places.items():
+            delete_places(self._in_order[failed], found)
+
+    def _unlink(self, key: int) -> None:
+        for named in self._links.pop(key, ()):
+            self._named[named].discard(key)
             if not self._named[named]:
                 del self._named[named]
                 self._put_in(named)
@@ -88,3 +105,16 @@ class Forgetting:
 
     def is_swept(self, instance: int) -> None:
         del self._leftovers[instance]
+
+
+def delete_places(items: list[Any], places: Iterable[int]) -> None:
+    """Delete the items at these indexes, each stretch of them at once: what is behind it moves up only once."""
+    first = end = -1
+    for place in sorted(places, reverse=True):
+        if place != first - 1:
+            if end > 0:
+                del items[first:end]
+            end = place + 1
+        first = place
+    if end > 0:
+        del items[first:end]

@@ -48,7 +48,7 @@ from dagorama_broker.model import (
     StoredNode,
     is_made,
 )
-from dagorama_broker.store.forgetting import Forgetting
+from dagorama_broker.store.forgetting import Forgetting, delete_places
 from dagorama_broker.store.large import LargeFiles
 from dagorama_broker.store.rows import unpack_keys, unpack_sources
 from dagorama_broker.store.secret import new_secret
@@ -137,8 +137,8 @@ class MemoryStore:
         for worker in changes.workers_left:
             self._workers.pop(worker, None)
         self._forgetting.link(changes.links)
-        for removed in changes.removed:
-            self._remove(removed)
+        if changes.removed:
+            self._remove(changes.removed)
         self._drafts.update((draft.first_key, draft) for draft in changes.drafts)
         for nodes in changes.given_up:
             self._give_up(nodes)
@@ -214,10 +214,11 @@ class MemoryStore:
 
     # --- forgetting -------------------------------------------------------------------------------
 
-    def _remove(self, row: RemovedRow) -> None:
-        del self._instances[row.key], self._instance_keys[row.id]
-        self._last_removed = max(self._last_removed, row.key)
-        self._forgetting.remove(row)
+    def _remove(self, rows: Sequence[RemovedRow]) -> None:
+        for row in rows:
+            del self._instances[row.key], self._instance_keys[row.id]
+            self._last_removed = max(self._last_removed, row.key)
+        self._forgetting.remove(rows)
 
     def expired(self, failed: bool, before: float, most: int) -> list[StoredInstance]:
         return [self._instances[key] for key in self._forgetting.expired(failed, before, most)]
@@ -232,21 +233,23 @@ class MemoryStore:
         return self._forgetting.removed(id)
 
     def sweep(self, most: int) -> bool:
-        while most > 0:
-            instance = self._forgetting.leftover()
-            if instance is None:
-                return False
+        swept: list[RunRow] = []
+        while most > 0 and (instance := self._forgetting.leftover()) is not None:
             runs = self._runs_of.get(instance)
             if runs:
-                most -= self._sweep_run(runs, most)
+                most -= self._sweep_run(runs, most, swept)
             else:
                 self._runs_of.pop(instance, None)
                 self._forgetting.is_swept(instance)
                 most -= 1
-        return True
+        delete_places(self._runs, [bisect_left(self._runs, run.first_key, key=_FIRST_KEY) for run in swept])
+        return self._forgetting.leftover() is not None
 
-    def _sweep_run(self, runs: list[RunRow], most: int) -> int:
-        """Delete up to `most` nodes of the last of these runs, from its end, and with its first node the run."""
+    def _sweep_run(self, runs: list[RunRow], most: int, swept: list[RunRow]) -> int:
+        """Delete up to `most` nodes of the last of these runs, from its end, and with its first node the run.
+
+        The run is left in `_runs` and added to `swept`.
+        """
         run = runs.pop()
         left = max(run.size - most, 0)
         for key in range(run.first_key + left, run.first_key + run.size):
@@ -264,7 +267,7 @@ class MemoryStore:
         if left:
             runs.append(run._replace(size=left))
         else:
-            del self._runs[bisect_left(self._runs, run.first_key, key=_FIRST_KEY)]
+            swept.append(run)
             self._makers.pop(run.first_key, None)
             of_origin = self._origins[run.origin]
             del of_origin[bisect_left(of_origin, run.first, key=_FIRST)]

@@ -6,6 +6,11 @@ import sqlite3
 
 from dagorama_broker.store.rows import check_row, row_sum
 
+_RAISE = (
+    "INSERT INTO meta VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value, chk = excluded.chk"
+    " WHERE excluded.value > meta.value"
+)
+
 
 def read_number(connection: sqlite3.Connection, name: str) -> int:
     """The number of this name; 0: never written. Raises StoreError where it is damaged."""
@@ -35,8 +40,8 @@ def next_key(connection: sqlite3.Connection, table: str, column: str = "key") ->
 
 def mark_used(connection: sqlite3.Connection, table: str, last: int) -> None:
     """Rows up to this key are about to go: what comes must not take their keys. In the same transaction."""
-    if read_number(connection, _mark(table)) <= last:
-        write_number(connection, _mark(table), last + 1)
+    name, value = _mark(table), last + 1
+    connection.execute(_RAISE, (name, value, row_sum((name, value))))
 
 
 def _mark(table: str) -> str:

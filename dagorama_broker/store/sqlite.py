@@ -40,7 +40,7 @@ from dagorama_broker.store.listing import ids_between, read_described, read_inst
 from dagorama_broker.store.lock import StoreLock
 from dagorama_broker.store.numbers import check_numbers, read_number, write_number
 from dagorama_broker.store.reading import Reader
-from dagorama_broker.store.removing import drop_unused_functions, sweep
+from dagorama_broker.store.removing import drop_unused_functions, is_left_over, sweep
 from dagorama_broker.store.restoring import read_live
 from dagorama_broker.store.reviving import read_bad_ends, read_failed
 from dagorama_broker.store.secret import kept_secret
@@ -111,6 +111,8 @@ class SqliteStore:
 
     def sweep(self, most: int) -> bool:
         with self._checked(self._writer) as reader:
+            if not is_left_over(reader.connection):
+                return False
             with transaction(reader.connection):
                 is_more, unnamed = sweep(reader.connection, most)
             self._large.unnamed(unnamed)

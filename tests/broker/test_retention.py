@@ -12,17 +12,21 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
-from dagorama_broker.keeping import Keeping, in_words
+from dagorama_broker.keeping import SHORTEST_PAUSE, Keeping, in_words
 from dagorama_broker.model import Changes, InstanceEnd, LinkRow, RunRow
+from dagorama_broker.pace import INSTANCES, MOST_INSTANCES, MOST_NODES, NODES, Pace
 from dagorama_broker.retention import Retention
+from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.store.sqlite import SqliteStore
 
 from .raw import LEAF, Brood, Dag, Served, envelope, refused, serving
@@ -378,6 +382,88 @@ async def test_who_waits_when_it_ends_gets_the_value_however_short_the_retention
             await worker.complete(given, value=b"in time")
             assert await waiting == envelope(b"in time")
             await served.until(is_removed(dag))
+
+
+# --- how much at a time ----------------------------------------------------------------------------------
+
+
+def test_a_portion_is_twice_what_was_made_since_the_one_before_between_two_bounds() -> None:
+    made = SimpleNamespace(next_instance=1, next_node=1)
+    pace = Pace(cast(Graph, made), 0.0)
+    assert (pace.instances(), pace.nodes()) == (INSTANCES, NODES)
+    made.next_instance, made.next_node = 1_001, 9_001
+    assert (pace.instances(), pace.nodes()) == (2_000, 18_000)
+    assert (pace.instances(), pace.nodes()) == (INSTANCES, NODES)
+    made.next_instance, made.next_node = 1_000_000, 1_000_000
+    assert (pace.instances(), pace.nodes()) == (MOST_INSTANCES, MOST_NODES)
+
+
+def test_a_pause_is_as_long_as_a_portion_takes_to_expire() -> None:
+    pace = Pace(cast(Graph, SimpleNamespace(next_instance=1, next_node=1)), 100.0)
+    assert pace.pause(101.0, longest=60.0) == 60.0
+    for removed in (INSTANCES, INSTANCES, 1):
+        pace.count(removed)
+    assert pace.pause(103.0, longest=60.0) == pytest.approx(1.0, rel=0.01)
+    pace.count(1)
+    assert pace.pause(104.0, longest=60.0) == 60.0
+    pace.count(1_000_000)
+    assert pace.pause(105.0, longest=60.0) == SHORTEST_PAUSE
+
+
+async def test_instances_that_are_being_read_do_not_keep_the_others_from_going(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dagorama_broker.pace.INSTANCES", 1)
+    read, other = Dag(), Dag()
+    async with serving(store=place, retention=NEVER, retention_failed=NEVER) as served:
+        await finish(served, read)
+        await finish(served, other)
+        retention = Retention(served.broker)
+        served.broker.keeping = Keeping(0.0, 0.0)
+        with served.broker.holds.on(read.instance):
+            assert await retention._forget_some()
+            assert not is_removed(other)(served.broker)
+            await retention._forget_some()
+        assert (is_removed(read)(served.broker), is_removed(other)(served.broker)) == (False, True)
+
+
+async def test_instances_go_one_after_the_other_without_a_pause_if_each_names_the_next(place: str) -> None:
+    dags = [Dag() for _ in range(5)]
+    async with serving(store=place, retention=NEVER, retention_failed=NEVER) as served:
+        await finish(served, *dags)
+        store, retention = served.broker.store, Retention(served.broker)
+        keys = [stored.row.key for dag in dags if (stored := store.instance(dag.instance)) is not None]
+        links = [LinkRow(naming, named) for named, naming in pairwise(keys)]
+        await served.broker.in_store(store.commit, Changes(links=links))
+        served.broker.keeping = Keeping(0.0, 0.0)
+        steps = 1
+        while await retention._forget_some():
+            steps += 1
+        assert steps == len(dags)
+        assert all(is_removed(dag)(served.broker) for dag in dags)
+
+
+async def test_rows_of_what_was_removed_go_before_more_is_removed(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for bound in ("INSTANCES", "MOST_INSTANCES", "NODES", "MOST_NODES"):
+        monkeypatch.setattr(f"dagorama_broker.pace.{bound}", 1)
+    dags = [Dag() for _ in range(3)]
+    async with serving(store=place, retention=NEVER, retention_failed=NEVER) as served:
+        worker = await served.worker()
+        for dag in dags:
+            await served.stub.Submit(dag.submission(b"a", b"b", b"c"))
+            for _ in range(3):
+                await worker.durable(await worker.complete(await worker.node()))
+        store, retention = served.broker.store, Retention(served.broker)
+        served.broker.keeping, steps = Keeping(0.0, 0.0), 1
+        removed, left = [], []
+        while await retention._forget_some():
+            removed.append(sum(is_removed(dag)(served.broker) for dag in dags))
+            left.append(sum(store.outcome(key) is not None for key in range(1, 10)))
+            steps += 1
+        assert all(nodes + 3 * gone >= 9 for nodes, gone in zip(left, removed, strict=True))
+        assert all(nodes <= 9 - 3 * (gone - 1) for nodes, gone in zip(left, removed, strict=True))
+        assert not any(store.outcome(key) for key in range(1, 10))
+        assert steps >= 9
 
 
 # --- brokers that die ----------------------------------------------------------------------------------

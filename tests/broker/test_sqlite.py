@@ -658,6 +658,34 @@ def test_what_becomes_free_in_the_file_is_used_again(path: Path) -> None:
     assert sizes[-1] < 1.1 * sizes[3]
 
 
+def statements_of_a_removal(path: Path, instances: int) -> list[str]:
+    """What SQLite is asked to do for every second of so many instances that ended."""
+    statements: list[str] = []
+    with opened(path) as store:
+        for key in range(1, 2 * instances + 1):
+            store.commit(instance_that_ended(key, 2))
+        gone = range(1, 2 * instances, 2)
+        assert store._writer is not None
+        store._writer.set_trace_callback(statements.append)
+        store.commit(Changes(removed=[RemovedRow(key, instance_row(key).id, 1.0, False, 60.0) for key in gone]))
+        assert not store.sweep(1000)
+        store._writer.set_trace_callback(None)
+        plans = [step[3] for each in statements if " IN (" in each for step in explained(store._writer, each)]
+        assert not [step for step in plans if "SCAN" in step and "json_each" not in step and "subquery" not in step]
+        (left,) = store._writer.execute("SELECT count(*) FROM nodes").fetchone()
+        assert left == 2 * instances
+    return statements
+
+
+def explained(connection: sqlite3.Connection, statement: str) -> list[tuple[int, int, int, str]]:
+    return connection.execute("EXPLAIN QUERY PLAN " + statement).fetchall()
+
+
+def test_removing_many_instances_takes_as_many_statements_as_removing_few(tmp_path: Path) -> None:
+    few, many = (statements_of_a_removal(tmp_path / str(count), count) for count in (16, 128))
+    assert len(few) == len(many) < 25
+
+
 SWEEPER = """
 import sys
 from pathlib import Path

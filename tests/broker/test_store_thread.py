@@ -51,6 +51,15 @@ def test_a_short_commit_is_made_outside_once_the_disk_has_shown_that_it_is_quick
     assert thread.may_commit_outside(SHORT)
 
 
+def test_without_short_commits_none_is_made_outside_however_quick_the_disk_is(clock: Callable[[float], None]) -> None:
+    clock(0.0002)
+    thread, uncounted = StoreThread(few=0), Changes(workers_joined=[(b"w" * 16, "w")])
+    for _ in range(100):
+        thread.timed(lambda _: None, uncounted)
+        assert not thread.may_commit_outside(uncounted)
+    thread.shutdown()
+
+
 def test_one_of_many_rows_or_that_removes_is_not(thread: StoreThread, clock: Callable[[float], None]) -> None:
     clock(0.0002)
     thread.timed(lambda _: None, SHORT)

@@ -12,8 +12,9 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.errors import StoreError
+from dagorama_broker.messages import PIECE
 
-from .raw import FUNCTION, LEAF, Brood, Dag, RawWorker, Served, envelope, refused, results, serving
+from .raw import FUNCTION, LEAF, PATIENCE, Brood, Dag, RawWorker, Served, envelope, refused, results, serving
 from .test_work import gate, settled
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -353,3 +354,54 @@ async def test_a_node_of_another_instance_than_is_said_is_refused_ended_or_not(s
     await worker.durable(await worker.complete(node))
     with refused(INVALID, "of instance"):
         await served.stub.Wait(request).read()
+
+
+# --- values and ends in pieces --------------------------------------------------------------------------
+
+
+def with_the_values_before_it(replies: list[pb.WaitReply], needed: dict[int, set[bytes]]) -> list[int]:
+    """Places of nodes that ended with all their values, as heard by a client that lets go of values at each end."""
+    had: set[bytes] = set()
+    found = []
+    for reply in replies:
+        had.update(reply.value_node)
+        found += [place for place in reply.index if needed[place] <= had]
+        if reply.index:
+            had = set()
+    return found
+
+
+@pytest.mark.parametrize("spare", [100, 400, 700, 1_000, 2_000])
+async def test_ends_that_do_not_fit_beside_their_values_come_together_after_them(served: Served, spare: int) -> None:
+    count, dag = 20, Dag()
+    await served.stub.Submit(dag.submission(*[b"a"] * count))
+    worker = await served.worker()
+    size = PIECE // count - spare // count - 64
+    for _ in range(count):
+        await worker.durable(await worker.complete(await worker.node(), value=bytes(size)))
+    replies = await served.wait(dag.instance, *(dag.id(place) for place in range(count)))
+    needed = {place: {dag.id(place)} for place in range(count)}
+    assert sorted(with_the_values_before_it(replies, needed)) == list(range(count))
+
+
+async def test_a_value_that_two_nodes_share_comes_before_the_end_of_each(served: Served) -> None:
+    dag = Dag()
+    await served.stub.Submit(dag.submission(b"shared", b"first", b"second"))
+    worker = await served.worker(slots=3)
+    shared, first, second = sorted(await worker.nodes(3), key=lambda given: given.key)
+    await worker.durable(await worker.complete(shared, value=b"value"))
+    heard: list[pb.WaitReply] = []
+
+    async def listen() -> None:
+        request = pb.WaitRequest(instance=dag.instance, node=[dag.id(1), dag.id(2)])
+        async for reply in served.stub.Wait(request, timeout=PATIENCE):
+            heard.append(reply)
+
+    listening = asyncio.ensure_future(listen())
+    await served.until(lambda broker: {first.key, second.key} <= set(broker.watching._watches))
+    for given in (first, second):
+        await worker.durable(await worker.complete(given, foreign=[dag.id(0)], ref_count=[1], ref=[-1]))
+        await served.until(lambda _: heard)
+    await listening
+    needed = {place: {dag.id(place + 1), dag.id(0)} for place in range(2)}
+    assert sorted(with_the_values_before_it(heard, needed)) == [0, 1]

@@ -18,6 +18,7 @@ from dagorama_broker.model import ENDED, RetryPolicy, State
 from dagorama_broker.scheduler import Limits, Timing
 from dagorama_broker.scheduler.adopting import UNCLAIMED
 
+from ..proof.progress import made
 from .driver import Hand, Heart, function
 from .invariants import check
 
@@ -399,6 +400,7 @@ class Life(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Everything heals: workers that may run anything come, and every node ends."""
+        made()
         heart = self.heart
         if self.draft is not None:
             self.draft.close()

@@ -1,11 +1,13 @@
 """`make proof`: everything that shows the promises, each part seeded and bounded, with a table at the end.
 
-It ends with 1 when a part does. Two parts run at a time; what a part prints is shown when it has ended.
+It ends with 1 when a part does. Two parts run at a time; what a part prints is shown when it has ended. None has to
+end within some time: one that makes no progress is taken to hang, see `progress`.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,10 +15,13 @@ from argparse import ArgumentParser
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from .progress import PATIENCE, STALLED, STEPS
 
 ROOT = Path(__file__).parents[2]
-#: Seconds after which a part is taken to hang.
-PATIENCE = 540
+#: Of tests, none of which has to end within some time.
+PYTEST = ("-m", "pytest", "-q", "-o", "timeout=0")
 
 
 @dataclass(frozen=True)
@@ -31,21 +36,23 @@ class Part:
 PARTS = (
     Part("mutations", "faults put back one at a time", ("-m", "tests.simulation.mutations", "--seeds", "1000")),
     Part("simulation", "lives of broker, disk, network, workers", ("-m", "tests.simulation", "--seeds", "2000")),
+    Part("aging", "lives in which instances are removed and retried",
+         ("-m", "tests.simulation", "--life", "aging", "--seeds", "500")),
     Part("chaos", "real processes killed and stopped", ("benchmarks/chaos.py", "--kills", "12", "--nodes", "2500")),
     Part("power loss", "writes and syncs cut off anywhere", ("-m", "tests.proof.power", "--cuts", "120")),
-    Part("heart", "anything in any order (hypothesis)", ("-m", "pytest", "-q", "tests/heart"),
+    Part("heart", "anything in any order (hypothesis)", (*PYTEST, "tests/heart"),
          (("HEART_EXAMPLES", "200"),)),
     Part("damage", "one byte changed in a store", ("-m", "tests.proof.damage", "--flips", "200")),
     Part("wire", "anything sent to a broker", ("-m", "tests.proof.fuzz", "--examples", "1500")),
     Part("readers", "bytes guided by coverage (atheris, where it installs)",
          ("-m", "tests.proof.guided", "--runs", "200000")),
     Part("disk and clock", "full, read-only, locked; standing still",
-         ("-m", "pytest", "-q", *(f"tests/{name}.py" for name in ("proof/test_disk", "broker/test_sqlite",
+         (*PYTEST, *(f"tests/{name}.py" for name in ("proof/test_disk", "broker/test_sqlite",
                                                                   "heart/test_restarts")))),
     Part("other end", "anything sent to a worker or a client",
-         ("-m", "pytest", "-q", "tests/worker/test_fuzz.py", "tests/client/test_any_reply.py")),
+         (*PYTEST, "tests/worker/test_fuzz.py", "tests/client/test_any_reply.py")),
     Part("signatures", "each byte flipped, roles and nodes swapped",
-         ("-m", "pytest", "-q", "tests/client/test_signing.py")),
+         (*PYTEST, "tests/client/test_signing.py")),
 )  # fmt: skip
 
 
@@ -65,17 +72,35 @@ class Outcome:
 
 def run(part: Part) -> Outcome:
     began = time.perf_counter()
-    try:
-        done = subprocess.run(
-            [sys.executable, *part.command], cwd=ROOT, env={**os.environ, **dict(part.environment)}, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE,
-        )  # fmt: skip
-        code, output = done.returncode, done.stdout
-    except subprocess.TimeoutExpired as late:
-        code, output = -1, f"{late.stdout or ''}\nit has not ended after {PATIENCE} s"
-    outcome = Outcome(part, code, time.perf_counter() - began, output)
+    with TemporaryDirectory(prefix="proof-") as folder:
+        steps, said = Path(folder, "steps"), Path(folder, "said")
+        steps.touch()
+        environment = {**os.environ, **dict(part.environment), STEPS: str(steps), PATIENCE: str(STALLED)}
+        with said.open("wb") as out, subprocess.Popen(
+            [sys.executable, *part.command], cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        ) as process:  # fmt: skip
+            hangs = not _ends(process, steps, said)
+        output = said.read_text(errors="replace")
+    if hangs:
+        output += f"\nit has made no progress for {STALLED:g} s"
+    outcome = Outcome(part, process.returncode, time.perf_counter() - began, output)
     print(f"--- {part.name}: {' '.join(part.command)}\n{_shown(output)}\n", flush=True)
     return outcome
+
+
+def _ends(process: subprocess.Popen[bytes], *files: Path) -> bool:
+    """Whether a process ends by itself: one while which none of these files has grown for long is killed."""
+    size, stalled_at = -1, 0.0
+    while process.poll() is None:
+        now = sum(file.stat().st_size for file in files)
+        if now != size:
+            size, stalled_at = now, time.monotonic() + STALLED
+        elif time.monotonic() > stalled_at:
+            os.killpg(process.pid, signal.SIGKILL)
+            return False
+        time.sleep(0.2)
+    return True
 
 
 def _shown(output: str) -> str:

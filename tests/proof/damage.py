@@ -36,9 +36,10 @@ from dagorama_broker.store.sqlite import SqliteStore
 from ..simulation.life import Life
 from ..simulation.loop import START, simulated
 from ..simulation.network import Aborted, CallContext
+from .progress import made, patience
 
 #: Seconds after which something hangs.
-PATIENCE = 10.0
+PATIENCE = patience(10.0)
 #: Nodes that have not ended, in the store that is damaged.
 LEAST = 6
 #: What an error has to say: whose content is wrong.
@@ -189,6 +190,7 @@ async def flip_all(folder: Path, flips: int, seed: int) -> Verdict:
             answers = [f"it breaks: {error!r}"]
         _judge(verdict, f"byte {place} of {file} changed by {bit}", answers, right)
         shutil.rmtree(copy.parent)
+        made()
     return verdict
 
 

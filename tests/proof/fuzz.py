@@ -11,14 +11,14 @@ import random
 import socket
 import struct
 import sys
-import time
 from argparse import ArgumentParser
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import grpc
@@ -33,8 +33,13 @@ from dagorama.api import broker_pb2 as pb
 from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama_broker.launch import LaunchedBroker, launch_broker
 
+from .progress import made, patience
+
 #: Seconds that one call may take; an honest one takes milliseconds.
-PATIENCE = 5.0
+PATIENCE = patience(5.0)
+#: Seconds for which a call that may rightly wait forever is kept open; nothing follows from how it ends then.
+LISTENS = 5.0
+WAITS = ("Wait", "Talk", "Work")
 #: Bytes that a broker may grow by, whatever is sent: buffers, caches, and what was really submitted.
 GROWTH = 200 << 20
 SERVICES = (broker_pb2.DESCRIPTOR.services_by_name["Broker"], api_pb2.DESCRIPTOR.services_by_name["Dagorama"])
@@ -201,13 +206,15 @@ class Fuzzer:
     def call(self, method: MethodDescriptor, requests: list[bytes]) -> None:
         """One call with these bytes; a refusal is an answer, a silence is not."""
         self.sent += 1
+        made()
         path = f"/{method.containing_service.full_name}/{method.name}"
+        seconds = LISTENS if method.name in WAITS else PATIENCE
         try:
             if method.client_streaming:
-                replies = self.channel.stream_stream(path)(iter(requests), timeout=PATIENCE)
+                replies = self.channel.stream_stream(path)(iter(requests), timeout=seconds)
                 self._take(replies)
             else:
-                self._take(self.channel.unary_stream(path)(requests[0], timeout=PATIENCE))
+                self._take(self.channel.unary_stream(path)(requests[0], timeout=seconds))
             self.statuses["OK"] += 1
         except grpc.RpcError as error:
             self._note(path, error, requests)
@@ -219,7 +226,7 @@ class Fuzzer:
 
     def _note(self, path: str, error: grpc.RpcError, requests: list[bytes]) -> None:
         code, details = error.code(), error.details() or ""
-        waits = path.endswith(("/Wait", "/Talk", "/Work"))  # which may wait for ever, rightly
+        waits = path.rpartition("/")[2] in WAITS
         self.statuses[code.name] += 1
         if code in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE) or "Traceback" in details:
             self.violations.append(f"{path}: {code.name}: {details[:200]} for {requests!r:.500}")
@@ -229,6 +236,7 @@ class Fuzzer:
     def raw(self, data: bytes, greeting: bool) -> None:
         """Bytes on the port, after HTTP/2's greeting or without."""
         self.sent += 1
+        made()
         host, port = self.broker.address.rsplit(":", 1)
         with suppress(OSError), socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
             if greeting:
@@ -256,32 +264,25 @@ class Fuzzer:
             self.violations.append(f"an honest caller is not served: {error!r}"[:400])
 
     def _work(self, stub: BrokerStub, hello: pb.Hello) -> None:
-        says: list[pb.WorkerMessage] = [pb.WorkerMessage(hello=hello)]
-        work = stub.Work(_queue(says), timeout=PATIENCE)
-        for message in work:
-            for grant in message.grants:
-                results = pb.Results(node=grant.node, attempt=grant.attempt, value=[b"\1\0b"], microseconds=[1])
-                says.append(pb.WorkerMessage(reports=[pb.Report(sequence=1, body=results.SerializeToString())]))
-            if message.acknowledged:
-                work.cancel()
-                return
+        says: SimpleQueue[pb.WorkerMessage | None] = SimpleQueue()
+        says.put(pb.WorkerMessage(hello=hello))
+        work = stub.Work(iter(says.get, None), timeout=PATIENCE)
+        try:
+            for message in work:
+                for grant in message.grants:
+                    results = pb.Results(node=grant.node, attempt=grant.attempt, value=[b"\1\0b"], microseconds=[1])
+                    says.put(pb.WorkerMessage(reports=[pb.Report(sequence=1, body=results.SerializeToString())]))
+                if message.acknowledged:
+                    work.cancel()
+                    return
+        finally:
+            says.put(None)
 
     def check(self) -> None:
         self.honest()
         grown = self._memory() - self.memory
         if grown > GROWTH:
             self.violations.append(f"the broker has grown by {grown >> 20} MiB")
-
-
-def _queue(says: list[pb.WorkerMessage]) -> Iterator[pb.WorkerMessage]:
-    """What is said, as it is added, until the call ends."""
-    said, until = 0, time.monotonic() + PATIENCE
-    while time.monotonic() < until:
-        if said < len(says):
-            yield says[said]
-            said += 1
-        else:
-            time.sleep(0.002)
 
 
 def examples(count: int, seed: int) -> Callable[[Any], Any]:

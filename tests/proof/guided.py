@@ -12,6 +12,9 @@ import subprocess
 import sys
 from argparse import ArgumentParser
 from importlib.util import find_spec
+from itertools import count
+
+from .progress import made, patience
 
 #: Functions of `readers`.
 TARGETS = ("envelopes", "frames", "calls")
@@ -47,8 +50,16 @@ def fuzz(target: str, runs: int, seed: int) -> None:
     os.environ.setdefault("DAGORAMA_SIGNING_KEYS", "A" * 43)
     with atheris.instrument_imports(include=["dagorama", "dagorama_broker"]):
         from tests.proof import readers
-    arguments = [sys.argv[0], f"-runs={runs}", f"-seed={seed}", "-max_len=4096", "-timeout=10", "-rss_limit_mb=2048"]
-    atheris.Setup(arguments, getattr(readers, target))
+    arguments = [sys.argv[0], f"-runs={runs}", f"-seed={seed}", "-max_len=4096", "-rss_limit_mb=2048"]
+    arguments.append(f"-timeout={patience(10):g}")
+    reads, inputs = getattr(readers, target), count()
+
+    def read(data: bytes) -> None:
+        reads(data)
+        if next(inputs) % 1_000 == 0:
+            made()
+
+    atheris.Setup(arguments, read)
     atheris.Fuzz()
 
 

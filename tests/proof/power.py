@@ -25,6 +25,8 @@ from typing import NamedTuple
 from dagorama_broker.errors import StoreError
 from dagorama_broker.store.sqlite import SqliteStore
 
+from .progress import made
+
 HERE = Path(__file__).parent
 SECTOR = 512
 WEAKER = ("OFF", "NORMAL", "ack-before-commit", "folders not synced")
@@ -52,7 +54,7 @@ def record(folder: Path, how: str, instances: int, seed: int) -> list[Event]:
     files.mkdir()
     environment = {**os.environ, "LD_PRELOAD": str(shim), "POWERLOG": str(log), "POWERLOG_FOLDER": str(files)}
     command = [sys.executable, "-m", "tests.proof.power_workload", str(files), how, str(instances), str(seed)]
-    subprocess.run(command, env=environment, cwd=HERE.parents[1], check=True, timeout=120)
+    subprocess.run(command, env=environment, cwd=HERE.parents[1], check=True)
     return list(_read(log.read_bytes(), str(files.resolve())))
 
 
@@ -220,6 +222,7 @@ def judge(events: list[Event], cuts: int, seed: int, folder: Path) -> Verdict:
         verdict.acknowledged += len(model.acknowledged)
         verdict.lost += [f"cut {cut} after event {moment}: {loss}" for loss in _losses(left, model.acknowledged)]
         shutil.rmtree(left)
+        made()
     return verdict
 
 

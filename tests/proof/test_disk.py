@@ -18,7 +18,9 @@ from dagorama.api import broker_pb2 as pb
 from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama_broker.store.sqlite import SqliteStore
 
-SECONDS = 30
+from .progress import patience
+
+SECONDS = patience(30)
 
 
 def free_port() -> int:

@@ -9,8 +9,12 @@ import sys
 import time
 from argparse import ArgumentParser
 
+from ..proof.progress import made
 from . import hashing
-from .life import run
+from .aging import AgingLife
+from .life import Life, run
+
+LIVES: dict[str, type[Life]] = {"plain": Life, "aging": AgingLife}
 
 
 def main() -> int:
@@ -18,17 +22,19 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1_000, help="how many, from --first on")
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--seed", type=int, help="this one only")
+    parser.add_argument("--life", choices=list(LIVES), default="plain", help="aging: instances are removed and retried")
     parser.add_argument("--trace", action="store_true", help="print what happened in it")
     options = parser.parse_args()
     first, count = (options.seed, 1) if options.seed is not None else (options.first, options.seeds)
     began, totals = time.perf_counter(), [0] * 6
     for seed in range(first, first + count):
-        result = run(seed)
+        result = run(seed, LIVES[options.life])
+        made()
         if options.trace:
             print(*(" ".join(map(str, line)) for line in result.trace), sep="\n")
         if result.violation is not None:
             print(f"seed {seed}: VIOLATION {result.violation}")
-            print(f"replay: python -m tests.simulation --seed {seed} --trace")
+            print(f"replay: python -m tests.simulation --life {options.life} --seed {seed} --trace")
             return 1
         counts = result.nodes, result.starts, result.restarts, result.faults, result.messages, result.commits
         totals = [total + more for total, more in zip(totals, counts, strict=True)]

@@ -31,6 +31,10 @@ class SimulatedClient:
         self.submitted: dict[str, list[Program]] = {}  #: by prefix, whether or not it was answered
         self.busy = 0
 
+    def instance(self, prefix: str) -> Instance:
+        """What is done with one; nothing has been done yet."""
+        return Instance(self, prefix)
+
     def start(self, instances: int, within: float) -> None:
         for number in range(instances):
             self.busy += 1
@@ -39,7 +43,7 @@ class SimulatedClient:
     async def _live(self, prefix: str, pause: float) -> None:
         try:
             await asyncio.sleep(pause)
-            await _Instance(self, prefix).live()
+            await self.instance(prefix).live()
         finally:
             self.busy -= 1
 
@@ -51,7 +55,7 @@ class SimulatedClient:
                 reply = await unary(self.link, method, request, reply_type, 2.0)
             except grpc.aio.AioRpcError as error:
                 if error.code() not in AGAIN:
-                    self.watcher.break_off("no call is refused", f"{method}: {error.code().name}: {error.details()}")
+                    self.refused(method, error)
                     return None
                 self.watcher.require(not calm, "prompt", f"{method} is not answered: {error.details()}")
                 await asyncio.sleep(self.chance.uniform(0.05, 0.5))
@@ -60,8 +64,12 @@ class SimulatedClient:
                 return reply
         return None
 
+    def refused(self, method: str, error: grpc.aio.AioRpcError) -> None:
+        """The broker has said no."""
+        self.watcher.break_off("no call is refused", f"{method}: {error.code().name}: {error.details()}")
 
-class _Instance:
+
+class Instance:
     """One instance and what its client does with it."""
 
     def __init__(self, client: SimulatedClient, prefix: str) -> None:
@@ -69,6 +77,7 @@ class _Instance:
         self.id, self.origin = self.chance.randbytes(16), self.chance.randbytes(12)
         self.programs: list[Program] = []
         self.ids: dict[str, bytes] = {}
+        self.submission = pb.SubmitRequest()  #: the last one
 
     async def live(self) -> None:
         if not await self._submit(self.prefix, self.chance.randint(2, 6), create=True):
@@ -90,7 +99,7 @@ class _Instance:
     async def _submit(self, prefix: str, count: int, create: bool) -> bool:
         """Whether it was answered."""
         client, first = self.client, len(self.programs)
-        programs = self.watcher.plan.grow(prefix, count, [program.name for program in self.programs])
+        programs = self._grow(prefix, count)
         client.submitted[prefix] = programs
         self.programs += programs
         for place, program in enumerate(programs, first):
@@ -101,11 +110,14 @@ class _Instance:
         if create:
             self.watcher.instances.append(self.id)
             made["creates"] = pb.NewInstance(definition="work:Task", entry=self.origin + bytes(4))
-        request = pb.SubmitRequest(functions=functions, nodes=[pb.Nodes(instance=self.id, **made)])
+        request = self.submission = pb.SubmitRequest(functions=functions, nodes=[pb.Nodes(instance=self.id, **made)])
         reply = await client.call("Submit", request, pb.SubmitReply, most=1 if self.chance.random() < 0.1 else 1_000)
         if reply is not None:
             self.watcher.acknowledged_submission([program.name for program in programs])
         return reply is not None
+
+    def _grow(self, prefix: str, count: int) -> list[Program]:
+        return self.watcher.plan.grow(prefix, count, [program.name for program in self.programs])
 
     async def _cancel(self) -> None:
         """All of it, or a node and what depends on it."""
@@ -132,7 +144,7 @@ class _Instance:
                 return
             except grpc.aio.AioRpcError as error:
                 if error.code() not in AGAIN:
-                    self.watcher.break_off("no call is refused", f"Wait: {error.code().name}: {error.details()}")
+                    self.client.refused("Wait", error)
                     return
                 await asyncio.sleep(self.chance.uniform(0.05, 0.5))
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from dagorama_broker.bounds import Bounds, Manners, Streams
 from dagorama_broker.broker import Broker
 from dagorama_broker.errors import StoreError
+from dagorama_broker.keeping import Keeping
 from dagorama_broker.memory import Memory
 from dagorama_broker.scheduler import Limits, Scheduler, Timing
 from dagorama_broker.service import BrokerService
@@ -49,6 +50,14 @@ class Result:
 
 
 class Life:
+    """Of which kind: a subclass has other clients, another watcher, or another broker."""
+
+    CLIENT: type[SimulatedClient] = SimulatedClient
+    HAS_PERSON = True  #: who adopts and retries
+    WATCHER: type[Watcher] = Watcher
+    KEEPING = Keeping()
+    WALL_JUMPS = True
+
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.chance = random.Random(seed)
@@ -58,14 +67,14 @@ class Life:
         self.disk.secret = self.chance.randbytes(32)
         self.plan = Plan(seed)
         self.network = Network(self.loop)
-        self.watcher = Watcher(self.loop, self.disk, self.plan)
+        self.watcher = self.WATCHER(self.loop, self.disk, self.plan)
         self.network.broke = lambda error: self.watcher.break_off("no handler breaks", repr(error))
         self.broker: Broker | None = None
         self.host = Host("no broker yet")
         self.host.alive = False
         self.workers: list[SimulatedWorker] = []
         self.deaths: dict[str, int] = {}
-        self.clients = [SimulatedClient(self.network, self.watcher, f"c{number}") for number in range(2)]
+        self.clients = [self.CLIENT(self.network, self.watcher, f"c{number}") for number in range(2)]
         self.person = SimulatedPerson(self.network, self.watcher)
         self.hosts = [peer.host for peer in self._peers()]  #: all that ever were
         self.strikes = self.chance.choice((0, 3, 6, 9, 12))  #: that are planned
@@ -94,7 +103,8 @@ class Life:
             self._start_worker(kind)
         for client in self.clients:
             client.start(self.chance.randint(1, 3), FAULTY * 0.6)
-        self.person.start(FAULTY)
+        if self.HAS_PERSON:
+            self.person.start(FAULTY)
         for _ in range(self.strikes):
             self.loop.world_at(START + self.chance.uniform(0.2, FAULTY), self._strike)
 
@@ -104,7 +114,7 @@ class Life:
             self._heal()
         if self._goes_on(SETTLE):
             self.watcher.calm = True
-            late = SimulatedClient(self.network, self.watcher, "late")
+            late = self.CLIENT(self.network, self.watcher, "late")
             self.clients.append(late)
             self.hosts.append(late.host)
             late.start(1, 0.5)
@@ -161,7 +171,7 @@ class Life:
         scheduler = Scheduler(epoch, limits, Timing(lease=LEASE, reconnect_wait=RECONNECT))
         live = await self.loop.run_in_executor(None, self.disk.live)
         scheduler.restore(live, self.loop.now, self.clock.wall)
-        broker = self.broker = Broker(scheduler, self.disk, thread=StoreThread(few=0))
+        broker = self.broker = Broker(scheduler, self.disk, keeping=self.KEEPING, thread=StoreThread(few=0))
         self.watcher.watch(broker)
         memory = Memory(1 << 40, broker.held, lambda: 0)
         service = BrokerService(broker, Manners(heartbeat=HEARTBEAT), Bounds(), memory, Streams(100))
@@ -216,7 +226,7 @@ class Life:
     def _crash(self) -> None:
         if not self.host.alive:
             return
-        if self.chance.random() < 0.15:
+        if self.WALL_JUMPS and self.chance.random() < 0.15:
             self.clock.wall += self.chance.choice((-86_400.0, -3_600.0, 3_600.0))
             self.watcher.wall_jumped = True
         self._broker_dies(self.chance.choice((0.0, 0.1, 1.0, 4.0)))
@@ -307,10 +317,10 @@ class Life:
             self._start_worker(kind)
 
 
-def run(seed: int) -> Result:
+def run(seed: int, life: type[Life] = Life) -> Result:
     logger = logging.getLogger("Dagorama")
     kept, logger.disabled = logger.disabled, True  # that brokers are gone is what it is about
     try:
-        return Life(seed).run()
+        return life(seed).run()
     finally:
         logger.disabled = kept

@@ -412,8 +412,8 @@ def _(needed: Any) -> Any:
     return lambda node: list(dict.fromkeys(node.sources))
 
 
-@mutant("promises of a value are not sent to waiters", (_Wait, "_not_sent"))
-def _(not_sent: Any) -> Any:
+@mutant("promises of a value are not sent to waiters", (_Wait, "_with_named"))
+def _(with_named: Any) -> Any:
     return lambda self, nodes: list(nodes)
 
 

@@ -13,8 +13,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
+from ..proof.progress import made
 from . import hashing
-from .life import run
+from .aging import AgingLife
+from .aging_mutants import AGING
+from .life import Life, run
 from .mutants import MUTANTS, broken
 
 
@@ -29,9 +32,11 @@ class Caught:
 
 def catch(mutant: str, seeds: int) -> Caught:
     began = time.perf_counter()
+    life = AgingLife if mutant in AGING else Life
     with broken(mutant):
         for seed in range(1, seeds + 1):
-            violation = run(seed).violation
+            violation = run(seed, life).violation
+            made()
             if violation is not None:
                 return Caught(mutant, seed, violation.check, str(violation), time.perf_counter() - began)
     return Caught(mutant, 0, "", "", time.perf_counter() - began)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from .aging import AgingLife
 from .life import run
 from .mutations import MUTANTS, catch
 
@@ -20,6 +21,15 @@ def test_no_promise_is_broken_whatever_fails() -> None:
     assert [result.violation for result in results if result.violation] == []
     assert sum(result.restarts for result in results) > 25
     assert sum(result.nodes for result in results) > 1_000
+
+
+def test_no_promise_is_broken_while_instances_are_removed_and_retried() -> None:
+    results = [run(seed, AgingLife) for seed in range(1, 31)]
+    assert [result.violation for result in results if result.violation] == []
+    assert sum(result.restarts for result in results) > 15
+    traces = [event[1] for result in results for event in result.trace]
+    assert traces.count("removed") > 60
+    assert traces.count("revived") > 15
 
 
 def test_a_seed_is_one_schedule() -> None:
@@ -41,7 +51,13 @@ def test_there_are_twenty_ways_to_break_the_product_at_least() -> None:
     assert len(MUTANTS) >= 20
 
 
-@pytest.mark.parametrize("mutant", ["fencing removed", "acknowledge before commit", "lost wake-up of a waiter"])
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        "fencing removed", "acknowledge before commit", "lost wake-up of a waiter", "removed though a value names it",
+        "a retry leaves what failed because of another",
+    ],
+)
 def test_a_broken_product_is_caught(mutant: str) -> None:
     assert catch(mutant, seeds=100).seed
 

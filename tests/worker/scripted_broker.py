@@ -21,8 +21,9 @@ from worker_grants import Wanted, grant_of, values_of
 from dagorama.api import broker_pb2 as pb
 from dagorama.api import broker_pb2_grpc as pb_grpc
 from dagorama.channels import channel_options
+from tests.proof.progress import patience
 
-WAIT = 30  #: seconds after which something that should happen is taken not to
+WAIT = patience(30)  #: seconds after which something that should happen is taken not to
 
 
 class Conversation:
