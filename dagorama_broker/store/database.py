@@ -29,6 +29,8 @@ def connect(path: Path, busy: float) -> sqlite3.Connection:
         path, timeout=busy, isolation_level=None, check_same_thread=False, cached_statements=KEPT
     )
     connection.execute("PRAGMA synchronous = FULL")
+    # Else a statement that changes much needs a file of its own: a free descriptor, and room in another folder.
+    connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute("PRAGMA foreign_keys = OFF")
     connection.execute("PRAGMA cell_size_check = ON")
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")

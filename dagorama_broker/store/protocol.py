@@ -36,6 +36,11 @@ class Store(Protocol):
         """Make or migrate the store, take it for this process alone, commit a new epoch (from 1 up) and return it."""
         ...
 
+    @property
+    def last_used(self) -> float:
+        """When a broker last noted the time here before this one, about a minute exact; 0: never."""
+        ...
+
     def live(self) -> Live:
         """All that has not ended and what it depends on."""
         ...
