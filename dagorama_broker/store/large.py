@@ -13,6 +13,7 @@ from pathlib import Path
 from stat import S_ISREG
 from threading import Lock
 
+from dagorama_broker.descriptors import shortage
 from dagorama_broker.errors import StoreError
 
 CHUNK = 1 << 20
@@ -268,7 +269,7 @@ class LargeFiles:
         try:
             yield
         except OSError as error:
-            raise StoreError(f"large values in {self.folder}: {error.strerror or error}") from error
+            raise StoreError(f"large values in {self.folder}: {shortage(error) or error.strerror or error}") from error
 
 
 def _names_below(folder: Path) -> Iterator[bytes]:
