@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from sys import byteorder
 from typing import NamedTuple
 
-#: Where SQLite's shared index of the log (-shm) has the log's salts and how much of it is in the database; see
-#: "WAL-Index File Format" in its documentation.
-_SALTS, _BACKFILLED = slice(32, 40), slice(96, 100)
-_INDEX_BYTES = 100
+#: Where SQLite's shared index of the log (-shm) has the number of frames in the log, its salts, how many frames are in
+#: the database, and how many a checkpoint is moving there; see "WAL-Index File Format" in its documentation.
+_FRAMES, _SALTS, _MOVED, _MOVING = slice(16, 20), slice(32, 40), slice(96, 100), slice(128, 132)
+#: Where the log has the same salts.
+_SALTS_AT, _SALTS_BYTES = 16, 8
+_INDEX_BYTES = 132
 #: Bytes of a database's header.
 _HEADER_BYTES = 100
 
@@ -25,7 +28,15 @@ class _Content(NamedTuple):
 
     modified: int
     size: int
-    checkpointed: bytes
+    frames: bytes
+    salts: bytes  #: others when the log begins again
+    moved: bytes
+    moving: bytes
+
+    @property
+    def checkpoint(self) -> tuple[bytes, bytes, bytes]:
+        """Return what changes before a checkpoint writes to the database."""
+        return self.salts, self.moved, self.moving
 
 
 class OpenFiles:
@@ -41,7 +52,8 @@ class OpenFiles:
         self.lock = f"{store}.lock"
         self._identities = {name: identity(os.lstat(name)) for name in map(str, self._names())}
         self._index = os.open(f"{store}-shm", os.O_RDONLY)
-        self._content = self._look(os.lstat(store))
+        self._log = os.open(f"{store}-wal", os.O_RDONLY)
+        self._content = self._look()
         self._header = self._read_header()
 
     def _names(self) -> list[str]:
@@ -49,6 +61,7 @@ class OpenFiles:
 
     def close(self) -> None:
         os.close(self._index)
+        os.close(self._log)
 
     def is_ours(self, name: str) -> bool:
         """Whether this name leads to the file that was opened under it."""
@@ -62,13 +75,19 @@ class OpenFiles:
                 return f"{name} was {done}"
         return None
 
-    def is_overwritten(self) -> bool:
-        """Return whether another program than SQLite has written to the database since the last call."""
-        before, self._content = self._content, self._look(os.fstat(self.descriptor))
+    def overwritten(self) -> str | None:
+        """Return which file another program has written to since the last call, if any. Call it after a commit."""
+        before, self._content = self._content, self._look()
+        in_use = int.from_bytes(self._content.frames, byteorder) > 0
+        if in_use and os.pread(self._log, _SALTS_BYTES, _SALTS_AT) != self._content.salts:
+            return f"{self.store}-wal"
+        return str(self.store) if self._is_overwritten(before) else None
+
+    def _is_overwritten(self, before: _Content) -> bool:
         if (before.modified, before.size) == (self._content.modified, self._content.size):
             return False
         header, self._header = self._header, self._read_header()
-        if before.checkpointed != self._content.checkpointed:
+        if before.checkpoint != self._content.checkpoint or self._content.moved != self._content.moving:
             return False
         # A file whose time alone has changed was touched, not overwritten.
         return before.size != self._content.size or header != self._header
@@ -82,9 +101,10 @@ class OpenFiles:
             return f"made unreachable ({error.strerror})"
         return None if identity(found) == self._identities[name] else "replaced by another file"
 
-    def _look(self, found: os.stat_result) -> _Content:
-        index = os.pread(self._index, _INDEX_BYTES, 0)
-        return _Content(found.st_mtime_ns, found.st_size, index[_SALTS] + index[_BACKFILLED])
+    def _look(self) -> _Content:
+        found, index = os.fstat(self.descriptor), os.pread(self._index, _INDEX_BYTES, 0)
+        parts = (index[part] for part in (_FRAMES, _SALTS, _MOVED, _MOVING))
+        return _Content(found.st_mtime_ns, found.st_size, *parts)
 
     def _read_header(self) -> bytes:
         return os.pread(self.descriptor, _HEADER_BYTES, 0)

@@ -30,11 +30,12 @@ def check_files(files: OpenFiles, connection: sqlite3.Connection, count: CommitC
     if displaced is not None:
         log.error("%s under the running broker, which saves what it holds and stops", displaced)
         raise StoreError(f"{displaced} under the running broker; {_saved(files, connection)}")
-    if files.is_overwritten():
+    overwritten = files.overwritten()
+    if overwritten is not None:
         count.note_overwritten()
         raise StoreError(
-            f"{files.store} was overwritten by another program under the running broker, and what it held is lost"
-            " unless it has a copy: put one in its place, without -wal"
+            f"{overwritten} was overwritten by another program under the running broker, and what it held is lost"
+            f" unless there is a copy: put one in the place of {files.store.name}, without -wal"
         )
 
 

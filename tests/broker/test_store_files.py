@@ -5,6 +5,7 @@ import resource
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -27,8 +28,8 @@ def path(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[SqliteStore]:
-    store = SqliteStore(path, busy=0.0)
+def opened(path: Path, busy: float = 0.0) -> Iterator[SqliteStore]:
+    store = SqliteStore(path, busy)
     store.open()
     try:
         yield store
@@ -140,6 +141,18 @@ def test_a_store_that_is_overwritten_in_place_is_refused_until_someone_has_looke
     assert instances(path) == [1]
 
 
+@pytest.mark.parametrize("content", [b"", b"x" * 100])
+def test_a_log_that_is_overwritten_in_place_is_noticed(path: Path, content: bytes) -> None:
+    with opened(path) as store:
+        store.commit(instance(1))
+        with open(f"{path}-wal", "wb") as log:
+            log.write(content)
+        with pytest.raises(StoreError):
+            store.commit(instance(2))
+        with pytest.raises(StoreError, match=r"store\.db-wal was overwritten|is damaged"):
+            store.commit(instance(3))
+
+
 @pytest.mark.parametrize("size", [0, 4096])
 def test_a_store_that_is_cut_off_is_noticed(path: Path, size: int) -> None:
     with opened(path) as store:
@@ -157,6 +170,19 @@ def test_a_store_that_is_touched_or_checkpointed_by_others_goes_on(path: Path) -
             checkpoint(path)
             os.utime(path)
     assert instances(path) == [1, 2, 3, 4]
+
+
+def test_checkpoints_of_another_program_beside_commits_are_not_taken_for_damage(path: Path) -> None:
+    with opened(path, busy=10.0) as store, ThreadPoolExecutor(1) as beside:
+        for key in range(1, 9):
+            checkpoints = [beside.submit(checkpoint, path) for _ in range(5)]
+            for number in range(20):
+                store.commit(graph(node(key * 1000 + number, instance=key * 100 + number), instance=key * 100 + number,
+                                   origin=bytes([key, number] * 6)))  # fmt: skip
+            for each in checkpoints:
+                each.result()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM instances").fetchone() == (160,)
 
 
 def test_its_own_checkpoints_are_not_taken_for_another_programs(path: Path) -> None:
