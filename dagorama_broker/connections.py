@@ -15,13 +15,15 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote
 
 import grpc
 import grpc.aio
 
 log = logging.getLogger("dagorama_broker")
 
+#: Where a process finds its own open files.
+DESCRIPTORS = "/dev/fd"
 #: The share of the bound from which on there is a crowd, and how often that is looked at.
 CROWDED, LOOK = 0.8, 0.5
 #: How many times as long as a look the pause after it is.
@@ -31,9 +33,6 @@ PATIENCE = 2.0
 #: Seconds between two words in the log about it.
 SILENCE = 60.0
 
-Peer = tuple[str, int]
-
-
 class Connections(grpc.aio.ServerInterceptor):
     """Knows which connections have made a call that was admitted: put it behind the interceptor that admits."""
 
@@ -42,7 +41,7 @@ class Connections(grpc.aio.ServerInterceptor):
         self.most = most
         self._ignored = ignored
         self._callers: set[str] = set()
-        self._silent: dict[Peer, float] = {}  #: since when they were seen
+        self._silent: dict[str, float] = {}  #: since when they were seen
         self._say_at = 0.0
 
     # --- who calls ---------------------------------------------------------------------------------
@@ -74,30 +73,31 @@ class Connections(grpc.aio.ServerInterceptor):
     async def watch(self, port: int) -> None:
         """Make room whenever there is a crowd at this port; until cancelled."""
         pause = LOOK
-        while True:
+        while os.path.isdir(DESCRIPTORS):
             await asyncio.sleep(pause)
             began = time.monotonic()
-            if len(os.listdir("/dev/fd")) > CROWDED * self.most or len(self._callers) > 2 * self.most:
-                await asyncio.to_thread(self.make_room, port)
+            with suppress(OSError):  # no descriptor is left to look with: the next look may have one
+                if len(os.listdir(DESCRIPTORS)) > CROWDED * self.most or len(self._callers) > 2 * self.most:
+                    await asyncio.to_thread(self.make_room, port)
             # Where many honest ones are connected it takes longer to look, and is seldom needed.
             pause = max(LOOK, SHARE * (time.monotonic() - began))
 
     def make_room(self, port: int) -> None:
-        """Close connections without a call, the crowd permitting; forget callers that have left."""
-        callers, now = {_peer(text) for text in self._callers.copy()}, time.monotonic()
-        there: set[Peer] = set()
+        """Close connections that made no call for a while, and forget callers that have left."""
+        before, now = self._callers.copy(), time.monotonic()
+        there: set[str] = set()
         seen, self._silent = self._silent, {}
         closed = 0
         for peer, connection in _connections(port):
             there.add(peer)
-            if peer in callers:
+            if peer in self._callers:
                 continue
             since = self._silent[peer] = seen.get(peer, now)
             if now - since >= PATIENCE:
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
                     closed += 1
-        self._callers -= {text for text in self._callers.copy() if _peer(text) not in there}
+        self._callers -= before - there
         self._tell(len(there), closed)
 
     def _tell(self, there: int, closed: int) -> None:
@@ -109,14 +109,12 @@ class Connections(grpc.aio.ServerInterceptor):
             )  # fmt: skip
 
 
-def _connections(port: int) -> Iterator[tuple[Peer, socket.socket]]:
-    """Yield each accepted connection of this process at the port."""
-    for name in os.listdir("/dev/fd"):
+def _connections(port: int) -> Iterator[tuple[str, socket.socket]]:
+    """Yield each accepted connection of this process at the port, after what gRPC calls the other end."""
+    for name in os.listdir(DESCRIPTORS):
         with suppress(OSError), _socket(int(name)) as found:
-            if found.family not in (socket.AF_INET, socket.AF_INET6) or found.getsockname()[1] != port:
-                continue
-            host, its_port = found.getpeername()[:2]
-            yield (_host(host), its_port), found
+            if found.family in (socket.AF_INET, socket.AF_INET6) and found.getsockname()[1] == port:
+                yield _peer(*found.getpeername()[:2]), found
 
 
 @contextmanager
@@ -132,15 +130,9 @@ def _socket(descriptor: int) -> Iterator[socket.socket]:
         yield found
 
 
-def _peer(text: str) -> Peer:
-    """What gRPC calls ipv4:127.0.0.1:50000 or ipv6:%5B::1%5D:50000."""
-    host, _, port = unquote(text).partition(":")[2].rpartition(":")
-    return _host(host.strip("[]")), int(port) if port.isdecimal() else 0
-
-
-def _host(text: str) -> str:
-    try:
-        found = ip_address(text.partition("%")[0])
-    except ValueError:
-        return text
-    return str(getattr(found, "ipv4_mapped", None) or found)
+def _peer(host: str, port: int) -> str:
+    address = ip_address(host)
+    mapped = getattr(address, "ipv4_mapped", None)
+    if address.version == 4 or mapped is not None:
+        return f"ipv4:{mapped or address}:{port}"
+    return f"ipv6:{quote(f'[{host}]')}:{port}".replace("%3A", ":")

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import grpc
@@ -68,26 +68,28 @@ def test_a_store_that_fails_for_want_of_descriptors_says_so(store: Path) -> None
 
 
 @contextmanager
-def limited_broker(folder: Path, limit: int) -> Iterator[str]:
-    """A broker that may have so many open files; its address."""
-    command = f"ulimit -n {limit}; exec {sys.executable} -m dagorama_broker serve --port 0 --store sqlite:///{folder}/db"
+def limited_broker(folder: Path, limit: int, host: str) -> Iterator[int]:
+    """A broker that may have so many open files; its port."""
+    serve = f"{sys.executable} -m dagorama_broker serve --host {host} --port 0 --store sqlite:///{folder}/db"
+    command = f"ulimit -n {limit}; exec {serve}"
     broker = subprocess.Popen(["sh", "-c", command], stderr=subprocess.PIPE, text=True)
     try:
         assert broker.stderr is not None
         line = next(line for line in broker.stderr if "serving on" in line)
-        yield line.partition("serving on ")[2].partition(",")[0]
+        yield int(line.partition("serving on ")[2].partition(",")[0].rpartition(":")[2])
     finally:
         broker.terminate()
         broker.communicate(timeout=SECONDS)
 
 
-def test_strangers_who_say_nothing_keep_nobody_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_strangers_who_say_nothing_keep_nobody_out(tmp_path: Path, host: str) -> None:
     settings = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-    with limited_broker(tmp_path, 300) as address, grpc.insecure_channel(address) as known:
-        stub = BrokerStub(known)
+    with limited_broker(tmp_path, 300, host) as port, ExitStack() as channels:
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        stub = BrokerStub(channels.enter_context(grpc.insecure_channel(address)))
         stub.GetStatus(GetStatusRequest(), timeout=SECONDS)
-        host, _, port = address.partition(":")
-        strangers = [socket.create_connection((host, int(port))) for _ in range(400)]
+        strangers = [socket.create_connection((host, port)) for _ in range(400)]
         for stranger in strangers:
             stranger.sendall(settings)
         stub.PutValue(iter([ValueChunk(data=b"value")]), timeout=SECONDS)
