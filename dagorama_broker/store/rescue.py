@@ -75,7 +75,10 @@ def _put_back(files: OpenFiles, connection: sqlite3.Connection) -> str:
     moved = _move_others_aside(files, _BESIDE)
     for suffix in _BESIDE[1:]:  # ours, whose content is in the copy
         Path(f"{store}{suffix}").unlink(missing_ok=True)
-    os.link(copy, store)
+    try:
+        os.link(copy, store)  # unlike a rename, it replaces nothing
+    except OSError as error:
+        return f"what it held was copied to {copy}, which could not be given its name ({error.strerror}): do that"
     copy.unlink()
     sync_folder(store.parent)
     return f"a copy of all that it held was put in its place{moved}; {_AGAIN}"
@@ -87,6 +90,9 @@ def _copy(connection: sqlite3.Connection, to: Path) -> None:
         with closing(sqlite3.connect(to)) as target:
             connection.backup(target)
         os.fsync(descriptor)
+    except BaseException:
+        to.unlink()
+        raise
     finally:
         os.close(descriptor)
 

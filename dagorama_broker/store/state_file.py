@@ -54,12 +54,14 @@ class StateFile:
 
     def begin(self, state: State) -> None:
         """Write a record durably, and keep the file open for the ones that follow."""
+        is_new = not self.path.exists()
         self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600)
         self._epoch = state.epoch
         self._write(state)
         os.ftruncate(self._descriptor, _SIZE)
         os.fsync(self._descriptor)
-        sync_folder(self.path.parent)
+        if is_new:
+            sync_folder(self.path.parent)
 
     def note(self, commits: int) -> None:
         """Write down that this many commits have been made."""
