@@ -50,6 +50,7 @@ class OpenFiles:
         self.store = store
         self.descriptor = descriptor
         self.lock = f"{store}.lock"
+        self.given_up = False  #: something was found, and what could be saved was
         self._identities = {name: identity(os.lstat(name)) for name in map(str, self._names())}
         self._index = os.open(f"{store}-shm", os.O_RDONLY)
         self._log = os.open(f"{store}-wal", os.O_RDONLY)

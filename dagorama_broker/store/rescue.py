@@ -28,10 +28,12 @@ def check_files(files: OpenFiles, connection: sqlite3.Connection, count: CommitC
     """Raise StoreError if a start would not find what was committed; save that first, if possible."""
     displaced = files.displaced()
     if displaced is not None:
+        files.given_up = True
         log.error("%s under the running broker, which saves what it holds and stops", displaced)
         raise StoreError(f"{displaced} under the running broker; {_saved(files, connection)}")
     overwritten = files.overwritten()
     if overwritten is not None:
+        files.given_up = True
         count.note_overwritten()
         raise StoreError(
             f"{overwritten} was overwritten by another program under the running broker, and what it held is lost"

@@ -116,17 +116,25 @@ class SqliteStore:
             )  # fmt: skip
 
     def close(self) -> None:
+        """Raises StoreError if a start would not find the store, which was saved if possible; it is closed then too."""
         with saying_what_failed(self.path):
-            for connection in (self._looker, self._reader, self._writer):
-                if connection is not None:
-                    connection.close()
-            self._looker = self._reader = self._writer = None
-            if self._files is not None:
-                self._files.close()
-                self._files = None
-            self._count.close()
-            self._large.close()
-            self._lock.release()
+            try:
+                if self._files is not None and self._writer is not None and not self._files.given_up:
+                    check_files(self._files, self._writer, self._count)
+            finally:
+                self._close()
+
+    def _close(self) -> None:
+        for connection in (self._looker, self._reader, self._writer):
+            if connection is not None:
+                connection.close()
+        self._looker = self._reader = self._writer = None
+        if self._files is not None:
+            self._files.close()
+            self._files = None
+        self._count.close()
+        self._large.close()
+        self._lock.release()
 
     def accept_loss(self) -> str:
         """Have the next start take the database as it is, without what it lacks; return what that was, or nothing."""

@@ -101,6 +101,18 @@ def test_a_commit_to_files_that_a_start_would_not_find_fails_and_what_they_held_
     assert instances(path) == [1, 2, 3]
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_store_that_is_closed_after_its_files_were_taken_away_is_saved_too(path: Path, way: str) -> None:
+    store = SqliteStore(path, busy=0.0)
+    store.open()
+    store.commit(instance(1))
+    WAYS[way](path)
+    with pytest.raises(StoreError, match=r"under the running broker; .*nothing that was acknowledged is lost"):
+        store.close()
+    store.close()
+    assert instances(path) == [1]
+
+
 def test_what_stands_in_the_place_of_a_store_is_kept_beside_it(path: Path) -> None:
     with opened(path) as store:
         put_file(path)
