@@ -25,8 +25,8 @@ class RetentionClock:
     def __init__(
         self,
         last_used: float,
-        wall: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = lambda: time.time(),
+        monotonic: Callable[[], float] = lambda: time.monotonic(),
     ) -> None:
         self._wall, self._monotonic = wall, monotonic
         now = wall()
