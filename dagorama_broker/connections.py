@@ -1,7 +1,7 @@
 """Makes room when connections are nearly as many as there may be: those that never made a call are closed.
 
 gRPC refuses the newest connection when it is full, so that strangers who connect and say nothing keep everybody else
-out. An honest client connects in order to call, so a connection without a call is closed after two seconds then.
+out. An honest client connects in order to call, so a connection without a call is closed after a second then.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ log = logging.getLogger("dagorama_broker")
 DESCRIPTORS = "/dev/fd"
 #: The share of the bound from which on there is a crowd, and how often that is looked at.
 CROWDED, LOOK = 0.8, 0.5
-#: How many times as long as a look the pause after it is.
-SHARE = 30
+#: How many times as long as the processor's time for a look the pause after it is.
+SHARE = 20
 #: Seconds that a new connection has to make a call while there is a crowd.
-PATIENCE = 2.0
+PATIENCE = 1.0
 #: Seconds between two words in the log about it.
 SILENCE = 60.0
 
@@ -75,15 +75,14 @@ class Connections(grpc.aio.ServerInterceptor):
         pause = LOOK
         while os.path.isdir(DESCRIPTORS):
             await asyncio.sleep(pause)
-            began = time.monotonic()
             with suppress(OSError):  # no descriptor is left to look with: the next look may have one
                 if len(os.listdir(DESCRIPTORS)) > CROWDED * self.most or len(self._callers) > 2 * self.most:
-                    await asyncio.to_thread(self.make_room, port)
-            # Where many honest ones are connected it takes longer to look, and is seldom needed.
-            pause = max(LOOK, SHARE * (time.monotonic() - began))
+                    # Where many honest ones are connected it takes longer to look, and is seldom needed.
+                    pause = max(LOOK, SHARE * await asyncio.to_thread(self.make_room, port))
 
-    def make_room(self, port: int) -> None:
-        """Close connections that made no call for a while, and forget callers that have left."""
+    def make_room(self, port: int) -> float:
+        """Close connections that made no call for a while, forget callers that have left; return seconds of work."""
+        began = time.thread_time()
         before, now = self._callers.copy(), time.monotonic()
         there: set[str] = set()
         seen, self._silent = self._silent, {}
@@ -99,6 +98,7 @@ class Connections(grpc.aio.ServerInterceptor):
                     closed += 1
         self._callers -= before - there
         self._tell(len(there), closed)
+        return time.thread_time() - began
 
     def _tell(self, there: int, closed: int) -> None:
         if closed and time.monotonic() >= self._say_at:
