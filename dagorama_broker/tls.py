@@ -64,7 +64,8 @@ def _check(cert: tuple[str, str], key: str, ca: tuple[str, str]) -> None:
             context.load_verify_locations(path)
         name, path = cert
         if path:
-            _read(path), _read(key)
+            _read(path)
+            _read(key)
             context.load_cert_chain(path, key, password=lambda: "")
     except SSLError:
         pair = f" or its key {key}" if (name, path) == cert else ""
