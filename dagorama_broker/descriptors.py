@@ -13,8 +13,8 @@ from contextlib import suppress
 
 log = logging.getLogger("dagorama_broker")
 
-#: Descriptors that connections leave free: 64 uploads, 8 files of clients that are put in their place, about 30 values
-#: of which a piece is being read, and the rest for the store, gRPC, the loop and the log.
+#: Descriptors that connections leave free: 64 uploads, 8 files of clients that are put in their place, as many values
+#: that are being read, and about 60 for the store, gRPC, the loop and the log.
 RESERVED = 200
 
 

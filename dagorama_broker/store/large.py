@@ -252,15 +252,17 @@ class LargeFiles:
         yield chunk
 
     def _chunks(self, file: Path) -> Iterator[bytes]:
-        offset = 0
-        while chunk := self._chunk(file, offset):
-            yield chunk
-            offset += len(chunk)
-
-    def _chunk(self, file: Path, offset: int) -> bytes:
-        # Opened for each: whoever reads slowly, or not at all, would keep a descriptor.
-        with self._saying_what_failed(), file.open("rb", buffering=0) as opened:
-            return os.pread(opened.fileno(), CHUNK, offset)
+        with self._saying_what_failed():
+            descriptor = os.open(file, os.O_RDONLY)
+        try:
+            while True:
+                with self._saying_what_failed():
+                    chunk = os.read(descriptor, CHUNK)
+                if not chunk:
+                    return
+                yield chunk
+        finally:
+            os.close(descriptor)
 
     @contextmanager
     def _saying_what_failed(self) -> Iterator[None]:

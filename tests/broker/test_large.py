@@ -116,15 +116,6 @@ def never(_: bytes) -> bool:
     return False
 
 
-def test_a_reader_who_does_not_go_on_keeps_no_descriptor(files: LargeFiles) -> None:
-    digest, _ = files.put([bytes(CHUNK), bytes(CHUNK), b"end"])
-    before = set(os.listdir("/dev/fd"))
-    reading = [files.get(digest) for _ in range(20)]
-    assert all(next(chunks) == bytes(CHUNK) for chunks in reading if chunks is not None)
-    assert len(os.listdir("/dev/fd")) == len(before)
-    assert b"".join(reading[0] or ()) == bytes(CHUNK) + b"end"
-
-
 def test_a_value_that_is_given_again_while_it_is_collected_is_there_when_that_is_said(files: LargeFiles) -> None:
     def chunks() -> Iterator[bytes]:
         yield CONTENT
