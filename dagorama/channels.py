@@ -16,9 +16,10 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, cast
 
+from dagorama.certificates import certificates
 from dagorama.errors import SettingsError
 from dagorama.logging import get_logger
-from dagorama.secrecy import EVERYBODY, OTHERS, is_open_to
+from dagorama.secrecy import OTHERS, check_trust, is_open_to, open_file
 
 if TYPE_CHECKING:
     import grpc
@@ -29,17 +30,6 @@ if TYPE_CHECKING:
 MESSAGE_LIMIT = 4 * 1024 * 1024
 #: characters of a token; more than that is something else
 LONGEST_TOKEN = 4096
-
-#: what gRPC says of a connection that did not come about, and what it means to a person
-_MEANINGS = {
-    "WRONG_VERSION_NUMBER": "what answers there does not speak TLS: unset DAGORAMA_TLS_CA, or start it with --tls-cert",
-    "CERTIFICATE_VERIFY_FAILED": "its certificate comes from none of the authorities in DAGORAMA_TLS_CA",
-    "Hostname Verification": "its certificate is for another name: set DAGORAMA_TLS_NAME to the one that it is for",
-    "Socket closed": (
-        "what answers there hangs up, as a broker with TLS does to whoever comes without DAGORAMA_TLS_CA, and one with"
-        " --tls-client-ca to whoever comes without a DAGORAMA_TLS_CERT that it trusts"
-    ),
-}
 
 
 def target(settings: Settings) -> str:
@@ -111,14 +101,7 @@ def _work_under_patches() -> None:
 def check(settings: Settings) -> None:
     """Raises SettingsError where no channel can be made with these; loads no grpc."""
     Token.of(settings)
-    _certificates(settings)
-
-
-def meaning(details: str) -> str:
-    """What a failed connection's details mean, as far as they can be told; else the details."""
-    if "failed to connect" not in details:
-        return details
-    return next((meant for text, meant in _MEANINGS.items() if text in details), details)
+    certificates(settings)
 
 
 def is_loopback(host: str) -> bool:
@@ -138,7 +121,7 @@ def _made(settings: Settings, secure: Callable[..., Any], insecure: Callable[...
 
         if settings.tls_name:
             options.append(("grpc.ssl_target_name_override", settings.tls_name))
-        channel = secure(address, grpc.ssl_channel_credentials(*_certificates(settings)), options=options)
+        channel = secure(address, grpc.ssl_channel_credentials(*certificates(settings)), options=options)
     else:
         channel = insecure(address, options=options)
     return channel if token is None else _Bearing(channel, token)
@@ -182,11 +165,12 @@ class Token:
 
     def _read(self, path: Path) -> None:
         try:
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 status = os.fstat(file.fileno())
-                state = status.st_mtime_ns, status.st_size, status.st_ino
+                state = status.st_mtime_ns, status.st_size, status.st_ino, status.st_uid, status.st_mode
                 if state == self._state:
                     return
+                check_trust(file.fileno(), path)
                 if is_open_to(OTHERS, file.fileno()):
                     raise SettingsError(
                         f"{path} holds a token and others than its owner may use it (mode {status.st_mode & 0o777:o}):"
@@ -231,35 +215,3 @@ class _Bearing:
             return call(*arguments, metadata=(self._token.header(),), **options)
 
         return calling
-
-
-# --- TLS ---------------------------------------------------------------------------------------------
-
-
-def _certificates(settings: Settings) -> tuple[bytes | None, bytes | None, bytes | None]:
-    """Authorities, key and certificate, for grpc.ssl_channel_credentials. Raises SettingsError."""
-    if not settings.tls_ca:
-        return None, None, None
-    from ssl import PROTOCOL_TLS_CLIENT, SSLContext, SSLError
-
-    context, variable = SSLContext(PROTOCOL_TLS_CLIENT), "DAGORAMA_TLS_CA"
-    try:
-        context.load_verify_locations(settings.tls_ca)
-        if settings.tls_cert:
-            variable = "DAGORAMA_TLS_CERT or DAGORAMA_TLS_KEY"
-            context.load_cert_chain(settings.tls_cert, settings.tls_key, password=lambda: "")
-            _check_private(settings.tls_key)
-        return _content(settings.tls_ca), _content(settings.tls_key), _content(settings.tls_cert)
-    except SSLError:
-        raise SettingsError(f"{variable}: this is not PEM that can be used, or the key is another one's") from None
-    except OSError as error:
-        raise SettingsError(f"{variable}: the file cannot be read: {error.strerror}") from None
-
-
-def _check_private(path: str) -> None:
-    if is_open_to(EVERYBODY, path):
-        raise SettingsError(f"{path} holds a private key and everybody on this machine may use it: chmod 600 {path}")
-
-
-def _content(path: str) -> bytes | None:
-    return Path(path).read_bytes() if path else None

@@ -15,7 +15,8 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dagorama.api import broker_pb2
-from dagorama.channels import meaning, sync_channel, target
+from dagorama.certificates import meaning
+from dagorama.channels import sync_channel, target
 from dagorama.errors import (
     AccessDenied,
     BrokerError,

@@ -18,8 +18,9 @@ from dagorama.class_code import renew
 from dagorama.connection import connection
 from dagorama.constructing import given_to_new, made_again, note_assigned, note_constructed, packed, remade
 from dagorama.errors import PromiseMisuse, UnknownToBroker, WrongInstance
+from dagorama.identifiers import as_uuid
 from dagorama.instance import DAGInstance as DAGInstance
-from dagorama.instance import as_uuid, in_thread, set_scope
+from dagorama.instance import in_thread, set_scope
 from dagorama.instance import instance_within as instance_within
 from dagorama.instance_type import InstanceType, plain
 from dagorama.models.outcome import Outcome
@@ -141,7 +142,7 @@ class DAGDefinition(ABC):  # noqa: B024  # its abstract method is hidden from ch
         Raises UnknownToBroker when the broker has no such instance or it has no entry point, WrongInstance when
         it is of another definition, DefinitionNotRegistered when this one needs constructor arguments.
         """
-        identifier = as_uuid(instance_id)
+        identifier = as_uuid(instance_id, "an instance's id")
         info = connection().get_instance(identifier.bytes)
         name = class_name(cls)
         _check_attached(identifier, info, name)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from dagorama.control import cancel, retry_failed
+from dagorama.identifiers import as_uuid
 from dagorama.instance_type import make_type
 from dagorama.reserved import OF_INSTANCES, refusal
 from dagorama.scope import DirectScope, Scope
@@ -46,7 +47,7 @@ class DAGInstance:
         return _new(_types.get(id(kind)) or _type_of(kind))
 
     def __init__(self, instance_id: UUID | str, definition: DAGDefinition) -> None:
-        _set_id(self, as_uuid(instance_id).bytes)
+        _set_id(self, as_uuid(instance_id, "an instance's id").bytes)
         _set_definition(self, definition)
         set_scope(self, DirectScope(definition))
 
@@ -172,10 +173,6 @@ def _is_ours_to_bind(found: Any) -> bool:
 
 def _is_data(found: Any) -> bool:
     return hasattr(type(found), "__set__") or hasattr(type(found), "__delete__")
-
-
-def as_uuid(instance_id: UUID | str) -> UUID:
-    return instance_id if isinstance(instance_id, UUID) else UUID(instance_id)
 
 
 async def in_thread(function: Callable[..., R], *args: Any) -> R:

@@ -14,7 +14,7 @@ from secrets import token_bytes, token_urlsafe
 from typing import TYPE_CHECKING, NoReturn
 
 from dagorama.errors import SettingsError
-from dagorama.secrecy import OTHERS, is_open_to
+from dagorama.secrecy import OTHERS, check_trust, is_open_to, open_file
 from dagorama.settings import signing_keys
 
 if TYPE_CHECKING:
@@ -89,9 +89,10 @@ def _key(word: str, number: int, source: str) -> SigningKey:
 
 
 def _read(path: Path) -> str:
-    """A file of keys; raises SettingsError if it cannot be read, or is open to others by mistake."""
+    """A file of keys; raises SettingsError if it cannot be read, or others may use it or have written it."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
+            check_trust(file.fileno(), path)
             if is_open_to(OTHERS, file.fileno()):
                 mode = os.fstat(file.fileno()).st_mode
                 raise SettingsError(

@@ -270,6 +270,8 @@ def launch_workers(n: int = 1, exit_on_completion: bool = False) -> Iterator[lis
 
     It does not wait for the broker. Raises WorkersNotStarted if they cannot start, and then says why.
     """
+    if not isinstance(n, int):
+        raise TypeError(f"launch_workers takes a number of workers, not {type(n).__name__}")
     if n < 1:
         raise ValueError(f"launch_workers needs at least one worker, not {n}")
     keyring()  # where there is none to be had, it is said here

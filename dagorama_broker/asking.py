@@ -13,7 +13,7 @@ import grpc
 from grpc_health.v1 import health_pb2
 
 from dagorama_broker.settings import Way
-from dagorama_broker.tls import channel_credentials
+from dagorama_broker.tls import channel_credentials, meaning
 
 #: How long a broker may take to answer.
 SECONDS = 3.0
@@ -46,6 +46,8 @@ def _channel(way: Way) -> Iterator[grpc.Channel]:
         if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
             tls = "" if way.tls_ca else ", or it wants TLS (DAGORAMA_TLS_CA)"
             tls = tls if "Socket closed" in str(error.details()) else ""
+            if meant := meaning(str(error.details())):
+                raise NoAnswer(f"no broker can be asked at {address}: {meant}") from error
             raise NoAnswer(f"no broker answers at {address}{tls}") from error
         raise NoAnswer(f"what answers at {address} says {error.code().name}: {error.details()}") from error
 

@@ -93,6 +93,24 @@ def _serve(settings: Settings, launcher: Launcher) -> None:
     asyncio.run(until_told())
 
 
+@main.command("accept-loss")
+@click.option("--store", help="sqlite:///PATH [DAGORAMA_STORE, a file in your state folder].")
+def accept_loss(store: str | None) -> None:
+    """Let a broker start on a store that lacks acknowledged work, such as an older copy of it.
+
+    Run it when a start was refused for that reason, and the missing files cannot be put back. No broker may be running.
+    """
+    from dagorama_broker.store import accept_loss
+
+    try:
+        settings = Settings.from_env(store=store)
+        lost = accept_loss(settings.store)
+    except (SettingsError, StoreError) as error:
+        click.echo(f"dagorama-broker: {error}", err=True)
+        sys.exit(2 if isinstance(error, SettingsError) else 1)
+    click.echo(f"accepted: {lost}; the next start goes on without it" if lost else "nothing is missing from this store")
+
+
 # --- asking a broker ------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from math import inf
 from typing import TYPE_CHECKING
 
+from dagorama_broker.clock import RetentionClock
 from dagorama_broker.errors import NotServing, StoreError
 from dagorama_broker.model import Changes, RemovedRow, StoredInstance
 from dagorama_broker.pace import MOST_INSTANCES, Pace
@@ -64,7 +65,7 @@ class Retention:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._began = time.time() - time.monotonic()
+        self._clock = RetentionClock(broker.store.last_used)
         self._pace = Pace(broker.scheduler.graph, time.monotonic())
         self._is_more = False  #: whether there were more than what has been removed then
         self._cutoff = 0.0  #: wall time of the last look
@@ -202,8 +203,8 @@ class Retention:
         return self._broker.in_flight, self._broker.scheduler.graph.changes
 
     def _now(self) -> float:
-        """Seconds since 1970; a clock that is put forward while the broker runs makes nothing older."""
-        return min(time.time(), self._began + time.monotonic())
+        """Seconds since 1970; a clock that jumps makes nothing old at once."""
+        return self._clock.now()
 
     # --- large values ---------------------------------------------------------------------------------
 

@@ -17,10 +17,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
 from dagorama.api import api_pb2_grpc, broker_pb2_grpc
-from dagorama_broker.access import Access, Door
+from dagorama_broker.access import HEALTH, Access, Door
 from dagorama_broker.bounds import Bounds, Manners, Streams
 from dagorama_broker.broker import Broker
 from dagorama_broker.collecting import collect_when_few
+from dagorama_broker.connections import Connections
+from dagorama_broker.descriptors import connections_within_limits
 from dagorama_broker.errors import CannotServe
 from dagorama_broker.keeping import Keeping
 from dagorama_broker.memory import Memory
@@ -38,8 +40,9 @@ log = logging.getLogger("dagorama_broker")
 GRACE = 2.0
 #: Names of parameters in glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-#: Milliseconds that a connection may stay open without a call.
-IDLE_MS = 300_000
+#: Milliseconds that a connection may stay open without a call, for which no token is needed. Workers and those who wait
+#: always have one; a client that comes again opens another connection by itself, which takes it a few milliseconds.
+IDLE_MS = 30_000
 #: Calls of one connection beyond the bound of all, which are let in to be refused.
 ROOM_TO_REFUSE = 100
 
@@ -109,10 +112,12 @@ async def _serve(
     broker = Broker(scheduler, store, settings.cache, _keeping(settings))
     health = HealthServicer()
     folder = await asyncio.to_thread(store.share_large) if settings.shared_files else ("", "")
-    server = _server(settings, broker, health, access, folder)
+    connections = Connections(connections_within_limits(settings.max_connections), HEALTH)
+    server = _server(settings, broker, health, access, folder, connections)
     port = _bind(server, settings)
     await server.start()
     collecting = asyncio.create_task(collect_when_few(scheduler.graph.nodes))
+    making_room = asyncio.create_task(connections.watch(port))
     running = asyncio.create_task(broker.run())
     running.add_done_callback(lambda _: stop.set())
     await health.set("", health_pb2.HealthCheckResponse.SERVING)
@@ -121,6 +126,7 @@ async def _serve(
     try:
         await stop.wait()
     finally:
+        making_room.cancel()
         await health.enter_graceful_shutdown()
         broker.say_leaving()
         await server.stop(GRACE)
@@ -139,10 +145,11 @@ def _server(
     health: HealthServicer,
     access: Access | None,
     values_folder: tuple[str, str],
+    connections: Connections,
 ) -> grpc.aio.Server:
     streams = Streams(settings.max_streams)
     door = Door(access, streams)
-    server = grpc.aio.server(options=_options(settings), interceptors=[door])
+    server = grpc.aio.server(options=_options(settings, connections.most), interceptors=[door, connections])
     memory = Memory(settings.max_memory, broker.held)
     bounds = Bounds(settings.max_nodes, settings.max_submission, settings.max_value)
     manners = Manners(settings.heartbeat, settings.large_from, settings.cancel_grace, values_folder)
@@ -152,7 +159,7 @@ def _server(
     return server
 
 
-def _options(settings: Settings) -> list[tuple[str, int]]:
+def _options(settings: Settings, connections: int) -> list[tuple[str, int]]:
     return [
         # Two brokers on one port would each get half of the calls.
         ("grpc.so_reuseport", 0),
@@ -166,8 +173,7 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.http2.max_ping_strikes", 2),
         # Of one connection. A client queues what is beyond that, so that it is told by the door that there is no room.
         ("grpc.max_concurrent_streams", settings.max_streams + ROOM_TO_REFUSE),
-        ("grpc.max_allowed_incoming_connections", settings.max_connections),
-        # One without calls is closed after this time; a client that comes again opens another by itself.
+        ("grpc.max_allowed_incoming_connections", connections),
         ("grpc.max_connection_idle_ms", IDLE_MS),
         # A connection that says nothing, half of what it has to, or no TLS, is closed after this time.
         ("grpc.server_handshake_timeout_ms", int(settings.handshake * 1000)),

@@ -22,6 +22,8 @@ LOG_FORMATS = ("text", "json")
 DEFAULT_PORT = 50051
 HIGHEST_PORT = 65535
 LONGEST_NUMBER = 18  #: digits
+#: What gRPC takes as a number, with room for what is added to it; a thousandth of that in seconds.
+MOST = 2_000_000_000
 #: Bytes of one message, either way; clients keep to the same.
 MESSAGE_LIMIT = 4 << 20
 
@@ -138,14 +140,14 @@ class Settings:
             retention=_read("DAGORAMA_RETENTION", None, _seconds_or_never, default.retention),
             retention_failed=_read("DAGORAMA_RETENTION_FAILED", None, _seconds_or_never, default.retention_failed),
             large_grace=_read("DAGORAMA_LARGE_GRACE", None, _seconds, default.large_grace),
-            max_message=_read("DAGORAMA_MAX_MESSAGE", None, _count, default.max_message),
+            max_message=_read("DAGORAMA_MAX_MESSAGE", None, _small_count, default.max_message),
             max_sources=_read("DAGORAMA_MAX_SOURCES", None, _count, default.max_sources),
             max_traceback=_read("DAGORAMA_MAX_TRACEBACK", None, _count, default.max_traceback),
-            max_streams=_read("DAGORAMA_MAX_STREAMS", None, _count, default.max_streams),
-            max_connections=_read("DAGORAMA_MAX_CONNECTIONS", None, _count, default.max_connections),
+            max_streams=_read("DAGORAMA_MAX_STREAMS", None, _small_count, default.max_streams),
+            max_connections=_read("DAGORAMA_MAX_CONNECTIONS", None, _small_count, default.max_connections),
             max_memory=_read("DAGORAMA_MAX_MEMORY", None, _count, default.max_memory),
             cache=_read("DAGORAMA_CACHE", None, _count, default.cache),
-            handshake=_read("DAGORAMA_HANDSHAKE", None, _seconds, default.handshake),
+            handshake=_read("DAGORAMA_HANDSHAKE", None, _handshake, default.handshake),
         )
 
 
@@ -307,3 +309,17 @@ def _count(text: str) -> int:
     if not text.isdecimal() or len(text) > LONGEST_NUMBER or not int(text):
         raise ValueError("a whole number above 0")
     return int(text)
+
+
+def _small_count(text: str) -> int:
+    count = _count(text)
+    if count > MOST:
+        raise ValueError(f"a whole number from 1 to {MOST}")
+    return count
+
+
+def _handshake(text: str) -> float:
+    seconds = _seconds(text)
+    if not 0.001 <= seconds <= MOST // 1000:
+        raise ValueError(f"a number of seconds from 0.001 to {MOST // 1000}")
+    return seconds

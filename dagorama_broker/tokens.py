@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dagorama_broker.errors import SettingsError
-from dagorama_broker.secrecy import WRITERS, is_open_to
+from dagorama_broker.secrecy import WRITERS, check_trust, is_open_to, open_file
 
 
 class Role(StrEnum):
@@ -55,9 +55,13 @@ def matching(tokens: Iterable[Token], text: bytes) -> Token | None:
 def read_tokens(path: Path) -> list[Token]:
     """Raises SettingsError, which names the file and the record, where it cannot be used."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
+            check_trust(file.fileno(), path)
             if is_open_to(WRITERS, file.fileno()):
-                raise SettingsError(f"{path} says who may call, and everybody on this machine may write it: chmod o-w")
+                raise SettingsError(
+                    f"{path} says who may call, and its group or everybody on this machine may write it:"
+                    f" chmod go-w {path}"
+                )
             records = tomllib.load(file)
     except OSError as error:
         raise SettingsError(f"the tokens in {path} cannot be read: {error.strerror}") from None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 from uuid import UUID
 
 from dagorama.errors import PromiseMisuse
+from dagorama.identifiers import as_uuid
 from dagorama.models.misuse import comparison, refuse_attributes, refuse_value_uses
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ class DAGPromise(Generic[R_co]):
     def __init__(
         self, identifier: UUID | str, function_name: str | None = None, arguments: "DAGArguments | None" = None
     ) -> None:
-        node_id = identifier.bytes if isinstance(identifier, UUID) else UUID(identifier).bytes
-        _write(self, (*_split(node_id), None, function_name, arguments, None, None))
+        node_id = as_uuid(identifier, "a promise's identifier")
+        _write(self, (*_split(node_id.bytes), None, function_name, arguments, None, None))
 
     @classmethod
     def _made(

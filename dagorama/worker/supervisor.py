@@ -16,7 +16,8 @@ import grpc.aio
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.broker_pb2_grpc import BrokerStub
-from dagorama.channels import aio_channel, meaning, target
+from dagorama.certificates import meaning
+from dagorama.channels import aio_channel, target
 from dagorama.logging import get_logger
 from dagorama.settings import Settings
 from dagorama.signing import keyring

@@ -7,9 +7,22 @@ from pathlib import Path
 from dagorama_broker.errors import SettingsError
 from dagorama_broker.store.protocol import Store
 
-__all__ = ["Store", "open_store"]
+__all__ = ["Store", "accept_loss", "open_store"]
 
 _SQLITE = "sqlite:///"
+
+
+def accept_loss(url: str) -> str:
+    """Have the next start take a store without what it has lost; return what that is, or nothing if nothing is missing.
+
+    Raise SettingsError for a store that is not kept in a file, StoreError if it cannot be used.
+    """
+    from dagorama_broker.store.sqlite import SqliteStore
+
+    store = open_store(url)
+    if not isinstance(store, SqliteStore):
+        raise SettingsError(f"store {url} is not kept, so nothing of it can be lost: give --store sqlite:///PATH")
+    return store.accept_loss()
 
 
 def open_store(url: str) -> Store:

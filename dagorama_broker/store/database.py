@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from dagorama_broker.descriptors import shortage
 from dagorama_broker.errors import StoreError
 from dagorama_broker.store.looking_over import look_over
 from dagorama_broker.store.migrations import APPLICATION_ID, MIGRATIONS
@@ -29,6 +30,8 @@ def connect(path: Path, busy: float) -> sqlite3.Connection:
         path, timeout=busy, isolation_level=None, check_same_thread=False, cached_statements=KEPT
     )
     connection.execute("PRAGMA synchronous = FULL")
+    # Else a statement that changes much needs a file of its own: a free descriptor, and room in another folder.
+    connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute("PRAGMA foreign_keys = OFF")
     connection.execute("PRAGMA cell_size_check = ON")
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
@@ -113,7 +116,9 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
             connection.execute("ROLLBACK")
 
 
+_NO_MEMORY = "there is not enough memory: give the machine or container more, or lower DAGORAMA_CACHE"
 _MEANINGS = {
+    sqlite3.SQLITE_NOMEM: _NO_MEMORY,
     sqlite3.SQLITE_FULL: "the disk is full: make room and start the broker again",
     sqlite3.SQLITE_READONLY: "it is read-only: give this user the right to write the file and its folder",
     sqlite3.SQLITE_PERM: "this user has no right to it",
@@ -126,17 +131,26 @@ _MEANINGS = {
 }
 
 
+def _meaning(error: Exception) -> str | None:
+    # The lower byte of an extended code is the plain one.
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    # SQLite does not say why the system did not open a file, or refused to work with it.
+    lacking = shortage() if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR) else None
+    return lacking or _MEANINGS.get(code)
+
+
 @contextmanager
 def saying_what_failed(path: Path) -> Iterator[None]:
     """Turns whatever SQLite or the file system raises into a StoreError of one sentence that names the file."""
     try:
         yield
     except (sqlite3.Error, OverflowError, UnicodeError) as error:
-        # The lower byte of an extended code is the plain one.
-        meaning = _MEANINGS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+        meaning = _meaning(error)
         raise StoreError(f"{path}: {meaning} ({error})" if meaning else f"{path}: {error}") from error
+    except MemoryError as error:
+        raise StoreError(f"{path}: {_NO_MEMORY}") from error
     except OSError as error:
-        raise StoreError(f"{path}: {error.strerror or error}") from error
+        raise StoreError(f"{path}: {shortage(error) or error.strerror or error}") from error
     except StoreError as error:
         if str(path) in str(error):
             raise

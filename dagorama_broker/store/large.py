@@ -13,6 +13,7 @@ from pathlib import Path
 from stat import S_ISREG
 from threading import Lock
 
+from dagorama_broker.descriptors import shortage
 from dagorama_broker.errors import StoreError
 
 CHUNK = 1 << 20
@@ -38,9 +39,34 @@ class LargeFiles:
         self._damaged: set[bytes] = set()
         self._waiting: dict[str, float] = {}  # files of clients, and since when they were seen in `unfinished`
         self._one_moves = Lock()
+        #: of the folder, once there is one; open, so that its number is not another folder's meanwhile
+        self._descriptor: int | None = None
+
+    def check_folder(self) -> None:
+        """Raise StoreError if the folder was removed or replaced since it was first used."""
+        if self._descriptor is None:
+            self._open_folder()
+            return
+        found, held = _identity(self.folder), _identity(self._descriptor)
+        if found != held:
+            raise StoreError(
+                f"{self.folder} was {'removed' if found is None else 'replaced'} under the running broker, with the"
+                " large values that it held: put it back, and start the broker again"
+            )
+
+    def _open_folder(self) -> None:
+        with suppress(OSError), self._one_moves:
+            if self._descriptor is None:
+                self._descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
     def sweep(self) -> None:
         """Remove what a broker was writing when it died. What clients have written they have yet to ask for."""
+        self.check_folder()
         with self._saying_what_failed():
             for name in _listed(self._unfinished):
                 if not is_clients_own(name):
@@ -51,6 +77,7 @@ class LargeFiles:
 
         What `chunks` raises goes through, and nothing is kept then.
         """
+        self.check_folder()
         unfinished = self._unfinished / str(next(self._numbers))
         try:
             sha256, length = self._write(unfinished, chunks)
@@ -59,6 +86,7 @@ class LargeFiles:
         finally:
             with suppress(OSError):
                 unfinished.unlink(missing_ok=True)
+        self.check_folder()
         return sha256, length
 
     def get(self, sha256: bytes) -> Iterator[bytes] | None:
@@ -92,6 +120,7 @@ class LargeFiles:
         The content is not looked at: who may write there is this user, and whoever reads a value compares it.
         """
         file, given = self._file(sha256), self._unfinished / unfinished if unfinished else None
+        self.check_folder()
         with self._saying_what_failed():
             if sha256 not in self._damaged and self._begin_anew(file, sha256, length):
                 sync_folder(file.parent)  # it may have come this instant
@@ -101,6 +130,7 @@ class LargeFiles:
                 return False
             if given is not None:
                 given.unlink(missing_ok=True)
+        self.check_folder()
         return True
 
     def _begin_anew(self, file: Path, sha256: bytes, length: int) -> bool:
@@ -239,7 +269,7 @@ class LargeFiles:
         try:
             yield
         except OSError as error:
-            raise StoreError(f"large values in {self.folder}: {error.strerror or error}") from error
+            raise StoreError(f"large values in {self.folder}: {shortage(error) or error.strerror or error}") from error
 
 
 def _names_below(folder: Path) -> Iterator[bytes]:
@@ -248,6 +278,14 @@ def _names_below(folder: Path) -> Iterator[bytes]:
         for name in _listed(folder / inner):
             if _NAME.fullmatch(name):
                 yield bytes.fromhex(name)
+
+
+def _identity(folder: Path | int) -> tuple[int, int] | None:
+    try:
+        found = os.stat(folder)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _listed(folder: Path) -> list[str]:

@@ -27,6 +27,7 @@ class StoreLock:
     def __init__(self, store: Path) -> None:
         self._store = store
         self._held: list[int] = []
+        self._store_file = -1
 
     def take(self) -> None:
         """Raises StoreError if another broker has the store, with its pid if that is known."""
@@ -58,6 +59,11 @@ class StoreLock:
             )
 
     @property
+    def descriptor(self) -> int:
+        """Return the store's own file while it is taken, to look at; closing it would end the lock."""
+        return self._store_file
+
+    @property
     def _lock_file(self) -> Path:
         return Path(f"{self._store}.lock")
 
@@ -72,9 +78,9 @@ class StoreLock:
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
     def _take_store(self) -> None:
+        descriptor = self._store_file = self._opened(self._store)
         if _SET_LOCK is None:
             return
-        descriptor = self._opened(self._store)
         lock = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, _BYTE, 1, 0)
         try:
             fcntl.fcntl(descriptor, _SET_LOCK, lock)

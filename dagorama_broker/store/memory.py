@@ -91,6 +91,10 @@ class MemoryStore:
     def __repr__(self) -> str:
         return "memory"
 
+    @property
+    def last_used(self) -> float:
+        return 0.0  # there is nothing from before this broker
+
     def open(self) -> int:
         self._epoch += 1
         for draft in self._drafts.values():

@@ -41,6 +41,11 @@ class Store(Protocol):
         """32 random bytes that were made with the store and stay the same; known once it is open. Must not be shown."""
         ...
 
+    @property
+    def last_used(self) -> float:
+        """When a broker last noted the time here before this one, about a minute exact; 0: never."""
+        ...
+
     def live(self) -> Live:
         """All that has not ended and what it depends on."""
         ...

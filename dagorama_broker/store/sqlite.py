@@ -5,10 +5,11 @@ One connection writes, one reads, and one is for the quick looks of the broker's
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from struct import error as StructError
 from threading import Lock
@@ -33,21 +34,26 @@ from dagorama_broker.model import (
 )
 from dagorama_broker.store import drafts
 from dagorama_broker.store.broods import fates_of
+from dagorama_broker.store.commit_count import CommitCount
 from dagorama_broker.store.database import BUSY_SECONDS, connect, prepare, saying_what_failed, snapshot, transaction
 from dagorama_broker.store.downstream import read_edges, read_used_failures
 from dagorama_broker.store.large import LargeFiles, make_folder, sync_folder
 from dagorama_broker.store.listing import ids_between, read_described, read_instances, read_node_keys
 from dagorama_broker.store.lock import StoreLock
-from dagorama_broker.store.numbers import check_numbers, read_number, write_number
+from dagorama_broker.store.open_files import OpenFiles
 from dagorama_broker.store.reading import Reader
 from dagorama_broker.store.removing import drop_unused_functions, is_left_over, sweep
+from dagorama_broker.store.rescue import check_files
 from dagorama_broker.store.restoring import read_live
 from dagorama_broker.store.reviving import read_bad_ends, read_failed
 from dagorama_broker.store.secret import kept_secret
 from dagorama_broker.store.writing import write
 
+log = logging.getLogger("dagorama_broker")
+
 #: From so many functions on, a start looks for those that no node names any more.
 MANY_FUNCTIONS = 10_000
+ANY_LARGE = "SELECT 1 FROM large_refs LIMIT 1"
 
 
 class SqliteStore:
@@ -64,6 +70,8 @@ class SqliteStore:
         self._looker: sqlite3.Connection | None = None
         self._one_reads = Lock()
         self.secret = b""  #: see `Store`
+        self._count = CommitCount(self.path)
+        self._files: OpenFiles | None = None
 
     def __repr__(self) -> str:
         return f"sqlite:///{self.path}"
@@ -71,11 +79,18 @@ class SqliteStore:
     # --- opening and closing ------------------------------------------------------------------------
 
     def open(self) -> int:
+        with self._taken():
+            return self._open_locked()
+
+    @contextmanager
+    def _taken(self) -> Iterator[None]:
+        """The store is this process's own, and stays so unless the block fails."""
         with saying_what_failed(self.path):
+            self._count.refuse_lost()
             make_folder(self.path.parent)
             self._lock.take()
             try:
-                return self._open_locked()
+                yield
             except BaseException:
                 self.close()
                 raise
@@ -91,32 +106,83 @@ class SqliteStore:
             drafts.clear(self._writer)
             drop_unused_functions(self._writer, MANY_FUNCTIONS)
             self.secret = kept_secret(self._writer)
-            return _begin_epoch(self._writer)
+            epoch = self._count.begin(self._writer)
+            self._count.count(self._writer)
+        self._count.begun(epoch)
+        self._files = OpenFiles(self.path, self._lock.descriptor)
+        self._warn_of_lost_values()
+        return epoch
+
+    def _warn_of_lost_values(self) -> None:
+        if not self._large.folder.is_dir() and self._opened(self._looker).execute(ANY_LARGE).fetchone():
+            log.error(
+                "%s is gone, with the large values that nodes name: put it back, or those nodes fail when a worker asks"
+                " for them", self._large.folder,
+            )  # fmt: skip
 
     def close(self) -> None:
+        """Raises StoreError if a start would not find the store, which was saved if possible; it is closed then too."""
         with saying_what_failed(self.path):
-            for connection in (self._looker, self._reader, self._writer):
-                if connection is not None:
-                    connection.close()
-            self._looker = self._reader = self._writer = None
-            self._lock.release()
+            try:
+                if self._files is not None and self._writer is not None and not self._files.given_up:
+                    check_files(self._files, self._writer, self._count)
+            finally:
+                self._close()
+
+    def _close(self) -> None:
+        for connection in (self._looker, self._reader, self._writer):
+            if connection is not None:
+                connection.close()
+        self._looker = self._reader = self._writer = None
+        if self._files is not None:
+            self._files.close()
+            self._files = None
+        self._count.close()
+        self._large.close()
+        self._lock.release()
+
+    def accept_loss(self) -> str:
+        """Have the next start take the database as it is, without what it lacks; return what that was, or nothing."""
+        with saying_what_failed(self.path):
+            make_folder(self.path.parent)
+            self._lock.take()
+            try:
+                with closing(connect(self.path, self._busy)) as connection:
+                    return self._count.accept(connection)
+            finally:
+                self.close()
+
+    @property
+    def last_used(self) -> float:
+        return self._count.last_used
 
     # --- writing ------------------------------------------------------------------------------------
 
     def commit(self, changes: Changes) -> None:
         with saying_what_failed(self.path):
-            writer = self._opened(self._writer)
-            with transaction(writer):
+            with self._committing() as writer:
                 write(writer, changes)
+            assert self._files is not None
+            check_files(self._files, writer, self._count)
+            self._large.check_folder()
 
     def sweep(self, most: int) -> bool:
         with self._checked(self._writer) as reader:
             if not is_left_over(reader.connection):
                 return False
-            with transaction(reader.connection):
-                is_more, unnamed = sweep(reader.connection, most)
-            self._large.unnamed(unnamed)
+            with self._committing() as writer:
+                is_more, unnamed = sweep(writer, most)
+        self._large.unnamed(unnamed)
         return is_more
+
+    @contextmanager
+    def _committing(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing, durable when the block has ended."""
+        writer = self._opened(self._writer)
+        with transaction(writer):
+            yield writer
+            self._count.count(writer)
+        self._count.counted()
 
     # --- reading ------------------------------------------------------------------------------------
 
@@ -273,11 +339,3 @@ class SqliteStore:
 
     def delete_collected(self, grace: float) -> None:
         self._large.empty(grace)
-
-
-def _begin_epoch(connection: sqlite3.Connection) -> int:
-    """Count this start of a broker; the number is durable before anything is served under it."""
-    check_numbers(connection)
-    epoch = read_number(connection, "epoch") + 1
-    write_number(connection, "epoch", epoch)
-    return epoch

@@ -288,6 +288,19 @@ async def test_a_clock_that_is_put_forward_makes_nothing_old(monkeypatch: pytest
         assert Retention(served.broker)._remove()
 
 
+async def test_a_start_whose_clock_is_days_ahead_removes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dag, url = Dag(), f"sqlite:///{tmp_path}/store"
+    async with serving(store=url, retention=3600.0) as served:
+        await finish(served, dag)
+    before = time.time
+    monkeypatch.setattr(time, "time", lambda: before() + 10 * 86_400)
+    async with serving(store=url, retention=3600.0) as served:
+        assert not Retention(served.broker)._remove()
+        assert await served.states(dag.instance, dag.id(0)) == [pb.COMPLETED]
+
+
 # --- calls that come in between ------------------------------------------------------------------------
 
 

@@ -137,7 +137,7 @@ def test_the_file_and_a_new_folder_are_for_this_user_alone(tmp_path: Path) -> No
         store.commit(graph(node(1)))
         modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
     assert path.parent.stat().st_mode & 0o777 == 0o700
-    assert set(modes) == {path.name + suffix for suffix in ("", "-wal", "-shm", ".lock")}
+    assert set(modes) == {path.name + suffix for suffix in ("", "-wal", "-shm", ".lock", ".state")}
     assert set(modes.values()) == {0o600}
 
 

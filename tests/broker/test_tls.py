@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +168,41 @@ def test_files_that_cannot_be_used_are_one_sentence_and_exit_code_2(
     pair = ["--tls-cert", cert, "--tls-key", key]
     assert f"--tls-client-ca: {text} is not PEM" in refused(*pair, "--tls-client-ca", str(text))
     assert f"the tokens in {nothing} cannot be read" in refused("--tokens", str(nothing))
+
+
+def test_a_certificate_that_is_not_valid_now_is_said_with_the_date(authority: Authority) -> None:
+    now = datetime.now(UTC)
+    cert, key = authority.pair("expired.test", ends=now - timedelta(hours=1))
+    assert f"the certificate in {cert} expired on {now - timedelta(hours=1):%Y-%m-%d %H}" in refused(
+        "--tls-cert", cert, "--tls-key", key
+    )
+    cert, key = authority.pair("early.test", begins=now + timedelta(days=1), ends=now + timedelta(days=2))
+    assert "is not valid before" in refused("--tls-cert", cert, "--tls-key", key)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's files")
+def test_files_that_another_user_could_have_written_are_refused(authority: Authority, tmp_path: Path) -> None:
+    cert, key = authority.pair(NAME)
+    client_ca = Path(shutil.copy(authority.file, tmp_path / "ca.pem"))
+    options = ["--tls-cert", cert, "--tls-key", key, "--tls-client-ca", str(client_ca)]
+    client_ca.chmod(0o664)
+    assert "says whom to trust, and others than its owner may write it: chmod go-w" in refused(*options)
+    client_ca.chmod(0o644)
+    os.chown(client_ca, 12345, 12345)
+    assert f"{client_ca} belongs to another user (12345)" in refused(*options)
+    os.chown(client_ca, 0, 0)
+    foreign = shutil.copy(key, tmp_path / "key")
+    os.chown(foreign, 12345, 12345)
+    assert f"{foreign} belongs to another user" in refused("--tls-cert", cert, "--tls-key", foreign)
+
+
+def test_health_says_what_is_wrong_with_a_certificate(
+    secure: LaunchedBroker, authority: Authority, other: Authority
+) -> None:
+    code, said = ask("health", secure, "--tls-ca", str(authority.file), "--tls-name", "other.test")
+    assert (code, "its certificate is for another name" in said) == (1, True)
+    code, said = ask("health", secure, "--tls-ca", str(other.file), "--tls-name", NAME)
+    assert (code, "comes from none of the authorities" in said) == (1, True)
 
 
 def test_half_of_a_pair_is_one_sentence(authority: Authority) -> None:

@@ -138,11 +138,12 @@ def test_one_token_under_two_names_is_a_mistake(file: Path) -> None:
         read_tokens(file)
 
 
-def test_a_file_that_everybody_may_write_is_refused(file: Path) -> None:
+def test_a_file_that_others_may_write_is_refused(file: Path) -> None:
     file.write_text(record_of(new_token(), "admin"))
-    file.chmod(0o646)
-    with pytest.raises(SettingsError, match="everybody on this machine may write it"):
-        read_tokens(file)
+    for mode in (0o646, 0o664, 0o620):
+        file.chmod(mode)
+        with pytest.raises(SettingsError, match="everybody on this machine may write it: chmod go-w"):
+            read_tokens(file)
     file.chmod(0o644)
     assert len(read_tokens(file)) == 1
 

@@ -6,8 +6,11 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import pytest
 
 from dagorama.api import broker_pb2
@@ -285,3 +288,31 @@ def test_no_repr_shows_a_token() -> None:
 def test_grpc_is_not_loaded_to_check_settings() -> None:
     code = "import sys; from dagorama.channels import check; from dagorama.settings import Settings; check(Settings())"
     subprocess.run([sys.executable, "-c", f"{code}; assert 'grpc' not in sys.modules"], check=True)
+
+
+# --- certificates that are not valid now ---------------------------------------------------------------
+
+
+def test_a_certificate_to_present_that_has_expired_is_said(authority: Authority) -> None:
+    cert, key = authority.pair("expired", ends=datetime.now(UTC) - timedelta(days=1))
+    with pytest.raises(SettingsError, match=f"the certificate in {cert} expired on "):
+        check(Settings(tls_ca=str(authority.file), tls_cert=cert, tls_key=key))
+
+
+@pytest.mark.parametrize(
+    ("days", "said"), [((-2, -1), "its certificate has expired"), ((1, 2), "its certificate is not valid yet")]
+)
+async def test_a_broker_whose_certificate_is_not_valid_now_is_told_from_one_of_an_unknown_authority(
+    tmp_path: Path, days: tuple[int, int], said: str
+) -> None:
+    authority = Authority(tmp_path)
+    begins, ends = (datetime.now(UTC) + timedelta(days=number) for number in days)
+    cert, key = authority.pair(NAME, begins=begins, ends=ends)
+    pair = Path(key).read_bytes(), Path(cert).read_bytes()
+    server = grpc.aio.server()
+    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
+    await server.start()
+    link = Connection(Settings("127.0.0.1", port, tls_ca=str(authority.file), tls_name=NAME))
+    with pytest.raises(BrokerUnavailable, match=said):
+        await asyncio.to_thread(link.get_status)
+    await server.stop(None)

@@ -333,3 +333,11 @@ def test_a_long_chain_of_promises_is_let_go_without_recursion() -> None:
 
 def test_a_set_of_promises_can_be_printed_sorted_by_nobody() -> None:
     assert pprint.pformat({made(1), made(2)}).count("DAGPromise") == 2
+
+
+@pytest.mark.parametrize("bad", [0, 1.5, None, b"", [], True])
+def test_an_identifier_of_another_type_is_named(bad: object) -> None:
+    with pytest.raises(TypeError, match=f"given as a UUID or its text, not as {type(bad).__name__}"):
+        DAGPromise(bad)  # type: ignore[arg-type]  # as a caller without a checker may
+    with pytest.raises(ValueError, match="a UUID or its text, and 'x' is neither"):
+        DAGPromise("x")

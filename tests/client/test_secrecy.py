@@ -8,10 +8,14 @@ from shutil import rmtree
 
 import pytest
 
+from dagorama.channels import Token
 from dagorama.errors import SettingsError
 from dagorama.keys import load_keys, new_key
-from dagorama.secrecy import OTHERS, is_mistake, is_open_to
+from dagorama.secrecy import OTHERS, is_foreign, is_mistake, is_open_to, open_file
+from dagorama.settings import Settings
+from dagorama_broker import errors as broker_errors
 from dagorama_broker import secrecy as of_the_broker
+from dagorama_broker.tokens import read_tokens
 
 ROOT, ME, ANOTHER, NOBODY = 0, 1000, 1001, 65534
 
@@ -35,6 +39,7 @@ def test_the_broker_has_the_same_rule() -> None:
         for owner in (ROOT, ME):
             for user in (ROOT, ME):
                 assert of_the_broker.is_mistake(allowed, owner, user) == is_mistake(allowed, owner, user)
+                assert of_the_broker.is_foreign(owner, user) == is_foreign(owner, user)
 
 
 def test_what_nobody_else_may_use_is_fine(tmp_path: Path) -> None:
@@ -43,6 +48,58 @@ def test_what_nobody_else_may_use_is_fine(tmp_path: Path) -> None:
     assert not is_open_to(OTHERS, str(file))
     file.chmod(0o640)
     assert is_open_to(OTHERS, str(file))
+
+
+def test_a_file_is_the_users_own_or_roots() -> None:
+    for owner in (ROOT, ME):
+        assert not is_foreign(owner, user=ME)
+    assert is_foreign(ANOTHER, user=ME)
+    assert is_foreign(ME, user=ROOT)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's files")
+def test_what_another_user_could_have_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "secret"
+    file.write_text(new_key())
+    file.chmod(0o600)
+    monkeypatch.delenv("DAGORAMA_SIGNING_KEYS", raising=False)
+    monkeypatch.setenv("DAGORAMA_SIGNING_KEYS_FILE", str(file))
+    settings = Settings(auth_token_file=str(file))
+    assert load_keys()
+    assert Token.of(settings)
+    os.chown(file, NOBODY, NOBODY)
+    for read in (load_keys, lambda: Token.of(settings)):
+        with pytest.raises(SettingsError, match=rf"{file} belongs to another user \(nobody\).* chown root {file}"):
+            read()
+    with pytest.raises(broker_errors.SettingsError, match="belongs to another user"):
+        read_tokens(file)
+
+
+def test_a_folder_where_everybody_can_put_another_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "open").mkdir()
+    file, link = tmp_path / "open" / "secret", tmp_path / "link"
+    file.write_text(new_key())
+    file.chmod(0o600)
+    link.symlink_to(file)
+    monkeypatch.delenv("DAGORAMA_SIGNING_KEYS", raising=False)
+    for mode, is_refused in ((0o777, True), (0o1777, False), (0o775, False)):
+        file.parent.chmod(mode)
+        for name in (file, link):
+            monkeypatch.setenv("DAGORAMA_SIGNING_KEYS_FILE", str(name))
+            if is_refused:
+                with pytest.raises(SettingsError, match=f"put another file in its place: chmod o-w {file.parent}"):
+                    load_keys()
+            else:
+                assert load_keys()
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for module in (of_the_broker.open_file, open_file):
+        with pytest.raises(OSError, match="not a regular file"):
+            module(tmp_path / "pipe")
 
 
 @pytest.mark.skipif(not os.path.ismount("/sys") or not os.statvfs("/sys").f_flag & os.ST_RDONLY, reason="needs one")

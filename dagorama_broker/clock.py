@@ -1,0 +1,60 @@
+"""The time by which retention tells what is old: a clock that jumps makes nothing old at once.
+
+A clock that is put forward cannot be told from a long sleep of the machine, nor, across a restart, from a broker that
+was off for long. So time that did not pass while a broker ran counts only when the clock has stayed ahead for a while.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+log = logging.getLogger("dagorama_broker")
+
+#: Seconds that the clock has to stay ahead before it is believed.
+BELIEVED_AFTER = 3_600.0
+#: Seconds that the clock may be off without a word; brokers note the time about once a minute.
+USUAL = 3_600.0
+
+
+class RetentionClock:
+    """Ask it at least once in a few minutes. `last_used` is the time that the last broker noted in the store, or 0."""
+
+    def __init__(
+        self,
+        last_used: float,
+        wall: Callable[[], float] = lambda: time.time(),
+        monotonic: Callable[[], float] = lambda: time.monotonic(),
+    ) -> None:
+        self._wall, self._monotonic = wall, monotonic
+        now = wall()
+        is_odd = last_used > 0 and abs(now - last_used) > USUAL
+        self._offset = (min(now, last_used) if is_odd else now) - monotonic()
+        self._ahead_since: float | None = None
+        if is_odd:
+            self._warn(now, last_used)
+
+    def now(self) -> float:
+        """Return seconds since 1970, as far as they are believed."""
+        wall, monotonic = self._wall(), self._monotonic()
+        believed = self._offset + monotonic
+        if wall <= believed:
+            self._ahead_since = None
+            return wall
+        if self._ahead_since is None:
+            self._ahead_since = monotonic
+        if monotonic - self._ahead_since < BELIEVED_AFTER:
+            return believed
+        self._offset, self._ahead_since = wall - monotonic, None
+        return wall
+
+    def _warn(self, now: float, last_used: float) -> None:
+        hours = (now - last_used) / 3600
+        log.warning(
+            "the clock says %s, %.1f h %s a broker last used this store: set it if it is wrong, for after %g min it is"
+            " believed, and what is past its retention by it is removed",
+            datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M UTC"), abs(hours),
+            "after" if hours > 0 else "before", BELIEVED_AFTER / 60,
+        )  # fmt: skip

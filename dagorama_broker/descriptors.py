@@ -1,0 +1,62 @@
+"""Open files: how many this process may have, and how many of them are left to connections.
+
+The rule: connections never take the descriptors that the broker's own files need, however many strangers connect.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import resource
+from contextlib import suppress
+
+log = logging.getLogger("dagorama_broker")
+
+#: Descriptors that connections leave free: 64 uploads, 8 files of clients that are put in their place, as many values
+#: that are being read, and about 60 for the store, gRPC, the loop and the log.
+RESERVED = 200
+
+
+def connections_within_limits(wanted: int) -> int:
+    """Raise the soft limit of open files as far as needed and allowed; return how many connections fit below it."""
+    limit = _raised_limit(wanted + RESERVED)
+    fit = max(limit - RESERVED, limit // 2)
+    if fit >= wanted:
+        return wanted
+    log.warning(
+        "at most %d connections at once, not %d: this process may have %d open files, of which the broker keeps %d for"
+        " its own; raise the hard limit (LimitNOFILE= in systemd, --ulimit nofile= of a container) or lower"
+        " DAGORAMA_MAX_CONNECTIONS", fit, wanted, limit, limit - fit,
+    )  # fmt: skip
+    return fit
+
+
+def _raised_limit(needed: int) -> int:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return needed
+    aim = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    with suppress(ValueError, OSError):  # a kernel or a container may allow less than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (aim, hard))
+        log.info("the limit of open files was raised from %d to %d", soft, aim)
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def shortage(error: OSError | None = None) -> str | None:
+    """Return what to do if this process, or the system, has no descriptor left; None if that is not so."""
+    number = _errno_of_another() if error is None else error.errno
+    if number == errno.EMFILE:
+        return "this process has no file descriptor left: raise its limit (ulimit -n, LimitNOFILE= in systemd)"
+    if number == errno.ENFILE:
+        return "this machine has no file descriptor left: end what holds them, or raise fs.file-max"
+    return None
+
+
+def _errno_of_another() -> int | None:
+    """Return why no descriptor can be had; None if one can."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno
+    return None
