@@ -128,3 +128,13 @@ async def test_a_broker_makes_short_commits_in_its_loop_and_others_in_the_thread
     by_size = dict(threads[1:])
     assert by_size[1] == get_ident()
     assert by_size[100] != get_ident()
+
+
+def test_no_commit_is_made_outside_where_none_may_be_though_it_holds_no_rows_to_count() -> None:
+    """What could go wrong: a simulated disk is quick, and real time decides where a commit is made."""
+    thread = StoreThread(few=0)
+    only_workers = Changes(workers_joined=[(b"worker-id", "host:1")])
+    for _ in range(50):
+        thread.timed(lambda changes: None, only_workers)
+    assert not thread.may_commit_outside(only_workers)
+    thread.shutdown()

@@ -260,7 +260,8 @@ class Life:
         self._thieves += 1
         thief = Thief(self.network, self.watcher, f"thief{self._thieves}", victim)
         self.hosts.append(thief.host)
-        thief.start()
+        victim.link.cut()  # then it comes while its victim is on the way back
+        self.loop.world_at(self.loop.now + self.chance.uniform(0.0, 0.1), thief.start)
 
     def _block(self) -> None:
         """A partition: what is sent meanwhile arrives later, or the connection is found broken."""
