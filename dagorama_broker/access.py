@@ -12,14 +12,17 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from contextlib import aclosing, asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import lru_cache
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, NoReturn, cast
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from dagorama_broker.bounds import Streams
+from dagorama_broker.bounds import Kind, Streams
 from dagorama_broker.errors import BrokerRefusal, Malformed, NotPermitted, NotServing, SettingsError, Unauthenticated
 from dagorama_broker.scheduler import Presence
 from dagorama_broker.statuses import refuse
@@ -60,8 +63,41 @@ CALLS: dict[str, frozenset[Role]] = {
     }.items()
 }
 
+_LOOKING = ("GetInstance", "GetStatus", "ListInstances", "ListNodes", "Explain", "GetNode", "FindIds")
+_OF_VALUES = ("PutValue", "KeepValue", "ValuesFolder", "GetValue")
+#: The kinds of our calls; others submit, or change what was submitted. The original's calls are its workers'.
+KINDS = {
+    OURS + "Work": Kind.WORK, OURS + "Wait": Kind.WAIT, OURS + "Talk": Kind.TALK,
+    **{OURS + call: Kind.LOOK for call in _LOOKING}, **{OURS + call: Kind.VALUE for call in _OF_VALUES},
+}  # fmt: skip
+
 #: The token of the call that is being answered; None: none is asked for.
 caller: ContextVar[Token | None] = ContextVar("caller", default=None)
+#: Who is given a share of the broker's bounds for that call: the name of a token, else the host of the caller.
+sharer: ContextVar[str] = ContextVar("sharer", default="")
+
+
+def kind_of(method: str) -> Kind:
+    return Kind.WORK if method.startswith(ORIGINAL) else KINDS.get(method, Kind.SUBMIT)
+
+
+@lru_cache(4096)  # a connection's calls all come from the same address
+def host_of(peer: str) -> str:
+    """The host in an address as gRPC writes it ("ipv4:10.0.0.7:51234"); of IPv6, the network of 64 bits."""
+    family, _, rest = unquote(peer).partition(":")
+    host = rest.rpartition(":")[0]
+    if family != "ipv6":
+        return f"{family}:{host}"
+    try:
+        address = IPv6Address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return peer
+    return f"ipv4:{address.ipv4_mapped}" if address.ipv4_mapped else f"ipv6:{int(address) >> 64:016x}"
+
+
+def sharer_of(token: Token | None, peer: str) -> str:
+    """Who is given a share of the broker's bounds."""
+    return host_of(peer) if token is None else f"token:{token.name}"
 
 
 def check_role(token: Token | None, method: str) -> None:
@@ -215,7 +251,7 @@ class Door(grpc.aio.ServerInterceptor):
             except BrokerRefusal as refusal:
                 return _turned_away(method, refusal)
         handler = await continuation(details)
-        return None if handler is None else self._within(handler, token)
+        return None if handler is None else self._within(handler, token, kind_of(method))
 
     def _bounded_health(self, handler: Any) -> Any:
         """Whoever asks how the broker is is told; few may stay to be told more, for nobody knows who they are."""
@@ -225,10 +261,10 @@ class Door(grpc.aio.ServerInterceptor):
         if not handler.response_streaming:
             return grpc.unary_unary_rpc_method_handler(self._single(handler.unary_unary, None), read, write)
         return grpc.unary_stream_rpc_method_handler(
-            self._single(handler.unary_stream, self._watchers), read, write
+            self._single(handler.unary_stream, self._watchers, kind=Kind.LOOK), read, write
         )
 
-    def _within(self, handler: Any, token: Token | None) -> Any:
+    def _within(self, handler: Any, token: Token | None, kind: Kind) -> Any:
         """The handler, as one of a bounded number, ended with its token."""
         read, write = _reading(handler.request_deserializer), handler.response_serializer
         if handler.response_streaming:
@@ -236,30 +272,35 @@ class Door(grpc.aio.ServerInterceptor):
             inner = handler.stream_stream
             if not handler.request_streaming:
                 make, inner = grpc.unary_stream_rpc_method_handler, handler.unary_stream
-            return make(self._stream(inner, token), read, write)
+            return make(self._stream(inner, token, kind), read, write)
         make, inner = grpc.unary_unary_rpc_method_handler, handler.unary_unary
         if handler.request_streaming:
             make, inner = grpc.stream_unary_rpc_method_handler, handler.stream_unary
-        return make(self._single(inner, self._streams, token), read, write)
+        return make(self._single(inner, self._streams, token, kind), read, write)
 
     def _single(
-        self, inner: Callable[..., Awaitable[Any]], streams: Streams | None, token: Token | None = None
-    ) -> Callable[..., Any]:
+        self, inner: Callable[..., Awaitable[Any]], streams: Streams | None, token: Token | None = None,
+        kind: Kind = Kind.SUBMIT,
+    ) -> Callable[..., Any]:  # fmt: skip
         async def call(request: Any, context: Any) -> Any:
             caller.set(token)
+            sharer.set(whose := sharer_of(token, context.peer()))
             try:
-                with nullcontext() if streams is None else streams.one():
+                with nullcontext() if streams is None else streams.one(kind, whose):
                     return await inner(_read(request), context)
             except BrokerRefusal as refusal:
                 await refuse(context, refusal)
 
         return call
 
-    def _stream(self, inner: Callable[..., AsyncIterator[Any]], token: Token | None) -> Callable[..., Any]:
+    def _stream(
+        self, inner: Callable[..., AsyncIterator[Any]], token: Token | None, kind: Kind
+    ) -> Callable[..., Any]:
         async def call(request: Any, context: Any) -> AsyncIterator[Any]:
             caller.set(token)
+            sharer.set(whose := sharer_of(token, context.peer()))
             try:
-                with self._streams.one():
+                with self._streams.one(kind, whose):
                     async with self._stay(token), aclosing(cast(Any, inner(_read(request), context))) as replies:
                         async for reply in replies:
                             yield reply

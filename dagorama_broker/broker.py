@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from dagorama_broker.errors import NotAllowedNow, NotKnown, NotServing
+from dagorama_broker.functions import Functions
 from dagorama_broker.keeping import Keeping, not_known
 from dagorama_broker.model import ENDED, Changes, OutcomeRow, StoredInstance
 from dagorama_broker.payloads import Payloads
@@ -40,8 +41,8 @@ CALL_AGAIN = "the broker is leaving; call again when it is back"
 LONGEST_SLEEP = 5.0
 #: Seconds between two looks for streams of workers that have been given up.
 LOOK = 1.0
-#: Bytes that a live node takes beside its envelopes, roughly.
-NODE_BYTES = 600
+#: Bytes that a live node takes beside its envelopes, and each source or promise that it waits for, roughly.
+NODE_BYTES, EDGE_BYTES = 600, 24
 
 
 class Broker:
@@ -68,6 +69,7 @@ class Broker:
         self.keeping = keeping or Keeping()
         self.holds = Holds()
         self.loads: set[Reach] = set()  #: under way
+        self.functions = Functions(self)
         self.in_flight = Changes()  #: that are being committed
         self.commits = 0
         self._thread = thread or StoreThread()
@@ -83,18 +85,22 @@ class Broker:
         """Serve until `stop`. Raises StoreError when a commit fails: the store has the truth, a restart reads it."""
         removing = asyncio.create_task(Retention(self).run())
         removing.add_done_callback(lambda _: self._changed.set())
+        dropping = asyncio.create_task(self.functions.run())
+        dropping.add_done_callback(lambda _: self._changed.set())
         try:
             while not self._stopping or self._changed.is_set():
                 self._changed.clear()
                 await self._step()
-                if removing.done() and not self._stopping:
-                    removing.result()
+                for task in (removing, dropping):
+                    if task.done() and not self._stopping:
+                        task.result()
                 if not self._stopping:
                     await self._sleep()
         finally:
             self._stopping = True
             removing.cancel()
-            await asyncio.wait([removing])
+            dropping.cancel()
+            await asyncio.wait([removing, dropping])
             if self._alarm is not None:
                 self._alarm.cancel()
             _tell_each(self._waiting, NotServing("the broker is leaving"))
@@ -150,9 +156,11 @@ class Broker:
         self._tell(effects)  # first: workers have a longer way to go than answers
         _tell_each(waiting, None)
         self._hang_up_on_lost()
+        self.functions.look()
 
     async def _commit(self, changes: Changes, waiting: list[Waiter]) -> None:
         self.in_flight = changes
+        self.functions.note(changes)
         try:
             if self._thread.may_commit_outside(changes):
                 self._thread.timed(self.store.commit, changes)
@@ -244,8 +252,12 @@ class Broker:
         return session
 
     def held(self) -> int:
-        """Bytes that live nodes take, roughly."""
-        return len(self.scheduler.graph.nodes) * NODE_BYTES + self.payloads.arguments.size + self.payloads.values.size
+        """Bytes that all takes which is in memory now, roughly."""
+        graph, payloads = self.scheduler.graph, self.payloads
+        return (
+            len(graph.nodes) * NODE_BYTES + graph.edges * EDGE_BYTES + graph.functions_size + self.scheduler.staged.cost
+            + payloads.arguments.size + payloads.values.size
+        )  # fmt: skip
 
     # --- for those who call ---------------------------------------------------------------------------
 

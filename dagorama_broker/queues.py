@@ -61,13 +61,15 @@ class Lane:
     """
 
     __slots__ = (
-        "_late", "_line", "claimed", "delayed", "function", "goes_along", "id", "is_async", "key", "nodes", "number",
-        "pace", "ready",
+        "__weakref__", "_late", "_line", "_of", "claimed", "delayed", "function", "goes_along", "id", "is_async", "key",
+        "nodes", "number", "pace", "ready",
     )
 
     def __init__(
-        self, id: int, function: Function, key: str = "", number: int = 0, pace: Pace | None = None
-    ) -> None:
+        self, id: int, function: Function, key: str = "", number: int = 0, pace: Pace | None = None,
+        of: Lane | None = None,
+    ) -> None:  # fmt: skip
+        self._of = of  # the function's own lane, which lasts as long as those of its concurrency keys
         self.id = id  #: the function's
         self.function = function
         self.key = key  #: concurrency key; empty: none

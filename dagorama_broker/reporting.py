@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
+from dagorama_broker.costs import of_children
 from dagorama_broker.errors import BrokerRefusal, Malformed, NotKnown
 from dagorama_broker.messages import (
     LONGEST_NAME,
@@ -65,8 +66,10 @@ async def take_report(broker: Broker, session: Session, report: pb.Report) -> No
 
 def _stage(broker: Broker, session: Session, children: pb.Children, lanes: Sequence[Lane]) -> None:
     """Keep children until their parent's outcome comes; what cannot be kept fails the parent."""
-    run = run_of(broker.scheduler, children.nodes, lanes)
     key, attempt = children.node, children.attempt
+    if not broker.scheduler.may_stage(session.worker, key, attempt, of_children(children.nodes)):
+        return  # the refusal of its result will say why
+    run = run_of(broker.scheduler, children.nodes, lanes)
     try:
         if not broker.scheduler.stage(session.worker, key, attempt, run):
             broker.scheduler.refuse(session.worker, attempt)

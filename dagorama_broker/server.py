@@ -22,7 +22,7 @@ from dagorama_broker.bounds import Bounds, Manners, Streams
 from dagorama_broker.broker import Broker
 from dagorama_broker.errors import CannotServe
 from dagorama_broker.keeping import Keeping
-from dagorama_broker.memory import Memory
+from dagorama_broker.memory import Memory, most_memory
 from dagorama_broker.original import OriginalService
 from dagorama_broker.scheduler import Limits, Scheduler, Timing
 from dagorama_broker.service import BrokerService
@@ -35,6 +35,8 @@ log = logging.getLogger("dagorama_broker")
 
 #: Seconds that calls under way have to end when the broker leaves.
 GRACE = 2.0
+#: Bytes of memory that children of an attempt may take in any case.
+LEAST_STAGED = 1 << 20
 #: Names of parameters in glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 #: Milliseconds that a connection may stay open without a call.
@@ -100,8 +102,10 @@ async def _serve(
     epoch = await asyncio.to_thread(store.open)
     timing = Timing(settings.lease, settings.original_lease, settings.reconnect_wait)
     limits = Limits(
-        settings.max_sources, settings.max_nodes, settings.max_submission, longest_traceback=settings.max_traceback
-    )
+        settings.max_sources, settings.max_nodes, settings.max_submission, longest_traceback=settings.max_traceback,
+        memory_per_attempt=2 * settings.max_submission + LEAST_STAGED,
+        staged_memory=most_memory(settings.max_memory) // 2,
+    )  # fmt: skip
     scheduler = Scheduler(epoch, limits, timing)
     now = time.monotonic()
     scheduler.restore(await asyncio.to_thread(store.live), now, time.time() - now)

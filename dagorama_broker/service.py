@@ -10,9 +10,9 @@ import grpc.aio
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api import broker_pb2_grpc as pb_grpc
-from dagorama_broker import granting, looking, messages
-from dagorama_broker.access import caller, is_reader, kept_to, refuse_reader
-from dagorama_broker.bounds import Bounds, Gathering, Manners, Streams
+from dagorama_broker import costs, granting, looking, messages
+from dagorama_broker.access import caller, is_reader, kept_to, refuse_reader, sharer
+from dagorama_broker.bounds import Bounds, Manners, Streams
 from dagorama_broker.broker import Broker
 from dagorama_broker.cancelling import cancel
 from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown
@@ -31,6 +31,9 @@ from dagorama_broker.waiting import wait_replies
 
 Context = grpc.aio.ServicerContext[object, object]
 
+#: Hashes of code that one call may name.
+MOST_HASHES = 10_000
+
 
 class BrokerService(pb_grpc.BrokerServicer):
     """`dagorama.v1.Broker`."""
@@ -41,7 +44,6 @@ class BrokerService(pb_grpc.BrokerServicer):
         self._memory = memory
         self._manners = manners
         self._bounds = bounds
-        self._gathering = Gathering(bounds)
         self._uploads = Uploads(broker.store, bounds)
         self._messages_in = 0
         self._messages_out = 0
@@ -51,7 +53,8 @@ class BrokerService(pb_grpc.BrokerServicer):
     @refusing
     async def Submit(self, request: pb.SubmitRequest, context: Context) -> pb.SubmitReply:
         self._messages_in += 1
-        await self._broker.submit(self._runs_of_one(request))
+        with self._memory.hold(costs.of_submission(request), sharer.get()):
+            await self._broker.submit(self._runs_of([request]))
         self._messages_out += 1
         return pb.SubmitReply()
 
@@ -61,27 +64,19 @@ class BrokerService(pb_grpc.BrokerServicer):
     ) -> pb.SubmitReply:
         requests: list[pb.SubmitRequest] = []
         size = 0
-        try:
+        with self._memory.hold(0, sharer.get()) as held:
             async for request in request_iterator:
                 self._messages_in += 1
-                self._memory.check()
-                requests.append(request)
-                self._gathering.add(request.ByteSize())
                 size += request.ByteSize()
                 self._bounds.check_submission(size)
+                held.add(costs.of_submission(request))
+                requests.append(request)
             # A stream that breaks off ends like one that is complete, so that its last message has to say which it is.
             if not requests or requests[-1].ByteSize():
                 raise Malformed("the submission broke off: its last message is to be an empty one")
             await self._broker.submit(self._runs_of(requests[:-1]))
             self._messages_out += 1
             return pb.SubmitReply()
-        finally:
-            self._gathering.let_go(size)
-
-    def _runs_of_one(self, request: pb.SubmitRequest) -> list[NewRun]:
-        """Of a submission in a single message."""
-        self._memory.check()
-        return self._runs_of([request])
 
     def _runs_of(self, requests: list[pb.SubmitRequest]) -> list[NewRun]:
         runs = messages.runs_of(self._broker.scheduler, requests)
@@ -91,13 +86,16 @@ class BrokerService(pb_grpc.BrokerServicer):
     @refusing
     async def Wait(self, request: pb.WaitRequest, context: Context) -> AsyncIterator[pb.WaitReply]:
         self._messages_in += 1
-        async for reply in wait_replies(self._broker, request):
-            self._messages_out += 1
-            yield reply
+        with self._memory.hold(costs.of_wait(request), sharer.get(), is_small_ok=True):
+            async for reply in wait_replies(self._broker, request):
+                self._messages_out += 1
+                yield reply
 
     @refusing
     async def Talk(self, request_iterator: AsyncIterator[pb.Asks], context: Context) -> AsyncIterator[pb.Answers]:
-        talk = Talk(Answerer(self._broker, self._runs_of_one, caller.get()), self._streams)
+        whose = sharer.get()
+        answerer = Answerer(self._broker, self._runs_of, caller.get(), self._memory, whose)
+        talk = Talk(answerer, self._streams, whose)
         with self._broker.until_leaving(talk.leave):
             async with aclosing(talk.answers(self._counted(request_iterator))) as answers:
                 async for message in answers:
@@ -275,14 +273,16 @@ class BrokerService(pb_grpc.BrokerServicer):
     @refusing
     async def Cancel(self, request: pb.CancelRequest, context: Context) -> pb.CancelReply:
         instance = messages.id_bytes(request.instance, "an instance")
-        ids = [messages.id_bytes(id, "a node") for id in request.node]
-        return pb.CancelReply(cancelled=await cancel(self._broker, instance, ids))
+        with self._memory.hold(costs.of_ids(request.node), sharer.get(), is_small_ok=True):
+            ids = [messages.id_bytes(id, "a node") for id in request.node]
+            return pb.CancelReply(cancelled=await cancel(self._broker, instance, ids))
 
     @refusing
     async def Retry(self, request: pb.RetryRequest, context: Context) -> pb.RetryReply:
         instance = messages.id_bytes(request.instance, "an instance")
-        ids = [messages.id_bytes(id, "a node") for id in request.node]
-        done = await retry(self._broker, Asked(instance, ids, request.downstream, request.new_code))
+        with self._memory.hold(costs.of_ids(request.node), sharer.get(), is_small_ok=True):
+            ids = [messages.id_bytes(id, "a node") for id in request.node]
+            done = await retry(self._broker, Asked(instance, ids, request.downstream, request.new_code))
         nobody = await unservable(self._broker, done.nodes, request.patience if request.patience > 0 else 0.0)
         scheduler, revived = self._broker.scheduler, done.revived
         return pb.RetryReply(
@@ -296,7 +296,10 @@ class BrokerService(pb_grpc.BrokerServicer):
         name = messages.check_name(request.function, "the name of a function", least=1)
         hash = messages.check_name(request.hash, "the hash of a function")
         instance = messages.id_bytes(request.instance, "an instance") if request.instance else b""
+        made_with = getattr(request, "from")
+        if len(made_with) > MOST_HASHES:
+            raise Malformed(f"{len(made_with)} hashes of code are named; {MOST_HASHES:,} are allowed")
         self._broker.see_time()
-        adoption = self._broker.scheduler.adopt(name, hash, frozenset(getattr(request, "from")), instance)
+        adoption = self._broker.scheduler.adopt(name, hash, frozenset(made_with), instance)
         await self._broker.durable()
         return pb.AdoptReply(adopted=adoption.adopted, hash=adoption.hash)

@@ -5,6 +5,7 @@ Nothing here scans all nodes and nothing recurses: a chain or a fan-in of 100,00
 
 from __future__ import annotations
 
+import weakref
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
@@ -31,6 +32,8 @@ from dagorama_broker.scheduler.parts import NONE, Effects, Instance, Node, Run, 
 from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, COMPLETED, QUEUED, RESOLVING, TRANSITIONS, WAITING
 
 FIRST = attrgetter("first")
+#: Bytes that a function and its lane take beside its names, roughly.
+FUNCTION_BYTES = 1_500
 
 
 def pack_keys(nodes: Sequence[Node]) -> bytes:
@@ -50,6 +53,12 @@ def run_with(runs: Sequence[Run], counter: int) -> Run | None:
     """The run that has this counter, of those of one origin in the order of their counters."""
     place = bisect_right(runs, counter, key=FIRST) - 1
     return runs[place] if place >= 0 and counter < runs[place].first + runs[place].count else None
+
+
+def _size_of(function: Function) -> int:
+    """Bytes that a function takes in memory, roughly."""
+    texts = (function.name, function.hash, function.queue, function.taint, function.class_code)
+    return FUNCTION_BYTES + 2 * sum(map(len, texts))
 
 
 class Noticed(NamedTuple):
@@ -83,6 +92,8 @@ class Graph:
         self.next_node = 1
         self.next_instance = 1
         self.next_lane = 1
+        self.edges = 0  #: sources and promises of unfinished nodes
+        self.functions_size = 0  #: bytes that the functions take
         self.made_with: dict[int, str] = {}  #: the code of unfinished nodes that other code has adopted
         self._last_keyed = 0
         self.noticed: list[Noticed] | None = None  #: ends of nodes, while a retry reads the store
@@ -105,14 +116,32 @@ class Graph:
     def enter_lane(self, lane: Lane) -> Lane:
         """Take up the lane of a function, new or read back."""
         self.lanes[lane.function] = self.lane_by_id[lane.id] = lane
+        self.functions_size += _size_of(lane.function)
         return lane
+
+    def drop_lane(self, id: int) -> bool:
+        """Let go of the lane of a function that no stored node names, unless something in memory uses it."""
+        lane = self.lane_by_id.pop(id)
+        function = lane.function
+        del self.lanes[function]
+        self.functions_size -= _size_of(function)
+        # Nodes, and what is about to become nodes, hold on to their lanes: if nothing does, it is gone with this name.
+        # Where it would only go later, it stays until the next time.
+        left = weakref.ref(lane)
+        del lane
+        used = left()
+        if used is not None:
+            self.enter_lane(used)
+            return False
+        self.changes.functions_gone.append(id)
+        return True
 
     def lane_of(self, lane: Lane, key: str) -> Lane:
         """The lane of a concurrency key beside that of its function, for a node that may yet be refused."""
         keyed = self.keyed.get((lane.id, key))
         if keyed is None:
             self._last_keyed -= 1
-            keyed = Lane(lane.id, lane.function, key, self._last_keyed, lane.pace)
+            keyed = Lane(lane.id, lane.function, key, self._last_keyed, lane.pace, lane)
         return keyed
 
     def enter_keyed(self, node: Node) -> None:
@@ -308,6 +337,7 @@ class Graph:
         Returns one that ended badly, if there is one.
         """
         bad = None
+        self.edges += len(others)
         for other in others:
             other.readers += 1
             if other.state not in ENDED:
@@ -331,6 +361,7 @@ class Graph:
         now = tuple([again.get(other.key, other) for other in others])
         before = [other for other, new in zip(others, now, strict=True) if other is not new]
         self._let_go(before)
+        self.edges -= len(before)
         self.wait_for(node, [again[other.key] for other in before])
         return now
 
@@ -456,6 +487,7 @@ class Graph:
     def _forget(self, node: Node) -> None:
         """The node has ended: it leaves memory, but for those that hold on to it."""
         del self.nodes[node.key]
+        self.edges -= len(node.sources) + len(node.refs)
         if node.lane.key:
             self._leave_keyed(node.lane)
         if self.made_with:

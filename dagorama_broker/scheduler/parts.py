@@ -48,7 +48,7 @@ class Brood:
     that made the node which this one ran."""
 
     __slots__ = (
-        "attempt", "fate", "function", "instances", "node", "nodes", "origin", "parts", "runs", "size", "top",
+        "attempt", "cost", "fate", "function", "instances", "node", "nodes", "origin", "parts", "runs", "size", "top",
         "within",
     )
 
@@ -65,6 +65,7 @@ class Brood:
         self.instances: set[int] = set()  #: keys of those that it has made nodes in
         self.nodes = 0
         self.size = 0  #: bytes of arguments, as far as this broker has seen them
+        self.cost = 0  #: bytes of memory that it took to make them
 
 
 class Trouble:
@@ -201,6 +202,11 @@ class Pool:
         if known is None:
             known = self._may[lane.id] = self.any_worker().why_not(lane) is None
         return known
+
+    def forget(self, lanes: set[int]) -> None:
+        """Nobody will ask about these lanes again."""
+        for lane in lanes.intersection(self._may):
+            del self._may[lane]
 
     def place(self, slot: Slot) -> None:
         """Put a slot that may have room where it belongs, behind the others."""

@@ -148,6 +148,10 @@ class Scheduler:
             self.limits.check_sources(run.sources)
         Plan(self.graph, runs, known).make()
 
+    def drop_functions(self, ids: Iterable[int]) -> None:
+        """Let go of functions that no stored node names, as far as nothing in memory uses their lanes."""
+        self.dispatch.forget_lanes({id for id in ids if self.graph.drop_lane(id)})
+
     # --- workers come and go --------------------------------------------------------------------------
 
     def connect(self, presence: Presence, held: Iterable[tuple[int, int, int]], now: float) -> Worker:
@@ -175,7 +179,7 @@ class Scheduler:
             self.refuse(worker, attempt)
             return
         if node.slot is not None:
-            self.staged.pop(node.attempt, None)
+            self.staged.take_out(node.attempt)
         self.dispatch.adopt(worker.slots[index], node, attempt, now)
 
     def connect_original(self, presence: Presence, now: float) -> Worker:
@@ -217,11 +221,18 @@ class Scheduler:
 
     # --- outcomes -------------------------------------------------------------------------------------
 
+    def may_stage(self, worker: Worker, key: int, attempt: int, cost: int) -> bool:
+        """Whether a running attempt may stage children that take so many bytes of memory.
+
+        If not, nothing that it stages is kept any more, and its result will be refused.
+        """
+        return self.dispatch.held(worker, key, attempt) is None or self.staged.has_room(attempt, cost, self.limits)
+
     def stage(self, worker: Worker, key: int, attempt: int, run: NewRun) -> bool:
         """Keep children of a running attempt until its result comes. False: the attempt is not this worker's."""
         if self.dispatch.held(worker, key, attempt) is None:
             return False
-        self.staged.setdefault(attempt, Staged()).take_in(run, self.limits)
+        self.staged.take_in(attempt, run, self.limits)
         return True
 
     def make(self, worker: Worker, key: int, attempt: int, run: NewRun, known: Mapping[bytes, Node]) -> bool:
@@ -281,7 +292,7 @@ class Scheduler:
         named = promised(plan, own, refs, foreign)
         refuse_circle(plan, node, staged.runs, named)
         plan.make(node.key)
-        if self.staged.pop(node.attempt, None):
+        if self.staged.take_out(node.attempt):
             self.broods.follow(node, plan.runs)
         return named
 
@@ -353,7 +364,7 @@ class Scheduler:
         node = self.dispatch.held(worker, key, attempt)
         if node is None:
             return False
-        self.staged.pop(attempt, None)
+        self.staged.take_out(attempt)
         self.broods.forsake(node)
         self.dispatch.take_out(node)
         asks = bool(deployed) and is_unbound(self.dispatch, node)
@@ -394,7 +405,7 @@ class Scheduler:
         self.graph.effects.refused.append((worker, attempt))
 
     def _end_run(self, node: Node, now: float) -> None:
-        self.staged.pop(node.attempt, None)
+        self.staged.take_out(node.attempt)
         self.broods.forsake(node)
         self.dispatch.let_go(node, now)
 

@@ -35,7 +35,13 @@ from dagorama_broker.store.broods import fates_of
 from dagorama_broker.store.database import BUSY_SECONDS, connect, prepare, saying_what_failed, snapshot, transaction
 from dagorama_broker.store.downstream import read_edges, read_used_failures
 from dagorama_broker.store.large import LargeFiles, make_folder, sync_folder
-from dagorama_broker.store.listing import ids_between, read_described, read_instances, read_node_keys
+from dagorama_broker.store.listing import (
+    ids_between,
+    read_described,
+    read_functions_of,
+    read_instances,
+    read_node_keys,
+)
 from dagorama_broker.store.lock import StoreLock
 from dagorama_broker.store.numbers import check_numbers, read_number, write_number
 from dagorama_broker.store.reading import Reader
@@ -103,6 +109,10 @@ class SqliteStore:
             writer = self._opened(self._writer)
             with transaction(writer):
                 write(writer, changes)
+
+    def functions_of(self, after: int, most: int) -> tuple[set[int], int | None]:
+        with self._reading() as reader:
+            return read_functions_of(reader, after, most)
 
     def sweep(self, most: int) -> bool:
         with self._checked(self._writer) as reader:

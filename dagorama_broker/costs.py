@@ -1,0 +1,50 @@
+"""How much memory a message takes when it has been taken in, before anything is built from it.
+
+Bytes on the wire say little: a reference of one byte becomes pointers and numbers. What a message becomes is estimated
+from its size and from the lengths of its columns, which protobuf knows without looking at the entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+
+from dagorama.api import broker_pb2 as pb
+from dagorama_broker.scheduler.children import staged_cost
+
+#: Bytes that each takes beside its content, from the message to the commit.
+FUNCTION, RUN, NODE, REFERENCE, ID = 600, 800, 1_000, 60, 120
+#: Bytes that a node takes which somebody waits for, beside the node itself.
+AWAITED = 450
+#: Bytes of a call that waits for something.
+WAIT = 2_000
+#: Content is in the message and in the record that is made from it.
+COPIES = 2
+
+
+def of_submission(request: pb.SubmitRequest) -> int:
+    """Bytes of a submission, or of one message of it, while it is taken in."""
+    return (
+        COPIES * request.ByteSize() + FUNCTION * len(request.functions) + RUN * len(request.nodes)
+        + sum(map(_of_columns, request.nodes))
+    )  # fmt: skip
+
+
+def _of_columns(nodes: pb.Nodes) -> int:
+    ids = len(nodes.foreign) + len(nodes.keys) + len(nodes.large)
+    return NODE * len(nodes.function) + REFERENCE * (len(nodes.source) + len(nodes.tolerant)) + ID * ids
+
+
+def of_wait(request: pb.WaitRequest) -> int:
+    """Bytes of a wait for as long as it lasts."""
+    return WAIT + ID * len(request.instances) + AWAITED * len(request.node)
+
+
+def of_ids(ids: Sized) -> int:
+    """Bytes of a list of ids of nodes that a call is about."""
+    return AWAITED * len(ids)
+
+
+def of_children(nodes: pb.Nodes) -> int:
+    """Bytes of children of an attempt, as they are kept until it has an outcome, while they are still a message."""
+    ids = len(nodes.foreign) + len(nodes.keys) + len(nodes.large)
+    return staged_cost(len(nodes.function), len(nodes.source) + len(nodes.tolerant), ids, nodes.ByteSize())
