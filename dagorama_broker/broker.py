@@ -255,8 +255,8 @@ class Broker:
         """Bytes that all takes which is in memory now, roughly."""
         graph, payloads = self.scheduler.graph, self.payloads
         return (
-            len(graph.nodes) * NODE_BYTES + graph.edges * EDGE_BYTES + graph.functions_size + self.scheduler.staged.cost
-            + payloads.arguments.size + payloads.values.size
+            len(graph.nodes) * NODE_BYTES + graph.edges * EDGE_BYTES + graph.functions_size + graph.failures_size
+            + self.scheduler.staged.cost + payloads.arguments.size + payloads.values.size
         )  # fmt: skip
 
     # --- for those who call ---------------------------------------------------------------------------

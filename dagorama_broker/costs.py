@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Sized
 
 from dagorama.api import broker_pb2 as pb
+from dagorama_broker.errors import Malformed
 from dagorama_broker.scheduler.children import staged_cost
+from dagorama_broker.turns import Turn
 
 #: Bytes that each takes beside its content, from the message to the commit.
 FUNCTION, RUN, NODE, REFERENCE, ID = 600, 800, 1_000, 60, 120
@@ -17,21 +19,51 @@ FUNCTION, RUN, NODE, REFERENCE, ID = 600, 800, 1_000, 60, 120
 AWAITED = 450
 #: Bytes of a call that waits for something.
 WAIT = 2_000
+#: Bytes that a function, and a run of nodes, have in a message at least.
+LEAST_FUNCTION, LEAST_RUN = 5, 34
+#: Runs of nodes that are gone through in one go.
+FEW_RUNS = 1_000
 #: Content is in the message and in the record that is made from it.
 COPIES = 2
 
 
-def of_submission(request: pb.SubmitRequest) -> int:
-    """Bytes of a submission, or of one message of it, while it is taken in."""
-    return (
-        COPIES * request.ByteSize() + FUNCTION * len(request.functions) + RUN * len(request.nodes)
-        + sum(map(_of_columns, request.nodes))
-    )  # fmt: skip
+def check_entries(request: pb.SubmitRequest) -> None:
+    """Raise Malformed if a message has more functions or runs of nodes than fit into its bytes with what each needs."""
+    if request.ByteSize() < LEAST_RUN * len(request.nodes) + LEAST_FUNCTION * len(request.functions):
+        raise Malformed(
+            f"a message of {request.ByteSize()} bytes has {len(request.functions)} functions and {len(request.nodes)}"
+            " runs of nodes: some have no name, or no instance and origin"
+        )
+
+
+async def of_submission(request: pb.SubmitRequest) -> int:
+    """Bytes of a submission, or of one message of it, while it is taken in. Raises Malformed."""
+    check_entries(request)
+    turn, cost = Turn(), _outer(request)
+    for nodes in request.nodes:
+        cost += _of_columns(nodes)
+        if turn.is_over:
+            await turn.next()
+    return cost
+
+
+def of_small_submission(request: pb.SubmitRequest) -> int | None:
+    """The same without awaiting anything; None: it is not small."""
+    if len(request.nodes) > FEW_RUNS:
+        return None
+    check_entries(request)
+    return _outer(request) + sum(map(_of_columns, request.nodes))
+
+
+def _outer(request: pb.SubmitRequest) -> int:
+    return COPIES * request.ByteSize() + FUNCTION * len(request.functions) + RUN * len(request.nodes)
 
 
 def _of_columns(nodes: pb.Nodes) -> int:
+    count = max(len(nodes.function), len(nodes.arguments))
     ids = len(nodes.foreign) + len(nodes.keys) + len(nodes.large)
-    return NODE * len(nodes.function) + REFERENCE * (len(nodes.source) + len(nodes.tolerant)) + ID * ids
+    numbers = len(nodes.source) + len(nodes.tolerant) + len(nodes.source_count) + len(nodes.key)
+    return NODE * count + REFERENCE * numbers + ID * ids
 
 
 def of_wait(request: pb.WaitRequest) -> int:

@@ -28,6 +28,12 @@ from dagorama_broker.reaching import reach, refuse_other_world
 from dagorama_broker.repeating import refuse_made
 from dagorama_broker.scheduler import NewRun, Node, Worker
 from dagorama_broker.sessions import Session
+from dagorama_broker.turns import Turn
+
+#: Functions that one report may name.
+MOST_FUNCTIONS = 10_000
+#: Values that are taken between two looks whether others should have a turn.
+TOGETHER = 64
 
 REASONS = {
     pb.NOT_IMPORTABLE: "it cannot import the function",
@@ -44,6 +50,9 @@ async def take_report(broker: Broker, session: Session, report: pb.Report) -> No
     except DecodeError:
         raise Malformed("a report cannot be read") from None
     session.heard_last = report.sequence
+    if len(results.functions) > MOST_FUNCTIONS:
+        raise Malformed(f"a report names {len(results.functions)} functions; {MOST_FUNCTIONS:,} are allowed")
+    turn = Turn()
     lanes = lanes_of(broker.scheduler, results.functions)
     for children in results.children:
         node = broker.scheduler.dispatch.held(session.worker, children.node, children.attempt)
@@ -51,11 +60,14 @@ async def take_report(broker: Broker, session: Session, report: pb.Report) -> No
             await _make(broker, session, children, lanes)
         else:
             _stage(broker, session, children, lanes)
+        if turn.is_over:
+            await turn.next()
     if results.node:
-        await _take_values(broker, session, results)
-    now = broker.see_time()
+        await _take_values(broker, session, results, turn)
     for failure in results.failures:
-        jitter = random.random()
+        if turn.is_over:
+            await turn.next()
+        now, jitter = broker.see_time(), random.random()
         after = failure.retry_after if failure.HasField("retry_after") else None
         broker.scheduler.fail(
             session.worker, failure.node, failure.attempt,
@@ -103,7 +115,7 @@ async def _make(broker: Broker, session: Session, children: pb.Children, lanes: 
         graph.forget_idle(found.instances)
 
 
-async def _take_values(broker: Broker, session: Session, results: pb.Results) -> None:
+async def _take_values(broker: Broker, session: Session, results: pb.Results, turn: Turn) -> None:
     scheduler, worker = broker.scheduler, session.worker
     refs, large = refs_of(results), large_by_place(results)
     foreign = list(results.foreign)
@@ -114,11 +126,17 @@ async def _take_values(broker: Broker, session: Session, results: pb.Results) ->
         named = large.get(place, ())
         try:
             _refuse_unkept(broker, named)
+            if refs:
+                scheduler.limits.check_promises(refs[place])
             scheduler.complete(
                 worker, key, attempt, value, microseconds, refs[place] if refs else (), foreign, known, named, now
             )
         except BrokerRefusal as refusal:
             _fail(broker, worker, key, attempt, refusal, now)
+        # What was found outside of memory holds as long as nothing is awaited.
+        if not place % TOGETHER and not known and turn.is_over:
+            await turn.next()
+            now = broker.see_time()
 
 
 def _refuse_unkept(broker: Broker, large: Iterable[bytes]) -> None:

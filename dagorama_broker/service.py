@@ -53,7 +53,7 @@ class BrokerService(pb_grpc.BrokerServicer):
     @refusing
     async def Submit(self, request: pb.SubmitRequest, context: Context) -> pb.SubmitReply:
         self._messages_in += 1
-        with self._memory.hold(costs.of_submission(request), sharer.get()):
+        with self._memory.hold(await costs.of_submission(request), sharer.get()):
             await self._broker.submit(self._runs_of([request]))
         self._messages_out += 1
         return pb.SubmitReply()
@@ -69,7 +69,7 @@ class BrokerService(pb_grpc.BrokerServicer):
                 self._messages_in += 1
                 size += request.ByteSize()
                 self._bounds.check_submission(size)
-                held.add(costs.of_submission(request))
+                held.add(await costs.of_submission(request))
                 requests.append(request)
             # A stream that breaks off ends like one that is complete, so that its last message has to say which it is.
             if not requests or requests[-1].ByteSize():

@@ -55,7 +55,9 @@ class Answerer:
             check_role(self._token, f"{OURS}Wait")
             return wait_at_once(self._broker, ask.wait, over, more) or self._waited(ask.wait)
         check_role(self._token, f"{OURS}Submit")
-        cost = costs.of_submission(ask.submit)
+        cost = costs.of_small_submission(ask.submit)
+        if cost is None:
+            return self._submitted_in_turns(ask.submit)
         self._memory.check(cost, self._whose)
         runs = self._runs_of([ask.submit])
         return _nothing if self._broker.submit_at_once(runs, partial(over, None)) else self._submitted(runs, cost)
@@ -64,6 +66,12 @@ class Answerer:
         with self._memory.hold(costs.of_wait(request), self._whose, is_small_ok=True):
             async for reply in wait_replies(self._broker, request):
                 yield reply
+
+    async def _submitted_in_turns(self, request: pb.SubmitRequest) -> Replies:
+        with self._memory.hold(await costs.of_submission(request), self._whose):
+            await self._broker.submit(self._runs_of([request]))
+        return
+        yield pb.WaitReply()  # a generator of none
 
     async def _submitted(self, runs: list[NewRun], cost: int) -> Replies:
         with self._memory.hold(cost, self._whose):

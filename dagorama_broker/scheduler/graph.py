@@ -93,6 +93,7 @@ class Graph:
         self.next_instance = 1
         self.next_lane = 1
         self.edges = 0  #: sources and promises of unfinished nodes
+        self.failures_size = 0  #: bytes of failures of unfinished nodes
         self.functions_size = 0  #: bytes that the functions take
         self.made_with: dict[int, str] = {}  #: the code of unfinished nodes that other code has adopted
         self._last_keyed = 0
@@ -492,7 +493,9 @@ class Graph:
             self._leave_keyed(node.lane)
         if self.made_with:
             self.made_with.pop(node.key, None)
-        node.trouble = None
+        if node.trouble is not None:
+            self.keep_failure(node.trouble, None)
+            node.trouble = None
         self.effects.ended.append(node)
         if self.noticed is not None:
             self.noticed.append(_noticed(node))
@@ -524,6 +527,11 @@ class Graph:
         if node.trouble is None:
             node.trouble = Trouble()
         return node.trouble
+
+    def keep_failure(self, trouble: Trouble, failure: bytes | None) -> None:
+        """Remember the last failure of an unfinished node, or forget it."""
+        self.failures_size += len(failure or b"") - len(trouble.failure or b"")
+        trouble.failure = failure
 
     def record_trouble(self, node: Node) -> None:
         trouble = node.trouble

@@ -40,6 +40,11 @@ class Limits:
             )
         return ""
 
+    def check_promises(self, named: Sized) -> None:
+        """Raises TooMuch if a result names so many."""
+        if len(named) > self.sources_per_node:
+            raise TooMuch(f"it names {len(named)} promises; {self.sources_per_node} are allowed")
+
     def check_sources(self, sources: Iterable[Sized] | None) -> None:
         """Raises TooMuch."""
         if sources is not None and any(len(each) > self.sources_per_node for each in sources):

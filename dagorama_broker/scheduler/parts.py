@@ -73,11 +73,11 @@ class Trouble:
 
     __slots__ = ("deaths", "failure", "lost", "pause", "retry_at", "runs")
 
-    def __init__(self, runs: int = 0, deaths: int = 0, lost: int = 0, failure: bytes | None = None) -> None:
+    def __init__(self, runs: int = 0, deaths: int = 0, lost: int = 0) -> None:
         self.runs = runs
         self.deaths = deaths
         self.lost = lost
-        self.failure = failure
+        self.failure: bytes | None = None  #: the last one; `Graph.keep_failure` sets it
         self.retry_at = 0.0  #: the heart's clock; 0: not in BACKOFF
         self.pause = 0.0  #: seconds of that BACKOFF
 

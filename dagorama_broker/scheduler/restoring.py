@@ -89,7 +89,8 @@ def _rebuild_nodes(
         node = Node(row.key, run.instance, lane, run, state)
         graph.take_up(node)
         if trouble is not None:
-            node.trouble = Trouble(trouble.runs, trouble.deaths, trouble.lost, trouble.failure)
+            node.trouble = Trouble(trouble.runs, trouble.deaths, trouble.lost)
+            graph.keep_failure(node.trouble, trouble.failure)
             node.attempt = trouble.attempt
         if state is BACKOFF:
             graph.trouble(node).retry_at = graph.now + left

@@ -313,7 +313,7 @@ class Scheduler:
         failure = failure._replace(function=node.lane.function.name, attempts=trouble.runs)
         if trouble.failure is not None:
             failure = failure.after(Failure.unpacked(trouble.failure))
-        trouble.failure = failure.packed()
+        self.graph.keep_failure(trouble, failure.packed())
         if final or policy is None or trouble.runs >= policy.max_attempts:
             self._fail(node, failure)
             return True
@@ -425,7 +425,8 @@ class Scheduler:
     def _fail(self, node: Node, failure: Failure) -> None:
         self.broods.forsake(node)
         trouble = self.graph.trouble(node)
-        trouble.failure, trouble.retry_at = None, 0.0  # it is kept with the outcome
+        trouble.retry_at = 0.0
+        self.graph.keep_failure(trouble, None)  # it is kept with the outcome
         self.graph.record_trouble(node)
         self.graph.end_badly(node, FAILED, node, failure.packed())
 
