@@ -5,10 +5,12 @@ Past a bound there is a sentence, never a crash.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from weakref import WeakValueDictionary
 
 from dagorama_broker.errors import Full, TooMuch
 
@@ -63,6 +65,24 @@ KEPT = 20
 def share(of: int) -> int:
     """How much of a bound one caller may take while others may need it too: three quarters."""
     return of - of // 4
+
+
+class Turns:
+    """Work of which only so much goes on at once. The rest waits, and of one caller what is past its share."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._all = asyncio.Semaphore(most)
+        self._own: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def one(self, whose: str = "") -> AsyncIterator[None]:
+        """Around the work: wait for a turn."""
+        own = self._own.get(whose)
+        if own is None:
+            own = self._own[whose] = asyncio.Semaphore(share(self.most))
+        async with own, self._all:
+            yield
 
 
 class Places:

@@ -15,7 +15,7 @@ from dagorama_broker.access import caller, is_reader, kept_to, refuse_reader, sh
 from dagorama_broker.bounds import Bounds, Manners, Streams
 from dagorama_broker.broker import Broker
 from dagorama_broker.cancelling import cancel
-from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown
+from dagorama_broker.errors import Malformed, NotAllowedNow
 from dagorama_broker.explaining import explain, unservable_message
 from dagorama_broker.finding import find_ids
 from dagorama_broker.memory import Memory
@@ -26,7 +26,7 @@ from dagorama_broker.sessions import Session
 from dagorama_broker.statuses import refusing
 from dagorama_broker.store.large import is_clients_own
 from dagorama_broker.talking import Answerer, Talk
-from dagorama_broker.uploads import Uploads, ahead
+from dagorama_broker.uploads import Uploads
 from dagorama_broker.waiting import wait_replies
 
 Context = grpc.aio.ServicerContext[object, object]
@@ -44,7 +44,7 @@ class BrokerService(pb_grpc.BrokerServicer):
         self._memory = memory
         self._manners = manners
         self._bounds = bounds
-        self._uploads = Uploads(broker.store, bounds)
+        self._uploads = Uploads(broker.store, bounds, memory.most)
         self._messages_in = 0
         self._messages_out = 0
 
@@ -86,10 +86,13 @@ class BrokerService(pb_grpc.BrokerServicer):
     @refusing
     async def Wait(self, request: pb.WaitRequest, context: Context) -> AsyncIterator[pb.WaitReply]:
         self._messages_in += 1
-        with self._memory.hold(costs.of_wait(request), sharer.get(), is_small_ok=True):
+        with self._memory.hold(costs.of_wait(request), sharer.get(), is_small_ok=True) as held:
             async for reply in wait_replies(self._broker, request):
                 self._messages_out += 1
+                size = reply.ByteSize()
+                held.take(size)
                 yield reply
+                held.take(-size)
 
     @refusing
     async def Talk(self, request_iterator: AsyncIterator[pb.Asks], context: Context) -> AsyncIterator[pb.Answers]:
@@ -203,17 +206,14 @@ class BrokerService(pb_grpc.BrokerServicer):
 
     @refusing
     async def PutValue(self, request_iterator: AsyncIterator[pb.ValueChunk], context: Context) -> pb.PutValueReply:
-        sha256, length = await self._uploads.take(aiter(request_iterator))
+        sha256, length = await self._uploads.take(aiter(request_iterator), sharer.get())
         return pb.PutValueReply(sha256=sha256, length=length)
 
     @refusing
     async def GetValue(self, request: pb.GetValueRequest, context: Context) -> AsyncIterator[pb.ValueChunk]:
         sha256 = messages.sha256_bytes(request.sha256)
-        chunks = await asyncio.to_thread(self._broker.store.get_large, sha256)
-        if chunks is None:
-            raise NotKnown(f"large value {sha256.hex()} is not here")
-        async with aclosing(ahead(chunks)) as read:
-            async for data in read:
+        async with aclosing(self._uploads.give(sha256, sharer.get())) as chunks:
+            async for data in chunks:
                 yield pb.ValueChunk(data=data)
 
     @refusing

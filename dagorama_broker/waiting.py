@@ -23,8 +23,12 @@ Over = Callable[[pb.WaitReply | None, BrokerRefusal | None], None]
 #: Gets the replies that are still to come.
 More = Callable[[AsyncGenerator[pb.WaitReply, None]], None]
 
-#: Nodes, or values, that are read at a time: others may use the store in between.
+#: Nodes that are looked up at a time: others may use the store in between.
 AT_A_TIME = 256
+#: Values that are read at a time, at first; then as many as come to about this many bytes.
+FEW, READ = 16, 2 << 20
+#: Bytes of a value that is told in the same moment to all who wait for it.
+AT_ONCE = 16 << 10
 
 
 async def wait_replies(broker: Broker, request: pb.WaitRequest) -> AsyncGenerator[pb.WaitReply, None]:
@@ -78,7 +82,7 @@ class _OneWait:
 
     def tell(self, node: Node) -> None:
         envelope = self._broker.payloads.values.kept.get(node.key)
-        if node.state is State.COMPLETED and not node.refs and envelope is not None:
+        if node.state is State.COMPLETED and not node.refs and envelope is not None and len(envelope) <= AT_ONCE:
             self.call_off()
             reply = pb.WaitReply(value_node=self._request.node, value=[envelope], index=[0], state=[pb.COMPLETED])
             self._over(reply, None)
@@ -259,10 +263,15 @@ class _Wait:
     async def _tell(self, nodes: Sequence[tuple[Node, bytes]]) -> AsyncIterator[pb.WaitReply]:
         pieces = _Pieces()
         needed = await self._not_sent([node for node, _ in nodes if node.state is State.COMPLETED])
-        for batch in _batches(needed):
-            for id, envelope in (await self._values(batch)).items():
+        start, most = 0, FEW
+        while start < len(needed):
+            values = await self._values(needed[start : start + most])
+            for id, envelope in values.items():
                 for reply in pieces.add(len(envelope), pb.WaitReply(value_node=[id], value=[envelope])):
                     yield reply
+            start += most
+            most = _how_many(most, sum(map(len, values.values())))
+            await self._turn.share()
         for node, id in nodes:
             end, places = pb.WaitReply(), self._places_of(id)
             end.index.extend(places)
@@ -357,6 +366,11 @@ def owners_of(request: pb.WaitRequest | pb.ExplainRequest) -> dict[bytes, bytes]
         if owners.setdefault(id, instances[place]) != instances[place]:
             raise Malformed(f"node {id.hex()} is asked for as of two instances")
     return owners
+
+
+def _how_many(before: int, size: int) -> int:
+    """Values to be read next, if the ones before had so many bytes together."""
+    return max(1, min(2 * before, before * READ // max(size, 1), AT_A_TIME))
 
 
 def _batches(items: Iterable[T]) -> Iterator[list[T]]:
