@@ -27,6 +27,7 @@ from dagorama_broker.errors import BrokerRefusal, Malformed, NotPermitted, NotSe
 from dagorama_broker.scheduler import Presence
 from dagorama_broker.statuses import refuse
 from dagorama_broker.tokens import Role, Token, matching, read_tokens
+from dagorama_broker.wire import FORMS, Form, has_too_many_parts
 
 log = logging.getLogger("dagorama_broker")
 
@@ -251,7 +252,7 @@ class Door(grpc.aio.ServerInterceptor):
             except BrokerRefusal as refusal:
                 return _turned_away(method, refusal)
         handler = await continuation(details)
-        return None if handler is None else self._within(handler, token, kind_of(method))
+        return None if handler is None else self._within(handler, token, method)
 
     def _bounded_health(self, handler: Any) -> Any:
         """Whoever asks how the broker is is told; few may stay to be told more, for nobody knows who they are."""
@@ -264,9 +265,10 @@ class Door(grpc.aio.ServerInterceptor):
             self._single(handler.unary_stream, self._watchers, kind=Kind.LOOK), read, write
         )
 
-    def _within(self, handler: Any, token: Token | None, kind: Kind) -> Any:
+    def _within(self, handler: Any, token: Token | None, method: str) -> Any:
         """The handler, as one of a bounded number, ended with its token."""
-        read, write = _reading(handler.request_deserializer), handler.response_serializer
+        kind, write = kind_of(method), handler.response_serializer
+        read = _reading(handler.request_deserializer, FORMS.get(method))
         if handler.response_streaming:
             make = grpc.stream_stream_rpc_method_handler
             inner = handler.stream_stream
@@ -313,13 +315,15 @@ class Door(grpc.aio.ServerInterceptor):
         return _nothing() if token is None or self._access is None else self._access.stay(token)
 
 
-_UNREADABLE = object()
+_UNREADABLE, _TOO_MANY_PARTS = object(), object()
 
 
-def _reading(read: Callable[[bytes], object]) -> Callable[[bytes], object]:
+def _reading(read: Callable[[bytes], object], form: Form | None = None) -> Callable[[bytes], object]:
     """The same, but that bytes which are no such message are handed on: gRPC would log each with a traceback."""
 
     def reading(data: bytes) -> object:
+        if form is not None and has_too_many_parts(data, form):
+            return _TOO_MANY_PARTS
         try:
             return read(data)
         except DecodeError:
@@ -332,6 +336,8 @@ def _read(request: Any) -> Any:
     """The request, or the stream of them, as the handler takes it. Raises Malformed where it cannot be read."""
     if request is _UNREADABLE:
         raise Malformed("what came cannot be read as a message of this call")
+    if request is _TOO_MANY_PARTS:
+        raise Malformed("the message has very many parts with next to nothing in them, which no client of ours sends")
     return _each_read(request) if isinstance(request, AsyncIterable) else request
 
 
