@@ -233,6 +233,7 @@ class Broker:
     def forget(self, instances: Collection[int]) -> None:
         """Nothing of these instances, by their keys, is answered from memory any more."""
         self._let_go(self.recent.forget(instances))
+        self.functions.removed()
 
     def _hang_up_on_lost(self) -> None:
         """Streams of workers whose lease ran out: a client that neither speaks nor reads would keep one for ever."""

@@ -1,7 +1,8 @@
 """Lets go of functions that no node names any more, in memory and in the store.
 
-When many have come since the last time, the store's nodes are gone through in portions. A function that none of them
-names is dropped unless something in memory still uses its lane. What comes meanwhile is left for the next time.
+When many have come since the last time, and some time after instances were removed, the store's nodes are gone through
+in portions. A function that none of them names is dropped unless something in memory still uses its lane. What comes
+meanwhile is left for the next time.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ log = logging.getLogger("dagorama_broker")
 
 #: New functions, and bytes of them, after which the store is gone through; or half of what was left, if that is more.
 MANY, LARGE = 1_000, 4 << 20
+#: Seconds between two searches because instances were removed.
+EVERY = 600.0
 #: Nodes that are read from the store at a time.
 AT_A_TIME = 5_000
 #: Uncommitted nodes that are looked at in one go; if there are more, this is tried again later.
@@ -36,6 +39,7 @@ class Functions:
         self._broker = broker
         self._wanted = asyncio.Event()
         self._most, self._largest = MANY, LARGE
+        self._rounds = 0  # of searches to be made because instances were removed
         self._candidates: set[int] = set()  # that no node is known to name, while a search goes on
 
     def look(self) -> None:
@@ -44,10 +48,14 @@ class Functions:
         if len(graph.lanes) > self._most or graph.functions_size > self._largest:
             self._wanted.set()
 
+    def removed(self) -> None:
+        """Instances were removed, and may have been the last to name some functions."""
+        self._rounds = 2  # in the first, rows of theirs may still be there
+
     async def run(self) -> None:
         """Until cancelled, or until the broker leaves."""
         while True:
-            await self._wanted.wait()
+            await self._until_wanted()
             try:
                 done = await self._drop_unused()
             except NotServing:
@@ -60,6 +68,17 @@ class Functions:
                 await asyncio.sleep(LATER)
             self.look()
 
+    async def _until_wanted(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(EVERY):
+                    await self._wanted.wait()
+                    return
+            except TimeoutError:
+                if self._rounds:
+                    self._rounds -= 1
+                    return
+
     def note(self, changes: Changes) -> None:
         """These changes are about to be committed: what they name is not unused, wherever the search has got to."""
         if self._candidates:
@@ -69,7 +88,8 @@ class Functions:
         """Drop those that are unused now; False: it has to be tried again."""
         broker, graph = self._broker, self._broker.scheduler.graph
         await broker.durable()
-        self._candidates = set(graph.lane_by_id)
+        searched = set(graph.lane_by_id)
+        self._candidates = set(searched)
         try:
             await self._search()
             # From here on nothing is awaited: what is decided is still so.
@@ -79,8 +99,9 @@ class Functions:
         finally:
             self._candidates = set()
         broker.touch()
-        self._most = len(graph.lanes) + max(MANY, len(graph.lanes) // 2)
-        self._largest = graph.functions_size + max(LARGE, graph.functions_size // 2)
+        used = sum(id in searched for id in graph.lane_by_id)
+        size = graph.functions_size * used // max(len(graph.lane_by_id), 1)
+        self._most, self._largest = used + max(MANY, used // 2), size + max(LARGE, size // 2)
         return True
 
     async def _search(self) -> None:

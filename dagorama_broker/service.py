@@ -132,6 +132,7 @@ class BrokerService(pb_grpc.BrokerServicer):
                 if news.draining:
                     session.leaving = True
                     return
+                del news  # it names nodes that may have ended by the time there is more to tell
             reader.result()
         finally:
             reader.cancel()

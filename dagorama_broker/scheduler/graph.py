@@ -72,7 +72,7 @@ class Noticed(NamedTuple):
 
 def _noticed(node: Node) -> Noticed:
     needed = frozenset([other.key for other in (*node.sources, *node.refs)])
-    return Noticed(node.key, node.instance.key, node.culprit.key if node.culprit else 0, needed)
+    return Noticed(node.key, node.instance.key, 0 if node.state is COMPLETED else (node.culprit or node).key, needed)
 
 
 class Graph:
@@ -431,7 +431,7 @@ class Graph:
 
     def end_badly(self, node: Node, state: State, culprit: Node, failure: bytes | None = None) -> None:
         """Fail or cancel a node, and with it every descendant."""
-        node.culprit = culprit
+        node.culprit = None if culprit is node else culprit
         self._record_bad_end(node, state, failure)
         self._tell([node])
 
@@ -441,7 +441,7 @@ class Graph:
         if not node.instance.failed:
             node.instance.failed = True
             self.changes.instance_ends.append(InstanceEnd(node.instance.key, None, True))
-        culprit, ended = node.culprit.key if node.culprit else 0, self.now + self.wall
+        culprit, ended = (node.culprit or node).key, self.now + self.wall
         if resolving:
             self.changes.resolved.append(ResolvedRow(node.key, int(state), culprit, ended))
         else:
@@ -481,7 +481,7 @@ class Graph:
             if failed.key in dependent.tolerates and dependent.state is WAITING:
                 self._one_less([dependent], ended)
             else:
-                dependent.culprit = failed.culprit
+                dependent.culprit = failed.culprit or failed
                 self._record_bad_end(dependent, failed.state, None)
                 ended.append(dependent)
 

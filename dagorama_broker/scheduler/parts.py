@@ -109,7 +109,7 @@ class Node:
         self.tolerates: frozenset[int] = NONE  #: keys of sources whose failure it takes for a value
         self.refs: tuple[Node, ...] = ()  #: promises in its value
         self.dependents: list[Node] | None = None  #: who waits for it
-        self.culprit: Node | None = None  #: itself or the node upstream whose failure it shares
+        self.culprit: Node | None = None  #: upstream, whose failure it shares; of its own it is itself, unnamed
         self.trouble: Trouble | None = None
 
 
