@@ -19,10 +19,10 @@ from dagorama_broker.errors import NotKnown, NotServing
 from dagorama_broker.store.protocol import Store
 
 #: Uploads, and downloads, that run side by side at most and at least; more wait for their turn.
-SIDE_BY_SIDE, LEAST = 64, 4
+SIDE_BY_SIDE, LEAST = 96, 4
 #: Bytes of the broker's memory for each of them: a part is read or written while the next is on its way.
 EACH = 64 << 20
-#: Seconds in which a client has to take the next chunk.
+#: Seconds in which a client has to take the next chunk; then the call is cancelled, and its turn is another's.
 READING = 60.0
 #: Files of clients that are put in their place side by side.
 KEEPING = 8
@@ -46,7 +46,7 @@ class Uploads:
         self._keeping = ThreadPoolExecutor(KEEPING, thread_name_prefix="keep")
 
     async def give(self, sha256: bytes, whose: str = "") -> AsyncGenerator[bytes, None]:
-        """A value in chunks. Raises NotKnown, or NotServing if its client does not take them."""
+        """A value in chunks. Raises NotKnown."""
         async with self._out.one(whose):
             chunks = await asyncio.to_thread(self._store.get_large, sha256)
             if chunks is None:
@@ -171,16 +171,15 @@ async def ahead(chunks: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
 
 
 async def taken_in_time(parts: AsyncIterator[bytes], seconds: float) -> AsyncGenerator[bytes, None]:
-    """The same parts. Raises NotServing if the next is not asked for in so many seconds."""
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(None) as timeout:
-            async for part in parts:
-                timeout.reschedule(loop.time() + seconds)
-                yield part
-                timeout.reschedule(None)
-    except TimeoutError:
-        raise NotServing(f"the next part of a value was not taken within {seconds:.0f} s; ask for it again") from None
+    """The same parts. The call that takes them is cancelled if it keeps one for longer than `seconds`."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    async for part in parts:
+        late = loop.call_later(seconds, task.cancel)
+        try:
+            yield part
+        finally:
+            late.cancel()
 
 
 def _some(chunks: Iterator[bytes]) -> list[bytes]:

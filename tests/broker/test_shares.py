@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
+from dagorama_broker import uploads
 from dagorama_broker.access import CALLS, OURS, host_of, kind_of, sharer_of
 from dagorama_broker.bounds import KEPT, Kind, Streams, Turns, share
 from dagorama_broker.errors import Full
@@ -168,3 +169,16 @@ async def test_asks_that_wait_on_one_stream_leave_the_rest_to_others() -> None:
         assert {answer.refusal.status for answer in answers} == {grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]}
         await others_are_served(served)
         talk.cancel()
+
+
+async def test_who_does_not_take_a_large_value_does_not_keep_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("SIDE_BY_SIDE", 1), ("LEAST", 1), ("READING", 0.2)):
+        monkeypatch.setattr(uploads, name, value)
+    async with serving() as served:
+        chunks = [pb.ValueChunk(data=bytes(1 << 20))] * 48
+        kept = await served.stub.PutValue(iter(chunks))
+        small = await served.stub.PutValue(iter([pb.ValueChunk(data=b"small")]))
+        slow = served.stub.GetValue(pb.GetValueRequest(sha256=kept.sha256))
+        await slow.read()
+        quick = served.stub.GetValue(pb.GetValueRequest(sha256=small.sha256), timeout=PATIENCE)
+        assert [chunk.data async for chunk in quick] == [b"small"]
