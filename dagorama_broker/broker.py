@@ -41,8 +41,9 @@ CALL_AGAIN = "the broker is leaving; call again when it is back"
 LONGEST_SLEEP = 5.0
 #: Seconds between two looks for streams of workers that have been given up.
 LOOK = 1.0
-#: Bytes that a live node takes beside its envelopes, and each source or promise that it waits for, roughly.
-NODE_BYTES, EDGE_BYTES = 600, 24
+#: Bytes, roughly, of a live node beside its envelopes, of each source or promise that it waits for, of an instance with
+#: its run, and of the lane of a concurrency key.
+NODE_BYTES, EDGE_BYTES, INSTANCE_BYTES, KEY_BYTES = 600, 24, 700, 1_300
 
 
 class Broker:
@@ -256,7 +257,8 @@ class Broker:
         """Bytes that all takes which is in memory now, roughly."""
         graph, payloads = self.scheduler.graph, self.payloads
         return (
-            len(graph.nodes) * NODE_BYTES + graph.edges * EDGE_BYTES + graph.functions_size + graph.failures_size
+            len(graph.nodes) * NODE_BYTES + graph.edges * EDGE_BYTES + len(graph.instances) * INSTANCE_BYTES
+            + len(graph.keyed) * KEY_BYTES + graph.functions_size + graph.failures_size
             + self.scheduler.staged.cost + payloads.arguments.size + payloads.values.size
         )  # fmt: skip
 

@@ -14,7 +14,7 @@ from dagorama_broker.scheduler.children import staged_cost
 from dagorama_broker.turns import Turn
 
 #: Bytes that each takes beside its content, from the message to the commit.
-FUNCTION, RUN, NODE, REFERENCE, ID = 600, 800, 1_000, 60, 120
+MESSAGE, FUNCTION, RUN, NODE, REFERENCE, ID = 500, 600, 1_500, 1_000, 60, 120
 #: Bytes that a node takes which somebody waits for, beside the node itself.
 AWAITED = 450
 #: Bytes of a call that waits for something.
@@ -56,7 +56,8 @@ def of_small_submission(request: pb.SubmitRequest) -> int | None:
 
 
 def _outer(request: pb.SubmitRequest) -> int:
-    return COPIES * request.ByteSize() + FUNCTION * len(request.functions) + RUN * len(request.nodes)
+    outer = FUNCTION * len(request.functions) + RUN * len(request.nodes)
+    return MESSAGE + COPIES * request.ByteSize() + outer
 
 
 def _of_columns(nodes: pb.Nodes) -> int:

@@ -123,6 +123,7 @@ class _Wait:
         self._request = request
         self._instances: list[bytes] = []
         self._held: set[bytes] = set()  #: instances that are not removed meanwhile
+        self._keys: dict[bytes, int] = {}  #: of instances that were read from the store
         self._reruns = broker.scheduler.reruns
         self._places: dict[bytes, int | list[int]] = {}  #: by id; a list for one that is asked for several times
         self._live: dict[int, Node] = {}  #: those that had not ended when they were looked up
@@ -241,13 +242,16 @@ class _Wait:
 
     async def _tell_stored(self, ids: Sequence[bytes]) -> AsyncIterator[pb.WaitReply]:
         """Nodes that only the store knows, if anybody."""
-        stored = await self._broker.stored_instances({self._owner_of(id) for id in ids})
+        unread = {owner for id in ids if (owner := self._owner_of(id)) not in self._keys}
+        if unread:
+            stored = await self._broker.stored_instances(unread)
+            self._keys.update((owner, each.row.key) for owner, each in stored.items())
         found = await self._broker.find_ended(ids)
         for id in ids:
             owner = self._owner_of(id)
             if id not in found:
                 raise NotKnown(f"node {id.hex()} is not known to this broker")
-            if found[id].instance.key != stored[owner].row.key:
+            if found[id].instance.key != self._keys[owner]:
                 raise Malformed(f"node {id.hex()} is of another instance than {owner.hex()}")
             _check_ours(found[id], owner, id)
         async for reply in self._tell([(node, id) for id, node in found.items()]):
