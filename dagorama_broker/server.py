@@ -143,9 +143,9 @@ def _server(
     values_folder: tuple[str, str],
 ) -> grpc.aio.Server:
     streams = Streams(settings.max_streams)
-    door = Door(access, streams)
-    server = grpc.aio.server(options=_options(settings), interceptors=[door])
     memory = Memory(settings.max_memory, broker.held)
+    door = Door(access, streams, memory)
+    server = grpc.aio.server(options=_options(settings), interceptors=[door])
     bounds = Bounds(settings.max_nodes, settings.max_submission, settings.max_value)
     manners = Manners(settings.heartbeat, settings.large_from, settings.cancel_grace, values_folder)
     broker_pb2_grpc.add_BrokerServicer_to_server(BrokerService(broker, manners, bounds, memory, streams), server)

@@ -20,7 +20,7 @@ from dagorama_broker.access import OURS, check_role
 from dagorama_broker.bounds import Kind, Place, Streams
 from dagorama_broker.broker import CALL_AGAIN, Broker
 from dagorama_broker.errors import BrokerRefusal, Malformed, NotServing, StoreError
-from dagorama_broker.memory import Memory
+from dagorama_broker.memory import Memory, Reservation
 from dagorama_broker.messages import PIECE
 from dagorama_broker.scheduler import NewRun
 from dagorama_broker.statuses import refusal_message
@@ -61,6 +61,10 @@ class Answerer:
         self._memory.check(cost, self._whose)
         runs = self._runs_of([ask.submit])
         return _nothing if self._broker.submit_at_once(runs, partial(over, None)) else self._submitted(runs, cost)
+
+    def holding(self, message: pb.Asks) -> Reservation:
+        """Around what is done with a message. Raises Full, which ends the stream."""
+        return self._memory.hold(costs.COPIES * message.ByteSize(), self._whose, is_small_ok=True)
 
     async def _waited(self, request: pb.WaitRequest) -> Replies:
         with self._memory.hold(costs.of_wait(request), self._whose, is_small_ok=True):
@@ -129,10 +133,11 @@ class Talk:
 
     async def _listen(self, asks: AsyncIterator[pb.Asks]) -> None:
         async for message in asks:
-            for ask in message.ask:
-                while self._size >= PIECE:  # who does not listen is not listened to
-                    await self._room_made()
-                self._take(ask)
+            with self._answerer.holding(message):
+                for ask in message.ask:
+                    while self._size >= PIECE:  # who does not listen is not listened to
+                        await self._room_made()
+                    self._take(ask)
 
     def _take(self, ask: pb.Ask) -> None:
         number, what = ask.number, ask.WhichOneof("what")

@@ -10,6 +10,13 @@ from typing import NamedTuple
 
 #: Bytes up to which a message may be of any form, and parts that it may have in any case.
 SMALL, FEW = 256 << 10, 10_000
+#: Bytes of a message from which it is looked at before it is parsed.
+LARGE = 64 << 10
+#: By the path of a method: what each byte of a request becomes at least, where a request may be refused for memory.
+BECOMES = {
+    "/dagorama.v1.Broker/Submit": 2, "/dagorama.v1.Broker/SubmitStream": 2,
+    **dict.fromkeys((f"/dagorama.v1.Broker/{call}" for call in ("Wait", "Cancel", "Retry")), 25),
+}  # fmt: skip
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
