@@ -84,6 +84,12 @@ class Memory:
         else:
             self._reserved_by.pop(whose, None)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether the process is much larger than what the broker holds, and that matters."""
+        resident = self._resident()
+        return resident > self.most // 2 and resident - self._held() - self.reserved > self.most // 8
+
     def _size(self, cost: int) -> int:
         """The size of the process, as of a moment ago."""
         now = time.monotonic()

@@ -35,6 +35,8 @@ log = logging.getLogger("dagorama_broker")
 
 #: Seconds that calls under way have to end when the broker leaves.
 GRACE = 2.0
+#: Seconds between two looks whether freed memory should be given back, and after it was.
+TRIM, AFTER_TRIM = 0.5, 5.0
 #: Bytes of memory that children of an attempt may take in any case.
 LEAST_STAGED = 1 << 20
 #: Names of parameters in glibc's malloc.h.
@@ -113,9 +115,11 @@ async def _serve(
     broker = Broker(scheduler, store, cache, _keeping(settings))
     health = HealthServicer()
     folder = await asyncio.to_thread(store.share_large) if settings.shared_files else ("", "")
-    server = _server(settings, broker, health, access, folder)
+    memory = Memory(settings.max_memory, broker.held)
+    server = _server(settings, broker, memory, health, access, folder)
     port = _bind(server, settings)
     await server.start()
+    trimming = asyncio.create_task(_trim(memory))
     running = asyncio.create_task(broker.run())
     running.add_done_callback(lambda _: stop.set())
     await health.set("", health_pb2.HealthCheckResponse.SERVING)
@@ -128,6 +132,7 @@ async def _serve(
         broker.say_leaving()
         await server.stop(GRACE)
         broker.stop()
+        trimming.cancel()
         await running
 
 
@@ -138,12 +143,12 @@ def _keeping(settings: Settings) -> Keeping:
 def _server(
     settings: Settings,
     broker: Broker,
+    memory: Memory,
     health: HealthServicer,
     access: Access | None,
     values_folder: tuple[str, str],
 ) -> grpc.aio.Server:
     streams = Streams(settings.max_streams)
-    memory = Memory(settings.max_memory, broker.held)
     door = Door(access, streams, memory)
     server = grpc.aio.server(options=_options(settings), interceptors=[door])
     bounds = Bounds(settings.max_nodes, settings.max_submission, settings.max_value)
@@ -195,6 +200,18 @@ def _listen(server: grpc.aio.Server, settings: Settings, address: str) -> int:
         return server.add_insecure_port(address)
     credentials = server_credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
     return server.add_secure_port(address, credentials)
+
+
+async def _trim(memory: Memory) -> None:
+    """Give back to the system what a burst has left behind, if the process has become large for it."""
+    import ctypes
+
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    while malloc_trim is not None:
+        await asyncio.sleep(TRIM)
+        if memory.is_idle:
+            await asyncio.to_thread(malloc_trim, 0)
+            await asyncio.sleep(AFTER_TRIM)
 
 
 def _keep_freed_memory() -> None:
