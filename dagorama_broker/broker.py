@@ -101,7 +101,7 @@ class Broker:
             self._stopping = True
             removing.cancel()
             dropping.cancel()
-            await asyncio.wait([removing, dropping])
+            await asyncio.gather(removing, dropping, return_exceptions=True)
             if self._alarm is not None:
                 self._alarm.cancel()
             _tell_each(self._waiting, NotServing("the broker is leaving"))

@@ -87,12 +87,13 @@ class BrokerService(pb_grpc.BrokerServicer):
     async def Wait(self, request: pb.WaitRequest, context: Context) -> AsyncIterator[pb.WaitReply]:
         self._messages_in += 1
         with self._memory.hold(costs.of_wait(request), sharer.get(), is_small_ok=True) as held:
-            async for reply in wait_replies(self._broker, request):
-                self._messages_out += 1
-                size = reply.ByteSize()
-                held.take(size)
-                yield reply
-                held.take(-size)
+            async with aclosing(wait_replies(self._broker, request)) as replies:
+                async for reply in replies:
+                    self._messages_out += 1
+                    size = reply.ByteSize()
+                    held.take(size)
+                    yield reply
+                    held.take(-size)
 
     @refusing
     async def Talk(self, request_iterator: AsyncIterator[pb.Asks], context: Context) -> AsyncIterator[pb.Answers]:

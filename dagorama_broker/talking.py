@@ -68,8 +68,9 @@ class Answerer:
 
     async def _waited(self, request: pb.WaitRequest) -> Replies:
         with self._memory.hold(costs.of_wait(request), self._whose, is_small_ok=True):
-            async for reply in wait_replies(self._broker, request):
-                yield reply
+            async with aclosing(wait_replies(self._broker, request)) as replies:
+                async for reply in replies:
+                    yield reply
 
     async def _submitted_in_turns(self, request: pb.SubmitRequest) -> Replies:
         with self._memory.hold(await costs.of_submission(request), self._whose):

@@ -242,9 +242,9 @@ class _Wait:
 
     async def _tell_stored(self, ids: Sequence[bytes]) -> AsyncIterator[pb.WaitReply]:
         """Nodes that only the store knows, if anybody."""
-        unread = {owner for id in ids if (owner := self._owner_of(id)) not in self._keys}
+        unread = dict.fromkeys(owner for id in ids if (owner := self._owner_of(id)) not in self._keys)
         if unread:
-            stored = await self._broker.stored_instances(unread)
+            stored = await self._broker.stored_instances(list(unread))
             self._keys.update((owner, each.row.key) for owner, each in stored.items())
         found = await self._broker.find_ended(ids)
         for id in ids:

@@ -80,7 +80,7 @@ class Watching:
 
     def close(self) -> None:
         """Let all who wait know that the broker leaves."""
-        for listener in {listener for key in self._watches for listener in self._listeners(key)}:
+        for listener in dict.fromkeys(listener for key in self._watches for listener in self._listeners(key)):
             listener.close()
 
     def tell(self, ended: Iterable[Node]) -> None:
