@@ -12,18 +12,23 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from contextlib import aclosing, asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import lru_cache
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, NoReturn, cast
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from dagorama_broker.bounds import Streams
+from dagorama_broker.bounds import Kind, Streams
 from dagorama_broker.errors import BrokerRefusal, Malformed, NotPermitted, NotServing, SettingsError, Unauthenticated
+from dagorama_broker.memory import Memory
 from dagorama_broker.scheduler import Presence
 from dagorama_broker.statuses import refuse
 from dagorama_broker.tokens import Role, Token, matching, read_tokens
+from dagorama_broker.wire import BECOMES, FORMS, LARGE, has_too_many_parts
 
 log = logging.getLogger("dagorama_broker")
 
@@ -60,8 +65,41 @@ CALLS: dict[str, frozenset[Role]] = {
     }.items()
 }
 
+_LOOKING = ("GetInstance", "GetStatus", "ListInstances", "ListNodes", "Explain", "GetNode", "FindIds")
+_OF_VALUES = ("PutValue", "KeepValue", "ValuesFolder", "GetValue")
+#: The kinds of our calls; others submit, or change what was submitted. The original's calls are its workers'.
+KINDS = {
+    OURS + "Work": Kind.WORK, OURS + "Wait": Kind.WAIT, OURS + "Talk": Kind.TALK,
+    **{OURS + call: Kind.LOOK for call in _LOOKING}, **{OURS + call: Kind.VALUE for call in _OF_VALUES},
+}  # fmt: skip
+
 #: The token of the call that is being answered; None: none is asked for.
 caller: ContextVar[Token | None] = ContextVar("caller", default=None)
+#: Who is given a share of the broker's bounds for that call: the name of a token, else the host of the caller.
+sharer: ContextVar[str] = ContextVar("sharer", default="")
+
+
+def kind_of(method: str) -> Kind:
+    return Kind.WORK if method.startswith(ORIGINAL) else KINDS.get(method, Kind.SUBMIT)
+
+
+@lru_cache(4096)  # a connection's calls all come from the same address
+def host_of(peer: str) -> str:
+    """The host in an address as gRPC writes it ("ipv4:10.0.0.7:51234"); of IPv6, the network of 64 bits."""
+    family, _, rest = unquote(peer).partition(":")
+    host = rest.rpartition(":")[0]
+    if family != "ipv6":
+        return f"{family}:{host}"
+    try:
+        address = IPv6Address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return peer
+    return f"ipv4:{address.ipv4_mapped}" if address.ipv4_mapped else f"ipv6:{int(address) >> 64:016x}"
+
+
+def sharer_of(token: Token | None, peer: str) -> str:
+    """Who is given a share of the broker's bounds."""
+    return host_of(peer) if token is None else f"token:{token.name}"
 
 
 def check_role(token: Token | None, method: str) -> None:
@@ -196,8 +234,10 @@ class Access:
 class Door(grpc.aio.ServerInterceptor):
     """Everything that is called passes here: it knows who calls, how many are inside, and turns away the rest."""
 
-    def __init__(self, access: Access | None, streams: Streams) -> None:
+    def __init__(self, access: Access | None, streams: Streams, memory: Memory | None = None) -> None:
+        """`memory`: asked for what large requests become, before they are parsed."""
         self._access = access
+        self._memory = memory
         self._streams = streams
         self._watchers = Streams(HEALTH_WATCHERS)
 
@@ -207,7 +247,7 @@ class Door(grpc.aio.ServerInterceptor):
         details = handler_call_details
         method = str(details.method)
         if method.startswith(HEALTH):
-            return self._bounded_health(await continuation(details))
+            return self._bounded_health(await continuation(details), method)
         token = None
         if self._access is not None:
             try:
@@ -215,52 +255,61 @@ class Door(grpc.aio.ServerInterceptor):
             except BrokerRefusal as refusal:
                 return _turned_away(method, refusal)
         handler = await continuation(details)
-        return None if handler is None else self._within(handler, token)
+        return None if handler is None else self._within(handler, token, method)
 
-    def _bounded_health(self, handler: Any) -> Any:
+    def _bounded_health(self, handler: Any, method: str) -> Any:
         """Whoever asks how the broker is is told; few may stay to be told more, for nobody knows who they are."""
         if handler is None:
             return None
-        read, write = _reading(handler.request_deserializer), handler.response_serializer
+        read, write = _unread(handler.request_deserializer), handler.response_serializer
         if not handler.response_streaming:
-            return grpc.unary_unary_rpc_method_handler(self._single(handler.unary_unary, None), read, write)
+            return grpc.unary_unary_rpc_method_handler(self._single(handler.unary_unary, method, None), read, write)
         return grpc.unary_stream_rpc_method_handler(
-            self._single(handler.unary_stream, self._watchers), read, write
+            self._single(handler.unary_stream, method, self._watchers), read, write
         )
 
-    def _within(self, handler: Any, token: Token | None) -> Any:
+    def _within(self, handler: Any, token: Token | None, method: str) -> Any:
         """The handler, as one of a bounded number, ended with its token."""
-        read, write = _reading(handler.request_deserializer), handler.response_serializer
+        read, write = _unread(handler.request_deserializer), handler.response_serializer
         if handler.response_streaming:
             make = grpc.stream_stream_rpc_method_handler
             inner = handler.stream_stream
             if not handler.request_streaming:
                 make, inner = grpc.unary_stream_rpc_method_handler, handler.unary_stream
-            return make(self._stream(inner, token), read, write)
+            return make(self._stream(inner, method, token), read, write)
         make, inner = grpc.unary_unary_rpc_method_handler, handler.unary_unary
         if handler.request_streaming:
             make, inner = grpc.stream_unary_rpc_method_handler, handler.stream_unary
-        return make(self._single(inner, self._streams, token), read, write)
+        return make(self._single(inner, method, self._streams, token), read, write)
 
     def _single(
-        self, inner: Callable[..., Awaitable[Any]], streams: Streams | None, token: Token | None = None
+        self, inner: Callable[..., Awaitable[Any]], method: str, streams: Streams | None, token: Token | None = None
     ) -> Callable[..., Any]:
+        kind = kind_of(method)
+
         async def call(request: Any, context: Any) -> Any:
             caller.set(token)
+            sharer.set(whose := sharer_of(token, context.peer()))
             try:
-                with nullcontext() if streams is None else streams.one():
-                    return await inner(_read(request), context)
+                with nullcontext() if streams is None else streams.one(kind, whose):
+                    return await inner(self._read(request, method, whose), context)
             except BrokerRefusal as refusal:
                 await refuse(context, refusal)
 
         return call
 
-    def _stream(self, inner: Callable[..., AsyncIterator[Any]], token: Token | None) -> Callable[..., Any]:
+    def _stream(
+        self, inner: Callable[..., AsyncIterator[Any]], method: str, token: Token | None
+    ) -> Callable[..., Any]:
+        kind = kind_of(method)
+
         async def call(request: Any, context: Any) -> AsyncIterator[Any]:
             caller.set(token)
+            sharer.set(whose := sharer_of(token, context.peer()))
             try:
-                with self._streams.one():
-                    async with self._stay(token), aclosing(cast(Any, inner(_read(request), context))) as replies:
+                with self._streams.one(kind, whose):
+                    replying = cast(Any, inner(self._read(request, method, whose), context))
+                    async with self._stay(token), aclosing(replying) as replies:
                         async for reply in replies:
                             yield reply
             except BrokerRefusal as refusal:
@@ -268,35 +317,46 @@ class Door(grpc.aio.ServerInterceptor):
 
         return call
 
+    def _read(self, request: Any, method: str, whose: str) -> Any:
+        """The request, or the stream of them, as the handler takes it. Raises a BrokerRefusal."""
+        if isinstance(request, AsyncIterable):
+            return self._each_read(request, method, whose)
+        return request.read(self._memory, method, whose)
+
+    async def _each_read(self, requests: AsyncIterable[_Unread], method: str, whose: str) -> AsyncIterator[Any]:
+        async for request in requests:
+            yield request.read(self._memory, method, whose)
+
     def _stay(self, token: Token | None) -> Any:
         return _nothing() if token is None or self._access is None else self._access.stay(token)
 
 
-_UNREADABLE = object()
+class _Unread:
+    """A request as its bytes. It is parsed where a refusal can be answered: gRPC would log a traceback."""
 
+    __slots__ = ("data", "parse")
 
-def _reading(read: Callable[[bytes], object]) -> Callable[[bytes], object]:
-    """The same, but that bytes which are no such message are handed on: gRPC would log each with a traceback."""
+    def __init__(self, data: bytes, parse: Callable[[bytes], object]) -> None:
+        self.data, self.parse = data, parse
 
-    def reading(data: bytes) -> object:
+    def read(self, memory: Memory | None, method: str, whose: str) -> Any:
+        """Raises Malformed if it cannot be read, Full or TooMuch if there is no memory for what it becomes."""
+        data, self.data = self.data, b""
+        if len(data) > LARGE:
+            form = FORMS.get(method)
+            if form is not None and has_too_many_parts(data, form):
+                raise Malformed("the message has very many parts with next to nothing in them, which no client sends")
+            if memory is not None and method in BECOMES:
+                memory.check(BECOMES[method] * len(data), whose)
         try:
-            return read(data)
+            return self.parse(data)
         except DecodeError:
-            return _UNREADABLE
-
-    return reading
+            raise Malformed("what came cannot be read as a message of this call") from None
 
 
-def _read(request: Any) -> Any:
-    """The request, or the stream of them, as the handler takes it. Raises Malformed where it cannot be read."""
-    if request is _UNREADABLE:
-        raise Malformed("what came cannot be read as a message of this call")
-    return _each_read(request) if isinstance(request, AsyncIterable) else request
-
-
-async def _each_read(requests: AsyncIterable[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield _read(request)
+def _unread(parse: Callable[[bytes], object]) -> Callable[[bytes], object]:
+    """What gRPC calls to parse a request."""
+    return lambda data: _Unread(data, parse)
 
 
 @asynccontextmanager

@@ -5,9 +5,12 @@ Past a bound there is a sentence, never a crash.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from enum import Enum
+from weakref import WeakValueDictionary
 
 from dagorama_broker.errors import Full, TooMuch
 
@@ -44,43 +47,111 @@ class Bounds:
             raise TooMuch(f"a value of more than {self.value_bytes} bytes")
 
 
-class Gathering:
-    """Bytes of submissions that are still coming in, of all callers: they are in memory until their last message."""
+class Kind(Enum):
+    """What calls are about. A part of all open calls is kept for each kind."""
 
-    def __init__(self, bounds: Bounds) -> None:
-        self.most = 2 * bounds.call_bytes
-        self.size = 0
+    WORK = "workers"
+    LOOK = "looking"
+    SUBMIT = "submitting"
+    WAIT = "waiting"
+    TALK = "talking"
+    VALUE = "values"
 
-    def add(self, size: int) -> None:
-        if self.size + size > self.most:
-            raise Full(f"others are sending {self.size} bytes at this moment; try again")
-        self.size += size
 
-    def let_go(self, size: int) -> None:
-        self.size -= size
+#: The share of all open calls that is kept for each kind is one in this many.
+KEPT = 20
+
+
+def share(of: int) -> int:
+    """How much of a bound one caller may take while others may need it too: three quarters."""
+    return of - of // 4
+
+
+class Turns:
+    """Work of which only so much goes on at once. The rest waits, and of one caller what is past its share."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._all = asyncio.Semaphore(most)
+        self._own: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def one(self, whose: str = "") -> AsyncIterator[None]:
+        """Around the work: wait for a turn."""
+        own = self._own.get(whose)
+        if own is None:
+            own = self._own[whose] = asyncio.Semaphore(share(self.most))
+        async with own, self._all:
+            yield
+
+
+class Places:
+    """A number of places, of which one caller gets at most its share."""
+
+    __slots__ = ("_share", "_taken", "free")
+
+    def __init__(self, most: int) -> None:
+        self.free = most
+        self._share = share(most)
+        self._taken: dict[str, int] = {}
+
+    def take(self, whose: str) -> bool:
+        """Take one if there is one for this caller."""
+        taken = self._taken.get(whose, 0)
+        if not self.free or taken >= self._share:
+            return False
+        self.free -= 1
+        self._taken[whose] = taken + 1
+        return True
+
+    def give_back(self, whose: str) -> None:
+        self.free += 1
+        self._taken[whose] -= 1
+        if not self._taken[whose]:
+            del self._taken[whose]
 
 
 class Streams:
-    """Calls that are open at once."""
+    """Calls that are open at once: some places are kept for each kind of call, the others are for all of them."""
 
     def __init__(self, most: int) -> None:
         self.most = most
         self.open = 0
+        self._kept = {kind: Places(most // KEPT) for kind in Kind}
+        self._shared = Places(most - len(Kind) * (most // KEPT))
 
     @contextmanager
-    def one(self) -> Iterator[None]:
+    def one(self, kind: Kind = Kind.SUBMIT, whose: str = "") -> Iterator[None]:
         """Around a call. Raises Full."""
-        self.enter()
+        place = self.enter(kind, whose)
         try:
             yield
         finally:
-            self.leave()
+            place.leave()
 
-    def enter(self) -> None:
-        """Before a call that is to `leave`. Raises Full."""
+    def enter(self, kind: Kind = Kind.SUBMIT, whose: str = "") -> Place:
+        """Take a place for a call; it ends with `Place.leave`. Raises Full."""
+        for places in (self._shared, self._kept[kind]):
+            if places.take(whose):
+                self.open += 1
+                return Place(self, places, whose)
         if self.open >= self.most:
             raise Full(f"{self.open} calls are open at this moment, and this broker takes no more; try again")
-        self.open += 1
+        raise Full(
+            f"{self.open} calls are open at this moment, and the places that are left are kept for other callers or"
+            " for other kinds of calls; end some of yours, or try again"
+        )
+
+
+class Place:
+    """The place of one open call."""
+
+    __slots__ = ("_places", "_streams", "_whose")
+
+    def __init__(self, streams: Streams, places: Places, whose: str) -> None:
+        self._streams, self._places, self._whose = streams, places, whose
 
     def leave(self) -> None:
-        self.open -= 1
+        """Call this once."""
+        self._streams.open -= 1
+        self._places.give_back(self._whose)

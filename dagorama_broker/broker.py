@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from dagorama_broker.drafting import is_many, submit_many
 from dagorama_broker.errors import NotAllowedNow, NotKnown, NotServing
+from dagorama_broker.functions import Functions
 from dagorama_broker.keeping import Keeping, not_known
 from dagorama_broker.model import ENDED, Changes, OutcomeRow, StoredInstance
 from dagorama_broker.payloads import Payloads
@@ -42,8 +43,9 @@ CALL_AGAIN = "the broker is leaving; call again when it is back"
 LONGEST_SLEEP = 5.0
 #: Seconds between two looks for streams of workers that have been given up.
 LOOK = 1.0
-#: Bytes that a live node takes beside its envelopes, roughly.
-NODE_BYTES = 600
+#: Bytes, roughly, of a live node beside its envelopes, of each source or promise that it waits for, of an instance with
+#: its run, and of the lane of a concurrency key.
+NODE_BYTES, EDGE_BYTES, INSTANCE_BYTES, KEY_BYTES = 600, 24, 700, 1_300
 
 
 class Broker:
@@ -73,6 +75,7 @@ class Broker:
         self.proofs = Proofs(store.secret)
         self.holds = Holds()
         self.loads: set[Reach] = set()  #: under way
+        self.functions = Functions(self)
         self.in_flight = Changes()  #: that are being committed
         self.commits = 0
         self.is_leaving = False  #: workers and waiters have been told
@@ -89,18 +92,22 @@ class Broker:
         """Serve until `stop`. Raises StoreError when a commit fails: the store has the truth, a restart reads it."""
         removing = asyncio.create_task(Retention(self).run())
         removing.add_done_callback(lambda _: self._changed.set())
+        dropping = asyncio.create_task(self.functions.run())
+        dropping.add_done_callback(lambda _: self._changed.set())
         try:
             while not self._stopping or self._changed.is_set():
                 self._changed.clear()
                 await self._step()
-                if removing.done() and not self._stopping:
-                    removing.result()
+                for task in (removing, dropping):
+                    if task.done() and not self._stopping:
+                        task.result()
                 if not self._stopping:
                     await self._sleep()
         finally:
             self._stopping = True
             removing.cancel()
-            await asyncio.wait([removing])
+            dropping.cancel()
+            await asyncio.gather(removing, dropping, return_exceptions=True)
             if self._alarm is not None:
                 self._alarm.cancel()
             _tell_each(self._waiting, NotServing("the broker is leaving"))
@@ -157,9 +164,11 @@ class Broker:
         self._tell(effects)  # first: workers have a longer way to go than answers
         _tell_each(waiting, None)
         self._hang_up_on_lost()
+        self.functions.look()
 
     async def _commit(self, changes: Changes, waiting: list[Waiter]) -> None:
         self.in_flight = changes
+        self.functions.note(changes)
         try:
             if self._thread.may_commit_outside(changes):
                 self._thread.timed(self.store.commit, changes)
@@ -232,6 +241,7 @@ class Broker:
     def forget(self, instances: Collection[int]) -> None:
         """Nothing of these instances, by their keys, is answered from memory any more."""
         self._let_go(self.recent.forget(instances))
+        self.functions.removed()
 
     def _hang_up_on_lost(self) -> None:
         """Streams of workers whose lease ran out: a client that neither speaks nor reads would keep one for ever."""
@@ -251,8 +261,13 @@ class Broker:
         return session
 
     def held(self) -> int:
-        """Bytes that live nodes take, roughly."""
-        return len(self.scheduler.graph.nodes) * NODE_BYTES + self.payloads.arguments.size + self.payloads.values.size
+        """Bytes that all takes which is in memory now, roughly."""
+        graph, payloads = self.scheduler.graph, self.payloads
+        return (
+            len(graph.nodes) * NODE_BYTES + graph.edges * EDGE_BYTES + len(graph.instances) * INSTANCE_BYTES
+            + len(graph.keyed) * KEY_BYTES + graph.functions_size + graph.failures_size
+            + self.scheduler.staged.cost + payloads.arguments.size + payloads.values.size
+        )  # fmt: skip
 
     # --- for those who call ---------------------------------------------------------------------------
 

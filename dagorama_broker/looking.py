@@ -29,6 +29,8 @@ from dagorama_broker.scheduler.restoring import unpack_keys
 PAGE, LARGEST_PAGE = 100, 1_000
 #: Nodes that a page looks at, where few of them are in the states that are asked for.
 LOOKED_AT = 10_000
+#: States that one call may name, some of them twice.
+MOST_STATES = 100
 Info = TypeVar("Info", pb.InstanceInfo, pb.NodeInfo)
 
 SOURCES = 100  #: that are named of a node
@@ -86,6 +88,8 @@ async def _state_of(broker: Broker, id: bytes) -> State:
 
 async def list_nodes(broker: Broker, instance: bytes, request: pb.ListNodesRequest) -> pb.ListNodesReply:
     """Raises NotKnown or Malformed."""
+    if len(request.states) > MOST_STATES:
+        raise Malformed(f"{len(request.states)} states are named; {MOST_STATES} are allowed")
     if any(state not in pb.NodeState.values() for state in request.states):
         raise Malformed("there is no such state")
     states = frozenset(map(State, request.states)) or frozenset(State)

@@ -17,10 +17,12 @@ from dagorama_broker.scheduler import NewRun, Presence, Scheduler
 PIECE = 1 << 20
 LONGEST_NAME = 4096
 LONGEST_KEY_ID = 64
+#: Queues and taints that one worker may name, and their characters together.
+MOST_NAMES, LONGEST_NAMES = 500, 16 << 10
 #: Characters of the hashes of a class: about a thousand methods.
 LONGEST_CLASS_CODE = 64 << 10
-#: Functions whose records are kept by their messages.
-FUNCTIONS_KEPT = 1024
+#: Functions whose records are kept by their messages, and bytes of these messages.
+FUNCTIONS_KEPT, BYTES_KEPT = 1024, 2 << 20
 #: What is kept of a failure. A worker sends less; the broker holds to it whoever sends.
 LONGEST_MESSAGE = 64 << 10
 LARGEST_EXCEPTION = 1 << 20
@@ -62,6 +64,17 @@ def check_name(name: str, what: str, least: int = 0) -> str:
     return name
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Raises Malformed where a worker's queues and tolerations are too many or too long."""
+    if len(names) > MOST_NAMES or sum(map(len, names)) > LONGEST_NAMES:
+        raise Malformed(
+            f"a worker names {len(names)} queues and taints of {sum(map(len, names)):,} characters together;"
+            f" {MOST_NAMES:,} of {LONGEST_NAMES:,} characters are allowed"
+        )
+    for name in names:
+        check_name(name, "the name of a queue or taint")
+
+
 def check_key_id(id: bytes, whose: str) -> None:
     """Raises Malformed where it is too long for the id of a signing key."""
     if len(id) > LONGEST_KEY_ID:
@@ -74,14 +87,22 @@ def function_of(message: pb.Function) -> Function:
     found = _functions.get(data)
     if found is None:
         found = _checked_function(message)
-        if len(_functions) >= FUNCTIONS_KEPT:
-            _functions.clear()
-        _functions[data] = found
+        _keep_function(data, found)
     return found
+
+
+def _keep_function(data: bytes, function: Function) -> None:
+    global _functions_size
+    _functions_size += len(data)
+    if len(_functions) >= FUNCTIONS_KEPT or _functions_size > BYTES_KEPT:
+        _functions.clear()
+        _functions_size = len(data)
+    _functions[data] = function
 
 
 # Clients send their functions with each message, and reading one takes as long as all the rest of a small message.
 _functions: dict[bytes, Function] = {}
+_functions_size = 0  # bytes of these messages
 
 
 def _checked_function(message: pb.Function) -> Function:
@@ -273,8 +294,9 @@ def presence_of(hello: pb.Hello) -> Presence:
         raise Malformed(f"a worker has 1 to 4096 slots, not {hello.slots}")
     if not len(hello.held_node) == len(hello.held_attempt) == len(hello.held_slot):
         raise Malformed("the columns of what the worker holds have different lengths")
-    for name in (*hello.include_queues, *hello.exclude_queues, *hello.tolerations):
-        check_name(name, "the name of a queue or taint")
+    check_names((*hello.include_queues, *hello.exclude_queues, *hello.tolerations))
+    if len(hello.key_ids) > MOST_NAMES:
+        raise Malformed(f"a worker names {len(hello.key_ids)} signing keys; {MOST_NAMES:,} are allowed")
     for id in hello.key_ids:
         check_key_id(id, "a worker")
     return Presence(

@@ -290,6 +290,7 @@ class Changes:
     used_failures: list[UsedFailureRow] = field(default_factory=list)
     links: list[LinkRow] = field(default_factory=list)
     removed: list[RemovedRow] = field(default_factory=list)
+    functions_gone: list[int] = field(default_factory=list)  #: ids of functions that no node names any more
     workers_joined: list[tuple[bytes, str]] = field(default_factory=list)  #: id, name
     workers_left: list[bytes] = field(default_factory=list)
 
@@ -297,7 +298,7 @@ class Changes:
         return bool(
             self.nodes or self.outcomes or self.runs or self.instances or self.progress or self.resolved
             or self.functions or self.instance_ends or self.large or self.workers_joined or self.workers_left
-            or self.removed or self.broods or self.revived or self.adopted or self.used_failures
+            or self.removed or self.broods or self.revived or self.adopted or self.used_failures or self.functions_gone
             or self.drafts or self.given_up or self.drafts_over
         )
 

@@ -16,12 +16,14 @@ import grpc.aio
 
 from dagorama.api import api_pb2 as pb
 from dagorama.api import api_pb2_grpc as pb_grpc
+from dagorama_broker.access import sharer
 from dagorama_broker.bounds import MESSAGE
 from dagorama_broker.broker import Broker
 from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown, TooMuch
 from dagorama_broker.memory import Memory
-from dagorama_broker.messages import LONGEST_MESSAGE, LONGEST_NAME, bounded, check_name
+from dagorama_broker.messages import LONGEST_MESSAGE, LONGEST_NAME, bounded, check_name, check_names
 from dagorama_broker.model import Failure, FoundNode, Function, RetryPolicy, State, World
+from dagorama_broker.original_workers import OriginalWorkers
 from dagorama_broker.scheduler import NewRun, Node, Presence, Worker
 from dagorama_broker.scheduler.parts import Granted
 from dagorama_broker.scheduler.restoring import unpack_keys
@@ -46,17 +48,19 @@ class OriginalService(pb_grpc.DagoramaServicer):
     def __init__(self, broker: Broker, memory: Memory) -> None:
         self._broker = broker
         self._memory = memory
+        self._workers = OriginalWorkers(broker.scheduler)
 
     @refusing
     async def CreateWorker(self, request: pb.WorkerConfigurationMessage, context: Context) -> pb.WorkerMessage:
-        for name in (*request.includeQueues, *request.excludeQueues, *request.queueTolerations):
-            check_name(name, "the name of a queue or taint")
+        check_names((*request.includeQueues, *request.excludeQueues, *request.queueTolerations))
+        whose, now = sharer.get(), self._broker.see_time()
+        self._workers.take_place(whose, now)
         id = uuid4()
         presence = Presence(
             id.bytes, str(id), 1, World.ORIGINAL, frozenset(request.includeQueues),
             frozenset(request.excludeQueues), frozenset(request.queueTolerations),
         )
-        self._broker.scheduler.connect_original(presence, self._broker.see_time())
+        self._workers.made(self._broker.scheduler.connect_original(presence, now), whose)
         self._broker.touch()
         return pb.WorkerMessage(identifier=str(id))
 

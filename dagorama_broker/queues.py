@@ -65,9 +65,9 @@ class Lane:
     """
 
     __slots__ = (
-        "_late", "_line", "base", "claimed", "counted", "delayed", "function", "goes_along", "heads", "id", "is_async",
-        "key", "keyed_available", "keyed_claimed", "keyed_delayed", "keyed_ready", "limit", "listed", "nodes", "number",
-        "pace", "ready",
+        "__weakref__", "_late", "_line", "_of", "claimed", "counted", "delayed", "function", "goes_along", "heads",
+        "id", "is_async", "key", "keyed_available", "keyed_claimed", "keyed_delayed", "keyed_ready", "limit", "listed",
+        "nodes", "number", "pace", "ready",
     )
 
     def __init__(self, id: int, function: Function, key: str = "", number: int = 0, base: Lane | None = None) -> None:
@@ -75,7 +75,7 @@ class Lane:
         self.function = function
         self.key = key  #: concurrency key; empty: none
         self.number = number or id  #: the lane's own
-        self.base: Lane = base if base is not None else self  #: the function's own, which counts what its keys' have
+        self._of = base  # the function's own lane; no lane names itself, so that one that is not used is gone at once
         self.limit = function.max_concurrency  #: nodes claimed at once; 0: any number
         self.nodes = 0  #: that have not ended; counted for a concurrency key only
         self.is_async = function.is_async
@@ -102,6 +102,11 @@ class Lane:
         return len(self._line) + len(self._late)
 
     @property
+    def base(self) -> Lane:
+        """The function's own lane, which counts what the lanes of its concurrency keys have."""
+        return self if self._of is None else self._of
+
+    @property
     def available(self) -> int:
         """Queued nodes that may be claimed now."""
         return min(self.ready, self.limit - self.claimed) if self.limit else self.ready
@@ -121,6 +126,13 @@ class Lane:
         now = self.available
         self.base.keyed_available += now - self.counted
         self.counted = now
+
+    def forget_heads(self) -> None:
+        """Let go of lanes of concurrency keys that have nothing which may be claimed."""
+        if not self.keyed_available:
+            for _, _, keyed in self.heads:
+                keyed.listed = UNLISTED
+            self.heads.clear()
 
     def list_head(self, place: int) -> None:
         """Enter the oldest place of this lane, which is a concurrency key's, among the heads of its function."""

@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.broker import Broker
+from dagorama_broker.costs import of_children
 from dagorama_broker.drafting import drafted, is_many
 from dagorama_broker.errors import BrokerRefusal, Malformed, NotKnown
 from dagorama_broker.messages import (
@@ -29,6 +30,12 @@ from dagorama_broker.reaching import reach, refuse_other_world
 from dagorama_broker.repeating import refuse_made
 from dagorama_broker.scheduler import NewRun, Node, Worker
 from dagorama_broker.sessions import Session
+from dagorama_broker.turns import Turn
+
+#: Functions that one report may name.
+MOST_FUNCTIONS = 10_000
+#: Values that are taken between two looks whether others should have a turn.
+TOGETHER = 64
 
 REASONS = {
     pb.NOT_IMPORTABLE: "it cannot import the function",
@@ -45,6 +52,9 @@ async def take_report(broker: Broker, session: Session, report: pb.Report) -> No
     except DecodeError:
         raise Malformed("a report cannot be read") from None
     session.heard_last = report.sequence
+    if len(results.functions) > MOST_FUNCTIONS:
+        raise Malformed(f"a report names {len(results.functions)} functions; {MOST_FUNCTIONS:,} are allowed")
+    turn = Turn()
     lanes = lanes_of(broker.scheduler, results.functions)
     for children in results.children:
         node = broker.scheduler.dispatch.held(session.worker, children.node, children.attempt)
@@ -52,11 +62,14 @@ async def take_report(broker: Broker, session: Session, report: pb.Report) -> No
             await _make(broker, session, children, lanes)
         else:
             _stage(broker, session, children, lanes)
+        if turn.is_over:
+            await turn.next()
     if results.node:
-        await _take_values(broker, session, results)
-    now = broker.see_time()
+        await _take_values(broker, session, results, turn)
     for failure in results.failures:
-        jitter = random.random()
+        if turn.is_over:
+            await turn.next()
+        now, jitter = broker.see_time(), random.random()
         after = failure.retry_after if failure.HasField("retry_after") else None
         broker.scheduler.fail(
             session.worker, failure.node, failure.attempt,
@@ -67,8 +80,10 @@ async def take_report(broker: Broker, session: Session, report: pb.Report) -> No
 
 def _stage(broker: Broker, session: Session, children: pb.Children, lanes: Sequence[Lane]) -> None:
     """Keep children until their parent's outcome comes; what cannot be kept fails the parent."""
-    run = run_of(broker.scheduler, children.nodes, lanes)
     key, attempt = children.node, children.attempt
+    if not broker.scheduler.may_stage(session.worker, key, attempt, of_children(children.nodes)):
+        return  # the refusal of its result will say why
+    run = run_of(broker.scheduler, children.nodes, lanes)
     try:
         if not broker.scheduler.stage(session.worker, key, attempt, run):
             broker.scheduler.refuse(session.worker, attempt)
@@ -102,7 +117,7 @@ async def _make(broker: Broker, session: Session, children: pb.Children, lanes: 
         graph.forget_idle(found.instances)
 
 
-async def _take_values(broker: Broker, session: Session, results: pb.Results) -> None:
+async def _take_values(broker: Broker, session: Session, results: pb.Results, turn: Turn) -> None:
     scheduler, worker = broker.scheduler, session.worker
     refs, large = refs_of(results), large_by_place(results)
     foreign = list(results.foreign)
@@ -117,6 +132,8 @@ async def _take_values(broker: Broker, session: Session, results: pb.Results) ->
         )
         try:
             _refuse_unkept(broker, named)
+            if refs:
+                scheduler.limits.check_promises(refs[place])
             staged = scheduler.staged.get(attempt)
             if staged is None or not is_many(broker, staged.weight):
                 complete(now)
@@ -125,6 +142,10 @@ async def _take_values(broker: Broker, session: Session, results: pb.Results) ->
                     complete(now := broker.see_time(), draft)
         except BrokerRefusal as refusal:
             _fail(broker, worker, key, attempt, refusal, now)
+        # What was found outside of memory holds as long as nothing is awaited.
+        if not place % TOGETHER and not known and turn.is_over:
+            await turn.next()
+            now = broker.see_time()
 
 
 def _refuse_unkept(broker: Broker, large: Iterable[bytes]) -> None:

@@ -25,7 +25,7 @@ from dagorama_broker.connections import Connections
 from dagorama_broker.descriptors import connections_within_limits
 from dagorama_broker.errors import CannotServe
 from dagorama_broker.keeping import Keeping
-from dagorama_broker.memory import Memory
+from dagorama_broker.memory import Memory, most_memory
 from dagorama_broker.original import OriginalService
 from dagorama_broker.scheduler import Limits, Scheduler, Timing
 from dagorama_broker.service import BrokerService
@@ -38,6 +38,10 @@ log = logging.getLogger("dagorama_broker")
 
 #: Seconds that calls under way have to end when the broker leaves.
 GRACE = 2.0
+#: Seconds between two looks whether freed memory should be given back, and after it was.
+TRIM, AFTER_TRIM = 0.5, 5.0
+#: Bytes of memory that children of an attempt may take in any case.
+LEAST_STAGED = 1 << 20
 #: Names of parameters in glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 #: Milliseconds that a connection may stay open without a call, for which no token is needed. Workers and those who wait
@@ -104,20 +108,26 @@ async def _serve(
     epoch = await asyncio.to_thread(store.open)
     timing = Timing(settings.lease, settings.original_lease, settings.reconnect_wait)
     limits = Limits(
-        settings.max_sources, settings.max_nodes, settings.max_submission, longest_traceback=settings.max_traceback
-    )
+        settings.max_sources, settings.max_nodes, settings.max_submission, longest_traceback=settings.max_traceback,
+        memory_per_attempt=2 * settings.max_submission + LEAST_STAGED,
+        staged_memory=most_memory(settings.max_memory) // 2,
+    )  # fmt: skip
     scheduler = Scheduler(epoch, limits, timing)
     now = time.monotonic()
     scheduler.restore(await asyncio.to_thread(store.live), now, time.time() - now)
-    broker = Broker(scheduler, store, settings.cache, _keeping(settings))
+    cache = min(settings.cache, most_memory(settings.max_memory) // 3)
+    broker = Broker(scheduler, store, cache, _keeping(settings))
     health = HealthServicer()
     folder = await asyncio.to_thread(store.share_large) if settings.shared_files else ("", "")
+    memory = Memory(settings.max_memory, broker.held)
     connections = Connections(connections_within_limits(settings.max_connections), HEALTH)
-    server = _server(settings, broker, health, access, folder, connections)
+    server = _server(settings, broker, memory, health, access, folder, connections)
     port = _bind(server, settings)
     await server.start()
-    collecting = asyncio.create_task(collect_when_few(scheduler.graph.nodes))
-    making_room = asyncio.create_task(connections.watch(port))
+    helpers = [
+        asyncio.create_task(collect_when_few(scheduler.graph.nodes)), asyncio.create_task(connections.watch(port)),
+        asyncio.create_task(_trim(memory)),
+    ]  # fmt: skip
     running = asyncio.create_task(broker.run())
     running.add_done_callback(lambda _: stop.set())
     await health.set("", health_pb2.HealthCheckResponse.SERVING)
@@ -126,12 +136,12 @@ async def _serve(
     try:
         await stop.wait()
     finally:
-        making_room.cancel()
         await health.enter_graceful_shutdown()
         broker.say_leaving()
         await server.stop(GRACE)
         broker.stop()
-        collecting.cancel()
+        for helper in helpers:
+            helper.cancel()
         await running
 
 
@@ -142,15 +152,15 @@ def _keeping(settings: Settings) -> Keeping:
 def _server(
     settings: Settings,
     broker: Broker,
+    memory: Memory,
     health: HealthServicer,
     access: Access | None,
     values_folder: tuple[str, str],
     connections: Connections,
 ) -> grpc.aio.Server:
     streams = Streams(settings.max_streams)
-    door = Door(access, streams)
+    door = Door(access, streams, memory)
     server = grpc.aio.server(options=_options(settings, connections.most), interceptors=[door, connections])
-    memory = Memory(settings.max_memory, broker.held)
     bounds = Bounds(settings.max_nodes, settings.max_submission, settings.max_value)
     manners = Manners(settings.heartbeat, settings.large_from, settings.cancel_grace, values_folder)
     broker_pb2_grpc.add_BrokerServicer_to_server(BrokerService(broker, manners, bounds, memory, streams), server)
@@ -199,6 +209,18 @@ def _listen(server: grpc.aio.Server, settings: Settings, address: str) -> int:
         return server.add_insecure_port(address)
     credentials = server_credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
     return server.add_secure_port(address, credentials)
+
+
+async def _trim(memory: Memory) -> None:
+    """Give back to the system what a burst has left behind, if the process has become large for it."""
+    import ctypes
+
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    while malloc_trim is not None:
+        await asyncio.sleep(TRIM)
+        if memory.is_idle:
+            await asyncio.to_thread(malloc_trim, 0)
+            await asyncio.sleep(AFTER_TRIM)
 
 
 def _keep_freed_memory() -> None:

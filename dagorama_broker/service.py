@@ -10,14 +10,14 @@ import grpc.aio
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api import broker_pb2_grpc as pb_grpc
-from dagorama_broker import granting, looking, messages, overview
-from dagorama_broker.access import caller, is_reader, kept_to, refuse_reader
+from dagorama_broker import costs, granting, looking, messages, overview
+from dagorama_broker.access import caller, is_reader, kept_to, refuse_reader, sharer
 from dagorama_broker.adoptions import adopt, adoptable_messages, for_deployed
-from dagorama_broker.bounds import Bounds, Gathering, Manners, Streams
+from dagorama_broker.bounds import Bounds, Manners, Streams
 from dagorama_broker.broker import Broker
 from dagorama_broker.cancelling import cancel
-from dagorama_broker.drafting import Turns, is_many
-from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown
+from dagorama_broker.drafting import Turns
+from dagorama_broker.errors import Malformed, NotAllowedNow
 from dagorama_broker.explaining import explain, unservable_message
 from dagorama_broker.finding import find_ids
 from dagorama_broker.memory import Memory
@@ -29,10 +29,13 @@ from dagorama_broker.sessions import Session
 from dagorama_broker.statuses import refusing
 from dagorama_broker.store.large import is_clients_own
 from dagorama_broker.talking import Answerer, Talk
-from dagorama_broker.uploads import Uploads, ahead
+from dagorama_broker.uploads import Uploads
 from dagorama_broker.waiting import wait_replies
 
 Context = grpc.aio.ServicerContext[object, object]
+
+#: Hashes of code that one call may name.
+MOST_HASHES = 10_000
 
 
 class BrokerService(pb_grpc.BrokerServicer):
@@ -44,8 +47,7 @@ class BrokerService(pb_grpc.BrokerServicer):
         self._memory = memory
         self._manners = manners
         self._bounds = bounds
-        self._gathering = Gathering(bounds)
-        self._uploads = Uploads(broker.store, bounds)
+        self._uploads = Uploads(broker.store, bounds, memory.most)
         self._messages_in = 0
         self._messages_out = 0
 
@@ -54,7 +56,8 @@ class BrokerService(pb_grpc.BrokerServicer):
     @refusing
     async def Submit(self, request: pb.SubmitRequest, context: Context) -> pb.SubmitReply:
         self._messages_in += 1
-        await self._broker.submit(await self._runs_of_any(request))
+        with self._memory.hold(await costs.of_submission(request), sharer.get()):
+            await self._broker.submit(await self._read_in_slices([request]))
         self._messages_out += 1
         return pb.SubmitReply()
 
@@ -64,29 +67,19 @@ class BrokerService(pb_grpc.BrokerServicer):
     ) -> pb.SubmitReply:
         requests: list[pb.SubmitRequest] = []
         size = 0
-        try:
+        with self._memory.hold(0, sharer.get()) as held:
             async for request in request_iterator:
                 self._messages_in += 1
-                self._memory.check()
-                requests.append(request)
-                self._gathering.add(request.ByteSize())
                 size += request.ByteSize()
                 self._bounds.check_submission(size)
+                held.add(await costs.of_submission(request))
+                requests.append(request)
             # A stream that breaks off ends like one that is complete, so that its last message has to say which it is.
             if not requests or requests[-1].ByteSize():
                 raise Malformed("the submission broke off: its last message is to be an empty one")
             await self._broker.submit(await self._read_in_slices(requests[:-1]))
             self._messages_out += 1
             return pb.SubmitReply()
-        finally:
-            self._gathering.let_go(size)
-
-    async def _runs_of_any(self, request: pb.SubmitRequest) -> list[NewRun]:
-        """Read a submission in a single message."""
-        if not is_many(self._broker, messages.weight_of(request)):
-            return self._runs_of_one(request)
-        self._memory.check()
-        return await self._read_in_slices([request])
 
     async def _read_in_slices(self, requests: list[pb.SubmitRequest]) -> list[NewRun]:
         self._bounds.check_nodes(sum(len(nodes.function) for request in requests for nodes in request.nodes))
@@ -97,11 +90,6 @@ class BrokerService(pb_grpc.BrokerServicer):
                 runs.append(run)
         return runs
 
-    def _runs_of_one(self, request: pb.SubmitRequest) -> list[NewRun]:
-        """Of a submission in a single message."""
-        self._memory.check()
-        return self._runs_of([request])
-
     def _runs_of(self, requests: list[pb.SubmitRequest]) -> list[NewRun]:
         runs = messages.runs_of(self._broker.scheduler, requests)
         self._bounds.check_nodes(sum(len(run.lanes) for run in runs))
@@ -110,13 +98,22 @@ class BrokerService(pb_grpc.BrokerServicer):
     @refusing
     async def Wait(self, request: pb.WaitRequest, context: Context) -> AsyncIterator[pb.WaitReply]:
         self._messages_in += 1
-        async for reply in wait_replies(self._broker, request):
-            self._messages_out += 1
-            yield reply
+        with self._memory.hold(costs.of_wait(request), sharer.get(), is_small_ok=True) as held:
+            async with aclosing(wait_replies(self._broker, request)) as replies:
+                async for reply in replies:
+                    self._messages_out += 1
+                    size = reply.ByteSize()
+                    held.take(size)
+                    yield reply
+                    held.take(-size)
 
     @refusing
     async def Talk(self, request_iterator: AsyncIterator[pb.Asks], context: Context) -> AsyncIterator[pb.Answers]:
-        talk = Talk(Answerer(self._broker, self._runs_of_one, self._runs_of_any, caller.get()), self._streams)
+        whose = sharer.get()
+        answerer = Answerer(
+            self._broker, self._runs_of, self._read_in_slices, caller.get(), self._memory, whose
+        )
+        talk = Talk(answerer, self._streams, whose)
         with self._broker.until_leaving(talk.leave):
             async with aclosing(talk.answers(self._counted(request_iterator))) as answers:
                 async for message in answers:
@@ -150,6 +147,7 @@ class BrokerService(pb_grpc.BrokerServicer):
                 if news.draining:
                     session.leaving = True
                     return
+                del news  # it names nodes that may have ended by the time there is more to tell
             reader.result()
         finally:
             reader.cancel()
@@ -232,17 +230,14 @@ class BrokerService(pb_grpc.BrokerServicer):
 
     @refusing
     async def PutValue(self, request_iterator: AsyncIterator[pb.ValueChunk], context: Context) -> pb.PutValueReply:
-        sha256, length = await self._uploads.take(aiter(request_iterator))
+        sha256, length = await self._uploads.take(aiter(request_iterator), sharer.get())
         return pb.PutValueReply(sha256=sha256, length=length)
 
     @refusing
     async def GetValue(self, request: pb.GetValueRequest, context: Context) -> AsyncIterator[pb.ValueChunk]:
         sha256 = messages.sha256_bytes(request.sha256)
-        chunks = await asyncio.to_thread(self._broker.store.get_large, sha256)
-        if chunks is None:
-            raise NotKnown(f"large value {sha256.hex()} is not here")
-        async with aclosing(ahead(chunks)) as read:
-            async for data in read:
+        async with aclosing(self._uploads.give(sha256, sharer.get())) as chunks:
+            async for data in chunks:
                 yield pb.ValueChunk(data=data)
 
     @refusing
@@ -302,17 +297,19 @@ class BrokerService(pb_grpc.BrokerServicer):
     @refusing
     async def Cancel(self, request: pb.CancelRequest, context: Context) -> pb.CancelReply:
         instance = messages.id_bytes(request.instance, "an instance")
-        ids = [messages.id_bytes(id, "a node") for id in request.node]
-        return pb.CancelReply(cancelled=await cancel(self._broker, instance, ids))
+        with self._memory.hold(costs.of_ids(request.node), sharer.get(), is_small_ok=True):
+            ids = [messages.id_bytes(id, "a node") for id in request.node]
+            return pb.CancelReply(cancelled=await cancel(self._broker, instance, ids))
 
     @refusing
     async def Retry(self, request: pb.RetryRequest, context: Context) -> pb.RetryReply:
         instance = messages.id_bytes(request.instance, "an instance")
-        ids = [messages.id_bytes(id, "a node") for id in request.node]
-        asked = Asked(instance, ids, request.downstream, request.new_code, for_deployed(request.adoptions))
-        if request.look:
-            return pb.RetryReply(adoptable=adoptable_messages(await look(self._broker, asked)))
-        done = await retry(self._broker, asked)
+        with self._memory.hold(costs.of_ids(request.node), sharer.get(), is_small_ok=True):
+            ids = [messages.id_bytes(id, "a node") for id in request.node]
+            asked = Asked(instance, ids, request.downstream, request.new_code, for_deployed(request.adoptions))
+            if request.look:
+                return pb.RetryReply(adoptable=adoptable_messages(await look(self._broker, asked)))
+            done = await retry(self._broker, asked)
         nobody = await unservable(self._broker, done.nodes, request.patience if request.patience > 0 else 0.0)
         scheduler, revived = self._broker.scheduler, done.revived
         return pb.RetryReply(

@@ -62,7 +62,7 @@ class Settings:
     max_traceback: int = 256 << 10  #: DAGORAMA_MAX_TRACEBACK: characters kept of one traceback
     max_streams: int = 10_000  #: DAGORAMA_MAX_STREAMS: calls open at once
     max_connections: int = 10_000  #: DAGORAMA_MAX_CONNECTIONS: connections open at once
-    max_memory: int = 0  #: DAGORAMA_MAX_MEMORY: resident bytes that turn submissions away; 0: 80 % of what there is
+    max_memory: int = 0  #: DAGORAMA_MAX_MEMORY: bytes held that turn submissions away; 0: 80 % of what there is
     cache: int = 256 << 20  #: DAGORAMA_CACHE: bytes of arguments, and of values, kept at hand
     handshake: float = 10.0  #: DAGORAMA_HANDSHAKE: seconds that a new connection has to say what it wants
 

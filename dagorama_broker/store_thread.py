@@ -51,6 +51,6 @@ class StoreThread(ThreadPoolExecutor):
             self._seconds = max(seconds, self._seconds * 0.9 + seconds * 0.1)
 
     def _is_short(self, changes: Changes) -> bool:
-        if not self._few or changes.removed or changes.revived:
+        if not self._few or changes.removed or changes.revived or changes.functions_gone:
             return False
         return len(changes.nodes) + len(changes.outcomes) + len(changes.instances) + len(changes.resolved) <= self._few

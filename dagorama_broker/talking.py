@@ -1,6 +1,6 @@
 """One client's open stream: it asks, any number of things at a time, and is answered as the answers come.
 
-The rule: each ask counts as a call, the first of them as the stream itself, and is answered as that call would be; none
+The rule: each ask counts as a call, one of them as the stream itself, and is answered as that call would be; none
 waits for another. What needs nothing but memory, a commit or the end of a node is answered without a task of its own,
 which is half of what it costs.
 """
@@ -15,11 +15,13 @@ from functools import partial
 from typing import TypeAlias
 
 from dagorama.api import broker_pb2 as pb
+from dagorama_broker import costs
 from dagorama_broker.access import OURS, check_role
-from dagorama_broker.bounds import Streams
+from dagorama_broker.bounds import Kind, Place, Streams
 from dagorama_broker.broker import CALL_AGAIN, Broker
 from dagorama_broker.drafting import is_many
 from dagorama_broker.errors import BrokerRefusal, Malformed, NotServing, StoreError
+from dagorama_broker.memory import Memory, Reservation
 from dagorama_broker.messages import PIECE, weight_of
 from dagorama_broker.scheduler import NewRun
 from dagorama_broker.statuses import refusal_message
@@ -28,20 +30,24 @@ from dagorama_broker.waiting import More, Over, wait_at_once, wait_replies
 
 log = logging.getLogger("dagorama_broker")
 
-ReadRuns = Callable[[pb.SubmitRequest], list[NewRun]]
-ReadMany = Callable[[pb.SubmitRequest], Awaitable[list[NewRun]]]
+ReadRuns = Callable[[list[pb.SubmitRequest]], list[NewRun]]
+ReadMany = Callable[[list[pb.SubmitRequest]], Awaitable[list[NewRun]]]
 Replies: TypeAlias = AsyncGenerator[pb.WaitReply, None]
 
 
 class Answerer:
     """What asks of one caller are about."""
 
-    def __init__(self, broker: Broker, runs_of: ReadRuns, read: ReadMany, token: Token | None) -> None:
-        """`runs_of` reads a submission at once, `read` one that is large in slices."""
+    def __init__(
+        self, broker: Broker, runs_of: ReadRuns, read: ReadMany, token: Token | None, memory: Memory, whose: str = ""
+    ) -> None:
+        """`runs_of` reads submissions at once, `read` large ones in slices; `whose` share of memory they take."""
         self._broker = broker
         self._runs_of = runs_of
         self._read = read
         self._token = token
+        self._memory = memory
+        self._whose = whose
 
     def begin(self, ask: pb.Ask, over: Over, more: More) -> Callable[[], None] | Replies:
         """Take it without a task and return what calls it off; or return the replies, which take a task.
@@ -50,20 +56,34 @@ class Answerer:
         """
         if ask.HasField("wait"):
             check_role(self._token, f"{OURS}Wait")
-            return wait_at_once(self._broker, ask.wait, over, more) or wait_replies(self._broker, ask.wait)
+            return wait_at_once(self._broker, ask.wait, over, more) or self._waited(ask.wait)
         check_role(self._token, f"{OURS}Submit")
-        if is_many(self._broker, weight_of(ask.submit)):
-            return self._submitted_in_slices(ask.submit)
-        runs = self._runs_of(ask.submit)
-        return _nothing if self._broker.submit_at_once(runs, partial(over, None)) else self._submitted(runs)
+        cost = costs.of_small_submission(ask.submit)
+        if cost is None or is_many(self._broker, weight_of(ask.submit)):
+            return self._submitted_in_turns(ask.submit)
+        self._memory.check(cost, self._whose)
+        runs = self._runs_of([ask.submit])
+        return _nothing if self._broker.submit_at_once(runs, partial(over, None)) else self._submitted(runs, cost)
 
-    async def _submitted_in_slices(self, request: pb.SubmitRequest) -> Replies:
-        await self._broker.submit(await self._read(request))
+    def holding(self, message: pb.Asks) -> Reservation:
+        """Around what is done with a message. Raises Full, which ends the stream."""
+        return self._memory.hold(costs.COPIES * message.ByteSize(), self._whose, is_small_ok=True)
+
+    async def _waited(self, request: pb.WaitRequest) -> Replies:
+        with self._memory.hold(costs.of_wait(request), self._whose, is_small_ok=True):
+            async with aclosing(wait_replies(self._broker, request)) as replies:
+                async for reply in replies:
+                    yield reply
+
+    async def _submitted_in_turns(self, request: pb.SubmitRequest) -> Replies:
+        with self._memory.hold(await costs.of_submission(request), self._whose):
+            await self._broker.submit(await self._read([request]))
         return
-        yield pb.WaitReply()
+        yield pb.WaitReply()  # a generator of none
 
-    async def _submitted(self, runs: list[NewRun]) -> Replies:
-        await self._broker.submit(runs)
+    async def _submitted(self, runs: list[NewRun], cost: int) -> Replies:
+        with self._memory.hold(cost, self._whose):
+            await self._broker.submit(runs)
         return
         yield pb.WaitReply()  # a generator of none
 
@@ -71,9 +91,13 @@ class Answerer:
 class Talk:
     """`answers` may be asked for once."""
 
-    def __init__(self, answerer: Answerer, streams: Streams) -> None:
+    def __init__(self, answerer: Answerer, streams: Streams, whose: str = "") -> None:
+        """`whose`: who is given a share of the open calls."""
         self._answerer = answerer
         self._streams = streams
+        self._whose = whose
+        self._own: int | None = None  # the ask that counts as the stream itself
+        self._places: dict[int, Place] = {}  # of the other asks
         self._call_off: dict[int, Callable[[], object]] = {}  # by number, for each ask that is not over
         self._tasks: set[asyncio.Task[None]] = set()
         self._answers, self._size = pb.Answers(), 0
@@ -113,10 +137,11 @@ class Talk:
 
     async def _listen(self, asks: AsyncIterator[pb.Asks]) -> None:
         async for message in asks:
-            for ask in message.ask:
-                while self._size >= PIECE:  # who does not listen is not listened to
-                    await self._room_made()
-                self._take(ask)
+            with self._answerer.holding(message):
+                for ask in message.ask:
+                    while self._size >= PIECE:  # who does not listen is not listened to
+                        await self._room_made()
+                    self._take(ask)
 
     def _take(self, ask: pb.Ask) -> None:
         number, what = ask.number, ask.WhichOneof("what")
@@ -134,8 +159,7 @@ class Talk:
         try:
             if self._leaving:
                 raise NotServing(CALL_AGAIN)
-            if self._call_off:
-                self._streams.enter()
+            self._take_place(ask)
         except BrokerRefusal as refusal:
             self._say(pb.Answer(number=number, over=True, refusal=refusal_message(refusal)))
             return
@@ -182,13 +206,22 @@ class Talk:
         """Nobody wants to hear more of it."""
         call_off = self._call_off.pop(number, None)
         if call_off is not None:
-            self._leave_room()
+            self._leave_place(number)
             call_off()
             self._changed.set()
 
-    def _leave_room(self) -> None:
-        if self._call_off:
-            self._streams.leave()
+    def _take_place(self, ask: pb.Ask) -> None:
+        if self._own is None:
+            self._own = ask.number
+        else:
+            kind = Kind.WAIT if ask.HasField("wait") else Kind.SUBMIT
+            self._places[ask.number] = self._streams.enter(kind, self._whose)
+
+    def _leave_place(self, number: int) -> None:
+        if number == self._own:
+            self._own = None
+        else:
+            self._places.pop(number).leave()
 
     # --- what is answered -----------------------------------------------------------------------------
 
@@ -197,7 +230,7 @@ class Talk:
     ) -> None:
         if self._call_off.pop(number, None) is None:
             return  # it was forgotten
-        self._leave_room()
+        self._leave_place(number)
         said = None if refusal is None else refusal_message(refusal)
         self._say(pb.Answer(number=number, wait=reply, over=True, refusal=said))
 

@@ -9,17 +9,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from itertools import islice
 from threading import Condition
 
 from dagorama.api import broker_pb2 as pb
-from dagorama_broker.bounds import Bounds
-from dagorama_broker.errors import NotServing
+from dagorama_broker.bounds import Bounds, Turns
+from dagorama_broker.errors import NotKnown, NotServing
 from dagorama_broker.store.protocol import Store
 
-#: Uploads that run side by side; more wait for their turn.
-SIDE_BY_SIDE = 64
+#: Uploads, and downloads, that run side by side at most and at least; more wait for their turn.
+SIDE_BY_SIDE, LEAST = 96, 4
+#: Bytes of the broker's memory for each of them: a part is read or written while the next is on its way.
+EACH = 64 << 20
+#: Seconds in which a client has to take the next chunk; then the call is cancelled, and its turn is another's.
+READING = 60.0
 #: Files of clients that are put in their place side by side.
 KEEPING = 8
 #: Seconds in which the next chunk has to come.
@@ -31,17 +35,29 @@ AT_ONCE = 2
 
 
 class Uploads:
-    def __init__(self, store: Store, bounds: Bounds) -> None:
+    def __init__(self, store: Store, bounds: Bounds, memory: int) -> None:
+        """`memory`: bytes that the broker may take."""
         self._store = store
         self._bounds = bounds
-        self._turns = asyncio.Semaphore(SIDE_BY_SIDE)
-        self._threads = ThreadPoolExecutor(SIDE_BY_SIDE, thread_name_prefix="upload")
+        most = max(LEAST, min(SIDE_BY_SIDE, memory // EACH))
+        self._in, self._out = Turns(most), Turns(most)
+        self._threads = ThreadPoolExecutor(most, thread_name_prefix="upload")
         # Apart, so that slow clients do not hold these up.
         self._keeping = ThreadPoolExecutor(KEEPING, thread_name_prefix="keep")
 
-    async def take(self, chunks: AsyncIterator[pb.ValueChunk]) -> tuple[bytes, int]:
+    async def give(self, sha256: bytes, whose: str = "") -> AsyncGenerator[bytes, None]:
+        """A value in chunks. Raises NotKnown."""
+        async with self._out.one(whose):
+            chunks = await asyncio.to_thread(self._store.get_large, sha256)
+            if chunks is None:
+                raise NotKnown(f"large value {sha256.hex()} is not here")
+            async with aclosing(ahead(chunks)) as read:
+                async for data in taken_in_time(read, READING):
+                    yield data
+
+    async def take(self, chunks: AsyncIterator[pb.ValueChunk], whose: str = "") -> tuple[bytes, int]:
         """Keep a value; its SHA-256 and length. Raises TooMuch, NotServing or StoreError, and then nothing is kept."""
-        async with self._turns:  # nothing is read before there is a thread that takes it
+        async with self._in.one(whose):  # nothing is read before there is a thread that takes it
             return await self._take(chunks)
 
     async def _take(self, chunks: AsyncIterator[pb.ValueChunk]) -> tuple[bytes, int]:
@@ -152,6 +168,18 @@ async def ahead(chunks: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
     finally:
         with suppress(Exception, asyncio.CancelledError):
             await reading
+
+
+async def taken_in_time(parts: AsyncIterator[bytes], seconds: float) -> AsyncGenerator[bytes, None]:
+    """The same parts. The call that takes them is cancelled if it keeps one for longer than `seconds`."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    async for part in parts:
+        late = loop.call_later(seconds, task.cancel)
+        try:
+            yield part
+        finally:
+            late.cancel()
 
 
 def _some(chunks: Iterator[bytes]) -> list[bytes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from itertools import islice
 from typing import TypeVar
 
@@ -14,6 +13,7 @@ from dagorama_broker.errors import BrokerRefusal, Malformed, NotKnown, NotServin
 from dagorama_broker.messages import PIECE, id_bytes
 from dagorama_broker.model import ENDED, State, World
 from dagorama_broker.scheduler import Node
+from dagorama_broker.turns import Turn
 from dagorama_broker.watching import LEAVING, Watch
 
 T = TypeVar("T")
@@ -23,28 +23,30 @@ Over = Callable[[pb.WaitReply | None, BrokerRefusal | None], None]
 #: Gets the replies that are still to come.
 More = Callable[[AsyncGenerator[pb.WaitReply, None]], None]
 
-#: Nodes, or values, that are read at a time: others may use the store in between.
+#: Nodes that are looked up at a time: others may use the store in between.
 AT_A_TIME = 256
+#: Values that are read at a time, at first; then as many as come to about this many bytes.
+FEW, READ = 16, 2 << 20
+#: Bytes of a value that is told in the same moment to all who wait for it.
+AT_ONCE = 16 << 10
 
 
 async def wait_replies(broker: Broker, request: pb.WaitRequest) -> AsyncGenerator[pb.WaitReply, None]:
     """Raises NotKnown where the broker has no such node in that instance."""
     wait = _Wait(broker, request)
-    watch = wait.watch()
-    with ExitStack() as held:
-        for instance in wait.instances:
-            held.enter_context(broker.holds.on(instance))
-        try:
-            async for reply in wait.ended_before():
+    try:
+        await wait.look_up()
+        async for reply in wait.ended_before():
+            yield reply
+        if request.now:
+            async for reply in wait.states():
                 yield reply
-            if request.now:
-                yield wait.states()
-                return
-            while wait.left:
-                async for reply in wait.ended(await watch.next()):
-                    yield reply
-        finally:
-            wait.over(watch)
+            return
+        while wait.left:
+            async for reply in wait.ended(await wait.watch.next()):
+                yield reply
+    finally:
+        wait.over()
 
 
 def wait_at_once(broker: Broker, request: pb.WaitRequest, over: Over, more: More) -> Callable[[], None] | None:
@@ -80,7 +82,7 @@ class _OneWait:
 
     def tell(self, node: Node) -> None:
         envelope = self._broker.payloads.values.kept.get(node.key)
-        if node.state is State.COMPLETED and not node.refs and envelope is not None:
+        if node.state is State.COMPLETED and not node.refs and envelope is not None and len(envelope) <= AT_ONCE:
             self.call_off()
             reply = pb.WaitReply(value_node=self._request.node, value=[envelope], index=[0], state=[pb.COMPLETED])
             self._over(reply, None)
@@ -99,7 +101,9 @@ class _OneWait:
 
     async def _replies(self) -> AsyncGenerator[pb.WaitReply, None]:
         try:
-            async for reply in _Wait(self._broker, self._request, self._node).ended([self._node]):
+            wait = _Wait(self._broker, self._request)
+            wait.add_ended(self._node)
+            async for reply in wait.ended([self._node]):
                 yield reply
         finally:
             self.call_off()
@@ -107,59 +111,112 @@ class _OneWait:
 
 
 class _Wait:
-    """One caller's wait: which nodes, where each stands in the request, and what has been said."""
+    """One caller's wait: which nodes, where each stands in the request, and what has been said.
 
-    def __init__(self, broker: Broker, request: pb.WaitRequest, just_ended: Node | None = None) -> None:
-        """`just_ended`: the only node that is asked for, known already."""
+    There may be hundreds of thousands of nodes: they are gone through in turns, and little is kept for each.
+    """
+
+    def __init__(self, broker: Broker, request: pb.WaitRequest) -> None:
         if not request.node:
             raise Malformed("nothing is waited for")
         self._broker = broker
-        self._owners = owners_of(request)
-        self.instances = set(self._owners.values())
-        self._now = request.now
+        self._request = request
+        self._instances: list[bytes] = []
+        self._held: set[bytes] = set()  #: instances that are not removed meanwhile
+        self._keys: dict[bytes, int] = {}  #: of instances that were read from the store
         self._reruns = broker.scheduler.reruns
-        self._places: dict[bytes, list[int]] = {}
-        for place, id in enumerate(request.node):
-            self._places.setdefault(id_bytes(id, "a node"), []).append(place)
-        self._live: dict[int, tuple[Node, bytes]] = {}
+        self._places: dict[bytes, int | list[int]] = {}  #: by id; a list for one that is asked for several times
+        self._live: dict[int, Node] = {}  #: those that had not ended when they were looked up
         self._recent: list[tuple[Node, bytes]] = []  #: that have just ended, and are not told yet
-        self._known: set[bytes] = set()  #: those that are in either
-        for id in self._places:
-            if (node := just_ended or broker.scheduler.graph.find(id)) is not None:
-                _check_ours(node, self._owners[id], id)
-                self._live[node.key] = node, id
-                self._known.add(id)
-            else:
-                self._look_among_recent(id)
-        self.left = set(self._live)
+        self._others: list[bytes] = []  #: of which memory knows nothing
+        self.watch = Watch()
+        self.left: set[int] = set()  #: keys of nodes that have not ended
         self._failures: dict[int, pb.NodeFailure] = {}  #: by culprit
+        self._turn = Turn()
 
-    def watch(self) -> Watch:
-        """To be called before anything is awaited, so that no end is missed."""
-        return self._broker.watching.add([] if self._now else self._live)
+    def add_ended(self, node: Node) -> None:
+        """The only node that is asked for, which has just ended."""
+        self._places[self._request.node[0]] = 0
+        self._live[node.key] = node
 
-    def over(self, watch: Watch) -> None:
+    async def look_up(self) -> None:
+        """Find what is in memory; from the moment in which a node is found its end is heard. Raises a BrokerRefusal."""
+        request, turn = self._request, self._turn
+        for id in request.instances or [request.instance]:
+            self._instances.append(id_bytes(id, "an instance"))
+            await turn.share()
+        check_instances(request, len(self._instances))
+        for place, id in enumerate(request.node):
+            self._look_up(place, id)
+            if turn.is_over:
+                await turn.next()
+
+    def _look_up(self, place: int, id: bytes) -> None:
+        before = self._places.setdefault(id, place)
+        if before is not place:
+            self._add_place(id, before, place)
+            return
+        owner = self._owner(place)
+        if owner not in self._held:  # before it is looked up, and before anything is awaited after that
+            self._held.add(owner)
+            self._broker.holds.take(owner)
+        node = self._broker.scheduler.graph.find(id_bytes(id, "a node"))
+        if node is None:
+            if not self._is_recent(id, owner):
+                self._others.append(id)
+            return
+        _check_ours(node, owner, id)
+        if not self._request.now:
+            self._broker.watching.listen(self.watch, node.key)
+        self._live[node.key] = node
+        self.left.add(node.key)
+
+    def _add_place(self, id: bytes, before: int | list[int], place: int) -> None:
+        places = before if isinstance(before, list) else [before]
+        if self._owner(places[0]) != self._owner(place):
+            raise Malformed(f"node {id.hex()} is asked for as of two instances")
+        places.append(place)
+        self._places[id] = places
+
+    def _owner(self, place: int) -> bytes:
+        return self._instances[self._request.instance_of[place] if self._request.instances else 0]
+
+    def _owner_of(self, id: bytes) -> bytes:
+        return self._owner(self._places_of(id)[0])
+
+    def _places_of(self, id: bytes) -> Sequence[int]:
+        """Where it stands among the nodes that are asked for."""
+        places = self._places[id]
+        return places if isinstance(places, list) else (places,)
+
+    def over(self) -> None:
         """Nobody waits any more: values that were kept for this are let go."""
-        self._broker.watching.remove(watch, self._live)
-        for node, _ in self._live.values():
+        self._broker.watching.remove(self.watch, self._live)
+        for node in self._live.values():
             _drop_unwanted(self._broker, node)
+        for instance in self._held:
+            self._broker.holds.let_go(instance)
 
-    def states(self) -> pb.WaitReply:
+    async def states(self) -> AsyncIterator[pb.WaitReply]:
         """How the nodes stood that had not ended when they were asked for."""
-        reply = pb.WaitReply()
-        for node, id in self._live.values():
-            # One that ended meanwhile may not be durable yet: what it was is what is known.
-            state = State.CLAIMED if node.state in ENDED else node.state
-            reply.index.extend(self._places[id])
-            reply.state.extend([pb.NodeState.ValueType(state)] * len(self._places[id]))
-        return reply
+        for batch in _batches(self._live.values()):
+            reply = pb.WaitReply()
+            for node in batch:
+                places = self._places_of(_id_of(node))
+                # One that ended meanwhile may not be durable yet: what it was is what is known.
+                state = State.CLAIMED if node.state in ENDED else node.state
+                reply.index.extend(places)
+                reply.state.extend([pb.NodeState.ValueType(state)] * len(places))
+            yield reply
+            await self._turn.share()
 
-    def _look_among_recent(self, id: bytes) -> None:
+    def _is_recent(self, id: bytes, owner: bytes) -> bool:
+        """Whether it has just ended; it is told next."""
         node = self._broker.recent.find(id)
         if node is not None:
-            _check_ours(node, self._owners[id], id)
+            _check_ours(node, owner, id)
             self._recent.append((node, id))
-            self._known.add(id)
+        return node is not None
 
     async def _tell_recent(self) -> AsyncIterator[pb.WaitReply]:
         recent, self._recent = self._recent, []
@@ -167,53 +224,58 @@ class _Wait:
             async for reply in self._tell(batch):
                 yield reply
 
-    def _others(self) -> list[bytes]:
-        """Of which nothing is known yet."""
-        return [id for id in self._places if id not in self._known]
-
     async def ended_before(self) -> AsyncIterator[pb.WaitReply]:
         """Nodes that the heart has no more: they have ended, or were never made."""
         async for reply in self._tell_recent():
             yield reply
-        others = self._others()
-        if not others:
+        if not self._others:
             return
         await self._broker.durable()  # what has just ended is among the recent ones when it is on record
-        for id in others:
-            self._look_among_recent(id)
-        async for reply in self._tell_recent():
-            yield reply
-        others = self._others()
-        if not others:
-            return
-        stored = await self._broker.stored_instances({self._owners[id] for id in others})
-        for ids in _batches(others):
-            found = await self._broker.find_ended(ids)
-            for id in ids:
-                owner = self._owners[id]
-                if id not in found:
-                    raise NotKnown(f"node {id.hex()} is not known to this broker")
-                if found[id].instance.key != stored[owner].row.key:
-                    raise Malformed(f"node {id.hex()} is of another instance than {owner.hex()}")
-                _check_ours(found[id], owner, id)
-            async for reply in self._tell([(node, id) for id, node in found.items()]):
+        for ids in _batches(self._others):
+            others = [id for id in ids if not self._is_recent(id, self._owner_of(id))]
+            async for reply in self._tell_recent():
                 yield reply
+            async for reply in self._tell_stored(others):
+                yield reply
+        self._others = []
+
+    async def _tell_stored(self, ids: Sequence[bytes]) -> AsyncIterator[pb.WaitReply]:
+        """Nodes that only the store knows, if anybody."""
+        unread = dict.fromkeys(owner for id in ids if (owner := self._owner_of(id)) not in self._keys)
+        if unread:
+            stored = await self._broker.stored_instances(list(unread))
+            self._keys.update((owner, each.row.key) for owner, each in stored.items())
+        found = await self._broker.find_ended(ids)
+        for id in ids:
+            owner = self._owner_of(id)
+            if id not in found:
+                raise NotKnown(f"node {id.hex()} is not known to this broker")
+            if found[id].instance.key != self._keys[owner]:
+                raise Malformed(f"node {id.hex()} is of another instance than {owner.hex()}")
+            _check_ours(found[id], owner, id)
+        async for reply in self._tell([(node, id) for id, node in found.items()]):
+            yield reply
 
     async def ended(self, nodes: Sequence[Node]) -> AsyncIterator[pb.WaitReply]:
         """Nodes that have just ended."""
         self.left.difference_update(node.key for node in nodes)
         for batch in _batches(nodes):
-            async for reply in self._tell([self._live[node.key] for node in batch]):
+            async for reply in self._tell([(self._live[node.key], _id_of(node)) for node in batch]):
                 yield reply
 
     async def _tell(self, nodes: Sequence[tuple[Node, bytes]]) -> AsyncIterator[pb.WaitReply]:
         pieces = _Pieces()
-        needed = self._with_named([node for node, _ in nodes if node.state is State.COMPLETED])
-        for batch in _batches(needed):
-            for id, envelope in (await self._values(batch)).items():
+        needed = await self._with_named([node for node, _ in nodes if node.state is State.COMPLETED])
+        start, most = 0, FEW
+        while start < len(needed):
+            values = await self._values(needed[start : start + most])
+            for id, envelope in values.items():
                 for reply in pieces.add(len(envelope), pb.WaitReply(value_node=[id], value=[envelope])):
                     yield reply
-        # In one piece: whoever hears of an end lets go of the values that came before it.
+            start += most
+            most = _how_many(most, sum(map(len, values.values())))
+            await self._turn.share()
+        # In one piece: a client that hears of an end lets go of the values that came before it.
         ends = self._ends([id for node, id in nodes if node.state is State.COMPLETED], State.COMPLETED)
         if ends.index:
             for reply in pieces.add(ends.ByteSize(), ends):
@@ -226,10 +288,11 @@ class _Wait:
                     yield reply
         for reply in pieces.rest():
             yield reply
+        await self._turn.share()
 
     def _ends(self, ids: Iterable[bytes], state: State) -> pb.WaitReply:
         """That these nodes have ended so, without failures."""
-        places = [place for id in ids for place in self._places[id]]
+        places = [place for id in ids for place in self._places_of(id)]
         return pb.WaitReply(index=places, state=[pb.NodeState.ValueType(state)] * len(places))
 
     async def _values(self, nodes: Sequence[Node]) -> dict[bytes, bytes]:
@@ -246,10 +309,12 @@ class _Wait:
         if self._reruns != self._broker.scheduler.reruns:
             raise NotServing("nodes that had completed were retried just now: wait again")
 
-    def _with_named(self, nodes: Iterable[Node]) -> list[Node]:
+    async def _with_named(self, nodes: Iterable[Node]) -> list[Node]:
         """The nodes and all that their values name, and so on; also what came with nodes that ended before these."""
-        found, stack = {}, list(nodes)
+        found, stack = dict[int, Node](), list(nodes)
         while stack:
+            if self._turn.is_over:
+                await self._turn.next()
             node = stack.pop()
             if node.key not in found:
                 found[node.key] = node
@@ -294,12 +359,18 @@ def _drop_unwanted(broker: Broker, node: Node) -> None:
         broker.payloads.values.drop(node.key)
 
 
+def check_instances(request: pb.WaitRequest | pb.ExplainRequest, instances: int) -> None:
+    """Raises Malformed where the request does not say of which of so many instances each node is."""
+    places = request.instance_of
+    if request.instances and (len(places) != len(request.node) or max(places) >= instances):
+        raise Malformed("the instances that are named do not fit the nodes that are waited for")
+
+
 def owners_of(request: pb.WaitRequest | pb.ExplainRequest) -> dict[bytes, bytes]:
     """The instance of each node that is asked for. Raises Malformed."""
     instances = [id_bytes(id, "an instance") for id in request.instances or [request.instance]]
+    check_instances(request, len(instances))
     places: Sequence[int] = request.instance_of if request.instances else [0] * len(request.node)
-    if len(places) != len(request.node) or max(places) >= len(instances):
-        raise Malformed("the instances that are named do not fit the nodes that are waited for")
     owners: dict[bytes, bytes] = {}
     for id, place in zip(request.node, places, strict=True):
         if owners.setdefault(id, instances[place]) != instances[place]:
@@ -307,10 +378,21 @@ def owners_of(request: pb.WaitRequest | pb.ExplainRequest) -> dict[bytes, bytes]
     return owners
 
 
+def _how_many(before: int, size: int) -> int:
+    """Values to be read next, if the ones before had so many bytes together."""
+    return max(1, min(2 * before, before * READ // max(size, 1), AT_A_TIME))
+
+
 def _batches(items: Iterable[T]) -> Iterator[list[T]]:
     rest = iter(items)
     while batch := list(islice(rest, AT_A_TIME)):
         yield batch
+
+
+def _id_of(node: Node) -> bytes:
+    """The id of a node that had not ended when it was looked up."""
+    assert node.run is not None
+    return node.run.id_of(node.key)
 
 
 def _check_ours(node: Node, instance: bytes, id: bytes) -> None:

@@ -51,37 +51,41 @@ class Watching:
     """All waits, by node key."""
 
     def __init__(self) -> None:
-        self._watches: dict[int, list[Listener]] = {}
+        # Most nodes are waited for once, so that one listener stands for itself.
+        self._watches: dict[int, Listener | dict[Listener, None]] = {}
 
     def __contains__(self, key: object) -> bool:
         return key in self._watches
 
-    def add(self, keys: Iterable[int]) -> Watch:
-        watch = Watch()
-        for key in keys:
-            self.listen(watch, key)
-        return watch
-
     def listen(self, listener: Listener, key: int) -> None:
-        self._watches.setdefault(key, []).append(listener)
+        others = self._watches.setdefault(key, listener)
+        if isinstance(others, dict):
+            others[listener] = None
+        elif others is not listener:
+            self._watches[key] = {others: None, listener: None}
 
-    def remove(self, watch: Listener, keys: Iterable[int]) -> None:
+    def remove(self, listener: Listener, keys: Iterable[int]) -> None:
         for key in keys:
-            watches = self._watches.get(key, [])
-            if watch in watches:
-                watches.remove(watch)
-                if not watches:
+            found = self._watches.get(key)
+            if found is listener:
+                del self._watches[key]
+            elif isinstance(found, dict):
+                found.pop(listener, None)
+                if not found:
                     del self._watches[key]
+
+    def _listeners(self, key: int) -> list[Listener]:
+        found = self._watches.get(key)
+        return [] if found is None else list(found) if isinstance(found, dict) else [found]
 
     def close(self) -> None:
         """Let all who wait know that the broker leaves."""
-        for watches in list(self._watches.values()):
-            for watch in list(watches):
-                watch.close()
+        for listener in dict.fromkeys(listener for key in self._watches for listener in self._listeners(key)):
+            listener.close()
 
     def tell(self, ended: Iterable[Node]) -> None:
         if not self._watches:
             return
         for node in ended:
-            for watch in list(self._watches.get(node.key, ())):
-                watch.tell(node)
+            for listener in self._listeners(node.key):
+                listener.tell(node)

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 
-from dagorama_broker.errors import Malformed
+from dagorama_broker.errors import Malformed, TooMuch
 from dagorama_broker.model import CANCELLATION, BroodRow, BroodRunRow, Failure, Fate, Live, MadeRun
+from dagorama_broker.scheduler.children import cost_of
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.limits import Limits
 from dagorama_broker.scheduler.making import NewRun, Plan
@@ -35,13 +36,16 @@ class Broods:
         if self.has_made(node.key, new):
             return
         brood = self.open.get(node.key) or self._new(node)
-        size = sum(map(len, new.arguments))
+        size, cost = sum(map(len, new.arguments)), cost_of(new)
         limits.check_attempt(brood.nodes + len(new.lanes), brood.size + size)
+        if too_much := limits.too_much_staged(brood.cost + cost, 0):
+            raise TooMuch(too_much)
         limits.check_sources(new.sources)
         plan = Plan(self._graph, [new], known)
         self._refuse_others(brood, node, new, plan.runs)
         plan.make(node.key)
         brood.size += size
+        brood.cost += cost
         if node.key not in self.open:
             self.open[node.key] = brood
             self._record(brood)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from heapq import heapify, heappop, heappush
 
 from dagorama_broker.model import ENDED, World
 from dagorama_broker.queues import Head, Lane
 from dagorama_broker.scheduler.broods import Broods
-from dagorama_broker.scheduler.children import Staged
+from dagorama_broker.scheduler.children import Stage
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.parts import Node, Pool, Presence, Slot, Worker
 from dagorama_broker.scheduler.pools import Pools
@@ -25,7 +25,7 @@ class Dispatch:
         self.pools = Pools(self.offer_all)
         self.claimed: dict[int, Node] = {}  #: by attempt
         self.along: dict[int, Node] = {}  #: by attempt: the dependent that is claimed beside the node of that attempt
-        self.staged: dict[int, Staged] = {}  #: by attempt: what it has made
+        self.staged = Stage()  #: by attempt: what it has made
         self.first_attempt = epoch << EPOCH_BITS
         self.last_attempt = self.first_attempt
         self.overruns: list[tuple[float, int]] = []  #: heap of (when, attempt) of claims with a timeout
@@ -66,7 +66,7 @@ class Dispatch:
             node.slot = None
             del self.claimed[node.attempt]
             self.along.pop(node.attempt, None)
-            self.staged.pop(node.attempt, None)
+            self.staged.take_out(node.attempt)
         for slot in worker.slots:
             slot.held.clear()
         del self.workers[worker.presence.id]
@@ -90,6 +90,22 @@ class Dispatch:
             else:
                 self._watch(worker)
         return lost
+
+    def tidy(self, ids: Collection[int]) -> None:
+        """Have granting hold on to none of these functions of which nothing can be claimed."""
+        self.offer()
+        idle = {lane for id in ids if not (lane := self.graph.lane_by_id[id]).servable}
+        for lane in idle:
+            lane.forget_heads()
+        for world in World:
+            for pool in self.pools.of(world):
+                pool.withdraw(idle)
+
+    def forget_lanes(self, ids: set[int]) -> None:
+        """No node will ever be in these lanes again."""
+        self.pools.forget(ids)
+        for worker in self.workers.values():
+            self.pools.allow(worker, ids)
 
     # --- claims ---------------------------------------------------------------------------------------
 
@@ -160,7 +176,7 @@ class Dispatch:
         self._wait_on(node)
 
     def _wait_on(self, node: Node) -> None:
-        self.staged.pop(node.attempt, None)
+        self.staged.take_out(node.attempt)
         self.spend(node)
         self.graph.move(node, WAITING)
 

@@ -5,6 +5,7 @@ Nothing here scans all nodes and nothing recurses: a chain or a fan-in of 100,00
 
 from __future__ import annotations
 
+import weakref
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -40,6 +41,8 @@ FIRST = attrgetter("first")
 STEP = 5_000
 #: Dependents that are told at once of a node that completes: one of these may have been sent along with it.
 LOOKED_AT = 8
+#: Bytes that a function and its lane take beside its names, roughly.
+FUNCTION_BYTES = 1_500
 
 
 def pack_keys(nodes: Sequence[Node]) -> bytes:
@@ -71,6 +74,10 @@ def _recount(lane: Lane, before: State, state: State) -> None:
     elif state is QUEUED:
         base.keyed_ready += 1
     lane.recount()
+def _size_of(function: Function) -> int:
+    """Bytes that a function takes in memory, roughly."""
+    texts = (function.name, function.hash, function.queue, function.taint, function.class_code)
+    return FUNCTION_BYTES + 2 * sum(map(len, texts))
 
 
 class Noticed(NamedTuple):
@@ -84,7 +91,7 @@ class Noticed(NamedTuple):
 
 def _noticed(node: Node) -> Noticed:
     needed = frozenset([other.key for other in (*node.sources, *node.refs)])
-    return Noticed(node.key, node.instance.key, node.culprit.key if node.culprit else 0, needed)
+    return Noticed(node.key, node.instance.key, 0 if node.state is COMPLETED else (node.culprit or node).key, needed)
 
 
 class Tally:
@@ -129,6 +136,9 @@ class Graph:
         self.next_node = 1
         self.next_instance = 1
         self.next_lane = 1
+        self.edges = 0  #: sources and promises of unfinished nodes
+        self.failures_size = 0  #: bytes of failures of unfinished nodes
+        self.functions_size = 0  #: bytes that the functions take
         self.made_with: dict[int, str] = {}  #: the code of unfinished nodes that other code has adopted
         self.adoptions: dict[int, AdoptionRow] = {}  #: what allows that, by the same keys
         self.next_adoption = 1
@@ -153,7 +163,25 @@ class Graph:
     def enter_lane(self, lane: Lane) -> Lane:
         """Take up the lane of a function, new or read back."""
         self.lanes[lane.function] = self.lane_by_id[lane.id] = lane
+        self.functions_size += _size_of(lane.function)
         return lane
+
+    def drop_lane(self, id: int) -> bool:
+        """Let go of the lane of a function that no stored node names, unless something in memory uses it."""
+        lane = self.lane_by_id.pop(id)
+        function = lane.function
+        del self.lanes[function]
+        self.functions_size -= _size_of(function)
+        # Nodes, and what is about to become nodes, hold on to their lanes: if nothing does, it is gone with this name.
+        # Where it would only go later, it stays until the next time.
+        left = weakref.ref(lane)
+        del lane
+        used = left()
+        if used is not None:
+            self.enter_lane(used)
+            return False
+        self.changes.functions_gone.append(id)
+        return True
 
     def lane_of(self, lane: Lane, key: str) -> Lane:
         """The lane of a concurrency key beside that of its function, for a node that may yet be refused."""
@@ -239,7 +267,7 @@ class Graph:
             self._leave_delayed(lane)
         if state is QUEUED:
             lane.ready += 1
-            self.active[lane.id] = lane.base
+            self.active[lane.id] = lane.base if lane.key else lane
         elif state is CLAIMED:
             lane.claimed += 1
         elif state is BACKOFF:
@@ -249,8 +277,9 @@ class Graph:
 
     def _leave_queue(self, lane: Lane) -> None:
         lane.ready -= 1
-        base = lane.base
+        base = lane
         if lane.key:
+            base = lane.base
             base.keyed_ready -= 1
         if not lane.ready:
             lane.clear()
@@ -393,6 +422,7 @@ class Graph:
         ready before that.
         """
         bad = None
+        self.edges += len(others)
         for other in others:
             other.readers += 1
             if other.state not in ENDED:
@@ -418,6 +448,7 @@ class Graph:
         now = tuple([again.get(other.key, other) for other in others])
         before = [other for other, new in zip(others, now, strict=True) if other is not new]
         self._let_go(before)
+        self.edges -= len(before)
         self.wait_for(node, [again[other.key] for other in before])
         return now
 
@@ -488,7 +519,7 @@ class Graph:
         self, node: Node, state: State, culprit: Node, failure: bytes | None = None, tally: Tally | None = None
     ) -> None:
         """Fail or cancel a node, and with it every descendant."""
-        node.culprit = culprit
+        node.culprit = None if culprit is node else culprit
         self._record_bad_end(node, state, failure)
         if tally is not None:
             tally.count += 1
@@ -500,7 +531,7 @@ class Graph:
         if not node.instance.failed:
             node.instance.failed = True
             self.changes.instance_ends.append(InstanceEnd(node.instance.key, None, True))
-        culprit, ended = node.culprit.key if node.culprit else 0, self.now + self.wall
+        culprit, ended = (node.culprit or node).key, self.now + self.wall
         if resolving:
             self.changes.resolved.append(ResolvedRow(node.key, int(state), culprit, ended))
         else:
@@ -582,19 +613,23 @@ class Graph:
             if failed.key in dependent.tolerates and dependent.state is WAITING:
                 self._one_less([dependent], ended)
             else:
-                dependent.culprit = failed.culprit
+                dependent.culprit = failed.culprit or failed
                 self._record_bad_end(dependent, failed.state, None)
                 ended.append(dependent)
 
     def _forget(self, node: Node) -> None:
         """The node has ended: it leaves memory, but for those that hold on to it."""
         del self.nodes[node.key]
+        if node.pending != UNSTARTED:
+            self.edges -= len(node.sources) + len(node.refs)
         if node.lane.key:
             self._leave_keyed(node.lane)
         if self.made_with:
             self.made_with.pop(node.key, None)
             self.adoptions.pop(node.key, None)
-        node.trouble = None
+        if node.trouble is not None:
+            self.keep_failure(node.trouble, None)
+            node.trouble = None
         self.effects.ended.append(node)
         if self.noticed is not None:
             self.noticed.append(_noticed(node))
@@ -627,6 +662,11 @@ class Graph:
         if node.trouble is None:
             node.trouble = Trouble()
         return node.trouble
+
+    def keep_failure(self, trouble: Trouble, failure: bytes | None) -> None:
+        """Remember the last failure of an unfinished node, or forget it."""
+        self.failures_size += len(failure or b"") - len(trouble.failure or b"")
+        trouble.failure = failure
 
     def record_trouble(self, node: Node) -> None:
         trouble = node.trouble

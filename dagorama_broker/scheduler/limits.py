@@ -13,6 +13,8 @@ class Limits:
     sources_per_node: int = 1_000_000
     nodes_per_attempt: int = 1_000_000
     bytes_per_attempt: int = 256 << 20
+    memory_per_attempt: int = 512 << 20  #: bytes of memory that its children take
+    staged_memory: int = 4 << 30  #: bytes of memory that children of all running attempts take
     deaths: int = 3  #: child processes that end while they run a node, before it fails
     losses: int = 20  #: workers or connections lost while they held it
     longest_traceback: int = 256 << 10  #: characters that are kept of one
@@ -24,6 +26,25 @@ class Limits:
             raise TooMuch(f"it made {nodes} nodes; {self.nodes_per_attempt} are allowed")
         if size > self.bytes_per_attempt:
             raise TooMuch(f"its nodes carry {size} bytes; {self.bytes_per_attempt} are allowed")
+
+    def too_much_staged(self, of_attempt: int, of_all: int) -> str:
+        """Why an attempt may not stage children that take so many bytes of memory; empty: it may."""
+        if of_attempt > self.memory_per_attempt:
+            return (
+                f"its nodes take {of_attempt} bytes of the broker's memory; {self.memory_per_attempt} are allowed:"
+                " have several nodes make them"
+            )
+        if of_all > self.staged_memory:
+            return (
+                f"children of running nodes take {of_all} bytes of the broker's memory; {self.staged_memory} are"
+                " allowed for all of them: have fewer nodes make children at once, or give the broker more memory"
+            )
+        return ""
+
+    def check_promises(self, named: Sized) -> None:
+        """Raises TooMuch if a result names so many."""
+        if len(named) > self.sources_per_node:
+            raise TooMuch(f"it names {len(named)} promises; {self.sources_per_node} are allowed")
 
     def check_sources(self, sources: Iterable[Sized] | None) -> None:
         """Raises TooMuch."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from heapq import heappop, heappush, heapreplace
+from heapq import heapify, heappop, heappush, heapreplace
 from typing import NamedTuple
 
 from dagorama_broker.model import Fate, State, World
@@ -50,7 +50,7 @@ class Brood:
     that made the node which this one ran."""
 
     __slots__ = (
-        "attempt", "fate", "function", "instances", "node", "nodes", "origin", "parts", "runs", "size", "top",
+        "attempt", "cost", "fate", "function", "instances", "node", "nodes", "origin", "parts", "runs", "size", "top",
         "within",
     )
 
@@ -67,6 +67,7 @@ class Brood:
         self.instances: set[int] = set()  #: keys of those that it has made nodes in
         self.nodes = 0
         self.size = 0  #: bytes of arguments, as far as this broker has seen them
+        self.cost = 0  #: bytes of memory that it took to make them
 
 
 class Trouble:
@@ -74,12 +75,12 @@ class Trouble:
 
     __slots__ = ("deaths", "failure", "lost", "lost_attempt", "pause", "retry_at", "runs")
 
-    def __init__(self, runs: int = 0, deaths: int = 0, lost: int = 0, failure: bytes | None = None) -> None:
+    def __init__(self, runs: int = 0, deaths: int = 0, lost: int = 0) -> None:
         self.runs = runs
         self.deaths = deaths
         self.lost = lost
         self.lost_attempt = 0  #: the last loss was counted for it; 0: none, or it was taken back
-        self.failure = failure
+        self.failure: bytes | None = None  #: the last one; `Graph.keep_failure` sets it
         self.retry_at = 0.0  #: the heart's clock; 0: not in BACKOFF
         self.pause = 0.0  #: seconds of that BACKOFF
 
@@ -113,7 +114,7 @@ class Node:
         self.tolerates: frozenset[int] = NONE  #: keys of sources whose failure it takes for a value
         self.refs: tuple[Node, ...] = ()  #: promises in its value
         self.dependents: list[Node] | None = None  #: who waits for it
-        self.culprit: Node | None = None  #: itself or the node upstream whose failure it shares
+        self.culprit: Node | None = None  #: upstream, whose failure it shares; of its own it is itself, unnamed
         self.trouble: Trouble | None = None
 
 
@@ -248,11 +249,24 @@ class Pool:
                 return now
         return None
 
+    def withdraw(self, lanes: set[Lane]) -> None:
+        """Let go of functions of which nothing can be claimed now."""
+        if lanes.isdisjoint(self.offered):
+            return
+        for lane in lanes:
+            self.offered.pop(lane, None)
+        self._heads = [entry for entry in self._heads if entry[2] in self.offered]
+        heapify(self._heads)
+
     def next_best(self) -> int:
         """Return a place that is no younger than the oldest node of any function but that of `oldest`."""
         return min([entry[0] for entry in self._heads[1:3]], default=UNLISTED)
 
     # --- slots ----------------------------------------------------------------------------------------
+    def forget(self, lanes: set[int]) -> None:
+        """Nobody will ask about these lanes again."""
+        for lane in lanes.intersection(self._may):
+            del self._may[lane]
 
     def place(self, slot: Slot) -> None:
         """Put a slot that may have room where it belongs, behind the others."""

@@ -21,17 +21,17 @@ class Pools:
 
     def __init__(self, offer_all: Callable[[Pool], None]) -> None:
         """Call `offer_all` with each pool that is new, which has nothing to run yet."""
-        self._pools: dict[_Rules, Pool] = {}
+        self._pools: dict[World, dict[_Rules, Pool]] = {world: {} for world in World}
         self._offer_all = offer_all
 
     def of(self, world: World) -> Iterator[Pool]:
-        return (pool for pool in self._pools.values() if pool.world is world)
+        return iter(self._pools[world].values())
 
     def join(self, worker: Worker) -> None:
-        rules = _rules(worker)
-        pool = self._pools.get(rules)
+        rules, pools = _rules(worker), self._pools[worker.presence.world]
+        pool = pools.get(rules)
         if pool is None:
-            pool = self._pools[rules] = Pool(worker.presence.world)
+            pool = pools[rules] = Pool(worker.presence.world)
         is_new = not pool.workers
         pool.workers[worker.presence.id] = worker
         worker.pool = pool
@@ -49,12 +49,31 @@ class Pools:
             pool.remove(slot)
         del pool.workers[worker.presence.id]
         if not pool.workers:
-            del self._pools[_rules(worker)]
+            del self._pools[pool.world][_rules(worker)]
 
     def refuse(self, worker: Worker, lane: Lane, why: str) -> None:
         """The worker is not offered nodes of this lane any more."""
         takes_more = worker.pool is not None
         self.leave(worker)
         worker.refuses[lane.id] = why
+        if takes_more:
+            self.join(worker)
+
+    def forget(self, lanes: set[int]) -> None:
+        """Nobody will ask about these lanes again."""
+        for pools in self._pools.values():
+            for pool in pools.values():
+                pool.forget(lanes)
+
+    def allow(self, worker: Worker, lanes: set[int]) -> None:
+        """It does not matter any more that the worker has refused these lanes."""
+        stale = lanes.intersection(worker.refuses)
+        if not stale:
+            return
+        takes_more = worker.pool is not None
+        self.leave(worker)
+        for lane in stale:
+            del worker.refuses[lane]
+            worker.deployed.pop(lane, None)
         if takes_more:
             self.join(worker)

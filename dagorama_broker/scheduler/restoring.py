@@ -31,7 +31,7 @@ def ended_nodes(graph: Graph, rows: Iterable[EndedNode]) -> dict[int, Node]:
         node.attempt = row.attempt
         if node.state is COMPLETED and row.refs:
             node.refs = tuple([nodes[key] for key in unpack_keys(row.refs)])
-        elif row.culprit:
+        elif row.culprit not in (0, row.key):
             # A culprit is only ever named, so a node with its key and nothing else can stand for it.
             node.culprit = nodes.get(row.culprit) or Node(row.culprit, node.instance, node.lane, None, FAILED)
     return nodes
@@ -95,8 +95,9 @@ def _rebuild_nodes(
         node = Node(row.key, run.instance, lane, run, state)
         graph.take_up(node)
         if trouble is not None:
-            node.trouble = Trouble(trouble.runs, trouble.deaths, trouble.lost, trouble.failure)
+            node.trouble = Trouble(trouble.runs, trouble.deaths, trouble.lost)
             node.trouble.lost_attempt = trouble.lost_attempt
+            graph.keep_failure(node.trouble, trouble.failure)
             node.attempt = trouble.attempt
         if state is BACKOFF:
             graph.trouble(node).retry_at = graph.now + left

@@ -207,7 +207,8 @@ def _move_back(dispatch: Dispatch, row: FailedNode, node: Node) -> None:
     graph.changes.revived.append(RevivedRow(node.key, int(WAITING)))
     # Also after a restart, whoever still runs it from before is refused.
     dispatch.spend(node)
-    node.trouble = Trouble(failure=row.failure)
+    node.trouble = Trouble()
+    graph.keep_failure(node.trouble, row.failure)
     graph.record_trouble(node)
     has_run = row.culprit in (0, row.key) or row.dropped
     if has_run and all(graph.nodes.get(source.key) is not source for source in node.sources):

@@ -167,6 +167,11 @@ class Scheduler:
     def finish(self) -> None:
         """Do what earlier steps have put off; a broker waits until nothing is, so as not to stand still."""
         self.graph.finish()
+    def drop_functions(self, ids: Iterable[int]) -> None:
+        """Let go of functions that no stored node names, as far as nothing in memory uses their lanes."""
+        ids = set(ids)
+        self.dispatch.tidy(ids)
+        self.dispatch.forget_lanes({id for id in ids if self.graph.drop_lane(id)})
 
     # --- workers come and go --------------------------------------------------------------------------
 
@@ -210,7 +215,7 @@ class Scheduler:
         if node.state is BACKOFF:
             self._end_pause(node)
         if node.slot is not None:
-            self.staged.pop(node.attempt, None)
+            self.staged.take_out(node.attempt)
         else:
             self._take_back_loss(node, attempt)
         self.dispatch.adopt(worker.slots[index], node, attempt, now)
@@ -284,11 +289,18 @@ class Scheduler:
 
     # --- outcomes -------------------------------------------------------------------------------------
 
+    def may_stage(self, worker: Worker, key: int, attempt: int, cost: int) -> bool:
+        """Whether a running attempt may stage children that take so many bytes of memory.
+
+        If not, nothing that it stages is kept any more, and its result will be refused.
+        """
+        return self.dispatch.held(worker, key, attempt) is None or self.staged.has_room(attempt, cost, self.limits)
+
     def stage(self, worker: Worker, key: int, attempt: int, run: NewRun) -> bool:
         """Keep children of a running attempt until its result comes. False: the attempt is not this worker's."""
         if self.dispatch.held(worker, key, attempt) is None:
             return False
-        self.staged.setdefault(attempt, Staged()).take_in(run, self.limits)
+        self.staged.take_in(attempt, run, self.limits)
         return True
 
     def make(self, worker: Worker, key: int, attempt: int, run: NewRun, known: Mapping[bytes, Node]) -> bool:
@@ -355,7 +367,7 @@ class Scheduler:
             draft.carry_out(node.key)
         else:
             plan.make(node.key)
-        if self.staged.pop(node.attempt, None):
+        if self.staged.take_out(node.attempt):
             self.broods.follow(node, plan.runs)
         return named
 
@@ -376,7 +388,7 @@ class Scheduler:
         failure = failure._replace(function=node.lane.function.name, attempts=trouble.runs)
         if trouble.failure is not None:
             failure = failure.after(Failure.unpacked(trouble.failure))
-        trouble.failure = failure.packed()
+        self.graph.keep_failure(trouble, failure.packed())
         if final or policy is None or trouble.runs >= policy.max_attempts:
             self._fail(node, failure)
             return True
@@ -429,7 +441,7 @@ class Scheduler:
         node = self.dispatch.held(worker, key, attempt)
         if node is None:
             return False
-        self.staged.pop(attempt, None)
+        self.staged.take_out(attempt)
         self.broods.forsake(node)
         self.dispatch.take_out(node)
         asks = bool(deployed) and is_unbound(self.dispatch, node)
@@ -470,7 +482,7 @@ class Scheduler:
         self.graph.effects.refused.append((worker, attempt))
 
     def _end_run(self, node: Node, now: float) -> None:
-        self.staged.pop(node.attempt, None)
+        self.staged.take_out(node.attempt)
         self.broods.forsake(node)
         self.dispatch.let_go(node, now)
 
@@ -490,7 +502,8 @@ class Scheduler:
     def _fail(self, node: Node, failure: Failure) -> None:
         self.broods.forsake(node)
         trouble = self.graph.trouble(node)
-        trouble.failure, trouble.retry_at = None, 0.0  # it is kept with the outcome
+        trouble.retry_at = 0.0
+        self.graph.keep_failure(trouble, None)  # it is kept with the outcome
         self.graph.record_trouble(node)
         self.graph.end_badly(node, FAILED, node, failure.packed())
 

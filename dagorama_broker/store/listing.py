@@ -14,6 +14,7 @@ from dagorama_broker.store.rows import check_progress, check_row
 
 #: Instances that one page looks at, where few of them are asked for.
 LOOKED_AT = 10_000
+_LAST_KEY = (1 << 63) - 1
 
 _UNFINISHED = "INDEXED BY unfinished_instances WHERE ended IS NULL AND key < ? ORDER BY key DESC"
 _FAILED = "INDEXED BY failed_instances WHERE failed = 1 AND key < ? ORDER BY key DESC"
@@ -100,3 +101,15 @@ def beside_nodes(reader: Reader, table: str, column: str, keys: Collection[int])
     for key, value, chk in reader.by_keys(f"SELECT key, {column}, chk FROM {table} WHERE key IN", keys):
         check_row(table, key, chk, (key, value))
         yield key, value
+
+
+def read_functions_of(reader: Reader, after: int, most: int) -> tuple[set[int], int | None]:
+    """Functions that some nodes name, and those that have adopted them; the last of these nodes, or None at the end."""
+    select = "SELECT key, function FROM nodes WHERE key > ? ORDER BY key LIMIT ?"
+    rows = reader.connection.execute(select, (after, most)).fetchall()
+    last = rows[-1][0] if len(rows) == most else _LAST_KEY
+    adopted = reader.connection.execute(
+        "SELECT DISTINCT function FROM adopted WHERE key > ? AND key <= ?", (after, last)
+    )
+    named = {function for _, function in rows} | {function for (function,) in adopted}
+    return named, None if last == _LAST_KEY else last

@@ -64,6 +64,7 @@ class MemoryStore:
         self._epoch = 0
         self.secret = new_secret()  #: see `Store`
         self._functions: dict[int, FunctionRow] = {}
+        self._last_function = 0  #: largest id of those that are gone
         self._instances: dict[int, StoredInstance] = {}
         self._instance_keys: dict[bytes, int] = {}
         self._runs: list[RunRow] = []  #: in the order of their keys
@@ -143,6 +144,9 @@ class MemoryStore:
         self._forgetting.link(changes.links)
         if changes.removed:
             self._remove(changes.removed)
+        for function in changes.functions_gone:
+            del self._functions[function]
+            self._last_function = max(self._last_function, function)
         self._drafts.update((draft.first_key, draft) for draft in changes.drafts)
         for nodes in changes.given_up:
             self._give_up(nodes)
@@ -236,6 +240,20 @@ class MemoryStore:
     def removed(self, id: bytes) -> RemovedRow | None:
         return self._forgetting.removed(id)
 
+    def functions_of(self, after: int, most: int) -> tuple[set[int], int | None]:
+        named: set[int] = set()
+        for run in self._runs[max(0, bisect_right(self._runs, after, key=_FIRST_KEY) - 1) :]:
+            last = min(run.first_key + run.size - 1, max(run.first_key - 1, after) + most)
+            for key in range(max(run.first_key, after + 1), last + 1):
+                if key in self._nodes:  # of a removed instance some may be gone
+                    named.add(self._nodes[key].function)
+                if key in self._adopted:
+                    named.add(self._adopted[key].function)
+                most -= 1
+            if most <= 0:
+                return named, last
+        return named, None
+
     def sweep(self, most: int) -> bool:
         swept: list[RunRow] = []
         while most > 0 and (instance := self._forgetting.leftover()) is not None:
@@ -310,7 +328,7 @@ class MemoryStore:
             failed={key for key in unfinished if self._instances[key].failed},
             next_node=max(max(self._nodes, default=0), self._last_swept) + 1,
             next_instance=max(max(self._instances, default=0), self._last_removed) + 1,
-            next_function=max(self._functions, default=0) + 1,
+            next_function=max(self._last_function, *self._functions, 0) + 1,
             broods=[row for _, row in sorted(self._broods.items()) if self._is_live(row)],
             brood_runs=[
                 (attempt, self._run_of(key))

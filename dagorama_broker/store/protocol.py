@@ -135,6 +135,13 @@ class Store(Protocol):
         """What is remembered of a removed instance, of the latest 100,000. Quick enough for the broker's loop."""
         ...
 
+    def functions_of(self, after: int, most: int) -> tuple[set[int], int | None]:
+        """Ids of the functions that up to `most` nodes after this key name, and those that have adopted them.
+
+        With it comes the last key that was looked at; None: there are no more nodes.
+        """
+        ...
+
     def sweep(self, most: int) -> bool:
         """Delete up to `most` nodes of removed instances in one transaction; whether more may be left."""
         ...

@@ -221,6 +221,12 @@ def _let_go(connection: sqlite3.Connection, nodes: _Keys) -> list[bytes]:
     return [sha256 for (sha256,) in named if not reader.names_large(sha256)]
 
 
+def drop_functions(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
+    """Delete functions that no node names."""
+    mark_used(connection, "functions", max(ids))
+    connection.executemany("DELETE FROM functions WHERE id = ?", ((id,) for id in ids))
+
+
 def drop_unused_functions(connection: sqlite3.Connection, at_least: int) -> None:
     """Delete functions that no node names, where there are so many that it matters. Inside a transaction."""
     count, last = connection.execute("SELECT count(*), max(id) FROM functions").fetchone()

@@ -38,7 +38,13 @@ from dagorama_broker.store.commit_count import CommitCount
 from dagorama_broker.store.database import BUSY_SECONDS, connect, prepare, saying_what_failed, snapshot, transaction
 from dagorama_broker.store.downstream import read_edges, read_used_failures
 from dagorama_broker.store.large import LargeFiles, make_folder, sync_folder
-from dagorama_broker.store.listing import ids_between, read_described, read_instances, read_node_keys
+from dagorama_broker.store.listing import (
+    ids_between,
+    read_described,
+    read_functions_of,
+    read_instances,
+    read_node_keys,
+)
 from dagorama_broker.store.lock import StoreLock
 from dagorama_broker.store.open_files import OpenFiles
 from dagorama_broker.store.reading import Reader
@@ -165,6 +171,10 @@ class SqliteStore:
             assert self._files is not None
             check_files(self._files, writer, self._count)
             self._large.check_folder()
+
+    def functions_of(self, after: int, most: int) -> tuple[set[int], int | None]:
+        with self._reading() as reader:
+            return read_functions_of(reader, after, most)
 
     def sweep(self, most: int) -> bool:
         with self._checked(self._writer) as reader:

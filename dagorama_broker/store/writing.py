@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dagorama_broker.model import Changes, FunctionRow, InstanceEnd, RetryPolicy, RevivedRow, State
 from dagorama_broker.store import drafts
 from dagorama_broker.store.adoptions import write_adopted
-from dagorama_broker.store.removing import link, remove
+from dagorama_broker.store.removing import drop_functions, link, remove
 from dagorama_broker.store.rows import (
     SqlValue,
     node_rows,
@@ -98,6 +98,8 @@ def _write_the_rare(connection: sqlite3.Connection, changes: Changes) -> None:
         link(connection, changes.links)
     if changes.removed:
         remove(connection, changes.removed)
+    if changes.functions_gone:
+        drop_functions(connection, changes.functions_gone)
     if changes.drafts:
         drafts.begin(connection, changes.drafts)
     if changes.given_up:

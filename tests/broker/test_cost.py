@@ -90,7 +90,8 @@ class Driven:
             worker=self.worker, heard_last=0, staged_since={}
         )), pb.Report(sequence=1, body=results(*given).SerializeToString()))  # fmt: skip
         try:
-            taking.send(None)
+            while taking.send(None) is None:
+                pass  # others would have a turn now
         except StopIteration:
             return self.step()
         raise AssertionError("it waits for something")

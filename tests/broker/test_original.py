@@ -18,6 +18,7 @@ import pytest_asyncio
 from dagorama.api import api_pb2 as old
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.api_pb2_grpc import DagoramaStub
+from dagorama_broker import original_workers
 
 from .raw import Dag, Served, envelope, refused, serving
 from .test_work import gate, settled
@@ -525,3 +526,29 @@ async def test_a_restarted_broker_that_hands_out_nothing_yet_does_not_say_that_t
         client = Client(served.original)
         assert served.broker.scheduler.hold_until is not None
         assert (await client.get_work(await client.worker())).identifier == identifier
+
+
+# --- how many workers -------------------------------------------------------------------------------------
+
+
+async def test_one_caller_makes_so_many_workers_and_the_silent_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(original_workers, "MOST", 8)
+    monkeypatch.setattr(original_workers, "LOOK", 0.05)
+    async with serving(original_lease=0.3) as served:
+        client = Client(served.original)
+        workers = [await client.worker(includeQueues=[f"q{number}"]) for number in range(6)]
+        with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "6 workers of dagorama 0.1.10 are connected; 8 are allowed"):
+            await client.worker()
+        await client.no_work(workers[0])
+        await served.until(lambda broker: len(broker.scheduler.dispatch.workers) < 6)
+        while True:
+            try:
+                await client.worker()
+                break
+            except grpc.aio.AioRpcError:
+                await asyncio.sleep(0.02)
+
+
+async def test_a_worker_names_so_many_queues(client: Client) -> None:
+    with refused(INVALID, "500 of 16,384 characters are allowed"):
+        await client.worker(includeQueues=[f"q{number}" for number in range(501)])

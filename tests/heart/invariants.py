@@ -18,6 +18,7 @@ def check(heart: Heart) -> None:
     """After a step, all that was drained being in the ledger."""
     scheduler = heart.scheduler
     states_are_counted(scheduler)
+    what_takes_memory_is_counted(scheduler)
     lanes_have_what_is_queued(scheduler)
     claims_are_held_once(scheduler)
     what_goes_along_is_with_its_source(scheduler)
@@ -39,6 +40,15 @@ def states_are_counted(scheduler: Scheduler) -> None:
     assert not counted.keys() & ENDED
     for state in set(State) - ENDED:
         assert scheduler.graph.counts[state] == counted[state], state
+
+
+def what_takes_memory_is_counted(scheduler: Scheduler) -> None:
+    graph = scheduler.graph
+    started = [node for node in graph.nodes.values() if node.pending != UNSTARTED]
+    assert graph.edges == sum(len(node.sources) + len(node.refs) for node in started)
+    troubles = [node.trouble for node in graph.nodes.values() if node.trouble is not None]
+    assert graph.failures_size == sum(len(trouble.failure or b"") for trouble in troubles)
+    assert scheduler.staged.cost == sum(staged.cost for staged in scheduler.staged.values())
 
 
 def lanes_have_what_is_queued(scheduler: Scheduler) -> None:

@@ -414,7 +414,10 @@ def _(needed: Any) -> Any:
 
 @mutant("promises of a value are not sent to waiters", (_Wait, "_with_named"))
 def _(with_named: Any) -> Any:
-    return lambda self, nodes: list(nodes)
+    async def themselves(self: _Wait, nodes: Any) -> Any:
+        return list(nodes)
+
+    return themselves
 
 
 @mutant("a value's readers are miscounted", (Graph, "_hold_refs"))
