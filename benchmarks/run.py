@@ -58,7 +58,7 @@ def _standing(options: Namespace) -> Iterator[Row]:
 
 
 def _removal(options: Namespace) -> Iterator[Row]:
-    yield from removing.removing(1 if options.quick else 3, 5.0 if options.quick else 10.0)
+    yield from removing.removing(1 if options.quick else 3, 2.0 if options.quick else 5.0)
 
 
 def _anchors(options: Namespace) -> Iterator[Row]:
@@ -78,7 +78,7 @@ PARTS: dict[str, Callable[[Namespace], Iterator[Row]]] = {
 
 def main() -> int:
     parser = ArgumentParser(description="the suite's benchmarks on this machine")
-    parser.add_argument("--quick", action="store_true", help="under a minute, with fewer runs")
+    parser.add_argument("--quick", action="store_true", help="about a minute, with fewer runs")
     parser.add_argument("--only", action="append", choices=list(PARTS), help="only this part; may be repeated")
     parser.add_argument("--large", action="store_true", help="the rows of a million nodes, and nothing else")
     parser.add_argument("--json", type=Path, default=RESULTS)

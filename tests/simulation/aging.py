@@ -31,18 +31,24 @@ QUEUE_TIMEOUT = "dagorama.QueueTimeout"
 
 
 class AgingClient(SimulatedClient):
+    is_early = False  #: whether a retry was just refused because an earlier one, of which the answer was lost, goes on
+
     def instance(self, prefix: str) -> Instance:
         return _AgingInstance(self, prefix)
 
     def refused(self, method: str, error: grpc.aio.AioRpcError) -> None:
-        """That an instance was removed is the one answer that may be no."""
-        if error.code() is not grpc.StatusCode.NOT_FOUND:
+        """An instance may be gone, and what runs again is not retried meanwhile."""
+        text = error.details() or ""
+        goes_on = error.code() is grpc.StatusCode.FAILED_PRECONDITION and "has not ended and depends on" in text
+        self.is_early = goes_on and method == "Retry"
+        if error.code() is grpc.StatusCode.NOT_FOUND:
+            cast(AgingWatcher, self.watcher).told_gone(method, text)
+        elif not self.is_early:
             super().refused(method, error)
-        else:
-            cast(AgingWatcher, self.watcher).told_gone(method, error.details() or "")
 
 
 class _AgingInstance(Instance):
+    client: AgingClient
     watcher: AgingWatcher
 
     def __init__(self, client: SimulatedClient, prefix: str) -> None:
@@ -87,25 +93,33 @@ class _AgingInstance(Instance):
 
     async def _retry(self) -> bool:
         """A person looks until the instance has ended, mends what failed and has it run again."""
-        request = pb.GetInstanceRequest(instance=self.id)
-        while (info := await self.client.call("GetInstance", request, pb.InstanceInfo)) is not None and not info.ended:
-            await asyncio.sleep(0.3)
-        if info is None:
+        if not await self._has_ended():
             return False
-        self.watcher.told_ended(self.id)
         mended = self.watcher.mend(self._to_mend())
         if not mended:
             return True
         retry = pb.RetryRequest(instance=self.id, downstream=self.tolerates or self.chance.random() < 0.5)
-        if await self.client.call("Retry", retry, pb.RetryReply) is None:
-            self.watcher.leave_broken(mended)
-            return False
+        while await self.client.call("Retry", retry, pb.RetryReply) is None:
+            if not (self.client.is_early and await self._has_ended()):
+                self.watcher.leave_broken(mended)
+                return False
         self.watcher.acknowledged_retry(mended)
-        info = await self.client.call("GetInstance", request, pb.InstanceInfo)
-        if info is not None and info.ended:
-            self.watcher.told_ended(self.id)
+        await self._look()
         await self._wait(list(self.ids))
         return True
+
+    async def _has_ended(self) -> bool:
+        """Whether the instance is there, once it has ended."""
+        while (info := await self._look()) is not None and not info.ended:
+            await asyncio.sleep(0.3)
+        return info is not None
+
+    async def _look(self) -> pb.InstanceInfo | None:
+        request = pb.GetInstanceRequest(instance=self.id)
+        info: pb.InstanceInfo | None = await self.client.call("GetInstance", request, pb.InstanceInfo)
+        if info is not None and info.ended:
+            self.watcher.told_ended(self.id)
+        return info
 
     def _to_mend(self) -> list[Program]:
         computation = self.watcher.computation
