@@ -21,6 +21,8 @@ from dagorama_broker.scheduler import Node, Obstacle
 from dagorama_broker.scheduler.adopting import DEPLOYED, AdoptedFunction, adoptable
 
 VERSION = 1
+#: Hashes of code that one request may name.
+MOST_HASHES = 10_000
 LONGEST_MAC = 64
 #: Bytes of one signed adoption, which goes with each grant of a node that it is for.
 LARGEST = 256 << 10
@@ -33,9 +35,12 @@ async def adopt(broker: Broker, request: pb.AdoptRequest) -> pb.AdoptReply:
 
     Raises Malformed, NotKnown or NotAllowedNow, and then nothing has changed.
     """
+    made_with = getattr(request, "from")
+    if len(made_with) > MOST_HASHES:
+        raise Malformed(f"{len(made_with)} hashes of code are named; {MOST_HASHES:,} are allowed")
     asked = AdoptedFunction(
         check_name(request.function, "the name of a function", least=1),
-        check_name(request.hash, "the hash of a function"), frozenset(getattr(request, "from")),
+        check_name(request.hash, "the hash of a function"), frozenset(made_with),
         id_bytes(request.instance, "an instance") if request.instance else b"",
     )  # fmt: skip
     adoption = adoption_of(request.adoption) if request.HasField("adoption") else None

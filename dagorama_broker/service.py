@@ -34,9 +34,6 @@ from dagorama_broker.waiting import wait_replies
 
 Context = grpc.aio.ServicerContext[object, object]
 
-#: Hashes of code that one call may name.
-MOST_HASHES = 10_000
-
 
 class BrokerService(pb_grpc.BrokerServicer):
     """`dagorama.v1.Broker`."""

@@ -79,6 +79,7 @@ class Stage(dict[int, Staged]):
             self._clear(staged)
         elif self.has_room(attempt, cost, limits):
             staged.runs.append(run)
+            staged.weight += run.weight
             staged.cost += cost
             self.cost += cost
 
