@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -11,26 +11,13 @@ from dagorama_broker.reaching import Reach, made_by, missing_nodes, named_by_one
 from dagorama_broker.repeating import is_made
 from dagorama_broker.scheduler import Draft, NewRun, Node, Worker
 from dagorama_broker.scheduler.parts import Instance
+from dagorama_broker.turns import Steps
 
 if TYPE_CHECKING:
     from dagorama_broker.broker import Broker
 
 #: Ids that are looked up in the store in one go.
 LOOKED_UP = 1_000
-
-
-class Turns:
-    """Pauses after each `step` units of work: nodes, references or runs."""
-
-    def __init__(self, step: int, pause: Callable[[], Awaitable[None]]) -> None:
-        self._step = self._left = step
-        self._pause = pause
-
-    async def spend(self, units: int) -> None:
-        self._left -= units
-        if self._left <= 0:
-            self._left = self._step
-            await self._pause()
 
 
 def is_many(broker: Broker, weight: int) -> bool:
@@ -100,9 +87,9 @@ def _taken_up(broker: Broker, instances: Collection[Instance]) -> Iterator[None]
 async def _left_to_make(broker: Broker, runs: Sequence[NewRun]) -> tuple[list[NewRun], Reach]:
     """Return the runs that no earlier call has made, and what they name."""
     left, found, missing = list[NewRun](), Reach(), list[bytes]()
-    turns, made = Turns(broker.scheduler.limits.step, broker.next_turn), made_by(runs)
+    steps, made = Steps(broker.scheduler.limits.step, broker.next_turn), made_by(runs)
     for run in runs:
-        await turns.spend(run.weight)
+        await steps.spend(run.weight)
         missing += missing_nodes(broker, named_by_one(run, made), found)
         empty = {run.instance} if not run.lanes and broker.has_instance(run.instance) else ()
         if len(missing) >= LOOKED_UP or empty:
@@ -112,7 +99,7 @@ async def _left_to_make(broker: Broker, runs: Sequence[NewRun]) -> tuple[list[Ne
             left.append(run)
     await _look_up(broker, missing, (), found)
     for run in left:
-        await turns.spend(len(run.foreign) + 1)
+        await steps.spend(len(run.foreign) + 1)
         refuse_other_world([run], found)
         broker.refuse_unkept(run.large)
     return left, found
@@ -147,12 +134,12 @@ async def drafted(
             scheduler.heard(worker, broker.see_time())
 
     try:
-        turns = Turns(scheduler.limits.step, next_turn)
+        steps = Steps(scheduler.limits.step, next_turn)
         for units in draft.find_out():
-            await turns.spend(units)
-        turns = Turns(scheduler.limits.step, next_commit)
+            await steps.spend(units)
+        steps = Steps(scheduler.limits.step, next_commit)
         for units in draft.enter():
-            await turns.spend(units)
+            await steps.spend(units)
         yield draft
     finally:
         if not draft.is_carried_out:
@@ -160,7 +147,7 @@ async def drafted(
 
 
 async def _give_up(broker: Broker, draft: Draft) -> None:
-    turns = Turns(broker.scheduler.limits.step, broker.durable)
+    steps = Steps(broker.scheduler.limits.step, broker.durable)
     with suppress(NotServing):  # the next broker deletes what is left when it starts
         for units in draft.give_up():
-            await turns.spend(units)
+            await steps.spend(units)

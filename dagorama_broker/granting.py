@@ -61,6 +61,8 @@ async def _grants(broker: Broker, granted: Iterable[Granted]) -> AsyncIterator[p
                 builder.add_values(batch, await _values(broker, batch), await broker.ids_of(batch))
                 for piece in builder.take():
                     yield piece
+            if not _stands(grant):
+                continue  # it has ended meanwhile, and what allows other code to run it is gone with it
         if graph.made_with:
             made_with, adoption = graph.made_with.get(node.key, ""), graph.adoptions.get(node.key)
             builder.add(grant, arguments[node.key], beside, made_with, adoption)

@@ -62,6 +62,9 @@ class Payloads:
         for row in changes.nodes:
             if row.key in nodes:
                 self.arguments.keep(row.key, row.arguments)
+        for given_up in changes.given_up:
+            for key in range(given_up.first_key, given_up.last_key + 1):
+                self.arguments.drop(key)
         for outcome in changes.outcomes:
             if outcome.value is not None and (outcome.state == State.RESOLVING or is_wanted(outcome.key)):
                 self.values.keep(outcome.key, outcome.value)

@@ -16,7 +16,6 @@ from dagorama_broker.adoptions import adopt, adoptable_messages, for_deployed
 from dagorama_broker.bounds import Bounds, Manners, Streams
 from dagorama_broker.broker import Broker
 from dagorama_broker.cancelling import cancel
-from dagorama_broker.drafting import Turns
 from dagorama_broker.errors import Malformed, NotAllowedNow
 from dagorama_broker.explaining import explain, unservable_message
 from dagorama_broker.finding import find_ids
@@ -29,6 +28,7 @@ from dagorama_broker.sessions import Session
 from dagorama_broker.statuses import refusing
 from dagorama_broker.store.large import is_clients_own
 from dagorama_broker.talking import Answerer, Talk
+from dagorama_broker.turns import Steps
 from dagorama_broker.uploads import Uploads
 from dagorama_broker.waiting import wait_replies
 
@@ -80,9 +80,9 @@ class BrokerService(pb_grpc.BrokerServicer):
 
     async def _read_in_slices(self, requests: list[pb.SubmitRequest]) -> list[NewRun]:
         self._bounds.check_nodes(sum(len(nodes.function) for request in requests for nodes in request.nodes))
-        turns, runs = Turns(self._broker.scheduler.limits.step, self._broker.next_turn), list[NewRun]()
+        steps, runs = Steps(self._broker.scheduler.limits.step, self._broker.next_turn), list[NewRun]()
         for run in messages.read_runs(self._broker.scheduler, requests):
-            await turns.spend(run.weight if run is not None else 1)
+            await steps.spend(run.weight if run is not None else 1)
             if run is not None:
                 runs.append(run)
         return runs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
 #: Seconds after which others get a turn.
 LONGEST = 0.01
@@ -30,3 +31,19 @@ class Turn:
         """Let others go on if this turn is over."""
         if self.is_over:
             await self.next()
+
+
+class Steps:
+    """Pauses by the amount of work, so that the same work is always cut into the same steps."""
+
+    def __init__(self, size: int, pause: Callable[[], Awaitable[None]]) -> None:
+        """Await `pause` after each `size` units of work."""
+        self._size = self._left = size
+        self._pause = pause
+
+    async def spend(self, units: int) -> None:
+        """So much work is done."""
+        self._left -= units
+        if self._left <= 0:
+            self._left = self._size
+            await self._pause()

@@ -248,6 +248,8 @@ class _Wait:
         found = await self._broker.find_ended(ids)
         for id in ids:
             owner = self._owner_of(id)
+            if id not in found and self._broker.scheduler.graph.find(id) is not None:
+                raise NotServing("a node that had ended was retried just now: wait again")
             if id not in found:
                 raise NotKnown(f"node {id.hex()} is not known to this broker")
             if found[id].instance.key != self._keys[owner]:

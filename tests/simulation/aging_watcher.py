@@ -42,9 +42,10 @@ class AgingWatcher(Watcher):
 
     def committed(self, changes: Changes) -> None:
         self.by_key.update((row.key, row.id) for row in changes.instances)
-        for node in changes.nodes:
-            self.instance_of[node.key] = node.instance
-            self.nodes_of.setdefault(node.instance, []).append(node.key)
+        for run in changes.runs:
+            for key in range(run.first_key, run.first_key + run.size):
+                self.instance_of[key] = run.instance
+                self.nodes_of.setdefault(run.instance, []).append(key)
         super().committed(changes)
         for ended in (*changes.outcomes, *changes.resolved):
             self.ended_at[ended.key] = ended.ended

@@ -77,6 +77,7 @@ class Life:
         self.clients = [self.CLIENT(self.network, self.watcher, f"c{number}") for number in range(2)]
         self.person = SimulatedPerson(self.network, self.watcher)
         self.hosts = [peer.host for peer in self._peers()]  #: all that ever were
+        self.step = self.chance.choice((1, 3, 5_000))  #: nodes that the broker makes, or tells of an end, in one go
         self.strikes = self.chance.choice((0, 3, 6, 9, 12))  #: that are planned
         self.faults = 0
         self._workers_made = self._thieves = 0
@@ -167,7 +168,7 @@ class Life:
     async def _serve(self, host: Host) -> None:
         """As `server.serve` does, without gRPC."""
         epoch = await self.loop.run_in_executor(None, self.disk.open)
-        limits = Limits(losses=1_000)
+        limits = Limits(losses=1_000, step=self.step)
         scheduler = Scheduler(epoch, limits, Timing(lease=LEASE, reconnect_wait=RECONNECT))
         live = await self.loop.run_in_executor(None, self.disk.live)
         scheduler.restore(live, self.loop.now, self.clock.wall)

@@ -16,7 +16,7 @@ from dagorama.errors import TamperedValue, UncheckableValue
 from dagorama.keys import SigningKey
 from dagorama.signing import Keyring
 from dagorama_broker.broker import Broker
-from dagorama_broker.model import ENDED, Changes, Failure, OutcomeRow, ProgressRow, RevivedRow, State, World
+from dagorama_broker.model import ENDED, Changes, Failure, NodeRow, OutcomeRow, ProgressRow, RevivedRow, State, World
 from dagorama_broker.scheduler import Effects, Node, Worker
 from dagorama_broker.store.rows import unpack_keys
 
@@ -103,6 +103,7 @@ class Watcher:
         self.cancelling: set[str] = set()  #: instances of which something was to be cancelled
         self.submitted_at: dict[str, float] = {}
         self.instances: list[bytes] = []  #: that were to be made
+        self._rows: dict[int, NodeRow] = {}  # of nodes that no run names yet
         self.signed: set[bytes] = set()  #: adoptions of the person
         self.retried: set[str] = set()  #: what went on, having failed
         self.disturbed_at = 0.0  #: when something was done to the broker last
@@ -237,7 +238,7 @@ class Watcher:
             parent = self.parents.get(run.origin)
             if parent is not None:
                 self._check_parent(run.first_key, parent, outcomes)
-        for row in changes.nodes:
+        for row in self._decided(changes):
             self._made(row.key, row.arguments[2:].decode())
         for outcome in changes.outcomes:
             self._ended(outcome)
@@ -249,6 +250,15 @@ class Watcher:
             self.seen[resolved.key] = self.seen[resolved.key]._replace(state=resolved.state)
             if resolved.state == State.CANCELLED:
                 self.cancelled_at[resolved.key] = self.loop.now
+
+    def _decided(self, changes: Changes) -> list[NodeRow]:
+        """Nodes that are made now: rows of those of a large call come before, with commits of others."""
+        self._rows.update((row.key, row) for row in changes.nodes)
+        for given_up in changes.given_up:
+            for key in range(given_up.first_key, given_up.last_key + 1):
+                self._rows.pop(key, None)
+        keys = [key for run in changes.runs for key in range(run.first_key, run.first_key + run.size)]
+        return [self._rows.pop(key) for key in keys]
 
     def _goes_on(self, row: RevivedRow) -> None:
         """A person had it retried: it has failed, and all its runs are before it."""
