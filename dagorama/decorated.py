@@ -19,6 +19,7 @@ from dagorama.errors import NotInInstance
 from dagorama.instance import DAGInstance, in_thread
 from dagorama.models.promise import DAGPromise, Place
 from dagorama.naming import class_name, method_key
+from dagorama.naming import decorated_method as decorated_method
 from dagorama.options import KeyOf, Options, check_key_names_a_parameter
 from dagorama.scope import FunctionSpec
 

@@ -15,12 +15,12 @@ from uuid import UUID
 
 from dagorama import shipping
 from dagorama.class_code import code_of
-from dagorama.decorated import Decorated, of_wrapper
+from dagorama.decorated import Decorated, decorated_method, of_wrapper
 from dagorama.definition import DAGDefinition, instantiate
 from dagorama.errors import FunctionNotFound
 from dagorama.instance import DAGInstance
 from dagorama.modules import local_modules
-from dagorama.naming import class_name, decorated_method, original, wire_name
+from dagorama.naming import class_name, original, wire_name
 
 _only: frozenset[str] | None = None  # modules whose definitions may be found; None: any
 

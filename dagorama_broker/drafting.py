@@ -16,8 +16,8 @@ from dagorama_broker.turns import Steps
 if TYPE_CHECKING:
     from dagorama_broker.broker import Broker
 
-#: Ids that are looked up in the store in one go.
-LOOKED_UP = 1_000
+#: Ids that are looked up in the store in one go, and how many nodes it costs to ask it whether a run is made already.
+LOOKED_UP, LOOK = 1_000, 20
 
 
 def is_many(broker: Broker, weight: int) -> bool:
@@ -89,7 +89,7 @@ async def _left_to_make(broker: Broker, runs: Sequence[NewRun]) -> tuple[list[Ne
     left, found, missing = list[NewRun](), Reach(), list[bytes]()
     steps, made = Steps(broker.scheduler.limits.step, broker.next_turn), made_by(runs)
     for run in runs:
-        await steps.spend(run.weight)
+        await steps.spend(run.weight + LOOK)
         missing += missing_nodes(broker, named_by_one(run, made), found)
         empty = {run.instance} if not run.lanes and broker.has_instance(run.instance) else ()
         if len(missing) >= LOOKED_UP or empty:
