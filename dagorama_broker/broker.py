@@ -292,6 +292,10 @@ class Broker:
 
     async def durable(self) -> None:
         """Wait until what the heart holds now is durable, and told. Raises NotServing."""
+        await self.next_commit()
+
+    def next_commit(self) -> asyncio.Future[None]:
+        """Return what is done when what the heart holds now is durable, and told. Raises NotServing."""
         self.touch()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -304,7 +308,8 @@ class Broker:
                 future.set_exception(error)
 
         self.when_durable(done)
-        await future
+        future.add_done_callback(_look_at)  # which may be the only one who does
+        return future
 
     async def next_turn(self) -> None:
         """Let other calls have their turn. Raises NotServing while the broker leaves."""
@@ -432,6 +437,11 @@ class Broker:
 
     async def _values(self, keys: Sequence[int]) -> dict[int, bytes]:
         return await self._in_thread(self.store.values, keys)
+
+
+def _look_at(future: asyncio.Future[None]) -> None:
+    if not future.cancelled():
+        future.exception()
 
 
 def _tell_each(waiting: list[Waiter], error: NotServing | None) -> None:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from dagorama_broker.errors import NotServing
-from dagorama_broker.reaching import Reach, made_by, missing_nodes, named_by_one, read, refuse_other_world
+from dagorama_broker.reaching import Reach, is_unsettled, made_by, missing_nodes, named_by_one, read, refuse_other_world
 from dagorama_broker.repeating import is_made
 from dagorama_broker.scheduler import Draft, NewRun, Node, Worker
 from dagorama_broker.scheduler.parts import Instance
@@ -22,7 +22,7 @@ LOOKED_UP, LOOK = 1_000, 20
 
 def is_many(broker: Broker, weight: int) -> bool:
     """Whether what weighs so much is made in slices."""
-    return weight > broker.scheduler.limits.step
+    return weight > broker.scheduler.limits.large
 
 
 async def submit_many(broker: Broker, runs: Sequence[NewRun]) -> None:
@@ -95,6 +95,8 @@ async def _left_to_make(broker: Broker, runs: Sequence[NewRun]) -> tuple[list[Ne
         if len(missing) >= LOOKED_UP or empty:
             await _look_up(broker, missing, empty, found)
             missing = []
+        while is_unsettled(broker, [run]):
+            await broker.durable()
         if not is_made(broker, run, found):
             left.append(run)
     await _look_up(broker, missing, (), found)
@@ -121,7 +123,7 @@ async def drafted(
     BrokerRefusal.
     """
     scheduler = broker.scheduler
-    draft = scheduler.draft(runs, known)
+    draft, committing = scheduler.draft(runs, known), broker.next_commit()
 
     async def next_turn() -> None:
         await broker.next_turn()
@@ -129,7 +131,10 @@ async def drafted(
             scheduler.heard(worker, broker.see_time())
 
     async def next_commit() -> None:
-        await broker.durable()
+        # What is entered now goes with the commit after the one that is under way, which takes about as long.
+        nonlocal committing
+        await committing
+        committing = broker.next_commit()
         if worker is not None:
             scheduler.heard(worker, broker.see_time())
 

@@ -58,7 +58,7 @@ async def reach(broker: Broker, runs: Sequence[NewRun], ids: Iterable[bytes] = (
                 revivals = broker.scheduler.revivals
             nodes = missing_nodes(broker, named, found)
             instances = _missing_instances(broker, runs, found)
-            if not nodes and not instances and not _is_unsettled(broker, runs):
+            if not nodes and not instances and not is_unsettled(broker, runs):
                 return found.without_gone()
             await broker.durable()
             await read(broker, nodes, instances, found)
@@ -69,7 +69,7 @@ async def reach(broker: Broker, runs: Sequence[NewRun], ids: Iterable[bytes] = (
 def within_reach(broker: Broker, runs: Sequence[NewRun]) -> Reach | None:
     """The same where all that the runs name is in memory; None where it is not."""
     found, named = Reach(), named_by(runs)
-    if missing_nodes(broker, named, found) or _missing_instances(broker, runs, found) or _is_unsettled(broker, runs):
+    if missing_nodes(broker, named, found) or _missing_instances(broker, runs, found) or is_unsettled(broker, runs):
         return None
     return found
 
@@ -150,7 +150,7 @@ def _missing_instances(broker: Broker, runs: Iterable[NewRun], found: Reach) -> 
     return wanted - found.instances.keys() - found.unknown
 
 
-def _is_unsettled(broker: Broker, runs: Iterable[NewRun]) -> bool:
+def is_unsettled(broker: Broker, runs: Iterable[NewRun]) -> bool:
     """Whether the store is about to learn of something that the runs may repeat, and memory knows no more."""
     graph, unwritten = broker.scheduler.graph, broker.unwritten
     if graph.reserved and any(_is_reserved(graph, run) for run in runs):

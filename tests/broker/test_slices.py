@@ -31,7 +31,7 @@ async def sliced(served: Served) -> Served:
 
 def small_steps(served: Served) -> None:
     scheduler = served.broker.scheduler
-    scheduler.limits = replace(scheduler.limits, step=STEP)
+    scheduler.limits = replace(scheduler.limits, step=STEP, large=STEP)
 
 
 def fan(dag: Dag, **columns: Any) -> pb.SubmitRequest:

@@ -168,7 +168,7 @@ class Life:
     async def _serve(self, host: Host) -> None:
         """As `server.serve` does, without gRPC."""
         epoch = await self.loop.run_in_executor(None, self.disk.open)
-        limits = Limits(losses=1_000, step=self.step)
+        limits = Limits(losses=1_000, step=self.step, large=self.step)
         scheduler = Scheduler(epoch, limits, Timing(lease=LEASE, reconnect_wait=RECONNECT))
         live = await self.loop.run_in_executor(None, self.disk.live)
         scheduler.restore(live, self.loop.now, self.clock.wall)
