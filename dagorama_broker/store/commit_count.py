@@ -1,6 +1,8 @@
 """How many commits a store has seen, and what a start makes of it: an epoch of its own, or a refusal if work is gone.
 
-The database counts its commits, in each of them, and so does the state file beside it, after each of them.
+The database has the number of its commits, and so has the state file beside it, which is written after it. The number
+costs a commit a fifth of its time, so commits that follow one another closely are counted together: what is lost is a
+log with all that it holds. The first commit of a new log is always counted.
 """
 
 from __future__ import annotations
@@ -15,16 +17,20 @@ from dagorama_broker.store.state_file import State, StateFile
 
 #: Seconds after which a commit notes the time again.
 NOTE_TIME = 60.0
+#: Seconds within which commits are counted together.
+COUNT_TIME = 0.02
 
 
 class CommitCount:
     """Counts the commits of an open store; `last_used` is when a broker noted the time before this one, or 0."""
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, together: float = COUNT_TIME) -> None:
+        """`together`: seconds within which commits are counted together."""
         self._store = store
         self._file = StateFile(store)
-        self._commits = 0
-        self._note_at = 0.0
+        self._together = together
+        self._commits = self._counted = 0
+        self._count_at = self._note_at = 0.0
         self.last_used = 0.0
 
     def refuse_lost(self) -> None:
@@ -60,17 +66,26 @@ class CommitCount:
     def count(self, connection: sqlite3.Connection) -> None:
         """Count a commit, as its last change."""
         self._commits += 1
+        now = time.monotonic()
+        if now < self._count_at:
+            return
+        self._count_at, self._counted = now + self._together, self._commits
         write_number(connection, "commits", self._commits)
-        if time.monotonic() >= self._note_at:
-            self._note_at = time.monotonic() + NOTE_TIME
+        if now >= self._note_at:
+            self._note_at = now + NOTE_TIME
             write_number(connection, "time", int(time.time()))
 
     def counted(self) -> None:
         """The commit is durable."""
-        self._file.note(self._commits)
+        if self._counted == self._commits:
+            self._file.note(self._commits)
+
+    def count_next(self) -> None:
+        """The log has begun again: the next commit is the first that a loss of it would take."""
+        self._count_at = 0.0
 
     def note_overwritten(self) -> None:
-        self._file.note_overwritten(self._commits)
+        self._file.note_overwritten(self._counted)
 
     def close(self) -> None:
         self._file.close()

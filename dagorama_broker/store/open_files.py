@@ -1,12 +1,13 @@
 """Whether a store's names still lead to the files that the broker has open, and whether only SQLite writes to them.
 
 A removed file can be written to for as long as it is open, and everything in it is lost at the end. So the names are
-compared after each commit, before anyone is told of it; that takes a few microseconds.
+compared after each commit, before anyone is told of it; while their folder has not changed, one look at that is enough.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from sys import byteorder
 from typing import NamedTuple
@@ -17,6 +18,8 @@ _FRAMES, _SALTS, _MOVED, _MOVING = slice(16, 20), slice(32, 40), slice(96, 100),
 #: Where the log has the same salts.
 _SALTS_AT, _SALTS_BYTES = 16, 8
 _INDEX_BYTES = 132
+#: Seconds that a folder has to be unchanged for its time to tell that it is: file systems note it coarsely.
+SETTLED = 3.0
 #: Bytes of a database's header.
 _HEADER_BYTES = 100
 
@@ -51,6 +54,10 @@ class OpenFiles:
         self.descriptor = descriptor
         self.lock = f"{store}.lock"
         self.given_up = False  #: something was found, and what could be saved was
+        self._folder = str(store.parent)
+        self._settled: tuple[int, int, int] | None = None  # the folder in which all names lead where they did
+        self.is_settled = False  #: nothing in the folder has changed for some seconds
+        self.log_restarted = False  #: a new log was begun since the last but one call of `overwritten`
         self._identities = {name: identity(os.lstat(name)) for name in map(str, self._names())}
         self._index = os.open(f"{store}-shm", os.O_RDONLY)
         self._log = os.open(f"{store}-wal", os.O_RDONLY)
@@ -70,15 +77,30 @@ class OpenFiles:
 
     def displaced(self) -> str | None:
         """Return what was done to which file; None if all names lead where they did."""
+        folder = self._look_at_folder()
+        self.is_settled = folder is not None and folder == self._settled
+        if self.is_settled:
+            return None
         for name in self._identities:
             done = self._what_became_of(name)
             if done is not None:
                 return f"{name} was {done}"
+        if folder is not None and time.time_ns() - folder[2] > SETTLED * 1e9:
+            self._settled = folder
         return None
+
+    def _look_at_folder(self) -> tuple[int, int, int] | None:
+        """Return what changes when a name in the folder leads elsewhere; None if the folder is not there."""
+        try:
+            found = os.stat(self._folder)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino, max(found.st_mtime_ns, found.st_ctime_ns)
 
     def overwritten(self) -> str | None:
         """Return which file another program has written to since the last call, if any. Call it after a commit."""
         before, self._content = self._content, self._look()
+        self.log_restarted = before.salts != self._content.salts
         in_use = int.from_bytes(self._content.frames, byteorder) > 0
         if in_use and os.pread(self._log, _SALTS_BYTES, _SALTS_AT) != self._content.salts:
             return f"{self.store}-wal"

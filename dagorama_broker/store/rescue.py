@@ -32,6 +32,8 @@ def check_files(files: OpenFiles, connection: sqlite3.Connection, count: CommitC
         log.error("%s under the running broker, which saves what it holds and stops", displaced)
         raise StoreError(f"{displaced} under the running broker; {_saved(files, connection)}")
     overwritten = files.overwritten()
+    if files.log_restarted:
+        count.count_next()
     if overwritten is not None:
         files.given_up = True
         count.note_overwritten()

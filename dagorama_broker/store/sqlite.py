@@ -34,7 +34,7 @@ from dagorama_broker.model import (
 )
 from dagorama_broker.store import drafts
 from dagorama_broker.store.broods import fates_of
-from dagorama_broker.store.commit_count import CommitCount
+from dagorama_broker.store.commit_count import COUNT_TIME, CommitCount
 from dagorama_broker.store.database import BUSY_SECONDS, connect, prepare, saying_what_failed, snapshot, transaction
 from dagorama_broker.store.downstream import read_edges, read_used_failures
 from dagorama_broker.store.large import LargeFiles, make_folder, sync_folder
@@ -65,7 +65,7 @@ ANY_LARGE = "SELECT 1 FROM large_refs LIMIT 1"
 class SqliteStore:
     """`path` is the file; `busy` is how many seconds another program may keep it locked before that is an error."""
 
-    def __init__(self, path: Path, busy: float = BUSY_SECONDS) -> None:
+    def __init__(self, path: Path, busy: float = BUSY_SECONDS, count_together: float = COUNT_TIME) -> None:
         # SQLite follows links too: what lies beside the file has to lie beside the same one.
         self.path = Path(os.path.realpath(path))
         self._busy = busy
@@ -76,7 +76,7 @@ class SqliteStore:
         self._looker: sqlite3.Connection | None = None
         self._one_reads = Lock()
         self.secret = b""  #: see `Store`
-        self._count = CommitCount(self.path)
+        self._count = CommitCount(self.path, count_together)
         self._files: OpenFiles | None = None
 
     def __repr__(self) -> str:
@@ -170,7 +170,8 @@ class SqliteStore:
                 write(writer, changes)
             assert self._files is not None
             check_files(self._files, writer, self._count)
-            self._large.check_folder()
+            if changes.large or not self._files.is_settled:
+                self._large.check_folder()
 
     def functions_of(self, after: int, most: int) -> tuple[set[int], int | None]:
         with self._reading() as reader:

@@ -28,8 +28,9 @@ def path(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def opened(path: Path, busy: float = 0.0) -> Iterator[SqliteStore]:
-    store = SqliteStore(path, busy)
+def opened(path: Path, busy: float = 0.0, together: float = 0.0) -> Iterator[SqliteStore]:
+    """Each commit is counted unless some are counted `together`."""
+    store = SqliteStore(path, busy, together)
     store.open()
     try:
         yield store
@@ -103,7 +104,7 @@ def test_a_commit_to_files_that_a_start_would_not_find_fails_and_what_they_held_
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_store_that_is_closed_after_its_files_were_taken_away_is_saved_too(path: Path, way: str) -> None:
-    store = SqliteStore(path, busy=0.0)
+    store = SqliteStore(path, busy=0.0, count_together=0.0)
     store.open()
     store.commit(instance(1))
     WAYS[way](path)
@@ -240,10 +241,10 @@ def test_a_commit_needs_no_descriptor_and_no_other_folder(path: Path, monkeypatc
 # --- between two starts ----------------------------------------------------------------------------------
 
 
-def killed(path: Path, *keys: int) -> Path:
+def killed(path: Path, *keys: int, together: float = 0.0) -> Path:
     """A store as SIGKILL leaves it, with these instances in its log."""
     whole = path.with_name("running.db")
-    with opened(whole) as store:
+    with opened(whole, together=together) as store:
         for key in keys:
             store.commit(instance(key))
         for suffix in ("", "-wal", ".state"):
@@ -263,6 +264,13 @@ def test_a_store_that_has_lost_its_log_is_refused_with_what_is_missing(path: Pat
             instances(path)
 
 
+def test_a_lost_log_is_noticed_if_its_commits_are_counted_together(path: Path) -> None:
+    killed(path, *range(1, 9), together=60.0)
+    os.unlink(f"{path}-wal")
+    with pytest.raises(StoreError, match=r"lacks the last \d of \d changes"):
+        instances(path)
+
+
 def test_a_log_that_another_program_has_put_into_the_store_is_not_lost(path: Path) -> None:
     checkpoint(killed(path, 1, 2))
     Path(f"{path}-wal").unlink(missing_ok=True)
@@ -274,7 +282,7 @@ def test_a_loss_that_is_accepted_reuses_no_epoch(path: Path) -> None:
     os.unlink(f"{path}-wal")
     accepted = CliRunner().invoke(main, ["accept-loss", "--store", f"sqlite:///{path}"])
     assert accepted.output == "accepted: the last 3 changes of 3; the next start goes on without it\n"
-    store = SqliteStore(path)
+    store = SqliteStore(path, count_together=0.0)
     assert store.open() == 2
     store.close()
     again = CliRunner().invoke(main, ["accept-loss", "--store", f"sqlite:///{path}"])
