@@ -56,20 +56,25 @@ class Feeding:
             return False
         menus = self._menus()
         for menu in menus:
-            self._serve(menu, list(islice(menu.pool.idle, self._most_served(menu.pool))), now)
+            if menu.pool.idle:
+                self._serve(menu, list(islice(menu.pool.idle, self._most_served(menu.pool))), now)
         for menu in menus:
-            self._serve(menu, list(menu.pool.roomy), now)
+            if menu.pool.roomy:
+                self._serve(menu, list(menu.pool.roomy), now)
         return self._left <= 0
 
     def _most_served(self, pool: Pool) -> int:
         """Idle slots that there may be a node for."""
         if len(pool.offered) > MANY:
             return MOST
-        return sum(lane.servable for lane in pool.offered)
+        return sum([lane.servable for lane in pool.offered])
 
     def _menus(self) -> list[_Menu]:
         """The pool that may run the least comes first: a plain node does not take the place of one with a taint."""
-        pools = [pool for pool in self.dispatch.pools.of(World.OURS) if pool.hungry and pool.offered]
+        pools = [pool for pool in self.dispatch.pools.of(World.OURS) if pool.offered and pool.hungry]
+        if len(pools) == 1:
+            (pool,) = pools
+            return [_Menu(pool, pool.hungry, inf if len(pool.offered) > MANY else self._most_served(pool))]
         pools.sort(key=lambda pool: len(pool.offered))
         takers: dict[Lane, int] = {}  # slots that may be given nodes of a function
         for pool in pools:

@@ -260,7 +260,10 @@ class Pool:
 
     def next_best(self) -> int:
         """Return a place that is no younger than the oldest node of any function but that of `oldest`."""
-        return min([entry[0] for entry in self._heads[1:3]], default=UNLISTED)
+        heads = self._heads
+        if len(heads) < 3:
+            return heads[1][0] if len(heads) == 2 else UNLISTED
+        return min(heads[1][0], heads[2][0])
 
     # --- slots ----------------------------------------------------------------------------------------
     def forget(self, lanes: set[int]) -> None:

@@ -166,8 +166,11 @@ class SqliteStore:
 
     def commit(self, changes: Changes) -> None:
         with saying_what_failed(self.path):
-            with self._committing() as writer:
+            writer = self._opened(self._writer)
+            with transaction(writer):
                 write(writer, changes)
+                self._count.count(writer)
+            self._count.counted()
             assert self._files is not None
             check_files(self._files, writer, self._count)
             if changes.large or not self._files.is_settled:
