@@ -41,7 +41,8 @@ class Revived(NamedTuple):
 
 def is_within_reach(graph: Graph, failed: Failed) -> bool:
     """Whether all that the nodes wait for is in memory or was read with them; else it has ended since: read again."""
-    known = {row.key for row in failed.ended} | {row.key for row in failed.nodes}
+    # One that waited for its promises when it was read is in memory, or has ended since.
+    known = {row.key for row in failed.ended if row.state != State.RESOLVING} | {row.key for row in failed.nodes}
     return all(abs(key) in known or abs(key) in graph.nodes for row in failed.nodes for key in _awaited(row))
 
 

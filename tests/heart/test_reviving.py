@@ -4,6 +4,7 @@ import pytest
 
 from dagorama_broker.errors import NotAllowedNow
 from dagorama_broker.model import State
+from dagorama_broker.scheduler import is_within_reach
 
 from .driver import GPU, Hand, Heart, function, retrying
 from .invariants import check
@@ -336,3 +337,14 @@ def test_a_delay_is_before_the_first_run_only(heart: Heart) -> None:
     hand.fail("a")
     heart.retry("a")
     assert "a" in hand.held
+
+
+def test_what_waited_for_its_promises_when_it_was_read_and_has_ended_since_is_read_again(heart: Heart) -> None:
+    heart.spawn("promised", "waiting", "failing", "reader <- waiting failing")
+    hand = heart.worker(slots=3)
+    hand.complete("waiting", "promised")
+    hand.fail("failing")
+    failed = heart.ledger.failed({heart.key("failing")})
+    assert is_within_reach(heart.scheduler.graph, failed)
+    hand.fail("promised")
+    assert not is_within_reach(heart.scheduler.graph, failed)
