@@ -4,7 +4,7 @@ import pytest
 
 from dagorama_broker.errors import NotAllowedNow
 from dagorama_broker.model import State, World
-from dagorama_broker.scheduler import Timing
+from dagorama_broker.scheduler import Limits, Timing
 
 from .driver import GPU, Heart, function, retrying
 
@@ -443,3 +443,40 @@ class TestIdsThatAreNotProven:
         heart.worker("stranger", is_proven=False)
         heart.crash()
         assert heart.scheduler.awaited == {hand.presence.id}
+
+
+def test_a_failure_that_a_crash_cut_short_reaches_the_rest_and_no_other_source_makes_it_ready() -> None:
+    heart = Heart(limits=Limits(step=1))
+    heart.spawn("fails", "first <- fails", "second <- fails", "tolerated <- fails", "last <- tolerated? fails")
+    heart.worker().fail("fails")
+    assert heart.states("first", "second", "tolerated", "last") == ["FAILED", "FAILED", "WAITING", "WAITING"]
+    heart.crash()
+    heart.settle()
+    assert heart.states("tolerated", "last") == ["FAILED", "FAILED"]
+    assert heart.in_memory() == {}
+
+
+def test_a_restart_starts_the_nodes_of_a_large_call_that_had_not_been_started() -> None:
+    heart = Heart(limits=Limits(step=1))
+    run = heart.run(heart.fresh(16), heart.fresh(12), ["a", "b", "c <- a b"])
+    run.creates = ("work:Work", run.origin + bytes(4))
+    for _ in heart.submit_in_slices(run):
+        pass
+    assert heart.states("a", "b", "c") == ["QUEUED", "WAITING", "WAITING"]
+    heart.crash()
+    assert heart.states("a", "b", "c") == ["QUEUED", "QUEUED", "WAITING"]
+    assert heart.finish(heart.worker()) == ["a", "b", "c"]
+
+
+def test_a_crash_before_a_large_call_is_decided_leaves_nothing_of_it() -> None:
+    heart = Heart(limits=Limits(step=1))
+    run = heart.run(heart.fresh(16), heart.fresh(12), ["a", "b"])
+    run.creates = ("work:Work", run.origin + bytes(4))
+    slices = heart.submit_in_slices(run)
+    while not heart.ledger.nodes:
+        assert not next(slices)
+        heart.step()
+    heart.crash()
+    assert heart.in_memory() == {}
+    assert not heart.ledger.nodes
+    assert not heart.is_visible("a")

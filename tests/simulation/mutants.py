@@ -22,6 +22,7 @@ from dagorama_broker.queues import order as right_order
 from dagorama_broker.scheduler import Scheduler, Worker, adopting, feeding, graph, restoring
 from dagorama_broker.scheduler.children import Staged
 from dagorama_broker.scheduler.dispatch import Dispatch
+from dagorama_broker.scheduler.drafting import Draft
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.making import Plan
 from dagorama_broker.sessions import Session
@@ -508,11 +509,12 @@ MUTANTS["cancel forgotten: answered before it is durable"] = [(service, "cancel"
 
 @mutant("cancel forgotten: descendants live on", (Scheduler, "cancel"))
 def _(cancel: Any) -> Any:
-    def shallow(self: Scheduler, nodes: Any, now: float) -> int:
+    def shallow(self: Scheduler, nodes: Any, now: float, tally: Any = None) -> int:
+        nodes = list(nodes)
         for node in nodes:
             for dependent in node.dependents or ():
                 dependent.tolerates = dependent.tolerates | {node.key}
-        return int(cancel(self, nodes, now))
+        return int(cancel(self, nodes, now, tally))
 
     return shallow
 
@@ -528,6 +530,44 @@ def _(left_to_make: Any) -> Any:
         return left
 
     return doubled
+
+
+# --- large calls, and what is put off ------------------------------------------------------------------------
+
+
+@mutant("a large call is answered before it is durable", (broker_module, "submit_many"))
+def _(submit_many: Any) -> Any:
+    async def early(broker: Broker, runs: Any) -> None:
+        task = asyncio.ensure_future(submit_many(broker, runs))
+        while not task.done() and not broker.scheduler.graph.starting:
+            await asyncio.sleep(0.0005)
+        if task.done():
+            task.result()
+
+    return early
+
+
+@mutant("nodes of a large call are not all started", (Draft, "start"))
+def _(start: Any) -> Any:
+    def but_for_one(self: Draft, most: int) -> int:
+        self._started += self._started == 1
+        return int(start(self, most))
+
+    return but_for_one
+
+
+@mutant("a large call is made though it was given up", (Draft, "give_up"))
+def _(give_up: Any) -> Any:
+    return lambda self: self.carry_out(0) or iter(())
+
+
+@mutant("dependents that are told later are forgotten", (Graph, "go_on"))
+def _(go_on: Any) -> Any:
+    def forgetful(self: Graph) -> bool:
+        self.untold.clear()
+        return bool(go_on(self))
+
+    return forgetful
 
 
 # --- what goes along with its source ------------------------------------------------------------------------
