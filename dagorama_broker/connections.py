@@ -33,6 +33,7 @@ PATIENCE = 1.0
 #: Seconds between two words in the log about it.
 SILENCE = 60.0
 
+
 class Connections(grpc.aio.ServerInterceptor):
     """Knows which connections have made a call that was admitted: put it behind the interceptor that admits."""
 
