@@ -57,6 +57,7 @@ class CommitCount:
         self.last_used = float(read_number(connection, "time"))
         epoch = max(read_number(connection, "epoch"), state.epoch) + 1
         write_number(connection, "epoch", epoch)
+        self.count_next()
         return epoch
 
     def begun(self, epoch: int) -> None:
@@ -81,7 +82,7 @@ class CommitCount:
             self._file.note(self._commits)
 
     def count_next(self) -> None:
-        """The log has begun again: the next commit is the first that a loss of it would take."""
+        """Count the next commit whenever it comes: it is the first of an epoch, or the first of a new log."""
         self._count_at = 0.0
 
     def note_overwritten(self) -> None:

@@ -55,7 +55,7 @@ def path(tmp_path: Path) -> Path:
 
 @contextmanager
 def opened(path: Path) -> Iterator[SqliteStore]:
-    store = SqliteStore(path, busy=0.0)
+    store = SqliteStore(path, busy=0.0, count_together=0.0)
     store.open()
     try:
         yield store

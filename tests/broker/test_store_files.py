@@ -271,6 +271,15 @@ def test_a_lost_log_is_noticed_if_its_commits_are_counted_together(path: Path) -
         instances(path)
 
 
+def test_a_store_that_is_opened_again_at_once_is_whole(path: Path) -> None:
+    store = SqliteStore(path, count_together=60.0)
+    for key in range(1, 4):
+        store.open()
+        store.commit(instance(key))
+        store.close()
+    assert instances(path) == [1, 2, 3]
+
+
 def test_a_log_that_another_program_has_put_into_the_store_is_not_lost(path: Path) -> None:
     checkpoint(killed(path, 1, 2))
     Path(f"{path}-wal").unlink(missing_ok=True)
