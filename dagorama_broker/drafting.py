@@ -16,6 +16,8 @@ from dagorama_broker.turns import Steps
 if TYPE_CHECKING:
     from dagorama_broker.broker import Broker
 
+#: Nodes and references that are gone through between two turns of others, where no commit follows.
+TURN = 2_000
 #: Ids that are looked up in the store in one go, and how many nodes it costs to ask it whether a run is made already.
 LOOKED_UP, LOOK = 1_000, 20
 
@@ -41,6 +43,10 @@ async def submit_many(broker: Broker, runs: Sequence[NewRun]) -> None:
     await broker.durable()
     while not draft.is_started:
         await broker.durable()
+    steps = Steps(TURN, broker.next_turn)
+    for run in runs:  # else all of it would be freed in one go when the call returns
+        await steps.spend(run.weight)
+        run.arguments, run.sources = [], None
 
 
 async def _carried_out(broker: Broker, runs: Sequence[NewRun], added_to: Collection[bytes]) -> Draft | None:
@@ -139,7 +145,7 @@ async def drafted(
             scheduler.heard(worker, broker.see_time())
 
     try:
-        steps = Steps(scheduler.limits.step, next_turn)
+        steps = Steps(min(TURN, scheduler.limits.step), next_turn)
         for units in draft.find_out():
             await steps.spend(units)
         steps = Steps(scheduler.limits.step, next_commit)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 FIRST = attrgetter("first")
 #: Nodes that one step starts, tells of an end or takes from their pause; the rest is done in the steps that follow.
-STEP = 8_000
+STEP = 5_000
 #: Dependents that are told at once of a node that completes: one of these may have been sent along with it.
 LOOKED_AT = 8
 #: Bytes that a function and its lane take beside its names, roughly.

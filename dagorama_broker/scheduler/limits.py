@@ -18,7 +18,7 @@ class Limits:
     deaths: int = 3  #: child processes that end while they run a node, before it fails
     losses: int = 20  #: workers or connections lost while they held it
     longest_traceback: int = 256 << 10  #: characters that are kept of one
-    step: int = 8_000  #: nodes that one step starts, tells of an end, or takes from their pause
+    step: int = 5_000  #: nodes that one step starts, tells of an end, or takes from their pause
     large: int = 16_000  #: nodes and references from which a call is made in slices
 
     def check_attempt(self, nodes: int, size: int) -> None:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from dagorama_broker.scheduler.drafting import Draft
 
 
+#: Nodes that are gone through in one go.
+PORTION = 2_000
+
+
 @dataclass(slots=True)
 class NewRun:
     """Nodes to be made, as a message described them; see `Nodes` in broker.proto for references."""
@@ -96,26 +100,35 @@ class Plan:
         Raises Malformed, NotKnown or Conflict.
         """
         for new in self.new_runs:
-            self._take_in(new)
-            yield len(new.lanes) + 1
+            yield from self._take_in(new)
         for origin, runs in self._origins.items():
             runs.sort(key=FIRST)
             _refuse_overlaps(runs, self._graph.origins.get(origin, ()))
             yield len(runs)
         for new, run in zip(self.new_runs, self.runs, strict=True):
             if new.sources is not None:
-                yield self._connect(new, run)
+                first = run.first_key - self._first_key
+                nodes = self.nodes[first : first + run.count]
+                for start in range(0, run.count, PORTION):
+                    yield self._connect(new, nodes, start)
 
-    def _take_in(self, new: NewRun) -> None:
+    def _take_in(self, new: NewRun) -> Iterator[int]:
         if len(new.arguments) != len(new.lanes) or (new.sources is not None and len(new.sources) != len(new.lanes)):
             raise Malformed("the columns of a run of nodes have different lengths")
         instance, first_key = self._instance_of(new), self._first_key + len(self.nodes)
         run = Run(new.origin, new.first, len(new.lanes), first_key, instance, new.digest)
-        self.nodes += [Node(key, instance, lane, run) for key, lane in enumerate(new.lanes, first_key)]
         if new.lanes:
             self._refuse_reserved(new.origin)
             self._origins.setdefault(run.origin, []).append(run)
         self.runs.append(run)
+        if run.count <= PORTION:
+            self.nodes += [Node(key, instance, lane, run) for key, lane in enumerate(new.lanes, first_key)]
+            yield run.count + 1
+            return
+        for start in range(0, run.count, PORTION):
+            lanes = new.lanes[start : start + PORTION]
+            self.nodes += [Node(key, instance, lane, run) for key, lane in enumerate(lanes, first_key + start)]
+            yield len(lanes)
 
     def _instance_of(self, new: NewRun) -> Instance:
         id, creates, graph = new.instance, new.creates, self._graph
@@ -142,12 +155,13 @@ class Plan:
         if self._draft is not None:
             reserved[name] = self._draft
 
-    def _connect(self, new: NewRun, run: Run) -> int:
-        """Give the nodes of a run their sources; return how many nodes and sources these are."""
+    def _connect(self, new: NewRun, nodes: list[Node], start: int) -> int:
+        """Give nodes of a run, from that place on, their sources; return how many nodes and sources these are."""
         assert new.sources is not None
-        start, count = run.first_key - self._first_key, run.count
-        nodes = self.nodes[start : start + run.count]
-        for place, references in enumerate(new.sources):
+        end = min(start + PORTION, len(nodes))
+        count = end - start
+        for place in range(start, end):
+            references = new.sources[place]
             if references:
                 count += len(references)
                 sources = nodes[place].sources = self._sources(new, nodes, place, references)
