@@ -47,7 +47,7 @@ def test_the_same_holds_of_a_worker_in_the_calling_process(tmp_path: Path, code:
     with launch_broker(port=0):
         forks, leaves = asyncio.run(Forks()(str(journal))), Leaves()()
         threads = [Threads()(way, True) for way in WAYS if way != OLD_THREAD]
-        # With its fork handlers grpc aborts now and then in a child that is about to start another program (preexec_fn).
+        # With its fork handlers grpc aborts now and then in a child that starts another program (preexec_fn).
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "GRPC_ENABLE_FORK_SUPPORT": "0"}
         subprocess.run([sys.executable, "-c", code], env=environment, timeout=WAIT, check=True)
         assert resolve(*forks) == (FORKED, True)
