@@ -104,7 +104,7 @@ def check_adoption(signed: pb.SignedAdoption | None, wanted: Wanted, ring: Keyri
     what = f"the adoption of node {wanted.id.hex()}"
     if signed is None:
         raise UncheckableValue(
-            f"node {wanted.id.hex()} is to be run by other code than it was made with, and no signed adoption allows "
+            f"node {wanted.id.hex()} would be run by other code than it was made with, and no signed adoption allows "
             f"it: {_AGAIN}"
         )
     try:

@@ -1,8 +1,9 @@
 """What other processes cannot import, pickled by value: cloudpickle, loaded when it is first needed.
 
 A class travels with its name and a hash of its code. A reader that has a class of that name with the same code uses its
-own class, so that enum members, sentinels and dataclasses are those of the reader's script. If the reader's class has
-other code, the value is refused. Functions are looked up in the same way, and read by value otherwise.
+own class, so that enum members, sentinels and dataclasses are the ones that the reader's script defines. If the
+reader's class has other code, the value is refused. Functions are looked up in the same way, and otherwise read by
+value.
 
 The rule: code keeps the name of its file, so that a traceback from over there shows its lines; cloudpickle from 3.1.3
 on leaves it out.

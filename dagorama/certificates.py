@@ -37,7 +37,7 @@ _MEANINGS = {
 
 
 def meaning(details: str) -> str:
-    """What a failed connection's details mean, as far as they can be told; else the details."""
+    """Return what the details of a failed connection mean; the details themselves if that is not known."""
     if "failed to connect" not in details:
         return details
     return next((meant for text, meant in _MEANINGS.items() if text in details), details)

@@ -192,7 +192,7 @@ class _Reader:
     """Follows names within the modules in which the code stands, each object once, and notes what counts."""
 
     def __init__(self, by_value: bool) -> None:
-        self.by_value = by_value  #: hash values that have no source as well, such as those of a closure
+        self.by_value = by_value  #: also hash values without source code, such as those of a closure
         self.lines: list[str] = []
         self.watched: list[_Watched] = []
         self._seen: set[int] = set()

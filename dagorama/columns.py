@@ -42,7 +42,7 @@ class FunctionSpec:
 
     name: str  #: "module:Class.method", with "@module:Base" behind it for a super() call
     hash: str
-    class_code: str  #: the hashes of all decorated methods of the class; empty: use those of the worker
+    class_code: str  #: hashes of all decorated methods of the class; empty: the worker's own are used
     queue: str
     options: Options
     key_of: KeyOf | None  #: works out the concurrency key of a call; None where there is none

@@ -25,7 +25,7 @@ NEVER, SOON = "never", "1"
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What a run came to, in instances and seconds."""
+    """The result of one run: rates in instances a second, times in seconds."""
 
     made: float  #: a second
     removed: float  #: a second

@@ -1,4 +1,4 @@
-"""What a worker proves with that its id, and what it holds, are its own: its secret, and the proofs of its grants."""
+"""How a worker proves that its id and its claims are its own: its secret, and the proofs of its grants."""
 
 import os
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ class _Grant(NamedTuple):
 
 
 class Proofs:
-    """Those of grants of which something may still be held."""
+    """The proofs of grants that the worker may still hold nodes of."""
 
     def __init__(self) -> None:
         self._grants: list[_Grant] = []
