@@ -63,7 +63,7 @@ class Waiting:
         return list(self._left)
 
     def ask(self, patience: float | None = None) -> list[Heard]:
-        """What is known of each that is left, now. `patience`: seconds for which the broker may be gone."""
+        """Return what the broker knows now of the nodes that are left. It may be away for `patience` seconds."""
         return connection().retried(lambda: list(self._hear(now=True, timeout=None)), patience=patience)
 
     def ended(self, timeout: float | None) -> Iterator[Heard]:
@@ -169,13 +169,9 @@ def _pause(error: BrokerUnavailable | BrokerOverloaded, loss: Loss) -> float:
         if error.retry_after is None or loss.noticed(False) > broker_wait():
             raise error
         return error.retry_after + PAUSE
-    if error.status == "UNAVAILABLE" and loss.noticed(error.was_connected) > _patience():
+    if error.status == "UNAVAILABLE" and loss.noticed(error.was_connected) > connection().patience:
         raise error
     return PAUSE
-
-
-def _patience() -> float:
-    return broker_wait() if connection().has_answered else PATIENCE
 
 
 # --- whose nodes these are -------------------------------------------------------------------------

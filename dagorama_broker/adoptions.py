@@ -18,7 +18,7 @@ from dagorama_broker.explaining import MOST_NAMED, bounded_message
 from dagorama_broker.messages import LONGEST_CLASS_CODE, LONGEST_NAME, PIECE, check_key_id, check_name, id_bytes
 from dagorama_broker.model import Adoption
 from dagorama_broker.scheduler import Node, Obstacle
-from dagorama_broker.scheduler.adopting import DEPLOYED, AdoptedFunction, adoptable
+from dagorama_broker.scheduler.adopting import DEPLOYED, Adoptable, AdoptedFunction, adoptable
 
 VERSION = 1
 #: Hashes of code that one request may name.
@@ -45,25 +45,30 @@ async def adopt(broker: Broker, request: pb.AdoptRequest) -> pb.AdoptReply:
     )  # fmt: skip
     adoption = adoption_of(request.adoption) if request.HasField("adoption") else None
     broker.see_time()
-    found = adoptable(broker.scheduler.dispatch, asked)
-    reply = pb.AdoptReply(adopted=len(found.nodes), hash=found.hash, made_with=sorted(found.made_with))
     if request.look:
+        found = adoptable(broker.scheduler.dispatch, asked)
         refuse_too_much(found.made_with, MOST_SIGNED)
-        return reply
-    broker.scheduler.adopt(asked, adoption)
+        return _reply(found)
+    found = broker.scheduler.adopt(asked, adoption)
+    reply = _reply(found)
     reply.unservable.extend(_unservable(broker, found.nodes))
     await broker.durable()
     return reply
 
 
+def _reply(found: Adoptable) -> pb.AdoptReply:
+    return pb.AdoptReply(adopted=len(found.nodes), hash=found.hash, made_with=sorted(found.made_with))
+
+
 def _unservable(broker: Broker, nodes: Iterable[Node]) -> list[pb.Unservable]:
-    """Those of these nodes that no connected worker may run, by function; a bounded number of functions."""
+    """Return the functions, up to a bound, of which some of these nodes may be run by no connected worker, and why."""
+    scheduler = broker.scheduler
     counts = Counter(node.lane.id for node in nodes)
-    lanes = [broker.scheduler.graph.lane_by_id[id] for id in counts]
+    lanes = [scheduler.graph.lane_by_id[id] for id in counts][:MOST_NAMED]
     return [
-        bounded_message(broker.scheduler, Obstacle(lane, counts[lane.id], why)) for lane in lanes[:MOST_NAMED]
-        if (why := broker.scheduler.dispatch.why_nobody(lane)) is not None
-    ]  # fmt: skip
+        bounded_message(scheduler, Obstacle(lane, counts[lane.id], reason))
+        for lane, reason in scheduler.dispatch.unservable(lanes)
+    ]
 
 
 # --- what was signed --------------------------------------------------------------------------------

@@ -104,10 +104,7 @@ def _waiting_for_old_code(broker: Broker, asked: Asked) -> list[Node]:
     if asked.ids:
         return [node for id in asked.ids if (node := graph.find(id)) is not None]
     queued = [node for node in graph.unfinished_of(asked.instance) if node.state is State.QUEUED]
-    old = {
-        lane for lane in {node.lane for node in queued}
-        if (dispatch.why_nobody(lane) and dispatch.deployed(lane)) or dispatch.lacks_key_of_adoption(lane)
-    }  # fmt: skip
+    old = {lane for lane in {node.lane for node in queued} if dispatch.needs_adoption(lane)}
     return [node for node in queued if node.lane in old]
 
 
@@ -132,9 +129,8 @@ async def unservable(broker: Broker, nodes: Iterable[Node], patience: float) -> 
 
 
 def _unservable(broker: Broker, nodes: Iterable[Node]) -> list[Obstacle]:
-    dispatch = broker.scheduler.dispatch
     lanes = dict.fromkeys([node.lane.base for node in nodes if node.state is State.QUEUED])
-    return [Obstacle(lane, lane.queued, why) for lane in lanes if (why := dispatch.why_nobody(lane)) is not None]
+    return [Obstacle(lane, lane.queued, reason) for lane, reason in broker.scheduler.dispatch.unservable(lanes)]
 
 
 async def _of_instance(broker: Broker, instance: bytes) -> set[int]:

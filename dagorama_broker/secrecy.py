@@ -1,7 +1,7 @@
 """Files that hold a secret, or say whom to trust: whose they are, and who else may use them.
 
-The rule: such a file is the user's own or root's, and nobody else writes to it. What Kubernetes and others mount, owned
-by root or read-only, is as private as the one who mounted it wanted.
+The rule: such a file belongs to the user or to root, and no one else can write to it. A file that is mounted,
+as Kubernetes does it, and owned by root or read-only, is as private as the person who mounted it wanted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from dagorama_broker.errors import SettingsError
 
 EVERYBODY = 0o007
 WRITERS = 0o022
-_WRITING = 0o022
 _ROOT = 0
 
 
@@ -32,7 +31,7 @@ def is_open_to(whom: int, file: int | str) -> bool:
 
 def is_mistake(allowed: int, owner: int, user: int) -> bool:
     """Whether `allowed` bits are one: others may write, or others may read and `user` could change that."""
-    return bool(allowed & _WRITING) or user in (_ROOT, owner)
+    return bool(allowed & WRITERS) or user in (_ROOT, owner)
 
 
 def open_file(path: Path | str) -> BinaryIO:

@@ -42,11 +42,6 @@ class Adoptable(NamedTuple):
     made_with: frozenset[str]  #: the code that they were made with
 
 
-class Adopted(NamedTuple):
-    adopted: int  #: nodes
-    hash: str  #: of the code that runs them now
-
-
 def adoptable(dispatch: Dispatch, asked: AdoptedFunction) -> Adoptable:
     """The nodes that are asked for and that nobody holds.
 
@@ -62,8 +57,8 @@ def adoptable(dispatch: Dispatch, asked: AdoptedFunction) -> Adoptable:
     return Adoptable(nodes, hash, frozenset([code_of(graph, node) for node in nodes]))
 
 
-def adopt(dispatch: Dispatch, asked: AdoptedFunction, adoption: Adoption | None) -> Adopted:
-    """Have these nodes go over to the lane of the function with another hash, in their order.
+def adopt(dispatch: Dispatch, asked: AdoptedFunction, adoption: Adoption | None) -> Adoptable:
+    """Have these nodes go over to the lane of the function with another hash, in their order. Returns which they are.
 
     Raises NotKnown or NotAllowedNow, also if `adoption` does not allow all of it, and then nothing has changed.
     """
@@ -72,7 +67,7 @@ def adopt(dispatch: Dispatch, asked: AdoptedFunction, adoption: Adoption | None)
         _refuse_unsigned(found, asked, adoption)
         assert adoption is not None
         _move(dispatch.graph, found.nodes, found.hash, adoption)
-    return Adopted(len(found.nodes), found.hash)
+    return found
 
 
 def adopt_deployed(dispatch: Dispatch, nodes: Iterable[Node], adoptions: Sequence[Adoption]) -> int:
@@ -137,10 +132,7 @@ def _lanes_asked_for(dispatch: Dispatch, asked: AdoptedFunction) -> list[Lane]:
     if asked.made_with:
         _refuse_unknown(name, lanes, asked.made_with)
         return [lane for lane in lanes if lane.function.hash in asked.made_with]
-    lanes = [
-        lane for lane in lanes
-        if (dispatch.why_nobody(lane) and dispatch.deployed(lane)) or dispatch.lacks_key_of_adoption(lane)
-    ]  # fmt: skip
+    lanes = [lane for lane in lanes if dispatch.needs_adoption(lane)]
     if not lanes:
         raise NotAllowedNow(
             f"no connected worker has said that it has other code of {name} than its queued nodes were made with: "

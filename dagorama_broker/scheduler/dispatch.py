@@ -294,11 +294,13 @@ class Dispatch:
             return False
         return not any(pool.may_run(lane) for pool in self.pools.of(World.OURS) for lane in self.graph.delayed.values())
 
+    def unservable(self, lanes: Iterable[Lane] | None = None) -> list[tuple[Lane, str]]:
+        """Those of these lanes whose nodes no connected worker may run, and why.
 
-    def unservable(self) -> list[tuple[Lane, str]]:
-        """Functions, by their own lanes, with queued nodes that no connected worker may run, and why."""
-        reasons = ((lane, self.why_nobody(lane)) for lane in self.graph.active.values())
-        return [(lane, reason) for lane, reason in reasons if reason is not None]
+        By default, of the functions' own lanes that have queued nodes.
+        """
+        lanes = self.graph.active.values() if lanes is None else lanes
+        return [(lane, reason) for lane in lanes if (reason := self.why_nobody(lane)) is not None]
 
     def deployed(self, lane: Lane) -> list[str]:
         """Hashes of other code that connected workers have of this lane's function."""
@@ -309,6 +311,10 @@ class Dispatch:
         key = lane.function.adopted_under
         ours = [worker.presence for worker in self.workers.values() if worker.presence.world is World.OURS]
         return bool(key and ours) and not any(key in presence.key_ids for presence in ours)
+
+    def needs_adoption(self, lane: Lane) -> bool:
+        """Whether only an adoption lets its nodes run: workers have other code, or not the key of the last adoption."""
+        return bool(self.why_nobody(lane) and self.deployed(lane)) or self.lacks_key_of_adoption(lane)
 
     def why_nobody(self, lane: Lane) -> str | None:
         """Why no connected worker may run nodes of this lane; None: one may."""

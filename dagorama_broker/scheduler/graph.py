@@ -30,6 +30,7 @@ from dagorama_broker.model import (
     State,
 )
 from dagorama_broker.queues import KEY_MASK, Head, Lane, oldest, order
+from dagorama_broker.scheduler.limits import STEP
 from dagorama_broker.scheduler.parts import NONE, UNSTARTED, Effects, Instance, Node, Run, Trouble
 from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, COMPLETED, QUEUED, RESOLVING, TRANSITIONS, WAITING
 
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from dagorama_broker.scheduler.drafting import Draft
 
 FIRST = attrgetter("first")
-#: Nodes that one step starts, tells of an end or takes from their pause; the rest is done in the steps that follow.
-STEP = 5_000
 #: Dependents that are told at once of a node that completes: one of these may have been sent along with it.
 LOOKED_AT = 8
 #: Bytes that a function and its lane take beside its names, roughly.

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from dagorama_broker.errors import TooMuch
 
+#: Nodes that one step starts, tells of an end or takes from their pause; the rest is done in the steps that follow.
+STEP = 5_000
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -18,7 +21,7 @@ class Limits:
     deaths: int = 3  #: child processes that end while they run a node, before it fails
     losses: int = 20  #: workers or connections lost while they held it
     longest_traceback: int = 256 << 10  #: characters that are kept of one
-    step: int = 5_000  #: nodes that one step starts, tells of an end, or takes from their pause
+    step: int = STEP
     large: int = 16_000  #: nodes and references from which a call is made in slices
 
     def check_attempt(self, nodes: int, size: int) -> None:

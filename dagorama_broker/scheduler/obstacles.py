@@ -159,4 +159,4 @@ def left_behind(dispatch: Dispatch, worker: Worker) -> list[Obstacle]:
     own = worker.presence
     active = dispatch.graph.active.values()
     lanes = [lane for lane in active if lane.function.world is own.world and own.takes(lane.function.queue)]
-    return [Obstacle(lane, lane.queued, reason) for lane in lanes if (reason := dispatch.why_nobody(lane)) is not None]
+    return [Obstacle(lane, lane.queued, reason) for lane, reason in dispatch.unservable(lanes)]

@@ -11,7 +11,7 @@ from itertools import islice
 
 from dagorama_broker.errors import Malformed, NotAllowedNow
 from dagorama_broker.model import ENDED, Adoption, Changes, Failed, Failure, Live, World
-from dagorama_broker.scheduler.adopting import Adopted, AdoptedFunction, adopt, adopt_deployed, bind, is_unbound
+from dagorama_broker.scheduler.adopting import Adoptable, AdoptedFunction, adopt, adopt_deployed, bind, is_unbound
 from dagorama_broker.scheduler.broods import epitaph
 from dagorama_broker.scheduler.children import Staged, own_origin, promised, refuse_circle
 from dagorama_broker.scheduler.dispatch import Dispatch
@@ -427,10 +427,6 @@ class Scheduler:
             for node in list(self.broods.unfinished(brood)):
                 self._cancel(node, failure(node), now, tally)
 
-    def nodes_of(self, instance: bytes) -> list[Node]:
-        """The unfinished nodes of an instance."""
-        return list(self.graph.unfinished_of(instance))
-
     def give_back(
         self, worker: Worker, key: int, attempt: int, why: str, now: float, deployed: str = ""
     ) -> bool:
@@ -534,8 +530,8 @@ class Scheduler:
         nodes = with_dependents(self.graph, failed, new_code)
         return revived._replace(adopted=adopt_deployed(self.dispatch, nodes, adoptions))
 
-    def adopt(self, asked: AdoptedFunction, adoption: Adoption | None) -> Adopted:
-        """Have unfinished nodes of a function, by its name, run by other code; see `adopting`.
+    def adopt(self, asked: AdoptedFunction, adoption: Adoption | None) -> Adoptable:
+        """Have unfinished nodes of a function, by its name, run by other code, and return which; see `adopting`.
 
         Raises NotKnown or NotAllowedNow, and then nothing has changed.
         """

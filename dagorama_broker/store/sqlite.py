@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from struct import error as StructError
 from threading import Lock
+from typing import TypeVar
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model import (
@@ -56,6 +57,8 @@ from dagorama_broker.store.secret import kept_secret
 from dagorama_broker.store.writing import write
 
 log = logging.getLogger("dagorama_broker")
+
+_Done = TypeVar("_Done")
 
 #: From so many functions on, a start looks for those that no node names any more.
 MANY_FUNCTIONS = 10_000
@@ -167,10 +170,7 @@ class SqliteStore:
     def commit(self, changes: Changes) -> None:
         with saying_what_failed(self.path):
             writer = self._opened(self._writer)
-            with transaction(writer):
-                write(writer, changes)
-                self._count.count(writer)
-            self._count.counted()
+            self._transact(lambda: write(writer, changes), writer)
             assert self._files is not None
             check_files(self._files, writer, self._count)
             if changes.large or not self._files.is_settled:
@@ -184,19 +184,18 @@ class SqliteStore:
         with self._checked(self._writer) as reader:
             if not is_left_over(reader.connection):
                 return False
-            with self._committing() as writer:
-                is_more, unnamed = sweep(writer, most)
+            writer = reader.connection
+            is_more, unnamed = self._transact(lambda: sweep(writer, most), writer)
         self._large.unnamed(unnamed)
         return is_more
 
-    @contextmanager
-    def _committing(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing, durable when the block has ended."""
-        writer = self._opened(self._writer)
+    def _transact(self, work: Callable[[], _Done], writer: sqlite3.Connection) -> _Done:
+        """Do it as a whole or not at all, and count it; it is durable when this returns."""
         with transaction(writer):
-            yield writer
+            done = work()
             self._count.count(writer)
         self._count.counted()
+        return done
 
     # --- reading ------------------------------------------------------------------------------------
 

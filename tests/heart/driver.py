@@ -25,7 +25,7 @@ from dagorama_broker.scheduler import (
     Worker,
     is_within_reach,
 )
-from dagorama_broker.scheduler.adopting import Adopted, AdoptedFunction, adoptable, code_of
+from dagorama_broker.scheduler.adopting import AdoptedFunction, adoptable, code_of
 from dagorama_broker.scheduler.parts import Instance
 from dagorama_broker.scheduler.restoring import ended_nodes
 
@@ -401,13 +401,15 @@ class Heart:
         adoption = self.adoptions[signed] = Adoption(name, frozenset(made_with), hash, instance, key, signed)
         return adoption
 
-    def adopt(self, name: str, hash: str = "", *made_with: str, instance: bytes = b"", key: str = KEY) -> Adopted:
-        """As the command does: it looks, and has signed what there is."""
+    def adopt(
+        self, name: str, hash: str = "", *made_with: str, instance: bytes = b"", key: str = KEY
+    ) -> tuple[int, str]:
+        """As the command does: it looks, and has signed what there is. Returns how many nodes, and the code's hash."""
         asked = AdoptedFunction(name, hash, made_with, instance)
         found = adoptable(self.scheduler.dispatch, asked)
         adopted = self.scheduler.adopt(asked, self.signed(name, found.made_with, found.hash, instance, key))
         self.step()
-        return adopted
+        return len(adopted.nodes), adopted.hash
 
     def is_unfinished(self, name: str) -> bool:
         return self.scheduler.graph.find(self.ids[name]) is not None

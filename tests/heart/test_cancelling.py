@@ -67,7 +67,7 @@ def test_all_of_an_instance_is_what_has_not_ended(heart: Heart) -> None:
     hand = heart.worker()
     instance = heart.spawn("a", "b", "c <- b")
     hand.complete("a")
-    assert {heart.name(node) for node in heart.scheduler.nodes_of(instance)} == {"b", "c"}
+    assert {heart.name(node) for node in heart.scheduler.graph.unfinished_of(instance)} == {"b", "c"}
 
 
 def test_a_slot_of_a_cancelled_run_has_room_again(heart: Heart) -> None:

@@ -137,7 +137,7 @@ class Life(RuleBasedStateMachine):
         """Some nodes, or an instance; those that have ended stay as they are."""
         names = [self.names[pick % len(self.names)] for pick in picked]
         if all:
-            nodes = self.heart.scheduler.nodes_of(self.heart.instance_of(names[0]))
+            nodes = self.heart.scheduler.graph.unfinished_of(self.heart.instance_of(names[0]))
             names = [self.heart.name(node) for node in nodes]
         before = {name: self.heart.state(name) for name in names}
         claimed = self.heart.scheduler.dispatch.claimed
