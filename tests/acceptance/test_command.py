@@ -36,7 +36,7 @@ from dagorama_broker.launch import LaunchedBroker, launch_broker
 from .test_workers import await_that, unservable, worker
 
 WAIT = 60
-LATER = """
+DEPLOYED = """
 from dagorama import DAGDefinition, dagorama
 
 class Deployed(DAGDefinition):
@@ -44,8 +44,7 @@ class Deployed(DAGDefinition):
     def entrypoint(self, number: int) -> int:
         return number {change}
 """
-
-
+LATER = [DEPLOYED.format(change=change) for change in ("+ 1", "+ 1000")]
 LOGGING = """
 import logging
 from dagorama import DAGDefinition, dagorama
@@ -67,6 +66,7 @@ class Repaired(DAGDefinition):
     def half(self, number: int) -> int:
         {body}
 """
+REPAIRED = [BROKEN.format(body=body) for body in ("return number // 0", "return number // 2")]
 
 
 class Reads(DAGDefinition):
@@ -189,14 +189,19 @@ def test_a_report_that_holds_an_old_failure_says_so_and_is_made_again_downstream
         assert instance.retry(promise, downstream=True) == 0
 
 
+def old_of_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, old: str, new: str) -> Any:
+    """Write two versions of a module into the folders "old" and "new", and import the old one."""
+    for folder, text in (("old", old), ("new", new)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path / "old"))
+    return importlib.import_module(name)
+
+
 def test_a_function_that_was_repaired_runs_what_failed(
     broker: LaunchedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, body in (("old", "return number // 0"), ("new", "return number // 2")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "repaired_later.py").write_text(BROKEN.format(body=body))
-    monkeypatch.syspath_prepend(str(tmp_path / "old"))
-    instance, promise = importlib.import_module("repaired_later").Repaired()(8)
+    instance, promise = old_of_two(tmp_path, monkeypatch, "repaired_later", *REPAIRED).Repaired()(8)
     id = instance.instance_id
     with worker(path=tmp_path / "old"), pytest.raises(NodeFailed, match="ZeroDivisionError"):
         resolve(instance, promise, timeout=WAIT)
@@ -212,11 +217,7 @@ def test_a_function_that_was_repaired_runs_what_failed(
 def test_a_program_has_what_failed_run_by_the_code_that_is_deployed(
     broker: LaunchedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, body in (("old", "return number // 0"), ("new", "return number // 2")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "repaired_here.py").write_text(BROKEN.format(body=body))
-    monkeypatch.syspath_prepend(str(tmp_path / "old"))
-    instance, promise = importlib.import_module("repaired_here").Repaired()(8)
+    instance, promise = old_of_two(tmp_path, monkeypatch, "repaired_here", *REPAIRED).Repaired()(8)
     with worker(path=tmp_path / "old"), pytest.raises(NodeFailed, match="ZeroDivisionError"):
         resolve(instance, promise, timeout=WAIT)
     assert instance.retry(promise, new_code=True).adopted > 0
@@ -265,11 +266,7 @@ def test_old_nodes_are_adopted_by_the_code_that_is_deployed_now(
     broker: LaunchedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A rolling deployment that left nodes behind."""
-    for name, change in (("old", "+ 1"), ("new", "+ 1000")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "deployed_later.py").write_text(LATER.format(change=change))
-    monkeypatch.syspath_prepend(str(tmp_path / "old"))
-    instance, promise = importlib.import_module("deployed_later").Deployed()(1)
+    instance, promise = old_of_two(tmp_path, monkeypatch, "deployed_later", *LATER).Deployed()(1)
     with worker(path=tmp_path / "new"):
         await_that(lambda: any("it has other code" in reason for reason in unservable()))
         (found,) = asked("unservable")
@@ -285,13 +282,9 @@ def test_old_nodes_are_adopted_by_the_code_that_is_deployed_now(
 def test_an_adoption_under_a_key_that_no_worker_holds_says_so_until_it_is_signed_with_theirs(
     broker: LaunchedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, change in (("old", "+ 1"), ("new", "+ 1000")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "deployed_later.py").write_text(LATER.format(change=change))
-    monkeypatch.syspath_prepend(str(tmp_path / "old"))
     theirs, other = new_key(), new_key()
     monkeypatch.setenv("DAGORAMA_SIGNING_KEYS", theirs)
-    instance, promise = importlib.import_module("deployed_later").Deployed()(1)
+    instance, promise = old_of_two(tmp_path, monkeypatch, "deployed_later", *LATER).Deployed()(1)
     with worker(path=tmp_path / "new"):
         await_that(lambda: any("it has other code" in reason for reason in unservable()))
         with monkeypatch.context() as elsewhere:

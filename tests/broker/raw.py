@@ -384,3 +384,14 @@ class Brood:
             "arguments": list(map(envelope, arguments)), **columns,
         })  # fmt: skip
         return children(self.parent, nodes)
+
+
+async def granted(served: Served) -> tuple[Dag, RawWorker, Given]:
+    """A worker that was granted a node and whose connection broke."""
+    dag = Dag()
+    await served.stub.Submit(dag.submission(b"a"))
+    worker = await served.worker()
+    node = await worker.node()
+    await worker.vanish()
+    await served.until(lambda broker: not broker.sessions)
+    return dag, worker, node

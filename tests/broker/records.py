@@ -1,6 +1,8 @@
 """Records that the store's tests keep: a small graph, and how its parts are made."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from struct import pack
 
 from dagorama_broker.model import (
@@ -17,6 +19,7 @@ from dagorama_broker.model import (
     World,
 )
 from dagorama_broker.store import Store
+from dagorama_broker.store.sqlite import SqliteStore
 
 ORIGIN = b"origin-of-12"
 PLAIN = Function("work:Plain.step", "hash-1", "default")
@@ -27,6 +30,17 @@ def restart(store: Store) -> int:
     """Close it and open it again; the new epoch."""
     store.close()
     return store.open()
+
+
+@contextmanager
+def opened(path: Path, busy: float = 0.0, together: float = 0.0) -> Iterator[SqliteStore]:
+    """A store that is open; each commit is counted unless some are counted `together`."""
+    store = SqliteStore(path, busy, together)
+    store.open()
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 def keys(*numbers: int) -> bytes:

@@ -205,7 +205,7 @@ def unreadable() -> list[pb.SignedAdoption]:
         bad = pb.Adoption()
         bad.CopyFrom(good)
         for name, value in change.items():
-            bad.ClearField(name)  # type: ignore[arg-type]
+            bad.ClearField(name)  # type: ignore[arg-type]  # any of its fields
             bad.MergeFrom(pb.Adoption(**{name: value}))
         messages.append(pb.SignedAdoption(adoption=bad.SerializeToString(), key_id=KEY, mac=b"m"))
     return messages

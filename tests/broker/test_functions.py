@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,8 +28,8 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(functions, "EVERY", 0.05)
 
 
-def function(number: int, **fields: object) -> pb.Function:
-    return pb.Function(**{"name": f"work:f{number}", "hash": "h", **fields})  # type: ignore[arg-type]
+def function(number: int, **fields: Any) -> pb.Function:
+    return pb.Function(**{"name": f"work:f{number}", "hash": "h", **fields})
 
 
 def names(broker: Broker) -> set[str]:

@@ -15,7 +15,7 @@ from dagorama_broker.errors import Malformed, NotPermitted
 from dagorama_broker.proofs import MOST_PRESENTED, Proofs, check_secret, id_of
 from dagorama_broker.store import Store
 
-from .raw import Dag, Given, RawWorker, Served, envelope, identity, serving
+from .raw import Dag, Given, RawWorker, Served, envelope, granted, identity, serving
 
 NOT_NOW, DENIED, INVALID = (
     grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT,
@@ -27,17 +27,6 @@ def held(*nodes: Given) -> dict[str, Any]:
         "held_node": [node.key for node in nodes], "held_attempt": [node.attempt for node in nodes],
         "held_slot": [0] * len(nodes),
     }  # fmt: skip
-
-
-async def granted(served: Served) -> tuple[Dag, RawWorker, Given]:
-    """A worker that was granted a node and whose connection broke."""
-    dag = Dag()
-    await served.stub.Submit(dag.submission(b"a"))
-    worker = await served.worker()
-    node = await worker.node()
-    await worker.vanish()
-    await served.until(lambda broker: not broker.sessions)
-    return dag, worker, node
 
 
 #: What a thief says who has heard everything but the worker's secret.

@@ -100,10 +100,10 @@ COLUMNS = [
 
 
 @pytest.mark.parametrize("column", COLUMNS, ids=lambda column: next(iter(column)))
-async def test_each_column_of_a_submission_is_reserved_for_while_it_comes_in(column: dict[str, list[object]]) -> None:
+async def test_each_column_of_a_submission_is_reserved_for_while_it_comes_in(column: dict[str, Any]) -> None:
     async with serving(max_memory=5 * MIB) as served:
         dag = Dag()
-        part = pb.SubmitRequest(nodes=[pb.Nodes(instance=dag.instance, origin=dag.origin, **column)])  # type: ignore[arg-type]
+        part = pb.SubmitRequest(nodes=[pb.Nodes(instance=dag.instance, origin=dag.origin, **column)])
         for submitted in (
             served.stub.Submit(part), served.stub.SubmitStream(iter([part, pb.SubmitRequest()]))
         ):

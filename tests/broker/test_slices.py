@@ -36,9 +36,8 @@ def small_steps(served: Served) -> None:
 
 def fan(dag: Dag, **columns: Any) -> pb.SubmitRequest:
     """A call with many nodes and one that waits for all of them."""
-    return dag.submission(
-        *[b"a"] * MANY, b"sum", source_count=[0] * MANY + [MANY], source=range(MANY), **columns
-    )  # type: ignore[no-any-return]
+    counts = [0] * MANY + [MANY]
+    return dag.submission(*[b"a"] * MANY, b"sum", source_count=counts, source=range(MANY), **columns)
 
 
 async def parts(request: pb.SubmitRequest) -> AsyncIterator[pb.SubmitRequest]:

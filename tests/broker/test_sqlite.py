@@ -43,7 +43,7 @@ from dagorama_broker.store.restoring import NODES_QUERY, PROGRESS_QUERY
 from dagorama_broker.store.rows import row_sum
 from dagorama_broker.store.sqlite import SqliteStore
 
-from .records import ORIGIN, RICH, completed, failed, graph, instance_row, node, node_id, run_row
+from .records import ORIGIN, RICH, completed, failed, graph, instance_row, node, node_id, opened, run_row
 
 NOBODY = 65534
 
@@ -51,16 +51,6 @@ NOBODY = 65534
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "broker.sqlite3"
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[SqliteStore]:
-    store = SqliteStore(path, busy=0.0, count_together=0.0)
-    store.open()
-    try:
-        yield store
-    finally:
-        store.close()
 
 
 def fill(path: Path) -> None:

@@ -4,9 +4,9 @@ import os
 import resource
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,24 +18,13 @@ from dagorama_broker.errors import StoreError
 from dagorama_broker.model import Changes
 from dagorama_broker.store.sqlite import SqliteStore
 
-from .records import graph, instance_row, node
+from .records import graph, instance_row, node, opened
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     (tmp_path / "folder").mkdir()
     return tmp_path / "folder" / "store.db"
-
-
-@contextmanager
-def opened(path: Path, busy: float = 0.0, together: float = 0.0) -> Iterator[SqliteStore]:
-    """Each commit is counted unless some are counted `together`."""
-    store = SqliteStore(path, busy, together)
-    store.open()
-    try:
-        yield store
-    finally:
-        store.close()
 
 
 def instance(key: int) -> Changes:

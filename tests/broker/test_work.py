@@ -26,6 +26,7 @@ from .raw import (
     Served,
     children,
     envelope,
+    granted,
     refused,
     results,
     serving,
@@ -769,12 +770,7 @@ async def test_a_worker_that_hangs_up_in_order_leaves_with_ok(served: Served) ->
 
 
 async def test_a_worker_that_reconnects_keeps_what_nobody_else_was_given(served: Served) -> None:
-    dag = Dag()
-    await served.stub.Submit(dag.submission(b"a"))
-    worker = await served.worker()
-    node = await worker.node()
-    await worker.vanish()
-    await served.until(lambda broker: not broker.sessions)
+    dag, worker, node = await granted(served)
     await worker.connect(held_node=[node.key], held_attempt=[node.attempt], held_slot=[0])
     await settled()
     assert not worker.given

@@ -92,14 +92,22 @@ def run(part: Part) -> Outcome:
 def _ends(process: subprocess.Popen[bytes], *files: Path) -> bool:
     """Whether a process ends by itself: one while which none of these files has grown for long is killed."""
     size, stalled_at = -1, 0.0
-    while process.poll() is None:
+    while not _has_ended(process):
         now = sum(file.stat().st_size for file in files)
         if now != size:
             size, stalled_at = now, time.monotonic() + STALLED
         elif time.monotonic() > stalled_at:
             os.killpg(process.pid, signal.SIGKILL)
             return False
-        time.sleep(0.2)
+    return True
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Wait for it for a moment."""
+    try:
+        process.wait(timeout=0.2)
+    except subprocess.TimeoutExpired:
+        return False
     return True
 
 

@@ -306,7 +306,7 @@ def _(change_code: Any) -> Any:
 
 @mutant("an adoption is not sent", (granting, "GrantBuilder"))
 def _(builder: Any) -> Any:
-    class Forgetful(builder):  # type: ignore[misc]
+    class Forgetful(builder):  # type: ignore[misc]  # a class that is only known when it runs
         def add(self, *arguments: Any) -> None:
             super().add(*arguments[:4])
 
