@@ -7,8 +7,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dagorama.client.control import cancel, retry_failed, state
+    from dagorama.client.put import put
+    from dagorama.client.results import aresolve, as_completed, resolve, resolve_all
     from dagorama.code_signature import calculate_function_hash
-    from dagorama.control import cancel, retry_failed, state
+    from dagorama.context import CurrentNode, cancelled, current
     from dagorama.decorators import dagorama
     from dagorama.definition import DAGDefinition, DAGInstance, generate_instance_id
     from dagorama.errors import (
@@ -37,18 +40,15 @@ if TYPE_CHECKING:
         ValueNotReadable,
         WrongInstance,
     )
+    from dagorama.graph.submission import together
     from dagorama.models.failure import Failure
     from dagorama.models.outcome import outcome
     from dagorama.models.promise import DAGPromise
     from dagorama.models.retried import Retried
     from dagorama.models.state import State
-    from dagorama.putting import put
-    from dagorama.resolution import aresolve, as_completed, resolve, resolve_all
     from dagorama.retry import ExponentialRetry, RetryConfiguration, StaticRetry
     from dagorama.runner import execute_worker, execute_worker_async, launch_workers
-    from dagorama.running import CurrentNode, cancelled, current
     from dagorama.serializer import register_definition
-    from dagorama.submitting import together
 
 _ERRORS = "dagorama.errors"
 _HOMES = {
@@ -57,7 +57,7 @@ _HOMES = {
     "BrokerOverloaded": _ERRORS,
     "BrokerUnavailable": _ERRORS,
     "CodeMismatchException": _ERRORS,
-    "CurrentNode": "dagorama.running",
+    "CurrentNode": "dagorama.context",
     "DAGDefinition": "dagorama.definition",
     "DAGInstance": "dagorama.definition",
     "DAGPromise": "dagorama.models.promise",
@@ -86,25 +86,25 @@ _HOMES = {
     "UnknownToBroker": _ERRORS,
     "ValueNotReadable": _ERRORS,
     "WrongInstance": _ERRORS,
-    "aresolve": "dagorama.resolution",
-    "as_completed": "dagorama.resolution",
+    "aresolve": "dagorama.client.results",
+    "as_completed": "dagorama.client.results",
     "calculate_function_hash": "dagorama.code_signature",
-    "cancel": "dagorama.control",
-    "cancelled": "dagorama.running",
-    "current": "dagorama.running",
+    "cancel": "dagorama.client.control",
+    "cancelled": "dagorama.context",
+    "current": "dagorama.context",
     "dagorama": "dagorama.decorators",
     "execute_worker": "dagorama.runner",
     "execute_worker_async": "dagorama.runner",
     "generate_instance_id": "dagorama.definition",
     "launch_workers": "dagorama.runner",
     "outcome": "dagorama.models.outcome",
-    "put": "dagorama.putting",
+    "put": "dagorama.client.put",
     "register_definition": "dagorama.serializer",
-    "resolve": "dagorama.resolution",
-    "resolve_all": "dagorama.resolution",
-    "retry_failed": "dagorama.control",
-    "state": "dagorama.control",
-    "together": "dagorama.submitting",
+    "resolve": "dagorama.client.results",
+    "resolve_all": "dagorama.client.results",
+    "retry_failed": "dagorama.client.control",
+    "state": "dagorama.client.control",
+    "together": "dagorama.graph.submission",
 }
 
 __all__ = [

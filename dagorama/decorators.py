@@ -10,11 +10,11 @@ from sys import _getframe
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
-from dagorama.decorated import Decorated
-from dagorama.options import Options, unexpected_option
+from dagorama.functions import Decorated
+from dagorama.graph.options import Options, unexpected_option
 
 if TYPE_CHECKING:
-    from dagorama.method_types import NodeMethod
+    from dagorama.models.method_types import NodeMethod
     from dagorama.retry import RetryConfiguration
 
 P = ParamSpec("P")

@@ -13,23 +13,37 @@ from inspect import Signature, isawaitable, signature
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, final, overload
 from uuid import UUID, uuid4
 
-from dagorama import shipping
-from dagorama.class_code import renew
-from dagorama.connection import connection
-from dagorama.constructing import given_to_new, made_again, note_assigned, note_constructed, packed, remade
+from dagorama.client.connection import connection
+from dagorama.client.results import resolve as resolve
 from dagorama.errors import PromiseMisuse, UnknownToBroker, WrongInstance
-from dagorama.identifiers import as_uuid
-from dagorama.instance import DAGInstance as DAGInstance
-from dagorama.instance import in_thread, set_scope
-from dagorama.instance import instance_within as instance_within
-from dagorama.instance_type import InstanceType, plain
+from dagorama.graph import shipping
+from dagorama.graph.constructor_arguments import (
+    given_to_new,
+    made_again,
+    note_assigned,
+    note_constructed,
+    packed,
+    remade,
+)
+from dagorama.graph.instance import DAGInstance as DAGInstance
+from dagorama.graph.instance import in_thread, set_scope
+from dagorama.graph.instance import instance_within as instance_within
+from dagorama.graph.reserved import check_attributes, check_class
+from dagorama.graph.scope import (
+    DirectScope,
+    GatherScope,
+    NodesRun,
+    attempt_here,
+    current_attempt,
+    put_through_connection,
+)
+from dagorama.graph.submission import submit
+from dagorama.models.identifiers import as_uuid
+from dagorama.models.instance_type import InstanceType, plain
 from dagorama.models.outcome import Outcome
 from dagorama.models.promise import DAGPromise, restore_promise
-from dagorama.naming import class_name as class_name
-from dagorama.reserved import check_attributes, check_class
-from dagorama.resolution import resolve as resolve
-from dagorama.scope import DirectScope, GatherScope, NodesRun, attempt_here, current_attempt, put_through_connection
-from dagorama.submitting import submit
+from dagorama.user_code.class_code import renew
+from dagorama.user_code.names import class_name as class_name
 
 if TYPE_CHECKING:
     from dagorama.api.api_pb2_grpc import DagoramaStub

@@ -12,14 +12,14 @@ from select import select
 from time import monotonic
 from weakref import WeakSet
 
-from dagorama import shipping
-from dagorama.ended_workers import reporting
+from dagorama.client.ended_workers import reporting
+from dagorama.client.timeouts import checked_timeout
 from dagorama.errors import CodeMismatchException as CodeMismatchException
 from dagorama.errors import WorkersNotStarted
+from dagorama.graph import shipping
 from dagorama.settings import shared_files
-from dagorama.signing import keyring
-from dagorama.timeouts import checked_timeout
-from dagorama.worker.launched import launch
+from dagorama.values.signing import keyring
+from dagorama.worker.launcher import launch
 from dagorama.worker.options import WorkerOptions
 
 STOPPING = 8.0  #: seconds in which told workers are gone; then they are killed
@@ -232,7 +232,7 @@ def execute_worker(
     A sync node cannot be stopped here: it runs past its `timeout`, and past the grace after it was cancelled, of
     which `dagorama.cancelled()` tells it. Async nodes are stopped as anywhere.
     """
-    from dagorama.worker.local import LocalWorker
+    from dagorama.worker.in_process.worker import LocalWorker
 
     options = _local_options(exclude_queues, include_queues, queue_tolerations)
     LocalWorker(options, stay=infinite_loop, raise_failures=not catch_exceptions).run()
@@ -246,7 +246,7 @@ async def execute_worker_async(
     catch_exceptions: bool = True,
 ) -> None:
     """The same inside the caller's event loop: async nodes are awaited on it, the others hold it up."""
-    from dagorama.worker.local import LocalWorker
+    from dagorama.worker.in_process.worker import LocalWorker
 
     options = _local_options(exclude_queues, include_queues, queue_tolerations)
     await LocalWorker(options, stay=infinite_loop, raise_failures=not catch_exceptions).run_async()

@@ -13,14 +13,14 @@ from types import MethodType, ModuleType
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from dagorama import shipping
-from dagorama.class_code import code_of
-from dagorama.decorated import Decorated, decorated_method, of_wrapper
 from dagorama.definition import DAGDefinition, instantiate
 from dagorama.errors import FunctionNotFound
-from dagorama.instance import DAGInstance
-from dagorama.modules import local_modules
-from dagorama.naming import class_name, original, wire_name
+from dagorama.functions import Decorated, decorated_method, of_wrapper
+from dagorama.graph import shipping
+from dagorama.graph.instance import DAGInstance
+from dagorama.user_code.class_code import code_of
+from dagorama.user_code.modules import local_modules
+from dagorama.user_code.names import class_name, original, wire_name
 
 _only: frozenset[str] | None = None  # modules whose definitions may be found; None: any
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
+from dagorama_broker.control_pipe import Launcher
 from dagorama_broker.errors import CannotServe, SettingsError, StoreError
-from dagorama_broker.launched import Launcher
 from dagorama_broker.logging import configure
 from dagorama_broker.settings import HIGHEST_PORT, LOG_FORMATS, LOG_LEVELS, Settings, Way
 
@@ -72,7 +72,7 @@ def _serve(settings: Settings, launcher: Launcher) -> None:
     import asyncio
 
     sys.setswitchinterval(SWITCH)
-    from dagorama_broker.collecting import collect_young_only
+    from dagorama_broker.engine.garbage import collect_young_only
     from dagorama_broker.server import Served, serve
 
     collect_young_only()
@@ -123,7 +123,7 @@ def accept_loss(store: str | None) -> None:
 @click.option("--tls-name", help="The name in its certificate, where it is not its host [DAGORAMA_TLS_NAME].")
 def health(**way: Any) -> None:
     """Ends with 0 when the broker serves, with 1 when it does not. `dagorama status` says more."""
-    from dagorama_broker.asking import NoAnswer, is_healthy
+    from dagorama_broker.health_check import NoAnswer, is_healthy
 
     try:
         healthy = is_healthy(Way.from_env(**way))

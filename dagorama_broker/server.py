@@ -17,22 +17,22 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
 from dagorama.api import api_pb2_grpc, broker_pb2_grpc
-from dagorama_broker.access import HEALTH, Access, Door
-from dagorama_broker.bounds import Bounds, Manners, Streams
-from dagorama_broker.broker import Broker
-from dagorama_broker.collecting import collect_when_few
-from dagorama_broker.connections import Connections
-from dagorama_broker.descriptors import connections_within_limits
+from dagorama_broker.engine.broker import Broker
+from dagorama_broker.engine.garbage import collect_when_few
+from dagorama_broker.engine.retention_policy import Keeping
 from dagorama_broker.errors import CannotServe
-from dagorama_broker.keeping import Keeping
-from dagorama_broker.memory import Memory, most_memory
-from dagorama_broker.original import OriginalService
+from dagorama_broker.rpc.auth import HEALTH, Access, Door
+from dagorama_broker.rpc.connections import Connections
+from dagorama_broker.rpc.legacy_service import OriginalService
+from dagorama_broker.rpc.limits import Bounds, Manners, Streams
+from dagorama_broker.rpc.memory_guard import Memory, most_memory
+from dagorama_broker.rpc.service import BrokerService
+from dagorama_broker.rpc.tls import server_credentials
 from dagorama_broker.scheduler import Limits, Scheduler, Timing
-from dagorama_broker.service import BrokerService
 from dagorama_broker.settings import MESSAGE_LIMIT, Settings
 from dagorama_broker.store import open_store
+from dagorama_broker.store.descriptors import connections_within_limits
 from dagorama_broker.store.protocol import Store
-from dagorama_broker.tls import server_credentials
 
 log = logging.getLogger("dagorama_broker")
 

@@ -16,10 +16,10 @@ import trustme
 
 from dagorama.api import broker_pb2
 from dagorama.api.broker_pb2_grpc import BrokerStub
+from dagorama.cli.tokens import new_token, record_of
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, resolve
 from dagorama.runner import launch_workers
-from dagorama.tokens import new_token, record_of
 from dagorama_broker.launch import launch_broker
 
 NAME = "broker.example"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dagorama.values import Encoded, encode
+from dagorama.values.codec import Encoded, encode
 
 
 class Bomb:

@@ -7,7 +7,7 @@ the same tests as one in the foreground.
 import os
 import signal
 
-from dagorama.keys import new_key
+from dagorama.values.keys import new_key
 
 os.environ.pop("DAGORAMA_SIGNING_KEYS_FILE", None)
 os.environ["DAGORAMA_SIGNING_KEYS"] = new_key()

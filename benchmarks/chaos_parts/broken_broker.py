@@ -7,11 +7,11 @@ import os
 from contextlib import suppress
 from typing import Any
 
-from dagorama_broker.broker import Broker
 from dagorama_broker.cli import main
+from dagorama_broker.engine.broker import Broker
 from dagorama_broker.errors import BrokerRefusal
-from dagorama_broker.scheduler.making import Plan
-from dagorama_broker.scheduler.verbs import Scheduler
+from dagorama_broker.scheduler.scheduler import Scheduler
+from dagorama_broker.scheduler.submission import Plan
 
 
 def break_fencing() -> None:

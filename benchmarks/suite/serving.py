@@ -12,7 +12,7 @@ from uuid import UUID
 
 from dagorama import DAGInstance, DAGPromise, launch_workers, resolve
 from dagorama.api import broker_pb2 as pb
-from dagorama.connection import connection
+from dagorama.client.connection import connection
 from dagorama_broker.launch import LaunchedBroker, launch_broker
 from suite.graphs import Chain, Fan, HopByHop, One, Small
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from dagorama import DAGDefinition, dagorama
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.broker_pb2_grpc import BrokerStub
-from dagorama.channels import aio_channel
-from dagorama.connection import connection
+from dagorama.client.channel import aio_channel
+from dagorama.client.connection import connection
 from dagorama.settings import Settings
-from dagorama.signing import keyring
+from dagorama.values.signing import keyring
 from dagorama_broker.launch import LaunchedBroker, launch_broker
 from suite.graphs import One
 from suite.serving import cpu_seconds, resident

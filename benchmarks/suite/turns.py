@@ -9,7 +9,7 @@ from multiprocessing import get_context
 from time import perf_counter, sleep
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.connection import connection
+from dagorama.client.connection import connection
 from suite.standing import alone
 from suite.table import Row, row, share
 

@@ -1,4 +1,4 @@
-"""The arguments of one call, as the original's callers know them. Our own wire uses `dagorama.values`."""
+"""The arguments of one call, as the original's callers know them. Our own wire uses `dagorama.values.codec`."""
 
 import copyreg
 from collections.abc import Mapping, Sequence

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 from uuid import UUID
 
 from dagorama.errors import PromiseMisuse
-from dagorama.identifiers import as_uuid
+from dagorama.models.identifiers import as_uuid
 from dagorama.models.misuse import comparison, refuse_attributes, refuse_value_uses
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ if not __package__:  # run by its path, which also works where the package is on
 
 def main() -> int:
     if sys.argv[1:2] == [LAUNCHED]:
-        from dagorama.worker.launched import run_launched
+        from dagorama.worker.launcher import run_launched
 
         return run_launched(int(sys.argv[2]))
     from dagorama.cli import worker

@@ -29,13 +29,13 @@ from dagorama_broker.model import (
     ResolvedRow,
     State,
 )
-from dagorama_broker.queues import KEY_MASK, Head, Lane, oldest, order
 from dagorama_broker.scheduler.limits import STEP
-from dagorama_broker.scheduler.parts import NONE, UNSTARTED, Effects, Instance, Node, Run, Trouble
+from dagorama_broker.scheduler.objects import NONE, UNSTARTED, Effects, Instance, Node, Run, Trouble
+from dagorama_broker.scheduler.queues import KEY_MASK, Head, Lane, oldest, order
 from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, COMPLETED, QUEUED, RESOLVING, TRANSITIONS, WAITING
 
 if TYPE_CHECKING:
-    from dagorama_broker.scheduler.drafting import Draft
+    from dagorama_broker.scheduler.drafts import Draft
 
 FIRST = attrgetter("first")
 #: Dependents that are told at once of a node that completes: one of these may have been sent along with it.

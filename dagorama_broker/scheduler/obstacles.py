@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from dagorama_broker.model import ENDED
-from dagorama_broker.queues import Lane
-from dagorama_broker.scheduler.dispatch import Dispatch
-from dagorama_broker.scheduler.parts import Instance, Node, Obstacle, Worker
+from dagorama_broker.scheduler.claims import Dispatch
+from dagorama_broker.scheduler.objects import Instance, Node, Obstacle, Worker
+from dagorama_broker.scheduler.queues import Lane
 from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, QUEUED, RESOLVING, WAITING
 
 #: Nodes and edges that one call looks at: a few milliseconds.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from dagorama_broker.model import World
-from dagorama_broker.queues import Lane
-from dagorama_broker.scheduler.parts import Pool, Worker
+from dagorama_broker.scheduler.objects import Pool, Worker
+from dagorama_broker.scheduler.queues import Lane
 
 _Rules = tuple[World, frozenset[str], frozenset[str], frozenset[str], frozenset[str], frozenset[int]]
 

@@ -17,7 +17,7 @@ def accept_loss(url: str) -> str:
 
     Raise SettingsError for a store that is not kept in a file, StoreError if it cannot be used.
     """
-    from dagorama_broker.store.sqlite import SqliteStore
+    from dagorama_broker.store.sqlite.store import SqliteStore
 
     store = open_store(url)
     if not isinstance(store, SqliteStore):
@@ -31,7 +31,7 @@ def open_store(url: str) -> Store:
     Raises SettingsError for any other URL.
     """
     if url == "memory://":
-        from dagorama_broker.store.memory import MemoryStore
+        from dagorama_broker.store.memory.store import MemoryStore
 
         return MemoryStore()
     path = url.removeprefix(_SQLITE)
@@ -39,7 +39,7 @@ def open_store(url: str) -> Store:
         raise SettingsError(
             f"store {url!r} is not one of sqlite:///relative.db, sqlite:////absolute/path.db, memory://"
         )
-    from dagorama_broker.store.sqlite import SqliteStore
+    from dagorama_broker.store.sqlite.store import SqliteStore
 
     try:
         return SqliteStore(Path(path).expanduser())

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.store.numbers import check_numbers, read_number, write_number
+from dagorama_broker.store.sqlite.counters import check_numbers, read_number, write_number
 from dagorama_broker.store.state_file import State, StateFile
 
 #: Seconds after which a commit notes the time again.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.store.commit_count import CommitCount
-from dagorama_broker.store.large import make_folder, sync_folder
+from dagorama_broker.store.large_values import make_folder, sync_folder
 from dagorama_broker.store.open_files import OpenFiles
 
 log = logging.getLogger("dagorama_broker")

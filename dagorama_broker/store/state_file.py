@@ -13,7 +13,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.store.large import sync_folder
+from dagorama_broker.store.large_values import sync_folder
 
 #: Bytes of the record, which is written in one piece.
 _SIZE = 96

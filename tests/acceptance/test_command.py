@@ -28,9 +28,9 @@ from dagorama import (
     resolve,
     state,
 )
-from dagorama.command import main
-from dagorama.keys import SigningKey, new_key
-from dagorama.signing import Keyring
+from dagorama.cli.main import main
+from dagorama.values.keys import SigningKey, new_key
+from dagorama.values.signing import Keyring
 from dagorama_broker.launch import LaunchedBroker, launch_broker
 
 from .test_workers import await_that, unservable, worker
@@ -436,7 +436,7 @@ def test_a_setting_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_without_a_broker_one_sentence_says_where_none_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dagorama.connection.PATIENCE", 0.2)
+    monkeypatch.setattr("dagorama.client.connection.PATIENCE", 0.2)
     code, told = refusal("list", "--host", "127.0.0.1", "--port", 1)
     assert code == 1
     assert told.startswith("dagorama: no broker answers at 127.0.0.1:1 ")

@@ -110,7 +110,7 @@ def test_a_constructors_signature_is_the_classs() -> None:
 
 
 def test_a_lock_among_them_waits_for_a_worker_that_registers_one() -> None:
-    from dagorama.connection import connection
+    from dagorama.client.connection import connection
     from tests.acceptance.test_workers import await_that
     from tests.acceptance.troubles import Locking
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dagorama import DAGDefinition, dagorama, launch_workers, resolve
-from dagorama.connection import connection
+from dagorama.client.connection import connection
 from dagorama_broker.launch import launch_broker
 
 NODES = 5_000

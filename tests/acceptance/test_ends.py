@@ -29,8 +29,8 @@ from dagorama import (
     outcome,
     resolve,
 )
+from dagorama.context import current_run
 from dagorama.runner import WorkerHandle
-from dagorama.running import current_run
 from dagorama_broker.launch import launch_broker
 
 WAIT = 30  #: seconds after which something that should happen is taken not to

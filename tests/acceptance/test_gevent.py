@@ -10,7 +10,7 @@ monkey.patch_all()
 IMPORTS = """
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, resolve
-from dagorama.resolution import resolve_all
+from dagorama.client.results import resolve_all
 from dagorama.runner import launch_workers
 from dagorama_broker.launch import launch_broker
 """
@@ -49,7 +49,7 @@ EVENTLET = """
 import sys, types
 sys.modules["eventlet.patcher"] = types.SimpleNamespace(is_monkey_patched=lambda name: True)
 """
-CALL = "from dagorama.connection import connection; connection()"
+CALL = "from dagorama.client.connection import connection; connection()"
 
 
 def ran(program: str) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dagorama import NodeFailed, State, launch_workers, resolve, state
-from dagorama.connection import connection
+from dagorama.client.connection import connection
 from dagorama_broker.launch import launch_broker
 from tests.acceptance.isolated import FORKED, OLD_THREAD, UNCHANGED, WAYS, Closes, Forks, Leaves, Signals, Threads
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from dagorama import DAGDefinition, RefusedByBroker, dagorama, launch_workers, put, resolve
-from dagorama.envelopes import large_values
+from dagorama.values.envelope import large_values
 from dagorama_broker.launch import launch_broker
 
 MIB = 1 << 20
@@ -93,7 +93,7 @@ def test_a_node_puts_what_its_children_share(store: Path) -> None:
 
 
 def test_what_is_past_the_limit_is_refused_before_it_is_put(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dagorama.connection.VALUE_LIMIT", MIB)
+    monkeypatch.setattr("dagorama.client.connection.VALUE_LIMIT", MIB)
     with pytest.raises(RefusedByBroker, match="is more than dagorama carries"):
         put(bytes(MIB + 1))
     assert not values_in(store)

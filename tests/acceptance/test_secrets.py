@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from dagorama.connection import Connection
+from dagorama.cli.tokens import record_of
+from dagorama.client.connection import Connection
 from dagorama.settings import Settings
-from dagorama.tokens import record_of
 from tests.acceptance.carrying import SECRET
 from tests.certificates import Authority
 

@@ -14,11 +14,11 @@ import pytest
 
 from dagorama import DAGInstance, NodeFailed, UncheckableValue, dagorama, launch_workers, outcome, resolve
 from dagorama.api import broker_pb2 as pb
-from dagorama.connection import connection
-from dagorama.decorated import of_wrapper
-from dagorama.keys import new_key
+from dagorama.client.connection import connection
+from dagorama.functions import of_wrapper
 from dagorama.models.promise import DAGPromise, restore_promise
-from dagorama.signing import keyring
+from dagorama.values.keys import new_key
+from dagorama.values.signing import keyring
 from dagorama_broker.launch import LaunchedBroker, launch_broker
 from tests.bombs import Bomb
 

@@ -26,10 +26,10 @@ from dagorama import (
     resolve,
     resolve_all,
 )
-from dagorama.class_code import ClassCode
-from dagorama.command import main
+from dagorama.cli.main import main
 from dagorama.errors import WorkersNotStarted
-from dagorama.shipping import Header, Parcel, Shipment
+from dagorama.graph.shipping import Header, Parcel, Shipment
+from dagorama.user_code.class_code import ClassCode
 from dagorama_broker.launch import LaunchedBroker, launch_broker
 
 ROOT = Path(__file__).parents[2]
@@ -299,7 +299,7 @@ def test_launch_workers_raises_when_its_workers_cannot_start(
     monkeypatch: pytest.MonkeyPatch, broker: LaunchedBroker
 ) -> None:
     parcel = Parcel([Header("away:Task", ClassCode({}, ""), is_called=True)], [], b"no pickle")
-    monkeypatch.setattr("dagorama.shipping.pack", lambda: Shipment(None, False, [parcel], {}))
+    monkeypatch.setattr("dagorama.graph.shipping.pack", lambda: Shipment(None, False, [parcel], {}))
     unreadable = "away:Task was sent here but cannot be read"
     with pytest.raises(WorkersNotStarted, match=unreadable), launch_workers(2):
         raise AssertionError

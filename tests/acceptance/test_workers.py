@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dagorama import NodeFailed, launch_workers, resolve
-from dagorama.connection import connection
+from dagorama.client.connection import connection
 from dagorama_broker.launch import LaunchedBroker, launch_broker
 from tests.acceptance.troubles import Adding, FastThenSlow, LateChildren, Locking, Loops, Troubles
 

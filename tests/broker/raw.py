@@ -17,7 +17,7 @@ from dagorama.api import broker_pb2 as pb
 from dagorama.api.api_pb2_grpc import DagoramaStub
 from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama_broker import server
-from dagorama_broker.broker import Broker
+from dagorama_broker.engine.broker import Broker
 from dagorama_broker.settings import Settings
 
 PATIENCE = 10.0

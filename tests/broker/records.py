@@ -19,7 +19,7 @@ from dagorama_broker.model import (
     World,
 )
 from dagorama_broker.store import Store
-from dagorama_broker.store.sqlite import SqliteStore
+from dagorama_broker.store.sqlite.store import SqliteStore
 
 ORIGIN = b"origin-of-12"
 PLAIN = Function("work:Plain.step", "hash-1", "default")

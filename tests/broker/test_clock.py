@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from dagorama_broker.clock import BELIEVED_AFTER, RetentionClock
+from dagorama_broker.engine.clock import BELIEVED_AFTER, RetentionClock
 
 HOUR, DAY = 3600.0, 86_400.0
 NOW = 1.8e9

@@ -14,14 +14,14 @@ from types import FrameType, SimpleNamespace
 from typing import Any, TypeVar, cast
 
 from dagorama.api import broker_pb2 as pb
-from dagorama_broker.broker import Broker
-from dagorama_broker.grants import GrantBuilder
-from dagorama_broker.messages import presence_of, runs_of
-from dagorama_broker.proofs import Proofs
-from dagorama_broker.reporting import take_report
+from dagorama_broker.engine.broker import Broker
+from dagorama_broker.engine.proofs import Proofs
+from dagorama_broker.engine.worker_session import Session
+from dagorama_broker.rpc.grants import GrantBuilder
+from dagorama_broker.rpc.messages import presence_of, runs_of
+from dagorama_broker.rpc.reports import take_report
 from dagorama_broker.scheduler import Effects, Scheduler
-from dagorama_broker.sessions import Session
-from dagorama_broker.store.rows import node_rows, outcome_rows
+from dagorama_broker.store.checksums import node_rows, outcome_rows
 
 from .raw import FUNCTION, Dag, read_grant, results
 

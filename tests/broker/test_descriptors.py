@@ -15,9 +15,9 @@ import pytest
 
 from dagorama.api.broker_pb2 import GetStatusRequest, ValueChunk
 from dagorama.api.broker_pb2_grpc import BrokerStub
-from dagorama_broker.descriptors import RESERVED, connections_within_limits
 from dagorama_broker.errors import StoreError
-from dagorama_broker.store.database import saying_what_failed
+from dagorama_broker.store.descriptors import RESERVED, connections_within_limits
+from dagorama_broker.store.sqlite.connection import saying_what_failed
 
 from .processes import SECONDS
 
@@ -25,7 +25,7 @@ from .processes import SECONDS
 def limits_after(soft: int, hard: int, wanted: int) -> tuple[int, int]:
     """What fits, and the soft limit then, of a process that starts with these limits."""
     code = (
-        "import resource, sys; from dagorama_broker.descriptors import connections_within_limits as fit;"
+        "import resource, sys; from dagorama_broker.store.descriptors import connections_within_limits as fit;"
         f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}));"
         f"print(fit({wanted}), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
     )

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from dagorama.api import broker_pb2 as pb
-from dagorama_broker import functions, messages
-from dagorama_broker.broker import Broker
+from dagorama_broker.engine import functions
+from dagorama_broker.engine.broker import Broker
 from dagorama_broker.model import Changes, Function, FunctionRow
+from dagorama_broker.rpc import messages
 from dagorama_broker.store import Store
 
 from .raw import Brood, Dag, Served, envelope, serving

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.store.large import CHUNK, LargeFiles
-from dagorama_broker.store.sqlite import SqliteStore
+from dagorama_broker.store.large_values import CHUNK, LargeFiles
+from dagorama_broker.store.sqlite.store import SqliteStore
 
 CONTENT = b"0123456789abcdef" * (CHUNK // 4)
 NAME = sha256(CONTENT).digest()

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
-from dagorama_broker import looking
+from dagorama_broker.rpc import inspect
 
 from .raw import FUNCTION, LEAF, Dag, Served, envelope, refused, serving
 
@@ -130,8 +130,8 @@ async def test_a_node_that_waits_before_its_next_run_says_until_when() -> None:
 
 
 async def test_a_page_looks_at_so_many_nodes_and_says_where_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looking, "LARGEST_PAGE", 2)
-    monkeypatch.setattr(looking, "LOOKED_AT", 4)
+    monkeypatch.setattr(inspect, "LARGEST_PAGE", 2)
+    monkeypatch.setattr(inspect, "LOOKED_AT", 4)
     async with serving() as served:
         dag, _ = await four(served)
         first = await nodes(served, dag, states=[pb.QUEUED])

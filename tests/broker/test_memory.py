@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from dagorama.api import broker_pb2 as pb
-from dagorama_broker import recent
-from dagorama_broker.broker import Broker
-from dagorama_broker.store import database
+from dagorama_broker.engine import recent_results
+from dagorama_broker.engine.broker import Broker
+from dagorama_broker.store.sqlite import connection
 
 from .raw import LEAF, Given, Served, envelope, results, serving
 
@@ -53,7 +53,7 @@ def holds_nothing(broker: Broker) -> None:
     assert not broker.watching._watches
     assert not broker.payloads.arguments.size
     kept = broker.payloads.values.kept
-    assert len(kept) <= recent.MOST
+    assert len(kept) <= recent_results.MOST
     assert all(key in broker.recent for key in kept)
 
 
@@ -72,7 +72,8 @@ async def run_instances(served: Served, messages: int) -> None:
 async def test_two_hundred_thousand_instances_pass_through_in_flat_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "CACHE_KIB", 2048)  # SQLite's own cache grows to its bound; it is not looked at here
+    # SQLite's own cache grows to its bound; it is not measured here.
+    monkeypatch.setattr(connection, "CACHE_KIB", 2048)
     async with serving(store=f"sqlite:///{tmp_path}/store") as served:
         ran = count()
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from dagorama.envelopes import PLAIN, large_values
 from dagorama.models.promise import DAGPromise
-from dagorama.signing import RESULT, keyring
-from dagorama.values import encode
-from dagorama_broker.messages import LARGE, PARTS, large_in
+from dagorama.values.codec import encode
+from dagorama.values.envelope import PLAIN, large_values
+from dagorama.values.signing import RESULT, keyring
+from dagorama_broker.rpc.messages import LARGE, PARTS, large_in
 
 PROMISE: Any = DAGPromise._made(b"o" * 12, 7, b"i" * 16, "f", (), {}, None)
 VALUES: dict[str, Any] = {

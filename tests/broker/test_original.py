@@ -18,7 +18,7 @@ import pytest_asyncio
 from dagorama.api import api_pb2 as old
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.api_pb2_grpc import DagoramaStub
-from dagorama_broker import original_workers
+from dagorama_broker.rpc import legacy_workers
 
 from .raw import Dag, Served, envelope, refused, serving
 from .test_work import gate, settled
@@ -532,8 +532,8 @@ async def test_a_restarted_broker_that_hands_out_nothing_yet_does_not_say_that_t
 
 
 async def test_one_caller_makes_so_many_workers_and_the_silent_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(original_workers, "MOST", 8)
-    monkeypatch.setattr(original_workers, "LOOK", 0.05)
+    monkeypatch.setattr(legacy_workers, "MOST", 8)
+    monkeypatch.setattr(legacy_workers, "LOOK", 0.05)
     async with serving(original_lease=0.3) as served:
         client = Client(served.original)
         workers = [await client.worker(includeQueues=[f"q{number}"]) for number in range(6)]

@@ -11,8 +11,8 @@ import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
+from dagorama_broker.engine.proofs import MOST_PRESENTED, Proofs, check_secret, id_of
 from dagorama_broker.errors import Malformed, NotPermitted
-from dagorama_broker.proofs import MOST_PRESENTED, Proofs, check_secret, id_of
 from dagorama_broker.store import Store
 
 from .raw import Dag, Given, RawWorker, Served, envelope, granted, identity, serving

@@ -22,7 +22,9 @@ from dagorama_broker.model import (
     ResolvedRow,
     State,
 )
-from dagorama_broker.store import Store, forgetting, removing
+from dagorama_broker.store import Store
+from dagorama_broker.store.memory import retention as memory_retention
+from dagorama_broker.store.sqlite import retention as sqlite_retention
 
 from .records import PLAIN, completed, dead, graph, instance_row, keys, node, node_id, restart, run_row
 
@@ -153,7 +155,7 @@ def test_a_removed_instance_is_remembered_by_its_id(store: Store) -> None:
 def test_the_latest_removals_are_remembered_and_those_before_are_not(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (removing, forgetting):
+    for module in (memory_retention, sqlite_retention):
         monkeypatch.setattr(module, "REMEMBERED", 5)
     for batch in ([1, 2, 3], [4], [5, 6, 7]):
         end(store, *batch)

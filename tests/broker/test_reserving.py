@@ -11,12 +11,12 @@ import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
-from dagorama_broker import costs
-from dagorama_broker.bounds import share
 from dagorama_broker.errors import Full, TooMuch
-from dagorama_broker.memory import ASK_FOR, SMALL, Memory
-from dagorama_broker.wire import FEW, FORMS, has_too_many_parts
-from dagorama_broker.wire import SMALL as SMALL_MESSAGE
+from dagorama_broker.rpc import costs
+from dagorama_broker.rpc.limits import share
+from dagorama_broker.rpc.memory_guard import ASK_FOR, SMALL, Memory
+from dagorama_broker.rpc.wire import FEW, FORMS, has_too_many_parts
+from dagorama_broker.rpc.wire import SMALL as SMALL_MESSAGE
 
 from .raw import FUNCTION, LEAF, PATIENCE, Brood, Dag, Served, children, refused, serving
 

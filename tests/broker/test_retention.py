@@ -21,13 +21,13 @@ import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
-from dagorama_broker.broker import Broker
-from dagorama_broker.keeping import SHORTEST_PAUSE, Keeping, in_words
+from dagorama_broker.engine.broker import Broker
+from dagorama_broker.engine.removal_rate import INSTANCES, MOST_INSTANCES, MOST_NODES, NODES, Pace
+from dagorama_broker.engine.retention import Retention
+from dagorama_broker.engine.retention_policy import SHORTEST_PAUSE, Keeping, in_words
 from dagorama_broker.model import Changes, InstanceEnd, LinkRow, RunRow
-from dagorama_broker.pace import INSTANCES, MOST_INSTANCES, MOST_NODES, NODES, Pace
-from dagorama_broker.retention import Retention
 from dagorama_broker.scheduler.graph import Graph
-from dagorama_broker.store.sqlite import SqliteStore
+from dagorama_broker.store.sqlite.store import SqliteStore
 
 from .raw import LEAF, Brood, Dag, Served, envelope, refused, serving
 from .records import completed, graph, instance_row, node, node_id
@@ -426,7 +426,7 @@ def test_a_pause_is_as_long_as_a_portion_takes_to_expire() -> None:
 async def test_instances_that_are_being_read_do_not_keep_the_others_from_going(
     place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dagorama_broker.pace.INSTANCES", 1)
+    monkeypatch.setattr("dagorama_broker.engine.removal_rate.INSTANCES", 1)
     read, other = Dag(), Dag()
     async with serving(store=place, retention=NEVER, retention_failed=NEVER) as served:
         await finish(served, read)
@@ -458,7 +458,7 @@ async def test_instances_go_one_after_the_other_without_a_pause_if_each_names_th
 
 async def test_rows_of_what_was_removed_go_before_more_is_removed(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for bound in ("INSTANCES", "MOST_INSTANCES", "NODES", "MOST_NODES"):
-        monkeypatch.setattr(f"dagorama_broker.pace.{bound}", 1)
+        monkeypatch.setattr(f"dagorama_broker.engine.removal_rate.{bound}", 1)
     dags = [Dag() for _ in range(3)]
     async with serving(store=place, retention=NEVER, retention_failed=NEVER) as served:
         worker = await served.worker()

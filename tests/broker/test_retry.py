@@ -13,8 +13,8 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.errors import NotServing
+from dagorama_broker.rpc.wait import wait_replies
 from dagorama_broker.settings import Settings
-from dagorama_broker.waiting import wait_replies
 
 from .raw import FUNCTION, KEY, LEAF, Dag, RawWorker, Served, envelope, refused, serving, signed
 

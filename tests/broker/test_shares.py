@@ -9,11 +9,11 @@ import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
-from dagorama_broker import uploads
-from dagorama_broker.access import CALLS, OURS, host_of, kind_of, sharer_of
-from dagorama_broker.bounds import KEPT, Kind, Streams, Turns, share
 from dagorama_broker.errors import Full
-from dagorama_broker.tokens import Role, Token
+from dagorama_broker.rpc import large_values
+from dagorama_broker.rpc.auth import CALLS, OURS, host_of, kind_of, sharer_of
+from dagorama_broker.rpc.limits import KEPT, Kind, Streams, Turns, share
+from dagorama_broker.rpc.tokens import Role, Token
 
 from .raw import PATIENCE, Dag, Served, refused, serving
 
@@ -173,7 +173,7 @@ async def test_asks_that_wait_on_one_stream_leave_the_rest_to_others() -> None:
 
 async def test_who_does_not_take_a_large_value_does_not_keep_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("SIDE_BY_SIDE", 1), ("LEAST", 1), ("READING", 0.2)):
-        monkeypatch.setattr(uploads, name, value)
+        monkeypatch.setattr(large_values, name, value)
     async with serving() as served:
         chunks = [pb.ValueChunk(data=bytes(1 << 20))] * 48
         kept = await served.stub.PutValue(iter(chunks))

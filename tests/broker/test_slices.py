@@ -12,9 +12,9 @@ import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
+from dagorama_broker.engine.loading import named_by
 from dagorama_broker.errors import Malformed
-from dagorama_broker.messages import runs_of
-from dagorama_broker.reaching import named_by
+from dagorama_broker.rpc.messages import runs_of
 from dagorama_broker.scheduler import Scheduler
 
 from .raw import FUNCTION, PATIENCE, Brood, Dag, Served, refused, results, serving

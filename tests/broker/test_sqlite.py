@@ -31,17 +31,17 @@ from dagorama_broker.model import (
     ResolvedRow,
     State,
 )
-from dagorama_broker.store.database import connect, saying_what_failed
-from dagorama_broker.store.migrations import (
+from dagorama_broker.store.checksums import row_sum
+from dagorama_broker.store.sqlite.connection import connect, saying_what_failed
+from dagorama_broker.store.sqlite.restore import NODES_QUERY, PROGRESS_QUERY
+from dagorama_broker.store.sqlite.schema import (
     APPLICATION_ID,
     GRANT_PROOFS,
     MIGRATIONS,
     RETRY_DOWNSTREAM,
     SIGNED_ADOPTIONS,
 )
-from dagorama_broker.store.restoring import NODES_QUERY, PROGRESS_QUERY
-from dagorama_broker.store.rows import row_sum
-from dagorama_broker.store.sqlite import SqliteStore
+from dagorama_broker.store.sqlite.store import SqliteStore
 
 from .records import ORIGIN, RICH, completed, failed, graph, instance_row, node, node_id, opened, run_row
 
@@ -206,7 +206,7 @@ def test_a_closed_store_refuses_calls(path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from dagorama_broker.store.sqlite import SqliteStore
+from dagorama_broker.store.sqlite.store import SqliteStore
 from broker.records import completed, graph, node
 store = SqliteStore(Path(sys.argv[1]))
 print("epoch", store.open(), flush=True)
@@ -680,7 +680,7 @@ SWEEPER = """
 import sys
 from pathlib import Path
 from dagorama_broker.model import Changes, RemovedRow
-from dagorama_broker.store.sqlite import SqliteStore
+from dagorama_broker.store.sqlite.store import SqliteStore
 from broker.records import instance_row
 store = SqliteStore(Path(sys.argv[1]))
 store.open()
@@ -720,7 +720,7 @@ def test_where_there_are_very_many_functions_a_start_drops_those_that_no_node_na
         store.commit(Changes(functions=[FunctionRow(number, RICH) for number in range(2, 11)]))
     with opened(path) as store:
         assert len(store.live().functions) == 10
-    monkeypatch.setattr("dagorama_broker.store.sqlite.MANY_FUNCTIONS", 10)
+    monkeypatch.setattr("dagorama_broker.store.sqlite.store.MANY_FUNCTIONS", 10)
     with opened(path) as store:
         assert [row.id for row in store.live().functions] == [1, 3]
         assert store.live().next_function == 11

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from dagorama_broker.cli import main
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model import Changes
-from dagorama_broker.store.sqlite import SqliteStore
+from dagorama_broker.store.sqlite.store import SqliteStore
 
 from .records import graph, instance_row, node, opened
 

@@ -14,7 +14,8 @@ from dagorama_broker.model import (
     State,
     StoredNode,
 )
-from dagorama_broker.store import Store, listing
+from dagorama_broker.store import Store
+from dagorama_broker.store.sqlite import listing
 
 from .records import RICH, completed, failed, graph, instance_row, keys, node, restart, run_row
 

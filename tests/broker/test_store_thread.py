@@ -7,9 +7,9 @@ from threading import Event, get_ident
 
 import pytest
 
-from dagorama_broker import store_thread
+from dagorama_broker.engine import commits
+from dagorama_broker.engine.commits import FEW, StoreThread
 from dagorama_broker.model import Changes, RemovedRow
-from dagorama_broker.store_thread import FEW, StoreThread
 
 from .raw import Dag, serving
 from .records import graph, node
@@ -38,7 +38,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         nonlocal step
         step = seconds
 
-    monkeypatch.setattr(store_thread, "perf_counter", tick)
+    monkeypatch.setattr(commits, "perf_counter", tick)
     return takes
 
 
@@ -113,7 +113,7 @@ def test_nobody_commits_outside_while_the_thread_is_in_the_store(
 async def test_a_broker_makes_short_commits_in_its_loop_and_others_in_the_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(store_thread, "QUICK", 60.0)
+    monkeypatch.setattr(commits, "QUICK", 60.0)
     async with serving() as served:
         threads: list[tuple[int, int]] = []
         commit = served.broker.store.commit

@@ -19,7 +19,7 @@ import pytest
 from dagorama.api import broker_pb2
 from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama_broker.launch import LaunchedBroker, launch_broker
-from dagorama_broker.tls import server_credentials
+from dagorama_broker.rpc.tls import server_credentials
 from tests.certificates import Authority
 
 from .processes import SECONDS

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from dagorama.tokens import new_token, record_of, tokens
+from dagorama.cli.tokens import new_token, record_of, tokens
 from dagorama_broker.errors import SettingsError
-from dagorama_broker.tokens import Role, Token, matching, read_tokens
+from dagorama_broker.rpc.tokens import Role, Token, matching, read_tokens
 
 DIGEST = "0" * 64
 

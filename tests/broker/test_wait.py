@@ -12,7 +12,7 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.errors import StoreError
-from dagorama_broker.messages import PIECE
+from dagorama_broker.rpc.messages import PIECE
 
 from .raw import FUNCTION, LEAF, PATIENCE, Brood, Dag, RawWorker, Served, envelope, refused, results, serving
 from .test_work import gate, settled

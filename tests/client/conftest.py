@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dagorama.channels import quieten_grpc
+from dagorama.client.channel import quieten_grpc
 
 quieten_grpc()
 

@@ -15,14 +15,14 @@ import grpc
 from talking_broker import Talking
 
 from dagorama.api import api_pb2, api_pb2_grpc, broker_pb2, broker_pb2_grpc
-from dagorama.columns import submit_requests
-from dagorama.culprits import failed_source
 from dagorama.definition import instance_within
-from dagorama.envelopes import PLAIN
-from dagorama.scope import AttemptScope, NodesRun, current_attempt
+from dagorama.graph.node_batch import submit_requests
+from dagorama.graph.scope import AttemptScope, NodesRun, current_attempt
 from dagorama.serializer import find
-from dagorama.signing import FAILURE, RESULT, SignedValues, code_text, function_digest, keyring
-from dagorama.values import decode_call, decode_promised, encode, references
+from dagorama.values.codec import decode_call, decode_promised, encode, references
+from dagorama.values.envelope import PLAIN
+from dagorama.values.failures import failed_source
+from dagorama.values.signing import FAILURE, RESULT, SignedValues, code_text, function_digest, keyring
 
 Nodes = broker_pb2.Nodes
 

@@ -8,14 +8,14 @@ import pytest
 from click.testing import CliRunner
 from recording_broker import RecordingBroker
 
-from dagorama.adoption import Wanted, check_adoption
 from dagorama.api import broker_pb2 as pb
-from dagorama.command import main
-from dagorama.control import retry_failed
+from dagorama.cli.main import main
+from dagorama.client.control import retry_failed
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition
 from dagorama.errors import RefusedByBroker, TamperedValue
-from dagorama.signing import keyring
+from dagorama.values.rebind import Wanted, check_adoption
+from dagorama.values.signing import keyring
 
 NAME = "work:Task.entrypoint"
 INSTANCE = UUID(int=5)

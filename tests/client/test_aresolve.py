@@ -9,15 +9,15 @@ import pytest
 from recording_broker import RecordingBroker, failure
 
 from dagorama.api import broker_pb2
-from dagorama.beside import Beside
+from dagorama.client.results import aresolve
+from dagorama.client.worker_thread import Beside
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition
 from dagorama.errors import BrokerUnavailable, NodeFailed, PromiseMisuse, WrongInstance
+from dagorama.graph.scope import AttemptScope, current_attempt
 from dagorama.models.failure import Failure
 from dagorama.models.outcome import outcome
 from dagorama.models.promise import DAGPromise
-from dagorama.resolution import aresolve
-from dagorama.scope import AttemptScope, current_attempt
 
 
 class Sample(DAGDefinition):
@@ -96,7 +96,7 @@ async def test_a_failure_raises_or_is_given(broker: RecordingBroker, made: Any) 
 
 async def test_nobody_there_is_an_error(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGORAMA_PORT", "1")
-    monkeypatch.setattr("dagorama.waiting.PATIENCE", 0.2)
+    monkeypatch.setattr("dagorama.client.waiter.PATIENCE", 0.2)
     with pytest.raises(BrokerUnavailable):
         await aresolve(*made)
 

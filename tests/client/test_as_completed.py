@@ -11,14 +11,14 @@ import pytest
 from recording_broker import RecordingBroker, failure, serving
 
 from dagorama.api import broker_pb2
+from dagorama.client.results import AsCompleted, as_completed
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, generate_instance_id, resolve
 from dagorama.errors import NodeFailed, PromiseMisuse, UnknownToBroker, WrongInstance
+from dagorama.graph.scope import AttemptScope, current_attempt
 from dagorama.models.failure import Failure
 from dagorama.models.outcome import outcome
 from dagorama.models.promise import DAGPromise
-from dagorama.resolution import AsCompleted, as_completed
-from dagorama.scope import AttemptScope, current_attempt
 
 
 class Sample(DAGDefinition):

@@ -15,12 +15,12 @@ import pytest
 
 from dagorama.api import broker_pb2
 from dagorama.api.broker_pb2_grpc import BrokerStub
-from dagorama.channels import Token, aio_channel, check, is_loopback
-from dagorama.connection import Connection, connection
+from dagorama.cli.tokens import record_of
+from dagorama.client.channel import Token, aio_channel, check, is_loopback
+from dagorama.client.connection import Connection, connection
 from dagorama.errors import AccessDenied, BrokerUnavailable, SettingsError, WorkersNotStarted
 from dagorama.runner import launch_workers
 from dagorama.settings import Settings
-from dagorama.tokens import record_of
 from dagorama_broker.launch import LaunchedBroker, launch_broker
 from tests.certificates import Authority
 
@@ -286,7 +286,10 @@ def test_no_repr_shows_a_token() -> None:
 
 
 def test_grpc_is_not_loaded_to_check_settings() -> None:
-    code = "import sys; from dagorama.channels import check; from dagorama.settings import Settings; check(Settings())"
+    code = (
+        "import sys; from dagorama.client.channel import check; "
+        "from dagorama.settings import Settings; check(Settings())"
+    )
     subprocess.run([sys.executable, "-c", f"{code}; assert 'grpc' not in sys.modules"], check=True)
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from test_code_signature import PYTHONS, ROOT, interpreter
 
-from dagorama.class_code import code_of, object_hash, read_text, renew
 from dagorama.code_signature import calculate_function_hash
+from dagorama.user_code.class_code import code_of, object_hash, read_text, renew
 
 SOURCE = '''
 import os
@@ -190,7 +190,7 @@ def test_every_process_and_version_works_out_the_same(tmp_path: Path, version: s
     if python is None:
         pytest.skip(f"Python {version} is not installed here")
     (tmp_path / "coded.py").write_text(SOURCE)
-    code = "import coded; from dagorama.class_code import code_of; print(code_of(coded.Task).text)"
+    code = "import coded; from dagorama.user_code.class_code import code_of; print(code_of(coded.Task).text)"
     path = os.pathsep.join([str(tmp_path), str(ROOT), sysconfig.get_path("purelib")])
     environment = {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONWARNINGS": "ignore"}
     here = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

@@ -12,10 +12,10 @@ import grpc
 import pytest
 from recording_broker import RecordingBroker, serving
 
-from dagorama import connection as connection_module
 from dagorama.api import broker_pb2
-from dagorama.channels import target
-from dagorama.connection import broker_error, connection
+from dagorama.client import connection as connection_module
+from dagorama.client.channel import target
+from dagorama.client.connection import broker_error, connection
 from dagorama.definition import generate_instance_id
 from dagorama.errors import (
     BrokerError,
@@ -169,7 +169,7 @@ def test_grpc_is_loaded_with_the_first_connection() -> None:
     code = (
         "import sys, dagorama.definition, dagorama.decorators, dagorama.serializer\n"
         "assert 'grpc' not in sys.modules and 'cloudpickle' not in sys.modules\n"
-        "from dagorama.connection import connection\n"
+        "from dagorama.client.connection import connection\n"
         "connection()\n"
         "assert 'grpc' in sys.modules"
     )

@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 from recording_broker import RecordingBroker
 
-from dagorama.control import cancel, retry_failed, state
+from dagorama.client.control import cancel, retry_failed, state
+from dagorama.client.results import aresolve, as_completed, resolve_all
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, resolve
 from dagorama.errors import NodeFailed, PromiseMisuse
+from dagorama.graph.scope import AttemptScope, current_attempt
 from dagorama.models.failure import Failure
 from dagorama.models.outcome import outcome
 from dagorama.models.state import State
-from dagorama.resolution import aresolve, as_completed, resolve_all
-from dagorama.scope import AttemptScope, current_attempt
 
 
 @dataclass

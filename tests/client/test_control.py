@@ -10,7 +10,7 @@ import pytest
 from recording_broker import RecordingBroker
 
 from dagorama.api import broker_pb2
-from dagorama.control import cancel, retry_failed, state
+from dagorama.client.control import cancel, retry_failed, state
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, resolve
 from dagorama.errors import (
@@ -22,10 +22,10 @@ from dagorama.errors import (
     UnknownToBroker,
     WrongInstance,
 )
+from dagorama.graph.scope import AttemptScope, current_attempt
 from dagorama.models.promise import DAGPromise
 from dagorama.models.retried import Retried, Unservable
 from dagorama.models.state import State
-from dagorama.scope import AttemptScope, current_attempt
 
 
 class Sample(DAGDefinition):
@@ -205,7 +205,7 @@ def test_also_where_it_is_set_on_either(broker: RecordingBroker, made: Any) -> N
 
 def test_an_instance_without_a_broker_says_so(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGORAMA_PORT", "1")
-    monkeypatch.setattr("dagorama.connection.PATIENCE", 0.2)
+    monkeypatch.setattr("dagorama.client.connection.PATIENCE", 0.2)
     with pytest.raises(BrokerError, match="no broker answers"):
         made[0].cancel()
 

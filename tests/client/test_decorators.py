@@ -12,10 +12,10 @@ import pytest
 from recording_broker import RecordingBroker
 
 from dagorama.code_signature import calculate_function_hash
-from dagorama.decorated import of_wrapper
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, generate_instance_id
 from dagorama.errors import NotInInstance, PromiseMisuse
+from dagorama.functions import of_wrapper
 from dagorama.models.promise import DAGPromise
 from dagorama.retry import ExponentialRetry, StaticRetry
 

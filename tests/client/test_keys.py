@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from dagorama.cli.keys import keys as command
 from dagorama.errors import SettingsError
-from dagorama.keys import SigningKey, load_keys, new_key
-from dagorama.keys_command import keys as command
-from dagorama.signing import keyring
+from dagorama.values.keys import SigningKey, load_keys, new_key
+from dagorama.values.signing import keyring
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.delenv("DAGORAMA_SIGNING_KEYS_FILE", raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr("dagorama.signing._current", None)
+    monkeypatch.setattr("dagorama.values.signing._current", None)
     from platformdirs import user_config_path
 
     return user_config_path("dagorama", appauthor=False) / "signing.key"
@@ -127,7 +127,7 @@ def test_it_is_refused_where_others_can_read_it(nothing_set: Path) -> None:
 
 
 def test_processes_that_make_it_at_once_get_the_same(nothing_set: Path) -> None:
-    program = "from dagorama.keys import load_keys; import sys; sys.stdin.read(1); print(load_keys()[0])"
+    program = "from dagorama.values.keys import load_keys; import sys; sys.stdin.read(1); print(load_keys()[0])"
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ

@@ -8,10 +8,10 @@ import pytest
 from recording_broker import RecordingBroker
 
 from dagorama.api import broker_pb2
+from dagorama.client.large_values import broker_values
+from dagorama.client.shared_files import SharedFiles, mapped
 from dagorama.errors import SettingsError
-from dagorama.large import broker_values
-from dagorama.parts import Checked
-from dagorama.shared_files import SharedFiles, mapped
+from dagorama.values.out_of_band import Checked
 
 DATA = b"0123456789" * 1000
 NAME = sha256(DATA).digest()
@@ -131,7 +131,7 @@ def test_a_file_is_compared_once_as_long_as_nothing_has_changed_it(
     file = tmp_path / "value"
     file.write_bytes(DATA)
     assert mapped(file, NAME) is not None
-    monkeypatch.setattr("dagorama.shared_files.sha256", None)
+    monkeypatch.setattr("dagorama.client.shared_files.sha256", None)
     assert mapped(file, NAME) is not None
     monkeypatch.undo()
     file.write_bytes(DATA[:-1] + b"!")

@@ -12,15 +12,16 @@ import grpc
 import pytest
 from recording_broker import RecordingBroker, serving
 
-from dagorama import aresolve, as_completed, patience, put, resolve, resolve_all, state, together
-from dagorama.connection import connection
+from dagorama import aresolve, as_completed, put, resolve, resolve_all, state, together
+from dagorama.client import reconnect
+from dagorama.client.connection import connection
+from dagorama.client.reconnect import Loss
+from dagorama.client.transport import is_broken_off, was_reached
+from dagorama.client.waiter import Waiting
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, generate_instance_id
 from dagorama.errors import BrokerError, BrokerUnavailable
-from dagorama.patience import Loss
 from dagorama.settings import broker_wait
-from dagorama.transport import is_broken_off, was_reached
-from dagorama.waiting import Waiting
 from tests.resetting_proxy import (
     CANCEL,
     ENHANCE_YOUR_CALM,
@@ -54,7 +55,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(patience, "monotonic", clock)
+    monkeypatch.setattr(reconnect, "monotonic", clock)
     return clock
 
 
@@ -112,7 +113,7 @@ def test_a_first_wait_that_was_never_answered_had_a_broker_all_the_same(
         instance, promise = Sample()()
     restarted = serving(broker.port)
     restarted.broker.nodes, restarted.broker.instances = broker.nodes, broker.instances
-    monkeypatch.setattr("dagorama.connection._current", None)
+    monkeypatch.setattr("dagorama.client.connection._current", None)
     with restarted as broker:
         thread = threading.Thread(
             target=lambda: found.append(resolve(instance, promise, timeout=None)), daemon=True

@@ -9,16 +9,16 @@ import pytest
 from recording_broker import Node, RecordingBroker
 
 from dagorama.api import broker_pb2
+from dagorama.client.results import aresolve, as_completed
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, resolve
 from dagorama.errors import NodeFailed, TamperedValue, UncheckableValue, ValueNotReadable
-from dagorama.keys import SigningKey, new_key
 from dagorama.models.failure import Failure
 from dagorama.models.outcome import outcome
 from dagorama.models.promise import DAGPromise
-from dagorama.resolution import aresolve, as_completed
-from dagorama.signing import FAILURE, RESULT, Keyring, keyring
-from dagorama.values import encode
+from dagorama.values.codec import encode
+from dagorama.values.keys import SigningKey, new_key
+from dagorama.values.signing import FAILURE, RESULT, Keyring, keyring
 from tests.bombs import Bomb, changed
 
 

@@ -11,9 +11,9 @@ from recording_broker import RecordingBroker, run_of
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, instance_within
 from dagorama.errors import PromiseMisuse
+from dagorama.graph.scope import AttemptScope, FunctionTable
 from dagorama.models.outcome import outcome
 from dagorama.retry import StaticRetry
-from dagorama.scope import AttemptScope, FunctionTable
 
 INSTANCE = b"i" * 16
 

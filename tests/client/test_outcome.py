@@ -11,15 +11,15 @@ import pytest
 from recording_broker import RecordingBroker, run_of
 
 from dagorama.api import broker_pb2
-from dagorama.culprits import failed_source
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, instance_within, resolve
 from dagorama.errors import FailedRun, NodeCancelled, NodeFailed, PromiseMisuse, ValueNotReadable
+from dagorama.graph.scope import AttemptScope, FunctionTable
 from dagorama.models.failure import Failure
 from dagorama.models.outcome import outcome
 from dagorama.models.promise import DAGPromise
-from dagorama.scope import AttemptScope, FunctionTable
-from dagorama.values import FailedSource, decode, decode_call, encode, encode_call
+from dagorama.values.codec import FailedSource, decode, decode_call, encode, encode_call
+from dagorama.values.failures import failed_source
 
 INSTANCE = b"i" * 16
 

@@ -10,9 +10,9 @@ import pytest
 from recording_broker import RecordingBroker
 
 from dagorama import DAGDefinition, NotPicklable, PromiseMisuse, dagorama, put, resolve
-from dagorama.envelopes import PLAIN
-from dagorama.models.kept import Kept
-from dagorama.values import encode, encode_call
+from dagorama.models.value_ref import Kept
+from dagorama.values.codec import encode, encode_call
+from dagorama.values.envelope import PLAIN
 
 LARGE = bytes(range(256)) * 4096
 

@@ -8,8 +8,8 @@ import pytest
 from recording_broker import RecordingBroker
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.ended_workers import ended_workers, reporting
-from dagorama.reasons import reasons
+from dagorama.client.ended_workers import ended_workers, reporting
+from dagorama.client.explain import reasons
 
 AT = 1_700_000_000.0
 TIME = strftime("%H:%M:%S", localtime(AT))

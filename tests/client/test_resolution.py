@@ -22,8 +22,8 @@ from dagorama.errors import (
     UnknownToBroker,
     WrongInstance,
 )
+from dagorama.graph.scope import AttemptScope, current_attempt
 from dagorama.models.promise import DAGPromise
-from dagorama.scope import AttemptScope, current_attempt
 
 
 @dataclass
@@ -88,7 +88,7 @@ def test_pickled_ones_too(broker: RecordingBroker) -> None:
 
 
 def test_a_large_value_is_fetched(broker: RecordingBroker) -> None:
-    from dagorama.values import encode
+    from dagorama.values.codec import encode
 
     instance, promise = Sample()(0)
     node = broker.nodes[promise.node_id]

@@ -17,7 +17,7 @@ from dagorama import (
     put,
     resolve_all,
 )
-from dagorama.scope import AttemptScope, current_attempt
+from dagorama.graph.scope import AttemptScope, current_attempt
 
 
 class Half(DAGDefinition):

@@ -9,8 +9,8 @@ from uuid import UUID
 
 import pytest
 
+from dagorama.context import CurrentNode, Run, cancelled, current, current_run
 from dagorama.errors import NotInNode
-from dagorama.running import CurrentNode, Run, cancelled, current, current_run
 
 CALL = SimpleNamespace(
     instance=UUID(int=1).bytes, id=UUID(int=7).bytes, work=SimpleNamespace(name="app.work:Dag.Inner.step")

@@ -10,14 +10,12 @@ from uuid import UUID
 import pytest
 from recording_broker import RecordingBroker, run_of
 
-from dagorama import connection as connection_module
-from dagorama.columns import submit_requests
+from dagorama.client import connection as connection_module
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, instance_within
-from dagorama.envelopes import large_values
 from dagorama.errors import NotInInstance, NotPicklable, RefusedByBroker, WrongInstance
-from dagorama.models.promise import DAGPromise
-from dagorama.scope import (
+from dagorama.graph.node_batch import submit_requests
+from dagorama.graph.scope import (
     LARGE_FROM,
     NODE_LIMIT,
     AttemptScope,
@@ -26,7 +24,9 @@ from dagorama.scope import (
     current_attempt,
     references,
 )
-from dagorama.values import decode_call
+from dagorama.models.promise import DAGPromise
+from dagorama.values.codec import decode_call
+from dagorama.values.envelope import large_values
 
 INSTANCE = b"i" * 16
 

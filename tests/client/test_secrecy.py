@@ -8,14 +8,14 @@ from shutil import rmtree
 
 import pytest
 
-from dagorama.channels import Token
+from dagorama.client.channel import Token
 from dagorama.errors import SettingsError
-from dagorama.keys import load_keys, new_key
-from dagorama.secrecy import OTHERS, is_foreign, is_mistake, is_open_to, open_file
 from dagorama.settings import Settings
+from dagorama.values.keys import load_keys, new_key
+from dagorama.values.private_files import OTHERS, is_foreign, is_mistake, is_open_to, open_file
 from dagorama_broker import errors as broker_errors
-from dagorama_broker import secrecy as of_the_broker
-from dagorama_broker.tokens import read_tokens
+from dagorama_broker.rpc import private_files as of_the_broker
+from dagorama_broker.rpc.tokens import read_tokens
 
 ROOT, ME, ANOTHER, NOBODY = 0, 1000, 1001, 65534
 

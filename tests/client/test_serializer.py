@@ -11,16 +11,16 @@ from uuid import UUID
 
 import pytest
 
-from dagorama import shipping
-from dagorama.class_code import ClassCode
 from dagorama.code_signature import calculate_function_hash
-from dagorama.decorated import of_wrapper
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, instance_within
 from dagorama.errors import DefinitionNotRegistered, FunctionNotFound
-from dagorama.scope import AttemptScope
+from dagorama.functions import of_wrapper
+from dagorama.graph import shipping
+from dagorama.graph.scope import AttemptScope
+from dagorama.graph.shipping import Header, Parcel, Shipment
 from dagorama.serializer import find, function_to_name, name_to_function, register_definition
-from dagorama.shipping import Header, Parcel, Shipment
+from dagorama.user_code.class_code import ClassCode
 
 MINE = __name__
 
@@ -312,7 +312,7 @@ SCRIPT = '''
 import sys
 from dagorama import DAGDefinition, dagorama, register_definition
 from dagorama.serializer import find
-from dagorama.shipping import pack
+from dagorama.graph.shipping import pack
 
 SHARED = []
 
@@ -355,7 +355,7 @@ sys.stdout.buffer.write(__import__("pickle").dumps((names, hashes, pack())))
 CHILD = '''
 import pickle, sys
 from dagorama.serializer import find
-from dagorama.shipping import receive
+from dagorama.graph.shipping import receive
 names, hashes, packed = pickle.load(sys.stdin.buffer)
 receive(packed)
 assert "cloudpickle" not in sys.modules
@@ -374,7 +374,7 @@ try:
 except StopIteration as ended:
     assert ended.value == [1, 2], "globals that the definitions share stay shared"
 from dagorama.definition import instance_within
-from dagorama.scope import AttemptScope
+from dagorama.graph.scope import AttemptScope
 attempt = AttemptScope(b"i" * 16)
 task.decorated.function(instance_within(b"i" * 16, task.definition, attempt), 5)
 assert attempt.runs[0]._specs[0].name == names[2]

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from dagorama.errors import DagoramaError, TamperedValue, UncheckableValue, ValueNotReadable
-from dagorama.keys import LABEL, SigningKey
 from dagorama.models.promise import DAGPromise
-from dagorama.signing import ARGUMENTS, FAILURE, RESULT, Keyring, SignedValues, function_digest
-from dagorama.values import decode, decode_promised, encode, encode_call, large_of, references
+from dagorama.values.codec import decode, decode_promised, encode, encode_call, large_of, references
+from dagorama.values.keys import LABEL, SigningKey
+from dagorama.values.signing import ARGUMENTS, FAILURE, RESULT, Keyring, SignedValues, function_digest
 from tests.bombs import Bomb, changed, cut_short
 
 SECRET, OTHER_SECRET = b"s" * 32, b"t" * 32

@@ -13,9 +13,10 @@ import grpc
 import pytest
 from recording_broker import RecordingBroker, serving
 
-from dagorama import DAGDefinition, dagorama, resolve, talking
-from dagorama import connection as connection_module
+from dagorama import DAGDefinition, dagorama, resolve
 from dagorama.api import broker_pb2 as pb
+from dagorama.client import connection as connection_module
+from dagorama.client import stream
 from dagorama.definition import generate_instance_id
 from dagorama.errors import BrokerUnavailable
 
@@ -38,7 +39,7 @@ def test_threads_share_one_stream(broker: RecordingBroker) -> None:
 def test_it_is_closed_when_nothing_is_asked_and_opened_when_something_is(
     broker: RecordingBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(talking, "IDLE", 0.01)
+    monkeypatch.setattr(stream, "IDLE", 0.01)
     for talks in (1, 2):
         generate_instance_id()
         assert broker.talks_ended.get(timeout=PATIENCE) == "the client"
@@ -46,7 +47,7 @@ def test_it_is_closed_when_nothing_is_asked_and_opened_when_something_is(
 
 
 def test_it_stays_open_while_somebody_waits(broker: RecordingBroker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(talking, "IDLE", 0.01)
+    monkeypatch.setattr(stream, "IDLE", 0.01)
     instance, promise = Task()(b"x")
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(resolve, instance, promise, timeout=PATIENCE)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from recording_broker import RecordingBroker
 
+from dagorama.client.results import aresolve, as_completed, resolve_all
+from dagorama.client.timeouts import LONGEST, checked_timeout
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, resolve
-from dagorama.resolution import aresolve, as_completed, resolve_all
-from dagorama.timeouts import LONGEST, checked_timeout
 
 
 class Five(DAGDefinition):

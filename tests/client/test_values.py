@@ -19,11 +19,9 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]  # it ships no types
 import pytest
 
-from dagorama.envelopes import PARTS, large_values
 from dagorama.errors import BrokerUnavailable, NotPicklable, ValueNotReadable
 from dagorama.models.promise import DAGPromise
-from dagorama.parts import MOST, Buffer
-from dagorama.values import (
+from dagorama.values.codec import (
     LARGE,
     REFS,
     assemble,
@@ -35,6 +33,8 @@ from dagorama.values import (
     large_of,
     references,
 )
+from dagorama.values.envelope import PARTS, large_values
+from dagorama.values.out_of_band import MOST, Buffer
 
 
 def promise(number: int, origin: int = 0) -> DAGPromise[Any]:
@@ -185,7 +185,7 @@ def test_what_lives_in_main_is_read_in_a_process_without_it(tmp_path: Path) -> N
     script = tmp_path / "script.py"
     script.write_text(
         "import sys\n"
-        "from dagorama.values import encode\n"
+        "from dagorama.values.codec import encode\n"
         "class Task:\n"
         "    def __init__(self, n): self.n = n\n"
         "    def double(self): return helper(self.n)\n"
@@ -199,9 +199,9 @@ def test_what_lives_in_main_is_read_in_a_process_without_it(tmp_path: Path) -> N
 def test_cloudpickle_is_not_loaded_for_what_pickle_can() -> None:
     script = (
         "import sys\n"
-        "from dagorama.values import decode, encode, encode_call\n"
+        "from dagorama.values.codec import decode, encode, encode_call\n"
         "decode(encode({'a': [1]}).envelope), encode_call((1,), {})\n"
-        "print('cloudpickle' in sys.modules, 'dagorama.places' in sys.modules)\n"
+        "print('cloudpickle' in sys.modules, 'dagorama.values.diagnostics' in sys.modules)\n"
     )
     assert subprocess.check_output([sys.executable, "-c", script]).split() == [b"False", b"False"]
 
@@ -638,7 +638,7 @@ def bad_envelopes() -> dict[str, tuple[bytes, str]]:
         "half a large one": (b"\x01\x02abc", "cannot be"),
         "no such module": (b"\x01\x00cno_such_module\nthing\n.", "its module cannot be imported here.*no_such_module"),
         "no such name": (b"\x01\x00cpickle\nno_such_thing\n.", "cannot be unpickled.*no_such_thing"),
-        "a promise without a table": (b"\x01\x00cdagorama.values\n_fill\n(I0\ntR.", "holds the promise 0"),
+        "a promise without a table": (b"\x01\x00cdagorama.values.codec\n_fill\n(I0\ntR.", "holds the promise 0"),
     }
 
 

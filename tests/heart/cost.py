@@ -7,7 +7,7 @@ from time import perf_counter
 
 from dagorama_broker.model import Function
 from dagorama_broker.scheduler import NewRun, Presence, Scheduler
-from dagorama_broker.scheduler.parts import Granted
+from dagorama_broker.scheduler.objects import Granted
 
 PIECE = 2_000
 STEP = 0.001

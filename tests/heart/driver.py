@@ -25,9 +25,9 @@ from dagorama_broker.scheduler import (
     Worker,
     is_within_reach,
 )
-from dagorama_broker.scheduler.adopting import AdoptedFunction, adoptable, code_of
-from dagorama_broker.scheduler.parts import Instance
-from dagorama_broker.scheduler.restoring import ended_nodes
+from dagorama_broker.scheduler.objects import Instance
+from dagorama_broker.scheduler.rebind import AdoptedFunction, adoptable, code_of
+from dagorama_broker.scheduler.restore import ended_nodes
 
 from .ledger import Ledger
 

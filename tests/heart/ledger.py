@@ -32,7 +32,7 @@ from dagorama_broker.model import (
     UsedFailureRow,
     is_made,
 )
-from dagorama_broker.scheduler.restoring import unpack_keys
+from dagorama_broker.scheduler.restore import unpack_keys
 
 
 class Ledger:

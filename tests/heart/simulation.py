@@ -10,8 +10,8 @@ from heapq import heappop, heappush
 
 from dagorama_broker.model import Function
 from dagorama_broker.scheduler import NewRun, Node, Presence, Scheduler, Slot, Worker
-from dagorama_broker.scheduler.feeding import STALE
-from dagorama_broker.scheduler.parts import Granted, TakenBack
+from dagorama_broker.scheduler.assignment import STALE
+from dagorama_broker.scheduler.objects import Granted, TakenBack
 
 COMMIT = 0.001
 TRIP = 0.0005  #: a message, one way

@@ -6,7 +6,7 @@ import pytest
 
 from dagorama_broker.errors import NotAllowedNow, NotKnown
 from dagorama_broker.model import State, World
-from dagorama_broker.scheduler.adopting import AdoptedFunction
+from dagorama_broker.scheduler.rebind import AdoptedFunction
 
 from .driver import Hand, Heart, function, retrying
 from .invariants import check

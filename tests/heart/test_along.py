@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dagorama_broker.queues import WINDOW_US
+from dagorama_broker.scheduler.queues import WINDOW_US
 
 from .driver import Hand, Heart, function
 

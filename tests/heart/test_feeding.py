@@ -3,7 +3,7 @@
 import pytest
 
 from dagorama_broker.model import World
-from dagorama_broker.queues import OVERLAP, WINDOW_US
+from dagorama_broker.scheduler.queues import OVERLAP, WINDOW_US
 
 from .driver import GPU, Hand, Heart, function
 from .operations import operations

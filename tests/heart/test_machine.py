@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from dagorama_broker.errors import Malformed, NotAllowedNow
 from dagorama_broker.model import ENDED, RetryPolicy, State
 from dagorama_broker.scheduler import Limits, Timing
-from dagorama_broker.scheduler.adopting import UNCLAIMED
+from dagorama_broker.scheduler.rebind import UNCLAIMED
 
 from ..proof.progress import made
 from .driver import Hand, Heart, function

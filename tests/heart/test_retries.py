@@ -3,7 +3,7 @@
 import pytest
 
 from dagorama_broker.model import RetryPolicy, State
-from dagorama_broker.scheduler.retrying import LONGEST_PAUSE, pause
+from dagorama_broker.scheduler.backoff import LONGEST_PAUSE, pause
 
 from .driver import Heart, function, retrying
 

@@ -16,7 +16,7 @@ from dagorama_broker.scheduler.transitions import REASONS, TRANSITIONS
 from .driver import Heart
 
 ROOT = Path(__file__).parents[2]
-HEART = [*(ROOT / "dagorama_broker" / "scheduler").glob("*.py"), ROOT / "dagorama_broker" / "queues.py"]
+HEART = [*(ROOT / "dagorama_broker" / "scheduler").glob("*.py")]
 
 
 def assignments_of_state() -> set[tuple[str, str]]:
@@ -33,7 +33,7 @@ def assignments_of_state() -> set[tuple[str, str]]:
 
 
 def test_only_move_assigns_a_state() -> None:
-    assert assignments_of_state() == {("graph.py", "move"), ("parts.py", "__init__")}
+    assert assignments_of_state() == {("graph.py", "move"), ("objects.py", "__init__")}
 
 
 def test_every_state_is_in_the_table_and_every_move_has_its_reason() -> None:

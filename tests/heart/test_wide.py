@@ -7,8 +7,8 @@ from types import FrameType
 import pytest
 
 from dagorama_broker.model import Failure, OutcomeRow, State
-from dagorama_broker.queues import Lane
 from dagorama_broker.scheduler import NewRun, Presence, Scheduler, Worker
+from dagorama_broker.scheduler.queues import Lane
 
 from .driver import WORK, Heart, function
 from .operations import operations

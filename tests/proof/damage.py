@@ -22,16 +22,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dagorama.api import broker_pb2 as pb
-from dagorama_broker.bounds import Bounds, Manners, Streams
-from dagorama_broker.broker import Broker
+from dagorama_broker.engine.broker import Broker
+from dagorama_broker.engine.retention_policy import Keeping
 from dagorama_broker.errors import StoreError
-from dagorama_broker.keeping import Keeping
-from dagorama_broker.memory import Memory
 from dagorama_broker.model import Changes, InstanceEnd, KeyRow
+from dagorama_broker.rpc.limits import Bounds, Manners, Streams
+from dagorama_broker.rpc.memory_guard import Memory
+from dagorama_broker.rpc.service import BrokerService
 from dagorama_broker.scheduler import Scheduler
-from dagorama_broker.service import BrokerService
-from dagorama_broker.store.memory import MemoryStore
-from dagorama_broker.store.sqlite import SqliteStore
+from dagorama_broker.store.memory.store import MemoryStore
+from dagorama_broker.store.sqlite.store import SqliteStore
 
 from ..simulation.life import Life
 from ..simulation.loop import START, simulated

@@ -15,19 +15,20 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from dagorama_broker.broker import Broker
+from dagorama_broker.engine.broker import Broker
+from dagorama_broker.engine.worker_session import Session
 from dagorama_broker.model import Function
 from dagorama_broker.scheduler import NewRun, Presence, Scheduler
-from dagorama_broker.sessions import Session
-from dagorama_broker.store import database, large, sqlite
-from dagorama_broker.store.sqlite import SqliteStore
+from dagorama_broker.store import large_values
+from dagorama_broker.store.sqlite import connection, store
+from dagorama_broker.store.sqlite.store import SqliteStore
 
 SPAWNERS = 4
 
 
 def weaken(how: str) -> None:
     """Break what the proof is to notice."""
-    connect = database.connect
+    connect = connection.connect
     if how in ("OFF", "NORMAL"):
 
         def weaker(path: Path, busy: float) -> Any:
@@ -35,9 +36,9 @@ def weaken(how: str) -> None:
             connection.execute(f"PRAGMA synchronous = {how}")
             return connection
 
-        database.connect = sqlite.connect = weaker  # type: ignore[attr-defined]
+        connection.connect = store.connect = weaker  # type: ignore[attr-defined]
     elif how == "folders not synced":
-        large.sync_folder = lambda folder: None
+        large_values.sync_folder = lambda folder: None
     elif how == "ack-before-commit":
         commit = Broker._commit
 
@@ -109,7 +110,7 @@ class Workload:
 
 def main() -> None:
     folder, how, instances, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-    database.CHECKPOINT_PAGES = 60  # so that the log goes to its places often
+    connection.CHECKPOINT_PAGES = 60  # so that the log goes to its places often
     weaken(how)
     asyncio.run(Workload(folder, instances, seed).run())
     os._exit(0)  # as if it ran on: nothing is tidied up

@@ -7,12 +7,12 @@ from contextlib import suppress
 from google.protobuf.message import DecodeError
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.envelopes import large_values, references
 from dagorama.errors import DagoramaError
-from dagorama.signing import RESULT, keyring
+from dagorama.values.envelope import large_values, references
+from dagorama.values.signing import RESULT, keyring
 from dagorama.worker.frames import FrameReader
 from dagorama_broker.errors import BrokerRefusal
-from dagorama_broker.messages import large_by_place, presence_of, refs_of, runs_of
+from dagorama_broker.rpc.messages import large_by_place, presence_of, refs_of, runs_of
 from dagorama_broker.scheduler import Scheduler
 
 NODE, INSTANCE = b"n" * 16, b"i" * 16

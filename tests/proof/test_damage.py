@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dagorama_broker.store import reading
+from dagorama_broker.store.sqlite import reader
 
 from . import damage
 
@@ -18,5 +18,5 @@ def test_a_changed_byte_is_an_error_that_names_it_or_the_same_answer() -> None:
 
 def test_a_store_that_checks_nothing_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     for check in ("check_payload", "check_row"):
-        monkeypatch.setattr(reading, check, lambda *arguments: None)
+        monkeypatch.setattr(reader, check, lambda *arguments: None)
     assert damage.prove(flips=120, seed=1).wrong

@@ -16,7 +16,7 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.broker_pb2_grpc import BrokerStub
-from dagorama_broker.store.sqlite import SqliteStore
+from dagorama_broker.store.sqlite.store import SqliteStore
 
 from .progress import patience
 

@@ -13,7 +13,7 @@ from typing import cast
 import grpc
 
 from dagorama.api import broker_pb2 as pb
-from dagorama_broker.keeping import Keeping
+from dagorama_broker.engine.retention_policy import Keeping
 
 from .aging_watcher import AgingWatcher
 from .client import Instance, SimulatedClient

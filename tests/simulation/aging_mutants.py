@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from dagorama_broker import retries
-from dagorama_broker import service as service_module
-from dagorama_broker.broker import Broker
-from dagorama_broker.keeping import Keeping
+from dagorama_broker.engine import retries
+from dagorama_broker.engine.broker import Broker
+from dagorama_broker.engine.loading import Reach
+from dagorama_broker.engine.retention import Holds, Retention
+from dagorama_broker.engine.retention_policy import Keeping
 from dagorama_broker.model import Changes, Failed
-from dagorama_broker.reaching import Reach
-from dagorama_broker.retention import Holds, Retention
-from dagorama_broker.scheduler import reviving, verbs
-from dagorama_broker.scheduler.dispatch import Dispatch
+from dagorama_broker.rpc import service as service_module
+from dagorama_broker.scheduler import retry, scheduler
+from dagorama_broker.scheduler.claims import Dispatch
 from dagorama_broker.scheduler.graph import Graph
-from dagorama_broker.store.forgetting import Forgetting
-from dagorama_broker.store.memory import MemoryStore
+from dagorama_broker.store.memory.retention import Forgetting
+from dagorama_broker.store.memory.store import MemoryStore
 
 from .mutants import MUTANTS, mutant
 
@@ -87,7 +87,7 @@ def _(retry: Any) -> Any:
     return unheard
 
 
-@mutant("a retry leaves what failed because of another", (verbs, "revive"))
+@mutant("a retry leaves what failed because of another", (scheduler, "revive"))
 def _(revive: Any) -> Any:
     def shallow(dispatch: Dispatch, failed: Failed) -> Any:
         failed.nodes = [row for row in failed.nodes if row.culprit in (0, row.key)]
@@ -101,7 +101,7 @@ def _(asked: Any) -> Any:
     return lambda instance, ids, downstream, new_code: asked(instance, ids, False, new_code)
 
 
-@mutant("an instance that runs again counts as ended", (reviving, "_reopen"))
+@mutant("an instance that runs again counts as ended", (retry, "_reopen"))
 def _(reopen: Any) -> Any:
     def ended(graph: Graph, stored: Any, others: Any) -> Any:
         changes = graph.changes
@@ -118,7 +118,7 @@ def _(spend: Any) -> Any:
     return lambda self, node: None
 
 
-@mutant("a retried node goes on counting its runs", (reviving, "Trouble"))
+@mutant("a retried node goes on counting its runs", (retry, "Trouble"))
 def _(trouble: Any) -> Any:
     return lambda failure: trouble(failure=failure, runs=2)
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from dagorama_broker.keeping import Keeping
+from dagorama_broker.engine.retention_policy import Keeping
 from dagorama_broker.model import ENDED, Changes, OutcomeRow, RemovedRow, RevivedRow, State
-from dagorama_broker.store.rows import unpack_keys
+from dagorama_broker.store.checksums import unpack_keys
 
 from .programs import Computation, Program
 from .watcher import Value, Watcher

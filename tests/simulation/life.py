@@ -7,14 +7,14 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dagorama_broker.bounds import Bounds, Manners, Streams
-from dagorama_broker.broker import Broker
+from dagorama_broker.engine.broker import Broker
+from dagorama_broker.engine.commits import StoreThread
+from dagorama_broker.engine.retention_policy import Keeping
 from dagorama_broker.errors import StoreError
-from dagorama_broker.keeping import Keeping
-from dagorama_broker.memory import Memory
+from dagorama_broker.rpc.limits import Bounds, Manners, Streams
+from dagorama_broker.rpc.memory_guard import Memory
+from dagorama_broker.rpc.service import BrokerService
 from dagorama_broker.scheduler import Limits, Scheduler, Timing
-from dagorama_broker.service import BrokerService
-from dagorama_broker.store_thread import StoreThread
 
 from .client import SimulatedClient
 from .loop import START, Clock, Host, Livelock, SimulatedLoop, simulated

@@ -10,24 +10,26 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from dagorama import adoption
-from dagorama_broker import broker as broker_module
-from dagorama_broker import cancelling, granting, service
-from dagorama_broker.broker import Broker
+from dagorama.values import rebind as client_rebind
+from dagorama_broker.engine import broker as broker_module
+from dagorama_broker.engine import cancellation
+from dagorama_broker.engine.broker import Broker
+from dagorama_broker.engine.proofs import Proofs
+from dagorama_broker.engine.waiters import Watching
+from dagorama_broker.engine.worker_session import Session
 from dagorama_broker.errors import NotServing
 from dagorama_broker.model import ENDED, State
-from dagorama_broker.proofs import Proofs
-from dagorama_broker.queues import KEY_MASK, Lane
-from dagorama_broker.queues import order as right_order
-from dagorama_broker.scheduler import Scheduler, Worker, adopting, feeding, graph, restoring
-from dagorama_broker.scheduler.children import Staged
-from dagorama_broker.scheduler.dispatch import Dispatch
-from dagorama_broker.scheduler.drafting import Draft
+from dagorama_broker.rpc import service, work_messages
+from dagorama_broker.rpc.wait import _Wait
+from dagorama_broker.scheduler import Scheduler, Worker, assignment, graph, rebind, restore
+from dagorama_broker.scheduler import scheduler as verbs
+from dagorama_broker.scheduler.claims import Dispatch
+from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.graph import Graph
-from dagorama_broker.scheduler.making import Plan
-from dagorama_broker.sessions import Session
-from dagorama_broker.waiting import _Wait
-from dagorama_broker.watching import Watching
+from dagorama_broker.scheduler.queues import KEY_MASK, Lane
+from dagorama_broker.scheduler.queues import order as right_order
+from dagorama_broker.scheduler.staged_children import Staged
+from dagorama_broker.scheduler.submission import Plan
 
 #: Owner and name of what is replaced, and what comes in its place, made from what was there.
 Patch = tuple[Any, str, Callable[[Any], Any]]
@@ -191,12 +193,12 @@ def _(pop: Any) -> Any:
     return any_of_them
 
 
-@mutant("priority inverted", (graph, "order"), (feeding, "order"))
+@mutant("priority inverted", (graph, "order"), (assignment, "order"))
 def _(order: Any) -> Any:
     return lambda instance, key, priority=0: right_order(instance, key, -priority)
 
 
-@mutant("younger instances first", (graph, "order"), (feeding, "order"))
+@mutant("younger instances first", (graph, "order"), (assignment, "order"))
 def _(order: Any) -> Any:
     return lambda instance, key, priority=0: right_order((1 << 40) - instance, key, priority)
 
@@ -245,7 +247,7 @@ def _(expired: Any) -> Any:
 # --- retries ----------------------------------------------------------------------------------------------
 
 
-@mutant("retry time lost on restart", (restoring, "_pause_left"))
+@mutant("retry time lost on restart", (restore, "_pause_left"))
 def _(pause_left: Any) -> Any:
     return lambda graph, row: 0.0
 
@@ -259,7 +261,7 @@ def _(restore: Any) -> Any:
     return forgetting
 
 
-@mutant("failed runs forgotten on restart", (restoring, "rebuild"), )
+@mutant("failed runs forgotten on restart", (restore, "rebuild"), )
 def _(rebuild: Any) -> Any:
     return rebuild
 
@@ -273,7 +275,6 @@ def _forget_runs(rebuild: Any) -> Any:
 
 
 # `verbs` has the name too, and that is the one which is called.
-from dagorama_broker.scheduler import verbs  # noqa: E402
 
 MUTANTS["failed runs forgotten on restart"] = [(verbs, "rebuild", _forget_runs)]
 
@@ -281,12 +282,12 @@ MUTANTS["failed runs forgotten on restart"] = [(verbs, "rebuild", _forget_runs)]
 # --- adoptions --------------------------------------------------------------------------------------------
 
 
-@mutant("a worker does not check what is signed", (adoption, "check_adoption"))
+@mutant("a worker does not check what is signed", (client_rebind, "check_adoption"))
 def _(check: Any) -> Any:
     return lambda signed, wanted, ring: None
 
 
-@mutant("a worker does not check what the signed adoption is for", (adoption, "_why_not"))
+@mutant("a worker does not check what the signed adoption is for", (client_rebind, "_why_not"))
 def _(why_not: Any) -> Any:
     return lambda adoption, wanted: ""
 
@@ -296,7 +297,7 @@ def _(unfinished_of: Any) -> Any:
     return lambda self, instance: iter(list(self.nodes.values()))
 
 
-@mutant("an adoption stays where a later one was made", (adopting, "_change_code"))
+@mutant("an adoption stays where a later one was made", (rebind, "_change_code"))
 def _(change_code: Any) -> Any:
     def first(graph: Graph, node: Any, hash: str, adoption: Any, key_id: str) -> None:
         change_code(graph, node, hash, graph.adoptions.get(node.key, adoption), key_id)
@@ -304,7 +305,7 @@ def _(change_code: Any) -> Any:
     return first
 
 
-@mutant("an adoption is not sent", (granting, "GrantBuilder"))
+@mutant("an adoption is not sent", (work_messages, "GrantBuilder"))
 def _(builder: Any) -> Any:
     class Forgetful(builder):  # type: ignore[misc]  # a class that is only known when it runs
         def add(self, *arguments: Any) -> None:
@@ -313,7 +314,7 @@ def _(builder: Any) -> Any:
     return Forgetful
 
 
-@mutant("an adoption is lost on restart", (restoring, "lane_of_row"))
+@mutant("an adoption is lost on restart", (restore, "lane_of_row"))
 def _(lane_of_row: Any) -> Any:
     def losing(graph: Graph, rows: Any, key: int, function: int) -> Any:
         lane = lane_of_row(graph, rows, key, function)
@@ -323,7 +324,7 @@ def _(lane_of_row: Any) -> Any:
     return losing
 
 
-@mutant("nodes go over although nobody has signed for their code", (adopting, "_refuse_missing"))
+@mutant("nodes go over although nobody has signed for their code", (rebind, "_refuse_missing"))
 def _(refuse_missing: Any) -> Any:
     return lambda names, *, has_some: None
 
@@ -408,7 +409,7 @@ def _(complete: Any) -> Any:
     return spread
 
 
-@mutant("promises of a value are not followed", (granting, "_needed"))
+@mutant("promises of a value are not followed", (work_messages, "_needed"))
 def _(needed: Any) -> Any:
     return lambda node: list(dict.fromkeys(node.sources))
 
@@ -494,13 +495,13 @@ def _(tell: Any) -> Any:
     return forgetting
 
 
-@mutant("cancel forgotten: answered before it is durable", (cancelling, "cancel"))
+@mutant("cancel forgotten: answered before it is durable", (cancellation, "cancel"))
 def _(cancel: Any) -> Any:
     return cancel
 
 
 async def _cancel_unheard(broker: Broker, instance: bytes, ids: Any) -> int:
-    nodes = await cancelling._live(broker, instance, ids) if ids else await cancelling._all(broker, instance)
+    nodes = await cancellation._live(broker, instance, ids) if ids else await cancellation._all(broker, instance)
     return broker.scheduler.cancel(nodes, broker.see_time())
 
 

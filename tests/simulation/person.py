@@ -11,8 +11,8 @@ from typing import Any
 
 import grpc
 
-from dagorama.adoption import sign
 from dagorama.api import broker_pb2 as pb
+from dagorama.values.rebind import sign
 
 from .client import AGAIN
 from .loop import Host

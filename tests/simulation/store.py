@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model import Changes
-from dagorama_broker.store.memory import MemoryStore
+from dagorama_broker.store.memory.store import MemoryStore
 
 
 class Disk(MemoryStore):

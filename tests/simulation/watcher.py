@@ -10,15 +10,15 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dagorama import adoption
 from dagorama.api import broker_pb2 as pb
 from dagorama.errors import TamperedValue, UncheckableValue
-from dagorama.keys import SigningKey
-from dagorama.signing import Keyring
-from dagorama_broker.broker import Broker
+from dagorama.values import rebind
+from dagorama.values.keys import SigningKey
+from dagorama.values.signing import Keyring
+from dagorama_broker.engine.broker import Broker
 from dagorama_broker.model import ENDED, Changes, Failure, NodeRow, OutcomeRow, ProgressRow, RevivedRow, State, World
 from dagorama_broker.scheduler import Effects, Node, Worker
-from dagorama_broker.store.rows import unpack_keys
+from dagorama_broker.store.checksums import unpack_keys
 
 from ..heart import invariants
 from .loop import SimulatedLoop
@@ -420,18 +420,18 @@ class Watcher:
 
     def _check_lies(self, given: Given, said: pb.SignedAdoption) -> None:
         """A worker takes what was signed, and nothing like it."""
-        wanted = adoption.Wanted(given.id, given.instance, given.function.name, given.made_with, given.function.hash)
+        wanted = rebind.Wanted(given.id, given.instance, given.function.name, given.made_with, given.function.hash)
         self.require(self._is_taken(said, wanted), "what is signed is run", f"{given.name} is not run")
         other = pb.Adoption.FromString(said.adoption)
         other.instance = bytes(16)
-        lies = [None, adoption.sign(other, RING), adoption.sign(pb.Adoption.FromString(said.adoption), STRANGER)]
+        lies = [None, rebind.sign(other, RING), rebind.sign(pb.Adoption.FromString(said.adoption), STRANGER)]
         lies.append(pb.SignedAdoption(adoption=other.SerializeToString(), key_id=said.key_id, mac=said.mac))
         for lie in lies:
             self.require(not self._is_taken(lie, wanted), "a lie is refused", f"{given.name} would be run")
 
-    def _is_taken(self, said: pb.SignedAdoption | None, wanted: adoption.Wanted) -> bool:
+    def _is_taken(self, said: pb.SignedAdoption | None, wanted: rebind.Wanted) -> bool:
         try:
-            adoption.check_adoption(said, wanted, RING)
+            rebind.check_adoption(said, wanted, RING)
         except (TamperedValue, UncheckableValue):
             return False
         return True

@@ -10,8 +10,8 @@ from itertools import islice
 from typing import Any
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.worker.session import Held, Session
-from dagorama.worker.stream import Stream
+from dagorama.worker.supervisor.session import Held, Session
+from dagorama.worker.supervisor.stream import Stream
 
 from .loop import Host, SimulatedLoop
 from .network import Link, Network, Stub

@@ -20,7 +20,7 @@ from worker_grants import Wanted, grant_of, values_of
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api import broker_pb2_grpc as pb_grpc
-from dagorama.channels import channel_options
+from dagorama.client.channel import channel_options
 from tests.proof.progress import patience
 
 WAIT = patience(30)  #: seconds after which something that should happen is taken not to

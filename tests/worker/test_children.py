@@ -15,14 +15,14 @@ from worker_grants import call, grant_of
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.broker_pb2_grpc import BrokerStub
-from dagorama.worker import children
-from dagorama.worker.children import TRIES, Children
-from dagorama.worker.nursery import _EVENT, _REQUEST, Nursery, _What
-from dagorama.worker.session import Session
-from dagorama.worker.shared import SharedMemory
-from dagorama.worker.slot import Slot
-from dagorama.worker.spool import Spool
-from dagorama.worker.transfers import Transfers
+from dagorama.worker.shared_memory import SharedMemory
+from dagorama.worker.supervisor import child_pool
+from dagorama.worker.supervisor.child_pool import TRIES, Children
+from dagorama.worker.supervisor.fork_server import _EVENT, _REQUEST, Nursery, _What
+from dagorama.worker.supervisor.session import Session
+from dagorama.worker.supervisor.slot import Slot
+from dagorama.worker.supervisor.spool import Spool
+from dagorama.worker.supervisor.transfers import Transfers
 
 WAIT = 10
 
@@ -68,7 +68,7 @@ class Kept:
 
 @pytest_asyncio.fixture
 async def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Kept]:
-    monkeypatch.setattr(children, "NO_ROOM", 0.001)
+    monkeypatch.setattr(child_pool, "NO_ROOM", 0.001)
     async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
         made = Kept(tmp_path / "spool", BrokerStub(channel))
         yield made

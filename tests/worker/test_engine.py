@@ -9,13 +9,13 @@ import worker_nodes
 from worker_grants import Wanted, body_of, call, values_of
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.worker.engine import Engine
-from dagorama.worker.executor import Executor
+from dagorama.worker.child.async_runner import LIMIT
+from dagorama.worker.child.executor import Executor
+from dagorama.worker.child.outbox import Outbox
+from dagorama.worker.child.run_loop import Engine
 from dagorama.worker.frames import Kind, Outcome
-from dagorama.worker.lane import LIMIT
-from dagorama.worker.large import SpoolValues
-from dagorama.worker.outbox import Outbox
-from dagorama.worker.shared import SharedMemory, SlotMemory
+from dagorama.worker.shared_memory import SharedMemory, SlotMemory
+from dagorama.worker.spool_files import SpoolValues
 
 WAIT = 20  #: seconds after which something that should happen is taken not to
 

@@ -12,18 +12,18 @@ import worker_nodes
 from worker_grants import INSTANCE, Wanted, body_of, call, encoded, ids, values_of
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.context import CurrentNode, current_run
 from dagorama.errors import NotInInstance, NotPicklable
+from dagorama.graph.scope import current_attempt
 from dagorama.models.failure import Failure
 from dagorama.models.outcome import outcome as tolerated
 from dagorama.models.promise import DAGPromise
-from dagorama.running import CurrentNode, current_run
-from dagorama.scope import current_attempt
-from dagorama.signing import FAILURE, keyring
-from dagorama.values import Encoded, decode, encode
-from dagorama.worker.executor import Executor
+from dagorama.values.codec import Encoded, decode, encode
+from dagorama.values.signing import FAILURE, keyring
+from dagorama.worker.child.executor import Executor
+from dagorama.worker.child.outbox import Outbox
 from dagorama.worker.frames import Kind, Outcome
-from dagorama.worker.large import SpoolValues
-from dagorama.worker.outbox import Outbox
+from dagorama.worker.spool_files import SpoolValues
 
 
 class Ran:

@@ -11,9 +11,9 @@ from uuid import UUID
 
 import pytest
 
+from dagorama.context import Run, current_run
 from dagorama.logging import StderrHandler
-from dagorama.running import Run, current_run
-from dagorama.worker import node_logging
+from dagorama.worker.child import node_logging
 
 CALL = SimpleNamespace(instance=UUID(int=1).bytes, id=UUID(int=7).bytes, work=SimpleNamespace(name="app.work:Dag.step"))
 

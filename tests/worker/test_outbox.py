@@ -7,11 +7,11 @@ from worker_nodes import Nodes
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.definition import instance_within
+from dagorama.graph.scope import AttemptScope
 from dagorama.models.promise import DAGPromise
-from dagorama.scope import AttemptScope
-from dagorama.values import Encoded, encode
+from dagorama.values.codec import Encoded, encode
+from dagorama.worker.child.outbox import FLUSH_BYTES, FLUSH_NODES, Outbox
 from dagorama.worker.frames import Kind, Outcome
-from dagorama.worker.outbox import FLUSH_BYTES, FLUSH_NODES, Outbox
 
 INSTANCE = b"an instance's id"
 

@@ -5,8 +5,8 @@ from hashlib import sha256
 import pytest
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.worker.proofs import MOST_PRESENTED, SLACK, Proofs, new_identity
-from dagorama.worker.session import Held, Session
+from dagorama.worker.supervisor.proofs import MOST_PRESENTED, SLACK, Proofs, new_identity
+from dagorama.worker.supervisor.session import Held, Session
 
 
 def grant(*attempts: int, proof: bytes = b"proof") -> pb.Grant:

@@ -14,9 +14,9 @@ from worker_grants import Wanted, call
 from worker_nodes import Counting
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.graph.shipping import registered
 from dagorama.runner import WorkerHandle, launch_workers
 from dagorama.serializer import register_definition
-from dagorama.shipping import registered
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.worker.session import MESSAGE_BYTES, Backoff, Held, Session
+from dagorama.worker.supervisor.session import MESSAGE_BYTES, Backoff, Held, Session
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import NoReturn
 import pytest
 
 from dagorama.worker.locks import FileLock
-from dagorama.worker.shared import RING, SharedMemory, SlotMemory
+from dagorama.worker.shared_memory import RING, SharedMemory, SlotMemory
 
 
 def no_semaphores(*_: object) -> NoReturn:

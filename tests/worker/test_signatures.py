@@ -9,17 +9,17 @@ import pytest
 from scripted_broker import ScriptedBroker, worker_process
 from worker_grants import INSTANCE, Wanted, body_of, call, encoded, ids, values_of
 
-from dagorama.adoption import sign
 from dagorama.api import broker_pb2 as pb
-from dagorama.keys import SigningKey, new_key
 from dagorama.models.outcome import outcome as tolerated
 from dagorama.models.promise import DAGPromise
-from dagorama.signing import ADOPTION, ARGUMENTS, FAILURE, RESULT, Keyring, code_text, function_digest, keyring
-from dagorama.values import Encoded, encode, encode_call
-from dagorama.worker.executor import Executor
+from dagorama.values.codec import Encoded, encode, encode_call
+from dagorama.values.keys import SigningKey, new_key
+from dagorama.values.rebind import sign
+from dagorama.values.signing import ADOPTION, ARGUMENTS, FAILURE, RESULT, Keyring, code_text, function_digest, keyring
+from dagorama.worker.child.executor import Executor
+from dagorama.worker.child.outbox import Outbox
 from dagorama.worker.frames import Kind, Outcome
-from dagorama.worker.large import SpoolValues
-from dagorama.worker.outbox import Outbox
+from dagorama.worker.spool_files import SpoolValues
 from tests.bombs import Bomb, changed, cut_short
 
 TAMPERED = "dagorama.errors.TamperedValue"

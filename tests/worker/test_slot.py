@@ -8,9 +8,9 @@ from worker_grants import call, grant_of
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.worker.frames import CUT_OFF, FrameReader, Kind, Outcome, pack_outcome
-from dagorama.worker.nursery import Ended
-from dagorama.worker.shared import RING, SharedMemory, SlotMemory
-from dagorama.worker.slot import Slot, cause_of
+from dagorama.worker.shared_memory import RING, SharedMemory, SlotMemory
+from dagorama.worker.supervisor.fork_server import Ended
+from dagorama.worker.supervisor.slot import Slot, cause_of
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from dagorama.client.shared_files import SharedFiles
 from dagorama.errors import RefusedByBroker, ValueNotReadable
-from dagorama.shared_files import SharedFiles
-from dagorama.worker.large import SpoolValues, waiting_name
-from dagorama.worker.spool import Spool
+from dagorama.worker.spool_files import SpoolValues, waiting_name
+from dagorama.worker.supervisor.spool import Spool
 
 
 def test_what_one_process_puts_another_gets(tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_a_value_that_is_not_there_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_more_than_one_value_may_have_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dagorama.connection.VALUE_LIMIT", 10)
+    monkeypatch.setattr("dagorama.client.connection.VALUE_LIMIT", 10)
     with pytest.raises(RefusedByBroker):
         SpoolValues(tmp_path).put(bytes(11))
     assert not list(tmp_path.iterdir())

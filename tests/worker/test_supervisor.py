@@ -13,7 +13,7 @@ from worker_grants import Wanted, body_of, call, encoded, grant_of, values_of
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.models.promise import DAGPromise
-from dagorama.values import encode
+from dagorama.values.codec import encode
 from tests.resetting_proxy import CANCEL, ENHANCE_YOUR_CALM, INADEQUATE_SECURITY, INTERNAL, resetting
 
 

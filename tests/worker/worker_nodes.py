@@ -9,11 +9,11 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
+from dagorama.context import cancelled, current, current_run
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition
 from dagorama.errors import RetryLater
 from dagorama.retry import StaticRetry
-from dagorama.running import cancelled, current, current_run
 
 #: for nodes that run in the test's own process
 gate = threading.Event()

@@ -1,0 +1,250 @@
+"""Commands that look: instances and their nodes, workers, queues, and what nobody may run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
+
+import click
+
+from dagorama.api import broker_pb2
+from dagorama.cli.base import Answer, asking
+from dagorama.cli.ids import INSTANCE, id_digits, whole_ids
+from dagorama.cli.node import node_answer
+from dagorama.cli.tables import counted, facts, table, time_text, uuid_text
+from dagorama.models.state import State
+
+if TYPE_CHECKING:
+    from dagorama.client.connection import Connection
+
+T = TypeVar("T")
+
+#: How many instances or nodes are shown unless --limit says otherwise.
+SHOWN = 100
+_LIMIT = click.option("--limit", type=click.IntRange(0), default=SHOWN, show_default=True, help="0: all.")
+
+
+# --- instances ------------------------------------------------------------------------------------------
+
+
+@click.command("list")
+@click.option("--unfinished", is_flag=True, help="Only those; with --failed, those that are either.")
+@click.option("--failed", is_flag=True, help="Only those with a node that failed or was cancelled.")
+@click.option("--definition", default="", help="Only of this one, as 'package.module:Class'.")
+@_LIMIT
+@asking
+def list_(broker: Connection, limit: int, **asked: Any) -> Answer:
+    """Instances, the latest first."""
+    found, is_cut = _cut(broker.list_instances(limit and limit + 1, **asked), limit)
+    rows = [
+        (f"{UUID(bytes=info.instance)}", standing(info), f"{info.unfinished}/{info.nodes}", time_text(info.created),
+         time_text(info.ended_at), info.definition, info.stuck)
+        for info in found
+    ]  # fmt: skip
+    heads = ("instance", "state", "unfinished", "created", "ended", "definition", "reason")
+    note = f"The latest {limit} are shown, and there are more: --limit 0 shows all." if is_cut else ""
+    return Answer(table(heads, rows), [instance_data(info) for info in found], note)
+
+
+def _cut(found: list[T], limit: int) -> tuple[list[T], bool]:
+    """Up to `limit` of them, 0 meaning all, and whether there are more."""
+    return (found[:limit], True) if limit and len(found) > limit else (found, False)
+
+
+@click.command()
+@INSTANCE
+@click.argument("node", type=id_digits, required=False)
+@click.option(
+    "--state", "states", multiple=True, type=click.Choice([state.name for state in State], case_sensitive=False),
+    help="Only nodes in this state. May be repeated.",
+)  # fmt: skip
+@click.option("--arguments", is_flag=True, help="Show the arguments of NODE, if the signing key is here.")
+@_LIMIT
+@asking
+def show(
+    broker: Connection, instance: str, node: str | None, states: Sequence[str], arguments: bool, limit: int
+) -> Answer:
+    """An instance and its nodes, in the order in which they were made; or all that is kept of one NODE."""
+    if node is not None:
+        whole, [found] = whole_ids(broker, instance, [node])
+        details = broker.get_node(whole, found, arguments=arguments)
+        state = state_name(details.info.state)
+        return node_answer(broker, UUID(bytes=whole), details, state, node_data(details.info))
+    if arguments:
+        raise click.UsageError("--arguments needs a NODE: name it after the instance")
+    info = broker.get_instance(whole_ids(broker, instance)[0])
+    all_nodes = broker.list_nodes(info.instance, limit and limit + 1, [State[name] for name in states])
+    nodes, is_cut = _cut(all_nodes, limit)
+    text = facts([
+        ("instance", f"{uuid_text(info.instance)}"), ("definition", info.definition), ("state", standing(info)),
+        *([("reason", info.stuck)] if info.stuck else []),
+        ("entry", f"{uuid_text(info.entry) or '-'}"), ("created", time_text(info.created)),
+        ("ended", time_text(info.ended_at) or "-"), ("nodes", f"{info.nodes}, {info.unfinished} unfinished"),
+        *([("old failures", counted(info.used_failures, "node has used one", "nodes have used one"))]
+          if info.used_failures else []),
+    ])  # fmt: skip
+    rows = [
+        (f"{UUID(bytes=node.node)}", state_name(node.state), f"{node.runs}", time_text(node.ended or node.retry_at),
+         node.worker, node.function.name, reason_of(node))
+        for node in nodes
+    ]  # fmt: skip
+    heads = ("node", "state", "failed runs", "ended, or runs again", "worker", "function", "reason")
+    data = {"instance": instance_data(info), "nodes": [node_data(node) for node in nodes]}
+    of = "those in these states" if states else f"{info.nodes} nodes"
+    note = f"The first {limit} of {of} are shown: --limit 0 shows all." if is_cut else ""
+    return Answer(f"{text}\n\n{table(heads, rows)}", data, note)
+
+
+def standing(info: broker_pb2.InstanceInfo) -> str:
+    """In a word or a few. Stuck: no connected worker may run what is queued, and nothing else can proceed."""
+    if info.stuck:
+        return "stuck"
+    if not info.ended:
+        return "failing" if info.failed else "running"
+    if info.used_failures and not info.failed:
+        return "completed with old failures"
+    return "failed" if info.failed else "completed"
+
+
+def state_name(number: int) -> str:
+    return State(number).name
+
+
+def reason_of(node: broker_pb2.NodeInfo) -> str:
+    """Why it is as it is; of what is on record although nobody asked for it, that it is."""
+    if node.dead_attempt and not node.reason:
+        return "made by a run that failed or was repeated"
+    if node.used_failure and not node.reason:
+        return "it has used a failure as a value that has been retried since: retry it with --downstream"
+    return f"because of {UUID(bytes=node.culprit)}: {node.reason}" if node.culprit else node.reason
+
+
+def instance_data(info: broker_pb2.InstanceInfo) -> dict[str, object]:
+    return {
+        "instance": uuid_text(info.instance), "definition": info.definition, "ended": info.ended,
+        "failed": info.failed, "entry": uuid_text(info.entry),
+        "entry_state": state_name(info.entry_state) if info.entry else None, "created": info.created,
+        "ended_at": info.ended_at or None, "nodes": info.nodes, "unfinished": info.unfinished,
+        "stuck": info.stuck or None, "used_failures": info.used_failures,
+    }  # fmt: skip
+
+
+def node_data(node: broker_pb2.NodeInfo) -> dict[str, object]:
+    return {
+        "node": uuid_text(node.node), "state": state_name(node.state), **_function_data(node.function),
+        "sources": [uuid_text(source) for source in node.sources], "runs": node.runs, "deaths": node.deaths,
+        "lost": node.lost, "worker": node.worker or None, "ended_at": node.ended or None,
+        "retry_at": node.retry_at or None, "culprit": uuid_text(node.culprit), "reason": node.reason or None,
+        "dead_attempt": node.dead_attempt, "used_failure": node.used_failure,
+    }  # fmt: skip
+
+
+def _function_data(function: broker_pb2.Function) -> dict[str, object]:
+    return {
+        "function": function.name, "hash": function.hash, "queue": function.queue, "taint": function.taint or None,
+    }  # fmt: skip
+
+
+# --- the broker as it is --------------------------------------------------------------------------------
+
+
+@click.command()
+@asking
+def status(broker: Connection) -> Answer:
+    """What is live, who works, what is queued, and what nobody may run."""
+    found = broker.get_status()
+    nodes = [(name, f"{count}") for name, count in _counts(found).items()]
+    blocks = [
+        f"dagorama {found.version}, epoch {found.epoch}, {found.instances} live instances\n"
+        f"since the start: {found.commits} commits, {found.messages_in} messages in, {found.messages_out} out",
+        table(("node", "count"), nodes),
+        _workers(found).text,
+        _queues(found).text,
+        _unservable(found).text if found.unservable else "",
+    ]
+    data = {
+        "version": found.version, "epoch": found.epoch, "instances": found.instances, "commits": found.commits,
+        "messages_in": found.messages_in, "messages_out": found.messages_out, "nodes": _counts(found),
+        "workers": _workers(found).data, "queues": _queues(found).data, "unservable": _unservable(found).data,
+    }  # fmt: skip
+    return Answer("\n\n".join(filter(None, blocks)), data)
+
+
+def _counts(status: broker_pb2.Status) -> dict[str, int]:
+    return {state.name: count for state, count in zip(State, status.nodes, strict=True)}
+
+
+@click.command()
+@asking
+def workers(broker: Connection) -> Answer:
+    """Connected workers, and what they take and hold."""
+    return _workers(broker.get_status())
+
+
+def _workers(status: broker_pb2.Status) -> Answer:
+    rows = [
+        (worker.name, f"{worker.slots}", f"{worker.held}", _taken(worker), ",".join(worker.tolerations))
+        for worker in status.workers
+    ]
+    data = [
+        {
+            "worker": uuid_text(worker.worker), "name": worker.name, "slots": worker.slots, "held": worker.held,
+            "include_queues": list(worker.include_queues), "exclude_queues": list(worker.exclude_queues),
+            "tolerations": list(worker.tolerations),
+        }
+        for worker in status.workers
+    ]  # fmt: skip
+    return Answer(table(("worker", "slots", "held", "queues", "tolerations"), rows), data)
+
+
+def _taken(worker: broker_pb2.WorkerInfo) -> str:
+    taken = ",".join(worker.include_queues) or "all"
+    return f"{taken} but {','.join(worker.exclude_queues)}" if worker.exclude_queues else taken
+
+
+@click.command()
+@asking
+def queues(broker: Connection) -> Answer:
+    """Queues that hold nodes: queued, claimed by a worker, or delayed until their next run."""
+    return _queues(broker.get_status())
+
+
+def _queues(status: broker_pb2.Status) -> Answer:
+    rows = [
+        (queue.queue, f"{queue.queued}", f"{queue.claimed}", f"{queue.delayed}", ",".join(queue.taints))
+        for queue in status.queues
+    ]
+    data = [
+        {
+            "queue": queue.queue, "queued": queue.queued, "claimed": queue.claimed, "delayed": queue.delayed,
+            "taints": list(queue.taints),
+        }
+        for queue in status.queues
+    ]  # fmt: skip
+    return Answer(table(("queue", "queued", "claimed", "delayed", "taints"), rows), data)
+
+
+@click.command()
+@asking
+def unservable(broker: Connection) -> Answer:
+    """Queued functions that no connected worker may run, and why; `dagorama adopt` helps where it is their code."""
+    return _unservable(broker.get_status())
+
+
+def _unservable(status: broker_pb2.Status) -> Answer:
+    blocks = [
+        facts([
+            ("unservable", each.function.name), ("hash", each.function.hash), ("queued", f"{each.queued}"),
+            ("reason", each.reason), ("deployed", ", ".join(each.deployed) or "-"),
+        ])
+        for each in status.unservable
+    ]  # fmt: skip
+    data = [
+        {
+            **_function_data(each.function), "queued": each.queued, "reason": each.reason,
+            "deployed": list(each.deployed),
+        }
+        for each in status.unservable
+    ]  # fmt: skip
+    return Answer("\n\n".join(blocks) or "nothing is unservable", data)

@@ -1,0 +1,217 @@
+"""Channels to the broker, sync and aio: the one place that makes them, with the TLS and the token of the settings.
+
+The rule: a token goes over TLS, or to this machine, or nowhere. It is in no error, log or repr.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import sys
+from collections.abc import Callable
+from functools import cache
+from ipaddress import ip_address
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, cast
+
+from dagorama.client.certificates import certificates
+from dagorama.errors import SettingsError
+from dagorama.logging import get_logger
+from dagorama.values.private_files import OTHERS, check_trust, is_open_to, open_file
+
+if TYPE_CHECKING:
+    import grpc
+    import grpc.aio
+
+    from dagorama.settings import Settings
+
+MESSAGE_LIMIT = 4 * 1024 * 1024
+#: characters of a token; more than that is something else
+LONGEST_TOKEN = 4096
+
+
+def target(settings: Settings) -> str:
+    """Where to connect, as grpc writes it; an IPv6 address gets its brackets."""
+    host = f"[{settings.host}]" if ":" in settings.host and not settings.host.startswith("[") else settings.host
+    return f"{host}:{settings.port}"
+
+
+def quieten_grpc() -> None:
+    """To be called before grpc is imported, which otherwise prints a line when a broker leaves."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+
+def channel_options() -> list[tuple[str, Any]]:
+    """For every channel of ours, sync or aio: bounded messages, silent peers noticed, quick to reconnect."""
+    return [
+        ("grpc.max_send_message_length", MESSAGE_LIMIT),
+        ("grpc.max_receive_message_length", MESSAGE_LIMIT),
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
+        # This one is also how long a connection attempt may take.
+        ("grpc.min_reconnect_backoff_ms", 2_000),
+    ]
+
+
+def sync_channel(settings: Settings) -> grpc.Channel:
+    """Raises SettingsError where a file cannot be used, or the token would go over the net in the clear."""
+    quieten_grpc()
+    import grpc
+
+    _work_under_patches()
+    return cast("grpc.Channel", _made(settings, grpc.secure_channel, grpc.insecure_channel))
+
+
+def aio_channel(settings: Settings) -> grpc.aio.Channel:
+    """The same for the running event loop."""
+    quieten_grpc()
+    import grpc.aio
+
+    return cast("grpc.aio.Channel", _made(settings, grpc.aio.secure_channel, grpc.aio.insecure_channel))
+
+
+@cache
+def _work_under_patches() -> None:
+    """Have gRPC run on gevent's loop if gevent has patched the sockets, or its first call would never return.
+
+    Raises SettingsError if that cannot work.
+    """
+    eventlet, gevent = sys.modules.get("eventlet.patcher"), sys.modules.get("gevent.monkey")
+    if eventlet is not None and eventlet.is_monkey_patched("socket"):
+        raise SettingsError(
+            "eventlet has patched the sockets of this process, and gRPC cannot run on its loop: call dagorama in a"
+            " process of its own, or use gevent, threads or asyncio"
+        )
+    if gevent is None or not gevent.is_module_patched("socket"):
+        return
+    if queue.SimpleQueue is not SimpleQueue:
+        raise SettingsError(
+            "gevent has patched this process after dagorama was imported, whose waits would stop all greenlets: call"
+            " gevent.monkey.patch_all() before anything else is imported"
+        )
+    from grpc.experimental.gevent import init_gevent
+
+    init_gevent()
+
+
+def check(settings: Settings) -> None:
+    """Raises SettingsError where no channel can be made with these; loads no grpc."""
+    Token.of(settings)
+    certificates(settings)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether it is this machine; of names only localhost is taken on trust."""
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _made(settings: Settings, secure: Callable[..., Any], insecure: Callable[..., Any]) -> object:
+    token, address, options = Token.of(settings), target(settings), channel_options()
+    if is_loopback(settings.host):
+        options.append(("grpc.enable_http_proxy", 0))  # what is for this machine takes no way over another
+    if settings.tls_ca:
+        import grpc
+
+        if settings.tls_name:
+            options.append(("grpc.ssl_target_name_override", settings.tls_name))
+        channel = secure(address, grpc.ssl_channel_credentials(*certificates(settings)), options=options)
+    else:
+        channel = insecure(address, options=options)
+    return channel if token is None else _Bearing(channel, token)
+
+
+# --- the token ---------------------------------------------------------------------------------------
+
+
+class Token:
+    """What this process presents. A file is read again when it has changed, so that a token can be replaced."""
+
+    def __init__(self, text: str, path: Path | None = None) -> None:
+        self._path = path
+        self._state: object = None
+        self._header = ("authorization", "")
+        if path is None:
+            self._take(text, "DAGORAMA_AUTH_TOKEN")
+        else:
+            self._read(path)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Token | None:
+        """Raises SettingsError where it cannot be read, or must not be sent."""
+        if not (settings.auth_token or settings.auth_token_file):
+            return None
+        if not (settings.tls_ca or is_loopback(settings.host)):
+            raise SettingsError(
+                f"the token would go to {settings.host} in the clear: set DAGORAMA_TLS_CA to the authority of the"
+                " broker's certificate, or unset DAGORAMA_AUTH_TOKEN"
+            )
+        return cls(settings.auth_token, Path(settings.auth_token_file) if settings.auth_token_file else None)
+
+    def header(self) -> tuple[str, str]:
+        """For the metadata of a call."""
+        if self._path is not None:
+            try:
+                self._read(self._path)
+            except SettingsError as error:
+                get_logger().warning("%s; the token that was in it is used on", error)
+        return self._header
+
+    def _read(self, path: Path) -> None:
+        try:
+            with open_file(path) as file:
+                status = os.fstat(file.fileno())
+                state = status.st_mtime_ns, status.st_size, status.st_ino, status.st_uid, status.st_mode
+                if state == self._state:
+                    return
+                check_trust(file.fileno(), path)
+                if is_open_to(OTHERS, file.fileno()):
+                    raise SettingsError(
+                        f"{path} holds a token and others than its owner may use it (mode {status.st_mode & 0o777:o}):"
+                        f" chmod 600 {path}, and make a new token if anybody may have read it"
+                    )
+                self._take(file.read(LONGEST_TOKEN + 2).decode("ascii", "replace"), str(path))
+                self._state = state
+        except OSError as error:
+            raise SettingsError(f"the token in {path} cannot be read: {error.strerror}") from None
+
+    def _take(self, text: str, source: str) -> None:
+        token = text.strip()
+        if not re.fullmatch(f"[!-~]{{1,{LONGEST_TOKEN}}}", token):
+            raise SettingsError(f"{source} holds something else than one token: `dagorama tokens new` makes one")
+        self._header = "authorization", f"Bearer {token}"
+
+
+class _Bearing:
+    """A channel each of whose calls carries the token: what the stubs ask of one, without an interceptor's cost."""
+
+    def __init__(self, channel: Any, token: Token) -> None:
+        self._channel = channel
+        self._token = token
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._channel, name)
+
+    def unary_unary(self, *method: Any, **how: Any) -> Callable[..., Any]:
+        return self._with_token(self._channel.unary_unary(*method, **how))
+
+    def unary_stream(self, *method: Any, **how: Any) -> Callable[..., Any]:
+        return self._with_token(self._channel.unary_stream(*method, **how))
+
+    def stream_unary(self, *method: Any, **how: Any) -> Callable[..., Any]:
+        return self._with_token(self._channel.stream_unary(*method, **how))
+
+    def stream_stream(self, *method: Any, **how: Any) -> Callable[..., Any]:
+        return self._with_token(self._channel.stream_stream(*method, **how))
+
+    def _with_token(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def calling(*arguments: Any, **options: Any) -> Any:
+            return call(*arguments, metadata=(self._token.header(),), **options)
+
+        return calling

@@ -1,0 +1,302 @@
+"""From a promise to its value: what the broker says of a node, put together from its parts.
+
+The rule: without `timeout` resolve() does not wait. Inside a running node nothing waits, for it would occupy the
+slot that the other node may need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+from dagorama.client.explain import reasons
+from dagorama.client.large_values import broker_values
+from dagorama.client.put import plain
+from dagorama.client.timeouts import checked_timeout
+from dagorama.client.waiter import Heard, Waiting, check_instance, owner_of
+from dagorama.client.worker_thread import Beside
+from dagorama.errors import PromiseMisuse
+from dagorama.graph.scope import attempt_here
+from dagorama.inspection import find_promises, map_promises
+from dagorama.models.outcome import Outcome
+from dagorama.models.promise import DAGPromise
+from dagorama.models.state import State
+from dagorama.values.codec import decode_promised
+from dagorama.values.failures import error_of, failure_of
+from dagorama.values.signing import SignedValues, keyring
+
+if TYPE_CHECKING:
+    from dagorama.graph.instance import DAGInstance
+
+R = TypeVar("R")
+
+#: nodes that one call can wait for: their ids have to fit into a message
+MOST_AT_ONCE = 200_000
+
+
+class _Timeout(Enum):
+    NOT_GIVEN = "not given"
+
+
+@overload
+def resolve(instance: DAGInstance, promise: DAGPromise[R]) -> R | None: ...
+@overload
+def resolve(instance: DAGInstance, promise: DAGPromise[R], *, timeout: float | None) -> R: ...
+def resolve(
+    instance: DAGInstance, promise: Any, *, timeout: float | _Timeout | None = _Timeout.NOT_GIVEN
+) -> Any:
+    """The value of a promise, with the promises in it resolved.
+
+    Without `timeout` it never waits and returns None as long as there is no value, which `state` tells from a None
+    that is one; with it, it waits so many seconds, None meaning for ever, and raises TimeoutError. Raises NodeFailed
+    (NodeCancelled) when the node ended without a value, or returns a Failure for `outcome(promise)`; UnknownToBroker
+    when there is no such node; UncheckableValue and TamperedValue when the value's signature cannot be relied on.
+
+    What a plain entry point returned comes back as it is; if it is a container or a dataclass with promises in it, a
+    copy in which they are resolved does.
+    """
+    check_instance("resolve()", instance)
+    waits = timeout is not _Timeout.NOT_GIVEN
+    seconds = checked_timeout(timeout) if waits else None
+    if not isinstance(promise, DAGPromise):
+        return _Wanted("resolve()", [(instance, promise)]).resolved(waits, seconds, _is_inside())
+    waiting = _waiting(instance, promise)
+    if waits:
+        return _resolved(waiting, promise, seconds, _is_inside())
+    heard = _known(promise) or waiting.ask()[0]
+    return _value(promise, heard) if heard.state.has_ended else None
+
+
+async def aresolve(instance: DAGInstance, promise: DAGPromise[R], *, timeout: float | None = None) -> R:
+    """resolve() for async code: it waits, for ever unless `timeout` says how long, and leaves the loop free.
+
+    Cancelling it ends the waiting and nothing else; `cancel` cancels the node.
+    """
+    check_instance("aresolve()", instance)
+    seconds = checked_timeout(timeout)
+    if not isinstance(promise, DAGPromise):
+        wanted = _Wanted("aresolve()", [(instance, promise)])
+        async with Beside(wanted.waiting.close) as thread:
+            filled: R = await thread.run(wanted.resolved, True, seconds, _is_inside())
+            return filled
+    waiting = _waiting(instance, promise)
+    async with Beside(waiting.close) as thread:
+        value: R = await thread.run(_resolved, waiting, promise, seconds, _is_inside())
+        return value
+
+
+def resolve_all(
+    pairs: Iterable[tuple[DAGInstance, DAGPromise[R]]], *, timeout: float | None = None
+) -> list[R]:
+    """The values of promises of any number of instances, in the order given, by one call to the broker.
+
+    It waits, for ever unless `timeout` says how many seconds, and raises TimeoutError; or, as soon as one of them is
+    known to have failed, what resolve() raises for it. `outcome(promise)` gives a Failure in its place.
+    """
+    seconds = checked_timeout(timeout)
+    wanted = _Wanted("resolve_all()", pairs)
+    if _is_inside():
+        raise _would_wait("resolve_all()", next((value for _, value in wanted.pairs), None))
+    return wanted.all_within(seconds)
+
+
+def as_completed(
+    instance: DAGInstance, promises: Iterable[DAGPromise[R]], *, timeout: float | None = None
+) -> AsCompleted[R]:
+    """The promises, each once, in the order in which their nodes end, however they do: for `for` and `async for`.
+
+    `resolve(instance, promise)` of one that has just come has its value at hand. Raises TimeoutError when some have
+    not ended `timeout` seconds after this call; None means that there is no such time.
+    """
+    check_instance("as_completed()", instance)
+    seconds = checked_timeout(timeout)
+    given = list(promises)
+    for promise in given:
+        if not isinstance(promise, DAGPromise):
+            raise TypeError(f"as_completed() takes promises, not a {type(promise).__qualname__}")
+        owner_of(instance, promise)
+    if _is_inside():
+        raise _would_wait("as_completed()", next(iter(given), None))
+    _check_number(len(given))
+    return AsCompleted(instance.instance_id.bytes, list(dict.fromkeys(given)), seconds)
+
+
+class AsCompleted(Generic[R]):
+    """What as_completed() returns; each `for` begins anew with those that have ended."""
+
+    def __init__(self, owner: bytes, promises: list[DAGPromise[R]], timeout: float | None) -> None:
+        self._owner = owner
+        self._promises = {promise.node_id: promise for promise in promises}
+        self._timeout = timeout
+        self._until = None if timeout is None else monotonic() + timeout
+
+    def __iter__(self) -> Iterator[DAGPromise[R]]:
+        waiting = self._waiting()
+        for heard in waiting.ended(self._seconds()):
+            with _at_hand(heard):
+                yield self._promises[heard.node_id]
+        self._check(waiting)
+
+    async def __aiter__(self) -> AsyncIterator[DAGPromise[R]]:
+        waiting = self._waiting()
+        ended = waiting.ended(self._seconds())
+        async with Beside(waiting.close) as thread:
+            while (heard := await thread.run(_next, ended)) is not None:
+                with _at_hand(heard):
+                    yield self._promises[heard.node_id]
+        self._check(waiting)
+
+    def _waiting(self) -> Waiting:
+        return Waiting(dict.fromkeys(self._promises, self._owner))
+
+    def _seconds(self) -> float | None:
+        return None if self._until is None else max(0.0, self._until - monotonic())
+
+    def _check(self, waiting: Waiting) -> None:
+        if waiting.left:
+            one = self._promises[waiting.left[0]]
+            raise _not_ended(waiting, len(self._promises), self._timeout, one)
+
+
+class _Wanted:
+    """Promises of instances, and plain values that may hold some: what is waited for, and what comes of it."""
+
+    def __init__(self, what: str, pairs: Iterable[tuple[DAGInstance, Any]]) -> None:
+        self._what = what
+        self.pairs = list(pairs)
+        self._owners: dict[bytes, bytes] = {}
+        self._places: dict[bytes, list[tuple[int, DAGPromise[Any]]]] = {}
+        for place, (instance, value) in enumerate(self.pairs):
+            check_instance(what, instance)
+            for promise in (value,) if isinstance(value, DAGPromise) else find_promises(value):
+                self._owners[promise.node_id] = owner_of(instance, promise)
+                self._places.setdefault(promise.node_id, []).append((place, promise))
+        _check_number(len(self._owners))
+        self.waiting = Waiting(self._owners)
+
+    def resolved(self, waits: bool, timeout: float | None, is_inside: bool) -> Any:
+        """The one value that is wanted; None without `waits` as long as a promise in it has none."""
+        if waits and not is_inside:
+            return self.all_within(timeout)[0]
+        heard = self.waiting.ask() if self._owners else []
+        if all(each.state.has_ended for each in heard):
+            return _filled(*self._known(heard))[0]
+        if not waits:
+            return None
+        if is_inside and timeout != 0:
+            raise _would_wait(self._what, self.pairs[0][1])
+        raise _no_value(self.waiting, timeout, self.pairs[0][1])
+
+    def all_within(self, timeout: float | None) -> list[Any]:
+        """All values, in order. Raises as soon as one of them is known to have failed."""
+        known = self._known(self.waiting.ended(timeout))
+        if left := self.waiting.left:
+            raise _not_ended(self.waiting, len(self._owners), timeout, self._places[left[0]][0][1])
+        return _filled(*known)
+
+    def _known(self, all_heard: Iterable[Heard]) -> tuple[list[Any], dict[int, dict[DAGPromise[Any], object]]]:
+        """The values of promises in their places; and for what holds promises, by place, the values of those."""
+        values = [plain(value) for _, value in self.pairs]
+        inner: dict[int, dict[DAGPromise[Any], object]] = {}
+        for heard in all_heard:
+            for place, promise in self._places[heard.node_id]:
+                value = _value(promise, heard)
+                if promise is self.pairs[place][1]:
+                    values[place] = value
+                else:
+                    inner.setdefault(place, {})[promise] = value
+        return values, inner
+
+
+def _filled(values: list[Any], inner: dict[int, dict[DAGPromise[Any], object]]) -> list[Any]:
+    for place, found in inner.items():
+        values[place] = map_promises(values[place], found.__getitem__)
+    return values
+
+
+def _check_number(promises: int) -> None:
+    if promises > MOST_AT_ONCE:
+        raise ValueError(f"{promises:,} promises are more than one call can wait for ({MOST_AT_ONCE:,})")
+
+
+def _not_ended(waiting: Waiting, of: int, timeout: float | None, one: object) -> TimeoutError:
+    left = f"{len(waiting.left)} of {of} promises have not ended after {timeout} seconds"
+    return TimeoutError(f"{left}, one of them {one!r}{_because(waiting)}")
+
+
+def _because(waiting: Waiting) -> str:
+    """What the broker says of the nodes that are left, to be added to a sentence."""
+    text = reasons(waiting.unanswered).text
+    return f": {text}" if text else ""
+
+
+def _next(ended: Iterator[Heard]) -> Heard | None:
+    return next(ended, None)
+
+
+# --- one promise -----------------------------------------------------------------------------------
+
+
+def _waiting(instance: DAGInstance, promise: DAGPromise[Any]) -> Waiting:
+    return Waiting({promise.node_id: owner_of(instance, promise)})
+
+
+def _is_inside() -> bool:
+    return attempt_here() is not None
+
+
+def _resolved(waiting: Waiting, promise: DAGPromise[Any], timeout: float | None, is_inside: bool) -> Any:
+    """The value once the node has ended; inside a node, only if it has."""
+    heard = _known(promise) or next(waiting.ended(0 if is_inside else timeout), None)
+    if heard is not None:
+        return _value(promise, heard)
+    if is_inside and timeout != 0:
+        raise _would_wait("resolve()", promise)
+    raise _no_value(waiting, timeout, promise)
+
+
+def _no_value(waiting: Waiting, timeout: float | None, wanted: object) -> TimeoutError:
+    return TimeoutError(f"there is no value after {timeout} seconds: {wanted!r}{_because(waiting)}")
+
+
+def _would_wait(what: str, promise: object) -> PromiseMisuse:
+    return PromiseMisuse(
+        f"{what} would wait inside a running node, in the slot that the other node may need: {promise!r}; "
+        "return the promise, or pass it to another @dagorama method"
+    )
+
+
+def _value(promise: DAGPromise[Any], heard: Heard) -> Any:
+    if heard.state is State.COMPLETED:
+        values = SignedValues(keyring(), heard.envelopes)
+        values.get_of(heard.node_id, heard.owner)
+        return decode_promised(heard.node_id, values, get_large=broker_values().get)
+    is_cancelled = heard.state is State.CANCELLED
+    if isinstance(promise, Outcome):
+        return failure_of(heard.failure, is_cancelled, heard.owner)
+    raise error_of(heard.failure, promise, is_cancelled, heard.owner)
+
+
+# --- what as_completed() has just said ---------------------------------------------------------------
+
+_answers: dict[bytes, Heard] = {}
+
+
+@contextmanager
+def _at_hand(heard: Heard) -> Iterator[None]:
+    """Spares resolve() the asking as long as the caller looks at this one. A failure may be undone meanwhile."""
+    if heard.state is not State.COMPLETED:
+        yield
+        return
+    _answers[heard.node_id] = heard
+    try:
+        yield
+    finally:
+        _answers.pop(heard.node_id, None)
+
+
+def _known(promise: DAGPromise[Any]) -> Heard | None:
+    return _answers.get(promise.node_id)

@@ -1,0 +1,165 @@
+"""What dagorama knows of a decorated function, and the way of each call of it.
+
+The rule: what is the same for all calls is worked out once; a call checks its shape, finds its place and goes to
+the instance's scope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from inspect import Signature, iscoroutinefunction, signature
+from types import FrameType, FunctionType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from dagorama.code_signature import calculate_function_hash, keep_source
+from dagorama.definition import ENTRY_CODE, DAGDefinition
+from dagorama.errors import NotInInstance
+from dagorama.graph.instance import DAGInstance, in_thread
+from dagorama.graph.options import KeyOf, Options, check_key_names_a_parameter
+from dagorama.graph.scope import FunctionSpec
+from dagorama.models.promise import DAGPromise, Place
+from dagorama.user_code.class_code import renew
+from dagorama.user_code.names import class_name, method_key
+from dagorama.user_code.names import decorated_method as decorated_method
+
+GREEDY = "greedy_execution"
+#: shapes of calls that are remembered as right, for each function
+SHAPES_KEPT = 256
+
+_Call = tuple[DAGInstance, FunctionSpec, tuple[Any, ...], dict[str, Any], Place]
+
+
+class Decorated:
+    """A function under its decorator's rules. Pickled, it takes its hash along: the code is the same."""
+
+    __slots__ = (
+        "_has_greedy", "_hash", "_key_of", "_last", "_shapes", "_signature", "_specs",
+        "function", "is_async", "options",
+    )  # fmt: skip
+
+    def __init__(self, function: FunctionType, options: Options, known_hash: tuple[str, str] | None = None) -> None:
+        key = options.concurrency_key
+        check_key_names_a_parameter(function, key)
+        if known_hash is None:
+            keep_source(function)
+        self.function = function
+        self.options = options
+        self.is_async = iscoroutinefunction(function)
+        code = function.__code__
+        self._has_greedy = GREEDY in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        # Not before the first call: while it is unpickled the function has no defaults yet.
+        self._signature: Signature | None = None
+        self._hash = known_hash
+        self._key_of = None if key is None else KeyOf(function, key)
+        self._shapes: set[object] = set()
+        self._specs: WeakKeyDictionary[type[DAGDefinition], FunctionSpec] = WeakKeyDictionary()
+        self._last: tuple[type[DAGDefinition] | None, FunctionSpec | None] = (None, None)
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any], frame: FrameType) -> Any:
+        """A promise; or the function's own result when the call asks for it to be run here."""
+        if kwargs and not self._has_greedy and kwargs.pop(GREEDY, False):
+            return self.function(self._instance(args), *args[1:], **kwargs)
+        instance, spec, rest, kwargs, place = self._described(args, kwargs, frame)
+        return instance._dagorama_scope.call(instance, spec, rest, kwargs, place)
+
+    def call_async(self, args: tuple[Any, ...], kwargs: dict[str, Any], frame: FrameType) -> Coroutine[Any, Any, Any]:
+        """The same for an async function: awaited, it gives the promise, and only then is there a node."""
+        if kwargs and not self._has_greedy and kwargs.pop(GREEDY, False):
+            result: Coroutine[Any, Any, Any] = self.function(self._instance(args), *args[1:], **kwargs)
+            return result
+        return self._promise(*self._described(args, kwargs, frame))
+
+    async def _promise(
+        self, instance: DAGInstance, spec: FunctionSpec, args: tuple[Any, ...], kwargs: dict[str, Any], place: Place
+    ) -> DAGPromise[Any]:
+        scope = instance._dagorama_scope
+        if scope.asks_the_broker:
+            return await in_thread(scope.call, instance, spec, args, kwargs, place)
+        return scope.call(instance, spec, args, kwargs, place)
+
+    def _described(self, args: tuple[Any, ...], kwargs: dict[str, Any], frame: FrameType) -> _Call:
+        instance = self._instance(args)
+        shape = (len(args), *kwargs) if kwargs else len(args)
+        if shape not in self._shapes:
+            self._check(shape, args, kwargs)
+        code = frame.f_code
+        if code is ENTRY_CODE and frame.f_back is not None:
+            frame = frame.f_back
+            code = frame.f_code
+        return instance, self.spec(type(instance.definition)), args[1:], kwargs, (code.co_filename, frame.f_lineno)
+
+    def _instance(self, args: tuple[Any, ...]) -> DAGInstance:
+        instance = args[0] if args else None
+        if isinstance(instance, DAGInstance):
+            return instance
+        name = self.function.__qualname__
+        if isinstance(instance, DAGDefinition):
+            raise NotInInstance(
+                f"{name} was called on a definition; call the definition, `instance, promise = "
+                f"{type(instance).__name__}(...)(...)`, and decorated methods on `self` inside its entry point"
+            )
+        raise NotInInstance(
+            f"{name} was called without an instance: a @dagorama function is a method of a DAGDefinition, "
+            f"called as self.{self.function.__name__}(...)"
+        )
+
+    def _check(self, shape: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Raises TypeError as a plain call would. Whether arguments fit depends on the call's shape alone."""
+        if self._signature is None:
+            self._signature = signature(self.function)
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.function.__qualname__}(): {error}") from None
+        if len(self._shapes) < SHAPES_KEPT:
+            self._shapes.add(shape)
+
+    # --- what a node runs
+
+    def spec(self, cls: type[DAGDefinition]) -> FunctionSpec:
+        """What a node runs when the function is called on an instance of `cls`; new when `__name__` has changed."""
+        last, spec = self._last
+        if last is not cls or spec is None or spec.python_name is not self.function.__name__:
+            spec = self._specs.get(cls)
+            if spec is None or spec.python_name != self.function.__name__:
+                spec = self._specs[cls] = self._new_spec(cls)
+            self._last = cls, spec
+        return spec
+
+    def _new_spec(self, cls: type[DAGDefinition]) -> FunctionSpec:
+        key, code = method_key(cls, self.function), renew(cls)
+        name = f"{class_name(cls)}.{key}"
+        return FunctionSpec(
+            name=name,
+            hash=code.hashes[key],
+            class_code=code.text,
+            queue=self.options.queue_name or name.partition("@")[0],
+            options=self.options,
+            key_of=self._key_of,
+            is_async=self.is_async,
+            function=self.function,
+            python_name=self.function.__name__,
+        )
+
+    def forget(self, cls: type[DAGDefinition]) -> None:
+        """Work out what a node of `cls` runs again when it is next called: its code has changed."""
+        self._specs.pop(cls, None)
+        self._last = (None, None)
+
+    @property
+    def hash(self) -> str:
+        """The hash of the function's code, computed again when its `__name__` has changed."""
+        name = self.function.__name__
+        if self._hash is None or self._hash[0] != name:
+            self._hash = name, calculate_function_hash(self.function)
+        return self._hash[1]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        known = self.function.__name__, self.hash
+        return Decorated, (self.function, self.options, known)
+
+
+def of_wrapper(wrapper: Callable[..., Any]) -> Decorated:
+    found: Decorated = wrapper.__dict__["_dagorama_decorated"]
+    return found

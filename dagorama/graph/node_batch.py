@@ -1,0 +1,263 @@
+"""Nodes as columns: what one maker describes, until it is handed over in one piece or in several.
+
+The rule: a run holds what the broker will be told and nothing else; no message of it is larger than one may be.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from dagorama.api import broker_pb2
+from dagorama.client.channel import MESSAGE_LIMIT
+from dagorama.errors import NotInInstance, RefusedByBroker
+from dagorama.models.promise import ORIGIN_BYTES
+from dagorama.values.codec import Encoded
+from dagorama.values.envelope import LARGE, PARTS, SIGNATURE_BYTES, large_values
+from dagorama.values.signing import ARGUMENTS, Keyring, code_text, function_digest, keyring
+
+if TYPE_CHECKING:
+    from dagorama.graph.options import KeyOf, Options
+
+#: bytes of nodes in one message
+PIECE = 1024 * 1024
+#: bytes of nodes up to which one unary call takes them
+UNARY_LIMIT = 2 * 1024 * 1024
+#: what a run costs at most beside its nodes, in a message of many runs
+RUN_BYTES = 64
+#: bytes of one node, which cannot be split
+NODE_LIMIT = MESSAGE_LIMIT - 64 * 1024
+#: what one node and one of its sources cost at most beside the envelope; a source of the same origin costs less
+NODE_BYTES, SOURCE_BYTES, OWN_SOURCE_BYTES = 24, 24, 5
+#: what tolerating the failure of a source adds, and a character of a concurrency key
+TOLERANT_BYTES, KEY_BYTES = 4, 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FunctionSpec:
+    """What a node runs and under which rules: one for each decorated function and definition class."""
+
+    name: str  #: "module:Class.method", with "@module:Base" behind it for a super() call
+    hash: str
+    class_code: str  #: hashes of all decorated methods of the class; empty: the worker's own are used
+    queue: str
+    options: Options
+    key_of: KeyOf | None  #: works out the concurrency key of a call; None where there is none
+    is_async: bool
+    function: Callable[..., Any]  #: the plain function, as it was written
+    python_name: str  #: its `__name__` when its hash was computed
+    digest: bytes = field(init=False)  #: what the arguments of its nodes are signed for
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", function_digest(self.name, code_text(self.hash, self.class_code)))
+
+    def to_message(self, key_id: bytes) -> broker_pb2.Function:
+        """`key_id` is of the key that its nodes' arguments are signed under."""
+        options = self.options
+        return broker_pb2.Function(
+            name=self.name,
+            hash=self.hash,
+            queue=self.queue,
+            taint=options.taint_name or "",
+            retry=options.retry.as_policy() if options.retry is not None else None,
+            is_async=self.is_async,
+            timeout=options.timeout or 0,
+            queue_timeout=options.queue_timeout or 0,
+            priority=options.priority,
+            max_concurrency=options.max_concurrency or 0,
+            delay=options.delay,
+            max_deaths=options.max_deaths or 0,
+            eager=options.eager,
+            timeout_is_final=options.timeout_is_final,
+            key_id=key_id,
+            class_code=self.class_code,
+        )
+
+
+class FunctionTable:
+    """The functions of one message; its nodes name them by index."""
+
+    __slots__ = ("_index", "functions")
+
+    def __init__(self) -> None:
+        self._index: dict[tuple[FunctionSpec, bytes], int] = {}
+        self.functions: list[broker_pb2.Function] = []
+
+    def index(self, spec: FunctionSpec, key_id: bytes) -> int:
+        found = self._index.get((spec, key_id))
+        if found is None:
+            found = self._index[spec, key_id] = len(self.functions)
+            self.functions.append(spec.to_message(key_id))
+        return found
+
+
+class NodesRun:
+    """Nodes of one instance made by one maker, in order, as columns. Any thread may add to it.
+
+    Their arguments are signed here, where a node gets its id.
+    """
+
+    __slots__ = (
+        "_arguments", "_closed", "_keys", "_lock", "_refs", "_ring", "_specs", "_tolerant", "creates", "first",
+        "instance", "origin",
+    )  # fmt: skip
+
+    def __init__(self, instance: bytes, origin: bytes, first: int = 0, ring: Keyring | None = None) -> None:
+        self.instance = instance
+        self.origin = origin
+        self.first = first
+        self.creates: broker_pb2.NewInstance | None = None
+        self._ring = ring or keyring()
+        self._specs: list[FunctionSpec] = []
+        self._arguments: list[bytes] = []
+        self._refs: list[Sequence[bytes]] = []
+        # By position: few nodes have any.
+        self._tolerant: dict[int, Sequence[int]] = {}
+        self._keys: dict[int, str] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def close(self) -> None:
+        """Refuse every later node: what is told from now on is all that there will be."""
+        with self._lock:
+            self._closed = True
+
+    def __len__(self) -> int:
+        """How many nodes there are; all columns have them."""
+        with self._lock:
+            return len(self._specs)
+
+    def add(self, spec: FunctionSpec, encoded: Encoded, key: str | None = None) -> int:
+        """The new node's counter, `key` being its concurrency key; raises RefusedByBroker for a node that no message
+        could carry."""
+        weight = _weight(encoded.envelope, encoded.refs, encoded.tolerant) + SIGNATURE_BYTES
+        if weight > NODE_LIMIT and weight - self._spared(encoded.refs) > NODE_LIMIT:
+            raise RefusedByBroker(
+                f"a call of {spec.name} names {len(encoded.refs):,} promises, more than one message holds; "
+                "reduce them in groups",
+                "INVALID_ARGUMENT",
+            )
+        function = spec.digest
+        with self._lock:
+            if self._closed:
+                raise NotInInstance(f"{spec.name} was called while its run ended; call it before the run returns")
+            position = len(self._specs)
+            node = self.origin + (self.first + position).to_bytes(4, "big")
+            self._arguments.append(self._ring.sign(encoded.envelope, ARGUMENTS, self.instance, node, function))
+            self._specs.append(spec)
+            self._refs.append(encoded.refs)
+            if encoded.tolerant:
+                self._tolerant[position] = encoded.tolerant
+            if key is not None:
+                self._keys[position] = key
+            return self.first + position
+
+    def _spared(self, refs: Sequence[bytes]) -> int:
+        """Bytes that these sources weigh less, because some of them are of this run's origin."""
+        own = sum(ref[:ORIGIN_BYTES] == self.origin for ref in refs)
+        return own * (SOURCE_BYTES - OWN_SOURCE_BYTES)
+
+    def pieces(self, limit: int = PIECE, start: int = 0) -> Iterator[tuple[int, int]]:
+        """(start, stop) of the nodes from `start` on, in runs that weigh about `limit` bytes; one piece where there
+        are no nodes. Those that come in meanwhile are left for a later call."""
+        size, end = 0, len(self)
+        for position in range(start, end):
+            weight = self._weight(position)
+            if size and size + weight > limit:
+                yield start, position
+                start, size = position, 0
+            size += weight
+        yield start, end
+
+    def size(self) -> int:
+        """Bytes of arguments."""
+        return sum(map(len, self._arguments))
+
+    def _weight(self, position: int) -> int:
+        tolerant = self._tolerant.get(position, ()) if self._tolerant else ()
+        weight = _weight(self._arguments[position], self._refs[position], tolerant)
+        return weight + KEY_BYTES * len(self._keys.get(position, "")) if self._keys else weight
+
+    def to_message(self, functions: FunctionTable, start: int = 0, stop: int | None = None) -> broker_pb2.Nodes:
+        """The nodes from `start` up to `stop`; what makes the instance goes with the first."""
+        stop = len(self) if stop is None else stop
+        envelopes, key_id = self._arguments[start:stop], self._ring.signs_under
+        message = broker_pb2.Nodes(
+            instance=self.instance,
+            creates=self.creates if start == 0 else None,
+            origin=self.origin,
+            first=self.first + start,
+            function=[functions.index(spec, key_id) for spec in self._specs[start:stop]],
+            arguments=envelopes,
+            large=_large_values(envelopes),
+        )
+        refs = self._refs[start:stop]
+        if any(refs):
+            message.source_count.extend(map(len, refs))
+            source, foreign = references(self.origin, chain.from_iterable(refs))
+            message.source.extend(source)
+            message.foreign.extend(foreign)
+        if self._tolerant:
+            message.tolerant.extend(self._tolerated(start, stop))
+        if self._keys:
+            self._add_keys(message, start, stop)
+        return message
+
+    def _add_keys(self, message: broker_pb2.Nodes, start: int, stop: int) -> None:
+        index: dict[str, int] = {}
+        keys = [self._keys.get(position) for position in range(start, stop)]
+        column = [0 if key is None else index.setdefault(key, len(index) + 1) for key in keys]
+        if index:
+            message.keys.extend(index)
+            message.key.extend(column)
+
+    def _tolerated(self, start: int, stop: int) -> Iterator[int]:
+        """Places in the column of sources of these nodes."""
+        before = 0
+        for position in range(start, stop):
+            for place in self._tolerant.get(position, ()):
+                yield before + place
+            before += len(self._refs[position])
+
+
+def references(origin: bytes, node_ids: Iterable[bytes]) -> tuple[list[int], list[bytes]]:
+    """Node ids as the wire's references beside a run of `origin`, and the list of foreign ids that they name."""
+    foreign: dict[bytes, int] = {}
+    found = [
+        int.from_bytes(node_id[ORIGIN_BYTES:], "big")
+        if node_id[:ORIGIN_BYTES] == origin
+        else -1 - foreign.setdefault(node_id, len(foreign))
+        for node_id in node_ids
+    ]
+    return found, list(foreign)
+
+
+def _weight(envelope: bytes, refs: Sequence[bytes], tolerant: Sequence[int]) -> int:
+    return len(envelope) + NODE_BYTES + SOURCE_BYTES * len(refs) + TOLERANT_BYTES * len(tolerant)
+
+
+def _large_values(envelopes: Iterable[bytes]) -> list[bytes]:
+    found = (large_values(envelope) for envelope in envelopes if envelope[1] & (LARGE | PARTS))
+    return list(dict.fromkeys(chain.from_iterable(found)))
+
+
+def submit_requests(runs: Iterable[NodesRun]) -> list[broker_pb2.SubmitRequest]:
+    """The messages of one submission: a single one as long as a unary call may carry it."""
+    requests: list[broker_pb2.SubmitRequest] = []
+    functions, size = FunctionTable(), 0
+    pieces: list[broker_pb2.Nodes] = []
+    for run in runs:
+        for start, stop in run.pieces(UNARY_LIMIT):
+            nodes = run.to_message(functions, start, stop)
+            added = nodes.ByteSize() + RUN_BYTES
+            if pieces and size + added > UNARY_LIMIT:
+                requests.append(broker_pb2.SubmitRequest(functions=functions.functions, nodes=pieces))
+                functions, pieces, size = FunctionTable(), [], 0
+                nodes = run.to_message(functions, start, stop)
+            pieces.append(nodes)
+            size += added
+    requests.append(broker_pb2.SubmitRequest(functions=functions.functions, nodes=pieces))
+    return requests

@@ -1,0 +1,333 @@
+"""Where decorated calls go: each becomes a node in columns that are handed over in one piece.
+
+The rule: a scope describes calls and never runs one. A spawner's instance has a GatherScope while its entry
+point runs and a DirectScope afterwards; an instance inside a running node has that attempt's AttemptScope.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import replace
+from itertools import count
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dagorama.api import broker_pb2
+from dagorama.client.large_values import broker_values
+from dagorama.context import run_here
+from dagorama.errors import NotInInstance, WrongInstance
+from dagorama.graph.constructor_arguments import packed
+from dagorama.graph.node_batch import NODE_LIMIT as NODE_LIMIT
+from dagorama.graph.node_batch import FunctionSpec as FunctionSpec
+from dagorama.graph.node_batch import FunctionTable as FunctionTable
+from dagorama.graph.node_batch import NodesRun as NodesRun
+from dagorama.graph.node_batch import references as references
+from dagorama.graph.submission import submit
+from dagorama.models.promise import ORIGIN_BYTES, DAGPromise, Place
+from dagorama.models.value_ref import Kept
+from dagorama.user_code.class_code import read_text
+from dagorama.values.codec import Encoded, encode, encode_call
+from dagorama.values.out_of_band import Buffer, PutLarge
+from dagorama.values.signing import Keyring
+
+if TYPE_CHECKING:
+    from dagorama.definition import DAGDefinition
+    from dagorama.graph.instance import DAGInstance
+
+#: bytes of pickle from which an argument is stored as a value of its own, until the broker says otherwise
+LARGE_FROM = 256 * 1024
+#: what is given to put(), for errors
+WHAT_IS_PUT = "value given to put()"
+#: why a scope takes no calls any more
+OVER = "after its run was over; call it before the run returns"
+FORKED = "in a fork of the process that runs the node, where it would be lost; call it in the node's own process"
+#: held while a scope gets its run of nodes, and while it is closed
+_changing = threading.Lock()
+
+
+def put_through_connection(data: Buffer) -> bytes:
+    return broker_values().put(data)
+
+
+class Scope(Protocol):
+    """Where an instance's decorated calls go."""
+
+    @property
+    def asks_the_broker(self) -> bool:
+        """Whether each call waits for the broker, so that async code had better make it in a thread."""
+        ...
+
+    def call(
+        self,
+        instance: DAGInstance,
+        function: FunctionSpec,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        place: Place,
+    ) -> DAGPromise[Any]: ...
+
+
+class DirectScope:
+    """A spawner's calls on an instance that exists: each is one submission."""
+
+    __slots__ = ("_constructor", "_definition", "_ids")
+
+    asks_the_broker = True
+
+    def __init__(self, definition: DAGDefinition | None, constructor: bytes | Kept | None = None) -> None:
+        """`constructor` goes with each call; it is worked out at the first one of a `definition` that is given."""
+        self._ids: tuple[int, bytes, Iterator[int]] | None = None
+        self._definition = definition
+        self._constructor = constructor
+
+    def call(
+        self,
+        instance: DAGInstance,
+        function: FunctionSpec,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        place: Place,
+    ) -> DAGPromise[Any]:
+        owner = instance.instance_id.bytes
+        if self._definition is not None:
+            self._constructor, self._definition = packed(self._definition, put_through_connection), None
+        key = None if function.key_of is None else function.key_of(args, kwargs)
+        encoded = encode_call(
+            args, kwargs, function.function,
+            large_from=LARGE_FROM, put_large=put_through_connection, constructor=self._constructor,
+        )  # fmt: skip
+        _refuse_strangers(encoded, owner, function, place)
+        run = NodesRun(owner, *self._new_id())
+        counter = run.add(function, encoded, key)
+        submit(run)
+        return DAGPromise._made(run.origin, counter, owner, function.name, args, kwargs, place)
+
+    def _new_id(self) -> tuple[bytes, int]:
+        ids = self._ids
+        # Ids must differ from those that a forked child goes on to make.
+        if ids is None or ids[0] != os.getpid():
+            ids = self._ids = os.getpid(), os.urandom(ORIGIN_BYTES), count()
+        return ids[1], next(ids[2])
+
+
+#: gives a function other code
+Binding = Callable[[FunctionSpec], FunctionSpec]
+#: told of a run that has grown, and by how many bytes of arguments
+OnGrowth = Callable[[NodesRun, int], None]
+
+
+class _Gathering:
+    """What GatherScope and AttemptScope share: calls become nodes of one run until the scope is closed."""
+
+    __slots__ = (
+        "_closed", "_instance", "_large_from", "_ring", "_run", "bound", "constructor", "on_growth", "put_large",
+    )  # fmt: skip
+
+    asks_the_broker = False
+
+    def __init__(
+        self, instance: bytes, run: NodesRun | None, large_from: int, put_large: PutLarge, ring: Keyring | None
+    ) -> None:
+        self._instance = instance
+        self._run = run
+        self._ring = ring
+        self._large_from = large_from
+        self.put_large = put_large
+        self.constructor: bytes | Kept | None = None  #: as DirectScope has it
+        self.bound: Binding | None = None  #: gives functions the code that the instance is bound to; None: they have it
+        self._closed = ""  # why
+        self.on_growth: OnGrowth | None = None  #: called after each call; None: nobody asks before the end
+
+    def call(
+        self,
+        instance: DAGInstance,
+        function: FunctionSpec,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        place: Place,
+    ) -> DAGPromise[Any]:
+        if self._closed:
+            raise NotInInstance(f"{function.name} was called at {place[0]}:{place[1]} {self._closed}")
+        if self.bound is not None:
+            function = self.bound(function)
+        key = None if function.key_of is None else function.key_of(args, kwargs)
+        encoded = encode_call(
+            args, kwargs, function.function,
+            large_from=self._large_from, put_large=self.put_large, constructor=self.constructor,
+        )  # fmt: skip
+        if encoded.refs:
+            _refuse_strangers(encoded, self._instance, function, place)
+        run = self._run
+        if run is None:
+            run = self._first_run(function)
+        counter = run.add(function, encoded, key)
+        if self.on_growth is not None:
+            self.on_growth(run, len(encoded.envelope))
+        return DAGPromise._made(run.origin, counter, self._instance, function.name, args, kwargs, place)
+
+    def _first_run(self, function: FunctionSpec) -> NodesRun:
+        """Make the run of nodes, once, whichever threads make the first calls."""
+        with _changing:
+            if self._closed:
+                raise NotInInstance(f"{function.name} was called {self._closed}")
+            if self._run is None:
+                self._run = NodesRun(self._instance, os.urandom(ORIGIN_BYTES), ring=self._ring)
+            return self._run
+
+    def close(self) -> None:
+        """Refuse every later call, also by threads that are in the middle of one."""
+        with _changing:
+            self._closed = OVER
+        if self._run is not None:
+            self._run.close()
+
+    def abandon(self) -> None:
+        """Refuse every later call in a fork of the process, where other threads may have left locks locked."""
+        self._closed = FORKED
+
+
+class GatherScope(_Gathering):
+    """A new instance while its entry point runs: nothing is known outside until launch(), and then all of it."""
+
+    __slots__ = ("_hand_over",)
+
+    def __init__(
+        self,
+        instance: bytes,
+        hand_over: Callable[[NodesRun], None] = submit,
+        large_from: int = LARGE_FROM,
+        put_large: PutLarge = put_through_connection,
+        ring: Keyring | None = None,
+    ) -> None:
+        run = NodesRun(instance, instance[:ORIGIN_BYTES], ring=ring)
+        super().__init__(instance, run, large_from, put_large, ring)
+        self._hand_over = hand_over
+
+    def launch(self, definition: str, entry: bytes | None) -> None:
+        """Makes the instance, `entry` being the id of its entry point's node."""
+        assert self._run is not None
+        self._run.creates = broker_pb2.NewInstance(definition=definition, entry=entry or b"")
+        self._hand_over(self._run)
+
+
+def binding(class_code: str) -> Binding:
+    """Return what gives each function of a class the hash that it has in that code."""
+    hashes, known = read_text(class_code), dict[FunctionSpec, FunctionSpec]()
+
+    def bound(function: FunctionSpec) -> FunctionSpec:
+        found = known.get(function)
+        if found is None:
+            method = function.name[len(function.name.partition("@")[0].rpartition(".")[0]) + 1 :]
+            hash = hashes.get(method, function.hash)
+            found = known[function] = replace(function, hash=hash, class_code=class_code)
+        return found
+
+    return bound
+
+
+class AttemptScope(_Gathering):
+    """A running node: what it calls belongs to the attempt and becomes visible with its result.
+
+    The executor makes one for each attempt, holds it in `current_attempt` while the function runs, closes it
+    when that has ended and sends `runs` with the result, or drops them. With `on_growth`, which an eager function
+    has, they are sent as they grow.
+    """
+
+    __slots__ = ("_parts",)
+
+    def __init__(
+        self,
+        instance: bytes,
+        large_from: int = LARGE_FROM,
+        put_large: PutLarge = put_through_connection,
+        ring: Keyring | None = None,
+    ) -> None:
+        super().__init__(instance, None, large_from, put_large, ring)
+        self._parts: list[tuple[NodesRun, GatherScope]] = []
+
+    @property
+    def origin(self) -> bytes | None:
+        """The origin of the attempt's own nodes; None as long as it has made none."""
+        return None if self._run is None else self._run.origin
+
+    @property
+    def runs(self) -> list[NodesRun]:
+        """The attempt's own nodes, then those of each instance that it made."""
+        own = [] if self._run is None else [self._run]
+        return own + [run for run, _ in self._parts]
+
+    def new_instance(self, instance: bytes) -> GatherScope:
+        """The scope of an instance made by this attempt; it counts once its entry point has returned."""
+        self._check_open("a definition was called")
+
+        def take(run: NodesRun) -> None:
+            with _changing:
+                self._check_open("a definition was called")
+                self._parts.append((run, scope))
+            if self.on_growth is not None:
+                scope.on_growth = self.on_growth
+                self.on_growth(run, run.size())
+
+        scope = GatherScope(instance, take, self._large_from, self.put_large, self._ring)
+        return scope
+
+    def keep(self, value: object) -> Encoded:
+        """A value for put(), its large parts stored."""
+        self._check_open("put() was called")
+        return encode(value, WHAT_IS_PUT, large_from=self._large_from, put_large=self.put_large)
+
+    def _check_open(self, what: str) -> None:
+        if self._closed:
+            raise NotInInstance(f"{what} {self._closed}")
+
+    def made(self, node_id: bytes) -> bool:
+        """Whether the node is this attempt's."""
+        return any(node_id[:ORIGIN_BYTES] == run.origin for run in self.runs)
+
+    def close(self) -> None:
+        super().close()
+        for _, scope in self._parts:
+            scope.close()
+
+    def abandon(self) -> None:
+        super().abandon()
+        for _, scope in self._parts:
+            scope.abandon()
+
+
+#: the attempt whose function this thread or task is running
+current_attempt: ContextVar[AttemptScope | None] = ContextVar("dagorama_current_attempt", default=None)
+
+
+def attempt_here() -> AttemptScope | None:
+    """The attempt that the calling thread or task belongs to; None outside of nodes.
+
+    Raises NotInInstance in a thread whose run is over, or if it is not known which run the thread belongs to.
+    """
+    attempt = current_attempt.get()
+    if attempt is None and (run := run_here()) is not None:
+        attempt = run.attempt
+        if attempt is None:
+            raise NotInInstance(f"dagorama was called by a thread of a node {OVER}")
+    return attempt
+
+
+def _renew_lock() -> None:
+    # Another thread of the parent may have held it at the fork.
+    global _changing
+    _changing = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
+def _refuse_strangers(encoded: Encoded, owner: bytes, function: FunctionSpec, place: Place) -> None:
+    """Raises WrongInstance when a promise of another instance is among the arguments."""
+    for promise in encoded.promises:
+        if promise._instance_bytes is not None and promise._instance_bytes != owner:
+            raise WrongInstance(
+                f"{function.name} was called at {place[0]}:{place[1]} with a promise of another instance: "
+                f"{promise!r}; resolve() it first, or make both calls in one instance"
+            )

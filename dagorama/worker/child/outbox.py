@@ -1,0 +1,251 @@
+"""Outcomes on their way out: gathered as columns, cut into messages, an attempt's children before its outcome.
+
+Any thread may put something in; what is in goes out in order, when enough has gathered or when `flush` says so.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import NamedTuple
+
+from dagorama.api import broker_pb2 as pb
+from dagorama.graph.scope import AttemptScope, FunctionTable, NodesRun, references
+from dagorama.values.codec import Encoded
+from dagorama.values.envelope import large_values
+from dagorama.worker.child.exceptions import bounded
+from dagorama.worker.frames import Kind, Outcome
+
+FLUSH_NODES = 256
+FLUSH_BYTES = 1 << 20
+DETAIL_BYTES = 4 << 10
+REF_BYTES = 24  #: what naming one promise costs at most
+
+Send = Callable[[Kind, Outcome], None]
+
+
+class _Piece:
+    """One Results message in the making."""
+
+    __slots__ = (
+        "attempt", "children", "failures", "foreign", "functions", "large", "large_of", "microseconds", "node",
+        "of_children", "ref", "ref_count", "size", "value",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.node: list[int] = []
+        self.attempt: list[int] = []
+        self.value: list[bytes] = []
+        self.microseconds: list[int] = []
+        self.ref_count: list[int] = []
+        self.ref: list[int] = []
+        self.foreign: list[bytes] = []
+        self.large: list[bytes] = []
+        self.large_of: list[int] = []
+        self.functions = FunctionTable()
+        self.children: list[pb.Children] = []
+        self.of_children: list[bytes] = []  # large values that the children's arguments name
+        self.failures: list[pb.Failure] = []
+        self.size = 0
+
+    def name_references(self, refs: Sequence[bytes], origin: bytes) -> None:
+        """Those of the value that was added last; `origin` is that of its own attempt's nodes."""
+        numbers, foreign = references(origin, refs)
+        # `foreign` is one list for the whole message.
+        self.ref += [number if number >= 0 else number - len(self.foreign) for number in numbers]
+        self.foreign += foreign
+        self.ref_count += [0] * (len(self.node) - 1 - len(self.ref_count))
+        self.ref_count.append(len(refs))
+
+    def outcome(self) -> Outcome:
+        if self.ref_count:
+            self.ref_count += [0] * (len(self.node) - len(self.ref_count))
+        body = pb.Results(
+            node=self.node,
+            attempt=self.attempt,
+            value=self.value,
+            microseconds=self.microseconds,
+            ref_count=self.ref_count,
+            ref=self.ref,
+            foreign=self.foreign,
+            functions=self.functions.functions,
+            children=self.children,
+            failures=self.failures,
+            large=self.large,
+            large_of=self.large_of,
+        )
+        attempts = self.attempt + [failure.attempt for failure in self.failures]
+        large = list(dict.fromkeys(self.of_children + self.large))
+        return Outcome(attempts, large, body.SerializeToString())
+
+
+class _Why(NamedTuple):
+    """Why nodes are given back, by the names of Return's fields."""
+
+    reason: pb.ReturnReason.ValueType
+    detail: str
+    hash: str
+    function: str  #: empty if nothing is wrong with it
+
+
+class _Growing:
+    """A running attempt whose nodes go out as it makes them, and how far they have."""
+
+    __slots__ = ("attempt", "grown", "node", "nodes", "size", "told")
+
+    def __init__(self, node: int, attempt: int) -> None:
+        self.node = node
+        self.attempt = attempt
+        self.told: dict[bytes, int] = {}  #: nodes of each run that have gone out, by its origin
+        self.grown: dict[bytes, NodesRun] = {}  #: runs with nodes that have not
+        self.nodes = self.size = 0  #: how many these are, and their bytes, about
+
+
+class Outbox:
+    """`send` is called by one thread at a time."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.sent = 0  #: messages so far
+        self._lock = Lock()
+        self._piece = _Piece()
+        self._growing: dict[int, _Growing] = {}  # by attempt
+        self.on_waiting: Callable[[], None] = lambda: None  #: called when nodes wait here for somebody to flush
+        self._returned: dict[_Why, list[tuple[int, int]]] = defaultdict(list)
+
+    def completed(self, node: int, attempt: int, value: bytes, microseconds: int) -> None:
+        """A value without promises and large parts, of an attempt without children."""
+        with self._lock:
+            self._add_value(node, attempt, value, microseconds)
+            self._cut_if_full()
+
+    def completed_with(
+        self, node: int, attempt: int, encoded: Encoded, scope: AttemptScope, microseconds: int
+    ) -> None:
+        """Any value, with the nodes that its attempt has made."""
+        with self._lock:
+            growing = self._growing.pop(attempt, None)
+            for run in scope.runs:
+                self._add_children(node, attempt, run, growing.told.get(run.origin, 0) if growing is not None else 0)
+            self._make_room(weight(encoded))
+            self._add_value(node, attempt, encoded.envelope, microseconds)
+            piece = self._piece
+            if encoded.refs:
+                piece.name_references(encoded.refs, scope.origin or b"")
+                piece.size += REF_BYTES * len(encoded.refs)
+            if large := large_values(encoded.envelope):
+                piece.large += large
+                piece.large_of += [len(piece.node) - 1] * len(large)
+            self._cut_if_full()
+
+    def failed(self, failure: pb.Failure) -> None:
+        with self._lock:
+            self._growing.pop(failure.attempt, None)
+            size = failure.ByteSize()
+            self._make_room(size)
+            self._piece.failures.append(failure)
+            self._piece.size += size
+            self._cut_if_full()
+
+    def returned(
+        self, node: int, attempt: int, reason: pb.ReturnReason.ValueType, detail: str = "", deployed: str = "",
+        function: str = "",
+    ) -> None:
+        """Given back without an outcome; goes with the next flush. `deployed`: the hash of the code that is here."""
+        with self._lock:
+            self._growing.pop(attempt, None)
+            why = _Why(reason, bounded(detail, DETAIL_BYTES), deployed, function)
+            self._returned[why].append((node, attempt))
+
+    def follow(self, node: int, attempt: int, scope: AttemptScope) -> None:
+        """From now on what this attempt makes goes out soon after, until it has an outcome or is `dropped`."""
+        growing = self._growing[attempt] = _Growing(node, attempt)
+
+        def grown(run: NodesRun, size: int) -> None:
+            with self._lock:
+                growing.grown[run.origin] = run
+                growing.nodes += 1
+                growing.size += size
+                if growing.nodes >= FLUSH_NODES or growing.size >= FLUSH_BYTES:
+                    self._add_grown(growing)
+                    self._cut()
+                    return
+            self.on_waiting()
+
+        scope.on_growth = grown
+
+    def dropped(self, attempt: int) -> None:
+        """Nobody wants what this attempt has made and what has not gone out yet."""
+        with self._lock:
+            self._growing.pop(attempt, None)
+
+    def flush(self) -> None:
+        with self._lock:
+            for growing in self._growing.values():
+                self._add_grown(growing)
+            self._cut()
+            returned, self._returned = self._returned, defaultdict(list)
+            for why, pairs in returned.items():
+                nodes, attempts = [node for node, _ in pairs], [attempt for _, attempt in pairs]
+                body = pb.Return(node=nodes, attempt=attempts, **why._asdict())
+                self._hand_over(Kind.RETURN, Outcome(attempts, [], body.SerializeToString()))
+
+    def _add_value(self, node: int, attempt: int, value: bytes, microseconds: int) -> None:
+        piece = self._piece
+        piece.node.append(node)
+        piece.attempt.append(attempt)
+        piece.value.append(value)
+        piece.microseconds.append(microseconds)
+        piece.size += len(value)
+
+    def _add_grown(self, growing: _Growing) -> None:
+        if growing.attempt in self._growing:
+            for origin, run in growing.grown.items():
+                start = growing.told.get(origin, 0)
+                if len(run) > start:  # an instance without nodes can wait for the outcome
+                    growing.told[origin] = self._add_children(growing.node, growing.attempt, run, start)
+        growing.grown.clear()
+        growing.nodes = growing.size = 0
+
+    def _add_children(self, node: int, attempt: int, run: NodesRun, told: int) -> int:
+        """Nodes from the counter `told` on; returns where those begin that come in meanwhile."""
+        stop = told
+        for start, stop in run.pieces(start=told):
+            if told and start == stop:
+                break  # nothing is left
+            message = run.to_message(self._piece.functions, start, stop)
+            size = message.ByteSize()
+            if self._make_room(size):
+                message = run.to_message(self._piece.functions, start, stop)
+            self._piece.children.append(pb.Children(node=node, attempt=attempt, nodes=message))
+            self._piece.of_children += message.large
+            self._piece.size += size
+        return stop
+
+    def _make_room(self, size: int) -> bool:
+        """Whether what was gathered had to go first."""
+        if not self._piece.size or self._piece.size + size <= FLUSH_BYTES:
+            return False
+        self._cut()
+        return True
+
+    def _cut_if_full(self) -> None:
+        piece = self._piece
+        if len(piece.node) >= FLUSH_NODES or piece.size >= FLUSH_BYTES:
+            self._cut()
+
+    def _cut(self) -> None:
+        piece = self._piece
+        if piece.node or piece.failures or piece.children:
+            self._piece = _Piece()
+            self._hand_over(Kind.RESULTS, piece.outcome())
+
+    def _hand_over(self, kind: Kind, outcome: Outcome) -> None:
+        self.sent += 1
+        self._send(kind, outcome)
+
+
+def weight(encoded: Encoded) -> int:
+    """Bytes of a message that a value takes, at most."""
+    return len(encoded.envelope) + REF_BYTES * len(encoded.refs)

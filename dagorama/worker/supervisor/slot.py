@@ -1,0 +1,289 @@
+"""What a supervisor knows of one slot: the child in it, what that child was given and has not answered for yet.
+
+Nodes are numbered as in `shared`: the n-th that the present child was given has ordinal n. No bodies are opened.
+"""
+
+import os
+import signal
+import socket
+from collections import deque
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import compress
+
+from dagorama.api import broker_pb2 as pb
+from dagorama.worker.child.exceptions import describe, overrun
+from dagorama.worker.frames import CUT_OFF, FrameReader, Kind, prefix
+from dagorama.worker.shared_memory import RING, SlotMemory
+from dagorama.worker.supervisor.fork_server import Ended
+from dagorama.worker.supervisor.session import Held
+
+READ_BYTES = 1 << 20
+
+
+@dataclass(slots=True)
+class _Frame:
+    """Bytes for the child, which go when the large values that they need are at hand."""
+
+    data: memoryview
+    needs: set[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pin:
+    """Large values that stay in the spool until every node up to this ordinal has been answered for."""
+
+    ordinal: int
+    values: Sequence[bytes]
+
+
+class Slot:
+    def __init__(self, number: int, memory: SlotMemory) -> None:
+        self.number = number
+        self.pid = 0  #: of the child; 0: none
+        self.ready = False  #: the child has said so
+        self.closed = False  #: for good: no child will follow
+        self.refusals = 0  #: forks in a row that the system has refused
+        self.is_held_up = False  #: the child reads no more for the moment
+        self.stopped = ""  #: why the supervisor has killed this child, which is no death then
+        self._memory = memory
+        self._socket: socket.socket | None = None
+        self._reader = FrameReader()
+        self._given = 0
+        self._ordinals: dict[int, int] = {}  # by attempt, in the order given
+        self._nodes: dict[int, int] = {}  # by attempt
+        self._timeouts: dict[int, float] = {}  # by attempt, of those that have one
+        self._final: set[int] = set()  # attempts that no other follows where they run over theirs
+        self._late: set[int] = set()  # attempts that ran over theirs
+        self._frames: deque[_Frame] = deque()
+        self._pins: deque[_Pin] = deque()
+        self._in_pieces = False  # the first pieces of a grant are with the child
+        self.broken = False  #: ... that is gone, so what follows of that grant is useless
+
+    # --- the child -----------------------------------------------------------------------------------
+
+    def adopt(self, pid: int, connection: socket.socket, defined: Iterable[bytes] = ()) -> None:
+        """A new child; what was queued for it can be written now, after the classes that were defined."""
+        self._frames.extendleft(map(_definitions, reversed(list(defined))))
+        connection.setblocking(False)
+        self.pid, self._socket, self.refusals = pid, connection, 0
+        self.is_held_up = False
+
+    def define(self, parcel: bytes) -> None:
+        """Queue a parcel of classes for the child."""
+        self._frames.append(_definitions(parcel))
+
+    def fileno(self) -> int:
+        return -1 if self._socket is None else self._socket.fileno()
+
+    def hang_up(self) -> None:
+        """Close the socket: an idle child leaves by itself."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def buried(self) -> list[bytes]:
+        """The child has ended and `losses` was asked: nothing of it counts any more. Returns what it had pinned."""
+        self.hang_up()
+        for column in (self._ordinals, self._nodes, self._timeouts, self._final, self._late, self._frames):
+            column.clear()
+        unpinned = self.unpinned()
+        self.pid, self.ready, self.stopped, self._given = 0, False, "", 0
+        self._reader = FrameReader()
+        self.broken, self._in_pieces = self.broken or self._in_pieces, False
+        self._memory.reset()
+        return unpinned
+
+    def read(self) -> list[tuple[Kind, bytes]] | None:
+        """Frames that have come; None when the child has closed its end. Never waits."""
+        if self._socket is None:
+            return None
+        try:
+            data = self._socket.recv(READ_BYTES)
+        except BlockingIOError:
+            return []
+        except ConnectionResetError:
+            return None
+        return self._reader.feed(data) if data else None
+
+    def read_out(self) -> list[tuple[Kind, bytes]]:
+        """All that the child has written before it ended. Another process that it forked may hold its end open."""
+        frames: list[tuple[Kind, bytes]] = []
+        with suppress(BlockingIOError, ConnectionResetError):
+            while self._socket is not None and (data := self._socket.recv(READ_BYTES)):
+                frames += self._reader.feed(data)
+        return frames
+
+    def write(self) -> bool:
+        """Write what can be written now; whether there is more that only the child's reading holds up."""
+        while self._socket is not None and self._frames and not self._frames[0].needs:
+            frame = self._frames[0]
+            try:
+                sent = self._socket.send(frame.data)
+            except BlockingIOError:
+                return True
+            except (BrokenPipeError, ConnectionResetError):  # it has ended: the nursery will say so
+                return False
+            frame.data = frame.data[sent:]
+            if not frame.data:
+                self._frames.popleft()
+        return False
+
+    # --- nodes ---------------------------------------------------------------------------------------
+
+    @property
+    def held(self) -> Held:
+        return Held(self.number, list(self._nodes.values()), list(self._nodes))
+
+    def __len__(self) -> int:
+        """Nodes held."""
+        return len(self._nodes)
+
+    def give(self, grant: pb.Grant, needs: set[bytes]) -> pb.Return | None:
+        """Queue a grant, or a piece of one, for the child; what cannot be taken is returned.
+
+        `needs` are the large values that are not at hand yet: call `arrived` for each.
+        """
+        if self.broken or not self._has_room(len(grant.attempt)):
+            self.broken = not grant.last
+            return pb.Return(node=grant.node, attempt=grant.attempt) if grant.last else None
+        count = len(grant.attempt)
+        self._memory.open(self._given, count)
+        self._ordinals.update(zip(grant.attempt, range(self._given, self._given + count), strict=True))
+        self._nodes.update(zip(grant.attempt, grant.node, strict=True))
+        if grant.timeout:
+            self._timeouts.update(pair for pair in zip(grant.attempt, grant.timeout, strict=True) if pair[1])
+        if grant.timeout_is_final:
+            self._final.update(compress(grant.attempt, grant.timeout_is_final))
+        self._given += count
+        if grant.large:
+            self._pins.append(_Pin(self._given - 1, list(grant.large)))
+        self._in_pieces = not grant.last
+        kind = Kind.GRANT if grant.last else Kind.PIECE
+        self._frames.append(_Frame(memoryview(prefix(kind, len(grant.body)) + grant.body), needs))
+        return None
+
+    def _has_room(self, count: int) -> bool:
+        oldest = next(iter(self._ordinals.values()), self._given)
+        return not self.closed and self._given + count - oldest <= RING
+
+    def arrived(self, value: bytes) -> None:
+        for frame in self._frames:
+            frame.needs.discard(value)
+
+    def answered(self, attempts: Iterable[int]) -> Held:
+        """The child is done with them; what of them is still held is this worker's to report."""
+        nodes = self._nodes
+        known = [attempt for attempt in attempts if attempt in nodes]
+        held = Held(self.number, [nodes.pop(attempt) for attempt in known], known)
+        for attempt in known:
+            del self._ordinals[attempt]
+        if self._timeouts:
+            for attempt in known:
+                self._timeouts.pop(attempt, None)
+                self._final.discard(attempt)
+        return held
+
+    def unpinned(self) -> list[bytes]:
+        """Large values that no node given before needs any more."""
+        oldest = next(iter(self._ordinals.values()), self._given)
+        free: list[bytes] = []
+        while self._pins and self._pins[0].ordinal < oldest:
+            free.extend(self._pins.popleft().values)
+        return free
+
+    def take_back(self, attempts: Iterable[int] | None = None) -> pb.Return | None:
+        """Those of `attempts` (all, when None) that have not started; None when it has to be tried again soon."""
+        named = self._ordinals if attempts is None else {a: self._ordinals[a] for a in attempts if a in self._ordinals}
+        taken = self._memory.take_back(named.values())
+        if taken is None:
+            return None
+        by_ordinal = {ordinal: attempt for attempt, ordinal in named.items()}
+        held = self.answered([by_ordinal[ordinal] for ordinal in taken])
+        return pb.Return(node=held.nodes, attempt=held.attempts)
+
+    def drop(self, attempts: Sequence[int]) -> None:
+        """Forget them; those that have not started never will."""
+        self.take_back(attempts)
+        self.answered(attempts)
+
+    def cancel(self, attempts: Iterable[int]) -> list[int] | None:
+        """Forget them; those that have not started never will, and those that run are told. Returns the ordinals of
+        the latter; None when it has to be tried again soon."""
+        known = [attempt for attempt in attempts if attempt in self._ordinals]
+        if self.take_back(known) is None:
+            return None
+        started = [self._ordinals[attempt] for attempt in known if attempt in self._ordinals]
+        self.answered(known)
+        return self._memory.cancel(started)
+
+    def runs_any(self, ordinals: Sequence[int]) -> bool:
+        return any(ordinal in ordinals for ordinal, _ in self._memory.running())
+
+    def overdue(self, now: float, grace: float) -> float | None:
+        """When a node may next have run over its timeout, by the monotonic clock; `now` when one has.
+
+        Async nodes, which end by themselves at their timeout, get the grace.
+        """
+        if not self._timeouts:
+            return None
+        running = {node.ordinal: node for node in self._memory.entries()}
+        earliest = float("inf")
+        for attempt, seconds in self._timeouts.items():
+            node = running.get(self._ordinals[attempt])
+            if node is None:  # it starts now at the earliest
+                until = now + seconds
+            else:
+                until = node.since / 1e9 + seconds + (grace if node.entry else 0)
+                if until <= now:
+                    self._late.add(attempt)
+            earliest = min(earliest, until)
+        return max(now, earliest)
+
+    def overrun(self) -> tuple[Held, pb.Results]:
+        """The child has ended, and was stopped: the failures of those that ran over their timeout."""
+        failures = []
+        for attempt in self.running():
+            if attempt in self._late:
+                seconds = self._timeouts[attempt]
+                microseconds = min(int(seconds * 1e6), 2**32 - 1)
+                failures.append(describe(overrun(seconds), self._nodes[attempt], attempt, microseconds))
+                failures[-1].traceback = ""  # nobody saw where it was
+                failures[-1].final = attempt in self._final
+        return self.answered([failure.attempt for failure in failures]), pb.Results(failures=failures)
+
+    def running(self) -> list[int]:
+        """Attempts that the child is inside of now, or was inside of last and has not sent the results of."""
+        by_ordinal = {ordinal: attempt for attempt, ordinal in self._ordinals.items()}
+        return [by_ordinal[ordinal] for ordinal, _ in self._memory.running() if ordinal in by_ordinal]
+
+    def losses(self, cause: str) -> tuple[Held, pb.SlotDeath]:
+        """What the end of the child means for what it held.
+
+        The node that ended last counts as running if its result was not sent: it may be why the child has died. The
+        results before it are lost too, and their nodes just run again.
+        """
+        running = self.running()
+        harmed = set(running)
+        unstarted = [attempt for attempt in self._ordinals if attempt not in harmed]
+        return self.held, pb.SlotDeath(slot=self.number, running=running, unstarted=unstarted, cause=cause)
+
+
+def _definitions(parcel: bytes) -> _Frame:
+    return _Frame(memoryview(prefix(Kind.DEFINE, len(parcel)) + parcel), set())
+
+
+def cause_of(ended: Ended) -> str:
+    """How a child ended, for people: "killed by SIGSEGV, peak memory 34 MB"."""
+    code = os.waitstatus_to_exitcode(ended.status)
+    how = f"exited with code {code}" if code >= 0 else f"killed by {_signal_name(-code)}"
+    if code == CUT_OFF:
+        how += " (its socket to the worker was closed: a node must not close descriptors that it has not opened)"
+    return f"{how}, peak memory {ended.peak / 1e6:.0f} MB"
+
+
+def _signal_name(number: int) -> str:
+    with suppress(ValueError):
+        return signal.Signals(number).name
+    return f"signal {number}"

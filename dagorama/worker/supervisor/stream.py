@@ -1,0 +1,140 @@
+"""Drives a session over grpc.aio: one stream after the other, for as long as the worker lives."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from dagorama.api import broker_pb2 as pb
+from dagorama.client.transport import is_broken_off
+from dagorama.logging import get_logger
+from dagorama.worker.supervisor.session import FINAL, Backoff, Held, Session
+
+if TYPE_CHECKING:
+    from dagorama.api.broker_pb2_grpc import BrokerAsyncStub
+
+BREATH = 0.001  #: seconds between two messages: what gathers meanwhile goes in one; the first is never held up
+RETRY_CAP = 1.0  #: seconds; a broker that restarts waits 2 for the workers that it had
+
+
+class Refused(Exception):
+    """The broker said no, and would say so again."""
+
+
+class Stream:
+    def __init__(
+        self,
+        stub: BrokerAsyncStub,
+        session: Session,
+        held: Callable[[], list[Held]],
+        on_message: Callable[[pb.BrokerMessage], None],
+        on_sent: Callable[[], None],
+        on_lost: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._stub = stub
+        self._session = session
+        self._held = held
+        self._on_message = on_message
+        self._on_sent = on_sent
+        self._on_lost = on_lost  # a session that was welcomed has no stream any more, and why
+        self._pending = asyncio.Event()
+        self._closing = False
+        self._beating: asyncio.TimerHandle | None = None
+        self.heard = False  #: there is a broker that takes what is said
+
+    def wake(self) -> None:
+        """There may be something to send."""
+        self._pending.set()
+
+    def close(self) -> None:
+        """Say what is left and end the stream; `live` returns then."""
+        self._closing = True
+        self.wake()
+
+    async def live(self) -> None:
+        """Until `close`. Raises Refused."""
+        backoff = Backoff(cap=RETRY_CAP)
+        while not self._closing:
+            try:
+                await self._converse(backoff)
+                self._note_loss("it has ended the stream")
+            except grpc.aio.AioRpcError as error:
+                if error.code().name in FINAL and not is_broken_off(error.code().name, error.details() or ""):
+                    raise Refused(error.details() or error.code().name) from None
+                self._note_loss(error.details() or error.code().name)
+                if self._session.welcome is None and not self._is_written_over(error):
+                    get_logger().warning("the broker is gone (%s); trying again", error.details())
+            if not self._closing:
+                await asyncio.sleep(backoff.pause(random.random()))
+
+    def _note_loss(self, why: str) -> None:
+        if self._session.welcome is not None and not self._closing:
+            self._on_lost(why)
+
+    def _is_written_over(self, error: grpc.aio.AioRpcError) -> bool:
+        """Whether the broker may have said something else, which the next stream will hear.
+
+        A stream that the broker ends while something is being written to it loses its status in grpc.aio, which puts
+        INTERNAL in its place (grpc issue 36066). A refusal at the door meets the hello like that.
+        """
+        return error.code() is grpc.StatusCode.INTERNAL and self._session.welcome is None
+
+    async def _converse(self, backoff: Backoff) -> None:
+        call = self._stub.Work(wait_for_ready=True)
+        self._session.open(self._held())
+        self.wake()
+        writing = asyncio.ensure_future(self._write(call))
+        try:
+            async for message in call:
+                backoff.reset()
+                self._session.receive(message)
+                if message.HasField("welcome"):
+                    self._beat(message.welcome.heartbeat)
+                self._on_message(message)
+                if self._session.keeps_too_much:
+                    self._session.tidy(self._held())
+                if message.draining:
+                    break
+        finally:
+            self.heard = False
+            self._stop_beating()
+            writing.cancel()
+            call.cancel()
+            with suppress(asyncio.CancelledError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                await writing
+
+    async def _write(self, call: grpc.aio.StreamStreamCall[Any, Any]) -> None:
+        loop = asyncio.get_running_loop()
+        breath_until = 0.0
+        while True:
+            await self._pending.wait()
+            if not self._closing and (now := loop.time()) < breath_until:
+                await asyncio.sleep(breath_until - now)
+            self._pending.clear()
+            while (message := self._session.next_message()) is not None:
+                breath_until = loop.time() + BREATH
+                await call.write(message)
+                self.heard = True
+                self._on_sent()
+            if self._closing:
+                await call.done_writing()
+                return
+
+    def _beat(self, interval: float) -> None:
+        def beat() -> None:
+            self._session.beat()
+            self.wake()
+            self._beat(interval)
+
+        self._stop_beating()
+        self._beating = asyncio.get_running_loop().call_later(interval, beat)
+
+    def _stop_beating(self) -> None:
+        if self._beating is not None:
+            self._beating.cancel()
+            self._beating = None

@@ -1,0 +1,221 @@
+"""Grants for one slot as messages: columns are gathered as lists and become a message when one is cut.
+
+A node costs an entry in each list. Columns that mostly say nothing (sources, failed runs, timeouts) are begun with the
+first node that has something to say there, whatever pieces went before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, TypeAlias, TypeVar
+
+from dagorama.api import broker_pb2 as pb
+from dagorama_broker.model import AdoptionRow, State
+from dagorama_broker.rpc.messages import LARGE, PARTS, PIECE, function_message, large_in
+from dagorama_broker.scheduler.objects import Granted, Instance, Node
+from dagorama_broker.scheduler.queues import Lane
+
+T = TypeVar("T")
+#: Makes the proof of a grant of these nodes under these attempts.
+Prove: TypeAlias = "Callable[[Sequence[int], Sequence[int]], bytes]"
+
+#: Bytes that a node, and a value, take beside their envelopes, roughly.
+NODE_BYTES, VALUE_BYTES = 64, 32
+
+
+class _Rare(Generic[T]):
+    """A column that is left out as long as it holds nothing but its default."""
+
+    __slots__ = ("count", "default", "rest")
+
+    def __init__(self, default: T) -> None:
+        self.default = default
+        self.count = 0  #: entries, those that have been taken included; 0: it is not begun
+        self.rest: list[T] = []  #: that have not
+
+    def put(self, place: int, value: T) -> None:
+        """The entry of that place, which comes after all others."""
+        self.rest += [self.default] * (place - self.count)
+        self.rest.append(value)
+        self.count = place + 1
+
+    def take(self) -> list[T]:
+        taken, self.rest = self.rest, []
+        return taken
+
+
+class GrantBuilder:
+    """Grants for one slot, cut into pieces that fit a message."""
+
+    def __init__(self, slot: int, prove: Prove) -> None:
+        self.slot = slot
+        self._prove = prove
+        self.finished: list[pb.Grant] = []
+        self._start()
+
+    def _start(self) -> None:
+        # Of the whole grant.
+        self._nodes: list[int] = []
+        self._attempts: list[int] = []
+        self._large: list[bytes] = []
+        self._timeouts, self._final = _Rare(0.0), _Rare(False)
+        self._function_of: dict[int, int] = {}  # by lane
+        self._instance_of: dict[bytes, int] = {}
+        self._adoption_of: dict[int, int] = {}  # by the id of its row
+        self._values: set[int] = set()
+        self._last_lane: Lane | None = None
+        self._last_instance: Instance | None = None
+        # Of the whole grant, and taken piece by piece.
+        self._source_counts, self._runs, self._beside, self._made_with = _Rare(0), _Rare(0), _Rare(0), _Rare("")
+        self._ref_counts, self._adoption = _Rare(0), _Rare(0)
+        self._start_piece()
+
+    def _start_piece(self) -> None:
+        self._size = 0
+        self._from = len(self._nodes)  # of the piece
+        self._functions: list[pb.Function] = []
+        self._function: list[int] = []
+        self._instances: list[bytes] = []
+        self._instance: list[int] = []
+        self._ids: list[bytes] = []
+        self._arguments: list[bytes] = []
+        self._sources: list[int] = []
+        self._value_nodes: list[int] = []
+        self._value_ids: list[bytes] = []
+        self._envelopes: list[bytes] = []
+        self._refs: list[int] = []
+        self._failed: list[int] = []
+        self._adoptions: list[pb.SignedAdoption] = []
+
+    def add(
+        self, granted: Granted, arguments: bytes, beside: int = 0, made_with: str = "",
+        adoption: AdoptionRow | None = None,
+    ) -> None:
+        """A node and its arguments; its values are to be added before it, but for that of the source `beside`.
+
+        `made_with`: the code that it was made with, if other code has adopted it; `adoption`: what allows that.
+        """
+        node, place = granted.node, len(self._nodes)
+        if node.lane is not self._last_lane:
+            self._enter_lane(node.lane)
+        if node.instance is not self._last_instance:
+            self._enter_instance(node.instance)
+        run = node.run
+        assert run is not None
+        self._nodes.append(node.key)
+        self._attempts.append(granted.attempt)
+        self._function.append(self._lane_index)
+        self._instance.append(self._instance_index)
+        self._ids.append(run.id_of(node.key))
+        self._arguments.append(arguments)
+        self._name_large(arguments)
+        if node.sources or self._source_counts.count:
+            self._source_counts.put(place, len(node.sources))
+            self._sources += [source.key for source in node.sources]
+        if node.trouble is not None or self._runs.count:
+            self._runs.put(place, node.trouble.runs if node.trouble is not None else 0)
+        if beside:
+            self._beside.put(place, beside)
+        if made_with or self._made_with.count:
+            self._made_with.put(place, made_with)
+        if adoption is not None:
+            self._adoption.put(place, self._enter_adoption(adoption))
+        function = node.lane.function
+        if function.timeout or self._timeouts.count:
+            self._timeouts.put(place, function.timeout)
+        if function.timeout_is_final or self._final.count:
+            self._final.put(place, function.timeout_is_final)
+        self._size += len(arguments) + NODE_BYTES
+        if self._size >= PIECE:
+            self.cut()
+
+    def lacks(self, key: int) -> bool:
+        return key not in self._values
+
+    def add_values(self, nodes: Sequence[Node], values: Mapping[int, bytes], ids: Mapping[int, bytes]) -> None:
+        """Values, and ids of their nodes, that a node which is added next needs; what is over the size of a piece is
+        sent ahead."""
+        for node in nodes:
+            key, envelope = node.key, values[node.key]
+            place = len(self._values)
+            self._values.add(key)
+            self._value_nodes.append(key)
+            self._value_ids.append(ids[key])
+            self._envelopes.append(envelope)
+            refs = node.refs if node.state is State.COMPLETED else ()
+            if refs or self._ref_counts.count:
+                self._ref_counts.put(place, len(refs))
+                self._refs += [ref.key for ref in refs]
+            if node.state is not State.COMPLETED:
+                self._failed.append(key)
+            else:
+                self._name_large(envelope)
+            self._size += len(envelope) + VALUE_BYTES
+            if self._size >= PIECE:
+                self.finished.append(pb.Grant(slot=self.slot, body=self._send_ahead()))
+
+    def _name_large(self, envelope: bytes) -> None:
+        """Let the supervisor fetch what is large before the child asks for it."""
+        if len(envelope) > 1 and envelope[1] & (LARGE | PARTS):
+            self._large += large_in(envelope)
+
+    def take(self) -> list[pb.Grant]:
+        """The pieces that are finished."""
+        finished, self.finished = self.finished, []
+        return finished
+
+    def cut(self) -> None:
+        """End the grant; what follows is another."""
+        if self._nodes:
+            body = self._send_ahead()
+            self.finished.append(pb.Grant(
+                slot=self.slot, node=self._nodes, attempt=self._attempts, body=body, last=True, large=self._large,
+                timeout=self._timeouts.rest, timeout_is_final=self._final.rest,
+                proof=self._prove(self._nodes, self._attempts),
+            ))  # fmt: skip
+        self._start()
+
+    def _send_ahead(self) -> bytes:
+        """Cut within a grant: the columns go on in the next piece, which the receiver joins.
+
+        What is joined is bytes, so a body may be cut anywhere. Returns what is left of it, under a piece.
+        """
+        body = self._body().SerializeToString()
+        end = max(0, len(body) - 1) // PIECE * PIECE
+        self.finished += [pb.Grant(slot=self.slot, body=body[at : at + PIECE]) for at in range(0, end, PIECE)]
+        self._start_piece()
+        return body[end:]
+
+    def _body(self) -> pb.GrantBody:
+        return pb.GrantBody(
+            node=self._nodes[self._from :], attempt=self._attempts[self._from :], functions=self._functions,
+            function=self._function, id=self._ids, instances=self._instances, instance=self._instance,
+            arguments=self._arguments, source_count=self._source_counts.take(), source=self._sources,
+            value_node=self._value_nodes, value=self._envelopes, value_ref_count=self._ref_counts.take(),
+            value_ref=self._refs, run=self._runs.take(), failed=self._failed, made_with=self._made_with.take(),
+            value_id=self._value_ids, beside=self._beside.take(), adoptions=self._adoptions,
+            adoption=self._adoption.take(),
+        )  # fmt: skip
+
+    def _enter_lane(self, lane: Lane) -> None:
+        index = self._function_of.get(lane.id)
+        if index is None:
+            index = self._function_of[lane.id] = len(self._function_of)
+            self._functions.append(function_message(lane.function))
+        self._last_lane, self._lane_index = lane, index
+
+    def _enter_adoption(self, adoption: AdoptionRow) -> int:
+        """1 + its place among those of the grant."""
+        place = self._adoption_of.get(adoption.id)
+        if place is None:
+            place = self._adoption_of[adoption.id] = 1 + len(self._adoption_of)
+            self._adoptions.append(pb.SignedAdoption.FromString(adoption.signed))
+            self._size += len(adoption.signed)
+        return place
+
+    def _enter_instance(self, instance: Instance) -> None:
+        index = self._instance_of.get(instance.id)
+        if index is None:
+            index = self._instance_of[instance.id] = len(self._instance_of)
+            self._instances.append(instance.id)
+        self._last_instance, self._instance_index = instance, index

@@ -1,0 +1,95 @@
+"""GetStatus: the broker as it is now. Its lists come in pages, each well within the limit of a message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from dagorama.api import broker_pb2 as pb
+from dagorama_broker.engine.broker import Broker
+from dagorama_broker.model import World
+from dagorama_broker.rpc.explain import unservable_message
+from dagorama_broker.rpc.version import version
+from dagorama_broker.scheduler import Obstacle, Scheduler, Worker
+from dagorama_broker.scheduler.queues import Lane
+
+#: Entries, and bytes, of one list in a page.
+ENTRIES, BYTES = 1_000, 1 << 20
+
+Key = TypeVar("Key", int, bytes, str)
+Entry = TypeVar("Entry", pb.WorkerInfo, pb.Unservable, pb.QueueInfo)
+
+
+@dataclass(frozen=True, slots=True)
+class _Page(Generic[Key, Entry]):
+    entries: list[Entry]
+    last: Key  #: of the last entry, or the one that was asked for
+    more: bool
+
+
+def status(broker: Broker, request: pb.GetStatusRequest) -> pb.Status:
+    """Return the counts, but those of messages, and of each list a page: what is behind the entry that is named."""
+    scheduler = broker.scheduler
+    graph, known, queues = scheduler.graph, scheduler.dispatch.workers, _lanes_by_queue(scheduler)
+    workers = _page(known, request.after_worker, lambda id: _worker(known[id]))
+    functions = _page(graph.active, request.after_function, lambda id: _unservable(scheduler, graph.active[id]))
+    named = _page(queues, request.after_queue, lambda queue: _queue(queue, queues[queue]))
+    return pb.Status(
+        nodes=graph.counts, instances=len(graph.instances), epoch=scheduler.epoch, commits=broker.commits,
+        version=version(), workers=workers.entries, last_worker=workers.last, unservable=functions.entries,
+        last_function=functions.last, queues=named.entries, last_queue=named.last,
+        more=workers.more or functions.more or named.more,
+    )
+
+
+def _page(keys: Iterable[Key], after: Key, describe: Callable[[Key], Entry | None]) -> _Page[Key, Entry]:
+    """Return what `describe` makes of the keys behind `after`, in their order; it leaves out those it has None for."""
+    entries: list[Entry] = []
+    size, last = 0, after
+    for key in sorted([key for key in keys if key > after]):
+        entry = describe(key)
+        if entry is None:
+            continue
+        size += entry.ByteSize()
+        if entries and (size > BYTES or len(entries) == ENTRIES):
+            return _Page(entries, last, True)
+        entries.append(entry)
+        last = key
+    return _Page(entries, last, False)
+
+
+def _unservable(scheduler: Scheduler, lane: Lane) -> pb.Unservable | None:
+    reason = scheduler.dispatch.why_nobody(lane)
+    return unservable_message(scheduler, Obstacle(lane, lane.queued, reason)) if reason is not None else None
+
+
+def _lanes_by_queue(scheduler: Scheduler) -> dict[str, list[Lane]]:
+    """Return functions with a node that is queued, claimed or paused, by the names of their queues."""
+    queues: dict[str, list[Lane]] = {}
+    for lane in scheduler.graph.lanes.values():
+        if lane.queued or lane.claimed or lane.keyed_claimed or lane.delayed or lane.keyed_delayed:
+            queues.setdefault(lane.function.queue, []).append(lane)
+    return queues
+
+
+def _queue(queue: str, lanes: Iterable[Lane]) -> pb.QueueInfo:
+    info, taints = pb.QueueInfo(queue=queue), set()
+    for lane in lanes:
+        info.queued += lane.queued
+        info.claimed += lane.claimed + lane.keyed_claimed
+        info.delayed += lane.delayed + lane.keyed_delayed
+        taints.add(lane.function.taint)
+    info.taints.extend(sorted(taints - {""}))
+    return info
+
+
+def _worker(worker: Worker) -> pb.WorkerInfo:
+    presence = worker.presence
+    name = presence.name if presence.world is World.OURS else f"{presence.name} (original's calls)"
+    return pb.WorkerInfo(
+        worker=presence.id, name=name, slots=sum(not slot.closed for slot in worker.slots),
+        held=sum(len(slot.held) for slot in worker.slots),
+        include_queues=sorted(presence.include_queues), exclude_queues=sorted(presence.exclude_queues),
+        tolerations=sorted(presence.tolerations),
+    )

@@ -1,0 +1,131 @@
+"""Adopting on request, and signed adoptions as they come: read and bounded, not checked.
+
+The broker holds no key. It does what an adoption says, keeps it, and sends it to workers, which check it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from itertools import chain
+
+from google.protobuf.message import DecodeError
+
+from dagorama.api import broker_pb2 as pb
+from dagorama_broker.engine.broker import Broker
+from dagorama_broker.errors import Malformed, TooMuch
+from dagorama_broker.model import Adoption
+from dagorama_broker.rpc.explain import MOST_NAMED, bounded_message
+from dagorama_broker.rpc.messages import LONGEST_CLASS_CODE, LONGEST_NAME, PIECE, check_key_id, check_name, id_bytes
+from dagorama_broker.scheduler import Node, Obstacle
+from dagorama_broker.scheduler.rebind import DEPLOYED, Adoptable, AdoptedFunction, adoptable
+
+VERSION = 1
+#: Hashes of code that one request may name.
+MOST_HASHES = 10_000
+LONGEST_MAC = 64
+#: Bytes of one signed adoption, which goes with each grant of a node that it is for.
+LARGEST = 256 << 10
+#: Bytes of code that one adoption may name, and that all of one retry may: they go well into a message.
+MOST_SIGNED, MOST_LISTED = LARGEST - (32 << 10), PIECE
+
+
+async def adopt(broker: Broker, request: pb.AdoptRequest) -> pb.AdoptReply:
+    """Have unfinished nodes of a function run by other code; with `look` only tell which and what made them.
+
+    Raises Malformed, NotKnown or NotAllowedNow, and then nothing has changed.
+    """
+    made_with = getattr(request, "from")
+    if len(made_with) > MOST_HASHES:
+        raise Malformed(f"{len(made_with)} hashes of code are named; {MOST_HASHES:,} are allowed")
+    asked = AdoptedFunction(
+        check_name(request.function, "the name of a function", least=1),
+        check_name(request.hash, "the hash of a function"), frozenset(made_with),
+        id_bytes(request.instance, "an instance") if request.instance else b"",
+    )  # fmt: skip
+    adoption = adoption_of(request.adoption) if request.HasField("adoption") else None
+    broker.see_time()
+    if request.look:
+        found = adoptable(broker.scheduler.dispatch, asked)
+        refuse_too_much(found.made_with, MOST_SIGNED)
+        return _reply(found)
+    found = broker.scheduler.adopt(asked, adoption)
+    reply = _reply(found)
+    reply.unservable.extend(_unservable(broker, found.nodes))
+    await broker.durable()
+    return reply
+
+
+def _reply(found: Adoptable) -> pb.AdoptReply:
+    return pb.AdoptReply(adopted=len(found.nodes), hash=found.hash, made_with=sorted(found.made_with))
+
+
+def _unservable(broker: Broker, nodes: Iterable[Node]) -> list[pb.Unservable]:
+    """Return the functions, up to a bound, of which some of these nodes may be run by no connected worker, and why."""
+    scheduler = broker.scheduler
+    counts = Counter(node.lane.id for node in nodes)
+    lanes = [scheduler.graph.lane_by_id[id] for id in counts][:MOST_NAMED]
+    return [
+        bounded_message(scheduler, Obstacle(lane, counts[lane.id], reason))
+        for lane, reason in scheduler.dispatch.unservable(lanes)
+    ]
+
+
+# --- what was signed --------------------------------------------------------------------------------
+
+
+def adoption_of(message: pb.SignedAdoption) -> Adoption:
+    """What a signed adoption says. Raises Malformed."""
+    signed = message.SerializeToString()
+    if len(signed) > LARGEST:
+        raise Malformed(
+            f"a signed adoption has {len(signed):,} bytes and at most {LARGEST:,} are allowed: name less code in it"
+        )
+    check_key_id(message.key_id, "a signed adoption")
+    if not message.key_id or not 0 < len(message.mac) <= LONGEST_MAC:
+        raise Malformed("an adoption is not signed")
+    try:
+        said = pb.Adoption.FromString(message.adoption)
+    except DecodeError:
+        raise Malformed("a signed adoption cannot be read") from None
+    return _checked(said, message.key_id.hex(), signed)
+
+
+def _checked(said: pb.Adoption, key_id: str, signed: bytes) -> Adoption:
+    if said.version != VERSION:
+        raise Malformed(f"an adoption is of version {said.version}, this broker knows {VERSION}: update one of them")
+    check_name(said.function, "the name of an adopted function", least=1)
+    check_name(said.hash, "the hash of the code of an adoption")
+    if bool(said.hash) == said.deployed:
+        raise Malformed("an adoption is for code with one hash, or for the code that is deployed")
+    if not said.made_with or any(not 0 < len(code) <= LONGEST_NAME + LONGEST_CLASS_CODE for code in said.made_with):
+        raise Malformed("an adoption names the code that its nodes were made with, and none that is too long")
+    instance = id_bytes(said.instance, "the instance of an adoption") if said.instance else b""
+    hash = DEPLOYED if said.deployed else said.hash
+    return Adoption(said.function, frozenset(said.made_with), hash, instance, key_id, signed)
+
+
+def for_deployed(messages: Iterable[pb.SignedAdoption]) -> list[Adoption]:
+    """Those that come with a retry. Raises Malformed."""
+    found = [adoption_of(message) for message in messages]
+    if any(adoption.hash != DEPLOYED for adoption in found):
+        raise Malformed("a retry with new code takes adoptions for the code that is deployed")
+    return found
+
+
+def adoptable_messages(made_with: Mapping[str, set[str]]) -> list[pb.Adoptable]:
+    """Code to adopt, by the names of functions. Raises TooMuch if that is too much to be signed in one go."""
+    for codes in made_with.values():
+        refuse_too_much(codes, MOST_SIGNED)
+    refuse_too_much(chain.from_iterable(made_with.values()), MOST_LISTED)
+    return [pb.Adoptable(function=name, made_with=sorted(codes)) for name, codes in sorted(made_with.items())]
+
+
+def refuse_too_much(codes: Iterable[str], most: int) -> None:
+    """Raise TooMuch if this is more code than is signed in one go."""
+    size = sum(len(code.encode()) for code in codes)
+    if size > most:
+        raise TooMuch(
+            f"the code of these nodes has {size:,} bytes of hashes, and {most:,} are signed in one go: "
+            "adopt fewer at a time (`dagorama adopt --from`, `dagorama retry INSTANCE NODE`)"
+        )

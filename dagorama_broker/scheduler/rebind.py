@@ -1,0 +1,230 @@
+"""Has unfinished nodes run by other code than they were made with, as a holder of a signing key allows.
+
+The rule: the heart holds no key. It goes by what an adoption says, keeps what was signed with each node that it moves,
+and workers check that before they run one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from dagorama_broker.errors import NotAllowedNow, NotKnown
+from dagorama_broker.model import AdoptedRow, Adoption, AdoptionRow, World
+from dagorama_broker.scheduler.claims import Dispatch
+from dagorama_broker.scheduler.graph import Graph
+from dagorama_broker.scheduler.objects import Node
+from dagorama_broker.scheduler.queues import Lane
+from dagorama_broker.scheduler.transitions import BACKOFF, QUEUED, WAITING
+
+#: States in which nobody runs a node's code, or has run it.
+UNCLAIMED = frozenset({WAITING, QUEUED, BACKOFF})
+#: The hash of nodes that are to be run by whatever code is deployed.
+DEPLOYED = ""
+_SIGN = "sign it with `dagorama adopt`, `dagorama retry --new-code` or `new_code=True` of this version"
+
+
+class AdoptedFunction(NamedTuple):
+    """Which nodes are to be adopted, and by which code."""
+
+    name: str
+    hash: str = ""  #: of the code that is to run them; empty: the one that connected workers have
+    made_with: Collection[str] = ()  #: hashes: only nodes that this code runs now; empty: code that no worker has
+    instance: bytes = b""  #: only nodes of this one; empty: of all
+
+
+class Adoptable(NamedTuple):
+    """Nodes that may be adopted as things stand."""
+
+    nodes: list[Node]
+    hash: str  #: of the code that is to run them
+    made_with: frozenset[str]  #: the code that they were made with
+
+
+def adoptable(dispatch: Dispatch, asked: AdoptedFunction) -> Adoptable:
+    """The nodes that are asked for and that nobody holds.
+
+    Raises NotKnown if there is no such function, NotAllowedNow if it cannot be told which code.
+    """
+    lanes = _lanes_asked_for(dispatch, asked)
+    hash = asked.hash or _deployed(dispatch, asked.name, lanes)
+    goals = {lane.id for lane in lanes if lane.function.hash != hash or _is_signed_again(dispatch, asked, lane)}
+    # A person asks for it: one look at each unfinished node.
+    graph = dispatch.graph
+    every = graph.unfinished_of(asked.instance) if asked.instance else graph.nodes.values()
+    nodes = [node for node in every if node.lane.id in goals and node.state in UNCLAIMED]
+    return Adoptable(nodes, hash, frozenset([code_of(graph, node) for node in nodes]))
+
+
+def adopt(dispatch: Dispatch, asked: AdoptedFunction, adoption: Adoption | None) -> Adoptable:
+    """Have these nodes go over to the lane of the function with another hash, in their order. Returns which they are.
+
+    Raises NotKnown or NotAllowedNow, also if `adoption` does not allow all of it, and then nothing has changed.
+    """
+    found = adoptable(dispatch, asked)
+    if found.nodes:
+        _refuse_unsigned(found, asked, adoption)
+        assert adoption is not None
+        _move(dispatch.graph, found.nodes, found.hash, adoption)
+    return found
+
+
+def adopt_deployed(dispatch: Dispatch, nodes: Iterable[Node], adoptions: Sequence[Adoption]) -> int:
+    """Have the unclaimed ones of these nodes that an adoption is for run by the code that is deployed.
+
+    Returns how many there are. No worker has code with an empty hash: the first that is offered such a node gives it
+    back and says which it has, and `bind` does the rest.
+    """
+    moving: dict[int, list[Node]] = {}  # by the place of their adoption
+    places: dict[str, list[int]] = {}
+    for place, adoption in enumerate(adoptions):
+        places.setdefault(adoption.function, []).append(place)
+    for node in nodes:
+        if node.state in UNCLAIMED and _is_ours(node.lane):
+            its = places.get(node.lane.function.name, ())
+            for fitting in [place for place in its if _fits(dispatch.graph, node, adoptions[place])][:1]:
+                moving.setdefault(fitting, []).append(node)
+    for place, moved in moving.items():
+        _move(dispatch.graph, moved, DEPLOYED, adoptions[place])
+    return sum(map(len, moving.values()))
+
+
+def is_unbound(dispatch: Dispatch, node: Node) -> bool:
+    """Whether the node waits for a worker to say which code is deployed."""
+    return node.lane.function.hash == DEPLOYED and node.key in dispatch.graph.made_with
+
+
+def bind(dispatch: Dispatch, node: Node, hash: str) -> None:
+    """A worker that was offered this node has this code: unclaimed nodes like it in its instance are run by that."""
+    graph, lane = dispatch.graph, node.lane.id
+    like = [other for other in graph.unfinished_of(node.instance.id) if other.lane.id == lane]
+    for other in like:
+        if other.state in UNCLAIMED and is_unbound(dispatch, other):
+            _change_code(graph, other, hash, graph.adoptions[other.key], other.lane.function.adopted_under)
+
+
+def code_of(graph: Graph, node: Node) -> str:
+    """The code that an unfinished node was made with."""
+    return graph.made_with.get(node.key, node.lane.function.code)
+
+
+def refuse_uncovered(needed: Iterable[tuple[str, str]], adoptions: Iterable[Adoption], instance: bytes) -> None:
+    """Raise NotAllowedNow unless the adoptions allow nodes of this instance to be run by the code that is deployed.
+
+    `needed` has the names of their functions and the code that each was made with.
+    """
+    allowed = {
+        (adoption.function, code) for adoption in adoptions for code in adoption.made_with
+        if adoption.hash == DEPLOYED and adoption.instance in (b"", instance)
+    }  # fmt: skip
+    _refuse_missing([name for name, code in needed if (name, code) not in allowed], has_some=bool(allowed))
+
+
+# --- which nodes ------------------------------------------------------------------------------------
+
+
+def _lanes_asked_for(dispatch: Dispatch, asked: AdoptedFunction) -> list[Lane]:
+    name = asked.name
+    lanes = [lane for lane in dispatch.graph.lanes.values() if lane.function.name == name and _is_ours(lane)]
+    if not lanes:
+        raise NotKnown(f"no node of a function {name!r} has been made")
+    if asked.made_with:
+        _refuse_unknown(name, lanes, asked.made_with)
+        return [lane for lane in lanes if lane.function.hash in asked.made_with]
+    lanes = [lane for lane in lanes if dispatch.needs_adoption(lane)]
+    if not lanes:
+        raise NotAllowedNow(
+            f"no connected worker has said that it has other code of {name} than its queued nodes were made with: "
+            "start one that has, or name both, with what they were made and what is to run them"
+        )
+    return lanes
+
+
+def _is_ours(lane: Lane) -> bool:
+    return lane.function.world is World.OURS
+
+
+def _is_signed_again(dispatch: Dispatch, asked: AdoptedFunction, lane: Lane) -> bool:
+    """Whether its nodes, which have the code that is asked for, get another signature for that.
+
+    They do if no worker holds the key of the one that they have, or if a person names their code alone.
+    """
+    is_named = set(asked.made_with) == {lane.function.hash}
+    return bool(lane.function.adopted_under) and (is_named or dispatch.lacks_key_of_adoption(lane))
+
+
+def _refuse_unknown(name: str, lanes: Sequence[Lane], made_with: Collection[str]) -> None:
+    known = {lane.function.hash for lane in lanes}
+    for hash in made_with:
+        if hash not in known:
+            raise NotKnown(f"no node of {name} was made with {hash!r}; there are {', '.join(sorted(known))}")
+
+
+def _deployed(dispatch: Dispatch, name: str, lanes: Sequence[Lane]) -> str:
+    """The one hash that connected workers have instead of those of these lanes, or that was signed for before."""
+    hashes = {hash for lane in lanes for hash in dispatch.deployed(lane)}
+    hashes = hashes or {lane.function.hash for lane in lanes if dispatch.lacks_key_of_adoption(lane)} - {DEPLOYED}
+    if len(hashes) == 1:
+        return hashes.pop()
+    if not hashes:
+        raise NotAllowedNow(f"no connected worker has said what code of {name} it has: name the hash of what is to run")
+    raise NotAllowedNow(f"connected workers have different code of {name}: name one of {', '.join(sorted(hashes))}")
+
+
+# --- what is allowed --------------------------------------------------------------------------------
+
+
+def _refuse_unsigned(found: Adoptable, asked: AdoptedFunction, adoption: Adoption | None) -> None:
+    """Raise NotAllowedNow unless the adoption allows all that was found to be run by that code."""
+    is_allowed = (
+        adoption is not None and (adoption.function, adoption.hash) == (asked.name, found.hash)
+        and adoption.instance in (b"", asked.instance) and found.made_with <= adoption.made_with
+    )  # fmt: skip
+    _refuse_missing([] if is_allowed else [asked.name], has_some=adoption is not None)
+
+
+def _refuse_missing(names: Collection[str], *, has_some: bool) -> None:
+    if names and has_some:
+        raise NotAllowedNow(
+            f"what was signed does not allow other code for all nodes of {', '.join(sorted(set(names)))}; there are "
+            "others by now, or it was signed for something else: do it again"
+        )
+    if names:
+        raise NotAllowedNow(
+            f"other code for nodes of {', '.join(sorted(set(names)))} needs a signature that allows it: {_SIGN}"
+        )
+
+
+def _fits(graph: Graph, node: Node, adoption: Adoption) -> bool:
+    """Whether an adoption of its function, for the code that is deployed, is for this node, and it has none like it."""
+    function = node.lane.function
+    return (
+        adoption.instance in (b"", node.instance.id) and code_of(graph, node) in adoption.made_with
+        and (function.hash != DEPLOYED or function.adopted_under != adoption.key_id)
+    )  # fmt: skip
+
+
+# --- moving -----------------------------------------------------------------------------------------
+
+
+def _move(graph: Graph, nodes: Sequence[Node], hash: str, adoption: Adoption) -> None:
+    row = AdoptionRow(graph.next_adoption, adoption.signed)
+    if any(code_of(graph, node) != hash for node in nodes):  # else none of them needs it
+        graph.next_adoption += 1
+        graph.changes.adoptions.append(row)
+    for node in nodes:
+        _change_code(graph, node, hash, row, adoption.key_id)
+
+
+def _change_code(graph: Graph, node: Node, hash: str, adoption: AdoptionRow, key_id: str) -> None:
+    original = code_of(graph, node)
+    is_back = hash == original
+    graph.made_with.pop(node.key, None)
+    graph.adoptions.pop(node.key, None)
+    if not is_back:
+        graph.made_with[node.key], graph.adoptions[node.key] = original, adoption
+    adopted_under = "" if is_back else key_id
+    lane = graph.lane(replace(node.lane.function, hash=hash, class_code="", adopted_under=adopted_under))
+    graph.change_lane(node, lane)
+    graph.changes.adopted.append(AdoptedRow(node.key, lane.id, 0 if is_back else adoption.id))

@@ -1,0 +1,218 @@
+"""Has ended nodes run again: culprits go back to the queue, and what failed because of them waits for them again.
+
+A retry that goes downstream also reruns what was given one of their failures, and everything that depends on that.
+Which nodes those are was read from the store; nothing changes before all of it is known to be possible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from dagorama_broker.errors import NotAllowedNow
+from dagorama_broker.model import (
+    Failed,
+    FailedNode,
+    InstanceEnd,
+    RevivedRow,
+    RunRow,
+    State,
+    StoredInstance,
+    is_made,
+)
+from dagorama_broker.scheduler.claims import Dispatch
+from dagorama_broker.scheduler.eager import cancellation
+from dagorama_broker.scheduler.graph import Graph, run_with
+from dagorama_broker.scheduler.objects import NONE, Instance, Node, Run, Trouble
+from dagorama_broker.scheduler.restore import ended_nodes, lane_of_row, unpack_keys
+from dagorama_broker.scheduler.transitions import BACKOFF, COMPLETED, QUEUED, RESOLVING, WAITING
+
+#: What is kept as the failure of an unfinished node that a completed attempt made, if its node runs again.
+ORPHANED = cancellation("the node that made it was retried and runs again")
+
+
+class Revived(NamedTuple):
+    queued: int  #: nodes that run again
+    waiting: int  #: nodes that wait again
+    completed: int = 0  #: of these, the ones that had completed
+    used: int = 0  #: nodes that were given one of the failures as a value and do not run again
+    adopted: int = 0  #: nodes that are run by other code than before
+
+
+def is_within_reach(graph: Graph, failed: Failed) -> bool:
+    """Whether all that the nodes wait for is in memory or was read with them; else it has ended since: read again."""
+    # One that waited for its promises when it was read is in memory, or has ended since.
+    known = {row.key for row in failed.ended if row.state != State.RESOLVING} | {row.key for row in failed.nodes}
+    return all(abs(key) in known or abs(key) in graph.nodes for row in failed.nodes for key in _awaited(row))
+
+
+def orphans(graph: Graph, failed: Failed) -> list[Node]:
+    """Unfinished nodes that completed attempts made whose nodes are about to run again."""
+    keys = (key for each in failed.made for key in range(each.run.first_key, each.run.first_key + each.run.size))
+    return [graph.nodes[key] for key in keys if key in graph.nodes]
+
+
+def refuse(graph: Graph, failed: Failed, downstream: bool) -> None:
+    """Raise NotAllowedNow if an unfinished node has been given what is about to change, or may be.
+
+    One that still waits is not in the way of a retry downstream: it is going to wait for the new outcome.
+    """
+    keys = {row.key for row in failed.nodes}
+    for node in _unfinished(graph, failed.instances):
+        if is_made(failed.made, node.key):
+            continue
+        if downstream:
+            given = node.state is not WAITING and not keys.isdisjoint(other.key for other in node.sources)
+            if given or node.key in failed.resolving:
+                raise NotAllowedNow(
+                    f"node {_id(node)} has not ended and depends on what is to run again: "
+                    "retry when it has ended, or cancel it first"
+                )
+        elif node.tolerates and node.state is not RESOLVING and not keys.isdisjoint(node.tolerates):
+            raise NotAllowedNow(
+                f"node {_id(node)} has not ended and takes the failure for a value: "
+                "retry when it has ended, or cancel it first"
+            )
+
+
+def revive(dispatch: Dispatch, failed: Failed) -> Revived:
+    """To be called after `refuse`. A node that still depends on another failure fails again at once."""
+    graph = dispatch.graph
+    graph.changes.used_failures += failed.used
+    if not failed.nodes:
+        return Revived(0, 0, used=len(failed.used))
+    dispatch.broods.disown(failed.made, {row.key: row.dropped for row in failed.nodes})
+    nodes = _take_up(graph, failed)
+    _connect(graph, failed.nodes, nodes, ended_nodes(graph, failed.ended))
+    for row, node in zip(failed.nodes, nodes, strict=True):
+        _move_back(dispatch, row, node)
+    # All have moved before any is connected, and all are connected before any is settled: order does not matter.
+    bad = [(node, graph.wait_for(node, node.refs or node.sources)) for node in nodes]
+    _have_others_wait(graph, failed, nodes)
+    for node, culprit in bad:
+        if node.state is WAITING or node.state is RESOLVING:
+            graph.settle(node, culprit)
+    states = [node.state for node in nodes]
+    return Revived(
+        sum(state is QUEUED or state is BACKOFF for state in states),
+        sum(state is WAITING or state is RESOLVING for state in states),
+        sum(row.state == COMPLETED for row in failed.nodes),
+        len(failed.used),
+    )
+
+
+def _have_others_wait(graph: Graph, failed: Failed, nodes: Iterable[Node]) -> None:
+    """Unfinished nodes that wait for others besides wait for these too, instead of taking what they were."""
+    again = {node.key: node for node in nodes}
+    for node in _unfinished(graph, failed.instances):
+        if node.key in again:
+            continue
+        if node.state is RESOLVING:
+            node.refs = graph.wait_again(node, node.refs, again)
+        elif node.state is WAITING:
+            node.sources = graph.wait_again(node, node.sources, again)
+
+
+def waiting_for(graph: Graph, failed: Failed) -> Iterator[Node]:
+    """Unfinished nodes that are going to wait for nodes which are about to run again."""
+    keys = {row.key for row in failed.nodes}
+    for node in _unfinished(graph, failed.instances):
+        others = node.refs if node.state is RESOLVING else node.sources
+        if not is_made(failed.made, node.key) and not keys.isdisjoint([other.key for other in others]):
+            yield node
+
+
+def with_dependents(graph: Graph, failed: Failed, others: Iterable[Node]) -> list[Node]:
+    """Those of the nodes that are unfinished now, these others, and all that waits for them in turn."""
+    found = {row.key: node for row in failed.nodes if (node := graph.nodes.get(row.key)) is not None}
+    found.update((node.key, node) for node in others)
+    stack = list(found.values())
+    while stack:
+        for dependent in stack.pop().dependents or ():
+            if dependent.key not in found:
+                found[dependent.key] = dependent
+                stack.append(dependent)
+    return list(found.values())
+
+
+def _id(node: Node) -> str:
+    assert node.run is not None
+    return node.run.id_of(node.key).hex()
+
+
+def _awaited(row: FailedNode) -> tuple[int, ...]:
+    """Keys of its promises where it has its value, else of its sources; negative where a failure is tolerated."""
+    return unpack_keys(row.sources if row.refs is None else row.refs)
+
+
+def _unfinished(graph: Graph, instances: Iterable[StoredInstance]) -> Iterator[Node]:
+    """Sources are of a node's own instance: no other need be looked through."""
+    for stored in instances:
+        yield from graph.unfinished_of(stored.row.id)
+
+
+def _take_up(graph: Graph, failed: Failed) -> list[Node]:
+    """The nodes in memory again, with their instances and names; as yet they have failed."""
+    instances = {stored.row.key: _reopen(graph, stored, failed.others) for stored in failed.instances}
+    runs = iter([_run(graph, row, instances) for row in sorted(failed.runs, key=lambda row: row.first_key)])
+    run, nodes = next(runs), []
+    for row in failed.nodes:
+        while row.key >= run.first_key + run.count:
+            run = next(runs)
+        lane = lane_of_row(graph, failed, row.key, row.function)
+        node = Node(row.key, instances[row.instance], lane, run, State(row.state))
+        graph.take_up(node)
+        nodes.append(node)
+    return nodes
+
+
+def _reopen(graph: Graph, stored: StoredInstance, others: set[int]) -> Instance:
+    """The instance has an unfinished node; it has failed only where another of its nodes ended badly."""
+    key, id = stored.row.key, stored.row.id
+    is_live, failed = id in graph.instances, key in others
+    graph.recall(key, id, failed)
+    instance = graph.instances[id]
+    if not is_live or instance.failed is not failed:
+        instance.failed = failed
+        graph.changes.instance_ends.append(InstanceEnd(key, None, failed))
+    return instance
+
+
+def _run(graph: Graph, row: RunRow, instances: Mapping[int, Instance]) -> Run:
+    run = run_with(graph.origins.get(row.origin, ()), row.first)
+    if run is None:
+        run = Run(row.origin, row.first, row.size, row.first_key, instances[row.instance], row.digest)
+        graph.enter_run(run)
+    return run
+
+
+def _connect(graph: Graph, rows: Iterable[FailedNode], nodes: Iterable[Node], ended: Mapping[int, Node]) -> None:
+    """Each gets the nodes that it waits for, those that are unfinished now rather than as they ended once."""
+    for row, node in zip(rows, nodes, strict=True):
+        keys = _awaited(row)
+        others = tuple([graph.nodes.get(abs(key)) or ended[abs(key)] for key in keys])
+        if row.refs is not None:
+            node.refs = others
+        else:
+            node.sources = others
+            node.tolerates = frozenset(-key for key in keys if key < 0) or NONE
+
+
+def _move_back(dispatch: Dispatch, row: FailedNode, node: Node) -> None:
+    """With a value it waits for its promises; one that has run before is queued, unless it has to wait for another."""
+    graph = dispatch.graph
+    if row.refs is not None:
+        graph.changes.revived.append(RevivedRow(node.key, int(RESOLVING)))
+        graph.move(node, RESOLVING)
+        return
+    graph.changes.revived.append(RevivedRow(node.key, int(WAITING)))
+    # Also after a restart, whoever still runs it from before is refused.
+    dispatch.spend(node)
+    node.trouble = Trouble()
+    graph.keep_failure(node.trouble, row.failure)
+    graph.record_trouble(node)
+    has_run = row.culprit in (0, row.key) or row.dropped
+    if has_run and all(graph.nodes.get(source.key) is not source for source in node.sources):
+        graph.queue(node)
+    else:
+        graph.move(node, WAITING)

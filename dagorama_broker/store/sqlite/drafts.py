@@ -1,0 +1,41 @@
+"""Rows of nodes that a call is making in portions: before the call is decided no run names them, and none is found."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+
+from dagorama_broker.model import DraftRow
+from dagorama_broker.store.checksums import check_row, summed
+from dagorama_broker.store.sqlite.counters import mark_used
+from dagorama_broker.store.sqlite.rebinds import let_go
+
+_BEGIN = "INSERT INTO drafts (first_key, last_key, chk) VALUES (?, ?, ?)"
+_OF_NODES = ("nodes", "node_keys")
+
+
+def begin(connection: sqlite3.Connection, drafts: Iterable[DraftRow]) -> None:
+    connection.executemany(_BEGIN, summed(drafts))
+
+
+def give_up(connection: sqlite3.Connection, nodes: Iterable[DraftRow]) -> None:
+    """Delete what is there of nodes that are not made after all; their keys stay used."""
+    for first, last in nodes:
+        mark_used(connection, "nodes", last)
+        for table in _OF_NODES:
+            connection.execute(f"DELETE FROM {table} WHERE key BETWEEN ? AND ?", (first, last))
+        let_go(connection, "BETWEEN ? AND ?", (first, last))
+
+
+def end(connection: sqlite3.Connection, first_keys: Iterable[int]) -> None:
+    connection.executemany("DELETE FROM drafts WHERE first_key = ?", ((key,) for key in first_keys))
+
+
+def clear(connection: sqlite3.Connection) -> None:
+    """Delete what an earlier broker has left of calls that it did not decide. Raises StoreError if a row is damaged."""
+    left = []
+    for first, last, chk in connection.execute("SELECT first_key, last_key, chk FROM drafts"):
+        check_row("drafts", first, chk, (first, last))
+        left.append(DraftRow(first, last))
+    give_up(connection, left)
+    end(connection, [draft.first_key for draft in left])

@@ -1,0 +1,76 @@
+"""What eager attempts have made, as the SQLite store reads it: which of it may still come to nothing, and which has."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection
+
+from dagorama_broker.model import BroodRow, Fate, RunRow
+from dagorama_broker.store.checksums import check_row
+from dagorama_broker.store.sqlite.reader import Reader
+
+_BROODS = "SELECT attempt, node, within, fate, chk FROM broods"
+# Those that may come to nothing, and released ones that go back to them.
+_LIVE = (
+    "WITH RECURSIVE live (attempt) AS (SELECT attempt FROM broods WHERE fate = 0 UNION"
+    " SELECT b.attempt FROM live CROSS JOIN broods b ON b.within = live.attempt AND b.within > 0 AND b.fate = 1)"
+)
+_MADE = "SELECT m.first_key, m.attempt, m.chk FROM live CROSS JOIN brood_runs m ON m.attempt = live.attempt"
+_RUNS_AT_ONCE = "SELECT first_key, attempt, chk FROM brood_runs WHERE first_key IN"
+
+
+def live_broods(connection: sqlite3.Connection) -> list[BroodRow]:
+    """In the order of their attempts. Raises StoreError where a row is damaged."""
+    return [
+        _brood(row) for row in connection.execute(f"{_LIVE} {_BROODS} WHERE attempt IN live ORDER BY attempt")
+    ]
+
+
+def live_runs(reader: Reader) -> list[tuple[int, RunRow]]:
+    """What these have made, with the attempt that made it."""
+    makers = {key: _maker(key, attempt, chk) for key, attempt, chk in reader.connection.execute(f"{_LIVE} {_MADE}")}
+    runs = [next(reader.runs("WHERE first_key = ?", key)) for key in sorted(makers)]
+    return [(makers[run.first_key], run) for run in runs]
+
+
+def fates_of(reader: Reader, keys: Collection[int]) -> dict[int, Fate]:
+    """What has become of the eager attempts that made these nodes; those that no such attempt made are left out."""
+    firsts = {key: run.first_key for key in keys if (run := reader.run_of(key)) is not None}
+    makers = maker_rows(reader, set(firsts.values()))
+    fates = _fates(reader, set(makers.values()))
+    return {key: Fate(fates[makers[first]]) for key, first in firsts.items() if makers.get(first) in fates}
+
+
+def maker_rows(reader: Reader, runs: Collection[int]) -> dict[int, int]:
+    """The eager attempts that made these runs, by the first key of the run."""
+    return {key: _maker(key, attempt, chk) for key, attempt, chk in reader.by_keys(_RUNS_AT_ONCE, runs)}
+
+
+def brood_rows(reader: Reader, attempts: Collection[int]) -> dict[int, BroodRow]:
+    found = [_brood(row) for row in reader.by_keys(f"{_BROODS} WHERE attempt IN", attempts)]
+    return {row.attempt: row for row in found}
+
+
+def _fates(reader: Reader, attempts: Collection[int]) -> dict[int, int]:
+    """What has become of each, a released one sharing that of the one that it goes back to."""
+    rows: dict[int, BroodRow] = {}
+    wanted = set(attempts)
+    while wanted:
+        found = brood_rows(reader, wanted)
+        rows |= found
+        wanted = {row.within for row in found.values() if row.within and row.fate == Fate.RELEASED} - rows.keys()
+    fates: dict[int, int] = {}
+    for attempt in sorted(rows):  # what a brood goes back to was granted before
+        row = rows[attempt]
+        fates[attempt] = fates.get(row.within, row.fate) if row.fate == Fate.RELEASED else row.fate
+    return fates
+
+
+def _brood(row: tuple[int, ...]) -> BroodRow:
+    check_row("broods", row[0], row[-1], row[:-1])
+    return BroodRow(*row[:-1])
+
+
+def _maker(first_key: int, attempt: int, chk: int) -> int:
+    check_row("brood_runs", first_key, chk, (first_key, attempt))
+    return attempt

@@ -1,0 +1,115 @@
+"""What a person asks to see, page by page: each page goes on from a key, and none looks through all there is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from heapq import merge
+from itertools import chain, islice
+from typing import Any
+
+from dagorama_broker.model import AskedInstances, ListedInstances, ProgressRow, RunRow, StoredInstance, StoredNode
+from dagorama_broker.store.checksums import check_progress, check_row
+from dagorama_broker.store.sqlite.reader import Reader
+from dagorama_broker.store.sqlite.rebinds import adopted_rows
+
+#: Instances that one page looks at, where few of them are asked for.
+LOOKED_AT = 10_000
+_LAST_KEY = (1 << 63) - 1
+
+_UNFINISHED = "INDEXED BY unfinished_instances WHERE ended IS NULL AND key < ? ORDER BY key DESC"
+_FAILED = "INDEXED BY failed_instances WHERE failed = 1 AND key < ? ORDER BY key DESC"
+_PROGRESS = (
+    "SELECT key, runs, deaths, lost, retry_at, failure, pause, attempt, lost_attempt, chk FROM progress WHERE key IN"
+)
+
+
+def read_instances(reader: Reader, asked: AskedInstances) -> ListedInstances:
+    """The latest first."""
+    found: list[StoredInstance] = []
+    last = 0
+    for count, stored in enumerate(_candidates(reader, asked), 1):
+        if len(found) == asked.limit or count > LOOKED_AT:
+            return ListedInstances(found, last)
+        last = stored.row.key
+        if asked.definition in ("", stored.row.definition):
+            found.append(stored)
+    return ListedInstances(found, 0)
+
+
+def _candidates(reader: Reader, asked: AskedInstances) -> Iterator[StoredInstance]:
+    """Whatever their definition."""
+    if not asked.unfinished and not asked.failed:
+        yield from reader.instances("WHERE key < ? ORDER BY key DESC", asked.before)
+        return
+    wanted = [query for query, is_wanted in ((_UNFINISHED, asked.unfinished), (_FAILED, asked.failed)) if is_wanted]
+    last = 0
+    queries = [reader.instances(query, asked.before) for query in wanted]
+    for stored in merge(*queries, key=lambda stored: -stored.row.key):
+        if stored.row.key != last:  # one may be both
+            yield stored
+        last = stored.row.key
+
+
+def runs_after(reader: Reader, instance: int, after: int) -> Iterator[RunRow]:
+    """The runs of an instance that hold keys after this one, in their order."""
+    first = reader.runs("WHERE instance = ? AND first_key <= ? ORDER BY first_key DESC LIMIT 1", instance, after)
+    rest = reader.runs("WHERE instance = ? AND first_key > ? ORDER BY first_key", instance, after)
+    return chain((run for run in first if run.first_key + run.size - 1 > after), rest)
+
+
+def read_node_keys(reader: Reader, instance: int, after: int, limit: int) -> list[int]:
+    runs = runs_after(reader, instance, after)
+    keys = (key for run in runs for key in range(max(run.first_key, after + 1), run.first_key + run.size))
+    return list(islice(keys, limit))
+
+
+def ids_between(runs: Iterable[RunRow], low: bytes, high: bytes, most: int) -> list[bytes]:
+    """The first ids of the nodes of these runs, which are ordered by origin and counter, from `low` to `high`."""
+    ids = (
+        run.origin + counter.to_bytes(4, "big")
+        for run in runs
+        for counter in range(
+            max(run.first, int.from_bytes(low[12:], "big")) if run.origin == low[:12] else run.first,
+            min(run.first + run.size, int.from_bytes(high[12:], "big") + 1)
+            if run.origin == high[:12]
+            else run.first + run.size,
+        )
+    )
+    return list(islice(ids, most))
+
+
+def read_described(reader: Reader, keys: Sequence[int]) -> dict[int, StoredNode]:
+    """Raises StoreError where one is missing."""
+    nodes = reader.nodes(keys)
+    outcomes = {row.key: row for row in reader.outcome_heads(keys)}
+    adopted = {row.key: row.function for row in adopted_rows(reader, keys)}
+    used = dict(beside_nodes(reader, "used_failures", "instance", keys))
+    progress = {}
+    for *row, chk in reader.by_keys(_PROGRESS, keys):
+        check_progress(row, chk)
+        progress[row[0]] = ProgressRow(*row)
+    return {
+        key: StoredNode(
+            key, adopted.get(key, node.function), node.sources, outcomes.get(key), progress.get(key), key in used
+        )
+        for key, node in nodes.items()
+    }
+
+
+def beside_nodes(reader: Reader, table: str, column: str, keys: Collection[int]) -> Iterator[tuple[int, Any]]:
+    """What a table keeps of those of these nodes that it has."""
+    for key, value, chk in reader.by_keys(f"SELECT key, {column}, chk FROM {table} WHERE key IN", keys):
+        check_row(table, key, chk, (key, value))
+        yield key, value
+
+
+def read_functions_of(reader: Reader, after: int, most: int) -> tuple[set[int], int | None]:
+    """Functions that some nodes name, and those that have adopted them; the last of these nodes, or None at the end."""
+    select = "SELECT key, function FROM nodes WHERE key > ? ORDER BY key LIMIT ?"
+    rows = reader.connection.execute(select, (after, most)).fetchall()
+    last = rows[-1][0] if len(rows) == most else _LAST_KEY
+    adopted = reader.connection.execute(
+        "SELECT DISTINCT function FROM adopted WHERE key > ? AND key <= ?", (after, last)
+    )
+    named = {function for _, function in rows} | {function for (function,) in adopted}
+    return named, None if last == _LAST_KEY else last

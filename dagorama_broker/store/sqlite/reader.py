@@ -1,0 +1,283 @@
+"""What the SQLite store reads, row by row checked. Knows one connection and the tables, nothing of who asks."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+
+from dagorama_broker.errors import StoreError
+from dagorama_broker.model import (
+    EndedNode,
+    FoundNode,
+    Function,
+    FunctionRow,
+    InstanceRow,
+    LiveNode,
+    OutcomeRow,
+    RemovedRow,
+    RetryPolicy,
+    RunRow,
+    State,
+    StoredInstance,
+    World,
+)
+from dagorama_broker.store.checksums import (
+    check_payload,
+    check_row,
+    damaged,
+    node_sum,
+    outcome_sum,
+    run_sum,
+    unpack_keys,
+    with_options,
+)
+
+_Found = TypeVar("_Found")
+#: How many keys one SELECT asks for; few sizes, so that SQLite compiles few statements.
+_ASKED = (1, 16, 256)
+_RUN = "SELECT first_key, origin, first, size, instance, digest, maker, chk FROM runs"
+_INSTANCE = "SELECT key, id, definition, entry, created, chk, ended, failed, end_chk FROM instances"
+_OUTCOME = (
+    "SELECT o.key, o.chk, o.state, o.attempt, o.culprit, o.ended, o.refs, r.chk, r.state, r.culprit, r.ended"
+    " FROM outcomes o LEFT JOIN resolved r ON r.key = o.key WHERE o.key IN"
+)
+
+
+class KeptFailure(NamedTuple):
+    has_value: bool  #: what it returned names what failed
+    failure: bytes | None
+
+
+class Reader:
+    """Reads through one connection; whoever uses it keeps to one call at a time."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    def by_keys(self, select: str, keys: Collection[int]) -> Iterator[Any]:
+        """Rows of a SELECT that ends in IN, in no order."""
+        rest = iter(sorted(keys))
+        while asked := list(islice(rest, _ASKED[-1])):
+            size = next(size for size in _ASKED if size >= len(asked))
+            asked += asked[-1:] * (size - len(asked))
+            yield from self.connection.execute(f"{select} ({','.join('?' * size)})", asked)
+
+    # --- payloads ---------------------------------------------------------------------------------
+
+    def arguments(self, keys: Collection[int]) -> dict[int, bytes]:
+        found = {}
+        for key, chk, arguments in self.by_keys("SELECT key, chk, arguments FROM nodes WHERE key IN", keys):
+            check_payload("nodes", key, chk, arguments)
+            found[key] = arguments
+        return _all_found("arguments", keys, found)
+
+    def values(self, keys: Collection[int]) -> dict[int, bytes]:
+        found = {}
+        select = "SELECT key, chk, value, failure FROM outcomes WHERE key IN"
+        for key, chk, value, failure in self.by_keys(select, keys):
+            check_payload("outcomes", key, chk, value, failure)
+            if value is not None:
+                found[key] = value
+        return _all_found("value", keys, found)
+
+    def outcome(self, key: int) -> OutcomeRow | None:
+        row = next(self.outcome_heads([key]), None)
+        if row is None:
+            return None
+        payload = "SELECT chk, value, failure FROM outcomes WHERE key = ?"
+        chk, value, failure = self.connection.execute(payload, (key,)).fetchone()
+        check_payload("outcomes", key, chk, value, failure)
+        return row._replace(value=value, failure=failure)
+
+    def outcome_heads(self, keys: Collection[int]) -> Iterator[OutcomeRow]:
+        """Outcomes as they stand now, without value and failure."""
+        for key, chk, state, attempt, culprit, ended, refs, *resolved in self.by_keys(_OUTCOME, keys):
+            if outcome_sum(key, state, attempt, culprit, ended, refs) != chk >> 32:
+                raise damaged("outcomes", key)
+            if resolved[0] is not None:
+                check_row("resolved", key, resolved[0], (key, *resolved[1:]))
+                state, culprit, ended = resolved[1:]
+            yield OutcomeRow(key, state, attempt, refs, None, culprit, None, ended)
+
+    def failures(self, keys: Collection[int]) -> dict[int, KeptFailure]:
+        """What is kept of nodes that failed."""
+        found = {}
+        select = "SELECT key, chk, value, failure FROM outcomes WHERE key IN"
+        for key, chk, value, failure in self.by_keys(select, keys):
+            check_payload("outcomes", key, chk, value, failure)
+            found[key] = KeptFailure(value is not None, failure)
+        return _all_found("outcome", keys, found)
+
+    # --- nodes ------------------------------------------------------------------------------------
+
+    def nodes(self, keys: Collection[int]) -> dict[int, LiveNode]:
+        """Nodes by key, without their arguments."""
+        found = {}
+        select = "SELECT key, chk, instance, function, sources FROM nodes WHERE key IN"
+        for key, chk, instance, function, sources in self.by_keys(select, keys):
+            if node_sum(key, instance, function, sources) != chk >> 32:
+                raise damaged("nodes", key)
+            found[key] = LiveNode(key, instance, function, sources)
+        return _all_found("row", keys, found)
+
+    def ended(self, keys: Collection[int]) -> dict[int, EndedNode]:
+        """Those of these nodes that have an outcome."""
+        outcomes = {row.key: row for row in self.outcome_heads(keys)}
+        nodes = self.nodes(outcomes.keys())
+        return {
+            key: EndedNode(key, nodes[key].instance, nodes[key].function, row.state, row.refs, row.culprit, row.attempt)
+            for key, row in outcomes.items()
+        }
+
+    def ended_and_named(self, keys: Collection[int]) -> dict[int, EndedNode]:
+        """Those of these nodes that have an outcome, those that their values name, and so on."""
+        found: dict[int, EndedNode] = {}
+        wanted = set(keys)
+        while wanted:
+            fresh = self.ended(wanted)
+            found.update(fresh)
+            wanted = {key for node in fresh.values() for key in unpack_keys(node.refs)} - found.keys()
+        return found
+
+    def find(self, ids: Sequence[bytes]) -> dict[bytes, FoundNode]:
+        keys = self._keys(ids)
+        nodes, ended = self.nodes(keys.values()), self.ended(keys.values())
+        self._check_unfinished({node.instance for key, node in nodes.items() if key not in ended})
+        return {
+            id: FoundNode(
+                id, key, nodes[key].instance, nodes[key].function, has_ended(ended.get(key)), nodes[key].sources
+            )
+            for id, key in keys.items()
+        }
+
+    def _check_unfinished(self, instances: Collection[int]) -> None:
+        """A node without an outcome in an instance that has ended would be waited for without end."""
+        select = "SELECT key FROM instances WHERE ended IS NOT NULL AND key IN"
+        for (key,) in self.by_keys(select, instances):
+            raise StoreError(f"table outcomes is damaged: instance {key} has ended and one of its nodes has no outcome")
+
+    def _keys(self, ids: Sequence[bytes]) -> dict[bytes, int]:
+        """Keys of those nodes that are there; what is left over of a removed instance is not."""
+        runs = {id: run for id in ids if (run := self._run_with(id))}
+        select = "SELECT instance FROM leftovers WHERE instance IN"
+        gone = {instance for (instance,) in self.by_keys(select, {run.instance for run in runs.values()})}
+        return {
+            id: run.first_key + int.from_bytes(id[12:], "big") - run.first
+            for id, run in runs.items()
+            if run.instance not in gone
+        }
+
+    def _run_with(self, id: bytes) -> RunRow | None:
+        counter = int.from_bytes(id[12:], "big")
+        run = self._run("WHERE origin = ? AND first <= ? ORDER BY first DESC LIMIT 1", id[:12], counter)
+        return run if run and counter < run.first + run.size else None
+
+    def ids(self, keys: Collection[int]) -> dict[int, bytes]:
+        found: dict[int, bytes] = {}
+        run: RunRow | None = None
+        for key in sorted(keys):
+            if run is None or key >= run.first_key + run.size:
+                run = self.run_of(key)
+            if run is not None:
+                found[key] = run.origin + (run.first + key - run.first_key).to_bytes(4, "big")
+        return _all_found("id", keys, found)
+
+    # --- runs, instances, functions -----------------------------------------------------------------
+
+    def run_of(self, key: int) -> RunRow | None:
+        """The run that a node is of, by its key."""
+        run = self._run("WHERE first_key <= ? ORDER BY first_key DESC LIMIT 1", key)
+        return run if run is not None and key < run.first_key + run.size else None
+
+    def last_run(self, origin: bytes, before: int) -> RunRow | None:
+        return self._run("WHERE origin = ? AND first < ? ORDER BY first DESC LIMIT 1", origin, before)
+
+    def _run(self, where: str, *parameters: int | bytes) -> RunRow | None:
+        return next(self.runs(where, *parameters), None)
+
+    def runs(self, where: str, *parameters: int | bytes) -> Iterator[RunRow]:
+        for *row, chk in self.connection.execute(f"{_RUN} {where}", parameters):
+            first_key, origin, first, size, instance, digest, maker = row
+            if run_sum(first_key, origin, first, size, instance, digest, maker) != chk:
+                raise damaged("runs", first_key)
+            yield RunRow(origin, first, size, first_key, instance, digest, maker)
+
+    def has_instance(self, id: bytes) -> bool:
+        select = "SELECT 1 FROM instances WHERE id = ? UNION ALL SELECT 1 FROM removed WHERE id = ?"
+        return self.connection.execute(select, (id, id)).fetchone() is not None
+
+    def is_new(self, instance: bytes, origin: bytes) -> bool:
+        select = (
+            "SELECT 1 FROM instances WHERE id = ? UNION ALL SELECT 1 FROM removed WHERE id = ?"
+            " UNION ALL SELECT 1 FROM runs WHERE origin = ? LIMIT 1"
+        )
+        return self.connection.execute(select, (instance, instance, origin)).fetchone() is None
+
+    def instance(self, id: bytes) -> StoredInstance | None:
+        return next(self.instances("WHERE id = ?", id), None)
+
+    def instances_of(self, keys: Collection[int]) -> Iterator[StoredInstance]:
+        for key in sorted(keys):
+            yield from self.instances("WHERE key = ?", key)
+
+    def instances(self, where: str, *parameters: float | bytes) -> Iterator[StoredInstance]:
+        for *row, chk, ended, failed, end_chk in self.connection.execute(f"{_INSTANCE} {where}", parameters):
+            check_row("instances", row[0], chk, row)
+            check_row("instances", row[0], end_chk, (row[0], ended, failed))
+            yield StoredInstance(InstanceRow(*row), ended, bool(failed))
+
+    def expired(self, failed: bool, before: float, most: int) -> Iterator[StoredInstance]:
+        """Instances that ended before, those that ended first first; what another instance names is left out."""
+        return self.instances(
+            "INDEXED BY ended_instances WHERE failed = ? AND ended <= ? AND named = 0"
+            " AND NOT EXISTS (SELECT 1 FROM links l WHERE l.named = instances.key) ORDER BY ended LIMIT ?",
+            int(failed), before, most,
+        )
+
+    def named(self, after: int, most: int) -> Iterator[StoredInstance]:
+        """Instances that have ended and that another names, in the order of their keys."""
+        where = "INDEXED BY named_instances WHERE key > ? AND ended IS NOT NULL AND named = 1 ORDER BY key LIMIT ?"
+        return self.instances(where, after, most)
+
+    def naming(self, key: int) -> Iterator[StoredInstance]:
+        return self.instances("WHERE key IN (SELECT instance FROM links WHERE links.named = ?)", key)
+
+    def removed(self, id: bytes) -> RemovedRow | None:
+        """What is remembered of an instance that is there no more."""
+        select = "SELECT instance, id, ended, failed, kept, chk FROM removed WHERE id = ?"
+        for *row, chk in self.connection.execute(select, (id,)):
+            check_row("removed", id, chk, row)
+            key, _, ended, failed, kept = row
+            return RemovedRow(key, id, ended, bool(failed), kept)
+        return None
+
+    def names_large(self, sha256: bytes) -> bool:
+        """Whether a node names this large value."""
+        select = "SELECT 1 FROM large_refs WHERE sha256 = ?"
+        return self.connection.execute(select, (sha256,)).fetchone() is not None
+
+    def functions(self) -> Iterator[FunctionRow]:
+        for *row, chk in self.connection.execute(
+            "SELECT id, name, hash, queue, taint, max_attempts, retry_interval, retry_base, retry_max_interval,"
+            " retry_jitter, is_async, world, options, chk FROM functions ORDER BY id"
+        ):
+            check_row("functions", row[0], chk, row)
+            id, name, hash, queue, taint, *retry, is_async, world, options = row
+            policy = None if retry[0] is None else RetryPolicy(*retry)
+            function = Function(name, hash, queue, taint, policy, bool(is_async), World(world))
+            yield FunctionRow(id, with_options(function, options))
+
+
+def has_ended(node: EndedNode | None) -> EndedNode | None:
+    """The node, where its value waits for nothing more."""
+    return None if node is None or node.state == State.RESOLVING else node
+
+
+def _all_found(what: str, keys: Collection[int], found: dict[int, _Found]) -> dict[int, _Found]:
+    """What was found, where nothing is missing. Raises StoreError otherwise."""
+    missing = next((key for key in keys if key not in found), None)
+    if missing is not None:
+        raise StoreError(f"the store has no {what} of node {missing}")
+    return found

@@ -1,0 +1,70 @@
+"""Which nodes other code runs than they were made with, and the signed adoptions that allow it.
+
+An adoption is kept as long as a node names it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
+
+from dagorama_broker.errors import StoreError
+from dagorama_broker.model import AdoptedRow, AdoptionRow
+from dagorama_broker.store.checksums import SqlValue, adopted_sum, check_row, damaged, summed
+from dagorama_broker.store.sqlite.reader import Reader
+
+_ADOPTION = "INSERT INTO adoptions (id, signed, chk) VALUES (?, ?, ?)"
+_ADOPTED = "INSERT OR REPLACE INTO adopted (key, function, adoption, chk) VALUES (?, ?, ?, ?)"
+_BY_NODES = "SELECT key, function, adoption, chk FROM adopted WHERE key IN"
+_BY_IDS = "SELECT id, signed, chk FROM adoptions WHERE id IN"
+_UNNAMED = (
+    "DELETE FROM adoptions WHERE id = ? AND NOT EXISTS (SELECT 1 FROM adopted WHERE adoption > 0 AND adoption = ?)"
+)
+
+
+def write_adopted(
+    connection: sqlite3.Connection, adoptions: Sequence[AdoptionRow], adopted: Sequence[AdoptedRow]
+) -> None:
+    """Keep what was adopted, each node under its latest row. Inside a transaction."""
+    connection.executemany(_ADOPTION, summed(adoptions))
+    before = {row.adoption for row in adopted_rows(Reader(connection), {row.key for row in adopted})}
+    connection.executemany(_ADOPTED, ((*row, adopted_sum(*row)) for row in adopted))
+    _drop_unnamed(connection, before.union(row.adoption for row in adopted))
+
+
+def adopted_rows(reader: Reader, keys: Collection[int]) -> Iterator[AdoptedRow]:
+    """Those of these nodes that were adopted."""
+    return checked(reader.by_keys(_BY_NODES, keys))
+
+
+def checked(rows: Iterable[Any]) -> Iterator[AdoptedRow]:
+    """Rows of `adopted` with their checksums. Raises StoreError if one is damaged."""
+    for key, function, adoption, chk in rows:
+        if adopted_sum(key, function, adoption) != chk:
+            raise damaged("adopted", key)
+        yield AdoptedRow(key, function, adoption)
+
+
+def adoptions_of(reader: Reader, adopted: Iterable[AdoptedRow]) -> dict[int, AdoptionRow]:
+    """What allows other code to run these nodes, by their keys. Raises StoreError if one is damaged or missing."""
+    ids = {row.key: row.adoption for row in adopted if row.adoption}
+    found = {}
+    for id, signed, chk in reader.by_keys(_BY_IDS, set(ids.values())):
+        check_row("adoptions", id, chk, (id, signed))
+        found[id] = AdoptionRow(id, signed)
+    if missing := set(ids.values()) - found.keys():
+        raise StoreError(f"table adoptions is damaged: row {min(missing)} is missing")
+    return {key: found[id] for key, id in ids.items()}
+
+
+def let_go(connection: sqlite3.Connection, among: str, parameters: Sequence[SqlValue]) -> None:
+    """Delete what was adopted of the nodes whose keys meet a condition, and adoptions that no other node names."""
+    select = f"SELECT DISTINCT adoption FROM adopted WHERE key {among}"
+    named = [id for (id,) in connection.execute(select, parameters)]
+    connection.execute(f"DELETE FROM adopted WHERE key {among}", parameters)
+    _drop_unnamed(connection, named)
+
+
+def _drop_unnamed(connection: sqlite3.Connection, ids: Iterable[int]) -> None:
+    connection.executemany(_UNNAMED, ((id, id) for id in ids if id))

@@ -1,0 +1,111 @@
+"""What a starting broker reads back: one pass over the unfinished instances, then what their nodes depend on."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection
+
+from dagorama_broker.errors import StoreError
+from dagorama_broker.model import AdoptedRow, Live, LiveNode, ProgressRow, RunRow, State
+from dagorama_broker.store.checksums import check_progress, check_row, damaged, node_sum, outcome_sum, unpack_sources
+from dagorama_broker.store.sqlite.counters import next_key
+from dagorama_broker.store.sqlite.eager import live_broods, live_runs
+from dagorama_broker.store.sqlite.reader import Reader
+from dagorama_broker.store.sqlite.rebinds import adoptions_of, checked
+
+# CROSS JOIN keeps SQLite to this order of tables: what has ended long ago is never looked at.
+_UNFINISHED_RUNS = (
+    "FROM instances i INDEXED BY unfinished_instances CROSS JOIN runs r ON r.instance = i.key"
+    " CROSS JOIN {table} t ON t.key BETWEEN r.first_key AND r.first_key + r.size - 1 {more} WHERE i.ended IS NULL"
+)
+NODES_QUERY = (
+    "SELECT t.key, t.chk, t.instance, t.function, t.sources, o.chk, o.state, o.attempt, o.culprit, o.ended, o.refs "
+) + _UNFINISHED_RUNS.format(table="nodes", more="LEFT JOIN outcomes o ON o.key = t.key")
+PROGRESS_QUERY = (
+    "SELECT t.key, t.runs, t.deaths, t.lost, t.retry_at, t.failure, t.pause, t.attempt, t.lost_attempt, t.chk "
+) + _UNFINISHED_RUNS.format(table="progress", more="")
+KEYS_QUERY = ("SELECT t.key, t.concurrency_key, t.chk " + _UNFINISHED_RUNS).format(table="node_keys", more="")
+
+ADOPTED_QUERY = ("SELECT t.key, t.function, t.adoption, t.chk " + _UNFINISHED_RUNS).format(table="adopted", more="")
+
+
+def read_live(reader: Reader) -> Live:
+    """All that has not ended and what it depends on. Raises StoreError where a row is damaged or missing."""
+    connection = reader.connection
+    runs = list(reader.runs("WHERE instance IN (SELECT key FROM instances WHERE ended IS NULL) ORDER BY first_key"))
+    nodes, resolving = _unfinished(connection, runs)
+    still = {row.key for row in reader.outcome_heads(resolving.keys()) if row.state == State.RESOLVING}
+    nodes = sorted([*nodes, *(resolving[key] for key in still)])
+    sources = {key for node in nodes if node.sources for key in unpack_sources(node.sources)}
+    ended = reader.ended_and_named(sources | still)
+    unfinished = {node.instance for node in nodes}
+    adopted = _adopted(connection, {node.key for node in nodes})
+    instances = [each for each in reader.instances("WHERE ended IS NULL ORDER BY key") if each.row.key in unfinished]
+    return Live(
+        functions=list(reader.functions()),
+        instances=[stored.row for stored in instances],
+        runs=[run for run in runs if run.instance in unfinished],
+        nodes=nodes,
+        ended=[ended[key] for key in sorted(ended)],
+        progress=_progress(connection, nodes),
+        keys=_keys(connection),
+        adopted={row.key: row.function for row in adopted},
+        workers=_workers(connection),
+        failed={stored.row.key for stored in instances if stored.failed},
+        next_node=next_key(connection, "nodes"),
+        next_instance=next_key(connection, "instances"),
+        next_function=next_key(connection, "functions", "id"),
+        broods=live_broods(connection),
+        brood_runs=live_runs(reader),
+        adoptions=adoptions_of(reader, adopted),
+        next_adoption=next_key(connection, "adoptions", "id"),
+    )
+
+
+def _unfinished(connection: sqlite3.Connection, runs: list[RunRow]) -> tuple[list[LiveNode], dict[int, LiveNode]]:
+    """Nodes without an outcome, in order, and those whose outcome is RESOLVING, or was."""
+    nodes: list[LiveNode] = []
+    resolving: dict[int, LiveNode] = {}
+    seen = 0
+    for key, chk, instance, function, sources, outcome_chk, *outcome in connection.execute(NODES_QUERY):
+        seen += 1
+        if node_sum(key, instance, function, sources) != chk >> 32:
+            raise damaged("nodes", key)
+        if outcome_chk is None:
+            nodes.append(LiveNode(key, instance, function, sources))
+        elif outcome_sum(key, *outcome) != outcome_chk >> 32:
+            raise damaged("outcomes", key)
+        elif outcome[0] == State.RESOLVING:
+            resolving[key] = LiveNode(key, instance, function, sources)
+    expected = sum(run.size for run in runs)
+    if seen != expected:
+        raise StoreError(f"table nodes is damaged: unfinished instances have {expected} nodes and {seen} are there")
+    return nodes, resolving
+
+
+def _progress(connection: sqlite3.Connection, nodes: list[LiveNode]) -> list[ProgressRow]:
+    found: dict[int, ProgressRow] = {}
+    for *row, chk in connection.execute(PROGRESS_QUERY):
+        check_progress(row, chk)
+        found[row[0]] = ProgressRow(*row)
+    return [found[node.key] for node in nodes if node.key in found] if found else []
+
+
+def _keys(connection: sqlite3.Connection) -> dict[int, str]:
+    keys = {}
+    for key, concurrency_key, chk in connection.execute(KEYS_QUERY):
+        check_row("node_keys", key, chk, (key, concurrency_key))
+        keys[key] = concurrency_key
+    return keys
+
+
+def _adopted(connection: sqlite3.Connection, unfinished: Collection[int]) -> list[AdoptedRow]:
+    return [row for row in checked(connection.execute(ADOPTED_QUERY)) if row.key in unfinished]
+
+
+def _workers(connection: sqlite3.Connection) -> list[tuple[bytes, str]]:
+    workers = []
+    for id, name, chk in connection.execute("SELECT id, name, chk FROM workers"):
+        check_row("workers", id, chk, (id, name))
+        workers.append((id, name))
+    return workers

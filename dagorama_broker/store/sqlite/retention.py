@@ -1,0 +1,235 @@
+"""How the SQLite store forgets instances: at once for whoever asks, then portion by portion from the disk.
+
+Each portion takes the same few statements, however many rows it has: between any two statements, and between any two
+rows that are read, another thread may take the interpreter, and beside a busy loop that costs more than the rows do.
+So keys go in as one JSON array, and what has to be looked at comes back as one.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+
+from dagorama_broker.model import LinkRow, RemovedRow, RunRow
+from dagorama_broker.store.checksums import SqlValue, check_row, damaged, run_sum, summed
+from dagorama_broker.store.sqlite.counters import mark_used
+from dagorama_broker.store.sqlite.reader import Reader
+from dagorama_broker.store.sqlite.rebinds import let_go
+from dagorama_broker.store.sqlite.statements import run
+
+#: Removed instances that are remembered by their id, the latest.
+REMEMBERED = 100_000
+#: Tables that few nodes have rows in, each with the column that holds the node's key.
+_RARE = (
+    ("resolved", "key"), ("progress", "key"), ("node_keys", "key"), ("adopted", "key"), ("used_failures", "key"),
+    ("broods", "node"), ("brood_runs", "first_key"), ("large_refs", "key"),
+)  # fmt: skip
+_WHICH_HAVE_ROWS = "SELECT " + ", ".join(
+    f"EXISTS (SELECT 1 FROM {table} WHERE {column} BETWEEN ?1 AND ?2)" for table, column in _RARE
+)
+_LINK = "INSERT OR IGNORE INTO links (instance, named, chk) VALUES (?, ?, ?)"
+_REMOVED = "INSERT INTO removed (instance, id, ended, failed, kept, chk) VALUES {rows}"
+_LEFTOVERS = "INSERT INTO leftovers (instance, chk) VALUES {rows}"
+_LEFTOVERS_PACKED = (
+    "SELECT json_group_array(json_array(instance, chk + 0))"
+    " FROM (SELECT instance, chk FROM leftovers ORDER BY instance LIMIT ?)"
+)
+#: Adding 0 turns a blob, which JSON cannot hold and only damage puts there, into a number that fails the checksum.
+_RUNS_PACKED = (
+    "SELECT json_group_array(json_array(hex(origin), first + 0, size + 0, first_key, instance + 0, hex(digest),"
+    " maker + 0, chk + 0)) FROM (SELECT * FROM runs WHERE instance {among} ORDER BY instance, first_key LIMIT ?)"
+)
+#: Of a function no node names; a scan of all nodes, for starts only.
+_UNUSED = (
+    "DELETE FROM functions WHERE id NOT IN (SELECT DISTINCT function FROM nodes)"
+    " AND id NOT IN (SELECT function FROM adopted)"
+)
+
+
+class _Keys:
+    """Keys as a condition on a column: a range if they are contiguous, a JSON array otherwise."""
+
+    def __init__(self, keys: Collection[int]) -> None:
+        self.first, self.last = min(keys), max(keys)
+        self.among = "BETWEEN ? AND ?"
+        self.parameters: tuple[int | str, ...] = (self.first, self.last)
+        if self.last - self.first + 1 != len(keys):
+            self.among, self.parameters = "IN (SELECT value FROM json_each(?))", (json.dumps(list(keys)),)
+
+    def delete(self, connection: sqlite3.Connection, table: str, column: str = "key") -> None:
+        connection.execute(f"DELETE FROM {table} WHERE {column} {self.among}", self.parameters)
+
+
+def link(connection: sqlite3.Connection, rows: Sequence[LinkRow]) -> None:
+    connection.executemany(_LINK, summed(rows))
+    connection.executemany("UPDATE instances SET named = 1 WHERE key = ?", ((row.named,) for row in rows))
+
+
+# --- for whoever asks -------------------------------------------------------------------------------------
+
+
+def remove(connection: sqlite3.Connection, rows: Sequence[RemovedRow]) -> None:
+    """The instances are there no more, but for their ids; their nodes are left over for `sweep`."""
+    keys = _Keys([row.key for row in rows])
+    mark_used(connection, "instances", keys.last)
+    keys.delete(connection, "instances")
+    run(connection, _REMOVED, 6, summed(map(_tombstone, rows)))
+    run(connection, _LEFTOVERS, 2, summed((row.key,) for row in rows))
+    _unlink(connection, keys)
+    connection.execute("DELETE FROM removed WHERE number <= (SELECT max(number) FROM removed) - ?", (REMEMBERED,))
+
+
+def _tombstone(row: RemovedRow) -> tuple[SqlValue, ...]:
+    return row.key, row.id, float(row.ended), int(row.failed), float(row.kept)
+
+
+def _unlink(connection: sqlite3.Connection, keys: _Keys) -> None:
+    """What these instances named is kept on their account no more."""
+    named = set()
+    select = f"SELECT instance, named, chk FROM links WHERE instance {keys.among}"
+    for instance, other, chk in connection.execute(select, keys.parameters):
+        check_row("links", instance, chk, (instance, other))
+        named.add((other,))
+    if named:
+        keys.delete(connection, "links", "instance")
+        still = "EXISTS (SELECT 1 FROM links WHERE links.named = instances.key)"
+        connection.executemany(f"UPDATE instances SET named = {still} WHERE key = ?", named)
+
+
+# --- from the disk ----------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Portion:
+    """What one sweep deletes."""
+
+    room: int  #: for so many more nodes
+    nodes: list[range] = field(default_factory=list)
+    runs: list[int] = field(default_factory=list)  #: first keys of those that go as a whole
+    unfinished: int = 0  #: key of the first instance that is not deleted to its end; 0: all are
+
+    def take(self, connection: sqlite3.Connection, row: RunRow) -> None:
+        """Add a run, or as much of it as there is room for."""
+        first, end = row.first_key, row.first_key + row.size
+        if row.size > self.room:
+            first = _first_left(connection, first, end)
+        if end - first > self.room:
+            end = first + self.room
+            self.unfinished = row.instance
+        else:
+            self.runs.append(row.first_key)
+        self.nodes.append(range(first, end))
+        self.room -= end - first
+
+    def delete(self, connection: sqlite3.Connection) -> list[bytes]:
+        """Delete it; the large values that no node names any more."""
+        unnamed: list[bytes] = []
+        if nodes := list(chain.from_iterable(self.nodes)):
+            keys = _Keys(nodes)
+            mark_used(connection, "nodes", keys.last)
+            for table in ("nodes", "outcomes"):
+                keys.delete(connection, table)
+            unnamed = _delete_the_rare(connection, keys)
+        if self.runs:
+            _Keys(self.runs).delete(connection, "runs", "first_key")
+        return unnamed
+
+
+def is_left_over(connection: sqlite3.Connection) -> bool:
+    """Whether there is anything to sweep."""
+    return connection.execute("SELECT 1 FROM leftovers LIMIT 1").fetchone() is not None
+
+
+def sweep(connection: sqlite3.Connection, most: int) -> tuple[bool, list[bytes]]:
+    """Delete up to `most` nodes, and up to `most` runs, of removed instances, oldest first. Inside a transaction.
+
+    Returns whether more may be left, and large values that no node names any more.
+    """
+    instances = _leftovers(connection, most)
+    if not instances:
+        return False, []
+    portion = _portion(connection, _runs_of(connection, _Keys(instances), most + 1), most)
+    unnamed = portion.delete(connection)
+    done = [key for key in instances if not portion.unfinished or key < portion.unfinished]
+    if done:
+        _Keys(done).delete(connection, "leftovers", "instance")
+    return len(done) < len(instances) or len(instances) == most, unnamed
+
+
+def _portion(connection: sqlite3.Connection, runs: Sequence[RunRow], most: int) -> _Portion:
+    portion = _Portion(most)
+    for number, row in enumerate(runs):
+        if portion.unfinished:
+            break
+        if number == most or not portion.room:
+            portion.unfinished = row.instance
+        else:
+            portion.take(connection, row)
+    return portion
+
+
+def _leftovers(connection: sqlite3.Connection, most: int) -> list[int]:
+    """The oldest removed instances that have rows."""
+    found = json.loads(connection.execute(_LEFTOVERS_PACKED, (most,)).fetchone()[0])
+    for instance, chk in found:
+        check_row("leftovers", instance, chk, (instance,))
+    return [instance for instance, _ in found]
+
+
+def _runs_of(connection: sqlite3.Connection, instances: _Keys, most: int) -> list[RunRow]:
+    """Runs of these instances, one instance after the other."""
+    packed = connection.execute(_RUNS_PACKED.format(among=instances.among), (*instances.parameters, most)).fetchone()[0]
+    runs = []
+    for origin, first, size, first_key, instance, digest, maker, chk in json.loads(packed):
+        row = RunRow(bytes.fromhex(origin), first, size, first_key, instance, bytes.fromhex(digest), maker)
+        if run_sum(first_key, row.origin, first, size, instance, row.digest, maker) != chk:
+            raise damaged("runs", first_key)
+        runs.append(row)
+    return runs
+
+
+def _first_left(connection: sqlite3.Connection, first: int, end: int) -> int:
+    """The first node from `first` to before `end` that no earlier sweep has deleted; `end` if there is none."""
+    select = "SELECT min(key) FROM nodes WHERE key BETWEEN ? AND ?"
+    left: int | None = connection.execute(select, (first, end - 1)).fetchone()[0]
+    return end if left is None else left
+
+
+def _delete_the_rare(connection: sqlite3.Connection, nodes: _Keys) -> list[bytes]:
+    """Delete what few nodes have rows of; the large values that no node names any more."""
+    has_rows = connection.execute(_WHICH_HAVE_ROWS, (nodes.first, nodes.last)).fetchone()
+    unnamed: list[bytes] = []
+    for (table, column), has in zip(_RARE, has_rows, strict=True):
+        if has and table == "large_refs":
+            unnamed = _let_go(connection, nodes)
+        elif has and table == "adopted":
+            let_go(connection, nodes.among, nodes.parameters)
+        elif has:
+            nodes.delete(connection, table, column)
+    return unnamed
+
+
+def _let_go(connection: sqlite3.Connection, nodes: _Keys) -> list[bytes]:
+    """Delete what these nodes say of large values; those that no other node names."""
+    select = f"SELECT DISTINCT sha256 FROM large_refs WHERE key {nodes.among}"
+    named = connection.execute(select, nodes.parameters).fetchall()
+    nodes.delete(connection, "large_refs")
+    reader = Reader(connection)
+    return [sha256 for (sha256,) in named if not reader.names_large(sha256)]
+
+
+def drop_functions(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
+    """Delete functions that no node names."""
+    mark_used(connection, "functions", max(ids))
+    connection.executemany("DELETE FROM functions WHERE id = ?", ((id,) for id in ids))
+
+
+def drop_unused_functions(connection: sqlite3.Connection, at_least: int) -> None:
+    """Delete functions that no node names, where there are so many that it matters. Inside a transaction."""
+    count, last = connection.execute("SELECT count(*), max(id) FROM functions").fetchone()
+    if count >= at_least:
+        mark_used(connection, "functions", last)
+        connection.execute(_UNUSED)

@@ -1,0 +1,152 @@
+"""Writes the changes of one transaction, table by table."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from dagorama_broker.model import Changes, FunctionRow, InstanceEnd, RetryPolicy, RevivedRow, State
+from dagorama_broker.store.checksums import (
+    SqlValue,
+    node_rows,
+    outcome_rows,
+    outcome_sum,
+    pack_options,
+    progress_rows,
+    row_sum,
+    run_rows,
+    summed,
+)
+from dagorama_broker.store.sqlite import drafts
+from dagorama_broker.store.sqlite.rebinds import write_adopted
+from dagorama_broker.store.sqlite.retention import drop_functions, link, remove
+from dagorama_broker.store.sqlite.statements import run
+
+# These five are most of what is written.
+_NODES = "INSERT INTO nodes VALUES {rows}"
+_OUTCOMES = "INSERT INTO outcomes VALUES {rows}"
+_RUNS = "INSERT INTO runs (first_key, origin, first, size, instance, digest, maker, chk) VALUES {rows}"
+_INSTANCES = "INSERT INTO instances (key, id, definition, entry, created, chk, failed, end_chk) VALUES {rows}"
+_INSTANCE_ENDS = (
+    "WITH ends (key, ended, failed, chk) AS (VALUES {rows})"
+    " UPDATE instances SET ended = ends.ended, failed = ends.failed, end_chk = ends.chk"
+    " FROM ends WHERE instances.key = ends.key"
+)
+_RESOLVED = "INSERT INTO resolved (key, state, culprit, ended, chk) VALUES (?, ?, ?, ?, ?)"
+_FUNCTIONS = (
+    "INSERT INTO functions (id, name, hash, queue, taint, max_attempts, retry_interval, retry_base,"
+    " retry_max_interval, retry_jitter, is_async, world, options, chk)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_PROGRESS = (
+    "INSERT OR REPLACE INTO progress (key, runs, deaths, lost, retry_at, failure, pause, attempt, lost_attempt, chk)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_LARGE = "INSERT OR IGNORE INTO large_refs (key, sha256, chk) VALUES (?, ?, ?)"
+_KEYS = "INSERT INTO node_keys (key, concurrency_key, chk) VALUES (?, ?, ?)"
+_BROODS = "INSERT OR REPLACE INTO broods (attempt, node, within, fate, chk) VALUES (?, ?, ?, ?, ?)"
+_BROOD_RUNS = "INSERT INTO brood_runs (first_key, attempt, chk) VALUES (?, ?, ?)"
+_USED_FAILURES = "INSERT OR REPLACE INTO used_failures (key, instance, chk) VALUES (?, ?, ?)"
+_JOINED = "INSERT OR REPLACE INTO workers (id, name, chk) VALUES (?, ?, ?)"
+_LEFT = "DELETE FROM workers WHERE id = ?"
+
+
+def write(connection: sqlite3.Connection, changes: Changes) -> None:
+    """Inside a transaction. What is kept once is never written twice: SQLite raises IntegrityError."""
+    many = connection.executemany
+    if changes.revived:
+        _revive(connection, changes.revived)
+    if changes.nodes:
+        run(connection, _NODES, 6, node_rows(changes.nodes))
+    if changes.outcomes:
+        run(connection, _OUTCOMES, 9, outcome_rows(changes.outcomes))
+    if changes.runs:
+        run(connection, _RUNS, 8, run_rows(changes.runs))
+    if changes.resolved:
+        many(_RESOLVED, summed((key, int(state), c, float(ended)) for key, state, c, ended in changes.resolved))
+    if changes.instances:
+        rows = ((*row, row_sum(row), 0, row_sum((row.key, None, 0))) for row in changes.instances)
+        run(connection, _INSTANCES, 8, rows)
+    if changes.instance_ends:
+        run(connection, _INSTANCE_ENDS, 4, map(_end, changes.instance_ends))
+    _write_the_rare(connection, changes)
+
+
+def _write_the_rare(connection: sqlite3.Connection, changes: Changes) -> None:
+    many = connection.executemany
+    if changes.functions:
+        many(_FUNCTIONS, summed(map(_function, changes.functions)))
+    if changes.progress:
+        many(_PROGRESS, progress_rows(changes.progress))
+    if changes.large:
+        many(_LARGE, summed(changes.large))
+    if changes.keys:
+        many(_KEYS, summed(changes.keys))
+    if changes.broods:
+        many(_BROODS, summed((a, node, within, int(fate)) for a, node, within, fate in changes.broods))
+    if changes.brood_runs:
+        many(_BROOD_RUNS, summed(changes.brood_runs))
+    if changes.adopted:
+        write_adopted(connection, changes.adoptions, changes.adopted)
+    if changes.used_failures:
+        many(_USED_FAILURES, summed(changes.used_failures))
+    if changes.workers_joined:
+        many(_JOINED, summed(changes.workers_joined))
+    if changes.workers_left:
+        many(_LEFT, ((worker,) for worker in changes.workers_left))
+    if changes.links:
+        link(connection, changes.links)
+    if changes.removed:
+        remove(connection, changes.removed)
+    if changes.functions_gone:
+        drop_functions(connection, changes.functions_gone)
+    if changes.drafts:
+        drafts.begin(connection, changes.drafts)
+    if changes.given_up:
+        drafts.give_up(connection, changes.given_up)
+    if changes.drafts_over:
+        drafts.end(connection, changes.drafts_over)
+
+
+def _revive(connection: sqlite3.Connection, revived: Sequence[RevivedRow]) -> None:
+    """Delete how nodes have ended. Raises IntegrityError if one has not."""
+    again = [(row.key,) for row in revived if row.state != State.RESOLVING]
+    for table in ("resolved", "used_failures"):
+        connection.executemany(f"DELETE FROM {table} WHERE key = ?", again)
+    gone = connection.executemany("DELETE FROM outcomes WHERE key = ?", again).rowcount if again else 0
+    if gone != len(again):
+        raise sqlite3.IntegrityError("a node that is to run again has no row in table outcomes")
+    for row in revived:
+        if row.state == State.RESOLVING and not _resolves_again(connection, row.key):
+            raise sqlite3.IntegrityError("a node that is to wait for its promises again has not ended with a value")
+
+
+def _resolves_again(connection: sqlite3.Connection, key: int) -> bool:
+    """Whether this ended node has a value, which it keeps."""
+    if connection.execute("DELETE FROM resolved WHERE key = ?", (key,)).rowcount:
+        return True
+    # Its promises had all been kept when it completed, so that its outcome says so itself.
+    select = "SELECT chk, attempt, culprit, ended, refs FROM outcomes WHERE key = ? AND state = ?"
+    for chk, attempt, culprit, ended, refs in connection.execute(select, (key, int(State.COMPLETED))).fetchall():
+        head = outcome_sum(key, int(State.RESOLVING), attempt, culprit, ended, refs)
+        changed = int(State.RESOLVING), head << 32 | chk & 0xFFFFFFFF, key
+        connection.execute("UPDATE outcomes SET state = ?, chk = ? WHERE key = ?", changed)
+        return True
+    return False
+
+
+def _end(end: InstanceEnd) -> tuple[SqlValue, ...]:
+    ended, failed = None if end.ended is None else float(end.ended), int(end.failed)
+    return end.key, ended, failed, row_sum((end.key, ended, failed))
+
+
+def _function(row: FunctionRow) -> tuple[SqlValue, ...]:
+    function = row.function
+    who = (row.id, function.name, function.hash, function.queue, function.taint)
+    return (*who, *_retry(function.retry), int(function.is_async), int(function.world), pack_options(function))
+
+
+def _retry(retry: RetryPolicy | None) -> tuple[SqlValue, ...]:
+    if retry is None:
+        return (None,) * 5
+    return retry.max_attempts, float(retry.interval), float(retry.base), float(retry.max_interval), float(retry.jitter)
