@@ -18,15 +18,16 @@ from dagorama_broker.engine.deduplication import Unwritten, left_to_make
 from dagorama_broker.engine.drafts import is_many, submit_many
 from dagorama_broker.engine.functions import Functions
 from dagorama_broker.engine.loading import Reach, reach, refuse_other_world, within_reach
-from dagorama_broker.engine.payload_cache import Payloads
+from dagorama_broker.engine.payload_cache import Payloads, Recent, is_final
 from dagorama_broker.engine.proofs import Proofs
-from dagorama_broker.engine.recent_results import Recent, is_final
 from dagorama_broker.engine.retention import Holds, Retention
 from dagorama_broker.engine.retention_policy import Keeping, not_known
 from dagorama_broker.engine.waiters import Watching
 from dagorama_broker.engine.worker_session import Session
 from dagorama_broker.errors import NotAllowedNow, NotKnown, NotServing
-from dagorama_broker.model import ENDED, Changes, OutcomeRow, StoredInstance
+from dagorama_broker.model.domain import ENDED
+from dagorama_broker.model.queries import StoredInstance
+from dagorama_broker.model.rows import Changes, OutcomeRow
 from dagorama_broker.scheduler import Effects, NewRun, Node, Scheduler, Worker
 from dagorama_broker.scheduler.restore import ended_nodes
 from dagorama_broker.store.protocol import Store

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from time import perf_counter
 from typing import Any, ParamSpec, TypeVar
 
-from dagorama_broker.model import Changes
+from dagorama_broker.model.rows import Changes
 
 P = ParamSpec("P")
 T = TypeVar("T")

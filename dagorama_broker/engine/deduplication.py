@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dagorama_broker.engine.loading import Reach
 from dagorama_broker.errors import Conflict
-from dagorama_broker.model import Changes
+from dagorama_broker.model.rows import Changes
 from dagorama_broker.scheduler import NewRun
 from dagorama_broker.scheduler.graph import Graph
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.model import Edges, Fate, State, UsedFailureRow
+from dagorama_broker.model.domain import Fate, State
+from dagorama_broker.model.queries import Edges
+from dagorama_broker.model.rows import UsedFailureRow
 from dagorama_broker.scheduler.restore import unpack_keys
 
 #: Nodes whose edges are read at a time.

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from dagorama_broker.errors import NotServing, StoreError
-from dagorama_broker.model import Changes
+from dagorama_broker.model.rows import Changes
 
 if TYPE_CHECKING:
     from dagorama_broker.engine.broker import Broker

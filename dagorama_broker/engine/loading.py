@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, TypeAlias
 
 from dagorama_broker.errors import Malformed
-from dagorama_broker.model import StoredInstance
+from dagorama_broker.model.queries import StoredInstance
 from dagorama_broker.scheduler import NewRun, Node
 from dagorama_broker.scheduler.graph import Graph
 

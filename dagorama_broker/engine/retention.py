@@ -17,9 +17,10 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from dagorama_broker.engine.clock import RetentionClock
-from dagorama_broker.engine.removal_rate import MOST_INSTANCES, Pace
+from dagorama_broker.engine.retention_policy import MOST_INSTANCES, Pace
 from dagorama_broker.errors import NotServing, StoreError
-from dagorama_broker.model import Changes, RemovedRow, StoredInstance
+from dagorama_broker.model.queries import StoredInstance
+from dagorama_broker.model.rows import Changes, RemovedRow
 
 if TYPE_CHECKING:
     from dagorama_broker.engine.broker import Broker

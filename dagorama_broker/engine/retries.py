@@ -11,7 +11,8 @@ from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.downstream import closure, users_of
 from dagorama_broker.engine.loading import Reach
 from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown
-from dagorama_broker.model import Adoption, Failed, Fate, FoundNode, State, World, is_made
+from dagorama_broker.model.domain import Adoption, Fate, State, World
+from dagorama_broker.model.queries import Failed, FoundNode, is_made
 from dagorama_broker.scheduler import Node, Obstacle, Revived, is_within_reach
 from dagorama_broker.scheduler.graph import Noticed
 from dagorama_broker.scheduler.rebind import code_of, refuse_uncovered

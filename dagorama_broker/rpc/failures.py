@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.model import CANCELLATION, Failure, State
+from dagorama_broker.model.domain import CANCELLATION, Failure, State
 from dagorama_broker.rpc.messages import failure_message
 from dagorama_broker.scheduler import Node
 

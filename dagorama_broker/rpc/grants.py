@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeAlias, TypeVar
 
 from dagorama.api import broker_pb2 as pb
-from dagorama_broker.model import AdoptionRow, State
+from dagorama_broker.model.domain import State
+from dagorama_broker.model.rows import AdoptionRow
 from dagorama_broker.rpc.messages import LARGE, PARTS, PIECE, function_message, large_in
 from dagorama_broker.scheduler.objects import Granted, Instance, Node
 from dagorama_broker.scheduler.queues import Lane

@@ -9,16 +9,9 @@ from typing import NamedTuple, TypeVar
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.errors import Malformed, NotKnown
-from dagorama_broker.model import (
-    ENDED,
-    AskedInstances,
-    Failure,
-    Fate,
-    OutcomeRow,
-    State,
-    StoredInstance,
-    StoredNode,
-)
+from dagorama_broker.model.domain import ENDED, Failure, Fate, State
+from dagorama_broker.model.queries import AskedInstances, StoredInstance, StoredNode
+from dagorama_broker.model.rows import OutcomeRow
 from dagorama_broker.rpc.explain import LONGEST_REASON, in_a_line
 from dagorama_broker.rpc.messages import PIECE, bounded, failure_message, function_message
 from dagorama_broker.scheduler import Explainer, Node

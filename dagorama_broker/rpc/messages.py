@@ -9,7 +9,7 @@ from itertools import accumulate, islice
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.errors import Malformed
-from dagorama_broker.model import Failure, Function, RetryPolicy, World
+from dagorama_broker.model.domain import Failure, Function, RetryPolicy, World
 from dagorama_broker.scheduler import NewRun, Presence, Scheduler
 from dagorama_broker.scheduler.queues import HIGHEST, LOWEST, Lane
 

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.model import World
+from dagorama_broker.model.domain import World
 from dagorama_broker.rpc.explain import unservable_message
 from dagorama_broker.rpc.version import version
 from dagorama_broker.scheduler import Obstacle, Scheduler, Worker

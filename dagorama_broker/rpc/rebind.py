@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.errors import Malformed, TooMuch
-from dagorama_broker.model import Adoption
+from dagorama_broker.model.domain import Adoption
 from dagorama_broker.rpc.explain import MOST_NAMED, bounded_message
 from dagorama_broker.rpc.messages import LONGEST_CLASS_CODE, LONGEST_NAME, PIECE, check_key_id, check_name, id_bytes
 from dagorama_broker.scheduler import Node, Obstacle

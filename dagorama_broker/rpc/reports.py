@@ -17,7 +17,7 @@ from dagorama_broker.engine.loading import reach, refuse_other_world
 from dagorama_broker.engine.turns import Turn
 from dagorama_broker.engine.worker_session import Session
 from dagorama_broker.errors import BrokerRefusal, Malformed, NotKnown
-from dagorama_broker.model import Failure
+from dagorama_broker.model.domain import Failure
 from dagorama_broker.rpc.costs import of_children
 from dagorama_broker.rpc.messages import (
     LONGEST_NAME,

@@ -11,7 +11,7 @@ from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.turns import Turn
 from dagorama_broker.engine.waiters import LEAVING, Watch
 from dagorama_broker.errors import BrokerRefusal, Malformed, NotKnown, NotServing, StoreError
-from dagorama_broker.model import ENDED, State, World
+from dagorama_broker.model.domain import ENDED, State, World
 from dagorama_broker.rpc.failures import node_failure
 from dagorama_broker.rpc.messages import PIECE, id_bytes
 from dagorama_broker.scheduler import Node

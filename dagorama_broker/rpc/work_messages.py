@@ -8,7 +8,7 @@ from functools import partial
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.worker_session import News
-from dagorama_broker.model import ENDED, State
+from dagorama_broker.model.domain import ENDED, State
 from dagorama_broker.rpc.explain import MOST_NAMED, bounded_message
 from dagorama_broker.rpc.failures import node_failure
 from dagorama_broker.rpc.grants import GrantBuilder

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from math import ceil, inf
 
-from dagorama_broker.model import World
+from dagorama_broker.model.domain import World
 from dagorama_broker.scheduler.claims import Dispatch
 from dagorama_broker.scheduler.graph import LOOKED_AT
 from dagorama_broker.scheduler.objects import Granted, Node, Pool, Slot, TakenBack

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from heapq import heapify, heappop, heappush
 
-from dagorama_broker.model import ENDED, World
+from dagorama_broker.model.domain import ENDED, World
 from dagorama_broker.scheduler.eager import Broods
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.objects import Node, Pool, Presence, Slot, Worker

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from dagorama_broker.model import ENDED, DraftRow
+from dagorama_broker.model.domain import ENDED
+from dagorama_broker.model.rows import DraftRow
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.limits import Limits
 from dagorama_broker.scheduler.objects import UNSTARTED, Node

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 
 from dagorama_broker.errors import Malformed, TooMuch
-from dagorama_broker.model import CANCELLATION, BroodRow, BroodRunRow, Failure, Fate, Live, MadeRun
+from dagorama_broker.model.domain import CANCELLATION, Failure, Fate
+from dagorama_broker.model.queries import Live, MadeRun
+from dagorama_broker.model.rows import BroodRow, BroodRunRow
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.limits import Limits
 from dagorama_broker.scheduler.objects import Brood, Instance, Node, Run

@@ -15,11 +15,10 @@ from struct import pack
 from typing import TYPE_CHECKING, NamedTuple
 
 from dagorama_broker.errors import IllegalMove
-from dagorama_broker.model import (
-    ENDED,
+from dagorama_broker.model.domain import ENDED, Function, State
+from dagorama_broker.model.rows import (
     AdoptionRow,
     Changes,
-    Function,
     FunctionRow,
     InstanceEnd,
     LargeRow,
@@ -27,7 +26,6 @@ from dagorama_broker.model import (
     OutcomeRow,
     ProgressRow,
     ResolvedRow,
-    State,
 )
 from dagorama_broker.scheduler.limits import STEP
 from dagorama_broker.scheduler.objects import NONE, UNSTARTED, Effects, Instance, Node, Run, Trouble

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import NamedTuple
 
-from dagorama_broker.model import Fate, State, World
+from dagorama_broker.model.domain import Fate, State, World
 from dagorama_broker.scheduler.queues import UNLISTED, Head, Lane
 
 

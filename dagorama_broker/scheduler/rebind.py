@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from dagorama_broker.errors import NotAllowedNow, NotKnown
-from dagorama_broker.model import AdoptedRow, Adoption, AdoptionRow, World
+from dagorama_broker.model.domain import Adoption, World
+from dagorama_broker.model.rows import AdoptedRow, AdoptionRow
 from dagorama_broker.scheduler.claims import Dispatch
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.objects import Node

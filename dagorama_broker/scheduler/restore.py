@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from struct import unpack
 
-from dagorama_broker.model import EndedNode, Failed, Live, ProgressRow, State
+from dagorama_broker.model.domain import State
+from dagorama_broker.model.queries import EndedNode, Failed, Live
+from dagorama_broker.model.rows import ProgressRow
 from dagorama_broker.scheduler.graph import FIRST, Graph
 from dagorama_broker.scheduler.objects import NONE, Instance, Node, Run, Trouble
 from dagorama_broker.scheduler.queues import Lane

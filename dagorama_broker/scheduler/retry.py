@@ -10,16 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from dagorama_broker.errors import NotAllowedNow
-from dagorama_broker.model import (
-    Failed,
-    FailedNode,
-    InstanceEnd,
-    RevivedRow,
-    RunRow,
-    State,
-    StoredInstance,
-    is_made,
-)
+from dagorama_broker.model.domain import State
+from dagorama_broker.model.queries import Failed, FailedNode, StoredInstance, is_made
+from dagorama_broker.model.rows import InstanceEnd, RevivedRow, RunRow
 from dagorama_broker.scheduler.claims import Dispatch
 from dagorama_broker.scheduler.eager import cancellation
 from dagorama_broker.scheduler.graph import Graph, run_with

@@ -10,9 +10,10 @@ from heapq import heappush
 from itertools import islice
 
 from dagorama_broker.errors import Malformed, NotAllowedNow
-from dagorama_broker.model import ENDED, Adoption, Changes, Failed, Failure, Live, World
+from dagorama_broker.model.domain import ENDED, LONGEST_PAUSE, Adoption, Failure, World
+from dagorama_broker.model.queries import Failed, Live
+from dagorama_broker.model.rows import Changes
 from dagorama_broker.scheduler.assignment import Feeding
-from dagorama_broker.scheduler.backoff import LONGEST_PAUSE, pause
 from dagorama_broker.scheduler.claims import Dispatch
 from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.eager import epitaph
@@ -393,7 +394,7 @@ class Scheduler:
             self._fail(node, failure)
             return True
         self.dispatch.spend(node)
-        seconds = pause(policy, trouble.runs, jitter) if after is None else min(max(after, 0.0), LONGEST_PAUSE)
+        seconds = policy.delay(trouble.runs, jitter) if after is None else min(max(after, 0.0), LONGEST_PAUSE)
         self.graph.pause(node, seconds)
         return True
 

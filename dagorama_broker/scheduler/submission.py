@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dagorama_broker.errors import Conflict, Malformed, NotKnown
-from dagorama_broker.model import InstanceEnd, InstanceRow, KeyRow, LargeRow, NodeRow, RunRow
+from dagorama_broker.model.rows import InstanceEnd, InstanceRow, KeyRow, LargeRow, NodeRow, RunRow
 from dagorama_broker.scheduler.graph import FIRST, Graph, pack_sources, run_with
 from dagorama_broker.scheduler.objects import Instance, Node, Run
 from dagorama_broker.scheduler.queues import Lane

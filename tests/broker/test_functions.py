@@ -10,7 +10,8 @@ import pytest
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine import functions
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.model import Changes, Function, FunctionRow
+from dagorama_broker.model.domain import Function
+from dagorama_broker.model.rows import Changes, FunctionRow
 from dagorama_broker.rpc import messages
 from dagorama_broker.store import Store
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dagorama.api import broker_pb2 as pb
-from dagorama_broker.engine import recent_results
+from dagorama_broker.engine import payload_cache
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.store.sqlite import connection
 
@@ -53,7 +53,7 @@ def holds_nothing(broker: Broker) -> None:
     assert not broker.watching._watches
     assert not broker.payloads.arguments.size
     kept = broker.payloads.values.kept
-    assert len(kept) <= recent_results.MOST
+    assert len(kept) <= payload_cache.MOST_RECENT
     assert all(key in broker.recent for key in kept)
 
 

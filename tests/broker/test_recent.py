@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from dagorama_broker.engine import recent_results
+from dagorama_broker.engine import payload_cache
 
 from .raw import Dag, RawWorker, Served, envelope, refused, serving
 
@@ -31,7 +31,7 @@ async def test_it_is_asked_for_as_of_its_own_instance_only(served: Served) -> No
 
 
 async def test_what_does_not_fit_is_answered_from_the_store(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recent_results, "MOST", 2)
+    monkeypatch.setattr(payload_cache, "MOST_RECENT", 2)
     worker = await served.worker()
     dags = [await completed(served, worker, b"of %d" % number) for number in range(4)]
     kept = served.broker.recent
@@ -42,7 +42,7 @@ async def test_what_does_not_fit_is_answered_from_the_store(served: Served, monk
 
 
 async def test_a_value_that_is_not_small_is_left_to_the_store(served: Served) -> None:
-    dag = await completed(served, await served.worker(), bytes(recent_results.EACH))
+    dag = await completed(served, await served.worker(), bytes(payload_cache.LARGEST_RECENT))
     assert served.broker.recent.find(dag.id(0)) is None
     assert not served.broker.payloads.values.kept
 

@@ -22,10 +22,18 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.engine.removal_rate import INSTANCES, MOST_INSTANCES, MOST_NODES, NODES, Pace
 from dagorama_broker.engine.retention import Retention
-from dagorama_broker.engine.retention_policy import SHORTEST_PAUSE, Keeping, in_words
-from dagorama_broker.model import Changes, InstanceEnd, LinkRow, RunRow
+from dagorama_broker.engine.retention_policy import (
+    INSTANCES,
+    MOST_INSTANCES,
+    MOST_NODES,
+    NODES,
+    SHORTEST_PAUSE,
+    Keeping,
+    Pace,
+    in_words,
+)
+from dagorama_broker.model.rows import Changes, InstanceEnd, LinkRow, RunRow
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.store.sqlite.store import SqliteStore
 
@@ -426,7 +434,7 @@ def test_a_pause_is_as_long_as_a_portion_takes_to_expire() -> None:
 async def test_instances_that_are_being_read_do_not_keep_the_others_from_going(
     place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dagorama_broker.engine.removal_rate.INSTANCES", 1)
+    monkeypatch.setattr("dagorama_broker.engine.retention_policy.INSTANCES", 1)
     read, other = Dag(), Dag()
     async with serving(store=place, retention=NEVER, retention_failed=NEVER) as served:
         await finish(served, read)
@@ -458,7 +466,7 @@ async def test_instances_go_one_after_the_other_without_a_pause_if_each_names_th
 
 async def test_rows_of_what_was_removed_go_before_more_is_removed(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for bound in ("INSTANCES", "MOST_INSTANCES", "NODES", "MOST_NODES"):
-        monkeypatch.setattr(f"dagorama_broker.engine.removal_rate.{bound}", 1)
+        monkeypatch.setattr(f"dagorama_broker.engine.retention_policy.{bound}", 1)
     dags = [Dag() for _ in range(3)]
     async with serving(store=place, retention=NEVER, retention_failed=NEVER) as served:
         worker = await served.worker()

@@ -9,7 +9,7 @@ import pytest
 
 from dagorama_broker.engine import commits
 from dagorama_broker.engine.commits import FEW, StoreThread
-from dagorama_broker.model import Changes, RemovedRow
+from dagorama_broker.model.rows import Changes, RemovedRow
 
 from .raw import Dag, serving
 from .records import graph, node

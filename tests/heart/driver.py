@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from itertools import chain, count
 
 from dagorama_broker.errors import NotAllowedNow
-from dagorama_broker.model import Adoption, Changes, Failed, Failure, Function, OutcomeRow, RetryPolicy, State, World
+from dagorama_broker.model.domain import Adoption, Failure, Function, RetryPolicy, State, World
+from dagorama_broker.model.queries import Failed
+from dagorama_broker.model.rows import Changes, OutcomeRow
 from dagorama_broker.scheduler import (
     Effects,
     Limits,

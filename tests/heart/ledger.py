@@ -4,33 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from dagorama_broker.model import (
+from dagorama_broker.model.domain import Fate, Function, State
+from dagorama_broker.model.queries import (
+    EndedNode,
+    Failed,
+    FailedNode,
+    Live,
+    LiveNode,
+    MadeRun,
+    StoredInstance,
+    is_made,
+)
+from dagorama_broker.model.rows import (
     AdoptionRow,
     BroodRow,
     Changes,
     DraftRow,
-    EndedNode,
-    Failed,
-    FailedNode,
-    Fate,
-    Function,
     FunctionRow,
     InstanceEnd,
     InstanceRow,
     LinkRow,
-    Live,
-    LiveNode,
-    MadeRun,
     NodeRow,
     OutcomeRow,
     ProgressRow,
     ResolvedRow,
     RevivedRow,
     RunRow,
-    State,
-    StoredInstance,
     UsedFailureRow,
-    is_made,
 )
 from dagorama_broker.scheduler.restore import unpack_keys
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 
-from dagorama_broker.model import Function
+from dagorama_broker.model.domain import Function
 from dagorama_broker.scheduler import NewRun, Node, Presence, Scheduler, Slot, Worker
 from dagorama_broker.scheduler.assignment import STALE
 from dagorama_broker.scheduler.objects import Granted, TakenBack

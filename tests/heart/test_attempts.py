@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from dagorama_broker.errors import TooMuch
-from dagorama_broker.model import State
+from dagorama_broker.model.domain import State
 from dagorama_broker.scheduler import Limits
 
 from .driver import WORK, Hand, Heart, retrying

@@ -3,7 +3,7 @@
 import pytest
 
 from dagorama_broker.errors import Malformed, NotKnown
-from dagorama_broker.model import State
+from dagorama_broker.model.domain import State
 from dagorama_broker.scheduler.restore import unpack_keys
 
 from .driver import Heart, retrying

@@ -3,7 +3,7 @@
 import pytest
 
 from dagorama_broker.errors import NotAllowedNow
-from dagorama_broker.model import State
+from dagorama_broker.model.domain import State
 from dagorama_broker.scheduler import is_within_reach
 
 from .driver import GPU, Hand, Heart, function, retrying

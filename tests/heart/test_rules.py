@@ -2,7 +2,7 @@
 
 import pytest
 
-from dagorama_broker.model import State
+from dagorama_broker.model.domain import State
 
 from .driver import Heart, function, retrying
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from dagorama_broker.errors import BrokerRefusal, Conflict, Malformed, NotKnown, TooMuch
-from dagorama_broker.model import State
+from dagorama_broker.model.domain import State
 from dagorama_broker.scheduler import Limits, NewRun
 
 from .driver import WORK, Heart

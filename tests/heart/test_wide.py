@@ -6,7 +6,8 @@ from types import FrameType
 
 import pytest
 
-from dagorama_broker.model import Failure, OutcomeRow, State
+from dagorama_broker.model.domain import Failure, State
+from dagorama_broker.model.rows import OutcomeRow
 from dagorama_broker.scheduler import NewRun, Presence, Scheduler, Worker
 from dagorama_broker.scheduler.queues import Lane
 

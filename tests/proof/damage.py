@@ -25,7 +25,7 @@ from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.retention_policy import Keeping
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import Changes, InstanceEnd, KeyRow
+from dagorama_broker.model.rows import Changes, InstanceEnd, KeyRow
 from dagorama_broker.rpc.limits import Bounds, Manners, Streams
 from dagorama_broker.rpc.memory_guard import Memory
 from dagorama_broker.rpc.service import BrokerService

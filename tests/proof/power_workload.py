@@ -17,7 +17,7 @@ from typing import Any
 
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.worker_session import Session
-from dagorama_broker.model import Function
+from dagorama_broker.model.domain import Function
 from dagorama_broker.scheduler import NewRun, Presence, Scheduler
 from dagorama_broker.store import large_values
 from dagorama_broker.store.sqlite import connection, store

@@ -9,7 +9,8 @@ from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.loading import Reach
 from dagorama_broker.engine.retention import Holds, Retention
 from dagorama_broker.engine.retention_policy import Keeping
-from dagorama_broker.model import Changes, Failed
+from dagorama_broker.model.queries import Failed
+from dagorama_broker.model.rows import Changes
 from dagorama_broker.rpc import service as service_module
 from dagorama_broker.scheduler import retry, scheduler
 from dagorama_broker.scheduler.claims import Dispatch

@@ -18,7 +18,7 @@ from dagorama_broker.engine.proofs import Proofs
 from dagorama_broker.engine.waiters import Watching
 from dagorama_broker.engine.worker_session import Session
 from dagorama_broker.errors import NotServing
-from dagorama_broker.model import ENDED, State
+from dagorama_broker.model.domain import ENDED, State
 from dagorama_broker.rpc import service, work_messages
 from dagorama_broker.rpc.wait import _Wait
 from dagorama_broker.scheduler import Scheduler, Worker, assignment, graph, rebind, restore

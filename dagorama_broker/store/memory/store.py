@@ -14,28 +14,33 @@ from shutil import rmtree
 from typing import Any, TypeVar
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import (
-    AdoptedRow,
-    AdoptionRow,
+from dagorama_broker.model.domain import Fate, State
+from dagorama_broker.model.queries import (
     AskedInstances,
     BadEnd,
-    BroodRow,
-    Changes,
-    DraftRow,
     Edges,
     EdgesPage,
     EndedNode,
     Failed,
     FailedNode,
-    Fate,
     FoundNode,
-    FunctionRow,
-    InstanceEnd,
-    LargeRow,
     ListedInstances,
     Live,
     LiveNode,
     MadeRun,
+    StoredInstance,
+    StoredNode,
+    is_made,
+)
+from dagorama_broker.model.rows import (
+    AdoptedRow,
+    AdoptionRow,
+    BroodRow,
+    Changes,
+    DraftRow,
+    FunctionRow,
+    InstanceEnd,
+    LargeRow,
     NodeRow,
     OutcomeRow,
     ProgressRow,
@@ -43,10 +48,6 @@ from dagorama_broker.model import (
     ResolvedRow,
     RevivedRow,
     RunRow,
-    State,
-    StoredInstance,
-    StoredNode,
-    is_made,
 )
 from dagorama_broker.store.checksums import unpack_keys, unpack_sources
 from dagorama_broker.store.large_values import LargeFiles

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from dagorama_broker.model import BroodRow, Edges, EdgesPage, LiveNode, MadeRun, RunRow
+from dagorama_broker.model.queries import Edges, EdgesPage, LiveNode, MadeRun
+from dagorama_broker.model.rows import BroodRow, RunRow
 from dagorama_broker.store.checksums import check_row, damaged, node_sum, unpack_keys
 from dagorama_broker.store.sqlite.eager import brood_rows, maker_rows
 from dagorama_broker.store.sqlite.listing import runs_after

@@ -6,7 +6,9 @@ import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 
-from dagorama_broker.model import BadEnd, Failed, FailedNode, Fate, MadeRun, RunRow, State, is_made
+from dagorama_broker.model.domain import Fate, State
+from dagorama_broker.model.queries import BadEnd, Failed, FailedNode, MadeRun, is_made
+from dagorama_broker.model.rows import RunRow
 from dagorama_broker.store.checksums import unpack_sources
 from dagorama_broker.store.sqlite.downstream import read_made
 from dagorama_broker.store.sqlite.eager import fates_of

@@ -16,23 +16,20 @@ from threading import Lock
 from typing import TypeVar
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import (
+from dagorama_broker.model.domain import Fate
+from dagorama_broker.model.queries import (
     AskedInstances,
     BadEnd,
-    Changes,
     EdgesPage,
     EndedNode,
     Failed,
-    Fate,
     FoundNode,
     ListedInstances,
     Live,
-    OutcomeRow,
-    RemovedRow,
-    RunRow,
     StoredInstance,
     StoredNode,
 )
+from dagorama_broker.model.rows import Changes, OutcomeRow, RemovedRow, RunRow
 from dagorama_broker.store.commit_count import COUNT_TIME, CommitCount
 from dagorama_broker.store.large_values import LargeFiles, make_folder, sync_folder
 from dagorama_broker.store.lock import StoreLock
