@@ -6,11 +6,11 @@ Each cache is bounded; an envelope that it does not hold is read back from the s
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Sequence
 
 from dagorama_broker.model.domain import State, World
 from dagorama_broker.model.rows import Changes
-from dagorama_broker.scheduler.objects import Effects, Node
+from dagorama_broker.scheduler import Effects, Node
 
 #: Reads one batch of keys: `store.arguments` or `store.values`, called in the broker's store thread.
 Read = Callable[[Sequence[int]], Awaitable[dict[int, bytes]]]
@@ -63,7 +63,7 @@ class Payloads:
         self.arguments = Shelf(most, arguments)
         self.values = Shelf(most, values)
 
-    def take_in(self, changes: Changes, nodes: dict[int, Node], is_wanted: Callable[[int], bool]) -> None:
+    def take_in(self, changes: Changes, nodes: Container[int], is_wanted: Callable[[int], bool]) -> None:
         """Add the envelopes of a commit that will be read soon."""
         for revived in changes.revived:
             if revived.state != State.RESOLVING:

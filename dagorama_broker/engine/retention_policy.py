@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf
-from typing import TYPE_CHECKING
 
 from dagorama_broker.errors import NotKnown
 from dagorama_broker.model.rows import RemovedRow
-
-if TYPE_CHECKING:
-    from dagorama_broker.scheduler.graph import Graph
+from dagorama_broker.scheduler import Scheduler
 
 #: Seconds between two looks for something to remove, at most and at least.
 LONGEST_PAUSE, SHORTEST_PAUSE = 60.0, 0.02
@@ -44,21 +41,21 @@ class Keeping:
 class Pace:
     """Sizes the portions of a removal: small, but larger than what is made meanwhile, with pauses in between."""
 
-    def __init__(self, graph: Graph, now: float) -> None:
-        self._graph = graph
-        self._instances, self._nodes = graph.next_instance, graph.next_node
+    def __init__(self, scheduler: Scheduler, now: float) -> None:
+        self._scheduler = scheduler
+        self._instances, self._nodes = scheduler.instances_made, scheduler.nodes_made
         self._paused_at = now
         self._removed = 0  # instances since then
 
     def instances(self) -> int:
         """Return how many instances may be removed now, by how many were made since the last call."""
-        made, self._instances = self._graph.next_instance - self._instances, self._graph.next_instance
-        return min(MOST_INSTANCES, max(INSTANCES, SHARE * made))
+        before, self._instances = self._instances, self._scheduler.instances_made
+        return min(MOST_INSTANCES, max(INSTANCES, SHARE * (self._instances - before)))
 
     def nodes(self) -> int:
         """Return how many nodes may be deleted now, by how many were made since the last call."""
-        made, self._nodes = self._graph.next_node - self._nodes, self._graph.next_node
-        return min(MOST_NODES, max(NODES, SHARE * made))
+        before, self._nodes = self._nodes, self._scheduler.nodes_made
+        return min(MOST_NODES, max(NODES, SHARE * (self._nodes - before)))
 
     def count(self, removed: int) -> None:
         """Record that `removed` instances were removed."""

@@ -1,11 +1,23 @@
-"""Defines the rows that one transaction writes."""
+"""Defines the rows that one transaction writes, and how rows hold lists of keys."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from struct import pack, unpack
 from typing import NamedTuple
 
 from dagorama_broker.model.domain import Function
+
+
+def pack_keys(keys: Sequence[int]) -> bytes:
+    """Return keys as rows hold them: little-endian 64-bit integers."""
+    return pack(f"<{len(keys)}q", *keys)
+
+
+def unpack_keys(packed: bytes) -> tuple[int, ...]:
+    """Return the keys that `pack_keys` has packed."""
+    return unpack(f"<{len(packed) // 8}q", packed)
 
 
 class FunctionRow(NamedTuple):
@@ -38,24 +50,24 @@ class RunRow(NamedTuple):
     first_key: int
     instance: int
     digest: bytes  #: of what was submitted; empty for the children of an attempt
-    maker: int = 0  #: key of the node whose attempt made them; 0: a spawner did
+    maker: int = 0  #: key of the node whose attempt made them; 0: a client did
 
 
 class NodeRow(NamedTuple):
     key: int
     instance: int
     function: int
-    sources: bytes  #: keys, packed as little-endian 64-bit integers; negative where a failure is handed over
+    sources: bytes  #: packed keys; negative if the node takes a failure of that source as a value
     arguments: bytes
 
 
 class OutcomeRow(NamedTuple):
-    """The one recorded result of a node. State RESOLVING: the value is there, what it names is not yet."""
+    """The one recorded result of a node. In state RESOLVING, the value names nodes that have not ended."""
 
     key: int
     state: int
     attempt: int
-    refs: bytes  #: keys of the promises in the value, packed as above
+    refs: bytes  #: packed keys of the promises in the value
     value: bytes | None
     culprit: int  #: key of the node whose failure this is; 0: none
     failure: bytes | None  #: opaque; on the culprit itself only
@@ -72,17 +84,17 @@ class ResolvedRow(NamedTuple):
 
 
 class ProgressRow(NamedTuple):
-    """What went wrong so far with a node that has not ended."""
+    """The failed attempts of an unfinished node."""
 
     key: int
-    runs: int  #: that failed
-    deaths: int  #: of a child process while it ran
-    lost: int  #: workers or connections
+    runs: int  #: failed attempts
+    deaths: int  #: of child processes while they ran it
+    lost: int  #: workers or connections lost while they held it
     retry_at: float  #: seconds since 1970; 0: not in BACKOFF
     failure: bytes | None  #: the last one, opaque
-    pause: float = 0.0  #: seconds between when it was written and `retry_at`
-    attempt: int = 0  #: up to which this is counted; who reports an older one is refused
-    lost_attempt: int = 0  #: the last loss was counted for it, and is taken back if its worker returns with it; 0: none
+    pause: float = 0.0  #: seconds from the write until `retry_at`
+    attempt: int = 0  #: the last one counted here; reports of older ones are refused
+    lost_attempt: int = 0  #: attempt of the last counted loss, uncounted if its worker returns with it; 0: none
 
 
 class RevivedRow(NamedTuple):
@@ -110,37 +122,37 @@ class LargeRow(NamedTuple):
 
 
 class AdoptionRow(NamedTuple):
-    """What a holder of a signing key has signed so that nodes may be run by other code; opaque to the store."""
+    """A signed permission to run nodes by other code; opaque to the store."""
 
     id: int
     signed: bytes
 
 
 class DraftRow(NamedTuple):
-    """Keys of nodes that a call is making, and of which rows may be written before the call is decided."""
+    """Keys of nodes that a large call is making; their rows may be written before the call is accepted."""
 
     first_key: int
     last_key: int
 
 
 class AdoptedRow(NamedTuple):
-    """A node is run by other code than it was made with: as this function, until the next such row of it."""
+    """A node is run by other code than it was made with: as this function, until its next such row."""
 
     key: int
     function: int
-    #: of the row that allows it; 0: none does, since the node is run by the code that it was made with again
+    #: id of the row that allows it; 0: none, the node is run by its original code again
     adoption: int = 0
 
 
 class LinkRow(NamedTuple):
-    """A value of one instance names a node of another, which is therefore kept as long."""
+    """A value of one instance names a node of another, which must be kept as long."""
 
     instance: int
     named: int  #: the other's key
 
 
 class RemovedRow(NamedTuple):
-    """An instance whose time is over; in a store its rows go one portion after the other."""
+    """An instance whose retention is over; the store deletes its rows in portions."""
 
     key: int
     id: bytes
@@ -157,16 +169,16 @@ class KeyRow(NamedTuple):
 
 
 class BroodRow(NamedTuple):
-    """An attempt that has made nodes which are cancelled where it, or one that it goes back to, comes to nothing."""
+    """An attempt whose children are cancelled if it, or an attempt that it depends on, fails."""
 
     attempt: int
     node: int  #: whose attempt it is
-    within: int  #: attempt of the brood that this node is of; 0: of none
+    within: int  #: attempt that made this node, if its children depend on it; 0: none
     fate: int
 
 
 class BroodRunRow(NamedTuple):
-    """A run of nodes that such an attempt has made."""
+    """A run of nodes that such an attempt made."""
 
     first_key: int
     attempt: int
@@ -174,30 +186,30 @@ class BroodRunRow(NamedTuple):
 
 @dataclass(slots=True)
 class Changes:
-    """What one transaction holds, in the order in which the heart made it."""
+    """The rows of one transaction, in the order in which the scheduler made them."""
 
     functions: list[FunctionRow] = field(default_factory=list)
     instances: list[InstanceRow] = field(default_factory=list)
     instance_ends: list[InstanceEnd] = field(default_factory=list)
     runs: list[RunRow] = field(default_factory=list)
     nodes: list[NodeRow] = field(default_factory=list)
-    drafts: list[DraftRow] = field(default_factory=list)  #: that are begun
-    given_up: list[DraftRow] = field(default_factory=list)  #: nodes, by their keys, that are not made after all
-    drafts_over: list[int] = field(default_factory=list)  #: first keys of drafts that are made, or gone
+    drafts: list[DraftRow] = field(default_factory=list)  #: that have begun
+    given_up: list[DraftRow] = field(default_factory=list)  #: nodes of refused drafts, by their keys
+    drafts_over: list[int] = field(default_factory=list)  #: first keys of drafts that were accepted, or given up
     revived: list[RevivedRow] = field(default_factory=list)  #: before `outcomes`: it may fail again at once
     outcomes: list[OutcomeRow] = field(default_factory=list)
     resolved: list[ResolvedRow] = field(default_factory=list)
     progress: list[ProgressRow] = field(default_factory=list)
     large: list[LargeRow] = field(default_factory=list)
     keys: list[KeyRow] = field(default_factory=list)
-    broods: list[BroodRow] = field(default_factory=list)  #: a later row of an attempt takes an earlier one's place
+    broods: list[BroodRow] = field(default_factory=list)  #: a later row of an attempt replaces an earlier one
     brood_runs: list[BroodRunRow] = field(default_factory=list)
     adoptions: list[AdoptionRow] = field(default_factory=list)  #: named by `adopted`
     adopted: list[AdoptedRow] = field(default_factory=list)
     used_failures: list[UsedFailureRow] = field(default_factory=list)
     links: list[LinkRow] = field(default_factory=list)
     removed: list[RemovedRow] = field(default_factory=list)
-    functions_gone: list[int] = field(default_factory=list)  #: ids of functions that no node names any more
+    functions_gone: list[int] = field(default_factory=list)  #: ids of functions that no node names
     workers_joined: list[tuple[bytes, str]] = field(default_factory=list)  #: id, name
     workers_left: list[bytes] = field(default_factory=list)
 

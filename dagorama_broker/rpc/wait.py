@@ -8,12 +8,13 @@ from typing import TypeVar
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
+from dagorama_broker.engine.lookups import check_instance, unknown_node
 from dagorama_broker.engine.turns import Turn
 from dagorama_broker.engine.waiters import LEAVING, Watch
 from dagorama_broker.errors import BrokerRefusal, Malformed, NotKnown, NotServing, StoreError
 from dagorama_broker.model.domain import ENDED, State, World
 from dagorama_broker.rpc.failures import node_failure
-from dagorama_broker.rpc.messages import PIECE, id_bytes
+from dagorama_broker.rpc.fields import PIECE, id_bytes
 from dagorama_broker.scheduler import Node
 
 T = TypeVar("T")
@@ -58,7 +59,7 @@ def wait_at_once(broker: Broker, request: pb.WaitRequest, over: Over, more: More
     if request.now or len(request.node) != 1 or request.instances:
         return None
     owner, id = id_bytes(request.instance, "an instance"), id_bytes(request.node[0], "a node")
-    node = broker.scheduler.graph.find(id)
+    node = broker.scheduler.node(id)
     if node is None or node.state in ENDED:
         return None
     _check_ours(node, owner, id)
@@ -77,7 +78,7 @@ class _OneWait:
         self._over = over
         self._more = more
         self._listens = True
-        broker.holds.take(request.instance)
+        broker.lookups.holds.take(request.instance)
         broker.watching.listen(self, node.key)
 
     def tell(self, node: Node) -> None:
@@ -96,7 +97,7 @@ class _OneWait:
     def call_off(self) -> None:
         if self._listens:
             self._listens = False
-            self._broker.holds.let_go(self._request.instance)
+            self._broker.lookups.holds.let_go(self._request.instance)
             self._broker.watching.remove(self, [self._node.key])
 
     async def _replies(self) -> AsyncGenerator[pb.WaitReply, None]:
@@ -159,8 +160,8 @@ class _Wait:
         owner = self._owner(place)
         if owner not in self._held:  # before it is looked up, and before anything is awaited after that
             self._held.add(owner)
-            self._broker.holds.take(owner)
-        node = self._broker.scheduler.graph.find(id_bytes(id, "a node"))
+            self._broker.lookups.holds.take(owner)
+        node = self._broker.scheduler.node(id_bytes(id, "a node"))
         if node is None:
             if not self._is_recent(id, owner):
                 self._others.append(id)
@@ -195,7 +196,7 @@ class _Wait:
         for node in self._live.values():
             _drop_unwanted(self._broker, node)
         for instance in self._held:
-            self._broker.holds.let_go(instance)
+            self._broker.lookups.holds.let_go(instance)
 
     async def states(self) -> AsyncIterator[pb.WaitReply]:
         """How the nodes stood that had not ended when they were asked for."""
@@ -230,7 +231,7 @@ class _Wait:
             yield reply
         if not self._others:
             return
-        await self._broker.durable()  # what has just ended is among the recent ones when it is on record
+        await self._broker.commits.durable()  # what has just ended is among the recent ones when it is on record
         for ids in _batches(self._others):
             others = [id for id in ids if not self._is_recent(id, self._owner_of(id))]
             async for reply in self._tell_recent():
@@ -243,17 +244,16 @@ class _Wait:
         """Nodes that only the store knows, if anybody."""
         unread = dict.fromkeys(owner for id in ids if (owner := self._owner_of(id)) not in self._keys)
         if unread:
-            stored = await self._broker.stored_instances(list(unread))
+            stored = await self._broker.lookups.stored_instances(list(unread))
             self._keys.update((owner, each.row.key) for owner, each in stored.items())
-        found = await self._broker.find_ended(ids)
+        found = await self._broker.lookups.find_ended(ids)
         for id in ids:
             owner = self._owner_of(id)
-            if id not in found and self._broker.scheduler.graph.find(id) is not None:
+            if id not in found and self._broker.scheduler.node(id) is not None:
                 raise NotServing("a node that had ended was retried just now: wait again")
             if id not in found:
-                raise NotKnown(f"node {id.hex()} is not known to this broker")
-            if found[id].instance.key != self._keys[owner]:
-                raise Malformed(f"node {id.hex()} is of another instance than {owner.hex()}")
+                raise unknown_node(id)
+            check_instance(id, owner, is_own=found[id].instance.key == self._keys[owner])
             _check_ours(found[id], owner, id)
         async for reply in self._tell([(node, id) for id, node in found.items()]):
             yield reply
@@ -300,7 +300,7 @@ class _Wait:
     async def _values(self, nodes: Sequence[Node]) -> dict[bytes, bytes]:
         """Their envelopes. Raises NotServing if nodes that had completed run again since this wait began."""
         try:
-            found = await self._broker.values_of(nodes)
+            found = await self._broker.lookups.values_of(nodes)
         except StoreError:
             self._refuse_stale()
             raise
@@ -398,7 +398,6 @@ def _id_of(node: Node) -> bytes:
 
 
 def _check_ours(node: Node, instance: bytes, id: bytes) -> None:
-    if node.instance.id and node.instance.id != instance:
-        raise Malformed(f"node {id.hex()} is of instance {node.instance.id.hex()}, not {instance.hex()}")
+    check_instance(id, instance, is_own=node.instance.id in (b"", instance))
     if node.lane.function.world is not World.OURS:
         raise NotKnown(f"node {id.hex()} was made by the original's calls; GetNode tells of it")

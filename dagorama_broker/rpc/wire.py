@@ -14,7 +14,7 @@ SMALL, FEW = 256 << 10, 10_000
 LARGE = 64 << 10
 #: By the path of a method: what each byte of a request becomes at least, where a request may be refused for memory.
 BECOMES = {
-    "/dagorama.v1.Broker/Submit": 2, "/dagorama.v1.Broker/SubmitStream": 2,
+    "/dagorama.v1.Broker/SubmitStream": 2,
     **dict.fromkeys((f"/dagorama.v1.Broker/{call}" for call in ("Wait", "Cancel", "Retry")), 25),
 }  # fmt: skip
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -30,7 +30,6 @@ class Form(NamedTuple):
 _SUBMISSION = Form(20)
 #: By the path of a method: what is sent to it.
 FORMS = {
-    "/dagorama.v1.Broker/Submit": _SUBMISSION,
     "/dagorama.v1.Broker/SubmitStream": _SUBMISSION,
     "/dagorama.v1.Broker/Talk": Form(12, {1: Form(1, {2: _SUBMISSION})}),
     "/dagorama.v1.Broker/Work": Form(8),

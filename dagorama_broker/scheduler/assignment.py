@@ -9,8 +9,9 @@ from math import ceil, inf
 
 from dagorama_broker.model.domain import World
 from dagorama_broker.scheduler.claims import Dispatch
+from dagorama_broker.scheduler.effects import Granted, TakenBack
 from dagorama_broker.scheduler.graph import LOOKED_AT
-from dagorama_broker.scheduler.objects import Granted, Node, Pool, Slot, TakenBack
+from dagorama_broker.scheduler.objects import Node, Pool, Slot
 from dagorama_broker.scheduler.queues import OVERLAP, WINDOW_US, Lane, order
 from dagorama_broker.scheduler.transitions import WAITING
 

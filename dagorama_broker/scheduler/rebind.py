@@ -226,6 +226,6 @@ def _change_code(graph: Graph, node: Node, hash: str, adoption: AdoptionRow, key
     if not is_back:
         graph.made_with[node.key], graph.adoptions[node.key] = original, adoption
     adopted_under = "" if is_back else key_id
-    lane = graph.lane(replace(node.lane.function, hash=hash, class_code="", adopted_under=adopted_under))
+    lane = graph.make_lane(replace(node.lane.function, hash=hash, class_code="", adopted_under=adopted_under))
     graph.change_lane(node, lane)
     graph.changes.adopted.append(AdoptedRow(node.key, lane.id, 0 if is_back else adoption.id))

@@ -15,7 +15,7 @@ from dagorama_broker.engine import payload_cache
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.store.sqlite import connection
 
-from .raw import LEAF, Given, Served, envelope, results, serving
+from .raw import LEAF, Given, Served, envelope, results, serving, submit
 
 INSTANCES = 200_000
 IN_A_MESSAGE = 500
@@ -63,7 +63,7 @@ async def run_instances(served: Served, messages: int) -> None:
     async def spawner() -> None:
         for _ in numbers:
             request, last = many_instances()
-            await served.stub.Submit(request)
+            await submit(served.stub, request)
             assert await served.value(last, last[4:] + bytes(4)) == envelope(b"result")
 
     await asyncio.gather(*(spawner() for _ in range(SIDE_BY_SIDE)))

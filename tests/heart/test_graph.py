@@ -4,7 +4,7 @@ import pytest
 
 from dagorama_broker.errors import Malformed, NotKnown
 from dagorama_broker.model.domain import State
-from dagorama_broker.scheduler.restore import unpack_keys
+from dagorama_broker.model.rows import unpack_keys
 
 from .driver import Heart, retrying
 

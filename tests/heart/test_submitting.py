@@ -24,8 +24,8 @@ def run(
     foreign: Sequence[bytes] = (),
     creates: tuple[str, bytes] | None = None,
 ) -> NewRun:
-    lane, size = heart.scheduler.graph.lane(WORK), len(sources)
-    return NewRun(instance, origin, first, [lane] * size, [b"a"] * size, list(sources), foreign, creates)
+    size = len(sources)
+    return NewRun(instance, origin, first, [WORK], [0] * size, [b"a"] * size, list(sources), foreign, creates)
 
 
 def node_id(counter: int, origin: bytes = ORIGIN) -> bytes:

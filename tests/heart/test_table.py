@@ -32,7 +32,7 @@ def assignments_of_state() -> set[tuple[str, str]]:
 
 
 def test_only_move_assigns_a_state() -> None:
-    assert assignments_of_state() == {("graph.py", "move"), ("objects.py", "__init__")}
+    assert assignments_of_state() == {("states.py", "move"), ("objects.py", "__init__")}
 
 
 def test_every_state_is_in_the_table_and_every_move_has_its_reason() -> None:

@@ -101,7 +101,7 @@ class Questions:
             scheduler.restore(store.live(), now, time.time() - now)
             scheduler.awaited, scheduler.hold_until = set(), None
             broker = Broker(scheduler, store, keeping=Keeping(inf, inf, inf))
-            memory = Memory(1 << 40, broker.held)
+            memory = Memory(1 << 40, broker.memory_size)
             running = asyncio.create_task(broker.run())
             asking = asyncio.create_task(self._ask(BrokerService(broker, Manners(), Bounds(), memory, Streams(100))))
             try:
