@@ -110,12 +110,18 @@ class Broker:
         self.functions.look()
 
     async def _commit(self, changes: Changes, waiting: list[Waiter]) -> None:
+        commits, thread = self.commits, self.commits.thread
+        commits.begin(changes)
         self.functions.note(changes)
         try:
-            await self.commits.write(changes)
+            if thread.may_commit_outside(changes):
+                thread.timed(self.store.commit, changes)
+            else:
+                await commits.in_store(thread.timed, self.store.commit, changes)
         except BaseException:
             notify(waiting, NotServing("the broker stops: its store could not be written"))
             raise
+        commits.end()
 
     async def _sleep(self) -> None:
         """Wait until something has changed or is due."""

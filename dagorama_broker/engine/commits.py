@@ -148,14 +148,13 @@ class Commits:
         waiting, self._waiting = self._waiting, []
         return waiting
 
-    async def write(self, changes: Changes) -> None:
-        """Commit these changes. Raises StoreError."""
+    def begin(self, changes: Changes) -> None:
+        """Record that these changes are being committed."""
         self.in_flight = changes
         self._in_flight_ids = {row.origin for row in changes.runs} | {row.id for row in changes.instances}
-        if self.thread.may_commit_outside(changes):
-            self.thread.timed(self.store.commit, changes)
-        else:
-            await self.in_store(self.thread.timed, self.store.commit, changes)
+
+    def end(self) -> None:
+        """Record that the changes are durable."""
         self.in_flight, self._in_flight_ids = Changes(), set()
         self.count += 1
 
