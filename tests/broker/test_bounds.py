@@ -77,20 +77,20 @@ async def test_a_large_value() -> None:
 async def test_nodes_of_one_call() -> None:
     async with serving(max_nodes=3) as served:
 
-        def submit(count: int) -> Awaitable[Any]:
+        def submit_nodes(count: int) -> Awaitable[Any]:
             return submit(served.stub, Dag().submission(*[b"a"] * count))
 
-        await at_the_bound(3, submit, "4 nodes in one call; 3 are allowed")
+        await at_the_bound(3, submit_nodes, "4 nodes in one call; 3 are allowed")
 
 
 async def test_sources_of_one_node() -> None:
     async with serving(max_sources=3) as served:
 
-        def submit(count: int) -> Awaitable[Any]:
+        def submit_nodes(count: int) -> Awaitable[Any]:
             columns = {"source_count": [0] * count + [count], "source": list(range(count))}
             return submit(served.stub, Dag().submission(*[b"a"] * count, b"join", **columns))
 
-        await at_the_bound(3, submit, "a node has more than 3 sources")
+        await at_the_bound(3, submit_nodes, "a node has more than 3 sources")
 
 
 @pytest.mark.parametrize(("count", "failures"), [(2, 0), (3, 0), (4, 1)])
@@ -227,7 +227,7 @@ async def test_above_the_watermark_submissions_wait_and_reports_go_through() -> 
         with refused(TOO_MUCH, "takes no submissions (DAGORAMA_MAX_MEMORY)"):
             await submit(served.stub, late.submission(b"b"))
         with pytest.raises(grpc.aio.AioRpcError) as refusal:
-            await served.stub.SubmitStream(iter([late.submission(b"b"), pb.SubmitRequest()]))
+            await submit(served.stub, late.submission(b"b"))
         assert (RETRY_AFTER, "500") in [tuple(pair) for pair in refusal.value.trailing_metadata()]
         with refused(TOO_MUCH, "takes no submissions"):
             await served.original.CreateInstance(api_pb2.InstanceConfigurationMessage(identifier="0" * 32))
