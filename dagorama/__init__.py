@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dagorama.client.control import cancel, retry_failed, state
-    from dagorama.client.put import put
+    from dagorama.client.large_values import put
     from dagorama.client.results import aresolve, as_completed, resolve, resolve_all
     from dagorama.code_signature import calculate_function_hash
     from dagorama.context import CurrentNode, cancelled, current
@@ -98,7 +98,7 @@ _HOMES = {
     "generate_instance_id": "dagorama.definition",
     "launch_workers": "dagorama.runner",
     "outcome": "dagorama.models.outcome",
-    "put": "dagorama.client.put",
+    "put": "dagorama.client.large_values",
     "register_definition": "dagorama.serializer",
     "resolve": "dagorama.client.results",
     "resolve_all": "dagorama.client.results",

@@ -15,7 +15,7 @@ import click
 
 from dagorama.cli.worker_command import ready_options, worker_flags
 from dagorama.runner import LaunchedWorkers
-from dagorama.worker.options import WorkerOptions
+from dagorama.settings import WorkerOptions
 
 if TYPE_CHECKING:
     from watchfiles.main import FileChange

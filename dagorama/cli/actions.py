@@ -44,8 +44,8 @@ def retry(broker: Connection, instance: str, nodes: Sequence[str], downstream: b
     counted, and with --downstream run again too.
     """
     from dagorama.api.broker_pb2 import RetryRequest
+    from dagorama.client import rebind
     from dagorama.client.control import retried_of
-    from dagorama.values import rebind
 
     id, ids = whole_ids(broker, instance, nodes)
     request = RetryRequest(instance=id, node=ids, downstream=downstream, new_code=new_code, patience=PATIENCE)
@@ -97,7 +97,7 @@ def adopt(
     printed on standard error.
     """
     from dagorama.api.broker_pb2 import AdoptRequest
-    from dagorama.values import rebind
+    from dagorama.client import rebind
 
     id = whole_ids(broker, instance)[0] if instance is not None else b""
     request = AdoptRequest(function=function, hash=hash_, instance=id)

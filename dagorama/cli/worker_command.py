@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from dagorama.errors import SettingsError
-from dagorama.settings import HIGHEST_PORT, Settings, look_at
-from dagorama.worker.options import WorkerOptions
+from dagorama.settings import HIGHEST_PORT, Settings, WorkerOptions, look_at
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -1,8 +1,16 @@
-"""Ids of instances and nodes as callers give them."""
+"""Ids of instances and nodes, as callers give them and as objects have them."""
 
 from __future__ import annotations
 
+from typing import Protocol
 from uuid import UUID
+
+
+class InstanceRef(Protocol):
+    """An object that stands for an instance: a DAGInstance, and nothing else that dagorama makes."""
+
+    @property
+    def instance_id(self) -> UUID: ...
 
 
 def as_uuid(given: UUID | str, what: str) -> UUID:

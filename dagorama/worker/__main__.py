@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib import import_module
 
 LAUNCHED = "--launched"
 
@@ -11,12 +12,11 @@ if not __package__:  # run by its path, which also works where the package is on
 
 def main() -> int:
     if sys.argv[1:2] == [LAUNCHED]:
-        from dagorama.worker.launcher import run_launched
+        from dagorama.worker.main import run_launched
 
         return run_launched(int(sys.argv[2]))
-    from dagorama.cli import worker
-
-    worker(prog_name="worker")
+    # By its name: the command is above the worker, which it starts.
+    import_module("dagorama.cli").worker(prog_name="worker")
     return 0
 
 

@@ -1,14 +1,19 @@
 """Frames between a supervisor and a child: a length, a kind, an outer header that the supervisor reads, a body."""
 
+import socket
 from array import array
+from collections.abc import Callable, Mapping
 from enum import IntEnum
 from struct import Struct
 from typing import NamedTuple
 
 _PREFIX = Struct("<IB")
-_COUNTS = Struct("<II")
+_COUNTS = Struct("<III")
 SHA_BYTES = 32
+NAME_BYTES = 16  #: of a file in the broker's folder that waits to be asked for
 CUT_OFF = 113  #: exit code of a child that can reach its supervisor no more
+
+ChildMain = Callable[[int, socket.socket], int]  #: runs a child: its slot and its socket in, its exit code out
 
 
 class Kind(IntEnum):
@@ -27,6 +32,7 @@ class Outcome(NamedTuple):
     attempts: list[int]
     large: list[bytes]
     body: bytes
+    waiting: Mapping[bytes, bytes] = {}  #: large values that wait in the broker's folder, and under which names
 
 
 def prefix(kind: Kind, length: int) -> bytes:
@@ -38,18 +44,24 @@ def pack(kind: Kind, payload: bytes = b"") -> bytes:
 
 
 def pack_outcome(kind: Kind, outcome: Outcome) -> bytes:
-    attempts, large, body = outcome
-    counts = _COUNTS.pack(len(attempts), len(large))
-    return pack(kind, b"".join((counts, array("Q", attempts).tobytes(), *large, body)))
+    attempts, large, body, waiting = outcome
+    counts = _COUNTS.pack(len(attempts), len(large), len(waiting))
+    named = (part for pair in waiting.items() for part in pair)
+    return pack(kind, b"".join((counts, array("Q", attempts).tobytes(), *large, *named, body)))
 
 
 def unpack_outcome(payload: bytes) -> Outcome:
-    attempt_count, large_count = _COUNTS.unpack_from(payload)
+    attempt_count, large_count, waiting_count = _COUNTS.unpack_from(payload)
     large_at = _COUNTS.size + 8 * attempt_count
-    body_at = large_at + SHA_BYTES * large_count
+    waiting_at = large_at + SHA_BYTES * large_count
+    body_at = waiting_at + (SHA_BYTES + NAME_BYTES) * waiting_count
     attempts = array("Q", payload[_COUNTS.size : large_at]).tolist()
-    large = [payload[at : at + SHA_BYTES] for at in range(large_at, body_at, SHA_BYTES)]
-    return Outcome(attempts, large, payload[body_at:])
+    large = [payload[at : at + SHA_BYTES] for at in range(large_at, waiting_at, SHA_BYTES)]
+    waiting = {
+        payload[at : at + SHA_BYTES]: payload[at + SHA_BYTES : at + SHA_BYTES + NAME_BYTES]
+        for at in range(waiting_at, body_at, SHA_BYTES + NAME_BYTES)
+    }
+    return Outcome(attempts, large, payload[body_at:], waiting)
 
 
 class FrameReader:

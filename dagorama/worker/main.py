@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import signal
+import socket
+import sys
 from pathlib import Path
 
+from dagorama.errors import SettingsError
+from dagorama.settings import Settings, WorkerOptions
 from dagorama.values.signing import keyring
-from dagorama.worker.launcher import Lines
-from dagorama.worker.options import WorkerOptions
+from dagorama.worker.control_pipe import Lines, read_start
+from dagorama.worker.frames import ChildMain
 from dagorama.worker.shared_memory import SharedMemory
-from dagorama.worker.supervisor.fork_server import ChildMain, Nursery
+from dagorama.worker.supervisor.fork_server import Nursery
 from dagorama.worker.supervisor.spool import remove_folder, spool_folder
 
+UNUSABLE = 2  #: exit code
 # Names of parameters in glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -31,6 +36,26 @@ def run_worker(options: WorkerOptions, parent: Lines | None = None) -> int:
         nursery.close()
 
 
+def run_launched(descriptor: int) -> int:
+    """Be the supervisor that `launch` has started; return its exit code."""
+    connection = socket.socket(fileno=descriptor)
+    connection.set_inheritable(False)
+    options, sys.path[:] = read_start(connection)
+    from dagorama.client.channel import check
+
+    lines = Lines(connection)
+    try:
+        check(Settings.from_env())
+        return run_worker(options, lines)
+    except SettingsError as error:
+        print(f"worker: {error}", file=sys.stderr, flush=True)
+        lines.say("failed", error)
+        return UNUSABLE
+    except Exception as error:
+        lines.say("failed", f"{type(error).__name__}: {error}")
+        raise
+
+
 def _child_main(options: WorkerOptions, memory: SharedMemory, folder: Path) -> ChildMain:
     """The nursery's: its imports go on beside those of the supervisor."""
     from dagorama.worker.child.main import child_main
@@ -46,7 +71,7 @@ def _supervise(
     from dagorama.worker.supervisor.supervisor import Supervisor
 
     async def supervise() -> int:
-        return await Supervisor(options, nursery, memory, folder, parent).run()
+        return await Supervisor(options, keyring().ids, nursery, memory, folder, parent).run()
 
     return asyncio.run(supervise())
 

@@ -15,9 +15,10 @@ import grpc
 from talking_broker import Talking
 
 from dagorama.api import api_pb2, api_pb2_grpc, broker_pb2, broker_pb2_grpc
+from dagorama.context import current_attempt
 from dagorama.definition import instance_within
-from dagorama.graph.node_batch import submit_requests
-from dagorama.graph.scope import AttemptScope, NodesRun, current_attempt
+from dagorama.graph.node_batch import NodesRun, submit_requests
+from dagorama.graph.scope import AttemptScope
 from dagorama.serializer import find
 from dagorama.values.codec import decode_call, decode_promised, encode, references
 from dagorama.values.envelope import PLAIN

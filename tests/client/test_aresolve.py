@@ -11,10 +11,11 @@ from recording_broker import RecordingBroker, failure
 from dagorama.api import broker_pb2
 from dagorama.client.results import aresolve
 from dagorama.client.worker_thread import Beside
+from dagorama.context import current_attempt
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition
 from dagorama.errors import BrokerUnavailable, NodeFailed, PromiseMisuse, WrongInstance
-from dagorama.graph.scope import AttemptScope, current_attempt
+from dagorama.graph.scope import AttemptScope
 from dagorama.models.failure import Failure
 from dagorama.models.outcome import outcome
 from dagorama.models.promise import DAGPromise

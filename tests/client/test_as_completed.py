@@ -12,10 +12,11 @@ from recording_broker import RecordingBroker, failure, serving
 
 from dagorama.api import broker_pb2
 from dagorama.client.results import AsCompleted, as_completed
+from dagorama.context import current_attempt
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, generate_instance_id, resolve
 from dagorama.errors import NodeFailed, PromiseMisuse, UnknownToBroker, WrongInstance
-from dagorama.graph.scope import AttemptScope, current_attempt
+from dagorama.graph.scope import AttemptScope
 from dagorama.models.failure import Failure
 from dagorama.models.outcome import outcome
 from dagorama.models.promise import DAGPromise

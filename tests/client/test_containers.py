@@ -8,10 +8,11 @@ from recording_broker import RecordingBroker
 
 from dagorama.client.control import cancel, retry_failed, state
 from dagorama.client.results import aresolve, as_completed, resolve_all
+from dagorama.context import current_attempt
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, resolve
 from dagorama.errors import NodeFailed, PromiseMisuse
-from dagorama.graph.scope import AttemptScope, current_attempt
+from dagorama.graph.scope import AttemptScope
 from dagorama.models.failure import Failure
 from dagorama.models.outcome import outcome
 from dagorama.models.state import State

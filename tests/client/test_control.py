@@ -11,6 +11,7 @@ from recording_broker import RecordingBroker
 
 from dagorama.api import broker_pb2
 from dagorama.client.control import cancel, retry_failed, state
+from dagorama.context import current_attempt
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, resolve
 from dagorama.errors import (
@@ -22,7 +23,7 @@ from dagorama.errors import (
     UnknownToBroker,
     WrongInstance,
 )
-from dagorama.graph.scope import AttemptScope, current_attempt
+from dagorama.graph.scope import AttemptScope
 from dagorama.models.promise import DAGPromise
 from dagorama.models.retried import Retried, Unservable
 from dagorama.models.state import State

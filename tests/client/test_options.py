@@ -11,7 +11,8 @@ from recording_broker import RecordingBroker, run_of
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, instance_within
 from dagorama.errors import PromiseMisuse
-from dagorama.graph.scope import AttemptScope, FunctionTable
+from dagorama.graph.node_batch import FunctionTable
+from dagorama.graph.scope import AttemptScope
 from dagorama.models.outcome import outcome
 from dagorama.retry import StaticRetry
 

@@ -14,7 +14,8 @@ from dagorama.api import broker_pb2
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, instance_within, resolve
 from dagorama.errors import FailedRun, NodeCancelled, NodeFailed, PromiseMisuse, ValueNotReadable
-from dagorama.graph.scope import AttemptScope, FunctionTable
+from dagorama.graph.node_batch import FunctionTable
+from dagorama.graph.scope import AttemptScope
 from dagorama.models.failure import Failure
 from dagorama.models.outcome import outcome
 from dagorama.models.promise import DAGPromise

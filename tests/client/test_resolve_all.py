@@ -17,7 +17,8 @@ from dagorama import (
     put,
     resolve_all,
 )
-from dagorama.graph.scope import AttemptScope, current_attempt
+from dagorama.context import current_attempt
+from dagorama.graph.scope import AttemptScope
 
 
 class Half(DAGDefinition):

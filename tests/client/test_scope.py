@@ -11,19 +11,13 @@ import pytest
 from recording_broker import RecordingBroker, run_of
 
 from dagorama.client import connection as connection_module
+from dagorama.client.large_values import LARGE_FROM
+from dagorama.context import current_attempt
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, instance_within
 from dagorama.errors import NotInInstance, NotPicklable, RefusedByBroker, WrongInstance
-from dagorama.graph.node_batch import submit_requests
-from dagorama.graph.scope import (
-    LARGE_FROM,
-    NODE_LIMIT,
-    AttemptScope,
-    FunctionTable,
-    NodesRun,
-    current_attempt,
-    references,
-)
+from dagorama.graph.node_batch import NODE_LIMIT, FunctionTable, NodesRun, references, submit_requests
+from dagorama.graph.scope import AttemptScope
 from dagorama.models.promise import DAGPromise
 from dagorama.values.codec import decode_call
 from dagorama.values.envelope import large_values

@@ -12,9 +12,8 @@ import worker_nodes
 from worker_grants import INSTANCE, Wanted, body_of, call, encoded, ids, values_of
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.context import CurrentNode, current_run
+from dagorama.context import CurrentNode, current_attempt, current_run
 from dagorama.errors import NotInInstance, NotPicklable
-from dagorama.graph.scope import current_attempt
 from dagorama.models.failure import Failure
 from dagorama.models.outcome import outcome as tolerated
 from dagorama.models.promise import DAGPromise

@@ -3,7 +3,7 @@
 import socket
 import threading
 
-from dagorama.worker.launcher import Lines, Message
+from dagorama.worker.control_pipe import Lines, Message
 
 
 def ends() -> tuple[Lines, socket.socket]:

@@ -6,7 +6,7 @@ import pytest
 
 from dagorama.client.shared_files import SharedFiles
 from dagorama.errors import RefusedByBroker, ValueNotReadable
-from dagorama.worker.spool_files import SpoolValues, waiting_name
+from dagorama.worker.spool_files import SpoolValues
 from dagorama.worker.supervisor.spool import Spool
 
 
@@ -35,10 +35,9 @@ def test_a_child_leaves_with_the_broker_what_the_broker_is_to_keep(tmp_path: Pat
     assert values.put(b"value" * 100) == digest
     [file] = (folder / "unfinished").iterdir()
     assert file.read_bytes() == b"value" * 100
-    assert waiting_name(spool.folder, digest) == file.name
     assert digest not in spool
-    spool.forget_waiting(digest)
-    assert waiting_name(spool.folder, digest) is None
+    assert values.take_waiting([digest, b"another's"]) == {digest: bytes.fromhex(file.name)}
+    assert not values.take_waiting([digest])
 
 
 def test_a_child_puts_into_the_spool_where_the_broker_is_out_of_sight_or_out_of_room(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.client.large_values import LargeValues
-from dagorama.context import Run, current_run, never
-from dagorama.definition import DAGDefinition, definition_like, instance_within
+from dagorama.client.large_values import LARGE_FROM, LargeValues
+from dagorama.context import Run, current_attempt, current_run, never
+from dagorama.definition import DAGDefinition, instance_within
 from dagorama.errors import (
     CodeMismatchException,
     DefinitionDiffers,
@@ -31,7 +31,9 @@ from dagorama.errors import (
     UncheckableValue,
 )
 from dagorama.graph.constructor_arguments import packed
-from dagorama.graph.scope import LARGE_FROM, NODE_LIMIT, AttemptScope, Binding, binding, current_attempt
+from dagorama.graph.definitions import definition_like
+from dagorama.graph.node_batch import NODE_LIMIT, Binding, binding
+from dagorama.graph.scope import AttemptScope
 from dagorama.logging import get_logger
 from dagorama.retry import RetryConfiguration, has_runs_left, verdict
 from dagorama.serializer import find
@@ -42,9 +44,10 @@ from dagorama.values.out_of_band import GetLarge
 from dagorama.values.rebind import Wanted, check_adoption
 from dagorama.values.signing import FAILURE, RESULT, SignedValues, code_text, function_digest, keyring
 from dagorama.worker.child import process_state
-from dagorama.worker.child.exceptions import bounded, describe, overrun
+from dagorama.worker.child.exceptions import signed_exception
 from dagorama.worker.child.forks import forget_in_forks, leave
 from dagorama.worker.child.outbox import Outbox, weight
+from dagorama.worker.failures import bounded, describe, overrun
 
 _LOG_BYTES = 500
 _LONGEST = 2**32 - 1  # microseconds that a message can hold, 71 minutes
@@ -424,7 +427,8 @@ class Executor:
             self.outbox.returned(call.node, call.attempt, pb.UNCHECKABLE, str(error), function=call.work.name)
         else:
             microseconds = min((ended - started) // 1000, _LONGEST)
-            failure = describe(error, call.node, call.attempt, microseconds, partial(self._signed_exception, call))
+            exception = signed_exception(error, partial(self._signed_exception, call))
+            failure = describe(error, call.node, call.attempt, microseconds, exception)
             final, later = verdict(call.work.target and call.work.target.retry, error)
             failure.final = final or isinstance(error, (TamperedValue, DefinitionDiffers))
             if later is not None:

@@ -16,7 +16,7 @@ from traceback import print_exc
 from typing import NoReturn, Protocol
 from weakref import WeakSet
 
-from dagorama.worker.child.exceptions import user_frames
+from dagorama.worker.failures import user_frames
 
 
 class Owner(Protocol):

@@ -21,20 +21,19 @@ from dagorama.context import expect_threads
 from dagorama.errors import FunctionNotFound
 from dagorama.graph import shipping
 from dagorama.serializer import run_only
+from dagorama.settings import WorkerOptions
 from dagorama.user_code.names import class_name
 from dagorama.worker.child import node_logging, signals
-from dagorama.worker.child.exceptions import bounded
 from dagorama.worker.child.executor import Executor
 from dagorama.worker.child.forks import forget_in_forks, leave
 from dagorama.worker.child.outbox import Outbox
 from dagorama.worker.child.process_state import note_changes
 from dagorama.worker.child.run_loop import Engine
 from dagorama.worker.child.threads import follow_threads
-from dagorama.worker.frames import CUT_OFF, FrameReader, Kind, Outcome, pack, pack_outcome
-from dagorama.worker.options import WorkerOptions
+from dagorama.worker.failures import bounded
+from dagorama.worker.frames import CUT_OFF, ChildMain, FrameReader, Kind, Outcome, pack, pack_outcome
 from dagorama.worker.shared_memory import SharedMemory
 from dagorama.worker.spool_files import SpoolValues
-from dagorama.worker.supervisor.fork_server import ChildMain
 
 UNFIT = 2  #: exit code of a child that cannot start
 REASON_BYTES = 16 << 10
@@ -72,7 +71,8 @@ class _Child:
         self._reader = FrameReader()
         self._pieces: list[bytes] = []
         self._outbox = Outbox(self._send)
-        self._executor = Executor(self._outbox, SpoolValues(spool))
+        self._values = SpoolValues(spool)
+        self._executor = Executor(self._outbox, self._values)
         self._engine = Engine(self._executor, memory.slots[slot])
         self._slot = memory.slots[slot]
         self._identity = _identity(connection)
@@ -130,7 +130,8 @@ class _Child:
         if _identity(self._connection) != self._identity:
             self._cut_off("it was closed")
         try:
-            self._connection.sendall(pack_outcome(kind, outcome))
+            named = outcome._replace(waiting=self._values.take_waiting(outcome.large)) if outcome.large else outcome
+            self._connection.sendall(pack_outcome(kind, named))
         except (BrokenPipeError, ConnectionResetError):
             os._exit(1)  # the supervisor is gone: there is nobody left to work for
         except OSError as error:

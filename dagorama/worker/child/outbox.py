@@ -11,10 +11,11 @@ from threading import Lock
 from typing import NamedTuple
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.graph.scope import AttemptScope, FunctionTable, NodesRun, references
+from dagorama.graph.node_batch import FunctionTable, NodesRun, references
+from dagorama.graph.scope import AttemptScope
 from dagorama.values.codec import Encoded
 from dagorama.values.envelope import large_values
-from dagorama.worker.child.exceptions import bounded
+from dagorama.worker.failures import bounded
 from dagorama.worker.frames import Kind, Outcome
 
 FLUSH_NODES = 256

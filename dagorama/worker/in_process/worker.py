@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,7 +16,7 @@ from dagorama.client.large_values import BrokerValues, LargeValues
 from dagorama.client.reconnect import PATIENCE
 from dagorama.context import expect_threads
 from dagorama.logging import get_logger
-from dagorama.settings import broker_wait
+from dagorama.settings import WorkerOptions, broker_wait
 from dagorama.values.signing import keyring
 from dagorama.worker.child.async_runner import leave_loop
 from dagorama.worker.child.executor import Call, Executor
@@ -28,10 +26,8 @@ from dagorama.worker.child.run_loop import Engine
 from dagorama.worker.child.threads import follow_threads
 from dagorama.worker.frames import Kind, Outcome
 from dagorama.worker.in_process.stream import ThreadedStream
-from dagorama.worker.options import WorkerOptions
 from dagorama.worker.supervisor.notices import Notices, left_behind
-from dagorama.worker.supervisor.proofs import new_identity
-from dagorama.worker.supervisor.session import PROTOCOL, Held, Session
+from dagorama.worker.supervisor.session import Held, Session, hello
 
 SETTLING = 10.0  #: seconds for the last reports to be acknowledged
 LOOK = 0.5  #: seconds between looks at how long the broker has been gone
@@ -179,7 +175,7 @@ class LocalWorker:
         self._stay = stay
         self._ledger = _Ledger()
         self._interruption = _Interruption()
-        self._session = Session(_hello(options, stay))
+        self._session = Session(hello(options, keyring().ids, 1, pb.STOPPED if stay else pb.IDLE))
         self._stream = ThreadedStream(link, self._session, lambda: self._ledger.held, self._on_message)
         self._outbox = Outbox(self._send)
         large = BrokerValues(link)
@@ -323,19 +319,3 @@ def _prepare() -> None:
     expect_threads()
     follow_threads()
     note_changes()
-
-
-def _hello(options: WorkerOptions, stay: bool) -> pb.Hello:
-    worker, secret = new_identity()
-    return pb.Hello(
-        protocol=PROTOCOL,
-        worker=worker,
-        secret=secret,
-        name=f"{socket.gethostname()}:{os.getpid()}",
-        include_queues=options.include_queues,
-        exclude_queues=options.exclude_queues,
-        tolerations=options.tolerations,
-        key_ids=keyring().ids,
-        slots=1,
-        until=pb.STOPPED if stay else pb.IDLE,
-    )

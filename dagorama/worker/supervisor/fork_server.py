@@ -19,7 +19,7 @@ from traceback import print_exc
 from types import FrameType
 from typing import NamedTuple, NoReturn
 
-ChildMain = Callable[[int, socket.socket], int]  #: slot and socket to its exit code
+from dagorama.worker.frames import ChildMain
 
 _REQUEST = Struct("<BI")  # verb, slot or pid
 _EVENT = Struct("<BIIiQ")  # what, slot, pid, wait status or errno, peak memory in bytes

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dagorama.api import broker_pb2 as pb
 from dagorama.client.explain import obstacle
 from dagorama.logging import get_logger
-from dagorama.worker.options import WorkerOptions
+from dagorama.settings import WorkerOptions
 
 #: definitions that the first line names
 NAMED = 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import accumulate
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.worker.child.exceptions import MESSAGE_BYTES, bounded
+from dagorama.worker.failures import MESSAGE_BYTES, bounded
 from dagorama.worker.frames import Outcome
 
 #: the type of such a failure, which is also what a value that is refused here raises

@@ -5,12 +5,15 @@ gives `receive` every answer, and calls `open` again on the next stream: held no
 not acknowledged go out once more, and nothing that runs is disturbed.
 """
 
+import os
+import socket
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.worker.supervisor.proofs import Proofs
+from dagorama.settings import WorkerOptions
+from dagorama.worker.supervisor.proofs import Proofs, new_identity
 
 PROTOCOL = 1
 MESSAGE_BYTES = 3 << 20  #: a message is closed when it has this much; gRPC refuses one over 4 MiB
@@ -32,6 +35,23 @@ class _Item(NamedTuple):
 
     held: Held
     said: pb.Report | pb.Return | pb.SlotDeath
+
+
+def hello(options: WorkerOptions, key_ids: Sequence[bytes], slots: int, until: pb.Until.ValueType) -> pb.Hello:
+    """Introduce a worker of this process, under a new identity; `until` says what it wants to be told of."""
+    worker, secret = new_identity()
+    return pb.Hello(
+        protocol=PROTOCOL,
+        worker=worker,
+        secret=secret,
+        name=f"{socket.gethostname()}:{os.getpid()}",
+        include_queues=options.include_queues,
+        exclude_queues=options.exclude_queues,
+        tolerations=options.tolerations,
+        key_ids=key_ids,
+        slots=slots,
+        until=until,
+    )
 
 
 class Session:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import compress
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.worker.child.exceptions import describe, overrun
+from dagorama.worker.failures import describe, overrun
 from dagorama.worker.frames import CUT_OFF, FrameReader, Kind, prefix
 from dagorama.worker.shared_memory import RING, SlotMemory
 from dagorama.worker.supervisor.fork_server import Ended

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import gettempdir
 
 from dagorama.client.shared_files import SharedFiles
-from dagorama.worker.spool_files import BROKERS, path_of, set_link, waits_path
+from dagorama.worker.spool_files import BROKERS, path_of, write_whole
 
 ROOM = 2 << 30  #: bytes that are kept for later; what is in use is kept beyond that
 
@@ -46,17 +46,12 @@ class Spool:
         return digest in self._sizes
 
     def show(self, files: SharedFiles | None) -> None:
-        """Tell the children that they see the broker's own folder, or that they do not."""
-        link = self.folder / BROKERS
+        """Tell the children where the broker's folder is, or with None that they do not see it."""
+        named = self.folder / BROKERS
         if files is not None:
-            self.folder.mkdir(mode=0o700, exist_ok=True)
-            set_link(link, str(files.folder))
+            write_whole(named, os.fsencode(files.folder))
         else:
-            link.unlink(missing_ok=True)
-
-    def forget_waiting(self, digest: bytes) -> None:
-        """What a child has left with the broker is in its place there."""
-        waits_path(self.folder, digest).unlink(missing_ok=True)
+            named.unlink(missing_ok=True)
 
     def hold(self, digests: Iterable[bytes]) -> None:
         """Keep them until `release`, whether they are there yet or not."""

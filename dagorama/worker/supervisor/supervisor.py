@@ -6,9 +6,7 @@ Everything happens in one event loop. Who is to run what is decided by the broke
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,16 +17,13 @@ from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama.client.certificates import meaning
 from dagorama.client.channel import aio_channel, target
 from dagorama.logging import get_logger
-from dagorama.settings import Settings
-from dagorama.values.signing import keyring
-from dagorama.worker.launcher import Lines
-from dagorama.worker.options import WorkerOptions
+from dagorama.settings import Settings, WorkerOptions
+from dagorama.worker.control_pipe import Lines
 from dagorama.worker.shared_memory import SharedMemory
 from dagorama.worker.supervisor.child_pool import FAILED, LEFT, UNUSABLE, Children, Incomprehensible
 from dagorama.worker.supervisor.fork_server import Nursery
 from dagorama.worker.supervisor.notices import Notices, complain, left_behind
-from dagorama.worker.supervisor.proofs import new_identity
-from dagorama.worker.supervisor.session import PROTOCOL, Session
+from dagorama.worker.supervisor.session import Session, hello
 from dagorama.worker.supervisor.slot import Slot
 from dagorama.worker.supervisor.spool import Spool
 from dagorama.worker.supervisor.stream import Refused, Stream
@@ -47,8 +42,15 @@ class Supervisor:
     """One worker. Made inside its event loop; `run` it once."""
 
     def __init__(
-        self, options: WorkerOptions, nursery: Nursery, memory: SharedMemory, folder: Path, parent: Lines | None
+        self,
+        options: WorkerOptions,
+        key_ids: Sequence[bytes],
+        nursery: Nursery,
+        memory: SharedMemory,
+        folder: Path,
+        parent: Lines | None,
     ) -> None:
+        """`key_ids` name the signing keys that the children hold."""
         self._options = options
         self._memory = memory
         self._parent = parent
@@ -56,7 +58,8 @@ class Supervisor:
         self._address = target(settings)
         self._grace = settings.grace if options.grace is None else options.grace
         self._channel = aio_channel(settings)
-        self._session = Session(_hello(options))
+        until = pb.DRAINED if options.exit_on_completion else pb.STOPPED
+        self._session = Session(hello(options, key_ids, options.concurrency, until))
         self._stub = stub = BrokerStub(self._channel)
         self._trouble = ""  # what keeps it from the broker, where that can be told
         spool = Spool(folder)
@@ -266,19 +269,3 @@ class Supervisor:
                     await self._change.wait()
         except TimeoutError:
             pass
-
-
-def _hello(options: WorkerOptions) -> pb.Hello:
-    worker, secret = new_identity()
-    return pb.Hello(
-        protocol=PROTOCOL,
-        worker=worker,
-        secret=secret,
-        name=f"{socket.gethostname()}:{os.getpid()}",
-        include_queues=options.include_queues,
-        exclude_queues=options.exclude_queues,
-        tolerations=options.tolerations,
-        key_ids=keyring().ids,
-        slots=options.concurrency,
-        until=pb.DRAINED if options.exit_on_completion else pb.STOPPED,
-    )

@@ -20,7 +20,6 @@ from dagorama.errors import BrokerOverloaded, BrokerUnavailable
 from dagorama.logging import get_logger
 from dagorama.settings import shared_files
 from dagorama.worker.frames import Kind, Outcome
-from dagorama.worker.spool_files import brokers_files, waiting_name
 from dagorama.worker.supervisor.refused_values import without_value
 from dagorama.worker.supervisor.session import Backoff, Held
 from dagorama.worker.supervisor.spool import Spool
@@ -54,20 +53,29 @@ class Transfers:
     def is_at_hand(self, digest: bytes) -> bool:
         return digest in self._spool or (self._files is not None and self._files.has(digest))
 
-    def send(self, digest: bytes) -> asyncio.Task[None]:
-        """Until the broker has it. Raises ValueRefused."""
+    def send(self, digest: bytes, waits: bytes = b"") -> asyncio.Task[None]:
+        """Return a task that ends when the broker has the value; it raises ValueRefused.
+
+        `waits` is the name under which a child has left it in the broker's folder; empty: it is in the spool.
+        """
         task = self._sending.get(digest)
         if task is None:
-            task = self._sending[digest] = asyncio.ensure_future(self._send(digest))
+            task = self._sending[digest] = asyncio.ensure_future(self._send(digest, waits.hex()))
             task.add_done_callback(lambda _: self._sending.pop(digest, None))
+        elif waits:  # another child has made the same value
+            task.add_done_callback(lambda _: self._drop(waits.hex()))
         return task
 
-    async def _send(self, digest: bytes) -> None:
+    def _drop(self, waits: str) -> None:
+        if self._files is not None:
+            self._files.drop(waits)
+
+    async def _send(self, digest: bytes, waits: str) -> None:
         backoff = Backoff()
         while True:
             try:
                 async with self._turns:
-                    await self._hand_over(digest)
+                    await self._hand_over(digest, waits)
                 return
             except grpc.aio.AioRpcError as error:
                 if not _may_pass(error):
@@ -75,15 +83,14 @@ class Transfers:
                 problem = error.details()
             await _pause(backoff, f"sending the large value {digest.hex()}", problem)
 
-    async def _hand_over(self, digest: bytes) -> None:
-        waits, files = waiting_name(self._spool.folder, digest), brokers_files(self._spool.folder)
-        if waits is not None:
-            if not await self._is_kept(digest, waits) and files is not None:
-                await self._upload(files.unfinished(waits))
-                files.drop(waits)
-            self._spool.forget_waiting(digest)
-        elif not await self._is_kept(digest, ""):
+    async def _hand_over(self, digest: bytes, waits: str) -> None:
+        if await self._is_kept(digest, waits):
+            return
+        if not waits:
             await self._upload(self._spool.path(digest))
+        elif self._files is not None:
+            await self._upload(self._files.unfinished(waits))
+            self._drop(waits)
 
     async def _upload(self, path: Path) -> None:
         # Where it is not here: it was handed over before, and the broker will say of who names it that it is gone.
@@ -146,7 +153,8 @@ class Forwarder:
             self._forward(kind, held, outcome.body)
             return
         self._spool.hold(outcome.large)
-        self._waiting.append((kind, held, outcome, [self._transfers.send(digest) for digest in outcome.large]))
+        sending = [self._transfers.send(digest, outcome.waiting.get(digest, b"")) for digest in outcome.large]
+        self._waiting.append((kind, held, outcome, sending))
         if self._task is None:
             self._task = asyncio.ensure_future(self._send_all())
 

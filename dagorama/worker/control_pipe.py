@@ -1,0 +1,96 @@
+"""The control pipe between a program that launches workers and a supervisor.
+
+First the program sends what the worker needs to know. Then `stop`, `end SLOT` and `define` with a parcel of classes go
+down; `ready` when the first child can run nodes, `failed REASON` when the worker leaves with an exit code other than 0,
+`started SLOT PID`, `ended SLOT EXITCODE` and `defined` go up. When the pipe breaks, the other end is gone.
+"""
+
+from __future__ import annotations
+
+import pickle
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from struct import Struct
+from typing import Any, NamedTuple
+
+READ_BYTES = 1 << 16
+_LENGTH = Struct("<Q")
+_HEAD = Struct("<IQ")  # bytes of the words, bytes of the payload
+_BETWEEN = "\0"  # words
+
+
+class Message(NamedTuple):
+    """Words, of which the first names the kind of message, and for some kinds bytes."""
+
+    words: list[str]
+    payload: bytes = b""
+
+
+class Lines:
+    """One end of the pipe. Messages that are too late for the other end are lost. Any thread may send."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._rest = bytearray()
+        self._lock = threading.Lock()
+
+    def fileno(self) -> int:
+        return self._connection.fileno()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def say(self, *words: object, payload: bytes = b"") -> None:
+        text = _BETWEEN.join(str(word).replace(_BETWEEN, " ") for word in words).encode(errors="replace")
+        with self._lock, suppress(BrokenPipeError, ConnectionResetError):
+            self._connection.sendall(_HEAD.pack(len(text), len(payload)) + text + payload)
+
+    def read(self) -> list[Message] | None:
+        """Wait for some bytes and return the messages that are complete; None if the other end is closed."""
+        try:
+            data = self._connection.recv(READ_BYTES)
+        except ConnectionResetError:
+            return None
+        if not data:
+            return None
+        self._rest += data
+        return list(self._complete())
+
+    def _complete(self) -> Iterator[Message]:
+        rest, start = self._rest, 0
+        while len(rest) - start >= _HEAD.size:
+            words, payload = _HEAD.unpack_from(rest, start)
+            begin, end = start + _HEAD.size + words, start + _HEAD.size + words + payload
+            if len(rest) < end:
+                break
+            yield Message(rest[start + _HEAD.size : begin].decode().split(_BETWEEN), bytes(rest[begin:end]))
+            start = end
+        del rest[:start]
+
+
+def send_start(connection: socket.socket, start: tuple[Any, ...]) -> None:
+    """Send what the worker needs to know; nothing if it has already ended, since its exit code says why."""
+    pickled = pickle.dumps(start)
+    with suppress(BrokenPipeError, ConnectionResetError):
+        connection.sendall(_LENGTH.pack(len(pickled)) + pickled)
+
+
+def read_start(connection: socket.socket) -> tuple[Any, ...]:
+    """Read what the launching program has sent; exit if that program is gone."""
+    (length,) = _LENGTH.unpack(_read(connection, _LENGTH.size))
+    start: tuple[Any, ...] = pickle.loads(_read(connection, length))
+    return start
+
+
+def _read(connection: socket.socket, length: int) -> bytes:
+    with connection.makefile("rb", buffering=0) as file:
+        data = b""
+        while len(data) < length:
+            part = file.read(length - len(data))
+            if not part:
+                sys.exit(1)
+            data += part
+    return data
