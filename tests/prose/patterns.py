@@ -33,8 +33,8 @@ PLACES = tuple(
 
 #: Before these words too: `where it runs`, `where the class is made`.
 AT = (
-    r"(?: \w+)? (?:runs?|ran|stands?|lies|lives|belongs|happens|begins?|began|stopped|(?:is|was|are|were) "
-    r"(?:called|found|made|defined|awaited|put|written|raised|used|needed|stored|read|shown|checked))\b"
+    r"(?: \w+)? (?:runs?|ran|stands?|lies|lives|belongs|happens|begins?|began|stopped|goes|(?:is|was|are|were) "
+    r"(?:called|found|made|created|defined|awaited|put|written|raised|used|needed|stored|read|shown|checked))\b"
 )
 
 
