@@ -118,7 +118,7 @@ def test_python_in_a_document_is_python(page: Path) -> None:
             compile(code, name_of(page), "exec")
 
 
-@pytest.mark.parametrize(("name", "code"), programs(), ids=lambda value: value if value.endswith(".py") else "")
+@pytest.mark.parametrize(("name", "code"), list(programs()), ids=lambda value: value if value.endswith(".py") else "")
 def test_a_complete_program_of_the_documents_runs(name: str, code: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(code)
     environment = {**os.environ, "HOME": str(tmp_path)}

@@ -48,7 +48,7 @@ class Reader:
     def start(self, command: str, shown: str) -> None:
         log = self.folder / f"{command.split()[0]}.log"
         with log.open("w") as output:
-            arguments = [Path(sys.executable).parent / command.split()[0], *command.split()[1:]]
+            arguments = [f"{Path(sys.executable).parent}/{command.split()[0]}", *command.split()[1:]]
             self.running[command.split()[0]] = subprocess.Popen(
                 arguments, stdout=output, stderr=output, cwd=self.folder, env=self.environment, text=True
             )
