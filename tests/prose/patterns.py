@@ -33,14 +33,15 @@ PLACES = tuple(
 
 #: Before these words too: `where it runs`, `where the class is made`.
 AT = (
-    r"(?: \w+)? (?:runs?|ran|stands?|lies|lives|belongs|happens|begins?|began|stopped|goes|(?:is|was|are|were) "
-    r"(?:called|found|made|created|defined|awaited|put|written|raised|used|needed|stored|read|shown|checked))\b"
+    r"(?:(?: \w+){0,4} (?:runs?|ran|stands?|lies|lives|belongs|happens|begins?|began|stopped|goes)|(?: \w+)? "
+    r"(?:is|was|are|were) (?:called|found|made|created|defined|awaited|put|written|raised|used|needed|stored|read|"
+    r"shown|checked|told))\b"
 )
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """A phrase that is not to be used."""
+    """A phrase to avoid."""
 
     phrase: str  #: a regular expression; if it has a group, the group is what is reported
     instead: str
