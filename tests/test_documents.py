@@ -22,7 +22,6 @@ PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
-CODE = re.compile(r"`([^`\n]+)`")
 #: A path below one of the folders of the repository.
 PATH = re.compile(r"(?<![\w/-])(?:dagorama|dagorama_broker|docs|tests|samples|benchmarks|proto)/[\w./-]+")
 VARIABLE = re.compile(r"DAGORAMA_[A-Z_]+[A-Z]")
@@ -67,7 +66,7 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_path_exists(page: Path) -> None:
-    paths = {path for code in CODE.findall(prose_of(page)) for path in PATH.findall(code)}
+    paths = {path.rstrip(".") for path in PATH.findall(page.read_text())}
     assert {path for path in paths if not (ROOT / path).exists()} == set()
 
 
