@@ -1,6 +1,6 @@
 """A broker that serves other machines: certificates, tokens and keys, a worker, a run, and what a stranger gets.
 
-Everything is here in one program and reached over loopback; docs/security.md does the same by hand, step by step.
+Everything is here in one program and reached over loopback; docs/how-to/secure.md does the same by hand, step by step.
 
 Run: python samples/secure.py
 It needs `pip install trustme`, which makes the certificates; in earnest they come from your own authority.

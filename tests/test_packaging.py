@@ -278,6 +278,13 @@ def test_the_changelog_names_this_version() -> None:
     assert headings[0] == PROJECT["version"]
 
 
+def test_continuous_integration_runs_every_python_that_the_package_names() -> None:
+    named = re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"]))
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    matrix = re.findall(r"python: \[(.*)\]", workflow)
+    assert matrix == [", ".join(f'"{version}"' for version in named)]
+
+
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this tree is not a clone")
 def test_no_committed_file_names_a_path_of_somebodys_machine() -> None:
     somebodys = re.compile(r"(?<![\w.~-])/(?:root|work|home/\w+|Users/\w+)/")

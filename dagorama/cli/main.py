@@ -16,8 +16,8 @@ from dagorama.cli.tokens import tokens
 def main() -> None:
     """Look at what a broker holds, and act on it.
 
-    With --json each command prints one JSON document instead of a table; docs/command.md lists its keys. Exit codes:
-    0 done, 1 refused or no answer, 2 wrong usage.
+    With --json each command prints one JSON document instead of a table; docs/reference/commands.md lists its keys.
+    Exit codes: 0 done, 1 refused or no answer, 2 wrong usage.
     """
 
 

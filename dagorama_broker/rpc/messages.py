@@ -350,7 +350,10 @@ def failure_message(failure: Failure, id: bytes) -> pb.NodeFailure:
 
 
 def large_in(envelope: bytes) -> list[bytes]:
-    """SHA-256 of what an envelope names as large; docs/protocol.md has the layout. What is malformed names nothing."""
+    """Return the SHA-256 of each large part that an envelope names; docs/reference/envelopes.md has the layout.
+
+    A malformed envelope names none.
+    """
     names: list[bytes] = []
     end = len(envelope)
     if envelope[1] & PARTS:

@@ -1,4 +1,4 @@
-"""Draws the transition table. `python -m dagorama_broker.scheduler.table > docs/states.md` writes its page."""
+"""Draw the transition table: `python -m dagorama_broker.scheduler.table > docs/reference/states.md`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dagorama_broker.scheduler.transitions import REASONS, TRANSITIONS
 PAGE = """# The states of a node
 
 Drawn from the table in `dagorama_broker/scheduler/transitions.py`; a move that is not here is refused before anything
-changes. After an edit: `python -m dagorama_broker.scheduler.table > docs/states.md`.
+changes. After an edit: `python -m dagorama_broker.scheduler.table > docs/reference/states.md`.
 
 ```mermaid
 {diagram}```
@@ -16,7 +16,7 @@ changes. After an edit: `python -m dagorama_broker.scheduler.table > docs/states
 
 
 def mermaid() -> str:
-    """The table as a Mermaid state diagram."""
+    """Return the table as a Mermaid state diagram."""
     lines = ["stateDiagram-v2", "    [*] --> WAITING: has sources", "    [*] --> QUEUED: has none"]
     for state, nexts in TRANSITIONS.items():
         lines += [f"    {state.name} --> {to.name}: {REASONS[state, to]}" for to in sorted(nexts)]
@@ -26,7 +26,7 @@ def mermaid() -> str:
 
 
 def page() -> str:
-    """docs/states.md."""
+    """Return the content of docs/reference/states.md."""
     return PAGE.format(diagram=mermaid())
 
 

@@ -347,7 +347,7 @@ def test_all_that_there_is_is_shown(broker: LaunchedBroker) -> None:
 
 
 def test_keys_of_an_instance_and_a_node_are_those_that_are_documented(broker: LaunchedBroker) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "command.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "commands.md").read_text()
     instance, _ = Reads()("nowhere")
     shown = asked("show", instance.instance_id)
     status = asked("status")

@@ -177,7 +177,7 @@ def test_a_message_of_a_client_of_ours_is_always_taken(monkeypatch: pytest.Monke
 
 
 def test_every_setting_is_in_the_documentation() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "settings.md").read_text()
     assert not [variable for variable in VARIABLES if f"| `{variable}` |" not in page]
 
 

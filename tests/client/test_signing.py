@@ -60,7 +60,7 @@ def test_signed_is_not_encrypted_and_it_is_written_down_who_can_read() -> None:
     """Whoever has the bytes can read them without a key."""
     assert b"for all to read" in RING.sign(encode("for all to read").envelope, RESULT, INSTANCE, NODE)
     written = " ".join((Path(__file__).parents[2] / "SECURITY.md").read_text().split())
-    assert "**Signed is not encrypted.** The broker, whoever can ask it and whoever can read its store" in written
+    assert "**Signed is not encrypted.** The broker, its callers, and everyone who can read its store" in written
 
 
 def test_the_table_of_promises_and_the_name_of_a_large_value_can_be_read_of_signed_envelopes() -> None:

@@ -64,7 +64,7 @@ def test_a_move_that_is_not_in_the_table_changes_nothing(heart: Heart, to: State
 
 
 def test_the_page_shows_the_table() -> None:
-    text = (ROOT / "docs" / "states.md").read_text()
+    text = (ROOT / "docs" / "reference" / "states.md").read_text()
     assert f"```mermaid\n{table.mermaid()}```" in text
     assert text == table.page()
 
