@@ -187,6 +187,23 @@ def test_checkpoints_of_another_program_beside_commits_are_not_taken_for_damage(
         assert connection.execute("SELECT count(*) FROM instances").fetchone() == (160,)
 
 
+def test_a_log_that_another_program_begins_while_the_broker_compares_it_is_not_taken_for_damage(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pread = os.pread
+
+    def after_a_checkpoint(descriptor: int, size: int, offset: int) -> bytes:
+        if (size, offset) == (8, 16):  # the salts of the log, which are read after those of its index
+            checkpoint(path)
+        return pread(descriptor, size, offset)
+
+    with opened(path) as store:
+        monkeypatch.setattr(os, "pread", after_a_checkpoint)
+        store.commit(instance(1))
+        monkeypatch.setattr(os, "pread", pread)
+    assert instances(path) == [1]
+
+
 def test_its_own_checkpoints_are_not_taken_for_another_programs(path: Path) -> None:
     with opened(path) as store:
         for key in range(1, 9):

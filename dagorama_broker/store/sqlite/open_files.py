@@ -103,10 +103,16 @@ class OpenFiles:
         """Return the file that another program has written to since the last call, if any. Call it after a commit."""
         before, self._content = self._content, self._look()
         self.log_restarted = before.salts != self._content.salts
-        in_use = int.from_bytes(self._content.frames, byteorder) > 0
-        if in_use and os.pread(self._log, _SALTS_BYTES, _SALTS_AT) != self._content.salts:
+        if self._is_log_overwritten():
             return f"{self.store}-wal"
         return str(self.store) if self._is_overwritten(before) else None
+
+    def _is_log_overwritten(self) -> bool:
+        salts = self._content.salts
+        if not int.from_bytes(self._content.frames, byteorder) or os.pread(self._log, _SALTS_BYTES, _SALTS_AT) == salts:
+            return False
+        # Another program's checkpoint may have begun a new log since the index was read; it changes the index first.
+        return self._look().salts == salts
 
     def _is_overwritten(self, before: _Content) -> bool:
         if (before.modified, before.size) == (self._content.modified, self._content.size):
