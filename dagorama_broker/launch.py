@@ -21,7 +21,7 @@ from shutil import rmtree
 from typing import Any
 from weakref import WeakSet
 
-from dagorama_broker.settings import DEFAULT_PORT
+from dagorama_broker.environment import DEFAULT_PORT
 
 HOST = "127.0.0.1"
 EVERYWHERE = ("0.0.0.0", "::")

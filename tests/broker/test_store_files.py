@@ -296,7 +296,7 @@ def test_a_loss_that_is_accepted_reuses_no_epoch(path: Path) -> None:
     killed(path, 1, 2)
     os.unlink(f"{path}-wal")
     accepted = CliRunner().invoke(main, ["accept-loss", "--store", f"sqlite:///{path}"])
-    assert accepted.output == "accepted: the last 3 changes of 3; the next start goes on without it\n"
+    assert accepted.output == "accepted: the last 3 changes of 3; the next start continues without it\n"
     store = SqliteStore(path, count_together=0.0)
     assert store.open() == 2
     store.close()

@@ -113,7 +113,7 @@ def test_health_is_asked_over_tls(secure: LaunchedBroker, authority: Authority) 
     assert code == 0, said
     code, said = ask("health", secure)
     assert code == 1
-    assert said == f"dagorama-broker: no broker answers at {secure.address}, or it wants TLS (DAGORAMA_TLS_CA)\n"
+    assert said == f"dagorama-broker: no broker answers at {secure.address}, or it requires TLS (set DAGORAMA_TLS_CA)\n"
 
 
 def test_health_presents_a_certificate_where_one_is_wanted(
@@ -140,7 +140,7 @@ def test_an_unfinished_pair_of_options_is_one_sentence() -> None:
     done = subprocess.run([*BROKER, "health", "--tls-cert", "x"], capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 2
     assert done.stderr == (
-        "dagorama-broker: DAGORAMA_TLS_CERT and DAGORAMA_TLS_KEY go together, and with DAGORAMA_TLS_CA\n"
+        "dagorama-broker: DAGORAMA_TLS_CERT and DAGORAMA_TLS_KEY must be set together, and only with DAGORAMA_TLS_CA\n"
     )
 
 
@@ -207,8 +207,8 @@ def test_health_says_what_is_wrong_with_a_certificate(
 
 def test_half_of_a_pair_is_one_sentence(authority: Authority) -> None:
     cert, _ = authority.pair(NAME)
-    assert "--tls-cert and --tls-key go together" in refused("--tls-cert", cert)
-    assert "--tls-cert and --tls-key go together" in refused("--tls-client-ca", str(authority.file))
+    assert "--tls-cert and --tls-key must be set together" in refused("--tls-cert", cert)
+    assert "--tls-cert and --tls-key must be set together" in refused("--tls-client-ca", str(authority.file))
 
 
 def test_a_key_that_everybody_may_read_is_refused(authority: Authority) -> None:
