@@ -21,11 +21,13 @@ from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.garbage import collect_when_few
 from dagorama_broker.engine.retention_policy import Keeping
 from dagorama_broker.errors import CannotServe
-from dagorama_broker.rpc.auth import HEALTH, Access, Door
+from dagorama_broker.rpc.auth import Access
 from dagorama_broker.rpc.connections import Connections
+from dagorama_broker.rpc.interceptor import Door
 from dagorama_broker.rpc.legacy_service import OriginalService
 from dagorama_broker.rpc.limits import Bounds, Manners, Streams
 from dagorama_broker.rpc.memory_guard import Memory, most_memory
+from dagorama_broker.rpc.permissions import HEALTH
 from dagorama_broker.rpc.service import BrokerService
 from dagorama_broker.rpc.tls import server_credentials
 from dagorama_broker.scheduler import Limits, Scheduler, Timing

@@ -19,7 +19,7 @@ from dagorama.client.waiter import Waiting
 from dagorama.errors import BrokerOverloaded
 from dagorama.settings import Settings
 from dagorama_broker.errors import Full
-from dagorama_broker.rpc import auth
+from dagorama_broker.rpc import interceptor
 from dagorama_broker.rpc.limits import Streams
 from dagorama_broker.rpc.memory_guard import IDLE_SHARE, SHARE, Memory, available, resident_bytes
 from dagorama_broker.rpc.status import RETRY_AFTER
@@ -148,7 +148,7 @@ async def test_open_calls() -> None:
 
 
 async def test_watchers_of_its_health_who_need_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auth, "HEALTH_WATCHERS", 2)
+    monkeypatch.setattr(interceptor, "HEALTH_WATCHERS", 2)
     async with serving(max_streams=1) as served:
         health = health_pb2_grpc.HealthStub(served.channel)
         watchers = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(2)]
