@@ -8,7 +8,7 @@ from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.errors import Malformed
 from dagorama_broker.rpc.messages import bounded, function_message, id_bytes
-from dagorama_broker.rpc.wait import owners_of
+from dagorama_broker.rpc.wait_request import owners_of
 from dagorama_broker.scheduler import Explainer, Node, Obstacle, Scheduler, Standing
 
 #: Nodes that one call may ask about.

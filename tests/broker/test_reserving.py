@@ -235,7 +235,7 @@ async def test_a_node_that_is_waited_for_as_of_two_instances_is_refused(served: 
     request = pb.WaitRequest(
         instances=[one.instance, other.instance], node=[one.id(0), one.id(0)], instance_of=[0, 1]
     )
-    with refused(MALFORMED, "is asked for as of two instances"):
+    with refused(MALFORMED, "is named with two instances"):
         [reply async for reply in served.stub.Wait(request)]
     await served.until(lambda broker: not broker.watching._watches)
 
