@@ -19,7 +19,7 @@ from dagorama.api import api_pb2_grpc as pb_grpc
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown, TooMuch
 from dagorama_broker.model import Failure, FoundNode, Function, RetryPolicy, State, World
-from dagorama_broker.rpc.auth import sharer
+from dagorama_broker.rpc.caller import sharer
 from dagorama_broker.rpc.legacy_workers import OriginalWorkers
 from dagorama_broker.rpc.limits import MESSAGE
 from dagorama_broker.rpc.memory_guard import Memory

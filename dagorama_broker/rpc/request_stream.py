@@ -19,10 +19,10 @@ from dagorama_broker.engine.broker import CALL_AGAIN, Broker
 from dagorama_broker.engine.drafts import is_many
 from dagorama_broker.errors import BrokerRefusal, Malformed, NotServing, StoreError
 from dagorama_broker.rpc import costs
-from dagorama_broker.rpc.auth import OURS, check_role
 from dagorama_broker.rpc.limits import Kind, Place, Streams
 from dagorama_broker.rpc.memory_guard import Memory, Reservation
 from dagorama_broker.rpc.messages import PIECE, weight_of
+from dagorama_broker.rpc.permissions import OURS, check_role
 from dagorama_broker.rpc.status import refusal_message
 from dagorama_broker.rpc.tokens import Token
 from dagorama_broker.rpc.wait import More, Over, wait_at_once, wait_replies

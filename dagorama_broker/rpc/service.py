@@ -18,12 +18,13 @@ from dagorama_broker.engine.turns import Steps
 from dagorama_broker.engine.worker_session import Session
 from dagorama_broker.errors import Malformed, NotAllowedNow
 from dagorama_broker.rpc import costs, inspect, messages, overview, work_messages
-from dagorama_broker.rpc.auth import caller, is_reader, kept_to, refuse_reader, sharer
+from dagorama_broker.rpc.caller import caller, sharer
 from dagorama_broker.rpc.explain import explain, unservable_message
 from dagorama_broker.rpc.id_prefix import find_ids
 from dagorama_broker.rpc.large_values import Uploads
 from dagorama_broker.rpc.limits import Bounds, Manners, Streams
 from dagorama_broker.rpc.memory_guard import Memory
+from dagorama_broker.rpc.permissions import is_reader, kept_to, refuse_reader
 from dagorama_broker.rpc.rebind import adopt, adoptable_messages, for_deployed
 from dagorama_broker.rpc.reports import take_death, take_report, take_return
 from dagorama_broker.rpc.request_stream import Answerer, Talk

@@ -19,7 +19,8 @@ from dagorama.api import api_pb2, broker_pb2
 from dagorama.api.api_pb2_grpc import DagoramaStub
 from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama.cli.tokens import new_token, record_of
-from dagorama_broker.rpc.auth import CALLS, HEALTH, LOOK, ORIGINAL, OURS
+from dagorama_broker.rpc.auth import LOOK
+from dagorama_broker.rpc.permissions import CALLS, HEALTH, ORIGINAL, OURS
 from dagorama_broker.rpc.tokens import Role
 
 from .raw import FUNCTION, Dag, RawWorker, Served, refused, serving
@@ -172,7 +173,7 @@ async def test_a_reader_gets_neither_the_arguments_of_a_node_nor_its_tracebacks(
     async with guarded(tokens) as served:
         dag = await submit(served, tokens, FUNCTION)
         request = broker_pb2.GetNodeRequest(instance=dag.instance, node=dag.id(0), arguments=True)
-        with refused(DENIED, "may not have the arguments of nodes"):
+        with refused(DENIED, "may not read the arguments of nodes"):
             await stubs(served, tokens["reader"]).GetNode(request)
         assert (await stubs(served, tokens["spawner"]).GetNode(request)).arguments
         request.arguments = False
@@ -205,7 +206,8 @@ async def test_a_worker_may_wait_on_an_open_stream_and_not_submit(tokens: Tokens
         while sum(answer.over for answer in answers) < 2:
             answers += (await talk.read()).answer
         refusals = {answer.number: answer.refusal.message for answer in answers if answer.over}
-        assert refusals == {1: "the token 'worker' is a worker's, which may not call dagorama.v1.Broker/Submit", 2: ""}
+        refusal = "the token 'worker' has the role worker, which may not call dagorama.v1.Broker/Submit"
+        assert refusals == {1: refusal, 2: ""}
         talk.cancel()
 
 
@@ -256,7 +258,7 @@ async def test_a_call_that_is_in_no_table_is_for_nobody(tokens: Tokens) -> None:
     async with guarded(tokens) as served:
         for method in (f"{OURS}Shutdown", "/other.Service/Call", "/grpc.reflection.v1.ServerReflection/Info"):
             call = bearing(served.channel, tokens["admin"]).unary_unary(method)
-            with refused(DENIED, "nobody may call"):
+            with refused(DENIED, "no role may call"):
                 await call(b"")
             with refused(UNKNOWN):
                 await served.channel.unary_unary(method)(b"")
@@ -278,11 +280,11 @@ async def test_a_taint_is_a_boundary(tokens: Tokens) -> None:
         stranger = await worker_of(served, tokens["plain"], tolerations=["GPU"])
         ended = await stranger.end()
         assert ended.code() is DENIED
-        assert ended.details() == "the token 'plain' allows no tolerations, and this worker asks for GPU"
+        assert ended.details() == "the token 'plain' allows no tolerations, and this worker requests GPU"
         worker = await worker_of(served, tokens["plain"])
         assert not worker.given
         too_much = await worker_of(served, tokens["gpu"], tolerations=["GPU", "FPGA"])
-        assert "allows the tolerations GPU, and this worker asks for FPGA" in str((await too_much.end()).details())
+        assert "allows the tolerations GPU, and this worker requests FPGA" in str((await too_much.end()).details())
         assert (await (await worker_of(served, tokens["gpu"], tolerations=["GPU"])).node()).function.name == GPU.name
 
 
@@ -293,7 +295,7 @@ async def test_a_worker_of_some_queues_gets_those_and_may_not_ask_for_others(tok
     async with guarded(tokens) as served:
         await submit(served, tokens, other, image, other)
         refused_one = await worker_of(served, tokens["images"], include_queues=["images", "other"])
-        assert "allows the queues images, and this worker asks for other" in str((await refused_one.end()).details())
+        assert "allows the queues images, and this worker requests other" in str((await refused_one.end()).details())
         # One that asks for all gets those.
         worker = await worker_of(served, tokens["images"], slots=3)
         assert (await worker.node()).function.queue == "images"
@@ -396,7 +398,7 @@ async def test_a_file_that_cannot_be_used_changes_nothing_and_is_logged(
             await read_again(served)
             assert await status_of(stubs(served, tokens["reader"]), "GetStatus") is grpc.StatusCode.OK
             assert worker.ended is None
-    assert "the tokens that it had before stay good" in caplog.text
+    assert "the tokens that were read before stay valid" in caplog.text
 
 
 @contextmanager

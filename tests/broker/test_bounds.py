@@ -19,7 +19,7 @@ from dagorama.client.waiter import Waiting
 from dagorama.errors import BrokerOverloaded
 from dagorama.settings import Settings
 from dagorama_broker.errors import Full
-from dagorama_broker.rpc import auth
+from dagorama_broker.rpc import interceptor
 from dagorama_broker.rpc.limits import Streams
 from dagorama_broker.rpc.memory_guard import IDLE_SHARE, SHARE, Memory, available, resident_bytes
 from dagorama_broker.rpc.status import RETRY_AFTER
@@ -137,7 +137,7 @@ async def test_open_calls() -> None:
         await served.status()  # the third
         third = RawWorker(served.stub)
         await third.connect()
-        with refused(TOO_MUCH, "3 calls are open at this moment"):
+        with refused(TOO_MUCH, "3 calls are open"):
             await served.status()
         await third.vanish()
         async with asyncio.timeout(PATIENCE):
@@ -148,13 +148,13 @@ async def test_open_calls() -> None:
 
 
 async def test_watchers_of_its_health_who_need_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auth, "HEALTH_WATCHERS", 2)
+    monkeypatch.setattr(interceptor, "HEALTH_WATCHERS", 2)
     async with serving(max_streams=1) as served:
         health = health_pb2_grpc.HealthStub(served.channel)
         watchers = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(2)]
         for watcher in watchers:
             await watcher.read()
-        with refused(TOO_MUCH, "2 calls are open at this moment"):
+        with refused(TOO_MUCH, "2 calls are open"):
             await health.Watch(health_pb2.HealthCheckRequest()).read()
         await health.Check(health_pb2.HealthCheckRequest())
         await served.status()  # theirs is no other's place
@@ -224,12 +224,12 @@ async def test_above_the_watermark_submissions_wait_and_reports_go_through() -> 
     dag, late = Dag(), Dag()
     async with serving(max_memory=IDLE_SHARE * 100_000) as served:
         await served.stub.Submit(dag.submission(b"a" * 200_000))
-        with refused(TOO_MUCH, "takes no submissions (DAGORAMA_MAX_MEMORY)"):
+        with refused(TOO_MUCH, "memory limit reached"):
             await served.stub.Submit(late.submission(b"b"))
         with pytest.raises(grpc.aio.AioRpcError) as refusal:
             await served.stub.SubmitStream(iter([late.submission(b"b"), pb.SubmitRequest()]))
         assert (RETRY_AFTER, "500") in [tuple(pair) for pair in refusal.value.trailing_metadata()]
-        with refused(TOO_MUCH, "takes no submissions"):
+        with refused(TOO_MUCH, "memory limit reached"):
             await served.original.CreateInstance(api_pb2.InstanceConfigurationMessage(identifier="0" * 32))
         worker = await served.worker()
         await worker.durable(await worker.complete(await worker.node()))

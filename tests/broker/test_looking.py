@@ -170,7 +170,7 @@ async def test_what_is_not_there_is_refused() -> None:
             await served.stub.ListNodes(pb.ListNodesRequest(instance=b"short"))
         dag = Dag()
         await served.stub.Submit(dag.submission(b"a", functions=[LEAF]))
-        with refused(grpc.StatusCode.INVALID_ARGUMENT, "there is no such state"):
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, "the request names an unknown state"):
             await nodes(served, dag, states=[99])
 
 
@@ -217,7 +217,7 @@ async def test_a_node_that_is_unknown_or_of_another_instance_is_refused() -> Non
             await served.stub.Submit(each.submission(b"a"))
         with refused(grpc.StatusCode.NOT_FOUND, "is not known"):
             await details(served, dag, 9)
-        with refused(grpc.StatusCode.INVALID_ARGUMENT, "is of another instance"):
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, "belongs to another instance"):
             await served.stub.GetNode(pb.GetNodeRequest(instance=dag.instance, node=other.id(0)))
         with refused(grpc.StatusCode.NOT_FOUND):
             await served.stub.GetNode(pb.GetNodeRequest(instance=bytes(16), node=dag.id(0)))

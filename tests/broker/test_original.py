@@ -443,7 +443,7 @@ async def test_nodes_of_one_world_never_reach_workers_of_the_other(client: Clien
     await settled()
     assert not ours.given
     names = {worker.name for worker in (await served.status()).workers}
-    assert names == {"ours", f"{theirs} (original's calls)"}
+    assert names == {"ours", f"{theirs} (dagorama 0.1.10)"}
 
 
 async def test_values_of_one_world_are_not_read_in_the_other(client: Client, served: Served) -> None:

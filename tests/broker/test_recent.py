@@ -26,7 +26,7 @@ async def test_a_value_is_there_for_whoever_asks_after_the_end_without_a_look_in
 
 async def test_it_is_asked_for_as_of_its_own_instance_only(served: Served) -> None:
     dag = await completed(served, await served.worker())
-    with refused(grpc.StatusCode.INVALID_ARGUMENT, "is of instance"):
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "belongs to instance"):
         await served.wait(bytes(16), dag.id(0))
 
 

@@ -51,7 +51,7 @@ def test_what_others_hold_and_have_reserved_counts() -> None:
 
 
 def test_one_call_is_told_at_once_that_it_will_never_fit() -> None:
-    with pytest.raises(TooMuch, match="send it in several smaller ones") as refusal:
+    with pytest.raises(TooMuch, match="send several smaller calls") as refusal:
         room().hold(share(1000) + 1)
     assert not isinstance(refusal.value, Full), "there is no use in trying again"
     with room().hold(share(1000)) as reservation, pytest.raises(TooMuch, match="several smaller"):
@@ -78,7 +78,7 @@ def test_what_is_small_is_given_in_any_case_and_counted() -> None:
 def test_the_system_is_asked_again_when_much_was_reserved_meanwhile() -> None:
     sizes: Iterator[int] = iter([0, 0, 10 * ASK_FOR])
     memory = Memory(10 * ASK_FOR - 1, held=lambda: 9 * ASK_FOR // 2, resident=lambda: next(sizes))
-    with memory.hold(ASK_FOR), memory.hold(ASK_FOR), pytest.raises(Full, match="takes no submissions"):
+    with memory.hold(ASK_FOR), memory.hold(ASK_FOR), pytest.raises(Full, match="memory limit reached"):
         memory.hold(ASK_FOR)
 
 
@@ -176,7 +176,7 @@ def test_what_clients_send_and_what_nobody_can_parse_is_left_to_the_parser() -> 
 
 async def test_a_message_of_very_many_parts_is_refused(served: Served) -> None:
     submit = served.channel.unary_unary(SUBMIT)
-    with refused(MALFORMED, "very many parts with next to nothing in them"):
+    with refused(MALFORMED, "too many tiny parts"):
         await submit(b"\x0a\x00" * (MIB // 2))
     await served.status()
 
@@ -235,7 +235,7 @@ async def test_a_node_that_is_waited_for_as_of_two_instances_is_refused(served: 
     request = pb.WaitRequest(
         instances=[one.instance, other.instance], node=[one.id(0), one.id(0)], instance_of=[0, 1]
     )
-    with refused(MALFORMED, "is asked for as of two instances"):
+    with refused(MALFORMED, "is named with two instances"):
         [reply async for reply in served.stub.Wait(request)]
     await served.until(lambda broker: not broker.watching._watches)
 
@@ -303,7 +303,7 @@ async def test_lists_of_hashes_states_and_functions_have_their_ends(served: Serv
     await served.stub.Submit(dag.submission(b"a"))
     with refused(MALFORMED, "10001 hashes of code are named; 10,000 are allowed"):
         await served.stub.Adopt(pb.AdoptRequest(function="f", **{"from": ["h"] * 10_001}))
-    with refused(MALFORMED, "101 states are named; 100 are allowed"):
+    with refused(MALFORMED, "the request names 101 states; 100 are allowed"):
         await served.stub.ListNodes(pb.ListNodesRequest(instance=dag.instance, states=[pb.QUEUED] * 101))
     worker = await served.worker()
     await worker.report(pb.Results(functions=[FUNCTION] * 10_001))

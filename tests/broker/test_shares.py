@@ -11,8 +11,9 @@ import pytest
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.errors import Full
 from dagorama_broker.rpc import large_values
-from dagorama_broker.rpc.auth import CALLS, OURS, host_of, kind_of, sharer_of
+from dagorama_broker.rpc.caller import host_of, sharer_of
 from dagorama_broker.rpc.limits import KEPT, Kind, Streams, Turns, share
+from dagorama_broker.rpc.permissions import CALLS, OURS, kind_of
 from dagorama_broker.rpc.tokens import Role, Token
 
 from .raw import PATIENCE, Dag, Served, refused, serving
@@ -54,7 +55,7 @@ def test_whatever_is_open_of_other_kinds_some_places_are_left_for_each(kind: Kin
 def test_all_callers_together_open_as_many_as_are_allowed_and_no_more() -> None:
     streams = Streams(100)
     assert sum(taken(streams, kind, f"{caller}") for kind in Kind for caller in range(10)) == 100
-    with pytest.raises(Full, match="100 calls are open at this moment, and this broker takes no more"):
+    with pytest.raises(Full, match="100 calls are open, which is the limit of this broker"):
         streams.enter(Kind.WORK, "another")
 
 
@@ -149,7 +150,7 @@ async def test_who_opens_all_the_waits_that_there_are_leaves_the_rest_to_others(
 
         await served.until(lambda _: are_open() + sum(wait.done() for wait in waits) == MANY)
         assert 0 < are_open() < MANY
-        with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "kept for other callers or for other kinds of calls"):
+        with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "reserved for other callers or for other kinds of calls"):
             await served.wait(dag.instance, dag.id(0), dag.id(0))
         await others_are_served(served)
         for wait in waits:

@@ -134,7 +134,7 @@ async def test_a_wait_that_makes_no_sense_is_refused(served: Served, now: bool) 
     dag, other = Dag(), Dag()
     await served.stub.Submit(dag.submission(b"a"))
     await served.stub.Submit(other.submission(b"a"))
-    with refused(INVALID, "nothing is waited for"):
+    with refused(INVALID, "a wait must name at least one node"):
         await served.wait(dag.instance, now=now)
     with refused(INVALID, "5 bytes"):
         await served.wait(dag.instance, b"short", now=now)
@@ -144,7 +144,7 @@ async def test_a_wait_that_makes_no_sense_is_refused(served: Served, now: bool) 
         await served.wait(os.urandom(16), Dag().id(0), now=now)
     with refused(UNKNOWN, dag.id(1).hex()):
         await served.wait(dag.instance, dag.id(0), dag.id(1), now=now)
-    with refused(INVALID, "of instance"):
+    with refused(INVALID, "belongs to instance"):
         await served.wait(dag.instance, dag.id(0), other.id(0), now=now)
     nothing = served.broker.watching._watches
     await settled()
@@ -156,7 +156,7 @@ async def test_an_ended_node_of_another_instance_is_refused(served: Served) -> N
     await worker.durable(await worker.complete(node))
     other = Dag()
     await served.stub.Submit(other.submission(b"a"))
-    with refused(INVALID, "of instance"):
+    with refused(INVALID, "belongs to instance"):
         await served.wait(other.instance, dag.id(0))
 
 
@@ -335,7 +335,8 @@ async def test_nodes_of_several_instances_are_told_of_on_one_stream(served: Serv
 
 
 @pytest.mark.parametrize(
-    ("places", "text"), [([0], "do not fit"), ([0, 2], "do not fit"), ([], "do not fit"), ([0, 1], "of two instances")]
+    ("places", "text"),
+    [([0], "do not match"), ([0, 2], "do not match"), ([], "do not match"), ([0, 1], "with two instances")],
 )
 async def test_instances_that_do_not_fit_the_nodes_are_refused(served: Served, places: list[int], text: str) -> None:
     dag, _, _ = await one_node(served)
@@ -349,10 +350,10 @@ async def test_a_node_of_another_instance_than_is_said_is_refused_ended_or_not(s
     other = Dag()
     await served.stub.Submit(other.submission(b"b"))
     request = pb.WaitRequest(node=[dag.id(0)], instances=[other.instance], instance_of=[0])
-    with refused(INVALID, "is of instance"):
+    with refused(INVALID, "belongs to instance"):
         await served.stub.Wait(request).read()
     await worker.durable(await worker.complete(node))
-    with refused(INVALID, "of instance"):
+    with refused(INVALID, "belongs to instance"):
         await served.stub.Wait(request).read()
 
 

@@ -106,9 +106,9 @@ def test_the_environment_says_all_of_it(
 @pytest.mark.parametrize(
     ("token", "status", "said"),
     [
-        ("", "UNAUTHENTICATED", "this broker wants a token of each caller: set DAGORAMA_AUTH_TOKEN"),
-        ("dgt_another", "UNAUTHENTICATED", "this broker does not know the token"),
-        ("dgt_reader", "PERMISSION_DENIED", "is a reader's, which may not call dagorama.v1.Broker/Talk"),
+        ("", "UNAUTHENTICATED", "this broker requires a token: set DAGORAMA_AUTH_TOKEN"),
+        ("dgt_another", "UNAUTHENTICATED", "unknown token: it was issued for another broker, or revoked"),
+        ("dgt_reader", "PERMISSION_DENIED", "has the role reader, which may not call dagorama.v1.Broker/Talk"),
     ],
 )
 def test_a_token_that_does_not_do_is_an_error_of_its_own(

@@ -1,7 +1,8 @@
-"""Whether a store's names still lead to the files that the broker has open, and whether only SQLite writes to them.
+"""Notices when a store's files are removed, replaced or overwritten while the broker has them open.
 
-A removed file can be written to for as long as it is open, and everything in it is lost at the end. So the names are
-compared after each commit, before anyone is told of it; while their folder has not changed, one look at that is enough.
+A removed file can be written to for as long as it is open, and everything in it is lost when it is closed. So the names
+are compared with the open files after each commit, before anyone is told of it; while their folder has not changed, one
+look at the folder is enough.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from pathlib import Path
 from sys import byteorder
 from typing import NamedTuple
 
-#: Where SQLite's shared index of the log (-shm) has the number of frames in the log, its salts, how many frames are in
-#: the database, and how many a checkpoint is moving there; see "WAL-Index File Format" in its documentation.
+#: Where SQLite's shared index of the log (-shm) holds the number of frames in the log, its salts, how many frames were
+#: moved to the database, and how many a checkpoint is moving there; see "WAL-Index File Format" in its documentation.
 _FRAMES, _SALTS, _MOVED, _MOVING = slice(16, 20), slice(32, 40), slice(96, 100), slice(128, 132)
-#: Where the log has the same salts.
+#: Where the log holds the same salts.
 _SALTS_AT, _SALTS_BYTES = 16, 8
 _INDEX_BYTES = 132
-#: Seconds that a folder has to be unchanged for its time to tell that it is: file systems note it coarsely.
+#: Seconds for which a folder must be unchanged before its time proves that: file systems record times coarsely.
 SETTLED = 3.0
 #: Bytes of a database's header.
 _HEADER_BYTES = 100
@@ -27,12 +28,12 @@ Identity = tuple[int, int]
 
 
 class _Content(NamedTuple):
-    """What shows that the database was written to, and that SQLite did it."""
+    """What shows that the database was written to, and that SQLite wrote it."""
 
     modified: int
     size: int
     frames: bytes
-    salts: bytes  #: others when the log begins again
+    salts: bytes  #: they change when a new log begins
     moved: bytes
     moving: bytes
 
@@ -43,21 +44,21 @@ class _Content(NamedTuple):
 
 
 class OpenFiles:
-    """The database, its log and the index of that, and the lock file of a store that is open.
+    """The database, its log, the index of the log, and the lock file of an open store.
 
-    `descriptor` is one of the database that its owner keeps open. Closing any descriptor of these files would take
-    SQLite's locks away, so close this after SQLite's connections.
+    `descriptor` is a descriptor of the database that its owner keeps open. Closing any descriptor of these files would
+    release SQLite's locks, so call `close` after closing SQLite's connections.
     """
 
     def __init__(self, store: Path, descriptor: int) -> None:
         self.store = store
         self.descriptor = descriptor
         self.lock = f"{store}.lock"
-        self.given_up = False  #: something was found, and what could be saved was
+        self.given_up = False  #: a problem was found, and what could be saved was saved
         self._folder = str(store.parent)
-        self._settled: tuple[int, int, int] | None = None  # the folder in which all names lead where they did
+        self._settled: tuple[int, int, int] | None = None  # the folder at a time when all names were right
         self.is_settled = False  #: nothing in the folder has changed for some seconds
-        self.log_restarted = False  #: a new log was begun since the last but one call of `overwritten`
+        self.log_restarted = False  #: a new log began between the last two calls of `overwritten`
         self._identities = {name: identity(os.lstat(name)) for name in map(str, self._names())}
         self._index = os.open(f"{store}-shm", os.O_RDONLY)
         self._log = os.open(f"{store}-wal", os.O_RDONLY)
@@ -68,15 +69,16 @@ class OpenFiles:
         return [str(self.store), f"{self.store}-wal", f"{self.store}-shm", self.lock]
 
     def close(self) -> None:
+        """Close the descriptors that this object has opened."""
         os.close(self._index)
         os.close(self._log)
 
     def is_ours(self, name: str) -> bool:
-        """Whether this name leads to the file that was opened under it."""
+        """Return whether this name still leads to the file that was opened under it."""
         return self._what_became_of(name) is None
 
     def displaced(self) -> str | None:
-        """Return what was done to which file; None if all names lead where they did."""
+        """Return what was done to which file; None if all names still lead to the open files."""
         folder = self._look_at_folder()
         self.is_settled = folder is not None and folder == self._settled
         if self.is_settled:
@@ -90,7 +92,7 @@ class OpenFiles:
         return None
 
     def _look_at_folder(self) -> tuple[int, int, int] | None:
-        """Return what changes when a name in the folder leads elsewhere; None if the folder is not there."""
+        """Return values that change if a name in the folder leads elsewhere; None if the folder does not exist."""
         try:
             found = os.stat(self._folder)
         except OSError:
@@ -98,13 +100,19 @@ class OpenFiles:
         return found.st_dev, found.st_ino, max(found.st_mtime_ns, found.st_ctime_ns)
 
     def overwritten(self) -> str | None:
-        """Return which file another program has written to since the last call, if any. Call it after a commit."""
+        """Return the file that another program has written to since the last call, if any. Call it after a commit."""
         before, self._content = self._content, self._look()
         self.log_restarted = before.salts != self._content.salts
-        in_use = int.from_bytes(self._content.frames, byteorder) > 0
-        if in_use and os.pread(self._log, _SALTS_BYTES, _SALTS_AT) != self._content.salts:
+        if self._is_log_overwritten():
             return f"{self.store}-wal"
         return str(self.store) if self._is_overwritten(before) else None
+
+    def _is_log_overwritten(self) -> bool:
+        salts = self._content.salts
+        if not int.from_bytes(self._content.frames, byteorder) or os.pread(self._log, _SALTS_BYTES, _SALTS_AT) == salts:
+            return False
+        # Another program's checkpoint may have begun a new log since the index was read; it changes the index first.
+        return self._look().salts == salts
 
     def _is_overwritten(self, before: _Content) -> bool:
         if (before.modified, before.size) == (self._content.modified, self._content.size):
@@ -112,7 +120,7 @@ class OpenFiles:
         header, self._header = self._header, self._read_header()
         if before.checkpoint != self._content.checkpoint or self._content.moved != self._content.moving:
             return False
-        # A file whose time alone has changed was touched, not overwritten.
+        # If only the file's time has changed, the file was touched and not overwritten.
         return before.size != self._content.size or header != self._header
 
     def _what_became_of(self, name: str) -> str | None:
@@ -134,5 +142,5 @@ class OpenFiles:
 
 
 def identity(found: os.stat_result) -> Identity:
-    """Return what tells one file from all others of this machine."""
+    """Return what distinguishes a file from all others of this machine."""
     return found.st_dev, found.st_ino
