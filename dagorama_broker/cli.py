@@ -95,7 +95,7 @@ def serve(announce: int | None, lifeline: int | None, scratch: str | None, **opt
 
 
 def _serve(settings: Settings, launcher: Launcher) -> None:
-    # gRPC would write about a port that is in use, beside our own sentence. Our client sets ERROR, and a broker that a
+    # gRPC would log a port that is in use, in addition to our own sentence. Our client sets ERROR, and a broker that a
     # script launches inherits that.
     if os.environ.get("GRPC_VERBOSITY", "ERROR") == "ERROR":
         os.environ["GRPC_VERBOSITY"] = "NONE"

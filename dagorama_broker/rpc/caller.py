@@ -16,7 +16,7 @@ sharer: ContextVar[str] = ContextVar("sharer", default="")
 
 
 def sharer_of(token: Token | None, peer: str) -> str:
-    """Return the name under which a caller gets a share of the broker's limits: its token's, else that of its host."""
+    """Return the name under which a caller gets a share of the broker's limits: its token's or its host's."""
     return host_of(peer) if token is None else f"token:{token.name}"
 
 

@@ -167,7 +167,7 @@ async def _details(
 
 
 async def _own_failure(broker: Broker, node: StoredNode, outcome: OutcomeRow | None) -> pb.NodeFailure | None:
-    """Return the failure that ended the node, its own or that of its culprit; else that of its last failed attempt."""
+    """Return the failure that ended the node, its own or its culprit's; else the failure of its last failed attempt."""
     culprit = outcome.culprit if outcome is not None and outcome.state != State.RESOLVING else 0
     if culprit not in (0, node.key):
         outcome = await broker.outcome(culprit)

@@ -51,7 +51,7 @@ KINDS = {
 
 
 def kind_of(method: str) -> Kind:
-    """Return the kind of a call. The calls of dagorama 0.1.10 are those of its workers."""
+    """Return the kind of a call. Only workers make the calls of dagorama 0.1.10."""
     return Kind.WORK if method.startswith(ORIGINAL) else KINDS.get(method, Kind.SUBMIT)
 
 

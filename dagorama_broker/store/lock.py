@@ -46,7 +46,7 @@ class StoreLock:
         self._held = []
 
     def _refuse_second_name(self) -> None:
-        # SQLite stores the newest changes, and this package the large values, in files beside one of the names.
+        # SQLite stores the newest changes, and this package the large values, in files next to one of the names.
         try:
             found = self._store.stat()
         except FileNotFoundError:
@@ -54,7 +54,7 @@ class StoreLock:
         if found.st_nlink > 1 and found.st_size and not self._lock_file.exists():
             raise StoreError(
                 f"{self._store} is one of {found.st_nlink} names (hard links) of a file that was never served under"
-                " this name: its newest changes and large values would be missing beside it; use the other name, or"
+                " this name: its newest changes and large values would be missing; use the other name, or"
                 " a copy"
             )
 

@@ -36,7 +36,7 @@ class Rebinds:
             self.adoptions.pop(row.adoption, None)
 
     def functions_of(self, keys: Iterable[int]) -> dict[int, int]:
-        """Return the functions of those of the nodes that were adopted, by key."""
+        """Return the functions of the nodes that were adopted, by key."""
         return {key: self.adopted[key].function for key in keys if key in self.adopted}
 
     def adoptions_of(self, keys: Iterable[int]) -> dict[int, AdoptionRow]:

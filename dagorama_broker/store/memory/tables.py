@@ -67,7 +67,7 @@ class Tables:
         )
 
     def ended_and_named(self, keys: Iterable[int]) -> list[EndedNode]:
-        """Return those of the nodes that have an outcome, the nodes that their values refer to, and so on."""
+        """Return the nodes that have an outcome, the nodes that their values refer to, and so on."""
         wanted = set(keys)
         found: dict[int, EndedNode] = {}
         while wanted:

@@ -1,6 +1,6 @@
 """How many commits a store has seen, so that a start notices that work was lost and refuses to serve.
 
-The database holds the number of its commits, and so does a state file beside it, `<store>.state`, which is written
+The database holds the number of its commits, and so does a state file next to it, `<store>.state`, which is written
 after each commit and not synced: it is never ahead of a database that has kept all of its commits. A database that is
 behind it has lost its log, or is an older copy.
 

@@ -98,7 +98,7 @@ def read_described(reader: Reader, keys: Sequence[int]) -> dict[int, StoredNode]
 
 
 def beside_nodes(reader: Reader, table: str, column: str, keys: Collection[int]) -> Iterator[tuple[int, Any]]:
-    """Yield the keys of those of the nodes that have a row in this table, each with a column of its row."""
+    """Yield the keys of the nodes that have a row in this table, each with a column of its row."""
     for key, value, chk in reader.by_keys(f"SELECT key, {column}, chk FROM {table} WHERE key IN", keys):
         check_row(table, key, chk, (key, value))
         yield key, value

@@ -125,7 +125,7 @@ class Reader:
         return _all_found("row", keys, found)
 
     def ended(self, keys: Collection[int]) -> dict[int, EndedNode]:
-        """Return those of the nodes that have an outcome, by key."""
+        """Return the nodes that have an outcome, by key."""
         outcomes = {row.key: row for row in self.outcome_heads(keys)}
         nodes = self.nodes(outcomes.keys())
         return {
@@ -134,7 +134,7 @@ class Reader:
         }
 
     def ended_and_named(self, keys: Collection[int]) -> dict[int, EndedNode]:
-        """Return those of the nodes that have an outcome, the nodes that their values refer to, and so on."""
+        """Return the nodes that have an outcome, the nodes that their values refer to, and so on."""
         found: dict[int, EndedNode] = {}
         wanted = set(keys)
         while wanted:
@@ -161,7 +161,7 @@ class Reader:
             raise StoreError(f"table outcomes is damaged: instance {key} has ended and one of its nodes has no outcome")
 
     def _keys(self, ids: Sequence[bytes]) -> dict[bytes, int]:
-        """Return the keys of those of the nodes that exist; nodes of removed instances do not."""
+        """Return the keys of the nodes that exist; nodes of removed instances do not."""
         runs = {id: run for id in ids if (run := self._run_with(id))}
         select = "SELECT instance FROM leftovers WHERE instance IN"
         gone = {instance for (instance,) in self.by_keys(select, {run.instance for run in runs.values()})}

@@ -34,7 +34,7 @@ def write_adopted(
 
 
 def adopted_rows(reader: Reader, keys: Collection[int]) -> Iterator[AdoptedRow]:
-    """Yield the rows of those of the nodes that were adopted."""
+    """Yield the rows of the nodes that were adopted."""
     return checked(reader.by_keys(_BY_NODES, keys))
 
 

@@ -1,4 +1,4 @@
-"""The durable store: one SQLite file and a folder of large values beside it. Records in, records out, no rules."""
+"""The durable store: one SQLite file and a folder of large values next to it. Records in, records out, no rules."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class SqliteStore:
 
     def __init__(self, path: Path, busy: float = BUSY_SECONDS, count_together: float = COUNT_TIME) -> None:
         """`busy`: seconds for which another program may lock the file; `count_together`: see `CommitCount`."""
-        # SQLite follows links too: what lies beside the file must lie beside the link's target.
+        # SQLite follows links too, so the folder of large values must be next to the link's target.
         self.path = Path(os.path.realpath(path))
         self._database = Database(self.path, busy, count_together)
         self._large = LargeFiles(self.path.with_name(self.path.name + ".values"))
