@@ -121,20 +121,19 @@ async def _serve(
     broker = Broker(scheduler, store, cache, _keeping(settings))
     health = HealthServicer()
     folder = await asyncio.to_thread(store.share_large) if settings.shared_files else ("", "")
-    memory = Memory(settings.max_memory, broker.held)
+    memory = Memory(settings.max_memory, broker.memory_size)
     connections = Connections(connections_within_limits(settings.max_connections), HEALTH)
     server = _server(settings, broker, memory, health, access, folder, connections)
     port = _bind(server, settings)
     await server.start()
     helpers = [
-        asyncio.create_task(collect_when_few(scheduler.graph.nodes)), asyncio.create_task(connections.watch(port)),
+        asyncio.create_task(collect_when_few(scheduler.nodes)), asyncio.create_task(connections.watch(port)),
         asyncio.create_task(_trim(memory)),
     ]  # fmt: skip
     running = asyncio.create_task(broker.run())
     running.add_done_callback(lambda _: stop.set())
     await health.set("", health_pb2.HealthCheckResponse.SERVING)
-    graph = scheduler.graph
-    ready(Served(settings.host, port, repr(store), epoch, len(graph.instances), len(graph.nodes)))
+    ready(Served(settings.host, port, repr(store), epoch, len(scheduler.instances), len(scheduler.nodes)))
     try:
         await stop.wait()
     finally:

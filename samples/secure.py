@@ -113,7 +113,7 @@ def meet_strangers(folder: Path, address: str) -> None:
 def answer(channel: grpc.Channel, token: str = "") -> str:
     header = (("authorization", f"Bearer {token}"),) if token else ()
     try:
-        BrokerStub(channel).Submit(broker_pb2.SubmitRequest(), metadata=header, timeout=10)
+        BrokerStub(channel).SubmitStream(iter([broker_pb2.SubmitRequest()]), metadata=header, timeout=10)
     except grpc.RpcError as error:
         return f"{error.code().name}, {error.details()}"
     return "OK"

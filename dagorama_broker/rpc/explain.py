@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.errors import Malformed
-from dagorama_broker.rpc.messages import bounded, function_message, id_bytes
+from dagorama_broker.rpc.fields import bounded, id_bytes
+from dagorama_broker.rpc.functions import function_message
 from dagorama_broker.rpc.wait_request import owners_of
-from dagorama_broker.scheduler import Explainer, Node, Obstacle, Scheduler, Standing
+from dagorama_broker.scheduler import Node, Obstacle, Scheduler, Standing
 
 #: Nodes that one request may name.
 MOST_ASKED = 10_000
@@ -23,19 +24,19 @@ def explain(broker: Broker, request: pb.ExplainRequest) -> pb.ExplainReply:
     if not 0 < len(request.node) <= MOST_ASKED:
         raise Malformed(f"the request names {len(request.node)} nodes; 1 to {MOST_ASKED:,} are allowed")
     scheduler = broker.scheduler
-    standing = Explainer(scheduler.dispatch).explain(_unfinished(broker, request))
+    standing = scheduler.explainer().explain(_unfinished(broker, request))
     obstacles = list(standing.obstacles.values())[:MOST_NAMED]
     return pb.ExplainReply(
         unservable=[bounded_message(scheduler, obstacle) for obstacle in obstacles],
         waiting=standing.waiting, queued=standing.queued, running=standing.running, delayed=standing.delayed,
-        worker=standing.worker, retry_at=standing.retry_at + scheduler.graph.wall if standing.retry_at else 0.0,
+        worker=standing.worker, retry_at=standing.retry_at + scheduler.wall if standing.retry_at else 0.0,
         more=standing.more or len(obstacles) < len(standing.obstacles),
     )
 
 
 def _unfinished(broker: Broker, request: pb.ExplainRequest) -> Iterable[Node]:
     for id, owner in owners_of(request).items():
-        node = broker.scheduler.graph.find(id_bytes(id, "a node"))
+        node = broker.scheduler.node(id_bytes(id, "a node"))
         if node is not None and node.instance.id == owner:
             yield node
 
@@ -43,7 +44,7 @@ def _unfinished(broker: Broker, request: pb.ExplainRequest) -> Iterable[Node]:
 def unservable_message(scheduler: Scheduler, obstacle: Obstacle) -> pb.Unservable:
     """Describe queued nodes of a function that no connected worker may run."""
     lane, queued, reason = obstacle
-    deployed = scheduler.dispatch.deployed(lane)
+    deployed = scheduler.deployed(lane)
     return pb.Unservable(function=function_message(lane.function), queued=queued, reason=reason, deployed=deployed)
 
 

@@ -23,8 +23,8 @@ async def find_ids(broker: Broker, request: pb.FindIdsRequest) -> pb.FindIdsRepl
         raise Malformed(f"the request names {len(request.node)} nodes; {NODES} are allowed")
     ranges = [_range(prefix) for prefix in (request.instance, *request.node)]
     instance = await _instance(broker, request.instance, *ranges[0])
-    with broker.holds.on(instance):
-        key = (await broker.stored_instance(instance)).row.key
+    with broker.lookups.holds.on(instance):
+        key = (await broker.lookups.stored_instance(instance)).row.key
         nodes = [
             await _node(broker, key, prefix, *between) for prefix, between in zip(request.node, ranges[1:], strict=True)
         ]
@@ -34,12 +34,13 @@ async def find_ids(broker: Broker, request: pb.FindIdsRequest) -> pb.FindIdsRepl
 async def _instance(broker: Broker, prefix: str, low: bytes, high: bytes) -> bytes:
     if low == high:
         return low  # complete: the look-up says what is wrong with it
-    await broker.durable()
-    return _only("instance", prefix, await broker.in_store(broker.store.instances_between, low, high, NAMED + 1))
+    await broker.commits.durable()
+    found = await broker.commits.in_store(broker.store.instances_between, low, high, NAMED + 1)
+    return _only("instance", prefix, found)
 
 
 async def _node(broker: Broker, instance: int, prefix: str, low: bytes, high: bytes) -> bytes:
-    found = await broker.in_store(broker.store.nodes_between, instance, low, high, NAMED + 1)
+    found = await broker.commits.in_store(broker.store.nodes_between, instance, low, high, NAMED + 1)
     return _only("node", prefix, found)
 
 

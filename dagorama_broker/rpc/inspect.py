@@ -8,10 +8,13 @@ from typing import TypeVar
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.errors import Malformed, NotKnown
-from dagorama_broker.model import AskedInstances, Failure, OutcomeRow, State, StoredInstance, StoredNode
+from dagorama_broker.errors import Malformed
+from dagorama_broker.model.domain import Failure, State
+from dagorama_broker.model.queries import AskedInstances, StoredInstance, StoredNode
+from dagorama_broker.model.rows import OutcomeRow
 from dagorama_broker.rpc.explain import in_a_line
-from dagorama_broker.rpc.messages import PIECE, failure_message
+from dagorama_broker.rpc.failures import failure_message
+from dagorama_broker.rpc.fields import PIECE
 from dagorama_broker.rpc.node_info import NodeInfos, SeenNode, state_of
 from dagorama_broker.scheduler import Explainer
 
@@ -36,17 +39,17 @@ def _page(limit: int) -> int:
 
 async def instance_info(broker: Broker, id: bytes) -> pb.InstanceInfo:
     """Return an instance. Raise NotKnown."""
-    with broker.holds.on(id):
-        return await _info(broker, await broker.stored_instance(id), Explainer(broker.scheduler.dispatch))
+    with broker.lookups.holds.on(id):
+        return await _info(broker, await broker.lookups.stored_instance(id), broker.scheduler.explainer())
 
 
 async def list_instances(broker: Broker, request: pb.ListInstancesRequest) -> pb.ListInstancesReply:
     """Return a page of instances, the latest first."""
     before = min(request.before, _LAST) or _LAST
     asked = AskedInstances(before, _page(request.limit), request.unfinished, request.failed, request.definition)
-    await broker.durable()
-    found = await broker.in_store(broker.store.list_instances, asked)
-    explainer = Explainer(broker.scheduler.dispatch)
+    await broker.commits.durable()
+    found = await broker.commits.in_store(broker.store.list_instances, asked)
+    explainer = broker.scheduler.explainer()
     infos = [await _info(broker, stored, explainer) for stored in found.instances]
     fitting = _fitting(infos)
     more = found.more if len(fitting) == len(infos) else found.instances[len(fitting) - 1].row.key
@@ -55,21 +58,21 @@ async def list_instances(broker: Broker, request: pb.ListInstancesRequest) -> pb
 
 async def _info(broker: Broker, stored: StoredInstance, explainer: Explainer) -> pb.InstanceInfo:
     row = stored.row
-    live = broker.scheduler.graph.instances.get(row.id)
+    live = broker.scheduler.instance(row.id)
     return pb.InstanceInfo(
         instance=row.id, definition=row.definition, entry=row.entry, created=row.created,
         entry_state=pb.NodeState.ValueType(await _state_of(broker, row.entry)), ended=stored.ended is not None,
         failed=stored.failed, unfinished=live.live if live is not None else 0, ended_at=stored.ended or 0.0,
-        nodes=await broker.in_store(broker.store.size_of, row.key),
+        nodes=await broker.commits.in_store(broker.store.size_of, row.key),
         stuck=in_a_line(standing) if live is not None and (standing := explainer.stuck(live)) is not None else "",
-        used_failures=len(await broker.in_store(broker.store.used_failures, row.key)),
+        used_failures=len(await broker.commits.in_store(broker.store.used_failures, row.key)),
     )
 
 
 async def _state_of(broker: Broker, id: bytes) -> State:
-    node = broker.scheduler.graph.find(id)
+    node = broker.scheduler.node(id)
     if node is None:
-        node = (await broker.find_ended([id])).get(id)
+        node = (await broker.lookups.find_ended([id])).get(id)
     return State.WAITING if node is None else node.state
 
 
@@ -83,14 +86,14 @@ async def list_nodes(broker: Broker, instance: bytes, request: pb.ListNodesReque
     if any(state not in pb.NodeState.values() for state in request.states):
         raise Malformed("the request names an unknown state")
     states = frozenset(map(State, request.states)) or frozenset(State)
-    with broker.holds.on(instance):
+    with broker.lookups.holds.on(instance):
         return await _nodes_page(broker, instance, states, request)
 
 
 async def _nodes_page(
     broker: Broker, instance: bytes, states: Collection[State], request: pb.ListNodesRequest
 ) -> pb.ListNodesReply:
-    key = (await broker.stored_instance(instance)).row.key
+    key = (await broker.lookups.stored_instance(instance)).row.key
     found, last, is_all = await _in_states(broker, key, states, min(request.after, _LAST), _page(request.limit))
     fitting = _fitting(await NodeInfos(broker).infos(found))
     if len(fitting) < len(found):
@@ -119,18 +122,18 @@ async def _in_states(
 async def _keys(broker: Broker, instance: int, states: Collection[State], after: int) -> list[int]:
     """Return up to a page of keys of nodes that may be in these states; the store has an index of failed nodes."""
     if _BAD.issuperset(states):
-        bad = await broker.in_store(broker.store.bad_ends, instance, after, LARGEST_PAGE)
+        bad = await broker.commits.in_store(broker.store.bad_ends, instance, after, LARGEST_PAGE)
         return [end.key for end in bad]
-    return await broker.in_store(broker.store.node_keys, instance, after, LARGEST_PAGE)
+    return await broker.commits.in_store(broker.store.node_keys, instance, after, LARGEST_PAGE)
 
 
 async def _read(broker: Broker, keys: Sequence[int]) -> list[StoredNode]:
     """Return these nodes. Until the next await, each of them is in memory or has its outcome here."""
-    found = await broker.in_store(broker.store.described, keys)
-    graph = broker.scheduler.graph
-    while late := [key for key in keys if key not in graph.nodes and not _has_ended(found[key])]:
-        await broker.durable()  # these nodes have ended since
-        found |= await broker.in_store(broker.store.described, late)
+    found = await broker.commits.in_store(broker.store.described, keys)
+    nodes = broker.scheduler.nodes
+    while late := [key for key in keys if key not in nodes and not _has_ended(found[key])]:
+        await broker.commits.durable()  # these nodes have ended since
+        found |= await broker.commits.in_store(broker.store.described, late)
     return [found[key] for key in keys]
 
 
@@ -140,13 +143,8 @@ def _has_ended(node: StoredNode) -> bool:
 
 async def node_details(broker: Broker, instance: bytes, id: bytes, arguments: bool) -> pb.NodeDetails:
     """Return all that is known of a node, with its arguments if requested. Raise NotKnown or Malformed."""
-    with broker.holds.on(instance):
-        owner = (await broker.stored_instance(instance)).row.key
-        found = (await broker.in_store(broker.store.find, [id])).get(id)
-        if found is None:
-            raise NotKnown(f"node {id.hex()} is not known to this broker")
-        if found.instance != owner:
-            raise Malformed(f"node {id.hex()} belongs to another instance than {instance.hex()}")
+    with broker.lookups.holds.on(instance):
+        found = await broker.lookups.find_node(instance, id)
         (node,) = await _read(broker, [found.key])
         (info,) = await NodeInfos(broker).infos([SeenNode(node, state_of(broker, node))])
         return await _details(broker, node, found.function, info, arguments)
@@ -155,10 +153,10 @@ async def node_details(broker: Broker, instance: bytes, id: bytes, arguments: bo
 async def _details(
     broker: Broker, node: StoredNode, function: int, info: pb.NodeInfo, arguments: bool
 ) -> pb.NodeDetails:
-    envelope = (await broker.in_store(broker.store.arguments, [node.key]))[node.key]
-    outcome = await broker.outcome(node.key)
+    envelope = (await broker.commits.in_store(broker.store.arguments, [node.key]))[node.key]
+    outcome = await broker.lookups.outcome(node.key)
     value = outcome.value if outcome is not None else None
-    lanes = broker.scheduler.graph.lane_by_id
+    lanes = broker.scheduler.function_queues
     return pb.NodeDetails(
         info=info, failure=await _own_failure(broker, node, outcome), argument_bytes=len(envelope),
         made_with=lanes[function].function.code if node.function != function else "",
@@ -170,8 +168,8 @@ async def _own_failure(broker: Broker, node: StoredNode, outcome: OutcomeRow | N
     """Return the failure that ended the node, its own or its culprit's; else the failure of its last failed attempt."""
     culprit = outcome.culprit if outcome is not None and outcome.state != State.RESOLVING else 0
     if culprit not in (0, node.key):
-        outcome = await broker.outcome(culprit)
-    live = broker.scheduler.graph.nodes.get(node.key)
+        outcome = await broker.lookups.outcome(culprit)
+    live = broker.scheduler.nodes.get(node.key)
     packed = outcome.failure if outcome is not None else None
     if live is not None:
         packed = live.trouble.failure if live.trouble is not None else None
@@ -181,7 +179,7 @@ async def _own_failure(broker: Broker, node: StoredNode, outcome: OutcomeRow | N
         return None
     key = culprit or node.key
     failure = Failure.unpacked(packed)._replace(exception=b"")
-    return failure_message(failure, (await broker.in_store(broker.store.ids, [key]))[key])
+    return failure_message(failure, (await broker.commits.in_store(broker.store.ids, [key]))[key])
 
 
 def without_tracebacks(details: pb.NodeDetails) -> pb.NodeDetails:

@@ -41,6 +41,6 @@ class OriginalWorkers:
 
     def _give_back(self) -> None:
         """Release the places of workers that have left."""
-        known = self._scheduler.dispatch.workers
+        known = self._scheduler.workers
         for worker in [worker for worker in self._made_by if known.get(worker.presence.id) is not worker]:
             self._places.give_back(self._made_by.pop(worker))

@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.model import ENDED, Failure, Fate, OutcomeRow, State, StoredNode
+from dagorama_broker.model.domain import ENDED, Failure, Fate, State
+from dagorama_broker.model.queries import StoredNode
+from dagorama_broker.model.rows import OutcomeRow, unpack_keys
 from dagorama_broker.rpc.explain import LONGEST_REASON
-from dagorama_broker.rpc.messages import bounded, function_message
-from dagorama_broker.scheduler import Node
-from dagorama_broker.scheduler.queues import Lane
-from dagorama_broker.scheduler.restore import unpack_keys
+from dagorama_broker.rpc.fields import bounded
+from dagorama_broker.rpc.functions import function_message
+from dagorama_broker.scheduler import Lane, Node
 
 #: Sources that are listed for a node.
 SOURCES = 100
@@ -27,7 +28,7 @@ class SeenNode(NamedTuple):
 
 def state_of(broker: Broker, node: StoredNode) -> State:
     """Return the current state of a node that is in memory or has an outcome."""
-    live = broker.scheduler.graph.nodes.get(node.key)
+    live = broker.scheduler.nodes.get(node.key)
     if live is not None:
         return live.state
     assert node.outcome is not None
@@ -39,7 +40,7 @@ class NodeInfos:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._graph = broker.scheduler.graph
+        self._scheduler = broker.scheduler
         self._ids: dict[int, bytes] = {}
         self._fates: dict[int, Fate] = {}  #: of the eager attempts that created some of the nodes
         self._failures: dict[int, str] = {}  #: by culprit
@@ -49,17 +50,17 @@ class NodeInfos:
         """Return the messages for these nodes."""
         await self._look_up_ids(seen.node for seen in nodes)
         keys = [seen.node.key for seen in nodes]
-        self._fates = await self._broker.in_store(self._broker.store.fates_of, keys)
+        self._fates = await self._broker.commits.in_store(self._broker.store.fates_of, keys)
         return [await self._info(seen) for seen in nodes]
 
     async def _look_up_ids(self, nodes: Iterable[StoredNode]) -> None:
         keys = {key for node in nodes for key in (node.key, *_sources(node), _culprit(node)) if key}
-        self._ids = await self._broker.in_store(self._broker.store.ids, list(keys))
+        self._ids = await self._broker.commits.in_store(self._broker.store.ids, list(keys))
 
     async def _info(self, seen: SeenNode) -> pb.NodeInfo:
         node, state = seen
-        live = self._graph.nodes.get(node.key)
-        lane = self._graph.lane_by_id[node.function]
+        live = self._scheduler.nodes.get(node.key)
+        lane = self._scheduler.function_queues[node.function]
         info = pb.NodeInfo(
             node=self._ids[node.key], function=function_message(lane.function),
             state=pb.NodeState.ValueType(state),
@@ -80,14 +81,14 @@ class NodeInfos:
             info.runs, info.deaths, info.lost = trouble.runs, trouble.deaths, trouble.lost
             info.reason = _headline(trouble.failure)
             if node.state is State.BACKOFF:
-                info.retry_at = trouble.retry_at + self._graph.wall
+                info.retry_at = trouble.retry_at + self._scheduler.wall
         if node.state is State.QUEUED and (why := self._nobody(node.lane)):
             info.reason = why
 
     def _nobody(self, lane: Lane) -> str:
         why = self._why_nobody.get(lane.id)
         if why is None:
-            found = self._broker.scheduler.dispatch.why_nobody(lane) or ""
+            found = self._broker.scheduler.why_nobody(lane) or ""
             why = self._why_nobody[lane.id] = bounded(found, LONGEST_REASON)
         return why
 
@@ -102,7 +103,7 @@ class NodeInfos:
     async def _failure(self, culprit: int) -> str:
         known = self._failures.get(culprit)
         if known is None:
-            outcome = await self._broker.outcome(culprit)
+            outcome = await self._broker.lookups.outcome(culprit)
             known = self._failures[culprit] = _headline(outcome.failure if outcome is not None else None)
         return known
 

@@ -9,10 +9,9 @@ from typing import Generic, TypeVar
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.model import World
+from dagorama_broker.model.domain import World
 from dagorama_broker.rpc.explain import unservable_message
-from dagorama_broker.scheduler import Obstacle, Scheduler, Worker
-from dagorama_broker.scheduler.queues import Lane
+from dagorama_broker.scheduler import Lane, Obstacle, Scheduler, Worker
 
 #: Entries, and bytes, of one list on a page.
 ENTRIES, BYTES = 1_000, 1 << 20
@@ -41,12 +40,12 @@ class _Page(Generic[Key, Entry]):
 def status(broker: Broker, request: pb.GetStatusRequest) -> pb.Status:
     """Return the counts, except those of messages, and of each list the page after the entry in the request."""
     scheduler = broker.scheduler
-    graph, known, queues = scheduler.graph, scheduler.dispatch.workers, _lanes_by_queue(scheduler)
+    active, known, queues = scheduler.active_queues, scheduler.workers, _lanes_by_queue(scheduler)
     workers = _page(known, request.after_worker, lambda id: _worker(known[id]))
-    functions = _page(graph.active, request.after_function, lambda id: _unservable(scheduler, graph.active[id]))
+    functions = _page(active, request.after_function, lambda id: _unservable(scheduler, active[id]))
     named = _page(queues, request.after_queue, lambda queue: _queue(queue, queues[queue]))
     return pb.Status(
-        nodes=graph.counts, instances=len(graph.instances), epoch=scheduler.epoch, commits=broker.commits,
+        nodes=scheduler.counts, instances=len(scheduler.instances), epoch=scheduler.epoch, commits=broker.commits.count,
         version=version(), workers=workers.entries, last_worker=workers.last, unservable=functions.entries,
         last_function=functions.last, queues=named.entries, last_queue=named.last,
         more=workers.more or functions.more or named.more,
@@ -70,14 +69,14 @@ def _page(keys: Iterable[Key], after: Key, describe: Callable[[Key], Entry | Non
 
 
 def _unservable(scheduler: Scheduler, lane: Lane) -> pb.Unservable | None:
-    reason = scheduler.dispatch.why_nobody(lane)
+    reason = scheduler.why_nobody(lane)
     return unservable_message(scheduler, Obstacle(lane, lane.queued, reason)) if reason is not None else None
 
 
 def _lanes_by_queue(scheduler: Scheduler) -> dict[str, list[Lane]]:
     """Return functions with nodes that are queued, claimed or paused, by the names of their queues."""
     queues: dict[str, list[Lane]] = {}
-    for lane in scheduler.graph.lanes.values():
+    for lane in scheduler.function_queues.values():
         if lane.queued or lane.claimed or lane.keyed_claimed or lane.delayed or lane.keyed_delayed:
             queues.setdefault(lane.function.queue, []).append(lane)
     return queues

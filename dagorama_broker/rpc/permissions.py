@@ -19,7 +19,6 @@ _SPAWNER, _WORKER, _READER = Role.SPAWNER, Role.WORKER, Role.READER
 CALLS: dict[str, frozenset[Role]] = {
     OURS + call: frozenset(roles)
     for call, roles in {
-        "Submit": {_SPAWNER},
         "SubmitStream": {_SPAWNER},
         "Work": {_WORKER},
         "Wait": {_SPAWNER, _WORKER},

@@ -8,11 +8,12 @@ from typing import TypeVar
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
+from dagorama_broker.engine.lookups import check_instance, unknown_node
 from dagorama_broker.engine.turns import Turn
 from dagorama_broker.engine.waiters import LEAVING, Watch
-from dagorama_broker.errors import BrokerRefusal, Malformed, NotKnown, NotServing
-from dagorama_broker.model import ENDED, State, World
-from dagorama_broker.rpc.messages import id_bytes
+from dagorama_broker.errors import BrokerRefusal, NotKnown, NotServing
+from dagorama_broker.model.domain import ENDED, State, World
+from dagorama_broker.rpc.fields import id_bytes
 from dagorama_broker.rpc.wait_messages import AT_A_TIME, WaitMessages
 from dagorama_broker.rpc.wait_request import RequestedNodes
 from dagorama_broker.scheduler import Node
@@ -55,7 +56,7 @@ def wait_at_once(broker: Broker, request: pb.WaitRequest, over: Over, more: More
     if request.now or len(request.node) != 1 or request.instances:
         return None
     owner, id = id_bytes(request.instance, "an instance"), id_bytes(request.node[0], "a node")
-    node = broker.scheduler.graph.find(id)
+    node = broker.scheduler.node(id)
     if node is None or node.state in ENDED:
         return None
     _check_ours(node, owner, id)
@@ -74,7 +75,7 @@ class _OneWait:
         self._over = over
         self._more = more
         self._listens = True
-        broker.holds.take(request.instance)
+        broker.lookups.holds.take(request.instance)
         broker.watching.listen(self, node.key)
 
     def tell(self, node: Node) -> None:
@@ -96,7 +97,7 @@ class _OneWait:
         """Stop listening, if this still listens."""
         if self._listens:
             self._listens = False
-            self._broker.holds.let_go(self._request.instance)
+            self._broker.lookups.holds.let_go(self._request.instance)
             self._broker.watching.remove(self, [self._node.key])
 
     async def _replies(self) -> AsyncGenerator[pb.WaitReply, None]:
@@ -147,8 +148,8 @@ class _Wait:
     def _look_up(self, owner: bytes, id: bytes) -> None:
         if owner not in self._held:  # before the look-up, and before anything is awaited after it
             self._held.add(owner)
-            self._broker.holds.take(owner)
-        node = self._broker.scheduler.graph.find(id_bytes(id, "a node"))
+            self._broker.lookups.holds.take(owner)
+        node = self._broker.scheduler.node(id_bytes(id, "a node"))
         if node is None:
             if not self._is_recent(id, owner):
                 self._others.append(id)
@@ -173,7 +174,7 @@ class _Wait:
         for node in self._live.values():
             _drop_unwanted(self._broker, node)
         for instance in self._held:
-            self._broker.holds.let_go(instance)
+            self._broker.lookups.holds.let_go(instance)
 
     # --- replies ----------------------------------------------------------------------------------
 
@@ -203,7 +204,7 @@ class _Wait:
             yield reply
         if not self._others:
             return
-        await self._broker.durable()  # a node that has just ended is among the recent ones once it is durable
+        await self._broker.commits.durable()  # a node that has just ended is among the recent ones once it is durable
         for ids in _batches(self._others):
             others = [id for id in ids if not self._is_recent(id, self._requested.owner_of(id))]
             async for reply in self._tell_recent():
@@ -222,9 +223,9 @@ class _Wait:
         """Yield replies about nodes that can only be in the store. Raise NotKnown or Malformed if one is not there."""
         unread = dict.fromkeys(owner for id in ids if (owner := self._requested.owner_of(id)) not in self._keys)
         if unread:
-            stored = await self._broker.stored_instances(list(unread))
+            stored = await self._broker.lookups.stored_instances(list(unread))
             self._keys.update((owner, each.row.key) for owner, each in stored.items())
-        found = await self._broker.find_ended(ids)
+        found = await self._broker.lookups.find_ended(ids)
         for id in ids:
             self._check_stored(id, found.get(id))
         async for reply in self._messages.about([(node, id) for id, node in found.items()]):
@@ -232,12 +233,11 @@ class _Wait:
 
     def _check_stored(self, id: bytes, node: Node | None) -> None:
         owner = self._requested.owner_of(id)
-        if node is None and self._broker.scheduler.graph.find(id) is not None:
+        if node is None and self._broker.scheduler.node(id) is not None:
             raise NotServing("a node that had ended was retried just now: wait again")
         if node is None:
-            raise NotKnown(f"node {id.hex()} is not known to this broker")
-        if node.instance.key != self._keys[owner]:
-            raise Malformed(f"node {id.hex()} belongs to another instance than {owner.hex()}")
+            raise unknown_node(id)
+        check_instance(id, owner, is_own=node.instance.key == self._keys[owner])
         _check_ours(node, owner, id)
 
 
@@ -261,7 +261,6 @@ def _id_of(node: Node) -> bytes:
 
 
 def _check_ours(node: Node, instance: bytes, id: bytes) -> None:
-    if node.instance.id and node.instance.id != instance:
-        raise Malformed(f"node {id.hex()} belongs to instance {node.instance.id.hex()}, not {instance.hex()}")
+    check_instance(id, instance, is_own=node.instance.id in (b"", instance))
     if node.lane.function.world is not World.OURS:
         raise NotKnown(f"node {id.hex()} was created by dagorama 0.1.10; use GetNode for it")

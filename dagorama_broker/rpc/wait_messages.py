@@ -8,9 +8,9 @@ from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.turns import Turn
 from dagorama_broker.errors import NotServing, StoreError
-from dagorama_broker.model import State
+from dagorama_broker.model.domain import State
 from dagorama_broker.rpc.failures import node_failure
-from dagorama_broker.rpc.messages import PIECE
+from dagorama_broker.rpc.fields import PIECE
 from dagorama_broker.rpc.wait_request import RequestedNodes
 from dagorama_broker.scheduler import Node
 
@@ -85,7 +85,7 @@ class WaitMessages:
     async def _values(self, nodes: Sequence[Node]) -> dict[bytes, bytes]:
         """Return envelopes by node id. Raise NotServing if completed nodes were rerun since this wait began."""
         try:
-            found = await self._broker.values_of(nodes)
+            found = await self._broker.lookups.values_of(nodes)
         except StoreError:
             self._refuse_stale()
             raise

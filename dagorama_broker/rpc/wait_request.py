@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.turns import Turn
 from dagorama_broker.errors import Malformed
-from dagorama_broker.rpc.messages import id_bytes
+from dagorama_broker.rpc.fields import id_bytes
 
 
 class RequestedNodes:

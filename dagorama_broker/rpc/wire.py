@@ -14,7 +14,7 @@ SMALL, FEW = 256 << 10, 10_000
 LARGE = 64 << 10
 #: The least size of a parsed request for each of its bytes, by method; for requests that may be refused for memory.
 BECOMES = {
-    "/dagorama.v1.Broker/Submit": 2, "/dagorama.v1.Broker/SubmitStream": 2,
+    "/dagorama.v1.Broker/SubmitStream": 2,
     **dict.fromkeys((f"/dagorama.v1.Broker/{call}" for call in ("Wait", "Cancel", "Retry")), 25),
 }  # fmt: skip
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -30,7 +30,6 @@ class Form(NamedTuple):
 _SUBMISSION = Form(20)
 #: The forms of requests, by method.
 FORMS = {
-    "/dagorama.v1.Broker/Submit": _SUBMISSION,
     "/dagorama.v1.Broker/SubmitStream": _SUBMISSION,
     "/dagorama.v1.Broker/Talk": Form(12, {1: Form(1, {2: _SUBMISSION})}),
     "/dagorama.v1.Broker/Work": Form(8),

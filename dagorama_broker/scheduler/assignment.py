@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from itertools import islice
 from math import ceil, inf
 
-from dagorama_broker.model import World
+from dagorama_broker.model.domain import World
 from dagorama_broker.scheduler.claims import Dispatch
+from dagorama_broker.scheduler.effects import Granted, TakenBack
 from dagorama_broker.scheduler.graph import LOOKED_AT
-from dagorama_broker.scheduler.objects import Granted, Node, Pool, Slot, TakenBack
+from dagorama_broker.scheduler.objects import Node, Pool, Slot
 from dagorama_broker.scheduler.queues import OVERLAP, WINDOW_US, Lane, order
 from dagorama_broker.scheduler.transitions import WAITING
 

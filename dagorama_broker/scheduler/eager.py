@@ -12,12 +12,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 
 from dagorama_broker.errors import Malformed, TooMuch
-from dagorama_broker.model import CANCELLATION, BroodRow, BroodRunRow, Failure, Fate, Live, MadeRun
+from dagorama_broker.model.domain import CANCELLATION, Failure, Fate
+from dagorama_broker.model.queries import Live, MadeRun
+from dagorama_broker.model.rows import BroodRow, BroodRunRow
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.limits import Limits
 from dagorama_broker.scheduler.objects import Brood, Instance, Node, Run
+from dagorama_broker.scheduler.requests import NewRun
 from dagorama_broker.scheduler.staged_children import cost_of
-from dagorama_broker.scheduler.submission import NewRun, Plan
+from dagorama_broker.scheduler.submission import Plan
 
 
 class Broods:
@@ -37,7 +40,7 @@ class Broods:
             return
         brood = self.open.get(node.key) or self._new(node)
         size, cost = sum(map(len, new.arguments)), cost_of(new)
-        limits.check_attempt(brood.nodes + len(new.lanes), brood.size + size)
+        limits.check_attempt(brood.nodes + new.count, brood.size + size)
         if too_much := limits.too_much_staged(brood.cost + cost, 0):
             raise TooMuch(too_much)
         limits.check_sources(new.sources)
@@ -54,7 +57,7 @@ class Broods:
     def has_made(self, key: int, new: NewRun) -> bool:
         """Whether the present attempt of this node has made this run already."""
         brood = self.open.get(key)
-        return brood is not None and (new.origin, new.first, len(new.lanes)) in brood.runs
+        return brood is not None and (new.origin, new.first, new.count) in brood.runs
 
     def origin_of(self, key: int) -> bytes:
         """Of what the present attempt of this node has made in the node's own instance; empty: nothing."""

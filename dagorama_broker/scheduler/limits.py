@@ -24,6 +24,10 @@ class Limits:
     step: int = STEP
     large: int = 16_000  #: nodes and references from which a call is made in slices
 
+    def is_large(self, weight: int) -> bool:
+        """Return whether a call with this many nodes and references is made in slices."""
+        return weight > self.large
+
     def check_attempt(self, nodes: int, size: int) -> None:
         """Raises TooMuch where one attempt makes so many nodes, with so many bytes of arguments."""
         if nodes > self.nodes_per_attempt:

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-from dagorama_broker.model import ENDED
+from dagorama_broker.model.domain import ENDED
 from dagorama_broker.scheduler.claims import Dispatch
-from dagorama_broker.scheduler.objects import Instance, Node, Obstacle, Worker
+from dagorama_broker.scheduler.effects import Obstacle
+from dagorama_broker.scheduler.objects import Instance, Node, Worker
 from dagorama_broker.scheduler.queues import Lane
 from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, QUEUED, RESOLVING, WAITING
 

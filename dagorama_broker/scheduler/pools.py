@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from dagorama_broker.model import World
+from dagorama_broker.model.domain import World
 from dagorama_broker.scheduler.objects import Pool, Worker
 from dagorama_broker.scheduler.queues import Lane
 

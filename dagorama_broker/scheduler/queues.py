@@ -7,7 +7,7 @@ from collections.abc import Callable
 from heapq import heappop, heappush, heapreplace
 from itertools import chain
 
-from dagorama_broker.model import Function
+from dagorama_broker.model.domain import Function
 
 KEY_BITS = 48
 KEY_MASK = (1 << KEY_BITS) - 1

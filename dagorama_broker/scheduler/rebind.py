@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from dagorama_broker.errors import NotAllowedNow, NotKnown
-from dagorama_broker.model import AdoptedRow, Adoption, AdoptionRow, World
+from dagorama_broker.model.domain import Adoption, World
+from dagorama_broker.model.rows import AdoptedRow, AdoptionRow
 from dagorama_broker.scheduler.claims import Dispatch
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.objects import Node
@@ -225,6 +226,6 @@ def _change_code(graph: Graph, node: Node, hash: str, adoption: AdoptionRow, key
     if not is_back:
         graph.made_with[node.key], graph.adoptions[node.key] = original, adoption
     adopted_under = "" if is_back else key_id
-    lane = graph.lane(replace(node.lane.function, hash=hash, class_code="", adopted_under=adopted_under))
+    lane = graph.make_lane(replace(node.lane.function, hash=hash, class_code="", adopted_under=adopted_under))
     graph.change_lane(node, lane)
     graph.changes.adopted.append(AdoptedRow(node.key, lane.id, 0 if is_back else adoption.id))

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from struct import unpack
 
-from dagorama_broker.model import EndedNode, Failed, Live, ProgressRow, State
-from dagorama_broker.scheduler.graph import FIRST, Graph
+from dagorama_broker.model.domain import State
+from dagorama_broker.model.queries import EndedNode, Failed, Live
+from dagorama_broker.model.rows import ProgressRow, unpack_keys
+from dagorama_broker.scheduler.graph import Graph
+from dagorama_broker.scheduler.names import FIRST
 from dagorama_broker.scheduler.objects import NONE, Instance, Node, Run, Trouble
 from dagorama_broker.scheduler.queues import Lane
 from dagorama_broker.scheduler.transitions import BACKOFF, COMPLETED, FAILED, RESOLVING, WAITING
-
-
-def unpack_keys(packed: bytes) -> tuple[int, ...]:
-    """The inverse of `pack_keys`."""
-    return unpack(f"<{len(packed) // 8}q", packed)
 
 
 def ended_nodes(graph: Graph, rows: Iterable[EndedNode]) -> dict[int, Node]:

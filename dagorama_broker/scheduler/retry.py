@@ -10,21 +10,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from dagorama_broker.errors import NotAllowedNow
-from dagorama_broker.model import (
-    Failed,
-    FailedNode,
-    InstanceEnd,
-    RevivedRow,
-    RunRow,
-    State,
-    StoredInstance,
-    is_made,
-)
+from dagorama_broker.model.domain import State
+from dagorama_broker.model.queries import Failed, FailedNode, StoredInstance, is_made
+from dagorama_broker.model.rows import InstanceEnd, RevivedRow, RunRow, unpack_keys
 from dagorama_broker.scheduler.claims import Dispatch
 from dagorama_broker.scheduler.eager import cancellation
-from dagorama_broker.scheduler.graph import Graph, run_with
+from dagorama_broker.scheduler.graph import Graph
+from dagorama_broker.scheduler.names import run_with
 from dagorama_broker.scheduler.objects import NONE, Instance, Node, Run, Trouble
-from dagorama_broker.scheduler.restore import ended_nodes, lane_of_row, unpack_keys
+from dagorama_broker.scheduler.restore import ended_nodes, lane_of_row
 from dagorama_broker.scheduler.transitions import BACKOFF, COMPLETED, QUEUED, RESOLVING, WAITING
 
 #: What is kept as the failure of an unfinished node that a completed attempt made, if its node runs again.

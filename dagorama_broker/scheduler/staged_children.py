@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence, Sized
 from dagorama_broker.errors import Malformed, NotKnown, TooMuch
 from dagorama_broker.scheduler.limits import Limits
 from dagorama_broker.scheduler.objects import Node
-from dagorama_broker.scheduler.submission import NewRun, Plan
+from dagorama_broker.scheduler.requests import NewRun
+from dagorama_broker.scheduler.submission import Plan
 from dagorama_broker.scheduler.transitions import RESOLVING
 
 #: Bytes that each takes beside its content, as long as it is staged.
@@ -23,7 +24,7 @@ def cost_of(run: NewRun) -> int:
     """Bytes that a run takes in memory while it is staged."""
     references = _entries(run.sources) + _entries(run.tolerant)
     ids = len(run.foreign) + len(run.large)
-    return staged_cost(len(run.lanes), references, ids, sum(map(len, run.arguments)))
+    return staged_cost(run.count, references, ids, sum(map(len, run.arguments)))
 
 
 def _entries(columns: Iterable[Sized] | None) -> int:
@@ -73,7 +74,7 @@ class Stage(dict[int, Staged]):
     def take_in(self, attempt: int, run: NewRun, limits: Limits) -> None:
         """Keep a run. Past a bound nothing is kept any more, and `Staged.check` will say so."""
         staged, cost = self.setdefault(attempt, Staged()), cost_of(run)
-        staged.nodes += len(run.lanes)
+        staged.nodes += run.count
         staged.size += sum(map(len, run.arguments))
         if staged.nodes > limits.nodes_per_attempt or staged.size > limits.bytes_per_attempt:
             self._clear(staged)

@@ -15,7 +15,8 @@ from typing import TypeAlias
 from zlib import crc32
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import Function, NodeRow, OutcomeRow, ProgressRow, RunRow
+from dagorama_broker.model.domain import Function
+from dagorama_broker.model.rows import NodeRow, OutcomeRow, ProgressRow, RunRow
 
 SqlValue: TypeAlias = "int | float | str | bytes | None"
 

@@ -5,23 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from dagorama_broker.model import (
+from dagorama_broker.model.domain import Fate
+from dagorama_broker.model.queries import (
     AskedInstances,
     BadEnd,
-    Changes,
     EdgesPage,
     EndedNode,
     Failed,
-    Fate,
     FoundNode,
     ListedInstances,
     Live,
-    OutcomeRow,
-    RemovedRow,
-    RunRow,
     StoredInstance,
     StoredNode,
 )
+from dagorama_broker.model.rows import Changes, OutcomeRow, RemovedRow, RunRow
 
 #: Number of removed instances whose ids a store remembers, the latest.
 REMEMBERED = 100_000

@@ -23,6 +23,7 @@ from dagorama_broker.rpc.auth import LOOK
 from dagorama_broker.rpc.permissions import CALLS, HEALTH, ORIGINAL, OURS
 from dagorama_broker.rpc.tokens import Role
 
+from . import raw
 from .raw import FUNCTION, Dag, RawWorker, Served, refused, serving
 
 UNKNOWN = grpc.StatusCode.UNAUTHENTICATED
@@ -106,7 +107,7 @@ async def submit(served: Served, tokens: Tokens, *functions: broker_pb2.Function
     dag = Dag()
     arguments = [b"a"] * len(functions)
     request = dag.submission(*arguments, functions=functions, function=list(range(len(functions))))
-    await stubs(served, tokens["spawner"]).Submit(request)
+    await raw.submit(stubs(served, tokens["spawner"]), request)
     return dag
 
 
@@ -114,7 +115,6 @@ async def submit(served: Served, tokens: Tokens, *functions: broker_pb2.Function
 
 #: Each call of ours with something to send. What comes back but for the two statuses is of no interest here.
 SENT: Mapping[str, Any] = {
-    "Submit": broker_pb2.SubmitRequest(),
     "SubmitStream": [broker_pb2.SubmitRequest()],
     "Work": [broker_pb2.WorkerMessage()],
     "Wait": broker_pb2.WaitRequest(),
@@ -135,7 +135,7 @@ SENT: Mapping[str, Any] = {
     "Adopt": broker_pb2.AdoptRequest(),
 }
 SPAWNERS = {
-    "Submit", "SubmitStream", "Wait", "Talk", "PutValue", "GetValue", "KeepValue", "ValuesFolder", "GetInstance",
+    "SubmitStream", "Wait", "Talk", "PutValue", "GetValue", "KeepValue", "ValuesFolder", "GetInstance",
     "GetStatus", "ListInstances", "ListNodes", "Explain", "GetNode", "FindIds", "Cancel", "Retry",
 }  # fmt: skip
 MAY = {
@@ -206,7 +206,7 @@ async def test_a_worker_may_wait_on_an_open_stream_and_not_submit(tokens: Tokens
         while sum(answer.over for answer in answers) < 2:
             answers += (await talk.read()).answer
         refusals = {answer.number: answer.refusal.message for answer in answers if answer.over}
-        refusal = "the token 'worker' has the role worker, which may not call dagorama.v1.Broker/Submit"
+        refusal = "the token 'worker' has the role worker, which may not call dagorama.v1.Broker/SubmitStream"
         assert refusals == {1: refusal, 2: ""}
         talk.cancel()
 

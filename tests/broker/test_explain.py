@@ -10,7 +10,7 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 
-from .raw import FUNCTION, Dag, Served, refused, serving
+from .raw import FUNCTION, Dag, Served, refused, serving, submit
 
 GPU = pb.Function(name="work:Task.gpu", hash="hash-3", queue="heavy", taint="GPU")
 NOBODY = "no worker is connected (start one with `worker`)"
@@ -23,7 +23,7 @@ async def explained(served: Served, dag: Dag, *counters: int) -> pb.ExplainReply
 
 async def submitted(served: Served, *arguments: bytes, **columns: Any) -> Dag:
     dag = Dag()
-    await served.stub.Submit(dag.submission(*arguments, **columns))
+    await submit(served.stub, dag.submission(*arguments, **columns))
     return dag
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 
-from .raw import Dag, Served, refused, serving
+from .raw import Dag, Served, refused, serving, submit
 
 
 def dag_of(instance: str, origin: str = "0000") -> Dag:
@@ -29,7 +29,7 @@ async def found(served: Served, instance: str, nodes: Sequence[str] = ()) -> tup
 
 async def made(served: Served, *dags: Dag) -> None:
     for dag in dags:
-        await served.stub.Submit(dag.submission(b"a", b"b"))
+        await submit(served.stub, dag.submission(b"a", b"b"))
 
 
 async def test_an_instance_is_found_by_as_many_digits_as_tell_it_from_others() -> None:

@@ -18,12 +18,12 @@ from dagorama_broker.rpc.memory_guard import ASK_FOR, SMALL, Memory
 from dagorama_broker.rpc.wire import FEW, FORMS, has_too_many_parts
 from dagorama_broker.rpc.wire import SMALL as SMALL_MESSAGE
 
-from .raw import FUNCTION, LEAF, PATIENCE, Brood, Dag, Served, children, refused, serving
+from .raw import FUNCTION, LEAF, PATIENCE, Brood, Dag, Served, children, refused, serving, submit
 
 TOO_MUCH = grpc.StatusCode.RESOURCE_EXHAUSTED
 MALFORMED = grpc.StatusCode.INVALID_ARGUMENT
 MIB = 1 << 20
-SUBMIT, TALK, WORK = (f"/dagorama.v1.Broker/{call}" for call in ("Submit", "Talk", "Work"))
+SUBMIT, TALK, WORK = (f"/dagorama.v1.Broker/{call}" for call in ("SubmitStream", "Talk", "Work"))
 
 
 # --- the account ----------------------------------------------------------------------------------------
@@ -104,12 +104,9 @@ async def test_each_column_of_a_submission_is_reserved_for_while_it_comes_in(col
     async with serving(max_memory=5 * MIB) as served:
         dag = Dag()
         part = pb.SubmitRequest(nodes=[pb.Nodes(instance=dag.instance, origin=dag.origin, **column)])
-        for submitted in (
-            served.stub.Submit(part), served.stub.SubmitStream(iter([part, pb.SubmitRequest()]))
-        ):
-            with refused(TOO_MUCH, "several smaller"):
-                await submitted
-        await served.stub.Submit(Dag().submission(b"a"))
+        with refused(TOO_MUCH, "several smaller"):
+            await submit(served.stub, part)
+        await submit(served.stub, Dag().submission(b"a"))
 
 
 async def test_a_submission_on_an_open_stream_is_reserved_for_too() -> None:
@@ -143,11 +140,8 @@ async def test_many_runs_on_an_open_stream_are_taken_in_turns() -> None:
 async def test_entries_with_nothing_in_them_are_refused_before_they_are_looked_at(
     served: Served, request_: pb.SubmitRequest
 ) -> None:
-    for submitted in (
-        served.stub.Submit(request_), served.stub.SubmitStream(iter([request_, pb.SubmitRequest()]))
-    ):
-        with refused(MALFORMED, "some have no name, or no instance and origin"):
-            await submitted
+    with refused(MALFORMED, "some have no name, or no instance and origin"):
+        await submit(served.stub, request_)
 
 
 @pytest.mark.parametrize(("method", "data"), [
@@ -175,9 +169,8 @@ def test_what_clients_send_and_what_nobody_can_parse_is_left_to_the_parser() -> 
 
 
 async def test_a_message_of_very_many_parts_is_refused(served: Served) -> None:
-    submit = served.channel.unary_unary(SUBMIT)
     with refused(MALFORMED, "too many tiny parts"):
-        await submit(b"\x0a\x00" * (MIB // 2))
+        await served.channel.stream_unary(SUBMIT)(iter([b"\x0a\x00" * (MIB // 2)]))
     await served.status()
 
 
@@ -187,7 +180,7 @@ async def test_a_message_of_very_many_parts_is_refused(served: Served) -> None:
 async def test_waits_reserve_memory_for_as_long_as_they_last() -> None:
     dag, many = Dag(), 2_000
     async with serving(max_memory=16 * MIB) as served:
-        await served.stub.Submit(dag.submission(*[b"a"] * many))
+        await submit(served.stub, dag.submission(*[b"a"] * many))
         request = pb.WaitRequest(instance=dag.instance, node=[dag.id(n) for n in range(many)])
         waits = [served.stub.Wait(request) for _ in range(10)]
         key = next(iter(served.broker.scheduler.graph.nodes))
@@ -210,7 +203,7 @@ async def test_waits_reserve_memory_for_as_long_as_they_last() -> None:
 async def test_nodes_of_many_instances_some_named_twice_are_waited_for_in_turns(served: Served) -> None:
     dags = [Dag() for _ in range(600)]
     nodes = [dag.nodes(b"a", creates=True) for dag in dags]
-    await served.stub.Submit(pb.SubmitRequest(functions=[FUNCTION], nodes=nodes))
+    await submit(served.stub, pb.SubmitRequest(functions=[FUNCTION], nodes=nodes))
     worker = await served.worker(slots=64)
     running = asyncio.create_task(worker.run(lambda node: pb.Results(
         node=[node.key], attempt=[node.attempt], value=[node.id], microseconds=[1]
@@ -231,7 +224,7 @@ async def test_nodes_of_many_instances_some_named_twice_are_waited_for_in_turns(
 
 async def test_a_node_that_is_waited_for_as_of_two_instances_is_refused(served: Served) -> None:
     one, other = Dag(), Dag()
-    await served.stub.Submit(one.submission(b"a"))
+    await submit(served.stub, one.submission(b"a"))
     request = pb.WaitRequest(
         instances=[one.instance, other.instance], node=[one.id(0), one.id(0)], instance_of=[0, 1]
     )
@@ -247,7 +240,7 @@ async def test_runs_without_nodes_count_as_what_an_attempt_makes() -> None:
     """However many ids they name, the attempt fails, and who waits for it hears why."""
     dag = Dag()
     async with serving(max_submission=10_000) as served:
-        await served.stub.Submit(dag.submission(b"parent"))
+        await submit(served.stub, dag.submission(b"parent"))
         worker = await served.worker()
         parent = await worker.node()
         for _ in range(5):
@@ -266,7 +259,7 @@ async def test_all_running_attempts_together_stage_no_more_than_half_of_the_memo
     dags = [Dag() for _ in range(4)]
     async with serving(max_memory=4 * MIB) as served:
         for dag in dags:
-            await served.stub.Submit(dag.submission(b"parent"))
+            await submit(served.stub, dag.submission(b"parent"))
         worker = await served.worker(slots=4)
         parents = await worker.nodes(4)
         for parent in parents:
@@ -300,7 +293,7 @@ async def test_a_worker_names_so_many_queues_and_no_more(served: Served) -> None
 
 async def test_lists_of_hashes_states_and_functions_have_their_ends(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a"))
+    await submit(served.stub, dag.submission(b"a"))
     with refused(MALFORMED, "10001 hashes of code are named; 10,000 are allowed"):
         await served.stub.Adopt(pb.AdoptRequest(function="f", **{"from": ["h"] * 10_001}))
     with refused(MALFORMED, "the request names 101 states; 100 are allowed"):
@@ -313,7 +306,7 @@ async def test_lists_of_hashes_states_and_functions_have_their_ends(served: Serv
 async def test_a_result_names_no_more_promises_than_a_node_has_sources() -> None:
     dag = Dag()
     async with serving(max_sources=3) as served:
-        await served.stub.Submit(dag.submission(b"a"))
+        await submit(served.stub, dag.submission(b"a"))
         worker = await served.worker()
         node = await worker.node()
         brood = Brood(node)

@@ -16,7 +16,7 @@ from dagorama_broker.rpc.limits import KEPT, Kind, Streams, Turns, share
 from dagorama_broker.rpc.permissions import CALLS, OURS, kind_of
 from dagorama_broker.rpc.tokens import Role, Token
 
-from .raw import PATIENCE, Dag, Served, refused, serving
+from .raw import PATIENCE, Dag, Served, refused, serving, submit
 
 MANY = 40  #: open calls, of which two are kept for each kind
 
@@ -126,7 +126,7 @@ def test_each_call_is_of_some_kind() -> None:
 async def others_are_served(served: Served) -> None:
     """A spawner submits, a person looks, a worker comes and runs something, a client talks."""
     dag, other = Dag(), Dag()
-    await served.stub.Submit(dag.submission(b"a"))
+    await submit(served.stub, dag.submission(b"a"))
     await served.status()
     worker = await served.worker()
     await worker.durable(await worker.complete(await worker.node()))
@@ -141,7 +141,7 @@ async def others_are_served(served: Served) -> None:
 async def test_who_opens_all_the_waits_that_there_are_leaves_the_rest_to_others() -> None:
     dag = Dag()
     async with serving(max_streams=MANY) as served:
-        await served.stub.Submit(dag.submission(b"x", functions=[pb.Function(name="work:nobody", taint="GPU")]))
+        await submit(served.stub, dag.submission(b"x", functions=[pb.Function(name="work:nobody", taint="GPU")]))
         (key,) = served.broker.scheduler.graph.nodes
         waits = [served.stub.Wait(pb.WaitRequest(instance=dag.instance, node=[dag.id(0)])) for _ in range(MANY)]
 
@@ -162,7 +162,7 @@ async def test_who_opens_all_the_waits_that_there_are_leaves_the_rest_to_others(
 async def test_asks_that_wait_on_one_stream_leave_the_rest_to_others() -> None:
     dag = Dag()
     async with serving(max_streams=MANY) as served:
-        await served.stub.Submit(dag.submission(b"x", functions=[pb.Function(name="work:nobody", taint="GPU")]))
+        await submit(served.stub, dag.submission(b"x", functions=[pb.Function(name="work:nobody", taint="GPU")]))
         talk = served.stub.Talk()
         wait = pb.WaitRequest(instance=dag.instance, node=[dag.id(0)])
         await talk.write(pb.Asks(ask=[pb.Ask(number=number, wait=wait) for number in range(MANY)]))

@@ -16,10 +16,11 @@ from typing import cast
 import pytest
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import (
+from dagorama_broker.model.domain import State
+from dagorama_broker.model.queries import AskedInstances
+from dagorama_broker.model.rows import (
     AdoptedRow,
     AdoptionRow,
-    AskedInstances,
     Changes,
     FunctionRow,
     InstanceEnd,
@@ -29,7 +30,6 @@ from dagorama_broker.model import (
     ProgressRow,
     RemovedRow,
     ResolvedRow,
-    State,
 )
 from dagorama_broker.store.checksums import row_sum
 from dagorama_broker.store.sqlite.connection import connect, saying_what_failed
@@ -679,7 +679,7 @@ def test_removing_many_instances_takes_as_many_statements_as_removing_few(tmp_pa
 SWEEPER = """
 import sys
 from pathlib import Path
-from dagorama_broker.model import Changes, RemovedRow
+from dagorama_broker.model.rows import Changes, RemovedRow
 from dagorama_broker.store.sqlite.store import SqliteStore
 from broker.records import instance_row
 store = SqliteStore(Path(sys.argv[1]))

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from dagorama_broker.cli import main
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import Changes
+from dagorama_broker.model.rows import Changes
 from dagorama_broker.store.sqlite.store import SqliteStore
 
 from .records import graph, instance_row, node, opened
@@ -356,7 +356,7 @@ def test_a_store_that_was_used_and_has_no_epoch_is_damaged(path: Path) -> None:
 
 
 def test_values_that_are_gone_are_said_at_the_start(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    from dagorama_broker.model import LargeRow
+    from dagorama_broker.model.rows import LargeRow
 
     with opened(path) as store:
         digest, _ = store.put_large([b"value"])

@@ -96,7 +96,7 @@ class RecordingBroker(Talking, broker_pb2_grpc.BrokerServicer, api_pb2_grpc.Dago
 
     # --- the calls
 
-    def Submit(self, request: broker_pb2.SubmitRequest, context: grpc.ServicerContext) -> broker_pb2.SubmitReply:
+    def submit(self, request: broker_pb2.SubmitRequest, context: grpc.ServicerContext) -> broker_pb2.SubmitReply:
         self._refuse(context)
         self._take(request)
         self.submissions += 1

@@ -4,7 +4,7 @@ completes."""
 import pytest
 
 from dagorama_broker.errors import Conflict, Malformed, TooMuch
-from dagorama_broker.model import RetryPolicy
+from dagorama_broker.model.domain import RetryPolicy
 from dagorama_broker.scheduler import Limits, Timing
 
 from .driver import Hand, Heart, function

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dagorama_broker.model import State
+from dagorama_broker.model.domain import State
 
 from .driver import Heart, function, retrying
 
@@ -155,7 +155,8 @@ class TestConcurrencyKey:
         """A node named for each key, of a function of which one may run for each."""
         run = heart.run(heart.fresh(16), heart.fresh(12), keys, function("keyed", max_concurrency=1))
         run.creates = ("work:Work", b"")
-        run.lanes = [heart.scheduler.graph.lane_of(lane, key[0]) for lane, key in zip(run.lanes, keys, strict=True)]
+        run.keys = sorted({key[0] for key in keys})
+        run.key = [1 + run.keys.index(key[0]) for key in keys]
         heart.submit(run)
 
     def test_each_key_has_its_own_places(self, heart: Heart) -> None:

@@ -25,7 +25,7 @@ from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.retention_policy import Keeping
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import Changes, InstanceEnd, KeyRow
+from dagorama_broker.model.rows import Changes, InstanceEnd, KeyRow
 from dagorama_broker.rpc.limits import Bounds, Manners, Streams
 from dagorama_broker.rpc.memory_guard import Memory
 from dagorama_broker.rpc.service import BrokerService
@@ -102,7 +102,7 @@ class Questions:
             scheduler.restore(store.live(), now, time.time() - now)
             scheduler.awaited, scheduler.hold_until = set(), None
             broker = Broker(scheduler, store, keeping=Keeping(inf, inf, inf))
-            memory = Memory(1 << 40, broker.held)
+            memory = Memory(1 << 40, broker.memory_size)
             running = asyncio.create_task(broker.run())
             asking = asyncio.create_task(self._ask(BrokerService(broker, Manners(), Bounds(), memory, Streams(100))))
             try:

@@ -82,7 +82,7 @@ class _AgingInstance(Instance):
         return True
 
     async def _say_again(self) -> bool:
-        return await self.client.call("Submit", self.submission, pb.SubmitReply) is not None
+        return await self.client.call("SubmitStream", self.submission, pb.SubmitReply) is not None
 
     async def _join(self) -> bool:
         self.joined += 1

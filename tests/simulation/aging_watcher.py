@@ -9,7 +9,8 @@ from operator import attrgetter
 from typing import Any
 
 from dagorama_broker.engine.retention_policy import Keeping
-from dagorama_broker.model import ENDED, Changes, OutcomeRow, RemovedRow, RevivedRow, State
+from dagorama_broker.model.domain import ENDED, State
+from dagorama_broker.model.rows import Changes, OutcomeRow, RemovedRow, RevivedRow
 from dagorama_broker.store.checksums import unpack_keys
 
 from .programs import Computation, Program

@@ -16,7 +16,8 @@ from dagorama.values import rebind
 from dagorama.values.keys import SigningKey
 from dagorama.values.signing import Keyring
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.model import ENDED, Changes, Failure, NodeRow, OutcomeRow, ProgressRow, RevivedRow, State, World
+from dagorama_broker.model.domain import ENDED, Failure, State, World
+from dagorama_broker.model.rows import Changes, NodeRow, OutcomeRow, ProgressRow, RevivedRow
 from dagorama_broker.scheduler import Effects, Node, Worker
 from dagorama_broker.store.checksums import unpack_keys
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dagorama_broker.model import BroodRow, Fate, RunRow
+from dagorama_broker.model.domain import Fate
+from dagorama_broker.model.rows import BroodRow, RunRow
 
 
 class EagerAttempts:

@@ -10,7 +10,7 @@ from pathlib import Path
 from shutil import rmtree
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import LargeRow
+from dagorama_broker.model.rows import LargeRow
 from dagorama_broker.store.large_values import LargeFiles
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from dagorama_broker.model import AdoptedRow, AdoptionRow
+from dagorama_broker.model.rows import AdoptedRow, AdoptionRow
 
 
 class Rebinds:

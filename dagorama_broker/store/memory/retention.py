@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from heapq import nsmallest
 from typing import Any
 
-from dagorama_broker.model import InstanceEnd, LinkRow, RemovedRow
+from dagorama_broker.model.rows import InstanceEnd, LinkRow, RemovedRow
 from dagorama_broker.store.protocol import REMEMBERED
 
 

@@ -4,18 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from dagorama_broker.model import (
-    BadEnd,
-    Edges,
-    EdgesPage,
-    Failed,
-    FailedNode,
-    Fate,
-    MadeRun,
-    OutcomeRow,
-    State,
-    is_made,
-)
+from dagorama_broker.model.domain import Fate, State
+from dagorama_broker.model.queries import BadEnd, Edges, EdgesPage, Failed, FailedNode, MadeRun, is_made
+from dagorama_broker.model.rows import OutcomeRow
 from dagorama_broker.store.checksums import unpack_keys, unpack_sources
 from dagorama_broker.store.memory.runs import node_keys
 from dagorama_broker.store.memory.tables import Tables

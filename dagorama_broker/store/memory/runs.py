@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from operator import attrgetter
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import RunRow
+from dagorama_broker.model.rows import RunRow
 from dagorama_broker.store.memory.retention import delete_places
 
 _FIRST, _FIRST_KEY = attrgetter("first"), attrgetter("first_key")

@@ -8,25 +8,21 @@ from itertools import islice
 from typing import TypeVar
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import (
+from dagorama_broker.model.domain import Fate
+from dagorama_broker.model.queries import (
     AskedInstances,
     BadEnd,
-    Changes,
     EdgesPage,
     EndedNode,
     Failed,
-    Fate,
     FoundNode,
     ListedInstances,
     Live,
     LiveNode,
-    NodeRow,
-    OutcomeRow,
-    RemovedRow,
-    RunRow,
     StoredInstance,
     StoredNode,
 )
+from dagorama_broker.model.rows import Changes, NodeRow, OutcomeRow, RemovedRow, RunRow
 from dagorama_broker.store.checksums import unpack_sources
 from dagorama_broker.store.memory.retry import read_bad_ends, read_edges, read_failed, read_fates
 from dagorama_broker.store.memory.tables import Tables

@@ -6,10 +6,11 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import (
+from dagorama_broker.model.domain import State
+from dagorama_broker.model.queries import EndedNode, StoredInstance
+from dagorama_broker.model.rows import (
     Changes,
     DraftRow,
-    EndedNode,
     FunctionRow,
     InstanceEnd,
     NodeRow,
@@ -19,8 +20,6 @@ from dagorama_broker.model import (
     ResolvedRow,
     RevivedRow,
     RunRow,
-    State,
-    StoredInstance,
 )
 from dagorama_broker.store.checksums import unpack_keys
 from dagorama_broker.store.memory.eager import EagerAttempts

@@ -14,7 +14,7 @@ from threading import Lock
 from typing import TypeVar
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import Changes
+from dagorama_broker.model.rows import Changes
 from dagorama_broker.store.folders import make_folder, sync_folder
 from dagorama_broker.store.lock import StoreLock
 from dagorama_broker.store.sqlite import drafts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 
-from dagorama_broker.model import DraftRow
+from dagorama_broker.model.rows import DraftRow
 from dagorama_broker.store.checksums import check_row, summed
 from dagorama_broker.store.sqlite.counters import mark_used
 from dagorama_broker.store.sqlite.rebinds import let_go

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection
 
-from dagorama_broker.model import BroodRow, Fate, RunRow
+from dagorama_broker.model.domain import Fate
+from dagorama_broker.model.rows import BroodRow, RunRow
 from dagorama_broker.store.checksums import check_row
 from dagorama_broker.store.sqlite.reader import Reader
 

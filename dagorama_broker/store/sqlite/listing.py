@@ -7,7 +7,8 @@ from heapq import merge
 from itertools import chain, islice
 from typing import Any
 
-from dagorama_broker.model import AskedInstances, ListedInstances, ProgressRow, RunRow, StoredInstance, StoredNode
+from dagorama_broker.model.queries import AskedInstances, ListedInstances, StoredInstance, StoredNode
+from dagorama_broker.model.rows import ProgressRow, RunRow
 from dagorama_broker.store.checksums import check_progress, check_row
 from dagorama_broker.store.sqlite.reader import Reader
 from dagorama_broker.store.sqlite.rebinds import adopted_rows

@@ -8,21 +8,9 @@ from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import (
-    EndedNode,
-    FoundNode,
-    Function,
-    FunctionRow,
-    InstanceRow,
-    LiveNode,
-    OutcomeRow,
-    RemovedRow,
-    RetryPolicy,
-    RunRow,
-    State,
-    StoredInstance,
-    World,
-)
+from dagorama_broker.model.domain import Function, RetryPolicy, State, World
+from dagorama_broker.model.queries import EndedNode, FoundNode, LiveNode, StoredInstance
+from dagorama_broker.model.rows import FunctionRow, InstanceRow, OutcomeRow, RemovedRow, RunRow
 from dagorama_broker.store.checksums import (
     check_payload,
     check_row,

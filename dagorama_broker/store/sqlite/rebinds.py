@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import AdoptedRow, AdoptionRow
+from dagorama_broker.model.rows import AdoptedRow, AdoptionRow
 from dagorama_broker.store.checksums import SqlValue, adopted_sum, check_row, damaged, summed
 from dagorama_broker.store.sqlite.reader import Reader
 

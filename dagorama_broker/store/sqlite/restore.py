@@ -6,7 +6,9 @@ import sqlite3
 from collections.abc import Collection
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import AdoptedRow, Live, LiveNode, ProgressRow, RunRow, State
+from dagorama_broker.model.domain import State
+from dagorama_broker.model.queries import Live, LiveNode
+from dagorama_broker.model.rows import AdoptedRow, ProgressRow, RunRow
 from dagorama_broker.store.checksums import check_progress, check_row, damaged, node_sum, outcome_sum, unpack_sources
 from dagorama_broker.store.sqlite.counters import next_key
 from dagorama_broker.store.sqlite.eager import live_broods, live_runs

@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-from dagorama_broker.model import LinkRow, RemovedRow, RunRow
+from dagorama_broker.model.rows import LinkRow, RemovedRow, RunRow
 from dagorama_broker.store.checksums import SqlValue, check_row, damaged, run_sum, summed
 from dagorama_broker.store.protocol import REMEMBERED
 from dagorama_broker.store.sqlite.connection import run

@@ -7,20 +7,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from dagorama_broker.model import (
-    BadEnd,
-    BroodRow,
-    Edges,
-    EdgesPage,
-    Failed,
-    FailedNode,
-    Fate,
-    LiveNode,
-    MadeRun,
-    RunRow,
-    State,
-    is_made,
-)
+from dagorama_broker.model.domain import Fate, State
+from dagorama_broker.model.queries import BadEnd, Edges, EdgesPage, Failed, FailedNode, LiveNode, MadeRun, is_made
+from dagorama_broker.model.rows import BroodRow, RunRow
 from dagorama_broker.store.checksums import check_row, damaged, node_sum, unpack_keys, unpack_sources
 from dagorama_broker.store.sqlite.eager import brood_rows, fates_of, maker_rows
 from dagorama_broker.store.sqlite.listing import beside_nodes, runs_after

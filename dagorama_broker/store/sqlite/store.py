@@ -7,23 +7,20 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from dagorama_broker.model import (
+from dagorama_broker.model.domain import Fate
+from dagorama_broker.model.queries import (
     AskedInstances,
     BadEnd,
-    Changes,
     EdgesPage,
     EndedNode,
     Failed,
-    Fate,
     FoundNode,
     ListedInstances,
     Live,
-    OutcomeRow,
-    RemovedRow,
-    RunRow,
     StoredInstance,
     StoredNode,
 )
+from dagorama_broker.model.rows import Changes, OutcomeRow, RemovedRow, RunRow
 from dagorama_broker.store.large_values import LargeFiles
 from dagorama_broker.store.sqlite.commit_count import COUNT_TIME
 from dagorama_broker.store.sqlite.connection import BUSY_SECONDS, snapshot

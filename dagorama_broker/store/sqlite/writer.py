@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from dagorama_broker.model import Changes, FunctionRow, InstanceEnd, RetryPolicy, RevivedRow, State
+from dagorama_broker.model.domain import RetryPolicy, State
+from dagorama_broker.model.rows import Changes, FunctionRow, InstanceEnd, RevivedRow
 from dagorama_broker.store.checksums import (
     SqlValue,
     node_rows,
