@@ -22,9 +22,9 @@ from dagorama import (
     resolve,
 )
 from dagorama_broker.launch import launch_broker
+from tests.support.troubles import meet
 
 from .test_ends import forever, note, start
-from .troubles import meet
 
 WAIT = 30
 

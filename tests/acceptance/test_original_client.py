@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 
 from dagorama_broker.launch import LaunchedBroker, launch_broker
-
-from . import original_programs
+from tests.support import original_programs
 
 ROOT = Path(__file__).parents[2]
-HERE = Path(__file__).parent
+HERE = Path(original_programs.__file__).parent
 ENVIRONMENT = ROOT / ".venv-original"
 #: Its generated code is older than protobuf 5, and it imports pkg_resources.
 REQUIREMENTS = ["dagorama==0.1.10", "protobuf<5", "setuptools<81"]

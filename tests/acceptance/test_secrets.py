@@ -19,8 +19,8 @@ import pytest
 from dagorama.cli.tokens import record_of
 from dagorama.client.connection import Connection
 from dagorama.settings import Settings
-from tests.acceptance.carrying import SECRET
-from tests.certificates import Authority
+from tests.support.carrying import SECRET
+from tests.support.certificates import Authority
 
 ROOT = Path(__file__).parents[2]
 NAME = "broker.test"
@@ -63,7 +63,7 @@ class Run:
 
     def _work(self) -> None:
         with self._going("worker", ["-m", "dagorama.worker"], **self._client("worker")):
-            self._done("spawner", ["-m", "tests.acceptance.carrying"], **self._client("spawner"))
+            self._done("spawner", ["-m", "tests.support.carrying"], **self._client("spawner"))
             self.looked = self._look()
             self._done("status", ["-m", "dagorama", "status"], **self._client("reader"))
         for name, token in ("a stranger", STRANGE), ("a reader that works", TOKENS["reader"]):

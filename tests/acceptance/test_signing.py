@@ -20,7 +20,7 @@ from dagorama.models.promise import DAGPromise, restore_promise
 from dagorama.values.keys import new_key
 from dagorama.values.signing import keyring
 from dagorama_broker.launch import LaunchedBroker, launch_broker
-from tests.bombs import Bomb
+from tests.support.bombs import Bomb
 
 from .test_counts import Fan
 from .test_workers import WAIT, await_that, unservable

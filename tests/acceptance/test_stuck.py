@@ -352,13 +352,13 @@ def test_workers_run_without_posix_semaphores(broker: LaunchedBroker, tmp_path: 
 
 def test_a_worker_says_what_it_takes_and_when_it_has_a_broker(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'store'}"
-    flags = ("--toleration", "GPU", "--include-queue", "heavy", "--import", "tests.acceptance.registering")
+    flags = ("--toleration", "GPU", "--include-queue", "heavy", "--import", "tests.support.registering")
     with launch_broker(port=0, store=store) as broker:
         port = broker.port
         with worker(*flags, PYTHONPATH=str(ROOT)) as process:
             first = "".join(read_all_of(process, "connected to the broker", "definitions: "))
             assert "1 at a time, of queues heavy, tolerations: GPU" in first
-            assert "tests.acceptance.troubles:Adding" in first
+            assert "tests.support.troubles:Adding" in first
             os.kill(broker.pid, signal.SIGKILL)
             assert "is gone" in read_until(process, "is gone")[-1]
             with launch_broker(port=port, store=store):

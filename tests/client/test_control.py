@@ -7,7 +7,6 @@ from uuid import UUID
 
 import grpc
 import pytest
-from recording_broker import RecordingBroker
 
 from dagorama.api import broker_pb2
 from dagorama.client.control import cancel, retry_failed, state
@@ -27,6 +26,7 @@ from dagorama.graph.scope import AttemptScope
 from dagorama.models.promise import DAGPromise
 from dagorama.models.retried import Retried, Unservable
 from dagorama.models.state import State
+from tests.support.recording_broker import RecordingBroker
 
 
 class Sample(DAGDefinition):

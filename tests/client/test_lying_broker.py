@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recording_broker import Node, RecordingBroker
 
 from dagorama.api import broker_pb2
 from dagorama.client.results import aresolve, as_completed
@@ -19,7 +18,8 @@ from dagorama.models.promise import DAGPromise
 from dagorama.values.codec import encode
 from dagorama.values.keys import SigningKey, new_key
 from dagorama.values.signing import FAILURE, RESULT, Keyring, keyring
-from tests.bombs import Bomb, changed
+from tests.support.bombs import Bomb, changed
+from tests.support.recording_broker import Node, RecordingBroker
 
 
 class Sample(DAGDefinition):

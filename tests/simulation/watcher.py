@@ -19,8 +19,8 @@ from dagorama_broker.engine.broker import Broker
 from dagorama_broker.model import ENDED, Changes, Failure, NodeRow, OutcomeRow, ProgressRow, RevivedRow, State, World
 from dagorama_broker.scheduler import Effects, Node, Worker
 from dagorama_broker.store.checksums import unpack_keys
+from tests.support import invariants
 
-from ..heart import invariants
 from .loop import SimulatedLoop
 from .programs import FUNCTIONS, Computation, Plan
 from .store import Disk

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from scripted_broker import ScriptedBroker
+
+from tests.support.scripted_broker import ScriptedBroker
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import grpc
 import pytest
-from scripted_broker import Conversation, ScriptedBroker, WorkerProcess, worker_process
-from worker_grants import Wanted, body_of, call, encoded, grant_of, values_of
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.models.promise import DAGPromise
 from dagorama.values.codec import encode
-from tests.resetting_proxy import CANCEL, ENHANCE_YOUR_CALM, INADEQUATE_SECURITY, INTERNAL, resetting
+from tests.support.resetting_proxy import CANCEL, ENHANCE_YOUR_CALM, INADEQUATE_SECURITY, INTERNAL, resetting
+from tests.support.scripted_broker import Conversation, ScriptedBroker, WorkerProcess, worker_process
+from tests.support.worker_grants import Wanted, body_of, call, encoded, grant_of, values_of
 
 
 @pytest.fixture
@@ -552,9 +552,9 @@ def children_of(pid: int) -> list[int]:
 
 
 def test_imported_modules_register_what_they_register(broker: ScriptedBroker) -> None:
-    with worker_process(broker, "--import", "worker_registering"):
+    with worker_process(broker, "--import", "tests.support.worker_registering"):
         spoken = broker.greeted()
-        spoken.grant(Wanted("entrypoint", [1], definition="worker_nodes:Counting"))
+        spoken.grant(Wanted("entrypoint", [1], definition="tests.support.worker_nodes:Counting"))
         assert spoken.value() == 101
 
 
@@ -567,7 +567,7 @@ def test_a_module_that_cannot_be_imported_is_one_sentence_and_code_2(broker: Scr
 
 
 def test_children_that_end_before_they_are_ready_are_not_replaced_for_ever(broker: ScriptedBroker) -> None:
-    with worker_process(broker, "--import", "worker_ending") as worker:
+    with worker_process(broker, "--import", "tests.support.worker_ending") as worker:
         code, errors = worker.ended()
     assert code == 1
     assert "exited with code 7" in errors
