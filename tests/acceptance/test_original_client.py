@@ -30,7 +30,7 @@ def original() -> Path:
         made = ENVIRONMENT / f"{sys.version_info.major}.{sys.version_info.minor}"
         if not (made / "complete").exists():
             subprocess.run([sys.executable, "-m", "venv", "--clear", made], check=True, timeout=120)
-            pip = [made / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            pip = [str(made / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
             installed = subprocess.run([*pip, *REQUIREMENTS], capture_output=True, text=True, timeout=300)
             if installed.returncode:
                 said = installed.stderr.strip().splitlines() or ["pip said nothing"]
@@ -52,7 +52,7 @@ def environment(scratch: Path) -> dict[str, str]:
 
 
 def run(bin: Path, program: str, scratch: Path) -> str:
-    command = [bin / "python", "-c", f"import original_programs; original_programs.main({program!r})"]
+    command = [str(bin / "python"), "-c", f"import original_programs; original_programs.main({program!r})"]
     done = subprocess.run(
         command, cwd=scratch, env=environment(scratch), capture_output=True, text=True, timeout=60
     )

@@ -11,7 +11,7 @@ SAMPLES = Path(__file__).parents[2] / "samples"
 
 
 def output_of(sample: str, *arguments: str) -> str:
-    command = [sys.executable, SAMPLES / f"{sample}.py", *arguments]
+    command = [sys.executable, str(SAMPLES / f"{sample}.py"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

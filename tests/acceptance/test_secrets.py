@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,7 +81,7 @@ class Run:
         )  # fmt: skip
         return reader.get_status().SerializeToString()
 
-    def _client(self, role: str) -> dict[str, str]:
+    def _client(self, role: str) -> dict[str, Any]:
         return {
             "DAGORAMA_HOST": "127.0.0.1", "DAGORAMA_PORT": self._port, "DAGORAMA_AUTH_TOKEN": TOKENS[role],
             "DAGORAMA_TLS_CA": str(self._authority.file), "DAGORAMA_TLS_NAME": NAME, "DAGORAMA_SIGNING_KEYS": KEY,

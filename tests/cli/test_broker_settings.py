@@ -153,7 +153,7 @@ def test_any_other_address_is_refused_until_somebody_says_insecure(host: str) ->
     assert (insecure.host, insecure.lacks) == (host, "tokens and TLS")
 
 
-TLS = {"tls_cert": "broker.pem", "tls_key": "broker.key"}
+TLS: dict[str, Any] = {"tls_cert": "broker.pem", "tls_key": "broker.key"}
 
 
 def test_tokens_and_tls_are_what_another_address_needs() -> None:

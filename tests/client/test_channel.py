@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -51,10 +52,11 @@ def secure(folder: Path, authority: Authority) -> Iterator[LaunchedBroker]:
         yield broker
 
 
-def settings(broker: LaunchedBroker, authority: Authority, **changed: str) -> Settings:
+def settings(broker: LaunchedBroker, authority: Authority, **changed: Any) -> Settings:
     cert, key = authority.pair("client")
     given = {"auth_token": "dgt_spawner", "tls_ca": str(authority.file), "tls_cert": cert, "tls_key": key}
-    return Settings(broker.host, broker.port, **{**given, "tls_name": NAME, **changed})
+    every: dict[str, Any] = {**given, "tls_name": NAME, **changed}
+    return Settings(broker.host, broker.port, **every)
 
 
 # --- through ------------------------------------------------------------------------------------------

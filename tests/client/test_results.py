@@ -44,7 +44,11 @@ class Sample(DAGDefinition):
 
 
 def fail(
-    broker: RecordingBroker, promise: DAGPromise[Any], state: int, pickled: bytes = b"", **details: Any
+    broker: RecordingBroker,
+    promise: DAGPromise[Any],
+    state: broker_pb2.NodeState.ValueType,
+    pickled: bytes = b"",
+    **details: Any,
 ) -> None:
     """`pickled` is the exception, which its worker has signed."""
     node = broker.nodes[promise.node_id]

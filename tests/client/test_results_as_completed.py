@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
@@ -232,7 +232,7 @@ def test_a_promise_of_another_instance_is_refused(broker: RecordingBroker, insta
 
 def test_what_is_no_promise_is_refused(instance: Any) -> None:
     with pytest.raises(TypeError, match="takes promises, not a int"):
-        as_completed(instance, [1])  # type: ignore[list-item]
+        as_completed(instance, cast(Any, [1]))
 
 
 def test_more_than_one_message_can_name_is_refused(instance: Any) -> None:

@@ -1,7 +1,7 @@
 """resolve() and its kin given what is no promise: containers of promises are filled, everything else is a value."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -37,11 +37,16 @@ class Spread(DAGDefinition):
         return number // 2
 
 
+def spread(numbers: list[int]) -> tuple[Any, Any]:
+    """Return an instance and its container of promises, which is a promise to a type checker."""
+    return Spread()(numbers)
+
+
 FILLED = {"report": Report("halves", [1, 2]), "numbers": [2, 4]}
 
 
 def test_a_container_of_promises_has_no_value_before_all_of_them_have(broker: RecordingBroker) -> None:
-    instance, made = Spread()([2, 4])
+    instance, made = spread([2, 4])
     assert resolve(instance, made) is None
     broker.end(made["report"].parts[0].node_id, 1)
     assert resolve(instance, made) is None
@@ -50,7 +55,7 @@ def test_a_container_of_promises_has_no_value_before_all_of_them_have(broker: Re
 
 
 async def test_a_container_of_promises_is_filled_in_a_copy(broker: RecordingBroker) -> None:
-    instance, made = Spread()([2, 4])
+    instance, made = spread([2, 4])
     broker.run()
     assert resolve(instance, made) == FILLED
     assert resolve(instance, made, timeout=10) == FILLED
@@ -60,7 +65,7 @@ async def test_a_container_of_promises_is_filled_in_a_copy(broker: RecordingBrok
 
 
 def test_a_failure_of_a_promise_in_a_container_is_raised_unless_it_is_an_outcome(broker: RecordingBroker) -> None:
-    instance, made = Spread()([2, 3])
+    instance, made = spread([2, 3])
     broker.run(catch=(ValueError,))
     for options in ({}, {"timeout": 10}):
         with pytest.raises(NodeFailed, match="3 is odd"):
@@ -72,15 +77,16 @@ def test_a_failure_of_a_promise_in_a_container_is_raised_unless_it_is_an_outcome
 
 
 def test_a_plain_value_without_promises_comes_back_as_it_is(broker: RecordingBroker) -> None:
-    instance, _ = Spread()([2])
-    for value in ([1, {"a": (2,)}], Report("empty", []), object(), None, 5):
-        assert resolve(instance, value) is value  # type: ignore[call-overload]
-        assert resolve(instance, value, timeout=5) is value  # type: ignore[call-overload]
+    instance, _ = spread([2])
+    values: Any = ([1, {"a": (2,)}], Report("empty", []), object(), None, 5)
+    for value in values:
+        assert resolve(instance, value) is value
+        assert resolve(instance, cast(Any, value), timeout=5) is value
     assert not broker.waits
 
 
 def test_inside_a_node_a_container_is_not_waited_for(broker: RecordingBroker) -> None:
-    instance, made = Spread()([2])
+    instance, made = spread([2])
     token = current_attempt.set(AttemptScope(bytes(16)))
     try:
         with pytest.raises(PromiseMisuse, match=r"resolve\(\) would wait inside a running node"):
@@ -91,27 +97,28 @@ def test_inside_a_node_a_container_is_not_waited_for(broker: RecordingBroker) ->
 
 
 def test_what_takes_one_promise_says_so(broker: RecordingBroker) -> None:
-    instance, made = Spread()([2])
+    instance, made = spread([2])
     assert state(instance, "plain") is State.COMPLETED  # type: ignore[arg-type]
     with pytest.raises(PromiseMisuse, match="of one promise, not of a dict that holds promises"):
         state(instance, made)
     for act in (cancel, retry_failed):
         with pytest.raises(TypeError, match=r"a promise of .* is needed, or None for all of it, not a dict"):
             act(instance, made)
-    for given in (made, [[1]], [5]):
+    refused: tuple[Any, ...] = (made, [[1]], [5])
+    for given in refused:
         with pytest.raises(TypeError, match=r"as_completed\(\) takes promises"):
             as_completed(instance, given)
 
 
 async def test_an_instance_and_a_promise_in_each_others_place_are_noticed(broker: RecordingBroker) -> None:
-    instance, made = Spread()([2])
+    instance, made = spread([2])
     promise: Any = made["report"].parts[0]
     for call in (resolve, state, cancel, retry_failed, as_completed):
         with pytest.raises(TypeError, match=r"takes an instance first, .*, not a DAGPromise"):
-            call(promise, instance)  # type: ignore
+            call(promise, instance)
         with pytest.raises(TypeError, match="not a Spread"):
-            call(Spread(), promise)  # type: ignore
+            cast(Any, call)(Spread(), promise)
     with pytest.raises(TypeError, match="takes an instance first"):
-        await aresolve(promise, instance)  # type: ignore
+        await aresolve(promise, instance)
     with pytest.raises(TypeError, match="takes an instance first"):
-        resolve_all([(promise, instance)])  # type: ignore
+        resolve_all([(promise, instance)])

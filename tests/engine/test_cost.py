@@ -24,7 +24,8 @@ from dagorama_broker.scheduler import Effects, Scheduler
 from dagorama_broker.store.checksums import node_rows, outcome_rows
 from tests.support.raw import FUNCTION, Dag, read_grant, results
 
-A, T = TypeVar("A"), TypeVar("T")
+A = TypeVar("A")
+T = TypeVar("T")
 
 NODES = 4_000
 #: Calls for each node, as counted last; comprehensions, which some Pythons do without a call, are left out.

@@ -16,7 +16,7 @@ from dagorama_broker.store import Store
 from tests.support.raw import Brood, Dag, Served, envelope, serving
 from tests.support.records import PLAIN, graph, node, restart
 
-NOW = {"retention": 0.0, "retention_failed": 0.0}
+NOW: dict[str, Any] = {"retention": 0.0, "retention_failed": 0.0}
 
 
 @pytest.fixture(autouse=True)

@@ -307,7 +307,7 @@ def now_removed(served: Served) -> bool:
     """Have all that ended removed by the next commit, whatever the settings."""
     served.broker.keeping = Keeping(0.0, 0.0)
     try:
-        return Retention(served.broker)._remove()
+        return Retention(served.broker)._remove() > 0
     finally:
         served.broker.keeping = Keeping(NEVER, NEVER)
 
@@ -339,10 +339,11 @@ async def test_an_instance_that_a_call_has_just_taken_up_is_not_removed(place: s
     dag = Dag()
     async with serving(store=place, retention=NEVER, retention_failed=NEVER) as served:
         await finish(served, dag)
-        submitted, removals = served.broker.scheduler.submit, []
+        submitted: Callable[..., None] = served.broker.scheduler.submit
+        removals: list[bool] = []
 
-        def submit_and_remove(*arguments: Any) -> None:
-            submitted(*arguments)
+        def submit_and_remove(*arguments: Any, **named: Any) -> None:
+            submitted(*arguments, **named)
             removals.append(now_removed(served))
 
         served.broker.scheduler.submit = submit_and_remove  # type: ignore[method-assign]

@@ -36,7 +36,10 @@ def small_steps(served: Served) -> None:
 def fan(dag: Dag, **columns: Any) -> pb.SubmitRequest:
     """A call with many nodes and one that waits for all of them."""
     counts = [0] * MANY + [MANY]
-    return dag.submission(*[b"a"] * MANY, b"sum", source_count=counts, source=range(MANY), **columns)
+    request: pb.SubmitRequest = dag.submission(
+        *[b"a"] * MANY, b"sum", source_count=counts, source=range(MANY), **columns
+    )
+    return request
 
 
 async def parts(request: pb.SubmitRequest) -> AsyncIterator[pb.SubmitRequest]:

@@ -129,7 +129,7 @@ def test_the_same_code_under_other_options_is_another_function(attempt: AttemptS
         def one(self) -> int:
             return 1
 
-        two = dagorama(priority=2)(one.original_fn)  # type: ignore[attr-defined]
+        two = dagorama(priority=2)(one.original_fn)
 
     inside: Any = instance_within(INSTANCE, Twice(), attempt)
     inside.one()

@@ -219,7 +219,8 @@ def test_nor_does_a_forked_child(broker: RecordingBroker) -> None:
 async def test_an_async_direct_call_leaves_the_loop_free(broker: RecordingBroker) -> None:
     class Later(Sample):
         @dagorama().asyncfn
-        async def slow(self) -> threading.Thread: ...
+        async def slow(self) -> threading.Thread:
+            return threading.current_thread()
 
     asked: list[threading.Thread] = []
     instance = DAGInstance(UUID(bytes=INSTANCE), Later())

@@ -162,7 +162,7 @@ def test_the_verdict_is_the_policys(kind: Any) -> None:
 def test_a_policy_of_the_users_own_decides_and_may_fail() -> None:
     class Deciding(Own):
         def is_final(self, exception: BaseException) -> bool:
-            return exception.args[0] == "hopeless"
+            return bool(exception.args[0] == "hopeless")
 
     retry = Deciding(RetryMessage(maxAttempts=3))
     assert verdict(retry, ValueError("hopeless")) == (True, None)

@@ -92,7 +92,7 @@ def _nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:
         (DAGInstance(UUID(int=1), Child()), "Child"),
         (Sample.Nested, "Sample.Nested"),
         (Sample.entrypoint, "Sample.entrypoint"),
-        (Sample.entrypoint.original_fn, "Sample.entrypoint"),  # type: ignore[attr-defined]
+        (Sample.entrypoint.original_fn, "Sample.entrypoint"),
         (Sample.undecorated, "Sample.undecorated"),
         (Sample.of_class, "Sample.of_class"),
         (Grandchild.entrypoint, "Child.entrypoint"),
@@ -123,7 +123,7 @@ def test_a_name_leads_back_to_the_same_function_and_class(cls: Any, called: Any)
     found = find(name)
     assert type(found.definition) is cls
     assert found.wrapper is called.__dict__["entrypoint"]
-    assert found.decorated.function is found.wrapper.original_fn  # type: ignore[attr-defined]
+    assert found.decorated.function is found.wrapper.original_fn
 
 
 def test_a_method_may_have_another_name_than_its_function() -> None:
@@ -136,7 +136,9 @@ def test_a_method_may_have_another_name_than_its_function() -> None:
 
 def test_what_no_worker_could_find_is_refused_at_the_call() -> None:
     instance: Any = instance_within(b"i" * 16, Sample(), AttemptScope(b"i" * 16))
-    instance.attached = functools.partial(dagorama().syncfn(lambda self: None), instance)
+    decorate: Any = dagorama().syncfn
+    detached = decorate(lambda self: None)
+    instance.attached = functools.partial(detached, instance)
     with pytest.raises(FunctionNotFound, match="is not a method of"):
         instance.attached()
 
@@ -144,7 +146,7 @@ def test_what_no_worker_could_find_is_refused_at_the_call() -> None:
 def test_a_bound_function_runs_as_the_originals_did() -> None:
     bound: Any = name_to_function(f"{MINE}:Sample.entrypoint", str(UUID(int=3)))
     assert bound(5, greedy_execution=True) == 5
-    assert bound.original_fn is Sample.entrypoint.original_fn  # type: ignore[attr-defined]
+    assert bound.original_fn is Sample.entrypoint.original_fn
     assert bound.__self__.instance_id == UUID(int=3)
 
 
@@ -206,7 +208,7 @@ def test_a_definition_is_made_once() -> None:
 
 
 def test_the_hash_is_of_the_function_and_follows_its_name() -> None:
-    function: Any = Sample.entrypoint.original_fn  # type: ignore[attr-defined]
+    function: Any = Sample.entrypoint.original_fn
     decorated = find(f"{MINE}:Sample.entrypoint").decorated
     before = decorated.spec(Sample)
     assert decorated.hash == calculate_function_hash(function)

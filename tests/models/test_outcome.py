@@ -196,7 +196,8 @@ def test_what_only_cloudpickle_can_carry_holds_outcomes_too() -> None:
 
     encoded = encode_call((Local(outcome(promise(1))),), {})
     assert encoded.tolerant == [0]
-    assert decode_call(encoded.envelope, [FailedSource(FAILURE)])[0][0].inner == FAILURE
+    arrived: Any = decode_call(encoded.envelope, [FailedSource(FAILURE)])[0][0]
+    assert arrived.inner == FAILURE
 
 
 def test_a_failure_is_read_from_what_the_broker_sends() -> None:
@@ -295,7 +296,7 @@ def test_a_result_with_an_outcome_in_it_is_refused(broker: RecordingBroker, wrap
 
 def test_so_is_one_that_a_plain_entry_point_returns(broker: RecordingBroker) -> None:
     class Plain(Sums):
-        def entrypoint(self, *_: Any, **__: Any) -> Any:
+        def entrypoint(self, *_: Any, **__: Any) -> Any:  # type: ignore[override]  # it is plain
             return outcome(self.half(1))
 
     with pytest.raises(PromiseMisuse, match=r"returned the <outcome of .*return the promise"):

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import grpc.aio
@@ -22,6 +22,9 @@ from dagorama.cli.tokens import new_token, record_of
 from dagorama_broker.rpc.auth import CALLS, HEALTH, LOOK, ORIGINAL, OURS
 from dagorama_broker.rpc.tokens import Role
 from tests.support.raw import FUNCTION, Dag, RawWorker, Served, refused, serving
+
+if TYPE_CHECKING:
+    from dagorama.api.broker_pb2_grpc import BrokerAsyncStub
 
 UNKNOWN = grpc.StatusCode.UNAUTHENTICATED
 DENIED = grpc.StatusCode.PERMISSION_DENIED
@@ -70,8 +73,9 @@ async def guarded(tokens: Tokens) -> AsyncIterator[Served]:
         yield served
 
 
-def stubs(served: Served, token: str | bytes | None) -> BrokerStub:
-    return BrokerStub(bearing(served.channel, token))
+def stubs(served: Served, token: str | None) -> BrokerAsyncStub:
+    stub: BrokerAsyncStub = BrokerStub(bearing(served.channel, token))
+    return stub
 
 
 class Bearing:
@@ -88,8 +92,14 @@ class Bearing:
         return method
 
 
-def bearing(channel: grpc.aio.Channel, token: str | bytes | None) -> Any:
+def bearing(channel: grpc.aio.Channel, token: str | None) -> Any:
     return Bearing(channel, (("authorization", f"Bearer {token}"),) if token is not None else ())
+
+
+def bearing_header(served: Served, authorization: str) -> BrokerAsyncStub:
+    channel: Any = Bearing(served.channel, (("authorization", authorization),))
+    stub: BrokerAsyncStub = BrokerStub(channel)
+    return stub
 
 
 async def worker_of(served: Served, token: str, **hello: Any) -> RawWorker:
@@ -144,7 +154,7 @@ MAY = {
 }
 
 
-async def status_of(stub: BrokerStub, call: str) -> grpc.StatusCode:
+async def status_of(stub: BrokerAsyncStub, call: str) -> grpc.StatusCode:
     sent = SENT[call]
     answer = getattr(stub, call)(iter(sent) if isinstance(sent, list) else sent, timeout=5)
     try:
@@ -202,7 +212,9 @@ async def test_a_worker_may_wait_on_an_open_stream_and_not_submit(tokens: Tokens
         await talk.write(broker_pb2.Asks(ask=asks))
         answers: list[broker_pb2.Answer] = []
         while sum(answer.over for answer in answers) < 2:
-            answers += (await talk.read()).answer
+            message = await talk.read()
+            assert isinstance(message, broker_pb2.Answers)
+            answers += message.answer
         refusals = {answer.number: answer.refusal.message for answer in answers if answer.over}
         assert refusals == {1: "the token 'worker' is a worker's, which may not call dagorama.v1.Broker/Submit", 2: ""}
         talk.cancel()
@@ -227,17 +239,15 @@ async def test_the_digest_is_not_the_token_and_another_scheme_is_none(tokens: To
     async with guarded(tokens) as served:
         digest = tokens.path.read_text().split('sha256 = "')[1].split('"')[0]
         assert await status_of(stubs(served, digest), "GetStatus") is UNKNOWN
-        header = (("authorization", f"Basic {tokens['admin']}"),)
-        stub = BrokerStub(Bearing(served.channel, header))  # type: ignore[arg-type]
+        stub = bearing_header(served, f"Basic {tokens['admin']}")
         assert await status_of(stub, "GetStatus") is UNKNOWN
-        header = (("authorization", f"bearer {tokens['admin']}"),)
-        stub = BrokerStub(Bearing(served.channel, header))  # type: ignore[arg-type]
+        stub = bearing_header(served, f"bearer {tokens['admin']}")
         assert await status_of(stub, "GetStatus") is grpc.StatusCode.OK
 
 
 async def test_health_asks_for_no_token(tokens: Tokens) -> None:
     async with guarded(tokens) as served:
-        health = health_pb2_grpc.HealthStub(served.channel)
+        health: Any = health_pb2_grpc.HealthStub(served.channel)
         reply = await health.Check(health_pb2.HealthCheckRequest())
         assert reply.status == health_pb2.HealthCheckResponse.SERVING
         assert (await health.Watch(health_pb2.HealthCheckRequest()).read()).status == reply.status
@@ -258,7 +268,7 @@ async def test_a_call_that_is_in_no_table_is_for_nobody(tokens: Tokens) -> None:
             with refused(DENIED, "nobody may call"):
                 await call(b"")
             with refused(UNKNOWN):
-                await served.channel.unary_unary(method)(b"")
+                await cast(Any, served.channel).unary_unary(method)(b"")
 
 
 async def test_without_a_file_of_tokens_nobody_is_asked(served: Served) -> None:

@@ -9,6 +9,7 @@ import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
@@ -19,6 +20,9 @@ from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama_broker import server
 from dagorama_broker.launch import LaunchedBroker, launch_broker
 from tests.support.raw import PATIENCE, Dag, RawWorker, serving
+
+if TYPE_CHECKING:
+    from dagorama.api.broker_pb2_grpc import BrokerAsyncStub
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 PING, GOAWAY, SETTINGS = 6, 7, 4
@@ -38,7 +42,7 @@ def broker() -> Iterator[LaunchedBroker]:
 
 
 @asynccontextmanager
-async def stub_of(broker: LaunchedBroker) -> AsyncIterator[BrokerStub]:
+async def stub_of(broker: LaunchedBroker) -> AsyncIterator[BrokerAsyncStub]:
     async with grpc.aio.insecure_channel(broker.address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
         yield BrokerStub(channel)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 import grpc
@@ -17,10 +17,12 @@ import pytest_asyncio
 
 from dagorama.api import api_pb2 as old
 from dagorama.api import broker_pb2 as pb
-from dagorama.api.api_pb2_grpc import DagoramaStub
 from dagorama_broker.rpc import legacy_workers
 from tests.rpc.test_service_work import gate, settled
 from tests.support.raw import Dag, Served, envelope, refused, serving
+
+if TYPE_CHECKING:
+    from dagorama.api.api_pb2_grpc import DagoramaAsyncStub
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 UNKNOWN = grpc.StatusCode.NOT_FOUND
@@ -31,7 +33,7 @@ NOT_NOW = grpc.StatusCode.FAILED_PRECONDITION
 class Client:
     """What the original's client does with its stub."""
 
-    def __init__(self, stub: DagoramaStub) -> None:
+    def __init__(self, stub: DagoramaAsyncStub) -> None:
         self.stub = stub
 
     async def worker(self, **queues: Any) -> str:
@@ -144,7 +146,7 @@ async def test_children_are_visible_at_once_and_outlive_their_parents_failure(cl
 
 async def test_older_instances_go_first_whatever_their_queues(client: Client) -> None:
     older, newer = await client.instance(), await client.instance()
-    expected = []
+    expected: list[str] = []
     for instance, queues in ((newer, "abc"), (older, "cab")):
         made = [await client.create(instance, queueName=queue) for queue in queues]
         expected = made + expected
@@ -325,7 +327,7 @@ async def test_a_node_whose_worker_hung_up_before_it_was_handed_over_goes_to_the
 async def test_unknown_ids_are_refused_in_every_call_and_change_nothing(client: Client, served: Served) -> None:
     instance, worker, nobody = await client.instance(), await client.worker(), str(uuid4())
     node = old.NodeMessage(identifier=nobody, instanceId=instance)
-    calls = [
+    calls: list[tuple[grpc.StatusCode, Awaitable[Any]]] = [
         (UNKNOWN, client.create(nobody)),
         (UNKNOWN, client.create(instance, sourceIds=[nobody])),
         (UNKNOWN, client.get(instance, nobody)),

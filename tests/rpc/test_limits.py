@@ -41,7 +41,7 @@ async def at_the_bound(most: int, call: Callable[[int], Awaitable[Any]], said: s
 
 def submission_of(size: int) -> pb.SubmitRequest:
     """One of exactly so many bytes."""
-    request = Dag().submission(b"a" * (size - 200))
+    request: pb.SubmitRequest = Dag().submission(b"a" * (size - 200))
     request.nodes[0].arguments[0] += b"b" * (size - request.ByteSize())
     assert request.ByteSize() == size
     return request
@@ -86,7 +86,7 @@ async def test_sources_of_one_node() -> None:
     async with serving(max_sources=3) as served:
 
         def submit(count: int) -> Awaitable[Any]:
-            columns = {"source_count": [0] * count + [count], "source": list(range(count))}
+            columns: dict[str, Any] = {"source_count": [0] * count + [count], "source": list(range(count))}
             return served.stub.Submit(Dag().submission(*[b"a"] * count, b"join", **columns))
 
         await at_the_bound(3, submit, "a node has more than 3 sources")
@@ -149,7 +149,7 @@ async def test_open_calls() -> None:
 async def test_watchers_of_its_health_who_need_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auth, "HEALTH_WATCHERS", 2)
     async with serving(max_streams=1) as served:
-        health = health_pb2_grpc.HealthStub(served.channel)
+        health: Any = health_pb2_grpc.HealthStub(served.channel)
         watchers = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(2)]
         for watcher in watchers:
             await watcher.read()

@@ -14,7 +14,7 @@ from dagorama_broker.rpc import large_values
 from dagorama_broker.rpc.auth import CALLS, OURS, host_of, kind_of, sharer_of
 from dagorama_broker.rpc.limits import KEPT, Kind, Streams, Turns, share
 from dagorama_broker.rpc.tokens import Role, Token
-from tests.support.raw import PATIENCE, Dag, Served, refused, serving
+from tests.support.raw import PATIENCE, Dag, Served, answers_of, refused, serving
 
 MANY = 40  #: open calls, of which two are kept for each kind
 
@@ -130,7 +130,7 @@ async def others_are_served(served: Served) -> None:
     await worker.durable(await worker.complete(await worker.node()))
     talk = served.stub.Talk()
     await talk.write(pb.Asks(ask=[pb.Ask(number=1, submit=other.submission(b"b"))]))
-    (answer,) = (await talk.read()).answer
+    (answer,) = await answers_of(talk)
     assert answer.over
     assert not answer.HasField("refusal")
     talk.cancel()
@@ -164,7 +164,7 @@ async def test_asks_that_wait_on_one_stream_leave_the_rest_to_others() -> None:
         talk = served.stub.Talk()
         wait = pb.WaitRequest(instance=dag.instance, node=[dag.id(0)])
         await talk.write(pb.Asks(ask=[pb.Ask(number=number, wait=wait) for number in range(MANY)]))
-        answers = (await talk.read()).answer
+        answers = await answers_of(talk)
         assert {answer.refusal.status for answer in answers} == {grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]}
         await others_are_served(served)
         talk.cancel()

@@ -17,7 +17,7 @@ from dagorama_broker.rpc.limits import share
 from dagorama_broker.rpc.memory_guard import ASK_FOR, SMALL, Memory
 from dagorama_broker.rpc.wire import FEW, FORMS, has_too_many_parts
 from dagorama_broker.rpc.wire import SMALL as SMALL_MESSAGE
-from tests.support.raw import FUNCTION, LEAF, PATIENCE, Brood, Dag, Served, children, refused, serving
+from tests.support.raw import FUNCTION, LEAF, PATIENCE, Brood, Dag, Served, answers_of, children, refused, serving
 
 TOO_MUCH = grpc.StatusCode.RESOURCE_EXHAUSTED
 MALFORMED = grpc.StatusCode.INVALID_ARGUMENT
@@ -116,10 +116,10 @@ async def test_a_submission_on_an_open_stream_is_reserved_for_too() -> None:
         dag, talk = Dag(), served.stub.Talk()
         large = dag.submission(b"a", foreign=[bytes(16)] * 100_000)
         await talk.write(pb.Asks(ask=[pb.Ask(number=1, submit=large)]))
-        (answer,) = (await talk.read()).answer
+        (answer,) = await answers_of(talk)
         assert answer.refusal.status == TOO_MUCH.value[0]
         await talk.write(pb.Asks(ask=[pb.Ask(number=2, submit=dag.submission(b"a"))]))
-        (answer,) = (await talk.read()).answer
+        (answer,) = await answers_of(talk)
         assert not answer.HasField("refusal")
         talk.cancel()
 
@@ -130,7 +130,7 @@ async def test_many_runs_on_an_open_stream_are_taken_in_turns() -> None:
         request = pb.SubmitRequest(functions=[FUNCTION], nodes=[dag.nodes(b"a", creates=True) for dag in dags])
         talk = served.stub.Talk()
         await talk.write(pb.Asks(ask=[pb.Ask(number=1, submit=request)]))
-        (answer,) = (await talk.read()).answer
+        (answer,) = await answers_of(talk)
         assert (answer.over, answer.HasField("refusal")) == (True, False)
         assert len(served.broker.scheduler.graph.instances) == len(dags)
         talk.cancel()
@@ -174,7 +174,8 @@ def test_what_clients_send_and_what_nobody_can_parse_is_left_to_the_parser() -> 
 
 
 async def test_a_message_of_very_many_parts_is_refused(served: Served) -> None:
-    submit = served.channel.unary_unary(SUBMIT)
+    channel: Any = served.channel
+    submit = channel.unary_unary(SUBMIT)
     with refused(MALFORMED, "very many parts with next to nothing in them"):
         await submit(b"\x0a\x00" * (MIB // 2))
     await served.status()
@@ -284,7 +285,7 @@ async def test_all_running_attempts_together_stage_no_more_than_half_of_the_memo
 
 
 async def test_a_worker_names_so_many_queues_and_no_more(served: Served) -> None:
-    too_much: list[tuple[dict[str, list[Any]], str]] = [
+    too_much: list[tuple[dict[str, Any], str]] = [
         ({"include_queues": [f"q{number}" for number in range(501)]}, "500 of 16,384 characters are allowed"),
         ({"tolerations": ["q" * 4_000] * 5}, "500 of 16,384 characters are allowed"),
         ({"key_ids": [b"k"] * 501}, "501 signing keys; 500 are allowed"),
@@ -301,7 +302,8 @@ async def test_lists_of_hashes_states_and_functions_have_their_ends(served: Serv
     dag = Dag()
     await served.stub.Submit(dag.submission(b"a"))
     with refused(MALFORMED, "10001 hashes of code are named; 10,000 are allowed"):
-        await served.stub.Adopt(pb.AdoptRequest(function="f", **{"from": ["h"] * 10_001}))
+        columns: dict[str, Any] = {"from": ["h"] * 10_001}
+        await served.stub.Adopt(pb.AdoptRequest(function="f", **columns))
     with refused(MALFORMED, "101 states are named; 100 are allowed"):
         await served.stub.ListNodes(pb.ListNodesRequest(instance=dag.instance, states=[pb.QUEUED] * 101))
     worker = await served.worker()

@@ -27,7 +27,7 @@ async def other_code(served: Served, hash: str = NEW, **hello: Any) -> RawWorker
 
 
 def asked(hash: str = "", made_with: tuple[str, ...] = (), **more: Any) -> pb.AdoptRequest:
-    return pb.AdoptRequest(function=NAME, hash=hash, **{"from": made_with}, **more)
+    return pb.AdoptRequest(function=NAME, hash=hash, **{"from": made_with, **more})
 
 
 async def look(served: Served, hash: str = "", made_with: tuple[str, ...] = (), **more: Any) -> pb.AdoptReply:

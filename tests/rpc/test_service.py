@@ -415,13 +415,13 @@ async def test_a_name_that_is_no_sha256_is_refused(served: Served, name: bytes) 
 async def test_the_folder_of_values_is_told_to_who_asks_and_to_workers(served: Served) -> None:
     folder = await served.stub.ValuesFolder(pb.ValuesFolderRequest())
     assert Path(folder.path, "shared").read_text() == folder.word
-    assert (await served.worker()).welcome.values == folder
+    assert (await served.worker()).welcomed.values == folder
 
 
 async def test_no_folder_is_told_where_the_setting_says_so() -> None:
     async with serving(shared_files=False) as served:
         assert await served.stub.ValuesFolder(pb.ValuesFolderRequest()) == pb.ValuesFolderReply()
-        assert (await served.worker()).welcome.values == pb.ValuesFolderReply()
+        assert (await served.worker()).welcomed.values == pb.ValuesFolderReply()
 
 
 async def test_a_file_in_the_folder_is_kept_when_asked_for(served: Served) -> None:
@@ -525,7 +525,7 @@ async def test_the_status_lists_workers_and_counts(served: Served) -> None:
 
 
 async def test_the_broker_says_that_it_is_healthy_until_it_leaves(served: Served) -> None:
-    health = health_pb2_grpc.HealthStub(served.channel)
+    health: Any = health_pb2_grpc.HealthStub(served.channel)
     reply = await health.Check(health_pb2.HealthCheckRequest())
     assert reply.status == health_pb2.HealthCheckResponse.SERVING
     watch = health.Watch(health_pb2.HealthCheckRequest())
@@ -583,11 +583,12 @@ def test_the_server_loads_no_pickle_and_of_dagorama_only_its_api() -> None:
 async def test_bytes_that_are_no_message_are_refused_and_leave_no_traceback_in_the_log(
     served: Served, call: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    channel: Any = served.channel
     with refused(INVALID, "cannot be read as a message of this call"):
-        await served.channel.unary_unary(f"/{call}")(b"\xff\xff\xff")
+        await channel.unary_unary(f"/{call}")(b"\xff\xff\xff")
     with refused(INVALID, "cannot be read as a message of this call"):
-        await served.channel.stream_unary("/dagorama.v1.Broker/SubmitStream")(iter([b"", b"\xff\xff\xff"]))
-    work = served.channel.stream_stream("/dagorama.v1.Broker/Work")(iter([b"\xff\xff\xff"]))
+        await channel.stream_unary("/dagorama.v1.Broker/SubmitStream")(iter([b"", b"\xff\xff\xff"]))
+    work = channel.stream_stream("/dagorama.v1.Broker/Work")(iter([b"\xff\xff\xff"]))
     with refused(INVALID, "cannot be read as a message of this call"):
         await work.read()
     assert not [record for record in caplog.records if record.exc_info]

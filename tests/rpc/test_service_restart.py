@@ -204,7 +204,7 @@ async def test_an_outcome_whose_acknowledgement_was_lost_is_told_again_and_count
         worker = await served.worker()
         parent = await worker.node()
         brood = Brood(parent)
-        report = {"functions": [LEAF], "children": [brood.nodes(b"x")], "ref_count": [1], "ref": [0]}
+        report: dict[str, Any] = {"functions": [LEAF], "children": [brood.nodes(b"x")], "ref_count": [1], "ref": [0]}
         await worker.durable(await worker.complete(parent, **report))
         child = await worker.node()
     async with after(tmp_path) as served:

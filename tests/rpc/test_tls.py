@@ -190,7 +190,7 @@ def test_files_that_another_user_could_have_written_are_refused(authority: Autho
     os.chown(client_ca, 12345, 12345)
     assert f"{client_ca} belongs to another user (12345)" in refused(*options)
     os.chown(client_ca, 0, 0)
-    foreign = shutil.copy(key, tmp_path / "key")
+    foreign = str(shutil.copy(key, tmp_path / "key"))
     os.chown(foreign, 12345, 12345)
     assert f"{foreign} belongs to another user" in refused("--tls-cert", cert, "--tls-key", foreign)
 

@@ -56,8 +56,8 @@ def test_what_a_workers_token_is_limited_to_is_written_down(file: Path) -> None:
     assert new("--role", "worker", *flags, "2030-01-31T12:00:00+02:00", "--file", str(file)).exit_code == 0
     assert new("--role", "worker", "--no-toleration", "--file", str(file)).exit_code == 0
     limited, plain = read_tokens(file)
-    assert limited.tolerations == {"GPU", 'a "b" \x7f'}
-    assert limited.queues == {"images"}
+    assert limited.tolerations == frozenset({"GPU", 'a "b" \x7f'})
+    assert limited.queues == frozenset({"images"})
     assert limited.expires == datetime(2030, 1, 31, 10, tzinfo=UTC).timestamp()
     assert plain.tolerations == frozenset()
 

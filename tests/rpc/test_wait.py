@@ -337,7 +337,7 @@ async def test_nodes_of_several_instances_are_told_of_on_one_stream(served: Serv
     request = pb.WaitRequest(
         node=[other.id(0), one.id(0)], instances=[one.instance, other.instance], instance_of=[1, 0]
     )
-    replies = served.stub.Wait(request)
+    replies: Any = served.stub.Wait(request)
     reply = await replies.read()
     assert (list(reply.value_node), list(reply.index)) == ([one.id(0)], [1])
     await worker.complete(await worker.node(), value=b"of the other")

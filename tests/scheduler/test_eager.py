@@ -4,7 +4,7 @@ completes."""
 import pytest
 
 from dagorama_broker.errors import Conflict, Malformed, TooMuch
-from dagorama_broker.model import RetryPolicy
+from dagorama_broker.model import Fate, Function, RetryPolicy
 from dagorama_broker.scheduler import Limits, Timing
 from tests.support.driver import Hand, Heart, function
 
@@ -12,7 +12,7 @@ EAGER = function("eager", eager=True, retry=RetryPolicy(3))
 LASTING = function("eager", eager=True)
 
 
-def begin(heart: Heart, *children: str, slots: int = 3, of: object = EAGER) -> Hand:
+def begin(heart: Heart, *children: str, slots: int = 3, of: Function = EAGER) -> Hand:
     """A worker that runs an eager node, which has made children."""
     hand = heart.worker(slots=slots)
     heart.spawn("parent", of=of)
@@ -272,7 +272,7 @@ def test_what_a_completed_parents_child_makes_is_nobodys_to_cancel(heart: Heart)
     hand.complete("parent")
     hand.make("child", "grandchild")
     hand.complete("child")
-    assert [row.fate.name for row in heart.ledger.broods.values()] == ["RELEASED"]
+    assert [row.fate for row in heart.ledger.broods.values()] == [Fate.RELEASED]
     assert heart.states("grandchild") == ["CLAIMED"]
 
 

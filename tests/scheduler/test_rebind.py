@@ -13,7 +13,7 @@ from tests.support.invariants import check
 OTHER_CODE = "it has other code"
 
 
-def deployed(heart: Heart, *names: str, hash: str = "new", worker: str = "worker", **rules: object) -> Hand:
+def deployed(heart: Heart, *names: str, hash: str = "new", worker: str = "worker", **rules: Any) -> Hand:
     """A worker with other code, which has given these nodes back."""
     hand = heart.worker(worker, **rules)
     for name in names:
@@ -178,7 +178,8 @@ def test_a_node_that_was_adopted_before_adoptions_were_signed_is_as_it_was_made(
     heart.ledger.adoption_of.clear()
     heart.crash()
     assert hash_of(heart, "a") == "h"
-    assert heart.scheduler.graph.made_with == heart.scheduler.graph.adoptions == {}
+    assert not heart.scheduler.graph.made_with
+    assert not heart.scheduler.graph.adoptions
 
 
 def test_what_failed_is_adopted_once_it_is_retried(heart: Heart) -> None:
@@ -227,9 +228,9 @@ def test_what_a_connected_worker_may_run_stays_with_it_unless_it_is_named(heart:
 
 def test_without_a_worker_both_have_to_be_named(heart: Heart) -> None:
     heart.spawn("a")
-    for named in ({}, {"hash": "new"}):
+    for named in ([], ["new"]):
         with pytest.raises(NotAllowedNow, match="name both"):
-            heart.adopt("work", **named)
+            heart.adopt("work", *named)
     assert heart.adopt("work", "new", "h") == (1, "new")
 
 

@@ -1,5 +1,7 @@
 """A person retries: what failed runs again, and what failed because of it waits for it again, whatever happens then."""
 
+from typing import Any
+
 import pytest
 
 from dagorama_broker.errors import NotAllowedNow
@@ -9,7 +11,7 @@ from tests.support.driver import GPU, Hand, Heart, function, retrying
 from tests.support.invariants import check
 
 
-def another(heart: Heart, **rules: object) -> Hand:
+def another(heart: Heart, **rules: Any) -> Hand:
     """A worker that comes after a restart, when those before it are not waited for any more."""
     hand = heart.worker("another", **rules)
     heart.wait(3.0)

@@ -121,7 +121,8 @@ def test_a_commit_is_synced_before_it_is_acknowledged(path: Path) -> None:
 
 def test_a_statement_takes_many_rows(path: Path) -> None:
     """Each statement waits for its turn beside the broker's loop: rows cost less than statements."""
-    keys, statements = range(1, 1001), []
+    keys = range(1, 1001)
+    statements: list[str] = []
     with opened(path) as store:
         writer = store._writer
         assert writer is not None

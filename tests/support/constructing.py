@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import cast
 
 from dagorama import DAGDefinition, dagorama
 
@@ -46,8 +47,7 @@ class Outer(DAGDefinition):
 
     @dagorama().syncfn
     def entrypoint(self, number: int) -> int:
-        _, promise = Scaling(self.factor, offset=1)([number])
-        return promise
+        return cast(int, Scaling(self.factor, offset=1)([number])[1])
 
 
 class Breaking(DAGDefinition):

@@ -7,7 +7,7 @@ Every verb is followed by a step (tick, drain, commit, tell) unless it happens i
 from __future__ import annotations
 
 import pickle
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from itertools import chain, count
 
@@ -148,8 +148,8 @@ class Hand:
         return taken
 
     def child_dies(self, running: Sequence[str] = (), unstarted: Sequence[str] = (), cause: str = "SIGSEGV") -> None:
-        attempts = [[self.held.pop(name) for name in names] for names in (running, unstarted)]
-        self.heart.scheduler.died(self.worker, *attempts, cause, self.heart.now)
+        ran, waited = ([self.held.pop(name) for name in names] for names in (running, unstarted))
+        self.heart.scheduler.died(self.worker, ran, waited, cause, self.heart.now)
         self.heart.step()
 
     def close_slot(self, index: int) -> None:
@@ -339,15 +339,15 @@ class Heart:
         where: Mapping[str, Function] | None = None,
         first: int = 0,
     ) -> NewRun:
-        foreign, sources, tolerant = [], [], []
-        lanes = []
+        foreign: list[bytes] = []
+        sources: list[Sequence[int]] = []
+        tolerant, lanes = [], []
         for counter, text in enumerate(nodes, first):
             text, _, key = text.partition("@")
-            name, _, after = text.partition("<-")
-            name = name.strip()
+            name, _, rest = text.partition("<-")
+            name, after = name.strip(), rest.split()
             lane = self.scheduler.graph.lane((where or {}).get(name, of))
             lanes.append(self.scheduler.graph.lane_of(lane, key) if key else lane)
-            after = after.split()
             sources.append([self._reference(source.rstrip("?"), origin, foreign) for source in after])
             tolerant.append([place for place, source in enumerate(after) if source.endswith("?")])
             self._name(name, origin + counter.to_bytes(4, "big"), instance)
@@ -520,7 +520,7 @@ class Heart:
     def in_memory(self) -> dict[str, int]:
         """What the heart holds of unfinished work, by kind; empty when all has ended."""
         scheduler, graph = self.scheduler, self.scheduler.graph
-        kinds = {
+        kinds: dict[str, Sized] = {
             "nodes": graph.nodes, "instances": graph.instances, "origins": graph.origins, "active lanes": graph.active,
             "delayed lanes": graph.delayed, "claims": scheduler.dispatch.claimed, "staged": scheduler.staged,
             "keyed": graph.keyed, "broods": scheduler.broods.open, "forsaken": scheduler.broods.forsaken,
@@ -543,7 +543,7 @@ class Heart:
 
         Unless `us` says otherwise they are so slow that no worker is given more than it runs.
         """
-        ran = []
+        ran: list[str] = []
         for _ in range(most):
             held = [(hand, name) for hand in hands for name in hand.held]
             if not held:

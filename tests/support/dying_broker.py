@@ -37,5 +37,5 @@ class DyingStore:
 if __name__ == "__main__":
     commits = int(os.environ["DIE_AT_COMMIT"])
     if commits:
-        server.open_store = lambda url: DyingStore(open_store(url), commits, os.environ["DIE_WHEN"])  # type: ignore[attr-defined, assignment, return-value]  # a store in all but its class
+        server.open_store = lambda url: DyingStore(open_store(url), commits, os.environ["DIE_WHEN"])  # type: ignore[attr-defined]  # a store in all but its class
     main()

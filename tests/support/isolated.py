@@ -284,7 +284,7 @@ def masked(signals: set[signal.Signals]) -> Iterator[set[int | signal.Signals]]:
 class Leaves(DAGDefinition):
     @dagorama().syncfn
     def entrypoint(self) -> list[Any]:
-        return [self.state(), self.change(), self.state(), self.change(), self.state()]  # type: ignore[return-value]
+        return [self.state(), self.change(), self.state(), self.change(), self.state()]
 
     @dagorama().syncfn
     def change(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from typing import Any
 
 from dagorama_broker.model import (
     AdoptionRow,
@@ -244,8 +245,8 @@ class Ledger:
     def downstream(self, culprits: Iterable[int], seeds: Iterable[int]) -> Failed:
         """The same, and all that was given one of these failures, and all that depends on that."""
         culprits, reruns = set(culprits), set(seeds)
-        failed = {key for key, row in self.outcomes.items() if row.state == State.FAILED}
-        back = reruns | {key for key in failed if self.outcomes[key].culprit in culprits}
+        ended = {key for key, row in self.outcomes.items() if row.state == State.FAILED}
+        back = reruns | {key for key in ended if self.outcomes[key].culprit in culprits}
         size = -1
         while size != len(back) + len(reruns):
             size = len(back) + len(reruns)
@@ -336,7 +337,7 @@ class Ledger:
         return attempt is not None and self.is_within(self.broods[attempt], fate)
 
 
-def _once(table: dict, key: int, row: object) -> None:
+def _once(table: dict[int, Any], key: int, row: object) -> None:
     assert key not in table, f"written twice: {row}"
     table[key] = row
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc.aio
 import pytest
@@ -19,6 +19,10 @@ from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama_broker import server
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.settings import Settings
+
+if TYPE_CHECKING:
+    from dagorama.api.api_pb2_grpc import DagoramaAsyncStub
+    from dagorama.api.broker_pb2_grpc import BrokerAsyncStub
 
 PATIENCE = 10.0
 FUNCTION = pb.Function(name="work:Task.entrypoint", hash="hash-1")
@@ -64,8 +68,8 @@ class Served:
     broker: Broker
     port: int
     channel: grpc.aio.Channel
-    stub: BrokerStub
-    original: DagoramaStub
+    stub: BrokerAsyncStub
+    original: DagoramaAsyncStub
     stop: Callable[[], Any]
     epoch: int = 0
     workers: list[RawWorker] = field(default_factory=list)
@@ -80,7 +84,7 @@ class Served:
     async def status(self) -> pb.Status:
         return await self.stub.GetStatus(pb.GetStatusRequest())
 
-    async def until(self, is_so: Callable[[Broker], bool]) -> None:
+    async def until(self, is_so: Callable[[Broker], object]) -> None:
         async with asyncio.timeout(PATIENCE):
             while not is_so(self.broker):
                 await asyncio.sleep(0.005)
@@ -174,6 +178,11 @@ class Dag:
         return pb.SubmitRequest(functions=functions, nodes=[self.nodes(*arguments, **columns)])
 
 
+async def answers_of(talk: Any) -> list[pb.Answer]:
+    """The answers in the next message of an open stream."""
+    return list((await talk.read()).answer)
+
+
 # --- a worker ---------------------------------------------------------------------------------------
 
 
@@ -230,7 +239,7 @@ def identity() -> dict[str, bytes]:
 class RawWorker:
     """A session with the broker that says what it is told to say and runs nothing by itself."""
 
-    def __init__(self, stub: BrokerStub, **hello: Any) -> None:
+    def __init__(self, stub: BrokerAsyncStub, **hello: Any) -> None:
         self._stub = stub
         self.hello = pb.Hello(**{"protocol": 1, **identity(), "name": "raw", "slots": 1, **hello})
         self.sequence = 0
@@ -257,6 +266,12 @@ class RawWorker:
         await self._call.write(pb.WorkerMessage(hello=self.hello))
         self._listening = asyncio.create_task(self._listen(self._call))
         await self.until(lambda: self.welcome or self.ended)
+
+    @property
+    def welcomed(self) -> pb.Welcome:
+        """The broker's welcome, of which there is one."""
+        assert self.welcome is not None
+        return self.welcome
 
     @property
     def identity(self) -> dict[str, Any]:

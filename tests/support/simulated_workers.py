@@ -6,6 +6,7 @@ A slot runs its nodes one after another and reports a millisecond after the firs
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from heapq import heappop, heappush
 
 from dagorama_broker.model import Function
@@ -108,9 +109,9 @@ class Simulation:
         for granted in effects.granted:
             by_slot.setdefault(granted.slot, []).append(granted)
         for slot, grants in by_slot.items():
-            self._send(lambda runner=self.runners[slot], grants=grants: runner.take(grants))
+            self._send(partial(self.runners[slot].take, grants))
         for taken in effects.take_back:
-            self._send(lambda runner=self.runners[taken.slot], taken=taken: runner.return_unstarted(taken))
+            self._send(partial(self.runners[taken.slot].return_unstarted, taken))
 
     def _send(self, message: Callable[[], None]) -> None:
         self.after(COMMIT + TRIP, message)

@@ -54,7 +54,7 @@ class Talking:
         try:
             for message in asks:
                 for ask in message.ask:
-                    self.asked.put(ask.WhichOneof("what"))
+                    self.asked.put(ask.WhichOneof("what") or "")
                     if ask.never_mind:
                         contexts[ask.number].is_wanted = False
                         continue

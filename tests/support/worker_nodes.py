@@ -207,7 +207,8 @@ class Nodes(DAGDefinition):
 
     @dagorama(retry=StaticRetry(3, 1, give_up_on=(KeyError,))).syncfn
     def fail_under_a_policy(self, kind: str) -> None:
-        raise {"given up on": KeyError, "retried": ValueError, "later": lambda: RetryLater(2.5)}[kind]()
+        errors = {"given up on": KeyError(), "retried": ValueError(), "later": RetryLater(2.5)}
+        raise errors[kind]
 
     @dagorama().syncfn
     def later_without_a_policy(self, kind: str) -> None:

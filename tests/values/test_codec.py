@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import numpy as np
-import pandas as pd  # type: ignore[import-untyped]  # it ships no types
+import pandas as pd
 import pytest
 
 from dagorama.errors import BrokerUnavailable, NotPicklable, ValueNotReadable
@@ -447,7 +447,7 @@ def test_other_bytes_than_the_hash_says_are_refused(store: Store) -> None:
 
 
 def test_a_broker_that_does_not_answer_is_no_fault_of_the_value(store: Store) -> None:
-    def unavailable(_: bytes) -> bytes:
+    def unavailable(_: Buffer) -> bytes:
         raise BrokerUnavailable("nobody there")
 
     encoded = encode_call(("x" * 100,), {}, large_from=10, put_large=store.put)
@@ -754,8 +754,8 @@ def test_a_value_with_large_parts_may_contain_itself(store: Store) -> None:
 
 
 def test_promises_and_large_parts_stand_beside_each_other(store: Store) -> None:
-    call = (([b"b" * 2000, promise(1), np.zeros(1000), {"again": promise(1)}], promise(2)), {"key": promise(3)})
-    encoded = encode_call(*call, large_from=1000, put_large=store.put)
+    arguments = ([b"b" * 2000, promise(1), np.zeros(1000), {"again": promise(1)}], promise(2))
+    encoded = encode_call(arguments, {"key": promise(3)}, large_from=1000, put_large=store.put)
     assert encoded.envelope[1] == REFS | PARTS
     assert references(encoded.envelope) == [promise(number).node_id for number in (1, 2, 3)]
     args, kwargs = decode_call(encoded.envelope, ["one", "two", "three"], get_large=store.__getitem__)

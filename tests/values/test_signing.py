@@ -3,6 +3,7 @@
 import hmac
 import pickle
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from dagorama.errors import DagoramaError, TamperedValue, UncheckableValue, Valu
 from dagorama.models.promise import DAGPromise
 from dagorama.values.codec import decode, decode_promised, encode, encode_call, large_of, references
 from dagorama.values.keys import LABEL, SigningKey
+from dagorama.values.out_of_band import Buffer
 from dagorama.values.signing import ARGUMENTS, FAILURE, RESULT, Keyring, SignedValues, function_digest
 from tests.support.bombs import Bomb, changed, cut_short
 
@@ -127,7 +129,7 @@ def test_arbitrary_bytes_are_refused_with_a_sentence(data: bytes) -> None:
         pytest.param({"node": b""}, id="no node"),
     ],
 )
-def test_a_result_is_good_for_its_role_and_node_alone(place: dict[str, bytes]) -> None:
+def test_a_result_is_good_for_its_role_and_node_alone(place: dict[str, Any]) -> None:
     signed = RING.sign(encode("value").envelope, RESULT, INSTANCE, NODE)
     with pytest.raises(TamperedValue):
         RING.open(signed, **{"role": RESULT, "node": NODE, **place})
@@ -177,10 +179,8 @@ def test_the_instance_in_an_envelope_cannot_be_exchanged() -> None:
 def test_a_large_value_is_bound_by_its_length_and_content(bomb: Bomb) -> None:
     kept: dict[bytes, bytes] = {}
 
-    def put(data: bytes) -> bytes:
-        from hashlib import sha256
-
-        kept[sha256(data).digest()] = data
+    def put(data: Buffer) -> bytes:
+        kept[sha256(data).digest()] = bytes(data)
         return sha256(data).digest()
 
     signed = RING.sign(encode(bytes(99), large_from=10, put_large=put).envelope, RESULT, INSTANCE, NODE)

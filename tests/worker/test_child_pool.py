@@ -7,6 +7,7 @@ import errno
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
@@ -24,13 +25,18 @@ from dagorama.worker.supervisor.spool import Spool
 from dagorama.worker.supervisor.transfers import Transfers
 from tests.support.worker_grants import call, grant_of
 
+if TYPE_CHECKING:
+    from dagorama.api.broker_pb2_grpc import BrokerAsyncStub
+
 WAIT = 10
 
 
 class Kept:
     """A keeper of two slots; the test is its nursery, and the rest of its supervisor."""
 
-    def __init__(self, folder: Path, stub: BrokerStub) -> None:
+    code = 0
+
+    def __init__(self, folder: Path, stub: BrokerAsyncStub) -> None:
         ours, self._theirs = socket.socketpair()
         self._theirs.setblocking(False)
         self.session = Session(pb.Hello(protocol=1, worker=b"w" * 16, slots=2))
@@ -44,6 +50,10 @@ class Kept:
         self.keeper.start()
 
     def changed(self) -> None: ...
+
+    def ready(self, definitions: str) -> None: ...
+
+    def gave_back(self, returned: pb.Return) -> None: ...
 
     def ask_to_leave(self, code: int = 0, why: str = "") -> None:
         raise AssertionError(why)

@@ -57,7 +57,7 @@ class Ran:
     def value(self, wanted: Wanted, values: Mapping[int, Encoded] | None = None) -> object:
         results = self.run(wanted, values=values)
         assert not results.failures, results.failures
-        return values_of(results, self.large.get)[0]
+        return values_of(results, lambda digest: bytes(self.large.get(digest).data))[0]
 
     def failure(self, wanted: Wanted) -> pb.Failure:
         results = self.run(wanted)
@@ -382,7 +382,8 @@ def run_along(
     for each in calls:
         ran.executor.run(each, monotonic_ns())
     ran.executor.outbox.flush()
-    results, returned = pb.Results(), []
+    results = pb.Results()
+    returned: list[int] = []
     for kind, outcome in ran.outcomes:
         if kind == Kind.RESULTS:
             results.MergeFromString(outcome.body)

@@ -115,7 +115,7 @@ def test_what_is_in_its_place_runs(granting: Granting) -> None:
         pytest.param({"function": function_digest("tests.support.worker_nodes:Nodes.echo", "hash")}, id="hash"),
     ],
 )
-def test_arguments_of_another_place_fail_the_node_for_good(granting: Granting, place: dict[str, bytes]) -> None:
+def test_arguments_of_another_place_fail_the_node_for_good(granting: Granting, place: dict[str, Any]) -> None:
     body = one(granting)
     body.arguments[0] = arguments(body, granting.bomb, **place)
     granting.is_tampered(body)

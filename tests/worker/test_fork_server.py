@@ -10,7 +10,8 @@ from select import select
 
 import pytest
 
-from dagorama.worker.supervisor.fork_server import ChildMain, Ended, Event, Nursery, Started
+from dagorama.worker.frames import ChildMain
+from dagorama.worker.supervisor.fork_server import Ended, Event, Nursery, Started
 
 
 def echo(slot: int, connection: socket.socket) -> int:
@@ -122,6 +123,7 @@ def test_children_die_with_a_nursery_that_is_killed() -> None:
 def test_a_child_that_raises_says_so_and_ends_with_1() -> None:
     script = """
 import os
+from dagorama.worker.frames import ChildMain
 from dagorama.worker.supervisor.fork_server import Nursery
 def child(slot, connection):
     raise RuntimeError("no luck")

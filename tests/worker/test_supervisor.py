@@ -12,6 +12,7 @@ import pytest
 from dagorama.api import broker_pb2 as pb
 from dagorama.models.promise import DAGPromise
 from dagorama.values.codec import encode
+from dagorama.values.out_of_band import Buffer
 from tests.support.resetting_proxy import CANCEL, ENHANCE_YOUR_CALM, INADEQUATE_SECURITY, INTERNAL, resetting
 from tests.support.scripted_broker import Conversation, ScriptedBroker, WorkerProcess, worker_process
 from tests.support.worker_grants import Wanted, body_of, call, encoded, grant_of, values_of
@@ -256,9 +257,9 @@ def test_a_value_that_the_broker_keeps_already_is_not_sent_again(
     assert not broker.large
 
 
-def put(broker: ScriptedBroker, data: bytes) -> bytes:
+def put(broker: ScriptedBroker, data: Buffer) -> bytes:
     digest = sha256(data).digest()
-    broker.large[digest] = data
+    broker.large[digest] = bytes(data)
     return digest
 
 
