@@ -122,7 +122,7 @@ def test_launch_broker_and_its_workers_share_a_key_of_their_own(monkeypatch: pyt
         assert os.environ[KEYS] != fresh
 
 
-def test_where_there_is_a_store_the_users_own_key_outlives_the_block(
+def test_the_users_own_key_outlives_the_block_if_there_is_a_store(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv(KEYS)

@@ -192,7 +192,7 @@ def test_a_token_does_not_go_to_another_machine_in_the_clear(host: str, authorit
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "::1", "[::1]"])
-def test_this_machine_gets_it_as_it_is(host: str) -> None:
+def test_a_token_goes_to_this_machine_in_the_clear(host: str) -> None:
     assert is_loopback(host)
     check(Settings(host, auth_token="dgt_marked"))
 

@@ -47,7 +47,7 @@ def unservable(count: int, name: str = "work:Task.gpu", reason: str = "no worker
         ),
     ],
 )
-def test_it_is_said_how_they_stand(broker: RecordingBroker, reply: pb.ExplainReply, text: str) -> None:
+def test_a_reason_says_how_the_nodes_stand(broker: RecordingBroker, reply: pb.ExplainReply, text: str) -> None:
     broker.explanation = reply
     assert reasons(ONE).text == text
 

@@ -105,7 +105,7 @@ def test_what_the_broker_does_not_take_from_its_folder_is_sent(broker: Recording
     assert not list((folder / "unfinished").iterdir())
 
 
-def test_where_nothing_can_be_written_it_is_sent(broker: RecordingBroker, folder: Path) -> None:
+def test_a_value_is_sent_if_the_folder_cannot_be_written_to(broker: RecordingBroker, folder: Path) -> None:
     (folder / "unfinished").rmdir()
     broker_values().put(DATA)
     assert broker.large == {NAME: DATA}

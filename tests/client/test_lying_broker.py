@@ -57,7 +57,7 @@ def test_the_values_of_two_nodes_cannot_be_exchanged(broker: RecordingBroker) ->
             resolve(instance, promise)
 
 
-async def test_nor_for_those_who_wait(broker: RecordingBroker) -> None:
+async def test_exchanged_values_are_refused_in_waits_too(broker: RecordingBroker) -> None:
     instance, promises, nodes = two(broker)
     nodes[0].value = nodes[1].value
     with pytest.raises(TamperedValue):

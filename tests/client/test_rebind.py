@@ -56,7 +56,7 @@ def test_the_command_signs_what_the_broker_says_there_is_and_shows_it(broker: Re
     )
 
 
-def test_it_signs_for_the_instance_that_is_named(broker: RecordingBroker) -> None:
+def test_the_signature_is_for_the_instance_that_is_named(broker: RecordingBroker) -> None:
     broker.adoptable = pb.AdoptReply(adopted=1, hash="new", made_with=["old"])
     result = adopt("--instance", str(INSTANCE), "--hash", "new", "--from", "old")
     look, request = broker.adoptions
@@ -66,7 +66,7 @@ def test_it_signs_for_the_instance_that_is_named(broker: RecordingBroker) -> Non
     assert f"of instance {INSTANCE}," in result.stderr
 
 
-def test_where_there_is_nothing_to_adopt_nothing_is_signed(broker: RecordingBroker) -> None:
+def test_nothing_is_signed_if_no_node_has_other_code(broker: RecordingBroker) -> None:
     broker.adoptable = pb.AdoptReply(hash="new")
     result = adopt("--json")
     assert (result.stdout.split(), result.stderr) == (["{", '"adopted":', "0,", '"hash":', '"new"', "}"], "")
@@ -97,7 +97,7 @@ def test_nodes_that_no_worker_may_run_all_the_same_are_told_of(broker: Recording
     assert f"2 nodes are still not run: {unservable.reason}\n" in adopt().stderr
 
 
-def test_without_a_signing_key_it_says_so(
+def test_a_missing_signing_key_is_named(
     broker: RecordingBroker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DAGORAMA_SIGNING_KEYS", "no key")

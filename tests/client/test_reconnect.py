@@ -241,7 +241,9 @@ def test_a_submission_whose_stream_is_reset_is_sent_again(
 
 @pytest.mark.parametrize("code", ["INTERNAL_ERROR", "CANCEL"])
 @pytest.mark.parametrize("call", CALLS)
-def test_so_is_every_other_call(proxy: tuple[RecordingBroker, ResettingProxy], call: str, code: str) -> None:
+def test_every_other_call_whose_stream_is_reset_is_sent_again(
+    proxy: tuple[RecordingBroker, ResettingProxy], call: str, code: str
+) -> None:
     _, between = proxy
     instance, promise = Sample()()
     connection().close_stream()

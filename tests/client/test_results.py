@@ -198,7 +198,7 @@ def test_an_unknown_node_is_said_to_be_unknown(broker: RecordingBroker) -> None:
         resolve(instance, DAGPromise[int](UUID(int=4)), timeout=5)
 
 
-def test_a_promise_of_another_instance_is_refused(broker: RecordingBroker) -> None:
+def test_resolve_refuses_a_promise_of_another_instance(broker: RecordingBroker) -> None:
     (one, _), (_, stranger) = Sample()(1), Sample()(2)
     with pytest.raises(WrongInstance, match=str(one.instance_id)):
         resolve(one, stranger)

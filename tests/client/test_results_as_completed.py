@@ -104,7 +104,7 @@ def test_the_value_of_the_one_at_hand_is_not_asked_for_again(
     assert len(broker.waits) == 2
 
 
-async def test_neither_is_it_in_async_code(broker: RecordingBroker, instance: Any, promises: list[Any]) -> None:
+async def test_async_code_asks_for_each_value_once(broker: RecordingBroker, instance: Any, promises: list[Any]) -> None:
     broker.run()
     values = {resolve(instance, promise) async for promise in as_completed(instance, promises)}
     assert values == {0, 1, 2, 3}
@@ -224,13 +224,15 @@ def _until(condition: Callable[[], Any]) -> None:
 # --- refused at once
 
 
-def test_a_promise_of_another_instance_is_refused(broker: RecordingBroker, instance: Any, promises: list[Any]) -> None:
+def test_as_completed_refuses_a_promise_of_another_instance(
+    broker: RecordingBroker, instance: Any, promises: list[Any]
+) -> None:
     stranger: Any = DAGInstance(generate_instance_id(), Sample())
     with pytest.raises(WrongInstance):
         as_completed(instance, [*promises, stranger.work(1)])
 
 
-def test_what_is_no_promise_is_refused(instance: Any) -> None:
+def test_as_completed_refuses_anything_but_promises(instance: Any) -> None:
     with pytest.raises(TypeError, match="takes promises, not a int"):
         as_completed(instance, cast(Any, [1]))
 

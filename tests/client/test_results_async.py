@@ -32,7 +32,7 @@ def made(broker: RecordingBroker) -> tuple[Any, DAGPromise[Any]]:
     return Sample()(5)
 
 
-async def test_it_waits_for_the_value(broker: RecordingBroker, made: Any) -> None:
+async def test_aresolve_waits_for_the_value(broker: RecordingBroker, made: Any) -> None:
     threading.Timer(0.3, broker.run).start()
     assert await aresolve(*made) == 5
     assert [wait.now for wait in broker.waits] == [False]
@@ -62,7 +62,7 @@ async def test_what_a_plain_entry_point_returned_is_its_own_value(made: Any) -> 
     assert await aresolve(made[0], "plain") == "plain"  # type: ignore[arg-type]
 
 
-async def test_it_has_an_end(broker: RecordingBroker, made: Any) -> None:
+async def test_aresolve_ends_at_its_timeout(broker: RecordingBroker, made: Any) -> None:
     started = time.monotonic()
     with pytest.raises(TimeoutError, match=r"no value after 0.2 seconds.*Sample\.entrypoint"):
         await aresolve(*made, timeout=0.2)
@@ -102,7 +102,7 @@ async def test_nobody_there_is_an_error(made: Any, monkeypatch: pytest.MonkeyPat
         await aresolve(*made)
 
 
-async def test_a_promise_of_another_instance_is_refused(broker: RecordingBroker, made: Any) -> None:
+async def test_aresolve_refuses_a_promise_of_another_instance(broker: RecordingBroker, made: Any) -> None:
     _, stranger = Sample()(6)
     with pytest.raises(WrongInstance):
         await aresolve(made[0], stranger)

@@ -62,7 +62,7 @@ def test_one_that_failed_raises_and_says_which(broker: RecordingBroker) -> None:
         resolve_all(made, timeout=10)
 
 
-def test_or_is_a_failure_where_that_is_asked_for(broker: RecordingBroker) -> None:
+def test_a_failure_comes_as_a_value_if_its_outcome_is_asked_for(broker: RecordingBroker) -> None:
     (fine, good), (instance, bad) = Half()(2), Half()(3)
     broker.run(catch=(ValueError,))
     value, failure = resolve_all([(fine, good), (instance, outcome(bad))], timeout=10)

@@ -36,7 +36,7 @@ def test_threads_share_one_stream(broker: RecordingBroker) -> None:
     assert (broker.talks, broker.submissions) == (1, 40)
 
 
-def test_it_is_closed_when_nothing_is_asked_and_opened_when_something_is(
+def test_an_idle_stream_is_closed_and_the_next_request_opens_another(
     broker: RecordingBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "IDLE", 0.01)
@@ -46,7 +46,9 @@ def test_it_is_closed_when_nothing_is_asked_and_opened_when_something_is(
         assert broker.talks == talks
 
 
-def test_it_stays_open_while_somebody_waits(broker: RecordingBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_stays_open_while_a_node_is_waited_for(
+    broker: RecordingBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(stream, "IDLE", 0.01)
     instance, promise = Task()(b"x")
     with ThreadPoolExecutor(1) as threads:
@@ -100,7 +102,7 @@ def test_what_goes_together_stays_under_the_limit_of_a_message(broker: Recording
     assert broker.talks == 1
 
 
-def test_it_is_closed_before_a_fork_and_not_while_something_is_asked(broker: RecordingBroker) -> None:
+def test_a_stream_is_closed_before_a_fork_unless_a_request_is_open(broker: RecordingBroker) -> None:
     """gRPC's support for forks waits for its threads."""
 
     def fork() -> None:

@@ -59,7 +59,9 @@ def test_without_short_commits_none_is_made_outside_however_quick_the_disk_is(cl
     thread.shutdown()
 
 
-def test_one_of_many_rows_or_that_removes_is_not(thread: StoreThread, clock: Callable[[float], None]) -> None:
+def test_commits_of_many_rows_and_removals_go_to_the_thread(
+    thread: StoreThread, clock: Callable[[float], None]
+) -> None:
     clock(0.0002)
     thread.timed(lambda _: None, SHORT)
     assert not thread.may_commit_outside(graph(*map(node, range(1, FEW + 1))))  # and its instance

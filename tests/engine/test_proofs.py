@@ -59,7 +59,7 @@ async def test_an_attempt_is_not_believed_from_another_worker(served: Served, th
 
 
 @pytest.mark.parametrize("theft", THEFTS)
-async def test_nor_after_a_restart(tmp_path: Path, theft: str) -> None:
+async def test_an_attempt_is_not_believed_from_another_worker_after_a_restart(tmp_path: Path, theft: str) -> None:
     store = f"sqlite:///{tmp_path}/store.db"
     async with serving(store=store) as served:
         dag, owner, node = await granted(served)

@@ -102,7 +102,7 @@ async def test_an_instance_that_nobody_ever_made_is_unknown_and_the_sentence_say
             await served.stub.Submit(Dag().submission(b"a", creates=False))
 
 
-async def test_where_nothing_is_removed_no_sentence_speaks_of_it() -> None:
+async def test_no_message_speaks_of_removals_if_nothing_is_removed() -> None:
     async with serving(retention=NEVER, retention_failed=NEVER) as served:
         with pytest.raises(grpc.aio.AioRpcError) as refusal:
             await served.stub.GetInstance(pb.GetInstanceRequest(instance=os.urandom(16)))

@@ -202,7 +202,7 @@ def test_two_holders_of_an_instance_never_make_the_same_id(broker: RecordingBrok
     assert len({holder.work(1).node_id for holder in holders}) == 2
 
 
-def test_nor_does_a_forked_child(broker: RecordingBroker) -> None:
+def test_a_forked_child_never_makes_the_same_id(broker: RecordingBroker) -> None:
     instance = DAGInstance(UUID(bytes=INSTANCE), Sample())
     instance.work(0)
     child = os.fork()

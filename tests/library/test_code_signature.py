@@ -152,7 +152,7 @@ def test_functions_of_one_body_and_name_hash_alike_and_a_new_name_counts_at_once
     assert calculate_function_hash(fn1) != first
 
 
-def test_where_a_function_stands_does_not_count(hash_of: Callable[[str], str]) -> None:
+def test_the_place_of_a_function_in_its_file_does_not_count(hash_of: Callable[[str], str]) -> None:
     body = "def work(self):\n    return '''a\nb'''\n"
     indented = (
         "\n" * 9 + "if True:\n    class A:\n        def work(self):\n            return '''a\nb'''\nwork = A.work\n"

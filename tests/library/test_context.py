@@ -17,7 +17,7 @@ CALL = SimpleNamespace(
 )
 
 
-def test_where_no_node_runs_nothing_is_cancelled() -> None:
+def test_nothing_is_cancelled_outside_a_node() -> None:
     assert not cancelled()
 
 
@@ -64,7 +64,7 @@ def test_a_node_can_ask_which_node_and_attempt_it_is() -> None:
     assert node.short == "00000000 #7 Dag.Inner.step, attempt 2"
 
 
-def test_where_no_node_runs_there_is_none_to_tell_of() -> None:
+def test_there_is_no_current_node_outside_a_node() -> None:
     with pytest.raises(NotInNode, match="no node runs here"):
         current()
     with running(Run()), pytest.raises(NotInNode):

@@ -220,7 +220,7 @@ def test_a_call_on_a_definition_says_to_call_the_definition() -> None:
         Kinds().plain(1)
 
 
-async def test_so_does_an_async_call() -> None:
+async def test_an_async_call_on_a_definition_says_to_call_the_definition() -> None:
     with pytest.raises(NotInInstance, match="on a definition"):
         await Kinds().async_plain(1)
 
@@ -248,7 +248,7 @@ def test_a_promise_says_where_it_was_made(instance: Any) -> None:
         promise + 1
 
 
-async def test_also_where_the_call_was_gathered(instance: Any) -> None:
+async def test_a_promise_of_a_gathered_call_says_where_it_was_made(instance: Any) -> None:
     (promise,) = await asyncio.gather(instance.async_plain(1))
     assert promise._place[0] == __file__
 

@@ -179,13 +179,13 @@ def test_an_entry_point_that_raises_leaves_nothing(broker: RecordingBroker) -> N
         Raises.leaked.work(2)
 
 
-async def test_nor_does_an_async_one(broker: RecordingBroker) -> None:
+async def test_an_async_entry_point_that_raises_leaves_nothing(broker: RecordingBroker) -> None:
     with pytest.raises(ZeroDivisionError):
         await AsyncRaises()()
     assert not broker.requests
 
 
-def test_nor_does_one_that_is_called_wrongly(broker: RecordingBroker) -> None:
+def test_an_entry_point_that_is_called_wrongly_leaves_nothing(broker: RecordingBroker) -> None:
     with pytest.raises(TypeError):
         AsyncRollup()()  # type: ignore[call-overload]
     assert not broker.requests

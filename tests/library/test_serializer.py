@@ -253,7 +253,7 @@ def test_a_local_definition_is_found_in_its_own_process() -> None:
     assert find(f"{name}.entrypoint").decorated.function(None, 2) == 7
 
 
-def test_of_classes_of_one_name_that_is_found_whose_code_is_asked_for() -> None:
+def test_the_class_with_the_hash_is_found_among_those_of_one_name() -> None:
     earlier, latest = local_definition(1), local_definition(2)
     for cls in (earlier, latest):
         hash = of_wrapper(vars(cls)["entrypoint"]).spec(cls).hash

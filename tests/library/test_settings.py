@@ -148,7 +148,7 @@ def test_an_option_comes_before_its_variable(monkeypatch: pytest.MonkeyPatch) ->
     assert Settings.from_env("broker", 7) == Settings("broker", 7)
 
 
-def test_of_the_variable_that_kubernetes_sets_only_the_port_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_port_of_the_variable_that_kubernetes_sets_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGORAMA_PORT", "tcp://10.96.0.7:6000")
     assert Settings.from_env() == Settings(port=6000)
     monkeypatch.setenv("DAGORAMA_PORT", "tcp://[fd00::7]:6000")

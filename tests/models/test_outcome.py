@@ -278,7 +278,7 @@ def test_whether_it_failed_cannot_be_asked_before_its_node_has_ended(inside: Any
 
 
 @pytest.mark.parametrize("wrap", [list, tuple, set, lambda promises: dict(enumerate(promises))])
-def test_it_is_of_one_promise_at_a_time(inside: Any, wrap: Callable[[Any], Any]) -> None:
+def test_an_outcome_is_of_one_promise(inside: Any, wrap: Callable[[Any], Any]) -> None:
     with pytest.raises(PromiseMisuse, match=r"write \[outcome\(promise\) for promise in promises\]"):
         outcome(wrap([inside.half(1), inside.half(2)]))
 
@@ -294,7 +294,7 @@ def test_a_result_with_an_outcome_in_it_is_refused(broker: RecordingBroker, wrap
         broker.run()
 
 
-def test_so_is_one_that_a_plain_entry_point_returns(broker: RecordingBroker) -> None:
+def test_an_outcome_returned_by_a_plain_entry_point_is_refused(broker: RecordingBroker) -> None:
     class Plain(Sums):
         def entrypoint(self, *_: Any, **__: Any) -> Any:  # type: ignore[override]  # it is plain
             return outcome(self.half(1))
@@ -318,7 +318,7 @@ def test_resolve_gives_the_failure_where_it_is_asked_for(broker: RecordingBroker
     assert resolve(instance, outcome(promise), timeout=5) == (0, ["3 is odd"])
 
 
-def test_and_says_that_it_was_cancelled(broker: RecordingBroker) -> None:
+def test_the_failure_of_a_cancelled_node_says_that_it_was_cancelled(broker: RecordingBroker) -> None:
     instance, promise = Sums()([3])
     broker.nodes[promise.node_id].state = broker_pb2.CANCELLED
     failure = resolve(DAGInstance(instance.instance_id, Sums()), outcome(promise))

@@ -161,7 +161,7 @@ async def test_queues_are_counted() -> None:
         ]
 
 
-async def test_what_is_not_there_is_refused() -> None:
+async def test_showing_an_unknown_instance_or_node_is_refused() -> None:
     async with serving() as served:
         with refused(grpc.StatusCode.NOT_FOUND, "is not known to this broker"):
             await served.stub.ListNodes(pb.ListNodesRequest(instance=bytes(16)))

@@ -288,7 +288,9 @@ async def test_the_lease_is_ninety_seconds_unless_told_otherwise(served: Served,
     assert worker.lease == 90.0
 
 
-async def test_an_outcome_of_a_node_that_is_not_the_workers_is_refused_and_the_value_stays(client: Client) -> None:
+async def test_a_legacy_outcome_of_a_node_that_is_not_the_workers_is_refused_and_the_value_stays(
+    client: Client
+) -> None:
     instance, worker, other = await client.instance(), await client.worker(), await client.worker()
     identifier = await client.create(instance)
     queued = old.NodeMessage(identifier=identifier, instanceId=instance)

@@ -70,7 +70,7 @@ def test_a_place_that_is_left_is_free_again() -> None:
     assert taken(streams, Kind.TALK, "one") == share(14) + share(1)
 
 
-async def test_of_one_caller_no_more_than_its_share_goes_on_at_once() -> None:
+async def test_one_caller_has_at_most_its_share_of_turns_at_once() -> None:
     turns, going = Turns(4), asyncio.Event()
 
     async def go(whose: str, begun: asyncio.Queue[str]) -> None:

@@ -90,7 +90,7 @@ async def test_an_adoption_outlives_a_restart(tmp_path: Path) -> None:
         assert node.adoption == signed(NAME, OLD, hash=NEW)
 
 
-async def test_where_workers_have_different_code_it_is_refused_and_both_are_named() -> None:
+async def test_rebinding_is_refused_if_workers_have_different_code_and_both_are_named() -> None:
     async with serving() as served:
         await served.stub.Submit(Dag().submission(b"a"))
         await other_code(served, "hash-1a")
@@ -105,7 +105,7 @@ async def test_where_workers_have_different_code_it_is_refused_and_both_are_name
     ("function", "status"),
     [("", grpc.StatusCode.INVALID_ARGUMENT), ("work:Task.unknown", grpc.StatusCode.NOT_FOUND)],
 )
-async def test_what_is_not_there_is_refused(function: str, status: grpc.StatusCode) -> None:
+async def test_rebinding_in_an_unknown_instance_is_refused(function: str, status: grpc.StatusCode) -> None:
     async with serving() as served:
         with refused(status):
             await served.stub.Adopt(pb.AdoptRequest(function=function))
@@ -155,7 +155,7 @@ async def test_each_adoption_goes_once_with_the_nodes_that_it_is_for() -> None:
         assert list(grant_of(worker).adoptions) == adoptions
 
 
-async def test_of_two_adoptions_the_latest_goes_with_a_node_and_the_code_it_was_made_with_stays(tmp_path: Path) -> None:
+async def test_the_latest_of_two_rebinds_goes_with_a_node_and_the_code_it_was_made_with_stays(tmp_path: Path) -> None:
     settings = Settings(port=0, store=f"sqlite:///{tmp_path}/broker.sqlite3", reconnect_wait=0.2)
     async with serving(settings) as served:
         await served.stub.Submit(Dag().submission(b"a"))

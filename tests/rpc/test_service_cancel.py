@@ -58,7 +58,9 @@ async def test_without_nodes_all_of_the_instance_is_cancelled() -> None:
     ],
     ids=["malformed", "unknown instance", "unknown node"],
 )
-async def test_what_is_not_there_is_refused(request_: pb.CancelRequest, status: grpc.StatusCode) -> None:
+async def test_cancelling_an_unknown_instance_or_node_is_refused(
+    request_: pb.CancelRequest, status: grpc.StatusCode
+) -> None:
     async with serving() as served:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await served.stub.Cancel(request_)

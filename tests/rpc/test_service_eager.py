@@ -154,7 +154,7 @@ async def test_children_that_cannot_be_made_fail_their_parent_and_take_the_other
     assert (await served.failure(dag.instance, brood.id(0))).node == brood.id(0)
 
 
-async def test_a_node_that_makes_too_many_children_fails() -> None:
+async def test_a_stream_of_too_many_children_fails_their_node() -> None:
     async with serving(max_nodes=100) as served:
         _, worker, brood = await begin(served)
         for first in (0, 50, 100):

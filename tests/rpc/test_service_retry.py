@@ -135,7 +135,9 @@ async def test_a_node_of_the_instance_may_be_added_after_a_retry_and_the_same_su
     ],
     ids=["malformed", "unknown instance", "malformed node"],
 )
-async def test_what_is_not_there_is_refused(request_: pb.RetryRequest, status: grpc.StatusCode) -> None:
+async def test_retrying_an_unknown_instance_or_node_is_refused(
+    request_: pb.RetryRequest, status: grpc.StatusCode
+) -> None:
     async with serving() as served:
         with refused(status):
             await served.stub.Retry(request_)

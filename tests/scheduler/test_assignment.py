@@ -36,7 +36,7 @@ class TestCredit:
         assert len(hand.held) < 1_500
 
     @pytest.mark.parametrize("us", [20_000, 1_000_000, (1 << 32) - 1])
-    def test_of_a_slow_function_a_slot_holds_one(self, heart: Heart, us: int) -> None:
+    def test_a_slot_holds_one_node_of_a_slow_function(self, heart: Heart, us: int) -> None:
         hand = heart.worker()
         heart.spawn(*nodes(10))
         for _ in range(3):

@@ -31,14 +31,14 @@ def refused(heart: Heart, hand: Hand, say: Say, name: str, attempt: int) -> bool
 
 @every_saying
 class TestRefused:
-    def test_for_a_node_that_was_never_claimed(self, heart: Heart, say: Say) -> None:
+    def test_a_report_of_a_node_that_was_never_claimed_is_refused(self, heart: Heart, say: Say) -> None:
         hand = heart.worker()
         heart.spawn("held", "queued", "waits <- held")
         for name in ("queued", "waits"):
             assert refused(heart, hand, say, name, 7)
             assert refused(heart, hand, say, name, hand.held["held"])
 
-    def test_for_a_node_that_has_ended_and_the_recorded_value_stays(self, heart: Heart, say: Say) -> None:
+    def test_a_report_of_an_ended_node_is_refused_and_the_recorded_value_stays(self, heart: Heart, say: Say) -> None:
         hand = heart.worker()
         heart.spawn("a", "b")
         attempt = hand.held["a"]
@@ -46,12 +46,12 @@ class TestRefused:
         assert refused(heart, hand, say, "a", attempt)
         assert heart.outcome("a").value == b"first"
 
-    def test_from_another_worker(self, heart: Heart, say: Say) -> None:
+    def test_a_report_from_another_worker_is_refused(self, heart: Heart, say: Say) -> None:
         holder, other = heart.worker("holder"), heart.worker("other")
         heart.spawn("a")
         assert refused(heart, other, say, "a", holder.held["a"])
 
-    def test_of_an_earlier_attempt(self, heart: Heart, say: Say) -> None:
+    def test_a_report_of_an_earlier_attempt_is_refused(self, heart: Heart, say: Say) -> None:
         hand = heart.worker()
         heart.spawn("a", of=retrying(3))
         attempt = hand.held["a"]
@@ -101,7 +101,7 @@ def test_an_attempt_is_never_used_twice(heart: Heart) -> None:
 
 
 class TestChildren:
-    def test_become_visible_with_their_parents_result(self, heart: Heart) -> None:
+    def test_children_become_visible_with_their_parents_result(self, heart: Heart) -> None:
         hand = heart.worker()
         heart.spawn("parent", "other")
         hand.make("parent", "x", "y <- x")
@@ -116,7 +116,7 @@ class TestChildren:
         assert heart.finish(hand) == ["other", "x", "y", "z"]
 
     @pytest.mark.parametrize("end", ["fails", "dies", "is given back", "is lost", "is silent", "comes back late"])
-    def test_of_an_attempt_that_ends_otherwise_are_never_seen(self, heart: Heart, end: str) -> None:
+    def test_children_of_an_attempt_that_does_not_complete_are_never_seen(self, heart: Heart, end: str) -> None:
         hand = heart.worker()
         heart.spawn("parent", of=retrying(3))
         attempt = hand.held["parent"]
@@ -150,7 +150,7 @@ class TestChildren:
         assert len(heart.ledger.nodes) == 2
         assert len(heart.ledger.instances) == 1
 
-    def test_of_an_attempt_that_a_restart_ends_are_never_seen(self, heart: Heart) -> None:
+    def test_children_of_an_attempt_that_a_restart_ends_are_never_seen(self, heart: Heart) -> None:
         hand = heart.worker()
         heart.spawn("parent")
         hand.make("parent", "child")
@@ -162,7 +162,7 @@ class TestChildren:
         assert heart.finish(hand) == ["child"]
         assert len(heart.ledger.nodes) == 2
 
-    def test_that_cannot_be_taken_leave_the_attempt_as_it_was(self, heart: Heart) -> None:
+    def test_children_that_are_refused_leave_the_attempt_as_it_was(self, heart: Heart) -> None:
         hand = heart.worker()
         heart.spawn("parent", of=retrying(2))
         heart.scheduler.limits = Limits(sources_per_node=1)

@@ -204,7 +204,7 @@ class TestTrouble:
         hand.connect()
         assert set(hand.refused) == {old["a"], old["b"]}
 
-    def test_nor_does_the_restart_after_that(self, heart: Heart, hand: Hand) -> None:
+    def test_the_second_restart_does_not_adopt_it_either(self, heart: Heart, hand: Hand) -> None:
         heart.spawn("a", "b <- a")
         old = dict(hand.held)
         heart.crash()

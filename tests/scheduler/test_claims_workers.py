@@ -122,7 +122,7 @@ class TestLosses:
             assert heart.ledger.progress[heart.key("a")].lost == 0
         assert hand.complete("a")
 
-    def test_nor_one_that_connects_again_before_its_loss_was_noticed(self) -> None:
+    def test_a_worker_that_reconnects_before_its_loss_was_noticed_never_lost_the_node(self) -> None:
         heart = Heart(limits=Limits(losses=3))
         hand = heart.worker()
         heart.spawn("a")
@@ -131,7 +131,7 @@ class TestLosses:
         assert heart.ledger.progress[heart.key("a")].lost == 0
         assert hand.complete("a")
 
-    def test_nor_one_that_was_silent_for_longer_than_its_lease(self, heart: Heart) -> None:
+    def test_a_worker_that_returns_after_its_lease_never_lost_the_node(self, heart: Heart) -> None:
         hand = heart.worker()
         heart.spawn("a")
         heart.wait(31.0)
@@ -174,7 +174,7 @@ class TestLosses:
         assert heart.holders()
         assert heart.finish(*(hand for hand in hands if hand is not holder)) == ["a"]
 
-    def test_so_is_one_that_comes_back_to_the_next_broker(self, heart: Heart) -> None:
+    def test_a_worker_that_breaks_often_may_come_back_to_the_next_broker(self, heart: Heart) -> None:
         hand = heart.worker()
         heart.spawn("a")
         for _ in range(9):

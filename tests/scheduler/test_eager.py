@@ -193,13 +193,13 @@ def test_the_next_run_makes_its_own_children_and_they_run_once(heart: Heart, how
 class TestAtOnce:
     """Not only when the next run begins."""
 
-    def test_where_the_next_run_is_paused_for(self, heart: Heart) -> None:
+    def test_children_are_cancelled_while_the_next_run_is_paused(self, heart: Heart) -> None:
         hand = begin(heart, "x", of=function("eager", eager=True, retry=RetryPolicy(3, 5.0)))
         hand.fail("parent")
         assert heart.states("parent", "x") == ["BACKOFF", "CANCELLED"]
 
     @pytest.mark.parametrize("how", ["is given back", "has its slot closed"])
-    def test_where_nobody_else_may_run_it(self, heart: Heart, how: str) -> None:
+    def test_children_are_cancelled_if_no_other_worker_may_run_the_parent(self, heart: Heart, how: str) -> None:
         hand = begin(heart, slots=1)
         heart.worker("other", exclude_queues={"eager"})
         hand.make("parent", "x")
@@ -209,20 +209,22 @@ class TestAtOnce:
             hand.close_slot(0)
         assert heart.states("parent", "x") == ["QUEUED", "CANCELLED"]
 
-    def test_where_a_node_whose_worker_was_lost_is_cancelled(self, heart: Heart) -> None:
+    def test_children_are_cancelled_with_a_node_whose_worker_was_lost(self, heart: Heart) -> None:
         hand = begin(heart, "x")
         hand.vanish()
         assert heart.states("parent", "x") == ["QUEUED", "QUEUED"]
         assert heart.cancel("parent") == 2
         assert heart.states("parent", "x") == ["CANCELLED", "CANCELLED"]
 
-    def test_where_a_node_whose_worker_was_lost_is_queued_for_too_long(self, heart: Heart) -> None:
+    def test_children_are_cancelled_if_a_node_whose_worker_was_lost_exceeds_its_queue_timeout(
+        self, heart: Heart
+    ) -> None:
         hand = begin(heart, "x", of=function("eager", eager=True, queue_timeout=5.0))
         hand.vanish()
         heart.wait(6.0)
         assert heart.states("parent", "x") == ["FAILED", "CANCELLED"]
 
-    def test_where_too_many_workers_were_lost(self, heart: Heart) -> None:
+    def test_children_are_cancelled_if_too_many_workers_were_lost(self, heart: Heart) -> None:
         heart.scheduler.limits = Limits(losses=1)
         hand = begin(heart, "x", slots=1)
         hand.vanish()
@@ -299,7 +301,7 @@ class TestAfterARestart:
         assert set(heart.finish(hand)) == {"x", "y", "z", "more"}
         assert heart.states("parent") == ["COMPLETED"]
 
-    def test_and_takes_them_along_when_it_comes_to_nothing_then(self, heart: Heart) -> None:
+    def test_an_adopted_attempt_that_fails_cancels_its_children(self, heart: Heart) -> None:
         hand = begin(heart, "child", "x", slots=4)
         hand.make("child", "grandchild")
         hand.complete("child")
@@ -333,7 +335,7 @@ class TestAfterARestart:
         other.connect()
         assert other.complete("parent")
 
-    def test_one_that_made_nodes_keeps_out_an_earlier_one(self, heart: Heart) -> None:
+    def test_an_attempt_that_made_nodes_keeps_out_an_earlier_one(self, heart: Heart) -> None:
         early, late = heart.worker("early"), heart.worker("late")
         heart.spawn("parent", of=EAGER)
         earlier = early.held["parent"]

@@ -78,7 +78,7 @@ def test_an_instance_that_has_ended_takes_nodes_again(heart: Heart) -> None:
 
 
 class TestFailure:
-    def test_reaches_every_descendant_and_names_the_culprit(self, heart: Heart) -> None:
+    def test_a_failure_reaches_every_descendant_and_names_the_failed_node(self, heart: Heart) -> None:
         worker = heart.worker()
         instance = heart.spawn("a", "b", "c <- a b", "d <- c", "e <- d b", "free <- b")
         worker.fail("a", "no such file")
@@ -90,7 +90,7 @@ class TestFailure:
         assert heart.finish(worker) == ["b", "free"]
         assert heart.ledger.instance(instance)[1], "the instance has failed"
 
-    def test_of_a_source_that_ended_before_fails_the_new_node(self, heart: Heart) -> None:
+    def test_a_new_node_with_a_failed_source_fails(self, heart: Heart) -> None:
         worker = heart.worker()
         instance = heart.spawn("a", "stays")
         worker.fail("a")
@@ -98,21 +98,21 @@ class TestFailure:
         assert heart.states("b", "c", "d") == ["FAILED", "FAILED", "QUEUED"]
         assert heart.culprit("c") == "a"
 
-    def test_of_a_source_of_an_ended_instance_leaves_nothing_in_memory(self, heart: Heart) -> None:
+    def test_a_new_node_with_a_failed_source_of_an_ended_instance_leaves_nothing_in_memory(self, heart: Heart) -> None:
         worker = heart.worker()
         instance = heart.spawn("a")
         worker.fail("a")
         heart.add(instance, "b <- a", "c <- b")
         assert heart.in_memory() == {}
 
-    def test_of_one_of_two_culprits_is_recorded_once(self, heart: Heart) -> None:
+    def test_one_of_two_failed_sources_is_recorded(self, heart: Heart) -> None:
         worker = heart.worker(slots=2)
         heart.spawn("a", "b", "sum <- a b")
         with heart.at_once():
             worker.fail("a"), worker.fail("b")
         assert heart.state("sum") is State.FAILED
 
-    def test_of_a_node_whose_dependents_have_ended_otherwise_changes_nothing_of_them(self, heart: Heart) -> None:
+    def test_a_failure_leaves_dependents_that_have_ended_unchanged(self, heart: Heart) -> None:
         worker = heart.worker(slots=2)
         heart.spawn("a", "b", "sum <- a b")
         worker.fail("a")

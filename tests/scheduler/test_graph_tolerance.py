@@ -4,7 +4,7 @@ from dagorama_broker.model import State
 from tests.support.driver import Heart
 
 
-def test_it_runs_when_all_have_ended_however_they_did(heart: Heart) -> None:
+def test_a_tolerant_node_runs_when_all_its_sources_have_ended(heart: Heart) -> None:
     hand = heart.worker(slots=3)
     heart.spawn("a", "b", "join <- a? b?")
     hand.fail("a")
@@ -16,7 +16,7 @@ def test_it_runs_when_all_have_ended_however_they_did(heart: Heart) -> None:
     assert heart.in_memory() == {}
 
 
-def test_one_that_is_not_tolerated_still_fails_it(heart: Heart) -> None:
+def test_a_failure_that_is_not_tolerated_fails_the_node(heart: Heart) -> None:
     hand = heart.worker(slots=3)
     heart.spawn("a", "b", "join <- a? b")
     hand.fail("a")
@@ -39,7 +39,7 @@ def test_a_cancelled_source_is_a_failure_as_any_other(heart: Heart) -> None:
     assert heart.states("a", "join") == ["CANCELLED", "QUEUED"]
 
 
-def test_it_survives_a_restart_before_and_after_the_failure(heart: Heart) -> None:
+def test_tolerance_survives_a_restart_before_and_after_the_failure(heart: Heart) -> None:
     hand = heart.worker(slots=2)
     heart.spawn("a", "b", "join <- a? b?")
     heart.crash()

@@ -121,7 +121,7 @@ class TestStuckInstances:
         assert list(obstacles(standing)) == ["gpu"]
 
     @pytest.mark.parametrize("other", ["running", "queued", "delayed"])
-    def test_it_is_not_as_long_as_something_of_it_can(self, heart: Heart, other: str) -> None:
+    def test_an_instance_is_not_stuck_while_some_node_can_proceed(self, heart: Heart, other: str) -> None:
         heart.worker()
         delayed = function("delayed", delay=60.0)
         if other == "queued":
@@ -140,7 +140,7 @@ class TestStuckInstances:
         assert obstacles(standing) == {"gpu": (EACH, NO_GPU)}
 
     @pytest.mark.parametrize("last", ["running", "queued", "delayed"])
-    def test_so_is_not_one_whose_last_node_can_proceed(self, heart: Heart, last: str) -> None:
+    def test_a_large_instance_whose_last_node_can_proceed_is_not_stuck(self, heart: Heart, last: str) -> None:
         heart.worker()
         if last == "queued":
             heart.spawn("of another")
@@ -163,7 +163,7 @@ class TestWhatIsLeftBehind:
         worker = heart.worker(leave_when_drained=True)
         assert left(heart, worker) == {"gpu": (2, NO_GPU)}
 
-    def test_so_are_several_that_may_leave_at_the_same_time(self, heart: Heart) -> None:
+    def test_workers_that_may_leave_at_the_same_time_are_told_alike(self, heart: Heart) -> None:
         heart.spawn("gpu", of=GPU)
         with heart.at_once():
             one, other = heart.worker("one", leave_when_drained=True), heart.worker("two", leave_when_drained=True)

@@ -73,7 +73,7 @@ def test_what_waits_or_pauses_goes_along_and_what_runs_does_not(heart: Heart) ->
     assert hand.held.keys() == {"waiting", "paused"}
 
 
-def test_twice_is_once(heart: Heart) -> None:
+def test_rebinding_twice_changes_nothing_more(heart: Heart) -> None:
     heart.spawn("a", "b")
     hand = deployed(heart, "a")
     hand.drain()
@@ -205,7 +205,7 @@ def test_a_worker_that_gave_the_old_code_back_is_offered_the_new_also_after_it_r
     assert heart.finish(hand) == ["a", "b"]
 
 
-def test_where_workers_have_different_code_one_has_to_be_named(heart: Heart) -> None:
+def test_a_hash_must_be_named_if_workers_have_different_code(heart: Heart) -> None:
     heart.spawn("a")
     deployed(heart, "a", hash="new", worker="one")
     deployed(heart, "a", hash="newer", worker="two")

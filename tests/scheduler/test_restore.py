@@ -181,19 +181,19 @@ class TestBackoff:
     def test_goes_on_where_it_was(self, heart: Heart) -> None:
         assert self.restarted(heart, downtime=0.0) == pytest.approx(6.0)
 
-    def test_passes_while_the_broker_is_down(self, heart: Heart) -> None:
+    def test_a_pause_passes_while_the_broker_is_down(self, heart: Heart) -> None:
         assert self.restarted(heart, downtime=5.0) == pytest.approx(1.0)
 
-    def test_that_ended_while_the_broker_was_down_is_over(self, heart: Heart) -> None:
+    def test_a_pause_that_ended_while_the_broker_was_down_is_over(self, heart: Heart) -> None:
         assert self.restarted(heart, downtime=60.0) == 0.0
 
     def test_is_never_longer_than_the_pause_though_the_clock_went_back(self, heart: Heart) -> None:
         assert self.restarted(heart, downtime=0.0, jump=-366 * 86_400.0) == pytest.approx(10.0)
 
-    def test_is_over_when_the_clock_went_forward(self, heart: Heart) -> None:
+    def test_a_pause_is_over_when_the_clock_went_forward(self, heart: Heart) -> None:
         assert self.restarted(heart, downtime=0.0, jump=366 * 86_400.0) == 0.0
 
-    def test_that_is_over_does_not_keep_a_worker_from_what_it_holds(self, heart: Heart) -> None:
+    def test_a_pause_that_is_over_does_not_keep_a_worker_from_what_it_holds(self, heart: Heart) -> None:
         """The row of a pause stays when the next run is granted."""
         hand = heart.worker()
         heart.spawn("a", of=retrying(3, 1.0))
@@ -239,7 +239,7 @@ class TestAdoption:
         hand.connect()
         assert hand.complete("a")
 
-    def test_a_node_that_was_granted_since_is_refused(self, heart: Heart) -> None:
+    def test_a_claim_from_before_the_restart_is_refused_once_the_node_was_granted_again(self, heart: Heart) -> None:
         hand = heart.worker("first")
         heart.spawn("a")
         attempt = hand.held["a"]
@@ -305,7 +305,7 @@ class TestHoldingOff:
         assert stranger.held.keys() == {"c"}
         assert heart.holders() == {"a": "one", "b": "two", "c": "stranger"}
 
-    def test_or_until_two_seconds_have_passed(self, heart: Heart) -> None:
+    def test_nodes_are_handed_out_two_seconds_after_a_restart_at_the_latest(self, heart: Heart) -> None:
         heart.worker("gone")
         heart.spawn("a")
         heart.crash()
@@ -316,7 +316,7 @@ class TestHoldingOff:
         heart.wait(0.1)
         assert hand.held.keys() == {"a"}
 
-    def test_where_no_worker_is_on_record_it_starts_at_once(self, heart: Heart) -> None:
+    def test_nodes_are_handed_out_at_once_if_no_worker_is_on_record(self, heart: Heart) -> None:
         heart.worker("gone").vanish()
         heart.spawn("a")
         heart.crash()

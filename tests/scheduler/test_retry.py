@@ -44,7 +44,7 @@ def test_a_node_that_failed_because_of_another_stands_for_that_one(heart: Heart)
     assert heart.finish(hand) == ["a", "b", "c"]
 
 
-def test_twice_is_once(heart: Heart) -> None:
+def test_retrying_twice_changes_nothing_more(heart: Heart) -> None:
     hand = heart.worker()
     failed(heart, hand, "a", "b <- a")
     heart.retry("a")

@@ -153,7 +153,7 @@ def test_what_has_not_ended_does_not_go_on_and_nothing_of_that_commit_is_kept(
     assert store.outcome(1) is None
 
 
-def test_as_what_a_node_is_run_is_what_was_said_last(store: Store) -> None:
+def test_the_latest_rebind_says_by_which_code_a_node_is_run(store: Store) -> None:
     store.commit(graph(node(1), node(2), node(3)))
     store.commit(Changes(functions=[FunctionRow(2, RICH), FunctionRow(3, PLAIN)], adopted=[AdoptedRow(1, 2)]))
     store.commit(Changes(adopted=[AdoptedRow(1, 3), AdoptedRow(2, 2), AdoptedRow(3, 2)], outcomes=[failed(3)]))
@@ -332,7 +332,7 @@ def test_what_has_used_a_failure_is_told_until_it_runs_again(store: Store) -> No
     assert store.used_failures(1) == []
 
 
-def test_that_a_failure_was_used_goes_with_its_instance(store: Store) -> None:
+def test_the_record_of_a_used_failure_goes_with_its_instance(store: Store) -> None:
     used_a_failure(store)
     store.commit(Changes(used_failures=[UsedFailureRow(2, 1)]))
     store.commit(Changes(removed=[RemovedRow(1, instance_row(1).id, 1700000003.5, True, 1.0)]))

@@ -723,7 +723,7 @@ def test_a_kill_while_it_sweeps_leaves_no_key_to_be_used_again_and_the_next_swee
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
 
 
-def test_where_there_are_very_many_functions_a_start_drops_those_that_no_node_names(
+def test_a_start_drops_unused_functions_if_there_are_very_many(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with opened(path) as store:

@@ -51,7 +51,7 @@ def test_keys_are_taken_from_the_environment_in_their_order(monkeypatch: pytest.
     assert keyring().signs_under.hex() == ids()[0] != alone
 
 
-def test_or_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_keys_are_read_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = written(tmp_path / "keys", f"{new_key()}\n{new_key()},{new_key()}\n")
     monkeypatch.setenv("DAGORAMA_SIGNING_KEYS_FILE", str(file))
     assert len(set(ids())) == 3
@@ -67,7 +67,7 @@ def test_a_user_without_a_home_folder_is_told_what_to_set(monkeypatch: pytest.Mo
     assert (listed.exit_code, "set DAGORAMA_SIGNING_KEYS" in listed.output) == (1, True)
 
 
-def test_both_at_once_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_from_the_environment_and_a_file_at_once_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGORAMA_SIGNING_KEYS", new_key())
     monkeypatch.setenv("DAGORAMA_SIGNING_KEYS_FILE", "/somewhere")
     with pytest.raises(SettingsError, match="unset one"):
@@ -119,7 +119,7 @@ def test_a_key_of_the_users_own_is_made_once_and_kept_from_others(nothing_set: P
     assert [path.name for path in nothing_set.parent.iterdir()] == ["signing.key"]
 
 
-def test_it_is_refused_where_others_can_read_it(nothing_set: Path) -> None:
+def test_a_key_file_that_others_can_read_is_refused(nothing_set: Path) -> None:
     load_keys()
     nothing_set.chmod(0o644)
     with pytest.raises(SettingsError, match="chmod 600"):
@@ -145,7 +145,7 @@ def test_threads_that_make_it_at_once_get_the_same() -> None:
         assert len({tuple(found) for found in threads.map(lambda _: ids(), range(64))}) == 1
 
 
-def test_where_none_can_be_kept_it_is_said_what_to_set(nothing_set: Path) -> None:
+def test_the_variable_to_set_is_named_if_no_key_can_be_kept(nothing_set: Path) -> None:
     nothing_set.parent.parent.mkdir(parents=True)
     nothing_set.parent.write_text("a file, where the folder is to be")
     with pytest.raises(SettingsError, match="set DAGORAMA_SIGNING_KEYS to what `dagorama keys new` prints"):

@@ -400,29 +400,29 @@ def test_a_node_sent_along_takes_the_value_of_its_source_from_here(tmp_path: Pat
     assert values_of(along.results) == [[1, 2, 3], [1, 2, 3, 4]], "no object is shared"
 
 
-def test_it_takes_only_that_of_the_node_that_its_arguments_name(tmp_path: Path) -> None:
+def test_a_fused_node_takes_only_the_value_of_the_node_that_its_arguments_name(tmp_path: Path) -> None:
     along = run_along(tmp_path, call("append", [1, 2], 3), id=b"id of other node")
     assert values_of(along.results) == [[1, 2, 3]]
     assert promise(1).node_id.hex() in along.results.failures[0].message
 
 
-def test_it_is_given_back_unstarted_where_its_source_failed(tmp_path: Path) -> None:
+def test_a_fused_node_is_given_back_if_its_source_failed(tmp_path: Path) -> None:
     along = run_along(tmp_path, call("fail", "no luck"))
     assert [failure.node for failure in along.results.failures] == [along.source]
     assert along.returned == [along.node]
 
 
-def test_or_returned_promises(tmp_path: Path) -> None:
+def test_a_fused_node_is_given_back_if_its_source_returned_promises(tmp_path: Path) -> None:
     along = run_along(tmp_path, call("pair"))
     assert (list(along.results.node), along.returned) == ([along.source], [along.node])
 
 
-def test_or_a_value_that_is_kept_apart(tmp_path: Path) -> None:
+def test_a_fused_node_is_given_back_if_its_source_returned_a_large_value(tmp_path: Path) -> None:
     along = run_along(tmp_path, call("append", [1, 2], 3), large_from=1)
     assert (list(along.results.node), along.returned) == ([along.source], [along.node])
 
 
-def test_or_was_taken_back(tmp_path: Path) -> None:
+def test_a_fused_node_is_given_back_if_its_source_was_taken_back(tmp_path: Path) -> None:
     along = run_along(tmp_path, call("append", [1, 2], 3), taken_back=True)
     assert (list(along.results.node), along.returned) == ([], [along.node])
 

@@ -73,7 +73,7 @@ def test_async_nodes_overlap(broker: ScriptedBroker) -> None:
     assert scripted.answer() == [2, 2]
 
 
-async def test_the_same_inside_an_event_loop(broker: ScriptedBroker) -> None:
+async def test_async_nodes_overlap_inside_an_event_loop(broker: ScriptedBroker) -> None:
     wanted = call("pid"), call("meet", "loop", 2), call("meet", "loop", 2)
     scripted = Scripted(broker, values_of(*wanted))
     await execute_worker_async(infinite_loop=False)
@@ -81,7 +81,7 @@ async def test_the_same_inside_an_event_loop(broker: ScriptedBroker) -> None:
     assert sorted(map(str, answer)) == sorted(["2", "2", str(os.getpid())])  # type: ignore[call-overload]
 
 
-def test_heartbeats_come_while_a_node_runs(broker: ScriptedBroker) -> None:
+def test_an_in_process_worker_sends_heartbeats_while_a_node_runs(broker: ScriptedBroker) -> None:
     def script() -> None:
         spoken = broker.greeted(heartbeat=0.05)
         spoken.grant(call("wait_here"))

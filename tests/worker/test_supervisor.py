@@ -157,7 +157,9 @@ def test_a_result_that_the_broker_does_not_take_fails_its_node_with_the_reason(
     assert list(spoken.results().attempt) == [attempt]
 
 
-def test_so_does_a_child_whose_argument_it_does_not_take(broker: ScriptedBroker, spoken: Conversation) -> None:
+def test_a_child_whose_argument_the_broker_does_not_take_fails_its_parent(
+    broker: ScriptedBroker, spoken: Conversation
+) -> None:
     broker.put_refusals = [(grpc.StatusCode.RESOURCE_EXHAUSTED, "too much")]
     (attempt,) = spoken.grant(call("many", 2, 3_000_000))
     results = spoken.results()
