@@ -377,7 +377,7 @@ class Fan(DAGDefinition):
         return sum(part for part in parts if not isinstance(part, Failure)), [str(each) for each in failures]
 
 
-def test_one_bad_item_does_not_lose_a_fan_out() -> None:
+def test_a_tolerated_failure_does_not_lose_a_fan_out() -> None:
     with running(workers=2):
         total, failures = value_of(Fan(), [1, 2, 0, 4])
     assert total == 1.75

@@ -117,6 +117,11 @@ def worker(*flags: str, folder: str | Path = "/", **environment: str) -> Iterato
         process.communicate()
 
 
+def process_of(broker: LaunchedBroker) -> int:
+    assert broker.pid is not None
+    return broker.pid
+
+
 def read_until(process: subprocess.Popen[str], text: str) -> list[str]:
     """The lines of its stderr up to the one with that text."""
     assert process.stderr is not None
@@ -204,13 +209,13 @@ def test_a_wait_for_what_runs_warns_of_nothing_and_its_timeout_says_where_it_run
 async def test_a_wait_without_a_broker_says_that_none_answers(broker: LaunchedBroker, log: Log) -> None:
     instance, promise = Branching()()
     said = log.event()
-    os.kill(broker.pid, signal.SIGSTOP)
+    os.kill(process_of(broker), signal.SIGSTOP)
     try:
         waiting = asyncio.ensure_future(aresolve(instance, promise))
         assert await asyncio.to_thread(said.wait, WAIT)
         waiting.cancel()
     finally:
-        os.kill(broker.pid, signal.SIGCONT)
+        os.kill(process_of(broker), signal.SIGCONT)
     assert any(f"the broker at {broker.host}:{broker.port} does not answer" in said for said in log.waits())
 
 
@@ -352,14 +357,14 @@ def test_workers_run_without_posix_semaphores(broker: LaunchedBroker, tmp_path: 
 
 def test_a_worker_says_what_it_takes_and_when_it_has_a_broker(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'store'}"
-    flags = ("--toleration", "GPU", "--include-queue", "heavy", "--import", "tests.acceptance.registering")
+    flags = ("--toleration", "GPU", "--include-queue", "heavy", "--import", "tests.support.registering")
     with launch_broker(port=0, store=store) as broker:
         port = broker.port
         with worker(*flags, PYTHONPATH=str(ROOT)) as process:
             first = "".join(read_all_of(process, "connected to the broker", "definitions: "))
             assert "1 at a time, of queues heavy, tolerations: GPU" in first
-            assert "tests.acceptance.troubles:Adding" in first
-            os.kill(broker.pid, signal.SIGKILL)
+            assert "tests.support.troubles:Adding" in first
+            os.kill(process_of(broker), signal.SIGKILL)
             assert "is gone" in read_until(process, "is gone")[-1]
             with launch_broker(port=port, store=store):
                 assert read_until(process, "again")[-1].endswith(f":{port} again\n")

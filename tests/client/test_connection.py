@@ -10,7 +10,6 @@ from hashlib import sha256
 
 import grpc
 import pytest
-from recording_broker import RecordingBroker, serving
 
 from dagorama.api import broker_pb2
 from dagorama.client import connection as connection_module
@@ -26,6 +25,7 @@ from dagorama.errors import (
     UnknownToBroker,
 )
 from dagorama.settings import Settings
+from tests.support.recording_broker import RecordingBroker, serving
 
 
 def free_port() -> int:

@@ -2,12 +2,11 @@
 
 import copy
 import pickle
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import grpc
 import pytest
-from recording_broker import RecordingBroker
 
 from dagorama.api import broker_pb2
 from dagorama.client.control import cancel, retry_failed, state
@@ -27,6 +26,7 @@ from dagorama.graph.scope import AttemptScope
 from dagorama.models.promise import DAGPromise
 from dagorama.models.retried import Retried, Unservable
 from dagorama.models.state import State
+from tests.support.recording_broker import RecordingBroker
 
 
 class Sample(DAGDefinition):
@@ -149,14 +149,14 @@ def test_why_it_is_refused_comes_through(broker: RecordingBroker, broken: Any) -
 
 
 @pytest.mark.parametrize("act", [state, cancel, retry_failed])
-def test_a_promise_of_another_instance_is_refused(broker: RecordingBroker, made: Any, act: Any) -> None:
+def test_control_of_a_promise_of_another_instance_is_refused(broker: RecordingBroker, made: Any, act: Any) -> None:
     with pytest.raises(WrongInstance):
         act(made[0], Sample()(1)[1])
 
 
-def test_what_is_no_promise_is_refused(broker: RecordingBroker, made: Any) -> None:
+def test_cancel_refuses_anything_but_a_promise(broker: RecordingBroker, made: Any) -> None:
     with pytest.raises(TypeError, match=r"a promise of .*, or None for all of it, not a str"):
-        cancel(made[0], "all")
+        cancel(made[0], cast(Any, "all"))
     assert not broker.cancels
 
 
@@ -193,7 +193,7 @@ def test_what_the_definition_calls_so_is_the_definitions(broker: RecordingBroker
     assert cancel(instance) == 2
 
 
-def test_also_where_it_is_set_on_either(broker: RecordingBroker, made: Any) -> None:
+def test_attributes_of_the_same_name_set_on_a_definition_or_an_instance_win(broker: RecordingBroker, made: Any) -> None:
     class Stores(Sample):
         def __init__(self) -> None:
             self.cancel = "mine"

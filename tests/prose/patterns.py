@@ -211,7 +211,7 @@ ENGLISH = (
 )
 
 PRIVATE = (
-    _word("heart", "write `scheduler`", "The heart decides.", "tests/heart: the heartbeat of the worker."),
+    _word("heart", "write `scheduler`", "The heart decides.", "src/heart: the heartbeat of the worker."),
     _word("[Ss]pawners?", "write `client`", "A spawner submits.", "The server spawns processes."),
     _word("[Bb]roods?", "write `children of an eager attempt`", "A brood ends.", "They brooded over a.brood."),
     _word(

@@ -10,7 +10,7 @@ from typing import Any
 
 from dagorama_broker.engine.retention_policy import Keeping
 from dagorama_broker.model.domain import ENDED, State
-from dagorama_broker.model.rows import Changes, OutcomeRow, RemovedRow, RevivedRow
+from dagorama_broker.model.rows import Changes, OutcomeRow, RemovedRow, ResolvedRow, RevivedRow
 from dagorama_broker.store.checksums import unpack_keys
 
 from .programs import Computation, Program
@@ -33,7 +33,7 @@ class AgingWatcher(Watcher):
         super().__init__(*arguments)
         self.by_key: dict[int, bytes] = {}  #: on disk, or removed
         self.nodes_of: dict[int, list[int]] = {}  #: by instance
-        self.instance_of: dict[int, int] = {}  #: by node
+        self.instance_by_node: dict[int, int] = {}  #: by node
         self.named_by: dict[int, set[int]] = {}  #: instances with a value that names a node of this one
         self.ended_at: dict[int, float] = {}  #: wall time by node
         self.removed_at: dict[bytes, float] = {}
@@ -47,15 +47,16 @@ class AgingWatcher(Watcher):
         self.by_key.update((row.key, row.id) for row in changes.instances)
         for run in changes.runs:
             for key in range(run.first_key, run.first_key + run.size):
-                self.instance_of[key] = run.instance
+                self.instance_by_node[key] = run.instance
                 self.nodes_of.setdefault(run.instance, []).append(key)
         super().committed(changes)
-        for ended in (*changes.outcomes, *changes.resolved):
+        rows: list[OutcomeRow | ResolvedRow] = [*changes.outcomes, *changes.resolved]
+        for ended in rows:
             self.ended_at[ended.key] = ended.ended
         for outcome in changes.outcomes:
-            own = self.instance_of[outcome.key]
+            own = self.instance_by_node[outcome.key]
             for ref in unpack_keys(outcome.refs):
-                self.named_by.setdefault(self.instance_of[ref], set()).add(own)
+                self.named_by.setdefault(self.instance_by_node[ref], set()).add(own)
         gone = {row.key for row in changes.removed}
         for removed in changes.removed:
             self._removed(removed, gone)
@@ -161,8 +162,8 @@ class AgingWatcher(Watcher):
 
     def _returns_what_is_gone(self, name: str) -> bool:
         returns = self.plan.programs[name].returns
-        others = [self.instance_of[self.keys[other]] for other in returns if other in self.keys]
-        own = self.instance_of[self.keys[name]]
+        others = [self.instance_by_node[self.keys[other]] for other in returns if other in self.keys]
+        own = self.instance_by_node[self.keys[name]]
         return any(other != own and self.by_key[other] in self.removed_at for other in others)
 
     def is_all_gone(self) -> bool:

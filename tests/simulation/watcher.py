@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,8 @@ from dagorama_broker.model.domain import ENDED, Failure, State, World
 from dagorama_broker.model.rows import Changes, NodeRow, OutcomeRow, ProgressRow, RevivedRow
 from dagorama_broker.scheduler import Effects, Node, Worker
 from dagorama_broker.store.checksums import unpack_keys
+from tests.support import invariants
 
-from ..heart import invariants
 from .loop import SimulatedLoop
 from .programs import FUNCTIONS, Computation, Plan
 from .store import Disk
@@ -179,9 +180,9 @@ class Watcher:
                      "granted once at a time", f"node {node.key} is granted while attempt {before} stands")
         self.attempts[attempt] = node.key, name
         self.latest[node.key] = attempt
-        before = self.not_before.get(self.names.get(node.key, ""), 0.0)
-        self.require(self.wall_jumped or self.loop.now >= before - 1e-6, "not before its time",
-                     f"node {node.key} is granted {before - self.loop.now:.3f} s too early")
+        earliest = self.not_before.get(self.names.get(node.key, ""), 0.0)
+        self.require(self.wall_jumped or self.loop.now >= earliest - 1e-6, "not before its time",
+                     f"node {node.key} is granted {earliest - self.loop.now:.3f} s too early")
         most = node.lane.function.max_concurrency
         if most:
             lane = node.lane
@@ -528,7 +529,7 @@ class Watcher:
     def check_empty(self, broker: Broker) -> None:
         """Nothing is left in the broker's memory of what has ended."""
         graph, scheduler = broker.scheduler.graph, broker.scheduler
-        left = {
+        kinds: dict[str, Sized] = {
             "nodes": graph.nodes, "instances": graph.instances, "origins": graph.origins, "lanes": graph.active,
             "delayed": graph.delayed, "keyed": graph.keyed, "claims": scheduler.dispatch.claimed,
             "staged": scheduler.staged, "expiries": graph.expires_at, "arguments": broker.payloads.arguments.kept,
@@ -537,7 +538,7 @@ class Watcher:
             "claimed": {lane.id: 1 for lane in graph.lanes.values() if lane.claimed},
             "held": {slot.index: 1 for w in scheduler.dispatch.workers.values() for slot in w.slots if slot.held},
         }
-        left = {what: len(of) for what, of in left.items() if of}
+        left = {kind: len(found) for kind, found in kinds.items() if found}
         self.require(not left, "nothing is left behind", f"{left}")
 
 
