@@ -35,7 +35,7 @@ class AskContext:
 class Talking:
     """Where there are Submit and Wait, there is Talk."""
 
-    Submit: Any
+    submit: Any
     Wait: Any
     talks = 0  #: streams that were opened
     talks_ended: SimpleQueue[str]  #: by whom
