@@ -102,15 +102,15 @@ class Function:
 
 
 class Failure(NamedTuple):
-    """Why a node failed; kept with the node itself, named by its descendants."""
+    """Why a node failed; stored with the node itself, and shared by its descendants."""
 
     function: str
     type: str
     message: str
     traceback: str
-    exception: bytes  #: pickled by the worker, where it could be; never opened here
+    exception: bytes  #: pickled by the worker, if possible; never opened here
     attempts: int
-    earlier: tuple[tuple[str, str, str], ...] = ()  #: type, message and traceback of the runs before, oldest first
+    earlier: tuple[tuple[str, str, str], ...] = ()  #: type, message and traceback of earlier attempts, oldest first
 
     def after(self, before: Failure) -> Failure:
         """Return this failure with earlier ones added to it; only the last few are kept."""
@@ -130,11 +130,11 @@ class Failure(NamedTuple):
 
 
 class Adoption(NamedTuple):
-    """What a signed adoption says. The broker holds no key: it goes by this, and workers check it."""
+    """The content of a signed adoption. The broker holds no key: it does what this says, and workers check it."""
 
     function: str  #: its name
     made_with: frozenset[str]  #: codes, as `Function.code`
-    hash: str  #: of the code that may run the nodes; empty: that which workers have when they are offered one
-    instance: bytes  #: only nodes of this one; empty: of all
+    hash: str  #: of the code that may run the nodes; empty: the code that is deployed when they are granted
+    instance: bytes  #: only nodes of this one; empty: of all instances
     key_id: str  #: of the key that signed it, in hexadecimal
-    signed: bytes  #: all of this, as it came
+    signed: bytes  #: the signed message, as it came

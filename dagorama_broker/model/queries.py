@@ -22,7 +22,7 @@ from dagorama_broker.model.rows import (
 
 
 class LiveNode(NamedTuple):
-    """A node that has not ended, without its payload."""
+    """An unfinished node, without its arguments."""
 
     key: int
     instance: int
@@ -31,7 +31,7 @@ class LiveNode(NamedTuple):
 
 
 class EndedNode(NamedTuple):
-    """What the heart must know of a node that has ended (or whose value waits: RESOLVING), without its payload."""
+    """A node that has ended, or is RESOLVING, without its value."""
 
     key: int
     instance: int
@@ -39,12 +39,12 @@ class EndedNode(NamedTuple):
     state: int
     refs: bytes
     culprit: int
-    attempt: int = 0  #: the recorded one
+    attempt: int = 0  #: the attempt whose result was recorded
 
 
 @dataclass(slots=True)
 class Live:
-    """What a broker reads back at its start: all that has not ended and the ended nodes that it depends on."""
+    """What a broker reads at its start: unfinished nodes, and the ended ones that they depend on."""
 
     functions: list[FunctionRow]
     instances: list[InstanceRow]  #: with an unfinished node
@@ -55,27 +55,27 @@ class Live:
     ended: list[EndedNode]
     progress: list[ProgressRow]
     keys: dict[int, str]  #: concurrency keys of `nodes` that have one
-    adopted: dict[int, int]  #: the functions as which those of `nodes` are run that were adopted
+    adopted: dict[int, int]  #: functions of those of `nodes` that are bound to other code, by key
     workers: list[tuple[bytes, str]]  #: connected when the last broker stopped
-    failed: set[int]  #: keys of `instances` with a node that ended badly
+    failed: set[int]  #: keys of `instances` with a failed or cancelled node
     next_node: int  #: smallest key never used
     next_instance: int
     next_function: int
-    #: the OPEN ones, and those that go back to one, in the order of their attempts
+    #: the OPEN ones, and those that depend on one, in the order of their attempts
     broods: list[BroodRow] = field(default_factory=list)
-    brood_runs: list[tuple[int, RunRow]] = field(default_factory=list)  #: theirs, with the attempt that made each
+    brood_runs: list[tuple[int, RunRow]] = field(default_factory=list)  #: runs of their nodes, with their attempts
     adoptions: dict[int, AdoptionRow] = field(default_factory=dict)  #: what allows `adopted`, by the node's key
     next_adoption: int = 1
 
 
 class FoundNode(NamedTuple):
-    """A node found by its id, in memory no more or never."""
+    """A node found by its id in the store."""
 
     id: bytes  #: as asked for
     key: int
     instance: int
     function: int
-    ended: EndedNode | None  #: None: it has not ended (a RESOLVING one has not)
+    ended: EndedNode | None  #: None: it has not ended; RESOLVING ones have not
     sources: bytes = b""  #: keys, packed as in NodeRow
 
 
@@ -86,7 +86,7 @@ class StoredInstance(NamedTuple):
 
 
 class AskedInstances(NamedTuple):
-    """Which instances a list is to have; the latest first."""
+    """Which instances to list, the latest first."""
 
     before: int  #: only older ones than this key
     limit: int
@@ -97,18 +97,18 @@ class AskedInstances(NamedTuple):
 
 class ListedInstances(NamedTuple):
     instances: list[StoredInstance]
-    more: int  #: to be asked for as `before`; 0: there are no more
+    more: int  #: pass this as `before` for the next page; 0: there are no more
 
 
 class StoredNode(NamedTuple):
-    """All that is kept of a node but its payloads."""
+    """All that is stored of a node except for its arguments and its value."""
 
     key: int
-    function: int  #: as which it is run
+    function: int  #: the one that it is run as
     sources: bytes  #: keys, packed as in NodeRow
     outcome: OutcomeRow | None  #: without value and failure
     progress: ProgressRow | None
-    used_failure: bool = False  #: it was given a failure as a value that has been retried since
+    used_failure: bool = False  #: it was given a failure as a value, and the failed node was retried since
 
 
 class BadEnd(NamedTuple):
@@ -120,21 +120,21 @@ class BadEnd(NamedTuple):
 
 
 class FailedNode(NamedTuple):
-    """An ended node that becomes unfinished again, with everything that this takes."""
+    """An ended node that is retried, with everything that this requires."""
 
     key: int
     instance: int
     function: int
     sources: bytes  #: keys, packed as in NodeRow
     culprit: int
-    refs: bytes | None  #: of its value; None: it has none, or drops it and runs again
-    failure: bytes | None  #: the culprit's own
+    refs: bytes | None  #: packed keys of promises in its value; None: it has no value, or drops it and runs again
+    failure: bytes | None  #: of the node that failed first
     state: int = State.FAILED
-    dropped: int = 0  #: attempt of the value that it drops to run again; 0: it drops none
+    dropped: int = 0  #: attempt whose value it drops; 0: none
 
 
 class MadeRun(NamedTuple):
-    """Nodes that were made, directly or through others, by a completed attempt whose node runs again."""
+    """Children, direct or indirect, of a completed attempt whose node runs again."""
 
     run: RunRow
     root: int  #: key of the node that runs again
@@ -142,13 +142,13 @@ class MadeRun(NamedTuple):
 
 
 def is_made(made: Sequence[MadeRun], key: int) -> bool:
-    """Whether a node is in one of these runs, which are in the order of their keys."""
+    """Return whether a node is in one of these runs, which are in the order of their keys."""
     place = bisect_right(made, key, key=attrgetter("run.first_key")) - 1
     return place >= 0 and key < made[place].run.first_key + made[place].run.size
 
 
 class Edges(NamedTuple):
-    """What a node depends on, and how it has ended."""
+    """The dependencies of a node, and its outcome."""
 
     key: int
     sources: bytes  #: keys, packed as in NodeRow
@@ -157,7 +157,7 @@ class Edges(NamedTuple):
 
     @property
     def has_value(self) -> bool:
-        """Whether it has returned: then it failed, if it failed, because of a promise in its value."""
+        """Whether it has returned; if it failed nevertheless, it was because of a promise in its value."""
         return self.state == State.COMPLETED or bool(self.refs)
 
 
@@ -168,18 +168,18 @@ class EdgesPage(NamedTuple):
 
 @dataclass(slots=True)
 class Failed:
-    """Nodes that become unfinished again, and what they depend on, all read at one moment.
+    """Nodes that are retried, and what they depend on, all read at one moment.
 
-    Without `reruns` these are the nodes that failed because of some culprits, including the culprits.
+    Without `reruns` these are failed nodes, and the nodes that failed because of them.
     """
 
     nodes: list[FailedNode]  #: in the order of their keys
     instances: list[StoredInstance]  #: of `nodes`
     runs: list[RunRow]  #: that hold `nodes`
-    ended: list[EndedNode]  #: what `nodes` wait for, as far as it has ended, closed under `refs`
+    ended: list[EndedNode]  #: ended nodes that `nodes` wait for, and those that their values name
     keys: dict[int, str]  #: concurrency keys of `nodes` that have one
-    adopted: dict[int, int]  #: the functions as which those of `nodes` are run that were adopted
-    others: set[int]  #: keys of `instances` in which further nodes have failed or were cancelled
+    adopted: dict[int, int]  #: functions of those of `nodes` that are bound to other code, by key
+    others: set[int]  #: keys of `instances` with other failed or cancelled nodes
     made: list[MadeRun] = field(default_factory=list)  #: by completed nodes that run again
     used: list[UsedFailureRow] = field(default_factory=list)  #: nodes that were given one of these failures as a value
     #: nodes that were given what one of these returned, or its failure, and wait for the promises that they returned
