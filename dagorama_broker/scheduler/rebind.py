@@ -22,7 +22,7 @@ from dagorama_broker.scheduler.transitions import BACKOFF, QUEUED, WAITING
 UNCLAIMED = frozenset({WAITING, QUEUED, BACKOFF})
 #: The hash of nodes that are to be run by whatever code is deployed.
 DEPLOYED = ""
-_SIGN = "sign it with `dagorama adopt`, `dagorama retry --new-code` or `new_code=True` of this version"
+_SIGN = "sign it with `dagorama rebind`, `dagorama retry --new-code` or `new_code=True` of this version"
 
 
 class AdoptedFunction(NamedTuple):

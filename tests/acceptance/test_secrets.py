@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from dagorama.cli.tokens import record_of
+from dagorama.cli.credentials import record_of
 from dagorama.client.connection import Connection
 from dagorama.settings import Settings
 from tests.acceptance.carrying import SECRET
