@@ -46,7 +46,7 @@ def _facts(instance: UUID, details: broker_pb2.NodeDetails, state: str) -> list[
     info, function = details.info, details.info.function
     rows = [
         ("node", f"{UUID(bytes=info.node)}"), ("instance", f"{instance}"), ("state", state),
-        ("function", function.name), ("hash", function.hash or "that of the code deployed when it runs"),
+        ("function", function.name), ("hash", function.hash or "of the code deployed when it runs"),
         ("created with", details.made_with.partition(" ")[0]), ("queue", function.queue), ("taint", function.taint),
         ("failed attempts", f"{info.runs}"), ("crashes", f"{info.deaths}" if info.deaths else ""),
         ("worker losses", f"{info.lost}" if info.lost else ""), ("worker", info.worker),

@@ -19,7 +19,8 @@ from dagorama.logging import get_logger
 from dagorama.settings import WorkerOptions, broker_wait
 from dagorama.values.signing import keyring
 from dagorama.worker.child.async_runner import leave_loop
-from dagorama.worker.child.executor import Call, Executor
+from dagorama.worker.child.call import Call
+from dagorama.worker.child.executor import Executor
 from dagorama.worker.child.outbox import Outbox
 from dagorama.worker.child.process_state import note_changes
 from dagorama.worker.child.run_loop import Engine

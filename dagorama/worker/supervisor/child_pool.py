@@ -67,7 +67,7 @@ class Children:
 
     @property
     def held(self) -> list[Held]:
-        """Attempts that the broker must still count as this worker's, apart from those that the session knows."""
+        """Attempts that the broker must still count as this worker's, apart from the ones in the session."""
         return [slot.held for slot in self.slots] + self.io.held
 
     @property

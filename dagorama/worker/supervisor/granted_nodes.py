@@ -91,7 +91,7 @@ class GrantedNodes:
             self._spool.release(slot.unpinned())
 
     def cancel(self, attempts: Iterable[int]) -> None:
-        """Forget cancelled attempts. Notify the running ones, and stop those that run on after the grace period."""
+        """Forget cancelled attempts. Notify the running ones, and stop them after the grace period."""
         for slot in self._slots:
             self._cancel(slot, list(attempts))
 
