@@ -118,12 +118,12 @@ class AsyncLane:
 
     @property
     def busy(self) -> bool:
-        """At least one node is running or added."""
+        """True if a node is running or was added."""
         return len(self._free) < MAX_CONCURRENT_NODES
 
     @property
     def full(self) -> bool:
-        """No further node can be added."""
+        """True if no further node can be added."""
         return not self._free
 
     def wait_for_room(self) -> None:

@@ -72,12 +72,12 @@ class Children:
 
     @property
     def idle(self) -> bool:
-        """No nodes are held, and no outcomes wait for large values."""
+        """True if no nodes are held, and no outcomes wait for large values."""
         return not any(map(len, self.slots)) and not self.io.held
 
     @property
     def alive(self) -> bool:
-        """At least one child is running."""
+        """True if at least one child is running."""
         return any(slot.pid for slot in self.slots)
 
     def define(self, parcel: bytes) -> None:
