@@ -55,7 +55,7 @@ class Notices:
 
     def lost(self, address: str, why: str) -> None:
         """Say that the connection to the broker was lost."""
-        get_logger().warning("lost the broker at %s (%s); retrying", address, why)
+        get_logger().warning("lost the connection to the broker at %s (%s); retrying", address, why)
 
     def gave_back(self, returned: pb.Return) -> None:
         """Say why nodes were returned, once for each function and reason."""

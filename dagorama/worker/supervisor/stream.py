@@ -70,7 +70,7 @@ class Stream:
                     raise Refused(error.details() or error.code().name) from None
                 self._note_loss(error.details() or error.code().name)
                 if self._session.welcome is None and not self._is_written_over(error):
-                    get_logger().warning("lost the broker (%s); retrying", error.details())
+                    get_logger().warning("lost the connection to the broker (%s); retrying", error.details())
             if not self._closing:
                 await asyncio.sleep(backoff.pause(random.random()))
 
