@@ -20,7 +20,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: (flag, parameter, help) of each flag that may be repeated
 _LISTS = [
-    ("--include-queue", "include_queues", "Run nodes of this queue only; if repeated, of these queues."),
+    ("--include-queue", "include_queues", "Run only nodes of this queue."),
     ("--exclude-queue", "exclude_queues", "Run no nodes of this queue."),
     ("--toleration", "tolerations", "Also run nodes with this taint."),
     ("--import", "imports", "Import this module before starting, e.g. to register definitions."),
