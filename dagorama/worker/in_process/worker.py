@@ -141,7 +141,7 @@ class LocalWorker:
 
     @contextmanager
     def _living(self, engine: Engine) -> Iterator[None]:
-        """Connect, and in the end disconnect after everything was acknowledged. Then raise the exception to raise."""
+        """Connect; in the end wait for acknowledgements and disconnect. Then raise the exception that was kept."""
         self._stream.start()
         try:
             yield

@@ -270,7 +270,7 @@ class Slot:
     def losses(self, cause: str) -> tuple[Held, pb.SlotDeath]:
         """Return the nodes that an exited child held, and which of them were running.
 
-        The node that ended last counts as running if its result was not received: it may be the reason of the crash.
+        The node that ended last counts as running if its result was not received: it may be the cause of the crash.
         Earlier results that were not received are lost too, and their nodes simply run again.
         """
         running = self.running()

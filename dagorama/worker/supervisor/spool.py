@@ -60,7 +60,7 @@ class Spool:
         self._users.update(digests)
 
     def release(self, digests: Iterable[bytes]) -> None:
-        """Allow to remove these values, as far as no other user holds them."""
+        """Stop using these values. A value without other users may be removed."""
         for digest in digests:
             self._users[digest] -= 1
             if not self._users[digest]:
