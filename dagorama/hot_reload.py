@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dagorama.cli.worker_command import ready_options, worker_flags
+from dagorama.cli import ready_options, worker_flags
 from dagorama.runner import LaunchedWorkers
 from dagorama.settings import WorkerOptions
 

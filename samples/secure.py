@@ -16,7 +16,7 @@ import trustme
 
 from dagorama.api import broker_pb2
 from dagorama.api.broker_pb2_grpc import BrokerStub
-from dagorama.cli.tokens import new_token, record_of
+from dagorama.cli.credentials import new_token, record_of
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, resolve
 from dagorama.runner import launch_workers

@@ -20,7 +20,7 @@ def adopt(broker: Connection, request: pb.AdoptRequest) -> tuple[pb.AdoptReply, 
     found = broker.look_at_adoption(request)
     named = getattr(request, "from")
     _refuse_unnamed("hash", [found.hash], [request.hash] if request.hash else [])
-    _refuse_unnamed("from", [code.partition(" ")[0] for code in found.made_with], named)
+    _refuse_unnamed("from-hash", [code.partition(" ")[0] for code in found.made_with], named)
     if not found.made_with:
         return found, None
     adoption = pb.Adoption(

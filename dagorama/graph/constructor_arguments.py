@@ -19,8 +19,8 @@ from weakref import ref
 
 from dagorama.errors import DefinitionDiffers, DefinitionNotRegistered, NotPicklable, PromiseMisuse
 from dagorama.models.value_ref import Kept
-from dagorama.user_code.class_code import plain_text
 from dagorama.user_code.names import class_name
+from dagorama.user_code.plain_values import plain_text
 from dagorama.values.codec import decode, encode
 from dagorama.values.envelope import size_of
 from dagorama.values.out_of_band import PutLarge

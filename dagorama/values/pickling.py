@@ -23,7 +23,8 @@ from weakref import WeakSet, WeakValueDictionary
 
 from dagorama.errors import ValueNotReadable
 from dagorama.models.instance_type import InstanceType, reduced_type
-from dagorama.user_code.class_code import known_hash, note_hash, object_hash, with_nested
+from dagorama.user_code.class_code import known_hash, note_hash, object_hash
+from dagorama.user_code.code_reader import with_nested
 from dagorama.user_code.modules import (
     MAIN,
     SPAWNED_MAIN,

@@ -18,7 +18,7 @@ from dagorama.errors import TamperedValue, UncheckableValue
 from dagorama.values.signing import ADOPTION, Keyring
 
 VERSION = 1
-_AGAIN = "adopt it again, by `dagorama adopt` or `dagorama retry --new-code`, with a key that the workers hold"
+_AGAIN = "adopt it again, by `dagorama rebind` or `dagorama retry --new-code`, with a key that the workers hold"
 
 
 class Wanted(NamedTuple):

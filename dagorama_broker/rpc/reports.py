@@ -32,7 +32,7 @@ TOGETHER = 64
 
 REASONS = {
     pb.NOT_IMPORTABLE: "it cannot import the function",
-    pb.CODE_MISMATCH: "it has other code (deploy the same there, or see `dagorama adopt`)",
+    pb.CODE_MISMATCH: "it has other code (deploy the same there, or see `dagorama rebind`)",
     pb.UNCHECKABLE: "it cannot check a signature",
     pb.UNREGISTERED: "the definition needs constructor arguments and is not registered there",
 }

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from dagorama.cli.tokens import record_of
+from dagorama.cli.credentials import record_of
 from dagorama.client.connection import Connection
 from dagorama.settings import Settings
 from tests.support.carrying import SECRET

@@ -185,7 +185,7 @@ def test_whoever_holds_no_key_can_make_no_worker_run_anything(broker: LaunchedBr
         with pytest.raises(NodeFailed, match=r"TamperedValue.*is not what was signed"):
             resolve(instance, promise, timeout=WAIT)
         instance, promise = submitted(held, bomb.envelope)
-        with pytest.raises(NodeFailed, match=r"TamperedValue.*not signed under the key that it was made under"):
+        with pytest.raises(NodeFailed, match=r"TamperedValue.*not signed with the key that its caller announced"):
             resolve(instance, promise, timeout=WAIT)
         # The worker goes on with what is signed, nodes of the same function among it.
         assert resolve(*Adding()(3), timeout=WAIT) == 3

@@ -55,7 +55,7 @@ async def test_the_code_that_is_deployed_instead_is_named(served: Served) -> Non
     await served.until(lambda broker: broker.scheduler.dispatch.unservable())
     (found,) = (await explained(served, dag, 0)).unservable
     assert list(found.deployed) == ["other"]
-    assert "dagorama adopt" in found.reason
+    assert "dagorama rebind" in found.reason
 
 
 async def test_nodes_of_several_instances_are_explained_together(served: Served) -> None:

@@ -133,7 +133,7 @@ async def test_more_code_than_is_signed_in_one_go_is_refused_with_what_to_do() -
         dag = Dag()
         functions = [pb.Function(name=NAME, hash=f"h{n}", class_code=f"{n}" * (60 << 10)) for n in range(4)]
         await submit(served.stub, dag.submission(*[b"a"] * 4, function=list(range(4)), functions=functions))
-        with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "adopt fewer at a time (`dagorama adopt --from`"):
+        with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "adopt fewer at a time (`dagorama rebind --from-hash`"):
             await look(served, NEW, ("h0", "h1", "h2", "h3"))
         assert await adopt(served, NEW, ("h0", "h1", "h2")) == (3, NEW)
         node = await (await served.worker(key_ids=[KEY])).node()
@@ -171,7 +171,7 @@ async def test_the_latest_of_two_rebinds_goes_with_a_node_and_the_code_it_was_ma
 @pytest.mark.parametrize(
     ("adoption", "text"),
     [
-        (None, "needs a signature that allows it: sign it with `dagorama adopt`"),
+        (None, "needs a signature that allows it: sign it with `dagorama rebind`"),
         (signed(NAME, OLD, hash="another"), "do it again"),
         (signed(NAME, "another", hash=NEW), "do it again"),
         (signed(LEAF.name, OLD, hash=NEW), "do it again"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from dagorama.cli.tokens import new_token, record_of, tokens
+from dagorama.cli.credentials import new_token, record_of, tokens
 from dagorama_broker.errors import SettingsError
 from dagorama_broker.rpc.tokens import Role, Token, matching, read_tokens
 
@@ -76,9 +76,9 @@ def test_a_token_may_expire_after_some_time(file: Path, text: str, seconds: int)
     [
         ([], "--role"),
         (["--role", "king"], "king"),
-        (["--role", "reader", "--queue", "q"], "queues and tolerations are a worker's, not a reader's"),
+        (["--role", "reader", "--queue", "q"], "queues and tolerations apply to the role worker, not to reader"),
         (["--role", "worker", "--toleration", "a", "--no-toleration"], "contradict each other"),
-        (["--role", "reader", "--expires", "soon"], "--expires soon: it has to be like 12h, 90d or 2030"),
+        (["--role", "reader", "--expires", "soon"], "--expires soon: must look like 12h, 90d or 2030"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_makes_no_token(arguments: list[str], said: str) -> None:

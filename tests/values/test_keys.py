@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from dagorama.cli.keys import keys as command
+from dagorama.cli.credentials import keys as command
 from dagorama.errors import SettingsError
 from dagorama.values.keys import SigningKey, load_keys, new_key
 from dagorama.values.signing import keyring
@@ -186,8 +186,8 @@ def test_keys_list_tells_ids_and_never_keys(monkeypatch: pytest.MonkeyPatch) -> 
     told = CliRunner().invoke(command, ["list"])
     first, second = ids()
     assert [line.split("  ") for line in told.stdout.splitlines()] == [
-        [first, "signs and checks"],
-        [second, "checks"],
+        [first, "signs and verifies"],
+        [second, "verifies"],
     ]
     assert "from DAGORAMA_SIGNING_KEYS" in told.stderr
     assert one not in told.output

@@ -235,13 +235,13 @@ def test_what_is_allowed_is_run(granting: Granting) -> None:
 
 
 def test_other_code_runs_nothing_on_the_brokers_word_alone(granting: Granting) -> None:
-    granting.is_given_back(adopted(granting), "no signed adoption allows it", "`dagorama adopt`")
+    granting.is_given_back(adopted(granting), "no signed adoption allows it", "`dagorama rebind`")
 
 
 def test_an_adoption_that_is_there_and_not_named_allows_nothing(granting: Granting) -> None:
     body = adopted(granting)
     body.adoptions.append(allowed(body, "old code"))
-    granting.is_given_back(body, "no signed adoption allows it", "`dagorama adopt`")
+    granting.is_given_back(body, "no signed adoption allows it", "`dagorama rebind`")
 
 
 def test_an_adoption_under_a_key_that_is_not_held_says_which(granting: Granting) -> None:
