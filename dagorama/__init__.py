@@ -44,8 +44,7 @@ if TYPE_CHECKING:
     from dagorama.models.failure import Failure
     from dagorama.models.outcome import outcome
     from dagorama.models.promise import DAGPromise
-    from dagorama.models.retried import Retried
-    from dagorama.models.state import State
+    from dagorama.models.state import Retried, State
     from dagorama.retry import ExponentialRetry, RetryConfiguration, StaticRetry
     from dagorama.runner import execute_worker, execute_worker_async, launch_workers
     from dagorama.serializer import register_definition
@@ -75,7 +74,7 @@ _HOMES = {
     "PromiseMisuse": _ERRORS,
     "RefusedByBroker": _ERRORS,
     "ReservedName": _ERRORS,
-    "Retried": "dagorama.models.retried",
+    "Retried": "dagorama.models.state",
     "RetryConfiguration": "dagorama.retry",
     "RetryLater": _ERRORS,
     "SettingsError": _ERRORS,

@@ -25,7 +25,6 @@ from dagorama.graph.definitions import check_attached, instantiate
 from dagorama.graph.launch import Launch
 from dagorama.graph.reserved import OF_INSTANCES, check_class, refusal
 from dagorama.graph.scope import DirectScope, GatherScope, Scope
-from dagorama.models.identifiers import as_uuid
 from dagorama.models.instance_type import (
     ConstructorSignature,
     InstanceType,
@@ -35,13 +34,13 @@ from dagorama.models.instance_type import (
     on_class,
     plain,
 )
-from dagorama.models.promise import DAGPromise, restore_promise
+from dagorama.models.promise import DAGPromise, as_uuid, restore_promise
 from dagorama.user_code.names import class_name
 
 if TYPE_CHECKING:
     from dagorama.api.api_pb2_grpc import DagoramaStub
     from dagorama.models.method_types import EntryOf, OnlyAny
-    from dagorama.models.retried import Retried
+    from dagorama.models.state import Retried
 
 P = ParamSpec("P")
 R = TypeVar("R")

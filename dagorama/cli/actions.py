@@ -15,7 +15,7 @@ from dagorama.cli.tables import counted
 if TYPE_CHECKING:
     from dagorama.api.broker_pb2 import Adoption, Unservable
     from dagorama.client.connection import Connection
-    from dagorama.models.retried import Retried
+    from dagorama.models.state import Retried
 
 #: Seconds that a retry waits for workers to say that they have other code.
 PATIENCE = 1.0
