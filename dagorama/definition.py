@@ -25,6 +25,7 @@ from dagorama.graph.definitions import check_attached, instantiate
 from dagorama.graph.launch import Launch
 from dagorama.graph.reserved import OF_INSTANCES, check_class, refusal
 from dagorama.graph.scope import DirectScope, GatherScope, Scope
+from dagorama.models import stored
 from dagorama.models.instance_type import (
     ConstructorSignature,
     InstanceType,
@@ -279,6 +280,7 @@ def _type_of(cls: type[DAGDefinition]) -> type[DAGInstance]:
     return _types.setdefault(key, make_type(DAGInstance, cls, lambda: _types.pop(key, None)))
 
 
+@stored.named("instance")
 def _restore_instance(instance_id: bytes, definition: DAGDefinition, attributes: dict[str, Any]) -> DAGInstance:
     instance = instance_within(instance_id, definition, DirectScope(definition))
     instance.__dict__.update(attributes)

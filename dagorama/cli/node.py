@@ -114,7 +114,8 @@ def _opened(
 ) -> tuple[Sequence[object], Mapping[str, object]]:
     """Raises what Keyring.open does, and ValueNotReadable."""
     from dagorama.client.large_values import BrokerValues
-    from dagorama.values.codec import decode_call, references
+    from dagorama.values.codec import decode_call
+    from dagorama.values.envelope import references
     from dagorama.values.signing import code_text, function_digest, keyring
 
     function = details.info.function

@@ -23,7 +23,7 @@ from dagorama.inspection import find_promises, map_promises
 from dagorama.models.outcome import Outcome
 from dagorama.models.promise import DAGPromise, InstanceRef
 from dagorama.models.state import State
-from dagorama.values.codec import decode_promised
+from dagorama.values.assembly import decode_promised
 from dagorama.values.failures import error_of, failure_of
 from dagorama.values.signing import SignedValues, keyring
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, cast
 from weakref import ref
 
 from dagorama.errors import DefinitionDiffers, DefinitionNotRegistered, NotPicklable, PromiseMisuse
+from dagorama.models import stored
 from dagorama.models.value_ref import Kept
 from dagorama.user_code.class_code import plain_text
 from dagorama.user_code.names import class_name
@@ -45,6 +46,7 @@ class Constructed(NamedTuple):
     contents: Mapping[str, Any] = {}  #: other attributes that are plain containers, as they are now
 
 
+@stored.named("Unsent")
 class Unsent(NamedTuple):
     """Stands for what cannot be pickled: the reader has to have one of its own."""
 
@@ -149,8 +151,9 @@ def remade(definition: object, reduced: Any) -> Any:
     return (_remade, (make, args, _as_bytes(definition, record)), *state)
 
 
+@stored.named("constructed")
 def _remade(make: Callable[..., Any], args: tuple[Any, ...], data: bytes) -> Any:
-    """Named in pickles of definitions."""
+    """Return a definition from its pickle, with its constructor arguments noted."""
     definition = make(*args)
     record = _record(definition)
     record.packed, record.changed = data, {}

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 from uuid import UUID
 
 from dagorama.errors import PromiseMisuse, ValueNotReadable
+from dagorama.models import stored
 from dagorama.models.misuse import comparison, refuse_attributes, refuse_value_uses
 
 R_co = TypeVar("R_co", covariant=True)
@@ -150,10 +151,11 @@ class DAGPromise(Generic[R_co]):
         return f"<DAGPromise {self.identifier}{_of(self)}>"
 
 
+@stored.named("promise")
 def restore_promise(
     node_id: bytes, instance_id: bytes | None, function_name: str | None, place: Place | None
 ) -> DAGPromise[Any]:
-    """A pickled promise, back; its arguments stay where they were."""
+    """Return a promise from its pickle, which does not contain its arguments."""
     promise = _new(DAGPromise)
     _write(promise, (*_split(node_id), instance_id, function_name, None, None, place))
     return promise

@@ -4,7 +4,7 @@ import pickle
 from collections.abc import Callable
 
 from dagorama.user_code.modules import may_hold_local
-from dagorama.values import pickling
+from dagorama.values import by_value
 from dagorama.worker.failures import attempted
 
 EXCEPTION_BYTES = 256 << 10
@@ -24,8 +24,8 @@ def _pickled(error: BaseException) -> bytes:
     try:
         data = pickle.dumps(error, 5)
     except Exception:  # of a class that is not found under its name
-        data = pickling.dumps(error)
+        data = by_value.dumps(error)
     else:
         if may_hold_local(data):
-            data = pickling.dumps(error)
+            data = by_value.dumps(error)
     return data if len(data) <= EXCEPTION_BYTES else b""

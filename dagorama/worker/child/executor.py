@@ -37,7 +37,8 @@ from dagorama.graph.scope import AttemptScope
 from dagorama.logging import get_logger
 from dagorama.retry import RetryConfiguration, has_runs_left, verdict
 from dagorama.serializer import find
-from dagorama.values.codec import Encoded, decode, decode_called, decode_promised, encode
+from dagorama.values.assembly import decode_promised
+from dagorama.values.codec import Encoded, decode, decode_called, encode
 from dagorama.values.envelope import PLAIN, REFS, references
 from dagorama.values.failures import failed_source
 from dagorama.values.out_of_band import GetLarge
