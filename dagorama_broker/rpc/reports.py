@@ -183,7 +183,7 @@ def _own_promises(broker: Broker, results: pb.Results, refs: list[Sequence[int]]
 
 
 def _fail(broker: Broker, worker: Worker, key: int, attempt: int, why: BrokerRefusal, now: float) -> None:
-    failure = Failure("", "dagorama.ResultRefused", f"its result could not be taken: {why}", "", b"", 0)
+    failure = Failure("", "dagorama.errors.ResultRejected", f"its result could not be taken: {why}", "", b"", 0)
     broker.scheduler.fail(worker, key, attempt, failure, now, 0.0)
 
 

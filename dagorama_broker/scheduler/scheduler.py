@@ -127,7 +127,7 @@ class Scheduler:
         function = node.lane.function
         reason = self.dispatch.why_nobody(node.lane) or "workers that may run it had other work"
         text = f"it was queued for {function.queue_timeout:g} seconds (queue_timeout): {reason}"
-        self._again_or_fail(node, False, "dagorama.QueueTimeout", text)
+        self._again_or_fail(node, False, "dagorama.errors.QueueTimeout", text)
 
     def _take_away(self, node: Node, now: float) -> None:
         """A worker that goes on beating has not stopped a run at its timeout: that slot is not trusted any more."""
@@ -139,7 +139,7 @@ class Scheduler:
         trouble = self.graph.trouble(node)
         trouble.lost += 1
         text = f"its worker did not stop it at its timeout of {node.lane.function.timeout:g} seconds"
-        self._again_or_fail(node, trouble.lost < self.limits.losses, "dagorama.WorkerLost", text)
+        self._again_or_fail(node, trouble.lost < self.limits.losses, "dagorama.errors.WorkerLost", text)
         self.close_slot(slot.worker, slot.index, now)
 
     def drain(self) -> tuple[Changes, Effects]:
@@ -260,7 +260,7 @@ class Scheduler:
             self.graph.pause(node, self.timing.reconnect_wait)
             return
         text = f"{trouble.lost} workers or connections were lost while they held it"
-        self._again_or_fail(node, again, "dagorama.WorkerLost", text)
+        self._again_or_fail(node, again, "dagorama.errors.WorkerLost", text)
 
     def _is_flapping(self, node: Node) -> bool:
         """Whether connections break so often that a run must not be given up each time: its worker may be on its way
@@ -468,7 +468,7 @@ class Scheduler:
             if again:
                 self.dispatch.spend(node)
             text = f"its process ended {trouble.deaths} times while it ran; the last time: {cause}"
-            self._again_or_fail(node, again, "dagorama.ProcessDied", text)
+            self._again_or_fail(node, again, "dagorama.errors.ProcessDied", text)
         for attempt in unstarted:
             if attempt in claimed:
                 self.give_back(worker, claimed[attempt].key, attempt, "", now)
