@@ -18,6 +18,7 @@ from dagorama.definition import ENTRY_CODE, DAGDefinition, DAGInstance
 from dagorama.errors import NotInInstance
 from dagorama.graph.node_batch import FunctionSpec
 from dagorama.graph.options import KeyOf, Options, check_key_names_a_parameter
+from dagorama.models import stored
 from dagorama.models.promise import DAGPromise, Place
 from dagorama.user_code.class_code import renew
 from dagorama.user_code.names import class_name, method_key
@@ -30,6 +31,7 @@ SHAPES_KEPT = 256
 _Call = tuple[DAGInstance, FunctionSpec, tuple[Any, ...], dict[str, Any], Place]
 
 
+@stored.named("DecoratedFunction")
 class Decorated:
     """A function under its decorator's rules. Pickled, it takes its hash along: the code is the same."""
 

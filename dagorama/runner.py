@@ -12,7 +12,7 @@ from select import select
 from time import monotonic
 from weakref import WeakSet
 
-from dagorama.client.ended_workers import reporting
+from dagorama.client.explain import reporting
 from dagorama.client.timeouts import checked_timeout
 from dagorama.errors import CodeMismatchException as CodeMismatchException
 from dagorama.errors import WorkersNotStarted

@@ -14,7 +14,7 @@ from dagorama.cli.tables import counted
 if TYPE_CHECKING:
     from dagorama.api.broker_pb2 import Adoption, Unservable
     from dagorama.client.connection import Connection
-    from dagorama.models.retried import Retried
+    from dagorama.models.state import Retried
 
 #: Time that the broker waits for workers to report that they have other code than the retried nodes.
 CODE_REPORT_TIMEOUT_S = 1.0

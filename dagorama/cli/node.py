@@ -118,7 +118,8 @@ def _opened(
 ) -> tuple[Sequence[object], Mapping[str, object]]:
     """Verify and unpickle the arguments. Raises the errors of Keyring.open_arguments, and ValueNotReadable."""
     from dagorama.client.large_values import BrokerValues
-    from dagorama.values.codec import decode_call, references
+    from dagorama.values.codec import decode_call
+    from dagorama.values.envelope import references
     from dagorama.values.signing import code_text, function_digest, keyring
 
     function = details.info.function

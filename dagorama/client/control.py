@@ -11,10 +11,8 @@ from dagorama.client.waiter import Waiting, check_instance, owner_of
 from dagorama.errors import PromiseMisuse
 from dagorama.inspection import find_promises
 from dagorama.logging import get_logger
-from dagorama.models.identifiers import InstanceRef
-from dagorama.models.promise import DAGPromise
-from dagorama.models.retried import Retried, Unservable
-from dagorama.models.state import State
+from dagorama.models.promise import DAGPromise, InstanceRef
+from dagorama.models.state import Retried, State, Unservable
 
 #: Seconds that a retry waits for a worker to say that it has other code than the nodes were made with.
 PATIENCE = 0.25

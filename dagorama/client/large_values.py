@@ -6,7 +6,8 @@ import sys
 from hashlib import sha256
 from typing import Any, Protocol, TypeVar
 
-from dagorama.client.connection import Connection, connection, refuse_excess
+from dagorama.client.chunks import refuse_excess
+from dagorama.client.connection import Connection, connection
 from dagorama.client.shared_files import SharedFiles
 from dagorama.context import attempt_here
 from dagorama.errors import BrokerError, BrokerUnavailable, PromiseMisuse

@@ -20,11 +20,10 @@ from dagorama.client.worker_thread import Beside
 from dagorama.context import attempt_here
 from dagorama.errors import PromiseMisuse
 from dagorama.inspection import find_promises, map_promises
-from dagorama.models.identifiers import InstanceRef
 from dagorama.models.outcome import Outcome
-from dagorama.models.promise import DAGPromise
+from dagorama.models.promise import DAGPromise, InstanceRef
 from dagorama.models.state import State
-from dagorama.values.codec import decode_promised
+from dagorama.values.assembly import decode_promised
 from dagorama.values.failures import error_of, failure_of
 from dagorama.values.signing import SignedValues, keyring
 

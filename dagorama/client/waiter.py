@@ -13,13 +13,13 @@ from time import monotonic, sleep
 from typing import Any, NamedTuple
 
 from dagorama.api import broker_pb2
-from dagorama.client.connection import PAUSE, Replies, connection
-from dagorama.client.reconnect import PATIENCE, Loss
+from dagorama.client.connection import connection
+from dagorama.client.reconnect import PATIENCE, PAUSE, Loss
+from dagorama.client.replies import Replies
 from dagorama.client.slow_waits import waits
 from dagorama.context import attempt_here, is_held_back
 from dagorama.errors import BrokerError, BrokerOverloaded, BrokerUnavailable, PromiseMisuse, WrongInstance
-from dagorama.models.identifiers import InstanceRef
-from dagorama.models.promise import DAGPromise
+from dagorama.models.promise import DAGPromise, InstanceRef
 from dagorama.models.state import State
 from dagorama.settings import broker_wait, warn_after
 

@@ -19,8 +19,7 @@ from dagorama.errors import NotInInstance, WrongInstance
 from dagorama.graph.constructor_arguments import packed
 from dagorama.graph.node_batch import Binding, FunctionSpec, NodesRun
 from dagorama.graph.submission import submit
-from dagorama.models.identifiers import InstanceRef
-from dagorama.models.promise import ORIGIN_BYTES, DAGPromise, Place
+from dagorama.models.promise import ORIGIN_BYTES, DAGPromise, InstanceRef, Place
 from dagorama.models.value_ref import Kept
 from dagorama.values.codec import Encoded, encode, encode_call
 from dagorama.values.out_of_band import PutLarge

@@ -13,6 +13,8 @@ from inspect import Signature, signature, unwrap
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
+from dagorama.models import stored
+
 #: What an instance does in its own way, whatever the class of its definition has.
 _NOT_FORWARDED = frozenset({
     "__new__", "__init__", "__del__", "__init_subclass__", "__class_getitem__", "__subclasshook__", "__set_name__",
@@ -132,6 +134,7 @@ def reduced_type(cls: InstanceType) -> tuple[Callable[..., Any], tuple[object]]:
     return _same, (plain(cls),)
 
 
+@stored.named("instance_type")
 def _same(cls: type) -> type:
     return cls
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pickle import HIGHEST_PROTOCOL, Pickler, loads
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 from uuid import UUID
 
 from dagorama.errors import PromiseMisuse, ValueNotReadable
-from dagorama.models.identifiers import as_uuid
+from dagorama.models import stored
 from dagorama.models.misuse import comparison, refuse_attributes, refuse_value_uses
 
 R_co = TypeVar("R_co", covariant=True)
@@ -24,6 +24,25 @@ Place = tuple[str, int]
 _Record = tuple[bytes, int, bytes | None, str | None, Any, Any, Place | None]
 
 ORIGIN_BYTES = 12
+
+
+class InstanceRef(Protocol):
+    """An object that stands for an instance: a DAGInstance, and nothing else that dagorama makes."""
+
+    @property
+    def instance_id(self) -> UUID: ...
+
+
+def as_uuid(given: UUID | str, what: str) -> UUID:
+    """Return a UUID, or the one that a text spells; raise TypeError or ValueError, which name `what` was expected."""
+    if isinstance(given, UUID):
+        return given
+    if not isinstance(given, str):
+        raise TypeError(f"{what} is given as a UUID or its text, not as {type(given).__name__}")
+    try:
+        return UUID(given)
+    except ValueError:
+        raise ValueError(f"{what} is given as a UUID or its text, and {given[:80]!r} is neither") from None
 
 
 class DAGPromise(Generic[R_co]):
@@ -132,10 +151,11 @@ class DAGPromise(Generic[R_co]):
         return f"<DAGPromise {self.identifier}{_of(self)}>"
 
 
+@stored.named("promise")
 def restore_promise(
     node_id: bytes, instance_id: bytes | None, function_name: str | None, place: Place | None
 ) -> DAGPromise[Any]:
-    """A pickled promise, back; its arguments stay where they were."""
+    """Return a promise from its pickle, which does not contain its arguments."""
     promise = _new(DAGPromise)
     _write(promise, (*_split(node_id), instance_id, function_name, None, None, place))
     return promise

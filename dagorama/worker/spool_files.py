@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from threading import get_ident
 
-from dagorama.client.connection import refuse_excess
+from dagorama.client.chunks import refuse_excess
 from dagorama.client.shared_files import SharedFiles, mapped
 from dagorama.errors import ValueNotReadable
 from dagorama.values.out_of_band import Buffer, Checked

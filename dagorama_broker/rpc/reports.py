@@ -173,7 +173,7 @@ def _take_failure(broker: Broker, worker: Worker, failure: pb.Failure) -> None:
 
 
 def _fail(broker: Broker, worker: Worker, key: int, attempt: int, why: BrokerRefusal, now: float) -> None:
-    failure = Failure("", "dagorama.ResultRefused", f"its result could not be taken: {why}", "", b"", 0)
+    failure = Failure("", "dagorama.errors.ResultRejected", f"its result could not be taken: {why}", "", b"", 0)
     broker.scheduler.fail(worker, key, attempt, failure, now, 0.0)
 
 

@@ -24,8 +24,7 @@ from dagorama.errors import (
 )
 from dagorama.graph.scope import AttemptScope
 from dagorama.models.promise import DAGPromise
-from dagorama.models.retried import Retried, Unservable
-from dagorama.models.state import State
+from dagorama.models.state import Retried, State, Unservable
 from tests.support.recording_broker import RecordingBroker
 
 
@@ -221,7 +220,7 @@ def test_a_retry_is_a_number_and_tells_what_a_number_does_not() -> None:
     assert retried.warnings == [
         "3 nodes have used this failure and were not run again; use --downstream, or downstream=True",
         "no connected worker may run app:Dag.step: it has other code; use --new-code, or new_code=True, "
-        "to have these nodes run by the code that is deployed",
+        "to run these nodes with the deployed code",
     ]
     assert Retried(1, 2).warnings == []
 

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from dagorama.client import chunks
 from dagorama.client import connection as connection_module
 from dagorama.client.large_values import LARGE_FROM
 from dagorama.context import current_attempt
@@ -172,7 +173,7 @@ def test_the_same_large_argument_is_named_once(attempt: AttemptScope, inside: An
 
 
 def test_an_argument_beyond_the_limit_leaves_no_node(broker: RecordingBroker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "VALUE_LIMIT", LARGE_FROM - 1)
+    monkeypatch.setattr(chunks, "VALUE_LIMIT", LARGE_FROM - 1)
     with pytest.raises(RefusedByBroker, match="is more than dagorama carries"):
         Sample()(1, LARGE_FROM)
     assert not broker.requests

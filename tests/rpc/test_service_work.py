@@ -457,7 +457,7 @@ async def test_a_result_that_cannot_be_taken_fails_its_node_and_the_worker_lives
     worker = await served.worker()
     await worker.complete(await worker.node(), **columns)
     failure = await served.failure(dag.instance, dag.id(0))
-    assert failure.type == "dagorama.ResultRefused"
+    assert failure.type == "dagorama.errors.ResultRejected"
     assert failure.message
     await worker.complete(await worker.node())
     await served.value(dag.instance, dag.id(1))
@@ -487,7 +487,7 @@ async def test_children_that_cannot_be_made_fail_their_parent(served: Served, co
     worker = await served.worker()
     parent = await worker.node()
     await worker.complete(parent, functions=[LEAF], children=[Brood(parent).nodes(b"x", **columns)])
-    assert (await served.failure(dag.instance, dag.id(0))).type == "dagorama.ResultRefused"
+    assert (await served.failure(dag.instance, dag.id(0))).type == "dagorama.errors.ResultRejected"
     assert not served.broker.scheduler.graph.nodes
 
 
@@ -560,7 +560,7 @@ async def test_a_process_that_ends_three_times_fails_the_node_that_ran_and_no_ot
         death = pb.SlotDeath(running=[node.attempt], unstarted=unstarted, cause=f"killed by SIGSEGV, {turn}")
         await worker.say(deaths=[death])
     failure = await served.failure(dag.instance, dag.id(0))
-    assert failure.type == "dagorama.ProcessDied"
+    assert failure.type == "dagorama.errors.ProcessDied"
     assert "3 times" in failure.message
     assert "SIGSEGV, 2" in failure.message
     other = await worker.node()

@@ -62,7 +62,7 @@ class TestQueueTimeout:
         assert heart.state("a") is State.QUEUED
         heart.wait(0.1)
         assert heart.states("a", "b") == ["FAILED", "FAILED"]
-        assert heart.failure("b").type == "dagorama.QueueTimeout"
+        assert heart.failure("b").type == "dagorama.errors.QueueTimeout"
         assert "excludes queue 'patient'" in heart.failure("b").message
 
     def test_what_runs_in_time_may_take_its_time(self, heart: Heart) -> None:

@@ -21,19 +21,9 @@ import pytest
 
 from dagorama.errors import BrokerUnavailable, NotPicklable, ValueNotReadable
 from dagorama.models.promise import DAGPromise
-from dagorama.values.codec import (
-    LARGE,
-    REFS,
-    assemble,
-    decode,
-    decode_call,
-    decode_promised,
-    encode,
-    encode_call,
-    large_of,
-    references,
-)
-from dagorama.values.envelope import PARTS, large_values
+from dagorama.values.assembly import assemble, decode_promised
+from dagorama.values.codec import decode, decode_call, encode, encode_call
+from dagorama.values.envelope import LARGE, PARTS, REFS, large_of, large_values, references
 from dagorama.values.out_of_band import MOST, Buffer
 
 
@@ -638,7 +628,10 @@ def bad_envelopes() -> dict[str, tuple[bytes, str]]:
         "half a large one": (b"\x01\x02abc", "cannot be"),
         "no such module": (b"\x01\x00cno_such_module\nthing\n.", "its module cannot be imported here.*no_such_module"),
         "no such name": (b"\x01\x00cpickle\nno_such_thing\n.", "cannot be unpickled.*no_such_thing"),
-        "a promise without a table": (b"\x01\x00cdagorama.values.codec\n_fill\n(I0\ntR.", "holds the promise 0"),
+        "a promise without a table": (
+            b"\x01\x00cdagorama.models.stored\npromise_value\n(I0\ntR.",
+            "holds the promise 0",
+        ),
     }
 
 

@@ -13,7 +13,9 @@ from hypothesis import strategies as some
 
 from dagorama.errors import DagoramaError, TamperedValue, UncheckableValue, ValueNotReadable
 from dagorama.models.promise import DAGPromise
-from dagorama.values.codec import decode, decode_promised, encode, encode_call, large_of, references
+from dagorama.values.assembly import decode_promised
+from dagorama.values.codec import decode, encode, encode_call
+from dagorama.values.envelope import large_of, references
 from dagorama.values.keys import LABEL, SigningKey
 from dagorama.values.out_of_band import Buffer
 from dagorama.values.signing import ARGUMENTS, FAILURE, RESULT, Keyring, SignedValues, function_digest

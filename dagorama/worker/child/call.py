@@ -13,7 +13,8 @@ from dagorama.graph.definitions import definition_like
 from dagorama.graph.node_batch import Binding, binding
 from dagorama.retry import RetryConfiguration
 from dagorama.serializer import find
-from dagorama.values.codec import decode, decode_promised
+from dagorama.values.assembly import decode_promised
+from dagorama.values.codec import decode
 from dagorama.values.envelope import REFS
 from dagorama.values.failures import failed_source
 from dagorama.values.out_of_band import GetLarge

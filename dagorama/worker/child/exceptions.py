@@ -11,7 +11,7 @@ from dagorama.errors import CodeMismatchException, DefinitionDiffers, TamperedVa
 from dagorama.logging import get_logger
 from dagorama.retry import has_runs_left, verdict
 from dagorama.user_code.modules import may_hold_local
-from dagorama.values import pickling
+from dagorama.values import by_value
 from dagorama.values.envelope import PLAIN
 from dagorama.values.signing import FAILURE, Keyring
 from dagorama.worker.child.call import UNUSABLE_REASONS, Call, Unusable
@@ -77,8 +77,8 @@ def _pickled(error: BaseException) -> bytes:
     try:
         data = pickle.dumps(error, 5)
     except Exception:  # its class cannot be found by name
-        data = pickling.dumps(error)
+        data = by_value.dumps(error)
     else:
         if may_hold_local(data):
-            data = pickling.dumps(error)
+            data = by_value.dumps(error)
     return data if len(data) <= MAX_EXCEPTION_BYTES else b""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.client.transport import is_broken_off
+from dagorama.client.status import is_broken_off
 from dagorama.logging import get_logger
 from dagorama.worker.supervisor.session import FINAL, MAX_RECONNECT_PAUSE_S, Backoff, Held, Session
 

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 import grpc
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.client.connection import CHUNK, DEADLINE, broker_error, transfer_deadline
+from dagorama.client.chunks import CHUNK, DEADLINE, transfer_deadline
 from dagorama.client.shared_files import SharedFiles
+from dagorama.client.status import broker_error
 from dagorama.errors import BrokerOverloaded, BrokerUnavailable
 from dagorama.logging import get_logger
 from dagorama.settings import shared_files
