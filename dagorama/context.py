@@ -1,4 +1,7 @@
-"""The run of a node, as its own code may ask about it. The worker says what runs; nothing else lives here."""
+"""What runs here: the node, its attempt, an open `together()` block. Code of every layer above may ask.
+
+The rule: the worker and the caller say what runs; this module only remembers it, per thread and per task.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,10 @@ import threading
 from collections.abc import Callable, Collection
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 from uuid import UUID
 
 from dagorama.errors import NotInInstance, NotInNode
-
-if TYPE_CHECKING:
-    from dagorama.graph.scope import AttemptScope
 
 #: the attribute in which a thread keeps the run that has started it
 STARTED_BY = "_dagorama_started_by"
@@ -64,6 +64,22 @@ class Call(Protocol):
     def work(self) -> Function: ...
 
 
+class Attempt(Protocol):
+    """What a running node makes, as code below `graph` sees it."""
+
+    def made(self, node_id: bytes) -> bool:
+        """Return whether the node is one of this attempt's."""
+        ...
+
+    def put(self, value: object) -> tuple[bytes, bool]:
+        """Store the large parts of a value; return its envelope, and whether there are promises in it."""
+        ...
+
+    def abandon(self) -> None:
+        """Refuse every later call, in a fork of the process."""
+        ...
+
+
 class Run:
     """One run of a node: the worker makes it. `is_cancelled` is asked anew each time, from any thread."""
 
@@ -73,7 +89,7 @@ class Run:
         self,
         number: int = 1,
         is_cancelled: Callable[[], bool] = never,
-        attempt: AttemptScope | None = None,
+        attempt: Attempt | None = None,
         call: Call | None = None,
     ) -> None:
         self.number = number  #: 1 for the first
@@ -171,3 +187,50 @@ def running() -> CurrentNode | None:
     except NotInInstance:
         return None
     return None if run is None else run.described()
+
+
+# --- the attempt whose function runs here ----------------------------------------------------------
+
+#: why an attempt takes no more calls
+OVER = "after its run was over; call it before the run returns"
+#: the attempt whose function this thread or task is running
+current_attempt: ContextVar[Attempt | None] = ContextVar("dagorama_current_attempt", default=None)
+
+
+def attempt_here() -> Attempt | None:
+    """Return the attempt that the calling thread or task belongs to; None outside of nodes.
+
+    Raises NotInInstance in a thread whose run is over, or if it is not known which run the thread belongs to.
+    """
+    attempt = current_attempt.get()
+    if attempt is None and (run := run_here()) is not None:
+        attempt = run.attempt
+        if attempt is None:
+            raise NotInInstance(f"dagorama was called by a thread of a node {OVER}")
+    return attempt
+
+
+# --- an open together() block ----------------------------------------------------------------------
+
+
+class Batch(Protocol):
+    """What a `together()` block has made so far."""
+
+    over: bool
+
+    def has_instance(self, instance: bytes) -> bool: ...
+
+
+current_batch: ContextVar[Batch | None] = ContextVar("dagorama_current_batch", default=None)
+
+
+def batch_here() -> Batch | None:
+    """Return the open batch that this thread or task adds to; None if there is none."""
+    batch = current_batch.get()
+    return None if batch is None or batch.over else batch
+
+
+def is_held_back(instance: bytes) -> bool:
+    """Return whether the instance was made in a `together()` block that has not ended."""
+    batch = batch_here()
+    return batch is not None and batch.has_instance(instance)

@@ -1,6 +1,7 @@
-"""Definitions: what a graph is made of, how calling one makes an instance, and how a process finds one by name.
+"""Definitions, and their instances: one run of a definition, and `self` inside its methods.
 
-The rule: a definition is shared by all its instances; an instance becomes known whole or not at all.
+The rule: a definition is shared by all its instances. An instance behaves as its definition and never changes it;
+attributes that are set on an instance stay with that instance.
 """
 
 from __future__ import annotations
@@ -9,81 +10,42 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from inspect import Signature, isawaitable, signature
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, final, overload
+from inspect import isawaitable
+from types import FunctionType, MethodType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from uuid import UUID, uuid4
 
 from dagorama.client.connection import connection
+from dagorama.client.control import cancel, retry_failed
 from dagorama.client.results import resolve as resolve
-from dagorama.errors import PromiseMisuse, UnknownToBroker, WrongInstance
+from dagorama.context import current_attempt
 from dagorama.graph import shipping
-from dagorama.graph.constructor_arguments import (
-    given_to_new,
-    made_again,
-    note_assigned,
-    note_constructed,
-    packed,
-    remade,
-)
-from dagorama.graph.instance import DAGInstance as DAGInstance
-from dagorama.graph.instance import in_thread, set_scope
-from dagorama.graph.instance import instance_within as instance_within
-from dagorama.graph.reserved import check_attributes, check_class
-from dagorama.graph.scope import (
-    DirectScope,
-    GatherScope,
-    NodesRun,
-    attempt_here,
-    current_attempt,
-    put_through_connection,
-)
-from dagorama.graph.submission import submit
-from dagorama.models.identifiers import as_uuid
-from dagorama.models.instance_type import InstanceType, plain
-from dagorama.models.outcome import Outcome
-from dagorama.models.promise import DAGPromise, restore_promise
-from dagorama.user_code.class_code import renew
-from dagorama.user_code.names import class_name as class_name
+from dagorama.graph.constructor_arguments import given_to_new, note_assigned, note_constructed, remade
+from dagorama.graph.definitions import check_attached, instantiate
+from dagorama.graph.launch import Launch
+from dagorama.graph.reserved import OF_INSTANCES, check_class, refusal
+from dagorama.graph.scope import DirectScope, GatherScope, Scope
+from dagorama.models import instance_type, stored
+from dagorama.models.instance_type import InstanceType, is_bindable, is_data_descriptor, on_class
+from dagorama.models.promise import DAGPromise, as_uuid, restore_promise
+from dagorama.user_code.names import class_name
 
 if TYPE_CHECKING:
     from dagorama.api.api_pb2_grpc import DagoramaStub
-    from dagorama.api.broker_pb2 import InstanceInfo
+    from dagorama.models.method_types import EntryOf, OnlyAny
+    from dagorama.models.state import Retried
 
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 
-@final
-class _OnlyAny:
-    """Nothing is of this type, so an entry point that returns it returns Any."""
+class DAGDefinition(ABC):  # noqa: B024  # its abstract method is hidden from type checkers
+    """A graph: subclass it, decorate its methods, and call an object of the subclass.
 
-
-class _Entry(Protocol[P, R_co]):
-    """A definition as the type checker sees it: parameters and result of its entry point."""
-
-    @property
-    def entrypoint(self) -> Callable[P, R_co]: ...
-
-
-class _ConstructorSignature:
-    """The signature of a definition's class is that of its constructor, although `__new__` takes anything."""
-
-    def __get__(self, definition: object, cls: type) -> Signature | None:
-        if definition is not None:
-            return None
-        if cls.__init__ is object.__init__:  # type: ignore[misc]  # it is only compared
-            return Signature()
-        found = signature(cls.__init__)  # type: ignore[misc]  # as a function
-        return found.replace(parameters=list(found.parameters.values())[1:])
-
-
-class DAGDefinition(ABC):  # noqa: B024  # its abstract method is hidden from checkers
-    """A graph: subclass it, decorate its methods, call an object of it.
-
-    Calling runs the entry point and returns `(instance, promise)`, or for an async entry point something to be
-    awaited for them. An entry point that raises leaves nothing behind. Called inside a running node, the new
-    instance becomes known with that node's result; its promise may be returned from the node.
+    The call runs the entry point and returns `(instance, promise)`, or a coroutine that returns them if the entry point
+    is async. If the entry point raises, nothing is submitted. In a running node, the new instance is submitted with
+    that node's result; the node may return its promise.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -93,7 +55,7 @@ class DAGDefinition(ABC):  # noqa: B024  # its abstract method is hidden from ch
         if current_attempt.get() is not None:
             shipping.made_in_nodes.add(cls)
 
-    # Type checkers see the constructor that the subclass has.
+    # Type checkers see the constructor of the subclass.
     if not TYPE_CHECKING:
 
         def __new__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -114,21 +76,21 @@ class DAGDefinition(ABC):  # noqa: B024  # its abstract method is hidden from ch
         def __reduce_ex__(self, protocol: Any) -> Any:
             return remade(self, super().__reduce_ex__(protocol))
 
-        __signature__ = _ConstructorSignature()
+        __signature__ = instance_type.ConstructorSignature()
 
     @overload
     def __call__(
-        self: _Entry[P, _OnlyAny], *args: P.args, **kwargs: P.kwargs
+        self: EntryOf[P, OnlyAny], *args: P.args, **kwargs: P.kwargs
     ) -> tuple[DAGInstance, DAGPromise[Any]]: ...
-    # An async entry point also is a sync one that returns a coroutine; checkers take the first that fits.
+    # An async entry point is also a sync one that returns a coroutine; checkers take the first overload that fits.
     @overload
     def __call__(  # type: ignore[overload-overlap]
-        self: _Entry[P, Coroutine[Any, Any, R]], *args: P.args, **kwargs: P.kwargs
+        self: EntryOf[P, Coroutine[Any, Any, R]], *args: P.args, **kwargs: P.kwargs
     ) -> Coroutine[Any, Any, tuple[DAGInstance, DAGPromise[R]]]: ...
     @overload
-    def __call__(self: _Entry[P, R], *args: P.args, **kwargs: P.kwargs) -> tuple[DAGInstance, DAGPromise[R]]: ...
+    def __call__(self: EntryOf[P, R], *args: P.args, **kwargs: P.kwargs) -> tuple[DAGInstance, DAGPromise[R]]: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        launch = _Launch(self)
+        launch = Launch(self, instance_within, set_scope)
         try:
             result = launch.instance.entrypoint(*args, **kwargs)
         except BaseException:
@@ -140,154 +102,196 @@ class DAGDefinition(ABC):  # noqa: B024  # its abstract method is hidden from ch
 
     @overload
     @classmethod
-    def attach(cls: type[_Entry[P, _OnlyAny]], instance_id: UUID | str) -> tuple[DAGInstance, DAGPromise[Any]]: ...
+    def attach(cls: type[EntryOf[P, OnlyAny]], instance_id: UUID | str) -> tuple[DAGInstance, DAGPromise[Any]]: ...
     @overload
     @classmethod
     def attach(
-        cls: type[_Entry[P, Coroutine[Any, Any, R]]], instance_id: UUID | str
+        cls: type[EntryOf[P, Coroutine[Any, Any, R]]], instance_id: UUID | str
     ) -> tuple[DAGInstance, DAGPromise[R]]: ...
     @overload
     @classmethod
-    def attach(cls: type[_Entry[P, R]], instance_id: UUID | str) -> tuple[DAGInstance, DAGPromise[R]]: ...
+    def attach(cls: type[EntryOf[P, R]], instance_id: UUID | str) -> tuple[DAGInstance, DAGPromise[R]]: ...
     @classmethod
     def attach(cls: Any, instance_id: UUID | str) -> Any:
-        """An instance that another process made, and the promise of its entry point.
+        """Return an instance that another process has created, and the promise of its entry point.
 
-        Raises UnknownToBroker when the broker has no such instance or it has no entry point, WrongInstance when
-        it is of another definition, DefinitionNotRegistered when this one needs constructor arguments.
+        Raises UnknownToBroker if the broker has no such instance or it has no entry point, WrongInstance if it
+        belongs to another definition, DefinitionNotRegistered if this definition needs constructor arguments.
         """
         identifier = as_uuid(instance_id, "an instance's id")
         info = connection().get_instance(identifier.bytes)
         name = class_name(cls)
-        _check_attached(identifier, info, name)
+        check_attached(identifier, info, name)
         promise = restore_promise(info.entry, identifier.bytes, f"{name}.entrypoint", None)
         return DAGInstance(identifier, instantiate(cls)), promise
 
     @classmethod
     def __subclasshook__(cls, subclass: type) -> bool:
-        """issubclass(type(self), MyTask): the type of an instance counts as the class of its definition."""
-        return issubclass(plain(subclass), cls) if type(subclass) is InstanceType else NotImplemented
+        """Let the type of an instance count as the class of its definition: `issubclass(type(self), MyTask)`."""
+        return issubclass(instance_type.plain(subclass), cls) if type(subclass) is InstanceType else NotImplemented
 
     if TYPE_CHECKING:
-        # A method could be overridden by plain methods only, as pyright sees it.
+        # For pyright, only plain methods could override a method.
         entrypoint: Any
     else:
 
         @abstractmethod
         def entrypoint(self, *args: Any, **kwargs: Any) -> Any:
-            """What calling the definition runs: decorated, or plain code that makes the first decorated calls."""
+            """Run when the definition is called: a decorated method, or plain code that makes decorated calls."""
 
 
-#: frames that stand between a caller and the entry point that it called
+#: The code of the frame between a caller and the entry point.
 ENTRY_CODE = DAGDefinition.__call__.__code__
 
 
-class _Launch:
-    """One call of a definition: the new instance, and the scope that gathers its first nodes."""
+class DAGInstance:
+    """One run of a definition, and `self` inside its methods: it has all attributes of the definition.
 
-    def __init__(self, definition: DAGDefinition) -> None:
-        check_attributes(definition)
-        shipping.ensure_reachable(type(definition), renew(type(definition)))
-        self.instance_id = uuid4()
-        self.attempt = attempt_here()
-        if self.attempt is None:
-            self.scope = GatherScope(self.instance_id.bytes, self._hand_over)
-            self.scope.constructor = packed(definition, put_through_connection)
+    Methods get the instance as `self`, so that their decorated calls become nodes of it. An attribute that is set on
+    an instance hides the definition's, for this instance alone. Instances can be pickled, and
+    `DAGInstance(UUID(text), definition)` returns one in another process. `cancel` and `retry` call `dagorama.cancel`
+    and `dagorama.retry_failed`, unless the definition has attributes with these names. `type(self)` behaves as the
+    class of the definition.
+    """
+
+    # Attributes that are set on an instance are in its __dict__; all others come from the definition.
+    __slots__ = ("__dict__", "__weakref__", "_dagorama_id", "_dagorama_scope", "definition")
+
+    definition: DAGDefinition
+    _dagorama_id: bytes
+    _dagorama_scope: Scope
+
+    def __new__(cls, instance_id: UUID | str, definition: DAGDefinition) -> DAGInstance:
+        kind = type(definition)
+        return _new(_types.get(id(kind)) or _type_of(kind))
+
+    def __init__(self, instance_id: UUID | str, definition: DAGDefinition) -> None:
+        _set_id(self, as_uuid(instance_id, "an instance's id").bytes)
+        _set_definition(self, definition)
+        set_scope(self, DirectScope(definition))
+
+    @property
+    def instance_id(self) -> UUID:
+        return UUID(bytes=self._dagorama_id)
+
+    if TYPE_CHECKING:
+
+        def cancel(self, promise: DAGPromise[Any] | None = None) -> int:
+            """Call dagorama.cancel."""
+            ...
+
+        def retry(
+            self, promise: DAGPromise[Any] | None = None, *, downstream: bool = False, new_code: bool = False
+        ) -> Retried:
+            """Call dagorama.retry_failed."""
+            ...
+
+    else:
+        # isinstance(self, MyTask) and super() read it; isinstance(self, DAGInstance) is true as well.
+        @property
+        def __class__(self) -> type[DAGDefinition]:
+            return type(self.definition)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in OF_INSTANCES:
+            raise AttributeError(name)  # it has no value yet
+        definition = self.definition
+        cls = type(definition)
+        found = on_class(cls, name)
+        if type(found) is FunctionType and name not in definition.__dict__:
+            return MethodType(found, self)
+        if is_bindable(found) and (is_data_descriptor(found) or name not in definition.__dict__):
+            return type(found).__get__(found, self, cls)
+        if name in _VERBS and not hasattr(definition, name):
+            return MethodType(_VERBS[name], self)
+        value = getattr(definition, name)
+        # A bound method that the definition's __init__ has stored is also a method of this instance.
+        if type(value) is MethodType and value.__self__ is definition:
+            return MethodType(value.__func__, self)
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in OF_INSTANCES:
+            cls = type(self.definition)
+            raise refusal(name, cls, cls)
+        found = on_class(type(self.definition), name)
+        if is_bindable(found) and hasattr(type(found), "__set__"):
+            type(found).__set__(found, self, value)
         else:
-            self.scope = self.attempt.new_instance(self.instance_id.bytes)
-            self.scope.constructor = packed(definition, self.attempt.put_large)
-        self.instance = instance_within(self.instance_id.bytes, definition, self.scope)
+            object.__setattr__(self, name, value)
 
-    def finish(self, result: Any) -> tuple[DAGInstance, Any]:
-        """Makes the instance known; `result` is what the entry point returned, usually a promise."""
-        definition = type(self.instance.definition)
-        self.scope.launch(class_name(definition), self._entry(result))
-        return self.instance, result
+    def __delattr__(self, name: str) -> None:
+        if name in OF_INSTANCES:
+            cls = type(self.definition)
+            raise refusal(name, cls, cls)
+        found = on_class(type(self.definition), name)
+        if is_bindable(found) and hasattr(type(found), "__delete__"):
+            type(found).__delete__(found, self)
+        elif name in self.__dict__ or not hasattr(self, name):
+            object.__delattr__(self, name)
+        else:
+            text = f"{name!r} is an attribute of the definition, which other instances share"
+            raise AttributeError(text, name=name, obj=self)
 
-    async def finish_later(self, entry: Any) -> tuple[DAGInstance, Any]:
-        try:
-            result = await entry
-        except BaseException:
-            self.scope.close()
-            raise
-        if self.attempt is not None:
-            return self.finish(result)
-        return await in_thread(self.finish, result)
+    def __dir__(self) -> list[str]:
+        return sorted({*dir(self.definition), *self.__dict__, *_VERBS, "definition", "instance_id"})
 
-    def _hand_over(self, run: NodesRun) -> None:
-        self.scope.close()
-        submit(run)
-        set_scope(self.instance, DirectScope(None, self.scope.constructor))
+    def __reduce__(self) -> tuple[Callable[..., DAGInstance], tuple[object, ...]]:
+        return _restore_instance, (self._dagorama_id, self.definition, self.__dict__)
 
-    def _entry(self, result: Any) -> bytes | None:
-        if not isinstance(result, DAGPromise):
-            return None
-        if isinstance(result, Outcome):
-            self.scope.close()
-            raise PromiseMisuse(
-                f"the entry point of {class_name(type(self.instance.definition))} returned the {result!r}: return the "
-                "promise, and resolve(instance, outcome(promise)) gives the value or the Failure"
-            )
-        if result._instance_bytes not in (None, self.instance_id.bytes):
-            self.scope.close()
-            raise WrongInstance(
-                f"the entry point of {class_name(type(self.instance.definition))} returned a promise of another "
-                f"instance: {result!r}; decorate the entry point, so that a worker waits for it"
-            )
-        return result.node_id
+    def __repr__(self) -> str:
+        return f"<{type(self.definition).__qualname__} instance {self.instance_id}>"
 
 
-# --- definitions by name ---------------------------------------------------------------------------
+# Methods of the class would hide attributes of a definition.
+_VERBS: dict[str, Callable[..., int]] = {"cancel": cancel, "retry": retry_failed}
+
+# These bypass DAGInstance.__setattr__, which reads the definition first.
+_set_id: Callable[[DAGInstance, bytes], None] = DAGInstance.__dict__["_dagorama_id"].__set__
+_set_definition: Callable[[DAGInstance, DAGDefinition], None] = DAGInstance.__dict__["definition"].__set__
+set_scope: Callable[[DAGInstance, Scope], None] = DAGInstance.__dict__["_dagorama_scope"].__set__
 
 
-
-def instantiate(cls: type[DAGDefinition]) -> DAGDefinition:
-    """Return the definition of a class in this process: the registered one, or one that is made without arguments.
-
-    Raises DefinitionNotRegistered if it cannot be made.
-    """
-    return _registered(cls) or definition_like(cls, None)
-
-
-def definition_like(cls: type[DAGDefinition], constructor: bytes | None) -> DAGDefinition:
-    """Return a definition like that of a caller, whose call came with `constructor`; None: it had no arguments.
-
-    Raises DefinitionNotRegistered if it cannot be made here, DefinitionDiffers if another one is registered, and what
-    the constructor raises.
-    """
-    found: DAGDefinition = made_again(cls, constructor, _registered(cls))
-    return found
+def instance_within(instance_id: bytes, definition: DAGDefinition, scope: Scope) -> DAGInstance:
+    """Return an instance whose decorated calls go to `scope`."""
+    cls = type(definition)
+    instance = _new(_types.get(id(cls)) or _type_of(cls))
+    _set_id(instance, instance_id)
+    _set_definition(instance, definition)
+    set_scope(instance, scope)
+    return instance
 
 
-def _registered(cls: type[DAGDefinition]) -> DAGDefinition | None:
-    known = shipping.registered.get(class_name(cls))
-    return known if type(known) is cls else None
+#: By the id of the class of the definition; an entry is removed with its class.
+_types: dict[int, type[DAGInstance]] = {}
+_new: Callable[[type[DAGInstance]], DAGInstance] = object.__new__
 
 
-def _check_attached(identifier: UUID, info: InstanceInfo, name: str) -> None:
-    if info.definition and not _same_definition(info.definition, name):
-        raise WrongInstance(f"instance {identifier} is of {info.definition}, not of {name}")
-    if not info.entry:
-        raise UnknownToBroker(f"instance {identifier} has no entry point to promise its value", "NOT_FOUND")
+def _type_of(cls: type[DAGDefinition]) -> type[DAGInstance]:
+    """Return the one type of instances of `cls`, also if two threads make it at once."""
+    key = id(cls)
+    return _types.setdefault(key, instance_type.make_type(DAGInstance, cls, lambda: _types.pop(key, None)))
 
 
-def _same_definition(one: str, other: str) -> bool:
-    # A script's module is `__main__` where it runs and has its own name where it is imported.
-    (module, path), (other_module, other_path) = one.split(":", 1), other.split(":", 1)
-    return path == other_path and (module == other_module or "__main__" in (module, other_module))
+@stored.named("instance")
+def _restore_instance(instance_id: bytes, definition: DAGDefinition, attributes: dict[str, Any]) -> DAGInstance:
+    """Return an instance from its pickle."""
+    instance = instance_within(instance_id, definition, DirectScope(definition))
+    instance.__dict__.update(attributes)
+    return instance
 
 
-# --- the broker, as the original's callers reach it --------------------------------------------------
+# --- for programs written for dagorama 0.1.10 ----------------------------------------------------------
 
 
 @contextmanager
 def dagorama_context() -> Iterator[DagoramaStub]:
-    """The original's calls, on this process's one channel."""
+    """Yield the stub of dagorama 0.1.10, on the channel of this process."""
     yield connection().original
 
 
 def generate_instance_id() -> UUID:
-    """Makes an instance that has no nodes yet; `DAGInstance(generate_instance_id(), definition)` adds them."""
+    """Create an instance without nodes; `DAGInstance(generate_instance_id(), definition)` adds them."""
     instance_id = uuid4()
     GatherScope(instance_id.bytes).launch("", None)
     return instance_id

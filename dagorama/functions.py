@@ -12,12 +12,13 @@ from types import FrameType, FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from dagorama.client.worker_thread import in_thread
 from dagorama.code_signature import calculate_function_hash, keep_source
-from dagorama.definition import ENTRY_CODE, DAGDefinition
+from dagorama.definition import ENTRY_CODE, DAGDefinition, DAGInstance
 from dagorama.errors import NotInInstance
-from dagorama.graph.instance import DAGInstance, in_thread
+from dagorama.graph.node_batch import FunctionSpec
 from dagorama.graph.options import KeyOf, Options, check_key_names_a_parameter
-from dagorama.graph.scope import FunctionSpec
+from dagorama.models import stored
 from dagorama.models.promise import DAGPromise, Place
 from dagorama.user_code.class_code import renew
 from dagorama.user_code.names import class_name, method_key
@@ -30,6 +31,7 @@ SHAPES_KEPT = 256
 _Call = tuple[DAGInstance, FunctionSpec, tuple[Any, ...], dict[str, Any], Place]
 
 
+@stored.named("DecoratedFunction")
 class Decorated:
     """A function under its decorator's rules. Pickled, it takes its hash along: the code is the same."""
 

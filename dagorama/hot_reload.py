@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dagorama.cli.worker_command import ready_options, worker_flags
+from dagorama.cli import ready_options, worker_flags
 from dagorama.runner import LaunchedWorkers
-from dagorama.worker.options import WorkerOptions
+from dagorama.settings import WorkerOptions
 
 if TYPE_CHECKING:
     from watchfiles.main import FileChange

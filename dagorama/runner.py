@@ -12,15 +12,14 @@ from select import select
 from time import monotonic
 from weakref import WeakSet
 
-from dagorama.client.ended_workers import reporting
+from dagorama.client.explain import reporting
 from dagorama.client.timeouts import checked_timeout
 from dagorama.errors import CodeMismatchException as CodeMismatchException
 from dagorama.errors import WorkersNotStarted
 from dagorama.graph import shipping
-from dagorama.settings import shared_files
+from dagorama.settings import WorkerOptions, shared_files
 from dagorama.values.signing import keyring
 from dagorama.worker.launcher import launch
-from dagorama.worker.options import WorkerOptions
 
 STOPPING = 8.0  #: seconds in which told workers are gone; then they are killed
 LONGEST_SELECT = 86_400.0  #: seconds; poll() under select, as gevent has it, counts milliseconds in 32 bits

@@ -13,11 +13,11 @@ from types import MethodType, ModuleType
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from dagorama.definition import DAGDefinition, instantiate
+from dagorama.definition import DAGDefinition, DAGInstance
 from dagorama.errors import FunctionNotFound
 from dagorama.functions import Decorated, decorated_method, of_wrapper
 from dagorama.graph import shipping
-from dagorama.graph.instance import DAGInstance
+from dagorama.graph.definitions import instantiate
 from dagorama.user_code.class_code import code_of
 from dagorama.user_code.modules import local_modules
 from dagorama.user_code.names import class_name, original, wire_name

@@ -1,6 +1,6 @@
 """A broker that serves other machines: certificates, tokens and keys, a worker, a run, and what a stranger gets.
 
-Everything is here in one program and reached over loopback; docs/security.md does the same by hand, step by step.
+Everything is here in one program and reached over loopback; docs/how-to/secure.md does the same by hand, step by step.
 
 Run: python samples/secure.py
 It needs `pip install trustme`, which makes the certificates; in earnest they come from your own authority.
@@ -16,7 +16,7 @@ import trustme
 
 from dagorama.api import broker_pb2
 from dagorama.api.broker_pb2_grpc import BrokerStub
-from dagorama.cli.tokens import new_token, record_of
+from dagorama.cli.credentials import new_token, record_of
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, resolve
 from dagorama.runner import launch_workers

@@ -37,7 +37,7 @@ def loaded_by(statement: str, *modules: str) -> set[str]:
 
 
 def test_every_import_goes_downwards() -> None:
-    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
     checked = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.certificates import Authority
+from tests.support.certificates import Authority
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -79,7 +79,7 @@ def shipped(wheel: Path) -> set[str]:
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("installed")
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, wheel]
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), str(wheel)]
     subprocess.run(install, check=True)
     return folder
 
@@ -132,7 +132,7 @@ def test_the_wheel_installs_its_programs(wheel: Path) -> None:
 
 @pytest.mark.parametrize("program", sorted(PROJECT["scripts"]))
 def test_an_installed_program_says_how_it_is_used(program: str, installed: Path, environment: dict[str, str]) -> None:
-    command = [installed / "bin" / program, "--help"]
+    command = [str(installed / "bin" / program), "--help"]
     asked = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=installed)
     assert asked.returncode == 0, asked.stderr
     assert "Usage:" in asked.stdout
@@ -166,7 +166,8 @@ def test_an_editable_install_is_a_plain_path(editable: Path) -> None:
 
 def test_mypy_in_another_folder_knows_the_types_of_an_editable_install(editable: Path, tmp_path: Path) -> None:
     (tmp_path / "graph.py").write_text(GRAPH)
-    check = [sys.executable, "-m", "mypy", "--strict", "--python-executable", editable / "bin" / "python", "graph.py"]
+    python = str(editable / "bin" / "python")
+    check = [sys.executable, "-m", "mypy", "--strict", "--python-executable", python, "graph.py"]
     done = subprocess.run(check, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stdout
 
@@ -221,15 +222,15 @@ def image_environment(environment: dict[str, str], tmp_path: Path) -> dict[str, 
 def test_the_image_serves_nobody_without_tokens_and_tls_unless_told_that_it_is_insecure(
     installed: Path, image_environment: dict[str, str], tmp_path: Path
 ) -> None:
-    command = [installed / "bin" / "dagorama-broker", "serve"]
+    command = [str(installed / "bin" / "dagorama-broker"), "serve"]
     tokens = tmp_path / "tokens.toml"
     tokens.touch(0o600)
     for given, lacked in ({}, "tokens and TLS"), ({"DAGORAMA_TOKENS_FILE": str(tokens)}, "TLS"):
         here = {**image_environment, **given}
         refused = subprocess.run(command, capture_output=True, text=True, env=here, timeout=30)
         assert refused.returncode == 2
-        assert f"listening on 0.0.0.0 lets other machines in, and without {lacked} strangers too" in refused.stderr
-        assert "or say --insecure (DAGORAMA_INSECURE=1)" in refused.stderr
+        assert f"refusing to listen on 0.0.0.0 without {lacked}: " in refused.stderr
+        assert "or pass --insecure (DAGORAMA_INSECURE=1)" in refused.stderr
 
 
 def test_the_image_serves_with_tokens_and_tls_and_its_health_check_finds_it(
@@ -256,7 +257,7 @@ def test_what_the_image_runs_serves_is_healthy_and_ends_on_sigterm(
 
 def healthy_while_serving(installed: Path, here: dict[str, str]) -> tuple[int, str]:
     """What the image's health check says of the broker that it starts, which then ends on SIGTERM."""
-    program = installed / "bin" / "dagorama-broker"
+    program = str(installed / "bin" / "dagorama-broker")
     serve = [program, "serve", "--port", "0"]
     with subprocess.Popen(serve, stderr=subprocess.PIPE, text=True, env=here) as broker:
         assert broker.stderr is not None
@@ -276,6 +277,13 @@ def healthy_while_serving(installed: Path, here: dict[str, str]) -> tuple[int, s
 def test_the_changelog_names_this_version() -> None:
     headings = re.findall(r"^## \[?([\d.]+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert headings[0] == PROJECT["version"]
+
+
+def test_continuous_integration_runs_every_python_that_the_package_names() -> None:
+    named = re.findall(r"Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"]))
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    matrix = re.findall(r"python: \[(.*)\]", workflow)
+    assert matrix == [", ".join(f'"{version}"' for version in named)]
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this tree is not a clone")

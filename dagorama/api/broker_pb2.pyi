@@ -2345,7 +2345,7 @@ class SignedAdoption(_message.Message):
     key_id: _builtins.bytes
     """of the key that signed it"""
     mac: _builtins.bytes
-    """docs/protocol.md says over what"""
+    """docs/reference/envelopes.md says over what"""
     def __init__(
         self,
         *,

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dagorama.api import broker_pb2
 from dagorama.client.connection import connection
+from dagorama.client.rebind import retry
 from dagorama.client.waiter import Waiting, check_instance, owner_of
 from dagorama.errors import PromiseMisuse
 from dagorama.inspection import find_promises
 from dagorama.logging import get_logger
-from dagorama.models.promise import DAGPromise
-from dagorama.models.retried import Retried, Unservable
-from dagorama.models.state import State
-from dagorama.values.rebind import retry
-
-if TYPE_CHECKING:
-    from dagorama.graph.instance import DAGInstance
+from dagorama.models.promise import DAGPromise, InstanceRef
+from dagorama.models.state import Retried, State, Unservable
 
 #: Seconds that a retry waits for a worker to say that it has other code than the nodes were made with.
 PATIENCE = 0.25
 
 
-def state(instance: DAGInstance, promise: DAGPromise[Any]) -> State:
+def state(instance: InstanceRef, promise: DAGPromise[Any]) -> State:
     """Where the node of a promise stands; it never waits. Tells "not yet" from a value that is None.
 
     Raises UnknownToBroker when there is no such node.
@@ -36,7 +32,7 @@ def state(instance: DAGInstance, promise: DAGPromise[Any]) -> State:
     return heard.state
 
 
-def cancel(instance: DAGInstance, promise: DAGPromise[Any] | None = None) -> int:
+def cancel(instance: InstanceRef, promise: DAGPromise[Any] | None = None) -> int:
     """Cancels the node of a promise and all that depends on it, or all of the instance; returns how many nodes.
 
     What has not started never does. What runs is told, by `dagorama.cancelled()` or asyncio.CancelledError, and
@@ -46,7 +42,7 @@ def cancel(instance: DAGInstance, promise: DAGPromise[Any] | None = None) -> int
 
 
 def retry_failed(
-    instance: DAGInstance, promise: DAGPromise[Any] | None = None, *, downstream: bool = False, new_code: bool = False
+    instance: InstanceRef, promise: DAGPromise[Any] | None = None, *, downstream: bool = False, new_code: bool = False
 ) -> Retried:
     """Has the node of a promise run again, or all of the instance that failed; returns how many nodes go on.
 
@@ -83,7 +79,7 @@ def retried_of(reply: broker_pb2.RetryReply) -> Retried:
     )
 
 
-def _nodes(what: str, instance: DAGInstance, promise: Any) -> tuple[bytes, list[bytes]]:
+def _nodes(what: str, instance: InstanceRef, promise: Any) -> tuple[bytes, list[bytes]]:
     check_instance(what, instance)
     if promise is None:
         return instance.instance_id.bytes, []

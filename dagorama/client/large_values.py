@@ -1,15 +1,29 @@
-"""Large values as whoever makes and reads them sees them: put bytes and get their name, or the other way round."""
+"""Large values as a client stores and reads them: bytes in, their SHA-256 out, and the other way round; and `put()`."""
 
 from __future__ import annotations
 
+import sys
 from hashlib import sha256
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
-from dagorama.client.connection import Connection, connection, refuse_excess
+from dagorama.client.chunks import refuse_excess
+from dagorama.client.connection import Connection, connection
 from dagorama.client.shared_files import SharedFiles
-from dagorama.errors import BrokerError, BrokerUnavailable
+from dagorama.context import attempt_here
+from dagorama.errors import BrokerError, BrokerUnavailable, PromiseMisuse
+from dagorama.models.promise import DAGPromise
+from dagorama.models.value_ref import Kept
 from dagorama.settings import shared_files
+from dagorama.values.codec import decode, encode
+from dagorama.values.envelope import size_of
 from dagorama.values.out_of_band import Buffer, Checked
+
+T = TypeVar("T")
+
+#: bytes of pickle from which an argument is stored as a value of its own, until the broker says otherwise
+LARGE_FROM = 256 * 1024
+#: how errors name the argument of put()
+WHAT_IS_PUT = "value given to put()"
 
 
 class LargeValues(Protocol):
@@ -97,3 +111,52 @@ def broker_values() -> BrokerValues:
     if found is None or found.link is not link:
         found = _current = BrokerValues(link)
     return found
+
+
+def put_through_connection(data: Buffer) -> bytes:
+    """Store a large value with the broker of the settings; return its SHA-256."""
+    return broker_values().put(data)
+
+
+# --- put() -----------------------------------------------------------------------------------------
+
+
+def put(value: T) -> T:
+    """A reference to `value`, typed as the value: given to @dagorama calls, or returned, it costs a name each time.
+
+    Whoever gets it there gets the plain value. The large parts of it are stored at once and sent to each worker once;
+    what is small stays in the reference. The broker keeps what no node names for an hour (DAGORAMA_LARGE_GRACE): a call
+    that comes later raises UnknownToBroker, and the value is to be put again. Raises NotPicklable, PromiseMisuse for a
+    value with promises in it, BrokerError.
+    """
+    if isinstance(value, Kept):
+        return value
+    frame = sys._getframe(1)
+    found: Any = _kept(value, (frame.f_code.co_filename, frame.f_lineno))
+    typed: T = found
+    return typed
+
+
+def plain(value: T) -> T:
+    """What put() was given, made anew, where `value` is what it has returned; else `value` itself."""
+    if not isinstance(value, Kept):
+        return value
+    found: Any = decode(value._envelope, get_large=broker_values().get)
+    typed: T = found
+    return typed
+
+
+def _kept(value: object, place: tuple[str, int]) -> Kept:
+    attempt = attempt_here()
+    if attempt is None:
+        encoded = encode(value, WHAT_IS_PUT, large_from=LARGE_FROM, put_large=put_through_connection)
+        envelope, has_promises = encoded.envelope, bool(encoded.promises)
+    else:
+        envelope, has_promises = attempt.put(value)
+    if has_promises:
+        what = "a promise" if isinstance(value, DAGPromise) else "a value that holds promises"
+        raise PromiseMisuse(
+            f"put() was given {what} at {place[0]}:{place[1]}, whose value is not there yet and is stored once anyway: "
+            "pass the promise to each call that needs it"
+        )
+    return Kept(envelope, type(value).__qualname__, size_of(envelope), place)

@@ -10,26 +10,22 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 from dagorama.client.explain import reasons
-from dagorama.client.large_values import broker_values
-from dagorama.client.put import plain
+from dagorama.client.large_values import broker_values, plain
 from dagorama.client.timeouts import checked_timeout
 from dagorama.client.waiter import Heard, Waiting, check_instance, owner_of
 from dagorama.client.worker_thread import Beside
+from dagorama.context import attempt_here
 from dagorama.errors import PromiseMisuse
-from dagorama.graph.scope import attempt_here
 from dagorama.inspection import find_promises, map_promises
 from dagorama.models.outcome import Outcome
-from dagorama.models.promise import DAGPromise
+from dagorama.models.promise import DAGPromise, InstanceRef
 from dagorama.models.state import State
-from dagorama.values.codec import decode_promised
+from dagorama.values.assembly import decode_promised
 from dagorama.values.failures import error_of, failure_of
 from dagorama.values.signing import SignedValues, keyring
-
-if TYPE_CHECKING:
-    from dagorama.graph.instance import DAGInstance
 
 R = TypeVar("R")
 
@@ -42,11 +38,11 @@ class _Timeout(Enum):
 
 
 @overload
-def resolve(instance: DAGInstance, promise: DAGPromise[R]) -> R | None: ...
+def resolve(instance: InstanceRef, promise: DAGPromise[R]) -> R | None: ...
 @overload
-def resolve(instance: DAGInstance, promise: DAGPromise[R], *, timeout: float | None) -> R: ...
+def resolve(instance: InstanceRef, promise: DAGPromise[R], *, timeout: float | None) -> R: ...
 def resolve(
-    instance: DAGInstance, promise: Any, *, timeout: float | _Timeout | None = _Timeout.NOT_GIVEN
+    instance: InstanceRef, promise: Any, *, timeout: float | _Timeout | None = _Timeout.NOT_GIVEN
 ) -> Any:
     """The value of a promise, with the promises in it resolved.
 
@@ -70,7 +66,7 @@ def resolve(
     return _value(promise, heard) if heard.state.has_ended else None
 
 
-async def aresolve(instance: DAGInstance, promise: DAGPromise[R], *, timeout: float | None = None) -> R:
+async def aresolve(instance: InstanceRef, promise: DAGPromise[R], *, timeout: float | None = None) -> R:
     """resolve() for async code: it waits, for ever unless `timeout` says how long, and leaves the loop free.
 
     Cancelling it ends the waiting and nothing else; `cancel` cancels the node.
@@ -89,7 +85,7 @@ async def aresolve(instance: DAGInstance, promise: DAGPromise[R], *, timeout: fl
 
 
 def resolve_all(
-    pairs: Iterable[tuple[DAGInstance, DAGPromise[R]]], *, timeout: float | None = None
+    pairs: Iterable[tuple[InstanceRef, DAGPromise[R]]], *, timeout: float | None = None
 ) -> list[R]:
     """The values of promises of any number of instances, in the order given, by one call to the broker.
 
@@ -104,7 +100,7 @@ def resolve_all(
 
 
 def as_completed(
-    instance: DAGInstance, promises: Iterable[DAGPromise[R]], *, timeout: float | None = None
+    instance: InstanceRef, promises: Iterable[DAGPromise[R]], *, timeout: float | None = None
 ) -> AsCompleted[R]:
     """The promises, each once, in the order in which their nodes end, however they do: for `for` and `async for`.
 
@@ -164,7 +160,7 @@ class AsCompleted(Generic[R]):
 class _Wanted:
     """Promises of instances, and plain values that may hold some: what is waited for, and what comes of it."""
 
-    def __init__(self, what: str, pairs: Iterable[tuple[DAGInstance, Any]]) -> None:
+    def __init__(self, what: str, pairs: Iterable[tuple[InstanceRef, Any]]) -> None:
         self._what = what
         self.pairs = list(pairs)
         self._owners: dict[bytes, bytes] = {}
@@ -240,7 +236,7 @@ def _next(ended: Iterator[Heard]) -> Heard | None:
 # --- one promise -----------------------------------------------------------------------------------
 
 
-def _waiting(instance: DAGInstance, promise: DAGPromise[Any]) -> Waiting:
+def _waiting(instance: InstanceRef, promise: DAGPromise[Any]) -> Waiting:
     return Waiting({promise.node_id: owner_of(instance, promise)})
 
 

@@ -10,21 +10,18 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from math import inf
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from dagorama.api import broker_pb2
-from dagorama.client.connection import PAUSE, Replies, connection
-from dagorama.client.reconnect import PATIENCE, Loss
+from dagorama.client.connection import connection
+from dagorama.client.reconnect import PATIENCE, PAUSE, Loss
+from dagorama.client.replies import Replies
 from dagorama.client.slow_waits import waits
+from dagorama.context import attempt_here, is_held_back
 from dagorama.errors import BrokerError, BrokerOverloaded, BrokerUnavailable, PromiseMisuse, WrongInstance
-from dagorama.graph.scope import attempt_here
-from dagorama.graph.submission import is_held_back
-from dagorama.models.promise import DAGPromise
+from dagorama.models.promise import DAGPromise, InstanceRef
 from dagorama.models.state import State
 from dagorama.settings import broker_wait, warn_after
-
-if TYPE_CHECKING:
-    from dagorama.graph.instance import DAGInstance
 
 NOTHING_KNOWN = broker_pb2.NodeFailure()
 
@@ -186,7 +183,7 @@ def check_instance(what: str, instance: object) -> None:
         )
 
 
-def owner_of(instance: DAGInstance, promise: DAGPromise[Any]) -> bytes:
+def owner_of(instance: InstanceRef, promise: DAGPromise[Any]) -> bytes:
     """The instance to ask under; raises WrongInstance, or PromiseMisuse for what the broker cannot know yet."""
     owner = instance.instance_id.bytes
     if promise._instance_bytes not in (None, owner):

@@ -6,6 +6,7 @@ what it waits for end.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -61,3 +62,16 @@ def _live(calls: SimpleQueue[Callable[[], None] | None]) -> None:
 def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], answer: Callable[[], None]) -> None:
     with suppress(RuntimeError):  # the loop has been closed meanwhile
         loop.call_soon_threadsafe(lambda: None if future.done() else answer())
+
+
+async def in_thread(function: Callable[..., T], *args: Any) -> T:
+    """Call a function that waits for the broker in a thread if an asyncio loop runs here, otherwise directly."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None:
+        return function(*args)
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return function(*args)
+    result: T = await asyncio.to_thread(function, *args)
+    return result

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from dagorama.api import broker_pb2
 from dagorama.client.channel import MESSAGE_LIMIT
 from dagorama.errors import NotInInstance, RefusedByBroker
 from dagorama.models.promise import ORIGIN_BYTES
+from dagorama.user_code.class_code import read_text
 from dagorama.values.codec import Encoded
 from dagorama.values.envelope import LARGE, PARTS, SIGNATURE_BYTES, large_values
 from dagorama.values.signing import ARGUMENTS, Keyring, code_text, function_digest, keyring
@@ -261,3 +262,24 @@ def submit_requests(runs: Iterable[NodesRun]) -> list[broker_pb2.SubmitRequest]:
             size += added
     requests.append(broker_pb2.SubmitRequest(functions=functions.functions, nodes=pieces))
     return requests
+
+
+# --- functions of a class whose code is known ------------------------------------------------------
+
+#: gives a function other code
+Binding = Callable[[FunctionSpec], FunctionSpec]
+
+
+def binding(class_code: str) -> Binding:
+    """Return what gives each function of a class the hash that it has in that code."""
+    hashes, known = read_text(class_code), dict[FunctionSpec, FunctionSpec]()
+
+    def bound(function: FunctionSpec) -> FunctionSpec:
+        found = known.get(function)
+        if found is None:
+            method = function.name[len(function.name.partition("@")[0].rpartition(".")[0]) + 1 :]
+            hash = hashes.get(method, function.hash)
+            found = known[function] = replace(function, hash=hash, class_code=class_code)
+        return found
+
+    return bound

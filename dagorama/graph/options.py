@@ -13,6 +13,7 @@ from types import FunctionType
 from typing import Any, TypeGuard
 
 from dagorama.errors import PromiseMisuse
+from dagorama.models import stored
 from dagorama.models.promise import DAGPromise
 from dagorama.retry import MOST, RetryConfiguration, check_positive_seconds, check_seconds, verdict
 
@@ -22,6 +23,7 @@ LONGEST_KEY = 512
 ConcurrencyKey = Callable[..., str] | str
 
 
+@stored.named("Options")
 @dataclass(frozen=True)
 class Options:
     """What `@dagorama(...)` takes; raises ValueError naming the option that cannot be."""

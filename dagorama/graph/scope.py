@@ -9,46 +9,26 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
-from dataclasses import replace
 from itertools import count
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from dagorama.api import broker_pb2
-from dagorama.client.large_values import broker_values
-from dagorama.context import run_here
+from dagorama.client.large_values import LARGE_FROM, WHAT_IS_PUT, put_through_connection
+from dagorama.context import OVER, attempt_here
 from dagorama.errors import NotInInstance, WrongInstance
 from dagorama.graph.constructor_arguments import packed
-from dagorama.graph.node_batch import NODE_LIMIT as NODE_LIMIT
-from dagorama.graph.node_batch import FunctionSpec as FunctionSpec
-from dagorama.graph.node_batch import FunctionTable as FunctionTable
-from dagorama.graph.node_batch import NodesRun as NodesRun
-from dagorama.graph.node_batch import references as references
+from dagorama.graph.node_batch import Binding, FunctionSpec, NodesRun
 from dagorama.graph.submission import submit
-from dagorama.models.promise import ORIGIN_BYTES, DAGPromise, Place
+from dagorama.models.promise import ORIGIN_BYTES, DAGPromise, InstanceRef, Place
 from dagorama.models.value_ref import Kept
-from dagorama.user_code.class_code import read_text
 from dagorama.values.codec import Encoded, encode, encode_call
-from dagorama.values.out_of_band import Buffer, PutLarge
+from dagorama.values.out_of_band import PutLarge
 from dagorama.values.signing import Keyring
 
-if TYPE_CHECKING:
-    from dagorama.definition import DAGDefinition
-    from dagorama.graph.instance import DAGInstance
-
-#: bytes of pickle from which an argument is stored as a value of its own, until the broker says otherwise
-LARGE_FROM = 256 * 1024
-#: what is given to put(), for errors
-WHAT_IS_PUT = "value given to put()"
-#: why a scope takes no calls any more
-OVER = "after its run was over; call it before the run returns"
+#: why a scope takes no more calls
 FORKED = "in a fork of the process that runs the node, where it would be lost; call it in the node's own process"
 #: held while a scope gets its run of nodes, and while it is closed
 _changing = threading.Lock()
-
-
-def put_through_connection(data: Buffer) -> bytes:
-    return broker_values().put(data)
 
 
 class Scope(Protocol):
@@ -61,7 +41,7 @@ class Scope(Protocol):
 
     def call(
         self,
-        instance: DAGInstance,
+        instance: InstanceRef,
         function: FunctionSpec,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -76,7 +56,7 @@ class DirectScope:
 
     asks_the_broker = True
 
-    def __init__(self, definition: DAGDefinition | None, constructor: bytes | Kept | None = None) -> None:
+    def __init__(self, definition: object | None, constructor: bytes | Kept | None = None) -> None:
         """`constructor` goes with each call; it is worked out at the first one of a `definition` that is given."""
         self._ids: tuple[int, bytes, Iterator[int]] | None = None
         self._definition = definition
@@ -84,7 +64,7 @@ class DirectScope:
 
     def call(
         self,
-        instance: DAGInstance,
+        instance: InstanceRef,
         function: FunctionSpec,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -112,8 +92,6 @@ class DirectScope:
         return ids[1], next(ids[2])
 
 
-#: gives a function other code
-Binding = Callable[[FunctionSpec], FunctionSpec]
 #: told of a run that has grown, and by how many bytes of arguments
 OnGrowth = Callable[[NodesRun, int], None]
 
@@ -142,7 +120,7 @@ class _Gathering:
 
     def call(
         self,
-        instance: DAGInstance,
+        instance: InstanceRef,
         function: FunctionSpec,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -212,21 +190,6 @@ class GatherScope(_Gathering):
         self._hand_over(self._run)
 
 
-def binding(class_code: str) -> Binding:
-    """Return what gives each function of a class the hash that it has in that code."""
-    hashes, known = read_text(class_code), dict[FunctionSpec, FunctionSpec]()
-
-    def bound(function: FunctionSpec) -> FunctionSpec:
-        found = known.get(function)
-        if found is None:
-            method = function.name[len(function.name.partition("@")[0].rpartition(".")[0]) + 1 :]
-            hash = hashes.get(method, function.hash)
-            found = known[function] = replace(function, hash=hash, class_code=class_code)
-        return found
-
-    return bound
-
-
 class AttemptScope(_Gathering):
     """A running node: what it calls belongs to the attempt and becomes visible with its result.
 
@@ -273,10 +236,11 @@ class AttemptScope(_Gathering):
         scope = GatherScope(instance, take, self._large_from, self.put_large, self._ring)
         return scope
 
-    def keep(self, value: object) -> Encoded:
-        """A value for put(), its large parts stored."""
+    def put(self, value: object) -> tuple[bytes, bool]:
+        """Store the large parts of a value for put(); return its envelope, and whether there are promises in it."""
         self._check_open("put() was called")
-        return encode(value, WHAT_IS_PUT, large_from=self._large_from, put_large=self.put_large)
+        encoded = encode(value, WHAT_IS_PUT, large_from=self._large_from, put_large=self.put_large)
+        return encoded.envelope, bool(encoded.promises)
 
     def _check_open(self, what: str) -> None:
         if self._closed:
@@ -297,20 +261,10 @@ class AttemptScope(_Gathering):
             scope.abandon()
 
 
-#: the attempt whose function this thread or task is running
-current_attempt: ContextVar[AttemptScope | None] = ContextVar("dagorama_current_attempt", default=None)
-
-
-def attempt_here() -> AttemptScope | None:
-    """The attempt that the calling thread or task belongs to; None outside of nodes.
-
-    Raises NotInInstance in a thread whose run is over, or if it is not known which run the thread belongs to.
-    """
-    attempt = current_attempt.get()
-    if attempt is None and (run := run_here()) is not None:
-        attempt = run.attempt
-        if attempt is None:
-            raise NotInInstance(f"dagorama was called by a thread of a node {OVER}")
+def attempt_scope() -> AttemptScope | None:
+    """Return the scope of the attempt that runs here; None outside of nodes. Raises NotInInstance as attempt_here()."""
+    attempt = attempt_here()
+    assert attempt is None or isinstance(attempt, AttemptScope)
     return attempt
 
 

@@ -22,7 +22,7 @@ from dagorama.logging import get_logger
 from dagorama.user_code.class_code import ClassCode, captured_in, renew, take_over
 from dagorama.user_code.modules import MAIN, fill_in_names, is_local, public_name, stand_in_for_main
 from dagorama.user_code.names import class_name
-from dagorama.values.pickling import dumps
+from dagorama.values.by_value import dumps
 
 #: all classes of definitions that are alive in this process
 definitions: WeakSet[type] = WeakSet()

@@ -1,19 +1,19 @@
-"""What a spawner makes, on its way to the broker: each instance or call at once, or many together.
+"""Submit what a client makes: each instance or call at once, or many together.
 
-The rule: whoever returns from here has it durable, unless a `together()` block holds it back until its end.
+The rule: what has returned from here is durable, unless a `together()` block holds it back until its end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 from dagorama.client.connection import connection
+from dagorama.context import batch_here, current_batch
 from dagorama.graph.node_batch import NodesRun, submit_requests
 
 
-class _Gathered:
+class _Batch:
     """What the block has made so far. Threads and tasks that it starts with its context add to it as well."""
 
     __slots__ = ("over", "runs")
@@ -22,49 +22,39 @@ class _Gathered:
         self.runs: list[NodesRun] = []
         self.over = False
 
-
-_gathered: ContextVar[_Gathered | None] = ContextVar("dagorama_gathered", default=None)
+    def has_instance(self, instance: bytes) -> bool:
+        return any(run.instance == instance for run in self.runs)
 
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Instances and calls that the block makes become known in one call, and in one transaction, when it ends.
+    """Submit all instances and calls that the block makes by one call and in one transaction, when it ends.
 
-    A thousand small instances are made several times as fast so. Until the end nothing of them runs, and nothing can be
-    asked of them; a block that raises has made nothing, and what it made is of no use then. One block inside another is
-    part of that one.
+    A thousand small instances are submitted several times as fast this way. Until the end nothing of them runs, and
+    nothing can be asked of them. If the block raises, nothing of what it made is submitted. A block inside another
+    belongs to the outer one.
     """
-    if _open() is not None:
+    if batch_here() is not None:
         yield
         return
-    gathered = _Gathered()
-    token = _gathered.set(gathered)
+    batch = _Batch()
+    token = current_batch.set(batch)
     try:
         yield
-        _gathered.reset(token)
-        if gathered.runs:
-            connection().submit(submit_requests(gathered.runs))
+        current_batch.reset(token)
+        if batch.runs:
+            connection().submit(submit_requests(batch.runs))
     finally:
-        gathered.over = True
-        if _gathered.get() is gathered:
-            _gathered.reset(token)
+        batch.over = True
+        if current_batch.get() is batch:
+            current_batch.reset(token)
 
 
 def submit(run: NodesRun) -> None:
-    """Hands a run to the broker; returns when it is durable, or when a `together()` block has taken it."""
-    gathered = _open()
-    if gathered is None:
+    """Submit nodes; return when they are durable, or when a `together()` block has taken them."""
+    batch = batch_here()
+    if batch is None:
         connection().submit(submit_requests([run]))
     else:
-        gathered.runs.append(run)
-
-
-def is_held_back(instance: bytes) -> bool:
-    """Whether the instance was made in a `together()` block that has not ended."""
-    gathered = _open()
-    return gathered is not None and any(run.instance == instance for run in gathered.runs)
-
-
-def _open() -> _Gathered | None:
-    gathered = _gathered.get()
-    return None if gathered is None or gathered.over else gathered
+        assert isinstance(batch, _Batch)
+        batch.runs.append(run)

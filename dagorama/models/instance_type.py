@@ -9,8 +9,11 @@ from __future__ import annotations
 import copyreg
 import weakref
 from collections.abc import Callable, Iterable
-from inspect import unwrap
+from inspect import Signature, signature, unwrap
+from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any
+
+from dagorama.models import stored
 
 #: What an instance does in its own way, whatever the class of its definition has.
 _NOT_FORWARDED = frozenset({
@@ -131,8 +134,43 @@ def reduced_type(cls: InstanceType) -> tuple[Callable[..., Any], tuple[object]]:
     return _same, (plain(cls),)
 
 
+@stored.named("instance_type")
 def _same(cls: type) -> type:
     return cls
 
 
 copyreg.pickle(InstanceType, reduced_type)
+
+
+# --- attributes of definitions ---------------------------------------------------------------------
+
+
+class ConstructorSignature:
+    """The signature of a definition's class is that of its constructor, although `__new__` takes anything."""
+
+    def __get__(self, definition: object, cls: type) -> Signature | None:
+        if definition is not None:
+            return None
+        if cls.__init__ is object.__init__:  # type: ignore[misc]  # it is only compared
+            return Signature()
+        found = signature(cls.__init__)  # type: ignore[misc]  # as a function
+        return found.replace(parameters=list(found.parameters.values())[1:])
+
+
+def on_class(cls: type, name: str) -> Any:
+    """Return what a class or its bases define under a name, unbound; None if they do not."""
+    for base in cls.__mro__:
+        if name in base.__dict__:
+            return base.__dict__[name]
+    return None
+
+
+def is_bindable(found: Any) -> bool:
+    """Return whether a definition's descriptor can be bound to an instance."""
+    # A slot's descriptor knows only objects of the definition's own layout.
+    return hasattr(type(found), "__get__") and not isinstance(found, (MemberDescriptorType, GetSetDescriptorType))
+
+
+def is_data_descriptor(found: Any) -> bool:
+    """Return whether a descriptor also stores or deletes."""
+    return hasattr(type(found), "__set__") or hasattr(type(found), "__delete__")

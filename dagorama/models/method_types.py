@@ -1,4 +1,4 @@
-"""What type checkers see of decorated methods; at run time these are plain functions with an attribute.
+"""What type checkers see of decorated methods and entry points; at run time they are plain functions.
 
 The rule: a call has the parameters and the result of the function that was decorated. `F` is that function with any
 `self`, so that a subclass may override it. Checkers apply `__get__` where an attribute is read, and pyright alone none
@@ -8,7 +8,7 @@ where a definition is compared with a protocol: there NodeMethod is called as a 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, final, overload
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -57,3 +57,15 @@ class NodeMethod(Protocol[F_co]):
     ) -> BoundNodeMethod[F_co, P, R]: ...
 
     def __call__(self: NodeMethod[Callable[Concatenate[Any, P], R]], *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+
+@final
+class OnlyAny:
+    """Nothing is of this type, so an entry point that returns it returns Any."""
+
+
+class EntryOf(Protocol[P, R_co]):
+    """A definition as the type checker sees it: parameters and result of its entry point."""
+
+    @property
+    def entrypoint(self) -> Callable[P, R_co]: ...

@@ -3,6 +3,7 @@
 from typing import Any, TypeVar, overload
 
 from dagorama.errors import PromiseMisuse
+from dagorama.models import stored
 from dagorama.models.failure import Failure
 from dagorama.models.promise import DAGPromise, Place, copy_as, restore_promise
 
@@ -45,5 +46,6 @@ def _holds_a_promise(value: Any) -> bool:
     return any(isinstance(part, DAGPromise) for part in (value.values() if isinstance(value, dict) else value))
 
 
+@stored.named("outcome")
 def _restore(node_id: bytes, instance_id: bytes | None, name: str | None, place: Place | None) -> Outcome[Any]:
     return copy_as(Outcome, restore_promise(node_id, instance_id, name, place))

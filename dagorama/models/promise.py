@@ -4,16 +4,17 @@ The rule: a promise can be kept, compared with promises, copied, pickled, passed
 else would need the value, which is not there yet, and raises PromiseMisuse with the place where it was made.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
+import copyreg
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pickle import HIGHEST_PROTOCOL, Pickler, loads
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 from uuid import UUID
 
-from dagorama.errors import PromiseMisuse
-from dagorama.models.identifiers import as_uuid
+from dagorama.errors import PromiseMisuse, ValueNotReadable
+from dagorama.models import stored
 from dagorama.models.misuse import comparison, refuse_attributes, refuse_value_uses
-
-if TYPE_CHECKING:
-    from dagorama.models.arguments import DAGArguments
 
 R_co = TypeVar("R_co", covariant=True)
 P = TypeVar("P", bound="DAGPromise[Any]")
@@ -23,6 +24,25 @@ Place = tuple[str, int]
 _Record = tuple[bytes, int, bytes | None, str | None, Any, Any, Place | None]
 
 ORIGIN_BYTES = 12
+
+
+class InstanceRef(Protocol):
+    """An object that stands for an instance: a DAGInstance, and nothing else that dagorama makes."""
+
+    @property
+    def instance_id(self) -> UUID: ...
+
+
+def as_uuid(given: UUID | str, what: str) -> UUID:
+    """Return a UUID, or the one that a text spells; raise TypeError or ValueError, which name `what` was expected."""
+    if isinstance(given, UUID):
+        return given
+    if not isinstance(given, str):
+        raise TypeError(f"{what} is given as a UUID or its text, not as {type(given).__name__}")
+    try:
+        return UUID(given)
+    except ValueError:
+        raise ValueError(f"{what} is given as a UUID or its text, and {given[:80]!r} is neither") from None
 
 
 class DAGPromise(Generic[R_co]):
@@ -86,8 +106,6 @@ class DAGPromise(Generic[R_co]):
         args, kwargs = self._record[4:6]
         if kwargs is None:
             return cast("DAGArguments | None", args)
-        from dagorama.models.arguments import DAGArguments
-
         return DAGArguments(calltime_args=args, calltime_kwargs=kwargs)
 
     @property
@@ -133,10 +151,11 @@ class DAGPromise(Generic[R_co]):
         return f"<DAGPromise {self.identifier}{_of(self)}>"
 
 
+@stored.named("promise")
 def restore_promise(
     node_id: bytes, instance_id: bytes | None, function_name: str | None, place: Place | None
 ) -> DAGPromise[Any]:
-    """A pickled promise, back; its arguments stay where they were."""
+    """Return a promise from its pickle, which does not contain its arguments."""
     promise = _new(DAGPromise)
     _write(promise, (*_split(node_id), instance_id, function_name, None, None, place))
     return promise
@@ -174,3 +193,38 @@ _write = cast("Callable[[DAGPromise[Any], _Record], None]", DAGPromise.__dict__[
 
 refuse_value_uses(DAGPromise, _explain, "promise")
 refuse_attributes(DAGPromise, _explain, "DAGPromise")
+
+
+# --- the arguments of a promise ----------------------------------------------------------------------
+
+
+@dataclass
+class DAGArguments:
+    """What a method was called with, without `self`; promises may stand anywhere in it."""
+
+    calltime_args: Sequence[Any]
+    calltime_kwargs: Mapping[str, Any]
+
+    def to_server_bytes(self) -> bytes:
+        """A pickle in which each promise is its identifier and nothing else."""
+        file = BytesIO()
+        pickler = Pickler(file, HIGHEST_PROTOCOL)
+        pickler.dispatch_table = {**copyreg.dispatch_table, DAGPromise: _identifier_only}
+        pickler.dump(DAGArguments(self.calltime_args, self.calltime_kwargs))
+        return file.getvalue()
+
+    @classmethod
+    def from_server_bytes(cls, b: bytes) -> "DAGArguments":
+        """Unpickle arguments: only for bytes from a trusted source."""
+        arguments = loads(b)
+        if not isinstance(arguments, cls):
+            raise ValueNotReadable(f"these bytes hold a {type(arguments).__qualname__}, not DAGArguments")
+        return arguments
+
+
+# Pickles name the class by the import path that dagorama 0.1.10 has.
+DAGArguments.__module__ = "dagorama.models.arguments"
+
+
+def _identifier_only(promise: DAGPromise[Any]) -> tuple[type[DAGPromise[Any]], tuple[object, ...]]:
+    return DAGPromise, (promise.identifier,)

@@ -4,9 +4,11 @@ The rule: whoever is given one through a @dagorama call gets the plain value. He
 of it as the value raises PromiseMisuse.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from dagorama.errors import PromiseMisuse
+from dagorama.models import stored
 from dagorama.models.misuse import comparison, refuse_attributes, refuse_value_uses
 
 Place = tuple[str, int]
@@ -43,14 +45,19 @@ class Kept:
     def __deepcopy__(self, memo: object) -> "Kept":
         return self
 
-    def __reduce__(self) -> tuple[type["Kept"], tuple[object, ...]]:
-        return Kept, (self._envelope, self._kind, self._size, self._place)
+    def __reduce__(self) -> tuple[Callable[..., "Kept"], tuple[object, ...]]:
+        return _restore, (self._envelope, self._kind, self._size, self._place)
 
     def __repr__(self) -> str:
         # One that was never filled (object.__new__, a half-unpickled one) still has to be printable.
         if not hasattr(self, "_place"):
             return "<kept value, not made yet>"
         return f"<kept {_described(self)}>"
+
+
+@stored.named("value_ref")
+def _restore(envelope: bytes, kind: str, size: int, place: Place | None) -> Kept:
+    return Kept(envelope, kind, size, place)
 
 
 def _described(kept: Kept) -> str:

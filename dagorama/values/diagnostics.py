@@ -6,13 +6,13 @@ The rule: look at what pickle would look at, call nothing else of the user's, ne
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from inspect import signature
 from types import CoroutineType, FunctionType, GeneratorType, MethodType
 from typing import Any
 
-from dagorama.errors import NotPicklable
+from dagorama.errors import DagoramaError, NotPicklable, ValueNotReadable
 
 Part = tuple[str, object]
 
@@ -44,6 +44,35 @@ def not_picklable(error: Exception, parts: list[Part], pickled: Callable[[object
         return NotPicklable(f"{where} is nested too deeply to be pickled: pass a flat list or dict of its parts")
     where, part = _smallest(parts, fails)
     return NotPicklable(f"{where} cannot be pickled: {_describe(part)} ({type(error).__name__}: {error})")
+
+
+def not_readable(
+    error: Exception,
+    what: str | Callable[..., object] | None,
+    fill: Sequence[object],
+    read: Callable[[Sequence[object]], Any],
+) -> ValueNotReadable:
+    """Return the error to raise if `read(fill)` raised `error`; `what` is a noun, or the function of the arguments."""
+    whole = f"the {what}" if isinstance(what, str) else "the arguments"
+    if isinstance(error, DagoramaError):
+        return ValueNotReadable(f"{whole} cannot be read: {error}")
+    if isinstance(error, TypeError) and (place := _unhashable_place(what, fill, read)):
+        return ValueNotReadable(place)
+    hint = ", its module cannot be imported here" if isinstance(error, ImportError) else ""
+    return ValueNotReadable(f"{whole} cannot be unpickled{hint} ({type(error).__name__}: {error})")
+
+
+def _unhashable_place(
+    what: str | Callable[..., object] | None, fill: Sequence[object], read: Callable[[Sequence[object]], Any]
+) -> str | None:
+    """Read the value again with a hashable object for each unhashable one; return where such an object is hashed."""
+    holes = [value if is_hashable(value) else Hole(value) for value in fill]
+    try:
+        value = read(holes)
+        parts = [(f"the {what}", value)] if isinstance(what, str) else parameters(what, *value[:2])
+    except Exception:
+        return None
+    return hashed_hole(parts)
 
 
 class Hole:

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dagorama.errors import ValueNotReadable
+from dagorama.models import stored
 from dagorama.models.value_ref import Kept
 from dagorama.values.envelope import Part, large_of, parts_of, pickle_in
 
@@ -83,7 +84,7 @@ class LeftOut:
             data: bytes | int = bytes(pickle_in(kept._envelope))
         else:
             data = self._add_kept(Part(large[1], large[0], KEPT))
-        return _kept, (data, tuple((self._add_kept(part), part.kind) for part in parts))
+        return _put_value, (data, tuple((self._add_kept(part), part.kind) for part in parts))
 
     def stored(self, put_large: PutLarge | None) -> list[Part]:
         """The table, when everything in it is stored."""
@@ -108,8 +109,9 @@ class LeftOut:
         return index
 
 
-def _kept(data: bytes | int, members: Sequence[_Member]) -> object:
-    """Stands in pickles for a value of put(). Where that has large parts, PartsIn.kept is called in its place."""
+@stored.named("put_value")
+def _put_value(data: bytes | int, members: Sequence[_Member]) -> object:
+    """Return a value of put() without large parts; `PartsIn.kept` replaces this function for one that has some."""
     if isinstance(data, int) or members:
         raise ValueNotReadable("this pickle holds a value of put(): read it with dagorama.values.codec")
     return pickle.loads(data)
@@ -162,6 +164,7 @@ class Unpickler(pickle.Unpickler):
         return self.parts.load(index)
 
 
+_PUT_VALUE = stored.global_name("put_value")
 _Fills = Mapping[tuple[str, str], Callable[..., object]]
 
 
@@ -173,7 +176,7 @@ def loads(data: Buffer, parts: PartsIn | None, fills: _Fills = MappingProxyType(
     else:
         unpickler = Unpickler(BytesIO(data), buffers=parts.buffers())
         unpickler.parts = parts
-        unpickler.fills = {(__name__, "_kept"): parts.kept, **fills}
+        unpickler.fills = {_PUT_VALUE: parts.kept, **fills}
     return unpickler.load()
 
 

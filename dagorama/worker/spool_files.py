@@ -1,29 +1,37 @@
-"""Large values as a child sees them: files in the folder that it shares with its supervisor, or in the broker's own."""
+"""Large values in a child: files in the spool that it shares with its supervisor, or in the broker's folder.
+
+Supervisor and child both import this module, so it imports neither.
+"""
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from threading import get_ident
 
-from dagorama.client.connection import refuse_excess
+from dagorama.client.chunks import refuse_excess
 from dagorama.client.shared_files import SharedFiles, mapped
 from dagorama.errors import ValueNotReadable
 from dagorama.values.out_of_band import Buffer, Checked
 
-#: a link of the supervisor's to the broker's folder, where that is in sight
-BROKERS = "broker.link"
-#: behind a value's name: a link that says under which name it waits in the broker's folder
-WAITS = ".waits"
+#: the file with the path of the broker's folder, if that is on this machine
+BROKER_FOLDER_FILE = "broker.folder"
 
 
 class SpoolValues:
-    """The supervisor sends and fetches, and removes what is old. Where it can, a child spares it the bytes."""
+    """The large values that a child stores and reads. Its supervisor sends, fetches and removes them.
+
+    If the broker's folder is on this machine, the child writes there, and sends the name of the file to the supervisor
+    with the outcome that needs the value.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._waiting: dict[bytes, bytes] = {}
 
     def put(self, data: Buffer) -> bytes:
+        """Store a value and return its SHA-256."""
         refuse_excess(len(data))
         digest = sha256(data).digest()
         path = path_of(self._folder, digest)
@@ -32,6 +40,7 @@ class SpoolValues:
         return digest
 
     def get(self, digest: bytes) -> Checked:
+        """Return a value. Raises ValueNotReadable if it does not exist or does not match its hash."""
         files = brokers_files(self._folder)
         if files is not None and (found := files.get(digest)) is not None:
             return found
@@ -40,50 +49,40 @@ class SpoolValues:
         except FileNotFoundError as error:
             raise ValueNotReadable(f"the broker no longer has the large value {digest.hex()}") from error
         if found is None:
-            raise ValueNotReadable(f"what was fetched for the large value {digest.hex()} is something else")
+            raise ValueNotReadable(f"the file of the large value {digest.hex()} does not match its hash")
         return found
 
+    def take_waiting(self, digests: Iterable[bytes]) -> dict[bytes, bytes]:
+        """Return the names of these values' files in the broker's folder, and forget them."""
+        return {digest: name for digest in digests if (name := self._waiting.pop(digest, None)) is not None}
+
     def _leave(self, data: Buffer, digest: bytes) -> bool:
-        """Have it with the broker, durably; the supervisor asks for it to be kept before it reports who names it."""
+        """Write a value durably to the broker's folder, and return whether that was possible."""
         files = brokers_files(self._folder)
         if files is None:
             return False
         with suppress(OSError):
-            waits = waiting_name(self._folder, digest)
-            if waits is None or not files.unfinished(waits).exists():
-                set_link(waits_path(self._folder, digest), files.write(data, digest))
+            name = self._waiting.get(digest)
+            if name is None or not files.unfinished(name.hex()).exists():
+                self._waiting[digest] = bytes.fromhex(files.write(data, digest))
             return True
         return False
 
 
 def path_of(folder: Path, digest: bytes) -> Path:
+    """Return the path of a value in the spool."""
     return folder / digest.hex()
 
 
-def waits_path(folder: Path, digest: bytes) -> Path:
-    return folder / (digest.hex() + WAITS)
-
-
-def waiting_name(folder: Path, digest: bytes) -> str | None:
-    """The name in the broker's folder under which a child has left a value there that was not asked for yet."""
-    return _link(waits_path(folder, digest))
-
-
 def brokers_files(folder: Path) -> SharedFiles | None:
-    """The broker's own folder, where the supervisor has found it."""
-    path = _link(folder / BROKERS)
-    return None if path is None else SharedFiles(Path(path))
-
-
-def set_link(path: Path, target: str) -> None:
-    """Have a link say something, whatever it said before."""
-    temporary = _temporary(path)
-    temporary.symlink_to(target)
-    temporary.replace(path)
+    """Return the broker's folder; None if the supervisor has not found it on this machine."""
+    with suppress(OSError):
+        return SharedFiles(Path(os.fsdecode((folder / BROKER_FOLDER_FILE).read_bytes())))
+    return None
 
 
 def write_whole(path: Path, data: Buffer) -> None:
-    """Under its name only when it is complete; the folder is made when it is first needed."""
+    """Write a file atomically, and create its folder if necessary."""
     path.parent.mkdir(mode=0o700, exist_ok=True)
     temporary = _temporary(path)
     temporary.write_bytes(data)
@@ -91,11 +90,5 @@ def write_whole(path: Path, data: Buffer) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    """Of this thread alone; a child that dies leaves it to its supervisor to remove."""
+    # The name is unique to this thread. If a child crashes, its supervisor removes the file.
     return path.with_suffix(f".{os.getpid()}-{get_ident()}")
-
-
-def _link(path: Path) -> str | None:
-    with suppress(OSError):
-        return os.readlink(path)
-    return None

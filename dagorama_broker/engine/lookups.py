@@ -147,4 +147,4 @@ def unknown_node(id: bytes) -> NotKnown:
 def check_instance(id: bytes, instance: bytes, *, is_own: bool) -> None:
     """Raise Malformed unless this node is of this instance."""
     if not is_own:
-        raise Malformed(f"node {id.hex()} is of another instance than {instance.hex()}")
+        raise Malformed(f"node {id.hex()} belongs to another instance than {instance.hex()}")

@@ -127,5 +127,5 @@ def refuse_too_much(codes: Iterable[str], most: int) -> None:
     if size > most:
         raise TooMuch(
             f"the code of these nodes has {size:,} bytes of hashes, and {most:,} are signed in one go: "
-            "adopt fewer at a time (`dagorama adopt --from`, `dagorama retry INSTANCE NODE`)"
+            "adopt fewer at a time (`dagorama rebind --from-hash`, `dagorama retry INSTANCE NODE`)"
         )

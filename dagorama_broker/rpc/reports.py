@@ -32,7 +32,7 @@ TOGETHER = 64
 
 REASONS = {
     pb.NOT_IMPORTABLE: "it cannot import the function",
-    pb.CODE_MISMATCH: "it has other code (deploy the same there, or see `dagorama adopt`)",
+    pb.CODE_MISMATCH: "it has other code (deploy the same there, or see `dagorama rebind`)",
     pb.UNCHECKABLE: "it cannot check a signature",
     pb.UNREGISTERED: "the definition needs constructor arguments and is not registered there",
 }
@@ -173,7 +173,7 @@ def _take_failure(broker: Broker, worker: Worker, failure: pb.Failure) -> None:
 
 
 def _fail(broker: Broker, worker: Worker, key: int, attempt: int, why: BrokerRefusal, now: float) -> None:
-    failure = Failure("", "dagorama.ResultRefused", f"its result could not be taken: {why}", "", b"", 0)
+    failure = Failure("", "dagorama.errors.ResultRejected", f"its result could not be taken: {why}", "", b"", 0)
     broker.scheduler.fail(worker, key, attempt, failure, now, 0.0)
 
 

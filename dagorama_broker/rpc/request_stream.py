@@ -19,11 +19,11 @@ from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.commits import CALL_AGAIN
 from dagorama_broker.errors import BrokerRefusal, Malformed, NotServing, StoreError
 from dagorama_broker.rpc import costs
-from dagorama_broker.rpc.auth import OURS, check_role
 from dagorama_broker.rpc.fields import PIECE
 from dagorama_broker.rpc.limits import Kind, Place, Streams
 from dagorama_broker.rpc.memory_guard import Memory, Reservation
 from dagorama_broker.rpc.messages import weight_of
+from dagorama_broker.rpc.permissions import OURS, check_role
 from dagorama_broker.rpc.status import refusal_message
 from dagorama_broker.rpc.tokens import Token
 from dagorama_broker.rpc.wait import More, Over, wait_at_once, wait_replies

@@ -171,7 +171,7 @@ class Worker:
         if function.adopted_under and function.adopted_under not in own.key_ids:
             return (
                 f"it does not hold the signing key {function.adopted_under} under which its adoption was signed: adopt "
-                "it again, by `dagorama adopt` or `dagorama retry --new-code`, with a key that the worker holds"
+                "it again, by `dagorama rebind` or `dagorama retry --new-code`, with a key that the worker holds"
             )
         return self.refuses.get(lane.id)
 

@@ -204,7 +204,7 @@ class Outcomes(Views):
             if again:
                 self.dispatch.spend(node)
             text = f"its process ended {trouble.deaths} times while it ran; the last time: {cause}"
-            self._again_or_fail(node, again, "dagorama.ProcessDied", text)
+            self._again_or_fail(node, again, "dagorama.errors.ProcessDied", text)
         for attempt in unstarted:
             if attempt in claimed:
                 self.give_back(worker, claimed[attempt].key, attempt, "", now)

@@ -23,7 +23,7 @@ from dagorama_broker.scheduler.transitions import BACKOFF, QUEUED, WAITING
 UNCLAIMED = frozenset({WAITING, QUEUED, BACKOFF})
 #: The hash of nodes that are run by the code that is deployed when they are granted.
 DEPLOYED = ""
-_SIGN = "sign it with `dagorama adopt`, `dagorama retry --new-code` or `new_code=True` of this version"
+_SIGN = "sign it with `dagorama rebind`, `dagorama retry --new-code` or `new_code=True` of this version"
 
 
 class AdoptedFunction(NamedTuple):

@@ -99,7 +99,7 @@ class Scheduler(Workers):
         function = node.lane.function
         reason = self.dispatch.why_nobody(node.lane) or "workers that may run it had other work"
         text = f"it was queued for {function.queue_timeout:g} seconds (queue_timeout): {reason}"
-        self._again_or_fail(node, False, "dagorama.QueueTimeout", text)
+        self._again_or_fail(node, False, "dagorama.errors.QueueTimeout", text)
 
     def _tell_who_may_leave(self) -> None:
         satisfied, effects = self.dispatch.satisfied(), self.graph.effects

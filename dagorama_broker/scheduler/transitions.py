@@ -54,7 +54,7 @@ REASONS: dict[tuple[State, State], str] = {
 PAGE = """# The states of a node
 
 Drawn from the table in `dagorama_broker/scheduler/transitions.py`; a move that is not here is refused before anything
-changes. After an edit: `python -m dagorama_broker.scheduler.transitions > docs/states.md`.
+changes. After an edit: `python -m dagorama_broker.scheduler.transitions > docs/reference/states.md`.
 
 ```mermaid
 {diagram}```

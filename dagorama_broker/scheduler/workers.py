@@ -127,7 +127,7 @@ class Workers(Outcomes):
             self.graph.pause(node, self.timing.reconnect_wait)
             return
         text = f"{trouble.lost} workers or connections were lost while they held it"
-        self._again_or_fail(node, again, "dagorama.WorkerLost", text)
+        self._again_or_fail(node, again, "dagorama.errors.WorkerLost", text)
 
     def _is_flapping(self, node: Node) -> bool:
         """Return whether the node's connections break so often that its worker gets time to return with it.
@@ -170,7 +170,7 @@ class Workers(Outcomes):
         trouble = self.graph.trouble(node)
         trouble.lost += 1
         text = f"its worker did not stop it at its timeout of {node.lane.function.timeout:g} seconds"
-        self._again_or_fail(node, trouble.lost < self.limits.losses, "dagorama.WorkerLost", text)
+        self._again_or_fail(node, trouble.lost < self.limits.losses, "dagorama.errors.WorkerLost", text)
         self.close_slot(slot.worker, slot.index, now)
 
     # --- workers that ask for nodes (legacy protocol) -----------------------------------------------

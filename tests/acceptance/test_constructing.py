@@ -10,7 +10,7 @@ import pytest
 from dagorama import DAGInstance, NodeFailed, PromiseMisuse, launch_workers, resolve
 from dagorama.definition import generate_instance_id
 from dagorama_broker.launch import launch_broker
-from tests.acceptance.constructing import Breaking, Collecting, Configured, Frozen, Made, Outer, Scaling
+from tests.support.constructing import Breaking, Collecting, Configured, Frozen, Made, Outer, Scaling
 
 WAIT = 30
 
@@ -96,7 +96,7 @@ def test_what_the_constructor_raises_in_the_worker_fails_the_node(monkeypatch: p
 
 
 def test_arguments_that_a_class_does_not_take_are_refused_where_it_is_made() -> None:
-    from tests.acceptance.troubles import Troubles
+    from tests.support.troubles import Troubles
 
     with pytest.raises(TypeError, match=r"Troubles\(\) takes no arguments"):
         Troubles(1)  # type: ignore[call-arg]
@@ -112,7 +112,7 @@ def test_a_constructors_signature_is_the_classs() -> None:
 def test_a_lock_among_them_waits_for_a_worker_that_registers_one() -> None:
     from dagorama.client.connection import connection
     from tests.acceptance.test_workers import await_that
-    from tests.acceptance.troubles import Locking
+    from tests.support.troubles import Locking
 
     instance, _ = Locking(threading.Lock())(1)
     await_that(lambda: any("constructed with a lock" in each.reason for each in connection().get_status().unservable))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from dagorama import DAGDefinition, dagorama, launch_workers, resolve
 from dagorama.client.connection import connection
 from dagorama_broker.launch import launch_broker
@@ -23,7 +25,7 @@ class Fan(DAGDefinition):
         return sum(numbers)
 
 
-def test_5_000_nodes_take_at_most_400_messages_and_150_commits(tmp_path) -> None:
+def test_5_000_nodes_take_at_most_400_messages_and_150_commits(tmp_path: Path) -> None:
     with launch_broker(port=0, store=f"sqlite:///{tmp_path / 'store.db'}"), launch_workers(2):
         instance, promise = Fan()(10)  # the workers are there, and their functions have a measured time
         assert resolve(instance, promise, timeout=60) == sum(range(10))

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -22,9 +22,9 @@ from dagorama import (
     resolve,
 )
 from dagorama_broker.launch import launch_broker
+from tests.support.troubles import meet
 
 from .test_ends import forever, note, start
-from .troubles import meet
 
 WAIT = 30
 
@@ -59,7 +59,7 @@ class Meeting(DAGDefinition):
 
 class MeetingAsync(Meeting):
     @dagorama(eager=True).asyncfn
-    async def entrypoint(self, folder: str) -> Any:  # type: ignore[override]
+    async def entrypoint(self, folder: str) -> Any:
         children = [self.child(folder, name) for name in "ab"]
         await asyncio.to_thread(meet, folder, "parent", 3)
         return self.both(children, self.late())
@@ -101,10 +101,11 @@ class Repeating(DAGDefinition):
         return name
 
     @dagorama().syncfn
-    def stay(self, folder: str, done: str) -> None:
-        """Until it is told to stop."""
+    def stay(self, folder: str, done: str) -> str:
+        """Run until told to stop."""
         meet(folder, "child", 2)
         forever()
+        return done
 
     @dagorama().syncfn
     def gather(self, names: list[str]) -> list[str]:
@@ -153,7 +154,7 @@ class Impatient(DAGDefinition):
     def entrypoint(self) -> str:
         promise: Any = self.child()
         try:
-            resolve(self, promise, timeout=5)  # type: ignore[arg-type]
+            resolve(cast(Any, self), promise, timeout=5)
         except PromiseMisuse as error:
             return str(error)
         return "it waited"

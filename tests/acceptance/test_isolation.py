@@ -13,7 +13,7 @@ import pytest
 from dagorama import NodeFailed, State, launch_workers, resolve, state
 from dagorama.client.connection import connection
 from dagorama_broker.launch import launch_broker
-from tests.acceptance.isolated import FORKED, OLD_THREAD, UNCHANGED, WAYS, Closes, Forks, Leaves, Signals, Threads
+from tests.support.isolated import FORKED, OLD_THREAD, UNCHANGED, WAYS, Closes, Forks, Leaves, Signals, Threads
 
 ROOT = Path(__file__).parents[2]
 WAIT = 60.0  #: seconds after which something that should happen is taken not to
@@ -41,7 +41,7 @@ def test_forks_end_as_python_ends_them_and_report_nothing(worker: None, tmp_path
 
 
 @pytest.mark.parametrize("code", CALLING.values(), ids=CALLING)
-def test_the_same_holds_of_a_worker_in_the_calling_process(tmp_path: Path, code: str) -> None:
+def test_a_worker_in_the_calling_process_isolates_nodes_alike(tmp_path: Path, code: str) -> None:
     """Forks, what a run leaves behind, and threads."""
     journal = tmp_path / "journal"
     with launch_broker(port=0):
@@ -112,7 +112,7 @@ def test_what_a_thread_of_a_node_makes_is_its_nodes(worker: None, way: str) -> N
 
 
 @pytest.mark.parametrize("way", ["to_thread", "executor", "thread", "pool that stays"])
-def test_the_same_for_async_nodes(worker: None, way: str) -> None:
+def test_what_a_thread_of_an_async_node_makes_is_its_nodes(worker: None, way: str) -> None:
     instance, _ = Threads()("thread", False)
     assert resolve(instance, asyncio.run(instance.from_async(way)), timeout=WAIT) == 1
 

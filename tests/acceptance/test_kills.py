@@ -13,7 +13,7 @@ import pytest
 
 from dagorama import launch_workers, resolve
 from dagorama_broker.launch import LaunchedBroker, launch_broker
-from tests.acceptance.growing import Growing, is_struck, mixed, plain, width
+from tests.support.growing import Growing, is_struck, mixed, plain, width
 
 DEPTH = 6
 
@@ -28,7 +28,7 @@ class DyingBroker(LaunchedBroker):
 
     def _command(self, announce: int, lifeline: int) -> list[str]:
         _, _, _, _, *rest = super()._command(announce, lifeline)
-        return [sys.executable, str(Path(__file__).with_name("dying_broker.py")), *rest]
+        return [sys.executable, str(Path(__file__).parents[1] / "support" / "dying_broker.py"), *rest]
 
     def start(self) -> None:
         commits, when = self._deaths.pop(0) if self._deaths else (0, "")

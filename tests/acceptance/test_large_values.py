@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 
@@ -48,7 +49,7 @@ class Join(DAGDefinition):
 
 
 @pytest.mark.parametrize("size", [4 * MIB, 4 * MIB + 1, 256 * MIB], ids=["4 MiB", "4 MiB + 1", "256 MiB"])
-def test_an_argument_and_a_result_of_this_size_arrive_as_they_were(size: int, tmp_path) -> None:
+def test_an_argument_and_a_result_of_this_size_arrive_as_they_were(size: int, tmp_path: Path) -> None:
     given = content(size)
     with launch_broker(port=0, store=f"sqlite:///{tmp_path / 'store.db'}"), launch_workers(2):
         digest, made = resolve(*Sizes()(given, size), timeout=100)
@@ -62,6 +63,6 @@ def test_five_results_of_a_mebibyte_go_into_one_node() -> None:
 
 
 def test_what_is_past_the_limit_is_refused_before_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dagorama.client.connection.VALUE_LIMIT", 2 * MIB)
+    monkeypatch.setattr("dagorama.client.chunks.VALUE_LIMIT", 2 * MIB)
     with launch_broker(port=0), pytest.raises(RefusedByBroker, match="is more than dagorama carries"):
         Sizes()(content(3 * MIB), 1)

@@ -1,6 +1,7 @@
 """A notebook: workers first, classes after, classes changed; each cell gets the answer of its code."""
 
 from textwrap import dedent
+from typing import Any
 
 import nbformat
 import pytest
@@ -106,7 +107,8 @@ CELLS = [
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_every_cell_gets_the_answer_of_the_code_as_it_is_then() -> None:
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(dedent(source)) for source, _ in CELLS])
+    v4: Any = nbformat.v4
+    notebook = v4.new_notebook(cells=[v4.new_code_cell(dedent(source)) for source, _ in CELLS])
     NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
     shown = [
         next((output["data"]["text/plain"] for output in cell.outputs if output.output_type == "execute_result"), None)

@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 
 from dagorama_broker.launch import LaunchedBroker, launch_broker
-
-from . import original_programs
+from tests.support import original_programs
 
 ROOT = Path(__file__).parents[2]
-HERE = Path(__file__).parent
+HERE = Path(original_programs.__file__).parent
 ENVIRONMENT = ROOT / ".venv-original"
 #: Its generated code is older than protobuf 5, and it imports pkg_resources.
 REQUIREMENTS = ["dagorama==0.1.10", "protobuf<5", "setuptools<81"]
@@ -31,7 +30,7 @@ def original() -> Path:
         made = ENVIRONMENT / f"{sys.version_info.major}.{sys.version_info.minor}"
         if not (made / "complete").exists():
             subprocess.run([sys.executable, "-m", "venv", "--clear", made], check=True, timeout=120)
-            pip = [made / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            pip = [str(made / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
             installed = subprocess.run([*pip, *REQUIREMENTS], capture_output=True, text=True, timeout=300)
             if installed.returncode:
                 said = installed.stderr.strip().splitlines() or ["pip said nothing"]
@@ -53,7 +52,7 @@ def environment(scratch: Path) -> dict[str, str]:
 
 
 def run(bin: Path, program: str, scratch: Path) -> str:
-    command = [bin / "python", "-c", f"import original_programs; original_programs.main({program!r})"]
+    command = [str(bin / "python"), "-c", f"import original_programs; original_programs.main({program!r})"]
     done = subprocess.run(
         command, cwd=scratch, env=environment(scratch), capture_output=True, text=True, timeout=60
     )

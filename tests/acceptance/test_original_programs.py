@@ -13,11 +13,10 @@ import pytest
 
 from dagorama.runner import execute_worker, execute_worker_async
 from dagorama_broker.launch import LaunchedBroker, launch_broker
+from tests.support import original_programs
 
-from . import original_programs
-
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+HERE = Path(original_programs.__file__).parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

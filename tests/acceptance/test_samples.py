@@ -11,7 +11,7 @@ SAMPLES = Path(__file__).parents[2] / "samples"
 
 
 def output_of(sample: str, *arguments: str) -> str:
-    command = [sys.executable, SAMPLES / f"{sample}.py", *arguments]
+    command = [sys.executable, str(SAMPLES / f"{sample}.py"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -55,7 +55,7 @@ def test_a_failure_reaches_the_caller_with_the_culprit_and_the_traceback_from_ov
     assert "attempts: 2" in shown
 
 
-def test_one_bad_item_does_not_lose_a_fan_out() -> None:
+def test_the_sample_of_a_bad_item_resolves_the_rest() -> None:
     output_of("outcomes")  # it asserts what it shows
 
 def test_a_run_time_value_decides_how_the_graph_grows() -> None:
@@ -86,8 +86,8 @@ def test_a_broker_for_other_machines_serves_who_is_known_and_tells_strangers_why
     refusals = dict(line.split(": ", 1) for line in shown[2:])
     assert refusals["without TLS"].startswith("UNAVAILABLE, ")
     assert refusals["without a certificate"].startswith("UNAVAILABLE, ")
-    assert refusals["without a token"].startswith("UNAUTHENTICATED, this broker wants a token of each caller")
-    assert refusals["with another token"].startswith("UNAUTHENTICATED, this broker does not know the token")
+    assert refusals["without a token"].startswith("UNAUTHENTICATED, this broker requires a token")
+    assert refusals["with another token"].startswith("UNAUTHENTICATED, unknown token")
     assert refusals["a reader submits"].startswith("PERMISSION_DENIED, the token 'reader-")
 
 

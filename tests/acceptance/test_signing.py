@@ -20,7 +20,7 @@ from dagorama.models.promise import DAGPromise, restore_promise
 from dagorama.values.keys import new_key
 from dagorama.values.signing import keyring
 from dagorama_broker.launch import LaunchedBroker, launch_broker
-from tests.bombs import Bomb
+from tests.support.bombs import Bomb
 
 from .test_counts import Fan
 from .test_workers import WAIT, await_that, unservable
@@ -122,7 +122,7 @@ def test_launch_broker_and_its_workers_share_a_key_of_their_own(monkeypatch: pyt
         assert os.environ[KEYS] != fresh
 
 
-def test_where_there_is_a_store_the_users_own_key_outlives_the_block(
+def test_the_users_own_key_outlives_the_block_if_there_is_a_store(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv(KEYS)
@@ -185,7 +185,7 @@ def test_whoever_holds_no_key_can_make_no_worker_run_anything(broker: LaunchedBr
         with pytest.raises(NodeFailed, match=r"TamperedValue.*is not what was signed"):
             resolve(instance, promise, timeout=WAIT)
         instance, promise = submitted(held, bomb.envelope)
-        with pytest.raises(NodeFailed, match=r"TamperedValue.*not signed under the key that it was made under"):
+        with pytest.raises(NodeFailed, match=r"TamperedValue.*not signed with the key that its caller announced"):
             resolve(instance, promise, timeout=WAIT)
         # The worker goes on with what is signed, nodes of the same function among it.
         assert resolve(*Adding()(3), timeout=WAIT) == 3

@@ -117,6 +117,11 @@ def worker(*flags: str, folder: str | Path = "/", **environment: str) -> Iterato
         process.communicate()
 
 
+def process_of(broker: LaunchedBroker) -> int:
+    assert broker.pid is not None
+    return broker.pid
+
+
 def read_until(process: subprocess.Popen[str], text: str) -> list[str]:
     """The lines of its stderr up to the one with that text."""
     assert process.stderr is not None
@@ -204,13 +209,13 @@ def test_a_wait_for_what_runs_warns_of_nothing_and_its_timeout_says_where_it_run
 async def test_a_wait_without_a_broker_says_that_none_answers(broker: LaunchedBroker, log: Log) -> None:
     instance, promise = Branching()()
     said = log.event()
-    os.kill(broker.pid, signal.SIGSTOP)
+    os.kill(process_of(broker), signal.SIGSTOP)
     try:
         waiting = asyncio.ensure_future(aresolve(instance, promise))
         assert await asyncio.to_thread(said.wait, WAIT)
         waiting.cancel()
     finally:
-        os.kill(broker.pid, signal.SIGCONT)
+        os.kill(process_of(broker), signal.SIGCONT)
     assert any(f"the broker at {broker.host}:{broker.port} does not answer" in said for said in log.waits())
 
 
@@ -234,8 +239,8 @@ def test_spawner_and_worker_both_name_a_module_that_the_worker_cannot_import(
             [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=WAIT,
             env={**os.environ, "DAGORAMA_WARN_AFTER": "1"},
         )  # fmt: skip
-        told = read_until(process, "gives back")
-    assert "gives back nodes of only_here:Task.entrypoint" in told[-1]
+        told = read_until(process, "returned nodes")
+    assert "returned nodes of only_here:Task.entrypoint" in told[-1]
     assert "No module named 'only_here'" in told[-1]
     warning = next(line for line in done.stderr.splitlines() if "still waiting" in line)
     assert "[WARNING]" in warning
@@ -352,15 +357,15 @@ def test_workers_run_without_posix_semaphores(broker: LaunchedBroker, tmp_path: 
 
 def test_a_worker_says_what_it_takes_and_when_it_has_a_broker(tmp_path: Path) -> None:
     store = f"sqlite:///{tmp_path / 'store'}"
-    flags = ("--toleration", "GPU", "--include-queue", "heavy", "--import", "tests.acceptance.registering")
+    flags = ("--toleration", "GPU", "--include-queue", "heavy", "--import", "tests.support.registering")
     with launch_broker(port=0, store=store) as broker:
         port = broker.port
         with worker(*flags, PYTHONPATH=str(ROOT)) as process:
             first = "".join(read_all_of(process, "connected to the broker", "definitions: "))
             assert "1 at a time, of queues heavy, tolerations: GPU" in first
-            assert "tests.acceptance.troubles:Adding" in first
-            os.kill(broker.pid, signal.SIGKILL)
-            assert "is gone" in read_until(process, "is gone")[-1]
+            assert "tests.support.troubles:Adding" in first
+            os.kill(process_of(broker), signal.SIGKILL)
+            assert "lost the connection" in read_until(process, "lost the connection")[-1]
             with launch_broker(port=port, store=store):
                 assert read_until(process, "again")[-1].endswith(f":{port} again\n")
 
@@ -405,7 +410,7 @@ def test_by_default_nothing_is_said_of_nodes_and_what_is_given_back_once(
     with worker("--exit-on-completion", "--concurrency", "2", PYTHONPATH=str(tmp_path)) as process:
         _, said = process.communicate(timeout=WAIT)
     assert process.returncode == 3
-    assert sum("gives back nodes" in line for line in said.splitlines()) == 1
+    assert sum("returned nodes" in line for line in said.splitlines()) == 1
     assert "left undone: 3 queued nodes" in said
 
 

@@ -16,7 +16,7 @@ import pytest
 from dagorama import NodeFailed, launch_workers, resolve
 from dagorama.client.connection import connection
 from dagorama_broker.launch import LaunchedBroker, launch_broker
-from tests.acceptance.troubles import Adding, FastThenSlow, LateChildren, Locking, Loops, Troubles
+from tests.support.troubles import Adding, FastThenSlow, LateChildren, Locking, Loops, Troubles
 
 ROOT = Path(__file__).parents[2]
 WAIT = 60.0  #: seconds after which something that should happen is taken not to
@@ -78,7 +78,7 @@ def test_a_worker_without_the_module_gives_nodes_back_to_one_that_has_it(
 
 
 def test_constructor_arguments_are_the_callers_whatever_a_worker_registers(broker: LaunchedBroker) -> None:
-    with worker("--import", "tests.acceptance.registering"):
+    with worker("--import", "tests.support.registering"):
         assert [resolve(*Adding(number)(1), timeout=WAIT) for number in (5, 100)] == [6, 101]
 
 
@@ -87,7 +87,7 @@ def test_a_definition_made_with_what_cannot_travel_waits_for_a_worker_that_regis
     instance, promise = Locking(threading.Lock())(1)
     with worker():
         await_that(lambda: any("register_definition" in reason for reason in unservable()))
-        with worker("--import", "tests.acceptance.registering"):
+        with worker("--import", "tests.support.registering"):
             assert resolve(instance, promise, timeout=WAIT) == 2
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import grpc
 import pytest
 from hypothesis import given
-from recording_broker import RecordingBroker
 
 from dagorama import DAGDefinition, DagoramaError, as_completed, dagorama, resolve
 from dagorama.api import broker_pb2 as pb
 from tests.proof.fuzz import contents, examples
+from tests.support.recording_broker import RecordingBroker
 
 REPLIES = 150
 

@@ -2,15 +2,15 @@
 
 import copy
 import pickle
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import grpc
 import pytest
-from recording_broker import RecordingBroker
 
 from dagorama.api import broker_pb2
 from dagorama.client.control import cancel, retry_failed, state
+from dagorama.context import current_attempt
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, resolve
 from dagorama.errors import (
@@ -22,10 +22,10 @@ from dagorama.errors import (
     UnknownToBroker,
     WrongInstance,
 )
-from dagorama.graph.scope import AttemptScope, current_attempt
+from dagorama.graph.scope import AttemptScope
 from dagorama.models.promise import DAGPromise
-from dagorama.models.retried import Retried, Unservable
-from dagorama.models.state import State
+from dagorama.models.state import Retried, State, Unservable
+from tests.support.recording_broker import RecordingBroker
 
 
 class Sample(DAGDefinition):
@@ -148,14 +148,14 @@ def test_why_it_is_refused_comes_through(broker: RecordingBroker, broken: Any) -
 
 
 @pytest.mark.parametrize("act", [state, cancel, retry_failed])
-def test_a_promise_of_another_instance_is_refused(broker: RecordingBroker, made: Any, act: Any) -> None:
+def test_control_of_a_promise_of_another_instance_is_refused(broker: RecordingBroker, made: Any, act: Any) -> None:
     with pytest.raises(WrongInstance):
         act(made[0], Sample()(1)[1])
 
 
-def test_what_is_no_promise_is_refused(broker: RecordingBroker, made: Any) -> None:
+def test_cancel_refuses_anything_but_a_promise(broker: RecordingBroker, made: Any) -> None:
     with pytest.raises(TypeError, match=r"a promise of .*, or None for all of it, not a str"):
-        cancel(made[0], "all")
+        cancel(made[0], cast(Any, "all"))
     assert not broker.cancels
 
 
@@ -192,7 +192,7 @@ def test_what_the_definition_calls_so_is_the_definitions(broker: RecordingBroker
     assert cancel(instance) == 2
 
 
-def test_also_where_it_is_set_on_either(broker: RecordingBroker, made: Any) -> None:
+def test_attributes_of_the_same_name_set_on_a_definition_or_an_instance_win(broker: RecordingBroker, made: Any) -> None:
     class Stores(Sample):
         def __init__(self) -> None:
             self.cancel = "mine"
@@ -220,7 +220,7 @@ def test_a_retry_is_a_number_and_tells_what_a_number_does_not() -> None:
     assert retried.warnings == [
         "3 nodes have used this failure and were not run again; use --downstream, or downstream=True",
         "no connected worker may run app:Dag.step: it has other code; use --new-code, or new_code=True, "
-        "to have these nodes run by the code that is deployed",
+        "to run these nodes with the deployed code",
     ]
     assert Retried(1, 2).warnings == []
 

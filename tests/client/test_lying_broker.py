@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recording_broker import Node, RecordingBroker
 
 from dagorama.api import broker_pb2
 from dagorama.client.results import aresolve, as_completed
@@ -19,7 +18,8 @@ from dagorama.models.promise import DAGPromise
 from dagorama.values.codec import encode
 from dagorama.values.keys import SigningKey, new_key
 from dagorama.values.signing import FAILURE, RESULT, Keyring, keyring
-from tests.bombs import Bomb, changed
+from tests.support.bombs import Bomb, changed
+from tests.support.recording_broker import Node, RecordingBroker
 
 
 class Sample(DAGDefinition):
@@ -57,7 +57,7 @@ def test_the_values_of_two_nodes_cannot_be_exchanged(broker: RecordingBroker) ->
             resolve(instance, promise)
 
 
-async def test_nor_for_those_who_wait(broker: RecordingBroker) -> None:
+async def test_exchanged_values_are_refused_in_waits_too(broker: RecordingBroker) -> None:
     instance, promises, nodes = two(broker)
     nodes[0].value = nodes[1].value
     with pytest.raises(TamperedValue):

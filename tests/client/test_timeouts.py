@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recording_broker import RecordingBroker
 
 from dagorama.client.results import aresolve, as_completed, resolve_all
 from dagorama.client.timeouts import LONGEST, checked_timeout
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, resolve
+from tests.support.recording_broker import RecordingBroker
 
 
 class Five(DAGDefinition):

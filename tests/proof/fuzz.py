@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
@@ -46,7 +46,7 @@ SERVICES = (broker_pb2.DESCRIPTOR.services_by_name["Broker"], api_pb2.DESCRIPTOR
 METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in service.methods]
 INSTANCE, ORIGIN = b"i" * 16, b"o" * 12
 #: A worker that can replace its own earlier session.
-WORKER = {"worker": sha256(b"s" * 32).digest()[:16], "secret": b"s" * 32}
+WORKER: dict[str, Any] = {"worker": sha256(b"s" * 32).digest()[:16], "secret": b"s" * 32}
 
 _IDS = st.sampled_from([INSTANCE, ORIGIN, ORIGIN + bytes(4), b"", b"x", b"y" * 16, bytes(12), b"\xff" * 16])
 _NUMBERS = st.sampled_from([0, 1, 2, 3, 5, 1 << 16, (1 << 31) - 1])
@@ -207,14 +207,13 @@ class Fuzzer:
         """One call with these bytes; a refusal is an answer, a silence is not."""
         self.sent += 1
         made()
-        path = f"/{method.containing_service.full_name}/{method.name}"
+        path, channel = f"/{method.containing_service.full_name}/{method.name}", cast(Any, self.channel)
         seconds = LISTENS if method.name in WAITS else PATIENCE
         try:
             if method.client_streaming:
-                replies = self.channel.stream_stream(path)(iter(requests), timeout=seconds)
-                self._take(replies)
+                self._take(channel.stream_stream(path)(iter(requests), timeout=seconds))
             else:
-                self._take(self.channel.unary_stream(path)(requests[0], timeout=seconds))
+                self._take(channel.unary_stream(path)(requests[0], timeout=seconds))
             self.statuses["OK"] += 1
         except grpc.RpcError as error:
             self._note(path, error, requests)

@@ -45,7 +45,7 @@ def main() -> int:
 
 def fuzz(target: str, runs: int, seed: int) -> None:
     """Does not return: the fuzzer ends the process."""
-    import atheris  # type: ignore[import-not-found, unused-ignore]  # only where it installs
+    import atheris
 
     os.environ.setdefault("DAGORAMA_SIGNING_KEYS", "A" * 43)
     with atheris.instrument_imports(include=["dagorama", "dagorama_broker"]):

@@ -19,8 +19,8 @@ from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.worker_session import Session
 from dagorama_broker.model.domain import Function
 from dagorama_broker.scheduler import NewRun, Presence, Scheduler
-from dagorama_broker.store import large_values
-from dagorama_broker.store.sqlite import connection, store
+from dagorama_broker.store import folders, large_values
+from dagorama_broker.store.sqlite import connection, database
 from dagorama_broker.store.sqlite.store import SqliteStore
 
 SPAWNERS = 4
@@ -36,9 +36,9 @@ def weaken(how: str) -> None:
             connection.execute(f"PRAGMA synchronous = {how}")
             return connection
 
-        connection.connect = store.connect = weaker  # type: ignore[attr-defined]
+        connection.connect = database.connect = weaker  # type: ignore[attr-defined]
     elif how == "folders not synced":
-        large_values.sync_folder = lambda folder: None
+        folders.sync_folder = large_values.sync_folder = lambda folder: None  # type: ignore[attr-defined]  # imported
     elif how == "ack-before-commit":
         commit = Broker._commit
 

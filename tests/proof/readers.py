@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
@@ -47,11 +49,12 @@ def frames(data: bytes) -> None:
 def calls(data: bytes) -> None:
     """Whatever protobuf takes is taken or refused, and what is refused has changed nothing."""
     scheduler = Scheduler(1)
-    for message, take in (
+    readers: tuple[tuple[Any, Callable[[Any], object]], ...] = (
         (pb.SubmitRequest, lambda read: scheduler.submit(runs_of([read]), {})),
         (pb.Hello, presence_of),
         (pb.Results, lambda read: (refs_of(read), large_by_place(read))),
-    ):
+    )
+    for message, take in readers:
         try:
             take(message.FromString(data))
         except (DecodeError, BrokerRefusal):

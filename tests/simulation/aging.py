@@ -27,7 +27,7 @@ GOING = 15.0
 #: Seconds in which a request arrives when nothing is broken.
 ARRIVING = 1.0
 #: What a person cannot mend: that no worker tolerates a node's taint.
-QUEUE_TIMEOUT = "dagorama.QueueTimeout"
+QUEUE_TIMEOUT = "dagorama.errors.QueueTimeout"
 
 
 class AgingClient(SimulatedClient):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 from dagorama_broker.engine.retention_policy import Keeping
 from dagorama_broker.model.domain import ENDED, State
-from dagorama_broker.model.rows import Changes, OutcomeRow, RemovedRow, RevivedRow
+from dagorama_broker.model.rows import Changes, OutcomeRow, RemovedRow, ResolvedRow, RevivedRow
 from dagorama_broker.store.checksums import unpack_keys
 
 from .programs import Computation, Program
@@ -18,8 +19,9 @@ from .watcher import Value, Watcher
 _GONE = re.compile(r"instance ([0-9a-f]{32}) ended on .* and was removed after its retention of .* s \(DAGORAMA_RET")
 #: Tables of the store that are empty when all instances are gone; what else it has is of functions and workers.
 _TABLES = (
-    "_instances", "_instance_keys", "_runs", "_runs_of", "_origins", "_nodes", "_outcomes", "_progress", "_large",
-    "_large_named", "_keys", "_broods", "_broods_of", "_makers", "_adopted", "_used_failures",
+    "instances", "instance_keys", "runs.in_order", "runs.by_instance", "runs.by_origin", "nodes", "outcomes",
+    "progress", "concurrency_keys", "large.by_node", "large.references", "eager.rows", "eager.by_node", "eager.makers",
+    "rebinds.adopted", "used_failures",
 )  # fmt: skip
 _BOOKS_OF_REMOVAL = ("_ends", "_links", "_named", "_leftovers")
 
@@ -31,7 +33,7 @@ class AgingWatcher(Watcher):
         super().__init__(*arguments)
         self.by_key: dict[int, bytes] = {}  #: on disk, or removed
         self.nodes_of: dict[int, list[int]] = {}  #: by instance
-        self.instance_of: dict[int, int] = {}  #: by node
+        self.instance_by_node: dict[int, int] = {}  #: by node
         self.named_by: dict[int, set[int]] = {}  #: instances with a value that names a node of this one
         self.ended_at: dict[int, float] = {}  #: wall time by node
         self.removed_at: dict[bytes, float] = {}
@@ -45,15 +47,16 @@ class AgingWatcher(Watcher):
         self.by_key.update((row.key, row.id) for row in changes.instances)
         for run in changes.runs:
             for key in range(run.first_key, run.first_key + run.size):
-                self.instance_of[key] = run.instance
+                self.instance_by_node[key] = run.instance
                 self.nodes_of.setdefault(run.instance, []).append(key)
         super().committed(changes)
-        for ended in (*changes.outcomes, *changes.resolved):
+        rows: list[OutcomeRow | ResolvedRow] = [*changes.outcomes, *changes.resolved]
+        for ended in rows:
             self.ended_at[ended.key] = ended.ended
         for outcome in changes.outcomes:
-            own = self.instance_of[outcome.key]
+            own = self.instance_by_node[outcome.key]
             for ref in unpack_keys(outcome.refs):
-                self.named_by.setdefault(self.instance_of[ref], set()).add(own)
+                self.named_by.setdefault(self.instance_by_node[ref], set()).add(own)
         gone = {row.key for row in changes.removed}
         for removed in changes.removed:
             self._removed(removed, gone)
@@ -159,8 +162,8 @@ class AgingWatcher(Watcher):
 
     def _returns_what_is_gone(self, name: str) -> bool:
         returns = self.plan.programs[name].returns
-        others = [self.instance_of[self.keys[other]] for other in returns if other in self.keys]
-        own = self.instance_of[self.keys[name]]
+        others = [self.instance_by_node[self.keys[other]] for other in returns if other in self.keys]
+        own = self.instance_by_node[self.keys[name]]
         return any(other != own and self.by_key[other] in self.removed_at for other in others)
 
     def is_all_gone(self) -> bool:
@@ -174,8 +177,8 @@ class AgingWatcher(Watcher):
             self.require(not self._left(), "nothing is left behind", f"{self._left()}")
 
     def _left(self) -> dict[str, int]:
-        of_removal = self.disk._forgetting
-        left = {name: len(getattr(self.disk, name)) for name in _TABLES}
+        of_removal = self.disk.tables.retention
+        left = {name: len(attrgetter(name)(self.disk.tables)) for name in _TABLES}
         left |= {name: len(getattr(of_removal, name)) for name in _BOOKS_OF_REMOVAL}
         left["_in_order"] = sum(map(len, of_removal._in_order.values()))
         return {name: count for name, count in left.items() if count}

@@ -162,8 +162,8 @@ class Instance:
                 self.watcher.told_end(names[place], state, failure.type if failure is not None else "")
                 states[names[place]] = state
         self.watcher.require(len(states) == len(names), "told of every end", f"{self.prefix}: {states}")
-        for name, state in states.items():
-            if state == pb.COMPLETED:
+        for name, end in states.items():
+            if end == pb.COMPLETED:
                 self._check_value(name, values)
 
     def _check_value(self, name: str, values: dict[str, str]) -> None:

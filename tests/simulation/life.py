@@ -61,7 +61,7 @@ class Life:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.chance = random.Random(seed)
-        self.loop = SimulatedLoop(self.chance)
+        self.loop = SimulatedLoop(self.chance)  # type: ignore[abstract]  # it lacks files and sockets
         self.clock = Clock(self.loop)
         self.disk = Disk()
         self.disk.secret = self.chance.randbytes(32)
@@ -134,7 +134,8 @@ class Life:
         return watcher.violation is None
 
     def _has_drained(self) -> bool:
-        if any(peer.busy for peer in (*self.clients, self.person)) or self.watcher.unfinished:
+        peers: list[SimulatedClient | SimulatedPerson] = [*self.clients, self.person]
+        if any(peer.busy for peer in peers) or self.watcher.unfinished:
             return False
         return not any(child.held or child.answered for worker in self.workers for child in worker.children)
 

@@ -13,10 +13,14 @@ import time
 from asyncio import events
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 START = 1_000.0
 WALL = 1_700_000_000.0
@@ -77,14 +81,18 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
     def is_closed(self) -> bool:
         return False
 
-    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:
+    def call_soon(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
         self._ready.append(handle)
         return handle
 
     call_soon_threadsafe = call_soon
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
+    def call_at(
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
         handle = asyncio.TimerHandle(when, callback, args, self, context)
         self._count += 1
         heappush(self._timers, (when, self._count, handle))
@@ -94,7 +102,9 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         """Something that happens to hosts, whatever becomes of the one that caused it."""
         self.call_at(when, callback, *args, context=WORLD)
 
-    def call_later(self, delay: float, callback: Any, *args: Any, context: Context | None = None) -> Any:
+    def call_later(
+        self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
         return self.call_at(self.now + delay, callback, *args, context=context)
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
@@ -110,7 +120,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         task.add_done_callback(lambda task: host.tasks.pop(task, None), context=WORLD)
         return task
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
         """In a thread of the calling host: what is asked of one executor is done in turn, and takes its time."""
         host, future = HOST.get(), self.create_future()
         start = max(self.now, host.free_at.get(executor, 0.0))
@@ -189,7 +199,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
             handle = ready.popleft()
             if handle._cancelled:
                 continue
-            host = handle._context.get(HOST, NOWHERE)
+            host = handle._context.get(HOST, NOWHERE)  # type: ignore[attr-defined]  # the stubs leave it out
             if host.stopped:
                 host.backlog.append(handle)
             else:
@@ -216,19 +226,19 @@ def simulated(loop: SimulatedLoop, clock: Clock) -> Iterator[None]:
     """Whoever asks for the time, for chance or for the running loop gets the simulation's."""
     kept = time.monotonic, time.time, os.urandom, random.random, sys.get_asyncgen_hooks(), events._get_running_loop()
     time.monotonic, time.time = clock.monotonic, clock.time
-    os.urandom, random.random = loop.chance.randbytes, loop.chance.random  # type: ignore[assignment]
+    os.urandom, random.random = loop.chance.randbytes, loop.chance.random
     sys.set_asyncgen_hooks(finalizer=_closer(loop))
     events._set_running_loop(loop)
     try:
         yield
     finally:
-        time.monotonic, time.time, os.urandom, random.random = kept[:4]  # type: ignore[assignment]
+        time.monotonic, time.time, os.urandom, random.random = kept[:4]
         sys.set_asyncgen_hooks(*kept[4])
         events._set_running_loop(kept[5])
 
 
 def _closer(loop: SimulatedLoop) -> Callable[[AsyncGenerator[Any, Any]], None]:
     def close(generator: AsyncGenerator[Any, Any]) -> None:
-        loop.create_task(generator.aclose())  # type: ignore[arg-type]
+        loop.create_task(generator.aclose())
 
     return close

@@ -22,7 +22,7 @@ from dagorama_broker.engine.worker_session import Session
 from dagorama_broker.errors import NotServing
 from dagorama_broker.model.domain import ENDED, State
 from dagorama_broker.rpc import service, work, work_messages
-from dagorama_broker.rpc.wait import _Wait
+from dagorama_broker.rpc.wait_messages import WaitMessages
 from dagorama_broker.rpc.work import WorkerStreams
 from dagorama_broker.scheduler import Scheduler, Worker, assignment, rebind, restore, states, workers
 from dagorama_broker.scheduler.claims import Dispatch
@@ -422,9 +422,9 @@ def _(needed: Any) -> Any:
     return lambda node: list(dict.fromkeys(node.sources))
 
 
-@mutant("promises of a value are not sent to waiters", (_Wait, "_with_named"))
+@mutant("promises of a value are not sent to waiters", (WaitMessages, "_with_named"))
 def _(with_named: Any) -> Any:
-    async def themselves(self: _Wait, nodes: Any) -> Any:
+    async def themselves(self: WaitMessages, nodes: Any) -> Any:
         return list(nodes)
 
     return themselves

@@ -73,7 +73,7 @@ class SimulatedPerson:
         if self.chance.random() < 0.3:
             made_with = [self.chance.choice(made_with)]
         instance = self.watcher.instance_of(node) if self.chance.random() < 0.5 else b""
-        asked = {"function": name, "hash": hash, "from": made_with, "instance": instance}
+        asked: dict[str, Any] = {"function": name, "hash": hash, "from": made_with, "instance": instance}
         found = await self._call("Adopt", pb.AdoptRequest(look=True, **asked), pb.AdoptReply)
         if found is None or not found.made_with:
             return

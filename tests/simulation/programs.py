@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import islice
+from typing import Any
 
 from dagorama.api import broker_pb2 as pb
 
@@ -98,7 +99,8 @@ class Plan:
 
     def _draw_chain(self, chance: random.Random, prefix: str, count: int, earlier: list[str]) -> list[Program]:
         """Quick nodes, each after the one before: they go along with their sources."""
-        before, made = earlier[-1:], []
+        before = earlier[-1:]
+        made: list[Program] = []
         for number in range(count):
             program = Program(f"{prefix}{number}", "quick", tuple(before), seconds=0.0005)
             self._draw_trouble(chance, program)
@@ -185,9 +187,9 @@ class Computation:
             values.append(outcome.value or "failed")
         function = FUNCTIONS[program.function]
         if function.queue_timeout:
-            return Outcome(failure="dagorama.QueueTimeout")
+            return Outcome(failure="dagorama.errors.QueueTimeout")
         if program.dies >= DEATHS:
-            return Outcome(failure="dagorama.ProcessDied")
+            return Outcome(failure="dagorama.errors.ProcessDied")
         if program.fails >= max(1, function.retry.max_attempts):
             return Outcome(failure="builtins.ValueError")
         return Outcome(own_value(program.name, values))
@@ -200,14 +202,15 @@ class Computation:
                 yield from self.all_made(program.children)
 
 
-def columns(programs: list[Program], first: int, origin_of: dict[str, bytes], origin: bytes) -> dict[str, object]:
+def columns(programs: list[Program], first: int, origin_of: dict[str, bytes], origin: bytes) -> dict[str, Any]:
     """The columns of a `Nodes` message; `origin_of` has the ids of all nodes that have one."""
     names = [program.name for program in programs]
     functions = sorted({program.function for program in programs})
     keys = sorted({program.key for program in programs if program.key})
     places = {name: place for place, name in enumerate(names, first)}
     foreign: list[bytes] = []
-    references, tolerant = [], []
+    references: list[int] = []
+    tolerant: list[int] = []
     for program in programs:
         for source in program.sources:
             if source in program.tolerates:

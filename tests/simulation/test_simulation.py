@@ -11,7 +11,8 @@ import pytest
 
 from .aging import AgingLife
 from .life import run
-from .mutations import MUTANTS, catch
+from .mutants import MUTANTS
+from .mutations import catch
 
 ROOT = Path(__file__).parents[2]
 

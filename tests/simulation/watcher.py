@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,8 @@ from dagorama_broker.model.domain import ENDED, Failure, State, World
 from dagorama_broker.model.rows import Changes, NodeRow, OutcomeRow, ProgressRow, RevivedRow
 from dagorama_broker.scheduler import Effects, Node, Worker
 from dagorama_broker.store.checksums import unpack_keys
+from tests.support import invariants
 
-from ..heart import invariants
 from .loop import SimulatedLoop
 from .programs import FUNCTIONS, Computation, Plan
 from .store import Disk
@@ -132,7 +133,7 @@ class Watcher:
         """A new broker, on the same disk."""
         self.latest.clear()
         self.stepped_at = 0.0
-        self.awaited = set(self.disk._workers)
+        self.awaited = set(self.disk.tables.workers)
         self.awaited_until = self.loop.now + broker.scheduler.timing.reconnect_wait - 1e-6
         drain = broker.scheduler.drain
 
@@ -179,9 +180,9 @@ class Watcher:
                      "granted once at a time", f"node {node.key} is granted while attempt {before} stands")
         self.attempts[attempt] = node.key, name
         self.latest[node.key] = attempt
-        before = self.not_before.get(self.names.get(node.key, ""), 0.0)
-        self.require(self.wall_jumped or self.loop.now >= before - 1e-6, "not before its time",
-                     f"node {node.key} is granted {before - self.loop.now:.3f} s too early")
+        earliest = self.not_before.get(self.names.get(node.key, ""), 0.0)
+        self.require(self.wall_jumped or self.loop.now >= earliest - 1e-6, "not before its time",
+                     f"node {node.key} is granted {earliest - self.loop.now:.3f} s too early")
         most = node.lane.function.max_concurrency
         if most:
             lane = node.lane
@@ -333,7 +334,7 @@ class Watcher:
 
     def instance_of(self, name: str) -> bytes:
         """The id of the instance of a node on disk."""
-        return self.disk._instances[self.disk._nodes[self.keys[name]].instance].row.id
+        return self.disk.tables.instances[self.disk.tables.nodes[self.keys[name]].instance].row.id
 
     def has_ended(self, key: int) -> bool:
         row = self.seen.get(key)
@@ -346,7 +347,7 @@ class Watcher:
             self.require(name in self.keys, "acknowledged is durable", f"node {name} is acknowledged, not on disk")
 
     def acknowledged_report(self, key: int, attempt: int, worker: str) -> None:
-        outcome, progress = self.seen.get(key), self.disk._progress.get(key)
+        outcome, progress = self.seen.get(key), self.disk.tables.progress.get(key)
         durable = outcome is not None or (progress is not None and progress.attempt >= attempt)
         self.require(durable, "acknowledged is durable", f"{worker}: node {key}, attempt {attempt}, is not on disk")
 
@@ -375,8 +376,9 @@ class Watcher:
     def acknowledged_adoption(self, signed: pb.SignedAdoption, count: int) -> None:
         """Of so many nodes at least it is on record."""
         self.note("adopted", count)
-        ids = {row.id for row in self.disk._adoptions.values() if row.signed == signed.SerializeToString()}
-        on_disk = sum(row.adoption in ids for row in self.disk._adopted.values())
+        rebinds = self.disk.tables.rebinds
+        ids = {row.id for row in rebinds.adoptions.values() if row.signed == signed.SerializeToString()}
+        on_disk = sum(row.adoption in ids for row in rebinds.adopted.values())
         self.require(on_disk >= count, "acknowledged is durable", f"{count} nodes were adopted, {on_disk} are on disk")
 
     # --- workers --------------------------------------------------------------------------------------
@@ -527,7 +529,7 @@ class Watcher:
     def check_empty(self, broker: Broker) -> None:
         """Nothing is left in the broker's memory of what has ended."""
         graph, scheduler = broker.scheduler.graph, broker.scheduler
-        left = {
+        kinds: dict[str, Sized] = {
             "nodes": graph.nodes, "instances": graph.instances, "origins": graph.origins, "lanes": graph.active,
             "delayed": graph.delayed, "keyed": graph.keyed, "claims": scheduler.dispatch.claimed,
             "staged": scheduler.staged, "expiries": graph.expires_at, "arguments": broker.payloads.arguments.kept,
@@ -536,7 +538,7 @@ class Watcher:
             "claimed": {lane.id: 1 for lane in graph.lanes.values() if lane.claimed},
             "held": {slot.index: 1 for w in scheduler.dispatch.workers.values() for slot in w.slots if slot.held},
         }
-        left = {what: len(of) for what, of in left.items() if of}
+        left = {kind: len(found) for kind, found in kinds.items() if found}
         self.require(not left, "nothing is left behind", f"{left}")
 
 

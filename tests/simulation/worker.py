@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
@@ -35,7 +35,7 @@ class Given:
     run: int
     sources: Sequence[int]
     values: dict[int, bytes]
-    refs: dict[int, Sequence[int]]
+    refs: Mapping[int, Sequence[int]]
     failed: frozenset[int]
     beside: int = 0  #: the source that it is sent along with: its value is that of the run here
     made_with: str = ""

@@ -256,5 +256,5 @@ def test_a_program_for_the_original_is_clean_under_plain_mypy(tmp_path: Path, re
 
 
 @pytest.mark.parametrize("returns", ["", " -> None"])
-def test_and_under_pyright(tmp_path: Path, returns: str) -> None:
+def test_a_program_for_the_original_is_clean_under_pyright(tmp_path: Path, returns: str) -> None:
     assert pyright(original(tmp_path, returns)) == []

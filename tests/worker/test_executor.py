@@ -8,13 +8,10 @@ from typing import NamedTuple
 from uuid import UUID
 
 import pytest
-import worker_nodes
-from worker_grants import INSTANCE, Wanted, body_of, call, encoded, ids, values_of
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.context import CurrentNode, current_run
+from dagorama.context import CurrentNode, current_attempt, current_run
 from dagorama.errors import NotInInstance, NotPicklable
-from dagorama.graph.scope import current_attempt
 from dagorama.models.failure import Failure
 from dagorama.models.outcome import outcome as tolerated
 from dagorama.models.promise import DAGPromise
@@ -24,6 +21,8 @@ from dagorama.worker.child.executor import Executor
 from dagorama.worker.child.outbox import Outbox
 from dagorama.worker.frames import Kind, Outcome
 from dagorama.worker.spool_files import SpoolValues
+from tests.support import worker_nodes
+from tests.support.worker_grants import INSTANCE, Wanted, body_of, call, encoded, ids, values_of
 
 
 class Ran:
@@ -58,7 +57,7 @@ class Ran:
     def value(self, wanted: Wanted, values: Mapping[int, Encoded] | None = None) -> object:
         results = self.run(wanted, values=values)
         assert not results.failures, results.failures
-        return values_of(results, self.large.get)[0]
+        return values_of(results, lambda digest: bytes(self.large.get(digest).data))[0]
 
     def failure(self, wanted: Wanted) -> pb.Failure:
         results = self.run(wanted)
@@ -136,8 +135,8 @@ def test_nodes_that_a_node_makes_go_with_its_result(ran: Ran) -> None:
     assert (children.node, children.attempt) == (results.node[0], results.attempt[0])
     nodes = children.nodes
     assert [results.functions[index].name for index in nodes.function] == [
-        "worker_nodes:Nodes.echo",
-        "worker_nodes:Nodes.append",
+        "tests.support.worker_nodes:Nodes.echo",
+        "tests.support.worker_nodes:Nodes.append",
     ]
     assert (list(nodes.source_count), list(nodes.source)) == ([0, 1], [0])
     assert (list(results.ref_count), list(results.ref)) == ([2], [0, 1])
@@ -191,7 +190,7 @@ def test_leaving_exceptions_of_user_code_fail_the_node_and_nothing_else(ran: Ran
 
 def test_an_exception_whose_str_fails_is_told_as_text(ran: Ran) -> None:
     failure = ran.failure(call("fail_with", "unprintable"))
-    assert failure.type == "worker_nodes.Unprintable"
+    assert failure.type == "tests.support.worker_nodes.Unprintable"
     assert "str() failed" in failure.message
 
 
@@ -243,7 +242,7 @@ def test_a_large_value_that_is_gone_fails_the_node_that_needs_it(ran: Ran) -> No
 def test_a_function_with_other_code_is_given_back(ran: Ran) -> None:
     returned = ran.returned(Wanted("echo", [1], hash="another"))
     assert returned.reason == pb.CODE_MISMATCH
-    assert "worker_nodes:Nodes.echo" in returned.detail
+    assert "tests.support.worker_nodes:Nodes.echo" in returned.detail
     assert returned.hash == Wanted("echo").function.hash
 
 
@@ -254,7 +253,7 @@ def test_a_function_that_cannot_be_imported_is_given_back(ran: Ran) -> None:
 
 
 def test_a_definition_that_needs_arguments_and_is_not_registered_is_given_back(ran: Ran) -> None:
-    returned = ran.returned(Wanted("entrypoint", [1], definition="worker_nodes:Counting"))
+    returned = ran.returned(Wanted("entrypoint", [1], definition="tests.support.worker_nodes:Counting"))
     assert returned.reason == pb.UNREGISTERED
     assert "register_definition" in returned.detail
 
@@ -291,7 +290,7 @@ def test_failures_say_what_their_policy_and_exception_say_of_another_run(
 @pytest.mark.parametrize(
     ("method", "failed_before", "name", "logged"),
     [
-        ("fail_under_a_policy", 0, "Nodes.fail_under_a_policy", "asks to be run again in 2.5 s"),
+        ("fail_under_a_policy", 0, "Nodes.fail_under_a_policy", "asked to be retried in 2.5 s"),
         ("fail_under_a_policy", 2, "Nodes.fail_under_a_policy", "failed: dagorama.errors.RetryLater"),
         ("later_without_a_policy", 0, "Nodes.later_without_a_policy", "failed: dagorama.errors.RetryLater"),
     ],
@@ -308,7 +307,7 @@ def test_a_run_that_asks_for_another_is_logged_as_failed_only_if_it_was_the_last
     [line] = capsys.readouterr().err.splitlines()
     assert f"{name} (instance " in line
     assert logged in line
-    assert ("[INFO]" in line) is ("asks" in logged)
+    assert ("[INFO]" in line) is ("asked" in logged)
 
 
 def test_failed_sources_that_are_tolerated_come_as_failures(ran: Ran) -> None:
@@ -383,7 +382,8 @@ def run_along(
     for each in calls:
         ran.executor.run(each, monotonic_ns())
     ran.executor.outbox.flush()
-    results, returned = pb.Results(), []
+    results = pb.Results()
+    returned: list[int] = []
     for kind, outcome in ran.outcomes:
         if kind == Kind.RESULTS:
             results.MergeFromString(outcome.body)
@@ -400,29 +400,29 @@ def test_a_node_sent_along_takes_the_value_of_its_source_from_here(tmp_path: Pat
     assert values_of(along.results) == [[1, 2, 3], [1, 2, 3, 4]], "no object is shared"
 
 
-def test_it_takes_only_that_of_the_node_that_its_arguments_name(tmp_path: Path) -> None:
+def test_a_fused_node_takes_only_the_value_of_the_node_that_its_arguments_name(tmp_path: Path) -> None:
     along = run_along(tmp_path, call("append", [1, 2], 3), id=b"id of other node")
     assert values_of(along.results) == [[1, 2, 3]]
     assert promise(1).node_id.hex() in along.results.failures[0].message
 
 
-def test_it_is_given_back_unstarted_where_its_source_failed(tmp_path: Path) -> None:
+def test_a_fused_node_is_given_back_if_its_source_failed(tmp_path: Path) -> None:
     along = run_along(tmp_path, call("fail", "no luck"))
     assert [failure.node for failure in along.results.failures] == [along.source]
     assert along.returned == [along.node]
 
 
-def test_or_returned_promises(tmp_path: Path) -> None:
+def test_a_fused_node_is_given_back_if_its_source_returned_promises(tmp_path: Path) -> None:
     along = run_along(tmp_path, call("pair"))
     assert (list(along.results.node), along.returned) == ([along.source], [along.node])
 
 
-def test_or_a_value_that_is_kept_apart(tmp_path: Path) -> None:
+def test_a_fused_node_is_given_back_if_its_source_returned_a_large_value(tmp_path: Path) -> None:
     along = run_along(tmp_path, call("append", [1, 2], 3), large_from=1)
     assert (list(along.results.node), along.returned) == ([along.source], [along.node])
 
 
-def test_or_was_taken_back(tmp_path: Path) -> None:
+def test_a_fused_node_is_given_back_if_its_source_was_taken_back(tmp_path: Path) -> None:
     along = run_along(tmp_path, call("append", [1, 2], 3), taken_back=True)
     assert (list(along.results.node), along.returned) == ([], [along.node])
 
@@ -439,7 +439,7 @@ def test_a_node_without_a_hash_is_given_back_with_that_of_the_code_that_is_here(
 def test_a_node_can_ask_which_node_it_is_and_is_told_no_more_when_it_has_ended(ran: Ran, method: str) -> None:
     id = UUID(int=7)
     found = ran.value(Wanted(method, id=id.bytes))
-    assert found == CurrentNode(UUID(bytes=INSTANCE), id, 1, f"worker_nodes:Nodes.{method}")
+    assert found == CurrentNode(UUID(bytes=INSTANCE), id, 1, f"tests.support.worker_nodes:Nodes.{method}")
     assert current_run.get() is None
 
 
@@ -448,5 +448,5 @@ def test_a_failed_node_is_logged_with_its_instance_node_and_attempt(
 ) -> None:
     id = UUID(int=7)
     ran.failure(Wanted("fail", ["why"], id=id.bytes))
-    node = CurrentNode(UUID(bytes=INSTANCE), id, 1, "worker_nodes:Nodes.fail")
+    node = CurrentNode(UUID(bytes=INSTANCE), id, 1, "tests.support.worker_nodes:Nodes.fail")
     assert f"{node} failed: builtins.ValueError: why" in capsys.readouterr().err

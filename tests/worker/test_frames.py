@@ -18,7 +18,7 @@ def test_frames_come_out_as_they_went_in_all_at_once() -> None:
 
 
 def test_the_supervisor_reads_the_outer_header_and_keeps_the_body_as_it_is() -> None:
-    outcome = Outcome([1, 2**64 - 1], [b"x" * 32, b"y" * 32], b"opaque")
+    outcome = Outcome([1, 2**64 - 1], [b"x" * 32, b"y" * 32], b"opaque", {b"y" * 32: b"n" * 16})
     [(kind, payload)] = FrameReader().feed(pack_outcome(Kind.RESULTS, outcome))
     assert kind == Kind.RESULTS
     assert unpack_outcome(payload) == outcome

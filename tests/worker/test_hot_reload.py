@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from scripted_broker import WAIT, ScriptedBroker, environment_of
-from worker_grants import Wanted
+
+from tests.support.scripted_broker import WAIT, ScriptedBroker, environment_of
+from tests.support.worker_grants import Wanted
 
 
 class HotReload:

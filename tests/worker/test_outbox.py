@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from worker_nodes import Nodes
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.definition import instance_within
@@ -12,6 +11,7 @@ from dagorama.models.promise import DAGPromise
 from dagorama.values.codec import Encoded, encode
 from dagorama.worker.child.outbox import FLUSH_BYTES, FLUSH_NODES, Outbox
 from dagorama.worker.frames import Kind, Outcome
+from tests.support.worker_nodes import Nodes
 
 INSTANCE = b"an instance's id"
 
@@ -200,7 +200,7 @@ def test_an_instance_leaves_when_its_entry_point_has_returned_and_grows(sent: Se
     inside.echo(1)
     sent.outbox.flush()
     assert not sent.outcomes
-    inner.launch("worker_nodes:Nodes", None)
+    inner.launch("tests.support.worker_nodes:Nodes", None)
     sent.outbox.flush()
     inside.echo(2)
     sent.outbox.flush()
@@ -212,7 +212,7 @@ def test_an_instance_leaves_when_its_entry_point_has_returned_and_grows(sent: Se
 
 def test_an_instance_without_nodes_waits_for_the_outcome(sent: Sent) -> None:
     scope, _ = growing(sent)
-    scope.new_instance(b"another instance").launch("worker_nodes:Nodes", None)
+    scope.new_instance(b"another instance").launch("tests.support.worker_nodes:Nodes", None)
     sent.outbox.flush()
     assert not sent.outcomes
     sent.outbox.completed_with(1, 11, plain("done"), scope, 1)

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from scripted_broker import WAIT, Conversation, ScriptedBroker, environment_of
-from worker_grants import Wanted, call
-from worker_nodes import Counting
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.graph.shipping import registered
 from dagorama.runner import WorkerHandle, launch_workers
 from dagorama.serializer import register_definition
+from tests.support.scripted_broker import WAIT, Conversation, ScriptedBroker, environment_of
+from tests.support.worker_grants import Wanted, call
+from tests.support.worker_nodes import Counting
 
 
 @pytest.fixture(autouse=True)
@@ -181,7 +181,7 @@ def counting() -> Iterator[None]:
 def test_registered_definitions_reach_the_workers(broker: ScriptedBroker, counting: None) -> None:
     with launch_workers(1):
         spoken = broker.greeted()
-        spoken.grant(Wanted("entrypoint", [1], definition="worker_nodes:Counting"))
+        spoken.grant(Wanted("entrypoint", [1], definition="tests.support.worker_nodes:Counting"))
         assert spoken.value() == 101
 
 

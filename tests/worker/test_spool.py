@@ -6,7 +6,7 @@ import pytest
 
 from dagorama.client.shared_files import SharedFiles
 from dagorama.errors import RefusedByBroker, ValueNotReadable
-from dagorama.worker.spool_files import SpoolValues, waiting_name
+from dagorama.worker.spool_files import SpoolValues
 from dagorama.worker.supervisor.spool import Spool
 
 
@@ -21,7 +21,7 @@ def test_a_value_that_is_not_there_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_more_than_one_value_may_have_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dagorama.client.connection.VALUE_LIMIT", 10)
+    monkeypatch.setattr("dagorama.client.chunks.VALUE_LIMIT", 10)
     with pytest.raises(RefusedByBroker):
         SpoolValues(tmp_path).put(bytes(11))
     assert not list(tmp_path.iterdir())
@@ -35,10 +35,9 @@ def test_a_child_leaves_with_the_broker_what_the_broker_is_to_keep(tmp_path: Pat
     assert values.put(b"value" * 100) == digest
     [file] = (folder / "unfinished").iterdir()
     assert file.read_bytes() == b"value" * 100
-    assert waiting_name(spool.folder, digest) == file.name
     assert digest not in spool
-    spool.forget_waiting(digest)
-    assert waiting_name(spool.folder, digest) is None
+    assert values.take_waiting([digest, b"another's"]) == {digest: bytes.fromhex(file.name)}
+    assert not values.take_waiting([digest])
 
 
 def test_a_child_puts_into_the_spool_where_the_broker_is_out_of_sight_or_out_of_room(tmp_path: Path) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import grpc
 import pytest
-from scripted_broker import Conversation, ScriptedBroker, WorkerProcess, worker_process
-from worker_grants import Wanted, body_of, call, encoded, grant_of, values_of
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.models.promise import DAGPromise
 from dagorama.values.codec import encode
-from tests.resetting_proxy import CANCEL, ENHANCE_YOUR_CALM, INADEQUATE_SECURITY, INTERNAL, resetting
+from dagorama.values.out_of_band import Buffer
+from tests.support.resetting_proxy import CANCEL, ENHANCE_YOUR_CALM, INADEQUATE_SECURITY, INTERNAL, resetting
+from tests.support.scripted_broker import Conversation, ScriptedBroker, WorkerProcess, worker_process
+from tests.support.worker_grants import Wanted, body_of, call, encoded, grant_of, values_of
 
 
 @pytest.fixture
@@ -156,7 +157,9 @@ def test_a_result_that_the_broker_does_not_take_fails_its_node_with_the_reason(
     assert list(spoken.results().attempt) == [attempt]
 
 
-def test_so_does_a_child_whose_argument_it_does_not_take(broker: ScriptedBroker, spoken: Conversation) -> None:
+def test_a_child_whose_argument_the_broker_does_not_take_fails_its_parent(
+    broker: ScriptedBroker, spoken: Conversation
+) -> None:
     broker.put_refusals = [(grpc.StatusCode.RESOURCE_EXHAUSTED, "too much")]
     (attempt,) = spoken.grant(call("many", 2, 3_000_000))
     results = spoken.results()
@@ -256,9 +259,9 @@ def test_a_value_that_the_broker_keeps_already_is_not_sent_again(
     assert not broker.large
 
 
-def put(broker: ScriptedBroker, data: bytes) -> bytes:
+def put(broker: ScriptedBroker, data: Buffer) -> bytes:
     digest = sha256(data).digest()
-    broker.large[digest] = data
+    broker.large[digest] = bytes(data)
     return digest
 
 
@@ -541,7 +544,7 @@ def test_a_worker_whose_nursery_is_killed_returns_what_it_has_and_leaves(
     assert {attempt for returned in spoken.returns for attempt in returned.attempt} == {*attempts}
     code, errors = worker.ended()
     assert code == 1
-    assert "the process that starts its children has ended" in errors
+    assert "the process that forks its children has exited" in errors
 
 
 def children_of(pid: int) -> list[int]:
@@ -552,9 +555,9 @@ def children_of(pid: int) -> list[int]:
 
 
 def test_imported_modules_register_what_they_register(broker: ScriptedBroker) -> None:
-    with worker_process(broker, "--import", "worker_registering"):
+    with worker_process(broker, "--import", "tests.support.worker_registering"):
         spoken = broker.greeted()
-        spoken.grant(Wanted("entrypoint", [1], definition="worker_nodes:Counting"))
+        spoken.grant(Wanted("entrypoint", [1], definition="tests.support.worker_nodes:Counting"))
         assert spoken.value() == 101
 
 
@@ -567,7 +570,7 @@ def test_a_module_that_cannot_be_imported_is_one_sentence_and_code_2(broker: Scr
 
 
 def test_children_that_end_before_they_are_ready_are_not_replaced_for_ever(broker: ScriptedBroker) -> None:
-    with worker_process(broker, "--import", "worker_ending") as worker:
+    with worker_process(broker, "--import", "tests.support.worker_ending") as worker:
         code, errors = worker.ended()
     assert code == 1
     assert "exited with code 7" in errors

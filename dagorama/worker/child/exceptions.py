@@ -1,81 +1,71 @@
-"""An exception as it travels: text that is always valid and bounded, and the exception itself where it can be pickled.
+"""Report a node that raised an exception: as a failed attempt, or given back if this process cannot run it."""
 
-Nothing here raises, whatever the exception does when it is printed or pickled.
-"""
+from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Callable
-from traceback import TracebackException
-from types import TracebackType
-from typing import TypeVar
 
-import dagorama
 from dagorama.api import broker_pb2 as pb
+from dagorama.context import Run
+from dagorama.errors import CodeMismatchException, DefinitionDiffers, TamperedValue
+from dagorama.logging import get_logger
+from dagorama.retry import has_runs_left, verdict
 from dagorama.user_code.modules import may_hold_local
-from dagorama.values import pickling
+from dagorama.values import by_value
+from dagorama.values.envelope import PLAIN
+from dagorama.values.signing import FAILURE, Keyring
+from dagorama.worker.child.call import UNUSABLE_REASONS, Call, Unusable
+from dagorama.worker.child.outbox import Outbox
+from dagorama.worker.failures import attempted, bounded, describe
 
-T = TypeVar("T")
-
-NAME_BYTES = 1000
-TRACEBACK_BYTES = 64 << 10
-MESSAGE_BYTES = 16 << 10
-EXCEPTION_BYTES = 256 << 10
-
-_OURS = os.path.dirname(dagorama.__file__) + os.sep
-
-
-def describe(
-    error: BaseException, node: int, attempt: int, microseconds: int, sign: Callable[[bytes], bytes] | None = None
-) -> pb.Failure:
-    """`sign` makes a signed envelope of a pickle; without it the exception itself does not travel."""
-    return pb.Failure(
-        node=node,
-        attempt=attempt,
-        type=bounded(_attempted(lambda: _name(type(error)), "unknown"), NAME_BYTES),
-        message=bounded(_attempted(lambda: str(error), "<its str() failed>"), MESSAGE_BYTES),
-        traceback=bounded(_attempted(lambda: _traceback(error), ""), TRACEBACK_BYTES),
-        exception=_attempted(lambda: _signed(error, sign), b"") if sign is not None else b"",
-        microseconds=microseconds,
-    )
+MAX_EXCEPTION_BYTES = 256 << 10
+MAX_LOG_MESSAGE_BYTES = 500
 
 
-def overrun(seconds: float) -> TimeoutError:
-    """Of a run that was stopped at its timeout."""
-    return TimeoutError(f"it ran for longer than its timeout of {seconds:g} second{'s' * (seconds != 1)}")
+class Unchecked(Exception):
+    """The signature of something that the node needs cannot be checked here. Nothing of it was unpickled."""
 
 
-def bounded(text: str, limit: int) -> str:
-    """Valid UTF-8 without NUL, of at most about `limit` bytes: what is too much goes from the middle."""
-    clean = text.replace("\0", "\\x00").encode("utf-8", "backslashreplace")
-    if len(clean) <= limit:
-        return clean.decode()
-    half = limit // 2
-    head, tail = clean[:half].decode(errors="ignore"), clean[-half:].decode(errors="ignore")
-    return f"{head}\n... {len(clean) - 2 * half} bytes left out ...\n{tail}"
+def report_exception(outbox: Outbox, ring: Keyring, call: Call, error: BaseException, microseconds: int) -> None:
+    """Put a failure into the outbox, or give the node back if this process cannot run it."""
+    name = call.work.name
+    if error is call.work.unusable:
+        deployed = error.deployed if isinstance(error, CodeMismatchException) else ""
+        reason = UNUSABLE_REASONS[type(error)]
+        # Without a hash the broker only asks for the hash of the deployed code, so there is nothing to warn about.
+        function = name if call.work.hash else ""
+        outbox.returned(call.node, call.attempt, reason, str(error), deployed, function)
+    elif isinstance(error, Unusable):
+        outbox.returned(call.node, call.attempt, pb.UNREGISTERED, str(error.__cause__), function=name)
+    elif isinstance(error, Unchecked):
+        outbox.returned(call.node, call.attempt, pb.UNCHECKABLE, str(error), function=name)
+    else:
+        outbox.failed(_failure(ring, call, error, microseconds))
 
 
-def _attempted(action: Callable[[], T], otherwise: T) -> T:
-    try:
-        return action()
-    except BaseException:  # user code runs in there
-        return otherwise
+def _failure(ring: Keyring, call: Call, error: BaseException, microseconds: int) -> pb.Failure:
+    exception = signed_exception(error, lambda pickled: ring.sign(PLAIN + pickled, FAILURE, call.instance, call.id))
+    failure = describe(error, call.node, call.attempt, microseconds, exception)
+    final, later = verdict(call.work.target and call.work.target.retry, error)
+    failure.final = final or isinstance(error, (TamperedValue, DefinitionDiffers))
+    if later is not None:
+        failure.retry_after = later
+    _log(call, failure, later)
+    return failure
 
 
-def _name(kind: type[BaseException]) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
+def _log(call: Call, failure: pb.Failure, later: float | None) -> None:
+    """Log a failed attempt. An attempt that raised RetryLater has not failed, unless it was the node's last one."""
+    message, which = bounded(failure.message, MAX_LOG_MESSAGE_BYTES), Run(call.runs + 1, call=call).described()
+    if later is not None and has_runs_left(call.work.target and call.work.target.retry, call.runs + 1):
+        get_logger().info("%s asked to be retried in %g s%s", which, later, f": {message}" if message else "")
+    else:
+        get_logger().warning("%s failed: %s: %s", which, failure.type, message)
 
 
-def _traceback(error: BaseException) -> str:
-    """As Python prints it, from the user's first frame on."""
-    return "".join(TracebackException(type(error), error, user_frames(error.__traceback__), compact=True).format())
-
-
-def user_frames(trace: TracebackType | None) -> TracebackType | None:
-    """Without our own frames above the user's; None if there are no others."""
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
-        trace = trace.tb_next
-    return trace
+def signed_exception(error: BaseException, sign: Callable[[bytes], bytes]) -> bytes:
+    """Return the signed envelope of an exception; empty if it cannot be pickled or is too large. Never raises."""
+    return attempted(lambda: _signed(error, sign), b"")
 
 
 def _signed(error: BaseException, sign: Callable[[bytes], bytes]) -> bytes:
@@ -86,9 +76,9 @@ def _signed(error: BaseException, sign: Callable[[bytes], bytes]) -> bytes:
 def _pickled(error: BaseException) -> bytes:
     try:
         data = pickle.dumps(error, 5)
-    except Exception:  # of a class that is not found under its name
-        data = pickling.dumps(error)
+    except Exception:  # its class cannot be found by name
+        data = by_value.dumps(error)
     else:
         if may_hold_local(data):
-            data = pickling.dumps(error)
-    return data if len(data) <= EXCEPTION_BYTES else b""
+            data = by_value.dumps(error)
+    return data if len(data) <= MAX_EXCEPTION_BYTES else b""

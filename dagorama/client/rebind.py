@@ -1,0 +1,75 @@
+"""Requests to run nodes with other code: the holder of a signing key signs what the broker proposes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dagorama.api import broker_pb2 as pb
+from dagorama.client.connection import Connection
+from dagorama.errors import RefusedByBroker
+from dagorama.values.rebind import sign
+from dagorama.values.signing import keyring
+
+
+def adopt(broker: Connection, request: pb.AdoptRequest) -> tuple[pb.AdoptReply, pb.Adoption | None]:
+    """Run unfinished nodes of a function with other code; sign exactly what the broker proposes.
+
+    Returns the signed statement, or None if there are no such nodes. Raises RefusedByBroker if the broker proposes
+    code that the request does not name.
+    """
+    proposed = _proposed_adoption(broker, request)
+    named = getattr(request, "from")
+    _refuse_unnamed("hash", [proposed.hash], [request.hash] if request.hash else [])
+    _refuse_unnamed("from-hash", [code.partition(" ")[0] for code in proposed.made_with], named)
+    if not proposed.made_with:
+        return proposed, None
+    adoption = pb.Adoption(
+        function=request.function, made_with=proposed.made_with, hash=proposed.hash, instance=request.instance
+    )
+    signed = sign(adoption, keyring())
+    asked = pb.AdoptRequest(function=request.function, hash=proposed.hash, instance=request.instance, adoption=signed)
+    getattr(asked, "from").extend(named)
+    return broker.adopt(asked), adoption
+
+
+def _proposed_adoption(broker: Connection, request: pb.AdoptRequest) -> pb.AdoptReply:
+    """Return the nodes that would be run with other code; change nothing."""
+    look = pb.AdoptRequest()
+    look.CopyFrom(request)
+    look.look = True
+    return broker.adopt(look)
+
+
+def _refuse_unnamed(option: str, found: Sequence[str], named: Sequence[str]) -> None:
+    """Raise RefusedByBroker if a proposed hash is not among the named ones; without named ones, accept all."""
+    more = [hash for hash in dict.fromkeys(found) if hash not in named]
+    if named and more:
+        raise RefusedByBroker(
+            f"this would also sign for code that was not named: {', '.join(more)}; name it"
+            f" (--{option} {more[0]}) or name none",
+            "FAILED_PRECONDITION",
+        )
+
+
+def retry(broker: Connection, request: pb.RetryRequest) -> pb.RetryReply:
+    """Rerun failed nodes; with `new_code`, sign for this instance that the deployed code may run them."""
+    if request.new_code:
+        ring = keyring()
+        request.adoptions.extend(
+            sign(
+                pb.Adoption(
+                    function=found.function, made_with=found.made_with, deployed=True, instance=request.instance
+                ),
+                ring,
+            )
+            for found in _proposed_retry(broker, request).adoptable
+        )
+    return broker.retry(request)
+
+
+def _proposed_retry(broker: Connection, request: pb.RetryRequest) -> pb.RetryReply:
+    """Return the code that a retry with new code would run nodes with; change nothing."""
+    look = pb.RetryRequest()
+    look.CopyFrom(request)
+    look.look = True
+    return broker.retry(look)

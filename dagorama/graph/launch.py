@@ -1,0 +1,86 @@
+"""One call of a definition: a new instance, whose first nodes become known together or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+from uuid import uuid4
+
+from dagorama.client.large_values import put_through_connection
+from dagorama.client.worker_thread import in_thread
+from dagorama.errors import PromiseMisuse, WrongInstance
+from dagorama.graph import shipping
+from dagorama.graph.constructor_arguments import packed
+from dagorama.graph.node_batch import NodesRun
+from dagorama.graph.reserved import check_attributes
+from dagorama.graph.scope import DirectScope, GatherScope, Scope, attempt_scope
+from dagorama.graph.submission import submit
+from dagorama.models.outcome import Outcome
+from dagorama.models.promise import DAGPromise
+from dagorama.user_code.class_code import renew
+from dagorama.user_code.names import class_name
+
+InstanceT = TypeVar("InstanceT")
+
+
+class Launch(Generic[InstanceT]):
+    """One call of a definition: the new instance, and the scope that gathers its first nodes."""
+
+    def __init__(
+        self,
+        definition: object,
+        instance_within: Callable[[bytes, Any, Scope], InstanceT],
+        set_scope: Callable[[InstanceT, Scope], None],
+    ) -> None:
+        """`instance_within` makes an instance whose calls go to a scope, `set_scope` gives it another one."""
+        check_attributes(definition)
+        self._definition = type(definition)
+        shipping.ensure_reachable(self._definition, renew(self._definition))
+        self._set_scope = set_scope
+        self.instance_id = uuid4()
+        self.attempt = attempt_scope()
+        if self.attempt is None:
+            self.scope = GatherScope(self.instance_id.bytes, self._hand_over)
+            self.scope.constructor = packed(definition, put_through_connection)
+        else:
+            self.scope = self.attempt.new_instance(self.instance_id.bytes)
+            self.scope.constructor = packed(definition, self.attempt.put_large)
+        self.instance = instance_within(self.instance_id.bytes, definition, self.scope)
+
+    def finish(self, result: Any) -> tuple[InstanceT, Any]:
+        """Submit the instance; `result` is what the entry point returned, usually a promise."""
+        self.scope.launch(class_name(self._definition), self._entry(result))
+        return self.instance, result
+
+    async def finish_later(self, entry: Any) -> tuple[InstanceT, Any]:
+        """Submit the instance when its async entry point has returned."""
+        try:
+            result = await entry
+        except BaseException:
+            self.scope.close()
+            raise
+        if self.attempt is not None:
+            return self.finish(result)
+        return await in_thread(self.finish, result)
+
+    def _hand_over(self, run: NodesRun) -> None:
+        self.scope.close()
+        submit(run)
+        self._set_scope(self.instance, DirectScope(None, self.scope.constructor))
+
+    def _entry(self, result: Any) -> bytes | None:
+        if not isinstance(result, DAGPromise):
+            return None
+        if isinstance(result, Outcome):
+            self.scope.close()
+            raise PromiseMisuse(
+                f"the entry point of {class_name(self._definition)} returned the {result!r}: return the "
+                "promise, and resolve(instance, outcome(promise)) gives the value or the Failure"
+            )
+        if result._instance_bytes not in (None, self.instance_id.bytes):
+            self.scope.close()
+            raise WrongInstance(
+                f"the entry point of {class_name(self._definition)} returned a promise of another "
+                f"instance: {result!r}; decorate the entry point, so that a worker waits for it"
+            )
+        return result.node_id

@@ -1,0 +1,70 @@
+"""The `worker` command: ordinary mistakes give one clear sentence and exit code 2."""
+
+from importlib.metadata import version
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from dagorama.cli import worker
+from dagorama.hot_reload import run_hot_reload_worker
+
+FLAGS = [
+    "--include-queue", "--exclude-queue", "--toleration", "--concurrency", "--import", "--only-imported",
+    "--exit-on-completion", "--grace", "--host", "--port", "--version",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [worker, run_hot_reload_worker], ids=["worker", "worker-hot-reload"])
+def test_both_commands_know_the_flags(command: object) -> None:
+    result = CliRunner().invoke(command, ["--help"])  # type: ignore[arg-type]
+    assert result.exit_code == 0
+    assert all(flag in result.output for flag in FLAGS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--concurrency", "0"], "--concurrency"), (["--grace", "-1"], "--grace"),
+        (["--grace", "nan"], "--grace nan"), (["--host", "tcp://broker"], "--host is 'tcp://broker'"),
+        (["--port", "0"], "--port"), (["--no-such-flag"], "--no-such-flag"), (["stray"], "stray"),
+    ],
+)
+def test_a_wrong_flag_is_named(arguments: list[str], named: str) -> None:
+    result = CliRunner().invoke(worker, arguments)
+    assert result.exit_code == 2
+    assert named in result.output
+
+
+@pytest.mark.parametrize("command", [worker, run_hot_reload_worker], ids=["worker", "worker-hot-reload"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DAGORAMA_PORT", "many"), ("DAGORAMA_LOG_LEVEL", "loud"), ("DAGORAMA_GRACE", "long"),
+        ("DAGORAMA_SHARED_FILES", "perhaps"),
+    ],
+)
+def test_a_wrong_setting_is_named(command: object, name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    result = CliRunner().invoke(command, [])  # type: ignore[arg-type]
+    assert result.exit_code == 2
+    assert name in result.output
+
+
+@pytest.mark.parametrize("command", [worker, run_hot_reload_worker], ids=["worker", "worker-hot-reload"])
+def test_both_commands_know_their_version(command: click.Command) -> None:
+    result = CliRunner().invoke(command, ["--version"], prog_name="worker")
+    assert result.output == f"worker, version {version('dagorama')}\n"
+
+
+@pytest.mark.parametrize("command", [worker, run_hot_reload_worker], ids=["worker", "worker-hot-reload"])
+def test_a_worker_that_could_run_nothing_is_refused(command: object) -> None:
+    result = CliRunner().invoke(command, ["--only-imported"])  # type: ignore[arg-type]
+    assert result.exit_code == 2
+    assert "--only-imported without --import would run nothing" in result.output
+
+
+def test_a_folder_to_watch_has_to_exist() -> None:
+    result = CliRunner().invoke(run_hot_reload_worker, ["--watch-dir", "/no/such/folder"])
+    assert result.exit_code == 2
+    assert "/no/such/folder" in result.output

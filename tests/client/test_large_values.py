@@ -1,0 +1,154 @@
+"""Large values of a client: files in the broker's folder where that is in sight, messages where it is not."""
+
+import os
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from dagorama.api import broker_pb2
+from dagorama.client.large_values import broker_values
+from dagorama.client.shared_files import SharedFiles, mapped
+from dagorama.errors import SettingsError
+from dagorama.values.out_of_band import Checked
+from tests.support.recording_broker import RecordingBroker
+
+DATA = b"0123456789" * 1000
+NAME = sha256(DATA).digest()
+
+
+@pytest.fixture
+def folder(broker: RecordingBroker, tmp_path: Path) -> Path:
+    """Of the broker, which says where it is."""
+    made = tmp_path / "values"
+    (made / "unfinished").mkdir(mode=0o700, parents=True)
+    made.chmod(0o700)
+    (made / "shared").write_text("the word")
+    broker.folder = broker_pb2.ValuesFolderReply(path=str(made), word="the word")
+    return made
+
+
+def file_of(folder: Path) -> Path:
+    return folder / NAME.hex()[:2] / NAME.hex()
+
+
+def bytes_of(digest: bytes) -> bytes:
+    found = broker_values().get(digest)
+    return bytes(found.data if isinstance(found, Checked) else found)
+
+
+def test_a_value_is_written_where_the_broker_keeps_it_and_read_there(broker: RecordingBroker, folder: Path) -> None:
+    assert broker_values().put(DATA) == NAME
+    assert file_of(folder).read_bytes() == DATA
+    assert file_of(folder).stat().st_mode & 0o777 == 0o600
+    assert (broker.kept[0].sha256, broker.kept[0].length) == (NAME, len(DATA))
+    assert bytes_of(NAME) == DATA
+    assert not broker.uploads
+    assert not list((folder / "unfinished").iterdir())
+
+
+def test_what_is_kept_already_is_not_written_again(broker: RecordingBroker, folder: Path) -> None:
+    broker_values().put(DATA)
+    before = file_of(folder).stat()
+    broker_values().put(DATA)
+    assert (file_of(folder).stat().st_ino, file_of(folder).stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert len(broker.kept) == 2
+
+
+def test_what_is_read_may_be_written_to_and_nobody_else_sees_that(broker: RecordingBroker, folder: Path) -> None:
+    broker_values().put(DATA)
+    found = broker_values().get(NAME)
+    assert isinstance(found, Checked)
+    memoryview(found.data)[:3] = b"new"
+    assert bytes_of(NAME) == DATA
+
+
+REASONS = ["another word", "no file", "no folder", "others may enter", "not shared", "unknown"]
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_a_folder_that_is_not_surely_the_brokers_is_left_alone(
+    broker: RecordingBroker, folder: Path, reason: str
+) -> None:
+    assert broker.folder is not None
+    if reason == "another word":
+        broker.folder.word = "another"
+    elif reason == "no file":
+        (folder / "shared").unlink()
+    elif reason == "no folder":
+        broker.folder.path = str(folder / "other")
+    elif reason == "others may enter":
+        folder.chmod(0o750)
+    else:
+        broker.folder = broker_pb2.ValuesFolderReply() if reason == "not shared" else None
+    assert broker_values().put(DATA) == NAME
+    assert (broker.uploads, broker.large, broker.kept) == (1, {NAME: DATA}, [])
+    assert bytes_of(NAME) == DATA
+
+
+def test_files_are_not_shared_where_the_setting_says_so(
+    broker: RecordingBroker, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGORAMA_SHARED_FILES", "0")
+    broker_values().put(DATA)
+    assert broker.large == {NAME: DATA}
+    monkeypatch.setenv("DAGORAMA_SHARED_FILES", "perhaps")
+    monkeypatch.setenv("DAGORAMA_HOST", "localhost")
+    with pytest.raises(SettingsError, match="DAGORAMA_SHARED_FILES is 'perhaps'"):
+        broker_values().put(DATA)
+
+
+def test_what_the_broker_does_not_take_from_its_folder_is_sent(broker: RecordingBroker, folder: Path) -> None:
+    broker.keeps = False
+    assert broker_values().put(DATA) == NAME
+    assert broker.large == {NAME: DATA}
+    assert not list((folder / "unfinished").iterdir())
+
+
+def test_a_value_is_sent_if_the_folder_cannot_be_written_to(broker: RecordingBroker, folder: Path) -> None:
+    (folder / "unfinished").rmdir()
+    broker_values().put(DATA)
+    assert broker.large == {NAME: DATA}
+
+
+@pytest.mark.parametrize("change", ["gone", "other bytes", "empty"])
+def test_a_file_that_is_not_what_its_name_says_is_asked_for(
+    broker: RecordingBroker, folder: Path, change: str
+) -> None:
+    broker_values().put(DATA)
+    assert bytes_of(NAME) == DATA
+    broker.large[NAME] = DATA
+    if change == "gone":
+        file_of(folder).unlink()
+    else:
+        file_of(folder).write_bytes(b"x" * len(DATA) if change == "other bytes" else b"")
+    assert bytes_of(NAME) == DATA
+
+
+def test_a_file_is_compared_once_as_long_as_nothing_has_changed_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "value"
+    file.write_bytes(DATA)
+    assert mapped(file, NAME) is not None
+    monkeypatch.setattr("dagorama.client.shared_files.sha256", None)
+    assert mapped(file, NAME) is not None
+    monkeypatch.undo()
+    file.write_bytes(DATA[:-1] + b"!")
+    os.utime(file, ns=(file.stat().st_atime_ns, 0))
+    assert mapped(file, NAME) is None
+
+
+def test_a_write_that_fails_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        SharedFiles(folder).write(DATA, NAME)
+    assert not list((folder / "unfinished").iterdir())
+
+
+def test_in_messages_too_what_is_kept_already_is_not_sent_again(broker: RecordingBroker) -> None:
+    assert broker_values().put(DATA) == broker_values().put(DATA) == NAME
+    assert broker.uploads == 1

@@ -1,0 +1,292 @@
+"""The options of a function: what they say on the wire, and what is refused where it is written."""
+
+import asyncio
+import math
+from enum import StrEnum
+from typing import Any
+
+import pytest
+
+from dagorama.decorators import dagorama
+from dagorama.definition import DAGDefinition, instance_within
+from dagorama.errors import PromiseMisuse
+from dagorama.graph.node_batch import FunctionTable
+from dagorama.graph.scope import AttemptScope
+from dagorama.models.outcome import outcome
+from dagorama.retry import StaticRetry
+from tests.support.recording_broker import RecordingBroker, run_of
+
+INSTANCE = b"i" * 16
+
+
+class Tenant(StrEnum):
+    ONE = "one"
+
+
+def both(tenant: str, *, region: str = "eu") -> str:
+    return f"{tenant}/{region}"
+
+
+class Ruled(DAGDefinition):
+    def entrypoint(self) -> Any:
+        return self.plain()
+
+    @dagorama().syncfn
+    def plain(self) -> int:
+        return 1
+
+    @dagorama(
+        timeout=1.5, queue_timeout=60, priority=-3, max_concurrency=2, delay=0.25, max_deaths=1,
+        eager=True
+    ).syncfn
+    def ruled(self) -> int:
+        return 1
+
+    @dagorama(max_concurrency=1, concurrency_key="tenant").syncfn
+    def by_name(self, number: int, tenant: Any = "nobody", *rest: Any) -> int:
+        return number
+
+    @dagorama(max_concurrency=1, concurrency_key=both).syncfn
+    def by_function(self, tenant: Any, *, region: Any = "eu") -> str:
+        return f"{tenant} {region}"
+
+    @dagorama(max_concurrency=1, concurrency_key=lambda text: text).asyncfn
+    async def later(self, text: Any) -> Any:
+        return text
+
+
+@pytest.fixture
+def attempt() -> AttemptScope:
+    return AttemptScope(INSTANCE)
+
+
+@pytest.fixture
+def inside(attempt: AttemptScope) -> Any:
+    return instance_within(INSTANCE, Ruled(), attempt)
+
+
+def keys_of(attempt: AttemptScope) -> list[str | None]:
+    return [node.key for run in attempt.runs for node in run_of(run)]
+
+
+# --- on the wire
+
+
+def test_options_travel_with_the_function(attempt: AttemptScope, inside: Any) -> None:
+    inside.ruled()
+    (node,) = run_of(attempt.runs[0])
+    told = node.function
+    assert (told.timeout, told.queue_timeout, told.priority, told.max_concurrency) == (1.5, 60, -3, 2)
+    assert (told.delay, told.max_deaths, told.eager) == (0.25, 1, True)
+
+
+def test_a_function_without_options_says_nothing_of_them(attempt: AttemptScope, inside: Any) -> None:
+    inside.plain()
+    (node,) = run_of(attempt.runs[0])
+    told = {field.name for field, _ in node.function.ListFields()}
+    assert told == {"name", "hash", "class_code", "queue", "key_id"}
+
+
+class Unusual(StaticRetry):
+    def is_final(self, exception: BaseException) -> bool:
+        raise RuntimeError("it cannot say")
+
+
+@pytest.mark.parametrize(
+    ("options", "final"),
+    [
+        ({"timeout": 1, "retry": StaticRetry(3, 1, give_up_on=(TimeoutError,))}, True),
+        ({"timeout": 1, "retry": StaticRetry(3, 1, give_up_on=(OSError,))}, True),  # which TimeoutError is
+        ({"timeout": 1, "retry": StaticRetry(3, 1, retry_on=(ValueError,))}, True),
+        ({"timeout": 1, "retry": StaticRetry(3, 1, retry_on=(TimeoutError,))}, False),
+        ({"timeout": 1, "retry": StaticRetry(3, 1)}, False),
+        ({"timeout": 1, "retry": Unusual(3, 1)}, False),
+        ({"timeout": 1}, False),
+        ({"retry": StaticRetry(3, 1, give_up_on=(TimeoutError,))}, False),
+    ],
+)
+def test_whether_a_run_that_was_stopped_at_its_timeout_is_the_last_is_worked_out_here(
+    attempt: AttemptScope, options: Any, final: bool
+) -> None:
+    class Timed(DAGDefinition):
+        def entrypoint(self) -> None: ...
+
+        @dagorama(**options)
+        def one(self) -> int:
+            return 1
+
+    inside: Any = instance_within(INSTANCE, Timed(), attempt)
+    inside.one()
+    (node,) = run_of(attempt.runs[0])
+    assert node.function.timeout_is_final is final
+
+
+def test_the_same_code_under_other_options_is_another_function(attempt: AttemptScope) -> None:
+    class Twice(DAGDefinition):
+        def entrypoint(self) -> None: ...
+
+        @dagorama(priority=1)
+        def one(self) -> int:
+            return 1
+
+        two = dagorama(priority=2)(one.original_fn)
+
+    inside: Any = instance_within(INSTANCE, Twice(), attempt)
+    inside.one()
+    inside.two()
+    assert [node.function.priority for node in run_of(attempt.runs[0])] == [1, 2]
+
+
+# --- concurrency keys
+
+
+def test_a_parameters_value_is_the_key(attempt: AttemptScope, inside: Any) -> None:
+    inside.by_name(1, "a")
+    inside.by_name(number=1, tenant="b")
+    inside.by_name(1)
+    inside.by_name(1, 7)
+    inside.by_name(1, Tenant.ONE)
+    assert keys_of(attempt) == ["a", "b", "nobody", "7", "one"]
+
+
+def test_a_function_makes_the_key_of_the_call_as_the_method_gets_it(attempt: AttemptScope, inside: Any) -> None:
+    inside.by_function("a")
+    inside.by_function(tenant="a", region="us")
+    assert keys_of(attempt) == ["a/eu", "a/us"]
+
+
+async def test_an_async_method_has_keys_too(attempt: AttemptScope, inside: Any) -> None:
+    await asyncio.gather(inside.later("a"), inside.later("b"))
+    assert keys_of(attempt) == ["a", "b"]
+
+
+def test_a_direct_call_has_its_key(broker: RecordingBroker) -> None:
+    instance: Any = Ruled()()[0]
+    instance.by_name(1, "a")
+    assert broker.called("by_name")[0].key == "a"
+
+
+def test_keys_are_sent_once_and_named_by_number(attempt: AttemptScope, inside: Any) -> None:
+    for tenant in ("a", "b", "a"):
+        inside.by_name(1, tenant)
+    inside.plain()
+    message = attempt.runs[0].to_message(FunctionTable())
+    assert (list(message.keys), list(message.key)) == (["a", "b"], [1, 2, 1, 0])
+    tail = attempt.runs[0].to_message(FunctionTable(), 2)
+    assert (list(tail.keys), list(tail.key)) == (["a"], [1, 0])
+    assert not attempt.runs[0].to_message(FunctionTable(), 3).key
+
+
+def test_pieces_of_a_run_weigh_their_keys(attempt: AttemptScope, inside: Any) -> None:
+    for number in range(10):
+        inside.by_name(1, f"{number:0500}")
+    pieces = list(attempt.runs[0].pieces(5000))
+    assert len(pieces) > 3
+    assert all(attempt.runs[0].to_message(FunctionTable(), *piece).ByteSize() < 5000 for piece in pieces)
+
+
+def test_a_key_does_not_depend_on_a_promise(attempt: AttemptScope, inside: Any) -> None:
+    promise = inside.plain()
+    for tenant in (promise, outcome(promise)):
+        with pytest.raises(PromiseMisuse, match=r"key of Ruled.by_name is worked out when it is called.*Ruled.plain"):
+            inside.by_name(1, tenant)
+        with pytest.raises(PromiseMisuse, match=r"key of Ruled.by_function is worked out .*in an f-string needs"):
+            inside.by_function(tenant)
+    with pytest.raises(PromiseMisuse, match=r"key of Ruled\.later"):
+        asyncio.run(inside.later(promise))
+    assert len(attempt.runs[0]) == 1
+
+
+def test_other_arguments_may_be_promises(attempt: AttemptScope, inside: Any) -> None:
+    inside.by_name(inside.plain(), "a")
+    assert keys_of(attempt) == [None, "a"]
+
+
+@pytest.mark.parametrize(
+    ("key", "complaint"),
+    [
+        (None, "is of type NoneType: it has to be a str or an int"),
+        (1.5, "is of type float"),
+        (["a"], "is of type list"),
+        ("ä" * 300, "has 600 bytes; 512 are allowed"),
+        ("\ud800", "surrogates not allowed"),
+    ],
+)
+def test_what_can_be_no_key_is_refused_at_the_call(
+    inside: Any, attempt: AttemptScope, key: Any, complaint: str
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=complaint):
+        inside.by_name(1, key)
+    assert not attempt.runs
+
+
+def test_what_the_function_raises_comes_through(inside: Any) -> None:
+    with pytest.raises(ZeroDivisionError):
+        Dividing.call(inside)
+
+
+class Dividing(Ruled):
+    @dagorama(max_concurrency=1, concurrency_key=lambda number: str(1 // number))
+    def divide(self, number: int) -> int:
+        return number
+
+    @staticmethod
+    def call(inside: Any) -> None:
+        instance_within(INSTANCE, Dividing(), inside._dagorama_scope).divide(0)
+
+
+# --- what cannot be
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("queue_name", [b"q"]),
+        ("taint_name", [1]),
+        ("retry", [3, "static"]),
+        ("timeout", [0, -1, "5", math.nan, math.inf, True]),
+        ("queue_timeout", [0, -1, "5"]),
+        ("priority", ["high", 1.5, None, True, 2**31]),
+        ("max_concurrency", [0, -1, 1.5, True, "2"]),
+        ("delay", [-1, "5", None, math.nan]),
+        ("max_deaths", [0, 1.5, True]),
+        ("eager", [1, "yes", None]),
+        ("concurrency_key", [3, b"key"]),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_by_name(option: str, values: list[Any]) -> None:
+    for value in values:
+        if option == "queue_name":
+            with pytest.raises(ValueError, match="decorates a method written with `def`"):
+                dagorama(queue_name=value)
+        else:
+            with pytest.raises(ValueError, match=rf"^{option} is {value!r}"):
+                dagorama(**{option: value})
+
+
+def test_an_unknown_option_is_refused() -> None:
+    for name, remedy in (("time_out", "did you mean 'timeout'"), ("taint", "did you mean 'taint_name'"),
+                         ("zzz", "it takes concurrency_key, delay, eager")):  # fmt: skip
+        with pytest.raises(TypeError, match=rf"^dagorama\(\) got an unexpected option '{name}'; {remedy}"):
+            dagorama(**{name: 5})  # type: ignore[call-overload]
+
+
+def test_an_endless_limit_is_none() -> None:
+    for name in ("timeout", "queue_timeout"):
+        with pytest.raises(ValueError, match=f"{name} is inf: give None, which is no limit"):
+            dagorama(**{name: math.inf})  # type: ignore[call-overload]
+
+
+def test_a_key_without_a_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="concurrency_key is given without max_concurrency"):
+        dagorama(concurrency_key="tenant")
+
+
+@pytest.mark.parametrize("key", ["self", "rest", "missing", "local"])
+def test_a_key_that_is_no_parameter_is_refused_where_it_is_written(key: str) -> None:
+    with pytest.raises(ValueError, match=rf"concurrency_key is '{key}', which is no parameter of .*work"):
+
+        @dagorama(max_concurrency=1, concurrency_key=key)
+        def work(self: Any, tenant: str, *rest: Any) -> None:
+            local = tenant
+            print(local)

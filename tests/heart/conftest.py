@@ -1,8 +1,0 @@
-import pytest
-
-from .driver import Heart
-
-
-@pytest.fixture
-def heart() -> Heart:
-    return Heart()

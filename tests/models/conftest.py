@@ -1,0 +1,3 @@
+from tests.support.client_fixtures import broker
+
+__all__ = ["broker"]

@@ -1,0 +1,1 @@
+"""Find English that is hard to read in docstrings, comments, messages and documents."""

@@ -1,0 +1,68 @@
+"""Ids by how they begin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import grpc
+import pytest
+
+from dagorama.api import broker_pb2 as pb
+from tests.support.raw import Dag, Served, refused, serving, submit
+
+
+def dag_of(instance: str, origin: str = "0000") -> Dag:
+    """Its ids begin with these digits."""
+    dag = Dag()
+    dag.instance = bytes.fromhex(instance.ljust(32, "7"))
+    dag.origin = bytes.fromhex(origin.ljust(24, "7"))
+    return dag
+
+
+async def found(served: Served, instance: str, nodes: Sequence[str] = ()) -> tuple[bytes, list[bytes]]:
+    reply = await served.stub.FindIds(pb.FindIdsRequest(instance=instance, node=nodes))
+    return reply.instance, list(reply.node)
+
+
+async def made(served: Served, *dags: Dag) -> None:
+    for dag in dags:
+        await submit(served.stub, dag.submission(b"a", b"b"))
+
+
+async def test_an_instance_is_found_by_as_many_digits_as_tell_it_from_others() -> None:
+    async with serving() as served:
+        one, other = dag_of("abcd1"), dag_of("abcd2", "0001")
+        await made(served, one, other)
+        assert (await found(served, "abcd1"))[0] == one.instance
+        assert (await found(served, "abcd27"))[0] == other.instance
+        assert (await found(served, one.instance.hex()))[0] == one.instance
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, f"abcd; use a longer prefix: {UUID(bytes=one.instance)}, "):
+            await found(served, "abcd")
+        with refused(grpc.StatusCode.NOT_FOUND, "no instance has an id that begins with abce"):
+            await found(served, "abce")
+        with refused(grpc.StatusCode.NOT_FOUND, "is not known to this broker"):
+            await found(served, "7" * 32)
+
+
+async def test_a_node_is_found_among_those_of_its_instance() -> None:
+    async with serving() as served:
+        one, other = dag_of("abcd1", "beef1"), dag_of("abcd2", "beef2")
+        await made(served, one, other)
+        last = one.id(1)
+        assert await found(served, "abcd1", [last.hex(), last.hex()]) == (one.instance, [last, last])
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, "several nodes have ids that begin with beef; use a longer"):
+            await found(served, "abcd1", ["beef"])
+        with refused(grpc.StatusCode.NOT_FOUND, "no node has an id that begins with beef2"):
+            await found(served, "abcd1", ["beef2"])
+
+
+@pytest.mark.parametrize("asked", [
+    {"instance": ""}, {"instance": "abc"}, {"instance": "ABCD"}, {"instance": "abcg"}, {"instance": "a" * 33},
+    {"instance": "abcd", "node": ["xyzz"]}, {"instance": "abcd", "node": ["abcd"] * 101},
+])  # fmt: skip
+async def test_what_is_no_beginning_of_an_id_is_malformed(asked: dict[str, Any]) -> None:
+    async with serving() as served:
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, ""):
+            await served.stub.FindIds(pb.FindIdsRequest(**asked))

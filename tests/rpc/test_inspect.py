@@ -1,0 +1,222 @@
+"""What a person is shown: instances, nodes, queues; live ones as the heart has them, ended ones as the store does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+import pytest
+
+from dagorama.api import broker_pb2 as pb
+from dagorama_broker.rpc import inspect
+from tests.support.raw import FUNCTION, LEAF, Dag, Served, envelope, refused, serving, submit
+
+
+async def instances(served: Served, **asked: Any) -> pb.ListInstancesReply:
+    return await served.stub.ListInstances(pb.ListInstancesRequest(**asked))
+
+
+async def nodes(served: Served, dag: Dag, **asked: Any) -> pb.ListNodesReply:
+    return await served.stub.ListNodes(pb.ListNodesRequest(instance=dag.instance, **asked))
+
+
+async def four(served: Served) -> tuple[Dag, Any]:
+    """a has failed, and b because of it; c has completed; d is claimed, e is queued for a GPU, f waits for d."""
+    dag = Dag()
+    gpu = pb.Function(name="work:Task.gpu", hash="hash-3", queue="heavy", taint="GPU")
+    again = pb.Function(name="work:Task.again", hash="h", retry=pb.Retry(max_attempts=2))
+    await submit(served.stub, dag.submission(
+        *(b"a", b"b", b"c", b"d", b"e", b"f"), functions=[FUNCTION, gpu, again], function=[0, 0, 0, 2, 1, 0],
+        source_count=[0, 1, 0, 0, 0, 1], source=[0, 3],
+    ))  # fmt: skip
+    worker = await served.worker(name="a worker")
+    await worker.durable(await worker.fail(await worker.node(), message="no such file"))
+    await worker.durable(await worker.complete(await worker.node()))
+    await worker.durable(await worker.fail(await worker.node(), message="not yet"))
+    await worker.node()
+    return dag, worker
+
+
+async def test_an_instance_is_shown_with_its_nodes_and_how_it_ended() -> None:
+    async with serving() as served:
+        dag, _ = await four(served)
+        info = await served.stub.GetInstance(pb.GetInstanceRequest(instance=dag.instance))
+        assert (info.nodes, info.unfinished, info.ended, info.failed, info.ended_at) == (6, 3, False, True, 0.0)
+        assert info.entry_state == pb.FAILED
+        await served.stub.Cancel(pb.CancelRequest(instance=dag.instance))
+        info = await served.stub.GetInstance(pb.GetInstanceRequest(instance=dag.instance))
+        assert (info.nodes, info.unfinished, info.ended, info.failed) == (6, 0, True, True)
+        assert info.ended_at >= info.created > 1e9
+        assert list((await instances(served)).instances) == [info]
+
+
+async def test_instances_are_listed_page_by_page_and_by_what_is_asked_for() -> None:
+    async with serving() as served:
+        dags = [Dag() for _ in range(5)]
+        for dag in dags:
+            await submit(served.stub, dag.submission(b"a"))
+        worker = await served.worker()
+        await worker.durable(await worker.fail(await worker.node()))
+        await worker.durable(await worker.complete(await worker.node()))
+        first = await instances(served, limit=3)
+        assert [info.instance for info in first.instances] == [dag.instance for dag in dags[:1:-1]]
+        rest = await instances(served, limit=3, before=first.more)
+        assert [info.instance for info in rest.instances] == [dags[1].instance, dags[0].instance]
+        assert rest.more == 0
+        assert [info.instance for info in (await instances(served, failed=True)).instances] == [dags[0].instance]
+        assert len((await instances(served, unfinished=True)).instances) == 3
+        assert len((await instances(served, unfinished=True, failed=True)).instances) == 4
+        assert len((await instances(served, definition="work:Task")).instances) == 5
+        assert not (await instances(served, definition="work:Other")).instances
+
+
+async def test_each_node_is_shown_as_it_stands() -> None:
+    async with serving() as served:
+        dag, worker = await four(served)
+        reply = await nodes(served, dag)
+        a, b, c, d, e, f = reply.nodes
+        assert reply.more == 0
+        assert [node.node for node in reply.nodes] == [dag.id(counter) for counter in range(6)]
+        assert [node.state for node in reply.nodes] == [
+            pb.FAILED, pb.FAILED, pb.COMPLETED, pb.CLAIMED, pb.QUEUED, pb.WAITING,
+        ]  # fmt: skip
+        assert (a.reason, a.culprit, a.runs) == ("ValueError: no such file", b"", 1)
+        assert (b.reason, b.culprit, list(b.sources)) == (a.reason, dag.id(0), [dag.id(0)])
+        assert a.ended > 1e9
+        assert (c.reason, c.runs, c.worker) == ("", 0, "")
+        assert (d.worker, d.runs, d.reason, d.ended) == ("a worker", 1, "ValueError: not yet", 0.0)
+        assert "does not tolerate 'GPU'" in e.reason
+        assert (e.function.queue, e.function.taint) == ("heavy", "GPU")
+        assert (list(f.sources), f.reason) == ([dag.id(3)], "")
+        await worker.vanish()
+        await served.until(lambda broker: not broker.scheduler.dispatch.workers)
+        d = (await nodes(served, dag)).nodes[3]
+        assert (d.state, d.lost, d.reason) == (pb.QUEUED, 1, "no worker is connected (start one with `worker`)")
+
+
+async def test_nodes_are_listed_page_by_page_and_by_state() -> None:
+    async with serving() as served:
+        dag, _ = await four(served)
+        seen: list[bytes] = []
+        after = 0
+        while True:
+            reply = await nodes(served, dag, limit=2, after=after)
+            seen += [node.node for node in reply.nodes]
+            after = reply.more
+            if not after:
+                break
+        assert seen == [dag.id(counter) for counter in range(6)]
+        for states, found in (
+            ([pb.FAILED], [0, 1]), ([pb.CANCELLED], []), ([pb.QUEUED, pb.COMPLETED], [2, 4]), ([pb.WAITING], [5]),
+        ):  # fmt: skip
+            reply = await nodes(served, dag, states=states)
+            assert [node.node for node in reply.nodes] == [dag.id(counter) for counter in found]
+
+
+async def test_a_node_that_waits_before_its_next_run_says_until_when() -> None:
+    async with serving() as served:
+        dag = Dag()
+        pausing = pb.Function(name="work:Task.pausing", hash="h", retry=pb.Retry(max_attempts=2, interval=600))
+        await submit(served.stub, dag.submission(b"a", functions=[pausing]))
+        worker = await served.worker()
+        await worker.durable(await worker.fail(await worker.node()))
+        (node,) = (await nodes(served, dag)).nodes
+        assert node.state == pb.BACKOFF
+        info = await served.stub.GetInstance(pb.GetInstanceRequest(instance=dag.instance))
+        assert 590 < node.retry_at - info.created < 660
+        (queue,) = (await served.status()).queues
+        assert (queue.queue, queue.delayed) == ("work:Task.pausing", 1)
+
+
+async def test_a_page_looks_at_so_many_nodes_and_says_where_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspect, "LARGEST_PAGE", 2)
+    monkeypatch.setattr(inspect, "LOOKED_AT", 4)
+    async with serving() as served:
+        dag, _ = await four(served)
+        first = await nodes(served, dag, states=[pb.QUEUED])
+        assert not first.nodes
+        (node,) = (await nodes(served, dag, states=[pb.QUEUED], after=first.more)).nodes
+        assert node.node == dag.id(4)
+
+
+async def test_a_page_fits_in_a_message() -> None:
+    async with serving() as served:
+        dag = Dag()
+        many = pb.Function(name="work:Task." + "long" * 1000, hash="h")
+        await submit(served.stub, dag.submission(*[b"a"] * 400, functions=[many]))
+        first = await nodes(served, dag, limit=400)
+        assert 0 < len(first.nodes) < 400
+        rest = await nodes(served, dag, limit=400, after=first.more)
+        seen = [node.node for node in (*first.nodes, *rest.nodes)]
+        assert seen == [dag.id(counter) for counter in range(len(seen))]
+
+
+async def test_queues_are_counted() -> None:
+    async with serving() as served:
+        await four(served)
+        queues = (await served.status()).queues
+        assert [(q.queue, q.queued, q.claimed, q.delayed, list(q.taints)) for q in queues] == [
+            ("heavy", 1, 0, 0, ["GPU"]),
+            ("work:Task.again", 0, 1, 0, []),
+        ]
+
+
+async def test_showing_an_unknown_instance_or_node_is_refused() -> None:
+    async with serving() as served:
+        with refused(grpc.StatusCode.NOT_FOUND, "is not known to this broker"):
+            await served.stub.ListNodes(pb.ListNodesRequest(instance=bytes(16)))
+        with refused(grpc.StatusCode.INVALID_ARGUMENT):
+            await served.stub.ListNodes(pb.ListNodesRequest(instance=b"short"))
+        dag = Dag()
+        await submit(served.stub, dag.submission(b"a", functions=[LEAF]))
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, "the request names an unknown state"):
+            await nodes(served, dag, states=[99])
+
+
+# --- one node -------------------------------------------------------------------------------------------
+
+
+async def details(served: Served, dag: Dag, counter: int, **asked: Any) -> pb.NodeDetails:
+    return await served.stub.GetNode(pb.GetNodeRequest(instance=dag.instance, node=dag.id(counter), **asked))
+
+
+async def test_all_that_is_kept_of_a_node_is_told_whether_it_has_ended_or_not() -> None:
+    async with serving() as served:
+        dag, _ = await four(served)
+        a, b, c, d, e, _ = [await details(served, dag, counter) for counter in range(6)]
+        assert [found.info for found in (a, b, c, d, e)] == list((await nodes(served, dag)).nodes)[:5]
+        assert (a.failure.node, a.failure.message) == (dag.id(0), "no such file")
+        assert (b.failure.node, b.failure.message) == (dag.id(0), "no such file")
+        assert not c.HasField("failure")
+        assert (c.argument_bytes, c.value_bytes, c.arguments) == (3, len(envelope(b"done")), b"")
+        assert (d.failure.node, d.failure.message, d.info.state) == (dag.id(3), "not yet", pb.CLAIMED)
+        assert not e.HasField("failure")
+        assert (await details(served, dag, 0, arguments=True)).arguments == envelope(b"a")
+
+
+async def test_every_failed_run_of_a_node_is_told_and_no_exception_is_sent() -> None:
+    async with serving() as served:
+        dag = Dag()
+        again = pb.Function(name="work:Task.again", hash="h", retry=pb.Retry(max_attempts=2))
+        await submit(served.stub, dag.submission(b"a", functions=[again]))
+        worker = await served.worker()
+        for number in ("first", "second"):
+            await worker.durable(await worker.fail(
+                await worker.node(), message=number, traceback=f"{number} traceback", exception=b"pickle"
+            ))  # fmt: skip
+        found = (await details(served, dag, 0)).failure
+        assert (found.message, found.traceback, found.exception) == ("second", "second traceback", b"")
+        assert [(run.message, run.traceback) for run in found.earlier] == [("first", "first traceback")]
+
+
+async def test_a_node_that_is_unknown_or_of_another_instance_is_refused() -> None:
+    async with serving() as served:
+        dag, other = Dag(), Dag()
+        for each in (dag, other):
+            await submit(served.stub, each.submission(b"a"))
+        with refused(grpc.StatusCode.NOT_FOUND, "is not known"):
+            await details(served, dag, 9)
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, "belongs to another instance"):
+            await served.stub.GetNode(pb.GetNodeRequest(instance=dag.instance, node=other.id(0)))
+        with refused(grpc.StatusCode.NOT_FOUND):
+            await served.stub.GetNode(pb.GetNodeRequest(instance=bytes(16), node=dag.id(0)))

@@ -1,0 +1,39 @@
+"""GetStatus: its lists come in pages, each of which fits a message."""
+
+from __future__ import annotations
+
+from dagorama.api import broker_pb2 as pb
+from tests.support.raw import Dag, Served, submit
+
+KEYS, FUNCTIONS = 5_000, 2_500
+MESSAGE = 4 << 20
+
+
+async def test_a_function_is_one_entry_however_many_concurrency_keys_are_queued(served: Served) -> None:
+    limited = pb.Function(name="work:Task.limited", hash="h", max_concurrency=1)
+    keys = [f"customer-{number}" for number in range(KEYS)]
+    await submit(served.stub, Dag().submission(*[b"a"] * KEYS, functions=[limited], keys=keys, key=range(1, KEYS + 1)))
+    status = await served.status()
+    assert [(each.function.name, each.queued) for each in status.unservable] == [(limited.name, KEYS)]
+    assert [(each.queue, each.queued) for each in status.queues] == [(limited.name, KEYS)]
+    assert not status.more
+
+
+async def test_the_pages_have_each_function_and_queue_once(served: Served) -> None:
+    for start in range(0, FUNCTIONS, 500):
+        functions = [
+            pb.Function(name=f"work:Task.f{number:05}", hash="h" * 3_000) for number in range(start, start + 500)
+        ]
+        await submit(served.stub, Dag().submission(*[b"a"] * 500, functions=functions, function=list(range(500))))
+    names, queues, request = [], [], pb.GetStatusRequest()
+    while True:
+        status = await served.stub.GetStatus(request)
+        assert status.ByteSize() < MESSAGE
+        names += [each.function.name for each in status.unservable]
+        queues += [each.queue for each in status.queues]
+        if not status.more:
+            break
+        request = pb.GetStatusRequest(
+            after_worker=status.last_worker, after_function=status.last_function, after_queue=status.last_queue
+        )
+    assert sorted(names) == sorted(queues) == [f"work:Task.f{number:05}" for number in range(FUNCTIONS)]

@@ -1,0 +1,430 @@
+"""Anything in any order: what holds after every step, and in the end everything has ended.
+
+`HEART_EXAMPLES=5000 pytest tests/scheduler/test_scheduler_any_order.py` looks longer, and elsewhere each time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator
+from typing import Any
+
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from dagorama_broker.errors import Malformed, NotAllowedNow
+from dagorama_broker.model.domain import ENDED, RetryPolicy, State
+from dagorama_broker.scheduler import Limits, Timing
+from dagorama_broker.scheduler.rebind import UNCLAIMED
+from tests.proof.progress import made
+from tests.support.driver import Hand, Heart, function
+from tests.support.invariants import check
+
+EXAMPLES = int(os.environ.get("HEART_EXAMPLES", "0"))
+
+FUNCTIONS = {
+    "plain": function("plain"),
+    "gpu": function("gpu", taint="GPU"),
+    "retries": function("retries", retry=RetryPolicy(3, 0.0)),
+    "pauses": function("pauses", retry=RetryPolicy(2, 1.0, 2.0)),
+    "async": function("async", is_async=True, queue="plain"),
+    "urgent": function("urgent", priority=5, queue="plain"),
+    "limited": function("limited", max_concurrency=2),
+    "delayed": function("delayed", delay=0.5),
+    "eager": function("eager", eager=True, retry=RetryPolicy(3, 0.3)),
+    "lasting": function("lasting", eager=True, queue="plain"),
+    "hurried": function("hurried", queue_timeout=2.0, taint="GPU", max_deaths=1),
+}
+WORKERS: list[dict[str, Any]] = [
+    {"slots": 2, "tolerations": {"GPU"}},
+    {"slots": 1},
+    {"slots": 3, "exclude_queues": {"plain"}},
+    {"slots": 1, "leave_when_drained": True, "tolerations": {"GPU"}},
+]
+
+picks = st.integers(0, 1_000)
+#: Eager ones come often enough that something happens to what they have made.
+functions = st.sampled_from([*sorted(FUNCTIONS), "eager", "eager", "eager", "lasting"])
+
+
+class Life(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.heart = Heart(limits=Limits(losses=4), timing=Timing(lease=5.0))
+        self.hands: dict[str, Hand] = {}
+        self.names: list[str] = []
+        self.over: list[tuple[Hand, str, int]] = []  #: attempts that are somebody's no more
+        self.granted: set[int] = set()
+        self.taken_up: set[int] = set()
+        self.made = 0
+        self.draft: Generator[bool] | None = None  #: a call that is being made in slices
+        self.drafted: list[str] = []  #: and its nodes
+
+    @initialize(
+        seeds=st.lists(st.lists(picks, max_size=3), min_size=3, max_size=8), of=functions,
+        step=st.sampled_from([1, 2, 5_000]),
+    )
+    def begin(self, seeds: list[list[int]], of: str, step: int) -> None:
+        self.heart.limits = self.heart.scheduler.limits = Limits(losses=4, step=step)
+        self.worker_connects(0, 0)
+        self.spawn(seeds, of)
+
+    # --- spawners -------------------------------------------------------------------------------------
+
+    def new_names(self, count: int) -> list[str]:
+        self.made += count
+        return [f"n{number}" for number in range(self.made - count, self.made)]
+
+    def texts(self, names: list[str], seeds: list[list[int]], others: list[str]) -> list[str]:
+        """Nodes whose sources are picked from `others` and from those before them."""
+        texts = []
+        for place, (name, picked) in enumerate(zip(names, seeds, strict=True)):
+            choice = others + names[:place]
+            sources = sorted({choice[pick % len(choice)] for pick in picked}) if choice else []
+            tolerant = [source + "?" * (len(source) % 3 == 0) for source in sources]
+            key = ["", "", "@odd", "@even"][sum(picked) % 4]
+            texts.append(f"{name} <- {' '.join(tolerant)}{key}")
+        return texts
+
+    @rule(seeds=st.lists(st.lists(picks, max_size=3), min_size=1, max_size=6), of=functions)
+    def spawn(self, seeds: list[list[int]], of: str) -> None:
+        names = self.new_names(len(seeds))
+        self.heart.spawn(*self.texts(names, seeds, []), of=FUNCTIONS[of])
+        self.names += names
+
+    @precondition(lambda self: self.names)
+    @rule(where=picks, seeds=st.lists(st.lists(picks, max_size=3), min_size=1, max_size=4), of=functions)
+    def add(self, where: int, seeds: list[list[int]], of: str) -> None:
+        instance = self.heart.instance_of(self.names[where % len(self.names)])
+        mates = [name for name in self.names if self.heart.instance_of(name) == instance]
+        names = self.new_names(len(seeds))
+        self.heart.add(instance, *self.texts(names, seeds, mates), of=FUNCTIONS[of])
+        self.names += names
+
+    @precondition(lambda self: self.names and self.draft is None)
+    @rule(
+        where=picks, seeds=st.lists(st.lists(picks, max_size=3), min_size=1, max_size=6), of=functions,
+        new=st.booleans(),
+    )
+    def begin_a_draft(self, where: int, seeds: list[list[int]], of: str, new: bool) -> None:
+        """A large call, for an instance that is there or a new one; nothing of it is seen before it is decided."""
+        heart, names, function = self.heart, self.new_names(len(seeds)), FUNCTIONS[of]
+        instance = heart.fresh(16) if new else heart.instance_of(self.names[where % len(self.names)])
+        mates = [name for name in self.names if heart.instance_of(name) == instance]
+        run = heart.run(instance, heart.fresh(12), self.texts(names, seeds, mates), function)
+        run.creates = ("work:Work", run.origin + bytes(4)) if new else None
+        self.draft, self.drafted = heart.submit_in_slices(run), names
+
+    @precondition(lambda self: self.draft is not None)
+    @rule(give_up=st.sampled_from([False, False, False, True]))
+    def go_on_with_the_draft(self, give_up: bool) -> None:
+        assert self.draft is not None
+        is_made = not give_up and next(self.draft)
+        self.heart.step()
+        if is_made:
+            self.names += self.drafted
+        assert all(self.heart.is_visible(name) is is_made for name in self.drafted)
+        if is_made or give_up:
+            self.draft.close()
+            self.draft = None
+            self.heart.step()
+
+    @precondition(lambda self: self.names)
+    @rule(picked=st.lists(picks, min_size=1, max_size=2), all=st.booleans())
+    def cancel(self, picked: list[int], all: bool) -> None:
+        """Some nodes, or an instance; those that have ended stay as they are."""
+        names = [self.names[pick % len(self.names)] for pick in picked]
+        if all:
+            nodes = self.heart.scheduler.graph.unfinished_of(self.heart.instance_of(names[0]))
+            names = [self.heart.name(node) for node in nodes]
+        before = {name: self.heart.state(name) for name in names}
+        claimed = self.heart.scheduler.dispatch.claimed
+        running = [attempt for attempt, node in claimed.items() if self.heart.name(node) in names]
+        self.heart.cancel(*names)
+        assert {attempt for _, attempt in self.heart.effects.cancelled} >= set(running)
+        self.heart.settle()
+        for name, state in before.items():
+            assert self.heart.state(name) is (state if state in ENDED else State.CANCELLED)
+
+    def failed(self) -> list[str]:
+        """Nodes that a retry changes: not those of dead attempts, nor those that depend on these alone."""
+        heart = self.heart
+        names = [name for name in self.names if heart.is_ended(name, State.FAILED)]
+        names = [name for name in names if heart.is_ended(heart.culprit(name), State.FAILED)]
+        return [name for name in names if not heart.ledger.of_dead_attempt(heart.key(name))]
+
+    @precondition(lambda self: self.failed())
+    @rule(picked=st.lists(picks, min_size=1, max_size=3), downstream=st.booleans(), new_code=st.booleans())
+    def retry(self, picked: list[int], downstream: bool, new_code: bool) -> None:
+        """What failed has not, unless it still depends on what has ended badly; or nothing has changed."""
+        heart = self.heart
+        failed = self.failed()
+        names = [failed[pick % len(failed)] for pick in picked]
+        culprits = {heart.culprit(name) for name in names}
+        heart.settle()
+        before = heart.everything()
+        try:
+            queued, waiting, *_ = heart.revive(*names, downstream=downstream, new_code=new_code)
+        except NotAllowedNow:
+            assert heart.everything() == before
+            return
+        assert queued + waiting >= len(culprits)
+        for name in names:
+            assert not heart.is_ended(name, State.FAILED) or heart.culprit(name) not in culprits
+        for culprit in culprits:
+            assert not heart.is_ended(culprit)
+
+    @precondition(lambda self: self.names)
+    @rule(of=functions, hash=st.sampled_from(["h", "h2", "h3"]), all=st.booleans())
+    def adopt(self, of: str, hash: str, all: bool) -> None:
+        """What nobody holds goes over to other code; nothing else about it changes."""
+        graph = self.heart.scheduler.graph
+        lanes = [lane for lane in graph.lanes.values() if lane.function.name == of]
+        hashes = sorted({lane.function.hash for lane in lanes})[: None if all else 1]
+        if not hashes:
+            return
+        own = [node for node in graph.nodes.values() if node.lane.function.name == of]
+        before = {node.key: (node.state, node.lane.function.hash) for node in own}
+        goes = {key for key, (state, old) in before.items() if state in UNCLAIMED and old in {*hashes} - {hash}}
+        with self.heart.at_once():
+            assert self.heart.adopt(of, hash, *hashes) == (len(goes), hash)
+            for key, (state, old) in before.items():
+                node = graph.nodes[key]
+                assert (node.state, node.lane.function.hash) == (state, hash if key in goes else old)
+
+    # --- workers --------------------------------------------------------------------------------------
+
+    @rule(kind=st.integers(0, len(WORKERS) - 1), number=st.integers(0, 1))
+    def worker_connects(self, kind: int, number: int) -> None:
+        """Anew, or again: then it presents what it holds."""
+        name = f"w{kind}{number}"
+        if name in self.hands:
+            self.hands[name].connect()
+        else:
+            self.hands[name] = self.heart.worker(name, **WORKERS[kind])
+
+    @precondition(lambda self: self.known_here())
+    @rule(pick=picks)
+    def connection_breaks(self, pick: int) -> None:
+        self.hand(pick).vanish()
+
+    @precondition(lambda self: self.known_here())
+    @rule(pick=picks)
+    def worker_drains(self, pick: int) -> None:
+        self.hand(pick).drain()
+
+    @precondition(lambda self: self.known_here())
+    @rule(pick=picks)
+    def worker_forgets_all(self, pick: int) -> None:
+        """It is killed, and another takes its name."""
+        hand = self.hand(pick)
+        self.over += [(hand, name, attempt) for name, attempt in hand.held.items()]
+        hand.vanish()
+        hand.held.clear()
+        hand.connect()
+
+    @precondition(lambda self: self.known_here())
+    @rule(pick=picks, slot=picks)
+    def slot_closes(self, pick: int, slot: int) -> None:
+        hand = self.hand(pick)
+        if self.heart.scheduler.dispatch.workers.get(hand.presence.id) is hand.worker:
+            index = slot % hand.presence.slots
+            self.over += [(hand, name, attempt) for name, attempt in hand.held.items() if hand.slot_of[name] == index]
+            hand.close_slot(index)
+
+    def known_here(self) -> list[Hand]:
+        """Those who have talked to the present broker."""
+        return [hand for _, hand in sorted(self.hands.items()) if hand.worker in self.heart.hands]
+
+    def hand(self, pick: int) -> Hand:
+        return self.known_here()[pick % len(self.known_here())]
+
+    # --- outcomes -------------------------------------------------------------------------------------
+
+    def holding(self) -> list[tuple[Hand, str]]:
+        return [(hand, name) for hand in self.known_here() for name in hand.held]
+
+    def one_held(self, pick: int) -> tuple[Hand, str]:
+        held = self.holding()
+        hand, name = held[pick % len(held)]
+        self.over.append((hand, name, hand.held[name]))
+        return hand, name
+
+    @precondition(lambda self: self.holding())
+    @rule(pick=picks, us=st.sampled_from([0, 50, 3_000, 100_000]))
+    def complete(self, pick: int, us: int) -> None:
+        hand, name = self.one_held(pick)
+        hand.complete(name, us=us)
+
+    @precondition(lambda self: self.holding())
+    @rule(picked=st.lists(picks, min_size=2, max_size=6))
+    def complete_some_at_once(self, picked: list[int]) -> None:
+        with self.heart.at_once():
+            for pick in picked:
+                if self.holding():
+                    self.complete(pick, 50)
+
+    @precondition(lambda self: self.holding())
+    @rule(
+        pick=picks, seeds=st.lists(st.lists(picks, max_size=2), min_size=1, max_size=4), of=functions,
+        refs=st.lists(picks, max_size=3), new=st.booleans(), named=st.sampled_from([True, True, False]),
+        in_slices=st.booleans(),
+    )
+    def complete_with_children(
+        self, pick: int, seeds: list[list[int]], of: str, refs: list[int], new: bool, named: bool, in_slices: bool
+    ) -> None:
+        """Which the value names, or others of its instance; a circle is refused and the run fails for it."""
+        hand, name = self.one_held(pick)
+        eager = self.is_eager(hand, name)
+        mates = [mate for mate in self.names if self.heart.instance_of(mate) == self.heart.instance_of(name)]
+        names = self.new_names(len(seeds))
+        for place, text in enumerate(self.texts(names, seeds, [] if new else [m for m in mates if m != name][:5])):
+            hand.make(name, text, of=FUNCTIONS[of], new=f"sub{self.made}" if new else "", attempt=hand.held[name])
+            assert self.heart.is_visible(names[place]) is eager
+        promised = {(names if named else mates)[ref % len(names if named else mates)] for ref in refs}
+        try:
+            taken = hand.complete(name, *sorted(promised), in_slices=in_slices)
+        except Malformed:
+            hand.fail(name, "its result could not be taken")
+            taken = False
+        assert all(self.heart.is_visible(child) is (taken or eager) for child in names)
+        self.names += names if taken or eager else []
+
+    def is_eager(self, hand: Hand, name: str) -> bool:
+        """Whether the worker still holds it and what it makes is there at once."""
+        key, attempt = self.heart.key(name), hand.held[name]
+        node = self.heart.scheduler.dispatch.held(hand.worker, key, attempt)
+        return node is not None and node.lane.function.eager
+
+    def eager(self) -> list[tuple[Hand, str]]:
+        return [(hand, name) for hand, name in self.holding() if self.is_eager(hand, name)]
+
+    @precondition(lambda self: self.eager())
+    @rule(
+        pick=picks, seeds=st.lists(st.lists(picks, max_size=2), min_size=1, max_size=4), of=functions,
+        new=st.booleans(),
+    )
+    def make_eagerly(self, pick: int, seeds: list[list[int]], of: str, new: bool) -> None:
+        """Children that are there while their maker runs."""
+        hand, name = self.eager()[pick % len(self.eager())]
+        mates = [mate for mate in self.names if self.heart.instance_of(mate) == self.heart.instance_of(name)]
+        names = self.new_names(len(seeds))
+        for text in self.texts(names, seeds, [] if new else [mate for mate in mates if mate != name][-5:]):
+            assert hand.make(name, text, of=FUNCTIONS[of], new=f"sub{self.made}" if new else "")
+            assert self.heart.is_visible(text.split()[0])
+        self.names += names
+
+    @precondition(lambda self: self.holding())
+    @rule(pick=picks, staged=st.booleans())
+    def fail(self, pick: int, staged: bool) -> None:
+        hand, name = self.one_held(pick)
+        staged = staged and not self.is_eager(hand, name)
+        if staged:
+            hand.make(name, "never seen")
+        hand.fail(name)
+        assert not staged or not self.heart.is_visible("never seen")
+
+    @precondition(lambda self: self.holding())
+    @rule(pick=picks, why=st.sampled_from(["", "", "it cannot import the function"]))
+    def give_back(self, pick: int, why: str) -> None:
+        hand, name = self.one_held(pick)
+        hand.give_back(name, why)
+
+    @precondition(lambda self: self.holding())
+    @rule(pick=picks)
+    def child_dies(self, pick: int) -> None:
+        hand, name = self.one_held(pick)
+        slot = hand.slot_of[name]
+        unstarted = [other for other in hand.held if other != name and hand.slot_of[other] == slot]
+        hand.child_dies([name], unstarted)
+
+    @precondition(lambda self: self.over)
+    @rule(pick=picks, say=st.sampled_from(["complete", "fail", "give_back"]))
+    def somebody_is_late(self, pick: int, say: str) -> None:
+        hand, name, attempt = self.over[pick % len(self.over)]
+        node = self.heart.scheduler.dispatch.claimed.get(attempt)
+        if node is not None and node.slot is not None and node.slot.worker is hand.worker:
+            return  # it was taken up again since
+        method: Callable[..., bool] = getattr(hand, say)
+        assert not method(name, attempt=attempt)
+
+    # --- time and death -------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([0.01, 0.5, 3.0, 20.0]), beating=st.booleans())
+    def time_passes(self, seconds: float, beating: bool) -> None:
+        if beating:
+            for hand in self.hands.values():
+                hand.beat()
+        self.heart.wait(seconds)
+
+    @rule(seconds=st.sampled_from([2.6, 400.0]))
+    def the_broker_stands_still(self, seconds: float) -> None:
+        before = set(self.heart.scheduler.dispatch.workers)
+        self.heart.pass_time(seconds)
+        self.heart.step()
+        assert set(self.heart.scheduler.dispatch.workers) == before
+
+    @rule(downtime=st.sampled_from([0.0, 0.7, 100.0]), lost=st.booleans(), back=st.lists(picks, max_size=4))
+    def the_broker_dies(self, downtime: float, lost: bool, back: list[int]) -> None:
+        """Between two steps, or after it has decided something that is not stored yet."""
+        heart = self.heart
+        was_settled = not heart.scheduler.graph.untold and not heart.scheduler.graph.starting
+        if lost and self.holding():
+            heart.holds_still = True
+            hand, name = self.one_held(back[0] if back else 0)
+            attempt = hand.held[name]
+            hand.complete(name)
+            hand.held[name] = attempt  # it will not hear that it was taken
+            heart.holds_still = False
+            heart.step(commit=False)
+        ledger = heart.ledger
+        unfinished = {key for key in ledger.nodes if not ledger.has_ended(key) and not ledger.is_drafted(key)}
+        heart.crash(downtime)
+        self.draft = None
+        # What a failure was still to reach has ended now.
+        assert heart.scheduler.graph.nodes.keys() <= unfinished
+        assert len(heart.scheduler.graph.nodes) == len(unfinished) or not was_settled
+        hands = sorted(self.hands.items())
+        for pick in back if hands else []:
+            hands[pick % len(hands)][1].connect()
+
+    # --- what holds -----------------------------------------------------------------------------------
+
+    @invariant()
+    def all_is_well(self) -> None:
+        check(self.heart)
+        for _, _, attempt in self.heart.effects.granted:
+            self.granted.add(attempt)
+
+    def teardown(self) -> None:
+        """Everything heals: workers that may run anything come, and every node ends."""
+        made()
+        heart = self.heart
+        if self.draft is not None:
+            self.draft.close()
+            heart.step()
+        for _ in range(400):
+            if not heart.scheduler.graph.nodes:
+                break
+            able = heart.worker(f"able{len(heart.hands)}", slots=4, tolerations={"GPU"})
+            for _ in range(50):
+                if not able.held:
+                    break
+                able.complete(next(iter(able.held)))
+                check(heart)
+            heart.wait(1.0)
+        heart.wait(5.0)  # what is timed out of date goes when its time comes
+        assert heart.in_memory() == {}, heart.in_memory()
+        assert all(heart.ledger.has_ended(key) for key in heart.ledger.nodes)
+        assert {heart.state(name) for name in self.names} <= ENDED
+
+
+#: Failures are shrunk only when asked for: that takes minutes.
+PHASES = tuple(Phase) if EXAMPLES else (Phase.explicit, Phase.generate)
+
+TestLife = Life.TestCase
+TestLife.settings = settings(
+    max_examples=EXAMPLES or 60, stateful_step_count=50, derandomize=not EXAMPLES,
+    database=None, deadline=None, print_blob=False, phases=PHASES,
+)

@@ -1,0 +1,548 @@
+"""A heart to tell stories with: nodes have names, time stands still until told, and a broker can die at any point.
+
+Graphs are written as `"a", "b <- a", "c <- a b? @key"`: `?` takes a failure for a value, `@` is a concurrency key.
+Every verb is followed by a step (tick, drain, commit, tell) unless it happens inside `with heart.at_once():`.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
+from itertools import chain, count
+
+from dagorama_broker.errors import NotAllowedNow
+from dagorama_broker.model.domain import Adoption, Failure, Function, RetryPolicy, State, World
+from dagorama_broker.model.queries import Failed
+from dagorama_broker.model.rows import Changes, OutcomeRow
+from dagorama_broker.scheduler import (
+    Effects,
+    Limits,
+    NewRun,
+    Node,
+    Presence,
+    Revived,
+    Scheduler,
+    Timing,
+    Worker,
+)
+from dagorama_broker.scheduler.rebind import AdoptedFunction, adoptable, code_of
+from dagorama_broker.scheduler.restore import ended_nodes
+from tests.support.ledger import Ledger
+
+START = 1_000.0
+WALL = 1_700_000_000.0
+#: The signing key of adoptions, which workers hold unless it is said otherwise.
+KEY = "0f"
+
+
+def function(name: str = "work", **rules: object) -> Function:
+    return Function(**{"name": name, "hash": "h", "queue": name, **rules})  # type: ignore[arg-type]
+
+
+def retrying(max_attempts: int, interval: float = 0.0, base: float = 1.0, **more: float) -> Function:
+    return function("retrying", retry=RetryPolicy(max_attempts, interval, base, **more))
+
+
+WORK = function()
+GPU = function("gpu", queue="work", taint="GPU")
+
+
+class Hand:
+    """A worker's side: what it was given, in order, and what else it was told."""
+
+    def __init__(self, heart: Heart, presence: Presence) -> None:
+        self.heart = heart
+        self.presence = presence
+        self.worker: Worker
+        self.held: dict[str, int] = {}  #: node -> attempt, as far as the worker knows
+        self.slot_of: dict[str, int] = {}
+        self.asked_back: list[str] = []
+        self.refused: list[int] = []
+        self.cancelled: list[int] = []
+        self.may_leave = False
+        self.connect()
+
+    def connect(self) -> None:
+        """Present what is held. After a lost connection, or to the next broker."""
+        heart = self.heart
+        held = [(heart.key(name), attempt, self.slot_of.get(name, 0)) for name, attempt in self.held.items()]
+        if self.presence.world is World.ORIGINAL:
+            self.worker = heart.scheduler.connect_original(self.presence, heart.now)
+        else:
+            self.worker = heart.scheduler.connect(self.presence, held, heart.now)
+        heart.hands[self.worker] = self
+        heart.step()
+
+    def beat(self) -> None:
+        self.heart.scheduler.heard(self.worker, self.heart.now)
+        self.heart.step()
+
+    def vanish(self) -> None:
+        """Its connection breaks; what it holds it goes on to hold."""
+        self.heart.scheduler.disconnect(self.worker, self.heart.now)
+        self.heart.step()
+
+    def drain(self) -> None:
+        self.heart.scheduler.leave(self.worker)
+        self.heart.step()
+
+    def ask(self) -> str | None:
+        """By the original's calls: the name of a node to run."""
+        granted = self.heart.scheduler.claim(self.worker, self.heart.now)
+        self.heart.step()
+        if granted is None:
+            return None
+        name = self.heart.name(granted.node)
+        self.held[name] = granted.attempt
+        return name
+
+    # --- outcomes; each returns whether the heart took it ---
+
+    def complete(
+        self, name: str, *promises: str, us: int = 100_000, value: bytes = b"value", attempt: int | None = None,
+        in_slices: bool = False,
+    ) -> bool:
+        """With `promises`, the value names these nodes: children of the attempt, or others.
+
+        `in_slices`: children are a draft, and the broker makes a step after each slice of it.
+        """
+        heart, attempt = self.heart, attempt or self.held[name]
+        own = heart.origin_of(attempt)
+        ids = [heart.ids[promise] for promise in promises]
+        foreign = [id for id in ids if id[:12] != own]
+        refs = [int.from_bytes(id[12:], "big") if id[:12] == own else -1 - foreign.index(id) for id in ids]
+        staged = heart.scheduler.staged.get(attempt)
+        sources = [id for run in (staged.runs if staged else ()) for id in run.foreign]
+        known = heart.known([*foreign, *(id for id in ids if id[:12] == own), *sources])
+        key = heart.key(name)
+        draft = heart.scheduler.draft(staged.runs, known) if in_slices and staged else None
+        taken = False
+        try:
+            if draft is not None:
+                heart.carry_on(draft.find_out(), draft.enter())
+            taken = heart.scheduler.complete(
+                self.worker, key, attempt, value, us, refs, foreign, known, (), heart.now, draft
+            )
+        finally:
+            if draft is not None and not draft.is_carried_out:
+                heart.carry_on(draft.give_up())
+        self._answered(name, attempt)
+        return taken
+
+    def fail(
+        self, name: str, message: str = "boom", jitter: float = 0.0, attempt: int | None = None, **how: object
+    ) -> bool:
+        heart, attempt = self.heart, attempt or self.held[name]
+        failure = Failure("", "builtins.ValueError", message, f"Traceback: {message}", b"", 0)
+        key = heart.key(name)
+        taken = heart.scheduler.fail(self.worker, key, attempt, failure, heart.now, jitter, **how)  # type: ignore[arg-type]
+        self._answered(name, attempt)
+        return taken
+
+    def give_back(self, name: str, why: str = "", attempt: int | None = None, deployed: str = "") -> bool:
+        attempt = attempt or self.held[name]
+        key = self.heart.key(name)
+        taken = self.heart.scheduler.give_back(self.worker, key, attempt, why, self.heart.now, deployed)
+        self._answered(name, attempt)
+        return taken
+
+    def child_dies(self, running: Sequence[str] = (), unstarted: Sequence[str] = (), cause: str = "SIGSEGV") -> None:
+        ran, waited = ([self.held.pop(name) for name in names] for names in (running, unstarted))
+        self.heart.scheduler.died(self.worker, ran, waited, cause, self.heart.now)
+        self.heart.step()
+
+    def close_slot(self, index: int) -> None:
+        """One of its child processes is gone for good."""
+        self.held = {name: attempt for name, attempt in self.held.items() if self.slot_of[name] != index}
+        self.heart.scheduler.close_slot(self.worker, index, self.heart.now)
+        self.heart.step()
+
+    def make(self, parent: str, *nodes: str, of: Function = WORK, new: str = "", attempt: int | None = None) -> bool:
+        """The running attempt makes nodes: in its own instance, or in the `new` one."""
+        heart, attempt = self.heart, attempt or self.held[parent]
+        run = heart.run_of_attempt(attempt, heart.instance_of(parent), new, nodes, of)
+        key = heart.key(parent)
+        if not heart.scheduler.is_eager(self.worker, key, attempt):
+            return heart.scheduler.report_children(self.worker, key, attempt, run, {})
+        return heart.make(self.worker, key, attempt, run)
+
+    def _answered(self, name: str, attempt: int) -> None:
+        if self.held.get(name) == attempt:
+            del self.held[name]
+        self.heart.step()
+
+
+class Heart:
+    def __init__(
+        self, ledger: Ledger | None = None, timing: Timing | None = None, limits: Limits | None = None
+    ) -> None:
+        self.ledger = ledger or Ledger()
+        self.now, self.wall = START, WALL
+        self.timing, self.limits = timing, limits
+        self.hands: dict[Worker, Hand] = {}
+        self.ids: dict[str, bytes] = {}
+        self.names: dict[bytes, str] = {}
+        self.instances: dict[str, bytes] = {}  #: by node
+        self.changes, self.effects = Changes(), Effects()  #: of the last step
+        self.adoptions: dict[bytes, Adoption] = {}  #: by what was signed
+        self.next_tick: float | None = None
+        self._attempts: dict[tuple[int, bytes], tuple[bytes, int]] = {}  # its origin in an instance, and counters used
+        self.holds_still = False  #: no step follows a verb
+        self._numbers = count(1)
+        self._start()
+
+    def _start(self) -> None:
+        self.scheduler = Scheduler(self.ledger.open(), self.limits, self.timing)
+        self.scheduler.restore(self.ledger.live(), self.now, self.wall - self.now)
+        self.step()
+
+    # --- time and steps -------------------------------------------------------------------------------
+
+    def step(self, commit: bool = True) -> None:
+        """What the broker does between two waits. Without `commit` the changes are lost, as in a crash."""
+        if self.holds_still:
+            return
+        self.scheduler.at(self.now, self.wall - self.now)
+        self.next_tick = self.scheduler.tick(self.now)
+        self.changes, self.effects = self.scheduler.drain()
+        if commit:
+            self.ledger.commit(self.changes)
+            self._tell(self.effects)
+
+    def _tell(self, effects: Effects) -> None:
+        for slot, node, attempt in effects.granted:
+            hand, name = self.hands[slot.worker], self.name(node)
+            hand.held[name], hand.slot_of[name] = attempt, slot.index
+        for taken in effects.take_back:
+            hand = self.hands[taken.slot.worker]
+            names = {attempt: name for name, attempt in hand.held.items()}
+            hand.asked_back += [names[attempt] for attempt in taken.attempts]
+        for worker, attempt in effects.refused:
+            if worker in self.hands:  # else it is one of an earlier broker's, or gone
+                hand = self.hands[worker]
+                hand.refused.append(attempt)
+                hand.held = {name: other for name, other in hand.held.items() if other != attempt}
+        for worker, attempt in effects.cancelled:
+            if worker in self.hands:
+                self.hands[worker].cancelled.append(attempt)
+        for worker in effects.done:
+            self.hands[worker].may_leave = True
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """What happens in here happens within one step of the broker."""
+        self.holds_still = True
+        yield
+        self.holds_still = False
+        self.step()
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, ticking whenever the heart asks for it."""
+        end = self.now + seconds
+        while self.next_tick is not None and self.next_tick < end:
+            self.pass_time(max(0.0, self.next_tick - self.now))
+            self.step()
+        self.pass_time(end - self.now)
+        self.step()
+
+    def pass_time(self, seconds: float) -> None:
+        """Without a tick: the broker stands still."""
+        self.now += seconds
+        self.wall += seconds
+
+    def crash(self, downtime: float = 0.0) -> None:
+        """The broker dies and another starts on the same ledger; what was not drained is lost."""
+        self.hands.clear()
+        self.now += 5_000.0  # another machine's monotonic clock
+        self.wall += downtime
+        self._start()
+
+    # --- making ---------------------------------------------------------------------------------------
+
+    def spawn(self, *nodes: str, of: Function = WORK, where: Mapping[str, Function] | None = None) -> bytes:
+        """A new instance; `where` has the functions of nodes that are not `of`."""
+        instance = self.fresh(16)
+        run = self.run(instance, self.fresh(12), nodes, of, where or {})
+        run.creates = ("work:Work", run.origin + bytes(4))
+        self.submit(run)
+        return instance
+
+    def add(self, instance: bytes, *nodes: str, of: Function = WORK) -> None:
+        """Nodes for an instance that is there."""
+        self.submit(self.run(instance, self.fresh(12), nodes, of))
+
+    def submit(self, *runs: NewRun) -> None:
+        stored = [self.ledger.stored(run.instance) for run in runs if run.creates is None]
+        known = self.reach([id for run in runs for id in run.foreign])
+        self.scheduler.submit(runs, known, [instance for instance in stored if instance is not None])
+        self.step()
+
+    def submit_in_slices(self, *runs: NewRun) -> Generator[bool]:
+        """As the broker makes what is large: yield whether it is made, after each slice. Closed before, it is not."""
+        scheduler = self.scheduler
+        added_to = [run.instance for run in runs if run.creates is None]
+        for id in added_to:
+            scheduler.pin_instance(id, self.ledger.stored(id))
+        draft = scheduler.draft(runs, self.known([id for run in runs for id in run.foreign]))
+        try:
+            for _ in chain(draft.find_out(), draft.enter()):
+                yield False
+            scheduler.at(self.now, self.wall - self.now)
+            draft.carry_out(0)
+        finally:
+            if scheduler is self.scheduler:
+                for id in added_to:
+                    scheduler.unpin_instance(id)
+                if not draft.is_carried_out:
+                    self.carry_on(draft.give_up())
+        self.step()
+        yield True
+
+    def carry_on(self, *slices: Iterable[int]) -> None:
+        """A step after each slice."""
+        for _ in chain(*slices):
+            self.step()
+
+    def settle(self) -> None:
+        """Steps until nothing is put off."""
+        while self.scheduler.graph.untold or self.scheduler.graph.starting:
+            self.step()
+
+    def make(self, worker: Worker, key: int, attempt: int, run: NewRun) -> bool:
+        """As the broker does for an eager function: what the run names is read back first."""
+        stored = self.ledger.stored(run.instance) if run.creates is None else None
+        own = [run.origin + ref.to_bytes(4, "big") for refs in run.sources or () for ref in refs if ref >= 0]
+        known = self.reach([*run.foreign, *own])
+        made = self.scheduler.report_children(worker, key, attempt, run, known, [stored] if stored else ())
+        self.step()
+        return made
+
+    def run(
+        self,
+        instance: bytes,
+        origin: bytes,
+        nodes: Sequence[str],
+        of: Function = WORK,
+        where: Mapping[str, Function] | None = None,
+        first: int = 0,
+    ) -> NewRun:
+        foreign: list[bytes] = []
+        sources: list[Sequence[int]] = []
+        tolerant: list[Sequence[int]] = []
+        functions: list[Function] = []
+        keys: list[str] = []
+        for counter, text in enumerate(nodes, first):
+            text, _, key = text.partition("@")
+            name, _, rest = text.partition("<-")
+            name, after = name.strip(), rest.split()
+            functions.append((where or {}).get(name, of))
+            keys.append(key)
+            sources.append([self._reference(source.rstrip("?"), origin, foreign) for source in after])
+            tolerant.append([place for place, source in enumerate(after) if source.endswith("?")])
+            self._name(name, origin + counter.to_bytes(4, "big"), instance)
+        arguments = [f"arguments of {text}".encode() for text in nodes]
+        different, named = list(dict.fromkeys(functions)), list(dict.fromkeys(filter(None, keys)))
+        return NewRun(
+            instance, origin, first, different, list(map(different.index, functions)), arguments, sources, foreign,
+            tolerant=tolerant, keys=named, key=[1 + named.index(key) if key else 0 for key in keys] if named else (),
+        )  # fmt: skip
+
+    def cancel(self, *names: str) -> int:
+        nodes = [node for name in names if (node := self.scheduler.graph.find(self.ids[name])) is not None]
+        cancelled = self.scheduler.cancel(nodes, self.now)
+        self.step()
+        return cancelled
+
+    def retry(self, *names: str) -> tuple[int, int]:
+        """How many nodes run again and how many wait again."""
+        return self.revive(*names)[:2]
+
+    def revive(self, *names: str, downstream: bool = False, new_code: bool = False) -> Revived:
+        """As the broker does: what failed is looked up, a node that failed because of another stands for that one."""
+        self.settle()
+        outcomes = [self.outcome(name) for name in names if not self.is_unfinished(name)]
+        culprits = {outcome.culprit for outcome in outcomes if outcome.state == State.FAILED}
+        culprits -= self.scheduler.graph.nodes.keys()
+        if downstream:
+            used = {self.key(name) for name in names} & self.ledger.used_failures
+            failed = self.ledger.downstream(culprits, used - self.scheduler.graph.nodes.keys())
+        else:
+            failed = self.ledger.failed(culprits)
+        unsettled = culprits | {row.key for row in failed.nodes if row.state == State.COMPLETED}
+        if any(map(self.ledger.is_unsettled, unsettled)):
+            raise NotAllowedNow("the run that made one of them has not ended or came to nothing")
+        assert self.scheduler.is_within_reach(failed)
+        adoptions = self._for_deployed(failed) if new_code else ()
+        revived = self.scheduler.retry(failed, self.now, downstream, () if new_code else None, adoptions)
+        self.step()
+        return revived
+
+    def _for_deployed(self, failed: Failed) -> list[Adoption]:
+        """What a person signs who wants new code for whatever there is of each instance."""
+        graph = self.scheduler.graph
+        made = [(row.instance, self.ledger.functions[self.ledger.nodes[row.key].function]) for row in failed.nodes]
+        wanted = {(self.ledger.instances[key].id, function.name, function.code) for key, function in made}
+        wanted |= {(node.instance.id, node.lane.function.name, code_of(graph, node)) for node in graph.nodes.values()}
+        return [self.signed(name, {code}, instance=instance) for instance, name, code in sorted(wanted)]
+
+    def signed(
+        self, name: str, made_with: Collection[str], hash: str = "", instance: bytes = b"", key: str = KEY
+    ) -> Adoption:
+        """What a holder of a key has signed."""
+        signed = f"{next(self._numbers)}".encode()
+        adoption = self.adoptions[signed] = Adoption(name, frozenset(made_with), hash, instance, key, signed)
+        return adoption
+
+    def adopt(
+        self, name: str, hash: str = "", *made_with: str, instance: bytes = b"", key: str = KEY
+    ) -> tuple[int, str]:
+        """As the command does: it looks, and has signed what there is. Returns how many nodes, and the code's hash."""
+        asked = AdoptedFunction(name, hash, made_with, instance)
+        found = adoptable(self.scheduler.dispatch, asked)
+        adopted = self.scheduler.adopt(asked, self.signed(name, found.made_with, found.hash, instance, key))
+        self.step()
+        return len(adopted.nodes), adopted.hash
+
+    def is_unfinished(self, name: str) -> bool:
+        return self.scheduler.graph.find(self.ids[name]) is not None
+
+    def is_ended(self, name: str, state: State | None = None) -> bool:
+        """Whether it has ended, or ended so."""
+        return not self.is_unfinished(name) and state in (None, self.state(name))
+
+    def _reference(self, source: str, origin: bytes, foreign: list[bytes]) -> int:
+        id = self.ids[source]
+        if id[:12] == origin:
+            return int.from_bytes(id[12:], "big")
+        if id not in foreign:
+            foreign.append(id)
+        return -1 - foreign.index(id)
+
+    def _name(self, name: str, id: bytes, instance: bytes) -> None:
+        self.ids[name], self.names[id], self.instances[name] = id, name, instance
+
+    def run_of_attempt(
+        self, attempt: int, parents: bytes, new: str, nodes: Sequence[str], of: Function
+    ) -> NewRun:
+        instance = new.encode().ljust(16, b"-") if new else parents
+        known = self._attempts.get((attempt, instance))
+        origin, first = known or (self.fresh(12), 0)
+        self._attempts[attempt, instance] = origin, first + len(nodes)
+        run = self.run(instance, origin, nodes, of, first=first)
+        if new and not known:
+            run.creates = (f"work:{new}", b"")
+        return run
+
+    def origin_of(self, attempt: int) -> bytes:
+        """Under which the attempt has made nodes of its own instance."""
+        own = [origin for (other, instance), (origin, _) in self._attempts.items()
+               if other == attempt and not instance.endswith(b"-")]
+        return own[0] if own else b""
+
+    def reach(self, ids: Sequence[bytes]) -> dict[bytes, Node]:
+        """What the broker reads back before it asks the heart: nodes that have ended."""
+        keys = {id: self.ledger.key_of(id) for id in ids if self.scheduler.graph.find(id) is None and self._is_made(id)}
+        keys = {id: key for id, key in keys.items() if self.ledger.has_ended(key)}
+        nodes = ended_nodes(self.scheduler.graph, self.ledger.ended(keys.values()))
+        return {id: nodes[key] for id, key in keys.items()}
+
+    def known(self, ids: Sequence[bytes]) -> dict[bytes, Node]:
+        """The same, and those that live: they may have ended by the time that they are needed."""
+        live = {id: node for id in ids if (node := self.scheduler.graph.find(id)) is not None}
+        return live | self.reach(ids)
+
+    def _is_made(self, id: bytes) -> bool:
+        try:
+            return bool(self.ledger.key_of(id))
+        except KeyError:
+            return False
+
+    def fresh(self, size: int) -> bytes:
+        return next(self._numbers).to_bytes(size, "little")
+
+    # --- workers --------------------------------------------------------------------------------------
+
+    def worker(self, name: str = "worker", slots: int = 1, **rules: object) -> Hand:
+        rules = {key: frozenset(value) if isinstance(value, set) else value for key, value in rules.items()}
+        rules.setdefault("key_ids", frozenset({KEY}))
+        return Hand(self, Presence(name.encode().ljust(16, b"."), name, slots, **rules))  # type: ignore[arg-type]
+
+    # --- looking --------------------------------------------------------------------------------------
+
+    def key(self, name: str) -> int:
+        node = self.scheduler.graph.find(self.ids[name])
+        return node.key if node is not None else self.ledger.key_of(self.ids[name])
+
+    def name(self, node: Node) -> str:
+        assert node.run is not None
+        return self.names[node.run.id_of(node.key)]
+
+    def instance_of(self, name: str) -> bytes:
+        return self.instances[name]
+
+    def state(self, name: str) -> State:
+        node = self.scheduler.graph.find(self.ids[name])
+        return node.state if node is not None else State(self.outcome(name).state)
+
+    def states(self, *names: str) -> list[str]:
+        return [self.state(name).name for name in names]
+
+    def is_visible(self, name: str) -> bool:
+        """Whether anyone could learn of the node: the heart or the ledger has it."""
+        return self.scheduler.graph.find(self.ids[name]) is not None or self._is_made(self.ids[name])
+
+    def outcome(self, name: str) -> OutcomeRow:
+        return self.ledger.outcomes[self.ledger.key_of(self.ids[name])]
+
+    def failure(self, name: str) -> Failure:
+        """As a caller would read it: the node's own, or the culprit's."""
+        outcome = self.outcome(name)
+        packed = self.ledger.outcomes[outcome.culprit or outcome.key].failure
+        assert packed is not None
+        return Failure.unpacked(packed)
+
+    def culprit(self, name: str) -> str:
+        key = self.outcome(name).culprit
+        return next(name for id, name in self.names.items() if self._is_made(id) and self.ledger.key_of(id) == key)
+
+    def holders(self) -> dict[str, str]:
+        """Node -> name of the worker that holds it, as the heart sees it."""
+        claimed = self.scheduler.dispatch.claimed.values()
+        return {self.name(node): node.slot.worker.presence.name for node in claimed if node.slot is not None}
+
+    def in_memory(self) -> dict[str, int]:
+        """What the heart holds of unfinished work, by kind; empty when all has ended."""
+        scheduler, graph = self.scheduler, self.scheduler.graph
+        kinds: dict[str, Sized] = {
+            "nodes": graph.nodes, "instances": graph.instances, "origins": graph.origins, "active lanes": graph.active,
+            "delayed lanes": graph.delayed, "claims": scheduler.dispatch.claimed, "staged": scheduler.staged,
+            "keyed": graph.keyed, "broods": scheduler.broods.open, "forsaken": scheduler.broods.forsaken,
+            "reserved": graph.reserved, "drafted": graph.drafted, "starting": graph.starting, "untold": graph.untold,
+            "pauses": graph.pauses, "expiries": graph.expiries, "expires at": graph.expires_at,
+        }
+        return {kind: len(held) for kind, held in kinds.items() if held}
+
+    def everything(self) -> bytes:
+        """All that the heart is, but for what it has to say about refused attempts."""
+        effects = self.scheduler.graph.effects
+        refused, effects.refused = effects.refused, []
+        try:
+            return pickle.dumps(self.scheduler)
+        finally:
+            effects.refused = refused
+
+    def finish(self, *hands: Hand, us: int = 100_000, most: int = 1_000) -> list[str]:
+        """Let workers complete whatever they are given until nothing is left; the nodes in the order they ran.
+
+        Unless `us` says otherwise they are so slow that no worker is given more than it runs.
+        """
+        ran: list[str] = []
+        for _ in range(most):
+            held = [(hand, name) for hand in hands for name in hand.held]
+            if not held:
+                return ran
+            hand, name = held[0]
+            ran.append(name)
+            hand.complete(name, us=us)
+        raise AssertionError("it goes on for ever")

@@ -1,0 +1,354 @@
+"""What a store would hold of the heart's changes: kept row by row, refused where a row contradicts another."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from dagorama_broker.model.domain import Fate, Function, State
+from dagorama_broker.model.queries import (
+    EndedNode,
+    Failed,
+    FailedNode,
+    Live,
+    LiveNode,
+    MadeRun,
+    StoredInstance,
+    is_made,
+)
+from dagorama_broker.model.rows import (
+    AdoptionRow,
+    BroodRow,
+    Changes,
+    DraftRow,
+    FunctionRow,
+    InstanceEnd,
+    InstanceRow,
+    LinkRow,
+    NodeRow,
+    OutcomeRow,
+    ProgressRow,
+    ResolvedRow,
+    RevivedRow,
+    RunRow,
+    UsedFailureRow,
+    unpack_keys,
+)
+
+
+class Ledger:
+    """Survives the scheduler that writes it; `live` is what the next one reads back."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.functions: dict[int, Function] = {}
+        self.instances: dict[int, InstanceRow] = {}
+        self.keys: dict[int, str] = {}
+        self.adopted: dict[int, int] = {}
+        self.adoptions: dict[int, AdoptionRow] = {}
+        self.adoption_of: dict[int, int] = {}  #: by node; 0: it needs none
+        self.ends: dict[int, InstanceEnd] = {}  #: the last one of each instance
+        self.links: set[LinkRow] = set()
+        self.runs: list[RunRow] = []
+        self.nodes: dict[int, NodeRow] = {}
+        self.outcomes: dict[int, OutcomeRow] = {}
+        self.progress: dict[int, ProgressRow] = {}
+        self.workers: dict[bytes, str] = {}
+        self.broods: dict[int, BroodRow] = {}  #: by attempt
+        self.used_failures: set[int] = set()  #: nodes that were given a failure which was retried since
+        self.brood_of: dict[int, int] = {}  #: attempt by the first key of a run
+        self.drafts: dict[int, DraftRow] = {}  #: by first key
+
+    def open(self) -> int:
+        self.epoch += 1
+        for draft in self.drafts.values():
+            self._give_up(draft)
+        self.drafts.clear()
+        return self.epoch
+
+    def is_drafted(self, key: int) -> bool:
+        """Whether a call that has not been decided is making the node."""
+        return any(draft.first_key <= key <= draft.last_key for draft in self.drafts.values())
+
+    def _give_up(self, nodes: DraftRow) -> None:
+        for key in range(nodes.first_key, nodes.last_key + 1):
+            assert not any(run.first_key <= key < run.first_key + run.size for run in self.runs), "it was made"
+            for rows in (self.nodes, self.keys, self.adopted, self.adoption_of):
+                rows.pop(key, None)
+
+    # --- writing --------------------------------------------------------------------------------------
+
+    def commit(self, changes: Changes) -> None:
+        for function in changes.functions:
+            _once(self.functions, function.id, function.function)
+        for instance in changes.instances:
+            assert instance.id not in {row.id for row in self.instances.values()}, "an instance's id is taken"
+            _once(self.instances, instance.key, instance)
+        self.keys.update(changes.keys)
+        for end in changes.instance_ends:
+            self.ends[end.key] = end
+        for run in changes.runs:
+            assert not any(_overlap(run, other) for other in self.runs), f"{run} overlaps an earlier run"
+            self.runs.append(run)
+        for node in changes.nodes:
+            sources = map(abs, unpack_keys(node.sources))
+            assert all(source in self.nodes for source in sources), "a source comes after its node"
+            _once(self.nodes, node.key, node)
+        for revived in changes.revived:
+            self._revive(revived)
+        for adoption in changes.adoptions:
+            _once(self.adoptions, adoption.id, adoption)
+        for adopted in changes.adopted:
+            assert adopted.function in self.functions
+            assert not self.has_ended(adopted.key)
+            assert adopted.adoption in {0, *self.adoptions}
+            self.adopted[adopted.key], self.adoption_of[adopted.key] = adopted.function, adopted.adoption
+        for used in changes.used_failures:
+            assert used.key in self.outcomes
+            assert used.instance == self.nodes[used.key].instance
+            self.used_failures.add(used.key)
+        self.links.update(changes.links)
+        for outcome in changes.outcomes:
+            assert outcome.key in self.nodes
+            self._is_linked(outcome)
+            _once(self.outcomes, outcome.key, outcome)
+        for resolved in changes.resolved:
+            self._resolve(resolved)
+        self.progress.update((row.key, row) for row in changes.progress)
+        for brood in changes.broods:
+            before = self.broods.get(brood.attempt, brood)
+            assert brood.fate != Fate.OPEN or before == brood, f"{before} has ended already"
+            assert before.fate != Fate.DEAD or before == brood, f"{before} has come to nothing"
+            self.broods[brood.attempt] = brood
+        for made in changes.brood_runs:
+            assert made.attempt in self.broods
+            _once(self.brood_of, made.first_key, made.attempt)
+        self.workers.update(changes.workers_joined)
+        for worker in changes.workers_left:
+            self.workers.pop(worker, None)
+        for draft in changes.drafts:
+            _once(self.drafts, draft.first_key, draft)
+        for nodes in changes.given_up:
+            self._give_up(nodes)
+        for key in changes.drafts_over:
+            del self.drafts[key]
+
+    def _is_linked(self, outcome: OutcomeRow) -> None:
+        own = self.nodes[outcome.key].instance
+        for key in (*unpack_keys(outcome.refs), *([outcome.culprit] if outcome.culprit else ())):
+            other = self.nodes[key].instance
+            assert self.is_kept_by(own, other), f"instance {own} needs {other}, and no link says so"
+
+    def is_kept_by(self, own: int, other: int) -> bool:
+        """Whether links lead from one instance to the other."""
+        reached, stack = {own}, [own]
+        while stack:
+            instance = stack.pop()
+            for link in self.links:
+                if link.instance == instance and link.named not in reached:
+                    reached.add(link.named)
+                    stack.append(link.named)
+        return other in reached
+
+    def _resolve(self, row: ResolvedRow) -> None:
+        outcome = self.outcomes[row.key]
+        assert outcome.state == State.RESOLVING, f"node {row.key} has ended already"
+        self.outcomes[row.key] = outcome._replace(state=row.state, culprit=row.culprit, ended=row.ended)
+
+    def _revive(self, row: RevivedRow) -> None:
+        outcome = self.outcomes[row.key]
+        assert outcome.state in (State.FAILED, State.COMPLETED), f"node {row.key} has not ended"
+        if row.state == State.RESOLVING:
+            assert outcome.value is not None
+            self.outcomes[row.key] = outcome._replace(state=row.state, culprit=0)
+        else:
+            del self.outcomes[row.key]
+            self.used_failures.discard(row.key)
+
+    # --- reading --------------------------------------------------------------------------------------
+
+    def has_ended(self, key: int) -> bool:
+        return key in self.outcomes and self.outcomes[key].state != State.RESOLVING
+
+    def key_of(self, id: bytes) -> int:
+        counter = int.from_bytes(id[12:], "big")
+        for run in self.runs:
+            if run.origin == id[:12] and run.first <= counter < run.first + run.size:
+                return run.first_key + counter - run.first
+        raise KeyError(id)
+
+    def stored(self, id: bytes) -> StoredInstance | None:
+        row = next((row for row in self.instances.values() if row.id == id), None)
+        if row is None:
+            return None
+        end = self.ends.get(row.key)
+        return StoredInstance(row, end.ended if end else None, end is not None and end.failed)
+
+    def instance(self, id: bytes) -> tuple[int, bool]:
+        """Key, and whether it failed."""
+        stored = self.stored(id)
+        assert stored is not None
+        return stored.row.key, stored.failed
+
+    def ended(self, keys: Iterable[int]) -> list[EndedNode]:
+        """Those that have a value or an end, and all that these name."""
+        found: dict[int, EndedNode] = {}
+        stack = list(keys)
+        while stack:
+            key = stack.pop()
+            if key not in found and key in self.outcomes:
+                node, outcome = self.nodes[key], self.outcomes[key]
+                found[key] = EndedNode(
+                    key, node.instance, node.function, outcome.state, outcome.refs, outcome.culprit, outcome.attempt
+                )
+                stack += unpack_keys(outcome.refs)
+        return [found[key] for key in sorted(found)]
+
+    def failed(
+        self, culprits: Iterable[int], more: Collection[int] = (), reruns: Collection[int] = (), plain: bool = True
+    ) -> Failed:
+        """All that failed because of these, and more, with what it takes to have it go on."""
+        culprits = set(culprits)
+        ended = [outcome for _, outcome in sorted(self.outcomes.items())]
+        bad = [outcome for outcome in ended if outcome.culprit]
+        made = self.made_by(reruns)
+        own = {row.key for row in bad if row.culprit in culprits and row.state == State.FAILED} | set(more)
+        own = {key for key in own if not is_made(made, key) and not self.of_dead_attempt(key)}
+        nodes = [self._failed(outcome, outcome.key in reruns) for outcome in ended if outcome.key in own]
+        instances = {node.instance for node in nodes}
+        awaited = [abs(key) for node in nodes for key in unpack_keys(node.sources if node.refs is None else node.refs)]
+        others = {
+            self.nodes[outcome.key].instance for outcome in bad
+            if outcome.key not in own and not is_made(made, outcome.key) and not self.of_dead_attempt(outcome.key)
+        }
+        return Failed(
+            nodes=nodes,
+            instances=[self._stored(key) for key in sorted(instances)],
+            runs=[run for run in self.runs if any(run.first_key <= key < run.first_key + run.size for key in own)],
+            ended=[row for row in self.ended(awaited) if row.key not in own],
+            keys={key: self.keys[key] for key in own if key in self.keys},
+            adopted={key: self.adopted[key] for key in own if key in self.adopted},
+            adoptions=self.adoptions_of(own),
+            others=others & instances,
+            made=made,
+            used=self.users_of(own) if plain else [],
+        )
+
+    def _failed(self, outcome: OutcomeRow, reruns: bool) -> FailedNode:
+        node = self.nodes[outcome.key]
+        refs = None if outcome.value is None or reruns else outcome.refs
+        return FailedNode(
+            node.key, node.instance, node.function, node.sources, outcome.culprit, refs, outcome.failure,
+            outcome.state, outcome.attempt if reruns else 0,
+        )
+
+    def users_of(self, failed: Collection[int]) -> list[UsedFailureRow]:
+        return [
+            UsedFailureRow(key, row.instance) for key, row in sorted(self.nodes.items())
+            if (outcome := self.outcomes.get(key)) is not None and outcome.state != State.CANCELLED
+            and (outcome.value is not None or key not in failed)
+            and any(-source in failed for source in unpack_keys(row.sources)) and not self.of_dead_attempt(key)
+        ]
+
+    def downstream(self, culprits: Iterable[int], seeds: Iterable[int]) -> Failed:
+        """The same, and all that was given one of these failures, and all that depends on that."""
+        culprits, reruns = set(culprits), set(seeds)
+        ended = {key for key, row in self.outcomes.items() if row.state == State.FAILED}
+        back = reruns | {key for key in ended if self.outcomes[key].culprit in culprits}
+        size = -1
+        while size != len(back) + len(reruns):
+            size = len(back) + len(reruns)
+            for key, outcome in self.outcomes.items():
+                if outcome.state not in (State.COMPLETED, State.FAILED) or self.of_dead_attempt(key):
+                    continue
+                if any(abs(source) in back for source in unpack_keys(self.nodes[key].sources)):
+                    back.add(key)
+                    reruns |= {key} if outcome.value is not None else set()
+                elif not back.isdisjoint(unpack_keys(outcome.refs)):
+                    back.add(key)
+        failed = self.failed(culprits, back, reruns, plain=False)
+        own = {row.key for row in failed.nodes}
+        for key, outcome in self.outcomes.items():
+            given = any(abs(source) in own for source in unpack_keys(self.nodes[key].sources))
+            if outcome.state == State.RESOLVING and given and not self.of_dead_attempt(key):
+                failed.resolving.add(key)
+        return failed
+
+    def made_by(self, roots: Iterable[int]) -> list[MadeRun]:
+        """What attempts of these nodes have made, and what that has made."""
+        found: dict[int, MadeRun] = {}
+        for root in sorted(roots):
+            stack = [root]
+            while stack:
+                maker = stack.pop()
+                for run in self.runs:
+                    if run.maker == maker:
+                        stack += range(run.first_key, run.first_key + run.size)
+                        brood = self.broods.get(self.brood_of.get(run.first_key, 0))
+                        found.setdefault(run.first_key, MadeRun(run, root, brood))
+        return [found[key] for key in sorted(found)]
+
+    def _stored(self, key: int) -> StoredInstance:
+        end = self.ends.get(key) or InstanceEnd(key, None, False)
+        return StoredInstance(self.instances[key], end.ended, end.failed)
+
+    def live(self) -> Live:
+        nodes = [row for _, row in sorted(self.nodes.items()) if not self.has_ended(row.key)]
+        unfinished = {row.instance for row in nodes}
+        return Live(
+            functions=[FunctionRow(*row) for row in self.functions.items()],
+            instances=[row for key, row in sorted(self.instances.items()) if key in unfinished],
+            runs=[run for run in self.runs if run.instance in unfinished],
+            nodes=[LiveNode(row.key, row.instance, row.function, row.sources) for row in nodes],
+            ended=self.ended(key for row in nodes for key in (row.key, *map(abs, unpack_keys(row.sources)))),
+            progress=[self.progress[row.key] for row in nodes if row.key in self.progress],
+            keys={row.key: self.keys[row.key] for row in nodes if row.key in self.keys},
+            adopted={row.key: self.adopted[row.key] for row in nodes if row.key in self.adopted},
+            adoptions=self.adoptions_of(row.key for row in nodes),
+            next_adoption=max(self.adoptions, default=0) + 1,
+            workers=list(self.workers.items()),
+            failed={key for key in unfinished if key in self.ends and self.ends[key].failed},
+            next_node=max(self.nodes, default=0) + 1,
+            next_instance=max(self.instances, default=0) + 1,
+            next_function=max(self.functions, default=0) + 1,
+            broods=(broods := [row for _, row in sorted(self.broods.items()) if self._is_live(row)]),
+            brood_runs=[
+                (self.brood_of[run.first_key], run)
+                for run in self.runs
+                if self.broods.get(self.brood_of.get(run.first_key, 0)) in broods
+            ],
+        )
+
+    def adoptions_of(self, keys: Iterable[int]) -> dict[int, AdoptionRow]:
+        return {key: self.adoptions[id] for key in keys if (id := self.adoption_of.get(key, 0))}
+
+    def _is_live(self, row: BroodRow) -> bool:
+        return row.fate == Fate.OPEN or (row.fate == Fate.RELEASED and self.is_within(row, Fate.OPEN))
+
+    def is_within(self, row: BroodRow, fate: Fate) -> bool:
+        """Whether what a released attempt goes back to is that."""
+        while row.fate == Fate.RELEASED and row.within:
+            row = self.broods[row.within]
+        return row.fate == fate
+
+    def of_dead_attempt(self, key: int) -> bool:
+        """Whether an attempt that came to nothing has made the node."""
+        return self._is_of(key, Fate.DEAD)
+
+    def is_unsettled(self, key: int) -> bool:
+        """Whether an attempt that came to nothing, or yet may, has made the node."""
+        return self._is_of(key, Fate.DEAD) or self._is_of(key, Fate.OPEN)
+
+    def _is_of(self, key: int, fate: Fate) -> bool:
+        run = next(run for run in self.runs if run.first_key <= key < run.first_key + run.size)
+        attempt = self.brood_of.get(run.first_key)
+        return attempt is not None and self.is_within(self.broods[attempt], fate)
+
+
+def _once(table: dict[int, Any], key: int, row: object) -> None:
+    assert key not in table, f"written twice: {row}"
+    table[key] = row
+
+
+def _overlap(one: RunRow, other: RunRow) -> bool:
+    return one.origin == other.origin and one.first < other.first + other.size and other.first < one.first + one.size

@@ -1,0 +1,78 @@
+"""`Talk` for a broker that has Submit and Wait: each ask becomes a call of those, in a thread of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any
+
+import grpc
+
+from dagorama.api import broker_pb2 as pb
+
+
+class Aborted(Exception):
+    def __init__(self, code: grpc.StatusCode, details: str) -> None:
+        super().__init__(details)
+        self.refusal = pb.Refusal(status=code.value[0], message=details)
+
+
+class AskContext:
+    """What a call gets for its context."""
+
+    def __init__(self, context: grpc.ServicerContext) -> None:
+        self._context = context
+        self.is_wanted = True
+
+    def abort(self, code: grpc.StatusCode, details: str) -> None:
+        raise Aborted(code, details)
+
+    def is_active(self) -> bool:
+        return self.is_wanted and bool(self._context.is_active())
+
+
+class Talking:
+    """Where there are Submit and Wait, there is Talk."""
+
+    submit: Any
+    Wait: Any
+    talks = 0  #: streams that were opened
+    talks_ended: SimpleQueue[str]  #: by whom
+    asked: SimpleQueue[str]  #: what was asked
+
+    def Talk(self, asks: Iterator[pb.Asks], context: grpc.ServicerContext) -> Iterator[pb.Answers]:
+        self.talks += 1
+        answers: SimpleQueue[pb.Answer | None] = SimpleQueue()
+        Thread(target=self._listen, args=(asks, context, answers), daemon=True).start()
+        context.add_callback(lambda: answers.put(None))
+        while (answer := answers.get()) is not None:
+            yield pb.Answers(answer=[answer])
+
+    def _listen(self, asks: Iterator[pb.Asks], context: grpc.ServicerContext, answers: Any) -> None:
+        contexts: dict[int, AskContext] = {}
+        try:
+            for message in asks:
+                for ask in message.ask:
+                    self.asked.put(ask.WhichOneof("what") or "")
+                    if ask.never_mind:
+                        contexts[ask.number].is_wanted = False
+                        continue
+                    contexts[ask.number] = AskContext(context)
+                    Thread(target=self._answer, args=(ask, contexts[ask.number], answers), daemon=True).start()
+            self.talks_ended.put("the client")
+        except grpc.RpcError:
+            self.talks_ended.put("a broken connection")
+        answers.put(None)
+
+    def _answer(self, ask: pb.Ask, context: AskContext, answers: Any) -> None:
+        last = pb.Answer(number=ask.number, over=True)
+        try:
+            if ask.HasField("submit"):
+                self.submit(ask.submit, context)
+            else:
+                for reply in self.Wait(ask.wait, context):
+                    answers.put(pb.Answer(number=ask.number, wait=reply))
+        except Aborted as aborted:
+            last.refusal.CopyFrom(aborted.refusal)
+        answers.put(last)

@@ -1,0 +1,126 @@
+"""README, docs and the other documents: links lead somewhere, nothing public is missing, programs run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import dagorama
+from dagorama import errors
+from dagorama_broker.settings import Settings as BrokerSettings
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+#: A path below one of the folders of the repository.
+PATH = re.compile(r"(?<![\w/-])(?:dagorama|dagorama_broker|docs|tests|samples|benchmarks|proto)/[\w./-]+")
+VARIABLE = re.compile(r"DAGORAMA_[A-Z_]+[A-Z]")
+WIDTH = 120
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def prose_of(page: Path) -> str:
+    return FENCED.sub("", page.read_text())
+
+
+def anchors_of(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives to the headings of a page."""
+    plain = [re.sub(r"[`*]|\[([^\]]*)\]\([^)]*\)", r"\1", heading) for heading in HEADING.findall(prose_of(page))]
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in plain}
+
+
+def is_broken(page: Path, target: str) -> bool:
+    if target.startswith(("https://", "mailto:")):
+        return False
+    path, _, anchor = target.partition("#")
+    found = (page.parent / path).resolve() if path else page
+    return not found.exists() or bool(anchor and anchor not in anchors_of(found))
+
+
+def programs() -> Iterator[tuple[str, str]]:
+    """Yield the name and the text of each complete program: its first line is a comment with a file's name."""
+    for page in PAGES:
+        for language, code in FENCED.findall(page.read_text()):
+            name = code.partition("\n")[0].removeprefix("# ")
+            if language == "python" and name.endswith(".py") and page.parent.name != "tutorial":
+                yield name, code
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    assert [target for target in LINK.findall(prose_of(page)) if is_broken(page, target)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_path_exists(page: Path) -> None:
+    paths = {path.rstrip(".") for path in PATH.findall(page.read_text())}
+    assert {path for path in paths if not (ROOT / path).exists()} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_lines_are_not_too_wide(page: Path) -> None:
+    lines = [line for line in page.read_text().splitlines() if not line.startswith("|")]
+    assert [line for line in lines if len(line) > WIDTH] == []
+
+
+def test_the_index_lists_every_page() -> None:
+    listed = {(DOCS / target.partition("#")[0]).resolve() for target in LINK.findall((DOCS / "README.md").read_text())}
+    assert set(DOCS.rglob("*.md")) - listed == {DOCS / "README.md"}
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_every_public_name_is_in_the_api_reference() -> None:
+    page = (DOCS / "reference" / "api.md").read_text()
+    assert [name for name in dagorama.__all__ if not re.search(rf"`(?:await )?{name}\b", page)] == []
+
+
+def test_every_error_is_in_the_index() -> None:
+    page = (DOCS / "reference" / "errors.md").read_text()
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    names = [kind.__name__ for kind in kinds if issubclass(kind, errors.DagoramaError)]
+    assert [name for name in names if not re.search(rf"`(?:dagorama\.)?{name}`", page)] == []
+
+
+def test_every_variable_of_the_environment_is_in_the_settings_and_every_setting_exists() -> None:
+    modules = ("dagorama/settings.py", "dagorama_broker/settings.py")
+    code = {name for module in modules for name in VARIABLE.findall((ROOT / module).read_text())}
+    listed = set(re.findall(r"^\| `(DAGORAMA_\w+)`", (DOCS / "reference" / "settings.md").read_text(), re.MULTILINE))
+    assert code - {"DAGORAMA_TLS"} == listed
+
+
+def test_every_setting_of_the_broker_has_a_row() -> None:
+    page = (DOCS / "reference" / "settings.md").read_text()
+    broker = page[page.index("## Broker") :]
+    assert len(re.findall(r"^\| `DAGORAMA_", broker, re.MULTILINE)) == len(fields(BrokerSettings))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_python_in_a_document_is_python(page: Path) -> None:
+    for language, code in FENCED.findall(page.read_text()):
+        if language == "python":
+            compile(code, name_of(page), "exec")
+
+
+@pytest.mark.parametrize(("name", "code"), list(programs()), ids=lambda value: value if value.endswith(".py") else "")
+def test_a_complete_program_of_the_documents_runs(name: str, code: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(code)
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    command = [sys.executable, name]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

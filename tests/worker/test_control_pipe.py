@@ -1,0 +1,58 @@
+"""The line between a process that launches workers and their supervisor."""
+
+import socket
+import threading
+
+from dagorama.worker.control_pipe import Lines, Message
+
+
+def ends() -> tuple[Lines, socket.socket]:
+    ours, theirs = socket.socketpair()
+    return Lines(ours), theirs
+
+
+def both() -> tuple[Lines, Lines]:
+    one, other = socket.socketpair()
+    return Lines(one), Lines(other)
+
+
+def test_words_and_a_payload_arrive_as_they_were_said() -> None:
+    here, there = both()
+    here.say("started", 3, 1234)
+    here.say("failed", "a sentence: of words,\nof two lines", payload=b"\0bytes\n")
+    assert there.read() == [
+        Message(["started", "3", "1234"]),
+        Message(["failed", "a sentence: of words,\nof two lines"], b"\0bytes\n"),
+    ]
+
+
+def test_a_message_that_comes_in_pieces_is_read_once_it_is_whole() -> None:
+    sender, receiver = socket.socketpair()
+    here, raw = Lines(sender), receiver
+    here.say("define", payload=b"x" * 50)
+    data = raw.recv(1 << 16)
+    lines, piecewise = ends()
+    for byte in range(len(data) - 1):
+        piecewise.sendall(data[byte : byte + 1])
+        assert lines.read() == []
+    piecewise.sendall(data[-1:])
+    assert lines.read() == [Message(["define"], b"x" * 50)]
+
+
+def test_a_payload_of_megabytes_goes_through() -> None:
+    here, there = both()
+    payload = bytes(range(256)) * (8 << 10)
+    sending = threading.Thread(target=lambda: here.say("define", "name", payload=payload))
+    sending.start()
+    found: list[Message] = []
+    while not found:
+        found += there.read() or []
+    sending.join()
+    assert found == [Message(["define", "name"], payload)]
+
+
+def test_what_is_said_to_an_end_that_is_closed_is_lost() -> None:
+    here, there = both()
+    there.close()
+    here.say("stop")
+    assert here.read() is None

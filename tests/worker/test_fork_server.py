@@ -1,0 +1,138 @@
+"""The nursery forks children, says how they ended, and leaves none behind. Real processes, no timing."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from select import select
+
+import pytest
+
+from dagorama.worker.frames import ChildMain
+from dagorama.worker.supervisor.fork_server import Ended, Event, Nursery, Started
+
+
+def echo(slot: int, connection: socket.socket) -> int:
+    """Answers until the other end closes, then leaves with its slot as exit code."""
+    while data := connection.recv(64):
+        connection.sendall(data)
+    return slot
+
+
+def sleeper(_slot: int, connection: socket.socket) -> int:
+    """Starts a program of its own and waits for it."""
+    program = subprocess.Popen(["sleep", "1000"])
+    connection.sendall(str(program.pid).encode())
+    return program.wait()
+
+
+def start(child_main: ChildMain) -> Nursery:
+    return Nursery.start(lambda: child_main)
+
+
+@pytest.fixture
+def nursery() -> Iterator[Nursery]:
+    made = start(echo)
+    yield made
+    made.close()
+
+
+def started(event: Event | None) -> Started:
+    assert isinstance(event, Started)
+    return event
+
+
+def ended(event: Event | None) -> Ended:
+    assert isinstance(event, Ended)
+    return event
+
+
+def wait_until_gone(descriptor: int) -> None:
+    """`descriptor` reads from a pipe whose other end only the processes in question hold."""
+    assert os.read(descriptor, 1) == b""
+
+
+def test_a_child_talks_over_its_own_socket_and_its_exit_code_is_told(nursery: Nursery) -> None:
+    nursery.fork(7)
+    child = started(nursery.read())
+    child.socket.sendall(b"hello")
+    assert child.socket.recv(64) == b"hello"
+    child.socket.close()
+    end = ended(nursery.read())
+    assert (end.slot, end.pid) == (7, child.pid)
+    assert os.waitstatus_to_exitcode(end.status) == 7
+    assert end.peak > 1 << 20
+
+
+def test_a_killed_child_is_told_with_its_signal(nursery: Nursery) -> None:
+    nursery.fork(0)
+    child = started(nursery.read())
+    nursery.kill(child.pid)
+    assert os.waitstatus_to_exitcode(ended(nursery.read()).status) == -signal.SIGKILL
+
+
+def test_children_have_nothing_of_each_other(nursery: Nursery) -> None:
+    """A child that held another's socket would keep it from seeing its end."""
+    children = []
+    for slot in range(3):
+        nursery.fork(slot)
+        children.append(started(nursery.read()))
+    for child in children:
+        child.socket.close()
+        assert ended(nursery.read()).slot == child.slot
+
+
+def test_a_child_takes_what_it_started_with_it() -> None:
+    nursery = start(sleeper)
+    nursery.fork(0)
+    child = started(nursery.read())
+    program = int(child.socket.recv(64))
+    descriptor = os.pidfd_open(program)
+    nursery.kill(child.pid)
+    ended(nursery.read())
+    assert select([descriptor], [], [])[0]  # readable once the program has ended
+    os.close(descriptor)
+    nursery.close()
+
+
+def test_nothing_is_left_when_the_supervisor_goes() -> None:
+    reading, writing = os.pipe()
+    nursery = start(sleeper)
+    nursery.fork(0)
+    started(nursery.read()).socket.recv(64)
+    os.close(writing)
+    nursery.close()
+    wait_until_gone(reading)
+
+
+def test_children_die_with_a_nursery_that_is_killed() -> None:
+    reading, writing = os.pipe()
+    nursery = start(echo)
+    nursery.fork(0)
+    child = started(nursery.read())
+    os.close(writing)
+    os.kill(nursery.pid, signal.SIGKILL)
+    assert nursery.read() is None
+    assert child.socket.recv(1) == b""
+    nursery.close()
+    wait_until_gone(reading)
+
+
+def test_a_child_that_raises_says_so_and_ends_with_1() -> None:
+    script = """
+import os
+from dagorama.worker.frames import ChildMain
+from dagorama.worker.supervisor.fork_server import Nursery
+def child(slot, connection):
+    raise RuntimeError("no luck")
+nursery = Nursery.start(lambda: child)
+nursery.fork(0)
+nursery.read()
+print(os.waitstatus_to_exitcode(nursery.read().status))
+nursery.close()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
+    assert "RuntimeError: no luck" in done.stderr
