@@ -86,7 +86,7 @@ async def test_sources_of_one_node() -> None:
     async with serving(max_sources=3) as served:
 
         def submit_nodes(count: int) -> Awaitable[Any]:
-            columns = {"source_count": [0] * count + [count], "source": list(range(count))}
+            columns: dict[str, Any] = {"source_count": [0] * count + [count], "source": list(range(count))}
             return submit(served.stub, Dag().submission(*[b"a"] * count, b"join", **columns))
 
         await at_the_bound(3, submit_nodes, "a node has more than 3 sources")
@@ -260,7 +260,7 @@ async def test_a_client_that_waits_in_vain_says_what_to_do() -> None:
             parts = Dag().submission(b"b"), pb.SubmitRequest()
             link._ask(lambda timeout: link.stub.SubmitStream(iter(parts), timeout=timeout), 2.0)
 
-        with pytest.raises(BrokerOverloaded, match="add workers, submit less at a time, or give the broker") as error:
+        with pytest.raises(BrokerOverloaded, match="add workers, submit smaller batches, or give the broker") as error:
             await asyncio.to_thread(submit_late)
         assert error.value.retry_after == 0.5
         assert error.value.status == "RESOURCE_EXHAUSTED"
