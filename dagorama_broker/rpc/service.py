@@ -54,18 +54,23 @@ class BrokerService(pb_grpc.BrokerServicer):
         self, request_iterator: AsyncIterator[pb.SubmitRequest], context: Context
     ) -> pb.SubmitReply:
         requests: list[pb.SubmitRequest] = []
-        size = 0
+        size, is_complete = 0, False
         with self._memory.hold(0, sharer.get()) as held:
             async for request in request_iterator:
                 self._traffic.messages_in += 1
+                if is_complete:
+                    raise Malformed("a submission goes on after its final empty message")
+                # A stream that breaks off ends like a complete one, so that an empty message marks the end.
+                is_complete = not request.ByteSize()
+                if is_complete:
+                    continue
                 size += request.ByteSize()
                 self._bounds.check_submission(size)
                 held.add(await costs.of_submission(request))
                 requests.append(request)
-            # A stream that breaks off ends like a complete one, so that an empty message marks the end.
-            if not requests or requests[-1].ByteSize():
+            if not is_complete:
                 raise Malformed("incomplete submission: the final empty message is missing")
-            await self._broker.submissions.submit(await self._read_in_slices(requests[:-1]))
+            await self._broker.submissions.submit(await self._read_in_slices(requests))
             self._traffic.messages_out += 1
             return pb.SubmitReply()
 

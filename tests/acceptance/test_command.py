@@ -307,7 +307,7 @@ def test_what_is_cancelled_by_command_is_cancelled(broker: LaunchedBroker) -> No
         resolve(instance, promise, timeout=WAIT)
     code, said = refusal("retry", instance.instance_id)
     assert code == 1
-    assert said == "dagorama: nothing in it failed: what was cancelled is not run again, make it anew\n"
+    assert said == "dagorama: nothing in it failed; cancelled nodes cannot be retried, submit a new instance\n"
 
 
 def test_an_instance_that_was_retried_in_the_program_resolves(broker: LaunchedBroker, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ async def test_sources_of_one_node() -> None:
     async with serving(max_sources=3) as served:
 
         def submit_nodes(count: int) -> Awaitable[Any]:
-            columns: dict[str, Any] = {"source_count": [0] * count + [count], "source": list(range(count))}
+            columns = {"source_count": [0] * count + [count], "source": list(range(count))}
             return submit(served.stub, Dag().submission(*[b"a"] * count, b"join", **columns))
 
         await at_the_bound(3, submit_nodes, "a node has more than 3 sources")
@@ -226,7 +226,7 @@ async def test_above_the_watermark_submissions_wait_and_reports_go_through() -> 
         with refused(TOO_MUCH, "memory limit reached"):
             await submit(served.stub, late.submission(b"b"))
         with pytest.raises(grpc.aio.AioRpcError) as refusal:
-            await served.stub.SubmitStream(iter([late.submission(b"b"), pb.SubmitRequest()]))
+            await submit(served.stub, late.submission(b"b"))
         assert (RETRY_AFTER, "500") in [tuple(pair) for pair in refusal.value.trailing_metadata()]
         with refused(TOO_MUCH, "memory limit reached"):
             await served.original.CreateInstance(api_pb2.InstanceConfigurationMessage(identifier="0" * 32))
