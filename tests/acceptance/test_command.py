@@ -257,7 +257,7 @@ def test_a_failed_node_is_shown_with_all_that_is_kept_of_it(
     dependent = asked("show", id, promise.identifier)
     assert (dependent["culprit"], dependent["failure_of"]) == (f"{node}", f"{node}")
     monkeypatch.setenv("DAGORAMA_SIGNING_KEYS", new_key())
-    assert "they cannot be shown here: the arguments came under the signing key" in run("show", id, node, "--arguments")
+    assert "they cannot be shown here: the signing key" in run("show", id, node, "--arguments")
     code, said = refusal("show", id, "--arguments")
     assert (code, "name it after the instance" in said) == (2, True)
 
