@@ -258,7 +258,7 @@ def test_a_failed_node_is_shown_with_all_that_is_kept_of_it(
     dependent = asked("show", id, promise.identifier)
     assert (dependent["root_cause"], dependent["failure_of"]) == (f"{node}", f"{node}")
     monkeypatch.setenv("DAGORAMA_SIGNING_KEYS", new_key())
-    assert "they cannot be shown here: the signing key" in run("show", id, node, "--arguments")
+    assert "cannot be shown: the signing key" in run("show", id, node, "--arguments")
     code, said = refusal("show", id, "--arguments")
     assert (code, "pass it after the instance" in said) == (2, True)
 

@@ -86,7 +86,7 @@ async def test_sources_of_one_node() -> None:
     async with serving(max_sources=3) as served:
 
         def submit_nodes(count: int) -> Awaitable[Any]:
-            columns = {"source_count": [0] * count + [count], "source": list(range(count))}
+            columns: dict[str, Any] = {"source_count": [0] * count + [count], "source": list(range(count))}
             return submit(served.stub, Dag().submission(*[b"a"] * count, b"join", **columns))
 
         await at_the_bound(3, submit_nodes, "a node has more than 3 sources")
