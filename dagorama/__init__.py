@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from dagorama.runner import launch_workers as launch_workers
     from dagorama.serializer import register_definition as register_definition
 
-#: The module that defines each name: the imports above, in a form that is not executed by `import dagorama`.
+#: The module that defines each name: the imports above, as a table, so that `import dagorama` loads none of them.
 _HOMES = {
     name: module
     for module, names in {

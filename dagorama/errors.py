@@ -128,7 +128,7 @@ class NodeFailed(DagoramaError):
     def headline(self) -> str:
         """The summary and the ids of instance and node, which `dagorama show INSTANCE NODE` takes."""
         places = ("instance", self.instance_id), ("node", self.node_id)
-        where = ", ".join(f"{what} {id}" for what, id in places if id is not None)
+        where = ", ".join(f"{what} {found}" for what, found in places if found is not None)
         return f"{self.summary} ({where})" if where else self.summary
 
     @property

@@ -42,7 +42,7 @@ def _proposed_adoption(broker: Connection, request: pb.AdoptRequest) -> pb.Adopt
 
 def _refuse_unnamed(option: str, found: Sequence[str], named: Sequence[str]) -> None:
     """Raise RefusedByBroker if a proposed hash is not among the named ones; without named ones, accept all."""
-    more = [hash for hash in dict.fromkeys(found) if hash not in named]
+    more = [code_hash for code_hash in dict.fromkeys(found) if code_hash not in named]
     if named and more:
         raise RefusedByBroker(
             f"this would also sign for code that was not named: {', '.join(more)}; name it"

@@ -41,7 +41,7 @@ ERRORS: dict[str, type[BrokerError]] = {
 #: Details of a call that this process has cancelled itself.
 CANCELLED_HERE = frozenset({"Locally cancelled by application!", "Channel closed!"})
 
-#: Details begin like this if a stream or a connection was broken off, whatever the status: INTERNAL, CANCELLED,
+#: Details begin like this if a stream or a connection was broken off, with any status: INTERNAL, CANCELLED,
 #: RESOURCE_EXHAUSTED and PERMISSION_DENIED are gRPC's names for the error codes of a RST_STREAM, UNKNOWN is what
 #: earlier versions report for a lost connection.
 _BROKEN_OFF = ("Stream removed", "RST_STREAM", "Received RST_STREAM", "GOAWAY received", "Stream closed")

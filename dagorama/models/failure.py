@@ -59,7 +59,7 @@ class Failure(metaclass=_HasEnded):
 
     def error(self) -> NodeFailed:
         """Return this failure as an exception to raise: NodeFailed, or the subclass for its type."""
-        # A failure with a traceback was raised by user code, whatever the name of its class.
+        # A failure with a traceback was raised by user code, even if its class has one of these names.
         recorded = NodeFailed if self.traceback else _BROKER_FAILURES.get(self.type, NodeFailed)
         kind = NodeCancelled if self.cancelled else recorded
         return kind(

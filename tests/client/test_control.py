@@ -154,7 +154,7 @@ def test_control_of_a_promise_of_another_instance_is_refused(broker: RecordingBr
 
 
 def test_cancel_refuses_anything_but_a_promise(broker: RecordingBroker, made: Any) -> None:
-    with pytest.raises(TypeError, match=r"a promise of .*, or None for all of it, not a str"):
+    with pytest.raises(TypeError, match=r"a promise of .*, or None for the whole instance, not a str"):
         cancel(made[0], cast(Any, "all"))
     assert not broker.cancels
 
@@ -165,7 +165,7 @@ def test_what_the_same_run_made_is_not_known_yet(made: Any, act: Any) -> None:
     token = current_attempt.set(attempt)
     try:
         instance, promise = Sample()(1)
-        with pytest.raises(PromiseMisuse, match="this run made"):
+        with pytest.raises(PromiseMisuse, match="the running node made"):
             act(instance, promise)
     finally:
         current_attempt.reset(token)

@@ -7,8 +7,8 @@ from uuid import UUID
 import pytest
 from click.testing import CliRunner
 
+from dagorama.__main__ import main
 from dagorama.api import broker_pb2 as pb
-from dagorama.cli.main import main
 from dagorama.client.control import retry_failed
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition
@@ -104,7 +104,7 @@ def test_a_missing_signing_key_is_named(
     broker.adoptable = pb.AdoptReply(adopted=2, hash="new", made_with=["old"])
     result = adopt()
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "is not one that `dagorama keys new` makes" in result.stderr
+    assert "is not a valid signing key: `dagorama keys new` prints one" in result.stderr
 
 
 def test_a_retry_with_new_code_signs_for_its_instance_and_what_is_deployed(broker: RecordingBroker) -> None:

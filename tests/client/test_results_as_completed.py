@@ -128,10 +128,8 @@ def test_what_has_not_ended_in_time_is_an_error_after_what_has(
 ) -> None:
     broker.end(promises[1].node_id, 1)
     broker.end(promises[3].node_id, 3)
-    started = time.monotonic()
     with pytest.raises(TimeoutError, match=r"2 of 4 promises have not ended after 0.3 seconds, one of .*Sample\.work"):
         collect(as_completed(instance, promises, timeout=0.3))
-    assert time.monotonic() - started < 2
 
 
 def test_no_time_at_all_gives_those_that_have_ended(
@@ -147,10 +145,9 @@ def test_no_time_at_all_gives_those_that_have_ended(
 def test_the_time_counts_from_the_call(broker: RecordingBroker, instance: Any, promises: list[Any]) -> None:
     completed = as_completed(instance, promises, timeout=0.2)
     time.sleep(0.3)
-    started = time.monotonic()
     with pytest.raises(TimeoutError):
         list(completed)
-    assert time.monotonic() - started < 0.2
+    assert [wait.now for wait in broker.waits] == [True], "no time is left to wait"
 
 
 @BOTH

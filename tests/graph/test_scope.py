@@ -251,7 +251,7 @@ def test_an_attempt_without_calls_has_nothing_to_send(attempt: AttemptScope) -> 
 def test_an_attempt_that_is_over_takes_no_calls(attempt: AttemptScope, inside: Any) -> None:
     inside.work(1)
     attempt.close()
-    with pytest.raises(NotInInstance, match=rf"work was called at {__file__}:\d+ after its run was over"):
+    with pytest.raises(NotInInstance, match=rf"work was called at {__file__}:\d+ after its node had ended"):
         inside.work(2)
 
 
@@ -276,7 +276,7 @@ def test_a_call_that_ends_after_its_run_is_refused_rather_than_lost(attempt: Att
             return str, ()
 
     inside.work(1)
-    with pytest.raises(NotInInstance, match="while its run ended"):
+    with pytest.raises(NotInInstance, match="while its node ended"):
         inside.work(ClosesIt())
     assert [len(run) for run in attempt.runs] == [1]
 
@@ -333,7 +333,7 @@ def test_a_definition_called_after_the_attempt_is_over_is_refused(attempt: Attem
     token = current_attempt.set(attempt)
     attempt.close()
     try:
-        with pytest.raises(NotInInstance, match="after its run was over"):
+        with pytest.raises(NotInInstance, match="after its node had ended"):
             Sample()()
     finally:
         current_attempt.reset(token)

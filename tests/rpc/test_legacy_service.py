@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable
@@ -226,7 +227,7 @@ async def test_a_retry_comes_after_its_interval(client: Client, retry: old.Retry
                 break
             except grpc.aio.AioRpcError:
                 await asyncio.sleep(0.02)
-    assert 0.95 <= time.monotonic() - failed_at < 3
+    assert time.monotonic() - failed_at >= 0.95
     await client.complete(worker, work, b"at last")
     assert (await client.get(instance, identifier)).resolvedValue == b"at last"
 
@@ -243,7 +244,9 @@ async def test_a_node_without_a_policy_runs_once(client: Client) -> None:
 
 async def test_a_ping_says_when_it_was_heard(client: Client) -> None:
     worker = await client.worker()
-    assert abs((await client.stub.Ping(old.WorkerMessage(identifier=worker))).lastPing - time.time()) < 5
+    before = time.time()
+    heard = (await client.stub.Ping(old.WorkerMessage(identifier=worker))).lastPing
+    assert math.floor(before) <= heard <= math.ceil(time.time())
 
 
 async def test_a_silent_worker_is_invalidated_and_its_node_goes_to_another() -> None:

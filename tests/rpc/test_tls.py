@@ -131,7 +131,7 @@ def test_a_token_does_not_go_to_another_machine_in_the_clear(monkeypatch: pytest
         capture_output=True, text=True, timeout=SECONDS,
     )
     assert done.returncode == 2
-    assert "the token would go to 192.0.2.1 in the clear: set DAGORAMA_TLS_CA" in done.stderr
+    assert "the token would be sent to 192.0.2.1 in clear text: set DAGORAMA_TLS_CA" in done.stderr
     assert "marked" not in done.stderr
 
 
