@@ -66,7 +66,7 @@ LEFT_OUT = 144
 
 
 def collect_young_only() -> None:
-    """Make Python collect young objects only, and exclude those that exist already."""
+    """Make Python collect young objects only, and exclude existing ones."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, SURVIVED, NEVER)
