@@ -1,167 +1,101 @@
 """Chained background work in plain Python: typed, durable, across machines.
 
-The rule: the names below and nothing else; each is loaded when it is first asked for.
+The rule: the names below and no others; each is loaded when it is first used.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dagorama.client.control import cancel, retry_failed, state
-    from dagorama.client.large_values import put
-    from dagorama.client.results import aresolve, as_completed, resolve, resolve_all
-    from dagorama.code_signature import calculate_function_hash
-    from dagorama.context import CurrentNode, cancelled, current
-    from dagorama.decorators import dagorama
-    from dagorama.definition import DAGDefinition, DAGInstance, generate_instance_id
-    from dagorama.errors import (
-        AccessDenied,
-        BrokerError,
-        BrokerOverloaded,
-        BrokerUnavailable,
-        CodeMismatchException,
-        DagoramaError,
-        DefinitionNotRegistered,
-        FailedRun,
-        FunctionNotFound,
-        NodeCancelled,
-        NodeFailed,
-        NotInInstance,
-        NotInNode,
-        NotPicklable,
-        PromiseMisuse,
-        RefusedByBroker,
-        ReservedName,
-        RetryLater,
-        SettingsError,
-        TamperedValue,
-        UncheckableValue,
-        UnknownToBroker,
-        ValueNotReadable,
-        WrongInstance,
-    )
-    from dagorama.graph.submission import together
-    from dagorama.models.failure import Failure
-    from dagorama.models.outcome import outcome
-    from dagorama.models.promise import DAGPromise
-    from dagorama.models.retried import Retried
-    from dagorama.models.state import State
-    from dagorama.retry import ExponentialRetry, RetryConfiguration, StaticRetry
-    from dagorama.runner import execute_worker, execute_worker_async, launch_workers
-    from dagorama.serializer import register_definition
+    from dagorama.client.control import cancel as cancel
+    from dagorama.client.control import retry_failed as retry_failed
+    from dagorama.client.control import state as state
+    from dagorama.client.large_values import put as put
+    from dagorama.client.results import aresolve as aresolve
+    from dagorama.client.results import as_completed as as_completed
+    from dagorama.client.results import resolve as resolve
+    from dagorama.client.results import resolve_all as resolve_all
+    from dagorama.code_signature import calculate_function_hash as calculate_function_hash
+    from dagorama.context import CurrentNode as CurrentNode
+    from dagorama.context import cancelled as cancelled
+    from dagorama.context import current as current
+    from dagorama.decorators import dagorama as dagorama
+    from dagorama.definition import DAGDefinition as DAGDefinition
+    from dagorama.definition import DAGInstance as DAGInstance
+    from dagorama.definition import generate_instance_id as generate_instance_id
+    from dagorama.errors import AccessDenied as AccessDenied
+    from dagorama.errors import BrokerError as BrokerError
+    from dagorama.errors import BrokerOverloaded as BrokerOverloaded
+    from dagorama.errors import BrokerUnavailable as BrokerUnavailable
+    from dagorama.errors import CodeMismatchException as CodeMismatchException
+    from dagorama.errors import DagoramaError as DagoramaError
+    from dagorama.errors import DefinitionNotRegistered as DefinitionNotRegistered
+    from dagorama.errors import FailedRun as FailedRun
+    from dagorama.errors import FunctionNotFound as FunctionNotFound
+    from dagorama.errors import NodeCancelled as NodeCancelled
+    from dagorama.errors import NodeFailed as NodeFailed
+    from dagorama.errors import NotInInstance as NotInInstance
+    from dagorama.errors import NotInNode as NotInNode
+    from dagorama.errors import NotPicklable as NotPicklable
+    from dagorama.errors import ProcessDied as ProcessDied
+    from dagorama.errors import PromiseMisuse as PromiseMisuse
+    from dagorama.errors import QueueTimeout as QueueTimeout
+    from dagorama.errors import RefusedByBroker as RefusedByBroker
+    from dagorama.errors import ReservedName as ReservedName
+    from dagorama.errors import ResultRejected as ResultRejected
+    from dagorama.errors import RetryLater as RetryLater
+    from dagorama.errors import SettingsError as SettingsError
+    from dagorama.errors import TamperedValue as TamperedValue
+    from dagorama.errors import UncheckableValue as UncheckableValue
+    from dagorama.errors import UnknownToBroker as UnknownToBroker
+    from dagorama.errors import ValueNotReadable as ValueNotReadable
+    from dagorama.errors import WorkerLost as WorkerLost
+    from dagorama.errors import WrongInstance as WrongInstance
+    from dagorama.graph.submission import together as together
+    from dagorama.models.failure import Failure as Failure
+    from dagorama.models.outcome import outcome as outcome
+    from dagorama.models.promise import DAGPromise as DAGPromise
+    from dagorama.models.state import Retried as Retried
+    from dagorama.models.state import State as State
+    from dagorama.retry import ExponentialRetry as ExponentialRetry
+    from dagorama.retry import RetryConfiguration as RetryConfiguration
+    from dagorama.retry import StaticRetry as StaticRetry
+    from dagorama.runner import execute_worker as execute_worker
+    from dagorama.runner import execute_worker_async as execute_worker_async
+    from dagorama.runner import launch_workers as launch_workers
+    from dagorama.serializer import register_definition as register_definition
 
-_ERRORS = "dagorama.errors"
+#: The module that defines each name: the imports above, as a table, so that `import dagorama` loads none of them.
 _HOMES = {
-    "AccessDenied": _ERRORS,
-    "BrokerError": _ERRORS,
-    "BrokerOverloaded": _ERRORS,
-    "BrokerUnavailable": _ERRORS,
-    "CodeMismatchException": _ERRORS,
-    "CurrentNode": "dagorama.context",
-    "DAGDefinition": "dagorama.definition",
-    "DAGInstance": "dagorama.definition",
-    "DAGPromise": "dagorama.models.promise",
-    "DagoramaError": _ERRORS,
-    "DefinitionNotRegistered": _ERRORS,
-    "ExponentialRetry": "dagorama.retry",
-    "FailedRun": _ERRORS,
-    "Failure": "dagorama.models.failure",
-    "FunctionNotFound": _ERRORS,
-    "NodeCancelled": _ERRORS,
-    "NodeFailed": _ERRORS,
-    "NotInInstance": _ERRORS,
-    "NotInNode": _ERRORS,
-    "NotPicklable": _ERRORS,
-    "PromiseMisuse": _ERRORS,
-    "RefusedByBroker": _ERRORS,
-    "ReservedName": _ERRORS,
-    "Retried": "dagorama.models.retried",
-    "RetryConfiguration": "dagorama.retry",
-    "RetryLater": _ERRORS,
-    "SettingsError": _ERRORS,
-    "State": "dagorama.models.state",
-    "StaticRetry": "dagorama.retry",
-    "TamperedValue": _ERRORS,
-    "UncheckableValue": _ERRORS,
-    "UnknownToBroker": _ERRORS,
-    "ValueNotReadable": _ERRORS,
-    "WrongInstance": _ERRORS,
-    "aresolve": "dagorama.client.results",
-    "as_completed": "dagorama.client.results",
-    "calculate_function_hash": "dagorama.code_signature",
-    "cancel": "dagorama.client.control",
-    "cancelled": "dagorama.context",
-    "current": "dagorama.context",
-    "dagorama": "dagorama.decorators",
-    "execute_worker": "dagorama.runner",
-    "execute_worker_async": "dagorama.runner",
-    "generate_instance_id": "dagorama.definition",
-    "launch_workers": "dagorama.runner",
-    "outcome": "dagorama.models.outcome",
-    "put": "dagorama.client.large_values",
-    "register_definition": "dagorama.serializer",
-    "resolve": "dagorama.client.results",
-    "resolve_all": "dagorama.client.results",
-    "retry_failed": "dagorama.client.control",
-    "state": "dagorama.client.control",
-    "together": "dagorama.graph.submission",
+    name: module
+    for module, names in {
+        "dagorama.client.control": "cancel retry_failed state",
+        "dagorama.client.large_values": "put",
+        "dagorama.client.results": "aresolve as_completed resolve resolve_all",
+        "dagorama.code_signature": "calculate_function_hash",
+        "dagorama.context": "CurrentNode cancelled current",
+        "dagorama.decorators": "dagorama",
+        "dagorama.definition": "DAGDefinition DAGInstance generate_instance_id",
+        "dagorama.errors": (
+            "AccessDenied BrokerError BrokerOverloaded BrokerUnavailable CodeMismatchException DagoramaError "
+            "DefinitionNotRegistered FailedRun FunctionNotFound NodeCancelled NodeFailed NotInInstance "
+            "NotInNode NotPicklable ProcessDied PromiseMisuse QueueTimeout RefusedByBroker ReservedName "
+            "ResultRejected RetryLater SettingsError TamperedValue UncheckableValue UnknownToBroker "
+            "ValueNotReadable WorkerLost WrongInstance"
+        ),
+        "dagorama.graph.submission": "together",
+        "dagorama.models.failure": "Failure",
+        "dagorama.models.outcome": "outcome",
+        "dagorama.models.promise": "DAGPromise",
+        "dagorama.models.state": "Retried State",
+        "dagorama.retry": "ExponentialRetry RetryConfiguration StaticRetry",
+        "dagorama.runner": "execute_worker execute_worker_async launch_workers",
+        "dagorama.serializer": "register_definition",
+    }.items()
+    for name in names.split()
 }
 
-__all__ = [
-    "AccessDenied",
-    "BrokerError",
-    "BrokerOverloaded",
-    "BrokerUnavailable",
-    "CodeMismatchException",
-    "CurrentNode",
-    "DAGDefinition",
-    "DAGInstance",
-    "DAGPromise",
-    "DagoramaError",
-    "DefinitionNotRegistered",
-    "ExponentialRetry",
-    "FailedRun",
-    "Failure",
-    "FunctionNotFound",
-    "NodeCancelled",
-    "NodeFailed",
-    "NotInInstance",
-    "NotInNode",
-    "NotPicklable",
-    "PromiseMisuse",
-    "RefusedByBroker",
-    "ReservedName",
-    "Retried",
-    "RetryConfiguration",
-    "RetryLater",
-    "SettingsError",
-    "State",
-    "StaticRetry",
-    "TamperedValue",
-    "UncheckableValue",
-    "UnknownToBroker",
-    "ValueNotReadable",
-    "WrongInstance",
-    "aresolve",
-    "as_completed",
-    "calculate_function_hash",
-    "cancel",
-    "cancelled",
-    "current",
-    "dagorama",
-    "execute_worker",
-    "execute_worker_async",
-    "generate_instance_id",
-    "launch_workers",
-    "outcome",
-    "put",
-    "register_definition",
-    "resolve",
-    "resolve_all",
-    "retry_failed",
-    "state",
-    "together",
-]
+__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]  # it reads the imports above
 
 
 def __getattr__(name: str) -> Any:

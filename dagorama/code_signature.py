@@ -1,11 +1,11 @@
-"""A short text that is the same for the same code, in every process and on every supported Python.
+"""Hash the code of functions: the same code has the same hash in every process and on every supported Python.
 
-What counts: the function's `__name__`, its parameters with their defaults, every statement, name and constant in it
-and in what is nested in it, and the functions that it wraps. What does not: where it stands, its own decorators,
-docstrings, comments, annotations of parameters, results and local variables, and the values of what it refers to.
+The hash depends on the function's `__name__`, its parameters with their defaults, every statement, name and constant in
+it and in nested functions, and the functions that it wraps. It does not depend on file and line, its own decorators,
+docstrings, comments, annotations of parameters, results and local variables, and the values of the names that it uses.
 
-The rule: the syntax tree decides, in a form of our own, because ast.dump and bytecode differ between versions.
-Where there is no source the bytecode has to do, and the text says so and names the version.
+The rule: the hash is of the syntax tree, in a form of our own, because ast.dump and bytecode differ between versions.
+Without source it is of the bytecode, and then it begins with the version of Python.
 """
 
 import ast
@@ -20,10 +20,10 @@ from tokenize import TokenError
 from types import CodeType, EllipsisType, FunctionType, MethodType, NoneType
 from typing import Any, NamedTuple
 
-DIGITS = 32  # 128 bits: nobody makes two functions of one hash by chance
+DIGITS = 32  # 128 bits: two functions do not have the same hash by chance
 FORMS_KEPT = 4096
 
-# What these names stand for is code typed into a command line, or by exec, of any number of modules.
+# Code of a command line or of exec() has one of these file names, in any number of modules.
 _NO_FILE = ("<string>", "<stdin>")
 _IGNORED_FIELDS = frozenset({"ctx", "kind", "type_comment", "type_params", "type_ignores"})
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -35,7 +35,7 @@ _forms: "dict[tuple[CodeType, str], _Form]" = {}
 
 
 class _Form(NamedTuple):
-    """What one code object contributes, and which of its function's default values do."""
+    """The text of one code object, and the default values of its function that the hash depends on."""
 
     text: str
     defaults: tuple[int, ...]
@@ -43,13 +43,14 @@ class _Form(NamedTuple):
 
 
 def calculate_function_hash(fn: Callable[..., Any], include_package_versions: bool = False) -> str:
-    """The hash of a function, method, partial or decorated function; raises TypeError for what is not in Python.
+    """Return the hash of a function, method, partial or decorated function.
 
-    With `include_package_versions` it also tells apart environments with other packages installed.
+    With `include_package_versions` it also depends on the installed packages and their versions. Raises TypeError for
+    an object that is not written in Python.
     """
     forms = [(function, _form(function)) for function in functions_in(fn)]
     if not forms:
-        raise TypeError(f"{fn!r} is not written in Python: it has no code that could be hashed")
+        raise TypeError(f"{fn!r} is not written in Python: it has no code to hash")
     parts: list[str] = []
     for function, form in forms:
         parts += [ascii(function.__name__), form.text, *_default_values(function, form)]
@@ -60,8 +61,7 @@ def calculate_function_hash(fn: Callable[..., Any], include_package_versions: bo
 
 
 def keep_source(fn: Callable[..., Any]) -> None:
-    """Reads the file of `fn` now, where it is defined: its hash is then of the code that was loaded, however the file
-    changes before it is asked for."""
+    """Read the file of `fn` when it is defined: its hash is then of the loaded code, even if the file changes later."""
     for function in functions_in(fn):
         filename = function.__code__.co_filename
         linecache.checkcache(filename)
@@ -74,12 +74,12 @@ def source_lines(filename: str, names: dict[str, Any]) -> list[str]:
 
 
 def functions_in(fn: Any) -> Iterator[FunctionType]:
-    """The Python functions that make up `fn`, from the outside in."""
+    """Yield the Python functions that `fn` consists of, from the outside in."""
     seen: set[int] = set()
     while fn is not None and id(fn) not in seen:
         seen.add(id(fn))
         if isinstance(fn, FunctionType):
-            # Under our own decorator, the wrapper is not the user's.
+            # The wrapper of our own decorator does not count.
             original = fn.__dict__.get("original_fn")
             if original is None:
                 yield fn
@@ -92,7 +92,7 @@ def functions_in(fn: Any) -> Iterator[FunctionType]:
 
 def _form(function: FunctionType) -> _Form:
     code = function.__code__
-    key = code, code.co_filename  # equal code of two files may still be of two sources
+    key = code, code.co_filename  # equal code in two files may have different source
     form = _forms.get(key)
     if form is None:
         if len(_forms) >= FORMS_KEPT:
@@ -106,7 +106,7 @@ def _form(function: FunctionType) -> _Form:
 
 
 def _node(function: FunctionType) -> "ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | None":
-    """The function's own syntax tree, or None where its source is not to be had."""
+    """Return the syntax tree of the function itself, or None if its source is not available."""
     code = function.__code__
     if code.co_filename in _NO_FILE:
         return None
@@ -122,7 +122,7 @@ def _def(lines: list[str], code: CodeType) -> "ast.FunctionDef | ast.AsyncFuncti
     block = getblock(lines[code.co_firstlineno - 1 :])
     if not block:
         return None
-    # Not dedented, which would change the text of its strings.
+    # Dedenting would change the text of its strings.
     header = "if 1:\n" if block[0][:1].isspace() else ""
     statement: ast.AST = ast.parse(header + "".join(block)).body[0]
     if isinstance(statement, ast.If):
@@ -131,8 +131,8 @@ def _def(lines: list[str], code: CodeType) -> "ast.FunctionDef | ast.AsyncFuncti
 
 
 def _lambda(lines: list[str], code: CodeType) -> ast.Lambda | None:
-    """The innermost lambda of that line whose body holds all places that the code's instructions come from."""
-    # Columns (0, 0) are of instructions that stand for nothing in the source.
+    """Return the innermost lambda of the line whose body contains the positions of all instructions."""
+    # Instructions without source have the columns (0, 0).
     places = [place for place in code.co_positions() if None not in place and place[2:] != (0, 0)]
     found = [
         node
@@ -148,7 +148,7 @@ def _holds(body: ast.expr, places: "list[tuple[Any, ...]]") -> bool:
 
 
 def _has_the_parameters_of(code: CodeType, args: ast.arguments) -> bool:
-    """Guards against the source of another function, where a file has changed under a running program."""
+    """Return whether source and code have the same parameters: the file of a running program may have changed."""
     counts = len(args.posonlyargs) + len(args.args), len(args.posonlyargs), len(args.kwonlyargs)
     stars = bool(args.vararg), bool(args.kwarg)
     return counts == (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount) and stars == (
@@ -169,7 +169,7 @@ def _source_form(node: "ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda") ->
 
 
 def canonical(root: ast.AST) -> Iterator[str]:
-    """The tree as text, without recursion: a long sum or chain of calls is a deep tree."""
+    """Yield the tree as text, without recursion, because a long sum or chain of calls is a deep tree."""
     stack: list[tuple[Any, bool]] = [(root, False)]
     while stack:
         item, in_class = stack.pop()
@@ -192,7 +192,7 @@ def canonical(root: ast.AST) -> Iterator[str]:
 
 
 def _fields(node: ast.AST, in_class: bool) -> Iterator[tuple[str, Any]]:
-    """What of a node counts: fields that a version leaves out are empty in the others, and go."""
+    """Yield the fields that the hash depends on; empty fields are skipped, because versions of Python add fields."""
     for name, value in sorted(ast.iter_fields(node)):
         if name in _IGNORED_FIELDS or _is_annotation(node, name, in_class):
             continue
@@ -217,7 +217,7 @@ def _is_annotation(node: ast.AST, field: str, in_class: bool) -> bool:
 
 
 def _merged(values: Iterable[ast.expr]) -> list[ast.expr]:
-    """Pieces of an f-string: how its plain text is cut differs between versions."""
+    """Join adjacent texts of an f-string, because versions of Python split them differently."""
     merged: list[ast.expr] = []
     for value in values:
         last = merged[-1] if merged else None
@@ -232,8 +232,10 @@ def _merged(values: Iterable[ast.expr]) -> list[ast.expr]:
 
 
 def _is_of_names(default: ast.expr) -> bool:
-    """Whether a default's value counts beside its text: one from a call, an attribute or __file__ may differ from
-    machine to machine."""
+    """Return whether the hash depends on the value of a default, and not only on its source.
+
+    The value of a call, an attribute or __file__ may differ between machines.
+    """
     return all(
         isinstance(node, _OF_NAMES) and not (isinstance(node, ast.Name) and node.id.startswith("__"))
         for node in ast.walk(default)
@@ -256,7 +258,7 @@ def _value(value: object) -> str:
 
 
 def scalar(value: object) -> str:
-    # repr of a text depends on the version's Unicode tables, and that of an int has a longest one.
+    # The repr of a text depends on the Unicode tables of the version, and the repr of an int is limited in length.
     text = hex(value) if type(value) is int else ascii(value)
     return f"{type(value).__name__}:{text};"
 

@@ -1,6 +1,6 @@
-"""What runs here: the node, its attempt, an open `together()` block. Code of every layer above may ask.
+"""The context of the calling thread or task: the running node, its attempt, an open `together()` block.
 
-The rule: the worker and the caller say what runs; this module only remembers it, per thread and per task.
+The rule: the worker and the caller set the context; this module only stores it, for each thread and task.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from uuid import UUID
 
 from dagorama.errors import NotInInstance, NotInNode
 
-#: the attribute in which a thread keeps the run that has started it
+#: The attribute of a thread that holds the run which has started it.
 STARTED_BY = "_dagorama_started_by"
 
 
 def never() -> bool:
-    """Of a run that nobody can cancel."""
+    """Return False: the default `is_cancelled`, of a run that cannot be cancelled."""
     return False
 
 
 @dataclass(frozen=True, slots=True)
 class CurrentNode:
-    """Which node runs here: `dagorama show INSTANCE NODE` takes its ids."""
+    """The node that runs here: `dagorama show INSTANCE NODE` takes its ids."""
 
     instance_id: UUID
     node_id: UUID
-    attempt: int  #: 1 for the first run
+    attempt: int  #: 1 for the first attempt
     function: str  #: "package.module:Class.method"
 
     @property
@@ -39,7 +39,7 @@ class CurrentNode:
 
     @property
     def short(self) -> str:
-        """For the lines of a log: the instance's first eight digits, and the node's number among its maker's nodes."""
+        """A short text for logs: eight digits of the instance, and the node's number among the nodes of its maker."""
         name, number = self.function.rpartition(":")[2], int.from_bytes(self.node_id.bytes[12:], "big")
         return f"{self.instance_id.hex[:8]} #{number} {name}, attempt {self.attempt}"
 
@@ -48,13 +48,13 @@ class CurrentNode:
 
 
 class Function(Protocol):
-    """What a call runs."""
+    """The function of a call."""
 
     name: str
 
 
 class Call(Protocol):
-    """A node as the worker is given it."""
+    """A node that was granted to a worker."""
 
     @property
     def instance(self) -> bytes: ...
@@ -65,23 +65,23 @@ class Call(Protocol):
 
 
 class Attempt(Protocol):
-    """What a running node makes, as code below `graph` sees it."""
+    """The attempt of a running node, as far as code below `graph` needs it."""
 
     def made(self, node_id: bytes) -> bool:
-        """Return whether the node is one of this attempt's."""
+        """Return whether this attempt has made the node."""
         ...
 
     def put(self, value: object) -> tuple[bytes, bool]:
-        """Store the large parts of a value; return its envelope, and whether there are promises in it."""
+        """Store the large parts of a value; return its envelope, and whether it contains promises."""
         ...
 
     def abandon(self) -> None:
-        """Refuse every later call, in a fork of the process."""
+        """Refuse all later calls, in a fork of the process."""
         ...
 
 
 class Run:
-    """One run of a node: the worker makes it. `is_cancelled` is asked anew each time, from any thread."""
+    """One attempt of a node, made by the worker. `is_cancelled` is called each time, from any thread."""
 
     __slots__ = ("_call", "_is_cancelled", "attempt", "number")
 
@@ -92,13 +92,13 @@ class Run:
         attempt: Attempt | None = None,
         call: Call | None = None,
     ) -> None:
-        self.number = number  #: 1 for the first
-        self.attempt = attempt  #: what the run makes; None once it is over
+        self.number = number  #: 1 for the first attempt
+        self.attempt = attempt  #: the calls of the node; None when the run is over
         self._is_cancelled = is_cancelled
         self._call = call
 
     def described(self) -> CurrentNode | None:
-        """Made when it is asked for: most nodes never do. None for a run that no worker has made."""
+        """Return the running node; None for a run that no worker has made. Most nodes do not ask."""
         call = self._call
         if call is None:
             return None
@@ -109,15 +109,15 @@ class Run:
         return self._is_cancelled()
 
 
-#: the run whose function this thread or task is running
+#: The run whose function this thread or task executes.
 current_run: ContextVar[Run | None] = ContextVar("dagorama_current_run", default=None)
 
 
 def cancelled() -> bool:
-    """Whether the node that runs here has been cancelled: for long sync code, to clean up and return or raise.
+    """Return whether the running node was cancelled, so that long sync code can clean up and return or raise.
 
-    What it returns then is not recorded, and after a grace its process is stopped. An async node gets
-    asyncio.CancelledError besides. Threads of a node may ask too. False where no node runs.
+    The result of a cancelled node is not recorded, and its process is stopped after a grace period. An async node also
+    gets asyncio.CancelledError. Threads of a node may call this. Returns False outside of nodes.
     """
     run = run_here()
     return run is not None and run.cancelled
@@ -125,12 +125,12 @@ def cancelled() -> bool:
 
 # --- threads ---------------------------------------------------------------------------------------
 
-#: runs that unknown threads may belong to; None as long as this process runs no nodes, and asking costs nothing
+#: Runs that unknown threads may belong to; None if this process runs no nodes, so that `run_here` is fast.
 _under_way: Collection[Run] | None = None
 
 
 def expect_threads(only: Collection[Run] | None = None) -> None:
-    """Have `run_here` look at threads. In a process that does nothing but run nodes, `only` holds those under way."""
+    """Let `run_here` consider threads. In a process that only runs nodes, `only` holds the current runs."""
     global _under_way
     if only is not None:
         _under_way = only
@@ -139,17 +139,17 @@ def expect_threads(only: Collection[Run] | None = None) -> None:
 
 
 def run_here() -> Run | None:
-    """The run that the calling thread or task belongs to, which may be over; None outside of nodes.
+    """Return the run that the calling thread or task belongs to, which may be over; None outside of nodes.
 
-    In a worker's child process, a thread that no run has started belongs to the run that is under way. Raises
-    NotInInstance if there are several.
+    In a child process of a worker, a thread that no run has started belongs to the current run. Raises NotInInstance if
+    there are several.
     """
     run = current_run.get()
     return run if run is not None or _under_way is None else run_of_thread() or _only_run()
 
 
 def run_of_thread() -> Run | None:
-    """The run that has started the calling thread, however indirectly, if its starts are followed."""
+    """Return the run that has started the calling thread, directly or indirectly; None if it is unknown."""
     run: Run | None = threading.current_thread().__dict__.get(STARTED_BY)
     return run
 
@@ -158,30 +158,30 @@ def _only_run() -> Run | None:
     runs = list(_under_way or ())
     if len(runs) > 1:
         raise NotInInstance(
-            f"a thread that no node has started called dagorama while {len(runs)} nodes run in this process, so it "
-            "is not known for which of them: call from the node itself, or run the thread's function by "
-            "asyncio.to_thread() or by contextvars.copy_context().run() of the node's context"
+            f"a thread that no node has started called dagorama while {len(runs)} nodes run in this process, and it is "
+            "unknown which of them it belongs to: call from the node itself, or run the function of the thread with "
+            "asyncio.to_thread() or with contextvars.copy_context().run() of the node's context"
         )
     return runs[0] if runs else None
 
 
-# --- which node runs here --------------------------------------------------------------------------
+# --- the running node ------------------------------------------------------------------------------
 
 
 def current() -> CurrentNode:
-    """Which node runs here: its ids, which attempt this is, and its function. In sync and async nodes.
+    """Return the ids, attempt and function of the running node, in sync and async nodes.
 
-    Raises NotInNode if no node runs here.
+    Raises NotInNode outside of nodes.
     """
     run = run_here()
     found = None if run is None else run.described()
     if found is None:
-        raise NotInNode("no node runs here: current() tells a node about itself, call it in a @dagorama method")
+        raise NotInNode("no node runs here: call current() in a @dagorama method")
     return found
 
 
 def running() -> CurrentNode | None:
-    """Which node runs here; None if none does, or if it is not known which."""
+    """Return the running node; None outside of nodes, or if it is unknown which node runs here."""
     try:
         run = run_here()
     except NotInInstance:
@@ -191,16 +191,16 @@ def running() -> CurrentNode | None:
 
 # --- the attempt whose function runs here ----------------------------------------------------------
 
-#: why an attempt takes no more calls
-OVER = "after its run was over; call it before the run returns"
-#: the attempt whose function this thread or task is running
+#: The end of the error message for calls after an attempt.
+OVER = "after its node had ended; call it before the node returns"
+#: The attempt whose function this thread or task executes.
 current_attempt: ContextVar[Attempt | None] = ContextVar("dagorama_current_attempt", default=None)
 
 
 def attempt_here() -> Attempt | None:
     """Return the attempt that the calling thread or task belongs to; None outside of nodes.
 
-    Raises NotInInstance in a thread whose run is over, or if it is not known which run the thread belongs to.
+    Raises NotInInstance in a thread whose run is over, or if it is unknown which run the thread belongs to.
     """
     attempt = current_attempt.get()
     if attempt is None and (run := run_here()) is not None:
@@ -214,11 +214,13 @@ def attempt_here() -> Attempt | None:
 
 
 class Batch(Protocol):
-    """What a `together()` block has made so far."""
+    """The nodes that a `together()` block has made so far."""
 
     over: bool
 
-    def has_instance(self, instance: bytes) -> bool: ...
+    def has_instance(self, instance: bytes) -> bool:
+        """Return whether the block has made the instance."""
+        ...
 
 
 current_batch: ContextVar[Batch | None] = ContextVar("dagorama_current_batch", default=None)

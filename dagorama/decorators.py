@@ -1,4 +1,4 @@
-"""The decorator: a method under it becomes a node where it is called, and keeps its signature for the type checker."""
+"""The decorator: a call of a decorated method creates a node; type checkers see the signature of the method."""
 
 from __future__ import annotations
 
@@ -43,30 +43,29 @@ def dagorama(
 def dagorama(
     queue_name: Any = None, taint_name: str | None = None, retry: RetryConfiguration | None = None, **options: Any
 ) -> Any:
-    """Decorates a method of a DAGDefinition: `@dagorama().syncfn`, `@dagorama().asyncfn`, or plainly `@dagorama`.
+    """Decorate a method of a DAGDefinition: `@dagorama().syncfn`, `@dagorama().asyncfn`, or just `@dagorama`.
 
-    Called on an instance, the method describes a node and returns its promise at once; to the type checker it
-    returns what it is annotated with. `greedy_execution=True` in a call runs the method there and then. A subclass
-    overrides a decorated method with a decorated one.
+    A call on an instance creates a node and returns its promise at once; for type checkers it returns the annotated
+    type. `greedy_execution=True` in a call runs the method immediately. A subclass overrides a decorated method with a
+    decorated one.
 
-    Its nodes run under these rules, all of which survive restarts; ValueError says which one cannot be:
+    The options apply to all its nodes and survive restarts. Raises ValueError, which names an invalid option:
 
     - `queue_name`: a queue that workers may include or exclude; by default each method has its own.
     - `taint_name`: only workers that tolerate this taint run it.
-    - `retry`: a failed run is repeated, as StaticRetry or ExponentialRetry say.
-    - `timeout`: seconds after which a run is stopped, which counts as a failed one.
-    - `queue_timeout`: seconds that a node may wait for a worker before it fails.
-    - `priority`: within an instance, nodes of a higher one go first; the default is 0.
-    - `max_concurrency`: so many nodes run at once, on all workers together.
-    - `concurrency_key`: the same for each key apart. The name of a parameter, or a function that is called as the
-      method is, without `self` and with all defaults, and returns a text. It is worked out where the method is
-      called, and so cannot depend on a promise.
-    - `delay`: seconds before the first run, counted from when the node could run.
-    - `max_deaths`: so many times may a node take its process down with it before it fails; the default is the
-      broker's, 3.
-    - `eager`: the nodes that a run makes start while it still runs, not when it has returned. When the run comes to
-      nothing (it fails, is cancelled, its worker dies) those that have not ended are cancelled, and the next run
-      makes its own.
+    - `retry`: a StaticRetry or ExponentialRetry, by which failed attempts are repeated.
+    - `timeout`: seconds after which an attempt is stopped and counts as failed.
+    - `queue_timeout`: seconds that a node may wait for a worker before it fails with QueueTimeout.
+    - `priority`: within an instance, nodes with a higher priority run first; the default is 0.
+    - `max_concurrency`: the largest number of nodes that run at once, on all workers together.
+    - `concurrency_key`: applies `max_concurrency` to each key separately. It is the name of a parameter, or a function
+      that gets the arguments of the call with all defaults, without `self`, and returns a text. It is computed when the
+      method is called, and cannot depend on the value of a promise.
+    - `delay`: seconds before the first attempt, from the moment when the node could run.
+    - `max_deaths`: the number of times that the process of the node may die before it fails with ProcessDied; the
+      broker's default is 3.
+    - `eager`: the child nodes of an attempt start while it still runs, not when it has returned. If the attempt fails,
+      is cancelled, or its worker dies, unfinished child nodes are cancelled, and the next attempt makes new ones.
     """
     if unknown := options.keys() - Options.names():
         raise TypeError(unexpected_option(min(unknown)))
@@ -76,7 +75,7 @@ def dagorama(
 
 
 class Decorator:
-    """What `dagorama(...)` returns; `.original_fn` of what it decorates is the plain function."""
+    """The result of `dagorama(...)`; `.original_fn` of a decorated method is the undecorated function."""
 
     def __init__(self, options: Options = _DEFAULTS) -> None:
         self.options = options
@@ -84,12 +83,12 @@ class Decorator:
     def __call__(
         self, function: Callable[Concatenate[Any, P], R]
     ) -> NodeMethod[Callable[Concatenate[Any, P], R]]:
-        """Decorates a function of either kind."""
+        """Decorate a sync or async function."""
         wrapped: NodeMethod[Callable[Concatenate[Any, P], R]] = self._wrapped(function)
         return wrapped
 
     def syncfn(self, function: Callable[Concatenate[Any, P], R]) -> NodeMethod[Callable[Concatenate[Any, P], R]]:
-        """Decorates a function written with `def`; raises ValueError for any other."""
+        """Decorate a function written with `def`; raise ValueError for others."""
         if iscoroutinefunction(function):
             name = function.__qualname__
             raise ValueError(f"{name} is written with `async def`: decorate it with @dagorama().asyncfn")
@@ -98,7 +97,7 @@ class Decorator:
     def asyncfn(
         self, function: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]
     ) -> NodeMethod[Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]]:
-        """Decorates a function written with `async def`; raises ValueError for any other."""
+        """Decorate a function written with `async def`; raise ValueError for others."""
         if not iscoroutinefunction(function):
             name = getattr(function, "__qualname__", repr(function))
             raise ValueError(f"{name} is not written with `async def`: decorate it with @dagorama().syncfn")
@@ -114,7 +113,7 @@ class Decorator:
         return wrapper
 
 
-# What these two name has to be importable: for local workers, cloudpickle takes them along with their globals.
+# The globals of these two must be importable: for local workers, cloudpickle pickles the wrappers with their globals.
 
 
 def _sync_wrapper(decorated: Decorated) -> Callable[..., Any]:
@@ -126,7 +125,7 @@ def _sync_wrapper(decorated: Decorated) -> Callable[..., Any]:
 
 
 def _async_wrapper(decorated: Decorated) -> Callable[..., Any]:
-    # A plain function: wrong arguments and the place show where it is called, not where it is awaited.
+    # A plain function, so that wrong arguments and the line belong to the call, not to the await.
     @wraps(decorated.function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         return decorated.call_async(args, kwargs, _getframe(1))

@@ -1,7 +1,7 @@
 """Definitions, and their instances: one run of a definition, and `self` inside its methods.
 
-The rule: a definition is shared by all its instances. An instance behaves as its definition and never changes it; what
-is set on an instance stays with that instance.
+The rule: a definition is shared by all its instances. An instance behaves as its definition and never changes it;
+attributes that are set on an instance stay with that instance.
 """
 
 from __future__ import annotations
@@ -25,35 +25,27 @@ from dagorama.graph.definitions import check_attached, instantiate
 from dagorama.graph.launch import Launch
 from dagorama.graph.reserved import OF_INSTANCES, check_class, refusal
 from dagorama.graph.scope import DirectScope, GatherScope, Scope
-from dagorama.models.identifiers import as_uuid
-from dagorama.models.instance_type import (
-    ConstructorSignature,
-    InstanceType,
-    is_bindable,
-    is_data_descriptor,
-    make_type,
-    on_class,
-    plain,
-)
-from dagorama.models.promise import DAGPromise, restore_promise
+from dagorama.models import instance_type, stored
+from dagorama.models.instance_type import InstanceType, is_bindable, is_data_descriptor, on_class
+from dagorama.models.promise import DAGPromise, as_uuid, restore_promise
 from dagorama.user_code.names import class_name
 
 if TYPE_CHECKING:
     from dagorama.api.api_pb2_grpc import DagoramaStub
     from dagorama.models.method_types import EntryOf, OnlyAny
-    from dagorama.models.retried import Retried
+    from dagorama.models.state import Retried
 
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 
-class DAGDefinition(ABC):  # noqa: B024  # its abstract method is hidden from checkers
-    """A graph: subclass it, decorate its methods, call an object of it.
+class DAGDefinition(ABC):  # noqa: B024  # its abstract method is hidden from type checkers
+    """A graph: subclass it, decorate its methods, and call an object of the subclass.
 
-    Calling runs the entry point and returns `(instance, promise)`, or for an async entry point something to be
-    awaited for them. An entry point that raises leaves nothing behind. Called inside a running node, the new
-    instance becomes known with that node's result; its promise may be returned from the node.
+    The call runs the entry point and returns `(instance, promise)`, or a coroutine that returns them if the entry point
+    is async. If the entry point raises, nothing is submitted. In a running node, the new instance is submitted with
+    that node's result; the node may return its promise.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -63,7 +55,7 @@ class DAGDefinition(ABC):  # noqa: B024  # its abstract method is hidden from ch
         if current_attempt.get() is not None:
             shipping.made_in_nodes.add(cls)
 
-    # Type checkers see the constructor that the subclass has.
+    # Type checkers see the constructor of the subclass.
     if not TYPE_CHECKING:
 
         def __new__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -84,13 +76,13 @@ class DAGDefinition(ABC):  # noqa: B024  # its abstract method is hidden from ch
         def __reduce_ex__(self, protocol: Any) -> Any:
             return remade(self, super().__reduce_ex__(protocol))
 
-        __signature__ = ConstructorSignature()
+        __signature__ = instance_type.ConstructorSignature()
 
     @overload
     def __call__(
         self: EntryOf[P, OnlyAny], *args: P.args, **kwargs: P.kwargs
     ) -> tuple[DAGInstance, DAGPromise[Any]]: ...
-    # An async entry point also is a sync one that returns a coroutine; checkers take the first that fits.
+    # An async entry point is also a sync one that returns a coroutine; checkers take the first overload that fits.
     @overload
     def __call__(  # type: ignore[overload-overlap]
         self: EntryOf[P, Coroutine[Any, Any, R]], *args: P.args, **kwargs: P.kwargs
@@ -121,10 +113,10 @@ class DAGDefinition(ABC):  # noqa: B024  # its abstract method is hidden from ch
     def attach(cls: type[EntryOf[P, R]], instance_id: UUID | str) -> tuple[DAGInstance, DAGPromise[R]]: ...
     @classmethod
     def attach(cls: Any, instance_id: UUID | str) -> Any:
-        """An instance that another process made, and the promise of its entry point.
+        """Return an instance that another process has created, and the promise of its entry point.
 
-        Raises UnknownToBroker when the broker has no such instance or it has no entry point, WrongInstance when
-        it is of another definition, DefinitionNotRegistered when this one needs constructor arguments.
+        Raises UnknownToBroker if the broker has no such instance or it has no entry point, WrongInstance if it
+        belongs to another definition, DefinitionNotRegistered if this definition needs constructor arguments.
         """
         identifier = as_uuid(instance_id, "an instance's id")
         info = connection().get_instance(identifier.bytes)
@@ -135,34 +127,34 @@ class DAGDefinition(ABC):  # noqa: B024  # its abstract method is hidden from ch
 
     @classmethod
     def __subclasshook__(cls, subclass: type) -> bool:
-        """issubclass(type(self), MyTask): the type of an instance counts as the class of its definition."""
-        return issubclass(plain(subclass), cls) if type(subclass) is InstanceType else NotImplemented
+        """Let the type of an instance count as the class of its definition: `issubclass(type(self), MyTask)`."""
+        return issubclass(instance_type.plain(subclass), cls) if type(subclass) is InstanceType else NotImplemented
 
     if TYPE_CHECKING:
-        # A method could be overridden by plain methods only, as pyright sees it.
+        # For pyright, only plain methods could override a method.
         entrypoint: Any
     else:
 
         @abstractmethod
         def entrypoint(self, *args: Any, **kwargs: Any) -> Any:
-            """What calling the definition runs: decorated, or plain code that makes the first decorated calls."""
+            """Run when the definition is called: a decorated method, or plain code that makes decorated calls."""
 
 
-#: frames that stand between a caller and the entry point that it called
+#: The code of the frame between a caller and the entry point.
 ENTRY_CODE = DAGDefinition.__call__.__code__
 
 
 class DAGInstance:
-    """One run of a definition, and `self` inside its methods: it has what the definition has.
+    """One run of a definition, and `self` inside its methods: it has all attributes of the definition.
 
-    Methods get the instance as `self`, so that their decorated calls become nodes of it. An attribute that is
-    set on it hides the definition's and is seen by nobody else. It pickles, and
-    `DAGInstance(UUID(text), definition)` gives it back in another process. `cancel` is that of
-    `dagorama.client.control`, and `retry` its `retry_failed`, unless the definition has something of that name.
-    Its type, `type(self)`, answers as the class of the definition does.
+    Methods get the instance as `self`, so that their decorated calls become nodes of it. An attribute that is set on
+    an instance hides the definition's, for this instance alone. Instances can be pickled, and
+    `DAGInstance(UUID(text), definition)` returns one in another process. `cancel` and `retry` call `dagorama.cancel`
+    and `dagorama.retry_failed`, unless the definition has attributes with these names. `type(self)` behaves as the
+    class of the definition.
     """
 
-    # What an instance sets on itself is its __dict__; everything else comes from the definition.
+    # Attributes that are set on an instance are in its __dict__; all others come from the definition.
     __slots__ = ("__dict__", "__weakref__", "_dagorama_id", "_dagorama_scope", "definition")
 
     definition: DAGDefinition
@@ -185,24 +177,24 @@ class DAGInstance:
     if TYPE_CHECKING:
 
         def cancel(self, promise: DAGPromise[Any] | None = None) -> int:
-            """See dagorama.cancel."""
+            """Call dagorama.cancel."""
             ...
 
         def retry(
             self, promise: DAGPromise[Any] | None = None, *, downstream: bool = False, new_code: bool = False
         ) -> Retried:
-            """See dagorama.retry_failed."""
+            """Call dagorama.retry_failed."""
             ...
 
     else:
-        # isinstance(self, MyTask) and super() ask for it; isinstance(self, DAGInstance) holds as well.
+        # isinstance(self, MyTask) and super() read it; isinstance(self, DAGInstance) is true as well.
         @property
         def __class__(self) -> type[DAGDefinition]:
             return type(self.definition)
 
     def __getattr__(self, name: str) -> Any:
         if name in OF_INSTANCES:
-            raise AttributeError(name)  # not filled yet
+            raise AttributeError(name)  # it has no value yet
         definition = self.definition
         cls = type(definition)
         found = on_class(cls, name)
@@ -213,7 +205,7 @@ class DAGInstance:
         if name in _VERBS and not hasattr(definition, name):
             return MethodType(_VERBS[name], self)
         value = getattr(definition, name)
-        # A method that the definition's __init__ stored is still a method of this instance.
+        # A bound method that the definition's __init__ has stored is also a method of this instance.
         if type(value) is MethodType and value.__self__ is definition:
             return MethodType(value.__func__, self)
         return value
@@ -238,7 +230,8 @@ class DAGInstance:
         elif name in self.__dict__ or not hasattr(self, name):
             object.__delattr__(self, name)
         else:
-            raise AttributeError(f"{name!r} is the definition's, which other instances share", name=name, obj=self)
+            text = f"{name!r} is an attribute of the definition, which other instances share"
+            raise AttributeError(text, name=name, obj=self)
 
     def __dir__(self) -> list[str]:
         return sorted({*dir(self.definition), *self.__dict__, *_VERBS, "definition", "instance_id"})
@@ -250,17 +243,17 @@ class DAGInstance:
         return f"<{type(self.definition).__qualname__} instance {self.instance_id}>"
 
 
-# Not methods of the class: those would hide a definition's own.
+# Methods of the class would hide attributes of a definition.
 _VERBS: dict[str, Callable[..., int]] = {"cancel": cancel, "retry": retry_failed}
 
-# Around our own __setattr__, which thinks of the definition first.
+# These bypass DAGInstance.__setattr__, which reads the definition first.
 _set_id: Callable[[DAGInstance, bytes], None] = DAGInstance.__dict__["_dagorama_id"].__set__
 _set_definition: Callable[[DAGInstance, DAGDefinition], None] = DAGInstance.__dict__["definition"].__set__
 set_scope: Callable[[DAGInstance, Scope], None] = DAGInstance.__dict__["_dagorama_scope"].__set__
 
 
 def instance_within(instance_id: bytes, definition: DAGDefinition, scope: Scope) -> DAGInstance:
-    """An instance whose decorated calls go to `scope`."""
+    """Return an instance whose decorated calls go to `scope`."""
     cls = type(definition)
     instance = _new(_types.get(id(cls)) or _type_of(cls))
     _set_id(instance, instance_id)
@@ -269,34 +262,36 @@ def instance_within(instance_id: bytes, definition: DAGDefinition, scope: Scope)
     return instance
 
 
-#: by the id of the class of the definition; an entry goes with its class
+#: By the id of the class of the definition; an entry is removed with its class.
 _types: dict[int, type[DAGInstance]] = {}
 _new: Callable[[type[DAGInstance]], DAGInstance] = object.__new__
 
 
 def _type_of(cls: type[DAGDefinition]) -> type[DAGInstance]:
-    """Make the type of instances of `cls` and remember it; of two threads that do, both get the same."""
+    """Return the one type of instances of `cls`, also if two threads make it at once."""
     key = id(cls)
-    return _types.setdefault(key, make_type(DAGInstance, cls, lambda: _types.pop(key, None)))
+    return _types.setdefault(key, instance_type.make_type(DAGInstance, cls, lambda: _types.pop(key, None)))
 
 
+@stored.named("instance")
 def _restore_instance(instance_id: bytes, definition: DAGDefinition, attributes: dict[str, Any]) -> DAGInstance:
+    """Return an instance from its pickle."""
     instance = instance_within(instance_id, definition, DirectScope(definition))
     instance.__dict__.update(attributes)
     return instance
 
 
-# --- the broker, as the original's callers reach it --------------------------------------------------
+# --- for programs written for dagorama 0.1.10 ----------------------------------------------------------
 
 
 @contextmanager
 def dagorama_context() -> Iterator[DagoramaStub]:
-    """The original's calls, on this process's one channel."""
+    """Yield the stub of dagorama 0.1.10, on the channel of this process."""
     yield connection().original
 
 
 def generate_instance_id() -> UUID:
-    """Makes an instance that has no nodes yet; `DAGInstance(generate_instance_id(), definition)` adds them."""
+    """Create an instance without nodes; `DAGInstance(generate_instance_id(), definition)` adds them."""
     instance_id = uuid4()
     GatherScope(instance_id.bytes).launch("", None)
     return instance_id

@@ -2,14 +2,18 @@
 
 DagoramaError
 ├── PromiseMisuse (TypeError)              a promise was used as a value: fix the DAG
-│   └── PromiseAttribute (AttributeError)  the same, for `promise.name`
+│   └── PromiseAttribute (AttributeError)  an attribute of a promise was used: fix the DAG
 ├── NotPicklable (TypeError)               an argument or a result cannot be pickled: change that part
 ├── ValueNotReadable                       an argument or a result cannot be read here: its class, or the bytes
-├── UncheckableValue                       it is unsigned, or under a key that is not held here: set the keys
-├── TamperedValue                          it is not what was signed for its place: somebody has changed it
+├── UncheckableValue                       it is unsigned, or its key is unknown here: set the signing keys
+├── TamperedValue                          it was changed, or signed for another place: find out who did it
 ├── NodeFailed                             the work failed: read the remote traceback
-│   └── NodeCancelled                      somebody stopped it
-├── RetryLater                             a node raises it to be run again after so many seconds
+│   ├── NodeCancelled                      it was cancelled
+│   ├── QueueTimeout                       no worker took it in time: start workers, or raise queue_timeout
+│   ├── WorkerLost                         its workers kept disappearing: look at their machines
+│   ├── ProcessDied                        its process kept dying: look for crashes and memory limits
+│   └── ResultRejected                     the broker did not accept its result: return less, or store it again
+├── RetryLater                             raised by a node that must run again after some seconds
 ├── CodeMismatchException                  this worker has other code: deploy
 ├── FunctionNotFound (ValueError)          no such module, definition or function here: import path
 ├── DefinitionNotRegistered                the definition needs constructor arguments: register_definition
@@ -18,14 +22,14 @@ DagoramaError
 ├── ReservedName (TypeError)               a definition uses a name that dagorama needs: rename it
 ├── NotInInstance (ValueError)             a decorated function was called outside an instance
 ├── WorkersNotStarted                      launched workers ended before they were ready: read the reason
-├── NotInNode (RuntimeError)               current() was called where no node runs
-├── SettingsError (ValueError)             an environment variable holds something else: fix it
-└── BrokerError                            the broker said no, or nothing
-    ├── BrokerUnavailable                  nobody answers: start one, or try later
-    ├── AccessDenied                       without a token, or with one that may not do this: DAGORAMA_AUTH_TOKEN
+├── NotInNode (RuntimeError)               current() was called outside a running node
+├── SettingsError (ValueError)             an environment variable has an invalid value: fix it
+└── BrokerError                            the broker refused a call, or did not answer
+    ├── BrokerUnavailable                  no broker answers: start one, or try later
+    ├── AccessDenied                       the token is missing or lacks the role: DAGORAMA_AUTH_TOKEN
     ├── UnknownToBroker                    it has no such instance, node or value
-    ├── RefusedByBroker                    the request contradicts what it has, or is too large
-    └── BrokerOverloaded                   it holds as much as it may: try later
+    ├── RefusedByBroker                    the request contradicts its records, or is too large
+    └── BrokerOverloaded                   it has reached a limit: try later
 
 The rule: all of them can be pickled, and none of them holds a payload.
 """
@@ -33,12 +37,12 @@ The rule: all of them can be pickled, and none of them holds a payload.
 from typing import NamedTuple
 from uuid import UUID
 
-#: characters of an earlier run's reason in the text of an error
+#: The largest number of characters of an earlier attempt's reason in the text of an error.
 LINE = 200
 
 
 class DagoramaError(Exception):
-    """Whatever dagorama raises on purpose."""
+    """The base class of all errors that dagorama raises on purpose."""
 
 
 class PromiseMisuse(DagoramaError, TypeError):
@@ -46,7 +50,7 @@ class PromiseMisuse(DagoramaError, TypeError):
 
 
 class PromiseAttribute(PromiseMisuse, AttributeError):
-    """An attribute of a promise's value was asked of the promise."""
+    """An attribute was read from a promise instead of its value."""
 
 
 class NotPicklable(DagoramaError, TypeError):
@@ -58,15 +62,15 @@ class ValueNotReadable(DagoramaError):
 
 
 class UncheckableValue(DagoramaError):
-    """An argument, a result, an exception or an adoption is unsigned, or signed under a key that is not held here."""
+    """An argument, a result, an exception or an adoption is unsigned, or its signing key is not held here."""
 
 
 class TamperedValue(DagoramaError):
-    """An argument, a result, an exception or an adoption is under a key held here, and not for where it was found."""
+    """An argument, a result, an exception or an adoption was changed, or was signed for another place."""
 
 
 class FailedRun(NamedTuple):
-    """A run of a node that raised, as it was described where it ran."""
+    """A failed attempt of a node, as its worker described it."""
 
     type: str  #: the qualified name of the exception, "builtins.ValueError"
     message: str
@@ -75,15 +79,16 @@ class FailedRun(NamedTuple):
     @property
     def reason(self) -> str:
         """Type and message in one line."""
-        return ": ".join(part for part in (self.type.removeprefix("builtins."), self.message) if part)
+        name = self.type.removeprefix("builtins.").removeprefix(f"{__name__}.")
+        return ": ".join(part for part in (name, self.message) if part)
 
 
 class NodeFailed(DagoramaError):
-    """A node ended without a value; `__cause__` is the original exception where it could be rebuilt.
+    """A node ended without a value; `__cause__` is the original exception if it could be rebuilt.
 
-    `function` and `node_id` name the culprit: the node itself, or one that it needed, and then `dependent` names
-    the function of the node itself. `instance_id` is the instance of the node itself. `type`, `message` and
-    `traceback` are of the culprit's last run as it was described where it ran; `earlier` has those before it, oldest
+    `function` and `node_id` name the node that failed: the awaited node itself, or one that it needed. In the second
+    case `dependent` names the function of the awaited node. `instance_id` is the instance of the awaited node. `type`,
+    `message` and `traceback` describe the last attempt of the failed node; `earlier` has the attempts before it, oldest
     first, as far as the broker keeps them.
     """
 
@@ -102,7 +107,7 @@ class NodeFailed(DagoramaError):
         dependent: str = "",
         instance_id: UUID | None = None,
     ) -> None:
-        # What is not among its args is pickled with its attributes.
+        # Attributes that are not in `args` are pickled with the attributes of the exception.
         super().__init__(function, attempts, type, message, traceback)
         self.function = function
         self.attempts = attempts
@@ -116,19 +121,19 @@ class NodeFailed(DagoramaError):
 
     @property
     def identifier(self) -> UUID | None:
-        """The same as `node_id`."""
+        """The id of the failed node: another name of `node_id`."""
         return self.node_id
 
     @property
     def headline(self) -> str:
-        """What happened, in one sentence, and where: `dagorama show INSTANCE NODE` tells all that is kept of it."""
+        """The summary and the ids of instance and node, which `dagorama show INSTANCE NODE` takes."""
         places = ("instance", self.instance_id), ("node", self.node_id)
-        where = ", ".join(f"{what} {id}" for what, id in places if id is not None)
+        where = ", ".join(f"{what} {found}" for what, found in places if found is not None)
         return f"{self.summary} ({where})" if where else self.summary
 
     @property
     def summary(self) -> str:
-        """What happened, in one sentence without ids."""
+        """The failed node and its reason, in one sentence without ids."""
         what = f"{self.function} {self.outcome}"
         if self.attempts:
             what += " after 1 attempt" if self.attempts == 1 else f" after {self.attempts} attempts"
@@ -151,27 +156,43 @@ class NodeCancelled(NodeFailed):
     outcome = "was cancelled"
 
 
-class RetryLater(DagoramaError):
-    """Raised by a node to be run again after `retry_after` seconds, in place of the pause that its retry would make.
+class QueueTimeout(NodeFailed):
+    """A node was queued for longer than its `queue_timeout`: start workers that may run it, or raise the timeout."""
 
-    The run counts as one of its attempts, whatever `retry_on` and `give_up_on` say; without attempts left, or
-    without a retry, the node fails as with any other exception.
+
+class WorkerLost(NodeFailed):
+    """Workers were lost, or their connections, each time that a node ran: look at their logs, machines and network."""
+
+
+class ProcessDied(NodeFailed):
+    """A node's process died each time that it ran: look for a crash, os._exit(), or too little memory (max_deaths)."""
+
+
+class ResultRejected(NodeFailed):
+    """A node ran, and the broker did not accept its result or its child nodes: the message says what to change."""
+
+
+class RetryLater(DagoramaError):
+    """Raised by a node that must run again after `retry_after` seconds, instead of the pause of its retry policy.
+
+    The attempt counts, regardless of `retry_on` and `give_up_on`; without attempts left, or without a retry policy, the
+    node fails as with any other exception.
     """
 
     def __init__(self, retry_after: float, message: str = "") -> None:
         number = isinstance(retry_after, (int, float)) and not isinstance(retry_after, bool)
         if not number or not 0 <= retry_after < 2**31:
-            raise ValueError(f"retry_after is {retry_after!r}: it has to be a number of seconds from 0 to {2**31 - 1}")
+            raise ValueError(f"retry_after is {retry_after!r}: it must be a number of seconds from 0 to {2**31 - 1}")
         super().__init__(retry_after, message)
         self.retry_after = retry_after
         self.message = message
 
     def __str__(self) -> str:
-        return self.message or f"to be run again after {self.retry_after:g} seconds"
+        return self.message or f"run again after {self.retry_after:g} seconds"
 
 
 class CodeMismatchException(DagoramaError):
-    """A node was made by other code than this worker has; `deployed` is the hash of the code that it has."""
+    """A node was created with other code than this worker has; `deployed` is the hash of the worker's code."""
 
     def __init__(self, message: str = "", deployed: str = "") -> None:
         super().__init__(message)
@@ -179,15 +200,15 @@ class CodeMismatchException(DagoramaError):
 
 
 class FunctionNotFound(DagoramaError, ValueError):
-    """A function's name leads to nothing that can be imported here."""
+    """A function cannot be found here by its name."""
 
 
 class DefinitionNotRegistered(DagoramaError):
-    """A definition needs constructor arguments and this process has not registered one."""
+    """A definition needs constructor arguments, and none is registered in this process."""
 
 
 class DefinitionDiffers(DagoramaError):
-    """A worker has registered a definition of this class that is not like the caller's, which cannot be made there."""
+    """A worker's registered definition differs from the caller's, which cannot be constructed there."""
 
 
 class WrongInstance(DagoramaError, ValueError):
@@ -195,7 +216,7 @@ class WrongInstance(DagoramaError, ValueError):
 
 
 class ReservedName(DagoramaError, TypeError):
-    """A definition has an attribute or a method under a name that dagorama uses itself."""
+    """A definition has an attribute or a method with a name that dagorama uses itself."""
 
 
 class NotInInstance(DagoramaError, ValueError):
@@ -203,15 +224,15 @@ class NotInInstance(DagoramaError, ValueError):
 
 
 class WorkersNotStarted(DagoramaError):
-    """The workers that launch_workers() started cannot run anything, and the message says why."""
+    """The workers of launch_workers() cannot run nodes, and the message says why."""
 
 
 class NotInNode(DagoramaError, RuntimeError):
-    """What only a running node can ask was asked where none runs."""
+    """A function that works only in a running node was called outside one."""
 
 
 class SettingsError(DagoramaError, ValueError):
-    """An environment variable holds a value that cannot be used."""
+    """An environment variable or a file that it names has an invalid value."""
 
 
 class BrokerError(DagoramaError):
@@ -223,16 +244,16 @@ class BrokerError(DagoramaError):
 
 
 class BrokerUnavailable(BrokerError):
-    """No broker answers where one was expected.
+    """No broker answers at the address of the settings.
 
-    `was_connected` says whether there was a connection, and the call broke off with it.
+    `was_connected` says whether there was a connection that broke off during the call.
     """
 
     was_connected = False
 
 
 class AccessDenied(BrokerError):
-    """The broker does not know who calls, or whoever it is may not do this."""
+    """The broker does not know the token of this process, or the token's role does not allow this call."""
 
 
 class UnknownToBroker(BrokerError):
@@ -240,13 +261,13 @@ class UnknownToBroker(BrokerError):
 
 
 class RefusedByBroker(BrokerError):
-    """The broker will not do this, and nothing changed."""
+    """The broker refused the call, and nothing has changed."""
 
 
 class BrokerOverloaded(BrokerError):
-    """The broker, or a message to it, has reached a bound.
+    """The broker has reached a limit, or a message to it has.
 
-    `retry_after` is the seconds after which the broker may take it, where that is a matter of time.
+    `retry_after` is the number of seconds after which the broker may accept the call; None if waiting does not help.
     """
 
     retry_after: float | None = None

@@ -1,7 +1,7 @@
-"""What dagorama knows of a decorated function, and the way of each call of it.
+"""Decorated functions: their options and hashes, and their calls.
 
-The rule: what is the same for all calls is worked out once; a call checks its shape, finds its place and goes to
-the instance's scope.
+The rule: everything that is equal for all calls is computed once; a call checks its arguments, finds its line, and goes
+to the scope of the instance.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ from dagorama.definition import ENTRY_CODE, DAGDefinition, DAGInstance
 from dagorama.errors import NotInInstance
 from dagorama.graph.node_batch import FunctionSpec
 from dagorama.graph.options import KeyOf, Options, check_key_names_a_parameter
+from dagorama.models import stored
 from dagorama.models.promise import DAGPromise, Place
 from dagorama.user_code.class_code import renew
 from dagorama.user_code.names import class_name, method_key
 from dagorama.user_code.names import decorated_method as decorated_method
 
 GREEDY = "greedy_execution"
-#: shapes of calls that are remembered as right, for each function
+#: The largest number of valid shapes of calls that are remembered for each function.
 SHAPES_KEPT = 256
 
 _Call = tuple[DAGInstance, FunctionSpec, tuple[Any, ...], dict[str, Any], Place]
 
 
+@stored.named("DecoratedFunction")
 class Decorated:
-    """A function under its decorator's rules. Pickled, it takes its hash along: the code is the same."""
+    """A decorated function with its options. Its pickle contains the hash of its code."""
 
     __slots__ = (
         "_has_greedy", "_hash", "_key_of", "_last", "_shapes", "_signature", "_specs",
@@ -48,7 +50,7 @@ class Decorated:
         self.is_async = iscoroutinefunction(function)
         code = function.__code__
         self._has_greedy = GREEDY in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-        # Not before the first call: while it is unpickled the function has no defaults yet.
+        # Set at the first call, because a function that is being unpickled does not have its defaults yet.
         self._signature: Signature | None = None
         self._hash = known_hash
         self._key_of = None if key is None else KeyOf(function, key)
@@ -57,14 +59,14 @@ class Decorated:
         self._last: tuple[type[DAGDefinition] | None, FunctionSpec | None] = (None, None)
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any], frame: FrameType) -> Any:
-        """A promise; or the function's own result when the call asks for it to be run here."""
+        """Return the promise of a new node, or the result of the function if it runs here (`greedy_execution`)."""
         if kwargs and not self._has_greedy and kwargs.pop(GREEDY, False):
             return self.function(self._instance(args), *args[1:], **kwargs)
         instance, spec, rest, kwargs, place = self._described(args, kwargs, frame)
         return instance._dagorama_scope.call(instance, spec, rest, kwargs, place)
 
     def call_async(self, args: tuple[Any, ...], kwargs: dict[str, Any], frame: FrameType) -> Coroutine[Any, Any, Any]:
-        """The same for an async function: awaited, it gives the promise, and only then is there a node."""
+        """Return a coroutine that creates the node and returns its promise, or the coroutine of the function itself."""
         if kwargs and not self._has_greedy and kwargs.pop(GREEDY, False):
             result: Coroutine[Any, Any, Any] = self.function(self._instance(args), *args[1:], **kwargs)
             return result
@@ -105,7 +107,7 @@ class Decorated:
         )
 
     def _check(self, shape: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Raises TypeError as a plain call would. Whether arguments fit depends on the call's shape alone."""
+        """Raise TypeError as a plain call would. Only the shape of a call decides whether its arguments fit."""
         if self._signature is None:
             self._signature = signature(self.function)
         try:
@@ -115,10 +117,10 @@ class Decorated:
         if len(self._shapes) < SHAPES_KEPT:
             self._shapes.add(shape)
 
-    # --- what a node runs
+    # --- the function of a node
 
     def spec(self, cls: type[DAGDefinition]) -> FunctionSpec:
-        """What a node runs when the function is called on an instance of `cls`; new when `__name__` has changed."""
+        """Return the function for nodes of instances of `cls`; make it again if `__name__` has changed."""
         last, spec = self._last
         if last is not cls or spec is None or spec.python_name is not self.function.__name__:
             spec = self._specs.get(cls)
@@ -143,7 +145,7 @@ class Decorated:
         )
 
     def forget(self, cls: type[DAGDefinition]) -> None:
-        """Work out what a node of `cls` runs again when it is next called: its code has changed."""
+        """Make the function for nodes of `cls` again at the next call, because its code has changed."""
         self._specs.pop(cls, None)
         self._last = (None, None)
 

@@ -1,4 +1,4 @@
-"""`worker-hot-reload`: a worker that is started anew whenever a file below a folder changes. For development."""
+"""`worker-hot-reload`: a worker that restarts whenever a file in a folder changes. For development."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dagorama.cli.worker_command import ready_options, worker_flags
+from dagorama.cli import ready_options, worker_flags
 from dagorama.runner import LaunchedWorkers
 from dagorama.settings import WorkerOptions
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from watchfiles.main import FileChange
 
 UNUSABLE = 2  #: exit code
-LOOK_MS = 500  #: milliseconds after which it is looked whether the worker still lives
-SETTLE_MS = 200  #: milliseconds that one save of an editor may take
+LOOK_MS = 500  #: milliseconds between two checks of the worker
+SETTLE_MS = 200  #: milliseconds that an editor may take to save files
 
 
 @click.command()
 @click.option(
     "--watch-dir", default=".", show_default=True, type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="The folder to watch, with all below it.",
+    help="The folder to watch, with its subfolders.",
 )  # fmt: skip
 @worker_flags
 def run_hot_reload_worker(watch_dir: Path, **flags: Any) -> None:
-    """Run a worker, and start it anew when a file changes. It takes the flags of `worker`.
+    """Run a worker, and restart it when a file changes. Takes the flags of `worker`.
 
-    What ran then goes back to the broker, uncounted.
+    Nodes that run at that moment return to the queue; the attempt is not counted.
     """
     options = ready_options(flags)
     try:
@@ -50,19 +50,19 @@ def run_hot_reload_worker(watch_dir: Path, **flags: Any) -> None:
         watch_dir, step=SETTLE_MS // 2, debounce=4 * SETTLE_MS, rust_timeout=LOOK_MS, yield_on_timeout=True,
         stop_event=stop, raise_interrupt=False,
     )  # fmt: skip
-    click.secho(f"A worker that starts anew when {watch_dir} changes: for development only.", fg="yellow", err=True)
+    click.secho(f"The worker restarts when a file in {watch_dir} changes: for development only.", fg="yellow", err=True)
     _serve(options, changes)
 
 
 def _serve(options: WorkerOptions, changes: Iterable[set[FileChange]]) -> None:
-    """`changes` is empty sets, but where files have changed; it ends when the command is to end."""
+    """Run workers until `changes` ends. It yields a set of changes, which is empty if no file has changed."""
     worker = LaunchedWorkers(options)
     told = False
     try:
         for changed in changes:
             if changed:
                 worker.stop()
-                click.secho(f"[{time.asctime()}] {_described(changed)}; starting anew", fg="blue", err=True)
+                click.secho(f"[{time.asctime()}] {_described(changed)}; restarting", fg="blue", err=True)
                 worker, told = LaunchedWorkers(options), False
             worker.hear_all()
             if worker.over and not told:

@@ -1,8 +1,10 @@
-"""Promises inside plain data, for those who look themselves. dagorama's own calls leave this to the pickler.
+"""Find and replace promises in plain data, for programs that do it themselves; calls leave this to the pickler.
 
-Looked into are dicts, lists, tuples, sets, frozensets, deques, their subclasses, and dataclasses; what is given back
-has the same classes. The rule: each object is visited once, in order, without recursion; so sharing is kept, and
-what contains itself still does.
+Dicts, lists, tuples, sets, frozensets, deques, their subclasses, and dataclasses are searched; copies have the same
+classes.
+
+The rule: each object is visited once, in order, without recursion, so that shared objects stay shared and cycles stay
+cycles.
 """
 
 from collections import deque
@@ -19,12 +21,12 @@ _MISSING = object()
 
 
 def find_promises(obj: object) -> list[DAGPromise[Any]]:
-    """The distinct promises in `obj`, in the order in which they are met; not those that a promise was made from."""
+    """Return the distinct promises in `obj`, in order, without promises in the arguments of promises."""
     return list(dict.fromkeys(part for part, _ in _walk(obj) if isinstance(part, DAGPromise)))
 
 
 def resolve_promises(obj: object, resolved_values: Mapping[str, object]) -> Any:
-    """`obj` with the value of each promise in its place, by the text of its identifier; ValueError without one."""
+    """Return `obj` with values for promises, by the text of their identifiers; raise ValueError if one is missing."""
 
     def value(promise: DAGPromise[Any]) -> object:
         try:
@@ -36,19 +38,20 @@ def resolve_promises(obj: object, resolved_values: Mapping[str, object]) -> Any:
 
 
 def extract_promise_identifiers(obj: T) -> T:
-    """`obj` with promises that are an identifier and nothing else."""
+    """Return `obj` with promises that have only their identifiers."""
     mapped: T = map_promises(obj, lambda promise: DAGPromise(identifier=promise.identifier))
     return mapped
 
 
 def map_promises(obj: object, identifier_mapper: Callable[[DAGPromise[Any]], object]) -> Any:
-    """A copy of `obj` with what `identifier_mapper` returns in the place of each promise; it is asked once for each.
+    """Return a copy of `obj` with the result of `identifier_mapper`, called once for each promise, in its place.
 
-    Containers are copied, other objects are not. Raises TypeError where a set or dict would hold an unhashable value.
+    Containers are copied, other objects are not. Raises TypeError if a set or the keys of a dict would contain an
+    unhashable value.
     """
     made: dict[int, object] = {}
     mapped: dict[DAGPromise[Any], object] = {}
-    met: list[object] = []  # holds what was looked at, so that an id stands for one object
+    met: list[object] = []  # keeps visited objects alive, so that each id stands for one object
     unfilled: list[object] = []
 
     def new(part: object) -> Any:
@@ -67,16 +70,16 @@ def map_promises(obj: object, identifier_mapper: Callable[[DAGPromise[Any]], obj
             made[id(part)] = _emptied(part)
         else:
             if not isinstance(part, (dict, list, set, deque)):
-                _fill(made[id(part)], part, new)  # a set may ask for the hash of a dataclass
+                _fill(made[id(part)], part, new)  # a set may need the hash of a dataclass
             unfilled.append(part)
-    # What can change is filled last, and with everything made: it may contain what contains it.
+    # Mutable containers are filled last, when everything is made, because of cycles.
     for part in unfilled:
         _fill(made[id(part)], part, new)
     return new(obj)
 
 
 def _walk(obj: object) -> Iterator[tuple[object, bool]]:
-    """Promises, and containers twice: when they are entered (True), and when all that is in them has been met."""
+    """Yield promises, and containers twice: when they are entered (True), and after everything in them (False)."""
     seen: dict[int, object] = {}
     stack = [(obj, True)]
     while stack:
@@ -95,13 +98,13 @@ def _walk(obj: object) -> Iterator[tuple[object, bool]]:
 
 
 def _parts(part: object) -> Iterable[object] | None:
-    """What a container holds, in order; None for anything else."""
+    """Return the items of a container, in order; None for other objects."""
     if isinstance(part, dict):
         return [inner for item in part.items() for inner in item]
     if isinstance(part, (list, tuple, deque)):
         return part
     if isinstance(part, (set, frozenset)):
-        # The order of a set is an accident of this process.
+        # The order of a set differs between processes.
         promises = [inner for inner in part if isinstance(inner, DAGPromise)]
         others = [inner for inner in part if not isinstance(inner, DAGPromise)]
         return sorted(promises, key=lambda promise: promise.node_id) + others
@@ -121,7 +124,7 @@ def _rebuilt(part: Any, new: Callable[[object], Any]) -> object:
 
 
 def _emptied(part: Any) -> object:
-    """One of the same class and attributes (a default_factory, a maxlen) that holds nothing yet."""
+    """Return an empty container of the same class and attributes, such as default_factory or maxlen."""
     empty = copy(part)
     if isinstance(part, (dict, list, set, deque)):
         empty.clear()

@@ -1,6 +1,6 @@
 """The logger of client and worker.
 
-The rule: importing dagorama configures nothing; get_logger() does, once, and payloads are never logged.
+The rule: importing dagorama configures nothing; get_logger() does, once. Payloads are never logged.
 """
 
 import logging
@@ -14,7 +14,7 @@ FORMAT = "%(asctime)s - %(name)s - [%(levelname)s] - %(message)s"
 
 
 class StderrHandler(logging.Handler):
-    """Writes to whatever sys.stderr is when a record comes, not to what it was when the handler was made."""
+    """A handler that writes to the current sys.stderr, not to the one that it had when it was made."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -29,15 +29,15 @@ _handler.setFormatter(logging.Formatter(FORMAT))
 
 
 def get_log_level() -> int:
-    """The level of DAGORAMA_LOG_LEVEL as the logging module numbers it; raises SettingsError for an unknown one."""
+    """Return the number of the level of DAGORAMA_LOG_LEVEL; raise SettingsError for an unknown level."""
     return logging.getLevelNamesMapping()[log_level()]
 
 
 def get_logger() -> logging.Logger:
-    """The logger "Dagorama", with one handler, at the level that the environment names now."""
+    """Return the logger "Dagorama", with one handler, at the level that the environment names now."""
     logger = logging.getLogger(NAME)
     level = get_log_level()
-    # Setting a level empties a cache of every logger in the process.
+    # Setting a level clears a cache of every logger in the process.
     if logger.level != level:
         logger.setLevel(level)
     logger.addHandler(_handler)
@@ -45,5 +45,5 @@ def get_logger() -> logging.Logger:
 
 
 def get_default_console_width(default_value: int = 80) -> int:
-    """Columns of the terminal; `default_value` where there is none."""
+    """Return the columns of the terminal; `default_value` if there is none."""
     return shutil.get_terminal_size((default_value, 0)).columns

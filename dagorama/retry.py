@@ -1,6 +1,6 @@
-"""When a node that raised runs again.
+"""Retry policies: how often, and after which pauses, a node runs again after an exception.
 
-The rule: `max_attempts` counts runs, the first included; jitter only adds; seconds may be fractions.
+The rule: `max_attempts` includes the first attempt; jitter only adds; seconds may be fractions.
 """
 
 import math
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     from dagorama.api.api_pb2 import RetryMessage
     from dagorama.api.broker_pb2 import Retry
 
-MOST = 2**31 - 1  # what the original's message can hold
+MOST = 2**31 - 1  # the largest number in the message of dagorama 0.1.10
 
 ErrorTypes = tuple[type[BaseException], ...]
 
 
 class RetryConfiguration(ABC):
-    """How often, and after which pauses. A subclass of yours may get by with as_message()."""
+    """The base class of retry policies. A subclass needs as_message() only."""
 
     @abstractmethod
     def as_message(self) -> "RetryMessage":
-        """The original's message: whole seconds, at least 1."""
+        """Return the message of dagorama 0.1.10, which has whole seconds, at least 1."""
 
     def as_policy(self) -> "Retry":
-        """The message of our own wire; unless overridden, what as_message() says."""
+        """Return the message of the current protocol, by default made from as_message()."""
         from dagorama.api.broker_pb2 import Retry
 
         message = self.as_message()
@@ -37,20 +37,20 @@ class RetryConfiguration(ABC):
         return Retry(max_attempts=message.maxAttempts, interval=message.staticInterval, base=1)
 
     def is_final(self, exception: BaseException) -> bool:
-        """Whether a node that raised this is not run again, however many attempts are left. Asked in the worker."""
+        """Return whether the node is not run again after this exception. The worker calls this."""
         return False
 
 
 @dataclass(frozen=True)
 class StaticRetry(RetryConfiguration):
-    """The same pause of `interval` seconds after each of up to `max_attempts` runs."""
+    """A pause of `interval` seconds after each of up to `max_attempts` attempts."""
 
     max_attempts: int
     interval: float
     _: KW_ONLY
-    jitter: float = 0  #: up to so many seconds are added to each pause
-    retry_on: ErrorTypes | None = None  #: only these exceptions are worth another run; None: all are
-    give_up_on: ErrorTypes = ()  #: these are not, also where `retry_on` has them
+    jitter: float = 0  #: the largest number of seconds added to each pause
+    retry_on: ErrorTypes | None = None  #: only these exceptions are retried; None means all
+    give_up_on: ErrorTypes = ()  #: these are not retried, even if they are in `retry_on`
 
     def __post_init__(self) -> None:
         _check_attempts(self.max_attempts)
@@ -73,15 +73,15 @@ class StaticRetry(RetryConfiguration):
 
 @dataclass(frozen=True)
 class ExponentialRetry(RetryConfiguration):
-    """A pause of `base_interval` to the power of t seconds after run t: 2, 4, 8, ... for 2, always 1 for 1."""
+    """A pause of `base_interval` to the power of t seconds after attempt t: 2, 4, 8, ... for 2, always 1 for 1."""
 
     max_attempts: int
     base_interval: float = 2
     _: KW_ONLY
-    max_interval: float | None = None  #: no pause is longer than so many seconds
-    jitter: float = 0  #: up to so many seconds are added to each pause
-    retry_on: ErrorTypes | None = None  #: only these exceptions are worth another run; None: all are
-    give_up_on: ErrorTypes = ()  #: these are not, also where `retry_on` has them
+    max_interval: float | None = None  #: the longest pause in seconds
+    jitter: float = 0  #: the largest number of seconds added to each pause
+    retry_on: ErrorTypes | None = None  #: only these exceptions are retried; None means all
+    give_up_on: ErrorTypes = ()  #: these are not retried, even if they are in `retry_on`
 
     def __post_init__(self) -> None:
         _check_attempts(self.max_attempts)
@@ -111,8 +111,10 @@ class ExponentialRetry(RetryConfiguration):
 
 
 def verdict(retry: RetryConfiguration | None, error: BaseException) -> tuple[bool, float | None]:
-    """Whether `error` ends a node however many attempts are left, and otherwise the seconds until its next run where
-    they are not the policy's. Never raises, whatever is_final() of a policy of the user's does."""
+    """Return whether the node is not run again after `error`, and the seconds of a RetryLater, otherwise None.
+
+    Never raises, even if is_final() of a user's policy does.
+    """
     if isinstance(error, RetryLater):
         return False, error.retry_after
     try:
@@ -122,7 +124,7 @@ def verdict(retry: RetryConfiguration | None, error: BaseException) -> tuple[boo
 
 
 def has_runs_left(retry: RetryConfiguration | None, runs: int) -> bool:
-    """Whether a node is run again after so many runs that have failed. Never raises, as verdict() does not."""
+    """Return whether a node is run again after `runs` failed attempts. Never raises, like verdict()."""
     try:
         return retry is not None and runs < retry.as_policy().max_attempts
     except Exception:
@@ -141,13 +143,13 @@ def _whole(seconds: float) -> int:
 
 def _check_attempts(attempts: object) -> None:
     if isinstance(attempts, bool) or not isinstance(attempts, int) or not 1 <= attempts <= MOST:
-        raise ValueError(f"max_attempts is {attempts!r}: it counts runs and has to be a whole number from 1 up")
+        raise ValueError(f"max_attempts is {attempts!r}: it counts attempts and must be a whole number from 1 up")
 
 
 def _check_error_types(retry_on: object, give_up_on: object) -> None:
     for name, types in (("retry_on", () if retry_on is None else retry_on), ("give_up_on", give_up_on)):
         if not isinstance(types, tuple) or not all(_is_error_type(kind) for kind in types):
-            raise ValueError(f"{name} is {types!r}: it has to be a tuple of exception types, such as (OSError,)")
+            raise ValueError(f"{name} is {types!r}: it must be a tuple of exception types, such as (OSError,)")
     if retry_on == ():
         raise ValueError("retry_on is empty: nothing would be retried; name exception types, or give None for all")
 
@@ -157,15 +159,15 @@ def _is_error_type(kind: object) -> bool:
 
 
 def check_seconds(**fields: float) -> None:
-    """Raises ValueError naming the field that is no number of seconds from 0 to MOST."""
+    """Raise ValueError, which names the field, if one is not a number of seconds from 0 to MOST."""
     for name, value in fields.items():
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not 0 <= value <= MOST:
-            raise ValueError(f"{name} is {value!r}: it has to be a number of seconds from 0 to {MOST}")
+            raise ValueError(f"{name} is {value!r}: it must be a number of seconds from 0 to {MOST}")
 
 
 def check_positive_seconds(**fields: float | None) -> None:
-    """The same for a field that may be None, which is no limit, and must not be 0."""
+    """Raise ValueError, which names the field, if one is neither a positive number of seconds nor None."""
     for name, value in fields.items():
         if value is None:
             continue
@@ -173,4 +175,4 @@ def check_positive_seconds(**fields: float | None) -> None:
             raise ValueError(f"{name} is {value!r}: give None, which is no limit")
         check_seconds(**{name: value})
         if not value:
-            raise ValueError(f"{name} is 0: it has to be a positive number of seconds, or None")
+            raise ValueError(f"{name} is 0: it must be a positive number of seconds, or None")

@@ -1,4 +1,4 @@
-"""Workers from Python: in processes of their own for the length of a `with` block, or in the calling process."""
+"""Run workers from Python: in processes of their own within a `with` block, or in the calling process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from select import select
 from time import monotonic
 from weakref import WeakSet
 
-from dagorama.client.ended_workers import reporting
+from dagorama.client.explain import reporting
 from dagorama.client.timeouts import checked_timeout
 from dagorama.errors import CodeMismatchException as CodeMismatchException
 from dagorama.errors import WorkersNotStarted
@@ -21,46 +21,46 @@ from dagorama.settings import WorkerOptions, shared_files
 from dagorama.values.signing import keyring
 from dagorama.worker.launcher import launch
 
-STOPPING = 8.0  #: seconds in which told workers are gone; then they are killed
-LONGEST_SELECT = 86_400.0  #: seconds; poll() under select, as gevent has it, counts milliseconds in 32 bits
-FOLLOWING = 2.0  #: seconds for the children of a supervisor that was killed
+STOPPING = 8.0  #: seconds that workers get to stop; then they are killed
+LONGEST_SELECT = 86_400.0  #: seconds; the select() of gevent uses poll(), which has 32 bits for milliseconds
+FOLLOWING = 2.0  #: seconds that the children of a killed supervisor get to end
 
 
 class LaunchedWorkers:
-    """A supervisor and its children, as who launched them sees them: what they said so far, and the line to them.
+    """A launched supervisor and its children: the state that they have reported, and the pipe to them.
 
-    They belong to the process that launched them. In a fork of it `stop` does nothing, and nothing else can be asked.
+    They belong to the process that launched them. In a fork of it `stop` does nothing, and other methods raise.
     """
 
     def __init__(self, options: WorkerOptions) -> None:
         self._process, self._lines = launch(options)
         self._lock = threading.Lock()
         self._defining = threading.Lock()
-        self._defined = 0  #: parcels that the supervisor has taken
+        self._defined = 0  #: parcels that the supervisor has received
         self.forked = False  #: this process is a fork of the one that launched them
-        self.over = False  #: the last of its processes has gone
+        self.over = False  #: all its processes have ended
         self._ended_by_us: set[int] = set()
         self._slots = options.concurrency
-        self._is_ready = False  #: a child of it can run nodes
-        self._failures: list[str] = []  #: why it leaves, in its own words
+        self._is_ready = False  #: one of its children can run nodes
+        self._failures: list[str] = []  #: why it stops, as it has reported
         self.pids: dict[int, int] = {}
         self.exit_codes: dict[int, int] = {}
         _all.add(self)
 
     def forget(self) -> None:
-        """In a fork: the line is the parent's, and breaks when that one is gone."""
+        """Close the pipe in a fork, so that it breaks when the parent ends."""
         self.forked = True
         self._lines.close()
 
     def _check_process(self) -> None:
         if self.forked:
             raise RuntimeError(
-                "these workers belong to the process that launched them, and this one was forked from it: ask there, "
-                "or launch others here"
+                "these workers belong to the process that launched them, and this process is a fork of it: call this "
+                "there, or launch other workers here"
             )
 
     def hear(self, timeout: float | None) -> bool:
-        """Wait for news and note it; False when there was none in time, or there will be none any more."""
+        """Wait for messages and note them; return False if there are none in time, or all processes have ended."""
         self._check_process()
         if self.over or not select([self._lines], [], [], timeout)[0]:
             return False
@@ -89,11 +89,11 @@ class LaunchedWorkers:
 
     @property
     def is_open(self) -> bool:
-        """Whether there are workers that can be sent classes."""
+        """Whether there are workers that can receive classes."""
         return not self.over
 
     def define(self, parcel: bytes) -> None:
-        """Send classes to the workers; they have them before any node that is granted after this returns."""
+        """Send classes to the workers; they arrive before all nodes that are granted after this returns."""
         with self._defining:
             wanted = self._defined + 1
             self._lines.say("define", payload=parcel)
@@ -101,7 +101,7 @@ class LaunchedWorkers:
                 self.hear(None)
 
     def wait_until_ready(self) -> None:
-        """Return when a child can run nodes, whether or not there is a broker yet. Raises WorkersNotStarted."""
+        """Return when a child can run nodes, even if there is no broker yet; raise WorkersNotStarted."""
         while not (self._is_ready or self._failures) and self.hear(None):
             pass
         if self._is_ready:
@@ -113,7 +113,7 @@ class LaunchedWorkers:
             raise WorkersNotStarted(f"the workers could not start: {why}")
 
     def how_ended(self) -> str:
-        """A sentence, once all its workers have ended; empty before, and in a fork of the launching process."""
+        """Return a sentence if all its workers have ended; empty otherwise, and in a fork of the launching process."""
         if self.forked:
             return ""
         self.hear_all()
@@ -124,35 +124,37 @@ class LaunchedWorkers:
         return f"the workers that launch_workers() started have ended: {why}"
 
     def hear_all(self) -> None:
+        """Note all messages that have arrived."""
         while self.hear(0):
             pass
 
     def exit_code(self, slot: int) -> int | None:
-        """None while its worker lives; where the supervisor ended without a word, its own exit code."""
+        """Return the exit code of a worker, or the supervisor's if none was reported; None while it lives."""
         if slot in self.exit_codes or not self.over:
             return self.exit_codes.get(slot)
         return self._process.wait()
 
     def end(self, slot: int) -> None:
+        """Stop one worker; its nodes return to the queue, uncounted."""
         self._check_process()
         self._ended_by_us.add(slot)
         self._lines.say("end", slot)
 
     def stop(self) -> None:
-        """All of it; nothing is left when this returns."""
+        """Stop the supervisor and its children; all of them have ended when this returns."""
         if self.forked:
             return
         self._lines.say("stop")
         try:
             self._hear_out(STOPPING)
         finally:
-            self._process.kill()  # no more than a word where it has gone already
-            # All of its processes hold the other end: where it was killed, this waits for its children to follow.
+            self._process.kill()  # no effect if it has ended already
+            # All of its processes hold the other end of the pipe: this waits for the children of a killed supervisor.
             self._hear_out(FOLLOWING)
             self._process.wait()
 
     def _hear_out(self, seconds: float) -> None:
-        """Until the other end is closed, at most so long."""
+        """Read messages until the other end is closed, for at most `seconds`."""
         until = monotonic() + seconds
         while not self.over and monotonic() < until:
             self.hear(max(0.0, until - monotonic()))
@@ -170,7 +172,7 @@ os.register_at_fork(after_in_child=_forget_all)
 
 
 class WorkerHandle:
-    """One worker process of `launch_workers`, to be used as a `multiprocessing.Process` is."""
+    """One worker process of `launch_workers`, with the methods of a `multiprocessing.Process`."""
 
     def __init__(self, launched: LaunchedWorkers, slot: int) -> None:
         self._launched = launched
@@ -178,7 +180,7 @@ class WorkerHandle:
 
     @property
     def pid(self) -> int | None:
-        """The process id; another one after the process died while it ran a node, and was replaced."""
+        """The process id; it changes when the process dies while it runs a node, and is replaced."""
         self._launched.hear_all()
         while self._slot not in self._launched.pids and self._launched.hear(None):
             pass
@@ -186,8 +188,10 @@ class WorkerHandle:
 
     @property
     def exitcode(self) -> int | None:
-        """None while it lives; minus the signal's number if a signal ended it; 3 if it left on completion although
-        nodes are left that no connected worker may run."""
+        """The exit code: None while it lives, minus the number of the signal that ended it.
+
+        It is 3 if the worker has stopped on completion although there are nodes that no connected worker may run.
+        """
         self._launched.hear_all()
         return self._launched.exit_code(self._slot)
 
@@ -195,7 +199,7 @@ class WorkerHandle:
         return self.exitcode is None
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait until it has ended, at most `timeout` seconds."""
+        """Wait until it has ended, for at most `timeout` seconds."""
         timeout = checked_timeout(timeout)
         until = None if timeout is None else monotonic() + timeout
         while self.exitcode is None:
@@ -205,7 +209,7 @@ class WorkerHandle:
             self._launched.hear(None if left is None else min(left, LONGEST_SELECT))
 
     def terminate(self) -> None:
-        """End it now; what it runs goes back to the broker uncounted, and the other workers stay."""
+        """Stop it now; its nodes return to the queue, uncounted, and the other workers go on."""
         self._launched.end(self._slot)
 
     def __repr__(self) -> str:
@@ -222,14 +226,15 @@ def execute_worker(
     infinite_loop: bool = True,
     catch_exceptions: bool = True,
 ) -> None:
-    """Run nodes in this process: async ones overlap in a thread, the others run here, one after the other.
+    """Run nodes in this process: async nodes overlap in a thread, sync nodes run here one after the other.
 
-    Without `infinite_loop` it returns when nothing is left that it may run now. Without `catch_exceptions` it
-    raises what the first failing node raised, once the broker knows, and CodeMismatchException where a node was
-    made by other code. Raises BrokerError where the broker refuses it, or is not there and nobody said to stay.
+    Without `infinite_loop` it returns when there are no nodes that it may run now. Without `catch_exceptions` it raises
+    the exception of the first failing node, after it has reported it to the broker, and CodeMismatchException if a node
+    was created with other code. Raises BrokerError if the broker refuses this worker, or if there is no broker and
+    `infinite_loop` is false.
 
-    A sync node cannot be stopped here: it runs past its `timeout`, and past the grace after it was cancelled, of
-    which `dagorama.cancelled()` tells it. Async nodes are stopped as anywhere.
+    A sync node cannot be stopped here: it runs past its `timeout`, and past the grace period of a cancellation, which
+    `dagorama.cancelled()` reports to it. Async nodes are stopped as in other workers.
     """
     from dagorama.worker.in_process.worker import LocalWorker
 
@@ -244,7 +249,7 @@ async def execute_worker_async(
     infinite_loop: bool = True,
     catch_exceptions: bool = True,
 ) -> None:
-    """The same inside the caller's event loop: async nodes are awaited on it, the others hold it up."""
+    """Run nodes as `execute_worker` does, in the event loop of the caller, which sync nodes block."""
     from dagorama.worker.in_process.worker import LocalWorker
 
     options = _local_options(exclude_queues, include_queues, queue_tolerations)
@@ -261,19 +266,19 @@ def _local_options(
 
 @contextmanager
 def launch_workers(n: int = 1, exit_on_completion: bool = False) -> Iterator[list[WorkerHandle]]:
-    """`n` workers beside this process, for the broker that the environment names; gone when the block ends.
+    """Run `n` workers in processes of their own until the block ends, for the broker that the environment names.
 
-    They get this process's definitions from `__main__` and local scopes, and those that were registered. With
-    `exit_on_completion` they leave when nothing is left that they may run and nothing that could lead to it; if nodes
-    are left that no connected worker may run, they say so on stderr and their exit code is 3.
+    They get the definitions of this process from `__main__` and local scopes, and registered definitions. With
+    `exit_on_completion` they stop when there are no nodes that they may run, and none that could lead to such nodes; if
+    there are nodes that no connected worker may run, they print that to stderr and their exit code is 3.
 
-    It does not wait for the broker. Raises WorkersNotStarted if they cannot start, and then says why.
+    It does not wait for the broker. Raises WorkersNotStarted, with the reason, if the workers cannot start.
     """
     if not isinstance(n, int):
         raise TypeError(f"launch_workers takes a number of workers, not {type(n).__name__}")
     if n < 1:
         raise ValueError(f"launch_workers needs at least one worker, not {n}")
-    keyring()  # where there is none to be had, it is said here
+    keyring()  # raises here if there is none
     shared_files()
     shipment = shipping.pack()
     options = WorkerOptions(

@@ -1,6 +1,6 @@
-"""Names to functions and back: how a worker finds what a node runs.
+"""Names to functions and back: a worker finds the function of a node by its name.
 
-The rule: a name leads to a decorated method of a DAGDefinition or to an error that says what to do; nothing else
+The rule: a name leads to a decorated method of a DAGDefinition, or to an error that says what to do. No other function
 is ever called.
 """
 
@@ -28,7 +28,7 @@ FOR_LOCAL_WORKERS = "workers that this process launches get it, others need it i
 
 
 class Found(NamedTuple):
-    """A name's function: the class of its definition, the decorated method and what is known of it."""
+    """The function of a name: the class of its definition, the decorated method, and its options."""
 
     cls: type[DAGDefinition]
     wrapper: Callable[..., Any]
@@ -36,17 +36,17 @@ class Found(NamedTuple):
 
     @property
     def definition(self) -> DAGDefinition:
-        """The one that is registered, or made without arguments; raises DefinitionNotRegistered."""
+        """The registered definition, or one made without arguments; raises DefinitionNotRegistered."""
         return instantiate(self.cls)
 
 
 def register_definition(definition: DAGDefinition) -> None:
-    """Nodes of this definition's class run on this object in this process and in workers that it launches."""
+    """Run nodes of the definition's class on this object, in this process and in workers that it launches."""
     shipping.registered[class_name(type(definition))] = definition
 
 
 def function_to_name(func: Any) -> str:
-    """The name of a function, a class, a definition, an instance, or of a method of one of these."""
+    """Return the name of a function, class, definition or instance, or of a method of one of these."""
     if isinstance(func, (DAGInstance, DAGDefinition)):
         return class_name(type(func.definition) if isinstance(func, DAGInstance) else type(func))
     if isclass(func):
@@ -65,24 +65,24 @@ def _method_to_name(method: MethodType) -> str:
 
 
 def name_to_function(name: str, instance_id: UUID | str) -> Callable[..., Any]:
-    """The decorated method bound to that instance; raises FunctionNotFound or DefinitionNotRegistered.
+    """Return the decorated method bound to an instance; raise FunctionNotFound or DefinitionNotRegistered.
 
-    `greedy_execution=True` runs it, and its `original_fn` is the plain function.
+    `greedy_execution=True` runs it, and its `original_fn` is the undecorated function.
     """
     found = find(name)
     return MethodType(found.wrapper, DAGInstance(instance_id, found.definition))
 
 
-def find(name: str, hash: str = "") -> Found:
-    """What a name stands for in this process; raises FunctionNotFound.
+def find(name: str, code_hash: str = "") -> Found:
+    """Return the function with a name in this process; raise FunctionNotFound.
 
-    Of several versions of a class, the one is found whose method has that hash.
+    If there are several versions of its class, the one is used whose method has this hash.
     """
     path, _, base = name.partition("@")
     class_path, _, method = path.rpartition(".")
     if ":" not in class_path:
         raise FunctionNotFound(f"{name!r} does not name a method of a definition as module:Class.method")
-    cls = _class_named(class_path, f"{method}@{base}" if base else method, hash)
+    cls = _class_named(class_path, f"{method}@{base}" if base else method, code_hash)
     wrapper = decorated_method(cls, method, base)
     if wrapper is None:
         raise FunctionNotFound(
@@ -93,39 +93,40 @@ def find(name: str, hash: str = "") -> Found:
 
 
 def run_only(modules: Iterable[str]) -> None:
-    """From now on nothing is found in this process but definitions of these modules."""
+    """Find only definitions of these modules in this process from now on."""
     global _only
     _only = frozenset(modules)
 
 
-def _class_named(name: str, method: str, hash: str) -> type[DAGDefinition]:
-    """The class of "module:Class"; raises FunctionNotFound."""
+def _class_named(name: str, method: str, code_hash: str) -> type[DAGDefinition]:
+    """Return the class of "module:Class"; raise FunctionNotFound."""
     if _only is not None and name.partition(":")[0] not in _only:
         raise FunctionNotFound(
-            f"{name} is of none of the modules that this worker was given with --import, and it runs no others"
+            f"{name} is in none of the modules that this worker imports (--import), and it runs no others"
             " (--only-imported)"
         )
     shipping.load_registered(name)
-    cls = shipping.sent_class(name, method, hash) or _local_class(name, method, hash) or _imported(name, method, hash)
+    wanted = name, method, code_hash
+    cls = shipping.sent_class(*wanted) or _local_class(*wanted) or _imported(*wanted)
     if not (isclass(cls) and issubclass(cls, DAGDefinition)):
         raise FunctionNotFound(f"{name} is not a DAGDefinition")
     return cls
 
 
-def _local_class(name: str, method: str, hash: str) -> type | None:
-    """A class of this process that no import leads to; of several, one whose method has that hash."""
+def _local_class(name: str, method: str, code_hash: str) -> type | None:
+    """Return a class of this process that cannot be imported; if there are several, one whose method has this hash."""
     if not ("<locals>" in name or name.partition(":")[0] in local_modules):
         return None
     found = [cls for cls in list(shipping.definitions) if class_name(cls) == name]
-    fitting = [cls for cls in found if code_of(cls).hashes.get(method) == hash]
+    fitting = [cls for cls in found if code_of(cls).hashes.get(method) == code_hash]
     return next(iter(fitting or found), None)
 
 
-def _imported(name: str, method: str, hash: str) -> Any:
+def _imported(name: str, method: str, code_hash: str) -> Any:
     module_name, _, path = name.partition(":")
     found: Any = _module_of(name, module_name)
     if "<locals>" in path:
-        cls = _local_class(name, method, hash)  # the module may have made it while it was imported
+        cls = _local_class(name, method, code_hash)  # the module may have made it during the import
         if cls is None:
             raise FunctionNotFound(f"{name} is made inside a function: {FOR_LOCAL_WORKERS}{_why_not_shipped(name)}")
         return cls

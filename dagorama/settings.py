@@ -1,4 +1,4 @@
-"""What the environment says to the client and the worker: the only place in `dagorama` that reads it."""
+"""The settings of client and worker from environment variables. No other module of `dagorama` reads them."""
 
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
@@ -14,32 +14,32 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 HIGHEST_PORT = 65535
 _WARN_AFTER = 5.0
 _BROKER_WAIT = 20.0
-LONGEST_PORT = 20  #: characters; int() refuses thousands of them in its own words
+LONGEST_PORT = 20  #: characters; int() raises another error for thousands of them
 _ACCESS = ("auth_token", "auth_token_file", "tls_ca", "tls_cert", "tls_key", "tls_name")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Where the broker is, how to reach it, how much to log, how a worker leaves.
+    """The address of the broker and its access, the log level, and the grace period of a worker.
 
-    A variable that is unset, empty or blank means its default; blanks around a value do not count.
+    A variable that is unset, empty or blank means its default; blanks around a value are ignored.
     """
 
     host: str = "localhost"  #: DAGORAMA_HOST
     port: int = 50051  #: DAGORAMA_PORT
     log_level: str = "WARNING"  #: DAGORAMA_LOG_LEVEL
-    grace: float = 25.0  #: DAGORAMA_GRACE: seconds that running nodes get when their worker is told to leave
-    auth_token: str = field(default="", repr=False)  #: DAGORAMA_AUTH_TOKEN: what to present to the broker
-    auth_token_file: str = ""  #: DAGORAMA_AUTH_TOKEN_FILE: a file that holds it instead
-    tls_ca: str = ""  #: DAGORAMA_TLS_CA: a file of the authorities that the broker's certificate may come from
-    tls_cert: str = ""  #: DAGORAMA_TLS_CERT: a file with a certificate to present, where the broker wants one
-    tls_key: str = ""  #: DAGORAMA_TLS_KEY: a file with its key
-    tls_name: str = ""  #: DAGORAMA_TLS_NAME: the name in the broker's certificate, where it is not DAGORAMA_HOST
+    grace: float = 25.0  #: DAGORAMA_GRACE: seconds that running nodes get when their worker is told to stop
+    auth_token: str = field(default="", repr=False)  #: DAGORAMA_AUTH_TOKEN: the token for the broker
+    auth_token_file: str = ""  #: DAGORAMA_AUTH_TOKEN_FILE: a file with the token
+    tls_ca: str = ""  #: DAGORAMA_TLS_CA: a file with the authorities of the broker's certificate
+    tls_cert: str = ""  #: DAGORAMA_TLS_CERT: a file with a client certificate, if the broker requires one
+    tls_key: str = ""  #: DAGORAMA_TLS_KEY: a file with the key of the client certificate
+    tls_name: str = ""  #: DAGORAMA_TLS_NAME: the name in the broker's certificate, if not DAGORAMA_HOST
 
     @classmethod
     def from_env(cls, host: str | None = None, port: int | None = None) -> "Settings":
-        """Reads the variables beside the fields, after the options given; raises SettingsError naming the bad one."""
-        # Every call to the broker asks; what the variables mean is found out once.
+        """Return the settings of options and variables; raise SettingsError, which names the invalid one."""
+        # Every call to the broker calls this; the variables are interpreted once.
         if host is None and port is None:
             return _read(*map(environ.get, _VARIABLES))
         given = {"DAGORAMA_HOST": host and checked_host(host, "--host"), "DAGORAMA_PORT": port and str(port)}
@@ -47,7 +47,7 @@ class Settings:
 
     @property
     def way(self) -> tuple[object, ...]:
-        """All that a channel depends on."""
+        """All settings that a channel depends on."""
         return self.host, self.port, *(getattr(self, name) for name in _ACCESS)
 
 
@@ -57,7 +57,7 @@ _VARIABLES = tuple(f"DAGORAMA_{each.name.upper()}" for each in fields(Settings))
 
 @lru_cache(maxsize=8)
 def _read(host: str | None, port: str | None, level: str | None, grace: str | None, *access: str | None) -> Settings:
-    """The settings while the variables have these texts."""
+    """Return the settings for these texts of the variables."""
     where = checked_host(host, "DAGORAMA_HOST") if _stripped(host) else _DEFAULTS.host
     return Settings(where, _port(port), _log_level(level), _grace(grace), **_access(*access))
 
@@ -66,8 +66,8 @@ _FLAGS = dict.fromkeys(("", "1", "true", "yes", "on"), True) | dict.fromkeys(("0
 
 
 def signing_keys() -> tuple[str, str]:
-    """DAGORAMA_SIGNING_KEYS and DAGORAMA_SIGNING_KEYS_FILE; raises SettingsError where both are set."""
-    # Blank keys are no default: a secret that was not filled in is an error of its own.
+    """Return DAGORAMA_SIGNING_KEYS and DAGORAMA_SIGNING_KEYS_FILE; raise SettingsError if both are set."""
+    # A blank does not mean the default here: it is an error, because a secret may be missing in a template.
     keys, file = environ.get("DAGORAMA_SIGNING_KEYS", ""), _stripped(environ.get("DAGORAMA_SIGNING_KEYS_FILE"))
     if keys and file:
         raise SettingsError("DAGORAMA_SIGNING_KEYS and DAGORAMA_SIGNING_KEYS_FILE are both set: unset one of them")
@@ -84,49 +84,49 @@ def _access(*texts: str | None) -> dict[str, str]:
         raise SettingsError("DAGORAMA_TLS_CERT and DAGORAMA_TLS_KEY go together: set both, or neither")
     if not found["tls_ca"] and (other := (found["tls_cert"] and "CERT") or (found["tls_name"] and "NAME")):
         raise SettingsError(
-            f"DAGORAMA_TLS_{other} is set and DAGORAMA_TLS_CA is not: it says which authorities the broker's"
-            " certificate may come from, and turns TLS on"
+            f"DAGORAMA_TLS_{other} is set and DAGORAMA_TLS_CA is not: set it to the authorities of the broker's"
+            " certificate, which also turns on TLS"
         )
     return found
 
 
 def log_level() -> str:
-    """DAGORAMA_LOG_LEVEL, one of LOG_LEVELS, in either case; raises SettingsError for anything else."""
+    """Return DAGORAMA_LOG_LEVEL in upper case, one of LOG_LEVELS; raise SettingsError."""
     return _log_level(environ.get("DAGORAMA_LOG_LEVEL"))
 
 
 def node_log_level() -> str:
-    """The level from which on a worker shows what nodes log: DAGORAMA_LOG_LEVEL, or INFO."""
+    """Return the lowest level of logs of nodes that a worker shows: DAGORAMA_LOG_LEVEL, or INFO."""
     return _log_level(environ.get("DAGORAMA_LOG_LEVEL") or "INFO")
 
 
 def _log_level(text: str | None) -> str:
     level = (_stripped(text) or _DEFAULTS.log_level).upper()
     if level not in LOG_LEVELS:
-        raise SettingsError(f"DAGORAMA_LOG_LEVEL is {text!r}: it has to be one of {', '.join(LOG_LEVELS)}")
+        raise SettingsError(f"DAGORAMA_LOG_LEVEL is {text!r}: it must be one of {', '.join(LOG_LEVELS)}")
     return level
 
 
 def shared_files() -> bool:
-    """DAGORAMA_SHARED_FILES: whether large values may be files of a broker on this machine; raises SettingsError."""
+    """Return DAGORAMA_SHARED_FILES: whether to use large values as files of a local broker; raise SettingsError."""
     text = environ.get("DAGORAMA_SHARED_FILES", "").strip().lower()
     if text not in _FLAGS:
-        raise SettingsError(f"DAGORAMA_SHARED_FILES is {text!r}: it has to be 1 or 0")
+        raise SettingsError(f"DAGORAMA_SHARED_FILES is {text!r}: it must be 1 or 0")
     return _FLAGS[text]
 
 
 def warn_after() -> float:
-    """DAGORAMA_WARN_AFTER: seconds after which a wait that cannot end says why; raises SettingsError."""
+    """Return DAGORAMA_WARN_AFTER: seconds after which a wait logs why it has not ended; raise SettingsError."""
     return _seconds("DAGORAMA_WARN_AFTER", environ.get("DAGORAMA_WARN_AFTER"), _WARN_AFTER, inf)
 
 
 def broker_wait() -> float:
-    """DAGORAMA_BROKER_WAIT: seconds that a broker may be gone after it has answered; raises SettingsError."""
+    """Return DAGORAMA_BROKER_WAIT: seconds that a known broker may be unavailable; raise SettingsError."""
     return _seconds("DAGORAMA_BROKER_WAIT", environ.get("DAGORAMA_BROKER_WAIT"), _BROKER_WAIT, inf)
 
 
 def look_at(host: str | None, port: int | None) -> None:
-    """Have this process, and those that it starts, look for the broker there; None leaves what the variables say."""
+    """Set the address of the broker for this process and its children; None leaves a variable unchanged."""
     if host is not None:
         environ["DAGORAMA_HOST"] = checked_host(host, "--host")
     if port is not None:
@@ -134,7 +134,7 @@ def look_at(host: str | None, port: int | None) -> None:
 
 
 def checked_host(text: str | None, source: str) -> str:
-    """A host name or an address, an IPv6 one without its brackets. Raises SettingsError, which names `source`."""
+    """Return a host name or address, IPv6 without brackets; raise SettingsError, which names `source`."""
     host = _stripped(text)
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if _is_ipv6(bare) or fullmatch(r"[\w.-]+", host):
@@ -146,7 +146,7 @@ def checked_host(text: str | None, source: str) -> str:
         remedy = f", and the port has its own setting: {name.strip('[]')!r} here, and {port} for the port"
     else:
         remedy = ""
-    raise SettingsError(f"{source} is {text!r}: it has to be the name or the address of a host{remedy}")
+    raise SettingsError(f"{source} is {text!r}: it must be the name or the address of a host{remedy}")
 
 
 def _is_ipv6(text: str) -> bool:
@@ -166,7 +166,7 @@ def _seconds(name: str, text: str | None, otherwise: float, most: float) -> floa
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds <= most:
-        raise SettingsError(f"{name} is {text!r}: it has to be a number of seconds from 0 up")
+        raise SettingsError(f"{name} is {text!r}: it must be a number of seconds from 0 up")
     return seconds
 
 
@@ -175,7 +175,7 @@ def _grace(text: str | None) -> float:
 
 
 def _port(text: str | None) -> int:
-    # Kubernetes sets it to tcp://IP:PORT in the pods beside a Service that is called dagorama.
+    # Kubernetes sets it to tcp://IP:PORT in pods if there is a Service with the name dagorama.
     service = fullmatch(r"(tcp|udp|sctp)://\S*?(?::(\d+))?", _stripped(text))
     if service is not None:
         text = service[2] if service[1] == "tcp" else None
@@ -183,20 +183,20 @@ def _port(text: str | None) -> int:
     # isdecimal() also accepts other scripts' digits; int() reads those as well.
     port = int(stripped) if stripped.isdecimal() and len(stripped) <= LONGEST_PORT else 0
     if not 0 < port <= HIGHEST_PORT:
-        raise SettingsError(f"DAGORAMA_PORT is {text!r}: it has to be a port number between 1 and {HIGHEST_PORT}")
+        raise SettingsError(f"DAGORAMA_PORT is {text!r}: it must be a port number between 1 and {HIGHEST_PORT}")
     return port
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """What a worker is started with."""
+    """The options of a worker."""
 
-    include_queues: tuple[str, ...] = ()  #: none: all
+    include_queues: tuple[str, ...] = ()  #: if empty, all queues
     exclude_queues: tuple[str, ...] = ()
     tolerations: tuple[str, ...] = ()
     concurrency: int = 1  #: child processes
     imports: tuple[str, ...] = ()  #: modules that every child imports first
     only_imported: bool = False  #: run nothing but definitions of these modules
-    exit_on_completion: bool = False  #: leave when the graph is drained
+    exit_on_completion: bool = False  #: stop when the graph is drained
     definitions: bytes = b""  #: a pickled Shipment of the launching program's, for the children
-    grace: float | None = None  #: seconds that running nodes get when it is told to leave; None: as Settings say
+    grace: float | None = None  #: seconds that running nodes get when it is told to stop; None: Settings.grace

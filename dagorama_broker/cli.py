@@ -1,28 +1,58 @@
-"""`dagorama-broker`: serve, and tell whether one serves. A mistake is answered with one sentence, never a traceback."""
+"""`dagorama-broker`: serve, check the health of a broker, accept a loss. An error is one sentence, never a traceback.
+
+Three hidden options connect `serve` to a program that launched it: `--announce FD`, a pipe that gets one line of JSON
+and stays open to the end; `--lifeline FD`, a pipe whose other end only the launcher holds; `--scratch FOLDER`, a folder
+for temporary files, which is deleted at the end.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
-from typing import Any
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from shutil import rmtree
+from threading import Thread
+from time import sleep
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from dagorama_broker.control_pipe import Launcher
+from dagorama_broker.environment import HIGHEST_PORT, LOG_FORMATS, LOG_LEVELS, option_name, setting_of
 from dagorama_broker.errors import CannotServe, SettingsError, StoreError
 from dagorama_broker.logging import configure
-from dagorama_broker.settings import HIGHEST_PORT, LOG_FORMATS, LOG_LEVELS, Settings, Way
+from dagorama_broker.settings import Settings, Way
+
+if TYPE_CHECKING:
+    import grpc
 
 log = logging.getLogger("dagorama_broker")
 
-#: Seconds after which the loop's thread lets the store's have the interpreter: a commit waits for it several times, and
-#: everybody for the commit.
+#: Seconds after which the thread of the event loop releases the GIL to the store's thread: a commit waits for the GIL
+#: several times, and all calls wait for the commit.
 SWITCH = 0.0005
+#: Seconds that a broker has to end cleanly after its launcher has ended.
+LAST_SECONDS = 5.0
+#: Seconds that a broker has to answer a health check.
+HEALTH_SECONDS = 3.0
 
+C = TypeVar("C", bound=Callable[..., Any])
 _PORT = click.IntRange(0, HIGHEST_PORT)
 _LEVEL = click.Choice(LOG_LEVELS, case_sensitive=False)
 _FORMAT = click.Choice(LOG_FORMATS, case_sensitive=False)
+
+
+def _option(kind: type[Settings | Way], name: str, unset: object = None, **more: Any) -> Callable[[C], C]:
+    """Make a field of `kind` an option. `unset` is shown in the help instead of the default of the field."""
+    (declared,) = [each for each in fields(kind) if each.name == name]
+    variable, _, text = setting_of(declared)
+    default = unset or declared.default
+    shown = f"{variable}, {default}" if default else variable
+    return click.option(option_name(name), help=f"{text} [{shown}].", **more)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -35,17 +65,17 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--host", help="Address to listen on [DAGORAMA_BIND, 127.0.0.1]; beyond this machine tokens and TLS.")
-@click.option("--port", type=_PORT, help="Port to listen on, 0 for any free one [DAGORAMA_PORT, 50051].")
-@click.option("--store", help="sqlite:///PATH or memory:// [DAGORAMA_STORE, a file in your state folder].")
-@click.option("--log-level", type=_LEVEL, help="[DAGORAMA_LOG_LEVEL, INFO]")
-@click.option("--log-format", type=_FORMAT, help="[DAGORAMA_LOG_FORMAT, text]")
-@click.option("--insecure", is_flag=True, default=None, help="Serve other machines without tokens and TLS.")
-@click.option("--tokens", help="A file of those who may call; see `dagorama tokens new` [DAGORAMA_TOKENS_FILE].")
-@click.option("--tls-cert", help="Serve TLS with this certificate, a PEM file [DAGORAMA_BROKER_TLS_CERT].")
-@click.option("--tls-key", help="The key of that [DAGORAMA_BROKER_TLS_KEY].")
-@click.option("--tls-client-ca", help="Want a certificate of this authority [DAGORAMA_BROKER_TLS_CLIENT_CA].")
-@click.option("--announce", type=int, hidden=True, help="See `launched`, as for the next two.")
+@_option(Settings, "host")
+@_option(Settings, "port", type=_PORT)
+@_option(Settings, "store", "a file in your state folder")
+@_option(Settings, "log_level", type=_LEVEL)
+@_option(Settings, "log_format", type=_FORMAT)
+@_option(Settings, "insecure", is_flag=True, default=None)
+@_option(Settings, "tokens")
+@_option(Settings, "tls_cert")
+@_option(Settings, "tls_key")
+@_option(Settings, "tls_client_ca")
+@click.option("--announce", type=int, hidden=True)
 @click.option("--lifeline", type=int, hidden=True)
 @click.option("--scratch", hidden=True)
 def serve(announce: int | None, lifeline: int | None, scratch: str | None, **options: Any) -> None:
@@ -57,16 +87,16 @@ def serve(announce: int | None, lifeline: int | None, scratch: str | None, **opt
         _serve(settings, launcher)
     except (SettingsError, StoreError, CannotServe) as error:
         launcher.tell(error=str(error))
-        if not launcher.listens:
-            click.echo(f"dagorama-broker: {error}", err=True)
-        sys.exit(2 if isinstance(error, SettingsError) else 1)
+        if launcher.listens:
+            sys.exit(_exit_code(error))
+        _fail(error)
     finally:
         launcher.clean_up()
 
 
 def _serve(settings: Settings, launcher: Launcher) -> None:
-    # What gRPC writes about a port that is taken would stand beside our sentence. ERROR is what our own client sets,
-    # which a broker that a script launches inherits.
+    # gRPC would log a port that is in use, in addition to our own sentence. Our client sets ERROR, and a broker that a
+    # script launches inherits that.
     if os.environ.get("GRPC_VERBOSITY", "ERROR") == "ERROR":
         os.environ["GRPC_VERBOSITY"] = "NONE"
     import asyncio
@@ -85,50 +115,154 @@ def _serve(settings: Settings, launcher: Launcher) -> None:
             )
         launcher.tell(port=served.port, store=served.store)
 
-    async def until_told() -> None:
+    async def until_stopped() -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         launcher.when_gone(lambda: loop.call_soon_threadsafe(stop.set))
         await serve(settings, ready, stop)
 
-    asyncio.run(until_told())
+    asyncio.run(until_stopped())
+
+
+class Launcher:
+    """The program that launched this process; each of its three connections may be missing."""
+
+    def __init__(self, announce: int | None = None, lifeline: int | None = None, scratch: str | None = None) -> None:
+        self.listens = announce is not None
+        self._announce = announce
+        self._lifeline = lifeline
+        self._scratch = scratch
+        if scratch is not None:
+            tempfile.tempdir = scratch
+
+    def tell(self, **facts: object) -> None:
+        """Send one line of JSON to the launcher, which may have ended."""
+        if self._announce is not None:
+            try:
+                os.write(self._announce, json.dumps(facts).encode() + b"\n")
+            except BrokenPipeError:
+                self._announce = None
+
+    def when_gone(self, leave: Callable[[], object]) -> None:
+        """Call `leave` from a thread once the launcher has ended; kill this process if it runs some seconds later."""
+        if self._lifeline is not None:
+            Thread(target=self._outlive, args=(self._lifeline, leave), daemon=True).start()
+
+    def _outlive(self, lifeline: int, leave: Callable[[], object]) -> None:
+        while os.read(lifeline, 1):
+            pass
+        leave()
+        sleep(LAST_SECONDS)
+        self.clean_up()
+        os._exit(1)
+
+    def clean_up(self) -> None:
+        """Delete the folder for temporary files."""
+        if self._scratch is not None:
+            rmtree(self._scratch, ignore_errors=True)
+
+
+# --- accept-loss ----------------------------------------------------------------------------------------
 
 
 @main.command("accept-loss")
-@click.option("--store", help="sqlite:///PATH [DAGORAMA_STORE, a file in your state folder].")
+@_option(Settings, "store", "a file in your state folder")
 def accept_loss(store: str | None) -> None:
     """Let a broker start on a store that lacks acknowledged work, such as an older copy of it.
 
-    Run it when a start was refused for that reason, and the missing files cannot be put back. No broker may be running.
+    Run it if a start was refused for that reason and the missing files cannot be restored. No broker may be running.
     """
     from dagorama_broker.store import accept_loss
 
     try:
-        settings = Settings.from_env(store=store)
-        lost = accept_loss(settings.store)
+        lost = accept_loss(Settings.from_env(store=store).store)
     except (SettingsError, StoreError) as error:
-        click.echo(f"dagorama-broker: {error}", err=True)
-        sys.exit(2 if isinstance(error, SettingsError) else 1)
-    click.echo(f"accepted: {lost}; the next start goes on without it" if lost else "nothing is missing from this store")
+        _fail(error)
+    done = f"accepted: {lost}; the next start continues without it" if lost else "nothing is missing from this store"
+    click.echo(done)
 
 
-# --- asking a broker ------------------------------------------------------------------------------------
+# --- health ---------------------------------------------------------------------------------------------
+
+
+class NoAnswer(Exception):
+    """No broker answers at an address, or not to this caller; the message says which."""
 
 
 @main.command()
-@click.option("--host", help="Where the broker is [DAGORAMA_HOST, 127.0.0.1].")
-@click.option("--port", type=_PORT, help="[DAGORAMA_PORT, 50051]")
-@click.option("--tls-ca", help="Authorities that its certificate may come from [DAGORAMA_TLS_CA]; turns TLS on.")
-@click.option("--tls-cert", help="A certificate to present, where it wants one [DAGORAMA_TLS_CERT].")
-@click.option("--tls-key", help="The key of that [DAGORAMA_TLS_KEY].")
-@click.option("--tls-name", help="The name in its certificate, where it is not its host [DAGORAMA_TLS_NAME].")
-def health(**way: Any) -> None:
-    """Ends with 0 when the broker serves, with 1 when it does not. `dagorama status` says more."""
-    from dagorama_broker.health_check import NoAnswer, is_healthy
-
+@_option(Way, "host")
+@_option(Way, "port", type=_PORT)
+@_option(Way, "tls_ca")
+@_option(Way, "tls_cert")
+@_option(Way, "tls_key")
+@_option(Way, "tls_name")
+def health(**options: Any) -> None:
+    """Exit 0 if the broker is serving, 1 otherwise. `dagorama status` shows more."""
     try:
-        healthy = is_healthy(Way.from_env(**way))
+        healthy = is_healthy(Way.from_env(**options))
     except (NoAnswer, SettingsError) as error:
-        click.echo(f"dagorama-broker: {error}", err=True)
-        sys.exit(2 if isinstance(error, SettingsError) else 1)
+        _fail(error)
     click.echo("serving" if healthy else "not serving")
     sys.exit(0 if healthy else 1)
+
+
+def is_healthy(way: Way) -> bool:
+    """Return whether a broker is serving. Raise NoAnswer or SettingsError."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before gRPC is loaded: the sentence of NoAnswer is enough
+    from grpc_health.v1 import health_pb2
+
+    with _channel(way) as channel:
+        # The generated stub has no types.
+        check = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+        reply = check(health_pb2.HealthCheckRequest(), timeout=HEALTH_SECONDS)
+    return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+@contextmanager
+def _channel(way: Way) -> Iterator[grpc.Channel]:
+    import grpc
+
+    from dagorama_broker.rpc.tls import meaning
+
+    address = f"[{way.host}]:{way.port}" if ":" in way.host else f"{way.host}:{way.port}"
+    try:
+        with _open(way, address) as channel:
+            yield channel
+    except grpc.RpcError as error:
+        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            may_want_tls = not way.tls_ca and "Socket closed" in str(error.details())
+            if meant := meaning(str(error.details())):
+                raise NoAnswer(f"cannot connect to a broker at {address}: {meant}") from error
+            tls = ", or it requires TLS (set DAGORAMA_TLS_CA)" if may_want_tls else ""
+            raise NoAnswer(f"no broker answers at {address}{tls}") from error
+        raise NoAnswer(f"the server at {address} answered {error.code().name}: {error.details()}") from error
+
+
+def _open(way: Way, address: str) -> grpc.Channel:
+    import grpc
+
+    from dagorama_broker.rpc.tls import channel_credentials
+
+    options: list[tuple[str, Any]] = [("grpc.enable_http_proxy", 0)]
+    if not way.tls_ca:
+        return grpc.insecure_channel(address, options=options)
+    if way.tls_name:
+        options.append(("grpc.ssl_target_name_override", way.tls_name))
+    credentials = channel_credentials(way.tls_ca, way.tls_cert, way.tls_key)
+    return grpc.secure_channel(address, credentials, options=options)
+
+
+# --- errors ---------------------------------------------------------------------------------------------
+
+
+def _fail(error: Exception) -> NoReturn:
+    """Print the sentence of an error and exit."""
+    click.echo(f"dagorama-broker: {error}", err=True)
+    sys.exit(_exit_code(error))
+
+
+def _exit_code(error: Exception) -> int:
+    return 2 if isinstance(error, SettingsError) else 1

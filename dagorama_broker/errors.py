@@ -1,19 +1,19 @@
-"""What the broker refuses, drawn as a tree; `service` maps each to one gRPC status. A refusal changes nothing.
+"""The errors of the broker as a tree; `rpc.status` maps each refusal to a gRPC status. A refusal changes nothing.
 
 BrokerRefusal
-├── NotKnown            NOT_FOUND             an instance, node, source or value that is not there
-├── Malformed           INVALID_ARGUMENT      the message itself is wrong
+├── NotKnown            NOT_FOUND             an instance, node, source or value that does not exist
+├── Malformed           INVALID_ARGUMENT      the message itself is invalid
 ├── Conflict            ALREADY_EXISTS        the same id with other content
-├── NotAllowedNow       FAILED_PRECONDITION   true at another time or for another caller
-├── TooMuch             RESOURCE_EXHAUSTED    past a bound
-│   └── Full                                  ... that others fill just now: it says when to try again
-├── Unauthenticated     UNAUTHENTICATED       nobody knows who calls
-├── NotPermitted        PERMISSION_DENIED     whoever calls may not do this
+├── NotAllowedNow       FAILED_PRECONDITION   possible at another time or for another caller
+├── TooMuch             RESOURCE_EXHAUSTED    a limit is exceeded
+│   └── Full                                  a limit is exceeded now: it says when to try again
+├── Unauthenticated     UNAUTHENTICATED       the caller is unknown
+├── NotPermitted        PERMISSION_DENIED     the caller may not do this
 └── NotServing          UNAVAILABLE           the broker is starting or leaving
-SettingsError           an option or a variable of the environment has a value that cannot be used
-CannotServe             the broker cannot listen where it was told to
-StoreError              the store cannot be used: the broker stops, with the sentence
-IllegalMove             a transition that the table does not have: a fault of ours
+SettingsError           an option or an environment variable has an invalid value
+CannotServe             the broker cannot listen at the configured address
+StoreError              the store cannot be used: the broker stops, with this message
+IllegalMove             a transition that is not in the table: a bug of the broker
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class BrokerRefusal(Exception):
 
 
 class NotKnown(BrokerRefusal):
-    """It names something that is not there."""
+    """The call names something that does not exist."""
 
 
 class Malformed(BrokerRefusal):
-    """It is not well formed."""
+    """The call is not well formed."""
 
 
 class Conflict(BrokerRefusal):
@@ -36,25 +36,25 @@ class Conflict(BrokerRefusal):
 
 
 class NotAllowedNow(BrokerRefusal):
-    """It does not fit the state that things are in."""
+    """The call is not possible in the current state."""
 
 
 class TooMuch(BrokerRefusal):
-    """It goes past a bound."""
+    """The call exceeds a limit."""
 
 
 class Full(TooMuch):
-    """It goes past a bound that others fill at this moment."""
+    """The call exceeds a limit at this moment, because of other calls."""
 
     retry_after = 0.5  #: seconds
 
 
 class Unauthenticated(BrokerRefusal):
-    """It comes without a token, or with one that is not good."""
+    """The call has no token, or an invalid one."""
 
 
 class NotPermitted(BrokerRefusal):
-    """Whoever calls may not do this."""
+    """The caller may not do this."""
 
 
 class NotServing(BrokerRefusal):
@@ -62,11 +62,11 @@ class NotServing(BrokerRefusal):
 
 
 class SettingsError(ValueError):
-    """A setting's value cannot be used; the message names the setting."""
+    """A setting has an invalid value; the message names the setting."""
 
 
 class CannotServe(Exception):
-    """The broker cannot listen; the message says where and what to do."""
+    """The broker cannot listen; the message says where, and what to do."""
 
 
 class StoreError(Exception):
@@ -74,4 +74,4 @@ class StoreError(Exception):
 
 
 class IllegalMove(Exception):
-    """The transition table has no such move."""
+    """The transition is not in the transition table."""

@@ -1,7 +1,7 @@
-"""A broker in a process of its own, for scripts and tests: there when the block starts, gone when it ends.
+"""Launches a broker in its own process for the length of a block, for scripts and tests.
 
-It is gone as well when this process dies in whatever way: it holds a pipe whose other end is here alone. It is told
-through another pipe, at once, that the broker serves or why it cannot; nothing is polled.
+The broker also ends if this process dies in any way: it holds a pipe whose other end only this process has. Through
+another pipe it reports that it is serving, or why it cannot; nothing is polled.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from shutil import rmtree
 from typing import Any
 from weakref import WeakSet
 
-from dagorama_broker.settings import DEFAULT_PORT
+from dagorama_broker.environment import DEFAULT_PORT
 
 HOST = "127.0.0.1"
 EVERYWHERE = ("0.0.0.0", "::")
 MEMORY = "memory://"
 KEYS = ("DAGORAMA_SIGNING_KEYS", "DAGORAMA_SIGNING_KEYS_FILE")
-#: What a script has for itself, and for the workers that it launches: no business of a broker's.
+#: Variables for a script and the workers that it launches, which a broker must not get.
 SECRETS = ("DAGORAMA_AUTH_TOKEN", "DAGORAMA_AUTH_TOKEN_FILE", *KEYS)
-#: Seconds that a broker has to read its store back and serve.
+#: Seconds that a broker has to restore its store and serve.
 START_SECONDS = 60.0
-#: Seconds that it has to end cleanly once it was asked to.
+#: Seconds that a broker has to end cleanly after SIGTERM.
 STOP_SECONDS = 5.0
 
 
 class BrokerNotStarted(RuntimeError):
-    """The broker could not start; the message is its own sentence."""
+    """The broker could not start; the message is the broker's."""
 
 
 @contextmanager
@@ -48,14 +48,14 @@ def launch_broker(
     log_level: str = "WARNING",
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[LaunchedBroker]:
-    """Run a broker for the length of the block, with DAGORAMA_HOST and DAGORAMA_PORT set to where it is.
+    """Run a broker for the length of the block, with DAGORAMA_HOST and DAGORAMA_PORT set to its address.
 
-    Port 0 picks a free one. Without a store it starts empty and leaves nothing behind; with one it goes on with what is
-    there. `host` is the address to listen on. `environment` has variables for the broker alone, among them where its
-    tokens and its certificate are. Raises BrokerNotStarted.
+    Port 0 picks a free one. Without a store the broker starts empty and leaves nothing behind; with one it continues
+    with its content. `host` is the address to listen on. `environment` has variables for the broker only, such as the
+    paths of its tokens and its certificate. Raise BrokerNotStarted if the broker does not start.
 
-    Where no signing key is set, one is for the block, so that it and its workers share it; not where there is a store,
-    whose values the next block is to read: there the user's own key serves.
+    If no signing key is set and no store is given, a new key is set for the block, which the workers of the block
+    share. With a store the user's own key is used, because a later block must be able to read the stored values.
     """
     broker = LaunchedBroker(port, store or MEMORY, log_level, environment or {}, host)
     try:
@@ -67,13 +67,13 @@ def launch_broker(
 
 
 def _load_grpc() -> None:
-    """Beside the broker's own start: whoever launches one is about to call it. Nothing of grpc runs yet."""
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else it prints a line when a broker leaves
-    import dagorama.api.broker_pb2_grpc  # noqa: F401  # to be loaded is all that it is for
+    """Load gRPC while the broker starts, because a script that launches a broker calls it next."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # otherwise gRPC prints a line when a broker leaves
+    import dagorama.api.broker_pb2_grpc  # noqa: F401  # imported only to load it
 
 
 class LaunchedBroker:
-    """A broker process and where it is. Tests kill it and start it again on the same port and store."""
+    """A broker process and its address. Tests kill it and start it again on the same port and store."""
 
     def __init__(
         self, port: int, store: str, log_level: str, environment: Mapping[str, str], bind: str = HOST
@@ -85,8 +85,8 @@ class LaunchedBroker:
         self._log_level = log_level
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
-        self._said: int | None = None  #: the read end of what the broker announces
-        self._lifeline: int | None = None  #: the write end that nobody writes to
+        self._said: int | None = None  #: the read end of the pipe through which the broker reports
+        self._lifeline: int | None = None  #: the write end of a pipe that is never written to
         self._scratch: str | None = None
         _all.add(self)
 
@@ -99,15 +99,15 @@ class LaunchedBroker:
 
     @property
     def pid(self) -> int | None:
-        """None: it is not running."""
+        """Return the process id; None if the broker is not running."""
         return self._process.pid if self._process is not None else None
 
     # --- starting ---------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the process and wait until it serves. Raises BrokerNotStarted."""
+        """Start the process and wait until it serves. Raise BrokerNotStarted if it does not."""
         if self._process is not None:
-            raise RuntimeError(f"{self!r} runs already")
+            raise RuntimeError(f"{self!r} is already running")
         try:
             self._spawn()
             _load_grpc()
@@ -128,7 +128,7 @@ class LaunchedBroker:
                 stdout=subprocess.DEVNULL,
                 stderr=None if _is_open(2) else subprocess.DEVNULL,
                 pass_fds=(announce, lifeline),
-                # Ctrl-C is for the script; its end is the broker's.
+                # Ctrl-C interrupts the script, whose end then ends the broker.
                 start_new_session=True,
             )
         except OSError as error:
@@ -138,7 +138,7 @@ class LaunchedBroker:
             os.close(lifeline)
 
     def _command(self, announce: int, lifeline: int) -> list[str]:
-        # -P: a file of the script's folder is not taken for a module of the broker's.
+        # -P: do not import files in the script's folder instead of the broker's modules.
         python = [sys.executable, "-P", "-m", "dagorama_broker"]
         where = ["serve", "--host", self._bind, "--port", f"{self.port}", "--store", self.store]
         log = ["--log-level", self._log_level, "--log-format", "text"]
@@ -146,18 +146,18 @@ class LaunchedBroker:
         return [*python, *where, *log, *hidden]
 
     def _hear(self) -> dict[str, Any]:
-        """What the broker says once it serves."""
+        """Return what the broker reports when it serves. Raise BrokerNotStarted."""
         line = self._line()
         if not line:
             code = self._process.wait() if self._process is not None else None
-            raise BrokerNotStarted(f"the broker ended with code {code} before it served; its stderr may say why")
+            raise BrokerNotStarted(f"the broker exited with code {code} before it served; its stderr may say why")
         said: dict[str, Any] = loads(line)
         if "error" in said:
             raise BrokerNotStarted(said["error"])
         return said
 
     def _line(self) -> bytes:
-        """The line that a starting broker announces; empty: it ended without one."""
+        """Return the line that a starting broker reports; empty if it ended without one. Raise BrokerNotStarted."""
         line, deadline = b"", time.monotonic() + START_SECONDS
         while not line.endswith(b"\n"):
             if not self._readable(deadline - time.monotonic()):
@@ -169,7 +169,7 @@ class LaunchedBroker:
         return line
 
     def _readable(self, seconds: float) -> bool:
-        """Whether the broker says something, or ends, before so much time has gone by."""
+        """Return whether the broker reports something, or ends, within this time."""
         assert self._said is not None
         poll = select.poll()
         poll.register(self._said, select.POLLIN)
@@ -178,22 +178,22 @@ class LaunchedBroker:
     # --- ending -----------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """End it cleanly, or with SIGKILL where it does not listen."""
+        """End the broker cleanly, or with SIGKILL if it does not react."""
         if self._process is not None:
             self._process.terminate()
-            # It announces nothing more: what can be read now is the end.
+            # The broker reports nothing more, so a readable pipe means that it has ended.
             if not self._readable(STOP_SECONDS):
                 self._process.kill()
         self._let_go()
 
     def kill(self) -> None:
-        """End it with SIGKILL, in the middle of whatever it does; start() goes on with the same store."""
+        """End the broker with SIGKILL at any point of its work; start() continues with the same store."""
         if self._process is not None:
             self._process.kill()
         self._let_go()
 
     def restart(self) -> None:
-        """Start it again, on the same port and store."""
+        """Stop the broker and start it on the same port and store."""
         self.stop()
         self.start()
 
@@ -212,7 +212,7 @@ class LaunchedBroker:
         self._said = self._lifeline = None
 
     def forget(self) -> None:
-        """In a forked child: the broker is the parent's, and lives as long as that one."""
+        """Close the pipes in a forked child: the broker belongs to the parent, and ends with it."""
         self._close_pipes()
         self._process = self._scratch = None
 
@@ -233,7 +233,7 @@ os.register_at_fork(after_in_child=_forget_all)
 
 
 def _fresh_key(store: str) -> dict[str, str]:
-    """A signing key for the length of the block, as `dagorama keys new` makes it; nothing where one is set."""
+    """Return a variable with a new signing key; none if a key is set or the store outlives the block."""
     if store != MEMORY or any(os.environ.get(name) for name in KEYS):
         return {}
     return {KEYS[0]: token_urlsafe(32)}
@@ -254,7 +254,7 @@ def _environment(**variables: str) -> Iterator[None]:
 
 
 def _pipe() -> tuple[int, int]:
-    """A pipe whose ends are not among the first three: a child would take those for its own."""
+    """Return a pipe whose descriptors are above 2: a child would use lower ones as its standard streams."""
     ends = os.pipe()
     try:
         read, write = (fcntl(end, F_DUPFD_CLOEXEC, 3) for end in ends)

@@ -1,4 +1,4 @@
-"""The broker's log, on stderr: text for people, or one JSON object a line. Payloads are never logged."""
+"""The broker's log on stderr: text for people, or one JSON object per line. Payloads are never logged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TEXT = "%(asctime)s %(levelname)s %(message)s"
 
 
 class StderrHandler(logging.Handler):
-    """Writes to whatever sys.stderr is when a record comes."""
+    """Writes to the current sys.stderr, which may be replaced at any time."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -24,7 +24,7 @@ class StderrHandler(logging.Handler):
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line: time (UTC), level, logger, message, and the traceback where there is one."""
+    """Formats a record as a JSON object: time (UTC), level, logger, message, and the traceback if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -43,9 +43,9 @@ _handler = StderrHandler()
 
 
 def configure(level: str, format: str) -> None:
-    """Set up the log of this process; calling it again changes level and format, and adds nothing.
+    """Set up the log of this process; a second call changes level and format, and adds no handler.
 
-    `level` is the broker's own; from what else is in the process only warnings are let through, in the same format.
+    `level` applies to the broker's log; of other libraries only warnings are logged, in the same format.
     """
     _handler.setFormatter(JsonFormatter() if format == "json" else logging.Formatter(TEXT))
     logging.getLogger().addHandler(_handler)

@@ -1,4 +1,4 @@
-"""A broker from start to end: store, heart, loop, gRPC. Opens everything, and lets go of everything."""
+"""Starts and ends a broker: opens the store, restores the scheduler, and connects both with gRPC."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.garbage import collect_when_few
 from dagorama_broker.engine.retention_policy import Keeping
 from dagorama_broker.errors import CannotServe
-from dagorama_broker.rpc.auth import HEALTH, Access, Door
+from dagorama_broker.rpc.auth import Access
 from dagorama_broker.rpc.connections import Connections
+from dagorama_broker.rpc.interceptor import Door
 from dagorama_broker.rpc.legacy_service import OriginalService
 from dagorama_broker.rpc.limits import Bounds, Manners, Streams
 from dagorama_broker.rpc.memory_guard import Memory, most_memory
+from dagorama_broker.rpc.permissions import HEALTH
 from dagorama_broker.rpc.service import BrokerService
 from dagorama_broker.rpc.tls import server_credentials
 from dagorama_broker.scheduler import Limits, Scheduler, Timing
@@ -36,24 +38,24 @@ from dagorama_broker.store.protocol import Store
 
 log = logging.getLogger("dagorama_broker")
 
-#: Seconds that calls under way have to end when the broker leaves.
+#: Seconds that open calls have to end when the broker leaves.
 GRACE = 2.0
-#: Seconds between two looks whether freed memory should be given back, and after it was.
+#: Seconds between two checks whether to return freed memory to the system, and the pause after that was done.
 TRIM, AFTER_TRIM = 0.5, 5.0
-#: Bytes of memory that children of an attempt may take in any case.
+#: Bytes of memory that the staged children of any attempt may use.
 LEAST_STAGED = 1 << 20
 #: Names of parameters in glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-#: Milliseconds that a connection may stay open without a call, for which no token is needed. Workers and those who wait
-#: always have one; a client that comes again opens another connection by itself, which takes it a few milliseconds.
+#: Milliseconds that a connection may stay open without a call, because it needs no token. Workers and waiting clients
+#: always have an open call; other clients reconnect automatically, within a few milliseconds.
 IDLE_MS = 30_000
-#: Calls of one connection beyond the bound of all, which are let in to be refused.
+#: Calls of one connection beyond the limit of all calls, which gRPC accepts so that the broker can refuse them.
 ROOM_TO_REFUSE = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Where a broker serves and what it took up."""
+    """Where a broker serves and what it restored."""
 
     host: str
     port: int
@@ -70,7 +72,7 @@ class Served:
 async def serve(
     settings: Settings, ready: Callable[[Served], None], stop: asyncio.Event | None = None
 ) -> None:
-    """Serve until SIGTERM, SIGINT or `stop`. Raises StoreError or CannotServe with one sentence."""
+    """Serve until SIGTERM, SIGINT or `stop`. Raise StoreError or CannotServe, with one sentence."""
     _keep_freed_memory()
     stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -87,7 +89,7 @@ async def serve(
 
 @asynccontextmanager
 async def _watched(access: Access | None) -> AsyncIterator[None]:
-    """The file of tokens is read again when it changes, and at once on SIGHUP."""
+    """Read the file of tokens again whenever it changes, and immediately on SIGHUP."""
     if access is None:
         yield
         return
@@ -119,20 +121,19 @@ async def _serve(
     broker = Broker(scheduler, store, cache, _keeping(settings))
     health = HealthServicer()
     folder = await asyncio.to_thread(store.share_large) if settings.shared_files else ("", "")
-    memory = Memory(settings.max_memory, broker.held)
+    memory = Memory(settings.max_memory, broker.memory_size)
     connections = Connections(connections_within_limits(settings.max_connections), HEALTH)
     server = _server(settings, broker, memory, health, access, folder, connections)
     port = _bind(server, settings)
     await server.start()
     helpers = [
-        asyncio.create_task(collect_when_few(scheduler.graph.nodes)), asyncio.create_task(connections.watch(port)),
+        asyncio.create_task(collect_when_few(scheduler.nodes)), asyncio.create_task(connections.watch(port)),
         asyncio.create_task(_trim(memory)),
     ]  # fmt: skip
     running = asyncio.create_task(broker.run())
     running.add_done_callback(lambda _: stop.set())
     await health.set("", health_pb2.HealthCheckResponse.SERVING)
-    graph = scheduler.graph
-    ready(Served(settings.host, port, repr(store), epoch, len(graph.instances), len(graph.nodes)))
+    ready(Served(settings.host, port, repr(store), epoch, len(scheduler.instances), len(scheduler.nodes)))
     try:
         await stop.wait()
     finally:
@@ -178,14 +179,15 @@ def _options(settings: Settings, connections: int) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
-        # Who pings more often than this three times is told ENHANCE_YOUR_CALM and hung up on.
+        # A client that pings more often than this three times gets ENHANCE_YOUR_CALM and is disconnected.
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.http2.max_ping_strikes", 2),
-        # Of one connection. A client queues what is beyond that, so that it is told by the door that there is no room.
+        # For one connection: a client queues further calls. It is higher than the limit of all calls, so that the
+        # interceptor can refuse a call.
         ("grpc.max_concurrent_streams", settings.max_streams + ROOM_TO_REFUSE),
         ("grpc.max_allowed_incoming_connections", connections),
         ("grpc.max_connection_idle_ms", IDLE_MS),
-        # A connection that says nothing, half of what it has to, or no TLS, is closed after this time.
+        # A connection without a complete handshake, with TLS if required, is closed after this time.
         ("grpc.server_handshake_timeout_ms", int(settings.handshake * 1000)),
     ]
 
@@ -198,8 +200,8 @@ def _bind(server: grpc.aio.Server, settings: Settings) -> int:
         port = 0
     if not port:
         raise CannotServe(
-            f"cannot listen on {settings.host}:{settings.port}: the port is taken or the address is not this machine's;"
-            " choose another with --port or --host"
+            f"cannot listen on {settings.host}:{settings.port}: the port is in use, or it is not an address of this"
+            " machine; choose another with --port or --host"
         )
     return port
 
@@ -212,7 +214,7 @@ def _listen(server: grpc.aio.Server, settings: Settings, address: str) -> int:
 
 
 async def _trim(memory: Memory) -> None:
-    """Give back to the system what a burst has left behind, if the process has become large for it."""
+    """Return freed memory to the system after a burst, if the process has become large."""
     import ctypes
 
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -224,10 +226,9 @@ async def _trim(memory: Memory) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Have the C library keep what messages of megabytes leave behind, for the next ones.
+    """Make glibc keep the memory of large messages for the next ones; do nothing with other C libraries.
 
-    Given back and asked for again, each megabyte is twice as expensive as sending it. Elsewhere than with glibc nothing
-    is changed.
+    Returning a megabyte to the system and requesting it again costs twice as much as sending it.
     """
     import ctypes
 

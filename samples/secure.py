@@ -16,7 +16,7 @@ import trustme
 
 from dagorama.api import broker_pb2
 from dagorama.api.broker_pb2_grpc import BrokerStub
-from dagorama.cli.tokens import new_token, record_of
+from dagorama.cli.credentials import new_token, record_of
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, resolve
 from dagorama.runner import launch_workers
@@ -113,7 +113,7 @@ def meet_strangers(folder: Path, address: str) -> None:
 def answer(channel: grpc.Channel, token: str = "") -> str:
     header = (("authorization", f"Bearer {token}"),) if token else ()
     try:
-        BrokerStub(channel).Submit(broker_pb2.SubmitRequest(), metadata=header, timeout=10)
+        BrokerStub(channel).SubmitStream(iter([broker_pb2.SubmitRequest()]), metadata=header, timeout=10)
     except grpc.RpcError as error:
         return f"{error.code().name}, {error.details()}"
     return "OK"

@@ -47,6 +47,25 @@ def test_the_heart_imports_the_standard_library_only(file: Path) -> None:
     assert imports_of(file) <= sys.stdlib_module_names | {"dagorama_broker"}
 
 
+def reaches_into_the_scheduler(file: Path) -> bool:
+    """Whether an expression reads one of the scheduler's own parts."""
+    parts = {"graph", "dispatch", "broods", "feeding", "staged"}
+    return any(
+        isinstance(node, ast.Attribute) and node.attr in parts
+        and isinstance(node.value, ast.Name | ast.Attribute)
+        and (node.value.id if isinstance(node.value, ast.Name) else node.value.attr).strip("_") == "scheduler"
+        for node in ast.walk(ast.parse(file.read_text()))
+    )  # fmt: skip
+
+
+def test_the_broker_uses_verbs_of_the_scheduler_and_none_of_its_parts() -> None:
+    broker = ROOT / "dagorama_broker"
+    others = [file for file in broker.rglob("*.py") if not file.is_relative_to(broker / "scheduler")]
+    assert [file.name for file in others if reaches_into_the_scheduler(file)] == []
+    # Imports for types alone are not seen by import-linter.
+    assert [file.name for file in others if "from dagorama_broker.scheduler." in file.read_text()] == []
+
+
 def test_importing_dagorama_loads_nothing_heavy() -> None:
     assert not loaded_by("import dagorama", "grpc", "google.protobuf", "cloudpickle", "multiprocessing", "asyncio")
 

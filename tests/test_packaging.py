@@ -229,8 +229,8 @@ def test_the_image_serves_nobody_without_tokens_and_tls_unless_told_that_it_is_i
         here = {**image_environment, **given}
         refused = subprocess.run(command, capture_output=True, text=True, env=here, timeout=30)
         assert refused.returncode == 2
-        assert f"listening on 0.0.0.0 lets other machines in, and without {lacked} strangers too" in refused.stderr
-        assert "or say --insecure (DAGORAMA_INSECURE=1)" in refused.stderr
+        assert f"refusing to listen on 0.0.0.0 without {lacked}: " in refused.stderr
+        assert "or pass --insecure (DAGORAMA_INSECURE=1)" in refused.stderr
 
 
 def test_the_image_serves_with_tokens_and_tls_and_its_health_check_finds_it(

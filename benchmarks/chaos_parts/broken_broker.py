@@ -19,12 +19,12 @@ def break_fencing() -> None:
     stage, complete = Scheduler.stage, Scheduler.complete
     late: dict[int, list[Any]] = {}
 
-    def keep(self: Scheduler, worker: Any, key: int, attempt: int, run: Any) -> bool:
+    def keep(self: Any, worker: Any, key: int, attempt: int, run: Any) -> bool:
         if not stage(self, worker, key, attempt, run):
             late.setdefault(attempt, []).append(run)
         return True
 
-    def believe(self: Scheduler, worker: Any, key: int, attempt: int, *rest: Any, **named: Any) -> bool:
+    def believe(self: Any, worker: Any, key: int, attempt: int, *rest: Any, **named: Any) -> bool:
         make(self, late.pop(attempt, []))
         return complete(self, worker, key, attempt, *rest, **named)
 
@@ -57,7 +57,7 @@ def break_children() -> None:
     """Children are visible as they come, whatever becomes of the attempt that made them."""
     stage = Scheduler.stage
 
-    def early(self: Scheduler, worker: Any, key: int, attempt: int, run: Any) -> bool:
+    def early(self: Any, worker: Any, key: int, attempt: int, run: Any) -> bool:
         if not stage(self, worker, key, attempt, run):
             make(self, [run])
             return False

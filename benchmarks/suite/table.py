@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from dagorama_broker.rpc.version import version
+from dagorama_broker.rpc.overview import version
 
 
 @dataclass(frozen=True, slots=True)

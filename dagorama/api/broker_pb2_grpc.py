@@ -34,11 +34,6 @@ class BrokerStub(object):
         Args:
             channel: A grpc.Channel.
         """
-        self.Submit = channel.unary_unary(
-                '/dagorama.v1.Broker/Submit',
-                request_serializer=dagorama_dot_api_dot_broker__pb2.SubmitRequest.SerializeToString,
-                response_deserializer=dagorama_dot_api_dot_broker__pb2.SubmitReply.FromString,
-                _registered_method=True)
         self.SubmitStream = channel.stream_unary(
                 '/dagorama.v1.Broker/SubmitStream',
                 request_serializer=dagorama_dot_api_dot_broker__pb2.SubmitRequest.SerializeToString,
@@ -134,16 +129,10 @@ class BrokerStub(object):
 class BrokerServicer(object):
     """Missing associated documentation comment in .proto file."""
 
-    def Submit(self, request, context):
-        """Instances and nodes, acknowledged when they are durable; the same request again gives the same answer.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
     def SubmitStream(self, request_iterator, context):
-        """The same for more than one message holds; all parts are one transaction. The last message is empty: a stream that
-        ends without it has broken off, and is refused.
+        """Instances and nodes, acknowledged when they are durable; the same submission again gives the same answer. All
+        messages of a stream are one transaction. The last message is empty: a stream without it is incomplete, and is
+        refused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -164,7 +153,7 @@ class BrokerServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Talk(self, request_iterator, context):
-        """Submit and Wait once more, any number of them on one stream that stays open: half as expensive as calls.
+        """Submissions and waits, any number of them on one stream that stays open: half as expensive as calls.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -262,11 +251,6 @@ class BrokerServicer(object):
 
 def add_BrokerServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'Submit': grpc.unary_unary_rpc_method_handler(
-                    servicer.Submit,
-                    request_deserializer=dagorama_dot_api_dot_broker__pb2.SubmitRequest.FromString,
-                    response_serializer=dagorama_dot_api_dot_broker__pb2.SubmitReply.SerializeToString,
-            ),
             'SubmitStream': grpc.stream_unary_rpc_method_handler(
                     servicer.SubmitStream,
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.SubmitRequest.FromString,
@@ -367,33 +351,6 @@ def add_BrokerServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class Broker(object):
     """Missing associated documentation comment in .proto file."""
-
-    @staticmethod
-    def Submit(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/dagorama.v1.Broker/Submit',
-            dagorama_dot_api_dot_broker__pb2.SubmitRequest.SerializeToString,
-            dagorama_dot_api_dot_broker__pb2.SubmitReply.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
 
     @staticmethod
     def SubmitStream(request_iterator,

@@ -40,18 +40,17 @@ class BrokerStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> BrokerAsyncStub: ...
-    Submit: _grpc.UnaryUnaryMultiCallable[_broker_pb2.SubmitRequest, _broker_pb2.SubmitReply]
-    """Instances and nodes, acknowledged when they are durable; the same request again gives the same answer."""
     SubmitStream: _grpc.StreamUnaryMultiCallable[_broker_pb2.SubmitRequest, _broker_pb2.SubmitReply]
-    """The same for more than one message holds; all parts are one transaction. The last message is empty: a stream that
-    ends without it has broken off, and is refused.
+    """Instances and nodes, acknowledged when they are durable; the same submission again gives the same answer. All
+    messages of a stream are one transaction. The last message is empty: a stream without it is incomplete, and is
+    refused.
     """
     Work: _grpc.StreamStreamMultiCallable[_broker_pb2.WorkerMessage, _broker_pb2.BrokerMessage]
     """A worker's session."""
     Wait: _grpc.UnaryStreamMultiCallable[_broker_pb2.WaitRequest, _broker_pb2.WaitReply]
     """Told when nodes end."""
     Talk: _grpc.StreamStreamMultiCallable[_broker_pb2.Asks, _broker_pb2.Answers]
-    """Submit and Wait once more, any number of them on one stream that stays open: half as expensive as calls."""
+    """Submissions and waits, any number of them on one stream that stays open: half as expensive as calls."""
     PutValue: _grpc.StreamUnaryMultiCallable[_broker_pb2.ValueChunk, _broker_pb2.PutValueReply]
     """Large values, named by the SHA-256 of their bytes."""
     GetValue: _grpc.UnaryStreamMultiCallable[_broker_pb2.GetValueRequest, _broker_pb2.ValueChunk]
@@ -75,18 +74,17 @@ class BrokerStub:
 @_typing.type_check_only
 class BrokerAsyncStub(BrokerStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
-    Submit: _aio.UnaryUnaryMultiCallable[_broker_pb2.SubmitRequest, _broker_pb2.SubmitReply]  # type: ignore[assignment]
-    """Instances and nodes, acknowledged when they are durable; the same request again gives the same answer."""
     SubmitStream: _aio.StreamUnaryMultiCallable[_broker_pb2.SubmitRequest, _broker_pb2.SubmitReply]  # type: ignore[assignment]
-    """The same for more than one message holds; all parts are one transaction. The last message is empty: a stream that
-    ends without it has broken off, and is refused.
+    """Instances and nodes, acknowledged when they are durable; the same submission again gives the same answer. All
+    messages of a stream are one transaction. The last message is empty: a stream without it is incomplete, and is
+    refused.
     """
     Work: _aio.StreamStreamMultiCallable[_broker_pb2.WorkerMessage, _broker_pb2.BrokerMessage]  # type: ignore[assignment]
     """A worker's session."""
     Wait: _aio.UnaryStreamMultiCallable[_broker_pb2.WaitRequest, _broker_pb2.WaitReply]  # type: ignore[assignment]
     """Told when nodes end."""
     Talk: _aio.StreamStreamMultiCallable[_broker_pb2.Asks, _broker_pb2.Answers]  # type: ignore[assignment]
-    """Submit and Wait once more, any number of them on one stream that stays open: half as expensive as calls."""
+    """Submissions and waits, any number of them on one stream that stays open: half as expensive as calls."""
     PutValue: _aio.StreamUnaryMultiCallable[_broker_pb2.ValueChunk, _broker_pb2.PutValueReply]  # type: ignore[assignment]
     """Large values, named by the SHA-256 of their bytes."""
     GetValue: _aio.UnaryStreamMultiCallable[_broker_pb2.GetValueRequest, _broker_pb2.ValueChunk]  # type: ignore[assignment]
@@ -109,21 +107,14 @@ class BrokerAsyncStub(BrokerStub):
 
 class BrokerServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
-    def Submit(
-        self,
-        request: _broker_pb2.SubmitRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_broker_pb2.SubmitReply, _abc.Awaitable[_broker_pb2.SubmitReply]]:
-        """Instances and nodes, acknowledged when they are durable; the same request again gives the same answer."""
-
-    @_abc_1.abstractmethod
     def SubmitStream(
         self,
         request_iterator: _MaybeAsyncIterator[_broker_pb2.SubmitRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_broker_pb2.SubmitReply, _abc.Awaitable[_broker_pb2.SubmitReply]]:
-        """The same for more than one message holds; all parts are one transaction. The last message is empty: a stream that
-        ends without it has broken off, and is refused.
+        """Instances and nodes, acknowledged when they are durable; the same submission again gives the same answer. All
+        messages of a stream are one transaction. The last message is empty: a stream without it is incomplete, and is
+        refused.
         """
 
     @_abc_1.abstractmethod
@@ -148,7 +139,7 @@ class BrokerServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_broker_pb2.Asks],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_broker_pb2.Answers], _abc.AsyncIterator[_broker_pb2.Answers]]:
-        """Submit and Wait once more, any number of them on one stream that stays open: half as expensive as calls."""
+        """Submissions and waits, any number of them on one stream that stays open: half as expensive as calls."""
 
     @_abc_1.abstractmethod
     def PutValue(

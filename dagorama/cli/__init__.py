@@ -1,3 +1,95 @@
-"""The commands `dagorama` and `worker`. They print; the client asks."""
+"""The `worker` command: parse the flags, run a worker until it is told to stop, and exit with its code.
 
-from dagorama.cli.worker_command import worker as worker  # the original's path
+`dagorama.cli:worker` is also the import path of dagorama 0.1.10. The `dagorama` command is in `dagorama.cli.main`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from math import isfinite
+from typing import Any, TypeVar
+
+import click
+
+from dagorama.errors import SettingsError
+from dagorama.settings import HIGHEST_PORT, Settings, WorkerOptions, look_at
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: (flag, parameter, help) of each flag that may be repeated
+_LISTS = [
+    ("--include-queue", "include_queues", "Run only nodes of this queue."),
+    ("--exclude-queue", "exclude_queues", "Run no nodes of this queue."),
+    ("--toleration", "tolerations", "Also run nodes with this taint."),
+    ("--import", "imports", "Import this module before starting, e.g. to register definitions."),
+]
+
+
+def worker_flags(command: F) -> F:
+    """Add the flags of every command that starts workers: the broker's address and the fields of WorkerOptions."""
+    command = click.version_option(package_name="dagorama")(command)
+    command = click.option("--port", type=click.IntRange(1, HIGHEST_PORT), help="[DAGORAMA_PORT, 50051]")(command)
+    command = click.option("--host", help="Address of the broker [DAGORAMA_HOST, localhost].")(command)
+    command = click.option(
+        "--exit-on-completion", is_flag=True,
+        help="Exit when no nodes are left that this worker could run; with exit code 3 if its queues still hold nodes "
+        "that no connected worker can run.",
+    )(command)  # fmt: skip
+    command = click.option(
+        "--only-imported", is_flag=True, help="Run only definitions of the modules given with --import."
+    )(command)
+    command = click.option(
+        "--concurrency", type=click.IntRange(min=1), default=1, show_default=True, help="Number of child processes."
+    )(command)
+    command = click.option(
+        "--grace", type=click.FloatRange(min=0), metavar="SECONDS",
+        help="Seconds running nodes get to finish on shutdown.  [default: DAGORAMA_GRACE, or 25]",
+    )(command)  # fmt: skip
+    for flag, parameter, text in reversed(_LISTS):
+        command = click.option(flag, parameter, multiple=True, help=f"{text} May be repeated.")(command)
+    return command
+
+
+@click.command()
+@worker_flags
+def worker(**flags: Any) -> None:
+    """Run nodes for the broker at --host and --port, or DAGORAMA_HOST and DAGORAMA_PORT.
+
+    On SIGTERM or Ctrl-C, finish running nodes within the grace period, return the other nodes, and exit. On a second
+    signal, exit immediately.
+    """
+    options = ready_options(flags)
+    sys.path.insert(0, os.getcwd())  # as `python -m` would
+    from dagorama.worker.main import run_worker
+
+    sys.exit(run_worker(options))
+
+
+def ready_options(flags: dict[str, Any]) -> WorkerOptions:
+    """Check the values of `worker_flags`, apply --host and --port to this process, and return the rest as options.
+
+    Exit with a one-sentence error and code 2 if the flags contradict each other or the environment is invalid.
+    """
+    host, port = flags.pop("host"), flags.pop("port")
+    if flags["only_imported"] and not flags["imports"]:
+        raise click.UsageError("--only-imported without --import would run nothing")
+    if not isfinite(flags["grace"] or 0):
+        raise click.UsageError(f"--grace {flags['grace']}: must be a number of seconds")
+    _check_settings(host, port)
+    return WorkerOptions(**flags)
+
+
+def _check_settings(host: str | None, port: int | None) -> None:
+    from dagorama.client.channel import check
+    from dagorama.settings import shared_files
+    from dagorama.values.signing import keyring
+
+    try:
+        look_at(host, port)
+        check(Settings.from_env())
+        shared_files()
+        keyring()
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from None

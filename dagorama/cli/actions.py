@@ -1,4 +1,4 @@
-"""Commands that act: cancel, retry, adopt. What they say is durable by then."""
+"""Commands that change nodes: cancel, retry, rebind. The broker has stored the change before they print it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from uuid import UUID
 
 import click
 
-from dagorama.cli.base import Answer, asking
-from dagorama.cli.ids import INSTANCE, NODES, id_digits, whole_ids
+from dagorama.cli.base import INSTANCE, NODES, Answer, asking, id_digits, whole_ids
 from dagorama.cli.tables import counted
 
 if TYPE_CHECKING:
     from dagorama.api.broker_pb2 import Adoption, Unservable
     from dagorama.client.connection import Connection
-    from dagorama.models.retried import Retried
+    from dagorama.models.state import Retried
 
-#: Seconds that a retry waits for workers to say that they have other code.
-PATIENCE = 1.0
+#: Time that the broker waits for workers to report that they have other code than the retried nodes.
+CODE_REPORT_TIMEOUT_S = 1.0
 
 
 @click.command()
@@ -26,7 +25,10 @@ PATIENCE = 1.0
 @NODES
 @asking
 def cancel(broker: Connection, instance: str, nodes: Sequence[str]) -> Answer:
-    """Cancel nodes of an instance, or all of it, with what depends on them; what has ended stays as it is."""
+    """Cancel nodes of an instance (all of them by default) and the nodes that depend on them.
+
+    Nodes that have already ended do not change.
+    """
     cancelled = broker.cancel(*whole_ids(broker, instance, nodes))
     return Answer(f"{counted(cancelled, 'node', 'nodes')} cancelled", {"cancelled": cancelled})
 
@@ -34,28 +36,30 @@ def cancel(broker: Connection, instance: str, nodes: Sequence[str]) -> Answer:
 @click.command()
 @INSTANCE
 @NODES
-@click.option("--downstream", is_flag=True, help="Also what has used one of the failures, and all that depends on it.")
-@click.option("--new-code", is_flag=True, help="Run by the code that is deployed now, not by that which made them.")
+@click.option("--downstream", is_flag=True, help="Also retry nodes that used a failure as a value, and dependents.")
+@click.option("--new-code", is_flag=True, help="Rerun with the currently deployed code instead of the original code.")
 @asking
 def retry(broker: Connection, instance: str, nodes: Sequence[str], downstream: bool, new_code: bool) -> Answer:
-    """Have failed nodes of an instance run again, or all that failed, and what failed because of them wait for them.
+    """Retry failed nodes of an instance (all of them by default) together with the nodes downstream.
 
-    A node that failed because of another stands for that one. Nodes that have used a failure as a value (outcome) are
-    counted, and with --downstream run again too.
+    If a given node failed because of another node, the other node is retried. Nodes that used a failure as a value
+    (outcome) are counted, and rerun only with --downstream.
     """
     from dagorama.api.broker_pb2 import RetryRequest
     from dagorama.client import rebind
     from dagorama.client.control import retried_of
 
     id, ids = whole_ids(broker, instance, nodes)
-    request = RetryRequest(instance=id, node=ids, downstream=downstream, new_code=new_code, patience=PATIENCE)
+    request = RetryRequest(
+        instance=id, node=ids, downstream=downstream, new_code=new_code, patience=CODE_REPORT_TIMEOUT_S
+    )
     retried = retried_of(rebind.retry(broker, request))
     return Answer("\n".join([_retried_text(retried), *retried.warnings]), _retried_data(retried))
 
 
 def _retried_text(retried: Retried) -> str:
     if not retried:
-        nothing = "nothing there has failed"
+        nothing = "nothing to retry"
         return f"{nothing}; {_adopted_text(retried)}" if retried.adopted else nothing
     text = f"{counted(retried.queued, 'node runs', 'nodes run')} again, {counted(retried.waiting, 'waits', 'wait')}"
     if retried.completed:
@@ -64,46 +68,49 @@ def _retried_text(retried: Retried) -> str:
 
 
 def _adopted_text(retried: Retried) -> str:
-    return f"{counted(retried.adopted, 'node is', 'nodes are')} run by the code that is deployed"
+    return f"{counted(retried.adopted, 'node uses', 'nodes use')} the deployed code"
 
 
 def _retried_data(retried: Retried) -> dict[str, object]:
     return {
         "queued": retried.queued, "waiting": retried.waiting, "completed": retried.completed,
         "used_failures": retried.used_failures, "adopted": retried.adopted,
-        "unservable": [
+        "unschedulable": [
             {"function": each.function, "hash": each.hash, "deployed": list(each.deployed), "reason": each.reason}
             for each in retried.unservable
         ],
     }  # fmt: skip
 
 
-@click.command()
+@click.command("rebind")
 @click.argument("function")
-@click.option("--hash", "hash_", default="", help="Of the code that is to run them [what connected workers have].")
 @click.option(
-    "--from", "made_with", multiple=True, metavar="HASH",
-    help="Only nodes that were made with this code [any that no connected worker has]. May be repeated.",
+    "--hash", "hash_", default="",
+    help="Hash of the code to run them with  [default: the code of connected workers].",
 )  # fmt: skip
-@click.option("--instance", type=id_digits, help="Only nodes of this instance [any].")
+@click.option(
+    "--from-hash", "made_with", multiple=True, metavar="HASH",
+    help="Only nodes created with this code  [default: any code that no connected worker has]. May be repeated.",
+)  # fmt: skip
+@click.option("--instance", type=id_digits, help="Only nodes of this instance.")
 @asking
-def adopt(
+def rebind(
     broker: Connection, function: str, hash_: str, made_with: Sequence[str], instance: str | None
 ) -> Answer:
-    """Have unfinished nodes of a function run by the code that is deployed now.
+    """Run unfinished nodes of a function with the currently deployed code.
 
-    FUNCTION is its name as `dagorama unservable` shows it, "package.module:Class.method". Nodes that a worker holds
-    stay with it. This is signed with the first signing key that is found here, and workers check it; what was signed is
-    printed on standard error.
+    FUNCTION is "package.module:Class.method", as `dagorama unschedulable` shows it. Nodes that a worker holds are not
+    affected. The request is signed with the first local signing key, and workers verify the signature; the signed
+    statement is printed on standard error.
     """
     from dagorama.api.broker_pb2 import AdoptRequest
-    from dagorama.client import rebind
+    from dagorama.client.rebind import adopt
 
     id = whole_ids(broker, instance)[0] if instance is not None else b""
     request = AdoptRequest(function=function, hash=hash_, instance=id)
     getattr(request, "from").extend(made_with)
-    reply, signed = rebind.adopt(broker, request)
-    text = f"{counted(reply.adopted, 'node goes', 'nodes go')} over to {reply.hash}"
+    reply, signed = adopt(broker, request)
+    text = f"{counted(reply.adopted, 'node', 'nodes')} rebound to {reply.hash}"
     note = "\n".join([*([_signed_text(signed)] if signed else []), *map(_unservable_text, reply.unservable)])
     return Answer(text, {"adopted": reply.adopted, "hash": reply.hash}, note)
 
@@ -114,10 +121,10 @@ def _signed_text(adoption: Adoption) -> str:
     codes = sorted({code.partition(" ")[0] for code in adoption.made_with})
     where = f"of instance {UUID(bytes=adoption.instance)}" if adoption.instance else "of all instances"
     return (
-        f"signed under the key {keyring().signs_under.hex()}: nodes of {adoption.function} made with "
-        f"{', '.join(codes)}, {where}, may be run by {adoption.hash}"
+        f"signed with the key {keyring().signs_under.hex()}: nodes of {adoption.function} created with "
+        f"{', '.join(codes)}, {where}, may run with {adoption.hash}"
     )
 
 
 def _unservable_text(found: Unservable) -> str:
-    return f"{counted(found.queued, 'node is', 'nodes are')} still not run: {found.reason}"
+    return f"{counted(found.queued, 'node still cannot', 'nodes still cannot')} run: {found.reason}"

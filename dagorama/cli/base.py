@@ -1,12 +1,13 @@
-"""What all commands share: which broker is asked, how the answer is printed, and how a mistake is said."""
+"""The parts that all `dagorama` commands share: the connection, ids as arguments, the output and the error messages."""
 
 from __future__ import annotations
 
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from re import fullmatch
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import click
@@ -19,17 +20,20 @@ if TYPE_CHECKING:
 
 REFUSED, USAGE = 1, 2  #: exit codes
 
+#: hexadecimal digits of a complete id, and the fewest that may stand for one
+ID_DIGITS, MIN_ID_DIGITS = 32, 4
+
 
 class Answer(NamedTuple):
-    """What a command found or did."""
+    """The result of a command."""
 
     text: str  #: for people
     data: object  #: for programs: dicts, lists, texts and numbers
-    note: str = ""  #: for people, beside either, on stderr
+    note: str = ""  #: for people; printed on stderr in addition to the text or the data
 
 
 def asking(command: Callable[..., Answer]) -> Callable[..., None]:
-    """Makes a command of a function that is given the connection first: options say which broker, and how to print."""
+    """Turn a function that takes a connection first into a command with the options --host, --port and --json."""
 
     @functools.wraps(command)
     def asked(host: str | None, port: int | None, as_json: bool, **arguments: Any) -> None:
@@ -42,7 +46,7 @@ def asking(command: Callable[..., Answer]) -> Callable[..., None]:
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),
         click.option("--port", type=click.IntRange(1, HIGHEST_PORT), help="[DAGORAMA_PORT, 50051]"),
-        click.option("--host", help="Where the broker is [DAGORAMA_HOST, localhost]."),
+        click.option("--host", help="Address of the broker [DAGORAMA_HOST, localhost]."),
     ):
         asked = option(asked)
     return asked
@@ -50,7 +54,7 @@ def asking(command: Callable[..., Answer]) -> Callable[..., None]:
 
 @contextmanager
 def said_plainly() -> Iterator[None]:
-    """A mistake ends the program with one sentence and its exit code, never a traceback."""
+    """Exit with a one-sentence error message and an exit code instead of a traceback."""
     try:
         yield
     except BrokerError as error:
@@ -60,6 +64,7 @@ def said_plainly() -> Iterator[None]:
 
 
 def fail(sentence: str, code: int) -> NoReturn:
+    """Print an error message and exit."""
     click.echo(f"dagorama: {sentence}", err=True)
     sys.exit(code)
 
@@ -68,3 +73,27 @@ def _connect(host: str | None, port: int | None) -> Connection:
     from dagorama.client.connection import Connection
 
     return Connection(Settings.from_env(host, port))
+
+
+# --- ids as people type them ------------------------------------------------------------------------------
+
+
+def id_digits(text: str) -> str:
+    """Return the digits of a complete or abbreviated id, in lower case and without dashes. Raises BadParameter."""
+    digits = text.strip().lower().replace("-", "")
+    if not fullmatch(f"[0-9a-f]{{{MIN_ID_DIGITS},{ID_DIGITS}}}", digits):
+        raise click.BadParameter(
+            f"{text!r} is not an id, nor the first {MIN_ID_DIGITS} or more hexadecimal digits of one."
+        )
+    return digits
+
+
+INSTANCE = click.argument("instance", type=id_digits)
+NODES = click.argument("nodes", type=id_digits, nargs=-1, metavar="[NODE]...")
+
+
+def whole_ids(broker: Connection, instance: str, nodes: Sequence[str] = ()) -> tuple[bytes, list[bytes]]:
+    """Return the complete ids; the broker is called only if one of them is abbreviated. Raises BrokerError."""
+    if all(len(digits) == ID_DIGITS for digits in (instance, *nodes)):
+        return bytes.fromhex(instance), [bytes.fromhex(digits) for digits in nodes]
+    return broker.find_ids(instance, nodes)

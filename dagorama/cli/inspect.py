@@ -1,4 +1,4 @@
-"""Commands that look: instances and their nodes, workers, queues, and what nobody may run."""
+"""Commands that only read: instances and their nodes, workers, queues, and unschedulable functions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from uuid import UUID
 import click
 
 from dagorama.api import broker_pb2
-from dagorama.cli.base import Answer, asking
-from dagorama.cli.ids import INSTANCE, id_digits, whole_ids
+from dagorama.cli.base import INSTANCE, Answer, asking, id_digits, whole_ids
 from dagorama.cli.node import node_answer
 from dagorama.cli.tables import counted, facts, table, time_text, uuid_text
 from dagorama.models.state import State
@@ -20,22 +19,22 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: How many instances or nodes are shown unless --limit says otherwise.
-SHOWN = 100
-_LIMIT = click.option("--limit", type=click.IntRange(0), default=SHOWN, show_default=True, help="0: all.")
+#: Number of instances or nodes shown without --limit.
+DEFAULT_LIMIT = 100
+_LIMIT = click.option("--limit", type=click.IntRange(0), default=DEFAULT_LIMIT, show_default=True, help="0: all.")
 
 
 # --- instances ------------------------------------------------------------------------------------------
 
 
 @click.command("list")
-@click.option("--unfinished", is_flag=True, help="Only those; with --failed, those that are either.")
-@click.option("--failed", is_flag=True, help="Only those with a node that failed or was cancelled.")
-@click.option("--definition", default="", help="Only of this one, as 'package.module:Class'.")
+@click.option("--unfinished", is_flag=True, help="Only unfinished instances; with --failed, unfinished or failed ones.")
+@click.option("--failed", is_flag=True, help="Only instances with a failed or cancelled node.")
+@click.option("--definition", default="", help="Only instances of this definition, 'package.module:Class'.")
 @_LIMIT
 @asking
 def list_(broker: Connection, limit: int, **asked: Any) -> Answer:
-    """Instances, the latest first."""
+    """List instances, newest first."""
     found, is_cut = _cut(broker.list_instances(limit and limit + 1, **asked), limit)
     rows = [
         (f"{UUID(bytes=info.instance)}", standing(info), f"{info.unfinished}/{info.nodes}", time_text(info.created),
@@ -43,12 +42,12 @@ def list_(broker: Connection, limit: int, **asked: Any) -> Answer:
         for info in found
     ]  # fmt: skip
     heads = ("instance", "state", "unfinished", "created", "ended", "definition", "reason")
-    note = f"The latest {limit} are shown, and there are more: --limit 0 shows all." if is_cut else ""
+    note = f"Only the newest {limit} are shown; --limit 0 shows all." if is_cut else ""
     return Answer(table(heads, rows), [instance_data(info) for info in found], note)
 
 
 def _cut(found: list[T], limit: int) -> tuple[list[T], bool]:
-    """Up to `limit` of them, 0 meaning all, and whether there are more."""
+    """Return the first `limit` items (all if it is 0), and whether there are more."""
     return (found[:limit], True) if limit and len(found) > limit else (found, False)
 
 
@@ -59,20 +58,20 @@ def _cut(found: list[T], limit: int) -> tuple[list[T], bool]:
     "--state", "states", multiple=True, type=click.Choice([state.name for state in State], case_sensitive=False),
     help="Only nodes in this state. May be repeated.",
 )  # fmt: skip
-@click.option("--arguments", is_flag=True, help="Show the arguments of NODE, if the signing key is here.")
+@click.option("--arguments", is_flag=True, help="Show the arguments of NODE; this needs the signing key.")
 @_LIMIT
 @asking
 def show(
     broker: Connection, instance: str, node: str | None, states: Sequence[str], arguments: bool, limit: int
 ) -> Answer:
-    """An instance and its nodes, in the order in which they were made; or all that is kept of one NODE."""
+    """Show an instance and its nodes in the order of creation; with NODE, show everything stored about that node."""
     if node is not None:
         whole, [found] = whole_ids(broker, instance, [node])
         details = broker.get_node(whole, found, arguments=arguments)
         state = state_name(details.info.state)
         return node_answer(broker, UUID(bytes=whole), details, state, node_data(details.info))
     if arguments:
-        raise click.UsageError("--arguments needs a NODE: name it after the instance")
+        raise click.UsageError("--arguments needs a NODE; pass it after the instance")
     info = broker.get_instance(whole_ids(broker, instance)[0])
     all_nodes = broker.list_nodes(info.instance, limit and limit + 1, [State[name] for name in states])
     nodes, is_cut = _cut(all_nodes, limit)
@@ -81,7 +80,7 @@ def show(
         *([("reason", info.stuck)] if info.stuck else []),
         ("entry", f"{uuid_text(info.entry) or '-'}"), ("created", time_text(info.created)),
         ("ended", time_text(info.ended_at) or "-"), ("nodes", f"{info.nodes}, {info.unfinished} unfinished"),
-        *([("old failures", counted(info.used_failures, "node has used one", "nodes have used one"))]
+        *([("old failures", counted(info.used_failures, "node used one", "nodes used one"))]
           if info.used_failures else []),
     ])  # fmt: skip
     rows = [
@@ -89,15 +88,18 @@ def show(
          node.worker, node.function.name, reason_of(node))
         for node in nodes
     ]  # fmt: skip
-    heads = ("node", "state", "failed runs", "ended, or runs again", "worker", "function", "reason")
+    heads = ("node", "state", "failed attempts", "ended, or retry at", "worker", "function", "reason")
     data = {"instance": instance_data(info), "nodes": [node_data(node) for node in nodes]}
-    of = "those in these states" if states else f"{info.nodes} nodes"
-    note = f"The first {limit} of {of} are shown: --limit 0 shows all." if is_cut else ""
+    of = "the nodes in these states" if states else f"{info.nodes} nodes"
+    note = f"Only the first {limit} of {of} are shown; --limit 0 shows all." if is_cut else ""
     return Answer(f"{text}\n\n{table(heads, rows)}", data, note)
 
 
 def standing(info: broker_pb2.InstanceInfo) -> str:
-    """In a word or a few. Stuck: no connected worker may run what is queued, and nothing else can proceed."""
+    """Return the state of an instance in one to four words.
+
+    An instance is stuck if no connected worker can run its queued nodes and none of its other nodes can proceed.
+    """
     if info.stuck:
         return "stuck"
     if not info.ended:
@@ -108,19 +110,21 @@ def standing(info: broker_pb2.InstanceInfo) -> str:
 
 
 def state_name(number: int) -> str:
+    """Return the name of a node's state."""
     return State(number).name
 
 
 def reason_of(node: broker_pb2.NodeInfo) -> str:
-    """Why it is as it is; of what is on record although nobody asked for it, that it is."""
+    """Return the reason of a node's state, or why the node is outdated, or an empty text."""
     if node.dead_attempt and not node.reason:
-        return "made by a run that failed or was repeated"
+        return "created by an attempt that was rolled back or repeated"
     if node.used_failure and not node.reason:
-        return "it has used a failure as a value that has been retried since: retry it with --downstream"
+        return "used a failure as a value that has been retried since; retry it with --downstream"
     return f"because of {UUID(bytes=node.culprit)}: {node.reason}" if node.culprit else node.reason
 
 
 def instance_data(info: broker_pb2.InstanceInfo) -> dict[str, object]:
+    """Return an instance as JSON data."""
     return {
         "instance": uuid_text(info.instance), "definition": info.definition, "ended": info.ended,
         "failed": info.failed, "entry": uuid_text(info.entry),
@@ -131,12 +135,13 @@ def instance_data(info: broker_pb2.InstanceInfo) -> dict[str, object]:
 
 
 def node_data(node: broker_pb2.NodeInfo) -> dict[str, object]:
+    """Return a node as JSON data."""
     return {
         "node": uuid_text(node.node), "state": state_name(node.state), **_function_data(node.function),
-        "sources": [uuid_text(source) for source in node.sources], "runs": node.runs, "deaths": node.deaths,
-        "lost": node.lost, "worker": node.worker or None, "ended_at": node.ended or None,
-        "retry_at": node.retry_at or None, "culprit": uuid_text(node.culprit), "reason": node.reason or None,
-        "dead_attempt": node.dead_attempt, "used_failure": node.used_failure,
+        "sources": [uuid_text(source) for source in node.sources], "failed_attempts": node.runs,
+        "crashes": node.deaths, "worker_losses": node.lost, "worker": node.worker or None,
+        "ended_at": node.ended or None, "retry_at": node.retry_at or None, "root_cause": uuid_text(node.culprit),
+        "reason": node.reason or None, "from_aborted_attempt": node.dead_attempt, "used_failure": node.used_failure,
     }  # fmt: skip
 
 
@@ -146,18 +151,18 @@ def _function_data(function: broker_pb2.Function) -> dict[str, object]:
     }  # fmt: skip
 
 
-# --- the broker as it is --------------------------------------------------------------------------------
+# --- the state of the broker -----------------------------------------------------------------------------
 
 
 @click.command()
 @asking
 def status(broker: Connection) -> Answer:
-    """What is live, who works, what is queued, and what nobody may run."""
+    """Show live instances, connected workers, queues, and unschedulable functions."""
     found = broker.get_status()
     nodes = [(name, f"{count}") for name, count in _counts(found).items()]
     blocks = [
         f"dagorama {found.version}, epoch {found.epoch}, {found.instances} live instances\n"
-        f"since the start: {found.commits} commits, {found.messages_in} messages in, {found.messages_out} out",
+        f"since startup: {found.commits} commits, {found.messages_in} messages in, {found.messages_out} out",
         table(("node", "count"), nodes),
         _workers(found).text,
         _queues(found).text,
@@ -166,7 +171,7 @@ def status(broker: Connection) -> Answer:
     data = {
         "version": found.version, "epoch": found.epoch, "instances": found.instances, "commits": found.commits,
         "messages_in": found.messages_in, "messages_out": found.messages_out, "nodes": _counts(found),
-        "workers": _workers(found).data, "queues": _queues(found).data, "unservable": _unservable(found).data,
+        "workers": _workers(found).data, "queues": _queues(found).data, "unschedulable": _unservable(found).data,
     }  # fmt: skip
     return Answer("\n\n".join(filter(None, blocks)), data)
 
@@ -178,7 +183,7 @@ def _counts(status: broker_pb2.Status) -> dict[str, int]:
 @click.command()
 @asking
 def workers(broker: Connection) -> Answer:
-    """Connected workers, and what they take and hold."""
+    """List connected workers, their queues and tolerations, and the number of nodes that they hold."""
     return _workers(broker.get_status())
 
 
@@ -200,13 +205,13 @@ def _workers(status: broker_pb2.Status) -> Answer:
 
 def _taken(worker: broker_pb2.WorkerInfo) -> str:
     taken = ",".join(worker.include_queues) or "all"
-    return f"{taken} but {','.join(worker.exclude_queues)}" if worker.exclude_queues else taken
+    return f"{taken} except {','.join(worker.exclude_queues)}" if worker.exclude_queues else taken
 
 
 @click.command()
 @asking
 def queues(broker: Connection) -> Answer:
-    """Queues that hold nodes: queued, claimed by a worker, or delayed until their next run."""
+    """List queues with nodes that are queued, claimed by a worker, or delayed until their next attempt."""
     return _queues(broker.get_status())
 
 
@@ -227,15 +232,18 @@ def _queues(status: broker_pb2.Status) -> Answer:
 
 @click.command()
 @asking
-def unservable(broker: Connection) -> Answer:
-    """Queued functions that no connected worker may run, and why; `dagorama adopt` helps where it is their code."""
+def unschedulable(broker: Connection) -> Answer:
+    """List queued functions that no connected worker can run, with the reason.
+
+    If the reason is other code, `dagorama rebind` runs their nodes with the deployed code.
+    """
     return _unservable(broker.get_status())
 
 
 def _unservable(status: broker_pb2.Status) -> Answer:
     blocks = [
         facts([
-            ("unservable", each.function.name), ("hash", each.function.hash), ("queued", f"{each.queued}"),
+            ("function", each.function.name), ("hash", each.function.hash), ("queued", f"{each.queued}"),
             ("reason", each.reason), ("deployed", ", ".join(each.deployed) or "-"),
         ])
         for each in status.unservable
@@ -247,4 +255,4 @@ def _unservable(status: broker_pb2.Status) -> Answer:
         }
         for each in status.unservable
     ]  # fmt: skip
-    return Answer("\n\n".join(blocks) or "nothing is unservable", data)
+    return Answer("\n\n".join(blocks) or "nothing is unschedulable", data)

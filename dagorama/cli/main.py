@@ -1,25 +1,24 @@
-"""`dagorama`: what a person looks at and does. The rule: a command asks, answers with an `Answer`, and prints nothing.
+"""The `dagorama` command. The rule: a subcommand asks the broker and returns an `Answer`; it prints nothing itself.
 
-A group of commands in a file of its own is imported and added at the end.
+To add a group of subcommands, write it in a module of its own, and import and register it here.
 """
 
 import click
 
-from dagorama.cli.actions import adopt, cancel, retry
-from dagorama.cli.inspect import list_, queues, show, status, unservable, workers
-from dagorama.cli.keys import keys
-from dagorama.cli.tokens import tokens
+from dagorama.cli.actions import cancel, rebind, retry
+from dagorama.cli.credentials import keys, tokens
+from dagorama.cli.inspect import list_, queues, show, status, unschedulable, workers
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="dagorama", prog_name="dagorama")
 def main() -> None:
-    """Look at what a broker holds, and act on it.
+    """Inspect and manage the instances, nodes, queues and workers of a broker.
 
     With --json each command prints one JSON document instead of a table; docs/reference/commands.md lists its keys.
-    Exit codes: 0 done, 1 refused or no answer, 2 wrong usage.
+    Exit codes: 0 success, 1 refused or no answer, 2 usage error.
     """
 
 
-for command in (list_, show, status, workers, queues, unservable, cancel, retry, adopt, keys, tokens):
+for command in (list_, show, status, workers, queues, unschedulable, cancel, retry, rebind, keys, tokens):
     main.add_command(command)

@@ -1,6 +1,6 @@
-"""All that is kept of one node, for `dagorama show INSTANCE NODE`.
+"""Show everything that is stored about one node, for `dagorama show INSTANCE NODE`.
 
-The rule: arguments are unpickled only after their signature has been checked with a key that is held here.
+The rule: arguments are unpickled only after their signature was verified with a local key.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from dagorama.errors import DagoramaError, SettingsError
 if TYPE_CHECKING:
     from dagorama.client.connection import Connection
 
-#: Characters of each argument that are shown.
-LONGEST_ARGUMENT = 1_000
+#: The text of each argument is truncated to this many characters, and each container in it to MAX_ITEMS items.
+MAX_ARGUMENT_CHARACTERS = 1_000
+MAX_ITEMS = 20
 
 
 def node_answer(
     broker: Connection, instance: UUID, details: broker_pb2.NodeDetails, state: str, data: Mapping[str, object]
 ) -> Answer:
-    """`state` and `data` are what a list of nodes shows of it."""
+    """Return the details of a node; `state` and `data` are its state and JSON data as a list of nodes shows them."""
     info = details.info
     blocks = [facts(_facts(instance, details, state))]
     arguments = _arguments(broker, instance, details) if details.arguments else None
     if arguments is not None:
         blocks.append("arguments:\n" + "\n".join(f"  {line}" for line in arguments))
-    blocks += _failed_runs(details)
+    blocks += _failure_blocks(details)
     return Answer("\n\n".join(blocks), {
         **data, "instance": f"{instance}", "made_with": details.made_with.partition(" ")[0] or None,
         "attempts": _attempts(details),
@@ -45,51 +46,54 @@ def _facts(instance: UUID, details: broker_pb2.NodeDetails, state: str) -> list[
     info, function = details.info, details.info.function
     rows = [
         ("node", f"{UUID(bytes=info.node)}"), ("instance", f"{instance}"), ("state", state),
-        ("function", function.name), ("hash", function.hash or "of the code that is deployed when it runs"),
-        ("made with", details.made_with.partition(" ")[0]), ("queue", function.queue), ("taint", function.taint),
-        ("failed runs", f"{info.runs}"), ("deaths", f"{info.deaths}" if info.deaths else ""),
-        ("lost", f"{info.lost}" if info.lost else ""), ("worker", info.worker), ("ended", time_text(info.ended)),
-        ("runs again", time_text(info.retry_at)), ("culprit", uuid_text(info.culprit) or ""), ("reason", info.reason),
+        ("function", function.name), ("hash", function.hash or "of the code deployed when it runs"),
+        ("created with", details.made_with.partition(" ")[0]), ("queue", function.queue), ("taint", function.taint),
+        ("failed attempts", f"{info.runs}"), ("crashes", f"{info.deaths}" if info.deaths else ""),
+        ("worker losses", f"{info.lost}" if info.lost else ""), ("worker", info.worker),
+        ("ended", time_text(info.ended)), ("retry at", time_text(info.retry_at)),
+        ("root cause", uuid_text(info.culprit) or ""), ("reason", info.reason),
         ("arguments", f"{details.argument_bytes} bytes"),
         ("value", f"{details.value_bytes} bytes" if details.value_bytes else ""),
         ("sources", "\n".join(str(UUID(bytes=source)) for source in info.sources)),
-        ("old failure", "it has used a failure as a value that has been retried since" if info.used_failure else ""),
-        ("dead attempt", "it was made by a run that failed or was repeated" if info.dead_attempt else ""),
+        ("old failure", "used a failure as a value that has been retried since" if info.used_failure else ""),
+        ("aborted attempt", "created by an attempt that was rolled back or repeated" if info.dead_attempt else ""),
     ]  # fmt: skip
     return [(name, line) for name, text in rows if text for line in text.split("\n")]
 
 
-# --- what went wrong --------------------------------------------------------------------------------------
+# --- failed attempts --------------------------------------------------------------------------------------
 
 
 def _attempts(details: broker_pb2.NodeDetails) -> list[dict[str, object]]:
-    """Failed runs, oldest first. The broker keeps no times of the earlier ones."""
+    """Return the failed attempts, oldest first. The broker stores no times of the earlier ones."""
     if not details.HasField("failure"):
         return []
     last = details.failure
-    runs: list[dict[str, object]] = [
-        {"type": run.type, "message": run.message, "traceback": run.traceback, "ended_at": None} for run in last.earlier
+    attempts: list[dict[str, object]] = [
+        {"type": each.type, "message": each.message, "traceback": each.traceback, "ended_at": None}
+        for each in last.earlier
     ]
     ended = details.info.ended or None
-    runs.append({"type": last.type, "message": last.message, "traceback": last.traceback, "ended_at": ended})
-    return runs
+    attempts.append({"type": last.type, "message": last.message, "traceback": last.traceback, "ended_at": ended})
+    return attempts
 
 
-def _failed_runs(details: broker_pb2.NodeDetails) -> Iterator[str]:
-    """A block for each failed run that is kept, with its traceback."""
-    runs, culprit = _attempts(details), details.info.culprit
-    of = f" of {details.failure.function}, node {UUID(bytes=culprit)}" if culprit else ""
-    for number, run in enumerate(runs, 1):
-        what = "last failed run" if number == len(runs) else f"failed run {number} of {len(runs)} that are kept"
-        reason = ": ".join(f"{part}" for part in (run["type"], run["message"]) if part)
-        yield "\n".join(filter(None, [f"{what}{of}: {reason}", f"{run['traceback']}".rstrip()]))
+def _failure_blocks(details: broker_pb2.NodeDetails) -> Iterator[str]:
+    """Yield a text with the traceback for each failed attempt that is stored."""
+    attempts, root_cause = _attempts(details), details.info.culprit
+    of = f" of {details.failure.function}, node {UUID(bytes=root_cause)}" if root_cause else ""
+    for number, attempt in enumerate(attempts, 1):
+        is_last = number == len(attempts)
+        which = "last failed attempt" if is_last else f"stored failed attempt {number} of {len(attempts)}"
+        reason = ": ".join(f"{part}" for part in (attempt["type"], attempt["message"]) if part)
+        yield "\n".join(filter(None, [f"{which}{of}: {reason}", f"{attempt['traceback']}".rstrip()]))
 
 
 # --- arguments --------------------------------------------------------------------------------------------
 
 
 class _Promised:
-    """Stands for the value of a source, which is not fetched."""
+    """Placeholder for the value of a source, which is not fetched."""
 
     def __init__(self, id: bytes) -> None:
         self._id = id
@@ -99,22 +103,23 @@ class _Promised:
 
 
 def _arguments(broker: Connection, instance: UUID, details: broker_pb2.NodeDetails) -> list[str]:
-    """A line for each argument; or one that says why they cannot be shown."""
+    """Return a line for each argument, or one line that says why the arguments cannot be shown."""
     try:
         args, kwargs = _opened(broker, instance, details)
     except SettingsError:
         raise
     except DagoramaError as error:
-        return [f"they cannot be shown here: {error}"]
+        return [f"cannot be shown: {error}"]
     return [*map(_shown, args), *(f"{name}={_shown(value)}" for name, value in kwargs.items())]
 
 
 def _opened(
     broker: Connection, instance: UUID, details: broker_pb2.NodeDetails
 ) -> tuple[Sequence[object], Mapping[str, object]]:
-    """Raises what Keyring.open does, and ValueNotReadable."""
+    """Verify and unpickle the arguments. Raises the errors of Keyring.open_arguments, and ValueNotReadable."""
     from dagorama.client.large_values import BrokerValues
-    from dagorama.values.codec import decode_call, references
+    from dagorama.values.codec import decode_call
+    from dagorama.values.envelope import references
     from dagorama.values.signing import code_text, function_digest, keyring
 
     function = details.info.function
@@ -125,12 +130,12 @@ def _opened(
 
 
 def _shown(value: object) -> str:
-    """A bounded repr, whatever the object's own does."""
+    """Return the repr of a value, truncated, or a note if its repr() raises an exception."""
     bounded = Repr()
-    bounded.maxstring = bounded.maxother = bounded.maxlong = LONGEST_ARGUMENT
-    bounded.maxlist = bounded.maxtuple = bounded.maxdict = bounded.maxset = bounded.maxfrozenset = 20
+    bounded.maxstring = bounded.maxother = bounded.maxlong = MAX_ARGUMENT_CHARACTERS
+    bounded.maxlist = bounded.maxtuple = bounded.maxdict = bounded.maxset = bounded.maxfrozenset = MAX_ITEMS
     try:
         text = bounded.repr(value)
     except Exception as error:
-        return f"<{type(value).__qualname__}, whose repr() raises {type(error).__name__}>"
-    return text if len(text) <= LONGEST_ARGUMENT else f"{text[:LONGEST_ARGUMENT]} ..."
+        return f"<{type(value).__qualname__}, repr() raised {type(error).__name__}>"
+    return text if len(text) <= MAX_ARGUMENT_CHARACTERS else f"{text[:MAX_ARGUMENT_CHARACTERS]} ..."

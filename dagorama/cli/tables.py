@@ -1,4 +1,4 @@
-"""How things look on a terminal: aligned columns, ids as their users see them, times of the reader's place."""
+"""Format output for a terminal: aligned columns, ids as UUIDs, times in the local time zone."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-#: Characters of a reason in a table; JSON has all of it.
-LONGEST_CELL = 100
+#: Longer table cells are truncated to this many characters; JSON output is never truncated.
+MAX_CELL_CHARACTERS = 100
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows under their heads, or that there are none."""
+    """Return rows in columns below their heads, or a sentence if there are none."""
     if not rows:
         return f"no {heads[0]}s"
     lines = [heads, *([_cell(cell) for cell in row] for row in rows)]
@@ -21,25 +21,26 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> str:
-    """A name and a value on each line."""
+    """Return one line for each pair of a name and a value, with the values aligned."""
     width = max(len(name) for name, _ in pairs)
     return "\n".join(f"{name.ljust(width)}  {value}".rstrip() for name, value in pairs)
 
 
 def _cell(text: str) -> str:
     line = " ".join(text.split())
-    return (line if len(line) <= LONGEST_CELL else f"{line[: LONGEST_CELL - 3]}...") or "-"
+    return (line if len(line) <= MAX_CELL_CHARACTERS else f"{line[: MAX_CELL_CHARACTERS - 3]}...") or "-"
 
 
 def uuid_text(id: bytes) -> str | None:
-    """An id as users see it; None: there is none."""
+    """Return an id as a UUID in text form; None for an empty id."""
     return str(UUID(bytes=id)) if id else None
 
 
 def time_text(seconds: float) -> str:
-    """Seconds since 1970 as a local time; empty: none."""
+    """Return seconds since 1970 as a local time; an empty text for 0."""
     return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds") if seconds else ""
 
 
 def counted(count: int, one: str, many: str) -> str:
+    """Return the count followed by the singular or the plural form."""
     return f"{count} {one if count == 1 else many}"

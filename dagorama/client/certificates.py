@@ -1,6 +1,6 @@
-"""Certificates and keys of TLS, from the files that the settings name, and what a failed handshake means.
+"""Certificates and keys of TLS, from the files that the settings name, and the meaning of a failed handshake.
 
-The rule: no file that another user could have written says whom to trust.
+The rule: a file that another user could have written is never trusted.
 """
 
 from __future__ import annotations
@@ -17,41 +17,41 @@ from dagorama.values.private_files import EVERYBODY, WRITERS, check_trust, is_op
 if TYPE_CHECKING:
     from dagorama.settings import Settings
 
-#: bits of a key's file: everybody may use it, or its group may write it
+#: Permission bits that a key's file must not have: access for all users, or write access for its group.
 _PRIVATE = EVERYBODY | WRITERS
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----([^-]+)-----END CERTIFICATE-----")
 _VERSION, _UTC_TIME = 0xA0, 0x17
 
-#: what gRPC says of a connection that did not come about, and what it means to a person
+#: Parts of gRPC's details of a failed connection, and their meaning.
 _MEANINGS = {
-    "WRONG_VERSION_NUMBER": "what answers there does not speak TLS: unset DAGORAMA_TLS_CA, or start it with --tls-cert",
-    "certificate has expired": "its certificate has expired, or its authority's has: put a new one there",
+    "WRONG_VERSION_NUMBER": "the server does not speak TLS: unset DAGORAMA_TLS_CA, or start the broker with --tls-cert",
+    "certificate has expired": "its certificate or its authority's certificate has expired: install a new one there",
     "certificate is not yet valid": "its certificate is not valid yet, or the clock of this machine is wrong",
     "CERTIFICATE_VERIFY_FAILED": "its certificate comes from none of the authorities in DAGORAMA_TLS_CA",
-    "Hostname Verification": "its certificate is for another name: set DAGORAMA_TLS_NAME to the one that it is for",
+    "Hostname Verification": "its certificate is for another name: set DAGORAMA_TLS_NAME to the certificate's",
     "Socket closed": (
-        "what answers there hangs up, as a broker with TLS does to whoever comes without DAGORAMA_TLS_CA, and one with"
-        " --tls-client-ca to whoever comes without a DAGORAMA_TLS_CERT that it trusts"
+        "the connection was closed: the broker may require TLS (set DAGORAMA_TLS_CA), or a client certificate (set"
+        " DAGORAMA_TLS_CERT)"
     ),
 }
 
 
 def meaning(details: str) -> str:
-    """Return what the details of a failed connection mean; the details themselves if that is not known."""
+    """Return the meaning of the details of a failed connection; the details themselves if it is unknown."""
     if "failed to connect" not in details:
         return details
     return next((meant for text, meant in _MEANINGS.items() if text in details), details)
 
 
 def certificates(settings: Settings) -> tuple[bytes | None, bytes | None, bytes | None]:
-    """Authorities, key and certificate, for grpc.ssl_channel_credentials. Raises SettingsError."""
+    """Return authorities, key and certificate, for grpc.ssl_channel_credentials; raise SettingsError."""
     if not settings.tls_ca:
         return None, None, None
     from ssl import PROTOCOL_TLS_CLIENT, SSLContext, SSLError
 
     context, variable = SSLContext(PROTOCOL_TLS_CLIENT), "DAGORAMA_TLS_CA"
     try:
-        _read(settings.tls_ca)  # first: OpenSSL would wait for a pipe
+        _read(settings.tls_ca)  # first, because OpenSSL would wait for a pipe
         context.load_verify_locations(settings.tls_ca)
         ca = _read(settings.tls_ca, WRITERS)
         if not settings.tls_cert:
@@ -62,21 +62,21 @@ def certificates(settings: Settings) -> tuple[bytes | None, bytes | None, bytes 
         check_dates(cert, settings.tls_cert)
         return ca, _read(settings.tls_key, _PRIVATE), cert
     except SSLError:
-        raise SettingsError(f"{variable}: this is not PEM that can be used, or the key is another one's") from None
+        raise SettingsError(f"{variable}: not a valid PEM file, or the key does not match the certificate") from None
     except OSError as error:
         raise SettingsError(f"{variable}: the file cannot be read: {error.strerror}") from None
 
 
 def _read(path: str, refused: int = 0) -> bytes:
-    """Read a file; raise SettingsError if it is open to `refused`, permission bits, or another user's."""
+    """Read a file; raise SettingsError if it has one of the `refused` permission bits, or belongs to another user."""
     with open_file(path) as file:
         if refused:
             check_trust(file.fileno(), path)
         if is_open_to(refused, file.fileno()):
             raise SettingsError(
-                f"{path} holds a private key and everybody on this machine may use it: chmod 600 {path}"
+                f"{path} holds a private key that other users of this machine may use: chmod 600 {path}"
                 if refused == _PRIVATE
-                else f"{path} says whom to trust, and others than its owner may write it: chmod go-w {path}"
+                else f"{path} holds trusted certificates and others than its owner may write it: chmod go-w {path}"
             )
         return file.read()
 
@@ -89,11 +89,11 @@ def check_dates(pem: bytes, path: str) -> None:
     begins, ends = _validity(pem)
     now = datetime.now(UTC)
     if now > ends:
-        raise SettingsError(f"the certificate in {path} expired on {ends:%Y-%m-%d %H:%M} UTC: put a new one there")
+        raise SettingsError(f"the certificate in {path} expired on {ends:%Y-%m-%d %H:%M} UTC: replace it")
     if now < begins:
         raise SettingsError(
-            f"the certificate in {path} is not valid before {begins:%Y-%m-%d %H:%M} UTC: wait for that, or set this"
-            " machine's clock if it is wrong"
+            f"the certificate in {path} is not valid before {begins:%Y-%m-%d %H:%M} UTC: wait until then, or set the"
+            " clock of this machine if it is wrong"
         )
 
 

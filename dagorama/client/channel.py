@@ -1,6 +1,6 @@
-"""Channels to the broker, sync and aio: the one place that makes them, with the TLS and the token of the settings.
+"""Channels to the broker, sync and aio, with the TLS and the token of the settings. No other module makes one.
 
-The rule: a token goes over TLS, or to this machine, or nowhere. It is in no error, log or repr.
+The rule: a token is sent over TLS, or to this machine, or not at all. No error, log or repr contains it.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
     from dagorama.settings import Settings
 
 MESSAGE_LIMIT = 4 * 1024 * 1024
-#: characters of a token; more than that is something else
+#: The largest number of characters of a token.
 LONGEST_TOKEN = 4096
 
 
 def target(settings: Settings) -> str:
-    """Where to connect, as grpc writes it; an IPv6 address gets its brackets."""
+    """Return the address to connect to, in the form of grpc; an IPv6 address gets brackets."""
     host = f"[{settings.host}]" if ":" in settings.host and not settings.host.startswith("[") else settings.host
     return f"{host}:{settings.port}"
 
 
 def quieten_grpc() -> None:
-    """To be called before grpc is imported, which otherwise prints a line when a broker leaves."""
+    """Keep grpc from printing a line when a broker stops; call this before grpc is imported."""
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 
 def channel_options() -> list[tuple[str, Any]]:
-    """For every channel of ours, sync or aio: bounded messages, silent peers noticed, quick to reconnect."""
+    """Return the options of all our channels: bounded messages, detection of silent peers, fast reconnects."""
     return [
         ("grpc.max_send_message_length", MESSAGE_LIMIT),
         ("grpc.max_receive_message_length", MESSAGE_LIMIT),
@@ -52,13 +52,13 @@ def channel_options() -> list[tuple[str, Any]]:
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1_000),
-        # This one is also how long a connection attempt may take.
+        # This is also the time limit of a connection attempt.
         ("grpc.min_reconnect_backoff_ms", 2_000),
     ]
 
 
 def sync_channel(settings: Settings) -> grpc.Channel:
-    """Raises SettingsError where a file cannot be used, or the token would go over the net in the clear."""
+    """Return a channel; raise SettingsError if a file is invalid, or the token would be sent in clear text."""
     quieten_grpc()
     import grpc
 
@@ -67,7 +67,7 @@ def sync_channel(settings: Settings) -> grpc.Channel:
 
 
 def aio_channel(settings: Settings) -> grpc.aio.Channel:
-    """The same for the running event loop."""
+    """Return a channel for the running event loop; raise SettingsError as `sync_channel` does."""
     quieten_grpc()
     import grpc.aio
 
@@ -76,9 +76,9 @@ def aio_channel(settings: Settings) -> grpc.aio.Channel:
 
 @cache
 def _work_under_patches() -> None:
-    """Have gRPC run on gevent's loop if gevent has patched the sockets, or its first call would never return.
+    """Run gRPC on the loop of gevent if gevent has patched the sockets: otherwise its first call would never return.
 
-    Raises SettingsError if that cannot work.
+    Raises SettingsError if gRPC cannot work with the patches of this process.
     """
     eventlet, gevent = sys.modules.get("eventlet.patcher"), sys.modules.get("gevent.monkey")
     if eventlet is not None and eventlet.is_monkey_patched("socket"):
@@ -99,13 +99,13 @@ def _work_under_patches() -> None:
 
 
 def check(settings: Settings) -> None:
-    """Raises SettingsError where no channel can be made with these; loads no grpc."""
+    """Raise SettingsError if no channel can be made with these settings; do not load grpc."""
     Token.of(settings)
     certificates(settings)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether it is this machine; of names only localhost is taken on trust."""
+    """Return whether the host is this machine; localhost is the only name that counts."""
     try:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -115,7 +115,7 @@ def is_loopback(host: str) -> bool:
 def _made(settings: Settings, secure: Callable[..., Any], insecure: Callable[..., Any]) -> object:
     token, address, options = Token.of(settings), target(settings), channel_options()
     if is_loopback(settings.host):
-        options.append(("grpc.enable_http_proxy", 0))  # what is for this machine takes no way over another
+        options.append(("grpc.enable_http_proxy", 0))  # traffic for this machine must not pass through another one
     if settings.tls_ca:
         import grpc
 
@@ -131,7 +131,7 @@ def _made(settings: Settings, secure: Callable[..., Any], insecure: Callable[...
 
 
 class Token:
-    """What this process presents. A file is read again when it has changed, so that a token can be replaced."""
+    """The token of this process. Its file is read again after a change, so that a token can be replaced."""
 
     def __init__(self, text: str, path: Path | None = None) -> None:
         self._path = path
@@ -144,23 +144,23 @@ class Token:
 
     @classmethod
     def of(cls, settings: Settings) -> Token | None:
-        """Raises SettingsError where it cannot be read, or must not be sent."""
+        """Return the token of the settings, or None; raise SettingsError if it cannot be read or must not be sent."""
         if not (settings.auth_token or settings.auth_token_file):
             return None
         if not (settings.tls_ca or is_loopback(settings.host)):
             raise SettingsError(
-                f"the token would go to {settings.host} in the clear: set DAGORAMA_TLS_CA to the authority of the"
+                f"the token would be sent to {settings.host} in clear text: set DAGORAMA_TLS_CA to the authority of the"
                 " broker's certificate, or unset DAGORAMA_AUTH_TOKEN"
             )
         return cls(settings.auth_token, Path(settings.auth_token_file) if settings.auth_token_file else None)
 
     def header(self) -> tuple[str, str]:
-        """For the metadata of a call."""
+        """Return the token as metadata of a call."""
         if self._path is not None:
             try:
                 self._read(self._path)
             except SettingsError as error:
-                get_logger().warning("%s; the token that was in it is used on", error)
+                get_logger().warning("%s; the previous token of this file is still used", error)
         return self._header
 
     def _read(self, path: Path) -> None:
@@ -174,7 +174,7 @@ class Token:
                 if is_open_to(OTHERS, file.fileno()):
                     raise SettingsError(
                         f"{path} holds a token and others than its owner may use it (mode {status.st_mode & 0o777:o}):"
-                        f" chmod 600 {path}, and make a new token if anybody may have read it"
+                        f" chmod 600 {path}, and create a new token if someone may have read it"
                     )
                 self._take(file.read(LONGEST_TOKEN + 2).decode("ascii", "replace"), str(path))
                 self._state = state
@@ -184,12 +184,12 @@ class Token:
     def _take(self, text: str, source: str) -> None:
         token = text.strip()
         if not re.fullmatch(f"[!-~]{{1,{LONGEST_TOKEN}}}", token):
-            raise SettingsError(f"{source} holds something else than one token: `dagorama tokens new` makes one")
+            raise SettingsError(f"{source} does not hold a token: `dagorama tokens new` creates one")
         self._header = "authorization", f"Bearer {token}"
 
 
 class _Bearing:
-    """A channel each of whose calls carries the token: what the stubs ask of one, without an interceptor's cost."""
+    """A channel that adds the token to each call, without the cost of an interceptor; it has the methods for stubs."""
 
     def __init__(self, channel: Any, token: Token) -> None:
         self._channel = channel

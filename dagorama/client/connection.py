@@ -1,159 +1,53 @@
-"""One channel per process and address. Every call has a deadline, and every error becomes one of ours here.
+"""The broker's calls: one connection per process and address, one method per rpc.
 
-grpc is imported when the first connection is made, never before.
+The rule: every call has a deadline, and every failure becomes an error of `dagorama.errors`. grpc is imported with the
+first connection, never before.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from hashlib import sha256
-from random import random
-from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from time import monotonic
+from typing import TYPE_CHECKING, TypeVar
 
 from dagorama.api import broker_pb2
-from dagorama.client.certificates import meaning
 from dagorama.client.channel import sync_channel, target
-from dagorama.client.reconnect import PATIENCE, Loss
-from dagorama.client.stream import Asked, Talk
-from dagorama.client.transport import is_broken_off, was_reached
-from dagorama.errors import (
-    AccessDenied,
-    BrokerError,
-    BrokerOverloaded,
-    BrokerUnavailable,
-    RefusedByBroker,
-    UnknownToBroker,
+from dagorama.client.chunks import (
+    DEADLINE,
+    VALUE_LIMIT,
+    all_pages,
+    node_fields,
+    refuse_excess,
+    transfer_deadline,
+    value_chunks,
+    whole_submission,
 )
+from dagorama.client.reconnect import PATIENCE, repeated
+from dagorama.client.replies import CallReplies, Replies, TalkReplies
+from dagorama.client.status import broker_error, has_reached
+from dagorama.client.stream import Asked, Talk
+from dagorama.errors import BrokerError
 from dagorama.models.state import State
 from dagorama.settings import Settings, broker_wait
 
 if TYPE_CHECKING:
     import grpc
-    from grpc import _CallIterator  # that is how the stubs call it
 
     from dagorama.api.api_pb2_grpc import DagoramaStub
     from dagorama.api.broker_pb2_grpc import BrokerStub
 
 T = TypeVar("T")
 
-#: bytes of one value; more is refused before anything is sent
-VALUE_LIMIT = 1024**3
-#: bytes of a large value in one message
-CHUNK = 1024 * 1024
-DEADLINE = 30.0
-#: seconds a transfer may take for each MiB, on top of the deadline
-SECONDS_PER_MIB = 1.0
-PAUSE = 0.1
-#: nodes up to which a wait goes over the open stream, where all answers are kept until they are taken
+#: The largest number of nodes of a wait over the open stream, which keeps all answers until they are read.
 FEW = 8
-#: instances or nodes that one message of a list has at most
-PAGE = 1000
-#: the longest pause before asking a broker again that has no room; up to as much is added by chance
-LONGEST_PAUSE = 4.0
-#: the trailing metadata in which it says after how many milliseconds that makes sense
-RETRY_AFTER = "retry-after-ms"
-
-ERRORS: dict[str, type[BrokerError]] = {
-    "UNAVAILABLE": BrokerUnavailable,
-    "DEADLINE_EXCEEDED": BrokerUnavailable,
-    "UNAUTHENTICATED": AccessDenied,
-    "PERMISSION_DENIED": AccessDenied,
-    "NOT_FOUND": UnknownToBroker,
-    "INVALID_ARGUMENT": RefusedByBroker,
-    "FAILED_PRECONDITION": RefusedByBroker,
-    "ALREADY_EXISTS": RefusedByBroker,
-    "OUT_OF_RANGE": RefusedByBroker,
-    "RESOURCE_EXHAUSTED": BrokerOverloaded,
-}
-
-
-def broker_error(error: grpc.RpcError, address: str) -> BrokerError:
-    """The one map from gRPC statuses to our errors, for sync and aio calls alike."""
-    status, details = _said(error)
-    if is_broken_off(status, details):
-        return _broken_off(status, details, address)
-    if status == "UNAVAILABLE":
-        details = (
-            f"no broker answers at {address} ({meaning(details)}); start one with `dagorama-broker serve`, "
-            "or set DAGORAMA_HOST and DAGORAMA_PORT to where it is"
-        )
-    elif status == "DEADLINE_EXCEEDED":
-        details = f"the broker at {address} did not answer in time ({details})"
-    found = _error(status, details, _retry_after(error))
-    if isinstance(found, BrokerUnavailable):
-        found.was_connected = was_reached(*_said(error))
-    return found
-
-
-def _broken_off(status: str, details: str, address: str) -> BrokerUnavailable:
-    found = BrokerUnavailable(
-        f"the connection to the broker at {address} broke off ({status}: {details})", "UNAVAILABLE"
-    )
-    found.was_connected = True
-    return found
-
-
-def _said(error: grpc.RpcError) -> tuple[str, str]:
-    """Its status by name, and its details."""
-    code = getattr(error, "code", lambda: None)()
-    details = getattr(error, "details", lambda: "")()
-    return code.name if code is not None else "UNKNOWN", str(details or error)
-
-
-def _error(status: str, details: str, retry_after: float | None) -> BrokerError:
-    found = ERRORS.get(status, BrokerError)(details, status)
-    if isinstance(found, BrokerOverloaded):
-        found.retry_after = retry_after
-    return found
-
-
-def _refusal(refusal: broker_pb2.Refusal, address: str) -> BrokerError:
-    """The same for an answer on an open stream."""
-    import grpc
-
-    status = next((code.name for code in grpc.StatusCode if code.value[0] == refusal.status), "UNKNOWN")
-    if is_broken_off(status, refusal.message):
-        return _broken_off(status, refusal.message, address)
-    return _error(status, refusal.message, refusal.retry_after / 1000 or None)
-
-
-def _retry_after(error: grpc.RpcError) -> float | None:
-    """Seconds, where the broker says that its refusal is a matter of time."""
-    trailing = getattr(error, "trailing_metadata", lambda: ())() or ()
-    return next((int(value) / 1000 for key, value in trailing if key == RETRY_AFTER and value.isdecimal()), None)
-
-
-def _gave_up(error: BrokerOverloaded, seconds: float) -> BrokerOverloaded:
-    found = BrokerOverloaded(
-        f"{error}; it has been like that for {seconds:.0f} seconds: add workers, submit less at a time, or give the"
-        " broker more room",
-        error.status,
-    )
-    found.retry_after = error.retry_after
-    return found
-
-
-def refuse_excess(size: int) -> None:
-    """Raises RefusedByBroker for a large value that nobody would take."""
-    if size > VALUE_LIMIT:
-        raise RefusedByBroker(
-            f"a value of {size:,} bytes is more than dagorama carries ({VALUE_LIMIT:,}); "
-            "split it, or pass the name of a file that whoever needs it can read",
-            "INVALID_ARGUMENT",
-        )
-
-
-def transfer_deadline(size: int) -> float:
-    """Seconds that a call may take which carries `size` bytes."""
-    return DEADLINE + SECONDS_PER_MIB * size / 1024**2
 
 
 class Connection:
-    """The broker's calls, each with a deadline and our errors. All of them may be sent twice without harm."""
+    """The calls of one broker. Each has a deadline, raises our errors, and may be sent twice without harm."""
 
     def __init__(self, settings: Settings) -> None:
         self.channel: grpc.Channel = sync_channel(settings)
@@ -163,7 +57,7 @@ class Connection:
         self.settings = settings
         self.address = target(settings)
         self.pid = os.getpid()
-        #: whether a broker has been there, so that one which is not may be restarting
+        #: Whether a broker has answered, so that one that does not answer may be restarting.
         self.has_answered = _is_expected
         self.stub: BrokerStub = BrokerStub(self.channel)
         self.original: DagoramaStub = DagoramaStub(self.channel)
@@ -173,39 +67,39 @@ class Connection:
 
     @property
     def patience(self) -> float:
-        """Seconds for which the broker may be gone before a call gives up."""
+        """The seconds for which the broker may be unavailable before a call fails."""
         return broker_wait() if self.has_answered else PATIENCE
 
     def error_of(self, error: grpc.RpcError) -> BrokerError:
-        """Our error for a failed call; what it says of the broker being there is noted."""
-        self.has_answered = self.has_answered or was_reached(*_said(error))
+        """Return our error for a failed call; note whether a broker was reached."""
+        self.has_answered = self.has_answered or has_reached(error)
         return broker_error(error, self.address)
 
     def close_stream(self) -> None:
-        """Close the open stream, unless something is being asked on it; the next question opens another."""
+        """Close the open stream unless a request is pending on it; the next request opens another one."""
         if self._talk is not None:
             self._talk.close()
 
     def leads_to(self, settings: Settings) -> bool:
-        """Whether it is the way that these settings name."""
+        """Return whether the connection is the one that these settings describe."""
         return self.settings is settings or self.settings.way == settings.way
 
     def submit(self, requests: Sequence[broker_pb2.SubmitRequest]) -> None:
-        """Hands over instances and nodes in one transaction; returns when they are durable."""
+        """Submit instances and nodes in one transaction; return when they are durable."""
         if len(requests) == 1:
             self._ask(lambda timeout: self._answered(broker_pb2.Ask(submit=requests[0]), timeout))
             return
-        size = sum(request.ByteSize() for request in requests)
-        self._ask(lambda timeout: self.stub.SubmitStream(_whole(requests), timeout=timeout), transfer_deadline(size))
+        deadline = transfer_deadline(sum(request.ByteSize() for request in requests))
+        self._ask(lambda timeout: self.stub.SubmitStream(whole_submission(requests), timeout=timeout), deadline)
 
     def wait(
         self, owners: Mapping[bytes, bytes], *, now: bool = False, timeout: float | None = None
     ) -> Replies:
-        """What is known of nodes, whose instances `owners` has; without `now`, each as it ends, until `timeout`.
+        """Return the states of nodes as they end, until `timeout`; with `now`, their states at this moment.
 
-        It is not tried again.
+        `owners` maps each node to its instance. The call is not repeated.
         """
-        request = broker_pb2.WaitRequest(now=now, **_named(owners))
+        request = broker_pb2.WaitRequest(now=now, **node_fields(owners))
         if now:
             timeout = DEADLINE if timeout is None else min(timeout, DEADLINE)
         if len(owners) <= FEW:
@@ -213,11 +107,11 @@ class Connection:
         return CallReplies(self, self.stub.Wait(request, timeout=timeout))
 
     def explain(self, owners: Mapping[bytes, bytes], timeout: float) -> broker_pb2.ExplainReply:
-        """Why nodes, whose instances `owners` has, have not ended. It is not tried again."""
+        """Return why nodes have not ended; `owners` maps each to its instance. The call is not repeated."""
         import grpc
 
         try:
-            return self.stub.Explain(broker_pb2.ExplainRequest(**_named(owners)), timeout=timeout)
+            return self.stub.Explain(broker_pb2.ExplainRequest(**node_fields(owners)), timeout=timeout)
         except grpc.RpcError as error:
             raise self.error_of(error) from None
 
@@ -236,54 +130,40 @@ class Connection:
                 return asked
 
     def cancel(self, instance: bytes, nodes: Sequence[bytes]) -> int:
-        """Cancels nodes, or without any the whole instance; returns how many had not ended."""
+        """Cancel nodes, or the whole instance if none are given; return how many had not ended."""
         request = broker_pb2.CancelRequest(instance=instance, node=nodes)
         return self._ask(lambda timeout: self.stub.Cancel(request, timeout=timeout)).cancelled
 
     def retry(self, request: broker_pb2.RetryRequest) -> broker_pb2.RetryReply:
-        """Have failed nodes run again, or without any all that failed in the instance."""
+        """Rerun failed nodes, or all failed nodes of the instance if none are given."""
         return self._ask(lambda timeout: self.stub.Retry(request, timeout=timeout))
 
-    def look_at_retry(self, request: broker_pb2.RetryRequest) -> broker_pb2.RetryReply:
-        """Return which code a retry with new code would adopt; nothing changes."""
-        look = broker_pb2.RetryRequest()
-        look.CopyFrom(request)
-        look.look = True
-        return self.retry(look)
-
     def adopt(self, request: broker_pb2.AdoptRequest) -> broker_pb2.AdoptReply:
-        """Have unfinished nodes of a function run by other code than they were made with."""
+        """Run unfinished nodes of a function with other code than they were created with."""
         return self._ask(lambda timeout: self.stub.Adopt(request, timeout=timeout))
 
-    def look_at_adoption(self, request: broker_pb2.AdoptRequest) -> broker_pb2.AdoptReply:
-        """Return what would be adopted; nothing changes."""
-        look = broker_pb2.AdoptRequest()
-        look.CopyFrom(request)
-        look.look = True
-        return self.adopt(look)
-
     def put_value(self, data: bytes | bytearray | memoryview, digest: bytes | None = None) -> bytes:
-        """Stores a large value and returns its SHA-256, which is `digest` where the caller knows it."""
+        """Store a large value; return its SHA-256, which is `digest` if the caller knows it."""
         refuse_excess(len(data))
         digest = digest or sha256(data).digest()
         deadline = transfer_deadline(len(data))
-        reply = self._ask(lambda timeout: self.stub.PutValue(_chunks(data), timeout=timeout), deadline)
+        reply = self._ask(lambda timeout: self.stub.PutValue(value_chunks(data), timeout=timeout), deadline)
         if reply.sha256 != digest:
             raise BrokerError("the broker stored other bytes than were sent", "DATA_LOSS")
         return digest
 
     def values_folder(self) -> broker_pb2.ValuesFolderReply:
-        """Where large values are files that a client on the same machine may read."""
+        """Return the folder of large values that a client on the same machine may read."""
         request = broker_pb2.ValuesFolderRequest()
         return self._ask(lambda timeout: self.stub.ValuesFolder(request, timeout=timeout))
 
     def keep_value(self, digest: bytes, length: int, unfinished: str = "") -> bool:
-        """Whether the broker keeps a value now, from what was written under that name in its folder if need be."""
+        """Return whether the broker has the value now, if necessary from the file `unfinished` in its folder."""
         request = broker_pb2.KeepValueRequest(sha256=digest, length=length, unfinished=unfinished)
         return self._ask(lambda timeout: self.stub.KeepValue(request, timeout=timeout), transfer_deadline(length)).kept
 
     def get_value(self, digest: bytes) -> bytes:
-        """The large value of that SHA-256, which whoever reads it checks; raises UnknownToBroker."""
+        """Return the large value with this SHA-256, which the caller must check; raise UnknownToBroker."""
         request = broker_pb2.GetValueRequest(sha256=digest)
         return self._ask(
             lambda timeout: b"".join(chunk.data for chunk in self.stub.GetValue(request, timeout=timeout)),
@@ -295,9 +175,9 @@ class Connection:
         return self._ask(lambda timeout: self.stub.GetInstance(request, timeout=timeout))
 
     def find_ids(self, instance: str, nodes: Sequence[str] = ()) -> tuple[bytes, list[bytes]]:
-        """The ids of an instance, and of nodes of it, that begin with these hexadecimal digits, 4 to 32 of each.
+        """Return the ids of an instance and of its nodes that begin with these 4 to 32 hexadecimal digits.
 
-        Raises UnknownToBroker if none does, RefusedByBroker if several do.
+        Raises UnknownToBroker if there is none, RefusedByBroker if there are several.
         """
         request = broker_pb2.FindIdsRequest(instance=instance, node=nodes)
         reply = self._ask(lambda timeout: self.stub.FindIds(request, timeout=timeout))
@@ -306,7 +186,7 @@ class Connection:
     def list_instances(
         self, limit: int = 0, *, unfinished: bool = False, failed: bool = False, definition: str = ""
     ) -> list[broker_pb2.InstanceInfo]:
-        """The latest instances; 0: all."""
+        """Return the latest instances, at most `limit`; 0 means all."""
         asked = broker_pb2.ListInstancesRequest(unfinished=unfinished, failed=failed, definition=definition)
 
         def page(size: int, before: int) -> tuple[Sequence[broker_pb2.InstanceInfo], int]:
@@ -314,12 +194,12 @@ class Connection:
             reply = self._ask(lambda timeout: self.stub.ListInstances(asked, timeout=timeout))
             return reply.instances, reply.more
 
-        return _all_pages(page, limit)
+        return all_pages(page, limit)
 
     def list_nodes(
         self, instance: bytes, limit: int = 0, states: Sequence[State] = ()
     ) -> list[broker_pb2.NodeInfo]:
-        """Nodes of an instance, or those in these states; 0: all."""
+        """Return nodes of an instance in these states, at most `limit`; 0 means all, and so do no states."""
         numbers = [broker_pb2.NodeState.ValueType(state) for state in states]
         asked = broker_pb2.ListNodesRequest(instance=instance, states=numbers)
 
@@ -328,15 +208,15 @@ class Connection:
             reply = self._ask(lambda timeout: self.stub.ListNodes(asked, timeout=timeout))
             return reply.nodes, reply.more
 
-        return _all_pages(page, limit)
+        return all_pages(page, limit)
 
     def get_node(self, instance: bytes, node: bytes, *, arguments: bool = False) -> broker_pb2.NodeDetails:
-        """All that the broker keeps of one node; the envelope of its `arguments` if it is asked for."""
+        """Return the record of one node, with the envelope of its arguments if `arguments` is true."""
         request = broker_pb2.GetNodeRequest(instance=instance, node=node, arguments=arguments)
         return self._ask(lambda timeout: self.stub.GetNode(request, timeout=timeout))
 
     def get_status(self) -> broker_pb2.Status:
-        """Return the broker's counts as they are now, and its lists, page by page."""
+        """Return the broker's current counts and the complete lists, which arrive in pages."""
         request = broker_pb2.GetStatusRequest()
         whole = status = self._ask(lambda timeout: self.stub.GetStatus(request, timeout=timeout))
         while status.more:
@@ -349,30 +229,8 @@ class Connection:
         return whole
 
     def retried(self, call: Callable[[], T], seconds: float = DEADLINE, patience: float | None = None) -> T:
-        """Calls until there is an answer.
-
-        A broker that is gone is tried again for `patience` seconds (None: see the property), and one that has no room
-        just now, with growing pauses, for `seconds`.
-        """
-        started, pause, refusals, loss = monotonic(), PAUSE, 0, Loss()
-        while True:
-            try:
-                return call()
-            except BrokerUnavailable as error:
-                if error.status != "UNAVAILABLE":
-                    raise
-                if loss.noticed(False) > (self.patience if patience is None else patience):
-                    raise
-                pause = PAUSE
-            except BrokerOverloaded as error:
-                if error.retry_after is None:
-                    raise
-                loss.over()
-                pause = min(error.retry_after * 2**refusals, LONGEST_PAUSE) * (1 + random())
-                refusals += 1
-                if monotonic() - started + pause >= seconds:
-                    raise _gave_up(error, monotonic() - started) from None
-            sleep(pause)
+        """Call until there is an answer, as `reconnect.repeated` does; a `patience` of None means the property."""
+        return repeated(call, lambda: self.patience if patience is None else patience, seconds)
 
     def _ask(self, call: Callable[[float], T], seconds: float = DEADLINE) -> T:
         import grpc
@@ -390,87 +248,21 @@ class Connection:
         return self.retried(once, seconds)
 
 
-class Replies(Protocol):
-    """The answers to one wait, as they come. Any thread may cancel() it, and whoever listens gets a BrokerError."""
-
-    def __iter__(self) -> Iterator[broker_pb2.WaitReply]: ...
-
-    def cancel(self) -> None: ...
-
-
-class CallReplies:
-    """... of a call of its own, which brings them no faster than they are taken."""
-
-    def __init__(self, connection: Connection, call: _CallIterator[broker_pb2.WaitReply]) -> None:
-        self._connection = connection
-        self._call = call
-
-    def __iter__(self) -> Iterator[broker_pb2.WaitReply]:
-        import grpc
-
-        try:
-            for reply in self._call:
-                self._connection.has_answered = True
-                yield reply
-        except grpc.RpcError as error:
-            raise self._connection.error_of(error) from None
-        finally:
-            self._call.cancel()
-
-    def cancel(self) -> None:
-        self._call.cancel()
-
-
-class TalkReplies:
-    """... on the stream that is open, until `timeout` seconds from now."""
-
-    def __init__(self, connection: Connection, asked: Asked, timeout: float | None) -> None:
-        self._connection = connection
-        self._asked = asked
-        self._until = None if timeout is None else monotonic() + timeout
-
-    def __iter__(self) -> Iterator[broker_pb2.WaitReply]:
-        try:
-            while True:
-                answer = self._hear()
-                if answer.HasField("refusal"):
-                    raise _refusal(answer.refusal, self._connection.address) from None
-                if answer.HasField("wait"):
-                    yield answer.wait
-                if answer.over:
-                    return
-        finally:
-            self._asked.forget()
-
-    def _hear(self) -> broker_pb2.Answer:
-        seconds = None if self._until is None else max(0.0, self._until - monotonic())
-        try:
-            answer = self._asked.hear(seconds)
-        except TimeoutError:
-            address = self._connection.address
-            raise BrokerUnavailable(f"the broker at {address} did not answer in time", "DEADLINE_EXCEEDED") from None
-        self._connection.has_answered = True
-        return answer
-
-    def cancel(self) -> None:
-        self._asked.forget()
-
-
 _lock = threading.Lock()
 _current: Connection | None = None
-_is_expected = False  # a broker has given this process its work
-# A forked child must neither use nor close what its parent opened.
+_is_expected = False  # a broker has granted this process its work
+# A forked child must neither use nor close its parent's connections.
 _inherited: list[Connection] = []
 
 
 def expect_broker() -> None:
-    """Have even a first call wait for a broker that is gone as long as one that has answered before."""
+    """Let the first call wait as long for an unavailable broker as a call to one that has answered before."""
     global _is_expected
     _is_expected = True
 
 
 def connection() -> Connection:
-    """This process's connection to where the settings point now; made again after a fork or a change of address."""
+    """Return this process's connection to the broker of the settings; a fork or another address makes a new one."""
     global _current
     settings = Settings.from_env()
     found = _current
@@ -483,17 +275,6 @@ def connection() -> Connection:
                 _current = Connection(settings)
             found = _current
     return found
-
-
-def _all_pages(page: Callable[[int, int], tuple[Sequence[T], int]], limit: int) -> list[T]:
-    """Page after page, each asked for by its size and by where the one before said to go on; 0: all."""
-    found: list[T] = []
-    place = 0
-    while True:
-        rows, place = page(min(limit - len(found), PAGE) if limit else PAGE, place)
-        found += rows
-        if not place or len(found) == limit:
-            return found
 
 
 def _renew_lock() -> None:
@@ -509,31 +290,11 @@ def _close_stream() -> None:
 
 @cache
 def _close_streams_before_forks() -> None:
-    """Where gRPC's support for forks is on, a fork waits for the threads of open streams, and they for the fork.
+    """Close open streams before each fork: with gRPC's support for forks, the two would wait for each other.
 
-    What is registered last is called first: gRPC has to have registered before.
+    The last registered function is called first, so gRPC must have registered its own before.
     """
     os.register_at_fork(before=_close_stream)
 
 
 os.register_at_fork(after_in_child=_renew_lock)
-
-
-def _named(owners: Mapping[bytes, bytes]) -> dict[str, Any]:
-    """Nodes of one instance or of several, as the fields of a request."""
-    instances = {instance: place for place, instance in enumerate(dict.fromkeys(owners.values()))}
-    if len(instances) == 1:
-        return {"instance": next(iter(instances)), "node": owners}
-    return {"node": owners, "instances": instances, "instance_of": [instances[owner] for owner in owners.values()]}
-
-
-def _whole(requests: Sequence[broker_pb2.SubmitRequest]) -> Iterator[broker_pb2.SubmitRequest]:
-    """The requests and an empty one, by which the broker knows that none is missing."""
-    yield from requests
-    yield broker_pb2.SubmitRequest()
-
-
-def _chunks(data: bytes | bytearray | memoryview) -> Iterator[broker_pb2.ValueChunk]:
-    view = memoryview(data)
-    for start in range(0, len(data), CHUNK):
-        yield broker_pb2.ValueChunk(data=bytes(view[start : start + CHUNK]))

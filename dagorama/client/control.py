@@ -1,4 +1,4 @@
-"""What a program does about an instance: look where a node stands, cancel, have what failed run again."""
+"""Control of an instance: read the state of a node, cancel nodes, retry failed ones."""
 
 from __future__ import annotations
 
@@ -11,34 +11,33 @@ from dagorama.client.waiter import Waiting, check_instance, owner_of
 from dagorama.errors import PromiseMisuse
 from dagorama.inspection import find_promises
 from dagorama.logging import get_logger
-from dagorama.models.identifiers import InstanceRef
-from dagorama.models.promise import DAGPromise
-from dagorama.models.retried import Retried, Unservable
-from dagorama.models.state import State
+from dagorama.models.promise import DAGPromise, InstanceRef
+from dagorama.models.state import Retried, State, Unservable
 
-#: Seconds that a retry waits for a worker to say that it has other code than the nodes were made with.
+#: Seconds that a retry waits for a worker to report other code than the code that the nodes were created with.
 PATIENCE = 0.25
 
 
 def state(instance: InstanceRef, promise: DAGPromise[Any]) -> State:
-    """Where the node of a promise stands; it never waits. Tells "not yet" from a value that is None.
+    """Return the state of the node of a promise, without waiting.
 
-    Raises UnknownToBroker when there is no such node.
+    It tells a node that has not ended from a node whose value is None. Raises UnknownToBroker if there is no such node.
     """
     check_instance("state()", instance)
     if not isinstance(promise, DAGPromise):
         if find_promises(promise):
-            raise PromiseMisuse(f"state() is of one promise, not of a {type(promise).__qualname__} that holds promises")
-        return State.COMPLETED  # what a plain entry point returned
+            raise PromiseMisuse(f"state() takes one promise, not a {type(promise).__qualname__} that contains promises")
+        return State.COMPLETED  # the result of an entry point that is not decorated
     (heard,) = Waiting({promise.node_id: owner_of(instance, promise)}).ask()
     return heard.state
 
 
 def cancel(instance: InstanceRef, promise: DAGPromise[Any] | None = None) -> int:
-    """Cancels the node of a promise and all that depends on it, or all of the instance; returns how many nodes.
+    """Cancel the node of a promise and all nodes downstream, or the whole instance; return the number of nodes.
 
-    What has not started never does. What runs is told, by `dagorama.cancelled()` or asyncio.CancelledError, and
-    stopped after a grace. What had ended stays as it is. Whoever waits gets NodeCancelled.
+    Nodes that have not started are dropped. Running nodes are signalled by `dagorama.cancelled()` or
+    asyncio.CancelledError, and stopped after a grace period. Nodes that have ended stay as they are. A wait for a
+    cancelled node raises NodeCancelled.
     """
     return connection().cancel(*_nodes("cancel()", instance, promise))
 
@@ -46,23 +45,23 @@ def cancel(instance: InstanceRef, promise: DAGPromise[Any] | None = None) -> int
 def retry_failed(
     instance: InstanceRef, promise: DAGPromise[Any] | None = None, *, downstream: bool = False, new_code: bool = False
 ) -> Retried:
-    """Has the node of a promise run again, or all of the instance that failed; returns how many nodes go on.
+    """Retry the failed node of a promise, or all failed nodes of the instance; return the number of retried nodes.
 
-    A node that failed because of another stands for that one. What failed because of it waits for it again; what has
-    completed stays as it is, and nothing that a node has made is made twice. A node that runs again has all its
-    attempts. What was cancelled is not run again, nor a node whose failure an unfinished one takes for a value
-    (`outcome`): RefusedByBroker says so.
+    If the node failed because of another one, that one is retried. Nodes downstream that failed because of it wait for
+    it again, completed nodes are kept, and no child node is created twice. A retried node gets all its attempts again.
+    Raises RefusedByBroker for cancelled nodes, and for a node whose failure an unfinished node takes as a value
+    (`outcome`).
 
-    Nodes that have used one of the failures as a value are counted, and a warning is logged. `downstream`: they run
-    again too, with everything that depends on them, also if they have completed; what they have made before is
-    kept, but belongs to a dead attempt, and is cancelled as far as it is unfinished. `new_code`: the nodes, and
-    unfinished ones that wait for them, are run by the code that is deployed instead of that which made them; so are
-    nodes that were retried before and are queued for code that no connected worker has. This is signed, with the first
-    signing key of this process, for the instance of the call: nodes of other instances stay with their code.
+    If nodes have used one of the failures as a value, they are counted and a warning is logged. With `downstream` these
+    nodes run again too, and so do all nodes downstream of them, even completed ones; their earlier child nodes are kept
+    as children of an aborted attempt, and cancelled if they are unfinished. With `new_code` the nodes, unfinished nodes
+    that wait for them, and retried nodes that are queued for code that no connected worker has, are run with the
+    deployed code. The first signing key of this process signs that for this instance, so that nodes of other instances
+    keep their code.
     """
-    id, nodes = _nodes("retry_failed()", instance, promise)
+    owner, nodes = _nodes("retry_failed()", instance, promise)
     request = broker_pb2.RetryRequest(
-        instance=id, node=nodes, downstream=downstream, new_code=new_code, patience=PATIENCE
+        instance=owner, node=nodes, downstream=downstream, new_code=new_code, patience=PATIENCE
     )
     retried = retried_of(retry(connection(), request))
     for warning in retried.warnings:
@@ -86,5 +85,6 @@ def _nodes(what: str, instance: InstanceRef, promise: Any) -> tuple[bytes, list[
     if promise is None:
         return instance.instance_id.bytes, []
     if not isinstance(promise, DAGPromise):
-        raise TypeError(f"a promise of {instance!r} is needed, or None for all of it, not a {type(promise).__name__}")
+        kind = type(promise).__name__
+        raise TypeError(f"a promise of {instance!r} is needed, or None for the whole instance, not a {kind}")
     return owner_of(instance, promise), [promise.node_id]

@@ -1,45 +1,45 @@
-"""Why nodes that are waited for have not ended, in words. The broker knows; it is asked once, and never for long."""
+"""Explain why awaited nodes have not ended: ask the broker once, briefly, and the workers launched by this process."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from time import localtime, strftime
 from typing import NamedTuple
 
 from dagorama.api import broker_pb2
 from dagorama.client.connection import connection
-from dagorama.client.ended_workers import ended_workers
 from dagorama.errors import BrokerError, BrokerUnavailable, SettingsError
 
-#: seconds that the broker has to answer
+#: Seconds that the broker has to answer.
 DEADLINE = 1.0
-#: functions that one sentence names
+#: The largest number of functions that one sentence names.
 NAMED = 5
-#: nodes that one question names
+#: The largest number of nodes that one request names.
 MOST_ASKED = 1_000
 
 
 class Reasons(NamedTuple):
-    """What keeps nodes from ending, and how those stand that nothing keeps."""
+    """The obstacles that keep nodes from ending, and the states of the nodes that have none."""
 
     obstacles: tuple[str, ...] = ()  #: a sentence for each function that no connected worker may run, or the broker
-    known: frozenset[str] = frozenset()  #: the same without counts: what they are, as long as nothing changes
-    standing: str = ""  #: how the nodes stand; empty if that is not known
+    known: frozenset[str] = frozenset()  #: the obstacles without counts, equal as long as nothing changes
+    standing: str = ""  #: the states of the other nodes; empty if they are unknown
 
     @property
     def text(self) -> str:
-        """All of it in one sentence; empty if nothing is known."""
+        """Everything in one sentence; empty if nothing is known."""
         named = list(self.obstacles[:NAMED]) or [self.standing]
         if len(self.obstacles) > NAMED:
-            named.append(f"and so it is with {len(self.obstacles) - NAMED} other functions")
+            named.append(f"and {len(self.obstacles) - NAMED} more functions cannot run")
         return "; ".join(filter(None, [*named, ended_workers()]))
 
 
 def reasons(owners: Mapping[bytes, bytes]) -> Reasons:
-    """Ask the broker about nodes, whose instances `owners` has. Nothing is raised: there may be nothing to say.
+    """Ask the broker about nodes, at most MOST_ASKED of them; `owners` maps each to its instance.
 
-    Of very many nodes it is asked about the first.
+    Returns empty reasons if the broker gives none; never raises BrokerError.
     """
     try:
         link = connection()
@@ -50,7 +50,7 @@ def reasons(owners: Mapping[bytes, bytes]) -> Reasons:
     except BrokerUnavailable as error:
         return _only(f"the broker at {link.address} does not answer ({error.status})")
     except BrokerError:
-        return Reasons()  # an older broker has no such call; the wait itself says what else may be wrong
+        return Reasons()  # an older broker does not have this call; the wait itself reports other errors
     known = frozenset(f"{each.function.name}: {each.reason}" for each in reply.unservable)
     at_least = "at least " if reply.more else ""
     sentences = tuple(at_least + obstacle(each) for each in reply.unservable)
@@ -62,13 +62,13 @@ def _only(what: str) -> Reasons:
 
 
 def obstacle(found: broker_pb2.Unservable) -> str:
-    """A sentence about queued nodes that no connected worker may run."""
+    """Return a sentence about queued nodes that no connected worker may run."""
     nodes = "1 queued node" if found.queued == 1 else f"{found.queued:,} queued nodes"
     return f"{nodes} of {found.function.name} cannot run: {found.reason}"
 
 
 def _standing(reply: broker_pb2.ExplainReply, asked: int) -> str:
-    """How nodes stand that will end by themselves."""
+    """Return a clause about the states of nodes that have no obstacle."""
     if asked == 1 and not reply.waiting:
         return _of_one(reply)
     at_least = "at least " if reply.more else ""
@@ -94,3 +94,27 @@ def _of_one(reply: broker_pb2.ExplainReply) -> str:
 
 def _time(seconds: float) -> str:
     return strftime("%H:%M:%S", localtime(seconds))
+
+
+# --- workers that this process has launched ----------------------------------------------------------
+
+#: Returns how all workers of one launch_workers() block have ended; empty if one of them is alive.
+HowEnded = Callable[[], str]
+
+_blocks: list[HowEnded] = []
+
+
+@contextmanager
+def reporting(how_ended: HowEnded) -> Iterator[None]:
+    """Let `ended_workers` call `how_ended` within the block."""
+    _blocks.append(how_ended)
+    try:
+        yield
+    finally:
+        _blocks.remove(how_ended)
+
+
+def ended_workers() -> str:
+    """Return a sentence about launched workers that have all ended; empty if one is alive or none were launched."""
+    found = [how_ended() for how_ended in list(_blocks)]
+    return "; ".join(found) if all(found) else ""

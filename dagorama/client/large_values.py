@@ -1,4 +1,4 @@
-"""Large values as a client stores and reads them: bytes in, their SHA-256 out, and the other way round; and `put()`."""
+"""Large values of a client: `put()`, and bytes that are stored and read by their SHA-256."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import sys
 from hashlib import sha256
 from typing import Any, Protocol, TypeVar
 
-from dagorama.client.connection import Connection, connection, refuse_excess
+from dagorama.client.chunks import refuse_excess
+from dagorama.client.connection import Connection, connection
 from dagorama.client.shared_files import SharedFiles
 from dagorama.context import attempt_here
 from dagorama.errors import BrokerError, BrokerUnavailable, PromiseMisuse
@@ -19,22 +20,26 @@ from dagorama.values.out_of_band import Buffer, Checked
 
 T = TypeVar("T")
 
-#: bytes of pickle from which an argument is stored as a value of its own, until the broker says otherwise
+#: Bytes of a pickle from which an argument is stored separately, until the broker names another threshold.
 LARGE_FROM = 256 * 1024
-#: how errors name the argument of put()
+#: The name of the argument of put() in errors.
 WHAT_IS_PUT = "value given to put()"
 
 
 class LargeValues(Protocol):
+    """A store of large values."""
+
     def put(self, data: Buffer) -> bytes:
-        """Store it and return its SHA-256."""
+        """Store a value; return its SHA-256."""
         ...
 
-    def get(self, digest: bytes) -> Buffer | Checked: ...
+    def get(self, digest: bytes) -> Buffer | Checked:
+        """Return the value with this SHA-256."""
+        ...
 
 
 class BrokerValues:
-    """Those of one broker: in its own files where they are in sight, otherwise through it. Any thread may use it."""
+    """The large values of one broker: in its files if they are visible here, otherwise by calls. It is thread-safe."""
 
     def __init__(self, link: Connection) -> None:
         self.link = link
@@ -42,7 +47,7 @@ class BrokerValues:
         self._has_looked = False
 
     def put(self, data: Buffer) -> bytes:
-        """Raises BrokerError where it cannot be stored durably."""
+        """Store a value durably; return its SHA-256. Raises BrokerError."""
         refuse_excess(len(data))
         digest = sha256(data).digest()
         files = self._shared()
@@ -53,16 +58,16 @@ class BrokerValues:
         return digest
 
     def get(self, digest: bytes) -> Buffer | Checked:
-        """Raises UnknownToBroker where there is no such value."""
+        """Return the value with this SHA-256; raise UnknownToBroker if there is none."""
         files = self._shared()
         found = None if files is None else files.get(digest)
         return self.link.get_value(digest) if found is None else found
 
     def _leave(self, files: SharedFiles, data: Buffer, digest: bytes) -> bool:
-        """Whether the broker has taken it from its folder; else it may be another broker by now, with another one."""
+        """Return whether the broker has taken the value from its folder; another broker may have replaced it."""
         try:
             name = files.write(data, digest)
-        except OSError:  # the broker will say what is wrong with its disk
+        except OSError:  # the broker will report what is wrong with its disk
             self._has_looked = False
             return False
         try:
@@ -76,12 +81,12 @@ class BrokerValues:
         return kept
 
     def _is_kept(self, digest: bytes) -> bool:
-        """Whether nothing needs to be sent."""
+        """Return whether the broker has the value already."""
         try:
             return self.link.keep_value(digest, 0)
         except BrokerUnavailable:
             raise
-        except BrokerError:  # it does not know the call, or not for us
+        except BrokerError:  # an older broker does not have this call, or the token does not allow it
             return False
 
     def _shared(self) -> SharedFiles | None:
@@ -95,7 +100,7 @@ class BrokerValues:
             reply = self.link.values_folder()
         except BrokerUnavailable:
             raise
-        except BrokerError:  # it does not know the call, or not for us
+        except BrokerError:  # an older broker does not have this call, or the token does not allow it
             return None
         return SharedFiles.found(reply.path, reply.word)
 
@@ -104,7 +109,7 @@ _current: BrokerValues | None = None
 
 
 def broker_values() -> BrokerValues:
-    """Of the broker that the settings point to now."""
+    """Return the large values of the broker that the settings name now."""
     global _current
     link, found = connection(), _current
     if found is None or found.link is not link:
@@ -121,12 +126,12 @@ def put_through_connection(data: Buffer) -> bytes:
 
 
 def put(value: T) -> T:
-    """A reference to `value`, typed as the value: given to @dagorama calls, or returned, it costs a name each time.
+    """Store `value` and return a reference to it, typed as the value, for arguments and results of @dagorama calls.
 
-    Whoever gets it there gets the plain value. The large parts of it are stored at once and sent to each worker once;
-    what is small stays in the reference. The broker keeps what no node names for an hour (DAGORAMA_LARGE_GRACE): a call
-    that comes later raises UnknownToBroker, and the value is to be put again. Raises NotPicklable, PromiseMisuse for a
-    value with promises in it, BrokerError.
+    Nodes get the plain value. Its large parts are stored now and sent to each worker once; small parts stay in the
+    reference. The broker deletes large parts that no node references after one hour (DAGORAMA_LARGE_GRACE): a later
+    call raises UnknownToBroker, and `put()` must be called again. Raises NotPicklable, PromiseMisuse for a value that
+    contains promises, and BrokerError.
     """
     if isinstance(value, Kept):
         return value
@@ -137,7 +142,7 @@ def put(value: T) -> T:
 
 
 def plain(value: T) -> T:
-    """What put() was given, made anew, where `value` is what it has returned; else `value` itself."""
+    """Return a new copy of the value that was given to put() if `value` is its reference; otherwise `value` itself."""
     if not isinstance(value, Kept):
         return value
     found: Any = decode(value._envelope, get_large=broker_values().get)
@@ -153,9 +158,9 @@ def _kept(value: object, place: tuple[str, int]) -> Kept:
     else:
         envelope, has_promises = attempt.put(value)
     if has_promises:
-        what = "a promise" if isinstance(value, DAGPromise) else "a value that holds promises"
+        what = "a promise" if isinstance(value, DAGPromise) else "a value that contains promises"
         raise PromiseMisuse(
-            f"put() was given {what} at {place[0]}:{place[1]}, whose value is not there yet and is stored once anyway: "
-            "pass the promise to each call that needs it"
+            f"put() was given {what} at {place[0]}:{place[1]}; the value of a promise does not exist yet, and the"
+            " broker stores it once in any case: pass the promise to each call that needs it"
         )
     return Kept(envelope, type(value).__qualname__, size_of(envelope), place)

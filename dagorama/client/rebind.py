@@ -1,4 +1,4 @@
-"""Requests that let other code run nodes: a key holder signs what the broker says there is to sign."""
+"""Requests to run nodes with other code: the holder of a signing key signs what the broker proposes."""
 
 from __future__ import annotations
 
@@ -12,29 +12,37 @@ from dagorama.values.signing import keyring
 
 
 def adopt(broker: Connection, request: pb.AdoptRequest) -> tuple[pb.AdoptReply, pb.Adoption | None]:
-    """Have unfinished nodes of a function run by other code; sign exactly what the broker says there is to adopt.
+    """Run unfinished nodes of a function with other code; sign exactly what the broker proposes.
 
-    Returns what was signed, or None if there is nothing to adopt. Raises RefusedByBroker if the broker would have more
-    signed than the request names.
+    Returns the signed statement, or None if there are no such nodes. Raises RefusedByBroker if the broker proposes
+    code that the request does not name.
     """
-    found = broker.look_at_adoption(request)
+    proposed = _proposed_adoption(broker, request)
     named = getattr(request, "from")
-    _refuse_unnamed("hash", [found.hash], [request.hash] if request.hash else [])
-    _refuse_unnamed("from", [code.partition(" ")[0] for code in found.made_with], named)
-    if not found.made_with:
-        return found, None
+    _refuse_unnamed("hash", [proposed.hash], [request.hash] if request.hash else [])
+    _refuse_unnamed("from-hash", [code.partition(" ")[0] for code in proposed.made_with], named)
+    if not proposed.made_with:
+        return proposed, None
     adoption = pb.Adoption(
-        function=request.function, made_with=found.made_with, hash=found.hash, instance=request.instance
+        function=request.function, made_with=proposed.made_with, hash=proposed.hash, instance=request.instance
     )
     signed = sign(adoption, keyring())
-    asked = pb.AdoptRequest(function=request.function, hash=found.hash, instance=request.instance, adoption=signed)
+    asked = pb.AdoptRequest(function=request.function, hash=proposed.hash, instance=request.instance, adoption=signed)
     getattr(asked, "from").extend(named)
     return broker.adopt(asked), adoption
 
 
+def _proposed_adoption(broker: Connection, request: pb.AdoptRequest) -> pb.AdoptReply:
+    """Return the nodes that would be run with other code; change nothing."""
+    look = pb.AdoptRequest()
+    look.CopyFrom(request)
+    look.look = True
+    return broker.adopt(look)
+
+
 def _refuse_unnamed(option: str, found: Sequence[str], named: Sequence[str]) -> None:
-    """Raise RefusedByBroker if a hash was found that is not among those that were named, if any were."""
-    more = [hash for hash in dict.fromkeys(found) if hash not in named]
+    """Raise RefusedByBroker if a proposed hash is not among the named ones; without named ones, accept all."""
+    more = [code_hash for code_hash in dict.fromkeys(found) if code_hash not in named]
     if named and more:
         raise RefusedByBroker(
             f"this would also sign for code that was not named: {', '.join(more)}; name it"
@@ -44,7 +52,7 @@ def _refuse_unnamed(option: str, found: Sequence[str], named: Sequence[str]) -> 
 
 
 def retry(broker: Connection, request: pb.RetryRequest) -> pb.RetryReply:
-    """Have failed nodes run again; with `new_code` by the code that is deployed, which is signed for this instance."""
+    """Rerun failed nodes; with `new_code`, sign for this instance that the deployed code may run them."""
     if request.new_code:
         ring = keyring()
         request.adoptions.extend(
@@ -54,6 +62,14 @@ def retry(broker: Connection, request: pb.RetryRequest) -> pb.RetryReply:
                 ),
                 ring,
             )
-            for found in broker.look_at_retry(request).adoptable
+            for found in _proposed_retry(broker, request).adoptable
         )
     return broker.retry(request)
+
+
+def _proposed_retry(broker: Connection, request: pb.RetryRequest) -> pb.RetryReply:
+    """Return the code that a retry with new code would run nodes with; change nothing."""
+    look = pb.RetryRequest()
+    look.CopyFrom(request)
+    look.look = True
+    return broker.retry(look)

@@ -1,6 +1,6 @@
-"""From a promise to its value: what the broker says of a node, put together from its parts.
+"""The values of promises: ask the broker, or wait, and put the values together.
 
-The rule: without `timeout` resolve() does not wait. Inside a running node nothing waits, for it would occupy the
+The rule: without `timeout` resolve() does not wait. Nothing waits inside a running node, because it would occupy the
 slot that the other node may need.
 """
 
@@ -20,17 +20,16 @@ from dagorama.client.worker_thread import Beside
 from dagorama.context import attempt_here
 from dagorama.errors import PromiseMisuse
 from dagorama.inspection import find_promises, map_promises
-from dagorama.models.identifiers import InstanceRef
 from dagorama.models.outcome import Outcome
-from dagorama.models.promise import DAGPromise
+from dagorama.models.promise import DAGPromise, InstanceRef
 from dagorama.models.state import State
-from dagorama.values.codec import decode_promised
+from dagorama.values.assembly import decode_promised
 from dagorama.values.failures import error_of, failure_of
 from dagorama.values.signing import SignedValues, keyring
 
 R = TypeVar("R")
 
-#: nodes that one call can wait for: their ids have to fit into a message
+#: The largest number of nodes that one call can wait for: their ids must fit into a message.
 MOST_AT_ONCE = 200_000
 
 
@@ -45,15 +44,17 @@ def resolve(instance: InstanceRef, promise: DAGPromise[R], *, timeout: float | N
 def resolve(
     instance: InstanceRef, promise: Any, *, timeout: float | _Timeout | None = _Timeout.NOT_GIVEN
 ) -> Any:
-    """The value of a promise, with the promises in it resolved.
+    """Return the value of a promise, with the promises in it resolved.
 
-    Without `timeout` it never waits and returns None as long as there is no value, which `state` tells from a None
-    that is one; with it, it waits so many seconds, None meaning for ever, and raises TimeoutError. Raises NodeFailed
-    (NodeCancelled) when the node ended without a value, or returns a Failure for `outcome(promise)`; UnknownToBroker
-    when there is no such node; UncheckableValue and TamperedValue when the value's signature cannot be relied on.
+    Without `timeout` it never waits and returns None if there is no value; `state` tells that from a value that is
+    None. With `timeout` it waits for that number of seconds (None: forever) and then raises TimeoutError.
 
-    What a plain entry point returned comes back as it is; if it is a container or a dataclass with promises in it, a
-    copy in which they are resolved does.
+    If the node ended without a value it raises NodeFailed or a subclass (NodeCancelled, QueueTimeout, WorkerLost,
+    ProcessDied, ResultRejected), or returns a Failure for `outcome(promise)`. Raises UnknownToBroker if there is no
+    such node, UncheckableValue and TamperedValue if the signature of the value is missing or wrong.
+
+    The result of an entry point that is not decorated is returned as it is; if it is a container or a dataclass with
+    promises in it, a copy with their values is returned.
     """
     check_instance("resolve()", instance)
     waits = timeout is not _Timeout.NOT_GIVEN
@@ -68,9 +69,9 @@ def resolve(
 
 
 async def aresolve(instance: InstanceRef, promise: DAGPromise[R], *, timeout: float | None = None) -> R:
-    """resolve() for async code: it waits, for ever unless `timeout` says how long, and leaves the loop free.
+    """Wait for the value of a promise in async code, forever or for `timeout` seconds; see resolve().
 
-    Cancelling it ends the waiting and nothing else; `cancel` cancels the node.
+    Other tasks run meanwhile. Cancelling this coroutine ends the wait only; `cancel` cancels the node.
     """
     check_instance("aresolve()", instance)
     seconds = checked_timeout(timeout)
@@ -88,10 +89,10 @@ async def aresolve(instance: InstanceRef, promise: DAGPromise[R], *, timeout: fl
 def resolve_all(
     pairs: Iterable[tuple[InstanceRef, DAGPromise[R]]], *, timeout: float | None = None
 ) -> list[R]:
-    """The values of promises of any number of instances, in the order given, by one call to the broker.
+    """Return the values of promises of any number of instances, in the given order, with one call to the broker.
 
-    It waits, for ever unless `timeout` says how many seconds, and raises TimeoutError; or, as soon as one of them is
-    known to have failed, what resolve() raises for it. `outcome(promise)` gives a Failure in its place.
+    It waits, forever or for `timeout` seconds, and then raises TimeoutError. As soon as one of the nodes has failed, it
+    raises the error that resolve() raises for that node; `outcome(promise)` gives a Failure instead.
     """
     seconds = checked_timeout(timeout)
     wanted = _Wanted("resolve_all()", pairs)
@@ -103,10 +104,10 @@ def resolve_all(
 def as_completed(
     instance: InstanceRef, promises: Iterable[DAGPromise[R]], *, timeout: float | None = None
 ) -> AsCompleted[R]:
-    """The promises, each once, in the order in which their nodes end, however they do: for `for` and `async for`.
+    """Yield each promise once, in the order in which their nodes end or fail: for `for` and `async for`.
 
-    `resolve(instance, promise)` of one that has just come has its value at hand. Raises TimeoutError when some have
-    not ended `timeout` seconds after this call; None means that there is no such time.
+    `resolve(instance, promise)` of the promise just yielded does not ask the broker again. Raises TimeoutError if some
+    nodes have not ended `timeout` seconds after this call; None means no limit.
     """
     check_instance("as_completed()", instance)
     seconds = checked_timeout(timeout)
@@ -122,7 +123,7 @@ def as_completed(
 
 
 class AsCompleted(Generic[R]):
-    """What as_completed() returns; each `for` begins anew with those that have ended."""
+    """The result of as_completed(); each `for` loop starts again with the nodes that have ended."""
 
     def __init__(self, owner: bytes, promises: list[DAGPromise[R]], timeout: float | None) -> None:
         self._owner = owner
@@ -159,7 +160,7 @@ class AsCompleted(Generic[R]):
 
 
 class _Wanted:
-    """Promises of instances, and plain values that may hold some: what is waited for, and what comes of it."""
+    """Promises, and plain values that may contain some, with their instances: wait for all of them and fill them in."""
 
     def __init__(self, what: str, pairs: Iterable[tuple[InstanceRef, Any]]) -> None:
         self._what = what
@@ -175,7 +176,7 @@ class _Wanted:
         self.waiting = Waiting(self._owners)
 
     def resolved(self, waits: bool, timeout: float | None, is_inside: bool) -> Any:
-        """The one value that is wanted; None without `waits` as long as a promise in it has none."""
+        """Return the single value; without `waits`, None if a promise in it has no value."""
         if waits and not is_inside:
             return self.all_within(timeout)[0]
         heard = self.waiting.ask() if self._owners else []
@@ -188,14 +189,14 @@ class _Wanted:
         raise _no_value(self.waiting, timeout, self.pairs[0][1])
 
     def all_within(self, timeout: float | None) -> list[Any]:
-        """All values, in order. Raises as soon as one of them is known to have failed."""
+        """Return all values, in order; raise as soon as one of the nodes has failed."""
         known = self._known(self.waiting.ended(timeout))
         if left := self.waiting.left:
             raise _not_ended(self.waiting, len(self._owners), timeout, self._places[left[0]][0][1])
         return _filled(*known)
 
     def _known(self, all_heard: Iterable[Heard]) -> tuple[list[Any], dict[int, dict[DAGPromise[Any], object]]]:
-        """The values of promises in their places; and for what holds promises, by place, the values of those."""
+        """Return all values in order, and for values that contain promises, by index, the values of these promises."""
         values = [plain(value) for _, value in self.pairs]
         inner: dict[int, dict[DAGPromise[Any], object]] = {}
         for heard in all_heard:
@@ -225,7 +226,7 @@ def _not_ended(waiting: Waiting, of: int, timeout: float | None, one: object) ->
 
 
 def _because(waiting: Waiting) -> str:
-    """What the broker says of the nodes that are left, to be added to a sentence."""
+    """Return the reasons why nodes have not ended, as the end of a sentence."""
     text = reasons(waiting.unanswered).text
     return f": {text}" if text else ""
 
@@ -246,7 +247,7 @@ def _is_inside() -> bool:
 
 
 def _resolved(waiting: Waiting, promise: DAGPromise[Any], timeout: float | None, is_inside: bool) -> Any:
-    """The value once the node has ended; inside a node, only if it has."""
+    """Return the value when the node has ended; inside a running node, do not wait for it."""
     heard = _known(promise) or next(waiting.ended(0 if is_inside else timeout), None)
     if heard is not None:
         return _value(promise, heard)
@@ -261,7 +262,7 @@ def _no_value(waiting: Waiting, timeout: float | None, wanted: object) -> Timeou
 
 def _would_wait(what: str, promise: object) -> PromiseMisuse:
     return PromiseMisuse(
-        f"{what} would wait inside a running node, in the slot that the other node may need: {promise!r}; "
+        f"{what} would wait inside a running node and occupy the slot that the other node may need: {promise!r}; "
         "return the promise, or pass it to another @dagorama method"
     )
 
@@ -277,14 +278,14 @@ def _value(promise: DAGPromise[Any], heard: Heard) -> Any:
     raise error_of(heard.failure, promise, is_cancelled, heard.owner)
 
 
-# --- what as_completed() has just said ---------------------------------------------------------------
+# --- the promise that as_completed() has just yielded -------------------------------------------------
 
 _answers: dict[bytes, Heard] = {}
 
 
 @contextmanager
 def _at_hand(heard: Heard) -> Iterator[None]:
-    """Spares resolve() the asking as long as the caller looks at this one. A failure may be undone meanwhile."""
+    """Keep a value for resolve() while the caller handles its promise; not a failure, which a retry may undo."""
     if heard.state is not State.COMPLETED:
         yield
         return

@@ -1,10 +1,10 @@
-"""Large values as files that the broker and we both see: read where they are, written beside them, without a message.
+"""Large values as files in a folder of the broker on this machine: read and written without a message for their bytes.
 
-The broker's folder holds a value at ab/abcd..., named by the SHA-256 of its bytes. What is new is written to
-`unfinished`, under a name that nobody can guess, and the broker is asked to move it to its place.
+A value is the file ab/abcd..., named by the SHA-256 of its bytes. A new value is written to `unfinished` under a random
+name, and the broker is asked to move it to its place.
 
-The rule: only a folder that this user owns, that nobody else can enter, and that holds the word which the broker has
-given for it. What is in it is compared with its name before it is used.
+The rule: the folder is used only if this user owns it, no other user can enter it, and it contains the secret word that
+the broker has sent. A file is compared with its name before it is used.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from threading import Lock
 from dagorama.values.out_of_band import Buffer, Checked
 
 UNFINISHED = "unfinished"
-WORD = "shared"  #: the file with the broker's word
-#: files of which it is remembered that they were compared
+WORD = "shared"  #: the file with the secret word of the broker
+#: The largest number of files that are remembered as compared.
 REMEMBERED = 4096
 
 
 class SharedFiles:
-    """The folder of a broker. Any thread may use it; what raises OSError is to go through the broker instead."""
+    """The folder of a broker. It is thread-safe; after an OSError the caller sends the value to the broker instead."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     @classmethod
     def found(cls, path: str, word: str) -> SharedFiles | None:
-        """The folder that a broker speaks of, if it is the same one here."""
+        """Return the folder that a broker names, or None if this machine does not have the same folder."""
         if not path or not word:
             return None
         folder = Path(path)
@@ -47,13 +47,13 @@ class SharedFiles:
         return self._file(digest).exists()
 
     def get(self, digest: bytes) -> Checked | None:
-        """A value, for the caller alone to write to; None where it is not there, or not what its name says."""
+        """Return a private copy of a value; None if there is no file, or its bytes do not match its name."""
         with suppress(OSError):
             return mapped(self._file(digest), digest)
         return None
 
     def write(self, data: Buffer, digest: bytes) -> str:
-        """Have the bytes in `unfinished`, durably; the name there. What is kept already is not written again.
+        """Write bytes durably to `unfinished` and return their name there; link a value that exists already.
 
         Raises OSError.
         """
@@ -61,7 +61,7 @@ class SharedFiles:
         path, kept = self.unfinished(name), self._file(digest)
         with suppress(FileNotFoundError):
             if kept.stat().st_size == len(data):
-                os.link(kept, path)  # it cannot be collected before the broker is asked for it
+                os.link(kept, path)  # the broker cannot delete it before it is asked to import it
                 return name
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
@@ -78,7 +78,7 @@ class SharedFiles:
         return self.folder / UNFINISHED / name
 
     def drop(self, name: str) -> None:
-        """Of `unfinished`: nobody will ask for it any more."""
+        """Remove a file from `unfinished`."""
         with suppress(OSError):
             self.unfinished(name).unlink(missing_ok=True)
 
@@ -88,7 +88,7 @@ class SharedFiles:
 
 
 def mapped(path: Path, digest: bytes) -> Checked | None:
-    """A file in memory, writable for the caller alone; None where it is not what its name says. Raises OSError."""
+    """Return a private, writable mapping of a file; None if its bytes do not match the digest. Raises OSError."""
     with path.open("rb") as file:
         found = os.fstat(file.fileno())
         if not found.st_size:
@@ -102,9 +102,9 @@ def mapped(path: Path, digest: bytes) -> Checked | None:
     return Checked(view)
 
 
-# A value that many nodes read is compared once in each process. That is as good as each time: such files are written
-# once and then renamed or linked only, any later change of the bytes changes the times of the file, which no program
-# can set back (st_ctime), and whoever may write to it is this user, who may as well write to this process.
+# A value that many nodes read is compared once in each process. That is as safe as comparing it each time: a file is
+# written once and only renamed or linked later, a change of its bytes changes st_ctime, which no program can set back,
+# and only this user, who can also change this process, may write to it.
 _compared: dict[bytes, tuple[int, ...]] = {}
 _remembering = Lock()
 

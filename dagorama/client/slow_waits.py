@@ -1,6 +1,6 @@
-"""Waits that take long: one thread per process asks why, and says so in the log.
+"""Waits that take long: one thread per process asks the broker for the reason and logs it.
 
-The rule: a wait that ends in time costs an entry in a table. What was said is said again only when it has changed.
+The rule: a wait that ends in time costs one entry in a table. A reason is logged again only after it has changed.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Protocol
 from dagorama.client.explain import Reasons, reasons
 from dagorama.logging import get_logger
 
-#: seconds between two looks at the waits, at most
+#: The largest number of seconds between two checks of the waits.
 LOOK = 1.0
-#: seconds between two questions to the broker, at least
+#: The smallest number of seconds between two requests to the broker.
 QUESTION = 0.2
-#: looks in a row without a wait after which the thread ends
+#: Consecutive checks without a wait after which the thread ends.
 IDLE_LOOKS = 10
 
 
@@ -27,7 +27,7 @@ class Wait(Protocol):
 
     @property
     def waits_since(self) -> float | None:
-        """By the monotonic clock; None while the caller does something else."""
+        """The start of the wait by the monotonic clock; None while the caller does something else."""
         ...
 
     @property
@@ -37,11 +37,11 @@ class Wait(Protocol):
 
 
 class Waits:
-    """The waits of one process. Any thread may enter and leave one."""
+    """The waits of one process. It is thread-safe."""
 
     def __init__(self) -> None:
         self.reset()
-        # After a fork the thread, those who waited, and who held the lock, are in the parent only.
+        # After a fork the thread, the waiting threads and the owner of the lock exist only in the parent.
         os.register_at_fork(after_in_child=self.reset)
 
     def reset(self) -> None:
@@ -53,7 +53,7 @@ class Waits:
         self._after = 0.0
 
     def enter(self, wait: Wait, after: float) -> None:
-        """`after`: the seconds of waiting after which it is asked why; the last caller's count for all."""
+        """Add a wait; its reason is asked for after `after` seconds. The last caller's number applies to all waits."""
         with self._lock:
             self._after = after
             self._waits[id(wait)] = wait
@@ -81,14 +81,14 @@ class Waits:
                 asked_at = monotonic()
 
     def _end(self) -> bool:
-        """Whether there is still nothing to look at; then the next wait starts another thread."""
+        """Return whether there are no waits; the next wait then starts another thread."""
         with self._lock:
             if not self._waits:
                 self._thread = None
             return self._thread is None
 
     def _due(self, after: float) -> list[Wait]:
-        """Those that have waited for so many seconds."""
+        """Return the waits that have lasted for `after` seconds."""
         before = monotonic() - after
         with self._lock:
             waits = list(self._waits.values())

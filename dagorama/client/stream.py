@@ -1,7 +1,7 @@
-"""One open stream to the broker, on which any thread asks and hears the answers to what it asked.
+"""One open stream to the broker, on which any thread sends requests and receives the answers to them.
 
-A call of its own costs both sides twice as much as a message on a stream that is open already. The stream is opened
-when something is asked, and closed when nothing has been for a while.
+A separate call costs both sides twice as much as a message on an open stream. The stream is opened for the first
+request, and closed after a while without requests.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from dagorama.errors import BrokerError, BrokerUnavailable
 
 if TYPE_CHECKING:
     import grpc
-    from grpc import _CallIterator  # that is how the stubs call it
+    from grpc import _CallIterator  # the stubs of grpc give it this name
 
-#: seconds without a question after which the stream is closed
+#: Seconds without a request after which the stream is closed.
 IDLE = 20.0
-#: seconds that a broker has to end a stream that is closed
+#: Seconds that a broker gets to end a stream that is closed here.
 CLOSING = 0.5
-#: bytes of questions that go in one message, where more than one waits to go
+#: Bytes of requests that one message holds if several are ready.
 GATHERED = 256 * 1024
 
-#: What a thread hears: an answer, or what makes the error that says why none will come.
+#: An answer, or a function that returns the error that explains why there will be none.
 Heard: TypeAlias = "pb.Answer | Callable[[], BrokerError]"
 OpenStream: TypeAlias = "Callable[[Iterator[pb.Asks]], _CallIterator[pb.Answers]]"
 
 
 class Asked:
-    """A question, as whoever asked it holds it."""
+    """A request whose answers its sender waits for."""
 
     __slots__ = ("_heard", "_number", "_talk")
 
@@ -43,7 +43,7 @@ class Asked:
         self._heard = heard
 
     def hear(self, timeout: float | None) -> pb.Answer:
-        """The next answer. Raises TimeoutError where none comes in so many seconds, and BrokerError."""
+        """Return the next answer; raise TimeoutError if there is none within `timeout` seconds, or a BrokerError."""
         try:
             heard = self._heard.get(timeout=timeout)
         except Empty:
@@ -53,18 +53,18 @@ class Asked:
         raise heard()
 
     def forget(self) -> None:
-        """No answer is wanted any more. Any thread may say so, and whoever listens hears a BrokerError."""
+        """Drop all further answers. Any thread may call this; a thread that waits for an answer gets a BrokerError."""
         self._talk.forget(self._number)
 
 
 class Talk:
-    """One stream; when it `is_over`, the next one is another Talk."""
+    """One stream. When it is over, `is_over` is true and another Talk must be opened."""
 
     def __init__(self, open_stream: OpenStream, error_of: Callable[[grpc.RpcError], BrokerError]) -> None:
         self._error_of = error_of
         self._lock = threading.Lock()
         self._numbers = count(1)
-        self._listeners: dict[int, SimpleQueue[Heard]] = {}  # of questions that are not answered
+        self._listeners: dict[int, SimpleQueue[Heard]] = {}  # of requests without a final answer
         self._outgoing: SimpleQueue[pb.Ask | None] = SimpleQueue()
         self.is_over = False
         self._stream = open_stream(self._messages())
@@ -72,7 +72,7 @@ class Talk:
         self._thread.start()
 
     def ask(self, question: pb.Ask) -> Asked | None:
-        """Send it under a number of its own; None where the stream is over."""
+        """Send a request under a new number; return None if the stream is over."""
         heard: SimpleQueue[Heard] = SimpleQueue()
         with self._lock:
             if self.is_over:
@@ -87,11 +87,11 @@ class Talk:
             heard = self._listeners.pop(number, None)
             if heard is None:
                 return
-        heard.put(lambda: BrokerError("it was ended here", "CANCELLED"))
+        heard.put(lambda: BrokerError("the request was cancelled by this process", "CANCELLED"))
         self._outgoing.put(pb.Ask(number=number, never_mind=True))
 
     def close(self) -> None:
-        """Close it now, unless something is being asked; returns when its threads are about to end."""
+        """Close the stream unless a request is pending; return when its threads are about to end."""
         if self._has_ended_idle():
             self._outgoing.put(None)
             self._thread.join(CLOSING)
@@ -117,7 +117,7 @@ class Talk:
             return self.is_over
 
     def _with_others(self, question: pb.Ask) -> pb.Asks:
-        """A message of it and of what else waits to go."""
+        """Return a message with this request and others that are ready."""
         message, size = pb.Asks(ask=[question]), question.ByteSize()
         while size < GATHERED:
             try:

@@ -1,6 +1,6 @@
-"""What a timeout may be, for every call that waits: a number of seconds from 0 up, or None for no limit.
+"""Timeouts of calls that wait: a number of seconds from 0 up, or None for no limit.
 
-The rule: infinity, and what is too long for the system's own timers, is no limit.
+The rule: infinity, and numbers that are too large for the timers of the system, mean no limit.
 """
 
 from __future__ import annotations
@@ -9,20 +9,20 @@ from math import inf, isnan
 from numbers import Number
 from typing import Any
 
-#: Seconds, some thirty years: less than what threads, polls and gRPC's deadlines can hold.
+#: Seconds, about thirty years: fewer than the timeouts of threads, polls and gRPC can hold.
 LONGEST = 1e9
 
 
 def checked_timeout(timeout: object) -> float | None:
-    """`timeout` as seconds, None for no limit. Raises ValueError or TypeError, which say what a timeout is."""
+    """Return `timeout` as seconds, None for no limit; raise ValueError or TypeError if it is something else."""
     if timeout is None:
         return None
-    # A bool is a number to Python, and a mistake here. numpy's numbers and Decimal are Numbers too.
+    # For Python a bool is a number; here it is a mistake. Numbers of numpy and Decimal are Numbers too.
     if not isinstance(timeout, Number) or isinstance(timeout, (bool, complex)):
         raise TypeError(f"timeout is {timeout!r}: {_described(timeout)}")
     seconds = _as_float(timeout)
     if isnan(seconds) or seconds < 0:
-        raise ValueError(f"timeout is {timeout!r}: it has to be a number of seconds from 0 up, or None for no limit")
+        raise ValueError(f"timeout is {timeout!r}: it must be a number of seconds from 0 up, or None for no limit")
     if seconds >= LONGEST:
         return None
     return timeout if isinstance(timeout, int) else seconds  # an error says 5 seconds, not 5.0
@@ -36,5 +36,5 @@ def _as_float(number: Any) -> float:
 
 
 def _described(timeout: object) -> str:
-    remedy = ", so pass its .total_seconds()" if hasattr(timeout, "total_seconds") else ""
-    return f"it has to be a number of seconds, or None for no limit{remedy}"
+    remedy = "; pass its .total_seconds()" if hasattr(timeout, "total_seconds") else ""
+    return f"it must be a number of seconds, or None for no limit{remedy}"

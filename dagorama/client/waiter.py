@@ -1,7 +1,7 @@
-"""Listening to the broker until nodes end. It is told of each as it ends; nothing is asked again and again.
+"""Wait until nodes end: the broker reports each one as it ends, without polling.
 
-The rule: one call for all nodes of one piece of waiting. A broker that restarts meanwhile is waited for and asked
-about those that are left.
+The rule: one call for all nodes of one wait. If the broker restarts meanwhile, the wait goes on and asks about the
+remaining nodes.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from time import monotonic, sleep
 from typing import Any, NamedTuple
 
 from dagorama.api import broker_pb2
-from dagorama.client.connection import PAUSE, Replies, connection
-from dagorama.client.reconnect import PATIENCE, Loss
+from dagorama.client.connection import connection
+from dagorama.client.reconnect import PATIENCE, PAUSE, Loss
+from dagorama.client.replies import Replies
 from dagorama.client.slow_waits import waits
 from dagorama.context import attempt_here, is_held_back
 from dagorama.errors import BrokerError, BrokerOverloaded, BrokerUnavailable, PromiseMisuse, WrongInstance
-from dagorama.models.identifiers import InstanceRef
-from dagorama.models.promise import DAGPromise
+from dagorama.models.promise import DAGPromise, InstanceRef
 from dagorama.models.state import State
 from dagorama.settings import broker_wait, warn_after
 
@@ -27,19 +27,19 @@ NOTHING_KNOWN = broker_pb2.NodeFailure()
 
 
 class Heard(NamedTuple):
-    """What the broker has said of one node; of one that has completed, the envelopes that its value is made of."""
+    """A broker's report of one node; if it has completed, with the envelopes of its value."""
 
     node_id: bytes
-    owner: bytes  #: the instance that it is of
+    owner: bytes  #: its instance
     state: State
-    envelopes: Mapping[bytes, bytes] = {}  #: as they came: nobody has checked them
+    envelopes: Mapping[bytes, bytes] = {}  #: as received: their signatures have not been checked
     failure: broker_pb2.NodeFailure = NOTHING_KNOWN
 
 
 class Waiting:
-    """Nodes to be asked about or waited for; `owners` has the instance of each.
+    """Nodes to ask about or to wait for; `owners` maps each to its instance.
 
-    Any thread may close() it, which ends the waiting.
+    Any thread may call close(), which ends the wait.
     """
 
     def __init__(self, owners: Mapping[bytes, bytes]) -> None:
@@ -51,22 +51,22 @@ class Waiting:
 
     @property
     def unanswered(self) -> Mapping[bytes, bytes]:
-        """The nodes of which no end has been heard, and the instance of each."""
+        """The nodes that have not ended, as far as known, with their instances."""
         return self._left
 
     @property
     def left(self) -> Sequence[bytes]:
-        """The nodes of which no end has been heard."""
+        """The nodes that have not ended, as far as known."""
         return list(self._left)
 
     def ask(self, patience: float | None = None) -> list[Heard]:
-        """Return what the broker knows now of the nodes that are left. It may be away for `patience` seconds."""
+        """Return the current reports of the remaining nodes. The broker may be unavailable for `patience` seconds."""
         return connection().retried(lambda: list(self._hear(now=True, timeout=None)), patience=patience)
 
     def ended(self, timeout: float | None) -> Iterator[Heard]:
-        """Each node once it has ended, in that order; ends with the last of them, or after so many seconds.
+        """Yield the report of each node when it has ended, until all have ended or `timeout` seconds are over.
 
-        A wait that takes long says in the log what keeps it.
+        The reasons of a long wait are logged.
         """
         after = warn_after()
         if timeout is not None and timeout <= after:
@@ -86,7 +86,7 @@ class Waiting:
         until = inf if timeout is None else monotonic() + timeout
         loss = Loss()
         while self._left and not self._closed and (seconds := until - monotonic()) > 0:
-            # A wait may go unanswered for hours; how things stand is answered at once if the broker is there.
+            # A wait may go unanswered for hours; an available broker answers a request for current states at once.
             is_question = loss.is_doubtful
             try:
                 for heard in self._hear(now=is_question, timeout=None if timeout is None else seconds):
@@ -100,11 +100,11 @@ class Waiting:
                 if self._left and not is_question:
                     sleep(max(0.0, min(PAUSE, until - monotonic())))
         if self._left and not self._closed:
-            # They may have ended while nobody listened.
+            # They may have ended while no call was open.
             yield from [self._noted(heard) for heard in self.ask(PATIENCE) if heard.state.has_ended]
 
     def close(self) -> None:
-        """Ends what another thread waits for; that thread then hears no more, or a BrokerError."""
+        """End the wait of another thread; its iteration ends, or raises a BrokerError."""
         with self._lock:
             self._closed = True
             replies = self._replies
@@ -137,9 +137,9 @@ class Waiting:
 def _heard(
     asked: Sequence[tuple[bytes, bytes]], reply: broker_pb2.WaitReply, envelopes: dict[bytes, bytes]
 ) -> list[Heard]:
-    """Adds what came to `envelopes`; `asked` has each node and its instance, in the order of the request.
+    """Return the reports in a reply and add its values to `envelopes`.
 
-    Raises BrokerError where the reply makes no sense.
+    `asked` has each node and its instance, in the order of the request. Raises BrokerError if the reply is malformed.
     """
     failures = iter(reply.failure)
     found = []
@@ -153,15 +153,15 @@ def _heard(
                 found.append(Heard(*asked[index], state, envelopes))
     except (ValueError, IndexError):
         raise BrokerError(
-            "the broker speaks of nodes that were not asked for, or of states that there are not: see that both are of"
-            " the same version",
+            "unexpected reply from the broker (unknown node or state); check that the versions of client and broker"
+            " match",
             "INTERNAL",
         ) from None
     return found
 
 
 def _pause(error: BrokerUnavailable | BrokerOverloaded, loss: Loss) -> float:
-    """Seconds until the wait goes on. Raises the error if the broker has been gone, or without room, for too long."""
+    """Return the seconds until the next call; raise the error if the broker has failed for too long."""
     if isinstance(error, BrokerOverloaded):
         if error.retry_after is None or loss.noticed(False) > broker_wait():
             raise error
@@ -171,32 +171,32 @@ def _pause(error: BrokerUnavailable | BrokerOverloaded, loss: Loss) -> float:
     return PAUSE
 
 
-# --- whose nodes these are -------------------------------------------------------------------------
+# --- the instance of a promise ---------------------------------------------------------------------
 
 
 def check_instance(what: str, instance: object) -> None:
-    """Raises TypeError when what `what` was given first is no instance, such as the promise in the wrong place."""
+    """Raise TypeError if the first argument of `what` is not an instance, for example the promise."""
     if isinstance(instance, DAGPromise) or not hasattr(type(instance), "instance_id"):
         raise TypeError(
-            f"{what} takes an instance first, which calling a definition returns beside the promise, not a "
+            f"the first argument of {what} must be the instance that the call of a definition returns, not a "
             f"{type(instance).__qualname__}"
         )
 
 
 def owner_of(instance: InstanceRef, promise: DAGPromise[Any]) -> bytes:
-    """The instance to ask under; raises WrongInstance, or PromiseMisuse for what the broker cannot know yet."""
+    """Return the instance of a promise; raise WrongInstance, or PromiseMisuse if the broker cannot know it yet."""
     owner = instance.instance_id.bytes
     if promise._instance_bytes not in (None, owner):
         raise WrongInstance(f"{promise!r} is of instance {promise.instance_id}, not of {instance!r}")
     if is_held_back(owner):
         raise PromiseMisuse(
-            f"{promise!r} was made in a `with together():` block, and nothing is known of it before that ends: "
-            "ask for it after the block"
+            f"{promise!r} was made in a `with together():` block, and the broker does not know it before the "
+            "block ends: ask for it after the block"
         )
     attempt = attempt_here()
     if attempt is not None and attempt.made(promise.node_id):
         raise PromiseMisuse(
-            f"this run made {promise!r}, which may need the place that this run takes; "
+            f"the running node made {promise!r}, which may need the slot that this node occupies; "
             "return the promise, or pass it to another @dagorama method"
         )
     return owner

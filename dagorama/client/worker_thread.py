@@ -1,7 +1,7 @@
-"""What would block an asyncio loop, in a thread beside it.
+"""Blocking calls of async code, in a thread.
 
-The rule: the thread is a daemon and belongs to one piece of waiting; whoever leaves the block, cancelled or not, makes
-what it waits for end.
+The rule: the thread is a daemon and belongs to one wait; leaving the block, also by cancellation, ends the blocking
+call.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Beside:
-    """`async with Beside(give_up) as thread: await thread.run(...)`; `give_up` has to make what runs there end."""
+    """A thread: `async with Beside(give_up) as thread: await thread.run(...)`; `give_up` must end a running call."""
 
     def __init__(self, give_up: Callable[[], None]) -> None:
         self._give_up = give_up
@@ -36,7 +36,7 @@ class Beside:
         self._give_up()
 
     async def run(self, function: Callable[..., T], *args: Any) -> T:
-        """What `function` returns or raises, which must not be StopIteration; one call at a time."""
+        """Call `function` in the thread, one call at a time; it must not raise StopIteration."""
         import asyncio
 
         loop = asyncio.get_running_loop()
@@ -60,12 +60,12 @@ def _live(calls: SimpleQueue[Callable[[], None] | None]) -> None:
 
 
 def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], answer: Callable[[], None]) -> None:
-    with suppress(RuntimeError):  # the loop has been closed meanwhile
+    with suppress(RuntimeError):  # the loop was closed meanwhile
         loop.call_soon_threadsafe(lambda: None if future.done() else answer())
 
 
 async def in_thread(function: Callable[..., T], *args: Any) -> T:
-    """Call a function that waits for the broker in a thread if an asyncio loop runs here, otherwise directly."""
+    """Call a function that waits for the broker: in a thread if an asyncio loop runs here, otherwise directly."""
     asyncio = sys.modules.get("asyncio")
     if asyncio is None:
         return function(*args)

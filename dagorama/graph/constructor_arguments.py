@@ -1,36 +1,33 @@
-"""The arguments that a definition was constructed with: they travel with each call, so that a worker can construct it.
+"""The constructor arguments of definitions: noted when one is constructed, and sent with each call of its methods.
 
-The rule: a worker runs a node on a definition like the caller's, made by the constructor from the same arguments, with
-what was assigned to it since; or it says that it cannot.
+The rule: together with later assignments and the contents of plain containers, they are all that a worker needs to
+construct a definition like the caller's; `definitions` does that.
 """
 
 from __future__ import annotations
 
-import pickle
 import sys
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from inspect import CO_VARARGS, CO_VARKEYWORDS, signature
+from inspect import CO_VARARGS, CO_VARKEYWORDS
 from time import monotonic
 from types import FrameType
 from typing import Any, NamedTuple, cast
 from weakref import ref
 
-from dagorama.errors import DefinitionDiffers, DefinitionNotRegistered, NotPicklable, PromiseMisuse
+from dagorama.errors import NotPicklable, PromiseMisuse
+from dagorama.models import stored
 from dagorama.models.value_ref import Kept
-from dagorama.user_code.class_code import plain_text
 from dagorama.user_code.names import class_name
+from dagorama.user_code.plain_values import plain_text
 from dagorama.values.codec import decode, encode
 from dagorama.values.envelope import size_of
 from dagorama.values.out_of_band import PutLarge
 
-#: bytes of a packed constructor up to which it stands in each node's arguments; a larger one is stored once
+#: Bytes of packed arguments up to which they are part of the arguments of each node; larger ones are stored once.
 INLINE = 4096
-#: seconds for which a stored one is named without asking the broker whether it still has it
+#: Seconds for which stored ones are referred to without asking the broker whether it still has them.
 KEPT_FOR = 600.0
-#: definitions that a process keeps, of those that it made for nodes
-MADE = 128
 
 _CONTAINERS = (list, dict, set)
 _BUILDING = frozenset({
@@ -39,14 +36,17 @@ _BUILDING = frozenset({
 
 
 class Constructed(NamedTuple):
+    """The constructor arguments of a definition, and its attributes that the constructor alone does not determine."""
+
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = {}
-    changed: Mapping[str, Any] = {}  #: attributes that were assigned after the constructor had returned
+    changed: Mapping[str, Any] = {}  #: attributes assigned after the constructor had returned
     contents: Mapping[str, Any] = {}  #: other attributes that are plain containers, as they are now
 
 
+@stored.named("Unsent")
 class Unsent(NamedTuple):
-    """Stands for what cannot be pickled: the reader has to have one of its own."""
+    """An argument that cannot be pickled: the reader must have a registered definition with one of its own."""
 
     type: str
 
@@ -57,25 +57,24 @@ class _Record:
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     changed: dict[str, Any] = field(default_factory=dict)
-    packed: bytes | None = None  #: as it came, if a worker made the definition
+    packed: bytes | None = None  #: as received, if a worker constructed the definition
     kept: tuple[bytes, Kept, float] | None = None
 
 
 _records: dict[int, _Record] = {}
-_made: OrderedDict[tuple[type, bytes], Any] = OrderedDict()
 
 
-# --- what is noted while a definition is made --------------------------------------------------------------
+# --- while a definition is constructed ---------------------------------------------------------------------
 
 
 def note_constructed(definition: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """Remember what a definition is being constructed with."""
+    """Note the arguments that a definition is being constructed with."""
     record = _record(definition)
     record.args, record.kwargs = args, kwargs
 
 
 def given_to_new(frame: FrameType) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return what a class's own `__new__` has got and has not handed on; nothing if that frame is not one."""
+    """Return the arguments of a class's own `__new__`, which did not pass them on; none if the frame is another."""
     code, values = frame.f_code, frame.f_locals
     if code.co_name != "__new__":
         return (), {}
@@ -91,7 +90,7 @@ def given_to_new(frame: FrameType) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def note_assigned(definition: object, name: str, depth: int = 2) -> None:
-    """Remember that an attribute is assigned, unless the constructor does it."""
+    """Note that an attribute is assigned, unless the constructor does it."""
     frame = sys._getframe(depth)
     while frame is not None:
         code = frame.f_code
@@ -117,20 +116,25 @@ def _known(definition: object) -> _Record | None:
 
 
 def constructed(definition: object) -> Constructed:
-    """Return what a definition was constructed with, and what was assigned since."""
+    """Return the constructor arguments of a definition, and its attributes that were assigned or filled since."""
     record = _known(definition)
     if record is None:
         return Constructed(contents=_contents(definition))
     before = Constructed(record.args, record.kwargs)
     if record.packed is not None:
-        before = Constructed(*cast("tuple[Any, Any, Any, Any]", decode(record.packed)))
+        before = unpacked(record.packed)
     missing = object()
     changed = {name: value for name in record.changed if (value := getattr(definition, name, missing)) is not missing}
     return before._replace(changed={**before.changed, **changed}, contents=_contents(definition, record))
 
 
+def unpacked(data: bytes | None) -> Constructed:
+    """Return the arguments that `packed` has packed; None stands for no arguments."""
+    return Constructed() if data is None else Constructed(*cast("tuple[Any, Any, Any, Any]", decode(data)))
+
+
 def _contents(definition: object, record: _Record | None = None) -> dict[str, Any]:
-    """Plain containers among the attributes, but for those that travel already."""
+    """Return the attributes that are plain containers, except for arguments and assigned attributes."""
     held: dict[str, Any] = getattr(definition, "__dict__", {})
     given = [] if record is None else [*map(id, record.args), *map(id, record.kwargs.values())]
     return {
@@ -141,7 +145,7 @@ def _contents(definition: object, record: _Record | None = None) -> dict[str, An
 
 
 def remade(definition: object, reduced: Any) -> Any:
-    """Return how a definition is pickled or copied: as `reduced` says, and what is noted here goes along."""
+    """Add the noted arguments of a definition to `reduced`, its result of `__reduce_ex__`."""
     record = _known(definition)
     if record is None or not isinstance(reduced, tuple):
         return reduced
@@ -149,21 +153,27 @@ def remade(definition: object, reduced: Any) -> Any:
     return (_remade, (make, args, _as_bytes(definition, record)), *state)
 
 
+@stored.named("constructed")
 def _remade(make: Callable[..., Any], args: tuple[Any, ...], data: bytes) -> Any:
-    """Named in pickles of definitions."""
+    """Return a definition from its pickle, with its constructor arguments noted."""
     definition = make(*args)
-    record = _record(definition)
-    record.packed, record.changed = data, {}
+    note_packed(definition, data)
     return definition
 
 
-# --- how it travels ----------------------------------------------------------------------------------------
+def note_packed(definition: object, data: bytes) -> None:
+    """Note that a definition was constructed from packed arguments."""
+    record = _record(definition)
+    record.packed, record.changed = data, {}
+
+
+# --- when a method is called -------------------------------------------------------------------------------
 
 
 def packed(definition: object, put_large: PutLarge) -> bytes | Kept | None:
-    """Return what goes with each call of a definition's methods; None if it was constructed without arguments.
+    """Return the packed arguments of a definition, for each call of its methods; None if there are none.
 
-    Raises PromiseMisuse if there is a promise among the arguments.
+    Raises PromiseMisuse if one of the arguments contains a promise.
     """
     record = _known(definition)
     if record is None:
@@ -197,130 +207,21 @@ def _pack(definition: object) -> bytes:
         encoded = encode((tuple(sendable), *named), _what(definition))
     if encoded.promises:
         raise PromiseMisuse(
-            f"{class_name(type(definition))} was constructed with {encoded.promises[0]!r}, whose value is not there "
-            "yet: pass the promise to a @dagorama method"
+            f"{class_name(type(definition))} was constructed with {encoded.promises[0]!r}, whose value does not "
+            "exist yet: pass the promise to a @dagorama method"
         )
     return encoded.envelope
 
 
+def is_resource(part: object) -> bool:
+    """Return whether an argument cannot be pickled, or stands for one that could not."""
+    return isinstance(part, Unsent) or isinstance(_sendable(part), Unsent)
+
+
 def _sendable(part: object) -> object:
+    """Return an argument, or an Unsent in its place if it cannot be pickled."""
     try:
         encode(part)
     except NotPicklable:
         return Unsent(type(part).__qualname__)
     return part
-
-
-# --- how it is made again ----------------------------------------------------------------------------------
-
-
-def made_again(cls: type, data: bytes | None, registered: object | None) -> Any:
-    """Return the definition that a node runs on: `registered` if it is like the caller's, else one made from `data`.
-
-    Raises DefinitionNotRegistered if what it takes to make it could not travel, DefinitionDiffers if the registered one
-    is another, and what the constructor raises.
-    """
-    if registered is not None:
-        difference = _difference(cls, constructed(registered), _sent(data))
-        if difference is None:
-            return registered
-        if difference.is_final:
-            raise DefinitionDiffers(
-                f"{class_name(cls)} is registered here with {difference.text}: construct both with the same arguments, "
-                "or register none"
-            )
-    key = cls, data or b""
-    definition = _made.get(key)
-    if definition is not None:
-        _made.move_to_end(key)
-        return definition
-    definition = _made[key] = _made_from(cls, data)
-    if len(_made) > MADE:
-        _made.popitem(last=False)
-    return definition
-
-
-def _sent(data: bytes | None) -> Constructed:
-    return Constructed() if data is None else Constructed(*cast("tuple[Any, Any, Any, Any]", decode(data)))
-
-
-def _made_from(cls: type, data: bytes | None) -> Any:
-    sent = _sent(data)
-    if unsent := _unsent(sent):
-        raise DefinitionNotRegistered(
-            f"{class_name(cls)} was constructed with {unsent}, which cannot be pickled, and none is registered "
-            f"here; call register_definition({cls.__qualname__}(...)) in a module that the worker imports "
-            "(worker --import MODULE)"
-        )
-    definition = cls(*sent.args, **sent.kwargs) if sent.args or sent.kwargs else _made_without(cls)
-    for name, value in {**sent.contents, **sent.changed}.items():
-        object.__setattr__(definition, name, value)
-    if data:
-        record = _record(definition)
-        record.packed, record.changed = data, {}
-    return definition
-
-
-def _made_without(cls: type) -> Any:
-    try:
-        return cls()
-    except Exception as error:
-        raise DefinitionNotRegistered(
-            f"{class_name(cls)}() cannot be made without arguments ({type(error).__name__}: {error}); call "
-            f"register_definition({cls.__qualname__}(...)) in each process that needs it, for a worker in a "
-            "module that it imports (worker --import MODULE)"
-        ) from error
-
-
-def _unsent(sent: Constructed) -> str:
-    """The parts that could not travel, as text."""
-    positional = [part.type for part in sent.args if isinstance(part, Unsent)]
-    named = [
-        f"{name}, a {part.type}" for parts in (sent.kwargs, sent.changed) for name, part in parts.items()
-        if isinstance(part, Unsent)
-    ]  # fmt: skip
-    return " and ".join([*(f"a {name}" for name in positional), *named])
-
-
-class _Difference(NamedTuple):
-    text: str
-    is_final: bool  #: one cannot be made from what the caller has sent
-
-
-def _difference(cls: type, ours: Constructed, sent: Constructed) -> _Difference | None:
-    """How the registered definition differs from the caller's; a resource that cannot be pickled is like any other."""
-    one, other = _bound(cls, ours), _bound(cls, sent)
-    if one is None or other is None:
-        return None
-    resources = [name for name, part in {**one, **other}.items() if _is_resource(one.get(name, part))]
-    for name in sorted({*one, *other} - set(resources)):
-        if name not in one or name not in other or not _same(one[name], other[name]):
-            text = f"{name}={_shown(one, name)}, and the caller has {name}={_shown(other, name)}"
-            return _Difference(text, bool(resources) or bool(_unsent(sent)))
-    return None
-
-
-def _bound(cls: type, found: Constructed) -> dict[str, Any] | None:
-    """Arguments by name with their defaults, and assigned attributes; None if the constructor does not take them."""
-    try:
-        call = signature(cls.__init__).bind(None, *found.args, **found.kwargs)  # type: ignore[misc]  # as type() calls it
-    except (TypeError, ValueError):
-        return None
-    call.apply_defaults()
-    names = dict(list(call.arguments.items())[1:])
-    return {**names, **{f".{name}": value for name, value in found.changed.items()}}
-
-
-def _is_resource(part: object) -> bool:
-    return isinstance(part, Unsent) or isinstance(_sendable(part), Unsent)
-
-
-def _same(one: object, other: object) -> bool:
-    try:
-        return bool(one == other)
-    except Exception:  # arrays have no one answer
-        return pickle.dumps(one) == pickle.dumps(other)
-
-
-def _shown(parts: Mapping[str, Any], name: str) -> str:
-    return repr(parts[name])[:100] if name in parts else "nothing"

@@ -1,4 +1,4 @@
-"""One call of a definition: a new instance, whose first nodes become known together or not at all."""
+"""One call of a definition: a new instance, whose first nodes are submitted together or not at all."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Launch(Generic[InstanceT]):
         instance_within: Callable[[bytes, Any, Scope], InstanceT],
         set_scope: Callable[[InstanceT, Scope], None],
     ) -> None:
-        """`instance_within` makes an instance whose calls go to a scope, `set_scope` gives it another one."""
+        """Make the instance with `instance_within`, which gets a scope for its calls; `set_scope` changes the scope."""
         check_attributes(definition)
         self._definition = type(definition)
         shipping.ensure_reachable(self._definition, renew(self._definition))
@@ -48,7 +48,7 @@ class Launch(Generic[InstanceT]):
         self.instance = instance_within(self.instance_id.bytes, definition, self.scope)
 
     def finish(self, result: Any) -> tuple[InstanceT, Any]:
-        """Submit the instance; `result` is what the entry point returned, usually a promise."""
+        """Submit the instance; `result` is the result of the entry point, usually a promise."""
         self.scope.launch(class_name(self._definition), self._entry(result))
         return self.instance, result
 

@@ -1,6 +1,6 @@
-"""Nodes as columns: what one maker describes, until it is handed over in one piece or in several.
+"""Nodes as columns: the calls of one maker, until they are submitted in one or several messages.
 
-The rule: a run holds what the broker will be told and nothing else; no message of it is larger than one may be.
+The rule: a batch holds what its messages contain and nothing else; no message is larger than the limit.
 """
 
 from __future__ import annotations
@@ -23,40 +23,40 @@ from dagorama.values.signing import ARGUMENTS, Keyring, code_text, function_dige
 if TYPE_CHECKING:
     from dagorama.graph.options import KeyOf, Options
 
-#: bytes of nodes in one message
+#: Bytes of nodes in one message.
 PIECE = 1024 * 1024
-#: bytes of nodes up to which one unary call takes them
+#: Bytes of nodes that fit into one unary call.
 UNARY_LIMIT = 2 * 1024 * 1024
-#: what a run costs at most beside its nodes, in a message of many runs
+#: The largest number of bytes of a batch in addition to its nodes, in a message of many batches.
 RUN_BYTES = 64
-#: bytes of one node, which cannot be split
+#: Bytes of one node, which cannot be split.
 NODE_LIMIT = MESSAGE_LIMIT - 64 * 1024
-#: what one node and one of its sources cost at most beside the envelope; a source of the same origin costs less
+#: The largest number of bytes of a node in addition to its envelope, of a source, and of a source of the same origin.
 NODE_BYTES, SOURCE_BYTES, OWN_SOURCE_BYTES = 24, 24, 5
-#: what tolerating the failure of a source adds, and a character of a concurrency key
+#: Bytes of tolerating the failure of a source, and of a character of a concurrency key.
 TOLERANT_BYTES, KEY_BYTES = 4, 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FunctionSpec:
-    """What a node runs and under which rules: one for each decorated function and definition class."""
+    """The function of a node and its options: one object for each decorated function and definition class."""
 
-    name: str  #: "module:Class.method", with "@module:Base" behind it for a super() call
+    name: str  #: "module:Class.method", followed by "@module:Base" for a super() call
     hash: str
-    class_code: str  #: hashes of all decorated methods of the class; empty: the worker's own are used
+    class_code: str  #: hashes of all decorated methods of the class; if empty, the worker uses its own
     queue: str
     options: Options
-    key_of: KeyOf | None  #: works out the concurrency key of a call; None where there is none
+    key_of: KeyOf | None  #: computes the concurrency key of a call; None if there is none
     is_async: bool
-    function: Callable[..., Any]  #: the plain function, as it was written
+    function: Callable[..., Any]  #: the undecorated function
     python_name: str  #: its `__name__` when its hash was computed
-    digest: bytes = field(init=False)  #: what the arguments of its nodes are signed for
+    digest: bytes = field(init=False)  #: the part of the signature of arguments that binds them to this function
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "digest", function_digest(self.name, code_text(self.hash, self.class_code)))
 
     def to_message(self, key_id: bytes) -> broker_pb2.Function:
-        """`key_id` is of the key that its nodes' arguments are signed under."""
+        """Return the message of the function; `key_id` is the key that signs the arguments of its nodes."""
         options = self.options
         return broker_pb2.Function(
             name=self.name,
@@ -79,7 +79,7 @@ class FunctionSpec:
 
 
 class FunctionTable:
-    """The functions of one message; its nodes name them by index."""
+    """The functions of one message; its nodes refer to them by index."""
 
     __slots__ = ("_index", "functions")
 
@@ -96,9 +96,9 @@ class FunctionTable:
 
 
 class NodesRun:
-    """Nodes of one instance made by one maker, in order, as columns. Any thread may add to it.
+    """Nodes of one instance from one maker, in order, as columns. Any thread may add nodes.
 
-    Their arguments are signed here, where a node gets its id.
+    A node gets its id here, and its arguments are signed here.
     """
 
     __slots__ = (
@@ -115,25 +115,27 @@ class NodesRun:
         self._specs: list[FunctionSpec] = []
         self._arguments: list[bytes] = []
         self._refs: list[Sequence[bytes]] = []
-        # By position: few nodes have any.
+        # By position, because few nodes have any.
         self._tolerant: dict[int, Sequence[int]] = {}
         self._keys: dict[int, str] = {}
         self._lock = threading.Lock()
         self._closed = False
 
     def close(self) -> None:
-        """Refuse every later node: what is told from now on is all that there will be."""
+        """Refuse all later nodes, so that the messages made from now on are complete."""
         with self._lock:
             self._closed = True
 
     def __len__(self) -> int:
-        """How many nodes there are; all columns have them."""
+        """Return the number of nodes that are in all columns."""
         with self._lock:
             return len(self._specs)
 
     def add(self, spec: FunctionSpec, encoded: Encoded, key: str | None = None) -> int:
-        """The new node's counter, `key` being its concurrency key; raises RefusedByBroker for a node that no message
-        could carry."""
+        """Add a node with a concurrency key, and return its counter.
+
+        Raises RefusedByBroker for a node that is too large for a message.
+        """
         weight = _weight(encoded.envelope, encoded.refs, encoded.tolerant) + SIGNATURE_BYTES
         if weight > NODE_LIMIT and weight - self._spared(encoded.refs) > NODE_LIMIT:
             raise RefusedByBroker(
@@ -144,7 +146,7 @@ class NodesRun:
         function = spec.digest
         with self._lock:
             if self._closed:
-                raise NotInInstance(f"{spec.name} was called while its run ended; call it before the run returns")
+                raise NotInInstance(f"{spec.name} was called while its node ended; call it before the node returns")
             position = len(self._specs)
             node = self.origin + (self.first + position).to_bytes(4, "big")
             self._arguments.append(self._ring.sign(encoded.envelope, ARGUMENTS, self.instance, node, function))
@@ -157,13 +159,15 @@ class NodesRun:
             return self.first + position
 
     def _spared(self, refs: Sequence[bytes]) -> int:
-        """Bytes that these sources weigh less, because some of them are of this run's origin."""
+        """Return the bytes saved by sources that have the origin of this batch."""
         own = sum(ref[:ORIGIN_BYTES] == self.origin for ref in refs)
         return own * (SOURCE_BYTES - OWN_SOURCE_BYTES)
 
     def pieces(self, limit: int = PIECE, start: int = 0) -> Iterator[tuple[int, int]]:
-        """(start, stop) of the nodes from `start` on, in runs that weigh about `limit` bytes; one piece where there
-        are no nodes. Those that come in meanwhile are left for a later call."""
+        """Yield (start, stop) of pieces of about `limit` bytes, from the node at `start` on.
+
+        Without nodes there is one empty piece. Nodes that are added meanwhile are left for a later call.
+        """
         size, end = 0, len(self)
         for position in range(start, end):
             weight = self._weight(position)
@@ -174,7 +178,7 @@ class NodesRun:
         yield start, end
 
     def size(self) -> int:
-        """Bytes of arguments."""
+        """Return the number of bytes of all arguments."""
         return sum(map(len, self._arguments))
 
     def _weight(self, position: int) -> int:
@@ -183,7 +187,7 @@ class NodesRun:
         return weight + KEY_BYTES * len(self._keys.get(position, "")) if self._keys else weight
 
     def to_message(self, functions: FunctionTable, start: int = 0, stop: int | None = None) -> broker_pb2.Nodes:
-        """The nodes from `start` up to `stop`; what makes the instance goes with the first."""
+        """Return the message of the nodes from `start` to `stop`; the first one also creates the instance."""
         stop = len(self) if stop is None else stop
         envelopes, key_id = self._arguments[start:stop], self._ring.signs_under
         message = broker_pb2.Nodes(
@@ -216,7 +220,7 @@ class NodesRun:
             message.key.extend(column)
 
     def _tolerated(self, start: int, stop: int) -> Iterator[int]:
-        """Places in the column of sources of these nodes."""
+        """Yield the indices of tolerated sources in the column of sources of these nodes."""
         before = 0
         for position in range(start, stop):
             for place in self._tolerant.get(position, ()):
@@ -225,7 +229,7 @@ class NodesRun:
 
 
 def references(origin: bytes, node_ids: Iterable[bytes]) -> tuple[list[int], list[bytes]]:
-    """Node ids as the wire's references beside a run of `origin`, and the list of foreign ids that they name."""
+    """Return node ids as references in a batch of `origin`, and the list of foreign ids that these refer to."""
     foreign: dict[bytes, int] = {}
     found = [
         int.from_bytes(node_id[ORIGIN_BYTES:], "big")
@@ -246,7 +250,7 @@ def _large_values(envelopes: Iterable[bytes]) -> list[bytes]:
 
 
 def submit_requests(runs: Iterable[NodesRun]) -> list[broker_pb2.SubmitRequest]:
-    """The messages of one submission: a single one as long as a unary call may carry it."""
+    """Return the messages of one submission, a single one if a unary call can hold it."""
     requests: list[broker_pb2.SubmitRequest] = []
     functions, size = FunctionTable(), 0
     pieces: list[broker_pb2.Nodes] = []
@@ -264,22 +268,22 @@ def submit_requests(runs: Iterable[NodesRun]) -> list[broker_pb2.SubmitRequest]:
     return requests
 
 
-# --- functions of a class whose code is known ------------------------------------------------------
+# --- functions of a class with known code ----------------------------------------------------------
 
-#: gives a function other code
+#: Returns a function with other code.
 Binding = Callable[[FunctionSpec], FunctionSpec]
 
 
 def binding(class_code: str) -> Binding:
-    """Return what gives each function of a class the hash that it has in that code."""
+    """Return a function that gives each function of a class its hash in the class code."""
     hashes, known = read_text(class_code), dict[FunctionSpec, FunctionSpec]()
 
     def bound(function: FunctionSpec) -> FunctionSpec:
         found = known.get(function)
         if found is None:
             method = function.name[len(function.name.partition("@")[0].rpartition(".")[0]) + 1 :]
-            hash = hashes.get(method, function.hash)
-            found = known[function] = replace(function, hash=hash, class_code=class_code)
+            code_hash = hashes.get(method, function.hash)
+            found = known[function] = replace(function, hash=code_hash, class_code=class_code)
         return found
 
     return bound

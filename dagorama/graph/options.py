@@ -1,7 +1,6 @@
-"""Under which rules the nodes of a function run: what its decorator was given, checked once.
+"""The options of a decorated function, checked once.
 
-The rule: all of it travels with the function and is decided on by the broker; only the concurrency key is worked out
-for each call, where the call is made.
+The rule: the broker applies all of them; only the concurrency key is computed in the process that makes the call.
 """
 
 from __future__ import annotations
@@ -13,18 +12,20 @@ from types import FunctionType
 from typing import Any, TypeGuard
 
 from dagorama.errors import PromiseMisuse
+from dagorama.models import stored
 from dagorama.models.promise import DAGPromise
 from dagorama.retry import MOST, RetryConfiguration, check_positive_seconds, check_seconds, verdict
 
-#: bytes of a concurrency key
+#: The largest number of bytes of a concurrency key.
 LONGEST_KEY = 512
 
 ConcurrencyKey = Callable[..., str] | str
 
 
+@stored.named("Options")
 @dataclass(frozen=True)
 class Options:
-    """What `@dagorama(...)` takes; raises ValueError naming the option that cannot be."""
+    """The options of `@dagorama(...)`; raises ValueError, which names the invalid option."""
 
     queue_name: str | None = None
     taint_name: str | None = None
@@ -41,14 +42,14 @@ class Options:
     def __post_init__(self) -> None:
         _check_text(queue_name=self.queue_name, taint_name=self.taint_name)
         if not (self.retry is None or isinstance(self.retry, RetryConfiguration)):
-            raise ValueError(f"retry is {self.retry!r}: it has to be a StaticRetry, an ExponentialRetry, or None")
+            raise ValueError(f"retry is {self.retry!r}: it must be a StaticRetry, an ExponentialRetry, or None")
         check_positive_seconds(timeout=self.timeout, queue_timeout=self.queue_timeout)
         check_seconds(delay=self.delay)
         _check_count(max_concurrency=self.max_concurrency, max_deaths=self.max_deaths)
         if not _is_whole(self.priority) or not -MOST <= self.priority <= MOST:
-            raise ValueError(f"priority is {self.priority!r}: it has to be a whole number; higher goes first")
+            raise ValueError(f"priority is {self.priority!r}: it must be a whole number; higher goes first")
         if not isinstance(self.eager, bool):
-            raise ValueError(f"eager is {self.eager!r}: it has to be True or False")
+            raise ValueError(f"eager is {self.eager!r}: it must be True or False")
         self._check_key()
 
     @classmethod
@@ -57,7 +58,7 @@ class Options:
 
     @property
     def timeout_is_final(self) -> bool:
-        """Whether a run that is stopped at its timeout is the last, as `retry_on` and `give_up_on` say."""
+        """Whether an attempt that is stopped at its timeout is not repeated, because of `retry_on` or `give_up_on`."""
         return self.timeout is not None and verdict(self.retry, TimeoutError())[0]
 
     def _check_key(self) -> None:
@@ -65,15 +66,15 @@ class Options:
             return
         if not isinstance(self.concurrency_key, str) and not callable(self.concurrency_key):
             raise ValueError(
-                f"concurrency_key is {self.concurrency_key!r}: it has to be the name of a parameter, or a function "
-                "that makes a text of the call's arguments"
+                f"concurrency_key is {self.concurrency_key!r}: it must be the name of a parameter, or a function "
+                "that returns a text for the arguments of the call"
             )
         if self.max_concurrency is None:
             raise ValueError("concurrency_key is given without max_concurrency, the number of nodes of one key")
 
 
 def unexpected_option(name: str) -> str:
-    """What to say of an option that `@dagorama(...)` does not have."""
+    """Return the error message for an option that `@dagorama(...)` does not have."""
     from difflib import get_close_matches
 
     names = sorted(Options.names())
@@ -83,7 +84,7 @@ def unexpected_option(name: str) -> str:
 
 
 class KeyOf:
-    """Works out the concurrency keys of calls of one function, where these are made."""
+    """The concurrency keys of calls of one function, computed in the process that makes the call."""
 
     __slots__ = ("_function", "_key", "_signature")
 
@@ -93,8 +94,11 @@ class KeyOf:
         self._signature: Signature | None = None
 
     def __call__(self, args: tuple[object, ...], kwargs: dict[str, Any]) -> str:
-        """The key of a call with these arguments, without `self`. Raises PromiseMisuse where it takes a promise's
-        value, TypeError or ValueError where it is none; what the user's function raises comes through."""
+        """Return the key of a call with these arguments, without `self`.
+
+        Raises PromiseMisuse if the key depends on the value of a promise, TypeError or ValueError if it is not a valid
+        key; errors of the user's function pass through.
+        """
         if self._signature is None:
             self._signature = signature(self._function)
         bound = self._signature.bind(None, *args, **kwargs)
@@ -113,18 +117,18 @@ class KeyOf:
 
     def _misuse(self, what: str) -> PromiseMisuse:
         return PromiseMisuse(
-            f"the concurrency key of {self._function.__qualname__} is worked out when it is called, from what is known "
-            f"then: {what}"
+            f"the concurrency key of {self._function.__qualname__} is computed when it is called, before promises have "
+            f"values: {what}"
         )
 
     def _checked(self, key: object) -> str:
         if not isinstance(key, (str, int)):
             raise TypeError(
                 f"the concurrency key of {self._function.__qualname__} is of type {type(key).__qualname__}: "
-                "it has to be a str or an int"
+                "it must be a str or an int"
             )
         text = str.__str__(key) if isinstance(key, str) else str(key)
-        size = len(text.encode())  # raises ValueError for what no message can hold
+        size = len(text.encode())  # raises ValueError for text that no message can contain
         if size > LONGEST_KEY:
             raise ValueError(
                 f"the concurrency key of {self._function.__qualname__} has {size} bytes; {LONGEST_KEY} are allowed"
@@ -133,23 +137,23 @@ class KeyOf:
 
 
 def check_key_names_a_parameter(function: FunctionType, key: ConcurrencyKey | None) -> None:
-    """Raises ValueError when the key is a text and no parameter of `function`, `self` aside, is called so."""
+    """Raise ValueError if the key is a text that is not the name of a parameter of `function` after `self`."""
     code = function.__code__
     names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
     if isinstance(key, str) and key not in names:
-        raise ValueError(f"concurrency_key is {key!r}, which is no parameter of {function.__qualname__}")
+        raise ValueError(f"concurrency_key is {key!r}, which is not a parameter of {function.__qualname__}")
 
 
 def _check_text(**fields: object) -> None:
     for name, value in fields.items():
         if not (value is None or isinstance(value, str)):
-            raise ValueError(f"{name} is {value!r}: it has to be a text, or None")
+            raise ValueError(f"{name} is {value!r}: it must be a text, or None")
 
 
 def _check_count(**fields: object) -> None:
     for name, value in fields.items():
         if value is not None and not (_is_whole(value) and 1 <= value <= MOST):
-            raise ValueError(f"{name} is {value!r}: it has to be a whole number from 1 up, or None")
+            raise ValueError(f"{name} is {value!r}: it must be a whole number from 1 up, or None")
 
 
 def _is_whole(value: object) -> TypeGuard[int]:

@@ -1,7 +1,7 @@
-"""Names that dagorama uses on every definition and instance, so that a definition must not use them.
+"""Names that dagorama uses on every definition and instance, and that definitions must not use.
 
-The rule: such a name is refused when the class is made, or when a definition that has set one is called; otherwise
-dagorama's attribute would hide the definition's, and a node would get the wrong one without an error.
+The rule: such a name is refused when the class is created, or when a definition is called that has set one. Otherwise
+the attribute of dagorama would hide the definition's, and a node would get the wrong one without an error.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dagorama.errors import ReservedName
 
 PREFIX = "_dagorama_"
-#: Names that an instance keeps for itself, and what each of them is.
+#: Names that an instance uses itself, and their meanings.
 OF_INSTANCES: Mapping[str, str] = {
     "definition": "the definition of an instance",
     "instance_id": "the id of an instance",
@@ -21,13 +21,13 @@ OF_INSTANCES: Mapping[str, str] = {
 }
 _OF_DEFINITIONS: Mapping[str, str] = {
     "attach": "the class method that finds an instance again",
-    "__call__": "what makes an instance",
+    "__call__": "the call that makes an instance",
 }
 _RESERVED = {**OF_INSTANCES, **_OF_DEFINITIONS}
 
 
 def check_class(cls: type, own: Iterable[type]) -> None:
-    """Raises ReservedName if `cls` or one of its bases, except those in `own`, defines or annotates a reserved name."""
+    """Raise ReservedName if `cls` or a base, except the classes in `own`, defines or annotates a reserved name."""
     for base in cls.__mro__:
         if base is object or base in own:
             continue
@@ -37,7 +37,7 @@ def check_class(cls: type, own: Iterable[type]) -> None:
 
 
 def check_attributes(definition: object) -> None:
-    """Raises ReservedName if a reserved name was set on `definition`, for example by its `__init__`."""
+    """Raise ReservedName if a reserved name was set on `definition`, for example by its `__init__`."""
     attributes = definition.__dict__
     if attributes and not _RESERVED.keys().isdisjoint(attributes):
         name = next(name for name in _RESERVED if name in attributes)
@@ -45,7 +45,7 @@ def check_attributes(definition: object) -> None:
 
 
 def refusal(name: str, owner: type, cls: type) -> ReservedName:
-    """The error for `name`, which `owner`, a base of `cls` or `cls` itself, defines or sets."""
+    """Return the error for a name that `owner`, which is `cls` or one of its bases, defines or sets."""
     meaning = _RESERVED.get(name, "private to dagorama")
     inherited = "" if owner is cls else f", which {cls.__qualname__} inherits"
     return ReservedName(

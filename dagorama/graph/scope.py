@@ -1,7 +1,7 @@
-"""Where decorated calls go: each becomes a node in columns that are handed over in one piece.
+"""Scopes: the targets of decorated calls, which become nodes and are submitted together.
 
-The rule: a scope describes calls and never runs one. A spawner's instance has a GatherScope while its entry
-point runs and a DirectScope afterwards; an instance inside a running node has that attempt's AttemptScope.
+The rule: a scope records calls and never runs one. In a client, an instance has a GatherScope while its entry point
+runs and a DirectScope afterwards; in a running node, an instance has the AttemptScope of the attempt.
 """
 
 from __future__ import annotations
@@ -19,25 +19,24 @@ from dagorama.errors import NotInInstance, WrongInstance
 from dagorama.graph.constructor_arguments import packed
 from dagorama.graph.node_batch import Binding, FunctionSpec, NodesRun
 from dagorama.graph.submission import submit
-from dagorama.models.identifiers import InstanceRef
-from dagorama.models.promise import ORIGIN_BYTES, DAGPromise, Place
+from dagorama.models.promise import ORIGIN_BYTES, DAGPromise, InstanceRef, Place
 from dagorama.models.value_ref import Kept
 from dagorama.values.codec import Encoded, encode, encode_call
 from dagorama.values.out_of_band import PutLarge
 from dagorama.values.signing import Keyring
 
-#: why a scope takes no more calls
-FORKED = "in a fork of the process that runs the node, where it would be lost; call it in the node's own process"
-#: held while a scope gets its run of nodes, and while it is closed
+#: The end of the error message for calls in a fork.
+FORKED = "in a fork of the process that runs the node, and would be lost; call it in the node's own process"
+#: Held while a scope gets its batch of nodes, and while it is closed.
 _changing = threading.Lock()
 
 
 class Scope(Protocol):
-    """Where an instance's decorated calls go."""
+    """The target of the decorated calls of an instance."""
 
     @property
     def asks_the_broker(self) -> bool:
-        """Whether each call waits for the broker, so that async code had better make it in a thread."""
+        """Whether each call waits for the broker, so that async code should make it in a thread."""
         ...
 
     def call(
@@ -47,18 +46,20 @@ class Scope(Protocol):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         place: Place,
-    ) -> DAGPromise[Any]: ...
+    ) -> DAGPromise[Any]:
+        """Create the node of a call that was made at `place`; return its promise."""
+        ...
 
 
 class DirectScope:
-    """A spawner's calls on an instance that exists: each is one submission."""
+    """Calls of a client on an instance that exists: each one is submitted by itself."""
 
     __slots__ = ("_constructor", "_definition", "_ids")
 
     asks_the_broker = True
 
     def __init__(self, definition: object | None, constructor: bytes | Kept | None = None) -> None:
-        """`constructor` goes with each call; it is worked out at the first one of a `definition` that is given."""
+        """Set the packed `constructor` of each call, or a `definition` whose arguments are packed at the first call."""
         self._ids: tuple[int, bytes, Iterator[int]] | None = None
         self._definition = definition
         self._constructor = constructor
@@ -87,18 +88,18 @@ class DirectScope:
 
     def _new_id(self) -> tuple[bytes, int]:
         ids = self._ids
-        # Ids must differ from those that a forked child goes on to make.
+        # A forked child must not create the same ids.
         if ids is None or ids[0] != os.getpid():
             ids = self._ids = os.getpid(), os.urandom(ORIGIN_BYTES), count()
         return ids[1], next(ids[2])
 
 
-#: told of a run that has grown, and by how many bytes of arguments
+#: Called with a batch that has grown, and the number of added bytes of arguments.
 OnGrowth = Callable[[NodesRun, int], None]
 
 
 class _Gathering:
-    """What GatherScope and AttemptScope share: calls become nodes of one run until the scope is closed."""
+    """The common part of GatherScope and AttemptScope: calls become nodes of one batch until the scope is closed."""
 
     __slots__ = (
         "_closed", "_instance", "_large_from", "_ring", "_run", "bound", "constructor", "on_growth", "put_large",
@@ -114,10 +115,10 @@ class _Gathering:
         self._ring = ring
         self._large_from = large_from
         self.put_large = put_large
-        self.constructor: bytes | Kept | None = None  #: as DirectScope has it
-        self.bound: Binding | None = None  #: gives functions the code that the instance is bound to; None: they have it
-        self._closed = ""  # why
-        self.on_growth: OnGrowth | None = None  #: called after each call; None: nobody asks before the end
+        self.constructor: bytes | Kept | None = None  #: the packed constructor arguments of each call
+        self.bound: Binding | None = None  #: gives functions the code that the instance is bound to
+        self._closed = ""  # the reason
+        self.on_growth: OnGrowth | None = None  #: called after each call
 
     def call(
         self,
@@ -147,7 +148,7 @@ class _Gathering:
         return DAGPromise._made(run.origin, counter, self._instance, function.name, args, kwargs, place)
 
     def _first_run(self, function: FunctionSpec) -> NodesRun:
-        """Make the run of nodes, once, whichever threads make the first calls."""
+        """Make the batch of nodes once, even if several threads make the first calls."""
         with _changing:
             if self._closed:
                 raise NotInInstance(f"{function.name} was called {self._closed}")
@@ -156,19 +157,19 @@ class _Gathering:
             return self._run
 
     def close(self) -> None:
-        """Refuse every later call, also by threads that are in the middle of one."""
+        """Refuse all later calls, also calls that other threads have begun."""
         with _changing:
             self._closed = OVER
         if self._run is not None:
             self._run.close()
 
     def abandon(self) -> None:
-        """Refuse every later call in a fork of the process, where other threads may have left locks locked."""
+        """Refuse all later calls in a fork of the process, without locks, which may be locked forever there."""
         self._closed = FORKED
 
 
 class GatherScope(_Gathering):
-    """A new instance while its entry point runs: nothing is known outside until launch(), and then all of it."""
+    """A new instance while its entry point runs: launch() submits all its nodes at once."""
 
     __slots__ = ("_hand_over",)
 
@@ -185,18 +186,18 @@ class GatherScope(_Gathering):
         self._hand_over = hand_over
 
     def launch(self, definition: str, entry: bytes | None) -> None:
-        """Makes the instance, `entry` being the id of its entry point's node."""
+        """Submit the instance; `entry` is the id of the node of its entry point."""
         assert self._run is not None
         self._run.creates = broker_pb2.NewInstance(definition=definition, entry=entry or b"")
         self._hand_over(self._run)
 
 
 class AttemptScope(_Gathering):
-    """A running node: what it calls belongs to the attempt and becomes visible with its result.
+    """The calls of a running node: its child nodes belong to the attempt and become visible with its result.
 
-    The executor makes one for each attempt, holds it in `current_attempt` while the function runs, closes it
-    when that has ended and sends `runs` with the result, or drops them. With `on_growth`, which an eager function
-    has, they are sent as they grow.
+    The executor makes a scope for each attempt, holds it in `current_attempt` while the function runs, closes it
+    afterwards, and sends `runs` with the result, or drops them. The child nodes of an eager function are sent while it
+    runs, by `on_growth`.
     """
 
     __slots__ = ("_parts",)
@@ -213,17 +214,17 @@ class AttemptScope(_Gathering):
 
     @property
     def origin(self) -> bytes | None:
-        """The origin of the attempt's own nodes; None as long as it has made none."""
+        """The origin of the attempt's own nodes; None if there are none yet."""
         return None if self._run is None else self._run.origin
 
     @property
     def runs(self) -> list[NodesRun]:
-        """The attempt's own nodes, then those of each instance that it made."""
+        """The attempt's own nodes, then the nodes of each instance that it made."""
         own = [] if self._run is None else [self._run]
         return own + [run for run, _ in self._parts]
 
     def new_instance(self, instance: bytes) -> GatherScope:
-        """The scope of an instance made by this attempt; it counts once its entry point has returned."""
+        """Return the scope of a new instance of this attempt, which is submitted if its entry point returns."""
         self._check_open("a definition was called")
 
         def take(run: NodesRun) -> None:
@@ -238,7 +239,7 @@ class AttemptScope(_Gathering):
         return scope
 
     def put(self, value: object) -> tuple[bytes, bool]:
-        """Store the large parts of a value for put(); return its envelope, and whether there are promises in it."""
+        """Store the large parts of a value for put(); return its envelope, and whether it contains promises."""
         self._check_open("put() was called")
         encoded = encode(value, WHAT_IS_PUT, large_from=self._large_from, put_large=self.put_large)
         return encoded.envelope, bool(encoded.promises)
@@ -248,7 +249,7 @@ class AttemptScope(_Gathering):
             raise NotInInstance(f"{what} {self._closed}")
 
     def made(self, node_id: bytes) -> bool:
-        """Whether the node is this attempt's."""
+        """Return whether this attempt has made the node."""
         return any(node_id[:ORIGIN_BYTES] == run.origin for run in self.runs)
 
     def close(self) -> None:
@@ -279,7 +280,7 @@ os.register_at_fork(after_in_child=_renew_lock)
 
 
 def _refuse_strangers(encoded: Encoded, owner: bytes, function: FunctionSpec, place: Place) -> None:
-    """Raises WrongInstance when a promise of another instance is among the arguments."""
+    """Raise WrongInstance if a promise of another instance is among the arguments."""
     for promise in encoded.promises:
         if promise._instance_bytes is not None and promise._instance_bytes != owner:
             raise WrongInstance(

@@ -1,9 +1,9 @@
-"""Definitions that other processes cannot import, on their way to the workers that this program launches.
+"""Send definitions that other processes cannot import to the workers that this program launches.
 
-They travel by value, with the code hashes that this process has worked out: all of them when workers start, and one
-that was defined or changed since when it is next called. A worker keeps every version that it was sent.
+They are pickled by value, with the code hashes of this process. All of them are sent when workers start; a definition
+that was made or changed later is sent when it is next called. A worker keeps all versions that it has received.
 
-The rule: a definition that no worker could find is refused where it is called.
+The rule: calling a definition that no worker can find is an error.
 """
 
 from __future__ import annotations
@@ -22,39 +22,41 @@ from dagorama.logging import get_logger
 from dagorama.user_code.class_code import ClassCode, captured_in, renew, take_over
 from dagorama.user_code.modules import MAIN, fill_in_names, is_local, public_name, stand_in_for_main
 from dagorama.user_code.names import class_name
-from dagorama.values.pickling import dumps
+from dagorama.values.by_value import dumps
 
-#: all classes of definitions that are alive in this process
+#: All classes of definitions in this process.
 definitions: WeakSet[type] = WeakSet()
-#: those that a running node has made
+#: The classes that a running node has made.
 made_in_nodes: WeakSet[type] = WeakSet()
-#: what register_definition was given, by the names of their classes
+#: Definitions given to register_definition, by the names of their classes.
 registered: dict[str, Any] = {}
 
 ADVICE = "put it into a module that workers can import"
 
 
 class Header(NamedTuple):
-    """A class in a parcel, so that it can be chosen before anything is unpickled."""
+    """The name and code of a class in a parcel, so that it can be chosen before anything is unpickled."""
 
     name: str
     code: ClassCode
-    is_called: bool = False  #: the program has made an instance of it already
+    is_called: bool = False  #: the program has called it already
 
 
 class Parcel(NamedTuple):
+    """Definitions in one pickle."""
+
     headers: list[Header]
     registered: list[str]  #: names of the classes of registered definitions
     data: bytes  #: pickled: classes in the order of their headers, and registered definitions by name
 
 
 class Shipment(NamedTuple):
-    """What launched workers are told of this program."""
+    """The definitions of this program, for the workers that it launches."""
 
     main: str | None  #: file of its `__main__`, if that is not a module that can be imported
     has_main: bool
     parcels: list[Parcel]
-    failures: dict[str, str]  #: why definitions stay behind, by the names of their classes
+    failures: dict[str, str]  #: why definitions are missing, by the names of their classes
 
 
 class Receiver(Protocol):
@@ -64,7 +66,7 @@ class Receiver(Protocol):
     def is_open(self) -> bool: ...
 
     def define(self, parcel: bytes) -> None:
-        """Return when every node that is granted from now on finds the parcel's classes."""
+        """Send a parcel; return when all nodes granted from now on find its classes."""
         ...
 
 
@@ -86,28 +88,28 @@ _announced: set[str] = set()
 def pack() -> Shipment:
     """Return all local classes of this process and its registered definitions, for launched workers.
 
-    Raises NotPicklable if one cannot travel whose definition was called already: nobody could run what it has made.
+    Raises NotPicklable if a class cannot be pickled that was called already, because no worker could run its nodes.
     """
     classes = sorted((cls for cls in definitions if is_local(cls)), key=class_name)
     has_main = public_name(MAIN) == MAIN
     main = getattr(sys.modules.get(MAIN), "__file__", None) if has_main else None
     if not classes and not registered:
         return Shipment(main, has_main, [], {})
-    with suppress(Exception):  # which of them cannot travel is found out below
+    with suppress(Exception):  # the ones that cannot be pickled are found below
         return Shipment(main, has_main, [_parcel(classes, registered)], {})
     return Shipment(main, has_main, *_one_by_one(classes))
 
 
 def opened(receiver: Receiver, shipment: Shipment) -> None:
-    """Tell `receiver` of every class that is defined or changed from now on; it has got `shipment`."""
+    """Send classes that are defined or changed from now on to `receiver`, which has `shipment` already."""
     has = {(header.name, header.code.text) for parcel in shipment.parcels for header in parcel.headers}
     _receivers.append(_Receiver(receiver, os.getpid(), has))
 
 
 def ensure_reachable(cls: type, code: ClassCode) -> None:
-    """Send a local class to the workers that this process has launched, if they lack it as it is now.
+    """Send a local class to the workers that this process has launched, unless they have this version of it.
 
-    Raises NotPicklable if it cannot travel there, FunctionNotFound if this is a worker and no other has the class.
+    Raises NotPicklable if it cannot be pickled, FunctionNotFound if this is a worker and no other worker has the class.
     """
     if not is_local(cls):
         return
@@ -157,7 +159,7 @@ def _refusal(cls: type, error: Exception) -> str:
 
 
 def _culprit(cls: type) -> str:
-    """The name in the class's code whose value cannot travel."""
+    """Return the name in the code of the class whose value cannot be pickled."""
     for method, name, value in captured_in(cls):
         try:
             dumps(value, with_functions=True)
@@ -167,7 +169,7 @@ def _culprit(cls: type) -> str:
 
 
 def _parcel(classes: Iterable[type], registered: Mapping[str, object]) -> Parcel:
-    # One pickle, so that what the definitions share stays shared.
+    # One pickle, so that objects shared by definitions stay shared.
     classes = list(classes)
     names = [(class_name(cls), renew(cls)) for cls in classes]
     headers = [Header(name, code, (name, code.text) in _called) for name, code in names]
@@ -197,19 +199,19 @@ def _one_by_one(classes: list[type]) -> tuple[list[Parcel], dict[str, str]]:
 
 _is_worker = False
 _versions: dict[str, list[tuple[Header, Parcel]]] = {}  # by class name, the latest last
-_loaded: dict[int, tuple[Parcel, list[type]]] = {}  # by the parcel's id, which stays its own as long as it is held
+_loaded: dict[int, tuple[Parcel, list[type]]] = {}  # by the id of the parcel, which is kept alive here
 _registered_in: dict[str, Parcel] = {}
-failures: dict[str, str] = {}  #: why definitions of the launching program did not come, by name
+failures: dict[str, str] = {}  #: why definitions of the launching program are missing, by name
 
 
 def become_worker() -> None:
-    """From now on local classes are those that were sent, and no others."""
+    """Use only local classes that were sent to this process from now on."""
     global _is_worker
     _is_worker = True
 
 
 def receive(shipment: Shipment) -> None:
-    """Take what the launching program has sent; what was not called yet is unpickled when it is needed."""
+    """Store the definitions of the launching program; unpickle the ones that it has called already."""
     if shipment.has_main:
         stand_in_for_main(shipment.main)
     failures.update(shipment.failures)
@@ -220,18 +222,19 @@ def receive(shipment: Shipment) -> None:
 
 
 def receive_parcel(parcel: Parcel) -> None:
+    """Store the definitions in a parcel without unpickling them."""
     for header in parcel.headers:
         _versions.setdefault(header.name, []).append((header, parcel))
     _registered_in.update(dict.fromkeys(parcel.registered, parcel))
 
 
-def sent_class(name: str, method: str, hash: str) -> type | None:
-    """Return the class of that name whose method has that hash; without one that has, the latest; None: none was sent.
+def sent_class(name: str, method: str, code_hash: str) -> type | None:
+    """Return the class with this name whose method has this hash, or else the latest one; None if none was sent.
 
     Raises FunctionNotFound if it cannot be unpickled.
     """
     versions = _versions.get(name, [])
-    fitting = [version for version in versions if version[0].code.hashes.get(method) == hash] or versions
+    fitting = [version for version in versions if version[0].code.hashes.get(method) == code_hash] or versions
     if not fitting:
         return None
     header, parcel = fitting[-1]
@@ -239,7 +242,7 @@ def sent_class(name: str, method: str, hash: str) -> type | None:
 
 
 def load_registered(name: str) -> None:
-    """Unpickle the registered definition that was sent under the name of its class, if there is one."""
+    """Unpickle the registered definition that was sent for a class, if there is one."""
     parcel = _registered_in.pop(name, None)
     if parcel is not None:
         _load(parcel)

@@ -1,6 +1,6 @@
-"""Submit what a client makes: each instance or call at once, or many together.
+"""Submit the instances and calls of a client, each at once or many together.
 
-The rule: what has returned from here is durable, unless a `together()` block holds it back until its end.
+The rule: when a function here returns, its nodes are durable, or a `together()` block holds them back until its end.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dagorama.graph.node_batch import NodesRun, submit_requests
 
 
 class _Batch:
-    """What the block has made so far. Threads and tasks that it starts with its context add to it as well."""
+    """The nodes that a block has made so far. Threads and tasks that it starts with its context add to them."""
 
     __slots__ = ("over", "runs")
 
@@ -28,11 +28,10 @@ class _Batch:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Submit all instances and calls that the block makes by one call and in one transaction, when it ends.
+    """Submit all instances and calls of the block in one call and one transaction, when it ends.
 
-    A thousand small instances are submitted several times as fast this way. Until the end nothing of them runs, and
-    nothing can be asked of them. If the block raises, nothing of what it made is submitted. A block inside another
-    belongs to the outer one.
+    This is several times as fast for a thousand small instances. Before the end, none of the nodes runs, and the broker
+    does not know them. If the block raises, nothing is submitted. A nested block belongs to the outer one.
     """
     if batch_here() is not None:
         yield

@@ -1,14 +1,28 @@
-"""What a node gets in place of a value that another one failed to give, where it asked for the outcome."""
+"""A failure as a value: a node gets it instead of the value of a failed node, if it asked for the outcome."""
 
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from dagorama.errors import FailedRun, NodeCancelled, NodeFailed, PromiseMisuse
+from dagorama.errors import (
+    FailedRun,
+    NodeCancelled,
+    NodeFailed,
+    ProcessDied,
+    PromiseMisuse,
+    QueueTimeout,
+    ResultRejected,
+    WorkerLost,
+)
 from dagorama.models.promise import DAGPromise
+
+#: The types of failures that the broker records itself.
+_BROKER_FAILURES: dict[str, type[NodeFailed]] = {
+    f"{kind.__module__}.{kind.__qualname__}": kind for kind in (QueueTimeout, WorkerLost, ProcessDied, ResultRejected)
+}
 
 
 class _HasEnded(type):
-    """Failure's class: whether a promise will be one cannot be asked before its node has ended."""
+    """The class of Failure: refuse to say whether a promise is one before its node has ended."""
 
     def __instancecheck__(cls, instance: object) -> bool:
         if isinstance(instance, DAGPromise):
@@ -21,10 +35,10 @@ class _HasEnded(type):
 
 @dataclass(frozen=True, slots=True)
 class Failure(metaclass=_HasEnded):
-    """How a node ended without a value: its own failure, or that of the node that it needed.
+    """The reason why a node has no value: its own failure, or the failure of a node that it needed.
 
-    `type`, `message` and `traceback` are of the last run, as it was described where it ran. A Failure is false, so
-    that `value or default` and `filter(None, values)` leave it out; isinstance tells it from values that are false.
+    `type`, `message` and `traceback` describe the last attempt. A Failure is false, so that `value or default` and
+    `filter(None, values)` skip it; isinstance tells it from other false values.
     """
 
     function: str
@@ -32,10 +46,10 @@ class Failure(metaclass=_HasEnded):
     message: str = ""
     traceback: str = field(default="", repr=False)
     attempts: int = 1
-    earlier: tuple[FailedRun, ...] = field(default=(), repr=False)  #: the runs before, oldest first, as far as kept
-    node_id: UUID | None = None  #: of the node that failed
+    earlier: tuple[FailedRun, ...] = field(default=(), repr=False)  #: the attempts before, oldest first, as far as kept
+    node_id: UUID | None = None  #: the node that failed
     cancelled: bool = False
-    instance_id: UUID | None = None  #: of the node that has no value, which may be another one
+    instance_id: UUID | None = None  #: the instance of the node that has no value
 
     def __bool__(self) -> bool:
         return False
@@ -44,8 +58,10 @@ class Failure(metaclass=_HasEnded):
         return self.error().summary
 
     def error(self) -> NodeFailed:
-        """The same as an exception: `raise failure.error()` where one failure too many is one."""
-        kind = NodeCancelled if self.cancelled else NodeFailed
+        """Return this failure as an exception to raise: NodeFailed, or the subclass for its type."""
+        # A failure with a traceback was raised by user code, even if its class has one of these names.
+        recorded = NodeFailed if self.traceback else _BROKER_FAILURES.get(self.type, NodeFailed)
+        kind = NodeCancelled if self.cancelled else recorded
         return kind(
             self.function, self.attempts, self.type, self.message, self.traceback,
             earlier=self.earlier, node_id=self.node_id, instance_id=self.instance_id,

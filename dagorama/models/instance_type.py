@@ -1,7 +1,7 @@
-"""The types of instances: one for each class of definitions, which answers as that class does.
+"""The types of instances: one for each class of definitions, which behaves as that class.
 
-The rule: `type(self)` in a node is such a type. It reads, calls and compares as the class of the definition, except
-for `is`; special methods that the class defines, which Python looks up on the type, act on the instance.
+The rule: `type(self)` in a node is such a type. It has the attributes, calls and comparisons of the definition's class,
+except for `is`; special methods of the class, which Python looks up on the type, act on the instance.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ from inspect import Signature, signature, unwrap
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
-#: What an instance does in its own way, whatever the class of its definition has.
+from dagorama.models import stored
+
+#: Methods that an instance implements itself, even if the class of its definition has them.
 _NOT_FORWARDED = frozenset({
     "__new__", "__init__", "__del__", "__init_subclass__", "__class_getitem__", "__subclasshook__", "__set_name__",
     "__getattr__", "__getattribute__", "__setattr__", "__delattr__", "__dir__",
     "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__", "__getnewargs_ex__",
     "__copy__", "__deepcopy__", "__replace__", "__post_init__", "__doc__", "__annotate_func__",
 })  # fmt: skip
-#: An instance is one run: two are not equal because their definitions have equal fields. Written by hand, these count.
+#: Two instances are different runs, even if their definitions have equal fields. Methods written by hand count.
 _NOT_IF_GENERATED = frozenset({"__eq__", "__hash__", "__repr__"})
 
 
-#: What each type has of its own, so that __getattr__ would not be asked.
+#: Attributes that each type has itself, so that __getattr__ is not called for them.
 _OWN = ("__annotations__", "__base__", "__bases__", "__dict__", "__mro__")
 
 
@@ -33,9 +35,9 @@ def _of_plain(name: str) -> Any:
 
 
 class InstanceType(type):
-    """The metaclass of these types: what a type does not have itself is looked up on the definition's class."""
+    """The metaclass of these types: missing attributes are looked up on the class of the definition."""
 
-    # Type checkers do not allow these to be defined.
+    # Type checkers do not allow definitions of these.
     locals().update({name: _of_plain(name) for name in _OWN})
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -73,18 +75,18 @@ class InstanceType(type):
 
 
 def plain(cls: type) -> type:
-    """The class of the definition, for the type of an instance; any other class itself."""
+    """Return the definition's class for the type of an instance, and any other class itself."""
     if type(cls) is not InstanceType:
         return cls
     of: weakref.ref[type] = type.__getattribute__(cls, "_dagorama_class")
     found = of()
     if found is None:
-        raise ReferenceError("the class of the definition is gone")
+        raise ReferenceError("the class of the definition no longer exists")
     return found
 
 
 def make_type(base: type, cls: type, on_gone: Callable[[], object]) -> type:
-    """The type, a subclass of `base`, of instances whose definitions are of `cls`; does not keep `cls` alive."""
+    """Make the type of instances of `cls`, a subclass of `base` that does not keep `cls` alive."""
     names: dict[str, Any] = {
         "__slots__": (), "__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__,
         "_dagorama_class": weakref.ref(cls, lambda _: on_gone()),
@@ -95,8 +97,10 @@ def make_type(base: type, cls: type, on_gone: Callable[[], object]) -> type:
 
 
 def _special_methods(cls: type) -> Iterable[tuple[str, Any]]:
-    """Yield the special methods of the user's classes by name; None for one that is switched off, as `__eq__` does with
-    `__hash__`."""
+    """Yield the special methods of the user's classes by name.
+
+    The method is None if a class disables it, as a class with `__eq__` does with `__hash__`.
+    """
     seen: set[str] = set()
     for base in cls.__mro__:
         if base.__module__ in ("builtins", "abc", "typing", "dagorama.definition"):
@@ -110,7 +114,7 @@ def _special_methods(cls: type) -> Iterable[tuple[str, Any]]:
 
 
 def _is_generated(name: str, base: type) -> bool:
-    """Whether a decorator such as dataclasses.dataclass wrote it: such code is in no file."""
+    """Return whether a decorator such as dataclasses.dataclass has generated the method: its code is in no file."""
     if name not in _NOT_IF_GENERATED:
         return False
     found: Any = base.__dict__.get("__eq__" if name == "__hash__" else name)
@@ -128,11 +132,13 @@ def _forwarder(name: str) -> Callable[..., Any]:
 
 
 def reduced_type(cls: InstanceType) -> tuple[Callable[..., Any], tuple[object]]:
-    """A type is pickled as the class of the definition."""
+    """Reduce a type for pickling: to the class of the definition."""
     return _same, (plain(cls),)
 
 
+@stored.named("instance_type")
 def _same(cls: type) -> type:
+    """Return the class in the pickle of a type."""
     return cls
 
 
@@ -143,7 +149,7 @@ copyreg.pickle(InstanceType, reduced_type)
 
 
 class ConstructorSignature:
-    """The signature of a definition's class is that of its constructor, although `__new__` takes anything."""
+    """The signature of a definition's class is the one of its constructor, although `__new__` takes any arguments."""
 
     def __get__(self, definition: object, cls: type) -> Signature | None:
         if definition is not None:
@@ -164,7 +170,7 @@ def on_class(cls: type, name: str) -> Any:
 
 def is_bindable(found: Any) -> bool:
     """Return whether a definition's descriptor can be bound to an instance."""
-    # A slot's descriptor knows only objects of the definition's own layout.
+    # The descriptor of a slot accepts only objects with the layout of the definition.
     return hasattr(type(found), "__get__") and not isinstance(found, (MemberDescriptorType, GetSetDescriptorType))
 
 

@@ -1,8 +1,8 @@
-"""What type checkers see of decorated methods and entry points; at run time they are plain functions.
+"""The types of decorated methods and entry points for type checkers; at run time these are plain functions.
 
-The rule: a call has the parameters and the result of the function that was decorated. `F` is that function with any
-`self`, so that a subclass may override it. Checkers apply `__get__` where an attribute is read, and pyright alone none
-where a definition is compared with a protocol: there NodeMethod is called as a bound method is.
+The rule: a call has the parameters and the result of the decorated function. `F` is that function with any `self`, so
+that a subclass may override it. Checkers apply `__get__` when an attribute is read. Pyright does not apply it when it
+compares a definition with a protocol: it calls NodeMethod as a bound method.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ F_co = TypeVar("F_co", bound=Callable[..., Any], covariant=True)
 
 
 class BoundNodeMethod(Protocol[F_co, P, R_co]):
-    """`self.work`: called, it describes a node, or with `greedy_execution=True` runs here."""
+    """The type of `self.work`: a call creates a node, or with `greedy_execution=True` runs the method here."""
 
     @property
     def original_fn(self) -> F_co: ...
 
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-    # No parameter can be added to a ParamSpec, so that the others go unchecked beside this one.
+    # No parameter can be added to a ParamSpec, so the other arguments of such a call are not checked.
     @overload
     def __call__(self, *args: Any, greedy_execution: bool, **kwargs: Any) -> R_co: ...
 
 
 class UnboundNodeMethod(Protocol[F_co]):
-    """`Task.work`, whose first argument is the instance."""
+    """The type of `Task.work`, whose first argument is the instance."""
 
     @property
     def original_fn(self) -> F_co: ...
@@ -44,7 +44,7 @@ class UnboundNodeMethod(Protocol[F_co]):
 
 
 class NodeMethod(Protocol[F_co]):
-    """The attribute of the class: a decorated method before it is bound."""
+    """The type of the attribute of the class: a decorated method before it is bound."""
 
     @property
     def original_fn(self) -> F_co: ...
@@ -61,7 +61,7 @@ class NodeMethod(Protocol[F_co]):
 
 @final
 class OnlyAny:
-    """Nothing is of this type, so an entry point that returns it returns Any."""
+    """A type without objects, so an entry point that returns it returns Any."""
 
 
 class EntryOf(Protocol[P, R_co]):

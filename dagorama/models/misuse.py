@@ -1,4 +1,4 @@
-"""What needs a value and not what stands for one: operators, texts, iteration. A class of ours refuses them all."""
+"""Uses that need a value, such as operators, text and iteration: promises and references refuse them all."""
 
 from collections.abc import Callable, Collection
 from typing import Any, NoReturn
@@ -42,7 +42,7 @@ _USES = {
     "__setitem__": "{name}[...] = ...",
     "__delitem__": "del {name}[...]",
     "__call__": "calling it",
-    "__await__": "awaiting it (a call of an async method is awaited once, that of a sync method never)",
+    "__await__": "awaiting it (a call of an async method is awaited once, a call of a sync method never)",
     "__aiter__": "async iteration",
     "__anext__": "anext(...)",
     "__enter__": "`with`",
@@ -55,9 +55,9 @@ _USES = {
 def refuse_value_uses(
     kind: type, explain: Callable[[Any, str], str], name: str, allowed: Collection[str] = ()
 ) -> None:
-    """Have every such use of a `kind` raise PromiseMisuse with what `explain` says of it.
+    """Let every such use of a `kind` raise PromiseMisuse with the text of `explain`.
 
-    Set from tables and not written as methods: type checkers then still report `promise + 1`.
+    The methods are set from tables and not written in the class, so that type checkers still report `promise + 1`.
     """
     for method in _USES.keys() - set(allowed):
         use = _USES[method]
@@ -69,10 +69,10 @@ def refuse_value_uses(
 
 
 def refuse_attributes(kind: type, explain: Callable[[Any, str], str], noun: str) -> None:
-    """The same for attributes: those that are read and are not there, and all that are set."""
+    """Let reads of missing attributes of a `kind`, and all assignments, raise PromiseAttribute with that text."""
 
     def read(self: Any, name: str) -> NoReturn:
-        # copy, pickle and hasattr ask for such names and need the plain answer.
+        # copy, pickle and hasattr read such names and need a plain AttributeError.
         if name.startswith("_"):
             raise AttributeError(f"a {noun} has no attribute {name!r}", name=name, obj=self)
         raise PromiseAttribute(explain(self, f"its attribute {name!r}"))
@@ -88,7 +88,7 @@ def refuse_attributes(kind: type, explain: Callable[[Any, str], str], noun: str)
 
 
 def comparison(other: object) -> str:
-    """The use that `== other` is, for an explanation."""
+    """Return the name of the use `== other`, for `explain`."""
     return "comparing with None" if other is None else f"comparing with a value of type {type(other).__qualname__}"
 
 

@@ -1,7 +1,7 @@
-"""A promise: the name of a value that some node will have.
+"""A promise: the name of the value that a node will have.
 
-The rule: a promise can be kept, compared with promises, copied, pickled, passed on and returned. Everything
-else would need the value, which is not there yet, and raises PromiseMisuse with the place where it was made.
+The rule: a promise can be stored, compared with promises, copied, pickled, passed on and returned. Every other use
+needs the value, which does not exist yet, and raises PromiseMisuse with the line where the promise was made.
 """
 
 import copyreg
@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pickle import HIGHEST_PROTOCOL, Pickler, loads
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 from uuid import UUID
 
 from dagorama.errors import PromiseMisuse, ValueNotReadable
-from dagorama.models.identifiers import as_uuid
+from dagorama.models import stored
 from dagorama.models.misuse import comparison, refuse_attributes, refuse_value_uses
 
 R_co = TypeVar("R_co", covariant=True)
@@ -26,18 +26,37 @@ _Record = tuple[bytes, int, bytes | None, str | None, Any, Any, Place | None]
 ORIGIN_BYTES = 12
 
 
-class DAGPromise(Generic[R_co]):
-    """The promise of a value of type R: 16 bytes of id, and where it was made.
+class InstanceRef(Protocol):
+    """An object that stands for an instance: a DAGInstance, and nothing else that dagorama makes."""
 
-    `DAGPromise(identifier=UUID(text))` gives a promise back from its text, `str(promise.identifier)`. Pickled,
-    a promise keeps its id, instance, function name and place, not its arguments.
+    @property
+    def instance_id(self) -> UUID: ...
+
+
+def as_uuid(given: UUID | str, what: str) -> UUID:
+    """Return a UUID, or the one that a text spells; raise TypeError or ValueError, which name `what` was expected."""
+    if isinstance(given, UUID):
+        return given
+    if not isinstance(given, str):
+        raise TypeError(f"{what} is given as a UUID or its text, not as {type(given).__name__}")
+    try:
+        return UUID(given)
+    except ValueError:
+        raise ValueError(f"{what} is given as a UUID or its text, and {given[:80]!r} is neither") from None
+
+
+class DAGPromise(Generic[R_co]):
+    """The promise of a value of type R: an id of 16 bytes, and the line where it was made.
+
+    `DAGPromise(identifier=UUID(text))` makes a promise from its text, `str(promise.identifier)`. A pickle contains the
+    id, instance, function name and line, but not the arguments.
     """
 
-    # One slot, so that making a promise is one store; and assigning to a promise can be explained.
+    # With one slot, making a promise is a single store, and assignments to other attributes can be refused.
     __slots__ = ("_record",)
     _record: _Record
 
-    # ndarray + promise then asks the promise, instead of taking it for an array of objects.
+    # `ndarray + promise` then calls the promise, instead of treating it as an array of objects.
     __array_ufunc__: ClassVar[None] = None
 
     def __init__(
@@ -57,7 +76,7 @@ class DAGPromise(Generic[R_co]):
         kwargs: dict[str, object],
         place: Place | None,
     ) -> "DAGPromise[Any]":
-        """The promise of a node that has just been described; the arguments are kept, not copied."""
+        """Return the promise of a new node; the arguments are kept, not copied."""
         promise = _new(cls)
         _write(promise, (origin, counter, instance_id, function_name, args, kwargs, place))
         return promise
@@ -68,13 +87,13 @@ class DAGPromise(Generic[R_co]):
 
     @property
     def node_id(self) -> bytes:
-        """16 bytes: the origin, and the counter big-endian."""
+        """The 16 bytes of the id: the origin, and the counter in big-endian order."""
         record = self._record
         return record[0] + record[1].to_bytes(4, "big")
 
     @property
     def instance_id(self) -> UUID | None:
-        """The instance of the node; None where the promise was made from an identifier alone."""
+        """The instance of the node; None if the promise was made from an identifier alone."""
         return None if self._record[2] is None else UUID(bytes=self._record[2])
 
     @property
@@ -83,7 +102,7 @@ class DAGPromise(Generic[R_co]):
 
     @property
     def arguments(self) -> "DAGArguments | None":
-        """What the node was called with, in the process that called it; elsewhere None."""
+        """The arguments of the node, in the process that called it; None in other processes."""
         args, kwargs = self._record[4:6]
         if kwargs is None:
             return cast("DAGArguments | None", args)
@@ -108,7 +127,7 @@ class DAGPromise(Generic[R_co]):
     def __eq__(self, other: object) -> bool:
         if isinstance(other, DAGPromise):
             return self._record[:2] == other._record[:2]
-        # Not NotImplemented: Python would then compare identities, and the answer would be False.
+        # After NotImplemented Python would compare identities, and the result would be False.
         raise PromiseMisuse(_explain(self, comparison(other)))
 
     def __hash__(self) -> int:
@@ -126,23 +145,24 @@ class DAGPromise(Generic[R_co]):
         return restore_promise, (self.node_id, instance_id, function_name, place)
 
     def __repr__(self) -> str:
-        # A promise that was never filled (object.__new__, a half-unpickled one) still has to be printable.
+        # A promise without a record (of object.__new__, or partly unpickled) must still be printable.
         if getattr(self, "_record", None) is None:
-            return "<DAGPromise, not made yet>"
+            return "<DAGPromise, not initialized>"
         return f"<DAGPromise {self.identifier}{_of(self)}>"
 
 
+@stored.named("promise")
 def restore_promise(
     node_id: bytes, instance_id: bytes | None, function_name: str | None, place: Place | None
 ) -> DAGPromise[Any]:
-    """A pickled promise, back; its arguments stay where they were."""
+    """Return a promise from its pickle, which does not contain its arguments."""
     promise = _new(DAGPromise)
     _write(promise, (*_split(node_id), instance_id, function_name, None, None, place))
     return promise
 
 
 def copy_as(kind: type[P], promise: DAGPromise[Any]) -> P:
-    """The same promise, as one of another class."""
+    """Return a promise as an object of another class."""
     copy = _new(kind)
     _write(copy, promise._record)
     return copy
@@ -154,14 +174,14 @@ def _split(node_id: bytes) -> tuple[bytes, int]:
 
 def _of(promise: DAGPromise[Any]) -> str:
     name, place = promise.function_name, promise._place
-    # The wire's name is "module:Class.method", with "@module:Class" behind it for a super() call.
+    # The name on the wire is "module:Class.method", followed by "@module:Class" for a super() call.
     text = f" of `{name.partition(':')[2].partition('@')[0] or name}`" if name else ""
     return text + (f", made at {place[0]}:{place[1]}" if place else "")
 
 
 def _explain(promise: DAGPromise[Any], use: str) -> str:
     if getattr(promise, "_record", None) is None:
-        return f"{use} needs a value: this is a promise that was never made"
+        return f"{use} needs a value: this is a promise that was not initialized"
     return (
         f"{use} needs a value that does not exist yet: this is a promise{_of(promise)}; "
         "pass it to another @dagorama method, or return it"
@@ -180,13 +200,13 @@ refuse_attributes(DAGPromise, _explain, "DAGPromise")
 
 @dataclass
 class DAGArguments:
-    """What a method was called with, without `self`; promises may stand anywhere in it."""
+    """The arguments of a method, without `self`; they may contain promises."""
 
     calltime_args: Sequence[Any]
     calltime_kwargs: Mapping[str, Any]
 
     def to_server_bytes(self) -> bytes:
-        """A pickle in which each promise is its identifier and nothing else."""
+        """Return a pickle in which promises have only their identifiers."""
         file = BytesIO()
         pickler = Pickler(file, HIGHEST_PROTOCOL)
         pickler.dispatch_table = {**copyreg.dispatch_table, DAGPromise: _identifier_only}
@@ -195,7 +215,7 @@ class DAGArguments:
 
     @classmethod
     def from_server_bytes(cls, b: bytes) -> "DAGArguments":
-        """Unpickle arguments: only for bytes from a trusted source."""
+        """Return the arguments in a pickle; the bytes must come from a trusted source."""
         arguments = loads(b)
         if not isinstance(arguments, cls):
             raise ValueNotReadable(f"these bytes hold a {type(arguments).__qualname__}, not DAGArguments")

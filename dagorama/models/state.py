@@ -1,16 +1,19 @@
-"""Where a node stands."""
+"""The state of a node, and the result of a retry."""
+
+from __future__ import annotations
 
 from enum import IntEnum
+from typing import NamedTuple
 
 
 class State(IntEnum):
-    """A node's state; the numbers are those of the wire."""
+    """The state of a node; the numbers are the ones on the wire."""
 
     WAITING = 0  #: for the nodes that it needs
     QUEUED = 1  #: for a worker
     CLAIMED = 2  #: by a worker
-    RESOLVING = 3  #: it has returned promises, which are not kept yet
-    BACKOFF = 4  #: it raised and waits for its next run
+    RESOLVING = 3  #: it returned promises whose nodes have not ended
+    BACKOFF = 4  #: it raised an exception and waits for its next attempt
     COMPLETED = 5
     FAILED = 6
     CANCELLED = 7
@@ -21,3 +24,55 @@ class State(IntEnum):
 
     def __str__(self) -> str:
         return self.name
+
+
+class Unservable(NamedTuple):
+    """A function of retried nodes that no connected worker may run."""
+
+    function: str  #: "package.module:Class.method"
+    hash: str  #: the code that its nodes need
+    deployed: tuple[str, ...]  #: hashes of the code that connected workers have instead
+    reason: str
+
+
+class Retried(int):
+    """The number of retried nodes: nodes that run again, and nodes that wait for them again."""
+
+    queued: int  #: nodes that run again
+    waiting: int  #: nodes that wait for others again
+    completed: int  #: nodes among these that had completed; only with `downstream`
+    used_failures: int  #: nodes that received one of the failures as a value and are not run again
+    adopted: int  #: nodes that are run with other code than before; only with `new_code`
+    unservable: tuple[Unservable, ...]  #: functions of these nodes that no connected worker may run, as far as known
+
+    def __new__(
+        cls, queued: int, waiting: int, completed: int = 0, used_failures: int = 0,
+        adopted: int = 0, unservable: tuple[Unservable, ...] = (),
+    ) -> Retried:
+        made = super().__new__(cls, queued + waiting)
+        made.queued, made.waiting, made.completed = queued, waiting, completed
+        made.used_failures, made.adopted, made.unservable = used_failures, adopted, unservable
+        return made
+
+    def __reduce__(self) -> tuple[type[Retried], tuple[object, ...]]:
+        return Retried, (
+            self.queued, self.waiting, self.completed, self.used_failures, self.adopted, self.unservable,
+        )  # fmt: skip
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences about nodes that were not run again, and nodes that no connected worker may run."""
+        used = [_used(self.used_failures)] if self.used_failures else []
+        return used + [_explained(each) for each in self.unservable]
+
+
+def _used(count: int) -> str:
+    nodes = "1 node has used this failure and was" if count == 1 else f"{count} nodes have used this failure and were"
+    return f"{nodes} not run again; use --downstream, or downstream=True"
+
+
+def _explained(each: Unservable) -> str:
+    text = f"no connected worker may run {each.function}: {each.reason}"
+    if each.deployed:
+        text += "; use --new-code, or new_code=True, to run these nodes with the deployed code"
+    return text

@@ -1,27 +1,29 @@
-"""A kept value: what put() returns in the place of a value that is stored already.
+"""References to stored values: put() returns one.
 
-The rule: whoever is given one through a @dagorama call gets the plain value. Here, where only its name is, every use
-of it as the value raises PromiseMisuse.
+The rule: nodes get the plain value. In the process that called put(), every use of the reference as the value raises
+PromiseMisuse.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from dagorama.errors import PromiseMisuse
+from dagorama.models import stored
 from dagorama.models.misuse import comparison, refuse_attributes, refuse_value_uses
 
 Place = tuple[str, int]
 
 
 class Kept:
-    """Stands for a value of put(). It may be passed on, returned, copied and pickled any number of times."""
+    """A reference to a value of put(). It may be passed on, returned, copied and pickled any number of times."""
 
     __slots__ = ("_envelope", "_kind", "_place", "_size")
-    _envelope: bytes  #: unsigned; what is large is named in it
+    _envelope: bytes  #: unsigned; it contains the digests of large parts
     _kind: str  #: the type of the value, for people
     _place: Place | None
     _size: int
 
-    # ndarray + kept then asks the kept value, instead of taking it for an array of objects.
+    # `ndarray + reference` then calls the reference, instead of treating it as an array of objects.
     __array_ufunc__ = None
 
     def __init__(self, envelope: bytes, kind: str, size: int, place: Place | None) -> None:
@@ -31,7 +33,7 @@ class Kept:
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Kept):
             return self._envelope == other._envelope
-        # Not NotImplemented: Python would then compare identities, and the answer would be False.
+        # After NotImplemented Python would compare identities, and the result would be False.
         raise PromiseMisuse(_explain(self, comparison(other)))
 
     def __hash__(self) -> int:
@@ -43,14 +45,20 @@ class Kept:
     def __deepcopy__(self, memo: object) -> "Kept":
         return self
 
-    def __reduce__(self) -> tuple[type["Kept"], tuple[object, ...]]:
-        return Kept, (self._envelope, self._kind, self._size, self._place)
+    def __reduce__(self) -> tuple[Callable[..., "Kept"], tuple[object, ...]]:
+        return _restore, (self._envelope, self._kind, self._size, self._place)
 
     def __repr__(self) -> str:
-        # One that was never filled (object.__new__, a half-unpickled one) still has to be printable.
+        # A reference without attributes (of object.__new__, or partly unpickled) must still be printable.
         if not hasattr(self, "_place"):
-            return "<kept value, not made yet>"
+            return "<kept value, not initialized>"
         return f"<kept {_described(self)}>"
+
+
+@stored.named("value_ref")
+def _restore(envelope: bytes, kind: str, size: int, place: Place | None) -> Kept:
+    """Return a reference from its pickle."""
+    return Kept(envelope, kind, size, place)
 
 
 def _described(kept: Kept) -> str:
@@ -61,11 +69,11 @@ def _described(kept: Kept) -> str:
 def _explain(kept: Any, use: str) -> str:
     what = f", a {_described(kept)}" if hasattr(kept, "_place") else ""
     return (
-        f"{use} needs the value: this is the reference that put() has returned for it{what}; "
+        f"{use} needs the value: this is the reference that put() has returned{what}; "
         "pass it to a @dagorama method, which gets the value, or use what you gave to put()"
     )
 
 
-# Whoever asks whether a result can be awaited is to be told that this one cannot.
+# Without __await__, inspect.isawaitable() returns False for a reference.
 refuse_value_uses(Kept, _explain, "kept", allowed=["__await__"])
 refuse_attributes(Kept, _explain, "kept value")

@@ -1,7 +1,7 @@
-"""Which modules another process can import, and which classes and functions it finds there.
+"""Which modules, classes and functions other processes can import, and which ones must be sent by value.
 
-The rule: local is what a fresh process with this sys.path would not find under its name, and as the same object. Only
-that travels by value.
+The rule: an object is local if a fresh process with this sys.path would not find the same object under its name. Only
+local objects are sent by value.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 MAIN = "__main__"
-#: what multiprocessing calls the user's program in the processes that it spawns
+#: the name of the user's program in processes that multiprocessing spawns
 SPAWNED_MAIN = "__mp_main__"
 
-#: modules that other processes cannot import, as far as they were met; values that name them travel by value
+#: modules found so far that other processes cannot import; values that name them are sent by value
 local_modules = {MAIN, SPAWNED_MAIN}
 
-#: modules of the launching program that a worker's child fills with what comes by value; None in other processes
+#: modules of the launching program that a worker's child fills with received objects; None in other processes
 _filled: set[str] | None = None
 
 
 def public_name(module: str) -> str:
-    """Return the name under which other processes import a module: that of a program run by `python -m` is not
+    """Return the name under which other processes import a module. For a program run by `python -m` it is not
     `__main__`."""
     if module not in (MAIN, SPAWNED_MAIN):
         return module
     name = _name_of_main()
     if name and name not in sys.modules:
-        # A value of one of its classes comes back under that name, and has to be of the class that the program has.
+        # A received value of one of its classes has that name, and must be an instance of the program's own class.
         main = sys.modules[name] = sys.modules[MAIN]
         parent, _, last = name.rpartition(".")
         if parent in sys.modules:
@@ -39,7 +39,7 @@ def public_name(module: str) -> str:
 
 
 def is_local(found: type | FunctionType) -> bool:
-    """Return whether a class or function is one that other processes cannot import under its name."""
+    """Return whether other processes cannot import a class or function under its name."""
     module = found.__module__
     if not _is_importable(module):
         local_modules.add(module)
@@ -48,12 +48,12 @@ def is_local(found: type | FunctionType) -> bool:
 
 
 def is_found(found: type | FunctionType) -> bool:
-    """Return whether its module, as this process has it, has it under its name."""
+    """Return whether a class or function is found under its name in its module, in this process."""
     return named(sys.modules.get(found.__module__), found.__qualname__) is found
 
 
 def named(module: ModuleType | None, path: str) -> Any:
-    """Return what a module has under a dotted path, or None."""
+    """Return the object under a dotted path in a module, or None."""
     found: Any = module
     for part in path.split("."):
         found = getattr(found, part, None)
@@ -61,14 +61,14 @@ def named(module: ModuleType | None, path: str) -> Any:
 
 
 def may_hold_local(pickled: bytes) -> bool:
-    """Return whether a pickle may name something of a local module."""
+    """Return whether a pickle may name an object in a local module."""
     if b"_main__" in pickled:
         return True
     return len(local_modules) > 2 and any(name.encode() in pickled for name in local_modules)
 
 
 def stand_in_for_main(file: str | None) -> None:
-    """Make an empty `__main__` in a worker's child, to be filled with that of the program which launched the worker."""
+    """Replace `__main__` in a worker's child by an empty module, which is filled from the launching program."""
     global _filled
     main = sys.modules[MAIN] = ModuleType(MAIN)
     if file is not None:
@@ -77,7 +77,7 @@ def stand_in_for_main(file: str | None) -> None:
 
 
 def fill_in(found: type | FunctionType) -> None:
-    """Let what came by value be found under its name, in a worker's child."""
+    """Make a received class or function available under its name, in a worker's child."""
     name = found.__module__
     if _filled is None or name is None or "." in found.__qualname__:
         return
@@ -89,31 +89,31 @@ def fill_in(found: type | FunctionType) -> None:
 
 
 def fill_in_names(cls: type) -> None:
-    """Let a class that came by value be found under its name, and whatever its methods name in their module."""
+    """Make a received class available under its name, and all objects that its methods name in their module."""
     fill_in(cls)
     if _filled is None or cls.__module__ not in _filled:
         return
-    place = vars(sys.modules[cls.__module__])
+    namespace = vars(sys.modules[cls.__module__])
     for base in cls.__mro__:
         for found in vars(base).values():
             plain = getattr(found, "original_fn", getattr(found, "__func__", found))
             names = getattr(plain, "__globals__", {})
             if names.get("__name__") == cls.__module__:
-                place.update({name: value for name, value in names.items() if not name.startswith("__")})
+                namespace.update({name: value for name, value in names.items() if not name.startswith("__")})
 
 
 def is_filled(module: str) -> bool:
-    """Return whether this process has filled that module itself, so that what is there may be replaced."""
+    """Return whether this process has filled the module itself, so that its objects may be replaced."""
     return _filled is not None and module in _filled
 
 
 def absolute_path() -> list[str]:
-    """Return sys.path as another process can use it, whatever folder it or this one goes to."""
+    """Return sys.path with absolute paths, which other processes can use in any current folder."""
     return [os.path.abspath(entry) for entry in sys.path]
 
 
 def _name_of_main() -> str:
-    """Return the name that `python -m` was given, or an empty one if the program cannot be imported."""
+    """Return the module name given to `python -m`, or an empty text if the program cannot be imported."""
     spec = getattr(sys.modules.get(MAIN), "__spec__", None)
     if not isinstance(spec, ModuleSpec) or spec.name == MAIN or not _finds(spec.name, spec.origin):
         return ""
@@ -121,7 +121,7 @@ def _name_of_main() -> str:
 
 
 _importable: dict[str, bool] = {}
-_path_then: list[str] = []  # sys.path when that was found out
+_path_then: list[str] = []  # sys.path at that time
 
 
 def _is_importable(module: str) -> bool:
@@ -143,7 +143,7 @@ def _origin_of(module: ModuleType) -> str | None:
 
 
 def _finds(name: str, origin: str | None) -> bool:
-    """Return whether an import of that name would load the file `origin`."""
+    """Return whether an import of this name would load the file `origin`."""
     spec = _spec_of(name)
     if spec is None:
         return False
@@ -151,7 +151,7 @@ def _finds(name: str, origin: str | None) -> bool:
 
 
 def _spec_of(name: str) -> ModuleSpec | None:
-    """Ask the finders, as an import in a process that has loaded nothing would."""
+    """Return the spec that the finders would return in a process that has loaded no modules, or None."""
     parent, _, _ = name.rpartition(".")
     places = None
     if parent:

@@ -1,6 +1,6 @@
-"""Names of classes and decorated methods, as they go over the wire.
+"""Names of classes and decorated methods on the wire.
 
-The rule: a name says where to look in a module, and nothing of how the code there is.
+The rule: a name tells where to find an object in a module, and nothing about its code.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def wire_name(cls: type, function: Callable[..., Any]) -> str:
 
 
 def method_key(cls: type, function: Callable[..., Any]) -> str:
-    """Return the part of a method's wire name behind that of its class. Raises FunctionNotFound."""
+    """Return the part of a method's wire name after the name of the class. Raises FunctionNotFound."""
     base, method = _place_on(cls, function)
     if decorated_method(cls, method) is base.__dict__[method]:
         return method
@@ -36,7 +36,7 @@ def method_key(cls: type, function: Callable[..., Any]) -> str:
 
 
 def decorated_method(cls: type, method: str, base_name: str = "") -> Any:
-    """Return the wrapper that `method` is on `cls`, or on the base of that name; None if it is not a decorated one."""
+    """Return the wrapper named `method` on `cls`, or on the base of that name; None if the method is not decorated."""
     for base in cls.__mro__:
         if method in base.__dict__ and base_name in ("", class_name(base)):
             found = base.__dict__[method]
@@ -45,12 +45,12 @@ def decorated_method(cls: type, method: str, base_name: str = "") -> Any:
 
 
 def original(found: object) -> Callable[..., Any] | None:
-    """Return the plain function of a decorated one; None for anything else."""
+    """Return the plain function of a decorated function; None for any other object."""
     return found.__dict__.get("original_fn") if isinstance(found, FunctionType) else None
 
 
 def _place_on(cls: type, function: Callable[..., Any]) -> tuple[type, str]:
-    """Return the base of `cls` that has the decorated function, and the name that it has there."""
+    """Return the base of `cls` that contains the decorated function, and its name there."""
     likely = getattr(function, "__qualname__", "").rpartition(".")[2]
     for base in cls.__mro__:
         if original(base.__dict__.get(likely)) is function:
@@ -60,6 +60,6 @@ def _place_on(cls: type, function: Callable[..., Any]) -> tuple[type, str]:
             if original(found) is function:
                 return base, name
     raise FunctionNotFound(
-        f"{getattr(function, '__qualname__', function)} is not a method of {class_name(cls)}, so that no worker could "
+        f"{getattr(function, '__qualname__', function)} is not a method of {class_name(cls)}, so no worker could "
         "find it; decorate it in the class, or in one of its bases"
     )

@@ -1,18 +1,17 @@
-"""What cannot be pickled or hashed, and where it stands, in words: "argument 'config'.handlers[2]".
+"""Find the part of a value that cannot be pickled, unpickled or hashed, and name it: "argument 'config'.handlers[2]".
 
-Loaded only when something has failed.
-
-The rule: look at what pickle would look at, call nothing else of the user's, never recurse, never raise.
+The rule: this module is loaded only after a failure. It looks at the objects that pickle looks at, calls no other code
+of the user, never recurses and never raises.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from inspect import signature
 from types import CoroutineType, FunctionType, GeneratorType, MethodType
 from typing import Any
 
-from dagorama.errors import NotPicklable
+from dagorama.errors import DagoramaError, NotPicklable, ValueNotReadable
 
 Part = tuple[str, object]
 
@@ -23,7 +22,7 @@ _SHOWN = 40
 def parameters(
     function: Callable[..., object] | None, args: tuple[object, ...], kwargs: Mapping[str, object]
 ) -> list[Part]:
-    """The arguments of a call under the names that `function`, whose first parameter is not in `args`, gives them."""
+    """Return the arguments of a call by their parameter names; `args` does not include the first parameter, `self`."""
     try:
         assert function is not None
         bound = signature(function).bind(None, *args, **kwargs).arguments.items()
@@ -34,7 +33,7 @@ def parameters(
 
 
 def not_picklable(error: Exception, parts: list[Part], pickled: Callable[[object], object]) -> NotPicklable:
-    """The error to raise when `pickled` refused a value made of `parts`."""
+    """Return the error to raise if `pickled` has raised `error` for a value that consists of `parts`."""
 
     def fails(value: object) -> bool:
         return _raises(pickled, value)
@@ -46,22 +45,51 @@ def not_picklable(error: Exception, parts: list[Part], pickled: Callable[[object
     return NotPicklable(f"{where} cannot be pickled: {_describe(part)} ({type(error).__name__}: {error})")
 
 
+def not_readable(
+    error: Exception,
+    what: str | Callable[..., object] | None,
+    fill: Sequence[object],
+    read: Callable[[Sequence[object]], Any],
+) -> ValueNotReadable:
+    """Return the error to raise if `read(fill)` raised `error`; `what` is a noun, or the function of the arguments."""
+    whole = f"the {what}" if isinstance(what, str) else "the arguments"
+    if isinstance(error, DagoramaError):
+        return ValueNotReadable(f"{whole} cannot be read: {error}")
+    if isinstance(error, TypeError) and (place := _unhashable_place(what, fill, read)):
+        return ValueNotReadable(place)
+    hint = ", its module cannot be imported here" if isinstance(error, ImportError) else ""
+    return ValueNotReadable(f"{whole} cannot be unpickled{hint} ({type(error).__name__}: {error})")
+
+
+def _unhashable_place(
+    what: str | Callable[..., object] | None, fill: Sequence[object], read: Callable[[Sequence[object]], Any]
+) -> str | None:
+    """Read the value again with hashable objects for unhashable ones; return the place of one that is hashed."""
+    holes = [value if is_hashable(value) else Hole(value) for value in fill]
+    try:
+        value = read(holes)
+        parts = [(f"the {what}", value)] if isinstance(what, str) else parameters(what, *value[:2])
+    except Exception:
+        return None
+    return hashed_hole(parts)
+
+
 class Hole:
-    """Stands for a value that cannot be hashed while its place is looked for."""
+    """A hashable object in place of an unhashable value whose position is searched."""
 
     def __init__(self, value: object) -> None:
         self.value = value
 
 
 def hashed_hole(parts: list[Part]) -> str | None:
-    """Says where a hole has become a member of a set or a key of a dict; None if none has."""
+    """Return a sentence about the first hole that is a member of a set or a key of a dict; None if there is none."""
     for where, value in _walk(parts):
         if isinstance(value, (set, frozenset, dict)):
             role = "a key of a dict" if isinstance(value, dict) else "a member of a set"
             inside = _walk([("", member) for member in value])
             if hole := next((inner for _, inner in inside if isinstance(inner, Hole)), None):
                 kind = type(hole.value).__name__
-                return f"{where}: a promise stands there as {role}, and its value, an unhashable {kind}, cannot"
+                return f"{where}: a promise is {role} there, and its value, an unhashable {kind}, cannot be one"
     return None
 
 
@@ -78,9 +106,9 @@ def _raises(function: Callable[[Any], object], value: object) -> bool:
 
 
 def _smallest(parts: list[Part], fails: Callable[[object], bool]) -> Part:
-    """The first part that fails though nothing in it does; in a cycle everything that leads to it fails as well."""
+    """Return the first part that fails although nothing inside it fails, except parts of a cycle."""
     whole: Part = ("a part that cannot be singled out", None)
-    seen: dict[int, object] = {}  # holds what was looked at, so that an id stands for one object
+    seen: dict[int, object] = {}  # keeps visited objects alive, so that each id stands for one object
     explained: set[int] = set()
     stack: list[tuple[Part, Iterator[Part]]] = [(whole, iter(parts))]
     while stack:
@@ -99,7 +127,7 @@ def _smallest(parts: list[Part], fails: Callable[[object], bool]) -> Part:
 
 
 def _walk(parts: list[Part]) -> Iterator[Part]:
-    """Every part of `parts`, each object once, wide and deep alike."""
+    """Yield all parts inside of `parts`, each object once."""
     stack = parts[::-1]
     seen: dict[int, object] = {}
     while stack:
@@ -112,7 +140,7 @@ def _walk(parts: list[Part]) -> Iterator[Part]:
 
 
 def _describe(value: object) -> str:
-    """What the value is, and what to pass in its place."""
+    """Return what the value is, and what to pass instead."""
     for kinds, what, instead in _ADVICE:
         if isinstance(value, kinds):
             return f"{what} stays in its process; {instead}"

@@ -1,12 +1,12 @@
-"""Envelopes from the outside: a header, a table of the promises inside, and a pickle.
+"""The byte layout of envelopes: a header, a table of the promises inside, and a pickle.
 
     byte 0   1, the version
     byte 1   flags: 1 SIGNED, 2 LARGE, 4 REFS, 8 PARTS
     SIGNED   8-byte key id, 16-byte instance, 32-byte MAC; `signing` makes and checks it
     REFS     u32 groups; for each: 12-byte origin, u32 n, n times u32 counter   (little-endian)
-    body     the pickle; if LARGE, u64 length and SHA-256 of a pickle that is kept elsewhere
-    PARTS    for each large part that the pickle leaves out: u64 length, SHA-256, u8 kind; then u32, how many
-             (at the end, so that their names can be read without the rest)
+    body     the pickle; if LARGE, u64 length and SHA-256 of a pickle that is stored separately
+    PARTS    for each large part outside the pickle: u64 length, SHA-256, u8 kind; then their number as u32
+             (at the end, so that the digests can be read without the rest)
 
 The rule: nothing is unpickled here.
 """
@@ -22,9 +22,9 @@ from dagorama.models.promise import ORIGIN_BYTES, DAGPromise
 VERSION = 1
 SIGNED, LARGE, REFS, PARTS = 1, 2, 4, 8
 MARKS = SIGNED | LARGE | REFS | PARTS
-#: what a signature adds to an envelope
+#: Bytes that a signature adds to an envelope.
 SIGNATURE_BYTES = 8 + 16 + 32
-#: version and flags of an envelope that is nothing but a pickle
+#: Version and flags of an envelope that contains only a pickle.
 PLAIN = bytes([VERSION, 0])
 
 _U32 = Struct("<I")
@@ -34,7 +34,7 @@ _PART = Struct("<Q32sB")
 
 
 class Part(NamedTuple):
-    """Bytes that are kept elsewhere under their SHA-256, and what becomes of them in the value: see `parts`."""
+    """Bytes that are stored separately under their SHA-256, and the kind of object they become: see `out_of_band`."""
 
     length: int
     digest: bytes
@@ -42,7 +42,7 @@ class Part(NamedTuple):
 
 
 def references(envelope: bytes) -> list[bytes]:
-    """The ids of the promises in it, in the order of its table; nothing is unpickled."""
+    """Return the ids of the promises in an envelope, in the order of its table."""
     try:
         return [
             origin + counter.to_bytes(4, "big")
@@ -54,7 +54,7 @@ def references(envelope: bytes) -> list[bytes]:
 
 
 def large_of(envelope: bytes) -> tuple[bytes, int] | None:
-    """SHA-256 and length of the pickle that is kept elsewhere, or None when the envelope holds it."""
+    """Return SHA-256 and length of the pickle if it is stored separately, or None if the envelope contains it."""
     if not flags(envelope) & LARGE:
         return None
     try:
@@ -65,7 +65,7 @@ def large_of(envelope: bytes) -> tuple[bytes, int] | None:
 
 
 def parts_of(envelope: bytes) -> list[Part]:
-    """The large parts that its pickle leaves out, in the order in which it names them."""
+    """Return the large parts outside the pickle, in the order of their indices in it."""
     if not flags(envelope) & PARTS:
         return []
     try:
@@ -76,14 +76,14 @@ def parts_of(envelope: bytes) -> list[Part]:
 
 
 def large_values(envelope: bytes) -> list[bytes]:
-    """SHA-256 of everything of this value that is kept elsewhere, each once."""
+    """Return the SHA-256 of everything that is stored separately, each once."""
     large = large_of(envelope)
     names = [part.digest for part in parts_of(envelope)]
     return list(dict.fromkeys(names if large is None else [large[0], *names]))
 
 
 def size_of(envelope: bytes) -> int:
-    """Bytes of its value, pickled, wherever they are kept."""
+    """Return the number of bytes of the pickled value, including separately stored ones."""
     large = large_of(envelope)
     return (len(pickle_in(envelope)) if large is None else large[1]) + sum(part.length for part in parts_of(envelope))
 
@@ -91,7 +91,7 @@ def size_of(envelope: bytes) -> int:
 def seal(
     pickled: bytes, promises: Sequence[DAGPromise[Any]] = (), large: bytes | None = None, parts: Sequence[Part] = ()
 ) -> bytes:
-    """The envelope of a pickle, or of one kept elsewhere under the SHA-256 `large`."""
+    """Return the envelope of a pickle; `large` is its SHA-256 if it is stored separately."""
     if not promises and large is None and not parts:
         return PLAIN + pickled
     marks = (REFS if promises else 0) | (LARGE if large is not None else 0) | (PARTS if parts else 0)
@@ -101,13 +101,13 @@ def seal(
 
 
 def pickle_in(envelope: bytes) -> memoryview:
-    """The pickle that it holds, where it is not LARGE."""
+    """Return the pickle in an envelope that is not LARGE."""
     end = _trailer(envelope)[1] if flags(envelope) & PARTS else len(envelope)
     return memoryview(envelope)[body(envelope)[1] : end]
 
 
 def _trailer(envelope: bytes) -> tuple[int, int]:
-    """How many parts the table at the end has, and where it starts."""
+    """Return the number of parts in the table at the end, and its position."""
     count_at = len(envelope) - _U32.size
     number = _U32.unpack_from(envelope, count_at)[0] if count_at >= _content(envelope) else 0
     start = count_at - _PART.size * number
@@ -117,7 +117,7 @@ def _trailer(envelope: bytes) -> tuple[int, int]:
 
 
 def _table(promises: Sequence[DAGPromise[Any]]) -> bytes:
-    # Runs of one origin, not one group for each: the order of the table is the order of the indices.
+    # An origin may have several groups: the order of the table is the order of the indices in the pickle.
     runs: list[tuple[bytes, list[int]]] = []
     for promise in promises:
         origin, counter = promise._record[:2]
@@ -129,19 +129,19 @@ def _table(promises: Sequence[DAGPromise[Any]]) -> bytes:
 
 
 def flags(envelope: bytes) -> int:
-    """Its second byte; raises ValueNotReadable for what is no envelope of ours."""
+    """Return the flags of an envelope; raise ValueNotReadable if it is not an envelope of ours."""
     if len(envelope) < 2 or envelope[0] != VERSION or envelope[1] & ~MARKS:
-        raise ValueNotReadable(f"it does not begin as an envelope does: {bytes(envelope[:2])!r}")
+        raise ValueNotReadable(f"it does not begin like an envelope: {bytes(envelope[:2])!r}")
     return envelope[1]
 
 
 def _content(envelope: bytes) -> int:
-    """Where what follows the header and the signature starts."""
+    """Return the position after header and signature."""
     return 2 + SIGNATURE_BYTES if flags(envelope) & SIGNED else 2
 
 
 def _groups(envelope: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Origin, number of counters and where they start, for each group of the table."""
+    """Yield origin, number of counters and their position, for each group of the table."""
     if not flags(envelope) & REFS:
         return
     start = _content(envelope)
@@ -154,7 +154,7 @@ def _groups(envelope: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def body(envelope: bytes) -> tuple[int, int]:
-    """How many promises the table holds, and where the body starts."""
+    """Return the number of promises in the table, and the position of the body."""
     number, start = 0, _content(envelope) + (_U32.size if flags(envelope) & REFS else 0)
     for _, count, counters in _groups(envelope):
         number, start = number + count, counters + 4 * count

@@ -1,7 +1,7 @@
-"""What the broker says of a node that failed, as its callers get it: an error to raise, or a Failure to hold.
+"""The broker's report of a failed node as an error to raise, or as a Failure.
 
-The rule: its texts are the broker's word, as is that the node failed; an exception is rebuilt only where it was signed
-as that of the node whose failure it is.
+The rule: the texts, and the fact that the node failed, come unsigned from the broker. An exception is rebuilt only if
+it was signed as the exception of that node.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from dagorama.models.promise import DAGPromise
 from dagorama.values.codec import FailedSource, decode
 from dagorama.values.signing import FAILURE, keyring
 
-#: the type of a failure that is a cancellation
+#: The type of the failure of a cancelled node.
 CANCELLED = "dagorama.errors.NodeCancelled"
 
 
 def failure_of(message: NodeFailure, cancelled: bool = False, instance: bytes = b"") -> Failure:
-    """The failure of a node of this instance, or of its culprit; `cancelled` if the broker says so separately."""
+    """Return the failure in a message about a node of this instance; `cancelled` if its state says so."""
     is_cancelled = cancelled or message.type == CANCELLED
     return Failure(
         function=message.function,
@@ -36,14 +36,14 @@ def failure_of(message: NodeFailure, cancelled: bool = False, instance: bytes = 
 
 
 def failed_source(serialized: bytes, instance: bytes = b"") -> FailedSource:
-    """What fills the place of a source, of this instance, whose `value` is a serialized NodeFailure."""
+    """Return the item of `fill` for a failed source of this instance, whose `value` is a serialized NodeFailure."""
     return FailedSource(failure_of(NodeFailure.FromString(serialized), instance=instance))
 
 
 def error_of(
     message: NodeFailure, promise: DAGPromise[object], cancelled: bool = False, instance: bytes = b""
 ) -> NodeFailed:
-    """The error to raise for the promise of a node of this instance.
+    """Return the error to raise for the promise of a node of this instance.
 
     Its cause is the original exception if that can be rebuilt.
     """
@@ -55,10 +55,9 @@ def error_of(
 
 
 def _cause(message: NodeFailure) -> BaseException | None:
-    """The exception itself where its class is known here and lets itself be rebuilt; where its signature cannot be
-    relied on, the error that says so."""
+    """Return the exception itself if it can be rebuilt here, or the error that says that its signature is wrong."""
     if not message.exception:
-        # Nobody signs for a run that was stopped at its timeout: its supervisor describes it.
+        # An attempt that was stopped at its timeout has no signed exception: the supervisor, without a key, reports it.
         return TimeoutError(message.message) if message.type == "builtins.TimeoutError" else None
     try:
         envelope = keyring().open(message.exception, FAILURE, message.node, "exception").envelope

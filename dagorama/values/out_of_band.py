@@ -1,11 +1,11 @@
-"""Large parts of values: left out of the pickle and kept under the SHA-256 of their bytes, wherever they stand.
+"""Large parts of values: left out of the pickle, at any depth, and stored under the SHA-256 of their bytes.
 
-    BYTES, BYTEARRAY   come back as what they were; one that stands in several places is one object again
-    BUFFER             what an object hands the pickler out of band, such as the data of an array; comes back writable
-    KEPT               of a value given to put(), whose own table says what it is
+    BYTES, BYTEARRAY   become the same type again; one object in several places is one object again
+    BUFFER             a buffer that an object gives to the pickler (PEP 574), such as the data of an array; writable
+    KEPT               a part of a value given to put(), whose own table has its kind
 
-The rule: nothing here runs for the objects of a value that is not large. What is fetched is compared with the length
-and SHA-256 in the table, which is signed, before anything looks at it.
+The rule: nothing here runs for the objects of a value that is not large. Fetched bytes are compared with the length and
+SHA-256 in the signed table before they are used.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dagorama.errors import ValueNotReadable
+from dagorama.models import stored
 from dagorama.models.value_ref import Kept
 from dagorama.values.envelope import Part, large_of, parts_of, pickle_in
 
 BYTES, BYTEARRAY, BUFFER, KEPT = range(4)
-#: parts of one value; what it has beyond that stays in the pickle
+#: The largest number of parts of one value; all others stay in the pickle.
 MOST = 1000
 
 _KINDS: dict[type, int] = {bytes: BYTES, bytearray: BYTEARRAY}
@@ -31,20 +32,20 @@ Buffer = bytes | bytearray | memoryview
 
 
 class Checked(NamedTuple):
-    """Bytes whose SHA-256 was compared already, by who hands them over."""
+    """Bytes whose SHA-256 the sender has compared already."""
 
     data: Buffer
 
 
 PutLarge = Callable[[Buffer], bytes]  #: stores bytes and returns their SHA-256
-#: The bytes of a SHA-256. What can be written to is the caller's own: nobody else sees that.
+#: Returns the bytes with a SHA-256. A writable buffer belongs to the caller alone.
 GetLarge = Callable[[bytes], "Buffer | Checked"]
 
-_Member = tuple[int, int]  # of a value given to put(): place in the table of the envelope that it is in, and kind
+_Member = tuple[int, int]  # a part of a value given to put(): index in the table of the envelope, and kind
 
 
 class LeftOut:
-    """What one pickler leaves out: parts of `large_from` bytes and more, and those of values given to put()."""
+    """The parts that one pickler leaves out: large ones, of `large_from` bytes or more, and parts of put() values."""
 
     __slots__ = ("_by_object", "_kept", "_large_from", "_parts")
 
@@ -58,18 +59,18 @@ class LeftOut:
         return len(self._parts)
 
     def persistent_id(self, found: Any) -> int | None:
-        """The pickler's: asked for every object of a large value."""
+        """Return the index of an object that is left out, or None; the pickler calls this for every object."""
         kind = _KINDS.get(type(found))
         if kind is None or self._large_from is None or len(found) < self._large_from:
             return None
         index = self._by_object.get(id(found))
         if index is None and len(self) < MOST:
-            # It is held there, so that its id stays its own.
+            # The reference there keeps the object alive, so that its id is not reused.
             index = self._by_object[id(found)] = self._add((found, kind))
         return index
 
     def buffer_callback(self, buffer: pickle.PickleBuffer) -> bool:
-        """The pickler's: whether a buffer stays in the pickle."""
+        """Return whether a buffer stays in the pickle; the pickler calls this for every PickleBuffer."""
         raw = buffer.raw()
         if self._large_from is None or raw.nbytes < self._large_from or len(self) >= MOST:
             return True
@@ -77,16 +78,16 @@ class LeftOut:
         return False
 
     def reduce_kept(self, kept: Kept) -> tuple[Callable[..., object], tuple[bytes | int, tuple[_Member, ...]]]:
-        """For the pickler's dispatch table: the value of put() takes the place of what it has returned."""
+        """Reduce a reference of put() to the value itself, for the dispatch table of the pickler."""
         large, parts = large_of(kept._envelope), parts_of(kept._envelope)
         if large is None:
             data: bytes | int = bytes(pickle_in(kept._envelope))
         else:
             data = self._add_kept(Part(large[1], large[0], KEPT))
-        return _kept, (data, tuple((self._add_kept(part), part.kind) for part in parts))
+        return _put_value, (data, tuple((self._add_kept(part), part.kind) for part in parts))
 
     def stored(self, put_large: PutLarge | None) -> list[Part]:
-        """The table, when everything in it is stored."""
+        """Store all parts; return their table."""
         table: list[Part] = []
         for part in self._parts:
             if isinstance(part, Part):
@@ -108,15 +109,16 @@ class LeftOut:
         return index
 
 
-def _kept(data: bytes | int, members: Sequence[_Member]) -> object:
-    """Stands in pickles for a value of put(). Where that has large parts, PartsIn.kept is called in its place."""
+@stored.named("put_value")
+def _put_value(data: bytes | int, members: Sequence[_Member]) -> object:
+    """Return a value of put() without large parts; `PartsIn.kept` replaces this function for one that has some."""
     if isinstance(data, int) or members:
         raise ValueNotReadable("this pickle holds a value of put(): read it with dagorama.values.codec")
     return pickle.loads(data)
 
 
 class PartsIn:
-    """The parts of one envelope as its unpickler asks for them."""
+    """The parts of one envelope, fetched when the unpickler needs them."""
 
     def __init__(self, table: Sequence[Part], get_large: GetLarge | None) -> None:
         self._table = table
@@ -124,7 +126,7 @@ class PartsIn:
         self._objects: dict[int, object] = {}
 
     def load(self, index: int) -> object:
-        """For what persistent_id() has left out: the same object each time."""
+        """Return an object that persistent_id() has left out, the same one for each occurrence."""
         if index not in self._objects:
             part = self._table[index]
             data = fetched(part.digest, part.length, self._get_large)
@@ -132,14 +134,14 @@ class PartsIn:
         return self._objects[index]
 
     def buffers(self) -> Iterator[Buffer]:
-        """What buffer_callback() has left out, in that order."""
+        """Yield the buffers that buffer_callback() has left out, in that order."""
         for part in self._table:
             if part.kind == BUFFER:
                 data = fetched(part.digest, part.length, self._get_large)
                 yield bytearray(data) if isinstance(data, bytes) or memoryview(data).readonly else data
 
     def kept(self, data: bytes | int, members: Sequence[_Member]) -> object:
-        """A value of put(), made anew."""
+        """Return a new copy of a value of put()."""
         table = [self._table[index]._replace(kind=kind) for index, kind in members]
         if isinstance(data, int):
             part = self._table[data]
@@ -148,13 +150,13 @@ class PartsIn:
 
 
 class Unpickler(pickle.Unpickler):
-    """Takes what is left out of a pickle from `parts`, and what stands for something else from `fills`."""
+    """An unpickler that takes parts outside the pickle from `parts`, and replaces functions by those in `fills`."""
 
     parts: PartsIn
     fills: Mapping[tuple[str, str], Callable[..., object]]
 
     def find_class(self, module: str, name: str, /) -> Any:
-        """Asked once for each class that a pickle names."""
+        """Return a function or class; the unpickler calls this once for each name in a pickle."""
         found = self.fills.get((module, name))
         return super().find_class(module, name) if found is None else found
 
@@ -162,28 +164,29 @@ class Unpickler(pickle.Unpickler):
         return self.parts.load(index)
 
 
+_PUT_VALUE = stored.global_name("put_value")
 _Fills = Mapping[tuple[str, str], Callable[..., object]]
 
 
 def loads(data: Buffer, parts: PartsIn | None, fills: _Fills = MappingProxyType({})) -> object:
-    """The object in a pickle; `fills` stand in the places of functions that it names."""
+    """Return the object in a pickle; `fills` has replacements for functions that it names."""
     if parts is None:
         unpickler = Unpickler(BytesIO(data))
         unpickler.fills = fills
     else:
         unpickler = Unpickler(BytesIO(data), buffers=parts.buffers())
         unpickler.parts = parts
-        unpickler.fills = {(__name__, "_kept"): parts.kept, **fills}
+        unpickler.fills = {_PUT_VALUE: parts.kept, **fills}
     return unpickler.load()
 
 
 def fetched(digest: bytes, length: int, get_large: GetLarge | None) -> Buffer:
-    """Bytes that are kept elsewhere. Raises ValueNotReadable where others come."""
+    """Return bytes that are stored separately; raise ValueNotReadable if other bytes are received."""
     if get_large is None:
-        raise ValueNotReadable("it is kept elsewhere, and here is no way to fetch it")
+        raise ValueNotReadable("it is stored separately and cannot be fetched here")
     found = get_large(digest)
     is_checked = isinstance(found, Checked)
     data: Buffer = found.data if isinstance(found, Checked) else found
     if len(data) != length or (not is_checked and sha256(data).digest() != digest):
-        raise ValueNotReadable("what was fetched for it is something else")
+        raise ValueNotReadable("other bytes were received for it")
     return data

@@ -1,261 +1,134 @@
-"""What other processes cannot import, pickled by value: cloudpickle, loaded when it is first needed.
+"""Pickle a value: by reference, again without its large parts, and by value if other processes cannot import it.
 
-A class travels with its name and a hash of its code. A reader that has a class of that name with the same code uses its
-own class, so that enum members, sentinels and dataclasses are the ones that the reader's script defines. If the
-reader's class has other code, the value is refused. Functions are looked up in the same way, and otherwise read by
-value.
-
-The rule: code keeps the name of its file, so that a traceback from over there shows its lines; cloudpickle from 3.1.3
-on leaves it out.
+The rule: the pickler finds the promises, in one pass, at any depth; no Python code runs for other objects.
 """
 
 from __future__ import annotations
 
-import sys
-from collections import ChainMap
-from collections.abc import Callable, Mapping
-from enum import Enum
-from inspect import CO_OPTIMIZED
+import copyreg
+import pickle
+from collections.abc import Callable
 from io import BytesIO
-from types import CodeType, FunctionType, MemberDescriptorType, ModuleType
-from typing import TYPE_CHECKING, Any, cast
-from weakref import WeakSet, WeakValueDictionary
+from typing import Any, NoReturn
 
 from dagorama.errors import ValueNotReadable
-from dagorama.models.instance_type import InstanceType, reduced_type
-from dagorama.user_code.class_code import known_hash, note_hash, object_hash, with_nested
-from dagorama.user_code.modules import (
-    MAIN,
-    SPAWNED_MAIN,
-    fill_in,
-    is_filled,
-    is_found,
-    local_modules,
-    named,
-    public_name,
-)
+from dagorama.models import stored
+from dagorama.models.outcome import Outcome
+from dagorama.models.promise import DAGPromise
+from dagorama.models.value_ref import Kept
+from dagorama.user_code.modules import may_hold_local
+from dagorama.values import by_value
+from dagorama.values.by_value import PROTOCOL
+from dagorama.values.out_of_band import LeftOut
 
-if TYPE_CHECKING:
-    from dagorama.values.out_of_band import LeftOut
-
-PROTOCOL = 5
-
-_Reducer = Callable[[Any], tuple[Any, ...]]
+#: A plain object() in a pickle: it may be a sentinel of the script.
+_OBJECT = b"\x8c\x08builtins\x94\x8c\x06object\x94"
 
 
-def dumps(
-    value: object,
-    reducers: Mapping[type, _Reducer] | None = None,
-    left_out: LeftOut | None = None,
-    *,
-    with_functions: bool = False,
-) -> bytes:
-    """Return a pickle of `value` in which `reducers` come before cloudpickle's own, without what goes to `left_out`.
+def pickled(value: object, large_from: int | None = None, is_large: bool = False) -> tuple[bytes, Promises]:
+    """Return the pickle of a value and the promises in it; a large value is pickled without its large parts.
 
-    `with_functions`: a reader reads local functions by value even if it has the same. Raises what pickling it raises.
+    Only a value that turns out to be large is pickled twice. `is_large` says that it is known to be.
     """
-    import cloudpickle  # type: ignore[import-untyped]  # it ships no types
-
-    reduce_class = cloudpickle.cloudpickle._dynamic_class_reduce
-
-    def reducer_override(self: Any, found: Any) -> Any:
-        if isinstance(found, InstanceType):
-            return reduced_type(found)
-        if isinstance(found, (type, FunctionType)):
-            if found.__module__ in local_modules or (isinstance(found, type) and "<locals>" in found.__qualname__):
-                if (by_name := _by_name(found)) is not None:
-                    return by_name
-                if isinstance(found, type):
-                    is_new = with_functions and hasattr(found, "entrypoint")
-                    return (_reduced_definition if is_new else _reduced_class)(found, reduce_class(found))
-                reduced = self._dynamic_function_reduce(found)
-                _add_names_of_class_bodies(found, reduced[2][1]["__globals__"])
-                return reduced if with_functions else _reduced_function(found, reduced)
-        elif (name := _name_of_global(found, with_functions)) is not None:
-            return _global, (type(found).__module__ if type(found) is not object else MAIN, name, type(found))
-        return cloudpickle.Pickler.reducer_override(self, found)
-
-    namespace: dict[str, Any] = {"reducer_override": reducer_override}
-    if left_out is not None:
-        namespace["persistent_id"] = staticmethod(left_out.persistent_id)
-    file = BytesIO()
-    callback = None if left_out is None else left_out.buffer_callback
-    pickler = type("ByValue", (cloudpickle.Pickler,), namespace)(file, PROTOCOL, buffer_callback=callback)
-    _put_first(pickler, reducers or {})
-    pickler.dump(value)
-    return file.getvalue()
+    if not is_large:
+        data, promises = _pickled_once(value, None, large_from)
+        if large_from is None or len(data) < large_from:
+            return data, promises
+    return _pickled_once(value, large_from)
 
 
-def _put_first(pickler: Any, reducers: Mapping[type, _Reducer]) -> None:
-    import pickle
-
-    theirs = cast(dict[type, _Reducer], pickler.dispatch_table)
-
-    def code(found: CodeType) -> tuple[Any, ...]:
-        make, arguments = theirs[CodeType](found)
-        return _code, (make, arguments, found.co_filename)
-
-    ours: dict[type, _Reducer] = {CodeType: code, **reducers}
-    # Its class has an attribute of that name, under which an assignment would not reach the C pickler.
-    vars(pickle.Pickler)["dispatch_table"].__set__(pickler, ChainMap(ours, theirs))
+@stored.named("promise_value")
+def _promise_value(index: int) -> NoReturn:
+    """Stand in a pickle for the value of a promise, which `codec.decode` supplies."""
+    raise ValueNotReadable(f"this pickle holds the promise {index} of its envelope: read it with dagorama.values.codec")
 
 
-def _code(make: Callable[..., CodeType], arguments: tuple[Any, ...], filename: str) -> CodeType:
-    """Named in every such pickle."""
-    return make(*arguments).replace(co_filename=filename)
+@stored.named("outcome_value")
+def _outcome_value(index: int) -> NoReturn:
+    """Stand in a pickle for the value of an outcome(), which may be a Failure."""
+    _promise_value(index)
 
 
-# --- what both sides can name ------------------------------------------------------------------------------
+class Promises(list[DAGPromise[Any]]):
+    """The distinct promises that one pickler has found, in that order."""
+
+    __slots__ = ("_indices", "left_out", "outcomes", "tolerant")
+
+    def __init__(self) -> None:
+        self._indices: dict[object, int] = {}
+        self.outcomes: list[Outcome[Any]] = []
+        self.tolerant: set[int] = set()  #: indices of promises that were found as outcomes only
+        self.left_out: LeftOut | None = None  #: the large parts that it has found
+
+    def reduce(self, promise: DAGPromise[Any]) -> tuple[Callable[[int], object], tuple[int]]:
+        key = promise._record[:2]
+        index = self._indices.get(key)
+        if index is None:
+            index = self._indices[key] = len(self)
+            self.append(promise)
+        elif self.tolerant:
+            self.tolerant.discard(index)
+        return _promise_value, (index,)
+
+    def reduce_outcome(self, promise: Outcome[Any]) -> tuple[Callable[[int], object], tuple[int]]:
+        key = promise._record[:2]
+        index = self._indices.get(key)
+        if index is None:
+            index = self._indices[key] = len(self)
+            self.append(promise)
+            self.tolerant.add(index)
+        self.outcomes.append(promise)
+        return _outcome_value, (index,)
+
+    def reduce_kept(self, kept: Kept) -> tuple[Callable[..., object], tuple[Any, ...]]:
+        if self.left_out is None:
+            self.left_out = LeftOut()
+        return self.left_out.reduce_kept(kept)
+
+    @property
+    def table(self) -> dict[type, Callable[[Any], tuple[Callable[..., object], tuple[Any, ...]]]]:
+        return {DAGPromise: self.reduce, Outcome: self.reduce_outcome, Kept: self.reduce_kept}
 
 
-def _by_name(found: type | FunctionType) -> tuple[Any, ...] | None:
-    """Reduce a class or function of a program run by `python -m` to the name under which others can import it."""
-    public = public_name(found.__module__)
-    if public == found.__module__ or not is_found(found):
-        return None
-    return _imported, (public, found.__qualname__)
+class _Parting(pickle.Pickler):
+    """A pickler that leaves out the large parts of a value."""
+
+    left_out: LeftOut
+
+    def persistent_id(self, found: Any, /) -> int | None:
+        return self.left_out.persistent_id(found)
 
 
-def _imported(module: str, path: str) -> Any:
-    """Named in pickles."""
-    from importlib import import_module
-
-    return named(import_module(module), path)
-
-
-def _name_of_global(found: Any, is_definition: bool) -> str | None:
-    """Return the name of a sentinel: an object that pickles as its name, a plain object(), or an object without state
-    of a class of the script. The last two travel with the definitions that name them."""
-    cls = type(found)
-    if cls.__module__ in local_modules and isinstance(reduced := found.__reduce_ex__(PROTOCOL), str):
-        return reduced
-    if is_definition or (cls is not object and (cls.__module__ not in local_modules or not _is_stateless(found, cls))):
-        return None
-    module = sys.modules.get(MAIN if cls is object else cls.__module__)
-    for name, value in list(vars(module or object).items()):
-        if value is found:
-            return name
-    return None
-
-
-def _is_stateless(found: Any, cls: type) -> bool:
-    is_plain = not any(name in vars(cls) for name in ("__reduce_ex__", "__reduce__", "__getstate__", "__getnewargs__"))
-    return is_plain and getattr(found, "__dict__", None) == {} and cls.__bases__ == (object,)
+def _pickled_once(value: object, part_from: int | None, enough: int | None = None) -> tuple[bytes, Promises]:
+    """Pickle without parts of `part_from` bytes or more; of a pickle of `enough` bytes only the length counts."""
+    try:
+        file, promises = BytesIO(), Promises()
+        if part_from is None:
+            pickler = pickle.Pickler(file, PROTOCOL)
+        else:
+            promises.left_out = LeftOut(part_from)
+            pickler = _parting(file, promises.left_out)
+        pickler.dispatch_table = {**copyreg.dispatch_table, **promises.table}
+        pickler.dump(value)
+        data = file.getvalue()
+    except RecursionError:
+        raise
+    except Exception:
+        return _pickled_by_value(value, part_from)
+    if enough is not None and len(data) >= enough:
+        return data, promises
+    # No other process finds an object of __main__ by its name: it is pickled by value, or by the script's own name.
+    return _pickled_by_value(value, part_from) if may_hold_local(data) or _OBJECT in data else (data, promises)
 
 
-def _global(module: str, name: str, cls: type) -> Any:
-    """Named in pickles. A reader that does not have it makes one, and has it from then on."""
-    place = vars(sys.modules.setdefault(module, ModuleType(module)))
-    if type(place.get(name)) is not cls:
-        place[name] = object.__new__(cls)
-    return place[name]
+def _parting(file: BytesIO, left_out: LeftOut) -> pickle.Pickler:
+    pickler = _Parting(file, PROTOCOL, buffer_callback=left_out.buffer_callback)
+    pickler.left_out = left_out
+    return pickler
 
 
-# --- classes and functions ---------------------------------------------------------------------------------
-
-_loaded: WeakValueDictionary[tuple[str, str], Any] = WeakValueDictionary()  # by name and hash
-_unfilled: WeakSet[Any] = WeakSet()
-
-
-def _reduced_definition(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Reduce a definition to a new class for each pickle, which cloudpickle does not track.
-
-    The class may be the same object as before and still name other functions and values.
-    """
-    make, arguments, state, _, _, fill = _made_whole(cls, reduced)
-    constructor, name, bases, namespace, _, extra = arguments
-    return make, (constructor, name, bases, namespace, None, extra), state, None, None, fill
-
-
-def _made_whole(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Set the qualified name and slots where the class is made: cloudpickle leaves the one out, and sets the others
-    afterwards, which is too late."""
-    make, arguments, (attributes, more), _, _, fill = reduced
-    attributes = {name: found for name, found in attributes.items() if type(found) is not MemberDescriptorType}
-    if not issubclass(cls, Enum):
-        constructor, name, bases, namespace, *rest = arguments
-        early = {"__qualname__": cls.__qualname__}
-        if "__slots__" in attributes and not issubclass(cls, tuple):
-            early["__slots__"] = attributes.pop("__slots__")
-        arguments = (constructor, name, bases, {**namespace, **early}, *rest)
-    return make, arguments, (attributes, more), None, None, fill
-
-
-def _reduced_class(cls: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
-    make, arguments, state, _, _, fill = _made_whole(cls, reduced)
-    if not is_found(cls):  # it was replaced under its name, as by a decorator that makes another class
-        return make, arguments, state, None, None, fill
-    return _class, (_path(cls), object_hash(cls), make, arguments), state, None, None, _fill
-
-
-def _reduced_function(function: FunctionType, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not is_found(function):
-        return reduced
-    make, arguments, state = reduced[:3]
-    return _function, (_path(function), object_hash(function), make, arguments), state, None, None, _fill
-
-
-def _add_names_of_class_bodies(function: FunctionType, names: dict[str, Any]) -> None:
-    """Add what classes inside the function name while they are made, which cloudpickle leaves out."""
-    for code in with_nested(function.__code__):
-        if not code.co_flags & CO_OPTIMIZED:
-            names.update({name: function.__globals__[name] for name in code.co_names if name in function.__globals__})
-
-
-def _path(found: type | FunctionType) -> str:
-    module = MAIN if found.__module__ == SPAWNED_MAIN else found.__module__
-    return f"{module}:{found.__qualname__}"
-
-
-def _own(name: str) -> Any:
-    """Return what this process has under a name."""
-    module, _, path = name.partition(":")
-    return None if "<locals>" in path else named(sys.modules.get(module), path)
-
-
-def _class(name: str, hash: str, make: Callable[..., type], arguments: tuple[Any, ...]) -> type:
-    """Named in pickles."""
-    own = _own(name)
-    if isinstance(own, type):
-        if object_hash(own) == hash:
-            return own
-        if not is_filled(own.__module__):
-            raise ValueNotReadable(
-                f"the class {name} has other code here than where the value was made: run the same version of the "
-                "script, or put the class into a module"
-            )
-    cls: type = _made(name, hash, make, arguments)
-    return cls
-
-
-def _function(name: str, hash: str, make: Callable[..., FunctionType], arguments: tuple[Any, ...]) -> FunctionType:
-    """Named in pickles."""
-    own = _own(name)
-    if isinstance(own, FunctionType) and object_hash(own) == hash:
-        return own
-    function: FunctionType = _made(name, hash, make, arguments)
-    return function
-
-
-def _made(name: str, hash: str, make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    """Return what came before under that name with that hash, or make it, for `_fill` to fill."""
-    found = _loaded.get((name, hash))
-    if found is None:
-        found = make(*arguments)
-        if known_hash(found) != hash:
-            note_hash(found, hash)
-            _unfilled.add(found)
-        if "<locals>" not in name:
-            _loaded[name, hash] = found
-    return found
-
-
-def _fill(found: type | FunctionType, state: Any) -> None:
-    """Named in pickles."""
-    if found in _unfilled:
-        from cloudpickle import cloudpickle
-
-        _unfilled.discard(found)
-        set_state = cloudpickle._class_setstate if isinstance(found, type) else cloudpickle._function_setstate
-        set_state(found, state)
-        fill_in(found)
+def _pickled_by_value(value: object, part_from: int | None) -> tuple[bytes, Promises]:
+    promises = Promises()
+    if part_from is not None:
+        promises.left_out = LeftOut(part_from)
+    return by_value.dumps(value, promises.table, promises.left_out), promises

@@ -1,7 +1,7 @@
-"""Files that hold a secret, or say whom to trust: whose they are, and who else may use them.
+"""Files with secrets or trusted certificates: their owner, and the users that may read or write them.
 
-The rule: such a file belongs to the user or to root, and no one else can write to it. A file that is mounted,
-as Kubernetes does it, and owned by root or read-only, is as private as the person who mounted it wanted.
+The rule: such a file belongs to the user or to root, and no other user can write to it. The permissions of a mounted
+file that is owned by root or read-only, such as a secret of Kubernetes, are the administrator's decision.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ROOT = 0
 
 
 def is_open_to(whom: int, file: int | str) -> bool:
-    """Whether `file`, a path or a descriptor, may be used by `whom`, permission bits, and should not be."""
+    """Return whether a path or descriptor has permission bits of `whom` that are a mistake."""
     status = os.stat(file)
     allowed = status.st_mode & whom
     if not allowed or is_read_only(file):
@@ -31,12 +31,12 @@ def is_open_to(whom: int, file: int | str) -> bool:
 
 
 def is_mistake(allowed: int, owner: int, user: int) -> bool:
-    """Whether `allowed` bits are one: others may write, or others may read and `user` could change that."""
+    """Return whether `allowed` bits are a mistake: others may write, or may read and `user` could change that."""
     return bool(allowed & WRITERS) or user in (_ROOT, owner)
 
 
 def open_file(path: Path | str) -> BinaryIO:
-    """Open a file of secrets, or of those whom to trust; raise OSError. A pipe is refused."""
+    """Open a file with secrets or trusted certificates; raise OSError, also for a pipe."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if S_ISREG(os.fstat(descriptor).st_mode):
         return os.fdopen(descriptor, "rb")
@@ -45,31 +45,30 @@ def open_file(path: Path | str) -> BinaryIO:
 
 
 def check_trust(file: int, path: Path | str) -> None:
-    """Raise SettingsError if another user could have written what was opened there, or put it there."""
+    """Raise SettingsError if another user could have written or replaced the opened file."""
     status = os.fstat(file)
     if is_read_only(file):
         return
     user = os.geteuid()
     if is_foreign(status.st_uid, user):
         raise SettingsError(
-            f"{path} belongs to another user ({_name(status.st_uid)}), who decides what is in it: look at it, and then"
-            f" chown {_name(user)} {path}"
+            f"{path} belongs to another user ({_name(status.st_uid)}), who controls its content: check the content, and"
+            f" then chown {_name(user)} {path}"
         )
     for folder in {os.path.dirname(os.path.abspath(path)), os.path.dirname(os.path.realpath(path))}:
         if _lets_all_replace(folder):
             raise SettingsError(
-                f"{path} is in {folder}, where everybody on this machine may put another file in its place:"
-                f" chmod o-w {folder}"
+                f"{path} is in {folder}, in which all users of this machine may replace it: chmod o-w {folder}"
             )
 
 
 def is_read_only(file: int | str) -> bool:
-    """Whether a path or descriptor is on a read-only mount."""
+    """Return whether a path or descriptor is on a read-only mount."""
     return bool(os.statvfs(file).f_flag & os.ST_RDONLY)
 
 
 def is_foreign(owner: int, user: int) -> bool:
-    """Whether a file of `owner` is neither the user's own nor root's, such as a mounted secret."""
+    """Return whether the owner of a file is neither the user nor root, who owns mounted secrets."""
     return owner not in (_ROOT, user)
 
 

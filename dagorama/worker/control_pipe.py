@@ -1,8 +1,9 @@
 """The control pipe between a program that launches workers and a supervisor.
 
-First the program sends what the worker needs to know. Then `stop`, `end SLOT` and `define` with a parcel of classes go
-down; `ready` when the first child can run nodes, `failed REASON` when the worker leaves with an exit code other than 0,
-`started SLOT PID`, `ended SLOT EXITCODE` and `defined` go up. When the pipe breaks, the other end is gone.
+The program first sends the start-up data of the worker. Then it sends `stop`, `end SLOT`, and `define` with a parcel
+of classes. The supervisor sends `ready` when the first child can run nodes, `failed REASON` when it exits with an exit
+code other than 0, `started SLOT PID`, `ended SLOT EXITCODE` and `defined`. A broken pipe means that the other end has
+exited.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ from typing import Any, NamedTuple
 READ_BYTES = 1 << 16
 _LENGTH = Struct("<Q")
 _HEAD = Struct("<IQ")  # bytes of the words, bytes of the payload
-_BETWEEN = "\0"  # words
+_SEPARATOR = "\0"  # between words
 
 
 class Message(NamedTuple):
-    """Words, of which the first names the kind of message, and for some kinds bytes."""
+    """A list of words, of which the first is the kind of message, and for some kinds bytes."""
 
     words: list[str]
     payload: bytes = b""
 
 
 class Lines:
-    """One end of the pipe. Messages that are too late for the other end are lost. Any thread may send."""
+    """One end of the pipe. Any thread may send. A message is lost if the other end has exited."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -38,13 +39,16 @@ class Lines:
         self._lock = threading.Lock()
 
     def fileno(self) -> int:
+        """Return the descriptor of the socket."""
         return self._connection.fileno()
 
     def close(self) -> None:
+        """Close this end of the pipe."""
         self._connection.close()
 
     def say(self, *words: object, payload: bytes = b"") -> None:
-        text = _BETWEEN.join(str(word).replace(_BETWEEN, " ") for word in words).encode(errors="replace")
+        """Send a message."""
+        text = _SEPARATOR.join(str(word).replace(_SEPARATOR, " ") for word in words).encode(errors="replace")
         with self._lock, suppress(BrokenPipeError, ConnectionResetError):
             self._connection.sendall(_HEAD.pack(len(text), len(payload)) + text + payload)
 
@@ -66,20 +70,20 @@ class Lines:
             begin, end = start + _HEAD.size + words, start + _HEAD.size + words + payload
             if len(rest) < end:
                 break
-            yield Message(rest[start + _HEAD.size : begin].decode().split(_BETWEEN), bytes(rest[begin:end]))
+            yield Message(rest[start + _HEAD.size : begin].decode().split(_SEPARATOR), bytes(rest[begin:end]))
             start = end
         del rest[:start]
 
 
 def send_start(connection: socket.socket, start: tuple[Any, ...]) -> None:
-    """Send what the worker needs to know; nothing if it has already ended, since its exit code says why."""
+    """Send the start-up data of a worker. If the worker has already exited, do nothing: its exit code tells why."""
     pickled = pickle.dumps(start)
     with suppress(BrokenPipeError, ConnectionResetError):
         connection.sendall(_LENGTH.pack(len(pickled)) + pickled)
 
 
 def read_start(connection: socket.socket) -> tuple[Any, ...]:
-    """Read what the launching program has sent; exit if that program is gone."""
+    """Read the start-up data from the launching program. Exit if that program has exited."""
     (length,) = _LENGTH.unpack(_read(connection, _LENGTH.size))
     start: tuple[Any, ...] = pickle.loads(_read(connection, length))
     return start

@@ -1,6 +1,6 @@
-"""A failure as it travels: texts that are always valid and bounded, whatever the exception does when it is printed.
+"""Describe failures for the broker with valid and bounded texts, even if printing the exception raises errors.
 
-Both sides of a worker touch this module, so it imports neither, and nothing that pickles.
+Supervisor and child both import this module, so it imports neither, and nothing that pickles.
 """
 
 import os
@@ -24,7 +24,7 @@ _OURS = os.path.dirname(errors.__file__) + os.sep
 def describe(
     error: BaseException, node: int, attempt: int, microseconds: int, exception: bytes = b""
 ) -> pb.Failure:
-    """Describe how an attempt failed. `exception` is the signed envelope of the exception itself, if it travels."""
+    """Describe how an attempt failed. `exception` is the signed envelope of the exception, if it can be sent."""
     return pb.Failure(
         node=node,
         attempt=attempt,
@@ -37,25 +37,25 @@ def describe(
 
 
 def overrun(seconds: float) -> TimeoutError:
-    """Of a run that was stopped at its timeout."""
+    """Return the error of a run that was stopped at its timeout."""
     return TimeoutError(f"it ran for longer than its timeout of {seconds:g} second{'s' * (seconds != 1)}")
 
 
 def bounded(text: str, limit: int) -> str:
-    """Valid UTF-8 without NUL, of at most about `limit` bytes: what is too much goes from the middle."""
+    """Return the text as valid UTF-8 without NUL, cut in the middle if it is longer than about `limit` bytes."""
     clean = text.replace("\0", "\\x00").encode("utf-8", "backslashreplace")
     if len(clean) <= limit:
         return clean.decode()
     half = limit // 2
     head, tail = clean[:half].decode(errors="ignore"), clean[-half:].decode(errors="ignore")
-    return f"{head}\n... {len(clean) - 2 * half} bytes left out ...\n{tail}"
+    return f"{head}\n... {len(clean) - 2 * half} bytes omitted ...\n{tail}"
 
 
 def attempted(action: Callable[[], T], otherwise: T) -> T:
-    """Return what user code returns, or `otherwise` if it raises anything."""
+    """Return the result of user code, or `otherwise` if it raises anything."""
     try:
         return action()
-    except BaseException:  # user code runs in there
+    except BaseException:  # user code may raise anything
         return otherwise
 
 
@@ -64,12 +64,12 @@ def _name(kind: type[BaseException]) -> str:
 
 
 def _traceback(error: BaseException) -> str:
-    """As Python prints it, from the user's first frame on."""
+    """Return the traceback as Python prints it, from the first frame of user code on."""
     return "".join(TracebackException(type(error), error, user_frames(error.__traceback__), compact=True).format())
 
 
 def user_frames(trace: TracebackType | None) -> TracebackType | None:
-    """Without our own frames above the user's; None if there are no others."""
+    """Return the traceback without dagorama's frames before user code; None if there are no other frames."""
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
         trace = trace.tb_next
     return trace

@@ -1,4 +1,4 @@
-"""Frames between a supervisor and a child: a length, a kind, an outer header that the supervisor reads, a body."""
+"""Frames between supervisor and child: a length, a kind, a header that the supervisor reads, and an opaque body."""
 
 import socket
 from array import array
@@ -10,40 +10,45 @@ from typing import NamedTuple
 _PREFIX = Struct("<IB")
 _COUNTS = Struct("<III")
 SHA_BYTES = 32
-NAME_BYTES = 16  #: of a file in the broker's folder that waits to be asked for
-CUT_OFF = 113  #: exit code of a child that can reach its supervisor no more
+NAME_BYTES = 16  #: the name of a file in the broker's folder that the broker was not asked to keep yet
+CUT_OFF = 113  #: exit code of a child whose socket to the supervisor is broken
 
-ChildMain = Callable[[int, socket.socket], int]  #: runs a child: its slot and its socket in, its exit code out
+ChildMain = Callable[[int, socket.socket], int]  #: runs a child: takes slot and socket, returns the exit code
 
 
 class Kind(IntEnum):
+    """The kind of a frame."""
+
     PIECE = 1  #: to the child: a piece of a GrantBody, more follow
     GRANT = 2  #: to the child: the last piece
     READY = 3  #: from the child: it has started
-    UNFIT = 4  #: from the child: it cannot start; a text says why
+    UNFIT = 4  #: from the child: it cannot start; the payload is a text with the reason
     RESULTS = 5  #: from the child: an Outcome whose body is a serialized Results
     RETURN = 6  #: from the child: an Outcome whose body is a serialized Return
     DEFINE = 7  #: to the child: a pickled Parcel of classes
 
 
 class Outcome(NamedTuple):
-    """What a child says of attempts: those that are done with, large values to send first, and a body to forward."""
+    """A report of a child: answered attempts, large values to send first, and a body to forward."""
 
     attempts: list[int]
     large: list[bytes]
     body: bytes
-    waiting: Mapping[bytes, bytes] = {}  #: large values that wait in the broker's folder, and under which names
+    waiting: Mapping[bytes, bytes] = {}  #: names of files in the broker's folder, by the large value
 
 
 def prefix(kind: Kind, length: int) -> bytes:
+    """Return the beginning of a frame with a payload of this length."""
     return _PREFIX.pack(length, kind)
 
 
 def pack(kind: Kind, payload: bytes = b"") -> bytes:
+    """Return a frame."""
     return _PREFIX.pack(len(payload), kind) + payload
 
 
 def pack_outcome(kind: Kind, outcome: Outcome) -> bytes:
+    """Return a frame with an outcome."""
     attempts, large, body, waiting = outcome
     counts = _COUNTS.pack(len(attempts), len(large), len(waiting))
     named = (part for pair in waiting.items() for part in pair)
@@ -51,6 +56,7 @@ def pack_outcome(kind: Kind, outcome: Outcome) -> bytes:
 
 
 def unpack_outcome(payload: bytes) -> Outcome:
+    """Return the outcome in the payload of a frame."""
     attempt_count, large_count, waiting_count = _COUNTS.unpack_from(payload)
     large_at = _COUNTS.size + 8 * attempt_count
     waiting_at = large_at + SHA_BYTES * large_count
@@ -65,13 +71,14 @@ def unpack_outcome(payload: bytes) -> Outcome:
 
 
 class FrameReader:
-    """Bytes in, whole frames out. Linear, however small the pieces are in which a large frame comes."""
+    """Turns received bytes into frames, in linear time even if a large frame arrives in small pieces."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
         self._needed = _PREFIX.size
 
     def feed(self, data: bytes) -> list[tuple[Kind, bytes]]:
+        """Add received bytes, and return the frames that are complete."""
         if self._rest:
             self._rest += data
             if len(self._rest) < self._needed:

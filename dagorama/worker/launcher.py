@@ -1,4 +1,4 @@
-"""How a program launches a supervisor, in a process of its own."""
+"""Launch a supervisor in a new process, from a user's program."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from dagorama.settings import WorkerOptions
 from dagorama.user_code.modules import absolute_path
 from dagorama.worker.control_pipe import Lines, send_start
 
-WAITING = 0.01  #: seconds between looks at a process that is about to end
+EXIT_POLL_INTERVAL_S = 0.01
 
 
 def launch(options: WorkerOptions) -> tuple[Process, Lines]:
-    """Start a supervisor that imports what this process could import, and leaves when this process does."""
+    """Start a supervisor that has the import path of this process, and exits when this process exits."""
     ours, theirs = socket.socketpair()
     with theirs:
         command = [sys.executable, os.path.dirname(__file__), "--launched", str(theirs.fileno())]
@@ -29,7 +29,7 @@ def launch(options: WorkerOptions) -> tuple[Process, Lines]:
 
 
 class Process(Protocol):
-    """What is needed of a Popen."""
+    """The methods of Popen that a launcher needs."""
 
     def kill(self) -> None: ...
 
@@ -44,8 +44,10 @@ def _start(command: list[str], descriptor: int) -> Process:
 
 
 class _Spawned:
-    """A process that is started without Python code between fork and exec, which gevent's Popen runs: grpc may abort it
-    there."""
+    """A process that is started without running Python code between fork and exec.
+
+    gevent's Popen runs Python code there, and grpc may abort the process meanwhile.
+    """
 
     def __init__(self, command: list[str], descriptor: int) -> None:
         from multiprocessing.util import spawnv_passfds
@@ -53,7 +55,7 @@ class _Spawned:
         gevent: Any = sys.modules["gevent"]
         self._code: int | None = None
         self._pid = spawnv_passfds(command[0].encode(), command, [descriptor])
-        # gevent's loop reaps every child, and tells those who watch.
+        # gevent's loop reaps every child, and calls the watchers.
         self._watcher = gevent.get_hub().loop.child(self._pid)
         self._watcher.start(self._ended)
 
@@ -68,6 +70,6 @@ class _Spawned:
 
     def wait(self) -> int:
         while self._code is None:
-            # gevent's sleep, so that its loop and other greenlets go on; an event of it would be one thread's alone.
-            time.sleep(WAITING)
+            # gevent's sleep lets its loop and other greenlets run. A gevent event would work in one thread only.
+            time.sleep(EXIT_POLL_INTERVAL_S)
         return self._code

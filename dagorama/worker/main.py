@@ -1,4 +1,4 @@
-"""How a worker's process begins: what is forked is forked first, before anything loads grpc or starts a thread."""
+"""The start of a worker's process: fork the fork server before anything loads grpc or starts a thread."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def run_worker(options: WorkerOptions, parent: Lines | None = None) -> int:
-    """Be a worker, with its supervisor in this process; its exit code. For a process that has done nothing else."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is an event loop to answer it
+    """Run a worker, with its supervisor in this process, and return its exit code. Call it in a fresh process only."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the event loop handles it
     _keep_freed_memory()
-    keyring()  # read once: the children that are forked hold the same keys
+    keyring()  # read the keys once, so that all forked children have the same ones
     memory = SharedMemory(options.concurrency)
     folder = spool_folder()
-    # The nursery is the last to go, also where the supervisor is killed: it removes what they shared.
-    nursery = Nursery.start(lambda: _child_main(options, memory, folder), lambda: remove_folder(folder))
+    # The fork server exits last, even if the supervisor is killed, so it removes the folder.
+    fork_server = Nursery.start(lambda: _child_main(options, memory, folder), lambda: remove_folder(folder))
     try:
-        return _supervise(options, nursery, memory, folder, parent)
+        return _supervise(options, fork_server, memory, folder, parent)
     finally:
-        nursery.close()
+        fork_server.close()
 
 
 def run_launched(descriptor: int) -> int:
-    """Be the supervisor that `launch` has started; return its exit code."""
+    """Run the supervisor that `launch` has started, and return its exit code."""
     connection = socket.socket(fileno=descriptor)
     connection.set_inheritable(False)
     options, sys.path[:] = read_start(connection)
@@ -57,30 +57,30 @@ def run_launched(descriptor: int) -> int:
 
 
 def _child_main(options: WorkerOptions, memory: SharedMemory, folder: Path) -> ChildMain:
-    """The nursery's: its imports go on beside those of the supervisor."""
+    """Return the main function of children. The fork server calls this while the supervisor does its own imports."""
     from dagorama.worker.child.main import child_main
 
     return child_main(options, memory, folder)
 
 
 def _supervise(
-    options: WorkerOptions, nursery: Nursery, memory: SharedMemory, folder: Path, parent: Lines | None
+    options: WorkerOptions, fork_server: Nursery, memory: SharedMemory, folder: Path, parent: Lines | None
 ) -> int:
     import asyncio
 
     from dagorama.worker.supervisor.supervisor import Supervisor
 
     async def supervise() -> int:
-        return await Supervisor(options, keyring().ids, nursery, memory, folder, parent).run()
+        return await Supervisor(options, keyring().ids, fork_server, memory, folder, parent).run()
 
     return asyncio.run(supervise())
 
 
 def _keep_freed_memory() -> None:
-    """Have the C library keep what messages of megabytes leave behind, for the next ones.
+    """Let the C library keep the memory of freed messages, for the next messages.
 
-    Given back and asked for again, each megabyte is twice as expensive as sending it. Elsewhere than with glibc nothing
-    is changed.
+    Returning a megabyte to the system and requesting it again costs twice as much as sending it. Without glibc this
+    changes nothing.
     """
     import ctypes
 

@@ -1,25 +1,27 @@
-"""Memory that a supervisor and its children share: what runs, and what was taken back. One writer for each word.
+"""Memory that a supervisor and its children share: running nodes, and nodes that were taken back or cancelled.
 
-A slot numbers the nodes that its child is given from 0; the child starts them in that order. So one word says how
-far it has come. The child writes `started` and the running entries, the supervisor the taken marks; both do so under
-the slot's lock, which is held for less than a microsecond. That is why taking back does not wait for a child that is
-inside a long node, or inside C code that keeps the interpreter lock.
+A slot numbers the nodes that its child is given from 0, and the child starts them in that order, so one word tells how
+many have started. Each word has one writer: the child writes the started count and the table of running nodes, the
+supervisor writes the marks of taken-back and cancelled nodes. Starting and taking back hold the slot's lock, for less
+than a microsecond. Therefore taking back does not wait for a child inside a long node, or inside C code that holds the
+GIL.
 """
 
+import fcntl
 import mmap
 import os
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
-
-from dagorama.worker.locks import Lock, make_locks
+from multiprocessing import get_context
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import asyncio
 
-ENTRIES = 128  #: nodes that one child may have running at once
-RING = 16384  #: nodes that one slot may hold; a mark for each, by ordinal modulo RING
+ENTRIES = 128  #: nodes that one child may run at once
+RING = 16384  #: nodes that one slot may hold; each has a mark, at its ordinal modulo RING
 
 _WORD = 8
 _COMMON_BYTES = 2 * _WORD
@@ -27,14 +29,69 @@ _LARGE_FROM, _CAREFUL_UNTIL = range(2)
 _STARTED = 0
 _TABLE = 1
 _TABLE_WORDS = 2 * ENTRIES
-_CANCELLED = _TABLE + _TABLE_WORDS  # for each entry, 1 + the ordinal of the node in it that was cancelled last
+_CANCELLED = _TABLE + _TABLE_WORDS  # for each entry, 1 + the ordinal of its node that was cancelled last
 _RING_AT = (_CANCELLED + ENTRIES) * _WORD
 _SLOT_BYTES = _RING_AT + RING
-_PATIENCE = 100  # tries for a lock whose holder needs a microsecond, unless it was stopped in the middle
+_MAX_LOCK_ATTEMPTS = 100  # the lock is held for a microsecond, unless its holder was stopped in the middle
+
+
+# --- locks --------------------------------------------------------------------------------------------------
+
+
+class Lock(Protocol):
+    """A lock between processes. If its holder is killed, `SharedMemory.reset` makes it available again."""
+
+    def acquire(self, block: bool = True) -> bool: ...
+
+    def release(self) -> None: ...
+
+
+class FileLock:
+    """A lock on one byte of a file that is open in all processes, for systems without POSIX semaphores.
+
+    The system releases it when its holder exits. A file lock only excludes other processes, so a second lock excludes
+    other threads.
+    """
+
+    def __init__(self, file: IO[bytes], position: int) -> None:
+        self._file = file
+        self._position = position
+        self._threads = threading.Lock()
+
+    def acquire(self, block: bool = True) -> bool:
+        if not self._threads.acquire(block):
+            return False
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | (0 if block else fcntl.LOCK_NB), 1, self._position)
+        except (BlockingIOError, PermissionError):  # another process holds it
+            self._threads.release()
+            return False
+        return True
+
+    def release(self) -> None:
+        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._position)
+        with suppress(RuntimeError):  # `reset` also releases a lock that it could not acquire
+            self._threads.release()
+
+
+def make_locks(count: int) -> list[Lock]:
+    """Return locks for use across forks; call it before the first fork.
+
+    Raises OSError if the system has no semaphores and no space for a file.
+    """
+    try:
+        context = get_context("fork")
+        return [context.Lock() for _ in range(count)]
+    except (ImportError, OSError):  # no /dev/shm, as in some containers and on AWS Lambda
+        file = TemporaryFile()  # noqa: SIM115 - stays open as long as the locks exist
+        return [FileLock(file, position) for position in range(count)]
+
+
+# --- the memory ---------------------------------------------------------------------------------------------
 
 
 class Running(NamedTuple):
-    """A node that its child is inside of."""
+    """A node that the child is running."""
 
     entry: int
     ordinal: int
@@ -42,7 +99,7 @@ class Running(NamedTuple):
 
 
 class _Bell:
-    """A pipe by which the supervisor wakes whoever watches it in the child; bytes of a former child do no harm."""
+    """A pipe to wake the event loop of the child. Bytes that an earlier child has not read are harmless."""
 
     def __init__(self) -> None:
         self._ends = os.pipe()
@@ -50,7 +107,7 @@ class _Bell:
             os.set_blocking(end, False)
 
     def ring(self) -> None:
-        with suppress(BlockingIOError):  # it rings already
+        with suppress(BlockingIOError):  # a wake-up is already pending
             os.write(self._ends[1], b"!")
 
     def watch(self, loop: "asyncio.AbstractEventLoop", look: Callable[[], None]) -> None:
@@ -67,7 +124,7 @@ class _Bell:
 
 
 class SlotMemory:
-    """One slot's part. `ordinal` counts the nodes given to the present child; `entry` is a place in its table."""
+    """The memory of a slot. `ordinal` numbers the nodes given to the current child, `entry` the rows of its table."""
 
     __slots__ = ("_bell", "_cancelled", "_lock", "_ring", "_words")
 
@@ -78,15 +135,15 @@ class SlotMemory:
         self._lock: Lock | threading.Lock = lock
         self._bell = _Bell()
 
-    # --- the child's ---
+    # --- for the child ---
 
     def start(self, ordinal: int, entry: int, now: int) -> bool:
-        """Claim the next node; False if it was taken back. `now` is monotonic nanoseconds."""
+        """Start the next node; return False if it was taken back. `now` is in monotonic nanoseconds."""
         words = self._words
         self._lock.acquire()
         taken = self._ring[ordinal % RING]
         if not taken:
-            # In this order, so that a child killed in between leaves no entry without its time.
+            # The time first, so that a child that is killed in between leaves no entry without a time.
             words[_TABLE + 2 * entry + 1] = now
             words[_TABLE + 2 * entry] = ordinal + 1
         words[_STARTED] = ordinal + 1
@@ -94,34 +151,37 @@ class SlotMemory:
         return not taken
 
     def finish(self, entry: int) -> None:
-        """The entry's result has left, or it has none; until then its node counts as running."""
+        """Clear an entry whose result was sent, or that has none. Until then its node counts as running."""
         self._words[_TABLE + 2 * entry] = 0
 
     def is_cancelled(self, entry: int, ordinal: int) -> bool:
-        """Whether the supervisor has cancelled the node of that ordinal, which was started under that entry."""
+        """Return whether the supervisor has cancelled the node, which was started with this entry and ordinal."""
         return self._cancelled[entry] == ordinal + 1
 
     def watch(self, loop: "asyncio.AbstractEventLoop", look: Callable[[], None]) -> None:
-        """Have `look` called in the loop's thread whenever something was cancelled. For that thread, once."""
+        """Call `look` in the loop's thread whenever a node was cancelled. Call this once, in that thread."""
         self._bell.watch(loop, look)
 
     def forget(self) -> None:
-        """In a fork of the child: see what is cancelled, and write to memory of its own."""
+        """In a fork of the child, write to private memory from now on. Cancellations remain visible."""
         self._words = memoryview(bytearray(self._words)).cast("Q")
         self._lock = threading.Lock()
 
-    # --- the supervisor's ---
+    # --- for the supervisor ---
 
     def open(self, first: int, count: int) -> None:
-        """Clear the marks of `count` ordinals, before the child is told of them."""
+        """Clear the marks of `count` ordinals, before the child receives their nodes."""
         start, end = first % RING, first % RING + count
         self._ring[start : min(end, RING)] = bytes(min(end, RING) - start)
         if end > RING:
             self._ring[: end - RING] = bytes(end - RING)
 
     def take_back(self, ordinals: Iterable[int]) -> list[int] | None:
-        """Mark and return those that have not started; None if the child was stopped inside the lock: try later."""
-        if not any(self._lock.acquire(False) for _ in range(_PATIENCE)):
+        """Mark and return the ordinals that have not started.
+
+        Return None if the child was stopped while it held the lock; try again later.
+        """
+        if not any(self._lock.acquire(False) for _ in range(_MAX_LOCK_ATTEMPTS)):
             return None
         started = self._words[_STARTED]
         taken = [ordinal for ordinal in ordinals if ordinal >= started and not self._ring[ordinal % RING]]
@@ -131,29 +191,30 @@ class SlotMemory:
         return taken
 
     def cancel(self, ordinals: Iterable[int]) -> list[int]:
-        """Tell those that run; returns them."""
+        """Notify the running nodes among these ordinals, and return their ordinals."""
         wanted = set(ordinals)
-        told = [node for node in self.entries() if node.ordinal in wanted]
-        for node in told:
+        running = [node for node in self.entries() if node.ordinal in wanted]
+        for node in running:
             self._words[_CANCELLED + node.entry] = node.ordinal + 1
-        if told:
+        if running:
             self._bell.ring()
-        return [node.ordinal for node in told]
+        return [node.ordinal for node in running]
 
     def entries(self) -> list[Running]:
-        """Each node that runs, and the last of each kind that has ended, as long as its result has not left."""
+        """Return each running node, and the last sync and async node that ended as long as its result was not sent."""
         table = self._words[_TABLE : _TABLE + _TABLE_WORDS].tolist()
         return [Running(at // 2, table[at] - 1, table[at + 1]) for at in range(0, _TABLE_WORDS, 2) if table[at]]
 
     def running(self) -> list[tuple[int, int]]:
-        """(ordinal, monotonic nanoseconds of its start) of each node that runs."""
+        """Return the ordinal and the start, in monotonic nanoseconds, of each node in `entries`."""
         return [(node.ordinal, node.since) for node in self.entries()]
 
     def started(self) -> int:
+        """Return the number of nodes that the child has started or skipped."""
         return int(self._words[_STARTED])
 
     def reset(self) -> None:
-        """Make it as new, when no child is left that uses it; one killed inside the lock leaves it locked."""
+        """Clear everything after the child has exited. Release the lock if the child was killed while holding it."""
         self._lock.acquire(False)
         self._words[_STARTED] = 0
         words = _TABLE_WORDS + ENTRIES
@@ -163,20 +224,20 @@ class SlotMemory:
 
 
 class SharedMemory:
-    """All slots' memory and two words for all. Made before the first fork; goes when the last process does."""
+    """The memory of all slots, and two common words. Make it before the first fork; the last process frees it."""
 
     def __init__(self, slots: int) -> None:
         view = memoryview(mmap.mmap(-1, _COMMON_BYTES + slots * _SLOT_BYTES))
         self._common = view[:_COMMON_BYTES].cast("Q")
-        places = range(_COMMON_BYTES, _COMMON_BYTES + slots * _SLOT_BYTES, _SLOT_BYTES)
+        positions = range(_COMMON_BYTES, _COMMON_BYTES + slots * _SLOT_BYTES, _SLOT_BYTES)
         self.slots = [
             SlotMemory(view[at : at + _SLOT_BYTES], lock)
-            for at, lock in zip(places, make_locks(slots), strict=True)
+            for at, lock in zip(positions, make_locks(slots), strict=True)
         ]
 
     @property
     def large_from(self) -> int:
-        """Bytes from which a value travels beside its envelope; the broker says so before it grants anything."""
+        """The size from which a value is stored outside its envelope. The broker sends it before the first grant."""
         return int(self._common[_LARGE_FROM])
 
     @large_from.setter
@@ -185,9 +246,9 @@ class SharedMemory:
 
     @property
     def careful_until(self) -> int:
-        """Until when, in monotonic nanoseconds, each result leaves before the next node starts.
+        """The time, in monotonic nanoseconds, until which each result is sent before the next node starts.
 
-        A child that could not send says so: results gather, and it is not known which of their nodes is to blame.
+        A child whose socket failed sets it: if results are sent in batches, the node that closed the socket is unknown.
         """
         return int(self._common[_CAREFUL_UNTIL])
 

@@ -1,6 +1,6 @@
-"""Large values as a child sees them: files in the spool that it shares with its supervisor, or in the broker's folder.
+"""Large values in a child: files in the spool that it shares with its supervisor, or in the broker's folder.
 
-Both sides of a worker touch this module, so it imports neither.
+Supervisor and child both import this module, so it imports neither.
 """
 
 import os
@@ -10,20 +10,20 @@ from hashlib import sha256
 from pathlib import Path
 from threading import get_ident
 
-from dagorama.client.connection import refuse_excess
+from dagorama.client.chunks import refuse_excess
 from dagorama.client.shared_files import SharedFiles, mapped
 from dagorama.errors import ValueNotReadable
 from dagorama.values.out_of_band import Buffer, Checked
 
-#: the file in which the supervisor names the broker's folder, if both see it
-BROKERS = "broker.folder"
+#: the file with the path of the broker's folder, if that is on this machine
+BROKER_FOLDER_FILE = "broker.folder"
 
 
 class SpoolValues:
-    """The large values that a child stores and reads; its supervisor sends, fetches and removes them.
+    """The large values that a child stores and reads. Its supervisor sends, fetches and removes them.
 
-    A child that sees the broker's folder writes there itself, and tells the supervisor the name of the file with the
-    outcome that needs the value.
+    If the broker's folder is on this machine, the child writes there, and sends the name of the file to the supervisor
+    with the outcome that needs the value.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,7 +40,7 @@ class SpoolValues:
         return digest
 
     def get(self, digest: bytes) -> Checked:
-        """Read a value. Raises ValueNotReadable if it is gone, or is not what its name says."""
+        """Return a value. Raises ValueNotReadable if it does not exist or does not match its hash."""
         files = brokers_files(self._folder)
         if files is not None and (found := files.get(digest)) is not None:
             return found
@@ -49,15 +49,15 @@ class SpoolValues:
         except FileNotFoundError as error:
             raise ValueNotReadable(f"the broker no longer has the large value {digest.hex()}") from error
         if found is None:
-            raise ValueNotReadable(f"what was fetched for the large value {digest.hex()} is something else")
+            raise ValueNotReadable(f"the file of the large value {digest.hex()} does not match its hash")
         return found
 
     def take_waiting(self, digests: Iterable[bytes]) -> dict[bytes, bytes]:
-        """Return under which names values wait in the broker's folder to be asked for, and forget these names."""
+        """Return the names of these values' files in the broker's folder, and forget them."""
         return {digest: name for digest in digests if (name := self._waiting.pop(digest, None)) is not None}
 
     def _leave(self, data: Buffer, digest: bytes) -> bool:
-        """Write a value durably to the broker's folder, where the supervisor asks for it to be kept."""
+        """Write a value durably to the broker's folder, and return whether that was possible."""
         files = brokers_files(self._folder)
         if files is None:
             return False
@@ -70,18 +70,19 @@ class SpoolValues:
 
 
 def path_of(folder: Path, digest: bytes) -> Path:
+    """Return the path of a value in the spool."""
     return folder / digest.hex()
 
 
 def brokers_files(folder: Path) -> SharedFiles | None:
     """Return the broker's folder; None if the supervisor has not found it on this machine."""
     with suppress(OSError):
-        return SharedFiles(Path(os.fsdecode((folder / BROKERS).read_bytes())))
+        return SharedFiles(Path(os.fsdecode((folder / BROKER_FOLDER_FILE).read_bytes())))
     return None
 
 
 def write_whole(path: Path, data: Buffer) -> None:
-    """Write a file that has its name only when it is complete; make the folder if it does not exist."""
+    """Write a file atomically, and create its folder if necessary."""
     path.parent.mkdir(mode=0o700, exist_ok=True)
     temporary = _temporary(path)
     temporary.write_bytes(data)
@@ -89,5 +90,5 @@ def write_whole(path: Path, data: Buffer) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    # Of this thread alone. If a child dies, its supervisor removes the file.
+    # The name is unique to this thread. If a child crashes, its supervisor removes the file.
     return path.with_suffix(f".{os.getpid()}-{get_ident()}")

@@ -1,4 +1,4 @@
-"""The time by which retention tells what is old: a clock that jumps makes nothing old at once.
+"""The clock of the scheduler, and that of retention, by which a clock that jumps makes nothing old at once.
 
 A clock that is put forward cannot be told from a long sleep of the machine, nor, across a restart, from a broker that
 was off for long. So time that did not pass while a broker ran counts only when the clock has stayed ahead for a while.
@@ -11,16 +11,28 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from dagorama_broker.scheduler import Scheduler
+
 log = logging.getLogger("dagorama_broker")
 
-#: Seconds that the clock has to stay ahead before it is believed.
+#: Seconds that the clock has to stay ahead before it is trusted.
 BELIEVED_AFTER = 3_600.0
-#: Seconds that the clock may be off without a word; brokers note the time about once a minute.
+#: Seconds that the clock may be off without a warning; brokers note the time about once a minute.
 USUAL = 3_600.0
 
 
+def advance_clock(scheduler: Scheduler) -> float:
+    """Set the scheduler's clock, before a verb; return the time."""
+    now = time.monotonic()
+    scheduler.at(now, time.time() - now)
+    return now
+
+
 class RetentionClock:
-    """Ask it at least once in a few minutes. `last_used` is the time that the last broker noted in the store, or 0."""
+    """Tells the time for retention; call `now` at least once in a few minutes.
+
+    `last_used` is the time that the last broker noted in the store, or 0.
+    """
 
     def __init__(
         self,
@@ -37,7 +49,7 @@ class RetentionClock:
             self._warn(now, last_used)
 
     def now(self) -> float:
-        """Return seconds since 1970, as far as they are believed."""
+        """Return seconds since 1970, as far as the system clock is trusted."""
         wall, monotonic = self._wall(), self._monotonic()
         believed = self._offset + monotonic
         if wall <= believed:

@@ -1,36 +1,48 @@
-"""The thread that the store's calls are made in, one after another; and when a commit need not go there.
+"""Commits: how callers wait until a change is durable, and the thread in which the store is called.
 
-A commit that is short costs less in the loop itself: going to another thread and back takes as long as half of it. Only
-while the disk is quick, though, for the loop stands still meanwhile; and only while the thread has nothing to do, so
-that no two threads are in the store at once.
+Calls change the scheduler at once and then wait for the commit that holds their change; whatever gathers while a commit
+runs goes into the next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from time import perf_counter
 from typing import Any, ParamSpec, TypeVar
 
-from dagorama_broker.model import Changes
+from dagorama_broker.errors import NotServing
+from dagorama_broker.model.rows import Changes
+from dagorama_broker.scheduler import Scheduler
+from dagorama_broker.store.protocol import Store
 
 P = ParamSpec("P")
 T = TypeVar("T")
+#: Called with None when something is durable, or with the error that prevents it.
+Waiter = Callable[[NotServing | None], None]
 
+CALL_AGAIN = "the broker is leaving; call again when it is back"
 #: Rows up to which a commit is short.
 FEW = 8
-#: Seconds that short ones take, on the whole, on a disk that is quick.
+#: Average seconds of a short commit up to which the disk is fast.
 QUICK = 0.001
 
 
 class StoreThread(ThreadPoolExecutor):
-    """`few`: rows up to which a commit may be made by the caller; 0: none is."""
+    """Makes the store's calls one after another, and tells when a commit need not go to this thread.
+
+    A switch to another thread and back takes half as long as a short commit, so that the event loop had better make
+    short commits itself: only while the disk is fast, because the loop is blocked meanwhile, and only while the thread
+    is idle, so that no two threads use the store at once.
+    """
 
     def __init__(self, few: int = FEW) -> None:
+        """`few`: rows up to which a commit may be made by the caller; 0: none is."""
         super().__init__(1, thread_name_prefix="store")
         self._few = few
         self._jobs: list[Future[Any]] = []
-        self._seconds = QUICK  # of a short commit, on the whole; the first ones show whether it is less
+        self._seconds = QUICK  # average of short commits; the first ones show whether it is less
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         job = super().submit(fn, *args, **kwargs)
@@ -38,19 +50,127 @@ class StoreThread(ThreadPoolExecutor):
         return job
 
     def may_commit_outside(self, changes: Changes) -> bool:
-        """Whether the caller had better make this commit itself."""
+        """Return whether the caller should make this commit itself."""
         return self._seconds < QUICK and self._is_short(changes) and all(job.done() for job in self._jobs)
 
     def timed(self, commit: Callable[[Changes], None], changes: Changes) -> None:
-        """Make a commit, wherever, and see how long it takes."""
+        """Make a commit, in any thread, and measure it."""
         start = perf_counter()
         commit(changes)
         if self._is_short(changes):
             seconds = perf_counter() - start
-            # It rises at once and falls slowly: to stand still is the greater evil.
+            # The average rises at once and falls slowly, because a blocked loop is worse than a switch of threads.
             self._seconds = max(seconds, self._seconds * 0.9 + seconds * 0.1)
 
     def _is_short(self, changes: Changes) -> bool:
         if not self._few or changes.removed or changes.revived or changes.functions_gone:
             return False
         return len(changes.nodes) + len(changes.outcomes) + len(changes.instances) + len(changes.resolved) <= self._few
+
+
+class Commits:
+    """Connects those who change the scheduler with the loop that commits the changes."""
+
+    def __init__(self, scheduler: Scheduler, store: Store, thread: StoreThread | None = None) -> None:
+        self.scheduler = scheduler
+        self.store = store
+        self.in_flight = Changes()  #: those that are being committed
+        self.count = 0
+        self.changed = asyncio.Event()  #: set when the loop has something to do
+        self.stopping = False
+        self.thread = thread or StoreThread()
+        self._in_flight_ids: set[bytes] = set()
+        self._waiting: list[Waiter] = []  # for the next commit
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- for callers ----------------------------------------------------------------------------------
+
+    def touch(self) -> None:
+        """Mark the scheduler as changed. Raises NotServing while the broker leaves."""
+        if self.stopping:
+            raise NotServing(CALL_AGAIN)
+        self.changed.set()
+
+    def when_durable(self, waiter: Waiter) -> None:
+        """Call `waiter` when the present state of the scheduler is durable, and sent. To be called after `touch`."""
+        self._waiting.append(waiter)
+
+    async def durable(self) -> None:
+        """Wait until the present state of the scheduler is durable, and sent. Raises NotServing."""
+        await self.next_commit()
+
+    def next_commit(self) -> asyncio.Future[None]:
+        """Return a future that is done when the present state of the scheduler is durable. Raises NotServing."""
+        self.touch()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def done(error: NotServing | None) -> None:
+            if future.done():
+                return  # the caller has hung up
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+        self.when_durable(done)
+        future.add_done_callback(_retrieve_exception)
+        return future
+
+    async def next_turn(self) -> None:
+        """Let other calls run. Raises NotServing while the broker leaves."""
+        await asyncio.sleep(0)
+        if self.stopping:
+            raise NotServing(CALL_AGAIN)
+
+    async def settled(self) -> None:
+        """Wait until the scheduler has put nothing off. Raises NotServing."""
+        while not self.scheduler.is_settled:
+            await self.durable()
+
+    def go_on_with(self, work: Coroutine[None, None, None]) -> None:
+        """Run this to its end even if the call that wants it is cancelled."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def is_unwritten(self, id: bytes) -> bool:
+        """Return whether the store does not have this instance, or origin of nodes, yet, which the scheduler made."""
+        return self.scheduler.is_unwritten(id) or id in self._in_flight_ids
+
+    async def in_store(self, call: Callable[..., T], *arguments: object) -> T:
+        """Make one of the store's calls in its thread."""
+        return await asyncio.get_running_loop().run_in_executor(self.thread, call, *arguments)
+
+    # --- for the loop ---------------------------------------------------------------------------------
+
+    def take_waiting(self) -> list[Waiter]:
+        """Return those who wait for the next commit, and begin a new list."""
+        waiting, self._waiting = self._waiting, []
+        return waiting
+
+    def begin(self, changes: Changes) -> None:
+        """Record that these changes are being committed."""
+        self.in_flight = changes
+        self._in_flight_ids = {row.origin for row in changes.runs} | {row.id for row in changes.instances}
+
+    def end(self) -> None:
+        """Record that the changes are durable."""
+        self.in_flight, self._in_flight_ids = Changes(), set()
+        self.count += 1
+
+    def close(self) -> None:
+        """Refuse those who still wait, and end the thread."""
+        notify(self.take_waiting(), NotServing("the broker is leaving"))
+        self.thread.shutdown()
+
+
+def notify(waiting: list[Waiter], error: NotServing | None) -> None:
+    """Call each waiter."""
+    for waiter in waiting:
+        waiter(error)
+
+
+def _retrieve_exception(future: asyncio.Future[None]) -> None:
+    """Mark an exception as seen, because the caller may have hung up."""
+    if not future.cancelled():
+        future.exception()

@@ -1,7 +1,7 @@
-"""Which ended nodes a retry concerns beside those that failed: who was given a failure, and what depends on that.
+"""Finds the ended nodes downstream of a retry: those that were given a failure as a value, and what depends on them.
 
-What nodes depend on is read page by page, so that other commits are made in between. Sources never change, and the
-caller notices nodes that end meanwhile.
+The dependencies of nodes are read page by page, so that other commits are made in between. Sources never change, and
+the caller records the nodes that end meanwhile.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.model import Edges, Fate, State, UsedFailureRow
-from dagorama_broker.scheduler.restore import unpack_keys
+from dagorama_broker.model.domain import Fate, State
+from dagorama_broker.model.queries import Edges
+from dagorama_broker.model.rows import UsedFailureRow, unpack_keys
 
 #: Nodes whose edges are read at a time.
 PAGE = 10_000
@@ -23,7 +24,7 @@ class Downstream:
         self.nodes = {*failed, *seeds}
         self.reruns = set(seeds)
         self.resolving: set[int] = set()  #: nodes that were given what one of these returned and wait for promises
-        self.dead: set[int] = set()  #: nodes of dead attempts, which are left alone
+        self.dead: set[int] = set()  #: nodes of aborted attempts, which are left alone
         self.log: list[tuple[set[int], int]] = []  #: what was added to which of the sets, in order
 
     def take(self, edges: Edges) -> None:
@@ -45,16 +46,16 @@ class Downstream:
             self.log.append((its, key))
 
     def undo(self, length: int) -> None:
-        """Take back what was added since the log had this length."""
+        """Remove what was added since the log had this length."""
         for its, key in self.log[length:]:
             its.discard(key)
         del self.log[length:]
 
 
 async def users_of(broker: Broker, failed: Collection[int], instances: Iterable[int]) -> list[UsedFailureRow]:
-    """Nodes that were given the failure of one of these as a value, and have ended or returned promises.
+    """Return nodes that were given the failure of one of these as a value, and have ended or returned promises.
 
-    Also those that failed themselves because of a promise that they returned: they keep their values.
+    This includes nodes that failed because of a promise that they returned: they keep their values.
     """
     users = []
     for instance in sorted(instances):
@@ -72,9 +73,9 @@ async def users_of(broker: Broker, failed: Collection[int], instances: Iterable[
 async def closure(
     broker: Broker, failed: Collection[int], seeds: Collection[int], instances: Iterable[int]
 ) -> Downstream:
-    """The failed nodes, the seeds, which run again, and everything that depends on them and has ended.
+    """Return the failed nodes, the seeds, which run again, and all ended nodes that depend on them.
 
-    `instances` are those of these nodes; others that a value links to them are looked through too.
+    `instances` are those of these nodes; instances whose values name them are searched too.
     """
     found = Downstream(failed, seeds)
     through = {*instances, *(key for instance in instances for key in _naming(broker, instance))}
@@ -89,7 +90,7 @@ async def closure(
 
 
 async def _take(broker: Broker, found: Downstream, page: Sequence[Edges]) -> None:
-    """Nodes of a page that are reached. What a dead attempt has made is found out about afterwards, and left out."""
+    """Add the nodes of a page that depend on those found, except for children of aborted attempts."""
     ended = [edges for edges in page if edges.state in (State.COMPLETED, State.FAILED, State.RESOLVING)]
     while True:
         length = len(found.log)
@@ -105,13 +106,13 @@ async def _take(broker: Broker, found: Downstream, page: Sequence[Edges]) -> Non
 
 
 async def _dead(broker: Broker, keys: Collection[int]) -> set[int]:
-    """Of these nodes, those that a dead attempt has made."""
-    fates = await broker.in_store(broker.store.fates_of, sorted(keys))
+    """Return those of these nodes that an aborted attempt has made."""
+    fates = await broker.commits.in_store(broker.store.fates_of, sorted(keys))
     return {key for key, fate in fates.items() if fate is Fate.DEAD}
 
 
 def _naming(broker: Broker, instance: int) -> set[int]:
-    """Instances that name this one, or one that does."""
+    """Return the instances that name this one, directly or through others."""
     found: set[int] = set()
     stack = [instance]
     while stack:
@@ -125,7 +126,7 @@ def _naming(broker: Broker, instance: int) -> set[int]:
 async def _pages(broker: Broker, instance: int, tolerant: bool) -> AsyncIterator[Sequence[Edges]]:
     after = 0
     while True:
-        page = await broker.in_store(broker.store.edges, instance, after, PAGE, tolerant)
+        page = await broker.commits.in_store(broker.store.edges, instance, after, PAGE, tolerant)
         yield page.edges
         after = page.more
         if not after:

@@ -1,8 +1,7 @@
-"""Lets go of functions that no node names any more, in memory and in the store.
+"""Drops functions that no node names, in memory and in the store.
 
-When many have come since the last time, and some time after instances were removed, the store's nodes are gone through
-in portions. A function that none of them names is dropped unless something in memory still uses its lane. What comes
-meanwhile is left for the next time.
+After many new functions, and some time after instances were removed, the store's nodes are searched in portions. A
+function that none of them names is dropped unless something in memory uses it. New ones are left for the next search.
 """
 
 from __future__ import annotations
@@ -10,50 +9,48 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
 
+from dagorama_broker.engine.commits import Commits
 from dagorama_broker.errors import NotServing, StoreError
-from dagorama_broker.model import Changes
-
-if TYPE_CHECKING:
-    from dagorama_broker.engine.broker import Broker
+from dagorama_broker.model.rows import Changes
 
 log = logging.getLogger("dagorama_broker")
 
-#: New functions, and bytes of them, after which the store is gone through; or half of what was left, if that is more.
+#: New functions, and bytes of them, after which the store is searched; or half of the remaining ones, if that is more.
 MANY, LARGE = 1_000, 4 << 20
-#: Seconds between two searches because instances were removed.
+#: Seconds between two searches after a removal of instances.
 EVERY = 600.0
-#: Nodes that are read from the store at a time.
+#: Nodes that one read returns.
 AT_A_TIME = 5_000
-#: Uncommitted nodes that are looked at in one go; if there are more, this is tried again later.
+#: Uncommitted nodes up to which a search is completed; if there are more, it is tried again later.
 UNCOMMITTED = 50_000
-#: Seconds before it is tried again.
+#: Seconds before another try.
 LATER = 1.0
 
 
 class Functions:
     """Drops unused functions for as long as its broker runs."""
 
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
+    def __init__(self, commits: Commits) -> None:
+        self._commits = commits
+        self._scheduler = commits.scheduler
         self._wanted = asyncio.Event()
         self._most, self._largest = MANY, LARGE
-        self._rounds = 0  # of searches to be made because instances were removed
-        self._candidates: set[int] = set()  # that no node is known to name, while a search goes on
+        self._rounds = 0  # searches to make because instances were removed
+        self._candidates: set[int] = set()  # functions that the search under way has not seen
 
     def look(self) -> None:
-        """Begin if many functions have come. Called in each step of the broker."""
-        graph = self._broker.scheduler.graph
-        if len(graph.lanes) > self._most or graph.functions_size > self._largest:
+        """Begin a search if there are many new functions. Called in each step of the broker."""
+        scheduler = self._scheduler
+        if len(scheduler.function_queues) > self._most or scheduler.functions_size > self._largest:
             self._wanted.set()
 
     def removed(self) -> None:
-        """Instances were removed, and may have been the last to name some functions."""
+        """Record that instances were removed, which may have been the last to name some functions."""
         self._rounds = 2  # in the first, rows of theirs may still be there
 
     async def run(self) -> None:
-        """Until cancelled, or until the broker leaves."""
+        """Search whenever it is time, until cancelled or until the broker leaves."""
         while True:
             await self._until_wanted()
             try:
@@ -61,7 +58,7 @@ class Functions:
             except NotServing:
                 return
             except StoreError as error:
-                log.error("functions that no node names cannot be removed, which is tried again later: %s", error)
+                log.error("cannot remove unused functions, will retry: %s", error)
                 done = False
             self._wanted.clear()
             if not done:
@@ -80,42 +77,42 @@ class Functions:
                     return
 
     def note(self, changes: Changes) -> None:
-        """These changes are about to be committed: what they name is not unused, wherever the search has got to."""
+        """Exclude functions that a commit names from the search under way."""
         if self._candidates:
             self._candidates -= _named(changes)
 
     async def _drop_unused(self) -> bool:
-        """Drop those that are unused now; False: it has to be tried again."""
-        broker, graph = self._broker, self._broker.scheduler.graph
-        await broker.durable()
-        searched = set(graph.lane_by_id)
+        """Drop those that are unused now. Return False if the caller must try again later."""
+        scheduler, queues = self._scheduler, self._scheduler.function_queues
+        await self._commits.durable()
+        searched = set(queues)
         self._candidates = set(searched)
         try:
             await self._search()
-            # From here on nothing is awaited: what is decided is still so.
-            if len(graph.changes.nodes) > UNCOMMITTED:
+            # Nothing is awaited from here on: what is decided stays valid.
+            if len(scheduler.changes.nodes) > UNCOMMITTED:
                 return False
-            broker.scheduler.drop_functions(self._candidates - _named(graph.changes))
+            scheduler.drop_functions(self._candidates - _named(scheduler.changes))
         finally:
             self._candidates = set()
-        broker.touch()
-        used = sum(id in searched for id in graph.lane_by_id)
-        size = graph.functions_size * used // max(len(graph.lane_by_id), 1)
+        self._commits.touch()
+        used = sum(id in searched for id in queues)
+        size = scheduler.functions_size * used // max(len(queues), 1)
         self._most, self._largest = used + max(MANY, used // 2), size + max(LARGE, size // 2)
         return True
 
     async def _search(self) -> None:
-        """Strike out the candidates that a node in the store names."""
+        """Remove candidates that a node in the store names."""
         after: int | None = 0
         while after is not None and self._candidates:
             started = time.monotonic()
-            named, after = await self._broker.in_store(self._broker.store.functions_of, after, AT_A_TIME)
+            named, after = await self._commits.in_store(self._commits.store.functions_of, after, AT_A_TIME)
             self._candidates -= named
             if after is not None:
-                await asyncio.sleep(time.monotonic() - started)  # as long for others as it took
+                await asyncio.sleep(time.monotonic() - started)  # let other calls run for as long
 
 
 def _named(changes: Changes) -> set[int]:
-    """Functions that these changes name, or that the store does not know yet."""
+    """Return functions that these changes name, or that are new in them."""
     named = {row.function for row in changes.nodes}
     return named | {row.function for row in changes.adopted} | {row.id for row in changes.functions}

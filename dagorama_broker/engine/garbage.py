@@ -1,8 +1,7 @@
-"""When this process looks for garbage in cycles: never over the whole graph in one go.
+"""Configures Python's garbage collector, so that it never traverses the whole graph at once.
 
-Nodes are freed by reference counting. A full collection goes over each of them nevertheless, and the loop stands still
-for as long: more than a second for a million nodes. So young objects are collected as usual, and all of them only while
-there are few.
+Nodes are freed by reference counting. A full collection traverses each of them nevertheless and blocks the loop: for
+more than a second with a million nodes. So young objects are collected as usual, and all while there are few nodes.
 """
 
 from __future__ import annotations
@@ -11,18 +10,18 @@ import asyncio
 import gc
 from collections.abc import Sized
 
-#: Objects after which the youngest are looked at, and such collections after which those that survived are.
+#: New objects after which the youngest are collected, and such collections after which the survivors are.
 YOUNG, SURVIVED = 10_000, 10
-#: Full collections that are asked for before Python makes one by itself: never.
+#: Collections of survivors after which Python makes a full one by itself: never.
 NEVER = 1_000_000_000
 #: Seconds between two full collections, and nodes up to which one takes a few milliseconds.
 EVERY, FEW = 600.0, 20_000
-#: Collections that are left out, for there are more nodes, before one is made all the same.
+#: Full collections that are skipped because of many nodes, before one is made nevertheless.
 LEFT_OUT = 144
 
 
 def collect_young_only() -> None:
-    """Have Python collect young objects only, and leave alone what there is already."""
+    """Make Python collect young objects only, and exclude those that exist already."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, SURVIVED, NEVER)

@@ -1,7 +1,7 @@
-"""Proofs of grants: what a worker presents after a lost connection or a restart is believed with one, and not without.
+"""Proofs of grants: after a lost connection or a restart, a worker's claims are adopted only with a proof.
 
-A worker's id is a commitment to a secret that only the worker and its broker know, so that an id that others can read
-is no credential. Each grant carries a MAC under the store's secret over the worker's id and what was granted.
+A worker's id is a commitment to a secret that only the worker and its broker know, so that the id, which others can
+read, is no credential. Each grant carries a MAC under the store's secret over the worker's id and what was granted.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from hashlib import blake2b, sha256
 from hmac import compare_digest
 from struct import pack
+from typing import NamedTuple
 
-from dagorama.api import broker_pb2 as pb
 from dagorama_broker.errors import Malformed, NotPermitted
 
 SECRET_BYTES = 32  #: of a worker
@@ -22,57 +22,60 @@ MOST_PRESENTED = 1 << 17
 _PERSON = b"dagorama grant"
 
 
-class Proofs:
-    """`secret` is the store's; it does not leave this object."""
+class PresentedGrant(NamedTuple):
+    """An earlier grant, as a worker presents it when it connects again."""
 
+    nodes: Sequence[int]
+    attempts: Sequence[int]
+    proof: bytes
+
+
+class Proofs:
     def __init__(self, secret: bytes) -> None:
+        """`secret` is the store's; it does not leave this object."""
         self._secret = secret
 
     def __repr__(self) -> str:
         return "<proofs of grants>"
 
     def of(self, worker: bytes, nodes: Sequence[int], attempts: Sequence[int]) -> bytes:
-        """The proof that this worker was granted these nodes under these attempts, in one grant."""
+        """Return the proof that this worker was granted these nodes under these attempts, in one grant."""
         content = pack(f"<16s{len(nodes) + len(attempts)}Q", worker, *nodes, *attempts)
         return blake2b(content, digest_size=PROOF_BYTES, key=self._secret, person=_PERSON).digest()
 
-    def proven(self, hello: pb.Hello) -> set[tuple[int, int]]:
-        """Each (node key, attempt) of which the worker proves that it was granted them.
+    def proven(self, worker: bytes, grants: Sequence[PresentedGrant]) -> set[tuple[int, int]]:
+        """Return each (node key, attempt) that the worker proves was granted to it.
 
         Raises Malformed if there are too many, or the columns of a grant have different lengths.
         """
-        if not hello.secret:
-            return set()
-        _check_grants(hello.grants)
+        _check_grants(grants)
         found: set[tuple[int, int]] = set()
-        for grant in hello.grants:
-            if compare_digest(grant.proof, self.of(hello.worker, grant.node, grant.attempt)):
-                found.update(zip(grant.node, grant.attempt, strict=True))
+        for grant in grants:
+            if compare_digest(grant.proof, self.of(worker, grant.nodes, grant.attempts)):
+                found.update(zip(grant.nodes, grant.attempts, strict=True))
         return found
 
 
-def check_secret(hello: pb.Hello) -> None:
-    """Raises Malformed or NotPermitted if the worker's secret does not fit its id. It may have none."""
-    if not hello.secret:
-        return
-    if len(hello.secret) != SECRET_BYTES:
-        raise Malformed(f"a worker's secret has {SECRET_BYTES} bytes, not {len(hello.secret)}")
-    if not compare_digest(id_of(hello.secret), hello.worker):
+def check_secret(worker: bytes, secret: bytes) -> None:
+    """Raise Malformed or NotPermitted if a secret does not fit the worker's id."""
+    if len(secret) != SECRET_BYTES:
+        raise Malformed(f"a worker's secret has {SECRET_BYTES} bytes, not {len(secret)}")
+    if not compare_digest(id_of(secret), worker):
         raise NotPermitted(
             "the worker's id does not fit its secret: a worker's id is the first 16 bytes of the SHA-256 of its secret"
         )
 
 
 def id_of(secret: bytes) -> bytes:
-    """The id of the worker that has this secret."""
+    """Return the id of the worker that has this secret."""
     return sha256(secret).digest()[:16]
 
 
-def _check_grants(grants: Iterable[pb.HeldGrant]) -> None:
+def _check_grants(grants: Iterable[PresentedGrant]) -> None:
     presented = 0
     for grant in grants:
-        if len(grant.node) != len(grant.attempt):
+        if len(grant.nodes) != len(grant.attempts):
             raise Malformed("the columns of a grant that the worker presents have different lengths")
-        presented += len(grant.attempt)
+        presented += len(grant.attempts)
     if presented > MOST_PRESENTED:
         raise Malformed(f"the worker presents grants of {presented:,} attempts; {MOST_PRESENTED:,} are allowed")

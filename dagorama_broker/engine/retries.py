@@ -1,4 +1,4 @@
-"""Retrying on request: what failed, and what failed because of it, is read from the store before the heart is asked."""
+"""Retries nodes on request: reads the failed ones, and what failed because of them, before the scheduler decides."""
 
 from __future__ import annotations
 
@@ -10,24 +10,22 @@ from typing import NamedTuple
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.downstream import closure, users_of
 from dagorama_broker.engine.loading import Reach
-from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown
-from dagorama_broker.model import Adoption, Failed, Fate, FoundNode, State, World, is_made
-from dagorama_broker.scheduler import Node, Obstacle, Revived, is_within_reach
-from dagorama_broker.scheduler.graph import Noticed
-from dagorama_broker.scheduler.rebind import code_of, refuse_uncovered
-from dagorama_broker.scheduler.restore import unpack_keys
-from dagorama_broker.scheduler.retry import waiting_for, with_dependents
+from dagorama_broker.errors import NotAllowedNow
+from dagorama_broker.model.domain import Adoption, Fate, State, World
+from dagorama_broker.model.queries import Failed, FoundNode, is_made
+from dagorama_broker.model.rows import unpack_keys
+from dagorama_broker.scheduler import Node, Noticed, Obstacle, Revived, refuse_uncovered
 
-#: Seconds that a caller may wait at most to hear of nodes that nobody may run.
+#: Seconds that a caller may wait at most for unschedulable nodes to be found.
 LONGEST_PATIENCE = 10.0
 
 
 class Asked(NamedTuple):
-    """What a caller wants retried."""
+    """The nodes that a caller wants to retry."""
 
     instance: bytes
     ids: Sequence[bytes] = ()  #: of nodes; empty: all that failed in the instance
-    downstream: bool = False  #: also what was given one of the failures as a value, and what depends on that
+    downstream: bool = False  #: also nodes that were given one of the failures as a value, and what depends on them
     new_code: bool = False  #: run by the code that is deployed when it runs
     adoptions: Sequence[Adoption] = ()  #: allow `new_code`
 
@@ -38,21 +36,21 @@ class Done(NamedTuple):
 
 
 async def retry(broker: Broker, asked: Asked) -> Done:
-    """Have these nodes of an instance run again, or all in it that failed, with what failed because of them.
+    """Retry these nodes of an instance, or all failed ones, together with the nodes that failed because of them.
 
-    A node that failed because of another stands for that one; what has not ended, or has completed, stays as it is
-    unless it is downstream. Raises NotKnown, Malformed or NotAllowedNow, and then nothing has changed.
+    A node that failed because of another stands for that one. Unfinished and completed nodes stay as they are unless
+    they are downstream. Raises NotKnown, Malformed or NotAllowedNow, and then nothing has changed.
     """
     async with broker.retry_lock:
-        with broker.holds.on(asked.instance):
+        with broker.lookups.holds.on(asked.instance):
             done = await _retry(broker, asked)
-    await broker.durable()
+    await broker.commits.durable()
     return done
 
 
 async def _retry(broker: Broker, asked: Asked) -> Done:
     failed = await _failed(broker, asked)
-    # Nothing is awaited between the last look and the heart: what was read is still so.
+    # Nothing is awaited from the last read to the scheduler: what was read is still valid.
     now = broker.see_time()
     new_code = None
     if asked.new_code:
@@ -61,13 +59,13 @@ async def _retry(broker: Broker, asked: Asked) -> Done:
     revived = broker.scheduler.retry(failed, now, asked.downstream, new_code, asked.adoptions)
     if revived.completed:
         broker.forget({row.instance for row in failed.nodes})
-    return Done(revived, [node for row in failed.nodes if (node := broker.scheduler.graph.nodes.get(row.key))])
+    return Done(revived, [node for row in failed.nodes if (node := broker.scheduler.nodes.get(row.key))])
 
 
 async def look(broker: Broker, asked: Asked) -> dict[str, set[str]]:
-    """Which code a retry with new code would adopt, by the names of functions: the code that nodes were made with."""
+    """Return the code that a retry with new code would replace, by the names of functions."""
     async with broker.retry_lock:
-        with broker.holds.on(asked.instance):
+        with broker.lookups.holds.on(asked.instance):
             failed = await _failed(broker, asked)
             found: dict[str, set[str]] = {}
             for name, code in _code_to_adopt(broker, asked, failed):
@@ -76,7 +74,7 @@ async def look(broker: Broker, asked: Asked) -> dict[str, set[str]]:
 
 
 async def _failed(broker: Broker, asked: Asked) -> Failed:
-    """All that goes back to the queue or waits again."""
+    """Read all nodes that are queued or wait again."""
     culprits = await (_of_nodes(broker, asked) if asked.ids else _of_instance(broker, asked.instance))
     seeds = await _seeds(broker, asked) if asked.downstream else set()
     if not culprits and not seeds:
@@ -86,33 +84,31 @@ async def _failed(broker: Broker, asked: Asked) -> Failed:
 
 
 def _code_to_adopt(broker: Broker, asked: Asked, failed: Failed) -> set[tuple[str, str]]:
-    """Names of functions whose nodes a retry would have run by new code, and the code that these were made with."""
-    graph = broker.scheduler.graph
+    """Return the names of functions whose nodes a retry binds to new code, and the code that they were made with."""
+    scheduler = broker.scheduler
     own = {stored.row.key for stored in failed.instances if stored.row.id == asked.instance}
     lanes = {row.function for row in failed.nodes if row.instance in own}
-    functions = [graph.lane_by_id[lane].function for lane in lanes]
-    waiting = with_dependents(graph, failed, [*_waiting_for_old_code(broker, asked), *waiting_for(graph, failed)])
+    functions = [scheduler.function_queues[lane].function for lane in lanes]
+    others = [*_waiting_for_old_code(broker, asked), *scheduler.waiting_for(failed)]
+    waiting = scheduler.with_dependents(failed, others)
     return {(function.name, function.code) for function in functions if function.world is World.OURS} | {
-        (node.lane.function.name, code_of(graph, node)) for node in waiting
+        (node.lane.function.name, scheduler.code_of(node)) for node in waiting
         if node.lane.function.world is World.OURS and node.instance.id == asked.instance
     }  # fmt: skip
 
 
 def _waiting_for_old_code(broker: Broker, asked: Asked) -> list[Node]:
-    """Unfinished nodes that are named; or those of the instance that are queued for code which workers do not have."""
-    graph, dispatch = broker.scheduler.graph, broker.scheduler.dispatch
+    """Return the named nodes that are unfinished, or those of the instance queued for code that no worker has."""
     if asked.ids:
-        return [node for id in asked.ids if (node := graph.find(id)) is not None]
-    queued = [node for node in graph.unfinished_of(asked.instance) if node.state is State.QUEUED]
-    old = {lane for lane in {node.lane for node in queued} if dispatch.needs_adoption(lane)}
-    return [node for node in queued if node.lane in old]
+        return [node for id in asked.ids if (node := broker.scheduler.node(id)) is not None]
+    return broker.scheduler.waiting_for_old_code(asked.instance)
 
 
 async def unservable(broker: Broker, nodes: Iterable[Node], patience: float) -> list[Obstacle]:
     """Return the functions of queued ones of these nodes that no connected worker may run, and why.
 
-    Waits up to `patience` seconds for workers to give such nodes back, which is how it becomes known that they have
-    other code; not for longer than until the nodes have ended.
+    Waits up to `patience` seconds, or until the nodes have ended, for workers to return such nodes: only then it is
+    known that they have other code.
     """
     queued = [node for node in nodes if node.state in (State.QUEUED, State.CLAIMED)]
     found: list[Obstacle] = []
@@ -130,45 +126,44 @@ async def unservable(broker: Broker, nodes: Iterable[Node], patience: float) -> 
 
 def _unservable(broker: Broker, nodes: Iterable[Node]) -> list[Obstacle]:
     lanes = dict.fromkeys([node.lane.base for node in nodes if node.state is State.QUEUED])
-    return [Obstacle(lane, lane.queued, reason) for lane, reason in broker.scheduler.dispatch.unservable(lanes)]
+    return [Obstacle(lane, lane.queued, reason) for lane, reason in broker.scheduler.unservable(lanes)]
 
 
 async def _of_instance(broker: Broker, instance: bytes) -> set[int]:
-    """The culprits of all that failed in it, but for what dead attempts have made."""
-    bad = await broker.in_store(broker.store.bad_ends, (await broker.stored_instance(instance)).row.key)
+    """Return the root causes of all failures in an instance, except for children of aborted attempts."""
+    bad = await broker.commits.in_store(broker.store.bad_ends, (await broker.lookups.stored_instance(instance)).row.key)
     failed = {end.culprit for end in bad if end.state == State.FAILED}
     if bad and not failed:
-        raise NotAllowedNow("nothing in it failed: what was cancelled is not run again, make it anew")
-    fates = await broker.in_store(broker.store.fates_of, sorted(failed))
+        raise NotAllowedNow("nothing in it failed; cancelled nodes cannot be retried, submit a new instance")
+    fates = await broker.commits.in_store(broker.store.fates_of, sorted(failed))
     return {key for key in failed if fates.get(key) is not Fate.DEAD}
 
 
 async def _of_nodes(broker: Broker, asked: Asked) -> set[int]:
-    """The culprits of those of these nodes that failed."""
-    key = (await broker.stored_instance(asked.instance)).row.key
-    found = await broker.in_store(broker.store.find, list(asked.ids))
-    return {culprit for id in asked.ids if (culprit := _culprit(found.get(id), id, key))}
+    """Return the root causes of those of these nodes that failed."""
+    found = await broker.lookups.find_nodes(asked.instance, asked.ids)
+    return {culprit for id in asked.ids if (culprit := _culprit(found[id]))}
 
 
 async def _seeds(broker: Broker, asked: Asked) -> set[int]:
-    """Nodes that were given a failure which has been retried before this; with ids, those among or right after them."""
-    instance = (await broker.stored_instance(asked.instance)).row.key
-    used = await broker.in_store(broker.store.used_failures, instance)
+    """Return nodes that were given a failure which was retried earlier; with ids, those among or right after them."""
+    instance = (await broker.lookups.stored_instance(asked.instance)).row.key
+    used = await broker.commits.in_store(broker.store.used_failures, instance)
     if asked.ids:
-        found = await broker.in_store(broker.store.find, list(asked.ids))
+        found = await broker.commits.in_store(broker.store.find, list(asked.ids))
         named = {node.key for node in found.values()}
-        described = await broker.in_store(broker.store.described, used)
+        described = await broker.commits.in_store(broker.store.described, used)
         used = [
             node.key for node in described.values()
             if node.key in named or any(-key in named for key in unpack_keys(node.sources))
         ]  # fmt: skip
-    fates = await broker.in_store(broker.store.fates_of, used)
+    fates = await broker.commits.in_store(broker.store.fates_of, used)
     return {key for key in used if fates.get(key) is not Fate.DEAD and not _is_unfinished(broker, key)}
 
 
 def _is_unfinished(broker: Broker, key: int) -> bool:
-    """Whether it runs again already. Raises NotAllowedNow if it has returned, and waits for its promises."""
-    node = broker.scheduler.graph.nodes.get(key)
+    """Return whether a node runs again already. Raises NotAllowedNow if it waits for promises that it returned."""
+    node = broker.scheduler.nodes.get(key)
     if node is None or node.state is not State.RESOLVING:
         return node is not None
     assert node.run is not None
@@ -178,56 +173,54 @@ def _is_unfinished(broker: Broker, key: int) -> bool:
     )
 
 
-def _culprit(found: FoundNode | None, id: bytes, instance: int) -> int:
-    """Of a node that failed; 0: it did not."""
-    if found is None:
-        raise NotKnown(f"node {id.hex()} is not known to this broker")
-    if found.instance != instance:
-        raise Malformed(f"node {id.hex()} is of another instance")
+def _culprit(found: FoundNode) -> int:
+    """Return the key of the node whose failure a node shares; 0: it did not fail. Raises NotAllowedNow."""
     ended = found.ended
     if ended is not None and ended.state == State.CANCELLED:
-        raise NotAllowedNow(f"node {id.hex()} was cancelled, and what was cancelled is not run again: make it anew")
+        raise NotAllowedNow(
+            f"node {found.id.hex()} was cancelled; cancelled nodes cannot be retried, submit a new instance"
+        )
     return ended.culprit if ended is not None and ended.state == State.FAILED else 0
 
 
 async def _refuse_unsettled(broker: Broker, culprits: set[int]) -> None:
-    """Raise where an eager attempt made one of them which came to nothing, or yet may; once released, it stays so."""
-    fates = await broker.in_store(broker.store.fates_of, sorted(culprits))
+    """Raise NotAllowedNow if an eager attempt made one of these nodes, unless that attempt has completed."""
+    fates = await broker.commits.in_store(broker.store.fates_of, sorted(culprits))
     for key, fate in fates.items():
         if fate is not Fate.RELEASED:
-            id = (await broker.in_store(broker.store.ids, [key]))[key]
+            id = (await broker.commits.in_store(broker.store.ids, [key]))[key]
             what = "has not ended: retry when it has" if fate is Fate.OPEN else "came to nothing: retry what it was of"
             raise NotAllowedNow(f"the run that made node {id.hex()} {what}")
 
 
 async def _read(broker: Broker, culprits: set[int], seeds: set[int], downstream: bool) -> Failed:
-    """All that goes back, until nothing has been missed while the store was read."""
-    graph = broker.scheduler.graph
+    """Read all nodes that are retried, again until nothing was missed while the store was read."""
+    scheduler = broker.scheduler
     load = Reach()
-    broker.loads.add(load)
+    broker.loading.under_way.add(load)
     try:
         while True:
-            graph.noticed = []
+            late = scheduler.record_ends()
             load.gone.clear()
-            await broker.settled()
-            await broker.durable()
+            await broker.commits.settled()
+            await broker.commits.durable()
             read = _read_downstream(broker, culprits, seeds) if downstream else _read_failed(broker, culprits)
             failed = await read
-            if graph.untold or graph.starting:
-                continue  # more of what failed because of them may be about to be recorded
-            if load.gone.isdisjoint(stored.row.key for stored in failed.instances) and is_within_reach(graph, failed):
-                late = graph.noticed
-                if not _is_missed(late, failed, culprits, downstream):
-                    own = {row.key for row in failed.nodes}
-                    failed.others.update(end.instance for end in late if end.culprit and end.key not in own)
-                    return failed
+            if not scheduler.is_settled:
+                continue  # more failures may be recorded in a moment
+            is_there = load.gone.isdisjoint(stored.row.key for stored in failed.instances)
+            is_there = is_there and scheduler.is_within_reach(failed)
+            if is_there and not _is_missed(late, failed, culprits, downstream):
+                own = {row.key for row in failed.nodes}
+                failed.others.update(end.instance for end in late if end.culprit and end.key not in own)
+                return failed
     finally:
-        graph.noticed = None
-        broker.loads.discard(load)
+        scheduler.stop_recording_ends()
+        broker.loading.under_way.discard(load)
 
 
 def _is_missed(late: Iterable[Noticed], failed: Failed, culprits: set[int], downstream: bool) -> bool:
-    """Whether one of these nodes, which ended while the store was read, should be among what was read."""
+    """Return whether a node that ended while the store was read should have been read."""
     own = {row.key for row in failed.nodes}
     return any(
         end.culprit in culprits or (not end.needed.isdisjoint(own) and (downstream or not end.culprit))
@@ -237,17 +230,17 @@ def _is_missed(late: Iterable[Noticed], failed: Failed, culprits: set[int], down
 
 
 async def _read_failed(broker: Broker, culprits: set[int]) -> Failed:
-    failed = await broker.in_store(broker.store.failed, sorted(culprits))
+    failed = await broker.commits.in_store(broker.store.failed, sorted(culprits))
     own, instances = {row.key for row in failed.nodes}, {row.instance for row in failed.nodes}
     failed.used = await users_of(broker, own, instances)
     return failed
 
 
 async def _read_downstream(broker: Broker, culprits: set[int], seeds: set[int]) -> Failed:
-    first = await broker.in_store(broker.store.failed, sorted(culprits), sorted(seeds), sorted(seeds))
+    first = await broker.commits.in_store(broker.store.failed, sorted(culprits), sorted(seeds), sorted(seeds))
     keys = {row.key for row in first.nodes}
     found = await closure(broker, keys - seeds, seeds & keys, {row.instance for row in first.nodes})
     await _refuse_unsettled(broker, found.nodes - keys)
-    failed = await broker.in_store(broker.store.failed, sorted(culprits), found.nodes, found.reruns)
+    failed = await broker.commits.in_store(broker.store.failed, sorted(culprits), found.nodes, found.reruns)
     failed.resolving = found.resolving
     return failed

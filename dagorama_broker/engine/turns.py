@@ -1,4 +1,4 @@
-"""Long work in the loop, in turns that others do not notice."""
+"""Splits long work in the event loop, so that other calls run in between."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-#: Seconds after which others get a turn.
+#: Seconds after which other calls run.
 LONGEST = 0.01
 
 
 class Turn:
-    """To be asked as often as convenient within long work."""
+    """Measures how long some work has blocked the loop."""
 
     __slots__ = ("_until",)
 
@@ -20,15 +20,16 @@ class Turn:
 
     @property
     def is_over(self) -> bool:
+        """Whether other calls should run now."""
         return time.monotonic() >= self._until
 
     async def next(self) -> None:
-        """Let others go on, and begin another turn."""
+        """Let other calls run, and begin another turn."""
         await asyncio.sleep(0)
         self._until = time.monotonic() + LONGEST
 
     async def share(self) -> None:
-        """Let others go on if this turn is over."""
+        """Let other calls run if this turn is over."""
         if self.is_over:
             await self.next()
 
@@ -42,7 +43,7 @@ class Steps:
         self._pause = pause
 
     async def spend(self, units: int) -> None:
-        """So much work is done."""
+        """Count `units` of work, and pause if a step is complete."""
         self._left -= units
         if self._left <= 0:
             self._left = self._size

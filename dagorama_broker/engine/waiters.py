@@ -1,4 +1,4 @@
-"""Who waits for which node to end. Told after the commit, never before; nobody polls."""
+"""Keeps who waits for which node to end, and notifies them after the commit, never before."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LEAVING = "the broker is leaving; wait again when it is back"
 
 
 class Watch:
-    """One caller's wait for some nodes; `next` gives those that have ended since it was asked last."""
+    """Collects the nodes that one caller waits for, as they end."""
 
     def __init__(self) -> None:
         self._ended: list[Node] = []
@@ -29,6 +29,7 @@ class Watch:
         self._event.set()
 
     async def next(self) -> list[Node]:
+        """Wait for nodes to end; return those since the last call. Raises NotServing when the broker leaves."""
         await self._event.wait()
         if self._closed:
             raise NotServing(LEAVING)
@@ -38,17 +39,17 @@ class Watch:
 
 
 class Listener(Protocol):
-    """Who is told of the end of a node."""
+    """Is notified when a node ends, or when the broker leaves."""
 
     def tell(self, node: Node) -> None: ...
 
     def close(self) -> None:
-        """The broker leaves."""
+        """End the wait, because the broker leaves."""
         ...
 
 
 class Watching:
-    """All waits, by node key."""
+    """Keeps all waits, by node key."""
 
     def __init__(self) -> None:
         # Most nodes are waited for once, so that one listener stands for itself.
@@ -58,6 +59,7 @@ class Watching:
         return key in self._watches
 
     def listen(self, listener: Listener, key: int) -> None:
+        """Notify this listener when the node with this key ends."""
         others = self._watches.setdefault(key, listener)
         if isinstance(others, dict):
             others[listener] = None
@@ -65,6 +67,7 @@ class Watching:
             self._watches[key] = {others: None, listener: None}
 
     def remove(self, listener: Listener, keys: Iterable[int]) -> None:
+        """Stop notifying this listener about these nodes."""
         for key in keys:
             found = self._watches.get(key)
             if found is listener:
@@ -79,11 +82,12 @@ class Watching:
         return [] if found is None else list(found) if isinstance(found, dict) else [found]
 
     def close(self) -> None:
-        """Let all who wait know that the broker leaves."""
+        """Notify all listeners that the broker leaves."""
         for listener in dict.fromkeys(listener for key in self._watches for listener in self._listeners(key)):
             listener.close()
 
     def tell(self, ended: Iterable[Node]) -> None:
+        """Notify the listeners of nodes that have ended."""
         if not self._watches:
             return
         for node in ended:

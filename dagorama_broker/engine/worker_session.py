@@ -1,15 +1,14 @@
-"""What a connected worker is to be told next: gathered here between two messages, so that one message tells it all."""
+"""Gathers what a connected worker is sent next, so that one message holds all of it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Container, Mapping
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 from dagorama_broker.errors import BrokerRefusal
-from dagorama_broker.scheduler import Obstacle, Worker
-from dagorama_broker.scheduler.objects import Granted, TakenBack
+from dagorama_broker.scheduler import Granted, Obstacle, TakenBack, Worker
 
 log = logging.getLogger("dagorama_broker")
 
@@ -24,21 +23,21 @@ class News:
     cancelled: list[int] = field(default_factory=list)
     acknowledged: int = 0
     done: bool = False
-    left: list[Obstacle] = field(default_factory=list)  #: with `done`: what no connected worker may run
+    left: list[Obstacle] = field(default_factory=list)  #: with `done`: unschedulable nodes
     draining: bool = False  #: the broker leaves
 
 
-#: Seconds that an acknowledgement waits for something to go along with: nobody is held up by it, and a message less is
-#: a good part of what a small graph costs.
+#: Seconds that an acknowledgement waits for another message: it delays nothing, and saves much of what a small graph
+#: costs.
 PATIENCE = 0.02
-#: Seconds between two messages to one worker: what gathers meanwhile goes in one. The first is never held up.
+#: Seconds between two messages to one worker, so that what gathers meanwhile goes in one. The first is not delayed.
 BREATH = 0.001
-#: Seconds in which a worker that is hung up on may take what it is told.
+#: Seconds that a worker has to read the reason after its session was ended.
 FAREWELL = 1.0
 
 
 class Session:
-    """One worker's connection, as the broker sees it; made in the task that answers it."""
+    """One worker's connection; made in the task that answers it."""
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
@@ -46,7 +45,7 @@ class Session:
         self.news = News()
         self.heard_last = 0  #: sequence of the last report
         self.staged_since: dict[int, int] = {}  #: attempt -> first report that holds children of it
-        self.leaving = False  #: it waits for nothing but its acknowledgements
+        self.leaving = False  #: it only waits for its acknowledgements
         self._event = asyncio.Event()
         self._refusal: BrokerRefusal | None = None
         self._acknowledging: asyncio.TimerHandle | None = None
@@ -61,10 +60,10 @@ class Session:
         # The names are the worker's own words: %r keeps them on one line.
         log.info("worker %r joined: %d slots, queues %r, tolerations %r", own.name, own.slots, queues, tolerations)
 
-    def log_end(self, workers: Mapping[bytes, Worker]) -> None:
-        """Say how the worker has gone; `workers` are those that the heart knows, before this one is taken out."""
+    def log_end(self, *, is_connected: bool) -> None:
+        """Log how the worker has gone; `is_connected`: the scheduler still has this session."""
         own, held = self.worker.presence, sum(len(slot.held) for slot in self.worker.slots)
-        if workers.get(own.id) is not self.worker:
+        if not is_connected:
             log.info("worker %r has connected again, or was given up", own.name)
         elif self.leaving or self.worker.pool is None:
             log.info("worker %r left", own.name)
@@ -72,10 +71,11 @@ class Session:
             log.info("worker %r was lost with %d nodes: its connection has ended", own.name, held)
 
     def wake(self) -> None:
+        """Send what has gathered."""
         self._event.set()
 
     def end(self, why: BrokerRefusal) -> None:
-        """Hang up; the worker is told why, unless it reads nothing any more."""
+        """End the session, and send the worker the reason."""
         self._refusal = why
         self.wake()
         if self._task is not None:
@@ -83,20 +83,20 @@ class Session:
 
     @property
     def over(self) -> bool:
-        """It was ended."""
+        """Whether the session was ended."""
         return self._refusal is not None
 
     def settled(self, staged: Container[int]) -> int:
-        """The last report before the first that holds children of an attempt which still runs.
+        """Return the sequence of the last report before the first with children of an attempt that still runs.
 
-        What is only staged is in memory alone, so a worker keeps it until the attempt has an outcome. To be asked
-        when a report has been taken in, not when it is durable: by then the outcome may be in, and not durable.
+        Staged children are in memory only, so a worker keeps such reports until the attempt has an outcome. Call this
+        when a report was taken in, not when it is durable: by then the outcome may be in, and not durable.
         """
         self.staged_since = {attempt: first for attempt, first in self.staged_since.items() if attempt in staged}
         return min([self.heard_last, *(first - 1 for first in self.staged_since.values())])
 
     def acknowledge(self, sequence: int) -> None:
-        """Reports up to here are durable."""
+        """Record that reports up to this one are durable."""
         if sequence <= self.news.acknowledged:
             return
         self.news.acknowledged = sequence
@@ -111,7 +111,7 @@ class Session:
             self.wake()
 
     async def next(self) -> News:
-        """All that has gathered; waits for something to gather. Raises what `end` was given."""
+        """Wait for news, and return all that has gathered. Raises what `end` was given."""
         await self._event.wait()
         now = asyncio.get_running_loop().time()
         if now < self._breath_until:

@@ -1,7 +1,7 @@
-"""Makes room when connections are nearly as many as there may be: those that never made a call are closed.
+"""Closes connections that never made a call when the number of connections approaches its limit.
 
-gRPC refuses the newest connection when it is full, so that strangers who connect and say nothing keep everybody else
-out. An honest client connects in order to call, so a connection without a call is closed after a second then.
+gRPC refuses the newest connection when the limit is reached, so idle connections of strangers would keep everyone else
+out. An honest client connects in order to call, so near the limit a connection without a call is closed after a second.
 """
 
 from __future__ import annotations
@@ -20,32 +20,34 @@ from urllib.parse import quote
 import grpc
 import grpc.aio
 
+from dagorama_broker.rpc.handlers import behavior_of, with_behavior
+
 log = logging.getLogger("dagorama_broker")
 
-#: Where a process finds its own open files.
+#: The folder in which a process finds its own open files.
 DESCRIPTORS = "/dev/fd"
-#: The share of the bound from which on there is a crowd, and how often that is looked at.
+#: The share of the limit from which connections are closed, and the seconds between two checks.
 CROWDED, LOOK = 0.8, 0.5
-#: How many times as long as the processor's time for a look the pause after it is.
+#: The pause after making room is this many times its CPU time.
 SHARE = 20
-#: Seconds that a new connection has to make a call while there is a crowd.
+#: Seconds that a new connection has to make a call near the limit.
 PATIENCE = 1.0
-#: Seconds between two words in the log about it.
+#: Seconds between two warnings about it.
 SILENCE = 60.0
 
 
 class Connections(grpc.aio.ServerInterceptor):
-    """Knows which connections have made a call that was admitted: put it behind the interceptor that admits."""
+    """Notes which connections have made an authenticated call: add it after the interceptor that authenticates."""
 
     def __init__(self, most: int, ignored: str) -> None:
-        """`ignored` begins the names of calls that anyone may make."""
+        """`most`: limit of connections; `ignored`: prefix of the calls that need no authentication."""
         self.most = most
         self._ignored = ignored
         self._callers: set[str] = set()
-        self._silent: dict[str, float] = {}  #: since when they were seen
+        self._silent: dict[str, float] = {}  #: peers without a call, and since when they were seen
         self._say_at = 0.0
 
-    # --- who calls ---------------------------------------------------------------------------------
+    # --- callers -----------------------------------------------------------------------------------
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
@@ -53,14 +55,7 @@ class Connections(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or str(handler_call_details.method).startswith(self._ignored):
             return handler
-        read, write = handler.request_deserializer, handler.response_serializer
-        if handler.request_streaming and handler.response_streaming:
-            return grpc.stream_stream_rpc_method_handler(self._noting(handler.stream_stream), read, write)
-        if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(self._noting(handler.unary_stream), read, write)
-        if handler.request_streaming:
-            return grpc.stream_unary_rpc_method_handler(self._noting(handler.stream_unary), read, write)
-        return grpc.unary_unary_rpc_method_handler(self._noting(handler.unary_unary), read, write)
+        return with_behavior(handler, self._noting(behavior_of(handler)))
 
     def _noting(self, inner: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         def call(request: Any, context: Any) -> Any:
@@ -72,17 +67,17 @@ class Connections(grpc.aio.ServerInterceptor):
     # --- making room -------------------------------------------------------------------------------
 
     async def watch(self, port: int) -> None:
-        """Make room whenever there is a crowd at this port; until cancelled."""
+        """Make room whenever there are many connections at this port, until cancelled."""
         pause = LOOK
         while os.path.isdir(DESCRIPTORS):
             await asyncio.sleep(pause)
-            with suppress(OSError):  # no descriptor is left to look with: the next look may have one
+            with suppress(OSError):  # no free descriptor for listing the folder; the next check may have one
                 if len(os.listdir(DESCRIPTORS)) > CROWDED * self.most or len(self._callers) > 2 * self.most:
-                    # Where many honest ones are connected it takes longer to look, and is seldom needed.
+                    # If many honest clients are connected, making room takes longer and is rarely needed.
                     pause = max(LOOK, SHARE * await asyncio.to_thread(self.make_room, port))
 
     def make_room(self, port: int) -> float:
-        """Close connections that made no call for a while, forget callers that have left; return seconds of work."""
+        """Close connections without a call, forget callers that have disconnected; return the CPU seconds spent."""
         began = time.thread_time()
         before, now = self._callers.copy(), time.monotonic()
         there: set[str] = set()
@@ -105,13 +100,13 @@ class Connections(grpc.aio.ServerInterceptor):
         if closed and time.monotonic() >= self._say_at:
             self._say_at = time.monotonic() + SILENCE
             log.warning(
-                "%d connections of at most %d are open: %d that made no call for %g s were closed", there, self.most,
+                "%d of at most %d connections are open: closed %d that made no call for %g s", there, self.most,
                 closed, PATIENCE,
             )  # fmt: skip
 
 
 def _connections(port: int) -> Iterator[tuple[str, socket.socket]]:
-    """Yield each accepted connection of this process at the port, after what gRPC calls the other end."""
+    """Yield the accepted connections of this process at the port, each with gRPC's name of the peer."""
     for name in os.listdir(DESCRIPTORS):
         with suppress(OSError), _socket(int(name)) as found:
             if found.family in (socket.AF_INET, socket.AF_INET6) and found.getsockname()[1] == port:
@@ -120,11 +115,11 @@ def _connections(port: int) -> Iterator[tuple[str, socket.socket]]:
 
 @contextmanager
 def _socket(descriptor: int) -> Iterator[socket.socket]:
-    # A duplicate: gRPC may close its own at any time, and the number may then be another file's.
+    # A duplicate: gRPC may close its descriptor at any time, and the number may then be another file's.
     duplicate = os.dup(descriptor)
     try:
         found = socket.socket(fileno=duplicate)
-    except OSError:  # it is no socket
+    except OSError:  # it is not a socket
         os.close(duplicate)
         raise
     with found:

@@ -1,7 +1,7 @@
-"""How much memory a message takes when it has been taken in, before anything is built from it.
+"""Estimates the memory that a request takes, before anything is built from its message.
 
-Bytes on the wire say little: a reference of one byte becomes pointers and numbers. What a message becomes is estimated
-from its size and from the lengths of its columns, which protobuf knows without looking at the entries.
+The size on the wire says little: a reference of one byte becomes pointers and numbers. The estimate uses the lengths of
+the columns, which protobuf knows without looking at the entries.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from collections.abc import Sized
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.turns import Turn
 from dagorama_broker.errors import Malformed
-from dagorama_broker.scheduler.staged_children import staged_cost
+from dagorama_broker.scheduler import staged_cost
 
-#: Bytes that each takes beside its content, from the message to the commit.
+#: Bytes that each takes in addition to its content, from the message to the commit.
 MESSAGE, FUNCTION, RUN, NODE, REFERENCE, ID = 500, 600, 1_500, 1_000, 60, 120
-#: Bytes that a node takes which somebody waits for, beside the node itself.
+#: Bytes that waiting for a node takes.
 AWAITED = 450
-#: Bytes of a call that waits for something.
+#: Bytes of a call that waits.
 WAIT = 2_000
-#: Bytes that a function, and a run of nodes, have in a message at least.
+#: Smallest bytes of a function, and of a run of nodes, in a message.
 LEAST_FUNCTION, LEAST_RUN = 5, 34
-#: Runs of nodes that are gone through in one go.
+#: Runs of nodes up to which a message is estimated without a pause.
 FEW_RUNS = 1_000
 #: Content is in the message and in the record that is made from it.
 COPIES = 2
@@ -37,7 +37,7 @@ def check_entries(request: pb.SubmitRequest) -> None:
 
 
 async def of_submission(request: pb.SubmitRequest) -> int:
-    """Bytes of a submission, or of one message of it, while it is taken in. Raises Malformed."""
+    """Return the bytes that a message of a submission takes. Raises Malformed."""
     check_entries(request)
     turn, cost = Turn(), _outer(request)
     for nodes in request.nodes:
@@ -48,7 +48,7 @@ async def of_submission(request: pb.SubmitRequest) -> int:
 
 
 def of_small_submission(request: pb.SubmitRequest) -> int | None:
-    """The same without awaiting anything; None: it is not small."""
+    """Return the bytes that a small submission takes; None: it is not small. Raises Malformed."""
     if len(request.nodes) > FEW_RUNS:
         return None
     check_entries(request)
@@ -68,16 +68,16 @@ def _of_columns(nodes: pb.Nodes) -> int:
 
 
 def of_wait(request: pb.WaitRequest) -> int:
-    """Bytes of a wait for as long as it lasts."""
+    """Return the bytes that a wait takes as long as it lasts."""
     return WAIT + ID * len(request.instances) + AWAITED * len(request.node)
 
 
 def of_ids(ids: Sized) -> int:
-    """Bytes of a list of ids of nodes that a call is about."""
+    """Return the bytes that the ids of nodes in a request take."""
     return AWAITED * len(ids)
 
 
 def of_children(nodes: pb.Nodes) -> int:
-    """Bytes of children of an attempt, as they are kept until it has an outcome, while they are still a message."""
+    """Return the bytes that children of an attempt will take while they are staged."""
     ids = len(nodes.foreign) + len(nodes.keys) + len(nodes.large)
     return staged_cost(len(nodes.function), len(nodes.source) + len(nodes.tolerant), ids, nodes.ByteSize())

@@ -1,24 +1,49 @@
-"""Whose failure it was, as a message: read back from the store, where it is kept with the culprit alone."""
+"""Reads failures from reports, and writes them to messages; a failure is stored with the node that failed first."""
 
 from __future__ import annotations
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.model import CANCELLATION, Failure, State
-from dagorama_broker.rpc.messages import failure_message
+from dagorama_broker.model.domain import CANCELLATION, Failure, State
+from dagorama_broker.rpc.fields import LONGEST_NAME, bounded
 from dagorama_broker.scheduler import Node
+
+#: What is stored of a failure. A worker sends less; the broker enforces it for every client.
+LONGEST_MESSAGE = 64 << 10
+LARGEST_EXCEPTION = 1 << 20
+
+
+def failure_of(message: pb.Failure, longest_traceback: int) -> Failure:
+    """Return a failure as it is stored: bounded, whatever was sent."""
+    exception = message.exception if len(message.exception) <= LARGEST_EXCEPTION else b""
+    return Failure(
+        "", bounded(message.type, LONGEST_NAME), bounded(message.message, LONGEST_MESSAGE),
+        bounded(message.traceback, longest_traceback), exception, 0,
+    )
+
+
+def failure_message(failure: Failure, id: bytes) -> pb.NodeFailure:
+    """Return a failure as a message; `id` is that of the node that failed first."""
+    return pb.NodeFailure(
+        node=id, function=failure.function, type=failure.type, message=failure.message, traceback=failure.traceback,
+        exception=failure.exception, attempts=failure.attempts,
+        earlier=[
+            pb.EarlierFailure(type=type, message=message, traceback=traceback)
+            for type, message, traceback in failure.earlier
+        ],
+    )
 
 
 async def node_failure(broker: Broker, node: Node) -> pb.NodeFailure | None:
-    """The failure of a node that ended without a value: its own or that of the culprit upstream.
+    """Return the failure of a node that ended without a value: its own, or that of the upstream node that failed first.
 
-    None: it was retried meanwhile, and nothing is to be said of it any more.
+    None: it was retried meanwhile, so that nothing can be said of it.
     """
     culprit = node.culprit or node
-    outcome = await broker.outcome(culprit.key)
+    outcome = await broker.lookups.outcome(culprit.key)
     if outcome is None or outcome.state not in (State.FAILED, State.CANCELLED):
         return None
-    id = (await broker.in_store(broker.store.ids, [culprit.key]))[culprit.key]
+    id = (await broker.commits.in_store(broker.store.ids, [culprit.key]))[culprit.key]
     if outcome.failure is not None:
         return failure_message(Failure.unpacked(outcome.failure), id)
     type = CANCELLATION if outcome.state == State.CANCELLED else ""
@@ -26,6 +51,7 @@ async def node_failure(broker: Broker, node: Node) -> pb.NodeFailure | None:
 
 
 async def _function_of(broker: Broker, culprit: Node) -> str:
-    """Its name; what stands for a culprit that has left memory knows no more than its key."""
-    (row,) = [row for row in await broker.in_store(broker.store.ended, [culprit.key]) if row.key == culprit.key]
-    return broker.scheduler.graph.lane_by_id[row.function].function.name
+    """Return the name of a node's function, by its key: the rest of a node that has left memory may be unknown."""
+    ended = await broker.commits.in_store(broker.store.ended, [culprit.key])
+    (row,) = [row for row in ended if row.key == culprit.key]
+    return broker.scheduler.function_queues[row.function].function.name

@@ -10,15 +10,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeAlias, TypeVar
 
 from dagorama.api import broker_pb2 as pb
-from dagorama_broker.model import AdoptionRow, State
-from dagorama_broker.rpc.messages import LARGE, PARTS, PIECE, function_message, large_in
-from dagorama_broker.scheduler.objects import Granted, Instance, Node
-from dagorama_broker.scheduler.queues import Lane
+from dagorama_broker.model.domain import State
+from dagorama_broker.model.rows import AdoptionRow
+from dagorama_broker.rpc.fields import PIECE
+from dagorama_broker.rpc.functions import function_message
+from dagorama_broker.scheduler import Granted, Instance, Lane, Node
 
 T = TypeVar("T")
 #: Makes the proof of a grant of these nodes under these attempts.
 Prove: TypeAlias = "Callable[[Sequence[int], Sequence[int]], bytes]"
 
+#: Flags in an envelope's second byte: it holds the SHA-256 of its content instead; it ends with a table of parts.
+LARGE, PARTS = 2, 8
+#: Bytes of an entry of that table, in which a SHA-256 follows a length, and of the number of entries after it.
+PART_BYTES, COUNT_BYTES = 41, 4
 #: Bytes that a node, and a value, take beside their envelopes, roughly.
 NODE_BYTES, VALUE_BYTES = 64, 32
 
@@ -219,3 +224,22 @@ class GrantBuilder:
             index = self._instance_of[instance.id] = len(self._instance_of)
             self._instances.append(instance.id)
         self._last_instance, self._instance_index = instance, index
+
+
+def large_in(envelope: bytes) -> list[bytes]:
+    """Return the SHA-256 of large values that an envelope names; a malformed envelope names none.
+
+    docs/protocol.md has the layout.
+    """
+    names: list[bytes] = []
+    end = len(envelope)
+    if envelope[1] & PARTS:
+        end -= COUNT_BYTES
+        start = end - PART_BYTES * int.from_bytes(envelope[end : end + COUNT_BYTES], "little")
+        if not 2 <= start < end:
+            return names
+        names += [envelope[at + 8 : at + 40] for at in range(start, end, PART_BYTES)]
+        end = start
+    if envelope[1] & LARGE and end > 33:
+        names.append(envelope[end - 32 : end])
+    return names

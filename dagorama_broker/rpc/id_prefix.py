@@ -1,4 +1,4 @@
-"""Ids by how they begin, as people type them. The rule: one answer or a refusal, and a look at a few rows only."""
+"""Ids by the prefix that a person types. The rule: exactly one match or a refusal, and only a few rows are read."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from dagorama_broker.engine.broker import Broker
 from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown
 
 _DIGITS = 32
-#: Ids that a refusal names.
+#: Ids that a refusal lists.
 NAMED = 3
-#: Nodes that one call may ask for.
+#: Nodes that one request may name.
 NODES = 100
 
 
 async def find_ids(broker: Broker, request: pb.FindIdsRequest) -> pb.FindIdsReply:
-    """Raises Malformed, NotKnown if nothing begins so, and NotAllowedNow if several do."""
+    """Return the ids with these prefixes. Raise Malformed, NotKnown if none matches, NotAllowedNow if several do."""
     if len(request.node) > NODES:
-        raise Malformed(f"{len(request.node)} nodes are more than one call may ask for ({NODES})")
+        raise Malformed(f"the request names {len(request.node)} nodes; {NODES} are allowed")
     ranges = [_range(prefix) for prefix in (request.instance, *request.node)]
     instance = await _instance(broker, request.instance, *ranges[0])
-    with broker.holds.on(instance):
-        key = (await broker.stored_instance(instance)).row.key
+    with broker.lookups.holds.on(instance):
+        key = (await broker.lookups.stored_instance(instance)).row.key
         nodes = [
             await _node(broker, key, prefix, *between) for prefix, between in zip(request.node, ranges[1:], strict=True)
         ]
@@ -33,28 +33,29 @@ async def find_ids(broker: Broker, request: pb.FindIdsRequest) -> pb.FindIdsRepl
 
 async def _instance(broker: Broker, prefix: str, low: bytes, high: bytes) -> bytes:
     if low == high:
-        return low  # whole: what is wrong with it is said when it is looked up
-    await broker.durable()
-    return _only("instance", prefix, await broker.in_store(broker.store.instances_between, low, high, NAMED + 1))
+        return low  # complete: the look-up says what is wrong with it
+    await broker.commits.durable()
+    found = await broker.commits.in_store(broker.store.instances_between, low, high, NAMED + 1)
+    return _only("instance", prefix, found)
 
 
 async def _node(broker: Broker, instance: int, prefix: str, low: bytes, high: bytes) -> bytes:
-    found = await broker.in_store(broker.store.nodes_between, instance, low, high, NAMED + 1)
+    found = await broker.commits.in_store(broker.store.nodes_between, instance, low, high, NAMED + 1)
     return _only("node", prefix, found)
 
 
 def _only(what: str, prefix: str, found: Sequence[bytes]) -> bytes:
     if not found:
-        raise NotKnown(f"there is no {what} whose id begins with {prefix}")
+        raise NotKnown(f"no {what} has an id that begins with {prefix}")
     if len(found) > 1:
         named = ", ".join(str(UUID(bytes=id)) for id in found[:NAMED])
         more = ", ..." if len(found) > NAMED else ""
-        raise NotAllowedNow(f"the ids of several {what}s begin with {prefix}, so give more of it: {named}{more}")
+        raise NotAllowedNow(f"several {what}s have ids that begin with {prefix}; use a longer prefix: {named}{more}")
     return found[0]
 
 
 def _range(prefix: str) -> tuple[bytes, bytes]:
-    """The first and the last id that begin with these digits."""
+    """Return the smallest and the largest id with this prefix. Raise Malformed."""
     if not re.fullmatch(f"[0-9a-f]{{4,{_DIGITS}}}", prefix):
-        raise Malformed("an id begins with at least 4 and at most 32 digits from 0 to f")
+        raise Malformed("the prefix of an id must have 4 to 32 hexadecimal digits")
     return bytes.fromhex(prefix.ljust(_DIGITS, "0")), bytes.fromhex(prefix.ljust(_DIGITS, "f"))

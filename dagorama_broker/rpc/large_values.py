@@ -1,7 +1,7 @@
-"""Large values on their way in and out, by threads of their own: whom a slow client holds up is nobody else.
+"""Uploads and downloads of large values, in their own threads, so that a slow client delays no one else.
 
-What has come is handed over as often as the other side is ready for more, not chunk by chunk: going from one thread to
-the other costs as much as copying a megabyte.
+The event loop and a thread pass each other all chunks that have arrived, not one by one: switching between threads
+costs as much as copying a megabyte.
 """
 
 from __future__ import annotations
@@ -18,46 +18,51 @@ from dagorama_broker.errors import NotKnown, NotServing
 from dagorama_broker.rpc.limits import Bounds, Turns
 from dagorama_broker.store.protocol import Store
 
-#: Uploads, and downloads, that run side by side at most and at least; more wait for their turn.
+#: The most uploads, and downloads, at the same time, and the least number of that limit; others wait for their turn.
 SIDE_BY_SIDE, LEAST = 96, 4
-#: Bytes of the broker's memory for each of them: a part is read or written while the next is on its way.
+#: Bytes of the broker's memory for each of them: one part is read or written while the next is sent.
 EACH = 64 << 20
-#: Seconds in which a client has to take the next chunk; then the call is cancelled, and its turn is another's.
+#: Seconds that a client has to take the next chunk; then the call is cancelled and releases its turn.
 READING = 60.0
-#: Files of clients that are put in their place side by side.
+#: Files of clients that are imported at the same time.
 KEEPING = 8
-#: Seconds in which the next chunk has to come.
+#: Seconds that a client has to send the next chunk.
 PATIENCE = 30.0
 #: Bytes of one upload that may wait to be written.
 WAITING = 4 << 20
-#: Chunks that are read in one go.
+#: Chunks that are read together.
 AT_ONCE = 2
 
 
 class Uploads:
+    """Transfers large values between clients and the store."""
+
     def __init__(self, store: Store, bounds: Bounds, memory: int) -> None:
-        """`memory`: bytes that the broker may take."""
+        """`memory`: bytes that the broker may use."""
         self._store = store
         self._bounds = bounds
         most = max(LEAST, min(SIDE_BY_SIDE, memory // EACH))
         self._in, self._out = Turns(most), Turns(most)
         self._threads = ThreadPoolExecutor(most, thread_name_prefix="upload")
-        # Apart, so that slow clients do not hold these up.
+        # A separate pool, so that slow clients do not delay imports.
         self._keeping = ThreadPoolExecutor(KEEPING, thread_name_prefix="keep")
 
     async def give(self, sha256: bytes, whose: str = "") -> AsyncGenerator[bytes, None]:
-        """A value in chunks. Raises NotKnown."""
+        """Yield a value in chunks. Raise NotKnown if it is not stored."""
         async with self._out.one(whose):
             chunks = await asyncio.to_thread(self._store.get_large, sha256)
             if chunks is None:
-                raise NotKnown(f"large value {sha256.hex()} is not here")
+                raise NotKnown(f"large value {sha256.hex()} is not stored here")
             async with aclosing(ahead(chunks)) as read:
                 async for data in taken_in_time(read, READING):
                     yield data
 
     async def take(self, chunks: AsyncIterator[pb.ValueChunk], whose: str = "") -> tuple[bytes, int]:
-        """Keep a value; its SHA-256 and length. Raises TooMuch, NotServing or StoreError, and then nothing is kept."""
-        async with self._in.one(whose):  # nothing is read before there is a thread that takes it
+        """Store a value; return its SHA-256 and length.
+
+        If this raises TooMuch, NotServing or StoreError, nothing is stored.
+        """
+        async with self._in.one(whose):  # do not read before there is a thread that writes
             return await self._take(chunks)
 
     async def _take(self, chunks: AsyncIterator[pb.ValueChunk]) -> tuple[bytes, int]:
@@ -74,13 +79,13 @@ class Uploads:
                 await reading
 
     async def keep(self, sha256: bytes, length: int, unfinished: str) -> bool:
-        """Store.keep_large, which waits for the disk."""
+        """Call `Store.keep_large` in a thread, because it waits for the disk."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._keeping, self._store.keep_large, sha256, length, unfinished)
 
 
 class _Upload:
-    """Chunks from the loop, which reads them, to the thread, which writes them."""
+    """Passes chunks from the event loop, which reads them, to a thread, which writes them."""
 
     def __init__(self, bounds: Bounds, loop: asyncio.AbstractEventLoop) -> None:
         self._bounds, self._loop = bounds, loop
@@ -94,7 +99,7 @@ class _Upload:
     # --- in the loop ----------------------------------------------------------------------------------
 
     async def read(self, chunks: AsyncIterator[pb.ValueChunk]) -> None:
-        """To the end; what goes wrong is for the thread to raise."""
+        """Read all chunks; an exception is raised in the thread."""
         size = 0
         try:
             while (chunk := await self._next(chunks)) is not None:
@@ -106,9 +111,9 @@ class _Upload:
             self._end(problem)
 
     def abandon(self) -> None:
-        """Whoever waited for it has gone: a stream that breaks off may look like one that is complete."""
+        """Make the thread fail: an interrupted stream may look like a complete one."""
         with self._changed:
-            self._ended, self._problem = True, NotServing("the value broke off")
+            self._ended, self._problem = True, NotServing("the upload was interrupted")
             self._changed.notify()
 
     async def _next(self, chunks: AsyncIterator[pb.ValueChunk]) -> bytes | None:
@@ -116,17 +121,19 @@ class _Upload:
             async with asyncio.timeout(PATIENCE):
                 chunk = await anext(chunks, None)
         except TimeoutError:
-            raise NotServing(f"the next part of a value did not come within {PATIENCE:.0f} s; send it again") from None
+            raise NotServing(f"the next chunk did not arrive within {PATIENCE:.0f} s; upload the value again") from None
         return None if chunk is None else chunk.data
 
     async def _add(self, chunk: bytes) -> None:
         with self._changed:
             self._chunks.append(chunk)
             self._size += len(chunk)
-            if self._size >= WAITING:
+            is_full = self._size >= WAITING
+            if is_full:
                 self._room.clear()
             self._changed.notify()
-        await self._room.wait() if self._size >= WAITING else None
+        if is_full:
+            await self._room.wait()
 
     def _end(self, problem: Exception | None) -> None:
         with self._changed:
@@ -143,7 +150,7 @@ class _Upload:
             raise self._problem
 
     def _take(self) -> list[bytes]:
-        """What has come, waited for; nothing at the end."""
+        """Wait for chunks and return them; an empty list at the end."""
         with self._changed:
             while not self._chunks and not self._ended:
                 self._changed.wait()
@@ -152,13 +159,13 @@ class _Upload:
             chunks, self._chunks = self._chunks, []
             was_full, self._size = self._size >= WAITING, 0
         if was_full:
-            with suppress(RuntimeError):  # the loop is closed, and nobody waits in it
+            with suppress(RuntimeError):  # the loop is closed, and nothing waits in it
                 self._loop.call_soon_threadsafe(self._room.set)
         return chunks
 
 
 async def ahead(chunks: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """Chunks that threads read, the next ones while the last are being sent."""
+    """Yield chunks that threads read, the next ones while the last ones are being sent."""
     reading = asyncio.create_task(asyncio.to_thread(_some, chunks))
     try:
         while some := await reading:
@@ -171,7 +178,7 @@ async def ahead(chunks: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
 
 
 async def taken_in_time(parts: AsyncIterator[bytes], seconds: float) -> AsyncGenerator[bytes, None]:
-    """The same parts. The call that takes them is cancelled if it keeps one for longer than `seconds`."""
+    """Yield the parts. Cancel the current task if its consumer takes longer than `seconds` for one."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
     async for part in parts:

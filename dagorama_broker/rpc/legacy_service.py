@@ -1,7 +1,7 @@
-"""The original's eight calls (dagorama 0.1.10) on the same broker, for its unmodified clients.
+"""The service `main.Dagorama`: the eight calls of dagorama 0.1.10, for its unmodified clients.
 
-Its nodes go only to workers of its calls. Its children are visible at once, its payloads are unsigned and opaque, and a
-worker is fenced by the broker's own record of who claimed what.
+Its nodes go only to workers of these calls. Its children are visible at once, its payloads are unsigned and opaque, and
+a worker is fenced by the broker's own record of claims.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ import grpc.aio
 from dagorama.api import api_pb2 as pb
 from dagorama.api import api_pb2_grpc as pb_grpc
 from dagorama_broker.engine.broker import Broker
+from dagorama_broker.engine.lookups import check_instance
 from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown, TooMuch
-from dagorama_broker.model import Failure, FoundNode, Function, RetryPolicy, State, World
-from dagorama_broker.rpc.auth import sharer
+from dagorama_broker.model.domain import Failure, Function, RetryPolicy, State, World
+from dagorama_broker.model.queries import FoundNode
+from dagorama_broker.model.rows import unpack_keys
+from dagorama_broker.rpc.caller import sharer
+from dagorama_broker.rpc.failures import LONGEST_MESSAGE
+from dagorama_broker.rpc.fields import LONGEST_NAME, bounded, check_name, check_names
 from dagorama_broker.rpc.legacy_workers import OriginalWorkers
 from dagorama_broker.rpc.limits import MESSAGE
 from dagorama_broker.rpc.memory_guard import Memory
-from dagorama_broker.rpc.messages import LONGEST_MESSAGE, LONGEST_NAME, bounded, check_name, check_names
 from dagorama_broker.rpc.status import refusing
-from dagorama_broker.scheduler import NewRun, Node, Presence, Worker
-from dagorama_broker.scheduler.objects import Granted
-from dagorama_broker.scheduler.restore import unpack_keys
+from dagorama_broker.scheduler import Granted, NewRun, Node, Presence, Worker
 
 Context = grpc.aio.ServicerContext[object, object]
 
-# The original's client compares these texts, and no statuses.
+# Clients of 0.1.10 compare these texts, and no statuses.
 NO_WORK = "no work available"
 INVALIDATED = "worker invalidated"
-#: What stands for the definition of an instance that these calls made.
+#: The definition of instances that these calls made.
 DEFINITION = "main.Dagorama"
 #: Sources whose values are read at a time.
 AT_A_TIME = 16
-#: Seconds between two looks whether a restarted broker hands out nodes again.
+#: Seconds between two checks whether a restarted broker grants nodes again.
 HELD_BACK = 0.05
 
 
 class OriginalService(pb_grpc.DagoramaServicer):
-    """`main.Dagorama`."""
-
     def __init__(self, broker: Broker, memory: Memory) -> None:
         self._broker = broker
         self._memory = memory
@@ -61,16 +61,16 @@ class OriginalService(pb_grpc.DagoramaServicer):
             frozenset(request.excludeQueues), frozenset(request.queueTolerations),
         )
         self._workers.made(self._broker.scheduler.connect_original(presence, now), whose)
-        self._broker.touch()
+        self._broker.commits.touch()
         return pb.WorkerMessage(identifier=str(id))
 
     @refusing
     async def CreateInstance(self, request: pb.InstanceConfigurationMessage, context: Context) -> pb.InstanceMessage:
         id = _bytes(request.identifier, "instance")
-        # Not in CreateNode: a worker calls that too, and what it has begun is to come to an end.
+        # Not in CreateNode: workers call that too, and running nodes must be able to end.
         self._memory.check()
         # Its nodes bring origins of their own; this one only marks that the instance was made by these calls.
-        await self._broker.submit([NewRun(id, id[:12], 0, [], [], creates=(DEFINITION, b""))])
+        await self._broker.submissions.submit([NewRun(id, id[:12], 0, (), (), [], creates=(DEFINITION, b""))])
         return pb.InstanceMessage(identifier=request.identifier)
 
     @refusing
@@ -79,14 +79,14 @@ class OriginalService(pb_grpc.DagoramaServicer):
         sources = list(dict.fromkeys(_bytes(source, "source") for source in request.sourceIds))
         if id in sources:
             raise Malformed(f"node {request.identifier} names itself as a source")
-        lane = self._broker.scheduler.graph.lane(_function(request))
+        function = _function(request)
         run = NewRun(
-            instance, id[:12], int.from_bytes(id[12:], "big"), [lane], [request.arguments],
+            instance, id[:12], int.from_bytes(id[12:], "big"), [function], [0], [request.arguments],
             [[-1 - place for place in range(len(sources))]], sources,
             digest=blake2b(request.SerializeToString(deterministic=True), digest_size=16).digest(),
         )
-        await self._broker.submit([run])
-        message = _described(id, lane.function, request.instanceId)
+        await self._broker.submissions.submit([run])
+        message = _described(id, function, request.instanceId)
         message.arguments = request.arguments
         return _fitting(message)
 
@@ -94,15 +94,13 @@ class OriginalService(pb_grpc.DagoramaServicer):
     async def Ping(self, request: pb.WorkerMessage, context: Context) -> pb.PongMessage:
         self._heard(request.identifier)
         scheduler = self._broker.scheduler
-        return pb.PongMessage(lastPing=int(scheduler.graph.now + scheduler.graph.wall))
+        return pb.PongMessage(lastPing=int(scheduler.now + scheduler.wall))
 
     @refusing
     async def GetNode(self, request: pb.NodeRetrieveMessage, context: Context) -> pb.NodeMessage:
         id, instance = _bytes(request.identifier, "node"), _bytes(request.instanceId, "instance")
-        with self._broker.holds.on(instance):
-            found = await self._found(id, instance)
-            if found is None:
-                raise NotKnown(f"instance {request.instanceId} has no node {request.identifier}")
+        with self._broker.lookups.holds.on(instance):
+            found = await self._broker.lookups.find_node(instance, id)
             return _fitting(await self._described(found, request.instanceId))
 
     @refusing
@@ -115,15 +113,15 @@ class OriginalService(pb_grpc.DagoramaServicer):
             except TooMuch as why:
                 self._fail(worker, granted.node, granted.attempt, Failure("", "TooMuch", str(why), "", b"", 0))
             except BaseException:
-                # Nobody has got it: its client hung up, or the store could not be read.
+                # The worker did not receive it: its client hung up, or the store could not be read.
                 scheduler, now = self._broker.scheduler, self._broker.see_time()
                 scheduler.give_back(worker, granted.node.key, granted.attempt, "", now)
-                self._broker.touch()
+                self._broker.commits.touch()
                 raise
         raise NotKnown(NO_WORK)
 
     async def _until_handed_out(self) -> None:
-        """A client that does not poll would take a restarted broker's pause for the end of all work."""
+        """Wait until a restarted broker grants nodes again: clients take an empty answer as the end of all work."""
         scheduler = self._broker.scheduler
         while scheduler.hold_until is not None and scheduler.hold_until > self._broker.see_time():
             await asyncio.sleep(HELD_BACK)
@@ -133,7 +131,7 @@ class OriginalService(pb_grpc.DagoramaServicer):
         worker, node, attempt = self._claimed(request.workerId, request.nodeId, request.instanceId)
         now = self._broker.see_time()
         self._broker.scheduler.complete(worker, node.key, attempt, request.result, 0, (), (), {}, (), now)
-        await self._broker.durable()
+        await self._broker.commits.durable()
         return _fitting(pb.NodeMessage(
             identifier=request.nodeId, functionName=node.lane.function.name, resolvedValue=request.result,
             completed=True, instanceId=request.instanceId,
@@ -149,7 +147,7 @@ class OriginalService(pb_grpc.DagoramaServicer):
             bounded(request.traceback, self._broker.scheduler.limits.longest_traceback), b"", 0,
         )
         self._fail(worker, node, attempt, failure)
-        await self._broker.durable()
+        await self._broker.commits.durable()
         return pb.NodeMessage(
             identifier=request.nodeId, functionName=node.lane.function.name, instanceId=request.instanceId
         )
@@ -157,32 +155,32 @@ class OriginalService(pb_grpc.DagoramaServicer):
     # --- reading --------------------------------------------------------------------------------------
 
     def _heard(self, identifier: str) -> Worker:
-        """The worker that calls. Raises NotAllowedNow where it was given up, or is of an earlier broker."""
-        worker = self._broker.scheduler.dispatch.workers.get(_bytes(identifier, "worker"))
+        """Return the worker that calls. Raises NotAllowedNow if it was lost, or is of an earlier broker."""
+        worker = self._broker.scheduler.workers.get(_bytes(identifier, "worker"))
         if worker is None or worker.presence.world is not World.ORIGINAL:
             raise NotAllowedNow(INVALIDATED)
         self._broker.scheduler.heard(worker, self._broker.see_time())
         return worker
 
     def _claimed(self, worker_id: str, node_id: str, instance_id: str) -> tuple[Worker, Node, int]:
-        """The worker that calls, the node that it holds and the attempt. Raises a BrokerRefusal."""
+        """Return the worker that calls, the node that it holds and the attempt. Raises a BrokerRefusal."""
         worker = self._heard(worker_id)
-        node = self._broker.scheduler.graph.find(_bytes(node_id, "node"))
+        node = self._broker.scheduler.node(_bytes(node_id, "node"))
         if node is None:
             raise NotAllowedNow(f"node {node_id} is not claimed: it has ended or was never made")
-        if node.instance.id != _bytes(instance_id, "instance"):
-            raise NotKnown(f"instance {instance_id} has no node {node_id}")
+        instance = _bytes(instance_id, "instance")
+        check_instance(_bytes(node_id, "node"), instance, is_own=node.instance.id == instance)
         return worker, node, self._broker.scheduler.attempt_of(worker, node)
 
     def _fail(self, worker: Worker, node: Node, attempt: int, failure: Failure) -> None:
         self._broker.scheduler.fail(worker, node.key, attempt, failure, self._broker.see_time(), random.random())
-        self._broker.touch()
+        self._broker.commits.touch()
 
     # --- answering ------------------------------------------------------------------------------------
 
     async def _given(self, granted: Granted) -> pb.NodeMessage:
-        """A claimed node as its worker gets it. Raises TooMuch where its client could not take the message."""
-        await self._broker.durable()
+        """Return a claimed node as its worker gets it. Raises TooMuch if its client could not take the message."""
+        await self._broker.commits.durable()
         node = granted.node
         assert node.run is not None
         message = _described(node.run.id_of(node.key), node.lane.function, str(UUID(bytes=node.instance.id)))
@@ -191,15 +189,6 @@ class OriginalService(pb_grpc.DagoramaServicer):
         await self._add_sources(message, sources, sources)
         _check_size(message)
         return message
-
-    async def _found(self, id: bytes, instance: bytes) -> FoundNode | None:
-        """A node of an instance. Raises NotKnown where the instance is not there any more."""
-        await self._broker.durable()
-        found = (await self._broker.in_store(self._broker.store.find, [id])).get(id)
-        stored = await self._broker.in_store(self._broker.store.instance, instance)
-        if stored is None and self._broker.store.removed(instance) is not None:
-            raise self._broker.not_known(instance)
-        return None if found is None or stored is None or stored.row.key != found.instance else found
 
     async def _described(self, found: FoundNode, instance_id: str) -> pb.NodeMessage:
         function = self._function(found.function)
@@ -211,7 +200,7 @@ class OriginalService(pb_grpc.DagoramaServicer):
             message.resolvedValue = (await self._broker.payloads.values.get([found.key]))[found.key]
         message.arguments = (await self._broker.payloads.arguments.get([found.key]))[found.key]
         sources = unpack_keys(found.sources)
-        ended = await self._broker.in_store(self._broker.store.ended, sources)
+        ended = await self._broker.commits.in_store(self._broker.store.ended, sources)
         completed = {row.key for row in ended if row.state == State.COMPLETED}
         try:
             await self._add_sources(message, sources, completed)
@@ -220,13 +209,13 @@ class OriginalService(pb_grpc.DagoramaServicer):
         return message
 
     def _function(self, lane_id: int) -> Function:
-        return self._broker.scheduler.graph.lane_by_id[lane_id].function
+        return self._broker.scheduler.function_queues[lane_id].function
 
     async def _add_sources(self, message: pb.NodeMessage, keys: Sequence[int], completed: Collection[int]) -> None:
-        """A node's sources, one layer: identifier, and the value of those that have completed. Raises TooMuch."""
+        """Add the direct sources of a node: their ids, and the values of completed ones. Raises TooMuch."""
         for start in range(0, len(keys), AT_A_TIME):
             batch = keys[start : start + AT_A_TIME]
-            ids = await self._broker.in_store(self._broker.store.ids, batch)
+            ids = await self._broker.commits.in_store(self._broker.store.ids, batch)
             values = await self._broker.payloads.values.get(key for key in batch if key in completed)
             message.sources.extend(
                 pb.NodeMessage(
@@ -245,7 +234,7 @@ def _described(id: bytes, function: Function, instance_id: str) -> pb.NodeMessag
 
 
 def _fitting(message: pb.NodeMessage) -> pb.NodeMessage:
-    """The message, or what its client reads of it where it could not take all."""
+    """Return the message, or only the fields that its client reads if all of it is too large."""
     if message.ByteSize() <= MESSAGE:
         return message
     return pb.NodeMessage(

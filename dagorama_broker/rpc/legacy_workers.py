@@ -1,4 +1,4 @@
-"""How many workers the original's calls may make: they cost nothing to ask for and last until their lease ends."""
+"""Limits the workers of dagorama 0.1.10: a call creates one at no cost, and it lasts until its lease ends."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from dagorama_broker.scheduler import Scheduler, Worker
 
 #: Workers of dagorama 0.1.10 at once.
 MOST = 1_000
-#: Seconds between two looks for those that are gone, if there is no room.
+#: Seconds between two checks for workers that have left, if the limit is reached.
 LOOK = 1.0
 
 
 class OriginalWorkers:
+    """Counts the workers of each caller."""
+
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._places = Places(MOST)
@@ -20,7 +22,7 @@ class OriginalWorkers:
         self._look_at = 0.0
 
     def take_place(self, whose: str, now: float) -> None:
-        """Before a caller makes a worker. Raises Full."""
+        """Count a worker that a caller is about to create. Raise Full if the limit is reached."""
         if self._places.take(whose):
             return
         if now >= self._look_at:
@@ -30,14 +32,15 @@ class OriginalWorkers:
                 return
         raise Full(
             f"{len(self._made_by)} workers of dagorama 0.1.10 are connected; {MOST:,} are allowed, {share(MOST)} of"
-            f" them for one caller. Those that do not call for {self._scheduler.timing.original_lease:g} s make room"
+            f" them for one caller. Those that make no call for {self._scheduler.timing.original_lease:g} s are removed"
         )
 
     def made(self, worker: Worker, whose: str) -> None:
+        """Note which caller has created a worker."""
         self._made_by[worker] = whose
 
     def _give_back(self) -> None:
-        """The places of workers that are gone."""
-        known = self._scheduler.dispatch.workers
+        """Release the places of workers that have left."""
+        known = self._scheduler.workers
         for worker in [worker for worker in self._made_by if known.get(worker.presence.id) is not worker]:
             self._places.give_back(self._made_by.pop(worker))

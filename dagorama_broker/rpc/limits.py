@@ -1,7 +1,4 @@
-"""What one caller may ask for, and what workers are asked to keep to.
-
-Past a bound there is a sentence, never a crash.
-"""
+"""The limits of requests and of open calls, and the configuration that workers receive."""
 
 from __future__ import annotations
 
@@ -14,41 +11,46 @@ from weakref import WeakValueDictionary
 
 from dagorama_broker.errors import Full, TooMuch
 
-#: Bytes that gRPC's clients take in one message unless told otherwise.
+#: Bytes of one message that gRPC's clients accept by default.
 MESSAGE = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Manners:
-    """What a worker is told when it connects."""
+    """The configuration that a worker receives when it connects."""
 
     heartbeat: float = 10.0  #: seconds between heartbeats
-    large_from: int = 256 << 10  #: bytes from which a value travels apart
-    cancel_grace: float = 5.0  #: seconds between telling a run that it is cancelled and stopping it
-    values_folder: tuple[str, str] = ("", "")  #: path and word of what Store.share_large has shared
+    large_from: int = 256 << 10  #: bytes from which a value is sent separately
+    cancel_grace: float = 5.0  #: seconds between signalling a cancelled run and stopping it
+    values_folder: tuple[str, str] = ("", "")  #: path and word from Store.share_large
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
+    """The limits of one request."""
+
     nodes_per_call: int = 1_000_000
     call_bytes: int = 256 << 20  #: of one submission, in all its messages
     value_bytes: int = 1 << 30  #: of one large value
 
     def check_nodes(self, nodes: int) -> None:
+        """Raise TooMuch if one call creates too many nodes."""
         if nodes > self.nodes_per_call:
             raise TooMuch(f"{nodes} nodes in one call; {self.nodes_per_call} are allowed")
 
     def check_submission(self, size: int) -> None:
+        """Raise TooMuch if a submission has too many bytes."""
         if size > self.call_bytes:
-            raise TooMuch(f"a submission of more than {self.call_bytes} bytes; put large values apart")
+            raise TooMuch(f"a submission of more than {self.call_bytes} bytes; use put() for large values")
 
     def check_value(self, size: int) -> None:
+        """Raise TooMuch if a large value has too many bytes."""
         if size > self.value_bytes:
             raise TooMuch(f"a value of more than {self.value_bytes} bytes")
 
 
 class Kind(Enum):
-    """What calls are about. A part of all open calls is kept for each kind."""
+    """The kinds of calls. A share of all open calls is reserved for each kind."""
 
     WORK = "workers"
     LOOK = "looking"
@@ -58,17 +60,17 @@ class Kind(Enum):
     VALUE = "values"
 
 
-#: The share of all open calls that is kept for each kind is one in this many.
+#: One in this number of open calls is reserved for each kind.
 KEPT = 20
 
 
 def share(of: int) -> int:
-    """How much of a bound one caller may take while others may need it too: three quarters."""
+    """Return how much of a limit one caller may use, so that something is left for others: three quarters."""
     return of - of // 4
 
 
 class Turns:
-    """Work of which only so much goes on at once. The rest waits, and of one caller what is past its share."""
+    """Limits how much work is done at the same time, in total and for each caller; the rest waits."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -77,7 +79,7 @@ class Turns:
 
     @asynccontextmanager
     async def one(self, whose: str = "") -> AsyncIterator[None]:
-        """Around the work: wait for a turn."""
+        """Wait for a turn and hold it for the block."""
         own = self._own.get(whose)
         if own is None:
             own = self._own[whose] = asyncio.Semaphore(share(self.most))
@@ -86,7 +88,7 @@ class Turns:
 
 
 class Places:
-    """A number of places, of which one caller gets at most its share."""
+    """A number of places, of which each caller may take its share."""
 
     __slots__ = ("_share", "_taken", "free")
 
@@ -96,7 +98,7 @@ class Places:
         self._taken: dict[str, int] = {}
 
     def take(self, whose: str) -> bool:
-        """Take one if there is one for this caller."""
+        """Take a place; return False if there is none for this caller."""
         taken = self._taken.get(whose, 0)
         if not self.free or taken >= self._share:
             return False
@@ -105,6 +107,7 @@ class Places:
         return True
 
     def give_back(self, whose: str) -> None:
+        """Give back a place that this caller has taken."""
         self.free += 1
         self._taken[whose] -= 1
         if not self._taken[whose]:
@@ -112,7 +115,7 @@ class Places:
 
 
 class Streams:
-    """Calls that are open at once: some places are kept for each kind of call, the others are for all of them."""
+    """Limits open calls: some places are reserved for each kind of call, the others are for all of them."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -122,7 +125,7 @@ class Streams:
 
     @contextmanager
     def one(self, kind: Kind = Kind.SUBMIT, whose: str = "") -> Iterator[None]:
-        """Around a call. Raises Full."""
+        """Hold a place for the block. Raise Full."""
         place = self.enter(kind, whose)
         try:
             yield
@@ -130,16 +133,16 @@ class Streams:
             place.leave()
 
     def enter(self, kind: Kind = Kind.SUBMIT, whose: str = "") -> Place:
-        """Take a place for a call; it ends with `Place.leave`. Raises Full."""
+        """Take a place for a call, until `Place.leave`. Raise Full."""
         for places in (self._shared, self._kept[kind]):
             if places.take(whose):
                 self.open += 1
                 return Place(self, places, whose)
         if self.open >= self.most:
-            raise Full(f"{self.open} calls are open at this moment, and this broker takes no more; try again")
+            raise Full(f"{self.open} calls are open, which is the limit of this broker; try again later")
         raise Full(
-            f"{self.open} calls are open at this moment, and the places that are left are kept for other callers or"
-            " for other kinds of calls; end some of yours, or try again"
+            f"{self.open} calls are open, and the remaining places are reserved for other callers or for other kinds"
+            " of calls; end some of your calls, or try again later"
         )
 
 
@@ -152,6 +155,6 @@ class Place:
         self._streams, self._places, self._whose = streams, places, whose
 
     def leave(self) -> None:
-        """Call this once."""
+        """Give the place back. Call this once."""
         self._streams.open -= 1
         self._places.give_back(self._whose)

@@ -1,6 +1,6 @@
-"""How much memory the broker may take: calls reserve what they are going to take before they take it.
+"""Limits the broker's memory: calls reserve memory before they use it.
 
-What workers report is not asked, for it is what makes room.
+Reports of workers are not limited, because they are what releases memory.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from typing import Self
 from dagorama_broker.errors import Full, TooMuch
 from dagorama_broker.rpc.limits import share
 
-#: Of what a machine or container has, the share that a broker may come to take.
+#: The share of a machine's or container's memory that a broker may use.
 SHARE = 0.8
-#: A process that holds less than this share of the bound has room inside that it will use again.
+#: A process that holds less than one in this number of the limit's bytes will reuse freed memory.
 IDLE_SHARE = 8
-#: Bytes of a reservation that is made even if there is no room: who waits for a node waits for what makes room.
+#: Bytes of a reservation that never fails: a caller that waits for a node waits for what releases memory.
 SMALL = 16 << 10
-#: The system is asked how large the process is after so many seconds, or so many bytes of new reservations.
+#: The system is asked for the size of the process after this number of seconds, or of bytes of new reservations.
 ASK_AFTER, ASK_FOR = 0.05, 8 << 20
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _STATM = "/proc/self/statm"
 
 
 class Memory:
-    """What the broker holds, what calls have reserved, and how large the process is."""
+    """Knows what the broker holds, what calls have reserved, and how large the process is."""
 
     def __init__(self, most: int, held: Callable[[], int], resident: Callable[[], int] | None = None) -> None:
-        """Allow `most` bytes, 0 for a share of what there is; `held` says how much the broker holds, roughly."""
+        """Allow `most` bytes, 0 for a share of all memory; `held` returns roughly how much the broker holds."""
         self.most = most_memory(most)
         self.reserved = 0
         self._held = held
@@ -41,15 +41,15 @@ class Memory:
         self._unasked = 0  # bytes reserved since
 
     def check(self, cost: int = 0, whose: str = "", already: int = 0) -> None:
-        """Raise Full if a call has to wait before it takes `cost` bytes more; TooMuch if it can never have them.
+        """Raise Full if a call must wait before it uses `cost` more bytes, TooMuch if it can never have them.
 
-        `whose`: who is given a share; `already`: what the same call has reserved.
+        `whose`: the caller, who gets a share; `already`: bytes that the same call has reserved.
         """
         most_of_one = share(self.most)
         if already + cost > most_of_one:
             raise TooMuch(
-                f"this call would take about {_mib(already + cost)} MiB of the broker's memory, and one call is given"
-                f" at most {_mib(most_of_one)} MiB (DAGORAMA_MAX_MEMORY); send it in several smaller ones"
+                f"this call would use about {_mib(already + cost)} MiB of the broker's memory, and one call may use at"
+                f" most {_mib(most_of_one)} MiB (DAGORAMA_MAX_MEMORY); send several smaller calls"
             )
         used = self._held() + self.reserved
         if used + cost > self.most:
@@ -57,16 +57,16 @@ class Memory:
         if self._reserved_by and self._reserved_by.get(whose, 0) + cost > most_of_one:
             raise Full(
                 f"this caller's calls have reserved {_mib(self._reserved_by[whose])} MiB of memory, which is its share"
-                " of DAGORAMA_MAX_MEMORY; try again when some of them have ended"
+                " of DAGORAMA_MAX_MEMORY; retry when some of them have ended"
             )
         # Only if the broker holds something: a process does not get smaller by itself.
         if used > self.most // IDLE_SHARE and (resident := self._size(cost)) > self.most:
             raise self._full(resident)
 
     def hold(self, cost: int, whose: str = "", *, is_small_ok: bool = False) -> Reservation:
-        """Reserve memory until the returned context ends. Raises Full or TooMuch.
+        """Reserve memory until the returned context ends. Raise Full or TooMuch.
 
-        `is_small_ok`: it is given without a check if it is small.
+        `is_small_ok`: do not check a small reservation.
         """
         reservation = Reservation(self, whose)
         if is_small_ok and cost <= SMALL:
@@ -76,7 +76,7 @@ class Memory:
         return reservation
 
     def change(self, cost: int, whose: str) -> None:
-        """Book a reservation of this caller, or one that has ended."""
+        """Note a reservation of this caller, or a negative `cost` when one has ended."""
         self.reserved += cost
         left = self._reserved_by.get(whose, 0) + cost
         if left:
@@ -86,12 +86,12 @@ class Memory:
 
     @property
     def is_idle(self) -> bool:
-        """Whether the process is much larger than what the broker holds, and that matters."""
+        """Return whether the process is large, and much larger than what the broker holds."""
         resident = self._resident()
         return resident > self.most // 2 and resident - self._held() - self.reserved > self.most // 8
 
     def _size(self, cost: int) -> int:
-        """The size of the process, as of a moment ago."""
+        """Return the size of the process, at most a moment old."""
         now = time.monotonic()
         self._unasked += cost
         if now >= self._ask_at or self._unasked >= ASK_FOR:
@@ -100,13 +100,13 @@ class Memory:
 
     def _full(self, size: int) -> Full:
         return Full(
-            f"the broker takes {_mib(size)} MiB of memory, more than the {_mib(self.most)} MiB from which it"
-            " takes no submissions (DAGORAMA_MAX_MEMORY); try again when workers have made room"
+            f"memory limit reached ({_mib(size)} of {_mib(self.most)} MiB, DAGORAMA_MAX_MEMORY); retry when some nodes"
+            " have completed"
         )
 
 
 class Reservation:
-    """Memory that one call has reserved; it may grow, and ends with the context."""
+    """Memory that one call has reserved; it may grow, and is released at the end of the context."""
 
     __slots__ = ("_memory", "_whose", "size")
 
@@ -115,12 +115,12 @@ class Reservation:
         self.size = 0
 
     def add(self, cost: int) -> None:
-        """Reserve more. Raises Full or TooMuch, and then nothing has changed."""
+        """Reserve more. If this raises Full or TooMuch, nothing has changed."""
         self._memory.check(cost, self._whose, self.size)
         self.take(cost)
 
     def take(self, cost: int) -> None:
-        """Reserve more, whether there is room or not."""
+        """Reserve more without a check; a negative `cost` releases memory."""
         self._memory.change(cost, self._whose)
         self.size += cost
 
@@ -133,7 +133,7 @@ class Reservation:
 
 
 def most_memory(setting: int) -> int:
-    """Bytes that the broker may take: the setting, or if that is 0 a share of what there is."""
+    """Return the bytes that the broker may use: the setting, or a share of all memory if it is 0."""
     return setting or int(available() * SHARE)
 
 
@@ -142,13 +142,13 @@ def _mib(size: int) -> int:
 
 
 def resident_bytes() -> int:
-    """What this process takes of the machine's memory now."""
+    """Return the bytes of the machine's memory that this process uses."""
     with open(_STATM, "rb") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def available() -> int:
-    """Bytes of memory of this machine or container."""
+    """Return the bytes of memory of this machine or container."""
     found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for path in map(Path, _LIMITS):
         text = path.read_text().strip() if path.exists() else ""

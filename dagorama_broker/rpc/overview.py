@@ -1,42 +1,51 @@
-"""GetStatus: the broker as it is now. Its lists come in pages, each well within the limit of a message."""
+"""Answers to GetStatus: the current state of the broker. Lists are paged, each page well below the message limit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Generic, TypeVar
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.model import World
+from dagorama_broker.model.domain import World
 from dagorama_broker.rpc.explain import unservable_message
-from dagorama_broker.rpc.version import version
-from dagorama_broker.scheduler import Obstacle, Scheduler, Worker
-from dagorama_broker.scheduler.queues import Lane
+from dagorama_broker.scheduler import Lane, Obstacle, Scheduler, Worker
 
-#: Entries, and bytes, of one list in a page.
+#: Entries, and bytes, of one list on a page.
 ENTRIES, BYTES = 1_000, 1 << 20
 
 Key = TypeVar("Key", int, bytes, str)
 Entry = TypeVar("Entry", pb.WorkerInfo, pb.Unservable, pb.QueueInfo)
 
 
+@cache
+def version() -> str:
+    """Return the version of the installed package; it is looked up on first use, because that takes a while."""
+    from importlib.metadata import version as version_of
+
+    return version_of("dagorama")
+
+
 @dataclass(frozen=True, slots=True)
 class _Page(Generic[Key, Entry]):
+    """A page of a list."""
+
     entries: list[Entry]
-    last: Key  #: of the last entry, or the one that was asked for
+    last: Key  #: key of the last entry; if there is none, the key after which the page begins
     more: bool
 
 
 def status(broker: Broker, request: pb.GetStatusRequest) -> pb.Status:
-    """Return the counts, but those of messages, and of each list a page: what is behind the entry that is named."""
+    """Return the counts, except those of messages, and of each list the page after the entry in the request."""
     scheduler = broker.scheduler
-    graph, known, queues = scheduler.graph, scheduler.dispatch.workers, _lanes_by_queue(scheduler)
+    active, known, queues = scheduler.active_queues, scheduler.workers, _lanes_by_queue(scheduler)
     workers = _page(known, request.after_worker, lambda id: _worker(known[id]))
-    functions = _page(graph.active, request.after_function, lambda id: _unservable(scheduler, graph.active[id]))
+    functions = _page(active, request.after_function, lambda id: _unservable(scheduler, active[id]))
     named = _page(queues, request.after_queue, lambda queue: _queue(queue, queues[queue]))
     return pb.Status(
-        nodes=graph.counts, instances=len(graph.instances), epoch=scheduler.epoch, commits=broker.commits,
+        nodes=scheduler.counts, instances=len(scheduler.instances), epoch=scheduler.epoch, commits=broker.commits.count,
         version=version(), workers=workers.entries, last_worker=workers.last, unservable=functions.entries,
         last_function=functions.last, queues=named.entries, last_queue=named.last,
         more=workers.more or functions.more or named.more,
@@ -44,7 +53,7 @@ def status(broker: Broker, request: pb.GetStatusRequest) -> pb.Status:
 
 
 def _page(keys: Iterable[Key], after: Key, describe: Callable[[Key], Entry | None]) -> _Page[Key, Entry]:
-    """Return what `describe` makes of the keys behind `after`, in their order; it leaves out those it has None for."""
+    """Return descriptions of the keys after `after`, in their order, without those described as None."""
     entries: list[Entry] = []
     size, last = 0, after
     for key in sorted([key for key in keys if key > after]):
@@ -60,14 +69,14 @@ def _page(keys: Iterable[Key], after: Key, describe: Callable[[Key], Entry | Non
 
 
 def _unservable(scheduler: Scheduler, lane: Lane) -> pb.Unservable | None:
-    reason = scheduler.dispatch.why_nobody(lane)
+    reason = scheduler.why_nobody(lane)
     return unservable_message(scheduler, Obstacle(lane, lane.queued, reason)) if reason is not None else None
 
 
 def _lanes_by_queue(scheduler: Scheduler) -> dict[str, list[Lane]]:
-    """Return functions with a node that is queued, claimed or paused, by the names of their queues."""
+    """Return functions with nodes that are queued, claimed or paused, by the names of their queues."""
     queues: dict[str, list[Lane]] = {}
-    for lane in scheduler.graph.lanes.values():
+    for lane in scheduler.function_queues.values():
         if lane.queued or lane.claimed or lane.keyed_claimed or lane.delayed or lane.keyed_delayed:
             queues.setdefault(lane.function.queue, []).append(lane)
     return queues
@@ -86,7 +95,7 @@ def _queue(queue: str, lanes: Iterable[Lane]) -> pb.QueueInfo:
 
 def _worker(worker: Worker) -> pb.WorkerInfo:
     presence = worker.presence
-    name = presence.name if presence.world is World.OURS else f"{presence.name} (original's calls)"
+    name = presence.name if presence.world is World.OURS else f"{presence.name} (dagorama 0.1.10)"
     return pb.WorkerInfo(
         worker=presence.id, name=name, slots=sum(not slot.closed for slot in worker.slots),
         held=sum(len(slot.held) for slot in worker.slots),

@@ -1,7 +1,7 @@
-"""Files that hold a secret, or say whom to trust: whose they are, and who else may use them.
+"""Files with a secret, or with those whom to trust: who owns them, and who else may use them.
 
-The rule: such a file belongs to the user or to root, and no one else can write to it. A file that is mounted,
-as Kubernetes does it, and owned by root or read-only, is as private as the person who mounted it wanted.
+The rule: such a file belongs to the user or to root, and no one else can write to it. A mounted file, such as a
+Kubernetes secret, that is read-only or owned by root is as private as the person who mounted it wants.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ROOT = 0
 
 
 def is_open_to(whom: int, file: int | str) -> bool:
-    """Whether `file`, a path or a descriptor, may be used by `whom`, permission bits, and should not be."""
+    """Return whether `file`, a path or descriptor, is open to `whom`, permission bits, and should not be."""
     status = os.stat(file)
     allowed = status.st_mode & whom
     if not allowed or is_read_only(file):
@@ -30,45 +30,45 @@ def is_open_to(whom: int, file: int | str) -> bool:
 
 
 def is_mistake(allowed: int, owner: int, user: int) -> bool:
-    """Whether `allowed` bits are one: others may write, or others may read and `user` could change that."""
+    """Return whether `allowed` bits are a mistake: others may write, or may read and `user` could change that."""
     return bool(allowed & WRITERS) or user in (_ROOT, owner)
 
 
 def open_file(path: Path | str) -> BinaryIO:
-    """Open a file of secrets, or of those whom to trust; raise OSError. A pipe is refused."""
+    """Open a file, but no pipe or device. Raise OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if S_ISREG(os.fstat(descriptor).st_mode):
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
-    raise OSError(errno.EINVAL, "it is not a regular file")
+    raise OSError(errno.EINVAL, "not a regular file")
 
 
 def check_trust(file: int, path: Path | str) -> None:
-    """Raise SettingsError if another user could have written what was opened there, or put it there."""
+    """Raise SettingsError if another user could have written or replaced the file that was opened."""
     status = os.fstat(file)
     if is_read_only(file):
         return
     user = os.geteuid()
     if is_foreign(status.st_uid, user):
         raise SettingsError(
-            f"{path} belongs to another user ({_name(status.st_uid)}), who decides what is in it: look at it, and then"
+            f"{path} belongs to another user ({_name(status.st_uid)}), who controls its content: check it, and then"
             f" chown {_name(user)} {path}"
         )
     for folder in {os.path.dirname(os.path.abspath(path)), os.path.dirname(os.path.realpath(path))}:
         if _lets_all_replace(folder):
             raise SettingsError(
-                f"{path} is in {folder}, where everybody on this machine may put another file in its place:"
+                f"{path} is in {folder}, where every user of this machine may replace it:"
                 f" chmod o-w {folder}"
             )
 
 
 def is_read_only(file: int | str) -> bool:
-    """Whether a path or descriptor is on a read-only mount."""
+    """Return whether a path or descriptor is on a read-only mount."""
     return bool(os.statvfs(file).f_flag & os.ST_RDONLY)
 
 
 def is_foreign(owner: int, user: int) -> bool:
-    """Whether a file of `owner` is neither the user's own nor root's, such as a mounted secret."""
+    """Return whether a file of `owner` belongs neither to the user nor to root, who owns mounted secrets."""
     return owner not in (_ROOT, user)
 
 

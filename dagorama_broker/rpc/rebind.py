@@ -1,6 +1,6 @@
-"""Adopting on request, and signed adoptions as they come: read and bounded, not checked.
+"""Binds nodes to other code on request, and reads signed adoptions, without checking signatures.
 
-The broker holds no key. It does what an adoption says, keeps it, and sends it to workers, which check it.
+The broker holds no key: it does what an adoption says, stores it, and sends it to workers, which check it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from google.protobuf.message import DecodeError
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.errors import Malformed, TooMuch
-from dagorama_broker.model import Adoption
+from dagorama_broker.model.domain import Adoption
 from dagorama_broker.rpc.explain import MOST_NAMED, bounded_message
-from dagorama_broker.rpc.messages import LONGEST_CLASS_CODE, LONGEST_NAME, PIECE, check_key_id, check_name, id_bytes
-from dagorama_broker.scheduler import Node, Obstacle
-from dagorama_broker.scheduler.rebind import DEPLOYED, Adoptable, AdoptedFunction, adoptable
+from dagorama_broker.rpc.fields import LONGEST_NAME, PIECE, check_key_id, check_name, id_bytes
+from dagorama_broker.rpc.functions import LONGEST_CLASS_CODE
+from dagorama_broker.scheduler import DEPLOYED, Adoptable, AdoptedFunction, Node, Obstacle
 
 VERSION = 1
 #: Hashes of code that one request may name.
@@ -31,7 +31,7 @@ MOST_SIGNED, MOST_LISTED = LARGEST - (32 << 10), PIECE
 
 
 async def adopt(broker: Broker, request: pb.AdoptRequest) -> pb.AdoptReply:
-    """Have unfinished nodes of a function run by other code; with `look` only tell which and what made them.
+    """Bind unfinished nodes of a function to other code; with `look` only return which, and their code.
 
     Raises Malformed, NotKnown or NotAllowedNow, and then nothing has changed.
     """
@@ -46,13 +46,13 @@ async def adopt(broker: Broker, request: pb.AdoptRequest) -> pb.AdoptReply:
     adoption = adoption_of(request.adoption) if request.HasField("adoption") else None
     broker.see_time()
     if request.look:
-        found = adoptable(broker.scheduler.dispatch, asked)
+        found = broker.scheduler.adoptable(asked)
         refuse_too_much(found.made_with, MOST_SIGNED)
         return _reply(found)
     found = broker.scheduler.adopt(asked, adoption)
     reply = _reply(found)
     reply.unservable.extend(_unservable(broker, found.nodes))
-    await broker.durable()
+    await broker.commits.durable()
     return reply
 
 
@@ -61,13 +61,13 @@ def _reply(found: Adoptable) -> pb.AdoptReply:
 
 
 def _unservable(broker: Broker, nodes: Iterable[Node]) -> list[pb.Unservable]:
-    """Return the functions, up to a bound, of which some of these nodes may be run by no connected worker, and why."""
+    """Return the functions of these nodes, up to a bound, that no connected worker may run, and why."""
     scheduler = broker.scheduler
     counts = Counter(node.lane.id for node in nodes)
-    lanes = [scheduler.graph.lane_by_id[id] for id in counts][:MOST_NAMED]
+    lanes = [scheduler.function_queues[id] for id in counts][:MOST_NAMED]
     return [
         bounded_message(scheduler, Obstacle(lane, counts[lane.id], reason))
-        for lane, reason in scheduler.dispatch.unservable(lanes)
+        for lane, reason in scheduler.unservable(lanes)
     ]
 
 
@@ -75,7 +75,7 @@ def _unservable(broker: Broker, nodes: Iterable[Node]) -> list[pb.Unservable]:
 
 
 def adoption_of(message: pb.SignedAdoption) -> Adoption:
-    """What a signed adoption says. Raises Malformed."""
+    """Return what a signed adoption says. Raises Malformed."""
     signed = message.SerializeToString()
     if len(signed) > LARGEST:
         raise Malformed(
@@ -106,7 +106,7 @@ def _checked(said: pb.Adoption, key_id: str, signed: bytes) -> Adoption:
 
 
 def for_deployed(messages: Iterable[pb.SignedAdoption]) -> list[Adoption]:
-    """Those that come with a retry. Raises Malformed."""
+    """Return the adoptions that come with a retry. Raises Malformed."""
     found = [adoption_of(message) for message in messages]
     if any(adoption.hash != DEPLOYED for adoption in found):
         raise Malformed("a retry with new code takes adoptions for the code that is deployed")
@@ -114,7 +114,7 @@ def for_deployed(messages: Iterable[pb.SignedAdoption]) -> list[Adoption]:
 
 
 def adoptable_messages(made_with: Mapping[str, set[str]]) -> list[pb.Adoptable]:
-    """Code to adopt, by the names of functions. Raises TooMuch if that is too much to be signed in one go."""
+    """Return code to adopt, by the names of functions. Raises TooMuch if it is too much for one signature."""
     for codes in made_with.values():
         refuse_too_much(codes, MOST_SIGNED)
     refuse_too_much(chain.from_iterable(made_with.values()), MOST_LISTED)
@@ -122,10 +122,10 @@ def adoptable_messages(made_with: Mapping[str, set[str]]) -> list[pb.Adoptable]:
 
 
 def refuse_too_much(codes: Iterable[str], most: int) -> None:
-    """Raise TooMuch if this is more code than is signed in one go."""
+    """Raise TooMuch if this is more code than one signature covers."""
     size = sum(len(code.encode()) for code in codes)
     if size > most:
         raise TooMuch(
             f"the code of these nodes has {size:,} bytes of hashes, and {most:,} are signed in one go: "
-            "adopt fewer at a time (`dagorama adopt --from`, `dagorama retry INSTANCE NODE`)"
+            "adopt fewer at a time (`dagorama rebind --from-hash`, `dagorama retry INSTANCE NODE`)"
         )

@@ -1,28 +1,29 @@
-"""One client's open stream: it asks, any number of things at a time, and is answered as the answers come.
+"""Answers the `Talk` call: one stream per client, for any number of requests at a time.
 
-The rule: each ask counts as a call, one of them as the stream itself, and is answered as that call would be; none
-waits for another. What needs nothing but memory, a commit or the end of a node is answered without a task of its own,
-which is half of what it costs.
+Each request counts as a call, and one of them as the stream itself; it is answered as that call would be, and none
+waits for another. A request that only needs memory, a commit or the end of a node is answered without a task of its
+own, which would double its cost.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from functools import partial
 from typing import TypeAlias
 
 from dagorama.api import broker_pb2 as pb
-from dagorama_broker.engine.broker import CALL_AGAIN, Broker
-from dagorama_broker.engine.drafts import is_many
+from dagorama_broker.engine.broker import Broker
+from dagorama_broker.engine.commits import CALL_AGAIN
 from dagorama_broker.errors import BrokerRefusal, Malformed, NotServing, StoreError
 from dagorama_broker.rpc import costs
-from dagorama_broker.rpc.auth import OURS, check_role
+from dagorama_broker.rpc.fields import PIECE
 from dagorama_broker.rpc.limits import Kind, Place, Streams
 from dagorama_broker.rpc.memory_guard import Memory, Reservation
-from dagorama_broker.rpc.messages import PIECE, weight_of
+from dagorama_broker.rpc.messages import weight_of
+from dagorama_broker.rpc.permissions import OURS, check_role
 from dagorama_broker.rpc.status import refusal_message
 from dagorama_broker.rpc.tokens import Token
 from dagorama_broker.rpc.wait import More, Over, wait_at_once, wait_replies
@@ -33,10 +34,12 @@ log = logging.getLogger("dagorama_broker")
 ReadRuns = Callable[[list[pb.SubmitRequest]], list[NewRun]]
 ReadMany = Callable[[list[pb.SubmitRequest]], Awaitable[list[NewRun]]]
 Replies: TypeAlias = AsyncGenerator[pb.WaitReply, None]
+#: Begins the work of a request that takes a task.
+Work: TypeAlias = Callable[[], Coroutine[None, None, None]]
 
 
 class Answerer:
-    """What asks of one caller are about."""
+    """Carries out the requests of one client."""
 
     def __init__(
         self, broker: Broker, runs_of: ReadRuns, read: ReadMany, token: Token | None, memory: Memory, whose: str = ""
@@ -49,24 +52,36 @@ class Answerer:
         self._memory = memory
         self._whose = whose
 
-    def begin(self, ask: pb.Ask, over: Over, more: More) -> Callable[[], None] | Replies:
-        """Take it without a task and return what calls it off; or return the replies, which take a task.
+    def begin(
+        self, ask: pb.Ask, over: Over, more: More, run: Callable[[Work], None]
+    ) -> Callable[[], None] | None:
+        """Carry out a request; return a function that cancels it if it takes no task and can be cancelled.
 
-        A submission has no replies, and is over when they are. Raises a BrokerRefusal.
+        `over` is called when it is over; if it takes a task, `more` gets its replies, or `run` its work without
+        replies. Raises a BrokerRefusal.
         """
         if ask.HasField("wait"):
             check_role(self._token, f"{OURS}Wait")
-            return wait_at_once(self._broker, ask.wait, over, more) or self._waited(ask.wait)
-        check_role(self._token, f"{OURS}Submit")
+            cancel = wait_at_once(self._broker, ask.wait, over, more)
+            if cancel is None:
+                more(self._waited(ask.wait))
+            return cancel
+        check_role(self._token, f"{OURS}SubmitStream")
         cost = costs.of_small_submission(ask.submit)
-        if cost is None or is_many(self._broker, weight_of(ask.submit)):
-            return self._submitted_in_turns(ask.submit)
+        if cost is None or self._broker.scheduler.limits.is_large(weight_of(ask.submit)):
+            run(partial(self._submit_large, ask.submit))
+            return None
         self._memory.check(cost, self._whose)
         runs = self._runs_of([ask.submit])
-        return _nothing if self._broker.submit_at_once(runs, partial(over, None)) else self._submitted(runs, cost)
+        if self._broker.submissions.submit_from_memory(runs):
+            self._broker.commits.touch()
+            self._broker.commits.when_durable(partial(over, None))
+        else:
+            run(partial(self._submit, runs, cost))
+        return None
 
     def holding(self, message: pb.Asks) -> Reservation:
-        """Around what is done with a message. Raises Full, which ends the stream."""
+        """Reserve memory while a message is processed. Raises Full, which ends the stream."""
         return self._memory.hold(costs.COPIES * message.ByteSize(), self._whose, is_small_ok=True)
 
     async def _waited(self, request: pb.WaitRequest) -> Replies:
@@ -75,30 +90,26 @@ class Answerer:
                 async for reply in replies:
                     yield reply
 
-    async def _submitted_in_turns(self, request: pb.SubmitRequest) -> Replies:
+    async def _submit_large(self, request: pb.SubmitRequest) -> None:
         with self._memory.hold(await costs.of_submission(request), self._whose):
-            await self._broker.submit(await self._read([request]))
-        return
-        yield pb.WaitReply()  # a generator of none
+            await self._broker.submissions.submit(await self._read([request]))
 
-    async def _submitted(self, runs: list[NewRun], cost: int) -> Replies:
+    async def _submit(self, runs: list[NewRun], cost: int) -> None:
         with self._memory.hold(cost, self._whose):
-            await self._broker.submit(runs)
-        return
-        yield pb.WaitReply()  # a generator of none
+            await self._broker.submissions.submit(runs)
 
 
 class Talk:
-    """`answers` may be asked for once."""
+    """One open stream; `answers` may be called once."""
 
     def __init__(self, answerer: Answerer, streams: Streams, whose: str = "") -> None:
-        """`whose`: who is given a share of the open calls."""
+        """`whose` share of the open calls the requests take."""
         self._answerer = answerer
         self._streams = streams
         self._whose = whose
-        self._own: int | None = None  # the ask that counts as the stream itself
-        self._places: dict[int, Place] = {}  # of the other asks
-        self._call_off: dict[int, Callable[[], object]] = {}  # by number, for each ask that is not over
+        self._own: int | None = None  # the request that counts as the stream itself
+        self._places: dict[int, Place] = {}  # of the other requests
+        self._call_off: dict[int, Callable[[], object]] = {}  # by number, for each unfinished request
         self._tasks: set[asyncio.Task[None]] = set()
         self._answers, self._size = pb.Answers(), 0
         self._changed = asyncio.Event()
@@ -106,12 +117,12 @@ class Talk:
         self._leaving = False
 
     def leave(self) -> None:
-        """The broker leaves: what is asked from now on is refused, and the stream ends when the rest is answered."""
+        """Refuse new requests, because the broker leaves, and end the stream when the others are answered."""
         self._leaving = True
         self._changed.set()
 
     async def answers(self, asks: AsyncIterator[pb.Asks]) -> AsyncGenerator[pb.Answers, None]:
-        """Until the client has no more to ask and all is answered. Raises Malformed, or NotServing."""
+        """Yield answers until the client ends the stream and all is answered. Raises Malformed or NotServing."""
         listening = asyncio.create_task(self._listen(asks))
         listening.add_done_callback(lambda _: self._changed.set())
         try:
@@ -133,13 +144,13 @@ class Talk:
                 task.cancel()
             await asyncio.gather(*rest, return_exceptions=True)
 
-    # --- what is asked --------------------------------------------------------------------------------
+    # --- requests -------------------------------------------------------------------------------------
 
     async def _listen(self, asks: AsyncIterator[pb.Asks]) -> None:
         async for message in asks:
             with self._answerer.holding(message):
                 for ask in message.ask:
-                    while self._size >= PIECE:  # who does not listen is not listened to
+                    while self._size >= PIECE:  # do not read from a client that does not read its answers
                         await self._room_made()
                     self._take(ask)
 
@@ -165,18 +176,22 @@ class Talk:
             return
         self._call_off[number] = _nothing
         try:
-            begun = self._answerer.begin(ask, partial(self._over, number), partial(self._more, number))
+            cancel = self._answerer.begin(
+                ask, partial(self._over, number), partial(self._more, number), partial(self._run, number)
+            )
         except (BrokerRefusal, StoreError) as refusal:
             self._over(number, None, refusal)
             return
-        if isinstance(begun, AsyncGenerator):
-            self._more(number, begun)
-        else:
-            self._call_off[number] = begun
+        if cancel is not None:
+            self._call_off[number] = cancel
 
     def _more(self, number: int, replies: Replies) -> None:
-        """From here on it takes a task."""
-        task = asyncio.create_task(self._answer(number, replies))
+        """Send replies, for which the request takes a task."""
+        self._run(number, partial(self._send_each, number, replies))
+
+    def _run(self, number: int, work: Work) -> None:
+        """Do the work of a request in a task."""
+        task = asyncio.create_task(self._finish(number, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         before = self._call_off[number]
@@ -187,14 +202,18 @@ class Talk:
 
         self._call_off[number] = call_off
 
-    async def _answer(self, number: int, replies: Replies) -> None:
+    async def _send_each(self, number: int, replies: Replies) -> None:
+        async with aclosing(replies):
+            async for reply in replies:
+                while self._size >= PIECE:
+                    await self._room_made()
+                self._say(pb.Answer(number=number, wait=reply))
+
+    async def _finish(self, number: int, work: Work) -> None:
+        """Wait for the work of a request, and answer that it is over."""
         refusal: BrokerRefusal | StoreError | None = None
         try:
-            async with aclosing(replies):
-                async for reply in replies:
-                    while self._size >= PIECE:
-                        await self._room_made()
-                    self._say(pb.Answer(number=number, wait=reply))
+            await work()
         except (BrokerRefusal, StoreError) as error:
             refusal = error
         except Exception as error:
@@ -203,7 +222,7 @@ class Talk:
         self._over(number, None, refusal)
 
     def _forget(self, number: int) -> None:
-        """Nobody wants to hear more of it."""
+        """Cancel a request that the client no longer wants."""
         call_off = self._call_off.pop(number, None)
         if call_off is not None:
             self._leave_place(number)
@@ -223,13 +242,13 @@ class Talk:
         else:
             self._places.pop(number).leave()
 
-    # --- what is answered -----------------------------------------------------------------------------
+    # --- answers --------------------------------------------------------------------------------------
 
     def _over(
         self, number: int, reply: pb.WaitReply | None, refusal: BrokerRefusal | StoreError | None
     ) -> None:
         if self._call_off.pop(number, None) is None:
-            return  # it was forgotten
+            return  # it was cancelled
         self._leave_place(number)
         said = None if refusal is None else refusal_message(refusal)
         self._say(pb.Answer(number=number, wait=reply, over=True, refusal=said))
@@ -240,7 +259,7 @@ class Talk:
         self._changed.set()
 
     def _taken(self) -> pb.Answers:
-        """All that has gathered, for the next message."""
+        """Return all answers that have gathered, for the next message."""
         answers, self._answers, self._size = self._answers, pb.Answers(), 0
         self._room.set()
         if self._leaving or not self._call_off:
@@ -253,4 +272,4 @@ class Talk:
 
 
 def _nothing() -> None:
-    """What is durable in a moment is not called off."""
+    """Do nothing: a submission that is durable in a moment is not cancelled."""

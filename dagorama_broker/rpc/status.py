@@ -1,4 +1,4 @@
-"""The one place where a refusal becomes a gRPC status."""
+"""Translates refusals to gRPC statuses; no other module does."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ STATUSES: dict[type[Exception], grpc.StatusCode] = {
     StoreError: grpc.StatusCode.INTERNAL,
 }
 
-#: Where a refusal is a matter of time, its trailing metadata says after how many milliseconds to try again.
+#: Trailing metadata of a temporary refusal: the milliseconds after which to try again.
 RETRY_AFTER = "retry-after-ms"
 
 _NUMBERS: dict[type[Exception], int] = {kind: status.value[0] for kind, status in STATUSES.items()}
@@ -47,26 +47,26 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 
 async def refuse(context: Any, refusal: BrokerRefusal | StoreError) -> NoReturn:
-    """End a call with the status and the sentence of a refusal."""
+    """End a call with the status and the message of a refusal."""
     trailing = ((RETRY_AFTER, f"{refusal.retry_after * 1000:.0f}"),) if isinstance(refusal, Full) else ()
     await context.abort(STATUSES[type(refusal)], str(refusal), trailing)
     raise AssertionError("abort raises")
 
 
 def refusal_message(refusal: BrokerRefusal | StoreError) -> pb.Refusal:
-    """The same as part of an answer on a stream that goes on."""
+    """Return a refusal as a message, for an answer on a stream that stays open."""
     retry_after = int(refusal.retry_after * 1000) if isinstance(refusal, Full) else 0
     return pb.Refusal(status=_NUMBERS[type(refusal)], message=str(refusal), retry_after=retry_after)
 
 
 def refusing(call: C) -> C:
-    """Make a handler answer a refusal with its status and sentence."""
+    """Make a handler answer a refusal with its status and message."""
     if inspect.isasyncgenfunction(call):
 
         @functools.wraps(call)
         async def stream(self: object, request: object, context: Any) -> Any:
             try:
-                # A client that hangs up leaves replies untaken: the handler is to let go at once, not when collected.
+                # After a client hangs up, the handler must release its resources at once, not when it is collected.
                 async with aclosing(call(self, request, context)) as replies:
                     async for reply in replies:
                         yield reply

@@ -1,4 +1,4 @@
-"""TLS from files, for the broker's own port and for those who ask a broker something."""
+"""TLS credentials from files, for the broker's port and for health checks of a broker."""
 
 from __future__ import annotations
 
@@ -15,22 +15,25 @@ from dagorama_broker.rpc.private_files import EVERYBODY, WRITERS, check_trust, i
 if TYPE_CHECKING:
     import grpc
 
-#: Bits of a key's file: everybody may use it, or its group may write it.
+#: Permission bits that a file with a key must not have: everyone may use it, or its group may write it.
 _PRIVATE = EVERYBODY | WRITERS
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----([^-]+)-----END CERTIFICATE-----")
 _VERSION, _UTC_TIME = 0xA0, 0x17
-#: What gRPC says of a connection that failed, and what it means.
+#: Parts of gRPC's error messages for failed connections, and what they mean.
 _MEANINGS = {
     "certificate has expired": "its certificate has expired",
-    "certificate is not yet valid": "its certificate is not valid yet, or the clock of this machine is wrong",
-    "CERTIFICATE_VERIFY_FAILED": "its certificate comes from none of the authorities in DAGORAMA_TLS_CA",
-    "Hostname Verification": "its certificate is for another name: DAGORAMA_TLS_NAME",
-    "WRONG_VERSION_NUMBER": "it does not speak TLS",
+    "certificate is not yet valid": "its certificate is not valid yet, or this machine's clock is wrong",
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not signed by an authority in DAGORAMA_TLS_CA",
+    "Hostname Verification": "its certificate is for another name (set DAGORAMA_TLS_NAME)",
+    "WRONG_VERSION_NUMBER": "it does not use TLS",
 }
 
 
 def server_credentials(cert: str, key: str, client_ca: str) -> grpc.ServerCredentials:
-    """With `client_ca`, callers have to present a certificate of that authority. Raises SettingsError."""
+    """Return the credentials of the broker's port; `client_ca` makes client certificates mandatory.
+
+    Raise SettingsError if a file cannot be used.
+    """
     import grpc
 
     _check(("--tls-cert (DAGORAMA_BROKER_TLS_CERT)", cert), key, ("--tls-client-ca", client_ca))
@@ -40,7 +43,7 @@ def server_credentials(cert: str, key: str, client_ca: str) -> grpc.ServerCreden
 
 
 def channel_credentials(ca: str, cert: str, key: str) -> grpc.ChannelCredentials:
-    """Raises SettingsError."""
+    """Return the credentials of a connection to a broker. Raise SettingsError if a file cannot be used."""
     import grpc
 
     _check(("DAGORAMA_TLS_CERT", cert), key, ("DAGORAMA_TLS_CA", ca))
@@ -51,16 +54,16 @@ def channel_credentials(ca: str, cert: str, key: str) -> grpc.ChannelCredentials
 
 
 def meaning(details: str) -> str:
-    """Return what a failed handshake means, if it can be told; else nothing."""
+    """Return what gRPC's message about a failed handshake means; an empty text if that is unknown."""
     return next((meant for text, meant in _MEANINGS.items() if text in details), "")
 
 
 def _check(cert: tuple[str, str], key: str, ca: tuple[str, str]) -> None:
-    """OpenSSL says what is wrong with a file; gRPC would only not listen."""
+    """Raise SettingsError if a file cannot be used: unlike gRPC, OpenSSL says why."""
     context, (name, path) = SSLContext(PROTOCOL_TLS_SERVER), ca
     try:
         if path:
-            _read(path)  # first: OpenSSL would wait for a pipe
+            _read(path)  # first: OpenSSL would wait for the writer of a pipe
             context.load_verify_locations(path)
         name, path = cert
         if path:
@@ -69,7 +72,9 @@ def _check(cert: tuple[str, str], key: str, ca: tuple[str, str]) -> None:
             context.load_cert_chain(path, key, password=lambda: "")
     except SSLError:
         pair = f" or its key {key}" if (name, path) == cert else ""
-        raise SettingsError(f"{name}: {path}{pair} is not PEM that can be used, or the two are not a pair") from None
+        raise SettingsError(
+            f"{name}: {path}{pair} is not a valid PEM file, or the key does not match the certificate"
+        ) from None
     except OSError as error:
         pair = f" or {key}" if (name, path) == cert else ""
         raise SettingsError(f"{name}: {path}{pair} cannot be read: {error.strerror}") from None
@@ -82,14 +87,14 @@ def _read(path: str, refused: int = 0) -> bytes:
             check_trust(file.fileno(), path)
         if is_open_to(refused, file.fileno()):
             raise SettingsError(
-                f"{path} holds a private key and everybody on this machine may use it: chmod 600 {path}"
+                f"{path} contains a private key, and every user of this machine may use it: chmod 600 {path}"
                 if refused == _PRIVATE
-                else f"{path} says whom to trust, and others than its owner may write it: chmod go-w {path}"
+                else f"{path} lists whom to trust, and others than its owner may write to it: chmod go-w {path}"
             )
         return file.read()
 
 
-# --- when a certificate is valid -----------------------------------------------------------------------
+# --- the dates of a certificate ------------------------------------------------------------------------
 
 
 def check_dates(pem: bytes, path: str) -> None:
@@ -97,11 +102,11 @@ def check_dates(pem: bytes, path: str) -> None:
     begins, ends = _validity(pem)
     now = datetime.now(UTC)
     if now > ends:
-        raise SettingsError(f"the certificate in {path} expired on {ends:%Y-%m-%d %H:%M} UTC: put a new one there")
+        raise SettingsError(f"the certificate in {path} expired on {ends:%Y-%m-%d %H:%M} UTC: replace it")
     if now < begins:
         raise SettingsError(
-            f"the certificate in {path} is not valid before {begins:%Y-%m-%d %H:%M} UTC: wait for that, or set this"
-            " machine's clock if it is wrong"
+            f"the certificate in {path} is not valid before {begins:%Y-%m-%d %H:%M} UTC: wait, or correct the clock of"
+            " this machine"
         )
 
 

@@ -1,7 +1,7 @@
-"""The file of tokens: who may call, as digests. `dagorama tokens new` writes its records.
+"""The file of tokens, which lists by digest who may call. `dagorama tokens new` writes its records.
 
-A record is a TOML table [[token]] with `name`, `role` and `sha256`; a worker's may have `queues` and `tolerations`,
-which it must keep to (an empty list: none), and any may have `expires`.
+A record is a TOML table [[token]] with `name`, `role` and `sha256`, and optionally `expires`. A worker's may have
+`queues` and `tolerations`, to which the worker is restricted (an empty list: none).
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from dagorama_broker.rpc.private_files import WRITERS, check_trust, is_open_to, 
 
 
 class Role(StrEnum):
+    """What the holder of a token may do."""
+
     SPAWNER = "spawner"
     WORKER = "worker"
     READER = "reader"
@@ -33,18 +35,18 @@ _FIELDS = {"name", "role", "sha256", "queues", "tolerations", "expires"}
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What the broker knows of a token: everything but the token."""
+    """A record of the file: everything but the token itself."""
 
     name: str
     role: Role
     digest: bytes  #: SHA-256
-    queues: frozenset[str] | None = None  #: that a worker may include; None: any
-    tolerations: frozenset[str] | None = None  #: that a worker may have; None: any
+    queues: frozenset[str] | None = None  #: queues that a worker may include; None: any
+    tolerations: frozenset[str] | None = None  #: tolerations that a worker may have; None: any
     expires: float | None = None  #: seconds since 1970
 
 
 def matching(tokens: Iterable[Token], text: bytes) -> Token | None:
-    """The record of a token. All are compared, each in constant time, whichever it is."""
+    """Return the record of a token. Always compare all digests, each in constant time."""
     digest, found = sha256(text).digest(), None
     for token in tokens:
         if compare_digest(token.digest, digest):
@@ -53,13 +55,13 @@ def matching(tokens: Iterable[Token], text: bytes) -> Token | None:
 
 
 def read_tokens(path: Path) -> list[Token]:
-    """Raises SettingsError, which names the file and the record, where it cannot be used."""
+    """Read the file. Raise SettingsError, with the file and the record, if it cannot be used."""
     try:
         with open_file(path) as file:
             check_trust(file.fileno(), path)
             if is_open_to(WRITERS, file.fileno()):
                 raise SettingsError(
-                    f"{path} says who may call, and its group or everybody on this machine may write it:"
+                    f"{path} lists who may call, and others than its owner may write to it:"
                     f" chmod go-w {path}"
                 )
             records = tomllib.load(file)
@@ -69,7 +71,7 @@ def read_tokens(path: Path) -> list[Token]:
         raise SettingsError(f"{path} is not TOML: {error}") from None
     tables = records.pop("token", [])
     if records or not isinstance(tables, list):
-        raise SettingsError(f"{path} has something else than [[token]] tables, as `dagorama tokens new` writes them")
+        raise SettingsError(f"{path} must contain only [[token]] tables, as written by `dagorama tokens new`")
     tokens = [_token(table, f"token {number} of {path}") for number, table in enumerate(tables, 1)]
     for what in ("name", "digest"):
         if len({getattr(token, what) for token in tokens}) < len(tokens):
@@ -81,17 +83,17 @@ def _token(table: Any, where: str) -> Token:
     if not isinstance(table, dict):
         raise SettingsError(f"{where} is not a table: write [[token]], with two brackets")
     if unknown := table.keys() - _FIELDS:
-        raise SettingsError(f"{where} has a field that no token has: {', '.join(sorted(unknown))}")
+        raise SettingsError(f"{where} has unknown fields: {', '.join(sorted(unknown))}")
     name, role, digest = (str(table.get(field, "")) for field in ("name", "role", "sha256"))
     if not name or role not in list(Role):
-        raise SettingsError(f"{where} has to have a name, and as its role one of {', '.join(Role)}")
+        raise SettingsError(f"{where} must have a name, and one of these roles: {', '.join(Role)}")
     if not re.fullmatch("[0-9a-f]{64}", digest):
-        raise SettingsError(f"{where} ({name}) has to have the SHA-256 of the token, 64 digits from 0 to f")
+        raise SettingsError(f"{where} ({name}) must have the SHA-256 of the token, 64 hexadecimal digits")
     queues, tolerations = (_names(table, field, where) for field in ("queues", "tolerations"))
     if role != Role.WORKER and (queues is not None or tolerations is not None):
-        raise SettingsError(f"{where} ({name}) is a {role}'s: only a worker's has queues or tolerations")
+        raise SettingsError(f"{where} ({name}) has the role {role}: only a worker may have queues or tolerations")
     if queues is not None and not queues:
-        raise SettingsError(f"{where} ({name}) is for no queue at all: leave `queues` out, or name some")
+        raise SettingsError(f"{where} ({name}) allows no queue: remove `queues`, or list some")
     return Token(name, Role(role), bytes.fromhex(digest), queues, tolerations, _expires(table, where))
 
 
@@ -100,7 +102,7 @@ def _names(table: dict[str, Any], field: str, where: str) -> frozenset[str] | No
     if names is None:
         return None
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        raise SettingsError(f"{where}: `{field}` has to be a list of names")
+        raise SettingsError(f"{where}: `{field}` must be a list of names")
     return frozenset(names)
 
 
@@ -109,5 +111,5 @@ def _expires(table: dict[str, Any], where: str) -> float | None:
     if expires is None:
         return None
     if not isinstance(expires, datetime) or expires.tzinfo is None:
-        raise SettingsError(f"{where}: `expires` has to be a date and time with its zone, 2030-01-31T00:00:00Z")
+        raise SettingsError(f"{where}: `expires` must be a date and time with a time zone, like 2030-01-31T00:00:00Z")
     return expires.timestamp()

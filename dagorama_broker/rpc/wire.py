@@ -1,6 +1,6 @@
-"""Looks at messages before they are parsed: a part of two bytes becomes an object of hundreds.
+"""Checks the form of messages before they are parsed: a part of two bytes becomes an object of hundreds.
 
-Only the outermost parts are counted, and only of large messages; protobuf does the rest.
+Only the outermost parts are counted, and only of large messages; protobuf checks the rest.
 """
 
 from __future__ import annotations
@@ -8,29 +8,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-#: Bytes up to which a message may be of any form, and parts that it may have in any case.
+#: Bytes up to which a message may have any form, and the number of parts that any message may have.
 SMALL, FEW = 256 << 10, 10_000
-#: Bytes of a message from which it is looked at before it is parsed.
+#: Bytes from which a message is checked before it is parsed.
 LARGE = 64 << 10
-#: By the path of a method: what each byte of a request becomes at least, where a request may be refused for memory.
+#: The least size of a parsed request for each of its bytes, by method; for requests that may be refused for memory.
 BECOMES = {
-    "/dagorama.v1.Broker/Submit": 2, "/dagorama.v1.Broker/SubmitStream": 2,
+    "/dagorama.v1.Broker/SubmitStream": 2,
     **dict.fromkeys((f"/dagorama.v1.Broker/{call}" for call in ("Wait", "Cancel", "Retry")), 25),
 }  # fmt: skip
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 class Form(NamedTuple):
-    """What a message looks like if it comes from a client of ours."""
+    """The form of a message that a dagorama client sends."""
 
-    least: int  #: bytes of a part, on the whole
-    inner: dict[int, Form] = {}  #: forms of large parts, by the number of their field
+    least: int  #: bytes of a part, on average
+    inner: dict[int, Form] = {}  #: forms of large parts, by field number
 
 
 _SUBMISSION = Form(20)
-#: By the path of a method: what is sent to it.
+#: The forms of requests, by method.
 FORMS = {
-    "/dagorama.v1.Broker/Submit": _SUBMISSION,
     "/dagorama.v1.Broker/SubmitStream": _SUBMISSION,
     "/dagorama.v1.Broker/Talk": Form(12, {1: Form(1, {2: _SUBMISSION})}),
     "/dagorama.v1.Broker/Work": Form(8),
@@ -38,7 +37,7 @@ FORMS = {
 
 
 def has_too_many_parts(data: bytes, form: Form, start: int = 0, end: int | None = None) -> bool:
-    """Whether a message has far more parts than its bytes have room for with what each part needs."""
+    """Return whether a message has more parts than fit into its bytes with the least size of a part."""
     end = len(data) if end is None else end
     if end - start <= SMALL:
         return False
@@ -54,7 +53,7 @@ def has_too_many_parts(data: bytes, form: Form, start: int = 0, end: int | None 
 
 
 def _parts(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Field, start and end of each length-delimited part; ends early where the parser will find fault."""
+    """Yield field, start and end of each length-delimited part; stop early if the parser will raise an error."""
     at = start
     try:
         while at < end:
@@ -75,7 +74,7 @@ def _parts(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number at this place, and where the next begins."""
+    """Return the number at this offset, and the offset behind it."""
     byte = data[at]
     at += 1
     if byte < 0x80:

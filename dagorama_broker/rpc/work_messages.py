@@ -1,4 +1,4 @@
-"""What a worker is told, as messages: its grants with the envelopes they need, each message well under the limit."""
+"""Writes messages to workers: grants with the envelopes that they need, each message well under the limit."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from functools import partial
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.worker_session import News
-from dagorama_broker.model import ENDED, State
+from dagorama_broker.model.domain import ENDED, State
 from dagorama_broker.rpc.explain import MOST_NAMED, bounded_message
 from dagorama_broker.rpc.failures import node_failure
+from dagorama_broker.rpc.fields import PIECE
 from dagorama_broker.rpc.grants import GrantBuilder
-from dagorama_broker.rpc.messages import PIECE
-from dagorama_broker.scheduler.objects import Granted, Node
+from dagorama_broker.scheduler import Granted, Node
 
 #: Nodes of a wide fan-in whose values are read and sent at a time.
 VALUES_AT_A_TIME = 512
@@ -22,7 +22,7 @@ MESSAGE = PIECE
 
 
 async def messages(broker: Broker, news: News) -> AsyncIterator[pb.BrokerMessage]:
-    """The messages that tell a worker its news; the grants of a slot stay in their order."""
+    """Yield the messages that tell a worker its news; the grants of a slot stay in their order."""
     message = pb.BrokerMessage(acknowledged=news.acknowledged, refused=news.refused, cancel=news.cancelled)
     size = 0
     async for grant in _grants(broker, news.granted):
@@ -31,7 +31,7 @@ async def messages(broker: Broker, news: News) -> AsyncIterator[pb.BrokerMessage
         if size >= MESSAGE:
             yield message
             message, size = pb.BrokerMessage(), 0
-    # After the grants: what is to be returned, or to be the last, may be among them.
+    # After the grants, which may hold the nodes to return, or the last ones.
     message.take_back.extend(pb.TakeBack(slot=taken.slot.index, attempt=taken.attempts) for taken in news.take_back)
     message.done, message.draining = news.done, news.draining
     message.left.extend(bounded_message(broker.scheduler, obstacle) for obstacle in news.left[:MOST_NAMED])
@@ -43,11 +43,11 @@ async def _grants(broker: Broker, granted: Iterable[Granted]) -> AsyncIterator[p
     still = [grant for grant in granted if _stands(grant)]
     arguments = await broker.payloads.arguments.get(grant.node.key for grant in still)
     builders: dict[int, GrantBuilder] = {}
-    graph = broker.scheduler.graph
+    scheduler = broker.scheduler
     for grant in still:
         node = grant.node
         if not _stands(grant):
-            continue  # it was taken back, or its worker is gone, while envelopes were read
+            continue  # it was returned, or its worker is gone, since envelopes were read
         index, beside = grant.slot.index, 0
         builder = builders.get(index)
         if builder is None:
@@ -58,14 +58,13 @@ async def _grants(broker: Broker, granted: Iterable[Granted]) -> AsyncIterator[p
             beside = _beside(node)
             for start in range(0, len(needed), VALUES_AT_A_TIME):
                 batch = needed[start : start + VALUES_AT_A_TIME]
-                builder.add_values(batch, await _values(broker, batch), await broker.ids_of(batch))
+                builder.add_values(batch, await _values(broker, batch), await broker.lookups.ids_of(batch))
                 for piece in builder.take():
                     yield piece
             if not _stands(grant):
-                continue  # it has ended meanwhile, and what allows other code to run it is gone with it
-        if graph.made_with:
-            made_with, adoption = graph.made_with.get(node.key, ""), graph.adoptions.get(node.key)
-            builder.add(grant, arguments[node.key], beside, made_with, adoption)
+                continue  # it has ended meanwhile, and its adoption is gone with it
+        if scheduler.has_adopted:
+            builder.add(grant, arguments[node.key], beside, *scheduler.adopted(node.key))
         else:
             builder.add(grant, arguments[node.key], beside)
         if builder.finished:
@@ -78,12 +77,12 @@ async def _grants(broker: Broker, granted: Iterable[Granted]) -> AsyncIterator[p
 
 
 async def _values(broker: Broker, nodes: Sequence[Node]) -> dict[int, bytes]:
-    """Their envelopes; a failure, serialized, where a node failed and its reader takes that for a value."""
+    """Return the envelopes of nodes; for a failed one, whose reader takes that as a value, its failure, serialized."""
     completed = (node.key for node in nodes if node.state is State.COMPLETED)
     values = dict(await broker.payloads.values.get(completed))
     for node in nodes:
         if node.state is not State.COMPLETED:
-            # A failure that is gone was retried: then its reader has ended.
+            # If the failure is gone, it was retried, and its reader has ended.
             values[node.key] = (await node_failure(broker, node) or pb.NodeFailure()).SerializeToString()
     return values
 
@@ -94,12 +93,12 @@ def _stands(granted: Granted) -> bool:
 
 
 def _beside(node: Node) -> int:
-    """The key of the source that it is sent along with, which has not ended; 0: none."""
+    """Return the key of the unfinished source that a node was claimed together with; 0: none."""
     return next((source.key for source in node.sources if source.state not in ENDED), 0) if node.pending else 0
 
 
 def _needed(node: Node) -> list[Node]:
-    """The node's sources that have ended, and all that their values name, each once."""
+    """Return the ended sources of a node, and all nodes that their values name, each once."""
     found: dict[int, Node] = {}
     stack = [source for source in reversed(node.sources) if source.state in ENDED]
     while stack:

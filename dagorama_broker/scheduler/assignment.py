@@ -1,4 +1,4 @@
-"""What is granted to whom: slots are fed oldest instance first, and what waits behind a long run is taken back."""
+"""Grants queued nodes to slots, oldest instance first, and takes nodes back that wait behind a long-running one."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ from dataclasses import dataclass
 from itertools import islice
 from math import ceil, inf
 
-from dagorama_broker.model import World
+from dagorama_broker.model.domain import World
 from dagorama_broker.scheduler.claims import Dispatch
+from dagorama_broker.scheduler.effects import Granted, TakenBack
 from dagorama_broker.scheduler.graph import LOOKED_AT
-from dagorama_broker.scheduler.objects import Granted, Node, Pool, Slot, TakenBack
+from dagorama_broker.scheduler.objects import Node, Pool, Slot
 from dagorama_broker.scheduler.queues import OVERLAP, WINDOW_US, Lane, order
 from dagorama_broker.scheduler.transitions import WAITING
 
-#: Seconds without a report after which what a slot has not started is up for others.
+#: Seconds without a report after which unstarted nodes of a slot may be granted to others.
 STALE = 0.010
 
-#: Functions up to which the even share of a slot is reckoned: if there are more, there is more than enough for all.
+#: Functions up to which the even share of a slot is computed: if there are more, there is enough for all slots.
 MANY = 1_000
-#: Nodes that are granted in one step; what is left over is granted in the next.
+#: Nodes that one step grants; the rest is granted in the next.
 MOST = 5_000
 
 
 @dataclass(slots=True)
 class _Menu:
-    """What the slots of a pool may be given now."""
+    """What the slots of a pool may be granted now."""
 
     pool: Pool
-    slots: int  #: that are still to be served
-    due: float = 0.0  #: nodes that would be an even share for them
+    slots: int  #: slots that were not served yet
+    due: float = 0.0  #: nodes that would be an even share for the slots
 
     def next_share(self) -> int:
         share = max(1, ceil(self.due / max(1, self.slots) - 1e-9)) if self.due < inf else MOST
@@ -46,9 +47,9 @@ class Feeding:
     # --- granting -------------------------------------------------------------------------------------
 
     def feed(self, now: float) -> bool:
-        """Grant queued nodes to slots that have room: to idle ones first, and an even share to each.
+        """Grant queued nodes to slots with room: to empty ones first, and an even share to each.
 
-        Return whether it stopped early, having granted as many as one step may.
+        Returns whether it stopped early because one step grants no more.
         """
         self.dispatch.offer()
         self._left = MOST
@@ -64,21 +65,21 @@ class Feeding:
         return self._left <= 0
 
     def _most_served(self, pool: Pool) -> int:
-        """Idle slots that there may be a node for."""
+        """Return the number of empty slots that there may be nodes for."""
         if len(pool.offered) > MANY:
             return MOST
         return sum([lane.servable for lane in pool.offered])
 
     def _menus(self) -> list[_Menu]:
-        """The pool that may run the least comes first: a plain node does not take the place of one with a taint."""
+        """Return the pools to serve, the most restricted first, so that plain nodes do not block ones with a taint."""
         pools = [pool for pool in self.dispatch.pools.of(World.OURS) if pool.offered and pool.hungry]
         if len(pools) == 1:
             (pool,) = pools
             return [_Menu(pool, pool.hungry, inf if len(pool.offered) > MANY else self._most_served(pool))]
         pools.sort(key=lambda pool: len(pool.offered))
-        takers: dict[Lane, int] = {}  # slots that may be given nodes of a function
+        takers: dict[Lane, int] = {}  # slots that may be granted nodes of a function
         for pool in pools:
-            # Those of a pool with many functions are counted for the others' functions only.
+            # Slots of a pool with many functions count for the other pools' functions only.
             for lane in pool.offered if len(pool.offered) <= MANY else takers:
                 if lane in pool.offered:
                     takers[lane] = takers.get(lane, 0) + pool.hungry
@@ -95,7 +96,7 @@ class Feeding:
                 return
 
     def _fill(self, slot: Slot, menu: _Menu, now: float) -> bool:
-        """Grant the slot its share, as far as the window allows. Return whether there may be more for other slots."""
+        """Grant a slot its share, as far as the window allows. Return whether there may be more for other slots."""
         graph, pool, granted = self.graph, menu.pool, 0
         head, next_best = pool.oldest(graph.head), pool.next_best()
         if head is None:
@@ -103,7 +104,7 @@ class Feeding:
         share = menu.next_share()
         del (pool.roomy if slot.held else pool.idle)[slot]
         if now >= _stale_at(slot):
-            return True  # what it is given would wait; it has its place again when it reports
+            return True  # a granted node would wait; the slot has room again when it reports
         while head is not None and granted < share:
             lane = head[2]
             if not _has_room(slot, lane):
@@ -116,7 +117,7 @@ class Feeding:
             if node.dependents:
                 self._send_along(slot, pool, node)
             if lane.ready and not (lane.limit or lane.key or lane.heads) and (place := graph.first(lane)) < next_best:
-                head = place, lane.number, lane  # most often the next one is of the same function
+                head = place, lane.number, lane  # usually the next one is of the same function
             else:
                 head, next_best = pool.oldest(graph.head), pool.next_best()
         else:
@@ -128,7 +129,7 @@ class Feeding:
         return True
 
     def _send_along(self, slot: Slot, pool: Pool, source: Node) -> None:
-        """Grant beside a node what waits for nothing but that, and so on, as far as the window allows."""
+        """Grant the dependent that waits for nothing else together with a node, and so on, within the window."""
         while True:
             node = _follower(source, pool)
             if node is None or not _has_room(slot, node.lane):
@@ -140,7 +141,10 @@ class Feeding:
     # --- taking back ----------------------------------------------------------------------------------
 
     def take_back(self, now: float) -> float | None:
-        """Ask for what waits behind a long run where another may run it now; when to look again (None: no need)."""
+        """Take back nodes that wait behind a long-running one if another slot may run them now.
+
+        Returns when to call this again; None: there is no need.
+        """
         again = inf
         for slot in list(self.dispatch.laden):
             stale_at = _stale_at(slot)
@@ -154,7 +158,7 @@ class Feeding:
         return again if again < inf else None
 
     def _is_wanted(self, slot: Slot) -> bool:
-        """Whether an idle slot may run what waits in this one, or an older node is queued for it."""
+        """Return whether an empty slot may run a waiting node of this one, or an older node is queued for it."""
         waiting = [node for node, _ in islice(slot.held.values(), 1, None)]
         lanes = {node.lane.number: node.lane for node in waiting if not node.pending}.values()
         for pool in self.dispatch.pools.of(World.OURS):
@@ -166,16 +170,16 @@ class Feeding:
 
 
 def _has_room(slot: Slot, lane: Lane) -> bool:
-    """Whether a node would wait no longer than the window. A sync node waits for sync ones, an async one for all."""
+    """Return whether a node would wait within the window. Sync nodes wait for sync ones, async nodes for all."""
     if lane.is_async:
         return not slot.held or slot.sync_us + slot.async_us + lane.pace.cost_us <= WINDOW_US
     return not slot.sync_us or slot.sync_us + lane.pace.cost_us <= WINDOW_US
 
 
 def _follower(source: Node, pool: Pool) -> Node | None:
-    """A dependent that may go along with a node: one after another, since both run in one process.
+    """Return a dependent that may be claimed together with a node: both run in one process, one after the other.
 
-    What has been in trouble goes alone, so that a death or a loss tells whose it is.
+    Nodes with failed attempts are granted alone, so that a death or a loss tells which node caused it.
     """
     if source.lane.is_async or source.trouble is not None:
         return None
@@ -189,7 +193,7 @@ def _follower(source: Node, pool: Pool) -> Node | None:
 
 
 def _stale_at(slot: Slot) -> float:
-    """From when on what the slot has not started is up for others: it runs something for longer than was reckoned."""
+    """Return when unstarted nodes of a slot may be granted to others, because one runs longer than estimated."""
     return slot.progress_at + STALE if slot.sync_us or len(slot.held) > OVERLAP else inf
 
 

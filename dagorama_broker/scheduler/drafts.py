@@ -1,48 +1,50 @@
-"""Big calls: what they ask for is found out, written and started in slices, and decided in one step.
+"""Makes large calls in slices, and accepts or refuses each of them in one step.
 
-A draft reserves its names and its keys. Before it is decided its nodes are in the graph, and their rows may be in the
-store, but no run names them: no call finds them. `carry_out` decides, in one step and with one commit. A draft that is
-given up, or that a crash cuts short, leaves nothing behind.
+A draft reserves its names and its keys. Before it is accepted its nodes are in the graph, and their rows may be in the
+store, but no run names them, so that no call finds them. `carry_out` accepts it, in one step and with one commit. A
+draft that is given up, or that a crash cuts short, leaves no node behind, and functions that are dropped when unused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from dagorama_broker.model import ENDED, DraftRow
+from dagorama_broker.model.domain import ENDED
+from dagorama_broker.model.rows import DraftRow
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.limits import Limits
-from dagorama_broker.scheduler.objects import UNSTARTED, Node
-from dagorama_broker.scheduler.submission import NewRun, Plan
+from dagorama_broker.scheduler.objects import UNSTARTED, Node, Reservation
+from dagorama_broker.scheduler.requests import NewRun
+from dagorama_broker.scheduler.submission import Plan
 
-#: Nodes that are entered or deleted in one go.
+#: Nodes that one step enters or deletes.
 PORTION = 500
 
 
 class Draft:
     """A plan that is made in slices.
 
-    Its owner calls `find_out`, `enter` and `carry_out`, or `give_up` at any moment before that. The heart starts the
-    nodes.
+    Its owner calls `find_out`, `enter` and `carry_out`, or `give_up` at any moment before that. The scheduler starts
+    the nodes.
     """
 
     def __init__(self, graph: Graph, limits: Limits, runs: Sequence[NewRun], known: Mapping[bytes, Node]) -> None:
         self._graph = graph
         self._limits = limits
-        self._nodes = sum(len(run.lanes) for run in runs)
+        self._nodes = sum(run.count for run in runs)
         self._entered = 0
         self._started = 0
         self._is_begun = False
         self.is_carried_out = False
-        self.first_key, self.first_instance = graph.next_node, graph.next_instance
+        self._reservation = Reservation(graph.next_node, graph.next_instance)
         graph.next_node += self._nodes
         graph.next_instance += sum(run.creates is not None for run in runs)
-        self.plan = Plan(graph, runs, known, self)
+        self.plan = Plan(graph, runs, known, self._reservation)
 
     def find_out(self) -> Iterator[int]:
         """Find out all that is asked for. Yield how many nodes and sources each step looked at.
 
-        Raises Malformed, NotKnown, Conflict or TooMuch; then it can only be given up.
+        Raises Malformed, NotKnown, Conflict or TooMuch; then the draft can only be given up.
         """
         for run in self.plan.new_runs:
             self._limits.check_sources(run.sources)
@@ -50,9 +52,11 @@ class Draft:
         yield from self.plan.steps()
 
     def enter(self) -> Iterator[int]:
-        """Enter the nodes, and have their rows written with the commits that happen meanwhile. Yield how many."""
+        """Enter the nodes; their rows are written with the commits that happen meanwhile. Yield how many each time."""
+        self.plan.record_functions()
+        first_key = self._reservation.first_key
         if self._nodes:
-            self._graph.changes.drafts.append(DraftRow(self.first_key, self.first_key + self._nodes - 1))
+            self._graph.changes.drafts.append(DraftRow(first_key, first_key + self._nodes - 1))
             self._is_begun = True
         portion = min(PORTION, self._limits.step)
         for new, run in zip(self.plan.new_runs, self.plan.runs, strict=True):
@@ -64,21 +68,21 @@ class Draft:
                 yield size
 
     def carry_out(self, maker: int) -> None:
-        """Make all of it, but for starting the nodes; `maker` is the key of the node whose attempt asked for it."""
+        """Accept the draft; `maker` is the key of the node whose attempt asked for it. Its nodes are started later."""
         self.plan.publish(maker)
         if self._is_begun:
-            self._graph.changes.drafts_over.append(self.first_key)
+            self._graph.changes.drafts_over.append(self._reservation.first_key)
         self._release()
         self._graph.starting.append(self)
         self.is_carried_out = True
 
     @property
     def is_started(self) -> bool:
-        """Whether all of its nodes wait for what they need, or are queued."""
+        """Whether all of its nodes are waiting for their sources, or queued."""
         return self._started == self._nodes
 
     def start(self, most: int) -> int:
-        """Start up to so many nodes, and return how many it were; fewer than `most`: all are started."""
+        """Start up to `most` nodes and return how many; fewer: all are started."""
         graph, end = self._graph, min(self._started + most, self._nodes)
         for node in self.plan.nodes[self._started : end]:
             if node.state not in ENDED:  # else it was cancelled
@@ -90,22 +94,23 @@ class Draft:
         return count
 
     def give_up(self) -> Iterator[int]:
-        """Take back what was entered, and delete its rows. Yield how many nodes each step took back."""
+        """Remove what was entered, and delete its rows. Yield how many nodes each step removed."""
         self._release()
-        graph, last_key = self._graph, self.first_key + self._entered - 1
-        for first in range(self.first_key, last_key + 1, PORTION):
+        graph, first_key = self._graph, self._reservation.first_key
+        last_key = first_key + self._entered - 1
+        for first in range(first_key, last_key + 1, PORTION):
             last = min(first + PORTION - 1, last_key)
             for key in range(first, last + 1):
                 graph.take_out(graph.nodes[key])
             graph.changes.given_up.append(DraftRow(first, last))
             yield last - first + 1
         if self._is_begun:
-            graph.changes.drafts_over.append(self.first_key)
+            graph.changes.drafts_over.append(first_key)
 
     def _release(self) -> None:
-        """Its names are no longer reserved."""
+        """Release the reserved names."""
         reserved = self._graph.reserved
         for run in self.plan.new_runs:
             for name in (run.instance, run.origin):
-                if reserved.get(name) is self:
+                if reserved.get(name) is self._reservation:
                     del reserved[name]

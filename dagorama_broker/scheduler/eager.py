@@ -1,9 +1,9 @@
-"""What others see of an attempt's nodes while it runs (eager functions), and what becomes of them when it ends.
+"""Makes the children of eager functions while their parents run, and cancels them if the parent's attempt fails.
 
-An attempt of an eager function has a brood: the runs of nodes that it has made. When it completes they are simply
-there; when it comes to nothing those that have not ended are cancelled, and so is what they have made in turn. So a
-node of a brood that completes with children hands them to the brood, as a part of it. Books are kept for these nodes
-alone, a record for each attempt that makes some, and nothing is kept for a node.
+An attempt of an eager function has a brood: the runs of nodes that it has made. When the attempt completes, they stay;
+when it fails or is lost, the unfinished ones are cancelled, and so are their children. So a node of a brood that
+completes with children adds them to the brood, as a part of it. There is one record for each attempt that makes such
+children, and none for a node.
 """
 
 from __future__ import annotations
@@ -12,24 +12,27 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 
 from dagorama_broker.errors import Malformed, TooMuch
-from dagorama_broker.model import CANCELLATION, BroodRow, BroodRunRow, Failure, Fate, Live, MadeRun
+from dagorama_broker.model.domain import CANCELLATION, Failure, Fate
+from dagorama_broker.model.queries import Live, MadeRun
+from dagorama_broker.model.rows import BroodRow, BroodRunRow
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.limits import Limits
 from dagorama_broker.scheduler.objects import Brood, Instance, Node, Run
+from dagorama_broker.scheduler.requests import NewRun
 from dagorama_broker.scheduler.staged_children import cost_of
-from dagorama_broker.scheduler.submission import NewRun, Plan
+from dagorama_broker.scheduler.submission import Plan
 
 
 class Broods:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self.open: dict[int, Brood] = {}  #: by the key of the node whose last attempt may yet complete
-        self.forsaken: list[Brood] = []  #: of attempts that came to nothing, until they are buried
+        self.open: dict[int, Brood] = {}  #: of running attempts, by the key of their node
+        self.forsaken: list[Brood] = []  #: of failed attempts, until their children are cancelled
 
-    # --- growing --------------------------------------------------------------------------------------
+    # --- making children ------------------------------------------------------------------------------
 
     def make(self, node: Node, new: NewRun, known: Mapping[bytes, Node], limits: Limits) -> None:
-        """Nodes that the running attempt of an eager function makes, once: what it has made already is left alone.
+        """Make children of a running attempt of an eager function, once: those that it has made already are kept.
 
         Raises Malformed, NotKnown, Conflict or TooMuch; then nothing has changed.
         """
@@ -37,7 +40,7 @@ class Broods:
             return
         brood = self.open.get(node.key) or self._new(node)
         size, cost = sum(map(len, new.arguments)), cost_of(new)
-        limits.check_attempt(brood.nodes + len(new.lanes), brood.size + size)
+        limits.check_attempt(brood.nodes + new.count, brood.size + size)
         if too_much := limits.too_much_staged(brood.cost + cost, 0):
             raise TooMuch(too_much)
         limits.check_sources(new.sources)
@@ -52,17 +55,17 @@ class Broods:
         self._take_in(brood, node.instance, plan.runs)
 
     def has_made(self, key: int, new: NewRun) -> bool:
-        """Whether the present attempt of this node has made this run already."""
+        """Return whether the running attempt of this node has made these children already."""
         brood = self.open.get(key)
-        return brood is not None and (new.origin, new.first, len(new.lanes)) in brood.runs
+        return brood is not None and (new.origin, new.first, new.count) in brood.runs
 
     def origin_of(self, key: int) -> bytes:
-        """Of what the present attempt of this node has made in the node's own instance; empty: nothing."""
+        """Return the origin of the running attempt's children in the node's own instance; empty: none."""
         brood = self.open.get(key)
         return brood.origin if brood is not None else b""
 
     def follow(self, node: Node, runs: Iterable[Run]) -> None:
-        """A node completes with these children: they go the way of those that it is among itself."""
+        """Let the children of a completing node depend on the attempt that the node itself depends on, if any."""
         among = node.run.brood if node.run is not None else None
         top = _top(among)
         if top is None:
@@ -97,7 +100,7 @@ class Broods:
     # --- ending ---------------------------------------------------------------------------------------
 
     def release(self, node: Node) -> None:
-        """Its attempt has completed."""
+        """Keep the children of an attempt that has completed."""
         brood = self.open.pop(node.key, None)
         if brood is not None:
             self._release(brood)
@@ -113,19 +116,19 @@ class Broods:
             brood.parts.clear()
 
     def granted(self, node: Node) -> None:
-        """It is claimed under another attempt than before, or again under the same."""
+        """Abort an earlier attempt if the node is claimed under another one."""
         brood = self.open.get(node.key)
         if brood is not None and brood.attempt != node.attempt:
             self.forsake(node)
 
     def forsake(self, node: Node) -> None:
-        """Its last attempt has come to nothing. What that has made is to be cancelled within the same step."""
+        """Abort the last attempt of a node. Its children must be cancelled within the same step."""
         brood = self.open.pop(node.key, None)
         if brood is not None:
             self.forsaken.append(brood)
 
     def bury(self, brood: Brood) -> None:
-        """On record it is dead, and whoever presents the attempt later is refused."""
+        """Record that an attempt was aborted, so that it is refused when a worker presents it later."""
         brood.fate = Fate.DEAD
         self._record(brood)
         node = self._graph.nodes.get(brood.node)
@@ -134,7 +137,7 @@ class Broods:
             self._graph.record_trouble(node)
 
     def disown(self, made: Iterable[MadeRun], attempts: Mapping[int, int]) -> None:
-        """On record, what completed attempts made is of dead ones, because their nodes run again.
+        """Record the children of completed attempts as those of aborted ones, because their nodes run again.
 
         `attempts` has the recorded attempt of each node that runs again.
         """
@@ -148,7 +151,7 @@ class Broods:
         changes.broods += dead.values()
 
     def unfinished(self, brood: Brood) -> Iterator[Node]:
-        """What goes back to this attempt and has not ended."""
+        """Yield the unfinished nodes that depend on this attempt."""
         nodes, stack = self._graph.nodes, [brood]
         while stack:
             part = stack.pop()
@@ -166,7 +169,7 @@ class Broods:
     # --- after a restart ------------------------------------------------------------------------------
 
     def rebuild(self, live: Live) -> None:
-        """Take up what an earlier broker has left; nobody has been granted anything since."""
+        """Load what an earlier broker left, before anything is granted."""
         if not live.broods:
             return
         known: dict[int, Brood] = {}
@@ -195,12 +198,12 @@ class Broods:
 
 
 def epitaph(brood: Brood) -> Callable[[Node], bytes]:
-    """What is kept as the failure of a node that is cancelled because this attempt has come to nothing."""
+    """Return a function that makes the failure of nodes that are cancelled because this attempt was aborted."""
     return cancellation(f"the run of {brood.function} that made it came to nothing")
 
 
 def cancellation(message: str) -> Callable[[Node], bytes]:
-    """What is kept as the failure of a node that is cancelled, for each such node."""
+    """Return a function that makes the failure of cancelled nodes with this message."""
 
     @cache
     def packed(function: str) -> bytes:
@@ -210,7 +213,7 @@ def cancellation(message: str) -> Callable[[Node], bytes]:
 
 
 def _top(brood: Brood | None) -> Brood | None:
-    """The attempt on which the nodes of a brood depend; None: they depend on none."""
+    """Return the running attempt that the nodes of a brood depend on; None: they depend on none."""
     passed = []
     while brood is not None and brood.fate is Fate.RELEASED:
         passed.append(brood)

@@ -1,4 +1,4 @@
-"""What one call or one node may ask for, and how long things may take."""
+"""Defines limits of calls and nodes, and time spans."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dagorama_broker.errors import TooMuch
 
-#: Nodes that one step starts, tells of an end or takes from their pause; the rest is done in the steps that follow.
+#: Nodes that one step starts, notifies or takes from their pause; the rest is done in the following steps.
 STEP = 5_000
 
 
@@ -16,23 +16,27 @@ class Limits:
     sources_per_node: int = 1_000_000
     nodes_per_attempt: int = 1_000_000
     bytes_per_attempt: int = 256 << 20
-    memory_per_attempt: int = 512 << 20  #: bytes of memory that its children take
+    memory_per_attempt: int = 512 << 20  #: bytes of memory that the children of one attempt take
     staged_memory: int = 4 << 30  #: bytes of memory that children of all running attempts take
-    deaths: int = 3  #: child processes that end while they run a node, before it fails
-    losses: int = 20  #: workers or connections lost while they held it
-    longest_traceback: int = 256 << 10  #: characters that are kept of one
+    deaths: int = 3  #: deaths of child processes that run a node, after which it fails
+    losses: int = 20  #: losses of workers or connections that hold a node, after which it fails
+    longest_traceback: int = 256 << 10  #: characters of a traceback that are stored
     step: int = STEP
     large: int = 16_000  #: nodes and references from which a call is made in slices
 
+    def is_large(self, weight: int) -> bool:
+        """Return whether a call with this many nodes and references is made in slices."""
+        return weight > self.large
+
     def check_attempt(self, nodes: int, size: int) -> None:
-        """Raises TooMuch where one attempt makes so many nodes, with so many bytes of arguments."""
+        """Raise TooMuch if one attempt makes more nodes, or with larger arguments, than allowed."""
         if nodes > self.nodes_per_attempt:
             raise TooMuch(f"it made {nodes} nodes; {self.nodes_per_attempt} are allowed")
         if size > self.bytes_per_attempt:
             raise TooMuch(f"its nodes carry {size} bytes; {self.bytes_per_attempt} are allowed")
 
     def too_much_staged(self, of_attempt: int, of_all: int) -> str:
-        """Why an attempt may not stage children that take so many bytes of memory; empty: it may."""
+        """Return why children of an attempt, or of all attempts, take too many bytes of memory; empty: they do not."""
         if of_attempt > self.memory_per_attempt:
             return (
                 f"its nodes take {of_attempt} bytes of the broker's memory; {self.memory_per_attempt} are allowed:"
@@ -46,23 +50,23 @@ class Limits:
         return ""
 
     def check_promises(self, named: Sized) -> None:
-        """Raises TooMuch if a result names so many."""
+        """Raise TooMuch if a result names too many promises."""
         if len(named) > self.sources_per_node:
             raise TooMuch(f"it names {len(named)} promises; {self.sources_per_node} are allowed")
 
     def check_sources(self, sources: Iterable[Sized] | None) -> None:
-        """Raises TooMuch."""
+        """Raise TooMuch if a node has too many sources."""
         if sources is not None and any(len(each) > self.sources_per_node for each in sources):
             raise TooMuch(f"a node has more than {self.sources_per_node} sources")
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds."""
+    """Defines time spans, in seconds."""
 
     lease: float = 30.0
     original_lease: float = 90.0
-    reconnect_wait: float = 2.0  #: for workers to return: those on record after a restart, or one that is lost often
+    reconnect_wait: float = 2.0  #: for workers to reconnect: after a restart, or if one is lost often
 
     @property
     def shortest_lease(self) -> float:

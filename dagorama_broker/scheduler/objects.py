@@ -1,14 +1,14 @@
-"""What the heart is made of while it lives in memory. Owned, never handed out."""
+"""Defines the scheduler's objects in memory: instances, nodes, workers. The scheduler owns and changes them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, heapreplace
-from typing import NamedTuple
 
-from dagorama_broker.model import Fate, State, World
+from dagorama_broker.model.domain import Fate, State, World
 from dagorama_broker.scheduler.queues import UNLISTED, Head, Lane
+from dagorama_broker.scheduler.requests import Presence
 
 
 class Instance:
@@ -23,31 +23,32 @@ class Instance:
 
 
 class Run:
-    """Nodes made by one maker in one message; a node's 16-byte id is reckoned from its run, not kept."""
+    """Nodes made by one maker in one message; the 16-byte ids of its nodes are computed, not stored."""
 
     __slots__ = ("brood", "count", "digest", "first", "first_key", "instance", "origin")
 
     def __init__(
         self, origin: bytes, first: int, count: int, first_key: int, instance: Instance, digest: bytes = b""
     ) -> None:
-        self.digest = digest  #: of what a spawner submitted
+        self.digest = digest  #: of what a client submitted
         self.origin = origin
         self.first = first
         self.count = count
         self.first_key = first_key
         self.instance = instance
-        self.brood: Brood | None = None  #: what an attempt has made that others see while it runs
+        self.brood: Brood | None = None  #: set if an attempt of an eager function made it
 
     def key_of(self, counter: int) -> int:
+        """Return the key of the node with this counter."""
         return self.first_key + counter - self.first
 
     def id_of(self, key: int) -> bytes:
+        """Return the 16-byte id of the node with this key."""
         return self.origin + (self.first + key - self.first_key).to_bytes(4, "big")
 
 
 class Brood:
-    """What one attempt has made, as far as it is to be cancelled where an attempt comes to nothing: this one, or one
-    that made the node which this one ran."""
+    """The children of one attempt that are cancelled if an attempt fails: this one, or one that made its node."""
 
     __slots__ = (
         "attempt", "cost", "fate", "function", "instances", "node", "nodes", "origin", "parts", "runs", "size", "top",
@@ -57,21 +58,21 @@ class Brood:
     def __init__(self, attempt: int, node: int, function: str, within: Brood | None) -> None:
         self.attempt = attempt
         self.node = node  #: key of the node whose attempt it is
-        self.function = function  #: the name of what it runs
-        self.within = within  #: what that node is among
-        self.top = within  #: the same, or what that goes back to
+        self.function = function  #: name of the function that it runs
+        self.within = within  #: the attempt that made that node
+        self.top = within  #: the same, or the attempt that it depends on now
         self.fate = Fate.OPEN
         self.runs: dict[tuple[bytes, int, int], Run] = {}  #: by origin, first counter and count
-        self.parts: list[Brood] = []  #: released ones that go back to this one
-        self.origin = b""  #: of the nodes that it has made in its node's own instance
-        self.instances: set[int] = set()  #: keys of those that it has made nodes in
+        self.parts: list[Brood] = []  #: completed attempts whose children depend on this one
+        self.origin = b""  #: of its children in the instance of its node
+        self.instances: set[int] = set()  #: keys of the instances of its children
         self.nodes = 0
-        self.size = 0  #: bytes of arguments, as far as this broker has seen them
-        self.cost = 0  #: bytes of memory that it took to make them
+        self.size = 0  #: bytes of arguments that this broker has received
+        self.cost = 0  #: bytes of memory that making them took
 
 
 class Trouble:
-    """What went wrong so far; most nodes never have one."""
+    """Counts the failed attempts of a node; most nodes never have one."""
 
     __slots__ = ("deaths", "failure", "lost", "lost_attempt", "pause", "retry_at", "runs")
 
@@ -79,19 +80,27 @@ class Trouble:
         self.runs = runs
         self.deaths = deaths
         self.lost = lost
-        self.lost_attempt = 0  #: the last loss was counted for it; 0: none, or it was taken back
+        self.lost_attempt = 0  #: attempt of the last counted loss; 0: none, or it was uncounted
         self.failure: bytes | None = None  #: the last one; `Graph.keep_failure` sets it
-        self.retry_at = 0.0  #: the heart's clock; 0: not in BACKOFF
+        self.retry_at = 0.0  #: the scheduler's clock; 0: not in BACKOFF
         self.pause = 0.0  #: seconds of that BACKOFF
 
 
+@dataclass(eq=False, slots=True)
+class Reservation:
+    """Keys that a large call has reserved; it stands for the call while its names are reserved too."""
+
+    first_key: int
+    first_instance: int
+
+
 NONE: frozenset[int] = frozenset()
-#: In place of the number of sources that a node waits for: it is made, and has not begun to wait for them.
+#: Value of `Node.pending` for a node that is made and has not begun to wait for its sources.
 UNSTARTED = -1
 
 
 class Node:
-    """A node that has not ended, or an ended one that an unfinished one holds on to."""
+    """An unfinished node, or an ended one that an unfinished one references."""
 
     __slots__ = (
         "attempt", "culprit", "dependents", "instance", "key", "lane", "pending", "readers", "refs", "run", "slot",
@@ -111,15 +120,15 @@ class Node:
         self.pending = 0  #: sources (WAITING) or promises (RESOLVING) that have not ended
         self.readers = 0  #: unfinished nodes that will be given its value
         self.sources: tuple[Node, ...] = ()
-        self.tolerates: frozenset[int] = NONE  #: keys of sources whose failure it takes for a value
+        self.tolerates: frozenset[int] = NONE  #: keys of sources whose failure it takes as a value
         self.refs: tuple[Node, ...] = ()  #: promises in its value
-        self.dependents: list[Node] | None = None  #: who waits for it
-        self.culprit: Node | None = None  #: upstream, whose failure it shares; of its own it is itself, unnamed
+        self.dependents: list[Node] | None = None  #: nodes that wait for it
+        self.culprit: Node | None = None  #: the upstream node that failed first; None: the node itself
         self.trouble: Trouble | None = None
 
 
 class Slot:
-    """A child process of a worker: one sync node at a time, and beside it async ones that overlap."""
+    """A child process of a worker: it runs one sync node at a time, and async ones at the same time."""
 
     __slots__ = ("asked", "async_us", "closed", "held", "index", "progress_at", "sync_us", "worker")
 
@@ -127,32 +136,11 @@ class Slot:
         self.worker = worker
         self.index = index
         self.held: dict[int, tuple[Node, int]] = {}  #: attempt -> node and its cost, in the order granted
-        self.sync_us = 0  #: reckoned work of the sync nodes that it holds; 0: none
+        self.sync_us = 0  #: estimated work of the sync nodes that it holds; 0: none
         self.async_us = 0
-        self.progress_at = 0.0  #: when what runs began, as far as is known
+        self.progress_at = 0.0  #: when the running node began, as far as is known
         self.closed = False  #: gone for good
-        self.asked = False  #: a take-back is under way and nothing has changed since
-
-
-@dataclass(frozen=True, slots=True)
-class Presence:
-    """How a worker presents itself."""
-
-    id: bytes
-    name: str
-    slots: int = 1
-    world: World = World.OURS
-    include_queues: frozenset[str] = frozenset()  #: empty: all
-    exclude_queues: frozenset[str] = frozenset()
-    tolerations: frozenset[str] = frozenset()
-    leave_when_drained: bool = False
-    leave_when_idle: bool = False
-    key_ids: frozenset[str] = frozenset()  #: signing keys that it holds, in hexadecimal
-    is_proven: bool = True  #: its id is its own: no other worker can present itself under it
-
-    def takes(self, queue: str) -> bool:
-        """Whether it serves this queue."""
-        return queue not in self.exclude_queues and (not self.include_queues or queue in self.include_queues)
+        self.asked = False  #: a take-back was requested and nothing has changed since
 
 
 class Worker:
@@ -163,12 +151,12 @@ class Worker:
         self.heard_at = now
         self.lease = lease
         self.slots = [Slot(self, index) for index in range(presence.slots)]
-        self.pool: Pool | None = None  #: None: it takes nothing more
-        self.refuses: dict[int, str] = {}  #: lane -> why this worker gave such a node back
-        self.deployed: dict[int, str] = {}  #: lane -> hash of the code that it has instead
+        self.pool: Pool | None = None  #: None: it is granted nothing more
+        self.refuses: dict[int, str] = {}  #: by the id of a function: why this worker gave such a node back
+        self.deployed: dict[int, str] = {}  #: by the id of a function: hash of the code that it has instead
 
     def why_not(self, lane: Lane) -> str | None:
-        """Why nodes of this lane are not for this worker; None: they are."""
+        """Return why this worker may not run nodes of this function; None: it may."""
         function, own = lane.function, self.presence
         if function.world is not own.world:
             return "it was made by the other protocol's calls"
@@ -183,15 +171,15 @@ class Worker:
         if function.adopted_under and function.adopted_under not in own.key_ids:
             return (
                 f"it does not hold the signing key {function.adopted_under} under which its adoption was signed: adopt "
-                "it again, by `dagorama adopt` or `dagorama retry --new-code`, with a key that the worker holds"
+                "it again, by `dagorama rebind` or `dagorama retry --new-code`, with a key that the worker holds"
             )
         return self.refuses.get(lane.id)
 
 
 class Pool:
-    """Workers that may run the same nodes; granting looks at these and never at every worker.
+    """Workers that may run the same nodes; assignment looks at pools and never at every worker.
 
-    It has the heads of all functions that its workers may run, as far as they have been offered to it.
+    It has the oldest nodes of all functions that its workers may run, as far as they have been offered to it.
     """
 
     __slots__ = ("_heads", "_may", "idle", "offered", "roomy", "workers", "world")
@@ -199,38 +187,40 @@ class Pool:
     def __init__(self, world: World) -> None:
         self.world = world
         self.workers: dict[bytes, Worker] = {}
-        self.idle: dict[Slot, None] = {}  #: slots that hold nothing, who waited longest first
-        self.roomy: dict[Slot, None] = {}  #: slots that hold something and may have room, who waited longest first
-        self._may: dict[int, bool] = {}  # by lane, as far as asked
-        self.offered: dict[Lane, int] = {}  #: functions' own lanes, and the place at which `_heads` has each of them
-        self._heads: list[tuple[int, int, Lane]] = []  # heap of (place, id, function's own lane)
+        self.idle: dict[Slot, None] = {}  #: empty slots, the one that waited longest first
+        self.roomy: dict[Slot, None] = {}  #: slots with nodes that may have room, the one that waited longest first
+        self._may: dict[int, bool] = {}  # by the id of a function, as far as asked
+        self.offered: dict[Lane, int] = {}  #: functions' own queues, and the place at which `_heads` has each
+        self._heads: list[tuple[int, int, Lane]] = []  # heap of (place, id, the function's own queue)
 
     @property
     def hungry(self) -> int:
-        """Slots that may have room."""
+        """Return the number of slots that may have room."""
         return len(self.idle) + len(self.roomy)
 
     def any_worker(self) -> Worker:
+        """Return one of the workers, which stands for all."""
         return next(iter(self.workers.values()))
 
     def may_run(self, lane: Lane) -> bool:
+        """Return whether these workers may run nodes of this function."""
         known = self._may.get(lane.id)
         if known is None:
             known = self._may[lane.id] = self.any_worker().why_not(lane) is None
         return known
 
-    # --- what there is to run -------------------------------------------------------------------------
+    # --- nodes to run ---------------------------------------------------------------------------------
 
     def offer(self, lane: Lane, head: Head | None) -> None:
-        """Enter the head of a function that these workers may run; None: nothing of it can be claimed now."""
+        """Enter the oldest node of a function that these workers may run; None: none can be claimed now."""
         if head is not None and head[0] < self.offered.get(lane, UNLISTED):
             self.offered[lane] = head[0]
             heappush(self._heads, (head[0], lane.id, lane))
 
     def oldest(self, head: Callable[[Lane], Head | None]) -> Head | None:
-        """Return the oldest node that these workers may run now, as its place and its lane; None: there is none.
+        """Return the oldest node that these workers may run now, as its place and its queue; None: there is none.
 
-        `head` returns that of a function. Heads that are out of date are corrected as they come up.
+        `head` returns the oldest node of a function. Outdated entries are corrected when they come up.
         """
         heads, offered = self._heads, self.offered
         while heads:
@@ -250,7 +240,7 @@ class Pool:
         return None
 
     def withdraw(self, lanes: set[Lane]) -> None:
-        """Let go of functions of which nothing can be claimed now."""
+        """Remove functions without a claimable node."""
         if lanes.isdisjoint(self.offered):
             return
         for lane in lanes:
@@ -259,62 +249,26 @@ class Pool:
         heapify(self._heads)
 
     def next_best(self) -> int:
-        """Return a place that is no younger than the oldest node of any function but that of `oldest`."""
+        """Return a place that is no younger than the oldest node of any function except that of `oldest`."""
         heads = self._heads
         if len(heads) < 3:
             return heads[1][0] if len(heads) == 2 else UNLISTED
         return min(heads[1][0], heads[2][0])
 
-    # --- slots ----------------------------------------------------------------------------------------
     def forget(self, lanes: set[int]) -> None:
-        """Nobody will ask about these lanes again."""
+        """Drop what is known of these functions, by their ids."""
         for lane in lanes.intersection(self._may):
             del self._may[lane]
 
+    # --- slots ----------------------------------------------------------------------------------------
+
     def place(self, slot: Slot) -> None:
-        """Put a slot that may have room where it belongs, behind the others."""
+        """Enter a slot that may have room, behind the others of its kind."""
         its, other = (self.roomy, self.idle) if slot.held else (self.idle, self.roomy)
         other.pop(slot, None)
         its[slot] = None
 
     def remove(self, slot: Slot) -> None:
-        """It is given nothing more."""
+        """Remove a slot: it is granted nothing more."""
         self.idle.pop(slot, None)
         self.roomy.pop(slot, None)
-
-
-class Granted(NamedTuple):
-    slot: Slot
-    node: Node
-    attempt: int
-
-
-class Obstacle(NamedTuple):
-    """Queued nodes of one function that no connected worker may run."""
-
-    lane: Lane  #: the function's, or one of its concurrency keys
-    queued: int
-    reason: str
-
-
-class TakenBack(NamedTuple):
-    slot: Slot
-    attempts: list[int]
-
-
-@dataclass(slots=True)
-class Effects:
-    """What is to be told once the changes of the same drain are durable."""
-
-    granted: list[Granted] = field(default_factory=list)
-    take_back: list[TakenBack] = field(default_factory=list)
-    ended: list[Node] = field(default_factory=list)
-    unread: list[int] = field(default_factory=list)  #: keys whose value no unfinished node will be given any more
-    refused: list[tuple[Worker, int]] = field(default_factory=list)  #: attempts that are not the worker's
-    cancelled: list[tuple[Worker, int]] = field(default_factory=list)  #: attempts that the worker is to stop
-    done: list[Worker] = field(default_factory=list)
-    left: dict[Worker, list[Obstacle]] = field(default_factory=dict)  #: by those of `done`: what nobody may run
-
-    def __bool__(self) -> bool:
-        told = self.granted or self.ended or self.take_back or self.refused or self.cancelled
-        return bool(told or self.done)

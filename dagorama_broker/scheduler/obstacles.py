@@ -1,6 +1,6 @@
-"""Why nodes have not ended: how all that they wait for stands, and which of it no connected worker may run.
+"""Explains why nodes have not ended: the states of all that they wait for, and what no connected worker may run.
 
-The rule: nothing is changed here, and one call looks at a bounded number of nodes and of edges between them.
+Nothing is changed here, and one call looks at a bounded number of nodes and edges.
 """
 
 from __future__ import annotations
@@ -9,30 +9,31 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-from dagorama_broker.model import ENDED
+from dagorama_broker.model.domain import ENDED
 from dagorama_broker.scheduler.claims import Dispatch
-from dagorama_broker.scheduler.objects import Instance, Node, Obstacle, Worker
+from dagorama_broker.scheduler.effects import Obstacle
+from dagorama_broker.scheduler.objects import Instance, Node, Worker
 from dagorama_broker.scheduler.queues import Lane
 from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, QUEUED, RESOLVING, WAITING
 
 #: Nodes and edges that one call looks at: a few milliseconds.
 MOST = 10_000
-#: Those that it looks at to tell whether one instance is stuck.
+#: Nodes and edges that it looks at to find out whether one instance is stuck.
 EACH = 2_000
 
 
 @dataclass(slots=True)
 class Standing:
-    """How unfinished nodes stand, each counted once."""
+    """Counts unfinished nodes by what they wait for, each once."""
 
-    obstacles: dict[int, Obstacle] = field(default_factory=dict)  #: by the id of their function's lane
+    obstacles: dict[int, Obstacle] = field(default_factory=dict)  #: by the id of the function
     counts: dict[int, int] = field(default_factory=dict)  #: nodes of each of them
     waiting: int = 0
     queued: int = 0  #: those that a connected worker may run
     running: int = 0
     delayed: int = 0
     worker: str = ""  #: the name of one that runs one of them
-    retry_at: float = 0.0  #: the heart's clock: when the first delayed one is queued again; 0: none is
+    retry_at: float = 0.0  #: the scheduler's clock: when the first delayed one is queued again; 0: none is
     more: bool = False  #: there are more than were looked at
 
     @property
@@ -41,20 +42,20 @@ class Standing:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether nothing will happen unless another worker comes, as far as it was looked at."""
+        """Whether nothing happens until another worker connects, as far as was looked at."""
         return bool(self.obstacles) and not self.can_proceed
 
 
 class Explainer:
-    """Looks at no more than `most` nodes and edges, for all that it is asked."""
+    """Explains nodes and instances; all its answers together look at no more than `most` nodes and edges."""
 
     def __init__(self, dispatch: Dispatch, most: int = MOST) -> None:
         self._dispatch = dispatch
         self._left = most
-        self._reasons: dict[int, str | None] = {}  # by the id of a function's lane
+        self._reasons: dict[int, str | None] = {}  # by the id of a function
 
     def explain(self, nodes: Iterable[Node | None], *, until_one_proceeds: bool = False) -> Standing:
-        """How these nodes, and all that they wait for, stand. What has ended does not count."""
+        """Return the states of these nodes and all that they wait for. Ended nodes do not count."""
         standing, seen = Standing(), set[int]()
         for first in self._bounded(nodes, standing):
             stack = [first]
@@ -71,7 +72,7 @@ class Explainer:
         return standing
 
     def stuck(self, instance: Instance) -> Standing | None:
-        """How an instance stands in which nothing can proceed; None if something can, or if that is not known."""
+        """Return the states of an instance in which nothing can proceed; None: something can, or it is not known."""
         share = min(self._left, EACH)
         rest, self._left = self._left - share, share
         standing = self.explain(self._unfinished(instance), until_one_proceeds=True)
@@ -79,7 +80,7 @@ class Explainer:
         return standing if standing.is_stuck and not (standing.more and self._may_proceed(instance)) else None
 
     def _may_proceed(self, instance: Instance) -> bool:
-        """Whether something of an instance that was not looked at to the end can proceed; in doubt, it can."""
+        """Return whether a node of an instance that was not looked at to the end can proceed; in doubt, it can."""
         graph, claimed = self._dispatch.graph, self._dispatch.claimed
         lanes = [lane for lane in graph.active.values() if self._reason(lane) is None]
         keyed = sum(lane.keyed_ready for lane in lanes) and len(graph.keyed)
@@ -97,7 +98,7 @@ class Explainer:
         return self._reasons[lane.id]
 
     def _unfinished(self, instance: Instance) -> Iterator[Node | None]:
-        """Its nodes that have not ended, and None for each place that was looked at for nothing."""
+        """Yield its unfinished nodes, and None for each ended one that was looked at."""
         nodes, left = self._dispatch.graph.nodes, instance.live
         for run in instance.runs:
             for key in range(run.first_key, run.first_key + run.count):
@@ -145,16 +146,16 @@ class Explainer:
 
 
 def _awaited(node: Node) -> Sequence[Node]:
-    """What a node waits for, ended or not."""
+    """Return the nodes that a node waits for, ended or not."""
     if node.state is WAITING:
         return node.sources
     return node.refs if node.state is RESOLVING else ()
 
 
 def left_behind(dispatch: Dispatch, worker: Worker) -> list[Obstacle]:
-    """Queued nodes of the queues that a worker serves which no connected worker may run, by function.
+    """Return queued nodes that no connected worker may run, by function, of the queues that a worker serves.
 
-    To be asked before the worker is given nothing more, while its own reason still counts.
+    Call it while the worker is still granted nodes, because its own reason counts, too.
     """
     own = worker.presence
     active = dispatch.graph.active.values()

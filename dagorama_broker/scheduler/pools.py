@@ -1,10 +1,10 @@
-"""Workers by what they may run: a thousand alike are one pool."""
+"""Groups workers by what they may run: a thousand alike are one pool."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from dagorama_broker.model import World
+from dagorama_broker.model.domain import World
 from dagorama_broker.scheduler.objects import Pool, Worker
 from dagorama_broker.scheduler.queues import Lane
 
@@ -17,17 +17,19 @@ def _rules(worker: Worker) -> _Rules:
 
 
 class Pools:
-    """A worker is in one pool, or in none when it takes nothing more."""
+    """Keeps all pools. A worker is in one pool, or in none if it is granted nothing more."""
 
     def __init__(self, offer_all: Callable[[Pool], None]) -> None:
-        """Call `offer_all` with each pool that is new, which has nothing to run yet."""
+        """Call `offer_all` with each new pool, so that it learns which nodes are queued."""
         self._pools: dict[World, dict[_Rules, Pool]] = {world: {} for world in World}
         self._offer_all = offer_all
 
     def of(self, world: World) -> Iterator[Pool]:
+        """Return the pools of a protocol."""
         return iter(self._pools[world].values())
 
     def join(self, worker: Worker) -> None:
+        """Enter a worker in the pool of its rules."""
         rules, pools = _rules(worker), self._pools[worker.presence.world]
         pool = pools.get(rules)
         if pool is None:
@@ -42,6 +44,7 @@ class Pools:
                 pool.place(slot)
 
     def leave(self, worker: Worker) -> None:
+        """Remove a worker from its pool."""
         pool, worker.pool = worker.pool, None
         if pool is None:
             return
@@ -52,7 +55,7 @@ class Pools:
             del self._pools[pool.world][_rules(worker)]
 
     def refuse(self, worker: Worker, lane: Lane, why: str) -> None:
-        """The worker is not offered nodes of this lane any more."""
+        """Grant the worker no more nodes of this function."""
         takes_more = worker.pool is not None
         self.leave(worker)
         worker.refuses[lane.id] = why
@@ -60,13 +63,13 @@ class Pools:
             self.join(worker)
 
     def forget(self, lanes: set[int]) -> None:
-        """Nobody will ask about these lanes again."""
+        """Drop what pools know of these functions, by their ids."""
         for pools in self._pools.values():
             for pool in pools.values():
                 pool.forget(lanes)
 
     def allow(self, worker: Worker, lanes: set[int]) -> None:
-        """It does not matter any more that the worker has refused these lanes."""
+        """Forget that the worker has refused these functions, by their ids."""
         stale = lanes.intersection(worker.refuses)
         if not stale:
             return

@@ -1,7 +1,7 @@
-"""Has unfinished nodes run by other code than they were made with, as a holder of a signing key allows.
+"""Binds unfinished nodes to other code than they were made with, as a holder of a signing key allows.
 
-The rule: the heart holds no key. It goes by what an adoption says, keeps what was signed with each node that it moves,
-and workers check that before they run one.
+The scheduler holds no key. It does what an adoption says and keeps what was signed with each node that it moves;
+workers check the signature before they run the node.
 """
 
 from __future__ import annotations
@@ -11,26 +11,27 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from dagorama_broker.errors import NotAllowedNow, NotKnown
-from dagorama_broker.model import AdoptedRow, Adoption, AdoptionRow, World
+from dagorama_broker.model.domain import Adoption, World
+from dagorama_broker.model.rows import AdoptedRow, AdoptionRow
 from dagorama_broker.scheduler.claims import Dispatch
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.objects import Node
 from dagorama_broker.scheduler.queues import Lane
 from dagorama_broker.scheduler.transitions import BACKOFF, QUEUED, WAITING
 
-#: States in which nobody runs a node's code, or has run it.
+#: States in which no worker runs a node or has run it.
 UNCLAIMED = frozenset({WAITING, QUEUED, BACKOFF})
-#: The hash of nodes that are to be run by whatever code is deployed.
+#: The hash of nodes that are run by the code that is deployed when they are granted.
 DEPLOYED = ""
-_SIGN = "sign it with `dagorama adopt`, `dagorama retry --new-code` or `new_code=True` of this version"
+_SIGN = "sign it with `dagorama rebind`, `dagorama retry --new-code` or `new_code=True` of this version"
 
 
 class AdoptedFunction(NamedTuple):
-    """Which nodes are to be adopted, and by which code."""
+    """Which nodes to bind, and to which code."""
 
     name: str
-    hash: str = ""  #: of the code that is to run them; empty: the one that connected workers have
-    made_with: Collection[str] = ()  #: hashes: only nodes that this code runs now; empty: code that no worker has
+    hash: str = ""  #: of the new code; empty: the one that connected workers have
+    made_with: Collection[str] = ()  #: hashes: only nodes that are run by this code now; empty: code that no worker has
     instance: bytes = b""  #: only nodes of this one; empty: of all
 
 
@@ -38,19 +39,19 @@ class Adoptable(NamedTuple):
     """Nodes that may be adopted as things stand."""
 
     nodes: list[Node]
-    hash: str  #: of the code that is to run them
+    hash: str  #: of the new code
     made_with: frozenset[str]  #: the code that they were made with
 
 
 def adoptable(dispatch: Dispatch, asked: AdoptedFunction) -> Adoptable:
-    """The nodes that are asked for and that nobody holds.
+    """Return the unclaimed ones of the nodes that are asked for.
 
-    Raises NotKnown if there is no such function, NotAllowedNow if it cannot be told which code.
+    Raises NotKnown if there is no such function, NotAllowedNow if the code is ambiguous.
     """
     lanes = _lanes_asked_for(dispatch, asked)
     hash = asked.hash or _deployed(dispatch, asked.name, lanes)
     goals = {lane.id for lane in lanes if lane.function.hash != hash or _is_signed_again(dispatch, asked, lane)}
-    # A person asks for it: one look at each unfinished node.
+    # This is requested by a person, so that looking at each unfinished node is acceptable.
     graph = dispatch.graph
     every = graph.unfinished_of(asked.instance) if asked.instance else graph.nodes.values()
     nodes = [node for node in every if node.lane.id in goals and node.state in UNCLAIMED]
@@ -58,7 +59,7 @@ def adoptable(dispatch: Dispatch, asked: AdoptedFunction) -> Adoptable:
 
 
 def adopt(dispatch: Dispatch, asked: AdoptedFunction, adoption: Adoption | None) -> Adoptable:
-    """Have these nodes go over to the lane of the function with another hash, in their order. Returns which they are.
+    """Move these nodes to the queue of the function with another hash, in their order. Return which they are.
 
     Raises NotKnown or NotAllowedNow, also if `adoption` does not allow all of it, and then nothing has changed.
     """
@@ -71,12 +72,12 @@ def adopt(dispatch: Dispatch, asked: AdoptedFunction, adoption: Adoption | None)
 
 
 def adopt_deployed(dispatch: Dispatch, nodes: Iterable[Node], adoptions: Sequence[Adoption]) -> int:
-    """Have the unclaimed ones of these nodes that an adoption is for run by the code that is deployed.
+    """Bind the unclaimed ones of these nodes to the code that is deployed, as far as the adoptions allow it.
 
-    Returns how many there are. No worker has code with an empty hash: the first that is offered such a node gives it
-    back and says which it has, and `bind` does the rest.
+    Returns how many there are. No worker has code with an empty hash: the first one that is granted such a node returns
+    it and names its own code, and `bind` does the rest.
     """
-    moving: dict[int, list[Node]] = {}  # by the place of their adoption
+    moving: dict[int, list[Node]] = {}  # by the index of their adoption
     places: dict[str, list[int]] = {}
     for place, adoption in enumerate(adoptions):
         places.setdefault(adoption.function, []).append(place)
@@ -91,12 +92,12 @@ def adopt_deployed(dispatch: Dispatch, nodes: Iterable[Node], adoptions: Sequenc
 
 
 def is_unbound(dispatch: Dispatch, node: Node) -> bool:
-    """Whether the node waits for a worker to say which code is deployed."""
+    """Return whether the node waits for a worker to name the deployed code."""
     return node.lane.function.hash == DEPLOYED and node.key in dispatch.graph.made_with
 
 
 def bind(dispatch: Dispatch, node: Node, hash: str) -> None:
-    """A worker that was offered this node has this code: unclaimed nodes like it in its instance are run by that."""
+    """Bind unclaimed nodes like this one, in its instance, to the code that a worker has named."""
     graph, lane = dispatch.graph, node.lane.id
     like = [other for other in graph.unfinished_of(node.instance.id) if other.lane.id == lane]
     for other in like:
@@ -105,7 +106,7 @@ def bind(dispatch: Dispatch, node: Node, hash: str) -> None:
 
 
 def code_of(graph: Graph, node: Node) -> str:
-    """The code that an unfinished node was made with."""
+    """Return the code that an unfinished node was made with."""
     return graph.made_with.get(node.key, node.lane.function.code)
 
 
@@ -146,9 +147,9 @@ def _is_ours(lane: Lane) -> bool:
 
 
 def _is_signed_again(dispatch: Dispatch, asked: AdoptedFunction, lane: Lane) -> bool:
-    """Whether its nodes, which have the code that is asked for, get another signature for that.
+    """Return whether its nodes, which have the new code already, get another signature for it.
 
-    They do if no worker holds the key of the one that they have, or if a person names their code alone.
+    They do if no worker holds the key of the present signature, or if a person names their code alone.
     """
     is_named = set(asked.made_with) == {lane.function.hash}
     return bool(lane.function.adopted_under) and (is_named or dispatch.lacks_key_of_adoption(lane))
@@ -162,7 +163,7 @@ def _refuse_unknown(name: str, lanes: Sequence[Lane], made_with: Collection[str]
 
 
 def _deployed(dispatch: Dispatch, name: str, lanes: Sequence[Lane]) -> str:
-    """The one hash that connected workers have instead of those of these lanes, or that was signed for before."""
+    """Return the one hash that connected workers have instead of the given ones, or that was signed for before."""
     hashes = {hash for lane in lanes for hash in dispatch.deployed(lane)}
     hashes = hashes or {lane.function.hash for lane in lanes if dispatch.lacks_key_of_adoption(lane)} - {DEPLOYED}
     if len(hashes) == 1:
@@ -197,7 +198,7 @@ def _refuse_missing(names: Collection[str], *, has_some: bool) -> None:
 
 
 def _fits(graph: Graph, node: Node, adoption: Adoption) -> bool:
-    """Whether an adoption of its function, for the code that is deployed, is for this node, and it has none like it."""
+    """Return whether an adoption for deployed code covers this node, which has no such adoption yet."""
     function = node.lane.function
     return (
         adoption.instance in (b"", node.instance.id) and code_of(graph, node) in adoption.made_with
@@ -210,7 +211,7 @@ def _fits(graph: Graph, node: Node, adoption: Adoption) -> bool:
 
 def _move(graph: Graph, nodes: Sequence[Node], hash: str, adoption: Adoption) -> None:
     row = AdoptionRow(graph.next_adoption, adoption.signed)
-    if any(code_of(graph, node) != hash for node in nodes):  # else none of them needs it
+    if any(code_of(graph, node) != hash for node in nodes):  # else none of them needs the row
         graph.next_adoption += 1
         graph.changes.adoptions.append(row)
     for node in nodes:
@@ -225,6 +226,6 @@ def _change_code(graph: Graph, node: Node, hash: str, adoption: AdoptionRow, key
     if not is_back:
         graph.made_with[node.key], graph.adoptions[node.key] = original, adoption
     adopted_under = "" if is_back else key_id
-    lane = graph.lane(replace(node.lane.function, hash=hash, class_code="", adopted_under=adopted_under))
+    lane = graph.make_lane(replace(node.lane.function, hash=hash, class_code="", adopted_under=adopted_under))
     graph.change_lane(node, lane)
     graph.changes.adopted.append(AdoptedRow(node.key, lane.id, 0 if is_back else adoption.id))

@@ -1,24 +1,21 @@
-"""Rebuilds the graph from what the store kept: what has not ended, and the ended nodes that it depends on."""
+"""Rebuilds the graph from the store: the unfinished nodes, and the ended ones that they depend on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from struct import unpack
 
-from dagorama_broker.model import EndedNode, Failed, Live, ProgressRow, State
-from dagorama_broker.scheduler.graph import FIRST, Graph
+from dagorama_broker.model.domain import State
+from dagorama_broker.model.queries import EndedNode, Failed, Live
+from dagorama_broker.model.rows import ProgressRow, unpack_keys
+from dagorama_broker.scheduler.graph import Graph
+from dagorama_broker.scheduler.names import FIRST
 from dagorama_broker.scheduler.objects import NONE, Instance, Node, Run, Trouble
 from dagorama_broker.scheduler.queues import Lane
 from dagorama_broker.scheduler.transitions import BACKOFF, COMPLETED, FAILED, RESOLVING, WAITING
 
 
-def unpack_keys(packed: bytes) -> tuple[int, ...]:
-    """The inverse of `pack_keys`."""
-    return unpack(f"<{len(packed) // 8}q", packed)
-
-
 def ended_nodes(graph: Graph, rows: Iterable[EndedNode]) -> dict[int, Node]:
-    """Ended nodes as others hold on to them, by key; `rows` are closed under what completed values name."""
+    """Return ended nodes by key; `rows` must have all nodes that their completed values name."""
     lanes = graph.lane_by_id
     instances: dict[int, Instance] = {}
     nodes: dict[int, Node] = {}
@@ -32,15 +29,15 @@ def ended_nodes(graph: Graph, rows: Iterable[EndedNode]) -> dict[int, Node]:
         if node.state is COMPLETED and row.refs:
             node.refs = tuple([nodes[key] for key in unpack_keys(row.refs)])
         elif row.culprit not in (0, row.key):
-            # A culprit is only ever named, so a node with its key and nothing else can stand for it.
+            # Only the key of this node is used, so that a node without anything else can stand for it.
             node.culprit = nodes.get(row.culprit) or Node(row.culprit, node.instance, node.lane, None, FAILED)
     return nodes
 
 
 def lane_of_row(graph: Graph, rows: Live | Failed, key: int, function: int) -> Lane:
-    """The lane of a node that was made as `function`: of the code that has adopted it, of its concurrency key.
+    """Return the queue of a node that was made as `function`: that of the code it is bound to, and of its key.
 
-    A node that was adopted before adoptions were signed is as it was made.
+    A node that was adopted before adoptions were signed has its original code.
     """
     adoption = rows.adoptions.get(key)
     lane = graph.lane_by_id[rows.adopted[key] if adoption is not None else function]
@@ -51,7 +48,7 @@ def lane_of_row(graph: Graph, rows: Live | Failed, key: int, function: int) -> L
 
 
 def rebuild(graph: Graph, live: Live) -> list[tuple[float, Node]]:
-    """Fill an empty graph; the nodes in BACKOFF come back with the time of their next run."""
+    """Fill an empty graph; return the nodes in BACKOFF with the time of their next attempt."""
     for row in live.functions:
         graph.enter_lane(Lane(row.id, row.function))
     graph.next_node, graph.next_instance, graph.next_lane = live.next_node, live.next_instance, live.next_function
@@ -64,7 +61,7 @@ def rebuild(graph: Graph, live: Live) -> list[tuple[float, Node]]:
 
 
 def _rebuild_names(graph: Graph, live: Live) -> list[Run]:
-    """Instances and origins; returns the runs in the order of their keys."""
+    """Rebuild instances and origins; return the runs in the order of their keys."""
     instances = {row.key: Instance(row.key, row.id, row.key in live.failed) for row in live.instances}
     graph.instances = {instance.id: instance for instance in instances.values()}
     runs = [
@@ -107,7 +104,7 @@ def _rebuild_nodes(
 
 
 def _pause_left(graph: Graph, row: ProgressRow) -> float:
-    """Seconds until the next run: never longer than the pause was, whatever the wall clock did meanwhile."""
+    """Return the seconds until the next attempt: never more than the pause, even if the wall clock jumped."""
     return min(row.retry_at - graph.wall - graph.now, row.pause) if row.retry_at else 0.0
 
 
@@ -126,7 +123,7 @@ def _rebuild_edges(
             node.sources = others
             node.tolerates = frozenset(-key for key in keys if key < 0) or NONE
         waiting.append((node, graph.wait_for(node, others)))
-    # All are connected before any moves: what ends at once tells those that wait for it.
+    # All are connected before any moves, because a node that ends at once notifies those that wait for it.
     for node, bad in waiting:
         if node.state is WAITING or node.state is RESOLVING:
             graph.settle(node, bad)

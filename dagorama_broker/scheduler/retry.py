@@ -1,7 +1,7 @@
-"""Has ended nodes run again: culprits go back to the queue, and what failed because of them waits for them again.
+"""Retries ended nodes: failed ones are queued again, and nodes that failed because of them wait for them again.
 
-A retry that goes downstream also reruns what was given one of their failures, and everything that depends on that.
-Which nodes those are was read from the store; nothing changes before all of it is known to be possible.
+A retry downstream also reruns nodes that were given one of these failures as a value, and all that depends on them.
+The nodes were read from the store; nothing changes before all of it is known to be possible.
 """
 
 from __future__ import annotations
@@ -10,52 +10,46 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from dagorama_broker.errors import NotAllowedNow
-from dagorama_broker.model import (
-    Failed,
-    FailedNode,
-    InstanceEnd,
-    RevivedRow,
-    RunRow,
-    State,
-    StoredInstance,
-    is_made,
-)
+from dagorama_broker.model.domain import State
+from dagorama_broker.model.queries import Failed, FailedNode, StoredInstance, is_made
+from dagorama_broker.model.rows import InstanceEnd, RevivedRow, RunRow, unpack_keys
 from dagorama_broker.scheduler.claims import Dispatch
 from dagorama_broker.scheduler.eager import cancellation
-from dagorama_broker.scheduler.graph import Graph, run_with
+from dagorama_broker.scheduler.graph import Graph
+from dagorama_broker.scheduler.names import run_with
 from dagorama_broker.scheduler.objects import NONE, Instance, Node, Run, Trouble
-from dagorama_broker.scheduler.restore import ended_nodes, lane_of_row, unpack_keys
+from dagorama_broker.scheduler.restore import ended_nodes, lane_of_row
 from dagorama_broker.scheduler.transitions import BACKOFF, COMPLETED, QUEUED, RESOLVING, WAITING
 
-#: What is kept as the failure of an unfinished node that a completed attempt made, if its node runs again.
+#: Makes the failure of unfinished nodes whose parent is retried.
 ORPHANED = cancellation("the node that made it was retried and runs again")
 
 
 class Revived(NamedTuple):
-    queued: int  #: nodes that run again
+    queued: int  #: nodes that are queued again
     waiting: int  #: nodes that wait again
     completed: int = 0  #: of these, the ones that had completed
     used: int = 0  #: nodes that were given one of the failures as a value and do not run again
-    adopted: int = 0  #: nodes that are run by other code than before
+    adopted: int = 0  #: nodes that are bound to other code
 
 
 def is_within_reach(graph: Graph, failed: Failed) -> bool:
-    """Whether all that the nodes wait for is in memory or was read with them; else it has ended since: read again."""
-    # One that waited for its promises when it was read is in memory, or has ended since.
+    """Return whether all that the nodes wait for is in memory or was read with them; else it has ended since."""
+    # A node that waited for promises when it was read is in memory, or has ended since.
     known = {row.key for row in failed.ended if row.state != State.RESOLVING} | {row.key for row in failed.nodes}
     return all(abs(key) in known or abs(key) in graph.nodes for row in failed.nodes for key in _awaited(row))
 
 
 def orphans(graph: Graph, failed: Failed) -> list[Node]:
-    """Unfinished nodes that completed attempts made whose nodes are about to run again."""
+    """Return the unfinished children of nodes that are about to run again."""
     keys = (key for each in failed.made for key in range(each.run.first_key, each.run.first_key + each.run.size))
     return [graph.nodes[key] for key in keys if key in graph.nodes]
 
 
 def refuse(graph: Graph, failed: Failed, downstream: bool) -> None:
-    """Raise NotAllowedNow if an unfinished node has been given what is about to change, or may be.
+    """Raise NotAllowedNow if an unfinished node was given an outcome that is about to change, or may be.
 
-    One that still waits is not in the way of a retry downstream: it is going to wait for the new outcome.
+    A node that still waits does not block a retry downstream: it will wait for the new outcome.
     """
     keys = {row.key for row in failed.nodes}
     for node in _unfinished(graph, failed.instances):
@@ -76,7 +70,7 @@ def refuse(graph: Graph, failed: Failed, downstream: bool) -> None:
 
 
 def revive(dispatch: Dispatch, failed: Failed) -> Revived:
-    """To be called after `refuse`. A node that still depends on another failure fails again at once."""
+    """Carry out a retry, after `refuse`. A node that still depends on another failure fails again at once."""
     graph = dispatch.graph
     graph.changes.used_failures += failed.used
     if not failed.nodes:
@@ -86,7 +80,7 @@ def revive(dispatch: Dispatch, failed: Failed) -> Revived:
     _connect(graph, failed.nodes, nodes, ended_nodes(graph, failed.ended))
     for row, node in zip(failed.nodes, nodes, strict=True):
         _move_back(dispatch, row, node)
-    # All have moved before any is connected, and all are connected before any is settled: order does not matter.
+    # All are moved before any is connected, and all connected before any is settled, so that order does not matter.
     bad = [(node, graph.wait_for(node, node.refs or node.sources)) for node in nodes]
     _have_others_wait(graph, failed, nodes)
     for node, culprit in bad:
@@ -102,7 +96,7 @@ def revive(dispatch: Dispatch, failed: Failed) -> Revived:
 
 
 def _have_others_wait(graph: Graph, failed: Failed, nodes: Iterable[Node]) -> None:
-    """Unfinished nodes that wait for others besides wait for these too, instead of taking what they were."""
+    """Let unfinished nodes that wait for others wait for these too, instead of using their old outcomes."""
     again = {node.key: node for node in nodes}
     for node in _unfinished(graph, failed.instances):
         if node.key in again:
@@ -114,7 +108,7 @@ def _have_others_wait(graph: Graph, failed: Failed, nodes: Iterable[Node]) -> No
 
 
 def waiting_for(graph: Graph, failed: Failed) -> Iterator[Node]:
-    """Unfinished nodes that are going to wait for nodes which are about to run again."""
+    """Yield unfinished nodes that will wait for nodes which are about to run again."""
     keys = {row.key for row in failed.nodes}
     for node in _unfinished(graph, failed.instances):
         others = node.refs if node.state is RESOLVING else node.sources
@@ -123,7 +117,7 @@ def waiting_for(graph: Graph, failed: Failed) -> Iterator[Node]:
 
 
 def with_dependents(graph: Graph, failed: Failed, others: Iterable[Node]) -> list[Node]:
-    """Those of the nodes that are unfinished now, these others, and all that waits for them in turn."""
+    """Return the unfinished ones of the retried nodes, these others, and all nodes that wait for them."""
     found = {row.key: node for row in failed.nodes if (node := graph.nodes.get(row.key)) is not None}
     found.update((node.key, node) for node in others)
     stack = list(found.values())
@@ -141,18 +135,18 @@ def _id(node: Node) -> str:
 
 
 def _awaited(row: FailedNode) -> tuple[int, ...]:
-    """Keys of its promises where it has its value, else of its sources; negative where a failure is tolerated."""
+    """Return the keys of its promises if it has its value, else of its sources; negative if it takes their failure."""
     return unpack_keys(row.sources if row.refs is None else row.refs)
 
 
 def _unfinished(graph: Graph, instances: Iterable[StoredInstance]) -> Iterator[Node]:
-    """Sources are of a node's own instance: no other need be looked through."""
+    """Yield the unfinished nodes of instances; sources are always of a node's own instance."""
     for stored in instances:
         yield from graph.unfinished_of(stored.row.id)
 
 
 def _take_up(graph: Graph, failed: Failed) -> list[Node]:
-    """The nodes in memory again, with their instances and names; as yet they have failed."""
+    """Load the nodes into memory, with their instances and names, in their ended states."""
     instances = {stored.row.key: _reopen(graph, stored, failed.others) for stored in failed.instances}
     runs = iter([_run(graph, row, instances) for row in sorted(failed.runs, key=lambda row: row.first_key)])
     run, nodes = next(runs), []
@@ -167,7 +161,7 @@ def _take_up(graph: Graph, failed: Failed) -> list[Node]:
 
 
 def _reopen(graph: Graph, stored: StoredInstance, others: set[int]) -> Instance:
-    """The instance has an unfinished node; it has failed only where another of its nodes ended badly."""
+    """Load an instance, which has an unfinished node now; it counts as failed only if other nodes failed."""
     key, id = stored.row.key, stored.row.id
     is_live, failed = id in graph.instances, key in others
     graph.recall(key, id, failed)
@@ -187,7 +181,7 @@ def _run(graph: Graph, row: RunRow, instances: Mapping[int, Instance]) -> Run:
 
 
 def _connect(graph: Graph, rows: Iterable[FailedNode], nodes: Iterable[Node], ended: Mapping[int, Node]) -> None:
-    """Each gets the nodes that it waits for, those that are unfinished now rather than as they ended once."""
+    """Set the nodes that each node waits for, in their present state if they are unfinished again."""
     for row, node in zip(rows, nodes, strict=True):
         keys = _awaited(row)
         others = tuple([graph.nodes.get(abs(key)) or ended[abs(key)] for key in keys])
@@ -199,14 +193,14 @@ def _connect(graph: Graph, rows: Iterable[FailedNode], nodes: Iterable[Node], en
 
 
 def _move_back(dispatch: Dispatch, row: FailedNode, node: Node) -> None:
-    """With a value it waits for its promises; one that has run before is queued, unless it has to wait for another."""
+    """Move a node back: to wait for its promises if it has a value, else to the queue or to wait for its sources."""
     graph = dispatch.graph
     if row.refs is not None:
         graph.changes.revived.append(RevivedRow(node.key, int(RESOLVING)))
         graph.move(node, RESOLVING)
         return
     graph.changes.revived.append(RevivedRow(node.key, int(WAITING)))
-    # Also after a restart, whoever still runs it from before is refused.
+    # A worker that still runs an old attempt is refused, also after a restart.
     dispatch.spend(node)
     node.trouble = Trouble()
     graph.keep_failure(node.trouble, row.failure)

@@ -1,4 +1,4 @@
-"""What a running attempt makes: staged until its result is recorded; and the promises that the result names."""
+"""Stages the children of running attempts until their results come, and finds the promises that results name."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from collections.abc import Iterable, Sequence, Sized
 from dagorama_broker.errors import Malformed, NotKnown, TooMuch
 from dagorama_broker.scheduler.limits import Limits
 from dagorama_broker.scheduler.objects import Node
-from dagorama_broker.scheduler.submission import NewRun, Plan
+from dagorama_broker.scheduler.requests import NewRun
+from dagorama_broker.scheduler.submission import Plan
 from dagorama_broker.scheduler.transitions import RESOLVING
 
-#: Bytes that each takes beside its content, as long as it is staged.
+#: Bytes that each takes in addition to its content while it is staged.
 RUN, NODE, REFERENCE, ID = 600, 150, 40, 60
 
 
 def staged_cost(nodes: int, references: int, ids: int, content: int) -> int:
-    """Bytes that a run of staged children takes in memory."""
+    """Return the bytes that a run of staged children takes in memory."""
     return RUN + NODE * nodes + REFERENCE * references + ID * ids + content
 
 
 def cost_of(run: NewRun) -> int:
-    """Bytes that a run takes in memory while it is staged."""
+    """Return the bytes that a run takes in memory while it is staged."""
     references = _entries(run.sources) + _entries(run.tolerant)
     ids = len(run.foreign) + len(run.large)
-    return staged_cost(len(run.lanes), references, ids, sum(map(len, run.arguments)))
+    return staged_cost(run.count, references, ids, sum(map(len, run.arguments)))
 
 
 def _entries(columns: Iterable[Sized] | None) -> int:
@@ -31,7 +32,7 @@ def _entries(columns: Iterable[Sized] | None) -> int:
 
 
 class Staged:
-    """Children of an attempt that still runs: seen by nobody until its result is recorded."""
+    """Children of a running attempt, which are invisible until its result is recorded."""
 
     __slots__ = ("cost", "nodes", "runs", "size", "too_much", "weight")
 
@@ -41,10 +42,10 @@ class Staged:
         self.size = 0  #: bytes of arguments
         self.weight = 0  #: nodes and references
         self.cost = 0  #: bytes that all of it takes in memory
-        self.too_much = ""  #: why nothing is kept any more, if it takes too much memory
+        self.too_much = ""  #: why nothing is staged, if it takes too much memory
 
     def check(self, node: Node, limits: Limits) -> None:
-        """Raises TooMuch or Malformed where this cannot become the children of `node`."""
+        """Raise TooMuch or Malformed if these cannot become the children of `node`."""
         if self.too_much:
             raise TooMuch(self.too_much)
         limits.check_attempt(self.nodes, self.size)
@@ -56,14 +57,14 @@ class Staged:
 
 
 class Stage(dict[int, Staged]):
-    """What all running attempts have staged, by attempt, within bounds for each and for all together."""
+    """The staged children of all running attempts, by attempt, with limits for each and for all together."""
 
     def __init__(self) -> None:
         super().__init__()
         self.cost = 0  #: bytes that all of it takes in memory
 
     def has_room(self, attempt: int, cost: int, limits: Limits) -> bool:
-        """Whether the attempt may stage as many bytes more. Past a bound, nothing of it is kept any more."""
+        """Return whether the attempt may stage `cost` bytes more; if not, drop all its staged children."""
         staged = self.setdefault(attempt, Staged())
         staged.too_much = staged.too_much or limits.too_much_staged(staged.cost + cost, self.cost + cost)
         if staged.too_much:
@@ -71,9 +72,9 @@ class Stage(dict[int, Staged]):
         return not staged.too_much
 
     def take_in(self, attempt: int, run: NewRun, limits: Limits) -> None:
-        """Keep a run. Past a bound nothing is kept any more, and `Staged.check` will say so."""
+        """Stage a run. Past a limit nothing is staged, and `Staged.check` will refuse the result."""
         staged, cost = self.setdefault(attempt, Staged()), cost_of(run)
-        staged.nodes += len(run.lanes)
+        staged.nodes += run.count
         staged.size += sum(map(len, run.arguments))
         if staged.nodes > limits.nodes_per_attempt or staged.size > limits.bytes_per_attempt:
             self._clear(staged)
@@ -89,7 +90,7 @@ class Stage(dict[int, Staged]):
         staged.cost = 0
 
     def take_out(self, attempt: int) -> Staged | None:
-        """The attempt has come to its end."""
+        """Remove the staged children of an attempt that has ended."""
         staged = self.pop(attempt, None)
         if staged is not None:
             self.cost -= staged.cost
@@ -97,12 +98,12 @@ class Stage(dict[int, Staged]):
 
 
 def own_origin(node: Node, runs: Sequence[NewRun]) -> bytes:
-    """Of the nodes that an attempt of `node` has staged in the node's own instance; empty: it has none."""
+    """Return the origin of children staged in the instance of `node`; empty: there are none."""
     return next((run.origin for run in runs if run.instance == node.instance.id), b"")
 
 
 def promised(plan: Plan, own: bytes, refs: Sequence[int], foreign: Sequence[bytes]) -> tuple[Node, ...]:
-    """The nodes that a result names: children, whose origin is `own`, by their counters, others by their ids.
+    """Return the nodes that a result names: children, whose origin is `own`, by counter, others by id.
 
     Raises Malformed or NotKnown.
     """
@@ -117,7 +118,7 @@ def promised(plan: Plan, own: bytes, refs: Sequence[int], foreign: Sequence[byte
 
 
 def refuse_circle(plan: Plan, node: Node, runs: Sequence[NewRun], named: Sequence[Node]) -> None:
-    """Raises Malformed where a node that the result names, or what that waits for in turn, waits for `node`."""
+    """Raise Malformed if a node that the result names waits for `node`, directly or through others."""
     if all(map(plan.has, named)) and not any(run.foreign for run in runs):
         return
     is_waited_for = bool(node.dependents)

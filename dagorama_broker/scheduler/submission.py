@@ -1,78 +1,58 @@
-"""Makes nodes: what a call asks for is found out in full, and refused or carried out as a whole."""
+"""Makes nodes: a plan finds out in full what a call asks for, and is refused or carried out as a whole."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from dagorama_broker.errors import Conflict, Malformed, NotKnown
-from dagorama_broker.model import InstanceEnd, InstanceRow, KeyRow, LargeRow, NodeRow, RunRow
-from dagorama_broker.scheduler.graph import FIRST, Graph, pack_sources, run_with
-from dagorama_broker.scheduler.objects import Instance, Node, Run
+from dagorama_broker.model.domain import Function
+from dagorama_broker.model.rows import InstanceEnd, InstanceRow, KeyRow, LargeRow, NodeRow, RunRow, pack_keys
+from dagorama_broker.scheduler.graph import Graph
+from dagorama_broker.scheduler.names import FIRST, node_id, refuse_overlaps, run_with
+from dagorama_broker.scheduler.objects import Instance, Node, Reservation, Run
 from dagorama_broker.scheduler.queues import Lane
+from dagorama_broker.scheduler.requests import NewRun
 from dagorama_broker.scheduler.transitions import WAITING
 
-if TYPE_CHECKING:
-    from dagorama_broker.scheduler.drafts import Draft
-
-
-#: Nodes that are gone through in one go.
+#: Nodes that one step of a plan looks at.
 PORTION = 2_000
 
 
-@dataclass(slots=True)
-class NewRun:
-    """Nodes to be made, as a message described them; see `Nodes` in broker.proto for references."""
-
-    instance: bytes
-    origin: bytes
-    first: int
-    lanes: list[Lane]
-    arguments: list[bytes]
-    sources: list[Sequence[int]] | None = None  #: references of each node
-    foreign: Sequence[bytes] = ()
-    creates: tuple[str, bytes] | None = None  #: the instance's definition and entry, where this makes it
-    digest: bytes = b""
-    large: Sequence[bytes] = ()
-    tolerant: Sequence[Sequence[int]] | None = None  #: for each node, places in its references
-    weight: int = 0  #: nodes and references, roughly what making them costs
-
-
 class Plan:
-    """Nodes and instances that a call asks for, while nothing has changed yet."""
+    """Nodes and instances that a call asks for. Nothing changes before it is carried out."""
 
     def __init__(
-        self, graph: Graph, runs: Sequence[NewRun], known: Mapping[bytes, Node], draft: Draft | None = None
+        self, graph: Graph, runs: Sequence[NewRun], known: Mapping[bytes, Node], reservation: Reservation | None = None
     ) -> None:
-        """`known` has ended nodes, read back from the store, by the ids that the runs name.
+        """`known` has ended nodes, read from the store, by the ids that the runs name.
 
-        Without a draft all is found out at once; that raises Malformed, NotKnown or Conflict. With one, `steps` does.
+        Without a reservation the plan is complete at once, or raises Malformed, NotKnown or Conflict. With one, the
+        caller completes it by `steps`.
         """
         self.nodes: list[Node] = []
         self.new_runs = runs
-        self.runs: list[Run] = []  #: those that are to be made, or have been, one for each of `new_runs`
+        self.runs: list[Run] = []  #: planned or made ones, one for each of `new_runs`
         self._graph = graph
         self._known = known
-        self._draft = draft
-        self._first_key = draft.first_key if draft is not None else graph.next_node
-        self._first_instance = draft.first_instance if draft is not None else graph.next_instance
+        self._reservation = reservation
+        self._first_key = reservation.first_key if reservation is not None else graph.next_node
+        self._first_instance = reservation.first_instance if reservation is not None else graph.next_instance
         self._instances: dict[bytes, tuple[Instance, NewRun]] = {}
         self._origins: dict[bytes, list[Run]] = {}
+        self._new_lanes: dict[Function, Lane] = {}
         self._last: Run | None = None  # the run that was looked into last
-        if draft is None:
+        if reservation is None:
             for _ in self.steps():
                 pass
 
     # --- names ----------------------------------------------------------------------------------------
 
     def find(self, id: bytes) -> Node | None:
-        """A node by its 16-byte id: planned, unfinished or known."""
+        """Return a planned, unfinished or known node by its 16-byte id."""
         return self.at(id[:12], int.from_bytes(id[12:], "big")) or self._known.get(id)
 
     def at(self, origin: bytes, counter: int) -> Node | None:
-        """A planned or unfinished node by origin and counter."""
+        """Return a planned or unfinished node by origin and counter."""
         run = self._last
         if run is None or run.origin != origin or not run.first <= counter < run.first + run.count:
             run = run_with(self._origins.get(origin, ()), counter)
@@ -85,11 +65,11 @@ class Plan:
         return self.nodes[place] if 0 <= place < len(self.nodes) else self._graph.nodes.get(key)
 
     def named(self, origin: bytes, counter: int) -> Node | None:
-        """A known node, which has ended, by origin and counter."""
-        return self._known.get(_id(origin, counter))
+        """Return a known node, which has ended, by origin and counter."""
+        return self._known.get(node_id(origin, counter))
 
     def has(self, node: Node) -> bool:
-        """Whether it is one of the nodes that are to be made."""
+        """Return whether the plan makes this node."""
         return 0 <= node.key - self._first_key < len(self.nodes)
 
     # --- finding out ----------------------------------------------------------------------------------
@@ -103,7 +83,7 @@ class Plan:
             yield from self._take_in(new)
         for origin, runs in self._origins.items():
             runs.sort(key=FIRST)
-            _refuse_overlaps(runs, self._graph.origins.get(origin, ()))
+            refuse_overlaps(runs, self._graph.origins.get(origin, ()))
             yield len(runs)
         for new, run in zip(self.new_runs, self.runs, strict=True):
             if new.sources is not None:
@@ -113,26 +93,44 @@ class Plan:
                     yield self._connect(new, nodes, start)
 
     def _take_in(self, new: NewRun) -> Iterator[int]:
-        if len(new.arguments) != len(new.lanes) or (new.sources is not None and len(new.sources) != len(new.lanes)):
+        count = new.count
+        if len(new.arguments) != count or (new.sources is not None and len(new.sources) != count):
             raise Malformed("the columns of a run of nodes have different lengths")
         instance, first_key = self._instance_of(new), self._first_key + len(self.nodes)
-        run = Run(new.origin, new.first, len(new.lanes), first_key, instance, new.digest)
-        if new.lanes:
+        run = Run(new.origin, new.first, count, first_key, instance, new.digest)
+        if count:
             self._refuse_reserved(new.origin)
             self._origins.setdefault(run.origin, []).append(run)
         self.runs.append(run)
-        if run.count <= PORTION:
-            self.nodes += [Node(key, instance, lane, run) for key, lane in enumerate(new.lanes, first_key)]
-            yield run.count + 1
-            return
-        for start in range(0, run.count, PORTION):
-            lanes = new.lanes[start : start + PORTION]
-            self.nodes += [Node(key, instance, lane, run) for key, lane in enumerate(lanes, first_key + start)]
-            yield len(lanes)
+        lanes = {index: self._lane(new.functions[index]) for index in set(new.function)}
+        for start in range(0, max(count, 1), PORTION):
+            portion = self._lanes_of(new, lanes, start)
+            self.nodes += [Node(key, instance, lane, run) for key, lane in enumerate(portion, first_key + start)]
+            yield len(portion) + 1
+
+    def _lane(self, function: Function) -> Lane:
+        """Return the queue of a function. A new one is only planned: a plan that is refused leaves none behind."""
+        graph = self._graph
+        lane = graph.lanes.get(function) or self._new_lanes.get(function)
+        if lane is None and self._reservation is not None:
+            lane = self._new_lanes[function] = Lane(graph.next_lane, function)
+            graph.next_lane += 1  # other calls make queues before this plan is carried out
+        elif lane is None:
+            lane = self._new_lanes[function] = Lane(graph.next_lane + len(self._new_lanes), function)
+        return lane
+
+    def _lanes_of(self, new: NewRun, lanes: Mapping[int, Lane], start: int) -> list[Lane]:
+        """Return the queues of a portion of nodes: those of their functions, or of their concurrency keys."""
+        found = list(map(lanes.__getitem__, new.function[start : start + PORTION]))
+        if new.key:
+            for place, key in enumerate(new.key[start : start + PORTION]):
+                if key:
+                    found[place] = self._graph.lane_of(found[place], new.keys[key - 1])
+        return found
 
     def _instance_of(self, new: NewRun) -> Instance:
         id, creates, graph = new.instance, new.creates, self._graph
-        instance = graph.instances.get(id) or (graph.drafted.get(id) if self._draft is not None else None)
+        instance = graph.instances.get(id) or (graph.drafted.get(id) if self._reservation is not None else None)
         planned, maker = self._instances.get(id, (None, None))
         if creates is not None and (instance or (maker is not None and maker.creates != creates)):
             raise Conflict(f"instance {id.hex()} exists already, with other content")
@@ -146,17 +144,17 @@ class Plan:
         return instance
 
     def _refuse_reserved(self, name: bytes) -> None:
-        """Raise Conflict if a draft is making nodes of this origin, or this instance; for a draft, reserve the name."""
+        """Raise Conflict if a large call makes this origin or instance; if this is a large call, reserve the name."""
         reserved = self._graph.reserved
-        if not reserved and self._draft is None:
+        if not reserved and self._reservation is None:
             return
-        if reserved.get(name, self._draft) is not self._draft:
+        if reserved.get(name, self._reservation) is not self._reservation:
             raise Conflict(f"another call makes {name.hex()} at this moment")
-        if self._draft is not None:
-            reserved[name] = self._draft
+        if self._reservation is not None:
+            reserved[name] = self._reservation
 
     def _connect(self, new: NewRun, nodes: list[Node], start: int) -> int:
-        """Give nodes of a run, from that place on, their sources; return how many nodes and sources these are."""
+        """Set the sources of a portion of nodes of a run; return how many nodes and sources these are."""
         assert new.sources is not None
         end = min(start + PORTION, len(nodes))
         count = end - start
@@ -170,7 +168,7 @@ class Plan:
         return count
 
     def _sources(self, new: NewRun, nodes: list[Node], place: int, references: Sequence[int]) -> tuple[Node, ...]:
-        """Nodes before this one in its run, or others by their names."""
+        """Return the nodes that references name: earlier ones of the run, or others by their names."""
         first, sources = new.first, []
         for reference in references:
             if reference < first:
@@ -189,7 +187,7 @@ class Plan:
         else:
             source = self.find(new.foreign[-1 - reference])
         if source is None or (source.key >= node.key and self.has(source)):
-            id = _id(new.origin, reference) if reference >= 0 else new.foreign[-1 - reference]
+            id = node_id(new.origin, reference) if reference >= 0 else new.foreign[-1 - reference]
             raise NotKnown(f"source {id.hex()} is not known to this broker")
         if source.instance.key != node.instance.key:
             raise Malformed("a source is of another instance than the node that names it")
@@ -198,10 +196,12 @@ class Plan:
     # --- carrying out ---------------------------------------------------------------------------------
 
     def make(self, maker: int = 0) -> None:
-        """Carry it out at once; `maker` is the key of the node whose attempt asked for it."""
+        """Carry the plan out at once; `maker` is the key of the node whose attempt asked for it."""
         graph = self._graph
         graph.next_node += len(self.nodes)
         graph.next_instance += len(self._instances)
+        graph.next_lane += len(self._new_lanes)
+        self.record_functions()
         for new, run in zip(self.new_runs, self.runs, strict=True):
             self.enter_nodes(run, new.arguments)
         self.publish(maker)
@@ -209,15 +209,27 @@ class Plan:
             graph.start(node)
         graph.forget_idle(new.instance for new in self.new_runs)
 
+    def record_functions(self) -> None:
+        """Enter the queues of new functions, with their rows."""
+        for planned in self._new_lanes.values():
+            lane = self._graph.record_lane(planned)
+            if lane is not planned:  # another call has made one since it was planned
+                self._use_instead(planned, lane)
+
+    def _use_instead(self, planned: Lane, lane: Lane) -> None:
+        for node in self.nodes:
+            if node.lane.base is planned:
+                node.lane = self._graph.lane_of(lane, node.lane.key) if node.lane.key else lane
+
     def enter_nodes(self, run: Run, arguments: Sequence[bytes], start: int = 0, end: int | None = None) -> list[Node]:
-        """Enter nodes of a run, by their places in it, and their rows: they cannot be found by their names yet."""
+        """Enter nodes of a run, by their places in it, with their rows: they cannot be found by their names yet."""
         graph, changes, first = self._graph, self._graph.changes, run.first_key - self._first_key
         end = run.count if end is None else min(end, run.count)
         nodes, instance_key = self.nodes[first + start : first + end], run.instance.key
         graph.counts[WAITING] += len(nodes)
         graph.nodes.update([(node.key, node) for node in nodes])
         changes.nodes += [
-            NodeRow(node.key, instance_key, node.lane.id, pack_sources(node), bytes)
+            NodeRow(node.key, instance_key, node.lane.id, _packed_sources(node), bytes)
             for node, bytes in zip(nodes, arguments[start:end] if start or end < run.count else arguments, strict=True)
         ]
         for node in nodes:
@@ -229,19 +241,21 @@ class Plan:
     def publish(self, maker: int) -> None:
         """Make the instances and the runs, whose nodes were entered.
 
-        All are made before any node is started: one that fails at once may be the last of its instance that lives.
+        All are made before any node is started: a node that fails at once may be the last unfinished one of its
+        instance.
         """
         graph = self._graph
         for instance, new in self._instances.values():
             assert new.creates is not None
             graph.instances[instance.id] = instance
+            graph.unwritten.add(instance.id)
             row = InstanceRow(instance.key, instance.id, *new.creates, graph.now + graph.wall)
             graph.changes.instances.append(row)
         for new, run in zip(self.new_runs, self.runs, strict=True):
             if run.count:
                 self._publish_run(new, run, maker)
         for instance, _ in self._instances.values():
-            if not instance.live:  # without a node that could end it would never have ended
+            if not instance.live:  # no node of it could end it
                 graph.changes.instance_ends.append(InstanceEnd(instance.key, graph.now + graph.wall, False))
 
     def _publish_run(self, new: NewRun, run: Run, maker: int) -> None:
@@ -251,30 +265,14 @@ class Plan:
             changes.instance_ends.append(InstanceEnd(instance.key, None, instance.failed))
         instance.live += run.count
         graph.enter_run(run)
+        graph.unwritten.add(run.origin)
         changes.runs.append(RunRow(run.origin, run.first, run.count, run.first_key, instance.key, run.digest, maker))
         changes.large += [LargeRow(run.first_key, sha256) for sha256 in new.large]
 
 
-def _id(origin: bytes, counter: int) -> bytes:
-    return origin + counter.to_bytes(4, "big")
-
-
-def _refuse_overlaps(runs: Sequence[Run], others: Sequence[Run]) -> None:
-    """Raise Conflict if runs of one origin, in the order of their counters, have a counter in common with each other or
-    with `others`, which are there already, or if they are of different instances."""
-    before: Run | None = None
-    for run in runs:
-        if before is not None and before.first + before.count > run.first:
-            raise _taken(run.origin, run.first)
-        place = bisect_right(others, run.first, key=FIRST)
-        if place and others[place - 1].first + others[place - 1].count > run.first:
-            raise _taken(run.origin, run.first)
-        if place < len(others) and run.first + run.count > others[place].first:
-            raise _taken(run.origin, others[place].first)
-        if run.instance is not (others or runs)[0].instance:
-            raise Conflict(f"origin {run.origin.hex()} belongs to another instance")
-        before = run
-
-
-def _taken(origin: bytes, counter: int) -> Conflict:
-    return Conflict(f"node {_id(origin, counter).hex()} exists already, with other content")
+def _packed_sources(node: Node) -> bytes:
+    """Return the packed keys of a node's sources; negative if the node takes their failure as a value."""
+    sources, tolerates = node.sources, node.tolerates
+    if not sources:
+        return b""
+    return pack_keys([-source.key if source.key in tolerates else source.key for source in sources])

@@ -1,8 +1,12 @@
-"""The moves that a node may make, and why. One table; `Graph.move` is the one function that assigns a state."""
+"""Defines which state may follow which, and why: one table, and its diagram.
+
+`Graph.move` is the only function that assigns a state. `python -m dagorama_broker.scheduler.transitions >
+docs/states.md` writes the page with the diagram.
+"""
 
 from __future__ import annotations
 
-from dagorama_broker.model import State
+from dagorama_broker.model.domain import ENDED, State
 
 WAITING, QUEUED, CLAIMED, RESOLVING, BACKOFF, COMPLETED, FAILED, CANCELLED = State
 
@@ -46,3 +50,31 @@ REASONS: dict[tuple[State, State], str] = {
     (FAILED, WAITING): "what it failed because of is retried",
     (FAILED, RESOLVING): "what it failed because of is retried, and it has its value",
 }
+
+PAGE = """# The states of a node
+
+Drawn from the table in `dagorama_broker/scheduler/transitions.py`; a move that is not here is refused before anything
+changes. After an edit: `python -m dagorama_broker.scheduler.transitions > docs/reference/states.md`.
+
+```mermaid
+{diagram}```
+"""
+
+
+def mermaid() -> str:
+    """Return the table as a Mermaid state diagram."""
+    lines = ["stateDiagram-v2", "    [*] --> WAITING: has sources", "    [*] --> QUEUED: has none"]
+    for state, nexts in TRANSITIONS.items():
+        lines += [f"    {state.name} --> {to.name}: {REASONS[state, to]}" for to in sorted(nexts)]
+        if state in ENDED:
+            lines.append(f"    {state.name} --> [*]")
+    return "\n".join(lines) + "\n"
+
+
+def page() -> str:
+    """Return the text of docs/states.md."""
+    return PAGE.format(diagram=mermaid())
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -1,4 +1,4 @@
-"""Where the broker's truth is kept; `open_store` picks the store that a URL names."""
+"""The broker's stores; `open_store` returns the one for a URL."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ _SQLITE = "sqlite:///"
 
 
 def accept_loss(url: str) -> str:
-    """Have the next start take a store without what it has lost; return what that is, or nothing if nothing is missing.
+    """Make the next start accept a store that lost data; return what is lost, or an empty text.
 
-    Raise SettingsError for a store that is not kept in a file, StoreError if it cannot be used.
+    Raise SettingsError for a store that is not a file, StoreError if it cannot be used.
     """
     from dagorama_broker.store.sqlite.store import SqliteStore
 
     store = open_store(url)
     if not isinstance(store, SqliteStore):
-        raise SettingsError(f"store {url} is not kept, so nothing of it can be lost: give --store sqlite:///PATH")
+        raise SettingsError(f"store {url} is not a file, so it cannot have lost anything: pass --store sqlite:///PATH")
     return store.accept_loss()
 
 
 def open_store(url: str) -> Store:
-    """The store of `sqlite:///relative.db`, `sqlite:////absolute.db` or `memory://`; its open() comes next.
+    """Return the store of `sqlite:///relative.db`, `sqlite:////absolute.db` or `memory://`, not yet open.
 
-    Raises SettingsError for any other URL.
+    Raise SettingsError for any other URL.
     """
     if url == "memory://":
         from dagorama_broker.store.memory.store import MemoryStore
@@ -44,4 +44,4 @@ def open_store(url: str) -> Store:
     try:
         return SqliteStore(Path(path).expanduser())
     except RuntimeError:
-        raise SettingsError(f"store {url}: this user has no home folder, so give the path without ~") from None
+        raise SettingsError(f"store {url}: this user has no home folder; pass the path without ~") from None

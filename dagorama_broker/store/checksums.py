@@ -1,8 +1,8 @@
-"""Rows with their checksums: made when written, compared when read, so that a damaged row is an error, never an answer.
+"""Checksums of rows: computed on write, compared on read, so that a damaged row is an error and never an answer.
 
-Rows of nodes and outcomes carry two sums in one number: the upper half is of what the heart needs, the lower of the
-payload, so that each can be read and checked without the other. Both depend on the key: a row under another's key
-does not pass. Other rows carry one sum of all their columns.
+Rows of nodes and outcomes carry two sums in one number: the upper half covers what the scheduler needs, the lower half
+the payload, so that each can be read and checked without the other. Both depend on the key, so a row under another key
+is damaged too. Other rows carry one sum of all their columns.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import TypeAlias
 from zlib import crc32
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import Function, NodeRow, OutcomeRow, ProgressRow, RunRow
+from dagorama_broker.model.domain import Function
+from dagorama_broker.model.rows import NodeRow, OutcomeRow, ProgressRow, RunRow
 
 SqlValue: TypeAlias = "int | float | str | bytes | None"
 
@@ -24,8 +25,7 @@ _pack_outcome = Struct("<qqqqd").pack
 _LOW = 0xFFFFFFFF
 _HIGH = 0x7FFFFFFF  # SQLite's integers are signed
 
-
-#: What of a function is kept as one text, so that a new option needs no new column.
+#: The options of a function that are stored as one text, so that a new option needs no new column.
 _OPTIONS = (
     "timeout", "queue_timeout", "priority", "max_concurrency", "delay", "max_deaths", "eager", "timeout_is_final",
     "key_id", "class_code", "adopted_under",
@@ -33,86 +33,92 @@ _OPTIONS = (
 
 
 def pack_options(function: Function) -> str:
-    """Those options that are set, as JSON."""
+    """Return the options that are set, as JSON."""
     return json.dumps({name: value for name in _OPTIONS if (value := getattr(function, name))})
 
 
 def with_options(function: Function, packed: str) -> Function:
-    """The inverse of `pack_options`."""
+    """Return the function with options that `pack_options` has packed."""
     return replace(function, **json.loads(packed)) if packed != "{}" else function
 
 
 def unpack_sources(packed: bytes) -> list[int]:
-    """Keys of a node's sources, whether or not it takes their failures."""
+    """Return the keys of a node's sources, whether or not it tolerates their failures."""
     return [abs(key) for key in unpack_keys(packed)]
 
 
 def unpack_keys(packed: bytes) -> tuple[int, ...]:
-    """Keys packed as little-endian 64-bit integers."""
+    """Return keys that are packed as little-endian 64-bit integers."""
     return unpack(f"<{len(packed) // 8}q", packed) if packed else ()
 
 
 def row_sum(row: Sequence[SqlValue]) -> int:
-    """The checksum of a row of any table but nodes and outcomes."""
+    """Return the checksum of a row of any table but nodes and outcomes."""
     return crc32(repr(tuple(row)).encode())
 
 
 def run_sum(
     first_key: int, origin: bytes, first: int, size: int, instance: int, digest: bytes, maker: int
 ) -> int:
-    """The checksum of a row of `runs`; rows from before the column `maker` was added have 0 there."""
+    """Return the checksum of a row of `runs`; rows that are older than the column `maker` have 0 there."""
     row = first_key, origin, first, size, instance, digest
     return row_sum((*row, maker) if maker else row)
 
 
 def adopted_sum(key: int, function: int, adoption: int) -> int:
-    """The checksum of a row of `adopted`; rows from before the column `adoption` was added have 0 there."""
+    """Return the checksum of a row of `adopted`; rows that are older than the column `adoption` have 0 there."""
     return row_sum((key, function, adoption) if adoption else (key, function))
 
 
 def progress_sum(row: Sequence[SqlValue]) -> int:
-    """The checksum of a row of `progress`; rows from before its last column was added have 0 there."""
+    """Return the checksum of a row of `progress`; rows that are older than its last column have 0 there."""
     return row_sum(row if row[-1] else row[:-1])
 
 
 def node_sum(key: int, instance: int, function: int, sources: bytes) -> int:
+    """Return the upper half of the checksum of a row of `nodes`."""
     return crc32(sources, crc32(_pack_node(key, instance, function))) & _HIGH
 
 
 def outcome_sum(key: int, state: int, attempt: int, culprit: int, ended: float, refs: bytes) -> int:
+    """Return the upper half of the checksum of a row of `outcomes`."""
     return crc32(refs, crc32(_pack_outcome(key, state, attempt, culprit, ended))) & _HIGH
 
 
 def payload_sum(key: int, payload: bytes | None, more: bytes | None = None) -> int:
+    """Return the lower half of the checksum of a row of `nodes` or `outcomes`."""
     return crc32(more or b"", crc32(payload or b"", key & _LOW))
 
 
 def check_row(table: str, key: object, chk: int, row: Sequence[SqlValue]) -> None:
-    """Raises StoreError naming the table and the key where a row is not as it was written."""
+    """Raise StoreError, with the table and the key, if a row does not match its checksum."""
     if row_sum(row) != chk:
         raise damaged(table, key)
 
 
 def check_payload(table: str, key: int, chk: int, payload: bytes | None, more: bytes | None = None) -> None:
+    """Raise StoreError if the payload of a row does not match its checksum."""
     if payload_sum(key, payload, more) != chk & _LOW:
         raise damaged(table, key)
 
 
 def check_progress(row: Sequence[SqlValue], chk: int) -> None:
+    """Raise StoreError if a row of `progress` does not match its checksum."""
     if progress_sum(row) != chk:
         raise damaged("progress", row[0])
 
 
 def damaged(table: str, key: object) -> StoreError:
+    """Return the error for a damaged row."""
     shown = key.hex() if isinstance(key, bytes) else key
     return StoreError(f"row {shown} of table {table} is damaged: its content does not match its checksum")
 
 
-# --- records to rows, in the order of the columns in `sqlite` ------------------------------------------
+# --- records to rows, in the order of the columns in `schema` ------------------------------------------
 
 
 def node_rows(nodes: Iterable[NodeRow]) -> Iterator[tuple[int, int, int, int, bytes, bytes]]:
-    # One expression for each row, calls spelled out: this and the next function are most of what a node costs here.
+    # One expression for each row, with the calls inlined: this and the next function are most of a node's cost here.
     return (
         (
             key,
@@ -163,5 +169,5 @@ def progress_rows(rows: Iterable[ProgressRow]) -> Iterator[tuple[SqlValue, ...]]
 
 
 def summed(rows: Iterable[Sequence[SqlValue]]) -> Iterator[tuple[SqlValue, ...]]:
-    """Any other rows, each with its checksum after its last column."""
+    """Yield rows of any other table, each with its checksum after its last column."""
     return ((*row, row_sum(row)) for row in rows)

@@ -1,6 +1,6 @@
-"""Open files: how many this process may have, and how many of them are left to connections.
+"""File descriptors: how many this process may open, and how many of them connections may use.
 
-The rule: connections never take the descriptors that the broker's own files need, however many strangers connect.
+The rule: connections never use the descriptors that the broker's own files need, however many clients connect.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from contextlib import suppress
 
 log = logging.getLogger("dagorama_broker")
 
-#: Descriptors that connections leave free: 64 uploads, 8 files of clients that are put in their place, as many values
-#: that are being read, and about 60 for the store, gRPC, the loop and the log.
+#: Descriptors that connections leave free: 64 uploads, 8 files of clients that are imported, as many values that are
+#: being read, and about 60 for the store, gRPC, the event loop and the log.
 RESERVED = 200
 
 
@@ -25,8 +25,8 @@ def connections_within_limits(wanted: int) -> int:
     if fit >= wanted:
         return wanted
     log.warning(
-        "at most %d connections at once, not %d: this process may have %d open files, of which the broker keeps %d for"
-        " its own; raise the hard limit (LimitNOFILE= in systemd, --ulimit nofile= of a container) or lower"
+        "at most %d connections at once, not %d: this process may have %d open files, and the broker reserves %d of"
+        " them; raise the hard limit (LimitNOFILE= in systemd, --ulimit nofile= of a container) or lower"
         " DAGORAMA_MAX_CONNECTIONS", fit, wanted, limit, limit - fit,
     )  # fmt: skip
     return fit
@@ -44,17 +44,17 @@ def _raised_limit(needed: int) -> int:
 
 
 def shortage(error: OSError | None = None) -> str | None:
-    """Return what to do if this process, or the system, has no descriptor left; None if that is not so."""
+    """Return what to do if this process, or the system, has no free file descriptor; None if it has."""
     number = _errno_of_another() if error is None else error.errno
     if number == errno.EMFILE:
-        return "this process has no file descriptor left: raise its limit (ulimit -n, LimitNOFILE= in systemd)"
+        return "this process has no free file descriptor: raise its limit (ulimit -n, LimitNOFILE= in systemd)"
     if number == errno.ENFILE:
-        return "this machine has no file descriptor left: end what holds them, or raise fs.file-max"
+        return "this machine has no free file descriptor: stop processes that use many, or raise fs.file-max"
     return None
 
 
 def _errno_of_another() -> int | None:
-    """Return why no descriptor can be had; None if one can."""
+    """Return the error number of opening another file; None if that succeeds."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Large values as files named by the SHA-256 of their bytes. What is written is synced; what is read is checked."""
+"""Large values as files named by the SHA-256 of their content. Writes are synced; reads are checked."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from threading import Lock
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.store.descriptors import shortage
+from dagorama_broker.store.folders import WatchedFolder, list_folder, make_folder, sync_folder
 
 CHUNK = 1 << 20
-#: The file that tells a client which folder this is.
+#: The file by which a client recognizes the folder.
 WORD = "shared"
 _NAME = re.compile("[0-9a-f]{64}")
 _CLIENTS_OWN = re.compile("[0-9a-f]{32}")
@@ -26,56 +27,41 @@ _CLIENTS_OWN = re.compile("[0-9a-f]{32}")
 class LargeFiles:
     """A folder of values at ab/abcd..., owned by one process; put and get may be called from any thread.
 
-    A value that no node names yet, or any more, is kept for a grace. Its time begins anew whenever it is given again.
+    A value that no node refers to is kept for a grace period, which starts again whenever the value is stored again.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._unfinished = folder / "unfinished"
         self._numbers = count(1)
-        #: since when a value may be named by nobody, for those of which that may be so; longest first
+        #: since when a value may be unreferenced, for the values of which that is possible; longest first
         self._since: dict[bytes, float] = {}
         self._dropped: list[Path] = []
         self._damaged: set[bytes] = set()
         self._waiting: dict[str, float] = {}  # files of clients, and since when they were seen in `unfinished`
         self._one_moves = Lock()
-        #: of the folder, once there is one; open, so that its number is not another folder's meanwhile
-        self._descriptor: int | None = None
+        self._watched = WatchedFolder(folder, "large values")
 
     def check_folder(self) -> None:
         """Raise StoreError if the folder was removed or replaced since it was first used."""
-        if self._descriptor is None:
-            self._open_folder()
-            return
-        found, held = _identity(self.folder), _identity(self._descriptor)
-        if found != held:
-            raise StoreError(
-                f"{self.folder} was {'removed' if found is None else 'replaced'} under the running broker, with the"
-                " large values that it held: put it back, and start the broker again"
-            )
-
-    def _open_folder(self) -> None:
-        with suppress(OSError), self._one_moves:
-            if self._descriptor is None:
-                self._descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        self._watched.check()
 
     def close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        """Stop watching the folder; the values stay."""
+        self._watched.close()
 
     def sweep(self) -> None:
-        """Remove what a broker was writing when it died. What clients have written they have yet to ask for."""
+        """Delete what an earlier broker was writing when it died, but not files of clients, who may still use them."""
         self.check_folder()
         with self._saying_what_failed():
-            for name in _listed(self._unfinished):
+            for name in list_folder(self._unfinished):
                 if not is_clients_own(name):
                     (self._unfinished / name).unlink()
 
     def put(self, chunks: Iterable[bytes]) -> tuple[bytes, int]:
-        """Keep a value; its SHA-256 and length. A file of equal content is replaced, which heals a damaged one.
+        """Store a value; return its SHA-256 and length. Replace a file of equal content, which may be damaged.
 
-        What `chunks` raises goes through, and nothing is kept then.
+        An exception of `chunks` is passed on, and nothing is stored then.
         """
         self.check_folder()
         unfinished = self._unfinished / str(next(self._numbers))
@@ -90,17 +76,20 @@ class LargeFiles:
         return sha256, length
 
     def get(self, sha256: bytes) -> Iterator[bytes] | None:
-        """A value in chunks of at most 1 MiB; None where it is not there. A damaged one never yields its last chunk."""
+        """Return a value in chunks of at most 1 MiB; None if it is not stored. A damaged one never yields its end."""
         return self._read(sha256) if self.has(sha256) else None
 
     def has(self, sha256: bytes) -> bool:
+        """Return whether a value is stored."""
         return self._file(sha256).is_file()
 
     # --- with clients on the same machine -------------------------------------------------------------
 
     def share(self) -> tuple[str, str]:
-        """Let clients of this user read values here and write to `unfinished`: the folder's path, and a word by which
-        they find that it is the same folder."""
+        """Let clients of this user read values here and write to `unfinished`.
+
+        Return the folder's path, and a word in a file there, by which clients recognize the folder.
+        """
         word = os.urandom(32).hex()
         with self._saying_what_failed():
             make_folder(self._unfinished)
@@ -114,16 +103,16 @@ class LargeFiles:
         return str(self.folder), word
 
     def keep(self, sha256: bytes, length: int, unfinished: str = "") -> bool:
-        """Whether a value is kept, durably; its time begins anew. Where it is not, the file of that name in
-        `unfinished`, whole and synced, becomes it. `length` 0 stands for any.
+        """Make sure that a value is stored durably, and restart its grace period; return whether it is.
 
-        The content is not looked at: who may write there is this user, and whoever reads a value compares it.
+        If it is missing, the file `unfinished`, complete and synced by a client, becomes the value. `length` 0 means
+        any. The content is not checked: only this user can write there, and every reader of a value checks it.
         """
         file, given = self._file(sha256), self._unfinished / unfinished if unfinished else None
         self.check_folder()
         with self._saying_what_failed():
-            if sha256 not in self._damaged and self._begin_anew(file, sha256, length):
-                sync_folder(file.parent)  # it may have come this instant
+            if sha256 not in self._damaged and self._restart_grace(file, sha256, length):
+                sync_folder(file.parent)  # the file may have been created just now
             elif given is not None and _is_whole(given, length) and not _is_same(given, file):
                 self._move_in(given, sha256)
             else:
@@ -133,7 +122,7 @@ class LargeFiles:
         self.check_folder()
         return True
 
-    def _begin_anew(self, file: Path, sha256: bytes, length: int) -> bool:
+    def _restart_grace(self, file: Path, sha256: bytes, length: int) -> bool:
         with self._one_moves:
             if not _is_whole(file, length):
                 return False
@@ -144,13 +133,13 @@ class LargeFiles:
     # --- collecting -----------------------------------------------------------------------------------
 
     def look_around(self) -> None:
-        """Take all that is there for named by nobody, from now on; whoever collects finds out."""
+        """Treat all stored values as unreferenced from now on; `collect` asks whether they are."""
         with self._saying_what_failed():
             found = list(_names_below(self.folder))
         self.unnamed(found)
 
     def unnamed(self, values: Iterable[bytes]) -> None:
-        """Nothing may name these any more."""
+        """Treat these values as unreferenced from now on; `collect` asks whether they are."""
         with self._one_moves:
             for sha256 in values:
                 self._since.setdefault(sha256, time.monotonic())
@@ -158,10 +147,10 @@ class LargeFiles:
     def collect(
         self, grace: float, most: int, is_wanted: Callable[[bytes], bool], is_named: Callable[[bytes], bool]
     ) -> bool:
-        """Take away up to `most` values that nobody has named for `grace` seconds; whether there may be more.
+        """Remove up to `most` values that were unreferenced for `grace` seconds; return whether there may be more.
 
-        What `is_wanted` stays for another grace; what `is_named` is looked at no more, until `unnamed` says so.
-        What was taken away is deleted by `empty`.
+        Values that are `is_wanted` get another grace period; those that are `is_named` are not considered again until
+        `unnamed` is called with them. `empty` deletes the removed files.
         """
         now = time.monotonic()
         with self._one_moves:
@@ -175,7 +164,7 @@ class LargeFiles:
         return len(old) == most
 
     def empty(self, grace: float) -> None:
-        """Delete what was taken away, and what clients have left in `unfinished` for so many seconds."""
+        """Delete removed values, and files that clients left in `unfinished` for `grace` seconds."""
         with self._one_moves:
             dropped, self._dropped = self._dropped, []
         with self._saying_what_failed():
@@ -185,9 +174,9 @@ class LargeFiles:
                 (self._unfinished / name).unlink(missing_ok=True)
 
     def _left_behind(self, grace: float) -> list[str]:
-        """What of clients has been in `unfinished` for so long: as seen here, since clocks are put forward."""
+        """Return files of clients that were seen in `unfinished` for `grace` seconds: file times may be wrong."""
         now = time.monotonic()
-        names = filter(is_clients_own, _listed(self._unfinished))
+        names = filter(is_clients_own, list_folder(self._unfinished))
         self._waiting = {name: self._waiting.get(name, now) for name in names}
         return [name for name, since in self._waiting.items() if since <= now - grace]
 
@@ -232,7 +221,7 @@ class LargeFiles:
     def _move_in(self, unfinished: Path, sha256: bytes) -> None:
         file = self._file(sha256)
         make_folder(file.parent)
-        with self._one_moves:  # who collects either comes before, or finds that it was given just now
+        with self._one_moves:  # `collect` runs either before this, or finds that the grace period has started again
             self._since.pop(sha256, None)
             self._since[sha256] = time.monotonic()
             os.replace(unfinished, file)
@@ -248,7 +237,7 @@ class LargeFiles:
             seen.update(chunk)
         if seen.digest() != sha256:
             self._damaged.add(sha256)
-            raise StoreError(f"{file} is damaged: its content does not have the SHA-256 that it is named by")
+            raise StoreError(f"{file} is damaged: its content does not have the SHA-256 that is its name")
         yield chunk
 
     def _chunks(self, file: Path) -> Iterator[bytes]:
@@ -273,27 +262,15 @@ class LargeFiles:
 
 
 def _names_below(folder: Path) -> Iterator[bytes]:
-    """Names of the values in a folder, without what is being written and what somebody else has put there."""
-    for inner in _listed(folder):
-        for name in _listed(folder / inner):
+    """Yield the names of the values in a folder, without unfinished files and files of other programs."""
+    for inner in list_folder(folder):
+        for name in list_folder(folder / inner):
             if _NAME.fullmatch(name):
                 yield bytes.fromhex(name)
 
 
-def _identity(folder: Path | int) -> tuple[int, int] | None:
-    try:
-        found = os.stat(folder)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _listed(folder: Path) -> list[str]:
-    return os.listdir(folder) if folder.is_dir() else []
-
-
 def is_clients_own(name: str) -> bool:
-    """Whether it may be the name of what a client has written to `unfinished`."""
+    """Return whether a file in `unfinished` may be a client's, by its name."""
     return _CLIENTS_OWN.fullmatch(name) is not None
 
 
@@ -306,7 +283,7 @@ def _is_whole(file: Path, length: int) -> bool:
 
 
 def _is_same(file: Path, other: Path) -> bool:
-    """Whether these are two names of one file; renaming the one to the other would do nothing."""
+    """Return whether these are two names of one file; renaming one to the other would do nothing."""
     return other.exists() and file.samefile(other)
 
 
@@ -314,21 +291,3 @@ def _write_all(descriptor: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, for this user alone, so that they outlive a power loss."""
-    if folder.is_dir():
-        return
-    make_folder(folder.parent)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """What was made or renamed in a folder outlives a power loss only when the folder itself is synced."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,7 +1,7 @@
-"""One broker to a store: locks that go with the process that holds them, however that process ends.
+"""Keeps a second broker off a store, with locks that end with the process that holds them, however it ends.
 
-A store is its file, whatever name it is given: symbolic links are resolved before, and what cannot be resolved, a hard
-link or a file that is mounted in two places, meets a lock on the file itself.
+A store is its file, whatever name is used: symbolic links are resolved before, and a lock on the file itself covers
+hard links and files that are mounted in two places, which cannot be resolved.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from pathlib import Path
 
 from dagorama_broker.errors import StoreError
 
-#: A byte far behind what SQLite locks (2^30 and the bytes after it) and behind whatever a file holds.
+#: A byte far behind the bytes that SQLite locks (2^30 and those after it) and behind the end of any file.
 _BYTE = 1 << 62
-#: Linux has locks of an open file: others of this process, such as SQLite's, neither conflict with one nor, as with
-#: POSIX locks, take it away when they close the same file. On a network file system it is the server that holds it,
-#: which flock() on this file would not survive: there it covers SQLite's bytes too.
+#: Linux has locks of an open file description: other locks of this process, such as SQLite's, do not conflict with
+#: one, and closing the same file does not release it, as it would a POSIX lock. On a network file system the server
+#: holds it. flock() on this file would not do there: it would cover SQLite's bytes too.
 _SET_LOCK: int | None = getattr(fcntl, "F_OFD_SETLK", None)
 
 
 class StoreLock:
-    """Holds `<store>.lock`, whose content is the holder's pid, and a byte of the store. The file stays when it ends."""
+    """Locks `<store>.lock`, which contains the holder's pid, and a byte of the store. The lock file stays."""
 
     def __init__(self, store: Path) -> None:
         self._store = store
@@ -30,7 +30,7 @@ class StoreLock:
         self._store_file = -1
 
     def take(self) -> None:
-        """Raises StoreError if another broker has the store, with its pid if that is known."""
+        """Take the lock. Raise StoreError, with the holder's pid if possible, if another broker uses the store."""
         try:
             self._refuse_second_name()
             self._take_lock_file()
@@ -40,13 +40,13 @@ class StoreLock:
             raise
 
     def release(self) -> None:
-        """Call it when SQLite has closed the store: with this descriptor its locks would go as well."""
+        """Release the lock. Call it after closing SQLite's connections, whose locks it would release too."""
         for descriptor in self._held:
             os.close(descriptor)
         self._held = []
 
     def _refuse_second_name(self) -> None:
-        # SQLite keeps the newest changes, and this package the large values, in files beside one name.
+        # SQLite stores the newest changes, and this package the large values, in files next to one of the names.
         try:
             found = self._store.stat()
         except FileNotFoundError:
@@ -54,13 +54,13 @@ class StoreLock:
         if found.st_nlink > 1 and found.st_size and not self._lock_file.exists():
             raise StoreError(
                 f"{self._store} is one of {found.st_nlink} names (hard links) of a file that was never served under"
-                " this one, beside which its newest changes and large values would be missing: give the other name, or"
+                " this name: its newest changes and large values would be missing; use the other name, or"
                 " a copy"
             )
 
     @property
     def descriptor(self) -> int:
-        """Return the store's own file while it is taken, to look at; closing it would end the lock."""
+        """Return a descriptor of the store, to read from while the lock is held; closing it would release the lock."""
         return self._store_file
 
     @property
@@ -85,7 +85,7 @@ class StoreLock:
         try:
             fcntl.fcntl(descriptor, _SET_LOCK, lock)
         except (BlockingIOError, PermissionError) as error:
-            raise self._in_use("which was given another name of it") from error
+            raise self._in_use("which uses another name of the file") from error
 
     def _opened(self, path: Path) -> int:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)

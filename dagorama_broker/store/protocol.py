@@ -1,224 +1,234 @@
-"""What a store must do. It keeps records and knows no rules; one conformance suite runs against every store."""
+"""The interface of a store. A store keeps records and knows no rules; one test suite runs against all stores."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from dagorama_broker.model import (
+from dagorama_broker.model.domain import Fate
+from dagorama_broker.model.queries import (
     AskedInstances,
     BadEnd,
-    Changes,
     EdgesPage,
     EndedNode,
     Failed,
-    Fate,
     FoundNode,
     ListedInstances,
     Live,
-    OutcomeRow,
-    RemovedRow,
-    RunRow,
     StoredInstance,
     StoredNode,
 )
+from dagorama_broker.model.rows import Changes, OutcomeRow, RemovedRow, RunRow
+
+#: Number of removed instances whose ids a store remembers, the latest.
+REMEMBERED = 100_000
+#: Length of a store's secret.
+SECRET_BYTES = 32
 
 
 class Store(Protocol):
-    """Where the broker's truth is.
+    """Where the broker keeps its records.
 
-    Calls block: the broker makes them from one thread at a time, but for those that say otherwise, and not from its
-    loop's, but for short commits.
-    Every method raises StoreError with one sentence when the store cannot be read or written.
+    Calls block. Unless a method says otherwise, the broker calls it from one thread at a time and, short commits
+    excepted, not from the thread of its event loop. Every method raises StoreError, with one sentence, if the store
+    cannot be read or written.
     """
 
     def open(self) -> int:
-        """Make or migrate the store, take it for this process alone, commit a new epoch (from 1 up) and return it."""
+        """Create or migrate the store, lock it for this process, commit a new epoch (1, 2, ...) and return it."""
         ...
 
     @property
     def secret(self) -> bytes:
-        """32 random bytes that were made with the store and stay the same; known once it is open. Must not be shown."""
+        """Return 32 random bytes that were created with the store, once it is open. They must not leave the broker."""
         ...
 
     @property
     def last_used(self) -> float:
-        """When a broker last noted the time here before this one, about a minute exact; 0: never."""
+        """Return when an earlier broker last used the store (seconds since 1970, to about a minute); 0: never."""
         ...
 
     def live(self) -> Live:
-        """All that has not ended and what it depends on."""
+        """Return all nodes that have not ended and what they depend on."""
         ...
 
     def commit(self, changes: Changes) -> None:
-        """Make the changes durable in one transaction, all or none."""
+        """Write the changes durably in one transaction, all or none."""
 
     def arguments(self, keys: Sequence[int]) -> dict[int, bytes]:
-        """Argument envelopes by node key; a missing key is a StoreError."""
+        """Return argument envelopes by node key. Raise StoreError if a key is missing."""
         ...
 
     def values(self, keys: Sequence[int]) -> dict[int, bytes]:
-        """Value envelopes of completed (or resolving) nodes by key; a missing key is a StoreError."""
+        """Return value envelopes of completed or resolving nodes by key. Raise StoreError if a key is missing."""
         ...
 
     def find(self, ids: Sequence[bytes]) -> dict[bytes, FoundNode]:
-        """Nodes by 16-byte id; those that are not there are left out."""
+        """Return nodes by 16-byte id, without those that do not exist."""
         ...
 
     def ended(self, keys: Sequence[int]) -> list[EndedNode]:
-        """Ended (or RESOLVING) nodes by key, with all that their values name, and so on (closed under `refs`)."""
+        """Return ended or resolving nodes by key, all nodes that their values refer to, and so on."""
         ...
 
     def ids(self, keys: Sequence[int]) -> dict[int, bytes]:
-        """16-byte ids by node key."""
+        """Return 16-byte ids by node key. Raise StoreError if a key is missing."""
         ...
 
     def outcome(self, key: int) -> OutcomeRow | None:
-        """The recorded result of a node, failure included; None: none yet."""
+        """Return the recorded result of a node, failure included; None if there is none yet."""
         ...
 
     def fates_of(self, keys: Sequence[int]) -> dict[int, Fate]:
-        """What has become of the eager attempts that made these nodes; nodes that no such attempt made are left out."""
+        """Return the fates of the eager attempts that created these nodes; nodes that none created are left out."""
         ...
 
     def last_run(self, origin: bytes, before: int) -> RunRow | None:
-        """Of the runs of this origin that begin before this counter, the last.
+        """Return the last run of this origin that begins before this counter.
 
         One index lookup: quick enough for the broker's loop.
         """
         ...
 
     def instance(self, id: bytes) -> StoredInstance | None:
-        """An instance by its 16-byte id."""
+        """Return an instance by its 16-byte id."""
         ...
 
     def instances_between(self, low: bytes, high: bytes, most: int) -> list[bytes]:
-        """Up to `most` ids of instances from `low` to `high`, both included, in their order."""
+        """Return up to `most` ids of instances from `low` to `high`, both included, in their order."""
         ...
 
     def nodes_between(self, instance: int, low: bytes, high: bytes, most: int) -> list[bytes]:
-        """The same for ids of nodes of an instance, which is given by its key."""
+        """Return up to `most` node ids of an instance, by its key, from `low` to `high` inclusive, in their order."""
         ...
 
     def has_instance(self, id: bytes) -> bool:
-        """Whether this id was ever used, as far as removed ones are remembered. Quick enough for the broker's loop."""
-        ...
+        """Return whether this id was ever used, as far as removed ids are remembered.
 
-    def is_new(self, instance: bytes, origin: bytes) -> bool:
-        """Whether neither that id was ever used for an instance, as `has_instance` knows it, nor that origin for nodes.
-
-        One statement: quick enough for the broker's loop, which most submissions need no other look of.
+        Quick enough for the broker's loop.
         """
         ...
 
-    # An instance that `Changes.removed` names is gone with that commit, for whoever asks; its rows go by `sweep`.
+    def is_new(self, instance: bytes, origin: bytes) -> bool:
+        """Return whether neither the id was used for an instance, see `has_instance`, nor the origin for nodes.
+
+        One statement, quick enough for the broker's loop, and the only query that most submissions need.
+        """
+        ...
+
+    # No query finds an instance after the commit that has it in `Changes.removed`; `sweep` deletes its rows.
 
     def expired(self, failed: bool, before: float, most: int) -> list[StoredInstance]:
-        """Up to `most` instances that ended before (seconds since 1970), well or as `failed`, oldest end first.
+        """Return up to `most` instances that ended before that time (seconds since 1970), oldest end first.
 
-        Those that a link of another instance names are left out. An index: quick enough for the broker's loop.
+        `failed`: those with a failed node, or those without. Instances that another instance refers to are left out.
+        One index lookup: quick enough for the broker's loop.
         """
         ...
 
     def named(self, after: int, most: int) -> list[StoredInstance]:
-        """Up to `most` instances that have ended and that another names, in the order of their keys after this one.
+        """Return up to `most` ended instances after this key to which another one refers, in the order of their keys.
 
-        An index: quick enough for the broker's loop.
+        One index lookup: quick enough for the broker's loop.
         """
         ...
 
     def naming(self, key: int) -> list[StoredInstance]:
-        """The instances that name this one. An index: quick enough for the broker's loop."""
+        """Return the instances that refer to this one. One index lookup: quick enough for the broker's loop."""
         ...
 
     def removed(self, id: bytes) -> RemovedRow | None:
-        """What is remembered of a removed instance, of the latest 100,000. Quick enough for the broker's loop."""
+        """Return the record of a removed instance, if it is one of the latest `REMEMBERED`.
+
+        Quick enough for the broker's loop.
+        """
         ...
 
     def functions_of(self, after: int, most: int) -> tuple[set[int], int | None]:
-        """Ids of the functions that up to `most` nodes after this key name, and those that have adopted them.
+        """Return ids of the functions of up to `most` nodes after this key, and of those that have adopted the nodes.
 
-        With it comes the last key that was looked at; None: there are no more nodes.
+        Also return the last key that was read; None if there are no more nodes.
         """
         ...
 
     def sweep(self, most: int) -> bool:
-        """Delete up to `most` nodes of removed instances in one transaction; whether more may be left."""
+        """Delete up to `most` nodes of removed instances in one transaction; return whether more may be left."""
         ...
 
     def list_instances(self, asked: AskedInstances) -> ListedInstances:
-        """A page of instances. It may hold fewer than asked for although there are more: a page looks at so many."""
+        """Return a page of instances. It may be shorter than requested: a page reads a limited number of instances."""
         ...
 
     def size_of(self, instance: int) -> int:
-        """How many nodes an instance has, by its key."""
+        """Return how many nodes an instance has, by its key."""
         ...
 
     def node_keys(self, instance: int, after: int, limit: int) -> list[int]:
-        """Keys of nodes of an instance after this one, in their order."""
+        """Return up to `limit` keys of nodes of an instance after this one, in their order."""
         ...
 
     def described(self, keys: Sequence[int]) -> dict[int, StoredNode]:
-        """Nodes by key; a missing key is a StoreError."""
+        """Return nodes by key. Raise StoreError if a key is missing."""
         ...
 
     def bad_ends(self, instance: int, after: int = 0, limit: int | None = None) -> list[BadEnd]:
-        """Nodes of an instance, by its key, that failed or were cancelled; in the order of their keys."""
+        """Return nodes of an instance, by its key, that failed or were cancelled, in the order of their keys."""
         ...
 
     def failed(self, culprits: Sequence[int], more: Collection[int] = (), reruns: Collection[int] = ()) -> Failed:
-        """All nodes that failed because of these, by key, and `more` ended nodes, and what it takes to have them go on.
+        """Return the nodes that failed because of `culprits`, the ended nodes `more`, and what a retry of them needs.
 
-        Those of `reruns` drop their values; what their attempts made is listed too.
+        Nodes in `reruns` drop their values, and the result lists what their attempts created.
         """
         ...
 
     def edges(self, instance: int, after: int, limit: int, tolerant: bool) -> EdgesPage:
-        """What nodes of an instance depend on, as far as the `limit` nodes after this key depend on anything.
+        """Return what the `limit` nodes of an instance after this key depend on, without nodes that depend on nothing.
 
         `tolerant`: only nodes that take a failure of a source as a value.
         """
         ...
 
     def used_failures(self, instance: int) -> list[int]:
-        """Nodes of an instance, by its key, that were given a failure as a value which has been retried since."""
+        """Return nodes of an instance, by its key, that received a failure as a value which has been retried since."""
         ...
 
     def put_large(self, chunks: Iterable[bytes]) -> tuple[bytes, int]:
-        """Keep a large value durably; its SHA-256 and length. Equal content is kept once."""
+        """Store a large value durably; return its SHA-256 and length. Equal content is stored once. For any thread."""
         ...
 
     def get_large(self, sha256: bytes) -> Iterator[bytes] | None:
-        """A large value in chunks of at most 1 MiB; None: not there."""
+        """Return a large value in chunks of at most 1 MiB; None if it is not stored. Call it in any thread."""
         ...
 
     def has_large(self, sha256: bytes) -> bool:
-        """Whether a large value is there. Quick enough for the broker's loop."""
+        """Return whether a large value is stored. Quick enough for the broker's loop."""
         ...
 
     def share_large(self) -> tuple[str, str]:
-        """Let clients on this machine have large values as files: the path of the folder, and a word that stands in it.
+        """Let clients on this machine use large values as files, and write new ones to the folder's `unfinished`.
 
-        What they write goes to its `unfinished`."""
+        Return the path of the folder, and a word in a file there, by which clients recognize the folder.
+        """
         ...
 
     def keep_large(self, sha256: bytes, length: int, unfinished: str = "") -> bool:
-        """Whether a large value is kept, durably, from what a client has written there if need be."""
+        """Return whether a large value is stored durably; if it is not, the client's file `unfinished` becomes it."""
         ...
 
     def find_unnamed_large(self) -> None:
-        """Look for large values that an earlier broker left behind without a node that names them. In any thread."""
+        """Look for unreferenced large values that an earlier broker left behind. Call it in any thread."""
 
     def collect_large(self, grace: float, most: int, is_wanted: Callable[[bytes], bool]) -> bool:
-        """Take away up to `most` large values that no node has named for `grace` seconds; whether there may be more.
+        """Remove up to `most` large values that were unreferenced for `grace` seconds; return whether more may be left.
 
-        Those that are `is_wanted` stay for another grace. To be called in the broker's loop, so that nothing comes
-        to name one meanwhile; `delete_collected` does the slow part.
+        Values that are `is_wanted` get another grace period. Call it in the broker's loop, so that no node comes to
+        refer to one meanwhile; `delete_collected` does the slow part.
         """
         ...
 
     def delete_collected(self, grace: float) -> None:
-        """Delete the files of what was collected."""
+        """Delete the files of collected values, and files that clients left for `grace` seconds."""
 
     def close(self) -> None:
-        """Let go of everything; open() may follow."""
+        """Release everything; open() may follow."""

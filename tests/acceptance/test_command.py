@@ -148,15 +148,15 @@ def test_a_file_that_was_missing_is_put_there_and_what_needed_it_runs_again(
         assert {name: node["state"] for name, node in by_function.items()} == {
             "entrypoint": "FAILED", "content": "FAILED", "shouted": "FAILED",
         }  # fmt: skip
-        culprit = by_function["content"]["node"]
-        assert by_function["shouted"]["culprit"] == by_function["entrypoint"]["culprit"] == culprit
+        cause = by_function["content"]["node"]
+        assert by_function["shouted"]["root_cause"] == by_function["entrypoint"]["root_cause"] == cause
         assert [each["instance"] for each in asked("list", "--failed")] == [str(id)]
         file.write_text("here")
         assert run("retry", id) == "1 node runs again, 2 wait\n"
         assert resolve(instance, promise, timeout=WAIT) == "HERE"
         assert asked("list", "--failed") == []
         assert asked("show", id)["instance"]["nodes"] == 3, "nothing was made twice"
-        assert run("retry", id, culprit) == "nothing there has failed\n"
+        assert run("retry", id, cause) == "nothing to retry\n"
 
 
 def test_a_report_that_holds_an_old_failure_says_so_and_is_made_again_downstream(
@@ -182,7 +182,7 @@ def test_a_report_that_holds_an_old_failure_says_so_and_is_made_again_downstream
             "report"
         ]
         assert asked("retry", id, "--downstream") == {
-            "queued": 1, "waiting": 1, "completed": 2, "used_failures": 0, "adopted": 0, "unservable": [],
+            "queued": 1, "waiting": 1, "completed": 2, "used_failures": 0, "adopted": 0, "unschedulable": [],
         }  # fmt: skip
         assert resolve(instance, promise, timeout=WAIT) == "2 of 2"
         assert "old failures" not in run("list")
@@ -207,9 +207,9 @@ def test_a_function_that_was_repaired_runs_what_failed(
         resolve(instance, promise, timeout=WAIT)
     with worker(path=tmp_path / "new"):
         await_that(lambda: asked("workers"))
-        (found,) = asked("retry", id)["unservable"] or asked("unservable")
+        (found,) = asked("retry", id)["unschedulable"] or asked("unschedulable")
         assert (found["function"], len(found["deployed"])) == ("repaired_later:Repaired.half", 1)
-        said = "nothing there has failed; 1 node is run by the code that is deployed\n"
+        said = "nothing to retry; 1 node uses the deployed code\n"
         assert run("retry", id, "--new-code") == said
         assert resolve(instance, promise, timeout=WAIT) == 4
 
@@ -250,16 +250,17 @@ def test_a_failed_node_is_shown_with_all_that_is_kept_of_it(
     for part in (f"{node}", "FAILED", "Reads.content", "FileNotFoundError", "in content", f"'{tmp_path / 'file'}'"):
         assert part in shown
     found = asked("show", id, node)
-    assert (found["state"], found["runs"], found["failure_of"], found["arguments"]) == ("FAILED", 1, f"{node}", None)
+    assert (found["state"], found["failed_attempts"], found["arguments"]) == ("FAILED", 1, None)
+    assert found["failure_of"] == f"{node}"
     (attempt,) = found["attempts"]
     assert attempt["type"] == "builtins.FileNotFoundError"
     assert "Path(file).read_text()" in attempt["traceback"]
     dependent = asked("show", id, promise.identifier)
-    assert (dependent["culprit"], dependent["failure_of"]) == (f"{node}", f"{node}")
+    assert (dependent["root_cause"], dependent["failure_of"]) == (f"{node}", f"{node}")
     monkeypatch.setenv("DAGORAMA_SIGNING_KEYS", new_key())
-    assert "they cannot be shown here: the arguments came under the signing key" in run("show", id, node, "--arguments")
+    assert "cannot be shown: the signing key" in run("show", id, node, "--arguments")
     code, said = refusal("show", id, "--arguments")
-    assert (code, "name it after the instance" in said) == (2, True)
+    assert (code, "pass it after the instance" in said) == (2, True)
 
 
 def test_old_nodes_are_adopted_by_the_code_that_is_deployed_now(
@@ -269,14 +270,14 @@ def test_old_nodes_are_adopted_by_the_code_that_is_deployed_now(
     instance, promise = old_of_two(tmp_path, monkeypatch, "deployed_later", *LATER).Deployed()(1)
     with worker(path=tmp_path / "new"):
         await_that(lambda: any("it has other code" in reason for reason in unservable()))
-        (found,) = asked("unservable")
+        (found,) = asked("unschedulable")
         assert (found["function"], found["queued"]) == ("deployed_later:Deployed.entrypoint", 1)
         assert len(found["deployed"]) == 1
         assert found["deployed"] != [found["hash"]]
-        assert found["deployed"][0] in run("unservable")
-        assert asked("adopt", found["function"]) == {"adopted": 1, "hash": found["deployed"][0]}
+        assert found["deployed"][0] in run("unschedulable")
+        assert asked("rebind", found["function"]) == {"adopted": 1, "hash": found["deployed"][0]}
         assert resolve(instance, promise, timeout=WAIT) == 1001
-        assert run("unservable") == "nothing is unservable\n"
+        assert run("unschedulable") == "nothing is unschedulable\n"
 
 
 def test_an_adoption_under_a_key_that_no_worker_holds_says_so_until_it_is_signed_with_theirs(
@@ -289,12 +290,13 @@ def test_an_adoption_under_a_key_that_no_worker_holds_says_so_until_it_is_signed
         await_that(lambda: any("it has other code" in reason for reason in unservable()))
         with monkeypatch.context() as elsewhere:
             elsewhere.setenv("DAGORAMA_SIGNING_KEYS", other)
-            assert asked("adopt", "deployed_later:Deployed.entrypoint")["adopted"] == 1
+            assert asked("rebind", "deployed_later:Deployed.entrypoint")["adopted"] == 1
         (id,) = Keyring([SigningKey(urlsafe_b64decode(f"{other}="))]).ids
-        assert f"it does not hold the signing key {id.hex()} under which its adoption was signed" in run("unservable")
+        reason = f"it does not hold the signing key {id.hex()} under which its adoption was signed"
+        assert reason in run("unschedulable")
         with pytest.raises(TimeoutError, match=f"does not hold the signing key {id.hex()}"):
             resolve(instance, promise, timeout=0.01)
-        assert asked("adopt", "deployed_later:Deployed.entrypoint")["adopted"] == 1
+        assert asked("rebind", "deployed_later:Deployed.entrypoint")["adopted"] == 1
         assert resolve(instance, promise, timeout=WAIT) == 1001
 
 
@@ -305,7 +307,7 @@ def test_what_is_cancelled_by_command_is_cancelled(broker: LaunchedBroker) -> No
         resolve(instance, promise, timeout=WAIT)
     code, said = refusal("retry", instance.instance_id)
     assert code == 1
-    assert said == "dagorama: nothing in it failed: what was cancelled is not run again, make it anew\n"
+    assert said == "dagorama: nothing in it failed; cancelled nodes cannot be retried, submit a new instance\n"
 
 
 def test_an_instance_that_was_retried_in_the_program_resolves(broker: LaunchedBroker, tmp_path: Path) -> None:
@@ -351,7 +353,7 @@ def test_keys_of_an_instance_and_a_node_are_those_that_are_documented(broker: La
     instance, _ = Reads()("nowhere")
     shown = asked("show", instance.instance_id)
     status = asked("status")
-    keys = {*shown["instance"], *shown["nodes"][0], *status, *status["queues"][0], *status["unservable"][0]}
+    keys = {*shown["instance"], *shown["nodes"][0], *status, *status["queues"][0], *status["unschedulable"][0]}
     assert {key for key in keys if f"`{key}`" not in text} == set()
     assert shown["nodes"][0]["state"] == "QUEUED"
     assert [node["state"] for node in asked("show", instance.instance_id, "--state", "failed")["nodes"]] == []
@@ -368,7 +370,7 @@ def test_ids_may_be_cut_and_written_with_or_without_dashes(broker: LaunchedBroke
     assert run("cancel", short, str(promise.identifier)) == "1 node cancelled\n"
     assert run("cancel", short, promise.identifier.hex[:8]) == "0 nodes cancelled\n"
     code, said = refusal("show", "0123" if short[:4] != "0123" else "3210")
-    assert (code, "dagorama: there is no instance whose id begins with" in said) == (1, True)
+    assert (code, "dagorama: no instance has an id that begins with" in said) == (1, True)
 
 
 def test_a_list_that_was_cut_says_so(broker: LaunchedBroker) -> None:
@@ -378,12 +380,12 @@ def test_a_list_that_was_cut_says_so(broker: LaunchedBroker) -> None:
     def told(*arguments: object) -> str:
         return CliRunner().invoke(main, [str(argument) for argument in arguments]).stderr
 
-    assert told("list", "--limit", 1) == "The latest 1 are shown, and there are more: --limit 0 shows all.\n"
-    shown = "The first 3 of 5 nodes are shown: --limit 0 shows all.\n"
+    assert told("list", "--limit", 1) == "Only the newest 1 are shown; --limit 0 shows all.\n"
+    shown = "Only the first 3 of 5 nodes are shown; --limit 0 shows all.\n"
     assert told("show", instance.instance_id, "--limit", 3) == shown
     assert told("show", instance.instance_id, "--limit", 3, "--json") == shown
     queued = ("show", instance.instance_id, "--state", "queued", "--limit", 4)
-    assert told(*queued) == "The first 4 of those in these states are shown: --limit 0 shows all.\n"
+    assert told(*queued) == "Only the first 4 of the nodes in these states are shown; --limit 0 shows all.\n"
     for whole in (("list",), ("list", "--limit", 2), ("show", instance.instance_id, "--limit", 5)):
         assert told(*whole) == ""
     assert len(asked("show", instance.instance_id, "--limit", 3)["nodes"]) == 3
@@ -405,7 +407,7 @@ def test_a_worker_finds_the_broker_that_its_flags_name(broker: LaunchedBroker) -
         (("show", UUID(int=1)), "is not known to this broker"),
         (("cancel", UUID(int=1)), "is not known to this broker"),
         (("retry", UUID(int=1), UUID(int=2)), "is not known to this broker"),
-        (("adopt", "no.such:function"), "no node of a function 'no.such:function' has been made"),
+        (("rebind", "no.such:function"), "no node of a function 'no.such:function' has been made"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
@@ -420,7 +422,7 @@ def test_what_is_refused_is_said_in_one_sentence(
 
 
 @pytest.mark.parametrize(
-    "arguments", [("show", "no-uuid"), ("list", "--limit", "-1"), ("adopt",), ("show", UUID(int=1), "--state", "ILL")]
+    "arguments", [("show", "no-uuid"), ("list", "--limit", "-1"), ("rebind",), ("show", UUID(int=1), "--state", "ILL")]
 )
 def test_wrong_usage_is_told_from_a_refusal(arguments: tuple[object, ...]) -> None:
     code, told = refusal(*arguments)

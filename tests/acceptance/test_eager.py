@@ -167,4 +167,4 @@ class Impatient(DAGDefinition):
 def test_waiting_for_what_the_same_run_made_is_refused_though_it_could_start() -> None:
     found = Impatient()()
     execute_worker(infinite_loop=False)
-    assert "which may need the place that this run takes; return the promise" in resolve(*found, timeout=WAIT)
+    assert "which may need the slot that this node occupies; return the promise" in resolve(*found, timeout=WAIT)

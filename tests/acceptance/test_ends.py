@@ -21,6 +21,8 @@ from dagorama import (
     Failure,
     NodeCancelled,
     NodeFailed,
+    ProcessDied,
+    QueueTimeout,
     RetryLater,
     StaticRetry,
     cancelled,
@@ -441,7 +443,7 @@ def test_a_function_that_may_take_down_one_process_fails_with_the_first(tmp_path
     notes = tmp_path / "notes"
     with running():
         failure = failure_of(Limited(), "die", str(notes))
-    assert failure.type == "dagorama.ProcessDied"
+    assert type(failure) is ProcessDied
     assert "killed by SIGKILL" in failure.message
     assert notes.read_text().split() == ["died"]
 
@@ -473,4 +475,4 @@ def test_a_delayed_node_runs_after_its_delay() -> None:
 def test_a_node_that_nobody_takes_fails_after_its_queue_timeout() -> None:
     with running():
         failure = failure_of(Limited(), "unwanted", "")
-    assert failure.type == "dagorama.QueueTimeout"
+    assert type(failure) is QueueTimeout

@@ -133,7 +133,7 @@ def test_a_thread_that_may_be_of_several_async_nodes_is_refused_with_what_to_do(
     instance, _ = Threads()("thread", False)
     promises = [asyncio.run(instance.overlapping()) for _ in range(2)]
     for promise in promises:
-        assert "asyncio.to_thread() or by contextvars.copy_context().run()" in resolve(instance, promise, timeout=WAIT)
+        assert "to_thread() or with contextvars.copy_context().run()" in resolve(instance, promise, timeout=WAIT)
 
 
 def children() -> int:

@@ -63,6 +63,6 @@ def test_five_results_of_a_mebibyte_go_into_one_node() -> None:
 
 
 def test_what_is_past_the_limit_is_refused_before_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dagorama.client.connection.VALUE_LIMIT", 2 * MIB)
+    monkeypatch.setattr("dagorama.client.chunks.VALUE_LIMIT", 2 * MIB)
     with launch_broker(port=0), pytest.raises(RefusedByBroker, match="is more than dagorama carries"):
         Sizes()(content(3 * MIB), 1)

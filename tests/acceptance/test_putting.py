@@ -93,7 +93,7 @@ def test_a_node_puts_what_its_children_share(store: Path) -> None:
 
 
 def test_what_is_past_the_limit_is_refused_before_it_is_put(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dagorama.client.connection.VALUE_LIMIT", MIB)
+    monkeypatch.setattr("dagorama.client.chunks.VALUE_LIMIT", MIB)
     with pytest.raises(RefusedByBroker, match="is more than dagorama carries"):
         put(bytes(MIB + 1))
     assert not values_in(store)

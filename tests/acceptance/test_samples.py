@@ -77,8 +77,8 @@ def test_a_broker_for_other_machines_serves_who_is_known_and_tells_strangers_why
     refusals = dict(line.split(": ", 1) for line in shown[2:])
     assert refusals["without TLS"].startswith("UNAVAILABLE, ")
     assert refusals["without a certificate"].startswith("UNAVAILABLE, ")
-    assert refusals["without a token"].startswith("UNAUTHENTICATED, this broker wants a token of each caller")
-    assert refusals["with another token"].startswith("UNAUTHENTICATED, this broker does not know the token")
+    assert refusals["without a token"].startswith("UNAUTHENTICATED, this broker requires a token")
+    assert refusals["with another token"].startswith("UNAUTHENTICATED, unknown token")
     assert refusals["a reader submits"].startswith("PERMISSION_DENIED, the token 'reader-")
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from dagorama.cli.tokens import record_of
+from dagorama.cli.credentials import record_of
 from dagorama.client.connection import Connection
 from dagorama.settings import Settings
 from tests.support.carrying import SECRET
@@ -126,8 +126,8 @@ def command_lines() -> str:
 
 def test_all_of_them_said_something_at_debug(run: Run) -> None:
     assert "serving on 0.0.0.0" in run.written["broker"]
-    assert "UNAUTHENTICATED" in run.written["broker"] or "does not know the token" in run.written["broker"]
-    assert "does not know the token" in run.written["a stranger"]
+    assert "UNAUTHENTICATED" in run.written["broker"] or "unknown token" in run.written["broker"]
+    assert "unknown token" in run.written["a stranger"]
     assert "may not call dagorama.v1.Broker/Work" in run.written["a reader that works"]
     assert "in the clear" in run.written["one in the clear"]
     assert "COMPLETED" in run.written["status"]

@@ -105,7 +105,7 @@ def test_a_value_under_a_key_that_a_worker_does_not_hold_gives_its_consumer_back
         await_that(lambda: connection().get_status().nodes[pb.COMPLETED] >= 3)
     with worker(old):
         promise = instance.total([first])
-        await_that(lambda: shown("it cannot check a signature: the value came under the signing key"))
+        await_that(lambda: shown("it cannot check a signature: the signing key"))
         with worker(f"{old},{new}"):
             monkeypatch.setenv(KEYS, f"{old},{new}")
             assert resolve(instance, promise, timeout=WAIT) == 7
@@ -178,14 +178,14 @@ def test_whoever_holds_no_key_can_make_no_worker_run_anything(broker: LaunchedBr
     bomb = Bomb(tmp_path / "went off")
     with launch_workers(1):
         submitted(b"", bomb.envelope)
-        await_that(lambda: shown("it cannot check a signature: the arguments came unsigned"))
+        await_that(lambda: shown("it cannot check a signature: the signature of the arguments is missing"))
         held = keyring().signs_under
         forged = b"\x01\x01" + held + os.urandom(48) + bomb.envelope[2:]
         instance, promise = submitted(held, forged)
-        with pytest.raises(NodeFailed, match=r"TamperedValue.*is not what was signed"):
+        with pytest.raises(NodeFailed, match=r"TamperedValue.*was changed"):
             resolve(instance, promise, timeout=WAIT)
         instance, promise = submitted(held, bomb.envelope)
-        with pytest.raises(NodeFailed, match=r"TamperedValue.*not signed under the key that it was made under"):
+        with pytest.raises(NodeFailed, match=r"TamperedValue.*not signed with the key that its caller announced"):
             resolve(instance, promise, timeout=WAIT)
         # The worker goes on with what is signed, nodes of the same function among it.
         assert resolve(*Adding()(3), timeout=WAIT) == 3

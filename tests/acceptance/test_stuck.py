@@ -239,8 +239,8 @@ def test_spawner_and_worker_both_name_a_module_that_the_worker_cannot_import(
             [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=WAIT,
             env={**os.environ, "DAGORAMA_WARN_AFTER": "1"},
         )  # fmt: skip
-        told = read_until(process, "gives back")
-    assert "gives back nodes of only_here:Task.entrypoint" in told[-1]
+        told = read_until(process, "returned nodes")
+    assert "returned nodes of only_here:Task.entrypoint" in told[-1]
     assert "No module named 'only_here'" in told[-1]
     warning = next(line for line in done.stderr.splitlines() if "still waiting" in line)
     assert "[WARNING]" in warning
@@ -365,7 +365,7 @@ def test_a_worker_says_what_it_takes_and_when_it_has_a_broker(tmp_path: Path) ->
             assert "1 at a time, of queues heavy, tolerations: GPU" in first
             assert "tests.support.troubles:Adding" in first
             os.kill(process_of(broker), signal.SIGKILL)
-            assert "is gone" in read_until(process, "is gone")[-1]
+            assert "lost the connection" in read_until(process, "lost the connection")[-1]
             with launch_broker(port=port, store=store):
                 assert read_until(process, "again")[-1].endswith(f":{port} again\n")
 
@@ -410,7 +410,7 @@ def test_by_default_nothing_is_said_of_nodes_and_what_is_given_back_once(
     with worker("--exit-on-completion", "--concurrency", "2", PYTHONPATH=str(tmp_path)) as process:
         _, said = process.communicate(timeout=WAIT)
     assert process.returncode == 3
-    assert sum("gives back nodes" in line for line in said.splitlines()) == 1
+    assert sum("returned nodes" in line for line in said.splitlines()) == 1
     assert "left undone: 3 queued nodes" in said
 
 

@@ -172,7 +172,7 @@ def test_an_option_that_cannot_be_used_is_one_sentence(options: list[str], part:
 
 def test_a_variable_that_cannot_be_used_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGORAMA_LEASE", "long")
-    assert refused() == (2, "dagorama-broker: DAGORAMA_LEASE is 'long': it has to be a number of seconds")
+    assert refused() == (2, "dagorama-broker: DAGORAMA_LEASE is 'long': it must be a number of seconds")
 
 
 def test_an_option_that_is_not_there_says_how_the_command_is_used() -> None:

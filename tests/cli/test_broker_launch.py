@@ -192,7 +192,7 @@ def test_a_store_that_cannot_be_is_said() -> None:
 def test_a_broker_that_cannot_say_why_is_told_by_its_exit_code(tmp_path: Path) -> None:
     (tmp_path / "dagorama_broker.py").write_text("raise SystemExit(3)")
     environment = {"PYTHONPATH": str(tmp_path)}
-    with pytest.raises(BrokerNotStarted, match="ended with code 3"), launch_broker(port=0, environment=environment):
+    with pytest.raises(BrokerNotStarted, match="exited with code 3"), launch_broker(port=0, environment=environment):
         pass
 
 

@@ -6,7 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from dagorama.cli.worker_command import worker
+from dagorama.cli import worker
 from dagorama.hot_reload import run_hot_reload_worker
 
 FLAGS = [

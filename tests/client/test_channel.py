@@ -16,7 +16,7 @@ import pytest
 
 from dagorama.api import broker_pb2
 from dagorama.api.broker_pb2_grpc import BrokerStub
-from dagorama.cli.tokens import record_of
+from dagorama.cli.credentials import record_of
 from dagorama.client.channel import Token, aio_channel, check, is_loopback
 from dagorama.client.connection import Connection, connection
 from dagorama.errors import AccessDenied, BrokerUnavailable, SettingsError, WorkersNotStarted
@@ -108,9 +108,9 @@ def test_the_environment_says_all_of_it(
 @pytest.mark.parametrize(
     ("token", "status", "said"),
     [
-        ("", "UNAUTHENTICATED", "this broker wants a token of each caller: set DAGORAMA_AUTH_TOKEN"),
-        ("dgt_another", "UNAUTHENTICATED", "this broker does not know the token"),
-        ("dgt_reader", "PERMISSION_DENIED", "is a reader's, which may not call dagorama.v1.Broker/Talk"),
+        ("", "UNAUTHENTICATED", "this broker requires a token: set DAGORAMA_AUTH_TOKEN"),
+        ("dgt_another", "UNAUTHENTICATED", "unknown token: it was issued for another broker, or revoked"),
+        ("dgt_reader", "PERMISSION_DENIED", "has the role reader, which may not call dagorama.v1.Broker/Talk"),
     ],
 )
 def test_a_token_that_does_not_do_is_an_error_of_its_own(
@@ -132,11 +132,11 @@ def test_what_is_in_the_way_of_a_connection_is_said_as_far_as_it_can_be_told(
     secure: LaunchedBroker, authority: Authority, tmp_path: Path
 ) -> None:
     plain = {"tls_ca": "", "tls_cert": "", "tls_key": "", "tls_name": ""}
-    assert "a broker with TLS does to whoever comes without DAGORAMA_TLS_CA" in why_not(
+    assert "the broker may require TLS (set DAGORAMA_TLS_CA)" in why_not(
         settings(secure, authority, **plain)
     )
     without = settings(secure, authority, tls_cert="", tls_key="")
-    assert "whoever comes without a DAGORAMA_TLS_CERT that it trusts" in why_not(without)
+    assert "or a client certificate (set DAGORAMA_TLS_CERT)" in why_not(without)
     stranger = Authority(tmp_path)
     assert "none of the authorities in DAGORAMA_TLS_CA" in why_not(
         settings(secure, authority, tls_ca=str(stranger.file))
@@ -148,7 +148,7 @@ def test_what_is_in_the_way_of_a_connection_is_said_as_far_as_it_can_be_told(
 
 def test_a_broker_without_tls_is_told_from_none(authority: Authority) -> None:
     with launch_broker(port=0) as broker:
-        assert "what answers there does not speak TLS" in why_not(settings(broker, authority))
+        assert "the server does not speak TLS" in why_not(settings(broker, authority))
 
 
 def test_a_worker_that_does_not_come_through_says_why(secure: LaunchedBroker) -> None:
@@ -156,7 +156,7 @@ def test_a_worker_that_does_not_come_through_says_why(secure: LaunchedBroker) ->
     environment = {"DAGORAMA_HOST": secure.host, "DAGORAMA_PORT": f"{secure.port}", "PATH": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30)
     assert done.returncode == 1
-    assert "a broker with TLS does to whoever comes without DAGORAMA_TLS_CA" in done.stderr.splitlines()[-1]
+    assert "the broker may require TLS (set DAGORAMA_TLS_CA)" in done.stderr.splitlines()[-1]
 
 
 def test_a_worker_whose_token_is_refused_ends_with_a_sentence(secure: LaunchedBroker, authority: Authority) -> None:
@@ -183,7 +183,7 @@ def test_a_worker_whose_token_is_refused_ends_with_a_sentence(secure: LaunchedBr
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "broker.example", "0.0.0.0", "localhost.example", "::2"])
 def test_a_token_does_not_go_to_another_machine_in_the_clear(host: str, authority: Authority) -> None:
-    said = rf"the token would go to {host} in the clear: set DAGORAMA_TLS_CA"
+    said = rf"the token would be sent to {host} in clear text: set DAGORAMA_TLS_CA"
     with pytest.raises(SettingsError, match=said) as error:
         Connection(Settings(host, auth_token="dgt_marked"))
     assert "marked" not in str(error.value)
@@ -212,7 +212,7 @@ def test_the_commands_refuse_it_before_anything_starts(monkeypatch: pytest.Monke
     monkeypatch.setenv("DAGORAMA_AUTH_TOKEN", "dgt_marked")
     done = subprocess.run([sys.executable, "-m", "dagorama.worker"], capture_output=True, text=True, timeout=30)
     assert done.returncode == 2
-    assert "the token would go to 192.0.2.1 in the clear" in done.stderr
+    assert "the token would be sent to 192.0.2.1 in clear text" in done.stderr
     assert "marked" not in done.stderr
 
 
@@ -221,10 +221,10 @@ def test_workers_that_are_launched_refuse_it_too(
 ) -> None:
     monkeypatch.setenv("DAGORAMA_HOST", "192.0.2.1")
     monkeypatch.setenv("DAGORAMA_AUTH_TOKEN", "dgt_marked")
-    with pytest.raises(WorkersNotStarted, match=r"the token would go to 192\.0\.2\.1 in the clear"), launch_workers(1):
+    with pytest.raises(WorkersNotStarted, match=r"would be sent to 192\.0\.2\.1 in clear text"), launch_workers(1):
         pass
     said = capfd.readouterr().err
-    assert "worker: the token would go to 192.0.2.1 in the clear" in said.splitlines()[-1]
+    assert "worker: the token would be sent to 192.0.2.1 in clear text" in said.splitlines()[-1]
     assert "marked" not in said
 
 
@@ -245,11 +245,11 @@ def test_a_token_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> N
 
 @pytest.mark.parametrize("text", ["", "two tokens", "dgt_märked", "dgt_\x00marked", "dgt_" + "x" * 5000, "a\nb"])
 def test_what_is_no_token_is_refused_without_being_shown(tmp_path: Path, text: str) -> None:
-    with pytest.raises(SettingsError, match="holds something else than one token") as error:
+    with pytest.raises(SettingsError, match="does not hold a token") as error:
         Token.of(token_file(tmp_path / "token", text))
     assert "marked" not in str(error.value)
     if text:
-        with pytest.raises(SettingsError, match="DAGORAMA_AUTH_TOKEN holds something else than one token"):
+        with pytest.raises(SettingsError, match="DAGORAMA_AUTH_TOKEN does not hold a token"):
             Token.of(Settings(auth_token=text))
 
 
@@ -272,14 +272,14 @@ def test_files_that_cannot_be_used_are_named_by_their_variable(authority: Author
     text.write_text("no certificate")
     for bad, said in [
         (Settings(tls_ca=nothing), "DAGORAMA_TLS_CA: the file cannot be read: No such file"),
-        (Settings(tls_ca=str(text)), "DAGORAMA_TLS_CA: this is not PEM"),
+        (Settings(tls_ca=str(text)), "DAGORAMA_TLS_CA: not a valid PEM file"),
         (Settings(tls_ca=ca, tls_cert=cert, tls_key=nothing), "DAGORAMA_TLS_KEY: the file cannot be read"),
-        (Settings(tls_ca=ca, tls_cert=cert, tls_key=authority.pair("another")[1]), "the key is another one's"),
+        (Settings(tls_ca=ca, tls_cert=cert, tls_key=authority.pair("another")[1]), "the key does not match"),
     ]:
         with pytest.raises(SettingsError, match=said):
             check(bad)
     Path(key).chmod(0o644)
-    with pytest.raises(SettingsError, match="everybody on this machine may use it"):
+    with pytest.raises(SettingsError, match="other users of this machine may use"):
         check(Settings(tls_ca=ca, tls_cert=cert, tls_key=key))
 
 
@@ -305,7 +305,7 @@ def test_a_certificate_to_present_that_has_expired_is_said(authority: Authority)
 
 
 @pytest.mark.parametrize(
-    ("days", "said"), [((-2, -1), "its certificate has expired"), ((1, 2), "its certificate is not valid yet")]
+    ("days", "said"), [((-2, -1), "certificate has expired"), ((1, 2), "its certificate is not valid yet")]
 )
 async def test_a_broker_whose_certificate_is_not_valid_now_is_told_from_one_of_an_unknown_authority(
     tmp_path: Path, days: tuple[int, int], said: str

@@ -11,9 +11,10 @@ import grpc
 import pytest
 
 from dagorama.api import broker_pb2
-from dagorama.client import connection as connection_module
+from dagorama.client import chunks
 from dagorama.client.channel import target
-from dagorama.client.connection import broker_error, connection
+from dagorama.client.connection import connection
+from dagorama.client.status import broker_error
 from dagorama.definition import generate_instance_id
 from dagorama.errors import (
     BrokerError,
@@ -146,7 +147,7 @@ def test_a_large_value_travels_in_chunks(broker: RecordingBroker) -> None:
 def test_a_value_beyond_the_limit_is_refused_before_it_is_sent(
     broker: RecordingBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection_module, "VALUE_LIMIT", 1000)
+    monkeypatch.setattr(chunks, "VALUE_LIMIT", 1000)
     with pytest.raises(RefusedByBroker, match="1,001 bytes is more than dagorama carries"):
         connection().put_value(bytes(1001))
     assert not broker.large

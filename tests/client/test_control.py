@@ -24,8 +24,7 @@ from dagorama.errors import (
 )
 from dagorama.graph.scope import AttemptScope
 from dagorama.models.promise import DAGPromise
-from dagorama.models.retried import Retried, Unservable
-from dagorama.models.state import State
+from dagorama.models.state import Retried, State, Unservable
 from tests.support.recording_broker import RecordingBroker
 
 
@@ -155,7 +154,7 @@ def test_control_of_a_promise_of_another_instance_is_refused(broker: RecordingBr
 
 
 def test_cancel_refuses_anything_but_a_promise(broker: RecordingBroker, made: Any) -> None:
-    with pytest.raises(TypeError, match=r"a promise of .*, or None for all of it, not a str"):
+    with pytest.raises(TypeError, match=r"a promise of .*, or None for the whole instance, not a str"):
         cancel(made[0], cast(Any, "all"))
     assert not broker.cancels
 
@@ -166,7 +165,7 @@ def test_what_the_same_run_made_is_not_known_yet(made: Any, act: Any) -> None:
     token = current_attempt.set(attempt)
     try:
         instance, promise = Sample()(1)
-        with pytest.raises(PromiseMisuse, match="this run made"):
+        with pytest.raises(PromiseMisuse, match="the running node made"):
             act(instance, promise)
     finally:
         current_attempt.reset(token)
@@ -221,7 +220,7 @@ def test_a_retry_is_a_number_and_tells_what_a_number_does_not() -> None:
     assert retried.warnings == [
         "3 nodes have used this failure and were not run again; use --downstream, or downstream=True",
         "no connected worker may run app:Dag.step: it has other code; use --new-code, or new_code=True, "
-        "to have these nodes run by the code that is deployed",
+        "to run these nodes with the deployed code",
     ]
     assert Retried(1, 2).warnings == []
 

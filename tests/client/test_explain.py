@@ -7,8 +7,7 @@ from time import localtime, strftime
 import pytest
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.client.ended_workers import ended_workers, reporting
-from dagorama.client.explain import reasons
+from dagorama.client.explain import ended_workers, reasons, reporting
 from tests.support.recording_broker import RecordingBroker
 
 AT = 1_700_000_000.0
@@ -43,7 +42,7 @@ def unservable(count: int, name: str = "work:Task.gpu", reason: str = "no worker
         (
             pb.ExplainReply(unservable=[unservable(1, f"f{number}", "r") for number in range(7)]),
             "; ".join(f"1 queued node of f{number} cannot run: r" for number in range(5))
-            + "; and so it is with 2 other functions",
+            + "; and 2 more functions cannot run",
         ),
     ],
 )

@@ -149,7 +149,7 @@ def test_it_can_be_shown_copied_compared_and_pickled() -> None:
     assert copy.deepcopy({"a": kept})["a"] is kept
     assert pickle.loads(pickle.dumps(kept)) == kept
     assert len({kept, put([1, 2, 3]), put([1, 2])}) == 2
-    assert repr(Kept.__new__(Kept)) == "<kept value, not made yet>"
+    assert repr(Kept.__new__(Kept)) == "<kept value, not initialized>"
 
 
 def test_a_small_call_with_one_is_pickled_as_plainly_as_any_other() -> None:

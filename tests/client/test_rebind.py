@@ -28,7 +28,7 @@ class Sample(DAGDefinition):
 
 
 def adopt(*arguments: str) -> Any:
-    return CliRunner().invoke(main, ["adopt", NAME, *arguments])
+    return CliRunner().invoke(main, ["rebind", NAME, *arguments])
 
 
 def what_is_signed(request: pb.AdoptRequest) -> pb.Adoption:
@@ -49,16 +49,16 @@ def test_the_command_signs_what_the_broker_says_there_is_and_shows_it(broker: Re
     adoption = what_is_signed(request)
     assert (adoption.function, adoption.hash, adoption.deployed, adoption.instance) == (NAME, "new", False, b"")
     assert list(adoption.made_with) == ["old", "old entrypoint=old", "older"]
-    assert result.stdout == "2 nodes go over to new\n"
+    assert result.stdout == "2 nodes rebound to new\n"
     assert result.stderr == (
-        f"signed under the key {keyring().signs_under.hex()}: nodes of {NAME} made with old, older, of all instances, "
-        "may be run by new\n"
+        f"signed with the key {keyring().signs_under.hex()}: nodes of {NAME} created with old, older, of all "
+        "instances, may run with new\n"
     )
 
 
 def test_the_signature_is_for_the_instance_that_is_named(broker: RecordingBroker) -> None:
     broker.adoptable = pb.AdoptReply(adopted=1, hash="new", made_with=["old"])
-    result = adopt("--instance", str(INSTANCE), "--hash", "new", "--from", "old")
+    result = adopt("--instance", str(INSTANCE), "--hash", "new", "--from-hash", "old")
     look, request = broker.adoptions
     assert (look.instance, list(getattr(look, "from"))) == (INSTANCE.bytes, ["old"])
     assert (request.instance, list(getattr(request, "from"))) == (INSTANCE.bytes, ["old"])
@@ -77,7 +77,7 @@ def test_nothing_is_signed_if_no_node_has_other_code(broker: RecordingBroker) ->
     ("arguments", "said"),
     [
         (("--hash", "newer"), "code that was not named: new; name it (--hash new) or name none"),
-        (("--from", "old"), "code that was not named: older; name it (--from older) or name none"),
+        (("--from-hash", "old"), "code that was not named: older; name it (--from-hash older) or name none"),
     ],
     ids=["hash", "from"],
 )
@@ -94,7 +94,7 @@ def test_a_broker_cannot_have_more_signed_than_was_named(
 def test_nodes_that_no_worker_may_run_all_the_same_are_told_of(broker: RecordingBroker) -> None:
     unservable = pb.Unservable(queued=2, reason="the only connected worker may not run it: it does not hold the key")
     broker.adoptable = pb.AdoptReply(adopted=2, hash="new", made_with=["old"], unservable=[unservable])
-    assert f"2 nodes are still not run: {unservable.reason}\n" in adopt().stderr
+    assert f"2 nodes still cannot run: {unservable.reason}\n" in adopt().stderr
 
 
 def test_a_missing_signing_key_is_named(
@@ -104,7 +104,7 @@ def test_a_missing_signing_key_is_named(
     broker.adoptable = pb.AdoptReply(adopted=2, hash="new", made_with=["old"])
     result = adopt()
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "is not one that `dagorama keys new` makes" in result.stderr
+    assert "is not a valid signing key: `dagorama keys new` prints one" in result.stderr
 
 
 def test_a_retry_with_new_code_signs_for_its_instance_and_what_is_deployed(broker: RecordingBroker) -> None:

@@ -18,11 +18,16 @@ from dagorama.errors import (
     FailedRun,
     NodeCancelled,
     NodeFailed,
+    ProcessDied,
     PromiseMisuse,
+    QueueTimeout,
+    ResultRejected,
     UnknownToBroker,
+    WorkerLost,
     WrongInstance,
 )
 from dagorama.graph.scope import AttemptScope
+from dagorama.models.outcome import outcome
 from dagorama.models.promise import DAGPromise
 from tests.support.recording_broker import RecordingBroker, serving
 
@@ -103,6 +108,44 @@ def test_a_large_value_is_fetched(broker: RecordingBroker) -> None:
 
 
 # --- failures
+
+
+OF_THE_BROKER = [QueueTimeout, WorkerLost, ProcessDied, ResultRejected]
+
+
+@pytest.mark.parametrize("kind", OF_THE_BROKER)
+def test_a_failure_that_the_broker_records_raises_the_error_of_its_type(
+    broker: RecordingBroker, kind: type[NodeFailed]
+) -> None:
+    instance, promise = Sample()(1)
+    fail(broker, promise, broker_pb2.FAILED, type=f"dagorama.errors.{kind.__name__}", message="why", attempts=3)
+    with pytest.raises(NodeFailed) as caught:
+        resolve(instance, promise)
+    assert type(caught.value) is kind
+    assert caught.value.type == f"dagorama.errors.{kind.__name__}"
+    assert f"failed after 3 attempts: {kind.__name__}: why" in str(caught.value)
+    found: Any = resolve(instance, outcome(promise))
+    assert found.type == caught.value.type
+    assert type(found.error()) is kind
+
+
+@pytest.mark.parametrize("kind", OF_THE_BROKER)
+def test_an_error_of_that_name_which_a_node_has_raised_is_a_failure_like_others(
+    broker: RecordingBroker, kind: type[NodeFailed]
+) -> None:
+    instance, promise = Sample()(1)
+    fail(broker, promise, broker_pb2.FAILED, type=f"dagorama.errors.{kind.__name__}", traceback="Traceback: line 1")
+    with pytest.raises(NodeFailed) as caught:
+        resolve(instance, promise)
+    assert type(caught.value) is NodeFailed
+
+
+def test_a_failure_of_a_type_that_a_newer_broker_has_is_a_failure_like_others(broker: RecordingBroker) -> None:
+    instance, promise = Sample()(1)
+    fail(broker, promise, broker_pb2.FAILED, type="dagorama.errors.SomethingNew", message="why")
+    with pytest.raises(NodeFailed, match="SomethingNew: why") as caught:
+        resolve(instance, promise)
+    assert type(caught.value) is NodeFailed
 
 
 def test_a_failure_raises_with_what_is_known_of_it(broker: RecordingBroker) -> None:
@@ -301,6 +344,6 @@ def test_a_node_may_look(broker: RecordingBroker, elsewhere: Any, attempt: Attem
 def test_what_the_same_run_made_is_never_resolved(broker: RecordingBroker, attempt: AttemptScope) -> None:
     instance, promise = Sample()(1)
     for options in ({}, {"timeout": 0}, {"timeout": None}):
-        with pytest.raises(PromiseMisuse, match="this run made"):
+        with pytest.raises(PromiseMisuse, match="the running node made"):
             resolve(instance, promise, **options)
     assert not broker.waits

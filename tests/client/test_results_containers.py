@@ -99,10 +99,10 @@ def test_inside_a_node_a_container_is_not_waited_for(broker: RecordingBroker) ->
 def test_what_takes_one_promise_says_so(broker: RecordingBroker) -> None:
     instance, made = spread([2])
     assert state(instance, "plain") is State.COMPLETED  # type: ignore[arg-type]
-    with pytest.raises(PromiseMisuse, match="of one promise, not of a dict that holds promises"):
+    with pytest.raises(PromiseMisuse, match="takes one promise, not a dict that contains promises"):
         state(instance, made)
     for act in (cancel, retry_failed):
-        with pytest.raises(TypeError, match=r"a promise of .* is needed, or None for all of it, not a dict"):
+        with pytest.raises(TypeError, match=r"a promise of .* is needed, or None for the whole instance, not a dict"):
             act(instance, made)
     refused: tuple[Any, ...] = (made, [[1]], [5])
     for given in refused:
@@ -114,11 +114,11 @@ async def test_an_instance_and_a_promise_in_each_others_place_are_noticed(broker
     instance, made = spread([2])
     promise: Any = made["report"].parts[0]
     for call in (resolve, state, cancel, retry_failed, as_completed):
-        with pytest.raises(TypeError, match=r"takes an instance first, .*, not a DAGPromise"):
+        with pytest.raises(TypeError, match=r"must be the instance that .* returns, not a DAGPromise"):
             call(promise, instance)
         with pytest.raises(TypeError, match="not a Spread"):
             cast(Any, call)(Spread(), promise)
-    with pytest.raises(TypeError, match="takes an instance first"):
+    with pytest.raises(TypeError, match="must be the instance"):
         await aresolve(promise, instance)
-    with pytest.raises(TypeError, match="takes an instance first"):
+    with pytest.raises(TypeError, match="must be the instance"):
         resolve_all([(promise, instance)])

@@ -76,14 +76,14 @@ def test_an_answer_that_does_not_come_in_time_is_an_error_and_of_no_interest_lat
     broker: RecordingBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on = Event()
-    submit = RecordingBroker.Submit
+    submit = RecordingBroker.submit
 
     def slow(self: RecordingBroker, request: pb.SubmitRequest, context: grpc.ServicerContext) -> Any:
         go_on.wait(PATIENCE)
         return submit(self, request, context)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RecordingBroker, "Submit", slow)
+        patch.setattr(RecordingBroker, "submit", slow)
         patch.setattr(connection_module.Connection._ask, "__defaults__", (0.05,))
         with pytest.raises(BrokerUnavailable, match="did not answer in time") as late:
             generate_instance_id()

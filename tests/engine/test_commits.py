@@ -9,8 +9,8 @@ import pytest
 
 from dagorama_broker.engine import commits
 from dagorama_broker.engine.commits import FEW, StoreThread
-from dagorama_broker.model import Changes, RemovedRow
-from tests.support.raw import Dag, serving
+from dagorama_broker.model.rows import Changes, RemovedRow
+from tests.support.raw import Dag, serving, submit
 from tests.support.records import graph, node
 
 SHORT = graph(*map(node, range(1, FEW)))
@@ -125,7 +125,7 @@ async def test_a_broker_makes_short_commits_in_its_loop_and_others_in_the_thread
 
         monkeypatch.setattr(served.broker.store, "commit", noting)
         for nodes in (1, 1, 100):
-            await served.stub.Submit(Dag().submission(*[b"a"] * nodes))
+            await submit(served.stub, Dag().submission(*[b"a"] * nodes))
     by_size = dict(threads[1:])
     assert by_size[1] == get_ident()
     assert by_size[100] != get_ident()

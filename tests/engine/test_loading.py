@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from dagorama.api import broker_pb2 as pb
-from dagorama_broker.engine import recent_results
+from dagorama_broker.engine import payload_cache
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.store.sqlite import connection
-from tests.support.raw import LEAF, Given, Served, envelope, results, serving
+from tests.support.raw import LEAF, Given, Served, envelope, results, serving, submit
 
 INSTANCES = 200_000
 IN_A_MESSAGE = 500
@@ -52,7 +52,7 @@ def holds_nothing(broker: Broker) -> None:
     assert not broker.watching._watches
     assert not broker.payloads.arguments.size
     kept = broker.payloads.values.kept
-    assert len(kept) <= recent_results.MOST
+    assert len(kept) <= payload_cache.MOST_RECENT
     assert all(key in broker.recent for key in kept)
 
 
@@ -62,7 +62,7 @@ async def run_instances(served: Served, messages: int) -> None:
     async def spawner() -> None:
         for _ in numbers:
             request, last = many_instances()
-            await served.stub.Submit(request)
+            await submit(served.stub, request)
             assert await served.value(last, last[4:] + bytes(4)) == envelope(b"result")
 
     await asyncio.gather(*(spawner() for _ in range(SIDE_BY_SIDE)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,10 @@ import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
-from dagorama_broker.engine.proofs import MOST_PRESENTED, Proofs, check_secret, id_of
+from dagorama_broker.engine.proofs import MOST_PRESENTED, PresentedGrant, Proofs, check_secret, id_of
 from dagorama_broker.errors import Malformed, NotPermitted
 from dagorama_broker.store import Store
-from tests.support.raw import Dag, Given, RawWorker, Served, envelope, granted, identity, serving
+from tests.support.raw import Dag, Given, RawWorker, Served, envelope, granted, identity, serving, submit
 
 NOT_NOW, DENIED, INVALID = (
     grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT,
@@ -92,7 +92,7 @@ async def test_a_proof_of_another_store_proves_nothing(served: Served) -> None:
     _, owner, node = await granted(served)
     async with serving() as other:
         dag = Dag()
-        await other.stub.Submit(dag.submission(b"a"))
+        await submit(other.stub, dag.submission(b"a"))
         again = await other.worker(**owner.identity, **held(node), exclude_queues=[node.function.queue])
         await again.until(lambda: again.refused == [node.attempt])
         assert await other.states(dag.instance, dag.id(0)) == [pb.QUEUED]
@@ -106,7 +106,7 @@ async def test_the_id_of_a_connected_worker_does_not_end_its_session(served: Ser
     error = await thief.end()
     assert (error.code(), "send the secret that the id is made of" in (error.details() or "")) == (NOT_NOW, True)
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a"))
+    await submit(served.stub, dag.submission(b"a"))
     await worker.complete(await worker.node())
     await served.value(dag.instance, dag.id(0))
 
@@ -129,7 +129,7 @@ async def test_a_secret_that_does_not_fit_the_id_is_refused(
 
 async def test_a_worker_without_a_secret_works_and_is_lost_with_its_connection(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a"))
+    await submit(served.stub, dag.submission(b"a"))
     plain = await served.worker(worker=os.urandom(16), secret=b"")
     node = await plain.node()
     await plain.vanish()
@@ -151,42 +151,37 @@ async def test_no_secret_is_in_the_status(served: Served) -> None:
 class TestProofs:
     PROOFS = Proofs(b"k" * 32)
 
-    def hello(self, *grants: pb.HeldGrant, **changed: Any) -> pb.Hello:
-        secret = b"s" * 32
-        return pb.Hello(**{"worker": id_of(secret), "secret": secret, "grants": grants, **changed})
+    SECRET = b"s" * 32
+    WORKER = id_of(SECRET)
 
-    def grant(self, nodes: list[int], attempts: list[int]) -> pb.HeldGrant:
-        proof = self.PROOFS.of(self.hello().worker, nodes, attempts)
-        return pb.HeldGrant(node=nodes, attempt=attempts, proof=proof)
+    def grant(self, nodes: Sequence[int], attempts: Sequence[int]) -> PresentedGrant:
+        return PresentedGrant(nodes, attempts, self.PROOFS.of(self.WORKER, nodes, attempts))
 
     def test_prove_the_pairs_of_each_grant(self) -> None:
-        hello = self.hello(self.grant([1, 2], [11, 12]), self.grant([3], [13]))
-        assert self.PROOFS.proven(hello) == {(1, 11), (2, 12), (3, 13)}
+        grants = [self.grant([1, 2], [11, 12]), self.grant([3], [13])]
+        assert self.PROOFS.proven(self.WORKER, grants) == {(1, 11), (2, 12), (3, 13)}
 
     @pytest.mark.parametrize(("nodes", "attempts"), [
         ([2, 1], [11, 12]), ([1, 2], [12, 11]), ([1], [11]), ([1, 2, 3], [11, 12, 13]), ([1, 11], [2, 12]),
     ])  # fmt: skip
     def test_prove_no_other_pairs(self, nodes: list[int], attempts: list[int]) -> None:
         proof = self.grant([1, 2], [11, 12]).proof
-        assert self.PROOFS.proven(self.hello(pb.HeldGrant(node=nodes, attempt=attempts, proof=proof))) == set()
+        assert self.PROOFS.proven(self.WORKER, [PresentedGrant(nodes, attempts, proof)]) == set()
 
-    def test_prove_nothing_to_another_worker_or_without_a_secret(self) -> None:
-        grant = self.grant([1], [11])
-        assert self.PROOFS.proven(self.hello(grant, **identity())) == set()
-        assert self.PROOFS.proven(self.hello(grant, secret=b"")) == set()
+    def test_prove_nothing_to_another_worker(self) -> None:
+        assert self.PROOFS.proven(identity()["worker"], [self.grant([1], [11])]) == set()
 
     def test_are_bounded(self) -> None:
-        many = pb.HeldGrant(node=range(MOST_PRESENTED + 1), attempt=range(MOST_PRESENTED + 1))
+        many = PresentedGrant(range(MOST_PRESENTED + 1), range(MOST_PRESENTED + 1), b"")
         with pytest.raises(Malformed, match="131,073 attempts; 131,072 are allowed"):
-            self.PROOFS.proven(self.hello(many))
+            self.PROOFS.proven(self.WORKER, [many])
         with pytest.raises(Malformed, match="different lengths"):
-            self.PROOFS.proven(self.hello(pb.HeldGrant(node=[1], attempt=[1, 2])))
+            self.PROOFS.proven(self.WORKER, [PresentedGrant([1], [1, 2], b"")])
 
     def test_secrets_fit_ids(self) -> None:
-        check_secret(self.hello())
-        check_secret(pb.Hello(worker=os.urandom(16)))
+        check_secret(self.WORKER, self.SECRET)
         with pytest.raises(NotPermitted):
-            check_secret(self.hello(worker=os.urandom(16)))
+            check_secret(os.urandom(16), self.SECRET)
 
 
 def test_a_store_keeps_its_secret(store: Store) -> None:

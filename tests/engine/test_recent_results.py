@@ -5,13 +5,13 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from dagorama_broker.engine import recent_results
-from tests.support.raw import Dag, RawWorker, Served, envelope, refused, serving
+from dagorama_broker.engine import payload_cache
+from tests.support.raw import Dag, RawWorker, Served, envelope, refused, serving, submit
 
 
 async def completed(served: Served, worker: RawWorker, value: bytes = b"done") -> Dag:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a"))
+    await submit(served.stub, dag.submission(b"a"))
     await worker.durable(await worker.complete(await worker.node(), value=value))
     return dag
 
@@ -25,12 +25,12 @@ async def test_a_value_is_there_for_whoever_asks_after_the_end_without_a_look_in
 
 async def test_it_is_asked_for_as_of_its_own_instance_only(served: Served) -> None:
     dag = await completed(served, await served.worker())
-    with refused(grpc.StatusCode.INVALID_ARGUMENT, "is of instance"):
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "belongs to another instance"):
         await served.wait(bytes(16), dag.id(0))
 
 
 async def test_what_does_not_fit_is_answered_from_the_store(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recent_results, "MOST", 2)
+    monkeypatch.setattr(payload_cache, "MOST_RECENT", 2)
     worker = await served.worker()
     dags = [await completed(served, worker, b"of %d" % number) for number in range(4)]
     kept = served.broker.recent
@@ -41,14 +41,14 @@ async def test_what_does_not_fit_is_answered_from_the_store(served: Served, monk
 
 
 async def test_a_value_that_is_not_small_is_left_to_the_store(served: Served) -> None:
-    dag = await completed(served, await served.worker(), bytes(recent_results.EACH))
+    dag = await completed(served, await served.worker(), bytes(payload_cache.LARGEST_RECENT))
     assert served.broker.recent.find(dag.id(0)) is None
     assert not served.broker.payloads.values.kept
 
 
 async def test_a_value_that_other_nodes_were_given_is_not_kept_for_this(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a", b"b", source_count=[0, 1], source=[0]))
+    await submit(served.stub, dag.submission(b"a", b"b", source_count=[0, 1], source=[0]))
     worker = await served.worker()
     await worker.complete(await worker.node())
     await worker.durable(await worker.complete(await worker.node()))

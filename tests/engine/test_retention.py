@@ -22,14 +22,22 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.engine.removal_rate import INSTANCES, MOST_INSTANCES, MOST_NODES, NODES, Pace
 from dagorama_broker.engine.retention import Retention
-from dagorama_broker.engine.retention_policy import SHORTEST_PAUSE, Keeping, in_words
-from dagorama_broker.model import Changes, InstanceEnd, LinkRow, RunRow
-from dagorama_broker.scheduler.graph import Graph
+from dagorama_broker.engine.retention_policy import (
+    INSTANCES,
+    MOST_INSTANCES,
+    MOST_NODES,
+    NODES,
+    SHORTEST_PAUSE,
+    Keeping,
+    Pace,
+    in_words,
+)
+from dagorama_broker.model.rows import Changes, InstanceEnd, LinkRow, RunRow
+from dagorama_broker.scheduler import Scheduler
 from dagorama_broker.store.sqlite.store import SqliteStore
 from tests.rpc.test_legacy_service import Client
-from tests.support.raw import LEAF, Brood, Dag, Served, envelope, refused, serving
+from tests.support.raw import LEAF, Brood, Dag, Served, envelope, refused, serving, submit
 from tests.support.records import completed, graph, instance_row, node, node_id
 
 GONE = grpc.StatusCode.NOT_FOUND
@@ -46,7 +54,7 @@ async def finish(served: Served, *dags: Dag, fail: bool = False, **columns: Any)
     """Instances of one node each, submitted, run and durable."""
     worker = await served.worker()
     for dag in dags:
-        await served.stub.Submit(dag.submission(b"a", **columns))
+        await submit(served.stub, dag.submission(b"a", **columns))
         given = await worker.node()
         await worker.durable(await (worker.fail(given) if fail else worker.complete(given, value=b"done")))
     await worker.say(draining=True)
@@ -91,7 +99,7 @@ async def test_whoever_asks_for_a_removed_instance_is_told_when_it_ended_and_why
                     await served.stub.Cancel(pb.CancelRequest(instance=dag.instance, node=ids))
             with refused(GONE, text):
                 join = dag.submission(b"b", first=1, creates=False, source_count=[1], source=[0])
-                await served.stub.Submit(join)
+                await submit(served.stub, join)
 
 
 async def test_an_instance_that_nobody_ever_made_is_unknown_and_the_sentence_says_that_old_ones_go() -> None:
@@ -99,7 +107,7 @@ async def test_an_instance_that_nobody_ever_made_is_unknown_and_the_sentence_say
         with refused(GONE, "is not known to this broker; old instances are removed, those that have ended after 36 h"):
             await served.stub.GetInstance(pb.GetInstanceRequest(instance=os.urandom(16)))
         with refused(GONE, "failed ones after 7 days (DAGORAMA_RETENTION_FAILED)"):
-            await served.stub.Submit(Dag().submission(b"a", creates=False))
+            await submit(served.stub, Dag().submission(b"a", creates=False))
 
 
 async def test_no_message_speaks_of_removals_if_nothing_is_removed() -> None:
@@ -113,13 +121,13 @@ async def test_the_same_submission_does_not_make_a_removed_instance_anew(place: 
     dag, empty = Dag(), Dag()
     async with serving(store=place, retention=SOON) as served:
         nothing = empty.submission()
-        await served.stub.Submit(nothing)
+        await submit(served.stub, nothing)
         await finish(served, dag)
         for each, again in ((dag, dag.submission(b"a")), (empty, nothing)):
             await served.until(is_removed(each))
             for _ in range(5):
                 with refused(GONE, REMOVED):
-                    await served.stub.Submit(again)
+                    await submit(served.stub, again)
                 await asyncio.sleep(0.01)
         assert sum((await served.status()).nodes[: pb.COMPLETED]) == 0
 
@@ -129,10 +137,10 @@ async def test_the_same_submission_is_refused_while_what_it_made_is_still_on_the
     async with serving(store=place, retention=NEVER, retention_failed=NEVER) as served:
         await finish(served, dag)
         assert now_removed(served)
-        await served.broker.durable()
+        await served.broker.commits.durable()
         assert served.broker.store.last_run(dag.origin, 1) is not None
         with refused(GONE, "was removed after its retention of 0 s"):
-            await served.stub.Submit(dag.submission(b"a"))
+            await submit(served.stub, dag.submission(b"a"))
 
 
 async def test_the_originals_calls_say_so_too() -> None:
@@ -162,10 +170,11 @@ def test_a_retention_is_told_in_words(seconds: float, words: str) -> None:
 async def test_instances_go_and_their_rows_with_them_while_what_lives_stays(tmp_path: Path) -> None:
     live, ended = Dag(), [Dag() for _ in range(5)]
     async with serving(store=url(tmp_path), retention=SOON) as served:
-        await served.stub.Submit(live.submission(b"a", b"b", functions=[pb.Function(name="work:nobody", queue="none")]))
+        functions = [pb.Function(name="work:nobody", queue="none")]
+        await submit(served.stub, live.submission(b"a", b"b", functions=functions))
         worker = await served.worker(exclude_queues=["none"])
         for dag in ended:
-            await served.stub.Submit(dag.submission(b"a"))
+            await submit(served.stub, dag.submission(b"a"))
             await worker.complete(await worker.node())
         for dag in ended:
             await served.until(is_removed(dag))
@@ -197,7 +206,7 @@ async def test_an_instance_that_ended_and_got_new_nodes_is_not_removed() -> None
     dag = Dag()
     async with serving(retention=NEVER, retention_failed=NEVER) as served:
         await finish(served, dag)
-        await served.stub.Submit(dag.submission(b"b", first=1, creates=False, source_count=[1], source=[0]))
+        await submit(served.stub, dag.submission(b"b", first=1, creates=False, source_count=[1], source=[0]))
         assert not now_removed(served)
         worker = await served.worker()
         await worker.complete(await worker.node(), value=b"second")
@@ -209,13 +218,13 @@ async def test_what_a_kept_instance_names_is_kept_as_long_and_goes_after_it(plac
     outer, inner, other = Dag(), Dag(), Dag()
     async with serving(store=place, retention=SOON) as served:
         worker = await served.worker(slots=3)
-        await served.stub.Submit(outer.submission(b"returns a promise of another instance", b"runs on"))
+        await submit(served.stub, outer.submission(b"returns a promise of another instance", b"runs on"))
         promising, running = await worker.nodes(2)
-        await served.stub.Submit(inner.submission(b"a", functions=[LEAF]))
+        await submit(served.stub, inner.submission(b"a", functions=[LEAF]))
         value = await worker.node()
         await worker.complete(promising, value=b"outer", foreign=[inner.id(0)], ref_count=[1], ref=[-1])
         await worker.durable(await worker.complete(value, value=b"inner"))
-        await served.stub.Submit(other.submission(b"a"))
+        await submit(served.stub, other.submission(b"a"))
         await worker.complete(await worker.node())
         await served.until(is_removed(other))
         (reply,) = await served.wait(outer.instance, outer.id(0))
@@ -231,7 +240,7 @@ async def test_instances_that_name_each_other_go_together_when_the_time_of_both_
     async with serving(store=place, retention=SOON) as served:
         worker = await served.worker(slots=3)
         for dag in (one, other):
-            await served.stub.Submit(dag.submission(b"a", b"names the other's first"))
+            await submit(served.stub, dag.submission(b"a", b"names the other's first"))
         firsts = {node.id: node for node in await worker.nodes(2)}
         await worker.complete(*firsts.values())
         for node in await worker.nodes(2):
@@ -248,13 +257,13 @@ async def test_instances_of_which_one_is_live_keep_each_other(place: str) -> Non
         store = served.broker.store
         keys = [stored.row.key for dag in (one, other) if (stored := store.instance(dag.instance)) is not None]
         links = [LinkRow(keys[0], keys[1]), LinkRow(keys[1], keys[0])]
-        await served.broker.in_store(store.commit, Changes(links=links))
-        await served.stub.Submit(one.submission(b"b", first=1, creates=False))
+        await served.broker.commits.in_store(store.commit, Changes(links=links))
+        await submit(served.stub, one.submission(b"b", first=1, creates=False))
         assert not now_removed(served)
         worker = await served.worker()
         await worker.durable(await worker.complete(await worker.node()))
         assert now_removed(served)
-        await served.broker.durable()
+        await served.broker.commits.durable()
         assert is_removed(one)(served.broker)
         assert is_removed(other)(served.broker)
 
@@ -263,28 +272,33 @@ async def test_the_failure_of_another_instance_is_told_as_long_as_who_shares_it_
     outer, inner, other = Dag(), Dag(), Dag()
     async with serving(retention=SOON, retention_failed=SOON) as served:
         worker = await served.worker(slots=3)
-        await served.stub.Submit(outer.submission(b"returns a promise of another instance", b"runs on"))
+        await submit(served.stub, outer.submission(b"returns a promise of another instance", b"runs on"))
         promising, _ = await worker.nodes(2)
-        await served.stub.Submit(inner.submission(b"a", functions=[LEAF]))
+        await submit(served.stub, inner.submission(b"a", functions=[LEAF]))
         failing = await worker.node()
         await worker.complete(promising, foreign=[inner.id(0)], ref_count=[1], ref=[-1])
         await worker.durable(await worker.fail(failing, message="of the inner"))
-        await served.stub.Submit(other.submission(b"a"))
+        await submit(served.stub, other.submission(b"a"))
         await worker.complete(await worker.node())
         await served.until(is_removed(other))
         assert (await served.failure(outer.instance, outer.id(0))).message == "of the inner"
+
+
+def retention_of(broker: Broker) -> Retention:
+    """Return another instance beside the one that the broker runs."""
+    return Retention(broker.commits, broker.lookups, broker.loading, broker.forget)
 
 
 async def test_a_clock_that_is_put_forward_makes_nothing_old(monkeypatch: pytest.MonkeyPatch) -> None:
     dag = Dag()
     async with serving(retention=3600.0) as served:
         await finish(served, dag)
-        served.broker.keeping = Keeping(3600.0, 3600.0)
-        retention, year = Retention(served.broker), 365 * 86_400
+        served.broker.lookups.keeping = Keeping(3600.0, 3600.0)
+        retention, year = retention_of(served.broker), 365 * 86_400
         before = time.time
         monkeypatch.setattr(time, "time", lambda: before() + year)
         assert not retention._remove()
-        assert Retention(served.broker)._remove()
+        assert retention_of(served.broker)._remove()
 
 
 async def test_a_start_whose_clock_is_days_ahead_removes_nothing(
@@ -296,7 +310,7 @@ async def test_a_start_whose_clock_is_days_ahead_removes_nothing(
     before = time.time
     monkeypatch.setattr(time, "time", lambda: before() + 10 * 86_400)
     async with serving(store=url, retention=3600.0) as served:
-        assert not Retention(served.broker)._remove()
+        assert not retention_of(served.broker)._remove()
         assert await served.states(dag.instance, dag.id(0)) == [pb.COMPLETED]
 
 
@@ -305,11 +319,11 @@ async def test_a_start_whose_clock_is_days_ahead_removes_nothing(
 
 def now_removed(served: Served) -> bool:
     """Have all that ended removed by the next commit, whatever the settings."""
-    served.broker.keeping = Keeping(0.0, 0.0)
+    served.broker.lookups.keeping = Keeping(0.0, 0.0)
     try:
-        return Retention(served.broker)._remove() > 0
+        return retention_of(served.broker)._remove() > 0
     finally:
-        served.broker.keeping = Keeping(NEVER, NEVER)
+        served.broker.lookups.keeping = Keeping(NEVER, NEVER)
 
 
 async def test_an_instance_that_is_removed_while_a_call_looks_it_up_is_unknown_to_that_call(
@@ -328,7 +342,7 @@ async def test_an_instance_that_is_removed_while_a_call_looks_it_up_is_unknown_t
 
         monkeypatch.setattr(served.broker.store, "instance", read_and_remove)
         with refused(GONE, "and was removed after its retention"):
-            await served.stub.Submit(dag.submission(b"b", first=1, creates=False, source_count=[1], source=[0]))
+            await submit(served.stub, dag.submission(b"b", first=1, creates=False, source_count=[1], source=[0]))
         monkeypatch.undo()
         assert removals == [True]
         assert is_removed(dag)(served.broker)
@@ -347,7 +361,7 @@ async def test_an_instance_that_a_call_has_just_taken_up_is_not_removed(place: s
             removals.append(now_removed(served))
 
         served.broker.scheduler.submit = submit_and_remove  # type: ignore[method-assign]
-        await served.stub.Submit(dag.submission(b"b", first=1, creates=False, source_count=[1], source=[0]))
+        await submit(served.stub, dag.submission(b"b", first=1, creates=False, source_count=[1], source=[0]))
         assert removals == [False]
         assert await served.states(dag.instance, dag.id(0), dag.id(1)) == [pb.COMPLETED, pb.QUEUED]
 
@@ -357,7 +371,7 @@ async def test_what_a_value_names_that_is_not_committed_yet_is_not_removed(place
     async with serving(store=place, retention=NEVER, retention_failed=NEVER) as served:
         await finish(served, inner)
         worker = await served.worker()
-        await served.stub.Submit(outer.submission(b"a"))
+        await submit(served.stub, outer.submission(b"a"))
         promising, complete, removals = await worker.node(), served.broker.scheduler.complete, []
 
         def complete_and_remove(*arguments: Any, **named: Any) -> bool:
@@ -376,10 +390,10 @@ async def test_an_instance_that_is_being_read_goes_when_the_reader_has_gone(plac
     dag = Dag()
     async with serving(store=place, retention=NEVER, retention_failed=NEVER) as served:
         await finish(served, dag)
-        with served.broker.holds.on(dag.instance):
+        with served.broker.lookups.holds.on(dag.instance):
             assert not now_removed(served)
         assert now_removed(served)
-        await served.broker.durable()
+        await served.broker.commits.durable()
         assert is_removed(dag)(served.broker)
 
 
@@ -388,7 +402,7 @@ async def test_who_waits_when_it_ends_gets_the_value_however_short_the_retention
         worker = await served.worker()
         for _ in range(20):
             dag = Dag()
-            await served.stub.Submit(dag.submission(b"a"))
+            await submit(served.stub, dag.submission(b"a"))
             given = await worker.node()
             waiting = asyncio.ensure_future(served.value(dag.instance, dag.id(0)))
             await served.until(lambda broker, key=given.key: key in broker.watching)  # type: ignore[misc]
@@ -401,18 +415,18 @@ async def test_who_waits_when_it_ends_gets_the_value_however_short_the_retention
 
 
 def test_a_portion_is_twice_what_was_made_since_the_one_before_between_two_bounds() -> None:
-    made = SimpleNamespace(next_instance=1, next_node=1)
-    pace = Pace(cast(Graph, made), 0.0)
+    made = SimpleNamespace(instances_made=1, nodes_made=1)
+    pace = Pace(cast(Scheduler, made), 0.0)
     assert (pace.instances(), pace.nodes()) == (INSTANCES, NODES)
-    made.next_instance, made.next_node = 1_001, 9_001
+    made.instances_made, made.nodes_made = 1_001, 9_001
     assert (pace.instances(), pace.nodes()) == (2_000, 18_000)
     assert (pace.instances(), pace.nodes()) == (INSTANCES, NODES)
-    made.next_instance, made.next_node = 1_000_000, 1_000_000
+    made.instances_made, made.nodes_made = 1_000_000, 1_000_000
     assert (pace.instances(), pace.nodes()) == (MOST_INSTANCES, MOST_NODES)
 
 
 def test_a_pause_is_as_long_as_a_portion_takes_to_expire() -> None:
-    pace = Pace(cast(Graph, SimpleNamespace(next_instance=1, next_node=1)), 100.0)
+    pace = Pace(cast(Scheduler, SimpleNamespace(instances_made=1, nodes_made=1)), 100.0)
     assert pace.pause(101.0, longest=60.0) == 60.0
     for removed in (INSTANCES, INSTANCES, 1):
         pace.count(removed)
@@ -426,14 +440,14 @@ def test_a_pause_is_as_long_as_a_portion_takes_to_expire() -> None:
 async def test_instances_that_are_being_read_do_not_keep_the_others_from_going(
     place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dagorama_broker.engine.removal_rate.INSTANCES", 1)
+    monkeypatch.setattr("dagorama_broker.engine.retention_policy.INSTANCES", 1)
     read, other = Dag(), Dag()
     async with serving(store=place, retention=NEVER, retention_failed=NEVER) as served:
         await finish(served, read)
         await finish(served, other)
-        retention = Retention(served.broker)
-        served.broker.keeping = Keeping(0.0, 0.0)
-        with served.broker.holds.on(read.instance):
+        retention = retention_of(served.broker)
+        served.broker.lookups.keeping = Keeping(0.0, 0.0)
+        with served.broker.lookups.holds.on(read.instance):
             assert await retention._forget_some()
             assert not is_removed(other)(served.broker)
             await retention._forget_some()
@@ -444,11 +458,11 @@ async def test_instances_go_one_after_the_other_without_a_pause_if_each_names_th
     dags = [Dag() for _ in range(5)]
     async with serving(store=place, retention=NEVER, retention_failed=NEVER) as served:
         await finish(served, *dags)
-        store, retention = served.broker.store, Retention(served.broker)
+        store, retention = served.broker.store, retention_of(served.broker)
         keys = [stored.row.key for dag in dags if (stored := store.instance(dag.instance)) is not None]
         links = [LinkRow(naming, named) for named, naming in pairwise(keys)]
-        await served.broker.in_store(store.commit, Changes(links=links))
-        served.broker.keeping = Keeping(0.0, 0.0)
+        await served.broker.commits.in_store(store.commit, Changes(links=links))
+        served.broker.lookups.keeping = Keeping(0.0, 0.0)
         steps = 1
         while await retention._forget_some():
             steps += 1
@@ -458,16 +472,16 @@ async def test_instances_go_one_after_the_other_without_a_pause_if_each_names_th
 
 async def test_rows_of_what_was_removed_go_before_more_is_removed(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for bound in ("INSTANCES", "MOST_INSTANCES", "NODES", "MOST_NODES"):
-        monkeypatch.setattr(f"dagorama_broker.engine.removal_rate.{bound}", 1)
+        monkeypatch.setattr(f"dagorama_broker.engine.retention_policy.{bound}", 1)
     dags = [Dag() for _ in range(3)]
     async with serving(store=place, retention=NEVER, retention_failed=NEVER) as served:
         worker = await served.worker()
         for dag in dags:
-            await served.stub.Submit(dag.submission(b"a", b"b", b"c"))
+            await submit(served.stub, dag.submission(b"a", b"b", b"c"))
             for _ in range(3):
                 await worker.durable(await worker.complete(await worker.node()))
-        store, retention = served.broker.store, Retention(served.broker)
-        served.broker.keeping, steps = Keeping(0.0, 0.0), 1
+        store, retention = served.broker.store, retention_of(served.broker)
+        served.broker.lookups.keeping, steps = Keeping(0.0, 0.0), 1
         removed, left = [], []
         while await retention._forget_some():
             removed.append(sum(is_removed(dag)(served.broker) for dag in dags))
@@ -541,7 +555,7 @@ async def test_a_broker_that_is_killed_while_it_removes_leaves_nothing_for_ever_
             assert counted(path, table) == 1
         assert counted(path, "outcomes") == 0
         dag = Dag()
-        await served.stub.Submit(dag.submission(b"a"))
+        await submit(served.stub, dag.submission(b"a"))
         assert served.broker.scheduler.graph.find(dag.id(0)).key == MANY + 2  # type: ignore[union-attr]
         assert served.broker.scheduler.graph.instances[dag.instance].key == 3
 
@@ -551,10 +565,10 @@ async def test_keys_of_removed_instances_are_not_used_by_the_next_broker(tmp_pat
     async with serving(store=url(tmp_path), retention=SOON) as served:
         await finish(served, *dags)
         await served.until(lambda broker: nodes_in(broker) == 0)
-        before = served.broker.scheduler.graph.next_node, served.broker.scheduler.graph.next_instance
+        before = served.broker.scheduler.nodes_made, served.broker.scheduler.instances_made
     assert before == (3, 3)
     async with serving(store=url(tmp_path)) as served:
-        assert (served.broker.scheduler.graph.next_node, served.broker.scheduler.graph.next_instance) == before
+        assert (served.broker.scheduler.nodes_made, served.broker.scheduler.instances_made) == before
 
 
 # --- large values --------------------------------------------------------------------------------------
@@ -569,7 +583,7 @@ async def put(served: Served, content: bytes = CONTENT) -> bytes:
 
 def grace_is_short(served: Served) -> None:
     """From now on, so that what a test sends is named in time on a slow machine too."""
-    served.broker.keeping = replace(served.broker.keeping, grace=SOON)
+    served.broker.lookups.keeping = replace(served.broker.lookups.keeping, grace=SOON)
 
 
 def is_dropped(name: bytes) -> Callable[[Broker], bool]:
@@ -582,7 +596,7 @@ async def test_a_large_value_goes_with_the_last_instance_that_names_it(place: st
         await put(served)
         worker = await served.worker(slots=2)
         for dag in (first, last):
-            await served.stub.Submit(dag.submission(b"a", large=[NAME]))
+            await submit(served.stub, dag.submission(b"a", large=[NAME]))
         grace_is_short(served)
         ends, runs = await worker.nodes(2)
         await worker.complete(ends)
@@ -603,7 +617,7 @@ async def test_a_large_value_that_nobody_names_any_more_goes_after_its_grace(pla
         await served.until(is_dropped(NAME))
         assert is_removed(dag)(served.broker)
         with refused(GONE, "no node has named it"):
-            await served.stub.Submit(Dag().submission(b"a", large=[NAME]))
+            await submit(served.stub, Dag().submission(b"a", large=[NAME]))
 
 
 async def test_a_large_value_of_children_that_are_not_made_yet_is_kept_and_goes_with_a_failed_attempt(
@@ -611,7 +625,7 @@ async def test_a_large_value_of_children_that_are_not_made_yet_is_kept_and_goes_
 ) -> None:
     dag = Dag()
     async with serving(store=place, retention=SOON) as served:
-        await served.stub.Submit(dag.submission(b"parent"))
+        await submit(served.stub, dag.submission(b"parent"))
         worker = await served.worker()
         parent = await worker.node()
         await put(served)
@@ -629,7 +643,7 @@ async def test_a_large_value_that_an_earlier_broker_left_behind_goes_after_a_gra
     async with serving(store=url(tmp_path)) as served:
         for content in (CONTENT, b"of a failed attempt"):
             await put(served, content)
-        await served.stub.Submit(dag.submission(b"a", large=[NAME]))
+        await submit(served.stub, dag.submission(b"a", large=[NAME]))
     left = sha256(b"of a failed attempt").digest()
     async with serving(store=url(tmp_path), large_grace=SOON) as served:
         await served.until(is_dropped(left))

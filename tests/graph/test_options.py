@@ -188,9 +188,9 @@ def test_pieces_of_a_run_weigh_their_keys(attempt: AttemptScope, inside: Any) ->
 def test_a_key_does_not_depend_on_a_promise(attempt: AttemptScope, inside: Any) -> None:
     promise = inside.plain()
     for tenant in (promise, outcome(promise)):
-        with pytest.raises(PromiseMisuse, match=r"key of Ruled.by_name is worked out when it is called.*Ruled.plain"):
+        with pytest.raises(PromiseMisuse, match=r"key of Ruled.by_name is computed when it is called.*Ruled.plain"):
             inside.by_name(1, tenant)
-        with pytest.raises(PromiseMisuse, match=r"key of Ruled.by_function is worked out .*in an f-string needs"):
+        with pytest.raises(PromiseMisuse, match=r"key of Ruled.by_function is computed .*in an f-string needs"):
             inside.by_function(tenant)
     with pytest.raises(PromiseMisuse, match=r"key of Ruled\.later"):
         asyncio.run(inside.later(promise))
@@ -205,7 +205,7 @@ def test_other_arguments_may_be_promises(attempt: AttemptScope, inside: Any) -> 
 @pytest.mark.parametrize(
     ("key", "complaint"),
     [
-        (None, "is of type NoneType: it has to be a str or an int"),
+        (None, "is of type NoneType: it must be a str or an int"),
         (1.5, "is of type float"),
         (["a"], "is of type list"),
         ("ä" * 300, "has 600 bytes; 512 are allowed"),
@@ -284,7 +284,7 @@ def test_a_key_without_a_number_is_refused() -> None:
 
 @pytest.mark.parametrize("key", ["self", "rest", "missing", "local"])
 def test_a_key_that_is_no_parameter_is_refused_where_it_is_written(key: str) -> None:
-    with pytest.raises(ValueError, match=rf"concurrency_key is '{key}', which is no parameter of .*work"):
+    with pytest.raises(ValueError, match=rf"concurrency_key is '{key}', which is not a parameter of .*work"):
 
         @dagorama(max_concurrency=1, concurrency_key=key)
         def work(self: Any, tenant: str, *rest: Any) -> None:

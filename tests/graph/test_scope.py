@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from dagorama.client import chunks
 from dagorama.client import connection as connection_module
 from dagorama.client.large_values import LARGE_FROM
 from dagorama.context import current_attempt
@@ -172,7 +173,7 @@ def test_the_same_large_argument_is_named_once(attempt: AttemptScope, inside: An
 
 
 def test_an_argument_beyond_the_limit_leaves_no_node(broker: RecordingBroker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "VALUE_LIMIT", LARGE_FROM - 1)
+    monkeypatch.setattr(chunks, "VALUE_LIMIT", LARGE_FROM - 1)
     with pytest.raises(RefusedByBroker, match="is more than dagorama carries"):
         Sample()(1, LARGE_FROM)
     assert not broker.requests
@@ -250,7 +251,7 @@ def test_an_attempt_without_calls_has_nothing_to_send(attempt: AttemptScope) -> 
 def test_an_attempt_that_is_over_takes_no_calls(attempt: AttemptScope, inside: Any) -> None:
     inside.work(1)
     attempt.close()
-    with pytest.raises(NotInInstance, match=rf"work was called at {__file__}:\d+ after its run was over"):
+    with pytest.raises(NotInInstance, match=rf"work was called at {__file__}:\d+ after its node had ended"):
         inside.work(2)
 
 
@@ -275,7 +276,7 @@ def test_a_call_that_ends_after_its_run_is_refused_rather_than_lost(attempt: Att
             return str, ()
 
     inside.work(1)
-    with pytest.raises(NotInInstance, match="while its run ended"):
+    with pytest.raises(NotInInstance, match="while its node ended"):
         inside.work(ClosesIt())
     assert [len(run) for run in attempt.runs] == [1]
 
@@ -332,7 +333,7 @@ def test_a_definition_called_after_the_attempt_is_over_is_refused(attempt: Attem
     token = current_attempt.set(attempt)
     attempt.close()
     try:
-        with pytest.raises(NotInInstance, match="after its run was over"):
+        with pytest.raises(NotInInstance, match="after its node had ended"):
             Sample()()
     finally:
         current_attempt.reset(token)

@@ -338,7 +338,7 @@ def test_a_class_of_main_shipped_by_value_has_the_same_hash_in_the_child(tmp_pat
     script = tmp_path / "script.py"
     script.write_text(
         "import subprocess, sys\n"
-        "from dagorama.values.pickling import dumps\n"
+        "from dagorama.values.by_value import dumps\n"
         "from dagorama.code_signature import calculate_function_hash\n"
         "class Task:\n"
         "    def work(self, n, limit=3):\n"

@@ -175,7 +175,7 @@ def test_an_entry_point_that_raises_leaves_nothing(broker: RecordingBroker) -> N
     with pytest.raises(ZeroDivisionError):
         Raises()()
     assert not broker.requests
-    with pytest.raises(NotInInstance, match="after its run was over"):
+    with pytest.raises(NotInInstance, match="after its node had ended"):
         Raises.leaked.work(2)
 
 

@@ -134,7 +134,7 @@ def test_a_node_that_never_ran_counts_no_attempts() -> None:
 
 def test_to_be_run_later_says_when() -> None:
     again = pickle.loads(pickle.dumps(RetryLater(2.5)))
-    assert (again.retry_after, str(again)) == (2.5, "to be run again after 2.5 seconds")
+    assert (again.retry_after, str(again)) == (2.5, "run again after 2.5 seconds")
     assert str(RetryLater(2, "quota")) == "quota"
 
 

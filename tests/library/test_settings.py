@@ -135,7 +135,7 @@ def test_a_host_is_a_name_or_an_address(monkeypatch: pytest.MonkeyPatch, text: s
 )  # fmt: skip
 def test_a_host_that_is_none_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, text: str, remedy: str) -> None:
     monkeypatch.setenv("DAGORAMA_HOST", text)
-    said = f"DAGORAMA_HOST is {text!r}: it has to be the name or the address of a host"
+    said = f"DAGORAMA_HOST is {text!r}: it must be the name or the address of a host"
     with pytest.raises(SettingsError, match=f"^{re.escape(said)}.*{re.escape(remedy)}"):
         Settings.from_env()
     with pytest.raises(SettingsError, match=r"^--host is "):

@@ -176,7 +176,7 @@ def test_values_and_failures_fill_their_places() -> None:
 
 def test_a_failure_never_fills_a_place_that_did_not_ask_for_it() -> None:
     encoded = encode_call((promise(1), outcome(promise(2))), {})
-    with pytest.raises(ValueNotReadable, match=r"a promise in it is of app:Dag\.work failed after 3 attempts"):
+    with pytest.raises(ValueNotReadable, match=r"a promise in it failed: app:Dag\.work failed after 3 attempts"):
         decode_call(encoded.envelope, [FailedSource(FAILURE), 5])
 
 
@@ -290,7 +290,7 @@ def test_an_outcome_is_of_one_promise(inside: Any, wrap: Callable[[Any], Any]) -
 def test_a_result_with_an_outcome_in_it_is_refused(broker: RecordingBroker, wrap: str) -> None:
     instance: Any = Sums()([])[0]
     instance.returns(wrap)
-    with pytest.raises(PromiseMisuse, match=r"the result holds the <outcome of .*: pass it to one, and return that"):
+    with pytest.raises(PromiseMisuse, match=r"the result holds the <outcome of .*: pass it to such a method"):
         broker.run()
 
 

@@ -300,7 +300,7 @@ def test_printing_tools_show_a_promise() -> None:
 
 
 def test_repr_never_raises() -> None:
-    assert "not made" in repr(object.__new__(DAGPromise))
+    assert "not initialized" in repr(object.__new__(DAGPromise))
     odd: DAGPromise[int] = DAGPromise(uuid4(), "no colon")
     assert "`no colon`" in repr(odd)
 

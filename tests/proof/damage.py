@@ -25,7 +25,7 @@ from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.retention_policy import Keeping
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import Changes, InstanceEnd, KeyRow
+from dagorama_broker.model.rows import Changes, InstanceEnd, KeyRow
 from dagorama_broker.rpc.limits import Bounds, Manners, Streams
 from dagorama_broker.rpc.memory_guard import Memory
 from dagorama_broker.rpc.service import BrokerService
@@ -48,14 +48,15 @@ NAMES_IT = re.compile(r"row|table|node|store\.db|damaged|[0-9a-f]{64}")
 
 def changes_of(memory: MemoryStore) -> Changes:
     """All that a store in memory holds, as one commit."""
+    tables = memory.tables
     changes = Changes(
-        functions=list(memory._functions.values()), runs=list(memory._runs), nodes=list(memory._nodes.values()),
-        instances=[stored.row for stored in memory._instances.values()], outcomes=list(memory._outcomes.values()),
-        progress=list(memory._progress.values()), keys=[KeyRow(*row) for row in memory._keys.items()],
-        workers_joined=list(memory._workers.items()),
+        functions=list(tables.functions.values()), runs=list(tables.runs), nodes=list(tables.nodes.values()),
+        instances=[stored.row for stored in tables.instances.values()], outcomes=list(tables.outcomes.values()),
+        progress=list(tables.progress.values()), keys=[KeyRow(*row) for row in tables.concurrency_keys.items()],
+        workers_joined=list(tables.workers.items()),
     )  # fmt: skip
     changes.instance_ends = [
-        InstanceEnd(key, stored.ended, stored.failed) for key, stored in memory._instances.items()
+        InstanceEnd(key, stored.ended, stored.failed) for key, stored in tables.instances.items()
     ]
     return changes
 
@@ -67,11 +68,11 @@ def half_done(folder: Path, seed: int) -> tuple[list[tuple[bytes, list[bytes]]],
     store.open()
     store.commit(changes_of(life.disk))
     sha256, _ = store.put_large([random.Random(seed).randbytes(5_000)])
-    ids = store.ids(list(life.disk._nodes))
+    ids = store.ids(list(life.disk.tables.nodes))
     store.close()
     instances = [
-        (stored.row.id, [ids[row.key] for row in life.disk._nodes.values() if row.instance == key])
-        for key, stored in life.disk._instances.items()
+        (stored.row.id, [ids[row.key] for row in life.disk.tables.nodes.values() if row.instance == key])
+        for key, stored in life.disk.tables.instances.items()
     ]
     return instances, sha256
 
@@ -101,7 +102,7 @@ class Questions:
             scheduler.restore(store.live(), now, time.time() - now)
             scheduler.awaited, scheduler.hold_until = set(), None
             broker = Broker(scheduler, store, keeping=Keeping(inf, inf, inf))
-            memory = Memory(1 << 40, broker.held)
+            memory = Memory(1 << 40, broker.memory_size)
             running = asyncio.create_task(broker.run())
             asking = asyncio.create_task(self._ask(BrokerService(broker, Manners(), Bounds(), memory, Streams(100))))
             try:

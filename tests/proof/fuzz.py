@@ -170,7 +170,7 @@ def _templates() -> list[tuple[str, list[Any]]]:
     )
     wait = pb.WaitRequest(instance=INSTANCE, node=[ORIGIN + bytes(4)], now=True)
     return [
-        ("Submit", [submission]), ("SubmitStream", [submission, pb.SubmitRequest()]), ("Work", [hello, said]),
+        ("SubmitStream", [submission, pb.SubmitRequest()]), ("Work", [hello, said]),
         ("Work", [hello, said, said]),
         ("Wait", [wait]),
         ("Talk", [pb.Asks(ask=[pb.Ask(number=1, submit=submission), pb.Ask(number=2, wait=wait)])]),
@@ -254,7 +254,8 @@ class Fuzzer:
         )
         stub = BrokerStub(self.channel)
         try:
-            stub.Submit(pb.SubmitRequest(functions=[function], nodes=[nodes]), timeout=PATIENCE)
+            parts = pb.SubmitRequest(functions=[function], nodes=[nodes]), pb.SubmitRequest()
+            stub.SubmitStream(iter(parts), timeout=PATIENCE)
             hello = pb.Hello(protocol=1, worker=os.urandom(16), name="honest", slots=1, include_queues=[function.queue])
             self._work(stub, hello)
             [reply] = stub.Wait(pb.WaitRequest(instance=instance, node=[origin + bytes(4)]), timeout=PATIENCE)

@@ -17,10 +17,10 @@ from typing import Any
 
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.worker_session import Session
-from dagorama_broker.model import Function
+from dagorama_broker.model.domain import Function
 from dagorama_broker.scheduler import NewRun, Presence, Scheduler
-from dagorama_broker.store import large_values
-from dagorama_broker.store.sqlite import connection, store
+from dagorama_broker.store import folders, large_values
+from dagorama_broker.store.sqlite import connection, database
 from dagorama_broker.store.sqlite.store import SqliteStore
 
 SPAWNERS = 4
@@ -36,9 +36,9 @@ def weaken(how: str) -> None:
             connection.execute(f"PRAGMA synchronous = {how}")
             return connection
 
-        connection.connect = store.connect = weaker  # type: ignore[attr-defined]
+        connection.connect = database.connect = weaker  # type: ignore[attr-defined]
     elif how == "folders not synced":
-        large_values.sync_folder = lambda folder: None
+        folders.sync_folder = large_values.sync_folder = lambda folder: None  # type: ignore[attr-defined]  # imported
     elif how == "ack-before-commit":
         commit = Broker._commit
 
@@ -78,10 +78,10 @@ class Workload:
         while self.left > 0:
             self.left -= 1
             instance, origin = self.chance.randbytes(16), self.chance.randbytes(12)
-            lane = broker.scheduler.graph.lane(Function("work", "h", "work"))
+            functions = [Function("work", "h", "work")]
             arguments = [self.chance.randbytes(self.chance.choice((10, 300, 3_000))) for _ in range(3)]
-            run = NewRun(instance, origin, 0, [lane] * 3, arguments, creates=("work:Work", origin + bytes(4)))
-            await broker.submit([run])
+            run = NewRun(instance, origin, 0, functions, [0] * 3, arguments, creates=("work:Work", origin + bytes(4)))
+            await broker.submissions.submit([run])
             self.acknowledged(instance=instance.hex(), origin=origin.hex())
             if self.chance.random() < 0.15:
                 content = self.chance.randbytes(self.chance.choice((1_000, 9_000, 70_000)))
@@ -93,7 +93,7 @@ class Workload:
         """A worker that completes whatever it is given."""
         worker = broker.scheduler.connect(Presence(b"w" * 16, "worker", 2), (), broker.see_time())
         session = broker.sessions[worker] = Session(worker)
-        broker.touch()
+        broker.commits.touch()
         while True:
             news, done = await session.next(), []
             for slot, node, attempt in news.granted:
@@ -103,7 +103,7 @@ class Workload:
                 )
                 assert node.run is not None
                 done.append((node.run.id_of(node.key), value))
-            await broker.durable()
+            await broker.commits.durable()
             for id, value in done:
                 self.acknowledged(node=id.hex(), value=value.hex())
 

@@ -58,7 +58,8 @@ def submit(stub: BrokerStub, size: int) -> bytes:
         creates=pb.NewInstance(definition="work:Task", entry=origin + bytes(4)),
     )  # fmt: skip
     function = pb.Function(name="work", hash="h")
-    stub.Submit(pb.SubmitRequest(functions=[function], nodes=[nodes]), timeout=SECONDS)
+    parts = pb.SubmitRequest(functions=[function], nodes=[nodes]), pb.SubmitRequest()
+    stub.SubmitStream(iter(parts), timeout=SECONDS)
     return instance
 
 

@@ -18,9 +18,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from dagorama.api import api_pb2, broker_pb2
 from dagorama.api.api_pb2_grpc import DagoramaStub
 from dagorama.api.broker_pb2_grpc import BrokerStub
-from dagorama.cli.tokens import new_token, record_of
-from dagorama_broker.rpc.auth import CALLS, HEALTH, LOOK, ORIGINAL, OURS
+from dagorama.cli.credentials import new_token, record_of
+from dagorama_broker.rpc.auth import LOOK
+from dagorama_broker.rpc.permissions import CALLS, HEALTH, ORIGINAL, OURS
 from dagorama_broker.rpc.tokens import Role
+from tests.support import raw
 from tests.support.raw import FUNCTION, Dag, RawWorker, Served, refused, serving
 
 if TYPE_CHECKING:
@@ -114,7 +116,7 @@ async def submit(served: Served, tokens: Tokens, *functions: broker_pb2.Function
     dag = Dag()
     arguments = [b"a"] * len(functions)
     request = dag.submission(*arguments, functions=functions, function=list(range(len(functions))))
-    await stubs(served, tokens["spawner"]).Submit(request)
+    await raw.submit(stubs(served, tokens["spawner"]), request)
     return dag
 
 
@@ -122,7 +124,6 @@ async def submit(served: Served, tokens: Tokens, *functions: broker_pb2.Function
 
 #: Each call of ours with something to send. What comes back but for the two statuses is of no interest here.
 SENT: Mapping[str, Any] = {
-    "Submit": broker_pb2.SubmitRequest(),
     "SubmitStream": [broker_pb2.SubmitRequest()],
     "Work": [broker_pb2.WorkerMessage()],
     "Wait": broker_pb2.WaitRequest(),
@@ -143,7 +144,7 @@ SENT: Mapping[str, Any] = {
     "Adopt": broker_pb2.AdoptRequest(),
 }
 SPAWNERS = {
-    "Submit", "SubmitStream", "Wait", "Talk", "PutValue", "GetValue", "KeepValue", "ValuesFolder", "GetInstance",
+    "SubmitStream", "Wait", "Talk", "PutValue", "GetValue", "KeepValue", "ValuesFolder", "GetInstance",
     "GetStatus", "ListInstances", "ListNodes", "Explain", "GetNode", "FindIds", "Cancel", "Retry",
 }  # fmt: skip
 MAY = {
@@ -181,7 +182,7 @@ async def test_a_reader_gets_neither_the_arguments_of_a_node_nor_its_tracebacks(
     async with guarded(tokens) as served:
         dag = await submit(served, tokens, FUNCTION)
         request = broker_pb2.GetNodeRequest(instance=dag.instance, node=dag.id(0), arguments=True)
-        with refused(DENIED, "may not have the arguments of nodes"):
+        with refused(DENIED, "may not read the arguments of nodes"):
             await stubs(served, tokens["reader"]).GetNode(request)
         assert (await stubs(served, tokens["spawner"]).GetNode(request)).arguments
         request.arguments = False
@@ -216,7 +217,8 @@ async def test_a_worker_may_wait_on_an_open_stream_and_not_submit(tokens: Tokens
             assert isinstance(message, broker_pb2.Answers)
             answers += message.answer
         refusals = {answer.number: answer.refusal.message for answer in answers if answer.over}
-        assert refusals == {1: "the token 'worker' is a worker's, which may not call dagorama.v1.Broker/Submit", 2: ""}
+        refusal = "the token 'worker' has the role worker, which may not call dagorama.v1.Broker/SubmitStream"
+        assert refusals == {1: refusal, 2: ""}
         talk.cancel()
 
 
@@ -265,7 +267,7 @@ async def test_a_call_that_is_in_no_table_is_for_nobody(tokens: Tokens) -> None:
     async with guarded(tokens) as served:
         for method in (f"{OURS}Shutdown", "/other.Service/Call", "/grpc.reflection.v1.ServerReflection/Info"):
             call = bearing(served.channel, tokens["admin"]).unary_unary(method)
-            with refused(DENIED, "nobody may call"):
+            with refused(DENIED, "no role may call"):
                 await call(b"")
             with refused(UNKNOWN):
                 await cast(Any, served.channel).unary_unary(method)(b"")
@@ -287,11 +289,11 @@ async def test_a_taint_is_a_boundary(tokens: Tokens) -> None:
         stranger = await worker_of(served, tokens["plain"], tolerations=["GPU"])
         ended = await stranger.end()
         assert ended.code() is DENIED
-        assert ended.details() == "the token 'plain' allows no tolerations, and this worker asks for GPU"
+        assert ended.details() == "the token 'plain' allows no tolerations, and this worker requests GPU"
         worker = await worker_of(served, tokens["plain"])
         assert not worker.given
         too_much = await worker_of(served, tokens["gpu"], tolerations=["GPU", "FPGA"])
-        assert "allows the tolerations GPU, and this worker asks for FPGA" in str((await too_much.end()).details())
+        assert "allows the tolerations GPU, and this worker requests FPGA" in str((await too_much.end()).details())
         assert (await (await worker_of(served, tokens["gpu"], tolerations=["GPU"])).node()).function.name == GPU.name
 
 
@@ -302,7 +304,7 @@ async def test_a_worker_of_some_queues_gets_those_and_may_not_ask_for_others(tok
     async with guarded(tokens) as served:
         await submit(served, tokens, other, image, other)
         refused_one = await worker_of(served, tokens["images"], include_queues=["images", "other"])
-        assert "allows the queues images, and this worker asks for other" in str((await refused_one.end()).details())
+        assert "allows the queues images, and this worker requests other" in str((await refused_one.end()).details())
         # One that asks for all gets those.
         worker = await worker_of(served, tokens["images"], slots=3)
         assert (await worker.node()).function.queue == "images"
@@ -405,7 +407,7 @@ async def test_a_file_that_cannot_be_used_changes_nothing_and_is_logged(
             await read_again(served)
             assert await status_of(stubs(served, tokens["reader"]), "GetStatus") is grpc.StatusCode.OK
             assert worker.ended is None
-    assert "the tokens that it had before stay good" in caplog.text
+    assert "the tokens that were read before stay valid" in caplog.text
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from dagorama.api import broker_pb2 as pb
 from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama_broker import server
 from dagorama_broker.launch import LaunchedBroker, launch_broker
-from tests.support.raw import PATIENCE, Dag, RawWorker, serving
+from tests.support.raw import PATIENCE, Dag, RawWorker, serving, submit
 
 if TYPE_CHECKING:
     from dagorama.api.broker_pb2_grpc import BrokerAsyncStub
@@ -60,7 +60,7 @@ async def all_is_well(broker: LaunchedBroker) -> None:
     """An honest spawner and an honest worker get a node through."""
     async with stub_of(broker) as stub, asyncio.timeout(PATIENCE):
         dag, worker = Dag(), RawWorker(stub)
-        await stub.Submit(dag.submission(b"a"), wait_for_ready=True)
+        await submit(stub, dag.submission(b"a"), wait_for_ready=True)
         await worker.connect()
         await worker.durable(await worker.complete(await worker.node()))
         await worker.vanish()
@@ -156,7 +156,7 @@ async def test_a_wait_that_nobody_reads_piles_nothing_up(broker: LaunchedBroker)
     count, value = 120, bytes(200 << 10)
     async with stub_of(broker) as stub, stub_of(broker) as slow:
         dag, worker = Dag(), RawWorker(stub)
-        await stub.Submit(dag.submission(*[b"a"] * count))
+        await submit(stub, dag.submission(*[b"a"] * count))
         request = pb.WaitRequest(instance=dag.instance, node=[dag.id(at) for at in range(count)])
         heard = (await stub.GetStatus(pb.GetStatusRequest())).messages_in
         unread = [slow.Wait(request) for _ in range(10)]
@@ -178,7 +178,7 @@ async def test_a_wait_that_nobody_reads_piles_nothing_up(broker: LaunchedBroker)
 async def test_a_worker_that_neither_reads_nor_speaks_loses_its_nodes_and_then_its_stream() -> None:
     async with serving(lease=1.5, heartbeat=0.3) as served:
         for _ in range(4):
-            await served.stub.Submit(Dag().submission(*[bytes(200 << 10)] * 15))
+            await submit(served.stub, Dag().submission(*[bytes(200 << 10)] * 15))
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{served.port}", options=[("grpc.use_local_subchannel_pool", 1)])
         call = BrokerStub(channel).Work()
         await call.write(pb.WorkerMessage(hello=pb.Hello(protocol=1, worker=os.urandom(16), name="deaf", slots=60)))

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
-from tests.support.raw import FUNCTION, Dag, Served, refused, serving
+from tests.support.raw import FUNCTION, Dag, Served, refused, serving, submit
 
 GPU = pb.Function(name="work:Task.gpu", hash="hash-3", queue="heavy", taint="GPU")
 NOBODY = "no worker is connected (start one with `worker`)"
@@ -22,7 +22,7 @@ async def explained(served: Served, dag: Dag, *counters: int) -> pb.ExplainReply
 
 async def submitted(served: Served, *arguments: bytes, **columns: Any) -> Dag:
     dag = Dag()
-    await served.stub.Submit(dag.submission(*arguments, **columns))
+    await submit(served.stub, dag.submission(*arguments, **columns))
     return dag
 
 
@@ -55,7 +55,7 @@ async def test_the_code_that_is_deployed_instead_is_named(served: Served) -> Non
     await served.until(lambda broker: broker.scheduler.dispatch.unservable())
     (found,) = (await explained(served, dag, 0)).unservable
     assert list(found.deployed) == ["other"]
-    assert "dagorama adopt" in found.reason
+    assert "dagorama rebind" in found.reason
 
 
 async def test_nodes_of_several_instances_are_explained_together(served: Served) -> None:

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
-from tests.support.raw import Dag, Served, refused, serving
+from tests.support.raw import Dag, Served, refused, serving, submit
 
 
 def dag_of(instance: str, origin: str = "0000") -> Dag:
@@ -28,7 +28,7 @@ async def found(served: Served, instance: str, nodes: Sequence[str] = ()) -> tup
 
 async def made(served: Served, *dags: Dag) -> None:
     for dag in dags:
-        await served.stub.Submit(dag.submission(b"a", b"b"))
+        await submit(served.stub, dag.submission(b"a", b"b"))
 
 
 async def test_an_instance_is_found_by_as_many_digits_as_tell_it_from_others() -> None:
@@ -38,9 +38,9 @@ async def test_an_instance_is_found_by_as_many_digits_as_tell_it_from_others() -
         assert (await found(served, "abcd1"))[0] == one.instance
         assert (await found(served, "abcd27"))[0] == other.instance
         assert (await found(served, one.instance.hex()))[0] == one.instance
-        with refused(grpc.StatusCode.FAILED_PRECONDITION, f"abcd, so give more of it: {UUID(bytes=one.instance)}, "):
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, f"abcd; use a longer prefix: {UUID(bytes=one.instance)}, "):
             await found(served, "abcd")
-        with refused(grpc.StatusCode.NOT_FOUND, "there is no instance whose id begins with abce"):
+        with refused(grpc.StatusCode.NOT_FOUND, "no instance has an id that begins with abce"):
             await found(served, "abce")
         with refused(grpc.StatusCode.NOT_FOUND, "is not known to this broker"):
             await found(served, "7" * 32)
@@ -52,9 +52,9 @@ async def test_a_node_is_found_among_those_of_its_instance() -> None:
         await made(served, one, other)
         last = one.id(1)
         assert await found(served, "abcd1", [last.hex(), last.hex()]) == (one.instance, [last, last])
-        with refused(grpc.StatusCode.FAILED_PRECONDITION, "ids of several nodes begin with beef, so give more"):
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, "several nodes have ids that begin with beef; use a longer"):
             await found(served, "abcd1", ["beef"])
-        with refused(grpc.StatusCode.NOT_FOUND, "there is no node whose id begins with beef2"):
+        with refused(grpc.StatusCode.NOT_FOUND, "no node has an id that begins with beef2"):
             await found(served, "abcd1", ["beef2"])
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.rpc import inspect
-from tests.support.raw import FUNCTION, LEAF, Dag, Served, envelope, refused, serving
+from tests.support.raw import FUNCTION, LEAF, Dag, Served, envelope, refused, serving, submit
 
 
 async def instances(served: Served, **asked: Any) -> pb.ListInstancesReply:
@@ -25,7 +25,7 @@ async def four(served: Served) -> tuple[Dag, Any]:
     dag = Dag()
     gpu = pb.Function(name="work:Task.gpu", hash="hash-3", queue="heavy", taint="GPU")
     again = pb.Function(name="work:Task.again", hash="h", retry=pb.Retry(max_attempts=2))
-    await served.stub.Submit(dag.submission(
+    await submit(served.stub, dag.submission(
         *(b"a", b"b", b"c", b"d", b"e", b"f"), functions=[FUNCTION, gpu, again], function=[0, 0, 0, 2, 1, 0],
         source_count=[0, 1, 0, 0, 0, 1], source=[0, 3],
     ))  # fmt: skip
@@ -54,7 +54,7 @@ async def test_instances_are_listed_page_by_page_and_by_what_is_asked_for() -> N
     async with serving() as served:
         dags = [Dag() for _ in range(5)]
         for dag in dags:
-            await served.stub.Submit(dag.submission(b"a"))
+            await submit(served.stub, dag.submission(b"a"))
         worker = await served.worker()
         await worker.durable(await worker.fail(await worker.node()))
         await worker.durable(await worker.complete(await worker.node()))
@@ -117,7 +117,7 @@ async def test_a_node_that_waits_before_its_next_run_says_until_when() -> None:
     async with serving() as served:
         dag = Dag()
         pausing = pb.Function(name="work:Task.pausing", hash="h", retry=pb.Retry(max_attempts=2, interval=600))
-        await served.stub.Submit(dag.submission(b"a", functions=[pausing]))
+        await submit(served.stub, dag.submission(b"a", functions=[pausing]))
         worker = await served.worker()
         await worker.durable(await worker.fail(await worker.node()))
         (node,) = (await nodes(served, dag)).nodes
@@ -143,7 +143,7 @@ async def test_a_page_fits_in_a_message() -> None:
     async with serving() as served:
         dag = Dag()
         many = pb.Function(name="work:Task." + "long" * 1000, hash="h")
-        await served.stub.Submit(dag.submission(*[b"a"] * 400, functions=[many]))
+        await submit(served.stub, dag.submission(*[b"a"] * 400, functions=[many]))
         first = await nodes(served, dag, limit=400)
         assert 0 < len(first.nodes) < 400
         rest = await nodes(served, dag, limit=400, after=first.more)
@@ -168,8 +168,8 @@ async def test_showing_an_unknown_instance_or_node_is_refused() -> None:
         with refused(grpc.StatusCode.INVALID_ARGUMENT):
             await served.stub.ListNodes(pb.ListNodesRequest(instance=b"short"))
         dag = Dag()
-        await served.stub.Submit(dag.submission(b"a", functions=[LEAF]))
-        with refused(grpc.StatusCode.INVALID_ARGUMENT, "there is no such state"):
+        await submit(served.stub, dag.submission(b"a", functions=[LEAF]))
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, "the request names an unknown state"):
             await nodes(served, dag, states=[99])
 
 
@@ -198,7 +198,7 @@ async def test_every_failed_run_of_a_node_is_told_and_no_exception_is_sent() -> 
     async with serving() as served:
         dag = Dag()
         again = pb.Function(name="work:Task.again", hash="h", retry=pb.Retry(max_attempts=2))
-        await served.stub.Submit(dag.submission(b"a", functions=[again]))
+        await submit(served.stub, dag.submission(b"a", functions=[again]))
         worker = await served.worker()
         for number in ("first", "second"):
             await worker.durable(await worker.fail(
@@ -213,10 +213,10 @@ async def test_a_node_that_is_unknown_or_of_another_instance_is_refused() -> Non
     async with serving() as served:
         dag, other = Dag(), Dag()
         for each in (dag, other):
-            await served.stub.Submit(each.submission(b"a"))
+            await submit(served.stub, each.submission(b"a"))
         with refused(grpc.StatusCode.NOT_FOUND, "is not known"):
             await details(served, dag, 9)
-        with refused(grpc.StatusCode.INVALID_ARGUMENT, "is of another instance"):
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, "belongs to another instance"):
             await served.stub.GetNode(pb.GetNodeRequest(instance=dag.instance, node=other.id(0)))
         with refused(grpc.StatusCode.NOT_FOUND):
             await served.stub.GetNode(pb.GetNodeRequest(instance=bytes(16), node=dag.id(0)))

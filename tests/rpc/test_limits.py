@@ -19,11 +19,11 @@ from dagorama.client.waiter import Waiting
 from dagorama.errors import BrokerOverloaded
 from dagorama.settings import Settings
 from dagorama_broker.errors import Full
-from dagorama_broker.rpc import auth
+from dagorama_broker.rpc import interceptor
 from dagorama_broker.rpc.limits import Streams
 from dagorama_broker.rpc.memory_guard import IDLE_SHARE, SHARE, Memory, available, resident_bytes
 from dagorama_broker.rpc.status import RETRY_AFTER
-from tests.support.raw import FUNCTION, PATIENCE, Brood, Dag, RawWorker, refused, serving
+from tests.support.raw import FUNCTION, PATIENCE, Brood, Dag, RawWorker, refused, serving, submit
 
 TOO_MUCH = grpc.StatusCode.RESOURCE_EXHAUSTED
 
@@ -50,7 +50,7 @@ def submission_of(size: int) -> pb.SubmitRequest:
 @pytest.mark.parametrize("most", [4 << 20, 5 << 20])
 async def test_a_message(most: int) -> None:
     async with serving(max_message=most) as served:
-        await at_the_bound(most, lambda size: served.stub.Submit(submission_of(size)), "larger than max")
+        await at_the_bound(most, lambda size: submit(served.stub, submission_of(size)), "larger than max")
         await served.status()
 
 
@@ -76,27 +76,27 @@ async def test_a_large_value() -> None:
 async def test_nodes_of_one_call() -> None:
     async with serving(max_nodes=3) as served:
 
-        def submit(count: int) -> Awaitable[Any]:
-            return served.stub.Submit(Dag().submission(*[b"a"] * count))
+        def submit_nodes(count: int) -> Awaitable[Any]:
+            return submit(served.stub, Dag().submission(*[b"a"] * count))
 
-        await at_the_bound(3, submit, "4 nodes in one call; 3 are allowed")
+        await at_the_bound(3, submit_nodes, "4 nodes in one call; 3 are allowed")
 
 
 async def test_sources_of_one_node() -> None:
     async with serving(max_sources=3) as served:
 
-        def submit(count: int) -> Awaitable[Any]:
+        def submit_nodes(count: int) -> Awaitable[Any]:
             columns: dict[str, Any] = {"source_count": [0] * count + [count], "source": list(range(count))}
-            return served.stub.Submit(Dag().submission(*[b"a"] * count, b"join", **columns))
+            return submit(served.stub, Dag().submission(*[b"a"] * count, b"join", **columns))
 
-        await at_the_bound(3, submit, "a node has more than 3 sources")
+        await at_the_bound(3, submit_nodes, "a node has more than 3 sources")
 
 
 @pytest.mark.parametrize(("count", "failures"), [(2, 0), (3, 0), (4, 1)])
 async def test_nodes_that_one_attempt_makes(count: int, failures: int) -> None:
     dag = Dag()
     async with serving(max_nodes=3) as served:
-        await served.stub.Submit(dag.submission(b"a"))
+        await submit(served.stub, dag.submission(b"a"))
         worker = await served.worker()
         node = await worker.node()
         await worker.complete(node, functions=[FUNCTION], children=[Brood(node).nodes(*[b"a"] * count)])
@@ -112,7 +112,7 @@ async def test_a_traceback_is_kept_up_to_its_bound_and_loses_its_middle_beyond(l
     async with serving(max_traceback=100) as served:
         text = "b" * (length // 2) + "e" * (length - length // 2)
         dag = Dag()
-        await served.stub.Submit(dag.submission(b"a"))
+        await submit(served.stub, dag.submission(b"a"))
         worker = await served.worker()
         await worker.fail(await worker.node(), traceback=text)
         found = (await served.failure(dag.instance, dag.id(0))).traceback
@@ -128,7 +128,7 @@ async def test_a_traceback_is_kept_up_to_its_bound_and_loses_its_middle_beyond(l
 async def test_open_calls() -> None:
     async with serving(max_streams=3) as served, AsyncExitStack() as stack:
         dag = Dag()
-        await served.stub.Submit(dag.submission(b"a"))
+        await submit(served.stub, dag.submission(b"a"))
         for _ in range(2):
             worker = RawWorker(served.stub)
             stack.push_async_callback(worker.vanish)
@@ -136,7 +136,7 @@ async def test_open_calls() -> None:
         await served.status()  # the third
         third = RawWorker(served.stub)
         await third.connect()
-        with refused(TOO_MUCH, "3 calls are open at this moment"):
+        with refused(TOO_MUCH, "3 calls are open"):
             await served.status()
         await third.vanish()
         async with asyncio.timeout(PATIENCE):
@@ -147,13 +147,13 @@ async def test_open_calls() -> None:
 
 
 async def test_watchers_of_its_health_who_need_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auth, "HEALTH_WATCHERS", 2)
+    monkeypatch.setattr(interceptor, "HEALTH_WATCHERS", 2)
     async with serving(max_streams=1) as served:
         health: Any = health_pb2_grpc.HealthStub(served.channel)
         watchers = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(2)]
         for watcher in watchers:
             await watcher.read()
-        with refused(TOO_MUCH, "2 calls are open at this moment"):
+        with refused(TOO_MUCH, "2 calls are open"):
             await health.Watch(health_pb2.HealthCheckRequest()).read()
         await health.Check(health_pb2.HealthCheckRequest())
         await served.status()  # theirs is no other's place
@@ -168,7 +168,7 @@ async def test_watchers_of_its_health_who_need_no_token(monkeypatch: pytest.Monk
 async def test_who_waits_for_a_node_waits_for_room_too(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(max_streams=2) as served:
         dag = Dag()
-        await served.stub.Submit(dag.submission(b"a"))
+        await submit(served.stub, dag.submission(b"a"))
         worker, other = await served.worker(), await served.worker()
         monkeypatch.setenv("DAGORAMA_HOST", "127.0.0.1")
         monkeypatch.setenv("DAGORAMA_PORT", f"{served.port}")
@@ -222,24 +222,24 @@ async def test_above_the_watermark_submissions_wait_and_reports_go_through() -> 
     """The broker in this process is larger than that already; what it holds then decides."""
     dag, late = Dag(), Dag()
     async with serving(max_memory=IDLE_SHARE * 100_000) as served:
-        await served.stub.Submit(dag.submission(b"a" * 200_000))
-        with refused(TOO_MUCH, "takes no submissions (DAGORAMA_MAX_MEMORY)"):
-            await served.stub.Submit(late.submission(b"b"))
+        await submit(served.stub, dag.submission(b"a" * 200_000))
+        with refused(TOO_MUCH, "memory limit reached"):
+            await submit(served.stub, late.submission(b"b"))
         with pytest.raises(grpc.aio.AioRpcError) as refusal:
-            await served.stub.SubmitStream(iter([late.submission(b"b"), pb.SubmitRequest()]))
+            await submit(served.stub, late.submission(b"b"))
         assert (RETRY_AFTER, "500") in [tuple(pair) for pair in refusal.value.trailing_metadata()]
-        with refused(TOO_MUCH, "takes no submissions"):
+        with refused(TOO_MUCH, "memory limit reached"):
             await served.original.CreateInstance(api_pb2.InstanceConfigurationMessage(identifier="0" * 32))
         worker = await served.worker()
         await worker.durable(await worker.complete(await worker.node()))
-        await served.stub.Submit(late.submission(b"b"))
+        await submit(served.stub, late.submission(b"b"))
         assert (await worker.node()).id == late.id(0)
 
 
 async def test_a_client_waits_for_room_and_goes_on() -> None:
     async with serving(max_memory=IDLE_SHARE * 100_000) as served:
         dag, late = Dag(), Dag()
-        await served.stub.Submit(dag.submission(b"a" * 200_000))
+        await submit(served.stub, dag.submission(b"a" * 200_000))
         link = Connection(Settings("127.0.0.1", served.port))
         submitting = asyncio.create_task(asyncio.to_thread(link.submit, [late.submission(b"b")]))
         worker = await served.worker()
@@ -253,14 +253,15 @@ async def test_a_client_waits_for_room_and_goes_on() -> None:
 
 async def test_a_client_that_waits_in_vain_says_what_to_do() -> None:
     async with serving(max_memory=IDLE_SHARE * 100_000) as served:
-        await served.stub.Submit(Dag().submission(b"a" * 200_000))
+        await submit(served.stub, Dag().submission(b"a" * 200_000))
         link = Connection(Settings("127.0.0.1", served.port))
 
-        def submit() -> None:
-            link._ask(lambda timeout: link.stub.Submit(Dag().submission(b"b"), timeout=timeout), 2.0)
+        def submit_late() -> None:
+            parts = Dag().submission(b"b"), pb.SubmitRequest()
+            link._ask(lambda timeout: link.stub.SubmitStream(iter(parts), timeout=timeout), 2.0)
 
-        with pytest.raises(BrokerOverloaded, match="add workers, submit less at a time, or give the broker") as error:
-            await asyncio.to_thread(submit)
+        with pytest.raises(BrokerOverloaded, match="add workers, submit smaller batches, or give") as error:
+            await asyncio.to_thread(submit_late)
         assert error.value.retry_after == 0.5
         assert error.value.status == "RESOURCE_EXHAUSTED"
 

@@ -11,10 +11,11 @@ import pytest
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.errors import Full
 from dagorama_broker.rpc import large_values
-from dagorama_broker.rpc.auth import CALLS, OURS, host_of, kind_of, sharer_of
+from dagorama_broker.rpc.caller import host_of, sharer_of
 from dagorama_broker.rpc.limits import KEPT, Kind, Streams, Turns, share
+from dagorama_broker.rpc.permissions import CALLS, OURS, kind_of
 from dagorama_broker.rpc.tokens import Role, Token
-from tests.support.raw import PATIENCE, Dag, Served, answers_of, refused, serving
+from tests.support.raw import PATIENCE, Dag, Served, answers_of, refused, serving, submit
 
 MANY = 40  #: open calls, of which two are kept for each kind
 
@@ -53,7 +54,7 @@ def test_whatever_is_open_of_other_kinds_some_places_are_left_for_each(kind: Kin
 def test_all_callers_together_open_as_many_as_are_allowed_and_no_more() -> None:
     streams = Streams(100)
     assert sum(taken(streams, kind, f"{caller}") for kind in Kind for caller in range(10)) == 100
-    with pytest.raises(Full, match="100 calls are open at this moment, and this broker takes no more"):
+    with pytest.raises(Full, match="100 calls are open, which is the limit of this broker"):
         streams.enter(Kind.WORK, "another")
 
 
@@ -124,7 +125,7 @@ def test_each_call_is_of_some_kind() -> None:
 async def others_are_served(served: Served) -> None:
     """A spawner submits, a person looks, a worker comes and runs something, a client talks."""
     dag, other = Dag(), Dag()
-    await served.stub.Submit(dag.submission(b"a"))
+    await submit(served.stub, dag.submission(b"a"))
     await served.status()
     worker = await served.worker()
     await worker.durable(await worker.complete(await worker.node()))
@@ -139,7 +140,7 @@ async def others_are_served(served: Served) -> None:
 async def test_who_opens_all_the_waits_that_there_are_leaves_the_rest_to_others() -> None:
     dag = Dag()
     async with serving(max_streams=MANY) as served:
-        await served.stub.Submit(dag.submission(b"x", functions=[pb.Function(name="work:nobody", taint="GPU")]))
+        await submit(served.stub, dag.submission(b"x", functions=[pb.Function(name="work:nobody", taint="GPU")]))
         (key,) = served.broker.scheduler.graph.nodes
         waits = [served.stub.Wait(pb.WaitRequest(instance=dag.instance, node=[dag.id(0)])) for _ in range(MANY)]
 
@@ -148,7 +149,7 @@ async def test_who_opens_all_the_waits_that_there_are_leaves_the_rest_to_others(
 
         await served.until(lambda _: are_open() + sum(wait.done() for wait in waits) == MANY)
         assert 0 < are_open() < MANY
-        with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "kept for other callers or for other kinds of calls"):
+        with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "reserved for other callers or for other kinds of calls"):
             await served.wait(dag.instance, dag.id(0), dag.id(0))
         await others_are_served(served)
         for wait in waits:
@@ -160,7 +161,7 @@ async def test_who_opens_all_the_waits_that_there_are_leaves_the_rest_to_others(
 async def test_asks_that_wait_on_one_stream_leave_the_rest_to_others() -> None:
     dag = Dag()
     async with serving(max_streams=MANY) as served:
-        await served.stub.Submit(dag.submission(b"x", functions=[pb.Function(name="work:nobody", taint="GPU")]))
+        await submit(served.stub, dag.submission(b"x", functions=[pb.Function(name="work:nobody", taint="GPU")]))
         talk = served.stub.Talk()
         wait = pb.WaitRequest(instance=dag.instance, node=[dag.id(0)])
         await talk.write(pb.Asks(ask=[pb.Ask(number=number, wait=wait) for number in range(MANY)]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dagorama.api import broker_pb2 as pb
-from tests.support.raw import Dag, Served
+from tests.support.raw import Dag, Served, submit
 
 KEYS, FUNCTIONS = 5_000, 2_500
 MESSAGE = 4 << 20
@@ -12,7 +12,7 @@ MESSAGE = 4 << 20
 async def test_a_function_is_one_entry_however_many_concurrency_keys_are_queued(served: Served) -> None:
     limited = pb.Function(name="work:Task.limited", hash="h", max_concurrency=1)
     keys = [f"customer-{number}" for number in range(KEYS)]
-    await served.stub.Submit(Dag().submission(*[b"a"] * KEYS, functions=[limited], keys=keys, key=range(1, KEYS + 1)))
+    await submit(served.stub, Dag().submission(*[b"a"] * KEYS, functions=[limited], keys=keys, key=range(1, KEYS + 1)))
     status = await served.status()
     assert [(each.function.name, each.queued) for each in status.unservable] == [(limited.name, KEYS)]
     assert [(each.queue, each.queued) for each in status.queues] == [(limited.name, KEYS)]
@@ -24,7 +24,7 @@ async def test_the_pages_have_each_function_and_queue_once(served: Served) -> No
         functions = [
             pb.Function(name=f"work:Task.f{number:05}", hash="h" * 3_000) for number in range(start, start + 500)
         ]
-        await served.stub.Submit(Dag().submission(*[b"a"] * 500, functions=functions, function=list(range(500))))
+        await submit(served.stub, Dag().submission(*[b"a"] * 500, functions=functions, function=list(range(500))))
     names, queues, request = [], [], pb.GetStatusRequest()
     while True:
         status = await served.stub.GetStatus(request)

@@ -10,7 +10,7 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.settings import Settings
-from tests.support.raw import FUNCTION, KEY, LEAF, Dag, RawWorker, Served, envelope, refused, serving, signed
+from tests.support.raw import FUNCTION, KEY, LEAF, Dag, RawWorker, Served, envelope, refused, serving, signed, submit
 
 NAME, OLD, NEW = FUNCTION.name, FUNCTION.hash, "hash-new"
 
@@ -52,7 +52,7 @@ def grant_of(worker: RawWorker) -> pb.GrantBody:
 async def test_status_says_what_code_there_is_instead_and_it_can_be_had_to_run_them() -> None:
     async with serving() as served:
         dag = Dag()
-        await served.stub.Submit(dag.submission(b"a", b"b", source_count=[0, 1], source=[0]))
+        await submit(served.stub, dag.submission(b"a", b"b", source_count=[0, 1], source=[0]))
         worker = await other_code(served)
         (unservable,) = (await served.status()).unservable
         assert (unservable.function.hash, list(unservable.deployed)) == (OLD, [NEW])
@@ -71,7 +71,7 @@ async def test_nodes_of_the_new_code_beside_them_have_no_other_code_that_they_we
         dag = Dag()
         new = pb.Function(name=NAME, hash=NEW, is_async=True)
         old = pb.Function(name=NAME, hash=OLD, is_async=True)
-        await served.stub.Submit(dag.submission(b"a", b"b", b"c", function=[1, 0, 1], functions=[old, new]))
+        await submit(served.stub, dag.submission(b"a", b"b", b"c", function=[1, 0, 1], functions=[old, new]))
         assert await adopt(served, NEW, (OLD,)) == (1, NEW)
         worker = await served.worker(key_ids=[KEY])
         assert [node.arguments[2:] for node in await worker.nodes(3)] == [b"a", b"b", b"c"]
@@ -81,7 +81,7 @@ async def test_nodes_of_the_new_code_beside_them_have_no_other_code_that_they_we
 async def test_an_adoption_outlives_a_restart(tmp_path: Path) -> None:
     settings = Settings(port=0, store=f"sqlite:///{tmp_path}/broker.sqlite3", reconnect_wait=0.2)
     async with serving(settings) as served:
-        await served.stub.Submit(Dag().submission(b"a"))
+        await submit(served.stub, Dag().submission(b"a"))
         assert await adopt(served, NEW, (OLD,)) == (1, NEW)
     async with serving(settings) as served:
         worker = await served.worker(key_ids=[KEY])
@@ -92,7 +92,7 @@ async def test_an_adoption_outlives_a_restart(tmp_path: Path) -> None:
 
 async def test_rebinding_is_refused_if_workers_have_different_code_and_both_are_named() -> None:
     async with serving() as served:
-        await served.stub.Submit(Dag().submission(b"a"))
+        await submit(served.stub, Dag().submission(b"a"))
         await other_code(served, "hash-1a")
         await other_code(served, "hash-1b")
         await served.until(lambda broker: len(broker.scheduler.dispatch.unservable()) == 1)
@@ -118,8 +118,8 @@ async def test_a_look_tells_what_would_be_adopted_and_changes_nothing() -> None:
     async with serving() as served:
         first, second = Dag(), Dag()
         functions = [FUNCTION, pb.Function(name=NAME, hash=OLD, class_code="entrypoint=hash-1"), LEAF]
-        await served.stub.Submit(first.submission(b"a", b"b", b"c", function=[0, 1, 2], functions=functions))
-        await served.stub.Submit(second.submission(b"a"))
+        await submit(served.stub, first.submission(b"a", b"b", b"c", function=[0, 1, 2], functions=functions))
+        await submit(served.stub, second.submission(b"a"))
         found = await look(served, NEW, (OLD,))
         assert (found.adopted, found.hash, list(found.made_with)) == (3, NEW, [OLD, f"{OLD} entrypoint=hash-1"])
         found = await look(served, NEW, (OLD,), instance=second.instance)
@@ -132,8 +132,8 @@ async def test_more_code_than_is_signed_in_one_go_is_refused_with_what_to_do() -
     async with serving() as served:
         dag = Dag()
         functions = [pb.Function(name=NAME, hash=f"h{n}", class_code=f"{n}" * (60 << 10)) for n in range(4)]
-        await served.stub.Submit(dag.submission(*[b"a"] * 4, function=list(range(4)), functions=functions))
-        with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "adopt fewer at a time (`dagorama adopt --from`"):
+        await submit(served.stub, dag.submission(*[b"a"] * 4, function=list(range(4)), functions=functions))
+        with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "adopt fewer at a time (`dagorama rebind --from-hash`"):
             await look(served, NEW, ("h0", "h1", "h2", "h3"))
         assert await adopt(served, NEW, ("h0", "h1", "h2")) == (3, NEW)
         node = await (await served.worker(key_ids=[KEY])).node()
@@ -145,7 +145,7 @@ async def test_each_adoption_goes_once_with_the_nodes_that_it_is_for() -> None:
         is_async = pb.Function(name=NAME, hash=OLD, is_async=True)
         first, second = Dag(), Dag()
         for dag in (first, second):
-            await served.stub.Submit(dag.submission(b"a", b"b", functions=[is_async]))
+            await submit(served.stub, dag.submission(b"a", b"b", functions=[is_async]))
         adoptions = [signed(NAME, OLD, hash=NEW, instance=dag.instance) for dag in (first, second)]
         for dag, adoption in zip((first, second), adoptions, strict=True):
             await served.stub.Adopt(asked(NEW, (OLD,), instance=dag.instance, adoption=adoption))
@@ -158,7 +158,7 @@ async def test_each_adoption_goes_once_with_the_nodes_that_it_is_for() -> None:
 async def test_the_latest_of_two_rebinds_goes_with_a_node_and_the_code_it_was_made_with_stays(tmp_path: Path) -> None:
     settings = Settings(port=0, store=f"sqlite:///{tmp_path}/broker.sqlite3", reconnect_wait=0.2)
     async with serving(settings) as served:
-        await served.stub.Submit(Dag().submission(b"a"))
+        await submit(served.stub, Dag().submission(b"a"))
         assert await adopt(served, NEW, (OLD,)) == (1, NEW)
         assert list((await look(served, "hash-newer", (NEW,))).made_with) == [OLD]
         assert await adopt(served, "hash-newer", (NEW,)) == (1, "hash-newer")
@@ -171,7 +171,7 @@ async def test_the_latest_of_two_rebinds_goes_with_a_node_and_the_code_it_was_ma
 @pytest.mark.parametrize(
     ("adoption", "text"),
     [
-        (None, "needs a signature that allows it: sign it with `dagorama adopt`"),
+        (None, "needs a signature that allows it: sign it with `dagorama rebind`"),
         (signed(NAME, OLD, hash="another"), "do it again"),
         (signed(NAME, "another", hash=NEW), "do it again"),
         (signed(LEAF.name, OLD, hash=NEW), "do it again"),
@@ -184,7 +184,7 @@ async def test_what_is_not_signed_for_is_refused_and_nothing_has_changed(
     adoption: pb.SignedAdoption | None, text: str
 ) -> None:
     async with serving() as served:
-        await served.stub.Submit(Dag().submission(b"a"))
+        await submit(served.stub, Dag().submission(b"a"))
         with refused(grpc.StatusCode.FAILED_PRECONDITION, text):
             await served.stub.Adopt(asked(NEW, (OLD,), adoption=adoption))
         worker = await served.worker(key_ids=[KEY])
@@ -213,7 +213,7 @@ def unreadable() -> list[pb.SignedAdoption]:
 async def test_what_is_no_signed_adoption_is_refused() -> None:
     async with serving() as served:
         dag = Dag()
-        await served.stub.Submit(dag.submission(b"a"))
+        await submit(served.stub, dag.submission(b"a"))
         for adoption in unreadable():
             with refused(grpc.StatusCode.INVALID_ARGUMENT):
                 await served.stub.Adopt(asked(NEW, (OLD,), adoption=adoption))
@@ -223,7 +223,7 @@ async def test_what_is_no_signed_adoption_is_refused() -> None:
 
 async def test_nodes_whose_adoption_is_under_a_key_that_no_worker_holds_say_so_and_are_adopted_again() -> None:
     async with serving() as served:
-        await served.stub.Submit(Dag().submission(b"a"))
+        await submit(served.stub, Dag().submission(b"a"))
         worker = await served.worker(key_ids=[KEY])
         node = await worker.node()
         await worker.say(returns=[pb.Return(
@@ -243,7 +243,7 @@ async def test_nodes_whose_adoption_is_under_a_key_that_no_worker_holds_say_so_a
 
 async def test_what_has_been_adopted_is_signed_again_if_its_code_is_named() -> None:
     async with serving() as served:
-        await served.stub.Submit(Dag().submission(b"a"))
+        await submit(served.stub, Dag().submission(b"a"))
         assert await adopt(served, NEW, (OLD,), key=b"\x0e" * 8) == (1, NEW)
         assert await adopt(served, NEW, (NEW,)) == (1, NEW)
         node = await (await served.worker(key_ids=[KEY])).node()

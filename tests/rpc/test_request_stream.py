@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
-from tests.support.raw import PATIENCE, Dag, Served, envelope, refused, serving
+from tests.support.raw import PATIENCE, Dag, Served, envelope, refused, serving, submit
 
 
 class RawTalk:
@@ -172,7 +172,7 @@ async def test_what_nobody_wants_to_know_any_more_leaves_nothing_behind(served: 
         await worker.complete(node, value=b"a")
         await worker.complete(await worker.node(), value=b"b")
         assert value(await talk.hear(wanted), dag.id(1)) == envelope(b"b")
-        assert dag.instance not in served.broker.holds
+        assert dag.instance not in served.broker.lookups.holds
 
 
 @pytest.mark.parametrize("how", ["vanishes", "has no more to ask"])
@@ -190,12 +190,12 @@ async def test_a_client_that_goes_leaves_nothing_behind(served: Served, how: str
             await worker.complete(node, value=b"a")
             assert value(await talk.hear(waiting), dag.id(0)) == envelope(b"a")
             await talk.end()
-        await served.until(lambda broker: node.key not in broker.watching and dag.instance not in broker.holds)
+        await served.until(lambda broker: node.key not in broker.watching and dag.instance not in broker.lookups.holds)
 
 
 async def test_asks_that_make_no_sense_end_the_stream(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a"))
+    await submit(served.stub, dag.submission(b"a"))
     async with talking(served) as talk:
         await talk.ask()
         with refused(grpc.StatusCode.INVALID_ARGUMENT, "asks for nothing that this broker knows of"):
@@ -213,7 +213,7 @@ async def test_a_broker_that_leaves_says_so_to_whoever_waits_and_ends_the_stream
         async with talking(served) as talk:
             await talk.hear(await talk.submit(dag.submission(b"a")))
             waiting = await talk.wait(dag, 0)
-            await served.until(lambda broker: dag.instance in broker.holds)
+            await served.until(lambda broker: dag.instance in broker.lookups.holds)
             served.stop()
             assert refusal(await talk.hear(waiting)) == (
                 grpc.StatusCode.UNAVAILABLE, "the broker is leaving; wait again when it is back"

@@ -17,7 +17,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from dagorama.api import broker_pb2 as pb
-from tests.support.raw import LEAF, Dag, Served, envelope, refused, serving
+from tests.support.raw import LEAF, Dag, Served, envelope, refused, serving, submit
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 UNKNOWN = grpc.StatusCode.NOT_FOUND
@@ -40,34 +40,34 @@ async def nothing_has_changed(served: Served) -> None:
 
 async def test_a_submitted_node_is_queued_and_known(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a"))
+    await submit(served.stub, dag.submission(b"a"))
     assert (await served.status()).nodes[pb.QUEUED] == 1
     assert await served.states(dag.instance, dag.id(0)) == [pb.QUEUED]
 
 
 async def test_an_instance_may_come_without_nodes_and_get_them_later(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission())
-    await served.stub.Submit(dag.submission(b"a", creates=False))
+    await submit(served.stub, dag.submission())
+    await submit(served.stub, dag.submission(b"a", creates=False))
     assert await served.states(dag.instance, dag.id(0)) == [pb.QUEUED]
 
 
 async def test_an_empty_run_leaves_the_nodes_of_its_origin_in_reach(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a"))
-    await served.stub.Submit(dag.submission(first=1, creates=False))
+    await submit(served.stub, dag.submission(b"a"))
+    await submit(served.stub, dag.submission(first=1, creates=False))
     assert await served.states(dag.instance, dag.id(0)) == [pb.QUEUED]
-    await served.stub.Submit(dag.submission(b"b", first=1, creates=False, source_count=[1], source=[0]))
+    await submit(served.stub, dag.submission(b"b", first=1, creates=False, source_count=[1], source=[0]))
     assert await served.states(dag.instance, dag.id(1)) == [pb.WAITING]
 
 
 async def test_nodes_may_name_earlier_nodes_of_their_origin_and_foreign_ones(served: Served) -> None:
     dag, other = Dag(), Dag()
     other.instance = dag.instance
-    await served.stub.Submit(dag.submission(b"a"))
-    await served.stub.Submit(dag.submission(b"b", first=1, creates=False, source_count=[1], source=[0]))
+    await submit(served.stub, dag.submission(b"a"))
+    await submit(served.stub, dag.submission(b"b", first=1, creates=False, source_count=[1], source=[0]))
     join = other.submission(b"c", creates=False, source_count=[2], source=[-1, -2], foreign=[dag.id(0), dag.id(1)])
-    await served.stub.Submit(join)
+    await submit(served.stub, join)
     states = await served.states(dag.instance, dag.id(0), dag.id(1), other.id(0))
     assert states == [pb.QUEUED, pb.WAITING, pb.WAITING]
 
@@ -95,7 +95,7 @@ BAD_RUNS: dict[str, dict[str, Any]] = {
 async def test_a_run_that_is_not_well_formed_is_refused(served: Served, columns: dict[str, Any]) -> None:
     dag = Dag()
     with refused(INVALID):
-        await served.stub.Submit(dag.submission(b"a", b"b", **columns))
+        await submit(served.stub, dag.submission(b"a", b"b", **columns))
     await nothing_has_changed(served)
 
 
@@ -115,45 +115,45 @@ BAD_FUNCTIONS = {
 @pytest.mark.parametrize("function", BAD_FUNCTIONS.values(), ids=BAD_FUNCTIONS.keys())
 async def test_a_function_that_cannot_be_is_refused(served: Served, function: pb.Function) -> None:
     with refused(INVALID):
-        await served.stub.Submit(Dag().submission(b"a", functions=[function]))
+        await submit(served.stub, Dag().submission(b"a", functions=[function]))
     await nothing_has_changed(served)
 
 
 async def test_nodes_of_an_unknown_instance_are_refused(served: Served) -> None:
     with refused(UNKNOWN, "instance"):
-        await served.stub.Submit(Dag().submission(b"a", creates=False))
+        await submit(served.stub, Dag().submission(b"a", creates=False))
     await nothing_has_changed(served)
 
 
 async def test_an_unknown_source_is_refused(served: Served) -> None:
     dag, nobody = Dag(), Dag()
     with refused(UNKNOWN, nobody.id(0).hex()):
-        await served.stub.Submit(dag.submission(b"a", source_count=[1], source=[-1], foreign=[nobody.id(0)]))
+        await submit(served.stub, dag.submission(b"a", source_count=[1], source=[-1], foreign=[nobody.id(0)]))
     await nothing_has_changed(served)
 
 
 async def test_an_earlier_counter_that_was_never_made_is_refused_as_a_source(served: Served) -> None:
     with refused(UNKNOWN):
-        await served.stub.Submit(Dag().submission(b"a", first=5, source_count=[1], source=[2]))
+        await submit(served.stub, Dag().submission(b"a", first=5, source_count=[1], source=[2]))
     await nothing_has_changed(served)
 
 
 async def test_a_large_value_that_was_never_put_is_refused(served: Served) -> None:
     with refused(UNKNOWN, "PutValue"):
-        await served.stub.Submit(Dag().submission(b"a", large=[sha256(b"never put").digest()]))
+        await submit(served.stub, Dag().submission(b"a", large=[sha256(b"never put").digest()]))
     await nothing_has_changed(served)
 
 
 @pytest.mark.parametrize("has_ended", [False, True], ids=["live", "ended"])
 async def test_a_source_of_another_instance_is_refused(served: Served, has_ended: bool) -> None:
     other, dag = Dag(), Dag()
-    await served.stub.Submit(other.submission(b"a"))
+    await submit(served.stub, other.submission(b"a"))
     if has_ended:
         worker = await served.worker()
         await worker.complete(await worker.node())
         await served.value(other.instance, other.id(0))
     with refused(INVALID, "another instance"):
-        await served.stub.Submit(dag.submission(b"b", source_count=[1], source=[-1], foreign=[other.id(0)]))
+        await submit(served.stub, dag.submission(b"b", source_count=[1], source=[-1], foreign=[other.id(0)]))
     with refused(UNKNOWN, "instance"):
         await served.wait(dag.instance, dag.id(0))
 
@@ -163,7 +163,7 @@ async def test_a_bad_run_takes_the_good_ones_of_its_message_with_it(served: Serv
     both = good.submission(b"a")
     both.nodes.append(bad.nodes(b"b"))
     with refused(UNKNOWN):
-        await served.stub.Submit(both)
+        await submit(served.stub, both)
     await nothing_has_changed(served)
 
 
@@ -181,23 +181,23 @@ async def complete_all(served: Served, dag: Dag, count: int = 1) -> None:
 
 async def test_the_same_submission_twice_has_one_effect(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a", b"b"))
-    await served.stub.Submit(dag.submission(b"a", b"b"))
+    await submit(served.stub, dag.submission(b"a", b"b"))
+    await submit(served.stub, dag.submission(b"a", b"b"))
     assert list((await served.status()).nodes)[pb.QUEUED] == 2
 
 
 async def test_the_same_submission_twice_at_once_has_one_effect(served: Served) -> None:
     dag = Dag()
-    await asyncio.gather(*(served.stub.Submit(dag.submission(b"a")) for _ in range(10)))
+    await asyncio.gather(*(submit(served.stub, dag.submission(b"a")) for _ in range(10)))
     assert (await served.status()).nodes[pb.QUEUED] == 1
 
 
 async def test_the_same_submission_has_no_second_effect_when_its_instance_has_left_memory(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a"))
+    await submit(served.stub, dag.submission(b"a"))
     await complete_all(served, dag)
     assert not served.broker.scheduler.graph.instances
-    await served.stub.Submit(dag.submission(b"a"))
+    await submit(served.stub, dag.submission(b"a"))
     assert not served.broker.scheduler.graph.nodes
     assert await served.value(dag.instance, dag.id(0)) == envelope(b"done")
 
@@ -207,31 +207,31 @@ async def test_nodes_sent_twice_have_one_effect_when_their_instance_has_left_mem
 ) -> None:
     dag = Dag()
     more = dag.submission(b"b", first=1, creates=False)
-    await served.stub.Submit(dag.submission(b"a"))
-    await served.stub.Submit(more)
+    await submit(served.stub, dag.submission(b"a"))
+    await submit(served.stub, more)
     await complete_all(served, dag, 2)
-    await served.stub.Submit(dag.submission(b"c", first=2, creates=False))  # the instance is live again
-    await served.stub.Submit(more)
+    await submit(served.stub, dag.submission(b"c", first=2, creates=False))  # the instance is live again
+    await submit(served.stub, more)
     assert (await served.status()).nodes[pb.QUEUED] == 1
     with refused(EXISTS):
-        await served.stub.Submit(dag.submission(b"other", first=1, creates=False))
+        await submit(served.stub, dag.submission(b"other", first=1, creates=False))
 
 
 async def test_two_that_name_an_ended_source_at_once_have_one_effect(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a"))
+    await submit(served.stub, dag.submission(b"a"))
     await complete_all(served, dag)
     more = dag.submission(b"b", first=1, creates=False, source_count=[1], source=[0])
-    await asyncio.gather(*(served.stub.Submit(more) for _ in range(10)))
+    await asyncio.gather(*(submit(served.stub, more) for _ in range(10)))
     assert (await served.status()).nodes[pb.QUEUED] == 1
 
 
 async def test_the_empty_instance_twice_has_one_effect(served: Served) -> None:
     dag = Dag()
-    await asyncio.gather(*(served.stub.Submit(dag.submission()) for _ in range(5)))
-    await served.stub.Submit(dag.submission())
+    await asyncio.gather(*(submit(served.stub, dag.submission()) for _ in range(5)))
+    await submit(served.stub, dag.submission())
     with refused(EXISTS):
-        await served.stub.Submit(dag.submission(creates=pb.NewInstance(definition="other")))
+        await submit(served.stub, dag.submission(creates=pb.NewInstance(definition="other")))
 
 
 OTHER_CONTENT: dict[str, Callable[[Dag], pb.SubmitRequest]] = {
@@ -251,23 +251,23 @@ async def test_the_same_ids_with_other_content_are_refused(
     served: Served, other: Callable[[Dag], pb.SubmitRequest], has_ended: bool
 ) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a"))
+    await submit(served.stub, dag.submission(b"a"))
     if has_ended:
         await complete_all(served, dag)
     with refused(EXISTS):
-        await served.stub.Submit(other(dag))
+        await submit(served.stub, other(dag))
     ended = served.broker.scheduler.graph.counts[pb.COMPLETED]
     assert (sum((await served.status()).nodes) - ended, ended) == ((0, 1) if has_ended else (1, 0))
 
 
 async def test_counters_inside_an_ended_run_are_taken(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a", b"b", b"c"))
+    await submit(served.stub, dag.submission(b"a", b"b", b"c"))
     await complete_all(served, dag, 3)
     for first, arguments in [(1, [b"b"]), (2, [b"c", b"d"])]:
         with refused(EXISTS):
-            await served.stub.Submit(dag.submission(*arguments, first=first, creates=False))
-    await served.stub.Submit(dag.submission(b"d", first=3, creates=False))
+            await submit(served.stub, dag.submission(*arguments, first=first, creates=False))
+    await submit(served.stub, dag.submission(b"d", first=3, creates=False))
     assert await served.states(dag.instance, dag.id(3)) == [pb.QUEUED]
 
 
@@ -316,7 +316,7 @@ async def test_a_submission_without_its_empty_last_message_is_refused(served: Se
         yield dag.submission(b"a")
 
     dag = Dag()
-    with refused(INVALID, "broke off"):
+    with refused(INVALID, "incomplete submission"):
         await served.stub.SubmitStream(unfinished())
     await nothing_has_changed(served)
 
@@ -341,9 +341,9 @@ async def test_a_stream_of_nothing_is_no_submission(served: Served) -> None:
 async def test_more_nodes_than_one_call_may_make_are_refused() -> None:
     async with serving(max_nodes=10) as served:
         with refused(TOO_MUCH, "11 nodes"):
-            await served.stub.Submit(Dag().submission(*[b"a"] * 11))
+            await submit(served.stub, Dag().submission(*[b"a"] * 11))
         await nothing_has_changed(served)
-        await served.stub.Submit(Dag().submission(*[b"a"] * 10))
+        await submit(served.stub, Dag().submission(*[b"a"] * 10))
 
 
 async def test_more_bytes_than_one_call_may_carry_are_refused() -> None:
@@ -358,7 +358,7 @@ async def test_more_bytes_than_one_call_may_carry_are_refused() -> None:
 
 async def test_a_message_over_the_limit_is_refused(served: Served) -> None:
     with refused(TOO_MUCH):
-        await served.stub.Submit(Dag().submission(bytes(5 << 20)))
+        await served.stub.Cancel(pb.CancelRequest(instance=bytes(16), node=[bytes(16)] * 300_000))
     await nothing_has_changed(served)
 
 
@@ -466,7 +466,7 @@ async def test_values_that_break_off_hold_nobody_up(served: Served) -> None:
 
 async def test_an_instance_says_what_it_is_and_where_its_entry_stands(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a"))
+    await submit(served.stub, dag.submission(b"a"))
     info = await served.stub.GetInstance(pb.GetInstanceRequest(instance=dag.instance))
     assert (info.instance, info.definition, info.entry) == (dag.instance, "work:Task", dag.id(0))
     assert info.entry_state == pb.QUEUED
@@ -485,7 +485,7 @@ async def test_an_unknown_instance_is_not_known(served: Served) -> None:
 
 async def test_the_status_says_why_nobody_may_run_a_node(served: Served) -> None:
     gpu = pb.Function(name="work:Task.train", hash="h", queue="heavy", taint="GPU")
-    await served.stub.Submit(Dag().submission(b"a", b"b", functions=[gpu]))
+    await submit(served.stub, Dag().submission(b"a", b"b", functions=[gpu]))
     (unservable,) = (await served.status()).unservable
     assert (unservable.function.name, unservable.queued) == ("work:Task.train", 2)
     assert unservable.reason == "no worker is connected (start one with `worker`)"
@@ -498,7 +498,7 @@ async def test_the_status_says_why_nobody_may_run_a_node(served: Served) -> None
 
 async def test_the_status_says_which_signing_key_a_worker_lacks(served: Served) -> None:
     signed = pb.Function(name="work:Task.train", hash="h", key_id=b"\x01\x02")
-    await served.stub.Submit(Dag().submission(b"a", functions=[signed]))
+    await submit(served.stub, Dag().submission(b"a", functions=[signed]))
     await served.worker(key_ids=[b"\x03"])
     (unservable,) = (await served.status()).unservable
     assert unservable.reason.endswith("it does not hold the signing key 0102: set DAGORAMA_SIGNING_KEYS there")
@@ -510,7 +510,7 @@ async def test_the_status_says_which_signing_key_a_worker_lacks(served: Served) 
 
 async def test_the_status_lists_workers_and_counts(served: Served) -> None:
     worker = await served.worker(name="here:1", slots=3, include_queues=["b", "a"], tolerations=["GPU"])
-    await served.stub.Submit(Dag().submission(b"a", functions=[pb.Function(name="f", queue="a")]))
+    await submit(served.stub, Dag().submission(b"a", functions=[pb.Function(name="f", queue="a")]))
     await worker.node()
     status = await served.status()
     (seen,) = status.workers
@@ -539,7 +539,7 @@ async def test_a_submission_while_others_create_workers_and_queues_at_full_speed
     async def make_queues(number: int) -> None:
         for turn in range(40):
             function = pb.Function(name=f"work:f{number}.{turn}", queue=f"queue-{number}-{turn}")
-            await served.stub.Submit(Dag().submission(b"a", functions=[function]))
+            await submit(served.stub, Dag().submission(b"a", functions=[function]))
 
     async def come_and_go() -> None:
         for turn in range(10):
@@ -556,7 +556,7 @@ async def test_a_submission_while_others_create_workers_and_queues_at_full_speed
     status = await served.status()
     assert sum(status.nodes) == 160
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a"))
+    await submit(served.stub, dag.submission(b"a"))
     assert await served.states(dag.instance, dag.id(0)) == [pb.QUEUED]
 
 
@@ -579,7 +579,7 @@ def test_the_server_loads_no_pickle_and_of_dagorama_only_its_api() -> None:
 # --- what is no message ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("call", ["dagorama.v1.Broker/Submit", "main.Dagorama/Ping", "grpc.health.v1.Health/Check"])
+@pytest.mark.parametrize("call", ["dagorama.v1.Broker/Cancel", "main.Dagorama/Ping", "grpc.health.v1.Health/Check"])
 async def test_bytes_that_are_no_message_are_refused_and_leave_no_traceback_in_the_log(
     served: Served, call: str, caplog: pytest.LogCaptureFixture
 ) -> None:

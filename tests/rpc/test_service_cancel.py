@@ -9,7 +9,7 @@ import grpc.aio
 import pytest
 
 from dagorama.api import broker_pb2 as pb
-from tests.support.raw import serving
+from tests.support.raw import serving, submit
 
 
 def chain(instance: bytes) -> pb.SubmitRequest:
@@ -29,7 +29,7 @@ def node(instance: bytes, counter: int) -> bytes:
 async def test_cancelled_nodes_and_those_that_wait_for_them_end_for_whoever_waits() -> None:
     async with serving() as served:
         instance = os.urandom(16)
-        await served.stub.Submit(chain(instance))
+        await submit(served.stub, chain(instance))
         reply = await served.stub.Cancel(pb.CancelRequest(instance=instance, node=[node(instance, 0)]))
         assert reply.cancelled == 2
         async for told in served.stub.Wait(pb.WaitRequest(instance=instance, node=[node(instance, 1)])):
@@ -43,7 +43,7 @@ async def test_cancelled_nodes_and_those_that_wait_for_them_end_for_whoever_wait
 async def test_without_nodes_all_of_the_instance_is_cancelled() -> None:
     async with serving() as served:
         instance = os.urandom(16)
-        await served.stub.Submit(chain(instance))
+        await submit(served.stub, chain(instance))
         assert (await served.stub.Cancel(pb.CancelRequest(instance=instance))).cancelled == 2
         info = await served.stub.GetInstance(pb.GetInstanceRequest(instance=instance))
         assert (info.ended, info.failed, info.unfinished) == (True, True, 0)

@@ -11,7 +11,19 @@ import pytest
 from dagorama.api import broker_pb2 as pb
 from tests.rpc.test_service_restart import after, again, killed
 from tests.rpc.test_service_work import gate, settled
-from tests.support.raw import FUNCTION, LEAF, Brood, Dag, RawWorker, Served, children, envelope, refused, serving
+from tests.support.raw import (
+    FUNCTION,
+    LEAF,
+    Brood,
+    Dag,
+    RawWorker,
+    Served,
+    children,
+    envelope,
+    refused,
+    serving,
+    submit,
+)
 from tests.support.records import dead
 
 EAGER = pb.Function(name="work:Task.eager", hash="hash-3", eager=True, retry=pb.Retry(max_attempts=2))
@@ -20,7 +32,7 @@ EAGER = pb.Function(name="work:Task.eager", hash="hash-3", eager=True, retry=pb.
 async def begin(served: Served, **hello: object) -> tuple[Dag, RawWorker, Brood]:
     """An instance whose eager node runs."""
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"parent", functions=[EAGER]))
+    await submit(served.stub, dag.submission(b"parent", functions=[EAGER]))
     worker = await served.worker(**{"slots": 3, **hello})
     return dag, worker, Brood(await worker.node())
 
@@ -209,7 +221,7 @@ async def test_children_of_one_that_is_granted_anew_after_a_restart_are_cancelle
 
 
 async def test_a_function_that_is_not_eager_shows_nothing_before_its_end(served: Served) -> None:
-    await served.stub.Submit(Dag().submission(b"parent", functions=[FUNCTION]))
+    await submit(served.stub, Dag().submission(b"parent", functions=[FUNCTION]))
     worker = await served.worker(slots=2)
     await worker.report(made(Brood(await worker.node()).nodes(b"x")))
     await settled()

@@ -15,7 +15,7 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 from tests.rpc.test_service_work import settled
-from tests.support.raw import FUNCTION, LEAF, Brood, Dag, Given, RawWorker, Served, envelope, refused, serving
+from tests.support.raw import FUNCTION, LEAF, Brood, Dag, Given, RawWorker, Served, envelope, refused, serving, submit
 
 EXISTS = grpc.StatusCode.ALREADY_EXISTS
 
@@ -30,7 +30,7 @@ async def killed(folder: Path, **settings: Any) -> AsyncIterator[Served]:
     running = folder / "running"
     async with serving(store=url(running), **settings) as served:
         yield served
-        await served.broker.durable()
+        await served.broker.commits.durable()
         shutil.copytree(running, folder / "found", ignore=shutil.ignore_patterns("*.lock"))
 
 
@@ -51,7 +51,7 @@ def again(served: Served, worker: RawWorker, *held: Given) -> RawWorker:
 async def test_a_broker_that_leaves_counts_no_loss_and_its_workers_go_on_with_what_they_hold(tmp_path: Path) -> None:
     dag, store = Dag(), url(tmp_path)
     async with serving(store=store) as served:
-        await served.stub.Submit(dag.submission(b"a"))
+        await submit(served.stub, dag.submission(b"a"))
         worker = await served.worker()
         node = await worker.node()
         served.stop()
@@ -72,7 +72,7 @@ async def test_an_acknowledged_submission_is_there_and_the_same_again_has_no_sec
     live, ended = Dag(), Dag()
     async with killed(tmp_path) as served:
         for dag in (ended, live):
-            await served.stub.Submit(dag.submission(b"a"))
+            await submit(served.stub, dag.submission(b"a"))
         worker = await served.worker()
         await worker.durable(await worker.complete(await worker.node(), value=b"before"))
         await worker.say(draining=True)
@@ -81,16 +81,16 @@ async def test_an_acknowledged_submission_is_there_and_the_same_again_has_no_sec
         assert await served.states(live.instance, live.id(0)) == [pb.QUEUED]
         assert await served.value(ended.instance, ended.id(0)) == envelope(b"before")
         for dag in (ended, live):
-            await served.stub.Submit(dag.submission(b"a"))
+            await submit(served.stub, dag.submission(b"a"))
             with refused(EXISTS):
-                await served.stub.Submit(dag.submission(b"other"))
+                await submit(served.stub, dag.submission(b"other"))
         assert sum((await served.status()).nodes) == 1
 
 
 async def test_who_waits_across_a_restart_is_told_by_the_next_broker(tmp_path: Path) -> None:
     dag = Dag()
     async with killed(tmp_path) as served:
-        await served.stub.Submit(dag.submission(b"a", b"b", source_count=[0, 1], source=[0]))
+        await submit(served.stub, dag.submission(b"a", b"b", source_count=[0, 1], source=[0]))
         waiting = asyncio.ensure_future(served.wait(dag.instance, dag.id(1)))
         await settled()
     with refused(grpc.StatusCode.UNAVAILABLE):
@@ -110,7 +110,7 @@ async def test_who_waits_across_a_restart_is_told_by_the_next_broker(tmp_path: P
 async def test_a_surviving_worker_goes_on_with_what_it_holds(tmp_path: Path) -> None:
     dag = Dag()
     async with killed(tmp_path) as served:
-        await served.stub.Submit(dag.submission(b"a", b"b", source_count=[0, 1], source=[0]))
+        await submit(served.stub, dag.submission(b"a", b"b", source_count=[0, 1], source=[0]))
         worker = await served.worker()
         node = await worker.node()
     async with after(tmp_path) as served:
@@ -131,7 +131,7 @@ async def test_a_surviving_worker_goes_on_with_what_it_holds(tmp_path: Path) -> 
 
 async def test_nothing_is_handed_out_until_the_workers_on_record_are_back(tmp_path: Path) -> None:
     async with killed(tmp_path) as served:
-        await served.stub.Submit(Dag().submission(b"a", b"b"))
+        await submit(served.stub, Dag().submission(b"a", b"b"))
         worker = await served.worker()
         node = await worker.node()
     async with after(tmp_path, reconnect_wait=60.0) as served:
@@ -146,7 +146,7 @@ async def test_nothing_is_handed_out_until_the_workers_on_record_are_back(tmp_pa
 async def test_after_the_wait_what_nobody_claimed_is_handed_out_and_a_late_claim_is_refused(tmp_path: Path) -> None:
     dag = Dag()
     async with killed(tmp_path) as served:
-        await served.stub.Submit(dag.submission(b"a"))
+        await submit(served.stub, dag.submission(b"a"))
         worker = await served.worker()
         node = await worker.node()
     async with after(tmp_path, reconnect_wait=0.2) as served:
@@ -165,7 +165,7 @@ async def test_after_the_wait_what_nobody_claimed_is_handed_out_and_a_late_claim
 async def test_attempts_are_never_used_twice(tmp_path: Path) -> None:
     attempts = set()
     async with killed(tmp_path) as served:
-        await served.stub.Submit(Dag().submission(*[b"a"] * 10, functions=[FUNCTION]))
+        await submit(served.stub, Dag().submission(*[b"a"] * 10, functions=[FUNCTION]))
         worker = await served.worker(slots=4)
         attempts |= {node.attempt for node in await worker.nodes(4)}
     async with after(tmp_path, reconnect_wait=0.0) as served:
@@ -177,7 +177,7 @@ async def test_attempts_are_never_used_twice(tmp_path: Path) -> None:
 async def test_children_that_were_not_acknowledged_are_told_again_and_made_once(tmp_path: Path) -> None:
     dag = Dag()
     async with killed(tmp_path) as served:
-        await served.stub.Submit(dag.submission(b"parent"))
+        await submit(served.stub, dag.submission(b"parent"))
         worker = await served.worker()
         parent = await worker.node()
         brood = Brood(parent)
@@ -200,7 +200,7 @@ async def test_children_that_were_not_acknowledged_are_told_again_and_made_once(
 async def test_an_outcome_whose_acknowledgement_was_lost_is_told_again_and_counts_once(tmp_path: Path) -> None:
     dag = Dag()
     async with killed(tmp_path) as served:
-        await served.stub.Submit(dag.submission(b"parent"))
+        await submit(served.stub, dag.submission(b"parent"))
         worker = await served.worker()
         parent = await worker.node()
         brood = Brood(parent)
@@ -224,7 +224,7 @@ async def test_a_graph_goes_on_where_it_was(tmp_path: Path) -> None:
     dag, retried = Dag(), pb.Function(name="work:r", retry=pb.Retry(max_attempts=3, interval=0.5, base=1))
     names = [b"completed", b"failed", b"resolving", b"in backoff", b"queued", b"waiting", b"fails with its source"]
     async with killed(tmp_path) as served:
-        await served.stub.Submit(
+        await submit(served.stub,
             dag.submission(
                 *names, functions=[FUNCTION, retried], function=[0, 0, 0, 1, 0, 0, 0],
                 source_count=[0] * 5 + [2, 1], source=[0, 4, 1],
@@ -272,7 +272,7 @@ async def test_older_instances_go_first_after_a_restart_too(tmp_path: Path, how:
     place = serving(store=url(tmp_path / "found")) if how == "stopped" else killed(tmp_path)
     async with place as served:
         for dag, function in zip(dags, leaves, strict=True):
-            await served.stub.Submit(dag.submission(b"1", b"2", functions=[function]))
+            await submit(served.stub, dag.submission(b"1", b"2", functions=[function]))
     async with after(tmp_path, reconnect_wait=0.0) as served:
         worker, order = await served.worker(), []
         for _ in range(10):
@@ -285,13 +285,13 @@ async def test_older_instances_go_first_after_a_restart_too(tmp_path: Path, how:
 async def test_nodes_made_after_a_restart_may_name_those_made_before(tmp_path: Path) -> None:
     dag = Dag()
     async with killed(tmp_path) as served:
-        await served.stub.Submit(dag.submission(b"ended", b"live"))
+        await submit(served.stub, dag.submission(b"ended", b"live"))
         worker = await served.worker()
         await worker.durable(await worker.complete(await worker.node(), value=b"before"))
         await worker.say(draining=True)
     async with after(tmp_path, reconnect_wait=0.0) as served:
         join = dag.submission(b"join", first=2, creates=False, source_count=[2], source=[0, 1])
-        await served.stub.Submit(join)
+        await submit(served.stub, join)
         worker = await served.worker()
         await worker.complete(await worker.node(), value=b"after")
         node = await worker.node()
@@ -300,7 +300,7 @@ async def test_nodes_made_after_a_restart_may_name_those_made_before(tmp_path: P
 
 async def test_a_broker_that_is_stopped_cleanly_waits_for_nobody_at_its_next_start(tmp_path: Path) -> None:
     async with serving(store=url(tmp_path)) as served:
-        await served.stub.Submit(Dag().submission(b"a"))
+        await submit(served.stub, Dag().submission(b"a"))
         worker = await served.worker()
         node = await worker.node()
     async with serving(store=url(tmp_path), reconnect_wait=60.0) as served:

@@ -15,13 +15,13 @@ from dagorama.api import broker_pb2 as pb
 from dagorama_broker.errors import NotServing
 from dagorama_broker.rpc.wait import wait_replies
 from dagorama_broker.settings import Settings
-from tests.support.raw import FUNCTION, KEY, LEAF, Dag, RawWorker, Served, envelope, refused, serving, signed
+from tests.support.raw import FUNCTION, KEY, LEAF, Dag, RawWorker, Served, envelope, refused, serving, signed, submit
 
 
 async def failed(served: Served, worker: RawWorker) -> Dag:
     """An instance whose first node failed, and with it the two that waited for it in turn."""
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a", b"b", b"c", source_count=[0, 1, 1], source=[0, 1]))
+    await submit(served.stub, dag.submission(b"a", b"b", b"c", source_count=[0, 1, 1], source=[0, 1]))
     await worker.fail(await worker.node(), message="no such file")
     assert (await served.failure(dag.instance, dag.id(2))).message == "no such file"
     return dag
@@ -94,10 +94,10 @@ async def test_after_a_restart_what_failed_before_it_runs_again(tmp_path: Path) 
 async def test_what_was_cancelled_is_not_run_again() -> None:
     async with serving() as served:
         dag = Dag()
-        await served.stub.Submit(dag.submission(b"a"))
+        await submit(served.stub, dag.submission(b"a"))
         await served.stub.Cancel(pb.CancelRequest(instance=dag.instance))
         for counters in ((), (0,)):
-            with refused(grpc.StatusCode.FAILED_PRECONDITION, "what was cancelled is not run again"):
+            with refused(grpc.StatusCode.FAILED_PRECONDITION, "cancelled nodes cannot be retried"):
                 await retry(served, dag, *counters)
 
 
@@ -105,7 +105,7 @@ async def test_a_failure_that_an_unfinished_node_takes_for_a_value_stays() -> No
     async with serving() as served:
         dag = Dag()
         worker = await served.worker(slots=2)
-        await served.stub.Submit(dag.submission(
+        await submit(served.stub, dag.submission(
             b"a", b"b", b"join", source_count=[0, 0, 2], source=[0, 1], tolerant=[0, 1], functions=[LEAF],
         ))  # fmt: skip
         await worker.durable(await worker.fail(await worker.node()))
@@ -120,9 +120,9 @@ async def test_a_node_of_the_instance_may_be_added_after_a_retry_and_the_same_su
         dag = await failed(served, worker)
         await retry(served, dag)
         again = dag.submission(b"a", b"b", b"c", source_count=[0, 1, 1], source=[0, 1])
-        await served.stub.Submit(again)
+        await submit(served.stub, again)
         more = pb.SubmitRequest(functions=[LEAF], nodes=[dag.nodes(b"d", first=3, source_count=[1], source=[2])])
-        await served.stub.Submit(more)
+        await submit(served.stub, more)
         assert await run_all(served, worker, 4) == [b"a", b"b", b"c", b"d"]
 
 
@@ -149,7 +149,7 @@ async def test_a_node_that_is_unknown_or_of_another_instance_is_refused_and_no_o
         dag, other = await failed(served, worker), await failed(served, worker)
         with refused(grpc.StatusCode.NOT_FOUND, "is not known to this broker"):
             await retry(served, dag, 0, 99)
-        with refused(grpc.StatusCode.INVALID_ARGUMENT, "is of another instance"):
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, "belongs to another instance"):
             ids = [dag.id(0), other.id(0)]
             await served.stub.Retry(pb.RetryRequest(instance=dag.instance, node=ids))
         assert await served.states(dag.instance, dag.id(0)) == [pb.FAILED]
@@ -159,7 +159,7 @@ async def test_who_was_about_to_hear_of_a_failure_that_is_retried_is_told_to_wai
     async with serving() as served:
         worker = await served.worker(slots=2)
         dag = Dag()
-        await served.stub.Submit(dag.submission(b"a", b"b"))
+        await submit(served.stub, dag.submission(b"a", b"b"))
         first, second = await worker.nodes(2)
         request = pb.WaitRequest(instance=dag.instance, node=[dag.id(0), dag.id(1)])
         replies = wait_replies(served.broker, request)
@@ -181,10 +181,10 @@ async def test_a_node_that_names_what_is_retried_while_it_is_looked_up_gets_its_
         broker, gate = served.broker, threading.Event()
         (found,) = broker.store.find([dag.id(0)]).values()
         read = broker.store.failed([found.key])
-        blocked = asyncio.ensure_future(broker.in_store(gate.wait))
+        blocked = asyncio.ensure_future(broker.commits.in_store(gate.wait))
         more = pb.SubmitRequest(functions=[LEAF], nodes=[dag.nodes(b"d", first=3, source_count=[1], source=[0])])
-        submitted = asyncio.ensure_future(served.stub.Submit(more))
-        await served.until(lambda broker: broker._thread._work_queue.qsize() > 0)
+        submitted = asyncio.ensure_future(submit(served.stub, more))
+        await served.until(lambda broker: broker.commits.thread._work_queue.qsize() > 0)
         now, scheduler = broker.see_time(), broker.scheduler
         scheduler.retry(read, now)
         scheduler.tick(now)
@@ -206,7 +206,7 @@ async def test_a_node_that_names_what_is_retried_while_it_is_looked_up_gets_its_
 async def reported(served: Served, worker: RawWorker) -> Dag:
     """Node 1 has completed with the failure of 0 as a value, and 2 on the value of 1."""
     dag = Dag()
-    await served.stub.Submit(dag.submission(
+    await submit(served.stub, dag.submission(
         b"a", b"report", b"after", source_count=[0, 1, 1], source=[0, 1], tolerant=[0], functions=[LEAF],
     ))  # fmt: skip
     await worker.fail(await worker.node())
@@ -257,7 +257,7 @@ async def test_what_ends_while_a_retry_is_read_is_not_missed(downstream: bool) -
     async with serving() as served:
         worker = await served.worker()
         dag = Dag()
-        await served.stub.Submit(dag.submission(
+        await submit(served.stub, dag.submission(
             b"a", b"report", source_count=[0, 1], source=[0], tolerant=[0], functions=[LEAF],
         ))  # fmt: skip
         await worker.fail(await worker.node())
@@ -369,7 +369,7 @@ async def test_what_a_retry_with_new_code_needs_signed_is_told_and_nothing_has_c
         worker = await served.worker(key_ids=[KEY])
         functions = [FUNCTION, LEAF, pb.Function(name=LEAF.name, hash="hash-3", class_code="leaf=hash-3")]
         dag = Dag()
-        await served.stub.Submit(dag.submission(
+        await submit(served.stub, dag.submission(
             b"a", b"b", b"c", b"d", function=[0, 1, 2, 1], functions=functions,
             source_count=[0, 1, 1, 0], source=[0, 1],
         ))  # fmt: skip
@@ -384,7 +384,7 @@ async def test_what_a_retry_with_new_code_needs_signed_is_told_and_nothing_has_c
         assert await look(served, dag) == everything
         with refused(grpc.StatusCode.FAILED_PRECONDITION, "nothing in it failed"):
             fresh = Dag()
-            await served.stub.Submit(fresh.submission(b"a"))
+            await submit(served.stub, fresh.submission(b"a"))
             await served.stub.Cancel(pb.CancelRequest(instance=fresh.instance))
             await look(served, fresh)
 
@@ -393,7 +393,7 @@ async def test_what_a_retry_downstream_has_wait_again_is_to_be_signed_too() -> N
     async with serving() as served:
         worker = await served.worker(key_ids=[KEY])
         dag = Dag()
-        await served.stub.Submit(dag.submission(
+        await submit(served.stub, dag.submission(
             b"a", b"b", b"c", function=[0, 1, 1], functions=[FUNCTION, LEAF],
             source_count=[0, 0, 2], source=[0, 1], tolerant=[0, 1],
         ))  # fmt: skip
@@ -439,8 +439,8 @@ async def test_new_code_is_for_the_instance_of_the_call_alone() -> None:
     async with serving() as served:
         worker = await served.worker(key_ids=[KEY], slots=2)
         first, second = Dag(), Dag()
-        await served.stub.Submit(first.submission(b"a"))
-        await served.stub.Submit(second.submission(b"b"))
+        await submit(served.stub, first.submission(b"a"))
+        await submit(served.stub, second.submission(b"b"))
         node = await worker.node()
         other = await worker.node()
         await worker.complete(other, ref_count=[1], ref=[-1], foreign=[first.id(0)])
@@ -459,7 +459,7 @@ async def test_adoption_may_be_kept_to_one_instance() -> None:
     async with serving() as served:
         first, second = Dag(), Dag()
         for dag in (first, second):
-            await served.stub.Submit(dag.submission(b"a"))
+            await submit(served.stub, dag.submission(b"a"))
         adoption = signed(FUNCTION.name, FUNCTION.hash, hash="h2", instance=first.instance)
         request = pb.AdoptRequest(function=FUNCTION.name, hash="h2", instance=first.instance, adoption=adoption)
         getattr(request, "from").append(FUNCTION.hash)

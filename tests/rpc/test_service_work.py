@@ -29,6 +29,7 @@ from tests.support.raw import (
     refused,
     results,
     serving,
+    submit,
 )
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -48,7 +49,7 @@ class Gate:
         self.waiting = 0
         served.broker.store.commit = self._held_up  # type: ignore[method-assign]
         # In its thread: the loop, which these tests live in, has to go on.
-        served.broker._thread.may_commit_outside = lambda changes: False  # type: ignore[method-assign]
+        served.broker.commits.thread.may_commit_outside = lambda changes: False  # type: ignore[method-assign]
 
     def _held_up(self, changes: Any) -> None:
         self.waiting += 1
@@ -117,7 +118,7 @@ async def test_a_second_hello_ends_the_session(served: Served) -> None:
 
 async def test_a_node_comes_with_all_it_takes_to_run_it(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a"))
+    await submit(served.stub, dag.submission(b"a"))
     node = await (await served.worker()).node()
     assert (node.id, node.instance, node.arguments, node.slot) == (dag.id(0), dag.instance, envelope(b"a"), 0)
     assert (node.function.name, node.function.hash, node.run) == (FUNCTION.name, FUNCTION.hash, 0)
@@ -127,7 +128,7 @@ async def test_a_grant_says_which_timeouts_it_has_and_which_of_them_are_final(se
     timed = pb.Function(name="work:Task.timed", timeout=2.0)
     final = pb.Function(name="work:Task.final", timeout=3.0, timeout_is_final=True)
     functions = [FUNCTION, timed, final]
-    await served.stub.Submit(Dag().submission(b"a", b"b", b"c", functions=functions, function=[0, 1, 2]))
+    await submit(served.stub, Dag().submission(b"a", b"b", b"c", functions=functions, function=[0, 1, 2]))
     worker = await served.worker(slots=3)
     await worker.nodes(3)
     grants = [grant for message in worker.messages for grant in message.grants]
@@ -137,7 +138,7 @@ async def test_a_grant_says_which_timeouts_it_has_and_which_of_them_are_final(se
 
 async def test_a_node_comes_with_the_values_of_its_sources(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a", b"b", b"join", source_count=[0, 0, 2], source=[0, 1]))
+    await submit(served.stub, dag.submission(b"a", b"b", b"join", source_count=[0, 0, 2], source=[0, 1]))
     worker = await served.worker(slots=2)
     first, second = await worker.nodes(2)
     await worker.complete(first, value=b"first")
@@ -149,7 +150,8 @@ async def test_a_node_comes_with_the_values_of_its_sources(served: Served) -> No
 
 async def test_a_node_comes_along_with_the_one_source_that_it_waits_for(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a", b"b", b"join", b"after", source_count=[0, 0, 2, 1], source=[0, 1, 2]))
+    columns: dict[str, Any] = {"source_count": [0, 0, 2, 1], "source": [0, 1, 2]}
+    await submit(served.stub, dag.submission(b"a", b"b", b"join", b"after", **columns))
     worker = await served.worker()
     first = await worker.node()
     await worker.complete(first, value=b"first")
@@ -162,7 +164,7 @@ async def test_a_node_comes_along_with_the_one_source_that_it_waits_for(served: 
 
 async def test_a_node_comes_with_the_values_that_its_sources_name(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"parent", b"after", source_count=[0, 1], source=[0]))
+    await submit(served.stub, dag.submission(b"parent", b"after", source_count=[0, 1], source=[0]))
     worker = await served.worker()
     parent = await worker.node()
     brood = Brood(parent)
@@ -181,7 +183,7 @@ async def test_a_node_comes_with_the_values_that_its_sources_name(served: Served
 async def test_nothing_is_handed_out_before_it_is_durable(served: Served) -> None:
     worker = await served.worker()
     with gate(served) as commits:
-        submitting = asyncio.ensure_future(served.stub.Submit(Dag().submission(b"a")))
+        submitting = asyncio.ensure_future(submit(served.stub, Dag().submission(b"a")))
         await served.until(lambda _: commits.waiting)
         await settled()
         assert not worker.given
@@ -220,7 +222,7 @@ async def test_a_wide_fan_in_comes_in_pieces(served: Served) -> None:
 
 async def test_the_largest_envelope_that_can_be_sent_reaches_its_worker_and_its_caller(served: Served) -> None:
     dag, large = Dag(), os.urandom((4 << 20) - 1000)
-    await served.stub.Submit(dag.submission(large, b"next", source_count=[0, 1], source=[0]))
+    await submit(served.stub, dag.submission(large, b"next", source_count=[0, 1], source=[0]))
     worker = await served.worker()
     node = await worker.node()
     assert node.arguments == envelope(large)
@@ -233,7 +235,7 @@ async def test_the_largest_envelope_that_can_be_sent_reaches_its_worker_and_its_
 
 async def test_five_values_of_a_mebibyte_reach_one_node(served: Served) -> None:
     dag, value = Dag(), os.urandom(1 << 20)
-    await served.stub.Submit(
+    await submit(served.stub,
         dag.submission(*[b"leaf"] * 5, b"join", source_count=[0, 0, 0, 0, 0, 5], source=range(5))
     )
     worker = await served.worker()
@@ -259,7 +261,7 @@ async def test_five_thousand_nodes_take_few_messages_and_commits(served: Served)
 
     worker = await served.worker(slots=2)
     running = asyncio.create_task(worker.run(outcome_of(outcome)))
-    await served.stub.Submit(dag.submission(b"entry"))
+    await submit(served.stub, dag.submission(b"entry"))
     await served.value(dag.instance, dag.id(0))
     status = await served.status()
     assert status.nodes[pb.COMPLETED] == count + 2
@@ -284,7 +286,7 @@ def outcome_of(outcome: Any) -> Any:
 
 
 async def test_a_report_is_acknowledged_when_it_is_durable_and_not_before(served: Served) -> None:
-    await served.stub.Submit(Dag().submission(b"a"))
+    await submit(served.stub, Dag().submission(b"a"))
     worker = await served.worker()
     node = await worker.node()
     with gate(served) as commits:
@@ -297,7 +299,7 @@ async def test_a_report_is_acknowledged_when_it_is_durable_and_not_before(served
 
 
 async def test_children_alone_are_not_acknowledged(served: Served) -> None:
-    await served.stub.Submit(Dag().submission(b"parent"))
+    await submit(served.stub, Dag().submission(b"parent"))
     worker = await served.worker()
     node = await worker.node()
     brood = Brood(node)
@@ -311,14 +313,14 @@ async def test_children_alone_are_not_acknowledged(served: Served) -> None:
 
 
 async def test_children_are_acknowledged_only_when_the_outcome_of_their_parent_is_durable(served: Served) -> None:
-    await served.stub.Submit(Dag().submission(b"parent"))
+    await submit(served.stub, Dag().submission(b"parent"))
     worker = await served.worker()
     node = await worker.node()
     with gate(served) as commits:
-        one = asyncio.ensure_future(served.stub.Submit(Dag().submission(b"one")))
+        one = asyncio.ensure_future(submit(served.stub, Dag().submission(b"one")))
         await served.until(lambda _: commits.waiting == 1)
         first = await worker.report(pb.Results(functions=[FUNCTION], children=[Brood(node).nodes(b"x")]))
-        two = asyncio.ensure_future(served.stub.Submit(Dag().submission(b"two")))
+        two = asyncio.ensure_future(submit(served.stub, Dag().submission(b"two")))
         await settled()
         commits.let_through()
         await served.until(lambda _: commits.waiting == 2)
@@ -337,7 +339,7 @@ async def test_children_are_acknowledged_only_when_the_outcome_of_their_parent_i
 async def test_children_of_an_attempt_that_comes_to_nothing_hold_no_acknowledgement_back(
     served: Served, how: str
 ) -> None:
-    await served.stub.Submit(Dag().submission(b"parent", b"other"))
+    await submit(served.stub, Dag().submission(b"parent", b"other"))
     worker = await served.worker(slots=2)
     parent, other = await worker.nodes(2)
     await worker.report(pb.Results(functions=[LEAF], children=[Brood(parent).nodes(b"x")]))
@@ -357,7 +359,7 @@ async def test_children_of_an_attempt_that_comes_to_nothing_hold_no_acknowledgem
 
 async def test_children_become_visible_with_their_parents_outcome(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"parent"))
+    await submit(served.stub, dag.submission(b"parent"))
     worker = await served.worker()
     parent = await worker.node()
     brood = Brood(parent)
@@ -375,7 +377,7 @@ async def test_children_become_visible_with_their_parents_outcome(served: Served
 @pytest.mark.parametrize("how", ["it fails", "its worker vanishes", "its child process ends"])
 async def test_no_child_of_an_attempt_that_came_to_nothing_ever_runs(served: Served, how: str) -> None:
     dag, retried = Dag(), pb.Function(name="work:Task.retried", retry=pb.Retry(max_attempts=2))
-    await served.stub.Submit(dag.submission(b"parent", functions=[retried]))
+    await submit(served.stub, dag.submission(b"parent", functions=[retried]))
     worker = await served.worker()
     parent = await worker.node()
     lost = Brood(parent)
@@ -402,7 +404,7 @@ async def test_no_child_of_an_attempt_that_came_to_nothing_ever_runs(served: Ser
 
 async def test_a_child_may_be_an_instance_of_its_own(served: Served) -> None:
     dag, other = Dag(), Dag()
-    await served.stub.Submit(dag.submission(b"parent"))
+    await submit(served.stub, dag.submission(b"parent"))
     worker = await served.worker()
     parent = await worker.node()
     made = children(parent, other.nodes(b"entry", creates=True))
@@ -420,7 +422,7 @@ async def test_a_child_may_be_an_instance_of_its_own(served: Served) -> None:
 
 async def test_a_report_may_name_a_node_that_it_completes_itself(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"leaf", b"names it"))
+    await submit(served.stub, dag.submission(b"leaf", b"names it"))
     worker = await served.worker(slots=2)
     leaf, other = await worker.nodes(2)
     await worker.complete(leaf, other, ref_count=[0, 1], ref=[-1], foreign=[leaf.id])
@@ -429,11 +431,11 @@ async def test_a_report_may_name_a_node_that_it_completes_itself(served: Served)
 
 async def test_a_result_may_name_a_node_that_has_left_memory(served: Served) -> None:
     dag, other = Dag(), Dag()
-    await served.stub.Submit(other.submission(b"leaf"))
+    await submit(served.stub, other.submission(b"leaf"))
     worker = await served.worker()
     await worker.complete(await worker.node(), value=b"long ago")
     await served.value(other.instance, other.id(0))
-    await served.stub.Submit(dag.submission(b"names it"))
+    await submit(served.stub, dag.submission(b"names it"))
     await worker.complete(await worker.node(), ref_count=[1], ref=[-1], foreign=[other.id(0)])
     (reply,) = await served.wait(dag.instance, dag.id(0))
     assert dict(zip(reply.value_node, reply.value, strict=True))[other.id(0)] == envelope(b"long ago")
@@ -451,11 +453,11 @@ async def test_a_result_that_cannot_be_taken_fails_its_node_and_the_worker_lives
     served: Served, columns: dict[str, Any]
 ) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a", b"next"))
+    await submit(served.stub, dag.submission(b"a", b"next"))
     worker = await served.worker()
     await worker.complete(await worker.node(), **columns)
     failure = await served.failure(dag.instance, dag.id(0))
-    assert failure.type == "dagorama.ResultRefused"
+    assert failure.type == "dagorama.errors.ResultRejected"
     assert failure.message
     await worker.complete(await worker.node())
     await served.value(dag.instance, dag.id(1))
@@ -463,7 +465,7 @@ async def test_a_result_that_cannot_be_taken_fails_its_node_and_the_worker_lives
 
 async def test_a_result_that_names_a_node_which_waits_for_it_fails(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a", b"waits", source_count=[0, 1], source=[0]))
+    await submit(served.stub, dag.submission(b"a", b"waits", source_count=[0, 1], source=[0]))
     worker = await served.worker()
     await worker.complete(await worker.node(), ref_count=[1], ref=[-1], foreign=[dag.id(1)])
     failure = await served.failure(dag.instance, dag.id(1))
@@ -481,21 +483,21 @@ BAD_CHILDREN: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("columns", BAD_CHILDREN.values(), ids=BAD_CHILDREN.keys())
 async def test_children_that_cannot_be_made_fail_their_parent(served: Served, columns: dict[str, Any]) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"parent"))
+    await submit(served.stub, dag.submission(b"parent"))
     worker = await served.worker()
     parent = await worker.node()
     await worker.complete(parent, functions=[LEAF], children=[Brood(parent).nodes(b"x", **columns)])
-    assert (await served.failure(dag.instance, dag.id(0))).type == "dagorama.ResultRefused"
+    assert (await served.failure(dag.instance, dag.id(0))).type == "dagorama.errors.ResultRejected"
     assert not served.broker.scheduler.graph.nodes
 
 
 async def test_children_under_ids_that_are_taken_fail_their_parent(served: Served) -> None:
     gone, dag = Dag(), Dag()
-    await served.stub.Submit(gone.submission(b"a"))
+    await submit(served.stub, gone.submission(b"a"))
     worker = await served.worker()
     await worker.complete(await worker.node())
     await served.value(gone.instance, gone.id(0))
-    await served.stub.Submit(dag.submission(b"parent", b"parent"))
+    await submit(served.stub, dag.submission(b"parent", b"parent"))
     for counter, its_instance in enumerate([dag, gone]):
         parent = await worker.node()
         taken = gone.nodes(b"x", instance=its_instance.instance, creates=its_instance is gone)
@@ -507,7 +509,7 @@ async def test_children_under_ids_that_are_taken_fail_their_parent(served: Serve
 async def test_a_node_that_makes_too_many_children_fails() -> None:
     async with serving(max_nodes=100) as served:
         dag = Dag()
-        await served.stub.Submit(dag.submission(b"parent"))
+        await submit(served.stub, dag.submission(b"parent"))
         worker = await served.worker()
         parent = await worker.node()
         brood = Brood(parent)
@@ -520,7 +522,7 @@ async def test_a_node_that_makes_too_many_children_fails() -> None:
 
 async def test_a_failure_is_kept_within_bounds(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a"))
+    await submit(served.stub, dag.submission(b"a"))
     worker = await served.worker()
     text = "start" + "\U0001f600" * 800_000 + "end"
     await worker.fail(await worker.node(), message="m" * 100_000, traceback=text, exception=bytes(10))
@@ -537,7 +539,7 @@ async def test_a_failure_is_kept_within_bounds(served: Served) -> None:
 async def test_a_failed_run_is_followed_by_another_as_its_policy_says(served: Served) -> None:
     retried = pb.Function(name="work:Task.retried", retry=pb.Retry(max_attempts=3, interval=0.05, base=1))
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a", functions=[retried]))
+    await submit(served.stub, dag.submission(b"a", functions=[retried]))
     worker = await served.worker()
     for run in range(3):
         node = await worker.node()
@@ -549,7 +551,7 @@ async def test_a_failed_run_is_followed_by_another_as_its_policy_says(served: Se
 
 async def test_a_process_that_ends_three_times_fails_the_node_that_ran_and_no_other(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"ends its process", b"waits", functions=[LEAF]))
+    await submit(served.stub, dag.submission(b"ends its process", b"waits", functions=[LEAF]))
     worker = await served.worker()
     for turn in range(3):
         node = await worker.node()
@@ -558,7 +560,7 @@ async def test_a_process_that_ends_three_times_fails_the_node_that_ran_and_no_ot
         death = pb.SlotDeath(running=[node.attempt], unstarted=unstarted, cause=f"killed by SIGSEGV, {turn}")
         await worker.say(deaths=[death])
     failure = await served.failure(dag.instance, dag.id(0))
-    assert failure.type == "dagorama.ProcessDied"
+    assert failure.type == "dagorama.errors.ProcessDied"
     assert "3 times" in failure.message
     assert "SIGSEGV, 2" in failure.message
     other = await worker.node()
@@ -571,7 +573,7 @@ async def test_a_process_that_ends_three_times_fails_the_node_that_ran_and_no_ot
 
 async def test_an_outcome_of_a_node_that_is_not_the_workers_is_refused_and_the_value_stays(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a"))
+    await submit(served.stub, dag.submission(b"a"))
     worker, other = await served.worker(), await served.worker()
     await served.until(lambda _: worker.given or other.given)
     holder, stranger = (worker, other) if worker.given else (other, worker)
@@ -593,7 +595,7 @@ async def test_an_outcome_of_a_node_that_is_not_the_workers_is_refused_and_the_v
 
 async def test_a_later_attempt_is_the_only_one_that_counts(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a"))
+    await submit(served.stub, dag.submission(b"a"))
     slow = await served.worker()
     node = await slow.node()
     returned = pb.Return(node=[node.key], attempt=[node.attempt])
@@ -607,7 +609,7 @@ async def test_a_later_attempt_is_the_only_one_that_counts(served: Served) -> No
 
 
 async def test_children_for_an_attempt_that_is_not_the_workers_are_refused(served: Served) -> None:
-    await served.stub.Submit(Dag().submission(b"a"))
+    await submit(served.stub, Dag().submission(b"a"))
     worker = await served.worker()
     node = await worker.node()
     stranger = await served.worker()
@@ -651,7 +653,7 @@ async def test_a_report_that_makes_no_sense_ends_the_session_and_another_gets_th
     served: Served, message: pb.WorkerMessage
 ) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a"))
+    await submit(served.stub, dag.submission(b"a"))
     worker = await served.worker()
     node = await worker.node()
     await worker.say(**{field.name: value for field, value in message.ListFields()})
@@ -668,7 +670,7 @@ async def test_a_report_that_makes_no_sense_ends_the_session_and_another_gets_th
 
 async def test_a_node_that_cannot_be_checked_is_shown_with_what_to_set(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a"))
+    await submit(served.stub, dag.submission(b"a"))
     worker = await served.worker()
     node = await worker.node()
     detail = "the arguments came unsigned: set DAGORAMA_SIGNING_KEYS"
@@ -687,12 +689,12 @@ async def test_an_id_that_no_signing_key_has_is_refused(served: Served) -> None:
     assert "65" not in ((await worker.end()).details() or "")
     assert "a signing key has at most 64 bytes" in ((await worker.end()).details() or "")
     with refused(INVALID, "at most 64 bytes"):
-        await served.stub.Submit(Dag().submission(b"a", functions=[pb.Function(name="f", key_id=b"x" * 65)]))
+        await submit(served.stub, Dag().submission(b"a", functions=[pb.Function(name="f", key_id=b"x" * 65)]))
 
 
 async def test_a_node_given_back_with_a_reason_is_not_offered_to_that_worker_again(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a"))
+    await submit(served.stub, dag.submission(b"a"))
     worker = await served.worker()
     node = await worker.node()
     returned = pb.Return(
@@ -714,9 +716,9 @@ async def test_a_node_given_back_with_a_reason_is_not_offered_to_that_worker_aga
 async def test_what_waits_behind_a_long_run_is_taken_back_and_handed_to_an_idle_worker(served: Served) -> None:
     dag = Dag()
     worker = await served.worker()
-    await served.stub.Submit(dag.submission(b"warm up", functions=[LEAF]))
+    await submit(served.stub, dag.submission(b"warm up", functions=[LEAF]))
     await worker.complete(await worker.node())
-    await served.stub.Submit(dag.submission(*[b"leaf"] * 10, first=1, creates=False, functions=[LEAF]))
+    await submit(served.stub, dag.submission(*[b"leaf"] * 10, first=1, creates=False, functions=[LEAF]))
     held = await worker.nodes(10)
     idle = await served.worker()
     await worker.until(lambda: worker.taken_back)
@@ -734,7 +736,7 @@ async def test_a_worker_is_told_to_return_a_node_after_it_was_given_it(served: S
     worker = await served.worker()
     for _ in range(20):
         dag = Dag()
-        await served.stub.Submit(dag.submission(*[b"leaf"] * 8, functions=[LEAF]))
+        await submit(served.stub, dag.submission(*[b"leaf"] * 8, functions=[LEAF]))
         while await served.states(dag.instance, dag.id(7)) != [pb.COMPLETED]:
             await worker.until(lambda: worker.given)
             given, worker.given = worker.given, []
@@ -750,7 +752,7 @@ async def test_a_worker_is_told_to_return_a_node_after_it_was_given_it(served: S
 
 async def test_a_worker_that_vanishes_gives_its_nodes_back_at_once(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a"))
+    await submit(served.stub, dag.submission(b"a"))
     worker, other = await served.worker(), None
     node = await worker.node()
     await worker.vanish()
@@ -779,7 +781,7 @@ async def test_a_worker_that_reconnects_keeps_what_nobody_else_was_given(served:
 
 
 async def test_a_worker_that_reconnects_too_late_is_told_what_is_not_its_any_more(served: Served) -> None:
-    await served.stub.Submit(Dag().submission(b"a"))
+    await submit(served.stub, Dag().submission(b"a"))
     worker = await served.worker()
     node = await worker.node()
     await worker.vanish()
@@ -791,7 +793,7 @@ async def test_a_worker_that_reconnects_too_late_is_told_what_is_not_its_any_mor
 
 async def test_a_worker_that_connects_anew_ends_its_earlier_stream(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a"))
+    await submit(served.stub, dag.submission(b"a"))
     worker = await served.worker()
     node = await worker.node()
     anew = RawWorker(served.stub, **worker.identity, held_node=[node.key], held_attempt=[node.attempt],
@@ -807,7 +809,7 @@ async def test_a_worker_that_connects_anew_ends_its_earlier_stream(served: Serve
 async def test_a_silent_worker_is_given_up_after_its_lease_and_told_when_it_speaks() -> None:
     async with serving(lease=0.3, heartbeat=0.1) as served:
         dag = Dag()
-        await served.stub.Submit(dag.submission(b"a"))
+        await submit(served.stub, dag.submission(b"a"))
         silent = await served.worker()
         node = await silent.node()
         lively = await served.worker()
@@ -837,7 +839,7 @@ async def test_heartbeats_keep_a_worker_that_has_nothing_to_say() -> None:
 
 async def test_a_draining_worker_gets_nothing_more_and_finishes_what_it_holds(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a", b"b"))
+    await submit(served.stub, dag.submission(b"a", b"b"))
     worker = await served.worker()
     node = await worker.node()
     await worker.say(draining=True)
@@ -853,7 +855,7 @@ async def test_an_idle_worker_that_wants_to_leave_then_is_told_so(served: Served
 
 
 async def test_a_worker_that_stays_until_drained_waits_for_what_may_still_come(served: Served) -> None:
-    await served.stub.Submit(Dag().submission(b"parent"))
+    await submit(served.stub, Dag().submission(b"parent"))
     worker = await served.worker()
     parent = await worker.node()
     waiting = await served.worker(until=pb.DRAINED)
@@ -877,7 +879,7 @@ async def test_workers_are_told_that_the_broker_leaves(served: Served) -> None:
 
 async def test_a_slot_that_is_gone_for_good_gives_back_what_it_held_and_is_granted_nothing_more(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a", b"b"))
+    await submit(served.stub, dag.submission(b"a", b"b"))
     worker = await served.worker(slots=2)
     first, second = sorted(await worker.nodes(2), key=lambda node: node.slot)
     await worker.say(closed_slots=[0])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from dagorama.cli.tokens import new_token, record_of, tokens
+from dagorama.cli.credentials import new_token, record_of, tokens
 from dagorama_broker.errors import SettingsError
 from dagorama_broker.rpc.tokens import Role, Token, matching, read_tokens
 
@@ -76,9 +76,9 @@ def test_a_token_may_expire_after_some_time(file: Path, text: str, seconds: int)
     [
         ([], "--role"),
         (["--role", "king"], "king"),
-        (["--role", "reader", "--queue", "q"], "queues and tolerations are a worker's, not a reader's"),
+        (["--role", "reader", "--queue", "q"], "queues and tolerations apply to the role worker, not to reader"),
         (["--role", "worker", "--toleration", "a", "--no-toleration"], "contradict each other"),
-        (["--role", "reader", "--expires", "soon"], "--expires soon: it has to be like 12h, 90d or 2030"),
+        (["--role", "reader", "--expires", "soon"], "--expires soon: must look like 12h, 90d or 2030"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_makes_no_token(arguments: list[str], said: str) -> None:
@@ -108,18 +108,18 @@ def test_no_two_tokens_are_alike() -> None:
     ("text", "said"),
     [
         ("[[token]", "is not TOML"),
-        ("[token]\nname='a'", "something else than"),
-        ("tokens = []", "something else than"),
+        ("[token]\nname='a'", "must contain only"),
+        ("tokens = []", "must contain only"),
         ("token = [1]", "token 1 of .* is not a table"),
-        (f"[[token]]\nrole='admin'\nsha256='{DIGEST}'", "token 1 of .* has to have a name"),
-        (f"[[token]]\nname='a'\nrole='king'\nsha256='{DIGEST}'", "role one of spawner, worker, reader, admin"),
-        ("[[token]]\nname='a'\nrole='admin'\nsha256='dgt_the-token-itself'", "has to have the SHA-256"),
-        (f"[[token]]\nname='a'\nrole='admin'\nsha256='{DIGEST}'\nqueue='q'", "a field that no token has: queue"),
-        (f"[[token]]\nname='a'\nrole='reader'\nsha256='{DIGEST}'\nqueues=['q']", "only a worker's has queues"),
-        (f"[[token]]\nname='a'\nrole='worker'\nsha256='{DIGEST}'\nqueues=[]", "for no queue at all"),
-        (f"[[token]]\nname='a'\nrole='worker'\nsha256='{DIGEST}'\ntolerations='GPU'", "`tolerations` has to be a list"),
-        (f"[[token]]\nname='a'\nrole='worker'\nsha256='{DIGEST}'\nexpires='2030-01-01'", "`expires` has to be a date"),
-        (f"[[token]]\nname='a'\nrole='worker'\nsha256='{DIGEST}'\nexpires=2030-01-01", "`expires` has to be a date"),
+        (f"[[token]]\nrole='admin'\nsha256='{DIGEST}'", "token 1 of .* must have a name"),
+        (f"[[token]]\nname='a'\nrole='king'\nsha256='{DIGEST}'", "one of these roles: spawner, worker, reader, admin"),
+        ("[[token]]\nname='a'\nrole='admin'\nsha256='dgt_the-token-itself'", "must have the SHA-256"),
+        (f"[[token]]\nname='a'\nrole='admin'\nsha256='{DIGEST}'\nqueue='q'", "unknown fields: queue"),
+        (f"[[token]]\nname='a'\nrole='reader'\nsha256='{DIGEST}'\nqueues=['q']", "only a worker may have queues"),
+        (f"[[token]]\nname='a'\nrole='worker'\nsha256='{DIGEST}'\nqueues=[]", "allows no queue"),
+        (f"[[token]]\nname='a'\nrole='worker'\nsha256='{DIGEST}'\ntolerations='GPU'", "`tolerations` must be a list"),
+        (f"[[token]]\nname='a'\nrole='worker'\nsha256='{DIGEST}'\nexpires='2030-01-01'", "`expires` must be a date"),
+        (f"[[token]]\nname='a'\nrole='worker'\nsha256='{DIGEST}'\nexpires=2030-01-01", "`expires` must be a date"),
         (f"[[token]]\nname='a'\nrole='worker'\nsha256='{DIGEST}'\n" * 2, "two tokens with the same name"),
     ],
 )
@@ -142,7 +142,7 @@ def test_a_file_that_others_may_write_is_refused(file: Path) -> None:
     file.write_text(record_of(new_token(), "admin"))
     for mode in (0o646, 0o664, 0o620):
         file.chmod(mode)
-        with pytest.raises(SettingsError, match="everybody on this machine may write it: chmod go-w"):
+        with pytest.raises(SettingsError, match="others than its owner may write to it: chmod go-w"):
             read_tokens(file)
     file.chmod(0o644)
     assert len(read_tokens(file)) == 1

@@ -12,7 +12,7 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.errors import StoreError
-from dagorama_broker.rpc.messages import PIECE
+from dagorama_broker.rpc.fields import PIECE
 from tests.rpc.test_service_work import gate, settled
 from tests.support.raw import (
     FUNCTION,
@@ -26,6 +26,7 @@ from tests.support.raw import (
     refused,
     results,
     serving,
+    submit,
 )
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -35,7 +36,7 @@ UNKNOWN = grpc.StatusCode.NOT_FOUND
 async def one_node(served: Served) -> tuple[Dag, RawWorker, Any]:
     """A submitted node in the hands of a worker."""
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a"))
+    await submit(served.stub, dag.submission(b"a"))
     worker = await served.worker()
     return dag, worker, await worker.node()
 
@@ -109,7 +110,7 @@ async def test_a_waiter_that_hangs_up_leaves_nothing_behind(served: Served) -> N
 async def test_now_says_how_each_node_stands_and_ends(served: Served) -> None:
     dag, retried = Dag(), pb.Function(name="r", retry=pb.Retry(max_attempts=2, interval=60))
     names = [b"completed", b"failed", b"resolving", b"in backoff", b"claimed", b"queued", b"waiting"]
-    await served.stub.Submit(
+    await submit(served.stub,
         dag.submission(
             *names, functions=[FUNCTION, retried], function=[0, 0, 0, 1, 0, 0, 0],
             source_count=[0] * 6 + [1], source=[5],
@@ -129,7 +130,7 @@ async def test_now_says_how_each_node_stands_and_ends(served: Served) -> None:
 
 async def test_now_brings_the_values_that_are_there(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a", b"b"))
+    await submit(served.stub, dag.submission(b"a", b"b"))
     worker = await served.worker()
     await worker.durable(await worker.complete(await worker.node(), value=b"of a"))
     replies = await served.wait(dag.instance, dag.id(0), dag.id(1), now=True)
@@ -143,9 +144,9 @@ async def test_now_brings_the_values_that_are_there(served: Served) -> None:
 @pytest.mark.parametrize("now", [False, True], ids=["wait", "now"])
 async def test_a_wait_that_makes_no_sense_is_refused(served: Served, now: bool) -> None:
     dag, other = Dag(), Dag()
-    await served.stub.Submit(dag.submission(b"a"))
-    await served.stub.Submit(other.submission(b"a"))
-    with refused(INVALID, "nothing is waited for"):
+    await submit(served.stub, dag.submission(b"a"))
+    await submit(served.stub, other.submission(b"a"))
+    with refused(INVALID, "a wait must name at least one node"):
         await served.wait(dag.instance, now=now)
     with refused(INVALID, "5 bytes"):
         await served.wait(dag.instance, b"short", now=now)
@@ -155,7 +156,7 @@ async def test_a_wait_that_makes_no_sense_is_refused(served: Served, now: bool) 
         await served.wait(os.urandom(16), Dag().id(0), now=now)
     with refused(UNKNOWN, dag.id(1).hex()):
         await served.wait(dag.instance, dag.id(0), dag.id(1), now=now)
-    with refused(INVALID, "of instance"):
+    with refused(INVALID, "belongs to another instance"):
         await served.wait(dag.instance, dag.id(0), other.id(0), now=now)
     nothing = served.broker.watching._watches
     await settled()
@@ -166,8 +167,8 @@ async def test_an_ended_node_of_another_instance_is_refused(served: Served) -> N
     dag, worker, node = await one_node(served)
     await worker.durable(await worker.complete(node))
     other = Dag()
-    await served.stub.Submit(other.submission(b"a"))
-    with refused(INVALID, "of instance"):
+    await submit(served.stub, other.submission(b"a"))
+    with refused(INVALID, "belongs to another instance"):
         await served.wait(other.instance, dag.id(0))
 
 
@@ -176,7 +177,7 @@ async def test_an_ended_node_of_another_instance_is_refused(served: Served) -> N
 
 async def test_many_nodes_are_told_each_at_its_place_and_in_few_messages(served: Served) -> None:
     count, dag = 3000, Dag()
-    await served.stub.Submit(dag.submission(*[b"a"] * count, functions=[LEAF]))
+    await submit(served.stub, dag.submission(*[b"a"] * count, functions=[LEAF]))
     worker = await served.worker(slots=2)
     early = asyncio.ensure_future(served.wait(dag.instance, *(dag.id(counter) for counter in range(count))))
     running = asyncio.create_task(worker.run(lambda node: results(node, value=node.id)))
@@ -221,7 +222,7 @@ async def test_a_fan_of_large_results_comes_in_pieces_with_the_end_last(served: 
 
 async def test_a_value_passed_through_a_thousand_nodes_arrives(served: Served) -> None:
     links, dag = 1000, Dag()
-    await served.stub.Submit(dag.submission(b"a"))
+    await submit(served.stub, dag.submission(b"a"))
     worker = await served.worker()
     for link in range(links):
         node = await worker.node()
@@ -252,7 +253,7 @@ async def test_a_failure_comes_with_all_that_is_known_of_it(served: Served) -> N
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_failure_upstream_names_its_culprit(served: Served, when: str) -> None:
     dag = Dag()
-    await served.stub.Submit(
+    await submit(served.stub,
         dag.submission(b"culprit", b"next", b"last", source_count=[0, 1, 1], source=[0, 1], function=[1, 0, 0],
                        functions=[FUNCTION, LEAF])
     )  # fmt: skip
@@ -284,7 +285,7 @@ async def test_a_node_made_on_a_failed_source_has_failed(served: Served) -> None
     await worker.durable(await worker.fail(node, message="before"))
     more = dag.submission(b"b", first=1, creates=False, source_count=[1], source=[0])
     for _ in range(2):
-        await served.stub.Submit(more)
+        await submit(served.stub, more)
         assert (await served.failure(dag.instance, dag.id(1))).message == "before"
 
 
@@ -318,7 +319,7 @@ async def test_a_broker_that_cannot_write_stops_and_acknowledges_nothing() -> No
             assert worker.draining
             assert worker.acknowledged < sequence
             with refused(grpc.StatusCode.UNAVAILABLE):
-                await served.stub.Submit(Dag().submission(b"b"))
+                await submit(served.stub, Dag().submission(b"b"))
 
     with pytest.raises(StoreError, match="disk is full"):
         await meet_a_full_disk()
@@ -330,7 +331,7 @@ async def test_a_broker_that_cannot_write_stops_and_acknowledges_nothing() -> No
 async def test_nodes_of_several_instances_are_told_of_on_one_stream(served: Served) -> None:
     one, other = Dag(), Dag()
     for dag in (one, other):
-        await served.stub.Submit(dag.submission(b"a"))
+        await submit(served.stub, dag.submission(b"a"))
     worker = await served.worker()
     first = await worker.node()
     await worker.durable(await worker.complete(first, value=b"of one"))
@@ -346,7 +347,8 @@ async def test_nodes_of_several_instances_are_told_of_on_one_stream(served: Serv
 
 
 @pytest.mark.parametrize(
-    ("places", "text"), [([0], "do not fit"), ([0, 2], "do not fit"), ([], "do not fit"), ([0, 1], "of two instances")]
+    ("places", "text"),
+    [([0], "do not match"), ([0, 2], "do not match"), ([], "do not match"), ([0, 1], "with two instances")],
 )
 async def test_instances_that_do_not_fit_the_nodes_are_refused(served: Served, places: list[int], text: str) -> None:
     dag, _, _ = await one_node(served)
@@ -358,12 +360,12 @@ async def test_instances_that_do_not_fit_the_nodes_are_refused(served: Served, p
 async def test_a_node_of_another_instance_than_is_said_is_refused_ended_or_not(served: Served) -> None:
     dag, worker, node = await one_node(served)
     other = Dag()
-    await served.stub.Submit(other.submission(b"b"))
+    await submit(served.stub, other.submission(b"b"))
     request = pb.WaitRequest(node=[dag.id(0)], instances=[other.instance], instance_of=[0])
-    with refused(INVALID, "is of instance"):
+    with refused(INVALID, "belongs to another instance"):
         await served.stub.Wait(request).read()
     await worker.durable(await worker.complete(node))
-    with refused(INVALID, "of instance"):
+    with refused(INVALID, "belongs to another instance"):
         await served.stub.Wait(request).read()
 
 
@@ -385,7 +387,7 @@ def with_the_values_before_it(replies: list[pb.WaitReply], needed: dict[int, set
 @pytest.mark.parametrize("spare", [100, 400, 700, 1_000, 2_000])
 async def test_ends_that_do_not_fit_beside_their_values_come_together_after_them(served: Served, spare: int) -> None:
     count, dag = 20, Dag()
-    await served.stub.Submit(dag.submission(*[b"a"] * count))
+    await submit(served.stub, dag.submission(*[b"a"] * count))
     worker = await served.worker()
     size = PIECE // count - spare // count - 64
     for _ in range(count):
@@ -397,7 +399,7 @@ async def test_ends_that_do_not_fit_beside_their_values_come_together_after_them
 
 async def test_a_value_that_two_nodes_share_comes_before_the_end_of_each(served: Served) -> None:
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"shared", b"first", b"second"))
+    await submit(served.stub, dag.submission(b"shared", b"first", b"second"))
     worker = await served.worker(slots=3)
     shared, first, second = sorted(await worker.nodes(3), key=lambda given: given.key)
     await worker.durable(await worker.complete(shared, value=b"value"))

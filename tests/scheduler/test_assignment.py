@@ -2,7 +2,7 @@
 
 import pytest
 
-from dagorama_broker.model import World
+from dagorama_broker.model.domain import World
 from dagorama_broker.scheduler.queues import OVERLAP, WINDOW_US
 from tests.support.driver import GPU, Hand, Heart, function
 from tests.support.operations import operations

@@ -2,8 +2,7 @@
 
 import pytest
 
-from dagorama_broker.model import RetryPolicy, State
-from dagorama_broker.scheduler.backoff import LONGEST_PAUSE, pause
+from dagorama_broker.model.domain import LONGEST_PAUSE, RetryPolicy, State
 from tests.support.driver import Heart, function, retrying
 
 
@@ -110,16 +109,16 @@ def test_an_end_of_a_pause_that_is_out_of_date_starts_nothing(heart: Heart) -> N
     ],
 )
 def test_pauses_grow_as_the_policy_says(policy: RetryPolicy, expected: list[float]) -> None:
-    assert [pause(policy, runs, 0.0) for runs in (1, 2, 3)] == expected
+    assert [policy.delay(runs, 0.0) for runs in (1, 2, 3)] == expected
 
 
 def test_jitter_only_adds() -> None:
     policy = RetryPolicy(9, 1.0, 2.0, max_interval=4.0, jitter=0.5)
     for runs in range(1, 6):
-        plain = pause(policy, runs, 0.0)
-        assert plain <= pause(policy, runs, 0.999) < plain + 0.5
+        plain = policy.delay(runs, 0.0)
+        assert plain <= policy.delay(runs, 0.999) < plain + 0.5
 
 
 def test_a_pause_has_an_end_however_often_it_grew() -> None:
-    assert pause(RetryPolicy(10**9, 1.0, 10.0), 10**6, 0.0) == LONGEST_PAUSE
-    assert pause(RetryPolicy(10**9, 1e300, 10.0), 50, 0.5) == LONGEST_PAUSE
+    assert RetryPolicy(10**9, 1.0, 10.0).delay(10**6, 0.0) == LONGEST_PAUSE
+    assert RetryPolicy(10**9, 1e300, 10.0).delay(50, 0.5) == LONGEST_PAUSE

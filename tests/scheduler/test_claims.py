@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from dagorama_broker.errors import TooMuch
-from dagorama_broker.model import State
+from dagorama_broker.model.domain import State
 from dagorama_broker.scheduler import Limits
-from tests.support.driver import WORK, Hand, Heart, retrying
+from tests.support.driver import Hand, Heart, retrying
 
 Say = Callable[[Hand, str, int], bool]
 SAYINGS = {
@@ -21,7 +21,6 @@ every_saying = pytest.mark.parametrize("say", SAYINGS.values(), ids=SAYINGS)
 
 def refused(heart: Heart, hand: Hand, say: Say, name: str, attempt: int) -> bool:
     """Whether the heart does not take it and is afterwards as it was before."""
-    heart.scheduler.graph.lane(WORK)  # what messages name is interned, refused or not
     before = heart.everything()
     heart.holds_still = True
     taken = say(hand, name, attempt)

@@ -3,7 +3,7 @@
 import pytest
 
 from dagorama_broker.errors import Malformed, NotAllowedNow
-from dagorama_broker.model import State, World
+from dagorama_broker.model.domain import State, World
 from dagorama_broker.scheduler import Limits, Timing
 from tests.support.driver import GPU, Hand, Heart, function, retrying
 
@@ -108,7 +108,7 @@ class TestLosses:
             heart.worker(f"w{number}").vanish()
         assert heart.states("a", "b") == ["FAILED", "FAILED"]
         failure = heart.failure("b")
-        assert (failure.type, failure.attempts) == ("dagorama.WorkerLost", 3)
+        assert (failure.type, failure.attempts) == ("dagorama.errors.WorkerLost", 3)
         assert "3 workers or connections were lost" in failure.message
 
     def test_a_worker_that_returns_with_its_attempt_never_lost_the_node(self) -> None:
@@ -225,7 +225,7 @@ class TestDeaths:
         hand.child_dies(["a"], cause="killed by SIGKILL, peak memory 900 MB")
         assert heart.states("a", "b") == ["FAILED", "FAILED"]
         failure = heart.failure("b")
-        assert (failure.type, failure.attempts) == ("dagorama.ProcessDied", 3)
+        assert (failure.type, failure.attempts) == ("dagorama.errors.ProcessDied", 3)
         assert "ended 3 times while it ran" in failure.message
         assert "SIGKILL, peak memory 900 MB" in failure.message
 

@@ -4,7 +4,7 @@ completes."""
 import pytest
 
 from dagorama_broker.errors import Conflict, Malformed, TooMuch
-from dagorama_broker.model import Fate, Function, RetryPolicy
+from dagorama_broker.model.domain import Fate, Function, RetryPolicy
 from dagorama_broker.scheduler import Limits, Timing
 from tests.support.driver import Hand, Heart, function
 

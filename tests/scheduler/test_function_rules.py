@@ -2,7 +2,7 @@
 
 import pytest
 
-from dagorama_broker.model import State
+from dagorama_broker.model.domain import State
 from tests.support.driver import Heart, function, retrying
 
 DELAYED = function("delayed", delay=3.0)
@@ -62,7 +62,7 @@ class TestQueueTimeout:
         assert heart.state("a") is State.QUEUED
         heart.wait(0.1)
         assert heart.states("a", "b") == ["FAILED", "FAILED"]
-        assert heart.failure("b").type == "dagorama.QueueTimeout"
+        assert heart.failure("b").type == "dagorama.errors.QueueTimeout"
         assert "excludes queue 'patient'" in heart.failure("b").message
 
     def test_what_runs_in_time_may_take_its_time(self, heart: Heart) -> None:
@@ -154,7 +154,8 @@ class TestConcurrencyKey:
         """A node named for each key, of a function of which one may run for each."""
         run = heart.run(heart.fresh(16), heart.fresh(12), keys, function("keyed", max_concurrency=1))
         run.creates = ("work:Work", b"")
-        run.lanes = [heart.scheduler.graph.lane_of(lane, key[0]) for lane, key in zip(run.lanes, keys, strict=True)]
+        run.keys = sorted({key[0] for key in keys})
+        run.key = [1 + run.keys.index(key[0]) for key in keys]
         heart.submit(run)
 
     def test_each_key_has_its_own_places(self, heart: Heart) -> None:

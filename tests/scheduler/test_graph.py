@@ -3,8 +3,8 @@
 import pytest
 
 from dagorama_broker.errors import Malformed, NotKnown
-from dagorama_broker.model import State
-from dagorama_broker.scheduler.restore import unpack_keys
+from dagorama_broker.model.domain import State
+from dagorama_broker.model.rows import unpack_keys
 from tests.support.driver import Heart, retrying
 
 

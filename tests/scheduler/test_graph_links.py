@@ -1,6 +1,6 @@
 """What an instance needs of another is on record, so that the other is kept as long; and an empty one has ended."""
 
-from dagorama_broker.model import InstanceEnd, LinkRow
+from dagorama_broker.model.rows import InstanceEnd, LinkRow
 from tests.scheduler.test_submission import run
 from tests.support.driver import WALL, Heart
 

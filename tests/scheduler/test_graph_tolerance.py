@@ -1,6 +1,6 @@
 """A node may take the failure of a source for a value: then it runs, and one bad item does not lose a fan-out."""
 
-from dagorama_broker.model import State
+from dagorama_broker.model.domain import State
 from tests.support.driver import Heart
 
 

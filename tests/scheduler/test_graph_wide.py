@@ -6,9 +6,9 @@ from types import FrameType
 
 import pytest
 
-from dagorama_broker.model import Failure, OutcomeRow, State
+from dagorama_broker.model.domain import Failure, State
+from dagorama_broker.model.rows import OutcomeRow
 from dagorama_broker.scheduler import NewRun, Presence, Scheduler, Worker
-from dagorama_broker.scheduler.queues import Lane
 from tests.support.driver import WORK, Heart, function
 from tests.support.operations import operations
 
@@ -23,8 +23,10 @@ class Bare:
     def __init__(self, sources: Sequence[Sequence[int]]) -> None:
         self.scheduler = Scheduler(1)
         self.worker: Worker = self.scheduler.connect(Presence(b"w" * 16, "w"), (), 0.0)
-        lanes, arguments = [self.scheduler.graph.lane(WORK)] * len(sources), [b"a"] * len(sources)
-        run = NewRun(INSTANCE, ORIGIN, 0, lanes, arguments, list(sources), creates=("work:Work", b""))
+        count = len(sources)
+        run = NewRun(
+            INSTANCE, ORIGIN, 0, [WORK], [0] * count, [b"a"] * count, list(sources), creates=("work:Work", b"")
+        )
         self.scheduler.submit([run], {})
         self.outcomes: list[OutcomeRow] = []
         self.runs = 0
@@ -166,24 +168,25 @@ def calls(action: Callable[[], None]) -> int:
     return count
 
 
-def lanes_of_keys(scheduler: Scheduler, many: int) -> list[Lane]:
-    limited = scheduler.graph.lane(function("limited", max_concurrency=1))
-    return [scheduler.graph.lane_of(limited, f"k{number}") for number in range(many)]
+def of_many_keys(many: int) -> NewRun:
+    limited, keys = [function("limited", max_concurrency=1)], [f"k{number}" for number in range(many)]
+    return NewRun(INSTANCE, ORIGIN, 0, limited, [0] * many, [b"a"] * many, keys=keys, key=range(1, many + 1))
 
 
-def lanes_of_functions(scheduler: Scheduler, many: int) -> list[Lane]:
-    return [scheduler.graph.lane(function(f"f{number}")) for number in range(many)]
+def of_many_functions(many: int) -> NewRun:
+    functions = [function(f"f{number}") for number in range(many)]
+    return NewRun(INSTANCE, ORIGIN, 0, functions, range(many), [b"a"] * many)
 
 
-@pytest.mark.parametrize("lanes_of", [lanes_of_keys, lanes_of_functions])
+@pytest.mark.parametrize("run_of", [of_many_keys, of_many_functions])
 def test_a_step_costs_what_has_changed_however_many_keys_or_functions_are_queued(
-    lanes_of: Callable[[Scheduler, int], list[Lane]],
+    run_of: Callable[[int], NewRun],
 ) -> None:
     def a_step(many: int) -> int:
         scheduler = Scheduler(1)
         worker = scheduler.connect(Presence(b"w" * 16, "w"), (), 0.0)
-        lanes = lanes_of(scheduler, many)
-        run = NewRun(INSTANCE, ORIGIN, 0, lanes, [b"a"] * many, creates=("work:Work", b""))
+        run = run_of(many)
+        run.creates = ("work:Work", b"")
         scheduler.submit([run], {})
         scheduler.tick(0.0)
         (granted,) = scheduler.drain()[1].granted

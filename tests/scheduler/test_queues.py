@@ -4,7 +4,7 @@ from itertools import permutations
 
 import pytest
 
-from dagorama_broker.model import World
+from dagorama_broker.model.domain import World
 from tests.support.driver import GPU, Heart, function
 
 A, B, C = (function(name) for name in "ABC")

@@ -19,18 +19,25 @@ def drop_all(heart: Heart) -> list[int]:
     return graph.changes.functions_gone
 
 
-@pytest.mark.parametrize("state", ["waiting", "queued", "claimed", "staged", "paused"])
+@pytest.mark.parametrize("state", ["waiting", "queued", "claimed", "paused"])
 def test_what_an_unfinished_node_is_in_stays(heart: Heart, state: str) -> None:
     of = function("other", delay=5.0 if state == "paused" else 0.0)
-    hand = heart.worker() if state in ("claimed", "staged") else None
-    if state == "staged":
-        assert hand is not None
-        heart.spawn("parent")
-        hand.make("parent", "child", of=of)
-    else:
-        heart.spawn("first", "last <- first", of=of)
+    if state == "claimed":
+        heart.worker()
+    heart.spawn("first", "last <- first", of=of)
     assert drop_all(heart) == []
     assert of.name in lanes(heart)
+
+
+def test_staged_children_have_no_queue_before_they_are_made(heart: Heart) -> None:
+    hand = heart.worker()
+    heart.spawn("parent")
+    hand.make("parent", "child", of=OTHER)
+    drop_all(heart)
+    assert OTHER.name not in lanes(heart)
+    hand.complete("parent")
+    assert hand.held.keys() == {"child"}
+    assert OTHER.name in lanes(heart)
 
 
 def test_a_concurrency_key_keeps_its_function(heart: Heart) -> None:
@@ -54,6 +61,6 @@ def test_a_failed_node_keeps_nothing_of_itself_alive(heart: Heart) -> None:
 
 def test_a_function_that_comes_again_has_a_new_number(heart: Heart) -> None:
     graph = heart.scheduler.graph
-    before = graph.lane(WORK).id
+    before = graph.make_lane(WORK).id
     drop_all(heart)
-    assert graph.lane(WORK).id > before
+    assert graph.make_lane(WORK).id > before

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from dagorama_broker.errors import NotAllowedNow, NotKnown
-from dagorama_broker.model import State, World
+from dagorama_broker.model.domain import State, World
 from dagorama_broker.scheduler.rebind import AdoptedFunction
 from tests.support.driver import Hand, Heart, function, retrying
 from tests.support.invariants import check

@@ -3,7 +3,7 @@
 import pytest
 
 from dagorama_broker.errors import NotAllowedNow
-from dagorama_broker.model import State, World
+from dagorama_broker.model.domain import State, World
 from dagorama_broker.scheduler import Limits, Timing
 from tests.support.driver import GPU, Heart, function, retrying
 

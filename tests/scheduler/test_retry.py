@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from dagorama_broker.errors import NotAllowedNow
-from dagorama_broker.model import State
-from dagorama_broker.scheduler import is_within_reach
+from dagorama_broker.model.domain import State
 from tests.support.driver import GPU, Hand, Heart, function, retrying
 from tests.support.invariants import check
 
@@ -346,6 +345,6 @@ def test_what_waited_for_its_promises_when_it_was_read_and_has_ended_since_is_re
     hand.complete("waiting", "promised")
     hand.fail("failing")
     failed = heart.ledger.failed({heart.key("failing")})
-    assert is_within_reach(heart.scheduler.graph, failed)
+    assert heart.scheduler.is_within_reach(failed)
     hand.fail("promised")
-    assert not is_within_reach(heart.scheduler.graph, failed)
+    assert not heart.scheduler.is_within_reach(failed)

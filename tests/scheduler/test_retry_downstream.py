@@ -3,7 +3,7 @@
 import pytest
 
 from dagorama_broker.errors import NotAllowedNow
-from dagorama_broker.model import State
+from dagorama_broker.model.domain import State
 from tests.support.driver import Hand, Heart, function
 from tests.support.invariants import check
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from dagorama_broker.errors import Malformed, NotAllowedNow
-from dagorama_broker.model import ENDED, RetryPolicy, State
+from dagorama_broker.model.domain import ENDED, RetryPolicy, State
 from dagorama_broker.scheduler import Limits, Timing
 from dagorama_broker.scheduler.rebind import UNCLAIMED
 from tests.proof.progress import made

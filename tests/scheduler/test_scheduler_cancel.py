@@ -1,6 +1,6 @@
 """Cancelling ends what has not ended, with all that depends on it; what runs is told, and its result is refused."""
 
-from dagorama_broker.model import State
+from dagorama_broker.model.domain import State
 from tests.support.driver import Heart, function, retrying
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from dagorama_broker.errors import BrokerRefusal, Conflict, Malformed, NotKnown, TooMuch
-from dagorama_broker.model import State
+from dagorama_broker.model.domain import State
 from dagorama_broker.scheduler import Limits, NewRun
 from tests.support.driver import WORK, Heart
 
@@ -23,8 +23,8 @@ def run(
     foreign: Sequence[bytes] = (),
     creates: tuple[str, bytes] | None = None,
 ) -> NewRun:
-    lane, size = heart.scheduler.graph.lane(WORK), len(sources)
-    return NewRun(instance, origin, first, [lane] * size, [b"a"] * size, list(sources), foreign, creates)
+    size = len(sources)
+    return NewRun(instance, origin, first, [WORK], [0] * size, [b"a"] * size, list(sources), foreign, creates)
 
 
 def node_id(counter: int, origin: bytes = ORIGIN) -> bytes:

@@ -27,7 +27,7 @@ GOING = 15.0
 #: Seconds in which a request arrives when nothing is broken.
 ARRIVING = 1.0
 #: What a person cannot mend: that no worker tolerates a node's taint.
-QUEUE_TIMEOUT = "dagorama.QueueTimeout"
+QUEUE_TIMEOUT = "dagorama.errors.QueueTimeout"
 
 
 class AgingClient(SimulatedClient):
@@ -82,7 +82,7 @@ class _AgingInstance(Instance):
         return True
 
     async def _say_again(self) -> bool:
-        return await self.client.call("Submit", self.submission, pb.SubmitReply) is not None
+        return await self.client.call("SubmitStream", self.submission, pb.SubmitReply) is not None
 
     async def _join(self) -> bool:
         self.joined += 1

@@ -7,9 +7,11 @@ from typing import Any
 from dagorama_broker.engine import retries
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.loading import Reach
-from dagorama_broker.engine.retention import Holds, Retention
+from dagorama_broker.engine.lookups import Holds
+from dagorama_broker.engine.retention import Retention
 from dagorama_broker.engine.retention_policy import Keeping
-from dagorama_broker.model import Changes, Failed
+from dagorama_broker.model.queries import Failed
+from dagorama_broker.model.rows import Changes
 from dagorama_broker.rpc import service as service_module
 from dagorama_broker.scheduler import retry, scheduler
 from dagorama_broker.scheduler.claims import Dispatch
@@ -81,7 +83,7 @@ def _(knot: Any) -> Any:
 def _(retry: Any) -> Any:
     async def unheard(broker: Broker, asked: retries.Asked) -> retries.Done:
         async with broker.retry_lock:
-            with broker.holds.on(asked.instance):
+            with broker.lookups.holds.on(asked.instance):
                 return await retries._retry(broker, asked)
 
     return unheard

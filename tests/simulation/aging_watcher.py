@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 from dagorama_broker.engine.retention_policy import Keeping
-from dagorama_broker.model import ENDED, Changes, OutcomeRow, RemovedRow, ResolvedRow, RevivedRow, State
+from dagorama_broker.model.domain import ENDED, State
+from dagorama_broker.model.rows import Changes, OutcomeRow, RemovedRow, ResolvedRow, RevivedRow
 from dagorama_broker.store.checksums import unpack_keys
 
 from .programs import Computation, Program
@@ -17,8 +19,9 @@ from .watcher import Value, Watcher
 _GONE = re.compile(r"instance ([0-9a-f]{32}) ended on .* and was removed after its retention of .* s \(DAGORAMA_RET")
 #: Tables of the store that are empty when all instances are gone; what else it has is of functions and workers.
 _TABLES = (
-    "_instances", "_instance_keys", "_runs", "_runs_of", "_origins", "_nodes", "_outcomes", "_progress", "_large",
-    "_large_named", "_keys", "_broods", "_broods_of", "_makers", "_adopted", "_used_failures",
+    "instances", "instance_keys", "runs.in_order", "runs.by_instance", "runs.by_origin", "nodes", "outcomes",
+    "progress", "concurrency_keys", "large.by_node", "large.references", "eager.rows", "eager.by_node", "eager.makers",
+    "rebinds.adopted", "used_failures",
 )  # fmt: skip
 _BOOKS_OF_REMOVAL = ("_ends", "_links", "_named", "_leftovers")
 
@@ -174,8 +177,8 @@ class AgingWatcher(Watcher):
             self.require(not self._left(), "nothing is left behind", f"{self._left()}")
 
     def _left(self) -> dict[str, int]:
-        of_removal = self.disk._forgetting
-        left = {name: len(getattr(self.disk, name)) for name in _TABLES}
+        of_removal = self.disk.tables.retention
+        left = {name: len(attrgetter(name)(self.disk.tables)) for name in _TABLES}
         left |= {name: len(getattr(of_removal, name)) for name in _BOOKS_OF_REMOVAL}
         left["_in_order"] = sum(map(len, of_removal._in_order.values()))
         return {name: count for name, count in left.items() if count}

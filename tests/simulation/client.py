@@ -111,7 +111,8 @@ class Instance:
             self.watcher.instances.append(self.id)
             made["creates"] = pb.NewInstance(definition="work:Task", entry=self.origin + bytes(4))
         request = self.submission = pb.SubmitRequest(functions=functions, nodes=[pb.Nodes(instance=self.id, **made)])
-        reply = await client.call("Submit", request, pb.SubmitReply, most=1 if self.chance.random() < 0.1 else 1_000)
+        most = 1 if self.chance.random() < 0.1 else 1_000
+        reply = await client.call("SubmitStream", request, pb.SubmitReply, most=most)
         if reply is not None:
             self.watcher.acknowledged_submission([program.name for program in programs])
         return reply is not None

@@ -175,7 +175,7 @@ class Life:
         scheduler.restore(live, self.loop.now, self.clock.wall)
         broker = self.broker = Broker(scheduler, self.disk, keeping=self.KEEPING, thread=StoreThread(few=0))
         self.watcher.watch(broker)
-        memory = Memory(1 << 40, broker.held, lambda: 0)
+        memory = Memory(1 << 40, broker.memory_size, lambda: 0)
         service = BrokerService(broker, Manners(heartbeat=HEARTBEAT), Bounds(), memory, Streams(100))
         self.network.serve(Server(host, service))
         self.watcher.note("serving", epoch)

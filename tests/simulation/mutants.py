@@ -11,18 +11,20 @@ from dataclasses import replace
 from typing import Any
 
 from dagorama.values import rebind as client_rebind
-from dagorama_broker.engine import broker as broker_module
 from dagorama_broker.engine import cancellation
 from dagorama_broker.engine.broker import Broker
+from dagorama_broker.engine.commits import Commits
+from dagorama_broker.engine.drafts import Drafts
+from dagorama_broker.engine.loading import Loading
 from dagorama_broker.engine.proofs import Proofs
 from dagorama_broker.engine.waiters import Watching
 from dagorama_broker.engine.worker_session import Session
 from dagorama_broker.errors import NotServing
-from dagorama_broker.model import ENDED, State
-from dagorama_broker.rpc import service, work_messages
-from dagorama_broker.rpc.wait import _Wait
-from dagorama_broker.scheduler import Scheduler, Worker, assignment, graph, rebind, restore
-from dagorama_broker.scheduler import scheduler as verbs
+from dagorama_broker.model.domain import ENDED, State
+from dagorama_broker.rpc import service, work, work_messages
+from dagorama_broker.rpc.wait_messages import WaitMessages
+from dagorama_broker.rpc.work import WorkerStreams
+from dagorama_broker.scheduler import Scheduler, Worker, assignment, rebind, restore, states, workers
 from dagorama_broker.scheduler.claims import Dispatch
 from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.graph import Graph
@@ -44,10 +46,16 @@ def mutant(name: str, *where: tuple[Any, str]) -> Callable[[Callable[[Any], Any]
     return register
 
 
+def _defines(owner: Any, attribute: str) -> Any:
+    """A module, or the class among a class and its bases that defines this attribute."""
+    return next(each for each in getattr(owner, "__mro__", [owner]) if attribute in vars(each))
+
+
 @contextmanager
 def broken(name: str) -> Iterator[None]:
     """With this fault in the product."""
-    kept = [(owner, attribute, owner.__dict__[attribute]) for owner, attribute, _ in MUTANTS[name]]
+    owners = [(_defines(owner, attribute), attribute) for owner, attribute, _ in MUTANTS[name]]
+    kept = [(owner, attribute, vars(owner)[attribute]) for owner, attribute in owners]
     for (owner, attribute, before), (_, _, make) in zip(kept, MUTANTS[name], strict=True):
         setattr(owner, attribute, make(before))
     try:
@@ -79,7 +87,7 @@ def _(may_adopt: Any) -> Any:
     return lambda self, node, attempt, world: node.slot is not None or node.state is State.QUEUED
 
 
-@mutant("attempts are believed without a proof", (Proofs, "proven"))
+@mutant("attempts are believed without a proof", (WorkerStreams, "_proven"))
 def _(proven: Any) -> Any:
     return lambda self, hello: set(zip(hello.held_node, hello.held_attempt, strict=True))
 
@@ -89,9 +97,9 @@ def _(of: Any) -> Any:
     return lambda self, worker, nodes, attempts: of(self, bytes(16), nodes, attempts)
 
 
-@mutant("a worker's secret is not compared with its id", (service, "check_secret"))
+@mutant("a worker's secret is not compared with its id", (work, "check_secret"))
 def _(check: Any) -> Any:
-    return lambda hello: None
+    return lambda worker, secret: None
 
 
 @mutant("an id without a secret replaces a connected worker", (Scheduler, "connect"))
@@ -193,12 +201,12 @@ def _(pop: Any) -> Any:
     return any_of_them
 
 
-@mutant("priority inverted", (graph, "order"), (assignment, "order"))
+@mutant("priority inverted", (states, "order"), (assignment, "order"))
 def _(order: Any) -> Any:
     return lambda instance, key, priority=0: right_order(instance, key, -priority)
 
 
-@mutant("younger instances first", (graph, "order"), (assignment, "order"))
+@mutant("younger instances first", (states, "order"), (assignment, "order"))
 def _(order: Any) -> Any:
     return lambda instance, key, priority=0: right_order((1 << 40) - instance, key, priority)
 
@@ -274,9 +282,9 @@ def _forget_runs(rebuild: Any) -> Any:
     return forgetting
 
 
-# `verbs` has the name too, and that is the one which is called.
+# `workers` has the name too, and that is the one which is called.
 
-MUTANTS["failed runs forgotten on restart"] = [(verbs, "rebuild", _forget_runs)]
+MUTANTS["failed runs forgotten on restart"] = [(workers, "rebuild", _forget_runs)]
 
 
 # --- adoptions --------------------------------------------------------------------------------------------
@@ -414,9 +422,9 @@ def _(needed: Any) -> Any:
     return lambda node: list(dict.fromkeys(node.sources))
 
 
-@mutant("promises of a value are not sent to waiters", (_Wait, "_with_named"))
+@mutant("promises of a value are not sent to waiters", (WaitMessages, "_with_named"))
 def _(with_named: Any) -> Any:
-    async def themselves(self: _Wait, nodes: Any) -> Any:
+    async def themselves(self: WaitMessages, nodes: Any) -> Any:
         return list(nodes)
 
     return themselves
@@ -467,10 +475,10 @@ def _(settled: Any) -> Any:
     return lambda self, staged: self.heard_last
 
 
-@mutant("lost wake-up of the writer", (Broker, "touch"))
+@mutant("lost wake-up of the writer", (Commits, "touch"))
 def _(touch: Any) -> Any:
-    def silent(self: Broker) -> None:
-        if self._stopping:
+    def silent(self: Commits) -> None:
+        if self.stopping:
             raise NotServing("the broker is leaving")
 
     return silent
@@ -520,12 +528,12 @@ def _(cancel: Any) -> Any:
     return shallow
 
 
-@mutant("duplicate submit makes two", (broker_module, "left_to_make"))
+@mutant("duplicate submit makes two", (Loading, "left_to_make"))
 def _(left_to_make: Any) -> Any:
-    def doubled(broker: Broker, runs: Any, found: Any) -> Any:
-        left = left_to_make(broker, runs, found)
+    def doubled(self: Loading, runs: Any, found: Any) -> Any:
+        left = left_to_make(self, runs, found)
         for run in runs:
-            if run not in left and run.instance in broker.scheduler.graph.instances and not run.foreign:
+            if run not in left and run.instance in self._scheduler.instances and not run.foreign:
                 own = None if run.sources is None else [[r for r in refs if r >= run.first] for refs in run.sources]
                 left.append(replace(run, origin=os.urandom(12), creates=None, digest=b"", sources=own, tolerant=None))
         return left
@@ -536,11 +544,11 @@ def _(left_to_make: Any) -> Any:
 # --- large calls, and what is put off ------------------------------------------------------------------------
 
 
-@mutant("a large call is answered before it is durable", (broker_module, "submit_many"))
+@mutant("a large call is answered before it is durable", (Drafts, "submit"))
 def _(submit_many: Any) -> Any:
-    async def early(broker: Broker, runs: Any) -> None:
-        task = asyncio.ensure_future(submit_many(broker, runs))
-        while not task.done() and not broker.scheduler.graph.starting:
+    async def early(self: Drafts, runs: Any) -> None:
+        task = asyncio.ensure_future(submit_many(self, runs))
+        while not task.done() and self._scheduler.is_settled:
             await asyncio.sleep(0.0005)
         if task.done():
             task.result()

@@ -295,7 +295,9 @@ async def unary(link: Link, method: str, request: Any, reply_type: Any, seconds:
 
             async def handle(answer: asyncio.Future[Any] | None) -> None:
                 try:
-                    reply = await getattr(server.service, method)(request_type.FromString(data), CallContext())
+                    message = request_type.FromString(data)
+                    said = submission(message) if method == "SubmitStream" else message
+                    reply = await getattr(server.service, method)(said, CallContext())
                     outcome: Any = reply.SerializeToString()
                 except Aborted as aborted:
                     outcome = aborted.error
@@ -323,6 +325,12 @@ async def unary(link: Link, method: str, request: Any, reply_type: Any, seconds:
     if isinstance(outcome, BaseException):
         raise outcome
     return reply_type.FromString(outcome)
+
+
+async def submission(message: pb.SubmitRequest) -> AsyncIterator[pb.SubmitRequest]:
+    """The messages of a submission that fits into one."""
+    yield message
+    yield pb.SubmitRequest()
 
 
 def _answer(answer: asyncio.Future[Any], outcome: Any) -> None:

@@ -187,9 +187,9 @@ class Computation:
             values.append(outcome.value or "failed")
         function = FUNCTIONS[program.function]
         if function.queue_timeout:
-            return Outcome(failure="dagorama.QueueTimeout")
+            return Outcome(failure="dagorama.errors.QueueTimeout")
         if program.dies >= DEATHS:
-            return Outcome(failure="dagorama.ProcessDied")
+            return Outcome(failure="dagorama.errors.ProcessDied")
         if program.fails >= max(1, function.retry.max_attempts):
             return Outcome(failure="builtins.ValueError")
         return Outcome(own_value(program.name, values))

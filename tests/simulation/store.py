@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import Changes
+from dagorama_broker.model.rows import Changes
 from dagorama_broker.store.memory.store import MemoryStore
 
 

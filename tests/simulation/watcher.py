@@ -17,7 +17,8 @@ from dagorama.values import rebind
 from dagorama.values.keys import SigningKey
 from dagorama.values.signing import Keyring
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.model import ENDED, Changes, Failure, NodeRow, OutcomeRow, ProgressRow, RevivedRow, State, World
+from dagorama_broker.model.domain import ENDED, Failure, State, World
+from dagorama_broker.model.rows import Changes, NodeRow, OutcomeRow, ProgressRow, RevivedRow
 from dagorama_broker.scheduler import Effects, Node, Worker
 from dagorama_broker.store.checksums import unpack_keys
 from tests.support import invariants
@@ -132,7 +133,7 @@ class Watcher:
         """A new broker, on the same disk."""
         self.latest.clear()
         self.stepped_at = 0.0
-        self.awaited = set(self.disk._workers)
+        self.awaited = set(self.disk.tables.workers)
         self.awaited_until = self.loop.now + broker.scheduler.timing.reconnect_wait - 1e-6
         drain = broker.scheduler.drain
 
@@ -333,7 +334,7 @@ class Watcher:
 
     def instance_of(self, name: str) -> bytes:
         """The id of the instance of a node on disk."""
-        return self.disk._instances[self.disk._nodes[self.keys[name]].instance].row.id
+        return self.disk.tables.instances[self.disk.tables.nodes[self.keys[name]].instance].row.id
 
     def has_ended(self, key: int) -> bool:
         row = self.seen.get(key)
@@ -346,7 +347,7 @@ class Watcher:
             self.require(name in self.keys, "acknowledged is durable", f"node {name} is acknowledged, not on disk")
 
     def acknowledged_report(self, key: int, attempt: int, worker: str) -> None:
-        outcome, progress = self.seen.get(key), self.disk._progress.get(key)
+        outcome, progress = self.seen.get(key), self.disk.tables.progress.get(key)
         durable = outcome is not None or (progress is not None and progress.attempt >= attempt)
         self.require(durable, "acknowledged is durable", f"{worker}: node {key}, attempt {attempt}, is not on disk")
 
@@ -375,8 +376,9 @@ class Watcher:
     def acknowledged_adoption(self, signed: pb.SignedAdoption, count: int) -> None:
         """Of so many nodes at least it is on record."""
         self.note("adopted", count)
-        ids = {row.id for row in self.disk._adoptions.values() if row.signed == signed.SerializeToString()}
-        on_disk = sum(row.adoption in ids for row in self.disk._adopted.values())
+        rebinds = self.disk.tables.rebinds
+        ids = {row.id for row in rebinds.adoptions.values() if row.signed == signed.SerializeToString()}
+        on_disk = sum(row.adoption in ids for row in rebinds.adopted.values())
         self.require(on_disk >= count, "acknowledged is durable", f"{count} nodes were adopted, {on_disk} are on disk")
 
     # --- workers --------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dagorama_broker.model import AdoptedRow, Changes, DraftRow, FunctionRow, KeyRow
+from dagorama_broker.model.rows import AdoptedRow, Changes, DraftRow, FunctionRow, KeyRow
 from dagorama_broker.store import Store
 from tests.support.records import ORIGIN, PLAIN, instance_row, node, node_id, restart, run_row
 

@@ -3,17 +3,9 @@
 import pytest
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import (
-    AdoptedRow,
-    AskedInstances,
-    Changes,
-    FunctionRow,
-    InstanceEnd,
-    NodeRow,
-    ProgressRow,
-    State,
-    StoredNode,
-)
+from dagorama_broker.model.domain import State
+from dagorama_broker.model.queries import AskedInstances, StoredNode
+from dagorama_broker.model.rows import AdoptedRow, Changes, FunctionRow, InstanceEnd, NodeRow, ProgressRow
 from dagorama_broker.store import Store
 from dagorama_broker.store.sqlite import listing
 from tests.support.records import RICH, completed, failed, graph, instance_row, keys, node, restart, run_row

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from dagorama_broker.cli import main
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import Changes
+from dagorama_broker.model.rows import Changes
 from dagorama_broker.store.sqlite.store import SqliteStore
 from tests.support.records import graph, instance_row, node, opened
 
@@ -85,7 +85,7 @@ def test_a_commit_to_files_that_a_start_would_not_find_fails_and_what_they_held_
         checkpoint(path)
         store.commit(instance(2))
         WAYS[way](path)
-        with pytest.raises(StoreError, match=r"under the running broker; .*nothing that was acknowledged is lost"):
+        with pytest.raises(StoreError, match=r"while the broker was running; .*nothing that was acknowledged is lost"):
             store.commit(instance(3))
     assert instances(path) == [1, 2, 3]
 
@@ -96,7 +96,7 @@ def test_a_store_that_is_closed_after_its_files_were_taken_away_is_saved_too(pat
     store.open()
     store.commit(instance(1))
     WAYS[way](path)
-    with pytest.raises(StoreError, match=r"under the running broker; .*nothing that was acknowledged is lost"):
+    with pytest.raises(StoreError, match=r"while the broker was running; .*nothing that was acknowledged is lost"):
         store.close()
     store.close()
     assert instances(path) == [1]
@@ -105,7 +105,7 @@ def test_a_store_that_is_closed_after_its_files_were_taken_away_is_saved_too(pat
 def test_what_stands_in_the_place_of_a_store_is_kept_beside_it(path: Path) -> None:
     with opened(path) as store:
         put_file(path)
-        with pytest.raises(StoreError, match=r"what stood there is .*store\.db\.replaced-"):
+        with pytest.raises(StoreError, match=r"the file that had its name is now .*store\.db\.replaced-"):
             store.commit(instance(1))
     (aside,) = path.parent.glob("store.db.replaced-*")
     assert aside.read_text() == "text"
@@ -117,7 +117,7 @@ def test_a_store_whose_folder_was_moved_is_named_and_left_there(path: Path) -> N
         store.commit(instance(1))
         path.parent.rename(moved)
         path.parent.mkdir()
-        with pytest.raises(StoreError, match=f"the store is {moved}/store.db now"):
+        with pytest.raises(StoreError, match=f"the store is now {moved}/store.db"):
             store.commit(instance(2))
     assert list(path.parent.iterdir()) == []
     assert instances(moved / path.name) == [1, 2]
@@ -133,7 +133,7 @@ def test_a_store_that_is_overwritten_in_place_is_refused_until_someone_has_looke
         checkpoint(path)
         store.commit(instance(3))
         shutil.copyfile(older, path)
-        with pytest.raises(StoreError, match="was overwritten by another program under the running broker"):
+        with pytest.raises(StoreError, match="was overwritten by another program while the broker was running"):
             store.commit(instance(4))
     with pytest.raises(StoreError, match="was overwritten by another program while a broker had it open"):
         instances(path)
@@ -186,6 +186,23 @@ def test_checkpoints_of_another_program_beside_commits_are_not_taken_for_damage(
         assert connection.execute("SELECT count(*) FROM instances").fetchone() == (160,)
 
 
+def test_a_log_that_another_program_begins_while_the_broker_compares_it_is_not_taken_for_damage(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pread = os.pread
+
+    def after_a_checkpoint(descriptor: int, size: int, offset: int) -> bytes:
+        if (size, offset) == (8, 16):  # the salts of the log, which are read after those of its index
+            checkpoint(path)
+        return pread(descriptor, size, offset)
+
+    with opened(path) as store:
+        monkeypatch.setattr(os, "pread", after_a_checkpoint)
+        store.commit(instance(1))
+        monkeypatch.setattr(os, "pread", pread)
+    assert instances(path) == [1]
+
+
 def test_its_own_checkpoints_are_not_taken_for_another_programs(path: Path) -> None:
     with opened(path) as store:
         for key in range(1, 9):
@@ -199,13 +216,13 @@ def test_values_whose_folder_is_gone_are_not_acknowledged(path: Path) -> None:
     with opened(path) as store:
         digest, length = store.put_large([b"first"])
         shutil.rmtree(f"{path}.values")
-        with pytest.raises(StoreError, match=r"store\.db\.values was removed under the running broker"):
+        with pytest.raises(StoreError, match=r"store\.db\.values was removed while the broker was running"):
             store.put_large([b"second"])
-        with pytest.raises(StoreError, match="was removed under the running broker"):
+        with pytest.raises(StoreError, match="was removed while the broker was running"):
             store.keep_large(digest, length)
         Path(f"{path}.values").mkdir()
         for call in (lambda: store.put_large([b"second"]), lambda: store.commit(instance(1))):
-            with pytest.raises(StoreError, match="was replaced under the running broker"):
+            with pytest.raises(StoreError, match="was replaced while the broker was running"):
                 call()
 
 
@@ -278,7 +295,7 @@ def test_a_loss_that_is_accepted_reuses_no_epoch(path: Path) -> None:
     killed(path, 1, 2)
     os.unlink(f"{path}-wal")
     accepted = CliRunner().invoke(main, ["accept-loss", "--store", f"sqlite:///{path}"])
-    assert accepted.output == "accepted: the last 3 changes of 3; the next start goes on without it\n"
+    assert accepted.output == "accepted: the last 3 changes of 3; the next start continues without it\n"
     store = SqliteStore(path, count_together=0.0)
     assert store.open() == 2
     store.close()
@@ -311,7 +328,7 @@ def test_a_store_that_is_gone_is_not_begun_again(path: Path) -> None:
     with opened(path) as store:
         store.commit(instance(1))
     path.unlink()
-    with pytest.raises(StoreError, match=r"store\.db is gone, with the 2 changes that store\.db\.state knows of"):
+    with pytest.raises(StoreError, match=r"store\.db is missing, with the 2 changes that store\.db\.state counts"):
         instances(path)
     assert not path.exists()
     assert SqliteStore(path).accept_loss() == "the last 2 changes of 2"
@@ -333,12 +350,12 @@ def test_a_store_that_was_used_and_has_no_epoch_is_damaged(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("DELETE FROM meta")
     os.unlink(f"{path}.state")
-    with pytest.raises(StoreError, match="it has no epoch"):
+    with pytest.raises(StoreError, match="its epoch is missing"):
         instances(path)
 
 
 def test_values_that_are_gone_are_said_at_the_start(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    from dagorama_broker.model import LargeRow
+    from dagorama_broker.model.rows import LargeRow
 
     with opened(path) as store:
         digest, _ = store.put_large([b"value"])
@@ -348,9 +365,9 @@ def test_values_that_are_gone_are_said_at_the_start(path: Path, caplog: pytest.L
     assert sha256(b"value").digest() == digest
     shutil.rmtree(f"{path}.values")
     with opened(path):
-        assert "store.db.values is gone, with the large values that nodes name" in caplog.text
+        assert "store.db.values is missing, with the large values that nodes refer to" in caplog.text
 
 
 def test_only_a_store_in_a_file_can_lose_anything() -> None:
     told = CliRunner().invoke(main, ["accept-loss", "--store", "memory://"])
-    assert (told.exit_code, "is not kept" in told.output) == (2, True)
+    assert (told.exit_code, "is not a file" in told.output) == (2, True)

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 import pytest
 
-from dagorama_broker.model import (
+from dagorama_broker.model.domain import Fate, State
+from dagorama_broker.model.rows import (
     BroodRow,
     BroodRunRow,
     Changes,
-    Fate,
     FunctionRow,
     InstanceEnd,
     KeyRow,
@@ -20,7 +20,6 @@ from dagorama_broker.model import (
     ProgressRow,
     RemovedRow,
     ResolvedRow,
-    State,
 )
 from dagorama_broker.store import Store
 from dagorama_broker.store.memory import retention as memory_retention

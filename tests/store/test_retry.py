@@ -3,30 +3,31 @@
 import pytest
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import (
-    AdoptedRow,
-    AdoptionRow,
+from dagorama_broker.model.domain import Fate, State
+from dagorama_broker.model.queries import (
     BadEnd,
-    BroodRow,
-    BroodRunRow,
-    Changes,
     Edges,
     EdgesPage,
     EndedNode,
     Failed,
     FailedNode,
-    Fate,
+    LiveNode,
+    MadeRun,
+    StoredInstance,
+)
+from dagorama_broker.model.rows import (
+    AdoptedRow,
+    AdoptionRow,
+    BroodRow,
+    BroodRunRow,
+    Changes,
     FunctionRow,
     InstanceEnd,
     KeyRow,
-    LiveNode,
-    MadeRun,
     ProgressRow,
     RemovedRow,
     ResolvedRow,
     RevivedRow,
-    State,
-    StoredInstance,
     UsedFailureRow,
 )
 from dagorama_broker.store import Store

@@ -16,10 +16,11 @@ from typing import cast
 import pytest
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import (
+from dagorama_broker.model.domain import State
+from dagorama_broker.model.queries import AskedInstances
+from dagorama_broker.model.rows import (
     AdoptedRow,
     AdoptionRow,
-    AskedInstances,
     Changes,
     FunctionRow,
     InstanceEnd,
@@ -29,7 +30,6 @@ from dagorama_broker.model import (
     ProgressRow,
     RemovedRow,
     ResolvedRow,
-    State,
 )
 from dagorama_broker.store.checksums import row_sum
 from dagorama_broker.store.sqlite.connection import connect, saying_what_failed
@@ -124,7 +124,7 @@ def test_a_statement_takes_many_rows(path: Path) -> None:
     keys = range(1, 1001)
     statements: list[str] = []
     with opened(path) as store:
-        writer = store._writer
+        writer = store._database._writer
         assert writer is not None
         writer.set_trace_callback(statements.append)
         store.commit(graph(*map(node, keys)))
@@ -382,7 +382,7 @@ def test_a_hard_link_to_a_store_in_use_is_refused(path: Path) -> None:
         os.link(path, link)
         assert "is one of 2 names (hard links)" in refused(link)
         path.with_name("link.sqlite3.lock").touch()
-        assert "in use by another broker (which was given another name of it)" in refused(link)
+        assert "in use by another broker (which uses another name of the file)" in refused(link)
     with opened(path):
         pass
 
@@ -391,7 +391,7 @@ def test_a_hard_link_is_refused_where_what_lies_beside_the_other_name_would_be_m
     fill(path)
     link = path.with_name("link.sqlite3")
     os.link(path, link)
-    assert "give the other name, or a copy" in refused(link)
+    assert "use the other name, or a copy" in refused(link)
     with opened(path):
         pass
     path.unlink()
@@ -434,7 +434,7 @@ def test_a_disk_that_takes_no_more_fails_the_commit_and_keeps_what_is_there(path
     before = read_all(path)
     with opened(path) as store:
         many = Changes(nodes=[node(key)._replace(arguments=bytes(4000)) for key in range(100, 400)])
-        with no_file_above(200_000), pytest.raises(StoreError, match="the disk refuses to write"):
+        with no_file_above(200_000), pytest.raises(StoreError, match="the disk reported an error"):
             store.commit(many)
     assert read_all(path) == before
 
@@ -637,12 +637,12 @@ def instance_that_ended(key: int, size: int) -> Changes:
 def test_who_looks_for_what_may_go_looks_at_an_index_only(path: Path) -> None:
     with opened(path) as store:
         statements: list[str] = []
-        assert store._looker is not None
-        store._looker.set_trace_callback(statements.append)
+        assert store._database._looker is not None
+        store._database._looker.set_trace_callback(statements.append)
         store.expired(False, 1.0, 10)
-        store._looker.set_trace_callback(None)
+        store._database._looker.set_trace_callback(None)
         (select,) = statements
-        plan = [step[3] for step in store._looker.execute("EXPLAIN QUERY PLAN " + select)]
+        plan = [step[3] for step in store._database._looker.execute("EXPLAIN QUERY PLAN " + select)]
     assert plan[0] == "SEARCH instances USING INDEX ended_instances (failed=? AND ended<?)"
     assert not [step for step in plan if "SCAN" in step or "TEMP B-TREE" in step]
 
@@ -654,8 +654,8 @@ def test_what_becomes_free_in_the_file_is_used_again(path: Path) -> None:
             store.commit(instance_that_ended(key, 500))
             if key > 1:
                 remove_and_sweep(store, key - 1)
-            assert store._writer is not None
-            sizes.append(store._writer.execute("PRAGMA page_count").fetchone()[0])
+            assert store._database._writer is not None
+            sizes.append(store._database._writer.execute("PRAGMA page_count").fetchone()[0])
     assert sizes[-1] < 1.1 * sizes[3]
 
 
@@ -666,14 +666,14 @@ def statements_of_a_removal(path: Path, instances: int) -> list[str]:
         for key in range(1, 2 * instances + 1):
             store.commit(instance_that_ended(key, 2))
         gone = range(1, 2 * instances, 2)
-        assert store._writer is not None
-        store._writer.set_trace_callback(statements.append)
+        assert store._database._writer is not None
+        store._database._writer.set_trace_callback(statements.append)
         store.commit(Changes(removed=[RemovedRow(key, instance_row(key).id, 1.0, False, 60.0) for key in gone]))
         assert not store.sweep(1000)
-        store._writer.set_trace_callback(None)
-        plans = [step[3] for each in statements if " IN (" in each for step in explained(store._writer, each)]
+        store._database._writer.set_trace_callback(None)
+        plans = [step[3] for each in statements if " IN (" in each for step in explained(store._database._writer, each)]
         assert not [step for step in plans if "SCAN" in step and "json_each" not in step and "subquery" not in step]
-        (left,) = store._writer.execute("SELECT count(*) FROM nodes").fetchone()
+        (left,) = store._database._writer.execute("SELECT count(*) FROM nodes").fetchone()
         assert left == 2 * instances
     return statements
 
@@ -690,7 +690,7 @@ def test_removing_many_instances_takes_as_many_statements_as_removing_few(tmp_pa
 SWEEPER = """
 import sys
 from pathlib import Path
-from dagorama_broker.model import Changes, RemovedRow
+from dagorama_broker.model.rows import Changes, RemovedRow
 from dagorama_broker.store.sqlite.store import SqliteStore
 from tests.support.records import instance_row
 store = SqliteStore(Path(sys.argv[1]))
@@ -731,7 +731,7 @@ def test_a_start_drops_unused_functions_if_there_are_very_many(
         store.commit(Changes(functions=[FunctionRow(number, RICH) for number in range(2, 11)]))
     with opened(path) as store:
         assert len(store.live().functions) == 10
-    monkeypatch.setattr("dagorama_broker.store.sqlite.store.MANY_FUNCTIONS", 10)
+    monkeypatch.setattr("dagorama_broker.store.sqlite.database.MANY_FUNCTIONS", 10)
     with opened(path) as store:
         assert [row.id for row in store.live().functions] == [1, 3]
         assert store.live().next_function == 11

@@ -7,21 +7,17 @@ from hashlib import sha256
 import pytest
 
 from dagorama_broker.errors import SettingsError, StoreError
-from dagorama_broker.model import (
+from dagorama_broker.model.domain import Fate, State
+from dagorama_broker.model.queries import EndedNode, FoundNode, LiveNode, StoredInstance
+from dagorama_broker.model.rows import (
     BroodRow,
     BroodRunRow,
     Changes,
-    EndedNode,
-    Fate,
-    FoundNode,
     FunctionRow,
     InstanceEnd,
     LargeRow,
-    LiveNode,
     ProgressRow,
     ResolvedRow,
-    State,
-    StoredInstance,
 )
 from dagorama_broker.store import Store, open_store
 from tests.support.records import (

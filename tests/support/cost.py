@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from time import perf_counter
 
-from dagorama_broker.model import Function
+from dagorama_broker.model.domain import Function
 from dagorama_broker.scheduler import NewRun, Presence, Scheduler
-from dagorama_broker.scheduler.objects import Granted
+from dagorama_broker.scheduler.effects import Granted
 
 PIECE = 2_000
 STEP = 0.001
@@ -26,14 +26,13 @@ class Clock:
         self._since = perf_counter()
 
 
-def children(scheduler: Scheduler, instance: bytes, nodes: int) -> list[NewRun]:
-    lane = scheduler.graph.lane(Function("m:F.leaf", "h", "q"))
-    last = scheduler.graph.lane(Function("m:F.sum", "h", "q"))
+def children(instance: bytes, nodes: int) -> list[NewRun]:
+    functions = [Function("m:F.leaf", "h", "q"), Function("m:F.sum", "h", "q")]
     runs = []
     for first in range(0, nodes, PIECE):
         size = min(PIECE, nodes - first)
-        runs.append(NewRun(instance, b"c" * 12, first, [lane] * size, [b"a"] * size))
-    runs.append(NewRun(instance, b"c" * 12, nodes, [last], [b"a"], [range(nodes)]))
+        runs.append(NewRun(instance, b"c" * 12, first, functions, [0] * size, [b"a"] * size))
+    runs.append(NewRun(instance, b"c" * 12, nodes, functions, [1], [b"a"], [range(nodes)]))
     return runs
 
 
@@ -42,12 +41,12 @@ def fan(nodes: int) -> dict[str, float]:
     now = 100.0
     for number in range(2):
         scheduler.connect(Presence(bytes([number]) * 16, f"w{number}"), (), now)
-    root = scheduler.graph.lane(Function("m:F.root", "h", "q"))
+    root = Function("m:F.root", "h", "q")
     instance = b"i" * 16
-    scheduler.submit([NewRun(instance, instance[:12], 0, [root], [b"a"], creates=("m:F", b""))], {})
+    scheduler.submit([NewRun(instance, instance[:12], 0, [root], [0], [b"a"], creates=("m:F", b""))], {})
     scheduler.tick(now)
     granted: list[Granted] = scheduler.drain()[1].granted
-    runs = children(scheduler, instance, nodes)
+    runs = children(instance, nodes)
     clock, done = Clock(), 0
     while granted:
         now += STEP

@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from itertools import chain, count
 
 from dagorama_broker.errors import NotAllowedNow
-from dagorama_broker.model import Adoption, Changes, Failed, Failure, Function, OutcomeRow, RetryPolicy, State, World
+from dagorama_broker.model.domain import Adoption, Failure, Function, RetryPolicy, State, World
+from dagorama_broker.model.queries import Failed
+from dagorama_broker.model.rows import Changes, OutcomeRow
 from dagorama_broker.scheduler import (
     Effects,
     Limits,
@@ -23,9 +25,7 @@ from dagorama_broker.scheduler import (
     Scheduler,
     Timing,
     Worker,
-    is_within_reach,
 )
-from dagorama_broker.scheduler.objects import Instance
 from dagorama_broker.scheduler.rebind import AdoptedFunction, adoptable, code_of
 from dagorama_broker.scheduler.restore import ended_nodes
 from tests.support.ledger import Ledger
@@ -163,9 +163,8 @@ class Hand:
         heart, attempt = self.heart, attempt or self.held[parent]
         run = heart.run_of_attempt(attempt, heart.instance_of(parent), new, nodes, of)
         key = heart.key(parent)
-        node = heart.scheduler.dispatch.held(self.worker, key, attempt)
-        if node is None or not node.lane.function.eager:
-            return heart.scheduler.stage(self.worker, key, attempt, run)
+        if not heart.scheduler.is_eager(self.worker, key, attempt):
+            return heart.scheduler.report_children(self.worker, key, attempt, run, {})
         return heart.make(self.worker, key, attempt, run)
 
     def _answered(self, name: str, attempt: int) -> None:
@@ -274,24 +273,17 @@ class Heart:
         self.submit(self.run(instance, self.fresh(12), nodes, of))
 
     def submit(self, *runs: NewRun) -> None:
-        graph, stored = self.scheduler.graph, {row.id for row in self.ledger.instances.values()}
-        for run in runs:
-            if run.creates is None and run.instance in stored:
-                key, failed = self.ledger.instance(run.instance)
-                graph.recall(key, run.instance, failed)
-        try:
-            self.scheduler.submit(runs, self.reach([id for run in runs for id in run.foreign]))
-        finally:
-            graph.forget_idle(run.instance for run in runs)
+        stored = [self.ledger.stored(run.instance) for run in runs if run.creates is None]
+        known = self.reach([id for run in runs for id in run.foreign])
+        self.scheduler.submit(runs, known, [instance for instance in stored if instance is not None])
         self.step()
 
     def submit_in_slices(self, *runs: NewRun) -> Generator[bool]:
         """As the broker makes what is large: yield whether it is made, after each slice. Closed before, it is not."""
-        scheduler, graph = self.scheduler, self.scheduler.graph
-        for run in runs:
-            if run.creates is None:
-                key, failed = self.ledger.instance(run.instance)
-                graph.drafted[run.instance] = graph.instances.get(run.instance) or Instance(key, run.instance, failed)
+        scheduler = self.scheduler
+        added_to = [run.instance for run in runs if run.creates is None]
+        for id in added_to:
+            scheduler.pin_instance(id, self.ledger.stored(id))
         draft = scheduler.draft(runs, self.known([id for run in runs for id in run.foreign]))
         try:
             for _ in chain(draft.find_out(), draft.enter()):
@@ -300,7 +292,8 @@ class Heart:
             draft.carry_out(0)
         finally:
             if scheduler is self.scheduler:
-                graph.drafted.clear()
+                for id in added_to:
+                    scheduler.unpin_instance(id)
                 if not draft.is_carried_out:
                     self.carry_on(draft.give_up())
         self.step()
@@ -318,15 +311,10 @@ class Heart:
 
     def make(self, worker: Worker, key: int, attempt: int, run: NewRun) -> bool:
         """As the broker does for an eager function: what the run names is read back first."""
-        graph = self.scheduler.graph
-        if run.creates is None and run.instance not in graph.instances:
-            key_of, failed = self.ledger.instance(run.instance)
-            graph.recall(key_of, run.instance, failed)
+        stored = self.ledger.stored(run.instance) if run.creates is None else None
         own = [run.origin + ref.to_bytes(4, "big") for refs in run.sources or () for ref in refs if ref >= 0]
-        try:
-            made = self.scheduler.make(worker, key, attempt, run, self.reach([*run.foreign, *own]))
-        finally:
-            graph.forget_idle([run.instance])
+        known = self.reach([*run.foreign, *own])
+        made = self.scheduler.report_children(worker, key, attempt, run, known, [stored] if stored else ())
         self.step()
         return made
 
@@ -341,18 +329,24 @@ class Heart:
     ) -> NewRun:
         foreign: list[bytes] = []
         sources: list[Sequence[int]] = []
-        tolerant, lanes = [], []
+        tolerant: list[Sequence[int]] = []
+        functions: list[Function] = []
+        keys: list[str] = []
         for counter, text in enumerate(nodes, first):
             text, _, key = text.partition("@")
             name, _, rest = text.partition("<-")
             name, after = name.strip(), rest.split()
-            lane = self.scheduler.graph.lane((where or {}).get(name, of))
-            lanes.append(self.scheduler.graph.lane_of(lane, key) if key else lane)
+            functions.append((where or {}).get(name, of))
+            keys.append(key)
             sources.append([self._reference(source.rstrip("?"), origin, foreign) for source in after])
             tolerant.append([place for place, source in enumerate(after) if source.endswith("?")])
             self._name(name, origin + counter.to_bytes(4, "big"), instance)
         arguments = [f"arguments of {text}".encode() for text in nodes]
-        return NewRun(instance, origin, first, lanes, arguments, sources, foreign, tolerant=tolerant)
+        different, named = list(dict.fromkeys(functions)), list(dict.fromkeys(filter(None, keys)))
+        return NewRun(
+            instance, origin, first, different, list(map(different.index, functions)), arguments, sources, foreign,
+            tolerant=tolerant, keys=named, key=[1 + named.index(key) if key else 0 for key in keys] if named else (),
+        )  # fmt: skip
 
     def cancel(self, *names: str) -> int:
         nodes = [node for name in names if (node := self.scheduler.graph.find(self.ids[name])) is not None]
@@ -378,7 +372,7 @@ class Heart:
         unsettled = culprits | {row.key for row in failed.nodes if row.state == State.COMPLETED}
         if any(map(self.ledger.is_unsettled, unsettled)):
             raise NotAllowedNow("the run that made one of them has not ended or came to nothing")
-        assert is_within_reach(self.scheduler.graph, failed)
+        assert self.scheduler.is_within_reach(failed)
         adoptions = self._for_deployed(failed) if new_code else ()
         revived = self.scheduler.retry(failed, self.now, downstream, () if new_code else None, adoptions)
         self.step()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
-from dagorama_broker.model import ENDED, Fate, State, World
+from dagorama_broker.model.domain import ENDED, Fate, State, World
+from dagorama_broker.model.rows import unpack_keys
 from dagorama_broker.scheduler import Node, Scheduler, Slot
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.objects import UNSTARTED
 from dagorama_broker.scheduler.queues import Lane, order
-from dagorama_broker.scheduler.restore import unpack_keys
 from tests.support.driver import Heart
 
 

@@ -5,35 +5,35 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from dagorama_broker.model import (
+from dagorama_broker.model.domain import Fate, Function, State
+from dagorama_broker.model.queries import (
+    EndedNode,
+    Failed,
+    FailedNode,
+    Live,
+    LiveNode,
+    MadeRun,
+    StoredInstance,
+    is_made,
+)
+from dagorama_broker.model.rows import (
     AdoptionRow,
     BroodRow,
     Changes,
     DraftRow,
-    EndedNode,
-    Failed,
-    FailedNode,
-    Fate,
-    Function,
     FunctionRow,
     InstanceEnd,
     InstanceRow,
     LinkRow,
-    Live,
-    LiveNode,
-    MadeRun,
     NodeRow,
     OutcomeRow,
     ProgressRow,
     ResolvedRow,
     RevivedRow,
     RunRow,
-    State,
-    StoredInstance,
     UsedFailureRow,
-    is_made,
+    unpack_keys,
 )
-from dagorama_broker.scheduler.restore import unpack_keys
 
 
 class Ledger:
@@ -177,10 +177,18 @@ class Ledger:
                 return run.first_key + counter - run.first
         raise KeyError(id)
 
+    def stored(self, id: bytes) -> StoredInstance | None:
+        row = next((row for row in self.instances.values() if row.id == id), None)
+        if row is None:
+            return None
+        end = self.ends.get(row.key)
+        return StoredInstance(row, end.ended if end else None, end is not None and end.failed)
+
     def instance(self, id: bytes) -> tuple[int, bool]:
         """Key, and whether it failed."""
-        key = next(row.key for row in self.instances.values() if row.id == id)
-        return key, key in self.ends and self.ends[key].failed
+        stored = self.stored(id)
+        assert stored is not None
+        return stored.row.key, stored.failed
 
     def ended(self, keys: Iterable[int]) -> list[EndedNode]:
         """Those that have a value or an end, and all that these name."""

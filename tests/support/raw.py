@@ -58,6 +58,18 @@ def refused(status: grpc.StatusCode, text: str = "") -> Iterator[None]:
     assert "Traceback" not in details
 
 
+async def submit(stub: BrokerAsyncStub, *requests: pb.SubmitRequest, **options: Any) -> pb.SubmitReply:
+    """Submit these messages as one submission, which an empty message ends."""
+
+    async def messages() -> AsyncIterator[pb.SubmitRequest]:
+        for request in requests:
+            yield request
+        yield pb.SubmitRequest()
+
+    reply: pb.SubmitReply = await stub.SubmitStream(messages(), **options)
+    return reply
+
+
 # --- a broker ---------------------------------------------------------------------------------------
 
 
@@ -404,7 +416,7 @@ class Brood:
 async def granted(served: Served) -> tuple[Dag, RawWorker, Given]:
     """A worker that was granted a node and whose connection broke."""
     dag = Dag()
-    await served.stub.Submit(dag.submission(b"a"))
+    await submit(served.stub, dag.submission(b"a"))
     worker = await served.worker()
     node = await worker.node()
     await worker.vanish()

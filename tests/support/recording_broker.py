@@ -19,8 +19,9 @@ from dagorama.definition import instance_within
 from dagorama.graph.node_batch import NodesRun, submit_requests
 from dagorama.graph.scope import AttemptScope
 from dagorama.serializer import find
-from dagorama.values.codec import decode_call, decode_promised, encode, references
-from dagorama.values.envelope import PLAIN
+from dagorama.values.assembly import decode_promised
+from dagorama.values.codec import decode_call, encode
+from dagorama.values.envelope import PLAIN, references
 from dagorama.values.failures import failed_source
 from dagorama.values.out_of_band import Buffer
 from dagorama.values.signing import FAILURE, RESULT, SignedValues, code_text, function_digest, keyring
@@ -99,7 +100,7 @@ class RecordingBroker(  # type: ignore[misc]  # both services have a GetNode, wh
 
     # --- the calls
 
-    def Submit(self, request: broker_pb2.SubmitRequest, context: grpc.ServicerContext) -> broker_pb2.SubmitReply:
+    def submit(self, request: broker_pb2.SubmitRequest, context: grpc.ServicerContext) -> broker_pb2.SubmitReply:
         self._refuse(context)
         self._take(request)
         self.submissions += 1

@@ -5,19 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from struct import pack
 
-from dagorama_broker.model import (
-    Changes,
-    Fate,
-    Function,
-    FunctionRow,
-    InstanceRow,
-    NodeRow,
-    OutcomeRow,
-    RetryPolicy,
-    RunRow,
-    State,
-    World,
-)
+from dagorama_broker.model.domain import Fate, Function, RetryPolicy, State, World
+from dagorama_broker.model.rows import Changes, FunctionRow, InstanceRow, NodeRow, OutcomeRow, RunRow
 from dagorama_broker.store import Store
 from dagorama_broker.store.sqlite.store import SqliteStore
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from heapq import heappop, heappush
 
-from dagorama_broker.model import Function
+from dagorama_broker.model.domain import Function
 from dagorama_broker.scheduler import NewRun, Node, Presence, Scheduler, Slot, Worker
 from dagorama_broker.scheduler.assignment import STALE
-from dagorama_broker.scheduler.objects import Granted, TakenBack
+from dagorama_broker.scheduler.effects import Granted, TakenBack
 
 COMMIT = 0.001
 TRIP = 0.0005  #: a message, one way
@@ -143,12 +143,14 @@ class Simulation:
         """An instance with a node for each function; their keys."""
         first = self.scheduler.graph.next_node
         instance = first.to_bytes(16, "big")
-        lanes = [self.scheduler.graph.lane(function) for function in functions]
-        arguments = [b"a"] * len(lanes)
+        arguments = [b"a"] * len(functions)
         references = list(sources) if sources else None
-        run = NewRun(instance, instance[4:], 0, lanes, arguments, references, creates=("work:Work", b""))
+        run = NewRun(
+            instance, instance[4:], 0, functions, range(len(functions)), arguments, references,
+            creates=("work:Work", b""),
+        )  # fmt: skip
         self.scheduler.submit([run], {})
-        keys = range(first, first + len(lanes))
+        keys = range(first, first + len(functions))
         self.queued.update((key, self.now) for key in keys if not (references and references[key - first]))
         return list(keys)
 

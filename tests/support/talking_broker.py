@@ -35,7 +35,7 @@ class AskContext:
 class Talking:
     """Where there are Submit and Wait, there is Talk."""
 
-    Submit: Any
+    submit: Any
     Wait: Any
     talks = 0  #: streams that were opened
     talks_ended: SimpleQueue[str]  #: by whom
@@ -69,7 +69,7 @@ class Talking:
         last = pb.Answer(number=ask.number, over=True)
         try:
             if ask.HasField("submit"):
-                self.Submit(ask.submit, context)
+                self.submit(ask.submit, context)
             else:
                 for reply in self.Wait(ask.wait, context):
                     answers.put(pb.Answer(number=ask.number, wait=reply))

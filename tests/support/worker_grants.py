@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.serializer import find
-from dagorama.values.codec import Encoded, decode, encode, encode_call, references
+from dagorama.values.codec import Encoded, decode, encode, encode_call
+from dagorama.values.envelope import references
 from dagorama.values.signing import ARGUMENTS, RESULT, code_text, function_digest, keyring
 
 INSTANCE = b"an instance's id"

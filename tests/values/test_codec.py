@@ -21,19 +21,9 @@ import pytest
 
 from dagorama.errors import BrokerUnavailable, NotPicklable, ValueNotReadable
 from dagorama.models.promise import DAGPromise
-from dagorama.values.codec import (
-    LARGE,
-    REFS,
-    assemble,
-    decode,
-    decode_call,
-    decode_promised,
-    encode,
-    encode_call,
-    large_of,
-    references,
-)
-from dagorama.values.envelope import PARTS, large_values
+from dagorama.values.assembly import assemble, decode_promised
+from dagorama.values.codec import decode, decode_call, encode, encode_call
+from dagorama.values.envelope import LARGE, PARTS, REFS, large_of, large_values, references
 from dagorama.values.out_of_band import MOST, Buffer
 
 
@@ -440,9 +430,9 @@ def test_large_values_are_assembled(store: Store) -> None:
 def test_other_bytes_than_the_hash_says_are_refused(store: Store) -> None:
     encoded = encode("x" * 100, large_from=10, put_large=store.put)
     data = next(iter(store.values()))
-    with pytest.raises(ValueNotReadable, match="something else"):
+    with pytest.raises(ValueNotReadable, match="other bytes were received"):
         decode(encoded.envelope, get_large=lambda _: data[:-1] + b"!")
-    with pytest.raises(ValueNotReadable, match="no way to fetch"):
+    with pytest.raises(ValueNotReadable, match="cannot be fetched"):
         decode(encoded.envelope)
 
 
@@ -589,7 +579,7 @@ def test_stopping_the_program_is_not_taken_for_a_failure() -> None:
 
 
 UNHASHABLE: dict[str, tuple[Any, str]] = {
-    "set": ({promise(1)}, "argument 'config': .* a member of a set, .* an unhashable list"),
+    "set": ({promise(1)}, "argument 'config': .* a member of a set there, .* an unhashable list"),
     "frozenset": ([frozenset({promise(1)})], r"argument 'config'\[0\]: .* a member of a set"),
     "dict key": (Config("x", [{promise(1): 2}]), r"argument 'config'.handlers\[0\]: .* a key of a dict"),
     "tuple in a set": ({"a": {(1, promise(1))}}, r"argument 'config'\['a'\]: .* a member of a set"),
@@ -625,11 +615,11 @@ def test_an_unhashable_value_in_no_container_keeps_the_reason() -> None:
 def bad_envelopes() -> dict[str, tuple[bytes, str]]:
     refs = encode([promise(1), promise(2)]).envelope
     return {
-        "empty": (b"", "does not begin as an envelope"),
-        "one byte": (b"\x01", "does not begin as an envelope"),
-        "another version": (b"\x02\x00N.", "does not begin as an envelope"),
-        "unknown flags": (b"\x01\x80N.", "does not begin as an envelope"),
-        "a bare pickle": (pickle.dumps(1), "does not begin as an envelope"),
+        "empty": (b"", "does not begin like an envelope"),
+        "one byte": (b"\x01", "does not begin like an envelope"),
+        "another version": (b"\x02\x00N.", "does not begin like an envelope"),
+        "unknown flags": (b"\x01\x80N.", "does not begin like an envelope"),
+        "a bare pickle": (pickle.dumps(1), "does not begin like an envelope"),
         "signed": (b"\x01\x01N.", "signature has not been checked"),
         "no body": (b"\x01\x00", "EOFError"),
         "garbage": (b"\x01\x00garbage", "cannot be unpickled"),
@@ -638,7 +628,10 @@ def bad_envelopes() -> dict[str, tuple[bytes, str]]:
         "half a large one": (b"\x01\x02abc", "cannot be"),
         "no such module": (b"\x01\x00cno_such_module\nthing\n.", "its module cannot be imported here.*no_such_module"),
         "no such name": (b"\x01\x00cpickle\nno_such_thing\n.", "cannot be unpickled.*no_such_thing"),
-        "a promise without a table": (b"\x01\x00cdagorama.values.codec\n_fill\n(I0\ntR.", "holds the promise 0"),
+        "a promise without a table": (
+            b"\x01\x00cdagorama.models.stored\npromise_value\n(I0\ntR.",
+            "holds the promise 0",
+        ),
     }
 
 
@@ -793,9 +786,9 @@ def test_a_part_that_was_exchanged_is_refused(store: Store) -> None:
     for value in ([b"b" * 2000], np.arange(1000), [bytearray(2000)]):
         envelope = kept_apart(store, value)
         for answer in (b"x" * 2000, b"", b"b" * 1999):
-            with pytest.raises(ValueNotReadable, match="something else"):
+            with pytest.raises(ValueNotReadable, match="other bytes were received"):
                 decode(envelope, get_large=lambda _, answer=answer: answer)  # type: ignore[misc]
-        with pytest.raises(ValueNotReadable, match="no way to fetch"):
+        with pytest.raises(ValueNotReadable, match="cannot be fetched"):
             decode(envelope)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from dagorama.cli.keys import keys as command
+from dagorama.cli.credentials import keys as command
 from dagorama.errors import SettingsError
 from dagorama.values.keys import SigningKey, load_keys, new_key
 from dagorama.values.signing import keyring
@@ -61,7 +61,7 @@ def test_a_user_without_a_home_folder_is_told_what_to_set(monkeypatch: pytest.Mo
     monkeypatch.delenv("XDG_CONFIG_HOME")
     monkeypatch.delenv("HOME")
     monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
-    with pytest.raises(SettingsError, match=r"no home folder to keep one in: set DAGORAMA_SIGNING_KEYS"):
+    with pytest.raises(SettingsError, match=r"no home folder for one: set DAGORAMA_SIGNING_KEYS"):
         load_keys()
     listed = CliRunner().invoke(command, ["list"])
     assert (listed.exit_code, "set DAGORAMA_SIGNING_KEYS" in listed.output) == (1, True)
@@ -148,7 +148,7 @@ def test_threads_that_make_it_at_once_get_the_same() -> None:
 def test_the_variable_to_set_is_named_if_no_key_can_be_kept(nothing_set: Path) -> None:
     nothing_set.parent.parent.mkdir(parents=True)
     nothing_set.parent.write_text("a file, where the folder is to be")
-    with pytest.raises(SettingsError, match="set DAGORAMA_SIGNING_KEYS to what `dagorama keys new` prints"):
+    with pytest.raises(SettingsError, match="set DAGORAMA_SIGNING_KEYS to the output of `dagorama keys new`"):
         load_keys()
 
 
@@ -186,8 +186,8 @@ def test_keys_list_tells_ids_and_never_keys(monkeypatch: pytest.MonkeyPatch) -> 
     told = CliRunner().invoke(command, ["list"])
     first, second = ids()
     assert [line.split("  ") for line in told.stdout.splitlines()] == [
-        [first, "signs and checks"],
-        [second, "checks"],
+        [first, "signs and verifies"],
+        [second, "verifies"],
     ]
     assert "from DAGORAMA_SIGNING_KEYS" in told.stderr
     assert one not in told.output

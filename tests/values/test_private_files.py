@@ -89,7 +89,7 @@ def test_a_folder_where_everybody_can_put_another_file_is_refused(
         for name in (file, link):
             monkeypatch.setenv("DAGORAMA_SIGNING_KEYS_FILE", str(name))
             if is_refused:
-                with pytest.raises(SettingsError, match=f"put another file in its place: chmod o-w {file.parent}"):
+                with pytest.raises(SettingsError, match=f"may replace it: chmod o-w {file.parent}"):
                     load_keys()
             else:
                 assert load_keys()

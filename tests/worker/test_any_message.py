@@ -59,9 +59,9 @@ def test_a_worker_takes_whatever_a_broker_says_or_says_why_it_leaves(broker: Scr
 @pytest.mark.parametrize(
     ("said", "of"),
     [
-        ({"grants": [pb.Grant(slot=7)]}, "slot 7, and there are 1"),
-        ({"take_back": [pb.TakeBack(slot=7)]}, "slot 7, and there are 1"),
-        ({"grants": [pb.Grant(node=[1, 2], attempt=[1])]}, "a grant whose nodes and attempts do not fit together"),
+        ({"grants": [pb.Grant(slot=7)]}, "slot 7 of 1"),
+        ({"take_back": [pb.TakeBack(slot=7)]}, "slot 7 of 1"),
+        ({"grants": [pb.Grant(node=[1, 2], attempt=[1])]}, "a grant with different numbers of nodes and attempts"),
     ],
 )
 def test_a_worker_that_is_told_what_makes_no_sense_leaves_and_says_what_it_was(
@@ -71,4 +71,4 @@ def test_a_worker_that_is_told_what_makes_no_sense_leaves_and_says_what_it_was(
         broker.greeted().send(**said)
         code, errors = worker.ended()
     assert code == 1
-    assert f"spoke of {of}; see that both are of the same version" in errors
+    assert f": {of}; check that the versions of worker and broker match" in errors

@@ -1,4 +1,4 @@
-"""The children's keeper, where the system has no room for another process."""
+"""The pool of child processes, if the system has no room for another process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dagorama.api import broker_pb2 as pb
 from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama.worker.shared_memory import SharedMemory
 from dagorama.worker.supervisor import child_pool
-from dagorama.worker.supervisor.child_pool import TRIES, Children
+from dagorama.worker.supervisor.child_pool import MAX_FORK_ATTEMPTS, Children, PoolEvents
 from dagorama.worker.supervisor.fork_server import _EVENT, _REQUEST, Nursery, _What
 from dagorama.worker.supervisor.session import Session
 from dagorama.worker.supervisor.slot import Slot
@@ -32,9 +32,7 @@ WAIT = 10
 
 
 class Kept:
-    """A keeper of two slots; the test is its nursery, and the rest of its supervisor."""
-
-    code = 0
+    """A pool of two slots. The test stands for its fork server and for the rest of the supervisor."""
 
     def __init__(self, folder: Path, stub: BrokerAsyncStub) -> None:
         ours, self._theirs = socket.socketpair()
@@ -43,26 +41,25 @@ class Kept:
         self.session.open([])
         self.session.next_message()
         self.slots = [Slot(number, part) for number, part in enumerate(SharedMemory(2).slots)]
-        self.told: list[tuple[object, ...]] = []
+        self.ended: list[tuple[int, int]] = []
         spool = Spool(folder)
         self.nursery = Nursery(0, ours)
-        self.keeper = Children(self.slots, self.nursery, self.session, Transfers(stub, spool), spool, self)
+        events = PoolEvents(
+            on_ready=lambda _: None,
+            on_returned=lambda _: None,
+            on_change=lambda: None,
+            on_started=lambda slot, pid: None,
+            on_ended=lambda slot, code: self.ended.append((slot, code)),
+            on_fatal=self.fail,
+        )
+        self.keeper = Children(self.slots, self.nursery, self.session, Transfers(stub, spool), spool, events)
         self.keeper.start()
 
-    def changed(self) -> None: ...
-
-    def ready(self, definitions: str) -> None: ...
-
-    def gave_back(self, returned: pb.Return) -> None: ...
-
-    def ask_to_leave(self, code: int = 0, why: str = "") -> None:
+    def fail(self, code: int, why: str) -> None:
         raise AssertionError(why)
 
-    def tell(self, *words: object) -> None:
-        self.told.append(words)
-
     async def asked(self) -> int:
-        """The slot for which a child is asked for next."""
+        """Return the slot for which the next child is requested."""
         async with asyncio.timeout(WAIT):
             data = await asyncio.get_running_loop().sock_recv(self._theirs, _REQUEST.size)
         return int(_REQUEST.unpack(data)[1])
@@ -78,7 +75,7 @@ class Kept:
 
 @pytest_asyncio.fixture
 async def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Kept]:
-    monkeypatch.setattr(child_pool, "NO_ROOM", 0.001)
+    monkeypatch.setattr(child_pool, "FORK_RETRY_DELAY_S", 0.001)
     async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
         made = Kept(tmp_path / "spool", BrokerStub(channel))
         yield made
@@ -88,8 +85,8 @@ async def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 async def test_a_slot_whose_child_cannot_be_forked_is_given_up_and_what_it_held_returned(kept: Kept) -> None:
     assert [await kept.asked(), await kept.asked()] == [0, 1]
     grant = grant_of(call("echo", 1))
-    kept.keeper.grant(grant)
-    for _ in range(TRIES - 1):
+    kept.keeper.nodes.grant(grant)
+    for _ in range(MAX_FORK_ATTEMPTS - 1):
         await kept.refuse(0)
         assert await kept.asked() == 0
         assert not kept.slots[0].closed
@@ -101,13 +98,13 @@ async def test_a_slot_whose_child_cannot_be_forked_is_given_up_and_what_it_held_
     assert message is not None
     assert [list(returned.attempt) for returned in message.returns] == [list(grant.attempt)]
     assert list(message.closed_slots) == [0]
-    assert kept.told == [("ended", 0, 1)]
+    assert kept.ended == [(0, 1)]
 
 
 async def test_the_last_slot_goes_on_trying(kept: Kept) -> None:
     assert [await kept.asked(), await kept.asked()] == [0, 1]
     kept.keeper.end(kept.slots[1])
-    for _ in range(TRIES + 2):
+    for _ in range(MAX_FORK_ATTEMPTS + 2):
         await kept.refuse(0)
         assert await kept.asked() == 0
     assert not kept.slots[0].closed

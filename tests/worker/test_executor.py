@@ -290,7 +290,7 @@ def test_failures_say_what_their_policy_and_exception_say_of_another_run(
 @pytest.mark.parametrize(
     ("method", "failed_before", "name", "logged"),
     [
-        ("fail_under_a_policy", 0, "Nodes.fail_under_a_policy", "asks to be run again in 2.5 s"),
+        ("fail_under_a_policy", 0, "Nodes.fail_under_a_policy", "asked to be retried in 2.5 s"),
         ("fail_under_a_policy", 2, "Nodes.fail_under_a_policy", "failed: dagorama.errors.RetryLater"),
         ("later_without_a_policy", 0, "Nodes.later_without_a_policy", "failed: dagorama.errors.RetryLater"),
     ],
@@ -307,7 +307,7 @@ def test_a_run_that_asks_for_another_is_logged_as_failed_only_if_it_was_the_last
     [line] = capsys.readouterr().err.splitlines()
     assert f"{name} (instance " in line
     assert logged in line
-    assert ("[INFO]" in line) is ("asks" in logged)
+    assert ("[INFO]" in line) is ("asked" in logged)
 
 
 def test_failed_sources_that_are_tolerated_come_as_failures(ran: Ran) -> None:

@@ -163,7 +163,7 @@ def test_no_byte_of_arguments_can_be_changed(granting: Granting) -> None:
 def test_unsigned_arguments_are_given_back(granting: Granting) -> None:
     body = one(granting)
     body.arguments[0] = granting.bomb.envelope
-    granting.is_given_back(body, "the arguments came unsigned")
+    granting.is_given_back(body, "the signature of the arguments is missing")
 
 
 def test_arguments_under_a_key_that_is_not_held_are_given_back(granting: Granting) -> None:
@@ -235,13 +235,13 @@ def test_what_is_allowed_is_run(granting: Granting) -> None:
 
 
 def test_other_code_runs_nothing_on_the_brokers_word_alone(granting: Granting) -> None:
-    granting.is_given_back(adopted(granting), "no signed adoption allows it", "`dagorama adopt`")
+    granting.is_given_back(adopted(granting), "no signed adoption allows it", "`dagorama rebind`")
 
 
 def test_an_adoption_that_is_there_and_not_named_allows_nothing(granting: Granting) -> None:
     body = adopted(granting)
     body.adoptions.append(allowed(body, "old code"))
-    granting.is_given_back(body, "no signed adoption allows it", "`dagorama adopt`")
+    granting.is_given_back(body, "no signed adoption allows it", "`dagorama rebind`")
 
 
 def test_an_adoption_under_a_key_that_is_not_held_says_which(granting: Granting) -> None:
@@ -257,7 +257,7 @@ def test_an_adoption_of_a_later_version_is_not_guessed_at(granting: Granting) ->
     signed = adoption.SerializeToString()
     mac = keyring().sign_statement(signed, ADOPTION)
     with_adoption(body, pb.SignedAdoption(adoption=signed, key_id=keyring().signs_under, mac=mac))
-    granting.is_given_back(body, "is of version 2", "update dagorama")
+    granting.is_given_back(body, "has version 2", "update dagorama")
 
 
 @pytest.mark.parametrize(
@@ -407,7 +407,7 @@ def test_a_value_that_cannot_be_checked_gives_the_node_back(granting: Granting, 
     body = pair()
     unsigned = granting.bomb.envelope
     body.value[0] = ring.sign(unsigned, RESULT, INSTANCE, body.value_id[0]) if ring else unsigned
-    granting.is_given_back(body, "the value came u")
+    granting.is_given_back(body, "the signing key" if ring else "the signature of the value is missing")
 
 
 def test_what_a_value_names_cannot_be_exchanged(granting: Granting) -> None:
@@ -450,7 +450,7 @@ def test_results_are_signed_for_their_own_node(granting: Granting) -> None:
     body = body_of([call("echo", 1), call("echo", 2)])
     results = granting.ran(body).results
     results.value[0], results.value[1] = results.value[1], results.value[0]
-    with pytest.raises(Exception, match="not what was signed"):
+    with pytest.raises(Exception, match="was changed"):
         values_of(results)
     assert set(results.attempt) <= ids.keys()
 
@@ -473,5 +473,5 @@ def test_a_worker_whose_keys_cannot_be_read_says_so_and_does_not_start(broker: S
     with worker_process(broker, DAGORAMA_SIGNING_KEYS="secret") as process:
         code, errors = process.ended()
     assert code == 2
-    assert "key 1 of DAGORAMA_SIGNING_KEYS is not one" in errors
+    assert "key 1 of DAGORAMA_SIGNING_KEYS is not a valid signing key" in errors
     assert "secret" not in errors

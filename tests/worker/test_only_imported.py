@@ -28,7 +28,7 @@ def test_a_function_of_another_module_is_given_back_and_its_module_not_even_impo
     with worker_process(broker, "--import", "tests.support.worker_nodes", "--only-imported", PYTHONPATH=where):
         spoken = broker.greeted()
         assert refusal(spoken, wanted) == (
-            "tracing:Task is of none of the modules that this worker was given with --import, and it runs no others"
+            "tracing:Task is in none of the modules that this worker imports (--import), and it runs no others"
             " (--only-imported)"
         )
         assert not trace.exists()

@@ -5,7 +5,7 @@ from hashlib import sha256
 import pytest
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.worker.supervisor.proofs import MOST_PRESENTED, SLACK, Proofs, new_identity
+from dagorama.worker.supervisor.proofs import CLEANUP_SLACK_ATTEMPTS, MAX_PRESENTED_ATTEMPTS, Proofs, new_identity
 from dagorama.worker.supervisor.session import Held, Session
 
 
@@ -68,16 +68,16 @@ def test_pieces_of_a_grant_that_come_before_the_last_count_for_nothing(session: 
 
 def test_what_is_over_is_forgotten_while_the_stream_lasts(session: Session) -> None:
     session.open([])
-    for attempt in range(1, 3 * SLACK):
+    for attempt in range(1, 3 * CLEANUP_SLACK_ATTEMPTS):
         session.receive(pb.BrokerMessage(grants=[grant(attempt)]))
         if session.keeps_too_much:
             session.tidy([Held(0, [101], [1])])
             assert not session.keeps_too_much
-    assert [1] in presented(session, 1, 2, 3 * SLACK - 1)
+    assert [1] in presented(session, 1, 2, 3 * CLEANUP_SLACK_ATTEMPTS - 1)
 
 
 def test_presented_grants_are_bounded_and_those_that_name_fewest_attempts_go_first() -> None:
     proofs = Proofs()
-    proofs.note([grant(*range(1, MOST_PRESENTED + 1)), grant(MOST_PRESENTED + 1)])
-    found = proofs.presented({1, MOST_PRESENTED + 1})
-    assert [list(each.attempt) for each in found] == [[MOST_PRESENTED + 1]]
+    proofs.note([grant(*range(1, MAX_PRESENTED_ATTEMPTS + 1)), grant(MAX_PRESENTED_ATTEMPTS + 1)])
+    found = proofs.presented({1, MAX_PRESENTED_ATTEMPTS + 1})
+    assert [list(each.attempt) for each in found] == [[MAX_PRESENTED_ATTEMPTS + 1]]

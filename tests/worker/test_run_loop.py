@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.worker.child.async_runner import LIMIT
+from dagorama.worker.child.async_runner import MAX_CONCURRENT_NODES
 from dagorama.worker.child.executor import Executor
 from dagorama.worker.child.outbox import Outbox
 from dagorama.worker.child.run_loop import Engine
@@ -117,15 +117,15 @@ def test_what_was_taken_back_does_not_run(working: Working) -> None:
 
 def test_async_nodes_overlap_up_to_the_limit(working: Working) -> None:
     """Each of them ends only when all of them run."""
-    working.add(*[call("meet", "all", LIMIT) for _ in range(LIMIT)])
+    working.add(*[call("meet", "all", MAX_CONCURRENT_NODES) for _ in range(MAX_CONCURRENT_NODES)])
     working.engine.work_off()
-    assert working.values(LIMIT) == [LIMIT] * LIMIT
+    assert working.values(MAX_CONCURRENT_NODES) == [MAX_CONCURRENT_NODES] * MAX_CONCURRENT_NODES
 
 
 def test_more_async_nodes_than_may_overlap_all_run(working: Working) -> None:
-    working.add(*[call("meet", "in turn", 1) for _ in range(3 * LIMIT)])
+    working.add(*[call("meet", "in turn", 1) for _ in range(3 * MAX_CONCURRENT_NODES)])
     working.engine.work_off()
-    assert len(working.values(3 * LIMIT)) == 3 * LIMIT
+    assert len(working.values(3 * MAX_CONCURRENT_NODES)) == 3 * MAX_CONCURRENT_NODES
 
 
 def test_the_async_node_that_ended_last_counts_as_running_until_its_result_has_left(working: Working) -> None:

@@ -91,7 +91,7 @@ def test_joining_waits_for_the_end(broker: ScriptedBroker) -> None:
     with launch_workers(2, exit_on_completion=True) as workers:
         spoken = broker.greeted()
         workers[0].join(timeout=0)
-        with pytest.raises(ValueError, match="timeout is -1: it has to be a number of seconds"):
+        with pytest.raises(ValueError, match="timeout is -1: it must be a number of seconds"):
             workers[0].join(timeout=-1)
         assert workers[0].is_alive()
         spoken.send(done=True)

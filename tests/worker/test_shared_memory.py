@@ -7,8 +7,7 @@ from typing import NoReturn
 
 import pytest
 
-from dagorama.worker.locks import FileLock
-from dagorama.worker.shared_memory import RING, SharedMemory, SlotMemory
+from dagorama.worker.shared_memory import RING, FileLock, SharedMemory, SlotMemory
 
 
 def no_semaphores(*_: object) -> NoReturn:

@@ -21,7 +21,7 @@ def test_a_value_that_is_not_there_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_more_than_one_value_may_have_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dagorama.client.connection.VALUE_LIMIT", 10)
+    monkeypatch.setattr("dagorama.client.chunks.VALUE_LIMIT", 10)
     with pytest.raises(RefusedByBroker):
         SpoolValues(tmp_path).put(bytes(11))
     assert not list(tmp_path.iterdir())

@@ -544,7 +544,7 @@ def test_a_worker_whose_nursery_is_killed_returns_what_it_has_and_leaves(
     assert {attempt for returned in spoken.returns for attempt in returned.attempt} == {*attempts}
     code, errors = worker.ended()
     assert code == 1
-    assert "the process that starts its children has ended" in errors
+    assert "the process that forks its children has exited" in errors
 
 
 def children_of(pid: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Async nodes: up to LIMIT of them overlap on one event loop, in a background thread unless the caller has a loop."""
+"""Run async nodes concurrently on one event loop: in a background thread, or on the loop of the caller."""
 
 from __future__ import annotations
 
@@ -14,65 +14,67 @@ from dagorama.worker.child.forks import forget_in_forks, leave
 if TYPE_CHECKING:
     import asyncio
 
-    from dagorama.worker.child.executor import Call
+    from dagorama.worker.child.call import Call
 
-LIMIT = 100
-PATIENCE = 1.0  #: seconds for a loop that is told to end
-GATHER = 0.001  #: seconds in which what ends goes out together, while others still run
+MAX_CONCURRENT_NODES = 100
+LOOP_STOP_TIMEOUT_S = 1.0
+RESULT_BATCH_DELAY_S = 0.001  #: results that become available within this time are sent together, while other nodes run
 
 
 class Claims(Protocol):
-    """Which nodes may still start, and which run: SlotMemory, or what stands in for it."""
+    """Knows which nodes may start and which are running. Implemented by SlotMemory and by the in-process worker."""
 
-    def start(self, ordinal: int, entry: int, now: int) -> bool: ...
+    def start(self, ordinal: int, entry: int, now: int) -> bool:
+        """Start the next node; return False if it was taken back. `now` is in monotonic nanoseconds."""
+        ...
 
     def finish(self, entry: int) -> None:
-        """The entry's result has left, or it has none; until then its node counts as running."""
+        """Clear an entry whose result was sent, or that has none. Until then its node counts as running."""
         ...
 
     def is_cancelled(self, entry: int, ordinal: int) -> bool:
-        """Whether the node of that ordinal, which was started under that entry, was cancelled since."""
+        """Return whether the node, which was started with this entry and ordinal, was cancelled."""
         ...
 
     def watch(self, loop: asyncio.AbstractEventLoop, look: Callable[[], None]) -> None:
-        """Have `look` called in the loop's thread whenever something was cancelled. For that thread, once."""
+        """Call `look` in the loop's thread whenever a node was cancelled. Call this once, in that thread."""
         ...
 
 
 class Out(Protocol):
-    """Where results go."""
+    """The destination of results."""
 
     def flush(self) -> None:
-        """Send them now."""
+        """Send all results now."""
         ...
 
     def watch(self) -> None:
-        """There are some: they go out soon even if nobody calls `flush`."""
+        """Send results soon, even if `flush` is not called."""
         ...
 
 
 IsCancelled = Callable[[], bool]
 Run = Callable[["Call", int, IsCancelled], Coroutine[object, object, int]]
-_Started = tuple["Call", int, int, IsCancelled]  # with its entry and the time
+_Started = tuple["Call", int, int, IsCancelled]  # a call, its entry and its start time
 
 
 class AsyncLane:
-    """`add` and `dispatch` are for one thread, which is not the loop's own. Entry 0 is left for sync nodes."""
+    """Call `add` and `dispatch` from one thread, not the loop's. Entry 0 is reserved for sync nodes."""
 
     def __init__(self, claims: Claims, run: Run, out: Out, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        """With `loop`, nodes run on that one; then `add` must not be called when the lane is `full`."""
+        """Run nodes on `loop`, if given; then `add` must not be called while the runner is `full`."""
         self._claims = claims
         self._run = run
         self._out = out
         self._loop = loop
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._free = list(range(LIMIT, 0, -1))
-        self._last = LIMIT + 1  # the entry of the node that ended last: it stays until the result has left
+        self._free = list(range(MAX_CONCURRENT_NODES, 0, -1))
+        self._last = MAX_CONCURRENT_NODES + 1  # entry of the node that ended last, kept until its result was sent
         self._room = threading.Event()
         self._started: list[_Started] = []
-        self.tasks: set[asyncio.Task[None]] = set()  #: what runs
-        self._to_cancel: dict[asyncio.Task[None], IsCancelled] = {}  # inside of their node and not told yet
+        self.tasks: set[asyncio.Task[None]] = set()  #: of running nodes
+        self._to_cancel: dict[asyncio.Task[None], IsCancelled] = {}  # tasks in their node, not cancelled yet
         self._watching = False
         self._loop_thread = 0
         self._flushing = False
@@ -80,7 +82,7 @@ class AsyncLane:
         forget_in_forks(self)
 
     def add(self, call: Call, ordinal: int) -> None:
-        """Claim a node, waiting for a place if need be; it runs from the next `dispatch` on."""
+        """Claim a node, and wait for a free entry if necessary. The node starts at the next `dispatch`."""
         if not self._free:
             self.dispatch()
             self.wait_for_room()
@@ -92,37 +94,40 @@ class AsyncLane:
             self._free.append(entry)
 
     def dispatch(self) -> None:
-        """Let what was added run: one wake-up of the loop for all of it."""
+        """Start all added nodes with one wake-up of the loop."""
         if self._started:
             started, self._started = self._started, []
             (self._loop or self._begin()).call_soon_threadsafe(self._spawn, started)
 
     def close(self) -> None:
-        """End the loop, if it is the lane's own; a node that blocks it is left alone."""
+        """Stop the loop, unless it is the caller's. If a node blocks the loop, do not wait for it."""
         self._closed = True
         if self._thread is not None and self._loop is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(PATIENCE)
+            self._thread.join(LOOP_STOP_TIMEOUT_S)
 
     def forget(self) -> None:
-        """In a fork: end the fork if it goes back to the loop, whose other tasks run in the process it came from."""
+        """In a fork, exit when its code returns to the loop: other tasks of the loop belong to the parent process."""
         self._forked = True
         if self._loop is None or self._loop_thread != threading.get_ident():
             return
         if self._thread is None:
-            self._loop.call_soon(leave_loop)  # the caller's own code stands around the loop
+            self._loop.call_soon(leave_loop)  # the caller's code surrounds the loop
         else:
             self._loop.stop()
 
     @property
     def busy(self) -> bool:
-        return len(self._free) < LIMIT
+        """True if a node is running or was added."""
+        return len(self._free) < MAX_CONCURRENT_NODES
 
     @property
     def full(self) -> bool:
+        """True if no further node can be added."""
         return not self._free
 
     def wait_for_room(self) -> None:
+        """Wait until a node has ended, if the runner is full."""
         while not self._free:
             self._room.clear()
             if not self._free:
@@ -141,7 +146,7 @@ class AsyncLane:
 
         asyncio.set_event_loop(loop)
         while not self._closed:
-            with suppress(BaseException):  # a task of user code raised SystemExit: whoever awaits it gets it too
+            with suppress(BaseException):  # a task of user code raised SystemExit; its awaiter receives it too
                 loop.run_forever()
             if self._forked:
                 leave_loop()
@@ -173,20 +178,20 @@ class AsyncLane:
         finally:
             self._to_cancel.pop(task, None)
             if is_cancelled():
-                self._claims.finish(entry)  # there is no result to leave
+                self._claims.finish(entry)  # there is no result to send
             self._linger(entry)
             self._room.set()
-            self._out.watch()  # in case another node blocks this loop
+            self._out.watch()  # another node may block this loop
             self._flush_soon()
 
     def _linger(self, entry: int) -> None:
-        """Keep the entry until its result has left or another node has ended: a death before that is its own."""
+        """Keep the entry until its result was sent or another node has ended. A crash until then counts as its own."""
         self._claims.finish(self._last)
         self._free.append(self._last)
         self._last = entry
 
     def _tell_cancelled(self) -> None:
-        """Each is told once: another CancelledError would break off its cleaning up."""
+        """Cancel each cancelled node's task once: a second CancelledError would interrupt its cleanup."""
         for task in [task for task, is_cancelled in self._to_cancel.items() if is_cancelled()]:
             del self._to_cancel[task]
             task.cancel()
@@ -195,7 +200,7 @@ class AsyncLane:
         assert self._loop is not None
         if not self._flushing:
             self._flushing = True
-            self._loop.call_later(GATHER if self.busy else 0, self._flush_now)
+            self._loop.call_later(RESULT_BATCH_DELAY_S if self.busy else 0, self._flush_now)
 
     def _flush_now(self) -> None:
         self._flushing = False
@@ -204,5 +209,5 @@ class AsyncLane:
 
 
 def leave_loop() -> NoReturn:
-    """End a fork that has gone back to a loop of the process that it was forked from."""
-    leave(RuntimeError("a process that an async node forks cannot await on the loop that the node runs on"))
+    """Exit a fork that has returned to an event loop of its parent process."""
+    leave(RuntimeError("a process forked by an async node cannot await on the event loop of the node"))

@@ -1,13 +1,66 @@
-"""Exceptions as they travel: pickled and signed, if they can be pickled within a bound."""
+"""Report a node that raised an exception: as a failed attempt, or given back if this process cannot run it."""
+
+from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
 
+from dagorama.api import broker_pb2 as pb
+from dagorama.context import Run
+from dagorama.errors import CodeMismatchException, DefinitionDiffers, TamperedValue
+from dagorama.logging import get_logger
+from dagorama.retry import has_runs_left, verdict
 from dagorama.user_code.modules import may_hold_local
-from dagorama.values import pickling
-from dagorama.worker.failures import attempted
+from dagorama.values import by_value
+from dagorama.values.envelope import PLAIN
+from dagorama.values.signing import FAILURE, Keyring
+from dagorama.worker.child.call import UNUSABLE_REASONS, Call, Unusable
+from dagorama.worker.child.outbox import Outbox
+from dagorama.worker.failures import attempted, bounded, describe
 
-EXCEPTION_BYTES = 256 << 10
+MAX_EXCEPTION_BYTES = 256 << 10
+MAX_LOG_MESSAGE_BYTES = 500
+
+
+class Unchecked(Exception):
+    """The signature of something that the node needs cannot be checked here. Nothing of it was unpickled."""
+
+
+def report_exception(outbox: Outbox, ring: Keyring, call: Call, error: BaseException, microseconds: int) -> None:
+    """Put a failure into the outbox, or give the node back if this process cannot run it."""
+    name = call.work.name
+    if error is call.work.unusable:
+        deployed = error.deployed if isinstance(error, CodeMismatchException) else ""
+        reason = UNUSABLE_REASONS[type(error)]
+        # Without a hash the broker only asks for the hash of the deployed code, so there is nothing to warn about.
+        function = name if call.work.hash else ""
+        outbox.returned(call.node, call.attempt, reason, str(error), deployed, function)
+    elif isinstance(error, Unusable):
+        outbox.returned(call.node, call.attempt, pb.UNREGISTERED, str(error.__cause__), function=name)
+    elif isinstance(error, Unchecked):
+        outbox.returned(call.node, call.attempt, pb.UNCHECKABLE, str(error), function=name)
+    else:
+        outbox.failed(_failure(ring, call, error, microseconds))
+
+
+def _failure(ring: Keyring, call: Call, error: BaseException, microseconds: int) -> pb.Failure:
+    exception = signed_exception(error, lambda pickled: ring.sign(PLAIN + pickled, FAILURE, call.instance, call.id))
+    failure = describe(error, call.node, call.attempt, microseconds, exception)
+    final, later = verdict(call.work.target and call.work.target.retry, error)
+    failure.final = final or isinstance(error, (TamperedValue, DefinitionDiffers))
+    if later is not None:
+        failure.retry_after = later
+    _log(call, failure, later)
+    return failure
+
+
+def _log(call: Call, failure: pb.Failure, later: float | None) -> None:
+    """Log a failed attempt. An attempt that raised RetryLater has not failed, unless it was the node's last one."""
+    message, which = bounded(failure.message, MAX_LOG_MESSAGE_BYTES), Run(call.runs + 1, call=call).described()
+    if later is not None and has_runs_left(call.work.target and call.work.target.retry, call.runs + 1):
+        get_logger().info("%s asked to be retried in %g s%s", which, later, f": {message}" if message else "")
+    else:
+        get_logger().warning("%s failed: %s: %s", which, failure.type, message)
 
 
 def signed_exception(error: BaseException, sign: Callable[[bytes], bytes]) -> bytes:
@@ -23,9 +76,9 @@ def _signed(error: BaseException, sign: Callable[[bytes], bytes]) -> bytes:
 def _pickled(error: BaseException) -> bytes:
     try:
         data = pickle.dumps(error, 5)
-    except Exception:  # of a class that is not found under its name
-        data = pickling.dumps(error)
+    except Exception:  # its class cannot be found by name
+        data = by_value.dumps(error)
     else:
         if may_hold_local(data):
-            data = pickling.dumps(error)
-    return data if len(data) <= EXCEPTION_BYTES else b""
+            data = by_value.dumps(error)
+    return data if len(data) <= MAX_EXCEPTION_BYTES else b""

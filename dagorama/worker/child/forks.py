@@ -1,7 +1,7 @@
-"""Processes that user code forks from a worker. A fork owns nothing of the worker's and ends as Python would end it.
+"""Processes that user code forks from a worker. They own nothing of the worker, and exit as any Python process does.
 
-The rule: what holds a worker's sockets, memory or runs registers here and lets go of them in a fork. No fork writes to
-the supervisor or the broker.
+The rule: every object that holds a worker's sockets, memory or running attempts registers here, and gives them up in a
+fork. No fork writes to the supervisor or the broker.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from dagorama.worker.failures import user_frames
 
 
 class Owner(Protocol):
+    """An object that holds resources which a fork must not use."""
+
     def forget(self) -> None:
-        """Let go of what belongs to the process that was forked. Called in the fork; takes no lock."""
+        """Give up the resources of the parent process. This is called in the fork, and must not take locks."""
         ...
 
 
@@ -29,21 +31,21 @@ _owners: WeakSet[Owner] = WeakSet()
 
 
 def forget_in_forks(owner: Owner) -> None:
-    """Have `owner.forget()` called in each process that is forked from this one."""
+    """Call `owner.forget()` in each process that is forked from this one."""
     _owners.add(owner)
 
 
 def leave(error: BaseException | None = None, *, at_once: bool = False) -> NoReturn:
-    """End a fork whose user code has returned, or raised `error`, without going back to the worker's own code.
+    """Exit a fork whose user code has returned, or raised `error`, without returning to the code of the worker.
 
-    The exit code is 0 after a return, that of SystemExit, or 1 after a traceback. Unless it ends `at_once`, non-daemon
-    threads are joined and atexit handlers run, as at the end of any Python process.
+    The exit code is 0, or the code of SystemExit, or 1 after a traceback was printed. Unless `at_once` is true,
+    non-daemon threads are joined and atexit handlers run, as at the end of every Python process.
     """
     code = 1
     try:
         code = _exit_code(error)
         if not at_once:
-            threading._shutdown()  # type: ignore[attr-defined]  # private: what the interpreter calls when it ends
+            threading._shutdown()  # type: ignore[attr-defined]  # private: the interpreter calls it at exit
             atexit._run_exitfuncs()
     except BaseException:
         print_exc()
@@ -58,7 +60,7 @@ def leave(error: BaseException | None = None, *, at_once: bool = False) -> NoRet
 
 
 def _exit_code(error: BaseException | None) -> int:
-    """Print what Python would print for `error`; return the exit code that it would use."""
+    """Print `error` as Python would at exit, and return the exit code that Python would use."""
     if error is None:
         return 0
     if not isinstance(error, SystemExit):

@@ -1,6 +1,6 @@
-"""A child: the process that runs user code. It reads grants from its socket and writes outcomes to it.
+"""A child process: it runs user code, reads grants from its socket and writes outcomes to it.
 
-It loads no grpc. What it starts and finishes is in the memory that it shares with the supervisor.
+It does not load grpc. The memory that it shares with the supervisor tells which nodes it is running.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ UNFIT = 2  #: exit code of a child that cannot start
 REASON_BYTES = 16 << 10
 DEFINITIONS_BYTES = 16 << 10
 READ_BYTES = 1 << 20
-CARE = 60 * 10**9  #: nanoseconds for which results do not gather after a child has lost its socket
+CAREFUL_TIME_NS = 60 * 10**9  #: time after a broken socket during which results are sent one by one
 
 
 def child_main(options: WorkerOptions, memory: SharedMemory, spool: Path) -> ChildMain:
-    """What the nursery forks; called there once."""
+    """Return the main function of a child. The fork server calls this once, and forks the children afterwards."""
 
     def live(slot: int, connection: socket.socket) -> int:
         _settle()
-        expect_broker()  # which has granted what runs here
+        expect_broker()  # it granted the nodes that run here
         node_logging.configure()
         pid = os.getpid()
         reason = _unfit(options)
-        if os.getpid() != pid:  # what was imported has forked, and this is not the child
+        if os.getpid() != pid:  # an imported module has forked, and this is the fork
             leave(SystemExit(reason))
-        with suppress(BrokenPipeError, ConnectionResetError):  # the supervisor has left
+        with suppress(BrokenPipeError, ConnectionResetError):  # the supervisor has exited
             if reason is not None:
                 connection.sendall(pack(Kind.UNFIT, bounded(reason, REASON_BYTES).encode()))
                 return UNFIT
@@ -65,6 +65,8 @@ def child_main(options: WorkerOptions, memory: SharedMemory, spool: Path) -> Chi
 
 
 class _Child:
+    """Connects the socket of a child with its run loop."""
+
     def __init__(self, slot: int, connection: socket.socket, memory: SharedMemory, spool: Path) -> None:
         self._connection = connection
         self._memory = memory
@@ -80,15 +82,15 @@ class _Child:
         forget_in_forks(self)
 
     def forget(self) -> None:
-        """In a fork: the socket and the slot's memory are the child's alone."""
+        """In a fork, give up the socket and the memory of the slot: only the child may use them."""
         self._slot.forget()
         if _identity(self._connection) == self._identity:
             self._connection.close()
         else:
-            self._connection.detach()  # its number is that of something else by now
+            self._connection.detach()  # its descriptor refers to another file by now
 
     def run(self) -> None:
-        """Until the supervisor closes the socket."""
+        """Run nodes until the supervisor closes the socket."""
         self._connection.sendall(pack(Kind.READY, bounded("\n".join(_definitions()), DEFINITIONS_BYTES).encode()))
         while (data := self._read()) is not None:
             self._executor.large_from = self._memory.large_from or self._executor.large_from
@@ -98,7 +100,7 @@ class _Child:
             self._engine.work_off()
 
     def _read(self) -> bytes | None:
-        """What has come; only when nothing has, results go out and it waits."""
+        """Return received bytes; None if the supervisor has exited. Before it has to wait, send all results."""
         data = self._received(socket.MSG_DONTWAIT)
         if data is None:
             self._engine.flush()
@@ -106,7 +108,7 @@ class _Child:
         return data or None
 
     def _received(self, flags: int = 0) -> bytes | None:
-        """What has come, b"" once the supervisor has left; None if nothing has and `flags` say not to wait."""
+        """Return received bytes, b"" if the supervisor has exited, or None if the call would have to wait."""
         try:
             return self._connection.recv(READ_BYTES, flags)
         except BlockingIOError:
@@ -133,20 +135,20 @@ class _Child:
             named = outcome._replace(waiting=self._values.take_waiting(outcome.large)) if outcome.large else outcome
             self._connection.sendall(pack_outcome(kind, named))
         except (BrokenPipeError, ConnectionResetError):
-            os._exit(1)  # the supervisor is gone: there is nobody left to work for
+            os._exit(1)  # the supervisor has exited, so there is nothing left to do
         except OSError as error:
             self._cut_off(str(error))
 
     def _cut_off(self, why: str) -> NoReturn:
-        """End, as no result can be sent: some code has closed the socket. The node that ran last is blamed for it."""
-        self._memory.careful_until = monotonic_ns() + CARE
+        """Exit because no result can be sent: user code has closed the socket, probably the node that ran last."""
+        self._memory.careful_until = monotonic_ns() + CAREFUL_TIME_NS
         last = self._executor.last
         node = f"{last.work.name} (node {last.id.hex()})" if last is not None else "none"
         with suppress(OSError, ValueError):
             print(
-                f"worker: child process {os.getpid()} cannot reach its supervisor, because its socket does not work "
-                f"({why}); it ends, and its unsent results are lost. The node that ran last: {node}. "
-                "A node must not close descriptors that it has not opened.",
+                f"worker: child process {os.getpid()} cannot reach its supervisor, because its socket is broken "
+                f"({why}); it exits, and its unsent results are lost. The last node was: {node}. "
+                "A node must not close file descriptors that it did not open.",
                 file=sys.stderr,
                 flush=True,
             )
@@ -154,7 +156,7 @@ class _Child:
 
 
 def _identity(connection: socket.socket) -> tuple[int, int] | None:
-    """What tells an open socket from all others, also if its descriptor was closed and is in use again."""
+    """Return an identity of an open socket that changes if its descriptor is closed and used again; None if closed."""
     try:
         found = os.fstat(connection.fileno())
     except OSError:
@@ -163,7 +165,7 @@ def _identity(connection: socket.socket) -> tuple[int, int] | None:
 
 
 def _settle() -> None:
-    """Make the process fit for user code: signals are the supervisor's to answer, input is nobody's."""
+    """Prepare the process for user code: ignore signals, which the supervisor handles, and make stdin empty."""
     signals.settle()
     note_changes()
     follow_threads()
@@ -176,12 +178,12 @@ def _settle() -> None:
 
 
 def _definitions() -> list[str]:
-    """The names of the definitions that were imported or registered by now."""
+    """Return the names of the definitions that are imported or registered so far."""
     return sorted({*shipping.registered, *map(class_name, shipping.definitions)})
 
 
 def _unfit(options: WorkerOptions) -> str | None:
-    """Load what was asked for; why that cannot be done, or None."""
+    """Load the requested definitions and modules. Return why that is impossible, or None."""
     shipping.become_worker()
     try:
         if options.definitions:
@@ -189,7 +191,7 @@ def _unfit(options: WorkerOptions) -> str | None:
     except FunctionNotFound as error:
         return str(error)
     except BaseException as error:
-        return f"the definitions sent by the launching process cannot be read ({type(error).__name__}: {error})"
+        return f"cannot read the definitions sent by the launching process ({type(error).__name__}: {error})"
     for name in options.imports:
         try:
             import_module(name)

@@ -1,7 +1,7 @@
-"""What user code logs in a child: each record says which node it is of, and is shown without a handler of the user's.
+"""Logging of user code in a child: each record names its node, and is printed even if user code adds no handler.
 
-The rule: logging works in a node as it does anywhere. Our handler is silent about what another one takes, and
-basicConfig and dictConfig find root as if it were not there.
+The rule: logging works in a node as it does elsewhere. Our handler prints no record that another handler prints, and
+for basicConfig and dictConfig the root logger looks as if our handler did not exist.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NODE_FORMAT = FORMAT.replace("%(message)s", "%(dagorama_prefix)s%(message)s")
 
 
 class LastResort(StderrHandler):
-    """Root's handler of records that no other handler takes."""
+    """A handler of the root logger for records that no other handler receives."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if not self._is_taken(logging.getLogger(record.name)):
@@ -34,18 +34,18 @@ class LastResort(StderrHandler):
 
 
 def configure() -> None:
-    """To be called in a child before any user code. DAGORAMA_LOG_LEVEL says from which level on records are shown."""
+    """Set up logging in a child before any user code runs. DAGORAMA_LOG_LEVEL is the lowest level that is printed."""
     logging.setLogRecordFactory(_naming_the_node(logging.getLogRecordFactory()))
     handler = LastResort()
     handler.setFormatter(logging.Formatter(NODE_FORMAT))
-    # A handler of root, since logging.info() calls basicConfig() if there is none.
+    # It must be a handler of root: if root has no handler, logging.info() calls basicConfig().
     logging.root.addHandler(handler)
     logging.root.setLevel(node_log_level())
     logging.basicConfig = _without(handler, logging.basicConfig)
 
 
 def _without(handler: logging.Handler, basic_config: Callable[..., None]) -> Callable[..., None]:
-    """A basicConfig that does what it does if root has no handler but this one: else it would do nothing."""
+    """Return a basicConfig that ignores this handler: otherwise it would do nothing, because root has a handler."""
 
     @wraps(basic_config)
     def configured(**options: Any) -> None:
@@ -60,8 +60,8 @@ def _without(handler: logging.Handler, basic_config: Callable[..., None]) -> Cal
 
 
 def _naming_the_node(make: Callable[..., logging.LogRecord]) -> Callable[..., logging.LogRecord]:
-    """A factory of records that have the attributes `dagorama_instance`, `dagorama_node`, `dagorama_function` and
-    `dagorama_attempt`, and `dagorama_prefix`, a short form of them; all empty if no node runs."""
+    """Return a record factory that adds the attributes `dagorama_instance`, `dagorama_node`, `dagorama_function`,
+    `dagorama_attempt`, and `dagorama_prefix`, a short form of them. All are empty if no node is running."""
 
     @wraps(make)
     def made(*arguments: Any, **named: Any) -> logging.LogRecord:

@@ -1,6 +1,6 @@
-"""Outcomes on their way out: gathered as columns, cut into messages, an attempt's children before its outcome.
+"""Collect outcomes as columns and cut them into messages; child nodes come before the outcome of their attempt.
 
-Any thread may put something in; what is in goes out in order, when enough has gathered or when `flush` says so.
+Any thread may add outcomes. They are sent in order, when there are enough of them or when `flush` is called.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from dagorama.worker.frames import Kind, Outcome
 FLUSH_NODES = 256
 FLUSH_BYTES = 1 << 20
 DETAIL_BYTES = 4 << 10
-REF_BYTES = 24  #: what naming one promise costs at most
+REF_BYTES = 24  #: the most that one promise adds to a message
 
 Send = Callable[[Kind, Outcome], None]
 
 
 class _Piece:
-    """One Results message in the making."""
+    """The columns of one Results message."""
 
     __slots__ = (
         "attempt", "children", "failures", "foreign", "functions", "large", "large_of", "microseconds", "node",
@@ -46,12 +46,12 @@ class _Piece:
         self.large_of: list[int] = []
         self.functions = FunctionTable()
         self.children: list[pb.Children] = []
-        self.of_children: list[bytes] = []  # large values that the children's arguments name
+        self.of_children: list[bytes] = []  # large values in the arguments of the child nodes
         self.failures: list[pb.Failure] = []
         self.size = 0
 
     def name_references(self, refs: Sequence[bytes], origin: bytes) -> None:
-        """Those of the value that was added last; `origin` is that of its own attempt's nodes."""
+        """Add the promises in the last value. `origin` is the origin of the nodes that its attempt has made."""
         numbers, foreign = references(origin, refs)
         # `foreign` is one list for the whole message.
         self.ref += [number if number >= 0 else number - len(self.foreign) for number in numbers]
@@ -60,6 +60,7 @@ class _Piece:
         self.ref_count.append(len(refs))
 
     def outcome(self) -> Outcome:
+        """Return the message, its attempts, and its large values."""
         if self.ref_count:
             self.ref_count += [0] * (len(self.node) - len(self.ref_count))
         body = pb.Results(
@@ -82,29 +83,29 @@ class _Piece:
 
 
 class _Why(NamedTuple):
-    """Why nodes are given back, by the names of Return's fields."""
+    """The reason why nodes are given back. Its fields have the names of Return's fields."""
 
     reason: pb.ReturnReason.ValueType
     detail: str
     hash: str
-    function: str  #: empty if nothing is wrong with it
+    function: str  #: empty if there is nothing wrong with the function
 
 
 class _Growing:
-    """A running attempt whose nodes go out as it makes them, and how far they have."""
+    """A running attempt whose child nodes are sent as they are made, and which of them were sent."""
 
     __slots__ = ("attempt", "grown", "node", "nodes", "size", "told")
 
     def __init__(self, node: int, attempt: int) -> None:
         self.node = node
         self.attempt = attempt
-        self.told: dict[bytes, int] = {}  #: nodes of each run that have gone out, by its origin
-        self.grown: dict[bytes, NodesRun] = {}  #: runs with nodes that have not
-        self.nodes = self.size = 0  #: how many these are, and their bytes, about
+        self.told: dict[bytes, int] = {}  #: how many nodes of each range were sent, by its origin
+        self.grown: dict[bytes, NodesRun] = {}  #: ranges with nodes that were not sent
+        self.nodes = self.size = 0  #: number and approximate bytes of nodes that were not sent
 
 
 class Outbox:
-    """`send` is called by one thread at a time."""
+    """Collects outcomes and hands messages to `send`, which is called by one thread at a time."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -112,11 +113,11 @@ class Outbox:
         self._lock = Lock()
         self._piece = _Piece()
         self._growing: dict[int, _Growing] = {}  # by attempt
-        self.on_waiting: Callable[[], None] = lambda: None  #: called when nodes wait here for somebody to flush
+        self.on_waiting: Callable[[], None] = lambda: None  #: called when child nodes wait for a flush
         self._returned: dict[_Why, list[tuple[int, int]]] = defaultdict(list)
 
     def completed(self, node: int, attempt: int, value: bytes, microseconds: int) -> None:
-        """A value without promises and large parts, of an attempt without children."""
+        """Add a value without promises and large parts, of an attempt without child nodes."""
         with self._lock:
             self._add_value(node, attempt, value, microseconds)
             self._cut_if_full()
@@ -124,7 +125,7 @@ class Outbox:
     def completed_with(
         self, node: int, attempt: int, encoded: Encoded, scope: AttemptScope, microseconds: int
     ) -> None:
-        """Any value, with the nodes that its attempt has made."""
+        """Add a value with the child nodes of its attempt."""
         with self._lock:
             growing = self._growing.pop(attempt, None)
             for run in scope.runs:
@@ -141,6 +142,7 @@ class Outbox:
             self._cut_if_full()
 
     def failed(self, failure: pb.Failure) -> None:
+        """Add a failure."""
         with self._lock:
             self._growing.pop(failure.attempt, None)
             size = failure.ByteSize()
@@ -153,14 +155,14 @@ class Outbox:
         self, node: int, attempt: int, reason: pb.ReturnReason.ValueType, detail: str = "", deployed: str = "",
         function: str = "",
     ) -> None:
-        """Given back without an outcome; goes with the next flush. `deployed`: the hash of the code that is here."""
+        """Give a node back without an outcome, at the next flush. `deployed` is the hash of the code found here."""
         with self._lock:
             self._growing.pop(attempt, None)
             why = _Why(reason, bounded(detail, DETAIL_BYTES), deployed, function)
             self._returned[why].append((node, attempt))
 
     def follow(self, node: int, attempt: int, scope: AttemptScope) -> None:
-        """From now on what this attempt makes goes out soon after, until it has an outcome or is `dropped`."""
+        """Send the child nodes of this attempt soon after they are made, until it has an outcome or is `dropped`."""
         growing = self._growing[attempt] = _Growing(node, attempt)
 
         def grown(run: NodesRun, size: int) -> None:
@@ -177,11 +179,12 @@ class Outbox:
         scope.on_growth = grown
 
     def dropped(self, attempt: int) -> None:
-        """Nobody wants what this attempt has made and what has not gone out yet."""
+        """Drop child nodes of this attempt that were not sent yet."""
         with self._lock:
             self._growing.pop(attempt, None)
 
     def flush(self) -> None:
+        """Send everything now."""
         with self._lock:
             for growing in self._growing.values():
                 self._add_grown(growing)
@@ -204,17 +207,17 @@ class Outbox:
         if growing.attempt in self._growing:
             for origin, run in growing.grown.items():
                 start = growing.told.get(origin, 0)
-                if len(run) > start:  # an instance without nodes can wait for the outcome
+                if len(run) > start:  # a range without nodes can wait for the outcome
                     growing.told[origin] = self._add_children(growing.node, growing.attempt, run, start)
         growing.grown.clear()
         growing.nodes = growing.size = 0
 
     def _add_children(self, node: int, attempt: int, run: NodesRun, told: int) -> int:
-        """Nodes from the counter `told` on; returns where those begin that come in meanwhile."""
+        """Add the nodes from index `told` on, and return the index of the first node that was made meanwhile."""
         stop = told
         for start, stop in run.pieces(start=told):
             if told and start == stop:
-                break  # nothing is left
+                break  # there are no more nodes
             message = run.to_message(self._piece.functions, start, stop)
             size = message.ByteSize()
             if self._make_room(size):
@@ -225,7 +228,7 @@ class Outbox:
         return stop
 
     def _make_room(self, size: int) -> bool:
-        """Whether what was gathered had to go first."""
+        """Send the collected outcomes if `size` bytes more are too many. Return whether they were sent."""
         if not self._piece.size or self._piece.size + size <= FLUSH_BYTES:
             return False
         self._cut()
@@ -248,5 +251,5 @@ class Outbox:
 
 
 def weight(encoded: Encoded) -> int:
-    """Bytes of a message that a value takes, at most."""
+    """Return the most bytes that a value adds to a message."""
     return len(encoded.envelope) + REF_BYTES * len(encoded.refs)

@@ -1,7 +1,7 @@
-"""State of the process that a run changes: signal handlers, timers, the signal mask and the current folder.
+"""Process state that a run may change: signal handlers, timers, the signal mask and the current folder.
 
-The rule: it is put back after a sync run in the main thread. The setters are wrapped, so that a run that calls none of
-them costs one look at an empty dict.
+The rule: it is restored after each sync run in the main thread. The setters are wrapped, so that a run that calls none
+of them costs one check of an empty dict.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 
 from dagorama.context import current_run
 
-_TIMER, _HANDLER, _MASK, _FOLDER = range(4)  # in the order of putting back: a timer must not meet another handler
+_TIMER, _HANDLER, _MASK, _FOLDER = range(4)  # in the order of restoring: a timer must not fire into another handler
 
-#: How to undo what the present run has changed, by kind and number.
+#: Undo actions for the changes of the current run, by kind and number.
 changes: dict[tuple[int, int], Callable[[], object]] = {}
 
 _signal, _setitimer, _alarm, _sigmask = signal.signal, signal.setitimer, signal.alarm, signal.pthread_sigmask
@@ -26,13 +26,13 @@ _chdir, _fchdir = os.chdir, os.fchdir
 
 
 def put_back() -> None:
-    """Undo what the run has changed, if it is in the main thread. Raises what the handler of a late timer raises."""
+    """Undo the changes of the run, if it is in the main thread. Raises what the handler of a late timer raises."""
     if threading.current_thread() is not threading.main_thread():
         return
     try:
         _undo()
     except BaseException:
-        _undo()  # the timer is off by now
+        _undo()  # the timer is off now
         raise
 
 
@@ -44,7 +44,7 @@ def _undo() -> None:
 
 @cache
 def note_changes() -> None:
-    """Note from now on what runs change, for `put_back`."""
+    """Record the changes of runs from now on, for `put_back`."""
     for module, wrappers in (
         (signal, (_noting_signal, _noting_setitimer, _noting_alarm, _noting_sigmask)),
         (os, (_noting_chdir, _noting_fchdir)),
@@ -54,19 +54,19 @@ def note_changes() -> None:
 
 
 def _is_noted() -> bool:
-    """Whether a run calls in the main thread. Async nodes overlap elsewhere, and are not told apart."""
+    """Return whether the caller is a sync run in the main thread. Changes by async nodes are not recorded."""
     return current_run.get() is not None and threading.current_thread() is threading.main_thread()
 
 
 def _note(kind: int, number: int, undo: Callable[[], object]) -> None:
     if _is_noted():
-        changes.setdefault((kind, number), undo)  # the first way back leads furthest
+        changes.setdefault((kind, number), undo)  # the first recorded state is the one before the run
 
 
 @wraps(signal.signal)
 def _noting_signal(signalnum: Any, handler: Any) -> Any:
     before = _signal(signalnum, handler)
-    if before is not None:  # else C code has installed it, and Python cannot
+    if before is not None:  # None: C code has installed the handler, and Python cannot restore it
         _note(_HANDLER, signalnum, partial(_signal, signalnum, before))
     return before
 

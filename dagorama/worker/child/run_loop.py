@@ -1,7 +1,7 @@
-"""Works off what a slot was given, in order: sync nodes in the calling thread, async ones in their lane.
+"""Run the nodes of a slot in order: sync nodes in the calling thread, async nodes in the async runner.
 
-It also sees to it that results leave: when enough have gathered, soon after the first of them, when there is nothing
-left to do, and, from a thread of its own, when a node takes unexpectedly long.
+The run loop also decides when results are sent: when there are enough of them, a short time after the first of them,
+when there is nothing left to run, and, from a separate thread, when a node takes unexpectedly long.
 """
 
 from __future__ import annotations
@@ -14,18 +14,21 @@ from time import monotonic_ns, sleep
 from typing import TYPE_CHECKING
 
 from dagorama.worker.child.async_runner import AsyncLane, Claims
-from dagorama.worker.child.executor import Call, Executor
+from dagorama.worker.child.call import Call
+from dagorama.worker.child.executor import Executor
 from dagorama.worker.child.outbox import Outbox
 
 if TYPE_CHECKING:
     import asyncio
 
-PROMPT = 2_000_000  #: nanoseconds that the first result waits for others, counted from its node's start
-CALM = 50_000_000  #: nanoseconds in which async nodes may end before a sync one starts, if it is careful
-PATIENCE = 0.004  #: seconds after which results do not wait for a running node any longer
+MAX_RESULT_DELAY_NS = 2_000_000  #: longest wait of the first result for others, from the start of its node
+CAREFUL_ASYNC_WAIT_NS = 50_000_000  #: time for async nodes to end before a sync node starts, in careful mode
+FLUSH_DELAY_S = 0.004  #: longest wait of results for a running node
 
 
 class Engine:
+    """The run loop of one child, or of a worker in this process."""
+
     def __init__(self, executor: Executor, claims: Claims, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self._executor = executor
         self._claims = claims
@@ -34,31 +37,34 @@ class Engine:
         self.lane = AsyncLane(claims, executor.run_async, self._out, loop)
         self._queue: deque[Call] = deque()
         self._next = 0
-        self._since = 0  # start of the first node whose result waits; 0: none does
-        self.careful = False  #: results leave before the next sync node starts: it is known which node stops them
+        self._since = 0  # start of the first node whose result is not sent; 0 if there is none
+        #: Send each result before the next sync node starts, to find the node that breaks the socket.
+        self.careful = False
 
     def add(self, calls: Iterable[Call]) -> None:
+        """Add nodes to the end of the queue."""
         self._queue.extend(calls)
 
     def flush(self) -> None:
+        """Send all results now."""
         self._since = 0
         self._out.flush()
         self._claims.finish(0)
 
     def watch(self) -> None:
-        """Results that are here go out soon, even if nobody calls `flush`."""
+        """Send results soon, even if `flush` is not called."""
         if self._since:
             self._out.watch()
 
     def close(self) -> None:
-        """Its threads end; nothing is to be added any more."""
+        """End the threads. No nodes may be added afterwards."""
         self._out.close()
         self.lane.close()
 
     def work_off(self) -> None:
-        """Until the queue is empty; async nodes may still run then."""
+        """Run nodes until the queue is empty. Async nodes may still be running afterwards."""
         queue = self._queue
-        self.watch()  # results of before wait while this runs
+        self.watch()  # earlier results must not wait for this run
         while queue:
             if queue[0].work.is_async:
                 self._start_async_ones()
@@ -75,13 +81,13 @@ class Engine:
             self._give_them_time()
 
     def _give_them_time(self) -> None:
-        until = monotonic_ns() + CALM
+        until = monotonic_ns() + CAREFUL_ASYNC_WAIT_NS
         while self.lane.busy and monotonic_ns() < until:
-            sleep(PATIENCE)
+            sleep(FLUSH_DELAY_S)
         self.flush()
 
     def _run_sync_ones(self) -> None:
-        # A node's entry is left to the next one, or to `flush`: should the process die before, it was under way.
+        # The next node, or `flush`, clears the entry. If the process exits before, the node counts as running.
         queue, start, run = self._queue, self._claims.start, self._executor.run
         is_cancelled = self._claims.is_cancelled
         while queue and not queue[0].work.is_async:
@@ -93,14 +99,14 @@ class Engine:
             ended = run(call, now, partial(is_cancelled, 0, ordinal))
             if not self._since:
                 self._since = now
-                if queue:  # else somebody flushes, or calls again, at once
+                if queue:  # otherwise the caller flushes, or calls again, immediately
                     self._out.watch()
-            if ended - self._since > PROMPT or self.careful:
+            if ended - self._since > MAX_RESULT_DELAY_NS or self.careful:
                 self.flush()
 
 
 class _Flusher:
-    """Sends results, also by a thread of its own when nobody else has for a while; it sleeps when there are none."""
+    """Sends results. A thread sends them if no other thread has done so for a while; it sleeps if there are none."""
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
@@ -113,7 +119,7 @@ class _Flusher:
         self._outbox.flush()
 
     def watch(self) -> None:
-        """There are results in the outbox."""
+        """Let the thread send the results that are in the outbox."""
         if not self._wanted.is_set():
             self._wanted.set()
 
@@ -125,8 +131,8 @@ class _Flusher:
     def _live(self) -> None:
         while not self._closed and self._wanted.wait():
             sent = self._outbox.sent
-            sleep(PATIENCE)
-            # Where something was sent, those who send are alive. Whoever adds after `clear` calls `watch` or sends.
+            sleep(FLUSH_DELAY_S)
+            # If results were sent meanwhile, another thread is active. Later results come with `watch` or `flush`.
             if self._outbox.sent == sent:
                 self._wanted.clear()
                 self._outbox.flush()

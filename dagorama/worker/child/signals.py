@@ -1,4 +1,4 @@
-"""How a child and the processes that user code forks from it answer signals. A fork loses none that comes at once."""
+"""Signal handling in a child and in the processes that user code forks from it. A fork misses no early signal."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from types import FrameType
 
 from dagorama.worker.child.forks import leave
 
-_HELD = (signal.SIGINT, signal.SIGTERM)  # across a fork
-_sigmask = signal.pthread_sigmask  # not the one that notes what runs change
-_masks = threading.local()  # .stack: the masks that this thread had before the forks that it is in the middle of
+_HELD = (signal.SIGINT, signal.SIGTERM)  # blocked during a fork
+_sigmask = signal.pthread_sigmask  # not the wrapper that records what runs change
+_masks = threading.local()  # .stack: the masks of this thread before the forks that are in progress
 
 
 def settle() -> None:
-    """Answer signals as a child does, in it and in its forks."""
+    """Install the signal handling of a child, for the child and its forks."""
     for number in _HELD:
-        # Not ignored: what user code executes would inherit that.
+        # Not SIG_IGN: programs that user code executes would inherit it.
         signal.signal(number, _leave_it_to_the_supervisor)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    # Python forgets signals that a fork receives before its own hooks have run.
+    # Python drops signals that a fork receives before Python's own fork hooks have run.
     os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_be_ordinary)
 
 
 def _leave_it_to_the_supervisor(_number: int, _frame: FrameType | None) -> None:
-    """It decides what a signal to the whole group means for what runs here."""
+    """Ignore the signal: the supervisor receives signals to the process group too, and decides what they mean."""
 
 
 def _hold() -> None:
@@ -38,11 +38,11 @@ def _release() -> None:
 
 
 def _be_ordinary() -> None:
-    """Have a process that user code forks end when it is told to, unless that code has its own handler."""
+    """Restore the default signal handling in a fork, so that signals end it, unless user code has set a handler."""
     for number, ordinary in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
         if signal.getsignal(number) is _leave_it_to_the_supervisor:
             signal.signal(number, ordinary)
     try:
         _release()
-    except BaseException as error:  # a signal came meanwhile; what its handler raises in here would be ignored
+    except BaseException as error:  # raised by the handler of a pending signal; in a fork hook it would be ignored
         leave(error, at_once=True)

@@ -1,7 +1,7 @@
-"""Threads that a run starts belong to it: each remembers whose it is, and a pool's thread is that of its present task.
+"""Threads that a node starts belong to its run. A thread of a pool belongs to the run that submitted its current task.
 
-Plain threads do not inherit context variables, so the places where Python starts them are wrapped. Only what dagorama
-asks for is handed on; a thread's context stays its own.
+Plain threads do not inherit context variables, so the functions with which Python starts threads are wrapped. Only the
+current run is passed on; apart from that a thread has its own context.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _start, _start_new_thread, _submit = threading.Thread.start, _thread.start_new_t
 
 @cache
 def follow_threads() -> None:
-    """Have each thread that a run starts from now on, however indirectly, belong to that run."""
-    # setattr: for type checkers these are not to be assigned to.
+    """Let each thread that a run starts from now on, directly or indirectly, belong to that run."""
+    # With setattr, because type checkers forbid these assignments.
     for owner, name, wrapper in (
         (threading.Thread, "start", _following_start),
         (_thread, "start_new_thread", _following_start_new_thread),

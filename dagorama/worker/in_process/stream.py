@@ -1,4 +1,7 @@
-"""Drives a session over the sync stub, from threads, for a worker that lives in a process with other things to do."""
+"""Run a session over the synchronous gRPC stub with threads, for a worker in the process of a user's program.
+
+That program may use gevent, fork, or run event loops of its own, which rules out grpc.aio.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,13 @@ from dagorama.api import broker_pb2 as pb
 from dagorama.client.connection import Connection
 from dagorama.errors import BrokerError
 from dagorama.logging import get_logger
-from dagorama.worker.supervisor.session import FINAL, Backoff, Held, Session
+from dagorama.worker.supervisor.session import FINAL, MAX_RECONNECT_PAUSE_S, Backoff, Held, Session
 
-RETRY_CAP = 1.0  #: seconds; a broker that restarts waits 2 for the workers that it had
-FAREWELL = 2.0  #: seconds for the stream to end
+CLOSE_TIMEOUT_S = 2.0  #: time for the stream to end
 
 
 class ThreadedStream:
-    """One stream after the other until `close`. `on_message` is called by its thread, which has the session then."""
+    """Opens one stream after the other until `close`. Its thread calls `on_message`, with the session locked."""
 
     def __init__(
         self,
@@ -33,44 +35,45 @@ class ThreadedStream:
         self._session = session
         self._held = held
         self._on_message = on_message
-        self._changed = threading.Condition()  # around the session
+        self._changed = threading.Condition()  # guards the session
         self.closing = False  #: `close` was called
-        self._number = 0  # of streams that began or ended
+        self._number = 0  # counts started and ended streams
         self._beat_at = 0.0
         self._call: grpc.Call | None = None
         self._thread = threading.Thread(target=self._live, name="dagorama-session", daemon=True)
-        self.refusal: BrokerError | None = None  #: the broker said no, and would say so again
-        self.lost: BrokerError | None = None  #: why there is no stream now
+        self.refusal: BrokerError | None = None  #: the broker has refused the worker for good
+        self.lost: BrokerError | None = None  #: why there is no stream at the moment
         self.lost_since = monotonic()
 
     def start(self) -> None:
+        """Start to connect."""
         self._thread.start()
 
     def say(self, action: Callable[[Session], None]) -> None:
-        """Change the session, from any thread; what there is to send then goes out."""
+        """Change the session, from any thread, and send its new messages."""
         with self._changed:
             action(self._session)
             self._changed.notify_all()
 
     def wait_for(self, condition: Callable[[Session], bool], seconds: float | None = None) -> bool:
-        """Wait until something about the session holds; False where it does not in time."""
+        """Wait until a condition on the session holds. Return False if it does not hold in time."""
         with self._changed:
             return self._changed.wait_for(lambda: condition(self._session), seconds)
 
     def close(self) -> None:
-        """Say what is left and end the stream."""
+        """Send the remaining messages and end the stream."""
         with self._changed:
             self.closing = True
             self._changed.notify_all()
-        self._thread.join(FAREWELL)
+        self._thread.join(CLOSE_TIMEOUT_S)
         if self._call is not None:
             self._call.cancel()
-        self._thread.join(FAREWELL)
+        self._thread.join(CLOSE_TIMEOUT_S)
 
     # --- in its thread --------------------------------------------------------------------------------
 
     def _live(self) -> None:
-        backoff = Backoff(cap=RETRY_CAP)
+        backoff = Backoff(cap=MAX_RECONNECT_PAUSE_S)
         while not self.closing:
             try:
                 self._converse(backoff)
@@ -85,7 +88,7 @@ class ThreadedStream:
         with self._changed:
             if self.lost is None and not self.closing:
                 self.lost_since = monotonic()
-                get_logger().warning("%s; trying again", error)
+                get_logger().warning("%s; retrying", error)
             self.lost = error
             self.refusal = error if error.status in FINAL else None
             self._changed.notify_all()
@@ -109,7 +112,7 @@ class ThreadedStream:
     def _receive(self, message: pb.BrokerMessage) -> None:
         with self._changed:
             if self.lost is not None:
-                get_logger().info("the broker at %s is there again", self._connection.address)
+                get_logger().info("reconnected to the broker at %s", self._connection.address)
             self.lost = None
             self._connection.has_answered = True
             self._session.receive(message)
@@ -121,7 +124,7 @@ class ThreadedStream:
             self._changed.notify_all()
 
     def _messages(self, number: int) -> Iterator[pb.WorkerMessage]:
-        """For grpc's own thread, as long as the stream of that number is the present one. It also keeps the beat."""
+        """Yield messages and heartbeats, in gRPC's thread, while the stream with this number is the current one."""
         while (message := self._next_message(number)) is not None:
             yield message
 
@@ -131,7 +134,7 @@ class ThreadedStream:
                 self._beat()
                 message = self._session.next_message()
                 if message is not None or self.closing:
-                    self._changed.notify_all()  # who waits until all is said looks again
+                    self._changed.notify_all()  # `wait_for` may wait until everything was sent
                     return message
                 self._changed.wait(self._until_beat())
         return None

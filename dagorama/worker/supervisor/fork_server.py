@@ -1,8 +1,8 @@
-"""Where children are forked: a process with one thread, no event loop, no grpc and no user code, so forking is safe.
+"""The fork server: a process with one thread, no event loop, no grpc and no user code, so that forking is safe.
 
-The supervisor forks it first of all, before it imports grpc, and asks it for children over a socket. The nursery
-hands back one end of each child's own socket, reaps the children and says how they ended. When the supervisor is
-gone, however it went, the nursery kills what it has forked and goes too.
+The supervisor forks it before it imports grpc, and requests children over a socket. The fork server returns one end of
+each child's socket, reaps the children and reports how they exited. When the supervisor exits for any reason, the fork
+server kills the children and exits.
 """
 
 import gc
@@ -21,8 +21,8 @@ from typing import NamedTuple, NoReturn
 
 from dagorama.worker.frames import ChildMain
 
-_REQUEST = Struct("<BI")  # verb, slot or pid
-_EVENT = Struct("<BIIiQ")  # what, slot, pid, wait status or errno, peak memory in bytes
+_REQUEST = Struct("<BI")  # request, and a slot or pid
+_EVENT = Struct("<BIIiQ")  # event, slot, pid, wait status or errno, peak memory in bytes
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 _PR_SET_PDEATHSIG = 1
 
@@ -39,20 +39,24 @@ class _What(IntEnum):
 
 
 class Started(NamedTuple):
+    """A child was forked."""
+
     slot: int
     pid: int
     socket: socket.socket
 
 
 class Ended(NamedTuple):
+    """A child has exited."""
+
     slot: int
     pid: int
     status: int  #: as from os.wait
-    peak: int  #: bytes
+    peak: int  #: peak memory in bytes
 
 
 class Refused(NamedTuple):
-    """The system has no room for another process."""
+    """The system has refused to fork."""
 
     slot: int
     errno: int
@@ -62,7 +66,7 @@ Event = Started | Ended | Refused
 
 
 class Nursery:
-    """The supervisor's hold on it. `read` when its `fileno` is readable."""
+    """The supervisor's end of the socket to the fork server. Call `read` when `fileno` is readable."""
 
     def __init__(self, pid: int, control: socket.socket) -> None:
         self.pid = pid
@@ -70,7 +74,10 @@ class Nursery:
 
     @classmethod
     def start(cls, child_main: Callable[[], ChildMain], at_end: Callable[[], None] = lambda: None) -> "Nursery":
-        """Fork it. It calls `child_main` once, for the imports that all children share, and `at_end` last of all."""
+        """Fork the fork server.
+
+        It calls `child_main` once, for the imports that all children share, and `at_end` before it exits.
+        """
         ours, theirs = socket.socketpair()
         pid = os.fork()
         if not pid:
@@ -80,18 +87,19 @@ class Nursery:
         return cls(pid, ours)
 
     def fileno(self) -> int:
+        """Return the descriptor of the socket."""
         return self._control.fileno()
 
     def fork(self, slot: int) -> None:
-        """Answered by Started or Refused."""
+        """Request a child for a slot. The response is Started or Refused."""
         self._ask(_Verb.FORK, slot)
 
     def kill(self, pid: int) -> None:
-        """Kill a child and what it started in its process group. Answered by Ended, which may be under way already."""
+        """Kill a child and its process group. The response is Ended, which may have been sent before."""
         self._ask(_Verb.KILL, pid)
 
     def read(self) -> Event | None:
-        """The next event, waited for; None when the nursery is gone."""
+        """Wait for the next event and return it; None if the fork server has exited."""
         data, fds, _, _ = socket.recv_fds(self._control, _EVENT.size, 1)
         if not data:
             return None
@@ -101,18 +109,18 @@ class Nursery:
         return Ended(slot, pid, status, peak) if what == _What.ENDED else Refused(slot, status)
 
     def close(self) -> None:
-        """Kill all children, and wait until they and the nursery are gone."""
+        """Kill all children, and wait until they and the fork server have exited."""
         self._control.close()
         with suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
 
     def _ask(self, verb: _Verb, number: int) -> None:
-        with suppress(BrokenPipeError, ConnectionResetError):  # it is gone: `read` will say so
+        with suppress(BrokenPipeError, ConnectionResetError):  # it has exited; `read` will return None
             self._control.sendall(_REQUEST.pack(verb, number))
 
 
 class _Forker:
-    """The nursery itself."""
+    """The process of the fork server."""
 
     def __init__(self, control: socket.socket, child_main: ChildMain, at_end: Callable[[], None]) -> None:
         self._control = control
@@ -124,12 +132,13 @@ class _Forker:
         self._pid = os.getpid()
 
     def run(self) -> int:
+        """Serve requests until the supervisor exits."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # the supervisor decides
+            signal.signal(number, signal.SIG_IGN)  # the supervisor handles signals
         os.set_blocking(self._waker, False)
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, _nothing)
-        gc.freeze()  # children share these pages as long as nobody writes to them
+        gc.freeze()  # keeps the garbage collector from writing to pages that the children share
         waiting = poll()
         waiting.register(self._control, 1)
         waiting.register(self._woken, 1)
@@ -148,7 +157,7 @@ class _Forker:
         return self._control.fileno() not in ready or self._obey()
 
     def _obey(self) -> bool:
-        """One request; False when the supervisor is gone."""
+        """Serve one request. Return False if the supervisor has exited."""
         with suppress(ConnectionResetError):
             if request := self._control.recv(_REQUEST.size):
                 verb, number = _REQUEST.unpack(request)
@@ -171,7 +180,7 @@ class _Forker:
                 ours.close()
                 self._become_child(slot, theirs)
             with suppress(OSError):
-                os.setpgid(pid, pid)  # the child does the same: whoever comes first
+                os.setpgid(pid, pid)  # the child does the same; the order does not matter
             self._slots[pid] = slot
             self._tell(_What.STARTED, slot, pid, 0, 0, ours)
 
@@ -183,7 +192,7 @@ class _Forker:
         os.close(self._waker)
         os.setpgid(0, 0)
         self._tie()
-        if os.getppid() != self._pid:  # it has ended already, and will not take this one along
+        if os.getppid() != self._pid:  # the fork server exited before `_tie` took effect
             os._exit(1)
         _live(lambda: self._child_main(slot, theirs))
 
@@ -192,13 +201,13 @@ class _Forker:
             pid, status, usage = os.wait4(-1, os.WNOHANG)
             if not pid:
                 return
-            _kill_group(pid)  # what its nodes have left running
+            _kill_group(pid)  # processes that its nodes have left running
             self._tell(_What.ENDED, self._slots.pop(pid), pid, status, usage.ru_maxrss * _RSS_UNIT)
 
     def _tell(
         self, what: _What, slot: int, pid: int, status: int, peak: int, passed: socket.socket | None = None
     ) -> None:
-        with suppress(BrokenPipeError, ConnectionResetError):  # the supervisor is gone: `_obey` will see it
+        with suppress(BrokenPipeError, ConnectionResetError):  # the supervisor has exited; `_obey` will notice
             fds = [] if passed is None else [passed.fileno()]
             socket.send_fds(self._control, [_EVENT.pack(what, slot, pid, status, peak)], fds)
 
@@ -210,7 +219,7 @@ class _Forker:
 
 
 def _live(main: Callable[[], int]) -> NoReturn:
-    """Be a forked process: run `main` and end with its exit code, without going back to whoever forked."""
+    """Run `main` in a forked process and exit with its exit code, without returning to the caller."""
     code = 1
     try:
         code = main()
@@ -224,9 +233,9 @@ def _live(main: Callable[[], int]) -> NoReturn:
 
 
 def _tie() -> Callable[[], object]:
-    """What a child calls to be killed when its parent ends, even inside a long node.
+    """Return a function with which a child asks to be killed when its parent exits, even during a long node.
 
-    Where the system has no such thing, the nursery's own killing has to do.
+    On systems other than Linux it does nothing, and only the fork server kills the children.
     """
     if sys.platform != "linux":
         return lambda: None
@@ -242,4 +251,4 @@ def _kill_group(pid: int) -> None:
 
 
 def _nothing(_number: int, _frame: FrameType | None) -> None:
-    """A handler, so that the signal wakes the poll; ignored signals do not."""
+    """Do nothing: with a handler the signal wakes the poll, which an ignored signal does not."""

@@ -1,6 +1,6 @@
-"""What a worker says of itself: how it starts, its way to the broker, what it cannot run, and what it leaves behind.
+"""Messages of a worker about itself: its start, its connection to the broker, nodes that it cannot run.
 
-The rule: nothing here is said for each node.
+The rule: no message is printed once per node.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from dagorama.logging import get_logger
 from dagorama.settings import WorkerOptions
 
 #: definitions that the first line names
-NAMED = 20
-#: different reasons for giving something back that are kept, so that none is said twice
-KEPT = 1_000
+MAX_NAMED_DEFINITIONS = 20
+#: remembered functions and reasons of returned nodes, which are logged only once
+MAX_REMEMBERED_REASONS = 1_000
 
-#: why nodes are given back with which something is wrong here
+#: reasons to return nodes because of a problem of this worker
 _WHY: dict[pb.ReturnReason.ValueType, str] = {
     pb.NOT_IMPORTABLE: "the function is not found here",
-    pb.CODE_MISMATCH: "the code here is another",
+    pb.CODE_MISMATCH: "the code here is different",
     pb.UNREGISTERED: "the definition is not registered here",
     pb.UNCHECKABLE: "a signature cannot be checked here",
 }
 
 
 class Notices:
-    """`is_command`: a person has started it and looks at its stderr."""
+    """Prints or logs messages. With `is_command` a person has started the worker and reads its stderr."""
 
     def __init__(self, *, is_command: bool = False) -> None:
         self._is_command = is_command
@@ -39,31 +39,34 @@ class Notices:
         self._given_back: set[tuple[str, str]] = set()
 
     def started(self, options: WorkerOptions, definitions: Iterable[str]) -> None:
+        """Say what the worker runs, after its first child is ready."""
         self._announce(f"process {os.getpid()} runs {described(options)}")
         names = list(definitions)
-        if len(names) > NAMED:
-            names[NAMED:] = [f"{len(names) - NAMED} more"]
+        if len(names) > MAX_NAMED_DEFINITIONS:
+            names[MAX_NAMED_DEFINITIONS:] = [f"{len(names) - MAX_NAMED_DEFINITIONS} more"]
         known = f"definitions: {', '.join(names)}" if names else "no definitions are imported yet"
         others = "others are refused" if options.only_imported else f"others are imported as needed, from {os.getcwd()}"
         self._announce(f"{known}; {others}")
 
     def connected(self, address: str) -> None:
+        """Say that the broker has welcomed the worker."""
         self._announce(f"connected to the broker at {address}{' again' if self._connected_before else ''}")
         self._connected_before = True
 
     def lost(self, address: str, why: str) -> None:
-        get_logger().warning("the broker at %s is gone (%s); trying again", address, why)
+        """Say that the connection to the broker was lost."""
+        get_logger().warning("lost the connection to the broker at %s (%s); retrying", address, why)
 
     def gave_back(self, returned: pb.Return) -> None:
-        """Say it once for each function and reason."""
+        """Say why nodes were returned, once for each function and reason."""
         why = _WHY.get(returned.reason)
         if why is None or (returned.function, why) in self._given_back:
             return
-        if len(self._given_back) >= KEPT:
+        if len(self._given_back) >= MAX_REMEMBERED_REASONS:
             self._given_back.clear()
         self._given_back.add((returned.function, why))
         detail = " ".join(returned.detail.split())
-        get_logger().warning("gives back nodes of %s: %s: %s", returned.function, why, detail)
+        get_logger().warning("returned nodes of %s: %s: %s", returned.function, why, detail)
 
     def _announce(self, text: str) -> None:
         log = get_logger()
@@ -74,20 +77,20 @@ class Notices:
 
 
 def complain(text: str) -> None:
-    """Print it for the person who started the worker, whatever is logged."""
-    with suppress(OSError, ValueError):  # if nobody reads it any more, the worker goes on
+    """Print a message for the person who started the worker, independent of the log level."""
+    with suppress(OSError, ValueError):  # stderr is closed
         print(f"worker: {text}", file=sys.stderr, flush=True)
 
 
 def described(options: WorkerOptions) -> str:
-    """What a worker takes, in a line."""
+    """Return one line with the concurrency, queues and tolerations of a worker."""
     queues = f"queues {', '.join(options.include_queues)}" if options.include_queues else "all queues"
     if options.exclude_queues:
-        queues += f" but {', '.join(options.exclude_queues)}"
+        queues += f" except {', '.join(options.exclude_queues)}"
     tolerations = ", ".join(options.tolerations) or "none"
     return f"{options.concurrency} at a time, of {queues}, tolerations: {tolerations}"
 
 
 def left_behind(left: Iterable[pb.Unservable]) -> list[str]:
-    """A sentence for each function whose queued nodes no connected worker may run."""
+    """Return a sentence for each function whose queued nodes no connected worker can run."""
     return [f"left undone: {obstacle(each)}" for each in left]

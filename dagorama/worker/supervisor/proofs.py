@@ -1,4 +1,4 @@
-"""How a worker proves that its id and its claims are its own: its secret, and the proofs of its grants."""
+"""How a worker proves that its id and its claims are its own: with its secret, and with the proofs of its grants."""
 
 import os
 from collections.abc import Iterable
@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 from dagorama.api import broker_pb2 as pb
 
-#: Attempts that presented grants name in all: the broker takes twice as many, and a message has room for more.
-MOST_PRESENTED = 1 << 16
-#: Attempts that are kept beyond twice those that were held at the last look.
-SLACK = 4096
+#: The most attempts in all presented grants. The broker accepts twice as many, and a message has room for more.
+MAX_PRESENTED_ATTEMPTS = 1 << 16
+#: Attempts that are kept in addition to twice the number that was kept after the last cleanup.
+CLEANUP_SLACK_ATTEMPTS = 4096
 
 
 def new_identity() -> tuple[bytes, bytes]:
-    """Return a worker's id and its secret. The id may be shown; the secret goes into Hello and nowhere else."""
+    """Return the id and the secret of a new worker. The id is public; the secret is sent in Hello only."""
     secret = os.urandom(32)
     return sha256(secret).digest()[:16], secret
 
@@ -26,15 +26,15 @@ class _Grant(NamedTuple):
 
 
 class Proofs:
-    """The proofs of grants that the worker may still hold nodes of."""
+    """The proofs of grants of which the worker may still hold nodes."""
 
     def __init__(self) -> None:
         self._grants: list[_Grant] = []
-        self._kept = 0  # attempts that they name
-        self._bound = SLACK
+        self._kept = 0  # attempts in all these grants
+        self._bound = CLEANUP_SLACK_ATTEMPTS
 
     def note(self, grants: Iterable[pb.Grant]) -> None:
-        """Grants as they come; what comes in pieces has its proof in the last."""
+        """Remember the proofs of received grants. If a grant comes in pieces, the last piece has the proof."""
         for grant in grants:
             if grant.proof:
                 self._grants.append(_Grant(list(grant.node), list(grant.attempt), grant.proof))
@@ -42,19 +42,19 @@ class Proofs:
 
     @property
     def overgrown(self) -> bool:
-        """Whether it is time to call `forget_all_but`: the cost of that is a small part of what came since."""
+        """True if `forget_all_but` must be called. This is rare enough to cost little per grant."""
         return self._kept > self._bound
 
     def forget_all_but(self, held: set[int]) -> None:
-        """Forget grants of which no attempt is held any more."""
+        """Forget grants of which no attempt is held."""
         self._grants = [grant for grant in self._grants if not held.isdisjoint(grant.attempts)]
         self._kept = sum(len(grant.attempts) for grant in self._grants)
-        self._bound = 2 * self._kept + SLACK
+        self._bound = 2 * self._kept + CLEANUP_SLACK_ATTEMPTS
 
     def presented(self, held: set[int]) -> list[pb.HeldGrant]:
-        """The grants of which something is held; if they name too many attempts, the shortest of them."""
+        """Return the grants of which an attempt is held; if they have too many attempts, only the shortest grants."""
         self.forget_all_but(held)
-        found, left = [], MOST_PRESENTED
+        found, left = [], MAX_PRESENTED_ATTEMPTS
         for nodes, attempts, proof in sorted(self._grants, key=lambda grant: len(grant.attempts)):
             left -= len(attempts)
             if left < 0:

@@ -1,8 +1,8 @@
-"""A worker's session with the broker: what was said, what is acknowledged, what must be said again. No IO, no clock.
+"""The session of a worker with the broker: unsent, unacknowledged and acknowledged messages. No IO and no clock.
 
-The session outlives its streams. A driver opens one, asks `next_message` whenever there may be something to send,
-gives `receive` every answer, and calls `open` again on the next stream: held nodes are presented, reports that were
-not acknowledged go out once more, and nothing that runs is disturbed.
+The session outlives its streams. A driver calls `open` for each new stream, `next_message` whenever there may be
+something to send, and `receive` for every message of the broker. On a new stream, held nodes are presented and
+unacknowledged reports are sent again; running nodes are not affected.
 """
 
 import os
@@ -16,14 +16,17 @@ from dagorama.settings import WorkerOptions
 from dagorama.worker.supervisor.proofs import Proofs, new_identity
 
 PROTOCOL = 1
-MESSAGE_BYTES = 3 << 20  #: a message is closed when it has this much; gRPC refuses one over 4 MiB
+MESSAGE_BYTES = 3 << 20  #: a message that has reached this size is sent; gRPC refuses messages over 4 MiB
 
-#: Statuses by name after which trying again is useless.
+#: The longest pause between reconnects. A restarted broker waits 2 s for the workers that it had.
+MAX_RECONNECT_PAUSE_S = 1.0
+
+#: Names of statuses after which a retry is useless.
 FINAL = frozenset({"INVALID_ARGUMENT", "UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED"})
 
 
 class Held(NamedTuple):
-    """Attempts that the broker should still count as this worker's, in parallel lists."""
+    """Attempts that the broker must still count as this worker's, in parallel lists."""
 
     slot: int
     nodes: Sequence[int]
@@ -31,14 +34,14 @@ class Held(NamedTuple):
 
 
 class _Item(NamedTuple):
-    """Something to say, and the attempts that it speaks of."""
+    """A part of a message, and the attempts that it is about."""
 
     held: Held
     said: pb.Report | pb.Return | pb.SlotDeath
 
 
 def hello(options: WorkerOptions, key_ids: Sequence[bytes], slots: int, until: pb.Until.ValueType) -> pb.Hello:
-    """Introduce a worker of this process, under a new identity; `until` says what it wants to be told of."""
+    """Return the hello of a new worker with a new identity. `until` tells when the broker declares its work done."""
     worker, secret = new_identity()
     return pb.Hello(
         protocol=PROTOCOL,
@@ -55,11 +58,13 @@ def hello(options: WorkerOptions, key_ids: Sequence[bytes], slots: int, until: p
 
 
 class Session:
+    """Everything that must reach the broker, on this stream or on a later one."""
+
     def __init__(self, hello: pb.Hello) -> None:
         self._hello = hello
         self._proofs = Proofs()
         self._sequence = 0
-        self._reports: dict[int, _Item] = {}  # those not acknowledged, by sequence
+        self._reports: dict[int, _Item] = {}  # not acknowledged, by sequence number
         self._unsent: deque[_Item] = deque()
         self._opening = False
         self._beat = False
@@ -67,14 +72,14 @@ class Session:
         self._closed_said: set[int] = set()
         self._draining = False
         self._draining_said = False
-        self.unacknowledged = 0  #: bytes of reports that are kept until the broker has them
-        self.welcome: pb.Welcome | None = None  #: the broker's answer on the present stream
-        self.done = False  #: what `until` asked for has come
+        self.unacknowledged = 0  #: bytes of reports that the broker has not acknowledged
+        self.welcome: pb.Welcome | None = None  #: the broker's answer to the hello on the current stream
+        self.done = False  #: the broker has declared the work done
 
-    # --- what the worker has to say ---
+    # --- what is sent ---
 
     def report(self, held: Held, body: bytes) -> None:
-        """Forward a serialized Results; it is said again until the broker has made it durable."""
+        """Send a serialized Results, again on each new stream until the broker has stored it."""
         self._sequence += 1
         item = _Item(held, pb.Report(sequence=self._sequence, body=body, slot=held.slot))
         self._reports[self._sequence] = item
@@ -82,40 +87,44 @@ class Session:
         self.unacknowledged += _size(item.said)
 
     def give_back(self, slot: int, returned: pb.Return) -> None:
+        """Return nodes to the broker."""
         self._unsent.append(_Item(Held(slot, returned.node, returned.attempt), returned))
 
     def died(self, held: Held, death: pb.SlotDeath) -> None:
+        """Report the crash of a child."""
         self._unsent.append(_Item(held, death))
 
     def close_slot(self, number: int) -> None:
-        """It is gone for good; said on this stream, after what it had to say, and on any later one."""
+        """Report that a slot is closed, on this stream after the slot's reports, and on every later stream."""
         self._closed.add(number)
 
     def beat(self) -> None:
+        """Send a heartbeat."""
         self._beat = True
 
     def drain(self) -> None:
-        """Ask for nothing more, on this stream and any later one."""
+        """Ask the broker for no more nodes, on this stream and on every later one."""
         self._draining = True
 
     @property
     def draining(self) -> bool:
+        """True if `drain` was called."""
         return self._draining
 
     @property
     def has_said_draining(self) -> bool:
-        """This stream was told that nothing more is wanted; True if there is none that could be told."""
+        """True if this stream has sent that the worker drains, or if there is no welcomed stream to send it on."""
         return self._draining_said or self.welcome is None
 
     @property
     def settled(self) -> bool:
-        """Nothing is left to say, and all that was reported is durable."""
+        """True if everything was sent, and the broker has acknowledged all reports."""
         return not self._reports and not self._unsent
 
     # --- the stream ---
 
     def open(self, held: Iterable[Held]) -> None:
-        """A new stream: present `held` and whatever has not come through, then say the latter again."""
+        """Begin a new stream: present `held` and the unacknowledged attempts, and send the latter again."""
         others = [item for item in self._unsent if not isinstance(item.said, pb.Report)]
         self._unsent = deque([*self._reports.values(), *others])
         del self._hello.held_node[:], self._hello.held_attempt[:], self._hello.held_slot[:]
@@ -131,7 +140,7 @@ class Session:
         self.welcome = None
 
     def next_message(self) -> pb.WorkerMessage | None:
-        """All that may go now, up to what one message holds; None when there is nothing."""
+        """Return the next message, up to the size limit; None if there is nothing to send."""
         if self._opening:
             self._opening = False
             return pb.WorkerMessage(hello=self._hello)
@@ -159,7 +168,7 @@ class Session:
             self._closed_said = set(self._closed)
 
     def receive(self, message: pb.BrokerMessage) -> None:
-        """Note what is the session's; grants, take-backs and refusals are the driver's."""
+        """Process welcome, acknowledgements and proofs. The driver processes grants, take-backs and refusals."""
         if message.HasField("welcome"):
             self.welcome = message.welcome
         self.done = self.done or message.done
@@ -169,11 +178,11 @@ class Session:
 
     @property
     def keeps_too_much(self) -> bool:
-        """Whether it is time to call `tidy`."""
+        """True if `tidy` must be called, because many proofs are no longer needed."""
         return self._proofs.overgrown
 
     def tidy(self, held: Iterable[Held]) -> None:
-        """Forget the proofs of grants of which nothing is in `held`, reported or about to be said."""
+        """Forget the proofs of grants without attempts that are held, unsent or unacknowledged."""
         items = [*self._reports.values(), *self._unsent]
         together = [*held, *(item.held for item in items)]
         self._proofs.forget_all_but({attempt for each in together for attempt in each.attempts})
@@ -188,16 +197,17 @@ def _size(said: pb.Report | pb.Return | pb.SlotDeath) -> int:
 
 
 class Backoff:
-    """Pauses between attempts to reach the broker: doubling, capped, never in step with other workers."""
+    """Pauses between connection attempts: doubled each time up to a limit, with jitter."""
 
     def __init__(self, first: float = 0.05, cap: float = 5.0) -> None:
         self._first, self._cap = first, cap
         self._next = first
 
     def pause(self, chance: float) -> float:
-        """Seconds to wait now; `chance` is between 0 and 1."""
+        """Return the seconds to wait; `chance` is a random number between 0 and 1."""
         pause, self._next = self._next, min(self._next * 2, self._cap)
         return pause * (0.5 + chance / 2)
 
     def reset(self) -> None:
+        """Start again with the shortest pause."""
         self._next = self._first

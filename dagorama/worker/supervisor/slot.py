@@ -1,6 +1,7 @@
-"""What a supervisor knows of one slot: the child in it, what that child was given and has not answered for yet.
+"""One slot as the supervisor sees it: its child, and the nodes that the child was given and has not answered.
 
-Nodes are numbered as in `shared`: the n-th that the present child was given has ordinal n. No bodies are opened.
+Nodes are numbered as in `shared_memory`: the first node given to the current child has ordinal 0. Bodies are never
+opened.
 """
 
 import os
@@ -24,7 +25,7 @@ READ_BYTES = 1 << 20
 
 @dataclass(slots=True)
 class _Frame:
-    """Bytes for the child, which go when the large values that they need are at hand."""
+    """Bytes for the child. They are written when the large values that they need are available."""
 
     data: memoryview
     needs: set[bytes]
@@ -32,39 +33,41 @@ class _Frame:
 
 @dataclass(frozen=True, slots=True)
 class _Pin:
-    """Large values that stay in the spool until every node up to this ordinal has been answered for."""
+    """Large values that stay in the spool until every node up to this ordinal was answered."""
 
     ordinal: int
     values: Sequence[bytes]
 
 
 class Slot:
+    """A place for one child at a time, and the nodes that the child holds."""
+
     def __init__(self, number: int, memory: SlotMemory) -> None:
         self.number = number
-        self.pid = 0  #: of the child; 0: none
-        self.ready = False  #: the child has said so
-        self.closed = False  #: for good: no child will follow
+        self.pid = 0  #: the child's process id; 0 if there is no child
+        self.ready = False  #: the child can run nodes
+        self.closed = False  #: no nodes are accepted and no new child is started
         self.refusals = 0  #: forks in a row that the system has refused
-        self.is_held_up = False  #: the child reads no more for the moment
-        self.stopped = ""  #: why the supervisor has killed this child, which is no death then
+        self.is_held_up = False  #: the socket is full: the child does not read at the moment
+        self.stopped = ""  #: why the supervisor killed the child; then its exit does not count as a crash
         self._memory = memory
         self._socket: socket.socket | None = None
         self._reader = FrameReader()
         self._given = 0
-        self._ordinals: dict[int, int] = {}  # by attempt, in the order given
+        self._ordinals: dict[int, int] = {}  # by attempt, in the order of the grants
         self._nodes: dict[int, int] = {}  # by attempt
-        self._timeouts: dict[int, float] = {}  # by attempt, of those that have one
-        self._final: set[int] = set()  # attempts that no other follows where they run over theirs
-        self._late: set[int] = set()  # attempts that ran over theirs
+        self._timeouts: dict[int, float] = {}  # by attempt, for nodes with a timeout
+        self._final: set[int] = set()  # attempts that are not retried if they exceed their timeout
+        self._late: set[int] = set()  # attempts that exceeded their timeout
         self._frames: deque[_Frame] = deque()
         self._pins: deque[_Pin] = deque()
-        self._in_pieces = False  # the first pieces of a grant are with the child
-        self.broken = False  #: ... that is gone, so what follows of that grant is useless
+        self._in_pieces = False  # the child has received the first pieces of a grant, but not the last one
+        self.broken = False  #: that child has exited, so the other pieces of the grant are useless
 
     # --- the child -----------------------------------------------------------------------------------
 
     def adopt(self, pid: int, connection: socket.socket, defined: Iterable[bytes] = ()) -> None:
-        """A new child; what was queued for it can be written now, after the classes that were defined."""
+        """Take a new child. Queued frames can be written from now on, after the parcels of `defined` classes."""
         self._frames.extendleft(map(_definitions, reversed(list(defined))))
         connection.setblocking(False)
         self.pid, self._socket, self.refusals = pid, connection, 0
@@ -75,16 +78,17 @@ class Slot:
         self._frames.append(_definitions(parcel))
 
     def fileno(self) -> int:
+        """Return the descriptor of the socket, or -1 if it is closed."""
         return -1 if self._socket is None else self._socket.fileno()
 
     def hang_up(self) -> None:
-        """Close the socket: an idle child leaves by itself."""
+        """Close the socket, so that an idle child exits by itself."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
     def buried(self) -> list[bytes]:
-        """The child has ended and `losses` was asked: nothing of it counts any more. Returns what it had pinned."""
+        """Forget a child that has exited; call `losses` first. Return the large values that its nodes had pinned."""
         self.hang_up()
         for column in (self._ordinals, self._nodes, self._timeouts, self._final, self._late, self._frames):
             column.clear()
@@ -96,7 +100,7 @@ class Slot:
         return unpinned
 
     def read(self) -> list[tuple[Kind, bytes]] | None:
-        """Frames that have come; None when the child has closed its end. Never waits."""
+        """Return the received frames without waiting; None if the child has closed its end."""
         if self._socket is None:
             return None
         try:
@@ -108,7 +112,7 @@ class Slot:
         return self._reader.feed(data) if data else None
 
     def read_out(self) -> list[tuple[Kind, bytes]]:
-        """All that the child has written before it ended. Another process that it forked may hold its end open."""
+        """Return the frames that a child wrote before it exited. A process that it forked may keep its end open."""
         frames: list[tuple[Kind, bytes]] = []
         with suppress(BlockingIOError, ConnectionResetError):
             while self._socket is not None and (data := self._socket.recv(READ_BYTES)):
@@ -116,14 +120,14 @@ class Slot:
         return frames
 
     def write(self) -> bool:
-        """Write what can be written now; whether there is more that only the child's reading holds up."""
+        """Write as much as possible without waiting. Return True if the rest waits only for the child to read."""
         while self._socket is not None and self._frames and not self._frames[0].needs:
             frame = self._frames[0]
             try:
                 sent = self._socket.send(frame.data)
             except BlockingIOError:
                 return True
-            except (BrokenPipeError, ConnectionResetError):  # it has ended: the nursery will say so
+            except (BrokenPipeError, ConnectionResetError):  # it has exited: the fork server will report that
                 return False
             frame.data = frame.data[sent:]
             if not frame.data:
@@ -134,16 +138,17 @@ class Slot:
 
     @property
     def held(self) -> Held:
+        """All nodes that the slot holds."""
         return Held(self.number, list(self._nodes.values()), list(self._nodes))
 
     def __len__(self) -> int:
-        """Nodes held."""
+        """Return the number of nodes that the slot holds."""
         return len(self._nodes)
 
     def give(self, grant: pb.Grant, needs: set[bytes]) -> pb.Return | None:
-        """Queue a grant, or a piece of one, for the child; what cannot be taken is returned.
+        """Queue a grant, or a piece of one, for the child. Return nodes for which there is no room.
 
-        `needs` are the large values that are not at hand yet: call `arrived` for each.
+        `needs` are large values that are not available yet; call `arrived` for each of them later.
         """
         if self.broken or not self._has_room(len(grant.attempt)):
             self.broken = not grant.last
@@ -169,11 +174,12 @@ class Slot:
         return not self.closed and self._given + count - oldest <= RING
 
     def arrived(self, value: bytes) -> None:
+        """Note that a large value is available."""
         for frame in self._frames:
             frame.needs.discard(value)
 
     def answered(self, attempts: Iterable[int]) -> Held:
-        """The child is done with them; what of them is still held is this worker's to report."""
+        """Remove answered attempts, and return the ones among them that were still held: only these are reported."""
         nodes = self._nodes
         known = [attempt for attempt in attempts if attempt in nodes]
         held = Held(self.number, [nodes.pop(attempt) for attempt in known], known)
@@ -186,7 +192,7 @@ class Slot:
         return held
 
     def unpinned(self) -> list[bytes]:
-        """Large values that no node given before needs any more."""
+        """Return the pinned large values that no remaining node needs."""
         oldest = next(iter(self._ordinals.values()), self._given)
         free: list[bytes] = []
         while self._pins and self._pins[0].ordinal < oldest:
@@ -194,7 +200,7 @@ class Slot:
         return free
 
     def take_back(self, attempts: Iterable[int] | None = None) -> pb.Return | None:
-        """Those of `attempts` (all, when None) that have not started; None when it has to be tried again soon."""
+        """Take back the attempts (all if None) that have not started. Return None if it must be retried soon."""
         named = self._ordinals if attempts is None else {a: self._ordinals[a] for a in attempts if a in self._ordinals}
         taken = self._memory.take_back(named.values())
         if taken is None:
@@ -204,13 +210,15 @@ class Slot:
         return pb.Return(node=held.nodes, attempt=held.attempts)
 
     def drop(self, attempts: Sequence[int]) -> None:
-        """Forget them; those that have not started never will."""
+        """Remove attempts. The unstarted ones will not start."""
         self.take_back(attempts)
         self.answered(attempts)
 
     def cancel(self, attempts: Iterable[int]) -> list[int] | None:
-        """Forget them; those that have not started never will, and those that run are told. Returns the ordinals of
-        the latter; None when it has to be tried again soon."""
+        """Remove attempts. The unstarted ones will not start, and running ones are notified.
+
+        Return the ordinals of the running ones, or None if it must be retried soon.
+        """
         known = [attempt for attempt in attempts if attempt in self._ordinals]
         if self.take_back(known) is None:
             return None
@@ -219,12 +227,13 @@ class Slot:
         return self._memory.cancel(started)
 
     def runs_any(self, ordinals: Sequence[int]) -> bool:
+        """Return whether one of these nodes is running."""
         return any(ordinal in ordinals for ordinal, _ in self._memory.running())
 
     def overdue(self, now: float, grace: float) -> float | None:
-        """When a node may next have run over its timeout, by the monotonic clock; `now` when one has.
+        """Return the monotonic time at which the next node may exceed its timeout; `now` if a node has exceeded it.
 
-        Async nodes, which end by themselves at their timeout, get the grace.
+        Async nodes end by themselves at their timeout, so `grace` seconds are added for them.
         """
         if not self._timeouts:
             return None
@@ -232,7 +241,7 @@ class Slot:
         earliest = float("inf")
         for attempt, seconds in self._timeouts.items():
             node = running.get(self._ordinals[attempt])
-            if node is None:  # it starts now at the earliest
+            if node is None:  # it cannot start before now
                 until = now + seconds
             else:
                 until = node.since / 1e9 + seconds + (grace if node.entry else 0)
@@ -242,31 +251,31 @@ class Slot:
         return max(now, earliest)
 
     def overrun(self) -> tuple[Held, pb.Results]:
-        """The child has ended, and was stopped: the failures of those that ran over their timeout."""
+        """Return the failures of nodes that exceeded their timeout, after their child was stopped and has exited."""
         failures = []
         for attempt in self.running():
             if attempt in self._late:
                 seconds = self._timeouts[attempt]
                 microseconds = min(int(seconds * 1e6), 2**32 - 1)
                 failures.append(describe(overrun(seconds), self._nodes[attempt], attempt, microseconds))
-                failures[-1].traceback = ""  # nobody saw where it was
+                failures[-1].traceback = ""  # it is not known where the node was
                 failures[-1].final = attempt in self._final
         return self.answered([failure.attempt for failure in failures]), pb.Results(failures=failures)
 
     def running(self) -> list[int]:
-        """Attempts that the child is inside of now, or was inside of last and has not sent the results of."""
+        """Return the running attempts, and the last ended ones whose results were not received."""
         by_ordinal = {ordinal: attempt for attempt, ordinal in self._ordinals.items()}
         return [by_ordinal[ordinal] for ordinal, _ in self._memory.running() if ordinal in by_ordinal]
 
     def losses(self, cause: str) -> tuple[Held, pb.SlotDeath]:
-        """What the end of the child means for what it held.
+        """Return the nodes that an exited child held, and which of them were running.
 
-        The node that ended last counts as running if its result was not sent: it may be why the child has died. The
-        results before it are lost too, and their nodes just run again.
+        The node that ended last counts as running if its result was not received: it may be the cause of the crash.
+        Earlier results that were not received are lost too, and their nodes simply run again.
         """
         running = self.running()
-        harmed = set(running)
-        unstarted = [attempt for attempt in self._ordinals if attempt not in harmed]
+        were_running = set(running)
+        unstarted = [attempt for attempt in self._ordinals if attempt not in were_running]
         return self.held, pb.SlotDeath(slot=self.number, running=running, unstarted=unstarted, cause=cause)
 
 
@@ -275,11 +284,11 @@ def _definitions(parcel: bytes) -> _Frame:
 
 
 def cause_of(ended: Ended) -> str:
-    """How a child ended, for people: "killed by SIGSEGV, peak memory 34 MB"."""
+    """Return a text that says how a child exited, such as "killed by SIGSEGV, peak memory 34 MB"."""
     code = os.waitstatus_to_exitcode(ended.status)
     how = f"exited with code {code}" if code >= 0 else f"killed by {_signal_name(-code)}"
     if code == CUT_OFF:
-        how += " (its socket to the worker was closed: a node must not close descriptors that it has not opened)"
+        how += " (its socket to the worker was closed: a node must not close file descriptors that it did not open)"
     return f"{how}, peak memory {ended.peak / 1e6:.0f} MB"
 
 

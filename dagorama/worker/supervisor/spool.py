@@ -1,4 +1,4 @@
-"""The folder of large values that a supervisor shares with its children: fetched once, kept while there is room."""
+"""The folder of large values that a supervisor shares with its children. Fetched values stay while there is room."""
 
 import os
 import shutil
@@ -9,24 +9,25 @@ from pathlib import Path
 from tempfile import gettempdir
 
 from dagorama.client.shared_files import SharedFiles
-from dagorama.worker.spool_files import BROKERS, path_of, write_whole
+from dagorama.worker.spool_files import BROKER_FOLDER_FILE, path_of, write_whole
 
-ROOM = 2 << 30  #: bytes that are kept for later; what is in use is kept beyond that
+MAX_SPOOL_BYTES = 2 << 30  #: above this size unused values are removed; values in use always stay
 
 
 def spool_folder() -> Path:
-    """A name for this process's folder; the first value that comes makes it."""
+    """Return a new path for the folder of this process. The folder is created with the first value."""
     return Path(gettempdir(), f"dagorama-{os.getpid()}-{os.urandom(6).hex()}")
 
 
 def remove_folder(folder: Path) -> None:
+    """Remove the folder, if it exists."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
 class Spool:
-    """Which values are there, who uses them, and which one goes next: the one longest unused."""
+    """The values in the folder and the numbers of their users. The least recently used one is removed first."""
 
-    def __init__(self, folder: Path, room: int = ROOM) -> None:
+    def __init__(self, folder: Path, room: int = MAX_SPOOL_BYTES) -> None:
         self.folder = folder
         self._room = room
         self._size = 0
@@ -34,10 +35,11 @@ class Spool:
         self._users: Counter[bytes] = Counter()
 
     def path(self, digest: bytes) -> Path:
+        """Return the path of a value."""
         return path_of(self.folder, digest)
 
     def __contains__(self, digest: bytes) -> bool:
-        """Whether its bytes are there, whoever wrote them; asking counts as a use."""
+        """Return whether the value is in the folder, and count this as a use."""
         if digest not in self._sizes:
             with suppress(FileNotFoundError):
                 self._note(digest, self.path(digest).stat().st_size)
@@ -46,18 +48,19 @@ class Spool:
         return digest in self._sizes
 
     def show(self, files: SharedFiles | None) -> None:
-        """Tell the children where the broker's folder is, or with None that they do not see it."""
-        named = self.folder / BROKERS
+        """Tell the children the path of the broker's folder, or with None that it is not on this machine."""
+        named = self.folder / BROKER_FOLDER_FILE
         if files is not None:
             write_whole(named, os.fsencode(files.folder))
         else:
             named.unlink(missing_ok=True)
 
     def hold(self, digests: Iterable[bytes]) -> None:
-        """Keep them until `release`, whether they are there yet or not."""
+        """Keep these values until `release`, even if they are not in the folder yet."""
         self._users.update(digests)
 
     def release(self, digests: Iterable[bytes]) -> None:
+        """Stop using these values. A value without other users may be removed."""
         for digest in digests:
             self._users[digest] -= 1
             if not self._users[digest]:
@@ -65,7 +68,7 @@ class Spool:
         self._make_room()
 
     def adopt_strays(self, pid: int) -> None:
-        """Count what a child has written without living to say so."""
+        """Count values that an exited child has written without reporting them, and remove its temporary files."""
         with suppress(FileNotFoundError):
             for path in list(self.folder.iterdir()):
                 if path.suffix.startswith(f".{pid}-"):

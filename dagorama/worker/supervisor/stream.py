@@ -1,4 +1,4 @@
-"""Drives a session over grpc.aio: one stream after the other, for as long as the worker lives."""
+"""Run a session over grpc.aio: one stream after the other, until the worker shuts down."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.client.transport import is_broken_off
+from dagorama.client.status import is_broken_off
 from dagorama.logging import get_logger
-from dagorama.worker.supervisor.session import FINAL, Backoff, Held, Session
+from dagorama.worker.supervisor.session import FINAL, MAX_RECONNECT_PAUSE_S, Backoff, Held, Session
 
 if TYPE_CHECKING:
     from dagorama.api.broker_pb2_grpc import BrokerAsyncStub
 
-BREATH = 0.001  #: seconds between two messages: what gathers meanwhile goes in one; the first is never held up
-RETRY_CAP = 1.0  #: seconds; a broker that restarts waits 2 for the workers that it had
+#: Shortest time between two messages. Reports of this time share a message; the first message is never delayed.
+MIN_SEND_INTERVAL_S = 0.001
 
 
 class Refused(Exception):
-    """The broker said no, and would say so again."""
+    """The broker has refused the worker for good."""
 
 
 class Stream:
+    """Opens one stream after the other, sends the messages of the session and passes on received ones."""
+
     def __init__(
         self,
         stub: BrokerAsyncStub,
@@ -41,24 +43,24 @@ class Stream:
         self._held = held
         self._on_message = on_message
         self._on_sent = on_sent
-        self._on_lost = on_lost  # a session that was welcomed has no stream any more, and why
+        self._on_lost = on_lost  # called with the reason when a welcomed session loses its stream
         self._pending = asyncio.Event()
         self._closing = False
         self._beating: asyncio.TimerHandle | None = None
-        self.heard = False  #: there is a broker that takes what is said
+        self.heard = False  #: a broker receives the messages
 
     def wake(self) -> None:
-        """There may be something to send."""
+        """Send the new messages of the session, if there are any."""
         self._pending.set()
 
     def close(self) -> None:
-        """Say what is left and end the stream; `live` returns then."""
+        """Send the remaining messages and end the stream. `live` returns then."""
         self._closing = True
         self.wake()
 
     async def live(self) -> None:
-        """Until `close`. Raises Refused."""
-        backoff = Backoff(cap=RETRY_CAP)
+        """Run until `close`. Raises Refused."""
+        backoff = Backoff(cap=MAX_RECONNECT_PAUSE_S)
         while not self._closing:
             try:
                 await self._converse(backoff)
@@ -68,7 +70,7 @@ class Stream:
                     raise Refused(error.details() or error.code().name) from None
                 self._note_loss(error.details() or error.code().name)
                 if self._session.welcome is None and not self._is_written_over(error):
-                    get_logger().warning("the broker is gone (%s); trying again", error.details())
+                    get_logger().warning("lost the connection to the broker (%s); retrying", error.details())
             if not self._closing:
                 await asyncio.sleep(backoff.pause(random.random()))
 
@@ -77,10 +79,10 @@ class Stream:
             self._on_lost(why)
 
     def _is_written_over(self, error: grpc.aio.AioRpcError) -> bool:
-        """Whether the broker may have said something else, which the next stream will hear.
+        """Return whether grpc.aio may have replaced the broker's status. The next stream will receive it again.
 
-        A stream that the broker ends while something is being written to it loses its status in grpc.aio, which puts
-        INTERNAL in its place (grpc issue 36066). A refusal at the door meets the hello like that.
+        If the broker ends a stream while the worker writes to it, grpc.aio loses the status and reports INTERNAL (grpc
+        issue 36066). This happens when a broker refuses a worker that is sending its hello.
         """
         return error.code() is grpc.StatusCode.INTERNAL and self._session.welcome is None
 
@@ -110,14 +112,14 @@ class Stream:
 
     async def _write(self, call: grpc.aio.StreamStreamCall[Any, Any]) -> None:
         loop = asyncio.get_running_loop()
-        breath_until = 0.0
+        next_send_at = 0.0
         while True:
             await self._pending.wait()
-            if not self._closing and (now := loop.time()) < breath_until:
-                await asyncio.sleep(breath_until - now)
+            if not self._closing and (now := loop.time()) < next_send_at:
+                await asyncio.sleep(next_send_at - now)
             self._pending.clear()
             while (message := self._session.next_message()) is not None:
-                breath_until = loop.time() + BREATH
+                next_send_at = loop.time() + MIN_SEND_INTERVAL_S
                 await call.write(message)
                 self.heard = True
                 self._on_sent()

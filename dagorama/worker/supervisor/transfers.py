@@ -1,4 +1,8 @@
-"""Large values between the spool and the broker, some at a time, tried again until they are there or are refused."""
+"""Transfer large values between the spool and the broker, a few at a time.
+
+A transfer is retried until it succeeds or the broker refuses the value. A report that names a refused value is changed:
+the attempts that need the value fail, the other attempts keep their results.
+"""
 
 from __future__ import annotations
 
@@ -8,74 +12,84 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from hashlib import sha256
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.client.connection import CHUNK, DEADLINE, broker_error, transfer_deadline
+from dagorama.client.chunks import CHUNK, DEADLINE, transfer_deadline
 from dagorama.client.shared_files import SharedFiles
+from dagorama.client.status import broker_error
 from dagorama.errors import BrokerOverloaded, BrokerUnavailable
 from dagorama.logging import get_logger
 from dagorama.settings import shared_files
+from dagorama.worker.failures import MESSAGE_BYTES, bounded
 from dagorama.worker.frames import Kind, Outcome
-from dagorama.worker.supervisor.refused_values import without_value
 from dagorama.worker.supervisor.session import Backoff, Held
 from dagorama.worker.supervisor.spool import Spool
 
 if TYPE_CHECKING:
     from dagorama.api.broker_pb2_grpc import BrokerAsyncStub
 
-SIDE_BY_SIDE = 4  #: values on their way at one time; more wait for their turn
-#: Statuses by name that say nothing of the value: the same again may be taken. Any other is the broker's last word.
-PASSING = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "ABORTED", "INTERNAL", "UNKNOWN"})
+MAX_CONCURRENT_TRANSFERS = 4
+#: Names of statuses after which the same request may succeed later. Any other status is a final refusal.
+TRANSIENT_STATUSES = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "ABORTED", "INTERNAL", "UNKNOWN"})
+
+
+#: the failure type of an attempt whose large value the broker refused; the same error is raised if a child refuses it
+REFUSED = "dagorama.errors.RefusedByBroker"
 
 
 class ValueRefused(Exception):
-    """The broker does not take a value, and would not take it later."""
+    """The broker refused a large value, and would refuse it again."""
 
 
 class Transfers:
+    """The large values that are being sent and fetched, each at most once at a time."""
+
     def __init__(self, stub: BrokerAsyncStub, spool: Spool) -> None:
         self._stub = stub
         self._spool = spool
         self._files: SharedFiles | None = None
         self._sending: dict[bytes, asyncio.Task[None]] = {}
         self._fetching: dict[bytes, asyncio.Task[None]] = {}
-        self._turns = asyncio.Semaphore(SIDE_BY_SIDE)
+        self._free_transfers = asyncio.Semaphore(MAX_CONCURRENT_TRANSFERS)
 
     def share(self, folder: pb.ValuesFolderReply) -> None:
-        """Where the broker's own folder is in sight, children read and write there."""
+        """Let the children read and write in the broker's folder if it is on this machine."""
         self._files = SharedFiles.found(folder.path, folder.word) if shared_files() else None
         self._spool.show(self._files)
 
     def is_at_hand(self, digest: bytes) -> bool:
+        """Return whether a child can read the value now."""
         return digest in self._spool or (self._files is not None and self._files.has(digest))
 
-    def send(self, digest: bytes, waits: bytes = b"") -> asyncio.Task[None]:
-        """Return a task that ends when the broker has the value; it raises ValueRefused.
+    def send(self, digest: bytes, unfinished: bytes = b"") -> asyncio.Task[None]:
+        """Return a task that ends when the broker has the value. The task raises ValueRefused.
 
-        `waits` is the name under which a child has left it in the broker's folder; empty: it is in the spool.
+        `unfinished` is the name of the file that a child has written to the broker's folder. If it is empty, the value
+        is in the spool.
         """
         task = self._sending.get(digest)
         if task is None:
-            task = self._sending[digest] = asyncio.ensure_future(self._send(digest, waits.hex()))
+            task = self._sending[digest] = asyncio.ensure_future(self._send(digest, unfinished.hex()))
             task.add_done_callback(lambda _: self._sending.pop(digest, None))
-        elif waits:  # another child has made the same value
-            task.add_done_callback(lambda _: self._drop(waits.hex()))
+        elif unfinished:  # another child has written the same value
+            task.add_done_callback(lambda _: self._drop(unfinished.hex()))
         return task
 
-    def _drop(self, waits: str) -> None:
+    def _drop(self, unfinished: str) -> None:
         if self._files is not None:
-            self._files.drop(waits)
+            self._files.drop(unfinished)
 
-    async def _send(self, digest: bytes, waits: str) -> None:
+    async def _send(self, digest: bytes, unfinished: str) -> None:
         backoff = Backoff()
         while True:
             try:
-                async with self._turns:
-                    await self._hand_over(digest, waits)
+                async with self._free_transfers:
+                    await self._hand_over(digest, unfinished)
                 return
             except grpc.aio.AioRpcError as error:
                 if not _may_pass(error):
@@ -83,27 +97,30 @@ class Transfers:
                 problem = error.details()
             await _pause(backoff, f"sending the large value {digest.hex()}", problem)
 
-    async def _hand_over(self, digest: bytes, waits: str) -> None:
-        if await self._is_kept(digest, waits):
+    async def _hand_over(self, digest: bytes, unfinished: str) -> None:
+        if await self._is_kept(digest, unfinished):
             return
-        if not waits:
+        if not unfinished:
             await self._upload(self._spool.path(digest))
         elif self._files is not None:
-            await self._upload(self._files.unfinished(waits))
-            self._drop(waits)
+            await self._upload(self._files.unfinished(unfinished))
+            self._drop(unfinished)
 
     async def _upload(self, path: Path) -> None:
-        # Where it is not here: it was handed over before, and the broker will say of who names it that it is gone.
+        # If the file is missing, the value was sent before. If the broker has lost it since, it refuses the report.
         with suppress(FileNotFoundError):
             length = path.stat().st_size
             await self._stub.PutValue(_chunks(path), timeout=transfer_deadline(length))
 
-    async def _is_kept(self, digest: bytes, waits: str) -> bool:
-        request = pb.KeepValueRequest(sha256=digest, unfinished=waits)
+    async def _is_kept(self, digest: bytes, unfinished: str) -> bool:
+        request = pb.KeepValueRequest(sha256=digest, unfinished=unfinished)
         return (await self._stub.KeepValue(request, timeout=DEADLINE)).kept
 
     async def fetch(self, digest: bytes) -> None:
-        """Until it is in the spool, or the broker says that it has no such value: whoever reads it will see."""
+        """Wait until the value is in the spool, or the broker has answered that it does not have it.
+
+        In the second case the node that reads the value fails.
+        """
         task = self._fetching.get(digest)
         if task is None:
             task = self._fetching[digest] = asyncio.ensure_future(self._fetch(digest))
@@ -114,10 +131,10 @@ class Transfers:
         backoff = Backoff()
         while not self.is_at_hand(digest):
             try:
-                async with self._turns:
+                async with self._free_transfers:
                     if await self._download(digest):
                         return
-                problem: str | None = "what came is something else"
+                problem: str | None = "the received data does not match its hash"
             except grpc.aio.AioRpcError as error:
                 if not _may_pass(error):
                     return
@@ -139,7 +156,7 @@ class Transfers:
 
 
 class Forwarder:
-    """Passes on what one slot says, in order; what names large values waits until the broker has them."""
+    """Forward the outcomes of one slot in order. An outcome with large values waits until the broker has these."""
 
     def __init__(self, transfers: Transfers, spool: Spool, forward: Callable[[Kind, Held, bytes], None]) -> None:
         self._transfers = transfers
@@ -149,6 +166,7 @@ class Forwarder:
         self._task: asyncio.Task[None] | None = None
 
     def take(self, kind: Kind, held: Held, outcome: Outcome) -> None:
+        """Forward an outcome now, or later if it or an earlier one waits for large values."""
         if not outcome.large and not self._waiting:
             self._forward(kind, held, outcome.body)
             return
@@ -160,7 +178,7 @@ class Forwarder:
 
     @property
     def held(self) -> list[Held]:
-        """Attempts whose outcome waits here."""
+        """The attempts whose outcomes wait for large values."""
         return [held for _, held, _, _ in self._waiting]
 
     async def _send_all(self) -> None:
@@ -171,7 +189,7 @@ class Forwarder:
                 try:
                     await sent
                 except ValueRefused as refusal:
-                    get_logger().warning("the broker does not take the large value %s: %s", digest.hex(), refusal)
+                    get_logger().warning("the broker refused the large value %s: %s", digest.hex(), refusal)
                     outcome = without_value(outcome, digest, str(refusal))
             self._waiting.popleft()
             self._spool.release(large)
@@ -186,9 +204,9 @@ async def _chunks(path: Path) -> AsyncIterator[pb.ValueChunk]:
 
 
 def _may_pass(error: grpc.aio.AioRpcError) -> bool:
-    """Whether the same may be answered otherwise later: the broker is away, or says when it may have room."""
+    """Return whether a later retry may succeed: the broker is unreachable, or has sent a time to retry at."""
     found = broker_error(error, "")
-    if error.code().name in PASSING or isinstance(found, BrokerUnavailable):
+    if error.code().name in TRANSIENT_STATUSES or isinstance(found, BrokerUnavailable):
         return True
     return isinstance(found, BrokerOverloaded) and found.retry_after is not None
 
@@ -196,3 +214,47 @@ def _may_pass(error: grpc.aio.AioRpcError) -> bool:
 async def _pause(backoff: Backoff, what: str, problem: str | None) -> None:
     get_logger().warning("%s: %s; trying again", what, problem)
     await asyncio.sleep(backoff.pause(random.random()))
+
+
+# --- reports without a refused value ------------------------------------------------------------------------
+
+
+def without_value(outcome: Outcome, digest: bytes, why: str) -> Outcome:
+    """Return the outcome with a failure in place of each attempt whose value or child nodes need the large value."""
+    results = pb.Results.FromString(outcome.body)
+    failed = {results.attempt[index]: results.node[index] for index in _users(results, digest)}
+    failed |= {child.attempt: child.node for child in results.children if digest in child.nodes.large}
+    message = bounded(f"a large value that the result needs could not be stored: {why}", MESSAGE_BYTES)
+    rest = _without(results, set(failed))
+    for attempt, node in failed.items():
+        rest.failures.add(node=node, attempt=attempt, type=REFUSED, message=message)
+    return outcome._replace(body=rest.SerializeToString())
+
+
+def _users(results: pb.Results, digest: bytes) -> list[int]:
+    """Return the indexes of the results whose values need the large value."""
+    return [of for value, of in zip(results.large, results.large_of, strict=True) if value == digest]
+
+
+def _without(results: pb.Results, attempts: set[int]) -> pb.Results:
+    """Return the report without the values and child nodes of these attempts."""
+    kept = [index for index, attempt in enumerate(results.attempt) if attempt not in attempts]
+    moved = {index: at for at, index in enumerate(kept)}
+    large = [(value, moved[of]) for value, of in zip(results.large, results.large_of, strict=True) if of in moved]
+    rest = pb.Results(
+        node=[results.node[index] for index in kept],
+        attempt=[results.attempt[index] for index in kept],
+        value=[results.value[index] for index in kept],
+        microseconds=[results.microseconds[index] for index in kept],
+        foreign=results.foreign,
+        functions=results.functions,
+        children=[child for child in results.children if child.attempt not in attempts],
+        failures=[failure for failure in results.failures if failure.attempt not in attempts],
+        large=[value for value, _ in large],
+        large_of=[of for _, of in large],
+    )
+    if results.ref_count:
+        starts = list(accumulate(results.ref_count, initial=0))
+        rest.ref_count.extend([results.ref_count[index] for index in kept])
+        rest.ref.extend([ref for index in kept for ref in results.ref[starts[index] : starts[index + 1]]])
+    return rest

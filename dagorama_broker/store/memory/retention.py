@@ -1,4 +1,4 @@
-"""What the store in memory needs to forget instances: which have ended, who names whom, who was removed."""
+"""Ends, links and removals of the instances of a store in memory."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ from collections.abc import Iterable, Sequence
 from heapq import nsmallest
 from typing import Any
 
-from dagorama_broker.model import InstanceEnd, LinkRow, RemovedRow
-from dagorama_broker.store.sqlite.retention import REMEMBERED
+from dagorama_broker.model.rows import InstanceEnd, LinkRow, RemovedRow
+from dagorama_broker.store.protocol import REMEMBERED
 
 
 class Forgetting:
+    """Which instances have ended, which refer to which, and which were removed."""
+
     def __init__(self) -> None:
         self._ends: dict[int, InstanceEnd] = {}  #: of instances that have ended
-        self._in_order: dict[bool, list[tuple[float, int]]] = {False: [], True: []}  #: by failed; those nobody names
-        self._links: dict[int, set[int]] = {}
-        self._named: dict[int, set[int]] = {}  #: by whom
-        # To find the first entry of a plain dict takes the longer the more have been deleted before it.
+        #: by failed; without the instances that others refer to
+        self._in_order: dict[bool, list[tuple[float, int]]] = {False: [], True: []}
+        self._links: dict[int, set[int]] = {}  #: instances that an instance refers to
+        self._named: dict[int, set[int]] = {}  #: instances that refer to an instance
+        # Finding the first entry of a plain dict takes time for each entry that was deleted before it.
         self._removed: OrderedDict[bytes, RemovedRow] = OrderedDict()  #: oldest removal first
         self._leftovers: OrderedDict[int, None] = OrderedDict()
 
     # --- ends and links -------------------------------------------------------------------------------
 
     def end(self, end: InstanceEnd) -> None:
-        """An instance has ended, or has an unfinished node again."""
+        """Note that an instance has ended, or has an unfinished node again."""
         self._take_out(end.key)
         self._ends.pop(end.key, None)
         if end.ended is not None:
@@ -33,6 +36,7 @@ class Forgetting:
             self._put_in(end.key)
 
     def link(self, rows: Iterable[LinkRow]) -> None:
+        """Note that instances refer to other instances."""
         for instance, named in rows:
             links = self._links.setdefault(instance, set())
             if named not in links:
@@ -41,15 +45,16 @@ class Forgetting:
                 self._named.setdefault(named, set()).add(instance)
 
     def expired(self, failed: bool, before: float, most: int) -> list[int]:
-        """Keys of instances that ended up to then and that nobody names, oldest end first."""
+        """Return keys of instances that ended up to then, oldest end first, without those that others refer to."""
         in_order = self._in_order[failed]
         return [key for ended, key in in_order[:most] if ended <= before]
 
     def named(self, after: int, most: int) -> list[int]:
-        """Keys of those that have ended and that somebody names, in their order."""
+        """Return keys of ended instances that others refer to, in their order."""
         return nsmallest(most, (key for key in list(self._named) if key > after and key in self._ends))
 
     def naming(self, key: int) -> list[int]:
+        """Return keys of the instances that refer to this one."""
         return list(self._named.get(key, ()))
 
     def _put_in(self, key: int) -> None:
@@ -66,6 +71,7 @@ class Forgetting:
     # --- removal --------------------------------------------------------------------------------------
 
     def remove(self, rows: Sequence[RemovedRow]) -> None:
+        """Note that instances were removed; their rows are left over."""
         self._take_out_all(row.key for row in rows)
         for row in rows:
             self._removed[row.id] = row
@@ -76,7 +82,7 @@ class Forgetting:
             self._unlink(row.key)
 
     def _take_out_all(self, keys: Iterable[int]) -> None:
-        """Of instances that nobody will ask for again: those that ended one after the other go in one go."""
+        """Forget the ends of instances; those that ended one after the other are deleted together."""
         places: dict[bool, list[int]] = {False: [], True: []}
         for key in keys:
             end = self._ends.pop(key, None)
@@ -93,22 +99,24 @@ class Forgetting:
                 self._put_in(named)
 
     def removed(self, id: bytes) -> RemovedRow | None:
+        """Return the record of a removed instance."""
         return self._removed.get(id)
 
     def is_left_over(self, instance: int) -> bool:
-        """Whether it was removed and still has rows."""
+        """Return whether an instance was removed and still has rows."""
         return instance in self._leftovers
 
     def leftover(self) -> int | None:
-        """A removed instance that still has rows."""
+        """Return a removed instance that still has rows; None if there is none."""
         return next(iter(self._leftovers), None)
 
     def is_swept(self, instance: int) -> None:
+        """Note that all rows of a removed instance are deleted."""
         del self._leftovers[instance]
 
 
 def delete_places(items: list[Any], places: Iterable[int]) -> None:
-    """Delete the items at these indexes, each stretch of them at once: what is behind it moves up only once."""
+    """Delete the items at these indexes, contiguous ones together, so that the items behind them move only once."""
     first = end = -1
     for place in sorted(places, reverse=True):
         if place != first - 1:

@@ -1,36 +1,46 @@
-"""A connection to a store's SQLite file: settings, identity, version, and what SQLite's errors mean to a person."""
+"""A connection to a store's SQLite file: settings, preparation of the file, transactions, and errors for people."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import cache
+from itertools import chain
 from pathlib import Path
 
 from dagorama_broker.errors import StoreError
+from dagorama_broker.store.checksums import SqlValue, check_row, damaged, outcome_sum
 from dagorama_broker.store.descriptors import shortage
-from dagorama_broker.store.sqlite.check import look_over
 from dagorama_broker.store.sqlite.schema import APPLICATION_ID, MIGRATIONS
-from dagorama_broker.store.sqlite.statements import KEPT
 
-#: How long another program (a backup, sqlite3 at a prompt) may hold the file before that is an error.
+#: Seconds for which another program (a backup, sqlite3 at a prompt) may lock the file before that is an error.
 BUSY_SECONDS = 5.0
-#: Pages of 4 KiB in the log before they go to their places in the file.
+#: Pages of 4 KiB in the log before a checkpoint moves them to the database.
 CHECKPOINT_PAGES = 4000
 CACHE_KIB = 32 * 1024
-#: Up to this size the whole file is looked over at every start, about a second for each gigabyte that is in the page
-#: cache. Rows are checked whenever they are read; this finds rows that cannot be reached any more.
+#: Prepared statements that a connection keeps: those of all tables in all sizes, and the queries.
+KEPT = 256
+#: Rows of one statement; few sizes, because a connection keeps the statements that it has prepared.
+SIZES = (128, 16, 4, 1)
+#: Bytes up to which the whole file is checked at every start, about a second for each gigabyte in the page cache. Rows
+#: are checked whenever they are read; this check finds rows that can no longer be reached.
 LOOKED_OVER = 1 << 30
+#: Number of the latest outcomes that a start compares with their checksums: about a third of a second.
+ENDS = 250_000
+_OUTCOMES = "SELECT key, chk, state, attempt, culprit, ended, refs FROM outcomes ORDER BY key DESC LIMIT ?"
+_RESOLVED = "SELECT key, state, culprit, ended, chk FROM resolved ORDER BY key DESC LIMIT ?"
+_WITHOUT_NODE = "SELECT key FROM {table} WHERE key NOT IN (SELECT key FROM nodes) LIMIT 1"
 
 
 def connect(path: Path, busy: float) -> sqlite3.Connection:
-    """A connection that commits only when told to. Used from one thread at a time, not always the same."""
+    """Return a connection that commits only explicitly. Use it from one thread at a time, not always the same."""
     connection = sqlite3.connect(
         path, timeout=busy, isolation_level=None, check_same_thread=False, cached_statements=KEPT
     )
     connection.execute("PRAGMA synchronous = FULL")
-    # Else a statement that changes much needs a file of its own: a free descriptor, and room in another folder.
+    # Otherwise a statement with many changes needs a temporary file: a free descriptor, and space in another folder.
     connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute("PRAGMA foreign_keys = OFF")
     connection.execute("PRAGMA cell_size_check = ON")
@@ -39,20 +49,73 @@ def connect(path: Path, busy: float) -> sqlite3.Connection:
     return connection
 
 
+# --- transactions and statements --------------------------------------------------------------------------
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commit everything in the block durably, or nothing if it raises."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    finally:
+        # A transaction is still open only after an error, and SQLite itself may have rolled it back already.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+@contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """Read one consistent state in the block, whatever is committed meanwhile."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def run(connection: sqlite3.Connection, statement: str, width: int, rows: Iterable[Sequence[SqlValue]]) -> None:
+    """Run a statement that has `{rows}` after VALUES for all of these rows, each with `width` columns.
+
+    The sqlite3 module releases the GIL around each statement and then waits for it. Next to a busy event loop that wait
+    is most of the cost of a row, so one statement takes as many rows as possible, up to a bound.
+    """
+    values = list(chain.from_iterable(rows))
+    at, end = 0, len(values)
+    for size in SIZES:
+        length = size * width
+        while end - at >= length:
+            connection.execute(_with_rows(statement, width, size), values[at : at + length])
+            at += length
+
+
+@cache
+def _with_rows(statement: str, width: int, size: int) -> str:
+    return statement.format(rows=", ".join([f"({', '.join('?' * width)})"] * size))
+
+
+# --- preparing and checking the file ----------------------------------------------------------------------
+
+
 def prepare(path: Path, busy: float) -> None:
-    """Make the file where it is missing, refuse it where it is not ours or too new, bring it to today's version."""
-    # SQLite gives its files the mode of the first one; arguments and values are nobody else's to read.
+    """Create the file if it is missing and migrate it to the current version.
+
+    Raise StoreError if it is another program's file, written by a newer version, or damaged.
+    """
+    # SQLite gives its other files the mode of the first one; arguments and values are private to this user.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     with closing(connect(path, busy)) as connection:
         version = _version(connection, path)
         mode: str = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
-            raise StoreError(f"{path} is on a file system that cannot hold it (no WAL): use a local disk")
+            raise StoreError(f"{path} is on a file system that does not support SQLite's WAL: use a local disk")
         for number, script in enumerate(MIGRATIONS[version:], version + 1):
             _migrate(connection, script, number)
         _check_schema(connection)
         if path.stat().st_size <= LOOKED_OVER:
-            look_over(connection)
+            _check_content(connection)
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:
@@ -69,21 +132,6 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
     return version
 
 
-def _check_schema(connection: sqlite3.Connection) -> None:
-    """No row's checksum covers what says how rows are read: changed, it may hide them all."""
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as right:
-        for number, script in enumerate(MIGRATIONS, 1):
-            _migrate(right, script, number)
-        missing = _schema(right) - _schema(connection)
-    if missing:
-        names = ", ".join(sorted(name for name, _, _ in missing))
-        raise StoreError(f"it is damaged, in the definition of {names}: put back a copy, or choose another store")
-
-
-def _schema(connection: sqlite3.Connection) -> set[tuple[str, str, str]]:
-    return set(connection.execute("SELECT name, tbl_name, sql FROM sqlite_schema WHERE sql IS NOT NULL"))
-
-
 def _migrate(connection: sqlite3.Connection, script: str, number: int) -> None:
     with transaction(connection):
         for statement in script.split(";"):
@@ -92,56 +140,68 @@ def _migrate(connection: sqlite3.Connection, script: str, number: int) -> None:
         connection.execute(f"PRAGMA user_version = {number}")
 
 
-@contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing, durable when the block has ended."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    finally:
-        # Left open only by an error, which SQLite itself may have answered with a rollback.
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+def _check_schema(connection: sqlite3.Connection) -> None:
+    """Raise StoreError if the schema is damaged: no row's checksum covers it, and a wrong one may hide all rows."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as right:
+        for number, script in enumerate(MIGRATIONS, 1):
+            _migrate(right, script, number)
+        missing = _schema(right) - _schema(connection)
+    if missing:
+        names = ", ".join(sorted(name for name, _, _ in missing))
+        raise StoreError(f"it is damaged, in the definition of {names}: restore a copy, or choose another store")
 
 
-@contextmanager
-def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
-    """What is read inside is of one moment, whatever is committed meanwhile."""
-    connection.execute("BEGIN")
-    try:
-        yield
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+def _schema(connection: sqlite3.Connection) -> set[tuple[str, str, str]]:
+    return set(connection.execute("SELECT name, tbl_name, sql FROM sqlite_schema WHERE sql IS NOT NULL"))
 
+
+def _check_content(connection: sqlite3.Connection) -> None:
+    """Raise StoreError if the content is damaged in a way that no later read would find.
+
+    Rows are checked whenever they are read, but damage to a row's key hides it from queries for that key. A node that
+    has ended would then seem not to have ended, and would run again.
+    """
+    found: str = connection.execute("PRAGMA integrity_check (1)").fetchone()[0]
+    if found != "ok":
+        raise StoreError(f"it is damaged: restore a copy, or choose another store ({' '.join(found.split())})")
+    for key, chk, state, attempt, culprit, ended, refs in connection.execute(_OUTCOMES, (ENDS,)):
+        if outcome_sum(key, state, attempt, culprit, ended, refs) != chk >> 32:
+            raise damaged("outcomes", key)
+    for *row, chk in connection.execute(_RESOLVED, (ENDS,)):
+        check_row("resolved", row[0], chk, row)
+    for table in ("outcomes", "resolved"):
+        for (key,) in connection.execute(_WITHOUT_NODE.format(table=table)):
+            raise damaged(table, key)
+
+
+# --- errors -----------------------------------------------------------------------------------------------
 
 _NO_MEMORY = "there is not enough memory: give the machine or container more, or lower DAGORAMA_CACHE"
 _MEANINGS = {
     sqlite3.SQLITE_NOMEM: _NO_MEMORY,
-    sqlite3.SQLITE_FULL: "the disk is full: make room and start the broker again",
-    sqlite3.SQLITE_READONLY: "it is read-only: give this user the right to write the file and its folder",
-    sqlite3.SQLITE_PERM: "this user has no right to it",
-    sqlite3.SQLITE_BUSY: "it is locked by another program: end that one and start the broker again",
-    sqlite3.SQLITE_LOCKED: "it is locked by another program: end that one and start the broker again",
-    sqlite3.SQLITE_CORRUPT: "it is damaged: put back a copy, or choose another store",
-    sqlite3.SQLITE_NOTADB: "it is damaged or not a dagorama store: put back a copy, or choose another store",
-    sqlite3.SQLITE_CANTOPEN: "it cannot be opened: see that its folder exists and that this user may write there",
-    sqlite3.SQLITE_IOERR: "the disk refuses to write or read it",
+    sqlite3.SQLITE_FULL: "the disk is full: free some space and start the broker again",
+    sqlite3.SQLITE_READONLY: "it is read-only: give this user write permission for the file and its folder",
+    sqlite3.SQLITE_PERM: "this user has no permission to use it",
+    sqlite3.SQLITE_BUSY: "it is locked by another program: stop that program and start the broker again",
+    sqlite3.SQLITE_LOCKED: "it is locked by another program: stop that program and start the broker again",
+    sqlite3.SQLITE_CORRUPT: "it is damaged: restore a copy, or choose another store",
+    sqlite3.SQLITE_NOTADB: "it is damaged or not a dagorama store: restore a copy, or choose another store",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened: check that its folder exists and that this user may write there",
+    sqlite3.SQLITE_IOERR: "the disk reported an error while reading or writing it",
 }
 
 
 def _meaning(error: Exception) -> str | None:
     # The lower byte of an extended code is the plain one.
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    # SQLite does not say why the system did not open a file, or refused to work with it.
+    # SQLite does not say why the operating system did not open a file, or refused to work with it.
     lacking = shortage() if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR) else None
     return lacking or _MEANINGS.get(code)
 
 
 @contextmanager
 def saying_what_failed(path: Path) -> Iterator[None]:
-    """Turns whatever SQLite or the file system raises into a StoreError of one sentence that names the file."""
+    """Translate errors of SQLite and of the file system to a StoreError of one sentence that names the file."""
     try:
         yield
     except (sqlite3.Error, OverflowError, UnicodeError) as error:

@@ -1,19 +1,23 @@
-"""Numbers that a store keeps beside its rows: the epoch, and how far keys have been used when their rows are gone."""
+"""What a store keeps once, besides its rows: the epoch and other numbers, which keys were used, and its secret."""
 
 from __future__ import annotations
 
+import os
 import sqlite3
 
 from dagorama_broker.store.checksums import check_row, row_sum
+from dagorama_broker.store.protocol import SECRET_BYTES
 
 _RAISE = (
     "INSERT INTO meta VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value, chk = excluded.chk"
     " WHERE excluded.value > meta.value"
 )
+#: Name of the secret, which proofs of grants are made with.
+_GRANTS = "grants"
 
 
 def read_number(connection: sqlite3.Connection, name: str) -> int:
-    """The number of this name; 0: never written. Raises StoreError where it is damaged."""
+    """Return the number of this name, 0 if it was never written. Raise StoreError if it is damaged."""
     row = connection.execute("SELECT value, chk FROM meta WHERE name = ?", (name,)).fetchone()
     if row is None:
         return 0
@@ -23,26 +27,40 @@ def read_number(connection: sqlite3.Connection, name: str) -> int:
 
 
 def check_numbers(connection: sqlite3.Connection) -> None:
-    """Raises StoreError where one is damaged: one whose name is would seem never to have been written."""
+    """Raise StoreError if a number is damaged: one with a damaged name would seem never to have been written."""
     for name, value, chk in connection.execute("SELECT name, value, chk FROM meta"):
         check_row("meta", name, chk, (name, value))
 
 
 def write_number(connection: sqlite3.Connection, name: str, value: int) -> None:
+    """Write the number of this name."""
     connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?, ?)", (name, value, row_sum((name, value))))
 
 
 def next_key(connection: sqlite3.Connection, table: str, column: str = "key") -> int:
-    """The smallest key that no row of this table has or ever had."""
+    """Return the smallest key larger than all keys that rows of this table have or ever had."""
     last: int | None = connection.execute(f"SELECT max({column}) FROM {table}").fetchone()[0]
     return max((last or 0) + 1, read_number(connection, _mark(table)))
 
 
 def mark_used(connection: sqlite3.Connection, table: str, last: int) -> None:
-    """Rows up to this key are about to go: what comes must not take their keys. In the same transaction."""
+    """Keep new rows from reusing keys up to `last`. Call it in the transaction that deletes the rows."""
     name, value = _mark(table), last + 1
     connection.execute(_RAISE, (name, value, row_sum((name, value))))
 
 
 def _mark(table: str) -> str:
     return f"next of {table}"
+
+
+def kept_secret(connection: sqlite3.Connection) -> bytes:
+    """Return the secret; create it if there is none. Call it in a transaction. Raise StoreError if it is damaged."""
+    rows = connection.execute("SELECT name, value, chk FROM secrets").fetchall()
+    for name, value, chk in rows:
+        check_row("secrets", name, chk, (name, value))
+    if rows:
+        (secret,) = (value for _, value, _ in rows)
+        return bytes(secret)
+    secret = os.urandom(SECRET_BYTES)
+    connection.execute("INSERT INTO secrets VALUES (?, ?, ?)", (_GRANTS, secret, row_sum((_GRANTS, secret))))
+    return secret

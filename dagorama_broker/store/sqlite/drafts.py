@@ -1,11 +1,11 @@
-"""Rows of nodes that a call is making in portions: before the call is decided no run names them, and none is found."""
+"""Nodes that a call creates in several commits. Until the call is decided, no query finds them."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
 
-from dagorama_broker.model import DraftRow
+from dagorama_broker.model.rows import DraftRow
 from dagorama_broker.store.checksums import check_row, summed
 from dagorama_broker.store.sqlite.counters import mark_used
 from dagorama_broker.store.sqlite.rebinds import let_go
@@ -15,11 +15,12 @@ _OF_NODES = ("nodes", "node_keys")
 
 
 def begin(connection: sqlite3.Connection, drafts: Iterable[DraftRow]) -> None:
+    """Record which nodes a call is creating, so that a start after a crash deletes them."""
     connection.executemany(_BEGIN, summed(drafts))
 
 
 def give_up(connection: sqlite3.Connection, nodes: Iterable[DraftRow]) -> None:
-    """Delete what is there of nodes that are not made after all; their keys stay used."""
+    """Delete the rows of nodes that are not created after all; their keys are not reused."""
     for first, last in nodes:
         mark_used(connection, "nodes", last)
         for table in _OF_NODES:
@@ -28,11 +29,12 @@ def give_up(connection: sqlite3.Connection, nodes: Iterable[DraftRow]) -> None:
 
 
 def end(connection: sqlite3.Connection, first_keys: Iterable[int]) -> None:
+    """Forget drafts whose call was decided."""
     connection.executemany("DELETE FROM drafts WHERE first_key = ?", ((key,) for key in first_keys))
 
 
 def clear(connection: sqlite3.Connection) -> None:
-    """Delete what an earlier broker has left of calls that it did not decide. Raises StoreError if a row is damaged."""
+    """Delete nodes of calls that an earlier broker left undecided. Raise StoreError if a row is damaged."""
     left = []
     for first, last, chk in connection.execute("SELECT first_key, last_key, chk FROM drafts"):
         check_row("drafts", first, chk, (first, last))

@@ -1,16 +1,17 @@
-"""What eager attempts have made, as the SQLite store reads it: which of it may still come to nothing, and which has."""
+"""Eager attempts and the nodes that they created: which may still be rolled back, and which were."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection
 
-from dagorama_broker.model import BroodRow, Fate, RunRow
+from dagorama_broker.model.domain import Fate
+from dagorama_broker.model.rows import BroodRow, RunRow
 from dagorama_broker.store.checksums import check_row
 from dagorama_broker.store.sqlite.reader import Reader
 
 _BROODS = "SELECT attempt, node, within, fate, chk FROM broods"
-# Those that may come to nothing, and released ones that go back to them.
+# Attempts that may be rolled back, and released ones within them.
 _LIVE = (
     "WITH RECURSIVE live (attempt) AS (SELECT attempt FROM broods WHERE fate = 0 UNION"
     " SELECT b.attempt FROM live CROSS JOIN broods b ON b.within = live.attempt AND b.within > 0 AND b.fate = 1)"
@@ -20,21 +21,21 @@ _RUNS_AT_ONCE = "SELECT first_key, attempt, chk FROM brood_runs WHERE first_key 
 
 
 def live_broods(connection: sqlite3.Connection) -> list[BroodRow]:
-    """In the order of their attempts. Raises StoreError where a row is damaged."""
+    """Return the attempts that may be rolled back, in their order. Raise StoreError if a row is damaged."""
     return [
         _brood(row) for row in connection.execute(f"{_LIVE} {_BROODS} WHERE attempt IN live ORDER BY attempt")
     ]
 
 
 def live_runs(reader: Reader) -> list[tuple[int, RunRow]]:
-    """What these have made, with the attempt that made it."""
+    """Return the runs that attempts which may be rolled back have created, each with its attempt."""
     makers = {key: _maker(key, attempt, chk) for key, attempt, chk in reader.connection.execute(f"{_LIVE} {_MADE}")}
     runs = [next(reader.runs("WHERE first_key = ?", key)) for key in sorted(makers)]
     return [(makers[run.first_key], run) for run in runs]
 
 
 def fates_of(reader: Reader, keys: Collection[int]) -> dict[int, Fate]:
-    """What has become of the eager attempts that made these nodes; those that no such attempt made are left out."""
+    """Return the fates of the eager attempts that created these nodes; nodes that none created are left out."""
     firsts = {key: run.first_key for key in keys if (run := reader.run_of(key)) is not None}
     makers = maker_rows(reader, set(firsts.values()))
     fates = _fates(reader, set(makers.values()))
@@ -42,17 +43,18 @@ def fates_of(reader: Reader, keys: Collection[int]) -> dict[int, Fate]:
 
 
 def maker_rows(reader: Reader, runs: Collection[int]) -> dict[int, int]:
-    """The eager attempts that made these runs, by the first key of the run."""
+    """Return the eager attempts that created these runs, by the first key of the run."""
     return {key: _maker(key, attempt, chk) for key, attempt, chk in reader.by_keys(_RUNS_AT_ONCE, runs)}
 
 
 def brood_rows(reader: Reader, attempts: Collection[int]) -> dict[int, BroodRow]:
+    """Return the rows of these eager attempts, by attempt."""
     found = [_brood(row) for row in reader.by_keys(f"{_BROODS} WHERE attempt IN", attempts)]
     return {row.attempt: row for row in found}
 
 
 def _fates(reader: Reader, attempts: Collection[int]) -> dict[int, int]:
-    """What has become of each, a released one sharing that of the one that it goes back to."""
+    """Return the fate of each attempt; a released one shares the fate of the attempt that it is within."""
     rows: dict[int, BroodRow] = {}
     wanted = set(attempts)
     while wanted:
@@ -60,7 +62,7 @@ def _fates(reader: Reader, attempts: Collection[int]) -> dict[int, int]:
         rows |= found
         wanted = {row.within for row in found.values() if row.within and row.fate == Fate.RELEASED} - rows.keys()
     fates: dict[int, int] = {}
-    for attempt in sorted(rows):  # what a brood goes back to was granted before
+    for attempt in sorted(rows):  # an attempt is granted before those within it
         row = rows[attempt]
         fates[attempt] = fates.get(row.within, row.fate) if row.fate == Fate.RELEASED else row.fate
     return fates

@@ -1,4 +1,4 @@
-"""What a person asks to see, page by page: each page goes on from a key, and none looks through all there is."""
+"""Lists of instances and nodes for people, page by page: each page continues from a key, and none scans everything."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from heapq import merge
 from itertools import chain, islice
 from typing import Any
 
-from dagorama_broker.model import AskedInstances, ListedInstances, ProgressRow, RunRow, StoredInstance, StoredNode
+from dagorama_broker.model.queries import AskedInstances, ListedInstances, StoredInstance, StoredNode
+from dagorama_broker.model.rows import ProgressRow, RunRow
 from dagorama_broker.store.checksums import check_progress, check_row
 from dagorama_broker.store.sqlite.reader import Reader
 from dagorama_broker.store.sqlite.rebinds import adopted_rows
 
-#: Instances that one page looks at, where few of them are asked for.
+#: Instances that one page reads at most, if few of them match.
 LOOKED_AT = 10_000
 _LAST_KEY = (1 << 63) - 1
 
@@ -24,7 +25,7 @@ _PROGRESS = (
 
 
 def read_instances(reader: Reader, asked: AskedInstances) -> ListedInstances:
-    """The latest first."""
+    """Return a page of matching instances, the latest first."""
     found: list[StoredInstance] = []
     last = 0
     for count, stored in enumerate(_candidates(reader, asked), 1):
@@ -37,7 +38,7 @@ def read_instances(reader: Reader, asked: AskedInstances) -> ListedInstances:
 
 
 def _candidates(reader: Reader, asked: AskedInstances) -> Iterator[StoredInstance]:
-    """Whatever their definition."""
+    """Yield instances in the requested states, whatever their definition."""
     if not asked.unfinished and not asked.failed:
         yield from reader.instances("WHERE key < ? ORDER BY key DESC", asked.before)
         return
@@ -51,20 +52,21 @@ def _candidates(reader: Reader, asked: AskedInstances) -> Iterator[StoredInstanc
 
 
 def runs_after(reader: Reader, instance: int, after: int) -> Iterator[RunRow]:
-    """The runs of an instance that hold keys after this one, in their order."""
+    """Yield the runs of an instance that contain keys after this one, in their order."""
     first = reader.runs("WHERE instance = ? AND first_key <= ? ORDER BY first_key DESC LIMIT 1", instance, after)
     rest = reader.runs("WHERE instance = ? AND first_key > ? ORDER BY first_key", instance, after)
     return chain((run for run in first if run.first_key + run.size - 1 > after), rest)
 
 
 def read_node_keys(reader: Reader, instance: int, after: int, limit: int) -> list[int]:
+    """Return up to `limit` node keys of an instance after this key, in their order."""
     runs = runs_after(reader, instance, after)
     keys = (key for run in runs for key in range(max(run.first_key, after + 1), run.first_key + run.size))
     return list(islice(keys, limit))
 
 
 def ids_between(runs: Iterable[RunRow], low: bytes, high: bytes, most: int) -> list[bytes]:
-    """The first ids of the nodes of these runs, which are ordered by origin and counter, from `low` to `high`."""
+    """Return up to `most` node ids from `low` to `high` of these runs, which are ordered by origin and counter."""
     ids = (
         run.origin + counter.to_bytes(4, "big")
         for run in runs
@@ -79,7 +81,7 @@ def ids_between(runs: Iterable[RunRow], low: bytes, high: bytes, most: int) -> l
 
 
 def read_described(reader: Reader, keys: Sequence[int]) -> dict[int, StoredNode]:
-    """Raises StoreError where one is missing."""
+    """Return these nodes by key. Raise StoreError if one is missing."""
     nodes = reader.nodes(keys)
     outcomes = {row.key: row for row in reader.outcome_heads(keys)}
     adopted = {row.key: row.function for row in adopted_rows(reader, keys)}
@@ -97,14 +99,17 @@ def read_described(reader: Reader, keys: Sequence[int]) -> dict[int, StoredNode]
 
 
 def beside_nodes(reader: Reader, table: str, column: str, keys: Collection[int]) -> Iterator[tuple[int, Any]]:
-    """What a table keeps of those of these nodes that it has."""
+    """Yield the keys of the nodes that have a row in this table, each with a column of its row."""
     for key, value, chk in reader.by_keys(f"SELECT key, {column}, chk FROM {table} WHERE key IN", keys):
         check_row(table, key, chk, (key, value))
         yield key, value
 
 
 def read_functions_of(reader: Reader, after: int, most: int) -> tuple[set[int], int | None]:
-    """Functions that some nodes name, and those that have adopted them; the last of these nodes, or None at the end."""
+    """Return the functions of up to `most` nodes after this key, and the last key that was read, None at the end.
+
+    The functions include those that have adopted the nodes.
+    """
     select = "SELECT key, function FROM nodes WHERE key > ? ORDER BY key LIMIT ?"
     rows = reader.connection.execute(select, (after, most)).fetchall()
     last = rows[-1][0] if len(rows) == most else _LAST_KEY

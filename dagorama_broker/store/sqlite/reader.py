@@ -1,4 +1,4 @@
-"""What the SQLite store reads, row by row checked. Knows one connection and the tables, nothing of who asks."""
+"""Queries of the SQLite store that several modules share. Every row is compared with its checksum."""
 
 from __future__ import annotations
 
@@ -8,21 +8,9 @@ from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import (
-    EndedNode,
-    FoundNode,
-    Function,
-    FunctionRow,
-    InstanceRow,
-    LiveNode,
-    OutcomeRow,
-    RemovedRow,
-    RetryPolicy,
-    RunRow,
-    State,
-    StoredInstance,
-    World,
-)
+from dagorama_broker.model.domain import Function, RetryPolicy, State, World
+from dagorama_broker.model.queries import EndedNode, FoundNode, LiveNode, StoredInstance
+from dagorama_broker.model.rows import FunctionRow, InstanceRow, OutcomeRow, RemovedRow, RunRow
 from dagorama_broker.store.checksums import (
     check_payload,
     check_row,
@@ -35,7 +23,7 @@ from dagorama_broker.store.checksums import (
 )
 
 _Found = TypeVar("_Found")
-#: How many keys one SELECT asks for; few sizes, so that SQLite compiles few statements.
+#: Numbers of keys in one SELECT; few sizes, so that SQLite compiles few statements.
 _ASKED = (1, 16, 256)
 _RUN = "SELECT first_key, origin, first, size, instance, digest, maker, chk FROM runs"
 _INSTANCE = "SELECT key, id, definition, entry, created, chk, ended, failed, end_chk FROM instances"
@@ -46,18 +34,20 @@ _OUTCOME = (
 
 
 class KeptFailure(NamedTuple):
-    has_value: bool  #: what it returned names what failed
+    """The failure that is stored for a node."""
+
+    has_value: bool  #: the node returned promises, and one of them failed
     failure: bytes | None
 
 
 class Reader:
-    """Reads through one connection; whoever uses it keeps to one call at a time."""
+    """Reads through one connection, one call at a time."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
 
     def by_keys(self, select: str, keys: Collection[int]) -> Iterator[Any]:
-        """Rows of a SELECT that ends in IN, in no order."""
+        """Yield rows of a SELECT that ends in IN, in no particular order."""
         rest = iter(sorted(keys))
         while asked := list(islice(rest, _ASKED[-1])):
             size = next(size for size in _ASKED if size >= len(asked))
@@ -92,7 +82,7 @@ class Reader:
         return row._replace(value=value, failure=failure)
 
     def outcome_heads(self, keys: Collection[int]) -> Iterator[OutcomeRow]:
-        """Outcomes as they stand now, without value and failure."""
+        """Yield the current outcomes of nodes that have one, without value and failure."""
         for key, chk, state, attempt, culprit, ended, refs, *resolved in self.by_keys(_OUTCOME, keys):
             if outcome_sum(key, state, attempt, culprit, ended, refs) != chk >> 32:
                 raise damaged("outcomes", key)
@@ -102,7 +92,7 @@ class Reader:
             yield OutcomeRow(key, state, attempt, refs, None, culprit, None, ended)
 
     def failures(self, keys: Collection[int]) -> dict[int, KeptFailure]:
-        """What is kept of nodes that failed."""
+        """Return the stored failures of these nodes. Raise StoreError if one has no outcome."""
         found = {}
         select = "SELECT key, chk, value, failure FROM outcomes WHERE key IN"
         for key, chk, value, failure in self.by_keys(select, keys):
@@ -113,7 +103,7 @@ class Reader:
     # --- nodes ------------------------------------------------------------------------------------
 
     def nodes(self, keys: Collection[int]) -> dict[int, LiveNode]:
-        """Nodes by key, without their arguments."""
+        """Return nodes by key, without their arguments. Raise StoreError if one is missing."""
         found = {}
         select = "SELECT key, chk, instance, function, sources FROM nodes WHERE key IN"
         for key, chk, instance, function, sources in self.by_keys(select, keys):
@@ -123,7 +113,7 @@ class Reader:
         return _all_found("row", keys, found)
 
     def ended(self, keys: Collection[int]) -> dict[int, EndedNode]:
-        """Those of these nodes that have an outcome."""
+        """Return the nodes that have an outcome, by key."""
         outcomes = {row.key: row for row in self.outcome_heads(keys)}
         nodes = self.nodes(outcomes.keys())
         return {
@@ -132,7 +122,7 @@ class Reader:
         }
 
     def ended_and_named(self, keys: Collection[int]) -> dict[int, EndedNode]:
-        """Those of these nodes that have an outcome, those that their values name, and so on."""
+        """Return the nodes that have an outcome, the nodes that their values refer to, and so on."""
         found: dict[int, EndedNode] = {}
         wanted = set(keys)
         while wanted:
@@ -153,13 +143,13 @@ class Reader:
         }
 
     def _check_unfinished(self, instances: Collection[int]) -> None:
-        """A node without an outcome in an instance that has ended would be waited for without end."""
+        """Raise StoreError if one of the instances has ended: its node without an outcome would never end."""
         select = "SELECT key FROM instances WHERE ended IS NOT NULL AND key IN"
         for (key,) in self.by_keys(select, instances):
             raise StoreError(f"table outcomes is damaged: instance {key} has ended and one of its nodes has no outcome")
 
     def _keys(self, ids: Sequence[bytes]) -> dict[bytes, int]:
-        """Keys of those nodes that are there; what is left over of a removed instance is not."""
+        """Return the keys of the nodes that exist; nodes of removed instances do not."""
         runs = {id: run for id in ids if (run := self._run_with(id))}
         select = "SELECT instance FROM leftovers WHERE instance IN"
         gone = {instance for (instance,) in self.by_keys(select, {run.instance for run in runs.values()})}
@@ -187,7 +177,7 @@ class Reader:
     # --- runs, instances, functions -----------------------------------------------------------------
 
     def run_of(self, key: int) -> RunRow | None:
-        """The run that a node is of, by its key."""
+        """Return the run that contains a node, by the key of the node."""
         run = self._run("WHERE first_key <= ? ORDER BY first_key DESC LIMIT 1", key)
         return run if run is not None and key < run.first_key + run.size else None
 
@@ -229,7 +219,7 @@ class Reader:
             yield StoredInstance(InstanceRow(*row), ended, bool(failed))
 
     def expired(self, failed: bool, before: float, most: int) -> Iterator[StoredInstance]:
-        """Instances that ended before, those that ended first first; what another instance names is left out."""
+        """Yield instances that ended before, oldest end first, without those that another instance refers to."""
         return self.instances(
             "INDEXED BY ended_instances WHERE failed = ? AND ended <= ? AND named = 0"
             " AND NOT EXISTS (SELECT 1 FROM links l WHERE l.named = instances.key) ORDER BY ended LIMIT ?",
@@ -237,7 +227,7 @@ class Reader:
         )
 
     def named(self, after: int, most: int) -> Iterator[StoredInstance]:
-        """Instances that have ended and that another names, in the order of their keys."""
+        """Yield instances that have ended and that another instance refers to, in the order of their keys."""
         where = "INDEXED BY named_instances WHERE key > ? AND ended IS NOT NULL AND named = 1 ORDER BY key LIMIT ?"
         return self.instances(where, after, most)
 
@@ -245,7 +235,7 @@ class Reader:
         return self.instances("WHERE key IN (SELECT instance FROM links WHERE links.named = ?)", key)
 
     def removed(self, id: bytes) -> RemovedRow | None:
-        """What is remembered of an instance that is there no more."""
+        """Return the record of a removed instance."""
         select = "SELECT instance, id, ended, failed, kept, chk FROM removed WHERE id = ?"
         for *row, chk in self.connection.execute(select, (id,)):
             check_row("removed", id, chk, row)
@@ -254,7 +244,7 @@ class Reader:
         return None
 
     def names_large(self, sha256: bytes) -> bool:
-        """Whether a node names this large value."""
+        """Return whether a node refers to this large value."""
         select = "SELECT 1 FROM large_refs WHERE sha256 = ?"
         return self.connection.execute(select, (sha256,)).fetchone() is not None
 
@@ -271,12 +261,12 @@ class Reader:
 
 
 def has_ended(node: EndedNode | None) -> EndedNode | None:
-    """The node, where its value waits for nothing more."""
+    """Return the node, or None if it is still RESOLVING."""
     return None if node is None or node.state == State.RESOLVING else node
 
 
 def _all_found(what: str, keys: Collection[int], found: dict[int, _Found]) -> dict[int, _Found]:
-    """What was found, where nothing is missing. Raises StoreError otherwise."""
+    """Return what was found. Raise StoreError if a key is missing."""
     missing = next((key for key in keys if key not in found), None)
     if missing is not None:
         raise StoreError(f"the store has no {what} of node {missing}")

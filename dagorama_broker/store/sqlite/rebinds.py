@@ -1,6 +1,6 @@
-"""Which nodes other code runs than they were made with, and the signed adoptions that allow it.
+"""Nodes that run with other code than they were created with, and the signed adoptions that allow it.
 
-An adoption is kept as long as a node names it.
+An adoption is deleted when the last node that refers to it is.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import AdoptedRow, AdoptionRow
+from dagorama_broker.model.rows import AdoptedRow, AdoptionRow
 from dagorama_broker.store.checksums import SqlValue, adopted_sum, check_row, damaged, summed
 from dagorama_broker.store.sqlite.reader import Reader
 
@@ -26,7 +26,7 @@ _UNNAMED = (
 def write_adopted(
     connection: sqlite3.Connection, adoptions: Sequence[AdoptionRow], adopted: Sequence[AdoptedRow]
 ) -> None:
-    """Keep what was adopted, each node under its latest row. Inside a transaction."""
+    """Write adoptions and the nodes that they allow, replacing earlier rows. Call it in a transaction."""
     connection.executemany(_ADOPTION, summed(adoptions))
     before = {row.adoption for row in adopted_rows(Reader(connection), {row.key for row in adopted})}
     connection.executemany(_ADOPTED, ((*row, adopted_sum(*row)) for row in adopted))
@@ -34,12 +34,12 @@ def write_adopted(
 
 
 def adopted_rows(reader: Reader, keys: Collection[int]) -> Iterator[AdoptedRow]:
-    """Those of these nodes that were adopted."""
+    """Yield the rows of the nodes that were adopted."""
     return checked(reader.by_keys(_BY_NODES, keys))
 
 
 def checked(rows: Iterable[Any]) -> Iterator[AdoptedRow]:
-    """Rows of `adopted` with their checksums. Raises StoreError if one is damaged."""
+    """Check rows of `adopted` and yield them. Raise StoreError if one is damaged."""
     for key, function, adoption, chk in rows:
         if adopted_sum(key, function, adoption) != chk:
             raise damaged("adopted", key)
@@ -47,7 +47,7 @@ def checked(rows: Iterable[Any]) -> Iterator[AdoptedRow]:
 
 
 def adoptions_of(reader: Reader, adopted: Iterable[AdoptedRow]) -> dict[int, AdoptionRow]:
-    """What allows other code to run these nodes, by their keys. Raises StoreError if one is damaged or missing."""
+    """Return the adoptions that the rows refer to, by node key. Raise StoreError if one is damaged or missing."""
     ids = {row.key: row.adoption for row in adopted if row.adoption}
     found = {}
     for id, signed, chk in reader.by_keys(_BY_IDS, set(ids.values())):
@@ -59,7 +59,7 @@ def adoptions_of(reader: Reader, adopted: Iterable[AdoptedRow]) -> dict[int, Ado
 
 
 def let_go(connection: sqlite3.Connection, among: str, parameters: Sequence[SqlValue]) -> None:
-    """Delete what was adopted of the nodes whose keys meet a condition, and adoptions that no other node names."""
+    """Delete the rows of nodes whose keys meet the condition `among`, and adoptions that no other node refers to."""
     select = f"SELECT DISTINCT adoption FROM adopted WHERE key {among}"
     named = [id for (id,) in connection.execute(select, parameters)]
     connection.execute(f"DELETE FROM adopted WHERE key {among}", parameters)

@@ -1,4 +1,4 @@
-"""What a starting broker reads back: one pass over the unfinished instances, then what their nodes depend on."""
+"""What a starting broker restores: one pass over the unfinished instances, then what their nodes depend on."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import sqlite3
 from collections.abc import Collection
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model import AdoptedRow, Live, LiveNode, ProgressRow, RunRow, State
+from dagorama_broker.model.domain import State
+from dagorama_broker.model.queries import Live, LiveNode
+from dagorama_broker.model.rows import AdoptedRow, ProgressRow, RunRow
 from dagorama_broker.store.checksums import check_progress, check_row, damaged, node_sum, outcome_sum, unpack_sources
 from dagorama_broker.store.sqlite.counters import next_key
 from dagorama_broker.store.sqlite.eager import live_broods, live_runs
 from dagorama_broker.store.sqlite.reader import Reader
 from dagorama_broker.store.sqlite.rebinds import adoptions_of, checked
 
-# CROSS JOIN keeps SQLite to this order of tables: what has ended long ago is never looked at.
+# CROSS JOIN makes SQLite use this order of tables, so that it never reads what ended long ago.
 _UNFINISHED_RUNS = (
     "FROM instances i INDEXED BY unfinished_instances CROSS JOIN runs r ON r.instance = i.key"
     " CROSS JOIN {table} t ON t.key BETWEEN r.first_key AND r.first_key + r.size - 1 {more} WHERE i.ended IS NULL"
@@ -25,12 +27,11 @@ PROGRESS_QUERY = (
     "SELECT t.key, t.runs, t.deaths, t.lost, t.retry_at, t.failure, t.pause, t.attempt, t.lost_attempt, t.chk "
 ) + _UNFINISHED_RUNS.format(table="progress", more="")
 KEYS_QUERY = ("SELECT t.key, t.concurrency_key, t.chk " + _UNFINISHED_RUNS).format(table="node_keys", more="")
-
 ADOPTED_QUERY = ("SELECT t.key, t.function, t.adoption, t.chk " + _UNFINISHED_RUNS).format(table="adopted", more="")
 
 
 def read_live(reader: Reader) -> Live:
-    """All that has not ended and what it depends on. Raises StoreError where a row is damaged or missing."""
+    """Return all nodes that have not ended and what they depend on. Raise StoreError if a row is damaged or missing."""
     connection = reader.connection
     runs = list(reader.runs("WHERE instance IN (SELECT key FROM instances WHERE ended IS NULL) ORDER BY first_key"))
     nodes, resolving = _unfinished(connection, runs)
@@ -63,7 +64,7 @@ def read_live(reader: Reader) -> Live:
 
 
 def _unfinished(connection: sqlite3.Connection, runs: list[RunRow]) -> tuple[list[LiveNode], dict[int, LiveNode]]:
-    """Nodes without an outcome, in order, and those whose outcome is RESOLVING, or was."""
+    """Return the nodes without an outcome, in order, and those whose outcome was RESOLVING when they completed."""
     nodes: list[LiveNode] = []
     resolving: dict[int, LiveNode] = {}
     seen = 0

@@ -1,8 +1,8 @@
-"""How the SQLite store forgets instances: at once for whoever asks, then portion by portion from the disk.
+"""Removal of instances: queries no longer find them after one commit, and their rows are deleted in portions.
 
 Each portion takes the same few statements, however many rows it has: between any two statements, and between any two
-rows that are read, another thread may take the interpreter, and beside a busy loop that costs more than the rows do.
-So keys go in as one JSON array, and what has to be looked at comes back as one.
+rows that are read, another thread may take the GIL, and next to a busy event loop that costs more than the rows do.
+So keys are passed as one JSON array, and rows to be checked are returned as one.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-from dagorama_broker.model import LinkRow, RemovedRow, RunRow
+from dagorama_broker.model.rows import LinkRow, RemovedRow, RunRow
 from dagorama_broker.store.checksums import SqlValue, check_row, damaged, run_sum, summed
+from dagorama_broker.store.protocol import REMEMBERED
+from dagorama_broker.store.sqlite.connection import run
 from dagorama_broker.store.sqlite.counters import mark_used
 from dagorama_broker.store.sqlite.reader import Reader
 from dagorama_broker.store.sqlite.rebinds import let_go
-from dagorama_broker.store.sqlite.statements import run
 
-#: Removed instances that are remembered by their id, the latest.
-REMEMBERED = 100_000
-#: Tables that few nodes have rows in, each with the column that holds the node's key.
+#: Tables in which few nodes have rows, each with the column that holds the node's key.
 _RARE = (
     ("resolved", "key"), ("progress", "key"), ("node_keys", "key"), ("adopted", "key"), ("used_failures", "key"),
     ("broods", "node"), ("brood_runs", "first_key"), ("large_refs", "key"),
@@ -37,12 +36,12 @@ _LEFTOVERS_PACKED = (
     "SELECT json_group_array(json_array(instance, chk + 0))"
     " FROM (SELECT instance, chk FROM leftovers ORDER BY instance LIMIT ?)"
 )
-#: Adding 0 turns a blob, which JSON cannot hold and only damage puts there, into a number that fails the checksum.
+#: Adding 0 turns a blob, which JSON cannot hold and only damage can put there, into a number that fails the checksum.
 _RUNS_PACKED = (
     "SELECT json_group_array(json_array(hex(origin), first + 0, size + 0, first_key, instance + 0, hex(digest),"
     " maker + 0, chk + 0)) FROM (SELECT * FROM runs WHERE instance {among} ORDER BY instance, first_key LIMIT ?)"
 )
-#: Of a function no node names; a scan of all nodes, for starts only.
+#: Deletes functions that no node refers to. It scans all nodes, so only a start uses it.
 _UNUSED = (
     "DELETE FROM functions WHERE id NOT IN (SELECT DISTINCT function FROM nodes)"
     " AND id NOT IN (SELECT function FROM adopted)"
@@ -50,7 +49,7 @@ _UNUSED = (
 
 
 class _Keys:
-    """Keys as a condition on a column: a range if they are contiguous, a JSON array otherwise."""
+    """Keys as an SQL condition on a column: a range if they are contiguous, a JSON array otherwise."""
 
     def __init__(self, keys: Collection[int]) -> None:
         self.first, self.last = min(keys), max(keys)
@@ -64,15 +63,16 @@ class _Keys:
 
 
 def link(connection: sqlite3.Connection, rows: Sequence[LinkRow]) -> None:
+    """Record that instances refer to other instances, which are kept as long."""
     connection.executemany(_LINK, summed(rows))
     connection.executemany("UPDATE instances SET named = 1 WHERE key = ?", ((row.named,) for row in rows))
 
 
-# --- for whoever asks -------------------------------------------------------------------------------------
+# --- removal from queries ---------------------------------------------------------------------------------
 
 
 def remove(connection: sqlite3.Connection, rows: Sequence[RemovedRow]) -> None:
-    """The instances are there no more, but for their ids; their nodes are left over for `sweep`."""
+    """Remove instances but for a record of their ids; their nodes are left for `sweep`."""
     keys = _Keys([row.key for row in rows])
     mark_used(connection, "instances", keys.last)
     keys.delete(connection, "instances")
@@ -87,7 +87,7 @@ def _tombstone(row: RemovedRow) -> tuple[SqlValue, ...]:
 
 
 def _unlink(connection: sqlite3.Connection, keys: _Keys) -> None:
-    """What these instances named is kept on their account no more."""
+    """Delete the links of these instances, so that they no longer keep other instances."""
     named = set()
     select = f"SELECT instance, named, chk FROM links WHERE instance {keys.among}"
     for instance, other, chk in connection.execute(select, keys.parameters):
@@ -99,20 +99,20 @@ def _unlink(connection: sqlite3.Connection, keys: _Keys) -> None:
         connection.executemany(f"UPDATE instances SET named = {still} WHERE key = ?", named)
 
 
-# --- from the disk ----------------------------------------------------------------------------------------
+# --- deletion of rows -------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
 class _Portion:
-    """What one sweep deletes."""
+    """The rows that one sweep deletes."""
 
-    room: int  #: for so many more nodes
+    room: int  #: number of nodes that may still be added
     nodes: list[range] = field(default_factory=list)
-    runs: list[int] = field(default_factory=list)  #: first keys of those that go as a whole
-    unfinished: int = 0  #: key of the first instance that is not deleted to its end; 0: all are
+    runs: list[int] = field(default_factory=list)  #: first keys of the runs that are deleted completely
+    unfinished: int = 0  #: key of the first instance that is not deleted completely; 0: all are
 
     def take(self, connection: sqlite3.Connection, row: RunRow) -> None:
-        """Add a run, or as much of it as there is room for."""
+        """Add a run, or as many of its nodes as there is room for."""
         first, end = row.first_key, row.first_key + row.size
         if row.size > self.room:
             first = _first_left(connection, first, end)
@@ -125,7 +125,7 @@ class _Portion:
         self.room -= end - first
 
     def delete(self, connection: sqlite3.Connection) -> list[bytes]:
-        """Delete it; the large values that no node names any more."""
+        """Delete the rows; return the large values that no node refers to any longer."""
         unnamed: list[bytes] = []
         if nodes := list(chain.from_iterable(self.nodes)):
             keys = _Keys(nodes)
@@ -139,14 +139,14 @@ class _Portion:
 
 
 def is_left_over(connection: sqlite3.Connection) -> bool:
-    """Whether there is anything to sweep."""
+    """Return whether there is anything to sweep."""
     return connection.execute("SELECT 1 FROM leftovers LIMIT 1").fetchone() is not None
 
 
 def sweep(connection: sqlite3.Connection, most: int) -> tuple[bool, list[bytes]]:
-    """Delete up to `most` nodes, and up to `most` runs, of removed instances, oldest first. Inside a transaction.
+    """Delete up to `most` nodes, and up to `most` runs, of removed instances, oldest first. Call it in a transaction.
 
-    Returns whether more may be left, and large values that no node names any more.
+    Return whether more may be left, and the large values that no node refers to any longer.
     """
     instances = _leftovers(connection, most)
     if not instances:
@@ -172,7 +172,7 @@ def _portion(connection: sqlite3.Connection, runs: Sequence[RunRow], most: int) 
 
 
 def _leftovers(connection: sqlite3.Connection, most: int) -> list[int]:
-    """The oldest removed instances that have rows."""
+    """Return the oldest removed instances that still have rows."""
     found = json.loads(connection.execute(_LEFTOVERS_PACKED, (most,)).fetchone()[0])
     for instance, chk in found:
         check_row("leftovers", instance, chk, (instance,))
@@ -180,7 +180,7 @@ def _leftovers(connection: sqlite3.Connection, most: int) -> list[int]:
 
 
 def _runs_of(connection: sqlite3.Connection, instances: _Keys, most: int) -> list[RunRow]:
-    """Runs of these instances, one instance after the other."""
+    """Return runs of these instances, ordered by instance."""
     packed = connection.execute(_RUNS_PACKED.format(among=instances.among), (*instances.parameters, most)).fetchone()[0]
     runs = []
     for origin, first, size, first_key, instance, digest, maker, chk in json.loads(packed):
@@ -192,14 +192,14 @@ def _runs_of(connection: sqlite3.Connection, instances: _Keys, most: int) -> lis
 
 
 def _first_left(connection: sqlite3.Connection, first: int, end: int) -> int:
-    """The first node from `first` to before `end` that no earlier sweep has deleted; `end` if there is none."""
+    """Return the first node in `range(first, end)` that no earlier sweep has deleted; `end` if there is none."""
     select = "SELECT min(key) FROM nodes WHERE key BETWEEN ? AND ?"
     left: int | None = connection.execute(select, (first, end - 1)).fetchone()[0]
     return end if left is None else left
 
 
 def _delete_the_rare(connection: sqlite3.Connection, nodes: _Keys) -> list[bytes]:
-    """Delete what few nodes have rows of; the large values that no node names any more."""
+    """Delete from tables in which few nodes have rows; return large values that no node refers to any longer."""
     has_rows = connection.execute(_WHICH_HAVE_ROWS, (nodes.first, nodes.last)).fetchone()
     unnamed: list[bytes] = []
     for (table, column), has in zip(_RARE, has_rows, strict=True):
@@ -213,7 +213,7 @@ def _delete_the_rare(connection: sqlite3.Connection, nodes: _Keys) -> list[bytes
 
 
 def _let_go(connection: sqlite3.Connection, nodes: _Keys) -> list[bytes]:
-    """Delete what these nodes say of large values; those that no other node names."""
+    """Delete the references of these nodes to large values; return the values that no other node refers to."""
     select = f"SELECT DISTINCT sha256 FROM large_refs WHERE key {nodes.among}"
     named = connection.execute(select, nodes.parameters).fetchall()
     nodes.delete(connection, "large_refs")
@@ -222,13 +222,13 @@ def _let_go(connection: sqlite3.Connection, nodes: _Keys) -> list[bytes]:
 
 
 def drop_functions(connection: sqlite3.Connection, ids: Sequence[int]) -> None:
-    """Delete functions that no node names."""
+    """Delete these functions, which no node refers to."""
     mark_used(connection, "functions", max(ids))
     connection.executemany("DELETE FROM functions WHERE id = ?", ((id,) for id in ids))
 
 
 def drop_unused_functions(connection: sqlite3.Connection, at_least: int) -> None:
-    """Delete functions that no node names, where there are so many that it matters. Inside a transaction."""
+    """Delete functions that no node refers to, if there are `at_least` functions. Call it in a transaction."""
     count, last = connection.execute("SELECT count(*), max(id) FROM functions").fetchone()
     if count >= at_least:
         mark_used(connection, "functions", last)

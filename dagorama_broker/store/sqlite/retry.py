@@ -1,28 +1,37 @@
-"""What a retry reads: nodes that ended badly, those that did so because of others, and what they depend on."""
+"""What a retry reads: nodes that failed or were cancelled, their downstream nodes, and what all of these depend on."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Any
 
-from dagorama_broker.model import BadEnd, Failed, FailedNode, Fate, MadeRun, RunRow, State, is_made
-from dagorama_broker.store.checksums import unpack_sources
-from dagorama_broker.store.sqlite.downstream import read_made
-from dagorama_broker.store.sqlite.eager import fates_of
+from dagorama_broker.model.domain import Fate, State
+from dagorama_broker.model.queries import BadEnd, Edges, EdgesPage, Failed, FailedNode, LiveNode, MadeRun, is_made
+from dagorama_broker.model.rows import BroodRow, RunRow
+from dagorama_broker.store.checksums import check_row, damaged, node_sum, unpack_keys, unpack_sources
+from dagorama_broker.store.sqlite.eager import brood_rows, fates_of, maker_rows
 from dagorama_broker.store.sqlite.listing import beside_nodes, runs_after
 from dagorama_broker.store.sqlite.reader import Reader
 from dagorama_broker.store.sqlite.rebinds import adopted_rows, adoptions_of
 
-# A node that ends badly always has a culprit, and nothing else has one: the two partial indexes hold these alone.
-# What failed while it was RESOLVING has its culprit in `resolved`.
+# A node that failed or was cancelled always has a culprit, and no other node has one: the two partial indexes hold only
+# these. A node that failed while it was RESOLVING has its culprit in `resolved`.
 _BECAUSE = "SELECT key FROM {table} INDEXED BY {table}_culprits WHERE culprit != 0 AND culprit IN"
 _BETWEEN = "SELECT key FROM {table} INDEXED BY bad_{table} WHERE culprit != 0 AND key BETWEEN ? AND ?"
 _TABLES = ("outcomes", "resolved")
+_NODES = "SELECT key, chk, instance, function, sources FROM nodes WHERE key BETWEEN ? AND ?"
+# A negative key has these bytes at its upper end. A positive one may contain them too, so the caller checks again.
+_TOLERANT = f"{_NODES} AND instr(sources, x'ffff') > 0"
+_USED = "SELECT key, instance, chk FROM used_failures WHERE instance = ? ORDER BY key"
+
+
+# --- failed nodes -----------------------------------------------------------------------------------------
 
 
 def read_bad_ends(reader: Reader, instance: int, after: int = 0, limit: int | None = None) -> list[BadEnd]:
-    """Nodes of an instance that failed or were cancelled, in the order of their keys."""
+    """Return nodes of an instance that failed or were cancelled, in the order of their keys."""
     bad = (key for run in runs_after(reader, instance, after) for key in _bad_keys(reader.connection, run, after))
     found = [BadEnd(row.key, row.state, row.culprit) for row in reader.outcome_heads(list(islice(bad, limit)))]
     return sorted(found)
@@ -37,13 +46,17 @@ def _bad_keys(connection: sqlite3.Connection, run: RunRow, after: int) -> Iterat
 def read_failed(
     reader: Reader, culprits: Sequence[int], more: Collection[int] = (), reruns: Collection[int] = ()
 ) -> Failed:
-    found = _nodes(reader, culprits, set(more), set(reruns))
+    """Return the nodes that failed because of `culprits`, the ended nodes `more`, and what a retry of them needs.
+
+    Nodes in `reruns` drop their values, and the result lists what their attempts created.
+    """
+    found = _failed_nodes(reader, culprits, set(more), set(reruns))
     instances = {stored.row.key: stored for stored in reader.instances_of({node.instance for node in found})}
     made = read_made(reader, {node.key for node in found if node.dropped})
     dead = {key for key, fate in fates_of(reader, [node.key for node in found]).items() if fate is Fate.DEAD}
     nodes = [
         node for node in found
-        # Rows of removed instances may be left; and what a dead attempt has made does not go on.
+        # Rows of removed instances may be left; and nodes that a rolled-back attempt created are not retried.
         if node.instance in instances and node.key not in dead and not is_made(made, node.key)
     ]  # fmt: skip
     own = {node.key for node in nodes}
@@ -64,14 +77,14 @@ def read_failed(
 
 
 def _has_other_bad_end(reader: Reader, instance: int, own: Collection[int], made: Sequence[MadeRun]) -> bool:
-    """Whether another node of the instance ended badly that is not of a dead attempt, and is not about to be."""
+    """Return whether another node failed or was cancelled, without what rolled-back attempts and reruns created."""
     bad = (end.key for end in read_bad_ends(reader, instance))
     others = [key for key in bad if key not in own and not is_made(made, key)]
     fates = fates_of(reader, others)
     return any(fates.get(key) is not Fate.DEAD for key in others)
 
 
-def _nodes(reader: Reader, culprits: Sequence[int], more: set[int], reruns: set[int]) -> list[FailedNode]:
+def _failed_nodes(reader: Reader, culprits: Sequence[int], more: set[int], reruns: set[int]) -> list[FailedNode]:
     keys = {key for table in _TABLES for (key,) in reader.by_keys(_BECAUSE.format(table=table), culprits)}
     heads = {
         row.key: row for row in reader.outcome_heads(keys | more)
@@ -90,9 +103,84 @@ def _nodes(reader: Reader, culprits: Sequence[int], more: set[int], reruns: set[
 
 
 def _runs_of(reader: Reader, keys: Iterable[int]) -> Iterator[RunRow]:
-    """The runs that hold these keys, which are in order."""
+    """Yield the runs that contain these keys, which are in order."""
     run: RunRow | None = None
     for key in keys:
         if run is None or key >= run.first_key + run.size:
             run = next(reader.runs("WHERE first_key <= ? ORDER BY first_key DESC LIMIT 1", key))
             yield run
+
+
+# --- downstream nodes -------------------------------------------------------------------------------------
+
+
+def read_edges(reader: Reader, instance: int, after: int, limit: int, tolerant: bool) -> EdgesPage:
+    """Return the edges of the next `limit` nodes, without nodes that depend on nothing."""
+    nodes: list[LiveNode] = []
+    last = after
+    for first, last in _ranges(reader, instance, after, limit):
+        nodes += _nodes_between(reader, first, last, tolerant)
+        limit -= last - first + 1
+    more = last if not limit else 0
+    outcomes = {row.key: row for row in reader.outcome_heads([node.key for node in nodes])}
+    edges = []
+    for node in nodes:
+        outcome = outcomes.get(node.key)
+        refs = outcome.refs if outcome is not None else b""
+        if node.sources or refs:
+            edges.append(Edges(node.key, node.sources, refs, None if outcome is None else outcome.state))
+    return EdgesPage(edges, more)
+
+
+def _ranges(reader: Reader, instance: int, after: int, limit: int) -> Iterator[tuple[int, int]]:
+    """Yield first and last keys of ranges that hold the next `limit` nodes of an instance."""
+    for run in runs_after(reader, instance, after):
+        if not limit:
+            return
+        first = max(run.first_key, after + 1)
+        last = min(run.first_key + run.size, first + limit) - 1
+        limit -= last - first + 1
+        yield first, last
+
+
+def _nodes_between(reader: Reader, first: int, last: int, tolerant: bool) -> Iterator[LiveNode]:
+    for key, chk, instance, function, sources in reader.connection.execute(
+        _TOLERANT if tolerant else _NODES, (first, last)
+    ):
+        if node_sum(key, instance, function, sources) != chk >> 32:
+            raise damaged("nodes", key)
+        if tolerant and all(source > 0 for source in unpack_keys(sources)):
+            continue
+        yield LiveNode(key, instance, function, sources)
+
+
+def read_used_failures(reader: Reader, instance: int) -> list[int]:
+    """Return nodes that received a failure as a value which has been retried since, in the order of their keys."""
+    return [_used(row) for row in reader.connection.execute(_USED, (instance,))]
+
+
+def _used(row: tuple[Any, ...]) -> int:
+    key, instance, chk = row
+    check_row("used_failures", key, chk, (key, instance))
+    return int(key)
+
+
+def read_made(reader: Reader, roots: Collection[int]) -> list[MadeRun]:
+    """Return the runs that attempts of these nodes created, those that attempts of nodes in them created, and so on."""
+    found: dict[int, tuple[RunRow, int]] = {}
+    for root in sorted(roots):
+        wanted = list(reader.runs("WHERE maker = ?", root))
+        while wanted:
+            run = wanted.pop()
+            if run.first_key not in found:
+                found[run.first_key] = run, root
+                wanted += reader.runs("WHERE maker BETWEEN ? AND ?", run.first_key, run.first_key + run.size - 1)
+    broods = _broods(reader, found)
+    return [MadeRun(run, root, broods.get(key)) for key, (run, root) in sorted(found.items())]
+
+
+def _broods(reader: Reader, runs: Collection[int]) -> dict[int, BroodRow]:
+    """Return the eager attempts that created these runs, by the first key of the run."""
+    makers = maker_rows(reader, runs)
+    rows = brood_rows(reader, set(makers.values()))
+    return {key: rows[attempt] for key, attempt in makers.items() if attempt in rows}

@@ -1,17 +1,17 @@
-"""The schema, step by step. A step that has been released is never changed; the next one goes to the end.
+"""The schema as a list of migrations. A released migration is never changed; a new one is appended.
 
 Keys are integers and rows of nodes and outcomes are appended, so that a batch touches few pages. Payloads are the last
-columns of a row: what only looks at the others does not read the pages that a long payload spills to. A node has no
-instance index: an instance finds its nodes through its runs. `chk` and `end_chk` are checksums, see `rows`.
+columns of a row: a query of the other columns does not read the overflow pages of a long payload. Nodes have no index
+by instance: an instance finds its nodes through its runs. `chk` and `end_chk` are checksums, see `checksums`.
 
-An instance is removed in two steps: its row gives way to one in `removed` and one in `leftovers`, and then its runs go
-portion by portion, and with the last the leftover. `named` says that a row of `links` names the instance. Pages that
-become free are used again; there is no auto_vacuum, which would move pages about to make the file smaller for a while.
+An instance is removed in two steps: its row is replaced by a row in `removed` and one in `leftovers`, and then its runs
+are deleted in portions, together with the leftover at the end. `named` says that a row of `links` refers to the
+instance. Free pages are reused; there is no auto_vacuum, which would move pages to make the file smaller for a while.
 """
 
 from __future__ import annotations
 
-#: "DAGO": tells our files from other SQLite files.
+#: "DAGO": distinguishes our files from other SQLite files.
 APPLICATION_ID = 0x4441474F
 
 FIRST_SCHEMA = """
@@ -104,8 +104,8 @@ CREATE TABLE adopted (key INTEGER PRIMARY KEY, chk INTEGER NOT NULL, function IN
 CREATE TABLE workers (id BLOB PRIMARY KEY, name TEXT NOT NULL, chk INTEGER NOT NULL) WITHOUT ROWID;
 """
 
-#: Which node's attempt made a run of nodes (the checksum covers it unless it is 0, as in rows from before), and which
-#: nodes were given a failure as a value that has been retried since.
+#: Which node's attempt created a run of nodes (the checksum covers it unless it is 0, as in older rows), and which
+#: nodes received a failure as a value that has been retried since.
 RETRY_DOWNSTREAM = """
 ALTER TABLE runs ADD COLUMN maker INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX run_makers ON runs (maker) WHERE maker > 0;
@@ -114,26 +114,26 @@ CREATE TABLE used_failures (key INTEGER PRIMARY KEY, chk INTEGER NOT NULL, insta
 CREATE INDEX used_failures_instances ON used_failures (instance)
 """
 
-#: Which nodes a call is making that has not been decided: a start after a crash deletes their rows.
+#: Which nodes belong to a call that is not decided yet: a start after a crash deletes their rows.
 DRAFTS = """
 CREATE TABLE drafts (first_key INTEGER PRIMARY KEY, chk INTEGER NOT NULL, last_key INTEGER NOT NULL)
 """
 
-#: What allows other code to run nodes than they were made with. The checksum of a row of `adopted` covers its
-#: `adoption` unless that is 0, as in rows from before.
+#: The signed permissions to run nodes with other code than they were created with. The checksum of a row of `adopted`
+#: covers its `adoption` unless that is 0, as in older rows.
 SIGNED_ADOPTIONS = """
 CREATE TABLE adoptions (id INTEGER PRIMARY KEY, chk INTEGER NOT NULL, signed BLOB NOT NULL);
 ALTER TABLE adopted ADD COLUMN adoption INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX adopted_adoptions ON adopted (adoption) WHERE adoption > 0
 """
 
-#: The secret that proofs of grants are made with; and the attempt that the last loss was counted for, so that it can be
-#: taken back (the checksum covers that column unless it is 0, as in rows from before).
+#: The secret for proofs of grants; and the attempt that the last loss was counted for, so that the loss can be revoked
+#: (the checksum covers that column unless it is 0, as in older rows).
 GRANT_PROOFS = """
 CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL, chk INTEGER NOT NULL) WITHOUT ROWID;
 
 ALTER TABLE progress ADD COLUMN lost_attempt INTEGER NOT NULL DEFAULT 0
 """
 
-#: The step at place n makes version n + 1 of version n.
+#: The migration at index n upgrades a store from version n to version n + 1.
 MIGRATIONS = (FIRST_SCHEMA, RETRY_DOWNSTREAM, DRAFTS, SIGNED_ADOPTIONS, GRANT_PROOFS)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from dagorama_broker.model import Changes, FunctionRow, InstanceEnd, RetryPolicy, RevivedRow, State
+from dagorama_broker.model.domain import RetryPolicy, State
+from dagorama_broker.model.rows import Changes, FunctionRow, InstanceEnd, RevivedRow
 from dagorama_broker.store.checksums import (
     SqlValue,
     node_rows,
@@ -18,11 +19,11 @@ from dagorama_broker.store.checksums import (
     summed,
 )
 from dagorama_broker.store.sqlite import drafts
+from dagorama_broker.store.sqlite.connection import run
 from dagorama_broker.store.sqlite.rebinds import write_adopted
 from dagorama_broker.store.sqlite.retention import drop_functions, link, remove
-from dagorama_broker.store.sqlite.statements import run
 
-# These five are most of what is written.
+# Most of the rows that are written go through these five statements.
 _NODES = "INSERT INTO nodes VALUES {rows}"
 _OUTCOMES = "INSERT INTO outcomes VALUES {rows}"
 _RUNS = "INSERT INTO runs (first_key, origin, first, size, instance, digest, maker, chk) VALUES {rows}"
@@ -52,7 +53,10 @@ _LEFT = "DELETE FROM workers WHERE id = ?"
 
 
 def write(connection: sqlite3.Connection, changes: Changes) -> None:
-    """Inside a transaction. What is kept once is never written twice: SQLite raises IntegrityError."""
+    """Write the changes. Call it in a transaction.
+
+    SQLite raises IntegrityError if a row that may exist only once is already there.
+    """
     many = connection.executemany
     if changes.revived:
         _revive(connection, changes.revived)
@@ -109,23 +113,23 @@ def _write_the_rare(connection: sqlite3.Connection, changes: Changes) -> None:
 
 
 def _revive(connection: sqlite3.Connection, revived: Sequence[RevivedRow]) -> None:
-    """Delete how nodes have ended. Raises IntegrityError if one has not."""
+    """Delete the outcomes of nodes that are retried. Raise IntegrityError if one has no outcome."""
     again = [(row.key,) for row in revived if row.state != State.RESOLVING]
     for table in ("resolved", "used_failures"):
         connection.executemany(f"DELETE FROM {table} WHERE key = ?", again)
     gone = connection.executemany("DELETE FROM outcomes WHERE key = ?", again).rowcount if again else 0
     if gone != len(again):
-        raise sqlite3.IntegrityError("a node that is to run again has no row in table outcomes")
+        raise sqlite3.IntegrityError("a node that is retried has no row in table outcomes")
     for row in revived:
         if row.state == State.RESOLVING and not _resolves_again(connection, row.key):
-            raise sqlite3.IntegrityError("a node that is to wait for its promises again has not ended with a value")
+            raise sqlite3.IntegrityError("a node whose value is resolved again has not ended with a value")
 
 
 def _resolves_again(connection: sqlite3.Connection, key: int) -> bool:
-    """Whether this ended node has a value, which it keeps."""
+    """Make a node that ended with a value RESOLVING again; return whether it had one."""
     if connection.execute("DELETE FROM resolved WHERE key = ?", (key,)).rowcount:
         return True
-    # Its promises had all been kept when it completed, so that its outcome says so itself.
+    # Its promises had all ended when it completed, so its outcome itself says COMPLETED.
     select = "SELECT chk, attempt, culprit, ended, refs FROM outcomes WHERE key = ? AND state = ?"
     for chk, attempt, culprit, ended, refs in connection.execute(select, (key, int(State.COMPLETED))).fetchall():
         head = outcome_sum(key, int(State.RESOLVING), attempt, culprit, ended, refs)

@@ -1,0 +1,80 @@
+"""Values of promises put together: each value with the values of the promises in it, to any depth."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Protocol, TypeVar, cast
+
+from dagorama.errors import ValueNotReadable
+from dagorama.values.codec import decode
+from dagorama.values.envelope import references
+from dagorama.values.out_of_band import GetLarge
+
+K = TypeVar("K", bound=Hashable)
+K_contra = TypeVar("K_contra", bound=Hashable, contravariant=True)
+
+
+class Envelopes(Protocol[K_contra]):
+    """Opened envelopes by key: a mapping, or an object that opens them on demand."""
+
+    def get(self, key: K_contra, /) -> bytes | None: ...
+
+
+def assemble(
+    roots: Sequence[K],
+    envelopes: Envelopes[K],
+    refs: Mapping[K, Sequence[K]] | None = None,
+    *,
+    get_large: GetLarge | None = None,
+) -> list[object]:
+    """Return the values of `roots`, whose promises are replaced by their values, to any depth.
+
+    `refs[key]` has the key for each reference of `envelopes[key]`; keys without references may be missing, and
+    without `refs` the keys are node ids. Each key is unpickled once. Raises ValueNotReadable.
+    """
+    values: dict[K, object] = {}
+    for root in roots:
+        if root not in values:
+            _assemble(root, envelopes, refs, values, get_large)
+    return [values[root] for root in roots]
+
+
+def decode_promised(
+    root: K,
+    envelopes: Envelopes[K],
+    refs: Mapping[K, Sequence[K]] | None = None,
+    *,
+    get_large: GetLarge | None = None,
+) -> object:
+    """Return the value of one root, as `assemble` does."""
+    return assemble((root,), envelopes, refs, get_large=get_large)[0]
+
+
+def _assemble(
+    root: K,
+    envelopes: Envelopes[K],
+    refs: Mapping[K, Sequence[K]] | None,
+    values: dict[K, object],
+    get_large: GetLarge | None,
+) -> None:
+    stack = [root]
+    opened: set[K] = set()
+    while stack:
+        key = stack[-1]
+        if key in values:
+            stack.pop()
+            continue
+        envelope = envelopes.get(key)
+        if envelope is None:
+            raise ValueNotReadable(f"the value of {_shown(key)} is needed and was not sent")
+        needed = cast("Sequence[K]", references(envelope)) if refs is None else refs.get(key, ())
+        if missing := needed and [other for other in needed if other not in values]:
+            if key in opened:
+                raise ValueNotReadable(f"the value of {_shown(key)} contains itself")
+            opened.add(key)
+            stack += missing
+        else:
+            fill = [values[other] for other in needed] if needed else ()
+            values[key] = decode(envelope, fill, what="value of a node", get_large=get_large)
+
+
+def _shown(key: object) -> str:
+    return f"node {key.hex()}" if isinstance(key, bytes) else f"node {key}"

@@ -1,0 +1,192 @@
+"""Nodes as a child is given them: read from a grant, without running user code and without unpickling anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import chain, repeat
+from typing import Any, NamedTuple
+
+from dagorama.api import broker_pb2 as pb
+from dagorama.definition import DAGDefinition
+from dagorama.errors import CodeMismatchException, DefinitionNotRegistered, FunctionNotFound
+from dagorama.graph.definitions import definition_like
+from dagorama.graph.node_batch import Binding, binding
+from dagorama.retry import RetryConfiguration
+from dagorama.serializer import find
+from dagorama.values.assembly import decode_promised
+from dagorama.values.codec import decode
+from dagorama.values.envelope import REFS
+from dagorama.values.failures import failed_source
+from dagorama.values.out_of_band import GetLarge
+from dagorama.values.rebind import Wanted
+from dagorama.values.signing import Keyring, SignedValues, code_text, function_digest
+
+#: errors of a function that this process cannot run, and the reasons for which its nodes are given back then
+UNUSABLE_REASONS: dict[type[BaseException], pb.ReturnReason.ValueType] = {
+    FunctionNotFound: pb.NOT_IMPORTABLE,
+    CodeMismatchException: pb.CODE_MISMATCH,
+}
+
+
+class Unusable(Exception):
+    """This process cannot have the definition that the node needs. The cause of the exception says why."""
+
+
+class Target(NamedTuple):
+    """A function that was found in this process."""
+
+    cls: type[DAGDefinition]
+    function: Callable[..., Any]
+    retry: RetryConfiguration | None
+    bound: Binding | None  #: gives called functions the code of the caller's class; None if they have it already
+
+
+class Work:
+    """A function as the broker names it, and, after it was first needed, the function found in this process."""
+
+    __slots__ = (
+        "class_code", "code", "definition", "digest", "eager", "hash", "is_async", "key_id", "name", "target",
+        "timeout", "unusable",
+    )  # fmt: skip
+
+    def __init__(self, function: pb.Function) -> None:
+        self.name = function.name
+        self.hash = function.hash
+        self.class_code = function.class_code
+        self.code = code_text(function.hash, function.class_code)
+        self.digest = function_digest(function.name, self.code)
+        self.key_id = function.key_id  #: the key with which the arguments of its nodes should be signed
+        self.is_async = function.is_async
+        self.eager = function.eager
+        self.timeout = function.timeout  #: seconds; 0 for none
+        self.target: Target | None = None
+        self.definition: DAGDefinition | None = None  #: for nodes whose caller has no constructor arguments
+        self.unusable: BaseException | None = None  #: why this process cannot run the function
+
+    def load(self) -> Target:
+        """Find the function, once. Raises one of the errors in UNUSABLE_REASONS."""
+        if self.unusable is not None:
+            raise self.unusable
+        try:
+            self.target = self._find()
+        except tuple(UNUSABLE_REASONS) as error:
+            self.unusable = error.with_traceback(None)
+            raise
+        return self.target
+
+    def make_definition(self, cls: type[DAGDefinition]) -> DAGDefinition:
+        """Construct the definition for nodes whose caller has no constructor arguments. Raises Unusable."""
+        self.definition = definition_of(cls, None)
+        return self.definition
+
+    def _find(self) -> Target:
+        found = find(self.name, self.hash)
+        spec = found.decorated.spec(found.cls)
+        if not self.hash:  # the broker asks for the hash of the deployed code, to run the node with that
+            raise CodeMismatchException(f"the code of {self.name} here has another hash", spec.hash)
+        if spec.hash != self.hash:
+            raise CodeMismatchException(
+                f"{self.name} has other code here than where the node was made (hash {spec.hash}, not {self.hash})",
+                spec.hash,
+            )
+        is_own = not self.class_code or self.class_code == spec.class_code
+        bound = None if is_own else binding(self.class_code)
+        return Target(found.cls, found.decorated.function, found.decorated.options.retry, bound)
+
+
+def definition_of(cls: type[DAGDefinition], constructor: bytes | None) -> DAGDefinition:
+    """Construct a definition with the caller's constructor arguments, if there are any. Raises Unusable."""
+    try:
+        return definition_like(cls, constructor)
+    except DefinitionNotRegistered as error:
+        raise Unusable from error
+
+
+class Values(NamedTuple):
+    """The values that the nodes of a grant need, by the ids of the nodes that returned them."""
+
+    signed: SignedValues
+    failed: Mapping[bytes, bytes]  #: the serialized NodeFailure of nodes that have no value
+
+    def read(self, id: bytes, instance: bytes, get_large: GetLarge) -> object:
+        """Return a new copy of the value of a node, or a FailedSource if the node failed."""
+        if id in self.failed:
+            return failed_source(self.failed[id], instance)
+        envelope = self.signed.get_of(id, instance)
+        if envelope is None or envelope[1] & REFS:
+            return decode_promised(id, self.signed, get_large=get_large)
+        return decode(envelope, what="value of a node", get_large=get_large)
+
+
+class Call(NamedTuple):
+    """One node to run. Its signed arguments tell which values it needs."""
+
+    node: int
+    attempt: int
+    work: Work
+    id: bytes
+    instance: bytes
+    arguments: bytes
+    values: Values
+    runs: int = 0  #: earlier attempts that failed
+    made_with: str = ""  #: the `code_text` that its arguments were signed for; empty if it is the code of `work`
+    beside: int = 0  #: a source that runs here before it, and whose value is passed on in memory; 0 for none
+    adoption: pb.SignedAdoption | None = None  #: allows `work` to run it although it was made with other code
+
+    @property
+    def function(self) -> bytes:
+        """The `function_digest` to which its arguments are bound."""
+        return function_digest(self.work.name, self.made_with) if self.made_with else self.work.digest
+
+    @property
+    def wanted(self) -> Wanted:
+        """The statement that its adoption must allow, if it was made with other code."""
+        return Wanted(self.id, self.instance, self.work.name, self.made_with, self.work.code)
+
+
+class GrantReader:
+    """Turns grants into calls. Calls of the same function share one Work."""
+
+    def __init__(self, ring: Keyring) -> None:
+        self._ring = ring
+        self._works: dict[tuple[str, str, str, float, bytes, bool], Work] = {}
+
+    def calls(self, grant: pb.GrantBody) -> list[Call]:
+        """Return the nodes of a grant in order."""
+        works = [self._work(function) for function in grant.functions]
+        instances = list(grant.instances)
+        count = len(grant.node)
+        columns = zip(
+            grant.node, grant.attempt, grant.function, grant.id, grant.instance, grant.arguments,
+            grant.run or repeat(0, count), grant.made_with or repeat("", count),
+            chain(grant.beside, repeat(0, count - len(grant.beside))),
+            chain(grant.adoption, repeat(0, count - len(grant.adoption))), strict=True,
+        )  # fmt: skip
+        values, adoptions = self._values(grant), [None, *grant.adoptions]
+        return [
+            Call(
+                node, attempt, works[function], id, instances[instance], arguments, values, runs, made_with, beside,
+                adoptions[adoption],
+            )
+            for node, attempt, function, id, instance, arguments, runs, made_with, beside, adoption in columns
+        ]  # fmt: skip
+
+    def look_again(self) -> None:
+        """Search again for functions that could not be found, when they are next needed: classes were added."""
+        for work in self._works.values():
+            work.unusable = None
+
+    def _values(self, grant: pb.GrantBody) -> Values:
+        received = dict(zip(grant.value_id, grant.value, strict=True))
+        ids = dict(zip(grant.value_node, grant.value_id, strict=True)) if grant.failed else {}
+        failed = {ids[key]: received.pop(ids[key]) for key in grant.failed}
+        return Values(SignedValues(self._ring, received), failed)
+
+    def _work(self, function: pb.Function) -> Work:
+        key = (
+            function.name, function.hash, function.class_code, function.timeout, function.key_id, function.eager
+        )  # fmt: skip
+        work = self._works.get(key)
+        if work is None:
+            work = self._works[key] = Work(function)
+        return work

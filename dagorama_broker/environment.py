@@ -1,0 +1,178 @@
+"""Reads settings from options and from the environment; no other module of `dagorama_broker` does.
+
+A setting is a field of a dataclass that `setting` has declared. An option takes precedence over its variable, an empty
+variable counts as unset, and an error names the option or the variable that is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import Field, field, fields
+from ipaddress import ip_address
+from os import environ
+from re import fullmatch
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from dagorama_broker.errors import SettingsError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+LOG_FORMATS = ("text", "json")
+DEFAULT_PORT = 50051
+HIGHEST_PORT = 65535
+LONGEST_NUMBER = 18  #: digits
+#: The largest number that gRPC accepts, with room for what is added to it; in milliseconds for times.
+MOST = 2_000_000_000
+
+_T = TypeVar("_T")
+_FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+class Setting(NamedTuple):
+    """How a field is set from outside."""
+
+    variable: str
+    parse: Callable[[str], Any]  #: raises ValueError with what the value must be
+    help: str
+
+
+def setting(default: _T, variable: str, parse: Callable[[str], _T], help: str) -> _T:
+    """Declare a field of a dataclass that `read_settings` reads."""
+    return field(default=default, metadata={"setting": Setting(variable, parse, help)})
+
+
+def setting_of(declared: Field[Any]) -> Setting:
+    """Return how a field is set from outside."""
+    found: Setting = declared.metadata["setting"]
+    return found
+
+
+def read_settings(kind: type[DataclassInstance], options: Mapping[str, object]) -> dict[str, Any]:
+    """Return what options and the environment say about the fields of `kind`; an option that is None is not given.
+
+    Raise SettingsError, with one sentence, if a value is wrong.
+    """
+    if unknown := options.keys() - {declared.name for declared in fields(kind)}:
+        raise TypeError(f"there are no settings {', '.join(sorted(unknown))}")
+    found = {}
+    for declared in fields(kind):
+        option, (variable, parse, _) = options.get(declared.name), setting_of(declared)
+        if isinstance(option, str):
+            found[declared.name] = _parsed(option_name(declared.name), option, parse)
+        elif option is not None:
+            found[declared.name] = option
+        elif text := environ.get(variable, "").strip():
+            found[declared.name] = _parsed(variable, text, parse)
+    return found
+
+
+def option_name(name: str) -> str:
+    """Return the command line option for a field."""
+    return f"--{name.replace('_', '-')}"
+
+
+def _parsed(name: str, text: str, parse: Callable[[str], Any]) -> Any:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise SettingsError(f"{name} is {text!r}: it must be {error}") from None
+
+
+# --- parsers: each raises ValueError with what the value must be --------------------------------------------
+
+
+def plain_text(text: str) -> str:
+    return text
+
+
+def host_name(text: str) -> str:
+    """Return a host name or an address, an IPv6 one without its brackets."""
+    text = text.strip()
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if _is_ipv6(bare) or fullmatch(r"[\w.-]+", text):
+        return bare
+    raise ValueError("the name or the address of a host, without a scheme or a port")
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ip_address(text).version == 6
+    except ValueError:
+        return False
+
+
+def port_number(text: str) -> int:
+    """Return a port; the default one for tcp://IP:PORT, which Kubernetes sets in pods next to a Service `dagorama`."""
+    if fullmatch(r"(tcp|udp|sctp)://\S*", text):
+        return DEFAULT_PORT
+    # isdecimal() also accepts other scripts' digits; int() reads those as well, and refuses thousands of digits.
+    if not text.isdecimal() or len(text) > LONGEST_NUMBER or int(text) > HIGHEST_PORT:
+        raise ValueError(f"a port number, 0 to {HIGHEST_PORT}")
+    return int(text)
+
+
+def level_name(text: str) -> str:
+    if text.upper() not in LOG_LEVELS:
+        raise ValueError(f"one of {', '.join(LOG_LEVELS)}")
+    return text.upper()
+
+
+def format_name(text: str) -> str:
+    if text.lower() not in LOG_FORMATS:
+        raise ValueError(f"one of {', '.join(LOG_FORMATS)}")
+    return text.lower()
+
+
+def flag(text: str) -> bool:
+    if text.lower() not in _FLAGS:
+        raise ValueError("1 or 0")
+    return _FLAGS[text.lower()]
+
+
+def seconds(text: str) -> float:
+    found = seconds_or_zero(text)
+    if not found:
+        raise ValueError("a number of seconds above 0")
+    return found
+
+
+def seconds_or_zero(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 <= found < math.inf:
+        raise ValueError("a number of seconds")
+    return found
+
+
+def seconds_or_never(text: str) -> float:
+    if text.lower() == "never":
+        return math.inf
+    try:
+        return seconds_or_zero(text)
+    except ValueError:
+        raise ValueError("a number of seconds, or never") from None
+
+
+def grpc_seconds(text: str) -> float:
+    found = seconds(text)
+    if not 0.001 <= found <= MOST // 1000:
+        raise ValueError(f"a number of seconds from 0.001 to {MOST // 1000}")
+    return found
+
+
+def positive_number(text: str) -> int:
+    if not text.isdecimal() or len(text) > LONGEST_NUMBER or not int(text):
+        raise ValueError("a whole number above 0")
+    return int(text)
+
+
+def grpc_number(text: str) -> int:
+    found = positive_number(text)
+    if found > MOST:
+        raise ValueError(f"a whole number from 1 to {MOST}")
+    return found

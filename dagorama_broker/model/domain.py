@@ -1,0 +1,140 @@
+"""Defines what nodes, functions and failures are. Records and their own arithmetic, no rules of scheduling."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
+
+#: Failures of earlier attempts that are kept with the last one.
+EARLIER = 10
+#: Characters of the traceback of each earlier failure.
+EARLIER_BYTES = 16 << 10
+#: A delay before the next attempt is never longer than this many seconds.
+LONGEST_PAUSE = 366 * 86_400.0
+#: The type that the failure of a cancelled node has; clients know it.
+CANCELLATION = "dagorama.errors.NodeCancelled"
+
+
+class State(IntEnum):
+    """A node's state; the numbers are those of the wire and of the store."""
+
+    WAITING = 0  #: for sources
+    QUEUED = 1  #: for a worker
+    CLAIMED = 2  #: by a worker
+    RESOLVING = 3  #: it returned promises that are not kept yet
+    BACKOFF = 4  #: until its next run
+    COMPLETED = 5
+    FAILED = 6
+    CANCELLED = 7
+
+
+ENDED = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
+
+
+class World(IntEnum):
+    """The protocol by which a node was submitted: nodes go only to workers of the same protocol."""
+
+    OURS = 0
+    ORIGINAL = 1
+
+
+class Fate(IntEnum):
+    """The state of an attempt whose children were visible while it ran."""
+
+    OPEN = 0  #: it runs, and may still fail
+    RELEASED = 1  #: it has completed: its children stay, or depend on the attempt that made its own node
+    DEAD = 2  #: it failed or was lost; its unfinished children were cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Defines whether and when a failed attempt is followed by another. Times are in seconds."""
+
+    max_attempts: int
+    interval: float = 0.0  #: before the second attempt
+    base: float = 1.0  #: factor from each delay to the next
+    max_interval: float = 0.0  #: upper bound of a delay before jitter; 0: none
+    jitter: float = 0.0  #: largest addition to a delay
+
+    def delay(self, failed_attempts: int, jitter: float) -> float:
+        """Return the seconds to wait after this many failed attempts; `jitter`, in [0, 1), only adds to them."""
+        try:
+            seconds = self.interval * self.base ** (failed_attempts - 1) if self.base else self.interval
+        except OverflowError:
+            seconds = LONGEST_PAUSE
+        if self.max_interval:
+            seconds = min(seconds, self.max_interval)
+        return min(seconds + self.jitter * jitter, LONGEST_PAUSE)
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """The function that a node runs, and its rules; nodes share one record."""
+
+    name: str
+    hash: str
+    queue: str
+    taint: str = ""
+    retry: RetryPolicy | None = None
+    is_async: bool = False
+    world: World = World.OURS
+    timeout: float = 0.0  #: seconds that an attempt may take; 0: unlimited
+    queue_timeout: float = 0.0  #: seconds that a node may be queued before it fails; 0: forever
+    priority: int = 0  #: within its instance; higher goes first
+    max_concurrency: int = 0  #: nodes claimed at once, by all workers; 0: any number
+    delay: float = 0.0  #: seconds between being ready and the first run
+    max_deaths: int = 0  #: child processes that end while they run a node, before it fails; 0: the broker's default
+    eager: bool = False  #: child nodes are visible at once, and cancelled if the attempt fails
+    timeout_is_final: bool = False  #: an attempt that was stopped at its timeout is not retried
+    key_id: str = ""  #: the signing key of its nodes' arguments, in hexadecimal; empty: they are unsigned
+    class_code: str = ""  #: hashes of all methods of its class, which nodes made by its runs are bound to; opaque here
+    #: the signing key of the adoptions that allow its nodes to be run by this code, in hexadecimal; empty: they were
+    #: made with it
+    adopted_under: str = ""
+
+    @property
+    def code(self) -> str:
+        """The code that the arguments of its nodes are signed for."""
+        return f"{self.hash} {self.class_code}" if self.class_code else self.hash
+
+
+class Failure(NamedTuple):
+    """Why a node failed; stored with the node itself, and shared by its descendants."""
+
+    function: str
+    type: str
+    message: str
+    traceback: str
+    exception: bytes  #: pickled by the worker, if possible; never opened here
+    attempts: int
+    earlier: tuple[tuple[str, str, str], ...] = ()  #: type, message and traceback of earlier attempts, oldest first
+
+    def after(self, before: Failure) -> Failure:
+        """Return this failure with earlier ones added to it; only the last few are kept."""
+        earlier = (*before.earlier, (before.type, before.message, before.traceback[-EARLIER_BYTES:]))
+        return self._replace(earlier=earlier[-EARLIER:])
+
+    def packed(self) -> bytes:
+        plain = [*self[:4], b64encode(self.exception).decode(), self.attempts, self.earlier]
+        return json.dumps(plain).encode()
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> Failure:
+        function, type, message, traceback, exception, attempts, earlier = json.loads(data)
+        return cls(
+            function, type, message, traceback, b64decode(exception), attempts, tuple(tuple(run) for run in earlier)
+        )
+
+
+class Adoption(NamedTuple):
+    """The content of a signed adoption. The broker holds no key: it does what this says, and workers check it."""
+
+    function: str  #: its name
+    made_with: frozenset[str]  #: codes, as `Function.code`
+    hash: str  #: of the code that may run the nodes; empty: the code that is deployed when they are granted
+    instance: bytes  #: only nodes of this one; empty: of all instances
+    key_id: str  #: of the key that signed it, in hexadecimal
+    signed: bytes  #: the signed message, as it came

@@ -1,0 +1,187 @@
+"""Defines what the store reads back: at the start of a broker, for lookups and lists, and for retries."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import NamedTuple
+
+from dagorama_broker.model.domain import State
+from dagorama_broker.model.rows import (
+    AdoptionRow,
+    BroodRow,
+    FunctionRow,
+    InstanceRow,
+    OutcomeRow,
+    ProgressRow,
+    RunRow,
+    UsedFailureRow,
+)
+
+
+class LiveNode(NamedTuple):
+    """An unfinished node, without its arguments."""
+
+    key: int
+    instance: int
+    function: int
+    sources: bytes
+
+
+class EndedNode(NamedTuple):
+    """A node that has ended, or is RESOLVING, without its value."""
+
+    key: int
+    instance: int
+    function: int
+    state: int
+    refs: bytes
+    culprit: int
+    attempt: int = 0  #: the attempt whose result was recorded
+
+
+@dataclass(slots=True)
+class Live:
+    """What a broker reads at its start: unfinished nodes, and the ended ones that they depend on."""
+
+    functions: list[FunctionRow]
+    instances: list[InstanceRow]  #: with an unfinished node
+    runs: list[RunRow]  #: of those instances
+    nodes: list[LiveNode]  #: in the order of their keys
+    #: the RESOLVING ones of `nodes`, and all ended nodes that `nodes` name as sources or promises, and those that the
+    #: values of these name, and so on (closed under `refs`)
+    ended: list[EndedNode]
+    progress: list[ProgressRow]
+    keys: dict[int, str]  #: concurrency keys of `nodes` that have one
+    adopted: dict[int, int]  #: functions of those of `nodes` that are bound to other code, by key
+    workers: list[tuple[bytes, str]]  #: connected when the last broker stopped
+    failed: set[int]  #: keys of `instances` with a failed or cancelled node
+    next_node: int  #: smallest key never used
+    next_instance: int
+    next_function: int
+    #: the OPEN ones, and those that depend on one, in the order of their attempts
+    broods: list[BroodRow] = field(default_factory=list)
+    brood_runs: list[tuple[int, RunRow]] = field(default_factory=list)  #: runs of their nodes, with their attempts
+    adoptions: dict[int, AdoptionRow] = field(default_factory=dict)  #: what allows `adopted`, by the node's key
+    next_adoption: int = 1
+
+
+class FoundNode(NamedTuple):
+    """A node found by its id in the store."""
+
+    id: bytes  #: as asked for
+    key: int
+    instance: int
+    function: int
+    ended: EndedNode | None  #: None: it has not ended; RESOLVING ones have not
+    sources: bytes = b""  #: keys, packed as in NodeRow
+
+
+class StoredInstance(NamedTuple):
+    row: InstanceRow
+    ended: float | None
+    failed: bool
+
+
+class AskedInstances(NamedTuple):
+    """Which instances to list, the latest first."""
+
+    before: int  #: only older ones than this key
+    limit: int
+    unfinished: bool = False  #: only those; with `failed`, those that are either
+    failed: bool = False
+    definition: str = ""  #: only of this one; empty: of any
+
+
+class ListedInstances(NamedTuple):
+    instances: list[StoredInstance]
+    more: int  #: pass this as `before` for the next page; 0: there are no more
+
+
+class StoredNode(NamedTuple):
+    """All that is stored of a node except for its arguments and its value."""
+
+    key: int
+    function: int  #: the one that it is run as
+    sources: bytes  #: keys, packed as in NodeRow
+    outcome: OutcomeRow | None  #: without value and failure
+    progress: ProgressRow | None
+    used_failure: bool = False  #: it was given a failure as a value, and the failed node was retried since
+
+
+class BadEnd(NamedTuple):
+    """A node that failed or was cancelled."""
+
+    key: int
+    state: int
+    culprit: int
+
+
+class FailedNode(NamedTuple):
+    """An ended node that is retried, with everything that this requires."""
+
+    key: int
+    instance: int
+    function: int
+    sources: bytes  #: keys, packed as in NodeRow
+    culprit: int
+    refs: bytes | None  #: packed keys of promises in its value; None: it has no value, or drops it and runs again
+    failure: bytes | None  #: of the node that failed first
+    state: int = State.FAILED
+    dropped: int = 0  #: attempt whose value it drops; 0: none
+
+
+class MadeRun(NamedTuple):
+    """Children, direct or indirect, of a completed attempt whose node runs again."""
+
+    run: RunRow
+    root: int  #: key of the node that runs again
+    brood: BroodRow | None  #: of the eager attempt that made them
+
+
+def is_made(made: Sequence[MadeRun], key: int) -> bool:
+    """Return whether a node is in one of these runs, which are in the order of their keys."""
+    place = bisect_right(made, key, key=attrgetter("run.first_key")) - 1
+    return place >= 0 and key < made[place].run.first_key + made[place].run.size
+
+
+class Edges(NamedTuple):
+    """The dependencies of a node, and its outcome."""
+
+    key: int
+    sources: bytes  #: keys, packed as in NodeRow
+    refs: bytes  #: keys of the promises in its value
+    state: int | None  #: of its outcome; None: it has none
+
+    @property
+    def has_value(self) -> bool:
+        """Whether it has returned; if it failed nevertheless, it was because of a promise in its value."""
+        return self.state == State.COMPLETED or bool(self.refs)
+
+
+class EdgesPage(NamedTuple):
+    edges: list[Edges]  #: in the order of their keys
+    more: int  #: pass this as `after`; 0: there are no more
+
+
+@dataclass(slots=True)
+class Failed:
+    """Nodes that are retried, and what they depend on, all read at one moment.
+
+    Without `reruns` these are failed nodes, and the nodes that failed because of them.
+    """
+
+    nodes: list[FailedNode]  #: in the order of their keys
+    instances: list[StoredInstance]  #: of `nodes`
+    runs: list[RunRow]  #: that hold `nodes`
+    ended: list[EndedNode]  #: ended nodes that `nodes` wait for, and those that their values name
+    keys: dict[int, str]  #: concurrency keys of `nodes` that have one
+    adopted: dict[int, int]  #: functions of those of `nodes` that are bound to other code, by key
+    others: set[int]  #: keys of `instances` with other failed or cancelled nodes
+    made: list[MadeRun] = field(default_factory=list)  #: by completed nodes that run again
+    used: list[UsedFailureRow] = field(default_factory=list)  #: nodes that were given one of these failures as a value
+    #: nodes that were given what one of these returned, or its failure, and wait for the promises that they returned
+    resolving: set[int] = field(default_factory=set)
+    adoptions: dict[int, AdoptionRow] = field(default_factory=dict)  #: what allows `adopted`, by the node's key

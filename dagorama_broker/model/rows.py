@@ -1,0 +1,222 @@
+"""Defines the rows that one transaction writes, and how rows hold lists of keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from struct import pack, unpack
+from typing import NamedTuple
+
+from dagorama_broker.model.domain import Function
+
+
+def pack_keys(keys: Sequence[int]) -> bytes:
+    """Return keys as rows hold them: little-endian 64-bit integers."""
+    return pack(f"<{len(keys)}q", *keys)
+
+
+def unpack_keys(packed: bytes) -> tuple[int, ...]:
+    """Return the keys that `pack_keys` has packed."""
+    return unpack(f"<{len(packed) // 8}q", packed)
+
+
+class FunctionRow(NamedTuple):
+    id: int
+    function: Function
+
+
+class InstanceRow(NamedTuple):
+    key: int  #: also its place in the order: smaller is older
+    id: bytes  #: 16 bytes
+    definition: str
+    entry: bytes  #: 16-byte node id, or empty
+    created: float  #: seconds since 1970
+
+
+class InstanceEnd(NamedTuple):
+    """An instance has no unfinished node left; or, with `ended` None, it has one, and may have failed already."""
+
+    key: int
+    ended: float | None  #: seconds since 1970
+    failed: bool
+
+
+class RunRow(NamedTuple):
+    """Nodes that one maker made in one message: counters and keys both count up from the first."""
+
+    origin: bytes  #: 12 bytes
+    first: int
+    size: int
+    first_key: int
+    instance: int
+    digest: bytes  #: of what was submitted; empty for the children of an attempt
+    maker: int = 0  #: key of the node whose attempt made them; 0: a client did
+
+
+class NodeRow(NamedTuple):
+    key: int
+    instance: int
+    function: int
+    sources: bytes  #: packed keys; negative if the node takes a failure of that source as a value
+    arguments: bytes
+
+
+class OutcomeRow(NamedTuple):
+    """The one recorded result of a node. In state RESOLVING, the value names nodes that have not ended."""
+
+    key: int
+    state: int
+    attempt: int
+    refs: bytes  #: packed keys of the promises in the value
+    value: bytes | None
+    culprit: int  #: key of the node whose failure this is; 0: none
+    failure: bytes | None  #: opaque; on the culprit itself only
+    ended: float  #: seconds since 1970
+
+
+class ResolvedRow(NamedTuple):
+    """A RESOLVING outcome has ended."""
+
+    key: int
+    state: int
+    culprit: int
+    ended: float
+
+
+class ProgressRow(NamedTuple):
+    """The failed attempts of an unfinished node."""
+
+    key: int
+    runs: int  #: failed attempts
+    deaths: int  #: of child processes while they ran it
+    lost: int  #: workers or connections lost while they held it
+    retry_at: float  #: seconds since 1970; 0: not in BACKOFF
+    failure: bytes | None  #: the last one, opaque
+    pause: float = 0.0  #: seconds from the write until `retry_at`
+    attempt: int = 0  #: the last one counted here; reports of older ones are refused
+    lost_attempt: int = 0  #: attempt of the last counted loss, uncounted if its worker returns with it; 0: none
+
+
+class RevivedRow(NamedTuple):
+    """An ended node is unfinished again: its outcome is deleted, or it keeps its value and waits for its promises."""
+
+    key: int
+    state: int  #: WAITING or RESOLVING
+
+
+class UsedFailureRow(NamedTuple):
+    """A node was given a failure as a value, and the failed node has been retried since.
+
+    The row is deleted when the node itself runs again.
+    """
+
+    key: int
+    instance: int
+
+
+class LargeRow(NamedTuple):
+    """A node's arguments or value name a large value."""
+
+    key: int
+    sha256: bytes
+
+
+class AdoptionRow(NamedTuple):
+    """A signed permission to run nodes by other code; opaque to the store."""
+
+    id: int
+    signed: bytes
+
+
+class DraftRow(NamedTuple):
+    """Keys of nodes that a large call is making; their rows may be written before the call is accepted."""
+
+    first_key: int
+    last_key: int
+
+
+class AdoptedRow(NamedTuple):
+    """A node is run by other code than it was made with: as this function, until its next such row."""
+
+    key: int
+    function: int
+    #: id of the row that allows it; 0: none, the node is run by its original code again
+    adoption: int = 0
+
+
+class LinkRow(NamedTuple):
+    """A value of one instance names a node of another, which must be kept as long."""
+
+    instance: int
+    named: int  #: the other's key
+
+
+class RemovedRow(NamedTuple):
+    """An instance whose retention is over; the store deletes its rows in portions."""
+
+    key: int
+    id: bytes
+    ended: float  #: seconds since 1970
+    failed: bool
+    kept: float  #: seconds that it was kept for
+
+
+class KeyRow(NamedTuple):
+    """The concurrency key of a node that has one."""
+
+    key: int
+    concurrency_key: str
+
+
+class BroodRow(NamedTuple):
+    """An attempt whose children are cancelled if it, or an attempt that it depends on, fails."""
+
+    attempt: int
+    node: int  #: whose attempt it is
+    within: int  #: attempt that made this node, if its children depend on it; 0: none
+    fate: int
+
+
+class BroodRunRow(NamedTuple):
+    """A run of nodes that such an attempt made."""
+
+    first_key: int
+    attempt: int
+
+
+@dataclass(slots=True)
+class Changes:
+    """The rows of one transaction, in the order in which the scheduler made them."""
+
+    functions: list[FunctionRow] = field(default_factory=list)
+    instances: list[InstanceRow] = field(default_factory=list)
+    instance_ends: list[InstanceEnd] = field(default_factory=list)
+    runs: list[RunRow] = field(default_factory=list)
+    nodes: list[NodeRow] = field(default_factory=list)
+    drafts: list[DraftRow] = field(default_factory=list)  #: that have begun
+    given_up: list[DraftRow] = field(default_factory=list)  #: nodes of refused drafts, by their keys
+    drafts_over: list[int] = field(default_factory=list)  #: first keys of drafts that were accepted, or given up
+    revived: list[RevivedRow] = field(default_factory=list)  #: before `outcomes`: it may fail again at once
+    outcomes: list[OutcomeRow] = field(default_factory=list)
+    resolved: list[ResolvedRow] = field(default_factory=list)
+    progress: list[ProgressRow] = field(default_factory=list)
+    large: list[LargeRow] = field(default_factory=list)
+    keys: list[KeyRow] = field(default_factory=list)
+    broods: list[BroodRow] = field(default_factory=list)  #: a later row of an attempt replaces an earlier one
+    brood_runs: list[BroodRunRow] = field(default_factory=list)
+    adoptions: list[AdoptionRow] = field(default_factory=list)  #: named by `adopted`
+    adopted: list[AdoptedRow] = field(default_factory=list)
+    used_failures: list[UsedFailureRow] = field(default_factory=list)
+    links: list[LinkRow] = field(default_factory=list)
+    removed: list[RemovedRow] = field(default_factory=list)
+    functions_gone: list[int] = field(default_factory=list)  #: ids of functions that no node names
+    workers_joined: list[tuple[bytes, str]] = field(default_factory=list)  #: id, name
+    workers_left: list[bytes] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.nodes or self.outcomes or self.runs or self.instances or self.progress or self.resolved
+            or self.functions or self.instance_ends or self.large or self.workers_joined or self.workers_left
+            or self.removed or self.broods or self.revived or self.adopted or self.used_failures or self.functions_gone
+            or self.drafts or self.given_up or self.drafts_over
+        )

@@ -1,0 +1,68 @@
+"""Checks single fields of messages, and bounds texts. Raises Malformed if a field is not as the protocol says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dagorama_broker.errors import Malformed
+
+#: Bytes of envelopes after which a message is cut.
+PIECE = 1 << 20
+LONGEST_NAME = 4096
+LONGEST_KEY_ID = 64
+#: Queues and taints that one worker may name, and their characters together.
+MOST_NAMES, LONGEST_NAMES = 500, 16 << 10
+
+
+def id_bytes(id: bytes, what: str) -> bytes:
+    """Return a 16-byte id as it came. Raises Malformed."""
+    if len(id) != 16:
+        raise Malformed(f"the id of {what} has {len(id)} bytes; 16 are expected")
+    return id
+
+
+def sha256_bytes(name: bytes) -> bytes:
+    """Return the name of a large value as it came. Raises Malformed."""
+    if len(name) != 32:
+        raise Malformed(f"the name of a large value has {len(name)} bytes; a SHA-256 has 32")
+    return name
+
+
+def bounded(text: str, most: int) -> str:
+    """Return a text without its middle if it is longer than `most` characters."""
+    if len(text) <= most:
+        return text
+    left_out = f" ... {len(text) - most} characters are left out ... "
+    return text[: most // 2] + left_out + text[-(most // 2) :]
+
+
+def check_name(name: str, what: str, least: int = 0) -> str:
+    """Return a name as it came. Raises Malformed if it is too long, or missing."""
+    if not least <= len(name) <= LONGEST_NAME:
+        raise Malformed(f"{what} has {len(name)} characters; {least} to {LONGEST_NAME} are allowed")
+    return name
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise Malformed if a worker's queues and tolerations are too many or too long."""
+    if len(names) > MOST_NAMES or sum(map(len, names)) > LONGEST_NAMES:
+        raise Malformed(
+            f"a worker names {len(names)} queues and taints of {sum(map(len, names)):,} characters together;"
+            f" {MOST_NAMES:,} of {LONGEST_NAMES:,} characters are allowed"
+        )
+    for name in names:
+        check_name(name, "the name of a queue or taint")
+
+
+def check_key_id(id: bytes, whose: str) -> None:
+    """Raise Malformed if this is too long for the id of a signing key."""
+    if len(id) > LONGEST_KEY_ID:
+        raise Malformed(f"{whose}: the id of a signing key has at most {LONGEST_KEY_ID} bytes")
+
+
+def check_references(references: Sequence[int], counts: Sequence[int], foreign: int, end: int, what: str) -> None:
+    """Raise Malformed if a column of references does not fit its counts, or names what the message does not have."""
+    if sum(counts) != len(references):
+        raise Malformed(f"the {what} references do not add up to their counts")
+    if references and (min(references) < -foreign or max(references) >= end):
+        raise Malformed(f"a {what} reference names nothing that the message has")

@@ -1,0 +1,93 @@
+"""Reads functions from messages, and writes them to messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dagorama.api import broker_pb2 as pb
+from dagorama_broker.errors import Malformed
+from dagorama_broker.model.domain import Function, RetryPolicy, World
+from dagorama_broker.rpc.fields import check_key_id, check_name
+from dagorama_broker.scheduler import HIGHEST, LOWEST
+
+#: Characters of the hashes of a class: about a thousand methods.
+LONGEST_CLASS_CODE = 64 << 10
+#: Functions whose records are cached by their messages, and bytes of these messages.
+FUNCTIONS_KEPT, BYTES_KEPT = 1024, 2 << 20
+
+
+def functions_of(messages: Iterable[pb.Function]) -> list[Function]:
+    """Return the records of functions. Raises Malformed."""
+    return list(map(function_of, messages))
+
+
+def function_of(message: pb.Function) -> Function:
+    """Return the record of a function: the same object for the same message. Raises Malformed."""
+    data = message.SerializeToString()
+    found = _functions.get(data)
+    if found is None:
+        found = _checked_function(message)
+        _keep_function(data, found)
+    return found
+
+
+def _keep_function(data: bytes, function: Function) -> None:
+    global _functions_size
+    _functions_size += len(data)
+    if len(_functions) >= FUNCTIONS_KEPT or _functions_size > BYTES_KEPT:
+        _functions.clear()
+        _functions_size = len(data)
+    _functions[data] = function
+
+
+# Clients send their functions with each message, and reading one takes as long as all the rest of a small message.
+_functions: dict[bytes, Function] = {}
+_functions_size = 0  # bytes of these messages
+
+
+def _checked_function(message: pb.Function) -> Function:
+    check_name(message.name, "the name of a function", least=1)
+    check_name(message.hash, "the hash of a function")
+    check_name(message.queue, "the name of a queue")
+    check_name(message.taint, "the name of a taint")
+    check_key_id(message.key_id, message.name)
+    if len(message.class_code) > LONGEST_CLASS_CODE:
+        raise Malformed(f"{message.name}: the code of its class has more than {LONGEST_CLASS_CODE:,} characters")
+    retry = None
+    if message.HasField("retry"):
+        if message.retry.max_attempts < 1:
+            raise Malformed(f"{message.name}: a retry policy needs at least one attempt")
+        pauses = message.retry.interval, message.retry.base, message.retry.max_interval, message.retry.jitter
+        if not all(0.0 <= pause < float("inf") for pause in pauses):
+            raise Malformed(f"{message.name}: a retry policy's pauses must be finite and not negative")
+        retry = RetryPolicy(message.retry.max_attempts, *pauses)
+    for what, seconds in (
+        ("timeout", message.timeout), ("queue_timeout", message.queue_timeout), ("delay", message.delay)
+    ):
+        if not 0.0 <= seconds < float("inf"):
+            raise Malformed(f"{message.name}: its {what} must be finite and not negative")
+    if not LOWEST <= message.priority <= HIGHEST:
+        raise Malformed(f"{message.name}: a priority is from {LOWEST} to {HIGHEST}, not {message.priority}")
+    return Function(
+        message.name, message.hash, message.queue or message.name, message.taint, retry, message.is_async, World.OURS,
+        message.timeout, message.queue_timeout, message.priority, message.max_concurrency, message.delay,
+        message.max_deaths, message.eager, message.timeout_is_final, message.key_id.hex(),
+        message.class_code,
+    )
+
+
+def function_message(function: Function) -> pb.Function:
+    """Return a function as a message."""
+    message = pb.Function(
+        name=function.name, hash=function.hash, queue=function.queue, taint=function.taint, is_async=function.is_async,
+        timeout=function.timeout, queue_timeout=function.queue_timeout, priority=function.priority,
+        max_concurrency=function.max_concurrency, delay=function.delay, max_deaths=function.max_deaths,
+        eager=function.eager, timeout_is_final=function.timeout_is_final, key_id=bytes.fromhex(function.key_id),
+        class_code=function.class_code,
+    )
+    if function.retry is not None:
+        retry = function.retry
+        message.retry.max_attempts = retry.max_attempts
+        message.retry.interval, message.retry.base = retry.interval, retry.base
+        message.retry.max_interval, message.retry.jitter = retry.max_interval, retry.jitter
+    return message

@@ -1,0 +1,128 @@
+"""The interceptor that every call passes: it authenticates the caller, limits open calls, and answers refusals."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from typing import Any, cast
+
+import grpc
+import grpc.aio
+
+from dagorama_broker.errors import BrokerRefusal
+from dagorama_broker.rpc.auth import Access
+from dagorama_broker.rpc.caller import caller, sharer, sharer_of
+from dagorama_broker.rpc.handlers import Unread, behavior_of, unread, with_behavior
+from dagorama_broker.rpc.limits import Streams
+from dagorama_broker.rpc.memory_guard import Memory
+from dagorama_broker.rpc.permissions import HEALTH, kind_of
+from dagorama_broker.rpc.status import refuse
+from dagorama_broker.rpc.tokens import Token
+
+log = logging.getLogger("dagorama_broker")
+
+#: Calls of `grpc.health.v1.Health/Watch` that may be open at once.
+HEALTH_WATCHERS = 100
+
+
+class Door(grpc.aio.ServerInterceptor):
+    """Wraps the handler of each call; calls of the health service need no token."""
+
+    def __init__(self, access: Access | None, streams: Streams, memory: Memory | None = None) -> None:
+        """`memory`: asked for the memory of large requests before they are parsed."""
+        self._access = access
+        self._memory = memory
+        self._streams = streams
+        self._watchers = Streams(HEALTH_WATCHERS)
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
+    ) -> Any:
+        details = handler_call_details
+        method = str(details.method)
+        if method.startswith(HEALTH):
+            handler = await continuation(details)
+            return None if handler is None else self._health(handler, method)
+        token = None
+        if self._access is not None:
+            try:
+                token = self._access.admit(method, details.invocation_metadata)
+            except BrokerRefusal as refusal:
+                return _refusing(method, refusal)
+        handler = await continuation(details)
+        return None if handler is None else self._limited(handler, token, method)
+
+    def _health(self, handler: Any, method: str) -> Any:
+        """Answer health checks without a limit, but limit calls that stay open: their callers are unauthenticated."""
+        streams = self._watchers if handler.response_streaming else None
+        # Watch is a coroutine that writes its replies, like a handler with a single reply.
+        behavior = self._single(behavior_of(handler), method, streams)
+        return with_behavior(handler, behavior, unread(handler.request_deserializer))
+
+    def _limited(self, handler: Any, token: Token | None, method: str) -> Any:
+        """Count the call among the open ones, and end a stream with its token."""
+        inner = behavior_of(handler)
+        if handler.response_streaming:
+            behavior = self._stream(inner, method, token)
+        else:
+            behavior = self._single(inner, method, self._streams, token)
+        return with_behavior(handler, behavior, unread(handler.request_deserializer))
+
+    def _single(
+        self, inner: Callable[..., Awaitable[Any]], method: str, streams: Streams | None, token: Token | None = None
+    ) -> Callable[..., Any]:
+        kind = kind_of(method)
+
+        async def call(request: Any, context: Any) -> Any:
+            caller.set(token)
+            sharer.set(whose := sharer_of(token, context.peer()))
+            try:
+                with nullcontext() if streams is None else streams.one(kind, whose):
+                    return await inner(self._read(request, method, whose), context)
+            except BrokerRefusal as refusal:
+                await refuse(context, refusal)
+
+        return call
+
+    def _stream(
+        self, inner: Callable[..., AsyncIterator[Any]], method: str, token: Token | None
+    ) -> Callable[..., Any]:
+        kind = kind_of(method)
+
+        async def call(request: Any, context: Any) -> AsyncIterator[Any]:
+            caller.set(token)
+            sharer.set(whose := sharer_of(token, context.peer()))
+            try:
+                with self._streams.one(kind, whose):
+                    replying = cast(Any, inner(self._read(request, method, whose), context))
+                    async with self._stay(token), aclosing(replying) as replies:
+                        async for reply in replies:
+                            yield reply
+            except BrokerRefusal as refusal:
+                await refuse(context, refusal)
+
+        return call
+
+    def _read(self, request: Any, method: str, whose: str) -> Any:
+        """Return the request, or the stream of requests, as the handler expects it. Raise a BrokerRefusal."""
+        if isinstance(request, AsyncIterable):
+            return self._each_read(request, method, whose)
+        return request.read(self._memory, method, whose)
+
+    async def _each_read(self, requests: AsyncIterable[Unread], method: str, whose: str) -> AsyncIterator[Any]:
+        async for request in requests:
+            yield request.read(self._memory, method, whose)
+
+    def _stay(self, token: Token | None) -> AbstractAsyncContextManager[None]:
+        return nullcontext() if token is None or self._access is None else self._access.stay(token)
+
+
+def _refusing(method: str, refusal: BrokerRefusal) -> Any:
+    """Return a handler that answers a refusal."""
+
+    async def call(_request: object, context: Any) -> None:
+        log.debug("%s from %s: %s", method, context.peer(), refusal)
+        await refuse(context, refusal)
+
+    return grpc.stream_stream_rpc_method_handler(call)

@@ -1,0 +1,94 @@
+"""Which role may call what, and which kind each call is of.
+
+The rule: only admins may call what is not in the table, and a caller without a token may only check the health.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dagorama_broker.errors import NotPermitted
+from dagorama_broker.rpc.limits import Kind
+from dagorama_broker.rpc.tokens import Role, Token
+from dagorama_broker.scheduler import Presence
+
+OURS, ORIGINAL, HEALTH = "/dagorama.v1.Broker/", "/main.Dagorama/", "/grpc.health.v1.Health/"
+
+_SPAWNER, _WORKER, _READER = Role.SPAWNER, Role.WORKER, Role.READER
+#: The roles that may call a method, besides admins, who may call all of these. Readers must not see values.
+CALLS: dict[str, frozenset[Role]] = {
+    OURS + call: frozenset(roles)
+    for call, roles in {
+        "SubmitStream": {_SPAWNER},
+        "Work": {_WORKER},
+        "Wait": {_SPAWNER, _WORKER},
+        "Talk": {_SPAWNER, _WORKER},
+        "PutValue": {_SPAWNER, _WORKER},
+        "KeepValue": {_SPAWNER, _WORKER},
+        "ValuesFolder": {_SPAWNER, _WORKER},
+        "GetValue": {_SPAWNER, _WORKER},
+        "GetInstance": {_SPAWNER, _WORKER, _READER},
+        "GetStatus": {_SPAWNER, _READER},
+        "ListInstances": {_SPAWNER, _READER},
+        "ListNodes": {_SPAWNER, _READER},
+        "Explain": {_SPAWNER, _WORKER},
+        "GetNode": {_SPAWNER, _READER},
+        "FindIds": {_SPAWNER, _READER},
+        "Cancel": {_SPAWNER},
+        "Retry": {_SPAWNER},
+        "Adopt": set[Role](),
+    }.items()
+}
+
+_LOOKING = ("GetInstance", "GetStatus", "ListInstances", "ListNodes", "Explain", "GetNode", "FindIds")
+_OF_VALUES = ("PutValue", "KeepValue", "ValuesFolder", "GetValue")
+#: The kinds of our calls; all others submit, or change what was submitted.
+KINDS = {
+    OURS + "Work": Kind.WORK, OURS + "Wait": Kind.WAIT, OURS + "Talk": Kind.TALK,
+    **{OURS + call: Kind.LOOK for call in _LOOKING}, **{OURS + call: Kind.VALUE for call in _OF_VALUES},
+}  # fmt: skip
+
+
+def kind_of(method: str) -> Kind:
+    """Return the kind of a call. Only workers make the calls of dagorama 0.1.10."""
+    return Kind.WORK if method.startswith(ORIGINAL) else KINDS.get(method, Kind.SUBMIT)
+
+
+def check_role(token: Token | None, method: str) -> None:
+    """Raise NotPermitted if the role of this token may not call the method. None: no tokens are required."""
+    if token is None:
+        return
+    if token.role is not Role.ADMIN and token.role not in CALLS.get(method, ()):
+        raise NotPermitted(f"the token {token.name!r} has the role {token.role}, which may not call {method[1:]}")
+    if method not in CALLS:
+        raise NotPermitted(f"no role may call {method[1:]}")
+
+
+def is_reader(token: Token | None) -> bool:
+    """Return whether the caller's token has the role reader."""
+    return token is not None and token.role is _READER
+
+
+def refuse_reader(token: Token | None) -> None:
+    """Raise NotPermitted if the caller is a reader, who may not read the arguments of nodes."""
+    if token is not None and is_reader(token):
+        raise NotPermitted(f"the token {token.name!r} has the role reader, which may not read the arguments of nodes")
+
+
+def kept_to(presence: Presence, token: Token | None) -> Presence:
+    """Restrict a worker to what its token allows. Raise NotPermitted if it requests more."""
+    if token is None:
+        return presence
+    _refuse_more(token, "tolerations", presence.tolerations, token.tolerations)
+    _refuse_more(token, "queues", presence.include_queues, token.queues)
+    if token.queues is not None and not presence.include_queues:
+        return replace(presence, include_queues=token.queues)
+    return presence
+
+
+def _refuse_more(token: Token, what: str, asked: frozenset[str], allowed: frozenset[str] | None) -> None:
+    if allowed is not None and (more := asked - allowed):
+        limits = f"the {what} {', '.join(sorted(allowed))}" if allowed else f"no {what}"
+        raise NotPermitted(
+            f"the token {token.name!r} allows {limits}, and this worker requests {', '.join(sorted(more))}"
+        )

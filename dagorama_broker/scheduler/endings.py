@@ -1,0 +1,230 @@
+"""Ends nodes and notifies their dependents, in bounded steps.
+
+The third layer of `Graph`. Nothing here recurses or scans all nodes: a chain or a fan-in of 100,000 is normal work.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+from dagorama_broker.model.domain import ENDED, State
+from dagorama_broker.model.rows import InstanceEnd, OutcomeRow, ResolvedRow
+from dagorama_broker.scheduler.limits import STEP
+from dagorama_broker.scheduler.objects import UNSTARTED, Node
+from dagorama_broker.scheduler.states import States
+from dagorama_broker.scheduler.transitions import CLAIMED, COMPLETED, RESOLVING, WAITING
+
+
+class Noticed(NamedTuple):
+    """A node that has just ended."""
+
+    key: int
+    instance: int
+    culprit: int  #: 0: it has completed
+    needed: frozenset[int]  #: keys of its sources and of the promises in its value
+
+
+def _noticed(node: Node) -> Noticed:
+    needed = frozenset([other.key for other in (*node.sources, *node.refs)])
+    return Noticed(node.key, node.instance.key, 0 if node.state is COMPLETED else (node.culprit or node).key, needed)
+
+
+class Tally:
+    """Counts the nodes that fail or are cancelled because of a call, over all steps that this takes."""
+
+    __slots__ = ("count", "open")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.open = 0  #: ended nodes whose dependents have not all been notified
+
+
+class Starting(Protocol):
+    """Nodes that were made, and that the scheduler starts in steps."""
+
+    def start(self, most: int) -> int:
+        """Start up to `most` nodes and return how many; fewer: all are started."""
+        ...
+
+
+class _Untold(NamedTuple):
+    """Dependents of an ended node that a later step notifies."""
+
+    node: Node
+    dependents: list[Node]
+    at: int  #: the first one that was not notified
+    tally: Tally | None
+
+
+class Endings(States):
+    def __init__(self) -> None:
+        super().__init__()
+        self.starting: deque[Starting] = deque()  #: large calls with nodes that have not been started
+        self.untold: deque[_Untold] = deque()  #: ended nodes with dependents that have not been notified
+        self.left = STEP  #: nodes that this step may still start, notify or queue
+        self.edges = 0  #: sources and promises of unfinished nodes
+        self.noticed: list[Noticed] | None = None  #: nodes that end while a retry reads the store
+
+    def end_badly(
+        self, node: Node, state: State, culprit: Node, failure: bytes | None = None, tally: Tally | None = None
+    ) -> None:
+        """Fail or cancel a node, and with it every descendant."""
+        node.culprit = None if culprit is node else culprit
+        self._record_bad_end(node, state, failure)
+        if tally is not None:
+            tally.count += 1
+        self._tell([node], tally=tally)
+
+    def _record_bad_end(self, node: Node, state: State, failure: bytes | None) -> None:
+        resolving = node.state is RESOLVING
+        self.move(node, state)
+        if not node.instance.failed:
+            node.instance.failed = True
+            self.changes.instance_ends.append(InstanceEnd(node.instance.key, None, True))
+        culprit, ended = (node.culprit or node).key, self.now + self.wall
+        if resolving:
+            self.changes.resolved.append(ResolvedRow(node.key, int(state), culprit, ended))
+        else:
+            self.changes.outcomes.append(
+                OutcomeRow(node.key, int(state), node.attempt, b"", None, culprit, failure, ended)
+            )
+
+    def _resolve(self, node: Node) -> None:
+        """Complete a node whose promises have all completed."""
+        self.move(node, COMPLETED)
+        self.changes.resolved.append(ResolvedRow(node.key, int(COMPLETED), 0, self.now + self.wall))
+
+    # --- notifying dependents -------------------------------------------------------------------------
+
+    def _tell(self, ended: list[Node], least: int = 0, tally: Tally | None = None) -> None:
+        """Notify the dependents of ended nodes, and theirs in turn.
+
+        What exceeds this step is put off, except for the first `least` dependents of the first node.
+        """
+        while ended:
+            node = ended.pop()
+            dependents, node.dependents = node.dependents, None
+            self._forget(node)
+            if dependents:
+                self._tell_dependents(_Untold(node, dependents, 0, tally), least, ended)
+            least = 0
+
+    def _tell_dependents(self, untold: _Untold, least: int, ended: list[Node]) -> None:
+        node, dependents, at, tally = untold
+        end = at + max(self.left, least)
+        if end < len(dependents):
+            if tally is not None:
+                tally.open += 1
+            self.untold.append(_Untold(node, dependents, max(at, end), tally))
+            dependents = dependents[at:end]
+        elif at:
+            dependents = dependents[at:]
+        self.left -= len(dependents)
+        if node.state is COMPLETED:
+            self._one_less(dependents, ended)
+        else:
+            before = len(ended)
+            self._fail_all(dependents, node, ended)
+            if tally is not None:
+                tally.count += len(ended) - before
+
+    def go_on(self) -> bool:
+        """Do some of what earlier steps have put off. Return whether there is more."""
+        while self.starting and self.left > 0:
+            most = self.left
+            started = self.starting[0].start(most)
+            self.left -= started
+            if started < most:
+                self.starting.popleft()
+        while self.untold and self.left > 0:
+            untold = self.untold.popleft()
+            ended: list[Node] = []
+            if untold.tally is not None:
+                untold.tally.open -= 1
+            self._tell_dependents(untold, 0, ended)
+            self._tell(ended, tally=untold.tally)
+        return bool(self.starting or self.untold)
+
+    def finish(self) -> None:
+        """Do all that earlier steps have put off."""
+        while self.starting or self.untold:
+            self.left = STEP
+            self.go_on()
+
+    def _one_less(self, dependents: list[Node], ended: list[Node]) -> None:
+        """Count down what dependents wait for; queue, or complete, those that wait for nothing else."""
+        for dependent in dependents:
+            dependent.pending -= 1
+            if dependent.pending or dependent.state in ENDED or dependent.state is CLAIMED:
+                continue
+            if dependent.state is WAITING:
+                self._make_ready(dependent)
+            else:
+                self._resolve(dependent)
+                ended.append(dependent)
+
+    def _fail_all(self, dependents: list[Node], failed: Node, ended: list[Node]) -> None:
+        """Fail or cancel dependents along with their source, except for those that take its failure as a value."""
+        for dependent in dependents:
+            if dependent.state in ENDED:
+                continue
+            if failed.key in dependent.tolerates and dependent.state is WAITING:
+                self._one_less([dependent], ended)
+            else:
+                dependent.culprit = failed.culprit or failed
+                self._record_bad_end(dependent, failed.state, None)
+                ended.append(dependent)
+
+    # --- leaving memory -------------------------------------------------------------------------------
+
+    def _forget(self, node: Node) -> None:
+        """Remove an ended node; only those that reference it keep it in memory."""
+        del self.nodes[node.key]
+        if node.pending != UNSTARTED:
+            self.edges -= len(node.sources) + len(node.refs)
+        if node.lane.key:
+            self._leave_keyed(node.lane)
+        if self.made_with:
+            self.made_with.pop(node.key, None)
+            self.adoptions.pop(node.key, None)
+        if node.trouble is not None:
+            self.keep_failure(node.trouble, None)
+            node.trouble = None
+        self.effects.ended.append(node)
+        if self.noticed is not None:
+            self.noticed.append(_noticed(node))
+        if node.sources:
+            if node.pending != UNSTARTED:
+                self._let_go(node.sources)
+            node.sources = ()
+        if node.refs and node.state is not COMPLETED:
+            self._let_go(node.refs)
+            node.refs = ()  # the value that they were part of is never read
+        elif node.refs and not node.readers:
+            self._let_go(node.refs)
+        instance = node.instance
+        instance.live -= 1
+        if not instance.live:
+            self.changes.instance_ends.append(InstanceEnd(instance.key, self.now + self.wall, instance.failed))
+            self._forget_instance(instance)
+
+    def _let_go(self, others: Iterable[Node]) -> None:
+        """Count down the readers of nodes whose values an ended node no longer needs."""
+        for other in others:
+            other.readers -= 1
+            # One that is yet to be forgotten, having ended of the same cause, releases what it names by itself.
+            if not other.readers and other.state in ENDED and self.nodes.get(other.key) is not other:
+                self._unread(other)
+
+    def _unread(self, ended: Node) -> None:
+        """Report a value that no unfinished node will be given, and those that it names."""
+        stack = [ended]
+        while stack:
+            other = stack.pop()
+            self.effects.unread.append(other.key)
+            for ref in other.refs:
+                ref.readers -= 1
+                if not ref.readers:
+                    stack.append(ref)

@@ -1,0 +1,117 @@
+"""Offers queued nodes to pools of workers, and says which workers may run what, and why not."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from dagorama_broker.model.domain import World
+from dagorama_broker.scheduler.graph import Graph
+from dagorama_broker.scheduler.objects import Node, Pool, Worker
+from dagorama_broker.scheduler.pools import Pools
+from dagorama_broker.scheduler.queues import Head, Lane
+
+
+class Offers:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.workers: dict[bytes, Worker] = {}
+        self.pools = Pools(self.offer_all)
+        self.claimed: dict[int, Node] = {}  #: by attempt
+        self.until_idle: dict[Worker, None] = {}  #: workers that leave when nothing is queued for them
+        self.until_drained: dict[Worker, None] = {}  #: workers that leave when nothing will be queued, either
+
+    def tidy(self, ids: Collection[int]) -> None:
+        """Remove those of these functions from the pools that have no claimable node."""
+        self.offer()
+        idle = {lane for id in ids if not (lane := self.graph.lane_by_id[id]).servable}
+        for lane in idle:
+            lane.forget_heads()
+        for world in World:
+            for pool in self.pools.of(world):
+                pool.withdraw(idle)
+
+    def forget_lanes(self, ids: set[int]) -> None:
+        """Drop what workers and pools know of these functions, by their ids."""
+        self.pools.forget(ids)
+        for worker in self.workers.values():
+            self.pools.allow(worker, ids)
+
+    def head(self, pool: Pool) -> Head | None:
+        """Return the oldest node that workers of this pool may run, as its place and its queue; None: there is none."""
+        self.offer()
+        return pool.oldest(self.graph.head)
+
+    def offer(self) -> None:
+        """Offer the oldest nodes of functions to the pools, if they may have changed."""
+        graph = self.graph
+        stirred, graph.stirred = graph.stirred, {}
+        for lane in stirred:
+            if lane.key and lane.available > 0:
+                lane.list_head(graph.first(lane))
+        for base in dict.fromkeys([lane.base for lane in stirred]):
+            head = graph.head(base)
+            for pool in self.pools.of(base.function.world):
+                if pool.may_run(base):
+                    pool.offer(base, head)
+
+    def offer_all(self, pool: Pool) -> None:
+        """Offer the oldest nodes of all functions to a new pool."""
+        for base in self.graph.active.values():
+            if base.function.world is pool.world and pool.may_run(base):
+                pool.offer(base, self.graph.head(base))
+
+    def satisfied(self) -> list[Worker]:
+        """Return the workers that may leave, because what they wait for has come (see `Until` in broker.proto)."""
+        if self.graph.starting or self.graph.untold:
+            return []  # there may be more in a moment
+        waiting: Iterable[Worker] = self.until_idle
+        if self.until_drained and self._is_drained():
+            waiting = [*self.until_idle, *self.until_drained]
+        return [worker for worker in waiting if self._is_idle(worker)]
+
+    def _is_idle(self, worker: Worker) -> bool:
+        if worker.pool is None or any(slot.held for slot in worker.slots):
+            return False
+        return self.head(worker.pool) is None
+
+    def _is_drained(self) -> bool:
+        """Return whether no node runs, or will run by itself, that could make others."""
+        if any(node.lane.function.world is World.OURS for node in self.claimed.values()):
+            return False
+        return not any(pool.may_run(lane) for pool in self.pools.of(World.OURS) for lane in self.graph.delayed.values())
+
+    def unservable(self, lanes: Iterable[Lane] | None = None) -> list[tuple[Lane, str]]:
+        """Return those of these queues whose nodes no connected worker may run, and why.
+
+        By default, of all functions with queued nodes.
+        """
+        lanes = self.graph.active.values() if lanes is None else lanes
+        return [(lane, reason) for lane in lanes if (reason := self.why_nobody(lane)) is not None]
+
+    def deployed(self, lane: Lane) -> list[str]:
+        """Return the hashes of other code that connected workers have of this function."""
+        return sorted({hash for worker in self.workers.values() if (hash := worker.deployed.get(lane.id))})
+
+    def lacks_key_of_adoption(self, lane: Lane) -> bool:
+        """Return whether its nodes were adopted under a signing key that no connected worker holds."""
+        key = lane.function.adopted_under
+        ours = [worker.presence for worker in self.workers.values() if worker.presence.world is World.OURS]
+        return bool(key and ours) and not any(key in presence.key_ids for presence in ours)
+
+    def needs_adoption(self, lane: Lane) -> bool:
+        """Return whether its nodes need an adoption to run: workers have other code, or lack its key."""
+        return bool(self.why_nobody(lane) and self.deployed(lane)) or self.lacks_key_of_adoption(lane)
+
+    def why_nobody(self, lane: Lane) -> str | None:
+        """Return why no connected worker may run nodes of this function; None: one may."""
+        world = lane.function.world
+        if any(pool.may_run(lane) for pool in self.pools.of(world)):
+            return None
+        workers = [worker for worker in self.workers.values() if worker.presence.world is world]
+        if not workers:
+            ours = world is World.OURS
+            return "no worker is connected (start one with `worker`)" if ours else "none of its workers is connected"
+        reasons = dict.fromkeys(worker.why_not(lane) or "it takes nothing more (start another)" for worker in workers)
+        many = len(workers) > 1
+        nobody = f"none of {len(workers)} connected workers may" if many else "the only connected worker may not"
+        return f"{nobody} run it: " + "; ".join(reasons)

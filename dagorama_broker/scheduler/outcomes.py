@@ -1,0 +1,270 @@
+"""Takes outcomes: attempts complete, fail, are cancelled or returned, and what follows for their nodes and children.
+
+The second layer of `Scheduler`. Each verb changes everything it must, or refuses and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from dagorama_broker.model.domain import ENDED, LONGEST_PAUSE, Failure
+from dagorama_broker.model.queries import StoredInstance
+from dagorama_broker.scheduler.drafts import Draft
+from dagorama_broker.scheduler.eager import epitaph
+from dagorama_broker.scheduler.endings import Tally
+from dagorama_broker.scheduler.objects import Node, Worker
+from dagorama_broker.scheduler.rebind import bind, is_unbound
+from dagorama_broker.scheduler.requests import NewRun
+from dagorama_broker.scheduler.staged_children import Staged, own_origin, promised, refuse_circle
+from dagorama_broker.scheduler.submission import Plan
+from dagorama_broker.scheduler.transitions import CANCELLED, FAILED
+from dagorama_broker.scheduler.views import Views
+
+
+class Outcomes(Views):
+    # --- children -----------------------------------------------------------------------------------
+
+    def may_stage(self, worker: Worker, key: int, attempt: int, cost: int) -> bool:
+        """Return whether a running attempt may report children that take `cost` bytes of memory until its result comes.
+
+        If not, its staged children are dropped, and its result will be refused.
+        """
+        node = self.dispatch.held(worker, key, attempt)
+        if node is None or node.lane.function.eager:
+            return True  # they are refused, or made at once
+        return self.staged.has_room(attempt, cost, self.limits)
+
+    def stage(self, worker: Worker, key: int, attempt: int, run: NewRun) -> bool:
+        """Keep children of a running attempt until its result comes. Return False if the worker does not hold it."""
+        if self.dispatch.held(worker, key, attempt) is None:
+            return False
+        self.staged.take_in(attempt, run, self.limits)
+        return True
+
+    def make(
+        self, worker: Worker, key: int, attempt: int, run: NewRun, known: Mapping[bytes, Node],
+        stored: Collection[StoredInstance] = (),
+    ) -> bool:
+        """Make children of a running attempt of an eager function, visible at once; those that it has made are kept.
+
+        `known` has ended nodes that the run names, `stored` its instance if it is not in memory. Returns False if the
+        worker does not hold the attempt. Raises Malformed, NotKnown, Conflict or TooMuch.
+        """
+        node = self.dispatch.held(worker, key, attempt)
+        if node is None:
+            return False
+        with self._loaded(stored):
+            self.broods.make(node, run, known, self.limits)
+        return True
+
+    def report_children(
+        self, worker: Worker, key: int, attempt: int, run: NewRun, known: Mapping[bytes, Node],
+        stored: Collection[StoredInstance] = (),
+    ) -> bool:
+        """Make children of a running attempt if its function is eager; else stage them. See `make` and `stage`."""
+        if self.is_eager(worker, key, attempt):
+            return self.make(worker, key, attempt, run, known, stored)
+        return self.stage(worker, key, attempt, run)
+
+    @contextmanager
+    def _loaded(self, stored: Collection[StoredInstance]) -> Iterator[None]:
+        """Hold these instances in memory within the context, and longer if they have unfinished nodes by then."""
+        for each in stored:
+            self.graph.recall(each.row.key, each.row.id, each.failed)
+        try:
+            yield
+        finally:
+            self.graph.forget_idle([each.row.id for each in stored])
+
+    # --- results ------------------------------------------------------------------------------------
+
+    def complete(
+        self, worker: Worker, key: int, attempt: int, value: bytes, microseconds: int,
+        refs: Sequence[int], foreign: Sequence[bytes], known: Mapping[bytes, Node], large: Sequence[bytes], now: float,
+        draft: Draft | None = None,
+    ) -> bool:
+        """Record a value, and make the children of its attempt. Return False if the worker does not hold the attempt.
+
+        `draft` has the children, found out and entered, if there are many; it is carried out if this returns True.
+
+        Raises Malformed, NotKnown, Conflict or TooMuch if children or references are refused; then nothing has
+        changed.
+        """
+        node = self._reported(worker, key, attempt)
+        if node is None:
+            return False
+        named: tuple[Node, ...] = ()
+        if refs or attempt in self.staged:
+            named = self._make_children(node, refs, foreign, known, draft)
+        if self.broods.open:
+            self.broods.release(node)
+        node.lane.pace.measured(microseconds)
+        if not named:  # a node that was claimed together with it ran on this value
+            self.dispatch.along.pop(attempt, None)
+        self.dispatch.let_go(node, now)
+        self.graph.complete(node, value, named, large)
+        return True
+
+    def _make_children(
+        self, node: Node, refs: Sequence[int], foreign: Sequence[bytes], known: Mapping[bytes, Node],
+        draft: Draft | None,
+    ) -> tuple[Node, ...]:
+        """Make the staged children of the attempt; return the nodes that its result names."""
+        staged = self.staged.get(node.attempt) or Staged()
+        staged.check(node, self.limits)
+        plan = draft.plan if draft is not None else Plan(self.graph, staged.runs, known)
+        own = self.broods.origin_of(node.key) or own_origin(node, staged.runs)
+        named = promised(plan, own, refs, foreign)
+        refuse_circle(plan, node, staged.runs, named)
+        if draft is not None:
+            draft.carry_out(node.key)
+        else:
+            plan.make(node.key)
+        if self.staged.take_out(node.attempt):
+            self.broods.follow(node, plan.runs)
+        return named
+
+    def fail(
+        self, worker: Worker, key: int, attempt: int, failure: Failure, now: float, jitter: float,
+        *, final: bool = False, after: float | None = None,
+    ) -> bool:
+        """Record a failed attempt: retry the node, or fail it and its descendants. `jitter` is in [0, 1).
+
+        `final`: do not retry, whatever the policy says; `after`: seconds until the retry, instead of the policy's.
+        """
+        node = self._reported(worker, key, attempt)
+        if node is None:
+            return False
+        self._end_run(node, now)
+        trouble, policy = self.graph.trouble(node), node.lane.function.retry
+        trouble.runs += 1
+        failure = failure._replace(function=node.lane.function.name, attempts=trouble.runs)
+        if trouble.failure is not None:
+            failure = failure.after(Failure.unpacked(trouble.failure))
+        self.graph.keep_failure(trouble, failure.packed())
+        if final or policy is None or trouble.runs >= policy.max_attempts:
+            self._fail(node, failure)
+            return True
+        self.dispatch.spend(node)
+        seconds = policy.delay(trouble.runs, jitter) if after is None else min(max(after, 0.0), LONGEST_PAUSE)
+        self.graph.pause(node, seconds)
+        return True
+
+    def _reported(self, worker: Worker, key: int, attempt: int) -> Node | None:
+        """Return the node whose outcome a worker reports; None: it does not hold the attempt, and is told so."""
+        node = self.dispatch.held(worker, key, attempt)
+        if node is not None and node.pending:
+            self.dispatch.void_early(node)
+            node = None
+        if node is None:
+            self.refuse(worker, attempt)
+        return node
+
+    # --- without a result ---------------------------------------------------------------------------
+
+    def give_back(
+        self, worker: Worker, key: int, attempt: int, why: str, now: float, deployed: str = ""
+    ) -> bool:
+        """Return a node without an outcome, uncounted. With a reason, the worker is not granted its function again.
+
+        `deployed`: the hash of the code that the worker has instead.
+        """
+        node = self.dispatch.held(worker, key, attempt)
+        if node is None:
+            return False
+        self.staged.take_out(attempt)
+        self.broods.forsake(node)
+        self.dispatch.take_out(node)
+        asks = bool(deployed) and is_unbound(self.dispatch, node)
+        if why and not asks:
+            self.dispatch.pools.refuse(worker, node.lane, why)
+        if deployed:
+            worker.deployed[node.lane.id] = deployed
+        self.dispatch.spend(node)
+        self.graph.back(node)
+        if asks:
+            bind(self.dispatch, node, deployed)
+        return True
+
+    def died(
+        self, worker: Worker, running: Sequence[int], unstarted: Sequence[int], cause: str, now: float
+    ) -> None:
+        """Record the death of a child process: it counts against the running nodes, not against the unstarted ones."""
+        claimed, unharmed = self.dispatch.claimed, set(unstarted)
+        # Running nodes first: one that was claimed together with a source that failed is counted all the same.
+        for attempt in running:
+            node = claimed.get(attempt)
+            if node is None or attempt in unharmed or self.dispatch.held(worker, node.key, attempt) is None:
+                continue
+            self._end_run(node, now)
+            trouble = self.graph.trouble(node)
+            trouble.deaths += 1
+            again = trouble.deaths < (node.lane.function.max_deaths or self.limits.deaths)
+            if again:
+                self.dispatch.spend(node)
+            text = f"its process ended {trouble.deaths} times while it ran; the last time: {cause}"
+            self._again_or_fail(node, again, "dagorama.errors.ProcessDied", text)
+        for attempt in unstarted:
+            if attempt in claimed:
+                self.give_back(worker, claimed[attempt].key, attempt, "", now)
+
+    def cancel(self, nodes: Iterable[Node], now: float, tally: Tally | None = None) -> int:
+        """Cancel nodes and all that depends on them; running ones are signalled. Return how many were cancelled.
+
+        What exceeds this step is put off: the tally counts on as long as it is open.
+        """
+        tally = tally or Tally()
+        for node in nodes:
+            self._cancel(node, None, now, tally)
+        self._bury(now, tally)
+        return tally.count
+
+    def _cancel(self, node: Node, failure: bytes | None, now: float, tally: Tally | None = None) -> None:
+        if node.state in ENDED:
+            return  # it depended on another that was cancelled
+        if node.slot is not None:
+            attempts = [node.attempt, *self.dispatch.void(node)]
+            self.graph.effects.cancelled += [(node.slot.worker, attempt) for attempt in attempts]
+            self._end_run(node, now)
+        self.broods.forsake(node)
+        self.graph.end_badly(node, CANCELLED, node, failure, tally)
+
+    def _bury(self, now: float, tally: Tally | None = None) -> None:
+        """Cancel the children of aborted attempts, and their children in turn."""
+        while self.broods.forsaken:
+            brood = self.broods.forsaken.pop()
+            self.broods.bury(brood)
+            failure = epitaph(brood)
+            for node in list(self.broods.unfinished(brood)):
+                self._cancel(node, failure(node), now, tally)
+
+    def refuse(self, worker: Worker, attempt: int) -> None:
+        """Notify a worker that it no longer holds an attempt."""
+        self.graph.effects.refused.append((worker, attempt))
+
+    def _end_run(self, node: Node, now: float) -> None:
+        self.staged.take_out(node.attempt)
+        self.broods.forsake(node)
+        self.dispatch.let_go(node, now)
+
+    def _again_or_fail(self, node: Node, again: bool, type: str, text: str) -> None:
+        """Queue a node again, and record what went wrong; or fail it."""
+        if again:
+            self.graph.record_trouble(node)
+            self.graph.back(node)
+            return
+        trouble = self.graph.trouble(node)
+        attempts = trouble.runs + trouble.deaths + trouble.lost
+        failure = Failure(node.lane.function.name, type, text, "", b"", attempts)
+        if trouble.failure is not None:
+            failure = failure.after(Failure.unpacked(trouble.failure))
+        self._fail(node, failure)
+
+    def _fail(self, node: Node, failure: Failure) -> None:
+        self.broods.forsake(node)
+        trouble = self.graph.trouble(node)
+        trouble.retry_at = 0.0
+        self.graph.keep_failure(trouble, None)  # it is kept with the outcome
+        self.graph.record_trouble(node)
+        self.graph.end_badly(node, FAILED, node, failure.packed())

@@ -1,0 +1,246 @@
+"""Answers questions about the scheduler's state, and changes nothing. The lowest layer of `Scheduler`.
+
+What it returns is for reading: nodes, instances, workers and queues belong to the scheduler.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+
+from dagorama_broker.model.domain import State
+from dagorama_broker.model.queries import EndedNode, Failed
+from dagorama_broker.model.rows import AdoptionRow, Changes
+from dagorama_broker.scheduler.claims import Dispatch
+from dagorama_broker.scheduler.graph import Graph
+from dagorama_broker.scheduler.limits import Limits, Timing
+from dagorama_broker.scheduler.names import FIRST
+from dagorama_broker.scheduler.objects import Instance, Node, Run, Worker
+from dagorama_broker.scheduler.obstacles import Explainer
+from dagorama_broker.scheduler.queues import Lane
+from dagorama_broker.scheduler.rebind import Adoptable, AdoptedFunction, adoptable, code_of
+from dagorama_broker.scheduler.requests import NewRun
+from dagorama_broker.scheduler.restore import ended_nodes
+from dagorama_broker.scheduler.retry import is_within_reach, waiting_for, with_dependents
+from dagorama_broker.scheduler.staged_children import Staged
+
+#: Bytes, roughly, of an unfinished node without its envelopes, of each source or promise that it waits for, of an
+#: instance with its run, and of the queue of a concurrency key.
+NODE_BYTES, EDGE_BYTES, INSTANCE_BYTES, KEY_BYTES = 600, 24, 700, 1_300
+
+
+class Views:
+    def __init__(self, epoch: int, limits: Limits | None = None, timing: Timing | None = None) -> None:
+        self.epoch = epoch
+        self.limits = limits or Limits()
+        self.timing = timing or Timing()
+        self.graph = Graph()
+        self.dispatch = Dispatch(self.graph, epoch)
+        self.broods = self.dispatch.broods
+        self.staged = self.dispatch.staged
+
+    # --- nodes and instances --------------------------------------------------------------------------
+
+    @property
+    def nodes(self) -> Mapping[int, Node]:
+        """Unfinished nodes, by key."""
+        return self.graph.nodes
+
+    @property
+    def instances(self) -> Mapping[bytes, Instance]:
+        """Instances with an unfinished node, by id."""
+        return self.graph.instances
+
+    @property
+    def counts(self) -> Sequence[int]:
+        """Number of nodes in each state; ended ones since the start of this broker."""
+        return self.graph.counts
+
+    @property
+    def nodes_made(self) -> int:
+        """A count that rises by one with each new node."""
+        return self.graph.next_node
+
+    @property
+    def instances_made(self) -> int:
+        """A count that rises by one with each new instance."""
+        return self.graph.next_instance
+
+    def node(self, id: bytes) -> Node | None:
+        """Return an unfinished node by its 16-byte id."""
+        return self.graph.find(id)
+
+    def instance(self, id: bytes) -> Instance | None:
+        """Return an instance with an unfinished node by its 16-byte id."""
+        return self.graph.instances.get(id)
+
+    def unfinished_of(self, instance: bytes) -> Iterator[Node]:
+        """Yield the unfinished nodes of an instance, including those that are made while this goes on."""
+        return self.graph.unfinished_of(instance)
+
+    def ended_nodes(self, rows: Iterable[EndedNode]) -> dict[int, Node]:
+        """Return ended nodes, by key; `rows` must have all nodes that their completed values name."""
+        return ended_nodes(self.graph, rows)
+
+    def has_origin(self, origin: bytes) -> bool:
+        """Return whether nodes of this origin are of an instance that is in memory."""
+        return origin in self.graph.origins
+
+    def last_run(self, origin: bytes, end: int) -> Run | None:
+        """Return the last run of this origin in memory that begins before the counter `end`."""
+        runs = self.graph.origins.get(origin, ())
+        place = bisect_left(runs, end, key=FIRST) - 1
+        return runs[place] if place >= 0 else None
+
+    def is_reserved(self, run: NewRun) -> bool:
+        """Return whether a large call that is not decided yet makes something that this run names."""
+        reserved = self.graph.reserved
+        return bool(reserved) and any(
+            name in reserved for name in (run.origin, run.instance, *[id[:12] for id in run.foreign])
+        )
+
+    # --- functions ------------------------------------------------------------------------------------
+
+    @property
+    def function_queues(self) -> Mapping[int, Lane]:
+        """The queues of all functions, by the id of the function."""
+        return self.graph.lane_by_id
+
+    @property
+    def active_queues(self) -> Mapping[int, Lane]:
+        """The queues of functions with a queued node, by the id of the function."""
+        return self.graph.active
+
+    @property
+    def functions_size(self) -> int:
+        """Bytes that functions take in memory, roughly."""
+        return self.graph.functions_size
+
+    def unservable(self, lanes: Iterable[Lane]) -> list[tuple[Lane, str]]:
+        """Return those of these queues whose nodes no connected worker may run, and why."""
+        return self.dispatch.unservable(lanes)
+
+    def why_nobody(self, lane: Lane) -> str | None:
+        """Return why no connected worker may run nodes of this function; None: one may."""
+        return self.dispatch.why_nobody(lane)
+
+    def explainer(self) -> Explainer:
+        """Return an object that explains why nodes have not ended; see `Explainer`."""
+        return Explainer(self.dispatch)
+
+    # --- code that has changed ------------------------------------------------------------------------
+
+    @property
+    def has_adopted(self) -> bool:
+        """Whether any unfinished node is run by other code than it was made with."""
+        return bool(self.graph.made_with)
+
+    def adopted(self, key: int) -> tuple[str, AdoptionRow | None]:
+        """Return the code that a node was made with, and the adoption that allows other code; empty and None: it has
+        its original code."""
+        return self.graph.made_with.get(key, ""), self.graph.adoptions.get(key)
+
+    def code_of(self, node: Node) -> str:
+        """Return the code that an unfinished node was made with."""
+        return code_of(self.graph, node)
+
+    def adoptable(self, asked: AdoptedFunction) -> Adoptable:
+        """Return the nodes that an adoption would concern now. Raises NotKnown or NotAllowedNow."""
+        return adoptable(self.dispatch, asked)
+
+    def deployed(self, lane: Lane) -> list[str]:
+        """Return the hashes of other code that connected workers have of this function."""
+        return self.dispatch.deployed(lane)
+
+    def waiting_for_old_code(self, instance: bytes) -> list[Node]:
+        """Return the nodes of an instance that are queued for code which no connected worker has."""
+        queued = [node for node in self.unfinished_of(instance) if node.state is State.QUEUED]
+        old = {lane for lane in {node.lane for node in queued} if self.dispatch.needs_adoption(lane)}
+        return [node for node in queued if node.lane in old]
+
+    # --- workers --------------------------------------------------------------------------------------
+
+    @property
+    def workers(self) -> Mapping[bytes, Worker]:
+        """Connected workers, by id."""
+        return self.dispatch.workers
+
+    def is_connected(self, worker: Worker) -> bool:
+        """Return whether this session of a worker is current: not lost, and not replaced by another."""
+        return self.dispatch.workers.get(worker.presence.id) is worker
+
+    # --- children of running attempts -----------------------------------------------------------------
+
+    @property
+    def staged_attempts(self) -> Container[int]:
+        """Running attempts with staged children."""
+        return self.staged
+
+    def staged_children(self, attempt: int) -> Staged | None:
+        """Return the children that an attempt has staged."""
+        return self.staged.get(attempt)
+
+    def all_staged(self) -> Iterable[Staged]:
+        """Return the staged children of all attempts."""
+        return self.staged.values()
+
+    def is_eager(self, worker: Worker, key: int, attempt: int) -> bool:
+        """Return whether this worker runs this attempt, and its children are visible at once."""
+        node = self.dispatch.held(worker, key, attempt)
+        return node is not None and node.lane.function.eager
+
+    def has_made(self, key: int, run: NewRun) -> bool:
+        """Return whether the running attempt of this node has made these children already."""
+        return self.broods.has_made(key, run)
+
+    def origin_of_children(self, key: int) -> bytes:
+        """Return the origin of the children that the running attempt of this node has made at once; empty: none."""
+        return self.broods.origin_of(key)
+
+    # --- retries --------------------------------------------------------------------------------------
+
+    def is_within_reach(self, failed: Failed) -> bool:
+        """Return whether all that these nodes wait for is in memory or was read with them; else read them again."""
+        return is_within_reach(self.graph, failed)
+
+    def waiting_for(self, failed: Failed) -> Iterator[Node]:
+        """Yield unfinished nodes that would wait for these nodes if they were retried."""
+        return waiting_for(self.graph, failed)
+
+    def with_dependents(self, failed: Failed, others: Iterable[Node]) -> list[Node]:
+        """Return the unfinished ones of these nodes, the others, and all that depends on them."""
+        return with_dependents(self.graph, failed, others)
+
+    # --- time, memory and commits ---------------------------------------------------------------------
+
+    @property
+    def now(self) -> float:
+        """The scheduler's clock, in seconds."""
+        return self.graph.now
+
+    @property
+    def wall(self) -> float:
+        """What to add to the scheduler's clock for seconds since 1970."""
+        return self.graph.wall
+
+    @property
+    def changes(self) -> Changes:
+        """The rows that the next `drain` returns."""
+        return self.graph.changes
+
+    def is_unwritten(self, id: bytes) -> bool:
+        """Return whether `changes` makes this instance, or nodes of this origin."""
+        return id in self.graph.unwritten
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no work is put off to later steps."""
+        return not (self.graph.starting or self.graph.untold)
+
+    def memory_size(self) -> int:
+        """Return the bytes that the scheduler takes, roughly."""
+        graph = self.graph
+        return (
+            len(graph.nodes) * NODE_BYTES + graph.edges * EDGE_BYTES + len(graph.instances) * INSTANCE_BYTES
+            + len(graph.keyed) * KEY_BYTES + graph.functions_size + graph.failures_size + self.staged.cost
+        )  # fmt: skip

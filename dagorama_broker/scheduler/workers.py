@@ -1,0 +1,192 @@
+"""Connects workers, keeps their leases, and takes their claims away: from lost workers, slots and overdue attempts.
+
+The third layer of `Scheduler`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from heapq import heappush
+
+from dagorama_broker.errors import Malformed, NotAllowedNow
+from dagorama_broker.model.domain import World
+from dagorama_broker.model.queries import Live
+from dagorama_broker.scheduler.effects import Granted
+from dagorama_broker.scheduler.limits import Limits, Timing
+from dagorama_broker.scheduler.objects import Node, Worker
+from dagorama_broker.scheduler.outcomes import Outcomes
+from dagorama_broker.scheduler.requests import Presence
+from dagorama_broker.scheduler.restore import rebuild
+from dagorama_broker.scheduler.transitions import BACKOFF
+
+#: Losses of one node after which it is granted to other workers only when its own has had time to return.
+FLAPPING = 10
+
+
+class Workers(Outcomes):
+    def __init__(self, epoch: int, limits: Limits | None = None, timing: Timing | None = None) -> None:
+        super().__init__(epoch, limits, timing)
+        self.awaited: set[bytes] = set()  #: workers of the last broker that may still reconnect
+        self.hold_until: float | None = None  #: nothing is granted before
+
+    def restore(self, live: Live, now: float, wall: float) -> None:
+        """Load what an earlier broker left; `wall` is what to add to `now` for seconds since 1970."""
+        self.graph.now, self.graph.wall = now, wall
+        for when, node in rebuild(self.graph, live):
+            heappush(self.graph.pauses, (when, node.key))
+        self.broods.rebuild(live)
+        self.awaited = {id for id, _ in live.workers}
+        if self.awaited:
+            self.hold_until = now + self.timing.reconnect_wait
+
+    # --- coming and going ---------------------------------------------------------------------------
+
+    def connect(self, presence: Presence, held: Iterable[tuple[int, int, int]], now: float) -> Worker:
+        """Connect a worker that holds these nodes, as (node key, attempt, slot). Void claims are refused.
+
+        It replaces an earlier session under its id. `held` is trusted: the caller has checked that these attempts were
+        granted to this worker. Raises NotAllowedNow if another session is open under an id that is not proven.
+        """
+        known = self.dispatch.workers.get(presence.id)
+        if known is not None:
+            if not presence.is_proven:
+                raise NotAllowedNow(
+                    "another worker is connected under this id, and this one cannot prove that the id is its own:"
+                    " send the secret that the id is made of, or use another id"
+                )
+            self.disconnect(known, now)
+        worker = self.dispatch.add(presence, now, self.timing.lease)
+        if presence.is_proven:  # a worker without proof cannot present claims after a restart
+            self._put_on_record(presence)
+        for key, attempt, slot in held:
+            self._take_up(worker, key, attempt, slot, now)
+        return worker
+
+    def _put_on_record(self, presence: Presence) -> None:
+        self.awaited.discard(presence.id)
+        changes = self.graph.changes
+        if presence.id in changes.workers_left:  # the store applies these after `workers_joined`
+            changes.workers_left.remove(presence.id)
+        changes.workers_joined.append((presence.id, presence.name))
+
+    def _take_up(self, worker: Worker, key: int, attempt: int, index: int, now: float) -> None:
+        """Adopt a claim that the worker presents, or refuse it."""
+        node = self.graph.nodes.get(key)
+        if node is not None and self.dispatch.held(worker, key, attempt) is node:
+            return
+        is_there = node is not None and 0 <= index < len(worker.slots) and worker.why_not(node.lane) is None
+        if node is None or not is_there or not self.dispatch.may_adopt(node, attempt, worker.presence.world):
+            self.refuse(worker, attempt)
+            return
+        if node.state is BACKOFF:
+            self._end_pause(node)
+        if node.slot is not None:
+            self.staged.take_out(node.attempt)
+        else:
+            self._take_back_loss(node, attempt)
+        self.dispatch.adopt(worker.slots[index], node, attempt, now)
+
+    def _take_back_loss(self, node: Node, attempt: int) -> None:
+        """Uncount the loss of a worker that returns with this attempt: it has held the node all the time."""
+        trouble = node.trouble
+        if trouble is not None and trouble.lost_attempt == attempt:
+            trouble.lost -= 1
+            trouble.lost_attempt = 0
+            self.graph.record_trouble(node)
+
+    def connect_original(self, presence: Presence, now: float) -> Worker:
+        """Connect a worker of the legacy protocol, which asks for nodes one at a time; its pings keep its lease."""
+        return self.dispatch.add(presence, now, self.timing.original_lease)
+
+    def heard(self, worker: Worker, now: float) -> None:
+        """Renew the lease of a worker."""
+        worker.heard_at = now
+
+    def disconnect(self, worker: Worker, now: float, *, counts: bool = True) -> None:
+        """Remove a worker that is gone: the nodes that it held return to their positions in the order.
+
+        The loss counts against these nodes, unless `counts` is False, until the worker returns with the same attempt.
+        """
+        id = worker.presence.id
+        if self.dispatch.workers.get(id) is not worker:
+            return
+        if worker.presence.is_proven:
+            self.graph.changes.workers_left.append(id)
+        for node in self.dispatch.remove(worker):
+            if not counts:
+                self.graph.back(node)
+                continue
+            self._count_loss(node)
+
+    def _count_loss(self, node: Node) -> None:
+        trouble = self.graph.trouble(node)
+        trouble.lost += 1
+        trouble.lost_attempt = node.attempt
+        again = trouble.lost < self.limits.losses
+        if again and self._is_flapping(node):
+            self.graph.pause(node, self.timing.reconnect_wait)
+            return
+        text = f"{trouble.lost} workers or connections were lost while they held it"
+        self._again_or_fail(node, again, "dagorama.errors.WorkerLost", text)
+
+    def _is_flapping(self, node: Node) -> bool:
+        """Return whether the node's connections break so often that its worker gets time to return with it.
+
+        Legacy workers cannot return with a node, and the children of a lost attempt are cancelled at once.
+        """
+        ours = node.lane.function.world is World.OURS
+        return ours and self.graph.trouble(node).lost >= FLAPPING and node.key not in self.broods.open
+
+    def leave(self, worker: Worker) -> None:
+        """Grant the worker nothing more; it finishes what it holds."""
+        self.dispatch.rest(worker)
+
+    def close_slot(self, worker: Worker, index: int, now: float) -> None:
+        """Close a slot for good: its nodes are returned uncounted, and it is granted nothing more.
+
+        Raises Malformed if the worker has no such slot.
+        """
+        if index >= len(worker.slots):
+            raise Malformed(f"the worker has {len(worker.slots)} slots, and closes one numbered {index}")
+        slot = worker.slots[index]
+        for attempt, (node, _) in list(slot.held.items()):
+            self.give_back(worker, node.key, attempt, "", now)
+        slot.closed = True
+        if worker.pool is not None:
+            worker.pool.remove(slot)
+
+    def _end_pause(self, node: Node) -> None:
+        trouble = self.graph.trouble(node)
+        trouble.retry_at = trouble.pause = 0.0
+        self.graph.queue(node)
+
+    def _take_away(self, node: Node, now: float) -> None:
+        """Take a node from a worker that is alive but has not stopped it at its timeout; close the slot."""
+        slot = node.slot
+        assert slot is not None
+        self.refuse(slot.worker, node.attempt)
+        self._end_run(node, now)
+        self.dispatch.spend(node)
+        trouble = self.graph.trouble(node)
+        trouble.lost += 1
+        text = f"its worker did not stop it at its timeout of {node.lane.function.timeout:g} seconds"
+        self._again_or_fail(node, trouble.lost < self.limits.losses, "dagorama.errors.WorkerLost", text)
+        self.close_slot(slot.worker, slot.index, now)
+
+    # --- workers that ask for nodes (legacy protocol) -----------------------------------------------
+
+    def claim(self, worker: Worker, now: float) -> Granted | None:
+        """Claim the next node for a worker that asks for one itself; None: there is none."""
+        if worker.pool is None or (self.hold_until is not None and now < self.hold_until):
+            return None
+        head = self.dispatch.head(worker.pool)
+        if head is None:
+            return None
+        slot, node = worker.slots[0], self.graph.nodes[head[2].pop()]
+        return Granted(slot, node, self.dispatch.claim(slot, node))
+
+    def attempt_of(self, worker: Worker, node: Node) -> int:
+        """Return the attempt under which this worker holds the node. Raises NotAllowedNow if it does not hold it."""
+        if node.slot is None or node.slot.worker is not worker:
+            raise NotAllowedNow("this node is not claimed by this worker")
+        return node.attempt

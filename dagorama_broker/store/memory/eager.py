@@ -1,0 +1,50 @@
+"""The eager attempts of a store in memory, and which runs they created."""
+
+from __future__ import annotations
+
+from dagorama_broker.model.domain import Fate
+from dagorama_broker.model.rows import BroodRow, RunRow
+
+
+class EagerAttempts:
+    """Rows by attempt, with an index by node."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, BroodRow] = {}
+        self.by_node: dict[int, set[int]] = {}
+        self.makers: dict[int, int] = {}  #: attempt by the first key of a run
+
+    def put(self, row: BroodRow) -> None:
+        """Add an attempt, or replace its row."""
+        self.rows[row.attempt] = row
+        self.by_node.setdefault(row.node, set()).add(row.attempt)
+
+    def delete_of(self, node: int) -> None:
+        """Delete the attempts of a node."""
+        for attempt in self.by_node.pop(node, ()):
+            del self.rows[attempt]
+
+    def that_created(self, run: RunRow) -> BroodRow | None:
+        """Return the attempt that created a run; None if none did."""
+        return self.rows.get(self.makers.get(run.first_key, 0))
+
+    def live(self) -> list[BroodRow]:
+        """Return the attempts that may be rolled back, in their order."""
+        return [row for _, row in sorted(self.rows.items()) if self._is_live(row)]
+
+    def live_runs(self) -> list[tuple[int, int]]:
+        """Return the runs that these attempts created, by their first keys, each after its attempt."""
+        return [
+            (attempt, key)
+            for key, attempt in sorted(self.makers.items())
+            if attempt in self.rows and self._is_live(self.rows[attempt])
+        ]
+
+    def _is_live(self, row: BroodRow) -> bool:
+        return row.fate != Fate.DEAD and self.fate(row) is Fate.OPEN
+
+    def fate(self, row: BroodRow) -> Fate:
+        """Return the fate of an attempt; a released one shares the fate of the attempt that it is within."""
+        while row.fate == Fate.RELEASED and row.within in self.rows:
+            row = self.rows[row.within]
+        return Fate(row.fate)

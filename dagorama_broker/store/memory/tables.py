@@ -1,0 +1,223 @@
+"""The tables of a store in memory, and what commits and removals change in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
+
+from dagorama_broker.errors import StoreError
+from dagorama_broker.model.domain import State
+from dagorama_broker.model.queries import EndedNode, StoredInstance
+from dagorama_broker.model.rows import (
+    Changes,
+    DraftRow,
+    FunctionRow,
+    InstanceEnd,
+    NodeRow,
+    OutcomeRow,
+    ProgressRow,
+    RemovedRow,
+    ResolvedRow,
+    RevivedRow,
+    RunRow,
+)
+from dagorama_broker.store.checksums import unpack_keys
+from dagorama_broker.store.memory.eager import EagerAttempts
+from dagorama_broker.store.memory.large_values import LargeValues
+from dagorama_broker.store.memory.rebinds import Rebinds
+from dagorama_broker.store.memory.retention import Forgetting
+from dagorama_broker.store.memory.runs import Runs
+
+
+class Tables:
+    """All records, by their keys."""
+
+    def __init__(self) -> None:
+        self.functions: dict[int, FunctionRow] = {}
+        self.instances: dict[int, StoredInstance] = {}
+        self.instance_keys: dict[bytes, int] = {}
+        self.runs = Runs()
+        self.nodes: dict[int, NodeRow] = {}
+        self.outcomes: dict[int, OutcomeRow] = {}
+        self.progress: dict[int, ProgressRow] = {}
+        self.concurrency_keys: dict[int, str] = {}
+        self.large = LargeValues()
+        self.eager = EagerAttempts()
+        self.rebinds = Rebinds()
+        self.used_failures: dict[int, int] = {}  #: instance by node
+        self.retention = Forgetting()
+        self.workers: dict[bytes, str] = {}
+        self.drafts: dict[int, DraftRow] = {}  #: by their first keys
+        #: largest keys of rows that were deleted
+        self.last_function = self.last_instance = self.last_node = 0
+
+    # --- queries ----------------------------------------------------------------------------------
+
+    def has_ended(self, key: int) -> bool:
+        """Return whether a node has an outcome and is not RESOLVING."""
+        outcome = self.outcomes.get(key)
+        return outcome is not None and outcome.state != State.RESOLVING
+
+    def ended(self, key: int) -> EndedNode:
+        """Return a node that has an outcome."""
+        node, outcome = self.nodes[key], self.outcomes[key]
+        return EndedNode(
+            key, node.instance, node.function, outcome.state, outcome.refs, outcome.culprit, outcome.attempt
+        )
+
+    def ended_and_named(self, keys: Iterable[int]) -> list[EndedNode]:
+        """Return the nodes that have an outcome, the nodes that their values refer to, and so on."""
+        wanted = set(keys)
+        found: dict[int, EndedNode] = {}
+        while wanted:
+            fresh = [self.ended(key) for key in wanted if key in self.outcomes]
+            found.update((node.key, node) for node in fresh)
+            wanted = {key for node in fresh for key in unpack_keys(node.refs)} - found.keys()
+        return [found[key] for key in sorted(found)]
+
+    # --- commits ----------------------------------------------------------------------------------
+
+    def commit(self, changes: Changes) -> None:
+        """Write the changes. Raise StoreError, and change nothing, if a row is there that may exist only once."""
+        self._refuse_repeats(changes)
+        self.functions.update((row.id, row) for row in changes.functions)
+        for instance in changes.instances:
+            self.instances[instance.key] = StoredInstance(instance, None, False)
+            self.instance_keys[instance.id] = instance.key
+        for end in changes.instance_ends:
+            self._end_instance(end)
+        for run in changes.runs:
+            self.runs.add(run)
+        self._revive(changes.revived)
+        self.nodes.update((node.key, node) for node in changes.nodes)
+        self.outcomes.update((outcome.key, outcome) for outcome in changes.outcomes)
+        for resolved in changes.resolved:
+            self._resolve(resolved)
+        self.progress.update((progress.key, progress) for progress in changes.progress)
+        self._write_the_rare(changes)
+        self._delete(changes)
+
+    def _write_the_rare(self, changes: Changes) -> None:
+        for large in changes.large:
+            self.large.refer(large)
+        self.concurrency_keys.update(changes.keys)
+        for brood in changes.broods:
+            self.eager.put(brood)
+        self.eager.makers.update(changes.brood_runs)
+        self.rebinds.adoptions.update((row.id, row) for row in changes.adoptions)
+        for adopted in changes.adopted:
+            self.rebinds.adopt(adopted)
+        self.used_failures.update(changes.used_failures)
+        self.workers.update(changes.workers_joined)
+        for worker in changes.workers_left:
+            self.workers.pop(worker, None)
+        self.retention.link(changes.links)
+
+    def _delete(self, changes: Changes) -> None:
+        if changes.removed:
+            self._remove(changes.removed)
+        for function in changes.functions_gone:
+            del self.functions[function]
+            self.last_function = max(self.last_function, function)
+        self.drafts.update((draft.first_key, draft) for draft in changes.drafts)
+        for nodes in changes.given_up:
+            self._give_up(nodes)
+        for key in changes.drafts_over:
+            del self.drafts[key]
+
+    def _refuse_repeats(self, changes: Changes) -> None:
+        """Raise StoreError if a row would be written a second time, above all a second result of a node."""
+        _refuse("functions", [row.id for row in changes.functions], self.functions.__contains__)
+        _refuse("instances", [row.key for row in changes.instances], self.instances.__contains__)
+        _refuse("instances", [row.id for row in changes.instances], self.instance_keys.__contains__)
+        _refuse("runs", [(row.origin, row.first) for row in changes.runs], lambda run: self.runs.contains(*run))
+        _refuse("nodes", [row.key for row in changes.nodes], self.nodes.__contains__)
+        _refuse("brood_runs", [row.first_key for row in changes.brood_runs], self.eager.makers.__contains__)
+        revived = {row.key for row in changes.revived}
+        if any(not self.has_ended(key) for key in revived):
+            raise StoreError("a node that is retried has not ended")
+        for table, rows, is_there in (
+            ("outcomes", changes.outcomes, self.outcomes.__contains__), ("resolved", changes.resolved, self.has_ended)
+        ):
+            _refuse(table, [row.key for row in rows if row.key not in revived], is_there)
+
+    def _end_instance(self, end: InstanceEnd) -> None:
+        stored = self.instances[end.key]
+        self.instances[end.key] = StoredInstance(stored.row, end.ended, end.failed)
+        self.retention.end(end)
+
+    def _resolve(self, resolved: ResolvedRow) -> None:
+        self.outcomes[resolved.key] = self.outcomes[resolved.key]._replace(
+            state=resolved.state, culprit=resolved.culprit, ended=resolved.ended
+        )
+
+    def _revive(self, revived: Iterable[RevivedRow]) -> None:
+        for row in revived:
+            if row.state == State.RESOLVING:
+                self.outcomes[row.key] = self.outcomes[row.key]._replace(state=row.state, culprit=0)
+            else:
+                del self.outcomes[row.key]
+                self.used_failures.pop(row.key, None)
+
+    def clear_drafts(self) -> None:
+        """Delete nodes of calls that an earlier broker left undecided."""
+        for draft in self.drafts.values():
+            self._give_up(draft)
+        self.drafts.clear()
+
+    def _give_up(self, nodes: DraftRow) -> None:
+        self.last_node = max(self.last_node, nodes.last_key)
+        for key in range(nodes.first_key, nodes.last_key + 1):
+            self.nodes.pop(key, None)
+            self.concurrency_keys.pop(key, None)
+            self.rebinds.delete(key)
+
+    # --- removal ----------------------------------------------------------------------------------
+
+    def _remove(self, rows: Sequence[RemovedRow]) -> None:
+        for row in rows:
+            del self.instances[row.key], self.instance_keys[row.id]
+            self.last_instance = max(self.last_instance, row.key)
+        self.retention.remove(rows)
+
+    def sweep(self, most: int) -> bool:
+        """Delete up to `most` nodes of removed instances; return whether more may be left."""
+        swept: list[RunRow] = []
+        while most > 0 and (instance := self.retention.leftover()) is not None:
+            run = self.runs.last_of(instance)
+            if run is None:
+                self.retention.is_swept(instance)
+                most -= 1
+            else:
+                most -= self._sweep_run(run, most, swept)
+        self.runs.delete(swept)
+        return self.retention.leftover() is not None
+
+    def _sweep_run(self, run: RunRow, most: int, swept: list[RunRow]) -> int:
+        """Delete up to `most` nodes of a run, from its end, and the run with its first node; return the cost.
+
+        A deleted run is added to `swept` and still in `runs.in_order`.
+        """
+        left = max(run.size - most, 0)
+        for key in range(run.first_key + left, run.first_key + run.size):
+            self._delete_node(key)
+        self.last_node = max(self.last_node, run.first_key + run.size - 1)
+        if left:
+            self.runs.shorten(run, left)
+        else:
+            self.runs.release(run)
+            self.eager.makers.pop(run.first_key, None)
+            swept.append(run)
+        return run.size - left + 1
+
+    def _delete_node(self, key: int) -> None:
+        for table in (self.nodes, self.outcomes, self.progress, self.concurrency_keys, self.used_failures):
+            table.pop(key, None)
+        self.eager.delete_of(key)
+        self.rebinds.delete(key)
+        self.large.delete_of(key)
+
+
+def _refuse(table: str, keys: Sequence[Hashable], is_there: Callable[[Any], bool]) -> None:
+    if len(set(keys)) != len(keys) or any(map(is_there, keys)):
+        raise StoreError(f"table {table} already has a row with this key")

@@ -1,0 +1,72 @@
+"""What is refused changes nothing: neither a submission, nor a report, nor a legacy call leaves a function behind."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from uuid import uuid4
+
+import grpc
+import pytest
+
+from dagorama.api import api_pb2 as old
+from dagorama.api import broker_pb2 as pb
+from tests.support.raw import Brood, Dag, Served, refused, results, submit
+
+OTHER = pb.Function(name="work:Other.node", hash="hash-3")
+NOT_FOUND, INVALID = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT
+
+
+def names(served: Served) -> set[str]:
+    return {function.name for function in served.broker.scheduler.graph.lanes}
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+async def test_a_refused_submission_leaves_no_function_behind(served: Served, is_large: bool) -> None:
+    scheduler = served.broker.scheduler
+    scheduler.limits = replace(scheduler.limits, large=1 if is_large else 1_000)
+    unknown = Dag().submission(b"a", b"b", functions=[OTHER], creates=False)
+    with refused(NOT_FOUND, "instance"):
+        await submit(served.stub, unknown)
+    nobody = Dag().submission(b"a", functions=[OTHER], source_count=[1], source=[-1], foreign=[Dag().id(0)])
+    with refused(NOT_FOUND, "source"):
+        await submit(served.stub, nobody)
+    unsent = Dag().submission(b"a", functions=[OTHER], large=[os.urandom(32)])
+    with refused(NOT_FOUND, "large value"):
+        await submit(served.stub, unsent)
+    malformed = Dag().submission(b"a", functions=[OTHER], keys=["k"], key=[2])
+    with refused(INVALID, "concurrency keys"):
+        await submit(served.stub, malformed)
+    assert names(served) == set()
+    assert not served.broker.scheduler.graph.changes.functions
+
+
+async def test_children_that_are_refused_leave_no_function_behind(served: Served) -> None:
+    for eager in (False, True):
+        dag = Dag()
+        parent_function = pb.Function(name=f"work:parent-{eager}", hash="h", eager=eager)
+        await submit(served.stub, dag.submission(b"parent", functions=[parent_function]))
+        worker = await served.worker()
+        parent = await worker.node()
+        wrong = Brood(parent).nodes(b"x", source_count=[1], source=[-1], foreign=[Dag().id(0)])
+        await worker.durable(await worker.report(results(parent, functions=[OTHER], children=[wrong])))
+        assert await served.states(dag.instance, dag.id(0)) == [pb.FAILED]
+        await worker.vanish()
+    assert names(served) == {"work:parent-False", "work:parent-True"}
+
+
+async def test_children_of_an_attempt_that_is_over_leave_no_function_behind(served: Served) -> None:
+    await submit(served.stub, Dag().submission(b"parent"))
+    worker = await served.worker()
+    parent = await worker.node()
+    await worker.durable(await worker.complete(parent))
+    late = pb.Results(functions=[OTHER], children=[Brood(parent).nodes(b"x")])
+    await worker.durable(await worker.report(late))
+    assert "work:Other.node" not in names(served)
+
+
+async def test_a_refused_legacy_node_leaves_no_function_behind(served: Served) -> None:
+    node = old.NodeConfigurationMessage(identifier=str(uuid4()), instanceId=str(uuid4()), functionName="work:f")
+    with refused(NOT_FOUND, "instance"):
+        await served.original.CreateNode(node)
+    assert names(served) == set()
