@@ -193,6 +193,7 @@ async def test_nothing_is_handed_out_before_it_is_durable(served: Served) -> Non
         await submitting
 
 
+@pytest.mark.slow
 async def test_a_wide_fan_in_comes_in_pieces(served: Served) -> None:
     count, dag, joins = 100_000, Dag(), []
 
