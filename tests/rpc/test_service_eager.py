@@ -10,7 +10,7 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 from tests.rpc.test_service_restart import after, again, killed
-from tests.rpc.test_service_work import gate, settled
+from tests.support.gate import gate, settled
 from tests.support.raw import (
     FUNCTION,
     LEAF,
