@@ -1,6 +1,7 @@
 # Everything here works in a fresh clone with Python 3.11 or newer, make and a package index, and nothing else.
 #
 #   make demo    makes .venv, installs the package, runs samples/test2.py
+#   make check   the checks below, then the tests that are fast: no whole programs, no proof
 #   make test    the checks below, then all tests
 #   make lint    ruff, mypy, the import layers, pyright
 #   make proof   everything that shows the promises: simulation, mutations, power cuts, damage, fuzzing, chaos
@@ -19,11 +20,15 @@ PEERS := .venv-peers
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
-.PHONY: demo test lint proof proto bench bench-large bench-peers compiled clean
+.PHONY: demo check test lint proof proto bench bench-large bench-peers compiled clean
 .DELETE_ON_ERROR:
 
 demo: compiled
 	$(BIN)/python samples/test2.py
+
+check: lint compiled
+	$(BIN)/python -m pytest tests -n auto --dist worksteal -m "not slow" \
+	  --ignore tests/acceptance --ignore tests/proof $(PYTEST_ARGS)
 
 test: lint compiled
 	$(BIN)/python -m pytest tests -n auto --dist worksteal $(PYTEST_ARGS)

@@ -118,6 +118,7 @@ def test_the_wheel_holds_neither_tests_nor_samples(shipped: set[str]) -> None:
     assert tops == {"dagorama", "dagorama_broker", f"dagorama-{PROJECT['version']}.dist-info"}
 
 
+@pytest.mark.slow
 def test_the_wheel_installs_its_programs(wheel: Path) -> None:
     entry_points = ConfigParser()
     with zipfile.ZipFile(wheel) as archive:
@@ -130,6 +131,7 @@ def test_the_wheel_installs_its_programs(wheel: Path) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", sorted(PROJECT["scripts"]))
 def test_an_installed_program_says_how_it_is_used(program: str, installed: Path, environment: dict[str, str]) -> None:
     command = [str(installed / "bin" / program), "--help"]
@@ -138,6 +140,7 @@ def test_an_installed_program_says_how_it_is_used(program: str, installed: Path,
     assert "Usage:" in asked.stdout
 
 
+@pytest.mark.slow
 def test_the_installed_package_is_not_the_tree(installed: Path, environment: dict[str, str]) -> None:
     where = "import dagorama, dagorama_broker; print(dagorama.__file__, dagorama_broker.__file__)"
     done = subprocess.run([sys.executable, "-c", where], check=True, capture_output=True, text=True, env=environment)
@@ -159,11 +162,13 @@ def editable(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "venv"
 
 
+@pytest.mark.slow
 def test_an_editable_install_is_a_plain_path(editable: Path) -> None:
     (found,) = editable.glob("lib/python3*/site-packages/*.pth")
     assert [Path(line) for line in found.read_text().split()] == [ROOT]
 
 
+@pytest.mark.slow
 def test_mypy_in_another_folder_knows_the_types_of_an_editable_install(editable: Path, tmp_path: Path) -> None:
     (tmp_path / "graph.py").write_text(GRAPH)
     python = str(editable / "bin" / "python")
@@ -219,6 +224,7 @@ def image_environment(environment: dict[str, str], tmp_path: Path) -> dict[str, 
     return {**environment, **image, "DAGORAMA_STORE": f"sqlite:///{tmp_path}/broker.sqlite3"}
 
 
+@pytest.mark.slow
 def test_the_image_serves_nobody_without_tokens_and_tls_unless_told_that_it_is_insecure(
     installed: Path, image_environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -233,6 +239,7 @@ def test_the_image_serves_nobody_without_tokens_and_tls_unless_told_that_it_is_i
         assert "or pass --insecure (DAGORAMA_INSECURE=1)" in refused.stderr
 
 
+@pytest.mark.slow
 def test_the_image_serves_with_tokens_and_tls_and_its_health_check_finds_it(
     installed: Path, image_environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -248,6 +255,7 @@ def test_the_image_serves_with_tokens_and_tls_and_its_health_check_finds_it(
     assert healthy_while_serving(installed, insecure) == (0, "serving\n")
 
 
+@pytest.mark.slow
 def test_what_the_image_runs_serves_is_healthy_and_ends_on_sigterm(
     installed: Path, image_environment: dict[str, str]
 ) -> None:

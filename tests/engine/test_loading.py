@@ -68,6 +68,7 @@ async def run_instances(served: Served, messages: int) -> None:
     await asyncio.gather(*(spawner() for _ in range(SIDE_BY_SIDE)))
 
 
+@pytest.mark.slow
 async def test_two_hundred_thousand_instances_pass_through_in_flat_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -534,6 +534,7 @@ def kill_while_it_removes(path: Path) -> None:
             process.kill()
 
 
+@pytest.mark.slow
 async def test_a_broker_that_is_killed_while_it_removes_leaves_nothing_for_ever_and_half_of_nothing(
     tmp_path: Path,
 ) -> None:

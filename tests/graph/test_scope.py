@@ -141,6 +141,7 @@ def test_many_threads_may_add_to_a_run(attempt: AttemptScope, inside: Any) -> No
     assert len(nodes) == 801
 
 
+@pytest.mark.slow
 def test_a_fan_in_of_two_hundred_thousand_fits_into_one_node(attempt: AttemptScope, inside: Any) -> None:
     inside.join([inside.work(0) for _ in range(200_000)])
     requests = submit_requests(attempt.runs[:1])

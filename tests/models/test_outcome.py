@@ -150,6 +150,7 @@ def test_given_with_and_without_outcome_the_failure_spreads(attempt: AttemptScop
     assert (node.sources, node.tolerated) == ([one.node_id], [])
 
 
+@pytest.mark.slow
 def test_wide_tolerant_calls_are_weighed(attempt: AttemptScope, inside: Any) -> None:
     parts = [inside.half(0) for _ in range(100_000)]
     inside.echo([outcome(part) for part in parts])

@@ -175,6 +175,7 @@ async def test_a_wait_that_nobody_reads_piles_nothing_up(broker: LaunchedBroker)
     await all_is_well(broker)
 
 
+@pytest.mark.slow
 async def test_a_worker_that_neither_reads_nor_speaks_loses_its_nodes_and_then_its_stream() -> None:
     async with serving(lease=1.5, heartbeat=0.3) as served:
         for _ in range(4):

@@ -19,7 +19,7 @@ import pytest_asyncio
 from dagorama.api import api_pb2 as old
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.rpc import legacy_workers
-from tests.rpc.test_service_work import gate, settled
+from tests.support.gate import gate, settled
 from tests.support.raw import Dag, Served, envelope, refused, serving, submit
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 from tests.rpc.test_service_restart import after, again, killed
-from tests.rpc.test_service_work import gate, settled
+from tests.support.gate import gate, settled
 from tests.support.raw import (
     FUNCTION,
     LEAF,
@@ -185,7 +185,7 @@ async def test_an_adopted_attempt_keeps_its_children_after_a_restart(tmp_path: P
         last = await served.worker()
         await last.complete(await last.node())
         await last.say(draining=True)
-    async with after(tmp_path) as served:
+    async with after(tmp_path, reconnect_wait=2.0) as served:
         survivor = again(served, worker, brood.parent, *given)
         await survivor.connect()
         await survivor.durable(await survivor.report(results))  # its acknowledgement was lost

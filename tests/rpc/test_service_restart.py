@@ -14,7 +14,7 @@ import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
-from tests.rpc.test_service_work import settled
+from tests.support.gate import settled
 from tests.support.raw import FUNCTION, LEAF, Brood, Dag, Given, RawWorker, Served, envelope, refused, serving, submit
 
 EXISTS = grpc.StatusCode.ALREADY_EXISTS

@@ -154,6 +154,7 @@ def refused(*options: str) -> str:
     return done.stderr
 
 
+@pytest.mark.slow
 def test_files_that_cannot_be_used_are_one_sentence_and_exit_code_2(
     authority: Authority, other: Authority, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ import pytest
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.errors import StoreError
 from dagorama_broker.rpc.fields import PIECE
-from tests.rpc.test_service_work import gate, settled
+from tests.support.gate import gate, settled
 from tests.support.raw import (
     FUNCTION,
     LEAF,

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Generator
 from typing import Any
 
+import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -423,7 +424,7 @@ class Life(RuleBasedStateMachine):
 #: Failures are shrunk only when asked for: that takes minutes.
 PHASES = tuple(Phase) if EXAMPLES else (Phase.explicit, Phase.generate)
 
-TestLife = Life.TestCase
+TestLife = pytest.mark.slow(Life.TestCase)
 TestLife.settings = settings(
     max_examples=EXAMPLES or 60, stateful_step_count=50, derandomize=not EXAMPLES,
     database=None, deadline=None, print_blob=False, phases=PHASES,

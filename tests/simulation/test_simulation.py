@@ -17,6 +17,7 @@ from .mutations import catch
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_no_promise_is_broken_whatever_fails() -> None:
     results = [run(seed) for seed in range(1, 51)]
     assert [result.violation for result in results if result.violation] == []
@@ -24,6 +25,7 @@ def test_no_promise_is_broken_whatever_fails() -> None:
     assert sum(result.nodes for result in results) > 1_000
 
 
+@pytest.mark.slow
 def test_no_promise_is_broken_while_instances_are_removed_and_retried() -> None:
     results = [run(seed, AgingLife) for seed in range(1, 31)]
     assert [result.violation for result in results if result.violation] == []

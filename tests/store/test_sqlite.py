@@ -547,6 +547,7 @@ def test_a_row_that_damage_has_put_elsewhere_is_found_at_the_start(path: Path, d
         pass
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_anywhere_is_an_error_or_the_same_answer(path: Path) -> None:
     fill(path)
     expected, content, seeded = read_all(path), path.read_bytes(), random.Random(7)

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+#: Each test starts a type checker.
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 

@@ -321,6 +321,7 @@ def test_promises_are_collected_apart_in_each_thread() -> None:
 # --- values of values --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_chain_of_a_hundred_thousand_values_is_assembled_without_recursion() -> None:
     last = 100_000
     envelopes = {number: encode([promise(number + 1)]).envelope for number in range(last)}

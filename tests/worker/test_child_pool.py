@@ -35,7 +35,7 @@ class Kept:
     """A pool of two slots. The test stands for its fork server and for the rest of the supervisor."""
 
     def __init__(self, folder: Path, stub: BrokerAsyncStub) -> None:
-        ours, self._theirs = socket.socketpair()
+        self._ours, self._theirs = socket.socketpair()
         self._theirs.setblocking(False)
         self.session = Session(pb.Hello(protocol=1, worker=b"w" * 16, slots=2))
         self.session.open([])
@@ -43,7 +43,7 @@ class Kept:
         self.slots = [Slot(number, part) for number, part in enumerate(SharedMemory(2).slots)]
         self.ended: list[tuple[int, int]] = []
         spool = Spool(folder)
-        self.nursery = Nursery(0, ours)
+        self.nursery = Nursery(0, self._ours)
         events = PoolEvents(
             on_ready=lambda _: None,
             on_returned=lambda _: None,
@@ -71,6 +71,7 @@ class Kept:
     def close(self) -> None:
         asyncio.get_running_loop().remove_reader(self.nursery)
         self._theirs.close()
+        self._ours.close()
 
 
 @pytest_asyncio.fixture

@@ -2,22 +2,36 @@
 
 import socket
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
 
 from dagorama.worker.control_pipe import Lines, Message
 
-
-def ends() -> tuple[Lines, socket.socket]:
-    ours, theirs = socket.socketpair()
-    return Lines(ours), theirs
+Pair = Callable[[], tuple[socket.socket, socket.socket]]
 
 
-def both() -> tuple[Lines, Lines]:
-    one, other = socket.socketpair()
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """Pairs of sockets, closed at the end."""
+    with ExitStack() as opened:
+
+        def made() -> tuple[socket.socket, socket.socket]:
+            one, other = socket.socketpair()
+            return opened.enter_context(one), opened.enter_context(other)
+
+        yield made
+
+
+@pytest.fixture
+def both(pair: Pair) -> tuple[Lines, Lines]:
+    one, other = pair()
     return Lines(one), Lines(other)
 
 
-def test_words_and_a_payload_arrive_as_they_were_said() -> None:
-    here, there = both()
+def test_words_and_a_payload_arrive_as_they_were_said(both: tuple[Lines, Lines]) -> None:
+    here, there = both
     here.say("started", 3, 1234)
     here.say("failed", "a sentence: of words,\nof two lines", payload=b"\0bytes\n")
     assert there.read() == [
@@ -26,12 +40,13 @@ def test_words_and_a_payload_arrive_as_they_were_said() -> None:
     ]
 
 
-def test_a_message_that_comes_in_pieces_is_read_once_it_is_whole() -> None:
-    sender, receiver = socket.socketpair()
-    here, raw = Lines(sender), receiver
+def test_a_message_that_comes_in_pieces_is_read_once_it_is_whole(pair: Pair) -> None:
+    sender, raw = pair()
+    here = Lines(sender)
     here.say("define", payload=b"x" * 50)
     data = raw.recv(1 << 16)
-    lines, piecewise = ends()
+    ours, piecewise = pair()
+    lines = Lines(ours)
     for byte in range(len(data) - 1):
         piecewise.sendall(data[byte : byte + 1])
         assert lines.read() == []
@@ -39,8 +54,8 @@ def test_a_message_that_comes_in_pieces_is_read_once_it_is_whole() -> None:
     assert lines.read() == [Message(["define"], b"x" * 50)]
 
 
-def test_a_payload_of_megabytes_goes_through() -> None:
-    here, there = both()
+def test_a_payload_of_megabytes_goes_through(both: tuple[Lines, Lines]) -> None:
+    here, there = both
     payload = bytes(range(256)) * (8 << 10)
     sending = threading.Thread(target=lambda: here.say("define", "name", payload=payload))
     sending.start()
@@ -51,8 +66,8 @@ def test_a_payload_of_megabytes_goes_through() -> None:
     assert found == [Message(["define", "name"], payload)]
 
 
-def test_what_is_said_to_an_end_that_is_closed_is_lost() -> None:
-    here, there = both()
+def test_what_is_said_to_an_end_that_is_closed_is_lost(both: tuple[Lines, Lines]) -> None:
+    here, there = both
     there.close()
     here.say("stop")
     assert here.read() is None

@@ -50,8 +50,9 @@ def ended(event: Event | None) -> Ended:
 
 
 def wait_until_gone(descriptor: int) -> None:
-    """`descriptor` reads from a pipe whose other end only the processes in question hold."""
+    """`descriptor` reads from a pipe whose other end only the processes in question hold; it is closed here."""
     assert os.read(descriptor, 1) == b""
+    os.close(descriptor)
 
 
 def test_a_child_talks_over_its_own_socket_and_its_exit_code_is_told(nursery: Nursery) -> None:
@@ -69,8 +70,9 @@ def test_a_child_talks_over_its_own_socket_and_its_exit_code_is_told(nursery: Nu
 def test_a_killed_child_is_told_with_its_signal(nursery: Nursery) -> None:
     nursery.fork(0)
     child = started(nursery.read())
-    nursery.kill(child.pid)
-    assert os.waitstatus_to_exitcode(ended(nursery.read()).status) == -signal.SIGKILL
+    with child.socket:
+        nursery.kill(child.pid)
+        assert os.waitstatus_to_exitcode(ended(nursery.read()).status) == -signal.SIGKILL
 
 
 def test_children_have_nothing_of_each_other(nursery: Nursery) -> None:
@@ -88,8 +90,8 @@ def test_a_child_takes_what_it_started_with_it() -> None:
     nursery = start(sleeper)
     nursery.fork(0)
     child = started(nursery.read())
-    program = int(child.socket.recv(64))
-    descriptor = os.pidfd_open(program)
+    with child.socket:
+        descriptor = os.pidfd_open(int(child.socket.recv(64)))
     nursery.kill(child.pid)
     ended(nursery.read())
     assert select([descriptor], [], [])[0]  # readable once the program has ended
@@ -101,9 +103,10 @@ def test_nothing_is_left_when_the_supervisor_goes() -> None:
     reading, writing = os.pipe()
     nursery = start(sleeper)
     nursery.fork(0)
-    started(nursery.read()).socket.recv(64)
-    os.close(writing)
-    nursery.close()
+    with started(nursery.read()).socket as connection:
+        connection.recv(64)
+        os.close(writing)
+        nursery.close()
     wait_until_gone(reading)
 
 
@@ -115,7 +118,8 @@ def test_children_die_with_a_nursery_that_is_killed() -> None:
     os.close(writing)
     os.kill(nursery.pid, signal.SIGKILL)
     assert nursery.read() is None
-    assert child.socket.recv(1) == b""
+    with child.socket:
+        assert child.socket.recv(1) == b""
     nursery.close()
     wait_until_gone(reading)
 

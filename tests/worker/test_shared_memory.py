@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from collections.abc import Iterator
 from typing import NoReturn
 
 import pytest
@@ -15,13 +16,15 @@ def no_semaphores(*_: object) -> NoReturn:
 
 
 @pytest.fixture(params=["semaphore", "file"])
-def slot(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> SlotMemory:
+def slot(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[SlotMemory]:
     """With the lock that most systems have, and with that of a system without POSIX semaphores."""
     if request.param == "file":
         monkeypatch.setattr("_multiprocessing.SemLock", no_semaphores)
     slot = SharedMemory(1).slots[0]
     assert isinstance(slot._lock, FileLock) == (request.param == "file")
-    return slot
+    yield slot
+    if isinstance(slot._lock, FileLock):
+        slot._lock._file.close()
 
 
 def in_another_process(action: object) -> int:

@@ -1,0 +1,282 @@
+"""Nodes that a worker is granted, gives back or has taken back, by raw stubs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from dagorama.api import broker_pb2 as pb
+from tests.support.gate import gate, settled
+from tests.support.raw import (
+    FUNCTION,
+    LEAF,
+    Brood,
+    Dag,
+    Given,
+    RawWorker,
+    Served,
+    envelope,
+    refused,
+    results,
+    submit,
+)
+
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+
+
+# --- nodes come -------------------------------------------------------------------------------------
+
+
+async def test_a_node_comes_with_all_it_takes_to_run_it(served: Served) -> None:
+    dag = Dag()
+    await submit(served.stub, dag.submission(b"a"))
+    node = await (await served.worker()).node()
+    assert (node.id, node.instance, node.arguments, node.slot) == (dag.id(0), dag.instance, envelope(b"a"), 0)
+    assert (node.function.name, node.function.hash, node.run) == (FUNCTION.name, FUNCTION.hash, 0)
+
+
+async def test_a_grant_says_which_timeouts_it_has_and_which_of_them_are_final(served: Served) -> None:
+    timed = pb.Function(name="work:Task.timed", timeout=2.0)
+    final = pb.Function(name="work:Task.final", timeout=3.0, timeout_is_final=True)
+    functions = [FUNCTION, timed, final]
+    await submit(served.stub, Dag().submission(b"a", b"b", b"c", functions=functions, function=[0, 1, 2]))
+    worker = await served.worker(slots=3)
+    await worker.nodes(3)
+    grants = [grant for message in worker.messages for grant in message.grants]
+    told = [(list(grant.timeout), list(grant.timeout_is_final)) for grant in grants]
+    assert told == [([], []), ([2.0], []), ([3.0], [True])]
+
+
+async def test_a_node_comes_with_the_values_of_its_sources(served: Served) -> None:
+    dag = Dag()
+    await submit(served.stub, dag.submission(b"a", b"b", b"join", source_count=[0, 0, 2], source=[0, 1]))
+    worker = await served.worker(slots=2)
+    first, second = await worker.nodes(2)
+    await worker.complete(first, value=b"first")
+    await worker.complete(second, value=b"second")
+    join = await worker.node()
+    assert join.sources == (first.key, second.key)
+    assert [join.values[key] for key in join.sources] == [envelope(b"first"), envelope(b"second")]
+
+
+async def test_a_node_comes_along_with_the_one_source_that_it_waits_for(served: Served) -> None:
+    dag = Dag()
+    columns: dict[str, Any] = {"source_count": [0, 0, 2, 1], "source": [0, 1, 2]}
+    await submit(served.stub, dag.submission(b"a", b"b", b"join", b"after", **columns))
+    worker = await served.worker()
+    first = await worker.node()
+    await worker.complete(first, value=b"first")
+    second, join, after = await worker.nodes(3)
+    assert (second.beside, join.beside, after.beside) == (0, second.key, join.key)
+    assert join.values == {first.key: envelope(b"first")}
+    await worker.report(results(second, join, after))
+    assert await served.states(dag.instance, dag.id(2), dag.id(3)) == [pb.COMPLETED, pb.COMPLETED]
+
+
+async def test_a_node_comes_with_the_values_that_its_sources_name(served: Served) -> None:
+    dag = Dag()
+    await submit(served.stub, dag.submission(b"parent", b"after", source_count=[0, 1], source=[0]))
+    worker = await served.worker()
+    parent = await worker.node()
+    brood = Brood(parent)
+    await worker.complete(
+        parent, value=b"names its children", functions=[LEAF], children=[brood.nodes(b"x", b"y")],
+        ref_count=[2], ref=[1, 0],
+    )  # fmt: skip
+    for value in (b"of x", b"of y"):
+        await worker.complete(await worker.node(), value=value)
+    after = await worker.node()
+    (source,) = after.sources
+    assert after.values[source] == envelope(b"names its children")
+    assert [after.values[key] for key in after.refs[source]] == [envelope(b"of y"), envelope(b"of x")]
+
+
+async def test_nothing_is_handed_out_before_it_is_durable(served: Served) -> None:
+    worker = await served.worker()
+    with gate(served) as commits:
+        submitting = asyncio.ensure_future(submit(served.stub, Dag().submission(b"a")))
+        await served.until(lambda _: commits.waiting)
+        await settled()
+        assert not worker.given
+        assert not submitting.done()
+        commits.let_through()
+        await worker.node()
+        await submitting
+
+
+@pytest.mark.slow
+async def test_a_wide_fan_in_comes_in_pieces(served: Served) -> None:
+    count, dag, joins = 100_000, Dag(), []
+
+    async def parts() -> AsyncIterator[pb.SubmitRequest]:
+        for first in range(0, count, 20_000):
+            yield dag.submission(*[b"leaf"] * 20_000, first=first, creates=not first, functions=[LEAF])
+        join = dag.nodes(b"join", first=count, source_count=[count], source=range(count))
+        yield pb.SubmitRequest(functions=[FUNCTION], nodes=[join])
+        yield pb.SubmitRequest()
+
+    def outcome(node: Given) -> pb.Results:
+        if node.sources:
+            joins.append(node)
+        return results(node, value=b"of a leaf, with some more bytes")
+
+    await served.stub.SubmitStream(parts())
+    worker = await served.worker(slots=2)
+    running = asyncio.create_task(worker.run(outcome))
+    await served.value(dag.instance, dag.id(count))
+    running.cancel()
+    (join,) = joins
+    assert len(join.sources) == count
+    assert {join.values[key] for key in join.sources} == {envelope(b"of a leaf, with some more bytes")}
+    assert all(message.ByteSize() < 4 << 20 for message in worker.messages)
+    assert sum(not grant.last for message in worker.messages for grant in message.grants) >= 3
+
+
+async def test_the_largest_envelope_that_can_be_sent_reaches_its_worker_and_its_caller(served: Served) -> None:
+    dag, large = Dag(), os.urandom((4 << 20) - 1000)
+    await submit(served.stub, dag.submission(large, b"next", source_count=[0, 1], source=[0]))
+    worker = await served.worker()
+    node = await worker.node()
+    assert node.arguments == envelope(large)
+    await worker.complete(node, value=large)
+    after = await worker.node()
+    assert after.values[node.key] == envelope(large)
+    assert await served.value(dag.instance, dag.id(0)) == envelope(large)
+    assert all(message.ByteSize() < 4 << 20 for message in worker.messages)
+
+
+async def test_five_values_of_a_mebibyte_reach_one_node(served: Served) -> None:
+    dag, value = Dag(), os.urandom(1 << 20)
+    await submit(served.stub,
+        dag.submission(*[b"leaf"] * 5, b"join", source_count=[0, 0, 0, 0, 0, 5], source=range(5))
+    )
+    worker = await served.worker()
+    for _ in range(5):
+        await worker.complete(await worker.node(), value=value)
+    join = await worker.node()
+    assert [join.values[key] for key in join.sources] == [envelope(value)] * 5
+
+
+async def test_five_thousand_nodes_take_few_messages_and_commits(served: Served) -> None:
+    """At most 400 messages and 150 commits, whatever the machine: messages cost, not nodes."""
+    dag, count = Dag(), 5000
+
+    def outcome(node: Given) -> pb.Results:
+        if node.function.name != FUNCTION.name or node.sources:
+            return results(node, value=b"leaf")
+        brood = Brood(node)
+        made = brood.nodes(
+            *[b"leaf"] * count, b"join", function=[0] * count + [1], source_count=[0] * count + [count],
+            source=range(count),
+        )  # fmt: skip
+        return results(node, functions=[LEAF, FUNCTION], children=[made], ref_count=[1], ref=[count])
+
+    worker = await served.worker(slots=2)
+    running = asyncio.create_task(worker.run(outcome_of(outcome)))
+    await submit(served.stub, dag.submission(b"entry"))
+    await served.value(dag.instance, dag.id(0))
+    status = await served.status()
+    assert status.nodes[pb.COMPLETED] == count + 2
+    assert status.messages_in + status.messages_out <= 400
+    assert status.commits <= 150
+    running.cancel()
+
+
+def outcome_of(outcome: Any) -> Any:
+    """Columns that say nothing of references are empty for all of a report or for none of it."""
+
+    def with_references(node: Given) -> pb.Results:
+        found: pb.Results = outcome(node)
+        if not found.ref_count:
+            found.ref_count.append(0)
+        return found
+
+    return with_references
+
+
+# --- returns and take-backs -------------------------------------------------------------------------
+
+
+async def test_a_node_that_cannot_be_checked_is_shown_with_what_to_set(served: Served) -> None:
+    dag = Dag()
+    await submit(served.stub, dag.submission(b"a"))
+    worker = await served.worker()
+    node = await worker.node()
+    detail = "the arguments came unsigned: set DAGORAMA_SIGNING_KEYS"
+    returned = pb.Return(node=[node.key], attempt=[node.attempt], reason=pb.UNCHECKABLE, detail=detail)
+    await worker.say(returns=[returned])
+    await served.until(lambda broker: not broker.scheduler.dispatch.claimed)
+    await settled()
+    assert not worker.given
+    (unservable,) = (await served.status()).unservable
+    assert f"it cannot check a signature: {detail}" in unservable.reason
+
+
+async def test_an_id_that_no_signing_key_has_is_refused(served: Served) -> None:
+    worker = RawWorker(served.stub, key_ids=[b"x" * 65])
+    await worker.connect()
+    assert "65" not in ((await worker.end()).details() or "")
+    assert "a signing key has at most 64 bytes" in ((await worker.end()).details() or "")
+    with refused(INVALID, "at most 64 bytes"):
+        await submit(served.stub, Dag().submission(b"a", functions=[pb.Function(name="f", key_id=b"x" * 65)]))
+
+
+async def test_a_node_given_back_with_a_reason_is_not_offered_to_that_worker_again(served: Served) -> None:
+    dag = Dag()
+    await submit(served.stub, dag.submission(b"a"))
+    worker = await served.worker()
+    node = await worker.node()
+    returned = pb.Return(
+        node=[node.key], attempt=[node.attempt], reason=pb.NOT_IMPORTABLE, detail="No module named 'work'"
+    )
+    await worker.say(returns=[returned])
+    await served.until(lambda broker: not broker.scheduler.dispatch.claimed)
+    await settled()
+    assert not worker.given
+    (unservable,) = (await served.status()).unservable
+    assert "No module named 'work'" in unservable.reason
+    able = await served.worker()
+    again = await able.node()
+    assert again.run == 0
+    await able.complete(again)
+    await served.value(dag.instance, dag.id(0))
+
+
+async def test_what_waits_behind_a_long_run_is_taken_back_and_handed_to_an_idle_worker(served: Served) -> None:
+    dag = Dag()
+    worker = await served.worker()
+    await submit(served.stub, dag.submission(b"warm up", functions=[LEAF]))
+    await worker.complete(await worker.node())
+    await submit(served.stub, dag.submission(*[b"leaf"] * 10, first=1, creates=False, functions=[LEAF]))
+    held = await worker.nodes(10)
+    idle = await served.worker()
+    await worker.until(lambda: worker.taken_back)
+    assert set(worker.taken_back) == {node.attempt for node in held[1:]}
+    back = [node for node in held if node.attempt in worker.taken_back]
+    returned = pb.Return(node=[node.key for node in back], attempt=[node.attempt for node in back])
+    await worker.say(returns=[returned])
+    given = await idle.nodes(1)
+    assert given[0].key == held[1].key
+    assert given[0].attempt not in {node.attempt for node in held}
+
+
+async def test_a_worker_is_told_to_return_a_node_after_it_was_given_it(served: Served) -> None:
+    """In one message or in order: what is taken back has come before."""
+    worker = await served.worker()
+    for _ in range(20):
+        dag = Dag()
+        await submit(served.stub, dag.submission(*[b"leaf"] * 8, functions=[LEAF]))
+        while await served.states(dag.instance, dag.id(7)) != [pb.COMPLETED]:
+            await worker.until(lambda: worker.given)
+            given, worker.given = worker.given, []
+            await worker.complete(*given)
+    known: set[int] = set()
+    for message in worker.messages:
+        known |= {attempt for grant in message.grants for attempt in grant.attempt}
+        assert known >= {attempt for taken in message.take_back for attempt in taken.attempt}
