@@ -110,12 +110,12 @@ def run(options: Namespace, folder: Path) -> tuple[Killer, Verdict]:
     workers = [processes.worker(port, folder / f"worker{number}.out") for number in range(WORKERS)]
     client = Client(folder, DEPTH, most=6)
     killer = Killer(random.Random(options.seed), broker, workers)
-    spawner = threading.Thread(target=client.run)
+    submitting = threading.Thread(target=client.run)
     try:
-        spawner.start()
+        submitting.start()
         _strike_all(killer, client, options)
         client.stopping.set()
-        spawner.join()
+        submitting.join()
         for waking in killer.waking:
             waking.join()
         broker.kill()

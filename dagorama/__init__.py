@@ -30,28 +30,28 @@ if TYPE_CHECKING:
     from dagorama.errors import CodeMismatchException as CodeMismatchException
     from dagorama.errors import DagoramaError as DagoramaError
     from dagorama.errors import DefinitionNotRegistered as DefinitionNotRegistered
-    from dagorama.errors import FailedRun as FailedRun
+    from dagorama.errors import FailedAttempt as FailedAttempt
     from dagorama.errors import FunctionNotFound as FunctionNotFound
     from dagorama.errors import NodeCancelled as NodeCancelled
     from dagorama.errors import NodeFailed as NodeFailed
+    from dagorama.errors import NotFound as NotFound
     from dagorama.errors import NotInInstance as NotInInstance
     from dagorama.errors import NotInNode as NotInNode
     from dagorama.errors import NotPicklable as NotPicklable
     from dagorama.errors import ProcessDied as ProcessDied
     from dagorama.errors import PromiseMisuse as PromiseMisuse
     from dagorama.errors import QueueTimeout as QueueTimeout
-    from dagorama.errors import RefusedByBroker as RefusedByBroker
+    from dagorama.errors import RequestRejected as RequestRejected
     from dagorama.errors import ReservedName as ReservedName
     from dagorama.errors import ResultRejected as ResultRejected
     from dagorama.errors import RetryLater as RetryLater
     from dagorama.errors import SettingsError as SettingsError
     from dagorama.errors import TamperedValue as TamperedValue
-    from dagorama.errors import UncheckableValue as UncheckableValue
-    from dagorama.errors import UnknownToBroker as UnknownToBroker
+    from dagorama.errors import UnverifiedValue as UnverifiedValue
     from dagorama.errors import ValueNotReadable as ValueNotReadable
     from dagorama.errors import WorkerLost as WorkerLost
     from dagorama.errors import WrongInstance as WrongInstance
-    from dagorama.graph.submission import together as together
+    from dagorama.graph.submission import batch as batch
     from dagorama.models.failure import Failure as Failure
     from dagorama.models.outcome import outcome as outcome
     from dagorama.models.promise import DAGPromise as DAGPromise
@@ -79,11 +79,11 @@ _HOMES = {
         "dagorama.errors": (
             "AccessDenied BrokerError BrokerOverloaded BrokerUnavailable CodeMismatchException DagoramaError "
             "DefinitionNotRegistered FailedRun FunctionNotFound NodeCancelled NodeFailed NotInInstance "
-            "NotInNode NotPicklable ProcessDied PromiseMisuse QueueTimeout RefusedByBroker ReservedName "
-            "ResultRejected RetryLater SettingsError TamperedValue UncheckableValue UnknownToBroker "
+            "NotInNode NotPicklable ProcessDied PromiseMisuse QueueTimeout RequestRejected ReservedName "
+            "ResultRejected RetryLater SettingsError TamperedValue UnverifiedValue NotFound "
             "ValueNotReadable WorkerLost WrongInstance"
         ),
-        "dagorama.graph.submission": "together",
+        "dagorama.graph.submission": "batch",
         "dagorama.models.failure": "Failure",
         "dagorama.models.outcome": "outcome",
         "dagorama.models.promise": "DAGPromise",

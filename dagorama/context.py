@@ -1,4 +1,4 @@
-"""The context of the calling thread or task: the running node, its attempt, an open `together()` block.
+"""The context of the calling thread or task: the running node, its attempt, an open `batch()` block.
 
 The rule: the worker and the caller set the context; this module only stores it, for each thread and task.
 """
@@ -80,7 +80,7 @@ class Attempt(Protocol):
         ...
 
 
-class Run:
+class RunningNode:
     """One attempt of a node, made by the worker. `is_cancelled` is called each time, from any thread."""
 
     __slots__ = ("_call", "_is_cancelled", "attempt", "number")
@@ -110,7 +110,7 @@ class Run:
 
 
 #: The run whose function this thread or task executes.
-current_run: ContextVar[Run | None] = ContextVar("dagorama_current_run", default=None)
+current_run: ContextVar[RunningNode | None] = ContextVar("dagorama_current_run", default=None)
 
 
 def cancelled() -> bool:
@@ -126,10 +126,10 @@ def cancelled() -> bool:
 # --- threads ---------------------------------------------------------------------------------------
 
 #: Runs that unknown threads may belong to; None if this process runs no nodes, so that `run_here` is fast.
-_under_way: Collection[Run] | None = None
+_under_way: Collection[RunningNode] | None = None
 
 
-def expect_threads(only: Collection[Run] | None = None) -> None:
+def expect_threads(only: Collection[RunningNode] | None = None) -> None:
     """Let `run_here` consider threads. In a process that only runs nodes, `only` holds the current runs."""
     global _under_way
     if only is not None:
@@ -138,7 +138,7 @@ def expect_threads(only: Collection[Run] | None = None) -> None:
         _under_way = ()
 
 
-def run_here() -> Run | None:
+def run_here() -> RunningNode | None:
     """Return the run that the calling thread or task belongs to, which may be over; None outside of nodes.
 
     In a child process of a worker, a thread that no run has started belongs to the current run. Raises NotInInstance if
@@ -148,13 +148,13 @@ def run_here() -> Run | None:
     return run if run is not None or _under_way is None else run_of_thread() or _only_run()
 
 
-def run_of_thread() -> Run | None:
+def run_of_thread() -> RunningNode | None:
     """Return the run that has started the calling thread, directly or indirectly; None if it is unknown."""
-    run: Run | None = threading.current_thread().__dict__.get(STARTED_BY)
+    run: RunningNode | None = threading.current_thread().__dict__.get(STARTED_BY)
     return run
 
 
-def _only_run() -> Run | None:
+def _only_run() -> RunningNode | None:
     runs = list(_under_way or ())
     if len(runs) > 1:
         raise NotInInstance(
@@ -210,11 +210,11 @@ def attempt_here() -> Attempt | None:
     return attempt
 
 
-# --- an open together() block ----------------------------------------------------------------------
+# --- an open batch() block ----------------------------------------------------------------------
 
 
 class Batch(Protocol):
-    """The nodes that a `together()` block has made so far."""
+    """The nodes that a `batch()` block has made so far."""
 
     over: bool
 
@@ -233,6 +233,6 @@ def batch_here() -> Batch | None:
 
 
 def is_held_back(instance: bytes) -> bool:
-    """Return whether the instance was made in a `together()` block that has not ended."""
+    """Return whether the instance was made in a `batch()` block that has not ended."""
     batch = batch_here()
     return batch is not None and batch.has_instance(instance)

@@ -10,7 +10,7 @@ from sys import _getframe
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
-from dagorama.functions import Decorated
+from dagorama.functions import DecoratedFunction
 from dagorama.graph.options import Options, unexpected_option
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def dagorama(
     concurrency_key: Callable[..., str] | str | None = None,
     delay: float = 0,
     max_deaths: int | None = None,
-    eager: bool = False,
+    stream_children: bool = False,
 ) -> Decorator: ...
 def dagorama(
     queue_name: Any = None, taint_name: str | None = None, retry: RetryConfiguration | None = None, **options: Any
@@ -64,7 +64,7 @@ def dagorama(
     - `delay`: seconds before the first attempt, from the moment when the node could run.
     - `max_deaths`: the number of times that the process of the node may die before it fails with ProcessDied; the
       broker's default is 3.
-    - `eager`: the child nodes of an attempt start while it still runs, not when it has returned. If the attempt fails,
+    - `stream_children`: the child nodes of an attempt start while it still runs, not when it has returned. If the attempt fails,
       is cancelled, or its worker dies, unfinished child nodes are cancelled, and the next attempt makes new ones.
     """
     if unknown := options.keys() - Options.names():
@@ -106,7 +106,7 @@ class Decorator:
     def _wrapped(self, function: object) -> Any:
         if not isinstance(function, FunctionType):
             raise ValueError(f"@dagorama decorates a method written with `def` or `async def`, not {function!r}")
-        decorated = Decorated(function, self.options)
+        decorated = DecoratedFunction(function, self.options)
         wrapper: Any = _async_wrapper(decorated) if decorated.is_async else _sync_wrapper(decorated)
         wrapper.original_fn = function
         wrapper._dagorama_decorated = decorated
@@ -116,7 +116,7 @@ class Decorator:
 # The globals of these two must be importable: for local workers, cloudpickle pickles the wrappers with their globals.
 
 
-def _sync_wrapper(decorated: Decorated) -> Callable[..., Any]:
+def _sync_wrapper(decorated: DecoratedFunction) -> Callable[..., Any]:
     @wraps(decorated.function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         return decorated.call(args, kwargs, _getframe(1))
@@ -124,7 +124,7 @@ def _sync_wrapper(decorated: Decorated) -> Callable[..., Any]:
     return wrapper
 
 
-def _async_wrapper(decorated: Decorated) -> Callable[..., Any]:
+def _async_wrapper(decorated: DecoratedFunction) -> Callable[..., Any]:
     # A plain function, so that wrong arguments and the line belong to the call, not to the await.
     @wraps(decorated.function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:

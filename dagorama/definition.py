@@ -24,7 +24,7 @@ from dagorama.graph.constructor_arguments import given_to_new, note_assigned, no
 from dagorama.graph.definitions import check_attached, instantiate
 from dagorama.graph.launch import Launch
 from dagorama.graph.reserved import OF_INSTANCES, check_class, refusal
-from dagorama.graph.scope import DirectScope, GatherScope, Scope
+from dagorama.graph.scope import CallScope, ImmediateScope, InstanceScope
 from dagorama.models import instance_type, stored
 from dagorama.models.instance_type import InstanceType, is_bindable, is_data_descriptor, on_class
 from dagorama.models.promise import DAGPromise, as_uuid, restore_promise
@@ -115,7 +115,7 @@ class DAGDefinition(ABC):  # noqa: B024  # its abstract method is hidden from ty
     def attach(cls: Any, instance_id: UUID | str) -> Any:
         """Return an instance that another process has created, and the promise of its entry point.
 
-        Raises UnknownToBroker if the broker has no such instance or it has no entry point, WrongInstance if it
+        Raises NotFound if the broker has no such instance or it has no entry point, WrongInstance if it
         belongs to another definition, DefinitionNotRegistered if this definition needs constructor arguments.
         """
         identifier = as_uuid(instance_id, "an instance's id")
@@ -159,7 +159,7 @@ class DAGInstance:
 
     definition: DAGDefinition
     _dagorama_id: bytes
-    _dagorama_scope: Scope
+    _dagorama_scope: CallScope
 
     def __new__(cls, instance_id: UUID | str, definition: DAGDefinition) -> DAGInstance:
         kind = type(definition)
@@ -168,7 +168,7 @@ class DAGInstance:
     def __init__(self, instance_id: UUID | str, definition: DAGDefinition) -> None:
         _set_id(self, as_uuid(instance_id, "an instance's id").bytes)
         _set_definition(self, definition)
-        set_scope(self, DirectScope(definition))
+        set_scope(self, ImmediateScope(definition))
 
     @property
     def instance_id(self) -> UUID:
@@ -249,10 +249,10 @@ _VERBS: dict[str, Callable[..., int]] = {"cancel": cancel, "retry": retry_failed
 # These bypass DAGInstance.__setattr__, which reads the definition first.
 _set_id: Callable[[DAGInstance, bytes], None] = DAGInstance.__dict__["_dagorama_id"].__set__
 _set_definition: Callable[[DAGInstance, DAGDefinition], None] = DAGInstance.__dict__["definition"].__set__
-set_scope: Callable[[DAGInstance, Scope], None] = DAGInstance.__dict__["_dagorama_scope"].__set__
+set_scope: Callable[[DAGInstance, CallScope], None] = DAGInstance.__dict__["_dagorama_scope"].__set__
 
 
-def instance_within(instance_id: bytes, definition: DAGDefinition, scope: Scope) -> DAGInstance:
+def instance_within(instance_id: bytes, definition: DAGDefinition, scope: CallScope) -> DAGInstance:
     """Return an instance whose decorated calls go to `scope`."""
     cls = type(definition)
     instance = _new(_types.get(id(cls)) or _type_of(cls))
@@ -276,7 +276,7 @@ def _type_of(cls: type[DAGDefinition]) -> type[DAGInstance]:
 @stored.named("instance")
 def _restore_instance(instance_id: bytes, definition: DAGDefinition, attributes: dict[str, Any]) -> DAGInstance:
     """Return an instance from its pickle."""
-    instance = instance_within(instance_id, definition, DirectScope(definition))
+    instance = instance_within(instance_id, definition, ImmediateScope(definition))
     instance.__dict__.update(attributes)
     return instance
 
@@ -293,5 +293,5 @@ def dagorama_context() -> Iterator[DagoramaStub]:
 def generate_instance_id() -> UUID:
     """Create an instance without nodes; `DAGInstance(generate_instance_id(), definition)` adds them."""
     instance_id = uuid4()
-    GatherScope(instance_id.bytes).launch("", None)
+    InstanceScope(instance_id.bytes).launch("", None)
     return instance_id

@@ -5,7 +5,7 @@ DagoramaError
 │   └── PromiseAttribute (AttributeError)  an attribute of a promise was used: fix the DAG
 ├── NotPicklable (TypeError)               an argument or a result cannot be pickled: change that part
 ├── ValueNotReadable                       an argument or a result cannot be read here: its class, or the bytes
-├── UncheckableValue                       it is unsigned, or its key is unknown here: set the signing keys
+├── UnverifiedValue                       it is unsigned, or its key is unknown here: set the signing keys
 ├── TamperedValue                          it was changed, or signed for another place: find out who did it
 ├── NodeFailed                             the work failed: read the remote traceback
 │   ├── NodeCancelled                      it was cancelled
@@ -27,8 +27,8 @@ DagoramaError
 └── BrokerError                            the broker refused a call, or did not answer
     ├── BrokerUnavailable                  no broker answers: start one, or try later
     ├── AccessDenied                       the token is missing or lacks the role: DAGORAMA_AUTH_TOKEN
-    ├── UnknownToBroker                    it has no such instance, node or value
-    ├── RefusedByBroker                    the request contradicts its records, or is too large
+    ├── NotFound                    it has no such instance, node or value
+    ├── RequestRejected                    the request contradicts its records, or is too large
     └── BrokerOverloaded                   it has reached a limit: try later
 
 The rule: all of them can be pickled, and none of them holds a payload.
@@ -61,7 +61,7 @@ class ValueNotReadable(DagoramaError):
     """The bytes of an argument or a result cannot be turned into an object here."""
 
 
-class UncheckableValue(DagoramaError):
+class UnverifiedValue(DagoramaError):
     """An argument, a result, an exception or an adoption is unsigned, or its signing key is not held here."""
 
 
@@ -69,7 +69,7 @@ class TamperedValue(DagoramaError):
     """An argument, a result, an exception or an adoption was changed, or was signed for another place."""
 
 
-class FailedRun(NamedTuple):
+class FailedAttempt(NamedTuple):
     """A failed attempt of a node, as its worker described it."""
 
     type: str  #: the qualified name of the exception, "builtins.ValueError"
@@ -102,7 +102,7 @@ class NodeFailed(DagoramaError):
         message: str = "",
         traceback: str = "",
         *,
-        earlier: tuple[FailedRun, ...] = (),
+        earlier: tuple[FailedAttempt, ...] = (),
         node_id: UUID | None = None,
         dependent: str = "",
         instance_id: UUID | None = None,
@@ -137,7 +137,7 @@ class NodeFailed(DagoramaError):
         what = f"{self.function} {self.outcome}"
         if self.attempts:
             what += " after 1 attempt" if self.attempts == 1 else f" after {self.attempts} attempts"
-        if reason := FailedRun(self.type, self.message, "").reason:
+        if reason := FailedAttempt(self.type, self.message, "").reason:
             what += f": {reason}"
         return f"{self.dependent} has no value: {what}" if self.dependent else what
 
@@ -256,11 +256,11 @@ class AccessDenied(BrokerError):
     """The broker does not know the token of this process, or the token's role does not allow this call."""
 
 
-class UnknownToBroker(BrokerError):
+class NotFound(BrokerError):
     """The broker has no such instance, node or value."""
 
 
-class RefusedByBroker(BrokerError):
+class RequestRejected(BrokerError):
     """The broker refused the call, and nothing has changed."""
 
 

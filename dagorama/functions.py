@@ -32,7 +32,7 @@ _Call = tuple[DAGInstance, FunctionSpec, tuple[Any, ...], dict[str, Any], Place]
 
 
 @stored.named("DecoratedFunction")
-class Decorated:
+class DecoratedFunction:
     """A decorated function with its options. Its pickle contains the hash of its code."""
 
     __slots__ = (
@@ -159,9 +159,9 @@ class Decorated:
 
     def __reduce__(self) -> tuple[Any, ...]:
         known = self.function.__name__, self.hash
-        return Decorated, (self.function, self.options, known)
+        return DecoratedFunction, (self.function, self.options, known)
 
 
-def of_wrapper(wrapper: Callable[..., Any]) -> Decorated:
-    found: Decorated = wrapper.__dict__["_dagorama_decorated"]
+def from_wrapper(wrapper: Callable[..., Any]) -> DecoratedFunction:
+    found: DecoratedFunction = wrapper.__dict__["_dagorama_decorated"]
     return found

@@ -110,7 +110,7 @@ class ExponentialRetry(RetryConfiguration):
         return _is_final(self.retry_on, self.give_up_on, exception)
 
 
-def verdict(retry: RetryConfiguration | None, error: BaseException) -> tuple[bool, float | None]:
+def retry_decision(retry: RetryConfiguration | None, error: BaseException) -> tuple[bool, float | None]:
     """Return whether the node is not run again after `error`, and the seconds of a RetryLater, otherwise None.
 
     Never raises, even if is_final() of a user's policy does.

@@ -15,12 +15,12 @@ from uuid import UUID
 
 from dagorama.definition import DAGDefinition, DAGInstance
 from dagorama.errors import FunctionNotFound
-from dagorama.functions import Decorated, decorated_method, of_wrapper
+from dagorama.functions import DecoratedFunction, decorated_method, from_wrapper
 from dagorama.graph import shipping
 from dagorama.graph.definitions import instantiate
 from dagorama.user_code.class_code import code_of
 from dagorama.user_code.modules import local_modules
-from dagorama.user_code.names import class_name, original, wire_name
+from dagorama.user_code.names import class_name, plain_function, wire_name
 
 _only: frozenset[str] | None = None  # modules whose definitions may be found; None: any
 
@@ -32,7 +32,7 @@ class Found(NamedTuple):
 
     cls: type[DAGDefinition]
     wrapper: Callable[..., Any]
-    decorated: Decorated
+    decorated: DecoratedFunction
 
     @property
     def definition(self) -> DAGDefinition:
@@ -58,7 +58,7 @@ def function_to_name(func: Any) -> str:
 
 
 def _method_to_name(method: MethodType) -> str:
-    owner, plain = method.__self__, original(method.__func__)
+    owner, plain = method.__self__, plain_function(method.__func__)
     if plain is None or isclass(owner):
         return function_to_name(method.__func__)
     return wire_name(type(owner.definition) if isinstance(owner, DAGInstance) else type(owner), plain)
@@ -89,7 +89,7 @@ def find(name: str, code_hash: str = "") -> Found:
             f"{class_path} has no @dagorama method {method!r}{base and f' from {base}'} here; "
             "this process may have another version of the code"
         )
-    return Found(cls, wrapper, of_wrapper(wrapper))
+    return Found(cls, wrapper, from_wrapper(wrapper))
 
 
 def run_only(modules: Iterable[str]) -> None:

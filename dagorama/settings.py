@@ -46,7 +46,7 @@ class Settings:
         return _read(*(given.get(variable) or environ.get(variable) for variable in _VARIABLES))
 
     @property
-    def way(self) -> tuple[object, ...]:
+    def endpoint(self) -> tuple[object, ...]:
         """All settings that a channel depends on."""
         return self.host, self.port, *(getattr(self, name) for name in _ACCESS)
 

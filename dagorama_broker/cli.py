@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from dagorama_broker.environment import HIGHEST_PORT, LOG_FORMATS, LOG_LEVELS, option_name, setting_of
-from dagorama_broker.errors import CannotServe, SettingsError, StoreError
+from dagorama_broker.errors import BindError, SettingsError, StoreError
 from dagorama_broker.logging import configure
-from dagorama_broker.settings import Settings, Way
+from dagorama_broker.settings import Endpoint, Settings
 
 if TYPE_CHECKING:
     import grpc
@@ -46,7 +46,7 @@ _LEVEL = click.Choice(LOG_LEVELS, case_sensitive=False)
 _FORMAT = click.Choice(LOG_FORMATS, case_sensitive=False)
 
 
-def _option(kind: type[Settings | Way], name: str, unset: object = None, **more: Any) -> Callable[[C], C]:
+def _option(kind: type[Settings | Endpoint], name: str, unset: object = None, **more: Any) -> Callable[[C], C]:
     """Make a field of `kind` an option. `unset` is shown in the help instead of the default of the field."""
     (declared,) = [each for each in fields(kind) if each.name == name]
     variable, _, text = setting_of(declared)
@@ -85,7 +85,7 @@ def serve(announce: int | None, lifeline: int | None, scratch: str | None, **opt
         settings = Settings.from_env(**options)
         configure(settings.log_level, settings.log_format)
         _serve(settings, launcher)
-    except (SettingsError, StoreError, CannotServe) as error:
+    except (SettingsError, StoreError, BindError) as error:
         launcher.tell(error=str(error))
         if launcher.listens:
             sys.exit(_exit_code(error))
@@ -189,23 +189,23 @@ class NoAnswer(Exception):
 
 
 @main.command()
-@_option(Way, "host")
-@_option(Way, "port", type=_PORT)
-@_option(Way, "tls_ca")
-@_option(Way, "tls_cert")
-@_option(Way, "tls_key")
-@_option(Way, "tls_name")
+@_option(Endpoint, "host")
+@_option(Endpoint, "port", type=_PORT)
+@_option(Endpoint, "tls_ca")
+@_option(Endpoint, "tls_cert")
+@_option(Endpoint, "tls_key")
+@_option(Endpoint, "tls_name")
 def health(**options: Any) -> None:
     """Exit 0 if the broker is serving, 1 otherwise. `dagorama status` shows more."""
     try:
-        healthy = is_healthy(Way.from_env(**options))
+        healthy = is_healthy(Endpoint.from_env(**options))
     except (NoAnswer, SettingsError) as error:
         _fail(error)
     click.echo("serving" if healthy else "not serving")
     sys.exit(0 if healthy else 1)
 
 
-def is_healthy(way: Way) -> bool:
+def is_healthy(way: Endpoint) -> bool:
     """Return whether a broker is serving. Raise NoAnswer or SettingsError."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before gRPC is loaded: the sentence of NoAnswer is enough
     from grpc_health.v1 import health_pb2
@@ -222,7 +222,7 @@ def is_healthy(way: Way) -> bool:
 
 
 @contextmanager
-def _channel(way: Way) -> Iterator[grpc.Channel]:
+def _channel(way: Endpoint) -> Iterator[grpc.Channel]:
     import grpc
 
     from dagorama_broker.rpc.tls import meaning
@@ -241,7 +241,7 @@ def _channel(way: Way) -> Iterator[grpc.Channel]:
         raise NoAnswer(f"the server at {address} answered {error.code().name}: {error.details()}") from error
 
 
-def _open(way: Way, address: str) -> grpc.Channel:
+def _open(way: Endpoint, address: str) -> grpc.Channel:
     import grpc
 
     from dagorama_broker.rpc.tls import channel_credentials

@@ -23,11 +23,11 @@ class BrokerRefusal(Exception):
     """A call was refused and nothing changed."""
 
 
-class NotKnown(BrokerRefusal):
+class NotFound(BrokerRefusal):
     """The call names something that does not exist."""
 
 
-class Malformed(BrokerRefusal):
+class InvalidArgument(BrokerRefusal):
     """The call is not well formed."""
 
 
@@ -35,15 +35,15 @@ class Conflict(BrokerRefusal):
     """The same id was given before with other content."""
 
 
-class NotAllowedNow(BrokerRefusal):
+class FailedPrecondition(BrokerRefusal):
     """The call is not possible in the current state."""
 
 
-class TooMuch(BrokerRefusal):
+class ResourceExhausted(BrokerRefusal):
     """The call exceeds a limit."""
 
 
-class Full(TooMuch):
+class Overloaded(ResourceExhausted):
     """The call exceeds a limit at this moment, because of other calls."""
 
     retry_after = 0.5  #: seconds
@@ -53,11 +53,11 @@ class Unauthenticated(BrokerRefusal):
     """The call has no token, or an invalid one."""
 
 
-class NotPermitted(BrokerRefusal):
+class PermissionDenied(BrokerRefusal):
     """The caller may not do this."""
 
 
-class NotServing(BrokerRefusal):
+class Unavailable(BrokerRefusal):
     """The broker is starting or leaving."""
 
 
@@ -65,7 +65,7 @@ class SettingsError(ValueError):
     """A setting has an invalid value; the message names the setting."""
 
 
-class CannotServe(Exception):
+class BindError(Exception):
     """The broker cannot listen; the message says where, and what to do."""
 
 
@@ -73,5 +73,5 @@ class StoreError(Exception):
     """The store cannot be opened, read or written; the message says which, why and what to do."""
 
 
-class IllegalMove(Exception):
+class IllegalTransition(Exception):
     """The transition is not in the transition table."""

@@ -18,15 +18,15 @@ from grpc_health.v1._async import HealthServicer
 
 from dagorama.api import api_pb2_grpc, broker_pb2_grpc
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.engine.retention_policy import Keeping
+from dagorama_broker.engine.retention_policy import RetentionPolicy
 from dagorama_broker.engine.turns import collect_when_few
-from dagorama_broker.errors import CannotServe
-from dagorama_broker.rpc.auth import Access
+from dagorama_broker.errors import BindError
+from dagorama_broker.rpc.auth import TokenRegistry
 from dagorama_broker.rpc.connections import Connections
-from dagorama_broker.rpc.interceptor import Door
-from dagorama_broker.rpc.legacy_service import OriginalService
-from dagorama_broker.rpc.limits import Bounds, Manners, Streams
-from dagorama_broker.rpc.memory_guard import Memory, most_memory
+from dagorama_broker.rpc.interceptor import AuthInterceptor
+from dagorama_broker.rpc.legacy_service import LegacyService
+from dagorama_broker.rpc.limits import CallLimiter, RequestLimits, WorkerConfig
+from dagorama_broker.rpc.memory_guard import MemoryGuard, most_memory
 from dagorama_broker.rpc.permissions import HEALTH
 from dagorama_broker.rpc.service import BrokerService
 from dagorama_broker.rpc.tls import server_credentials
@@ -78,7 +78,7 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    access = Access(Path(settings.tokens)) if settings.tokens else None
+    access = TokenRegistry(Path(settings.tokens)) if settings.tokens else None
     store = open_store(settings.store)
     try:
         async with _watched(access):
@@ -88,7 +88,7 @@ async def serve(
 
 
 @asynccontextmanager
-async def _watched(access: Access | None) -> AsyncIterator[None]:
+async def _watched(access: TokenRegistry | None) -> AsyncIterator[None]:
     """Read the file of tokens again whenever it changes, and immediately on SIGHUP."""
     if access is None:
         yield
@@ -105,10 +105,10 @@ async def _watched(access: Access | None) -> AsyncIterator[None]:
 
 
 async def _serve(
-    settings: Settings, store: Store, access: Access | None, ready: Callable[[Served], None], stop: asyncio.Event
+    settings: Settings, store: Store, access: TokenRegistry | None, ready: Callable[[Served], None], stop: asyncio.Event
 ) -> None:
     epoch = await asyncio.to_thread(store.open)
-    timing = Timing(settings.lease, settings.original_lease, settings.reconnect_wait)
+    timing = Timing(settings.lease, settings.legacy_lease, settings.reconnect_wait)
     limits = Limits(
         settings.max_sources, settings.max_nodes, settings.max_submission, longest_traceback=settings.max_traceback,
         memory_per_attempt=2 * settings.max_submission + LEAST_STAGED,
@@ -117,11 +117,11 @@ async def _serve(
     scheduler = Scheduler(epoch, limits, timing)
     now = time.monotonic()
     scheduler.restore(await asyncio.to_thread(store.live), now, time.time() - now)
-    cache = min(settings.cache, most_memory(settings.max_memory) // 3)
+    cache = min(settings.cache_bytes, most_memory(settings.max_memory) // 3)
     broker = Broker(scheduler, store, cache, _keeping(settings))
     health = HealthServicer()
     folder = await asyncio.to_thread(store.share_large) if settings.shared_files else ("", "")
-    memory = Memory(settings.max_memory, broker.memory_size)
+    memory = MemoryGuard(settings.max_memory, broker.memory_size)
     connections = Connections(connections_within_limits(settings.max_connections), HEALTH)
     server = _server(settings, broker, memory, health, access, folder, connections)
     port = _bind(server, settings)
@@ -146,26 +146,26 @@ async def _serve(
         await running
 
 
-def _keeping(settings: Settings) -> Keeping:
-    return Keeping(settings.retention, settings.retention_failed, settings.large_grace)
+def _keeping(settings: Settings) -> RetentionPolicy:
+    return RetentionPolicy(settings.retention, settings.retention_failed, settings.large_grace)
 
 
 def _server(
     settings: Settings,
     broker: Broker,
-    memory: Memory,
+    memory: MemoryGuard,
     health: HealthServicer,
-    access: Access | None,
+    access: TokenRegistry | None,
     values_folder: tuple[str, str],
     connections: Connections,
 ) -> grpc.aio.Server:
-    streams = Streams(settings.max_streams)
-    door = Door(access, streams, memory)
+    streams = CallLimiter(settings.max_streams)
+    door = AuthInterceptor(access, streams, memory)
     server = grpc.aio.server(options=_options(settings, connections.most), interceptors=[door, connections])
-    bounds = Bounds(settings.max_nodes, settings.max_submission, settings.max_value)
-    manners = Manners(settings.heartbeat, settings.large_from, settings.cancel_grace, values_folder)
+    bounds = RequestLimits(settings.max_nodes, settings.max_submission, settings.max_value)
+    manners = WorkerConfig(settings.heartbeat, settings.large_value_threshold, settings.cancel_grace, values_folder)
     broker_pb2_grpc.add_BrokerServicer_to_server(BrokerService(broker, manners, bounds, memory, streams), server)
-    api_pb2_grpc.add_DagoramaServicer_to_server(OriginalService(broker, memory), server)
+    api_pb2_grpc.add_DagoramaServicer_to_server(LegacyService(broker, memory), server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     return server
 
@@ -188,7 +188,7 @@ def _options(settings: Settings, connections: int) -> list[tuple[str, int]]:
         ("grpc.max_allowed_incoming_connections", connections),
         ("grpc.max_connection_idle_ms", IDLE_MS),
         # A connection without a complete handshake, with TLS if required, is closed after this time.
-        ("grpc.server_handshake_timeout_ms", int(settings.handshake * 1000)),
+        ("grpc.server_handshake_timeout_ms", int(settings.handshake_timeout * 1000)),
     ]
 
 
@@ -199,7 +199,7 @@ def _bind(server: grpc.aio.Server, settings: Settings) -> int:
     except RuntimeError:
         port = 0
     if not port:
-        raise CannotServe(
+        raise BindError(
             f"cannot listen on {settings.host}:{settings.port}: the port is in use, or it is not an address of this"
             " machine; choose another with --port or --host"
         )
@@ -213,7 +213,7 @@ def _listen(server: grpc.aio.Server, settings: Settings, address: str) -> int:
     return server.add_secure_port(address, credentials)
 
 
-async def _trim(memory: Memory) -> None:
+async def _trim(memory: MemoryGuard) -> None:
     """Return freed memory to the system after a burst, if the process has become large."""
     import ctypes
 

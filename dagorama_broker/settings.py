@@ -61,8 +61,8 @@ class Settings:
         30.0, "DAGORAMA_LEASE", seconds, "Seconds of silence after which a worker counts as lost"
     )
     heartbeat: float = setting(10.0, "DAGORAMA_HEARTBEAT", seconds, "Seconds between a worker's heartbeats")
-    original_lease: float = setting(
-        90.0, "DAGORAMA_ORIGINAL_LEASE", seconds, "Lease of workers of dagorama 0.1.10, in seconds"
+    legacy_lease: float = setting(
+        90.0, "DAGORAMA_LEGACY_LEASE", seconds, "Lease of workers of dagorama 0.1.10, in seconds"
     )
     cancel_grace: float = setting(
         5.0, "DAGORAMA_CANCEL_GRACE", seconds_or_zero, "Seconds between signalling a cancelled run and stopping it"
@@ -71,8 +71,8 @@ class Settings:
         2.0, "DAGORAMA_RECONNECT_WAIT", seconds_or_zero, "Seconds for which a restarted broker waits for its workers"
     )
 
-    large_from: int = setting(
-        256 << 10, "DAGORAMA_LARGE_FROM", positive_number, "Bytes from which a value is sent and stored separately"
+    large_value_threshold: int = setting(
+        256 << 10, "DAGORAMA_LARGE_VALUE_THRESHOLD", positive_number, "Bytes from which a value is sent and stored separately"
     )
     shared_files: bool = setting(
         True, "DAGORAMA_SHARED_FILES", flag, "Let the user's clients on this machine use large values as files"
@@ -96,11 +96,11 @@ class Settings:
     max_memory: int = setting(
         0, "DAGORAMA_MAX_MEMORY", positive_number, "Bytes of memory above which submissions are refused; 0: 80 % of all"
     )
-    cache: int = setting(
-        256 << 20, "DAGORAMA_CACHE", positive_number, "Bytes of arguments, and of values, that are cached"
+    cache_bytes: int = setting(
+        256 << 20, "DAGORAMA_CACHE_BYTES", positive_number, "Bytes of arguments, and of values, that are cached"
     )
-    handshake: float = setting(
-        10.0, "DAGORAMA_HANDSHAKE", grpc_seconds, "Seconds that a new connection has for its handshake"
+    handshake_timeout: float = setting(
+        10.0, "DAGORAMA_HANDSHAKE_TIMEOUT", grpc_seconds, "Seconds that a new connection has for its handshake"
     )
 
     retention: float = setting(
@@ -131,8 +131,8 @@ class Settings:
                 f"a heartbeat every {self.heartbeat:g} s does not keep a lease of {self.lease:g} s:"
                 " DAGORAMA_HEARTBEAT must be below DAGORAMA_LEASE"
             )
-        if self.large_from > MESSAGE_LIMIT // 2:
-            raise SettingsError(f"DAGORAMA_LARGE_FROM must be at most {MESSAGE_LIMIT // 2}, half of a message")
+        if self.large_value_threshold > MESSAGE_LIMIT // 2:
+            raise SettingsError(f"DAGORAMA_LARGE_VALUE_THRESHOLD must be at most {MESSAGE_LIMIT // 2}, half of a message")
         if self.max_message < MESSAGE_LIMIT:
             raise SettingsError(f"DAGORAMA_MAX_MESSAGE must be at least {MESSAGE_LIMIT}, which is what clients send")
 
@@ -153,7 +153,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class Endpoint:
     """How a client reaches a broker."""
 
     host: str = setting("127.0.0.1", "DAGORAMA_HOST", host_name, "Host of the broker")
@@ -174,7 +174,7 @@ class Way:
             )
 
     @classmethod
-    def from_env(cls, **options: Any) -> Way:
+    def from_env(cls, **options: Any) -> Endpoint:
         """Return the way from options by field name, else the environment. Raise SettingsError if a value is wrong."""
         return cls(**read_settings(cls, options))
 

@@ -23,7 +23,7 @@ from dagorama.runner import launch_workers
 from dagorama_broker.launch import launch_broker
 
 NAME = "broker.example"
-TOKENS = {role: new_token() for role in ("spawner", "worker", "reader")}
+TOKENS = {role: new_token() for role in ("client", "worker", "reader")}
 
 
 class Secret(DAGDefinition):
@@ -45,7 +45,7 @@ def main() -> None:
             os.environ["DAGORAMA_AUTH_TOKEN"] = TOKENS["worker"]
             with launch_workers(1) as workers:
                 print("a worker runs:", workers[0].is_alive())
-                os.environ["DAGORAMA_AUTH_TOKEN"] = TOKENS["spawner"]
+                os.environ["DAGORAMA_AUTH_TOKEN"] = TOKENS["client"]
                 instance, promise = Secret()("Ada")
                 print(resolve(instance, promise, timeout=30))
             meet_strangers(folder, broker.address)
@@ -65,7 +65,7 @@ def make_files(folder: Path) -> None:
         made.private_key_pem.write_to_path(folder / f"{name}.key")
     (folder / "tokens.toml").write_text("\n".join(
         [
-            record_of(TOKENS["spawner"], "spawner"),
+            record_of(TOKENS["client"], "client"),
             record_of(TOKENS["worker"], "worker", tolerations=[]),
             record_of(TOKENS["reader"], "reader"),
         ]

@@ -11,7 +11,7 @@ from dagorama_broker.cli import main
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.errors import BrokerRefusal
 from dagorama_broker.scheduler.scheduler import Scheduler
-from dagorama_broker.scheduler.submission import Plan
+from dagorama_broker.scheduler.submission import SubmissionPlan
 
 
 def break_fencing() -> None:
@@ -34,7 +34,7 @@ def break_fencing() -> None:
 def make(scheduler: Scheduler, runs: list[Any]) -> None:
     """Make nodes, where their instance has not ended."""
     with suppress(BrokerRefusal):
-        Plan(scheduler.graph, runs, {}).make()
+        SubmissionPlan(scheduler.graph, runs, {}).make()
 
 
 def break_acknowledgement() -> None:

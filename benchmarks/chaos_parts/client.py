@@ -1,4 +1,4 @@
-"""The spawner of chaos.py: submits until it is told to stop, and writes down each acknowledgement when it gets it."""
+"""The client of chaos.py: submits until it is told to stop, and writes down each acknowledgement when it gets it."""
 
 from __future__ import annotations
 

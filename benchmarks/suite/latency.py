@@ -21,20 +21,20 @@ SAMPLES = Path(__file__).parents[2] / "samples"
 ASLEEP = 2.0  #: seconds that the sample's nodes sleep, side by side
 
 
-def round_trip(served: Serving, times: int, spawners: int) -> Iterator[Row]:
+def round_trip(served: Serving, times: int, clients: int) -> Iterator[Row]:
     alone = [_once(number) for number in range(times)]
     yield _at(alone, 0.5, "round trip, median", "2.0")
     yield _at(alone, 0.99, "round trip, p99", "5.0")
-    start = threading.Barrier(spawners)
+    start = threading.Barrier(clients)
 
-    def spawner(number: int) -> list[float]:
+    def client(number: int) -> list[float]:
         start.wait()
-        return [_once(number) for _ in range(times // spawners)]
+        return [_once(number) for _ in range(times // clients)]
 
-    with ThreadPoolExecutor(spawners) as threads:
-        together = [each for one in threads.map(spawner, range(spawners)) for each in one]
-    yield _at(together, 0.5, f"round trip, {spawners} spawners at once, median", "")
-    yield _at(together, 0.99, f"round trip, {spawners} spawners at once, p99", "")
+    with ThreadPoolExecutor(clients) as threads:
+        together = [each for one in threads.map(client, range(clients)) for each in one]
+    yield _at(together, 0.5, f"round trip, {clients} clients at once, median", "")
+    yield _at(together, 0.99, f"round trip, {clients} clients at once, p99", "")
 
 
 def _at(milliseconds: list[float], part: float, workload: str, reach: str) -> Row:

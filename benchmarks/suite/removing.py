@@ -12,13 +12,13 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-from dagorama import resolve, resolve_all, together
+from dagorama import batch, resolve, resolve_all
 from suite.graphs import One
 from suite.serving import Serving, serving
 from suite.table import Row, row, share
 
 TOGETHER = 1_000  #: instances of one submission
-SPAWNERS = 16
+CLIENTS = 16
 #: Settings of DAGORAMA_RETENTION.
 NEVER, SOON = "never", "1"
 
@@ -52,14 +52,14 @@ def _trips(runs: int, seconds: float) -> Iterator[Row]:
         for part, name in ((0.5, "median"), (0.99, "p99")):
             reach = "1.5 times that without" if place and part == 0.99 else ""
             trips = [share(each.trips, part) for each in found]
-            yield row(f"removal, round trip, {SPAWNERS} spawners, {what}, {name}", trips, "ms", reach, rate)
+            yield row(f"removal, round trip, {CLIENTS} clients, {what}, {name}", trips, "ms", reach, rate)
 
 
 def _at_full_speed(seconds: float, kept: str) -> Made:
     with serving(DAGORAMA_RETENTION=kept) as served:
         start, made = perf_counter(), 0
         while perf_counter() - start < seconds:
-            with together():
+            with batch():
                 pairs = [One()(number) for number in range(TOGETHER)]
             resolve_all(pairs, timeout=120)
             made += TOGETHER
@@ -67,11 +67,11 @@ def _at_full_speed(seconds: float, kept: str) -> Made:
 
 
 def _one_by_one(seconds: float, kept: str) -> Made:
-    """Each spawner waits for its instance before it makes the next."""
+    """Each client waits for its instance before it makes the next."""
     with serving(DAGORAMA_RETENTION=kept) as served:
-        begun, start = threading.Barrier(SPAWNERS), perf_counter()
+        begun, start = threading.Barrier(CLIENTS), perf_counter()
 
-        def spawner(_: int) -> list[float]:
+        def client(_: int) -> list[float]:
             begun.wait()
             trips: list[float] = []
             while (began := perf_counter()) - start < seconds:
@@ -79,8 +79,8 @@ def _one_by_one(seconds: float, kept: str) -> Made:
                 trips.append((perf_counter() - began) * 1000)
             return trips
 
-        with ThreadPoolExecutor(SPAWNERS) as threads:
-            trips = [each for one in threads.map(spawner, range(SPAWNERS)) for each in one]
+        with ThreadPoolExecutor(CLIENTS) as threads:
+            trips = [each for one in threads.map(client, range(CLIENTS)) for each in one]
         return _made(served, len(trips), perf_counter() - start, trips)
 
 

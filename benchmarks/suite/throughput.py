@@ -9,7 +9,7 @@ from functools import partial
 from time import perf_counter
 from typing import TypeAlias
 
-from dagorama import DAGInstance, DAGPromise, resolve, resolve_all, together
+from dagorama import DAGInstance, DAGPromise, batch, resolve, resolve_all
 from suite.graphs import Chain, Fan, HopByHop, Small
 from suite.serving import Serving, nodes_of, promise_of, serving
 from suite.table import Row, row
@@ -91,7 +91,7 @@ def _one_by_one(instances: int, callers: int) -> list[Made]:
 
 
 def _together(instances: int) -> list[Made]:
-    with together():
+    with batch():
         return [Small()(number) for number in range(instances)]
 
 

@@ -49,10 +49,10 @@ class BrokerStub(object):
                 request_serializer=dagorama_dot_api_dot_broker__pb2.WaitRequest.SerializeToString,
                 response_deserializer=dagorama_dot_api_dot_broker__pb2.WaitReply.FromString,
                 _registered_method=True)
-        self.Talk = channel.stream_stream(
-                '/dagorama.v1.Broker/Talk',
-                request_serializer=dagorama_dot_api_dot_broker__pb2.Asks.SerializeToString,
-                response_deserializer=dagorama_dot_api_dot_broker__pb2.Answers.FromString,
+        self.Exchange = channel.stream_stream(
+                '/dagorama.v1.Broker/Exchange',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.Requests.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.Responses.FromString,
                 _registered_method=True)
         self.PutValue = channel.stream_unary(
                 '/dagorama.v1.Broker/PutValue',
@@ -64,15 +64,15 @@ class BrokerStub(object):
                 request_serializer=dagorama_dot_api_dot_broker__pb2.GetValueRequest.SerializeToString,
                 response_deserializer=dagorama_dot_api_dot_broker__pb2.ValueChunk.FromString,
                 _registered_method=True)
-        self.ValuesFolder = channel.unary_unary(
-                '/dagorama.v1.Broker/ValuesFolder',
-                request_serializer=dagorama_dot_api_dot_broker__pb2.ValuesFolderRequest.SerializeToString,
-                response_deserializer=dagorama_dot_api_dot_broker__pb2.ValuesFolderReply.FromString,
+        self.GetSharedFolder = channel.unary_unary(
+                '/dagorama.v1.Broker/GetSharedFolder',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.GetSharedFolderRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.GetSharedFolderReply.FromString,
                 _registered_method=True)
-        self.KeepValue = channel.unary_unary(
-                '/dagorama.v1.Broker/KeepValue',
-                request_serializer=dagorama_dot_api_dot_broker__pb2.KeepValueRequest.SerializeToString,
-                response_deserializer=dagorama_dot_api_dot_broker__pb2.KeepValueReply.FromString,
+        self.ImportValue = channel.unary_unary(
+                '/dagorama.v1.Broker/ImportValue',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.ImportValueRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.ImportValueReply.FromString,
                 _registered_method=True)
         self.GetInstance = channel.unary_unary(
                 '/dagorama.v1.Broker/GetInstance',
@@ -119,10 +119,10 @@ class BrokerStub(object):
                 request_serializer=dagorama_dot_api_dot_broker__pb2.RetryRequest.SerializeToString,
                 response_deserializer=dagorama_dot_api_dot_broker__pb2.RetryReply.FromString,
                 _registered_method=True)
-        self.Adopt = channel.unary_unary(
-                '/dagorama.v1.Broker/Adopt',
-                request_serializer=dagorama_dot_api_dot_broker__pb2.AdoptRequest.SerializeToString,
-                response_deserializer=dagorama_dot_api_dot_broker__pb2.AdoptReply.FromString,
+        self.Rebind = channel.unary_unary(
+                '/dagorama.v1.Broker/Rebind',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.RebindRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.RebindReply.FromString,
                 _registered_method=True)
 
 
@@ -146,13 +146,13 @@ class BrokerServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Wait(self, request, context):
-        """Told when nodes end.
+        """Reports nodes as they end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Talk(self, request_iterator, context):
+    def Exchange(self, request_iterator, context):
         """Submissions and waits, any number of them on one stream that stays open: half as expensive as calls.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -172,21 +172,21 @@ class BrokerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ValuesFolder(self, request, context):
-        """Where they are files that a client on the same machine may read; and what it has written there, or has seen.
+    def GetSharedFolder(self, request, context):
+        """The folder in which they are files, for clients on the same machine; and the import of a file written there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def KeepValue(self, request, context):
+    def ImportValue(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetInstance(self, request, context):
-        """What a person, or attach(), asks.
+        """Inspection, for people and attach().
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -211,7 +211,7 @@ class BrokerServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Explain(self, request, context):
-        """Why nodes that are waited for have not ended.
+        """Explains why nodes have not ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -230,7 +230,7 @@ class BrokerServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Cancel(self, request, context):
-        """What a person, or a program, does about it; acknowledged when durable.
+        """Actions of people and programs; acknowledged when durable.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -242,7 +242,7 @@ class BrokerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Adopt(self, request, context):
+    def Rebind(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -266,10 +266,10 @@ def add_BrokerServicer_to_server(servicer, server):
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.WaitRequest.FromString,
                     response_serializer=dagorama_dot_api_dot_broker__pb2.WaitReply.SerializeToString,
             ),
-            'Talk': grpc.stream_stream_rpc_method_handler(
-                    servicer.Talk,
-                    request_deserializer=dagorama_dot_api_dot_broker__pb2.Asks.FromString,
-                    response_serializer=dagorama_dot_api_dot_broker__pb2.Answers.SerializeToString,
+            'Exchange': grpc.stream_stream_rpc_method_handler(
+                    servicer.Exchange,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.Requests.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.Responses.SerializeToString,
             ),
             'PutValue': grpc.stream_unary_rpc_method_handler(
                     servicer.PutValue,
@@ -281,15 +281,15 @@ def add_BrokerServicer_to_server(servicer, server):
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.GetValueRequest.FromString,
                     response_serializer=dagorama_dot_api_dot_broker__pb2.ValueChunk.SerializeToString,
             ),
-            'ValuesFolder': grpc.unary_unary_rpc_method_handler(
-                    servicer.ValuesFolder,
-                    request_deserializer=dagorama_dot_api_dot_broker__pb2.ValuesFolderRequest.FromString,
-                    response_serializer=dagorama_dot_api_dot_broker__pb2.ValuesFolderReply.SerializeToString,
+            'GetSharedFolder': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSharedFolder,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.GetSharedFolderRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.GetSharedFolderReply.SerializeToString,
             ),
-            'KeepValue': grpc.unary_unary_rpc_method_handler(
-                    servicer.KeepValue,
-                    request_deserializer=dagorama_dot_api_dot_broker__pb2.KeepValueRequest.FromString,
-                    response_serializer=dagorama_dot_api_dot_broker__pb2.KeepValueReply.SerializeToString,
+            'ImportValue': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportValue,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.ImportValueRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.ImportValueReply.SerializeToString,
             ),
             'GetInstance': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInstance,
@@ -336,10 +336,10 @@ def add_BrokerServicer_to_server(servicer, server):
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.RetryRequest.FromString,
                     response_serializer=dagorama_dot_api_dot_broker__pb2.RetryReply.SerializeToString,
             ),
-            'Adopt': grpc.unary_unary_rpc_method_handler(
-                    servicer.Adopt,
-                    request_deserializer=dagorama_dot_api_dot_broker__pb2.AdoptRequest.FromString,
-                    response_serializer=dagorama_dot_api_dot_broker__pb2.AdoptReply.SerializeToString,
+            'Rebind': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rebind,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.RebindRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.RebindReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -434,7 +434,7 @@ class Broker(object):
             _registered_method=True)
 
     @staticmethod
-    def Talk(request_iterator,
+    def Exchange(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -447,9 +447,9 @@ class Broker(object):
         return grpc.experimental.stream_stream(
             request_iterator,
             target,
-            '/dagorama.v1.Broker/Talk',
-            dagorama_dot_api_dot_broker__pb2.Asks.SerializeToString,
-            dagorama_dot_api_dot_broker__pb2.Answers.FromString,
+            '/dagorama.v1.Broker/Exchange',
+            dagorama_dot_api_dot_broker__pb2.Requests.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.Responses.FromString,
             options,
             channel_credentials,
             insecure,
@@ -515,7 +515,7 @@ class Broker(object):
             _registered_method=True)
 
     @staticmethod
-    def ValuesFolder(request,
+    def GetSharedFolder(request,
             target,
             options=(),
             channel_credentials=None,
@@ -528,9 +528,9 @@ class Broker(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/dagorama.v1.Broker/ValuesFolder',
-            dagorama_dot_api_dot_broker__pb2.ValuesFolderRequest.SerializeToString,
-            dagorama_dot_api_dot_broker__pb2.ValuesFolderReply.FromString,
+            '/dagorama.v1.Broker/GetSharedFolder',
+            dagorama_dot_api_dot_broker__pb2.GetSharedFolderRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.GetSharedFolderReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -542,7 +542,7 @@ class Broker(object):
             _registered_method=True)
 
     @staticmethod
-    def KeepValue(request,
+    def ImportValue(request,
             target,
             options=(),
             channel_credentials=None,
@@ -555,9 +555,9 @@ class Broker(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/dagorama.v1.Broker/KeepValue',
-            dagorama_dot_api_dot_broker__pb2.KeepValueRequest.SerializeToString,
-            dagorama_dot_api_dot_broker__pb2.KeepValueReply.FromString,
+            '/dagorama.v1.Broker/ImportValue',
+            dagorama_dot_api_dot_broker__pb2.ImportValueRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.ImportValueReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -812,7 +812,7 @@ class Broker(object):
             _registered_method=True)
 
     @staticmethod
-    def Adopt(request,
+    def Rebind(request,
             target,
             options=(),
             channel_credentials=None,
@@ -825,9 +825,9 @@ class Broker(object):
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/dagorama.v1.Broker/Adopt',
-            dagorama_dot_api_dot_broker__pb2.AdoptRequest.SerializeToString,
-            dagorama_dot_api_dot_broker__pb2.AdoptReply.FromString,
+            '/dagorama.v1.Broker/Rebind',
+            dagorama_dot_api_dot_broker__pb2.RebindRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.RebindReply.FromString,
             options,
             channel_credentials,
             insecure,

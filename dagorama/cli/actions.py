@@ -8,11 +8,11 @@ from uuid import UUID
 
 import click
 
-from dagorama.cli.base import INSTANCE, NODES, Answer, asking, id_digits, whole_ids
-from dagorama.cli.tables import counted
+from dagorama.cli.base import INSTANCE, NODES, Answer, broker_command, id_digits, whole_ids
+from dagorama.cli.tables import pluralize
 
 if TYPE_CHECKING:
-    from dagorama.api.broker_pb2 import Adoption, Unservable
+    from dagorama.api.broker_pb2 import Rebinding, Unschedulable
     from dagorama.client.connection import Connection
     from dagorama.models.state import Retried
 
@@ -23,14 +23,14 @@ CODE_REPORT_TIMEOUT_S = 1.0
 @click.command()
 @INSTANCE
 @NODES
-@asking
+@broker_command
 def cancel(broker: Connection, instance: str, nodes: Sequence[str]) -> Answer:
     """Cancel nodes of an instance (all of them by default) and the nodes that depend on them.
 
     Nodes that have already ended do not change.
     """
     cancelled = broker.cancel(*whole_ids(broker, instance, nodes))
-    return Answer(f"{counted(cancelled, 'node', 'nodes')} cancelled", {"cancelled": cancelled})
+    return Answer(f"{pluralize(cancelled, 'node', 'nodes')} cancelled", {"cancelled": cancelled})
 
 
 @click.command()
@@ -38,7 +38,7 @@ def cancel(broker: Connection, instance: str, nodes: Sequence[str]) -> Answer:
 @NODES
 @click.option("--downstream", is_flag=True, help="Also retry nodes that used a failure as a value, and dependents.")
 @click.option("--new-code", is_flag=True, help="Rerun with the currently deployed code instead of the original code.")
-@asking
+@broker_command
 def retry(broker: Connection, instance: str, nodes: Sequence[str], downstream: bool, new_code: bool) -> Answer:
     """Retry failed nodes of an instance (all of them by default) together with the nodes downstream.
 
@@ -60,24 +60,24 @@ def retry(broker: Connection, instance: str, nodes: Sequence[str], downstream: b
 def _retried_text(retried: Retried) -> str:
     if not retried:
         nothing = "nothing to retry"
-        return f"{nothing}; {_adopted_text(retried)}" if retried.adopted else nothing
-    text = f"{counted(retried.queued, 'node runs', 'nodes run')} again, {counted(retried.waiting, 'waits', 'wait')}"
+        return f"{nothing}; {_adopted_text(retried)}" if retried.rebound else nothing
+    text = f"{pluralize(retried.queued, 'node runs', 'nodes run')} again, {pluralize(retried.waiting, 'waits', 'wait')}"
     if retried.completed:
         text += f"; {retried.completed} of them had completed"
-    return f"{text}; {_adopted_text(retried)}" if retried.adopted else text
+    return f"{text}; {_adopted_text(retried)}" if retried.rebound else text
 
 
 def _adopted_text(retried: Retried) -> str:
-    return f"{counted(retried.adopted, 'node uses', 'nodes use')} the deployed code"
+    return f"{pluralize(retried.rebound, 'node uses', 'nodes use')} the deployed code"
 
 
 def _retried_data(retried: Retried) -> dict[str, object]:
     return {
         "queued": retried.queued, "waiting": retried.waiting, "completed": retried.completed,
-        "used_failures": retried.used_failures, "adopted": retried.adopted,
+        "used_failures": retried.used_failures, "adopted": retried.rebound,
         "unschedulable": [
             {"function": each.function, "hash": each.hash, "deployed": list(each.deployed), "reason": each.reason}
-            for each in retried.unservable
+            for each in retried.unschedulable
         ],
     }  # fmt: skip
 
@@ -93,7 +93,7 @@ def _retried_data(retried: Retried) -> dict[str, object]:
     help="Only nodes created with this code  [default: any code that no connected worker has]. May be repeated.",
 )  # fmt: skip
 @click.option("--instance", type=id_digits, help="Only nodes of this instance.")
-@asking
+@broker_command
 def rebind(
     broker: Connection, function: str, hash_: str, made_with: Sequence[str], instance: str | None
 ) -> Answer:
@@ -103,19 +103,19 @@ def rebind(
     affected. The request is signed with the first local signing key, and workers verify the signature; the signed
     statement is printed on standard error.
     """
-    from dagorama.api.broker_pb2 import AdoptRequest
-    from dagorama.client.rebind import adopt
+    from dagorama.api.broker_pb2 import RebindRequest
+    from dagorama.client.rebind import rebind
 
     id = whole_ids(broker, instance)[0] if instance is not None else b""
-    request = AdoptRequest(function=function, hash=hash_, instance=id)
-    getattr(request, "from").extend(made_with)
-    reply, signed = adopt(broker, request)
-    text = f"{counted(reply.adopted, 'node', 'nodes')} rebound to {reply.hash}"
-    note = "\n".join([*([_signed_text(signed)] if signed else []), *map(_unservable_text, reply.unservable)])
-    return Answer(text, {"adopted": reply.adopted, "hash": reply.hash}, note)
+    request = RebindRequest(function=function, hash=hash_, instance=id)
+    request.from_hash.extend(made_with)
+    reply, signed = rebind(broker, request)
+    text = f"{pluralize(reply.rebound, 'node', 'nodes')} rebound to {reply.hash}"
+    note = "\n".join([*([_signed_text(signed)] if signed else []), *map(_unservable_text, reply.unschedulable)])
+    return Answer(text, {"adopted": reply.rebound, "hash": reply.hash}, note)
 
 
-def _signed_text(adoption: Adoption) -> str:
+def _signed_text(adoption: Rebinding) -> str:
     from dagorama.values.signing import keyring
 
     codes = sorted({code.partition(" ")[0] for code in adoption.made_with})
@@ -126,5 +126,5 @@ def _signed_text(adoption: Adoption) -> str:
     )
 
 
-def _unservable_text(found: Unservable) -> str:
-    return f"{counted(found.queued, 'node still cannot', 'nodes still cannot')} run: {found.reason}"
+def _unservable_text(found: Unschedulable) -> str:
+    return f"{pluralize(found.queued, 'node still cannot', 'nodes still cannot')} run: {found.reason}"

@@ -32,12 +32,12 @@ class Answer(NamedTuple):
     note: str = ""  #: for people; printed on stderr in addition to the text or the data
 
 
-def asking(command: Callable[..., Answer]) -> Callable[..., None]:
+def broker_command(command: Callable[..., Answer]) -> Callable[..., None]:
     """Turn a function that takes a connection first into a command with the options --host, --port and --json."""
 
     @functools.wraps(command)
     def asked(host: str | None, port: int | None, as_json: bool, **arguments: Any) -> None:
-        with said_plainly():
+        with report_errors():
             answer = command(_connect(host, port), **arguments)
         click.echo(json.dumps(answer.data, indent=2) if as_json else answer.text)
         if answer.note:
@@ -53,7 +53,7 @@ def asking(command: Callable[..., Answer]) -> Callable[..., None]:
 
 
 @contextmanager
-def said_plainly() -> Iterator[None]:
+def report_errors() -> Iterator[None]:
     """Exit with a one-sentence error message and an exit code instead of a traceback."""
     try:
         yield

@@ -18,7 +18,7 @@ import click
 
 from dagorama.errors import SettingsError
 
-ROLES = ("spawner", "worker", "reader", "admin")
+ROLES = ("client", "worker", "reader", "admin")
 PREFIX = "dgt_"  #: lets people and secret scanners recognize a token
 _UNITS = {"h": "hours", "d": "days"}
 

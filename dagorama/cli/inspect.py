@@ -9,9 +9,9 @@ from uuid import UUID
 import click
 
 from dagorama.api import broker_pb2
-from dagorama.cli.base import INSTANCE, Answer, asking, id_digits, whole_ids
+from dagorama.cli.base import INSTANCE, Answer, broker_command, id_digits, whole_ids
 from dagorama.cli.node import node_answer
-from dagorama.cli.tables import counted, facts, table, time_text, uuid_text
+from dagorama.cli.tables import key_values, pluralize, table, time_text, uuid_text
 from dagorama.models.state import State
 
 if TYPE_CHECKING:
@@ -32,12 +32,12 @@ _LIMIT = click.option("--limit", type=click.IntRange(0), default=DEFAULT_LIMIT, 
 @click.option("--failed", is_flag=True, help="Only instances with a failed or cancelled node.")
 @click.option("--definition", default="", help="Only instances of this definition, 'package.module:Class'.")
 @_LIMIT
-@asking
+@broker_command
 def list_(broker: Connection, limit: int, **asked: Any) -> Answer:
     """List instances, newest first."""
     found, is_cut = _cut(broker.list_instances(limit and limit + 1, **asked), limit)
     rows = [
-        (f"{UUID(bytes=info.instance)}", standing(info), f"{info.unfinished}/{info.nodes}", time_text(info.created),
+        (f"{UUID(bytes=info.instance)}", summary_state(info), f"{info.unfinished}/{info.nodes}", time_text(info.created),
          time_text(info.ended_at), info.definition, info.stuck)
         for info in found
     ]  # fmt: skip
@@ -60,7 +60,7 @@ def _cut(found: list[T], limit: int) -> tuple[list[T], bool]:
 )  # fmt: skip
 @click.option("--arguments", is_flag=True, help="Show the arguments of NODE; this needs the signing key.")
 @_LIMIT
-@asking
+@broker_command
 def show(
     broker: Connection, instance: str, node: str | None, states: Sequence[str], arguments: bool, limit: int
 ) -> Answer:
@@ -75,16 +75,16 @@ def show(
     info = broker.get_instance(whole_ids(broker, instance)[0])
     all_nodes = broker.list_nodes(info.instance, limit and limit + 1, [State[name] for name in states])
     nodes, is_cut = _cut(all_nodes, limit)
-    text = facts([
-        ("instance", f"{uuid_text(info.instance)}"), ("definition", info.definition), ("state", standing(info)),
+    text = key_values([
+        ("instance", f"{uuid_text(info.instance)}"), ("definition", info.definition), ("state", summary_state(info)),
         *([("reason", info.stuck)] if info.stuck else []),
         ("entry", f"{uuid_text(info.entry) or '-'}"), ("created", time_text(info.created)),
         ("ended", time_text(info.ended_at) or "-"), ("nodes", f"{info.nodes}, {info.unfinished} unfinished"),
-        *([("old failures", counted(info.used_failures, "node used one", "nodes used one"))]
+        *([("old failures", pluralize(info.used_failures, "node used one", "nodes used one"))]
           if info.used_failures else []),
     ])  # fmt: skip
     rows = [
-        (f"{UUID(bytes=node.node)}", state_name(node.state), f"{node.runs}", time_text(node.ended or node.retry_at),
+        (f"{UUID(bytes=node.node)}", state_name(node.state), f"{node.failed_attempts}", time_text(node.ended or node.retry_at),
          node.worker, node.function.name, reason_of(node))
         for node in nodes
     ]  # fmt: skip
@@ -95,7 +95,7 @@ def show(
     return Answer(f"{text}\n\n{table(heads, rows)}", data, note)
 
 
-def standing(info: broker_pb2.InstanceInfo) -> str:
+def summary_state(info: broker_pb2.InstanceInfo) -> str:
     """Return the state of an instance in one to four words.
 
     An instance is stuck if no connected worker can run its queued nodes and none of its other nodes can proceed.
@@ -116,11 +116,11 @@ def state_name(number: int) -> str:
 
 def reason_of(node: broker_pb2.NodeInfo) -> str:
     """Return the reason of a node's state, or why the node is outdated, or an empty text."""
-    if node.dead_attempt and not node.reason:
+    if node.from_aborted_attempt and not node.reason:
         return "created by an attempt that was rolled back or repeated"
     if node.used_failure and not node.reason:
         return "used a failure as a value that has been retried since; retry it with --downstream"
-    return f"because of {UUID(bytes=node.culprit)}: {node.reason}" if node.culprit else node.reason
+    return f"because of {UUID(bytes=node.root_cause)}: {node.reason}" if node.root_cause else node.reason
 
 
 def instance_data(info: broker_pb2.InstanceInfo) -> dict[str, object]:
@@ -138,10 +138,10 @@ def node_data(node: broker_pb2.NodeInfo) -> dict[str, object]:
     """Return a node as JSON data."""
     return {
         "node": uuid_text(node.node), "state": state_name(node.state), **_function_data(node.function),
-        "sources": [uuid_text(source) for source in node.sources], "failed_attempts": node.runs,
-        "crashes": node.deaths, "worker_losses": node.lost, "worker": node.worker or None,
-        "ended_at": node.ended or None, "retry_at": node.retry_at or None, "root_cause": uuid_text(node.culprit),
-        "reason": node.reason or None, "from_aborted_attempt": node.dead_attempt, "used_failure": node.used_failure,
+        "sources": [uuid_text(source) for source in node.sources], "failed_attempts": node.failed_attempts,
+        "crashes": node.crashes, "worker_losses": node.worker_losses, "worker": node.worker or None,
+        "ended_at": node.ended or None, "retry_at": node.retry_at or None, "root_cause": uuid_text(node.root_cause),
+        "reason": node.reason or None, "from_aborted_attempt": node.from_aborted_attempt, "used_failure": node.used_failure,
     }  # fmt: skip
 
 
@@ -155,7 +155,7 @@ def _function_data(function: broker_pb2.Function) -> dict[str, object]:
 
 
 @click.command()
-@asking
+@broker_command
 def status(broker: Connection) -> Answer:
     """Show live instances, connected workers, queues, and unschedulable functions."""
     found = broker.get_status()
@@ -166,7 +166,7 @@ def status(broker: Connection) -> Answer:
         table(("node", "count"), nodes),
         _workers(found).text,
         _queues(found).text,
-        _unservable(found).text if found.unservable else "",
+        _unservable(found).text if found.unschedulable else "",
     ]
     data = {
         "version": found.version, "epoch": found.epoch, "instances": found.instances, "commits": found.commits,
@@ -181,7 +181,7 @@ def _counts(status: broker_pb2.Status) -> dict[str, int]:
 
 
 @click.command()
-@asking
+@broker_command
 def workers(broker: Connection) -> Answer:
     """List connected workers, their queues and tolerations, and the number of nodes that they hold."""
     return _workers(broker.get_status())
@@ -209,7 +209,7 @@ def _taken(worker: broker_pb2.WorkerInfo) -> str:
 
 
 @click.command()
-@asking
+@broker_command
 def queues(broker: Connection) -> Answer:
     """List queues with nodes that are queued, claimed by a worker, or delayed until their next attempt."""
     return _queues(broker.get_status())
@@ -231,7 +231,7 @@ def _queues(status: broker_pb2.Status) -> Answer:
 
 
 @click.command()
-@asking
+@broker_command
 def unschedulable(broker: Connection) -> Answer:
     """List queued functions that no connected worker can run, with the reason.
 
@@ -242,17 +242,17 @@ def unschedulable(broker: Connection) -> Answer:
 
 def _unservable(status: broker_pb2.Status) -> Answer:
     blocks = [
-        facts([
+        key_values([
             ("function", each.function.name), ("hash", each.function.hash), ("queued", f"{each.queued}"),
             ("reason", each.reason), ("deployed", ", ".join(each.deployed) or "-"),
         ])
-        for each in status.unservable
+        for each in status.unschedulable
     ]  # fmt: skip
     data = [
         {
             **_function_data(each.function), "queued": each.queued, "reason": each.reason,
             "deployed": list(each.deployed),
         }
-        for each in status.unservable
+        for each in status.unschedulable
     ]  # fmt: skip
     return Answer("\n\n".join(blocks) or "nothing is unschedulable", data)

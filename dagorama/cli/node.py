@@ -12,7 +12,7 @@ from uuid import UUID
 
 from dagorama.api import broker_pb2
 from dagorama.cli.base import Answer
-from dagorama.cli.tables import facts, time_text, uuid_text
+from dagorama.cli.tables import key_values, time_text, uuid_text
 from dagorama.errors import DagoramaError, SettingsError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def node_answer(
 ) -> Answer:
     """Return the details of a node; `state` and `data` are its state and JSON data as a list of nodes shows them."""
     info = details.info
-    blocks = [facts(_facts(instance, details, state))]
+    blocks = [key_values(_facts(instance, details, state))]
     arguments = _arguments(broker, instance, details) if details.arguments else None
     if arguments is not None:
         blocks.append("arguments:\n" + "\n".join(f"  {line}" for line in arguments))
@@ -48,15 +48,15 @@ def _facts(instance: UUID, details: broker_pb2.NodeDetails, state: str) -> list[
         ("node", f"{UUID(bytes=info.node)}"), ("instance", f"{instance}"), ("state", state),
         ("function", function.name), ("hash", function.hash or "of the code deployed when it runs"),
         ("created with", details.made_with.partition(" ")[0]), ("queue", function.queue), ("taint", function.taint),
-        ("failed attempts", f"{info.runs}"), ("crashes", f"{info.deaths}" if info.deaths else ""),
-        ("worker losses", f"{info.lost}" if info.lost else ""), ("worker", info.worker),
+        ("failed attempts", f"{info.failed_attempts}"), ("crashes", f"{info.crashes}" if info.crashes else ""),
+        ("worker losses", f"{info.worker_losses}" if info.worker_losses else ""), ("worker", info.worker),
         ("ended", time_text(info.ended)), ("retry at", time_text(info.retry_at)),
-        ("root cause", uuid_text(info.culprit) or ""), ("reason", info.reason),
+        ("root cause", uuid_text(info.root_cause) or ""), ("reason", info.reason),
         ("arguments", f"{details.argument_bytes} bytes"),
         ("value", f"{details.value_bytes} bytes" if details.value_bytes else ""),
         ("sources", "\n".join(str(UUID(bytes=source)) for source in info.sources)),
         ("old failure", "used a failure as a value that has been retried since" if info.used_failure else ""),
-        ("aborted attempt", "created by an attempt that was rolled back or repeated" if info.dead_attempt else ""),
+        ("aborted attempt", "created by an attempt that was rolled back or repeated" if info.from_aborted_attempt else ""),
     ]  # fmt: skip
     return [(name, line) for name, text in rows if text for line in text.split("\n")]
 
@@ -80,7 +80,7 @@ def _attempts(details: broker_pb2.NodeDetails) -> list[dict[str, object]]:
 
 def _failure_blocks(details: broker_pb2.NodeDetails) -> Iterator[str]:
     """Yield a text with the traceback for each failed attempt that is stored."""
-    attempts, root_cause = _attempts(details), details.info.culprit
+    attempts, root_cause = _attempts(details), details.info.root_cause
     of = f" of {details.failure.function}, node {UUID(bytes=root_cause)}" if root_cause else ""
     for number, attempt in enumerate(attempts, 1):
         is_last = number == len(attempts)

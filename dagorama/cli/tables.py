@@ -20,7 +20,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in padded)
 
 
-def facts(pairs: Sequence[tuple[str, str]]) -> str:
+def key_values(pairs: Sequence[tuple[str, str]]) -> str:
     """Return one line for each pair of a name and a value, with the values aligned."""
     width = max(len(name) for name, _ in pairs)
     return "\n".join(f"{name.ljust(width)}  {value}".rstrip() for name, value in pairs)
@@ -41,6 +41,6 @@ def time_text(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds") if seconds else ""
 
 
-def counted(count: int, one: str, many: str) -> str:
+def pluralize(count: int, one: str, many: str) -> str:
     """Return the count followed by the singular or the plural form."""
     return f"{count} {one if count == 1 else many}"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from dagorama.api import broker_pb2
-from dagorama.errors import RefusedByBroker
+from dagorama.errors import RequestRejected
 
 T = TypeVar("T")
 
@@ -23,9 +23,9 @@ PAGE = 1000
 
 
 def refuse_excess(size: int) -> None:
-    """Raise RefusedByBroker if a value of `size` bytes is larger than a broker accepts."""
+    """Raise RequestRejected if a value of `size` bytes is larger than a broker accepts."""
     if size > VALUE_LIMIT:
-        raise RefusedByBroker(
+        raise RequestRejected(
             f"a value of {size:,} bytes is more than dagorama carries ({VALUE_LIMIT:,}); "
             "split it, or pass the name of a file that the node can read",
             "INVALID_ARGUMENT",

@@ -27,9 +27,9 @@ from dagorama.client.chunks import (
     whole_submission,
 )
 from dagorama.client.reconnect import PATIENCE, repeated
-from dagorama.client.replies import CallReplies, Replies, TalkReplies
+from dagorama.client.replies import CallReplies, Replies, StreamReplies
 from dagorama.client.status import broker_error, has_reached
-from dagorama.client.stream import Asked, Talk
+from dagorama.client.stream import PendingRequest, RequestStream
 from dagorama.errors import BrokerError
 from dagorama.models.state import State
 from dagorama.settings import Settings, broker_wait
@@ -62,7 +62,7 @@ class Connection:
         self.stub: BrokerStub = BrokerStub(self.channel)
         self.original: DagoramaStub = DagoramaStub(self.channel)
         _close_streams_before_forks()
-        self._talk: Talk | None = None
+        self._talk: RequestStream | None = None
         self._talk_lock = threading.Lock()
 
     @property
@@ -80,14 +80,14 @@ class Connection:
         if self._talk is not None:
             self._talk.close()
 
-    def leads_to(self, settings: Settings) -> bool:
+    def is_for(self, settings: Settings) -> bool:
         """Return whether the connection is the one that these settings describe."""
-        return self.settings is settings or self.settings.way == settings.way
+        return self.settings is settings or self.settings.endpoint == settings.endpoint
 
     def submit(self, requests: Sequence[broker_pb2.SubmitRequest]) -> None:
         """Submit instances and nodes in one transaction; return when they are durable."""
         if len(requests) == 1:
-            self._ask(lambda timeout: self._answered(broker_pb2.Ask(submit=requests[0]), timeout))
+            self._ask(lambda timeout: self._answered(broker_pb2.Request(submit=requests[0]), timeout))
             return
         deadline = transfer_deadline(sum(request.ByteSize() for request in requests))
         self._ask(lambda timeout: self.stub.SubmitStream(whole_submission(requests), timeout=timeout), deadline)
@@ -103,7 +103,7 @@ class Connection:
         if now:
             timeout = DEADLINE if timeout is None else min(timeout, DEADLINE)
         if len(owners) <= FEW:
-            return TalkReplies(self, self._asked(broker_pb2.Ask(wait=request)), timeout)
+            return StreamReplies(self, self._asked(broker_pb2.Request(wait=request)), timeout)
         return CallReplies(self, self.stub.Wait(request, timeout=timeout))
 
     def explain(self, owners: Mapping[bytes, bytes], timeout: float) -> broker_pb2.ExplainReply:
@@ -115,17 +115,17 @@ class Connection:
         except grpc.RpcError as error:
             raise self.error_of(error) from None
 
-    def _answered(self, question: broker_pb2.Ask, timeout: float) -> None:
-        for _ in TalkReplies(self, self._asked(question), timeout):
+    def _answered(self, question: broker_pb2.Request, timeout: float) -> None:
+        for _ in StreamReplies(self, self._asked(question), timeout):
             pass
 
-    def _asked(self, question: broker_pb2.Ask) -> Asked:
+    def _asked(self, question: broker_pb2.Request) -> PendingRequest:
         while True:
             talk = self._talk
             if talk is None or talk.is_over:
                 with self._talk_lock:
                     if self._talk is talk:
-                        self._talk = Talk(self.stub.Talk, self.error_of)
+                        self._talk = RequestStream(self.stub.Exchange, self.error_of)
             elif (asked := talk.ask(question)) is not None:
                 return asked
 
@@ -138,9 +138,9 @@ class Connection:
         """Rerun failed nodes, or all failed nodes of the instance if none are given."""
         return self._ask(lambda timeout: self.stub.Retry(request, timeout=timeout))
 
-    def adopt(self, request: broker_pb2.AdoptRequest) -> broker_pb2.AdoptReply:
+    def rebind(self, request: broker_pb2.RebindRequest) -> broker_pb2.RebindReply:
         """Run unfinished nodes of a function with other code than they were created with."""
-        return self._ask(lambda timeout: self.stub.Adopt(request, timeout=timeout))
+        return self._ask(lambda timeout: self.stub.Rebind(request, timeout=timeout))
 
     def put_value(self, data: bytes | bytearray | memoryview, digest: bytes | None = None) -> bytes:
         """Store a large value; return its SHA-256, which is `digest` if the caller knows it."""
@@ -152,18 +152,18 @@ class Connection:
             raise BrokerError("the broker stored other bytes than were sent", "DATA_LOSS")
         return digest
 
-    def values_folder(self) -> broker_pb2.ValuesFolderReply:
+    def get_shared_folder(self) -> broker_pb2.GetSharedFolderReply:
         """Return the folder of large values that a client on the same machine may read."""
-        request = broker_pb2.ValuesFolderRequest()
-        return self._ask(lambda timeout: self.stub.ValuesFolder(request, timeout=timeout))
+        request = broker_pb2.GetSharedFolderRequest()
+        return self._ask(lambda timeout: self.stub.GetSharedFolder(request, timeout=timeout))
 
-    def keep_value(self, digest: bytes, length: int, unfinished: str = "") -> bool:
+    def import_value(self, digest: bytes, length: int, unfinished: str = "") -> bool:
         """Return whether the broker has the value now, if necessary from the file `unfinished` in its folder."""
-        request = broker_pb2.KeepValueRequest(sha256=digest, length=length, unfinished=unfinished)
-        return self._ask(lambda timeout: self.stub.KeepValue(request, timeout=timeout), transfer_deadline(length)).kept
+        request = broker_pb2.ImportValueRequest(sha256=digest, length=length, unfinished=unfinished)
+        return self._ask(lambda timeout: self.stub.ImportValue(request, timeout=timeout), transfer_deadline(length)).kept
 
     def get_value(self, digest: bytes) -> bytes:
-        """Return the large value with this SHA-256, which the caller must check; raise UnknownToBroker."""
+        """Return the large value with this SHA-256, which the caller must check; raise NotFound."""
         request = broker_pb2.GetValueRequest(sha256=digest)
         return self._ask(
             lambda timeout: b"".join(chunk.data for chunk in self.stub.GetValue(request, timeout=timeout)),
@@ -177,7 +177,7 @@ class Connection:
     def find_ids(self, instance: str, nodes: Sequence[str] = ()) -> tuple[bytes, list[bytes]]:
         """Return the ids of an instance and of its nodes that begin with these 4 to 32 hexadecimal digits.
 
-        Raises UnknownToBroker if there is none, RefusedByBroker if there are several.
+        Raises NotFound if there is none, RequestRejected if there are several.
         """
         request = broker_pb2.FindIdsRequest(instance=instance, node=nodes)
         reply = self._ask(lambda timeout: self.stub.FindIds(request, timeout=timeout))
@@ -224,7 +224,7 @@ class Connection:
             request.after_queue = status.last_queue
             status = self._ask(lambda timeout: self.stub.GetStatus(request, timeout=timeout))
             whole.workers.extend(status.workers)
-            whole.unservable.extend(status.unservable)
+            whole.unschedulable.extend(status.unschedulable)
             whole.queues.extend(status.queues)
         return whole
 
@@ -266,12 +266,12 @@ def connection() -> Connection:
     global _current
     settings = Settings.from_env()
     found = _current
-    if found is None or found.pid != os.getpid() or not found.leads_to(settings):
+    if found is None or found.pid != os.getpid() or not found.is_for(settings):
         with _lock:
             if _current is not None and _current.pid != os.getpid():
                 _inherited.append(_current)
                 _current = None
-            if _current is None or not _current.leads_to(settings):
+            if _current is None or not _current.is_for(settings):
                 _current = Connection(settings)
             found = _current
     return found

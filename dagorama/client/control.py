@@ -7,12 +7,12 @@ from typing import Any
 from dagorama.api import broker_pb2
 from dagorama.client.connection import connection
 from dagorama.client.rebind import retry
-from dagorama.client.waiter import Waiting, check_instance, owner_of
+from dagorama.client.waiter import NodeWaiter, check_instance, owner_of
 from dagorama.errors import PromiseMisuse
 from dagorama.inspection import find_promises
 from dagorama.logging import get_logger
 from dagorama.models.promise import DAGPromise, InstanceRef
-from dagorama.models.state import Retried, State, Unservable
+from dagorama.models.state import Retried, State, Unschedulable
 
 #: Seconds that a retry waits for a worker to report other code than the code that the nodes were created with.
 PATIENCE = 0.25
@@ -21,14 +21,14 @@ PATIENCE = 0.25
 def state(instance: InstanceRef, promise: DAGPromise[Any]) -> State:
     """Return the state of the node of a promise, without waiting.
 
-    It tells a node that has not ended from a node whose value is None. Raises UnknownToBroker if there is no such node.
+    It tells a node that has not ended from a node whose value is None. Raises NotFound if there is no such node.
     """
     check_instance("state()", instance)
     if not isinstance(promise, DAGPromise):
         if find_promises(promise):
             raise PromiseMisuse(f"state() takes one promise, not a {type(promise).__qualname__} that contains promises")
         return State.COMPLETED  # the result of an entry point that is not decorated
-    (heard,) = Waiting({promise.node_id: owner_of(instance, promise)}).ask()
+    (heard,) = NodeWaiter({promise.node_id: owner_of(instance, promise)}).ask()
     return heard.state
 
 
@@ -49,7 +49,7 @@ def retry_failed(
 
     If the node failed because of another one, that one is retried. Nodes downstream that failed because of it wait for
     it again, completed nodes are kept, and no child node is created twice. A retried node gets all its attempts again.
-    Raises RefusedByBroker for cancelled nodes, and for a node whose failure an unfinished node takes as a value
+    Raises RequestRejected for cancelled nodes, and for a node whose failure an unfinished node takes as a value
     (`outcome`).
 
     If nodes have used one of the failures as a value, they are counted and a warning is logged. With `downstream` these
@@ -72,11 +72,11 @@ def retry_failed(
 def retried_of(reply: broker_pb2.RetryReply) -> Retried:
     """Return the broker's reply to a retry as a Retried."""
     unservable = [
-        Unservable(each.function.name, each.function.hash, tuple(each.deployed), each.reason)
-        for each in reply.unservable
+        Unschedulable(each.function.name, each.function.hash, tuple(each.deployed), each.reason)
+        for each in reply.unschedulable
     ]
     return Retried(
-        reply.queued, reply.waiting, reply.completed, reply.used_failures, reply.adopted, tuple(unservable)
+        reply.queued, reply.waiting, reply.completed, reply.used_failures, reply.rebound, tuple(unservable)
     )
 
 

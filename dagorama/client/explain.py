@@ -51,9 +51,9 @@ def reasons(owners: Mapping[bytes, bytes]) -> Reasons:
         return _only(f"the broker at {link.address} does not answer ({error.status})")
     except BrokerError:
         return Reasons()  # an older broker does not have this call; the wait itself reports other errors
-    known = frozenset(f"{each.function.name}: {each.reason}" for each in reply.unservable)
+    known = frozenset(f"{each.function.name}: {each.reason}" for each in reply.unschedulable)
     at_least = "at least " if reply.more else ""
-    sentences = tuple(at_least + obstacle(each) for each in reply.unservable)
+    sentences = tuple(at_least + obstacle(each) for each in reply.unschedulable)
     return Reasons(sentences, known, _standing(reply, len(owners)))
 
 
@@ -61,7 +61,7 @@ def _only(what: str) -> Reasons:
     return Reasons((what,), frozenset([what]))
 
 
-def obstacle(found: broker_pb2.Unservable) -> str:
+def obstacle(found: broker_pb2.Unschedulable) -> str:
     """Return a sentence about queued nodes that no connected worker may run."""
     nodes = "1 queued node" if found.queued == 1 else f"{found.queued:,} queued nodes"
     return f"{nodes} of {found.function.name} cannot run: {found.reason}"

@@ -12,11 +12,11 @@ from dagorama.client.shared_files import SharedFiles
 from dagorama.context import attempt_here
 from dagorama.errors import BrokerError, BrokerUnavailable, PromiseMisuse
 from dagorama.models.promise import DAGPromise
-from dagorama.models.value_ref import Kept
+from dagorama.models.value_ref import ValueRef
 from dagorama.settings import shared_files
 from dagorama.values.codec import decode, encode
 from dagorama.values.envelope import size_of
-from dagorama.values.out_of_band import Buffer, Checked
+from dagorama.values.out_of_band import Buffer, Verified
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class LargeValues(Protocol):
         """Store a value; return its SHA-256."""
         ...
 
-    def get(self, digest: bytes) -> Buffer | Checked:
+    def get(self, digest: bytes) -> Buffer | Verified:
         """Return the value with this SHA-256."""
         ...
 
@@ -57,8 +57,8 @@ class BrokerValues:
             self.link.put_value(data, digest)
         return digest
 
-    def get(self, digest: bytes) -> Buffer | Checked:
-        """Return the value with this SHA-256; raise UnknownToBroker if there is none."""
+    def get(self, digest: bytes) -> Buffer | Verified:
+        """Return the value with this SHA-256; raise NotFound if there is none."""
         files = self._shared()
         found = None if files is None else files.get(digest)
         return self.link.get_value(digest) if found is None else found
@@ -71,7 +71,7 @@ class BrokerValues:
             self._has_looked = False
             return False
         try:
-            kept = self.link.keep_value(digest, len(data), name)
+            kept = self.link.import_value(digest, len(data), name)
         except BrokerError:
             files.drop(name)
             raise
@@ -83,7 +83,7 @@ class BrokerValues:
     def _is_kept(self, digest: bytes) -> bool:
         """Return whether the broker has the value already."""
         try:
-            return self.link.keep_value(digest, 0)
+            return self.link.import_value(digest, 0)
         except BrokerUnavailable:
             raise
         except BrokerError:  # an older broker does not have this call, or the token does not allow it
@@ -97,12 +97,12 @@ class BrokerValues:
 
     def _look(self) -> SharedFiles | None:
         try:
-            reply = self.link.values_folder()
+            reply = self.link.get_shared_folder()
         except BrokerUnavailable:
             raise
         except BrokerError:  # an older broker does not have this call, or the token does not allow it
             return None
-        return SharedFiles.found(reply.path, reply.word)
+        return SharedFiles.found(reply.path, reply.nonce)
 
 
 _current: BrokerValues | None = None
@@ -130,10 +130,10 @@ def put(value: T) -> T:
 
     Nodes get the plain value. Its large parts are stored now and sent to each worker once; small parts stay in the
     reference. The broker deletes large parts that no node references after one hour (DAGORAMA_LARGE_GRACE): a later
-    call raises UnknownToBroker, and `put()` must be called again. Raises NotPicklable, PromiseMisuse for a value that
+    call raises NotFound, and `put()` must be called again. Raises NotPicklable, PromiseMisuse for a value that
     contains promises, and BrokerError.
     """
-    if isinstance(value, Kept):
+    if isinstance(value, ValueRef):
         return value
     frame = sys._getframe(1)
     found: Any = _kept(value, (frame.f_code.co_filename, frame.f_lineno))
@@ -141,16 +141,16 @@ def put(value: T) -> T:
     return typed
 
 
-def plain(value: T) -> T:
+def dereference(value: T) -> T:
     """Return a new copy of the value that was given to put() if `value` is its reference; otherwise `value` itself."""
-    if not isinstance(value, Kept):
+    if not isinstance(value, ValueRef):
         return value
     found: Any = decode(value._envelope, get_large=broker_values().get)
     typed: T = found
     return typed
 
 
-def _kept(value: object, place: tuple[str, int]) -> Kept:
+def _kept(value: object, place: tuple[str, int]) -> ValueRef:
     attempt = attempt_here()
     if attempt is None:
         encoded = encode(value, WHAT_IS_PUT, large_from=LARGE_FROM, put_large=put_through_connection)
@@ -163,4 +163,4 @@ def _kept(value: object, place: tuple[str, int]) -> Kept:
             f"put() was given {what} at {place[0]}:{place[1]}; the value of a promise does not exist yet, and the"
             " broker stores it once in any case: pass the promise to each call that needs it"
         )
-    return Kept(envelope, type(value).__qualname__, size_of(envelope), place)
+    return ValueRef(envelope, type(value).__qualname__, size_of(envelope), place)

@@ -6,45 +6,45 @@ from collections.abc import Sequence
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.client.connection import Connection
-from dagorama.errors import RefusedByBroker
+from dagorama.errors import RequestRejected
 from dagorama.values.rebind import sign
 from dagorama.values.signing import keyring
 
 
-def adopt(broker: Connection, request: pb.AdoptRequest) -> tuple[pb.AdoptReply, pb.Adoption | None]:
+def rebind(broker: Connection, request: pb.RebindRequest) -> tuple[pb.RebindReply, pb.Rebinding | None]:
     """Run unfinished nodes of a function with other code; sign exactly what the broker proposes.
 
-    Returns the signed statement, or None if there are no such nodes. Raises RefusedByBroker if the broker proposes
+    Returns the signed statement, or None if there are no such nodes. Raises RequestRejected if the broker proposes
     code that the request does not name.
     """
     proposed = _proposed_adoption(broker, request)
-    named = getattr(request, "from")
+    named = request.from_hash
     _refuse_unnamed("hash", [proposed.hash], [request.hash] if request.hash else [])
     _refuse_unnamed("from-hash", [code.partition(" ")[0] for code in proposed.made_with], named)
     if not proposed.made_with:
         return proposed, None
-    adoption = pb.Adoption(
+    adoption = pb.Rebinding(
         function=request.function, made_with=proposed.made_with, hash=proposed.hash, instance=request.instance
     )
     signed = sign(adoption, keyring())
-    asked = pb.AdoptRequest(function=request.function, hash=proposed.hash, instance=request.instance, adoption=signed)
-    getattr(asked, "from").extend(named)
-    return broker.adopt(asked), adoption
+    asked = pb.RebindRequest(function=request.function, hash=proposed.hash, instance=request.instance, rebinding=signed)
+    asked.from_hash.extend(named)
+    return broker.rebind(asked), adoption
 
 
-def _proposed_adoption(broker: Connection, request: pb.AdoptRequest) -> pb.AdoptReply:
+def _proposed_adoption(broker: Connection, request: pb.RebindRequest) -> pb.RebindReply:
     """Return the nodes that would be run with other code; change nothing."""
-    look = pb.AdoptRequest()
+    look = pb.RebindRequest()
     look.CopyFrom(request)
     look.look = True
-    return broker.adopt(look)
+    return broker.rebind(look)
 
 
 def _refuse_unnamed(option: str, found: Sequence[str], named: Sequence[str]) -> None:
-    """Raise RefusedByBroker if a proposed hash is not among the named ones; without named ones, accept all."""
+    """Raise RequestRejected if a proposed hash is not among the named ones; without named ones, accept all."""
     more = [code_hash for code_hash in dict.fromkeys(found) if code_hash not in named]
     if named and more:
-        raise RefusedByBroker(
+        raise RequestRejected(
             f"this would also sign for code that was not named: {', '.join(more)}; name it"
             f" (--{option} {more[0]}) or name none",
             "FAILED_PRECONDITION",
@@ -55,14 +55,14 @@ def retry(broker: Connection, request: pb.RetryRequest) -> pb.RetryReply:
     """Rerun failed nodes; with `new_code`, sign for this instance that the deployed code may run them."""
     if request.new_code:
         ring = keyring()
-        request.adoptions.extend(
+        request.rebindings.extend(
             sign(
-                pb.Adoption(
+                pb.Rebinding(
                     function=found.function, made_with=found.made_with, deployed=True, instance=request.instance
                 ),
                 ring,
             )
-            for found in _proposed_retry(broker, request).adoptable
+            for found in _proposed_retry(broker, request).rebindable
         )
     return broker.retry(request)
 

@@ -37,7 +37,7 @@ class Loss:
         """Whether connections are established and break off without an answer: only an answer shows that it is back."""
         return self._broken_off > 1
 
-    def noticed(self, was_connected: bool) -> float:
+    def note_failure(self, was_connected: bool) -> float:
         """Note that a call failed; return for how many seconds the broker has been unavailable.
 
         If there was a connection, the broker was available until now, unless that is doubtful.
@@ -64,7 +64,7 @@ def repeated(call: Callable[[], T], patience: Callable[[], float], seconds: floa
         try:
             return call()
         except BrokerUnavailable as error:
-            if error.status != "UNAVAILABLE" or loss.noticed(False) > patience():
+            if error.status != "UNAVAILABLE" or loss.note_failure(False) > patience():
                 raise
             pause = PAUSE
         except BrokerOverloaded as error:

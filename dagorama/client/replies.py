@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from dagorama.api import broker_pb2
 from dagorama.client.status import refusal_error
-from dagorama.client.stream import Asked
+from dagorama.client.stream import PendingRequest
 from dagorama.errors import BrokerError, BrokerUnavailable
 
 if TYPE_CHECKING:
@@ -56,10 +56,10 @@ class CallReplies:
         self._call.cancel()
 
 
-class TalkReplies:
+class StreamReplies:
     """Replies on the open stream, until `timeout` seconds from now."""
 
-    def __init__(self, peer: Peer, asked: Asked, timeout: float | None) -> None:
+    def __init__(self, peer: Peer, asked: PendingRequest, timeout: float | None) -> None:
         self._peer = peer
         self._asked = asked
         self._until = None if timeout is None else monotonic() + timeout
@@ -72,12 +72,12 @@ class TalkReplies:
                     raise refusal_error(answer.refusal, self._peer.address) from None
                 if answer.HasField("wait"):
                     yield answer.wait
-                if answer.over:
+                if answer.done:
                     return
         finally:
             self._asked.forget()
 
-    def _hear(self) -> broker_pb2.Answer:
+    def _hear(self) -> broker_pb2.Response:
         seconds = None if self._until is None else max(0.0, self._until - monotonic())
         try:
             answer = self._asked.hear(seconds)

@@ -13,10 +13,10 @@ from time import monotonic
 from typing import Any, Generic, TypeVar, overload
 
 from dagorama.client.explain import reasons
-from dagorama.client.large_values import broker_values, plain
+from dagorama.client.large_values import broker_values, dereference
 from dagorama.client.timeouts import checked_timeout
-from dagorama.client.waiter import Heard, Waiting, check_instance, owner_of
-from dagorama.client.worker_thread import Beside
+from dagorama.client.waiter import NodeResult, NodeWaiter, check_instance, owner_of
+from dagorama.client.worker_thread import WaiterThread
 from dagorama.context import attempt_here
 from dagorama.errors import PromiseMisuse
 from dagorama.inspection import find_promises, map_promises
@@ -50,8 +50,8 @@ def resolve(
     None. With `timeout` it waits for that number of seconds (None: forever) and then raises TimeoutError.
 
     If the node ended without a value it raises NodeFailed or a subclass (NodeCancelled, QueueTimeout, WorkerLost,
-    ProcessDied, ResultRejected), or returns a Failure for `outcome(promise)`. Raises UnknownToBroker if there is no
-    such node, UncheckableValue and TamperedValue if the signature of the value is missing or wrong.
+    ProcessDied, ResultRejected), or returns a Failure for `outcome(promise)`. Raises NotFound if there is no
+    such node, UnverifiedValue and TamperedValue if the signature of the value is missing or wrong.
 
     The result of an entry point that is not decorated is returned as it is; if it is a container or a dataclass with
     promises in it, a copy with their values is returned.
@@ -77,11 +77,11 @@ async def aresolve(instance: InstanceRef, promise: DAGPromise[R], *, timeout: fl
     seconds = checked_timeout(timeout)
     if not isinstance(promise, DAGPromise):
         wanted = _Wanted("aresolve()", [(instance, promise)])
-        async with Beside(wanted.waiting.close) as thread:
+        async with WaiterThread(wanted.waiting.close) as thread:
             filled: R = await thread.run(wanted.resolved, True, seconds, _is_inside())
             return filled
     waiting = _waiting(instance, promise)
-    async with Beside(waiting.close) as thread:
+    async with WaiterThread(waiting.close) as thread:
         value: R = await thread.run(_resolved, waiting, promise, seconds, _is_inside())
         return value
 
@@ -141,19 +141,19 @@ class AsCompleted(Generic[R]):
     async def __aiter__(self) -> AsyncIterator[DAGPromise[R]]:
         waiting = self._waiting()
         ended = waiting.ended(self._seconds())
-        async with Beside(waiting.close) as thread:
+        async with WaiterThread(waiting.close) as thread:
             while (heard := await thread.run(_next, ended)) is not None:
                 with _at_hand(heard):
                     yield self._promises[heard.node_id]
         self._check(waiting)
 
-    def _waiting(self) -> Waiting:
-        return Waiting(dict.fromkeys(self._promises, self._owner))
+    def _waiting(self) -> NodeWaiter:
+        return NodeWaiter(dict.fromkeys(self._promises, self._owner))
 
     def _seconds(self) -> float | None:
         return None if self._until is None else max(0.0, self._until - monotonic())
 
-    def _check(self, waiting: Waiting) -> None:
+    def _check(self, waiting: NodeWaiter) -> None:
         if waiting.left:
             one = self._promises[waiting.left[0]]
             raise _not_ended(waiting, len(self._promises), self._timeout, one)
@@ -173,7 +173,7 @@ class _Wanted:
                 self._owners[promise.node_id] = owner_of(instance, promise)
                 self._places.setdefault(promise.node_id, []).append((place, promise))
         _check_number(len(self._owners))
-        self.waiting = Waiting(self._owners)
+        self.waiting = NodeWaiter(self._owners)
 
     def resolved(self, waits: bool, timeout: float | None, is_inside: bool) -> Any:
         """Return the single value; without `waits`, None if a promise in it has no value."""
@@ -195,9 +195,9 @@ class _Wanted:
             raise _not_ended(self.waiting, len(self._owners), timeout, self._places[left[0]][0][1])
         return _filled(*known)
 
-    def _known(self, all_heard: Iterable[Heard]) -> tuple[list[Any], dict[int, dict[DAGPromise[Any], object]]]:
+    def _known(self, all_heard: Iterable[NodeResult]) -> tuple[list[Any], dict[int, dict[DAGPromise[Any], object]]]:
         """Return all values in order, and for values that contain promises, by index, the values of these promises."""
-        values = [plain(value) for _, value in self.pairs]
+        values = [dereference(value) for _, value in self.pairs]
         inner: dict[int, dict[DAGPromise[Any], object]] = {}
         for heard in all_heard:
             for place, promise in self._places[heard.node_id]:
@@ -220,33 +220,33 @@ def _check_number(promises: int) -> None:
         raise ValueError(f"{promises:,} promises are more than one call can wait for ({MOST_AT_ONCE:,})")
 
 
-def _not_ended(waiting: Waiting, of: int, timeout: float | None, one: object) -> TimeoutError:
+def _not_ended(waiting: NodeWaiter, of: int, timeout: float | None, one: object) -> TimeoutError:
     left = f"{len(waiting.left)} of {of} promises have not ended after {timeout} seconds"
     return TimeoutError(f"{left}, one of them {one!r}{_because(waiting)}")
 
 
-def _because(waiting: Waiting) -> str:
+def _because(waiting: NodeWaiter) -> str:
     """Return the reasons why nodes have not ended, as the end of a sentence."""
     text = reasons(waiting.unanswered).text
     return f": {text}" if text else ""
 
 
-def _next(ended: Iterator[Heard]) -> Heard | None:
+def _next(ended: Iterator[NodeResult]) -> NodeResult | None:
     return next(ended, None)
 
 
 # --- one promise -----------------------------------------------------------------------------------
 
 
-def _waiting(instance: InstanceRef, promise: DAGPromise[Any]) -> Waiting:
-    return Waiting({promise.node_id: owner_of(instance, promise)})
+def _waiting(instance: InstanceRef, promise: DAGPromise[Any]) -> NodeWaiter:
+    return NodeWaiter({promise.node_id: owner_of(instance, promise)})
 
 
 def _is_inside() -> bool:
     return attempt_here() is not None
 
 
-def _resolved(waiting: Waiting, promise: DAGPromise[Any], timeout: float | None, is_inside: bool) -> Any:
+def _resolved(waiting: NodeWaiter, promise: DAGPromise[Any], timeout: float | None, is_inside: bool) -> Any:
     """Return the value when the node has ended; inside a running node, do not wait for it."""
     heard = _known(promise) or next(waiting.ended(0 if is_inside else timeout), None)
     if heard is not None:
@@ -256,7 +256,7 @@ def _resolved(waiting: Waiting, promise: DAGPromise[Any], timeout: float | None,
     raise _no_value(waiting, timeout, promise)
 
 
-def _no_value(waiting: Waiting, timeout: float | None, wanted: object) -> TimeoutError:
+def _no_value(waiting: NodeWaiter, timeout: float | None, wanted: object) -> TimeoutError:
     return TimeoutError(f"there is no value after {timeout} seconds: {wanted!r}{_because(waiting)}")
 
 
@@ -267,7 +267,7 @@ def _would_wait(what: str, promise: object) -> PromiseMisuse:
     )
 
 
-def _value(promise: DAGPromise[Any], heard: Heard) -> Any:
+def _value(promise: DAGPromise[Any], heard: NodeResult) -> Any:
     if heard.state is State.COMPLETED:
         values = SignedValues(keyring(), heard.envelopes)
         values.get_of(heard.node_id, heard.owner)
@@ -280,11 +280,11 @@ def _value(promise: DAGPromise[Any], heard: Heard) -> Any:
 
 # --- the promise that as_completed() has just yielded -------------------------------------------------
 
-_answers: dict[bytes, Heard] = {}
+_answers: dict[bytes, NodeResult] = {}
 
 
 @contextmanager
-def _at_hand(heard: Heard) -> Iterator[None]:
+def _at_hand(heard: NodeResult) -> Iterator[None]:
     """Keep a value for resolve() while the caller handles its promise; not a failure, which a retry may undo."""
     if heard.state is not State.COMPLETED:
         yield
@@ -296,5 +296,5 @@ def _at_hand(heard: Heard) -> Iterator[None]:
         _answers.pop(heard.node_id, None)
 
 
-def _known(promise: DAGPromise[Any]) -> Heard | None:
+def _known(promise: DAGPromise[Any]) -> NodeResult | None:
     return _answers.get(promise.node_id)

@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from threading import Lock
 
-from dagorama.values.out_of_band import Buffer, Checked
+from dagorama.values.out_of_band import Buffer, Verified
 
 UNFINISHED = "unfinished"
 WORD = "shared"  #: the file with the secret word of the broker
@@ -46,7 +46,7 @@ class SharedFiles:
     def has(self, digest: bytes) -> bool:
         return self._file(digest).exists()
 
-    def get(self, digest: bytes) -> Checked | None:
+    def get(self, digest: bytes) -> Verified | None:
         """Return a private copy of a value; None if there is no file, or its bytes do not match its name."""
         with suppress(OSError):
             return mapped(self._file(digest), digest)
@@ -87,7 +87,7 @@ class SharedFiles:
         return self.folder / name[:2] / name
 
 
-def mapped(path: Path, digest: bytes) -> Checked | None:
+def mapped(path: Path, digest: bytes) -> Verified | None:
     """Return a private, writable mapping of a file; None if its bytes do not match the digest. Raises OSError."""
     with path.open("rb") as file:
         found = os.fstat(file.fileno())
@@ -99,7 +99,7 @@ def mapped(path: Path, digest: bytes) -> Checked | None:
         if sha256(view).digest() != digest:
             return None
         _remember(digest, state)
-    return Checked(view)
+    return Verified(view)
 
 
 # A value that many nodes read is compared once in each process. That is as safe as comparing it each time: a file is

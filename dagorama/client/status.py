@@ -13,8 +13,8 @@ from dagorama.errors import (
     BrokerError,
     BrokerOverloaded,
     BrokerUnavailable,
-    RefusedByBroker,
-    UnknownToBroker,
+    NotFound,
+    RequestRejected,
 )
 
 if TYPE_CHECKING:
@@ -30,11 +30,11 @@ ERRORS: dict[str, type[BrokerError]] = {
     "DEADLINE_EXCEEDED": BrokerUnavailable,
     "UNAUTHENTICATED": AccessDenied,
     "PERMISSION_DENIED": AccessDenied,
-    "NOT_FOUND": UnknownToBroker,
-    "INVALID_ARGUMENT": RefusedByBroker,
-    "FAILED_PRECONDITION": RefusedByBroker,
-    "ALREADY_EXISTS": RefusedByBroker,
-    "OUT_OF_RANGE": RefusedByBroker,
+    "NOT_FOUND": NotFound,
+    "INVALID_ARGUMENT": RequestRejected,
+    "FAILED_PRECONDITION": RequestRejected,
+    "ALREADY_EXISTS": RequestRejected,
+    "OUT_OF_RANGE": RequestRejected,
     "RESOURCE_EXHAUSTED": BrokerOverloaded,
 }
 

@@ -28,27 +28,27 @@ CLOSING = 0.5
 GATHERED = 256 * 1024
 
 #: An answer, or a function that returns the error that explains why there will be none.
-Heard: TypeAlias = "pb.Answer | Callable[[], BrokerError]"
-OpenStream: TypeAlias = "Callable[[Iterator[pb.Asks]], _CallIterator[pb.Answers]]"
+Heard: TypeAlias = "pb.Response | Callable[[], BrokerError]"
+OpenStream: TypeAlias = "Callable[[Iterator[pb.Requests]], _CallIterator[pb.Responses]]"
 
 
-class Asked:
+class PendingRequest:
     """A request whose answers its sender waits for."""
 
     __slots__ = ("_heard", "_number", "_talk")
 
-    def __init__(self, talk: Talk, number: int, heard: SimpleQueue[Heard]) -> None:
+    def __init__(self, talk: RequestStream, number: int, heard: SimpleQueue[Heard]) -> None:
         self._talk = talk
         self._number = number
         self._heard = heard
 
-    def hear(self, timeout: float | None) -> pb.Answer:
+    def hear(self, timeout: float | None) -> pb.Response:
         """Return the next answer; raise TimeoutError if there is none within `timeout` seconds, or a BrokerError."""
         try:
             heard = self._heard.get(timeout=timeout)
         except Empty:
             raise TimeoutError from None
-        if isinstance(heard, pb.Answer):
+        if isinstance(heard, pb.Response):
             return heard
         raise heard()
 
@@ -57,7 +57,7 @@ class Asked:
         self._talk.forget(self._number)
 
 
-class Talk:
+class RequestStream:
     """One stream. When it is over, `is_over` is true and another Talk must be opened."""
 
     def __init__(self, open_stream: OpenStream, error_of: Callable[[grpc.RpcError], BrokerError]) -> None:
@@ -65,13 +65,13 @@ class Talk:
         self._lock = threading.Lock()
         self._numbers = count(1)
         self._listeners: dict[int, SimpleQueue[Heard]] = {}  # of requests without a final answer
-        self._outgoing: SimpleQueue[pb.Ask | None] = SimpleQueue()
+        self._outgoing: SimpleQueue[pb.Request | None] = SimpleQueue()
         self.is_over = False
         self._stream = open_stream(self._messages())
         self._thread = threading.Thread(target=self._listen, name="dagorama-talk", daemon=True)
         self._thread.start()
 
-    def ask(self, question: pb.Ask) -> Asked | None:
+    def ask(self, question: pb.Request) -> PendingRequest | None:
         """Send a request under a new number; return None if the stream is over."""
         heard: SimpleQueue[Heard] = SimpleQueue()
         with self._lock:
@@ -80,7 +80,7 @@ class Talk:
             question.number = number = next(self._numbers)
             self._listeners[number] = heard
         self._outgoing.put(question)
-        return Asked(self, number, heard)
+        return PendingRequest(self, number, heard)
 
     def forget(self, number: int) -> None:
         with self._lock:
@@ -88,7 +88,7 @@ class Talk:
             if heard is None:
                 return
         heard.put(lambda: BrokerError("the request was cancelled by this process", "CANCELLED"))
-        self._outgoing.put(pb.Ask(number=number, never_mind=True))
+        self._outgoing.put(pb.Request(number=number, cancel=True))
 
     def close(self) -> None:
         """Close the stream unless a request is pending; return when its threads are about to end."""
@@ -98,7 +98,7 @@ class Talk:
 
     # --- in grpc's own thread ---------------------------------------------------------------------------
 
-    def _messages(self) -> Iterator[pb.Asks]:
+    def _messages(self) -> Iterator[pb.Requests]:
         while True:
             try:
                 question = self._outgoing.get(timeout=IDLE)
@@ -116,9 +116,9 @@ class Talk:
                 self.is_over = True
             return self.is_over
 
-    def _with_others(self, question: pb.Ask) -> pb.Asks:
+    def _with_others(self, question: pb.Request) -> pb.Requests:
         """Return a message with this request and others that are ready."""
-        message, size = pb.Asks(ask=[question]), question.ByteSize()
+        message, size = pb.Requests(request=[question]), question.ByteSize()
         while size < GATHERED:
             try:
                 other = self._outgoing.get_nowait()
@@ -127,7 +127,7 @@ class Talk:
             if other is None:
                 self._outgoing.put(None)
                 break
-            message.ask.append(other)
+            message.request.append(other)
             size += other.ByteSize()
         return message
 
@@ -143,7 +143,7 @@ class Talk:
 
         try:
             for message in self._stream:
-                for answer in message.answer:
+                for answer in message.response:
                     self._pass_on(answer)
         except grpc.RpcError as error:
             end = partial(self._error_of, error)
@@ -154,9 +154,9 @@ class Talk:
             heard.put(end)
         self._outgoing.put(None)
 
-    def _pass_on(self, answer: pb.Answer) -> None:
+    def _pass_on(self, answer: pb.Response) -> None:
         with self._lock:
-            take = self._listeners.pop if answer.over else self._listeners.get
+            take = self._listeners.pop if answer.done else self._listeners.get
             heard = take(answer.number, None)
         if heard is not None:
             heard.put(answer)

@@ -26,7 +26,7 @@ from dagorama.settings import broker_wait, warn_after
 NOTHING_KNOWN = broker_pb2.NodeFailure()
 
 
-class Heard(NamedTuple):
+class NodeResult(NamedTuple):
     """A broker's report of one node; if it has completed, with the envelopes of its value."""
 
     node_id: bytes
@@ -36,7 +36,7 @@ class Heard(NamedTuple):
     failure: broker_pb2.NodeFailure = NOTHING_KNOWN
 
 
-class Waiting:
+class NodeWaiter:
     """Nodes to ask about or to wait for; `owners` maps each to its instance.
 
     Any thread may call close(), which ends the wait.
@@ -59,11 +59,11 @@ class Waiting:
         """The nodes that have not ended, as far as known."""
         return list(self._left)
 
-    def ask(self, patience: float | None = None) -> list[Heard]:
+    def ask(self, patience: float | None = None) -> list[NodeResult]:
         """Return the current reports of the remaining nodes. The broker may be unavailable for `patience` seconds."""
         return connection().retried(lambda: list(self._hear(now=True, timeout=None)), patience=patience)
 
-    def ended(self, timeout: float | None) -> Iterator[Heard]:
+    def ended(self, timeout: float | None) -> Iterator[NodeResult]:
         """Yield the report of each node when it has ended, until all have ended or `timeout` seconds are over.
 
         The reasons of a long wait are logged.
@@ -82,7 +82,7 @@ class Waiting:
         finally:
             waits.leave(self)
 
-    def _ended(self, timeout: float | None) -> Iterator[Heard]:
+    def _ended(self, timeout: float | None) -> Iterator[NodeResult]:
         until = inf if timeout is None else monotonic() + timeout
         loss = Loss()
         while self._left and not self._closed and (seconds := until - monotonic()) > 0:
@@ -111,11 +111,11 @@ class Waiting:
         if replies is not None:
             replies.cancel()
 
-    def _noted(self, heard: Heard) -> Heard:
+    def _noted(self, heard: NodeResult) -> NodeResult:
         self._left.pop(heard.node_id, None)
         return heard
 
-    def _hear(self, *, now: bool, timeout: float | None) -> Iterator[Heard]:
+    def _hear(self, *, now: bool, timeout: float | None) -> Iterator[NodeResult]:
         owners = dict(self._left)
         replies = connection().wait(owners, now=now, timeout=timeout)
         with self._lock:
@@ -136,7 +136,7 @@ class Waiting:
 
 def _heard(
     asked: Sequence[tuple[bytes, bytes]], reply: broker_pb2.WaitReply, envelopes: dict[bytes, bytes]
-) -> list[Heard]:
+) -> list[NodeResult]:
     """Return the reports in a reply and add its values to `envelopes`.
 
     `asked` has each node and its instance, in the order of the request. Raises BrokerError if the reply is malformed.
@@ -148,9 +148,9 @@ def _heard(
         for index, number in zip(reply.index, reply.state, strict=True):
             state = State(number)
             if state in (State.FAILED, State.CANCELLED):
-                found.append(Heard(*asked[index], state, failure=next(failures, NOTHING_KNOWN)))
+                found.append(NodeResult(*asked[index], state, failure=next(failures, NOTHING_KNOWN)))
             else:
-                found.append(Heard(*asked[index], state, envelopes))
+                found.append(NodeResult(*asked[index], state, envelopes))
     except (ValueError, IndexError):
         raise BrokerError(
             "unexpected reply from the broker (unknown node or state); check that the versions of client and broker"
@@ -163,10 +163,10 @@ def _heard(
 def _pause(error: BrokerUnavailable | BrokerOverloaded, loss: Loss) -> float:
     """Return the seconds until the next call; raise the error if the broker has failed for too long."""
     if isinstance(error, BrokerOverloaded):
-        if error.retry_after is None or loss.noticed(False) > broker_wait():
+        if error.retry_after is None or loss.note_failure(False) > broker_wait():
             raise error
         return error.retry_after + PAUSE
-    if error.status == "UNAVAILABLE" and loss.noticed(error.was_connected) > connection().patience:
+    if error.status == "UNAVAILABLE" and loss.note_failure(error.was_connected) > connection().patience:
         raise error
     return PAUSE
 
@@ -190,7 +190,7 @@ def owner_of(instance: InstanceRef, promise: DAGPromise[Any]) -> bytes:
         raise WrongInstance(f"{promise!r} is of instance {promise.instance_id}, not of {instance!r}")
     if is_held_back(owner):
         raise PromiseMisuse(
-            f"{promise!r} was made in a `with together():` block, and the broker does not know it before the "
+            f"{promise!r} was made in a `with batch():` block, and the broker does not know it before the "
             "block ends: ask for it after the block"
         )
     attempt = attempt_here()

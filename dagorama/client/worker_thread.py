@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Beside:
+class WaiterThread:
     """A thread: `async with Beside(give_up) as thread: await thread.run(...)`; `give_up` must end a running call."""
 
     def __init__(self, give_up: Callable[[], None]) -> None:
         self._give_up = give_up
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
 
-    async def __aenter__(self) -> Beside:
+    async def __aenter__(self) -> WaiterThread:
         threading.Thread(target=_live, args=(self._calls,), name="dagorama-beside", daemon=True).start()
         return self
 

@@ -17,7 +17,7 @@ from weakref import ref
 
 from dagorama.errors import NotPicklable, PromiseMisuse
 from dagorama.models import stored
-from dagorama.models.value_ref import Kept
+from dagorama.models.value_ref import ValueRef
 from dagorama.user_code.names import class_name
 from dagorama.user_code.plain_values import plain_text
 from dagorama.values.codec import decode, encode
@@ -58,7 +58,7 @@ class _Record:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     changed: dict[str, Any] = field(default_factory=dict)
     packed: bytes | None = None  #: as received, if a worker constructed the definition
-    kept: tuple[bytes, Kept, float] | None = None
+    kept: tuple[bytes, ValueRef, float] | None = None
 
 
 _records: dict[int, _Record] = {}
@@ -170,7 +170,7 @@ def note_packed(definition: object, data: bytes) -> None:
 # --- when a method is called -------------------------------------------------------------------------------
 
 
-def packed(definition: object, put_large: PutLarge) -> bytes | Kept | None:
+def packed(definition: object, put_large: PutLarge) -> bytes | ValueRef | None:
     """Return the packed arguments of a definition, for each call of its methods; None if there are none.
 
     Raises PromiseMisuse if one of the arguments contains a promise.
@@ -185,7 +185,7 @@ def packed(definition: object, put_large: PutLarge) -> bytes | Kept | None:
         return data
     if record.kept is None or record.kept[0] != data or monotonic() - record.kept[2] > KEPT_FOR:
         envelope = encode(data, _what(definition), large_from=INLINE, put_large=put_large).envelope
-        record.kept = data, Kept(envelope, "constructor", size_of(envelope), None), monotonic()
+        record.kept = data, ValueRef(envelope, "constructor", size_of(envelope), None), monotonic()
     return record.kept[1]
 
 

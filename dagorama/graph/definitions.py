@@ -12,7 +12,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from uuid import UUID
 
-from dagorama.errors import DefinitionDiffers, DefinitionNotRegistered, UnknownToBroker, WrongInstance
+from dagorama.errors import DefinitionDiffers, DefinitionNotRegistered, NotFound, WrongInstance
 from dagorama.graph import shipping
 from dagorama.graph.constructor_arguments import (
     Constructed,
@@ -167,11 +167,11 @@ def _shown(parts: Mapping[str, Any], name: str) -> str:
 
 
 def check_attached(identifier: UUID, info: InstanceInfo, name: str) -> None:
-    """Raise WrongInstance if the instance has another definition than `name`, UnknownToBroker if it has no entry."""
+    """Raise WrongInstance if the instance has another definition than `name`, NotFound if it has no entry."""
     if info.definition and not _is_same_definition(info.definition, name):
         raise WrongInstance(f"instance {identifier} is of {info.definition}, not of {name}")
     if not info.entry:
-        raise UnknownToBroker(f"instance {identifier} has no entry point to promise its value", "NOT_FOUND")
+        raise NotFound(f"instance {identifier} has no entry point to promise its value", "NOT_FOUND")
 
 
 def _is_same_definition(one: str, other: str) -> bool:

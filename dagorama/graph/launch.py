@@ -11,9 +11,9 @@ from dagorama.client.worker_thread import in_thread
 from dagorama.errors import PromiseMisuse, WrongInstance
 from dagorama.graph import shipping
 from dagorama.graph.constructor_arguments import packed
-from dagorama.graph.node_batch import NodesRun
+from dagorama.graph.node_batch import NodeBatch
 from dagorama.graph.reserved import check_attributes
-from dagorama.graph.scope import DirectScope, GatherScope, Scope, attempt_scope
+from dagorama.graph.scope import CallScope, ImmediateScope, InstanceScope, attempt_scope
 from dagorama.graph.submission import submit
 from dagorama.models.outcome import Outcome
 from dagorama.models.promise import DAGPromise
@@ -29,8 +29,8 @@ class Launch(Generic[InstanceT]):
     def __init__(
         self,
         definition: object,
-        instance_within: Callable[[bytes, Any, Scope], InstanceT],
-        set_scope: Callable[[InstanceT, Scope], None],
+        instance_within: Callable[[bytes, Any, CallScope], InstanceT],
+        set_scope: Callable[[InstanceT, CallScope], None],
     ) -> None:
         """Make the instance with `instance_within`, which gets a scope for its calls; `set_scope` changes the scope."""
         check_attributes(definition)
@@ -40,7 +40,7 @@ class Launch(Generic[InstanceT]):
         self.instance_id = uuid4()
         self.attempt = attempt_scope()
         if self.attempt is None:
-            self.scope = GatherScope(self.instance_id.bytes, self._hand_over)
+            self.scope = InstanceScope(self.instance_id.bytes, self._hand_over)
             self.scope.constructor = packed(definition, put_through_connection)
         else:
             self.scope = self.attempt.new_instance(self.instance_id.bytes)
@@ -63,10 +63,10 @@ class Launch(Generic[InstanceT]):
             return self.finish(result)
         return await in_thread(self.finish, result)
 
-    def _hand_over(self, run: NodesRun) -> None:
+    def _hand_over(self, run: NodeBatch) -> None:
         self.scope.close()
         submit(run)
-        self._set_scope(self.instance, DirectScope(None, self.scope.constructor))
+        self._set_scope(self.instance, ImmediateScope(None, self.scope.constructor))
 
     def _entry(self, result: Any) -> bytes | None:
         if not isinstance(result, DAGPromise):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dagorama.api import broker_pb2
 from dagorama.client.channel import MESSAGE_LIMIT
-from dagorama.errors import NotInInstance, RefusedByBroker
+from dagorama.errors import NotInInstance, RequestRejected
 from dagorama.models.promise import ORIGIN_BYTES
 from dagorama.user_code.class_code import read_text
 from dagorama.values.codec import Encoded
@@ -71,7 +71,7 @@ class FunctionSpec:
             max_concurrency=options.max_concurrency or 0,
             delay=options.delay,
             max_deaths=options.max_deaths or 0,
-            eager=options.eager,
+            stream_children=options.stream_children,
             timeout_is_final=options.timeout_is_final,
             key_id=key_id,
             class_code=self.class_code,
@@ -95,7 +95,7 @@ class FunctionTable:
         return found
 
 
-class NodesRun:
+class NodeBatch:
     """Nodes of one instance from one maker, in order, as columns. Any thread may add nodes.
 
     A node gets its id here, and its arguments are signed here.
@@ -134,11 +134,11 @@ class NodesRun:
     def add(self, spec: FunctionSpec, encoded: Encoded, key: str | None = None) -> int:
         """Add a node with a concurrency key, and return its counter.
 
-        Raises RefusedByBroker for a node that is too large for a message.
+        Raises RequestRejected for a node that is too large for a message.
         """
         weight = _weight(encoded.envelope, encoded.refs, encoded.tolerant) + SIGNATURE_BYTES
         if weight > NODE_LIMIT and weight - self._spared(encoded.refs) > NODE_LIMIT:
-            raise RefusedByBroker(
+            raise RequestRejected(
                 f"a call of {spec.name} names {len(encoded.refs):,} promises, more than one message holds; "
                 "reduce them in groups",
                 "INVALID_ARGUMENT",
@@ -249,7 +249,7 @@ def _large_values(envelopes: Iterable[bytes]) -> list[bytes]:
     return list(dict.fromkeys(chain.from_iterable(found)))
 
 
-def submit_requests(runs: Iterable[NodesRun]) -> list[broker_pb2.SubmitRequest]:
+def submit_requests(runs: Iterable[NodeBatch]) -> list[broker_pb2.SubmitRequest]:
     """Return the messages of one submission, a single one if a unary call can hold it."""
     requests: list[broker_pb2.SubmitRequest] = []
     functions, size = FunctionTable(), 0

@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 from dagorama.errors import PromiseMisuse
 from dagorama.models import stored
 from dagorama.models.promise import DAGPromise
-from dagorama.retry import MOST, RetryConfiguration, check_positive_seconds, check_seconds, verdict
+from dagorama.retry import MOST, RetryConfiguration, check_positive_seconds, check_seconds, retry_decision
 
 #: The largest number of bytes of a concurrency key.
 LONGEST_KEY = 512
@@ -37,7 +37,7 @@ class Options:
     concurrency_key: ConcurrencyKey | None = None
     delay: float = 0
     max_deaths: int | None = None
-    eager: bool = False
+    stream_children: bool = False
 
     def __post_init__(self) -> None:
         _check_text(queue_name=self.queue_name, taint_name=self.taint_name)
@@ -48,8 +48,8 @@ class Options:
         _check_count(max_concurrency=self.max_concurrency, max_deaths=self.max_deaths)
         if not _is_whole(self.priority) or not -MOST <= self.priority <= MOST:
             raise ValueError(f"priority is {self.priority!r}: it must be a whole number; higher goes first")
-        if not isinstance(self.eager, bool):
-            raise ValueError(f"eager is {self.eager!r}: it must be True or False")
+        if not isinstance(self.stream_children, bool):
+            raise ValueError(f"stream_children is {self.stream_children!r}: it must be True or False")
         self._check_key()
 
     @classmethod
@@ -59,7 +59,7 @@ class Options:
     @property
     def timeout_is_final(self) -> bool:
         """Whether an attempt that is stopped at its timeout is not repeated, because of `retry_on` or `give_up_on`."""
-        return self.timeout is not None and verdict(self.retry, TimeoutError())[0]
+        return self.timeout is not None and retry_decision(self.retry, TimeoutError())[0]
 
     def _check_key(self) -> None:
         if self.concurrency_key is None:

@@ -17,10 +17,10 @@ from dagorama.client.large_values import LARGE_FROM, WHAT_IS_PUT, put_through_co
 from dagorama.context import OVER, attempt_here
 from dagorama.errors import NotInInstance, WrongInstance
 from dagorama.graph.constructor_arguments import packed
-from dagorama.graph.node_batch import Binding, FunctionSpec, NodesRun
+from dagorama.graph.node_batch import Binding, FunctionSpec, NodeBatch
 from dagorama.graph.submission import submit
 from dagorama.models.promise import ORIGIN_BYTES, DAGPromise, InstanceRef, Place
-from dagorama.models.value_ref import Kept
+from dagorama.models.value_ref import ValueRef
 from dagorama.values.codec import Encoded, encode, encode_call
 from dagorama.values.out_of_band import PutLarge
 from dagorama.values.signing import Keyring
@@ -31,7 +31,7 @@ FORKED = "in a fork of the process that runs the node, and would be lost; call i
 _changing = threading.Lock()
 
 
-class Scope(Protocol):
+class CallScope(Protocol):
     """The target of the decorated calls of an instance."""
 
     @property
@@ -51,14 +51,14 @@ class Scope(Protocol):
         ...
 
 
-class DirectScope:
+class ImmediateScope:
     """Calls of a client on an instance that exists: each one is submitted by itself."""
 
     __slots__ = ("_constructor", "_definition", "_ids")
 
     asks_the_broker = True
 
-    def __init__(self, definition: object | None, constructor: bytes | Kept | None = None) -> None:
+    def __init__(self, definition: object | None, constructor: bytes | ValueRef | None = None) -> None:
         """Set the packed `constructor` of each call, or a `definition` whose arguments are packed at the first call."""
         self._ids: tuple[int, bytes, Iterator[int]] | None = None
         self._definition = definition
@@ -81,7 +81,7 @@ class DirectScope:
             large_from=LARGE_FROM, put_large=put_through_connection, constructor=self._constructor,
         )  # fmt: skip
         _refuse_strangers(encoded, owner, function, place)
-        run = NodesRun(owner, *self._new_id())
+        run = NodeBatch(owner, *self._new_id())
         counter = run.add(function, encoded, key)
         submit(run)
         return DAGPromise._made(run.origin, counter, owner, function.name, args, kwargs, place)
@@ -95,10 +95,10 @@ class DirectScope:
 
 
 #: Called with a batch that has grown, and the number of added bytes of arguments.
-OnGrowth = Callable[[NodesRun, int], None]
+OnGrowth = Callable[[NodeBatch, int], None]
 
 
-class _Gathering:
+class _BatchScope:
     """The common part of GatherScope and AttemptScope: calls become nodes of one batch until the scope is closed."""
 
     __slots__ = (
@@ -108,14 +108,14 @@ class _Gathering:
     asks_the_broker = False
 
     def __init__(
-        self, instance: bytes, run: NodesRun | None, large_from: int, put_large: PutLarge, ring: Keyring | None
+        self, instance: bytes, run: NodeBatch | None, large_from: int, put_large: PutLarge, ring: Keyring | None
     ) -> None:
         self._instance = instance
         self._run = run
         self._ring = ring
         self._large_from = large_from
         self.put_large = put_large
-        self.constructor: bytes | Kept | None = None  #: the packed constructor arguments of each call
+        self.constructor: bytes | ValueRef | None = None  #: the packed constructor arguments of each call
         self.bound: Binding | None = None  #: gives functions the code that the instance is bound to
         self._closed = ""  # the reason
         self.on_growth: OnGrowth | None = None  #: called after each call
@@ -147,13 +147,13 @@ class _Gathering:
             self.on_growth(run, len(encoded.envelope))
         return DAGPromise._made(run.origin, counter, self._instance, function.name, args, kwargs, place)
 
-    def _first_run(self, function: FunctionSpec) -> NodesRun:
+    def _first_run(self, function: FunctionSpec) -> NodeBatch:
         """Make the batch of nodes once, even if several threads make the first calls."""
         with _changing:
             if self._closed:
                 raise NotInInstance(f"{function.name} was called {self._closed}")
             if self._run is None:
-                self._run = NodesRun(self._instance, os.urandom(ORIGIN_BYTES), ring=self._ring)
+                self._run = NodeBatch(self._instance, os.urandom(ORIGIN_BYTES), ring=self._ring)
             return self._run
 
     def close(self) -> None:
@@ -168,7 +168,7 @@ class _Gathering:
         self._closed = FORKED
 
 
-class GatherScope(_Gathering):
+class InstanceScope(_BatchScope):
     """A new instance while its entry point runs: launch() submits all its nodes at once."""
 
     __slots__ = ("_hand_over",)
@@ -176,12 +176,12 @@ class GatherScope(_Gathering):
     def __init__(
         self,
         instance: bytes,
-        hand_over: Callable[[NodesRun], None] = submit,
+        hand_over: Callable[[NodeBatch], None] = submit,
         large_from: int = LARGE_FROM,
         put_large: PutLarge = put_through_connection,
         ring: Keyring | None = None,
     ) -> None:
-        run = NodesRun(instance, instance[:ORIGIN_BYTES], ring=ring)
+        run = NodeBatch(instance, instance[:ORIGIN_BYTES], ring=ring)
         super().__init__(instance, run, large_from, put_large, ring)
         self._hand_over = hand_over
 
@@ -192,7 +192,7 @@ class GatherScope(_Gathering):
         self._hand_over(self._run)
 
 
-class AttemptScope(_Gathering):
+class AttemptScope(_BatchScope):
     """The calls of a running node: its child nodes belong to the attempt and become visible with its result.
 
     The executor makes a scope for each attempt, holds it in `current_attempt` while the function runs, closes it
@@ -210,7 +210,7 @@ class AttemptScope(_Gathering):
         ring: Keyring | None = None,
     ) -> None:
         super().__init__(instance, None, large_from, put_large, ring)
-        self._parts: list[tuple[NodesRun, GatherScope]] = []
+        self._parts: list[tuple[NodeBatch, InstanceScope]] = []
 
     @property
     def origin(self) -> bytes | None:
@@ -218,16 +218,16 @@ class AttemptScope(_Gathering):
         return None if self._run is None else self._run.origin
 
     @property
-    def runs(self) -> list[NodesRun]:
+    def runs(self) -> list[NodeBatch]:
         """The attempt's own nodes, then the nodes of each instance that it made."""
         own = [] if self._run is None else [self._run]
         return own + [run for run, _ in self._parts]
 
-    def new_instance(self, instance: bytes) -> GatherScope:
+    def new_instance(self, instance: bytes) -> InstanceScope:
         """Return the scope of a new instance of this attempt, which is submitted if its entry point returns."""
         self._check_open("a definition was called")
 
-        def take(run: NodesRun) -> None:
+        def take(run: NodeBatch) -> None:
             with _changing:
                 self._check_open("a definition was called")
                 self._parts.append((run, scope))
@@ -235,7 +235,7 @@ class AttemptScope(_Gathering):
                 scope.on_growth = self.on_growth
                 self.on_growth(run, run.size())
 
-        scope = GatherScope(instance, take, self._large_from, self.put_large, self._ring)
+        scope = InstanceScope(instance, take, self._large_from, self.put_large, self._ring)
         return scope
 
     def put(self, value: object) -> tuple[bytes, bool]:

@@ -1,6 +1,6 @@
 """Submit the instances and calls of a client, each at once or many together.
 
-The rule: when a function here returns, its nodes are durable, or a `together()` block holds them back until its end.
+The rule: when a function here returns, its nodes are durable, or a `batch()` block holds them back until its end.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from dagorama.client.connection import connection
 from dagorama.context import batch_here, current_batch
-from dagorama.graph.node_batch import NodesRun, submit_requests
+from dagorama.graph.node_batch import NodeBatch, submit_requests
 
 
 class _Batch:
@@ -19,7 +19,7 @@ class _Batch:
     __slots__ = ("over", "runs")
 
     def __init__(self) -> None:
-        self.runs: list[NodesRun] = []
+        self.runs: list[NodeBatch] = []
         self.over = False
 
     def has_instance(self, instance: bytes) -> bool:
@@ -27,7 +27,7 @@ class _Batch:
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def batch() -> Iterator[None]:
     """Submit all instances and calls of the block in one call and one transaction, when it ends.
 
     This is several times as fast for a thousand small instances. Before the end, none of the nodes runs, and the broker
@@ -49,8 +49,8 @@ def together() -> Iterator[None]:
             current_batch.reset(token)
 
 
-def submit(run: NodesRun) -> None:
-    """Submit nodes; return when they are durable, or when a `together()` block has taken them."""
+def submit(run: NodeBatch) -> None:
+    """Submit nodes; return when they are durable, or when a `batch()` block has taken them."""
     batch = batch_here()
     if batch is None:
         connection().submit(submit_requests([run]))

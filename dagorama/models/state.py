@@ -26,7 +26,7 @@ class State(IntEnum):
         return self.name
 
 
-class Unservable(NamedTuple):
+class Unschedulable(NamedTuple):
     """A function of retried nodes that no connected worker may run."""
 
     function: str  #: "package.module:Class.method"
@@ -42,28 +42,28 @@ class Retried(int):
     waiting: int  #: nodes that wait for others again
     completed: int  #: nodes among these that had completed; only with `downstream`
     used_failures: int  #: nodes that received one of the failures as a value and are not run again
-    adopted: int  #: nodes that are run with other code than before; only with `new_code`
-    unservable: tuple[Unservable, ...]  #: functions of these nodes that no connected worker may run, as far as known
+    rebound: int  #: nodes that are run with other code than before; only with `new_code`
+    unschedulable: tuple[Unschedulable, ...]  #: functions of these nodes that no connected worker may run, as far as known
 
     def __new__(
         cls, queued: int, waiting: int, completed: int = 0, used_failures: int = 0,
-        adopted: int = 0, unservable: tuple[Unservable, ...] = (),
+        adopted: int = 0, unservable: tuple[Unschedulable, ...] = (),
     ) -> Retried:
         made = super().__new__(cls, queued + waiting)
         made.queued, made.waiting, made.completed = queued, waiting, completed
-        made.used_failures, made.adopted, made.unservable = used_failures, adopted, unservable
+        made.used_failures, made.rebound, made.unschedulable = used_failures, adopted, unservable
         return made
 
     def __reduce__(self) -> tuple[type[Retried], tuple[object, ...]]:
         return Retried, (
-            self.queued, self.waiting, self.completed, self.used_failures, self.adopted, self.unservable,
+            self.queued, self.waiting, self.completed, self.used_failures, self.rebound, self.unschedulable,
         )  # fmt: skip
 
     @property
     def warnings(self) -> list[str]:
         """Sentences about nodes that were not run again, and nodes that no connected worker may run."""
         used = [_used(self.used_failures)] if self.used_failures else []
-        return used + [_explained(each) for each in self.unservable]
+        return used + [_explained(each) for each in self.unschedulable]
 
 
 def _used(count: int) -> str:
@@ -71,7 +71,7 @@ def _used(count: int) -> str:
     return f"{nodes} not run again; use --downstream, or downstream=True"
 
 
-def _explained(each: Unservable) -> str:
+def _explained(each: Unschedulable) -> str:
     text = f"no connected worker may run {each.function}: {each.reason}"
     if each.deployed:
         text += "; use --new-code, or new_code=True, to run these nodes with the deployed code"

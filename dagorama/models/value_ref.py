@@ -14,7 +14,7 @@ from dagorama.models.misuse import comparison, refuse_attributes, refuse_value_u
 Place = tuple[str, int]
 
 
-class Kept:
+class ValueRef:
     """A reference to a value of put(). It may be passed on, returned, copied and pickled any number of times."""
 
     __slots__ = ("_envelope", "_kind", "_place", "_size")
@@ -31,7 +31,7 @@ class Kept:
             object.__setattr__(self, name, value)
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, Kept):
+        if isinstance(other, ValueRef):
             return self._envelope == other._envelope
         # After NotImplemented Python would compare identities, and the result would be False.
         raise PromiseMisuse(_explain(self, comparison(other)))
@@ -39,13 +39,13 @@ class Kept:
     def __hash__(self) -> int:
         return hash(self._envelope)
 
-    def __copy__(self) -> "Kept":
+    def __copy__(self) -> "ValueRef":
         return self
 
-    def __deepcopy__(self, memo: object) -> "Kept":
+    def __deepcopy__(self, memo: object) -> "ValueRef":
         return self
 
-    def __reduce__(self) -> tuple[Callable[..., "Kept"], tuple[object, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., "ValueRef"], tuple[object, ...]]:
         return _restore, (self._envelope, self._kind, self._size, self._place)
 
     def __repr__(self) -> str:
@@ -56,12 +56,12 @@ class Kept:
 
 
 @stored.named("value_ref")
-def _restore(envelope: bytes, kind: str, size: int, place: Place | None) -> Kept:
+def _restore(envelope: bytes, kind: str, size: int, place: Place | None) -> ValueRef:
     """Return a reference from its pickle."""
-    return Kept(envelope, kind, size, place)
+    return ValueRef(envelope, kind, size, place)
 
 
-def _described(kept: Kept) -> str:
+def _described(kept: ValueRef) -> str:
     text = f"{kept._kind} of {kept._size:,} bytes"
     return text if kept._place is None else f"{text}, put at {kept._place[0]}:{kept._place[1]}"
 
@@ -75,5 +75,5 @@ def _explain(kept: Any, use: str) -> str:
 
 
 # Without __await__, inspect.isawaitable() returns False for a reference.
-refuse_value_uses(Kept, _explain, "kept", allowed=["__await__"])
-refuse_attributes(Kept, _explain, "kept value")
+refuse_value_uses(ValueRef, _explain, "kept", allowed=["__await__"])
+refuse_attributes(ValueRef, _explain, "kept value")

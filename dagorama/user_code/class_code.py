@@ -21,7 +21,7 @@ from dagorama.code_signature import DIGITS
 from dagorama.user_code.assignments import source_of
 from dagorama.user_code.code_reader import CodeReader, Watched, code_in, names_in_code
 from dagorama.user_code.modules import is_local
-from dagorama.user_code.names import method_key, original
+from dagorama.user_code.names import method_key, plain_function
 
 
 class ClassCode(NamedTuple):
@@ -146,7 +146,7 @@ def _wrappers(cls: type) -> dict[str, FunctionType]:
     found: dict[str, FunctionType] = {}
     for base in cls.__mro__:
         for wrapper in vars(base).values():
-            if (function := original(wrapper)) is not None:
+            if (function := plain_function(wrapper)) is not None:
                 found.setdefault(method_key(cls, function), wrapper)
     return found
 

@@ -12,7 +12,7 @@ from weakref import ref
 
 from dagorama.code_signature import calculate_function_hash, functions_in
 from dagorama.user_code.assignments import assignments, source_of
-from dagorama.user_code.names import original
+from dagorama.user_code.names import plain_function
 from dagorama.user_code.plain_values import plain_text, value_text
 
 # Members that Python, abc, dataclasses and enum add to a class, or that do not change what the class does.
@@ -58,7 +58,7 @@ class CodeReader:
         """Add the undecorated members of a class; decorated members are only watched."""
         for name, value in sorted(vars(cls).items()):
             self._watch(ref(cls), name, value)
-            if name in _NOT_CODE or original(value) is not None or _is_generated(cls, value):
+            if name in _NOT_CODE or plain_function(value) is not None or _is_generated(cls, value):
                 continue
             self._member(cls, name, value)
 

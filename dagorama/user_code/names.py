@@ -40,11 +40,11 @@ def decorated_method(cls: type, method: str, base_name: str = "") -> Any:
     for base in cls.__mro__:
         if method in base.__dict__ and base_name in ("", class_name(base)):
             found = base.__dict__[method]
-            return found if original(found) is not None else None
+            return found if plain_function(found) is not None else None
     return None
 
 
-def original(found: object) -> Callable[..., Any] | None:
+def plain_function(found: object) -> Callable[..., Any] | None:
     """Return the plain function of a decorated function; None for any other object."""
     return found.__dict__.get("original_fn") if isinstance(found, FunctionType) else None
 
@@ -53,11 +53,11 @@ def _place_on(cls: type, function: Callable[..., Any]) -> tuple[type, str]:
     """Return the base of `cls` that contains the decorated function, and its name there."""
     likely = getattr(function, "__qualname__", "").rpartition(".")[2]
     for base in cls.__mro__:
-        if original(base.__dict__.get(likely)) is function:
+        if plain_function(base.__dict__.get(likely)) is function:
             return base, likely
     for base in cls.__mro__:
         for name, found in base.__dict__.items():
-            if original(found) is function:
+            if plain_function(found) is function:
                 return base, name
     raise FunctionNotFound(
         f"{getattr(function, '__qualname__', function)} is not a method of {class_name(cls)}, so no worker could "

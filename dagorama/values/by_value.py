@@ -37,7 +37,7 @@ from dagorama.user_code.modules import (
 )
 
 if TYPE_CHECKING:
-    from dagorama.values.out_of_band import LeftOut
+    from dagorama.values.out_of_band import OutOfBandWriter
 
 PROTOCOL = 5
 
@@ -47,7 +47,7 @@ _Reducer = Callable[[Any], tuple[Any, ...]]
 def dumps(
     value: object,
     reducers: Mapping[type, _Reducer] | None = None,
-    left_out: LeftOut | None = None,
+    left_out: OutOfBandWriter | None = None,
     *,
     with_functions: bool = False,
 ) -> bytes:

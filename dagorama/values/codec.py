@@ -16,10 +16,10 @@ from dagorama.errors import BrokerError, PromiseMisuse, ValueNotReadable
 from dagorama.models import stored
 from dagorama.models.failure import Failure
 from dagorama.models.promise import DAGPromise
-from dagorama.models.value_ref import Kept
+from dagorama.models.value_ref import ValueRef
 from dagorama.values.by_value import PROTOCOL
 from dagorama.values.envelope import LARGE, PARTS, PLAIN, SIGNED, body, flags, large_of, parts_of, pickle_in, seal
-from dagorama.values.out_of_band import Buffer, GetLarge, PartsIn, PutLarge, fetched, loads
+from dagorama.values.out_of_band import Buffer, GetLarge, OutOfBandReader, PutLarge, fetched, loads
 from dagorama.values.pickling import Promises, pickled
 
 # No promise can be inside of these: they are left to pickle.dumps, which is five times as fast.
@@ -88,7 +88,7 @@ def encode_call(
     *,
     large_from: int | None = None,
     put_large: PutLarge | None = None,
-    constructor: bytes | Kept | None = None,
+    constructor: bytes | ValueRef | None = None,
 ) -> Encoded:
     """Return the arguments of a call, without `self`, in an envelope; errors use the parameter names of `function`.
 
@@ -98,7 +98,7 @@ def encode_call(
     limit = inf if put_large is None or large_from is None else large_from
     is_large = bytes in map(type, args) and max(len(arg) for arg in args if type(arg) is bytes) >= limit
     is_plain = _ATOMS.issuperset(map(type, args)) and (not kwargs or _ATOMS.issuperset(map(type, kwargs.values())))
-    if is_plain and not is_large and type(constructor) is not Kept:
+    if is_plain and not is_large and type(constructor) is not ValueRef:
         data = pickle.dumps(call, PROTOCOL)
         if len(data) < limit:
             return Encoded(PLAIN + data, (), ())
@@ -186,7 +186,7 @@ def _filled(envelope: bytes, fill: Sequence[object], get_large: GetLarge | None)
     data: Buffer = pickle_in(envelope) if large is None else fetched(*large, get_large)
     if not number and not marks & PARTS:
         return pickle.loads(data)
-    return loads(data, PartsIn(parts_of(envelope), get_large), _fills(fill))
+    return loads(data, OutOfBandReader(parts_of(envelope), get_large), _fills(fill))
 
 
 _PROMISE_VALUE, _OUTCOME_VALUE = stored.global_name("promise_value"), stored.global_name("outcome_value")

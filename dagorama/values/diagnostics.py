@@ -41,7 +41,7 @@ def not_picklable(error: Exception, parts: list[Part], pickled: Callable[[object
     if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
         where = next((where for where, value in parts if fails(value)), parts[0][0])
         return NotPicklable(f"{where} is nested too deeply to be pickled: pass a flat list or dict of its parts")
-    where, part = _smallest(parts, fails)
+    where, part = _first_unpicklable(parts, fails)
     return NotPicklable(f"{where} cannot be pickled: {_describe(part)} ({type(error).__name__}: {error})")
 
 
@@ -65,29 +65,29 @@ def _unhashable_place(
     what: str | Callable[..., object] | None, fill: Sequence[object], read: Callable[[Sequence[object]], Any]
 ) -> str | None:
     """Read the value again with hashable objects for unhashable ones; return the place of one that is hashed."""
-    holes = [value if is_hashable(value) else Hole(value) for value in fill]
+    holes = [value if is_hashable(value) else Placeholder(value) for value in fill]
     try:
         value = read(holes)
         parts = [(f"the {what}", value)] if isinstance(what, str) else parameters(what, *value[:2])
     except Exception:
         return None
-    return hashed_hole(parts)
+    return find_unhashable(parts)
 
 
-class Hole:
+class Placeholder:
     """A hashable object in place of an unhashable value whose position is searched."""
 
     def __init__(self, value: object) -> None:
         self.value = value
 
 
-def hashed_hole(parts: list[Part]) -> str | None:
+def find_unhashable(parts: list[Part]) -> str | None:
     """Return a sentence about the first hole that is a member of a set or a key of a dict; None if there is none."""
     for where, value in _walk(parts):
         if isinstance(value, (set, frozenset, dict)):
             role = "a key of a dict" if isinstance(value, dict) else "a member of a set"
             inside = _walk([("", member) for member in value])
-            if hole := next((inner for _, inner in inside if isinstance(inner, Hole)), None):
+            if hole := next((inner for _, inner in inside if isinstance(inner, Placeholder)), None):
                 kind = type(hole.value).__name__
                 return f"{where}: a promise is {role} there, and its value, an unhashable {kind}, cannot be one"
     return None
@@ -105,7 +105,7 @@ def _raises(function: Callable[[Any], object], value: object) -> bool:
     return False
 
 
-def _smallest(parts: list[Part], fails: Callable[[object], bool]) -> Part:
+def _first_unpicklable(parts: list[Part], fails: Callable[[object], bool]) -> Part:
     """Return the first part that fails although nothing inside it fails, except parts of a cycle."""
     whole: Part = ("a part that cannot be singled out", None)
     seen: dict[int, object] = {}  # keeps visited objects alive, so that each id stands for one object
@@ -163,7 +163,7 @@ def _placed(part: Part) -> Iterator[Part]:
 
 
 def _children(value: object) -> Iterator[Part]:
-    if isinstance(value, (*_LEAVES, Hole)):
+    if isinstance(value, (*_LEAVES, Placeholder)):
         return
     if isinstance(value, dict):
         yield from ((f"[{_short(key)}]", child) for key, child in list(value.items()))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from dagorama.api.broker_pb2 import NodeFailure
-from dagorama.errors import FailedRun, NodeFailed, TamperedValue, UncheckableValue
+from dagorama.errors import FailedAttempt, NodeFailed, TamperedValue, UnverifiedValue
 from dagorama.models.failure import Failure
 from dagorama.models.promise import DAGPromise
 from dagorama.values.codec import FailedSource, decode
@@ -28,7 +28,7 @@ def failure_of(message: NodeFailure, cancelled: bool = False, instance: bytes = 
         message=message.message,
         traceback=message.traceback,
         attempts=message.attempts,
-        earlier=tuple(FailedRun(run.type, run.message, run.traceback) for run in message.earlier),
+        earlier=tuple(FailedAttempt(run.type, run.message, run.traceback) for run in message.earlier),
         node_id=UUID(bytes=message.node) if len(message.node) == 16 else None,
         cancelled=is_cancelled,
         instance_id=UUID(bytes=instance) if instance else None,
@@ -62,7 +62,7 @@ def _cause(message: NodeFailure) -> BaseException | None:
     try:
         envelope = keyring().open(message.exception, FAILURE, message.node, "exception").envelope
         cause = decode(envelope, what="exception")
-    except (TamperedValue, UncheckableValue) as error:
+    except (TamperedValue, UnverifiedValue) as error:
         return error
     except Exception:
         return None

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from dagorama.errors import ValueNotReadable
 from dagorama.models import stored
-from dagorama.models.value_ref import Kept
+from dagorama.models.value_ref import ValueRef
 from dagorama.values.envelope import Part, large_of, parts_of, pickle_in
 
 BYTES, BYTEARRAY, BUFFER, KEPT = range(4)
@@ -31,7 +31,7 @@ _KINDS: dict[type, int] = {bytes: BYTES, bytearray: BYTEARRAY}
 Buffer = bytes | bytearray | memoryview
 
 
-class Checked(NamedTuple):
+class Verified(NamedTuple):
     """Bytes whose SHA-256 the sender has compared already."""
 
     data: Buffer
@@ -39,12 +39,12 @@ class Checked(NamedTuple):
 
 PutLarge = Callable[[Buffer], bytes]  #: stores bytes and returns their SHA-256
 #: Returns the bytes with a SHA-256. A writable buffer belongs to the caller alone.
-GetLarge = Callable[[bytes], "Buffer | Checked"]
+GetLarge = Callable[[bytes], "Buffer | Verified"]
 
 _Member = tuple[int, int]  # a part of a value given to put(): index in the table of the envelope, and kind
 
 
-class LeftOut:
+class OutOfBandWriter:
     """The parts that one pickler leaves out: large ones, of `large_from` bytes or more, and parts of put() values."""
 
     __slots__ = ("_by_object", "_kept", "_large_from", "_parts")
@@ -77,7 +77,7 @@ class LeftOut:
         self._add((raw, BUFFER))
         return False
 
-    def reduce_kept(self, kept: Kept) -> tuple[Callable[..., object], tuple[bytes | int, tuple[_Member, ...]]]:
+    def reduce_kept(self, kept: ValueRef) -> tuple[Callable[..., object], tuple[bytes | int, tuple[_Member, ...]]]:
         """Reduce a reference of put() to the value itself, for the dispatch table of the pickler."""
         large, parts = large_of(kept._envelope), parts_of(kept._envelope)
         if large is None:
@@ -117,7 +117,7 @@ def _put_value(data: bytes | int, members: Sequence[_Member]) -> object:
     return pickle.loads(data)
 
 
-class PartsIn:
+class OutOfBandReader:
     """The parts of one envelope, fetched when the unpickler needs them."""
 
     def __init__(self, table: Sequence[Part], get_large: GetLarge | None) -> None:
@@ -145,14 +145,14 @@ class PartsIn:
         table = [self._table[index]._replace(kind=kind) for index, kind in members]
         if isinstance(data, int):
             part = self._table[data]
-            return loads(fetched(part.digest, part.length, self._get_large), PartsIn(table, self._get_large))
-        return loads(data, PartsIn(table, self._get_large))
+            return loads(fetched(part.digest, part.length, self._get_large), OutOfBandReader(table, self._get_large))
+        return loads(data, OutOfBandReader(table, self._get_large))
 
 
 class Unpickler(pickle.Unpickler):
     """An unpickler that takes parts outside the pickle from `parts`, and replaces functions by those in `fills`."""
 
-    parts: PartsIn
+    parts: OutOfBandReader
     fills: Mapping[tuple[str, str], Callable[..., object]]
 
     def find_class(self, module: str, name: str, /) -> Any:
@@ -168,7 +168,7 @@ _PUT_VALUE = stored.global_name("put_value")
 _Fills = Mapping[tuple[str, str], Callable[..., object]]
 
 
-def loads(data: Buffer, parts: PartsIn | None, fills: _Fills = MappingProxyType({})) -> object:
+def loads(data: Buffer, parts: OutOfBandReader | None, fills: _Fills = MappingProxyType({})) -> object:
     """Return the object in a pickle; `fills` has replacements for functions that it names."""
     if parts is None:
         unpickler = Unpickler(BytesIO(data))
@@ -185,8 +185,8 @@ def fetched(digest: bytes, length: int, get_large: GetLarge | None) -> Buffer:
     if get_large is None:
         raise ValueNotReadable("it is stored separately and cannot be fetched here")
     found = get_large(digest)
-    is_checked = isinstance(found, Checked)
-    data: Buffer = found.data if isinstance(found, Checked) else found
+    is_checked = isinstance(found, Verified)
+    data: Buffer = found.data if isinstance(found, Verified) else found
     if len(data) != length or (not is_checked and sha256(data).digest() != digest):
         raise ValueNotReadable("other bytes were received for it")
     return data

@@ -15,11 +15,11 @@ from dagorama.errors import ValueNotReadable
 from dagorama.models import stored
 from dagorama.models.outcome import Outcome
 from dagorama.models.promise import DAGPromise
-from dagorama.models.value_ref import Kept
+from dagorama.models.value_ref import ValueRef
 from dagorama.user_code.modules import may_hold_local
 from dagorama.values import by_value
 from dagorama.values.by_value import PROTOCOL
-from dagorama.values.out_of_band import LeftOut
+from dagorama.values.out_of_band import OutOfBandWriter
 
 #: A plain object() in a pickle: it may be a sentinel of the script.
 _OBJECT = b"\x8c\x08builtins\x94\x8c\x06object\x94"
@@ -58,7 +58,7 @@ class Promises(list[DAGPromise[Any]]):
         self._indices: dict[object, int] = {}
         self.outcomes: list[Outcome[Any]] = []
         self.tolerant: set[int] = set()  #: indices of promises that were found as outcomes only
-        self.left_out: LeftOut | None = None  #: the large parts that it has found
+        self.left_out: OutOfBandWriter | None = None  #: the large parts that it has found
 
     def reduce(self, promise: DAGPromise[Any]) -> tuple[Callable[[int], object], tuple[int]]:
         key = promise._record[:2]
@@ -80,20 +80,20 @@ class Promises(list[DAGPromise[Any]]):
         self.outcomes.append(promise)
         return _outcome_value, (index,)
 
-    def reduce_kept(self, kept: Kept) -> tuple[Callable[..., object], tuple[Any, ...]]:
+    def reduce_kept(self, kept: ValueRef) -> tuple[Callable[..., object], tuple[Any, ...]]:
         if self.left_out is None:
-            self.left_out = LeftOut()
+            self.left_out = OutOfBandWriter()
         return self.left_out.reduce_kept(kept)
 
     @property
     def table(self) -> dict[type, Callable[[Any], tuple[Callable[..., object], tuple[Any, ...]]]]:
-        return {DAGPromise: self.reduce, Outcome: self.reduce_outcome, Kept: self.reduce_kept}
+        return {DAGPromise: self.reduce, Outcome: self.reduce_outcome, ValueRef: self.reduce_kept}
 
 
 class _Parting(pickle.Pickler):
     """A pickler that leaves out the large parts of a value."""
 
-    left_out: LeftOut
+    left_out: OutOfBandWriter
 
     def persistent_id(self, found: Any, /) -> int | None:
         return self.left_out.persistent_id(found)
@@ -106,7 +106,7 @@ def _pickled_once(value: object, part_from: int | None, enough: int | None = Non
         if part_from is None:
             pickler = pickle.Pickler(file, PROTOCOL)
         else:
-            promises.left_out = LeftOut(part_from)
+            promises.left_out = OutOfBandWriter(part_from)
             pickler = _parting(file, promises.left_out)
         pickler.dispatch_table = {**copyreg.dispatch_table, **promises.table}
         pickler.dump(value)
@@ -121,7 +121,7 @@ def _pickled_once(value: object, part_from: int | None, enough: int | None = Non
     return _pickled_by_value(value, part_from) if may_hold_local(data) or _OBJECT in data else (data, promises)
 
 
-def _parting(file: BytesIO, left_out: LeftOut) -> pickle.Pickler:
+def _parting(file: BytesIO, left_out: OutOfBandWriter) -> pickle.Pickler:
     pickler = _Parting(file, PROTOCOL, buffer_callback=left_out.buffer_callback)
     pickler.left_out = left_out
     return pickler
@@ -130,5 +130,5 @@ def _parting(file: BytesIO, left_out: LeftOut) -> pickle.Pickler:
 def _pickled_by_value(value: object, part_from: int | None) -> tuple[bytes, Promises]:
     promises = Promises()
     if part_from is not None:
-        promises.left_out = LeftOut(part_from)
+        promises.left_out = OutOfBandWriter(part_from)
     return by_value.dumps(value, promises.table, promises.left_out), promises

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.errors import TamperedValue, UncheckableValue
+from dagorama.errors import TamperedValue, UnverifiedValue
 from dagorama.values.signing import ADOPTION, Keyring
 
 VERSION = 1
@@ -34,41 +34,41 @@ class Wanted(NamedTuple):
 # --- signing ----------------------------------------------------------------------------------------
 
 
-def sign(adoption: pb.Adoption, ring: Keyring) -> pb.SignedAdoption:
+def sign(adoption: pb.Rebinding, ring: Keyring) -> pb.SignedRebinding:
     """Sign an adoption with the current time."""
     adoption.version, adoption.signed_at = VERSION, time()
     signed = adoption.SerializeToString()
-    return pb.SignedAdoption(adoption=signed, key_id=ring.signs_under, mac=ring.sign_statement(signed, ADOPTION))
+    return pb.SignedRebinding(rebinding=signed, key_id=ring.signs_under, mac=ring.sign_statement(signed, ADOPTION))
 
 
 # --- checking ---------------------------------------------------------------------------------------
 
 
-def check_adoption(signed: pb.SignedAdoption | None, wanted: Wanted, ring: Keyring) -> None:
+def check_adoption(signed: pb.SignedRebinding | None, wanted: Wanted, ring: Keyring) -> None:
     """Check that the holder of a key allows the wanted code; call this before the function is looked up or imported.
 
-    Raises UncheckableValue if there is no adoption or its key is not held here, TamperedValue if it was changed or
+    Raises UnverifiedValue if there is no adoption or its key is not held here, TamperedValue if it was changed or
     allows something else.
     """
     what = f"the adoption of node {wanted.id.hex()}"
     if signed is None:
-        raise UncheckableValue(
+        raise UnverifiedValue(
             f"node {wanted.id.hex()} would be run with other code than it was created with, and no signed adoption "
             f"allows it: {_AGAIN}"
         )
     try:
-        ring.check_statement(signed.adoption, ADOPTION, signed.key_id, signed.mac, what)
-    except UncheckableValue as error:
-        raise UncheckableValue(f"{error}: {_AGAIN}") from None
-    adoption = pb.Adoption.FromString(signed.adoption)
+        ring.check_statement(signed.rebinding, ADOPTION, signed.key_id, signed.mac, what)
+    except UnverifiedValue as error:
+        raise UnverifiedValue(f"{error}: {_AGAIN}") from None
+    adoption = pb.Rebinding.FromString(signed.rebinding)
     if adoption.version != VERSION:
-        raise UncheckableValue(f"{what} has version {adoption.version}, and {VERSION} is known here: update dagorama")
+        raise UnverifiedValue(f"{what} has version {adoption.version}, and {VERSION} is known here: update dagorama")
     why = _why_not(adoption, wanted)
     if why:
         raise TamperedValue(f"{what} was signed on {_day(adoption.signed_at)} and {why}")
 
 
-def _why_not(adoption: pb.Adoption, wanted: Wanted) -> str:
+def _why_not(adoption: pb.Rebinding, wanted: Wanted) -> str:
     """Return why an adoption does not allow the wanted code; empty if it does."""
     if adoption.function != wanted.function:
         return f"is for {adoption.function}, not for {wanted.function}"

@@ -22,7 +22,7 @@ from hashlib import sha256
 from hmac import compare_digest
 from typing import NamedTuple
 
-from dagorama.errors import DagoramaError, TamperedValue, UncheckableValue, ValueNotReadable
+from dagorama.errors import DagoramaError, TamperedValue, UnverifiedValue, ValueNotReadable
 from dagorama.settings import signing_keys
 from dagorama.values.envelope import MARKS, SIGNATURE_BYTES, SIGNED, VERSION, flags
 from dagorama.values.keys import ID_BYTES, SigningKey, load_keys
@@ -80,7 +80,7 @@ class Keyring:
     def open(self, envelope: bytes, role: bytes, node: bytes, what: str = "value") -> Opened:
         """Return an envelope that was signed for this place. `what` is a noun for errors.
 
-        Raises UncheckableValue if it is unsigned or its key is not held here, TamperedValue if it was signed for
+        Raises UnverifiedValue if it is unsigned or its key is not held here, TamperedValue if it was signed for
         another place or changed, ValueNotReadable if it is not an envelope.
         """
         opened = self._opened(envelope, role + node, node, what)
@@ -99,11 +99,11 @@ class Keyring:
     def check_statement(self, statement: bytes, role: bytes, key_id: bytes, mac: bytes, what: str) -> None:
         """Verify a signature of `sign_statement`. `what` is a noun for errors.
 
-        Raises UncheckableValue if the key is not held here, TamperedValue if other bytes were signed with it.
+        Raises UnverifiedValue if the key is not held here, TamperedValue if other bytes were signed with it.
         """
         key = self._by_id.get(key_id)
         if key is None:
-            raise UncheckableValue(f"{what} is signed with the key {key_id.hex()}, which is not held here")
+            raise UnverifiedValue(f"{what} is signed with the key {key_id.hex()}, which is not held here")
         if not compare_digest(_mac(key, role + key_id, statement), mac):
             raise TamperedValue(f"{what} was changed: its signature with the key {key_id.hex()} is wrong")
 
@@ -121,11 +121,11 @@ class Keyring:
     def _refusal(self, envelope: bytes, what: str) -> DagoramaError:
         """Return the error for an envelope whose signature cannot be verified."""
         if not flags(envelope) & SIGNED:
-            return UncheckableValue(f"the signature of the {what} is missing: {_ADVICE}")
+            return UnverifiedValue(f"the signature of the {what} is missing: {_ADVICE}")
         if len(envelope) < _REST_AT:
             return ValueNotReadable(f"the signature of the {what} is cut short")
         key = envelope[2:_INSTANCE_AT].hex()
-        return UncheckableValue(f"the signing key {key} of the {what} is not held here: {_ADVICE}")
+        return UnverifiedValue(f"the signing key {key} of the {what} is not held here: {_ADVICE}")
 
 
 class SignedValues:

@@ -30,7 +30,7 @@ class Message(NamedTuple):
     payload: bytes = b""
 
 
-class Lines:
+class ControlPipe:
     """One end of the pipe. Any thread may send. A message is lost if the other end has exited."""
 
     def __init__(self, connection: socket.socket) -> None:

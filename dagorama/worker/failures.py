@@ -28,20 +28,20 @@ def describe(
     return pb.Failure(
         node=node,
         attempt=attempt,
-        type=bounded(attempted(lambda: _name(type(error)), "unknown"), NAME_BYTES),
-        message=bounded(attempted(lambda: str(error), "<its str() failed>"), MESSAGE_BYTES),
-        traceback=bounded(attempted(lambda: _traceback(error), ""), TRACEBACK_BYTES),
+        type=truncate(attempted(lambda: _name(type(error)), "unknown"), NAME_BYTES),
+        message=truncate(attempted(lambda: str(error), "<its str() failed>"), MESSAGE_BYTES),
+        traceback=truncate(attempted(lambda: _traceback(error), ""), TRACEBACK_BYTES),
         exception=exception,
         microseconds=microseconds,
     )
 
 
-def overrun(seconds: float) -> TimeoutError:
+def timeout_error(seconds: float) -> TimeoutError:
     """Return the error of a run that was stopped at its timeout."""
     return TimeoutError(f"it ran for longer than its timeout of {seconds:g} second{'s' * (seconds != 1)}")
 
 
-def bounded(text: str, limit: int) -> str:
+def truncate(text: str, limit: int) -> str:
     """Return the text as valid UTF-8 without NUL, cut in the middle if it is longer than about `limit` bytes."""
     clean = text.replace("\0", "\\x00").encode("utf-8", "backslashreplace")
     if len(clean) <= limit:

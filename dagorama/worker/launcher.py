@@ -13,19 +13,19 @@ from typing import Any, Protocol
 
 from dagorama.settings import WorkerOptions
 from dagorama.user_code.modules import absolute_path
-from dagorama.worker.control_pipe import Lines, send_start
+from dagorama.worker.control_pipe import ControlPipe, send_start
 
 EXIT_POLL_INTERVAL_S = 0.01
 
 
-def launch(options: WorkerOptions) -> tuple[Process, Lines]:
+def launch(options: WorkerOptions) -> tuple[Process, ControlPipe]:
     """Start a supervisor that has the import path of this process, and exits when this process exits."""
     ours, theirs = socket.socketpair()
     with theirs:
         command = [sys.executable, os.path.dirname(__file__), "--launched", str(theirs.fileno())]
         process = _start(command, theirs.fileno())
     send_start(ours, (options, absolute_path()))
-    return process, Lines(ours)
+    return process, ControlPipe(ours)
 
 
 class Process(Protocol):

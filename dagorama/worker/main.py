@@ -10,10 +10,10 @@ from pathlib import Path
 from dagorama.errors import SettingsError
 from dagorama.settings import Settings, WorkerOptions
 from dagorama.values.signing import keyring
-from dagorama.worker.control_pipe import Lines, read_start
+from dagorama.worker.control_pipe import ControlPipe, read_start
 from dagorama.worker.frames import ChildMain
 from dagorama.worker.shared_memory import SharedMemory
-from dagorama.worker.supervisor.fork_server import Nursery
+from dagorama.worker.supervisor.fork_server import ForkServer
 from dagorama.worker.supervisor.spool import remove_folder, spool_folder
 
 UNUSABLE = 2  #: exit code
@@ -21,7 +21,7 @@ UNUSABLE = 2  #: exit code
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
-def run_worker(options: WorkerOptions, parent: Lines | None = None) -> int:
+def run_worker(options: WorkerOptions, parent: ControlPipe | None = None) -> int:
     """Run a worker, with its supervisor in this process, and return its exit code. Call it in a fresh process only."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the event loop handles it
     _keep_freed_memory()
@@ -29,7 +29,7 @@ def run_worker(options: WorkerOptions, parent: Lines | None = None) -> int:
     memory = SharedMemory(options.concurrency)
     folder = spool_folder()
     # The fork server exits last, even if the supervisor is killed, so it removes the folder.
-    fork_server = Nursery.start(lambda: _child_main(options, memory, folder), lambda: remove_folder(folder))
+    fork_server = ForkServer.start(lambda: _child_main(options, memory, folder), lambda: remove_folder(folder))
     try:
         return _supervise(options, fork_server, memory, folder, parent)
     finally:
@@ -43,7 +43,7 @@ def run_launched(descriptor: int) -> int:
     options, sys.path[:] = read_start(connection)
     from dagorama.client.channel import check
 
-    lines = Lines(connection)
+    lines = ControlPipe(connection)
     try:
         check(Settings.from_env())
         return run_worker(options, lines)
@@ -64,7 +64,7 @@ def _child_main(options: WorkerOptions, memory: SharedMemory, folder: Path) -> C
 
 
 def _supervise(
-    options: WorkerOptions, fork_server: Nursery, memory: SharedMemory, folder: Path, parent: Lines | None
+    options: WorkerOptions, fork_server: ForkServer, memory: SharedMemory, folder: Path, parent: ControlPipe | None
 ) -> int:
     import asyncio
 

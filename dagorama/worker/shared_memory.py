@@ -98,7 +98,7 @@ class Running(NamedTuple):
     since: int  #: monotonic nanoseconds
 
 
-class _Bell:
+class _WakePipe:
     """A pipe to wake the event loop of the child. Bytes that an earlier child has not read are harmless."""
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ class _Bell:
         for end in self._ends:
             os.set_blocking(end, False)
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         with suppress(BlockingIOError):  # a wake-up is already pending
             os.write(self._ends[1], b"!")
 
@@ -133,7 +133,7 @@ class SlotMemory:
         self._cancelled = view[_CANCELLED * _WORD : _RING_AT].toreadonly().cast("Q")
         self._ring = view[_RING_AT:_SLOT_BYTES]
         self._lock: Lock | threading.Lock = lock
-        self._bell = _Bell()
+        self._bell = _WakePipe()
 
     # --- for the child ---
 
@@ -197,7 +197,7 @@ class SlotMemory:
         for node in running:
             self._words[_CANCELLED + node.entry] = node.ordinal + 1
         if running:
-            self._bell.ring()
+            self._bell.wake()
         return [node.ordinal for node in running]
 
     def entries(self) -> list[Running]:

@@ -13,7 +13,7 @@ from threading import get_ident
 from dagorama.client.chunks import refuse_excess
 from dagorama.client.shared_files import SharedFiles, mapped
 from dagorama.errors import ValueNotReadable
-from dagorama.values.out_of_band import Buffer, Checked
+from dagorama.values.out_of_band import Buffer, Verified
 
 #: the file with the path of the broker's folder, if that is on this machine
 BROKER_FOLDER_FILE = "broker.folder"
@@ -39,7 +39,7 @@ class SpoolValues:
             write_whole(path, data)
         return digest
 
-    def get(self, digest: bytes) -> Checked:
+    def get(self, digest: bytes) -> Verified:
         """Return a value. Raises ValueNotReadable if it does not exist or does not match its hash."""
         files = brokers_files(self._folder)
         if files is not None and (found := files.get(digest)) is not None:

@@ -10,19 +10,19 @@ from contextlib import contextmanager
 from functools import partial
 
 from dagorama_broker.engine.clock import advance_clock
-from dagorama_broker.engine.commits import Commits, StoreThread, Waiter, notify
+from dagorama_broker.engine.commits import CommitExecutor, Commits, Waiter, notify
 from dagorama_broker.engine.drafts import Drafts
 from dagorama_broker.engine.functions import Functions
 from dagorama_broker.engine.loading import Loading
 from dagorama_broker.engine.lookups import Lookups
-from dagorama_broker.engine.payload_cache import Payloads, Recent, is_final
+from dagorama_broker.engine.payload_cache import Payloads, RecentResults, is_final
 from dagorama_broker.engine.proofs import Proofs
 from dagorama_broker.engine.retention import Retention
-from dagorama_broker.engine.retention_policy import Keeping
+from dagorama_broker.engine.retention_policy import RetentionPolicy
 from dagorama_broker.engine.submissions import Submissions
-from dagorama_broker.engine.waiters import Watching
+from dagorama_broker.engine.waiters import Waiters
 from dagorama_broker.engine.worker_session import Session
-from dagorama_broker.errors import NotAllowedNow, NotServing
+from dagorama_broker.errors import FailedPrecondition, Unavailable
 from dagorama_broker.model.rows import Changes
 from dagorama_broker.scheduler import Effects, Scheduler, Worker
 from dagorama_broker.store.protocol import Store
@@ -43,19 +43,19 @@ class Broker:
         scheduler: Scheduler,
         store: Store,
         cache_bytes: int = 256 << 20,
-        keeping: Keeping | None = None,
-        thread: StoreThread | None = None,
+        keeping: RetentionPolicy | None = None,
+        thread: CommitExecutor | None = None,
     ) -> None:
         self.scheduler = scheduler
         self.store = store
         self.commits = commits = Commits(scheduler, store, thread)
         in_store = commits.in_store
         self.payloads = Payloads(cache_bytes, partial(in_store, store.arguments), partial(in_store, store.values))
-        self.recent = Recent(self.payloads.values)
-        self.watching = Watching()
+        self.recent = RecentResults(self.payloads.values)
+        self.watching = Waiters()
         self.sessions: dict[Worker, Session] = {}
         self.proofs = Proofs(store.secret)
-        self.lookups = Lookups(commits, self.payloads, keeping or Keeping())
+        self.lookups = Lookups(commits, self.payloads, keeping or RetentionPolicy())
         self.loading = Loading(commits, self.lookups)
         self.drafts = Drafts(commits, self.lookups, self.loading)
         self.submissions = Submissions(commits, self.lookups, self.loading, self.drafts)
@@ -119,7 +119,7 @@ class Broker:
             else:
                 await commits.in_store(thread.timed, self.store.commit, changes)
         except BaseException:
-            notify(waiting, NotServing("the broker stops: its store could not be written"))
+            notify(waiting, Unavailable("the broker stops: its store could not be written"))
             raise
         commits.end()
 
@@ -156,7 +156,7 @@ class Broker:
     # --- notifying ------------------------------------------------------------------------------------
 
     def _is_wanted(self, effects: Effects) -> Callable[[int], bool]:
-        wanted = {node.key for node in effects.ended if node.readers or is_final(node)}
+        wanted = {node.key for node in effects.ended if node.consumers or is_final(node)}
         return lambda key: key in wanted or key in self.watching
 
     def _tell(self, effects: Effects) -> None:
@@ -198,8 +198,8 @@ class Broker:
         self._look_at = self.scheduler.now + LOOK
         for worker, session in self.sessions.items():
             if not self.scheduler.is_connected(worker) and not session.over:
-                log.info("worker %r was lost: it was silent for longer than its lease", worker.presence.name)
-                session.end(NotAllowedNow("this worker was silent for longer than its lease: connect again"))
+                log.info("worker %r was lost: it was silent for longer than its lease", worker.info.name)
+                session.end(FailedPrecondition("this worker was silent for longer than its lease: connect again"))
 
     # --- cached results -------------------------------------------------------------------------------
 

@@ -20,10 +20,10 @@ async def cancel(broker: Broker, instance: bytes, ids: Sequence[bytes]) -> int:
     tally, step = Tally(), broker.scheduler.limits.step
     while portion := list(islice(nodes, step)):
         broker.scheduler.cancel(portion, broker.see_time(), tally)
-        await broker.commits.durable()
+        await broker.commits.wait_durable()
     while tally.open:
-        await broker.commits.durable()
-    await broker.commits.durable()
+        await broker.commits.wait_durable()
+    await broker.commits.wait_durable()
     return tally.count
 
 

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from time import perf_counter
 from typing import Any, ParamSpec, TypeVar
 
-from dagorama_broker.errors import NotServing
+from dagorama_broker.errors import Unavailable
 from dagorama_broker.model.rows import Changes
 from dagorama_broker.scheduler import Scheduler
 from dagorama_broker.store.protocol import Store
@@ -20,7 +20,7 @@ from dagorama_broker.store.protocol import Store
 P = ParamSpec("P")
 T = TypeVar("T")
 #: Called with None when something is durable, or with the error that prevents it.
-Waiter = Callable[[NotServing | None], None]
+Waiter = Callable[[Unavailable | None], None]
 
 CALL_AGAIN = "the broker is leaving; call again when it is back"
 #: Rows up to which a commit is short.
@@ -29,7 +29,7 @@ FEW = 8
 QUICK = 0.001
 
 
-class StoreThread(ThreadPoolExecutor):
+class CommitExecutor(ThreadPoolExecutor):
     """Makes the store's calls one after another, and tells when a commit need not go to this thread.
 
     A switch to another thread and back takes half as long as a short commit, so that the event loop had better make
@@ -63,7 +63,7 @@ class StoreThread(ThreadPoolExecutor):
             self._seconds = max(seconds, self._seconds * 0.9 + seconds * 0.1)
 
     def _is_short(self, changes: Changes) -> bool:
-        if not self._few or changes.removed or changes.revived or changes.functions_gone:
+        if not self._few or changes.removed or changes.retried or changes.functions_gone:
             return False
         return len(changes.nodes) + len(changes.outcomes) + len(changes.instances) + len(changes.resolved) <= self._few
 
@@ -71,40 +71,40 @@ class StoreThread(ThreadPoolExecutor):
 class Commits:
     """Connects the callers that change the scheduler with the loop that commits the changes."""
 
-    def __init__(self, scheduler: Scheduler, store: Store, thread: StoreThread | None = None) -> None:
+    def __init__(self, scheduler: Scheduler, store: Store, thread: CommitExecutor | None = None) -> None:
         self.scheduler = scheduler
         self.store = store
         self.in_flight = Changes()  #: changes under way
         self.count = 0
         self.changed = asyncio.Event()  #: set when the loop has something to do
         self.stopping = False
-        self.thread = thread or StoreThread()
+        self.thread = thread or CommitExecutor()
         self._in_flight_ids: set[bytes] = set()
         self._waiting: list[Waiter] = []  # for the next commit
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- for callers ----------------------------------------------------------------------------------
 
-    def touch(self) -> None:
+    def mark_changed(self) -> None:
         """Mark the scheduler as changed. Raises NotServing while the broker leaves."""
         if self.stopping:
-            raise NotServing(CALL_AGAIN)
+            raise Unavailable(CALL_AGAIN)
         self.changed.set()
 
     def when_durable(self, waiter: Waiter) -> None:
         """Call `waiter` when the present state of the scheduler is durable, and sent. To be called after `touch`."""
         self._waiting.append(waiter)
 
-    async def durable(self) -> None:
+    async def wait_durable(self) -> None:
         """Wait until the present state of the scheduler is durable, and sent. Raises NotServing."""
         await self.next_commit()
 
     def next_commit(self) -> asyncio.Future[None]:
         """Return a future that is done when the present state of the scheduler is durable. Raises NotServing."""
-        self.touch()
+        self.mark_changed()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        def done(error: NotServing | None) -> None:
+        def done(error: Unavailable | None) -> None:
             if future.done():
                 return  # the caller has hung up
             if error is None:
@@ -120,12 +120,12 @@ class Commits:
         """Let other calls run. Raises NotServing while the broker leaves."""
         await asyncio.sleep(0)
         if self.stopping:
-            raise NotServing(CALL_AGAIN)
+            raise Unavailable(CALL_AGAIN)
 
     async def settled(self) -> None:
         """Wait until the scheduler has put nothing off. Raises NotServing."""
         while not self.scheduler.is_settled:
-            await self.durable()
+            await self.wait_durable()
 
     def go_on_with(self, work: Coroutine[None, None, None]) -> None:
         """Run this to its end even if the call that wants it is cancelled."""
@@ -151,7 +151,7 @@ class Commits:
     def begin(self, changes: Changes) -> None:
         """Record that these changes are being committed."""
         self.in_flight = changes
-        self._in_flight_ids = {row.origin for row in changes.runs} | {row.id for row in changes.instances}
+        self._in_flight_ids = {row.origin for row in changes.blocks} | {row.id for row in changes.instances}
 
     def end(self) -> None:
         """Record that the changes are durable."""
@@ -160,11 +160,11 @@ class Commits:
 
     def close(self) -> None:
         """Refuse the remaining waiters, and end the thread."""
-        notify(self.take_waiting(), NotServing("the broker is leaving"))
+        notify(self.take_waiting(), Unavailable("the broker is leaving"))
         self.thread.shutdown()
 
 
-def notify(waiting: list[Waiter], error: NotServing | None) -> None:
+def notify(waiting: list[Waiter], error: Unavailable | None) -> None:
     """Call each waiter."""
     for waiter in waiting:
         waiter(error)

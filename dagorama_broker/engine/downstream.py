@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.model.domain import Fate, State
+from dagorama_broker.model.domain import EagerState, State
 from dagorama_broker.model.queries import Edges
 from dagorama_broker.model.rows import UsedFailureRow, unpack_keys
 
@@ -107,8 +107,8 @@ async def _take(broker: Broker, found: Downstream, page: Sequence[Edges]) -> Non
 
 async def _dead(broker: Broker, keys: Collection[int]) -> set[int]:
     """Return the nodes among these that an aborted attempt has made."""
-    fates = await broker.commits.in_store(broker.store.fates_of, sorted(keys))
-    return {key for key, fate in fates.items() if fate is Fate.DEAD}
+    fates = await broker.commits.in_store(broker.store.eager_states, sorted(keys))
+    return {key for key, fate in fates.items() if fate is EagerState.ABORTED}
 
 
 def _naming(broker: Broker, instance: int) -> set[int]:

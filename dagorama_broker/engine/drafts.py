@@ -8,11 +8,11 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from dagorama_broker.engine.clock import advance_clock
 from dagorama_broker.engine.commits import Commits
-from dagorama_broker.engine.loading import Loading, Reach, made_by, named_by_one, refuse_other_world
+from dagorama_broker.engine.loading import Loaded, Loading, made_by, named_by_one, reject_other_protocol
 from dagorama_broker.engine.lookups import Lookups
 from dagorama_broker.engine.turns import Steps
-from dagorama_broker.errors import NotServing
-from dagorama_broker.scheduler import Draft, NewRun, Node, Worker
+from dagorama_broker.errors import Unavailable
+from dagorama_broker.scheduler import Draft, NewNodes, Node, Worker
 
 #: Nodes and references that are looked at between two turns of other calls, if no commit follows.
 TURN = 2_000
@@ -29,7 +29,7 @@ class Drafts:
         self._scheduler = commits.scheduler
         self._store = commits.store
 
-    async def submit(self, runs: Sequence[NewRun]) -> None:
+    async def submit(self, runs: Sequence[NewNodes]) -> None:
         """Make nodes and instances, once, and return when they are durable.
 
         Raises a BrokerRefusal, and then nothing has changed.
@@ -39,15 +39,15 @@ class Drafts:
             draft = None
             while draft is None:  # else a retry has changed what was read from the store
                 draft = await self._carried_out(runs, added_to)
-        await self._commits.durable()
+        await self._commits.wait_durable()
         while not draft.is_started:
-            await self._commits.durable()
+            await self._commits.wait_durable()
         steps = Steps(TURN, self._commits.next_turn)
         for run in runs:  # else all of it would be freed at once when the call returns, which blocks the loop
             await steps.spend(run.weight)
             run.arguments, run.sources = [], None
 
-    async def _carried_out(self, runs: Sequence[NewRun], added_to: Collection[bytes]) -> Draft | None:
+    async def _carried_out(self, runs: Sequence[NewNodes], added_to: Collection[bytes]) -> Draft | None:
         """Return an accepted draft of all that is left to make; None: what it needs must be found out again."""
         scheduler = self._scheduler
         revivals = scheduler.revivals
@@ -70,7 +70,7 @@ class Drafts:
                 stack.enter_context(self._lookups.holds.on(id))
                 stored = None
                 if self._scheduler.instance(id) is None:
-                    await self._commits.durable()
+                    await self._commits.wait_durable()
                     stored = await self._commits.in_store(self._store.instance, id)
                     if stored is None and self._scheduler.instance(id) is None:
                         raise self._lookups.not_known(id)
@@ -78,10 +78,10 @@ class Drafts:
                 stack.callback(self._scheduler.unpin_instance, id)
             yield
 
-    async def _left_to_make(self, runs: Sequence[NewRun]) -> tuple[list[NewRun], Reach]:
+    async def _left_to_make(self, runs: Sequence[NewNodes]) -> tuple[list[NewNodes], Loaded]:
         """Return the runs that no earlier call has made, and what they name."""
         loading, has_instance = self._loading, self._lookups.has_instance
-        left, found, missing = list[NewRun](), Reach(), list[bytes]()
+        left, found, missing = list[NewNodes](), Loaded(), list[bytes]()
         steps, made = Steps(self._scheduler.limits.step, self._commits.next_turn), made_by(runs)
         for run in runs:
             await steps.spend(run.weight + LOOK)
@@ -91,24 +91,24 @@ class Drafts:
                 await self._look_up(missing, empty, found)
                 missing = []
             while loading.is_unsettled([run]):
-                await self._commits.durable()
+                await self._commits.wait_durable()
             if not loading.is_made(run, found):
                 left.append(run)
         await self._look_up(missing, (), found)
         for run in left:
             await steps.spend(len(run.foreign) + 1)
-            refuse_other_world([run], found)
+            reject_other_protocol([run], found)
             self._lookups.check_large(run.large)
         return left, found
 
-    async def _look_up(self, nodes: Sequence[bytes], instances: Collection[bytes], found: Reach) -> None:
+    async def _look_up(self, nodes: Sequence[bytes], instances: Collection[bytes], found: Loaded) -> None:
         if nodes or instances:
-            await self._commits.durable()
+            await self._commits.wait_durable()
             await self._loading.read(nodes, instances, found)
 
     @asynccontextmanager
     async def draft(
-        self, runs: Sequence[NewRun], known: Mapping[bytes, Node], worker: Worker | None = None
+        self, runs: Sequence[NewNodes], known: Mapping[bytes, Node], worker: Worker | None = None
     ) -> AsyncIterator[Draft]:
         """Find out what the runs ask for and enter it; give it up unless it is carried out within the context.
 
@@ -121,7 +121,7 @@ class Drafts:
         async def next_turn() -> None:
             await commits.next_turn()
             if worker is not None:
-                scheduler.heard(worker, advance_clock(scheduler))
+                scheduler.record_contact(worker, advance_clock(scheduler))
 
         async def next_commit() -> None:
             # Nodes entered now go with the commit after the one under way, which takes about as long.
@@ -129,7 +129,7 @@ class Drafts:
             await committing
             committing = commits.next_commit()
             if worker is not None:
-                scheduler.heard(worker, advance_clock(scheduler))
+                scheduler.record_contact(worker, advance_clock(scheduler))
 
         try:
             steps = Steps(min(TURN, scheduler.limits.step), next_turn)
@@ -144,7 +144,7 @@ class Drafts:
                 commits.go_on_with(self._give_up(draft))
 
     async def _give_up(self, draft: Draft) -> None:
-        steps = Steps(self._scheduler.limits.step, self._commits.durable)
-        with suppress(NotServing):  # the next broker deletes the rest when it starts
+        steps = Steps(self._scheduler.limits.step, self._commits.wait_durable)
+        with suppress(Unavailable):  # the next broker deletes the rest when it starts
             for units in draft.give_up():
                 await steps.spend(units)

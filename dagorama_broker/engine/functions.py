@@ -11,7 +11,7 @@ import logging
 import time
 
 from dagorama_broker.engine.commits import Commits
-from dagorama_broker.errors import NotServing, StoreError
+from dagorama_broker.errors import StoreError, Unavailable
 from dagorama_broker.model.rows import Changes
 
 log = logging.getLogger("dagorama_broker")
@@ -55,7 +55,7 @@ class Functions:
             await self._until_wanted()
             try:
                 done = await self._drop_unused()
-            except NotServing:
+            except Unavailable:
                 return
             except StoreError as error:
                 log.error("cannot remove unused functions, will retry: %s", error)
@@ -84,7 +84,7 @@ class Functions:
     async def _drop_unused(self) -> bool:
         """Drop unused functions. Return False if the caller must try again later."""
         scheduler, queues = self._scheduler, self._scheduler.function_queues
-        await self._commits.durable()
+        await self._commits.wait_durable()
         searched = set(queues)
         self._candidates = set(searched)
         try:
@@ -95,7 +95,7 @@ class Functions:
             scheduler.drop_functions(self._candidates - _named(scheduler.changes))
         finally:
             self._candidates = set()
-        self._commits.touch()
+        self._commits.mark_changed()
         used = sum(id in searched for id in queues)
         size = scheduler.functions_size * used // max(len(queues), 1)
         self._most, self._largest = used + max(MANY, used // 2), size + max(LARGE, size // 2)
@@ -115,4 +115,4 @@ class Functions:
 def _named(changes: Changes) -> set[int]:
     """Return functions that these changes name, or that are new in them."""
     named = {row.function for row in changes.nodes}
-    return named | {row.function for row in changes.adopted} | {row.id for row in changes.functions}
+    return named | {row.function for row in changes.rebound} | {row.id for row in changes.functions}

@@ -8,15 +8,15 @@ from contextlib import contextmanager
 
 from dagorama_broker.engine.commits import Commits
 from dagorama_broker.engine.payload_cache import Payloads
-from dagorama_broker.engine.retention_policy import Keeping, not_known
-from dagorama_broker.errors import Malformed, NotKnown
+from dagorama_broker.engine.retention_policy import RetentionPolicy, not_known
+from dagorama_broker.errors import InvalidArgument, NotFound
 from dagorama_broker.model.domain import ENDED
 from dagorama_broker.model.queries import FoundNode, StoredInstance
 from dagorama_broker.model.rows import OutcomeRow
 from dagorama_broker.scheduler import Node
 
 
-class Holds:
+class InstanceLocks:
     """Protects instances that a call is reading from removal."""
 
     def __init__(self) -> None:
@@ -46,9 +46,9 @@ class Holds:
 
 
 class Lookups:
-    def __init__(self, commits: Commits, payloads: Payloads, keeping: Keeping) -> None:
+    def __init__(self, commits: Commits, payloads: Payloads, keeping: RetentionPolicy) -> None:
         self.keeping = keeping
-        self.holds = Holds()
+        self.holds = InstanceLocks()
         self._commits = commits
         self._scheduler = commits.scheduler
         self._store = commits.store
@@ -60,7 +60,7 @@ class Lookups:
         """Return whether this id was ever used for an instance."""
         return id in self._scheduler.instances or self._commits.is_unwritten(id) or self._store.has_instance(id)
 
-    def not_known(self, instance: bytes) -> NotKnown:
+    def not_known(self, instance: bytes) -> NotFound:
         """Return the error for an instance that the store does not have, or has removed."""
         return not_known(instance, self._store.removed(instance), self.keeping)
 
@@ -70,7 +70,7 @@ class Lookups:
 
     async def stored_instances(self, ids: Collection[bytes]) -> dict[bytes, StoredInstance]:
         """Return instances as the store has them, by id, including all changes until now. Raises NotKnown."""
-        await self._commits.durable()
+        await self._commits.wait_durable()
         read = self._store.instance
         found = await self._commits.in_store(
             lambda: {id: stored for id in ids if (stored := read(id)) is not None}
@@ -121,9 +121,9 @@ class Lookups:
 
     async def ids_of(self, nodes: Sequence[Node]) -> dict[int, bytes]:
         """Return the 16-byte ids of nodes, by key."""
-        ids = {node.key: node.run.id_of(node.key) for node in nodes if node.run is not None}
+        ids = {node.key: node.block.id_of(node.key) for node in nodes if node.block is not None}
         if len(ids) < len(nodes):
-            rest = [node.key for node in nodes if node.run is None]
+            rest = [node.key for node in nodes if node.block is None]
             ids |= await self._commits.in_store(self._store.ids, rest)
         return ids
 
@@ -133,18 +133,18 @@ class Lookups:
         """Raise NotKnown if one of these large values, named by their SHA-256, does not exist."""
         for sha256 in names:
             if not self._store.has_large(sha256):
-                raise NotKnown(
+                raise NotFound(
                     f"large value {sha256.hex()} is not here: it was not sent with PutValue before, or no node has"
                     f" named it for {self.keeping.grace:g} s; put() it again"
                 )
 
 
-def unknown_node(id: bytes) -> NotKnown:
+def unknown_node(id: bytes) -> NotFound:
     """Return the error for a node that does not exist."""
-    return NotKnown(f"node {id.hex()} is not known to this broker")
+    return NotFound(f"node {id.hex()} is not known to this broker")
 
 
 def check_instance(id: bytes, instance: bytes, *, is_own: bool) -> None:
     """Raise Malformed unless this node is of this instance."""
     if not is_own:
-        raise Malformed(f"node {id.hex()} belongs to another instance than {instance.hex()}")
+        raise InvalidArgument(f"node {id.hex()} belongs to another instance than {instance.hex()}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Container, Iterable, Sequence
 
-from dagorama_broker.model.domain import State, World
+from dagorama_broker.model.domain import State, WireProtocol
 from dagorama_broker.model.rows import Changes
 from dagorama_broker.scheduler import Effects, Node
 
@@ -20,7 +20,7 @@ READ_BATCH = 256
 MOST_RECENT, RECENT_BYTES, LARGEST_RECENT = 4096, 16 << 20, 16 << 10
 
 
-class Shelf:
+class PayloadCache:
     """Caches envelopes by node key. An envelope that does not fit is not kept: the store has it."""
 
     def __init__(self, most: int, read: Read) -> None:
@@ -60,12 +60,12 @@ class Payloads:
     """Caches arguments of unfinished nodes, and values that unfinished nodes or waiting clients will be given."""
 
     def __init__(self, most: int, arguments: Read, values: Read) -> None:
-        self.arguments = Shelf(most, arguments)
-        self.values = Shelf(most, values)
+        self.arguments = PayloadCache(most, arguments)
+        self.values = PayloadCache(most, values)
 
     def take_in(self, changes: Changes, nodes: Container[int], is_wanted: Callable[[int], bool]) -> None:
         """Add the envelopes of a commit that will be read soon."""
-        for revived in changes.revived:
+        for revived in changes.retried:
             if revived.state != State.RESOLVING:
                 self.values.drop(revived.key)
         for row in changes.nodes:
@@ -82,7 +82,7 @@ class Payloads:
         """Drop the envelopes that no unfinished node will be given."""
         for node in effects.ended:
             self.arguments.drop(node.key)
-            if not node.readers and not is_wanted(node.key):
+            if not node.consumers and not is_wanted(node.key):
                 self.values.drop(node.key)
         for key in effects.unread:
             if not is_wanted(key):
@@ -92,18 +92,18 @@ class Payloads:
 def is_final(node: Node) -> bool:
     """Return whether a node completed with a value of its own that no unfinished node will be given."""
     return (
-        node.state is State.COMPLETED and not node.readers and not node.refs
-        and node.run is not None and node.lane.function.world is World.OURS
+        node.state is State.COMPLETED and not node.consumers and not node.refs
+        and node.block is not None and node.queue.function.protocol is WireProtocol.V1
     )  # fmt: skip
 
 
-class Recent:
+class RecentResults:
     """Keeps the latest results that no node needs, because a client often asks for them in a moment.
 
     The values are in the cache of values; they are answered from here without a look into the store.
     """
 
-    def __init__(self, values: Shelf) -> None:
+    def __init__(self, values: PayloadCache) -> None:
         self._values = values
         self._nodes: OrderedDict[bytes, Node] = OrderedDict()  # by id
         self._sizes: dict[int, int] = {}  # by key
@@ -121,8 +121,8 @@ class Recent:
         envelope = self._values.kept.get(node.key)
         if envelope is None or len(envelope) > LARGEST_RECENT or node.key in self._sizes:
             return []
-        assert node.run is not None
-        self._nodes[node.run.id_of(node.key)] = node
+        assert node.block is not None
+        self._nodes[node.block.id_of(node.key)] = node
         self._sizes[node.key] = len(envelope)
         self._size += len(envelope)
         gone = []

@@ -12,7 +12,7 @@ from hmac import compare_digest
 from struct import pack
 from typing import NamedTuple
 
-from dagorama_broker.errors import Malformed, NotPermitted
+from dagorama_broker.errors import InvalidArgument, PermissionDenied
 
 SECRET_BYTES = 32  #: of a worker
 PROOF_BYTES = 16
@@ -59,9 +59,9 @@ class Proofs:
 def check_secret(worker: bytes, secret: bytes) -> None:
     """Raise Malformed or NotPermitted if a secret does not fit the worker's id."""
     if len(secret) != SECRET_BYTES:
-        raise Malformed(f"a worker's secret has {SECRET_BYTES} bytes, not {len(secret)}")
+        raise InvalidArgument(f"a worker's secret has {SECRET_BYTES} bytes, not {len(secret)}")
     if not compare_digest(id_of(secret), worker):
-        raise NotPermitted(
+        raise PermissionDenied(
             "the worker's id does not fit its secret: a worker's id is the first 16 bytes of the SHA-256 of its secret"
         )
 
@@ -75,7 +75,7 @@ def _check_grants(grants: Iterable[PresentedGrant]) -> None:
     presented = 0
     for grant in grants:
         if len(grant.nodes) != len(grant.attempts):
-            raise Malformed("the columns of a grant that the worker presents have different lengths")
+            raise InvalidArgument("the columns of a grant that the worker presents have different lengths")
         presented += len(grant.attempts)
     if presented > MOST_PRESENTED:
-        raise Malformed(f"the worker presents grants of {presented:,} attempts; {MOST_PRESENTED:,} are allowed")
+        raise InvalidArgument(f"the worker presents grants of {presented:,} attempts; {MOST_PRESENTED:,} are allowed")

@@ -17,8 +17,8 @@ from dagorama_broker.engine.clock import RetentionClock
 from dagorama_broker.engine.commits import Commits
 from dagorama_broker.engine.loading import Loading
 from dagorama_broker.engine.lookups import Lookups
-from dagorama_broker.engine.retention_policy import MOST_INSTANCES, Pace
-from dagorama_broker.errors import NotServing, StoreError
+from dagorama_broker.engine.retention_policy import MOST_INSTANCES, RemovalRate
+from dagorama_broker.errors import StoreError, Unavailable
 from dagorama_broker.model.queries import StoredInstance
 from dagorama_broker.model.rows import Changes, RemovedRow
 
@@ -44,7 +44,7 @@ class Retention:
         self._scheduler = commits.scheduler
         self._store = commits.store
         self._clock = RetentionClock(commits.store.last_used)
-        self._pace = Pace(commits.scheduler, time.monotonic())
+        self._pace = RemovalRate(commits.scheduler, time.monotonic())
         self._is_more = False  # whether there were more expired instances than were removed
         self._cutoff = 0.0  # wall time of the last look
         self._blocked = 0  # expired instances that calls used then
@@ -57,7 +57,7 @@ class Retention:
         try:
             while True:
                 await asyncio.sleep(await self._step())
-        except NotServing:
+        except Unavailable:
             return
 
     async def _step(self) -> float:
@@ -78,7 +78,7 @@ class Retention:
             await asyncio.to_thread(self._store.find_unnamed_large)
             self._looked_around = True
         if not self._is_left_over and self._remove():
-            await self._commits.durable()
+            await self._commits.wait_durable()
             self._is_more |= self._are_freed()
         is_more = self._collect()
         self._is_left_over = await self._commits.in_store(self._sweep, self._pace.nodes())

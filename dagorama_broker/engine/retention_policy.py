@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf
 
-from dagorama_broker.errors import NotKnown
+from dagorama_broker.errors import NotFound
 from dagorama_broker.model.rows import RemovedRow
 from dagorama_broker.scheduler import Scheduler
 
@@ -22,7 +22,7 @@ SHARE = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class RetentionPolicy:
     """How long things are kept, in seconds; infinity: forever."""
 
     ended: float = 24 * HOUR  #: an instance, when it has ended
@@ -38,7 +38,7 @@ class Keeping:
         return min(LONGEST_PAUSE, max(SHORTEST_PAUSE, min(self.ended, self.failed, self.grace) / 4))
 
 
-class Pace:
+class RemovalRate:
     """Sizes the portions of a removal: small, but larger than what is made meanwhile, with pauses in between."""
 
     def __init__(self, scheduler: Scheduler, now: float) -> None:
@@ -70,21 +70,21 @@ class Pace:
         return min(longest, max(SHORTEST_PAUSE, since * INSTANCES / removed))
 
 
-def not_known(instance: bytes, removed: RemovedRow | None, keeping: Keeping) -> NotKnown:
+def not_known(instance: bytes, removed: RemovedRow | None, keeping: RetentionPolicy) -> NotFound:
     """Return the error for an instance that is unknown or was removed."""
     if removed is not None:
         ended = datetime.fromtimestamp(removed.ended, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
         setting = "DAGORAMA_RETENTION_FAILED" if removed.failed else "DAGORAMA_RETENTION"
-        return NotKnown(
+        return NotFound(
             f"instance {instance.hex()} ended on {ended} and was removed after its retention of"
-            f" {in_words(removed.kept)} ({setting})"
+            f" {format_duration(removed.kept)} ({setting})"
         )
-    return NotKnown(f"instance {instance.hex()} is not known to this broker{_what_is_removed(keeping)}")
+    return NotFound(f"instance {instance.hex()} is not known to this broker{_what_is_removed(keeping)}")
 
 
-def _what_is_removed(keeping: Keeping) -> str:
+def _what_is_removed(keeping: RetentionPolicy) -> str:
     kept = [
-        f"{what} {in_words(seconds)} ({setting})"
+        f"{what} {format_duration(seconds)} ({setting})"
         for what, seconds, setting in (
             ("ended ones after", keeping.ended, "DAGORAMA_RETENTION"),
             ("failed ones after", keeping.failed, "DAGORAMA_RETENTION_FAILED"),
@@ -94,7 +94,7 @@ def _what_is_removed(keeping: Keeping) -> str:
     return f"; old instances are removed, {', '.join(kept)}" if kept else ""
 
 
-def in_words(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a duration as text: 7 days, 24 h, 90 min, 45 s."""
     for size, unit in ((DAY, " days"), (HOUR, " h"), (MINUTE, " min")):
         if seconds >= 2 * size and seconds % size == 0:

@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.downstream import closure, users_of
-from dagorama_broker.engine.loading import Reach
-from dagorama_broker.errors import NotAllowedNow
-from dagorama_broker.model.domain import Adoption, Fate, State, World
+from dagorama_broker.engine.loading import Loaded
+from dagorama_broker.errors import FailedPrecondition
+from dagorama_broker.model.domain import EagerState, Rebinding, State, WireProtocol
 from dagorama_broker.model.queries import Failed, FoundNode, is_made
 from dagorama_broker.model.rows import unpack_keys
-from dagorama_broker.scheduler import Node, Noticed, Obstacle, Revived, refuse_uncovered
+from dagorama_broker.scheduler import Node, Obstacle, RecentFailure, Retried, refuse_uncovered
 
 #: Seconds that a caller may wait at most for unschedulable nodes to be found.
 LONGEST_PATIENCE = 10.0
@@ -27,11 +27,11 @@ class Asked(NamedTuple):
     ids: Sequence[bytes] = ()  #: of nodes; empty: all that failed in the instance
     downstream: bool = False  #: also nodes that were given one of the failures as a value, and what depends on them
     new_code: bool = False  #: run by the code that is deployed when it runs
-    adoptions: Sequence[Adoption] = ()  #: allow `new_code`
+    adoptions: Sequence[Rebinding] = ()  #: allow `new_code`
 
 
 class Done(NamedTuple):
-    revived: Revived
+    revived: Retried
     nodes: list[Node]  #: that run or wait again
 
 
@@ -44,7 +44,7 @@ async def retry(broker: Broker, asked: Asked) -> Done:
     async with broker.retry_lock:
         with broker.lookups.holds.on(asked.instance):
             done = await _retry(broker, asked)
-    await broker.commits.durable()
+    await broker.commits.wait_durable()
     return done
 
 
@@ -91,9 +91,9 @@ def _code_to_adopt(broker: Broker, asked: Asked, failed: Failed) -> set[tuple[st
     functions = [scheduler.function_queues[lane].function for lane in lanes]
     others = [*_waiting_for_old_code(broker, asked), *scheduler.waiting_for(failed)]
     waiting = scheduler.with_dependents(failed, others)
-    return {(function.name, function.code) for function in functions if function.world is World.OURS} | {
-        (node.lane.function.name, scheduler.code_of(node)) for node in waiting
-        if node.lane.function.world is World.OURS and node.instance.id == asked.instance
+    return {(function.name, function.code) for function in functions if function.protocol is WireProtocol.V1} | {
+        (node.queue.function.name, scheduler.code_of(node)) for node in waiting
+        if node.queue.function.protocol is WireProtocol.V1 and node.instance.id == asked.instance
     }  # fmt: skip
 
 
@@ -117,7 +117,7 @@ async def unservable(broker: Broker, nodes: Iterable[Node], patience: float) -> 
             while True:
                 queued = [node for node in queued if node.state in (State.QUEUED, State.CLAIMED)]
                 found = _unservable(broker, queued)
-                if len(found) == len({node.lane.base for node in queued}):
+                if len(found) == len({node.queue.base for node in queued}):
                     break
                 await returned.wait()
                 returned.clear()
@@ -125,18 +125,18 @@ async def unservable(broker: Broker, nodes: Iterable[Node], patience: float) -> 
 
 
 def _unservable(broker: Broker, nodes: Iterable[Node]) -> list[Obstacle]:
-    lanes = dict.fromkeys([node.lane.base for node in nodes if node.state is State.QUEUED])
-    return [Obstacle(lane, lane.queued, reason) for lane, reason in broker.scheduler.unservable(lanes)]
+    lanes = dict.fromkeys([node.queue.base for node in nodes if node.state is State.QUEUED])
+    return [Obstacle(lane, lane.queued, reason) for lane, reason in broker.scheduler.unschedulable(lanes)]
 
 
 async def _of_instance(broker: Broker, instance: bytes) -> set[int]:
     """Return the root causes of all failures in an instance, except for children of aborted attempts."""
-    bad = await broker.commits.in_store(broker.store.bad_ends, (await broker.lookups.stored_instance(instance)).row.key)
-    failed = {end.culprit for end in bad if end.state == State.FAILED}
+    bad = await broker.commits.in_store(broker.store.failed_ends, (await broker.lookups.stored_instance(instance)).row.key)
+    failed = {end.root_cause for end in bad if end.state == State.FAILED}
     if bad and not failed:
-        raise NotAllowedNow("nothing in it failed; cancelled nodes cannot be retried, submit a new instance")
-    fates = await broker.commits.in_store(broker.store.fates_of, sorted(failed))
-    return {key for key in failed if fates.get(key) is not Fate.DEAD}
+        raise FailedPrecondition("nothing in it failed; cancelled nodes cannot be retried, submit a new instance")
+    fates = await broker.commits.in_store(broker.store.eager_states, sorted(failed))
+    return {key for key in failed if fates.get(key) is not EagerState.ABORTED}
 
 
 async def _of_nodes(broker: Broker, asked: Asked) -> set[int]:
@@ -157,8 +157,8 @@ async def _seeds(broker: Broker, asked: Asked) -> set[int]:
             node.key for node in described.values()
             if node.key in named or any(-key in named for key in unpack_keys(node.sources))
         ]  # fmt: skip
-    fates = await broker.commits.in_store(broker.store.fates_of, used)
-    return {key for key in used if fates.get(key) is not Fate.DEAD and not _is_unfinished(broker, key)}
+    fates = await broker.commits.in_store(broker.store.eager_states, used)
+    return {key for key in used if fates.get(key) is not EagerState.ABORTED and not _is_unfinished(broker, key)}
 
 
 def _is_unfinished(broker: Broker, key: int) -> bool:
@@ -166,9 +166,9 @@ def _is_unfinished(broker: Broker, key: int) -> bool:
     node = broker.scheduler.nodes.get(key)
     if node is None or node.state is not State.RESOLVING:
         return node is not None
-    assert node.run is not None
-    raise NotAllowedNow(
-        f"node {node.run.id_of(key).hex()} has not ended and was given the failure as a value: "
+    assert node.block is not None
+    raise FailedPrecondition(
+        f"node {node.block.id_of(key).hex()} has not ended and was given the failure as a value: "
         "retry when it has ended, or cancel it first"
     )
 
@@ -177,33 +177,33 @@ def _culprit(found: FoundNode) -> int:
     """Return the key of the node whose failure a node shares; 0: it did not fail. Raises NotAllowedNow."""
     ended = found.ended
     if ended is not None and ended.state == State.CANCELLED:
-        raise NotAllowedNow(
+        raise FailedPrecondition(
             f"node {found.id.hex()} was cancelled; cancelled nodes cannot be retried, submit a new instance"
         )
-    return ended.culprit if ended is not None and ended.state == State.FAILED else 0
+    return ended.root_cause if ended is not None and ended.state == State.FAILED else 0
 
 
 async def _refuse_unsettled(broker: Broker, culprits: set[int]) -> None:
     """Raise NotAllowedNow if an eager attempt made one of these nodes, unless that attempt has completed."""
-    fates = await broker.commits.in_store(broker.store.fates_of, sorted(culprits))
+    fates = await broker.commits.in_store(broker.store.eager_states, sorted(culprits))
     for key, fate in fates.items():
-        if fate is not Fate.RELEASED:
+        if fate is not EagerState.COMMITTED:
             id = (await broker.commits.in_store(broker.store.ids, [key]))[key]
-            what = "has not ended: retry when it has" if fate is Fate.OPEN else "was rolled back: retry its parent"
-            raise NotAllowedNow(f"the run that made node {id.hex()} {what}")
+            what = "has not ended: retry when it has" if fate is EagerState.OPEN else "was rolled back: retry its parent"
+            raise FailedPrecondition(f"the run that made node {id.hex()} {what}")
 
 
 async def _read(broker: Broker, culprits: set[int], seeds: set[int], downstream: bool) -> Failed:
     """Read all nodes that are retried, again until nothing was missed while the store was read."""
     scheduler = broker.scheduler
-    load = Reach()
+    load = Loaded()
     broker.loading.under_way.add(load)
     try:
         while True:
             late = scheduler.record_ends()
             load.gone.clear()
             await broker.commits.settled()
-            await broker.commits.durable()
+            await broker.commits.wait_durable()
             read = _read_downstream(broker, culprits, seeds) if downstream else _read_failed(broker, culprits)
             failed = await read
             if not scheduler.is_settled:
@@ -212,18 +212,18 @@ async def _read(broker: Broker, culprits: set[int], seeds: set[int], downstream:
             is_there = is_there and scheduler.is_within_reach(failed)
             if is_there and not _is_missed(late, failed, culprits, downstream):
                 own = {row.key for row in failed.nodes}
-                failed.others.update(end.instance for end in late if end.culprit and end.key not in own)
+                failed.others.update(end.instance for end in late if end.root_cause and end.key not in own)
                 return failed
     finally:
         scheduler.stop_recording_ends()
         broker.loading.under_way.discard(load)
 
 
-def _is_missed(late: Iterable[Noticed], failed: Failed, culprits: set[int], downstream: bool) -> bool:
+def _is_missed(late: Iterable[RecentFailure], failed: Failed, culprits: set[int], downstream: bool) -> bool:
     """Return whether a node that ended while the store was read should have been read."""
     own = {row.key for row in failed.nodes}
     return any(
-        end.culprit in culprits or (not end.needed.isdisjoint(own) and (downstream or not end.culprit))
+        end.root_cause in culprits or (not end.needed.isdisjoint(own) and (downstream or not end.root_cause))
         or is_made(failed.made, end.key) or end.key in failed.resolving
         for end in late if end.key not in own
     )  # fmt: skip

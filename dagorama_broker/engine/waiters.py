@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Iterable
 from typing import Protocol
 
-from dagorama_broker.errors import NotServing
+from dagorama_broker.errors import Unavailable
 from dagorama_broker.scheduler import Node
 
 LEAVING = "the broker is leaving; wait again when it is back"
 
 
-class Watch:
+class NodeWaiter:
     """Collects the nodes that one caller waits for, as they end."""
 
     def __init__(self) -> None:
@@ -32,13 +32,13 @@ class Watch:
         """Wait for nodes to end; return those since the last call. Raises NotServing when the broker leaves."""
         await self._event.wait()
         if self._closed:
-            raise NotServing(LEAVING)
+            raise Unavailable(LEAVING)
         self._event.clear()
         ended, self._ended = self._ended, []
         return ended
 
 
-class Listener(Protocol):
+class Waiter(Protocol):
     """Is notified when a node ends, or when the broker leaves."""
 
     def tell(self, node: Node) -> None: ...
@@ -48,17 +48,17 @@ class Listener(Protocol):
         ...
 
 
-class Watching:
+class Waiters:
     """Keeps all waits, by node key."""
 
     def __init__(self) -> None:
         # Most nodes are waited for once, so that one listener stands for itself.
-        self._watches: dict[int, Listener | dict[Listener, None]] = {}
+        self._watches: dict[int, Waiter | dict[Waiter, None]] = {}
 
     def __contains__(self, key: object) -> bool:
         return key in self._watches
 
-    def listen(self, listener: Listener, key: int) -> None:
+    def listen(self, listener: Waiter, key: int) -> None:
         """Notify this listener when the node with this key ends."""
         others = self._watches.setdefault(key, listener)
         if isinstance(others, dict):
@@ -66,7 +66,7 @@ class Watching:
         elif others is not listener:
             self._watches[key] = {others: None, listener: None}
 
-    def remove(self, listener: Listener, keys: Iterable[int]) -> None:
+    def remove(self, listener: Waiter, keys: Iterable[int]) -> None:
         """Stop notifying this listener about these nodes."""
         for key in keys:
             found = self._watches.get(key)
@@ -77,7 +77,7 @@ class Watching:
                 if not found:
                     del self._watches[key]
 
-    def _listeners(self, key: int) -> list[Listener]:
+    def _listeners(self, key: int) -> list[Waiter]:
         found = self._watches.get(key)
         return [] if found is None else list(found) if isinstance(found, dict) else [found]
 

@@ -14,7 +14,7 @@ log = logging.getLogger("dagorama_broker")
 
 
 @dataclass(slots=True)
-class News:
+class PendingMessage:
     """The content of the next message or messages to one worker."""
 
     granted: list[Granted] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Session:
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
         self._task = asyncio.current_task()
-        self.news = News()
+        self.news = PendingMessage()
         self.heard_last = 0  #: sequence of the last report
         self.staged_since: dict[int, int] = {}  #: attempt -> first report that holds children of it
         self.leaving = False  #: it only waits for its acknowledgements
@@ -52,7 +52,7 @@ class Session:
         self._breath_until = 0.0
 
     def log_arrival(self) -> None:
-        own = self.worker.presence
+        own = self.worker.info
         queues = ", ".join(sorted(own.include_queues)) or "all"
         if own.exclude_queues:
             queues += f" but {', '.join(sorted(own.exclude_queues))}"
@@ -62,7 +62,7 @@ class Session:
 
     def log_end(self, *, is_connected: bool) -> None:
         """Log how the worker has gone; `is_connected`: the scheduler still has this session."""
-        own, held = self.worker.presence, sum(len(slot.held) for slot in self.worker.slots)
+        own, held = self.worker.info, sum(len(slot.held) for slot in self.worker.slots)
         if not is_connected:
             log.info("worker %r has connected again, or was given up", own.name)
         elif self.leaving or self.worker.pool is None:
@@ -110,7 +110,7 @@ class Session:
         if self.news.acknowledged:
             self.wake()
 
-    async def next(self) -> News:
+    async def next(self) -> PendingMessage:
         """Wait for news, and return all that has gathered. Raises what `end` was given."""
         await self._event.wait()
         now = asyncio.get_running_loop().time()
@@ -120,5 +120,5 @@ class Session:
         self._event.clear()
         if self._refusal is not None:
             raise self._refusal
-        news, self.news = self.news, News()
+        news, self.news = self.news, PendingMessage()
         return news

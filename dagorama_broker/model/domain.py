@@ -9,9 +9,9 @@ from enum import IntEnum
 from typing import NamedTuple
 
 #: Failures of earlier attempts that are kept with the last one.
-EARLIER = 10
+MAX_EARLIER_FAILURES = 10
 #: Characters of the traceback of each earlier failure.
-EARLIER_BYTES = 16 << 10
+MAX_EARLIER_TRACEBACK_CHARS = 16 << 10
 #: A delay before the next attempt is never longer than this many seconds.
 LONGEST_PAUSE = 366 * 86_400.0
 #: The type that the failure of a cancelled node has; clients know it.
@@ -34,19 +34,19 @@ class State(IntEnum):
 ENDED = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
 
 
-class World(IntEnum):
+class WireProtocol(IntEnum):
     """The protocol by which a node was submitted: nodes go only to workers of the same protocol."""
 
-    OURS = 0
-    ORIGINAL = 1
+    V1 = 0
+    LEGACY = 1
 
 
-class Fate(IntEnum):
+class EagerState(IntEnum):
     """The state of an attempt whose children were visible while it ran."""
 
     OPEN = 0  #: it runs, and may still fail
-    RELEASED = 1  #: it has completed: its children stay, or depend on the attempt that made its own node
-    DEAD = 2  #: it failed or was lost; its unfinished children were cancelled
+    COMMITTED = 1  #: it has completed: its children stay, or depend on the attempt that made its own node
+    ABORTED = 2  #: it failed or was lost; its unfinished children were cancelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +80,20 @@ class Function:
     taint: str = ""
     retry: RetryPolicy | None = None
     is_async: bool = False
-    world: World = World.OURS
+    protocol: WireProtocol = WireProtocol.V1
     timeout: float = 0.0  #: seconds that an attempt may take; 0: unlimited
     queue_timeout: float = 0.0  #: seconds that a node may be queued before it fails; 0: forever
     priority: int = 0  #: within its instance; higher goes first
     max_concurrency: int = 0  #: nodes claimed at once, by all workers; 0: any number
     delay: float = 0.0  #: seconds between being ready and the first run
     max_deaths: int = 0  #: child processes that end while they run a node, before it fails; 0: the broker's default
-    eager: bool = False  #: child nodes are visible at once, and cancelled if the attempt fails
+    stream_children: bool = False  #: child nodes are visible at once, and cancelled if the attempt fails
     timeout_is_final: bool = False  #: an attempt that was stopped at its timeout is not retried
     key_id: str = ""  #: the signing key of its nodes' arguments, in hexadecimal; empty: they are unsigned
     class_code: str = ""  #: hashes of all methods of its class, which nodes made by its runs are bound to; opaque here
     #: the signing key of the adoptions that allow its nodes to be run by this code, in hexadecimal; empty: they were
     #: made with it
-    adopted_under: str = ""
+    rebound_under: str = ""
 
     @property
     def code(self) -> str:
@@ -114,8 +114,8 @@ class Failure(NamedTuple):
 
     def after(self, before: Failure) -> Failure:
         """Return this failure with earlier ones added to it; only the last few are kept."""
-        earlier = (*before.earlier, (before.type, before.message, before.traceback[-EARLIER_BYTES:]))
-        return self._replace(earlier=earlier[-EARLIER:])
+        earlier = (*before.earlier, (before.type, before.message, before.traceback[-MAX_EARLIER_TRACEBACK_CHARS:]))
+        return self._replace(earlier=earlier[-MAX_EARLIER_FAILURES:])
 
     def packed(self) -> bytes:
         plain = [*self[:4], b64encode(self.exception).decode(), self.attempts, self.earlier]
@@ -129,7 +129,7 @@ class Failure(NamedTuple):
         )
 
 
-class Adoption(NamedTuple):
+class Rebinding(NamedTuple):
     """The content of a signed adoption. The broker holds no key: it does what this says, and workers check it."""
 
     function: str  #: its name

@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.rows import (
-    AdoptionRow,
-    BroodRow,
+    EagerAttemptRow,
     FunctionRow,
     InstanceRow,
+    NodeBlockRow,
     OutcomeRow,
     ProgressRow,
-    RunRow,
+    RebindingRow,
     UsedFailureRow,
 )
 
@@ -38,7 +38,7 @@ class EndedNode(NamedTuple):
     function: int
     state: int
     refs: bytes
-    culprit: int
+    root_cause: int
     attempt: int = 0  #: the attempt whose result was recorded
 
 
@@ -48,24 +48,24 @@ class Live:
 
     functions: list[FunctionRow]
     instances: list[InstanceRow]  #: with an unfinished node
-    runs: list[RunRow]  #: of those instances
+    blocks: list[NodeBlockRow]  #: of those instances
     nodes: list[LiveNode]  #: in the order of their keys
     #: the RESOLVING ones of `nodes`, all ended nodes that `nodes` name as sources or promises, and all that the values
     #: of these name, directly or through others
     ended: list[EndedNode]
     progress: list[ProgressRow]
     keys: dict[int, str]  #: concurrency keys of `nodes` that have one
-    adopted: dict[int, int]  #: functions of `nodes` that are bound to other code, by key
+    rebound: dict[int, int]  #: functions of `nodes` that are bound to other code, by key
     workers: list[tuple[bytes, str]]  #: connected when the last broker stopped
     failed: set[int]  #: keys of `instances` with a failed or cancelled node
     next_node: int  #: smallest key never used
     next_instance: int
     next_function: int
     #: OPEN ones, and ones that depend on them, in the order of their attempts
-    broods: list[BroodRow] = field(default_factory=list)
-    brood_runs: list[tuple[int, RunRow]] = field(default_factory=list)  #: runs of their nodes, with their attempts
-    adoptions: dict[int, AdoptionRow] = field(default_factory=dict)  #: what allows `adopted`, by the node's key
-    next_adoption: int = 1
+    eager_attempts: list[EagerAttemptRow] = field(default_factory=list)
+    eager_blocks: list[tuple[int, NodeBlockRow]] = field(default_factory=list)  #: runs of their nodes, with their attempts
+    rebindings: dict[int, RebindingRow] = field(default_factory=dict)  #: what allows `adopted`, by the node's key
+    next_rebinding: int = 1
 
 
 class FoundNode(NamedTuple):
@@ -85,7 +85,7 @@ class StoredInstance(NamedTuple):
     failed: bool
 
 
-class AskedInstances(NamedTuple):
+class InstanceQuery(NamedTuple):
     """Which instances to list, the latest first."""
 
     before: int  #: only older ones than this key
@@ -111,12 +111,12 @@ class StoredNode(NamedTuple):
     used_failure: bool = False  #: it was given a failure as a value, and the failed node was retried since
 
 
-class BadEnd(NamedTuple):
+class FailedEnd(NamedTuple):
     """A node that failed or was cancelled."""
 
     key: int
     state: int
-    culprit: int
+    root_cause: int
 
 
 class FailedNode(NamedTuple):
@@ -126,25 +126,25 @@ class FailedNode(NamedTuple):
     instance: int
     function: int
     sources: bytes  #: keys, packed as in NodeRow
-    culprit: int
+    root_cause: int
     refs: bytes | None  #: packed keys of promises in its value; None: it has no value, or drops it and runs again
     failure: bytes | None  #: of the node that failed first
     state: int = State.FAILED
     dropped: int = 0  #: attempt whose value it drops; 0: none
 
 
-class MadeRun(NamedTuple):
+class CreatedBlock(NamedTuple):
     """Children, direct or indirect, of a completed attempt whose node runs again."""
 
-    run: RunRow
+    block: NodeBlockRow
     root: int  #: key of the node that runs again
-    brood: BroodRow | None  #: of the eager attempt that made them
+    eager_attempt: EagerAttemptRow | None  #: of the eager attempt that made them
 
 
-def is_made(made: Sequence[MadeRun], key: int) -> bool:
+def is_made(made: Sequence[CreatedBlock], key: int) -> bool:
     """Return whether a node is in one of these runs, which are in the order of their keys."""
-    place = bisect_right(made, key, key=attrgetter("run.first_key")) - 1
-    return place >= 0 and key < made[place].run.first_key + made[place].run.size
+    place = bisect_right(made, key, key=attrgetter("block.first_key")) - 1
+    return place >= 0 and key < made[place].block.first_key + made[place].block.size
 
 
 class Edges(NamedTuple):
@@ -175,13 +175,13 @@ class Failed:
 
     nodes: list[FailedNode]  #: in the order of their keys
     instances: list[StoredInstance]  #: of `nodes`
-    runs: list[RunRow]  #: that hold `nodes`
+    blocks: list[NodeBlockRow]  #: that hold `nodes`
     ended: list[EndedNode]  #: ended nodes that `nodes` wait for, and nodes that their values name
     keys: dict[int, str]  #: concurrency keys of `nodes` that have one
-    adopted: dict[int, int]  #: functions of `nodes` that are bound to other code, by key
+    rebound: dict[int, int]  #: functions of `nodes` that are bound to other code, by key
     others: set[int]  #: keys of `instances` with other failed or cancelled nodes
-    made: list[MadeRun] = field(default_factory=list)  #: by completed nodes that run again
+    made: list[CreatedBlock] = field(default_factory=list)  #: by completed nodes that run again
     used: list[UsedFailureRow] = field(default_factory=list)  #: nodes that were given one of these failures as a value
     #: nodes that were given what one of these returned, or its failure, and wait for the promises that they returned
     resolving: set[int] = field(default_factory=set)
-    adoptions: dict[int, AdoptionRow] = field(default_factory=dict)  #: what allows `adopted`, by the node's key
+    rebindings: dict[int, RebindingRow] = field(default_factory=dict)  #: what allows `adopted`, by the node's key

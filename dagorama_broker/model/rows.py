@@ -41,7 +41,7 @@ class InstanceEnd(NamedTuple):
     failed: bool
 
 
-class RunRow(NamedTuple):
+class NodeBlockRow(NamedTuple):
     """Nodes that one maker made in one message: counters and keys both count up from the first."""
 
     origin: bytes  #: 12 bytes
@@ -69,7 +69,7 @@ class OutcomeRow(NamedTuple):
     attempt: int
     refs: bytes  #: packed keys of the promises in the value
     value: bytes | None
-    culprit: int  #: key of the node whose failure this is; 0: none
+    root_cause: int  #: key of the node whose failure this is; 0: none
     failure: bytes | None  #: opaque; only in the row of the node that failed first
     ended: float  #: seconds since 1970
 
@@ -79,7 +79,7 @@ class ResolvedRow(NamedTuple):
 
     key: int
     state: int
-    culprit: int
+    root_cause: int
     ended: float
 
 
@@ -87,9 +87,9 @@ class ProgressRow(NamedTuple):
     """The failed attempts of an unfinished node."""
 
     key: int
-    runs: int  #: failed attempts
-    deaths: int  #: of child processes while they ran it
-    lost: int  #: workers or connections lost while they held it
+    failed_attempts: int  #: failed attempts
+    crashes: int  #: of child processes while they ran it
+    worker_losses: int  #: workers or connections lost while they held it
     retry_at: float  #: seconds since 1970; 0: not in BACKOFF
     failure: bytes | None  #: the last one, opaque
     pause: float = 0.0  #: seconds from the write until `retry_at`
@@ -97,7 +97,7 @@ class ProgressRow(NamedTuple):
     lost_attempt: int = 0  #: attempt of the last counted loss, uncounted if its worker returns with it; 0: none
 
 
-class RevivedRow(NamedTuple):
+class RetriedRow(NamedTuple):
     """An ended node is unfinished again: its outcome is deleted, or it keeps its value and waits for its promises."""
 
     key: int
@@ -121,7 +121,7 @@ class LargeRow(NamedTuple):
     sha256: bytes
 
 
-class AdoptionRow(NamedTuple):
+class RebindingRow(NamedTuple):
     """A signed permission to run nodes by other code; opaque to the store."""
 
     id: int
@@ -135,13 +135,13 @@ class DraftRow(NamedTuple):
     last_key: int
 
 
-class AdoptedRow(NamedTuple):
+class ReboundRow(NamedTuple):
     """A node is run by other code than it was made with: as this function, until its next such row."""
 
     key: int
     function: int
     #: id of the row that allows it; 0: none, the node is run by its original code again
-    adoption: int = 0
+    rebinding: int = 0
 
 
 class LinkRow(NamedTuple):
@@ -168,16 +168,16 @@ class KeyRow(NamedTuple):
     concurrency_key: str
 
 
-class BroodRow(NamedTuple):
+class EagerAttemptRow(NamedTuple):
     """An attempt whose children are cancelled if it, or an attempt that it depends on, fails."""
 
     attempt: int
     node: int  #: whose attempt it is
-    within: int  #: attempt that made this node, if its children depend on it; 0: none
-    fate: int
+    parent: int  #: attempt that made this node, if its children depend on it; 0: none
+    eager_state: int
 
 
-class BroodRunRow(NamedTuple):
+class EagerBlockRow(NamedTuple):
     """A run of nodes that such an attempt made."""
 
     first_key: int
@@ -191,21 +191,21 @@ class Changes:
     functions: list[FunctionRow] = field(default_factory=list)
     instances: list[InstanceRow] = field(default_factory=list)
     instance_ends: list[InstanceEnd] = field(default_factory=list)
-    runs: list[RunRow] = field(default_factory=list)
+    blocks: list[NodeBlockRow] = field(default_factory=list)
     nodes: list[NodeRow] = field(default_factory=list)
     drafts: list[DraftRow] = field(default_factory=list)  #: that have begun
     given_up: list[DraftRow] = field(default_factory=list)  #: nodes of refused drafts, by their keys
     drafts_over: list[int] = field(default_factory=list)  #: first keys of drafts that were accepted, or given up
-    revived: list[RevivedRow] = field(default_factory=list)  #: before `outcomes`: it may fail again at once
+    retried: list[RetriedRow] = field(default_factory=list)  #: before `outcomes`: it may fail again at once
     outcomes: list[OutcomeRow] = field(default_factory=list)
     resolved: list[ResolvedRow] = field(default_factory=list)
     progress: list[ProgressRow] = field(default_factory=list)
     large: list[LargeRow] = field(default_factory=list)
     keys: list[KeyRow] = field(default_factory=list)
-    broods: list[BroodRow] = field(default_factory=list)  #: a later row of an attempt replaces an earlier one
-    brood_runs: list[BroodRunRow] = field(default_factory=list)
-    adoptions: list[AdoptionRow] = field(default_factory=list)  #: named by `adopted`
-    adopted: list[AdoptedRow] = field(default_factory=list)
+    eager_attempts: list[EagerAttemptRow] = field(default_factory=list)  #: a later row of an attempt replaces an earlier one
+    eager_blocks: list[EagerBlockRow] = field(default_factory=list)
+    rebindings: list[RebindingRow] = field(default_factory=list)  #: named by `adopted`
+    rebound: list[ReboundRow] = field(default_factory=list)
     used_failures: list[UsedFailureRow] = field(default_factory=list)
     links: list[LinkRow] = field(default_factory=list)
     removed: list[RemovedRow] = field(default_factory=list)
@@ -215,8 +215,8 @@ class Changes:
 
     def __bool__(self) -> bool:
         return bool(
-            self.nodes or self.outcomes or self.runs or self.instances or self.progress or self.resolved
+            self.nodes or self.outcomes or self.blocks or self.instances or self.progress or self.resolved
             or self.functions or self.instance_ends or self.large or self.workers_joined or self.workers_left
-            or self.removed or self.broods or self.revived or self.adopted or self.used_failures or self.functions_gone
+            or self.removed or self.eager_attempts or self.retried or self.rebound or self.used_failures or self.functions_gone
             or self.drafts or self.given_up or self.drafts_over
         )

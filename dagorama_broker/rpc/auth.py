@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from dagorama_broker.errors import NotServing, SettingsError, Unauthenticated
+from dagorama_broker.errors import SettingsError, Unauthenticated, Unavailable
 from dagorama_broker.rpc.permissions import ORIGINAL, check_role
 from dagorama_broker.rpc.tokens import Token, matching, read_tokens
 
@@ -20,7 +20,7 @@ log = logging.getLogger("dagorama_broker")
 LOOK = 1.0
 
 
-class Access:
+class TokenRegistry:
     """The tokens that are valid now, and the streams that were opened with them."""
 
     def __init__(self, path: Path) -> None:
@@ -35,7 +35,7 @@ class Access:
 
     # --- calls ----------------------------------------------------------------------------------------
 
-    def admit(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> Token:
+    def authenticate(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> Token:
         """Return the token of a call. Raise Unauthenticated or NotPermitted."""
         if method.startswith(ORIGINAL):
             raise Unauthenticated("the calls of dagorama 0.1.10 carry no token, and this broker requires one")
@@ -56,7 +56,7 @@ class Access:
         return token
 
     @asynccontextmanager
-    async def stay(self, token: Token) -> AsyncIterator[None]:
+    async def until_revoked(self, token: Token) -> AsyncIterator[None]:
         """Run a stream in the block for as long as its token is valid.
 
         Then raise NotServing: the client may open the stream again with another token.
@@ -71,7 +71,7 @@ class Access:
         except TimeoutError:
             if not timeout.expired():
                 raise
-            raise NotServing(f"the token {token.name!r} has expired or was changed: call again") from None
+            raise Unavailable(f"the token {token.name!r} has expired or was changed: call again") from None
         finally:
             streams.discard(timeout)
             if not streams and self._open.get(token) is streams:

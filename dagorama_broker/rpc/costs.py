@@ -10,7 +10,7 @@ from collections.abc import Sized
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.turns import Turn
-from dagorama_broker.errors import Malformed
+from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.scheduler import staged_cost
 
 #: Bytes that each takes in addition to its content, from the message to the commit.
@@ -30,7 +30,7 @@ COPIES = 2
 def check_entries(request: pb.SubmitRequest) -> None:
     """Raise Malformed if a message has more functions or runs of nodes than fit into its bytes with what each needs."""
     if request.ByteSize() < LEAST_RUN * len(request.nodes) + LEAST_FUNCTION * len(request.functions):
-        raise Malformed(
+        raise InvalidArgument(
             f"a message of {request.ByteSize()} bytes has {len(request.functions)} functions and {len(request.nodes)}"
             " runs of nodes: some have no name, or no instance and origin"
         )

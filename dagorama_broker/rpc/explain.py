@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.errors import Malformed
+from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.rpc.fields import bounded, id_bytes
 from dagorama_broker.rpc.functions import function_message
 from dagorama_broker.rpc.wait_request import owners_of
-from dagorama_broker.scheduler import Node, Obstacle, Scheduler, Standing
+from dagorama_broker.scheduler import Node, NodeStatus, Obstacle, Scheduler
 
 #: Nodes that one request may name.
 MOST_ASKED = 10_000
@@ -22,12 +22,12 @@ LONGEST_REASON = 1_000
 def explain(broker: Broker, request: pb.ExplainRequest) -> pb.ExplainReply:
     """Return why the nodes of a request have not ended. Raise Malformed."""
     if not 0 < len(request.node) <= MOST_ASKED:
-        raise Malformed(f"the request names {len(request.node)} nodes; 1 to {MOST_ASKED:,} are allowed")
+        raise InvalidArgument(f"the request names {len(request.node)} nodes; 1 to {MOST_ASKED:,} are allowed")
     scheduler = broker.scheduler
     standing = scheduler.explainer().explain(_unfinished(broker, request))
     obstacles = list(standing.obstacles.values())[:MOST_NAMED]
     return pb.ExplainReply(
-        unservable=[bounded_message(scheduler, obstacle) for obstacle in obstacles],
+        unschedulable=[bounded_message(scheduler, obstacle) for obstacle in obstacles],
         waiting=standing.waiting, queued=standing.queued, running=standing.running, delayed=standing.delayed,
         worker=standing.worker, retry_at=standing.retry_at + scheduler.wall if standing.retry_at else 0.0,
         more=standing.more or len(obstacles) < len(standing.obstacles),
@@ -41,19 +41,19 @@ def _unfinished(broker: Broker, request: pb.ExplainRequest) -> Iterable[Node]:
             yield node
 
 
-def unservable_message(scheduler: Scheduler, obstacle: Obstacle) -> pb.Unservable:
+def unschedulable_message(scheduler: Scheduler, obstacle: Obstacle) -> pb.Unschedulable:
     """Describe queued nodes of a function that no connected worker may run."""
     lane, queued, reason = obstacle
     deployed = scheduler.deployed(lane)
-    return pb.Unservable(function=function_message(lane.function), queued=queued, reason=reason, deployed=deployed)
+    return pb.Unschedulable(function=function_message(lane.function), queued=queued, reason=reason, deployed=deployed)
 
 
-def bounded_message(scheduler: Scheduler, obstacle: Obstacle) -> pb.Unservable:
+def bounded_message(scheduler: Scheduler, obstacle: Obstacle) -> pb.Unschedulable:
     """Describe queued nodes that no worker may run, with a reason of limited length, as a part of other replies."""
-    return unservable_message(scheduler, obstacle._replace(reason=bounded(obstacle.reason, LONGEST_REASON)))
+    return unschedulable_message(scheduler, obstacle._replace(reason=bounded(obstacle.reason, LONGEST_REASON)))
 
 
-def in_a_line(standing: Standing) -> str:
+def in_a_line(standing: NodeStatus) -> str:
     """Return in one line which queued nodes cannot run, and why."""
     at_least = "at least " if standing.more else ""
     parts = (

@@ -39,7 +39,7 @@ async def node_failure(broker: Broker, node: Node) -> pb.NodeFailure | None:
 
     None: it was retried meanwhile, so that nothing can be said of it.
     """
-    culprit = node.culprit or node
+    culprit = node.root_cause or node
     outcome = await broker.lookups.outcome(culprit.key)
     if outcome is None or outcome.state not in (State.FAILED, State.CANCELLED):
         return None

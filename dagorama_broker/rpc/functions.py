@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dagorama.api import broker_pb2 as pb
-from dagorama_broker.errors import Malformed
-from dagorama_broker.model.domain import Function, RetryPolicy, World
+from dagorama_broker.errors import InvalidArgument
+from dagorama_broker.model.domain import Function, RetryPolicy, WireProtocol
 from dagorama_broker.rpc.fields import check_key_id, check_name
 from dagorama_broker.scheduler import HIGHEST, LOWEST
 
@@ -52,26 +52,26 @@ def _checked_function(message: pb.Function) -> Function:
     check_name(message.taint, "the name of a taint")
     check_key_id(message.key_id, message.name)
     if len(message.class_code) > LONGEST_CLASS_CODE:
-        raise Malformed(f"{message.name}: the code of its class has more than {LONGEST_CLASS_CODE:,} characters")
+        raise InvalidArgument(f"{message.name}: the code of its class has more than {LONGEST_CLASS_CODE:,} characters")
     retry = None
     if message.HasField("retry"):
         if message.retry.max_attempts < 1:
-            raise Malformed(f"{message.name}: a retry policy needs at least one attempt")
+            raise InvalidArgument(f"{message.name}: a retry policy needs at least one attempt")
         pauses = message.retry.interval, message.retry.base, message.retry.max_interval, message.retry.jitter
         if not all(0.0 <= pause < float("inf") for pause in pauses):
-            raise Malformed(f"{message.name}: a retry policy's pauses must be finite and not negative")
+            raise InvalidArgument(f"{message.name}: a retry policy's pauses must be finite and not negative")
         retry = RetryPolicy(message.retry.max_attempts, *pauses)
     for what, seconds in (
         ("timeout", message.timeout), ("queue_timeout", message.queue_timeout), ("delay", message.delay)
     ):
         if not 0.0 <= seconds < float("inf"):
-            raise Malformed(f"{message.name}: its {what} must be finite and not negative")
+            raise InvalidArgument(f"{message.name}: its {what} must be finite and not negative")
     if not LOWEST <= message.priority <= HIGHEST:
-        raise Malformed(f"{message.name}: a priority is from {LOWEST} to {HIGHEST}, not {message.priority}")
+        raise InvalidArgument(f"{message.name}: a priority is from {LOWEST} to {HIGHEST}, not {message.priority}")
     return Function(
-        message.name, message.hash, message.queue or message.name, message.taint, retry, message.is_async, World.OURS,
+        message.name, message.hash, message.queue or message.name, message.taint, retry, message.is_async, WireProtocol.V1,
         message.timeout, message.queue_timeout, message.priority, message.max_concurrency, message.delay,
-        message.max_deaths, message.eager, message.timeout_is_final, message.key_id.hex(),
+        message.max_deaths, message.stream_children, message.timeout_is_final, message.key_id.hex(),
         message.class_code,
     )
 
@@ -82,7 +82,7 @@ def function_message(function: Function) -> pb.Function:
         name=function.name, hash=function.hash, queue=function.queue, taint=function.taint, is_async=function.is_async,
         timeout=function.timeout, queue_timeout=function.queue_timeout, priority=function.priority,
         max_concurrency=function.max_concurrency, delay=function.delay, max_deaths=function.max_deaths,
-        eager=function.eager, timeout_is_final=function.timeout_is_final, key_id=bytes.fromhex(function.key_id),
+        stream_children=function.stream_children, timeout_is_final=function.timeout_is_final, key_id=bytes.fromhex(function.key_id),
         class_code=function.class_code,
     )
     if function.retry is not None:

@@ -11,10 +11,10 @@ from typing import Generic, TypeAlias, TypeVar
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.model.domain import State
-from dagorama_broker.model.rows import AdoptionRow
+from dagorama_broker.model.rows import RebindingRow
 from dagorama_broker.rpc.fields import PIECE
 from dagorama_broker.rpc.functions import function_message
-from dagorama_broker.scheduler import Granted, Instance, Lane, Node
+from dagorama_broker.scheduler import FunctionQueue, Granted, Instance, Node
 
 T = TypeVar("T")
 #: Makes the proof of a grant of these nodes under these attempts.
@@ -68,7 +68,7 @@ class GrantBuilder:
         self._instance_of: dict[bytes, int] = {}
         self._adoption_of: dict[int, int] = {}  # by the id of its row
         self._values: set[int] = set()
-        self._last_lane: Lane | None = None
+        self._last_lane: FunctionQueue | None = None
         self._last_instance: Instance | None = None
         # Of the whole grant, and taken piece by piece.
         self._source_counts, self._runs, self._beside, self._made_with = _Rare(0), _Rare(0), _Rare(0), _Rare("")
@@ -90,22 +90,22 @@ class GrantBuilder:
         self._envelopes: list[bytes] = []
         self._refs: list[int] = []
         self._failed: list[int] = []
-        self._adoptions: list[pb.SignedAdoption] = []
+        self._adoptions: list[pb.SignedRebinding] = []
 
     def add(
         self, granted: Granted, arguments: bytes, beside: int = 0, made_with: str = "",
-        adoption: AdoptionRow | None = None,
+        adoption: RebindingRow | None = None,
     ) -> None:
         """Add a node and its arguments. Add its values before it, except for the value of the source `beside`.
 
         `made_with`: the code that it was made with, if it is bound to other code; `adoption`: the permission for that.
         """
         node, place = granted.node, len(self._nodes)
-        if node.lane is not self._last_lane:
-            self._enter_lane(node.lane)
+        if node.queue is not self._last_lane:
+            self._enter_lane(node.queue)
         if node.instance is not self._last_instance:
             self._enter_instance(node.instance)
-        run = node.run
+        run = node.block
         assert run is not None
         self._nodes.append(node.key)
         self._attempts.append(granted.attempt)
@@ -117,15 +117,15 @@ class GrantBuilder:
         if node.sources or self._source_counts.count:
             self._source_counts.put(place, len(node.sources))
             self._sources += [source.key for source in node.sources]
-        if node.trouble is not None or self._runs.count:
-            self._runs.put(place, node.trouble.runs if node.trouble is not None else 0)
+        if node.failures is not None or self._runs.count:
+            self._runs.put(place, node.failures.failed_attempts if node.failures is not None else 0)
         if beside:
             self._beside.put(place, beside)
         if made_with or self._made_with.count:
             self._made_with.put(place, made_with)
         if adoption is not None:
             self._adoption.put(place, self._enter_adoption(adoption))
-        function = node.lane.function
+        function = node.queue.function
         if function.timeout or self._timeouts.count:
             self._timeouts.put(place, function.timeout)
         if function.timeout_is_final or self._final.count:
@@ -196,24 +196,24 @@ class GrantBuilder:
             function=self._function, id=self._ids, instances=self._instances, instance=self._instance,
             arguments=self._arguments, source_count=self._source_counts.take(), source=self._sources,
             value_node=self._value_nodes, value=self._envelopes, value_ref_count=self._ref_counts.take(),
-            value_ref=self._refs, run=self._runs.take(), failed=self._failed, made_with=self._made_with.take(),
-            value_id=self._value_ids, beside=self._beside.take(), adoptions=self._adoptions,
-            adoption=self._adoption.take(),
+            value_ref=self._refs, failed_attempts=self._runs.take(), failed=self._failed, made_with=self._made_with.take(),
+            value_id=self._value_ids, fused_source=self._beside.take(), rebindings=self._adoptions,
+            rebinding=self._adoption.take(),
         )  # fmt: skip
 
-    def _enter_lane(self, lane: Lane) -> None:
+    def _enter_lane(self, lane: FunctionQueue) -> None:
         index = self._function_of.get(lane.id)
         if index is None:
             index = self._function_of[lane.id] = len(self._function_of)
             self._functions.append(function_message(lane.function))
         self._last_lane, self._lane_index = lane, index
 
-    def _enter_adoption(self, adoption: AdoptionRow) -> int:
+    def _enter_adoption(self, adoption: RebindingRow) -> int:
         """Return 1 + the index of an adoption among the adoptions of the grant."""
         place = self._adoption_of.get(adoption.id)
         if place is None:
             place = self._adoption_of[adoption.id] = 1 + len(self._adoption_of)
-            self._adoptions.append(pb.SignedAdoption.FromString(adoption.signed))
+            self._adoptions.append(pb.SignedRebinding.FromString(adoption.signed))
             self._size += len(adoption.signed)
         return place
 

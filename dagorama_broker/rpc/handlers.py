@@ -8,8 +8,8 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from dagorama_broker.errors import Malformed
-from dagorama_broker.rpc.memory_guard import Memory
+from dagorama_broker.errors import InvalidArgument
+from dagorama_broker.rpc.memory_guard import MemoryGuard
 from dagorama_broker.rpc.wire import BECOMES, FORMS, LARGE, has_too_many_parts
 
 #: What makes a handler, by whether its requests and its replies are streams.
@@ -43,19 +43,19 @@ class Unread:
     def __init__(self, data: bytes, parse: Callable[[bytes], object]) -> None:
         self.data, self.parse = data, parse
 
-    def read(self, memory: Memory | None, method: str, whose: str) -> Any:
+    def read(self, memory: MemoryGuard | None, method: str, whose: str) -> Any:
         """Parse the request. Raise Malformed if that fails, Full or TooMuch if there is no memory for the message."""
         data, self.data = self.data, b""
         if len(data) > LARGE:
             form = FORMS.get(method)
             if form is not None and has_too_many_parts(data, form):
-                raise Malformed("the message has too many tiny parts; no dagorama client sends such a message")
+                raise InvalidArgument("the message has too many tiny parts; no dagorama client sends such a message")
             if memory is not None and method in BECOMES:
                 memory.check(BECOMES[method] * len(data), whose)
         try:
             return self.parse(data)
         except DecodeError:
-            raise Malformed("the request cannot be read as a message of this call") from None
+            raise InvalidArgument("the request cannot be read as a message of this call") from None
 
 
 def unread(parse: Callable[[bytes], object]) -> Callable[[bytes], object]:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown
+from dagorama_broker.errors import FailedPrecondition, InvalidArgument, NotFound
 
 _DIGITS = 32
 #: Ids that a refusal lists.
@@ -20,7 +20,7 @@ NODES = 100
 async def find_ids(broker: Broker, request: pb.FindIdsRequest) -> pb.FindIdsReply:
     """Return the ids with these prefixes. Raise Malformed, NotKnown if none matches, NotAllowedNow if several do."""
     if len(request.node) > NODES:
-        raise Malformed(f"the request names {len(request.node)} nodes; {NODES} are allowed")
+        raise InvalidArgument(f"the request names {len(request.node)} nodes; {NODES} are allowed")
     ranges = [_range(prefix) for prefix in (request.instance, *request.node)]
     instance = await _instance(broker, request.instance, *ranges[0])
     with broker.lookups.holds.on(instance):
@@ -34,7 +34,7 @@ async def find_ids(broker: Broker, request: pb.FindIdsRequest) -> pb.FindIdsRepl
 async def _instance(broker: Broker, prefix: str, low: bytes, high: bytes) -> bytes:
     if low == high:
         return low  # complete: the look-up says what is wrong with it
-    await broker.commits.durable()
+    await broker.commits.wait_durable()
     found = await broker.commits.in_store(broker.store.instances_between, low, high, NAMED + 1)
     return _only("instance", prefix, found)
 
@@ -46,16 +46,16 @@ async def _node(broker: Broker, instance: int, prefix: str, low: bytes, high: by
 
 def _only(what: str, prefix: str, found: Sequence[bytes]) -> bytes:
     if not found:
-        raise NotKnown(f"no {what} has an id that begins with {prefix}")
+        raise NotFound(f"no {what} has an id that begins with {prefix}")
     if len(found) > 1:
         named = ", ".join(str(UUID(bytes=id)) for id in found[:NAMED])
         more = ", ..." if len(found) > NAMED else ""
-        raise NotAllowedNow(f"several {what}s have ids that begin with {prefix}; use a longer prefix: {named}{more}")
+        raise FailedPrecondition(f"several {what}s have ids that begin with {prefix}; use a longer prefix: {named}{more}")
     return found[0]
 
 
 def _range(prefix: str) -> tuple[bytes, bytes]:
     """Return the smallest and the largest id with this prefix. Raise Malformed."""
     if not re.fullmatch(f"[0-9a-f]{{4,{_DIGITS}}}", prefix):
-        raise Malformed("the prefix of an id must have 4 to 32 hexadecimal digits")
+        raise InvalidArgument("the prefix of an id must have 4 to 32 hexadecimal digits")
     return bytes.fromhex(prefix.ljust(_DIGITS, "0")), bytes.fromhex(prefix.ljust(_DIGITS, "f"))

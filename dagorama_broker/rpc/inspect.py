@@ -8,9 +8,9 @@ from typing import TypeVar
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.errors import Malformed
+from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.model.domain import Failure, State
-from dagorama_broker.model.queries import AskedInstances, StoredInstance, StoredNode
+from dagorama_broker.model.queries import InstanceQuery, StoredInstance, StoredNode
 from dagorama_broker.model.rows import OutcomeRow
 from dagorama_broker.rpc.explain import in_a_line
 from dagorama_broker.rpc.failures import failure_message
@@ -46,8 +46,8 @@ async def instance_info(broker: Broker, id: bytes) -> pb.InstanceInfo:
 async def list_instances(broker: Broker, request: pb.ListInstancesRequest) -> pb.ListInstancesReply:
     """Return a page of instances, the latest first."""
     before = min(request.before, _LAST) or _LAST
-    asked = AskedInstances(before, _page(request.limit), request.unfinished, request.failed, request.definition)
-    await broker.commits.durable()
+    asked = InstanceQuery(before, _page(request.limit), request.unfinished, request.failed, request.definition)
+    await broker.commits.wait_durable()
     found = await broker.commits.in_store(broker.store.list_instances, asked)
     explainer = broker.scheduler.explainer()
     infos = [await _info(broker, stored, explainer) for stored in found.instances]
@@ -64,7 +64,7 @@ async def _info(broker: Broker, stored: StoredInstance, explainer: Explainer) ->
         entry_state=pb.NodeState.ValueType(await _state_of(broker, row.entry)), ended=stored.ended is not None,
         failed=stored.failed, unfinished=live.live if live is not None else 0, ended_at=stored.ended or 0.0,
         nodes=await broker.commits.in_store(broker.store.size_of, row.key),
-        stuck=in_a_line(standing) if live is not None and (standing := explainer.stuck(live)) is not None else "",
+        stuck=in_a_line(standing) if live is not None and (standing := explainer.unschedulable_nodes(live)) is not None else "",
         used_failures=len(await broker.commits.in_store(broker.store.used_failures, row.key)),
     )
 
@@ -82,9 +82,9 @@ async def _state_of(broker: Broker, id: bytes) -> State:
 async def list_nodes(broker: Broker, instance: bytes, request: pb.ListNodesRequest) -> pb.ListNodesReply:
     """Return a page of nodes of an instance. Raise NotKnown or Malformed."""
     if len(request.states) > MOST_STATES:
-        raise Malformed(f"the request names {len(request.states)} states; {MOST_STATES} are allowed")
+        raise InvalidArgument(f"the request names {len(request.states)} states; {MOST_STATES} are allowed")
     if any(state not in pb.NodeState.values() for state in request.states):
-        raise Malformed("the request names an unknown state")
+        raise InvalidArgument("the request names an unknown state")
     states = frozenset(map(State, request.states)) or frozenset(State)
     with broker.lookups.holds.on(instance):
         return await _nodes_page(broker, instance, states, request)
@@ -122,7 +122,7 @@ async def _in_states(
 async def _keys(broker: Broker, instance: int, states: Collection[State], after: int) -> list[int]:
     """Return up to a page of keys of nodes that may be in these states; the store has an index of failed nodes."""
     if _BAD.issuperset(states):
-        bad = await broker.commits.in_store(broker.store.bad_ends, instance, after, LARGEST_PAGE)
+        bad = await broker.commits.in_store(broker.store.failed_ends, instance, after, LARGEST_PAGE)
         return [end.key for end in bad]
     return await broker.commits.in_store(broker.store.node_keys, instance, after, LARGEST_PAGE)
 
@@ -132,7 +132,7 @@ async def _read(broker: Broker, keys: Sequence[int]) -> list[StoredNode]:
     found = await broker.commits.in_store(broker.store.described, keys)
     nodes = broker.scheduler.nodes
     while late := [key for key in keys if key not in nodes and not _has_ended(found[key])]:
-        await broker.commits.durable()  # these nodes have ended since
+        await broker.commits.wait_durable()  # these nodes have ended since
         found |= await broker.commits.in_store(broker.store.described, late)
     return [found[key] for key in keys]
 
@@ -166,13 +166,13 @@ async def _details(
 
 async def _own_failure(broker: Broker, node: StoredNode, outcome: OutcomeRow | None) -> pb.NodeFailure | None:
     """Return the failure that ended the node, its own or its culprit's; else the failure of its last failed attempt."""
-    culprit = outcome.culprit if outcome is not None and outcome.state != State.RESOLVING else 0
+    culprit = outcome.root_cause if outcome is not None and outcome.state != State.RESOLVING else 0
     if culprit not in (0, node.key):
         outcome = await broker.lookups.outcome(culprit)
     live = broker.scheduler.nodes.get(node.key)
     packed = outcome.failure if outcome is not None else None
     if live is not None:
-        packed = live.trouble.failure if live.trouble is not None else None
+        packed = live.failures.failure if live.failures is not None else None
     elif not culprit:
         packed = node.progress.failure if node.progress is not None else None
     if packed is None:

@@ -11,10 +11,10 @@ import grpc
 import grpc.aio
 
 from dagorama_broker.errors import BrokerRefusal
-from dagorama_broker.rpc.auth import Access
+from dagorama_broker.rpc.auth import TokenRegistry
 from dagorama_broker.rpc.handlers import Unread, behavior_of, unread, with_behavior
-from dagorama_broker.rpc.limits import Streams
-from dagorama_broker.rpc.memory_guard import Memory
+from dagorama_broker.rpc.limits import CallLimiter
+from dagorama_broker.rpc.memory_guard import MemoryGuard
 from dagorama_broker.rpc.permissions import HEALTH, caller, kind_of, sharer, sharer_of
 from dagorama_broker.rpc.status import refuse
 from dagorama_broker.rpc.tokens import Token
@@ -25,15 +25,15 @@ log = logging.getLogger("dagorama_broker")
 HEALTH_WATCHERS = 100
 
 
-class Door(grpc.aio.ServerInterceptor):
+class AuthInterceptor(grpc.aio.ServerInterceptor):
     """Wraps the handler of each call; calls of the health service need no token."""
 
-    def __init__(self, access: Access | None, streams: Streams, memory: Memory | None = None) -> None:
+    def __init__(self, access: TokenRegistry | None, streams: CallLimiter, memory: MemoryGuard | None = None) -> None:
         """`memory`: asked for the memory of large requests before they are parsed."""
         self._access = access
         self._memory = memory
         self._streams = streams
-        self._watchers = Streams(HEALTH_WATCHERS)
+        self._watchers = CallLimiter(HEALTH_WATCHERS)
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
@@ -46,7 +46,7 @@ class Door(grpc.aio.ServerInterceptor):
         token = None
         if self._access is not None:
             try:
-                token = self._access.admit(method, details.invocation_metadata)
+                token = self._access.authenticate(method, details.invocation_metadata)
             except BrokerRefusal as refusal:
                 return _refusing(method, refusal)
         handler = await continuation(details)
@@ -69,7 +69,7 @@ class Door(grpc.aio.ServerInterceptor):
         return with_behavior(handler, behavior, unread(handler.request_deserializer))
 
     def _single(
-        self, inner: Callable[..., Awaitable[Any]], method: str, streams: Streams | None, token: Token | None = None
+        self, inner: Callable[..., Awaitable[Any]], method: str, streams: CallLimiter | None, token: Token | None = None
     ) -> Callable[..., Any]:
         kind = kind_of(method)
 
@@ -114,7 +114,7 @@ class Door(grpc.aio.ServerInterceptor):
             yield request.read(self._memory, method, whose)
 
     def _stay(self, token: Token | None) -> AbstractAsyncContextManager[None]:
-        return nullcontext() if token is None or self._access is None else self._access.stay(token)
+        return nullcontext() if token is None or self._access is None else self._access.until_revoked(token)
 
 
 def _refusing(method: str, refusal: BrokerRefusal) -> Any:

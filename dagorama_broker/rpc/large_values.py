@@ -14,8 +14,8 @@ from itertools import islice
 from threading import Condition
 
 from dagorama.api import broker_pb2 as pb
-from dagorama_broker.errors import NotKnown, NotServing
-from dagorama_broker.rpc.limits import Bounds, Turns
+from dagorama_broker.errors import NotFound, Unavailable
+from dagorama_broker.rpc.limits import RequestLimits, Turns
 from dagorama_broker.store.protocol import Store
 
 #: The most uploads, and downloads, at the same time, and the least number of that limit; others wait for their turn.
@@ -34,10 +34,10 @@ WAITING = 4 << 20
 AT_ONCE = 2
 
 
-class Uploads:
+class ValueTransfers:
     """Transfers large values between clients and the store."""
 
-    def __init__(self, store: Store, bounds: Bounds, memory: int) -> None:
+    def __init__(self, store: Store, bounds: RequestLimits, memory: int) -> None:
         """`memory`: bytes that the broker may use."""
         self._store = store
         self._bounds = bounds
@@ -52,7 +52,7 @@ class Uploads:
         async with self._out.one(whose):
             chunks = await asyncio.to_thread(self._store.get_large, sha256)
             if chunks is None:
-                raise NotKnown(f"large value {sha256.hex()} is not stored here")
+                raise NotFound(f"large value {sha256.hex()} is not stored here")
             async with aclosing(ahead(chunks)) as read:
                 async for data in taken_in_time(read, READING):
                     yield data
@@ -87,7 +87,7 @@ class Uploads:
 class _Upload:
     """Passes chunks from the event loop, which reads them, to a thread, which writes them."""
 
-    def __init__(self, bounds: Bounds, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, bounds: RequestLimits, loop: asyncio.AbstractEventLoop) -> None:
         self._bounds, self._loop = bounds, loop
         self._changed = Condition()
         self._chunks: list[bytes] = []
@@ -113,7 +113,7 @@ class _Upload:
     def abandon(self) -> None:
         """Make the thread fail: an interrupted stream may look like a complete one."""
         with self._changed:
-            self._ended, self._problem = True, NotServing("the upload was interrupted")
+            self._ended, self._problem = True, Unavailable("the upload was interrupted")
             self._changed.notify()
 
     async def _next(self, chunks: AsyncIterator[pb.ValueChunk]) -> bytes | None:
@@ -121,7 +121,7 @@ class _Upload:
             async with asyncio.timeout(PATIENCE):
                 chunk = await anext(chunks, None)
         except TimeoutError:
-            raise NotServing(f"the next chunk did not arrive within {PATIENCE:.0f} s; upload the value again") from None
+            raise Unavailable(f"the next chunk did not arrive within {PATIENCE:.0f} s; upload the value again") from None
         return None if chunk is None else chunk.data
 
     async def _add(self, chunk: bytes) -> None:

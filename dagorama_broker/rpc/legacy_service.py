@@ -18,18 +18,18 @@ from dagorama.api import api_pb2 as pb
 from dagorama.api import api_pb2_grpc as pb_grpc
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.lookups import check_instance
-from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown, TooMuch
-from dagorama_broker.model.domain import Failure, Function, RetryPolicy, State, World
+from dagorama_broker.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
+from dagorama_broker.model.domain import Failure, Function, RetryPolicy, State, WireProtocol
 from dagorama_broker.model.queries import FoundNode
 from dagorama_broker.model.rows import unpack_keys
 from dagorama_broker.rpc.failures import LONGEST_MESSAGE
 from dagorama_broker.rpc.fields import LONGEST_NAME, bounded, check_name, check_names
-from dagorama_broker.rpc.legacy_workers import OriginalWorkers
+from dagorama_broker.rpc.legacy_workers import LegacyWorkers
 from dagorama_broker.rpc.limits import MESSAGE
-from dagorama_broker.rpc.memory_guard import Memory
+from dagorama_broker.rpc.memory_guard import MemoryGuard
 from dagorama_broker.rpc.permissions import sharer
 from dagorama_broker.rpc.status import refusing
-from dagorama_broker.scheduler import Granted, NewRun, Node, Presence, Worker
+from dagorama_broker.scheduler import Granted, NewNodes, Node, Worker, WorkerInfo
 
 Context = grpc.aio.ServicerContext[object, object]
 
@@ -44,11 +44,11 @@ AT_A_TIME = 16
 HELD_BACK = 0.05
 
 
-class OriginalService(pb_grpc.DagoramaServicer):
-    def __init__(self, broker: Broker, memory: Memory) -> None:
+class LegacyService(pb_grpc.DagoramaServicer):
+    def __init__(self, broker: Broker, memory: MemoryGuard) -> None:
         self._broker = broker
         self._memory = memory
-        self._workers = OriginalWorkers(broker.scheduler)
+        self._workers = LegacyWorkers(broker.scheduler)
 
     @refusing
     async def CreateWorker(self, request: pb.WorkerConfigurationMessage, context: Context) -> pb.WorkerMessage:
@@ -56,12 +56,12 @@ class OriginalService(pb_grpc.DagoramaServicer):
         whose, now = sharer.get(), self._broker.see_time()
         self._workers.take_place(whose, now)
         id = uuid4()
-        presence = Presence(
-            id.bytes, str(id), 1, World.ORIGINAL, frozenset(request.includeQueues),
+        presence = WorkerInfo(
+            id.bytes, str(id), 1, WireProtocol.LEGACY, frozenset(request.includeQueues),
             frozenset(request.excludeQueues), frozenset(request.queueTolerations),
         )
         self._workers.made(self._broker.scheduler.connect_original(presence, now), whose)
-        self._broker.commits.touch()
+        self._broker.commits.mark_changed()
         return pb.WorkerMessage(identifier=str(id))
 
     @refusing
@@ -70,7 +70,7 @@ class OriginalService(pb_grpc.DagoramaServicer):
         # Not in CreateNode: workers call that too, and running nodes must be able to end.
         self._memory.check()
         # Its nodes bring origins of their own; this one only marks that the instance was made by these calls.
-        await self._broker.submissions.submit([NewRun(id, id[:12], 0, (), (), [], creates=(DEFINITION, b""))])
+        await self._broker.submissions.submit([NewNodes(id, id[:12], 0, (), (), [], creates=(DEFINITION, b""))])
         return pb.InstanceMessage(identifier=request.identifier)
 
     @refusing
@@ -78,9 +78,9 @@ class OriginalService(pb_grpc.DagoramaServicer):
         id, instance = _bytes(request.identifier, "node"), _bytes(request.instanceId, "instance")
         sources = list(dict.fromkeys(_bytes(source, "source") for source in request.sourceIds))
         if id in sources:
-            raise Malformed(f"node {request.identifier} names itself as a source")
+            raise InvalidArgument(f"node {request.identifier} names itself as a source")
         function = _function(request)
-        run = NewRun(
+        run = NewNodes(
             instance, id[:12], int.from_bytes(id[12:], "big"), [function], [0], [request.arguments],
             [[-1 - place for place in range(len(sources))]], sources,
             digest=blake2b(request.SerializeToString(deterministic=True), digest_size=16).digest(),
@@ -110,20 +110,20 @@ class OriginalService(pb_grpc.DagoramaServicer):
         while (granted := self._broker.scheduler.claim(worker, self._broker.see_time())) is not None:
             try:
                 return await self._given(granted)
-            except TooMuch as why:
+            except ResourceExhausted as why:
                 self._fail(worker, granted.node, granted.attempt, Failure("", "TooMuch", str(why), "", b"", 0))
             except BaseException:
                 # The worker did not receive it: its client hung up, or the store could not be read.
                 scheduler, now = self._broker.scheduler, self._broker.see_time()
                 scheduler.give_back(worker, granted.node.key, granted.attempt, "", now)
-                self._broker.commits.touch()
+                self._broker.commits.mark_changed()
                 raise
-        raise NotKnown(NO_WORK)
+        raise NotFound(NO_WORK)
 
     async def _until_handed_out(self) -> None:
         """Wait until a restarted broker grants nodes again: clients take an empty answer as the end of all work."""
         scheduler = self._broker.scheduler
-        while scheduler.hold_until is not None and scheduler.hold_until > self._broker.see_time():
+        while scheduler.dispatch_paused_until is not None and scheduler.dispatch_paused_until > self._broker.see_time():
             await asyncio.sleep(HELD_BACK)
 
     @refusing
@@ -131,9 +131,9 @@ class OriginalService(pb_grpc.DagoramaServicer):
         worker, node, attempt = self._claimed(request.workerId, request.nodeId, request.instanceId)
         now = self._broker.see_time()
         self._broker.scheduler.complete(worker, node.key, attempt, request.result, 0, (), (), {}, (), now)
-        await self._broker.commits.durable()
+        await self._broker.commits.wait_durable()
         return _fitting(pb.NodeMessage(
-            identifier=request.nodeId, functionName=node.lane.function.name, resolvedValue=request.result,
+            identifier=request.nodeId, functionName=node.queue.function.name, resolvedValue=request.result,
             completed=True, instanceId=request.instanceId,
         ))
 
@@ -147,9 +147,9 @@ class OriginalService(pb_grpc.DagoramaServicer):
             bounded(request.traceback, self._broker.scheduler.limits.longest_traceback), b"", 0,
         )
         self._fail(worker, node, attempt, failure)
-        await self._broker.commits.durable()
+        await self._broker.commits.wait_durable()
         return pb.NodeMessage(
-            identifier=request.nodeId, functionName=node.lane.function.name, instanceId=request.instanceId
+            identifier=request.nodeId, functionName=node.queue.function.name, instanceId=request.instanceId
         )
 
     # --- reading --------------------------------------------------------------------------------------
@@ -157,9 +157,9 @@ class OriginalService(pb_grpc.DagoramaServicer):
     def _heard(self, identifier: str) -> Worker:
         """Return the worker that calls. Raises NotAllowedNow if it was lost, or is of an earlier broker."""
         worker = self._broker.scheduler.workers.get(_bytes(identifier, "worker"))
-        if worker is None or worker.presence.world is not World.ORIGINAL:
-            raise NotAllowedNow(INVALIDATED)
-        self._broker.scheduler.heard(worker, self._broker.see_time())
+        if worker is None or worker.info.protocol is not WireProtocol.LEGACY:
+            raise FailedPrecondition(INVALIDATED)
+        self._broker.scheduler.record_contact(worker, self._broker.see_time())
         return worker
 
     def _claimed(self, worker_id: str, node_id: str, instance_id: str) -> tuple[Worker, Node, int]:
@@ -167,23 +167,23 @@ class OriginalService(pb_grpc.DagoramaServicer):
         worker = self._heard(worker_id)
         node = self._broker.scheduler.node(_bytes(node_id, "node"))
         if node is None:
-            raise NotAllowedNow(f"node {node_id} is not claimed: it has ended or was never made")
+            raise FailedPrecondition(f"node {node_id} is not claimed: it has ended or was never made")
         instance = _bytes(instance_id, "instance")
         check_instance(_bytes(node_id, "node"), instance, is_own=node.instance.id == instance)
         return worker, node, self._broker.scheduler.attempt_of(worker, node)
 
     def _fail(self, worker: Worker, node: Node, attempt: int, failure: Failure) -> None:
         self._broker.scheduler.fail(worker, node.key, attempt, failure, self._broker.see_time(), random.random())
-        self._broker.commits.touch()
+        self._broker.commits.mark_changed()
 
     # --- answering ------------------------------------------------------------------------------------
 
     async def _given(self, granted: Granted) -> pb.NodeMessage:
         """Return a claimed node as its worker gets it. Raises TooMuch if its client could not take the message."""
-        await self._broker.commits.durable()
+        await self._broker.commits.wait_durable()
         node = granted.node
-        assert node.run is not None
-        message = _described(node.run.id_of(node.key), node.lane.function, str(UUID(bytes=node.instance.id)))
+        assert node.block is not None
+        message = _described(node.block.id_of(node.key), node.queue.function, str(UUID(bytes=node.instance.id)))
         message.arguments = (await self._broker.payloads.arguments.get([node.key]))[node.key]
         sources = [source.key for source in node.sources]
         await self._add_sources(message, sources, sources)
@@ -192,8 +192,8 @@ class OriginalService(pb_grpc.DagoramaServicer):
 
     async def _described(self, found: FoundNode, instance_id: str) -> pb.NodeMessage:
         function = self._function(found.function)
-        if function.world is not World.ORIGINAL:
-            raise NotKnown(f"node {UUID(bytes=found.id)} was made by the other protocol's calls")
+        if function.protocol is not WireProtocol.LEGACY:
+            raise NotFound(f"node {UUID(bytes=found.id)} was made by the other protocol's calls")
         message = _described(found.id, function, instance_id)
         if found.ended is not None and found.ended.state == State.COMPLETED:
             message.completed = True
@@ -204,7 +204,7 @@ class OriginalService(pb_grpc.DagoramaServicer):
         completed = {row.key for row in ended if row.state == State.COMPLETED}
         try:
             await self._add_sources(message, sources, completed)
-        except TooMuch:
+        except ResourceExhausted:
             del message.sources[:]
         return message
 
@@ -244,7 +244,7 @@ def _fitting(message: pb.NodeMessage) -> pb.NodeMessage:
 
 def _check_size(message: pb.NodeMessage) -> None:
     if message.ByteSize() > MESSAGE:
-        raise TooMuch(
+        raise ResourceExhausted(
             f"its arguments and the values of its sources are more than the {MESSAGE} bytes that its worker's client"
             " takes in one message"
         )
@@ -254,7 +254,7 @@ def _bytes(text: str, what: str) -> bytes:
     try:
         return UUID(text).bytes
     except ValueError:
-        raise Malformed(f"the {what} identifier {text[:80]!r} is not a UUID") from None
+        raise InvalidArgument(f"the {what} identifier {text[:80]!r} is not a UUID") from None
 
 
 def _function(request: pb.NodeConfigurationMessage) -> Function:
@@ -270,5 +270,5 @@ def _function(request: pb.NodeConfigurationMessage) -> Function:
     return Function(
         name, check_name(request.functionHash, "the hash of a function"),
         check_name(request.queueName, "the name of a queue") or name,
-        check_name(request.taintName, "the name of a taint"), retry, False, World.ORIGINAL,
+        check_name(request.taintName, "the name of a taint"), retry, False, WireProtocol.LEGACY,
     )

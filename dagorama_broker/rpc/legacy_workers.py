@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dagorama_broker.errors import Full
+from dagorama_broker.errors import Overloaded
 from dagorama_broker.rpc.limits import Places, share
 from dagorama_broker.scheduler import Scheduler, Worker
 
@@ -12,7 +12,7 @@ MOST = 1_000
 LOOK = 1.0
 
 
-class OriginalWorkers:
+class LegacyWorkers:
     """Counts the workers of each caller."""
 
     def __init__(self, scheduler: Scheduler) -> None:
@@ -30,7 +30,7 @@ class OriginalWorkers:
             self._give_back()
             if self._places.take(whose):
                 return
-        raise Full(
+        raise Overloaded(
             f"{len(self._made_by)} workers of dagorama 0.1.10 are connected; {MOST:,} are allowed, {share(MOST)} of"
             f" them for one caller. Those that make no call for {self._scheduler.timing.original_lease:g} s are removed"
         )
@@ -42,5 +42,5 @@ class OriginalWorkers:
     def _give_back(self) -> None:
         """Release the places of workers that have left."""
         known = self._scheduler.workers
-        for worker in [worker for worker in self._made_by if known.get(worker.presence.id) is not worker]:
+        for worker in [worker for worker in self._made_by if known.get(worker.info.id) is not worker]:
             self._places.give_back(self._made_by.pop(worker))

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from enum import Enum
 from weakref import WeakValueDictionary
 
-from dagorama_broker.errors import Full, TooMuch
+from dagorama_broker.errors import Overloaded, ResourceExhausted
 
 #: Bytes of one message that gRPC's clients accept by default.
 MESSAGE = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Manners:
+class WorkerConfig:
     """The configuration that a worker receives when it connects."""
 
     heartbeat: float = 10.0  #: seconds between heartbeats
@@ -26,7 +26,7 @@ class Manners:
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class RequestLimits:
     """The limits of one request."""
 
     nodes_per_call: int = 1_000_000
@@ -36,17 +36,17 @@ class Bounds:
     def check_nodes(self, nodes: int) -> None:
         """Raise TooMuch if one call creates too many nodes."""
         if nodes > self.nodes_per_call:
-            raise TooMuch(f"{nodes} nodes in one call; {self.nodes_per_call} are allowed")
+            raise ResourceExhausted(f"{nodes} nodes in one call; {self.nodes_per_call} are allowed")
 
     def check_submission(self, size: int) -> None:
         """Raise TooMuch if a submission has too many bytes."""
         if size > self.call_bytes:
-            raise TooMuch(f"a submission of more than {self.call_bytes} bytes; use put() for large values")
+            raise ResourceExhausted(f"a submission of more than {self.call_bytes} bytes; use put() for large values")
 
     def check_value(self, size: int) -> None:
         """Raise TooMuch if a large value has too many bytes."""
         if size > self.value_bytes:
-            raise TooMuch(f"a value of more than {self.value_bytes} bytes")
+            raise ResourceExhausted(f"a value of more than {self.value_bytes} bytes")
 
 
 class Kind(Enum):
@@ -114,7 +114,7 @@ class Places:
             del self._taken[whose]
 
 
-class Streams:
+class CallLimiter:
     """Limits open calls: some places are reserved for each kind of call, the others are for all of them."""
 
     def __init__(self, most: int) -> None:
@@ -139,8 +139,8 @@ class Streams:
                 self.open += 1
                 return Place(self, places, whose)
         if self.open >= self.most:
-            raise Full(f"{self.open} calls are open, which is the limit of this broker; try again later")
-        raise Full(
+            raise Overloaded(f"{self.open} calls are open, which is the limit of this broker; try again later")
+        raise Overloaded(
             f"{self.open} calls are open, and the remaining places are reserved for other callers or for other kinds"
             " of calls; end some of your calls, or try again later"
         )
@@ -151,7 +151,7 @@ class Place:
 
     __slots__ = ("_places", "_streams", "_whose")
 
-    def __init__(self, streams: Streams, places: Places, whose: str) -> None:
+    def __init__(self, streams: CallLimiter, places: Places, whose: str) -> None:
         self._streams, self._places, self._whose = streams, places, whose
 
     def leave(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from dagorama_broker.errors import Full, TooMuch
+from dagorama_broker.errors import Overloaded, ResourceExhausted
 from dagorama_broker.rpc.limits import share
 
 #: The share of a machine's or container's memory that a broker may use.
@@ -26,7 +26,7 @@ _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_b
 _STATM = "/proc/self/statm"
 
 
-class Memory:
+class MemoryGuard:
     """Knows what the broker holds, what calls have reserved, and how large the process is."""
 
     def __init__(self, most: int, held: Callable[[], int], resident: Callable[[], int] | None = None) -> None:
@@ -47,7 +47,7 @@ class Memory:
         """
         most_of_one = share(self.most)
         if already + cost > most_of_one:
-            raise TooMuch(
+            raise ResourceExhausted(
                 f"this call would use about {_mib(already + cost)} MiB of the broker's memory, and one call may use at"
                 f" most {_mib(most_of_one)} MiB (DAGORAMA_MAX_MEMORY); send several smaller calls"
             )
@@ -55,7 +55,7 @@ class Memory:
         if used + cost > self.most:
             raise self._full(used + cost)
         if self._reserved_by and self._reserved_by.get(whose, 0) + cost > most_of_one:
-            raise Full(
+            raise Overloaded(
                 f"this caller's calls have reserved {_mib(self._reserved_by[whose])} MiB of memory, which is its share"
                 " of DAGORAMA_MAX_MEMORY; retry when some of them have ended"
             )
@@ -98,8 +98,8 @@ class Memory:
             self._known, self._ask_at, self._unasked = self._resident(), now + ASK_AFTER, 0
         return self._known
 
-    def _full(self, size: int) -> Full:
-        return Full(
+    def _full(self, size: int) -> Overloaded:
+        return Overloaded(
             f"memory limit reached ({_mib(size)} of {_mib(self.most)} MiB, DAGORAMA_MAX_MEMORY); retry when some nodes"
             " have completed"
         )
@@ -110,7 +110,7 @@ class Reservation:
 
     __slots__ = ("_memory", "_whose", "size")
 
-    def __init__(self, memory: Memory, whose: str) -> None:
+    def __init__(self, memory: MemoryGuard, whose: str) -> None:
         self._memory, self._whose = memory, whose
         self.size = 0
 

@@ -8,19 +8,19 @@ from hashlib import blake2b
 from itertools import accumulate, islice
 
 from dagorama.api import broker_pb2 as pb
-from dagorama_broker.errors import Malformed
+from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.model.domain import Function
 from dagorama_broker.rpc.fields import check_name, check_references, id_bytes, sha256_bytes
 from dagorama_broker.rpc.functions import function_of
-from dagorama_broker.scheduler import NewRun
+from dagorama_broker.scheduler import NewNodes
 
 
-def runs_of(requests: Sequence[pb.SubmitRequest]) -> list[NewRun]:
+def blocks_of(requests: Sequence[pb.SubmitRequest]) -> list[NewNodes]:
     """Return all runs of a submission. Raises Malformed."""
     return [run for run in read_runs(requests) if run is not None]
 
 
-def read_runs(requests: Sequence[pb.SubmitRequest]) -> Iterator[NewRun | None]:
+def read_runs(requests: Sequence[pb.SubmitRequest]) -> Iterator[NewNodes | None]:
     """Yield all runs of a submission, and None for each function: a step reads one of these. Raises Malformed."""
     for request in requests:
         functions, content = list[Function](), blake2b(digest_size=16)
@@ -33,7 +33,7 @@ def read_runs(requests: Sequence[pb.SubmitRequest]) -> Iterator[NewRun | None]:
             yield _run_of(nodes, functions, _digest_of(content, nodes))
 
 
-def run_of(nodes: pb.Nodes, functions: Sequence[Function]) -> NewRun:
+def run_of(nodes: pb.Nodes, functions: Sequence[Function]) -> NewNodes:
     """Return the children of an attempt. Raises Malformed."""
     check_run(nodes, len(functions))
     return _run_of(nodes, functions, b"")
@@ -52,13 +52,13 @@ def check_run(nodes: pb.Nodes, functions: int) -> None:
     """Raise Malformed if the columns of a run do not fit together; `functions` is how many the message has."""
     count = len(nodes.function)
     if len(nodes.arguments) != count or (nodes.source_count and len(nodes.source_count) != count):
-        raise Malformed("the columns of a run of nodes have different lengths")
+        raise InvalidArgument("the columns of a run of nodes have different lengths")
     if len(nodes.origin) != 12:
-        raise Malformed(f"an origin has {len(nodes.origin)} bytes; 12 are expected")
+        raise InvalidArgument(f"an origin has {len(nodes.origin)} bytes; 12 are expected")
     if nodes.first + count > 1 << 32:
-        raise Malformed("the counters of a run of nodes go past 32 bits")
+        raise InvalidArgument("the counters of a run of nodes go past 32 bits")
     if count and max(nodes.function) >= functions:
-        raise Malformed("a node names a function that the message does not have")
+        raise InvalidArgument("a node names a function that the message does not have")
     id_bytes(nodes.instance, "an instance")
     if nodes.creates.entry:
         id_bytes(nodes.creates.entry, "the entry node")
@@ -67,19 +67,19 @@ def check_run(nodes: pb.Nodes, functions: int) -> None:
         id_bytes(id, "a source")
     check_references(nodes.source, nodes.source_count, len(nodes.foreign), nodes.first + count, "source")
     if nodes.key and (len(nodes.key) != count or max(nodes.key) > len(nodes.keys)):
-        raise Malformed("the concurrency keys of a run of nodes do not fit its nodes")
+        raise InvalidArgument("the concurrency keys of a run of nodes do not fit its nodes")
     for key in nodes.keys:
         check_name(key, "a concurrency key", least=1)
     if nodes.tolerant and max(nodes.tolerant) >= len(nodes.source):
-        raise Malformed("a run of nodes tolerates the failure of a source that it does not name")
+        raise InvalidArgument("a run of nodes tolerates the failure of a source that it does not name")
     for sha256 in nodes.large:
         sha256_bytes(sha256)
 
 
-def _run_of(nodes: pb.Nodes, functions: Sequence[Function], digest: bytes) -> NewRun:
+def _run_of(nodes: pb.Nodes, functions: Sequence[Function], digest: bytes) -> NewNodes:
     """Return a `Nodes` message, which was checked, as a record."""
     creates = (nodes.creates.definition, nodes.creates.entry) if nodes.HasField("creates") else None
-    return NewRun(
+    return NewNodes(
         nodes.instance, nodes.origin, nodes.first, functions, list(nodes.function), list(nodes.arguments),
         split(nodes.source, nodes.source_count), list(nodes.foreign), creates, digest, list(nodes.large),
         _tolerant(nodes), list(nodes.keys), list(nodes.key), _weight(nodes),

@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.model.domain import ENDED, Failure, Fate, State
+from dagorama_broker.model.domain import ENDED, EagerState, Failure, State
 from dagorama_broker.model.queries import StoredNode
 from dagorama_broker.model.rows import OutcomeRow, unpack_keys
 from dagorama_broker.rpc.explain import LONGEST_REASON
 from dagorama_broker.rpc.fields import bounded
 from dagorama_broker.rpc.functions import function_message
-from dagorama_broker.scheduler import Lane, Node
+from dagorama_broker.scheduler import FunctionQueue, Node
 
 #: Sources that are listed for a node.
 SOURCES = 100
@@ -42,7 +42,7 @@ class NodeInfos:
         self._broker = broker
         self._scheduler = broker.scheduler
         self._ids: dict[int, bytes] = {}
-        self._fates: dict[int, Fate] = {}  #: of the eager attempts that created some of the nodes
+        self._fates: dict[int, EagerState] = {}  #: of the eager attempts that created some of the nodes
         self._failures: dict[int, str] = {}  #: by culprit
         self._why_nobody: dict[int, str] = {}  #: by lane
 
@@ -50,7 +50,7 @@ class NodeInfos:
         """Return the messages for these nodes."""
         await self._look_up_ids(seen.node for seen in nodes)
         keys = [seen.node.key for seen in nodes]
-        self._fates = await self._broker.commits.in_store(self._broker.store.fates_of, keys)
+        self._fates = await self._broker.commits.in_store(self._broker.store.eager_states, keys)
         return [await self._info(seen) for seen in nodes]
 
     async def _look_up_ids(self, nodes: Iterable[StoredNode]) -> None:
@@ -65,7 +65,7 @@ class NodeInfos:
             node=self._ids[node.key], function=function_message(lane.function),
             state=pb.NodeState.ValueType(state),
             sources=[self._ids[key] for key in _sources(node)],
-            dead_attempt=self._fates.get(node.key) is Fate.DEAD, used_failure=node.used_failure,
+            from_aborted_attempt=self._fates.get(node.key) is EagerState.ABORTED, used_failure=node.used_failure,
         )
         if live is not None and live.state is state:
             self._add_live(info, live)
@@ -75,30 +75,30 @@ class NodeInfos:
 
     def _add_live(self, info: pb.NodeInfo, node: Node) -> None:
         if node.slot is not None:
-            info.worker = node.slot.worker.presence.name
-        trouble = node.trouble
+            info.worker = node.slot.worker.info.name
+        trouble = node.failures
         if trouble is not None:
-            info.runs, info.deaths, info.lost = trouble.runs, trouble.deaths, trouble.lost
+            info.failed_attempts, info.crashes, info.worker_losses = trouble.failed_attempts, trouble.crashes, trouble.worker_losses
             info.reason = _headline(trouble.failure)
             if node.state is State.BACKOFF:
                 info.retry_at = trouble.retry_at + self._scheduler.wall
-        if node.state is State.QUEUED and (why := self._nobody(node.lane)):
+        if node.state is State.QUEUED and (why := self._nobody(node.queue)):
             info.reason = why
 
-    def _nobody(self, lane: Lane) -> str:
+    def _nobody(self, lane: FunctionQueue) -> str:
         why = self._why_nobody.get(lane.id)
         if why is None:
-            found = self._broker.scheduler.why_nobody(lane) or ""
+            found = self._broker.scheduler.unschedulable_reason(lane) or ""
             why = self._why_nobody[lane.id] = bounded(found, LONGEST_REASON)
         return why
 
     async def _add_ended(self, info: pb.NodeInfo, node: StoredNode, outcome: OutcomeRow) -> None:
         if node.progress is not None:
-            info.runs, info.deaths, info.lost = node.progress.runs, node.progress.deaths, node.progress.lost
+            info.failed_attempts, info.crashes, info.worker_losses = node.progress.failed_attempts, node.progress.crashes, node.progress.worker_losses
         info.ended = outcome.ended
-        if outcome.culprit:
-            info.culprit = self._ids[outcome.culprit] if outcome.culprit != node.key else b""
-            info.reason = await self._failure(outcome.culprit)
+        if outcome.root_cause:
+            info.root_cause = self._ids[outcome.root_cause] if outcome.root_cause != node.key else b""
+            info.reason = await self._failure(outcome.root_cause)
 
     async def _failure(self, culprit: int) -> str:
         known = self._failures.get(culprit)
@@ -113,7 +113,7 @@ def _sources(node: StoredNode) -> list[int]:
 
 
 def _culprit(node: StoredNode) -> int:
-    return node.outcome.culprit if node.outcome is not None else 0
+    return node.outcome.root_cause if node.outcome is not None else 0
 
 
 def _headline(packed: bytes | None) -> str:

@@ -9,15 +9,15 @@ from typing import Generic, TypeVar
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.model.domain import World
-from dagorama_broker.rpc.explain import unservable_message
-from dagorama_broker.scheduler import Lane, Obstacle, Scheduler, Worker
+from dagorama_broker.model.domain import WireProtocol
+from dagorama_broker.rpc.explain import unschedulable_message
+from dagorama_broker.scheduler import FunctionQueue, Obstacle, Scheduler, Worker
 
 #: Entries, and bytes, of one list on a page.
 ENTRIES, BYTES = 1_000, 1 << 20
 
 Key = TypeVar("Key", int, bytes, str)
-Entry = TypeVar("Entry", pb.WorkerInfo, pb.Unservable, pb.QueueInfo)
+Entry = TypeVar("Entry", pb.WorkerInfo, pb.Unschedulable, pb.QueueInfo)
 
 
 @cache
@@ -46,7 +46,7 @@ def status(broker: Broker, request: pb.GetStatusRequest) -> pb.Status:
     named = _page(queues, request.after_queue, lambda queue: _queue(queue, queues[queue]))
     return pb.Status(
         nodes=scheduler.counts, instances=len(scheduler.instances), epoch=scheduler.epoch, commits=broker.commits.count,
-        version=version(), workers=workers.entries, last_worker=workers.last, unservable=functions.entries,
+        version=version(), workers=workers.entries, last_worker=workers.last, unschedulable=functions.entries,
         last_function=functions.last, queues=named.entries, last_queue=named.last,
         more=workers.more or functions.more or named.more,
     )
@@ -68,21 +68,21 @@ def _page(keys: Iterable[Key], after: Key, describe: Callable[[Key], Entry | Non
     return _Page(entries, last, False)
 
 
-def _unservable(scheduler: Scheduler, lane: Lane) -> pb.Unservable | None:
-    reason = scheduler.why_nobody(lane)
-    return unservable_message(scheduler, Obstacle(lane, lane.queued, reason)) if reason is not None else None
+def _unservable(scheduler: Scheduler, lane: FunctionQueue) -> pb.Unschedulable | None:
+    reason = scheduler.unschedulable_reason(lane)
+    return unschedulable_message(scheduler, Obstacle(lane, lane.queued, reason)) if reason is not None else None
 
 
-def _lanes_by_queue(scheduler: Scheduler) -> dict[str, list[Lane]]:
+def _lanes_by_queue(scheduler: Scheduler) -> dict[str, list[FunctionQueue]]:
     """Return functions with nodes that are queued, claimed or paused, by the names of their queues."""
-    queues: dict[str, list[Lane]] = {}
+    queues: dict[str, list[FunctionQueue]] = {}
     for lane in scheduler.function_queues.values():
         if lane.queued or lane.claimed or lane.keyed_claimed or lane.delayed or lane.keyed_delayed:
             queues.setdefault(lane.function.queue, []).append(lane)
     return queues
 
 
-def _queue(queue: str, lanes: Iterable[Lane]) -> pb.QueueInfo:
+def _queue(queue: str, lanes: Iterable[FunctionQueue]) -> pb.QueueInfo:
     info, taints = pb.QueueInfo(queue=queue), set()
     for lane in lanes:
         info.queued += lane.queued
@@ -94,8 +94,8 @@ def _queue(queue: str, lanes: Iterable[Lane]) -> pb.QueueInfo:
 
 
 def _worker(worker: Worker) -> pb.WorkerInfo:
-    presence = worker.presence
-    name = presence.name if presence.world is World.OURS else f"{presence.name} (dagorama 0.1.10)"
+    presence = worker.info
+    name = presence.name if presence.protocol is WireProtocol.V1 else f"{presence.name} (dagorama 0.1.10)"
     return pb.WorkerInfo(
         worker=presence.id, name=name, slots=sum(not slot.closed for slot in worker.slots),
         held=sum(len(slot.held) for slot in worker.slots),

@@ -11,44 +11,44 @@ from functools import lru_cache
 from ipaddress import IPv6Address
 from urllib.parse import unquote
 
-from dagorama_broker.errors import NotPermitted
+from dagorama_broker.errors import PermissionDenied
 from dagorama_broker.rpc.limits import Kind
 from dagorama_broker.rpc.tokens import Role, Token
-from dagorama_broker.scheduler import Presence
+from dagorama_broker.scheduler import WorkerInfo
 
 OURS, ORIGINAL, HEALTH = "/dagorama.v1.Broker/", "/main.Dagorama/", "/grpc.health.v1.Health/"
 
-_SPAWNER, _WORKER, _READER = Role.SPAWNER, Role.WORKER, Role.READER
+_CLIENT, _WORKER, _READER = Role.CLIENT, Role.WORKER, Role.READER
 #: The roles that may call a method, besides admins, who may call all of these. Readers must not see values.
 CALLS: dict[str, frozenset[Role]] = {
     OURS + call: frozenset(roles)
     for call, roles in {
-        "SubmitStream": {_SPAWNER},
+        "SubmitStream": {_CLIENT},
         "Work": {_WORKER},
-        "Wait": {_SPAWNER, _WORKER},
-        "Talk": {_SPAWNER, _WORKER},
-        "PutValue": {_SPAWNER, _WORKER},
-        "KeepValue": {_SPAWNER, _WORKER},
-        "ValuesFolder": {_SPAWNER, _WORKER},
-        "GetValue": {_SPAWNER, _WORKER},
-        "GetInstance": {_SPAWNER, _WORKER, _READER},
-        "GetStatus": {_SPAWNER, _READER},
-        "ListInstances": {_SPAWNER, _READER},
-        "ListNodes": {_SPAWNER, _READER},
-        "Explain": {_SPAWNER, _WORKER},
-        "GetNode": {_SPAWNER, _READER},
-        "FindIds": {_SPAWNER, _READER},
-        "Cancel": {_SPAWNER},
-        "Retry": {_SPAWNER},
-        "Adopt": set[Role](),
+        "Wait": {_CLIENT, _WORKER},
+        "Exchange": {_CLIENT, _WORKER},
+        "PutValue": {_CLIENT, _WORKER},
+        "ImportValue": {_CLIENT, _WORKER},
+        "GetSharedFolder": {_CLIENT, _WORKER},
+        "GetValue": {_CLIENT, _WORKER},
+        "GetInstance": {_CLIENT, _WORKER, _READER},
+        "GetStatus": {_CLIENT, _READER},
+        "ListInstances": {_CLIENT, _READER},
+        "ListNodes": {_CLIENT, _READER},
+        "Explain": {_CLIENT, _WORKER},
+        "GetNode": {_CLIENT, _READER},
+        "FindIds": {_CLIENT, _READER},
+        "Cancel": {_CLIENT},
+        "Retry": {_CLIENT},
+        "Rebind": set[Role](),
     }.items()
 }
 
 _LOOKING = ("GetInstance", "GetStatus", "ListInstances", "ListNodes", "Explain", "GetNode", "FindIds")
-_OF_VALUES = ("PutValue", "KeepValue", "ValuesFolder", "GetValue")
+_OF_VALUES = ("PutValue", "ImportValue", "GetSharedFolder", "GetValue")
 #: The kinds of our calls; all others submit, or change what was submitted.
 KINDS = {
-    OURS + "Work": Kind.WORK, OURS + "Wait": Kind.WAIT, OURS + "Talk": Kind.TALK,
+    OURS + "Work": Kind.WORK, OURS + "Wait": Kind.WAIT, OURS + "Exchange": Kind.TALK,
     **{OURS + call: Kind.LOOK for call in _LOOKING}, **{OURS + call: Kind.VALUE for call in _OF_VALUES},
 }  # fmt: skip
 
@@ -63,9 +63,9 @@ def check_role(token: Token | None, method: str) -> None:
     if token is None:
         return
     if token.role is not Role.ADMIN and token.role not in CALLS.get(method, ()):
-        raise NotPermitted(f"the token {token.name!r} has the role {token.role}, which may not call {method[1:]}")
+        raise PermissionDenied(f"the token {token.name!r} has the role {token.role}, which may not call {method[1:]}")
     if method not in CALLS:
-        raise NotPermitted(f"no role may call {method[1:]}")
+        raise PermissionDenied(f"no role may call {method[1:]}")
 
 
 def is_reader(token: Token | None) -> bool:
@@ -76,10 +76,10 @@ def is_reader(token: Token | None) -> bool:
 def refuse_reader(token: Token | None) -> None:
     """Raise NotPermitted if the caller is a reader, who may not read the arguments of nodes."""
     if token is not None and is_reader(token):
-        raise NotPermitted(f"the token {token.name!r} has the role reader, which may not read the arguments of nodes")
+        raise PermissionDenied(f"the token {token.name!r} has the role reader, which may not read the arguments of nodes")
 
 
-def kept_to(presence: Presence, token: Token | None) -> Presence:
+def restrict(presence: WorkerInfo, token: Token | None) -> WorkerInfo:
     """Restrict a worker to what its token allows. Raise NotPermitted if it requests more."""
     if token is None:
         return presence
@@ -93,7 +93,7 @@ def kept_to(presence: Presence, token: Token | None) -> Presence:
 def _refuse_more(token: Token, what: str, asked: frozenset[str], allowed: frozenset[str] | None) -> None:
     if allowed is not None and (more := asked - allowed):
         limits = f"the {what} {', '.join(sorted(allowed))}" if allowed else f"no {what}"
-        raise NotPermitted(
+        raise PermissionDenied(
             f"the token {token.name!r} allows {limits}, and this worker requests {', '.join(sorted(more))}"
         )
 

@@ -13,12 +13,12 @@ from google.protobuf.message import DecodeError
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.errors import Malformed, TooMuch
-from dagorama_broker.model.domain import Adoption
+from dagorama_broker.errors import InvalidArgument, ResourceExhausted
+from dagorama_broker.model.domain import Rebinding
 from dagorama_broker.rpc.explain import MOST_NAMED, bounded_message
 from dagorama_broker.rpc.fields import LONGEST_NAME, PIECE, check_key_id, check_name, id_bytes
 from dagorama_broker.rpc.functions import LONGEST_CLASS_CODE
-from dagorama_broker.scheduler import DEPLOYED, Adoptable, AdoptedFunction, Node, Obstacle
+from dagorama_broker.scheduler import DEPLOYED, Node, Obstacle, Rebindable, ReboundFunction
 
 VERSION = 1
 #: Hashes of code that one request may name.
@@ -30,102 +30,102 @@ LARGEST = 256 << 10
 MOST_SIGNED, MOST_LISTED = LARGEST - (32 << 10), PIECE
 
 
-async def adopt(broker: Broker, request: pb.AdoptRequest) -> pb.AdoptReply:
+async def rebind(broker: Broker, request: pb.RebindRequest) -> pb.RebindReply:
     """Bind unfinished nodes of a function to other code; with `look` only return which, and their code.
 
     Raises Malformed, NotKnown or NotAllowedNow, and then nothing has changed.
     """
-    made_with = getattr(request, "from")
+    made_with = request.from_hash
     if len(made_with) > MOST_HASHES:
-        raise Malformed(f"{len(made_with)} hashes of code are named; {MOST_HASHES:,} are allowed")
-    asked = AdoptedFunction(
+        raise InvalidArgument(f"{len(made_with)} hashes of code are named; {MOST_HASHES:,} are allowed")
+    asked = ReboundFunction(
         check_name(request.function, "the name of a function", least=1),
         check_name(request.hash, "the hash of a function"), frozenset(made_with),
         id_bytes(request.instance, "an instance") if request.instance else b"",
     )  # fmt: skip
-    adoption = adoption_of(request.adoption) if request.HasField("adoption") else None
+    adoption = rebinding_of(request.rebinding) if request.HasField("rebinding") else None
     broker.see_time()
     if request.look:
-        found = broker.scheduler.adoptable(asked)
+        found = broker.scheduler.rebindable(asked)
         refuse_too_much(found.made_with, MOST_SIGNED)
         return _reply(found)
-    found = broker.scheduler.adopt(asked, adoption)
+    found = broker.scheduler.rebind(asked, adoption)
     reply = _reply(found)
-    reply.unservable.extend(_unservable(broker, found.nodes))
-    await broker.commits.durable()
+    reply.unschedulable.extend(_unservable(broker, found.nodes))
+    await broker.commits.wait_durable()
     return reply
 
 
-def _reply(found: Adoptable) -> pb.AdoptReply:
-    return pb.AdoptReply(adopted=len(found.nodes), hash=found.hash, made_with=sorted(found.made_with))
+def _reply(found: Rebindable) -> pb.RebindReply:
+    return pb.RebindReply(rebound=len(found.nodes), hash=found.hash, made_with=sorted(found.made_with))
 
 
-def _unservable(broker: Broker, nodes: Iterable[Node]) -> list[pb.Unservable]:
+def _unservable(broker: Broker, nodes: Iterable[Node]) -> list[pb.Unschedulable]:
     """Return the functions of these nodes, up to a bound, that no connected worker may run, and why."""
     scheduler = broker.scheduler
-    counts = Counter(node.lane.id for node in nodes)
+    counts = Counter(node.queue.id for node in nodes)
     lanes = [scheduler.function_queues[id] for id in counts][:MOST_NAMED]
     return [
         bounded_message(scheduler, Obstacle(lane, counts[lane.id], reason))
-        for lane, reason in scheduler.unservable(lanes)
+        for lane, reason in scheduler.unschedulable(lanes)
     ]
 
 
 # --- what was signed --------------------------------------------------------------------------------
 
 
-def adoption_of(message: pb.SignedAdoption) -> Adoption:
+def rebinding_of(message: pb.SignedRebinding) -> Rebinding:
     """Return what a signed adoption says. Raises Malformed."""
     signed = message.SerializeToString()
     if len(signed) > LARGEST:
-        raise Malformed(
+        raise InvalidArgument(
             f"a signed adoption has {len(signed):,} bytes and at most {LARGEST:,} are allowed: name less code in it"
         )
     check_key_id(message.key_id, "a signed adoption")
     if not message.key_id or not 0 < len(message.mac) <= LONGEST_MAC:
-        raise Malformed("an adoption is not signed")
+        raise InvalidArgument("an adoption is not signed")
     try:
-        said = pb.Adoption.FromString(message.adoption)
+        said = pb.Rebinding.FromString(message.rebinding)
     except DecodeError:
-        raise Malformed("a signed adoption cannot be read") from None
+        raise InvalidArgument("a signed adoption cannot be read") from None
     return _checked(said, message.key_id.hex(), signed)
 
 
-def _checked(said: pb.Adoption, key_id: str, signed: bytes) -> Adoption:
+def _checked(said: pb.Rebinding, key_id: str, signed: bytes) -> Rebinding:
     if said.version != VERSION:
-        raise Malformed(f"an adoption is of version {said.version}, this broker knows {VERSION}: update one of them")
+        raise InvalidArgument(f"an adoption is of version {said.version}, this broker knows {VERSION}: update one of them")
     check_name(said.function, "the name of an adopted function", least=1)
     check_name(said.hash, "the hash of the code of an adoption")
     if bool(said.hash) == said.deployed:
-        raise Malformed("an adoption is for code with one hash, or for the code that is deployed")
+        raise InvalidArgument("an adoption is for code with one hash, or for the code that is deployed")
     if not said.made_with or any(not 0 < len(code) <= LONGEST_NAME + LONGEST_CLASS_CODE for code in said.made_with):
-        raise Malformed("an adoption names the code that its nodes were made with, and none that is too long")
+        raise InvalidArgument("an adoption names the code that its nodes were made with, and none that is too long")
     instance = id_bytes(said.instance, "the instance of an adoption") if said.instance else b""
     hash = DEPLOYED if said.deployed else said.hash
-    return Adoption(said.function, frozenset(said.made_with), hash, instance, key_id, signed)
+    return Rebinding(said.function, frozenset(said.made_with), hash, instance, key_id, signed)
 
 
-def for_deployed(messages: Iterable[pb.SignedAdoption]) -> list[Adoption]:
+def for_deployed(messages: Iterable[pb.SignedRebinding]) -> list[Rebinding]:
     """Return the adoptions that come with a retry. Raises Malformed."""
-    found = [adoption_of(message) for message in messages]
+    found = [rebinding_of(message) for message in messages]
     if any(adoption.hash != DEPLOYED for adoption in found):
-        raise Malformed("a retry with new code takes adoptions for the code that is deployed")
+        raise InvalidArgument("a retry with new code takes adoptions for the code that is deployed")
     return found
 
 
-def adoptable_messages(made_with: Mapping[str, set[str]]) -> list[pb.Adoptable]:
+def rebindable_messages(made_with: Mapping[str, set[str]]) -> list[pb.Rebindable]:
     """Return code to adopt, by the names of functions. Raises TooMuch if it is too much for one signature."""
     for codes in made_with.values():
         refuse_too_much(codes, MOST_SIGNED)
     refuse_too_much(chain.from_iterable(made_with.values()), MOST_LISTED)
-    return [pb.Adoptable(function=name, made_with=sorted(codes)) for name, codes in sorted(made_with.items())]
+    return [pb.Rebindable(function=name, made_with=sorted(codes)) for name, codes in sorted(made_with.items())]
 
 
 def refuse_too_much(codes: Iterable[str], most: int) -> None:
     """Raise TooMuch if this is more code than one signature covers."""
     size = sum(len(code.encode()) for code in codes)
     if size > most:
-        raise TooMuch(
+        raise ResourceExhausted(
             f"the code of these nodes has {size:,} bytes of hashes, and {most:,} are signed in one go: "
             "adopt fewer at a time (`dagorama rebind --from-hash`, `dagorama retry INSTANCE NODE`)"
         )

@@ -16,14 +16,14 @@ from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.turns import Turn
 from dagorama_broker.engine.worker_session import Session
-from dagorama_broker.errors import BrokerRefusal, Malformed
+from dagorama_broker.errors import BrokerRefusal, InvalidArgument
 from dagorama_broker.model.domain import Failure, Function
 from dagorama_broker.rpc.costs import of_children
 from dagorama_broker.rpc.failures import failure_of
 from dagorama_broker.rpc.fields import LONGEST_NAME, bounded, check_name, check_references, id_bytes, sha256_bytes
 from dagorama_broker.rpc.functions import functions_of
 from dagorama_broker.rpc.messages import run_of, split
-from dagorama_broker.scheduler import NewRun, Node, Worker
+from dagorama_broker.scheduler import NewNodes, Node, Worker
 
 #: Functions that one report may name.
 MOST_FUNCTIONS = 10_000
@@ -43,10 +43,10 @@ async def take_report(broker: Broker, session: Session, report: pb.Report) -> No
     try:
         results = pb.Results.FromString(report.body)
     except DecodeError:
-        raise Malformed("a report cannot be read") from None
+        raise InvalidArgument("a report cannot be read") from None
     session.heard_last = report.sequence
     if len(results.functions) > MOST_FUNCTIONS:
-        raise Malformed(f"a report names {len(results.functions)} functions; {MOST_FUNCTIONS:,} are allowed")
+        raise InvalidArgument(f"a report names {len(results.functions)} functions; {MOST_FUNCTIONS:,} are allowed")
     turn = Turn()
     functions = functions_of(results.functions)
     for children in results.children:
@@ -114,11 +114,11 @@ def refs_of(results: pb.Results) -> list[Sequence[int]] | None:
     """Return the references of each completed node. Raises Malformed if the columns do not fit together."""
     count = len(results.node)
     if not len(results.attempt) == len(results.value) == len(results.microseconds) == count:
-        raise Malformed("the columns of a report have different lengths")
+        raise InvalidArgument("the columns of a report have different lengths")
     if results.ref_count and len(results.ref_count) != count:
-        raise Malformed("the columns of a report have different lengths")
+        raise InvalidArgument("the columns of a report have different lengths")
     if len(results.large) != len(results.large_of) or any(place >= count for place in results.large_of):
-        raise Malformed("a report's large values name nodes that it does not have")
+        raise InvalidArgument("a report's large values name nodes that it does not have")
     for id in results.foreign:
         id_bytes(id, "a promised node")
     check_references(results.ref, results.ref_count, len(results.foreign), 1 << 32, "result")
@@ -141,7 +141,7 @@ async def _known(
     Unfinished ones are included, because they may have ended when the report is processed up to there.
     """
     staged = broker.scheduler.staged_children
-    runs: list[NewRun] = [
+    runs: list[NewNodes] = [
         run
         for attempt in results.attempt
         if (children := staged(attempt)) is not None
@@ -181,7 +181,7 @@ def take_return(broker: Broker, worker: Worker, returned: pb.Return) -> None:
     """Take nodes that come back without an outcome. Raises Malformed if the columns differ."""
     nodes: Sequence[int] = returned.node
     if len(nodes) != len(returned.attempt):
-        raise Malformed("the columns of a return have different lengths")
+        raise InvalidArgument("the columns of a return have different lengths")
     why = REASONS.get(returned.reason, "")
     if why and returned.detail:
         why = f"{why}: {bounded(returned.detail, LONGEST_NAME)}"

@@ -17,32 +17,32 @@ from typing import TypeAlias
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.commits import CALL_AGAIN
-from dagorama_broker.errors import BrokerRefusal, Malformed, NotServing, StoreError
+from dagorama_broker.errors import BrokerRefusal, InvalidArgument, StoreError, Unavailable
 from dagorama_broker.rpc import costs
 from dagorama_broker.rpc.fields import PIECE
-from dagorama_broker.rpc.limits import Kind, Place, Streams
-from dagorama_broker.rpc.memory_guard import Memory, Reservation
+from dagorama_broker.rpc.limits import CallLimiter, Kind, Place
+from dagorama_broker.rpc.memory_guard import MemoryGuard, Reservation
 from dagorama_broker.rpc.messages import weight_of
 from dagorama_broker.rpc.permissions import OURS, check_role
 from dagorama_broker.rpc.status import refusal_message
 from dagorama_broker.rpc.tokens import Token
 from dagorama_broker.rpc.wait import More, Over, wait_at_once, wait_replies
-from dagorama_broker.scheduler import NewRun
+from dagorama_broker.scheduler import NewNodes
 
 log = logging.getLogger("dagorama_broker")
 
-ReadRuns = Callable[[list[pb.SubmitRequest]], list[NewRun]]
-ReadMany = Callable[[list[pb.SubmitRequest]], Awaitable[list[NewRun]]]
+ReadRuns = Callable[[list[pb.SubmitRequest]], list[NewNodes]]
+ReadMany = Callable[[list[pb.SubmitRequest]], Awaitable[list[NewNodes]]]
 Replies: TypeAlias = AsyncGenerator[pb.WaitReply, None]
 #: Begins the work of a request that takes a task.
 Work: TypeAlias = Callable[[], Coroutine[None, None, None]]
 
 
-class Answerer:
+class RequestHandler:
     """Carries out the requests of one client."""
 
     def __init__(
-        self, broker: Broker, runs_of: ReadRuns, read: ReadMany, token: Token | None, memory: Memory, whose: str = ""
+        self, broker: Broker, runs_of: ReadRuns, read: ReadMany, token: Token | None, memory: MemoryGuard, whose: str = ""
     ) -> None:
         """`runs_of` reads submissions at once, `read` large ones in slices; `whose` share of memory they take."""
         self._broker = broker
@@ -53,7 +53,7 @@ class Answerer:
         self._whose = whose
 
     def begin(
-        self, ask: pb.Ask, over: Over, more: More, run: Callable[[Work], None]
+        self, ask: pb.Request, over: Over, more: More, run: Callable[[Work], None]
     ) -> Callable[[], None] | None:
         """Carry out a request; return a function that cancels it if it takes no task and can be cancelled.
 
@@ -74,13 +74,13 @@ class Answerer:
         self._memory.check(cost, self._whose)
         runs = self._runs_of([ask.submit])
         if self._broker.submissions.submit_from_memory(runs):
-            self._broker.commits.touch()
+            self._broker.commits.mark_changed()
             self._broker.commits.when_durable(partial(over, None))
         else:
             run(partial(self._submit, runs, cost))
         return None
 
-    def holding(self, message: pb.Asks) -> Reservation:
+    def holding(self, message: pb.Requests) -> Reservation:
         """Reserve memory while a message is processed. Raises Full, which ends the stream."""
         return self._memory.hold(costs.COPIES * message.ByteSize(), self._whose, is_small_ok=True)
 
@@ -94,15 +94,15 @@ class Answerer:
         with self._memory.hold(await costs.of_submission(request), self._whose):
             await self._broker.submissions.submit(await self._read([request]))
 
-    async def _submit(self, runs: list[NewRun], cost: int) -> None:
+    async def _submit(self, runs: list[NewNodes], cost: int) -> None:
         with self._memory.hold(cost, self._whose):
             await self._broker.submissions.submit(runs)
 
 
-class Talk:
+class RequestStream:
     """One open stream; `answers` may be called once."""
 
-    def __init__(self, answerer: Answerer, streams: Streams, whose: str = "") -> None:
+    def __init__(self, answerer: RequestHandler, streams: CallLimiter, whose: str = "") -> None:
         """`whose` share of the open calls the requests take."""
         self._answerer = answerer
         self._streams = streams
@@ -111,7 +111,7 @@ class Talk:
         self._places: dict[int, Place] = {}  # of the other requests
         self._call_off: dict[int, Callable[[], object]] = {}  # by number, for each unfinished request
         self._tasks: set[asyncio.Task[None]] = set()
-        self._answers, self._size = pb.Answers(), 0
+        self._answers, self._size = pb.Responses(), 0
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self._leaving = False
@@ -121,7 +121,7 @@ class Talk:
         self._leaving = True
         self._changed.set()
 
-    async def answers(self, asks: AsyncIterator[pb.Asks]) -> AsyncGenerator[pb.Answers, None]:
+    async def answers(self, asks: AsyncIterator[pb.Requests]) -> AsyncGenerator[pb.Responses, None]:
         """Yield answers until the client ends the stream and all is answered. Raises Malformed or NotServing."""
         listening = asyncio.create_task(self._listen(asks))
         listening.add_done_callback(lambda _: self._changed.set())
@@ -135,7 +135,7 @@ class Talk:
                     listening.result()
                     return
                 elif self._leaving and not self._call_off:
-                    raise NotServing(CALL_AGAIN)
+                    raise Unavailable(CALL_AGAIN)
         finally:
             for number in list(self._call_off):
                 self._forget(number)
@@ -146,33 +146,33 @@ class Talk:
 
     # --- requests -------------------------------------------------------------------------------------
 
-    async def _listen(self, asks: AsyncIterator[pb.Asks]) -> None:
+    async def _listen(self, asks: AsyncIterator[pb.Requests]) -> None:
         async for message in asks:
             with self._answerer.holding(message):
-                for ask in message.ask:
+                for ask in message.request:
                     while self._size >= PIECE:  # do not read from a client that does not read its answers
                         await self._room_made()
                     self._take(ask)
 
-    def _take(self, ask: pb.Ask) -> None:
+    def _take(self, ask: pb.Request) -> None:
         number, what = ask.number, ask.WhichOneof("what")
-        if what == "never_mind":
+        if what == "cancel":
             self._forget(number)
         elif what is None:
-            raise Malformed(f"ask {number} asks for nothing that this broker knows of")
+            raise InvalidArgument(f"ask {number} asks for nothing that this broker knows of")
         elif number in self._call_off:
-            raise Malformed(f"ask {number} is not over yet, and another comes under the same number")
+            raise InvalidArgument(f"ask {number} is not over yet, and another comes under the same number")
         else:
             self._begin(ask)
 
-    def _begin(self, ask: pb.Ask) -> None:
+    def _begin(self, ask: pb.Request) -> None:
         number = ask.number
         try:
             if self._leaving:
-                raise NotServing(CALL_AGAIN)
+                raise Unavailable(CALL_AGAIN)
             self._take_place(ask)
         except BrokerRefusal as refusal:
-            self._say(pb.Answer(number=number, over=True, refusal=refusal_message(refusal)))
+            self._say(pb.Response(number=number, done=True, refusal=refusal_message(refusal)))
             return
         self._call_off[number] = _nothing
         try:
@@ -207,7 +207,7 @@ class Talk:
             async for reply in replies:
                 while self._size >= PIECE:
                     await self._room_made()
-                self._say(pb.Answer(number=number, wait=reply))
+                self._say(pb.Response(number=number, wait=reply))
 
     async def _finish(self, number: int, work: Work) -> None:
         """Wait for the work of a request, and answer that it is over."""
@@ -229,7 +229,7 @@ class Talk:
             call_off()
             self._changed.set()
 
-    def _take_place(self, ask: pb.Ask) -> None:
+    def _take_place(self, ask: pb.Request) -> None:
         if self._own is None:
             self._own = ask.number
         else:
@@ -251,16 +251,16 @@ class Talk:
             return  # it was cancelled
         self._leave_place(number)
         said = None if refusal is None else refusal_message(refusal)
-        self._say(pb.Answer(number=number, wait=reply, over=True, refusal=said))
+        self._say(pb.Response(number=number, wait=reply, done=True, refusal=said))
 
-    def _say(self, answer: pb.Answer) -> None:
-        self._answers.answer.append(answer)
+    def _say(self, answer: pb.Response) -> None:
+        self._answers.response.append(answer)
         self._size += answer.ByteSize() + 4
         self._changed.set()
 
-    def _taken(self) -> pb.Answers:
+    def _taken(self) -> pb.Responses:
         """Return all answers that have gathered, for the next message."""
-        answers, self._answers, self._size = self._answers, pb.Answers(), 0
+        answers, self._answers, self._size = self._answers, pb.Responses(), 0
         self._room.set()
         if self._leaving or not self._call_off:
             self._changed.set()  # it may have been the last

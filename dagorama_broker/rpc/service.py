@@ -13,21 +13,21 @@ from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.cancellation import cancel
 from dagorama_broker.engine.retries import Asked, look, retry, unservable
 from dagorama_broker.engine.turns import Steps
-from dagorama_broker.errors import Malformed
+from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.rpc import costs, inspect, messages, overview
-from dagorama_broker.rpc.explain import explain, unservable_message
+from dagorama_broker.rpc.explain import explain, unschedulable_message
 from dagorama_broker.rpc.fields import check_name, id_bytes, sha256_bytes
 from dagorama_broker.rpc.id_prefix import find_ids
-from dagorama_broker.rpc.large_values import Uploads
-from dagorama_broker.rpc.limits import Bounds, Manners, Streams
-from dagorama_broker.rpc.memory_guard import Memory
+from dagorama_broker.rpc.large_values import ValueTransfers
+from dagorama_broker.rpc.limits import CallLimiter, RequestLimits, WorkerConfig
+from dagorama_broker.rpc.memory_guard import MemoryGuard
 from dagorama_broker.rpc.permissions import caller, is_reader, refuse_reader, sharer
-from dagorama_broker.rpc.rebind import adopt, adoptable_messages, for_deployed
-from dagorama_broker.rpc.request_stream import Answerer, Talk
+from dagorama_broker.rpc.rebind import for_deployed, rebind, rebindable_messages
+from dagorama_broker.rpc.request_stream import RequestHandler, RequestStream
 from dagorama_broker.rpc.status import refusing
 from dagorama_broker.rpc.wait import wait_replies
 from dagorama_broker.rpc.work import Traffic, WorkerStreams, values_folder
-from dagorama_broker.scheduler import NewRun
+from dagorama_broker.scheduler import NewNodes
 from dagorama_broker.store.large_values import is_clients_own
 
 Context = grpc.aio.ServicerContext[object, object]
@@ -36,13 +36,13 @@ Context = grpc.aio.ServicerContext[object, object]
 class BrokerService(pb_grpc.BrokerServicer):
     """`dagorama.v1.Broker`."""
 
-    def __init__(self, broker: Broker, manners: Manners, bounds: Bounds, memory: Memory, streams: Streams) -> None:
+    def __init__(self, broker: Broker, manners: WorkerConfig, bounds: RequestLimits, memory: MemoryGuard, streams: CallLimiter) -> None:
         self._broker = broker
         self._streams = streams
         self._memory = memory
         self._manners = manners
         self._bounds = bounds
-        self._uploads = Uploads(broker.store, bounds, memory.most)
+        self._uploads = ValueTransfers(broker.store, bounds, memory.most)
         self._traffic = Traffic()
         self._workers = WorkerStreams(broker, manners, self._traffic)
 
@@ -58,7 +58,7 @@ class BrokerService(pb_grpc.BrokerServicer):
             async for request in request_iterator:
                 self._traffic.messages_in += 1
                 if is_complete:
-                    raise Malformed("a submission goes on after its final empty message")
+                    raise InvalidArgument("a submission goes on after its final empty message")
                 # A stream that breaks off ends like a complete one, so that an empty message marks the end.
                 is_complete = not request.ByteSize()
                 if is_complete:
@@ -68,24 +68,24 @@ class BrokerService(pb_grpc.BrokerServicer):
                 held.add(await costs.of_submission(request))
                 requests.append(request)
             if not is_complete:
-                raise Malformed("incomplete submission: the final empty message is missing")
+                raise InvalidArgument("incomplete submission: the final empty message is missing")
             await self._broker.submissions.submit(await self._read_in_slices(requests))
             self._traffic.messages_out += 1
             return pb.SubmitReply()
 
-    async def _read_in_slices(self, requests: list[pb.SubmitRequest]) -> list[NewRun]:
+    async def _read_in_slices(self, requests: list[pb.SubmitRequest]) -> list[NewNodes]:
         """Return all runs of a submission, and let other calls run meanwhile. Raises Malformed or TooMuch."""
         self._bounds.check_nodes(sum(len(nodes.function) for request in requests for nodes in request.nodes))
-        steps, runs = Steps(self._broker.scheduler.limits.step, self._broker.commits.next_turn), list[NewRun]()
+        steps, runs = Steps(self._broker.scheduler.limits.step, self._broker.commits.next_turn), list[NewNodes]()
         for run in messages.read_runs(requests):
             await steps.spend(run.weight if run is not None else 1)
             if run is not None:
                 runs.append(run)
         return runs
 
-    def _runs_of(self, requests: list[pb.SubmitRequest]) -> list[NewRun]:
+    def _runs_of(self, requests: list[pb.SubmitRequest]) -> list[NewNodes]:
         """Return all runs of a submission at once. Raises Malformed or TooMuch."""
-        runs = messages.runs_of(requests)
+        runs = messages.blocks_of(requests)
         self._bounds.check_nodes(sum(run.count for run in runs))
         return runs
 
@@ -102,19 +102,19 @@ class BrokerService(pb_grpc.BrokerServicer):
                     held.take(-size)
 
     @refusing
-    async def Talk(self, request_iterator: AsyncIterator[pb.Asks], context: Context) -> AsyncIterator[pb.Answers]:
+    async def Exchange(self, request_iterator: AsyncIterator[pb.Requests], context: Context) -> AsyncIterator[pb.Responses]:
         whose = sharer.get()
-        answerer = Answerer(
+        answerer = RequestHandler(
             self._broker, self._runs_of, self._read_in_slices, caller.get(), self._memory, whose
         )
-        talk = Talk(answerer, self._streams, whose)
+        talk = RequestStream(answerer, self._streams, whose)
         with self._broker.until_leaving(talk.leave):
             async with aclosing(talk.answers(self._counted(request_iterator))) as answers:
                 async for message in answers:
                     self._traffic.messages_out += 1
                     yield message
 
-    async def _counted(self, messages: AsyncIterator[pb.Asks]) -> AsyncIterator[pb.Asks]:
+    async def _counted(self, messages: AsyncIterator[pb.Requests]) -> AsyncIterator[pb.Requests]:
         async for message in messages:
             self._traffic.messages_in += 1
             yield message
@@ -144,15 +144,15 @@ class BrokerService(pb_grpc.BrokerServicer):
                 yield pb.ValueChunk(data=data)
 
     @refusing
-    async def ValuesFolder(self, request: pb.ValuesFolderRequest, context: Context) -> pb.ValuesFolderReply:
+    async def GetSharedFolder(self, request: pb.GetSharedFolderRequest, context: Context) -> pb.GetSharedFolderReply:
         return values_folder(self._manners)
 
     @refusing
-    async def KeepValue(self, request: pb.KeepValueRequest, context: Context) -> pb.KeepValueReply:
+    async def ImportValue(self, request: pb.ImportValueRequest, context: Context) -> pb.ImportValueReply:
         sha256 = sha256_bytes(request.sha256)
         if request.unfinished and not is_clients_own(request.unfinished):
-            raise Malformed("a file of a client in `unfinished` is named by 32 hexadecimal digits")
-        return pb.KeepValueReply(kept=await self._uploads.keep(sha256, request.length, request.unfinished))
+            raise InvalidArgument("a file of a client in `unfinished` is named by 32 hexadecimal digits")
+        return pb.ImportValueReply(kept=await self._uploads.keep(sha256, request.length, request.unfinished))
 
     # --- inspecting -----------------------------------------------------------------------------------
 
@@ -205,18 +205,18 @@ class BrokerService(pb_grpc.BrokerServicer):
         instance = id_bytes(request.instance, "an instance")
         with self._memory.hold(costs.of_ids(request.node), sharer.get(), is_small_ok=True):
             ids = [id_bytes(id, "a node") for id in request.node]
-            asked = Asked(instance, ids, request.downstream, request.new_code, for_deployed(request.adoptions))
+            asked = Asked(instance, ids, request.downstream, request.new_code, for_deployed(request.rebindings))
             if request.look:
-                return pb.RetryReply(adoptable=adoptable_messages(await look(self._broker, asked)))
+                return pb.RetryReply(rebindable=rebindable_messages(await look(self._broker, asked)))
             done = await retry(self._broker, asked)
         nobody = await unservable(self._broker, done.nodes, request.patience if request.patience > 0 else 0.0)
         scheduler, revived = self._broker.scheduler, done.revived
         return pb.RetryReply(
             queued=revived.queued, waiting=revived.waiting, completed=revived.completed, used_failures=revived.used,
-            unservable=[unservable_message(scheduler, obstacle) for obstacle in nobody],
-            adopted=revived.adopted,
+            unschedulable=[unschedulable_message(scheduler, obstacle) for obstacle in nobody],
+            rebound=revived.rebound,
         )
 
     @refusing
-    async def Adopt(self, request: pb.AdoptRequest, context: Context) -> pb.AdoptReply:
-        return await adopt(self._broker, request)
+    async def Rebind(self, request: pb.RebindRequest, context: Context) -> pb.RebindReply:
+        return await rebind(self._broker, request)

@@ -14,27 +14,27 @@ from dagorama.api import broker_pb2 as pb
 from dagorama_broker.errors import (
     BrokerRefusal,
     Conflict,
-    Full,
-    Malformed,
-    NotAllowedNow,
-    NotKnown,
-    NotPermitted,
-    NotServing,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    ResourceExhausted,
     StoreError,
-    TooMuch,
     Unauthenticated,
+    Unavailable,
 )
 
 STATUSES: dict[type[Exception], grpc.StatusCode] = {
-    NotKnown: grpc.StatusCode.NOT_FOUND,
-    Malformed: grpc.StatusCode.INVALID_ARGUMENT,
+    NotFound: grpc.StatusCode.NOT_FOUND,
+    InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
     Conflict: grpc.StatusCode.ALREADY_EXISTS,
-    NotAllowedNow: grpc.StatusCode.FAILED_PRECONDITION,
-    TooMuch: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Full: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
+    ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
-    NotPermitted: grpc.StatusCode.PERMISSION_DENIED,
-    NotServing: grpc.StatusCode.UNAVAILABLE,
+    PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+    Unavailable: grpc.StatusCode.UNAVAILABLE,
     StoreError: grpc.StatusCode.INTERNAL,
 }
 
@@ -48,14 +48,14 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 async def refuse(context: Any, refusal: BrokerRefusal | StoreError) -> NoReturn:
     """End a call with the status and the message of a refusal."""
-    trailing = ((RETRY_AFTER, f"{refusal.retry_after * 1000:.0f}"),) if isinstance(refusal, Full) else ()
+    trailing = ((RETRY_AFTER, f"{refusal.retry_after * 1000:.0f}"),) if isinstance(refusal, Overloaded) else ()
     await context.abort(STATUSES[type(refusal)], str(refusal), trailing)
     raise AssertionError("abort raises")
 
 
 def refusal_message(refusal: BrokerRefusal | StoreError) -> pb.Refusal:
     """Return a refusal as a message, for an answer on a stream that stays open."""
-    retry_after = int(refusal.retry_after * 1000) if isinstance(refusal, Full) else 0
+    retry_after = int(refusal.retry_after * 1000) if isinstance(refusal, Overloaded) else 0
     return pb.Refusal(status=_NUMBERS[type(refusal)], message=str(refusal), retry_after=retry_after)
 
 

@@ -24,7 +24,7 @@ from dagorama_broker.rpc.private_files import WRITERS, check_trust, is_open_to, 
 class Role(StrEnum):
     """What the holder of a token may do."""
 
-    SPAWNER = "spawner"
+    CLIENT = "client"
     WORKER = "worker"
     READER = "reader"
     ADMIN = "admin"

@@ -10,9 +10,9 @@ from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.lookups import check_instance, unknown_node
 from dagorama_broker.engine.turns import Turn
-from dagorama_broker.engine.waiters import LEAVING, Watch
-from dagorama_broker.errors import BrokerRefusal, NotKnown, NotServing
-from dagorama_broker.model.domain import ENDED, State, World
+from dagorama_broker.engine.waiters import LEAVING, NodeWaiter
+from dagorama_broker.errors import BrokerRefusal, NotFound, Unavailable
+from dagorama_broker.model.domain import ENDED, State, WireProtocol
 from dagorama_broker.rpc.fields import id_bytes
 from dagorama_broker.rpc.wait_messages import AT_A_TIME, WaitMessages
 from dagorama_broker.rpc.wait_request import RequestedNodes
@@ -91,7 +91,7 @@ class _OneWait:
     def close(self) -> None:
         """End the wait because the broker is leaving."""
         self.call_off()
-        self._over(None, NotServing(LEAVING))
+        self._over(None, Unavailable(LEAVING))
 
     def call_off(self) -> None:
         """Stop listening, if this still listens."""
@@ -125,7 +125,7 @@ class _Wait:
         self._live: dict[int, Node] = {}  #: nodes that had not ended when they were looked up
         self._recent: list[tuple[Node, bytes]] = []  #: nodes that have just ended, and are reported next
         self._others: list[bytes] = []  #: nodes that are not in memory
-        self.watch = Watch()
+        self.watch = NodeWaiter()
         self.left: set[int] = set()  #: keys of nodes that have not ended
 
     def add_ended(self, node: Node) -> None:
@@ -204,7 +204,7 @@ class _Wait:
             yield reply
         if not self._others:
             return
-        await self._broker.commits.durable()  # a node that has just ended is among the recent ones once it is durable
+        await self._broker.commits.wait_durable()  # a node that has just ended is among the recent ones once it is durable
         for ids in _batches(self._others):
             others = [id for id in ids if not self._is_recent(id, self._requested.owner_of(id))]
             async for reply in self._tell_recent():
@@ -234,7 +234,7 @@ class _Wait:
     def _check_stored(self, id: bytes, node: Node | None) -> None:
         owner = self._requested.owner_of(id)
         if node is None and self._broker.scheduler.node(id) is not None:
-            raise NotServing("a node that had ended was retried just now: wait again")
+            raise Unavailable("a node that had ended was retried just now: wait again")
         if node is None:
             raise unknown_node(id)
         check_instance(id, owner, is_own=node.instance.key == self._keys[owner])
@@ -244,7 +244,7 @@ class _Wait:
 def _drop_unwanted(broker: Broker, node: Node) -> None:
     """Drop the cached value of a node that has ended if no node and no caller waits for it."""
     watched = node.key in broker.watching or node.key in broker.recent
-    if node.state in ENDED and not node.readers and not watched:
+    if node.state in ENDED and not node.consumers and not watched:
         broker.payloads.values.drop(node.key)
 
 
@@ -256,11 +256,11 @@ def _batches(items: Iterable[T]) -> Iterator[list[T]]:
 
 def _id_of(node: Node) -> bytes:
     """Return the id of a node that had not ended when it was looked up."""
-    assert node.run is not None
-    return node.run.id_of(node.key)
+    assert node.block is not None
+    return node.block.id_of(node.key)
 
 
 def _check_ours(node: Node, instance: bytes, id: bytes) -> None:
     check_instance(id, instance, is_own=node.instance.id in (b"", instance))
-    if node.lane.function.world is not World.OURS:
-        raise NotKnown(f"node {id.hex()} was created by dagorama 0.1.10; use GetNode for it")
+    if node.queue.function.protocol is not WireProtocol.V1:
+        raise NotFound(f"node {id.hex()} was created by dagorama 0.1.10; use GetNode for it")

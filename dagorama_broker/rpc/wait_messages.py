@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.turns import Turn
-from dagorama_broker.errors import NotServing, StoreError
+from dagorama_broker.errors import StoreError, Unavailable
 from dagorama_broker.model.domain import State
 from dagorama_broker.rpc.failures import node_failure
 from dagorama_broker.rpc.fields import PIECE
@@ -94,16 +94,16 @@ class WaitMessages:
 
     def _refuse_stale(self) -> None:
         if self._reruns != self._broker.scheduler.reruns:
-            raise NotServing("nodes that had completed were retried just now: wait again")
+            raise Unavailable("nodes that had completed were retried just now: wait again")
 
     async def _failure(self, node: Node) -> pb.NodeFailure:
         """Return the failure of the node, or of the upstream node that caused it, from the store."""
-        culprit = node.culprit or node
+        culprit = node.root_cause or node
         failure = self._failures.get(culprit.key)
         if failure is None:
             failure = await node_failure(self._broker, node)
             if failure is None:
-                raise NotServing("a node that had failed was retried just now: wait again")
+                raise Unavailable("a node that had failed was retried just now: wait again")
             self._failures[culprit.key] = failure
         return failure
 

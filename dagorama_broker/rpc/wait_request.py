@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.turns import Turn
-from dagorama_broker.errors import Malformed
+from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.rpc.fields import id_bytes
 
 
@@ -15,7 +15,7 @@ class RequestedNodes:
 
     def __init__(self, request: pb.WaitRequest) -> None:
         if not request.node:
-            raise Malformed("a wait must name at least one node")
+            raise InvalidArgument("a wait must name at least one node")
         self._request = request
         self._instances: list[bytes] = []
         self._indexes: dict[bytes, int | list[int]] = {}  #: by id; a list for a node that is named more than once
@@ -34,7 +34,7 @@ class RequestedNodes:
             return True
         indexes = before if isinstance(before, list) else [before]
         if self.owner(indexes[0]) != self.owner(index):
-            raise Malformed(f"node {id.hex()} is named with two instances")
+            raise InvalidArgument(f"node {id.hex()} is named with two instances")
         indexes.append(index)
         self._indexes[id] = indexes
         return False
@@ -57,7 +57,7 @@ def check_instances(request: pb.WaitRequest | pb.ExplainRequest, instances: int)
     """Raise Malformed if the request does not assign each node to one of this number of instances."""
     instance_of = request.instance_of
     if request.instances and (len(instance_of) != len(request.node) or max(instance_of) >= instances):
-        raise Malformed("the instances in the request do not match its nodes")
+        raise InvalidArgument("the instances in the request do not match its nodes")
 
 
 def owners_of(request: pb.WaitRequest | pb.ExplainRequest) -> dict[bytes, bytes]:
@@ -68,5 +68,5 @@ def owners_of(request: pb.WaitRequest | pb.ExplainRequest) -> dict[bytes, bytes]
     owners: dict[bytes, bytes] = {}
     for id, index in zip(request.node, indexes, strict=True):
         if owners.setdefault(id, instances[index]) != instances[index]:
-            raise Malformed(f"node {id.hex()} is named with two instances")
+            raise InvalidArgument(f"node {id.hex()} is named with two instances")
     return owners

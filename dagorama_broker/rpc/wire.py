@@ -31,7 +31,7 @@ _SUBMISSION = Form(20)
 #: The forms of requests, by method.
 FORMS = {
     "/dagorama.v1.Broker/SubmitStream": _SUBMISSION,
-    "/dagorama.v1.Broker/Talk": Form(12, {1: Form(1, {2: _SUBMISSION})}),
+    "/dagorama.v1.Broker/Exchange": Form(12, {1: Form(1, {2: _SUBMISSION})}),
     "/dagorama.v1.Broker/Work": Form(8),
 }
 

@@ -11,14 +11,14 @@ from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.proofs import PresentedGrant, check_secret
 from dagorama_broker.engine.worker_session import Session
-from dagorama_broker.errors import Malformed, NotAllowedNow
-from dagorama_broker.model.domain import World
+from dagorama_broker.errors import FailedPrecondition, InvalidArgument
+from dagorama_broker.model.domain import WireProtocol
 from dagorama_broker.rpc import work_messages
 from dagorama_broker.rpc.fields import LONGEST_NAME, MOST_NAMES, bounded, check_key_id, check_names, id_bytes
-from dagorama_broker.rpc.limits import Manners
-from dagorama_broker.rpc.permissions import caller, kept_to
+from dagorama_broker.rpc.limits import WorkerConfig
+from dagorama_broker.rpc.permissions import caller, restrict
 from dagorama_broker.rpc.reports import take_death, take_report, take_return
-from dagorama_broker.scheduler import Presence
+from dagorama_broker.scheduler import WorkerInfo
 
 
 @dataclass(slots=True)
@@ -30,7 +30,7 @@ class Traffic:
 
 
 class WorkerStreams:
-    def __init__(self, broker: Broker, manners: Manners, traffic: Traffic) -> None:
+    def __init__(self, broker: Broker, manners: WorkerConfig, traffic: Traffic) -> None:
         self._broker = broker
         self._manners = manners
         self._traffic = traffic
@@ -39,7 +39,7 @@ class WorkerStreams:
         """Yield what a worker is sent, until it hangs up or is refused. Raises a BrokerRefusal."""
         first = await anext(aiter(requests), None)
         if first is None or not first.HasField("hello"):
-            raise Malformed("a worker's first message is its hello")
+            raise InvalidArgument("a worker's first message is its hello")
         session = self._welcome(first.hello)
         yield self._welcome_message()
         reader = asyncio.create_task(self._read(session, first, requests))
@@ -63,20 +63,20 @@ class WorkerStreams:
 
     def _welcome(self, hello: pb.Hello) -> Session:
         broker, scheduler = self._broker, self._broker.scheduler
-        presence = kept_to(presence_of(hello), caller.get())
+        presence = restrict(worker_info_of(hello), caller.get())
         proven = self._proven(hello)
         known = scheduler.workers.get(presence.id)
         presented = list(zip(hello.held_node, hello.held_attempt, hello.held_slot, strict=True))
         held = [(key, attempt, slot) for key, attempt, slot in presented if (key, attempt) in proven]
         worker = scheduler.connect(presence, held, broker.see_time())
         if known is not None and (earlier := broker.sessions.get(known)) is not None:
-            earlier.end(NotAllowedNow("this worker has connected again, on another stream"))
+            earlier.end(FailedPrecondition("this worker has connected again, on another stream"))
         for key, attempt, _ in presented:
             if (key, attempt) not in proven:
                 scheduler.refuse(worker, attempt)
         session = broker.sessions[worker] = Session(worker)
         session.log_arrival()
-        broker.commits.touch()
+        broker.commits.mark_changed()
         return session
 
     def _proven(self, hello: pb.Hello) -> set[tuple[int, int]]:
@@ -93,7 +93,7 @@ class WorkerStreams:
         return pb.BrokerMessage(
             welcome=pb.Welcome(
                 epoch=scheduler.epoch, heartbeat=manners.heartbeat, lease=scheduler.timing.lease,
-                large_from=manners.large_from, cancel_grace=manners.cancel_grace, values=values_folder(manners),
+                large_value_threshold=manners.large_from, cancel_grace=manners.cancel_grace, values=values_folder(manners),
             )
         )
 
@@ -104,7 +104,7 @@ class WorkerStreams:
         # A broker that leaves has hung up on its workers itself: that does not count as a loss.
         scheduler.disconnect(worker, broker.see_time(), counts=not broker.is_leaving)
         with suppress(Exception):
-            broker.commits.touch()
+            broker.commits.mark_changed()
 
     async def _read(
         self, session: Session, first: pb.WorkerMessage, rest: AsyncIterator[pb.WorkerMessage]
@@ -113,15 +113,15 @@ class WorkerStreams:
         await self._take_in(session, first)
         async for message in rest:
             if message.HasField("hello"):
-                raise Malformed("a worker says hello once, in its first message")
+                raise InvalidArgument("a worker says hello once, in its first message")
             await self._take_in(session, message)
 
     async def _take_in(self, session: Session, message: pb.WorkerMessage) -> None:
         self._traffic.messages_in += 1
         broker, scheduler, worker = self._broker, self._broker.scheduler, session.worker
         if not scheduler.is_connected(worker):
-            raise NotAllowedNow("this worker was silent for longer than its lease and has been given up: connect again")
-        scheduler.heard(worker, broker.see_time())
+            raise FailedPrecondition("this worker was silent for longer than its lease and has been given up: connect again")
+        scheduler.record_contact(worker, broker.see_time())
         for report in message.reports:
             await take_report(broker, session, report)
         for returned in message.returns:
@@ -134,33 +134,33 @@ class WorkerStreams:
             scheduler.leave(worker)
             session.leaving = True
             session.wake()
-        broker.commits.touch()
+        broker.commits.mark_changed()
         if message.reports or message.returns or message.deaths:
             settled = session.settled(scheduler.staged_attempts)
             broker.commits.when_durable(lambda error: None if error else session.acknowledge(settled))
 
 
-def values_folder(manners: Manners) -> pb.ValuesFolderReply:
+def values_folder(manners: WorkerConfig) -> pb.GetSharedFolderReply:
     """Return where clients on the same machine find large values."""
     path, word = manners.values_folder
-    return pb.ValuesFolderReply(path=path, word=word)
+    return pb.GetSharedFolderReply(path=path, nonce=word)
 
 
-def presence_of(hello: pb.Hello) -> Presence:
+def worker_info_of(hello: pb.Hello) -> WorkerInfo:
     """Return what a worker says about itself. Raises Malformed."""
     if hello.protocol != 1:
-        raise Malformed(f"this broker speaks protocol 1, the worker {hello.protocol}: update one of them")
+        raise InvalidArgument(f"this broker speaks protocol 1, the worker {hello.protocol}: update one of them")
     if not 1 <= hello.slots <= 4096:
-        raise Malformed(f"a worker has 1 to 4096 slots, not {hello.slots}")
+        raise InvalidArgument(f"a worker has 1 to 4096 slots, not {hello.slots}")
     if not len(hello.held_node) == len(hello.held_attempt) == len(hello.held_slot):
-        raise Malformed("the columns of what the worker holds have different lengths")
+        raise InvalidArgument("the columns of what the worker holds have different lengths")
     check_names((*hello.include_queues, *hello.exclude_queues, *hello.tolerations))
     if len(hello.key_ids) > MOST_NAMES:
-        raise Malformed(f"a worker names {len(hello.key_ids)} signing keys; {MOST_NAMES:,} are allowed")
+        raise InvalidArgument(f"a worker names {len(hello.key_ids)} signing keys; {MOST_NAMES:,} are allowed")
     for id in hello.key_ids:
         check_key_id(id, "a worker")
-    return Presence(
-        id_bytes(hello.worker, "a worker"), bounded(hello.name, LONGEST_NAME), hello.slots, World.OURS,
+    return WorkerInfo(
+        id_bytes(hello.worker, "a worker"), bounded(hello.name, LONGEST_NAME), hello.slots, WireProtocol.V1,
         frozenset(hello.include_queues), frozenset(hello.exclude_queues), frozenset(hello.tolerations),
         hello.until == pb.DRAINED, hello.until == pb.IDLE, frozenset(id.hex() for id in hello.key_ids),
         is_proven=bool(hello.secret),

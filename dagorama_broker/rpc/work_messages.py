@@ -7,7 +7,7 @@ from functools import partial
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.engine.worker_session import News
+from dagorama_broker.engine.worker_session import PendingMessage
 from dagorama_broker.model.domain import ENDED, State
 from dagorama_broker.rpc.explain import MOST_NAMED, bounded_message
 from dagorama_broker.rpc.failures import node_failure
@@ -21,7 +21,7 @@ VALUES_AT_A_TIME = 512
 MESSAGE = PIECE
 
 
-async def messages(broker: Broker, news: News) -> AsyncIterator[pb.BrokerMessage]:
+async def messages(broker: Broker, news: PendingMessage) -> AsyncIterator[pb.BrokerMessage]:
     """Yield the messages that tell a worker its news; the grants of a slot stay in their order."""
     message = pb.BrokerMessage(acknowledged=news.acknowledged, refused=news.refused, cancel=news.cancelled)
     size = 0
@@ -51,7 +51,7 @@ async def _grants(broker: Broker, granted: Iterable[Granted]) -> AsyncIterator[p
         index, beside = grant.slot.index, 0
         builder = builders.get(index)
         if builder is None:
-            prove = partial(broker.proofs.of, grant.slot.worker.presence.id)
+            prove = partial(broker.proofs.of, grant.slot.worker.info.id)
             builder = builders[index] = GrantBuilder(index, prove)
         if node.sources:
             needed = [other for other in _needed(node) if builder.lacks(other.key)]

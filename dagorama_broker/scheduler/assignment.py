@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from itertools import islice
 from math import ceil, inf
 
-from dagorama_broker.model.domain import World
-from dagorama_broker.scheduler.claims import Dispatch
+from dagorama_broker.model.domain import WireProtocol
+from dagorama_broker.scheduler.claims import Claims
 from dagorama_broker.scheduler.effects import Granted, TakenBack
 from dagorama_broker.scheduler.graph import LOOKED_AT
 from dagorama_broker.scheduler.objects import Node, Pool, Slot
-from dagorama_broker.scheduler.queues import OVERLAP, WINDOW_US, Lane, order
+from dagorama_broker.scheduler.queues import OVERLAP, WINDOW_US, FunctionQueue, order
 from dagorama_broker.scheduler.transitions import WAITING
 
 #: Seconds without a report after which unstarted nodes of a slot may be granted to others.
@@ -25,7 +25,7 @@ MOST = 5_000
 
 
 @dataclass(slots=True)
-class _Menu:
+class _Candidates:
     """The nodes that the slots of a pool may be granted now."""
 
     pool: Pool
@@ -38,15 +38,15 @@ class _Menu:
         return share
 
 
-class Feeding:
-    def __init__(self, dispatch: Dispatch) -> None:
+class Assigner:
+    def __init__(self, dispatch: Claims) -> None:
         self.dispatch = dispatch
         self.graph = dispatch.graph
         self._left = 0  # nodes that this step may still grant
 
     # --- granting -------------------------------------------------------------------------------------
 
-    def feed(self, now: float) -> bool:
+    def assign(self, now: float) -> bool:
         """Grant queued nodes to slots with room: to empty ones first, and an even share to each.
 
         Returns whether it stopped early because of the limit of one step.
@@ -60,49 +60,49 @@ class Feeding:
             if menu.pool.idle:
                 self._serve(menu, list(islice(menu.pool.idle, self._most_served(menu.pool))), now)
         for menu in menus:
-            if menu.pool.roomy:
-                self._serve(menu, list(menu.pool.roomy), now)
+            if menu.pool.partially_free:
+                self._serve(menu, list(menu.pool.partially_free), now)
         return self._left <= 0
 
     def _most_served(self, pool: Pool) -> int:
         """Return the number of empty slots that there may be nodes for."""
         if len(pool.offered) > MANY:
             return MOST
-        return sum([lane.servable for lane in pool.offered])
+        return sum([lane.schedulable for lane in pool.offered])
 
-    def _menus(self) -> list[_Menu]:
+    def _menus(self) -> list[_Candidates]:
         """Return the pools to serve, the most restricted first, so that plain nodes do not block ones with a taint."""
-        pools = [pool for pool in self.dispatch.pools.of(World.OURS) if pool.offered and pool.hungry]
+        pools = [pool for pool in self.dispatch.pools.of(WireProtocol.V1) if pool.offered and pool.slots_with_room]
         if len(pools) == 1:
             (pool,) = pools
-            return [_Menu(pool, pool.hungry, inf if len(pool.offered) > MANY else self._most_served(pool))]
+            return [_Candidates(pool, pool.slots_with_room, inf if len(pool.offered) > MANY else self._most_served(pool))]
         pools.sort(key=lambda pool: len(pool.offered))
-        takers: dict[Lane, int] = {}  # slots that may be granted nodes of a function
+        takers: dict[FunctionQueue, int] = {}  # slots that may be granted nodes of a function
         for pool in pools:
             # Slots of a pool with many functions count for the other pools' functions only.
             for lane in pool.offered if len(pool.offered) <= MANY else takers:
                 if lane in pool.offered:
-                    takers[lane] = takers.get(lane, 0) + pool.hungry
-        return [_Menu(pool, pool.hungry, self._due(pool, takers)) for pool in pools]
+                    takers[lane] = takers.get(lane, 0) + pool.slots_with_room
+        return [_Candidates(pool, pool.slots_with_room, self._due(pool, takers)) for pool in pools]
 
-    def _due(self, pool: Pool, takers: Mapping[Lane, int]) -> float:
+    def _due(self, pool: Pool, takers: Mapping[FunctionQueue, int]) -> float:
         if len(pool.offered) > MANY:
             return inf
-        return sum(lane.servable / takers[lane] for lane in pool.offered) * pool.hungry
+        return sum(lane.schedulable / takers[lane] for lane in pool.offered) * pool.slots_with_room
 
-    def _serve(self, menu: _Menu, slots: Iterable[Slot], now: float) -> None:
+    def _serve(self, menu: _Candidates, slots: Iterable[Slot], now: float) -> None:
         for slot in slots:
             if self._left <= 0 or not self._fill(slot, menu, now):
                 return
 
-    def _fill(self, slot: Slot, menu: _Menu, now: float) -> bool:
+    def _fill(self, slot: Slot, menu: _Candidates, now: float) -> bool:
         """Grant a slot its share, as far as the window allows. Return whether there may be more for other slots."""
         graph, pool, granted = self.graph, menu.pool, 0
         head, next_best = pool.oldest(graph.head), pool.next_best()
         if head is None:
             return False
         share = menu.next_share()
-        del (pool.roomy if slot.held else pool.idle)[slot]
+        del (pool.partially_free if slot.held else pool.idle)[slot]
         if now >= _stale_at(slot):
             return True  # a granted node would wait; the slot has room again when it reports
         while head is not None and granted < share:
@@ -121,9 +121,9 @@ class Feeding:
             else:
                 head, next_best = pool.oldest(graph.head), pool.next_best()
         else:
-            pool.roomy[slot] = None
+            pool.partially_free[slot] = None
         if len(slot.held) > 1:
-            self.dispatch.laden[slot] = None
+            self.dispatch.loaded[slot] = None
         menu.due -= granted
         self._left -= granted
         return True
@@ -132,9 +132,9 @@ class Feeding:
         """Grant the dependent that waits for nothing else together with a node, and so on, within the window."""
         while True:
             node = _follower(source, pool)
-            if node is None or not _has_room(slot, node.lane):
+            if node is None or not _has_room(slot, node.queue):
                 return
-            attempt = self.dispatch.claim_beside(source, node)
+            attempt = self.dispatch.claim_fused(source, node)
             self.graph.effects.granted.append(Granted(slot, node, attempt))
             source = node
 
@@ -146,10 +146,10 @@ class Feeding:
         Returns when to call this again; None: there is no need.
         """
         again = inf
-        for slot in list(self.dispatch.laden):
+        for slot in list(self.dispatch.loaded):
             stale_at = _stale_at(slot)
             if len(slot.held) < 2:
-                del self.dispatch.laden[slot]
+                del self.dispatch.loaded[slot]
             elif now < stale_at:
                 again = min(again, stale_at)
             elif not slot.asked and self._is_wanted(slot):
@@ -160,8 +160,8 @@ class Feeding:
     def _is_wanted(self, slot: Slot) -> bool:
         """Return whether an empty slot may run a waiting node of this one, or an older node is queued for it."""
         waiting = [node for node, _ in islice(slot.held.values(), 1, None)]
-        lanes = {node.lane.number: node.lane for node in waiting if not node.pending}.values()
-        for pool in self.dispatch.pools.of(World.OURS):
+        lanes = {node.queue.number: node.queue for node in waiting if not node.pending}.values()
+        for pool in self.dispatch.pools.of(WireProtocol.V1):
             if pool.idle and any(pool.may_run(lane) for lane in lanes):
                 return True
         own = slot.worker.pool
@@ -169,11 +169,11 @@ class Feeding:
         return head is not None and head[0] < _place(waiting[-1])
 
 
-def _has_room(slot: Slot, lane: Lane) -> bool:
+def _has_room(slot: Slot, lane: FunctionQueue) -> bool:
     """Return whether a node would wait within the window. Sync nodes wait for sync ones, async nodes for all."""
     if lane.is_async:
-        return not slot.held or slot.sync_us + slot.async_us + lane.pace.cost_us <= WINDOW_US
-    return not slot.sync_us or slot.sync_us + lane.pace.cost_us <= WINDOW_US
+        return not slot.held or slot.sync_us + slot.async_us + lane.run_time.cost_us <= WINDOW_US
+    return not slot.sync_us or slot.sync_us + lane.run_time.cost_us <= WINDOW_US
 
 
 def _follower(source: Node, pool: Pool) -> Node | None:
@@ -181,12 +181,12 @@ def _follower(source: Node, pool: Pool) -> Node | None:
 
     Nodes with failed attempts are granted alone, so that a death or a loss tells which node caused it.
     """
-    if source.lane.is_async or source.trouble is not None:
+    if source.queue.is_async or source.failures is not None:
         return None
     for node in islice(source.dependents or (), LOOKED_AT):
         if (
-            node.state is WAITING and node.pending == 1 and node.trouble is None
-            and node.lane.goes_along and pool.may_run(node.lane)
+            node.state is WAITING and node.pending == 1 and node.failures is None
+            and node.queue.can_fuse and pool.may_run(node.queue)
         ):  # fmt: skip
             return node
     return None
@@ -198,4 +198,4 @@ def _stale_at(slot: Slot) -> float:
 
 
 def _place(node: Node) -> int:
-    return order(node.instance.key, node.key, node.lane.function.priority)
+    return order(node.instance.key, node.key, node.queue.function.priority)

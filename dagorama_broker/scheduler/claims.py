@@ -8,34 +8,34 @@ from __future__ import annotations
 from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 
-from dagorama_broker.model.domain import ENDED, World
-from dagorama_broker.scheduler.eager import Broods
+from dagorama_broker.model.domain import ENDED, WireProtocol
+from dagorama_broker.scheduler.eager import EagerAttempts
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.objects import Node, Slot, Worker
 from dagorama_broker.scheduler.offers import Offers
-from dagorama_broker.scheduler.requests import Presence
+from dagorama_broker.scheduler.requests import WorkerInfo
 from dagorama_broker.scheduler.staged_children import Stage
 from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, QUEUED, WAITING
 
 EPOCH_BITS = 40
 
 
-class Dispatch(Offers):
+class Claims(Offers):
     def __init__(self, graph: Graph, epoch: int) -> None:
         super().__init__(graph)
-        self.broods = Broods(graph)
-        self.along: dict[int, Node] = {}  #: by attempt: the dependent that is claimed together with its node
+        self.broods = EagerAttempts(graph)
+        self.fused: dict[int, Node] = {}  #: by attempt: the dependent that is claimed together with its node
         self.staged = Stage()  #: by attempt: its children
         self.first_attempt = epoch << EPOCH_BITS
         self.last_attempt = self.first_attempt
         self.overruns: list[tuple[float, int]] = []  #: heap of (when, attempt) of claims with a timeout
         self.leases: list[tuple[float, int, Worker]] = []  #: heap of (deadline, tie, worker)
-        self.laden: dict[Slot, None] = {}  #: slots that may hold more nodes than the one that they run
+        self.loaded: dict[Slot, None] = {}  #: slots that may hold more nodes than the one that they run
         self._ties = 0
 
     # --- workers --------------------------------------------------------------------------------------
 
-    def add(self, presence: Presence, now: float, lease: float) -> Worker:
+    def add(self, presence: WorkerInfo, now: float, lease: float) -> Worker:
         """Enter a worker that has connected."""
         worker = self.workers[presence.id] = Worker(presence, now, lease)
         self.pools.join(worker)
@@ -64,11 +64,11 @@ class Dispatch(Offers):
         for node in held:
             node.slot = None
             del self.claimed[node.attempt]
-            self.along.pop(node.attempt, None)
+            self.fused.pop(node.attempt, None)
             self.staged.take_out(node.attempt)
         for slot in worker.slots:
             slot.held.clear()
-        del self.workers[worker.presence.id]
+        del self.workers[worker.info.id]
         for node in held:
             if node.pending:
                 # It may still run there, on a value that is never recorded: that result must not count.
@@ -82,7 +82,7 @@ class Dispatch(Offers):
         lost = []
         while self.leases and self.leases[0][0] <= now:
             _, _, worker = heappop(self.leases)
-            if self.workers.get(worker.presence.id) is not worker:
+            if self.workers.get(worker.info.id) is not worker:
                 continue
             if worker.heard_at + worker.lease <= now:
                 lost.append(worker)
@@ -100,14 +100,14 @@ class Dispatch(Offers):
         node.attempt, node.slot = attempt, slot
         if self.broods.open:
             self.broods.granted(node)
-        cost = node.lane.pace.cost_us
+        cost = node.queue.run_time.cost_us
         slot.held[attempt] = (node, cost)
-        if node.lane.is_async:
+        if node.queue.is_async:
             slot.async_us += cost
         else:
             slot.sync_us += cost
         self.claimed[attempt] = node
-        timeout = node.lane.function.timeout
+        timeout = node.queue.function.timeout
         if timeout:
             self._watch_run(attempt, self.graph.now + timeout + slot.worker.lease)
         return attempt
@@ -126,41 +126,41 @@ class Dispatch(Offers):
             if node is None or node.slot is None:
                 continue
             slot = node.slot
-            due = slot.progress_at + node.lane.function.timeout + slot.worker.lease
-            if node.lane.is_async or (due <= now and next(iter(slot.held)) == attempt):
+            due = slot.progress_at + node.queue.function.timeout + slot.worker.lease
+            if node.queue.is_async or (due <= now and next(iter(slot.held)) == attempt):
                 yield node
             else:  # it waits behind another, or began later than it was granted
                 heappush(self.overruns, (max(due, now + slot.worker.lease), attempt))
 
-    def claim_beside(self, source: Node, node: Node) -> int:
+    def claim_fused(self, source: Node, node: Node) -> int:
         """Claim a node that waits for nothing except `source` for the slot that holds the source.
 
         The claim is void if the source ends without a value of its own, or leaves that slot.
         """
         assert source.slot is not None
-        self.along[source.attempt] = node
+        self.fused[source.attempt] = node
         return self.claim(source.slot, node)
 
-    def void(self, source: Node) -> list[int]:
+    def unfuse(self, source: Node) -> list[int]:
         """Move the chain of nodes that were claimed together with this one to WAITING; return their attempts."""
         attempts = []
-        node = self.along.pop(source.attempt, None)
+        node = self.fused.pop(source.attempt, None)
         while node is not None:
             attempts.append(node.attempt)
-            follower = self.along.pop(node.attempt, None)
+            follower = self.fused.pop(node.attempt, None)
             self._take_out(node)
             self._wait_on(node)
             node = follower
         return attempts
 
-    def void_early(self, node: Node) -> None:
+    def unfuse_early(self, node: Node) -> None:
         """Drop a claim that was reported before the source that it was claimed with; its result does not count."""
         self.take_out(node)
         self._wait_on(node)
 
     def _wait_on(self, node: Node) -> None:
         self.staged.take_out(node.attempt)
-        self.spend(node)
+        self.invalidate_attempt(node)
         self.graph.move(node, WAITING)
 
     def adopt(self, slot: Slot, node: Node, attempt: int, now: float) -> None:
@@ -171,13 +171,13 @@ class Dispatch(Offers):
             self.graph.back(node)
         self.claim(slot, node, attempt)
         slot.progress_at = now
-        self.laden[slot] = None
+        self.loaded[slot] = None
         if slot.worker.pool is not None:
             slot.worker.pool.place(slot)
 
-    def may_adopt(self, node: Node, attempt: int, world: World) -> bool:
+    def may_adopt(self, node: Node, attempt: int, protocol: WireProtocol) -> bool:
         """Return whether an earlier claim still stands: the node was not granted or returned since."""
-        if node.lane.function.world is not world:
+        if node.queue.function.protocol is not protocol:
             return False
         if node.slot is None and node.state is not QUEUED and node.state is not BACKOFF:
             return False
@@ -197,26 +197,26 @@ class Dispatch(Offers):
     def let_go(self, node: Node, now: float) -> None:
         """Remove a node that has run from its slot, which makes progress and may have room."""
         slot = self.take_out(node)
-        if not (node.lane.is_async and slot.sync_us):  # else it says nothing about the sync node that runs
+        if not (node.queue.is_async and slot.sync_us):  # else it says nothing about the sync node that runs
             slot.progress_at = now
 
     def take_out(self, node: Node) -> Slot:
         """Remove a node, and nodes claimed together with it, from its slot, whether it has run or not."""
-        if self.along:
-            self.void(node)
+        if self.fused:
+            self.unfuse(node)
         return self._take_out(node)
 
     def _take_out(self, node: Node) -> Slot:
         if node.pending:
             (source,) = (source for source in node.sources if source.state not in ENDED)
-            self.along.pop(source.attempt, None)
+            self.fused.pop(source.attempt, None)
         slot = node.slot
         assert slot is not None
         held, attempt = slot.held, node.attempt
         _, cost = held.pop(attempt)
         del self.claimed[attempt]
         node.slot = None
-        if node.lane.is_async:
+        if node.queue.is_async:
             slot.async_us -= cost
         else:
             slot.sync_us -= cost
@@ -226,7 +226,7 @@ class Dispatch(Offers):
             pool.place(slot)
         return slot
 
-    def spend(self, node: Node) -> None:
+    def invalidate_attempt(self, node: Node) -> None:
         """Invalidate the node's attempt: later reports of it are refused."""
         self.last_attempt += 1
         node.attempt = self.last_attempt

@@ -14,8 +14,8 @@ from dagorama_broker.model.rows import DraftRow
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.limits import Limits
 from dagorama_broker.scheduler.objects import UNSTARTED, Node, Reservation
-from dagorama_broker.scheduler.requests import NewRun
-from dagorama_broker.scheduler.submission import Plan
+from dagorama_broker.scheduler.requests import NewNodes
+from dagorama_broker.scheduler.submission import SubmissionPlan
 
 #: Nodes that one step enters or deletes.
 PORTION = 500
@@ -28,7 +28,7 @@ class Draft:
     the nodes.
     """
 
-    def __init__(self, graph: Graph, limits: Limits, runs: Sequence[NewRun], known: Mapping[bytes, Node]) -> None:
+    def __init__(self, graph: Graph, limits: Limits, runs: Sequence[NewNodes], known: Mapping[bytes, Node]) -> None:
         self._graph = graph
         self._limits = limits
         self._nodes = sum(run.count for run in runs)
@@ -39,7 +39,7 @@ class Draft:
         self._reservation = Reservation(graph.next_node, graph.next_instance)
         graph.next_node += self._nodes
         graph.next_instance += sum(run.creates is not None for run in runs)
-        self.plan = Plan(graph, runs, known, self._reservation)
+        self.plan = SubmissionPlan(graph, runs, known, self._reservation)
 
     def find_out(self) -> Iterator[int]:
         """Find out all that is asked for. Yield how many nodes and sources each step looked at.
@@ -90,7 +90,7 @@ class Draft:
                 graph.start(node)
         count, self._started = end - self._started, end
         if end == self._nodes:
-            graph.forget_idle(new.instance for new in self.plan.new_runs)
+            graph.evict_idle(new.instance for new in self.plan.new_runs)
         return count
 
     def give_up(self) -> Iterator[int]:

@@ -10,27 +10,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 
-from dagorama_broker.errors import Malformed, TooMuch
-from dagorama_broker.model.domain import CANCELLATION, Failure, Fate
-from dagorama_broker.model.queries import Live, MadeRun
-from dagorama_broker.model.rows import BroodRow, BroodRunRow
+from dagorama_broker.errors import InvalidArgument, ResourceExhausted
+from dagorama_broker.model.domain import CANCELLATION, EagerState, Failure
+from dagorama_broker.model.queries import CreatedBlock, Live
+from dagorama_broker.model.rows import EagerAttemptRow, EagerBlockRow
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.limits import Limits
-from dagorama_broker.scheduler.objects import Brood, Instance, Node, Run
-from dagorama_broker.scheduler.requests import NewRun
+from dagorama_broker.scheduler.objects import EagerAttempt, Instance, Node, NodeBlock
+from dagorama_broker.scheduler.requests import NewNodes
 from dagorama_broker.scheduler.staged_children import cost_of
-from dagorama_broker.scheduler.submission import Plan
+from dagorama_broker.scheduler.submission import SubmissionPlan
 
 
-class Broods:
+class EagerAttempts:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self.open: dict[int, Brood] = {}  #: of running attempts, by the key of their node
-        self.forsaken: list[Brood] = []  #: of failed attempts, until their children are cancelled
+        self.open: dict[int, EagerAttempt] = {}  #: of running attempts, by the key of their node
+        self.aborted: list[EagerAttempt] = []  #: of failed attempts, until their children are cancelled
 
     # --- making children ------------------------------------------------------------------------------
 
-    def make(self, node: Node, new: NewRun, known: Mapping[bytes, Node], limits: Limits) -> None:
+    def make(self, node: Node, new: NewNodes, known: Mapping[bytes, Node], limits: Limits) -> None:
         """Make children of a running attempt of an eager function, once: children that it has made already are kept.
 
         Raises Malformed, NotKnown, Conflict or TooMuch; then nothing has changed.
@@ -41,9 +41,9 @@ class Broods:
         size, cost = sum(map(len, new.arguments)), cost_of(new)
         limits.check_attempt(brood.nodes + new.count, brood.size + size)
         if too_much := limits.too_much_staged(brood.cost + cost, 0):
-            raise TooMuch(too_much)
+            raise ResourceExhausted(too_much)
         limits.check_sources(new.sources)
-        plan = Plan(self._graph, [new], known)
+        plan = SubmissionPlan(self._graph, [new], known)
         self._refuse_others(brood, node, new, plan.runs)
         plan.make(node.key)
         brood.size += size
@@ -53,7 +53,7 @@ class Broods:
             self._record(brood)
         self._take_in(brood, node.instance, plan.runs)
 
-    def has_made(self, key: int, new: NewRun) -> bool:
+    def has_made(self, key: int, new: NewNodes) -> bool:
         """Return whether the running attempt of this node has made these children already."""
         brood = self.open.get(key)
         return brood is not None and (new.origin, new.first, new.count) in brood.runs
@@ -63,9 +63,9 @@ class Broods:
         brood = self.open.get(key)
         return brood.origin if brood is not None else b""
 
-    def follow(self, node: Node, runs: Iterable[Run]) -> None:
+    def follow(self, node: Node, runs: Iterable[NodeBlock]) -> None:
         """Let the children of a completing node depend on the attempt that the node itself depends on, if any."""
-        among = node.run.brood if node.run is not None else None
+        among = node.block.brood if node.block is not None else None
         top = _top(among)
         if top is None:
             return
@@ -73,22 +73,22 @@ class Broods:
         self._release(brood)
         self._take_in(brood, node.instance, runs)
 
-    def _new(self, node: Node) -> Brood:
-        among = node.run.brood if node.run is not None else None
-        return Brood(node.attempt, node.key, node.lane.function.name, among if _top(among) is not None else None)
+    def _new(self, node: Node) -> EagerAttempt:
+        among = node.block.brood if node.block is not None else None
+        return EagerAttempt(node.attempt, node.key, node.queue.function.name, among if _top(among) is not None else None)
 
-    def _refuse_others(self, brood: Brood, node: Node, new: NewRun, runs: Iterable[Run]) -> None:
+    def _refuse_others(self, brood: EagerAttempt, node: Node, new: NewNodes, runs: Iterable[NodeBlock]) -> None:
         homes = {node.instance.key} | brood.instances
         if new.creates is None and any(run.instance.key not in homes for run in runs):
-            raise Malformed("an attempt may make nodes in its own instance and in new ones only")
+            raise InvalidArgument("an attempt may make nodes in its own instance and in new ones only")
 
-    def _take_in(self, brood: Brood, own: Instance, runs: Iterable[Run]) -> None:
+    def _take_in(self, brood: EagerAttempt, own: Instance, runs: Iterable[NodeBlock]) -> None:
         for run in runs:
             self._hold(brood, own.key, run)
             if run.count:
-                self._graph.changes.brood_runs.append(BroodRunRow(run.first_key, brood.attempt))
+                self._graph.changes.eager_blocks.append(EagerBlockRow(run.first_key, brood.attempt))
 
-    def _hold(self, brood: Brood, own: int, run: Run) -> None:
+    def _hold(self, brood: EagerAttempt, own: int, run: NodeBlock) -> None:
         run.brood = brood
         brood.runs[run.origin, run.first, run.count] = run
         brood.instances.add(run.instance.key)
@@ -104,99 +104,99 @@ class Broods:
         if brood is not None:
             self._release(brood)
 
-    def _release(self, brood: Brood) -> None:
-        brood.fate = Fate.RELEASED
+    def _release(self, brood: EagerAttempt) -> None:
+        brood.eager_state = EagerState.COMMITTED
         self._record(brood)
-        brood.top = _top(brood.within)
-        if brood.top is not None:
-            brood.top.parts.append(brood)
+        brood.root = _top(brood.parent)
+        if brood.root is not None:
+            brood.root.children.append(brood)
         else:
             brood.runs.clear()
-            brood.parts.clear()
+            brood.children.clear()
 
     def granted(self, node: Node) -> None:
         """Abort an earlier attempt if the node is claimed under another one."""
         brood = self.open.get(node.key)
         if brood is not None and brood.attempt != node.attempt:
-            self.forsake(node)
+            self.abort(node)
 
-    def forsake(self, node: Node) -> None:
+    def abort(self, node: Node) -> None:
         """Abort the last attempt of a node. Its children must be cancelled within the same step."""
         brood = self.open.pop(node.key, None)
         if brood is not None:
-            self.forsaken.append(brood)
+            self.aborted.append(brood)
 
-    def bury(self, brood: Brood) -> None:
+    def record_aborted(self, brood: EagerAttempt) -> None:
         """Record that an attempt was aborted, so that it is refused when a worker presents it later."""
-        brood.fate = Fate.DEAD
+        brood.eager_state = EagerState.ABORTED
         self._record(brood)
         node = self._graph.nodes.get(brood.node)
         if node is not None:
             self._graph.trouble(node)
             self._graph.record_trouble(node)
 
-    def disown(self, made: Iterable[MadeRun], attempts: Mapping[int, int]) -> None:
+    def disown(self, made: Iterable[CreatedBlock], attempts: Mapping[int, int]) -> None:
         """Record completed attempts as aborted ones for their children, because their nodes run again.
 
         `attempts` has the recorded attempt of each node that runs again.
         """
         changes = self._graph.changes
-        dead: dict[int, BroodRow] = {}
+        dead: dict[int, EagerAttemptRow] = {}
         for run, root, brood in made:
             if brood is None:
-                brood = BroodRow(attempts[root], root, 0, Fate.DEAD)
-                changes.brood_runs.append(BroodRunRow(run.first_key, brood.attempt))
-            dead[brood.attempt] = brood._replace(fate=Fate.DEAD)
-        changes.broods += dead.values()
+                brood = EagerAttemptRow(attempts[root], root, 0, EagerState.ABORTED)
+                changes.eager_blocks.append(EagerBlockRow(run.first_key, brood.attempt))
+            dead[brood.attempt] = brood._replace(eager_state=EagerState.ABORTED)
+        changes.eager_attempts += dead.values()
 
-    def unfinished(self, brood: Brood) -> Iterator[Node]:
+    def unfinished(self, brood: EagerAttempt) -> Iterator[Node]:
         """Yield the unfinished nodes that depend on this attempt."""
         nodes, stack = self._graph.nodes, [brood]
         while stack:
             part = stack.pop()
-            stack += part.parts
+            stack += part.children
             for run in part.runs.values():
                 for key in range(run.first_key, run.first_key + run.count):
                     node = nodes.get(key)
                     if node is not None:
                         yield node
 
-    def _record(self, brood: Brood) -> None:
-        within = brood.within.attempt if brood.within is not None else 0
-        self._graph.changes.broods.append(BroodRow(brood.attempt, brood.node, within, brood.fate))
+    def _record(self, brood: EagerAttempt) -> None:
+        within = brood.parent.attempt if brood.parent is not None else 0
+        self._graph.changes.eager_attempts.append(EagerAttemptRow(brood.attempt, brood.node, within, brood.eager_state))
 
     # --- after a restart ------------------------------------------------------------------------------
 
     def rebuild(self, live: Live) -> None:
         """Load what an earlier broker left, before anything is granted."""
-        if not live.broods:
+        if not live.eager_attempts:
             return
-        known: dict[int, Brood] = {}
+        known: dict[int, EagerAttempt] = {}
         owns = {row.key: row.instance for row in live.nodes}
-        for row in live.broods:
-            known[row.attempt] = self._rebuilt(row, known.get(row.within))
+        for row in live.eager_attempts:
+            known[row.attempt] = self._rebuilt(row, known.get(row.parent))
         runs = {run.first_key: run for each in self._graph.instances.values() for run in each.runs}
-        for attempt, made in live.brood_runs:
-            run = runs.get(made.first_key) or Run(
+        for attempt, made in live.eager_blocks:
+            run = runs.get(made.first_key) or NodeBlock(
                 made.origin, made.first, made.size, made.first_key, Instance(made.instance, b"")
             )
             self._hold(known[attempt], owns.get(known[attempt].node, 0), run)
 
-    def _rebuilt(self, row: BroodRow, within: Brood | None) -> Brood:
+    def _rebuilt(self, row: EagerAttemptRow, within: EagerAttempt | None) -> EagerAttempt:
         node = self._graph.nodes.get(row.node)
-        brood = Brood(row.attempt, row.node, node.lane.function.name if node is not None else "", within)
-        brood.fate = Fate(row.fate)
-        if brood.fate is Fate.OPEN and node is not None:
+        brood = EagerAttempt(row.attempt, row.node, node.queue.function.name if node is not None else "", within)
+        brood.eager_state = EagerState(row.eager_state)
+        if brood.eager_state is EagerState.OPEN and node is not None:
             self.open[row.node] = brood
             node.attempt = max(node.attempt, row.attempt)
-        elif brood.fate is Fate.RELEASED:
-            brood.top = _top(within)
-            if brood.top is not None:
-                brood.top.parts.append(brood)
+        elif brood.eager_state is EagerState.COMMITTED:
+            brood.root = _top(within)
+            if brood.root is not None:
+                brood.root.children.append(brood)
         return brood
 
 
-def epitaph(brood: Brood) -> Callable[[Node], bytes]:
+def aborted_failure(brood: EagerAttempt) -> Callable[[Node], bytes]:
     """Return a function that makes the failure of nodes that are cancelled because this attempt was aborted."""
     return cancellation(f"the run of {brood.function} that made it was rolled back")
 
@@ -208,15 +208,15 @@ def cancellation(message: str) -> Callable[[Node], bytes]:
     def packed(function: str) -> bytes:
         return Failure(function, CANCELLATION, message, "", b"", 0).packed()
 
-    return lambda node: packed(node.lane.function.name)
+    return lambda node: packed(node.queue.function.name)
 
 
-def _top(brood: Brood | None) -> Brood | None:
+def _top(brood: EagerAttempt | None) -> EagerAttempt | None:
     """Return the running attempt that children depend on; None: they depend on none."""
     passed = []
-    while brood is not None and brood.fate is Fate.RELEASED:
+    while brood is not None and brood.eager_state is EagerState.COMMITTED:
         passed.append(brood)
-        brood = brood.top
+        brood = brood.root
     for each in passed:
-        each.top = brood
+        each.root = brood
     return brood

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dagorama_broker.scheduler.objects import Node, Slot, Worker
-from dagorama_broker.scheduler.queues import Lane
+from dagorama_broker.scheduler.queues import FunctionQueue
 
 
 class Granted(NamedTuple):
@@ -18,7 +18,7 @@ class Granted(NamedTuple):
 class Obstacle(NamedTuple):
     """Queued nodes of one function that no connected worker may run."""
 
-    lane: Lane  #: of the function, or of one of its concurrency keys
+    queue: FunctionQueue  #: of the function, or of one of its concurrency keys
     queued: int
     reason: str
 

@@ -17,18 +17,18 @@ from dagorama_broker.scheduler.states import States
 from dagorama_broker.scheduler.transitions import CLAIMED, COMPLETED, RESOLVING, WAITING
 
 
-class Noticed(NamedTuple):
+class RecentFailure(NamedTuple):
     """A node that has just ended."""
 
     key: int
     instance: int
-    culprit: int  #: 0: it has completed
+    root_cause: int  #: 0: it has completed
     needed: frozenset[int]  #: keys of its sources and of the promises in its value
 
 
-def _noticed(node: Node) -> Noticed:
+def _noticed(node: Node) -> RecentFailure:
     needed = frozenset([other.key for other in (*node.sources, *node.refs)])
-    return Noticed(node.key, node.instance.key, 0 if node.state is COMPLETED else (node.culprit or node).key, needed)
+    return RecentFailure(node.key, node.instance.key, 0 if node.state is COMPLETED else (node.root_cause or node).key, needed)
 
 
 class Tally:
@@ -65,13 +65,13 @@ class Endings(States):
         self.untold: deque[_Untold] = deque()  #: ended nodes with dependents that have not been notified
         self.left = STEP  #: nodes that this step may still start, notify or queue
         self.edges = 0  #: sources and promises of unfinished nodes
-        self.noticed: list[Noticed] | None = None  #: nodes that end while a retry reads the store
+        self.noticed: list[RecentFailure] | None = None  #: nodes that end while a retry reads the store
 
     def end_badly(
         self, node: Node, state: State, culprit: Node, failure: bytes | None = None, tally: Tally | None = None
     ) -> None:
         """Fail or cancel a node, and with it every descendant."""
-        node.culprit = None if culprit is node else culprit
+        node.root_cause = None if culprit is node else culprit
         self._record_bad_end(node, state, failure)
         if tally is not None:
             tally.count += 1
@@ -83,7 +83,7 @@ class Endings(States):
         if not node.instance.failed:
             node.instance.failed = True
             self.changes.instance_ends.append(InstanceEnd(node.instance.key, None, True))
-        culprit, ended = (node.culprit or node).key, self.now + self.wall
+        culprit, ended = (node.root_cause or node).key, self.now + self.wall
         if resolving:
             self.changes.resolved.append(ResolvedRow(node.key, int(state), culprit, ended))
         else:
@@ -173,7 +173,7 @@ class Endings(States):
             if failed.key in dependent.tolerates and dependent.state is WAITING:
                 self._one_less([dependent], ended)
             else:
-                dependent.culprit = failed.culprit or failed
+                dependent.root_cause = failed.root_cause or failed
                 self._record_bad_end(dependent, failed.state, None)
                 ended.append(dependent)
 
@@ -184,14 +184,14 @@ class Endings(States):
         del self.nodes[node.key]
         if node.pending != UNSTARTED:
             self.edges -= len(node.sources) + len(node.refs)
-        if node.lane.key:
-            self._leave_keyed(node.lane)
+        if node.queue.key:
+            self._leave_keyed(node.queue)
         if self.made_with:
             self.made_with.pop(node.key, None)
-            self.adoptions.pop(node.key, None)
-        if node.trouble is not None:
-            self.keep_failure(node.trouble, None)
-            node.trouble = None
+            self.rebindings.pop(node.key, None)
+        if node.failures is not None:
+            self.keep_failure(node.failures, None)
+            node.failures = None
         self.effects.ended.append(node)
         if self.noticed is not None:
             self.noticed.append(_noticed(node))
@@ -202,7 +202,7 @@ class Endings(States):
         if node.refs and node.state is not COMPLETED:
             self._let_go(node.refs)
             node.refs = ()  # the value that they were part of is never read
-        elif node.refs and not node.readers:
+        elif node.refs and not node.consumers:
             self._let_go(node.refs)
         instance = node.instance
         instance.live -= 1
@@ -213,9 +213,9 @@ class Endings(States):
     def _let_go(self, others: Iterable[Node]) -> None:
         """Count down the readers of nodes whose values an ended node no longer needs."""
         for other in others:
-            other.readers -= 1
+            other.consumers -= 1
             # One that is yet to be forgotten, having ended of the same cause, releases what it names by itself.
-            if not other.readers and other.state in ENDED and self.nodes.get(other.key) is not other:
+            if not other.consumers and other.state in ENDED and self.nodes.get(other.key) is not other:
                 self._unread(other)
 
     def _unread(self, ended: Node) -> None:
@@ -225,6 +225,6 @@ class Endings(States):
             other = stack.pop()
             self.effects.unread.append(other.key)
             for ref in other.refs:
-                ref.readers -= 1
-                if not ref.readers:
+                ref.consumers -= 1
+                if not ref.consumers:
                     stack.append(ref)

@@ -31,7 +31,7 @@ class Graph(Endings):
         bad = None
         self.edges += len(others)
         for other in others:
-            other.readers += 1
+            other.consumers += 1
             if other.state not in ENDED:
                 node.pending += 1
                 if other.dependents is None:
@@ -41,7 +41,7 @@ class Graph(Endings):
             elif other.state is not COMPLETED:
                 if other.key not in node.tolerates:
                     bad = other
-            elif other.refs and other.readers == 1:
+            elif other.refs and other.consumers == 1:
                 self._hold_refs(other)
         if bad is not None:
             node.pending += 1
@@ -62,7 +62,7 @@ class Graph(Endings):
     def settle(self, node: Node, bad: Node | None) -> None:
         """Queue, complete or fail a WAITING or RESOLVING node if nothing that it waits for is unfinished."""
         if bad is not None:
-            self.end_badly(node, bad.state, bad.culprit or bad)
+            self.end_badly(node, bad.state, bad.root_cause or bad)
         elif node.pending:
             return
         elif node.state is WAITING:
@@ -76,8 +76,8 @@ class Graph(Endings):
         stack = [ended]
         while stack:
             for ref in stack.pop().refs:
-                ref.readers += 1
-                if ref.refs and ref.readers == 1:
+                ref.consumers += 1
+                if ref.refs and ref.consumers == 1:
                     stack.append(ref)
 
     def complete(self, node: Node, value: bytes, refs: tuple[Node, ...], large: Sequence[bytes] = ()) -> None:
@@ -94,7 +94,7 @@ class Graph(Endings):
         named, ended = pack_keys([ref.key for ref in refs]) if refs else b"", self.now + self.wall
         self.changes.outcomes.append(OutcomeRow(node.key, int(node.state), node.attempt, named, value, 0, None, ended))
         if bad is not None:  # its value is kept: running it again would make its children again
-            self.end_badly(node, bad.state, bad.culprit or bad)
+            self.end_badly(node, bad.state, bad.root_cause or bad)
         elif not node.pending:
             self._tell([node], LOOKED_AT)
 

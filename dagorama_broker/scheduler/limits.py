@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sized
 from dataclasses import dataclass
 
-from dagorama_broker.errors import TooMuch
+from dagorama_broker.errors import ResourceExhausted
 
 #: Nodes that one step starts, notifies or takes from their pause; the rest is done in the following steps.
 STEP = 5_000
@@ -31,9 +31,9 @@ class Limits:
     def check_attempt(self, nodes: int, size: int) -> None:
         """Raise TooMuch if one attempt makes more nodes, or with larger arguments, than allowed."""
         if nodes > self.nodes_per_attempt:
-            raise TooMuch(f"it made {nodes} nodes; {self.nodes_per_attempt} are allowed")
+            raise ResourceExhausted(f"it made {nodes} nodes; {self.nodes_per_attempt} are allowed")
         if size > self.bytes_per_attempt:
-            raise TooMuch(f"its nodes carry {size} bytes; {self.bytes_per_attempt} are allowed")
+            raise ResourceExhausted(f"its nodes carry {size} bytes; {self.bytes_per_attempt} are allowed")
 
     def too_much_staged(self, of_attempt: int, of_all: int) -> str:
         """Return why children of an attempt, or of all attempts, take too many bytes of memory; empty: they do not."""
@@ -52,12 +52,12 @@ class Limits:
     def check_promises(self, named: Sized) -> None:
         """Raise TooMuch if a result names too many promises."""
         if len(named) > self.sources_per_node:
-            raise TooMuch(f"it names {len(named)} promises; {self.sources_per_node} are allowed")
+            raise ResourceExhausted(f"it names {len(named)} promises; {self.sources_per_node} are allowed")
 
     def check_sources(self, sources: Iterable[Sized] | None) -> None:
         """Raise TooMuch if a node has too many sources."""
         if sources is not None and any(len(each) > self.sources_per_node for each in sources):
-            raise TooMuch(f"a node has more than {self.sources_per_node} sources")
+            raise ResourceExhausted(f"a node has more than {self.sources_per_node} sources")
 
 
 @dataclass(frozen=True, slots=True)

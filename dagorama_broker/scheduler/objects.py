@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, heapreplace
 
-from dagorama_broker.model.domain import Fate, State, World
-from dagorama_broker.scheduler.queues import UNLISTED, Head, Lane
-from dagorama_broker.scheduler.requests import Presence
+from dagorama_broker.model.domain import EagerState, State, WireProtocol
+from dagorama_broker.scheduler.queues import UNLISTED, FunctionQueue, Head
+from dagorama_broker.scheduler.requests import WorkerInfo
 
 
 class Instance:
@@ -19,10 +19,10 @@ class Instance:
         self.id = id
         self.live = 0  #: nodes that have not ended
         self.failed = failed
-        self.runs: list[Run] = []
+        self.runs: list[NodeBlock] = []
 
 
-class Run:
+class NodeBlock:
     """Nodes made by one maker in one message; the 16-byte ids of its nodes are computed, not stored."""
 
     __slots__ = ("brood", "count", "digest", "first", "first_key", "instance", "origin")
@@ -36,7 +36,7 @@ class Run:
         self.count = count
         self.first_key = first_key
         self.instance = instance
-        self.brood: Brood | None = None  #: set if an attempt of an eager function made it
+        self.brood: EagerAttempt | None = None  #: set if an attempt of an eager function made it
 
     def key_of(self, counter: int) -> int:
         """Return the key of the node with this counter."""
@@ -47,23 +47,34 @@ class Run:
         return self.origin + (self.first + key - self.first_key).to_bytes(4, "big")
 
 
-class Brood:
+class EagerAttempt:
     """The children of one attempt that are cancelled if an attempt fails: this one, or one that made its node."""
 
     __slots__ = (
-        "attempt", "cost", "fate", "function", "instances", "node", "nodes", "origin", "parts", "runs", "size", "top",
-        "within",
+        "attempt",
+        "children",
+        "cost",
+        "eager_state",
+        "function",
+        "instances",
+        "node",
+        "nodes",
+        "origin",
+        "parent",
+        "root",
+        "runs",
+        "size",
     )
 
-    def __init__(self, attempt: int, node: int, function: str, within: Brood | None) -> None:
+    def __init__(self, attempt: int, node: int, function: str, within: EagerAttempt | None) -> None:
         self.attempt = attempt
         self.node = node  #: key of the node whose attempt it is
         self.function = function  #: name of the function that it runs
-        self.within = within  #: the attempt that made that node
-        self.top = within  #: the same, or the attempt that it depends on now
-        self.fate = Fate.OPEN
-        self.runs: dict[tuple[bytes, int, int], Run] = {}  #: by origin, first counter and count
-        self.parts: list[Brood] = []  #: completed attempts whose children depend on this one
+        self.parent = within  #: the attempt that made that node
+        self.root = within  #: the same, or the attempt that it depends on now
+        self.eager_state = EagerState.OPEN
+        self.runs: dict[tuple[bytes, int, int], NodeBlock] = {}  #: by origin, first counter and count
+        self.children: list[EagerAttempt] = []  #: completed attempts whose children depend on this one
         self.origin = b""  #: of its children in the instance of its node
         self.instances: set[int] = set()  #: keys of the instances of its children
         self.nodes = 0
@@ -71,15 +82,15 @@ class Brood:
         self.cost = 0  #: bytes of memory that making them took
 
 
-class Trouble:
+class FailureCounts:
     """Counts the failed attempts of a node; most nodes never have one."""
 
-    __slots__ = ("deaths", "failure", "lost", "lost_attempt", "pause", "retry_at", "runs")
+    __slots__ = ("crashes", "failed_attempts", "failure", "lost_attempt", "pause", "retry_at", "worker_losses")
 
     def __init__(self, runs: int = 0, deaths: int = 0, lost: int = 0) -> None:
-        self.runs = runs
-        self.deaths = deaths
-        self.lost = lost
+        self.failed_attempts = runs
+        self.crashes = deaths
+        self.worker_losses = lost
         self.lost_attempt = 0  #: attempt of the last counted loss; 0: none, or it was uncounted
         self.failure: bytes | None = None  #: the last one; `Graph.keep_failure` sets it
         self.retry_at = 0.0  #: the scheduler's clock; 0: not in BACKOFF
@@ -103,28 +114,41 @@ class Node:
     """An unfinished node, or an ended one that an unfinished one references."""
 
     __slots__ = (
-        "attempt", "culprit", "dependents", "instance", "key", "lane", "pending", "readers", "refs", "run", "slot",
-        "sources", "state", "tolerates", "trouble",
+        "attempt",
+        "block",
+        "consumers",
+        "dependents",
+        "failures",
+        "instance",
+        "key",
+        "pending",
+        "queue",
+        "refs",
+        "root_cause",
+        "slot",
+        "sources",
+        "state",
+        "tolerates",
     )
 
     def __init__(
-        self, key: int, instance: Instance, lane: Lane, run: Run | None, state: State = State.WAITING
+        self, key: int, instance: Instance, lane: FunctionQueue, run: NodeBlock | None, state: State = State.WAITING
     ) -> None:
         self.key = key
         self.instance = instance
-        self.lane = lane
-        self.run = run
+        self.queue = lane
+        self.block = run
         self.state = state
         self.attempt = 0  #: the last one; 0: none by this broker
         self.slot: Slot | None = None
         self.pending = 0  #: sources (WAITING) or promises (RESOLVING) that have not ended
-        self.readers = 0  #: unfinished nodes that will be given its value
+        self.consumers = 0  #: unfinished nodes that will be given its value
         self.sources: tuple[Node, ...] = ()
         self.tolerates: frozenset[int] = NONE  #: keys of sources whose failure it takes as a value
         self.refs: tuple[Node, ...] = ()  #: promises in its value
         self.dependents: list[Node] | None = None  #: nodes that wait for it
-        self.culprit: Node | None = None  #: the upstream node that failed first; None: the node itself
-        self.trouble: Trouble | None = None
+        self.root_cause: Node | None = None  #: the upstream node that failed first; None: the node itself
+        self.failures: FailureCounts | None = None
 
 
 class Slot:
@@ -144,10 +168,10 @@ class Slot:
 
 
 class Worker:
-    __slots__ = ("deployed", "heard_at", "lease", "pool", "presence", "refuses", "slots")
+    __slots__ = ("deployed", "heard_at", "info", "lease", "pool", "refuses", "slots")
 
-    def __init__(self, presence: Presence, now: float, lease: float) -> None:
-        self.presence = presence
+    def __init__(self, presence: WorkerInfo, now: float, lease: float) -> None:
+        self.info = presence
         self.heard_at = now
         self.lease = lease
         self.slots = [Slot(self, index) for index in range(presence.slots)]
@@ -155,10 +179,10 @@ class Worker:
         self.refuses: dict[int, str] = {}  #: by the id of a function: why this worker gave such a node back
         self.deployed: dict[int, str] = {}  #: by the id of a function: hash of the code that it has instead
 
-    def why_not(self, lane: Lane) -> str | None:
+    def mismatch(self, lane: FunctionQueue) -> str | None:
         """Return why this worker may not run nodes of this function; None: it may."""
-        function, own = lane.function, self.presence
-        if function.world is not own.world:
+        function, own = lane.function, self.info
+        if function.protocol is not own.protocol:
             return "it was made by the other protocol's calls"
         if own.include_queues and function.queue not in own.include_queues:
             return f"it does not include queue {function.queue!r} (start one with --include-queue {function.queue})"
@@ -168,9 +192,9 @@ class Worker:
             return f"it does not tolerate {function.taint!r} (start one with --toleration {function.taint})"
         if function.key_id and function.key_id not in own.key_ids:
             return f"it does not hold the signing key {function.key_id}: set DAGORAMA_SIGNING_KEYS there"
-        if function.adopted_under and function.adopted_under not in own.key_ids:
+        if function.rebound_under and function.rebound_under not in own.key_ids:
             return (
-                f"it does not hold the signing key {function.adopted_under} under which its adoption was signed: adopt "
+                f"it does not hold the signing key {function.rebound_under} under which its adoption was signed: adopt "
                 "it again, by `dagorama rebind` or `dagorama retry --new-code`, with a key that the worker holds"
             )
         return self.refuses.get(lane.id)
@@ -182,42 +206,42 @@ class Pool:
     It has the oldest nodes of all functions that its workers may run, as far as they have been offered to it.
     """
 
-    __slots__ = ("_heads", "_may", "idle", "offered", "roomy", "workers", "world")
+    __slots__ = ("_heads", "_may", "idle", "offered", "partially_free", "protocol", "workers")
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, protocol: WireProtocol) -> None:
+        self.protocol = protocol
         self.workers: dict[bytes, Worker] = {}
         self.idle: dict[Slot, None] = {}  #: empty slots, the one that waited longest first
-        self.roomy: dict[Slot, None] = {}  #: slots with nodes that may have room, the one that waited longest first
+        self.partially_free: dict[Slot, None] = {}  #: slots with nodes that may have room, the one that waited longest first
         self._may: dict[int, bool] = {}  # by the id of a function, as far as asked
-        self.offered: dict[Lane, int] = {}  #: functions' own queues, and the place at which `_heads` has each
-        self._heads: list[tuple[int, int, Lane]] = []  # heap of (place, id, the function's own queue)
+        self.offered: dict[FunctionQueue, int] = {}  #: functions' own queues, and the place at which `_heads` has each
+        self._heads: list[tuple[int, int, FunctionQueue]] = []  # heap of (place, id, the function's own queue)
 
     @property
-    def hungry(self) -> int:
+    def slots_with_room(self) -> int:
         """Return the number of slots that may have room."""
-        return len(self.idle) + len(self.roomy)
+        return len(self.idle) + len(self.partially_free)
 
     def any_worker(self) -> Worker:
         """Return one of the workers, which stands for all."""
         return next(iter(self.workers.values()))
 
-    def may_run(self, lane: Lane) -> bool:
+    def may_run(self, lane: FunctionQueue) -> bool:
         """Return whether these workers may run nodes of this function."""
         known = self._may.get(lane.id)
         if known is None:
-            known = self._may[lane.id] = self.any_worker().why_not(lane) is None
+            known = self._may[lane.id] = self.any_worker().mismatch(lane) is None
         return known
 
     # --- nodes to run ---------------------------------------------------------------------------------
 
-    def offer(self, lane: Lane, head: Head | None) -> None:
+    def offer(self, lane: FunctionQueue, head: Head | None) -> None:
         """Enter the oldest node of a function that these workers may run; None: none can be claimed now."""
         if head is not None and head[0] < self.offered.get(lane, UNLISTED):
             self.offered[lane] = head[0]
             heappush(self._heads, (head[0], lane.id, lane))
 
-    def oldest(self, head: Callable[[Lane], Head | None]) -> Head | None:
+    def oldest(self, head: Callable[[FunctionQueue], Head | None]) -> Head | None:
         """Return the oldest node that these workers may run now, as its place and its queue; None: there is none.
 
         `head` returns the oldest node of a function. Outdated entries are corrected when they come up.
@@ -239,7 +263,7 @@ class Pool:
                 return now
         return None
 
-    def withdraw(self, lanes: set[Lane]) -> None:
+    def withdraw(self, lanes: set[FunctionQueue]) -> None:
         """Remove functions without a claimable node."""
         if lanes.isdisjoint(self.offered):
             return
@@ -264,11 +288,11 @@ class Pool:
 
     def place(self, slot: Slot) -> None:
         """Enter a slot that may have room, behind the others of its kind."""
-        its, other = (self.roomy, self.idle) if slot.held else (self.idle, self.roomy)
+        its, other = (self.partially_free, self.idle) if slot.held else (self.idle, self.partially_free)
         other.pop(slot, None)
         its[slot] = None
 
     def remove(self, slot: Slot) -> None:
         """Remove a slot: it is granted nothing more."""
         self.idle.pop(slot, None)
-        self.roomy.pop(slot, None)
+        self.partially_free.pop(slot, None)

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from dagorama_broker.model.domain import ENDED
-from dagorama_broker.scheduler.claims import Dispatch
+from dagorama_broker.scheduler.claims import Claims
 from dagorama_broker.scheduler.effects import Obstacle
 from dagorama_broker.scheduler.objects import Instance, Node, Worker
-from dagorama_broker.scheduler.queues import Lane
+from dagorama_broker.scheduler.queues import FunctionQueue
 from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, QUEUED, RESOLVING, WAITING
 
 #: Nodes and edges that one call looks at: a few milliseconds.
@@ -23,7 +23,7 @@ EACH = 2_000
 
 
 @dataclass(slots=True)
-class Standing:
+class NodeStatus:
     """Counts unfinished nodes by what they wait for, each once."""
 
     obstacles: dict[int, Obstacle] = field(default_factory=dict)  #: by the id of the function
@@ -49,14 +49,14 @@ class Standing:
 class Explainer:
     """Explains nodes and instances; all its answers together look at no more than `most` nodes and edges."""
 
-    def __init__(self, dispatch: Dispatch, most: int = MOST) -> None:
+    def __init__(self, dispatch: Claims, most: int = MOST) -> None:
         self._dispatch = dispatch
         self._left = most
         self._reasons: dict[int, str | None] = {}  # by the id of a function
 
-    def explain(self, nodes: Iterable[Node | None], *, until_one_proceeds: bool = False) -> Standing:
+    def explain(self, nodes: Iterable[Node | None], *, until_one_proceeds: bool = False) -> NodeStatus:
         """Return the states of these nodes and all that they wait for. Ended nodes do not count."""
-        standing, seen = Standing(), set[int]()
+        standing, seen = NodeStatus(), set[int]()
         for first in self._bounded(nodes, standing):
             stack = [first]
             while stack:
@@ -71,7 +71,7 @@ class Explainer:
             standing.obstacles[id] = standing.obstacles[id]._replace(queued=queued)
         return standing
 
-    def stuck(self, instance: Instance) -> Standing | None:
+    def unschedulable_nodes(self, instance: Instance) -> NodeStatus | None:
         """Return the states of an instance in which nothing can proceed; None: something can, or it is not known."""
         share = min(self._left, EACH)
         rest, self._left = self._left - share, share
@@ -92,9 +92,9 @@ class Explainer:
             lanes += [lane for lane in graph.keyed.values() if lane.ready and self._reason(lane) is None]
         return any(held) or any(lane.holds(instance.key) for lane in lanes)
 
-    def _reason(self, lane: Lane) -> str | None:
+    def _reason(self, lane: FunctionQueue) -> str | None:
         if lane.id not in self._reasons:
-            self._reasons[lane.id] = self._dispatch.why_nobody(lane)
+            self._reasons[lane.id] = self._dispatch.unschedulable_reason(lane)
         return self._reasons[lane.id]
 
     def _unfinished(self, instance: Instance) -> Iterator[Node | None]:
@@ -108,7 +108,7 @@ class Explainer:
                 left -= node is not None
                 yield node
 
-    def _bounded(self, nodes: Iterable[Node | None], standing: Standing) -> Iterator[Node]:
+    def _bounded(self, nodes: Iterable[Node | None], standing: NodeStatus) -> Iterator[Node]:
         for node in nodes:
             if self._left <= 0:
                 standing.more = True
@@ -117,22 +117,22 @@ class Explainer:
             if node is not None:
                 yield node
 
-    def _count(self, node: Node, standing: Standing) -> None:
+    def _count(self, node: Node, standing: NodeStatus) -> None:
         state = node.state
         if state is QUEUED:
-            self._count_queued(node.lane, standing)
+            self._count_queued(node.queue, standing)
         elif state is CLAIMED:
             standing.running += 1
             if node.slot is not None:
-                standing.worker = node.slot.worker.presence.name
+                standing.worker = node.slot.worker.info.name
         elif state is BACKOFF:
             standing.delayed += 1
-            retry_at = node.trouble.retry_at if node.trouble is not None else 0.0
+            retry_at = node.failures.retry_at if node.failures is not None else 0.0
             standing.retry_at = min(standing.retry_at or retry_at, retry_at)
         else:
             standing.waiting += 1
 
-    def _count_queued(self, lane: Lane, standing: Standing) -> None:
+    def _count_queued(self, lane: FunctionQueue, standing: NodeStatus) -> None:
         id, counts = lane.id, standing.counts
         if id in counts:
             counts[id] += 1
@@ -152,12 +152,12 @@ def _awaited(node: Node) -> Sequence[Node]:
     return node.refs if node.state is RESOLVING else ()
 
 
-def left_behind(dispatch: Dispatch, worker: Worker) -> list[Obstacle]:
+def left_behind(dispatch: Claims, worker: Worker) -> list[Obstacle]:
     """Return queued nodes that no connected worker may run, by function, of the queues that a worker serves.
 
     Call it while the worker is still granted nodes, because its own reason counts, too.
     """
-    own = worker.presence
+    own = worker.info
     active = dispatch.graph.active.values()
-    lanes = [lane for lane in active if lane.function.world is own.world and own.takes(lane.function.queue)]
-    return [Obstacle(lane, lane.queued, reason) for lane, reason in dispatch.unservable(lanes)]
+    lanes = [lane for lane in active if lane.function.protocol is own.protocol and own.takes(lane.function.queue)]
+    return [Obstacle(lane, lane.queued, reason) for lane, reason in dispatch.unschedulable(lanes)]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from dagorama_broker.model.domain import World
+from dagorama_broker.model.domain import WireProtocol
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.objects import Node, Pool, Worker
 from dagorama_broker.scheduler.pools import Pools
-from dagorama_broker.scheduler.queues import Head, Lane
+from dagorama_broker.scheduler.queues import FunctionQueue, Head
 
 
 class Offers:
@@ -23,11 +23,11 @@ class Offers:
     def tidy(self, ids: Collection[int]) -> None:
         """Remove functions without claimable nodes from the pools."""
         self.offer()
-        idle = {lane for id in ids if not (lane := self.graph.lane_by_id[id]).servable}
+        idle = {lane for id in ids if not (lane := self.graph.queue_by_id[id]).schedulable}
         for lane in idle:
             lane.forget_heads()
-        for world in World:
-            for pool in self.pools.of(world):
+        for protocol in WireProtocol:
+            for pool in self.pools.of(protocol):
                 pool.withdraw(idle)
 
     def forget_lanes(self, ids: set[int]) -> None:
@@ -50,14 +50,14 @@ class Offers:
                 lane.list_head(graph.first(lane))
         for base in dict.fromkeys([lane.base for lane in stirred]):
             head = graph.head(base)
-            for pool in self.pools.of(base.function.world):
+            for pool in self.pools.of(base.function.protocol):
                 if pool.may_run(base):
                     pool.offer(base, head)
 
     def offer_all(self, pool: Pool) -> None:
         """Offer the oldest nodes of all functions to a new pool."""
         for base in self.graph.active.values():
-            if base.function.world is pool.world and pool.may_run(base):
+            if base.function.protocol is pool.protocol and pool.may_run(base):
                 pool.offer(base, self.graph.head(base))
 
     def satisfied(self) -> list[Worker]:
@@ -76,42 +76,42 @@ class Offers:
 
     def _is_drained(self) -> bool:
         """Return whether no node runs, or will run by itself, that could make others."""
-        if any(node.lane.function.world is World.OURS for node in self.claimed.values()):
+        if any(node.queue.function.protocol is WireProtocol.V1 for node in self.claimed.values()):
             return False
-        return not any(pool.may_run(lane) for pool in self.pools.of(World.OURS) for lane in self.graph.delayed.values())
+        return not any(pool.may_run(lane) for pool in self.pools.of(WireProtocol.V1) for lane in self.graph.delayed.values())
 
-    def unservable(self, lanes: Iterable[Lane] | None = None) -> list[tuple[Lane, str]]:
+    def unschedulable(self, lanes: Iterable[FunctionQueue] | None = None) -> list[tuple[FunctionQueue, str]]:
         """Return the queues whose nodes no connected worker may run, and why.
 
         By default, of all functions with queued nodes.
         """
         lanes = self.graph.active.values() if lanes is None else lanes
-        return [(lane, reason) for lane in lanes if (reason := self.why_nobody(lane)) is not None]
+        return [(lane, reason) for lane in lanes if (reason := self.unschedulable_reason(lane)) is not None]
 
-    def deployed(self, lane: Lane) -> list[str]:
+    def deployed(self, lane: FunctionQueue) -> list[str]:
         """Return the hashes of other code that connected workers have of this function."""
         return sorted({hash for worker in self.workers.values() if (hash := worker.deployed.get(lane.id))})
 
-    def lacks_key_of_adoption(self, lane: Lane) -> bool:
+    def lacks_key_of_adoption(self, lane: FunctionQueue) -> bool:
         """Return whether its nodes were adopted under a signing key that no connected worker holds."""
-        key = lane.function.adopted_under
-        ours = [worker.presence for worker in self.workers.values() if worker.presence.world is World.OURS]
+        key = lane.function.rebound_under
+        ours = [worker.info for worker in self.workers.values() if worker.info.protocol is WireProtocol.V1]
         return bool(key and ours) and not any(key in presence.key_ids for presence in ours)
 
-    def needs_adoption(self, lane: Lane) -> bool:
+    def needs_adoption(self, lane: FunctionQueue) -> bool:
         """Return whether its nodes need an adoption to run: workers have other code, or lack its key."""
-        return bool(self.why_nobody(lane) and self.deployed(lane)) or self.lacks_key_of_adoption(lane)
+        return bool(self.unschedulable_reason(lane) and self.deployed(lane)) or self.lacks_key_of_adoption(lane)
 
-    def why_nobody(self, lane: Lane) -> str | None:
+    def unschedulable_reason(self, lane: FunctionQueue) -> str | None:
         """Return why no connected worker may run nodes of this function; None: one may."""
-        world = lane.function.world
-        if any(pool.may_run(lane) for pool in self.pools.of(world)):
+        protocol = lane.function.protocol
+        if any(pool.may_run(lane) for pool in self.pools.of(protocol)):
             return None
-        workers = [worker for worker in self.workers.values() if worker.presence.world is world]
+        workers = [worker for worker in self.workers.values() if worker.info.protocol is protocol]
         if not workers:
-            ours = world is World.OURS
+            ours = protocol is WireProtocol.V1
             return "no worker is connected (start one with `worker`)" if ours else "none of its workers is connected"
-        reasons = dict.fromkeys(worker.why_not(lane) or "it takes nothing more (start another)" for worker in workers)
+        reasons = dict.fromkeys(worker.mismatch(lane) or "it takes nothing more (start another)" for worker in workers)
         many = len(workers) > 1
         nobody = f"none of {len(workers)} connected workers may" if many else "the only connected worker may not"
         return f"{nobody} run it: " + "; ".join(reasons)

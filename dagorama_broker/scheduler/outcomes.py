@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from dagorama_broker.model.domain import ENDED, LONGEST_PAUSE, Failure
 from dagorama_broker.model.queries import StoredInstance
 from dagorama_broker.scheduler.drafts import Draft
-from dagorama_broker.scheduler.eager import epitaph
+from dagorama_broker.scheduler.eager import aborted_failure
 from dagorama_broker.scheduler.endings import Tally
 from dagorama_broker.scheduler.objects import Node, Worker
 from dagorama_broker.scheduler.rebind import bind, is_unbound
-from dagorama_broker.scheduler.requests import NewRun
-from dagorama_broker.scheduler.staged_children import Staged, own_origin, promised, refuse_circle
-from dagorama_broker.scheduler.submission import Plan
+from dagorama_broker.scheduler.requests import NewNodes
+from dagorama_broker.scheduler.staged_children import StagedChildren, own_origin, promised, refuse_cycle
+from dagorama_broker.scheduler.submission import SubmissionPlan
 from dagorama_broker.scheduler.transitions import CANCELLED, FAILED
 from dagorama_broker.scheduler.views import Views
 
@@ -31,11 +31,11 @@ class Outcomes(Views):
         If not, its staged children are dropped, and its result will be refused.
         """
         node = self.dispatch.held(worker, key, attempt)
-        if node is None or node.lane.function.eager:
+        if node is None or node.queue.function.stream_children:
             return True  # they are refused, or made at once
         return self.staged.has_room(attempt, cost, self.limits)
 
-    def stage(self, worker: Worker, key: int, attempt: int, run: NewRun) -> bool:
+    def stage(self, worker: Worker, key: int, attempt: int, run: NewNodes) -> bool:
         """Keep children of a running attempt until its result comes. Return False if the worker does not hold it."""
         if self.dispatch.held(worker, key, attempt) is None:
             return False
@@ -43,7 +43,7 @@ class Outcomes(Views):
         return True
 
     def make(
-        self, worker: Worker, key: int, attempt: int, run: NewRun, known: Mapping[bytes, Node],
+        self, worker: Worker, key: int, attempt: int, run: NewNodes, known: Mapping[bytes, Node],
         stored: Collection[StoredInstance] = (),
     ) -> bool:
         """Make children of a running attempt of an eager function, visible at once; existing ones are kept.
@@ -59,7 +59,7 @@ class Outcomes(Views):
         return True
 
     def report_children(
-        self, worker: Worker, key: int, attempt: int, run: NewRun, known: Mapping[bytes, Node],
+        self, worker: Worker, key: int, attempt: int, run: NewNodes, known: Mapping[bytes, Node],
         stored: Collection[StoredInstance] = (),
     ) -> bool:
         """Make children of a running attempt if its function is eager; else stage them. See `make` and `stage`."""
@@ -71,11 +71,11 @@ class Outcomes(Views):
     def _loaded(self, stored: Collection[StoredInstance]) -> Iterator[None]:
         """Hold these instances in memory within the context, and longer if they have unfinished nodes by then."""
         for each in stored:
-            self.graph.recall(each.row.key, each.row.id, each.failed)
+            self.graph.load_instance(each.row.key, each.row.id, each.failed)
         try:
             yield
         finally:
-            self.graph.forget_idle([each.row.id for each in stored])
+            self.graph.evict_idle([each.row.id for each in stored])
 
     # --- results ------------------------------------------------------------------------------------
 
@@ -99,9 +99,9 @@ class Outcomes(Views):
             named = self._make_children(node, refs, foreign, known, draft)
         if self.broods.open:
             self.broods.release(node)
-        node.lane.pace.measured(microseconds)
+        node.queue.run_time.measured(microseconds)
         if not named:  # a node that was claimed together with it ran on this value
-            self.dispatch.along.pop(attempt, None)
+            self.dispatch.fused.pop(attempt, None)
         self.dispatch.let_go(node, now)
         self.graph.complete(node, value, named, large)
         return True
@@ -111,12 +111,12 @@ class Outcomes(Views):
         draft: Draft | None,
     ) -> tuple[Node, ...]:
         """Make the staged children of the attempt; return the nodes that its result names."""
-        staged = self.staged.get(node.attempt) or Staged()
+        staged = self.staged.get(node.attempt) or StagedChildren()
         staged.check(node, self.limits)
-        plan = draft.plan if draft is not None else Plan(self.graph, staged.runs, known)
+        plan = draft.plan if draft is not None else SubmissionPlan(self.graph, staged.runs, known)
         own = self.broods.origin_of(node.key) or own_origin(node, staged.runs)
         named = promised(plan, own, refs, foreign)
-        refuse_circle(plan, node, staged.runs, named)
+        refuse_cycle(plan, node, staged.runs, named)
         if draft is not None:
             draft.carry_out(node.key)
         else:
@@ -137,17 +137,17 @@ class Outcomes(Views):
         if node is None:
             return False
         self._end_run(node, now)
-        trouble, policy = self.graph.trouble(node), node.lane.function.retry
-        trouble.runs += 1
-        failure = failure._replace(function=node.lane.function.name, attempts=trouble.runs)
+        trouble, policy = self.graph.trouble(node), node.queue.function.retry
+        trouble.failed_attempts += 1
+        failure = failure._replace(function=node.queue.function.name, attempts=trouble.failed_attempts)
         if trouble.failure is not None:
             failure = failure.after(Failure.unpacked(trouble.failure))
         self.graph.keep_failure(trouble, failure.packed())
-        if final or policy is None or trouble.runs >= policy.max_attempts:
+        if final or policy is None or trouble.failed_attempts >= policy.max_attempts:
             self._fail(node, failure)
             return True
-        self.dispatch.spend(node)
-        seconds = policy.delay(trouble.runs, jitter) if after is None else min(max(after, 0.0), LONGEST_PAUSE)
+        self.dispatch.invalidate_attempt(node)
+        seconds = policy.delay(trouble.failed_attempts, jitter) if after is None else min(max(after, 0.0), LONGEST_PAUSE)
         self.graph.pause(node, seconds)
         return True
 
@@ -155,7 +155,7 @@ class Outcomes(Views):
         """Return the node whose outcome a worker reports; None: it does not hold the attempt, and is told so."""
         node = self.dispatch.held(worker, key, attempt)
         if node is not None and node.pending:
-            self.dispatch.void_early(node)
+            self.dispatch.unfuse_early(node)
             node = None
         if node is None:
             self.refuse(worker, attempt)
@@ -174,14 +174,14 @@ class Outcomes(Views):
         if node is None:
             return False
         self.staged.take_out(attempt)
-        self.broods.forsake(node)
+        self.broods.abort(node)
         self.dispatch.take_out(node)
         asks = bool(deployed) and is_unbound(self.dispatch, node)
         if why and not asks:
-            self.dispatch.pools.refuse(worker, node.lane, why)
+            self.dispatch.pools.refuse(worker, node.queue, why)
         if deployed:
-            worker.deployed[node.lane.id] = deployed
-        self.dispatch.spend(node)
+            worker.deployed[node.queue.id] = deployed
+        self.dispatch.invalidate_attempt(node)
         self.graph.back(node)
         if asks:
             bind(self.dispatch, node, deployed)
@@ -199,11 +199,11 @@ class Outcomes(Views):
                 continue
             self._end_run(node, now)
             trouble = self.graph.trouble(node)
-            trouble.deaths += 1
-            again = trouble.deaths < (node.lane.function.max_deaths or self.limits.deaths)
+            trouble.crashes += 1
+            again = trouble.crashes < (node.queue.function.max_deaths or self.limits.deaths)
             if again:
-                self.dispatch.spend(node)
-            text = f"its process ended {trouble.deaths} times while it ran; the last time: {cause}"
+                self.dispatch.invalidate_attempt(node)
+            text = f"its process ended {trouble.crashes} times while it ran; the last time: {cause}"
             self._again_or_fail(node, again, "dagorama.errors.ProcessDied", text)
         for attempt in unstarted:
             if attempt in claimed:
@@ -224,18 +224,18 @@ class Outcomes(Views):
         if node.state in ENDED:
             return  # it depended on another that was cancelled
         if node.slot is not None:
-            attempts = [node.attempt, *self.dispatch.void(node)]
+            attempts = [node.attempt, *self.dispatch.unfuse(node)]
             self.graph.effects.cancelled += [(node.slot.worker, attempt) for attempt in attempts]
             self._end_run(node, now)
-        self.broods.forsake(node)
+        self.broods.abort(node)
         self.graph.end_badly(node, CANCELLED, node, failure, tally)
 
     def _bury(self, now: float, tally: Tally | None = None) -> None:
         """Cancel the children of aborted attempts, and their children in turn."""
-        while self.broods.forsaken:
-            brood = self.broods.forsaken.pop()
-            self.broods.bury(brood)
-            failure = epitaph(brood)
+        while self.broods.aborted:
+            brood = self.broods.aborted.pop()
+            self.broods.record_aborted(brood)
+            failure = aborted_failure(brood)
             for node in list(self.broods.unfinished(brood)):
                 self._cancel(node, failure(node), now, tally)
 
@@ -245,7 +245,7 @@ class Outcomes(Views):
 
     def _end_run(self, node: Node, now: float) -> None:
         self.staged.take_out(node.attempt)
-        self.broods.forsake(node)
+        self.broods.abort(node)
         self.dispatch.let_go(node, now)
 
     def _again_or_fail(self, node: Node, again: bool, type: str, text: str) -> None:
@@ -255,14 +255,14 @@ class Outcomes(Views):
             self.graph.back(node)
             return
         trouble = self.graph.trouble(node)
-        attempts = trouble.runs + trouble.deaths + trouble.lost
-        failure = Failure(node.lane.function.name, type, text, "", b"", attempts)
+        attempts = trouble.failed_attempts + trouble.crashes + trouble.worker_losses
+        failure = Failure(node.queue.function.name, type, text, "", b"", attempts)
         if trouble.failure is not None:
             failure = failure.after(Failure.unpacked(trouble.failure))
         self._fail(node, failure)
 
     def _fail(self, node: Node, failure: Failure) -> None:
-        self.broods.forsake(node)
+        self.broods.abort(node)
         trouble = self.graph.trouble(node)
         trouble.retry_at = 0.0
         self.graph.keep_failure(trouble, None)  # it is kept with the outcome

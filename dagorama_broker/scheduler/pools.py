@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from dagorama_broker.model.domain import World
+from dagorama_broker.model.domain import WireProtocol
 from dagorama_broker.scheduler.objects import Pool, Worker
-from dagorama_broker.scheduler.queues import Lane
+from dagorama_broker.scheduler.queues import FunctionQueue
 
-_Rules = tuple[World, frozenset[str], frozenset[str], frozenset[str], frozenset[str], frozenset[int]]
+_Rules = tuple[WireProtocol, frozenset[str], frozenset[str], frozenset[str], frozenset[str], frozenset[int]]
 
 
 def _rules(worker: Worker) -> _Rules:
-    own = worker.presence
-    return own.world, own.include_queues, own.exclude_queues, own.tolerations, own.key_ids, frozenset(worker.refuses)
+    own = worker.info
+    return own.protocol, own.include_queues, own.exclude_queues, own.tolerations, own.key_ids, frozenset(worker.refuses)
 
 
 class Pools:
@@ -21,21 +21,21 @@ class Pools:
 
     def __init__(self, offer_all: Callable[[Pool], None]) -> None:
         """Call `offer_all` with each new pool, so that it learns which nodes are queued."""
-        self._pools: dict[World, dict[_Rules, Pool]] = {world: {} for world in World}
+        self._pools: dict[WireProtocol, dict[_Rules, Pool]] = {protocol: {} for protocol in WireProtocol}
         self._offer_all = offer_all
 
-    def of(self, world: World) -> Iterator[Pool]:
+    def of(self, protocol: WireProtocol) -> Iterator[Pool]:
         """Return the pools of a protocol."""
-        return iter(self._pools[world].values())
+        return iter(self._pools[protocol].values())
 
     def join(self, worker: Worker) -> None:
         """Enter a worker in the pool of its rules."""
-        rules, pools = _rules(worker), self._pools[worker.presence.world]
+        rules, pools = _rules(worker), self._pools[worker.info.protocol]
         pool = pools.get(rules)
         if pool is None:
-            pool = pools[rules] = Pool(worker.presence.world)
+            pool = pools[rules] = Pool(worker.info.protocol)
         is_new = not pool.workers
-        pool.workers[worker.presence.id] = worker
+        pool.workers[worker.info.id] = worker
         worker.pool = pool
         if is_new:
             self._offer_all(pool)
@@ -50,11 +50,11 @@ class Pools:
             return
         for slot in worker.slots:
             pool.remove(slot)
-        del pool.workers[worker.presence.id]
+        del pool.workers[worker.info.id]
         if not pool.workers:
-            del self._pools[pool.world][_rules(worker)]
+            del self._pools[pool.protocol][_rules(worker)]
 
-    def refuse(self, worker: Worker, lane: Lane, why: str) -> None:
+    def refuse(self, worker: Worker, lane: FunctionQueue, why: str) -> None:
         """Grant the worker no more nodes of this function."""
         takes_more = worker.pool is not None
         self.leave(worker)

@@ -32,7 +32,7 @@ def order(instance: int, key: int, priority: int = 0) -> int:
     return (instance << 8 | HIGHEST - priority) << KEY_BITS | key
 
 
-class Pace:
+class RunTimeEstimate:
     """Estimates how long attempts of a function take."""
 
     __slots__ = ("_is_async", "cost_us", "mean_us")
@@ -57,7 +57,7 @@ class Pace:
         return min(cost, WINDOW_US // OVERLAP) if self._is_async else cost
 
 
-class Lane:
+class FunctionQueue:
     """The queued nodes of one function, or of one concurrency key of it.
 
     A node that leaves before its turn keeps its place until its turn comes: while there are more places than queued
@@ -65,12 +65,32 @@ class Lane:
     """
 
     __slots__ = (
-        "__weakref__", "_late", "_line", "_of", "claimed", "counted", "delayed", "function", "goes_along", "heads",
-        "id", "is_async", "key", "keyed_available", "keyed_claimed", "keyed_delayed", "keyed_ready", "limit", "listed",
-        "nodes", "number", "pace", "ready",
+        "__weakref__",
+        "_late",
+        "_line",
+        "_of",
+        "can_fuse",
+        "claimed",
+        "counted",
+        "delayed",
+        "function",
+        "heads",
+        "id",
+        "is_async",
+        "key",
+        "keyed_available",
+        "keyed_claimed",
+        "keyed_delayed",
+        "keyed_ready",
+        "limit",
+        "listed",
+        "nodes",
+        "number",
+        "ready",
+        "run_time",
     )
 
-    def __init__(self, id: int, function: Function, key: str = "", number: int = 0, base: Lane | None = None) -> None:
+    def __init__(self, id: int, function: Function, key: str = "", number: int = 0, base: FunctionQueue | None = None) -> None:
         self.id = id  #: the function's
         self.function = function
         self.key = key  #: concurrency key; empty: none
@@ -81,10 +101,10 @@ class Lane:
         self.is_async = function.is_async
         #: whether a node may be claimed together with the source that it waits for: nothing of it is counted, timed or
         #: visible before the source has ended
-        self.goes_along = not (
-            function.is_async or function.max_concurrency or function.timeout or function.delay or function.eager
+        self.can_fuse = not (
+            function.is_async or function.max_concurrency or function.timeout or function.delay or function.stream_children
         )
-        self.pace: Pace = base.pace if base is not None else Pace(function.is_async)  #: the function's
+        self.run_time: RunTimeEstimate = base.run_time if base is not None else RunTimeEstimate(function.is_async)  #: the function's
         self._line: deque[int] = deque()  # places in their order
         self._late: list[int] = []  # heap of places that came after a younger one
         self.ready = 0  #: nodes in state QUEUED
@@ -102,7 +122,7 @@ class Lane:
         return len(self._line) + len(self._late)
 
     @property
-    def base(self) -> Lane:
+    def base(self) -> FunctionQueue:
         """The function's own queue, which counts what the queues of its concurrency keys have."""
         return self if self._of is None else self._of
 
@@ -117,7 +137,7 @@ class Lane:
         return self.ready + self.keyed_ready
 
     @property
-    def servable(self) -> int:
+    def schedulable(self) -> int:
         """Queued nodes of a function that may be claimed now, with any key."""
         return self.available + self.keyed_available
 
@@ -170,10 +190,10 @@ class Lane:
 
 
 #: The oldest place of a queue, the queue's number (so that ties do not compare queues), and the queue.
-Head = tuple[int, int, Lane]
+Head = tuple[int, int, FunctionQueue]
 
 
-def oldest(lane: Lane, first: Callable[[Lane], int]) -> Head | None:
+def oldest(lane: FunctionQueue, first: Callable[[FunctionQueue], int]) -> Head | None:
     """Return the head of a function's queues with the oldest claimable node; None: there is none.
 
     `first` returns the oldest place of a queue. Outdated heads are corrected when they come up, so that a call costs

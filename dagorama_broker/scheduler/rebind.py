@@ -10,13 +10,13 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from dagorama_broker.errors import NotAllowedNow, NotKnown
-from dagorama_broker.model.domain import Adoption, World
-from dagorama_broker.model.rows import AdoptedRow, AdoptionRow
-from dagorama_broker.scheduler.claims import Dispatch
+from dagorama_broker.errors import FailedPrecondition, NotFound
+from dagorama_broker.model.domain import Rebinding, WireProtocol
+from dagorama_broker.model.rows import RebindingRow, ReboundRow
+from dagorama_broker.scheduler.claims import Claims
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.objects import Node
-from dagorama_broker.scheduler.queues import Lane
+from dagorama_broker.scheduler.queues import FunctionQueue
 from dagorama_broker.scheduler.transitions import BACKOFF, QUEUED, WAITING
 
 #: States in which no worker runs a node or has run it.
@@ -26,7 +26,7 @@ DEPLOYED = ""
 _SIGN = "sign it with `dagorama rebind`, `dagorama retry --new-code` or `new_code=True` of this version"
 
 
-class AdoptedFunction(NamedTuple):
+class ReboundFunction(NamedTuple):
     """Which nodes to bind, and to which code."""
 
     name: str
@@ -35,7 +35,7 @@ class AdoptedFunction(NamedTuple):
     instance: bytes = b""  #: only nodes of this one; empty: of all
 
 
-class Adoptable(NamedTuple):
+class Rebindable(NamedTuple):
     """Nodes that may be adopted as things stand."""
 
     nodes: list[Node]
@@ -43,7 +43,7 @@ class Adoptable(NamedTuple):
     made_with: frozenset[str]  #: the code that they were made with
 
 
-def adoptable(dispatch: Dispatch, asked: AdoptedFunction) -> Adoptable:
+def rebindable(dispatch: Claims, asked: ReboundFunction) -> Rebindable:
     """Return the unclaimed ones of the nodes that are asked for.
 
     Raises NotKnown if there is no such function, NotAllowedNow if the code is ambiguous.
@@ -54,16 +54,16 @@ def adoptable(dispatch: Dispatch, asked: AdoptedFunction) -> Adoptable:
     # This is requested by a person, so that looking at each unfinished node is acceptable.
     graph = dispatch.graph
     every = graph.unfinished_of(asked.instance) if asked.instance else graph.nodes.values()
-    nodes = [node for node in every if node.lane.id in goals and node.state in UNCLAIMED]
-    return Adoptable(nodes, hash, frozenset([code_of(graph, node) for node in nodes]))
+    nodes = [node for node in every if node.queue.id in goals and node.state in UNCLAIMED]
+    return Rebindable(nodes, hash, frozenset([code_of(graph, node) for node in nodes]))
 
 
-def adopt(dispatch: Dispatch, asked: AdoptedFunction, adoption: Adoption | None) -> Adoptable:
+def rebind(dispatch: Claims, asked: ReboundFunction, adoption: Rebinding | None) -> Rebindable:
     """Move these nodes to the queue of the function with another hash, in their order. Return which they are.
 
     Raises NotKnown or NotAllowedNow, also if `adoption` does not allow all of it, and then nothing has changed.
     """
-    found = adoptable(dispatch, asked)
+    found = rebindable(dispatch, asked)
     if found.nodes:
         _refuse_unsigned(found, asked, adoption)
         assert adoption is not None
@@ -71,7 +71,7 @@ def adopt(dispatch: Dispatch, asked: AdoptedFunction, adoption: Adoption | None)
     return found
 
 
-def adopt_deployed(dispatch: Dispatch, nodes: Iterable[Node], adoptions: Sequence[Adoption]) -> int:
+def rebind_deployed(dispatch: Claims, nodes: Iterable[Node], adoptions: Sequence[Rebinding]) -> int:
     """Bind the unclaimed ones of these nodes to the code that is deployed, as far as the adoptions allow it.
 
     Returns how many there are. No worker has code with an empty hash: the first one that is granted such a node returns
@@ -82,8 +82,8 @@ def adopt_deployed(dispatch: Dispatch, nodes: Iterable[Node], adoptions: Sequenc
     for place, adoption in enumerate(adoptions):
         places.setdefault(adoption.function, []).append(place)
     for node in nodes:
-        if node.state in UNCLAIMED and _is_ours(node.lane):
-            its = places.get(node.lane.function.name, ())
+        if node.state in UNCLAIMED and _is_ours(node.queue):
+            its = places.get(node.queue.function.name, ())
             for fitting in [place for place in its if _fits(dispatch.graph, node, adoptions[place])][:1]:
                 moving.setdefault(fitting, []).append(node)
     for place, moved in moving.items():
@@ -91,26 +91,26 @@ def adopt_deployed(dispatch: Dispatch, nodes: Iterable[Node], adoptions: Sequenc
     return sum(map(len, moving.values()))
 
 
-def is_unbound(dispatch: Dispatch, node: Node) -> bool:
+def is_unbound(dispatch: Claims, node: Node) -> bool:
     """Return whether the node waits for a worker to name the deployed code."""
-    return node.lane.function.hash == DEPLOYED and node.key in dispatch.graph.made_with
+    return node.queue.function.hash == DEPLOYED and node.key in dispatch.graph.made_with
 
 
-def bind(dispatch: Dispatch, node: Node, hash: str) -> None:
+def bind(dispatch: Claims, node: Node, hash: str) -> None:
     """Bind unclaimed nodes like this one, in its instance, to the code that a worker has named."""
-    graph, lane = dispatch.graph, node.lane.id
-    like = [other for other in graph.unfinished_of(node.instance.id) if other.lane.id == lane]
+    graph, lane = dispatch.graph, node.queue.id
+    like = [other for other in graph.unfinished_of(node.instance.id) if other.queue.id == lane]
     for other in like:
         if other.state in UNCLAIMED and is_unbound(dispatch, other):
-            _change_code(graph, other, hash, graph.adoptions[other.key], other.lane.function.adopted_under)
+            _change_code(graph, other, hash, graph.rebindings[other.key], other.queue.function.rebound_under)
 
 
 def code_of(graph: Graph, node: Node) -> str:
     """Return the code that an unfinished node was made with."""
-    return graph.made_with.get(node.key, node.lane.function.code)
+    return graph.made_with.get(node.key, node.queue.function.code)
 
 
-def refuse_uncovered(needed: Iterable[tuple[str, str]], adoptions: Iterable[Adoption], instance: bytes) -> None:
+def refuse_uncovered(needed: Iterable[tuple[str, str]], adoptions: Iterable[Rebinding], instance: bytes) -> None:
     """Raise NotAllowedNow unless the adoptions allow nodes of this instance to be run by the code that is deployed.
 
     `needed` has the names of their functions and the code that each was made with.
@@ -125,58 +125,58 @@ def refuse_uncovered(needed: Iterable[tuple[str, str]], adoptions: Iterable[Adop
 # --- which nodes ------------------------------------------------------------------------------------
 
 
-def _lanes_asked_for(dispatch: Dispatch, asked: AdoptedFunction) -> list[Lane]:
+def _lanes_asked_for(dispatch: Claims, asked: ReboundFunction) -> list[FunctionQueue]:
     name = asked.name
-    lanes = [lane for lane in dispatch.graph.lanes.values() if lane.function.name == name and _is_ours(lane)]
+    lanes = [lane for lane in dispatch.graph.queues.values() if lane.function.name == name and _is_ours(lane)]
     if not lanes:
-        raise NotKnown(f"no node of a function {name!r} has been made")
+        raise NotFound(f"no node of a function {name!r} has been made")
     if asked.made_with:
         _refuse_unknown(name, lanes, asked.made_with)
         return [lane for lane in lanes if lane.function.hash in asked.made_with]
     lanes = [lane for lane in lanes if dispatch.needs_adoption(lane)]
     if not lanes:
-        raise NotAllowedNow(
+        raise FailedPrecondition(
             f"no connected worker has said that it has other code of {name} than its queued nodes were made with: "
             "start one that has, or name both, with what they were made and what is to run them"
         )
     return lanes
 
 
-def _is_ours(lane: Lane) -> bool:
-    return lane.function.world is World.OURS
+def _is_ours(lane: FunctionQueue) -> bool:
+    return lane.function.protocol is WireProtocol.V1
 
 
-def _is_signed_again(dispatch: Dispatch, asked: AdoptedFunction, lane: Lane) -> bool:
+def _is_signed_again(dispatch: Claims, asked: ReboundFunction, lane: FunctionQueue) -> bool:
     """Return whether its nodes, which have the new code already, get another signature for it.
 
     They do if no worker holds the key of the present signature, or if a person names their code alone.
     """
     is_named = set(asked.made_with) == {lane.function.hash}
-    return bool(lane.function.adopted_under) and (is_named or dispatch.lacks_key_of_adoption(lane))
+    return bool(lane.function.rebound_under) and (is_named or dispatch.lacks_key_of_adoption(lane))
 
 
-def _refuse_unknown(name: str, lanes: Sequence[Lane], made_with: Collection[str]) -> None:
+def _refuse_unknown(name: str, lanes: Sequence[FunctionQueue], made_with: Collection[str]) -> None:
     known = {lane.function.hash for lane in lanes}
     for hash in made_with:
         if hash not in known:
-            raise NotKnown(f"no node of {name} was made with {hash!r}; there are {', '.join(sorted(known))}")
+            raise NotFound(f"no node of {name} was made with {hash!r}; there are {', '.join(sorted(known))}")
 
 
-def _deployed(dispatch: Dispatch, name: str, lanes: Sequence[Lane]) -> str:
+def _deployed(dispatch: Claims, name: str, lanes: Sequence[FunctionQueue]) -> str:
     """Return the one hash that connected workers have instead of the given ones, or that was signed for before."""
     hashes = {hash for lane in lanes for hash in dispatch.deployed(lane)}
     hashes = hashes or {lane.function.hash for lane in lanes if dispatch.lacks_key_of_adoption(lane)} - {DEPLOYED}
     if len(hashes) == 1:
         return hashes.pop()
     if not hashes:
-        raise NotAllowedNow(f"no connected worker has said what code of {name} it has: name the hash of what is to run")
-    raise NotAllowedNow(f"connected workers have different code of {name}: name one of {', '.join(sorted(hashes))}")
+        raise FailedPrecondition(f"no connected worker has said what code of {name} it has: name the hash of what is to run")
+    raise FailedPrecondition(f"connected workers have different code of {name}: name one of {', '.join(sorted(hashes))}")
 
 
 # --- what is allowed --------------------------------------------------------------------------------
 
 
-def _refuse_unsigned(found: Adoptable, asked: AdoptedFunction, adoption: Adoption | None) -> None:
+def _refuse_unsigned(found: Rebindable, asked: ReboundFunction, adoption: Rebinding | None) -> None:
     """Raise NotAllowedNow unless the adoption allows all that was found to be run by that code."""
     is_allowed = (
         adoption is not None and (adoption.function, adoption.hash) == (asked.name, found.hash)
@@ -187,45 +187,45 @@ def _refuse_unsigned(found: Adoptable, asked: AdoptedFunction, adoption: Adoptio
 
 def _refuse_missing(names: Collection[str], *, has_some: bool) -> None:
     if names and has_some:
-        raise NotAllowedNow(
+        raise FailedPrecondition(
             f"what was signed does not allow other code for all nodes of {', '.join(sorted(set(names)))}; there are "
             "others by now, or it was signed for something else: do it again"
         )
     if names:
-        raise NotAllowedNow(
+        raise FailedPrecondition(
             f"other code for nodes of {', '.join(sorted(set(names)))} needs a signature that allows it: {_SIGN}"
         )
 
 
-def _fits(graph: Graph, node: Node, adoption: Adoption) -> bool:
+def _fits(graph: Graph, node: Node, adoption: Rebinding) -> bool:
     """Return whether an adoption for deployed code covers this node, which has no such adoption yet."""
-    function = node.lane.function
+    function = node.queue.function
     return (
         adoption.instance in (b"", node.instance.id) and code_of(graph, node) in adoption.made_with
-        and (function.hash != DEPLOYED or function.adopted_under != adoption.key_id)
+        and (function.hash != DEPLOYED or function.rebound_under != adoption.key_id)
     )  # fmt: skip
 
 
 # --- moving -----------------------------------------------------------------------------------------
 
 
-def _move(graph: Graph, nodes: Sequence[Node], hash: str, adoption: Adoption) -> None:
-    row = AdoptionRow(graph.next_adoption, adoption.signed)
+def _move(graph: Graph, nodes: Sequence[Node], hash: str, adoption: Rebinding) -> None:
+    row = RebindingRow(graph.next_adoption, adoption.signed)
     if any(code_of(graph, node) != hash for node in nodes):  # else none of them needs the row
         graph.next_adoption += 1
-        graph.changes.adoptions.append(row)
+        graph.changes.rebindings.append(row)
     for node in nodes:
         _change_code(graph, node, hash, row, adoption.key_id)
 
 
-def _change_code(graph: Graph, node: Node, hash: str, adoption: AdoptionRow, key_id: str) -> None:
+def _change_code(graph: Graph, node: Node, hash: str, adoption: RebindingRow, key_id: str) -> None:
     original = code_of(graph, node)
     is_back = hash == original
     graph.made_with.pop(node.key, None)
-    graph.adoptions.pop(node.key, None)
+    graph.rebindings.pop(node.key, None)
     if not is_back:
-        graph.made_with[node.key], graph.adoptions[node.key] = original, adoption
-    adopted_under = "" if is_back else key_id
-    lane = graph.make_lane(replace(node.lane.function, hash=hash, class_code="", adopted_under=adopted_under))
+        graph.made_with[node.key], graph.rebindings[node.key] = original, adoption
+    rebound_under = "" if is_back else key_id
+    lane = graph.make_lane(replace(node.queue.function, hash=hash, class_code="", rebound_under=rebound_under))
     graph.change_lane(node, lane)
-    graph.changes.adopted.append(AdoptedRow(node.key, lane.id, 0 if is_back else adoption.id))
+    graph.changes.rebound.append(ReboundRow(node.key, lane.id, 0 if is_back else adoption.id))

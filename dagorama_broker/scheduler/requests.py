@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dagorama_broker.model.domain import Function, World
+from dagorama_broker.model.domain import Function, WireProtocol
 
 
 @dataclass(slots=True)
-class NewRun:
+class NewNodes:
     """Nodes to be made, as a message described them; see `Nodes` in broker.proto for references."""
 
     instance: bytes
@@ -35,13 +35,13 @@ class NewRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Presence:
+class WorkerInfo:
     """A worker's description of itself when it connects."""
 
     id: bytes
     name: str
     slots: int = 1
-    world: World = World.OURS
+    protocol: WireProtocol = WireProtocol.V1
     include_queues: frozenset[str] = frozenset()  #: empty: all
     exclude_queues: frozenset[str] = frozenset()
     tolerations: frozenset[str] = frozenset()

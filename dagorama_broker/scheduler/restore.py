@@ -9,14 +9,14 @@ from dagorama_broker.model.queries import EndedNode, Failed, Live
 from dagorama_broker.model.rows import ProgressRow, unpack_keys
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.names import FIRST
-from dagorama_broker.scheduler.objects import NONE, Instance, Node, Run, Trouble
-from dagorama_broker.scheduler.queues import Lane
+from dagorama_broker.scheduler.objects import NONE, FailureCounts, Instance, Node, NodeBlock
+from dagorama_broker.scheduler.queues import FunctionQueue
 from dagorama_broker.scheduler.transitions import BACKOFF, COMPLETED, FAILED, RESOLVING, WAITING
 
 
 def ended_nodes(graph: Graph, rows: Iterable[EndedNode]) -> dict[int, Node]:
     """Return ended nodes by key; `rows` must have all nodes that their completed values name."""
-    lanes = graph.lane_by_id
+    lanes = graph.queue_by_id
     instances: dict[int, Instance] = {}
     nodes: dict[int, Node] = {}
     rows = list(rows)
@@ -28,31 +28,31 @@ def ended_nodes(graph: Graph, rows: Iterable[EndedNode]) -> dict[int, Node]:
         node.attempt = row.attempt
         if node.state is COMPLETED and row.refs:
             node.refs = tuple([nodes[key] for key in unpack_keys(row.refs)])
-        elif row.culprit not in (0, row.key):
+        elif row.root_cause not in (0, row.key):
             # Only the key of this node is used, so that a node without anything else can stand for it.
-            node.culprit = nodes.get(row.culprit) or Node(row.culprit, node.instance, node.lane, None, FAILED)
+            node.root_cause = nodes.get(row.root_cause) or Node(row.root_cause, node.instance, node.queue, None, FAILED)
     return nodes
 
 
-def lane_of_row(graph: Graph, rows: Live | Failed, key: int, function: int) -> Lane:
+def queue_of_row(graph: Graph, rows: Live | Failed, key: int, function: int) -> FunctionQueue:
     """Return the queue of a node that was made as `function`, by the code that it is bound to and by its key.
 
     A node that was adopted before adoptions were signed has its original code.
     """
-    adoption = rows.adoptions.get(key)
-    lane = graph.lane_by_id[rows.adopted[key] if adoption is not None else function]
+    adoption = rows.rebindings.get(key)
+    lane = graph.queue_by_id[rows.rebound[key] if adoption is not None else function]
     if adoption is not None:
-        graph.made_with[key] = graph.lane_by_id[function].function.code
-        graph.adoptions[key] = adoption
-    return graph.lane_of(lane, rows.keys[key]) if key in rows.keys else lane
+        graph.made_with[key] = graph.queue_by_id[function].function.code
+        graph.rebindings[key] = adoption
+    return graph.queue_for_key(lane, rows.keys[key]) if key in rows.keys else lane
 
 
 def rebuild(graph: Graph, live: Live) -> list[tuple[float, Node]]:
     """Fill an empty graph; return the nodes in BACKOFF with the time of their next attempt."""
     for row in live.functions:
-        graph.enter_lane(Lane(row.id, row.function))
+        graph.enter_queue(FunctionQueue(row.id, row.function))
     graph.next_node, graph.next_instance, graph.next_lane = live.next_node, live.next_instance, live.next_function
-    graph.next_adoption = live.next_adoption
+    graph.next_adoption = live.next_rebinding
     resolving = {row.key: row for row in live.ended if row.state == RESOLVING}
     pauses = _rebuild_nodes(graph, live, _rebuild_names(graph, live), resolving)
     ended = ended_nodes(graph, [row for row in live.ended if row.key not in resolving])
@@ -60,13 +60,13 @@ def rebuild(graph: Graph, live: Live) -> list[tuple[float, Node]]:
     return pauses
 
 
-def _rebuild_names(graph: Graph, live: Live) -> list[Run]:
+def _rebuild_names(graph: Graph, live: Live) -> list[NodeBlock]:
     """Rebuild instances and origins; return the runs in the order of their keys."""
     instances = {row.key: Instance(row.key, row.id, row.key in live.failed) for row in live.instances}
     graph.instances = {instance.id: instance for instance in instances.values()}
     runs = [
-        Run(row.origin, row.first, row.size, row.first_key, instances[row.instance], row.digest)
-        for row in sorted(live.runs, key=lambda row: row.first_key)
+        NodeBlock(row.origin, row.first, row.size, row.first_key, instances[row.instance], row.digest)
+        for row in sorted(live.blocks, key=lambda row: row.first_key)
     ]
     for run in runs:
         run.instance.runs.append(run)
@@ -77,7 +77,7 @@ def _rebuild_names(graph: Graph, live: Live) -> list[Run]:
 
 
 def _rebuild_nodes(
-    graph: Graph, live: Live, runs: Iterable[Run], resolving: Mapping[int, EndedNode]
+    graph: Graph, live: Live, runs: Iterable[NodeBlock], resolving: Mapping[int, EndedNode]
 ) -> list[tuple[float, Node]]:
     progress, pauses = {row.key: row for row in live.progress}, []
     runs = iter(runs)
@@ -86,15 +86,15 @@ def _rebuild_nodes(
         while run is not None and run.first_key + run.count <= row.key:
             run = next(runs, None)
         assert run is not None
-        lane, trouble = lane_of_row(graph, live, row.key, row.function), progress.get(row.key)
+        lane, trouble = queue_of_row(graph, live, row.key, row.function), progress.get(row.key)
         left = _pause_left(graph, trouble) if trouble is not None else 0.0
         state = RESOLVING if row.key in resolving else BACKOFF if left > 0.0 else WAITING
         node = Node(row.key, run.instance, lane, run, state)
         graph.take_up(node)
         if trouble is not None:
-            node.trouble = Trouble(trouble.runs, trouble.deaths, trouble.lost)
-            node.trouble.lost_attempt = trouble.lost_attempt
-            graph.keep_failure(node.trouble, trouble.failure)
+            node.failures = FailureCounts(trouble.failed_attempts, trouble.crashes, trouble.worker_losses)
+            node.failures.lost_attempt = trouble.lost_attempt
+            graph.keep_failure(node.failures, trouble.failure)
             node.attempt = trouble.attempt
         if state is BACKOFF:
             graph.trouble(node).retry_at = graph.now + left

@@ -9,28 +9,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from dagorama_broker.errors import NotAllowedNow
+from dagorama_broker.errors import FailedPrecondition
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.queries import Failed, FailedNode, StoredInstance, is_made
-from dagorama_broker.model.rows import InstanceEnd, RevivedRow, RunRow, unpack_keys
-from dagorama_broker.scheduler.claims import Dispatch
+from dagorama_broker.model.rows import InstanceEnd, NodeBlockRow, RetriedRow, unpack_keys
+from dagorama_broker.scheduler.claims import Claims
 from dagorama_broker.scheduler.eager import cancellation
 from dagorama_broker.scheduler.graph import Graph
-from dagorama_broker.scheduler.names import run_with
-from dagorama_broker.scheduler.objects import NONE, Instance, Node, Run, Trouble
-from dagorama_broker.scheduler.restore import ended_nodes, lane_of_row
+from dagorama_broker.scheduler.names import block_with
+from dagorama_broker.scheduler.objects import NONE, FailureCounts, Instance, Node, NodeBlock
+from dagorama_broker.scheduler.restore import ended_nodes, queue_of_row
 from dagorama_broker.scheduler.transitions import BACKOFF, COMPLETED, QUEUED, RESOLVING, WAITING
 
 #: Makes the failure of unfinished nodes whose parent is retried.
 ORPHANED = cancellation("the node that made it was retried and runs again")
 
 
-class Revived(NamedTuple):
+class Retried(NamedTuple):
     queued: int  #: nodes that are queued again
     waiting: int  #: nodes that wait again
     completed: int = 0  #: of these, the ones that had completed
     used: int = 0  #: nodes that were given one of the failures as a value and do not run again
-    adopted: int = 0  #: nodes that are bound to other code
+    rebound: int = 0  #: nodes that are bound to other code
 
 
 def is_within_reach(graph: Graph, failed: Failed) -> bool:
@@ -42,7 +42,7 @@ def is_within_reach(graph: Graph, failed: Failed) -> bool:
 
 def orphans(graph: Graph, failed: Failed) -> list[Node]:
     """Return the unfinished children of nodes that are about to run again."""
-    keys = (key for each in failed.made for key in range(each.run.first_key, each.run.first_key + each.run.size))
+    keys = (key for each in failed.made for key in range(each.block.first_key, each.block.first_key + each.block.size))
     return [graph.nodes[key] for key in keys if key in graph.nodes]
 
 
@@ -58,23 +58,23 @@ def refuse(graph: Graph, failed: Failed, downstream: bool) -> None:
         if downstream:
             given = node.state is not WAITING and not keys.isdisjoint(other.key for other in node.sources)
             if given or node.key in failed.resolving:
-                raise NotAllowedNow(
+                raise FailedPrecondition(
                     f"node {_id(node)} has not ended and depends on what is to run again: "
                     "retry when it has ended, or cancel it first"
                 )
         elif node.tolerates and node.state is not RESOLVING and not keys.isdisjoint(node.tolerates):
-            raise NotAllowedNow(
+            raise FailedPrecondition(
                 f"node {_id(node)} has not ended and takes the failure for a value: "
                 "retry when it has ended, or cancel it first"
             )
 
 
-def revive(dispatch: Dispatch, failed: Failed) -> Revived:
+def retry_failed(dispatch: Claims, failed: Failed) -> Retried:
     """Carry out a retry, after `refuse`. A node that still depends on another failure fails again at once."""
     graph = dispatch.graph
     graph.changes.used_failures += failed.used
     if not failed.nodes:
-        return Revived(0, 0, used=len(failed.used))
+        return Retried(0, 0, used=len(failed.used))
     dispatch.broods.disown(failed.made, {row.key: row.dropped for row in failed.nodes})
     nodes = _take_up(graph, failed)
     _connect(graph, failed.nodes, nodes, ended_nodes(graph, failed.ended))
@@ -87,7 +87,7 @@ def revive(dispatch: Dispatch, failed: Failed) -> Revived:
         if node.state is WAITING or node.state is RESOLVING:
             graph.settle(node, culprit)
     states = [node.state for node in nodes]
-    return Revived(
+    return Retried(
         sum(state is QUEUED or state is BACKOFF for state in states),
         sum(state is WAITING or state is RESOLVING for state in states),
         sum(row.state == COMPLETED for row in failed.nodes),
@@ -130,8 +130,8 @@ def with_dependents(graph: Graph, failed: Failed, others: Iterable[Node]) -> lis
 
 
 def _id(node: Node) -> str:
-    assert node.run is not None
-    return node.run.id_of(node.key).hex()
+    assert node.block is not None
+    return node.block.id_of(node.key).hex()
 
 
 def _awaited(row: FailedNode) -> tuple[int, ...]:
@@ -148,12 +148,12 @@ def _unfinished(graph: Graph, instances: Iterable[StoredInstance]) -> Iterator[N
 def _take_up(graph: Graph, failed: Failed) -> list[Node]:
     """Load the nodes into memory, with their instances and names, in their ended states."""
     instances = {stored.row.key: _reopen(graph, stored, failed.others) for stored in failed.instances}
-    runs = iter([_run(graph, row, instances) for row in sorted(failed.runs, key=lambda row: row.first_key)])
+    runs = iter([_run(graph, row, instances) for row in sorted(failed.blocks, key=lambda row: row.first_key)])
     run, nodes = next(runs), []
     for row in failed.nodes:
         while row.key >= run.first_key + run.count:
             run = next(runs)
-        lane = lane_of_row(graph, failed, row.key, row.function)
+        lane = queue_of_row(graph, failed, row.key, row.function)
         node = Node(row.key, instances[row.instance], lane, run, State(row.state))
         graph.take_up(node)
         nodes.append(node)
@@ -164,7 +164,7 @@ def _reopen(graph: Graph, stored: StoredInstance, others: set[int]) -> Instance:
     """Load an instance, which has an unfinished node now; it counts as failed only if other nodes failed."""
     key, id = stored.row.key, stored.row.id
     is_live, failed = id in graph.instances, key in others
-    graph.recall(key, id, failed)
+    graph.load_instance(key, id, failed)
     instance = graph.instances[id]
     if not is_live or instance.failed is not failed:
         instance.failed = failed
@@ -172,10 +172,10 @@ def _reopen(graph: Graph, stored: StoredInstance, others: set[int]) -> Instance:
     return instance
 
 
-def _run(graph: Graph, row: RunRow, instances: Mapping[int, Instance]) -> Run:
-    run = run_with(graph.origins.get(row.origin, ()), row.first)
+def _run(graph: Graph, row: NodeBlockRow, instances: Mapping[int, Instance]) -> NodeBlock:
+    run = block_with(graph.origins.get(row.origin, ()), row.first)
     if run is None:
-        run = Run(row.origin, row.first, row.size, row.first_key, instances[row.instance], row.digest)
+        run = NodeBlock(row.origin, row.first, row.size, row.first_key, instances[row.instance], row.digest)
         graph.enter_run(run)
     return run
 
@@ -192,20 +192,20 @@ def _connect(graph: Graph, rows: Iterable[FailedNode], nodes: Iterable[Node], en
             node.tolerates = frozenset(-key for key in keys if key < 0) or NONE
 
 
-def _move_back(dispatch: Dispatch, row: FailedNode, node: Node) -> None:
+def _move_back(dispatch: Claims, row: FailedNode, node: Node) -> None:
     """Move a node back: to wait for its promises if it has a value, else to the queue or to wait for its sources."""
     graph = dispatch.graph
     if row.refs is not None:
-        graph.changes.revived.append(RevivedRow(node.key, int(RESOLVING)))
+        graph.changes.retried.append(RetriedRow(node.key, int(RESOLVING)))
         graph.move(node, RESOLVING)
         return
-    graph.changes.revived.append(RevivedRow(node.key, int(WAITING)))
+    graph.changes.retried.append(RetriedRow(node.key, int(WAITING)))
     # A worker that still runs an old attempt is refused, also after a restart.
-    dispatch.spend(node)
-    node.trouble = Trouble()
-    graph.keep_failure(node.trouble, row.failure)
+    dispatch.invalidate_attempt(node)
+    node.failures = FailureCounts()
+    graph.keep_failure(node.failures, row.failure)
     graph.record_trouble(node)
-    has_run = row.culprit in (0, row.key) or row.dropped
+    has_run = row.root_cause in (0, row.key) or row.dropped
     if has_run and all(graph.nodes.get(source.key) is not source for source in node.sources):
         graph.queue(node)
     else:

@@ -9,27 +9,27 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 
-from dagorama_broker.model.domain import Adoption
+from dagorama_broker.model.domain import Rebinding
 from dagorama_broker.model.queries import Failed, StoredInstance
 from dagorama_broker.model.rows import Changes, RemovedRow
-from dagorama_broker.scheduler.assignment import Feeding
+from dagorama_broker.scheduler.assignment import Assigner
 from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.effects import Effects
-from dagorama_broker.scheduler.endings import Noticed
+from dagorama_broker.scheduler.endings import RecentFailure
 from dagorama_broker.scheduler.limits import Limits, Timing
 from dagorama_broker.scheduler.objects import Instance, Node
 from dagorama_broker.scheduler.obstacles import left_behind
-from dagorama_broker.scheduler.rebind import Adoptable, AdoptedFunction, adopt, adopt_deployed
-from dagorama_broker.scheduler.requests import NewRun
-from dagorama_broker.scheduler.retry import ORPHANED, Revived, orphans, refuse, revive, with_dependents
-from dagorama_broker.scheduler.submission import Plan
+from dagorama_broker.scheduler.rebind import Rebindable, ReboundFunction, rebind, rebind_deployed
+from dagorama_broker.scheduler.requests import NewNodes
+from dagorama_broker.scheduler.retry import ORPHANED, Retried, orphans, refuse, retry_failed, with_dependents
+from dagorama_broker.scheduler.submission import SubmissionPlan
 from dagorama_broker.scheduler.workers import Workers
 
 
 class Scheduler(Workers):
     def __init__(self, epoch: int, limits: Limits | None = None, timing: Timing | None = None) -> None:
         super().__init__(epoch, limits, timing)
-        self.feeding = Feeding(self.dispatch)
+        self.feeding = Assigner(self.dispatch)
         self.ticked_at: float | None = None
         self.reruns = 0  #: calls of `retry` that dropped values
         self.revivals = 0  #: calls of `retry`: what was read from the store before may be outdated
@@ -52,12 +52,12 @@ class Scheduler(Workers):
             self._give_up(node)
         for node in self.dispatch.overrun(now):
             self._take_away(node, now)
-        if self.hold_until is not None and (now >= self.hold_until or not self.awaited):
+        if self.dispatch_paused_until is not None and (now >= self.dispatch_paused_until or not self.awaited):
             self.graph.changes.workers_left += self.awaited
-            self.awaited, self.hold_until = set(), None
+            self.awaited, self.dispatch_paused_until = set(), None
         self._bury(now)
         stale_at = None
-        if self.hold_until is None:
+        if self.dispatch_paused_until is None:
             puts_off |= self._feed(now)
             stale_at = self.feeding.take_back(now)
             self._tell_who_may_leave()
@@ -65,16 +65,16 @@ class Scheduler(Workers):
 
     def _feed(self, now: float) -> bool:
         """Grant queued nodes to workers. Return whether there are more to grant at once."""
-        is_more = self.feeding.feed(now)
-        while self.broods.forsaken:  # a node was granted again whose last attempt had made children
+        is_more = self.feeding.assign(now)
+        while self.broods.aborted:  # a node was granted again whose last attempt had made children
             self._bury(now)
             effects, claimed = self.graph.effects, self.dispatch.claimed
             effects.granted = [granted for granted in effects.granted if granted.attempt in claimed]
-            is_more = self.feeding.feed(now)
+            is_more = self.feeding.assign(now)
         return is_more
 
     def _next_tick(self, now: float, stale_at: float | None) -> float | None:
-        times = [stale_at, self.hold_until]
+        times = [stale_at, self.dispatch_paused_until]
         times += [heap[0][0] for heap in (self.graph.pauses, self.graph.expiries, self.dispatch.overruns) if heap]
         if self.dispatch.leases:
             # Called this often, it can tell that the broker stood still from the silence of a worker.
@@ -96,8 +96,8 @@ class Scheduler(Workers):
             self._end_pause(node)
 
     def _give_up(self, node: Node) -> None:
-        function = node.lane.function
-        reason = self.dispatch.why_nobody(node.lane) or "workers that may run it had other work"
+        function = node.queue.function
+        reason = self.dispatch.unschedulable_reason(node.queue) or "workers that may run it had other work"
         text = f"it was queued for {function.queue_timeout:g} seconds (queue_timeout): {reason}"
         self._again_or_fail(node, False, "dagorama.errors.QueueTimeout", text)
 
@@ -123,7 +123,7 @@ class Scheduler(Workers):
     # --- submissions --------------------------------------------------------------------------------
 
     def submit(
-        self, runs: Sequence[NewRun], known: Mapping[bytes, Node], stored: Collection[StoredInstance] = ()
+        self, runs: Sequence[NewNodes], known: Mapping[bytes, Node], stored: Collection[StoredInstance] = ()
     ) -> None:
         """Make instances and nodes, all or none. Raises Malformed, NotKnown, Conflict or TooMuch.
 
@@ -133,9 +133,9 @@ class Scheduler(Workers):
         for run in runs:
             self.limits.check_sources(run.sources)
         with self._loaded(stored):
-            Plan(self.graph, runs, known).make()
+            SubmissionPlan(self.graph, runs, known).make()
 
-    def draft(self, runs: Sequence[NewRun], known: Mapping[bytes, Node]) -> Draft:
+    def draft(self, runs: Sequence[NewNodes], known: Mapping[bytes, Node]) -> Draft:
         """Begin to make instances and nodes in slices; see `Draft`."""
         return Draft(self.graph, self.limits, runs, known)
 
@@ -164,11 +164,11 @@ class Scheduler(Workers):
         """Drop functions that no stored node names, by their ids, unless something in memory uses them."""
         ids = set(ids)
         self.dispatch.tidy(ids)
-        self.dispatch.forget_lanes({id for id in ids if self.graph.drop_lane(id)})
+        self.dispatch.forget_lanes({id for id in ids if self.graph.drop_queue(id)})
 
     # --- operations on request ----------------------------------------------------------------------
 
-    def record_ends(self) -> list[Noticed]:
+    def record_ends(self) -> list[RecentFailure]:
         """Return a list to which each node is added that ends from now on, until `stop_recording_ends`."""
         self.graph.noticed = []
         return self.graph.noticed
@@ -179,8 +179,8 @@ class Scheduler(Workers):
 
     def retry(
         self, failed: Failed, now: float, downstream: bool = False, new_code: Iterable[Node] | None = None,
-        adoptions: Sequence[Adoption] = (),
-    ) -> Revived:
+        adoptions: Sequence[Rebinding] = (),
+    ) -> Retried:
         """Retry failed nodes; nodes that failed because of them wait for them again. See `scheduler/retry.py`.
 
         `new_code`: these nodes, the given unfinished ones and nodes that wait for any of them are run by the code that
@@ -195,17 +195,17 @@ class Scheduler(Workers):
             self._cancel(node, ORPHANED(node), now)
         self._bury(now)
         self.finish()
-        revived = revive(self.dispatch, failed)
+        revived = retry_failed(self.dispatch, failed)
         self.revivals += 1
         self.reruns += revived.completed > 0
         if new_code is None:
             return revived
         nodes = with_dependents(self.graph, failed, new_code)
-        return revived._replace(adopted=adopt_deployed(self.dispatch, nodes, adoptions))
+        return revived._replace(rebound=rebind_deployed(self.dispatch, nodes, adoptions))
 
-    def adopt(self, asked: AdoptedFunction, adoption: Adoption | None) -> Adoptable:
+    def rebind(self, asked: ReboundFunction, adoption: Rebinding | None) -> Rebindable:
         """Bind unfinished nodes of a function, by its name, to other code, and return which; see `rebind`.
 
         Raises NotKnown or NotAllowedNow, and then nothing has changed.
         """
-        return adopt(self.dispatch, asked, adoption)
+        return rebind(self.dispatch, asked, adoption)

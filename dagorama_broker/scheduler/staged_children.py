@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Sized
 
-from dagorama_broker.errors import Malformed, NotKnown, TooMuch
+from dagorama_broker.errors import InvalidArgument, NotFound, ResourceExhausted
 from dagorama_broker.scheduler.limits import Limits
 from dagorama_broker.scheduler.objects import Node
-from dagorama_broker.scheduler.requests import NewRun
-from dagorama_broker.scheduler.submission import Plan
+from dagorama_broker.scheduler.requests import NewNodes
+from dagorama_broker.scheduler.submission import SubmissionPlan
 from dagorama_broker.scheduler.transitions import RESOLVING
 
 #: Bytes that each takes in addition to its content while it is staged.
@@ -20,7 +20,7 @@ def staged_cost(nodes: int, references: int, ids: int, content: int) -> int:
     return RUN + NODE * nodes + REFERENCE * references + ID * ids + content
 
 
-def cost_of(run: NewRun) -> int:
+def cost_of(run: NewNodes) -> int:
     """Return the bytes that a run takes in memory while it is staged."""
     references = _entries(run.sources) + _entries(run.tolerant)
     ids = len(run.foreign) + len(run.large)
@@ -31,13 +31,13 @@ def _entries(columns: Iterable[Sized] | None) -> int:
     return sum(map(len, columns)) if columns is not None else 0
 
 
-class Staged:
+class StagedChildren:
     """Children of a running attempt, which are invisible until its result is recorded."""
 
     __slots__ = ("cost", "nodes", "runs", "size", "too_much", "weight")
 
     def __init__(self) -> None:
-        self.runs: list[NewRun] = []
+        self.runs: list[NewNodes] = []
         self.nodes = 0
         self.size = 0  #: bytes of arguments
         self.weight = 0  #: nodes and references
@@ -47,16 +47,16 @@ class Staged:
     def check(self, node: Node, limits: Limits) -> None:
         """Raise TooMuch or Malformed if these cannot become the children of `node`."""
         if self.too_much:
-            raise TooMuch(self.too_much)
+            raise ResourceExhausted(self.too_much)
         limits.check_attempt(self.nodes, self.size)
         homes = {node.instance.id, *(run.instance for run in self.runs if run.creates is not None)}
         for run in self.runs:
             limits.check_sources(run.sources)
             if run.instance not in homes:
-                raise Malformed("an attempt may make nodes in its own instance and in new ones only")
+                raise InvalidArgument("an attempt may make nodes in its own instance and in new ones only")
 
 
-class Stage(dict[int, Staged]):
+class Stage(dict[int, StagedChildren]):
     """The staged children of all running attempts, by attempt, with limits for each and for all together."""
 
     def __init__(self) -> None:
@@ -65,15 +65,15 @@ class Stage(dict[int, Staged]):
 
     def has_room(self, attempt: int, cost: int, limits: Limits) -> bool:
         """Return whether the attempt may stage `cost` bytes more; if not, drop all its staged children."""
-        staged = self.setdefault(attempt, Staged())
+        staged = self.setdefault(attempt, StagedChildren())
         staged.too_much = staged.too_much or limits.too_much_staged(staged.cost + cost, self.cost + cost)
         if staged.too_much:
             self._clear(staged)
         return not staged.too_much
 
-    def take_in(self, attempt: int, run: NewRun, limits: Limits) -> None:
+    def take_in(self, attempt: int, run: NewNodes, limits: Limits) -> None:
         """Stage a run. Past a limit nothing is staged, and `Staged.check` will refuse the result."""
-        staged, cost = self.setdefault(attempt, Staged()), cost_of(run)
+        staged, cost = self.setdefault(attempt, StagedChildren()), cost_of(run)
         staged.nodes += run.count
         staged.size += sum(map(len, run.arguments))
         if staged.nodes > limits.nodes_per_attempt or staged.size > limits.bytes_per_attempt:
@@ -84,12 +84,12 @@ class Stage(dict[int, Staged]):
             staged.cost += cost
             self.cost += cost
 
-    def _clear(self, staged: Staged) -> None:
+    def _clear(self, staged: StagedChildren) -> None:
         staged.runs.clear()
         self.cost -= staged.cost
         staged.cost = 0
 
-    def take_out(self, attempt: int) -> Staged | None:
+    def take_out(self, attempt: int) -> StagedChildren | None:
         """Remove the staged children of an attempt that has ended."""
         staged = self.pop(attempt, None)
         if staged is not None:
@@ -97,12 +97,12 @@ class Stage(dict[int, Staged]):
         return staged
 
 
-def own_origin(node: Node, runs: Sequence[NewRun]) -> bytes:
+def own_origin(node: Node, runs: Sequence[NewNodes]) -> bytes:
     """Return the origin of children staged in the instance of `node`; empty: there are none."""
     return next((run.origin for run in runs if run.instance == node.instance.id), b"")
 
 
-def promised(plan: Plan, own: bytes, refs: Sequence[int], foreign: Sequence[bytes]) -> tuple[Node, ...]:
+def promised(plan: SubmissionPlan, own: bytes, refs: Sequence[int], foreign: Sequence[bytes]) -> tuple[Node, ...]:
     """Return the nodes that a result names: children, whose origin is `own`, by counter, others by id.
 
     Raises Malformed or NotKnown.
@@ -112,12 +112,12 @@ def promised(plan: Plan, own: bytes, refs: Sequence[int], foreign: Sequence[byte
         other = plan.at(own, ref) or plan.named(own, ref) if ref >= 0 else plan.find(foreign[-1 - ref])
         if other is None:
             name = f"its child {ref}" if ref >= 0 else f"node {foreign[-1 - ref].hex()}"
-            raise NotKnown(f"the result names {name}, which is not known to this broker")
+            raise NotFound(f"the result names {name}, which is not known to this broker")
         found.append(other)
     return tuple(found)
 
 
-def refuse_circle(plan: Plan, node: Node, runs: Sequence[NewRun], named: Sequence[Node]) -> None:
+def refuse_cycle(plan: SubmissionPlan, node: Node, runs: Sequence[NewNodes], named: Sequence[Node]) -> None:
     """Raise Malformed if a node that the result names waits for `node`, directly or through others."""
     if all(map(plan.has, named)) and not any(run.foreign for run in runs):
         return
@@ -126,7 +126,7 @@ def refuse_circle(plan: Plan, node: Node, runs: Sequence[NewRun], named: Sequenc
     while stack:
         other = stack.pop()
         if other is node:
-            raise Malformed("its result names a node that waits for it: neither could ever end")
+            raise InvalidArgument("its result names a node that waits for it: neither could ever end")
         if not (is_waited_for or plan.has(other)):
             continue
         for next in (*other.sources, *(other.refs if other.state is RESOLVING else ())):

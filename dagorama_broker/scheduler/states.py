@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 
-from dagorama_broker.errors import IllegalMove
+from dagorama_broker.errors import IllegalTransition
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.rows import ProgressRow
 from dagorama_broker.scheduler.names import Names
-from dagorama_broker.scheduler.objects import Node, Trouble
-from dagorama_broker.scheduler.queues import KEY_MASK, Head, Lane, oldest, order
+from dagorama_broker.scheduler.objects import FailureCounts, Node
+from dagorama_broker.scheduler.queues import KEY_MASK, FunctionQueue, Head, oldest, order
 from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, QUEUED, TRANSITIONS, WAITING
 
 
-def _recount(lane: Lane, before: State, state: State) -> None:
+def _recount(lane: FunctionQueue, before: State, state: State) -> None:
     """Update the counts of a function after a move in the queue of one of its concurrency keys, except for leaving."""
     base = lane.base
     if before is CLAIMED:
@@ -32,9 +32,9 @@ def _recount(lane: Lane, before: State, state: State) -> None:
 class States(Names):
     def __init__(self) -> None:
         super().__init__()
-        self.active: dict[int, Lane] = {}  #: functions' own queues with a queued node, with any key, by function
-        self.stirred: dict[Lane, None] = {}  #: queues whose oldest claimable node may have changed
-        self.delayed: dict[int, Lane] = {}  #: queues with a node in BACKOFF
+        self.active: dict[int, FunctionQueue] = {}  #: functions' own queues with a queued node, with any key, by function
+        self.stirred: dict[FunctionQueue, None] = {}  #: queues whose oldest claimable node may have changed
+        self.delayed: dict[int, FunctionQueue] = {}  #: queues with a node in BACKOFF
         self.counts = [0] * len(State)  #: nodes by state; ended ones since the start of this broker
         self.pauses: list[tuple[float, int]] = []  #: heap of (when, key) of nodes in BACKOFF
         self.expiries: list[tuple[float, int]] = []  #: heap of (when, key) of queued nodes with a queue timeout
@@ -45,12 +45,12 @@ class States(Names):
         """Assign a state: the only function that does."""
         before = node.state
         if state not in TRANSITIONS[before]:
-            raise IllegalMove(f"node {node.key}: {before.name} -> {state.name}")
+            raise IllegalTransition(f"node {node.key}: {before.name} -> {state.name}")
         node.state = state
         counts = self.counts
         counts[before] -= 1
         counts[state] += 1
-        lane = node.lane
+        lane = node.queue
         if before is QUEUED:
             self._leave_queue(lane)
             if lane.function.queue_timeout:
@@ -71,7 +71,7 @@ class States(Names):
         if lane.key:
             _recount(lane, before, state)
 
-    def _leave_queue(self, lane: Lane) -> None:
+    def _leave_queue(self, lane: FunctionQueue) -> None:
         lane.ready -= 1
         base = lane
         if lane.key:
@@ -82,27 +82,27 @@ class States(Names):
             if not base.ready and not base.keyed_ready:
                 del self.active[base.id]
 
-    def _leave_delayed(self, lane: Lane) -> None:
+    def _leave_delayed(self, lane: FunctionQueue) -> None:
         lane.delayed -= 1
         if lane.key:
             lane.base.keyed_delayed -= 1
         if not lane.delayed:
             del self.delayed[lane.number]
 
-    def change_lane(self, node: Node, lane: Lane) -> None:
+    def change_lane(self, node: Node, lane: FunctionQueue) -> None:
         """Move an unclaimed node to the queue of another function; it keeps its state and its position."""
-        old = node.lane
+        old = node.queue
         if node.state is QUEUED:
             self._leave_queue(old)
         elif node.state is BACKOFF:
             self._leave_delayed(old)
-        node.lane = lane
+        node.queue = lane
         if old.key:
             old.recount()
-            node.lane = self.lane_of(lane, old.key)
+            node.queue = self.queue_for_key(lane, old.key)
             self._leave_keyed(old)
-            self.enter_keyed(node)
-        lane = node.lane
+            self.register_keyed(node)
+        lane = node.queue
         if node.state is QUEUED:
             lane.ready += 1
             self.active[lane.id] = lane.base
@@ -113,11 +113,11 @@ class States(Names):
             _recount(lane, WAITING, node.state)
 
     def _line_up(self, node: Node) -> None:
-        lane = node.lane
+        lane = node.queue
         lane.push(order(node.instance.key, node.key, lane.function.priority))
         self.stirred[lane] = None
 
-    def _delay(self, lane: Lane) -> None:
+    def _delay(self, lane: FunctionQueue) -> None:
         lane.delayed += 1
         if lane.key:
             lane.base.keyed_delayed += 1
@@ -126,21 +126,21 @@ class States(Names):
     def take_up(self, node: Node) -> None:
         """Enter a node that was made before, in the state in which it was left."""
         self.nodes[node.key] = node
-        if node.lane.key:
-            self.enter_keyed(node)
+        if node.queue.key:
+            self.register_keyed(node)
         self.counts[node.state] += 1
         node.instance.live += 1
         if node.state is BACKOFF:
-            self._delay(node.lane)
+            self._delay(node.queue)
 
     def take_out(self, node: Node) -> None:
         """Remove a node that was entered by a call which was refused afterwards."""
         del self.nodes[node.key]
         self.counts[node.state] -= 1
-        if node.lane.key:
-            self._leave_keyed(node.lane)
+        if node.queue.key:
+            self._leave_keyed(node.queue)
         self.made_with.pop(node.key, None)
-        self.adoptions.pop(node.key, None)
+        self.rebindings.pop(node.key, None)
 
     # --- queued nodes ---------------------------------------------------------------------------------
 
@@ -148,8 +148,8 @@ class States(Names):
         """Queue a node for the workers, at its position in the order."""
         self.move(node, QUEUED)
         self._line_up(node)
-        if node.lane.function.queue_timeout:
-            self._expire(node, self.now + node.lane.function.queue_timeout)
+        if node.queue.function.queue_timeout:
+            self._expire(node, self.now + node.queue.function.queue_timeout)
 
     def back(self, node: Node) -> None:
         """Return a claimed node: to the queue, or to WAITING if it was claimed together with its source."""
@@ -172,16 +172,16 @@ class States(Names):
             if self.expires_at.get(key) == when:
                 yield self.nodes[key]
 
-    def first(self, lane: Lane) -> int:
+    def first(self, lane: FunctionQueue) -> int:
         """Return the place of the oldest queued node of an active queue; places of nodes that have left are dropped."""
         while len(lane) != lane.ready:
             node = self.nodes.get(lane.first() & KEY_MASK)
-            if node is not None and node.state is QUEUED and node.lane is lane:
+            if node is not None and node.state is QUEUED and node.queue is lane:
                 break
             lane.pop()
         return lane.first()
 
-    def head(self, lane: Lane) -> Head | None:
+    def head(self, lane: FunctionQueue) -> Head | None:
         """Return the oldest claimable node of a function, with any concurrency key."""
         return oldest(lane, self.first)
 
@@ -197,8 +197,8 @@ class States(Names):
 
     def _make_ready(self, node: Node) -> None:
         """Queue or pause a node whose sources have all completed."""
-        if node.lane.function.delay:
-            self.pause(node, node.lane.function.delay)
+        if node.queue.function.delay:
+            self.pause(node, node.queue.function.delay)
         else:
             self.queue(node)
 
@@ -209,25 +209,25 @@ class States(Names):
             if node is not None and node.state is BACKOFF and self.trouble(node).retry_at <= now:
                 yield node
 
-    def trouble(self, node: Node) -> Trouble:
+    def trouble(self, node: Node) -> FailureCounts:
         """Return the record of a node's failed attempts; make it if there is none."""
-        if node.trouble is None:
-            node.trouble = Trouble()
-        return node.trouble
+        if node.failures is None:
+            node.failures = FailureCounts()
+        return node.failures
 
-    def keep_failure(self, trouble: Trouble, failure: bytes | None) -> None:
+    def keep_failure(self, trouble: FailureCounts, failure: bytes | None) -> None:
         """Set the last failure of an unfinished node, or clear it."""
         self.failures_size += len(failure or b"") - len(trouble.failure or b"")
         trouble.failure = failure
 
     def record_trouble(self, node: Node) -> None:
         """Write the row of a node's failed attempts."""
-        trouble = node.trouble
+        trouble = node.failures
         assert trouble is not None
         retry_at = trouble.retry_at + self.wall if trouble.retry_at else 0.0
         self.changes.progress.append(
             ProgressRow(
-                node.key, trouble.runs, trouble.deaths, trouble.lost, retry_at, trouble.failure, trouble.pause,
+                node.key, trouble.failed_attempts, trouble.crashes, trouble.worker_losses, retry_at, trouble.failure, trouble.pause,
                 node.attempt, trouble.lost_attempt,
             )
         )

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from dagorama_broker.errors import Conflict, Malformed, NotKnown
+from dagorama_broker.errors import Conflict, InvalidArgument, NotFound
 from dagorama_broker.model.domain import Function
-from dagorama_broker.model.rows import InstanceEnd, InstanceRow, KeyRow, LargeRow, NodeRow, RunRow, pack_keys
+from dagorama_broker.model.rows import InstanceEnd, InstanceRow, KeyRow, LargeRow, NodeBlockRow, NodeRow, pack_keys
 from dagorama_broker.scheduler.graph import Graph
-from dagorama_broker.scheduler.names import FIRST, node_id, refuse_overlaps, run_with
-from dagorama_broker.scheduler.objects import Instance, Node, Reservation, Run
-from dagorama_broker.scheduler.queues import Lane
-from dagorama_broker.scheduler.requests import NewRun
+from dagorama_broker.scheduler.names import FIRST, block_with, node_id, refuse_overlaps
+from dagorama_broker.scheduler.objects import Instance, Node, NodeBlock, Reservation
+from dagorama_broker.scheduler.queues import FunctionQueue
+from dagorama_broker.scheduler.requests import NewNodes
 from dagorama_broker.scheduler.transitions import WAITING
 
 #: Nodes that one step of a plan looks at.
 PORTION = 2_000
 
 
-class Plan:
+class SubmissionPlan:
     """Nodes and instances that a call asks for. Nothing changes before it is carried out."""
 
     def __init__(
-        self, graph: Graph, runs: Sequence[NewRun], known: Mapping[bytes, Node], reservation: Reservation | None = None
+        self, graph: Graph, runs: Sequence[NewNodes], known: Mapping[bytes, Node], reservation: Reservation | None = None
     ) -> None:
         """`known` has ended nodes, read from the store, by the ids that the runs name.
 
@@ -31,16 +31,16 @@ class Plan:
         """
         self.nodes: list[Node] = []
         self.new_runs = runs
-        self.runs: list[Run] = []  #: planned or made ones, one for each of `new_runs`
+        self.runs: list[NodeBlock] = []  #: planned or made ones, one for each of `new_runs`
         self._graph = graph
         self._known = known
         self._reservation = reservation
         self._first_key = reservation.first_key if reservation is not None else graph.next_node
         self._first_instance = reservation.first_instance if reservation is not None else graph.next_instance
-        self._instances: dict[bytes, tuple[Instance, NewRun]] = {}
-        self._origins: dict[bytes, list[Run]] = {}
-        self._new_lanes: dict[Function, Lane] = {}
-        self._last: Run | None = None  # the run that was looked into last
+        self._instances: dict[bytes, tuple[Instance, NewNodes]] = {}
+        self._origins: dict[bytes, list[NodeBlock]] = {}
+        self._new_lanes: dict[Function, FunctionQueue] = {}
+        self._last: NodeBlock | None = None  # the run that was looked into last
         if reservation is None:
             for _ in self.steps():
                 pass
@@ -55,8 +55,8 @@ class Plan:
         """Return a planned or unfinished node by origin and counter."""
         run = self._last
         if run is None or run.origin != origin or not run.first <= counter < run.first + run.count:
-            run = run_with(self._origins.get(origin, ()), counter)
-            run = run or run_with(self._graph.origins.get(origin, ()), counter)
+            run = block_with(self._origins.get(origin, ()), counter)
+            run = run or block_with(self._graph.origins.get(origin, ()), counter)
             if run is None:
                 return None
             self._last = run
@@ -92,12 +92,12 @@ class Plan:
                 for start in range(0, run.count, PORTION):
                     yield self._connect(new, nodes, start)
 
-    def _take_in(self, new: NewRun) -> Iterator[int]:
+    def _take_in(self, new: NewNodes) -> Iterator[int]:
         count = new.count
         if len(new.arguments) != count or (new.sources is not None and len(new.sources) != count):
-            raise Malformed("the columns of a run of nodes have different lengths")
+            raise InvalidArgument("the columns of a run of nodes have different lengths")
         instance, first_key = self._instance_of(new), self._first_key + len(self.nodes)
-        run = Run(new.origin, new.first, count, first_key, instance, new.digest)
+        run = NodeBlock(new.origin, new.first, count, first_key, instance, new.digest)
         if count:
             self._refuse_reserved(new.origin)
             self._origins.setdefault(run.origin, []).append(run)
@@ -108,27 +108,27 @@ class Plan:
             self.nodes += [Node(key, instance, lane, run) for key, lane in enumerate(portion, first_key + start)]
             yield len(portion) + 1
 
-    def _lane(self, function: Function) -> Lane:
+    def _lane(self, function: Function) -> FunctionQueue:
         """Return the queue of a function. A new one is only planned: a plan that is refused leaves none behind."""
         graph = self._graph
-        lane = graph.lanes.get(function) or self._new_lanes.get(function)
+        lane = graph.queues.get(function) or self._new_lanes.get(function)
         if lane is None and self._reservation is not None:
-            lane = self._new_lanes[function] = Lane(graph.next_lane, function)
+            lane = self._new_lanes[function] = FunctionQueue(graph.next_lane, function)
             graph.next_lane += 1  # other calls make queues before this plan is carried out
         elif lane is None:
-            lane = self._new_lanes[function] = Lane(graph.next_lane + len(self._new_lanes), function)
+            lane = self._new_lanes[function] = FunctionQueue(graph.next_lane + len(self._new_lanes), function)
         return lane
 
-    def _lanes_of(self, new: NewRun, lanes: Mapping[int, Lane], start: int) -> list[Lane]:
+    def _lanes_of(self, new: NewNodes, lanes: Mapping[int, FunctionQueue], start: int) -> list[FunctionQueue]:
         """Return the queues of a portion of nodes, by their functions and concurrency keys."""
         found = list(map(lanes.__getitem__, new.function[start : start + PORTION]))
         if new.key:
             for place, key in enumerate(new.key[start : start + PORTION]):
                 if key:
-                    found[place] = self._graph.lane_of(found[place], new.keys[key - 1])
+                    found[place] = self._graph.queue_for_key(found[place], new.keys[key - 1])
         return found
 
-    def _instance_of(self, new: NewRun) -> Instance:
+    def _instance_of(self, new: NewNodes) -> Instance:
         id, creates, graph = new.instance, new.creates, self._graph
         instance = graph.instances.get(id) or (graph.drafted.get(id) if self._reservation is not None else None)
         planned, maker = self._instances.get(id, (None, None))
@@ -140,7 +140,7 @@ class Plan:
             self._instances[id] = planned, new
         instance = instance or planned
         if instance is None:
-            raise NotKnown(f"instance {id.hex()} is not known to this broker")
+            raise NotFound(f"instance {id.hex()} is not known to this broker")
         return instance
 
     def _refuse_reserved(self, name: bytes) -> None:
@@ -153,7 +153,7 @@ class Plan:
         if self._reservation is not None:
             reserved[name] = self._reservation
 
-    def _connect(self, new: NewRun, nodes: list[Node], start: int) -> int:
+    def _connect(self, new: NewNodes, nodes: list[Node], start: int) -> int:
         """Set the sources of a portion of nodes of a run; return how many nodes and sources these are."""
         assert new.sources is not None
         end = min(start + PORTION, len(nodes))
@@ -167,7 +167,7 @@ class Plan:
                     nodes[place].tolerates = frozenset(sources[at].key for at in new.tolerant[place])
         return count
 
-    def _sources(self, new: NewRun, nodes: list[Node], place: int, references: Sequence[int]) -> tuple[Node, ...]:
+    def _sources(self, new: NewNodes, nodes: list[Node], place: int, references: Sequence[int]) -> tuple[Node, ...]:
         """Return the nodes that references name: earlier ones of the run, or others by their names."""
         first, sources = new.first, []
         for reference in references:
@@ -176,21 +176,21 @@ class Plan:
             elif reference - first < place:
                 sources.append(nodes[reference - first])
             else:
-                raise Malformed("a node names itself, or a node that is made after it, as a source")
+                raise InvalidArgument("a node names itself, or a node that is made after it, as a source")
         if len(sources) > 1 and len(set(sources)) != len(sources):
-            raise Malformed("a node names the same source twice")
+            raise InvalidArgument("a node names the same source twice")
         return tuple(sources)
 
-    def _other(self, new: NewRun, reference: int, node: Node) -> Node:
+    def _other(self, new: NewNodes, reference: int, node: Node) -> Node:
         if reference >= 0:
             source = self.at(new.origin, reference) or self.named(new.origin, reference)
         else:
             source = self.find(new.foreign[-1 - reference])
         if source is None or (source.key >= node.key and self.has(source)):
             id = node_id(new.origin, reference) if reference >= 0 else new.foreign[-1 - reference]
-            raise NotKnown(f"source {id.hex()} is not known to this broker")
+            raise NotFound(f"source {id.hex()} is not known to this broker")
         if source.instance.key != node.instance.key:
-            raise Malformed("a source is of another instance than the node that names it")
+            raise InvalidArgument("a source is of another instance than the node that names it")
         return source
 
     # --- carrying out ---------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ class Plan:
         self.publish(maker)
         for node in self.nodes:
             graph.start(node)
-        graph.forget_idle(new.instance for new in self.new_runs)
+        graph.evict_idle(new.instance for new in self.new_runs)
 
     def record_functions(self) -> None:
         """Enter the queues of new functions, with their rows."""
@@ -216,12 +216,12 @@ class Plan:
             if lane is not planned:  # another call has made one since it was planned
                 self._use_instead(planned, lane)
 
-    def _use_instead(self, planned: Lane, lane: Lane) -> None:
+    def _use_instead(self, planned: FunctionQueue, lane: FunctionQueue) -> None:
         for node in self.nodes:
-            if node.lane.base is planned:
-                node.lane = self._graph.lane_of(lane, node.lane.key) if node.lane.key else lane
+            if node.queue.base is planned:
+                node.queue = self._graph.queue_for_key(lane, node.queue.key) if node.queue.key else lane
 
-    def enter_nodes(self, run: Run, arguments: Sequence[bytes], start: int = 0, end: int | None = None) -> list[Node]:
+    def enter_nodes(self, run: NodeBlock, arguments: Sequence[bytes], start: int = 0, end: int | None = None) -> list[Node]:
         """Enter nodes of a run, by their places in it, with their rows: they cannot be found by their names yet."""
         graph, changes, first = self._graph, self._graph.changes, run.first_key - self._first_key
         end = run.count if end is None else min(end, run.count)
@@ -229,13 +229,13 @@ class Plan:
         graph.counts[WAITING] += len(nodes)
         graph.nodes.update([(node.key, node) for node in nodes])
         changes.nodes += [
-            NodeRow(node.key, instance_key, node.lane.id, _packed_sources(node), bytes)
+            NodeRow(node.key, instance_key, node.queue.id, _packed_sources(node), bytes)
             for node, bytes in zip(nodes, arguments[start:end] if start or end < run.count else arguments, strict=True)
         ]
         for node in nodes:
-            if node.lane.key:
-                graph.enter_keyed(node)
-                changes.keys.append(KeyRow(node.key, node.lane.key))
+            if node.queue.key:
+                graph.register_keyed(node)
+                changes.keys.append(KeyRow(node.key, node.queue.key))
         return nodes
 
     def publish(self, maker: int) -> None:
@@ -258,7 +258,7 @@ class Plan:
             if not instance.live:  # no node of it could end it
                 graph.changes.instance_ends.append(InstanceEnd(instance.key, graph.now + graph.wall, False))
 
-    def _publish_run(self, new: NewRun, run: Run, maker: int) -> None:
+    def _publish_run(self, new: NewNodes, run: NodeBlock, maker: int) -> None:
         graph, instance, changes = self._graph, run.instance, self._graph.changes
         if not instance.live and instance.id not in self._instances:
             graph.instances[instance.id] = instance
@@ -266,7 +266,7 @@ class Plan:
         instance.live += run.count
         graph.enter_run(run)
         graph.unwritten.add(run.origin)
-        changes.runs.append(RunRow(run.origin, run.first, run.count, run.first_key, instance.key, run.digest, maker))
+        changes.blocks.append(NodeBlockRow(run.origin, run.first, run.count, run.first_key, instance.key, run.digest, maker))
         changes.large += [LargeRow(run.first_key, sha256) for sha256 in new.large]
 
 

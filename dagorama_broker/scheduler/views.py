@@ -10,19 +10,19 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.queries import EndedNode, Failed
-from dagorama_broker.model.rows import AdoptionRow, Changes
-from dagorama_broker.scheduler.claims import Dispatch
+from dagorama_broker.model.rows import Changes, RebindingRow
+from dagorama_broker.scheduler.claims import Claims
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.limits import Limits, Timing
 from dagorama_broker.scheduler.names import FIRST
-from dagorama_broker.scheduler.objects import Instance, Node, Run, Worker
+from dagorama_broker.scheduler.objects import Instance, Node, NodeBlock, Worker
 from dagorama_broker.scheduler.obstacles import Explainer
-from dagorama_broker.scheduler.queues import Lane
-from dagorama_broker.scheduler.rebind import Adoptable, AdoptedFunction, adoptable, code_of
-from dagorama_broker.scheduler.requests import NewRun
+from dagorama_broker.scheduler.queues import FunctionQueue
+from dagorama_broker.scheduler.rebind import Rebindable, ReboundFunction, code_of, rebindable
+from dagorama_broker.scheduler.requests import NewNodes
 from dagorama_broker.scheduler.restore import ended_nodes
 from dagorama_broker.scheduler.retry import is_within_reach, waiting_for, with_dependents
-from dagorama_broker.scheduler.staged_children import Staged
+from dagorama_broker.scheduler.staged_children import StagedChildren
 
 #: Bytes, roughly, of an unfinished node without its envelopes, of each source or promise that it waits for, of an
 #: instance with its run, and of the queue of a concurrency key.
@@ -35,7 +35,7 @@ class Views:
         self.limits = limits or Limits()
         self.timing = timing or Timing()
         self.graph = Graph()
-        self.dispatch = Dispatch(self.graph, epoch)
+        self.dispatch = Claims(self.graph, epoch)
         self.broods = self.dispatch.broods
         self.staged = self.dispatch.staged
 
@@ -86,13 +86,13 @@ class Views:
         """Return whether nodes of this origin are of an instance that is in memory."""
         return origin in self.graph.origins
 
-    def last_run(self, origin: bytes, end: int) -> Run | None:
+    def last_run(self, origin: bytes, end: int) -> NodeBlock | None:
         """Return the last run of this origin in memory that begins before the counter `end`."""
         runs = self.graph.origins.get(origin, ())
         place = bisect_left(runs, end, key=FIRST) - 1
         return runs[place] if place >= 0 else None
 
-    def is_reserved(self, run: NewRun) -> bool:
+    def is_reserved(self, run: NewNodes) -> bool:
         """Return whether a large call that is not decided yet makes something that this run names."""
         reserved = self.graph.reserved
         return bool(reserved) and any(
@@ -102,12 +102,12 @@ class Views:
     # --- functions ------------------------------------------------------------------------------------
 
     @property
-    def function_queues(self) -> Mapping[int, Lane]:
+    def function_queues(self) -> Mapping[int, FunctionQueue]:
         """The queues of all functions, by the id of the function."""
-        return self.graph.lane_by_id
+        return self.graph.queue_by_id
 
     @property
-    def active_queues(self) -> Mapping[int, Lane]:
+    def active_queues(self) -> Mapping[int, FunctionQueue]:
         """The queues of functions with a queued node, by the id of the function."""
         return self.graph.active
 
@@ -116,13 +116,13 @@ class Views:
         """Bytes that functions take in memory, roughly."""
         return self.graph.functions_size
 
-    def unservable(self, lanes: Iterable[Lane]) -> list[tuple[Lane, str]]:
+    def unschedulable(self, lanes: Iterable[FunctionQueue]) -> list[tuple[FunctionQueue, str]]:
         """Return the queues whose nodes no connected worker may run, and why."""
-        return self.dispatch.unservable(lanes)
+        return self.dispatch.unschedulable(lanes)
 
-    def why_nobody(self, lane: Lane) -> str | None:
+    def unschedulable_reason(self, lane: FunctionQueue) -> str | None:
         """Return why no connected worker may run nodes of this function; None: one may."""
-        return self.dispatch.why_nobody(lane)
+        return self.dispatch.unschedulable_reason(lane)
 
     def explainer(self) -> Explainer:
         """Return an object that explains why nodes have not ended; see `Explainer`."""
@@ -135,28 +135,28 @@ class Views:
         """Whether any unfinished node is run by other code than it was made with."""
         return bool(self.graph.made_with)
 
-    def adopted(self, key: int) -> tuple[str, AdoptionRow | None]:
+    def adopted(self, key: int) -> tuple[str, RebindingRow | None]:
         """Return the code that a node was made with, and the adoption that allows other code; empty and None: it has
         its original code."""
-        return self.graph.made_with.get(key, ""), self.graph.adoptions.get(key)
+        return self.graph.made_with.get(key, ""), self.graph.rebindings.get(key)
 
     def code_of(self, node: Node) -> str:
         """Return the code that an unfinished node was made with."""
         return code_of(self.graph, node)
 
-    def adoptable(self, asked: AdoptedFunction) -> Adoptable:
+    def rebindable(self, asked: ReboundFunction) -> Rebindable:
         """Return the nodes that an adoption would concern now. Raises NotKnown or NotAllowedNow."""
-        return adoptable(self.dispatch, asked)
+        return rebindable(self.dispatch, asked)
 
-    def deployed(self, lane: Lane) -> list[str]:
+    def deployed(self, lane: FunctionQueue) -> list[str]:
         """Return the hashes of other code that connected workers have of this function."""
         return self.dispatch.deployed(lane)
 
     def waiting_for_old_code(self, instance: bytes) -> list[Node]:
         """Return the nodes of an instance that are queued for code which no connected worker has."""
         queued = [node for node in self.unfinished_of(instance) if node.state is State.QUEUED]
-        old = {lane for lane in {node.lane for node in queued} if self.dispatch.needs_adoption(lane)}
-        return [node for node in queued if node.lane in old]
+        old = {lane for lane in {node.queue for node in queued} if self.dispatch.needs_adoption(lane)}
+        return [node for node in queued if node.queue in old]
 
     # --- workers --------------------------------------------------------------------------------------
 
@@ -167,7 +167,7 @@ class Views:
 
     def is_connected(self, worker: Worker) -> bool:
         """Return whether this session of a worker is current: not lost, and not replaced by another."""
-        return self.dispatch.workers.get(worker.presence.id) is worker
+        return self.dispatch.workers.get(worker.info.id) is worker
 
     # --- children of running attempts -----------------------------------------------------------------
 
@@ -176,20 +176,20 @@ class Views:
         """Running attempts with staged children."""
         return self.staged
 
-    def staged_children(self, attempt: int) -> Staged | None:
+    def staged_children(self, attempt: int) -> StagedChildren | None:
         """Return the children that an attempt has staged."""
         return self.staged.get(attempt)
 
-    def all_staged(self) -> Iterable[Staged]:
+    def all_staged(self) -> Iterable[StagedChildren]:
         """Return the staged children of all attempts."""
         return self.staged.values()
 
     def is_eager(self, worker: Worker, key: int, attempt: int) -> bool:
         """Return whether this worker runs this attempt, and its children are visible at once."""
         node = self.dispatch.held(worker, key, attempt)
-        return node is not None and node.lane.function.eager
+        return node is not None and node.queue.function.stream_children
 
-    def has_made(self, key: int, run: NewRun) -> bool:
+    def has_made(self, key: int, run: NewNodes) -> bool:
         """Return whether the running attempt of this node has made these children already."""
         return self.broods.has_made(key, run)
 

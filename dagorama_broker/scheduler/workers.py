@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from heapq import heappush
 
-from dagorama_broker.errors import Malformed, NotAllowedNow
-from dagorama_broker.model.domain import World
+from dagorama_broker.errors import FailedPrecondition, InvalidArgument
+from dagorama_broker.model.domain import WireProtocol
 from dagorama_broker.model.queries import Live
 from dagorama_broker.scheduler.effects import Granted
 from dagorama_broker.scheduler.limits import Limits, Timing
 from dagorama_broker.scheduler.objects import Node, Worker
 from dagorama_broker.scheduler.outcomes import Outcomes
-from dagorama_broker.scheduler.requests import Presence
+from dagorama_broker.scheduler.requests import WorkerInfo
 from dagorama_broker.scheduler.restore import rebuild
 from dagorama_broker.scheduler.transitions import BACKOFF
 
@@ -27,7 +27,7 @@ class Workers(Outcomes):
     def __init__(self, epoch: int, limits: Limits | None = None, timing: Timing | None = None) -> None:
         super().__init__(epoch, limits, timing)
         self.awaited: set[bytes] = set()  #: workers of the last broker that may still reconnect
-        self.hold_until: float | None = None  #: nothing is granted before
+        self.dispatch_paused_until: float | None = None  #: nothing is granted before
 
     def restore(self, live: Live, now: float, wall: float) -> None:
         """Load what an earlier broker left; `wall` is what to add to `now` for seconds since 1970."""
@@ -37,11 +37,11 @@ class Workers(Outcomes):
         self.broods.rebuild(live)
         self.awaited = {id for id, _ in live.workers}
         if self.awaited:
-            self.hold_until = now + self.timing.reconnect_wait
+            self.dispatch_paused_until = now + self.timing.reconnect_wait
 
     # --- coming and going ---------------------------------------------------------------------------
 
-    def connect(self, presence: Presence, held: Iterable[tuple[int, int, int]], now: float) -> Worker:
+    def connect(self, presence: WorkerInfo, held: Iterable[tuple[int, int, int]], now: float) -> Worker:
         """Connect a worker that holds these nodes, as (node key, attempt, slot). Void claims are refused.
 
         It replaces an earlier session under its id. `held` is trusted: the caller has checked that these attempts were
@@ -50,7 +50,7 @@ class Workers(Outcomes):
         known = self.dispatch.workers.get(presence.id)
         if known is not None:
             if not presence.is_proven:
-                raise NotAllowedNow(
+                raise FailedPrecondition(
                     "another worker is connected under this id, and this one cannot prove that the id is its own:"
                     " send the secret that the id is made of, or use another id"
                 )
@@ -62,7 +62,7 @@ class Workers(Outcomes):
             self._take_up(worker, key, attempt, slot, now)
         return worker
 
-    def _put_on_record(self, presence: Presence) -> None:
+    def _put_on_record(self, presence: WorkerInfo) -> None:
         self.awaited.discard(presence.id)
         changes = self.graph.changes
         if presence.id in changes.workers_left:  # the store applies these after `workers_joined`
@@ -74,8 +74,8 @@ class Workers(Outcomes):
         node = self.graph.nodes.get(key)
         if node is not None and self.dispatch.held(worker, key, attempt) is node:
             return
-        is_there = node is not None and 0 <= index < len(worker.slots) and worker.why_not(node.lane) is None
-        if node is None or not is_there or not self.dispatch.may_adopt(node, attempt, worker.presence.world):
+        is_there = node is not None and 0 <= index < len(worker.slots) and worker.mismatch(node.queue) is None
+        if node is None or not is_there or not self.dispatch.may_adopt(node, attempt, worker.info.protocol):
             self.refuse(worker, attempt)
             return
         if node.state is BACKOFF:
@@ -88,17 +88,17 @@ class Workers(Outcomes):
 
     def _take_back_loss(self, node: Node, attempt: int) -> None:
         """Uncount the loss of a worker that returns with this attempt: it has held the node all the time."""
-        trouble = node.trouble
+        trouble = node.failures
         if trouble is not None and trouble.lost_attempt == attempt:
-            trouble.lost -= 1
+            trouble.worker_losses -= 1
             trouble.lost_attempt = 0
             self.graph.record_trouble(node)
 
-    def connect_original(self, presence: Presence, now: float) -> Worker:
+    def connect_original(self, presence: WorkerInfo, now: float) -> Worker:
         """Connect a worker of the legacy protocol, which asks for nodes one at a time; its pings keep its lease."""
         return self.dispatch.add(presence, now, self.timing.original_lease)
 
-    def heard(self, worker: Worker, now: float) -> None:
+    def record_contact(self, worker: Worker, now: float) -> None:
         """Renew the lease of a worker."""
         worker.heard_at = now
 
@@ -107,10 +107,10 @@ class Workers(Outcomes):
 
         The loss counts against these nodes, unless `counts` is False, until the worker returns with the same attempt.
         """
-        id = worker.presence.id
+        id = worker.info.id
         if self.dispatch.workers.get(id) is not worker:
             return
-        if worker.presence.is_proven:
+        if worker.info.is_proven:
             self.graph.changes.workers_left.append(id)
         for node in self.dispatch.remove(worker):
             if not counts:
@@ -120,13 +120,13 @@ class Workers(Outcomes):
 
     def _count_loss(self, node: Node) -> None:
         trouble = self.graph.trouble(node)
-        trouble.lost += 1
+        trouble.worker_losses += 1
         trouble.lost_attempt = node.attempt
-        again = trouble.lost < self.limits.losses
+        again = trouble.worker_losses < self.limits.losses
         if again and self._is_flapping(node):
             self.graph.pause(node, self.timing.reconnect_wait)
             return
-        text = f"{trouble.lost} workers or connections were lost while they held it"
+        text = f"{trouble.worker_losses} workers or connections were lost while they held it"
         self._again_or_fail(node, again, "dagorama.errors.WorkerLost", text)
 
     def _is_flapping(self, node: Node) -> bool:
@@ -134,8 +134,8 @@ class Workers(Outcomes):
 
         Legacy workers cannot return with a node, and the children of a lost attempt are cancelled at once.
         """
-        ours = node.lane.function.world is World.OURS
-        return ours and self.graph.trouble(node).lost >= FLAPPING and node.key not in self.broods.open
+        ours = node.queue.function.protocol is WireProtocol.V1
+        return ours and self.graph.trouble(node).worker_losses >= FLAPPING and node.key not in self.broods.open
 
     def leave(self, worker: Worker) -> None:
         """Grant the worker nothing more; it finishes what it holds."""
@@ -147,7 +147,7 @@ class Workers(Outcomes):
         Raises Malformed if the worker has no such slot.
         """
         if index >= len(worker.slots):
-            raise Malformed(f"the worker has {len(worker.slots)} slots, and closes one numbered {index}")
+            raise InvalidArgument(f"the worker has {len(worker.slots)} slots, and closes one numbered {index}")
         slot = worker.slots[index]
         for attempt, (node, _) in list(slot.held.items()):
             self.give_back(worker, node.key, attempt, "", now)
@@ -166,18 +166,18 @@ class Workers(Outcomes):
         assert slot is not None
         self.refuse(slot.worker, node.attempt)
         self._end_run(node, now)
-        self.dispatch.spend(node)
+        self.dispatch.invalidate_attempt(node)
         trouble = self.graph.trouble(node)
-        trouble.lost += 1
-        text = f"its worker did not stop it at its timeout of {node.lane.function.timeout:g} seconds"
-        self._again_or_fail(node, trouble.lost < self.limits.losses, "dagorama.errors.WorkerLost", text)
+        trouble.worker_losses += 1
+        text = f"its worker did not stop it at its timeout of {node.queue.function.timeout:g} seconds"
+        self._again_or_fail(node, trouble.worker_losses < self.limits.losses, "dagorama.errors.WorkerLost", text)
         self.close_slot(slot.worker, slot.index, now)
 
     # --- workers that ask for nodes (legacy protocol) -----------------------------------------------
 
     def claim(self, worker: Worker, now: float) -> Granted | None:
         """Claim the next node for a worker that asks for one itself; None: there is none."""
-        if worker.pool is None or (self.hold_until is not None and now < self.hold_until):
+        if worker.pool is None or (self.dispatch_paused_until is not None and now < self.dispatch_paused_until):
             return None
         head = self.dispatch.head(worker.pool)
         if head is None:
@@ -188,5 +188,5 @@ class Workers(Outcomes):
     def attempt_of(self, worker: Worker, node: Node) -> int:
         """Return the attempt under which this worker holds the node. Raises NotAllowedNow if it does not hold it."""
         if node.slot is None or node.slot.worker is not worker:
-            raise NotAllowedNow("this node is not claimed by this worker")
+            raise FailedPrecondition("this node is not claimed by this worker")
         return node.attempt

@@ -16,7 +16,7 @@ from zlib import crc32
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.domain import Function
-from dagorama_broker.model.rows import NodeRow, OutcomeRow, ProgressRow, RunRow
+from dagorama_broker.model.rows import NodeBlockRow, NodeRow, OutcomeRow, ProgressRow
 
 SqlValue: TypeAlias = "int | float | str | bytes | None"
 
@@ -27,8 +27,8 @@ _HIGH = 0x7FFFFFFF  # SQLite's integers are signed
 
 #: The options of a function that are stored as one text, so that a new option needs no new column.
 _OPTIONS = (
-    "timeout", "queue_timeout", "priority", "max_concurrency", "delay", "max_deaths", "eager", "timeout_is_final",
-    "key_id", "class_code", "adopted_under",
+    "timeout", "queue_timeout", "priority", "max_concurrency", "delay", "max_deaths", "stream_children", "timeout_is_final",
+    "key_id", "class_code", "rebound_under",
 )
 
 
@@ -57,7 +57,7 @@ def row_sum(row: Sequence[SqlValue]) -> int:
     return crc32(repr(tuple(row)).encode())
 
 
-def run_sum(
+def block_sum(
     first_key: int, origin: bytes, first: int, size: int, instance: int, digest: bytes, maker: int
 ) -> int:
     """Return the checksum of a row of `runs`; rows that are older than the column `maker` have 0 there."""
@@ -65,7 +65,7 @@ def run_sum(
     return row_sum((*row, maker) if maker else row)
 
 
-def adopted_sum(key: int, function: int, adoption: int) -> int:
+def rebound_sum(key: int, function: int, adoption: int) -> int:
     """Return the checksum of a row of `adopted`; rows that are older than the column `adoption` have 0 there."""
     return row_sum((key, function, adoption) if adoption else (key, function))
 
@@ -152,11 +152,11 @@ def outcome_rows(
     )
 
 
-def run_rows(runs: Iterable[RunRow]) -> Iterator[tuple[SqlValue, ...]]:
+def block_rows(runs: Iterable[NodeBlockRow]) -> Iterator[tuple[SqlValue, ...]]:
     return (
         (
             first_key, origin, first, size, instance, digest, maker,
-            run_sum(first_key, origin, first, size, instance, digest, maker),
+            block_sum(first_key, origin, first, size, instance, digest, maker),
         )
         for origin, first, size, first_key, instance, digest, maker in runs
     )

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from dagorama_broker.model.domain import Fate
+from dagorama_broker.model.domain import EagerState
 from dagorama_broker.model.queries import (
-    AskedInstances,
-    BadEnd,
     EdgesPage,
     EndedNode,
     Failed,
+    FailedEnd,
     FoundNode,
+    InstanceQuery,
     ListedInstances,
     Live,
     StoredInstance,
     StoredNode,
 )
-from dagorama_broker.model.rows import Changes, OutcomeRow, RemovedRow, RunRow
+from dagorama_broker.model.rows import Changes, NodeBlockRow, OutcomeRow, RemovedRow
 
 #: Number of removed instances whose ids a store remembers, the latest.
 REMEMBERED = 100_000
@@ -79,11 +79,11 @@ class Store(Protocol):
         """Return the recorded result of a node, failure included; None if there is none yet."""
         ...
 
-    def fates_of(self, keys: Sequence[int]) -> dict[int, Fate]:
+    def eager_states(self, keys: Sequence[int]) -> dict[int, EagerState]:
         """Return the fates of the eager attempts that created these nodes; nodes that none created are left out."""
         ...
 
-    def last_run(self, origin: bytes, before: int) -> RunRow | None:
+    def last_run(self, origin: bytes, before: int) -> NodeBlockRow | None:
         """Return the last run of this origin that begins before this counter.
 
         One index lookup: quick enough for the broker's loop.
@@ -155,7 +155,7 @@ class Store(Protocol):
         """Delete up to `most` nodes of removed instances in one transaction; return whether more may be left."""
         ...
 
-    def list_instances(self, asked: AskedInstances) -> ListedInstances:
+    def list_instances(self, asked: InstanceQuery) -> ListedInstances:
         """Return a page of instances. It may be shorter than requested: a page reads a limited number of instances."""
         ...
 
@@ -171,7 +171,7 @@ class Store(Protocol):
         """Return nodes by key. Raise StoreError if a key is missing."""
         ...
 
-    def bad_ends(self, instance: int, after: int = 0, limit: int | None = None) -> list[BadEnd]:
+    def failed_ends(self, instance: int, after: int = 0, limit: int | None = None) -> list[FailedEnd]:
         """Return nodes of an instance, by its key, that failed or were cancelled, in the order of their keys."""
         ...
 

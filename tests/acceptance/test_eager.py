@@ -38,7 +38,7 @@ def broker() -> Iterator[None]:
 class Meeting(DAGDefinition):
     """The entry node ends only when both of its children run beside it."""
 
-    @dagorama(eager=True).syncfn
+    @dagorama(stream_children=True).syncfn
     def entrypoint(self, folder: str) -> Any:
         children = [self.child(folder, name) for name in "ab"]
         meet(folder, "parent", 3)
@@ -58,7 +58,7 @@ class Meeting(DAGDefinition):
 
 
 class MeetingAsync(Meeting):
-    @dagorama(eager=True).asyncfn
+    @dagorama(stream_children=True).asyncfn
     async def entrypoint(self, folder: str) -> Any:
         children = [self.child(folder, name) for name in "ab"]
         await asyncio.to_thread(meet, folder, "parent", 3)
@@ -82,7 +82,7 @@ class Repeating(DAGDefinition):
     def entrypoint(self, notes: str, folder: str, how: str) -> Any:
         return self.work(notes, folder, how)
 
-    @dagorama(eager=True, retry=StaticRetry(max_attempts=2, interval=0), timeout=20).syncfn
+    @dagorama(stream_children=True, retry=StaticRetry(max_attempts=2, interval=0), timeout=20).syncfn
     def work(self, notes: str, folder: str, how: str) -> Any:
         run = number_of(folder)
         done = self.add(notes, f"done {run}")
@@ -125,7 +125,7 @@ def test_the_retry_of_a_run_that_came_to_nothing_has_its_own_children_and_they_r
 
 
 class Failing(DAGDefinition):
-    @dagorama(eager=True).syncfn
+    @dagorama(stream_children=True).syncfn
     def entrypoint(self, folder: str) -> Any:
         _, promise = Inner()(folder)
         Path(folder, "promise").write_text(f"{promise.instance_id}")
@@ -150,7 +150,7 @@ def test_an_instance_that_a_failed_run_made_is_cancelled_with_its_reason(tmp_pat
 
 
 class Impatient(DAGDefinition):
-    @dagorama(eager=True).syncfn
+    @dagorama(stream_children=True).syncfn
     def entrypoint(self) -> str:
         promise: Any = self.child()
         try:

@@ -1,4 +1,4 @@
-"""A spawner whose program gevent has patched, as a web server with gevent workers is."""
+"""A client whose program gevent has patched, as a web server with gevent workers is."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Values of any size pass through spawner, broker and workers; past the limit they are refused before they go."""
+"""Values of any size pass through client, broker and workers; past the limit they are refused before they go."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dagorama import DAGDefinition, RefusedByBroker, dagorama, launch_workers, resolve
+from dagorama import DAGDefinition, RequestRejected, dagorama, launch_workers, resolve
 from dagorama_broker.launch import launch_broker
 
 MIB = 1024 * 1024
@@ -64,5 +64,5 @@ def test_five_results_of_a_mebibyte_go_into_one_node() -> None:
 
 def test_what_is_past_the_limit_is_refused_before_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dagorama.client.chunks.VALUE_LIMIT", 2 * MIB)
-    with launch_broker(port=0), pytest.raises(RefusedByBroker, match="is more than dagorama carries"):
+    with launch_broker(port=0), pytest.raises(RequestRejected, match="is more than dagorama carries"):
         Sizes()(content(3 * MIB), 1)

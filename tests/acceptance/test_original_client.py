@@ -83,17 +83,17 @@ def test_its_worker_command_serves_another_process(original: Path, broker: Launc
 
 def test_its_graph_goes_on_after_the_broker_was_killed(original: Path, tmp_path: Path) -> None:
     with launch_broker(port=0, store=f"sqlite:///{tmp_path}/store") as broker:
-        spawner = subprocess.Popen(
+        client = subprocess.Popen(
             [original / "python", "-c", "import original_programs; original_programs.main('across_a_restart')"],
             cwd=tmp_path, env=environment(tmp_path), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        assert spawner.stdin is not None
-        assert spawner.stdout is not None
-        with spawner:
-            assert spawner.stdout.readline() == "half done\n"
+        assert client.stdin is not None
+        assert client.stdout is not None
+        with client:
+            assert client.stdout.readline() == "half done\n"
             broker.kill()
             broker.restart()
-            spawner.stdin.write("the broker is back\n")
-            spawner.stdin.close()
-            assert "as expected" in spawner.stdout.read()
-        assert spawner.returncode == 0
+            client.stdin.write("the broker is back\n")
+            client.stdin.close()
+            assert "as expected" in client.stdout.read()
+        assert client.returncode == 0

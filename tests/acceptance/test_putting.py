@@ -1,4 +1,4 @@
-"""Arrays and values of put() through spawner, broker and workers: as files that all of them see, and in messages."""
+"""Arrays and values of put() through client, broker and workers: as files that all of them see, and in messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dagorama import DAGDefinition, RefusedByBroker, dagorama, launch_workers, put, resolve
+from dagorama import DAGDefinition, RequestRejected, dagorama, launch_workers, put, resolve
 from dagorama.values.envelope import large_values
 from dagorama_broker.launch import launch_broker
 
@@ -94,7 +94,7 @@ def test_a_node_puts_what_its_children_share(store: Path) -> None:
 
 def test_what_is_past_the_limit_is_refused_before_it_is_put(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dagorama.client.chunks.VALUE_LIMIT", MIB)
-    with pytest.raises(RefusedByBroker, match="is more than dagorama carries"):
+    with pytest.raises(RequestRejected, match="is more than dagorama carries"):
         put(bytes(MIB + 1))
     assert not values_in(store)
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from dagorama import DAGDefinition, UnknownToBroker, dagorama, launch_workers, resolve, state
+from dagorama import DAGDefinition, NotFound, dagorama, launch_workers, resolve, state
 from dagorama_broker.launch import launch_broker
 
 WAIT = 30  #: seconds after which something that should happen is taken not to
@@ -33,7 +33,7 @@ def test_resolving_what_was_removed_says_when_it_ended_and_how_long_it_was_kept(
         instance, promise = Doubling()(21)
         assert resolve(instance, promise, timeout=WAIT) == 42
         sentence = r"ended on \d{4}-\d\d-\d\d .* was removed after its retention of 0.5 s \(DAGORAMA_RETENTION\)"
-        with pytest.raises(UnknownToBroker, match=sentence):
+        with pytest.raises(NotFound, match=sentence):
             resolve_for_ever(instance.instance_id)
-        with pytest.raises(UnknownToBroker, match=sentence):
+        with pytest.raises(NotFound, match=sentence):
             state(instance, promise)

@@ -1,6 +1,6 @@
 """Nothing secret in logs, errors, process listings or metrics: a marked token, key and argument go through everything.
 
-Programs of their own at DEBUG, over TLS: a broker, a worker, a spawner, a command that asks for the status, and three
+Programs of their own at DEBUG, over TLS: a broker, a worker, a client, a command that asks for the status, and three
 that are refused. What they write, how they are started and what the broker tells of itself is then searched.
 """
 
@@ -25,7 +25,7 @@ from tests.support.certificates import Authority
 
 ROOT = Path(__file__).parents[2]
 NAME = "broker.test"
-TOKENS = {role: f"dgt_marked-token-of-a-{role}" for role in ("spawner", "worker", "reader")}
+TOKENS = {role: f"dgt_marked-token-of-a-{role}" for role in ("client", "worker", "reader")}
 STRANGE = "dgt_marked-token-of-nobody"
 KEY = "bWFya2VkLXNpZ25pbmcta2V5LW1hcmtlZC1zaWduaW4"  # "marked-signing-key-marked-signin", as text
 PASSED = 60.0
@@ -64,7 +64,7 @@ class Run:
 
     def _work(self) -> None:
         with self._going("worker", ["-m", "dagorama.worker"], **self._client("worker")):
-            self._done("spawner", ["-m", "tests.support.carrying"], **self._client("spawner"))
+            self._done("client", ["-m", "tests.support.carrying"], **self._client("client"))
             self.looked = self._look()
             self._done("status", ["-m", "dagorama", "status"], **self._client("reader"))
         for name, token in ("a stranger", STRANGE), ("a reader that works", TOKENS["reader"]):

@@ -12,10 +12,10 @@ from uuid import UUID
 
 import pytest
 
-from dagorama import DAGInstance, NodeFailed, UncheckableValue, dagorama, launch_workers, outcome, resolve
+from dagorama import DAGInstance, NodeFailed, UnverifiedValue, dagorama, launch_workers, outcome, resolve
 from dagorama.api import broker_pb2 as pb
 from dagorama.client.connection import connection
-from dagorama.functions import of_wrapper
+from dagorama.functions import from_wrapper
 from dagorama.models.promise import DAGPromise, restore_promise
 from dagorama.values.keys import new_key
 from dagorama.values.signing import keyring
@@ -84,7 +84,7 @@ def test_keys_are_exchanged_one_after_the_other(broker: LaunchedBroker, monkeypa
     instance, promise = Adding()(3)
     with worker(f"{new},{old}"):
         # The worker signs under the new key what it was asked under the old one.
-        with pytest.raises(UncheckableValue, match=KEYS):
+        with pytest.raises(UnverifiedValue, match=KEYS):
             resolve(instance, promise, timeout=WAIT)
         monkeypatch.setenv(KEYS, f"{old},{new}")
         assert resolve(instance, promise, timeout=WAIT) == 3
@@ -165,7 +165,7 @@ def test_a_promise_returned_through_a_thousand_nodes_arrives(broker: LaunchedBro
 
 def submitted(key_id: bytes, envelope: bytes) -> tuple[DAGInstance, DAGPromise[object]]:
     """A node of our own code, as somebody else makes it."""
-    function = of_wrapper(Adding.one).spec(Adding).to_message(key_id)
+    function = from_wrapper(Adding.one).spec(Adding).to_message(key_id)
     instance, origin = os.urandom(16), os.urandom(12)
     nodes = pb.Nodes(
         instance=instance, creates=pb.NewInstance(definition="x:Y"), origin=origin, function=[0], arguments=[envelope]
@@ -204,7 +204,7 @@ def test_what_processes_log_and_raise_holds_no_key(
         with pytest.raises(NodeFailed) as failure:
             resolve(instance, instance.fail(), timeout=WAIT)
     monkeypatch.setenv(KEYS, new_key())
-    with pytest.raises(UncheckableValue) as refusal:
+    with pytest.raises(UnverifiedValue) as refusal:
         resolve(instance, promise)
     told = [*capfd.readouterr(), str(failure.value), repr(failure.value.__cause__), str(refusal.value), *unservable()]
     for key in (marked, other):

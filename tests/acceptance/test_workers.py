@@ -49,7 +49,7 @@ def await_that(condition: Callable[[], bool]) -> None:
 
 
 def unservable() -> list[str]:
-    return [each.reason for each in connection().get_status().unservable]
+    return [each.reason for each in connection().get_status().unschedulable]
 
 
 # --- who runs what ---------------------------------------------------------------------------------------

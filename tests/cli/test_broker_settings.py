@@ -9,7 +9,7 @@ import pytest
 
 from dagorama_broker.environment import setting_of
 from dagorama_broker.errors import SettingsError
-from dagorama_broker.settings import Settings, Way, is_loopback
+from dagorama_broker.settings import Endpoint, Settings, is_loopback
 from dagorama_broker.store import open_store
 
 
@@ -30,10 +30,10 @@ VARIABLES = {
     "DAGORAMA_INSECURE": ("insecure", "1", True),
     "DAGORAMA_LEASE": ("lease", "12.5", 12.5),
     "DAGORAMA_HEARTBEAT": ("heartbeat", "0.25", 0.25),
-    "DAGORAMA_ORIGINAL_LEASE": ("original_lease", "3", 3.0),
+    "DAGORAMA_LEGACY_LEASE": ("legacy_lease", "3", 3.0),
     "DAGORAMA_CANCEL_GRACE": ("cancel_grace", "0.5", 0.5),
     "DAGORAMA_RECONNECT_WAIT": ("reconnect_wait", "0", 0.0),
-    "DAGORAMA_LARGE_FROM": ("large_from", "1024", 1024),
+    "DAGORAMA_LARGE_VALUE_THRESHOLD": ("large_value_threshold", "1024", 1024),
     "DAGORAMA_SHARED_FILES": ("shared_files", "0", False),
     "DAGORAMA_MAX_NODES": ("max_nodes", "10", 10),
     "DAGORAMA_MAX_SUBMISSION": ("max_submission", "4096", 4096),
@@ -51,8 +51,8 @@ VARIABLES = {
     "DAGORAMA_MAX_STREAMS": ("max_streams", "50", 50),
     "DAGORAMA_MAX_CONNECTIONS": ("max_connections", "60", 60),
     "DAGORAMA_MAX_MEMORY": ("max_memory", "123456789", 123456789),
-    "DAGORAMA_CACHE": ("cache", "4096", 4096),
-    "DAGORAMA_HANDSHAKE": ("handshake", "1.5", 1.5),
+    "DAGORAMA_CACHE_BYTES": ("cache_bytes", "4096", 4096),
+    "DAGORAMA_HANDSHAKE_TIMEOUT": ("handshake_timeout", "1.5", 1.5),
 }
 
 
@@ -111,8 +111,8 @@ def test_the_default_store_is_a_file_in_the_users_state_folder(tmp_path: Path) -
         ("DAGORAMA_MAX_STREAMS", "4294971392"),
         ("DAGORAMA_MAX_MESSAGE", "4294971392"),
         ("DAGORAMA_MAX_CONNECTIONS", "4294971392"),
-        ("DAGORAMA_HANDSHAKE", "4294971392"),
-        ("DAGORAMA_HANDSHAKE", "0.0001"),
+        ("DAGORAMA_HANDSHAKE_TIMEOUT", "4294971392"),
+        ("DAGORAMA_HANDSHAKE_TIMEOUT", "0.0001"),
         ("DAGORAMA_BIND", "http://0.0.0.0"),
         ("DAGORAMA_BIND", "0.0.0.0:50051"),
         ("DAGORAMA_LOG_LEVEL", "loud"),
@@ -188,15 +188,15 @@ def test_heartbeats_come_more_often_than_a_lease_ends(monkeypatch: pytest.Monkey
 
 
 def test_a_small_value_fits_into_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DAGORAMA_LARGE_FROM", f"{2 << 20}")
-    assert Settings.from_env().large_from == 2 << 20
-    monkeypatch.setenv("DAGORAMA_LARGE_FROM", f"{(2 << 20) + 1}")
-    with pytest.raises(SettingsError, match="DAGORAMA_LARGE_FROM must be at most 2097152"):
+    monkeypatch.setenv("DAGORAMA_LARGE_VALUE_THRESHOLD", f"{2 << 20}")
+    assert Settings.from_env().large_value_threshold == 2 << 20
+    monkeypatch.setenv("DAGORAMA_LARGE_VALUE_THRESHOLD", f"{(2 << 20) + 1}")
+    with pytest.raises(SettingsError, match="DAGORAMA_LARGE_VALUE_THRESHOLD must be at most 2097152"):
         Settings.from_env()
 
 
 def way(**options: Any) -> tuple[str, int]:
-    found = Way.from_env(**options)
+    found = Endpoint.from_env(**options)
     return found.host, found.port
 
 

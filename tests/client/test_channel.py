@@ -44,7 +44,7 @@ def secure(folder: Path, authority: Authority) -> Iterator[LaunchedBroker]:
     """A broker that wants TLS, a certificate and a token."""
     cert, key = authority.pair(NAME)
     tokens = folder / "tokens.toml"
-    tokens.write_text("".join(record_of(f"dgt_{role}", role) for role in ("spawner", "reader")))
+    tokens.write_text("".join(record_of(f"dgt_{role}", role) for role in ("client", "reader")))
     environment = {
         "DAGORAMA_BROKER_TLS_CERT": cert, "DAGORAMA_BROKER_TLS_KEY": key, "DAGORAMA_TOKENS_FILE": str(tokens),
         "DAGORAMA_BROKER_TLS_CLIENT_CA": str(authority.file),
@@ -111,7 +111,7 @@ def test_the_environment_says_all_of_it(
     [
         ("", "UNAUTHENTICATED", "this broker requires a token: set DAGORAMA_AUTH_TOKEN"),
         ("dgt_another", "UNAUTHENTICATED", "unknown token: it was issued for another broker, or revoked"),
-        ("dgt_reader", "PERMISSION_DENIED", "has the role reader, which may not call dagorama.v1.Broker/Talk"),
+        ("dgt_reader", "PERMISSION_DENIED", "has the role reader, which may not call dagorama.v1.Broker/Exchange"),
     ],
 )
 def test_a_token_that_does_not_do_is_an_error_of_its_own(
@@ -202,7 +202,7 @@ def test_what_is_for_this_machine_takes_no_way_over_a_proxy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     tokens = tmp_path / "tokens.toml"
-    tokens.write_text(record_of("dgt_spawner", "spawner"))
+    tokens.write_text(record_of("dgt_spawner", "client"))
     with launch_broker(port=0, environment={"DAGORAMA_TOKENS_FILE": str(tokens)}) as broker:
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
         assert Connection(Settings(broker.host, broker.port, auth_token="dgt_spawner")).get_status().epoch == 1

@@ -20,9 +20,9 @@ from dagorama.errors import (
     BrokerError,
     BrokerOverloaded,
     BrokerUnavailable,
-    RefusedByBroker,
+    NotFound,
+    RequestRejected,
     SettingsError,
-    UnknownToBroker,
 )
 from dagorama.settings import Settings
 from tests.support.recording_broker import RecordingBroker, serving
@@ -91,10 +91,10 @@ def test_a_broker_that_starts_a_moment_later_is_found(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        ("NOT_FOUND", UnknownToBroker),
-        ("INVALID_ARGUMENT", RefusedByBroker),
-        ("FAILED_PRECONDITION", RefusedByBroker),
-        ("ALREADY_EXISTS", RefusedByBroker),
+        ("NOT_FOUND", NotFound),
+        ("INVALID_ARGUMENT", RequestRejected),
+        ("FAILED_PRECONDITION", RequestRejected),
+        ("ALREADY_EXISTS", RequestRejected),
         ("RESOURCE_EXHAUSTED", BrokerOverloaded),
         ("INTERNAL", BrokerError),
     ],
@@ -148,7 +148,7 @@ def test_a_value_beyond_the_limit_is_refused_before_it_is_sent(
     broker: RecordingBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chunks, "VALUE_LIMIT", 1000)
-    with pytest.raises(RefusedByBroker, match="1,001 bytes is more than dagorama carries"):
+    with pytest.raises(RequestRejected, match="1,001 bytes is more than dagorama carries"):
         connection().put_value(bytes(1001))
     assert not broker.large
 

@@ -17,14 +17,14 @@ from dagorama.errors import (
     BrokerError,
     NodeCancelled,
     NodeFailed,
+    NotFound,
     PromiseMisuse,
-    RefusedByBroker,
-    UnknownToBroker,
+    RequestRejected,
     WrongInstance,
 )
 from dagorama.graph.scope import AttemptScope
 from dagorama.models.promise import DAGPromise
-from dagorama.models.state import Retried, State, Unservable
+from dagorama.models.state import Retried, State, Unschedulable
 from tests.support.recording_broker import RecordingBroker
 
 
@@ -69,7 +69,7 @@ def test_what_a_plain_entry_point_returned_is_there(made: Any) -> None:
 
 
 def test_an_unknown_node_has_no_state(made: Any) -> None:
-    with pytest.raises(UnknownToBroker):
+    with pytest.raises(NotFound):
         state(made[0], DAGPromise(UUID(int=4)))
 
 
@@ -95,7 +95,7 @@ def test_all_of_an_instance_is(broker: RecordingBroker, made: Any) -> None:
 
 def test_a_refusal_comes_through(broker: RecordingBroker, made: Any) -> None:
     broker.refusal = grpc.StatusCode.NOT_FOUND, "no such instance"
-    with pytest.raises(UnknownToBroker, match="no such instance"):
+    with pytest.raises(NotFound, match="no such instance"):
         cancel(made[0])
 
 
@@ -140,7 +140,7 @@ def test_what_the_definition_calls_retry_is_the_definitions(broker: RecordingBro
 
 def test_why_it_is_refused_comes_through(broker: RecordingBroker, broken: Any) -> None:
     broker.refusal = grpc.StatusCode.FAILED_PRECONDITION, "what was cancelled is not run again"
-    with pytest.raises(RefusedByBroker, match="what was cancelled is not run again"):
+    with pytest.raises(RequestRejected, match="what was cancelled is not run again"):
         broken[0].retry()
 
 
@@ -211,12 +211,12 @@ def test_an_instance_without_a_broker_says_so(made: Any, monkeypatch: pytest.Mon
 
 
 def test_a_retry_is_a_number_and_tells_what_a_number_does_not() -> None:
-    unservable = Unservable("app:Dag.step", "h1", ("h2",), "it has other code")
+    unservable = Unschedulable("app:Dag.step", "h1", ("h2",), "it has other code")
     retried = Retried(1, 2, 1, 3, 4, (unservable,))
     assert (retried, retried + 1, f"{retried}") == (3, 4, "3")
     for again in (pickle.loads(pickle.dumps(retried)), copy.copy(retried)):
         assert (again, again.queued, again.waiting, again.completed) == (3, 1, 2, 1)
-        assert (again.used_failures, again.adopted, again.unservable) == (3, 4, (unservable,))
+        assert (again.used_failures, again.rebound, again.unschedulable) == (3, 4, (unservable,))
     assert retried.warnings == [
         "3 nodes have used this failure and were not run again; use --downstream, or downstream=True",
         "no connected worker may run app:Dag.step: it has other code; use --new-code, or new_code=True, "

@@ -15,8 +15,8 @@ TIME = strftime("%H:%M:%S", localtime(AT))
 ONE = {b"n" * 16: b"i" * 16}
 
 
-def unservable(count: int, name: str = "work:Task.gpu", reason: str = "no worker is connected") -> pb.Unservable:
-    return pb.Unservable(function=pb.Function(name=name), queued=count, reason=reason)
+def unservable(count: int, name: str = "work:Task.gpu", reason: str = "no worker is connected") -> pb.Unschedulable:
+    return pb.Unschedulable(function=pb.Function(name=name), queued=count, reason=reason)
 
 
 @pytest.mark.parametrize(
@@ -36,11 +36,11 @@ def unservable(count: int, name: str = "work:Task.gpu", reason: str = "no worker
             f"at least 1 is delayed, the next until {TIME}",
         ),
         (
-            pb.ExplainReply(waiting=1, running=3, worker="host:7", unservable=[unservable(2000)]),
+            pb.ExplainReply(waiting=1, running=3, worker="host:7", unschedulable=[unservable(2000)]),
             "2,000 queued nodes of work:Task.gpu cannot run: no worker is connected",
         ),
         (
-            pb.ExplainReply(unservable=[unservable(1, f"f{number}", "r") for number in range(7)]),
+            pb.ExplainReply(unschedulable=[unservable(1, f"f{number}", "r") for number in range(7)]),
             "; ".join(f"1 queued node of f{number} cannot run: r" for number in range(5))
             + "; and 2 more functions cannot run",
         ),
@@ -54,7 +54,7 @@ def test_a_reason_says_how_the_nodes_stand(broker: RecordingBroker, reply: pb.Ex
 def test_a_count_that_changes_is_no_other_reason(broker: RecordingBroker) -> None:
     known = []
     for count in (1, 2):
-        broker.explanation = pb.ExplainReply(unservable=[unservable(count)])
+        broker.explanation = pb.ExplainReply(unschedulable=[unservable(count)])
         known.append(reasons(ONE).known)
     assert known[0] == known[1] != frozenset()
 
@@ -71,7 +71,7 @@ def test_a_broker_that_is_not_there_is_the_reason(monkeypatch: pytest.MonkeyPatc
 
 
 def test_workers_that_were_launched_here_and_have_ended_are_named(broker: RecordingBroker) -> None:
-    broker.explanation = pb.ExplainReply(unservable=[unservable(1)])
+    broker.explanation = pb.ExplainReply(unschedulable=[unservable(1)])
     with reporting(lambda: "the workers have ended"):
         assert reasons(ONE).text == (
             "1 queued node of work:Task.gpu cannot run: no worker is connected; the workers have ended"

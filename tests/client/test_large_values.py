@@ -10,7 +10,7 @@ from dagorama.api import broker_pb2
 from dagorama.client.large_values import broker_values
 from dagorama.client.shared_files import SharedFiles, mapped
 from dagorama.errors import SettingsError
-from dagorama.values.out_of_band import Checked
+from dagorama.values.out_of_band import Verified
 from tests.support.recording_broker import RecordingBroker
 
 DATA = b"0123456789" * 1000
@@ -24,7 +24,7 @@ def folder(broker: RecordingBroker, tmp_path: Path) -> Path:
     (made / "unfinished").mkdir(mode=0o700, parents=True)
     made.chmod(0o700)
     (made / "shared").write_text("the word")
-    broker.folder = broker_pb2.ValuesFolderReply(path=str(made), word="the word")
+    broker.folder = broker_pb2.GetSharedFolderReply(path=str(made), nonce="the word")
     return made
 
 
@@ -34,7 +34,7 @@ def file_of(folder: Path) -> Path:
 
 def bytes_of(digest: bytes) -> bytes:
     found = broker_values().get(digest)
-    return bytes(found.data if isinstance(found, Checked) else found)
+    return bytes(found.data if isinstance(found, Verified) else found)
 
 
 def test_a_value_is_written_where_the_broker_keeps_it_and_read_there(broker: RecordingBroker, folder: Path) -> None:
@@ -58,7 +58,7 @@ def test_what_is_kept_already_is_not_written_again(broker: RecordingBroker, fold
 def test_what_is_read_may_be_written_to_and_nobody_else_sees_that(broker: RecordingBroker, folder: Path) -> None:
     broker_values().put(DATA)
     found = broker_values().get(NAME)
-    assert isinstance(found, Checked)
+    assert isinstance(found, Verified)
     memoryview(found.data)[:3] = b"new"
     assert bytes_of(NAME) == DATA
 
@@ -72,7 +72,7 @@ def test_a_folder_that_is_not_surely_the_brokers_is_left_alone(
 ) -> None:
     assert broker.folder is not None
     if reason == "another word":
-        broker.folder.word = "another"
+        broker.folder.nonce = "another"
     elif reason == "no file":
         (folder / "shared").unlink()
     elif reason == "no folder":
@@ -80,7 +80,7 @@ def test_a_folder_that_is_not_surely_the_brokers_is_left_alone(
     elif reason == "others may enter":
         folder.chmod(0o750)
     else:
-        broker.folder = broker_pb2.ValuesFolderReply() if reason == "not shared" else None
+        broker.folder = broker_pb2.GetSharedFolderReply() if reason == "not shared" else None
     assert broker_values().put(DATA) == NAME
     assert (broker.uploads, broker.large, broker.kept) == (1, {NAME: DATA}, [])
     assert bytes_of(NAME) == DATA

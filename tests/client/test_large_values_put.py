@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dagorama import DAGDefinition, NotPicklable, PromiseMisuse, dagorama, put, resolve
-from dagorama.models.value_ref import Kept
+from dagorama.models.value_ref import ValueRef
 from dagorama.values.codec import encode, encode_call
 from dagorama.values.envelope import PLAIN
 from tests.support.recording_broker import RecordingBroker
@@ -149,7 +149,7 @@ def test_it_can_be_shown_copied_compared_and_pickled() -> None:
     assert copy.deepcopy({"a": kept})["a"] is kept
     assert pickle.loads(pickle.dumps(kept)) == kept
     assert len({kept, put([1, 2, 3]), put([1, 2])}) == 2
-    assert repr(Kept.__new__(Kept)) == "<kept value, not initialized>"
+    assert repr(ValueRef.__new__(ValueRef)) == "<kept value, not initialized>"
 
 
 def test_a_small_call_with_one_is_pickled_as_plainly_as_any_other() -> None:

@@ -1,4 +1,4 @@
-"""A broker that lies to a spawner: what it serves is checked before anything is unpickled."""
+"""A broker that lies to a client: what it serves is checked before anything is unpickled."""
 
 import os
 import pickle
@@ -11,7 +11,7 @@ from dagorama.api import broker_pb2
 from dagorama.client.results import aresolve, as_completed
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, resolve
-from dagorama.errors import NodeFailed, TamperedValue, UncheckableValue, ValueNotReadable
+from dagorama.errors import NodeFailed, TamperedValue, UnverifiedValue, ValueNotReadable
 from dagorama.models.failure import Failure
 from dagorama.models.outcome import outcome
 from dagorama.models.promise import DAGPromise
@@ -91,7 +91,7 @@ def test_no_byte_of_a_value_can_be_changed(broker: RecordingBroker, bomb: Bomb) 
     assert nodes[0].value is not None
     for bad in list(changed(nodes[0].value))[::7]:
         nodes[0].value = bad
-        with pytest.raises((TamperedValue, UncheckableValue, ValueNotReadable)):
+        with pytest.raises((TamperedValue, UnverifiedValue, ValueNotReadable)):
             resolve(instance, promises[0])
     assert not bomb.went_off
 
@@ -103,7 +103,7 @@ def test_what_cannot_be_checked_is_refused_with_what_to_set(
     instance, promises, nodes = two(broker)
     node = nodes[0]
     node.value = sign.sign(bomb.envelope, RESULT, node.instance, node.id) if sign else bomb.envelope
-    with pytest.raises(UncheckableValue, match="DAGORAMA_SIGNING_KEYS"):
+    with pytest.raises(UnverifiedValue, match="DAGORAMA_SIGNING_KEYS"):
         resolve(instance, promises[0])
     assert not bomb.went_off
 
@@ -111,7 +111,7 @@ def test_what_cannot_be_checked_is_refused_with_what_to_set(
 def test_a_spawner_with_another_key_is_told_so(broker: RecordingBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     instance, promises, _ = two(broker)
     monkeypatch.setenv("DAGORAMA_SIGNING_KEYS", new_key())
-    with pytest.raises(UncheckableValue, match="DAGORAMA_SIGNING_KEYS"):
+    with pytest.raises(UnverifiedValue, match="DAGORAMA_SIGNING_KEYS"):
         resolve(instance, promises[0])
 
 
@@ -191,7 +191,7 @@ def test_an_exception_is_rebuilt_only_where_it_was_signed_as_that_of_its_node(
     failed(broker, node, exceptions[how])
     with pytest.raises(NodeFailed, match=r"x\.Y: no") as failure:
         resolve(instance, promises[0])
-    expected = UncheckableValue if how in ("unsigned", "under another key") else TamperedValue
+    expected = UnverifiedValue if how in ("unsigned", "under another key") else TamperedValue
     assert isinstance(failure.value.__cause__, expected)
     assert not bomb.went_off
 

@@ -12,7 +12,7 @@ from dagorama.api import broker_pb2 as pb
 from dagorama.client.control import retry_failed
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition
-from dagorama.errors import RefusedByBroker, TamperedValue
+from dagorama.errors import RequestRejected, TamperedValue
 from dagorama.values.rebind import Wanted, check_adoption
 from dagorama.values.signing import keyring
 from tests.support.recording_broker import RecordingBroker
@@ -31,20 +31,20 @@ def adopt(*arguments: str) -> Any:
     return CliRunner().invoke(main, ["rebind", NAME, *arguments])
 
 
-def what_is_signed(request: pb.AdoptRequest) -> pb.Adoption:
+def what_is_signed(request: pb.RebindRequest) -> pb.Rebinding:
     """As a worker reads it, which checks it for a node that it is for."""
-    adoption = pb.Adoption.FromString(request.adoption.adoption)
+    adoption = pb.Rebinding.FromString(request.rebinding.rebinding)
     wanted = Wanted(bytes(16), adoption.instance or bytes(16), NAME, adoption.made_with[0], adoption.hash)
-    check_adoption(request.adoption, wanted, keyring())
+    check_adoption(request.rebinding, wanted, keyring())
     return adoption
 
 
 def test_the_command_signs_what_the_broker_says_there_is_and_shows_it(broker: RecordingBroker) -> None:
-    broker.adoptable = pb.AdoptReply(adopted=2, hash="new", made_with=["old", "old entrypoint=old", "older"])
+    broker.adoptable = pb.RebindReply(rebound=2, hash="new", made_with=["old", "old entrypoint=old", "older"])
     result = adopt()
     assert result.exit_code == 0, result.output
     look, request = broker.adoptions
-    assert (look.look, look.HasField("adoption"), request.look) == (True, False, False)
+    assert (look.look, look.HasField("rebinding"), request.look) == (True, False, False)
     assert (request.function, request.hash) == (NAME, "new")
     adoption = what_is_signed(request)
     assert (adoption.function, adoption.hash, adoption.deployed, adoption.instance) == (NAME, "new", False, b"")
@@ -57,17 +57,17 @@ def test_the_command_signs_what_the_broker_says_there_is_and_shows_it(broker: Re
 
 
 def test_the_signature_is_for_the_instance_that_is_named(broker: RecordingBroker) -> None:
-    broker.adoptable = pb.AdoptReply(adopted=1, hash="new", made_with=["old"])
+    broker.adoptable = pb.RebindReply(rebound=1, hash="new", made_with=["old"])
     result = adopt("--instance", str(INSTANCE), "--hash", "new", "--from-hash", "old")
     look, request = broker.adoptions
-    assert (look.instance, list(getattr(look, "from"))) == (INSTANCE.bytes, ["old"])
-    assert (request.instance, list(getattr(request, "from"))) == (INSTANCE.bytes, ["old"])
+    assert (look.instance, list(look.from_hash)) == (INSTANCE.bytes, ["old"])
+    assert (request.instance, list(request.from_hash)) == (INSTANCE.bytes, ["old"])
     assert what_is_signed(request).instance == INSTANCE.bytes
     assert f"of instance {INSTANCE}," in result.stderr
 
 
 def test_nothing_is_signed_if_no_node_has_other_code(broker: RecordingBroker) -> None:
-    broker.adoptable = pb.AdoptReply(hash="new")
+    broker.adoptable = pb.RebindReply(hash="new")
     result = adopt("--json")
     assert (result.stdout.split(), result.stderr) == (["{", '"adopted":', "0,", '"hash":', '"new"', "}"], "")
     assert [request.look for request in broker.adoptions] == [True]
@@ -84,7 +84,7 @@ def test_nothing_is_signed_if_no_node_has_other_code(broker: RecordingBroker) ->
 def test_a_broker_cannot_have_more_signed_than_was_named(
     broker: RecordingBroker, arguments: tuple[str, ...], said: str
 ) -> None:
-    broker.adoptable = pb.AdoptReply(adopted=2, hash="new", made_with=["old", "older entrypoint=older"])
+    broker.adoptable = pb.RebindReply(rebound=2, hash="new", made_with=["old", "older entrypoint=older"])
     result = adopt(*arguments)
     assert (result.exit_code, result.stdout) == (1, "")
     assert said in result.stderr
@@ -92,8 +92,8 @@ def test_a_broker_cannot_have_more_signed_than_was_named(
 
 
 def test_nodes_that_no_worker_may_run_all_the_same_are_told_of(broker: RecordingBroker) -> None:
-    unservable = pb.Unservable(queued=2, reason="the only connected worker may not run it: it does not hold the key")
-    broker.adoptable = pb.AdoptReply(adopted=2, hash="new", made_with=["old"], unservable=[unservable])
+    unservable = pb.Unschedulable(queued=2, reason="the only connected worker may not run it: it does not hold the key")
+    broker.adoptable = pb.RebindReply(rebound=2, hash="new", made_with=["old"], unschedulable=[unservable])
     assert f"2 nodes still cannot run: {unservable.reason}\n" in adopt().stderr
 
 
@@ -101,7 +101,7 @@ def test_a_missing_signing_key_is_named(
     broker: RecordingBroker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DAGORAMA_SIGNING_KEYS", "no key")
-    broker.adoptable = pb.AdoptReply(adopted=2, hash="new", made_with=["old"])
+    broker.adoptable = pb.RebindReply(rebound=2, hash="new", made_with=["old"])
     result = adopt()
     assert (result.exit_code, result.stdout) == (2, "")
     assert "is not a valid signing key: `dagorama keys new` prints one" in result.stderr
@@ -109,14 +109,14 @@ def test_a_missing_signing_key_is_named(
 
 def test_a_retry_with_new_code_signs_for_its_instance_and_what_is_deployed(broker: RecordingBroker) -> None:
     instance, promise = Sample()()
-    adoptable = [pb.Adoptable(function=name, made_with=["old", "older"]) for name in (NAME, "work:Task.other")]
-    broker.retried = pb.RetryReply(queued=1, adopted=2, adoptable=adoptable)
-    assert retry_failed(instance, promise, downstream=True, new_code=True).adopted == 2
+    adoptable = [pb.Rebindable(function=name, made_with=["old", "older"]) for name in (NAME, "work:Task.other")]
+    broker.retried = pb.RetryReply(queued=1, rebound=2, rebindable=adoptable)
+    assert retry_failed(instance, promise, downstream=True, new_code=True).rebound == 2
     look, request = broker.retries
-    assert (look.look, len(look.adoptions), look.downstream, list(look.node)) == (True, 0, True, [promise.node_id])
+    assert (look.look, len(look.rebindings), look.downstream, list(look.node)) == (True, 0, True, [promise.node_id])
     assert (request.look, request.new_code, request.node) == (False, True, look.node)
-    for signed, found in zip(request.adoptions, adoptable, strict=True):
-        adoption = pb.Adoption.FromString(signed.adoption)
+    for signed, found in zip(request.rebindings, adoptable, strict=True):
+        adoption = pb.Rebinding.FromString(signed.rebinding)
         assert (adoption.function, adoption.made_with) == (found.function, found.made_with)
         assert (adoption.hash, adoption.deployed, adoption.instance) == ("", True, instance.instance_id.bytes)
         wanted = Wanted(promise.node_id, instance.instance_id.bytes, found.function, "older", "whatever")
@@ -129,7 +129,7 @@ def test_a_retry_by_the_same_code_signs_nothing(broker: RecordingBroker) -> None
     instance, promise = Sample()()
     retry_failed(instance, promise)
     (request,) = broker.retries
-    assert (request.look, request.new_code, len(request.adoptions)) == (False, False, 0)
+    assert (request.look, request.new_code, len(request.rebindings)) == (False, False, 0)
 
 
 def test_what_the_broker_refuses_to_look_at_is_not_signed(broker: RecordingBroker) -> None:
@@ -137,5 +137,5 @@ def test_what_the_broker_refuses_to_look_at_is_not_signed(broker: RecordingBroke
 
     instance, promise = Sample()()
     broker.refusal = (grpc.StatusCode.FAILED_PRECONDITION, "nothing in it failed")
-    with pytest.raises(RefusedByBroker, match="nothing in it failed"):
+    with pytest.raises(RequestRejected, match="nothing in it failed"):
         retry_failed(instance, promise, new_code=True)

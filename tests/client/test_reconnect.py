@@ -11,12 +11,12 @@ from typing import Any
 import grpc
 import pytest
 
-from dagorama import aresolve, as_completed, put, resolve, resolve_all, state, together
+from dagorama import aresolve, as_completed, batch, put, resolve, resolve_all, state
 from dagorama.client import reconnect
 from dagorama.client.connection import connection
 from dagorama.client.reconnect import Loss
 from dagorama.client.status import is_broken_off, was_reached
-from dagorama.client.waiter import Waiting
+from dagorama.client.waiter import NodeWaiter
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, generate_instance_id
 from dagorama.errors import BrokerError, BrokerUnavailable
@@ -169,7 +169,7 @@ CALLS: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def _together() -> None:
-    with together():
+    with batch():
         Sample()()
         Sample()()
 
@@ -327,7 +327,7 @@ def test_what_was_cancelled_here_is_not_tried_again(broker: RecordingBroker) -> 
     """Nodes by the dozen are waited for by a call of its own, which grpc itself cancels."""
     instance, _ = Sample()()
     promises: list[Any] = [instance.entrypoint() for _ in range(12)]
-    waiting = Waiting({promise.node_id: instance.instance_id.bytes for promise in promises})
+    waiting = NodeWaiter({promise.node_id: instance.instance_id.bytes for promise in promises})
     ended: list[BaseException | None] = []
 
     def wait() -> None:
@@ -398,7 +398,7 @@ def until(is_so: Callable[[], Any], seconds: float = 10.0) -> None:
 
 def looking(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """How often a loss was noticed since."""
-    noticed = Loss.noticed
+    noticed = Loss.note_failure
     times = [0]
 
     def counted(self: Loss, was_connected: bool) -> float:
@@ -413,30 +413,30 @@ class TestLoss:
     def test_counts_from_the_first_failure(self, clock: Clock) -> None:
         loss = Loss()
         clock.now = 1_000.0
-        assert loss.noticed(True) == 0
+        assert loss.note_failure(True) == 0
         clock.now += 5
-        assert loss.noticed(False) == 5
+        assert loss.note_failure(False) == 5
 
     def test_ends_with_an_answer(self, clock: Clock) -> None:
         loss = Loss()
-        loss.noticed(True)
+        loss.note_failure(True)
         loss.over()
         clock.now += 100
-        assert loss.noticed(False) == 0
+        assert loss.note_failure(False) == 0
 
     def test_begins_again_when_a_connection_that_came_about_breaks_off(self, clock: Clock) -> None:
         loss = Loss()
-        loss.noticed(True)
+        loss.note_failure(True)
         clock.now += 100
         assert not loss.is_doubtful
-        assert loss.noticed(True) == 0
+        assert loss.note_failure(True) == 0
 
     def test_does_not_begin_again_for_ever(self, clock: Clock) -> None:
         loss = Loss()
-        loss.noticed(True)
-        loss.noticed(True)
+        loss.note_failure(True)
+        loss.note_failure(True)
         assert loss.is_doubtful
         clock.now += 30
-        assert loss.noticed(True) == 30
+        assert loss.note_failure(True) == 30
         loss.over()
         assert not loss.is_doubtful

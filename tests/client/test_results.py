@@ -15,14 +15,14 @@ from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, resolve
 from dagorama.errors import (
     BrokerUnavailable,
-    FailedRun,
+    FailedAttempt,
     NodeCancelled,
     NodeFailed,
+    NotFound,
     ProcessDied,
     PromiseMisuse,
     QueueTimeout,
     ResultRejected,
-    UnknownToBroker,
     WorkerLost,
     WrongInstance,
 )
@@ -202,7 +202,7 @@ def test_a_failure_upstream_names_the_node_that_has_no_value_and_the_culprit(bro
     assert (error.dependent, error.function) == (f"{__name__}:Sample.entrypoint", f"{__name__}:Sample.pair")
     assert error.node_id == error.identifier == culprit.identifier
     assert error.instance_id == instance.instance_id
-    assert error.earlier == (FailedRun("builtins.OSError", "busy", "Traceback: line 0"),)
+    assert error.earlier == (FailedAttempt("builtins.OSError", "busy", "Traceback: line 0"),)
     assert isinstance(error.__cause__, ValueError)
 
 
@@ -235,9 +235,9 @@ def test_a_culprit_that_was_cancelled_is_told_apart(broker: RecordingBroker) -> 
 
 def test_an_unknown_node_is_said_to_be_unknown(broker: RecordingBroker) -> None:
     instance, _ = Sample()(1)
-    with pytest.raises(UnknownToBroker):
+    with pytest.raises(NotFound):
         resolve(instance, DAGPromise[int](UUID(int=4)))
-    with pytest.raises(UnknownToBroker):
+    with pytest.raises(NotFound):
         resolve(instance, DAGPromise[int](UUID(int=4)), timeout=5)
 
 

@@ -14,7 +14,7 @@ from dagorama.client.results import AsCompleted, as_completed
 from dagorama.context import current_attempt
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, generate_instance_id, resolve
-from dagorama.errors import NodeFailed, PromiseMisuse, UnknownToBroker, WrongInstance
+from dagorama.errors import NodeFailed, NotFound, PromiseMisuse, WrongInstance
 from dagorama.graph.scope import AttemptScope
 from dagorama.models.failure import Failure
 from dagorama.models.outcome import outcome
@@ -180,7 +180,7 @@ def test_a_broker_that_restarts_is_asked_about_the_rest(
 def test_an_unknown_node_is_an_error(
     broker: RecordingBroker, instance: Any, promises: list[Any], collect: Collect
 ) -> None:
-    with pytest.raises(UnknownToBroker):
+    with pytest.raises(NotFound):
         collect(as_completed(instance, [*promises, DAGPromise[int](UUID(int=4))]))
 
 

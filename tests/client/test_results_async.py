@@ -9,7 +9,7 @@ import pytest
 
 from dagorama.api import broker_pb2
 from dagorama.client.results import aresolve
-from dagorama.client.worker_thread import Beside
+from dagorama.client.worker_thread import WaiterThread
 from dagorama.context import current_attempt
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition
@@ -127,7 +127,7 @@ def test_an_answer_after_the_loop_has_gone_disturbs_nobody() -> None:
         told.set()
 
     async def leave() -> None:
-        async with Beside(lambda: None) as thread:
+        async with WaiterThread(lambda: None) as thread:
             await asyncio.wait_for(thread.run(wait), 0.05)
 
     with pytest.raises(TimeoutError):

@@ -8,7 +8,7 @@ from threading import Event, get_ident
 import pytest
 
 from dagorama_broker.engine import commits
-from dagorama_broker.engine.commits import FEW, StoreThread
+from dagorama_broker.engine.commits import FEW, CommitExecutor
 from dagorama_broker.model.rows import Changes, RemovedRow
 from tests.support.raw import Dag, serving, submit
 from tests.support.records import graph, node
@@ -17,8 +17,8 @@ SHORT = graph(*map(node, range(1, FEW)))
 
 
 @pytest.fixture
-def thread() -> Iterator[StoreThread]:
-    thread = StoreThread()
+def thread() -> Iterator[CommitExecutor]:
+    thread = CommitExecutor()
     yield thread
     thread.shutdown()
 
@@ -42,7 +42,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 
 def test_a_short_commit_is_made_outside_once_the_disk_has_shown_that_it_is_quick(
-    thread: StoreThread, clock: Callable[[float], None]
+    thread: CommitExecutor, clock: Callable[[float], None]
 ) -> None:
     clock(0.0002)
     assert not thread.may_commit_outside(SHORT)
@@ -52,7 +52,7 @@ def test_a_short_commit_is_made_outside_once_the_disk_has_shown_that_it_is_quick
 
 def test_without_short_commits_none_is_made_outside_however_quick_the_disk_is(clock: Callable[[float], None]) -> None:
     clock(0.0002)
-    thread, uncounted = StoreThread(few=0), Changes(workers_joined=[(b"w" * 16, "w")])
+    thread, uncounted = CommitExecutor(few=0), Changes(workers_joined=[(b"w" * 16, "w")])
     for _ in range(100):
         thread.timed(lambda _: None, uncounted)
         assert not thread.may_commit_outside(uncounted)
@@ -60,7 +60,7 @@ def test_without_short_commits_none_is_made_outside_however_quick_the_disk_is(cl
 
 
 def test_commits_of_many_rows_and_removals_go_to_the_thread(
-    thread: StoreThread, clock: Callable[[float], None]
+    thread: CommitExecutor, clock: Callable[[float], None]
 ) -> None:
     clock(0.0002)
     thread.timed(lambda _: None, SHORT)
@@ -69,7 +69,7 @@ def test_commits_of_many_rows_and_removals_go_to_the_thread(
 
 
 def test_a_slow_disk_sends_commits_to_the_thread_until_it_is_quick_again(
-    thread: StoreThread, clock: Callable[[float], None]
+    thread: CommitExecutor, clock: Callable[[float], None]
 ) -> None:
     clock(0.0002)
     thread.timed(lambda _: None, SHORT)
@@ -82,7 +82,7 @@ def test_a_slow_disk_sends_commits_to_the_thread_until_it_is_quick_again(
     assert thread.may_commit_outside(SHORT)
 
 
-def test_a_long_commit_says_nothing_of_short_ones(thread: StoreThread, clock: Callable[[float], None]) -> None:
+def test_a_long_commit_says_nothing_of_short_ones(thread: CommitExecutor, clock: Callable[[float], None]) -> None:
     clock(0.0002)
     thread.timed(lambda _: None, SHORT)
     clock(1.0)
@@ -91,7 +91,7 @@ def test_a_long_commit_says_nothing_of_short_ones(thread: StoreThread, clock: Ca
 
 
 def test_nobody_commits_outside_while_the_thread_is_in_the_store(
-    thread: StoreThread, clock: Callable[[float], None]
+    thread: CommitExecutor, clock: Callable[[float], None]
 ) -> None:
     clock(0.0002)
     thread.timed(lambda _: None, SHORT)
@@ -133,7 +133,7 @@ async def test_a_broker_makes_short_commits_in_its_loop_and_others_in_the_thread
 
 def test_no_commit_is_made_outside_where_none_may_be_though_it_holds_no_rows_to_count() -> None:
     """What could go wrong: a simulated disk is quick, and real time decides where a commit is made."""
-    thread = StoreThread(few=0)
+    thread = CommitExecutor(few=0)
     only_workers = Changes(workers_joined=[(b"worker-id", "host:1")])
     for _ in range(50):
         thread.timed(lambda changes: None, only_workers)

@@ -18,9 +18,9 @@ from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.proofs import Proofs
 from dagorama_broker.engine.worker_session import Session
 from dagorama_broker.rpc.grants import GrantBuilder
-from dagorama_broker.rpc.messages import runs_of
+from dagorama_broker.rpc.messages import blocks_of
 from dagorama_broker.rpc.reports import take_report
-from dagorama_broker.rpc.work import presence_of
+from dagorama_broker.rpc.work import worker_info_of
 from dagorama_broker.scheduler import Effects, Scheduler
 from dagorama_broker.store.checksums import node_rows, outcome_rows
 from tests.support.raw import FUNCTION, Dag, read_grant, results
@@ -58,7 +58,7 @@ class Driven:
         self.scheduler = Scheduler(1)
         self.now = 100.0
         self.worker = self.scheduler.connect(
-            presence_of(pb.Hello(protocol=1, worker=os.urandom(16), name="w", slots=1)), (), self.now
+            worker_info_of(pb.Hello(protocol=1, worker=os.urandom(16), name="w", slots=1)), (), self.now
         )
         self.broker = cast(Broker, SimpleNamespace(
             scheduler=self.scheduler, see_time=lambda: self.now, store=SimpleNamespace(has_large=lambda sha256: True),
@@ -75,11 +75,11 @@ class Driven:
         return effects
 
     def submit(self, request: pb.SubmitRequest) -> Effects:
-        self.scheduler.submit(runs_of([request]), {})
+        self.scheduler.submit(blocks_of([request]), {})
         return self.step()
 
     def grants(self, effects: Effects) -> list[pb.Grant]:
-        builder = GrantBuilder(0, partial(Proofs(b"s" * 32).of, self.worker.presence.id))
+        builder = GrantBuilder(0, partial(Proofs(b"s" * 32).of, self.worker.info.id))
         for granted in effects.granted:
             builder.add(granted, b"\x01\x00arguments")
         builder.cut()

@@ -34,10 +34,10 @@ def function(number: int, **fields: Any) -> pb.Function:
 
 
 def names(broker: Broker) -> set[str]:
-    assert {lane.function.name for lane in broker.scheduler.graph.lane_by_id.values()} == {
-        of.name for of in broker.scheduler.graph.lanes
+    assert {lane.function.name for lane in broker.scheduler.graph.queue_by_id.values()} == {
+        of.name for of in broker.scheduler.graph.queues
     }
-    return {of.name for of in broker.scheduler.graph.lanes}
+    return {of.name for of in broker.scheduler.graph.queues}
 
 
 def stored(broker: Broker) -> set[str]:
@@ -65,7 +65,7 @@ async def test_functions_of_removed_instances_and_of_no_node_at_all_are_dropped(
         await submit(served.stub, Dag().submission(b"a", functions=[function(100 + n) for n in range(4)]))
         await served.until(lambda broker: len(names(broker)) <= 8)
         assert "work:f100" in names(served.broker)
-        await served.broker.commits.durable()
+        await served.broker.commits.wait_durable()
         assert stored(served.broker) == names(served.broker)
 
 
@@ -84,7 +84,7 @@ async def test_a_dropped_function_may_come_again_and_takes_no_number_that_was_us
         await once(served, *(function(n) for n in range(8)))
         await served.until(lambda broker: not names(broker))
         used = served.broker.scheduler.graph.next_lane
-        await served.broker.commits.durable()
+        await served.broker.commits.wait_durable()
     if place == "memory://":
         return
     async with serving(store=place, **NOW) as served:

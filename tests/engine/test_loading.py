@@ -59,13 +59,13 @@ def holds_nothing(broker: Broker) -> None:
 async def run_instances(served: Served, messages: int) -> None:
     numbers = iter(range(messages))
 
-    async def spawner() -> None:
+    async def client() -> None:
         for _ in numbers:
             request, last = many_instances()
             await submit(served.stub, request)
             assert await served.value(last, last[4:] + bytes(4)) == envelope(b"result")
 
-    await asyncio.gather(*(spawner() for _ in range(SIDE_BY_SIDE)))
+    await asyncio.gather(*(client() for _ in range(SIDE_BY_SIDE)))
 
 
 @pytest.mark.slow

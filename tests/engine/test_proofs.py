@@ -12,7 +12,7 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.proofs import MOST_PRESENTED, PresentedGrant, Proofs, check_secret, id_of
-from dagorama_broker.errors import Malformed, NotPermitted
+from dagorama_broker.errors import InvalidArgument, PermissionDenied
 from dagorama_broker.store import Store
 from tests.support.raw import Dag, Given, RawWorker, Served, envelope, granted, identity, serving, submit
 
@@ -173,14 +173,14 @@ class TestProofs:
 
     def test_are_bounded(self) -> None:
         many = PresentedGrant(range(MOST_PRESENTED + 1), range(MOST_PRESENTED + 1), b"")
-        with pytest.raises(Malformed, match="131,073 attempts; 131,072 are allowed"):
+        with pytest.raises(InvalidArgument, match="131,073 attempts; 131,072 are allowed"):
             self.PROOFS.proven(self.WORKER, [many])
-        with pytest.raises(Malformed, match="different lengths"):
+        with pytest.raises(InvalidArgument, match="different lengths"):
             self.PROOFS.proven(self.WORKER, [PresentedGrant([1], [1, 2], b"")])
 
     def test_secrets_fit_ids(self) -> None:
         check_secret(self.WORKER, self.SECRET)
-        with pytest.raises(NotPermitted):
+        with pytest.raises(PermissionDenied):
             check_secret(os.urandom(16), self.SECRET)
 
 

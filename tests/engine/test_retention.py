@@ -29,11 +29,11 @@ from dagorama_broker.engine.retention_policy import (
     MOST_NODES,
     NODES,
     SHORTEST_PAUSE,
-    Keeping,
-    Pace,
-    in_words,
+    RemovalRate,
+    RetentionPolicy,
+    format_duration,
 )
-from dagorama_broker.model.rows import Changes, InstanceEnd, LinkRow, RunRow
+from dagorama_broker.model.rows import Changes, InstanceEnd, LinkRow, NodeBlockRow
 from dagorama_broker.scheduler import Scheduler
 from dagorama_broker.store.sqlite.store import SqliteStore
 from tests.rpc.test_legacy_service import Client
@@ -137,7 +137,7 @@ async def test_the_same_submission_is_refused_while_what_it_made_is_still_on_the
     async with serving(store=place, retention=NEVER, retention_failed=NEVER) as served:
         await finish(served, dag)
         assert now_removed(served)
-        await served.broker.commits.durable()
+        await served.broker.commits.wait_durable()
         assert served.broker.store.last_run(dag.origin, 1) is not None
         with refused(GONE, "was removed after its retention of 0 s"):
             await submit(served.stub, dag.submission(b"a"))
@@ -161,7 +161,7 @@ async def test_the_originals_calls_say_so_too() -> None:
     [(7 * 86_400, "7 days"), (86_400, "24 h"), (5_400, "90 min"), (3_600, "60 min"), (45, "45 s"), (0.5, "0.5 s")],
 )
 def test_a_retention_is_told_in_words(seconds: float, words: str) -> None:
-    assert in_words(seconds) == words
+    assert format_duration(seconds) == words
 
 
 # --- what goes and what stays --------------------------------------------------------------------------
@@ -263,7 +263,7 @@ async def test_instances_of_which_one_is_live_keep_each_other(place: str) -> Non
         worker = await served.worker()
         await worker.durable(await worker.complete(await worker.node()))
         assert now_removed(served)
-        await served.broker.commits.durable()
+        await served.broker.commits.wait_durable()
         assert is_removed(one)(served.broker)
         assert is_removed(other)(served.broker)
 
@@ -293,7 +293,7 @@ async def test_a_clock_that_is_put_forward_makes_nothing_old(monkeypatch: pytest
     dag = Dag()
     async with serving(retention=3600.0) as served:
         await finish(served, dag)
-        served.broker.lookups.keeping = Keeping(3600.0, 3600.0)
+        served.broker.lookups.keeping = RetentionPolicy(3600.0, 3600.0)
         retention, year = retention_of(served.broker), 365 * 86_400
         before = time.time
         monkeypatch.setattr(time, "time", lambda: before() + year)
@@ -319,11 +319,11 @@ async def test_a_start_whose_clock_is_days_ahead_removes_nothing(
 
 def now_removed(served: Served) -> bool:
     """Have all that ended removed by the next commit, whatever the settings."""
-    served.broker.lookups.keeping = Keeping(0.0, 0.0)
+    served.broker.lookups.keeping = RetentionPolicy(0.0, 0.0)
     try:
         return retention_of(served.broker)._remove() > 0
     finally:
-        served.broker.lookups.keeping = Keeping(NEVER, NEVER)
+        served.broker.lookups.keeping = RetentionPolicy(NEVER, NEVER)
 
 
 async def test_an_instance_that_is_removed_while_a_call_looks_it_up_is_unknown_to_that_call(
@@ -393,7 +393,7 @@ async def test_an_instance_that_is_being_read_goes_when_the_reader_has_gone(plac
         with served.broker.lookups.holds.on(dag.instance):
             assert not now_removed(served)
         assert now_removed(served)
-        await served.broker.commits.durable()
+        await served.broker.commits.wait_durable()
         assert is_removed(dag)(served.broker)
 
 
@@ -416,7 +416,7 @@ async def test_who_waits_when_it_ends_gets_the_value_however_short_the_retention
 
 def test_a_portion_is_twice_what_was_made_since_the_one_before_between_two_bounds() -> None:
     made = SimpleNamespace(instances_made=1, nodes_made=1)
-    pace = Pace(cast(Scheduler, made), 0.0)
+    pace = RemovalRate(cast(Scheduler, made), 0.0)
     assert (pace.instances(), pace.nodes()) == (INSTANCES, NODES)
     made.instances_made, made.nodes_made = 1_001, 9_001
     assert (pace.instances(), pace.nodes()) == (2_000, 18_000)
@@ -426,7 +426,7 @@ def test_a_portion_is_twice_what_was_made_since_the_one_before_between_two_bound
 
 
 def test_a_pause_is_as_long_as_a_portion_takes_to_expire() -> None:
-    pace = Pace(cast(Scheduler, SimpleNamespace(instances_made=1, nodes_made=1)), 100.0)
+    pace = RemovalRate(cast(Scheduler, SimpleNamespace(instances_made=1, nodes_made=1)), 100.0)
     assert pace.pause(101.0, longest=60.0) == 60.0
     for removed in (INSTANCES, INSTANCES, 1):
         pace.count(removed)
@@ -446,7 +446,7 @@ async def test_instances_that_are_being_read_do_not_keep_the_others_from_going(
         await finish(served, read)
         await finish(served, other)
         retention = retention_of(served.broker)
-        served.broker.lookups.keeping = Keeping(0.0, 0.0)
+        served.broker.lookups.keeping = RetentionPolicy(0.0, 0.0)
         with served.broker.lookups.holds.on(read.instance):
             assert await retention._forget_some()
             assert not is_removed(other)(served.broker)
@@ -462,7 +462,7 @@ async def test_instances_go_one_after_the_other_without_a_pause_if_each_names_th
         keys = [stored.row.key for dag in dags if (stored := store.instance(dag.instance)) is not None]
         links = [LinkRow(naming, named) for named, naming in pairwise(keys)]
         await served.broker.commits.in_store(store.commit, Changes(links=links))
-        served.broker.lookups.keeping = Keeping(0.0, 0.0)
+        served.broker.lookups.keeping = RetentionPolicy(0.0, 0.0)
         steps = 1
         while await retention._forget_some():
             steps += 1
@@ -481,7 +481,7 @@ async def test_rows_of_what_was_removed_go_before_more_is_removed(place: str, mo
             for _ in range(3):
                 await worker.durable(await worker.complete(await worker.node()))
         store, retention = served.broker.store, retention_of(served.broker)
-        served.broker.lookups.keeping, steps = Keeping(0.0, 0.0), 1
+        served.broker.lookups.keeping, steps = RetentionPolicy(0.0, 0.0), 1
         removed, left = [], []
         while await retention._forget_some():
             removed.append(sum(is_removed(dag)(served.broker) for dag in dags))
@@ -508,7 +508,7 @@ def fill(path: Path) -> None:
     store.commit(changes)
     other = MANY + 1
     live = Changes(instances=[instance_row(2)], nodes=[node(other, instance=2)])
-    live.runs = [RunRow(b"other-origin", 0, 1, other, 2, b"")]
+    live.blocks = [NodeBlockRow(b"other-origin", 0, 1, other, 2, b"")]
     store.commit(live)
     store.close()
 

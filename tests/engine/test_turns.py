@@ -13,7 +13,7 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.loading import named_by
-from dagorama_broker.rpc.messages import runs_of
+from dagorama_broker.rpc.messages import blocks_of
 from tests.support.raw import FUNCTION, PATIENCE, Brood, Dag, Served, refused, results, serving, submit
 
 #: Nodes of a call, and of a slice.
@@ -196,7 +196,7 @@ def serialized(request: pb.SubmitRequest) -> int:
 
     sys.setprofile(note)
     try:
-        runs_of([request])
+        blocks_of([request])
     finally:
         sys.setprofile(None)
     return count
@@ -212,5 +212,5 @@ def test_sources_in_runs_of_the_same_call_are_not_looked_up() -> None:
     dag = Dag()
     runs = [dag.nodes(b"a", first=2 * number, creates=not number) for number in range(500)]
     runs += [dag.nodes(b"b", first=1_001, source_count=[2], source=[998, 999])]
-    found = runs_of([pb.SubmitRequest(functions=[FUNCTION], nodes=runs)])
+    found = blocks_of([pb.SubmitRequest(functions=[FUNCTION], nodes=runs)])
     assert named_by(found) == {dag.id(999)}

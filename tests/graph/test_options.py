@@ -37,7 +37,7 @@ class Ruled(DAGDefinition):
 
     @dagorama(
         timeout=1.5, queue_timeout=60, priority=-3, max_concurrency=2, delay=0.25, max_deaths=1,
-        eager=True
+        stream_children=True
     ).syncfn
     def ruled(self) -> int:
         return 1
@@ -77,7 +77,7 @@ def test_options_travel_with_the_function(attempt: AttemptScope, inside: Any) ->
     (node,) = run_of(attempt.runs[0])
     told = node.function
     assert (told.timeout, told.queue_timeout, told.priority, told.max_concurrency) == (1.5, 60, -3, 2)
-    assert (told.delay, told.max_deaths, told.eager) == (0.25, 1, True)
+    assert (told.delay, told.max_deaths, told.stream_children) == (0.25, 1, True)
 
 
 def test_a_function_without_options_says_nothing_of_them(attempt: AttemptScope, inside: Any) -> None:
@@ -250,7 +250,7 @@ class Dividing(Ruled):
         ("max_concurrency", [0, -1, 1.5, True, "2"]),
         ("delay", [-1, "5", None, math.nan]),
         ("max_deaths", [0, 1.5, True]),
-        ("eager", [1, "yes", None]),
+        ("stream_children", [1, "yes", None]),
         ("concurrency_key", [3, b"key"]),
     ],
 )
@@ -266,7 +266,7 @@ def test_an_option_that_cannot_be_is_refused_by_name(option: str, values: list[A
 
 def test_an_unknown_option_is_refused() -> None:
     for name, remedy in (("time_out", "did you mean 'timeout'"), ("taint", "did you mean 'taint_name'"),
-                         ("zzz", "it takes concurrency_key, delay, eager")):  # fmt: skip
+                         ("zzz", "it takes concurrency_key, delay, max_concurrency")):  # fmt: skip
         with pytest.raises(TypeError, match=rf"^dagorama\(\) got an unexpected option '{name}'; {remedy}"):
             dagorama(**{name: 5})  # type: ignore[call-overload]
 

@@ -15,8 +15,8 @@ from dagorama.client.large_values import LARGE_FROM
 from dagorama.context import current_attempt
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, instance_within
-from dagorama.errors import NotInInstance, NotPicklable, RefusedByBroker, WrongInstance
-from dagorama.graph.node_batch import NODE_LIMIT, FunctionTable, NodesRun, references, submit_requests
+from dagorama.errors import NotInInstance, NotPicklable, RequestRejected, WrongInstance
+from dagorama.graph.node_batch import NODE_LIMIT, FunctionTable, NodeBatch, references, submit_requests
 from dagorama.graph.scope import AttemptScope
 from dagorama.models.promise import DAGPromise
 from dagorama.values.codec import decode_call
@@ -151,7 +151,7 @@ def test_a_fan_in_of_two_hundred_thousand_fits_into_one_node(attempt: AttemptSco
 
 def test_a_node_that_no_message_could_carry_is_refused(inside: Any, attempt: AttemptScope) -> None:
     wide = [DAGPromise[Any](UUID(int=number)) for number in range(NODE_LIMIT // 25)]
-    with pytest.raises(RefusedByBroker, match=r"join names [\d,]+ promises, more than one message holds"):
+    with pytest.raises(RequestRejected, match=r"join names [\d,]+ promises, more than one message holds"):
         inside.join(wide)
     assert not len(attempt.runs[0])
 
@@ -175,7 +175,7 @@ def test_the_same_large_argument_is_named_once(attempt: AttemptScope, inside: An
 
 def test_an_argument_beyond_the_limit_leaves_no_node(broker: RecordingBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "VALUE_LIMIT", LARGE_FROM - 1)
-    with pytest.raises(RefusedByBroker, match="is more than dagorama carries"):
+    with pytest.raises(RequestRejected, match="is more than dagorama carries"):
         Sample()(1, LARGE_FROM)
     assert not broker.requests
 
@@ -341,4 +341,4 @@ def test_a_definition_called_after_the_attempt_is_over_is_refused(attempt: Attem
 
 
 def test_a_run_knows_its_size() -> None:
-    assert len(NodesRun(INSTANCE, b"o" * 12)) == 0
+    assert len(NodeBatch(INSTANCE, b"o" * 12)) == 0

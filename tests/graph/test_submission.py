@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from dagorama import DAGDefinition, PromiseMisuse, UnknownToBroker, dagorama, resolve, together
+from dagorama import DAGDefinition, NotFound, PromiseMisuse, batch, dagorama, resolve
 from tests.support.recording_broker import RecordingBroker
 
 
@@ -22,7 +22,7 @@ class AsyncSquare(DAGDefinition):
 
 
 def test_a_block_is_one_call_however_many_instances_it_makes(broker: RecordingBroker) -> None:
-    with together():
+    with batch():
         made = [Square()(number) for number in range(50)]
         assert broker.submissions == 0
     assert broker.submissions == 1
@@ -31,7 +31,7 @@ def test_a_block_is_one_call_however_many_instances_it_makes(broker: RecordingBr
 
 
 def test_calls_on_an_instance_of_the_block_are_part_of_it(broker: RecordingBroker) -> None:
-    with together():
+    with batch():
         instance, _ = Square()(2)
         later = instance.entrypoint(3)
     broker.run()
@@ -39,7 +39,7 @@ def test_calls_on_an_instance_of_the_block_are_part_of_it(broker: RecordingBroke
 
 
 def test_a_block_that_makes_nothing_says_nothing(broker: RecordingBroker) -> None:
-    with together():
+    with batch():
         pass
     assert broker.submissions == 0
 
@@ -48,7 +48,7 @@ def test_a_block_that_raises_has_made_nothing(broker: RecordingBroker) -> None:
     made = []
 
     def block() -> None:
-        with together():
+        with batch():
             made.append(Square()(2))
             raise ValueError("no luck")
 
@@ -56,15 +56,15 @@ def test_a_block_that_raises_has_made_nothing(broker: RecordingBroker) -> None:
         block()
     assert broker.submissions == 0
     ((instance, promise),) = made
-    with pytest.raises(UnknownToBroker):
+    with pytest.raises(NotFound):
         resolve(instance, promise)
     Square()(3)
     assert broker.submissions == 1, "what comes after is no part of it"
 
 
 def test_a_block_inside_another_is_part_of_that(broker: RecordingBroker) -> None:
-    with together():
-        with together():
+    with batch():
+        with batch():
             Square()(1)
         Square()(2)
         assert broker.submissions == 0
@@ -72,7 +72,7 @@ def test_a_block_inside_another_is_part_of_that(broker: RecordingBroker) -> None
 
 
 def test_what_the_block_has_made_cannot_be_asked_for_before_it_ends(broker: RecordingBroker) -> None:
-    with together():
+    with batch():
         instance, promise = Square()(2)
         with pytest.raises(PromiseMisuse, match="ask for it after the block"):
             resolve(instance, promise)
@@ -80,7 +80,7 @@ def test_what_the_block_has_made_cannot_be_asked_for_before_it_ends(broker: Reco
 
 def test_async_entry_points_and_tasks_of_the_block_belong_to_it(broker: RecordingBroker) -> None:
     async def make() -> None:
-        with together():
+        with batch():
             await asyncio.gather(*[AsyncSquare()(number) for number in range(5)])
 
     asyncio.run(make())
@@ -88,7 +88,7 @@ def test_async_entry_points_and_tasks_of_the_block_belong_to_it(broker: Recordin
 
 
 def test_other_threads_are_not_held_back(broker: RecordingBroker) -> None:
-    with together():
+    with batch():
         Square()(1)
         other = threading.Thread(target=lambda: Square()(2))
         other.start()
@@ -103,7 +103,7 @@ def test_more_than_one_message_holds_is_still_one_submission(broker: RecordingBr
         def entrypoint(self, data: bytes) -> int:
             return len(data)
 
-    with together():
+    with batch():
         made = [Echo()(bytes(200_000)) for _ in range(30)]
     broker.run()
     assert [resolve(*each) for each in made] == [200_000] * 30

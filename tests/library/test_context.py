@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from dagorama.context import CurrentNode, Run, cancelled, current, current_run
+from dagorama.context import CurrentNode, RunningNode, cancelled, current, current_run
 from dagorama.errors import NotInNode
 
 CALL = SimpleNamespace(
@@ -23,7 +23,7 @@ def test_nothing_is_cancelled_outside_a_node() -> None:
 
 def test_a_node_sees_that_it_is_cancelled_whoever_says_so() -> None:
     told = threading.Event()
-    run = Run(2, told.is_set)
+    run = RunningNode(2, told.is_set)
     token = current_run.set(run)
     try:
         assert (cancelled(), run.number) == (False, 2)
@@ -37,17 +37,17 @@ def test_a_node_sees_that_it_is_cancelled_whoever_says_so() -> None:
 
 
 async def test_tasks_see_each_its_own_run() -> None:
-    async def node(run: Run) -> tuple[bool, bool]:
+    async def node(run: RunningNode) -> tuple[bool, bool]:
         current_run.set(run)
         await asyncio.sleep(0)
         return cancelled(), await asyncio.to_thread(cancelled)
 
-    told, untold = await asyncio.gather(node(Run(1, lambda: True)), node(Run()))
+    told, untold = await asyncio.gather(node(RunningNode(1, lambda: True)), node(RunningNode()))
     assert (told, untold) == ((True, True), (False, False))
 
 
 @contextmanager
-def running(run: Run) -> Iterator[None]:
+def running(run: RunningNode) -> Iterator[None]:
     token = current_run.set(run)
     try:
         yield
@@ -56,7 +56,7 @@ def running(run: Run) -> Iterator[None]:
 
 
 def test_a_node_can_ask_which_node_and_attempt_it_is() -> None:
-    with running(Run(2, call=CALL)):
+    with running(RunningNode(2, call=CALL)):
         node = current()
     assert node == CurrentNode(UUID(int=1), UUID(int=7), 2, "app.work:Dag.Inner.step")
     assert node.definition == "app.work:Dag.Inner"
@@ -67,5 +67,5 @@ def test_a_node_can_ask_which_node_and_attempt_it_is() -> None:
 def test_there_is_no_current_node_outside_a_node() -> None:
     with pytest.raises(NotInNode, match="no node runs here"):
         current()
-    with running(Run()), pytest.raises(NotInNode):
+    with running(RunningNode()), pytest.raises(NotInNode):
         current()

@@ -14,7 +14,7 @@ from dagorama.code_signature import calculate_function_hash
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, generate_instance_id
 from dagorama.errors import NotInInstance, PromiseMisuse
-from dagorama.functions import of_wrapper
+from dagorama.functions import from_wrapper
 from dagorama.models.promise import DAGPromise
 from dagorama.retry import ExponentialRetry, StaticRetry
 from tests.support.recording_broker import RecordingBroker
@@ -281,7 +281,7 @@ def test_the_hash_is_of_the_code_that_was_loaded(tmp_path: Path, monkeypatch: py
     files = [tmp_path / f"version{number}.py" for number in (1, 2)]
     for number, file in enumerate(files, 1):
         file.write_text(VERSION.format(number=number))
-    one, two = (of_wrapper(import_module(file.stem).Changing.work) for file in files)
+    one, two = (from_wrapper(import_module(file.stem).Changing.work) for file in files)
     files[0].write_text(VERSION.format(number=2))
     linecache.clearcache()
     assert two.hash != one.hash == calculate_function_hash(one.function)

@@ -21,9 +21,9 @@ from dagorama.definition import (
 )
 from dagorama.errors import (
     DefinitionNotRegistered,
+    NotFound,
     NotInInstance,
     PromiseMisuse,
-    UnknownToBroker,
     WrongInstance,
 )
 from dagorama.models.promise import DAGPromise
@@ -508,11 +508,11 @@ def test_attach_gives_back_instance_and_promise(broker: RecordingBroker) -> None
 
 def test_attach_refuses_what_is_not_there(broker: RecordingBroker) -> None:
     made, _ = Rollup()()
-    with pytest.raises(UnknownToBroker):
+    with pytest.raises(NotFound):
         Rollup.attach(UUID(int=5))
     with pytest.raises(WrongInstance, match=f"is of {__name__}:Rollup, not of {__name__}:Inner"):
         Inner.attach(made.instance_id)
-    with pytest.raises(UnknownToBroker, match="no entry point"):
+    with pytest.raises(NotFound, match="no entry point"):
         Rollup.attach(generate_instance_id())
 
 

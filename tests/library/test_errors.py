@@ -12,7 +12,7 @@ from dagorama import errors
 from dagorama.errors import (
     BrokerUnavailable,
     DagoramaError,
-    FailedRun,
+    FailedAttempt,
     NodeCancelled,
     NodeFailed,
     PromiseAttribute,
@@ -116,7 +116,7 @@ def test_a_culprit_upstream_is_named_with_the_node_that_has_no_value_for_it() ->
 
 
 def test_earlier_runs_are_told_in_a_line_each_and_kept_whole() -> None:
-    earlier = (FailedRun("app.Busy", "first\nline", TRACEBACK), FailedRun("app.Busy", "x" * 999, TRACEBACK))
+    earlier = (FailedAttempt("app.Busy", "first\nline", TRACEBACK), FailedAttempt("app.Busy", "x" * 999, TRACEBACK))
     node_id = uuid4()
     failed = NodeFailed("app:Dag.work", 3, "app.Gone", "no rows", TRACEBACK, earlier=earlier, node_id=node_id)
     again = pickle.loads(pickle.dumps(failed))

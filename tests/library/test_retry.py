@@ -11,7 +11,7 @@ import pytest
 from dagorama.api.api_pb2 import RetryMessage
 from dagorama.api.broker_pb2 import Retry
 from dagorama.errors import RetryLater
-from dagorama.retry import ExponentialRetry, RetryConfiguration, StaticRetry, verdict
+from dagorama.retry import ExponentialRetry, RetryConfiguration, StaticRetry, retry_decision
 
 
 def pauses(policy: Retry, count: int) -> list[float]:
@@ -147,16 +147,16 @@ def test_whoever_asks_to_be_run_later_is_whatever_the_types_say(kind: Any) -> No
     class Quota(RetryLater): ...
 
     for retry in (policy(kind, retry_on=(OSError,)), policy(kind, give_up_on=(Quota,))):
-        assert verdict(retry, Quota(0.5)) == (False, 0.5)
-    assert verdict(None, Quota(0.5)) == (False, 0.5)
+        assert retry_decision(retry, Quota(0.5)) == (False, 0.5)
+    assert retry_decision(None, Quota(0.5)) == (False, 0.5)
 
 
 @BOTH
 def test_the_verdict_is_the_policys(kind: Any) -> None:
     retry = policy(kind, give_up_on=(ValueError,))
-    assert verdict(retry, ValueError()) == (True, None)
-    assert verdict(retry, OSError()) == (False, None)
-    assert verdict(None, ValueError()) == (False, None)
+    assert retry_decision(retry, ValueError()) == (True, None)
+    assert retry_decision(retry, OSError()) == (False, None)
+    assert retry_decision(None, ValueError()) == (False, None)
 
 
 def test_a_policy_of_the_users_own_decides_and_may_fail() -> None:
@@ -165,9 +165,9 @@ def test_a_policy_of_the_users_own_decides_and_may_fail() -> None:
             return bool(exception.args[0] == "hopeless")
 
     retry = Deciding(RetryMessage(maxAttempts=3))
-    assert verdict(retry, ValueError("hopeless")) == (True, None)
-    assert verdict(retry, ValueError("busy")) == (False, None)
-    assert verdict(retry, ValueError()) == (False, None)
+    assert retry_decision(retry, ValueError("hopeless")) == (True, None)
+    assert retry_decision(retry, ValueError("busy")) == (False, None)
+    assert retry_decision(retry, ValueError()) == (False, None)
 
 
 @BOTH

@@ -15,7 +15,7 @@ from dagorama.code_signature import calculate_function_hash
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, instance_within
 from dagorama.errors import DefinitionNotRegistered, FunctionNotFound
-from dagorama.functions import of_wrapper
+from dagorama.functions import from_wrapper
 from dagorama.graph import shipping
 from dagorama.graph.scope import AttemptScope
 from dagorama.graph.shipping import Header, Parcel, Shipment
@@ -256,7 +256,7 @@ def test_a_local_definition_is_found_in_its_own_process() -> None:
 def test_the_class_with_the_hash_is_found_among_those_of_one_name() -> None:
     earlier, latest = local_definition(1), local_definition(2)
     for cls in (earlier, latest):
-        hash = of_wrapper(vars(cls)["entrypoint"]).spec(cls).hash
+        hash = from_wrapper(vars(cls)["entrypoint"]).spec(cls).hash
         assert find(f"{function_to_name(cls)}.entrypoint", hash).cls is cls
 
 

@@ -12,7 +12,7 @@ import pytest
 from dagorama.api import broker_pb2
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, instance_within, resolve
-from dagorama.errors import FailedRun, NodeCancelled, NodeFailed, PromiseMisuse, ValueNotReadable
+from dagorama.errors import FailedAttempt, NodeCancelled, NodeFailed, PromiseMisuse, ValueNotReadable
 from dagorama.graph.node_batch import FunctionTable
 from dagorama.graph.scope import AttemptScope
 from dagorama.models.failure import Failure
@@ -208,7 +208,7 @@ def test_a_failure_is_read_from_what_the_broker_sends() -> None:
     )  # fmt: skip
     failure = failed_source(message.SerializeToString()).failure
     assert failure == Failure(
-        "app:Dag.work", "builtins.ValueError", "no rows", "Traceback", 3, (FailedRun("a.B", "m", "t"),), UUID(int=7)
+        "app:Dag.work", "builtins.ValueError", "no rows", "Traceback", 3, (FailedAttempt("a.B", "m", "t"),), UUID(int=7)
     )
 
 

@@ -23,11 +23,11 @@ from typing import Any
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.engine.retention_policy import Keeping
+from dagorama_broker.engine.retention_policy import RetentionPolicy
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.rows import Changes, InstanceEnd, KeyRow
-from dagorama_broker.rpc.limits import Bounds, Manners, Streams
-from dagorama_broker.rpc.memory_guard import Memory
+from dagorama_broker.rpc.limits import CallLimiter, RequestLimits, WorkerConfig
+from dagorama_broker.rpc.memory_guard import MemoryGuard
 from dagorama_broker.rpc.service import BrokerService
 from dagorama_broker.scheduler import Scheduler
 from dagorama_broker.store.memory.store import MemoryStore
@@ -50,7 +50,7 @@ def changes_of(memory: MemoryStore) -> Changes:
     """All that a store in memory holds, as one commit."""
     tables = memory.tables
     changes = Changes(
-        functions=list(tables.functions.values()), runs=list(tables.runs), nodes=list(tables.nodes.values()),
+        functions=list(tables.functions.values()), blocks=list(tables.runs), nodes=list(tables.nodes.values()),
         instances=[stored.row for stored in tables.instances.values()], outcomes=list(tables.outcomes.values()),
         progress=list(tables.progress.values()), keys=[KeyRow(*row) for row in tables.concurrency_keys.items()],
         workers_joined=list(tables.workers.items()),
@@ -100,11 +100,11 @@ class Questions:
             epoch = store.open()
             scheduler, now = Scheduler(epoch), time.monotonic()
             scheduler.restore(store.live(), now, time.time() - now)
-            scheduler.awaited, scheduler.hold_until = set(), None
-            broker = Broker(scheduler, store, keeping=Keeping(inf, inf, inf))
-            memory = Memory(1 << 40, broker.memory_size)
+            scheduler.awaited, scheduler.dispatch_paused_until = set(), None
+            broker = Broker(scheduler, store, keeping=RetentionPolicy(inf, inf, inf))
+            memory = MemoryGuard(1 << 40, broker.memory_size)
             running = asyncio.create_task(broker.run())
-            asking = asyncio.create_task(self._ask(BrokerService(broker, Manners(), Bounds(), memory, Streams(100))))
+            asking = asyncio.create_task(self._ask(BrokerService(broker, WorkerConfig(), RequestLimits(), memory, CallLimiter(100))))
             try:
                 await asyncio.wait([asking, running], return_when=asyncio.FIRST_COMPLETED)
                 return [str(running.exception())] if running.done() else await asking

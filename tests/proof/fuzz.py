@@ -39,7 +39,7 @@ from .progress import made, patience
 PATIENCE = patience(5.0)
 #: Seconds for which a call that may rightly wait forever is kept open; nothing follows from how it ends then.
 LISTENS = 5.0
-WAITS = ("Wait", "Talk", "Work")
+WAITS = ("Wait", "Exchange", "Work")
 #: Bytes that a broker may grow by, whatever is sent: buffers, caches, and what was really submitted.
 GROWTH = 200 << 20
 SERVICES = (broker_pb2.DESCRIPTOR.services_by_name["Broker"], api_pb2.DESCRIPTOR.services_by_name["Dagorama"])
@@ -173,8 +173,8 @@ def _templates() -> list[tuple[str, list[Any]]]:
         ("SubmitStream", [submission, pb.SubmitRequest()]), ("Work", [hello, said]),
         ("Work", [hello, said, said]),
         ("Wait", [wait]),
-        ("Talk", [pb.Asks(ask=[pb.Ask(number=1, submit=submission), pb.Ask(number=2, wait=wait)])]),
-        ("Talk", [pb.Asks(ask=[pb.Ask(number=3, wait=wait)]), pb.Asks(ask=[pb.Ask(number=3, never_mind=True)])]),
+        ("Exchange", [pb.Requests(request=[pb.Request(number=1, submit=submission), pb.Request(number=2, wait=wait)])]),
+        ("Exchange", [pb.Requests(request=[pb.Request(number=3, wait=wait)]), pb.Requests(request=[pb.Request(number=3, cancel=True)])]),
         ("Cancel", [pb.CancelRequest(instance=INSTANCE, node=[ORIGIN + bytes(4)])]),
         ("GetInstance", [pb.GetInstanceRequest(instance=INSTANCE)]),
         ("FindIds", [pb.FindIdsRequest(instance=INSTANCE.hex()[:8], node=[ORIGIN.hex()[:8]])]),

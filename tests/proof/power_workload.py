@@ -18,12 +18,12 @@ from typing import Any
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.worker_session import Session
 from dagorama_broker.model.domain import Function
-from dagorama_broker.scheduler import NewRun, Presence, Scheduler
+from dagorama_broker.scheduler import NewNodes, Scheduler, WorkerInfo
 from dagorama_broker.store import folders, large_values
 from dagorama_broker.store.sqlite import connection, database
 from dagorama_broker.store.sqlite.store import SqliteStore
 
-SPAWNERS = 4
+CLIENTS = 4
 
 
 def weaken(how: str) -> None:
@@ -69,7 +69,7 @@ class Workload:
         broker = Broker(scheduler, self.store)
         running = asyncio.create_task(broker.run())
         working = asyncio.create_task(self._work(broker))
-        await asyncio.gather(*(self._spawn(broker) for _ in range(SPAWNERS)))
+        await asyncio.gather(*(self._spawn(broker) for _ in range(CLIENTS)))
         working.cancel()
         broker.stop()
         await running
@@ -80,7 +80,7 @@ class Workload:
             instance, origin = self.chance.randbytes(16), self.chance.randbytes(12)
             functions = [Function("work", "h", "work")]
             arguments = [self.chance.randbytes(self.chance.choice((10, 300, 3_000))) for _ in range(3)]
-            run = NewRun(instance, origin, 0, functions, [0] * 3, arguments, creates=("work:Work", origin + bytes(4)))
+            run = NewNodes(instance, origin, 0, functions, [0] * 3, arguments, creates=("work:Work", origin + bytes(4)))
             await broker.submissions.submit([run])
             self.acknowledged(instance=instance.hex(), origin=origin.hex())
             if self.chance.random() < 0.15:
@@ -91,9 +91,9 @@ class Workload:
 
     async def _work(self, broker: Broker) -> None:
         """A worker that completes whatever it is given."""
-        worker = broker.scheduler.connect(Presence(b"w" * 16, "worker", 2), (), broker.see_time())
+        worker = broker.scheduler.connect(WorkerInfo(b"w" * 16, "worker", 2), (), broker.see_time())
         session = broker.sessions[worker] = Session(worker)
-        broker.commits.touch()
+        broker.commits.mark_changed()
         while True:
             news, done = await session.next(), []
             for slot, node, attempt in news.granted:
@@ -101,9 +101,9 @@ class Workload:
                 broker.scheduler.complete(
                     slot.worker, node.key, attempt, value, 100, (), (), {}, (), broker.see_time()
                 )
-                assert node.run is not None
-                done.append((node.run.id_of(node.key), value))
-            await broker.commits.durable()
+                assert node.block is not None
+                done.append((node.block.id_of(node.key), value))
+            await broker.commits.wait_durable()
             for id, value in done:
                 self.acknowledged(node=id.hex(), value=value.hex())
 

@@ -14,9 +14,9 @@ from dagorama.values.envelope import large_values, references
 from dagorama.values.signing import RESULT, keyring
 from dagorama.worker.frames import FrameReader
 from dagorama_broker.errors import BrokerRefusal
-from dagorama_broker.rpc.messages import runs_of
+from dagorama_broker.rpc.messages import blocks_of
 from dagorama_broker.rpc.reports import large_by_place, refs_of
-from dagorama_broker.rpc.work import presence_of
+from dagorama_broker.rpc.work import worker_info_of
 from dagorama_broker.scheduler import Scheduler
 
 NODE, INSTANCE = b"n" * 16, b"i" * 16
@@ -50,8 +50,8 @@ def calls(data: bytes) -> None:
     """Whatever protobuf takes is taken or refused, and what is refused has changed nothing."""
     scheduler = Scheduler(1)
     readers: tuple[tuple[Any, Callable[[Any], object]], ...] = (
-        (pb.SubmitRequest, lambda read: scheduler.submit(runs_of([read]), {})),
-        (pb.Hello, presence_of),
+        (pb.SubmitRequest, lambda read: scheduler.submit(blocks_of([read]), {})),
+        (pb.Hello, worker_info_of),
         (pb.Results, lambda read: (refs_of(read), large_by_place(read))),
     )
     for message, take in readers:

@@ -116,7 +116,7 @@ async def submit(served: Served, tokens: Tokens, *functions: broker_pb2.Function
     dag = Dag()
     arguments = [b"a"] * len(functions)
     request = dag.submission(*arguments, functions=functions, function=list(range(len(functions))))
-    await raw.submit(stubs(served, tokens["spawner"]), request)
+    await raw.submit(stubs(served, tokens["client"]), request)
     return dag
 
 
@@ -127,11 +127,11 @@ SENT: Mapping[str, Any] = {
     "SubmitStream": [broker_pb2.SubmitRequest()],
     "Work": [broker_pb2.WorkerMessage()],
     "Wait": broker_pb2.WaitRequest(),
-    "Talk": [broker_pb2.Asks()],
+    "Exchange": [broker_pb2.Requests()],
     "PutValue": [broker_pb2.ValueChunk(data=b"value")],
     "GetValue": broker_pb2.GetValueRequest(),
-    "KeepValue": broker_pb2.KeepValueRequest(sha256=bytes(32)),
-    "ValuesFolder": broker_pb2.ValuesFolderRequest(),
+    "ImportValue": broker_pb2.ImportValueRequest(sha256=bytes(32)),
+    "GetSharedFolder": broker_pb2.GetSharedFolderRequest(),
     "GetInstance": broker_pb2.GetInstanceRequest(),
     "GetStatus": broker_pb2.GetStatusRequest(),
     "ListInstances": broker_pb2.ListInstancesRequest(),
@@ -141,15 +141,15 @@ SENT: Mapping[str, Any] = {
     "FindIds": broker_pb2.FindIdsRequest(),
     "Cancel": broker_pb2.CancelRequest(),
     "Retry": broker_pb2.RetryRequest(),
-    "Adopt": broker_pb2.AdoptRequest(),
+    "Rebind": broker_pb2.RebindRequest(),
 }
-SPAWNERS = {
-    "SubmitStream", "Wait", "Talk", "PutValue", "GetValue", "KeepValue", "ValuesFolder", "GetInstance",
+CLIENTS = {
+    "SubmitStream", "Wait", "Exchange", "PutValue", "GetValue", "ImportValue", "GetSharedFolder", "GetInstance",
     "GetStatus", "ListInstances", "ListNodes", "Explain", "GetNode", "FindIds", "Cancel", "Retry",
 }  # fmt: skip
 MAY = {
-    "spawner": SPAWNERS,
-    "worker": {"Work", "Wait", "Talk", "PutValue", "GetValue", "KeepValue", "ValuesFolder", "GetInstance", "Explain"},
+    "client": CLIENTS,
+    "worker": {"Work", "Wait", "Exchange", "PutValue", "GetValue", "ImportValue", "GetSharedFolder", "GetInstance", "Explain"},
     "reader": {"GetInstance", "GetStatus", "ListInstances", "ListNodes", "GetNode", "FindIds"},
     "admin": set(SENT),
 }
@@ -184,12 +184,12 @@ async def test_a_reader_gets_neither_the_arguments_of_a_node_nor_its_tracebacks(
         request = broker_pb2.GetNodeRequest(instance=dag.instance, node=dag.id(0), arguments=True)
         with refused(DENIED, "may not read the arguments of nodes"):
             await stubs(served, tokens["reader"]).GetNode(request)
-        assert (await stubs(served, tokens["spawner"]).GetNode(request)).arguments
+        assert (await stubs(served, tokens["client"]).GetNode(request)).arguments
         request.arguments = False
         assert not (await stubs(served, tokens["reader"]).GetNode(request)).arguments
         worker = await worker_of(served, tokens["worker"])
         await worker.durable(await worker.fail(await worker.node(), message="why", traceback="where"))
-        failures = [(await stubs(served, tokens[role]).GetNode(request)).failure for role in ("reader", "spawner")]
+        failures = [(await stubs(served, tokens[role]).GetNode(request)).failure for role in ("reader", "client")]
         assert [(failure.message, failure.traceback) for failure in failures] == [("why", ""), ("why", "where")]
 
 
@@ -205,18 +205,18 @@ async def test_each_role_may_make_its_calls_and_no_others(tokens: Tokens, role: 
 async def test_a_worker_may_wait_on_an_open_stream_and_not_submit(tokens: Tokens) -> None:
     async with guarded(tokens) as served:
         dag = await submit(served, tokens, FUNCTION)
-        talk = stubs(served, tokens["worker"]).Talk()
+        talk = stubs(served, tokens["worker"]).Exchange()
         asks = [
-            broker_pb2.Ask(number=1, submit=Dag().submission(b"a")),
-            broker_pb2.Ask(number=2, wait=broker_pb2.WaitRequest(instance=dag.instance, node=[dag.id(0)], now=True)),
+            broker_pb2.Request(number=1, submit=Dag().submission(b"a")),
+            broker_pb2.Request(number=2, wait=broker_pb2.WaitRequest(instance=dag.instance, node=[dag.id(0)], now=True)),
         ]
-        await talk.write(broker_pb2.Asks(ask=asks))
-        answers: list[broker_pb2.Answer] = []
-        while sum(answer.over for answer in answers) < 2:
+        await talk.write(broker_pb2.Requests(request=asks))
+        answers: list[broker_pb2.Response] = []
+        while sum(answer.done for answer in answers) < 2:
             message = await talk.read()
-            assert isinstance(message, broker_pb2.Answers)
-            answers += message.answer
-        refusals = {answer.number: answer.refusal.message for answer in answers if answer.over}
+            assert isinstance(message, broker_pb2.Responses)
+            answers += message.response
+        refusals = {answer.number: answer.refusal.message for answer in answers if answer.done}
         refusal = "the token 'worker' has the role worker, which may not call dagorama.v1.Broker/SubmitStream"
         assert refusals == {1: refusal, 2: ""}
         talk.cancel()
@@ -310,7 +310,7 @@ async def test_a_worker_of_some_queues_gets_those_and_may_not_ask_for_others(tok
         assert (await worker.node()).function.queue == "images"
         status = await stubs(served, tokens["reader"]).GetStatus(broker_pb2.GetStatusRequest())
         assert [list(each.include_queues) for each in status.workers] == [["images"]]
-        assert [each.reason for each in status.unservable] == [
+        assert [each.reason for each in status.unschedulable] == [
             "the only connected worker may not run it: it does not include queue 'other' (start one with "
             "--include-queue other)"
         ]
@@ -340,14 +340,14 @@ async def read_again(served: Served) -> None:
 
 async def test_several_tokens_are_good_at_once_and_one_can_be_replaced(tokens: Tokens) -> None:
     async with guarded(tokens) as served:
-        tokens.add("spawner-2", "spawner")
+        tokens.add("client-2", "client")
         await read_again(served)
-        for name in ("spawner", "spawner-2"):
+        for name in ("client", "client-2"):
             assert await status_of(stubs(served, tokens[name]), "GetStatus") is grpc.StatusCode.OK
-        tokens.take_away("spawner")
+        tokens.take_away("client")
         await read_again(served)
-        assert await status_of(stubs(served, tokens["spawner"]), "GetStatus") is UNKNOWN
-        assert await status_of(stubs(served, tokens["spawner-2"]), "GetStatus") is grpc.StatusCode.OK
+        assert await status_of(stubs(served, tokens["client"]), "GetStatus") is UNKNOWN
+        assert await status_of(stubs(served, tokens["client-2"]), "GetStatus") is grpc.StatusCode.OK
 
 
 async def test_streams_end_when_their_token_is_taken_away_and_only_those(tokens: Tokens) -> None:
@@ -355,7 +355,7 @@ async def test_streams_end_when_their_token_is_taken_away_and_only_those(tokens:
     async with guarded(tokens) as served:
         dag = await submit(served, tokens, GPU)
         worker, other = await worker_of(served, tokens["worker"]), await worker_of(served, tokens["other"])
-        wait = stubs(served, tokens["spawner"]).Wait(
+        wait = stubs(served, tokens["client"]).Wait(
             broker_pb2.WaitRequest(instance=dag.instance, node=[dag.id(0)]), timeout=10
         )
         waited = asyncio.create_task(wait.read())
@@ -363,11 +363,11 @@ async def test_streams_end_when_their_token_is_taken_away_and_only_those(tokens:
         assert node is not None
         await served.until(lambda broker: node.key in broker.watching)
         tokens.take_away("worker")
-        tokens.take_away("spawner")
+        tokens.take_away("client")
         ended = await worker.end()
         assert ended.code() is grpc.StatusCode.UNAVAILABLE
         assert ended.details() == "the token 'worker' has expired or was changed: call again"
-        with refused(grpc.StatusCode.UNAVAILABLE, "the token 'spawner' has expired or was changed"):
+        with refused(grpc.StatusCode.UNAVAILABLE, "the token 'client' has expired or was changed"):
             await waited
         await worker.connect()
         assert (await worker.end()).code() is UNKNOWN

@@ -36,7 +36,7 @@ def frame(kind: int, payload: bytes = b"", flags: int = 0) -> bytes:
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[LaunchedBroker]:
-    environment = {"DAGORAMA_HANDSHAKE": "0.5", "DAGORAMA_CACHE": f"{MIB}"}
+    environment = {"DAGORAMA_HANDSHAKE_TIMEOUT": "0.5", "DAGORAMA_CACHE_BYTES": f"{MIB}"}
     with launch_broker(port=0, environment=environment) as broker:
         yield broker
 
@@ -57,7 +57,7 @@ async def connected(broker: LaunchedBroker) -> AsyncIterator[tuple[asyncio.Strea
 
 
 async def all_is_well(broker: LaunchedBroker) -> None:
-    """An honest spawner and an honest worker get a node through."""
+    """An honest client and an honest worker get a node through."""
     async with stub_of(broker) as stub, asyncio.timeout(PATIENCE):
         dag, worker = Dag(), RawWorker(stub)
         await submit(stub, dag.submission(b"a"), wait_for_ready=True)
@@ -107,7 +107,7 @@ async def test_a_hundred_half_open_connections_keep_nobody_out(broker: LaunchedB
 
 
 async def test_connections_are_bounded_and_there_is_room_again_when_some_close() -> None:
-    environment = {"DAGORAMA_MAX_CONNECTIONS": "3", "DAGORAMA_HANDSHAKE": "60"}
+    environment = {"DAGORAMA_MAX_CONNECTIONS": "3", "DAGORAMA_HANDSHAKE_TIMEOUT": "60"}
     with launch_broker(port=0, environment=environment) as broker:
         sockets = [socket.create_connection((broker.host, broker.port)) for _ in range(3)]
         fourth = socket.create_connection((broker.host, broker.port))
@@ -185,7 +185,7 @@ async def test_a_worker_that_neither_reads_nor_speaks_loses_its_nodes_and_then_i
         await call.write(pb.WorkerMessage(hello=pb.Hello(protocol=1, worker=os.urandom(16), name="deaf", slots=60)))
         await served.until(lambda broker: len(broker.sessions) == 1)
         (deaf,) = served.broker.sessions
-        await served.until(lambda broker: deaf.presence.id not in broker.scheduler.dispatch.workers)
+        await served.until(lambda broker: deaf.info.id not in broker.scheduler.dispatch.workers)
         await served.until(lambda broker: not broker.sessions)
         worker = await served.worker()
         for _ in range(60):

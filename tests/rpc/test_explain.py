@@ -36,12 +36,12 @@ async def chain(served: Served) -> Dag:
 async def test_a_node_is_explained_by_what_it_waits_for(served: Served) -> None:
     dag = await chain(served)
     reply = await explained(served, dag, 1)
-    assert [(each.function.name, each.queued, each.reason) for each in reply.unservable] == [(GPU.name, 1, NOBODY)]
+    assert [(each.function.name, each.queued, each.reason) for each in reply.unschedulable] == [(GPU.name, 1, NOBODY)]
     assert (reply.waiting, reply.queued, reply.running, reply.delayed) == (1, 0, 0, 0)
     worker = await served.worker(name="host:1", tolerations=["GPU"])
     await worker.node()
     reply = await explained(served, dag, 1)
-    assert (list(reply.unservable), reply.running, reply.worker) == ([], 1, "host:1")
+    assert (list(reply.unschedulable), reply.running, reply.worker) == ([], 1, "host:1")
 
 
 async def test_the_code_that_is_deployed_instead_is_named(served: Served) -> None:
@@ -52,8 +52,8 @@ async def test_the_code_that_is_deployed_instead_is_named(served: Served) -> Non
         node=[node.key], attempt=[node.attempt], reason=pb.CODE_MISMATCH, detail="has hash other", hash="other"
     )
     await worker.say(returns=[returned])
-    await served.until(lambda broker: broker.scheduler.dispatch.unservable())
-    (found,) = (await explained(served, dag, 0)).unservable
+    await served.until(lambda broker: broker.scheduler.dispatch.unschedulable())
+    (found,) = (await explained(served, dag, 0)).unschedulable
     assert list(found.deployed) == ["other"]
     assert "dagorama rebind" in found.reason
 
@@ -64,7 +64,7 @@ async def test_nodes_of_several_instances_are_explained_together(served: Served)
         node=[one.id(1), other.id(0)], instances=[one.instance, other.instance], instance_of=[0, 1]
     )
     reply = await served.stub.Explain(request)
-    assert {each.function.name: each.queued for each in reply.unservable} == {GPU.name: 1, FUNCTION.name: 1}
+    assert {each.function.name: each.queued for each in reply.unschedulable} == {GPU.name: 1, FUNCTION.name: 1}
 
 
 async def test_unknown_nodes_ended_ones_and_those_of_another_instance_do_not_count(served: Served) -> None:

@@ -214,7 +214,7 @@ async def test_a_node_that_cannot_be_checked_is_shown_with_what_to_set(served: S
     await served.until(lambda broker: not broker.scheduler.dispatch.claimed)
     await settled()
     assert not worker.given
-    (unservable,) = (await served.status()).unservable
+    (unservable,) = (await served.status()).unschedulable
     assert f"it cannot check a signature: {detail}" in unservable.reason
 
 
@@ -239,7 +239,7 @@ async def test_a_node_given_back_with_a_reason_is_not_offered_to_that_worker_aga
     await served.until(lambda broker: not broker.scheduler.dispatch.claimed)
     await settled()
     assert not worker.given
-    (unservable,) = (await served.status()).unservable
+    (unservable,) = (await served.status()).unschedulable
     assert "No module named 'work'" in unservable.reason
     able = await served.worker()
     again = await able.node()

@@ -80,18 +80,18 @@ async def test_each_node_is_shown_as_it_stands() -> None:
         assert [node.state for node in reply.nodes] == [
             pb.FAILED, pb.FAILED, pb.COMPLETED, pb.CLAIMED, pb.QUEUED, pb.WAITING,
         ]  # fmt: skip
-        assert (a.reason, a.culprit, a.runs) == ("ValueError: no such file", b"", 1)
-        assert (b.reason, b.culprit, list(b.sources)) == (a.reason, dag.id(0), [dag.id(0)])
+        assert (a.reason, a.root_cause, a.failed_attempts) == ("ValueError: no such file", b"", 1)
+        assert (b.reason, b.root_cause, list(b.sources)) == (a.reason, dag.id(0), [dag.id(0)])
         assert a.ended > 1e9
-        assert (c.reason, c.runs, c.worker) == ("", 0, "")
-        assert (d.worker, d.runs, d.reason, d.ended) == ("a worker", 1, "ValueError: not yet", 0.0)
+        assert (c.reason, c.failed_attempts, c.worker) == ("", 0, "")
+        assert (d.worker, d.failed_attempts, d.reason, d.ended) == ("a worker", 1, "ValueError: not yet", 0.0)
         assert "does not tolerate 'GPU'" in e.reason
         assert (e.function.queue, e.function.taint) == ("heavy", "GPU")
         assert (list(f.sources), f.reason) == ([dag.id(3)], "")
         await worker.vanish()
         await served.until(lambda broker: not broker.scheduler.dispatch.workers)
         d = (await nodes(served, dag)).nodes[3]
-        assert (d.state, d.lost, d.reason) == (pb.QUEUED, 1, "no worker is connected (start one with `worker`)")
+        assert (d.state, d.worker_losses, d.reason) == (pb.QUEUED, 1, "no worker is connected (start one with `worker`)")
 
 
 async def test_nodes_are_listed_page_by_page_and_by_state() -> None:

@@ -250,7 +250,7 @@ async def test_a_ping_says_when_it_was_heard(client: Client) -> None:
 
 
 async def test_a_silent_worker_is_invalidated_and_its_node_goes_to_another() -> None:
-    async with serving(original_lease=0.3) as served:
+    async with serving(legacy_lease=0.3) as served:
         client = Client(served.original)
         instance, silent, lively = await client.instance(), await client.worker(), await client.worker()
         identifier = await client.create(instance)
@@ -273,7 +273,7 @@ async def test_a_silent_worker_is_invalidated_and_its_node_goes_to_another() -> 
 
 
 async def test_a_worker_that_pings_keeps_its_node() -> None:
-    async with serving(original_lease=0.3) as served:
+    async with serving(legacy_lease=0.3) as served:
         client = Client(served.original)
         instance, worker = await client.instance(), await client.worker()
         await client.create(instance)
@@ -530,7 +530,7 @@ async def test_a_restarted_broker_that_hands_out_nothing_yet_does_not_say_that_t
         served.broker.scheduler.dispatch.workers.clear()
     async with serving(store=store, reconnect_wait=0.3) as served:
         client = Client(served.original)
-        assert served.broker.scheduler.hold_until is not None
+        assert served.broker.scheduler.dispatch_paused_until is not None
         assert (await client.get_work(await client.worker())).identifier == identifier
 
 
@@ -540,7 +540,7 @@ async def test_a_restarted_broker_that_hands_out_nothing_yet_does_not_say_that_t
 async def test_one_caller_makes_so_many_workers_and_the_silent_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(legacy_workers, "MOST", 8)
     monkeypatch.setattr(legacy_workers, "LOOK", 0.05)
-    async with serving(original_lease=0.3) as served:
+    async with serving(legacy_lease=0.3) as served:
         client = Client(served.original)
         workers = [await client.worker(includeQueues=[f"q{number}"]) for number in range(6)]
         with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "6 workers of dagorama 0.1.10 are connected; 8 are allowed"):

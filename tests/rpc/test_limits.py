@@ -15,13 +15,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from dagorama.api import api_pb2
 from dagorama.api import broker_pb2 as pb
 from dagorama.client.connection import Connection
-from dagorama.client.waiter import Waiting
+from dagorama.client.waiter import NodeWaiter
 from dagorama.errors import BrokerOverloaded
 from dagorama.settings import Settings
-from dagorama_broker.errors import Full
+from dagorama_broker.errors import Overloaded
 from dagorama_broker.rpc import interceptor
-from dagorama_broker.rpc.limits import Streams
-from dagorama_broker.rpc.memory_guard import IDLE_SHARE, SHARE, Memory, available, resident_bytes
+from dagorama_broker.rpc.limits import CallLimiter
+from dagorama_broker.rpc.memory_guard import IDLE_SHARE, SHARE, MemoryGuard, available, resident_bytes
 from dagorama_broker.rpc.status import RETRY_AFTER
 from tests.support.raw import FUNCTION, PATIENCE, Brood, Dag, RawWorker, refused, serving, submit
 
@@ -181,7 +181,7 @@ async def test_who_waits_for_a_node_waits_for_room_too(monkeypatch: pytest.Monke
         worker, other = await served.worker(), await served.worker()
         monkeypatch.setenv("DAGORAMA_HOST", "127.0.0.1")
         monkeypatch.setenv("DAGORAMA_PORT", f"{served.port}")
-        waiting = asyncio.create_task(asyncio.to_thread(lambda: list(Waiting({dag.id(0): dag.instance}).ended(10))))
+        waiting = asyncio.create_task(asyncio.to_thread(lambda: list(NodeWaiter({dag.id(0): dag.instance}).ended(10))))
         await asyncio.sleep(0.3)
         assert not waiting.done()
         await other.vanish()
@@ -191,10 +191,10 @@ async def test_who_waits_for_a_node_waits_for_room_too(monkeypatch: pytest.Monke
 
 
 def test_open_calls_are_counted_to_the_bound() -> None:
-    streams = Streams(2)
+    streams = CallLimiter(2)
     with streams.one():
         with streams.one():
-            with pytest.raises(Full, match="2 calls are open"), streams.one():
+            with pytest.raises(Overloaded, match="2 calls are open"), streams.one():
                 pass
             assert streams.open == 2
         with streams.one():
@@ -207,9 +207,9 @@ def test_open_calls_are_counted_to_the_bound() -> None:
 
 @pytest.mark.parametrize(("resident", "is_full"), [(999, False), (1000, False), (1001, True)])
 def test_the_watermark(resident: int, is_full: bool) -> None:
-    memory = Memory(1000, held=lambda: 500, resident=lambda: resident)
+    memory = MemoryGuard(1000, held=lambda: 500, resident=lambda: resident)
     if is_full:
-        with pytest.raises(Full, match="DAGORAMA_MAX_MEMORY"):
+        with pytest.raises(Overloaded, match="DAGORAMA_MAX_MEMORY"):
             memory.check()
     else:
         memory.check()
@@ -217,13 +217,13 @@ def test_the_watermark(resident: int, is_full: bool) -> None:
 
 @pytest.mark.parametrize("held", [0, 1000 // IDLE_SHARE])
 def test_a_broker_that_has_grown_and_holds_little_has_room_inside(held: int) -> None:
-    Memory(1000, held=lambda: held, resident=lambda: 5000).check()
-    with pytest.raises(Full):
-        Memory(1000, held=lambda: 1000 // IDLE_SHARE + 1, resident=lambda: 5000).check()
+    MemoryGuard(1000, held=lambda: held, resident=lambda: 5000).check()
+    with pytest.raises(Overloaded):
+        MemoryGuard(1000, held=lambda: 1000 // IDLE_SHARE + 1, resident=lambda: 5000).check()
 
 
 def test_the_default_is_a_share_of_what_there_is() -> None:
-    assert Memory(0, held=lambda: 0).most == int(available() * SHARE)
+    assert MemoryGuard(0, held=lambda: 0).most == int(available() * SHARE)
     assert 1 << 20 < resident_bytes() < available()
 
 

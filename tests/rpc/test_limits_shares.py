@@ -9,9 +9,9 @@ import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
-from dagorama_broker.errors import Full
+from dagorama_broker.errors import Overloaded
 from dagorama_broker.rpc import large_values
-from dagorama_broker.rpc.limits import KEPT, Kind, Streams, Turns, share
+from dagorama_broker.rpc.limits import KEPT, CallLimiter, Kind, Turns, share
 from dagorama_broker.rpc.permissions import CALLS, OURS, host_of, kind_of, sharer_of
 from dagorama_broker.rpc.tokens import Role, Token
 from tests.support.raw import PATIENCE, Dag, Served, answers_of, refused, serving, submit
@@ -22,19 +22,19 @@ MANY = 40  #: open calls, of which two are kept for each kind
 # --- counting -------------------------------------------------------------------------------------------
 
 
-def taken(streams: Streams, kind: Kind, whose: str) -> int:
+def taken(streams: CallLimiter, kind: Kind, whose: str) -> int:
     """How many calls of a kind one caller can open, and does."""
     count = 0
     while True:
         try:
             streams.enter(kind, whose)
-        except Full:
+        except Overloaded:
             return count
         count += 1
 
 
 def test_one_caller_gets_three_quarters_of_what_is_shared_and_of_what_is_kept_for_a_kind() -> None:
-    streams = Streams(400)
+    streams = CallLimiter(400)
     kept = 400 // KEPT
     shared = 400 - len(Kind) * kept
     assert taken(streams, Kind.WAIT, "one") == share(shared) + share(kept)
@@ -43,7 +43,7 @@ def test_one_caller_gets_three_quarters_of_what_is_shared_and_of_what_is_kept_fo
 
 @pytest.mark.parametrize("kind", Kind)
 def test_whatever_is_open_of_other_kinds_some_places_are_left_for_each(kind: Kind) -> None:
-    streams = Streams(400)
+    streams = CallLimiter(400)
     for other in set(Kind) - {kind}:
         for caller in range(10):
             taken(streams, other, f"{caller}")
@@ -51,19 +51,19 @@ def test_whatever_is_open_of_other_kinds_some_places_are_left_for_each(kind: Kin
 
 
 def test_all_callers_together_open_as_many_as_are_allowed_and_no_more() -> None:
-    streams = Streams(100)
+    streams = CallLimiter(100)
     assert sum(taken(streams, kind, f"{caller}") for kind in Kind for caller in range(10)) == 100
-    with pytest.raises(Full, match="100 calls are open, which is the limit of this broker"):
+    with pytest.raises(Overloaded, match="100 calls are open, which is the limit of this broker"):
         streams.enter(Kind.WORK, "another")
 
 
 def test_a_place_that_is_left_is_free_again() -> None:
-    streams = Streams(20)
+    streams = CallLimiter(20)
     with ExitStack() as stack:
         while True:
             try:
                 stack.enter_context(streams.one(Kind.TALK, "one"))
-            except Full:
+            except Overloaded:
                 break
         assert streams.open
     assert streams.open == 0
@@ -107,7 +107,7 @@ def test_callers_without_tokens_are_told_apart_by_their_hosts(peer: str, host: s
 
 
 def test_a_token_has_one_share_wherever_it_is_used() -> None:
-    token = Token("nightly", Role.SPAWNER, bytes(32))
+    token = Token("nightly", Role.CLIENT, bytes(32))
     assert sharer_of(token, "ipv4:10.0.0.7:1") == sharer_of(token, "ipv4:10.0.0.8:1") == "token:nightly"
 
 
@@ -122,16 +122,16 @@ def test_each_call_is_of_some_kind() -> None:
 
 
 async def others_are_served(served: Served) -> None:
-    """A spawner submits, a person looks, a worker comes and runs something, a client talks."""
+    """A client submits, a person looks, a worker comes and runs something, a client talks."""
     dag, other = Dag(), Dag()
     await submit(served.stub, dag.submission(b"a"))
     await served.status()
     worker = await served.worker()
     await worker.durable(await worker.complete(await worker.node()))
-    talk = served.stub.Talk()
-    await talk.write(pb.Asks(ask=[pb.Ask(number=1, submit=other.submission(b"b"))]))
+    talk = served.stub.Exchange()
+    await talk.write(pb.Requests(request=[pb.Request(number=1, submit=other.submission(b"b"))]))
     (answer,) = await answers_of(talk)
-    assert answer.over
+    assert answer.done
     assert not answer.HasField("refusal")
     talk.cancel()
 
@@ -161,9 +161,9 @@ async def test_asks_that_wait_on_one_stream_leave_the_rest_to_others() -> None:
     dag = Dag()
     async with serving(max_streams=MANY) as served:
         await submit(served.stub, dag.submission(b"x", functions=[pb.Function(name="work:nobody", taint="GPU")]))
-        talk = served.stub.Talk()
+        talk = served.stub.Exchange()
         wait = pb.WaitRequest(instance=dag.instance, node=[dag.id(0)])
-        await talk.write(pb.Asks(ask=[pb.Ask(number=number, wait=wait) for number in range(MANY)]))
+        await talk.write(pb.Requests(request=[pb.Request(number=number, wait=wait) for number in range(MANY)]))
         answers = await answers_of(talk)
         assert {answer.refusal.status for answer in answers} == {grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]}
         await others_are_served(served)

@@ -11,10 +11,10 @@ import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
-from dagorama_broker.errors import Full, TooMuch
+from dagorama_broker.errors import Overloaded, ResourceExhausted
 from dagorama_broker.rpc import costs
 from dagorama_broker.rpc.limits import share
-from dagorama_broker.rpc.memory_guard import ASK_FOR, SMALL, Memory
+from dagorama_broker.rpc.memory_guard import ASK_FOR, SMALL, MemoryGuard
 from dagorama_broker.rpc.wire import FEW, FORMS, has_too_many_parts
 from dagorama_broker.rpc.wire import SMALL as SMALL_MESSAGE
 from tests.support.raw import (
@@ -34,14 +34,14 @@ from tests.support.raw import (
 TOO_MUCH = grpc.StatusCode.RESOURCE_EXHAUSTED
 MALFORMED = grpc.StatusCode.INVALID_ARGUMENT
 MIB = 1 << 20
-SUBMIT, TALK, WORK = (f"/dagorama.v1.Broker/{call}" for call in ("SubmitStream", "Talk", "Work"))
+SUBMIT, TALK, WORK = (f"/dagorama.v1.Broker/{call}" for call in ("SubmitStream", "Exchange", "Work"))
 
 
 # --- the account ----------------------------------------------------------------------------------------
 
 
-def room(most: int = 1000, held: int = 0, resident: int = 0) -> Memory:
-    return Memory(most, held=lambda: held, resident=lambda: resident)
+def room(most: int = 1000, held: int = 0, resident: int = 0) -> MemoryGuard:
+    return MemoryGuard(most, held=lambda: held, resident=lambda: resident)
 
 
 def test_what_is_reserved_is_given_back_when_the_call_ends() -> None:
@@ -55,24 +55,24 @@ def test_what_is_reserved_is_given_back_when_the_call_ends() -> None:
 def test_what_others_hold_and_have_reserved_counts() -> None:
     memory = room(held=500)
     with memory.hold(300, "one"):
-        with pytest.raises(Full, match="DAGORAMA_MAX_MEMORY"):
+        with pytest.raises(Overloaded, match="DAGORAMA_MAX_MEMORY"):
             memory.hold(300, "other")
         with memory.hold(200, "other"):
             assert memory.reserved == 500
 
 
 def test_one_call_is_told_at_once_that_it_will_never_fit() -> None:
-    with pytest.raises(TooMuch, match="send several smaller calls") as refusal:
+    with pytest.raises(ResourceExhausted, match="send several smaller calls") as refusal:
         room().hold(share(1000) + 1)
-    assert not isinstance(refusal.value, Full), "there is no use in trying again"
-    with room().hold(share(1000)) as reservation, pytest.raises(TooMuch, match="several smaller"):
+    assert not isinstance(refusal.value, Overloaded), "there is no use in trying again"
+    with room().hold(share(1000)) as reservation, pytest.raises(ResourceExhausted, match="several smaller"):
         reservation.add(1)
 
 
 def test_one_caller_leaves_some_to_others() -> None:
     memory = room()
     with memory.hold(700, "one"):
-        with pytest.raises(Full, match="its share of DAGORAMA_MAX_MEMORY"):
+        with pytest.raises(Overloaded, match="its share of DAGORAMA_MAX_MEMORY"):
             memory.hold(100, "one")
         with memory.hold(100, "other"):
             pass
@@ -82,14 +82,14 @@ def test_what_is_small_is_given_in_any_case_and_counted() -> None:
     memory = room(held=5000, resident=5000)
     with memory.hold(SMALL, is_small_ok=True):
         assert memory.reserved == SMALL
-    with pytest.raises(Full):
-        Memory(1 << 30, held=lambda: 1 << 30).hold(SMALL + 1, is_small_ok=True)
+    with pytest.raises(Overloaded):
+        MemoryGuard(1 << 30, held=lambda: 1 << 30).hold(SMALL + 1, is_small_ok=True)
 
 
 def test_the_system_is_asked_again_when_much_was_reserved_meanwhile() -> None:
     sizes: Iterator[int] = iter([0, 0, 10 * ASK_FOR])
-    memory = Memory(10 * ASK_FOR - 1, held=lambda: 9 * ASK_FOR // 2, resident=lambda: next(sizes))
-    with memory.hold(ASK_FOR), memory.hold(ASK_FOR), pytest.raises(Full, match="memory limit reached"):
+    memory = MemoryGuard(10 * ASK_FOR - 1, held=lambda: 9 * ASK_FOR // 2, resident=lambda: next(sizes))
+    with memory.hold(ASK_FOR), memory.hold(ASK_FOR), pytest.raises(Overloaded, match="memory limit reached"):
         memory.hold(ASK_FOR)
 
 
@@ -122,12 +122,12 @@ async def test_each_column_of_a_submission_is_reserved_for_while_it_comes_in(col
 
 async def test_a_submission_on_an_open_stream_is_reserved_for_too() -> None:
     async with serving(max_memory=5 * MIB) as served:
-        dag, talk = Dag(), served.stub.Talk()
+        dag, talk = Dag(), served.stub.Exchange()
         large = dag.submission(b"a", foreign=[bytes(16)] * 100_000)
-        await talk.write(pb.Asks(ask=[pb.Ask(number=1, submit=large)]))
+        await talk.write(pb.Requests(request=[pb.Request(number=1, submit=large)]))
         (answer,) = await answers_of(talk)
         assert answer.refusal.status == TOO_MUCH.value[0]
-        await talk.write(pb.Asks(ask=[pb.Ask(number=2, submit=dag.submission(b"a"))]))
+        await talk.write(pb.Requests(request=[pb.Request(number=2, submit=dag.submission(b"a"))]))
         (answer,) = await answers_of(talk)
         assert not answer.HasField("refusal")
         talk.cancel()
@@ -137,10 +137,10 @@ async def test_many_runs_on_an_open_stream_are_taken_in_turns() -> None:
     async with serving() as served:
         dags = [Dag() for _ in range(costs.FEW_RUNS + 1)]
         request = pb.SubmitRequest(functions=[FUNCTION], nodes=[dag.nodes(b"a", creates=True) for dag in dags])
-        talk = served.stub.Talk()
-        await talk.write(pb.Asks(ask=[pb.Ask(number=1, submit=request)]))
+        talk = served.stub.Exchange()
+        await talk.write(pb.Requests(request=[pb.Request(number=1, submit=request)]))
         (answer,) = await answers_of(talk)
-        assert (answer.over, answer.HasField("refusal")) == (True, False)
+        assert (answer.done, answer.HasField("refusal")) == (True, False)
         assert len(served.broker.scheduler.graph.instances) == len(dags)
         talk.cancel()
 
@@ -158,8 +158,8 @@ async def test_entries_with_nothing_in_them_are_refused_before_they_are_looked_a
 @pytest.mark.parametrize(("method", "data"), [
     (SUBMIT, b"\x0a\x00" * (MIB // 2)),
     (SUBMIT, pb.SubmitRequest(functions=[FUNCTION]).SerializeToString() + b"\x12\x00" * (MIB // 2)),
-    (TALK, pb.Asks(ask=[pb.Ask(number=1)] * 100_000).SerializeToString()),
-    (TALK, pb.Asks(ask=[pb.Ask(submit=pb.SubmitRequest.FromString(b"\x0a\x00" * (MIB // 2)))]).SerializeToString()),
+    (TALK, pb.Requests(request=[pb.Request(number=1)] * 100_000).SerializeToString()),
+    (TALK, pb.Requests(request=[pb.Request(submit=pb.SubmitRequest.FromString(b"\x0a\x00" * (MIB // 2)))]).SerializeToString()),
     (WORK, b"\x1a\x00" * (MIB // 2)),
 ])  # fmt: skip
 def test_a_message_of_very_many_parts_is_recognised_before_it_is_parsed(method: str, data: bytes) -> None:
@@ -170,7 +170,7 @@ def test_a_message_of_very_many_parts_is_recognised_before_it_is_parsed(method: 
 def test_what_clients_send_and_what_nobody_can_parse_is_left_to_the_parser() -> None:
     dags = [Dag() for _ in range(30_000)]
     request = pb.SubmitRequest(functions=[FUNCTION], nodes=[dag.nodes(b"a", creates=True) for dag in dags])
-    asks = pb.Asks(ask=[pb.Ask(number=1, wait=pb.WaitRequest(instance=bytes(16), node=[bytes(16)]))] * 30_000)
+    asks = pb.Requests(request=[pb.Request(number=1, wait=pb.WaitRequest(instance=bytes(16), node=[bytes(16)]))] * 30_000)
     for method, data in (
         (SUBMIT, request.SerializeToString()), (TALK, asks.SerializeToString()), (SUBMIT, b"\xff" * MIB),
         (SUBMIT, os.urandom(SMALL_MESSAGE + 1)), (SUBMIT, b"\x0b" * MIB),
@@ -307,8 +307,8 @@ async def test_lists_of_hashes_states_and_functions_have_their_ends(served: Serv
     dag = Dag()
     await submit(served.stub, dag.submission(b"a"))
     with refused(MALFORMED, "10001 hashes of code are named; 10,000 are allowed"):
-        columns: dict[str, Any] = {"from": ["h"] * 10_001}
-        await served.stub.Adopt(pb.AdoptRequest(function="f", **columns))
+        columns: dict[str, Any] = {"from_hash": ["h"] * 10_001}
+        await served.stub.Rebind(pb.RebindRequest(function="f", **columns))
     with refused(MALFORMED, "the request names 101 states; 100 are allowed"):
         await served.stub.ListNodes(pb.ListNodesRequest(instance=dag.instance, states=[pb.QUEUED] * 101))
     worker = await served.worker()

@@ -14,7 +14,7 @@ async def test_a_function_is_one_entry_however_many_concurrency_keys_are_queued(
     keys = [f"customer-{number}" for number in range(KEYS)]
     await submit(served.stub, Dag().submission(*[b"a"] * KEYS, functions=[limited], keys=keys, key=range(1, KEYS + 1)))
     status = await served.status()
-    assert [(each.function.name, each.queued) for each in status.unservable] == [(limited.name, KEYS)]
+    assert [(each.function.name, each.queued) for each in status.unschedulable] == [(limited.name, KEYS)]
     assert [(each.queue, each.queued) for each in status.queues] == [(limited.name, KEYS)]
     assert not status.more
 
@@ -29,7 +29,7 @@ async def test_the_pages_have_each_function_and_queue_once(served: Served) -> No
     while True:
         status = await served.stub.GetStatus(request)
         assert status.ByteSize() < MESSAGE
-        names += [each.function.name for each in status.unservable]
+        names += [each.function.name for each in status.unschedulable]
         queues += [each.queue for each in status.queues]
         if not status.more:
             break

@@ -26,21 +26,21 @@ async def other_code(served: Served, hash: str = NEW, **hello: Any) -> RawWorker
     return worker
 
 
-def asked(hash: str = "", made_with: tuple[str, ...] = (), **more: Any) -> pb.AdoptRequest:
-    return pb.AdoptRequest(function=NAME, hash=hash, **{"from": made_with, **more})
+def asked(hash: str = "", made_with: tuple[str, ...] = (), **more: Any) -> pb.RebindRequest:
+    return pb.RebindRequest(function=NAME, hash=hash, from_hash=made_with, **more)
 
 
-async def look(served: Served, hash: str = "", made_with: tuple[str, ...] = (), **more: Any) -> pb.AdoptReply:
-    return await served.stub.Adopt(asked(hash, made_with, look=True, **more))
+async def look(served: Served, hash: str = "", made_with: tuple[str, ...] = (), **more: Any) -> pb.RebindReply:
+    return await served.stub.Rebind(asked(hash, made_with, look=True, **more))
 
 
 async def adopt(served: Served, hash: str = "", made_with: tuple[str, ...] = (), key: bytes = KEY) -> tuple[int, str]:
     """As the command does: it looks, and sends what is signed of that."""
     found = await look(served, hash, made_with)
     adoption = signed(NAME, *found.made_with, hash=found.hash, key=key)
-    reply = await served.stub.Adopt(asked(found.hash, made_with, adoption=adoption))
-    assert (reply.adopted, reply.hash, reply.made_with) == (found.adopted, found.hash, found.made_with)
-    return reply.adopted, reply.hash
+    reply = await served.stub.Rebind(asked(found.hash, made_with, rebinding=adoption))
+    assert (reply.rebound, reply.hash, reply.made_with) == (found.rebound, found.hash, found.made_with)
+    return reply.rebound, reply.hash
 
 
 def grant_of(worker: RawWorker) -> pb.GrantBody:
@@ -54,7 +54,7 @@ async def test_status_says_what_code_there_is_instead_and_it_can_be_had_to_run_t
         dag = Dag()
         await submit(served.stub, dag.submission(b"a", b"b", source_count=[0, 1], source=[0]))
         worker = await other_code(served)
-        (unservable,) = (await served.status()).unservable
+        (unservable,) = (await served.status()).unschedulable
         assert (unservable.function.hash, list(unservable.deployed)) == (OLD, [NEW])
         assert await adopt(served) == (2, NEW)
         node = await worker.node()
@@ -63,7 +63,7 @@ async def test_status_says_what_code_there_is_instead_and_it_can_be_had_to_run_t
         await worker.complete(node)
         await worker.complete(await worker.node())
         assert await served.value(dag.instance, dag.id(1)) == envelope(b"done")
-        assert not (await served.status()).unservable
+        assert not (await served.status()).unschedulable
 
 
 async def test_nodes_of_the_new_code_beside_them_have_no_other_code_that_they_were_made_with() -> None:
@@ -95,7 +95,7 @@ async def test_rebinding_is_refused_if_workers_have_different_code_and_both_are_
         await submit(served.stub, Dag().submission(b"a"))
         await other_code(served, "hash-1a")
         await other_code(served, "hash-1b")
-        await served.until(lambda broker: len(broker.scheduler.dispatch.unservable()) == 1)
+        await served.until(lambda broker: len(broker.scheduler.dispatch.unschedulable()) == 1)
         with refused(grpc.StatusCode.FAILED_PRECONDITION, "name one of hash-1a, hash-1b"):
             await adopt(served)
         assert await adopt(served, "hash-1b") == (1, "hash-1b")
@@ -108,7 +108,7 @@ async def test_rebinding_is_refused_if_workers_have_different_code_and_both_are_
 async def test_rebinding_in_an_unknown_instance_is_refused(function: str, status: grpc.StatusCode) -> None:
     async with serving() as served:
         with refused(status):
-            await served.stub.Adopt(pb.AdoptRequest(function=function))
+            await served.stub.Rebind(pb.RebindRequest(function=function))
 
 
 # --- what is signed ---------------------------------------------------------------------------------------
@@ -121,9 +121,9 @@ async def test_a_look_tells_what_would_be_adopted_and_changes_nothing() -> None:
         await submit(served.stub, first.submission(b"a", b"b", b"c", function=[0, 1, 2], functions=functions))
         await submit(served.stub, second.submission(b"a"))
         found = await look(served, NEW, (OLD,))
-        assert (found.adopted, found.hash, list(found.made_with)) == (3, NEW, [OLD, f"{OLD} entrypoint=hash-1"])
+        assert (found.rebound, found.hash, list(found.made_with)) == (3, NEW, [OLD, f"{OLD} entrypoint=hash-1"])
         found = await look(served, NEW, (OLD,), instance=second.instance)
-        assert (found.adopted, list(found.made_with)) == (1, [OLD])
+        assert (found.rebound, list(found.made_with)) == (1, [OLD])
         worker = await served.worker(slots=4)
         assert {node.made_with for node in await worker.nodes(4)} == {""}
 
@@ -148,11 +148,11 @@ async def test_each_adoption_goes_once_with_the_nodes_that_it_is_for() -> None:
             await submit(served.stub, dag.submission(b"a", b"b", functions=[is_async]))
         adoptions = [signed(NAME, OLD, hash=NEW, instance=dag.instance) for dag in (first, second)]
         for dag, adoption in zip((first, second), adoptions, strict=True):
-            await served.stub.Adopt(asked(NEW, (OLD,), instance=dag.instance, adoption=adoption))
+            await served.stub.Rebind(asked(NEW, (OLD,), instance=dag.instance, rebinding=adoption))
         worker = await served.worker(key_ids=[KEY])
         nodes = await worker.nodes(4)
         assert [node.adoption for node in nodes] == [adoptions[0], adoptions[0], adoptions[1], adoptions[1]]
-        assert list(grant_of(worker).adoptions) == adoptions
+        assert list(grant_of(worker).rebindings) == adoptions
 
 
 async def test_the_latest_of_two_rebinds_goes_with_a_node_and_the_code_it_was_made_with_stays(tmp_path: Path) -> None:
@@ -181,32 +181,32 @@ async def test_the_latest_of_two_rebinds_goes_with_a_node_and_the_code_it_was_ma
     ids=["unsigned", "other code", "of other code", "another function", "what is deployed", "one instance"],
 )
 async def test_what_is_not_signed_for_is_refused_and_nothing_has_changed(
-    adoption: pb.SignedAdoption | None, text: str
+    adoption: pb.SignedRebinding | None, text: str
 ) -> None:
     async with serving() as served:
         await submit(served.stub, Dag().submission(b"a"))
         with refused(grpc.StatusCode.FAILED_PRECONDITION, text):
-            await served.stub.Adopt(asked(NEW, (OLD,), adoption=adoption))
+            await served.stub.Rebind(asked(NEW, (OLD,), rebinding=adoption))
         worker = await served.worker(key_ids=[KEY])
         assert (await worker.node()).function.hash == OLD
 
 
-def unreadable() -> list[pb.SignedAdoption]:
-    good = pb.Adoption.FromString(signed(NAME, OLD, hash=NEW).adoption)
+def unreadable() -> list[pb.SignedRebinding]:
+    good = pb.Rebinding.FromString(signed(NAME, OLD, hash=NEW).rebinding)
     changes: list[dict[str, Any]] = [
         {"version": 2}, {"function": ""}, {"hash": ""}, {"deployed": True}, {"instance": b"short"}, {"made_with": [""]},
     ]  # fmt: skip
     content = good.SerializeToString()
-    messages = [pb.SignedAdoption(adoption=each, key_id=KEY, mac=b"m") for each in (b"", b"\xff", content[:-1])]
-    messages += [pb.SignedAdoption(adoption=content, mac=b"m"), pb.SignedAdoption(adoption=content, key_id=KEY)]
+    messages = [pb.SignedRebinding(rebinding=each, key_id=KEY, mac=b"m") for each in (b"", b"\xff", content[:-1])]
+    messages += [pb.SignedRebinding(rebinding=content, mac=b"m"), pb.SignedRebinding(rebinding=content, key_id=KEY)]
     messages += [signed(NAME, "x" * (256 << 10), hash=NEW)]
     for change in changes:
-        bad = pb.Adoption()
+        bad = pb.Rebinding()
         bad.CopyFrom(good)
         for name, value in change.items():
             bad.ClearField(name)  # type: ignore[arg-type]  # any of its fields
-            bad.MergeFrom(pb.Adoption(**{name: value}))
-        messages.append(pb.SignedAdoption(adoption=bad.SerializeToString(), key_id=KEY, mac=b"m"))
+            bad.MergeFrom(pb.Rebinding(**{name: value}))
+        messages.append(pb.SignedRebinding(rebinding=bad.SerializeToString(), key_id=KEY, mac=b"m"))
     return messages
 
 
@@ -216,9 +216,9 @@ async def test_what_is_no_signed_adoption_is_refused() -> None:
         await submit(served.stub, dag.submission(b"a"))
         for adoption in unreadable():
             with refused(grpc.StatusCode.INVALID_ARGUMENT):
-                await served.stub.Adopt(asked(NEW, (OLD,), adoption=adoption))
+                await served.stub.Rebind(asked(NEW, (OLD,), rebinding=adoption))
             with refused(grpc.StatusCode.INVALID_ARGUMENT):
-                await served.stub.Retry(pb.RetryRequest(instance=dag.instance, new_code=True, adoptions=[adoption]))
+                await served.stub.Retry(pb.RetryRequest(instance=dag.instance, new_code=True, rebindings=[adoption]))
 
 
 async def test_nodes_whose_adoption_is_under_a_key_that_no_worker_holds_say_so_and_are_adopted_again() -> None:
@@ -229,13 +229,13 @@ async def test_nodes_whose_adoption_is_under_a_key_that_no_worker_holds_say_so_a
         await worker.say(returns=[pb.Return(
             node=[node.key], attempt=[node.attempt], reason=pb.CODE_MISMATCH, hash=NEW
         )])  # fmt: skip
-        await served.until(lambda broker: bool(broker.scheduler.dispatch.unservable()))
+        await served.until(lambda broker: bool(broker.scheduler.dispatch.unschedulable()))
         gone = b"\x0e" * 8
-        reply = await served.stub.Adopt(asked(NEW, (OLD,), adoption=signed(NAME, OLD, hash=NEW, key=gone)))
-        (unservable,) = reply.unservable
-        assert (reply.adopted, unservable.queued) == (1, 1)
+        reply = await served.stub.Rebind(asked(NEW, (OLD,), rebinding=signed(NAME, OLD, hash=NEW, key=gone)))
+        (unservable,) = reply.unschedulable
+        assert (reply.rebound, unservable.queued) == (1, 1)
         assert f"it does not hold the signing key {gone.hex()} under which its adoption was signed" in unservable.reason
-        assert [found.reason for found in (await served.status()).unservable] == [unservable.reason]
+        assert [found.reason for found in (await served.status()).unschedulable] == [unservable.reason]
         assert await adopt(served, NEW) == (1, NEW)
         node = await worker.node()
         assert node.adoption == signed(NAME, OLD, hash=NEW)

@@ -18,7 +18,7 @@ NOT_FOUND, INVALID = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT
 
 
 def names(served: Served) -> set[str]:
-    return {function.name for function in served.broker.scheduler.graph.lanes}
+    return {function.name for function in served.broker.scheduler.graph.queues}
 
 
 @pytest.mark.parametrize("is_large", [False, True])
@@ -44,7 +44,7 @@ async def test_a_refused_submission_leaves_no_function_behind(served: Served, is
 async def test_children_that_are_refused_leave_no_function_behind(served: Served) -> None:
     for eager in (False, True):
         dag = Dag()
-        parent_function = pb.Function(name=f"work:parent-{eager}", hash="h", eager=eager)
+        parent_function = pb.Function(name=f"work:parent-{eager}", hash="h", stream_children=eager)
         await submit(served.stub, dag.submission(b"parent", functions=[parent_function]))
         worker = await served.worker()
         parent = await worker.node()

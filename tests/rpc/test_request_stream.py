@@ -19,14 +19,14 @@ class RawTalk:
     """A stream that is asked what the test asks, and hears what the broker answers."""
 
     def __init__(self, served: Served) -> None:
-        self.call: Any = served.stub.Talk()
+        self.call: Any = served.stub.Exchange()
         self._numbers = count(1)
-        self._answers: dict[int, list[pb.Answer]] = {}
+        self._answers: dict[int, list[pb.Response]] = {}
 
     async def ask(self, **what: Any) -> int:
         """The number that it is asked under."""
-        ask = pb.Ask(**{"number": next(self._numbers), **what})
-        await self.call.write(pb.Asks(ask=[ask]))
+        ask = pb.Request(**{"number": next(self._numbers), **what})
+        await self.call.write(pb.Requests(request=[ask]))
         return ask.number
 
     async def submit(self, request: pb.SubmitRequest) -> int:
@@ -36,13 +36,13 @@ class RawTalk:
         ids = [dag.id(counter) for counter in counters]
         return await self.ask(wait=pb.WaitRequest(instance=dag.instance, node=ids, now=now))
 
-    async def hear(self, number: int) -> list[pb.Answer]:
+    async def hear(self, number: int) -> list[pb.Response]:
         """All answers to it, the last among them; those to others are kept."""
         async with asyncio.timeout(PATIENCE):
-            while not any(answer.over for answer in self._answers.get(number, ())):
+            while not any(answer.done for answer in self._answers.get(number, ())):
                 message = await self.call.read()
                 assert message is not grpc.aio.EOF, "the stream has ended"
-                for answer in message.answer:
+                for answer in message.response:
                     self._answers.setdefault(answer.number, []).append(answer)
         return self._answers.pop(number)
 
@@ -62,14 +62,14 @@ async def talking(served: Served) -> AsyncIterator[RawTalk]:
         talk.call.cancel()
 
 
-def refusal(answers: list[pb.Answer]) -> tuple[grpc.StatusCode, str]:
+def refusal(answers: list[pb.Response]) -> tuple[grpc.StatusCode, str]:
     (answer,) = answers
-    assert answer.over
+    assert answer.done
     status = next(code for code in grpc.StatusCode if code.value[0] == answer.refusal.status)
     return status, answer.refusal.message
 
 
-def value(answers: list[pb.Answer], id: bytes) -> bytes:
+def value(answers: list[pb.Response], id: bytes) -> bytes:
     """The value of a node that has completed."""
     waits = [answer.wait for answer in answers]
     assert [state for wait in waits for state in wait.state] == [pb.COMPLETED]
@@ -82,7 +82,7 @@ async def test_a_submission_is_answered_when_it_is_durable_and_again_with_the_sa
     async with talking(served) as talk:
         for _ in range(2):
             number = await talk.submit(dag.submission(b"a"))
-            assert await talk.hear(number) == [pb.Answer(number=number, over=True)]
+            assert await talk.hear(number) == [pb.Response(number=number, done=True)]
     assert await served.states(dag.instance, dag.id(0)) == [pb.QUEUED]
     assert (await served.status()).nodes[pb.QUEUED] == 1
 

@@ -1,4 +1,4 @@
-"""What spawners and people ask of the broker, by raw stubs: answers, refusals with their statuses, no second effect."""
+"""What clients and people ask of the broker, by raw stubs: answers, refusals with their statuses, no second effect."""
 
 from __future__ import annotations
 
@@ -413,35 +413,35 @@ async def test_a_name_that_is_no_sha256_is_refused(served: Served, name: bytes) 
 
 
 async def test_the_folder_of_values_is_told_to_who_asks_and_to_workers(served: Served) -> None:
-    folder = await served.stub.ValuesFolder(pb.ValuesFolderRequest())
-    assert Path(folder.path, "shared").read_text() == folder.word
+    folder = await served.stub.GetSharedFolder(pb.GetSharedFolderRequest())
+    assert Path(folder.path, "shared").read_text() == folder.nonce
     assert (await served.worker()).welcomed.values == folder
 
 
 async def test_no_folder_is_told_where_the_setting_says_so() -> None:
     async with serving(shared_files=False) as served:
-        assert await served.stub.ValuesFolder(pb.ValuesFolderRequest()) == pb.ValuesFolderReply()
-        assert (await served.worker()).welcomed.values == pb.ValuesFolderReply()
+        assert await served.stub.GetSharedFolder(pb.GetSharedFolderRequest()) == pb.GetSharedFolderReply()
+        assert (await served.worker()).welcomed.values == pb.GetSharedFolderReply()
 
 
 async def test_a_file_in_the_folder_is_kept_when_asked_for(served: Served) -> None:
     data, name = os.urandom(5000), os.urandom(16).hex()
     digest = sha256(data).digest()
-    folder = await served.stub.ValuesFolder(pb.ValuesFolderRequest())
-    request = pb.KeepValueRequest(sha256=digest, length=len(data), unfinished=name)
-    assert not (await served.stub.KeepValue(request)).kept
+    folder = await served.stub.GetSharedFolder(pb.GetSharedFolderRequest())
+    request = pb.ImportValueRequest(sha256=digest, length=len(data), unfinished=name)
+    assert not (await served.stub.ImportValue(request)).kept
     Path(folder.path, "unfinished", name).write_bytes(data)
-    assert (await served.stub.KeepValue(request)).kept
-    assert (await served.stub.KeepValue(request)).kept
+    assert (await served.stub.ImportValue(request)).kept
+    assert (await served.stub.ImportValue(request)).kept
     assert await fetched(served, digest) == data
 
 
 @pytest.mark.parametrize("name", ["1", "../shared", "A" * 32, "a" * 33, "1.dropped"])
 async def test_a_file_that_is_not_a_clients_is_not_taken(served: Served, name: str) -> None:
     with refused(INVALID):
-        await served.stub.KeepValue(pb.KeepValueRequest(sha256=bytes(32), length=1, unfinished=name))
+        await served.stub.ImportValue(pb.ImportValueRequest(sha256=bytes(32), length=1, unfinished=name))
     with refused(INVALID):
-        await served.stub.KeepValue(pb.KeepValueRequest(sha256=b"short"))
+        await served.stub.ImportValue(pb.ImportValueRequest(sha256=b"short"))
 
 
 async def test_values_that_break_off_hold_nobody_up(served: Served) -> None:
@@ -486,26 +486,26 @@ async def test_an_unknown_instance_is_not_known(served: Served) -> None:
 async def test_the_status_says_why_nobody_may_run_a_node(served: Served) -> None:
     gpu = pb.Function(name="work:Task.train", hash="h", queue="heavy", taint="GPU")
     await submit(served.stub, Dag().submission(b"a", b"b", functions=[gpu]))
-    (unservable,) = (await served.status()).unservable
+    (unservable,) = (await served.status()).unschedulable
     assert (unservable.function.name, unservable.queued) == ("work:Task.train", 2)
     assert unservable.reason == "no worker is connected (start one with `worker`)"
     await served.worker()
-    (unservable,) = (await served.status()).unservable
+    (unservable,) = (await served.status()).unschedulable
     assert "does not tolerate 'GPU'" in unservable.reason
     await served.worker(tolerations=["GPU"])
-    assert not (await served.status()).unservable
+    assert not (await served.status()).unschedulable
 
 
 async def test_the_status_says_which_signing_key_a_worker_lacks(served: Served) -> None:
     signed = pb.Function(name="work:Task.train", hash="h", key_id=b"\x01\x02")
     await submit(served.stub, Dag().submission(b"a", functions=[signed]))
     await served.worker(key_ids=[b"\x03"])
-    (unservable,) = (await served.status()).unservable
+    (unservable,) = (await served.status()).unschedulable
     assert unservable.reason.endswith("it does not hold the signing key 0102: set DAGORAMA_SIGNING_KEYS there")
     assert unservable.function.key_id == b"\x01\x02"
     holder = await served.worker(key_ids=[b"\x03", b"\x01\x02"])
     assert (await holder.node()).function.key_id == b"\x01\x02"
-    assert not (await served.status()).unservable
+    assert not (await served.status()).unschedulable
 
 
 async def test_the_status_lists_workers_and_counts(served: Served) -> None:

@@ -26,7 +26,7 @@ from tests.support.raw import (
 )
 from tests.support.records import dead
 
-EAGER = pb.Function(name="work:Task.eager", hash="hash-3", eager=True, retry=pb.Retry(max_attempts=2))
+EAGER = pb.Function(name="work:Task.eager", hash="hash-3", stream_children=True, retry=pb.Retry(max_attempts=2))
 
 
 async def begin(served: Served, **hello: object) -> tuple[Dag, RawWorker, Brood]:
@@ -171,7 +171,7 @@ async def test_a_stream_of_too_many_children_fails_their_node() -> None:
         _, worker, brood = await begin(served)
         for first in (0, 50, 100):
             await worker.report(made(brood.nodes(*[b"x"] * 50, first=first)))
-        await served.until(lambda broker: any(node.trouble for node in broker.scheduler.graph.nodes.values()))
+        await served.until(lambda broker: any(node.failures for node in broker.scheduler.graph.nodes.values()))
         assert sum((await served.status()).nodes[:5]) == 1
 
 
@@ -249,8 +249,8 @@ async def test_whoever_looks_sees_what_a_run_made_that_came_to_nothing(served: S
     await worker.report(made(brood.nodes(b"x")))
     await worker.durable(await worker.complete(await worker.node()))
     listed = (await served.stub.ListNodes(pb.ListNodesRequest(instance=dag.instance))).nodes
-    assert [node.dead_attempt for node in listed] == [False, False]
+    assert [node.from_aborted_attempt for node in listed] == [False, False]
     await worker.fail(brood.parent, type="builtins.ValueError", final=True)
     await served.failure(dag.instance, dag.id(0))
     listed = (await served.stub.ListNodes(pb.ListNodesRequest(instance=dag.instance))).nodes
-    assert [(node.state, node.dead_attempt) for node in listed] == [(pb.FAILED, False), (pb.COMPLETED, True)]
+    assert [(node.state, node.from_aborted_attempt) for node in listed] == [(pb.FAILED, False), (pb.COMPLETED, True)]

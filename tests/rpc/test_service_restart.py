@@ -30,7 +30,7 @@ async def killed(folder: Path, **settings: Any) -> AsyncIterator[Served]:
     running = folder / "running"
     async with serving(store=url(running), **settings) as served:
         yield served
-        await served.broker.commits.durable()
+        await served.broker.commits.wait_durable()
         shutil.copytree(running, folder / "found", ignore=shutil.ignore_patterns("*.lock"))
 
 
@@ -60,12 +60,12 @@ async def test_a_broker_that_leaves_counts_no_loss_and_its_workers_go_on_with_wh
         returning = again(served, worker, node)
         await returning.connect()
         info = await served.stub.ListNodes(pb.ListNodesRequest(instance=dag.instance))
-        assert [each.lost for each in info.nodes] == [0]
+        assert [each.worker_losses for each in info.nodes] == [0]
         await returning.complete(node, value=b"its own")
         assert await served.value(dag.instance, dag.id(0)) == envelope(b"its own")
 
 
-# --- what spawners know -------------------------------------------------------------------------------
+# --- what clients know -------------------------------------------------------------------------------
 
 
 async def test_an_acknowledged_submission_is_there_and_the_same_again_has_no_second_effect(tmp_path: Path) -> None:
@@ -304,6 +304,6 @@ async def test_a_broker_that_is_stopped_cleanly_waits_for_nobody_at_its_next_sta
         worker = await served.worker()
         node = await worker.node()
     async with serving(store=url(tmp_path), reconnect_wait=60.0) as served:
-        assert served.broker.scheduler.hold_until is None
+        assert served.broker.scheduler.dispatch_paused_until is None
         taken = await (await served.worker()).node()
         assert (taken.key, taken.run) == (node.key, 0)

@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
-from dagorama_broker.errors import NotServing
+from dagorama_broker.errors import Unavailable
 from dagorama_broker.rpc.wait import wait_replies
 from dagorama_broker.settings import Settings
 from tests.support.raw import FUNCTION, KEY, LEAF, Dag, RawWorker, Served, envelope, refused, serving, signed, submit
@@ -169,7 +169,7 @@ async def test_who_was_about_to_hear_of_a_failure_that_is_retried_is_told_to_wai
         assert list((await hearing).index) == [0]
         await worker.durable(await worker.fail(second))
         assert await retry(served, dag, 1) == (1, 0)
-        with pytest.raises(NotServing, match="retried just now: wait again"):
+        with pytest.raises(Unavailable, match="retried just now: wait again"):
             await anext(replies)
 
 
@@ -315,7 +315,7 @@ async def test_a_wait_that_has_seen_a_value_which_is_dropped_is_told_to_wait_aga
         await asyncio.to_thread(entered.wait)
         broker.scheduler.reruns += 1
         gate.set()
-        with pytest.raises(NotServing, match="retried just now: wait again"):
+        with pytest.raises(Unavailable, match="retried just now: wait again"):
             await hearing
 
 
@@ -329,7 +329,7 @@ async def test_a_retry_says_which_functions_no_connected_worker_may_run() -> Non
         await worker.say(returns=[
             pb.Return(node=[node.key], attempt=[node.attempt], reason=pb.CODE_MISMATCH, hash="h2", detail="changed"),
         ])  # fmt: skip
-        (found,) = (await asked).unservable
+        (found,) = (await asked).unschedulable
         assert (found.function.name, found.queued, list(found.deployed)) == (node.function.name, 1, ["h2"])
         assert "it has other code" in found.reason
 
@@ -339,8 +339,8 @@ async def test_with_new_code_what_runs_again_is_run_by_the_code_that_a_worker_sa
         worker = await served.worker(key_ids=[KEY])
         dag, other = await failed(served, worker), await failed(served, worker)
         adoption = signed(FUNCTION.name, FUNCTION.hash, instance=dag.instance)
-        reply = await served.stub.Retry(pb.RetryRequest(instance=dag.instance, new_code=True, adoptions=[adoption]))
-        assert (reply.queued, reply.waiting, reply.adopted) == (1, 2, 3)
+        reply = await served.stub.Retry(pb.RetryRequest(instance=dag.instance, new_code=True, rebindings=[adoption]))
+        assert (reply.queued, reply.waiting, reply.rebound) == (1, 2, 3)
         node = await worker.node()
         assert node.function.hash == ""
         await worker.say(returns=[
@@ -361,7 +361,7 @@ async def look(served: Served, dag: Dag, *counters: int, downstream: bool = Fals
     reply = await served.stub.Retry(pb.RetryRequest(
         instance=dag.instance, node=map(dag.id, counters), new_code=True, look=True, downstream=downstream
     ))  # fmt: skip
-    return {found.function: list(found.made_with) for found in reply.adoptable}
+    return {found.function: list(found.made_with) for found in reply.rebindable}
 
 
 async def test_what_a_retry_with_new_code_needs_signed_is_told_and_nothing_has_changed() -> None:
@@ -413,12 +413,12 @@ async def test_what_a_retry_downstream_has_wait_again_is_to_be_signed_too() -> N
     ids=["unsigned", "for other code", "for another function", "for another instance"],
 )
 async def test_a_retry_with_new_code_that_is_not_signed_for_is_refused_and_nothing_has_changed(
-    adoptions: Sequence[pb.SignedAdoption], text: str
+    adoptions: Sequence[pb.SignedRebinding], text: str
 ) -> None:
     async with serving() as served:
         worker = await served.worker(key_ids=[KEY])
         dag = await failed(served, worker)
-        request = pb.RetryRequest(instance=dag.instance, new_code=True, adoptions=adoptions)
+        request = pb.RetryRequest(instance=dag.instance, new_code=True, rebindings=adoptions)
         with refused(grpc.StatusCode.FAILED_PRECONDITION, text):
             await served.stub.Retry(request)
         assert (await served.status()).nodes[pb.FAILED] == 3
@@ -431,7 +431,7 @@ async def test_a_retry_takes_no_adoption_for_code_of_one_hash() -> None:
         dag = await failed(served, worker)
         adoptions = [signed(FUNCTION.name, FUNCTION.hash, hash="h2")]
         with refused(grpc.StatusCode.INVALID_ARGUMENT, "for the code that is deployed"):
-            await served.stub.Retry(pb.RetryRequest(instance=dag.instance, new_code=True, adoptions=adoptions))
+            await served.stub.Retry(pb.RetryRequest(instance=dag.instance, new_code=True, rebindings=adoptions))
 
 
 async def test_new_code_is_for_the_instance_of_the_call_alone() -> None:
@@ -449,9 +449,9 @@ async def test_new_code_is_for_the_instance_of_the_call_alone() -> None:
         assert await look(served, second) == {FUNCTION.name: [FUNCTION.hash]}
         adoption = signed(FUNCTION.name, FUNCTION.hash, instance=second.instance)
         reply = await served.stub.Retry(
-            pb.RetryRequest(instance=second.instance, new_code=True, adoptions=[adoption])
+            pb.RetryRequest(instance=second.instance, new_code=True, rebindings=[adoption])
         )
-        assert (reply.queued, reply.waiting, reply.adopted) == (1, 1, 0)
+        assert (reply.queued, reply.waiting, reply.rebound) == (1, 1, 0)
         assert (await worker.node()).function.hash == FUNCTION.hash
 
 
@@ -461,6 +461,6 @@ async def test_adoption_may_be_kept_to_one_instance() -> None:
         for dag in (first, second):
             await submit(served.stub, dag.submission(b"a"))
         adoption = signed(FUNCTION.name, FUNCTION.hash, hash="h2", instance=first.instance)
-        request = pb.AdoptRequest(function=FUNCTION.name, hash="h2", instance=first.instance, adoption=adoption)
-        getattr(request, "from").append(FUNCTION.hash)
-        assert (await served.stub.Adopt(request)).adopted == 1
+        request = pb.RebindRequest(function=FUNCTION.name, hash="h2", instance=first.instance, rebinding=adoption)
+        request.from_hash.append(FUNCTION.hash)
+        assert (await served.stub.Rebind(request)).rebound == 1

@@ -233,7 +233,7 @@ async def test_who_begins_no_handshake_is_hung_up_on(authority: Authority) -> No
     cert, key = authority.pair(NAME)
     assert server_credentials(cert, key, "")
     environment = {
-        "DAGORAMA_BROKER_TLS_CERT": cert, "DAGORAMA_BROKER_TLS_KEY": key, "DAGORAMA_HANDSHAKE": "0.3"
+        "DAGORAMA_BROKER_TLS_CERT": cert, "DAGORAMA_BROKER_TLS_KEY": key, "DAGORAMA_HANDSHAKE_TIMEOUT": "0.3"
     }  # fmt: skip
     with launch_broker(port=0, environment=environment) as broker:
         for said in (b"", b"\x16\x03\x01", b"GET / HTTP/1.1\r\n\r\n"):

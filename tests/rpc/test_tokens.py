@@ -27,14 +27,14 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_token_is_printed_once_and_the_file_gets_its_digest(file: Path) -> None:
-    printed = new("--role", "spawner", "--file", str(file))
+    printed = new("--role", "client", "--file", str(file))
     token = printed.stdout.strip()
     assert printed.exit_code == 0
     assert len(printed.stdout.splitlines()) == 1
     assert token not in file.read_text()
     (record,) = read_tokens(file)
-    assert (record.role, record.digest) == (Role.SPAWNER, sha256(token.encode()).digest())
-    assert record.name.startswith("spawner-")
+    assert (record.role, record.digest) == (Role.CLIENT, sha256(token.encode()).digest())
+    assert record.name.startswith("client-")
     assert (record.queues, record.tolerations, record.expires) == (None, None, None)
 
 
@@ -112,7 +112,7 @@ def test_no_two_tokens_are_alike() -> None:
         ("tokens = []", "must contain only"),
         ("token = [1]", "token 1 of .* is not a table"),
         (f"[[token]]\nrole='admin'\nsha256='{DIGEST}'", "token 1 of .* must have a name"),
-        (f"[[token]]\nname='a'\nrole='king'\nsha256='{DIGEST}'", "one of these roles: spawner, worker, reader, admin"),
+        (f"[[token]]\nname='a'\nrole='king'\nsha256='{DIGEST}'", "one of these roles: client, worker, reader, admin"),
         ("[[token]]\nname='a'\nrole='admin'\nsha256='dgt_the-token-itself'", "must have the SHA-256"),
         (f"[[token]]\nname='a'\nrole='admin'\nsha256='{DIGEST}'\nqueue='q'", "unknown fields: queue"),
         (f"[[token]]\nname='a'\nrole='reader'\nsha256='{DIGEST}'\nqueues=['q']", "only a worker may have queues"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dagorama_broker.model.domain import World
+from dagorama_broker.model.domain import WireProtocol
 from dagorama_broker.scheduler.queues import OVERLAP, WINDOW_US
 from tests.support.driver import GPU, Hand, Heart, function
 from tests.support.operations import operations
@@ -318,7 +318,7 @@ class TestOnASimulatedClock:
     @pytest.mark.parametrize("seconds", [FAST, 1e-3, 5e-3])
     def test_an_older_instances_node_starts_within_the_window(self, seconds: float) -> None:
         """While young nodes fill every slot. The bound: 20 ms of work, and what messages and commits take."""
-        simulation = Simulation(lambda node: 0.05 if node.lane.function is TAINTED else seconds)
+        simulation = Simulation(lambda node: 0.05 if node.queue.function is TAINTED else seconds)
         simulation.worker("able", tolerations=frozenset({"GPU"}), include_queues=frozenset({"tainted"}))
         simulation.worker("plain", slots=2)
         count = int(0.2 / seconds)
@@ -332,7 +332,7 @@ class TestOnASimulatedClock:
         """Slots hold hundreds of fast nodes, and then each takes 60 ms. The old one waits for one run, not for all."""
         slow_from = 100.06
         simulation = Simulation(
-            lambda node: 0.1 if node.lane.function is TAINTED else FAST if simulation.now < slow_from else 0.06
+            lambda node: 0.1 if node.queue.function is TAINTED else FAST if simulation.now < slow_from else 0.06
         )
         simulation.worker("able", tolerations=frozenset({"GPU"}), include_queues=frozenset({"tainted"}))
         simulation.worker("plain", slots=2)
@@ -407,5 +407,5 @@ def test_leaving_workers_are_in_no_pool(heart: Heart) -> None:
     hands = [heart.worker("one"), heart.worker("two"), heart.worker("three", tolerations={"GPU"})]
     hands[0].drain()
     hands[1].vanish()
-    pools = heart.scheduler.dispatch.pools.of(World.OURS)
+    pools = heart.scheduler.dispatch.pools.of(WireProtocol.V1)
     assert [worker for pool in pools for worker in pool.workers.values()] == [hands[2].worker]

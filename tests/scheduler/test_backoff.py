@@ -32,7 +32,7 @@ def test_a_retry_may_succeed(heart: Heart) -> None:
     hand.fail("a")
     hand.complete("a")
     assert hand.held.keys() == {"b"}
-    assert heart.ledger.progress[heart.key("a")].runs == 1
+    assert heart.ledger.progress[heart.key("a")].failed_attempts == 1
 
 
 @pytest.mark.parametrize("seconds", [0.5, 1.0, 7.25])

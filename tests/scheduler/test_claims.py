@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from dagorama_broker.errors import TooMuch
+from dagorama_broker.errors import ResourceExhausted
 from dagorama_broker.model.domain import State
 from dagorama_broker.scheduler import Limits
 from tests.support.driver import Hand, Heart, retrying
@@ -167,7 +167,7 @@ class TestChildren:
         heart.scheduler.limits = Limits(sources_per_node=1)
         hand.make("parent", "x", "y", "z <- x y")
         before = heart.everything()
-        with pytest.raises(TooMuch, match="more than 1 sources"):
+        with pytest.raises(ResourceExhausted, match="more than 1 sources"):
             hand.complete("parent", "z")
         assert heart.everything() == before
         hand.fail("parent", "its result could not be taken")
@@ -183,7 +183,7 @@ class TestChildren:
             assert hand.make("parent", f"child{number}")
         (staged,) = heart.scheduler.staged.values()
         assert not staged.runs
-        with pytest.raises(TooMuch, match="allowed"):
+        with pytest.raises(ResourceExhausted, match="allowed"):
             hand.complete("parent")
         hand.fail("parent")
         assert not heart.scheduler.staged

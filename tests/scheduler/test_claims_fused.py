@@ -161,7 +161,7 @@ class TestTrouble:
         heart.spawn("a", "b <- a", "c <- b")
         hand.child_dies(["b"], ["a", "c"])
         progress = heart.ledger.progress
-        assert [(progress[heart.key(name)].deaths if heart.key(name) in progress else 0) for name in "abc"] == [0, 1, 0]
+        assert [(progress[heart.key(name)].crashes if heart.key(name) in progress else 0) for name in "abc"] == [0, 1, 0]
         assert list(hand.held) == ["a"]
         hand.complete("a", us=FAST)
         assert list(hand.held) == ["b"]
@@ -173,7 +173,7 @@ class TestTrouble:
         heart.spawn("a", "b <- a")
         hand.vanish()
         assert heart.states("a", "b") == ["QUEUED", "WAITING"]
-        assert heart.ledger.progress[heart.key("b")].lost == 0
+        assert heart.ledger.progress[heart.key("b")].worker_losses == 0
         other = heart.worker("other")
         assert list(other.held) == ["a"], "what was lost goes alone"
 

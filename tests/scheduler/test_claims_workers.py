@@ -2,12 +2,12 @@
 
 import pytest
 
-from dagorama_broker.errors import Malformed, NotAllowedNow
-from dagorama_broker.model.domain import State, World
+from dagorama_broker.errors import FailedPrecondition, InvalidArgument
+from dagorama_broker.model.domain import State, WireProtocol
 from dagorama_broker.scheduler import Limits, Timing
 from tests.support.driver import GPU, Hand, Heart, function, retrying
 
-ORIGINAL = function("old", world=World.ORIGINAL)
+ORIGINAL = function("old", protocol=WireProtocol.LEGACY)
 
 
 class TestLeases:
@@ -20,7 +20,7 @@ class TestLeases:
         heart.wait(0.2)
         assert heart.holders() == {}
         assert heart.worker("other").held.keys() == {"a"}
-        assert heart.ledger.progress[heart.key("a")].lost == 1
+        assert heart.ledger.progress[heart.key("a")].worker_losses == 1
 
     def test_a_worker_that_is_heard_keeps_what_it_holds(self, heart: Heart) -> None:
         hand = heart.worker()
@@ -40,7 +40,7 @@ class TestLeases:
         assert heart.holders() == {}
 
     def test_the_originals_worker_is_held_to_its_pings(self, heart: Heart) -> None:
-        hand = heart.worker(world=World.ORIGINAL)
+        hand = heart.worker(protocol=WireProtocol.LEGACY)
         heart.spawn("a", of=ORIGINAL)
         assert hand.ask() == "a"
         heart.wait(89.0)
@@ -97,7 +97,7 @@ class TestLosses:
         hand.child_dies(["a"])
         hand.fail("a")
         row = heart.ledger.progress[heart.key("a")]
-        assert (row.runs, row.deaths, row.lost) == (1, 1, 1)
+        assert (row.failed_attempts, row.crashes, row.worker_losses) == (1, 1, 1)
         assert hand.complete("a")
 
     def test_end_in_the_failure_of_a_node_that_takes_every_worker_along(self) -> None:
@@ -117,9 +117,9 @@ class TestLosses:
         heart.spawn("a")
         for _ in range(10):
             hand.vanish()
-            assert heart.ledger.progress[heart.key("a")].lost == 1
+            assert heart.ledger.progress[heart.key("a")].worker_losses == 1
             hand.connect()
-            assert heart.ledger.progress[heart.key("a")].lost == 0
+            assert heart.ledger.progress[heart.key("a")].worker_losses == 0
         assert hand.complete("a")
 
     def test_a_worker_that_reconnects_before_its_loss_was_noticed_never_lost_the_node(self) -> None:
@@ -128,16 +128,16 @@ class TestLosses:
         heart.spawn("a")
         for _ in range(10):
             hand.connect()
-        assert heart.ledger.progress[heart.key("a")].lost == 0
+        assert heart.ledger.progress[heart.key("a")].worker_losses == 0
         assert hand.complete("a")
 
     def test_a_worker_that_returns_after_its_lease_never_lost_the_node(self, heart: Heart) -> None:
         hand = heart.worker()
         heart.spawn("a")
         heart.wait(31.0)
-        assert heart.ledger.progress[heart.key("a")].lost == 1
+        assert heart.ledger.progress[heart.key("a")].worker_losses == 1
         hand.connect()
-        assert heart.ledger.progress[heart.key("a")].lost == 0
+        assert heart.ledger.progress[heart.key("a")].worker_losses == 0
         assert hand.complete("a")
 
     def test_a_loss_stands_if_the_node_was_granted_since(self, heart: Heart) -> None:
@@ -147,7 +147,7 @@ class TestLosses:
         holder.vanish()
         holder.connect()
         assert holder.refused
-        assert heart.ledger.progress[heart.key("a")].lost == 1
+        assert heart.ledger.progress[heart.key("a")].worker_losses == 1
         assert other.complete("a")
 
     def test_a_connection_that_breaks_often_is_given_time_to_come_back_before_others_get_the_node(
@@ -168,7 +168,7 @@ class TestLosses:
             for hand in hands:
                 hand.beat()
             assert heart.holders() == {"a": holder.presence.name}
-        assert heart.ledger.progress[heart.key("a")].lost == 9
+        assert heart.ledger.progress[heart.key("a")].worker_losses == 9
         holder.vanish()
         heart.wait(2.1)
         assert heart.holders()
@@ -183,7 +183,7 @@ class TestLosses:
         heart.crash()
         assert heart.states("a") == ["BACKOFF"]
         hand.connect()
-        assert heart.ledger.progress[heart.key("a")].lost == 9
+        assert heart.ledger.progress[heart.key("a")].worker_losses == 9
         assert hand.complete("a")
 
     def test_only_the_loss_of_the_attempt_that_returns_is_taken_back(self, heart: Heart) -> None:
@@ -192,10 +192,10 @@ class TestLosses:
         first.vanish()
         second = heart.worker("second")
         second.vanish()
-        assert heart.ledger.progress[heart.key("a")].lost == 2
+        assert heart.ledger.progress[heart.key("a")].worker_losses == 2
         first.connect()
         assert first.refused
-        assert heart.ledger.progress[heart.key("a")].lost == 2
+        assert heart.ledger.progress[heart.key("a")].worker_losses == 2
 
     def test_a_worker_that_vanishes_gives_back_all_that_it_held(self, heart: Heart) -> None:
         heart.worker("gone", slots=3).vanish()
@@ -261,7 +261,7 @@ class TestDeaths:
         attempt = hand.held["a"]
         heart.scheduler.died(hand.worker, [attempt, attempt], [], "SIGSEGV", heart.now)
         heart.step()
-        assert heart.ledger.progress[heart.key("a")].deaths == 1
+        assert heart.ledger.progress[heart.key("a")].crashes == 1
 
 
 class TestComingBack:
@@ -372,7 +372,7 @@ class TestComingBack:
         assert hand.complete("a")
 
     def test_a_worker_of_the_other_world_takes_up_nothing(self, heart: Heart) -> None:
-        theirs = heart.worker("theirs", world=World.ORIGINAL)
+        theirs = heart.worker("theirs", protocol=WireProtocol.LEGACY)
         heart.spawn("a", of=ORIGINAL)
         theirs.ask()
         attempt = theirs.held["a"]
@@ -393,7 +393,7 @@ class TestComingBack:
             hand.connect()
             hand.vanish()
         assert not heart.ledger.workers, "though it joined and left in one step"
-        heart.worker("theirs", world=World.ORIGINAL)
+        heart.worker("theirs", protocol=WireProtocol.LEGACY)
         assert not heart.ledger.workers, "the original's workers do not come back"
 
 
@@ -466,7 +466,7 @@ class TestLeaving:
         assert heart.worker(leave_when_drained=True).may_leave
 
     def test_the_originals_work_leads_to_nothing_of_ours(self, heart: Heart) -> None:
-        theirs = heart.worker("theirs", world=World.ORIGINAL)
+        theirs = heart.worker("theirs", protocol=WireProtocol.LEGACY)
         heart.spawn("a", of=ORIGINAL)
         theirs.ask()
         assert heart.worker("ours", leave_when_drained=True).may_leave
@@ -486,7 +486,7 @@ class TestLeaving:
 
 
 def test_the_originals_workers_are_served_one_at_a_time(heart: Heart) -> None:
-    hand = heart.worker(world=World.ORIGINAL)
+    hand = heart.worker(protocol=WireProtocol.LEGACY)
     heart.spawn("a", "b <- a", "c", of=ORIGINAL)
     assert not hand.held
     assert hand.ask() == "a"
@@ -499,13 +499,13 @@ def test_the_originals_workers_are_served_one_at_a_time(heart: Heart) -> None:
 
 
 def test_the_originals_retry_is_claimed_by_nobody_while_it_waits(heart: Heart) -> None:
-    hand = heart.worker(world=World.ORIGINAL)
-    heart.spawn("a", of=function("old", world=World.ORIGINAL, retry=retrying(2, 5.0).retry))
+    hand = heart.worker(protocol=WireProtocol.LEGACY)
+    heart.spawn("a", of=function("old", protocol=WireProtocol.LEGACY, retry=retrying(2, 5.0).retry))
     hand.ask()
     hand.fail("a")
     node = heart.scheduler.graph.find(heart.ids["a"])
     assert node is not None
-    with pytest.raises(NotAllowedNow):
+    with pytest.raises(FailedPrecondition):
         heart.scheduler.attempt_of(hand.worker, node)
 
 
@@ -552,7 +552,7 @@ class TestASlotThatIsGoneForGood:
 
     def test_has_to_be_one_of_the_workers(self, heart: Heart) -> None:
         hand = heart.worker(slots=2)
-        with pytest.raises(Malformed, match="2 slots"):
+        with pytest.raises(InvalidArgument, match="2 slots"):
             heart.scheduler.close_slot(hand.worker, 2, heart.now)
 
 

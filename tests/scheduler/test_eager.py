@@ -3,13 +3,13 @@ completes."""
 
 import pytest
 
-from dagorama_broker.errors import Conflict, Malformed, TooMuch
-from dagorama_broker.model.domain import Fate, Function, RetryPolicy
+from dagorama_broker.errors import Conflict, InvalidArgument, ResourceExhausted
+from dagorama_broker.model.domain import EagerState, Function, RetryPolicy
 from dagorama_broker.scheduler import Limits, Timing
 from tests.support.driver import Hand, Heart, function
 
-EAGER = function("eager", eager=True, retry=RetryPolicy(3))
-LASTING = function("eager", eager=True)
+EAGER = function("eager", stream_children=True, retry=RetryPolicy(3))
+LASTING = function("eager", stream_children=True)
 
 
 def begin(heart: Heart, *children: str, slots: int = 3, of: Function = EAGER) -> Hand:
@@ -72,7 +72,7 @@ class TestWhileItRuns:
         heart.spawn("stranger")
         run = heart.run(heart.instance_of("stranger"), b"another-one.", ["z"])
         before = heart.everything()
-        with pytest.raises(Malformed, match="its own instance"):
+        with pytest.raises(InvalidArgument, match="its own instance"):
             heart.scheduler.make(hand.worker, heart.key("parent"), hand.held["parent"], run, {})
         assert heart.everything() == before
 
@@ -81,7 +81,7 @@ class TestWhileItRuns:
         hand = begin(heart)
         heart.scheduler.limits = limits
         hand.make("parent", "a", "b")
-        with pytest.raises(TooMuch, match="allowed"):
+        with pytest.raises(ResourceExhausted, match="allowed"):
             hand.make("parent", "c", "d")
         assert heart.states("a", "b") == ["CLAIMED", "CLAIMED"]
 
@@ -194,7 +194,7 @@ class TestAtOnce:
     """Not only when the next run begins."""
 
     def test_children_are_cancelled_while_the_next_run_is_paused(self, heart: Heart) -> None:
-        hand = begin(heart, "x", of=function("eager", eager=True, retry=RetryPolicy(3, 5.0)))
+        hand = begin(heart, "x", of=function("eager", stream_children=True, retry=RetryPolicy(3, 5.0)))
         hand.fail("parent")
         assert heart.states("parent", "x") == ["BACKOFF", "CANCELLED"]
 
@@ -219,7 +219,7 @@ class TestAtOnce:
     def test_children_are_cancelled_if_a_node_whose_worker_was_lost_exceeds_its_queue_timeout(
         self, heart: Heart
     ) -> None:
-        hand = begin(heart, "x", of=function("eager", eager=True, queue_timeout=5.0))
+        hand = begin(heart, "x", of=function("eager", stream_children=True, queue_timeout=5.0))
         hand.vanish()
         heart.wait(6.0)
         assert heart.states("parent", "x") == ["FAILED", "CANCELLED"]
@@ -274,7 +274,7 @@ def test_what_a_completed_parents_child_makes_is_nobodys_to_cancel(heart: Heart)
     hand.complete("parent")
     hand.make("child", "grandchild")
     hand.complete("child")
-    assert [row.fate for row in heart.ledger.broods.values()] == [Fate.RELEASED]
+    assert [row.eager_state for row in heart.ledger.broods.values()] == [EagerState.COMMITTED]
     assert heart.states("grandchild") == ["CLAIMED"]
 
 

@@ -136,7 +136,7 @@ class TestMaxConcurrency:
             heart.cancel("a")
         third = heart.worker("three")
         assert len({*hand.held, *third.held} - {"a"} if how in ("fail", "cancel") else {"x"}) == 1
-        lane = next(lane for lane in heart.scheduler.graph.lanes.values() if lane.function.name == "alone")
+        lane = next(lane for lane in heart.scheduler.graph.queues.values() if lane.function.name == "alone")
         assert lane.claimed == len(heart.scheduler.dispatch.claimed) <= 1
 
     def test_a_restart_does_not_leak_places(self, heart: Heart) -> None:

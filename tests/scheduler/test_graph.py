@@ -2,7 +2,7 @@
 
 import pytest
 
-from dagorama_broker.errors import Malformed, NotKnown
+from dagorama_broker.errors import InvalidArgument, NotFound
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.rows import unpack_keys
 from tests.support.driver import Heart, retrying
@@ -30,7 +30,7 @@ def test_a_function_of_the_same_promise_twice_runs_it_once_at_any_depth(heart: H
 def test_naming_a_source_twice_is_refused(heart: Heart) -> None:
     heart.spawn("before")
     before = heart.everything()
-    with pytest.raises(Malformed, match="twice"):
+    with pytest.raises(InvalidArgument, match="twice"):
         heart.spawn("x", "f <- x x")
     assert heart.everything() == before
 
@@ -193,7 +193,7 @@ class TestReturnedPromises:
         heart.spawn("parent", "user <- parent", "far <- user")
         worker.make("parent", "child")
         before = heart.everything()
-        with pytest.raises(Malformed, match="waits for it"):
+        with pytest.raises(InvalidArgument, match="waits for it"):
             worker.complete("parent", "child", named)
         assert heart.everything() == before
 
@@ -201,21 +201,21 @@ class TestReturnedPromises:
         worker = heart.worker(slots=2)
         heart.spawn("one", "other")
         worker.complete("one", "other")
-        with pytest.raises(Malformed, match="waits for it"):
+        with pytest.raises(InvalidArgument, match="waits for it"):
             worker.complete("other", "one")
 
     def test_a_circle_through_a_child_is_refused(self, heart: Heart) -> None:
         worker = heart.worker()
         heart.spawn("parent", "user <- parent")
         worker.make("parent", "child <- user", "last <- child")
-        with pytest.raises(Malformed, match="waits for it"):
+        with pytest.raises(InvalidArgument, match="waits for it"):
             worker.complete("parent", "last")
 
     def test_a_circle_through_a_child_that_names_its_parent_is_refused(self, heart: Heart) -> None:
         worker = heart.worker()
         heart.spawn("parent")
         worker.make("parent", "child <- parent")
-        with pytest.raises(Malformed, match="waits for it"):
+        with pytest.raises(InvalidArgument, match="waits for it"):
             worker.complete("parent", "child")
 
     def test_a_child_that_waits_for_its_parent_is_no_circle(self, heart: Heart) -> None:
@@ -230,7 +230,7 @@ class TestReturnedPromises:
         heart.spawn("parent")
         heart.ids["nobody"] = b"x" * 16
         before = heart.everything()
-        with pytest.raises(NotKnown, match="not known"):
+        with pytest.raises(NotFound, match="not known"):
             worker.complete("parent", "nobody")
         assert heart.everything() == before
 
@@ -238,7 +238,7 @@ class TestReturnedPromises:
         worker = heart.worker()
         heart.spawn("parent")
         attempt, key = worker.held["parent"], heart.key("parent")
-        with pytest.raises(NotKnown, match="its child 7"):
+        with pytest.raises(NotFound, match="its child 7"):
             heart.scheduler.complete(worker.worker, key, attempt, b"v", 1, [7], (), {}, (), heart.now)
 
 
@@ -270,7 +270,7 @@ class TestCallsInsideANode:
         heart.spawn("stranger")
         run = heart.run(heart.instance_of("stranger"), b"o" * 12, ["child"])
         heart.scheduler.stage(worker.worker, heart.key("parent"), worker.held["parent"], run)
-        with pytest.raises(Malformed, match="its own instance"):
+        with pytest.raises(InvalidArgument, match="its own instance"):
             worker.complete("parent")
 
     def test_a_promise_of_another_instance_is_no_source(self, heart: Heart) -> None:
@@ -278,7 +278,7 @@ class TestCallsInsideANode:
         heart.spawn("parent")
         heart.spawn("stranger")
         worker.make("parent", "child <- stranger")
-        with pytest.raises(Malformed, match="another instance"):
+        with pytest.raises(InvalidArgument, match="another instance"):
             worker.complete("parent")
 
 
@@ -298,7 +298,7 @@ class TestMemory:
         heart.spawn("a", "b <- a", "c <- a")
         worker.complete("a")
         (ended,) = heart.effects.ended
-        assert ended.readers == 2
+        assert ended.consumers == 2
         worker.complete("b")
         assert heart.effects.unread == []
         worker.complete("c")
@@ -345,4 +345,4 @@ def test_who_fails_with_a_node_that_it_waits_for_lets_go_of_what_that_names_once
     assert heart.states("n", "join") == ["FAILED", "FAILED"]
     named = heart.scheduler.graph.find(heart.ids["named"])
     assert named is not None
-    assert named.readers == 0
+    assert named.consumers == 0

@@ -8,7 +8,7 @@ import pytest
 
 from dagorama_broker.model.domain import Failure, State
 from dagorama_broker.model.rows import OutcomeRow
-from dagorama_broker.scheduler import NewRun, Presence, Scheduler, Worker
+from dagorama_broker.scheduler import NewNodes, Scheduler, Worker, WorkerInfo
 from tests.support.driver import WORK, Heart, function
 from tests.support.operations import operations
 
@@ -22,9 +22,9 @@ class Bare:
 
     def __init__(self, sources: Sequence[Sequence[int]]) -> None:
         self.scheduler = Scheduler(1)
-        self.worker: Worker = self.scheduler.connect(Presence(b"w" * 16, "w"), (), 0.0)
+        self.worker: Worker = self.scheduler.connect(WorkerInfo(b"w" * 16, "w"), (), 0.0)
         count = len(sources)
-        run = NewRun(
+        run = NewNodes(
             INSTANCE, ORIGIN, 0, [WORK], [0] * count, [b"a"] * count, list(sources), creates=("work:Work", b"")
         )
         self.scheduler.submit([run], {})
@@ -75,7 +75,7 @@ def test_a_chain_of_100_000_that_fails_at_its_head() -> None:
     bare.scheduler.fail(bare.worker, granted.node.key, granted.attempt, BOOM, 0.0, 0.0)
     bare.run()
     assert len(bare.outcomes) == MANY
-    assert {outcome.culprit for outcome in bare.outcomes} == {1}
+    assert {outcome.root_cause for outcome in bare.outcomes} == {1}
     assert not bare.scheduler.graph.nodes
 
 
@@ -168,23 +168,23 @@ def calls(action: Callable[[], None]) -> int:
     return count
 
 
-def of_many_keys(many: int) -> NewRun:
+def of_many_keys(many: int) -> NewNodes:
     limited, keys = [function("limited", max_concurrency=1)], [f"k{number}" for number in range(many)]
-    return NewRun(INSTANCE, ORIGIN, 0, limited, [0] * many, [b"a"] * many, keys=keys, key=range(1, many + 1))
+    return NewNodes(INSTANCE, ORIGIN, 0, limited, [0] * many, [b"a"] * many, keys=keys, key=range(1, many + 1))
 
 
-def of_many_functions(many: int) -> NewRun:
+def of_many_functions(many: int) -> NewNodes:
     functions = [function(f"f{number}") for number in range(many)]
-    return NewRun(INSTANCE, ORIGIN, 0, functions, range(many), [b"a"] * many)
+    return NewNodes(INSTANCE, ORIGIN, 0, functions, range(many), [b"a"] * many)
 
 
 @pytest.mark.parametrize("run_of", [of_many_keys, of_many_functions])
 def test_a_step_costs_what_has_changed_however_many_keys_or_functions_are_queued(
-    run_of: Callable[[int], NewRun],
+    run_of: Callable[[int], NewNodes],
 ) -> None:
     def a_step(many: int) -> int:
         scheduler = Scheduler(1)
-        worker = scheduler.connect(Presence(b"w" * 16, "w"), (), 0.0)
+        worker = scheduler.connect(WorkerInfo(b"w" * 16, "w"), (), 0.0)
         run = run_of(many)
         run.creates = ("work:Work", b"")
         scheduler.submit([run], {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dagorama_broker.scheduler import Explainer, Standing
+from dagorama_broker.scheduler import Explainer, NodeStatus
 from dagorama_broker.scheduler.obstacles import EACH, MOST
 from tests.support.driver import GPU, WORK, Hand, Heart, function, retrying
 
@@ -12,24 +12,24 @@ NOBODY = "no worker is connected (start one with `worker`)"
 NO_GPU = "the only connected worker may not run it: it does not tolerate 'GPU' (start one with --toleration GPU)"
 
 
-def explained(heart: Heart, *names: str, most: int = MOST) -> Standing:
+def explained(heart: Heart, *names: str, most: int = MOST) -> NodeStatus:
     scheduler = heart.scheduler
     nodes = [scheduler.graph.find(heart.ids[name]) for name in names]
     return Explainer(scheduler.dispatch, most).explain(nodes)
 
 
-def obstacles(standing: Standing) -> dict[str, tuple[int, str]]:
-    return {each.lane.function.name: (each.queued, each.reason) for each in standing.obstacles.values()}
+def obstacles(standing: NodeStatus) -> dict[str, tuple[int, str]]:
+    return {each.queue.function.name: (each.queued, each.reason) for each in standing.obstacles.values()}
 
 
-def stuck(heart: Heart, instance: bytes, most: int = MOST) -> Standing | None:
+def stuck(heart: Heart, instance: bytes, most: int = MOST) -> NodeStatus | None:
     scheduler = heart.scheduler
-    return Explainer(scheduler.dispatch, most).stuck(scheduler.graph.instances[instance])
+    return Explainer(scheduler.dispatch, most).unschedulable_nodes(scheduler.graph.instances[instance])
 
 
 def left(heart: Heart, hand: Hand) -> dict[str, tuple[int, str]]:
     assert hand.may_leave
-    return {each.lane.function.name: (each.queued, each.reason) for each in heart.effects.left[hand.worker]}
+    return {each.queue.function.name: (each.queued, each.reason) for each in heart.effects.left[hand.worker]}
 
 
 def test_a_queued_node_without_any_worker_has_that_for_a_reason(heart: Heart) -> None:
@@ -87,7 +87,7 @@ def test_ended_nodes_do_not_count(heart: Heart) -> None:
     worker.complete("a")
     assert explained(heart, "b").waiting == 0
     worker.complete("b")
-    assert explained(heart, "b") == Standing()
+    assert explained(heart, "b") == NodeStatus()
 
 
 def test_the_obstacle_goes_when_a_worker_comes(heart: Heart) -> None:
@@ -154,7 +154,7 @@ class TestStuckInstances:
         small = heart.spawn("small")
         scheduler = heart.scheduler
         explainer = Explainer(scheduler.dispatch)
-        assert all(explainer.stuck(scheduler.graph.instances[instance]) for instance in (large, small))
+        assert all(explainer.unschedulable_nodes(scheduler.graph.instances[instance]) for instance in (large, small))
 
 
 class TestWhatIsLeftBehind:

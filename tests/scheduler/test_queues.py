@@ -4,7 +4,7 @@ from itertools import permutations
 
 import pytest
 
-from dagorama_broker.model.domain import World
+from dagorama_broker.model.domain import WireProtocol
 from tests.support.driver import GPU, Heart, function
 
 A, B, C = (function(name) for name in "ABC")
@@ -145,8 +145,8 @@ class TestTaints:
         assert hand.held.keys() == {"b"}
 
     def test_worlds_do_not_mix(self, heart: Heart) -> None:
-        ours, theirs = heart.worker("ours"), heart.worker("theirs", world=World.ORIGINAL)
-        old = function("old", world=World.ORIGINAL)
+        ours, theirs = heart.worker("ours"), heart.worker("theirs", protocol=WireProtocol.LEGACY)
+        old = function("old", protocol=WireProtocol.LEGACY)
         heart.spawn("our", "their", "their2", where={"their": old, "their2": old})
         assert ours.held.keys() == {"our"}
         assert (theirs.ask(), theirs.ask(), theirs.ask()) == ("their", "their2", None)
@@ -155,4 +155,4 @@ class TestTaints:
 
 
 def reasons(heart: Heart) -> dict[str, str]:
-    return {lane.function.name: reason for lane, reason in heart.scheduler.dispatch.unservable()}
+    return {lane.function.name: reason for lane, reason in heart.scheduler.dispatch.unschedulable()}

@@ -9,13 +9,13 @@ OTHER = function("other", max_concurrency=1)
 
 
 def lanes(heart: Heart) -> set[str]:
-    return {of.name for of in heart.scheduler.graph.lanes}
+    return {of.name for of in heart.scheduler.graph.queues}
 
 
 def drop_all(heart: Heart) -> list[int]:
     """Have all functions dropped that can be; their ids."""
     graph = heart.scheduler.graph
-    heart.scheduler.drop_functions(list(graph.lane_by_id))
+    heart.scheduler.drop_functions(list(graph.queue_by_id))
     return graph.changes.functions_gone
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from dagorama_broker.errors import NotAllowedNow, NotKnown
-from dagorama_broker.model.domain import State, World
-from dagorama_broker.scheduler.rebind import AdoptedFunction
+from dagorama_broker.errors import FailedPrecondition, NotFound
+from dagorama_broker.model.domain import State, WireProtocol
+from dagorama_broker.scheduler.rebind import ReboundFunction
 from tests.support.driver import Hand, Heart, function, retrying
 from tests.support.invariants import check
 
@@ -24,7 +24,7 @@ def deployed(heart: Heart, *names: str, hash: str = "new", worker: str = "worker
 def hash_of(heart: Heart, name: str) -> str:
     node = heart.scheduler.graph.find(heart.ids[name])
     assert node is not None
-    return node.lane.function.hash
+    return node.queue.function.hash
 
 
 def test_what_no_worker_may_run_is_run_by_the_code_that_one_has(heart: Heart) -> None:
@@ -128,13 +128,13 @@ def test_what_allows_it_stays_with_each_node(heart: Heart) -> None:
     heart.adopt("work", "newer", "h")
     graph = heart.scheduler.graph
     for _ in range(2):
-        allowed = [heart.adoptions[graph.adoptions[heart.key(name)].signed] for name in ("a", "b")]
+        allowed = [heart.adoptions[graph.rebindings[heart.key(name)].signed] for name in ("a", "b")]
         assert [(each.hash, each.instance) for each in allowed] == [("new", heart.instance_of("a")), ("newer", b"")]
         check(heart)
         heart.crash()
         graph = heart.scheduler.graph
     assert heart.finish(heart.worker()) == ["a", "b"]
-    assert graph.adoptions == {}
+    assert graph.rebindings == {}
 
 
 @pytest.mark.parametrize(
@@ -147,21 +147,21 @@ def test_what_allows_it_stays_with_each_node(heart: Heart) -> None:
 def test_what_is_not_allowed_is_refused_and_nothing_has_changed(heart: Heart, changed: dict[str, Any]) -> None:
     heart.spawn("a", "b")
     before = heart.everything()
-    asked = AdoptedFunction("work", "new", ("h",))
+    asked = ReboundFunction("work", "new", ("h",))
     allowed: dict[str, Any] = {"name": "work", "made_with": {"h"}, "hash": "new", **changed}
-    with pytest.raises(NotAllowedNow, match="what was signed does not allow other code for all nodes of work"):
-        heart.scheduler.adopt(asked, heart.signed(**allowed))
-    with pytest.raises(NotAllowedNow, match="other code for nodes of work needs a signature"):
-        heart.scheduler.adopt(asked, None)
+    with pytest.raises(FailedPrecondition, match="what was signed does not allow other code for all nodes of work"):
+        heart.scheduler.rebind(asked, heart.signed(**allowed))
+    with pytest.raises(FailedPrecondition, match="other code for nodes of work needs a signature"):
+        heart.scheduler.rebind(asked, None)
     assert heart.everything() == before
 
 
-def test_nodes_adopted_under_a_key_are_for_workers_that_hold_it(heart: Heart) -> None:
+def test_nodes_rebound_under_a_key_are_for_workers_that_hold_it(heart: Heart) -> None:
     heart.spawn("a", "b")
     hand = deployed(heart, "a", key_ids={"0b"})
     assert heart.adopt("work") == (2, "new")
     assert hand.held == {}
-    ((_, why),) = heart.scheduler.dispatch.unservable()
+    ((_, why),) = heart.scheduler.dispatch.unschedulable()
     assert "it does not hold the signing key 0f under which its adoption was signed" in why
     heart.crash()
     hand.connect()
@@ -179,7 +179,7 @@ def test_a_node_that_was_adopted_before_adoptions_were_signed_is_as_it_was_made(
     heart.crash()
     assert hash_of(heart, "a") == "h"
     assert not heart.scheduler.graph.made_with
-    assert not heart.scheduler.graph.adoptions
+    assert not heart.scheduler.graph.rebindings
 
 
 def test_what_failed_is_adopted_once_it_is_retried(heart: Heart) -> None:
@@ -210,7 +210,7 @@ def test_a_hash_must_be_named_if_workers_have_different_code(heart: Heart) -> No
     deployed(heart, "a", hash="new", worker="one")
     deployed(heart, "a", hash="newer", worker="two")
     before = heart.everything()
-    with pytest.raises(NotAllowedNow, match="different code of work: name one of new, newer"):
+    with pytest.raises(FailedPrecondition, match="different code of work: name one of new, newer"):
         heart.adopt("work")
     assert heart.everything() == before
     assert heart.adopt("work", "newer") == (1, "newer")
@@ -220,7 +220,7 @@ def test_what_a_connected_worker_may_run_stays_with_it_unless_it_is_named(heart:
     heart.spawn("a", "b")
     deployed(heart, "a", worker="new")
     old = heart.worker("old")
-    with pytest.raises(NotAllowedNow, match="no connected worker has said that it has other code of work"):
+    with pytest.raises(FailedPrecondition, match="no connected worker has said that it has other code of work"):
         heart.adopt("work")
     assert heart.adopt("work", "new", "h") == (1, "new")
     assert old.held.keys() == {"a"}
@@ -229,7 +229,7 @@ def test_what_a_connected_worker_may_run_stays_with_it_unless_it_is_named(heart:
 def test_without_a_worker_both_have_to_be_named(heart: Heart) -> None:
     heart.spawn("a")
     for named in ([], ["new"]):
-        with pytest.raises(NotAllowedNow, match="name both"):
+        with pytest.raises(FailedPrecondition, match="name both"):
             heart.adopt("work", *named)
     assert heart.adopt("work", "new", "h") == (1, "new")
 
@@ -243,13 +243,13 @@ def test_without_a_worker_both_have_to_be_named(heart: Heart) -> None:
 )
 def test_what_is_not_there_is_refused(heart: Heart, name: str, made_with: tuple[str, ...], said: str) -> None:
     heart.spawn("a")
-    with pytest.raises(NotKnown, match=said):
+    with pytest.raises(NotFound, match=said):
         heart.adopt(name, "new", *made_with)
 
 
 def test_nodes_of_the_originals_calls_are_not_adopted(heart: Heart) -> None:
-    heart.spawn("a", of=function("old", world=World.ORIGINAL))
-    with pytest.raises(NotKnown):
+    heart.spawn("a", of=function("old", protocol=WireProtocol.LEGACY))
+    with pytest.raises(NotFound):
         heart.adopt("old", "new", "h")
 
 
@@ -257,7 +257,7 @@ def test_who_has_what_other_code_is_told(heart: Heart) -> None:
     heart.spawn("a")
     deployed(heart, "a", hash="new", worker="one")
     two = deployed(heart, "a", hash="newer", worker="two")
-    ((lane, _),) = heart.scheduler.dispatch.unservable()
+    ((lane, _),) = heart.scheduler.dispatch.unschedulable()
     assert heart.scheduler.dispatch.deployed(lane) == ["new", "newer"]
     two.vanish()
     assert heart.scheduler.dispatch.deployed(lane) == ["new"]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from dagorama_broker.errors import NotAllowedNow
-from dagorama_broker.model.domain import State, World
+from dagorama_broker.errors import FailedPrecondition
+from dagorama_broker.model.domain import State, WireProtocol
 from dagorama_broker.scheduler import Limits, Timing
 from tests.support.driver import GPU, Heart, function, retrying
 
@@ -105,7 +105,7 @@ class TestWhatSurvives:
             hand.held.clear()
             heart.crash()
         row = heart.ledger.progress[heart.key("a")]
-        assert (row.runs, row.deaths) == (2, 2)
+        assert (row.failed_attempts, row.crashes) == (2, 2)
         hand = heart.worker()
         hand.fail("a")
         assert heart.failure("a").attempts == 3
@@ -158,7 +158,7 @@ class TestWhatTheRowsSay:
         hand.held["a"] = attempt
         hand.connect()
         hand.fail("a", attempt=attempt)
-        assert heart.ledger.progress[heart.key("a")].runs == 1
+        assert heart.ledger.progress[heart.key("a")].failed_attempts == 1
 
 
 class TestBackoff:
@@ -350,9 +350,9 @@ class TestHoldingOff:
 
     def test_the_originals_workers_wait_too(self, heart: Heart) -> None:
         heart.worker("gone")
-        heart.spawn("a", of=function("old", world=World.ORIGINAL))
+        heart.spawn("a", of=function("old", protocol=WireProtocol.LEGACY))
         heart.crash()
-        theirs = heart.worker("theirs", world=World.ORIGINAL)
+        theirs = heart.worker("theirs", protocol=WireProtocol.LEGACY)
         assert theirs.ask() is None
         heart.wait(2.0)
         assert theirs.ask() == "a"
@@ -390,10 +390,10 @@ class TestLossesOnRecord:
         hand = heart.worker()
         heart.spawn("a")
         hand.vanish()
-        assert heart.ledger.progress[heart.key("a")].lost == 1
+        assert heart.ledger.progress[heart.key("a")].worker_losses == 1
         heart.crash()
         hand.connect()
-        assert heart.ledger.progress[heart.key("a")].lost == 0
+        assert heart.ledger.progress[heart.key("a")].worker_losses == 0
         assert hand.complete("a")
 
     def test_is_taken_back_once(self, heart: Heart) -> None:
@@ -406,7 +406,7 @@ class TestLossesOnRecord:
             hand.connect()
             heart.crash()
             hand.connect()
-        assert heart.ledger.progress[heart.key("a")].lost == 1
+        assert heart.ledger.progress[heart.key("a")].worker_losses == 1
         assert hand.complete("a")
 
     def test_stands_for_a_node_that_was_granted_since(self, heart: Heart) -> None:
@@ -418,7 +418,7 @@ class TestLossesOnRecord:
         second.connect()
         first.connect()
         assert first.refused
-        assert heart.ledger.progress[heart.key("a")].lost == 1
+        assert heart.ledger.progress[heart.key("a")].worker_losses == 1
         assert second.complete("a")
 
 
@@ -426,7 +426,7 @@ class TestIdsThatAreNotProven:
     def test_do_not_end_the_session_of_a_connected_worker(self, heart: Heart) -> None:
         hand = heart.worker("worker")
         heart.spawn("a")
-        with pytest.raises(NotAllowedNow, match="cannot prove that the id is its own"):
+        with pytest.raises(FailedPrecondition, match="cannot prove that the id is its own"):
             heart.worker("worker", is_proven=False)
         assert hand.complete("a")
 

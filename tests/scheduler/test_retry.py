@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from dagorama_broker.errors import NotAllowedNow
+from dagorama_broker.errors import FailedPrecondition
 from dagorama_broker.model.domain import State
 from tests.support.driver import GPU, Hand, Heart, function, retrying
 from tests.support.invariants import check
@@ -241,7 +241,7 @@ def test_an_unfinished_node_that_takes_the_failure_for_a_value_is_in_the_way(hea
     heart.spawn("a", "b", "join <- a? b?")
     hand.fail("a")
     before = heart.everything()
-    with pytest.raises(NotAllowedNow, match=f"{heart.ids['join'].hex()}.*takes the failure for a value"):
+    with pytest.raises(FailedPrecondition, match=f"{heart.ids['join'].hex()}.*takes the failure for a value"):
         heart.retry("a")
     assert heart.everything() == before
     hand.complete("b")

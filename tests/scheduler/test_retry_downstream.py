@@ -2,7 +2,7 @@
 
 import pytest
 
-from dagorama_broker.errors import NotAllowedNow
+from dagorama_broker.errors import FailedPrecondition
 from dagorama_broker.model.domain import State
 from tests.support.driver import Hand, Heart, function
 from tests.support.invariants import check
@@ -139,7 +139,7 @@ def test_what_it_has_made_before_is_of_a_dead_attempt_and_what_of_it_is_unfinish
 
 def test_what_an_eager_run_has_made_is_of_a_dead_attempt_when_it_runs_again(heart: Heart) -> None:
     hand = heart.worker()
-    eager = function("eager", eager=True)
+    eager = function("eager", stream_children=True)
     heart.spawn("a", "report <- a?", of=eager)
     hand.fail("a")
     hand.make("report", "child", of=eager)
@@ -157,7 +157,7 @@ def test_an_unfinished_node_that_was_given_what_is_to_run_again_is_in_the_way(he
     hand.fail("a")
     hand.complete("report")
     before = heart.everything()
-    with pytest.raises(NotAllowedNow, match=f"{heart.ids['after'].hex()} has not ended and depends on what is to run"):
+    with pytest.raises(FailedPrecondition, match=f"{heart.ids['after'].hex()} has not ended and depends on what is to run"):
         heart.revive("a", downstream=True)
     assert heart.everything() == before
     assert heart.ledger.used_failures == set()
@@ -172,7 +172,7 @@ def test_a_node_that_was_given_it_and_waits_for_its_promises_is_in_the_way_also_
     hand.fail("a")
     hand.complete("report", "slow")
     for _ in range(2):
-        with pytest.raises(NotAllowedNow, match="has not ended and depends on what is to run again"):
+        with pytest.raises(FailedPrecondition, match="has not ended and depends on what is to run again"):
             heart.revive("a", downstream=True)
         heart.crash()
 
@@ -247,7 +247,7 @@ def test_new_code_is_what_the_first_worker_that_is_offered_the_node_has(heart: H
     other = heart.spawn("same", of=function(taint="elsewhere"))
     old.fail("a")
     old.vanish()
-    assert heart.revive("a", new_code=True).adopted == 2
+    assert heart.revive("a", new_code=True).rebound == 2
     heart.crash()
     new = heart.worker("new")
     heart.wait(3.0)
@@ -255,8 +255,8 @@ def test_new_code_is_what_the_first_worker_that_is_offered_the_node_has(heart: H
     new.give_back("a", "it has other code", deployed="h2")
     assert "a" in new.held, "it is offered again, as the code that the worker has"
     graph = heart.scheduler.graph
-    assert {node.lane.function.hash for node in graph.nodes.values() if node.instance.id != other} == {"h2"}
-    assert [node.lane.function.hash for node in graph.unfinished_of(other)] == ["h"]
+    assert {node.queue.function.hash for node in graph.nodes.values() if node.instance.id != other} == {"h2"}
+    assert [node.queue.function.hash for node in graph.unfinished_of(other)] == ["h"]
     heart.crash()
     new = heart.worker("new")
     heart.wait(3.0)
@@ -270,7 +270,7 @@ def test_a_worker_that_has_said_which_code_it_has_says_it_again_for_the_next_ret
         hand.fail("a")
         heart.revive("a", new_code=True)
         hand.give_back("a", "it has other code", deployed=hash)
-        assert [node.lane.function.hash for node in heart.scheduler.graph.nodes.values()] == [hash]
+        assert [node.queue.function.hash for node in heart.scheduler.graph.nodes.values()] == [hash]
         assert heart.finish(hand) == ["a"]
 
 
@@ -281,6 +281,6 @@ def test_workers_that_cannot_import_the_function_are_not_offered_it_again(heart:
     heart.revive("a", new_code=True)
     hand.give_back("a", "it cannot import the function")
     assert hand.held == {}
-    assert [why for _, why in heart.scheduler.dispatch.unservable()] == [
+    assert [why for _, why in heart.scheduler.dispatch.unschedulable()] == [
         "the only connected worker may not run it: it cannot import the function"
     ]

@@ -14,7 +14,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from dagorama_broker.errors import Malformed, NotAllowedNow
+from dagorama_broker.errors import FailedPrecondition, InvalidArgument
 from dagorama_broker.model.domain import ENDED, RetryPolicy, State
 from dagorama_broker.scheduler import Limits, Timing
 from dagorama_broker.scheduler.rebind import UNCLAIMED
@@ -33,8 +33,8 @@ FUNCTIONS = {
     "urgent": function("urgent", priority=5, queue="plain"),
     "limited": function("limited", max_concurrency=2),
     "delayed": function("delayed", delay=0.5),
-    "eager": function("eager", eager=True, retry=RetryPolicy(3, 0.3)),
-    "lasting": function("lasting", eager=True, queue="plain"),
+    "eager": function("eager", stream_children=True, retry=RetryPolicy(3, 0.3)),
+    "lasting": function("lasting", stream_children=True, queue="plain"),
     "hurried": function("hurried", queue_timeout=2.0, taint="GPU", max_deaths=1),
 }
 WORKERS: list[dict[str, Any]] = [
@@ -71,7 +71,7 @@ class Life(RuleBasedStateMachine):
         self.worker_connects(0, 0)
         self.spawn(seeds, of)
 
-    # --- spawners -------------------------------------------------------------------------------------
+    # --- clients -------------------------------------------------------------------------------------
 
     def new_names(self, count: int) -> list[str]:
         self.made += count
@@ -167,7 +167,7 @@ class Life(RuleBasedStateMachine):
         before = heart.everything()
         try:
             queued, waiting, *_ = heart.revive(*names, downstream=downstream, new_code=new_code)
-        except NotAllowedNow:
+        except FailedPrecondition:
             assert heart.everything() == before
             return
         assert queued + waiting >= len(culprits)
@@ -181,18 +181,18 @@ class Life(RuleBasedStateMachine):
     def adopt(self, of: str, hash: str, all: bool) -> None:
         """What nobody holds goes over to other code; nothing else about it changes."""
         graph = self.heart.scheduler.graph
-        lanes = [lane for lane in graph.lanes.values() if lane.function.name == of]
+        lanes = [lane for lane in graph.queues.values() if lane.function.name == of]
         hashes = sorted({lane.function.hash for lane in lanes})[: None if all else 1]
         if not hashes:
             return
-        own = [node for node in graph.nodes.values() if node.lane.function.name == of]
-        before = {node.key: (node.state, node.lane.function.hash) for node in own}
+        own = [node for node in graph.nodes.values() if node.queue.function.name == of]
+        before = {node.key: (node.state, node.queue.function.hash) for node in own}
         goes = {key for key, (state, old) in before.items() if state in UNCLAIMED and old in {*hashes} - {hash}}
         with self.heart.at_once():
             assert self.heart.adopt(of, hash, *hashes) == (len(goes), hash)
             for key, (state, old) in before.items():
                 node = graph.nodes[key]
-                assert (node.state, node.lane.function.hash) == (state, hash if key in goes else old)
+                assert (node.state, node.queue.function.hash) == (state, hash if key in goes else old)
 
     # --- workers --------------------------------------------------------------------------------------
 
@@ -286,7 +286,7 @@ class Life(RuleBasedStateMachine):
         promised = {(names if named else mates)[ref % len(names if named else mates)] for ref in refs}
         try:
             taken = hand.complete(name, *sorted(promised), in_slices=in_slices)
-        except Malformed:
+        except InvalidArgument:
             hand.fail(name, "its result could not be taken")
             taken = False
         assert all(self.heart.is_visible(child) is (taken or eager) for child in names)
@@ -296,7 +296,7 @@ class Life(RuleBasedStateMachine):
         """Whether the worker still holds it and what it makes is there at once."""
         key, attempt = self.heart.key(name), hand.held[name]
         node = self.heart.scheduler.dispatch.held(hand.worker, key, attempt)
-        return node is not None and node.lane.function.eager
+        return node is not None and node.queue.function.stream_children
 
     def eager(self) -> list[tuple[Hand, str]]:
         return [(hand, name) for hand, name in self.holding() if self.is_eager(hand, name)]

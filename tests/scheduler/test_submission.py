@@ -1,12 +1,12 @@
-"""What a spawner may ask for, and what is refused: then nothing has changed."""
+"""What a client may ask for, and what is refused: then nothing has changed."""
 
 from collections.abc import Sequence
 
 import pytest
 
-from dagorama_broker.errors import BrokerRefusal, Conflict, Malformed, NotKnown, TooMuch
+from dagorama_broker.errors import BrokerRefusal, Conflict, InvalidArgument, NotFound, ResourceExhausted
 from dagorama_broker.model.domain import State
-from dagorama_broker.scheduler import Limits, NewRun
+from dagorama_broker.scheduler import Limits, NewNodes
 from tests.support.driver import WORK, Heart
 
 HERE, ELSEWHERE = b"instance-of-here", b"instance-of-else"
@@ -22,9 +22,9 @@ def run(
     instance: bytes = HERE,
     foreign: Sequence[bytes] = (),
     creates: tuple[str, bytes] | None = None,
-) -> NewRun:
+) -> NewNodes:
     size = len(sources)
-    return NewRun(instance, origin, first, [WORK], [0] * size, [b"a"] * size, list(sources), foreign, creates)
+    return NewNodes(instance, origin, first, [WORK], [0] * size, [b"a"] * size, list(sources), foreign, creates)
 
 
 def node_id(counter: int, origin: bytes = ORIGIN) -> bytes:
@@ -42,22 +42,22 @@ def there(heart: Heart) -> Heart:
 @pytest.mark.parametrize(
     ("asked", "error", "sentence"),
     [
-        ({"sources": [[]], "instance": b"x" * 16}, NotKnown, "instance .* is not known"),
-        ({"sources": [[5]], "first": 20}, NotKnown, "source .* is not known"),
-        ({"sources": [[-1]], "first": 20, "foreign": [b"x" * 16]}, NotKnown, "source 7878.* is not known"),
-        ({"sources": [[20]], "first": 20}, Malformed, "names itself"),
-        ({"sources": [[21], []], "first": 20}, Malformed, "made after it"),
-        ({"sources": [[-1]], "first": 20, "foreign": [node_id(20)]}, NotKnown, "not known"),
-        ({"sources": [[10, 10]], "first": 20}, Malformed, "same source twice"),
-        ({"sources": [[10, -1]], "first": 20, "foreign": [node_id(10)]}, Malformed, "same source twice"),
-        ({"sources": [[-1]], "first": 20, "foreign": [node_id(0, FOREIGN)]}, Malformed, "another instance"),
+        ({"sources": [[]], "instance": b"x" * 16}, NotFound, "instance .* is not known"),
+        ({"sources": [[5]], "first": 20}, NotFound, "source .* is not known"),
+        ({"sources": [[-1]], "first": 20, "foreign": [b"x" * 16]}, NotFound, "source 7878.* is not known"),
+        ({"sources": [[20]], "first": 20}, InvalidArgument, "names itself"),
+        ({"sources": [[21], []], "first": 20}, InvalidArgument, "made after it"),
+        ({"sources": [[-1]], "first": 20, "foreign": [node_id(20)]}, NotFound, "not known"),
+        ({"sources": [[10, 10]], "first": 20}, InvalidArgument, "same source twice"),
+        ({"sources": [[10, -1]], "first": 20, "foreign": [node_id(10)]}, InvalidArgument, "same source twice"),
+        ({"sources": [[-1]], "first": 20, "foreign": [node_id(0, FOREIGN)]}, InvalidArgument, "another instance"),
         ({"sources": [[]], "first": 10}, Conflict, "exists already"),
         ({"sources": [[]], "first": 12}, Conflict, "exists already"),
         ({"sources": [[], []], "first": 9}, Conflict, "exists already"),
         ({"sources": [[]] * 9, "first": 5}, Conflict, "exists already"),
         ({"sources": [[]], "creates": DEFINITION}, Conflict, "instance .* exists already"),
         ({"sources": [[]], "origin": FOREIGN, "first": 5}, Conflict, "origin .* another instance"),
-        ({"sources": [[10, 11, 12]], "first": 20}, TooMuch, "more than 2 sources"),
+        ({"sources": [[10, 11, 12]], "first": 20}, ResourceExhausted, "more than 2 sources"),
     ],
 )
 def test_refused_and_nothing_has_changed(
@@ -76,7 +76,7 @@ def test_columns_of_different_lengths_are_refused(there: Heart, shorten: str) ->
     bad = run(there, [[], []], first=20)
     getattr(bad, shorten).pop()
     before = there.everything()
-    with pytest.raises(Malformed, match="different lengths"):
+    with pytest.raises(InvalidArgument, match="different lengths"):
         there.submit(bad)
     assert there.everything() == before
 

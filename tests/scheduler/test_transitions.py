@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dagorama_broker.errors import IllegalMove
+from dagorama_broker.errors import IllegalTransition
 from dagorama_broker.model.domain import ENDED, State
 from dagorama_broker.scheduler.transitions import REASONS, TRANSITIONS, mermaid, page
 from tests.support.driver import Heart
@@ -56,7 +56,7 @@ def test_a_move_that_is_not_in_the_table_changes_nothing(heart: Heart, to: State
     node = heart.scheduler.graph.find(heart.ids["a"])
     assert node is not None
     before = pickle.dumps(heart.scheduler)
-    with pytest.raises(IllegalMove, match=f"QUEUED -> {to.name}"):
+    with pytest.raises(IllegalTransition, match=f"QUEUED -> {to.name}"):
         heart.scheduler.graph.move(node, to)
     assert pickle.dumps(heart.scheduler) == before
 

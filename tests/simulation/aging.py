@@ -13,7 +13,7 @@ from typing import cast
 import grpc
 
 from dagorama.api import broker_pb2 as pb
-from dagorama_broker.engine.retention_policy import Keeping
+from dagorama_broker.engine.retention_policy import RetentionPolicy
 
 from .aging_watcher import AgingWatcher
 from .client import Instance, SimulatedClient
@@ -21,7 +21,7 @@ from .life import Life
 from .programs import Program
 
 #: The grace is short so that the broker looks often.
-KEEPING = Keeping(ended=1.5, failed=3.0, grace=0.2)
+KEEPING = RetentionPolicy(ended=1.5, failed=3.0, grace=0.2)
 #: Seconds, beyond the longest time that is kept, in which all that has ended is removed: a look for each link.
 GOING = 15.0
 #: Seconds in which a request arrives when nothing is broken.

@@ -6,17 +6,17 @@ from typing import Any
 
 from dagorama_broker.engine import retries
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.engine.loading import Reach
-from dagorama_broker.engine.lookups import Holds
+from dagorama_broker.engine.loading import Loaded
+from dagorama_broker.engine.lookups import InstanceLocks
 from dagorama_broker.engine.retention import Retention
-from dagorama_broker.engine.retention_policy import Keeping
+from dagorama_broker.engine.retention_policy import RetentionPolicy
 from dagorama_broker.model.queries import Failed
 from dagorama_broker.model.rows import Changes
 from dagorama_broker.rpc import service as service_module
 from dagorama_broker.scheduler import retry, scheduler
-from dagorama_broker.scheduler.claims import Dispatch
+from dagorama_broker.scheduler.claims import Claims
 from dagorama_broker.scheduler.graph import Graph
-from dagorama_broker.store.memory.retention import Forgetting
+from dagorama_broker.store.memory.retention import MemoryRetention
 from dagorama_broker.store.memory.store import MemoryStore
 
 from .mutants import MUTANTS, mutant
@@ -26,12 +26,12 @@ _EARLIER = set(MUTANTS)
 # --- removal ----------------------------------------------------------------------------------------------
 
 
-@mutant("removed before its time", (Keeping, "kept"))
+@mutant("removed before its time", (RetentionPolicy, "kept"))
 def _(kept: Any) -> Any:
     return lambda self, failed: kept(self, failed) / 2
 
 
-@mutant("failed instances are removed as soon as others", (Keeping, "kept"))
+@mutant("failed instances are removed as soon as others", (RetentionPolicy, "kept"))
 def _(kept: Any) -> Any:
     return lambda self, failed: kept(self, False)
 
@@ -46,17 +46,17 @@ def _(uncommitted: Any) -> Any:
     return lambda self: (Changes(), Changes())
 
 
-@mutant("removed though a value names it", (Forgetting, "link"))
+@mutant("removed though a value names it", (MemoryRetention, "link"))
 def _(link: Any) -> Any:
     return lambda self, rows: None
 
 
-@mutant("removed while a call is reading it", (Holds, "__contains__"))
+@mutant("removed while a call is reading it", (InstanceLocks, "__contains__"))
 def _(contains: Any) -> Any:
     return lambda self, id: False
 
 
-@mutant("a call goes on with what was removed meanwhile", (Reach, "without_gone"))
+@mutant("a call goes on with what was removed meanwhile", (Loaded, "without_gone"))
 def _(without_gone: Any) -> Any:
     return lambda self: self
 
@@ -89,10 +89,10 @@ def _(retry: Any) -> Any:
     return unheard
 
 
-@mutant("a retry leaves what failed because of another", (scheduler, "revive"))
+@mutant("a retry leaves what failed because of another", (scheduler, "retry_failed"))
 def _(revive: Any) -> Any:
-    def shallow(dispatch: Dispatch, failed: Failed) -> Any:
-        failed.nodes = [row for row in failed.nodes if row.culprit in (0, row.key)]
+    def shallow(dispatch: Claims, failed: Failed) -> Any:
+        failed.nodes = [row for row in failed.nodes if row.root_cause in (0, row.key)]
         return revive(dispatch, failed)
 
     return shallow
@@ -115,12 +115,12 @@ def _(reopen: Any) -> Any:
     return ended
 
 
-@mutant("an attempt from before a retry is believed", (Dispatch, "spend"))
+@mutant("an attempt from before a retry is believed", (Claims, "invalidate_attempt"))
 def _(spend: Any) -> Any:
     return lambda self, node: None
 
 
-@mutant("a retried node goes on counting its runs", (retry, "Trouble"))
+@mutant("a retried node goes on counting its runs", (retry, "FailureCounts"))
 def _(trouble: Any) -> Any:
     return lambda failure: trouble(failure=failure, runs=2)
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
-from dagorama_broker.engine.retention_policy import Keeping
+from dagorama_broker.engine.retention_policy import RetentionPolicy
 from dagorama_broker.model.domain import ENDED, State
-from dagorama_broker.model.rows import Changes, OutcomeRow, RemovedRow, ResolvedRow, RevivedRow
+from dagorama_broker.model.rows import Changes, OutcomeRow, RemovedRow, ResolvedRow, RetriedRow
 from dagorama_broker.store.checksums import unpack_keys
 
 from .programs import Computation, Program
@@ -27,7 +27,7 @@ _BOOKS_OF_REMOVAL = ("_ends", "_links", "_named", "_leftovers")
 
 
 class AgingWatcher(Watcher):
-    keeping = Keeping()
+    keeping = RetentionPolicy()
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -45,7 +45,7 @@ class AgingWatcher(Watcher):
 
     def committed(self, changes: Changes) -> None:
         self.by_key.update((row.key, row.id) for row in changes.instances)
-        for run in changes.runs:
+        for run in changes.blocks:
             for key in range(run.first_key, run.first_key + run.size):
                 self.instance_by_node[key] = run.instance
                 self.nodes_of.setdefault(run.instance, []).append(key)
@@ -61,7 +61,7 @@ class AgingWatcher(Watcher):
         for removed in changes.removed:
             self._removed(removed, gone)
 
-    def _goes_on(self, row: RevivedRow) -> None:
+    def _goes_on(self, row: RetriedRow) -> None:
         """It has ended, and is unfinished again: all that was counted of it begins again."""
         name, before = self.names[row.key], self.seen.get(row.key)
         self.note("revived", row.key, row.state)

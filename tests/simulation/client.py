@@ -1,4 +1,4 @@
-"""Spawners: they submit until they are answered, add to what they have, cancel now and then, and wait for the ends."""
+"""Clients: they submit until they are answered, add to what they have, cancel now and then, and wait for the ends."""
 
 from __future__ import annotations
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.engine.commits import StoreThread
-from dagorama_broker.engine.retention_policy import Keeping
+from dagorama_broker.engine.commits import CommitExecutor
+from dagorama_broker.engine.retention_policy import RetentionPolicy
 from dagorama_broker.errors import StoreError
-from dagorama_broker.rpc.limits import Bounds, Manners, Streams
-from dagorama_broker.rpc.memory_guard import Memory
+from dagorama_broker.rpc.limits import CallLimiter, RequestLimits, WorkerConfig
+from dagorama_broker.rpc.memory_guard import MemoryGuard
 from dagorama_broker.rpc.service import BrokerService
 from dagorama_broker.scheduler import Limits, Scheduler, Timing
 
@@ -55,7 +55,7 @@ class Life:
     CLIENT: type[SimulatedClient] = SimulatedClient
     HAS_PERSON = True  #: who adopts and retries
     WATCHER: type[Watcher] = Watcher
-    KEEPING = Keeping()
+    KEEPING = RetentionPolicy()
     WALL_JUMPS = True
 
     def __init__(self, seed: int) -> None:
@@ -173,10 +173,10 @@ class Life:
         scheduler = Scheduler(epoch, limits, Timing(lease=LEASE, reconnect_wait=RECONNECT))
         live = await self.loop.run_in_executor(None, self.disk.live)
         scheduler.restore(live, self.loop.now, self.clock.wall)
-        broker = self.broker = Broker(scheduler, self.disk, keeping=self.KEEPING, thread=StoreThread(few=0))
+        broker = self.broker = Broker(scheduler, self.disk, keeping=self.KEEPING, thread=CommitExecutor(few=0))
         self.watcher.watch(broker)
-        memory = Memory(1 << 40, broker.memory_size, lambda: 0)
-        service = BrokerService(broker, Manners(heartbeat=HEARTBEAT), Bounds(), memory, Streams(100))
+        memory = MemoryGuard(1 << 40, broker.memory_size, lambda: 0)
+        service = BrokerService(broker, WorkerConfig(heartbeat=HEARTBEAT), RequestLimits(), memory, CallLimiter(100))
         self.network.serve(Server(host, service))
         self.watcher.note("serving", epoch)
         self.watcher.serving_since = self.loop.now

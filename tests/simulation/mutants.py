@@ -17,21 +17,21 @@ from dagorama_broker.engine.commits import Commits
 from dagorama_broker.engine.drafts import Drafts
 from dagorama_broker.engine.loading import Loading
 from dagorama_broker.engine.proofs import Proofs
-from dagorama_broker.engine.waiters import Watching
+from dagorama_broker.engine.waiters import Waiters
 from dagorama_broker.engine.worker_session import Session
-from dagorama_broker.errors import NotServing
+from dagorama_broker.errors import Unavailable
 from dagorama_broker.model.domain import ENDED, State
 from dagorama_broker.rpc import service, work, work_messages
 from dagorama_broker.rpc.wait_messages import WaitMessages
 from dagorama_broker.rpc.work import WorkerStreams
 from dagorama_broker.scheduler import Scheduler, Worker, assignment, rebind, restore, states, workers
-from dagorama_broker.scheduler.claims import Dispatch
+from dagorama_broker.scheduler.claims import Claims
 from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.graph import Graph
-from dagorama_broker.scheduler.queues import KEY_MASK, Lane
+from dagorama_broker.scheduler.queues import KEY_MASK, FunctionQueue
 from dagorama_broker.scheduler.queues import order as right_order
-from dagorama_broker.scheduler.staged_children import Staged
-from dagorama_broker.scheduler.submission import Plan
+from dagorama_broker.scheduler.staged_children import StagedChildren
+from dagorama_broker.scheduler.submission import SubmissionPlan
 
 #: Owner and name of what is replaced, and what comes in its place, made from what was there.
 Patch = tuple[Any, str, Callable[[Any], Any]]
@@ -68,23 +68,23 @@ def broken(name: str) -> Iterator[None]:
 # --- attempts and workers -----------------------------------------------------------------------------
 
 
-@mutant("fencing removed", (Dispatch, "held"))
+@mutant("fencing removed", (Claims, "held"))
 def _(held: Any) -> Any:
-    def whoever(self: Dispatch, worker: Worker, key: int, attempt: int) -> Any:
+    def whoever(self: Claims, worker: Worker, key: int, attempt: int) -> Any:
         node = self.graph.nodes.get(key)
         return node if node is not None and node.slot is not None else None
 
     return whoever
 
 
-@mutant("attempt reused after a restart", (Dispatch, "__init__"))
+@mutant("attempt reused after a restart", (Claims, "__init__"))
 def _(init: Any) -> Any:
     return lambda self, graph, epoch: init(self, graph, 1)
 
 
-@mutant("reconnect adopts a node granted since", (Dispatch, "may_adopt"))
+@mutant("reconnect adopts a node granted since", (Claims, "may_adopt"))
 def _(may_adopt: Any) -> Any:
-    return lambda self, node, attempt, world: node.slot is not None or node.state is State.QUEUED
+    return lambda self, node, attempt, protocol: node.slot is not None or node.state is State.QUEUED
 
 
 @mutant("attempts are believed without a proof", (WorkerStreams, "_proven"))
@@ -122,9 +122,9 @@ def _(take_back: Any) -> Any:
     return always
 
 
-@mutant("lease that never expires", (Dispatch, "silent"))
+@mutant("lease that never expires", (Claims, "silent"))
 def _(silent: Any) -> Any:
-    def patient(self: Dispatch, now: float) -> list[Worker]:
+    def patient(self: Claims, now: float) -> list[Worker]:
         for _, _, worker in self.leases:
             worker.heard_at = max(worker.heard_at, now - 0.1)
         return silent(self, now)  # type: ignore[no-any-return]
@@ -141,7 +141,7 @@ def _(forgive: Any) -> Any:
 def _(restore: Any) -> Any:
     def at_once(self: Scheduler, live: Any, now: float, wall: float) -> None:
         restore(self, live, now, wall)
-        self.awaited, self.hold_until = set(), None
+        self.awaited, self.dispatch_paused_until = set(), None
 
     return at_once
 
@@ -151,7 +151,7 @@ def _(died: Any) -> Any:
     def uncounted(self: Scheduler, worker: Worker, running: Any, unstarted: Any, cause: str, now: float) -> None:
         for attempt in running:
             if (node := self.dispatch.claimed.get(attempt)) is not None:
-                self.graph.trouble(node).deaths = 0
+                self.graph.trouble(node).crashes = 0
         died(self, worker, running, unstarted, cause, now)
 
     return uncounted
@@ -167,7 +167,7 @@ def _(died: Any) -> Any:
 @mutant("lost worker counted as a death", (Scheduler, "disconnect"))
 def _(disconnect: Any) -> Any:
     def counted(self: Scheduler, worker: Worker, now: float, **how: Any) -> None:
-        if self.dispatch.workers.get(worker.presence.id) is worker:
+        if self.dispatch.workers.get(worker.info.id) is worker:
             for slot in worker.slots:
                 self.died(worker, list(slot.held), [], "the connection broke", now)
         disconnect(self, worker, now, **how)
@@ -189,9 +189,9 @@ def _(give_back: Any) -> Any:
 # --- order and limits -----------------------------------------------------------------------------------
 
 
-@mutant("FIFO tie random", (Lane, "pop"))
+@mutant("FIFO tie random", (FunctionQueue, "pop"))
 def _(pop: Any) -> Any:
-    def any_of_them(self: Lane) -> int:
+    def any_of_them(self: FunctionQueue) -> int:
         if len(self._line) == self.ready > 1 and not self._late:
             place = random.choice(self._line)
             self._line.remove(place)
@@ -211,18 +211,18 @@ def _(order: Any) -> Any:
     return lambda instance, key, priority=0: right_order((1 << 40) - instance, key, priority)
 
 
-@mutant("taint taken from the queue", (Worker, "why_not"))
+@mutant("taint taken from the queue", (Worker, "mismatch"))
 def _(why_not: Any) -> Any:
-    def by_queue(self: Worker, lane: Lane) -> str | None:
+    def by_queue(self: Worker, lane: FunctionQueue) -> str | None:
         taint = lane.function.taint if lane.function.taint == "TPU" else ""
         taint = "GPU" if lane.function.queue == "gpu" else taint
         function = replace(lane.function, taint=taint)
-        return why_not(self, Lane(lane.id, function))  # type: ignore[no-any-return]
+        return why_not(self, FunctionQueue(lane.id, function))  # type: ignore[no-any-return]
 
     return by_queue
 
 
-@mutant("max_concurrency ignored", (Lane, "available"))
+@mutant("max_concurrency ignored", (FunctionQueue, "available"))
 def _(available: Any) -> Any:
     return property(lambda self: self.ready)
 
@@ -308,7 +308,7 @@ def _(unfinished_of: Any) -> Any:
 @mutant("an adoption stays where a later one was made", (rebind, "_change_code"))
 def _(change_code: Any) -> Any:
     def first(graph: Graph, node: Any, hash: str, adoption: Any, key_id: str) -> None:
-        change_code(graph, node, hash, graph.adoptions.get(node.key, adoption), key_id)
+        change_code(graph, node, hash, graph.rebindings.get(node.key, adoption), key_id)
 
     return first
 
@@ -322,11 +322,11 @@ def _(builder: Any) -> Any:
     return Forgetful
 
 
-@mutant("an adoption is lost on restart", (restore, "lane_of_row"))
+@mutant("an adoption is lost on restart", (restore, "queue_of_row"))
 def _(lane_of_row: Any) -> Any:
     def losing(graph: Graph, rows: Any, key: int, function: int) -> Any:
         lane = lane_of_row(graph, rows, key, function)
-        graph.adoptions.pop(key, None)
+        graph.rebindings.pop(key, None)
         return lane
 
     return losing
@@ -345,8 +345,8 @@ def _(stage: Any) -> Any:
     def early(self: Scheduler, worker: Worker, key: int, attempt: int, run: Any) -> bool:
         if not stage(self, worker, key, attempt, run):
             return False
-        Plan(self.graph, [run], {}).make()
-        self.staged[attempt] = Staged()
+        SubmissionPlan(self.graph, [run], {}).make()
+        self.staged[attempt] = StagedChildren()
         return True
 
     return early
@@ -475,11 +475,11 @@ def _(settled: Any) -> Any:
     return lambda self, staged: self.heard_last
 
 
-@mutant("lost wake-up of the writer", (Commits, "touch"))
+@mutant("lost wake-up of the writer", (Commits, "mark_changed"))
 def _(touch: Any) -> Any:
     def silent(self: Commits) -> None:
         if self.stopping:
-            raise NotServing("the broker is leaving")
+            raise Unavailable("the broker is leaving")
 
     return silent
 
@@ -489,7 +489,7 @@ def _(session_of: Any) -> Any:
     return lambda self, worker: self.sessions.get(worker)
 
 
-@mutant("lost wake-up of a waiter", (Watching, "tell"))
+@mutant("lost wake-up of a waiter", (Waiters, "tell"))
 def _(tell: Any) -> Any:
     return lambda self, ended: tell(self, list(ended)[:1])
 
@@ -582,6 +582,6 @@ def _(go_on: Any) -> Any:
 # --- what goes along with its source ------------------------------------------------------------------------
 
 
-@mutant("what went along stands though its source has no value", (Dispatch, "void"))
+@mutant("what went along stands though its source has no value", (Claims, "unfuse"))
 def _(void: Any) -> Any:
     return lambda self, source: []

@@ -73,25 +73,25 @@ class SimulatedPerson:
         if self.chance.random() < 0.3:
             made_with = [self.chance.choice(made_with)]
         instance = self.watcher.instance_of(node) if self.chance.random() < 0.5 else b""
-        asked: dict[str, Any] = {"function": name, "hash": hash, "from": made_with, "instance": instance}
-        found = await self._call("Adopt", pb.AdoptRequest(look=True, **asked), pb.AdoptReply)
+        asked: dict[str, Any] = {"function": name, "hash": hash, "from_hash": made_with, "instance": instance}
+        found = await self._call("Rebind", pb.RebindRequest(look=True, **asked), pb.RebindReply)
         if found is None or not found.made_with:
             return
         if self.chance.random() < 0.3:
-            await self._ask_for_too_much(pb.AdoptRequest(**asked))
-        adoption = pb.Adoption(function=name, made_with=found.made_with, hash=hash, instance=instance)
+            await self._ask_for_too_much(pb.RebindRequest(**asked))
+        adoption = pb.Rebinding(function=name, made_with=found.made_with, hash=hash, instance=instance)
         signed = self._signed(adoption)
-        reply = await self._call("Adopt", pb.AdoptRequest(adoption=signed, **asked), pb.AdoptReply)
+        reply = await self._call("Rebind", pb.RebindRequest(rebinding=signed, **asked), pb.RebindReply)
         if reply is not None:
             self.named.setdefault(name, set()).add(hash)
             if hash not in adoption.made_with:  # else nodes have their own code again, which nothing need allow
                 self.watcher.acknowledged_adoption(signed, reply.adopted)
 
-    async def _ask_for_too_much(self, request: pb.AdoptRequest) -> None:
+    async def _ask_for_too_much(self, request: pb.RebindRequest) -> None:
         """By what was signed for nodes of other code."""
-        other = pb.Adoption(function=request.function, made_with=["other"], hash=request.hash)
-        request.adoption.CopyFrom(sign(other, RING))
-        reply = await self._call("Adopt", request, pb.AdoptReply)
+        other = pb.Rebinding(function=request.function, made_with=["other"], hash=request.hash)
+        request.rebinding.CopyFrom(sign(other, RING))
+        reply = await self._call("Rebind", request, pb.RebindReply)
         self.watcher.require(reply is None or not reply.adopted, "what is not signed is refused", f"{request}")
 
     async def _retry(self) -> None:
@@ -107,15 +107,15 @@ class SimulatedPerson:
         if found is None:
             return
         request.look = False
-        request.adoptions.extend(
-            self._signed(pb.Adoption(
+        request.rebindings.extend(
+            self._signed(pb.Rebinding(
                 function=each.function, made_with=each.made_with, deployed=True, instance=request.instance
             ))
             for each in found.adoptable
         )  # fmt: skip
         await self._call("Retry", request, pb.RetryReply)
 
-    def _signed(self, adoption: pb.Adoption) -> pb.SignedAdoption:
+    def _signed(self, adoption: pb.Rebinding) -> pb.SignedRebinding:
         signed = sign(adoption, RING)
         self.watcher.signed.add(signed.SerializeToString())
         return signed

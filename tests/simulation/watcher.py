@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.errors import TamperedValue, UncheckableValue
+from dagorama.errors import TamperedValue, UnverifiedValue
 from dagorama.values import rebind
 from dagorama.values.keys import SigningKey
 from dagorama.values.signing import Keyring
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.model.domain import ENDED, Failure, State, World
-from dagorama_broker.model.rows import Changes, NodeRow, OutcomeRow, ProgressRow, RevivedRow
+from dagorama_broker.model.domain import ENDED, Failure, State, WireProtocol
+from dagorama_broker.model.rows import Changes, NodeRow, OutcomeRow, ProgressRow, RetriedRow
 from dagorama_broker.scheduler import Effects, Node, Worker
 from dagorama_broker.store.checksums import unpack_keys
 from tests.support import invariants
@@ -164,7 +164,7 @@ class Watcher:
             self.require(held_back, "nothing before they are back", f"{len(self.awaited)} workers may still return")
         for slot, node, attempt in effects.granted:
             self._granted(broker, slot.worker, node, attempt)
-        if scheduler.hold_until is None:
+        if scheduler.dispatch_paused_until is None:
             self._check_order(broker, effects)
             self._check_idle(broker)
         if self.steps % BOOKS_EVERY == 0:
@@ -172,7 +172,7 @@ class Watcher:
                 book(scheduler)
 
     def _granted(self, broker: Broker, worker: Worker, node: Node, attempt: int) -> None:
-        name = worker.presence.name
+        name = worker.info.name
         self.note("grant", node.key, attempt, name)
         self.require(attempt not in self.attempts, "attempts are never reused", f"attempt {attempt} was given before")
         before = self.latest.get(node.key)
@@ -183,24 +183,24 @@ class Watcher:
         earliest = self.not_before.get(self.names.get(node.key, ""), 0.0)
         self.require(self.wall_jumped or self.loop.now >= earliest - 1e-6, "not before its time",
                      f"node {node.key} is granted {earliest - self.loop.now:.3f} s too early")
-        most = node.lane.function.max_concurrency
+        most = node.queue.function.max_concurrency
         if most:
-            lane = node.lane
-            running = sum(o.lane is lane and o.state is State.CLAIMED for o in broker.scheduler.graph.nodes.values())
+            lane = node.queue
+            running = sum(o.queue is lane and o.state is State.CLAIMED for o in broker.scheduler.graph.nodes.values())
             self.require(running <= most, "max_concurrency", f"{running} nodes of {lane.function.name} run at once")
 
     def _check_silence(self, broker: Broker) -> None:
         """Nobody counts as there who has not been heard for long."""
         for worker in broker.scheduler.dispatch.workers.values():
-            heard_at = max(self.links[worker.presence.name].heard_at, self.disturbed_at)
-            self.require(self.loop.now < heard_at + SILENCE, "who is silent is given up", worker.presence.name)
+            heard_at = max(self.links[worker.info.name].heard_at, self.disturbed_at)
+            self.require(self.loop.now < heard_at + SILENCE, "who is silent is given up", worker.info.name)
 
     def _check_standstill(self, broker: Broker) -> None:
         """Where the broker itself stood still, no worker is given up for its silence."""
         before, self.stepped_at = self.stepped_at, self.loop.now
         there, self.there = self.there, set(broker.scheduler.dispatch.workers)
         if before and self.loop.now - before >= broker.scheduler.timing.lease / 2:
-            ids = {worker.presence.id for worker in broker.sessions}
+            ids = {worker.info.id for worker in broker.sessions}
             lost = [id.hex() for id in there & ids - self.there]
             self.require(not lost, "a standstill is forgiven", f"{lost}")
 
@@ -234,9 +234,9 @@ class Watcher:
         """On disk, not yet told."""
         self.commits += 1
         outcomes = {row.key: row for row in changes.outcomes}
-        for revived in changes.revived:
+        for revived in changes.retried:
             self._goes_on(revived)
-        for run in changes.runs:
+        for run in changes.blocks:
             parent = self.parents.get(run.origin)
             if parent is not None:
                 self._check_parent(run.first_key, parent, outcomes)
@@ -259,10 +259,10 @@ class Watcher:
         for given_up in changes.given_up:
             for key in range(given_up.first_key, given_up.last_key + 1):
                 self._rows.pop(key, None)
-        keys = [key for run in changes.runs for key in range(run.first_key, run.first_key + run.size)]
+        keys = [key for run in changes.blocks for key in range(run.first_key, run.first_key + run.size)]
         return [self._rows.pop(key) for key in keys]
 
-    def _goes_on(self, row: RevivedRow) -> None:
+    def _goes_on(self, row: RetriedRow) -> None:
         """A person had it retried: it has failed, and all its runs are before it."""
         name, outcome = self.names[row.key], self.seen[row.key]
         self.note("goes on", row.key, row.state)
@@ -287,14 +287,14 @@ class Watcher:
     def _pauses(self, name: str, row: ProgressRow) -> None:
         """A run is on record as failed: the next one is after the pause."""
         policy = FUNCTIONS[self.plan.programs[name].function].retry
-        self.require(row.runs >= self.runs.get(name, 0), "runs are counted", f"{name} has failed {row.runs} times only")
-        self.require(row.deaths <= self.deaths[name], "deaths are counted", f"{name} has died {row.deaths} times?")
-        self.runs[name] = row.runs
+        self.require(row.failed_attempts >= self.runs.get(name, 0), "runs are counted", f"{name} has failed {row.failed_attempts} times only")
+        self.require(row.crashes <= self.deaths[name], "deaths are counted", f"{name} has died {row.crashes} times?")
+        self.runs[name] = row.failed_attempts
         granted = sum(key == row.key for key, _ in self.attempts.values())
-        self.require(0 <= row.lost <= granted, "losses are taken back", f"{name}: {granted} grants, {row.lost} losses")
-        failed_at = self.failed_at.pop((name, row.runs), None)
-        if failed_at is not None and row.runs < policy.max_attempts:
-            self.not_before[name] = failed_at + policy.interval * policy.base ** (row.runs - 1)
+        self.require(0 <= row.worker_losses <= granted, "losses are taken back", f"{name}: {granted} grants, {row.worker_losses} losses")
+        failed_at = self.failed_at.pop((name, row.failed_attempts), None)
+        if failed_at is not None and row.failed_attempts < policy.max_attempts:
+            self.not_before[name] = failed_at + policy.interval * policy.base ** (row.failed_attempts - 1)
 
     def _check_parent(self, key: int, parent: tuple[int, int], outcomes: dict[int, OutcomeRow]) -> None:
         node, attempt = parent
@@ -373,12 +373,12 @@ class Watcher:
         self.require(row is not None and row.value == envelope, "told is durable", f"{value.name}: not what is on disk")
         return value.name
 
-    def acknowledged_adoption(self, signed: pb.SignedAdoption, count: int) -> None:
+    def acknowledged_adoption(self, signed: pb.SignedRebinding, count: int) -> None:
         """Of so many nodes at least it is on record."""
         self.note("adopted", count)
         rebinds = self.disk.tables.rebinds
         ids = {row.id for row in rebinds.adoptions.values() if row.signed == signed.SerializeToString()}
-        on_disk = sum(row.adoption in ids for row in rebinds.adopted.values())
+        on_disk = sum(row.rebinding in ids for row in rebinds.adopted.values())
         self.require(on_disk >= count, "acknowledged is durable", f"{count} nodes were adopted, {on_disk} are on disk")
 
     # --- workers --------------------------------------------------------------------------------------
@@ -413,7 +413,7 @@ class Watcher:
         if said is None or self.violation is not None:
             return
         self.require(given.made_with == made_with, "what is signed names the code", f"made with {given.made_with}?")
-        allowed = pb.Adoption.FromString(said.adoption)
+        allowed = pb.Rebinding.FromString(said.rebinding)
         fits = (
             allowed.function == given.function.name and made_with in allowed.made_with
             and (allowed.deployed or allowed.hash == code) and allowed.instance in (b"", given.instance)
@@ -421,21 +421,21 @@ class Watcher:
         self.require(fits, "what is signed names the code", f"{given.name} is to be run by {code!r}: {allowed}")
         self._check_lies(given, said)
 
-    def _check_lies(self, given: Given, said: pb.SignedAdoption) -> None:
+    def _check_lies(self, given: Given, said: pb.SignedRebinding) -> None:
         """A worker takes what was signed, and nothing like it."""
         wanted = rebind.Wanted(given.id, given.instance, given.function.name, given.made_with, given.function.hash)
         self.require(self._is_taken(said, wanted), "what is signed is run", f"{given.name} is not run")
-        other = pb.Adoption.FromString(said.adoption)
+        other = pb.Rebinding.FromString(said.rebinding)
         other.instance = bytes(16)
-        lies = [None, rebind.sign(other, RING), rebind.sign(pb.Adoption.FromString(said.adoption), STRANGER)]
-        lies.append(pb.SignedAdoption(adoption=other.SerializeToString(), key_id=said.key_id, mac=said.mac))
+        lies = [None, rebind.sign(other, RING), rebind.sign(pb.Rebinding.FromString(said.rebinding), STRANGER)]
+        lies.append(pb.SignedRebinding(rebinding=other.SerializeToString(), key_id=said.key_id, mac=said.mac))
         for lie in lies:
             self.require(not self._is_taken(lie, wanted), "a lie is refused", f"{given.name} would be run")
 
-    def _is_taken(self, said: pb.SignedAdoption | None, wanted: rebind.Wanted) -> bool:
+    def _is_taken(self, said: pb.SignedRebinding | None, wanted: rebind.Wanted) -> bool:
         try:
             rebind.check_adoption(said, wanted, RING)
-        except (TamperedValue, UncheckableValue):
+        except (TamperedValue, UnverifiedValue):
             return False
         return True
 
@@ -463,7 +463,7 @@ class Watcher:
     def replaced(self, worker: SimulatedWorker, broker: Broker | None) -> None:
         """The broker hangs up because somebody else has come under the worker's id."""
         other = broker and broker.scheduler.dispatch.workers.get(worker.hello.worker)
-        name = other.presence.name if other else worker.name
+        name = other.info.name if other else worker.name
         self.require(name == worker.name, "an id is no credential", f"{name} has ended the session of {worker.name}")
 
     def died(self, names: list[str]) -> None:
@@ -514,7 +514,7 @@ class Watcher:
 
     def _failure(self, key: int) -> Failure | None:
         row = self.disk.outcome(key)
-        culprit = self.disk.outcome(row.culprit) if row is not None and row.culprit else row
+        culprit = self.disk.outcome(row.root_cause) if row is not None and row.root_cause else row
         return Failure.unpacked(culprit.failure) if culprit is not None and culprit.failure else None
 
     def _check_failure(self, name: str, type: str) -> None:
@@ -534,8 +534,8 @@ class Watcher:
             "delayed": graph.delayed, "keyed": graph.keyed, "claims": scheduler.dispatch.claimed,
             "staged": scheduler.staged, "expiries": graph.expires_at, "arguments": broker.payloads.arguments.kept,
             "values": {key: 1 for key in broker.payloads.values.kept if key not in broker.recent},
-            "watches": broker.watching._watches, "adoptions": graph.adoptions, "made with": graph.made_with,
-            "claimed": {lane.id: 1 for lane in graph.lanes.values() if lane.claimed},
+            "watches": broker.watching._watches, "adoptions": graph.rebindings, "made with": graph.made_with,
+            "claimed": {lane.id: 1 for lane in graph.queues.values() if lane.claimed},
             "held": {slot.index: 1 for w in scheduler.dispatch.workers.values() for slot in w.slots if slot.held},
         }
         left = {kind: len(found) for kind, found in kinds.items() if found}
@@ -543,20 +543,20 @@ class Watcher:
 
 
 def _place(node: Node) -> tuple[int, int, int]:
-    return node.instance.key, -FUNCTIONS[node.lane.function.name].priority, node.key
+    return node.instance.key, -FUNCTIONS[node.queue.function.name].priority, node.key
 
 
 def _may_run(worker: Worker, node: Node) -> bool:
     """By what the worker said and what the function is."""
-    own, function = worker.presence, FUNCTIONS[node.lane.function.name]
+    own, function = worker.info, FUNCTIONS[node.queue.function.name]
     queue = function.queue or function.name
-    if worker.pool is None or own.world is not World.OURS or node.lane.id in worker.refuses:
+    if worker.pool is None or own.protocol is not WireProtocol.V1 or node.queue.id in worker.refuses:
         return False
     return queue not in own.exclude_queues and (not function.taint or function.taint in own.tolerations)
 
 
 def _has_room(broker: Broker, node: Node) -> bool:
-    most = FUNCTIONS[node.lane.function.name].max_concurrency
+    most = FUNCTIONS[node.queue.function.name].max_concurrency
     if not most:
         return True
-    return sum(o.lane is node.lane and o.state is State.CLAIMED for o in broker.scheduler.graph.nodes.values()) < most
+    return sum(o.queue is node.queue and o.state is State.CLAIMED for o in broker.scheduler.graph.nodes.values()) < most

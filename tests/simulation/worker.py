@@ -39,7 +39,7 @@ class Given:
     failed: frozenset[int]
     beside: int = 0  #: the source that it is sent along with: its value is that of the run here
     made_with: str = ""
-    adoption: pb.SignedAdoption | None = None
+    adoption: pb.SignedRebinding | None = None
 
 
 def read_grant(body: bytes) -> list[Given]:
@@ -51,9 +51,9 @@ def read_grant(body: bytes) -> list[Given]:
     return [
         Given(
             key, read.attempt[at], read.id[at], read.instances[read.instance[at]], read.functions[read.function[at]],
-            read.arguments[at][2:].decode(), read.run[at] if read.run else 0, sources[at], values, refs, failed,
-            read.beside[at] if at < len(read.beside) else 0, read.made_with[at] if read.made_with else "",
-            [None, *read.adoptions][read.adoption[at] if at < len(read.adoption) else 0],
+            read.arguments[at][2:].decode(), read.failed_attempts[at] if read.failed_attempts else 0, sources[at], values, refs, failed,
+            read.fused_source[at] if at < len(read.fused_source) else 0, read.made_with[at] if read.made_with else "",
+            [None, *read.rebindings][read.rebinding[at] if at < len(read.rebinding) else 0],
         )
         for at, key in enumerate(read.node)
     ]  # fmt: skip

@@ -17,7 +17,7 @@ from dagorama.api.broker_pb2 import GetStatusRequest, ValueChunk
 from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama_broker.errors import StoreError
 from dagorama_broker.store.descriptors import RESERVED, connections_within_limits
-from dagorama_broker.store.sqlite.connection import saying_what_failed
+from dagorama_broker.store.sqlite.connection import translate_sqlite_errors
 from tests.support.processes import SECONDS
 
 
@@ -62,7 +62,7 @@ def store(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_store_that_fails_for_want_of_descriptors_says_so(store: Path) -> None:
     for failing in (lambda: sqlite3.connect(store), lambda: os.open(store, os.O_CREAT)):
-        with pytest.raises(StoreError, match="no free file descriptor: raise its limit"), saying_what_failed(store):
+        with pytest.raises(StoreError, match="no free file descriptor: raise its limit"), translate_sqlite_errors(store):
             failing()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dagorama_broker.model.rows import AdoptedRow, Changes, DraftRow, FunctionRow, KeyRow
+from dagorama_broker.model.rows import Changes, DraftRow, FunctionRow, KeyRow, ReboundRow
 from dagorama_broker.store import Store
 from tests.support.records import ORIGIN, PLAIN, instance_row, node, node_id, restart, run_row
 
@@ -16,7 +16,7 @@ def begun(store: Store, size: int = 4) -> None:
 
 def decided(store: Store) -> None:
     store.commit(Changes(nodes=[node(3), node(4)], keys=[KeyRow(4, "k")]))
-    store.commit(Changes(instances=[instance_row()], runs=[run_row(0, 4, 1)], drafts_over=[1]))
+    store.commit(Changes(instances=[instance_row()], blocks=[run_row(0, 4, 1)], drafts_over=[1]))
 
 
 def test_a_draft_that_is_decided_is_live_as_a_whole(store: Store) -> None:
@@ -39,7 +39,7 @@ def test_nodes_of_a_draft_are_found_by_nothing_before_it_is_decided(store: Store
 
 def test_a_start_deletes_what_a_crash_has_left_of_a_draft_and_its_keys_stay_used(store: Store) -> None:
     begun(store)
-    store.commit(Changes(nodes=[node(5)], instances=[instance_row()], runs=[run_row(0, 1, 5)]))
+    store.commit(Changes(nodes=[node(5)], instances=[instance_row()], blocks=[run_row(0, 1, 5)]))
     restart(store)
     live = store.live()
     assert [row.key for row in live.nodes] == [5]
@@ -51,11 +51,11 @@ def test_a_start_deletes_what_a_crash_has_left_of_a_draft_and_its_keys_stay_used
 
 def test_what_is_given_up_is_gone_and_may_be_followed_by_another_draft(store: Store) -> None:
     begun(store)
-    store.commit(Changes(keys=[KeyRow(2, "k")], adopted=[AdoptedRow(2, 1)]))
+    store.commit(Changes(keys=[KeyRow(2, "k")], rebound=[ReboundRow(2, 1)]))
     store.commit(Changes(given_up=[DraftRow(1, 2)], drafts_over=[1]))
     restart(store)
     assert store.live().next_node == 3
     store.commit(Changes(drafts=[DraftRow(5, 6)], nodes=[node(5), node(6)]))
-    store.commit(Changes(instances=[instance_row()], runs=[run_row(0, 2, 5)], drafts_over=[5]))
+    store.commit(Changes(instances=[instance_row()], blocks=[run_row(0, 2, 5)], drafts_over=[5]))
     assert [row.key for row in store.live().nodes] == [5, 6]
     assert store.live().keys == {}

@@ -4,8 +4,8 @@ import pytest
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.domain import State
-from dagorama_broker.model.queries import AskedInstances, StoredNode
-from dagorama_broker.model.rows import AdoptedRow, Changes, FunctionRow, InstanceEnd, NodeRow, ProgressRow
+from dagorama_broker.model.queries import InstanceQuery, StoredNode
+from dagorama_broker.model.rows import Changes, FunctionRow, InstanceEnd, NodeRow, ProgressRow, ReboundRow
 from dagorama_broker.store import Store
 from dagorama_broker.store.sqlite import listing
 from tests.support.records import RICH, completed, failed, graph, instance_row, keys, node, restart, run_row
@@ -23,7 +23,7 @@ def instances(store: Store) -> None:
 
 
 def listed(store: Store, before: int = LAST, limit: int = 100, **asked: object) -> tuple[list[int], int]:
-    found = store.list_instances(AskedInstances(before, limit, **asked))  # type: ignore[arg-type]
+    found = store.list_instances(InstanceQuery(before, limit, **asked))  # type: ignore[arg-type]
     return [stored.row.key for stored in found.instances], found.more
 
 
@@ -48,7 +48,7 @@ def test_only_those_that_are_asked_for_are_listed(store: Store) -> None:
 
 def test_an_instance_is_listed_with_how_it_ended(store: Store) -> None:
     instances(store)
-    (last,) = store.list_instances(AskedInstances(2, 5)).instances
+    (last,) = store.list_instances(InstanceQuery(2, 5)).instances
     assert (last.row, last.ended, last.failed) == (instance_row(1), 5.5, True)
 
 
@@ -70,7 +70,7 @@ def test_a_page_looks_at_so_many_and_says_where_to_go_on(
 def test_nodes_of_an_instance_come_in_the_order_in_which_they_were_made(store: Store) -> None:
     store.commit(graph(node(1), node(2), node(3)))
     store.commit(graph(node(4, instance=2), instance=2, origin=b"other-origin"))
-    store.commit(Changes(runs=[run_row(3, 2, 5)], nodes=[node(5), node(6)]))
+    store.commit(Changes(blocks=[run_row(3, 2, 5)], nodes=[node(5), node(6)]))
     restart(store)
     assert store.node_keys(1, 0, 100) == [1, 2, 3, 5, 6]
     assert store.node_keys(1, 2, 2) == [3, 5]
@@ -82,15 +82,15 @@ def test_nodes_of_an_instance_come_in_the_order_in_which_they_were_made(store: S
 def test_those_that_ended_badly_are_paged_too(store: Store) -> None:
     store.commit(graph(*(node(key) for key in range(1, 10))))
     store.commit(Changes(outcomes=[failed(2), completed(3), failed(4), failed(7, culprit=4)]))
-    assert [end.key for end in store.bad_ends(1, 2)] == [4, 7]
-    assert [end.key for end in store.bad_ends(1, 0, 2)] == [2, 4]
-    assert store.bad_ends(1, 7) == []
+    assert [end.key for end in store.failed_ends(1, 2)] == [4, 7]
+    assert [end.key for end in store.failed_ends(1, 0, 2)] == [2, 4]
+    assert store.failed_ends(1, 7) == []
 
 
 def test_a_node_is_described_by_all_but_its_payloads(store: Store) -> None:
     store.commit(graph(node(1), NodeRow(2, 1, 1, keys(-1), b"arguments"), node(3)))
     progress = ProgressRow(2, 1, 2, 3, 0.0, b"why", 0.5, 7)
-    store.commit(Changes(functions=[FunctionRow(2, RICH)], progress=[progress], adopted=[AdoptedRow(2, 2)]))
+    store.commit(Changes(functions=[FunctionRow(2, RICH)], progress=[progress], rebound=[ReboundRow(2, 2)]))
     store.commit(Changes(outcomes=[failed(1), completed(3, 2, state=State.RESOLVING)]))
     assert store.described([1, 2, 3]) == {
         1: StoredNode(1, 1, b"", failed(1)._replace(failure=None), None),
@@ -119,7 +119,7 @@ def test_ids_of_instances_between_two_are_found_in_their_order(store: Store) -> 
 def test_ids_of_nodes_between_two_are_those_of_one_instance(store: Store) -> None:
     store.commit(graph(*(node(key) for key in range(1, 5))))
     store.commit(graph(node(10, instance=2), instance=2, origin=b"origin-00002"))
-    later = Changes(runs=[run_row(4, 2, 20, 1), run_row(7, 1, 30, 1, b"a later one!")])
+    later = Changes(blocks=[run_row(4, 2, 20, 1), run_row(7, 1, 30, 1, b"a later one!")])
     later.nodes = [node(20), node(21), node(30)]
     store.commit(later)
     restart(store)

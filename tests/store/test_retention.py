@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 import pytest
 
-from dagorama_broker.model.domain import Fate, State
+from dagorama_broker.model.domain import EagerState, State
 from dagorama_broker.model.rows import (
-    BroodRow,
-    BroodRunRow,
     Changes,
+    EagerAttemptRow,
+    EagerBlockRow,
     FunctionRow,
     InstanceEnd,
     KeyRow,
@@ -201,13 +201,13 @@ def test_what_was_only_removed_when_the_broker_died_is_swept_by_the_next(store: 
 def test_what_a_removed_node_has_made_elsewhere_stays_and_is_simply_there(store: Store) -> None:
     end(store, 1, 2)
     run = keys_of(2)[0]
-    store.commit(Changes(broods=[BroodRow(7, 1, 0, Fate.DEAD)], brood_runs=[BroodRunRow(run, 7)]))
+    store.commit(Changes(eager_attempts=[EagerAttemptRow(7, 1, 0, EagerState.ABORTED)], eager_blocks=[EagerBlockRow(run, 7)]))
     assert dead(store, [run]) == {run}
     remove(store, 1)
     while store.sweep(1000):
         restart(store)
     assert dead(store, [run]) == set()
-    assert (store.live().broods, store.live().brood_runs) == ([], [])
+    assert (store.live().eager_attempts, store.live().eager_blocks) == ([], [])
 
 
 def test_every_row_of_a_node_goes_with_it(store: Store) -> None:
@@ -217,7 +217,7 @@ def test_every_row_of_a_node_goes_with_it(store: Store) -> None:
     changes.progress = [ProgressRow(2, 1, 0, 0, 0.0, b"why")]
     changes.keys = [KeyRow(2, "key")]
     changes.large = [LargeRow(1, bytes(32))]
-    changes.broods, changes.brood_runs = [BroodRow(7, 1, 0, Fate.DEAD)], [BroodRunRow(1, 7)]
+    changes.eager_attempts, changes.eager_blocks = [EagerAttemptRow(7, 1, 0, EagerState.ABORTED)], [EagerBlockRow(1, 7)]
     changes.instance_ends = [InstanceEnd(1, 1.0, False)]
     store.commit(changes)
     remove(store, 1)
@@ -229,13 +229,13 @@ def test_every_row_of_a_node_goes_with_it(store: Store) -> None:
     live = store.live()
     assert (live.progress, live.keys) == ([], {})
     assert dead(store, [1, 2]) == set()
-    store.commit(Changes(brood_runs=[BroodRunRow(1, 8)], broods=[BroodRow(8, 2, 0, Fate.OPEN)]))
+    store.commit(Changes(eager_blocks=[EagerBlockRow(1, 8)], eager_attempts=[EagerAttemptRow(8, 2, 0, EagerState.OPEN)]))
     assert [(row.key, row.state) for row in live.ended] == [(1, int(State.RESOLVING))]
 
 
 def test_an_instance_of_many_runs_goes_a_few_runs_at_a_time(store: Store) -> None:
     runs = [run_row(10 * number, 1, number) for number in range(1, 51)]
-    changes = Changes(functions=[FunctionRow(1, PLAIN)], instances=[instance_row()], runs=runs)
+    changes = Changes(functions=[FunctionRow(1, PLAIN)], instances=[instance_row()], blocks=runs)
     changes.nodes = [node(run.first_key) for run in runs]
     changes.outcomes = [completed(run.first_key) for run in runs]
     changes.instance_ends = [InstanceEnd(1, 1.0, False)]

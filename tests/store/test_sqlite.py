@@ -17,10 +17,8 @@ import pytest
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.domain import State
-from dagorama_broker.model.queries import AskedInstances
+from dagorama_broker.model.queries import InstanceQuery
 from dagorama_broker.model.rows import (
-    AdoptedRow,
-    AdoptionRow,
     Changes,
     FunctionRow,
     InstanceEnd,
@@ -28,11 +26,13 @@ from dagorama_broker.model.rows import (
     LinkRow,
     NodeRow,
     ProgressRow,
+    RebindingRow,
+    ReboundRow,
     RemovedRow,
     ResolvedRow,
 )
 from dagorama_broker.store.checksums import row_sum
-from dagorama_broker.store.sqlite.connection import connect, saying_what_failed
+from dagorama_broker.store.sqlite.connection import connect, translate_sqlite_errors
 from dagorama_broker.store.sqlite.restore import NODES_QUERY, PROGRESS_QUERY
 from dagorama_broker.store.sqlite.schema import (
     APPLICATION_ID,
@@ -73,8 +73,8 @@ def fill(path: Path) -> None:
         changes.progress = [ProgressRow(5, 1, 2, 3, 1700000009.5, b"why", 9.5, 7, 6)]
         changes.instance_ends = [InstanceEnd(1, None, True)]
         changes.large = [LargeRow(1, bytes(32))]
-        changes.adoptions = [AdoptionRow(1, b"signed")]
-        changes.adopted = [AdoptedRow(5, 2, 1)]
+        changes.rebindings = [RebindingRow(1, b"signed")]
+        changes.rebound = [ReboundRow(5, 2, 1)]
         changes.workers_joined = [(b"worker-id", "host:1")]
         store.commit(changes)
 
@@ -94,12 +94,12 @@ def read_all(path: Path) -> list[object]:
             store.last_run(node_id(0)[:12], 1),
             store.instance(instance_row().id),
             store.has_instance(instance_row().id),
-            store.list_instances(AskedInstances(9, 9)),
-            store.list_instances(AskedInstances(9, 9, unfinished=True, failed=True)),
+            store.list_instances(InstanceQuery(9, 9)),
+            store.list_instances(InstanceQuery(9, 9, unfinished=True, failed=True)),
             store.node_keys(1, 0, 9),
             store.size_of(1),
             store.described(every),
-            store.bad_ends(1),
+            store.failed_ends(1),
             store.failed([2]),
         ]
 
@@ -174,7 +174,7 @@ def test_what_was_adopted_in_a_store_from_before_adoptions_were_signed_is_read_a
         store.commit(graph(node(1)))
         store.commit(Changes(functions=[FunctionRow(2, RICH)]))
         live = store.live()
-    assert (live.adopted, live.adoptions) == ({1: 2}, {})
+    assert (live.rebound, live.rebindings) == ({1: 2}, {})
 
 
 def test_progress_of_a_store_from_before_losses_could_be_taken_back_is_read(path: Path) -> None:
@@ -443,7 +443,7 @@ def test_a_full_disk_is_an_error_that_says_so(path: Path) -> None:
     fill(path)
     with closing(connect(path, 0.0)) as connection:
         connection.execute("PRAGMA max_page_count = 1")
-        with pytest.raises(StoreError, match="the disk is full"), saying_what_failed(path):
+        with pytest.raises(StoreError, match="the disk is full"), translate_sqlite_errors(path):
             connection.execute("INSERT INTO workers VALUES (?, 'w', 0)", (bytes(100_000),))
 
 

@@ -7,12 +7,12 @@ from hashlib import sha256
 import pytest
 
 from dagorama_broker.errors import SettingsError, StoreError
-from dagorama_broker.model.domain import Fate, State
+from dagorama_broker.model.domain import EagerState, State
 from dagorama_broker.model.queries import EndedNode, FoundNode, LiveNode, StoredInstance
 from dagorama_broker.model.rows import (
-    BroodRow,
-    BroodRunRow,
     Changes,
+    EagerAttemptRow,
+    EagerBlockRow,
     FunctionRow,
     InstanceEnd,
     LargeRow,
@@ -45,7 +45,7 @@ def test_the_first_epoch_is_one_and_each_start_counts_up(store: Store) -> None:
 
 def test_a_new_store_is_empty(store: Store) -> None:
     live = store.live()
-    assert (live.functions, live.instances, live.runs, live.nodes, live.ended, live.progress, live.workers) == (
+    assert (live.functions, live.instances, live.blocks, live.nodes, live.ended, live.progress, live.workers) == (
         [], [], [], [], [], [], [],
     )  # fmt: skip
     assert (live.next_node, live.next_instance, live.next_function) == (1, 1, 1)
@@ -70,7 +70,7 @@ def test_what_has_not_ended_is_live_after_a_restart(store: Store) -> None:
     live = store.live()
     assert live.functions == [FunctionRow(1, PLAIN)]
     assert live.instances == [instance_row()]
-    assert live.runs == [run_row(0, 3, 1)]
+    assert live.blocks == [run_row(0, 3, 1)]
     assert live.nodes == [LiveNode(1, 1, 1, b""), LiveNode(2, 1, 1, keys(1)), LiveNode(3, 1, 1, keys(1, 2))]
     assert live.ended == []
 
@@ -112,7 +112,7 @@ def test_a_node_that_is_resolved_is_live_no_more(store: Store) -> None:
     store.commit(Changes(outcomes=[completed(2)], resolved=[ResolvedRow(1, int(State.COMPLETED), 0, 1700000003.5)]))
     restart(store)
     live = store.live()
-    assert (live.nodes, live.ended, live.instances, live.runs) == ([], [], [], [])
+    assert (live.nodes, live.ended, live.instances, live.blocks) == ([], [], [], [])
     assert store.outcome(1) == completed(1, 2)._replace(ended=1700000003.5)
 
 
@@ -122,14 +122,14 @@ def test_an_instance_that_has_ended_is_not_live(store: Store) -> None:
     store.commit(Changes(outcomes=[completed(1)], instance_ends=[InstanceEnd(1, 1700000004.0, False)]))
     live = store.live()
     assert live.instances == [instance_row(2)]
-    assert [run.instance for run in live.runs] == [2]
+    assert [run.instance for run in live.blocks] == [2]
     assert [found.key for found in live.nodes] == [2]
 
 
 def test_an_instance_that_got_a_new_node_is_live_again(store: Store) -> None:
     store.commit(graph(node(1)))
     store.commit(Changes(outcomes=[completed(1)], instance_ends=[InstanceEnd(1, 1700000004.0, False)]))
-    again = Changes(runs=[run_row(1, 1, 2)], nodes=[node(2)], instance_ends=[InstanceEnd(1, None, False)])
+    again = Changes(blocks=[run_row(1, 1, 2)], nodes=[node(2)], instance_ends=[InstanceEnd(1, None, False)])
     store.commit(again)
     live = store.live()
     assert live.instances == [instance_row()]
@@ -139,7 +139,7 @@ def test_an_instance_that_got_a_new_node_is_live_again(store: Store) -> None:
 def test_live_nodes_come_in_the_order_of_their_keys(store: Store) -> None:
     store.commit(graph(node(1), node(2)))
     store.commit(graph(node(3, instance=2), instance=2, origin=b"other-origin"))
-    store.commit(Changes(runs=[run_row(2, 1, 4)], nodes=[node(4)]))
+    store.commit(Changes(blocks=[run_row(2, 1, 4)], nodes=[node(4)]))
     assert [found.key for found in store.live().nodes] == [1, 2, 3, 4]
 
 
@@ -186,7 +186,7 @@ def test_a_commit_of_any_size_has_all_of_its_rows(store: Store, count: int) -> N
             changes = graph(node(1))
         else:
             changes.instances.append(instance_row(key))
-            changes.runs.append(run_row(0, 1, key, key, b"%012d" % key))
+            changes.blocks.append(run_row(0, 1, key, key, b"%012d" % key))
             changes.nodes.append(node(key, instance=key))
     store.commit(changes)
     ends = [InstanceEnd(key, float(key), False) for key in keys]
@@ -240,7 +240,7 @@ def test_ended_nodes_come_with_all_that_their_values_name(store: Store) -> None:
 
 def test_a_node_is_found_by_its_id(store: Store) -> None:
     store.commit(graph(node(1), node(2), node(3)))
-    store.commit(Changes(runs=[run_row(10, 2, 4)], nodes=[node(4), node(5)]))
+    store.commit(Changes(blocks=[run_row(10, 2, 4)], nodes=[node(4), node(5)]))
     store.commit(Changes(outcomes=[completed(1), completed(3, 5, state=State.RESOLVING)]))
     wanted = [node_id(counter) for counter in (0, 1, 2, 11)]
     ended = EndedNode(1, 1, 1, int(State.COMPLETED), b"", 0, (1 << 40) + 1)
@@ -254,13 +254,13 @@ def test_a_node_is_found_by_its_id(store: Store) -> None:
 
 def test_ids_outside_of_every_run_are_left_out(store: Store) -> None:
     store.commit(graph(node(1), node(2)))
-    store.commit(Changes(runs=[run_row(10, 1, 3)], nodes=[node(3)]))
+    store.commit(Changes(blocks=[run_row(10, 1, 3)], nodes=[node(3)]))
     assert store.find([node_id(2), node_id(9), node_id(11), node_id(0, b"other-origin")]) == {}
 
 
 def test_an_id_is_told_by_its_key(store: Store) -> None:
     store.commit(graph(node(1), node(2)))
-    store.commit(Changes(runs=[run_row(10, 2, 3)], nodes=[node(3), node(4)]))
+    store.commit(Changes(blocks=[run_row(10, 2, 3)], nodes=[node(3), node(4)]))
     assert store.ids([4, 1, 2]) == {1: node_id(0), 2: node_id(1), 4: node_id(11)}
     with pytest.raises(StoreError, match="no id of node 5"):
         store.ids([1, 5])
@@ -274,7 +274,7 @@ def test_a_run_is_found_by_its_first_counter_only(store: Store) -> None:
 
 def test_the_last_run_before_a_counter_is_found(store: Store) -> None:
     store.commit(graph(node(1), node(2)))
-    store.commit(Changes(runs=[run_row(10, 2, 3)], nodes=[node(3), node(4)]))
+    store.commit(Changes(blocks=[run_row(10, 2, 3)], nodes=[node(3), node(4)]))
     assert store.last_run(ORIGIN, 0) is None
     assert store.last_run(b"another-one-", 5) is None
     assert [store.last_run(ORIGIN, before) for before in (1, 10)] == [run_row(0, 2, 1)] * 2
@@ -324,7 +324,7 @@ def test_what_is_there_is_never_written_over_and_nothing_of_that_commit_is_kept(
 ) -> None:
     store.commit(graph(node(1), node(2)))
     store.commit(Changes(outcomes=[completed(1)]))
-    changes = Changes(nodes=[node(3)], runs=[run_row(2, 1, 3)], outcomes=[completed(2)], workers_joined=[(b"w", "w")])
+    changes = Changes(nodes=[node(3)], blocks=[run_row(2, 1, 3)], outcomes=[completed(2)], workers_joined=[(b"w", "w")])
     repeat(changes)
     with pytest.raises(StoreError):
         store.commit(changes)
@@ -392,52 +392,52 @@ def test_a_store_that_is_none_of_ours_is_refused_with_the_forms_that_are(url: st
 # --- what eager attempts have made ----------------------------------------------------------------------
 
 
-def broods(*rows: BroodRow, made: dict[int, int] | None = None) -> Changes:
+def broods(*rows: EagerAttemptRow, made: dict[int, int] | None = None) -> Changes:
     """`made` has the attempt of each run, by its first key."""
-    return Changes(broods=list(rows), brood_runs=[BroodRunRow(*each) for each in (made or {}).items()])
+    return Changes(eager_attempts=list(rows), eager_blocks=[EagerBlockRow(*each) for each in (made or {}).items()])
 
 
 def spread(store: Store) -> None:
     """Five nodes, each a run of its own."""
     store.commit(graph(node(1)))
     nodes = [node(key) for key in range(2, 6)]
-    store.commit(Changes(nodes=nodes, runs=[run_row(each.key, 1, each.key) for each in nodes]))
+    store.commit(Changes(nodes=nodes, blocks=[run_row(each.key, 1, each.key) for each in nodes]))
 
 
 def test_an_open_brood_comes_back_with_its_runs_and_with_what_goes_back_to_it(store: Store) -> None:
     spread(store)
-    store.commit(broods(BroodRow(7, 1, 0, Fate.OPEN), made={2: 7, 3: 7}))
-    store.commit(broods(BroodRow(8, 2, 7, Fate.RELEASED), made={4: 8}))
-    store.commit(broods(BroodRow(9, 4, 8, Fate.RELEASED), made={5: 9}))
+    store.commit(broods(EagerAttemptRow(7, 1, 0, EagerState.OPEN), made={2: 7, 3: 7}))
+    store.commit(broods(EagerAttemptRow(8, 2, 7, EagerState.COMMITTED), made={4: 8}))
+    store.commit(broods(EagerAttemptRow(9, 4, 8, EagerState.COMMITTED), made={5: 9}))
     restart(store)
     live = store.live()
-    assert live.broods == [
-        BroodRow(7, 1, 0, Fate.OPEN), BroodRow(8, 2, 7, Fate.RELEASED), BroodRow(9, 4, 8, Fate.RELEASED)
+    assert live.eager_attempts == [
+        EagerAttemptRow(7, 1, 0, EagerState.OPEN), EagerAttemptRow(8, 2, 7, EagerState.COMMITTED), EagerAttemptRow(9, 4, 8, EagerState.COMMITTED)
     ]  # fmt: skip
-    assert [(attempt, run.first_key) for attempt, run in live.brood_runs] == [(7, 2), (7, 3), (8, 4), (9, 5)]
-    assert live.brood_runs[0][1] == run_row(2, 1, 2)
+    assert [(attempt, run.first_key) for attempt, run in live.eager_blocks] == [(7, 2), (7, 3), (8, 4), (9, 5)]
+    assert live.eager_blocks[0][1] == run_row(2, 1, 2)
 
 
 def test_a_brood_that_has_ended_is_not_live_nor_is_what_goes_back_to_it(store: Store) -> None:
     spread(store)
-    store.commit(broods(BroodRow(7, 1, 0, Fate.OPEN), BroodRow(8, 2, 7, Fate.OPEN), made={2: 7, 3: 8}))
-    store.commit(broods(BroodRow(8, 2, 7, Fate.RELEASED)))
-    store.commit(broods(BroodRow(7, 1, 0, Fate.RELEASED)))
-    store.commit(broods(BroodRow(9, 1, 0, Fate.OPEN), BroodRow(9, 1, 0, Fate.DEAD), made={4: 9}))
+    store.commit(broods(EagerAttemptRow(7, 1, 0, EagerState.OPEN), EagerAttemptRow(8, 2, 7, EagerState.OPEN), made={2: 7, 3: 8}))
+    store.commit(broods(EagerAttemptRow(8, 2, 7, EagerState.COMMITTED)))
+    store.commit(broods(EagerAttemptRow(7, 1, 0, EagerState.COMMITTED)))
+    store.commit(broods(EagerAttemptRow(9, 1, 0, EagerState.OPEN), EagerAttemptRow(9, 1, 0, EagerState.ABORTED), made={4: 9}))
     restart(store)
-    assert (store.live().broods, store.live().brood_runs) == ([], [])
+    assert (store.live().eager_attempts, store.live().eager_blocks) == ([], [])
 
 
 def test_nodes_of_dead_attempts_are_told_from_others(store: Store) -> None:
     spread(store)
-    store.commit(broods(BroodRow(7, 1, 0, Fate.DEAD), BroodRow(8, 2, 7, Fate.RELEASED), made={2: 7, 3: 8}))
-    store.commit(broods(BroodRow(9, 1, 0, Fate.RELEASED), made={4: 9}))
+    store.commit(broods(EagerAttemptRow(7, 1, 0, EagerState.ABORTED), EagerAttemptRow(8, 2, 7, EagerState.COMMITTED), made={2: 7, 3: 8}))
+    store.commit(broods(EagerAttemptRow(9, 1, 0, EagerState.COMMITTED), made={4: 9}))
     assert dead(store, [1, 2, 3, 4, 5]) == {2, 3}
     assert dead(store, []) == set()
 
 
 def test_no_run_is_made_by_two_attempts(store: Store) -> None:
     spread(store)
-    store.commit(broods(BroodRow(7, 1, 0, Fate.OPEN), made={2: 7}))
+    store.commit(broods(EagerAttemptRow(7, 1, 0, EagerState.OPEN), made={2: 7}))
     with pytest.raises(StoreError):
-        store.commit(broods(BroodRow(8, 1, 0, Fate.OPEN), made={2: 8}))
+        store.commit(broods(EagerAttemptRow(8, 1, 0, EagerState.OPEN), made={2: 8}))

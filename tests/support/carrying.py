@@ -1,4 +1,4 @@
-"""Arguments and results that should be seen by nobody but those who run them; as a program, a spawner of them."""
+"""Arguments and results that should be seen by nobody but those who run them; as a program, a client of them."""
 
 from dagorama import DAGDefinition, dagorama, resolve
 

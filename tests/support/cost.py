@@ -6,7 +6,7 @@ import sys
 from time import perf_counter
 
 from dagorama_broker.model.domain import Function
-from dagorama_broker.scheduler import NewRun, Presence, Scheduler
+from dagorama_broker.scheduler import NewNodes, Scheduler, WorkerInfo
 from dagorama_broker.scheduler.effects import Granted
 
 PIECE = 2_000
@@ -26,13 +26,13 @@ class Clock:
         self._since = perf_counter()
 
 
-def children(instance: bytes, nodes: int) -> list[NewRun]:
+def children(instance: bytes, nodes: int) -> list[NewNodes]:
     functions = [Function("m:F.leaf", "h", "q"), Function("m:F.sum", "h", "q")]
     runs = []
     for first in range(0, nodes, PIECE):
         size = min(PIECE, nodes - first)
-        runs.append(NewRun(instance, b"c" * 12, first, functions, [0] * size, [b"a"] * size))
-    runs.append(NewRun(instance, b"c" * 12, nodes, functions, [1], [b"a"], [range(nodes)]))
+        runs.append(NewNodes(instance, b"c" * 12, first, functions, [0] * size, [b"a"] * size))
+    runs.append(NewNodes(instance, b"c" * 12, nodes, functions, [1], [b"a"], [range(nodes)]))
     return runs
 
 
@@ -40,10 +40,10 @@ def fan(nodes: int) -> dict[str, float]:
     scheduler = Scheduler(1)
     now = 100.0
     for number in range(2):
-        scheduler.connect(Presence(bytes([number]) * 16, f"w{number}"), (), now)
+        scheduler.connect(WorkerInfo(bytes([number]) * 16, f"w{number}"), (), now)
     root = Function("m:F.root", "h", "q")
     instance = b"i" * 16
-    scheduler.submit([NewRun(instance, instance[:12], 0, [root], [0], [b"a"], creates=("m:F", b""))], {})
+    scheduler.submit([NewNodes(instance, instance[:12], 0, [root], [0], [b"a"], creates=("m:F", b""))], {})
     scheduler.tick(now)
     granted: list[Granted] = scheduler.drain()[1].granted
     runs = children(instance, nodes)

@@ -11,22 +11,22 @@ from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, 
 from contextlib import contextmanager
 from itertools import chain, count
 
-from dagorama_broker.errors import NotAllowedNow
-from dagorama_broker.model.domain import Adoption, Failure, Function, RetryPolicy, State, World
+from dagorama_broker.errors import FailedPrecondition
+from dagorama_broker.model.domain import Failure, Function, Rebinding, RetryPolicy, State, WireProtocol
 from dagorama_broker.model.queries import Failed
 from dagorama_broker.model.rows import Changes, OutcomeRow
 from dagorama_broker.scheduler import (
     Effects,
     Limits,
-    NewRun,
+    NewNodes,
     Node,
-    Presence,
-    Revived,
+    Retried,
     Scheduler,
     Timing,
     Worker,
+    WorkerInfo,
 )
-from dagorama_broker.scheduler.rebind import AdoptedFunction, adoptable, code_of
+from dagorama_broker.scheduler.rebind import ReboundFunction, code_of, rebindable
 from dagorama_broker.scheduler.restore import ended_nodes
 from tests.support.ledger import Ledger
 
@@ -51,7 +51,7 @@ GPU = function("gpu", queue="work", taint="GPU")
 class Hand:
     """A worker's side: what it was given, in order, and what else it was told."""
 
-    def __init__(self, heart: Heart, presence: Presence) -> None:
+    def __init__(self, heart: Heart, presence: WorkerInfo) -> None:
         self.heart = heart
         self.presence = presence
         self.worker: Worker
@@ -67,7 +67,7 @@ class Hand:
         """Present what is held. After a lost connection, or to the next broker."""
         heart = self.heart
         held = [(heart.key(name), attempt, self.slot_of.get(name, 0)) for name, attempt in self.held.items()]
-        if self.presence.world is World.ORIGINAL:
+        if self.presence.protocol is WireProtocol.LEGACY:
             self.worker = heart.scheduler.connect_original(self.presence, heart.now)
         else:
             self.worker = heart.scheduler.connect(self.presence, held, heart.now)
@@ -75,7 +75,7 @@ class Hand:
         heart.step()
 
     def beat(self) -> None:
-        self.heart.scheduler.heard(self.worker, self.heart.now)
+        self.heart.scheduler.record_contact(self.worker, self.heart.now)
         self.heart.step()
 
     def vanish(self) -> None:
@@ -185,7 +185,7 @@ class Heart:
         self.names: dict[bytes, str] = {}
         self.instances: dict[str, bytes] = {}  #: by node
         self.changes, self.effects = Changes(), Effects()  #: of the last step
-        self.adoptions: dict[bytes, Adoption] = {}  #: by what was signed
+        self.adoptions: dict[bytes, Rebinding] = {}  #: by what was signed
         self.next_tick: float | None = None
         self._attempts: dict[tuple[int, bytes], tuple[bytes, int]] = {}  # its origin in an instance, and counters used
         self.holds_still = False  #: no step follows a verb
@@ -272,13 +272,13 @@ class Heart:
         """Nodes for an instance that is there."""
         self.submit(self.run(instance, self.fresh(12), nodes, of))
 
-    def submit(self, *runs: NewRun) -> None:
+    def submit(self, *runs: NewNodes) -> None:
         stored = [self.ledger.stored(run.instance) for run in runs if run.creates is None]
         known = self.reach([id for run in runs for id in run.foreign])
         self.scheduler.submit(runs, known, [instance for instance in stored if instance is not None])
         self.step()
 
-    def submit_in_slices(self, *runs: NewRun) -> Generator[bool]:
+    def submit_in_slices(self, *runs: NewNodes) -> Generator[bool]:
         """As the broker makes what is large: yield whether it is made, after each slice. Closed before, it is not."""
         scheduler = self.scheduler
         added_to = [run.instance for run in runs if run.creates is None]
@@ -309,7 +309,7 @@ class Heart:
         while self.scheduler.graph.untold or self.scheduler.graph.starting:
             self.step()
 
-    def make(self, worker: Worker, key: int, attempt: int, run: NewRun) -> bool:
+    def make(self, worker: Worker, key: int, attempt: int, run: NewNodes) -> bool:
         """As the broker does for an eager function: what the run names is read back first."""
         stored = self.ledger.stored(run.instance) if run.creates is None else None
         own = [run.origin + ref.to_bytes(4, "big") for refs in run.sources or () for ref in refs if ref >= 0]
@@ -326,7 +326,7 @@ class Heart:
         of: Function = WORK,
         where: Mapping[str, Function] | None = None,
         first: int = 0,
-    ) -> NewRun:
+    ) -> NewNodes:
         foreign: list[bytes] = []
         sources: list[Sequence[int]] = []
         tolerant: list[Sequence[int]] = []
@@ -343,7 +343,7 @@ class Heart:
             self._name(name, origin + counter.to_bytes(4, "big"), instance)
         arguments = [f"arguments of {text}".encode() for text in nodes]
         different, named = list(dict.fromkeys(functions)), list(dict.fromkeys(filter(None, keys)))
-        return NewRun(
+        return NewNodes(
             instance, origin, first, different, list(map(different.index, functions)), arguments, sources, foreign,
             tolerant=tolerant, keys=named, key=[1 + named.index(key) if key else 0 for key in keys] if named else (),
         )  # fmt: skip
@@ -358,11 +358,11 @@ class Heart:
         """How many nodes run again and how many wait again."""
         return self.revive(*names)[:2]
 
-    def revive(self, *names: str, downstream: bool = False, new_code: bool = False) -> Revived:
+    def revive(self, *names: str, downstream: bool = False, new_code: bool = False) -> Retried:
         """As the broker does: what failed is looked up, a node that failed because of another stands for that one."""
         self.settle()
         outcomes = [self.outcome(name) for name in names if not self.is_unfinished(name)]
-        culprits = {outcome.culprit for outcome in outcomes if outcome.state == State.FAILED}
+        culprits = {outcome.root_cause for outcome in outcomes if outcome.state == State.FAILED}
         culprits -= self.scheduler.graph.nodes.keys()
         if downstream:
             used = {self.key(name) for name in names} & self.ledger.used_failures
@@ -371,36 +371,36 @@ class Heart:
             failed = self.ledger.failed(culprits)
         unsettled = culprits | {row.key for row in failed.nodes if row.state == State.COMPLETED}
         if any(map(self.ledger.is_unsettled, unsettled)):
-            raise NotAllowedNow("the run that made one of them has not ended or came to nothing")
+            raise FailedPrecondition("the run that made one of them has not ended or came to nothing")
         assert self.scheduler.is_within_reach(failed)
         adoptions = self._for_deployed(failed) if new_code else ()
         revived = self.scheduler.retry(failed, self.now, downstream, () if new_code else None, adoptions)
         self.step()
         return revived
 
-    def _for_deployed(self, failed: Failed) -> list[Adoption]:
+    def _for_deployed(self, failed: Failed) -> list[Rebinding]:
         """What a person signs who wants new code for whatever there is of each instance."""
         graph = self.scheduler.graph
         made = [(row.instance, self.ledger.functions[self.ledger.nodes[row.key].function]) for row in failed.nodes]
         wanted = {(self.ledger.instances[key].id, function.name, function.code) for key, function in made}
-        wanted |= {(node.instance.id, node.lane.function.name, code_of(graph, node)) for node in graph.nodes.values()}
+        wanted |= {(node.instance.id, node.queue.function.name, code_of(graph, node)) for node in graph.nodes.values()}
         return [self.signed(name, {code}, instance=instance) for instance, name, code in sorted(wanted)]
 
     def signed(
         self, name: str, made_with: Collection[str], hash: str = "", instance: bytes = b"", key: str = KEY
-    ) -> Adoption:
+    ) -> Rebinding:
         """What a holder of a key has signed."""
         signed = f"{next(self._numbers)}".encode()
-        adoption = self.adoptions[signed] = Adoption(name, frozenset(made_with), hash, instance, key, signed)
+        adoption = self.adoptions[signed] = Rebinding(name, frozenset(made_with), hash, instance, key, signed)
         return adoption
 
     def adopt(
         self, name: str, hash: str = "", *made_with: str, instance: bytes = b"", key: str = KEY
     ) -> tuple[int, str]:
         """As the command does: it looks, and has signed what there is. Returns how many nodes, and the code's hash."""
-        asked = AdoptedFunction(name, hash, made_with, instance)
-        found = adoptable(self.scheduler.dispatch, asked)
-        adopted = self.scheduler.adopt(asked, self.signed(name, found.made_with, found.hash, instance, key))
+        asked = ReboundFunction(name, hash, made_with, instance)
+        found = rebindable(self.scheduler.dispatch, asked)
+        adopted = self.scheduler.rebind(asked, self.signed(name, found.made_with, found.hash, instance, key))
         self.step()
         return len(adopted.nodes), adopted.hash
 
@@ -424,7 +424,7 @@ class Heart:
 
     def run_of_attempt(
         self, attempt: int, parents: bytes, new: str, nodes: Sequence[str], of: Function
-    ) -> NewRun:
+    ) -> NewNodes:
         instance = new.encode().ljust(16, b"-") if new else parents
         known = self._attempts.get((attempt, instance))
         origin, first = known or (self.fresh(12), 0)
@@ -466,7 +466,7 @@ class Heart:
     def worker(self, name: str = "worker", slots: int = 1, **rules: object) -> Hand:
         rules = {key: frozenset(value) if isinstance(value, set) else value for key, value in rules.items()}
         rules.setdefault("key_ids", frozenset({KEY}))
-        return Hand(self, Presence(name.encode().ljust(16, b"."), name, slots, **rules))  # type: ignore[arg-type]
+        return Hand(self, WorkerInfo(name.encode().ljust(16, b"."), name, slots, **rules))  # type: ignore[arg-type]
 
     # --- looking --------------------------------------------------------------------------------------
 
@@ -475,8 +475,8 @@ class Heart:
         return node.key if node is not None else self.ledger.key_of(self.ids[name])
 
     def name(self, node: Node) -> str:
-        assert node.run is not None
-        return self.names[node.run.id_of(node.key)]
+        assert node.block is not None
+        return self.names[node.block.id_of(node.key)]
 
     def instance_of(self, name: str) -> bytes:
         return self.instances[name]
@@ -498,18 +498,18 @@ class Heart:
     def failure(self, name: str) -> Failure:
         """As a caller would read it: the node's own, or the culprit's."""
         outcome = self.outcome(name)
-        packed = self.ledger.outcomes[outcome.culprit or outcome.key].failure
+        packed = self.ledger.outcomes[outcome.root_cause or outcome.key].failure
         assert packed is not None
         return Failure.unpacked(packed)
 
     def culprit(self, name: str) -> str:
-        key = self.outcome(name).culprit
+        key = self.outcome(name).root_cause
         return next(name for id, name in self.names.items() if self._is_made(id) and self.ledger.key_of(id) == key)
 
     def holders(self) -> dict[str, str]:
         """Node -> name of the worker that holds it, as the heart sees it."""
         claimed = self.scheduler.dispatch.claimed.values()
-        return {self.name(node): node.slot.worker.presence.name for node in claimed if node.slot is not None}
+        return {self.name(node): node.slot.worker.info.name for node in claimed if node.slot is not None}
 
     def in_memory(self) -> dict[str, int]:
         """What the heart holds of unfinished work, by kind; empty when all has ended."""
@@ -517,7 +517,7 @@ class Heart:
         kinds: dict[str, Sized] = {
             "nodes": graph.nodes, "instances": graph.instances, "origins": graph.origins, "active lanes": graph.active,
             "delayed lanes": graph.delayed, "claims": scheduler.dispatch.claimed, "staged": scheduler.staged,
-            "keyed": graph.keyed, "broods": scheduler.broods.open, "forsaken": scheduler.broods.forsaken,
+            "keyed": graph.keyed, "broods": scheduler.broods.open, "forsaken": scheduler.broods.aborted,
             "reserved": graph.reserved, "drafted": graph.drafted, "starting": graph.starting, "untold": graph.untold,
             "pauses": graph.pauses, "expiries": graph.expiries, "expires at": graph.expires_at,
         }

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
-from dagorama_broker.model.domain import ENDED, Fate, State, World
+from dagorama_broker.model.domain import ENDED, EagerState, State, WireProtocol
 from dagorama_broker.model.rows import unpack_keys
 from dagorama_broker.scheduler import Node, Scheduler, Slot
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.objects import UNSTARTED
-from dagorama_broker.scheduler.queues import Lane, order
+from dagorama_broker.scheduler.queues import FunctionQueue, order
 from tests.support.driver import Heart
 
 
@@ -29,7 +29,7 @@ def check(heart: Heart) -> None:
     slots_are_where_they_belong(scheduler)
     what_was_adopted_is_on_record(heart)
     what_holds_an_old_failure_says_so(heart)
-    if scheduler.hold_until is None:
+    if scheduler.dispatch_paused_until is None:
         nobody_is_idle_for_nothing(scheduler)
         the_oldest_went_first(heart)
 
@@ -45,15 +45,15 @@ def what_takes_memory_is_counted(scheduler: Scheduler) -> None:
     graph = scheduler.graph
     started = [node for node in graph.nodes.values() if node.pending != UNSTARTED]
     assert graph.edges == sum(len(node.sources) + len(node.refs) for node in started)
-    troubles = [node.trouble for node in graph.nodes.values() if node.trouble is not None]
+    troubles = [node.failures for node in graph.nodes.values() if node.failures is not None]
     assert graph.failures_size == sum(len(trouble.failure or b"") for trouble in troubles)
     assert scheduler.staged.cost == sum(staged.cost for staged in scheduler.staged.values())
 
 
 def lanes_have_what_is_queued(scheduler: Scheduler) -> None:
     graph = scheduler.graph
-    for lane in (*graph.lanes.values(), *graph.keyed.values()):
-        own = [node for node in graph.nodes.values() if node.lane is lane]
+    for lane in (*graph.queues.values(), *graph.keyed.values()):
+        own = [node for node in graph.nodes.values() if node.queue is lane]
         queued = {place(node) for node in own if node.state is State.QUEUED}
         assert lane.ready == len(queued)
         assert queued <= places(lane)
@@ -70,13 +70,13 @@ def lanes_have_what_is_queued(scheduler: Scheduler) -> None:
 
     functions_count_what_their_keys_have(graph)
     assert all(lane.nodes for lane in graph.keyed.values())
-    assert {node.lane.number for node in graph.nodes.values()} <= {
-        lane.number for lane in (*graph.lanes.values(), *graph.keyed.values())
+    assert {node.queue.number for node in graph.nodes.values()} <= {
+        lane.number for lane in (*graph.queues.values(), *graph.keyed.values())
     }
 
 
 def functions_count_what_their_keys_have(graph: Graph) -> None:
-    for base in graph.lanes.values():
+    for base in graph.queues.values():
         keyed = [lane for lane in graph.keyed.values() if lane.base is base]
         assert base.keyed_ready == sum(lane.ready for lane in keyed)
         assert base.keyed_claimed == sum(lane.claimed for lane in keyed)
@@ -86,10 +86,10 @@ def functions_count_what_their_keys_have(graph: Graph) -> None:
 
 
 def place(node: Node) -> int:
-    return order(node.instance.key, node.key, node.lane.function.priority)
+    return order(node.instance.key, node.key, node.queue.function.priority)
 
 
-def places(lane: Lane) -> set[int]:
+def places(lane: FunctionQueue) -> set[int]:
     return {*lane._line, *lane._late}
 
 
@@ -101,7 +101,7 @@ def claims_are_held_once(scheduler: Scheduler) -> None:
             for attempt, (node, _) in slot.held.items():
                 assert attempt not in held
                 held[attempt] = slot, node
-            costs = [(node.lane.is_async, cost) for node, cost in slot.held.values()]
+            costs = [(node.queue.is_async, cost) for node, cost in slot.held.values()]
             assert slot.sync_us == sum(cost for is_async, cost in costs if not is_async)
             assert slot.async_us == sum(cost for is_async, cost in costs if is_async)
     assert {attempt: node for attempt, (_, node) in held.items()} == dispatch.claimed
@@ -116,12 +116,12 @@ def claims_are_held_once(scheduler: Scheduler) -> None:
 def broods_have_their_attempt(heart: Heart) -> None:
     """What may still come to nothing is of the last attempt of an unfinished node; of what did, nothing goes on."""
     scheduler, ledger = heart.scheduler, heart.ledger
-    assert not scheduler.broods.forsaken
+    assert not scheduler.broods.aborted
     for key, brood in scheduler.broods.open.items():
         node = scheduler.graph.nodes[key]
         assert node.state in (State.CLAIMED, State.QUEUED)
         assert (brood.node, brood.attempt) == (key, node.attempt)
-    on_record = {row.node for row in ledger.broods.values() if row.fate == Fate.OPEN}
+    on_record = {row.node for row in ledger.broods.values() if row.eager_state == EagerState.OPEN}
     assert on_record == scheduler.broods.open.keys()
     for key in scheduler.graph.nodes:
         if not ledger.is_drafted(key):
@@ -132,7 +132,7 @@ def what_goes_along_is_with_its_source(scheduler: Scheduler) -> None:
     dispatch = scheduler.dispatch
     beside = {node: next(s for s in node.sources if s.state not in ENDED)
               for node in dispatch.claimed.values() if node.pending}
-    assert {source.attempt: node for node, source in beside.items()} == dispatch.along
+    assert {source.attempt: node for node, source in beside.items()} == dispatch.fused
     for node, source in beside.items():
         assert source.state is State.CLAIMED
         assert source.slot is node.slot
@@ -180,7 +180,7 @@ def readers_are_counted(scheduler: Scheduler) -> None:
             if readers[other] == 1:
                 stack.append(other)
     for node in {*scheduler.graph.nodes.values(), *readers}:
-        assert node.readers == readers[node], node.key
+        assert node.consumers == readers[node], node.key
 
 
 def only_what_is_unfinished_is_in_memory(heart: Heart) -> None:
@@ -195,8 +195,8 @@ def only_what_is_unfinished_is_in_memory(heart: Heart) -> None:
     kept = {run.first_key for runs in graph.origins.values() for run in runs}
     assert kept <= {run.first_key for run in ledger.runs if run.instance in live}
     for node in graph.nodes.values():
-        assert node.run is not None
-        assert node.run.first_key in kept or ledger.is_drafted(node.key)
+        assert node.block is not None
+        assert node.block.first_key in kept or ledger.is_drafted(node.key)
     for node in graph.nodes.values():
         row = ledger.nodes[node.key]
         if node.state is not State.RESOLVING:
@@ -207,10 +207,10 @@ def pauses_have_their_end(scheduler: Scheduler) -> None:
     ends = set(scheduler.graph.pauses)
     for node in scheduler.graph.nodes.values():
         if node.state is State.BACKOFF:
-            assert node.trouble is not None
-            assert (node.trouble.retry_at, node.key) in ends
+            assert node.failures is not None
+            assert (node.failures.retry_at, node.key) in ends
     queued = [node for node in scheduler.graph.nodes.values() if node.state is State.QUEUED]
-    expiring = {node.key for node in queued if node.lane.function.queue_timeout}
+    expiring = {node.key for node in queued if node.queue.function.queue_timeout}
     assert scheduler.graph.expires_at.keys() == expiring
     assert {(when, key) for key, when in scheduler.graph.expires_at.items()} <= set(scheduler.graph.expiries)
 
@@ -221,16 +221,16 @@ def what_was_adopted_is_on_record(heart: Heart) -> None:
     made_with = {}
     for node in graph.nodes.values():
         original = ledger.nodes[node.key].function
-        assert node.lane.id == ledger.adopted.get(node.key, original)
-        if node.lane.id != original:
+        assert node.queue.id == ledger.adopted.get(node.key, original)
+        if node.queue.id != original:
             made_with[node.key] = ledger.functions[original].hash
     assert graph.made_with == made_with
-    assert graph.adoptions == ledger.adoptions_of(graph.nodes)
-    assert graph.adoptions.keys() == made_with.keys()
-    for key, row in graph.adoptions.items():
+    assert graph.rebindings == ledger.adoptions_of(graph.nodes)
+    assert graph.rebindings.keys() == made_with.keys()
+    for key, row in graph.rebindings.items():
         adoption, node = heart.adoptions[row.signed], graph.nodes[key]
-        function = node.lane.function
-        assert (adoption.function, adoption.key_id) == (function.name, function.adopted_under)
+        function = node.queue.function
+        assert (adoption.function, adoption.key_id) == (function.name, function.rebound_under)
         assert adoption.hash in ("", function.hash)
         assert made_with[key] in adoption.made_with
         assert adoption.instance in (b"", node.instance.id)
@@ -250,7 +250,7 @@ def what_holds_an_old_failure_says_so(heart: Heart) -> None:
 
 def slots_are_where_they_belong(scheduler: Scheduler) -> None:
     dispatch = scheduler.dispatch
-    pooled = [worker for world in World for pool in dispatch.pools.of(world) for worker in pool.workers.values()]
+    pooled = [worker for protocol in WireProtocol for pool in dispatch.pools.of(protocol) for worker in pool.workers.values()]
     assert len(pooled) == len(set(pooled))
     for worker in dispatch.workers.values():
         pool = worker.pool
@@ -258,16 +258,16 @@ def slots_are_where_they_belong(scheduler: Scheduler) -> None:
         for slot in worker.slots:
             if pool is not None:
                 assert (slot in pool.idle) == (not slot.held and not slot.closed)
-                assert slot.held or slot not in pool.roomy
+                assert slot.held or slot not in pool.partially_free
             if slot.closed:
                 assert not slot.held
-                assert pool is None or slot not in pool.roomy
+                assert pool is None or slot not in pool.partially_free
             if len(slot.held) > 1:
-                assert slot in dispatch.laden
+                assert slot in dispatch.loaded
 
 
 def nobody_is_idle_for_nothing(scheduler: Scheduler) -> None:
-    for pool in scheduler.dispatch.pools.of(World.OURS):
+    for pool in scheduler.dispatch.pools.of(WireProtocol.V1):
         if pool.idle:
             assert scheduler.dispatch.head(pool) is None
 
@@ -277,10 +277,10 @@ def the_oldest_went_first(heart: Heart) -> None:
     claimed."""
     graph = heart.scheduler.graph
     for granted in heart.effects.granted:
-        pool, function = granted.slot.worker.pool, granted.node.lane.function
-        assert granted.node.lane.claimed <= (function.max_concurrency or granted.node.lane.claimed)
+        pool, function = granted.slot.worker.pool, granted.node.queue.function
+        assert granted.node.queue.claimed <= (function.max_concurrency or granted.node.queue.claimed)
         if granted.node.pending:
             continue  # it goes along with its source, within the window
-        for lane in (*graph.lanes.values(), *graph.keyed.values()):
+        for lane in (*graph.queues.values(), *graph.keyed.values()):
             if pool is not None and pool.may_run(lane) and lane.available > 0:
                 assert graph.first(lane) > place(granted.node)

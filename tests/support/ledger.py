@@ -5,32 +5,32 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from dagorama_broker.model.domain import Fate, Function, State
+from dagorama_broker.model.domain import EagerState, Function, State
 from dagorama_broker.model.queries import (
+    CreatedBlock,
     EndedNode,
     Failed,
     FailedNode,
     Live,
     LiveNode,
-    MadeRun,
     StoredInstance,
     is_made,
 )
 from dagorama_broker.model.rows import (
-    AdoptionRow,
-    BroodRow,
     Changes,
     DraftRow,
+    EagerAttemptRow,
     FunctionRow,
     InstanceEnd,
     InstanceRow,
     LinkRow,
+    NodeBlockRow,
     NodeRow,
     OutcomeRow,
     ProgressRow,
+    RebindingRow,
     ResolvedRow,
-    RevivedRow,
-    RunRow,
+    RetriedRow,
     UsedFailureRow,
     unpack_keys,
 )
@@ -45,16 +45,16 @@ class Ledger:
         self.instances: dict[int, InstanceRow] = {}
         self.keys: dict[int, str] = {}
         self.adopted: dict[int, int] = {}
-        self.adoptions: dict[int, AdoptionRow] = {}
+        self.adoptions: dict[int, RebindingRow] = {}
         self.adoption_of: dict[int, int] = {}  #: by node; 0: it needs none
         self.ends: dict[int, InstanceEnd] = {}  #: the last one of each instance
         self.links: set[LinkRow] = set()
-        self.runs: list[RunRow] = []
+        self.runs: list[NodeBlockRow] = []
         self.nodes: dict[int, NodeRow] = {}
         self.outcomes: dict[int, OutcomeRow] = {}
         self.progress: dict[int, ProgressRow] = {}
         self.workers: dict[bytes, str] = {}
-        self.broods: dict[int, BroodRow] = {}  #: by attempt
+        self.broods: dict[int, EagerAttemptRow] = {}  #: by attempt
         self.used_failures: set[int] = set()  #: nodes that were given a failure which was retried since
         self.brood_of: dict[int, int] = {}  #: attempt by the first key of a run
         self.drafts: dict[int, DraftRow] = {}  #: by first key
@@ -87,22 +87,22 @@ class Ledger:
         self.keys.update(changes.keys)
         for end in changes.instance_ends:
             self.ends[end.key] = end
-        for run in changes.runs:
+        for run in changes.blocks:
             assert not any(_overlap(run, other) for other in self.runs), f"{run} overlaps an earlier run"
             self.runs.append(run)
         for node in changes.nodes:
             sources = map(abs, unpack_keys(node.sources))
             assert all(source in self.nodes for source in sources), "a source comes after its node"
             _once(self.nodes, node.key, node)
-        for revived in changes.revived:
+        for revived in changes.retried:
             self._revive(revived)
-        for adoption in changes.adoptions:
+        for adoption in changes.rebindings:
             _once(self.adoptions, adoption.id, adoption)
-        for adopted in changes.adopted:
+        for adopted in changes.rebound:
             assert adopted.function in self.functions
             assert not self.has_ended(adopted.key)
-            assert adopted.adoption in {0, *self.adoptions}
-            self.adopted[adopted.key], self.adoption_of[adopted.key] = adopted.function, adopted.adoption
+            assert adopted.rebinding in {0, *self.adoptions}
+            self.adopted[adopted.key], self.adoption_of[adopted.key] = adopted.function, adopted.rebinding
         for used in changes.used_failures:
             assert used.key in self.outcomes
             assert used.instance == self.nodes[used.key].instance
@@ -115,12 +115,12 @@ class Ledger:
         for resolved in changes.resolved:
             self._resolve(resolved)
         self.progress.update((row.key, row) for row in changes.progress)
-        for brood in changes.broods:
+        for brood in changes.eager_attempts:
             before = self.broods.get(brood.attempt, brood)
-            assert brood.fate != Fate.OPEN or before == brood, f"{before} has ended already"
-            assert before.fate != Fate.DEAD or before == brood, f"{before} has come to nothing"
+            assert brood.eager_state != EagerState.OPEN or before == brood, f"{before} has ended already"
+            assert before.eager_state != EagerState.ABORTED or before == brood, f"{before} has come to nothing"
             self.broods[brood.attempt] = brood
-        for made in changes.brood_runs:
+        for made in changes.eager_blocks:
             assert made.attempt in self.broods
             _once(self.brood_of, made.first_key, made.attempt)
         self.workers.update(changes.workers_joined)
@@ -135,7 +135,7 @@ class Ledger:
 
     def _is_linked(self, outcome: OutcomeRow) -> None:
         own = self.nodes[outcome.key].instance
-        for key in (*unpack_keys(outcome.refs), *([outcome.culprit] if outcome.culprit else ())):
+        for key in (*unpack_keys(outcome.refs), *([outcome.root_cause] if outcome.root_cause else ())):
             other = self.nodes[key].instance
             assert self.is_kept_by(own, other), f"instance {own} needs {other}, and no link says so"
 
@@ -153,14 +153,14 @@ class Ledger:
     def _resolve(self, row: ResolvedRow) -> None:
         outcome = self.outcomes[row.key]
         assert outcome.state == State.RESOLVING, f"node {row.key} has ended already"
-        self.outcomes[row.key] = outcome._replace(state=row.state, culprit=row.culprit, ended=row.ended)
+        self.outcomes[row.key] = outcome._replace(state=row.state, root_cause=row.root_cause, ended=row.ended)
 
-    def _revive(self, row: RevivedRow) -> None:
+    def _revive(self, row: RetriedRow) -> None:
         outcome = self.outcomes[row.key]
         assert outcome.state in (State.FAILED, State.COMPLETED), f"node {row.key} has not ended"
         if row.state == State.RESOLVING:
             assert outcome.value is not None
-            self.outcomes[row.key] = outcome._replace(state=row.state, culprit=0)
+            self.outcomes[row.key] = outcome._replace(state=row.state, root_cause=0)
         else:
             del self.outcomes[row.key]
             self.used_failures.discard(row.key)
@@ -199,7 +199,7 @@ class Ledger:
             if key not in found and key in self.outcomes:
                 node, outcome = self.nodes[key], self.outcomes[key]
                 found[key] = EndedNode(
-                    key, node.instance, node.function, outcome.state, outcome.refs, outcome.culprit, outcome.attempt
+                    key, node.instance, node.function, outcome.state, outcome.refs, outcome.root_cause, outcome.attempt
                 )
                 stack += unpack_keys(outcome.refs)
         return [found[key] for key in sorted(found)]
@@ -210,9 +210,9 @@ class Ledger:
         """All that failed because of these, and more, with what it takes to have it go on."""
         culprits = set(culprits)
         ended = [outcome for _, outcome in sorted(self.outcomes.items())]
-        bad = [outcome for outcome in ended if outcome.culprit]
+        bad = [outcome for outcome in ended if outcome.root_cause]
         made = self.made_by(reruns)
-        own = {row.key for row in bad if row.culprit in culprits and row.state == State.FAILED} | set(more)
+        own = {row.key for row in bad if row.root_cause in culprits and row.state == State.FAILED} | set(more)
         own = {key for key in own if not is_made(made, key) and not self.of_dead_attempt(key)}
         nodes = [self._failed(outcome, outcome.key in reruns) for outcome in ended if outcome.key in own]
         instances = {node.instance for node in nodes}
@@ -224,11 +224,11 @@ class Ledger:
         return Failed(
             nodes=nodes,
             instances=[self._stored(key) for key in sorted(instances)],
-            runs=[run for run in self.runs if any(run.first_key <= key < run.first_key + run.size for key in own)],
+            blocks=[run for run in self.runs if any(run.first_key <= key < run.first_key + run.size for key in own)],
             ended=[row for row in self.ended(awaited) if row.key not in own],
             keys={key: self.keys[key] for key in own if key in self.keys},
-            adopted={key: self.adopted[key] for key in own if key in self.adopted},
-            adoptions=self.adoptions_of(own),
+            rebound={key: self.adopted[key] for key in own if key in self.adopted},
+            rebindings=self.adoptions_of(own),
             others=others & instances,
             made=made,
             used=self.users_of(own) if plain else [],
@@ -238,7 +238,7 @@ class Ledger:
         node = self.nodes[outcome.key]
         refs = None if outcome.value is None or reruns else outcome.refs
         return FailedNode(
-            node.key, node.instance, node.function, node.sources, outcome.culprit, refs, outcome.failure,
+            node.key, node.instance, node.function, node.sources, outcome.root_cause, refs, outcome.failure,
             outcome.state, outcome.attempt if reruns else 0,
         )
 
@@ -254,7 +254,7 @@ class Ledger:
         """The same, and all that was given one of these failures, and all that depends on that."""
         culprits, reruns = set(culprits), set(seeds)
         ended = {key for key, row in self.outcomes.items() if row.state == State.FAILED}
-        back = reruns | {key for key in ended if self.outcomes[key].culprit in culprits}
+        back = reruns | {key for key in ended if self.outcomes[key].root_cause in culprits}
         size = -1
         while size != len(back) + len(reruns):
             size = len(back) + len(reruns)
@@ -274,9 +274,9 @@ class Ledger:
                 failed.resolving.add(key)
         return failed
 
-    def made_by(self, roots: Iterable[int]) -> list[MadeRun]:
+    def made_by(self, roots: Iterable[int]) -> list[CreatedBlock]:
         """What attempts of these nodes have made, and what that has made."""
-        found: dict[int, MadeRun] = {}
+        found: dict[int, CreatedBlock] = {}
         for root in sorted(roots):
             stack = [root]
             while stack:
@@ -285,7 +285,7 @@ class Ledger:
                     if run.maker == maker:
                         stack += range(run.first_key, run.first_key + run.size)
                         brood = self.broods.get(self.brood_of.get(run.first_key, 0))
-                        found.setdefault(run.first_key, MadeRun(run, root, brood))
+                        found.setdefault(run.first_key, CreatedBlock(run, root, brood))
         return [found[key] for key in sorted(found)]
 
     def _stored(self, key: int) -> StoredInstance:
@@ -298,48 +298,48 @@ class Ledger:
         return Live(
             functions=[FunctionRow(*row) for row in self.functions.items()],
             instances=[row for key, row in sorted(self.instances.items()) if key in unfinished],
-            runs=[run for run in self.runs if run.instance in unfinished],
+            blocks=[run for run in self.runs if run.instance in unfinished],
             nodes=[LiveNode(row.key, row.instance, row.function, row.sources) for row in nodes],
             ended=self.ended(key for row in nodes for key in (row.key, *map(abs, unpack_keys(row.sources)))),
             progress=[self.progress[row.key] for row in nodes if row.key in self.progress],
             keys={row.key: self.keys[row.key] for row in nodes if row.key in self.keys},
-            adopted={row.key: self.adopted[row.key] for row in nodes if row.key in self.adopted},
-            adoptions=self.adoptions_of(row.key for row in nodes),
-            next_adoption=max(self.adoptions, default=0) + 1,
+            rebound={row.key: self.adopted[row.key] for row in nodes if row.key in self.adopted},
+            rebindings=self.adoptions_of(row.key for row in nodes),
+            next_rebinding=max(self.adoptions, default=0) + 1,
             workers=list(self.workers.items()),
             failed={key for key in unfinished if key in self.ends and self.ends[key].failed},
             next_node=max(self.nodes, default=0) + 1,
             next_instance=max(self.instances, default=0) + 1,
             next_function=max(self.functions, default=0) + 1,
-            broods=(broods := [row for _, row in sorted(self.broods.items()) if self._is_live(row)]),
-            brood_runs=[
+            eager_attempts=(broods := [row for _, row in sorted(self.broods.items()) if self._is_live(row)]),
+            eager_blocks=[
                 (self.brood_of[run.first_key], run)
                 for run in self.runs
                 if self.broods.get(self.brood_of.get(run.first_key, 0)) in broods
             ],
         )
 
-    def adoptions_of(self, keys: Iterable[int]) -> dict[int, AdoptionRow]:
+    def adoptions_of(self, keys: Iterable[int]) -> dict[int, RebindingRow]:
         return {key: self.adoptions[id] for key in keys if (id := self.adoption_of.get(key, 0))}
 
-    def _is_live(self, row: BroodRow) -> bool:
-        return row.fate == Fate.OPEN or (row.fate == Fate.RELEASED and self.is_within(row, Fate.OPEN))
+    def _is_live(self, row: EagerAttemptRow) -> bool:
+        return row.eager_state == EagerState.OPEN or (row.eager_state == EagerState.COMMITTED and self.is_within(row, EagerState.OPEN))
 
-    def is_within(self, row: BroodRow, fate: Fate) -> bool:
+    def is_within(self, row: EagerAttemptRow, fate: EagerState) -> bool:
         """Whether what a released attempt goes back to is that."""
-        while row.fate == Fate.RELEASED and row.within:
-            row = self.broods[row.within]
-        return row.fate == fate
+        while row.eager_state == EagerState.COMMITTED and row.parent:
+            row = self.broods[row.parent]
+        return row.eager_state == fate
 
     def of_dead_attempt(self, key: int) -> bool:
         """Whether an attempt that came to nothing has made the node."""
-        return self._is_of(key, Fate.DEAD)
+        return self._is_of(key, EagerState.ABORTED)
 
     def is_unsettled(self, key: int) -> bool:
         """Whether an attempt that came to nothing, or yet may, has made the node."""
-        return self._is_of(key, Fate.DEAD) or self._is_of(key, Fate.OPEN)
+        return self._is_of(key, EagerState.ABORTED) or self._is_of(key, EagerState.OPEN)
 
-    def _is_of(self, key: int, fate: Fate) -> bool:
+    def _is_of(self, key: int, fate: EagerState) -> bool:
         run = next(run for run in self.runs if run.first_key <= key < run.first_key + run.size)
         attempt = self.brood_of.get(run.first_key)
         return attempt is not None and self.is_within(self.broods[attempt], fate)
@@ -350,5 +350,5 @@ def _once(table: dict[int, Any], key: int, row: object) -> None:
     table[key] = row
 
 
-def _overlap(one: RunRow, other: RunRow) -> bool:
+def _overlap(one: NodeBlockRow, other: NodeBlockRow) -> bool:
     return one.origin == other.origin and one.first < other.first + other.size and other.first < one.first + one.size

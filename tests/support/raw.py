@@ -1,4 +1,4 @@
-"""What the broker's tests speak: spawners and workers made of plain stubs, and a broker in this process."""
+"""What the broker's tests speak: clients and workers made of plain stubs, and a broker in this process."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def envelope(content: bytes) -> bytes:
 
 def signed(
     function: str, *made_with: str, hash: str = "", instance: bytes = b"", key: bytes = KEY
-) -> pb.SignedAdoption:
+) -> pb.SignedRebinding:
     """An adoption as a broker can read it, which holds no key to check it; without a hash for the code deployed."""
-    adoption = pb.Adoption(
+    adoption = pb.Rebinding(
         version=1, function=function, made_with=made_with, hash=hash, deployed=not hash, instance=instance
     )
-    return pb.SignedAdoption(adoption=adoption.SerializeToString(), key_id=key, mac=b"a signature")
+    return pb.SignedRebinding(rebinding=adoption.SerializeToString(), key_id=key, mac=b"a signature")
 
 
 @contextmanager
@@ -157,11 +157,11 @@ async def serving(settings: Settings = MEMORY, **changed: Any) -> AsyncIterator[
             await channel.close()
 
 
-# --- a spawner --------------------------------------------------------------------------------------
+# --- a client --------------------------------------------------------------------------------------
 
 
 class Dag:
-    """The ids of one instance, and its nodes as a spawner describes them."""
+    """The ids of one instance, and its nodes as a client describes them."""
 
     def __init__(self) -> None:
         self.instance, self.origin = os.urandom(16), os.urandom(12)
@@ -190,9 +190,9 @@ class Dag:
         return pb.SubmitRequest(functions=functions, nodes=[self.nodes(*arguments, **columns)])
 
 
-async def answers_of(talk: Any) -> list[pb.Answer]:
+async def answers_of(talk: Any) -> list[pb.Response]:
     """The answers in the next message of an open stream."""
-    return list((await talk.read()).answer)
+    return list((await talk.read()).response)
 
 
 # --- a worker ---------------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ class Given(NamedTuple):
     run: int
     made_with: str = ""  #: hash of the code that it was made with, if other code has adopted it
     beside: int = 0  #: the source whose value does not come, since it is granted before
-    adoption: pb.SignedAdoption | None = None  #: what allows other code to run it
+    adoption: pb.SignedRebinding | None = None  #: what allows other code to run it
 
 
 def read_grant(slot: int, body: bytes) -> list[Given]:
@@ -229,9 +229,9 @@ def read_grant(slot: int, body: bytes) -> list[Given]:
         Given(
             key, read.attempt[place], slot, read.id[place], read.instances[read.instance[place]],
             read.functions[read.function[place]], read.arguments[place], sources[place], values, ids, refs,
-            read.run[place] if read.run else 0, read.made_with[place] if read.made_with else "",
-            read.beside[place] if place < len(read.beside) else 0,
-            ([None, *read.adoptions])[read.adoption[place] if place < len(read.adoption) else 0],
+            read.failed_attempts[place] if read.failed_attempts else 0, read.made_with[place] if read.made_with else "",
+            read.fused_source[place] if place < len(read.fused_source) else 0,
+            ([None, *read.rebindings])[read.rebinding[place] if place < len(read.rebinding) else 0],
         )
         for place, key in enumerate(read.node)
     ]  # fmt: skip

@@ -16,7 +16,7 @@ import grpc
 from dagorama.api import api_pb2, api_pb2_grpc, broker_pb2, broker_pb2_grpc
 from dagorama.context import current_attempt
 from dagorama.definition import instance_within
-from dagorama.graph.node_batch import NodesRun, submit_requests
+from dagorama.graph.node_batch import NodeBatch, submit_requests
 from dagorama.graph.scope import AttemptScope
 from dagorama.serializer import find
 from dagorama.values.assembly import decode_promised
@@ -82,14 +82,14 @@ class RecordingBroker(  # type: ignore[misc]  # both services have a GetNode, wh
     nodes: dict[bytes, Node] = field(default_factory=dict)
     large: dict[bytes, bytes] = field(default_factory=dict)
     uploads: int = 0
-    folder: broker_pb2.ValuesFolderReply | None = None
+    folder: broker_pb2.GetSharedFolderReply | None = None
     keeps: bool = True
     explanation: broker_pb2.ExplainReply | None = None  #: None: it is an older broker
-    kept: list[broker_pb2.KeepValueRequest] = field(default_factory=list)
+    kept: list[broker_pb2.ImportValueRequest] = field(default_factory=list)
     retries: list[broker_pb2.RetryRequest] = field(default_factory=list)
     retried: broker_pb2.RetryReply | None = None  #: what a retry is answered with
-    adoptions: list[broker_pb2.AdoptRequest] = field(default_factory=list)
-    adoptable: broker_pb2.AdoptReply | None = None  #: what an adoption, and a look at one, are answered with
+    adoptions: list[broker_pb2.RebindRequest] = field(default_factory=list)
+    adoptable: broker_pb2.RebindReply | None = None  #: what an adoption, and a look at one, are answered with
     cancels: list[broker_pb2.CancelRequest] = field(default_factory=list)
     hung_up: list[broker_pb2.WaitRequest] = field(default_factory=list)
     refusal: tuple[grpc.StatusCode, str] | None = None
@@ -153,9 +153,9 @@ class RecordingBroker(  # type: ignore[misc]  # both services have a GetNode, wh
             node.state = broker_pb2.QUEUED
         return self.retried or broker_pb2.RetryReply(queued=len(failed))
 
-    def Adopt(self, request: broker_pb2.AdoptRequest, context: grpc.ServicerContext) -> broker_pb2.AdoptReply:
+    def Rebind(self, request: broker_pb2.RebindRequest, context: grpc.ServicerContext) -> broker_pb2.RebindReply:
         self.adoptions.append(request)
-        return self.adoptable or broker_pb2.AdoptReply()
+        return self.adoptable or broker_pb2.RebindReply()
 
     def PutValue(self, chunks: Any, context: grpc.ServicerContext) -> broker_pb2.PutValueReply:
         data = b"".join(chunk.data for chunk in chunks)
@@ -168,22 +168,22 @@ class RecordingBroker(  # type: ignore[misc]  # both services have a GetNode, wh
         for start in range(0, len(data), 1024 * 1024):
             yield broker_pb2.ValueChunk(data=data[start : start + 1024 * 1024])
 
-    def ValuesFolder(self, request: broker_pb2.ValuesFolderRequest, context: Any) -> broker_pb2.ValuesFolderReply:
+    def GetSharedFolder(self, request: broker_pb2.GetSharedFolderRequest, context: Any) -> broker_pb2.GetSharedFolderReply:
         if self.folder is None:
             context.abort(grpc.StatusCode.UNIMPLEMENTED, "no such call")
         assert self.folder is not None
         return self.folder
 
-    def KeepValue(self, request: broker_pb2.KeepValueRequest, context: Any) -> broker_pb2.KeepValueReply:
+    def ImportValue(self, request: broker_pb2.ImportValueRequest, context: Any) -> broker_pb2.ImportValueReply:
         if self.folder is None or not request.unfinished:
-            return broker_pb2.KeepValueReply(kept=request.sha256 in self.large)
+            return broker_pb2.ImportValueReply(kept=request.sha256 in self.large)
         self.kept.append(request)
         name = request.sha256.hex()
         file = Path(self.folder.path, name[:2], name)
         if self.keeps:
             file.parent.mkdir(parents=True, exist_ok=True)
             Path(self.folder.path, "unfinished", request.unfinished).replace(file)
-        return broker_pb2.KeepValueReply(kept=self.keeps)
+        return broker_pb2.ImportValueReply(kept=self.keeps)
 
     def GetInstance(self, request: broker_pb2.GetInstanceRequest, context: grpc.ServicerContext) -> Any:
         made = self.instances.get(request.instance)
@@ -326,7 +326,7 @@ def nodes_of(functions: Any, run: broker_pb2.Nodes) -> Iterator[Node]:
         )
 
 
-def run_of(run: NodesRun) -> list[Node]:
+def run_of(run: NodeBatch) -> list[Node]:
     """The same for a run that has not been sent."""
     requests = submit_requests([run])
     return [node for request in requests for part in request.nodes for node in nodes_of(request.functions, part)]

@@ -5,14 +5,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from struct import pack
 
-from dagorama_broker.model.domain import Fate, Function, RetryPolicy, State, World
-from dagorama_broker.model.rows import Changes, FunctionRow, InstanceRow, NodeRow, OutcomeRow, RunRow
+from dagorama_broker.model.domain import EagerState, Function, RetryPolicy, State, WireProtocol
+from dagorama_broker.model.rows import Changes, FunctionRow, InstanceRow, NodeBlockRow, NodeRow, OutcomeRow
 from dagorama_broker.store import Store
 from dagorama_broker.store.sqlite.store import SqliteStore
 
 ORIGIN = b"origin-of-12"
 PLAIN = Function("work:Plain.step", "hash-1", "default")
-RICH = Function("work:Rich.step", "hash-2", "heavy", "GPU", RetryPolicy(3, 0.5, 2.0, 60.0, 0.25), True, World.ORIGINAL)
+RICH = Function("work:Rich.step", "hash-2", "heavy", "GPU", RetryPolicy(3, 0.5, 2.0, 60.0, 0.25), True, WireProtocol.LEGACY)
 
 
 def restart(store: Store) -> int:
@@ -44,8 +44,8 @@ def instance_row(key: int = 1) -> InstanceRow:
     return InstanceRow(key, key.to_bytes(16, "big"), "work:Plain", node_id(0), 1700000000.5)
 
 
-def run_row(first: int, size: int, first_key: int, instance: int = 1, origin: bytes = ORIGIN) -> RunRow:
-    return RunRow(origin, first, size, first_key, instance, b"digest")
+def run_row(first: int, size: int, first_key: int, instance: int = 1, origin: bytes = ORIGIN) -> NodeBlockRow:
+    return NodeBlockRow(origin, first, size, first_key, instance, b"digest")
 
 
 def node(key: int, *sources: int, instance: int = 1, function: int = 1) -> NodeRow:
@@ -66,11 +66,11 @@ def graph(*nodes: NodeRow, instance: int = 1, origin: bytes = ORIGIN) -> Changes
     changes = Changes()
     changes.functions = [FunctionRow(1, PLAIN)] if instance == 1 else []
     changes.instances = [instance_row(instance)]
-    changes.runs = [run_row(0, len(nodes), nodes[0].key, instance, origin)]
+    changes.blocks = [run_row(0, len(nodes), nodes[0].key, instance, origin)]
     changes.nodes = list(nodes)
     return changes
 
 
 def dead(store: Store, keys: Sequence[int]) -> set[int]:
     """Of these nodes, those that an eager attempt made which came to nothing."""
-    return {key for key, fate in store.fates_of(keys).items() if fate is Fate.DEAD}
+    return {key for key, fate in store.eager_states(keys).items() if fate is EagerState.ABORTED}

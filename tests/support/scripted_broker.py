@@ -132,7 +132,7 @@ class ScriptedBroker(pb_grpc.BrokerServicer):
         self._conversations: queue.SimpleQueue[Conversation] = queue.SimpleQueue()
         self._begun: list[Conversation] = []
         self.large: dict[bytes, bytes] = {}
-        self.kept: list[pb.KeepValueRequest] = []  # what it was asked to keep
+        self.kept: list[pb.ImportValueRequest] = []  # what it was asked to keep
         self.folder: Path | None = None  # ... where
         self.keeps: set[bytes] = set()  # what it has from elsewhere
         self.put_refusals: list[tuple[grpc.StatusCode, str]] = []  #: of the values that come next
@@ -188,28 +188,28 @@ class ScriptedBroker(pb_grpc.BrokerServicer):
             yield pb.ValueChunk(data=data[at : at + (1 << 20)])
 
 
-    def shares(self, folder: Path) -> pb.ValuesFolderReply:
+    def shares(self, folder: Path) -> pb.GetSharedFolderReply:
         """From now on it has a folder in sight of its workers."""
         self.folder = folder
         (folder / "unfinished").mkdir(parents=True)
         folder.chmod(0o700)
         (folder / "shared").write_text("the word")
-        return pb.ValuesFolderReply(path=str(folder), word="the word")
+        return pb.GetSharedFolderReply(path=str(folder), nonce="the word")
 
     def file_of(self, digest: bytes) -> Path:
         assert self.folder is not None
         name = digest.hex()
         return self.folder / name[:2] / name
 
-    def KeepValue(self, request: pb.KeepValueRequest, context: grpc.ServicerContext) -> pb.KeepValueReply:
+    def ImportValue(self, request: pb.ImportValueRequest, context: grpc.ServicerContext) -> pb.ImportValueReply:
         self.kept.append(request)
         if self.folder is None:
-            return pb.KeepValueReply(kept=request.sha256 in self.keeps)
+            return pb.ImportValueReply(kept=request.sha256 in self.keeps)
         file, waits = self.file_of(request.sha256), self.folder / "unfinished" / request.unfinished
         if request.unfinished and waits.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             waits.replace(file)
-        return pb.KeepValueReply(kept=file.exists())
+        return pb.ImportValueReply(kept=file.exists())
 
 
 class WorkerProcess:

@@ -10,7 +10,7 @@ from functools import partial
 from heapq import heappop, heappush
 
 from dagorama_broker.model.domain import Function
-from dagorama_broker.scheduler import NewRun, Node, Presence, Scheduler, Slot, Worker
+from dagorama_broker.scheduler import NewNodes, Node, Scheduler, Slot, Worker, WorkerInfo
 from dagorama_broker.scheduler.assignment import STALE
 from dagorama_broker.scheduler.effects import Granted, TakenBack
 
@@ -117,7 +117,7 @@ class Simulation:
         self.after(COMMIT + TRIP, message)
 
     def on_report(self, runner: Runner, results: Sequence[tuple[Node, int, int]]) -> None:
-        self.scheduler.heard(runner.worker, self.now)
+        self.scheduler.record_contact(runner.worker, self.now)
         for node, attempt, microseconds in results:
             waiting = [other.key for other in node.dependents or () if other.pending == 1]
             self.scheduler.complete(
@@ -134,7 +134,7 @@ class Simulation:
     # --- the world ------------------------------------------------------------------------------------
 
     def worker(self, name: str, slots: int = 1, **rules: frozenset[str]) -> Worker:
-        presence = Presence(name.encode().ljust(16, b"."), name, slots, **rules)  # type: ignore[arg-type]
+        presence = WorkerInfo(name.encode().ljust(16, b"."), name, slots, **rules)  # type: ignore[arg-type]
         worker = self.scheduler.connect(presence, (), self.now)
         self.runners.update((slot, Runner(self, worker, slot)) for slot in worker.slots)
         return worker
@@ -145,7 +145,7 @@ class Simulation:
         instance = first.to_bytes(16, "big")
         arguments = [b"a"] * len(functions)
         references = list(sources) if sources else None
-        run = NewRun(
+        run = NewNodes(
             instance, instance[4:], 0, functions, range(len(functions)), arguments, references,
             creates=("work:Work", b""),
         )  # fmt: skip

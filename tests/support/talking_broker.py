@@ -41,21 +41,21 @@ class Talking:
     talks_ended: SimpleQueue[str]  #: by whom
     asked: SimpleQueue[str]  #: what was asked
 
-    def Talk(self, asks: Iterator[pb.Asks], context: grpc.ServicerContext) -> Iterator[pb.Answers]:
+    def Exchange(self, asks: Iterator[pb.Requests], context: grpc.ServicerContext) -> Iterator[pb.Responses]:
         self.talks += 1
-        answers: SimpleQueue[pb.Answer | None] = SimpleQueue()
+        answers: SimpleQueue[pb.Response | None] = SimpleQueue()
         Thread(target=self._listen, args=(asks, context, answers), daemon=True).start()
         context.add_callback(lambda: answers.put(None))
         while (answer := answers.get()) is not None:
-            yield pb.Answers(answer=[answer])
+            yield pb.Responses(response=[answer])
 
-    def _listen(self, asks: Iterator[pb.Asks], context: grpc.ServicerContext, answers: Any) -> None:
+    def _listen(self, asks: Iterator[pb.Requests], context: grpc.ServicerContext, answers: Any) -> None:
         contexts: dict[int, AskContext] = {}
         try:
             for message in asks:
-                for ask in message.ask:
+                for ask in message.request:
                     self.asked.put(ask.WhichOneof("what") or "")
-                    if ask.never_mind:
+                    if ask.cancel:
                         contexts[ask.number].is_wanted = False
                         continue
                     contexts[ask.number] = AskContext(context)
@@ -65,14 +65,14 @@ class Talking:
             self.talks_ended.put("a broken connection")
         answers.put(None)
 
-    def _answer(self, ask: pb.Ask, context: AskContext, answers: Any) -> None:
-        last = pb.Answer(number=ask.number, over=True)
+    def _answer(self, ask: pb.Request, context: AskContext, answers: Any) -> None:
+        last = pb.Response(number=ask.number, done=True)
         try:
             if ask.HasField("submit"):
                 self.submit(ask.submit, context)
             else:
                 for reply in self.Wait(ask.wait, context):
-                    answers.put(pb.Answer(number=ask.number, wait=reply))
+                    answers.put(pb.Response(number=ask.number, wait=reply))
         except Aborted as aborted:
             last.refusal.CopyFrom(aborted.refusal)
         answers.put(last)

@@ -172,7 +172,7 @@ class Nodes(DAGDefinition):
 
     # --- what makes nodes that others see while it runs ---------------------------------------------
 
-    @dagorama(eager=True).syncfn
+    @dagorama(stream_children=True).syncfn
     def make_and_wait(self, count: int) -> Any:
         """In the test's own process."""
         made = [self.echo(number) for number in range(count)]
@@ -180,19 +180,19 @@ class Nodes(DAGDefinition):
         gate.wait()
         return [*made, self.echo("last")]
 
-    @dagorama(eager=True).asyncfn
+    @dagorama(stream_children=True).asyncfn
     async def make_and_wait_async(self, count: int) -> Any:
         made = [self.echo(number) for number in range(count)]
         await asyncio.to_thread(gate.wait)
         return made
 
-    @dagorama(eager=True).syncfn
+    @dagorama(stream_children=True).syncfn
     def make_an_instance_and_wait(self) -> Any:
         _, promise = Counting(1)(2)
         gate.wait()
         return promise
 
-    @dagorama(eager=True).syncfn
+    @dagorama(stream_children=True).syncfn
     def make_and_fail(self, count: int) -> None:
         for number in range(count):
             self.echo(number)

@@ -2,7 +2,7 @@
 
 from typing import Any, assert_type
 
-from dagorama import DAGDefinition, DAGInstance, DAGPromise, dagorama, resolve, resolve_all, together
+from dagorama import DAGDefinition, DAGInstance, DAGPromise, batch, dagorama, resolve, resolve_all
 
 
 class Task(DAGDefinition):
@@ -18,7 +18,7 @@ def resolving(unknown: DAGPromise[Any], anything: DAGInstance) -> None:
     assert_type(resolve(instance, promise, timeout=0.5), int)
     assert_type(resolve(instance, promise, timeout=None), int)
     assert_type(resolve(anything, unknown, timeout=None), Any)
-    with together():
+    with batch():
         made = [Task()() for _ in range(3)]
     assert_type(resolve_all(made, timeout=5), list[int])
 

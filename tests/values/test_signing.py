@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from dagorama.errors import DagoramaError, TamperedValue, UncheckableValue, ValueNotReadable
+from dagorama.errors import DagoramaError, TamperedValue, UnverifiedValue, ValueNotReadable
 from dagorama.models.promise import DAGPromise
 from dagorama.values.assembly import decode_promised
 from dagorama.values.codec import decode, encode, encode_call
@@ -25,7 +25,7 @@ SECRET, OTHER_SECRET = b"s" * 32, b"t" * 32
 RING, OTHER = Keyring([SigningKey(SECRET)]), Keyring([SigningKey(OTHER_SECRET)])
 INSTANCE, NODE = b"an instance's id", b"the id of a node"
 WORK = function_digest("module:Task.work", "hash")
-REFUSALS = (TamperedValue, UncheckableValue, ValueNotReadable)
+REFUSALS = (TamperedValue, UnverifiedValue, ValueNotReadable)
 
 
 def promise(counter: int, origin: bytes = b"o" * 12) -> DAGPromise[Any]:
@@ -197,14 +197,14 @@ def test_a_large_value_is_bound_by_its_length_and_content(bomb: Bomb) -> None:
 
 
 def test_what_is_unsigned_is_refused_with_what_to_set(bomb: Bomb) -> None:
-    with pytest.raises(UncheckableValue, match="the signature of the value is missing: set DAGORAMA_SIGNING_KEYS"):
+    with pytest.raises(UnverifiedValue, match="the signature of the value is missing: set DAGORAMA_SIGNING_KEYS"):
         RING.open(bomb.envelope, RESULT, NODE)
     assert not bomb.went_off
 
 
 def test_what_is_signed_under_a_key_that_is_not_held_is_refused_with_its_id() -> None:
     signed = OTHER.sign(encode("value").envelope, RESULT, INSTANCE, NODE)
-    with pytest.raises(UncheckableValue, match=f"{OTHER.signs_under.hex()}.*set DAGORAMA_SIGNING_KEYS"):
+    with pytest.raises(UnverifiedValue, match=f"{OTHER.signs_under.hex()}.*set DAGORAMA_SIGNING_KEYS"):
         RING.open(signed, RESULT, NODE)
 
 
@@ -221,7 +221,7 @@ def test_the_first_key_signs_and_all_check() -> None:
     assert decode(both.open(RING.sign(encode(1).envelope, RESULT, INSTANCE, NODE), RESULT, NODE).envelope) == 1
     signed = both.sign(encode(2).envelope, RESULT, INSTANCE, NODE)
     assert decode(OTHER.open(signed, RESULT, NODE).envelope) == 2
-    with pytest.raises(UncheckableValue):
+    with pytest.raises(UnverifiedValue):
         RING.open(signed, RESULT, NODE)
 
 

@@ -20,7 +20,7 @@ from dagorama import (
     DAGInstance,
     DAGPromise,
     ExponentialRetry,
-    FailedRun,
+    FailedAttempt,
     Failure,
     Retried,
     State,
@@ -32,8 +32,8 @@ from dagorama import (
 from dagorama.graph.constructor_arguments import packed
 from dagorama.models import stored
 from dagorama.models.arguments import DAGArguments
-from dagorama.models.state import Unservable
-from dagorama.models.value_ref import Kept
+from dagorama.models.state import Unschedulable
+from dagorama.models.value_ref import ValueRef
 from dagorama.values.codec import encode, encode_call
 from dagorama.values.envelope import pickle_in, size_of
 
@@ -75,9 +75,9 @@ def in_pickle(value: object) -> set[str]:
     return names_in(pickle.dumps(value, 5))
 
 
-def reference(size: int) -> Kept:
+def reference(size: int) -> ValueRef:
     envelope = encode(b"x" * size, large_from=1000, put_large=lambda data: bytes(32)).envelope
-    return Kept(envelope, "bytes", size_of(envelope), None)
+    return ValueRef(envelope, "bytes", size_of(envelope), None)
 
 
 def constructor_with_a_lock() -> set[str]:
@@ -114,7 +114,7 @@ KINDS: dict[str, tuple[Callable[[], set[str]], set[str]]] = {
     "a definition with arguments": (lambda: in_pickle(Dag(1)), {"dagorama.models.stored constructed"}),
     "constructor arguments with a lock": (constructor_with_a_lock, {"dagorama.models.stored Unsent"}),
     "a failure": (
-        lambda: in_pickle(Failure("m:C.f", earlier=(FailedRun("builtins.OSError", "", ""),))),
+        lambda: in_pickle(Failure("m:C.f", earlier=(FailedAttempt("builtins.OSError", "", ""),))),
         {"dagorama.models.failure Failure", "dagorama.errors FailedRun"},
     ),
     "arguments of 0.1.10": (
@@ -123,7 +123,7 @@ KINDS: dict[str, tuple[Callable[[], set[str]], set[str]]] = {
     ),
     "a state": (lambda: in_pickle(State.QUEUED), {"dagorama.models.state State"}),
     "the result of a retry": (
-        lambda: in_pickle(Retried(1, 2, unservable=(Unservable("m:C.f", "1", (), ""),))),
+        lambda: in_pickle(Retried(1, 2, unservable=(Unschedulable("m:C.f", "1", (), ""),))),
         {"dagorama.models.state Retried", "dagorama.models.state Unservable"},
     ),
     "the current node": (

@@ -17,8 +17,8 @@ from dagorama.api import broker_pb2 as pb
 from dagorama.api.broker_pb2_grpc import BrokerStub
 from dagorama.worker.shared_memory import SharedMemory
 from dagorama.worker.supervisor import child_pool
-from dagorama.worker.supervisor.child_pool import MAX_FORK_ATTEMPTS, Children, PoolEvents
-from dagorama.worker.supervisor.fork_server import _EVENT, _REQUEST, Nursery, _What
+from dagorama.worker.supervisor.child_pool import MAX_FORK_ATTEMPTS, ChildPool, PoolEvents
+from dagorama.worker.supervisor.fork_server import _EVENT, _REQUEST, ForkServer, _Event
 from dagorama.worker.supervisor.session import Session
 from dagorama.worker.supervisor.slot import Slot
 from dagorama.worker.supervisor.spool import Spool
@@ -43,7 +43,7 @@ class Kept:
         self.slots = [Slot(number, part) for number, part in enumerate(SharedMemory(2).slots)]
         self.ended: list[tuple[int, int]] = []
         spool = Spool(folder)
-        self.nursery = Nursery(0, self._ours)
+        self.nursery = ForkServer(0, self._ours)
         events = PoolEvents(
             on_ready=lambda _: None,
             on_returned=lambda _: None,
@@ -52,7 +52,7 @@ class Kept:
             on_ended=lambda slot, code: self.ended.append((slot, code)),
             on_fatal=self.fail,
         )
-        self.keeper = Children(self.slots, self.nursery, self.session, Transfers(stub, spool), spool, events)
+        self.keeper = ChildPool(self.slots, self.nursery, self.session, Transfers(stub, spool), spool, events)
         self.keeper.start()
 
     def fail(self, code: int, why: str) -> None:
@@ -65,7 +65,7 @@ class Kept:
         return int(_REQUEST.unpack(data)[1])
 
     async def refuse(self, slot: int) -> None:
-        answer = _EVENT.pack(_What.REFUSED, slot, 0, errno.EAGAIN, 0)
+        answer = _EVENT.pack(_Event.REFUSED, slot, 0, errno.EAGAIN, 0)
         await asyncio.get_running_loop().sock_sendall(self._theirs, answer)
 
     def close(self) -> None:

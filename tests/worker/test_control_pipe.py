@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from dagorama.worker.control_pipe import Lines, Message
+from dagorama.worker.control_pipe import ControlPipe, Message
 
 Pair = Callable[[], tuple[socket.socket, socket.socket]]
 
@@ -25,12 +25,12 @@ def pair() -> Iterator[Pair]:
 
 
 @pytest.fixture
-def both(pair: Pair) -> tuple[Lines, Lines]:
+def both(pair: Pair) -> tuple[ControlPipe, ControlPipe]:
     one, other = pair()
-    return Lines(one), Lines(other)
+    return ControlPipe(one), ControlPipe(other)
 
 
-def test_words_and_a_payload_arrive_as_they_were_said(both: tuple[Lines, Lines]) -> None:
+def test_words_and_a_payload_arrive_as_they_were_said(both: tuple[ControlPipe, ControlPipe]) -> None:
     here, there = both
     here.say("started", 3, 1234)
     here.say("failed", "a sentence: of words,\nof two lines", payload=b"\0bytes\n")
@@ -42,11 +42,11 @@ def test_words_and_a_payload_arrive_as_they_were_said(both: tuple[Lines, Lines])
 
 def test_a_message_that_comes_in_pieces_is_read_once_it_is_whole(pair: Pair) -> None:
     sender, raw = pair()
-    here = Lines(sender)
+    here = ControlPipe(sender)
     here.say("define", payload=b"x" * 50)
     data = raw.recv(1 << 16)
     ours, piecewise = pair()
-    lines = Lines(ours)
+    lines = ControlPipe(ours)
     for byte in range(len(data) - 1):
         piecewise.sendall(data[byte : byte + 1])
         assert lines.read() == []
@@ -54,7 +54,7 @@ def test_a_message_that_comes_in_pieces_is_read_once_it_is_whole(pair: Pair) -> 
     assert lines.read() == [Message(["define"], b"x" * 50)]
 
 
-def test_a_payload_of_megabytes_goes_through(both: tuple[Lines, Lines]) -> None:
+def test_a_payload_of_megabytes_goes_through(both: tuple[ControlPipe, ControlPipe]) -> None:
     here, there = both
     payload = bytes(range(256)) * (8 << 10)
     sending = threading.Thread(target=lambda: here.say("define", "name", payload=payload))
@@ -66,7 +66,7 @@ def test_a_payload_of_megabytes_goes_through(both: tuple[Lines, Lines]) -> None:
     assert found == [Message(["define", "name"], payload)]
 
 
-def test_what_is_said_to_an_end_that_is_closed_is_lost(both: tuple[Lines, Lines]) -> None:
+def test_what_is_said_to_an_end_that_is_closed_is_lost(both: tuple[ControlPipe, ControlPipe]) -> None:
     here, there = both
     there.close()
     here.say("stop")

@@ -301,7 +301,7 @@ def test_a_run_that_asks_for_another_is_logged_as_failed_only_if_it_was_the_last
 ) -> None:  # fmt: skip
     monkeypatch.setenv("DAGORAMA_LOG_LEVEL", "INFO")
     body = body_of([call(method, "later")])
-    body.run.append(failed_before)
+    body.failed_attempts.append(failed_before)
     [call_] = ran.executor.prepare(body.SerializeToString())
     ran.executor.run(call_, monotonic_ns())
     [line] = capsys.readouterr().err.splitlines()
@@ -330,7 +330,7 @@ def failed_source_body() -> pb.GrantBody:
 @pytest.mark.parametrize(("failed_before", "number"), [([], 1), ([0], 1), ([2], 3)])
 def test_a_node_can_know_which_run_of_it_this_is(ran: Ran, failed_before: list[int], number: int) -> None:
     body = body_of([call("number_of_run")])
-    body.run.extend(failed_before)
+    body.failed_attempts.extend(failed_before)
     [call_] = ran.executor.prepare(body.SerializeToString())
     ran.executor.run(call_, monotonic_ns())
     ran.executor.outbox.flush()
@@ -375,7 +375,7 @@ def run_along(
     body = body_of([first._replace(id=id), Wanted("append", [promise(1), 4], sources=[1])])
     source, node = body.node
     body.source[:] = [source]
-    body.beside.extend([0, source])
+    body.fused_source.extend([0, source])
     calls = ran.executor.prepare(body.SerializeToString())
     if taken_back:
         ran.executor.skip(calls.pop(0))

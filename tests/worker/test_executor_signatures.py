@@ -196,8 +196,8 @@ def test_arguments_of_a_node_adopted_by_other_code_are_those_of_the_code_it_was_
     old = function_digest(body.functions[0].name, "hash before")
     body.arguments[0] = arguments(body, "adopted", function=old)
     body.made_with.extend(["hash before", ""])
-    body.adoptions.append(allowed(body, "hash before", "another hash"))
-    body.adoption.append(1)
+    body.rebindings.append(allowed(body, "hash before", "another hash"))
+    body.rebinding.append(1)
     assert granting.ran(body).values == ["adopted", 2]
     body.made_with[0] = "another hash"
     assert granting.ran(body).results.failures[0].type == TAMPERED
@@ -206,10 +206,10 @@ def test_arguments_of_a_node_adopted_by_other_code_are_those_of_the_code_it_was_
 # --- adoptions ------------------------------------------------------------------------------------------------
 
 
-def allowed(body: pb.GrantBody, *made_with: str, ring: Keyring | None = None, **changed: Any) -> pb.SignedAdoption:
+def allowed(body: pb.GrantBody, *made_with: str, ring: Keyring | None = None, **changed: Any) -> pb.SignedRebinding:
     """What a key holder signs to have the first node run by the code here."""
     wanted = {"function": body.functions[0].name, "hash": body.functions[0].hash, "instance": INSTANCE}
-    return sign(pb.Adoption(made_with=made_with, **{**wanted, **changed}), ring or keyring())
+    return sign(pb.Rebinding(made_with=made_with, **{**wanted, **changed}), ring or keyring())
 
 
 def adopted(granting: Granting) -> pb.GrantBody:
@@ -221,9 +221,9 @@ def adopted(granting: Granting) -> pb.GrantBody:
     return body
 
 
-def with_adoption(body: pb.GrantBody, adoption: pb.SignedAdoption) -> pb.GrantBody:
-    body.adoptions.append(adoption)
-    body.adoption.append(1)
+def with_adoption(body: pb.GrantBody, adoption: pb.SignedRebinding) -> pb.GrantBody:
+    body.rebindings.append(adoption)
+    body.rebinding.append(1)
     return body
 
 
@@ -240,7 +240,7 @@ def test_other_code_runs_nothing_on_the_brokers_word_alone(granting: Granting) -
 
 def test_an_adoption_that_is_there_and_not_named_allows_nothing(granting: Granting) -> None:
     body = adopted(granting)
-    body.adoptions.append(allowed(body, "old code"))
+    body.rebindings.append(allowed(body, "old code"))
     granting.is_given_back(body, "no signed adoption allows it", "`dagorama rebind`")
 
 
@@ -252,11 +252,11 @@ def test_an_adoption_under_a_key_that_is_not_held_says_which(granting: Granting)
 
 def test_an_adoption_of_a_later_version_is_not_guessed_at(granting: Granting) -> None:
     body = adopted(granting)
-    adoption = pb.Adoption.FromString(allowed(body, "old code").adoption)
+    adoption = pb.Rebinding.FromString(allowed(body, "old code").rebinding)
     adoption.version = 2
     signed = adoption.SerializeToString()
     mac = keyring().sign_statement(signed, ADOPTION)
-    with_adoption(body, pb.SignedAdoption(adoption=signed, key_id=keyring().signs_under, mac=mac))
+    with_adoption(body, pb.SignedRebinding(rebinding=signed, key_id=keyring().signs_under, mac=mac))
     granting.is_given_back(body, "has version 2", "update dagorama")
 
 
@@ -304,10 +304,10 @@ def test_an_adoption_for_one_hash_does_not_tell_the_broker_which_code_is_here(gr
 def test_no_byte_of_an_adoption_can_be_changed_added_or_left_out(granting: Granting) -> None:
     body = adopted(granting)
     signed = allowed(body, "old code")
-    for name in ("adoption", "mac"):
+    for name in ("rebinding", "mac"):
         good = getattr(signed, name)
         for bad in (*changed(good), *cut_short(good), good + b"\0", good + good):
-            lie = pb.SignedAdoption(adoption=signed.adoption, key_id=signed.key_id, mac=signed.mac)
+            lie = pb.SignedRebinding(rebinding=signed.rebinding, key_id=signed.key_id, mac=signed.mac)
             setattr(lie, name, bad)
             body = adopted(granting)
             granting.is_tampered(with_adoption(body, lie))
@@ -318,8 +318,8 @@ def test_no_signature_of_another_kind_is_taken_for_that_of_an_adoption(granting:
     body = adopted(granting)
     signed = allowed(body, "old code")
     for role in (ARGUMENTS, RESULT, FAILURE):
-        lie = pb.SignedAdoption(adoption=signed.adoption, key_id=signed.key_id)
-        lie.mac = keyring().sign_statement(signed.adoption, role)
+        lie = pb.SignedRebinding(rebinding=signed.rebinding, key_id=signed.key_id)
+        lie.mac = keyring().sign_statement(signed.rebinding, role)
         granting.is_tampered(with_adoption(adopted(granting), lie))
 
 

@@ -11,7 +11,7 @@ from select import select
 import pytest
 
 from dagorama.worker.frames import ChildMain
-from dagorama.worker.supervisor.fork_server import Ended, Event, Nursery, Started
+from dagorama.worker.supervisor.fork_server import Ended, Event, ForkServer, Started
 
 
 def echo(slot: int, connection: socket.socket) -> int:
@@ -28,12 +28,12 @@ def sleeper(_slot: int, connection: socket.socket) -> int:
     return program.wait()
 
 
-def start(child_main: ChildMain) -> Nursery:
-    return Nursery.start(lambda: child_main)
+def start(child_main: ChildMain) -> ForkServer:
+    return ForkServer.start(lambda: child_main)
 
 
 @pytest.fixture
-def nursery() -> Iterator[Nursery]:
+def nursery() -> Iterator[ForkServer]:
     made = start(echo)
     yield made
     made.close()
@@ -55,7 +55,7 @@ def wait_until_gone(descriptor: int) -> None:
     os.close(descriptor)
 
 
-def test_a_child_talks_over_its_own_socket_and_its_exit_code_is_told(nursery: Nursery) -> None:
+def test_a_child_talks_over_its_own_socket_and_its_exit_code_is_told(nursery: ForkServer) -> None:
     nursery.fork(7)
     child = started(nursery.read())
     child.socket.sendall(b"hello")
@@ -67,7 +67,7 @@ def test_a_child_talks_over_its_own_socket_and_its_exit_code_is_told(nursery: Nu
     assert end.peak > 1 << 20
 
 
-def test_a_killed_child_is_told_with_its_signal(nursery: Nursery) -> None:
+def test_a_killed_child_is_told_with_its_signal(nursery: ForkServer) -> None:
     nursery.fork(0)
     child = started(nursery.read())
     with child.socket:
@@ -75,7 +75,7 @@ def test_a_killed_child_is_told_with_its_signal(nursery: Nursery) -> None:
         assert os.waitstatus_to_exitcode(ended(nursery.read()).status) == -signal.SIGKILL
 
 
-def test_children_have_nothing_of_each_other(nursery: Nursery) -> None:
+def test_children_have_nothing_of_each_other(nursery: ForkServer) -> None:
     """A child that held another's socket would keep it from seeing its end."""
     children = []
     for slot in range(3):

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from dagorama.context import Run, current_run
+from dagorama.context import RunningNode, current_run
 from dagorama.logging import StderrHandler
 from dagorama.worker.child import node_logging
 
@@ -24,7 +24,7 @@ def a_child() -> Iterator[None]:
     root, factory, basic_config = logging.root, logging.getLogRecordFactory(), logging.basicConfig
     handlers, level = root.handlers[:], root.level
     root.handlers.clear()
-    token = current_run.set(Run(2, call=CALL))
+    token = current_run.set(RunningNode(2, call=CALL))
     try:
         node_logging.configure()
         yield

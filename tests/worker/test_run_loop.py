@@ -10,7 +10,7 @@ from dagorama.api import broker_pb2 as pb
 from dagorama.worker.child.async_runner import MAX_CONCURRENT_NODES
 from dagorama.worker.child.executor import Executor
 from dagorama.worker.child.outbox import Outbox
-from dagorama.worker.child.run_loop import Engine
+from dagorama.worker.child.run_loop import RunLoop
 from dagorama.worker.frames import Kind, Outcome
 from dagorama.worker.shared_memory import SharedMemory, SlotMemory
 from dagorama.worker.spool_files import SpoolValues
@@ -28,7 +28,7 @@ class Working:
         self.running: list[list[int]] = []
         self.sent: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self.executor = Executor(Outbox(self._send), values)
-        self.engine = Engine(self.executor, slot)
+        self.engine = RunLoop(self.executor, slot)
 
     def _send(self, kind: Kind, outcome: Outcome) -> None:
         assert kind == Kind.RESULTS
@@ -170,7 +170,7 @@ def test_a_task_that_exits_does_not_end_the_loop(working: Working) -> None:
 def test_async_nodes_on_the_callers_loop(tmp_path_factory: pytest.TempPathFactory) -> None:
     async def run() -> list[object]:
         working = Working(SharedMemory(1).slots[0], SpoolValues(tmp_path_factory.mktemp("spool")))
-        working.engine = Engine(working.executor, working.slot, asyncio.get_running_loop())
+        working.engine = RunLoop(working.executor, working.slot, asyncio.get_running_loop())
         worker_nodes.meetings.clear()
         working.add(call("meet", "here", 2), call("meet", "here", 2))
         working.engine.work_off()

@@ -26,10 +26,10 @@ def slot(memory: SlotMemory) -> Slot:
 @pytest.fixture
 def child(slot: Slot) -> Iterator[socket.socket]:
     ours, theirs = socket.socketpair()
-    slot.adopt(4711, ours)
+    slot.start(4711, ours)
     with theirs:
         yield theirs
-    slot.hang_up()
+    slot.close()
 
 
 def grant(*attempts: int, body: bytes = b"body", last: bool = True) -> pb.Grant:
@@ -85,7 +85,7 @@ def test_large_values_stay_until_all_nodes_up_to_theirs_are_answered_for(slot: S
 
 def test_a_child_that_is_replaced_between_the_pieces_of_a_grant_does_not_get_the_rest(slot: Slot) -> None:
     slot.give(grant(body=b"one", last=False), set())
-    slot.buried()
+    slot.reset()
     assert slot.give(grant(body=b"two", last=False), set()) is None
     returned = slot.give(grant(1, 2, body=b"three"), set())
     assert returned is not None
@@ -107,7 +107,7 @@ def test_what_a_dead_child_held_is_told_apart(slot: Slot, memory: SlotMemory) ->
     # The first has ended and gave its entry to the third; its result went with its process.
     for ordinal, entry in ((0, 0), (1, 5), (2, 0)):
         memory.start(ordinal, entry, now=1)
-    held, death = slot.losses("killed by SIGKILL")
+    held, death = slot.lost_nodes("killed by SIGKILL")
     assert list(held.attempts) == [1, 2, 3, 4]
     assert sorted(death.running) == [2, 3]
     assert list(death.unstarted) == [1, 4]
@@ -116,7 +116,7 @@ def test_what_a_dead_child_held_is_told_apart(slot: Slot, memory: SlotMemory) ->
 def test_the_next_child_starts_with_a_clean_book(slot: Slot, memory: SlotMemory) -> None:
     slot.give(grant(1, 2), set())
     memory.start(0, 0, now=1)
-    slot.buried()
+    slot.reset()
     assert len(slot) == 0
     slot.give(grant(3), set())
     returned = slot.take_back()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dagorama.client.shared_files import SharedFiles
-from dagorama.errors import RefusedByBroker, ValueNotReadable
+from dagorama.errors import RequestRejected, ValueNotReadable
 from dagorama.worker.spool_files import SpoolValues
 from dagorama.worker.supervisor.spool import Spool
 
@@ -22,7 +22,7 @@ def test_a_value_that_is_not_there_cannot_be_read(tmp_path: Path) -> None:
 
 def test_more_than_one_value_may_have_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dagorama.client.chunks.VALUE_LIMIT", 10)
-    with pytest.raises(RefusedByBroker):
+    with pytest.raises(RequestRejected):
         SpoolValues(tmp_path).put(bytes(11))
     assert not list(tmp_path.iterdir())
 

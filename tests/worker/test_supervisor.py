@@ -151,7 +151,7 @@ def test_a_result_that_the_broker_does_not_take_fails_its_node_with_the_reason(
     results = spoken.results()
     [failure] = results.failures
     assert not results.node
-    assert (failure.attempt, failure.type) == (attempt, "dagorama.errors.RefusedByBroker")
+    assert (failure.attempt, failure.type) == (attempt, "dagorama.errors.RequestRejected")
     assert "could not be stored: a value of more than 7 bytes" in failure.message
     (attempt,) = spoken.grant(call("zeros", 3_000_001))
     assert list(spoken.results().attempt) == [attempt]

@@ -58,7 +58,7 @@ Run = Callable[["Call", int, IsCancelled], Coroutine[object, object, int]]
 _Started = tuple["Call", int, int, IsCancelled]  # a call, its entry and its start time
 
 
-class AsyncLane:
+class AsyncRunner:
     """Call `add` and `dispatch` from one thread, not the loop's. Entry 0 is reserved for sync nodes."""
 
     def __init__(self, claims: Claims, run: Run, out: Out, loop: asyncio.AbstractEventLoop | None = None) -> None:

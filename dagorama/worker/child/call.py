@@ -45,7 +45,7 @@ class Work:
     """A function as the broker names it, and, after it was first needed, the function found in this process."""
 
     __slots__ = (
-        "class_code", "code", "definition", "digest", "eager", "hash", "is_async", "key_id", "name", "target",
+        "class_code", "code", "definition", "digest", "hash", "is_async", "key_id", "name", "stream_children", "target",
         "timeout", "unusable",
     )  # fmt: skip
 
@@ -57,7 +57,7 @@ class Work:
         self.digest = function_digest(function.name, self.code)
         self.key_id = function.key_id  #: the key with which the arguments of its nodes should be signed
         self.is_async = function.is_async
-        self.eager = function.eager
+        self.stream_children = function.stream_children
         self.timeout = function.timeout  #: seconds; 0 for none
         self.target: Target | None = None
         self.definition: DAGDefinition | None = None  #: for nodes whose caller has no constructor arguments
@@ -131,7 +131,7 @@ class Call(NamedTuple):
     runs: int = 0  #: earlier attempts that failed
     made_with: str = ""  #: the `code_text` that its arguments were signed for; empty if it is the code of `work`
     beside: int = 0  #: a source that runs here before it, and whose value is passed on in memory; 0 for none
-    adoption: pb.SignedAdoption | None = None  #: allows `work` to run it although it was made with other code
+    adoption: pb.SignedRebinding | None = None  #: allows `work` to run it although it was made with other code
 
     @property
     def function(self) -> bytes:
@@ -158,11 +158,11 @@ class GrantReader:
         count = len(grant.node)
         columns = zip(
             grant.node, grant.attempt, grant.function, grant.id, grant.instance, grant.arguments,
-            grant.run or repeat(0, count), grant.made_with or repeat("", count),
-            chain(grant.beside, repeat(0, count - len(grant.beside))),
-            chain(grant.adoption, repeat(0, count - len(grant.adoption))), strict=True,
+            grant.failed_attempts or repeat(0, count), grant.made_with or repeat("", count),
+            chain(grant.fused_source, repeat(0, count - len(grant.fused_source))),
+            chain(grant.rebinding, repeat(0, count - len(grant.rebinding))), strict=True,
         )  # fmt: skip
-        values, adoptions = self._values(grant), [None, *grant.adoptions]
+        values, adoptions = self._values(grant), [None, *grant.rebindings]
         return [
             Call(
                 node, attempt, works[function], id, instances[instance], arguments, values, runs, made_with, beside,
@@ -184,7 +184,7 @@ class GrantReader:
 
     def _work(self, function: pb.Function) -> Work:
         key = (
-            function.name, function.hash, function.class_code, function.timeout, function.key_id, function.eager
+            function.name, function.hash, function.class_code, function.timeout, function.key_id, function.stream_children
         )  # fmt: skip
         work = self._works.get(key)
         if work is None:

@@ -6,17 +6,17 @@ import pickle
 from collections.abc import Callable
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.context import Run
+from dagorama.context import RunningNode
 from dagorama.errors import CodeMismatchException, DefinitionDiffers, TamperedValue
 from dagorama.logging import get_logger
-from dagorama.retry import has_runs_left, verdict
+from dagorama.retry import has_runs_left, retry_decision
 from dagorama.user_code.modules import may_hold_local
 from dagorama.values import by_value
 from dagorama.values.envelope import PLAIN
 from dagorama.values.signing import FAILURE, Keyring
 from dagorama.worker.child.call import UNUSABLE_REASONS, Call, Unusable
 from dagorama.worker.child.outbox import Outbox
-from dagorama.worker.failures import attempted, bounded, describe
+from dagorama.worker.failures import attempted, describe, truncate
 
 MAX_EXCEPTION_BYTES = 256 << 10
 MAX_LOG_MESSAGE_BYTES = 500
@@ -46,7 +46,7 @@ def report_exception(outbox: Outbox, ring: Keyring, call: Call, error: BaseExcep
 def _failure(ring: Keyring, call: Call, error: BaseException, microseconds: int) -> pb.Failure:
     exception = signed_exception(error, lambda pickled: ring.sign(PLAIN + pickled, FAILURE, call.instance, call.id))
     failure = describe(error, call.node, call.attempt, microseconds, exception)
-    final, later = verdict(call.work.target and call.work.target.retry, error)
+    final, later = retry_decision(call.work.target and call.work.target.retry, error)
     failure.final = final or isinstance(error, (TamperedValue, DefinitionDiffers))
     if later is not None:
         failure.retry_after = later
@@ -56,7 +56,7 @@ def _failure(ring: Keyring, call: Call, error: BaseException, microseconds: int)
 
 def _log(call: Call, failure: pb.Failure, later: float | None) -> None:
     """Log a failed attempt. An attempt that raised RetryLater has not failed, unless it was the node's last one."""
-    message, which = bounded(failure.message, MAX_LOG_MESSAGE_BYTES), Run(call.runs + 1, call=call).described()
+    message, which = truncate(failure.message, MAX_LOG_MESSAGE_BYTES), RunningNode(call.runs + 1, call=call).described()
     if later is not None and has_runs_left(call.work.target and call.work.target.retry, call.runs + 1):
         get_logger().info("%s asked to be retried in %g s%s", which, later, f": {message}" if message else "")
     else:

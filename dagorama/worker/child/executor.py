@@ -17,9 +17,9 @@ from uuid import UUID
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.client.large_values import LARGE_FROM, LargeValues
-from dagorama.context import Run, current_attempt, current_run, never
+from dagorama.context import RunningNode, current_attempt, current_run, never
 from dagorama.definition import instance_within
-from dagorama.errors import RefusedByBroker, TamperedValue, UncheckableValue
+from dagorama.errors import RequestRejected, TamperedValue, UnverifiedValue
 from dagorama.graph.constructor_arguments import packed
 from dagorama.graph.node_batch import NODE_LIMIT
 from dagorama.graph.scope import AttemptScope
@@ -33,7 +33,7 @@ from dagorama.worker.child.call import Call, GrantReader, Target, Work, definiti
 from dagorama.worker.child.exceptions import Unchecked, report_exception
 from dagorama.worker.child.forks import forget_in_forks, leave
 from dagorama.worker.child.outbox import Outbox, weight
-from dagorama.worker.failures import overrun
+from dagorama.worker.failures import timeout_error
 
 _MAX_MICROSECONDS = 2**32 - 1  # the most that a message can hold, 71 minutes
 
@@ -51,7 +51,7 @@ class Executor:
         # Nodes whose values are passed on to another node of this process in memory; and those values, with their ids.
         self._handed_on: set[int] = set()
         self._own: dict[int, tuple[bytes, bytes]] = {}
-        self.runs: set[Run] = set()  #: running attempts
+        self.runs: set[RunningNode] = set()  #: running attempts
         self.last: Call | None = None  #: the sync node that started last, or the async node that ended last
         # Modules are loaded in this context. Each run gets a copy of it, and changes only the copy.
         self._context = copy_context()
@@ -70,7 +70,7 @@ class Executor:
     def prepare(self, body: bytes) -> list[Call]:
         """Return the nodes of a serialized GrantBody in order, without running user code or unpickling anything."""
         grant = pb.GrantBody.FromString(body)
-        self._handed_on.update(key for key in grant.beside if key)
+        self._handed_on.update(key for key in grant.fused_source if key)
         return self._grants.calls(grant)
 
     def look_again(self) -> None:
@@ -99,7 +99,7 @@ class Executor:
             return monotonic_ns()
         self.last = call
         scope = self._scope(call)
-        run = Run(call.runs + 1, is_cancelled, scope, call)
+        run = RunningNode(call.runs + 1, is_cancelled, scope, call)
         self.runs.add(run)
         try:
             result = self._context.copy().run(self._call, call, scope, run)
@@ -109,7 +109,7 @@ class Executor:
             self._close(run, scope)
         return self._ended(call, scope, result, started)
 
-    def _call(self, call: Call, scope: AttemptScope, run: Run) -> Any:
+    def _call(self, call: Call, scope: AttemptScope, run: RunningNode) -> Any:
         """Call the function of a sync node. The caller has entered a copied context."""
         self._enter(scope, run)
         function, args, kwargs = self._open(call, scope)
@@ -119,13 +119,13 @@ class Executor:
             if process_state.changes:
                 process_state.put_back()
 
-    def _enter(self, scope: AttemptScope, run: Run) -> None:
+    def _enter(self, scope: AttemptScope, run: RunningNode) -> None:
         current_attempt.set(scope)
         current_run.set(run)
         if self._has_decimal:
             _renew_decimal()
 
-    def _close(self, run: Run, scope: AttemptScope) -> None:
+    def _close(self, run: RunningNode, scope: AttemptScope) -> None:
         if self.forked:
             leave()
         scope.close()
@@ -135,7 +135,7 @@ class Executor:
     async def run_async(self, call: Call, started: int, is_cancelled: Callable[[], bool] = never) -> int:
         """Run an async function in the current task, at most until its timeout. Otherwise as `run`."""
         scope = self._scope(call)
-        run = Run(call.runs + 1, is_cancelled, scope, call)
+        run = RunningNode(call.runs + 1, is_cancelled, scope, call)
         self.runs.add(run)
         self._enter(scope, run)
         try:
@@ -152,7 +152,7 @@ class Executor:
 
     def _scope(self, call: Call) -> AttemptScope:
         scope = AttemptScope(call.instance, self.large_from, self._large.put, self._ring)
-        if call.work.eager:
+        if call.work.stream_children:
             self.outbox.follow(call.node, call.attempt, scope)
         return scope
 
@@ -163,7 +163,7 @@ class Executor:
             if call.made_with:
                 check_adoption(call.adoption, call.wanted, self._ring)
             arguments = self._arguments(call)
-        except UncheckableValue as error:
+        except UnverifiedValue as error:
             raise Unchecked(str(error)) from None
         # Only after the signature was verified, because finding a function imports its module.
         cls, function, _, scope.bound = call.work.target or self._load(call.work)
@@ -173,7 +173,7 @@ class Executor:
             fill = [
                 handed[id] if id in handed else call.values.read(id, call.instance, self._large.get) for id in sources
             ]
-        except UncheckableValue as error:
+        except UnverifiedValue as error:
             raise Unchecked(str(error)) from None
         args, kwargs, constructor = decode_called(arguments, fill, function, get_large=self._large.get)
         if constructor is None:
@@ -194,7 +194,7 @@ class Executor:
     def _arguments(self, call: Call) -> bytes:
         try:
             return self._ring.open_arguments(call.arguments, call.instance, call.id, call.function)
-        except UncheckableValue:
+        except UnverifiedValue:
             # If the node were given back, the broker would offer this process no more nodes signed with that key.
             if call.work.key_id not in self._ring.ids:
                 raise
@@ -286,15 +286,15 @@ async def _within(seconds: float, running: Awaitable[object]) -> object:
     except BaseException as error:
         if not deadline.expired():
             raise
-        raise overrun(seconds).with_traceback((error.__cause__ or error).__traceback__) from None
+        raise timeout_error(seconds).with_traceback((error.__cause__ or error).__traceback__) from None
     if deadline.expired():  # it has suppressed the CancelledError
-        raise overrun(seconds)
+        raise timeout_error(seconds)
     return result
 
 
 def _refuse_excess(encoded: Encoded) -> None:
     if weight(encoded) > NODE_LIMIT:
-        raise RefusedByBroker(
+        raise RequestRejected(
             f"the result names {len(encoded.refs):,} promises, more than one message holds; reduce them in groups",
             "INVALID_ARGUMENT",
         )

@@ -28,9 +28,9 @@ from dagorama.worker.child.executor import Executor
 from dagorama.worker.child.forks import forget_in_forks, leave
 from dagorama.worker.child.outbox import Outbox
 from dagorama.worker.child.process_state import note_changes
-from dagorama.worker.child.run_loop import Engine
+from dagorama.worker.child.run_loop import RunLoop
 from dagorama.worker.child.threads import follow_threads
-from dagorama.worker.failures import bounded
+from dagorama.worker.failures import truncate
 from dagorama.worker.frames import CUT_OFF, ChildMain, FrameReader, Kind, Outcome, pack, pack_outcome
 from dagorama.worker.shared_memory import SharedMemory
 from dagorama.worker.spool_files import SpoolValues
@@ -55,7 +55,7 @@ def child_main(options: WorkerOptions, memory: SharedMemory, spool: Path) -> Chi
             leave(SystemExit(reason))
         with suppress(BrokenPipeError, ConnectionResetError):  # the supervisor has exited
             if reason is not None:
-                connection.sendall(pack(Kind.UNFIT, bounded(reason, REASON_BYTES).encode()))
+                connection.sendall(pack(Kind.UNFIT, truncate(reason, REASON_BYTES).encode()))
                 return UNFIT
             _Child(slot, connection, memory, spool).run()
         atexit._run_exitfuncs()
@@ -75,7 +75,7 @@ class _Child:
         self._outbox = Outbox(self._send)
         self._values = SpoolValues(spool)
         self._executor = Executor(self._outbox, self._values)
-        self._engine = Engine(self._executor, memory.slots[slot])
+        self._engine = RunLoop(self._executor, memory.slots[slot])
         self._slot = memory.slots[slot]
         self._identity = _identity(connection)
         expect_threads(self._executor.runs)
@@ -91,7 +91,7 @@ class _Child:
 
     def run(self) -> None:
         """Run nodes until the supervisor closes the socket."""
-        self._connection.sendall(pack(Kind.READY, bounded("\n".join(_definitions()), DEFINITIONS_BYTES).encode()))
+        self._connection.sendall(pack(Kind.READY, truncate("\n".join(_definitions()), DEFINITIONS_BYTES).encode()))
         while (data := self._read()) is not None:
             self._executor.large_from = self._memory.large_from or self._executor.large_from
             for kind, payload in self._reader.feed(data):

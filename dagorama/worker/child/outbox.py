@@ -11,11 +11,11 @@ from threading import Lock
 from typing import NamedTuple
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.graph.node_batch import FunctionTable, NodesRun, references
+from dagorama.graph.node_batch import FunctionTable, NodeBatch, references
 from dagorama.graph.scope import AttemptScope
 from dagorama.values.codec import Encoded
 from dagorama.values.envelope import large_values
-from dagorama.worker.failures import bounded
+from dagorama.worker.failures import truncate
 from dagorama.worker.frames import Kind, Outcome
 
 FLUSH_NODES = 256
@@ -100,7 +100,7 @@ class _Growing:
         self.node = node
         self.attempt = attempt
         self.told: dict[bytes, int] = {}  #: how many nodes of each range were sent, by its origin
-        self.grown: dict[bytes, NodesRun] = {}  #: ranges with nodes that were not sent
+        self.grown: dict[bytes, NodeBatch] = {}  #: ranges with nodes that were not sent
         self.nodes = self.size = 0  #: number and approximate bytes of nodes that were not sent
 
 
@@ -158,14 +158,14 @@ class Outbox:
         """Give a node back without an outcome, at the next flush. `deployed` is the hash of the code found here."""
         with self._lock:
             self._growing.pop(attempt, None)
-            why = _Why(reason, bounded(detail, DETAIL_BYTES), deployed, function)
+            why = _Why(reason, truncate(detail, DETAIL_BYTES), deployed, function)
             self._returned[why].append((node, attempt))
 
     def follow(self, node: int, attempt: int, scope: AttemptScope) -> None:
         """Send the child nodes of this attempt soon after they are made, until it has an outcome or is `dropped`."""
         growing = self._growing[attempt] = _Growing(node, attempt)
 
-        def grown(run: NodesRun, size: int) -> None:
+        def grown(run: NodeBatch, size: int) -> None:
             with self._lock:
                 growing.grown[run.origin] = run
                 growing.nodes += 1
@@ -212,7 +212,7 @@ class Outbox:
         growing.grown.clear()
         growing.nodes = growing.size = 0
 
-    def _add_children(self, node: int, attempt: int, run: NodesRun, told: int) -> int:
+    def _add_children(self, node: int, attempt: int, run: NodeBatch, told: int) -> int:
         """Add the nodes from index `told` on, and return the index of the first node that was made meanwhile."""
         stop = told
         for start, stop in run.pieces(start=told):

@@ -13,7 +13,7 @@ from functools import partial
 from time import monotonic_ns, sleep
 from typing import TYPE_CHECKING
 
-from dagorama.worker.child.async_runner import AsyncLane, Claims
+from dagorama.worker.child.async_runner import AsyncRunner, Claims
 from dagorama.worker.child.call import Call
 from dagorama.worker.child.executor import Executor
 from dagorama.worker.child.outbox import Outbox
@@ -26,7 +26,7 @@ CAREFUL_ASYNC_WAIT_NS = 50_000_000  #: time for async nodes to end before a sync
 FLUSH_DELAY_S = 0.004  #: longest wait of results for a running node
 
 
-class Engine:
+class RunLoop:
     """The run loop of one child, or of a worker in this process."""
 
     def __init__(self, executor: Executor, claims: Claims, loop: asyncio.AbstractEventLoop | None = None) -> None:
@@ -34,7 +34,7 @@ class Engine:
         self._claims = claims
         self._out = _Flusher(executor.outbox)
         executor.outbox.on_waiting = self._out.watch
-        self.lane = AsyncLane(claims, executor.run_async, self._out, loop)
+        self.lane = AsyncRunner(claims, executor.run_async, self._out, loop)
         self._queue: deque[Call] = deque()
         self._next = 0
         self._since = 0  # start of the first node whose result is not sent; 0 if there is none

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, wraps
 from typing import Any
 
-from dagorama.context import STARTED_BY, Run, current_run, run_of_thread
+from dagorama.context import STARTED_BY, RunningNode, current_run, run_of_thread
 
 _start, _start_new_thread, _submit = threading.Thread.start, _thread.start_new_thread, ThreadPoolExecutor.submit
 
@@ -30,7 +30,7 @@ def follow_threads() -> None:
         setattr(owner, name, wrapper)
 
 
-def _run_of_caller() -> Run | None:
+def _run_of_caller() -> RunningNode | None:
     return current_run.get() or run_of_thread()
 
 
@@ -59,7 +59,7 @@ def _following_submit(
     return _submit(self, _within, run, fn, args, kwargs)
 
 
-def _within(run: Run, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _within(run: RunningNode, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     token = current_run.set(run)
     try:
         return function(*args, **kwargs)

@@ -22,7 +22,7 @@ from dagorama.worker.child.call import Call
 from dagorama.worker.child.executor import Executor
 from dagorama.worker.child.outbox import Outbox
 from dagorama.worker.child.process_state import note_changes
-from dagorama.worker.child.run_loop import Engine
+from dagorama.worker.child.run_loop import RunLoop
 from dagorama.worker.child.threads import follow_threads
 from dagorama.worker.frames import Kind, Outcome
 from dagorama.worker.in_process.claim_table import ClaimTable
@@ -34,7 +34,7 @@ ACKNOWLEDGE_TIMEOUT_S = 10.0  #: time for the broker to acknowledge the last rep
 LOSS_CHECK_INTERVAL_S = 0.5  #: how often the time without a broker is checked
 
 
-class _Interruption:
+class _CtrlC:
     """Distinguishes Ctrl-C, which ends the worker, from a KeyboardInterrupt raised by user code, which fails a node."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class _LocalExecutor(Executor):
     """An executor that keeps the first exception to raise in the caller of the worker, and starts no node after it."""
 
     def __init__(
-        self, outbox: Outbox, large: LargeValues, raise_failures: bool, interruption: _Interruption, claims: ClaimTable
+        self, outbox: Outbox, large: LargeValues, raise_failures: bool, interruption: _CtrlC, claims: ClaimTable
     ) -> None:
         super().__init__(outbox, large)
         self._raise_failures = raise_failures
@@ -92,7 +92,7 @@ class LocalWorker:
         link = connection()
         self._stay = stay
         self._claims = ClaimTable()
-        self._interruption = _Interruption()
+        self._interruption = _CtrlC()
         self._session = Session(hello(options, keyring().ids, 1, pb.STOPPED if stay else pb.IDLE))
         self._stream = ThreadedStream(link, self._session, lambda: self._claims.held, self._on_message)
         self._outbox = Outbox(self._send)
@@ -102,13 +102,13 @@ class LocalWorker:
         self._bodies: list[bytes] = []  # of grants that were not prepared; guarded by the stream, as the session
         self._connected = False
         self._notices = Notices()
-        self._left: list[pb.Unservable] = []  # nodes left over that no connected worker can run
+        self._left: list[pb.Unschedulable] = []  # nodes left over that no connected worker can run
 
     # --- in the calling thread ------------------------------------------------------------------------
 
     def run(self) -> None:
         _prepare()
-        engine = Engine(self._executor, self._claims)
+        engine = RunLoop(self._executor, self._claims)
         with self._interruption.watched(), self._living(engine):
             while self._wait(engine):
                 for body in self._take_bodies():
@@ -117,7 +117,7 @@ class LocalWorker:
 
     async def run_async(self) -> None:
         _prepare()
-        engine = Engine(self._executor, self._claims, asyncio.get_running_loop())
+        engine = RunLoop(self._executor, self._claims, asyncio.get_running_loop())
         with self._living(engine):
             try:
                 while await asyncio.to_thread(self._wait, engine):
@@ -130,7 +130,7 @@ class LocalWorker:
                 await asyncio.gather(*engine.lane.tasks)
                 raise
 
-    async def _work_off(self, engine: Engine, calls: Sequence[Call]) -> None:
+    async def _work_off(self, engine: RunLoop, calls: Sequence[Call]) -> None:
         for call in calls:
             if engine.lane.full:
                 await asyncio.to_thread(engine.lane.wait_for_room)
@@ -140,7 +140,7 @@ class LocalWorker:
             await asyncio.sleep(0)
 
     @contextmanager
-    def _living(self, engine: Engine) -> Iterator[None]:
+    def _living(self, engine: RunLoop) -> Iterator[None]:
         """Connect; in the end wait for acknowledgements and disconnect. Then raise the exception that was kept."""
         self._stream.start()
         try:
@@ -171,7 +171,7 @@ class LocalWorker:
         for sentence in left_behind(self._left):
             get_logger().warning("%s", sentence)
 
-    def _wait(self, engine: Engine) -> bool:
+    def _wait(self, engine: RunLoop) -> bool:
         """Wait for nodes. Return False if the worker must shut down. Raises BrokerError."""
         engine.flush()
         while not self._stream.wait_for(lambda _: bool(self._bodies) or self._is_over(engine), LOSS_CHECK_INTERVAL_S):
@@ -180,7 +180,7 @@ class LocalWorker:
             raise self._stream.refusal
         return not self._is_over(engine)
 
-    def _is_over(self, engine: Engine) -> bool:
+    def _is_over(self, engine: RunLoop) -> bool:
         if self._executor.raised is not None:
             return not engine.lane.busy
         return self._session.done or self._stream.closing or self._stream.refusal is not None
@@ -216,7 +216,7 @@ class LocalWorker:
     def _on_message(self, message: pb.BrokerMessage) -> None:
         if message.HasField("welcome"):
             self._connected = True
-            self._executor.large_from = message.welcome.large_from or self._executor.large_from
+            self._executor.large_from = message.welcome.large_value_threshold or self._executor.large_from
         for grant in message.grants:
             self._claims.give(grant)
             self._pieces.append(grant.body)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from dagorama.api import broker_pb2 as pb
 from dagorama.logging import get_logger
 from dagorama.worker.supervisor.child_io import ChildIO, ChildMessages
-from dagorama.worker.supervisor.fork_server import Ended, Nursery, Refused, Started
+from dagorama.worker.supervisor.fork_server import Ended, ForkServer, Refused, Started
 from dagorama.worker.supervisor.granted_nodes import GrantedNodes
 from dagorama.worker.supervisor.session import Held, Session
 from dagorama.worker.supervisor.slot import Slot, cause_of
@@ -35,13 +35,13 @@ class PoolEvents(NamedTuple):
     on_fatal: Callable[[int, str], None]  #: the worker must exit with this code, and why
 
 
-class Children:
+class ChildPool:
     """The children of all slots."""
 
     def __init__(
         self,
         slots: Sequence[Slot],
-        fork_server: Nursery,
+        fork_server: ForkServer,
         session: Session,
         transfers: Transfers,
         spool: Spool,
@@ -111,7 +111,7 @@ class Children:
         """Close all sockets, so that idle children exit by themselves."""
         for slot in self.slots:
             self.io.stop(slot)
-            slot.hang_up()
+            slot.close()
 
     def _gone(self, slot: Slot) -> None:
         """Tell the broker that the slot is closed, unless the whole worker is shutting down."""
@@ -141,10 +141,10 @@ class Children:
         self._events.on_change()
 
     def _welcome(self, slot: Slot, started: Started) -> None:
-        slot.adopt(started.pid, started.socket, self._defined)
+        slot.start(started.pid, started.socket, self._defined)
         self._events.on_started(slot.number, started.pid)
         if slot.closed:
-            slot.hang_up()  # there are no nodes for it
+            slot.close()  # there are no nodes for it
             return
         self.io.start(slot)
 
@@ -155,7 +155,7 @@ class Children:
         if len(slot):
             self._mourn(slot, how)
         self._startup_failures += not slot.ready
-        self._spool.release(slot.buried())
+        self._spool.release(slot.reset())
         self._spool.adopt_strays(ended.pid)
         if slot.closed:
             self._gone(slot)
@@ -170,7 +170,7 @@ class Children:
             self._session.report(held, results.SerializeToString())
 
     def _mourn(self, slot: Slot, cause: str) -> None:
-        held, death = slot.losses(cause)
+        held, death = slot.lost_nodes(cause)
         if not (slot.closed or slot.stopped):
             self._session.died(held, death)
             return

@@ -27,12 +27,12 @@ _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 _PR_SET_PDEATHSIG = 1
 
 
-class _Verb(IntEnum):
+class _Request(IntEnum):
     FORK = 1
     KILL = 2
 
 
-class _What(IntEnum):
+class _Event(IntEnum):
     STARTED = 1
     ENDED = 2
     REFUSED = 3
@@ -65,7 +65,7 @@ class Refused(NamedTuple):
 Event = Started | Ended | Refused
 
 
-class Nursery:
+class ForkServer:
     """The supervisor's end of the socket to the fork server. Call `read` when `fileno` is readable."""
 
     def __init__(self, pid: int, control: socket.socket) -> None:
@@ -73,7 +73,7 @@ class Nursery:
         self._control = control
 
     @classmethod
-    def start(cls, child_main: Callable[[], ChildMain], at_end: Callable[[], None] = lambda: None) -> "Nursery":
+    def start(cls, child_main: Callable[[], ChildMain], at_end: Callable[[], None] = lambda: None) -> "ForkServer":
         """Fork the fork server.
 
         It calls `child_main` once, for the imports that all children share, and `at_end` before it exits.
@@ -82,7 +82,7 @@ class Nursery:
         pid = os.fork()
         if not pid:
             ours.close()
-            _live(lambda: _Forker(theirs, child_main(), at_end).run())
+            _live(lambda: _Server(theirs, child_main(), at_end).run())
         theirs.close()
         return cls(pid, ours)
 
@@ -92,11 +92,11 @@ class Nursery:
 
     def fork(self, slot: int) -> None:
         """Request a child for a slot. The response is Started or Refused."""
-        self._ask(_Verb.FORK, slot)
+        self._ask(_Request.FORK, slot)
 
     def kill(self, pid: int) -> None:
         """Kill a child and its process group. The response is Ended, which may have been sent before."""
-        self._ask(_Verb.KILL, pid)
+        self._ask(_Request.KILL, pid)
 
     def read(self) -> Event | None:
         """Wait for the next event and return it; None if the fork server has exited."""
@@ -104,9 +104,9 @@ class Nursery:
         if not data:
             return None
         what, slot, pid, status, peak = _EVENT.unpack(data)
-        if what == _What.STARTED:
+        if what == _Event.STARTED:
             return Started(slot, pid, socket.socket(fileno=fds[0]))
-        return Ended(slot, pid, status, peak) if what == _What.ENDED else Refused(slot, status)
+        return Ended(slot, pid, status, peak) if what == _Event.ENDED else Refused(slot, status)
 
     def close(self) -> None:
         """Kill all children, and wait until they and the fork server have exited."""
@@ -114,12 +114,12 @@ class Nursery:
         with suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
 
-    def _ask(self, verb: _Verb, number: int) -> None:
+    def _ask(self, verb: _Request, number: int) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):  # it has exited; `read` will return None
             self._control.sendall(_REQUEST.pack(verb, number))
 
 
-class _Forker:
+class _Server:
     """The process of the fork server."""
 
     def __init__(self, control: socket.socket, child_main: ChildMain, at_end: Callable[[], None]) -> None:
@@ -128,7 +128,7 @@ class _Forker:
         self._at_end = at_end
         self._slots: dict[int, int] = {}  # by pid
         self._woken, self._waker = os.pipe()
-        self._tie = _tie()
+        self._tie = _die_with_parent()
         self._pid = os.getpid()
 
     def run(self) -> int:
@@ -161,7 +161,7 @@ class _Forker:
         with suppress(ConnectionResetError):
             if request := self._control.recv(_REQUEST.size):
                 verb, number = _REQUEST.unpack(request)
-                if verb == _Verb.FORK:
+                if verb == _Request.FORK:
                     self._fork(number)
                 elif number in self._slots:
                     _kill_group(number)
@@ -174,7 +174,7 @@ class _Forker:
             try:
                 pid = os.fork()
             except OSError as error:
-                self._tell(_What.REFUSED, slot, 0, error.errno or 0, 0)
+                self._tell(_Event.REFUSED, slot, 0, error.errno or 0, 0)
                 return
             if not pid:
                 ours.close()
@@ -182,7 +182,7 @@ class _Forker:
             with suppress(OSError):
                 os.setpgid(pid, pid)  # the child does the same; the order does not matter
             self._slots[pid] = slot
-            self._tell(_What.STARTED, slot, pid, 0, 0, ours)
+            self._tell(_Event.STARTED, slot, pid, 0, 0, ours)
 
     def _become_child(self, slot: int, theirs: socket.socket) -> NoReturn:
         signal.set_wakeup_fd(-1)
@@ -202,10 +202,10 @@ class _Forker:
             if not pid:
                 return
             _kill_group(pid)  # processes that its nodes have left running
-            self._tell(_What.ENDED, self._slots.pop(pid), pid, status, usage.ru_maxrss * _RSS_UNIT)
+            self._tell(_Event.ENDED, self._slots.pop(pid), pid, status, usage.ru_maxrss * _RSS_UNIT)
 
     def _tell(
-        self, what: _What, slot: int, pid: int, status: int, peak: int, passed: socket.socket | None = None
+        self, what: _Event, slot: int, pid: int, status: int, peak: int, passed: socket.socket | None = None
     ) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):  # the supervisor has exited; `_obey` will notice
             fds = [] if passed is None else [passed.fileno()]
@@ -232,7 +232,7 @@ def _live(main: Callable[[], int]) -> NoReturn:
         os._exit(code)
 
 
-def _tie() -> Callable[[], object]:
+def _die_with_parent() -> Callable[[], object]:
     """Return a function with which a child asks to be killed when its parent exits, even during a long node.
 
     On systems other than Linux it does nothing, and only the fork server kills the children.

@@ -91,6 +91,6 @@ def described(options: WorkerOptions) -> str:
     return f"{options.concurrency} at a time, of {queues}, tolerations: {tolerations}"
 
 
-def left_behind(left: Iterable[pb.Unservable]) -> list[str]:
+def left_behind(left: Iterable[pb.Unschedulable]) -> list[str]:
     """Return a sentence for each function whose queued nodes no connected worker can run."""
     return [f"left undone: {obstacle(each)}" for each in left]

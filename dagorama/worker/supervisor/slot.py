@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import compress
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.worker.failures import describe, overrun
+from dagorama.worker.failures import describe, timeout_error
 from dagorama.worker.frames import CUT_OFF, FrameReader, Kind, prefix
 from dagorama.worker.shared_memory import RING, SlotMemory
 from dagorama.worker.supervisor.fork_server import Ended
@@ -66,7 +66,7 @@ class Slot:
 
     # --- the child -----------------------------------------------------------------------------------
 
-    def adopt(self, pid: int, connection: socket.socket, defined: Iterable[bytes] = ()) -> None:
+    def start(self, pid: int, connection: socket.socket, defined: Iterable[bytes] = ()) -> None:
         """Take a new child. Queued frames can be written from now on, after the parcels of `defined` classes."""
         self._frames.extendleft(map(_definitions, reversed(list(defined))))
         connection.setblocking(False)
@@ -81,15 +81,15 @@ class Slot:
         """Return the descriptor of the socket, or -1 if it is closed."""
         return -1 if self._socket is None else self._socket.fileno()
 
-    def hang_up(self) -> None:
+    def close(self) -> None:
         """Close the socket, so that an idle child exits by itself."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
-    def buried(self) -> list[bytes]:
+    def reset(self) -> list[bytes]:
         """Forget a child that has exited; call `losses` first. Return the large values that its nodes had pinned."""
-        self.hang_up()
+        self.close()
         for column in (self._ordinals, self._nodes, self._timeouts, self._final, self._late, self._frames):
             column.clear()
         unpinned = self.unpinned()
@@ -257,7 +257,7 @@ class Slot:
             if attempt in self._late:
                 seconds = self._timeouts[attempt]
                 microseconds = min(int(seconds * 1e6), 2**32 - 1)
-                failures.append(describe(overrun(seconds), self._nodes[attempt], attempt, microseconds))
+                failures.append(describe(timeout_error(seconds), self._nodes[attempt], attempt, microseconds))
                 failures[-1].traceback = ""  # it is not known where the node was
                 failures[-1].final = attempt in self._final
         return self.answered([failure.attempt for failure in failures]), pb.Results(failures=failures)
@@ -267,7 +267,7 @@ class Slot:
         by_ordinal = {ordinal: attempt for attempt, ordinal in self._ordinals.items()}
         return [by_ordinal[ordinal] for ordinal, _ in self._memory.running() if ordinal in by_ordinal]
 
-    def losses(self, cause: str) -> tuple[Held, pb.SlotDeath]:
+    def lost_nodes(self, cause: str) -> tuple[Held, pb.SlotDeath]:
         """Return the nodes that an exited child held, and which of them were running.
 
         The node that ended last counts as running if its result was not received: it may be the cause of the crash.

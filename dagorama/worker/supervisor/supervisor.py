@@ -18,10 +18,10 @@ from dagorama.client.certificates import meaning
 from dagorama.client.channel import aio_channel, target
 from dagorama.logging import get_logger
 from dagorama.settings import Settings, WorkerOptions
-from dagorama.worker.control_pipe import Lines
+from dagorama.worker.control_pipe import ControlPipe
 from dagorama.worker.shared_memory import SharedMemory
-from dagorama.worker.supervisor.child_pool import FAILED, LEFT, UNUSABLE, Children, PoolEvents
-from dagorama.worker.supervisor.fork_server import Nursery
+from dagorama.worker.supervisor.child_pool import FAILED, LEFT, UNUSABLE, ChildPool, PoolEvents
+from dagorama.worker.supervisor.fork_server import ForkServer
 from dagorama.worker.supervisor.granted_nodes import Incomprehensible
 from dagorama.worker.supervisor.notices import Notices, complain, left_behind
 from dagorama.worker.supervisor.session import Session, hello
@@ -46,10 +46,10 @@ class Supervisor:
         self,
         options: WorkerOptions,
         key_ids: Sequence[bytes],
-        fork_server: Nursery,
+        fork_server: ForkServer,
         memory: SharedMemory,
         folder: Path,
-        parent: Lines | None,
+        parent: ControlPipe | None,
     ) -> None:
         """Prepare everything without connecting. `key_ids` are the ids of the signing keys that the children have."""
         self._options = options
@@ -69,7 +69,7 @@ class Supervisor:
         events = PoolEvents(
             self._on_ready, self._on_returned, self._on_change, self._on_started, self._on_ended, self._ask_to_leave
         )
-        self._children = Children(slots, fork_server, self._session, self._transfers, spool, events)
+        self._children = ChildPool(slots, fork_server, self._session, self._transfers, spool, events)
         self._stream = Stream(
             stub, self._session, lambda: self._children.held, self._on_message, self._on_change, self._on_lost
         )
@@ -158,7 +158,7 @@ class Supervisor:
     def _told_to_leave(self) -> None:
         self._ask_to_leave(hurried=self._leaving.is_set())
 
-    def _on_parent(self, parent: Lines) -> None:
+    def _on_parent(self, parent: ControlPipe) -> None:
         lines = parent.read()
         if lines is None:
             self._loop.remove_reader(parent)
@@ -226,7 +226,7 @@ class Supervisor:
             self._notices.connected(self._address)
             if self._is_ready:
                 self._tell_ready()
-            self._memory.large_from = message.welcome.large_from
+            self._memory.large_from = message.welcome.large_value_threshold
             children.nodes.cancel_grace = message.welcome.cancel_grace
             self._transfers.share(message.welcome.values)
         for grant in message.grants:
@@ -242,7 +242,7 @@ class Supervisor:
             self._complete(message.left)
         self._on_change()
 
-    def _complete(self, left: Sequence[pb.Unservable]) -> None:
+    def _complete(self, left: Sequence[pb.Unschedulable]) -> None:
         """Shut down because the work is complete, except for nodes that no connected worker can run."""
         self._tell_ready()  # even if no child is ready yet: the start was successful
         for sentence in left_behind(left) if not self._leaving.is_set() else ():

@@ -25,7 +25,7 @@ from dagorama.client.status import broker_error
 from dagorama.errors import BrokerOverloaded, BrokerUnavailable
 from dagorama.logging import get_logger
 from dagorama.settings import shared_files
-from dagorama.worker.failures import MESSAGE_BYTES, bounded
+from dagorama.worker.failures import MESSAGE_BYTES, truncate
 from dagorama.worker.frames import Kind, Outcome
 from dagorama.worker.supervisor.session import Backoff, Held
 from dagorama.worker.supervisor.spool import Spool
@@ -39,7 +39,7 @@ TRANSIENT_STATUSES = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED",
 
 
 #: the failure type of an attempt whose large value the broker refused; the same error is raised if a child refuses it
-REFUSED = "dagorama.errors.RefusedByBroker"
+REFUSED = "dagorama.errors.RequestRejected"
 
 
 class ValueRefused(Exception):
@@ -57,9 +57,9 @@ class Transfers:
         self._fetching: dict[bytes, asyncio.Task[None]] = {}
         self._free_transfers = asyncio.Semaphore(MAX_CONCURRENT_TRANSFERS)
 
-    def share(self, folder: pb.ValuesFolderReply) -> None:
+    def share(self, folder: pb.GetSharedFolderReply) -> None:
         """Let the children read and write in the broker's folder if it is on this machine."""
-        self._files = SharedFiles.found(folder.path, folder.word) if shared_files() else None
+        self._files = SharedFiles.found(folder.path, folder.nonce) if shared_files() else None
         self._spool.show(self._files)
 
     def is_at_hand(self, digest: bytes) -> bool:
@@ -113,8 +113,8 @@ class Transfers:
             await self._stub.PutValue(_chunks(path), timeout=transfer_deadline(length))
 
     async def _is_kept(self, digest: bytes, unfinished: str) -> bool:
-        request = pb.KeepValueRequest(sha256=digest, unfinished=unfinished)
-        return (await self._stub.KeepValue(request, timeout=DEADLINE)).kept
+        request = pb.ImportValueRequest(sha256=digest, unfinished=unfinished)
+        return (await self._stub.ImportValue(request, timeout=DEADLINE)).kept
 
     async def fetch(self, digest: bytes) -> None:
         """Wait until the value is in the spool, or the broker has answered that it does not have it.
@@ -224,7 +224,7 @@ def without_value(outcome: Outcome, digest: bytes, why: str) -> Outcome:
     results = pb.Results.FromString(outcome.body)
     failed = {results.attempt[index]: results.node[index] for index in _users(results, digest)}
     failed |= {child.attempt: child.node for child in results.children if digest in child.nodes.large}
-    message = bounded(f"a large value that the result needs could not be stored: {why}", MESSAGE_BYTES)
+    message = truncate(f"a large value that the result needs could not be stored: {why}", MESSAGE_BYTES)
     rest = _without(results, set(failed))
     for attempt, node in failed.items():
         rest.failures.add(node=node, attempt=attempt, type=REFUSED, message=message)

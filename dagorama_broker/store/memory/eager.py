@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dagorama_broker.model.domain import Fate
-from dagorama_broker.model.rows import BroodRow, RunRow
+from dagorama_broker.model.domain import EagerState
+from dagorama_broker.model.rows import EagerAttemptRow, NodeBlockRow
 
 
 class EagerAttempts:
     """Rows by attempt, with an index by node."""
 
     def __init__(self) -> None:
-        self.rows: dict[int, BroodRow] = {}
+        self.rows: dict[int, EagerAttemptRow] = {}
         self.by_node: dict[int, set[int]] = {}
         self.makers: dict[int, int] = {}  #: attempt by the first key of a run
 
-    def put(self, row: BroodRow) -> None:
+    def put(self, row: EagerAttemptRow) -> None:
         """Add an attempt, or replace its row."""
         self.rows[row.attempt] = row
         self.by_node.setdefault(row.node, set()).add(row.attempt)
@@ -24,11 +24,11 @@ class EagerAttempts:
         for attempt in self.by_node.pop(node, ()):
             del self.rows[attempt]
 
-    def that_created(self, run: RunRow) -> BroodRow | None:
+    def that_created(self, run: NodeBlockRow) -> EagerAttemptRow | None:
         """Return the attempt that created a run; None if none did."""
         return self.rows.get(self.makers.get(run.first_key, 0))
 
-    def live(self) -> list[BroodRow]:
+    def live(self) -> list[EagerAttemptRow]:
         """Return the attempts that may be rolled back, in their order."""
         return [row for _, row in sorted(self.rows.items()) if self._is_live(row)]
 
@@ -40,11 +40,11 @@ class EagerAttempts:
             if attempt in self.rows and self._is_live(self.rows[attempt])
         ]
 
-    def _is_live(self, row: BroodRow) -> bool:
-        return row.fate != Fate.DEAD and self.fate(row) is Fate.OPEN
+    def _is_live(self, row: EagerAttemptRow) -> bool:
+        return row.eager_state != EagerState.ABORTED and self.fate(row) is EagerState.OPEN
 
-    def fate(self, row: BroodRow) -> Fate:
+    def fate(self, row: EagerAttemptRow) -> EagerState:
         """Return the fate of an attempt; a released one shares the fate of the attempt that it is within."""
-        while row.fate == Fate.RELEASED and row.within in self.rows:
-            row = self.rows[row.within]
-        return Fate(row.fate)
+        while row.eager_state == EagerState.COMMITTED and row.parent in self.rows:
+            row = self.rows[row.parent]
+        return EagerState(row.eager_state)

@@ -12,7 +12,7 @@ from dagorama_broker.model.rows import InstanceEnd, LinkRow, RemovedRow
 from dagorama_broker.store.protocol import REMEMBERED
 
 
-class Forgetting:
+class MemoryRetention:
     """Which instances have ended, which refer to which, and which were removed."""
 
     def __init__(self) -> None:

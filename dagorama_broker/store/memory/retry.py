@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from dagorama_broker.model.domain import Fate, State
-from dagorama_broker.model.queries import BadEnd, Edges, EdgesPage, Failed, FailedNode, MadeRun, is_made
+from dagorama_broker.model.domain import EagerState, State
+from dagorama_broker.model.queries import CreatedBlock, Edges, EdgesPage, Failed, FailedEnd, FailedNode, is_made
 from dagorama_broker.model.rows import OutcomeRow
 from dagorama_broker.store.checksums import unpack_keys, unpack_sources
 from dagorama_broker.store.memory.runs import node_keys
 from dagorama_broker.store.memory.tables import Tables
 
 
-def read_fates(tables: Tables, keys: Collection[int]) -> dict[int, Fate]:
+def read_fates(tables: Tables, keys: Collection[int]) -> dict[int, EagerState]:
     """Return the fates of the eager attempts that created these nodes; nodes that none created are left out."""
     makers = {key: tables.eager.that_created(tables.runs.of(key)) for key in keys}
     return {key: tables.eager.fate(maker) for key, maker in makers.items() if maker is not None}
 
 
-def read_bad_ends(tables: Tables, instance: int, after: int = 0, limit: int | None = None) -> list[BadEnd]:
+def read_bad_ends(tables: Tables, instance: int, after: int = 0, limit: int | None = None) -> list[FailedEnd]:
     """Return nodes of an instance that failed or were cancelled, in the order of their keys."""
     keys = sorted(key for key in tables.runs.keys_of(instance) if key > after)
     found = [tables.outcomes[key] for key in keys if key in tables.outcomes]
-    return [BadEnd(row.key, row.state, row.culprit) for row in found if row.culprit][:limit]
+    return [FailedEnd(row.key, row.state, row.root_cause) for row in found if row.root_cause][:limit]
 
 
 def read_failed(
@@ -37,27 +37,27 @@ def read_failed(
     fates = read_fates(tables, [node.key for node in nodes])
     nodes = [
         node for node in nodes
-        if node.instance in tables.instances and fates.get(node.key) is not Fate.DEAD and not is_made(made, node.key)
+        if node.instance in tables.instances and fates.get(node.key) is not EagerState.ABORTED and not is_made(made, node.key)
     ]  # fmt: skip
     own, instances = {node.key for node in nodes}, {node.instance for node in nodes}
     awaited = {key for node in nodes for key in unpack_sources(node.sources if node.refs is None else node.refs)}
     return Failed(
         nodes=nodes,
         instances=[tables.instances[key] for key in sorted(instances)],
-        runs=[run for run in tables.runs if not own.isdisjoint(node_keys(run))],
+        blocks=[run for run in tables.runs if not own.isdisjoint(node_keys(run))],
         ended=[row for row in tables.ended_and_named(awaited) if row.key not in own],
         keys={key: tables.concurrency_keys[key] for key in own if key in tables.concurrency_keys},
-        adopted=tables.rebinds.functions_of(own),
+        rebound=tables.rebinds.functions_of(own),
         others={key for key in instances if _has_other_bad_end(tables, key, own, made)},
         made=made,
-        adoptions=tables.rebinds.adoptions_of(own),
+        rebindings=tables.rebinds.adoptions_of(own),
     )
 
 
 def _to_retry(tables: Tables, culprits: set[int], more: set[int]) -> list[OutcomeRow]:
     found = [
         row for row in tables.outcomes.values()
-        if (row.state == State.FAILED and (row.culprit in culprits or row.key in more))
+        if (row.state == State.FAILED and (row.root_cause in culprits or row.key in more))
         or (row.state == State.COMPLETED and row.key in more)
     ]  # fmt: skip
     return sorted(found, key=lambda row: row.key)
@@ -66,26 +66,26 @@ def _to_retry(tables: Tables, culprits: set[int], more: set[int]) -> list[Outcom
 def _failed_node(tables: Tables, outcome: OutcomeRow, reruns: bool) -> FailedNode:
     node, has_value = tables.nodes[outcome.key], outcome.value is not None and not reruns
     return FailedNode(
-        node.key, node.instance, node.function, node.sources, outcome.culprit,
+        node.key, node.instance, node.function, node.sources, outcome.root_cause,
         outcome.refs if has_value else None, outcome.failure, outcome.state, outcome.attempt if reruns else 0,
     )  # fmt: skip
 
 
-def _has_other_bad_end(tables: Tables, instance: int, own: set[int], made: Sequence[MadeRun]) -> bool:
+def _has_other_bad_end(tables: Tables, instance: int, own: set[int], made: Sequence[CreatedBlock]) -> bool:
     others = [bad.key for bad in read_bad_ends(tables, instance) if bad.key not in own and not is_made(made, bad.key)]
     fates = read_fates(tables, others)
-    return any(fates.get(key) is not Fate.DEAD for key in others)
+    return any(fates.get(key) is not EagerState.ABORTED for key in others)
 
 
-def _made(tables: Tables, roots: Sequence[int]) -> list[MadeRun]:
+def _made(tables: Tables, roots: Sequence[int]) -> list[CreatedBlock]:
     """Return the runs that attempts of these nodes created, those that attempts of nodes in them created, and so on."""
-    found: dict[int, MadeRun] = {}
+    found: dict[int, CreatedBlock] = {}
     for root in roots:
         makers = {root}
         for run in tables.runs:  # a node has a smaller key than the nodes that it creates
             if run.maker in makers:
                 makers.update(node_keys(run))
-                found.setdefault(run.first_key, MadeRun(run, root, tables.eager.that_created(run)))
+                found.setdefault(run.first_key, CreatedBlock(run, root, tables.eager.that_created(run)))
     return [found[key] for key in sorted(found)]
 
 

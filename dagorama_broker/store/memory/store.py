@@ -8,21 +8,21 @@ from itertools import islice
 from typing import TypeVar
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model.domain import Fate
+from dagorama_broker.model.domain import EagerState
 from dagorama_broker.model.queries import (
-    AskedInstances,
-    BadEnd,
     EdgesPage,
     EndedNode,
     Failed,
+    FailedEnd,
     FoundNode,
+    InstanceQuery,
     ListedInstances,
     Live,
     LiveNode,
     StoredInstance,
     StoredNode,
 )
-from dagorama_broker.model.rows import Changes, NodeRow, OutcomeRow, RemovedRow, RunRow
+from dagorama_broker.model.rows import Changes, NodeBlockRow, NodeRow, OutcomeRow, RemovedRow
 from dagorama_broker.store.checksums import unpack_sources
 from dagorama_broker.store.memory.retry import read_bad_ends, read_edges, read_failed, read_fates
 from dagorama_broker.store.memory.tables import Tables
@@ -76,30 +76,30 @@ class MemoryStore:
         return Live(
             functions=list(tables.functions.values()),
             instances=[tables.instances[key].row for key in sorted(unfinished)],
-            runs=[run for run in tables.runs if run.instance in unfinished],
+            blocks=[run for run in tables.runs if run.instance in unfinished],
             nodes=nodes,
             ended=self.ended([key for node in nodes for key in (node.key, *unpack_sources(node.sources))]),
             progress=[tables.progress[key] for key in keys if key in tables.progress],
             keys={key: tables.concurrency_keys[key] for key in keys if key in tables.concurrency_keys},
-            adopted=tables.rebinds.functions_of(keys),
+            rebound=tables.rebinds.functions_of(keys),
             workers=list(tables.workers.items()),
             failed={key for key in unfinished if tables.instances[key].failed},
             next_node=max(max(tables.nodes, default=0), tables.last_node) + 1,
             next_instance=max(max(tables.instances, default=0), tables.last_instance) + 1,
             next_function=max(tables.last_function, *tables.functions, 0) + 1,
-            broods=tables.eager.live(),
-            brood_runs=[(attempt, tables.runs.of(key)) for attempt, key in tables.eager.live_runs()],
-            adoptions=tables.rebinds.adoptions_of(keys),
-            next_adoption=max(tables.rebinds.adoptions, default=0) + 1,
+            eager_attempts=tables.eager.live(),
+            eager_blocks=[(attempt, tables.runs.of(key)) for attempt, key in tables.eager.live_runs()],
+            rebindings=tables.rebinds.adoptions_of(keys),
+            next_rebinding=max(tables.rebinds.adoptions, default=0) + 1,
         )
 
     def failed(self, culprits: Sequence[int], more: Collection[int] = (), reruns: Collection[int] = ()) -> Failed:
         return read_failed(self.tables, culprits, more, reruns)
 
-    def bad_ends(self, instance: int, after: int = 0, limit: int | None = None) -> list[BadEnd]:
+    def failed_ends(self, instance: int, after: int = 0, limit: int | None = None) -> list[FailedEnd]:
         return read_bad_ends(self.tables, instance, after, limit)
 
-    def fates_of(self, keys: Sequence[int]) -> dict[int, Fate]:
+    def eager_states(self, keys: Sequence[int]) -> dict[int, EagerState]:
         return read_fates(self.tables, keys)
 
     def edges(self, instance: int, after: int, limit: int, tolerant: bool) -> EdgesPage:
@@ -138,7 +138,7 @@ class MemoryStore:
     def ids(self, keys: Sequence[int]) -> dict[int, bytes]:
         return {key: self.tables.runs.id_of(key) for key in keys}
 
-    def last_run(self, origin: bytes, before: int) -> RunRow | None:
+    def last_run(self, origin: bytes, before: int) -> NodeBlockRow | None:
         return self.tables.runs.last(origin, before)
 
     def nodes_between(self, instance: int, low: bytes, high: bytes, most: int) -> list[bytes]:
@@ -185,7 +185,7 @@ class MemoryStore:
     def is_new(self, instance: bytes, origin: bytes) -> bool:
         return origin not in self.tables.runs.by_origin and not self.has_instance(instance)
 
-    def list_instances(self, asked: AskedInstances) -> ListedInstances:
+    def list_instances(self, asked: InstanceQuery) -> ListedInstances:
         def matches(stored: StoredInstance) -> bool:
             asks = asked.unfinished or asked.failed
             is_one = (asked.unfinished and stored.ended is None) or (asked.failed and stored.failed)

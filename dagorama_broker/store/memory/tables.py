@@ -13,19 +13,19 @@ from dagorama_broker.model.rows import (
     DraftRow,
     FunctionRow,
     InstanceEnd,
+    NodeBlockRow,
     NodeRow,
     OutcomeRow,
     ProgressRow,
     RemovedRow,
     ResolvedRow,
-    RevivedRow,
-    RunRow,
+    RetriedRow,
 )
 from dagorama_broker.store.checksums import unpack_keys
 from dagorama_broker.store.memory.eager import EagerAttempts
 from dagorama_broker.store.memory.large_values import LargeValues
 from dagorama_broker.store.memory.rebinds import Rebinds
-from dagorama_broker.store.memory.retention import Forgetting
+from dagorama_broker.store.memory.retention import MemoryRetention
 from dagorama_broker.store.memory.runs import Runs
 
 
@@ -45,7 +45,7 @@ class Tables:
         self.eager = EagerAttempts()
         self.rebinds = Rebinds()
         self.used_failures: dict[int, int] = {}  #: instance by node
-        self.retention = Forgetting()
+        self.retention = MemoryRetention()
         self.workers: dict[bytes, str] = {}
         self.drafts: dict[int, DraftRow] = {}  #: by their first keys
         #: largest keys of rows that were deleted
@@ -62,7 +62,7 @@ class Tables:
         """Return a node that has an outcome."""
         node, outcome = self.nodes[key], self.outcomes[key]
         return EndedNode(
-            key, node.instance, node.function, outcome.state, outcome.refs, outcome.culprit, outcome.attempt
+            key, node.instance, node.function, outcome.state, outcome.refs, outcome.root_cause, outcome.attempt
         )
 
     def ended_and_named(self, keys: Iterable[int]) -> list[EndedNode]:
@@ -86,9 +86,9 @@ class Tables:
             self.instance_keys[instance.id] = instance.key
         for end in changes.instance_ends:
             self._end_instance(end)
-        for run in changes.runs:
+        for run in changes.blocks:
             self.runs.add(run)
-        self._revive(changes.revived)
+        self._revive(changes.retried)
         self.nodes.update((node.key, node) for node in changes.nodes)
         self.outcomes.update((outcome.key, outcome) for outcome in changes.outcomes)
         for resolved in changes.resolved:
@@ -101,11 +101,11 @@ class Tables:
         for large in changes.large:
             self.large.refer(large)
         self.concurrency_keys.update(changes.keys)
-        for brood in changes.broods:
+        for brood in changes.eager_attempts:
             self.eager.put(brood)
-        self.eager.makers.update(changes.brood_runs)
-        self.rebinds.adoptions.update((row.id, row) for row in changes.adoptions)
-        for adopted in changes.adopted:
+        self.eager.makers.update(changes.eager_blocks)
+        self.rebinds.adoptions.update((row.id, row) for row in changes.rebindings)
+        for adopted in changes.rebound:
             self.rebinds.adopt(adopted)
         self.used_failures.update(changes.used_failures)
         self.workers.update(changes.workers_joined)
@@ -130,10 +130,10 @@ class Tables:
         _refuse("functions", [row.id for row in changes.functions], self.functions.__contains__)
         _refuse("instances", [row.key for row in changes.instances], self.instances.__contains__)
         _refuse("instances", [row.id for row in changes.instances], self.instance_keys.__contains__)
-        _refuse("runs", [(row.origin, row.first) for row in changes.runs], lambda run: self.runs.contains(*run))
+        _refuse("runs", [(row.origin, row.first) for row in changes.blocks], lambda run: self.runs.contains(*run))
         _refuse("nodes", [row.key for row in changes.nodes], self.nodes.__contains__)
-        _refuse("brood_runs", [row.first_key for row in changes.brood_runs], self.eager.makers.__contains__)
-        revived = {row.key for row in changes.revived}
+        _refuse("brood_runs", [row.first_key for row in changes.eager_blocks], self.eager.makers.__contains__)
+        revived = {row.key for row in changes.retried}
         if any(not self.has_ended(key) for key in revived):
             raise StoreError("a node that is retried has not ended")
         for table, rows, is_there in (
@@ -148,13 +148,13 @@ class Tables:
 
     def _resolve(self, resolved: ResolvedRow) -> None:
         self.outcomes[resolved.key] = self.outcomes[resolved.key]._replace(
-            state=resolved.state, culprit=resolved.culprit, ended=resolved.ended
+            state=resolved.state, root_cause=resolved.root_cause, ended=resolved.ended
         )
 
-    def _revive(self, revived: Iterable[RevivedRow]) -> None:
+    def _revive(self, revived: Iterable[RetriedRow]) -> None:
         for row in revived:
             if row.state == State.RESOLVING:
-                self.outcomes[row.key] = self.outcomes[row.key]._replace(state=row.state, culprit=0)
+                self.outcomes[row.key] = self.outcomes[row.key]._replace(state=row.state, root_cause=0)
             else:
                 del self.outcomes[row.key]
                 self.used_failures.pop(row.key, None)
@@ -182,7 +182,7 @@ class Tables:
 
     def sweep(self, most: int) -> bool:
         """Delete up to `most` nodes of removed instances; return whether more may be left."""
-        swept: list[RunRow] = []
+        swept: list[NodeBlockRow] = []
         while most > 0 and (instance := self.retention.leftover()) is not None:
             run = self.runs.last_of(instance)
             if run is None:
@@ -193,7 +193,7 @@ class Tables:
         self.runs.delete(swept)
         return self.retention.leftover() is not None
 
-    def _sweep_run(self, run: RunRow, most: int, swept: list[RunRow]) -> int:
+    def _sweep_run(self, run: NodeBlockRow, most: int, swept: list[NodeBlockRow]) -> int:
         """Delete up to `most` nodes of a run, from its end, and the run with its first node; return the cost.
 
         A deleted run is added to `swept` and still in `runs.in_order`.

@@ -176,7 +176,7 @@ def _check_content(connection: sqlite3.Connection) -> None:
 
 # --- errors -----------------------------------------------------------------------------------------------
 
-_NO_MEMORY = "there is not enough memory: give the machine or container more, or lower DAGORAMA_CACHE"
+_NO_MEMORY = "there is not enough memory: give the machine or container more, or lower DAGORAMA_CACHE_BYTES"
 _MEANINGS = {
     sqlite3.SQLITE_NOMEM: _NO_MEMORY,
     sqlite3.SQLITE_FULL: "the disk is full: free some space and start the broker again",
@@ -200,7 +200,7 @@ def _meaning(error: Exception) -> str | None:
 
 
 @contextmanager
-def saying_what_failed(path: Path) -> Iterator[None]:
+def translate_sqlite_errors(path: Path) -> Iterator[None]:
     """Translate errors of SQLite and of the file system to a StoreError of one sentence that names the file."""
     try:
         yield

@@ -19,7 +19,7 @@ from dagorama_broker.store.folders import make_folder, sync_folder
 from dagorama_broker.store.lock import StoreLock
 from dagorama_broker.store.sqlite import drafts
 from dagorama_broker.store.sqlite.commit_count import CommitCount
-from dagorama_broker.store.sqlite.connection import connect, prepare, saying_what_failed, transaction
+from dagorama_broker.store.sqlite.connection import connect, prepare, transaction, translate_sqlite_errors
 from dagorama_broker.store.sqlite.counters import kept_secret
 from dagorama_broker.store.sqlite.open_files import OpenFiles
 from dagorama_broker.store.sqlite.reader import Reader
@@ -54,7 +54,7 @@ class Database:
     @contextmanager
     def taken(self) -> Iterator[None]:
         """Lock the store for this process; close it again if the block fails."""
-        with saying_what_failed(self.path):
+        with translate_sqlite_errors(self.path):
             self._count.refuse_lost()
             make_folder(self.path.parent)
             self._lock.take()
@@ -86,7 +86,7 @@ class Database:
 
     def close(self) -> None:
         """Close the store in any case. Raise StoreError if a start would not find it; save it first if possible."""
-        with saying_what_failed(self.path):
+        with translate_sqlite_errors(self.path):
             try:
                 if self._files is not None and self._writer is not None and not self._files.given_up:
                     check_files(self._files, self._writer, self._count)
@@ -106,7 +106,7 @@ class Database:
 
     def accept_loss(self) -> str:
         """Make the next start accept the database as it is; return what is lost, or an empty text."""
-        with saying_what_failed(self.path):
+        with translate_sqlite_errors(self.path):
             make_folder(self.path.parent)
             self._lock.take()
             try:
@@ -124,7 +124,7 @@ class Database:
 
     def commit(self, changes: Changes) -> bool:
         """Commit the changes durably; return whether the store's folder has not changed for some seconds."""
-        with saying_what_failed(self.path):
+        with translate_sqlite_errors(self.path):
             writer = self._opened(self._writer)
             self._transact(lambda: write(writer, changes), writer)
             assert self._files is not None
@@ -161,7 +161,7 @@ class Database:
 
     @contextmanager
     def _checked(self, connection: sqlite3.Connection | None) -> Iterator[Reader]:
-        with saying_what_failed(self.path):
+        with translate_sqlite_errors(self.path):
             reader = Reader(self._opened(connection))
             try:
                 yield reader

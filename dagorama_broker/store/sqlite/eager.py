@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection
 
-from dagorama_broker.model.domain import Fate
-from dagorama_broker.model.rows import BroodRow, RunRow
+from dagorama_broker.model.domain import EagerState
+from dagorama_broker.model.rows import EagerAttemptRow, NodeBlockRow
 from dagorama_broker.store.checksums import check_row
 from dagorama_broker.store.sqlite.reader import Reader
 
@@ -20,26 +20,26 @@ _MADE = "SELECT m.first_key, m.attempt, m.chk FROM live CROSS JOIN brood_runs m 
 _RUNS_AT_ONCE = "SELECT first_key, attempt, chk FROM brood_runs WHERE first_key IN"
 
 
-def live_broods(connection: sqlite3.Connection) -> list[BroodRow]:
+def live_eager_attempts(connection: sqlite3.Connection) -> list[EagerAttemptRow]:
     """Return the attempts that may be rolled back, in their order. Raise StoreError if a row is damaged."""
     return [
         _brood(row) for row in connection.execute(f"{_LIVE} {_BROODS} WHERE attempt IN live ORDER BY attempt")
     ]
 
 
-def live_runs(reader: Reader) -> list[tuple[int, RunRow]]:
+def live_runs(reader: Reader) -> list[tuple[int, NodeBlockRow]]:
     """Return the runs that attempts which may be rolled back have created, each with its attempt."""
     makers = {key: _maker(key, attempt, chk) for key, attempt, chk in reader.connection.execute(f"{_LIVE} {_MADE}")}
     runs = [next(reader.runs("WHERE first_key = ?", key)) for key in sorted(makers)]
     return [(makers[run.first_key], run) for run in runs]
 
 
-def fates_of(reader: Reader, keys: Collection[int]) -> dict[int, Fate]:
+def fates_of(reader: Reader, keys: Collection[int]) -> dict[int, EagerState]:
     """Return the fates of the eager attempts that created these nodes; nodes that none created are left out."""
     firsts = {key: run.first_key for key in keys if (run := reader.run_of(key)) is not None}
     makers = maker_rows(reader, set(firsts.values()))
     fates = _fates(reader, set(makers.values()))
-    return {key: Fate(fates[makers[first]]) for key, first in firsts.items() if makers.get(first) in fates}
+    return {key: EagerState(fates[makers[first]]) for key, first in firsts.items() if makers.get(first) in fates}
 
 
 def maker_rows(reader: Reader, runs: Collection[int]) -> dict[int, int]:
@@ -47,7 +47,7 @@ def maker_rows(reader: Reader, runs: Collection[int]) -> dict[int, int]:
     return {key: _maker(key, attempt, chk) for key, attempt, chk in reader.by_keys(_RUNS_AT_ONCE, runs)}
 
 
-def brood_rows(reader: Reader, attempts: Collection[int]) -> dict[int, BroodRow]:
+def eager_attempt_rows(reader: Reader, attempts: Collection[int]) -> dict[int, EagerAttemptRow]:
     """Return the rows of these eager attempts, by attempt."""
     found = [_brood(row) for row in reader.by_keys(f"{_BROODS} WHERE attempt IN", attempts)]
     return {row.attempt: row for row in found}
@@ -55,22 +55,22 @@ def brood_rows(reader: Reader, attempts: Collection[int]) -> dict[int, BroodRow]
 
 def _fates(reader: Reader, attempts: Collection[int]) -> dict[int, int]:
     """Return the fate of each attempt; a released one shares the fate of the attempt that it is within."""
-    rows: dict[int, BroodRow] = {}
+    rows: dict[int, EagerAttemptRow] = {}
     wanted = set(attempts)
     while wanted:
-        found = brood_rows(reader, wanted)
+        found = eager_attempt_rows(reader, wanted)
         rows |= found
-        wanted = {row.within for row in found.values() if row.within and row.fate == Fate.RELEASED} - rows.keys()
+        wanted = {row.parent for row in found.values() if row.parent and row.eager_state == EagerState.COMMITTED} - rows.keys()
     fates: dict[int, int] = {}
     for attempt in sorted(rows):  # an attempt is granted before those within it
         row = rows[attempt]
-        fates[attempt] = fates.get(row.within, row.fate) if row.fate == Fate.RELEASED else row.fate
+        fates[attempt] = fates.get(row.parent, row.eager_state) if row.eager_state == EagerState.COMMITTED else row.eager_state
     return fates
 
 
-def _brood(row: tuple[int, ...]) -> BroodRow:
+def _brood(row: tuple[int, ...]) -> EagerAttemptRow:
     check_row("broods", row[0], row[-1], row[:-1])
-    return BroodRow(*row[:-1])
+    return EagerAttemptRow(*row[:-1])
 
 
 def _maker(first_key: int, attempt: int, chk: int) -> int:

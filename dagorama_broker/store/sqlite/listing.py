@@ -7,11 +7,11 @@ from heapq import merge
 from itertools import chain, islice
 from typing import Any
 
-from dagorama_broker.model.queries import AskedInstances, ListedInstances, StoredInstance, StoredNode
-from dagorama_broker.model.rows import ProgressRow, RunRow
+from dagorama_broker.model.queries import InstanceQuery, ListedInstances, StoredInstance, StoredNode
+from dagorama_broker.model.rows import NodeBlockRow, ProgressRow
 from dagorama_broker.store.checksums import check_progress, check_row
 from dagorama_broker.store.sqlite.reader import Reader
-from dagorama_broker.store.sqlite.rebinds import adopted_rows
+from dagorama_broker.store.sqlite.rebinds import rebound_rows
 
 #: Instances that one page reads at most, if few of them match.
 LOOKED_AT = 10_000
@@ -24,7 +24,7 @@ _PROGRESS = (
 )
 
 
-def read_instances(reader: Reader, asked: AskedInstances) -> ListedInstances:
+def read_instances(reader: Reader, asked: InstanceQuery) -> ListedInstances:
     """Return a page of matching instances, the latest first."""
     found: list[StoredInstance] = []
     last = 0
@@ -37,7 +37,7 @@ def read_instances(reader: Reader, asked: AskedInstances) -> ListedInstances:
     return ListedInstances(found, 0)
 
 
-def _candidates(reader: Reader, asked: AskedInstances) -> Iterator[StoredInstance]:
+def _candidates(reader: Reader, asked: InstanceQuery) -> Iterator[StoredInstance]:
     """Yield instances in the requested states, whatever their definition."""
     if not asked.unfinished and not asked.failed:
         yield from reader.instances("WHERE key < ? ORDER BY key DESC", asked.before)
@@ -51,7 +51,7 @@ def _candidates(reader: Reader, asked: AskedInstances) -> Iterator[StoredInstanc
         last = stored.row.key
 
 
-def runs_after(reader: Reader, instance: int, after: int) -> Iterator[RunRow]:
+def runs_after(reader: Reader, instance: int, after: int) -> Iterator[NodeBlockRow]:
     """Yield the runs of an instance that contain keys after this one, in their order."""
     first = reader.runs("WHERE instance = ? AND first_key <= ? ORDER BY first_key DESC LIMIT 1", instance, after)
     rest = reader.runs("WHERE instance = ? AND first_key > ? ORDER BY first_key", instance, after)
@@ -65,7 +65,7 @@ def read_node_keys(reader: Reader, instance: int, after: int, limit: int) -> lis
     return list(islice(keys, limit))
 
 
-def ids_between(runs: Iterable[RunRow], low: bytes, high: bytes, most: int) -> list[bytes]:
+def ids_between(runs: Iterable[NodeBlockRow], low: bytes, high: bytes, most: int) -> list[bytes]:
     """Return up to `most` node ids from `low` to `high` of these runs, which are ordered by origin and counter."""
     ids = (
         run.origin + counter.to_bytes(4, "big")
@@ -84,7 +84,7 @@ def read_described(reader: Reader, keys: Sequence[int]) -> dict[int, StoredNode]
     """Return these nodes by key. Raise StoreError if one is missing."""
     nodes = reader.nodes(keys)
     outcomes = {row.key: row for row in reader.outcome_heads(keys)}
-    adopted = {row.key: row.function for row in adopted_rows(reader, keys)}
+    adopted = {row.key: row.function for row in rebound_rows(reader, keys)}
     used = dict(beside_nodes(reader, "used_failures", "instance", keys))
     progress = {}
     for *row, chk in reader.by_keys(_PROGRESS, keys):

@@ -8,16 +8,16 @@ from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model.domain import Function, RetryPolicy, State, World
+from dagorama_broker.model.domain import Function, RetryPolicy, State, WireProtocol
 from dagorama_broker.model.queries import EndedNode, FoundNode, LiveNode, StoredInstance
-from dagorama_broker.model.rows import FunctionRow, InstanceRow, OutcomeRow, RemovedRow, RunRow
+from dagorama_broker.model.rows import FunctionRow, InstanceRow, NodeBlockRow, OutcomeRow, RemovedRow
 from dagorama_broker.store.checksums import (
+    block_sum,
     check_payload,
     check_row,
     damaged,
     node_sum,
     outcome_sum,
-    run_sum,
     unpack_keys,
     with_options,
 )
@@ -117,7 +117,7 @@ class Reader:
         outcomes = {row.key: row for row in self.outcome_heads(keys)}
         nodes = self.nodes(outcomes.keys())
         return {
-            key: EndedNode(key, nodes[key].instance, nodes[key].function, row.state, row.refs, row.culprit, row.attempt)
+            key: EndedNode(key, nodes[key].instance, nodes[key].function, row.state, row.refs, row.root_cause, row.attempt)
             for key, row in outcomes.items()
         }
 
@@ -159,14 +159,14 @@ class Reader:
             if run.instance not in gone
         }
 
-    def _run_with(self, id: bytes) -> RunRow | None:
+    def _run_with(self, id: bytes) -> NodeBlockRow | None:
         counter = int.from_bytes(id[12:], "big")
         run = self._run("WHERE origin = ? AND first <= ? ORDER BY first DESC LIMIT 1", id[:12], counter)
         return run if run and counter < run.first + run.size else None
 
     def ids(self, keys: Collection[int]) -> dict[int, bytes]:
         found: dict[int, bytes] = {}
-        run: RunRow | None = None
+        run: NodeBlockRow | None = None
         for key in sorted(keys):
             if run is None or key >= run.first_key + run.size:
                 run = self.run_of(key)
@@ -176,23 +176,23 @@ class Reader:
 
     # --- runs, instances, functions -----------------------------------------------------------------
 
-    def run_of(self, key: int) -> RunRow | None:
+    def run_of(self, key: int) -> NodeBlockRow | None:
         """Return the run that contains a node, by the key of the node."""
         run = self._run("WHERE first_key <= ? ORDER BY first_key DESC LIMIT 1", key)
         return run if run is not None and key < run.first_key + run.size else None
 
-    def last_run(self, origin: bytes, before: int) -> RunRow | None:
+    def last_run(self, origin: bytes, before: int) -> NodeBlockRow | None:
         return self._run("WHERE origin = ? AND first < ? ORDER BY first DESC LIMIT 1", origin, before)
 
-    def _run(self, where: str, *parameters: int | bytes) -> RunRow | None:
+    def _run(self, where: str, *parameters: int | bytes) -> NodeBlockRow | None:
         return next(self.runs(where, *parameters), None)
 
-    def runs(self, where: str, *parameters: int | bytes) -> Iterator[RunRow]:
+    def runs(self, where: str, *parameters: int | bytes) -> Iterator[NodeBlockRow]:
         for *row, chk in self.connection.execute(f"{_RUN} {where}", parameters):
             first_key, origin, first, size, instance, digest, maker = row
-            if run_sum(first_key, origin, first, size, instance, digest, maker) != chk:
+            if block_sum(first_key, origin, first, size, instance, digest, maker) != chk:
                 raise damaged("runs", first_key)
-            yield RunRow(origin, first, size, first_key, instance, digest, maker)
+            yield NodeBlockRow(origin, first, size, first_key, instance, digest, maker)
 
     def has_instance(self, id: bytes) -> bool:
         select = "SELECT 1 FROM instances WHERE id = ? UNION ALL SELECT 1 FROM removed WHERE id = ?"
@@ -254,9 +254,9 @@ class Reader:
             " retry_jitter, is_async, world, options, chk FROM functions ORDER BY id"
         ):
             check_row("functions", row[0], chk, row)
-            id, name, hash, queue, taint, *retry, is_async, world, options = row
+            id, name, hash, queue, taint, *retry, is_async, protocol, options = row
             policy = None if retry[0] is None else RetryPolicy(*retry)
-            function = Function(name, hash, queue, taint, policy, bool(is_async), World(world))
+            function = Function(name, hash, queue, taint, policy, bool(is_async), WireProtocol(protocol))
             yield FunctionRow(id, with_options(function, options))
 
 

@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from dagorama_broker.errors import StoreError
-from dagorama_broker.model.rows import AdoptedRow, AdoptionRow
-from dagorama_broker.store.checksums import SqlValue, adopted_sum, check_row, damaged, summed
+from dagorama_broker.model.rows import RebindingRow, ReboundRow
+from dagorama_broker.store.checksums import SqlValue, check_row, damaged, rebound_sum, summed
 from dagorama_broker.store.sqlite.reader import Reader
 
 _ADOPTION = "INSERT INTO adoptions (id, signed, chk) VALUES (?, ?, ?)"
@@ -23,36 +23,36 @@ _UNNAMED = (
 )
 
 
-def write_adopted(
-    connection: sqlite3.Connection, adoptions: Sequence[AdoptionRow], adopted: Sequence[AdoptedRow]
+def write_rebound(
+    connection: sqlite3.Connection, adoptions: Sequence[RebindingRow], adopted: Sequence[ReboundRow]
 ) -> None:
     """Write adoptions and the nodes that they allow, replacing earlier rows. Call it in a transaction."""
     connection.executemany(_ADOPTION, summed(adoptions))
-    before = {row.adoption for row in adopted_rows(Reader(connection), {row.key for row in adopted})}
-    connection.executemany(_ADOPTED, ((*row, adopted_sum(*row)) for row in adopted))
-    _drop_unnamed(connection, before.union(row.adoption for row in adopted))
+    before = {row.rebinding for row in rebound_rows(Reader(connection), {row.key for row in adopted})}
+    connection.executemany(_ADOPTED, ((*row, rebound_sum(*row)) for row in adopted))
+    _drop_unnamed(connection, before.union(row.rebinding for row in adopted))
 
 
-def adopted_rows(reader: Reader, keys: Collection[int]) -> Iterator[AdoptedRow]:
+def rebound_rows(reader: Reader, keys: Collection[int]) -> Iterator[ReboundRow]:
     """Yield the rows of the nodes that were adopted."""
     return checked(reader.by_keys(_BY_NODES, keys))
 
 
-def checked(rows: Iterable[Any]) -> Iterator[AdoptedRow]:
+def checked(rows: Iterable[Any]) -> Iterator[ReboundRow]:
     """Check rows of `adopted` and yield them. Raise StoreError if one is damaged."""
     for key, function, adoption, chk in rows:
-        if adopted_sum(key, function, adoption) != chk:
+        if rebound_sum(key, function, adoption) != chk:
             raise damaged("adopted", key)
-        yield AdoptedRow(key, function, adoption)
+        yield ReboundRow(key, function, adoption)
 
 
-def adoptions_of(reader: Reader, adopted: Iterable[AdoptedRow]) -> dict[int, AdoptionRow]:
+def adoptions_of(reader: Reader, adopted: Iterable[ReboundRow]) -> dict[int, RebindingRow]:
     """Return the adoptions that the rows refer to, by node key. Raise StoreError if one is damaged or missing."""
-    ids = {row.key: row.adoption for row in adopted if row.adoption}
+    ids = {row.key: row.rebinding for row in adopted if row.rebinding}
     found = {}
     for id, signed, chk in reader.by_keys(_BY_IDS, set(ids.values())):
         check_row("adoptions", id, chk, (id, signed))
-        found[id] = AdoptionRow(id, signed)
+        found[id] = RebindingRow(id, signed)
     if missing := set(ids.values()) - found.keys():
         raise StoreError(f"table adoptions is damaged: row {min(missing)} is missing")
     return {key: found[id] for key, id in ids.items()}

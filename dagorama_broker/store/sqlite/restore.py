@@ -8,10 +8,10 @@ from collections.abc import Collection
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.queries import Live, LiveNode
-from dagorama_broker.model.rows import AdoptedRow, ProgressRow, RunRow
+from dagorama_broker.model.rows import NodeBlockRow, ProgressRow, ReboundRow
 from dagorama_broker.store.checksums import check_progress, check_row, damaged, node_sum, outcome_sum, unpack_sources
 from dagorama_broker.store.sqlite.counters import next_key
-from dagorama_broker.store.sqlite.eager import live_broods, live_runs
+from dagorama_broker.store.sqlite.eager import live_eager_attempts, live_runs
 from dagorama_broker.store.sqlite.reader import Reader
 from dagorama_broker.store.sqlite.rebinds import adoptions_of, checked
 
@@ -45,25 +45,25 @@ def read_live(reader: Reader) -> Live:
     return Live(
         functions=list(reader.functions()),
         instances=[stored.row for stored in instances],
-        runs=[run for run in runs if run.instance in unfinished],
+        blocks=[run for run in runs if run.instance in unfinished],
         nodes=nodes,
         ended=[ended[key] for key in sorted(ended)],
         progress=_progress(connection, nodes),
         keys=_keys(connection),
-        adopted={row.key: row.function for row in adopted},
+        rebound={row.key: row.function for row in adopted},
         workers=_workers(connection),
         failed={stored.row.key for stored in instances if stored.failed},
         next_node=next_key(connection, "nodes"),
         next_instance=next_key(connection, "instances"),
         next_function=next_key(connection, "functions", "id"),
-        broods=live_broods(connection),
-        brood_runs=live_runs(reader),
-        adoptions=adoptions_of(reader, adopted),
-        next_adoption=next_key(connection, "adoptions", "id"),
+        eager_attempts=live_eager_attempts(connection),
+        eager_blocks=live_runs(reader),
+        rebindings=adoptions_of(reader, adopted),
+        next_rebinding=next_key(connection, "adoptions", "id"),
     )
 
 
-def _unfinished(connection: sqlite3.Connection, runs: list[RunRow]) -> tuple[list[LiveNode], dict[int, LiveNode]]:
+def _unfinished(connection: sqlite3.Connection, runs: list[NodeBlockRow]) -> tuple[list[LiveNode], dict[int, LiveNode]]:
     """Return the nodes without an outcome, in order, and those whose outcome was RESOLVING when they completed."""
     nodes: list[LiveNode] = []
     resolving: dict[int, LiveNode] = {}
@@ -100,7 +100,7 @@ def _keys(connection: sqlite3.Connection) -> dict[int, str]:
     return keys
 
 
-def _adopted(connection: sqlite3.Connection, unfinished: Collection[int]) -> list[AdoptedRow]:
+def _adopted(connection: sqlite3.Connection, unfinished: Collection[int]) -> list[ReboundRow]:
     return [row for row in checked(connection.execute(ADOPTED_QUERY)) if row.key in unfinished]
 
 

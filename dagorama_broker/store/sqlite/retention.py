@@ -13,8 +13,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-from dagorama_broker.model.rows import LinkRow, RemovedRow, RunRow
-from dagorama_broker.store.checksums import SqlValue, check_row, damaged, run_sum, summed
+from dagorama_broker.model.rows import LinkRow, NodeBlockRow, RemovedRow
+from dagorama_broker.store.checksums import SqlValue, block_sum, check_row, damaged, summed
 from dagorama_broker.store.protocol import REMEMBERED
 from dagorama_broker.store.sqlite.connection import run
 from dagorama_broker.store.sqlite.counters import mark_used
@@ -111,7 +111,7 @@ class _Portion:
     runs: list[int] = field(default_factory=list)  #: first keys of the runs that are deleted completely
     unfinished: int = 0  #: key of the first instance that is not deleted completely; 0: all are
 
-    def take(self, connection: sqlite3.Connection, row: RunRow) -> None:
+    def take(self, connection: sqlite3.Connection, row: NodeBlockRow) -> None:
         """Add a run, or as many of its nodes as there is room for."""
         first, end = row.first_key, row.first_key + row.size
         if row.size > self.room:
@@ -159,7 +159,7 @@ def sweep(connection: sqlite3.Connection, most: int) -> tuple[bool, list[bytes]]
     return len(done) < len(instances) or len(instances) == most, unnamed
 
 
-def _portion(connection: sqlite3.Connection, runs: Sequence[RunRow], most: int) -> _Portion:
+def _portion(connection: sqlite3.Connection, runs: Sequence[NodeBlockRow], most: int) -> _Portion:
     portion = _Portion(most)
     for number, row in enumerate(runs):
         if portion.unfinished:
@@ -179,13 +179,13 @@ def _leftovers(connection: sqlite3.Connection, most: int) -> list[int]:
     return [instance for instance, _ in found]
 
 
-def _runs_of(connection: sqlite3.Connection, instances: _Keys, most: int) -> list[RunRow]:
+def _runs_of(connection: sqlite3.Connection, instances: _Keys, most: int) -> list[NodeBlockRow]:
     """Return runs of these instances, ordered by instance."""
     packed = connection.execute(_RUNS_PACKED.format(among=instances.among), (*instances.parameters, most)).fetchone()[0]
     runs = []
     for origin, first, size, first_key, instance, digest, maker, chk in json.loads(packed):
-        row = RunRow(bytes.fromhex(origin), first, size, first_key, instance, bytes.fromhex(digest), maker)
-        if run_sum(first_key, row.origin, first, size, instance, row.digest, maker) != chk:
+        row = NodeBlockRow(bytes.fromhex(origin), first, size, first_key, instance, bytes.fromhex(digest), maker)
+        if block_sum(first_key, row.origin, first, size, instance, row.digest, maker) != chk:
             raise damaged("runs", first_key)
         runs.append(row)
     return runs

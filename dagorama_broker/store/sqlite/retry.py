@@ -7,14 +7,23 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from dagorama_broker.model.domain import Fate, State
-from dagorama_broker.model.queries import BadEnd, Edges, EdgesPage, Failed, FailedNode, LiveNode, MadeRun, is_made
-from dagorama_broker.model.rows import BroodRow, RunRow
+from dagorama_broker.model.domain import EagerState, State
+from dagorama_broker.model.queries import (
+    CreatedBlock,
+    Edges,
+    EdgesPage,
+    Failed,
+    FailedEnd,
+    FailedNode,
+    LiveNode,
+    is_made,
+)
+from dagorama_broker.model.rows import EagerAttemptRow, NodeBlockRow
 from dagorama_broker.store.checksums import check_row, damaged, node_sum, unpack_keys, unpack_sources
-from dagorama_broker.store.sqlite.eager import brood_rows, fates_of, maker_rows
+from dagorama_broker.store.sqlite.eager import eager_attempt_rows, fates_of, maker_rows
 from dagorama_broker.store.sqlite.listing import beside_nodes, runs_after
 from dagorama_broker.store.sqlite.reader import Reader
-from dagorama_broker.store.sqlite.rebinds import adopted_rows, adoptions_of
+from dagorama_broker.store.sqlite.rebinds import adoptions_of, rebound_rows
 
 # A node that failed or was cancelled always has a culprit, and no other node has one: the two partial indexes hold only
 # these. A node that failed while it was RESOLVING has its culprit in `resolved`.
@@ -30,14 +39,14 @@ _USED = "SELECT key, instance, chk FROM used_failures WHERE instance = ? ORDER B
 # --- failed nodes -----------------------------------------------------------------------------------------
 
 
-def read_bad_ends(reader: Reader, instance: int, after: int = 0, limit: int | None = None) -> list[BadEnd]:
+def read_bad_ends(reader: Reader, instance: int, after: int = 0, limit: int | None = None) -> list[FailedEnd]:
     """Return nodes of an instance that failed or were cancelled, in the order of their keys."""
     bad = (key for run in runs_after(reader, instance, after) for key in _bad_keys(reader.connection, run, after))
-    found = [BadEnd(row.key, row.state, row.culprit) for row in reader.outcome_heads(list(islice(bad, limit)))]
+    found = [FailedEnd(row.key, row.state, row.root_cause) for row in reader.outcome_heads(list(islice(bad, limit)))]
     return sorted(found)
 
 
-def _bad_keys(connection: sqlite3.Connection, run: RunRow, after: int) -> Iterator[int]:
+def _bad_keys(connection: sqlite3.Connection, run: NodeBlockRow, after: int) -> Iterator[int]:
     ends = (max(run.first_key, after + 1), run.first_key + run.size - 1)
     found = {key for table in _TABLES for (key,) in connection.execute(_BETWEEN.format(table=table), ends)}
     return iter(sorted(found))
@@ -53,7 +62,7 @@ def read_failed(
     found = _failed_nodes(reader, culprits, set(more), set(reruns))
     instances = {stored.row.key: stored for stored in reader.instances_of({node.instance for node in found})}
     made = read_made(reader, {node.key for node in found if node.dropped})
-    dead = {key for key, fate in fates_of(reader, [node.key for node in found]).items() if fate is Fate.DEAD}
+    dead = {key for key, fate in fates_of(reader, [node.key for node in found]).items() if fate is EagerState.ABORTED}
     nodes = [
         node for node in found
         # Rows of removed instances may be left; and nodes that a rolled-back attempt created are not retried.
@@ -62,26 +71,26 @@ def read_failed(
     own = {node.key for node in nodes}
     awaited = {key for node in nodes for key in unpack_sources(node.sources if node.refs is None else node.refs)}
     ended = reader.ended_and_named(awaited)
-    adopted = list(adopted_rows(reader, own))
+    adopted = list(rebound_rows(reader, own))
     return Failed(
         nodes=nodes,
         instances=list(instances.values()),
-        runs=list(_runs_of(reader, sorted(own))),
+        blocks=list(_runs_of(reader, sorted(own))),
         ended=[ended[key] for key in sorted(ended) if key not in own],
         keys=dict(beside_nodes(reader, "node_keys", "concurrency_key", own)),
-        adopted={row.key: row.function for row in adopted},
+        rebound={row.key: row.function for row in adopted},
         others={key for key in instances if _has_other_bad_end(reader, key, own, made)},
         made=made,
-        adoptions=adoptions_of(reader, adopted),
+        rebindings=adoptions_of(reader, adopted),
     )
 
 
-def _has_other_bad_end(reader: Reader, instance: int, own: Collection[int], made: Sequence[MadeRun]) -> bool:
+def _has_other_bad_end(reader: Reader, instance: int, own: Collection[int], made: Sequence[CreatedBlock]) -> bool:
     """Return whether another node failed or was cancelled, without what rolled-back attempts and reruns created."""
     bad = (end.key for end in read_bad_ends(reader, instance))
     others = [key for key in bad if key not in own and not is_made(made, key)]
     fates = fates_of(reader, others)
-    return any(fates.get(key) is not Fate.DEAD for key in others)
+    return any(fates.get(key) is not EagerState.ABORTED for key in others)
 
 
 def _failed_nodes(reader: Reader, culprits: Sequence[int], more: set[int], reruns: set[int]) -> list[FailedNode]:
@@ -94,7 +103,7 @@ def _failed_nodes(reader: Reader, culprits: Sequence[int], more: set[int], rerun
     nodes = reader.nodes(heads)
     return [
         FailedNode(
-            key, nodes[key].instance, nodes[key].function, nodes[key].sources, heads[key].culprit,
+            key, nodes[key].instance, nodes[key].function, nodes[key].sources, heads[key].root_cause,
             heads[key].refs if kept[key].has_value and key not in reruns else None, kept[key].failure,
             heads[key].state, heads[key].attempt if key in reruns else 0,
         )
@@ -102,9 +111,9 @@ def _failed_nodes(reader: Reader, culprits: Sequence[int], more: set[int], rerun
     ]
 
 
-def _runs_of(reader: Reader, keys: Iterable[int]) -> Iterator[RunRow]:
+def _runs_of(reader: Reader, keys: Iterable[int]) -> Iterator[NodeBlockRow]:
     """Yield the runs that contain these keys, which are in order."""
-    run: RunRow | None = None
+    run: NodeBlockRow | None = None
     for key in keys:
         if run is None or key >= run.first_key + run.size:
             run = next(reader.runs("WHERE first_key <= ? ORDER BY first_key DESC LIMIT 1", key))
@@ -165,9 +174,9 @@ def _used(row: tuple[Any, ...]) -> int:
     return int(key)
 
 
-def read_made(reader: Reader, roots: Collection[int]) -> list[MadeRun]:
+def read_made(reader: Reader, roots: Collection[int]) -> list[CreatedBlock]:
     """Return the runs that attempts of these nodes created, those that attempts of nodes in them created, and so on."""
-    found: dict[int, tuple[RunRow, int]] = {}
+    found: dict[int, tuple[NodeBlockRow, int]] = {}
     for root in sorted(roots):
         wanted = list(reader.runs("WHERE maker = ?", root))
         while wanted:
@@ -176,11 +185,11 @@ def read_made(reader: Reader, roots: Collection[int]) -> list[MadeRun]:
                 found[run.first_key] = run, root
                 wanted += reader.runs("WHERE maker BETWEEN ? AND ?", run.first_key, run.first_key + run.size - 1)
     broods = _broods(reader, found)
-    return [MadeRun(run, root, broods.get(key)) for key, (run, root) in sorted(found.items())]
+    return [CreatedBlock(run, root, broods.get(key)) for key, (run, root) in sorted(found.items())]
 
 
-def _broods(reader: Reader, runs: Collection[int]) -> dict[int, BroodRow]:
+def _broods(reader: Reader, runs: Collection[int]) -> dict[int, EagerAttemptRow]:
     """Return the eager attempts that created these runs, by the first key of the run."""
     makers = maker_rows(reader, runs)
-    rows = brood_rows(reader, set(makers.values()))
+    rows = eager_attempt_rows(reader, set(makers.values()))
     return {key: rows[attempt] for key, attempt in makers.items() if attempt in rows}

@@ -7,20 +7,20 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from dagorama_broker.model.domain import Fate
+from dagorama_broker.model.domain import EagerState
 from dagorama_broker.model.queries import (
-    AskedInstances,
-    BadEnd,
     EdgesPage,
     EndedNode,
     Failed,
+    FailedEnd,
     FoundNode,
+    InstanceQuery,
     ListedInstances,
     Live,
     StoredInstance,
     StoredNode,
 )
-from dagorama_broker.model.rows import Changes, OutcomeRow, RemovedRow, RunRow
+from dagorama_broker.model.rows import Changes, NodeBlockRow, OutcomeRow, RemovedRow
 from dagorama_broker.store.large_values import LargeFiles
 from dagorama_broker.store.sqlite.commit_count import COUNT_TIME
 from dagorama_broker.store.sqlite.connection import BUSY_SECONDS, snapshot
@@ -143,7 +143,7 @@ class SqliteStore:
         with self._database.reading() as reader:
             return reader.outcome(key)
 
-    def fates_of(self, keys: Sequence[int]) -> dict[int, Fate]:
+    def eager_states(self, keys: Sequence[int]) -> dict[int, EagerState]:
         with self._database.reading() as reader:
             return fates_of(reader, keys)
 
@@ -155,7 +155,7 @@ class SqliteStore:
         with self._database.looking() as reader:
             return reader.is_new(instance, origin)
 
-    def last_run(self, origin: bytes, before: int) -> RunRow | None:
+    def last_run(self, origin: bytes, before: int) -> NodeBlockRow | None:
         with self._database.looking() as reader:
             return reader.last_run(origin, before)
 
@@ -179,7 +179,7 @@ class SqliteStore:
         with self._database.reading() as reader:
             return reader.instance(id)
 
-    def list_instances(self, asked: AskedInstances) -> ListedInstances:
+    def list_instances(self, asked: InstanceQuery) -> ListedInstances:
         with self._database.reading() as reader:
             return read_instances(reader, asked)
 
@@ -205,7 +205,7 @@ class SqliteStore:
         with self._database.reading() as reader, snapshot(reader.connection):
             return read_described(reader, keys)
 
-    def bad_ends(self, instance: int, after: int = 0, limit: int | None = None) -> list[BadEnd]:
+    def failed_ends(self, instance: int, after: int = 0, limit: int | None = None) -> list[FailedEnd]:
         with self._database.reading() as reader:
             return read_bad_ends(reader, instance, after, limit)
 

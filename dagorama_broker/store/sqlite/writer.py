@@ -6,21 +6,21 @@ import sqlite3
 from collections.abc import Sequence
 
 from dagorama_broker.model.domain import RetryPolicy, State
-from dagorama_broker.model.rows import Changes, FunctionRow, InstanceEnd, RevivedRow
+from dagorama_broker.model.rows import Changes, FunctionRow, InstanceEnd, RetriedRow
 from dagorama_broker.store.checksums import (
     SqlValue,
+    block_rows,
     node_rows,
     outcome_rows,
     outcome_sum,
     pack_options,
     progress_rows,
     row_sum,
-    run_rows,
     summed,
 )
 from dagorama_broker.store.sqlite import drafts
 from dagorama_broker.store.sqlite.connection import run
-from dagorama_broker.store.sqlite.rebinds import write_adopted
+from dagorama_broker.store.sqlite.rebinds import write_rebound
 from dagorama_broker.store.sqlite.retention import drop_functions, link, remove
 
 # Most of the rows that are written go through these five statements.
@@ -58,14 +58,14 @@ def write(connection: sqlite3.Connection, changes: Changes) -> None:
     SQLite raises IntegrityError if a row that may exist only once is already there.
     """
     many = connection.executemany
-    if changes.revived:
-        _revive(connection, changes.revived)
+    if changes.retried:
+        _revive(connection, changes.retried)
     if changes.nodes:
         run(connection, _NODES, 6, node_rows(changes.nodes))
     if changes.outcomes:
         run(connection, _OUTCOMES, 9, outcome_rows(changes.outcomes))
-    if changes.runs:
-        run(connection, _RUNS, 8, run_rows(changes.runs))
+    if changes.blocks:
+        run(connection, _RUNS, 8, block_rows(changes.blocks))
     if changes.resolved:
         many(_RESOLVED, summed((key, int(state), c, float(ended)) for key, state, c, ended in changes.resolved))
     if changes.instances:
@@ -86,12 +86,12 @@ def _write_the_rare(connection: sqlite3.Connection, changes: Changes) -> None:
         many(_LARGE, summed(changes.large))
     if changes.keys:
         many(_KEYS, summed(changes.keys))
-    if changes.broods:
-        many(_BROODS, summed((a, node, within, int(fate)) for a, node, within, fate in changes.broods))
-    if changes.brood_runs:
-        many(_BROOD_RUNS, summed(changes.brood_runs))
-    if changes.adopted:
-        write_adopted(connection, changes.adoptions, changes.adopted)
+    if changes.eager_attempts:
+        many(_BROODS, summed((a, node, within, int(fate)) for a, node, within, fate in changes.eager_attempts))
+    if changes.eager_blocks:
+        many(_BROOD_RUNS, summed(changes.eager_blocks))
+    if changes.rebound:
+        write_rebound(connection, changes.rebindings, changes.rebound)
     if changes.used_failures:
         many(_USED_FAILURES, summed(changes.used_failures))
     if changes.workers_joined:
@@ -112,7 +112,7 @@ def _write_the_rare(connection: sqlite3.Connection, changes: Changes) -> None:
         drafts.end(connection, changes.drafts_over)
 
 
-def _revive(connection: sqlite3.Connection, revived: Sequence[RevivedRow]) -> None:
+def _revive(connection: sqlite3.Connection, revived: Sequence[RetriedRow]) -> None:
     """Delete the outcomes of nodes that are retried. Raise IntegrityError if one has no outcome."""
     again = [(row.key,) for row in revived if row.state != State.RESOLVING]
     for table in ("resolved", "used_failures"):
@@ -147,7 +147,7 @@ def _end(end: InstanceEnd) -> tuple[SqlValue, ...]:
 def _function(row: FunctionRow) -> tuple[SqlValue, ...]:
     function = row.function
     who = (row.id, function.name, function.hash, function.queue, function.taint)
-    return (*who, *_retry(function.retry), int(function.is_async), int(function.world), pack_options(function))
+    return (*who, *_retry(function.retry), int(function.is_async), int(function.protocol), pack_options(function))
 
 
 def _retry(retry: RetryPolicy | None) -> tuple[SqlValue, ...]:
