@@ -64,8 +64,9 @@ def dagorama(
     - `delay`: seconds before the first attempt, from the moment when the node could run.
     - `max_deaths`: the number of times that the process of the node may die before it fails with ProcessDied; the
       broker's default is 3.
-    - `stream_children`: the child nodes of an attempt start while it still runs, not when it has returned. If the attempt fails,
-      is cancelled, or its worker dies, unfinished child nodes are cancelled, and the next attempt makes new ones.
+    - `stream_children`: the child nodes of an attempt start while it still runs, not when it has returned. If the
+      attempt fails, is cancelled, or its worker dies, unfinished child nodes are cancelled, and the next attempt makes
+      new ones.
     """
     if unknown := options.keys() - Options.names():
         raise TypeError(unexpected_option(min(unknown)))
@@ -80,9 +81,7 @@ class Decorator:
     def __init__(self, options: Options = _DEFAULTS) -> None:
         self.options = options
 
-    def __call__(
-        self, function: Callable[Concatenate[Any, P], R]
-    ) -> NodeMethod[Callable[Concatenate[Any, P], R]]:
+    def __call__(self, function: Callable[Concatenate[Any, P], R]) -> NodeMethod[Callable[Concatenate[Any, P], R]]:
         """Decorate a sync or async function."""
         wrapped: NodeMethod[Callable[Concatenate[Any, P], R]] = self._wrapped(function)
         return wrapped

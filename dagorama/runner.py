@@ -281,9 +281,7 @@ def launch_workers(n: int = 1, exit_on_completion: bool = False) -> Iterator[lis
     keyring()  # raises here if there is none
     shared_files()
     shipment = shipping.pack()
-    options = WorkerOptions(
-        concurrency=n, exit_on_completion=exit_on_completion, definitions=pickle.dumps(shipment)
-    )
+    options = WorkerOptions(concurrency=n, exit_on_completion=exit_on_completion, definitions=pickle.dumps(shipment))
     launched = LaunchedWorkers(options)
     shipping.opened(launched, shipment)
     try:

@@ -75,9 +75,7 @@ def _load_grpc() -> None:
 class LaunchedBroker:
     """A broker process and its address. Tests kill it and start it again on the same port and store."""
 
-    def __init__(
-        self, port: int, store: str, log_level: str, environment: Mapping[str, str], bind: str = HOST
-    ) -> None:
+    def __init__(self, port: int, store: str, log_level: str, environment: Mapping[str, str], bind: str = HOST) -> None:
         self.host = HOST if bind in EVERYWHERE else bind
         self._bind = bind
         self.port = port

@@ -69,9 +69,7 @@ class Served:
         return f"serving on {self.host}:{self.port}, store {self.store}, restored {restored} (epoch {self.epoch})"
 
 
-async def serve(
-    settings: Settings, ready: Callable[[Served], None], stop: asyncio.Event | None = None
-) -> None:
+async def serve(settings: Settings, ready: Callable[[Served], None], stop: asyncio.Event | None = None) -> None:
     """Serve until SIGTERM, SIGINT or `stop`. Raise StoreError or CannotServe, with one sentence."""
     _keep_freed_memory()
     stop = stop or asyncio.Event()

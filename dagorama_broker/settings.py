@@ -57,9 +57,7 @@ class Settings:
         "", "DAGORAMA_BROKER_TLS_CLIENT_CA", plain_text, "Require client certificates signed by this CA, a PEM file"
     )
 
-    lease: float = setting(
-        30.0, "DAGORAMA_LEASE", seconds, "Seconds of silence after which a worker counts as lost"
-    )
+    lease: float = setting(30.0, "DAGORAMA_LEASE", seconds, "Seconds of silence after which a worker counts as lost")
     heartbeat: float = setting(10.0, "DAGORAMA_HEARTBEAT", seconds, "Seconds between a worker's heartbeats")
     legacy_lease: float = setting(
         90.0, "DAGORAMA_LEGACY_LEASE", seconds, "Lease of workers of dagorama 0.1.10, in seconds"
@@ -72,7 +70,10 @@ class Settings:
     )
 
     large_value_threshold: int = setting(
-        256 << 10, "DAGORAMA_LARGE_VALUE_THRESHOLD", positive_number, "Bytes from which a value is sent and stored separately"
+        256 << 10,
+        "DAGORAMA_LARGE_VALUE_THRESHOLD",
+        positive_number,
+        "Bytes from which a value is sent and stored separately",
     )
     shared_files: bool = setting(
         True, "DAGORAMA_SHARED_FILES", flag, "Let the user's clients on this machine use large values as files"
@@ -132,7 +133,9 @@ class Settings:
                 " DAGORAMA_HEARTBEAT must be below DAGORAMA_LEASE"
             )
         if self.large_value_threshold > MESSAGE_LIMIT // 2:
-            raise SettingsError(f"DAGORAMA_LARGE_VALUE_THRESHOLD must be at most {MESSAGE_LIMIT // 2}, half of a message")
+            raise SettingsError(
+                f"DAGORAMA_LARGE_VALUE_THRESHOLD must be at most {MESSAGE_LIMIT // 2}, half of a message"
+            )
         if self.max_message < MESSAGE_LIMIT:
             raise SettingsError(f"DAGORAMA_MAX_MESSAGE must be at least {MESSAGE_LIMIT}, which is what clients send")
 

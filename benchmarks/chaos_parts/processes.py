@@ -49,8 +49,11 @@ class Program:
 def broker(port: int, store: Path, broken: str, log: Path) -> Program:
     command = [sys.executable, str(HERE / "broken_broker.py"), "serve", "--port", str(port), "--log-level", "WARNING"]
     environment = {
-        "DAGORAMA_STORE": f"sqlite:///{store}", "DAGORAMA_LEASE": str(LEASE), "DAGORAMA_HEARTBEAT": "0.5",
-        "DAGORAMA_RECONNECT_WAIT": "0.5", "BREAK": broken,
+        "DAGORAMA_STORE": f"sqlite:///{store}",
+        "DAGORAMA_LEASE": str(LEASE),
+        "DAGORAMA_HEARTBEAT": "0.5",
+        "DAGORAMA_RECONNECT_WAIT": "0.5",
+        "BREAK": broken,
     }
     return Program(command, environment, log)
 

@@ -42,8 +42,23 @@ def turn(blocks: list[bytes]) -> list[bytes]:
 
 
 def main() -> None:
-    command = [sys.executable, "-m", "celery", "-A", "celery_peer", "worker", "--concurrency", "2", "--pool", "prefork",
-               "--loglevel", "ERROR", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+    command = [
+        sys.executable,
+        "-m",
+        "celery",
+        "-A",
+        "celery_peer",
+        "worker",
+        "--concurrency",
+        "2",
+        "--pool",
+        "prefork",
+        "--loglevel",
+        "ERROR",
+        "--without-gossip",
+        "--without-mingle",
+        "--without-heartbeat",
+    ]
     # Without this word it runs no pickle as root, as which a container may well measure.
     with Popen(command, env={**os.environ, "C_FORCE_ROOT": "1"}) as worker:
         try:

@@ -24,9 +24,10 @@ from measuring import (
 
 def main() -> None:
     dask.config.set({"distributed.scheduler.worker-saturation": "inf"})
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster, Client(
-        cluster
-    ) as client:
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
 
         def fan(width: int) -> int:
             return client.submit(total, client.map(nothing, range(width), pure=False), pure=False).result()
@@ -49,9 +50,7 @@ def main() -> None:
         report_chain(200, chain)
         report_round_trip(300, lambda number: client.submit(nothing, number, pure=False).result())
         report_many(1000, many)
-        report_values(
-            32, 4 * MIB, lambda blocks: client.gather([client.submit(turned, b, pure=False) for b in blocks])
-        )
+        report_values(32, 4 * MIB, lambda blocks: client.gather([client.submit(turned, b, pure=False) for b in blocks]))
 
 
 if __name__ == "__main__":

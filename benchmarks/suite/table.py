@@ -60,9 +60,7 @@ def _processor() -> str:
 def shown(rows: Iterable[Row]) -> str:
     """A table in Markdown."""
     lines = [("workload", "median", "reach", "runs", "note"), ("---",) * 5]
-    lines += [
-        (row.workload, f"{_number(row.figure)} {row.unit}", row.reach, _runs(row.runs), row.note) for row in rows
-    ]
+    lines += [(row.workload, f"{_number(row.figure)} {row.unit}", row.reach, _runs(row.runs), row.note) for row in rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines

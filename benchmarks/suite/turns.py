@@ -54,9 +54,13 @@ def _parts(instance: bytes, nodes: int) -> Iterator[pb.SubmitRequest]:
     for first in range(0, nodes, PART):
         counters = range(first, min(first + PART, nodes))
         run = pb.Nodes(
-            instance=instance, origin=origin, first=first, function=[0] * len(counters),
+            instance=instance,
+            origin=origin,
+            first=first,
+            function=[0] * len(counters),
             arguments=[b"\x01\x00" + bytes(40)] * len(counters),
-            source_count=[int(counter > 0) for counter in counters], source=[c - 1 for c in counters if c],
+            source_count=[int(counter > 0) for counter in counters],
+            source=[c - 1 for c in counters if c],
         )
         if not first:
             run.creates.definition = "turns:Chain"

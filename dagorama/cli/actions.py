@@ -94,9 +94,7 @@ def _retried_data(retried: Retried) -> dict[str, object]:
 )  # fmt: skip
 @click.option("--instance", type=id_digits, help="Only nodes of this instance.")
 @broker_command
-def rebind(
-    broker: Connection, function: str, hash_: str, made_with: Sequence[str], instance: str | None
-) -> Answer:
+def rebind(broker: Connection, function: str, hash_: str, made_with: Sequence[str], instance: str | None) -> Answer:
     """Run unfinished nodes of a function with the currently deployed code.
 
     FUNCTION is "package.module:Class.method", as `dagorama unschedulable` shows it. Nodes that a worker holds are not

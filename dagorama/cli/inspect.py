@@ -37,10 +37,17 @@ def list_(broker: Connection, limit: int, **asked: Any) -> Answer:
     """List instances, newest first."""
     found, is_cut = _cut(broker.list_instances(limit and limit + 1, **asked), limit)
     rows = [
-        (f"{UUID(bytes=info.instance)}", summary_state(info), f"{info.unfinished}/{info.nodes}", time_text(info.created),
-         time_text(info.ended_at), info.definition, info.stuck)
+        (
+            f"{UUID(bytes=info.instance)}",
+            summary_state(info),
+            f"{info.unfinished}/{info.nodes}",
+            time_text(info.created),
+            time_text(info.ended_at),
+            info.definition,
+            info.stuck,
+        )
         for info in found
-    ]  # fmt: skip
+    ]
     heads = ("instance", "state", "unfinished", "created", "ended", "definition", "reason")
     note = f"Only the newest {limit} are shown; --limit 0 shows all." if is_cut else ""
     return Answer(table(heads, rows), [instance_data(info) for info in found], note)
@@ -84,10 +91,17 @@ def show(
           if info.used_failures else []),
     ])  # fmt: skip
     rows = [
-        (f"{UUID(bytes=node.node)}", state_name(node.state), f"{node.failed_attempts}", time_text(node.ended or node.retry_at),
-         node.worker, node.function.name, reason_of(node))
+        (
+            f"{UUID(bytes=node.node)}",
+            state_name(node.state),
+            f"{node.failed_attempts}",
+            time_text(node.ended or node.retry_at),
+            node.worker,
+            node.function.name,
+            reason_of(node),
+        )
         for node in nodes
-    ]  # fmt: skip
+    ]
     heads = ("node", "state", "failed attempts", "ended, or retry at", "worker", "function", "reason")
     data = {"instance": instance_data(info), "nodes": [node_data(node) for node in nodes]}
     of = "the nodes in these states" if states else f"{info.nodes} nodes"
@@ -137,12 +151,21 @@ def instance_data(info: broker_pb2.InstanceInfo) -> dict[str, object]:
 def node_data(node: broker_pb2.NodeInfo) -> dict[str, object]:
     """Return a node as JSON data."""
     return {
-        "node": uuid_text(node.node), "state": state_name(node.state), **_function_data(node.function),
-        "sources": [uuid_text(source) for source in node.sources], "failed_attempts": node.failed_attempts,
-        "crashes": node.crashes, "worker_losses": node.worker_losses, "worker": node.worker or None,
-        "ended_at": node.ended or None, "retry_at": node.retry_at or None, "root_cause": uuid_text(node.root_cause),
-        "reason": node.reason or None, "from_aborted_attempt": node.from_aborted_attempt, "used_failure": node.used_failure,
-    }  # fmt: skip
+        "node": uuid_text(node.node),
+        "state": state_name(node.state),
+        **_function_data(node.function),
+        "sources": [uuid_text(source) for source in node.sources],
+        "failed_attempts": node.failed_attempts,
+        "crashes": node.crashes,
+        "worker_losses": node.worker_losses,
+        "worker": node.worker or None,
+        "ended_at": node.ended or None,
+        "retry_at": node.retry_at or None,
+        "root_cause": uuid_text(node.root_cause),
+        "reason": node.reason or None,
+        "from_aborted_attempt": node.from_aborted_attempt,
+        "used_failure": node.used_failure,
+    }
 
 
 def _function_data(function: broker_pb2.Function) -> dict[str, object]:

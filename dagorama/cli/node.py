@@ -45,19 +45,31 @@ def node_answer(
 def _facts(instance: UUID, details: broker_pb2.NodeDetails, state: str) -> list[tuple[str, str]]:
     info, function = details.info, details.info.function
     rows = [
-        ("node", f"{UUID(bytes=info.node)}"), ("instance", f"{instance}"), ("state", state),
-        ("function", function.name), ("hash", function.hash or "of the code deployed when it runs"),
-        ("created with", details.made_with.partition(" ")[0]), ("queue", function.queue), ("taint", function.taint),
-        ("failed attempts", f"{info.failed_attempts}"), ("crashes", f"{info.crashes}" if info.crashes else ""),
-        ("worker losses", f"{info.worker_losses}" if info.worker_losses else ""), ("worker", info.worker),
-        ("ended", time_text(info.ended)), ("retry at", time_text(info.retry_at)),
-        ("root cause", uuid_text(info.root_cause) or ""), ("reason", info.reason),
+        ("node", f"{UUID(bytes=info.node)}"),
+        ("instance", f"{instance}"),
+        ("state", state),
+        ("function", function.name),
+        ("hash", function.hash or "of the code deployed when it runs"),
+        ("created with", details.made_with.partition(" ")[0]),
+        ("queue", function.queue),
+        ("taint", function.taint),
+        ("failed attempts", f"{info.failed_attempts}"),
+        ("crashes", f"{info.crashes}" if info.crashes else ""),
+        ("worker losses", f"{info.worker_losses}" if info.worker_losses else ""),
+        ("worker", info.worker),
+        ("ended", time_text(info.ended)),
+        ("retry at", time_text(info.retry_at)),
+        ("root cause", uuid_text(info.root_cause) or ""),
+        ("reason", info.reason),
         ("arguments", f"{details.argument_bytes} bytes"),
         ("value", f"{details.value_bytes} bytes" if details.value_bytes else ""),
         ("sources", "\n".join(str(UUID(bytes=source)) for source in info.sources)),
         ("old failure", "used a failure as a value that has been retried since" if info.used_failure else ""),
-        ("aborted attempt", "created by an attempt that was rolled back or repeated" if info.from_aborted_attempt else ""),
-    ]  # fmt: skip
+        (
+            "aborted attempt",
+            "created by an attempt that was rolled back or repeated" if info.from_aborted_attempt else "",
+        ),
+    ]
     return [(name, line) for name, text in rows if text for line in text.split("\n")]
 
 

@@ -92,9 +92,7 @@ class Connection:
         deadline = transfer_deadline(sum(request.ByteSize() for request in requests))
         self._ask(lambda timeout: self.stub.SubmitStream(whole_submission(requests), timeout=timeout), deadline)
 
-    def wait(
-        self, owners: Mapping[bytes, bytes], *, now: bool = False, timeout: float | None = None
-    ) -> Replies:
+    def wait(self, owners: Mapping[bytes, bytes], *, now: bool = False, timeout: float | None = None) -> Replies:
         """Return the states of nodes as they end, until `timeout`; with `now`, their states at this moment.
 
         `owners` maps each node to its instance. The call is not repeated.
@@ -160,7 +158,9 @@ class Connection:
     def import_value(self, digest: bytes, length: int, unfinished: str = "") -> bool:
         """Return whether the broker has the value now, if necessary from the file `unfinished` in its folder."""
         request = broker_pb2.ImportValueRequest(sha256=digest, length=length, unfinished=unfinished)
-        return self._ask(lambda timeout: self.stub.ImportValue(request, timeout=timeout), transfer_deadline(length)).kept
+        return self._ask(
+            lambda timeout: self.stub.ImportValue(request, timeout=timeout), transfer_deadline(length)
+        ).kept
 
     def get_value(self, digest: bytes) -> bytes:
         """Return the large value with this SHA-256, which the caller must check; raise NotFound."""
@@ -196,9 +196,7 @@ class Connection:
 
         return all_pages(page, limit)
 
-    def list_nodes(
-        self, instance: bytes, limit: int = 0, states: Sequence[State] = ()
-    ) -> list[broker_pb2.NodeInfo]:
+    def list_nodes(self, instance: bytes, limit: int = 0, states: Sequence[State] = ()) -> list[broker_pb2.NodeInfo]:
         """Return nodes of an instance in these states, at most `limit`; 0 means all, and so do no states."""
         numbers = [broker_pb2.NodeState.ValueType(state) for state in states]
         asked = broker_pb2.ListNodesRequest(instance=instance, states=numbers)

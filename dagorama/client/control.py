@@ -75,9 +75,7 @@ def retried_of(reply: broker_pb2.RetryReply) -> Retried:
         Unschedulable(each.function.name, each.function.hash, tuple(each.deployed), each.reason)
         for each in reply.unschedulable
     ]
-    return Retried(
-        reply.queued, reply.waiting, reply.completed, reply.used_failures, reply.rebound, tuple(unservable)
-    )
+    return Retried(reply.queued, reply.waiting, reply.completed, reply.used_failures, reply.rebound, tuple(unservable))
 
 
 def _nodes(what: str, instance: InstanceRef, promise: Any) -> tuple[bytes, list[bytes]]:

@@ -41,9 +41,7 @@ class _Timeout(Enum):
 def resolve(instance: InstanceRef, promise: DAGPromise[R]) -> R | None: ...
 @overload
 def resolve(instance: InstanceRef, promise: DAGPromise[R], *, timeout: float | None) -> R: ...
-def resolve(
-    instance: InstanceRef, promise: Any, *, timeout: float | _Timeout | None = _Timeout.NOT_GIVEN
-) -> Any:
+def resolve(instance: InstanceRef, promise: Any, *, timeout: float | _Timeout | None = _Timeout.NOT_GIVEN) -> Any:
     """Return the value of a promise, with the promises in it resolved.
 
     Without `timeout` it never waits and returns None if there is no value; `state` tells that from a value that is
@@ -86,9 +84,7 @@ async def aresolve(instance: InstanceRef, promise: DAGPromise[R], *, timeout: fl
         return value
 
 
-def resolve_all(
-    pairs: Iterable[tuple[InstanceRef, DAGPromise[R]]], *, timeout: float | None = None
-) -> list[R]:
+def resolve_all(pairs: Iterable[tuple[InstanceRef, DAGPromise[R]]], *, timeout: float | None = None) -> list[R]:
     """Return the values of promises of any number of instances, in the given order, with one call to the broker.
 
     It waits, forever or for `timeout` seconds, and then raises TimeoutError. As soon as one of the nodes has failed, it

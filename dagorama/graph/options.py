@@ -105,9 +105,7 @@ class KeyOf:
         bound.apply_defaults()
         try:
             key: object = (
-                bound.arguments[self._key]
-                if isinstance(self._key, str)
-                else self._key(*bound.args[1:], **bound.kwargs)
+                bound.arguments[self._key] if isinstance(self._key, str) else self._key(*bound.args[1:], **bound.kwargs)
             )
         except PromiseMisuse as error:
             raise self._misuse(str(error)) from error

@@ -46,7 +46,9 @@ class Failure(metaclass=_HasEnded):
     message: str = ""
     traceback: str = field(default="", repr=False)
     attempts: int = 1
-    earlier: tuple[FailedAttempt, ...] = field(default=(), repr=False)  #: the attempts before, oldest first, as far as kept
+    earlier: tuple[FailedAttempt, ...] = field(
+        default=(), repr=False
+    )  #: the attempts before, oldest first, as far as kept
     node_id: UUID | None = None  #: the node that failed
     cancelled: bool = False
     instance_id: UUID | None = None  #: the instance of the node that has no value

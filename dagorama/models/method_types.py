@@ -38,9 +38,7 @@ class UnboundNodeMethod(Protocol[F_co]):
     @overload
     def __call__(self: UnboundNodeMethod[Callable[P, R]], *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
-    def __call__(
-        self: UnboundNodeMethod[Callable[P, R]], *args: Any, greedy_execution: bool, **kwargs: Any
-    ) -> R: ...
+    def __call__(self: UnboundNodeMethod[Callable[P, R]], *args: Any, greedy_execution: bool, **kwargs: Any) -> R: ...
 
 
 class NodeMethod(Protocol[F_co]):

@@ -52,9 +52,7 @@ _USES = {
 }
 
 
-def refuse_value_uses(
-    kind: type, explain: Callable[[Any, str], str], name: str, allowed: Collection[str] = ()
-) -> None:
+def refuse_value_uses(kind: type, explain: Callable[[Any, str], str], name: str, allowed: Collection[str] = ()) -> None:
     """Let every such use of a `kind` raise PromiseMisuse with the text of `explain`.
 
     The methods are set from tables and not written in the class, so that type checkers still report `promise + 1`.

@@ -43,11 +43,18 @@ class Retried(int):
     completed: int  #: nodes among these that had completed; only with `downstream`
     used_failures: int  #: nodes that received one of the failures as a value and are not run again
     rebound: int  #: nodes that are run with other code than before; only with `new_code`
-    unschedulable: tuple[Unschedulable, ...]  #: functions of these nodes that no connected worker may run, as far as known
+    unschedulable: tuple[
+        Unschedulable, ...
+    ]  #: functions of these nodes that no connected worker may run, as far as known
 
     def __new__(
-        cls, queued: int, waiting: int, completed: int = 0, used_failures: int = 0,
-        adopted: int = 0, unservable: tuple[Unschedulable, ...] = (),
+        cls,
+        queued: int,
+        waiting: int,
+        completed: int = 0,
+        used_failures: int = 0,
+        adopted: int = 0,
+        unservable: tuple[Unschedulable, ...] = (),
     ) -> Retried:
         made = super().__new__(cls, queued + waiting)
         made.queued, made.waiting, made.completed = queued, waiting, completed

@@ -21,9 +21,7 @@ MESSAGE_BYTES = 16 << 10
 _OURS = os.path.dirname(errors.__file__) + os.sep
 
 
-def describe(
-    error: BaseException, node: int, attempt: int, microseconds: int, exception: bytes = b""
-) -> pb.Failure:
+def describe(error: BaseException, node: int, attempt: int, microseconds: int, exception: bytes = b"") -> pb.Failure:
     """Describe how an attempt failed. `exception` is the signed envelope of the exception, if it can be sent."""
     return pb.Failure(
         node=node,

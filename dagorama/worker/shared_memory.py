@@ -231,8 +231,7 @@ class SharedMemory:
         self._common = view[:_COMMON_BYTES].cast("Q")
         positions = range(_COMMON_BYTES, _COMMON_BYTES + slots * _SLOT_BYTES, _SLOT_BYTES)
         self.slots = [
-            SlotMemory(view[at : at + _SLOT_BYTES], lock)
-            for at, lock in zip(positions, make_locks(slots), strict=True)
+            SlotMemory(view[at : at + _SLOT_BYTES], lock) for at, lock in zip(positions, make_locks(slots), strict=True)
         ]
 
     @property

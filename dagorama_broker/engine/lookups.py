@@ -72,9 +72,7 @@ class Lookups:
         """Return instances as the store has them, by id, including all changes until now. Raises NotKnown."""
         await self._commits.wait_durable()
         read = self._store.instance
-        found = await self._commits.in_store(
-            lambda: {id: stored for id in ids if (stored := read(id)) is not None}
-        )
+        found = await self._commits.in_store(lambda: {id: stored for id in ids if (stored := read(id)) is not None})
         for id in ids:
             if id not in found:
                 raise self.not_known(id)

@@ -131,7 +131,9 @@ def _unservable(broker: Broker, nodes: Iterable[Node]) -> list[Obstacle]:
 
 async def _of_instance(broker: Broker, instance: bytes) -> set[int]:
     """Return the root causes of all failures in an instance, except for children of aborted attempts."""
-    bad = await broker.commits.in_store(broker.store.failed_ends, (await broker.lookups.stored_instance(instance)).row.key)
+    bad = await broker.commits.in_store(
+        broker.store.failed_ends, (await broker.lookups.stored_instance(instance)).row.key
+    )
     failed = {end.root_cause for end in bad if end.state == State.FAILED}
     if bad and not failed:
         raise FailedPrecondition("nothing in it failed; cancelled nodes cannot be retried, submit a new instance")
@@ -189,7 +191,9 @@ async def _refuse_unsettled(broker: Broker, culprits: set[int]) -> None:
     for key, fate in fates.items():
         if fate is not EagerState.COMMITTED:
             id = (await broker.commits.in_store(broker.store.ids, [key]))[key]
-            what = "has not ended: retry when it has" if fate is EagerState.OPEN else "was rolled back: retry its parent"
+            what = (
+                "has not ended: retry when it has" if fate is EagerState.OPEN else "was rolled back: retry its parent"
+            )
             raise FailedPrecondition(f"the run that made node {id.hex()} {what}")
 
 

@@ -63,7 +63,9 @@ class Live:
     next_function: int
     #: OPEN ones, and ones that depend on them, in the order of their attempts
     eager_attempts: list[EagerAttemptRow] = field(default_factory=list)
-    eager_blocks: list[tuple[int, NodeBlockRow]] = field(default_factory=list)  #: runs of their nodes, with their attempts
+    eager_blocks: list[tuple[int, NodeBlockRow]] = field(
+        default_factory=list
+    )  #: runs of their nodes, with their attempts
     rebindings: dict[int, RebindingRow] = field(default_factory=dict)  #: what allows `adopted`, by the node's key
     next_rebinding: int = 1
 

@@ -202,7 +202,9 @@ class Changes:
     progress: list[ProgressRow] = field(default_factory=list)
     large: list[LargeRow] = field(default_factory=list)
     keys: list[KeyRow] = field(default_factory=list)
-    eager_attempts: list[EagerAttemptRow] = field(default_factory=list)  #: a later row of an attempt replaces an earlier one
+    eager_attempts: list[EagerAttemptRow] = field(
+        default_factory=list
+    )  #: a later row of an attempt replaces an earlier one
     eager_blocks: list[EagerBlockRow] = field(default_factory=list)
     rebindings: list[RebindingRow] = field(default_factory=list)  #: named by `adopted`
     rebound: list[ReboundRow] = field(default_factory=list)
@@ -215,8 +217,24 @@ class Changes:
 
     def __bool__(self) -> bool:
         return bool(
-            self.nodes or self.outcomes or self.blocks or self.instances or self.progress or self.resolved
-            or self.functions or self.instance_ends or self.large or self.workers_joined or self.workers_left
-            or self.removed or self.eager_attempts or self.retried or self.rebound or self.used_failures or self.functions_gone
-            or self.drafts or self.given_up or self.drafts_over
+            self.nodes
+            or self.outcomes
+            or self.blocks
+            or self.instances
+            or self.progress
+            or self.resolved
+            or self.functions
+            or self.instance_ends
+            or self.large
+            or self.workers_joined
+            or self.workers_left
+            or self.removed
+            or self.eager_attempts
+            or self.retried
+            or self.rebound
+            or self.used_failures
+            or self.functions_gone
+            or self.drafts
+            or self.given_up
+            or self.drafts_over
         )

@@ -28,8 +28,12 @@ def explain(broker: Broker, request: pb.ExplainRequest) -> pb.ExplainReply:
     obstacles = list(standing.obstacles.values())[:MOST_NAMED]
     return pb.ExplainReply(
         unschedulable=[bounded_message(scheduler, obstacle) for obstacle in obstacles],
-        waiting=standing.waiting, queued=standing.queued, running=standing.running, delayed=standing.delayed,
-        worker=standing.worker, retry_at=standing.retry_at + scheduler.wall if standing.retry_at else 0.0,
+        waiting=standing.waiting,
+        queued=standing.queued,
+        running=standing.running,
+        delayed=standing.delayed,
+        worker=standing.worker,
+        retry_at=standing.retry_at + scheduler.wall if standing.retry_at else 0.0,
         more=standing.more or len(obstacles) < len(standing.obstacles),
     )
 

@@ -17,16 +17,25 @@ def failure_of(message: pb.Failure, longest_traceback: int) -> Failure:
     """Return a failure as it is stored: bounded, even if more was sent."""
     exception = message.exception if len(message.exception) <= LARGEST_EXCEPTION else b""
     return Failure(
-        "", bounded(message.type, LONGEST_NAME), bounded(message.message, LONGEST_MESSAGE),
-        bounded(message.traceback, longest_traceback), exception, 0,
+        "",
+        bounded(message.type, LONGEST_NAME),
+        bounded(message.message, LONGEST_MESSAGE),
+        bounded(message.traceback, longest_traceback),
+        exception,
+        0,
     )
 
 
 def failure_message(failure: Failure, id: bytes) -> pb.NodeFailure:
     """Return a failure as a message; `id` is the id of the node that failed first."""
     return pb.NodeFailure(
-        node=id, function=failure.function, type=failure.type, message=failure.message, traceback=failure.traceback,
-        exception=failure.exception, attempts=failure.attempts,
+        node=id,
+        function=failure.function,
+        type=failure.type,
+        message=failure.message,
+        traceback=failure.traceback,
+        exception=failure.exception,
+        attempts=failure.attempts,
         earlier=[
             pb.EarlierFailure(type=type, message=message, traceback=traceback)
             for type, message, traceback in failure.earlier

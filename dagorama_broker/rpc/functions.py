@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from dagorama.api import api_pb2 as legacy
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.model.domain import Function, RetryPolicy, WireProtocol
@@ -62,16 +63,31 @@ def _checked_function(message: pb.Function) -> Function:
             raise InvalidArgument(f"{message.name}: a retry policy's pauses must be finite and not negative")
         retry = RetryPolicy(message.retry.max_attempts, *pauses)
     for what, seconds in (
-        ("timeout", message.timeout), ("queue_timeout", message.queue_timeout), ("delay", message.delay)
+        ("timeout", message.timeout),
+        ("queue_timeout", message.queue_timeout),
+        ("delay", message.delay),
     ):
         if not 0.0 <= seconds < float("inf"):
             raise InvalidArgument(f"{message.name}: its {what} must be finite and not negative")
     if not LOWEST <= message.priority <= HIGHEST:
         raise InvalidArgument(f"{message.name}: a priority is from {LOWEST} to {HIGHEST}, not {message.priority}")
     return Function(
-        message.name, message.hash, message.queue or message.name, message.taint, retry, message.is_async, WireProtocol.V1,
-        message.timeout, message.queue_timeout, message.priority, message.max_concurrency, message.delay,
-        message.max_deaths, message.stream_children, message.timeout_is_final, message.key_id.hex(),
+        message.name,
+        message.hash,
+        message.queue or message.name,
+        message.taint,
+        retry,
+        message.is_async,
+        WireProtocol.V1,
+        message.timeout,
+        message.queue_timeout,
+        message.priority,
+        message.max_concurrency,
+        message.delay,
+        message.max_deaths,
+        message.stream_children,
+        message.timeout_is_final,
+        message.key_id.hex(),
         message.class_code,
     )
 
@@ -79,10 +95,20 @@ def _checked_function(message: pb.Function) -> Function:
 def function_message(function: Function) -> pb.Function:
     """Return a function as a message."""
     message = pb.Function(
-        name=function.name, hash=function.hash, queue=function.queue, taint=function.taint, is_async=function.is_async,
-        timeout=function.timeout, queue_timeout=function.queue_timeout, priority=function.priority,
-        max_concurrency=function.max_concurrency, delay=function.delay, max_deaths=function.max_deaths,
-        stream_children=function.stream_children, timeout_is_final=function.timeout_is_final, key_id=bytes.fromhex(function.key_id),
+        name=function.name,
+        hash=function.hash,
+        queue=function.queue,
+        taint=function.taint,
+        is_async=function.is_async,
+        timeout=function.timeout,
+        queue_timeout=function.queue_timeout,
+        priority=function.priority,
+        max_concurrency=function.max_concurrency,
+        delay=function.delay,
+        max_deaths=function.max_deaths,
+        stream_children=function.stream_children,
+        timeout_is_final=function.timeout_is_final,
+        key_id=bytes.fromhex(function.key_id),
         class_code=function.class_code,
     )
     if function.retry is not None:
@@ -91,3 +117,28 @@ def function_message(function: Function) -> pb.Function:
         message.retry.interval, message.retry.base = retry.interval, retry.base
         message.retry.max_interval, message.retry.jitter = retry.max_interval, retry.jitter
     return message
+
+
+# --- calls of dagorama 0.1.10 -----------------------------------------------------------------------
+
+
+def function_of_call(request: legacy.NodeConfigurationMessage) -> Function:
+    """Return the function that a call of dagorama 0.1.10 names. Raise InvalidArgument."""
+    name = check_name(request.functionName, "the name of a function", least=1)
+    retry = None
+    if request.HasField("retry") and request.retry.maxAttempts > 1:
+        message = request.retry
+        if message.exponentialBase:
+            base = float(max(1, message.exponentialBase))
+            retry = RetryPolicy(message.maxAttempts, base, base)
+        else:
+            retry = RetryPolicy(message.maxAttempts, float(max(0, message.staticInterval)))
+    return Function(
+        name,
+        check_name(request.functionHash, "the hash of a function"),
+        check_name(request.queueName, "the name of a queue") or name,
+        check_name(request.taintName, "the name of a taint"),
+        retry,
+        False,
+        WireProtocol.LEGACY,
+    )

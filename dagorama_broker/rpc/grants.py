@@ -93,7 +93,11 @@ class GrantBuilder:
         self._adoptions: list[pb.SignedRebinding] = []
 
     def add(
-        self, granted: Granted, arguments: bytes, beside: int = 0, made_with: str = "",
+        self,
+        granted: Granted,
+        arguments: bytes,
+        beside: int = 0,
+        made_with: str = "",
         adoption: RebindingRow | None = None,
     ) -> None:
         """Add a node and its arguments. Add its values before it, except for the value of the source `beside`.
@@ -192,14 +196,28 @@ class GrantBuilder:
 
     def _body(self) -> pb.GrantBody:
         return pb.GrantBody(
-            node=self._nodes[self._from :], attempt=self._attempts[self._from :], functions=self._functions,
-            function=self._function, id=self._ids, instances=self._instances, instance=self._instance,
-            arguments=self._arguments, source_count=self._source_counts.take(), source=self._sources,
-            value_node=self._value_nodes, value=self._envelopes, value_ref_count=self._ref_counts.take(),
-            value_ref=self._refs, failed_attempts=self._runs.take(), failed=self._failed, made_with=self._made_with.take(),
-            value_id=self._value_ids, fused_source=self._beside.take(), rebindings=self._adoptions,
+            node=self._nodes[self._from :],
+            attempt=self._attempts[self._from :],
+            functions=self._functions,
+            function=self._function,
+            id=self._ids,
+            instances=self._instances,
+            instance=self._instance,
+            arguments=self._arguments,
+            source_count=self._source_counts.take(),
+            source=self._sources,
+            value_node=self._value_nodes,
+            value=self._envelopes,
+            value_ref_count=self._ref_counts.take(),
+            value_ref=self._refs,
+            failed_attempts=self._runs.take(),
+            failed=self._failed,
+            made_with=self._made_with.take(),
+            value_id=self._value_ids,
+            fused_source=self._beside.take(),
+            rebindings=self._adoptions,
             rebinding=self._adoption.take(),
-        )  # fmt: skip
+        )
 
     def _enter_lane(self, lane: FunctionQueue) -> None:
         index = self._function_of.get(lane.id)

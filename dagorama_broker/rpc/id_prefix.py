@@ -50,7 +50,9 @@ def _only(what: str, prefix: str, found: Sequence[bytes]) -> bytes:
     if len(found) > 1:
         named = ", ".join(str(UUID(bytes=id)) for id in found[:NAMED])
         more = ", ..." if len(found) > NAMED else ""
-        raise FailedPrecondition(f"several {what}s have ids that begin with {prefix}; use a longer prefix: {named}{more}")
+        raise FailedPrecondition(
+            f"several {what}s have ids that begin with {prefix}; use a longer prefix: {named}{more}"
+        )
     return found[0]
 
 

@@ -60,11 +60,19 @@ async def _info(broker: Broker, stored: StoredInstance, explainer: Explainer) ->
     row = stored.row
     live = broker.scheduler.instance(row.id)
     return pb.InstanceInfo(
-        instance=row.id, definition=row.definition, entry=row.entry, created=row.created,
-        entry_state=pb.NodeState.ValueType(await _state_of(broker, row.entry)), ended=stored.ended is not None,
-        failed=stored.failed, unfinished=live.live if live is not None else 0, ended_at=stored.ended or 0.0,
+        instance=row.id,
+        definition=row.definition,
+        entry=row.entry,
+        created=row.created,
+        entry_state=pb.NodeState.ValueType(await _state_of(broker, row.entry)),
+        ended=stored.ended is not None,
+        failed=stored.failed,
+        unfinished=live.live if live is not None else 0,
+        ended_at=stored.ended or 0.0,
         nodes=await broker.commits.in_store(broker.store.size_of, row.key),
-        stuck=in_a_line(standing) if live is not None and (standing := explainer.unschedulable_nodes(live)) is not None else "",
+        stuck=in_a_line(standing)
+        if live is not None and (standing := explainer.unschedulable_nodes(live)) is not None
+        else "",
         used_failures=len(await broker.commits.in_store(broker.store.used_failures, row.key)),
     )
 
@@ -158,9 +166,12 @@ async def _details(
     value = outcome.value if outcome is not None else None
     lanes = broker.scheduler.function_queues
     return pb.NodeDetails(
-        info=info, failure=await _own_failure(broker, node, outcome), argument_bytes=len(envelope),
+        info=info,
+        failure=await _own_failure(broker, node, outcome),
+        argument_bytes=len(envelope),
         made_with=lanes[function].function.code if node.function != function else "",
-        value_bytes=len(value or b""), arguments=envelope if arguments else b"",
+        value_bytes=len(value or b""),
+        arguments=envelope if arguments else b"",
     )
 
 

@@ -84,9 +84,7 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _stream(
-        self, inner: Callable[..., AsyncIterator[Any]], method: str, token: Token | None
-    ) -> Callable[..., Any]:
+    def _stream(self, inner: Callable[..., AsyncIterator[Any]], method: str, token: Token | None) -> Callable[..., Any]:
         kind = kind_of(method)
 
         async def call(request: Any, context: Any) -> AsyncIterator[Any]:

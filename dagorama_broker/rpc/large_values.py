@@ -121,7 +121,9 @@ class _Upload:
             async with asyncio.timeout(PATIENCE):
                 chunk = await anext(chunks, None)
         except TimeoutError:
-            raise Unavailable(f"the next chunk did not arrive within {PATIENCE:.0f} s; upload the value again") from None
+            raise Unavailable(
+                f"the next chunk did not arrive within {PATIENCE:.0f} s; upload the value again"
+            ) from None
         return None if chunk is None else chunk.data
 
     async def _add(self, chunk: bytes) -> None:

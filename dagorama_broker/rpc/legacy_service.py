@@ -19,11 +19,12 @@ from dagorama.api import api_pb2_grpc as pb_grpc
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.lookups import check_instance
 from dagorama_broker.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
-from dagorama_broker.model.domain import Failure, Function, RetryPolicy, State, WireProtocol
+from dagorama_broker.model.domain import Failure, Function, State, WireProtocol
 from dagorama_broker.model.queries import FoundNode
 from dagorama_broker.model.rows import unpack_keys
 from dagorama_broker.rpc.failures import LONGEST_MESSAGE
-from dagorama_broker.rpc.fields import LONGEST_NAME, bounded, check_name, check_names
+from dagorama_broker.rpc.fields import LONGEST_NAME, bounded, check_names
+from dagorama_broker.rpc.functions import function_of_call
 from dagorama_broker.rpc.legacy_workers import LegacyWorkers
 from dagorama_broker.rpc.limits import MESSAGE
 from dagorama_broker.rpc.memory_guard import MemoryGuard
@@ -57,8 +58,13 @@ class LegacyService(pb_grpc.DagoramaServicer):
         self._workers.take_place(whose, now)
         id = uuid4()
         presence = WorkerInfo(
-            id.bytes, str(id), 1, WireProtocol.LEGACY, frozenset(request.includeQueues),
-            frozenset(request.excludeQueues), frozenset(request.queueTolerations),
+            id.bytes,
+            str(id),
+            1,
+            WireProtocol.LEGACY,
+            frozenset(request.includeQueues),
+            frozenset(request.excludeQueues),
+            frozenset(request.queueTolerations),
         )
         self._workers.made(self._broker.scheduler.connect_original(presence, now), whose)
         self._broker.commits.mark_changed()
@@ -79,10 +85,16 @@ class LegacyService(pb_grpc.DagoramaServicer):
         sources = list(dict.fromkeys(_bytes(source, "source") for source in request.sourceIds))
         if id in sources:
             raise InvalidArgument(f"node {request.identifier} names itself as a source")
-        function = _function(request)
+        function = function_of_call(request)
         run = NewNodes(
-            instance, id[:12], int.from_bytes(id[12:], "big"), [function], [0], [request.arguments],
-            [[-1 - place for place in range(len(sources))]], sources,
+            instance,
+            id[:12],
+            int.from_bytes(id[12:], "big"),
+            [function],
+            [0],
+            [request.arguments],
+            [[-1 - place for place in range(len(sources))]],
+            sources,
             digest=blake2b(request.SerializeToString(deterministic=True), digest_size=16).digest(),
         )
         await self._broker.submissions.submit([run])
@@ -132,10 +144,15 @@ class LegacyService(pb_grpc.DagoramaServicer):
         now = self._broker.see_time()
         self._broker.scheduler.complete(worker, node.key, attempt, request.result, 0, (), (), {}, (), now)
         await self._broker.commits.wait_durable()
-        return _fitting(pb.NodeMessage(
-            identifier=request.nodeId, functionName=node.queue.function.name, resolvedValue=request.result,
-            completed=True, instanceId=request.instanceId,
-        ))
+        return _fitting(
+            pb.NodeMessage(
+                identifier=request.nodeId,
+                functionName=node.queue.function.name,
+                resolvedValue=request.result,
+                completed=True,
+                instanceId=request.instanceId,
+            )
+        )
 
     @refusing
     async def SubmitFailure(self, request: pb.WorkFailedMessage, context: Context) -> pb.NodeMessage:
@@ -143,8 +160,12 @@ class LegacyService(pb_grpc.DagoramaServicer):
         last = request.traceback.strip().rsplit("\n", 1)[-1]
         type, _, message = last.partition(": ")
         failure = Failure(
-            "", bounded(type, LONGEST_NAME), bounded(message, LONGEST_MESSAGE),
-            bounded(request.traceback, self._broker.scheduler.limits.longest_traceback), b"", 0,
+            "",
+            bounded(type, LONGEST_NAME),
+            bounded(message, LONGEST_MESSAGE),
+            bounded(request.traceback, self._broker.scheduler.limits.longest_traceback),
+            b"",
+            0,
         )
         self._fail(worker, node, attempt, failure)
         await self._broker.commits.wait_durable()
@@ -228,8 +249,12 @@ class LegacyService(pb_grpc.DagoramaServicer):
 
 def _described(id: bytes, function: Function, instance_id: str) -> pb.NodeMessage:
     return pb.NodeMessage(
-        identifier=str(UUID(bytes=id)), functionName=function.name, functionHash=function.hash,
-        queueName=function.queue, taintName=function.taint, instanceId=instance_id,
+        identifier=str(UUID(bytes=id)),
+        functionName=function.name,
+        functionHash=function.hash,
+        queueName=function.queue,
+        taintName=function.taint,
+        instanceId=instance_id,
     )
 
 
@@ -255,20 +280,3 @@ def _bytes(text: str, what: str) -> bytes:
         return UUID(text).bytes
     except ValueError:
         raise InvalidArgument(f"the {what} identifier {text[:80]!r} is not a UUID") from None
-
-
-def _function(request: pb.NodeConfigurationMessage) -> Function:
-    name = check_name(request.functionName, "the name of a function", least=1)
-    retry = None
-    if request.HasField("retry") and request.retry.maxAttempts > 1:
-        message = request.retry
-        if message.exponentialBase:
-            base = float(max(1, message.exponentialBase))
-            retry = RetryPolicy(message.maxAttempts, base, base)
-        else:
-            retry = RetryPolicy(message.maxAttempts, float(max(0, message.staticInterval)))
-    return Function(
-        name, check_name(request.functionHash, "the hash of a function"),
-        check_name(request.queueName, "the name of a queue") or name,
-        check_name(request.taintName, "the name of a taint"), retry, False, WireProtocol.LEGACY,
-    )

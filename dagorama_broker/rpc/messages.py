@@ -80,9 +80,21 @@ def _run_of(nodes: pb.Nodes, functions: Sequence[Function], digest: bytes) -> Ne
     """Return a `Nodes` message, which was checked, as a record."""
     creates = (nodes.creates.definition, nodes.creates.entry) if nodes.HasField("creates") else None
     return NewNodes(
-        nodes.instance, nodes.origin, nodes.first, functions, list(nodes.function), list(nodes.arguments),
-        split(nodes.source, nodes.source_count), list(nodes.foreign), creates, digest, list(nodes.large),
-        _tolerant(nodes), list(nodes.keys), list(nodes.key), _weight(nodes),
+        nodes.instance,
+        nodes.origin,
+        nodes.first,
+        functions,
+        list(nodes.function),
+        list(nodes.arguments),
+        split(nodes.source, nodes.source_count),
+        list(nodes.foreign),
+        creates,
+        digest,
+        list(nodes.large),
+        _tolerant(nodes),
+        list(nodes.keys),
+        list(nodes.key),
+        _weight(nodes),
     )
 
 

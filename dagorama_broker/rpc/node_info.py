@@ -62,10 +62,12 @@ class NodeInfos:
         live = self._scheduler.nodes.get(node.key)
         lane = self._scheduler.function_queues[node.function]
         info = pb.NodeInfo(
-            node=self._ids[node.key], function=function_message(lane.function),
+            node=self._ids[node.key],
+            function=function_message(lane.function),
             state=pb.NodeState.ValueType(state),
             sources=[self._ids[key] for key in _sources(node)],
-            from_aborted_attempt=self._fates.get(node.key) is EagerState.ABORTED, used_failure=node.used_failure,
+            from_aborted_attempt=self._fates.get(node.key) is EagerState.ABORTED,
+            used_failure=node.used_failure,
         )
         if live is not None and live.state is state:
             self._add_live(info, live)
@@ -78,7 +80,11 @@ class NodeInfos:
             info.worker = node.slot.worker.info.name
         trouble = node.failures
         if trouble is not None:
-            info.failed_attempts, info.crashes, info.worker_losses = trouble.failed_attempts, trouble.crashes, trouble.worker_losses
+            info.failed_attempts, info.crashes, info.worker_losses = (
+                trouble.failed_attempts,
+                trouble.crashes,
+                trouble.worker_losses,
+            )
             info.reason = _headline(trouble.failure)
             if node.state is State.BACKOFF:
                 info.retry_at = trouble.retry_at + self._scheduler.wall
@@ -94,7 +100,11 @@ class NodeInfos:
 
     async def _add_ended(self, info: pb.NodeInfo, node: StoredNode, outcome: OutcomeRow) -> None:
         if node.progress is not None:
-            info.failed_attempts, info.crashes, info.worker_losses = node.progress.failed_attempts, node.progress.crashes, node.progress.worker_losses
+            info.failed_attempts, info.crashes, info.worker_losses = (
+                node.progress.failed_attempts,
+                node.progress.crashes,
+                node.progress.worker_losses,
+            )
         info.ended = outcome.ended
         if outcome.root_cause:
             info.root_cause = self._ids[outcome.root_cause] if outcome.root_cause != node.key else b""

@@ -45,9 +45,17 @@ def status(broker: Broker, request: pb.GetStatusRequest) -> pb.Status:
     functions = _page(active, request.after_function, lambda id: _unservable(scheduler, active[id]))
     named = _page(queues, request.after_queue, lambda queue: _queue(queue, queues[queue]))
     return pb.Status(
-        nodes=scheduler.counts, instances=len(scheduler.instances), epoch=scheduler.epoch, commits=broker.commits.count,
-        version=version(), workers=workers.entries, last_worker=workers.last, unschedulable=functions.entries,
-        last_function=functions.last, queues=named.entries, last_queue=named.last,
+        nodes=scheduler.counts,
+        instances=len(scheduler.instances),
+        epoch=scheduler.epoch,
+        commits=broker.commits.count,
+        version=version(),
+        workers=workers.entries,
+        last_worker=workers.last,
+        unschedulable=functions.entries,
+        last_function=functions.last,
+        queues=named.entries,
+        last_queue=named.last,
         more=workers.more or functions.more or named.more,
     )
 
@@ -97,8 +105,11 @@ def _worker(worker: Worker) -> pb.WorkerInfo:
     presence = worker.info
     name = presence.name if presence.protocol is WireProtocol.V1 else f"{presence.name} (dagorama 0.1.10)"
     return pb.WorkerInfo(
-        worker=presence.id, name=name, slots=sum(not slot.closed for slot in worker.slots),
+        worker=presence.id,
+        name=name,
+        slots=sum(not slot.closed for slot in worker.slots),
         held=sum(len(slot.held) for slot in worker.slots),
-        include_queues=sorted(presence.include_queues), exclude_queues=sorted(presence.exclude_queues),
+        include_queues=sorted(presence.include_queues),
+        exclude_queues=sorted(presence.exclude_queues),
         tolerations=sorted(presence.tolerations),
     )

@@ -76,7 +76,9 @@ def is_reader(token: Token | None) -> bool:
 def refuse_reader(token: Token | None) -> None:
     """Raise NotPermitted if the caller is a reader, who may not read the arguments of nodes."""
     if token is not None and is_reader(token):
-        raise PermissionDenied(f"the token {token.name!r} has the role reader, which may not read the arguments of nodes")
+        raise PermissionDenied(
+            f"the token {token.name!r} has the role reader, which may not read the arguments of nodes"
+        )
 
 
 def restrict(presence: WorkerInfo, token: Token | None) -> WorkerInfo:

@@ -93,7 +93,9 @@ def rebinding_of(message: pb.SignedRebinding) -> Rebinding:
 
 def _checked(said: pb.Rebinding, key_id: str, signed: bytes) -> Rebinding:
     if said.version != VERSION:
-        raise InvalidArgument(f"an adoption is of version {said.version}, this broker knows {VERSION}: update one of them")
+        raise InvalidArgument(
+            f"an adoption is of version {said.version}, this broker knows {VERSION}: update one of them"
+        )
     check_name(said.function, "the name of an adopted function", least=1)
     check_name(said.hash, "the hash of the code of an adoption")
     if bool(said.hash) == said.deployed:

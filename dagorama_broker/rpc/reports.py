@@ -88,7 +88,15 @@ async def _take_values(broker: Broker, session: Session, results: pb.Results, tu
     for place, (key, attempt, value, microseconds) in enumerate(columns):
         named = large.get(place, ())
         complete = partial(
-            scheduler.complete, worker, key, attempt, value, microseconds, refs[place] if refs else (), foreign, known,
+            scheduler.complete,
+            worker,
+            key,
+            attempt,
+            value,
+            microseconds,
+            refs[place] if refs else (),
+            foreign,
+            known,
             named,
         )
         try:
@@ -133,9 +141,7 @@ def large_by_place(results: pb.Results) -> dict[int, list[bytes]]:
     return large
 
 
-async def _known(
-    broker: Broker, results: pb.Results, refs: list[Sequence[int]] | None
-) -> Mapping[bytes, Node]:
+async def _known(broker: Broker, results: pb.Results, refs: list[Sequence[int]] | None) -> Mapping[bytes, Node]:
     """Return the nodes that a report names by id, as sources of children or as promises in values.
 
     Unfinished ones are included, because they may have ended when the report is processed up to there.
@@ -166,8 +172,13 @@ def _own_promises(broker: Broker, results: pb.Results, refs: list[Sequence[int]]
 def _take_failure(broker: Broker, worker: Worker, failure: pb.Failure) -> None:
     after = failure.retry_after if failure.HasField("retry_after") else None
     broker.scheduler.fail(
-        worker, failure.node, failure.attempt, failure_of(failure, broker.scheduler.limits.longest_traceback),
-        broker.see_time(), random.random(), final=failure.final,
+        worker,
+        failure.node,
+        failure.attempt,
+        failure_of(failure, broker.scheduler.limits.longest_traceback),
+        broker.see_time(),
+        random.random(),
+        final=failure.final,
         after=after if after is None or isfinite(after) else None,
     )
 

@@ -42,7 +42,13 @@ class RequestHandler:
     """Carries out the requests of one client."""
 
     def __init__(
-        self, broker: Broker, runs_of: ReadRuns, read: ReadMany, token: Token | None, memory: MemoryGuard, whose: str = ""
+        self,
+        broker: Broker,
+        runs_of: ReadRuns,
+        read: ReadMany,
+        token: Token | None,
+        memory: MemoryGuard,
+        whose: str = "",
     ) -> None:
         """`runs_of` reads submissions at once, `read` large ones in slices; `whose` share of memory they take."""
         self._broker = broker
@@ -52,9 +58,7 @@ class RequestHandler:
         self._memory = memory
         self._whose = whose
 
-    def begin(
-        self, ask: pb.Request, over: Over, more: More, run: Callable[[Work], None]
-    ) -> Callable[[], None] | None:
+    def begin(self, ask: pb.Request, over: Over, more: More, run: Callable[[Work], None]) -> Callable[[], None] | None:
         """Carry out a request; return a function that cancels it if it takes no task and can be cancelled.
 
         `over` is called when it is over; if it takes a task, `more` gets its replies, or `run` its work without
@@ -244,9 +248,7 @@ class RequestStream:
 
     # --- answers --------------------------------------------------------------------------------------
 
-    def _over(
-        self, number: int, reply: pb.WaitReply | None, refusal: BrokerRefusal | StoreError | None
-    ) -> None:
+    def _over(self, number: int, reply: pb.WaitReply | None, refusal: BrokerRefusal | StoreError | None) -> None:
         if self._call_off.pop(number, None) is None:
             return  # it was cancelled
         self._leave_place(number)

@@ -36,7 +36,9 @@ Context = grpc.aio.ServicerContext[object, object]
 class BrokerService(pb_grpc.BrokerServicer):
     """`dagorama.v1.Broker`."""
 
-    def __init__(self, broker: Broker, manners: WorkerConfig, bounds: RequestLimits, memory: MemoryGuard, streams: CallLimiter) -> None:
+    def __init__(
+        self, broker: Broker, manners: WorkerConfig, bounds: RequestLimits, memory: MemoryGuard, streams: CallLimiter
+    ) -> None:
         self._broker = broker
         self._streams = streams
         self._memory = memory
@@ -49,9 +51,7 @@ class BrokerService(pb_grpc.BrokerServicer):
     # --- clients --------------------------------------------------------------------------------------
 
     @refusing
-    async def SubmitStream(
-        self, request_iterator: AsyncIterator[pb.SubmitRequest], context: Context
-    ) -> pb.SubmitReply:
+    async def SubmitStream(self, request_iterator: AsyncIterator[pb.SubmitRequest], context: Context) -> pb.SubmitReply:
         requests: list[pb.SubmitRequest] = []
         size, is_complete = 0, False
         with self._memory.hold(0, sharer.get()) as held:
@@ -102,11 +102,11 @@ class BrokerService(pb_grpc.BrokerServicer):
                     held.take(-size)
 
     @refusing
-    async def Exchange(self, request_iterator: AsyncIterator[pb.Requests], context: Context) -> AsyncIterator[pb.Responses]:
+    async def Exchange(
+        self, request_iterator: AsyncIterator[pb.Requests], context: Context
+    ) -> AsyncIterator[pb.Responses]:
         whose = sharer.get()
-        answerer = RequestHandler(
-            self._broker, self._runs_of, self._read_in_slices, caller.get(), self._memory, whose
-        )
+        answerer = RequestHandler(self._broker, self._runs_of, self._read_in_slices, caller.get(), self._memory, whose)
         talk = RequestStream(answerer, self._streams, whose)
         with self._broker.until_leaving(talk.leave):
             async with aclosing(talk.answers(self._counted(request_iterator))) as answers:
@@ -212,7 +212,10 @@ class BrokerService(pb_grpc.BrokerServicer):
         nobody = await unservable(self._broker, done.nodes, request.patience if request.patience > 0 else 0.0)
         scheduler, revived = self._broker.scheduler, done.revived
         return pb.RetryReply(
-            queued=revived.queued, waiting=revived.waiting, completed=revived.completed, used_failures=revived.used,
+            queued=revived.queued,
+            waiting=revived.waiting,
+            completed=revived.completed,
+            used_failures=revived.used,
             unschedulable=[unschedulable_message(scheduler, obstacle) for obstacle in nobody],
             rebound=revived.rebound,
         )

@@ -204,7 +204,9 @@ class _Wait:
             yield reply
         if not self._others:
             return
-        await self._broker.commits.wait_durable()  # a node that has just ended is among the recent ones once it is durable
+        await (
+            self._broker.commits.wait_durable()
+        )  # a node that has just ended is among the recent ones once it is durable
         for ids in _batches(self._others):
             others = [id for id in ids if not self._is_recent(id, self._requested.owner_of(id))]
             async for reply in self._tell_recent():

@@ -92,8 +92,12 @@ class WorkerStreams:
         self._traffic.messages_out += 1
         return pb.BrokerMessage(
             welcome=pb.Welcome(
-                epoch=scheduler.epoch, heartbeat=manners.heartbeat, lease=scheduler.timing.lease,
-                large_value_threshold=manners.large_from, cancel_grace=manners.cancel_grace, values=values_folder(manners),
+                epoch=scheduler.epoch,
+                heartbeat=manners.heartbeat,
+                lease=scheduler.timing.lease,
+                large_value_threshold=manners.large_from,
+                cancel_grace=manners.cancel_grace,
+                values=values_folder(manners),
             )
         )
 
@@ -106,9 +110,7 @@ class WorkerStreams:
         with suppress(Exception):
             broker.commits.mark_changed()
 
-    async def _read(
-        self, session: Session, first: pb.WorkerMessage, rest: AsyncIterator[pb.WorkerMessage]
-    ) -> None:
+    async def _read(self, session: Session, first: pb.WorkerMessage, rest: AsyncIterator[pb.WorkerMessage]) -> None:
         """Take the worker's messages until it hangs up. Raises a BrokerRefusal, which ends the session."""
         await self._take_in(session, first)
         async for message in rest:
@@ -120,7 +122,9 @@ class WorkerStreams:
         self._traffic.messages_in += 1
         broker, scheduler, worker = self._broker, self._broker.scheduler, session.worker
         if not scheduler.is_connected(worker):
-            raise FailedPrecondition("this worker was silent for longer than its lease and has been given up: connect again")
+            raise FailedPrecondition(
+                "this worker was silent for longer than its lease and has been given up: connect again"
+            )
         scheduler.record_contact(worker, broker.see_time())
         for report in message.reports:
             await take_report(broker, session, report)
@@ -160,8 +164,15 @@ def worker_info_of(hello: pb.Hello) -> WorkerInfo:
     for id in hello.key_ids:
         check_key_id(id, "a worker")
     return WorkerInfo(
-        id_bytes(hello.worker, "a worker"), bounded(hello.name, LONGEST_NAME), hello.slots, WireProtocol.V1,
-        frozenset(hello.include_queues), frozenset(hello.exclude_queues), frozenset(hello.tolerations),
-        hello.until == pb.DRAINED, hello.until == pb.IDLE, frozenset(id.hex() for id in hello.key_ids),
+        id_bytes(hello.worker, "a worker"),
+        bounded(hello.name, LONGEST_NAME),
+        hello.slots,
+        WireProtocol.V1,
+        frozenset(hello.include_queues),
+        frozenset(hello.exclude_queues),
+        frozenset(hello.tolerations),
+        hello.until == pb.DRAINED,
+        hello.until == pb.IDLE,
+        frozenset(id.hex() for id in hello.key_ids),
         is_proven=bool(hello.secret),
     )

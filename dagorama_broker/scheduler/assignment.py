@@ -75,7 +75,9 @@ class Assigner:
         pools = [pool for pool in self.dispatch.pools.of(WireProtocol.V1) if pool.offered and pool.slots_with_room]
         if len(pools) == 1:
             (pool,) = pools
-            return [_Candidates(pool, pool.slots_with_room, inf if len(pool.offered) > MANY else self._most_served(pool))]
+            return [
+                _Candidates(pool, pool.slots_with_room, inf if len(pool.offered) > MANY else self._most_served(pool))
+            ]
         pools.sort(key=lambda pool: len(pool.offered))
         takers: dict[FunctionQueue, int] = {}  # slots that may be granted nodes of a function
         for pool in pools:

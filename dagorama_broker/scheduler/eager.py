@@ -75,7 +75,9 @@ class EagerAttempts:
 
     def _new(self, node: Node) -> EagerAttempt:
         among = node.block.brood if node.block is not None else None
-        return EagerAttempt(node.attempt, node.key, node.queue.function.name, among if _top(among) is not None else None)
+        return EagerAttempt(
+            node.attempt, node.key, node.queue.function.name, among if _top(among) is not None else None
+        )
 
     def _refuse_others(self, brood: EagerAttempt, node: Node, new: NewNodes, runs: Iterable[NodeBlock]) -> None:
         homes = {node.instance.key} | brood.instances

@@ -28,7 +28,9 @@ class RecentFailure(NamedTuple):
 
 def _noticed(node: Node) -> RecentFailure:
     needed = frozenset([other.key for other in (*node.sources, *node.refs)])
-    return RecentFailure(node.key, node.instance.key, 0 if node.state is COMPLETED else (node.root_cause or node).key, needed)
+    return RecentFailure(
+        node.key, node.instance.key, 0 if node.state is COMPLETED else (node.root_cause or node).key, needed
+    )
 
 
 class Tally:

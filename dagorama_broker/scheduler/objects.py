@@ -212,7 +212,9 @@ class Pool:
         self.protocol = protocol
         self.workers: dict[bytes, Worker] = {}
         self.idle: dict[Slot, None] = {}  #: empty slots, the one that waited longest first
-        self.partially_free: dict[Slot, None] = {}  #: slots with nodes that may have room, the one that waited longest first
+        self.partially_free: dict[
+            Slot, None
+        ] = {}  #: slots with nodes that may have room, the one that waited longest first
         self._may: dict[int, bool] = {}  # by the id of a function, as far as asked
         self.offered: dict[FunctionQueue, int] = {}  #: functions' own queues, and the place at which `_heads` has each
         self._heads: list[tuple[int, int, FunctionQueue]] = []  # heap of (place, id, the function's own queue)

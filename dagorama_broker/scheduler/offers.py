@@ -78,7 +78,9 @@ class Offers:
         """Return whether no node runs, or will run by itself, that could make others."""
         if any(node.queue.function.protocol is WireProtocol.V1 for node in self.claimed.values()):
             return False
-        return not any(pool.may_run(lane) for pool in self.pools.of(WireProtocol.V1) for lane in self.graph.delayed.values())
+        return not any(
+            pool.may_run(lane) for pool in self.pools.of(WireProtocol.V1) for lane in self.graph.delayed.values()
+        )
 
     def unschedulable(self, lanes: Iterable[FunctionQueue] | None = None) -> list[tuple[FunctionQueue, str]]:
         """Return the queues whose nodes no connected worker may run, and why.

@@ -43,7 +43,12 @@ class Outcomes(Views):
         return True
 
     def make(
-        self, worker: Worker, key: int, attempt: int, run: NewNodes, known: Mapping[bytes, Node],
+        self,
+        worker: Worker,
+        key: int,
+        attempt: int,
+        run: NewNodes,
+        known: Mapping[bytes, Node],
         stored: Collection[StoredInstance] = (),
     ) -> bool:
         """Make children of a running attempt of an eager function, visible at once; existing ones are kept.
@@ -59,7 +64,12 @@ class Outcomes(Views):
         return True
 
     def report_children(
-        self, worker: Worker, key: int, attempt: int, run: NewNodes, known: Mapping[bytes, Node],
+        self,
+        worker: Worker,
+        key: int,
+        attempt: int,
+        run: NewNodes,
+        known: Mapping[bytes, Node],
         stored: Collection[StoredInstance] = (),
     ) -> bool:
         """Make children of a running attempt if its function is eager; else stage them. See `make` and `stage`."""
@@ -80,8 +90,17 @@ class Outcomes(Views):
     # --- results ------------------------------------------------------------------------------------
 
     def complete(
-        self, worker: Worker, key: int, attempt: int, value: bytes, microseconds: int,
-        refs: Sequence[int], foreign: Sequence[bytes], known: Mapping[bytes, Node], large: Sequence[bytes], now: float,
+        self,
+        worker: Worker,
+        key: int,
+        attempt: int,
+        value: bytes,
+        microseconds: int,
+        refs: Sequence[int],
+        foreign: Sequence[bytes],
+        known: Mapping[bytes, Node],
+        large: Sequence[bytes],
+        now: float,
         draft: Draft | None = None,
     ) -> bool:
         """Record a value, and make the children of its attempt. Return False if the worker does not hold the attempt.
@@ -107,7 +126,11 @@ class Outcomes(Views):
         return True
 
     def _make_children(
-        self, node: Node, refs: Sequence[int], foreign: Sequence[bytes], known: Mapping[bytes, Node],
+        self,
+        node: Node,
+        refs: Sequence[int],
+        foreign: Sequence[bytes],
+        known: Mapping[bytes, Node],
         draft: Draft | None,
     ) -> tuple[Node, ...]:
         """Make the staged children of the attempt; return the nodes that its result names."""
@@ -126,8 +149,16 @@ class Outcomes(Views):
         return named
 
     def fail(
-        self, worker: Worker, key: int, attempt: int, failure: Failure, now: float, jitter: float,
-        *, final: bool = False, after: float | None = None,
+        self,
+        worker: Worker,
+        key: int,
+        attempt: int,
+        failure: Failure,
+        now: float,
+        jitter: float,
+        *,
+        final: bool = False,
+        after: float | None = None,
     ) -> bool:
         """Record a failed attempt: retry the node, or fail it and its descendants. `jitter` is in [0, 1).
 
@@ -147,7 +178,9 @@ class Outcomes(Views):
             self._fail(node, failure)
             return True
         self.dispatch.invalidate_attempt(node)
-        seconds = policy.delay(trouble.failed_attempts, jitter) if after is None else min(max(after, 0.0), LONGEST_PAUSE)
+        seconds = (
+            policy.delay(trouble.failed_attempts, jitter) if after is None else min(max(after, 0.0), LONGEST_PAUSE)
+        )
         self.graph.pause(node, seconds)
         return True
 
@@ -163,9 +196,7 @@ class Outcomes(Views):
 
     # --- without a result ---------------------------------------------------------------------------
 
-    def give_back(
-        self, worker: Worker, key: int, attempt: int, why: str, now: float, deployed: str = ""
-    ) -> bool:
+    def give_back(self, worker: Worker, key: int, attempt: int, why: str, now: float, deployed: str = "") -> bool:
         """Return a node without an outcome, uncounted. With a reason, the worker is not granted its function again.
 
         `deployed`: the hash of the code that the worker has instead.
@@ -187,9 +218,7 @@ class Outcomes(Views):
             bind(self.dispatch, node, deployed)
         return True
 
-    def died(
-        self, worker: Worker, running: Sequence[int], unstarted: Sequence[int], cause: str, now: float
-    ) -> None:
+    def died(self, worker: Worker, running: Sequence[int], unstarted: Sequence[int], cause: str, now: float) -> None:
         """Record the death of a child process: it counts against the running nodes, not against the unstarted ones."""
         claimed, unharmed = self.dispatch.claimed, set(unstarted)
         # Running nodes first: one that was claimed together with a source that failed is counted all the same.

@@ -90,7 +90,9 @@ class FunctionQueue:
         "run_time",
     )
 
-    def __init__(self, id: int, function: Function, key: str = "", number: int = 0, base: FunctionQueue | None = None) -> None:
+    def __init__(
+        self, id: int, function: Function, key: str = "", number: int = 0, base: FunctionQueue | None = None
+    ) -> None:
         self.id = id  #: the function's
         self.function = function
         self.key = key  #: concurrency key; empty: none
@@ -102,9 +104,15 @@ class FunctionQueue:
         #: whether a node may be claimed together with the source that it waits for: nothing of it is counted, timed or
         #: visible before the source has ended
         self.can_fuse = not (
-            function.is_async or function.max_concurrency or function.timeout or function.delay or function.stream_children
+            function.is_async
+            or function.max_concurrency
+            or function.timeout
+            or function.delay
+            or function.stream_children
         )
-        self.run_time: RunTimeEstimate = base.run_time if base is not None else RunTimeEstimate(function.is_async)  #: the function's
+        self.run_time: RunTimeEstimate = (
+            base.run_time if base is not None else RunTimeEstimate(function.is_async)
+        )  #: the function's
         self._line: deque[int] = deque()  # places in their order
         self._late: list[int] = []  # heap of places that came after a younger one
         self.ready = 0  #: nodes in state QUEUED

@@ -169,8 +169,12 @@ def _deployed(dispatch: Claims, name: str, lanes: Sequence[FunctionQueue]) -> st
     if len(hashes) == 1:
         return hashes.pop()
     if not hashes:
-        raise FailedPrecondition(f"no connected worker has said what code of {name} it has: name the hash of what is to run")
-    raise FailedPrecondition(f"connected workers have different code of {name}: name one of {', '.join(sorted(hashes))}")
+        raise FailedPrecondition(
+            f"no connected worker has said what code of {name} it has: name the hash of what is to run"
+        )
+    raise FailedPrecondition(
+        f"connected workers have different code of {name}: name one of {', '.join(sorted(hashes))}"
+    )
 
 
 # --- what is allowed --------------------------------------------------------------------------------

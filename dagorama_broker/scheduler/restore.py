@@ -108,9 +108,7 @@ def _pause_left(graph: Graph, row: ProgressRow) -> float:
     return min(row.retry_at - graph.wall - graph.now, row.pause) if row.retry_at else 0.0
 
 
-def _rebuild_edges(
-    graph: Graph, live: Live, resolving: Mapping[int, EndedNode], ended: Mapping[int, Node]
-) -> None:
+def _rebuild_edges(graph: Graph, live: Live, resolving: Mapping[int, EndedNode], ended: Mapping[int, Node]) -> None:
     waiting = []
     for row in live.nodes:
         node = graph.nodes[row.key]

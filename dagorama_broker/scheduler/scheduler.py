@@ -178,7 +178,11 @@ class Scheduler(Workers):
         self.graph.noticed = None
 
     def retry(
-        self, failed: Failed, now: float, downstream: bool = False, new_code: Iterable[Node] | None = None,
+        self,
+        failed: Failed,
+        now: float,
+        downstream: bool = False,
+        new_code: Iterable[Node] | None = None,
         adoptions: Sequence[Rebinding] = (),
     ) -> Retried:
         """Retry failed nodes; nodes that failed because of them wait for them again. See `scheduler/retry.py`.

@@ -32,7 +32,9 @@ def _recount(lane: FunctionQueue, before: State, state: State) -> None:
 class States(Names):
     def __init__(self) -> None:
         super().__init__()
-        self.active: dict[int, FunctionQueue] = {}  #: functions' own queues with a queued node, with any key, by function
+        self.active: dict[
+            int, FunctionQueue
+        ] = {}  #: functions' own queues with a queued node, with any key, by function
         self.stirred: dict[FunctionQueue, None] = {}  #: queues whose oldest claimable node may have changed
         self.delayed: dict[int, FunctionQueue] = {}  #: queues with a node in BACKOFF
         self.counts = [0] * len(State)  #: nodes by state; ended ones since the start of this broker
@@ -227,7 +229,14 @@ class States(Names):
         retry_at = trouble.retry_at + self.wall if trouble.retry_at else 0.0
         self.changes.progress.append(
             ProgressRow(
-                node.key, trouble.failed_attempts, trouble.crashes, trouble.worker_losses, retry_at, trouble.failure, trouble.pause,
-                node.attempt, trouble.lost_attempt,
+                node.key,
+                trouble.failed_attempts,
+                trouble.crashes,
+                trouble.worker_losses,
+                retry_at,
+                trouble.failure,
+                trouble.pause,
+                node.attempt,
+                trouble.lost_attempt,
             )
         )

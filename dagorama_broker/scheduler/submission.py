@@ -22,7 +22,11 @@ class SubmissionPlan:
     """Nodes and instances that a call asks for. Nothing changes before it is carried out."""
 
     def __init__(
-        self, graph: Graph, runs: Sequence[NewNodes], known: Mapping[bytes, Node], reservation: Reservation | None = None
+        self,
+        graph: Graph,
+        runs: Sequence[NewNodes],
+        known: Mapping[bytes, Node],
+        reservation: Reservation | None = None,
     ) -> None:
         """`known` has ended nodes, read from the store, by the ids that the runs name.
 
@@ -221,7 +225,9 @@ class SubmissionPlan:
             if node.queue.base is planned:
                 node.queue = self._graph.queue_for_key(lane, node.queue.key) if node.queue.key else lane
 
-    def enter_nodes(self, run: NodeBlock, arguments: Sequence[bytes], start: int = 0, end: int | None = None) -> list[Node]:
+    def enter_nodes(
+        self, run: NodeBlock, arguments: Sequence[bytes], start: int = 0, end: int | None = None
+    ) -> list[Node]:
         """Enter nodes of a run, by their places in it, with their rows: they cannot be found by their names yet."""
         graph, changes, first = self._graph, self._graph.changes, run.first_key - self._first_key
         end = run.count if end is None else min(end, run.count)
@@ -266,7 +272,9 @@ class SubmissionPlan:
         instance.live += run.count
         graph.enter_run(run)
         graph.unwritten.add(run.origin)
-        changes.blocks.append(NodeBlockRow(run.origin, run.first, run.count, run.first_key, instance.key, run.digest, maker))
+        changes.blocks.append(
+            NodeBlockRow(run.origin, run.first, run.count, run.first_key, instance.key, run.digest, maker)
+        )
         changes.large += [LargeRow(run.first_key, sha256) for sha256 in new.large]
 
 

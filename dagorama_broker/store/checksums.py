@@ -27,8 +27,17 @@ _HIGH = 0x7FFFFFFF  # SQLite's integers are signed
 
 #: The options of a function that are stored as one text, so that a new option needs no new column.
 _OPTIONS = (
-    "timeout", "queue_timeout", "priority", "max_concurrency", "delay", "max_deaths", "stream_children", "timeout_is_final",
-    "key_id", "class_code", "rebound_under",
+    "timeout",
+    "queue_timeout",
+    "priority",
+    "max_concurrency",
+    "delay",
+    "max_deaths",
+    "stream_children",
+    "timeout_is_final",
+    "key_id",
+    "class_code",
+    "rebound_under",
 )
 
 
@@ -57,9 +66,7 @@ def row_sum(row: Sequence[SqlValue]) -> int:
     return crc32(repr(tuple(row)).encode())
 
 
-def block_sum(
-    first_key: int, origin: bytes, first: int, size: int, instance: int, digest: bytes, maker: int
-) -> int:
+def block_sum(first_key: int, origin: bytes, first: int, size: int, instance: int, digest: bytes, maker: int) -> int:
     """Return the checksum of a row of `runs`; rows that are older than the column `maker` have 0 there."""
     row = first_key, origin, first, size, instance, digest
     return row_sum((*row, maker) if maker else row)
@@ -155,7 +162,13 @@ def outcome_rows(
 def block_rows(runs: Iterable[NodeBlockRow]) -> Iterator[tuple[SqlValue, ...]]:
     return (
         (
-            first_key, origin, first, size, instance, digest, maker,
+            first_key,
+            origin,
+            first,
+            size,
+            instance,
+            digest,
+            maker,
             block_sum(first_key, origin, first, size, instance, digest, maker),
         )
         for origin, first, size, first_key, instance, digest, maker in runs

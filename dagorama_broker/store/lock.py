@@ -93,6 +93,4 @@ class StoreLock:
         return descriptor
 
     def _in_use(self, by: str) -> StoreError:
-        return StoreError(
-            f"{self._store} is in use by another broker ({by}): stop that one, or choose another store"
-        )
+        return StoreError(f"{self._store} is in use by another broker ({by}): stop that one, or choose another store")

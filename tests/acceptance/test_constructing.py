@@ -115,5 +115,7 @@ def test_a_lock_among_them_waits_for_a_worker_that_registers_one() -> None:
     from tests.support.troubles import Locking
 
     instance, _ = Locking(threading.Lock())(1)
-    await_that(lambda: any("constructed with a lock" in each.reason for each in connection().get_status().unschedulable))
+    await_that(
+        lambda: any("constructed with a lock" in each.reason for each in connection().get_status().unschedulable)
+    )
     assert instance.cancel() == 1

@@ -42,9 +42,7 @@ class DyingBroker(LaunchedBroker):
 
 
 @contextmanager
-def dying_broker(
-    store: Path, deaths: list[tuple[int, str]], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[DyingBroker]:
+def dying_broker(store: Path, deaths: list[tuple[int, str]], monkeypatch: pytest.MonkeyPatch) -> Iterator[DyingBroker]:
     broker = DyingBroker(f"sqlite:///{store}", deaths)
     broker.start()
     monkeypatch.setenv("DAGORAMA_HOST", broker.host)

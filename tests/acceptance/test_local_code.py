@@ -26,7 +26,9 @@ def script(folder: Path, text: str, *arguments: str, name: str = "script.py") ->
 
 
 def test_what_a_script_defines_comes_back_as_its_own(tmp_path: Path) -> None:
-    done = script(tmp_path, """
+    done = script(
+        tmp_path,
+        """
         import collections, typing
 
         class Mode(enum.Enum):
@@ -104,12 +106,15 @@ def test_what_a_script_defines_comes_back_as_its_own(tmp_path: Path) -> None:
                 except NodeFailed as error:
                     assert type(error.__cause__) is OutOfStock and error.__cause__.left == 3
                 print("fine")
-        """)
+        """,
+    )
     assert done.stdout == "fine\n", done.stderr
 
 
 def test_a_script_without_a_guard_runs_once(tmp_path: Path) -> None:
-    done = script(tmp_path, """
+    done = script(
+        tmp_path,
+        """
         print("begins")
         SETTINGS = {}
 
@@ -124,12 +129,15 @@ def test_a_script_without_a_guard_runs_once(tmp_path: Path) -> None:
         SETTINGS["factor"] = 21
         with launch_broker(port=0), launch_workers(1):
             print(resolve(*Task()(), timeout=20))
-        """)
+        """,
+    )
     assert done.stdout == "begins\n42\n", done.stderr
 
 
 def test_functions_of_a_script_are_found_by_name_in_its_nodes(tmp_path: Path) -> None:
-    done = script(tmp_path, """
+    done = script(
+        tmp_path,
+        """
         import multiprocessing, pickle
 
         def square(x):
@@ -146,7 +154,8 @@ def test_functions_of_a_script_are_found_by_name_in_its_nodes(tmp_path: Path) ->
         if __name__ == "__main__":
             with launch_broker(port=0), launch_workers(1):
                 print(resolve(*Task()(square), timeout=20))
-        """)
+        """,
+    )
     assert done.stdout == "[1, 4, 9]\n", done.stderr
 
 
@@ -183,7 +192,9 @@ def test_a_script_run_again_with_other_classes_refuses_the_old_values(tmp_path: 
 @pytest.mark.parametrize("first", ["call", "workers"])
 def test_what_cannot_travel_is_refused_by_its_name(tmp_path: Path, first: str) -> None:
     """The instance is made before the workers start, or after."""
-    done = script(tmp_path, """
+    done = script(
+        tmp_path,
+        """
         guard = threading.Lock()
 
         class Task(DAGDefinition):
@@ -198,7 +209,9 @@ def test_what_cannot_travel_is_refused_by_its_name(tmp_path: Path, first: str) -
                     Task()()
                 with launch_workers(1):
                     Task()()
-        """, first)
+        """,
+        first,
+    )
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     assert "__main__:Task cannot be sent to the workers" in last
@@ -206,7 +219,9 @@ def test_what_cannot_travel_is_refused_by_its_name(tmp_path: Path, first: str) -
 
 
 def test_factories_make_classes_that_are_told_apart(tmp_path: Path) -> None:
-    done = script(tmp_path, """
+    done = script(
+        tmp_path,
+        """
         def make(number, rows):
             class Task(DAGDefinition):
                 @dagorama().syncfn
@@ -224,12 +239,15 @@ def test_factories_make_classes_that_are_told_apart(tmp_path: Path) -> None:
                 with launch_workers(1):
                     made += [make(number, rows)()() for number, rows in ((2, [10]), (2, [20]), (1, [10]))]
                     print([resolve(*each, timeout=20) for each in made])
-        """)
+        """,
+    )
     assert done.stdout == "[11, 12, 22, 11]\n", done.stderr
 
 
 def test_classes_that_a_function_of_a_module_makes_run_in_launched_and_in_other_workers(tmp_path: Path) -> None:
-    (tmp_path / "factory.py").write_text(BEGIN + dedent("""
+    (tmp_path / "factory.py").write_text(
+        BEGIN
+        + dedent("""
         def make(number):
             class Task(DAGDefinition):
                 @dagorama().syncfn
@@ -246,8 +264,11 @@ def test_classes_that_a_function_of_a_module_makes_run_in_launched_and_in_other_
             @dagorama().syncfn
             def entrypoint(self):
                 return Five()()[1]
-        """))
-    done = script(tmp_path, """
+        """)
+    )
+    done = script(
+        tmp_path,
+        """
         import os, subprocess
         from factory import Five, Main
 
@@ -261,12 +282,15 @@ def test_classes_that_a_function_of_a_module_makes_run_in_launched_and_in_other_
                 with launch_workers(1):
                     found += [resolve(*cls()(), timeout=20) for cls in (Five, Main)]
                 print(found == [(5, "make.<locals>.Task")] * 4)
-        """)
+        """,
+    )
     assert done.stdout == "True\n", done.stderr
 
 
 def test_a_registered_definition_that_cannot_travel_has_to_be_like_the_callers(tmp_path: Path) -> None:
-    done = script(tmp_path, """
+    done = script(
+        tmp_path,
+        """
         from dagorama import register_definition
 
         class Pooled(DAGDefinition):
@@ -294,14 +318,17 @@ def test_a_registered_definition_that_cannot_travel_has_to_be_like_the_callers(t
                 except NodeFailed as error:
                     print(error.type, error.attempts)
                     print(error.message)
-        """)
+        """,
+    )
     lines = done.stdout.splitlines()
     assert lines[:2] == ["101", "dagorama.errors.DefinitionDiffers 1"], done.stderr
     assert "registered here with size=100, and the caller has size=3" in lines[2]
 
 
 def test_a_class_made_by_a_running_node_is_refused_at_its_call(tmp_path: Path) -> None:
-    done = script(tmp_path, """
+    done = script(
+        tmp_path,
+        """
         class Task(DAGDefinition):
             @dagorama().syncfn
             def entrypoint(self):
@@ -317,14 +344,17 @@ def test_a_class_made_by_a_running_node_is_refused_at_its_call(tmp_path: Path) -
                     resolve(*Task()(), timeout=20)
                 except NodeFailed as error:
                     print(error.type, "was made by a running node" in error.message)
-        """)
+        """,
+    )
     assert done.stdout == "dagorama.errors.FunctionNotFound True\n", done.stderr
 
 
 def test_values_of_a_script_run_by_python_m_are_its_own(tmp_path: Path) -> None:
     (tmp_path / "app").mkdir()
     (tmp_path / "app" / "__init__.py").touch()
-    (tmp_path / "app" / "job.py").write_text(BEGIN + dedent("""
+    (tmp_path / "app" / "job.py").write_text(
+        BEGIN
+        + dedent("""
         class Mode(enum.Enum):
             FAST = 1
 
@@ -337,14 +367,17 @@ def test_values_of_a_script_run_by_python_m_are_its_own(tmp_path: Path) -> None:
             with launch_broker(port=0), launch_workers(1):
                 mode, was = resolve(*Job()(Mode.FAST), timeout=20)
                 print(mode is Mode.FAST, was)
-        """))
+        """)
+    )
     command = [sys.executable, "-m", "app.job"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "True True\n", done.stderr
 
 
 def test_a_file_run_by_runpy_is_sent_like_a_script(tmp_path: Path) -> None:
-    (tmp_path / "job.py").write_text(BEGIN + dedent("""
+    (tmp_path / "job.py").write_text(
+        BEGIN
+        + dedent("""
         @dataclasses.dataclass
         class Point:
             x: int
@@ -361,7 +394,8 @@ def test_a_file_run_by_runpy_is_sent_like_a_script(tmp_path: Path) -> None:
                 print("fine")
 
         main()
-        """))
+        """)
+    )
     command = [sys.executable, "-c", "import runpy; runpy.run_path('job.py')"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "fine\n", done.stderr

@@ -53,9 +53,7 @@ def environment(scratch: Path) -> dict[str, str]:
 
 def run(bin: Path, program: str, scratch: Path) -> str:
     command = [str(bin / "python"), "-c", f"import original_programs; original_programs.main({program!r})"]
-    done = subprocess.run(
-        command, cwd=scratch, env=environment(scratch), capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run(command, cwd=scratch, env=environment(scratch), capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

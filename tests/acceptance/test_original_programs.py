@@ -26,9 +26,7 @@ def broker() -> Iterator[LaunchedBroker]:
 
 
 @pytest.mark.parametrize("program", [program.__name__ for program in original_programs.PROGRAMS])
-def test_a_program_written_for_the_original_runs_as_it_is(
-    broker: LaunchedBroker, tmp_path: Path, program: str
-) -> None:
+def test_a_program_written_for_the_original_runs_as_it_is(broker: LaunchedBroker, tmp_path: Path, program: str) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{ROOT}", "SCRATCH": str(tmp_path)}
     command = [sys.executable, "-c", f"import original_programs; original_programs.main({program!r})"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)

@@ -32,7 +32,7 @@ def test_the_two_differ_in_decorators_base_class_and_launching_only() -> None:
 def test_the_readme_shows_it_as_it_is() -> None:
     readme = (SAMPLES.parent / "README.md").read_text()
     code = (SAMPLES / "test2.py").read_text()
-    assert f"```python\n{code[code.index('from collections'):]}```" in readme
+    assert f"```python\n{code[code.index('from collections') :]}```" in readme
 
 
 def test_one_node() -> None:
@@ -48,6 +48,7 @@ def test_a_failure_reaches_the_caller_with_the_culprit_and_the_traceback_from_ov
 
 def test_the_sample_of_a_bad_item_resolves_the_rest() -> None:
     output_of("outcomes")  # it asserts what it shows
+
 
 def test_a_run_time_value_decides_how_the_graph_grows() -> None:
     assert output_of("branching").splitlines() == [

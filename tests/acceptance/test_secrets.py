@@ -31,7 +31,6 @@ KEY = "bWFya2VkLXNpZ25pbmcta2V5LW1hcmtlZC1zaWduaW4"  # "marked-signing-key-marke
 PASSED = 60.0
 
 
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(tmp_path_factory.mktemp("secrets"))

@@ -225,14 +225,16 @@ async def test_a_wait_without_a_broker_says_that_none_answers(broker: LaunchedBr
 def test_spawner_and_worker_both_name_a_module_that_the_worker_cannot_import(
     broker: LaunchedBroker, tmp_path: Path
 ) -> None:
-    (tmp_path / "only_here.py").write_text(textwrap.dedent("""
+    (tmp_path / "only_here.py").write_text(
+        textwrap.dedent("""
         from dagorama import DAGDefinition, dagorama, resolve
 
         class Task(DAGDefinition):
             @dagorama().syncfn
             def entrypoint(self) -> int:
                 return 1
-    """))
+    """)
+    )
     script = "from only_here import *; instance, promise = Task()(); resolve(instance, promise, timeout=4)"
     with worker() as process:
         done = subprocess.run(

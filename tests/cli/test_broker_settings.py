@@ -61,9 +61,7 @@ def test_every_setting_has_its_variable() -> None:
 
 
 @pytest.mark.parametrize("variable", VARIABLES)
-def test_a_variable_sets_its_setting_and_is_declared_with_it(
-    monkeypatch: pytest.MonkeyPatch, variable: str
-) -> None:
+def test_a_variable_sets_its_setting_and_is_declared_with_it(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     setting, text, value = VARIABLES[variable]
     for other in VARIABLES:  # a certificate and its key come together
         if other.startswith("DAGORAMA_BROKER_TLS_"):

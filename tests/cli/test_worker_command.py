@@ -25,9 +25,13 @@ def test_both_commands_know_the_flags(command: object) -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["--concurrency", "0"], "--concurrency"), (["--grace", "-1"], "--grace"),
-        (["--grace", "nan"], "--grace nan"), (["--host", "tcp://broker"], "--host is 'tcp://broker'"),
-        (["--port", "0"], "--port"), (["--no-such-flag"], "--no-such-flag"), (["stray"], "stray"),
+        (["--concurrency", "0"], "--concurrency"),
+        (["--grace", "-1"], "--grace"),
+        (["--grace", "nan"], "--grace nan"),
+        (["--host", "tcp://broker"], "--host is 'tcp://broker'"),
+        (["--port", "0"], "--port"),
+        (["--no-such-flag"], "--no-such-flag"),
+        (["stray"], "stray"),
     ],
 )
 def test_a_wrong_flag_is_named(arguments: list[str], named: str) -> None:
@@ -40,7 +44,9 @@ def test_a_wrong_flag_is_named(arguments: list[str], named: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("DAGORAMA_PORT", "many"), ("DAGORAMA_LOG_LEVEL", "loud"), ("DAGORAMA_GRACE", "long"),
+        ("DAGORAMA_PORT", "many"),
+        ("DAGORAMA_LOG_LEVEL", "loud"),
+        ("DAGORAMA_GRACE", "long"),
         ("DAGORAMA_SHARED_FILES", "perhaps"),
     ],
 )

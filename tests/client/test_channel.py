@@ -198,9 +198,7 @@ def test_a_token_goes_to_this_machine_in_the_clear(host: str) -> None:
     check(Settings(host, auth_token="dgt_marked"))
 
 
-def test_what_is_for_this_machine_takes_no_way_over_a_proxy(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_what_is_for_this_machine_takes_no_way_over_a_proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tokens = tmp_path / "tokens.toml"
     tokens.write_text(record_of("dgt_spawner", "client"))
     with launch_broker(port=0, environment={"DAGORAMA_TOKENS_FILE": str(tokens)}) as broker:

@@ -112,9 +112,7 @@ def test_a_value_is_sent_if_the_folder_cannot_be_written_to(broker: RecordingBro
 
 
 @pytest.mark.parametrize("change", ["gone", "other bytes", "empty"])
-def test_a_file_that_is_not_what_its_name_says_is_asked_for(
-    broker: RecordingBroker, folder: Path, change: str
-) -> None:
+def test_a_file_that_is_not_what_its_name_says_is_asked_for(broker: RecordingBroker, folder: Path, change: str) -> None:
     broker_values().put(DATA)
     assert bytes_of(NAME) == DATA
     broker.large[NAME] = DATA

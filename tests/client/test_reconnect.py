@@ -80,9 +80,7 @@ WAITS: dict[str, Wait] = {
 
 
 @pytest.mark.parametrize("wait", WAITS)
-def test_a_wait_of_any_age_goes_on_across_restarts(
-    wait: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wait_of_any_age_goes_on_across_restarts(wait: str, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[Any] = []
     with serving() as broker:
         point_at(broker.port, monkeypatch)
@@ -115,9 +113,7 @@ def test_a_first_wait_that_was_never_answered_had_a_broker_all_the_same(
     restarted.broker.nodes, restarted.broker.instances = broker.nodes, broker.instances
     monkeypatch.setattr("dagorama.client.connection._current", None)
     with restarted as broker:
-        thread = threading.Thread(
-            target=lambda: found.append(resolve(instance, promise, timeout=None)), daemon=True
-        )
+        thread = threading.Thread(target=lambda: found.append(resolve(instance, promise, timeout=None)), daemon=True)
         thread.start()
         until(lambda: broker.waits)
         assert not connection().has_answered
@@ -266,7 +262,7 @@ def test_a_wait_whose_stream_is_reset_goes_on(
 
 
 def test_a_wait_for_many_nodes_is_a_call_of_its_own_and_goes_on_too(
-    proxy: tuple[RecordingBroker, ResettingProxy]
+    proxy: tuple[RecordingBroker, ResettingProxy],
 ) -> None:
     broker, between = proxy
     instance, _ = Sample()()

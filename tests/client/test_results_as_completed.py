@@ -151,9 +151,7 @@ def test_the_time_counts_from_the_call(broker: RecordingBroker, instance: Any, p
 
 
 @BOTH
-def test_a_broker_that_restarts_is_asked_about_the_rest(
-    monkeypatch: pytest.MonkeyPatch, collect: Collect
-) -> None:
+def test_a_broker_that_restarts_is_asked_about_the_rest(monkeypatch: pytest.MonkeyPatch, collect: Collect) -> None:
     monkeypatch.setenv("DAGORAMA_HOST", "127.0.0.1")
     with serving() as broker:
         monkeypatch.setenv("DAGORAMA_PORT", str(broker.port))

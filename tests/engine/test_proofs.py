@@ -74,7 +74,7 @@ async def test_an_attempt_is_not_believed_from_another_worker_after_a_restart(tm
 
 
 async def test_an_attempt_that_was_never_granted_is_not_believed_from_whom_the_node_was_granted_to(
-    tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     store = f"sqlite:///{tmp_path}/store.db"
     async with serving(store=store) as served:

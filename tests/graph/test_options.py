@@ -36,8 +36,7 @@ class Ruled(DAGDefinition):
         return 1
 
     @dagorama(
-        timeout=1.5, queue_timeout=60, priority=-3, max_concurrency=2, delay=0.25, max_deaths=1,
-        stream_children=True
+        timeout=1.5, queue_timeout=60, priority=-3, max_concurrency=2, delay=0.25, max_deaths=1, stream_children=True
     ).syncfn
     def ruled(self) -> int:
         return 1

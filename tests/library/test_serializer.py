@@ -310,7 +310,7 @@ def test_what_cannot_be_unpacked_says_so() -> None:
         find("away:Task.run")
 
 
-SCRIPT = '''
+SCRIPT = """
 import sys
 from dagorama import DAGDefinition, dagorama, register_definition
 from dagorama.serializer import find
@@ -352,9 +352,9 @@ names = [
 ]
 hashes = [find(name).decorated.hash for name in names]
 sys.stdout.buffer.write(__import__("pickle").dumps((names, hashes, pack())))
-'''
+"""
 
-CHILD = '''
+CHILD = """
 import pickle, sys
 from dagorama.serializer import find
 from dagorama.graph.shipping import receive
@@ -381,7 +381,7 @@ attempt = AttemptScope(b"i" * 16)
 task.decorated.function(instance_within(b"i" * 16, task.definition, attempt), 5)
 assert attempt.runs[0]._specs[0].name == names[2]
 print("fine")
-'''
+"""
 
 
 @pytest.mark.parametrize("from_file", [True, False])

@@ -169,7 +169,7 @@ def test_settings_cannot_be_changed() -> None:
 
 
 def test_a_time_to_wait_for_a_lost_broker_is_twenty_seconds_unless_said_otherwise(
-    monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("DAGORAMA_BROKER_WAIT", raising=False)
     assert broker_wait() == 20.0

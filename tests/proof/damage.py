@@ -55,9 +55,7 @@ def changes_of(memory: MemoryStore) -> Changes:
         progress=list(tables.progress.values()), keys=[KeyRow(*row) for row in tables.concurrency_keys.items()],
         workers_joined=list(tables.workers.items()),
     )  # fmt: skip
-    changes.instance_ends = [
-        InstanceEnd(key, stored.ended, stored.failed) for key, stored in tables.instances.items()
-    ]
+    changes.instance_ends = [InstanceEnd(key, stored.ended, stored.failed) for key, stored in tables.instances.items()]
     return changes
 
 
@@ -104,7 +102,9 @@ class Questions:
             broker = Broker(scheduler, store, keeping=RetentionPolicy(inf, inf, inf))
             memory = MemoryGuard(1 << 40, broker.memory_size)
             running = asyncio.create_task(broker.run())
-            asking = asyncio.create_task(self._ask(BrokerService(broker, WorkerConfig(), RequestLimits(), memory, CallLimiter(100))))
+            asking = asyncio.create_task(
+                self._ask(BrokerService(broker, WorkerConfig(), RequestLimits(), memory, CallLimiter(100)))
+            )
             try:
                 await asyncio.wait([asking, running], return_when=asyncio.FIRST_COMPLETED)
                 return [str(running.exception())] if running.done() else await asking

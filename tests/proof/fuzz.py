@@ -141,44 +141,82 @@ def _spoil(draw: Any, message: Any, of: FieldDescriptor) -> None:
 def _templates() -> list[tuple[str, list[Any]]]:
     function = pb.Function(name="work", hash="h", retry=pb.Retry(max_attempts=2), queue="fuzz")
     nodes = pb.Nodes(
-        instance=INSTANCE, origin=ORIGIN, function=[0, 0, 0], arguments=[b"\1\0a"] * 3, source_count=[0, 1, 2],
-        source=[0, 0, 1], tolerant=[1], keys=["k"], key=[0, 1, 0],
+        instance=INSTANCE,
+        origin=ORIGIN,
+        function=[0, 0, 0],
+        arguments=[b"\1\0a"] * 3,
+        source_count=[0, 1, 2],
+        source=[0, 0, 1],
+        tolerant=[1],
+        keys=["k"],
+        key=[0, 1, 0],
         creates=pb.NewInstance(definition="work:Task", entry=ORIGIN + bytes(4)),
     )
     submission = pb.SubmitRequest(functions=[function], nodes=[nodes])
     held = pb.HeldGrant(node=[1, 2], attempt=[(1 << 40) + 1, (1 << 40) + 2], proof=b"p" * 16)
     presence = pb.Hello(
-        protocol=1, **WORKER, name="fuzz", slots=2, include_queues=["fuzz"], held_node=[1],
-        held_attempt=[(1 << 40) + 1], held_slot=[0], grants=[held],
+        protocol=1,
+        **WORKER,
+        name="fuzz",
+        slots=2,
+        include_queues=["fuzz"],
+        held_node=[1],
+        held_attempt=[(1 << 40) + 1],
+        held_slot=[0],
+        grants=[held],
     )
     hello = pb.WorkerMessage(hello=presence)
     # Attempts of the broker's first epoch, some of which are this worker's by then.
     attempts = [(1 << 40) + number for number in range(1, 6)]
-    children = pb.Children(node=1, attempt=attempts[0], nodes=pb.Nodes(
-        instance=INSTANCE, origin=b"c" * 12, function=[0], arguments=[b"\1\0c"], foreign=[ORIGIN + bytes(4)],
-        source_count=[1], source=[-1],
-    ))
+    children = pb.Children(
+        node=1,
+        attempt=attempts[0],
+        nodes=pb.Nodes(
+            instance=INSTANCE,
+            origin=b"c" * 12,
+            function=[0],
+            arguments=[b"\1\0c"],
+            foreign=[ORIGIN + bytes(4)],
+            source_count=[1],
+            source=[-1],
+        ),
+    )
     results = pb.Results(
-        node=[1, 2], attempt=attempts[:2], value=[b"\1\0v"] * 2, microseconds=[5, 5], ref_count=[1, 1], ref=[0, -1],
-        foreign=[ORIGIN + bytes(4)], functions=[function], children=[children],
+        node=[1, 2],
+        attempt=attempts[:2],
+        value=[b"\1\0v"] * 2,
+        microseconds=[5, 5],
+        ref_count=[1, 1],
+        ref=[0, -1],
+        foreign=[ORIGIN + bytes(4)],
+        functions=[function],
+        children=[children],
         failures=[pb.Failure(node=3, attempt=attempts[2], type="E", message="m")],
     )
     said = pb.WorkerMessage(
         reports=[pb.Report(sequence=1, body=results.SerializeToString())],
         returns=[pb.Return(node=[4], attempt=[attempts[3]])],
-        deaths=[pb.SlotDeath(running=[attempts[4]], cause="SIGSEGV")], heartbeat=True,
+        deaths=[pb.SlotDeath(running=[attempts[4]], cause="SIGSEGV")],
+        heartbeat=True,
     )
     wait = pb.WaitRequest(instance=INSTANCE, node=[ORIGIN + bytes(4)], now=True)
     return [
-        ("SubmitStream", [submission, pb.SubmitRequest()]), ("Work", [hello, said]),
+        ("SubmitStream", [submission, pb.SubmitRequest()]),
+        ("Work", [hello, said]),
         ("Work", [hello, said, said]),
         ("Wait", [wait]),
         ("Exchange", [pb.Requests(request=[pb.Request(number=1, submit=submission), pb.Request(number=2, wait=wait)])]),
-        ("Exchange", [pb.Requests(request=[pb.Request(number=3, wait=wait)]), pb.Requests(request=[pb.Request(number=3, cancel=True)])]),
+        (
+            "Exchange",
+            [
+                pb.Requests(request=[pb.Request(number=3, wait=wait)]),
+                pb.Requests(request=[pb.Request(number=3, cancel=True)]),
+            ],
+        ),
         ("Cancel", [pb.CancelRequest(instance=INSTANCE, node=[ORIGIN + bytes(4)])]),
         ("GetInstance", [pb.GetInstanceRequest(instance=INSTANCE)]),
         ("FindIds", [pb.FindIdsRequest(instance=INSTANCE.hex()[:8], node=[ORIGIN.hex()[:8]])]),
-    ]  # fmt: skip
+    ]
 
 
 TEMPLATES = _templates()
@@ -249,7 +287,10 @@ class Fuzzer:
         instance, origin = os.urandom(16), os.urandom(12)
         function = pb.Function(name="honest", hash="h", queue=f"honest {origin.hex()}")
         nodes = pb.Nodes(
-            instance=instance, origin=origin, function=[0], arguments=[b"\1\0a"],
+            instance=instance,
+            origin=origin,
+            function=[0],
+            arguments=[b"\1\0a"],
             creates=pb.NewInstance(definition="work:Task", entry=origin + bytes(4)),
         )
         stub = BrokerStub(self.channel)

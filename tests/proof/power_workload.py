@@ -98,9 +98,7 @@ class Workload:
             news, done = await session.next(), []
             for slot, node, attempt in news.granted:
                 value = self.chance.randbytes(40)
-                broker.scheduler.complete(
-                    slot.worker, node.key, attempt, value, 100, (), (), {}, (), broker.see_time()
-                )
+                broker.scheduler.complete(slot.worker, node.key, attempt, value, 100, (), (), {}, (), broker.see_time())
                 assert node.block is not None
                 done.append((node.block.id_of(node.key), value))
             await broker.commits.wait_durable()

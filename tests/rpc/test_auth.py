@@ -149,7 +149,17 @@ CLIENTS = {
 }  # fmt: skip
 MAY = {
     "client": CLIENTS,
-    "worker": {"Work", "Wait", "Exchange", "PutValue", "GetValue", "ImportValue", "GetSharedFolder", "GetInstance", "Explain"},
+    "worker": {
+        "Work",
+        "Wait",
+        "Exchange",
+        "PutValue",
+        "GetValue",
+        "ImportValue",
+        "GetSharedFolder",
+        "GetInstance",
+        "Explain",
+    },
     "reader": {"GetInstance", "GetStatus", "ListInstances", "ListNodes", "GetNode", "FindIds"},
     "admin": set(SENT),
 }
@@ -208,7 +218,9 @@ async def test_a_worker_may_wait_on_an_open_stream_and_not_submit(tokens: Tokens
         talk = stubs(served, tokens["worker"]).Exchange()
         asks = [
             broker_pb2.Request(number=1, submit=Dag().submission(b"a")),
-            broker_pb2.Request(number=2, wait=broker_pb2.WaitRequest(instance=dag.instance, node=[dag.id(0)], now=True)),
+            broker_pb2.Request(
+                number=2, wait=broker_pb2.WaitRequest(instance=dag.instance, node=[dag.id(0)], now=True)
+            ),
         ]
         await talk.write(broker_pb2.Requests(request=asks))
         answers: list[broker_pb2.Response] = []

@@ -153,9 +153,7 @@ async def test_the_largest_envelope_that_can_be_sent_reaches_its_worker_and_its_
 
 async def test_five_values_of_a_mebibyte_reach_one_node(served: Served) -> None:
     dag, value = Dag(), os.urandom(1 << 20)
-    await submit(served.stub,
-        dag.submission(*[b"leaf"] * 5, b"join", source_count=[0, 0, 0, 0, 0, 5], source=range(5))
-    )
+    await submit(served.stub, dag.submission(*[b"leaf"] * 5, b"join", source_count=[0, 0, 0, 0, 0, 5], source=range(5)))
     worker = await served.worker()
     for _ in range(5):
         await worker.complete(await worker.node(), value=value)

@@ -91,7 +91,11 @@ async def test_each_node_is_shown_as_it_stands() -> None:
         await worker.vanish()
         await served.until(lambda broker: not broker.scheduler.dispatch.workers)
         d = (await nodes(served, dag)).nodes[3]
-        assert (d.state, d.worker_losses, d.reason) == (pb.QUEUED, 1, "no worker is connected (start one with `worker`)")
+        assert (d.state, d.worker_losses, d.reason) == (
+            pb.QUEUED,
+            1,
+            "no worker is connected (start one with `worker`)",
+        )
 
 
 async def test_nodes_are_listed_page_by_page_and_by_state() -> None:

@@ -64,9 +64,7 @@ class Client:
 
     async def complete(self, worker: str, node: old.NodeMessage, result: bytes = b"done") -> old.NodeMessage:
         return await self.stub.SubmitWork(
-            old.WorkCompleteMessage(
-                instanceId=node.instanceId, nodeId=node.identifier, workerId=worker, result=result
-            )
+            old.WorkCompleteMessage(instanceId=node.instanceId, nodeId=node.identifier, workerId=worker, result=result)
         )
 
     async def fail(self, worker: str, node: old.NodeMessage, traceback: str = "ValueError: no") -> None:
@@ -292,7 +290,7 @@ async def test_the_lease_is_ninety_seconds_unless_told_otherwise(served: Served,
 
 
 async def test_a_legacy_outcome_of_a_node_that_is_not_the_workers_is_refused_and_the_value_stays(
-    client: Client
+    client: Client,
 ) -> None:
     instance, worker, other = await client.instance(), await client.worker(), await client.worker()
     identifier = await client.create(instance)
@@ -392,9 +390,7 @@ async def test_names_without_end_are_refused(client: Client, field: str) -> None
         await client.create(instance, functionName="")
 
 
-async def test_the_same_again_has_no_second_effect_and_other_content_is_refused(
-    client: Client, served: Served
-) -> None:
+async def test_the_same_again_has_no_second_effect_and_other_content_is_refused(client: Client, served: Served) -> None:
     instance, worker = await client.instance(), await client.worker()
     await client.stub.CreateInstance(old.InstanceConfigurationMessage(identifier=instance))
     node = client.node(instance)

@@ -155,13 +155,21 @@ async def test_entries_with_nothing_in_them_are_refused_before_they_are_looked_a
         await submit(served.stub, request_)
 
 
-@pytest.mark.parametrize(("method", "data"), [
-    (SUBMIT, b"\x0a\x00" * (MIB // 2)),
-    (SUBMIT, pb.SubmitRequest(functions=[FUNCTION]).SerializeToString() + b"\x12\x00" * (MIB // 2)),
-    (TALK, pb.Requests(request=[pb.Request(number=1)] * 100_000).SerializeToString()),
-    (TALK, pb.Requests(request=[pb.Request(submit=pb.SubmitRequest.FromString(b"\x0a\x00" * (MIB // 2)))]).SerializeToString()),
-    (WORK, b"\x1a\x00" * (MIB // 2)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("method", "data"),
+    [
+        (SUBMIT, b"\x0a\x00" * (MIB // 2)),
+        (SUBMIT, pb.SubmitRequest(functions=[FUNCTION]).SerializeToString() + b"\x12\x00" * (MIB // 2)),
+        (TALK, pb.Requests(request=[pb.Request(number=1)] * 100_000).SerializeToString()),
+        (
+            TALK,
+            pb.Requests(
+                request=[pb.Request(submit=pb.SubmitRequest.FromString(b"\x0a\x00" * (MIB // 2)))]
+            ).SerializeToString(),
+        ),
+        (WORK, b"\x1a\x00" * (MIB // 2)),
+    ],
+)
 def test_a_message_of_very_many_parts_is_recognised_before_it_is_parsed(method: str, data: bytes) -> None:
     assert has_too_many_parts(data, FORMS[method])
     assert not has_too_many_parts(data[: 2 * FEW], FORMS[method])
@@ -170,10 +178,15 @@ def test_a_message_of_very_many_parts_is_recognised_before_it_is_parsed(method: 
 def test_what_clients_send_and_what_nobody_can_parse_is_left_to_the_parser() -> None:
     dags = [Dag() for _ in range(30_000)]
     request = pb.SubmitRequest(functions=[FUNCTION], nodes=[dag.nodes(b"a", creates=True) for dag in dags])
-    asks = pb.Requests(request=[pb.Request(number=1, wait=pb.WaitRequest(instance=bytes(16), node=[bytes(16)]))] * 30_000)
+    asks = pb.Requests(
+        request=[pb.Request(number=1, wait=pb.WaitRequest(instance=bytes(16), node=[bytes(16)]))] * 30_000
+    )
     for method, data in (
-        (SUBMIT, request.SerializeToString()), (TALK, asks.SerializeToString()), (SUBMIT, b"\xff" * MIB),
-        (SUBMIT, os.urandom(SMALL_MESSAGE + 1)), (SUBMIT, b"\x0b" * MIB),
+        (SUBMIT, request.SerializeToString()),
+        (TALK, asks.SerializeToString()),
+        (SUBMIT, b"\xff" * MIB),
+        (SUBMIT, os.urandom(SMALL_MESSAGE + 1)),
+        (SUBMIT, b"\x0b" * MIB),
     ):
         assert len(data) > SMALL_MESSAGE
         assert not has_too_many_parts(data, FORMS[method])
@@ -237,9 +250,7 @@ async def test_nodes_of_many_instances_some_named_twice_are_waited_for_in_turns(
 async def test_a_node_that_is_waited_for_as_of_two_instances_is_refused(served: Served) -> None:
     one, other = Dag(), Dag()
     await submit(served.stub, one.submission(b"a"))
-    request = pb.WaitRequest(
-        instances=[one.instance, other.instance], node=[one.id(0), one.id(0)], instance_of=[0, 1]
-    )
+    request = pb.WaitRequest(instances=[one.instance, other.instance], node=[one.id(0), one.id(0)], instance_of=[0, 1])
     with refused(MALFORMED, "is named with two instances"):
         [reply async for reply in served.stub.Wait(request)]
     await served.until(lambda broker: not broker.watching._watches)
@@ -323,7 +334,5 @@ async def test_a_result_names_no_more_promises_than_a_node_has_sources() -> None
         worker = await served.worker()
         node = await worker.node()
         brood = Brood(node)
-        await worker.complete(
-            node, functions=[LEAF], children=[brood.nodes(b"x")], ref_count=[4], ref=[0, 0, 0, 0]
-        )
+        await worker.complete(node, functions=[LEAF], children=[brood.nodes(b"x")], ref_count=[4], ref=[0, 0, 0, 0])
         assert "it names 4 promises; 3 are allowed" in (await served.failure(dag.instance, dag.id(0))).message

@@ -154,9 +154,7 @@ async def test_a_child_may_be_an_instance_of_its_own(served: Served) -> None:
     worker = await served.worker()
     parent = await worker.node()
     made = children(parent, other.nodes(b"entry", creates=True))
-    await worker.complete(
-        parent, functions=[FUNCTION], children=[made], ref_count=[1], ref=[-1], foreign=[other.id(0)]
-    )
+    await worker.complete(parent, functions=[FUNCTION], children=[made], ref_count=[1], ref=[-1], foreign=[other.id(0)])
     entry = await worker.node()
     assert (entry.instance, entry.id) == (other.instance, other.id(0))
     await worker.complete(entry, value=b"inner")

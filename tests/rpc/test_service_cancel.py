@@ -16,8 +16,13 @@ def chain(instance: bytes) -> pb.SubmitRequest:
     """Two nodes, the second waiting for the first."""
     functions = [pb.Function(name="m:C.first", hash="h"), pb.Function(name="m:C.second", hash="h")]
     nodes = pb.Nodes(
-        instance=instance, creates=pb.NewInstance(definition="m:C"), origin=instance[:12], function=[0, 1],
-        arguments=[b"\1\0a", b"\1\0b"], source_count=[0, 1], source=[0],
+        instance=instance,
+        creates=pb.NewInstance(definition="m:C"),
+        origin=instance[:12],
+        function=[0, 1],
+        arguments=[b"\1\0a", b"\1\0b"],
+        source_count=[0, 1],
+        source=[0],
     )
     return pb.SubmitRequest(functions=functions, nodes=[nodes])
 

@@ -448,9 +448,7 @@ async def test_new_code_is_for_the_instance_of_the_call_alone() -> None:
         await served.failure(second.instance, second.id(0))
         assert await look(served, second) == {FUNCTION.name: [FUNCTION.hash]}
         adoption = signed(FUNCTION.name, FUNCTION.hash, instance=second.instance)
-        reply = await served.stub.Retry(
-            pb.RetryRequest(instance=second.instance, new_code=True, rebindings=[adoption])
-        )
+        reply = await served.stub.Retry(pb.RetryRequest(instance=second.instance, new_code=True, rebindings=[adoption]))
         assert (reply.queued, reply.waiting, reply.rebound) == (1, 1, 0)
         assert (await worker.node()).function.hash == FUNCTION.hash
 

@@ -36,7 +36,11 @@ async def test_a_worker_is_welcomed_with_what_it_has_to_keep_to() -> None:
     async with serving(lease=20.0, heartbeat=4.0, large_value_threshold=12_345) as served:
         worker = await served.worker()
         assert worker.welcome is not None
-        assert (worker.welcome.lease, worker.welcome.heartbeat, worker.welcome.large_value_threshold) == (20.0, 4.0, 12_345)
+        assert (worker.welcome.lease, worker.welcome.heartbeat, worker.welcome.large_value_threshold) == (
+            20.0,
+            4.0,
+            12_345,
+        )
         assert worker.welcome.epoch == 1
 
 

@@ -79,9 +79,7 @@ async def test_whoever_trusts_the_brokers_authority_is_served(secure: LaunchedBr
     assert await outcome(secure, ca=authority) == "OK"
 
 
-async def test_neither_plain_text_nor_another_authority_comes_through(
-    secure: LaunchedBroker, other: Authority
-) -> None:
+async def test_neither_plain_text_nor_another_authority_comes_through(secure: LaunchedBroker, other: Authority) -> None:
     assert await outcome(secure, ca=None) == "UNAVAILABLE"
     assert await outcome(secure, ca=other) == "UNAVAILABLE"
 
@@ -128,7 +126,9 @@ def test_a_token_does_not_go_to_another_machine_in_the_clear(monkeypatch: pytest
     monkeypatch.setenv("DAGORAMA_AUTH_TOKEN", "dgt_marked")
     done = subprocess.run(
         [sys.executable, "-m", "dagorama", "status", "--host", "192.0.2.1"],
-        capture_output=True, text=True, timeout=SECONDS,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
     )
     assert done.returncode == 2
     assert "the token would be sent to 192.0.2.1 in clear text: set DAGORAMA_TLS_CA" in done.stderr

@@ -164,7 +164,6 @@ class TestShares:
         hand.complete("takes long", us=12_000)
         assert hand.held.keys() == {"soon", "later"}
 
-
     def test_a_slot_that_overlaps_async_nodes_is_never_stuck(self, heart: Heart) -> None:
         hand = heart.worker()
         heart.spawn("a", of=ASYNC)

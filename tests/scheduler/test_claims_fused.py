@@ -161,7 +161,11 @@ class TestTrouble:
         heart.spawn("a", "b <- a", "c <- b")
         hand.child_dies(["b"], ["a", "c"])
         progress = heart.ledger.progress
-        assert [(progress[heart.key(name)].crashes if heart.key(name) in progress else 0) for name in "abc"] == [0, 1, 0]
+        assert [(progress[heart.key(name)].crashes if heart.key(name) in progress else 0) for name in "abc"] == [
+            0,
+            1,
+            0,
+        ]
         assert list(hand.held) == ["a"]
         hand.complete("a", us=FAST)
         assert list(hand.held) == ["b"]

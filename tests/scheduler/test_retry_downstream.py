@@ -157,7 +157,9 @@ def test_an_unfinished_node_that_was_given_what_is_to_run_again_is_in_the_way(he
     hand.fail("a")
     hand.complete("report")
     before = heart.everything()
-    with pytest.raises(FailedPrecondition, match=f"{heart.ids['after'].hex()} has not ended and depends on what is to run"):
+    with pytest.raises(
+        FailedPrecondition, match=f"{heart.ids['after'].hex()} has not ended and depends on what is to run"
+    ):
         heart.revive("a", downstream=True)
     assert heart.everything() == before
     assert heart.ledger.used_failures == set()

@@ -63,7 +63,8 @@ class Life(RuleBasedStateMachine):
         self.drafted: list[str] = []  #: and its nodes
 
     @initialize(
-        seeds=st.lists(st.lists(picks, max_size=3), min_size=3, max_size=8), of=functions,
+        seeds=st.lists(st.lists(picks, max_size=3), min_size=3, max_size=8),
+        of=functions,
         step=st.sampled_from([1, 2, 5_000]),
     )
     def begin(self, seeds: list[list[int]], of: str, step: int) -> None:
@@ -105,7 +106,9 @@ class Life(RuleBasedStateMachine):
 
     @precondition(lambda self: self.names and self.draft is None)
     @rule(
-        where=picks, seeds=st.lists(st.lists(picks, max_size=3), min_size=1, max_size=6), of=functions,
+        where=picks,
+        seeds=st.lists(st.lists(picks, max_size=3), min_size=1, max_size=6),
+        of=functions,
         new=st.booleans(),
     )
     def begin_a_draft(self, where: int, seeds: list[list[int]], of: str, new: bool) -> None:
@@ -268,8 +271,12 @@ class Life(RuleBasedStateMachine):
 
     @precondition(lambda self: self.holding())
     @rule(
-        pick=picks, seeds=st.lists(st.lists(picks, max_size=2), min_size=1, max_size=4), of=functions,
-        refs=st.lists(picks, max_size=3), new=st.booleans(), named=st.sampled_from([True, True, False]),
+        pick=picks,
+        seeds=st.lists(st.lists(picks, max_size=2), min_size=1, max_size=4),
+        of=functions,
+        refs=st.lists(picks, max_size=3),
+        new=st.booleans(),
+        named=st.sampled_from([True, True, False]),
         in_slices=st.booleans(),
     )
     def complete_with_children(
@@ -303,7 +310,9 @@ class Life(RuleBasedStateMachine):
 
     @precondition(lambda self: self.eager())
     @rule(
-        pick=picks, seeds=st.lists(st.lists(picks, max_size=2), min_size=1, max_size=4), of=functions,
+        pick=picks,
+        seeds=st.lists(st.lists(picks, max_size=2), min_size=1, max_size=4),
+        of=functions,
         new=st.booleans(),
     )
     def make_eagerly(self, pick: int, seeds: list[list[int]], of: str, new: bool) -> None:
@@ -426,6 +435,11 @@ PHASES = tuple(Phase) if EXAMPLES else (Phase.explicit, Phase.generate)
 
 TestLife = pytest.mark.slow(Life.TestCase)
 TestLife.settings = settings(
-    max_examples=EXAMPLES or 60, stateful_step_count=50, derandomize=not EXAMPLES,
-    database=None, deadline=None, print_blob=False, phases=PHASES,
+    max_examples=EXAMPLES or 60,
+    stateful_step_count=50,
+    derandomize=not EXAMPLES,
+    database=None,
+    deadline=None,
+    print_blob=False,
+    phases=PHASES,
 )

@@ -15,9 +15,14 @@ from .programs import Program, columns, kept_value
 from .watcher import Value, Watcher
 
 #: After which a client says the same again.
-AGAIN = frozenset({
-    grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED,
-})
+AGAIN = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.CANCELLED,
+    }
+)
 #: Seconds in which an undisturbed broker answers.
 PROMPT = 0.1
 

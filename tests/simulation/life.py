@@ -93,8 +93,16 @@ class Life:
                 self._end()
         watcher = self.watcher
         return Result(
-            self.seed, watcher.violation, watcher.trace, digest(repr(watcher.trace)), len(watcher.names),
-            watcher.starts, watcher.restarts, self.faults, self.network.messages, watcher.commits,
+            self.seed,
+            watcher.violation,
+            watcher.trace,
+            digest(repr(watcher.trace)),
+            len(watcher.names),
+            watcher.starts,
+            watcher.restarts,
+            self.faults,
+            self.network.messages,
+            watcher.commits,
         )
 
     def begin(self) -> None:

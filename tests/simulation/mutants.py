@@ -269,7 +269,10 @@ def _(restore: Any) -> Any:
     return forgetting
 
 
-@mutant("failed runs forgotten on restart", (restore, "rebuild"), )
+@mutant(
+    "failed runs forgotten on restart",
+    (restore, "rebuild"),
+)
 def _(rebuild: Any) -> Any:
     return rebuild
 

@@ -226,9 +226,7 @@ def columns(programs: list[Program], first: int, origin_of: dict[str, bytes], or
     }  # fmt: skip
 
 
-def _reference(
-    source: str, places: dict[str, int], ids: dict[str, bytes], origin: bytes, foreign: list[bytes]
-) -> int:
+def _reference(source: str, places: dict[str, int], ids: dict[str, bytes], origin: bytes, foreign: list[bytes]) -> int:
     if source in places:
         return places[source]
     id = ids[source]

@@ -57,7 +57,10 @@ def test_there_are_twenty_ways_to_break_the_product_at_least() -> None:
 @pytest.mark.parametrize(
     "mutant",
     [
-        "fencing removed", "acknowledge before commit", "lost wake-up of a waiter", "removed though a value names it",
+        "fencing removed",
+        "acknowledge before commit",
+        "lost wake-up of a waiter",
+        "removed though a value names it",
         "a retry leaves what failed because of another",
     ],
 )

@@ -49,9 +49,15 @@ class Thief:
             (theirs.worker, b""), (theirs.worker, chance.randbytes(32)), self._own(chance.randbytes(32)),
         ))  # fmt: skip
         return pb.Hello(
-            protocol=1, worker=worker, secret=secret, name=self.name, slots=theirs.slots,
-            tolerations=theirs.tolerations, held_node=[given.key for given in stolen],
-            held_attempt=[given.attempt for given in stolen], held_slot=[0] * len(stolen),
+            protocol=1,
+            worker=worker,
+            secret=secret,
+            name=self.name,
+            slots=theirs.slots,
+            tolerations=theirs.tolerations,
+            held_node=[given.key for given in stolen],
+            held_attempt=[given.attempt for given in stolen],
+            held_slot=[0] * len(stolen),
             grants=self._victim.proofs,
         )
 
@@ -61,6 +67,8 @@ class Thief:
     def _results(self, stolen: list[Given]) -> bytes:
         values = [Value(given.name, given.attempt, self.name, "stolen").packed() for given in stolen]
         return pb.Results(
-            node=[given.key for given in stolen], attempt=[given.attempt for given in stolen], value=values,
+            node=[given.key for given in stolen],
+            attempt=[given.attempt for given in stolen],
+            value=values,
             microseconds=[1] * len(stolen),
         ).SerializeToString()

@@ -38,8 +38,12 @@ SILENCE = 4.5
 #: Steps between two looks at all of the heart's own books.
 BOOKS_EVERY = 8
 BOOKS = (
-    invariants.states_are_counted, invariants.lanes_have_what_is_queued, invariants.claims_are_held_once,
-    invariants.nobody_waits_for_what_has_ended, invariants.readers_are_counted, invariants.pauses_have_their_end,
+    invariants.states_are_counted,
+    invariants.lanes_have_what_is_queued,
+    invariants.claims_are_held_once,
+    invariants.nobody_waits_for_what_has_ended,
+    invariants.readers_are_counted,
+    invariants.pauses_have_their_end,
     invariants.slots_are_where_they_belong,
 )
 
@@ -153,8 +157,12 @@ class Watcher:
         for outcome in changes.outcomes:
             if outcome.state in (State.COMPLETED, State.RESOLVING):
                 latest = self.latest.get(outcome.key, outcome.attempt)
-                self.require(latest == outcome.attempt, "fencing", f"node {outcome.key}: a result under attempt"
-                             f" {outcome.attempt} is taken, but {latest} was granted since")
+                self.require(
+                    latest == outcome.attempt,
+                    "fencing",
+                    f"node {outcome.key}: a result under attempt"
+                    f" {outcome.attempt} is taken, but {latest} was granted since",
+                )
         scheduler = broker.scheduler
         self._check_silence(broker)
         self._check_standstill(broker)
@@ -176,13 +184,19 @@ class Watcher:
         self.note("grant", node.key, attempt, name)
         self.require(attempt not in self.attempts, "attempts are never reused", f"attempt {attempt} was given before")
         before = self.latest.get(node.key)
-        self.require(before is None or before not in broker.scheduler.dispatch.claimed,
-                     "granted once at a time", f"node {node.key} is granted while attempt {before} stands")
+        self.require(
+            before is None or before not in broker.scheduler.dispatch.claimed,
+            "granted once at a time",
+            f"node {node.key} is granted while attempt {before} stands",
+        )
         self.attempts[attempt] = node.key, name
         self.latest[node.key] = attempt
         earliest = self.not_before.get(self.names.get(node.key, ""), 0.0)
-        self.require(self.wall_jumped or self.loop.now >= earliest - 1e-6, "not before its time",
-                     f"node {node.key} is granted {earliest - self.loop.now:.3f} s too early")
+        self.require(
+            self.wall_jumped or self.loop.now >= earliest - 1e-6,
+            "not before its time",
+            f"node {node.key} is granted {earliest - self.loop.now:.3f} s too early",
+        )
         most = node.queue.function.max_concurrency
         if most:
             lane = node.queue
@@ -287,11 +301,19 @@ class Watcher:
     def _pauses(self, name: str, row: ProgressRow) -> None:
         """A run is on record as failed: the next one is after the pause."""
         policy = FUNCTIONS[self.plan.programs[name].function].retry
-        self.require(row.failed_attempts >= self.runs.get(name, 0), "runs are counted", f"{name} has failed {row.failed_attempts} times only")
+        self.require(
+            row.failed_attempts >= self.runs.get(name, 0),
+            "runs are counted",
+            f"{name} has failed {row.failed_attempts} times only",
+        )
         self.require(row.crashes <= self.deaths[name], "deaths are counted", f"{name} has died {row.crashes} times?")
         self.runs[name] = row.failed_attempts
         granted = sum(key == row.key for key, _ in self.attempts.values())
-        self.require(0 <= row.worker_losses <= granted, "losses are taken back", f"{name}: {granted} grants, {row.worker_losses} losses")
+        self.require(
+            0 <= row.worker_losses <= granted,
+            "losses are taken back",
+            f"{name}: {granted} grants, {row.worker_losses} losses",
+        )
         failed_at = self.failed_at.pop((name, row.failed_attempts), None)
         if failed_at is not None and row.failed_attempts < policy.max_attempts:
             self.not_before[name] = failed_at + policy.interval * policy.base ** (row.failed_attempts - 1)
@@ -299,8 +321,11 @@ class Watcher:
     def _check_parent(self, key: int, parent: tuple[int, int], outcomes: dict[int, OutcomeRow]) -> None:
         node, attempt = parent
         outcome = outcomes.get(node) or self.disk.outcome(node)
-        self.require(outcome is not None and outcome.attempt == attempt, "children with their parent",
-                     f"node {key} is visible, and its parent {node} has no result of attempt {attempt}")
+        self.require(
+            outcome is not None and outcome.attempt == attempt,
+            "children with their parent",
+            f"node {key} is visible, and its parent {node} has no result of attempt {attempt}",
+        )
 
     def _ended(self, row: OutcomeRow) -> None:
         self.note("ended", row.key, int(row.state), row.attempt)
@@ -408,8 +433,11 @@ class Watcher:
         if code == made_with and not given.made_with:
             return
         said = given.adoption
-        self.require(said is not None and said.SerializeToString() in self.signed, "what is signed names the code",
-                     f"{given.name} is to be run by {code!r}, and nobody has signed that")
+        self.require(
+            said is not None and said.SerializeToString() in self.signed,
+            "what is signed names the code",
+            f"{given.name} is to be run by {code!r}, and nobody has signed that",
+        )
         if said is None or self.violation is not None:
             return
         self.require(given.made_with == made_with, "what is signed names the code", f"made with {given.made_with}?")
@@ -499,8 +527,11 @@ class Watcher:
         elif not may_be_cancelled:
             expected = self.computation.outcome(name)
             completed = row.state == State.COMPLETED
-            self.require(completed == (not expected.failure), "the plain computation",
-                         f"{name} is {State(row.state).name}, expected {expected}: {self._failure_text(key)}")
+            self.require(
+                completed == (not expected.failure),
+                "the plain computation",
+                f"{name} is {State(row.state).name}, expected {expected}: {self._failure_text(key)}",
+            )
             if not completed:
                 self._check_failure(name, self._failure_type(key))
 
@@ -530,11 +561,20 @@ class Watcher:
         """Nothing is left in the broker's memory of what has ended."""
         graph, scheduler = broker.scheduler.graph, broker.scheduler
         kinds: dict[str, Sized] = {
-            "nodes": graph.nodes, "instances": graph.instances, "origins": graph.origins, "lanes": graph.active,
-            "delayed": graph.delayed, "keyed": graph.keyed, "claims": scheduler.dispatch.claimed,
-            "staged": scheduler.staged, "expiries": graph.expires_at, "arguments": broker.payloads.arguments.kept,
+            "nodes": graph.nodes,
+            "instances": graph.instances,
+            "origins": graph.origins,
+            "lanes": graph.active,
+            "delayed": graph.delayed,
+            "keyed": graph.keyed,
+            "claims": scheduler.dispatch.claimed,
+            "staged": scheduler.staged,
+            "expiries": graph.expires_at,
+            "arguments": broker.payloads.arguments.kept,
             "values": {key: 1 for key in broker.payloads.values.kept if key not in broker.recent},
-            "watches": broker.watching._watches, "adoptions": graph.rebindings, "made with": graph.made_with,
+            "watches": broker.watching._watches,
+            "adoptions": graph.rebindings,
+            "made with": graph.made_with,
             "claimed": {lane.id: 1 for lane in graph.queues.values() if lane.claimed},
             "held": {slot.index: 1 for w in scheduler.dispatch.workers.values() for slot in w.slots if slot.held},
         }

@@ -50,13 +50,23 @@ def read_grant(body: bytes) -> list[Given]:
     failed = frozenset(read.failed)
     return [
         Given(
-            key, read.attempt[at], read.id[at], read.instances[read.instance[at]], read.functions[read.function[at]],
-            read.arguments[at][2:].decode(), read.failed_attempts[at] if read.failed_attempts else 0, sources[at], values, refs, failed,
-            read.fused_source[at] if at < len(read.fused_source) else 0, read.made_with[at] if read.made_with else "",
+            key,
+            read.attempt[at],
+            read.id[at],
+            read.instances[read.instance[at]],
+            read.functions[read.function[at]],
+            read.arguments[at][2:].decode(),
+            read.failed_attempts[at] if read.failed_attempts else 0,
+            sources[at],
+            values,
+            refs,
+            failed,
+            read.fused_source[at] if at < len(read.fused_source) else 0,
+            read.made_with[at] if read.made_with else "",
             [None, *read.rebindings][read.rebinding[at] if at < len(read.rebinding) else 0],
         )
         for at, key in enumerate(read.node)
-    ]  # fmt: skip
+    ]
 
 
 def _split(flat: Sequence[int], counts: Sequence[int], size: int) -> list[list[int]]:
@@ -134,9 +144,15 @@ class Child:
         self.answered.append(given)
         if given.run < program.fails:
             worker.watcher.failed(given.name, given.run)
-            self.gathered.failures.append(pb.Failure(
-                node=given.key, attempt=given.attempt, type="builtins.ValueError", message="boom", traceback="t",
-            ))
+            self.gathered.failures.append(
+                pb.Failure(
+                    node=given.key,
+                    attempt=given.attempt,
+                    type="builtins.ValueError",
+                    message="boom",
+                    traceback="t",
+                )
+            )
         else:
             self._complete(given, program)
         if not self.flushing:
@@ -175,9 +191,13 @@ class Child:
         first = len(results.functions)
         results.functions.extend(made.pop("functions"))
         made["function"] = [index + first for index in made["function"]]
-        results.children.append(pb.Children(
-            node=given.key, attempt=given.attempt, nodes=pb.Nodes(instance=given.instance, **made),
-        ))
+        results.children.append(
+            pb.Children(
+                node=given.key,
+                attempt=given.attempt,
+                nodes=pb.Nodes(instance=given.instance, **made),
+            )
+        )
         return results
 
     def _read(self, given: Given, source: int) -> str:
@@ -231,17 +251,28 @@ class Child:
         self.running, self.held = {}, {}
         self.worker.watcher.died([given.name for given in running])
         self.worker.watcher.note("death", self.worker.name, self.number)
-        self.worker.session.died(self.held_of([*running, *unstarted]), pb.SlotDeath(
-            slot=self.number, running=[given.attempt for given in running],
-            unstarted=[given.attempt for given in unstarted], cause="killed by signal SIGKILL",
-        ))
+        self.worker.session.died(
+            self.held_of([*running, *unstarted]),
+            pb.SlotDeath(
+                slot=self.number,
+                running=[given.attempt for given in running],
+                unstarted=[given.attempt for given in unstarted],
+                cause="killed by signal SIGKILL",
+            ),
+        )
         self.worker.changed()
 
 
 class SimulatedWorker:
     def __init__(
-        self, network: Network, watcher: Watcher, name: str, deaths: dict[str, int], slots: int,
-        tolerations: Sequence[str], exclude: Sequence[str],
+        self,
+        network: Network,
+        watcher: Watcher,
+        name: str,
+        deaths: dict[str, int],
+        slots: int,
+        tolerations: Sequence[str],
+        exclude: Sequence[str],
     ) -> None:
         self.loop: SimulatedLoop = network.loop
         self.watcher, self.name, self.deaths = watcher, name, deaths
@@ -249,14 +280,23 @@ class SimulatedWorker:
         self.link = Link(network, self.host)
         secret = self.loop.chance.randbytes(32)
         self.hello = pb.Hello(
-            protocol=1, worker=sha256(secret).digest()[:16], secret=secret, name=name, slots=slots,
-            tolerations=tolerations, exclude_queues=exclude, key_ids=RING.ids,
+            protocol=1,
+            worker=sha256(secret).digest()[:16],
+            secret=secret,
+            name=name,
+            slots=slots,
+            tolerations=tolerations,
+            exclude_queues=exclude,
+            key_ids=RING.ids,
         )
         self.session = Session(self.hello)
         self.children = [Child(self, number) for number in range(slots)]
         self.stream = Stream(
-            Stub(self.link), self.session, lambda: [child.state for child in self.children],  # type: ignore[arg-type]
-            self._on_message, lambda: None,
+            Stub(self.link),  # type: ignore[arg-type]  # it has the one call that is used
+            self.session,
+            lambda: [child.state for child in self.children],
+            self._on_message,
+            lambda: None,
         )
         self.leaving = self.gone = False
         self.connected_at = 0.0  #: the present stream's beginning

@@ -62,7 +62,10 @@ def store(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_store_that_fails_for_want_of_descriptors_says_so(store: Path) -> None:
     for failing in (lambda: sqlite3.connect(store), lambda: os.open(store, os.O_CREAT)):
-        with pytest.raises(StoreError, match="no free file descriptor: raise its limit"), translate_sqlite_errors(store):
+        with (
+            pytest.raises(StoreError, match="no free file descriptor: raise its limit"),
+            translate_sqlite_errors(store),
+        ):
             failing()
 
 

@@ -201,7 +201,9 @@ def test_what_was_only_removed_when_the_broker_died_is_swept_by_the_next(store: 
 def test_what_a_removed_node_has_made_elsewhere_stays_and_is_simply_there(store: Store) -> None:
     end(store, 1, 2)
     run = keys_of(2)[0]
-    store.commit(Changes(eager_attempts=[EagerAttemptRow(7, 1, 0, EagerState.ABORTED)], eager_blocks=[EagerBlockRow(run, 7)]))
+    store.commit(
+        Changes(eager_attempts=[EagerAttemptRow(7, 1, 0, EagerState.ABORTED)], eager_blocks=[EagerBlockRow(run, 7)])
+    )
     assert dead(store, [run]) == {run}
     remove(store, 1)
     while store.sweep(1000):
@@ -229,7 +231,9 @@ def test_every_row_of_a_node_goes_with_it(store: Store) -> None:
     live = store.live()
     assert (live.progress, live.keys) == ([], {})
     assert dead(store, [1, 2]) == set()
-    store.commit(Changes(eager_blocks=[EagerBlockRow(1, 8)], eager_attempts=[EagerAttemptRow(8, 2, 0, EagerState.OPEN)]))
+    store.commit(
+        Changes(eager_blocks=[EagerBlockRow(1, 8)], eager_attempts=[EagerAttemptRow(8, 2, 0, EagerState.OPEN)])
+    )
     assert [(row.key, row.state) for row in live.ended] == [(1, int(State.RESOLVING))]
 
 

@@ -306,10 +306,15 @@ def test_completed_nodes_are_told_among_those_that_failed_with_what_they_have_ma
 
 def test_a_failure_of_a_dead_attempt_is_none_of_its_instance(store: Store) -> None:
     used_a_failure(store)
-    store.commit(Changes(
-        blocks=[run_row(5, 1, 6)], nodes=[node(6)], outcomes=[failed(6)], eager_attempts=[EagerAttemptRow(7, 2, 0, int(EagerState.ABORTED))],
-        eager_blocks=[EagerBlockRow(6, 7)],
-    ))  # fmt: skip
+    store.commit(
+        Changes(
+            blocks=[run_row(5, 1, 6)],
+            nodes=[node(6)],
+            outcomes=[failed(6)],
+            eager_attempts=[EagerAttemptRow(7, 2, 0, int(EagerState.ABORTED))],
+            eager_blocks=[EagerBlockRow(6, 7)],
+        )
+    )
     assert store.failed([1]).others == set()
 
 

@@ -724,9 +724,7 @@ def test_a_kill_while_it_sweeps_leaves_no_key_to_be_used_again_and_the_next_swee
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
 
 
-def test_a_start_drops_unused_functions_if_there_are_very_many(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_start_drops_unused_functions_if_there_are_very_many(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened(path) as store:
         store.commit(graph(node(1), node(2, function=3)))
         store.commit(Changes(functions=[FunctionRow(number, RICH) for number in range(2, 11)]))

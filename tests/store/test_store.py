@@ -412,25 +412,37 @@ def test_an_open_brood_comes_back_with_its_runs_and_with_what_goes_back_to_it(st
     restart(store)
     live = store.live()
     assert live.eager_attempts == [
-        EagerAttemptRow(7, 1, 0, EagerState.OPEN), EagerAttemptRow(8, 2, 7, EagerState.COMMITTED), EagerAttemptRow(9, 4, 8, EagerState.COMMITTED)
-    ]  # fmt: skip
+        EagerAttemptRow(7, 1, 0, EagerState.OPEN),
+        EagerAttemptRow(8, 2, 7, EagerState.COMMITTED),
+        EagerAttemptRow(9, 4, 8, EagerState.COMMITTED),
+    ]
     assert [(attempt, run.first_key) for attempt, run in live.eager_blocks] == [(7, 2), (7, 3), (8, 4), (9, 5)]
     assert live.eager_blocks[0][1] == run_row(2, 1, 2)
 
 
 def test_a_brood_that_has_ended_is_not_live_nor_is_what_goes_back_to_it(store: Store) -> None:
     spread(store)
-    store.commit(broods(EagerAttemptRow(7, 1, 0, EagerState.OPEN), EagerAttemptRow(8, 2, 7, EagerState.OPEN), made={2: 7, 3: 8}))
+    store.commit(
+        broods(EagerAttemptRow(7, 1, 0, EagerState.OPEN), EagerAttemptRow(8, 2, 7, EagerState.OPEN), made={2: 7, 3: 8})
+    )
     store.commit(broods(EagerAttemptRow(8, 2, 7, EagerState.COMMITTED)))
     store.commit(broods(EagerAttemptRow(7, 1, 0, EagerState.COMMITTED)))
-    store.commit(broods(EagerAttemptRow(9, 1, 0, EagerState.OPEN), EagerAttemptRow(9, 1, 0, EagerState.ABORTED), made={4: 9}))
+    store.commit(
+        broods(EagerAttemptRow(9, 1, 0, EagerState.OPEN), EagerAttemptRow(9, 1, 0, EagerState.ABORTED), made={4: 9})
+    )
     restart(store)
     assert (store.live().eager_attempts, store.live().eager_blocks) == ([], [])
 
 
 def test_nodes_of_dead_attempts_are_told_from_others(store: Store) -> None:
     spread(store)
-    store.commit(broods(EagerAttemptRow(7, 1, 0, EagerState.ABORTED), EagerAttemptRow(8, 2, 7, EagerState.COMMITTED), made={2: 7, 3: 8}))
+    store.commit(
+        broods(
+            EagerAttemptRow(7, 1, 0, EagerState.ABORTED),
+            EagerAttemptRow(8, 2, 7, EagerState.COMMITTED),
+            made={2: 7, 3: 8},
+        )
+    )
     store.commit(broods(EagerAttemptRow(9, 1, 0, EagerState.COMMITTED), made={4: 9}))
     assert dead(store, [1, 2, 3, 4, 5]) == {2, 3}
     assert dead(store, []) == set()

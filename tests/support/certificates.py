@@ -17,9 +17,7 @@ class Authority:
         self.file = folder / f"{name}.pem"
         self._made.cert_pem.write_to_path(self.file)
 
-    def pair(
-        self, *names: str, begins: datetime | None = None, ends: datetime | None = None
-    ) -> tuple[str, str]:
+    def pair(self, *names: str, begins: datetime | None = None, ends: datetime | None = None) -> tuple[str, str]:
         """The files of a certificate for these names and of its key."""
         made = self._made.issue_cert(*names, not_before=begins, not_after=ends)
         cert, key = (self._folder / f"{self.file.stem}-{names[0]}.{kind}" for kind in ("pem", "key"))

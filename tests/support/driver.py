@@ -100,7 +100,12 @@ class Hand:
     # --- outcomes; each returns whether the heart took it ---
 
     def complete(
-        self, name: str, *promises: str, us: int = 100_000, value: bytes = b"value", attempt: int | None = None,
+        self,
+        name: str,
+        *promises: str,
+        us: int = 100_000,
+        value: bytes = b"value",
+        attempt: int | None = None,
         in_slices: bool = False,
     ) -> bool:
         """With `promises`, the value names these nodes: children of the attempt, or others.
@@ -422,9 +427,7 @@ class Heart:
     def _name(self, name: str, id: bytes, instance: bytes) -> None:
         self.ids[name], self.names[id], self.instances[name] = id, name, instance
 
-    def run_of_attempt(
-        self, attempt: int, parents: bytes, new: str, nodes: Sequence[str], of: Function
-    ) -> NewNodes:
+    def run_of_attempt(self, attempt: int, parents: bytes, new: str, nodes: Sequence[str], of: Function) -> NewNodes:
         instance = new.encode().ljust(16, b"-") if new else parents
         known = self._attempts.get((attempt, instance))
         origin, first = known or (self.fresh(12), 0)
@@ -436,8 +439,11 @@ class Heart:
 
     def origin_of(self, attempt: int) -> bytes:
         """Under which the attempt has made nodes of its own instance."""
-        own = [origin for (other, instance), (origin, _) in self._attempts.items()
-               if other == attempt and not instance.endswith(b"-")]
+        own = [
+            origin
+            for (other, instance), (origin, _) in self._attempts.items()
+            if other == attempt and not instance.endswith(b"-")
+        ]
         return own[0] if own else b""
 
     def reach(self, ids: Sequence[bytes]) -> dict[bytes, Node]:
@@ -515,11 +521,23 @@ class Heart:
         """What the heart holds of unfinished work, by kind; empty when all has ended."""
         scheduler, graph = self.scheduler, self.scheduler.graph
         kinds: dict[str, Sized] = {
-            "nodes": graph.nodes, "instances": graph.instances, "origins": graph.origins, "active lanes": graph.active,
-            "delayed lanes": graph.delayed, "claims": scheduler.dispatch.claimed, "staged": scheduler.staged,
-            "keyed": graph.keyed, "broods": scheduler.broods.open, "forsaken": scheduler.broods.aborted,
-            "reserved": graph.reserved, "drafted": graph.drafted, "starting": graph.starting, "untold": graph.untold,
-            "pauses": graph.pauses, "expiries": graph.expiries, "expires at": graph.expires_at,
+            "nodes": graph.nodes,
+            "instances": graph.instances,
+            "origins": graph.origins,
+            "active lanes": graph.active,
+            "delayed lanes": graph.delayed,
+            "claims": scheduler.dispatch.claimed,
+            "staged": scheduler.staged,
+            "keyed": graph.keyed,
+            "broods": scheduler.broods.open,
+            "forsaken": scheduler.broods.aborted,
+            "reserved": graph.reserved,
+            "drafted": graph.drafted,
+            "starting": graph.starting,
+            "untold": graph.untold,
+            "pauses": graph.pauses,
+            "expiries": graph.expiries,
+            "expires at": graph.expires_at,
         }
         return {kind: len(held) for kind, held in kinds.items() if held}
 

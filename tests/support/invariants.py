@@ -67,7 +67,6 @@ def lanes_have_what_is_queued(scheduler: Scheduler) -> None:
         else:
             assert graph.first(lane) == min(queued)
 
-
     functions_count_what_their_keys_have(graph)
     assert all(lane.nodes for lane in graph.keyed.values())
     assert {node.queue.number for node in graph.nodes.values()} <= {
@@ -130,8 +129,11 @@ def broods_have_their_attempt(heart: Heart) -> None:
 
 def what_goes_along_is_with_its_source(scheduler: Scheduler) -> None:
     dispatch = scheduler.dispatch
-    beside = {node: next(s for s in node.sources if s.state not in ENDED)
-              for node in dispatch.claimed.values() if node.pending}
+    beside = {
+        node: next(s for s in node.sources if s.state not in ENDED)
+        for node in dispatch.claimed.values()
+        if node.pending
+    }
     assert {source.attempt: node for node, source in beside.items()} == dispatch.fused
     for node, source in beside.items():
         assert source.state is State.CLAIMED
@@ -250,7 +252,9 @@ def what_holds_an_old_failure_says_so(heart: Heart) -> None:
 
 def slots_are_where_they_belong(scheduler: Scheduler) -> None:
     dispatch = scheduler.dispatch
-    pooled = [worker for protocol in WireProtocol for pool in dispatch.pools.of(protocol) for worker in pool.workers.values()]
+    pooled = [
+        worker for protocol in WireProtocol for pool in dispatch.pools.of(protocol) for worker in pool.workers.values()
+    ]
     assert len(pooled) == len(set(pooled))
     for worker in dispatch.workers.values():
         pool = worker.pool

@@ -218,7 +218,8 @@ class Ledger:
         instances = {node.instance for node in nodes}
         awaited = [abs(key) for node in nodes for key in unpack_keys(node.sources if node.refs is None else node.refs)]
         others = {
-            self.nodes[outcome.key].instance for outcome in bad
+            self.nodes[outcome.key].instance
+            for outcome in bad
             if outcome.key not in own and not is_made(made, outcome.key) and not self.of_dead_attempt(outcome.key)
         }
         return Failed(
@@ -238,16 +239,26 @@ class Ledger:
         node = self.nodes[outcome.key]
         refs = None if outcome.value is None or reruns else outcome.refs
         return FailedNode(
-            node.key, node.instance, node.function, node.sources, outcome.root_cause, refs, outcome.failure,
-            outcome.state, outcome.attempt if reruns else 0,
+            node.key,
+            node.instance,
+            node.function,
+            node.sources,
+            outcome.root_cause,
+            refs,
+            outcome.failure,
+            outcome.state,
+            outcome.attempt if reruns else 0,
         )
 
     def users_of(self, failed: Collection[int]) -> list[UsedFailureRow]:
         return [
-            UsedFailureRow(key, row.instance) for key, row in sorted(self.nodes.items())
-            if (outcome := self.outcomes.get(key)) is not None and outcome.state != State.CANCELLED
+            UsedFailureRow(key, row.instance)
+            for key, row in sorted(self.nodes.items())
+            if (outcome := self.outcomes.get(key)) is not None
+            and outcome.state != State.CANCELLED
             and (outcome.value is not None or key not in failed)
-            and any(-source in failed for source in unpack_keys(row.sources)) and not self.of_dead_attempt(key)
+            and any(-source in failed for source in unpack_keys(row.sources))
+            and not self.of_dead_attempt(key)
         ]
 
     def downstream(self, culprits: Iterable[int], seeds: Iterable[int]) -> Failed:
@@ -323,7 +334,9 @@ class Ledger:
         return {key: self.adoptions[id] for key in keys if (id := self.adoption_of.get(key, 0))}
 
     def _is_live(self, row: EagerAttemptRow) -> bool:
-        return row.eager_state == EagerState.OPEN or (row.eager_state == EagerState.COMMITTED and self.is_within(row, EagerState.OPEN))
+        return row.eager_state == EagerState.OPEN or (
+            row.eager_state == EagerState.COMMITTED and self.is_within(row, EagerState.OPEN)
+        )
 
     def is_within(self, row: EagerAttemptRow, fate: EagerState) -> bool:
         """Whether what a released attempt goes back to is that."""

@@ -168,7 +168,9 @@ class RecordingBroker(  # type: ignore[misc]  # both services have a GetNode, wh
         for start in range(0, len(data), 1024 * 1024):
             yield broker_pb2.ValueChunk(data=data[start : start + 1024 * 1024])
 
-    def GetSharedFolder(self, request: broker_pb2.GetSharedFolderRequest, context: Any) -> broker_pb2.GetSharedFolderReply:
+    def GetSharedFolder(
+        self, request: broker_pb2.GetSharedFolderRequest, context: Any
+    ) -> broker_pb2.GetSharedFolderReply:
         if self.folder is None:
             context.abort(grpc.StatusCode.UNIMPLEMENTED, "no such call")
         assert self.folder is not None

@@ -12,7 +12,9 @@ from dagorama_broker.store.sqlite.store import SqliteStore
 
 ORIGIN = b"origin-of-12"
 PLAIN = Function("work:Plain.step", "hash-1", "default")
-RICH = Function("work:Rich.step", "hash-2", "heavy", "GPU", RetryPolicy(3, 0.5, 2.0, 60.0, 0.25), True, WireProtocol.LEGACY)
+RICH = Function(
+    "work:Rich.step", "hash-2", "heavy", "GPU", RetryPolicy(3, 0.5, 2.0, 60.0, 0.25), True, WireProtocol.LEGACY
+)
 
 
 def restart(store: Store) -> int:

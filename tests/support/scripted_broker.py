@@ -187,7 +187,6 @@ class ScriptedBroker(pb_grpc.BrokerServicer):
         for at in range(0, len(data), 1 << 20):
             yield pb.ValueChunk(data=data[at : at + (1 << 20)])
 
-
     def shares(self, folder: Path) -> pb.GetSharedFolderReply:
         """From now on it has a folder in sight of its workers."""
         self.folder = folder

@@ -120,9 +120,7 @@ class Simulation:
         self.scheduler.record_contact(runner.worker, self.now)
         for node, attempt, microseconds in results:
             waiting = [other.key for other in node.dependents or () if other.pending == 1]
-            self.scheduler.complete(
-                runner.worker, node.key, attempt, b"v", microseconds, (), (), {}, (), self.now
-            )
+            self.scheduler.complete(runner.worker, node.key, attempt, b"v", microseconds, (), (), {}, (), self.now)
             self.queued.update((key, self.now) for key in waiting)
         self.step()
 

@@ -39,8 +39,14 @@ class Task(DAGDefinition):
         return self.rollup([outcome(self.work(tenant)) for tenant in "abc"])
 
     @dagorama(
-        timeout=5, queue_timeout=0.5, priority=-1, max_concurrency=3, concurrency_key=by_tenant, delay=1,
-        max_deaths=2, retry=StaticRetry(3, 1, retry_on=(OSError, ValueError), give_up_on=(FileNotFoundError,)),
+        timeout=5,
+        queue_timeout=0.5,
+        priority=-1,
+        max_concurrency=3,
+        concurrency_key=by_tenant,
+        delay=1,
+        max_deaths=2,
+        retry=StaticRetry(3, 1, retry_on=(OSError, ValueError), give_up_on=(FileNotFoundError,)),
     ).syncfn
     def work(self, tenant: str, *, fast: bool = False) -> int:
         if cancelled():

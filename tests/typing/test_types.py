@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
 # Each line that ends in `# wrong` has to be an error, and no other line may be one.
-WRONG = '''
+WRONG = """
 from dagorama import (
     DAGDefinition, DAGPromise, RetryLater, StaticRetry, aresolve, as_completed, cancel, dagorama, outcome, put,
     resolve, retry_failed,
@@ -115,10 +115,10 @@ async def async_calls() -> None:
     async for each in as_completed(instance, [promise]):
         number = each  # wrong
     print(number)
-'''
+"""
 
 # Written for dagorama 0.1.10: entry points say nothing of what they return.
-ORIGINAL = '''
+ORIGINAL = """
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition, DAGInstance, generate_instance_id, resolve
 from dagorama.retry import ExponentialRetry, StaticRetry
@@ -193,7 +193,7 @@ async def later()RETURNS:
 
 if __name__ == "__main__":
     main()
-'''
+"""
 
 
 def mypy(*arguments: str | Path) -> str:

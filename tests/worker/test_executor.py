@@ -167,7 +167,7 @@ def test_what_a_node_raises_is_told_with_the_users_frames_and_the_exception_itse
     failure = ran.failure(call("fail", "no luck"))
     assert (failure.type, failure.message) == ("builtins.ValueError", "no luck")
     assert "in fail" in failure.traceback
-    assert 'raise ValueError(text)' in failure.traceback
+    assert "raise ValueError(text)" in failure.traceback
     assert "executor.py" not in failure.traceback
     instance, envelope = keyring().open(failure.exception, FAILURE, ids[failure.attempt])
     rebuilt = decode(envelope)

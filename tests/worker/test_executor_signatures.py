@@ -275,9 +275,7 @@ def test_an_adoption_of_a_later_version_is_not_guessed_at(granting: Granting) ->
     ],
     ids=["function", "made with", "made with nothing", "hash", "no hash", "instance"],
 )
-def test_an_adoption_of_something_else_allows_nothing(
-    granting: Granting, other: dict[str, Any], why: str
-) -> None:
+def test_an_adoption_of_something_else_allows_nothing(granting: Granting, other: dict[str, Any], why: str) -> None:
     body = adopted(granting)
     made_with = other.get("made_with", ["old code"])
     with_adoption(body, allowed(body, *made_with, **{name: other[name] for name in other if name != "made_with"}))

@@ -86,9 +86,7 @@ def test_compiled_files_are_ignored(broker: ScriptedBroker, hot: HotReload, fold
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_ends_cleanly_with_its_worker(
-    broker: ScriptedBroker, folder: Path, number: signal.Signals
-) -> None:
+def test_it_ends_cleanly_with_its_worker(broker: ScriptedBroker, folder: Path, number: signal.Signals) -> None:
     """`end` returns when nobody has its pipe any more, its worker included."""
     hot = HotReload(broker, folder)
     broker.greeted()

@@ -68,7 +68,7 @@ def test_the_level_is_that_of_the_environment(
 
 
 def test_basic_config_does_what_it_does_anywhere_and_records_know_their_node(
-    capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     with a_child():
         logging.info("before")

@@ -259,4 +259,3 @@ def test_handles_say_what_they_are(broker: ScriptedBroker) -> None:
     with launch_workers(1) as [worker]:
         assert isinstance(worker, WorkerHandle)
         assert repr(worker) == "<worker 0, alive>"
-

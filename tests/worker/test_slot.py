@@ -206,9 +206,7 @@ def test_cancelling_drops_what_has_not_started_and_tells_what_runs(slot: Slot, m
     assert [memory.start(ordinal, entry=0, now=2) for ordinal in (1, 2)] == [False, True]
 
 
-def test_cancelling_is_tried_again_where_the_child_was_stopped_inside_the_lock(
-    slot: Slot, memory: SlotMemory
-) -> None:
+def test_cancelling_is_tried_again_where_the_child_was_stopped_inside_the_lock(slot: Slot, memory: SlotMemory) -> None:
     slot.give(grant(1), set())
     memory._lock.acquire()
     assert slot.cancel([1]) is None

@@ -129,9 +129,7 @@ def test_heartbeats_come_while_a_node_runs(broker: ScriptedBroker, worker: Worke
 # --- large values ----------------------------------------------------------------------------------------
 
 
-def test_large_results_are_at_the_broker_before_they_are_reported(
-    broker: ScriptedBroker, spoken: Conversation
-) -> None:
+def test_large_results_are_at_the_broker_before_they_are_reported(broker: ScriptedBroker, spoken: Conversation) -> None:
     spoken.grant(call("zeros", 3_000_000), call("echo", "small"))
     results = spoken.results()
     [digest] = results.large
@@ -249,9 +247,7 @@ def test_a_worker_leaves_the_brokers_folder_alone_where_the_setting_says_so(
         assert not list((tmp_path / "values").rglob(digest.hex()))
 
 
-def test_a_value_that_the_broker_keeps_already_is_not_sent_again(
-    broker: ScriptedBroker, spoken: Conversation
-) -> None:
+def test_a_value_that_the_broker_keeps_already_is_not_sent_again(broker: ScriptedBroker, spoken: Conversation) -> None:
     broker.keeps.add(sha256(bytes(3_000_000)).digest())
     spoken.grant(call("zeros", 3_000_000))
     [digest] = spoken.results().large

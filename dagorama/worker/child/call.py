@@ -184,8 +184,13 @@ class GrantReader:
 
     def _work(self, function: pb.Function) -> Work:
         key = (
-            function.name, function.hash, function.class_code, function.timeout, function.key_id, function.stream_children
-        )  # fmt: skip
+            function.name,
+            function.hash,
+            function.class_code,
+            function.timeout,
+            function.key_id,
+            function.stream_children,
+        )
         work = self._works.get(key)
         if work is None:
             work = self._works[key] = Work(function)

@@ -19,12 +19,11 @@ from dagorama.api import broker_pb2 as pb
 from dagorama.client.large_values import LARGE_FROM, LargeValues
 from dagorama.context import RunningNode, current_attempt, current_run, never
 from dagorama.definition import instance_within
-from dagorama.errors import RequestRejected, TamperedValue, UnverifiedValue
+from dagorama.errors import TamperedValue, UnverifiedValue
 from dagorama.graph.constructor_arguments import packed
-from dagorama.graph.node_batch import NODE_LIMIT
 from dagorama.graph.scope import AttemptScope
 from dagorama.logging import get_logger
-from dagorama.values.codec import Encoded, decode, decode_called, encode
+from dagorama.values.codec import decode, decode_called, encode
 from dagorama.values.envelope import PLAIN, REFS, references
 from dagorama.values.rebind import check_adoption
 from dagorama.values.signing import RESULT, keyring
@@ -32,7 +31,7 @@ from dagorama.worker.child import process_state
 from dagorama.worker.child.call import Call, GrantReader, Target, Work, definition_of
 from dagorama.worker.child.exceptions import Unchecked, report_exception
 from dagorama.worker.child.forks import forget_in_forks, leave
-from dagorama.worker.child.outbox import Outbox, weight
+from dagorama.worker.child.outbox import Outbox, refuse_excess
 from dagorama.worker.failures import timeout_error
 
 _MAX_MICROSECONDS = 2**32 - 1  # the most that a message can hold, 71 minutes
@@ -215,7 +214,7 @@ class Executor:
             encoded = encode(result, "result", large_from=self.large_from, put_large=self._large.put)
             envelope = self._ring.sign(encoded.envelope, RESULT, call.instance, call.id)
             if encoded.refs:
-                _refuse_excess(encoded)
+                refuse_excess(encoded)
         except BaseException as error:
             return self._broke_off(call, error, started)
         if self.forked:
@@ -260,7 +259,11 @@ def _microseconds(started: int, ended: int) -> int:
 def _log_completed(call: Call, microseconds: int) -> None:
     get_logger().info(
         "ran %s: instance %s, node %s, attempt %d, %.6f seconds",
-        call.work.name, UUID(bytes=call.instance), UUID(bytes=call.id), call.runs + 1, microseconds / 1e6,
+        call.work.name,
+        UUID(bytes=call.instance),
+        UUID(bytes=call.id),
+        call.runs + 1,
+        microseconds / 1e6,
     )
 
 
@@ -290,11 +293,3 @@ async def _within(seconds: float, running: Awaitable[object]) -> object:
     if deadline.expired():  # it has suppressed the CancelledError
         raise timeout_error(seconds)
     return result
-
-
-def _refuse_excess(encoded: Encoded) -> None:
-    if weight(encoded) > NODE_LIMIT:
-        raise RequestRejected(
-            f"the result names {len(encoded.refs):,} promises, more than one message holds; reduce them in groups",
-            "INVALID_ARGUMENT",
-        )

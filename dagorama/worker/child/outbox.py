@@ -11,7 +11,8 @@ from threading import Lock
 from typing import NamedTuple
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.graph.node_batch import FunctionTable, NodeBatch, references
+from dagorama.errors import RequestRejected
+from dagorama.graph.node_batch import NODE_LIMIT, FunctionTable, NodeBatch, references
 from dagorama.graph.scope import AttemptScope
 from dagorama.values.codec import Encoded
 from dagorama.values.envelope import large_values
@@ -122,9 +123,7 @@ class Outbox:
             self._add_value(node, attempt, value, microseconds)
             self._cut_if_full()
 
-    def completed_with(
-        self, node: int, attempt: int, encoded: Encoded, scope: AttemptScope, microseconds: int
-    ) -> None:
+    def completed_with(self, node: int, attempt: int, encoded: Encoded, scope: AttemptScope, microseconds: int) -> None:
         """Add a value with the child nodes of its attempt."""
         with self._lock:
             growing = self._growing.pop(attempt, None)
@@ -152,7 +151,12 @@ class Outbox:
             self._cut_if_full()
 
     def returned(
-        self, node: int, attempt: int, reason: pb.ReturnReason.ValueType, detail: str = "", deployed: str = "",
+        self,
+        node: int,
+        attempt: int,
+        reason: pb.ReturnReason.ValueType,
+        detail: str = "",
+        deployed: str = "",
         function: str = "",
     ) -> None:
         """Give a node back without an outcome, at the next flush. `deployed` is the hash of the code found here."""
@@ -253,3 +257,12 @@ class Outbox:
 def weight(encoded: Encoded) -> int:
     """Return the most bytes that a value adds to a message."""
     return len(encoded.envelope) + REF_BYTES * len(encoded.refs)
+
+
+def refuse_excess(encoded: Encoded) -> None:
+    """Raise RequestRejected if a result names more promises than one message holds."""
+    if weight(encoded) > NODE_LIMIT:
+        raise RequestRejected(
+            f"the result names {len(encoded.refs):,} promises, more than one message holds; reduce them in groups",
+            "INVALID_ARGUMENT",
+        )

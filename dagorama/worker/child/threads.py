@@ -51,9 +51,7 @@ def _following_start_new_thread(
 
 
 @wraps(ThreadPoolExecutor.submit)  # type: ignore[arg-type]  # mypy cannot solve for a generic method
-def _following_submit(
-    self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
-) -> Future[Any]:
+def _following_submit(self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
     if (run := _run_of_caller()) is None:
         return _submit(self, fn, *args, **kwargs)
     return _submit(self, _within, run, fn, args, kwargs)

@@ -25,9 +25,7 @@ def read_bad_ends(tables: Tables, instance: int, after: int = 0, limit: int | No
     return [FailedEnd(row.key, row.state, row.root_cause) for row in found if row.root_cause][:limit]
 
 
-def read_failed(
-    tables: Tables, culprits: Collection[int], more: Collection[int], reruns: Collection[int]
-) -> Failed:
+def read_failed(tables: Tables, culprits: Collection[int], more: Collection[int], reruns: Collection[int]) -> Failed:
     """Return the nodes that failed because of `culprits`, the ended nodes `more`, and what a retry of them needs.
 
     Nodes in `reruns` drop their values, and the result lists what their attempts created.
@@ -36,9 +34,12 @@ def read_failed(
     made = _made(tables, [node.key for node in nodes if node.dropped])
     fates = read_fates(tables, [node.key for node in nodes])
     nodes = [
-        node for node in nodes
-        if node.instance in tables.instances and fates.get(node.key) is not EagerState.ABORTED and not is_made(made, node.key)
-    ]  # fmt: skip
+        node
+        for node in nodes
+        if node.instance in tables.instances
+        and fates.get(node.key) is not EagerState.ABORTED
+        and not is_made(made, node.key)
+    ]
     own, instances = {node.key for node in nodes}, {node.instance for node in nodes}
     awaited = {key for node in nodes for key in unpack_sources(node.sources if node.refs is None else node.refs)}
     return Failed(

@@ -157,9 +157,7 @@ class MemoryStore:
         if outcome is not None:
             outcome = outcome._replace(value=None, failure=None)
         function = tables.rebinds.functions_of([key]).get(key, node.function)
-        return StoredNode(
-            key, function, node.sources, outcome, tables.progress.get(key), key in tables.used_failures
-        )
+        return StoredNode(key, function, node.sources, outcome, tables.progress.get(key), key in tables.used_failures)
 
     def functions_of(self, after: int, most: int) -> tuple[set[int], int | None]:
         tables, named = self.tables, set[int]()

@@ -137,7 +137,8 @@ class Tables:
         if any(not self.has_ended(key) for key in revived):
             raise StoreError("a node that is retried has not ended")
         for table, rows, is_there in (
-            ("outcomes", changes.outcomes, self.outcomes.__contains__), ("resolved", changes.resolved, self.has_ended)
+            ("outcomes", changes.outcomes, self.outcomes.__contains__),
+            ("resolved", changes.resolved, self.has_ended),
         ):
             _refuse(table, [row.key for row in rows if row.key not in revived], is_there)
 

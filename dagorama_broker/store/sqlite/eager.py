@@ -22,9 +22,7 @@ _RUNS_AT_ONCE = "SELECT first_key, attempt, chk FROM brood_runs WHERE first_key 
 
 def live_eager_attempts(connection: sqlite3.Connection) -> list[EagerAttemptRow]:
     """Return the attempts that may be rolled back, in their order. Raise StoreError if a row is damaged."""
-    return [
-        _brood(row) for row in connection.execute(f"{_LIVE} {_BROODS} WHERE attempt IN live ORDER BY attempt")
-    ]
+    return [_brood(row) for row in connection.execute(f"{_LIVE} {_BROODS} WHERE attempt IN live ORDER BY attempt")]
 
 
 def live_runs(reader: Reader) -> list[tuple[int, NodeBlockRow]]:
@@ -60,11 +58,15 @@ def _fates(reader: Reader, attempts: Collection[int]) -> dict[int, int]:
     while wanted:
         found = eager_attempt_rows(reader, wanted)
         rows |= found
-        wanted = {row.parent for row in found.values() if row.parent and row.eager_state == EagerState.COMMITTED} - rows.keys()
+        wanted = {
+            row.parent for row in found.values() if row.parent and row.eager_state == EagerState.COMMITTED
+        } - rows.keys()
     fates: dict[int, int] = {}
     for attempt in sorted(rows):  # an attempt is granted before those within it
         row = rows[attempt]
-        fates[attempt] = fates.get(row.parent, row.eager_state) if row.eager_state == EagerState.COMMITTED else row.eager_state
+        fates[attempt] = (
+            fates.get(row.parent, row.eager_state) if row.eager_state == EagerState.COMMITTED else row.eager_state
+        )
     return fates
 
 

@@ -117,7 +117,9 @@ class Reader:
         outcomes = {row.key: row for row in self.outcome_heads(keys)}
         nodes = self.nodes(outcomes.keys())
         return {
-            key: EndedNode(key, nodes[key].instance, nodes[key].function, row.state, row.refs, row.root_cause, row.attempt)
+            key: EndedNode(
+                key, nodes[key].instance, nodes[key].function, row.state, row.refs, row.root_cause, row.attempt
+            )
             for key, row in outcomes.items()
         }
 
@@ -223,7 +225,9 @@ class Reader:
         return self.instances(
             "INDEXED BY ended_instances WHERE failed = ? AND ended <= ? AND named = 0"
             " AND NOT EXISTS (SELECT 1 FROM links l WHERE l.named = instances.key) ORDER BY ended LIMIT ?",
-            int(failed), before, most,
+            int(failed),
+            before,
+            most,
         )
 
     def named(self, after: int, most: int) -> Iterator[StoredInstance]:

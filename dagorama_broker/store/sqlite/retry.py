@@ -103,9 +103,15 @@ def _failed_nodes(reader: Reader, culprits: Sequence[int], more: set[int], rerun
     nodes = reader.nodes(heads)
     return [
         FailedNode(
-            key, nodes[key].instance, nodes[key].function, nodes[key].sources, heads[key].root_cause,
-            heads[key].refs if kept[key].has_value and key not in reruns else None, kept[key].failure,
-            heads[key].state, heads[key].attempt if key in reruns else 0,
+            key,
+            nodes[key].instance,
+            nodes[key].function,
+            nodes[key].sources,
+            heads[key].root_cause,
+            heads[key].refs if kept[key].has_value and key not in reruns else None,
+            kept[key].failure,
+            heads[key].state,
+            heads[key].attempt if key in reruns else 0,
         )
         for key in sorted(heads)
     ]
