@@ -1,6 +1,28 @@
-"""`python -m dagorama` is the `dagorama` command."""
+"""The `dagorama` command, also as `python -m dagorama`.
 
-from dagorama.cli.main import main
+The rule: a subcommand asks the broker and returns an `Answer`; it prints nothing itself. To add a group of subcommands,
+write it in a module of `dagorama.cli`, and register it here.
+"""
+
+import click
+
+from dagorama.cli.actions import cancel, rebind, retry
+from dagorama.cli.credentials import keys, tokens
+from dagorama.cli.inspect import list_, queues, show, status, unschedulable, workers
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="dagorama", prog_name="dagorama")
+def main() -> None:
+    """Inspect and manage the instances, nodes, queues and workers of a broker.
+
+    With --json each command prints one JSON document instead of a table; docs/reference/commands.md lists its keys.
+    Exit codes: 0 success, 1 refused or no answer, 2 usage error.
+    """
+
+
+for command in (list_, show, status, workers, queues, unschedulable, cancel, retry, rebind, keys, tokens):
+    main.add_command(command)
 
 if __name__ == "__main__":
     main(prog_name="dagorama")

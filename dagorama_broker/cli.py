@@ -102,7 +102,7 @@ def _serve(settings: Settings, launcher: Launcher) -> None:
     import asyncio
 
     sys.setswitchinterval(SWITCH)
-    from dagorama_broker.engine.garbage import collect_young_only
+    from dagorama_broker.engine.turns import collect_young_only
     from dagorama_broker.server import Served, serve
 
     collect_young_only()

@@ -18,8 +18,8 @@ from grpc_health.v1._async import HealthServicer
 
 from dagorama.api import api_pb2_grpc, broker_pb2_grpc
 from dagorama_broker.engine.broker import Broker
-from dagorama_broker.engine.garbage import collect_when_few
 from dagorama_broker.engine.retention_policy import Keeping
+from dagorama_broker.engine.turns import collect_when_few
 from dagorama_broker.errors import CannotServe
 from dagorama_broker.rpc.auth import Access
 from dagorama_broker.rpc.connections import Connections

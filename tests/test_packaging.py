@@ -124,7 +124,7 @@ def test_the_wheel_installs_its_programs(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         entry_points.read_string(archive.read(f"dagorama-{PROJECT['version']}.dist-info/entry_points.txt").decode())
     assert dict(entry_points["console_scripts"]) == {
-        "dagorama": "dagorama.cli.main:main",
+        "dagorama": "dagorama.__main__:main",
         "worker": "dagorama.cli:worker",
         "worker-hot-reload": "dagorama.hot_reload:run_hot_reload_worker",
         "dagorama-broker": "dagorama_broker.cli:main",

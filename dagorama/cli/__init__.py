@@ -1,6 +1,6 @@
 """The `worker` command: parse the flags, run a worker until it is told to stop, and exit with its code.
 
-`dagorama.cli:worker` is also the import path of dagorama 0.1.10. The `dagorama` command is in `dagorama.cli.main`.
+`dagorama.cli:worker` is also the import path of dagorama 0.1.10. The `dagorama` command is in `dagorama.__main__`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The clock of the scheduler, and that of retention, by which a clock that jumps makes nothing old at once.
+"""The clocks of the scheduler and of retention. A system clock that jumps makes nothing old at once.
 
 A clock that is put forward cannot be told from a long sleep of the machine, nor, across a restart, from a broker that
 was off for long. So time that did not pass while a broker ran counts only when the clock has stayed ahead for a while.

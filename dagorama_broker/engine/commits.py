@@ -1,7 +1,7 @@
 """Commits: how callers wait until a change is durable, and the thread in which the store is called.
 
-Calls change the scheduler at once and then wait for the commit that holds their change; whatever gathers while a commit
-runs goes into the next.
+Calls change the scheduler at once and then wait for the commit that holds their change; changes that gather while a
+commit runs go into the next.
 """
 
 from __future__ import annotations
@@ -69,12 +69,12 @@ class StoreThread(ThreadPoolExecutor):
 
 
 class Commits:
-    """Connects those who change the scheduler with the loop that commits the changes."""
+    """Connects the callers that change the scheduler with the loop that commits the changes."""
 
     def __init__(self, scheduler: Scheduler, store: Store, thread: StoreThread | None = None) -> None:
         self.scheduler = scheduler
         self.store = store
-        self.in_flight = Changes()  #: those that are being committed
+        self.in_flight = Changes()  #: changes under way
         self.count = 0
         self.changed = asyncio.Event()  #: set when the loop has something to do
         self.stopping = False
@@ -144,7 +144,7 @@ class Commits:
     # --- for the loop ---------------------------------------------------------------------------------
 
     def take_waiting(self) -> list[Waiter]:
-        """Return those who wait for the next commit, and begin a new list."""
+        """Return the waiters of the next commit, and begin a new list."""
         waiting, self._waiting = self._waiting, []
         return waiting
 
@@ -159,7 +159,7 @@ class Commits:
         self.count += 1
 
     def close(self) -> None:
-        """Refuse those who still wait, and end the thread."""
+        """Refuse the remaining waiters, and end the thread."""
         notify(self.take_waiting(), NotServing("the broker is leaving"))
         self.thread.shutdown()
 

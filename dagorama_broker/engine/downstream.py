@@ -1,4 +1,4 @@
-"""Finds the ended nodes downstream of a retry: those that were given a failure as a value, and what depends on them.
+"""Finds the ended nodes downstream of a retry: readers of a failure as a value, and nodes that depend on them.
 
 The dependencies of nodes are read page by page, so that other commits are made in between. Sources never change, and
 the caller records the nodes that end meanwhile.
@@ -18,7 +18,7 @@ PAGE = 10_000
 
 
 class Downstream:
-    """Ended nodes that become unfinished again; `reruns` are those of them that drop their values and run again."""
+    """Ended nodes that become unfinished again; `reruns` drop their values and run again."""
 
     def __init__(self, failed: Collection[int], seeds: Collection[int]) -> None:
         self.nodes = {*failed, *seeds}
@@ -75,7 +75,7 @@ async def closure(
 ) -> Downstream:
     """Return the failed nodes, the seeds, which run again, and all ended nodes that depend on them.
 
-    `instances` are those of these nodes; instances whose values name them are searched too.
+    `instances` are the instances of these nodes; instances whose values name them are searched too.
     """
     found = Downstream(failed, seeds)
     through = {*instances, *(key for instance in instances for key in _naming(broker, instance))}
@@ -106,7 +106,7 @@ async def _take(broker: Broker, found: Downstream, page: Sequence[Edges]) -> Non
 
 
 async def _dead(broker: Broker, keys: Collection[int]) -> set[int]:
-    """Return those of these nodes that an aborted attempt has made."""
+    """Return the nodes among these that an aborted attempt has made."""
     fates = await broker.commits.in_store(broker.store.fates_of, sorted(keys))
     return {key for key, fate in fates.items() if fate is Fate.DEAD}
 

@@ -124,7 +124,7 @@ class Drafts:
                 scheduler.heard(worker, advance_clock(scheduler))
 
         async def next_commit() -> None:
-            # What is entered now goes with the commit after the one under way, which takes about as long.
+            # Nodes entered now go with the commit after the one under way, which takes about as long.
             nonlocal committing
             await committing
             committing = commits.next_commit()

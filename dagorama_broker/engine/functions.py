@@ -82,7 +82,7 @@ class Functions:
             self._candidates -= _named(changes)
 
     async def _drop_unused(self) -> bool:
-        """Drop those that are unused now. Return False if the caller must try again later."""
+        """Drop unused functions. Return False if the caller must try again later."""
         scheduler, queues = self._scheduler, self._scheduler.function_queues
         await self._commits.durable()
         searched = set(queues)

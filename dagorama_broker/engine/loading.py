@@ -23,10 +23,10 @@ Made: TypeAlias = dict[bytes, tuple[list[int], list[int]]]
 
 @dataclass(slots=True, eq=False)
 class Reach:
-    """What a call names, as found. A node that was found unfinished stays valid after its end, unless it is removed."""
+    """The nodes and instances that a call names. A node found unfinished stays valid after its end, unless removed."""
 
     nodes: dict[bytes, Node] = field(default_factory=dict)
-    instances: dict[bytes, StoredInstance] = field(default_factory=dict)  #: those that memory lacked
+    instances: dict[bytes, StoredInstance] = field(default_factory=dict)  #: instances that memory lacked
     unknown: set[bytes] = field(default_factory=set)  #: ids that were never used
     gone: set[int] = field(default_factory=set)  #: keys of instances that were removed meanwhile
 
@@ -51,7 +51,7 @@ class Loading:
         self._store = commits.store
 
     def from_memory(self, runs: Sequence[NewRun]) -> Reach | None:
-        """Return all that these runs name if it is in memory; None: it has to be loaded."""
+        """Return all that these runs name if it is in memory; None: it must be loaded."""
         found = Reach()
         if self.missing_nodes(named_by(runs), found) or self._missing_instances(runs, found):
             return None
@@ -82,7 +82,7 @@ class Loading:
             self.under_way.discard(found)
 
     def missing_nodes(self, named: Iterable[bytes], found: Reach) -> list[bytes]:
-        """Return those of these nodes that memory lacks; add the others to what was found."""
+        """Return the nodes that memory lacks; add the others to `found`."""
         missing, find = [], self._scheduler.node
         for id in named:
             if id in found.nodes or id in found.unknown:
@@ -95,7 +95,7 @@ class Loading:
         return missing
 
     def _missing_instances(self, runs: Iterable[NewRun], found: Reach) -> set[bytes]:
-        """Return instances to load: those that nodes are added to, and those made without nodes that may exist."""
+        """Return instances to load: they get more nodes, or are made without nodes and may exist already."""
         live = self._scheduler.instances
         wanted, made = set(), set()
         for run in runs:

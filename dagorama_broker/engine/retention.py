@@ -2,7 +2,7 @@
 
 Whether an instance may be removed is decided in the event loop without awaiting, from the store's index and from
 changes that are not committed yet; it is removed with the next commit, and unknown from then on. Its rows are deleted
-in transactions of their own, between those of others; after a restart the next broker continues.
+in transactions of their own, between other commits; after a restart the next broker continues.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Retention:
         return sum(found) > self._blocked
 
     def _unneeded(self, expired: list[RemovedRow]) -> list[RemovedRow]:
-        """Return those that no call uses and no uncommitted change concerns."""
+        """Return the instances that no call uses and no uncommitted change concerns."""
         unsettled: set[int] = set()
         for changes in self._uncommitted():
             unsettled.update(end.key for end in changes.instance_ends)
@@ -158,7 +158,7 @@ class Retention:
         return []
 
     def _who_needs(self, stored: StoredInstance, now: float) -> list[RemovedRow]:
-        """Return an instance, those that name it, and so on; nothing if one must be kept, or there are too many."""
+        """Return an instance, the instances that name it, and so on; nothing if one must be kept, or there are many."""
         found, stack = {stored.row.key: stored}, [stored]
         while stack:
             other = stack.pop()

@@ -86,7 +86,7 @@ def _what_is_removed(keeping: Keeping) -> str:
     kept = [
         f"{what} {in_words(seconds)} ({setting})"
         for what, seconds, setting in (
-            ("those that have ended after", keeping.ended, "DAGORAMA_RETENTION"),
+            ("ended ones after", keeping.ended, "DAGORAMA_RETENTION"),
             ("failed ones after", keeping.failed, "DAGORAMA_RETENTION_FAILED"),
         )
         if seconds < inf

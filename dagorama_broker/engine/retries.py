@@ -98,7 +98,7 @@ def _code_to_adopt(broker: Broker, asked: Asked, failed: Failed) -> set[tuple[st
 
 
 def _waiting_for_old_code(broker: Broker, asked: Asked) -> list[Node]:
-    """Return the named nodes that are unfinished, or those of the instance queued for code that no worker has."""
+    """Return the named nodes that are unfinished, or nodes of the instance queued for code that no worker has."""
     if asked.ids:
         return [node for id in asked.ids if (node := broker.scheduler.node(id)) is not None]
     return broker.scheduler.waiting_for_old_code(asked.instance)
@@ -140,7 +140,7 @@ async def _of_instance(broker: Broker, instance: bytes) -> set[int]:
 
 
 async def _of_nodes(broker: Broker, asked: Asked) -> set[int]:
-    """Return the root causes of those of these nodes that failed."""
+    """Return the root causes of the failed ones of these nodes."""
     found = await broker.lookups.find_nodes(asked.instance, asked.ids)
     return {culprit for id in asked.ids if (culprit := _culprit(found[id]))}
 
@@ -189,7 +189,7 @@ async def _refuse_unsettled(broker: Broker, culprits: set[int]) -> None:
     for key, fate in fates.items():
         if fate is not Fate.RELEASED:
             id = (await broker.commits.in_store(broker.store.ids, [key]))[key]
-            what = "has not ended: retry when it has" if fate is Fate.OPEN else "came to nothing: retry what it was of"
+            what = "has not ended: retry when it has" if fate is Fate.OPEN else "was rolled back: retry its parent"
             raise NotAllowedNow(f"the run that made node {id.hex()} {what}")
 
 

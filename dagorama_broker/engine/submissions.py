@@ -36,7 +36,7 @@ class Submissions:
         await self._commits.durable()
 
     def submit_from_memory(self, runs: Sequence[NewRun]) -> bool:
-        """Make nodes and instances if all that they name is in memory. Return False if it has to be loaded first.
+        """Make nodes and instances if all that they name is in memory. Return False if it must be loaded first.
 
         The caller waits until they are durable. Raises a BrokerRefusal, and then nothing has changed.
         """

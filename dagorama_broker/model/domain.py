@@ -19,7 +19,7 @@ CANCELLATION = "dagorama.errors.NodeCancelled"
 
 
 class State(IntEnum):
-    """A node's state; the numbers are those of the wire and of the store."""
+    """A node's state; the wire and the store use the same numbers."""
 
     WAITING = 0  #: for sources
     QUEUED = 1  #: for a worker

@@ -44,24 +44,24 @@ class EndedNode(NamedTuple):
 
 @dataclass(slots=True)
 class Live:
-    """What a broker reads at its start: unfinished nodes, and the ended ones that they depend on."""
+    """All that a broker reads at its start: unfinished nodes, and the ended ones that they depend on."""
 
     functions: list[FunctionRow]
     instances: list[InstanceRow]  #: with an unfinished node
     runs: list[RunRow]  #: of those instances
     nodes: list[LiveNode]  #: in the order of their keys
-    #: the RESOLVING ones of `nodes`, and all ended nodes that `nodes` name as sources or promises, and those that the
-    #: values of these name, and so on (closed under `refs`)
+    #: the RESOLVING ones of `nodes`, all ended nodes that `nodes` name as sources or promises, and all that the values
+    #: of these name, directly or through others
     ended: list[EndedNode]
     progress: list[ProgressRow]
     keys: dict[int, str]  #: concurrency keys of `nodes` that have one
-    adopted: dict[int, int]  #: functions of those of `nodes` that are bound to other code, by key
+    adopted: dict[int, int]  #: functions of `nodes` that are bound to other code, by key
     workers: list[tuple[bytes, str]]  #: connected when the last broker stopped
     failed: set[int]  #: keys of `instances` with a failed or cancelled node
     next_node: int  #: smallest key never used
     next_instance: int
     next_function: int
-    #: the OPEN ones, and those that depend on one, in the order of their attempts
+    #: OPEN ones, and ones that depend on them, in the order of their attempts
     broods: list[BroodRow] = field(default_factory=list)
     brood_runs: list[tuple[int, RunRow]] = field(default_factory=list)  #: runs of their nodes, with their attempts
     adoptions: dict[int, AdoptionRow] = field(default_factory=dict)  #: what allows `adopted`, by the node's key
@@ -90,14 +90,14 @@ class AskedInstances(NamedTuple):
 
     before: int  #: only older ones than this key
     limit: int
-    unfinished: bool = False  #: only those; with `failed`, those that are either
+    unfinished: bool = False  #: only unfinished ones; with `failed`, also failed ones
     failed: bool = False
     definition: str = ""  #: only of this one; empty: of any
 
 
 class ListedInstances(NamedTuple):
     instances: list[StoredInstance]
-    more: int  #: pass this as `before` for the next page; 0: there are no more
+    more: int  #: pass this as `before` for the next page; 0: this is the last
 
 
 class StoredNode(NamedTuple):
@@ -163,7 +163,7 @@ class Edges(NamedTuple):
 
 class EdgesPage(NamedTuple):
     edges: list[Edges]  #: in the order of their keys
-    more: int  #: pass this as `after`; 0: there are no more
+    more: int  #: pass this as `after` for the next page; 0: this is the last
 
 
 @dataclass(slots=True)
@@ -176,9 +176,9 @@ class Failed:
     nodes: list[FailedNode]  #: in the order of their keys
     instances: list[StoredInstance]  #: of `nodes`
     runs: list[RunRow]  #: that hold `nodes`
-    ended: list[EndedNode]  #: ended nodes that `nodes` wait for, and those that their values name
+    ended: list[EndedNode]  #: ended nodes that `nodes` wait for, and nodes that their values name
     keys: dict[int, str]  #: concurrency keys of `nodes` that have one
-    adopted: dict[int, int]  #: functions of those of `nodes` that are bound to other code, by key
+    adopted: dict[int, int]  #: functions of `nodes` that are bound to other code, by key
     others: set[int]  #: keys of `instances` with other failed or cancelled nodes
     made: list[MadeRun] = field(default_factory=list)  #: by completed nodes that run again
     used: list[UsedFailureRow] = field(default_factory=list)  #: nodes that were given one of these failures as a value

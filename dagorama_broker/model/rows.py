@@ -70,7 +70,7 @@ class OutcomeRow(NamedTuple):
     refs: bytes  #: packed keys of the promises in the value
     value: bytes | None
     culprit: int  #: key of the node whose failure this is; 0: none
-    failure: bytes | None  #: opaque; on the culprit itself only
+    failure: bytes | None  #: opaque; only in the row of the node that failed first
     ended: float  #: seconds since 1970
 
 

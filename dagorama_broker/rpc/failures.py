@@ -8,13 +8,13 @@ from dagorama_broker.model.domain import CANCELLATION, Failure, State
 from dagorama_broker.rpc.fields import LONGEST_NAME, bounded
 from dagorama_broker.scheduler import Node
 
-#: What is stored of a failure. A worker sends less; the broker enforces it for every client.
+#: Limits of a stored failure. Workers send less; the broker enforces them for every client.
 LONGEST_MESSAGE = 64 << 10
 LARGEST_EXCEPTION = 1 << 20
 
 
 def failure_of(message: pb.Failure, longest_traceback: int) -> Failure:
-    """Return a failure as it is stored: bounded, whatever was sent."""
+    """Return a failure as it is stored: bounded, even if more was sent."""
     exception = message.exception if len(message.exception) <= LARGEST_EXCEPTION else b""
     return Failure(
         "", bounded(message.type, LONGEST_NAME), bounded(message.message, LONGEST_MESSAGE),
@@ -23,7 +23,7 @@ def failure_of(message: pb.Failure, longest_traceback: int) -> Failure:
 
 
 def failure_message(failure: Failure, id: bytes) -> pb.NodeFailure:
-    """Return a failure as a message; `id` is that of the node that failed first."""
+    """Return a failure as a message; `id` is the id of the node that failed first."""
     return pb.NodeFailure(
         node=id, function=failure.function, type=failure.type, message=failure.message, traceback=failure.traceback,
         exception=failure.exception, attempts=failure.attempts,
@@ -35,7 +35,7 @@ def failure_message(failure: Failure, id: bytes) -> pb.NodeFailure:
 
 
 async def node_failure(broker: Broker, node: Node) -> pb.NodeFailure | None:
-    """Return the failure of a node that ended without a value: its own, or that of the upstream node that failed first.
+    """Return the failure of a node that ended without a value, or of the upstream node that failed first.
 
     None: it was retried meanwhile, so that nothing can be said of it.
     """

@@ -1,7 +1,7 @@
-"""Grants for one slot as messages: columns are gathered as lists and become a message when one is cut.
+"""Writes the grants of one slot as messages: columns are gathered in lists, from which messages are cut.
 
-A node costs an entry in each list. Columns that mostly say nothing (sources, failed runs, timeouts) are begun with the
-first node that has something to say there, whatever pieces went before.
+A node costs an entry in each list. Columns that are mostly empty (sources, failed attempts, timeouts) begin with the
+first node that has a value there, also in a later piece.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ Prove: TypeAlias = "Callable[[Sequence[int], Sequence[int]], bytes]"
 LARGE, PARTS = 2, 8
 #: Bytes of an entry of that table, in which a SHA-256 follows a length, and of the number of entries after it.
 PART_BYTES, COUNT_BYTES = 41, 4
-#: Bytes that a node, and a value, take beside their envelopes, roughly.
+#: Bytes that a node, and a value, take in addition to their envelopes, roughly.
 NODE_BYTES, VALUE_BYTES = 64, 32
 
 
 class _Rare(Generic[T]):
-    """A column that is left out as long as it holds nothing but its default."""
+    """A column that is left out as long as it holds its default only."""
 
     __slots__ = ("count", "default", "rest")
 
     def __init__(self, default: T) -> None:
         self.default = default
-        self.count = 0  #: entries, those that have been taken included; 0: it is not begun
-        self.rest: list[T] = []  #: that have not
+        self.count = 0  #: entries, including the ones that were taken; 0: it has not begun
+        self.rest: list[T] = []  #: entries that were not taken
 
     def put(self, place: int, value: T) -> None:
-        """The entry of that place, which comes after all others."""
+        """Add the entry of that place, which comes after all others."""
         self.rest += [self.default] * (place - self.count)
         self.rest.append(value)
         self.count = place + 1
@@ -50,7 +50,7 @@ class _Rare(Generic[T]):
 
 
 class GrantBuilder:
-    """Grants for one slot, cut into pieces that fit a message."""
+    """Gathers grants for one slot, cut into pieces that fit a message."""
 
     def __init__(self, slot: int, prove: Prove) -> None:
         self.slot = slot
@@ -64,7 +64,7 @@ class GrantBuilder:
         self._attempts: list[int] = []
         self._large: list[bytes] = []
         self._timeouts, self._final = _Rare(0.0), _Rare(False)
-        self._function_of: dict[int, int] = {}  # by lane
+        self._function_of: dict[int, int] = {}  # by the id of the function
         self._instance_of: dict[bytes, int] = {}
         self._adoption_of: dict[int, int] = {}  # by the id of its row
         self._values: set[int] = set()
@@ -96,9 +96,9 @@ class GrantBuilder:
         self, granted: Granted, arguments: bytes, beside: int = 0, made_with: str = "",
         adoption: AdoptionRow | None = None,
     ) -> None:
-        """A node and its arguments; its values are to be added before it, but for that of the source `beside`.
+        """Add a node and its arguments. Add its values before it, except for the value of the source `beside`.
 
-        `made_with`: the code that it was made with, if other code has adopted it; `adoption`: what allows that.
+        `made_with`: the code that it was made with, if it is bound to other code; `adoption`: the permission for that.
         """
         node, place = granted.node, len(self._nodes)
         if node.lane is not self._last_lane:
@@ -138,8 +138,7 @@ class GrantBuilder:
         return key not in self._values
 
     def add_values(self, nodes: Sequence[Node], values: Mapping[int, bytes], ids: Mapping[int, bytes]) -> None:
-        """Values, and ids of their nodes, that a node which is added next needs; what is over the size of a piece is
-        sent ahead."""
+        """Add values that the next node needs, and the ids of their nodes; more than a piece is sent ahead."""
         for node in nodes:
             key, envelope = node.key, values[node.key]
             place = len(self._values)
@@ -160,17 +159,17 @@ class GrantBuilder:
                 self.finished.append(pb.Grant(slot=self.slot, body=self._send_ahead()))
 
     def _name_large(self, envelope: bytes) -> None:
-        """Let the supervisor fetch what is large before the child asks for it."""
+        """Name large values, so that the supervisor fetches them before the child asks for them."""
         if len(envelope) > 1 and envelope[1] & (LARGE | PARTS):
             self._large += large_in(envelope)
 
     def take(self) -> list[pb.Grant]:
-        """The pieces that are finished."""
+        """Return the finished pieces."""
         finished, self.finished = self.finished, []
         return finished
 
     def cut(self) -> None:
-        """End the grant; what follows is another."""
+        """End the grant; nodes that are added later are in another."""
         if self._nodes:
             body = self._send_ahead()
             self.finished.append(pb.Grant(
@@ -183,7 +182,7 @@ class GrantBuilder:
     def _send_ahead(self) -> bytes:
         """Cut within a grant: the columns go on in the next piece, which the receiver joins.
 
-        What is joined is bytes, so a body may be cut anywhere. Returns what is left of it, under a piece.
+        The receiver joins bytes, so that a body may be cut anywhere. Returns its rest, which is less than a piece.
         """
         body = self._body().SerializeToString()
         end = max(0, len(body) - 1) // PIECE * PIECE
@@ -210,7 +209,7 @@ class GrantBuilder:
         self._last_lane, self._lane_index = lane, index
 
     def _enter_adoption(self, adoption: AdoptionRow) -> int:
-        """1 + its place among those of the grant."""
+        """Return 1 + the index of an adoption among the adoptions of the grant."""
         place = self._adoption_of.get(adoption.id)
         if place is None:
             place = self._adoption_of[adoption.id] = 1 + len(self._adoption_of)

@@ -12,11 +12,10 @@ import grpc.aio
 
 from dagorama_broker.errors import BrokerRefusal
 from dagorama_broker.rpc.auth import Access
-from dagorama_broker.rpc.caller import caller, sharer, sharer_of
 from dagorama_broker.rpc.handlers import Unread, behavior_of, unread, with_behavior
 from dagorama_broker.rpc.limits import Streams
 from dagorama_broker.rpc.memory_guard import Memory
-from dagorama_broker.rpc.permissions import HEALTH, kind_of
+from dagorama_broker.rpc.permissions import HEALTH, caller, kind_of, sharer, sharer_of
 from dagorama_broker.rpc.status import refuse
 from dagorama_broker.rpc.tokens import Token
 

@@ -22,12 +22,12 @@ from dagorama_broker.errors import Malformed, NotAllowedNow, NotKnown, TooMuch
 from dagorama_broker.model.domain import Failure, Function, RetryPolicy, State, World
 from dagorama_broker.model.queries import FoundNode
 from dagorama_broker.model.rows import unpack_keys
-from dagorama_broker.rpc.caller import sharer
 from dagorama_broker.rpc.failures import LONGEST_MESSAGE
 from dagorama_broker.rpc.fields import LONGEST_NAME, bounded, check_name, check_names
 from dagorama_broker.rpc.legacy_workers import OriginalWorkers
 from dagorama_broker.rpc.limits import MESSAGE
 from dagorama_broker.rpc.memory_guard import Memory
+from dagorama_broker.rpc.permissions import sharer
 from dagorama_broker.rpc.status import refusing
 from dagorama_broker.scheduler import Granted, NewRun, Node, Presence, Worker
 

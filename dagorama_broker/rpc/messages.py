@@ -94,7 +94,7 @@ def _digest_of(functions: blake2b, nodes: pb.Nodes) -> bytes:
 
 
 def _tolerant(nodes: pb.Nodes) -> list[list[int]] | None:
-    """Return for each node the indexes, among its own sources, of those whose failure it takes as a value."""
+    """Return for each node the indexes of its own sources whose failure it takes as a value."""
     if not nodes.tolerant:
         return None
     starts = list(accumulate(nodes.source_count, initial=0))

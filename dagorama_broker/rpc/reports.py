@@ -104,7 +104,7 @@ async def _take_values(broker: Broker, session: Session, results: pb.Results, tu
                     complete(now := broker.see_time(), draft)
         except BrokerRefusal as refusal:
             _fail(broker, worker, key, attempt, refusal, now)
-        # What was loaded stays valid as long as nothing is awaited.
+        # Loaded nodes stay valid as long as nothing is awaited.
         if not place % TOGETHER and not known and turn.is_over:
             await turn.next()
             now = broker.see_time()

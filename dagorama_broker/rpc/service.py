@@ -15,14 +15,13 @@ from dagorama_broker.engine.retries import Asked, look, retry, unservable
 from dagorama_broker.engine.turns import Steps
 from dagorama_broker.errors import Malformed
 from dagorama_broker.rpc import costs, inspect, messages, overview
-from dagorama_broker.rpc.caller import caller, sharer
 from dagorama_broker.rpc.explain import explain, unservable_message
 from dagorama_broker.rpc.fields import check_name, id_bytes, sha256_bytes
 from dagorama_broker.rpc.id_prefix import find_ids
 from dagorama_broker.rpc.large_values import Uploads
 from dagorama_broker.rpc.limits import Bounds, Manners, Streams
 from dagorama_broker.rpc.memory_guard import Memory
-from dagorama_broker.rpc.permissions import is_reader, refuse_reader
+from dagorama_broker.rpc.permissions import caller, is_reader, refuse_reader, sharer
 from dagorama_broker.rpc.rebind import adopt, adoptable_messages, for_deployed
 from dagorama_broker.rpc.request_stream import Answerer, Talk
 from dagorama_broker.rpc.status import refusing

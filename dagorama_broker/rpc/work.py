@@ -14,10 +14,9 @@ from dagorama_broker.engine.worker_session import Session
 from dagorama_broker.errors import Malformed, NotAllowedNow
 from dagorama_broker.model.domain import World
 from dagorama_broker.rpc import work_messages
-from dagorama_broker.rpc.caller import caller
 from dagorama_broker.rpc.fields import LONGEST_NAME, MOST_NAMES, bounded, check_key_id, check_names, id_bytes
 from dagorama_broker.rpc.limits import Manners
-from dagorama_broker.rpc.permissions import kept_to
+from dagorama_broker.rpc.permissions import caller, kept_to
 from dagorama_broker.rpc.reports import take_death, take_report, take_return
 from dagorama_broker.scheduler import Presence
 

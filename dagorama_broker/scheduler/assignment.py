@@ -26,7 +26,7 @@ MOST = 5_000
 
 @dataclass(slots=True)
 class _Menu:
-    """What the slots of a pool may be granted now."""
+    """The nodes that the slots of a pool may be granted now."""
 
     pool: Pool
     slots: int  #: slots that were not served yet
@@ -49,7 +49,7 @@ class Feeding:
     def feed(self, now: float) -> bool:
         """Grant queued nodes to slots with room: to empty ones first, and an even share to each.
 
-        Returns whether it stopped early because one step grants no more.
+        Returns whether it stopped early because of the limit of one step.
         """
         self.dispatch.offer()
         self._left = MOST

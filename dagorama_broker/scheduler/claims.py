@@ -58,7 +58,7 @@ class Dispatch(Offers):
         self.until_drained.pop(worker, None)
 
     def remove(self, worker: Worker) -> list[Node]:
-        """Remove a worker. Return the nodes that it held, except those that were claimed together with their source."""
+        """Remove a worker. Return the nodes that it held, except nodes claimed together with their source."""
         self.rest(worker)
         held = [node for slot in worker.slots for node, _ in slot.held.values()]
         for node in held:
@@ -201,7 +201,7 @@ class Dispatch(Offers):
             slot.progress_at = now
 
     def take_out(self, node: Node) -> Slot:
-        """Remove a node, and those that were claimed together with it, from its slot, whether it has run or not."""
+        """Remove a node, and nodes claimed together with it, from its slot, whether it has run or not."""
         if self.along:
             self.void(node)
         return self._take_out(node)

@@ -1,9 +1,8 @@
 """Makes the children of eager functions while their parents run, and cancels them if the parent's attempt fails.
 
-An attempt of an eager function has a brood: the runs of nodes that it has made. When the attempt completes, they stay;
-when it fails or is lost, the unfinished ones are cancelled, and so are their children. So a node of a brood that
-completes with children adds them to the brood, as a part of it. There is one record for each attempt that makes such
-children, and none for a node.
+There is one record for each attempt that makes such children, with their runs of nodes, and none for a node. When the
+attempt completes, they stay; when it fails or is lost, the unfinished ones are cancelled, and so are their children. So
+if a node that depends on such an attempt completes with children, they depend on the attempt too.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class Broods:
     # --- making children ------------------------------------------------------------------------------
 
     def make(self, node: Node, new: NewRun, known: Mapping[bytes, Node], limits: Limits) -> None:
-        """Make children of a running attempt of an eager function, once: those that it has made already are kept.
+        """Make children of a running attempt of an eager function, once: children that it has made already are kept.
 
         Raises Malformed, NotKnown, Conflict or TooMuch; then nothing has changed.
         """
@@ -137,7 +136,7 @@ class Broods:
             self._graph.record_trouble(node)
 
     def disown(self, made: Iterable[MadeRun], attempts: Mapping[int, int]) -> None:
-        """Record the children of completed attempts as those of aborted ones, because their nodes run again.
+        """Record completed attempts as aborted ones for their children, because their nodes run again.
 
         `attempts` has the recorded attempt of each node that runs again.
         """
@@ -199,7 +198,7 @@ class Broods:
 
 def epitaph(brood: Brood) -> Callable[[Node], bytes]:
     """Return a function that makes the failure of nodes that are cancelled because this attempt was aborted."""
-    return cancellation(f"the run of {brood.function} that made it came to nothing")
+    return cancellation(f"the run of {brood.function} that made it was rolled back")
 
 
 def cancellation(message: str) -> Callable[[Node], bytes]:
@@ -213,7 +212,7 @@ def cancellation(message: str) -> Callable[[Node], bytes]:
 
 
 def _top(brood: Brood | None) -> Brood | None:
-    """Return the running attempt that the nodes of a brood depend on; None: they depend on none."""
+    """Return the running attempt that children depend on; None: they depend on none."""
     passed = []
     while brood is not None and brood.fate is Fate.RELEASED:
         passed.append(brood)

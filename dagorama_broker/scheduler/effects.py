@@ -39,7 +39,7 @@ class Effects:
     refused: list[tuple[Worker, int]] = field(default_factory=list)  #: attempts that the worker does not hold
     cancelled: list[tuple[Worker, int]] = field(default_factory=list)  #: attempts that the worker must stop
     done: list[Worker] = field(default_factory=list)  #: workers that may leave
-    left: dict[Worker, list[Obstacle]] = field(default_factory=dict)  #: for those of `done`: unschedulable nodes
+    left: dict[Worker, list[Obstacle]] = field(default_factory=dict)  #: for each worker in `done`: unschedulable nodes
 
     def __bool__(self) -> bool:
         told = self.granted or self.ended or self.take_back or self.refused or self.cancelled

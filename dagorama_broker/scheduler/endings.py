@@ -101,7 +101,7 @@ class Endings(States):
     def _tell(self, ended: list[Node], least: int = 0, tally: Tally | None = None) -> None:
         """Notify the dependents of ended nodes, and theirs in turn.
 
-        What exceeds this step is put off, except for the first `least` dependents of the first node.
+        Work that exceeds this step is put off, except for the first `least` dependents of the first node.
         """
         while ended:
             node = ended.pop()
@@ -154,7 +154,7 @@ class Endings(States):
             self.go_on()
 
     def _one_less(self, dependents: list[Node], ended: list[Node]) -> None:
-        """Count down what dependents wait for; queue, or complete, those that wait for nothing else."""
+        """Count down what dependents wait for; queue, or complete, dependents that wait for nothing else."""
         for dependent in dependents:
             dependent.pending -= 1
             if dependent.pending or dependent.state in ENDED or dependent.state is CLAIMED:
@@ -166,7 +166,7 @@ class Endings(States):
                 ended.append(dependent)
 
     def _fail_all(self, dependents: list[Node], failed: Node, ended: list[Node]) -> None:
-        """Fail or cancel dependents along with their source, except for those that take its failure as a value."""
+        """Fail or cancel dependents along with their source, unless they take its failure as a value."""
         for dependent in dependents:
             if dependent.state in ENDED:
                 continue
@@ -180,7 +180,7 @@ class Endings(States):
     # --- leaving memory -------------------------------------------------------------------------------
 
     def _forget(self, node: Node) -> None:
-        """Remove an ended node; only those that reference it keep it in memory."""
+        """Remove an ended node; only nodes that reference it keep it in memory."""
         del self.nodes[node.key]
         if node.pending != UNSTARTED:
             self.edges -= len(node.sources) + len(node.refs)
@@ -219,7 +219,7 @@ class Endings(States):
                 self._unread(other)
 
     def _unread(self, ended: Node) -> None:
-        """Report a value that no unfinished node will be given, and those that it names."""
+        """Report a value that no unfinished node will be given, and the values that it names."""
         stack = [ended]
         while stack:
             other = stack.pop()

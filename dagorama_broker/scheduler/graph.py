@@ -23,7 +23,7 @@ class Graph(Endings):
         self.settle(node, self.wait_for(node, node.sources))
 
     def wait_for(self, node: Node, others: Sequence[Node]) -> Node | None:
-        """Make a node wait for those of its sources, or of its promises, that have not ended.
+        """Make a node wait for its sources, or its promises, that have not ended.
 
         Returns one that failed or was cancelled, if there is one: then the caller must settle the node, and none of
         the others makes it ready before that.
@@ -48,7 +48,7 @@ class Graph(Endings):
         return bad
 
     def wait_again(self, node: Node, others: Sequence[Node], again: Mapping[int, Node]) -> tuple[Node, ...]:
-        """Make a waiting node wait for those of its ended sources, or promises, that are unfinished `again`, by key.
+        """Make a waiting node wait for its ended sources, or promises, that are unfinished `again`, by key.
 
         Returns the same nodes as they are now.
         """
@@ -72,7 +72,7 @@ class Graph(Endings):
             self._tell([node])
 
     def _hold_refs(self, ended: Node) -> None:
-        """Count readers for all values that an ended node's value names, and those that they name."""
+        """Count readers for all values that an ended node's value names, directly or through others."""
         stack = [ended]
         while stack:
             for ref in stack.pop().refs:

@@ -16,12 +16,12 @@ from dagorama_broker.scheduler.objects import Instance, Node, Reservation, Run
 from dagorama_broker.scheduler.queues import Lane
 
 FIRST = attrgetter("first")
-#: Bytes that a function and its queue take beside its texts, roughly.
+#: Bytes that a function and its queue take in addition to its texts, roughly.
 FUNCTION_BYTES = 1_500
 
 
 def run_with(runs: Sequence[Run], counter: int) -> Run | None:
-    """Return the run that has this counter; `runs` are those of one origin in the order of their counters."""
+    """Return the run that has this counter; `runs` are of one origin, in the order of counters."""
     place = bisect_right(runs, counter, key=FIRST) - 1
     return runs[place] if place >= 0 and counter < runs[place].first + runs[place].count else None
 
@@ -152,7 +152,7 @@ class Names:
         return self.nodes.get(run.key_of(counter)) if run is not None else None
 
     def unfinished_of(self, instance: bytes) -> Iterator[Node]:
-        """Yield the unfinished nodes of an instance, including those that are made while this goes on."""
+        """Yield the unfinished nodes of an instance, including nodes that are made meanwhile."""
         known = self.instances.get(instance)
         for run in known.runs if known is not None else ():
             for start in range(run.first_key, run.first_key + run.count, STEP):
@@ -174,7 +174,7 @@ class Names:
             of_origin.append(run)
 
     def forget_idle(self, ids: Iterable[bytes]) -> None:
-        """Evict those of these instances that have no unfinished node."""
+        """Evict instances without unfinished nodes."""
         for id in ids:
             instance = self.instances.get(id)
             if instance is not None and not instance.live:

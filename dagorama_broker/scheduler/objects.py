@@ -249,7 +249,7 @@ class Pool:
         heapify(self._heads)
 
     def next_best(self) -> int:
-        """Return a place that is no younger than the oldest node of any function except that of `oldest`."""
+        """Return a place that is no younger than the oldest node of any function except the first one."""
         heads = self._heads
         if len(heads) < 3:
             return heads[1][0] if len(heads) == 2 else UNLISTED

@@ -29,7 +29,7 @@ class Standing:
     obstacles: dict[int, Obstacle] = field(default_factory=dict)  #: by the id of the function
     counts: dict[int, int] = field(default_factory=dict)  #: nodes of each of them
     waiting: int = 0
-    queued: int = 0  #: those that a connected worker may run
+    queued: int = 0  #: nodes that a connected worker may run
     running: int = 0
     delayed: int = 0
     worker: str = ""  #: the name of one that runs one of them

@@ -21,7 +21,7 @@ class Offers:
         self.until_drained: dict[Worker, None] = {}  #: workers that leave when nothing will be queued, either
 
     def tidy(self, ids: Collection[int]) -> None:
-        """Remove those of these functions from the pools that have no claimable node."""
+        """Remove functions without claimable nodes from the pools."""
         self.offer()
         idle = {lane for id in ids if not (lane := self.graph.lane_by_id[id]).servable}
         for lane in idle:
@@ -81,7 +81,7 @@ class Offers:
         return not any(pool.may_run(lane) for pool in self.pools.of(World.OURS) for lane in self.graph.delayed.values())
 
     def unservable(self, lanes: Iterable[Lane] | None = None) -> list[tuple[Lane, str]]:
-        """Return those of these queues whose nodes no connected worker may run, and why.
+        """Return the queues whose nodes no connected worker may run, and why.
 
         By default, of all functions with queued nodes.
         """

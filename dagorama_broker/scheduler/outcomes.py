@@ -46,7 +46,7 @@ class Outcomes(Views):
         self, worker: Worker, key: int, attempt: int, run: NewRun, known: Mapping[bytes, Node],
         stored: Collection[StoredInstance] = (),
     ) -> bool:
-        """Make children of a running attempt of an eager function, visible at once; those that it has made are kept.
+        """Make children of a running attempt of an eager function, visible at once; existing ones are kept.
 
         `known` has ended nodes that the run names, `stored` its instance if it is not in memory. Returns False if the
         worker does not hold the attempt. Raises Malformed, NotKnown, Conflict or TooMuch.
@@ -131,7 +131,7 @@ class Outcomes(Views):
     ) -> bool:
         """Record a failed attempt: retry the node, or fail it and its descendants. `jitter` is in [0, 1).
 
-        `final`: do not retry, whatever the policy says; `after`: seconds until the retry, instead of the policy's.
+        `final`: do not retry, even if the policy allows it; `after`: seconds until the retry, instead of the policy's.
         """
         node = self._reported(worker, key, attempt)
         if node is None:
@@ -212,7 +212,7 @@ class Outcomes(Views):
     def cancel(self, nodes: Iterable[Node], now: float, tally: Tally | None = None) -> int:
         """Cancel nodes and all that depends on them; running ones are signalled. Return how many were cancelled.
 
-        What exceeds this step is put off: the tally counts on as long as it is open.
+        Work that exceeds this step is put off: the tally counts on as long as it is open.
         """
         tally = tally or Tally()
         for node in nodes:

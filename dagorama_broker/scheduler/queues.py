@@ -86,7 +86,7 @@ class Lane:
         )
         self.pace: Pace = base.pace if base is not None else Pace(function.is_async)  #: the function's
         self._line: deque[int] = deque()  # places in their order
-        self._late: list[int] = []  # heap of those that came after a younger one
+        self._late: list[int] = []  # heap of places that came after a younger one
         self.ready = 0  #: nodes in state QUEUED
         self.claimed = 0  #: nodes in state CLAIMED
         self.delayed = 0  #: nodes in state BACKOFF
@@ -98,7 +98,7 @@ class Lane:
         self.listed = UNLISTED
 
     def __len__(self) -> int:
-        """Return the number of places, including those of nodes that have left."""
+        """Return the number of places, including places of nodes that have left."""
         return len(self._line) + len(self._late)
 
     @property
@@ -113,16 +113,16 @@ class Lane:
 
     @property
     def queued(self) -> int:
-        """Queued nodes of a function, whatever their keys."""
+        """Queued nodes of a function, with any key."""
         return self.ready + self.keyed_ready
 
     @property
     def servable(self) -> int:
-        """Queued nodes of a function that may be claimed now, whatever their keys."""
+        """Queued nodes of a function that may be claimed now, with any key."""
         return self.available + self.keyed_available
 
     def recount(self) -> None:
-        """Update `keyed_available` of the function from this queue, which is that of a concurrency key."""
+        """Update `keyed_available` of the function from this queue of a concurrency key."""
         now = self.available
         self.base.keyed_available += now - self.counted
         self.counted = now
@@ -135,7 +135,7 @@ class Lane:
             self.heads.clear()
 
     def list_head(self, place: int) -> None:
-        """Enter the oldest place of this queue, which is that of a concurrency key, among the heads of its function."""
+        """Enter the oldest place of this queue of a concurrency key among the heads of its function."""
         if place < self.listed:
             self.listed = place
             heappush(self.base.heads, (place, self.number, self))
@@ -160,7 +160,7 @@ class Lane:
         return place & KEY_MASK
 
     def holds(self, instance: int) -> bool:
-        """Return whether a place is that of a node of this instance, by its key. Looks at all places."""
+        """Return whether the queue has a place of this instance, by its key. Looks at all places."""
         return any(place >> KEY_BITS + 8 == instance for place in chain(self._line, self._late))
 
     def clear(self) -> None:

@@ -36,7 +36,7 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """What a worker says about itself when it connects."""
+    """A worker's description of itself when it connects."""
 
     id: bytes
     name: str

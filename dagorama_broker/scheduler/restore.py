@@ -35,7 +35,7 @@ def ended_nodes(graph: Graph, rows: Iterable[EndedNode]) -> dict[int, Node]:
 
 
 def lane_of_row(graph: Graph, rows: Live | Failed, key: int, function: int) -> Lane:
-    """Return the queue of a node that was made as `function`: that of the code it is bound to, and of its key.
+    """Return the queue of a node that was made as `function`, by the code that it is bound to and by its key.
 
     A node that was adopted before adoptions were signed has its original code.
     """
@@ -123,7 +123,7 @@ def _rebuild_edges(
             node.sources = others
             node.tolerates = frozenset(-key for key in keys if key < 0) or NONE
         waiting.append((node, graph.wait_for(node, others)))
-    # All are connected before any moves, because a node that ends at once notifies those that wait for it.
+    # All are connected before any moves, because a node that ends at once notifies its dependents.
     for node, bad in waiting:
         if node.state is WAITING or node.state is RESOLVING:
             graph.settle(node, bad)

@@ -161,7 +161,7 @@ class Scheduler(Workers):
         self.graph.changes.removed += rows
 
     def drop_functions(self, ids: Iterable[int]) -> None:
-        """Drop those of these functions, which no stored node names, that nothing in memory uses."""
+        """Drop functions that no stored node names, by their ids, unless something in memory uses them."""
         ids = set(ids)
         self.dispatch.tidy(ids)
         self.dispatch.forget_lanes({id for id in ids if self.graph.drop_lane(id)})
@@ -181,9 +181,9 @@ class Scheduler(Workers):
         self, failed: Failed, now: float, downstream: bool = False, new_code: Iterable[Node] | None = None,
         adoptions: Sequence[Adoption] = (),
     ) -> Revived:
-        """Retry failed nodes; what failed because of them waits for them again. See `scheduler/retry.py`.
+        """Retry failed nodes; nodes that failed because of them wait for them again. See `scheduler/retry.py`.
 
-        `new_code`: these nodes, the given unfinished ones and those that wait for any of them are run by the code that
+        `new_code`: these nodes, the given unfinished ones and nodes that wait for any of them are run by the code that
         is deployed then, as far as `adoptions` allow it.
 
         Raises NotAllowedNow if an unfinished node takes one of these failures as a value or, with `downstream`,

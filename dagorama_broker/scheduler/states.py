@@ -32,13 +32,13 @@ def _recount(lane: Lane, before: State, state: State) -> None:
 class States(Names):
     def __init__(self) -> None:
         super().__init__()
-        self.active: dict[int, Lane] = {}  #: functions' own queues with a queued node, whatever its key, by function
+        self.active: dict[int, Lane] = {}  #: functions' own queues with a queued node, with any key, by function
         self.stirred: dict[Lane, None] = {}  #: queues whose oldest claimable node may have changed
         self.delayed: dict[int, Lane] = {}  #: queues with a node in BACKOFF
         self.counts = [0] * len(State)  #: nodes by state; ended ones since the start of this broker
         self.pauses: list[tuple[float, int]] = []  #: heap of (when, key) of nodes in BACKOFF
         self.expiries: list[tuple[float, int]] = []  #: heap of (when, key) of queued nodes with a queue timeout
-        self.expires_at: dict[int, float] = {}  #: of those that are queued now
+        self.expires_at: dict[int, float] = {}  #: of nodes that are queued now
         self.failures_size = 0  #: bytes of failures of unfinished nodes
 
     def move(self, node: Node, state: State) -> None:
@@ -182,7 +182,7 @@ class States(Names):
         return lane.first()
 
     def head(self, lane: Lane) -> Head | None:
-        """Return the oldest claimable node of a function, whatever its concurrency key."""
+        """Return the oldest claimable node of a function, with any concurrency key."""
         return oldest(lane, self.first)
 
     # --- paused nodes and failed attempts ---------------------------------------------------------------

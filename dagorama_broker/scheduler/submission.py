@@ -120,7 +120,7 @@ class Plan:
         return lane
 
     def _lanes_of(self, new: NewRun, lanes: Mapping[int, Lane], start: int) -> list[Lane]:
-        """Return the queues of a portion of nodes: those of their functions, or of their concurrency keys."""
+        """Return the queues of a portion of nodes, by their functions and concurrency keys."""
         found = list(map(lanes.__getitem__, new.function[start : start + PORTION]))
         if new.key:
             for place, key in enumerate(new.key[start : start + PORTION]):

@@ -1,6 +1,6 @@
 """Answers questions about the scheduler's state, and changes nothing. The lowest layer of `Scheduler`.
 
-What it returns is for reading: nodes, instances, workers and queues belong to the scheduler.
+Its answers are for reading: nodes, instances, workers and queues belong to the scheduler.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Views:
         return self.graph.instances.get(id)
 
     def unfinished_of(self, instance: bytes) -> Iterator[Node]:
-        """Yield the unfinished nodes of an instance, including those that are made while this goes on."""
+        """Yield the unfinished nodes of an instance, including nodes that are made meanwhile."""
         return self.graph.unfinished_of(instance)
 
     def ended_nodes(self, rows: Iterable[EndedNode]) -> dict[int, Node]:
@@ -117,7 +117,7 @@ class Views:
         return self.graph.functions_size
 
     def unservable(self, lanes: Iterable[Lane]) -> list[tuple[Lane, str]]:
-        """Return those of these queues whose nodes no connected worker may run, and why."""
+        """Return the queues whose nodes no connected worker may run, and why."""
         return self.dispatch.unservable(lanes)
 
     def why_nobody(self, lane: Lane) -> str | None:
@@ -220,7 +220,7 @@ class Views:
 
     @property
     def wall(self) -> float:
-        """What to add to the scheduler's clock for seconds since 1970."""
+        """The difference between seconds since 1970 and the scheduler's clock."""
         return self.graph.wall
 
     @property

@@ -28,7 +28,7 @@ from dagorama import (
     resolve,
     state,
 )
-from dagorama.cli.main import main
+from dagorama.__main__ import main
 from dagorama.values.keys import SigningKey, new_key
 from dagorama.values.signing import Keyring
 from dagorama_broker.launch import LaunchedBroker, launch_broker

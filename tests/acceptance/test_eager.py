@@ -144,7 +144,7 @@ def test_an_instance_that_a_failed_run_made_is_cancelled_with_its_reason(tmp_pat
         with pytest.raises(NodeFailed, match="after all"):
             resolve(*Failing()(str(tmp_path)), timeout=WAIT)
         inner = Inner.attach(tmp_path.joinpath("promise").read_text())
-        with pytest.raises(NodeCancelled, match=r"the run of .*Failing\.entrypoint that made it came to nothing"):
+        with pytest.raises(NodeCancelled, match=r"the run of .*Failing\.entrypoint that made it was rolled back"):
             resolve(*inner, timeout=WAIT)
 
 

@@ -129,7 +129,7 @@ def test_all_of_them_said_something_at_debug(run: Run) -> None:
     assert "UNAUTHENTICATED" in run.written["broker"] or "unknown token" in run.written["broker"]
     assert "unknown token" in run.written["a stranger"]
     assert "may not call dagorama.v1.Broker/Work" in run.written["a reader that works"]
-    assert "in the clear" in run.written["one in the clear"]
+    assert "in clear text" in run.written["one in the clear"]
     assert "COMPLETED" in run.written["status"]
 
 

@@ -26,7 +26,7 @@ from dagorama import (
     resolve,
     resolve_all,
 )
-from dagorama.cli.main import main
+from dagorama.__main__ import main
 from dagorama.errors import WorkersNotStarted
 from dagorama.graph.shipping import Header, Parcel, Shipment
 from dagorama.user_code.class_code import ClassCode

@@ -7,8 +7,8 @@ from uuid import UUID
 import pytest
 from click.testing import CliRunner
 
+from dagorama.__main__ import main
 from dagorama.api import broker_pb2 as pb
-from dagorama.cli.main import main
 from dagorama.client.control import retry_failed
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition

@@ -104,7 +104,7 @@ async def test_whoever_asks_for_a_removed_instance_is_told_when_it_ended_and_why
 
 async def test_an_instance_that_nobody_ever_made_is_unknown_and_the_sentence_says_that_old_ones_go() -> None:
     async with serving(retention=36 * 3600.0) as served:
-        with refused(GONE, "is not known to this broker; old instances are removed, those that have ended after 36 h"):
+        with refused(GONE, "is not known to this broker; old instances are removed, ended ones after 36 h"):
             await served.stub.GetInstance(pb.GetInstanceRequest(instance=os.urandom(16)))
         with refused(GONE, "failed ones after 7 days (DAGORAMA_RETENTION_FAILED)"):
             await submit(served.stub, Dag().submission(b"a", creates=False))

@@ -47,10 +47,19 @@ def submission_of(size: int) -> pb.SubmitRequest:
     return request
 
 
+def status_request_of(size: int) -> pb.GetStatusRequest:
+    """Return a request of `size` bytes, most of them in a field that the broker does not know."""
+    tag, content = b"\xc2\x3e", size - 6
+    length = bytes([content & 127 | 128, content >> 7 & 127 | 128, content >> 14 & 127 | 128, content >> 21])
+    request: pb.GetStatusRequest = pb.GetStatusRequest.FromString(tag + length + bytes(content))
+    assert request.ByteSize() == size
+    return request
+
+
 @pytest.mark.parametrize("most", [4 << 20, 5 << 20])
 async def test_a_message(most: int) -> None:
     async with serving(max_message=most) as served:
-        await at_the_bound(most, lambda size: submit(served.stub, submission_of(size)), "larger than max")
+        await at_the_bound(most, lambda size: served.stub.GetStatus(status_request_of(size)), "larger than max")
         await served.status()
 
 

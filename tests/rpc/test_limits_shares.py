@@ -11,9 +11,8 @@ import pytest
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.errors import Full
 from dagorama_broker.rpc import large_values
-from dagorama_broker.rpc.caller import host_of, sharer_of
 from dagorama_broker.rpc.limits import KEPT, Kind, Streams, Turns, share
-from dagorama_broker.rpc.permissions import CALLS, OURS, kind_of
+from dagorama_broker.rpc.permissions import CALLS, OURS, host_of, kind_of, sharer_of
 from dagorama_broker.rpc.tokens import Role, Token
 from tests.support.raw import PATIENCE, Dag, Served, answers_of, refused, serving, submit
 

@@ -127,7 +127,7 @@ async def test_unfinished_children_are_cancelled_with_the_attempt_and_whoever_ru
     assert found == {0: pb.COMPLETED, 1: pb.CANCELLED, 2: pb.CANCELLED}
     failure = await served.failure(dag.instance, brood.id(2))
     assert (failure.node, failure.function) == (brood.id(1), LEAF.name)
-    assert failure.message == "the run of work:Task.eager that made it came to nothing"
+    assert failure.message == "the run of work:Task.eager that made it was rolled back"
     keys = [done.key, runs.key, parent.key]
     assert dead(served.broker.store, keys) == {done.key, runs.key}
 
@@ -239,7 +239,7 @@ async def test_a_person_does_not_retry_what_a_run_made_that_has_not_ended_or_cam
         await served.stub.Retry(retry)
     await worker.fail(brood.parent, type="builtins.ValueError", final=True)
     await served.failure(dag.instance, dag.id(0))
-    with refused(grpc.StatusCode.FAILED_PRECONDITION, "came to nothing: retry what it was of"):
+    with refused(grpc.StatusCode.FAILED_PRECONDITION, "was rolled back: retry its parent"):
         await served.stub.Retry(retry)
     assert (await served.stub.Retry(pb.RetryRequest(instance=dag.instance, node=[dag.id(0)]))).queued == 1
 

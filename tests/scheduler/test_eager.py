@@ -137,7 +137,7 @@ class TestAnAttemptThatComesToNothing:
         end(heart, hand, how)
         assert heart.states("done", "runs", "waits", "sub", "below") == ["COMPLETED", *["CANCELLED"] * 4]
         assert heart.failure("runs").type == "dagorama.errors.NodeCancelled"
-        assert heart.failure("below").message == "the run of eager that made it came to nothing"
+        assert heart.failure("below").message == "the run of eager that made it was rolled back"
         made = ["done", "runs", "waits", "sub", "below"]
         assert all(heart.ledger.of_dead_attempt(heart.key(name)) for name in made)
         assert not heart.ledger.of_dead_attempt(heart.key("parent"))

@@ -1,4 +1,4 @@
-"""The worker is started anew when files change, and only then; real processes and a real watch."""
+"""The worker restarts when files change, and only then; real processes and a real watch."""
 
 import os
 import signal
