@@ -32,8 +32,7 @@ from dagorama.__main__ import main
 from dagorama.values.keys import SigningKey, new_key
 from dagorama.values.signing import Keyring
 from dagorama_broker.launch import LaunchedBroker, launch_broker
-
-from .test_workers import await_that, unservable, worker
+from tests.support.worker_command import await_that, unservable, worker
 
 WAIT = 60
 DEPLOYED = """

@@ -111,8 +111,8 @@ def test_a_constructors_signature_is_the_classs() -> None:
 
 def test_a_lock_among_them_waits_for_a_worker_that_registers_one() -> None:
     from dagorama.client.connection import connection
-    from tests.acceptance.test_workers import await_that
     from tests.support.troubles import Locking
+    from tests.support.worker_command import await_that
 
     instance, _ = Locking(threading.Lock())(1)
     await_that(

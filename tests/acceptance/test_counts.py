@@ -4,25 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dagorama import DAGDefinition, dagorama, launch_workers, resolve
+from dagorama import launch_workers, resolve
 from dagorama.client.connection import connection
 from dagorama_broker.launch import launch_broker
+from tests.support.fan import Fan
 
 NODES = 5_000
-
-
-class Fan(DAGDefinition):
-    @dagorama().syncfn
-    def entrypoint(self, nodes: int) -> int:
-        return self.total([self.one(number) for number in range(nodes)])
-
-    @dagorama().syncfn
-    def one(self, number: int) -> int:
-        return number
-
-    @dagorama().syncfn
-    def total(self, numbers: list[int]) -> int:
-        return sum(numbers)
 
 
 def test_5_000_nodes_take_at_most_400_messages_and_150_commits(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import pytest
 
 from dagorama import launch_workers, resolve
 from dagorama_broker.launch import LaunchedBroker, launch_broker
-from tests.acceptance.test_workers import WAIT, await_that
 from tests.support.relay import Relay
 from tests.support.troubles import Gated, Troubles
+from tests.support.worker_command import WAIT, await_that
 
 
 @pytest.fixture

@@ -22,9 +22,8 @@ from dagorama import (
     resolve,
 )
 from dagorama_broker.launch import launch_broker
+from tests.support.starting import forever, note, start
 from tests.support.troubles import meet
-
-from .test_ends import forever, note, start
 
 WAIT = 30
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ import pytest
 
 from dagorama import (
     DAGDefinition,
-    DAGInstance,
     Failure,
     NodeCancelled,
     NodeFailed,
@@ -34,6 +32,7 @@ from dagorama import (
 from dagorama.context import current_run
 from dagorama.runner import WorkerHandle
 from dagorama_broker.launch import launch_broker
+from tests.support.starting import forever, note, start
 
 WAIT = 30  #: seconds after which something that should happen is taken not to
 HANGS = 1.0  #: seconds; a loaded machine takes a part of them to import the function
@@ -58,20 +57,10 @@ def line(tmp_path: Path) -> Path:
     return path
 
 
-def note(path: str, text: str) -> None:
-    """Append a line."""
-    with open(path, "a") as file:
-        file.write(f"{text}\n")
-
-
 def run_number() -> int:
     run = current_run.get()
     assert run is not None
     return run.number
-
-
-def forever() -> None:
-    threading.Event().wait()
 
 
 class Chosen(DAGDefinition):
@@ -79,11 +68,6 @@ class Chosen(DAGDefinition):
     async def entrypoint(self, method: str, *args: Any) -> Any:
         promise = getattr(self, method)(*args)
         return await promise if iscoroutine(promise) else promise
-
-
-def start(definition: DAGDefinition, *args: Any) -> tuple[DAGInstance, Any]:
-    started = definition(*args)
-    return asyncio.run(started) if iscoroutine(started) else started
 
 
 class Hanging(Chosen):

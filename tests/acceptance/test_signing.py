@@ -21,9 +21,8 @@ from dagorama.values.keys import new_key
 from dagorama.values.signing import keyring
 from dagorama_broker.launch import LaunchedBroker, launch_broker
 from tests.support.bombs import Bomb
-
-from .test_counts import Fan
-from .test_workers import WAIT, await_that, unservable
+from tests.support.fan import Fan
+from tests.support.worker_command import WAIT, await_that, unservable
 
 KEYS = "DAGORAMA_SIGNING_KEYS"
 

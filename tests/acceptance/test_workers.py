@@ -3,12 +3,9 @@
 import asyncio
 import os
 import signal
-import subprocess
-import sys
+import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,39 +14,13 @@ from dagorama import NodeFailed, launch_workers, resolve
 from dagorama.client.connection import connection
 from dagorama_broker.launch import LaunchedBroker, launch_broker
 from tests.support.troubles import Adding, FastThenSlow, LateChildren, Locking, Loops, Troubles
-
-ROOT = Path(__file__).parents[2]
-WAIT = 60.0  #: seconds after which something that should happen is taken not to
+from tests.support.worker_command import WAIT, await_that, unservable, worker
 
 
 @pytest.fixture
 def broker() -> Iterator[LaunchedBroker]:
     with launch_broker(port=0) as made:
         yield made
-
-
-@contextmanager
-def worker(*flags: str, path: Path | None = ROOT) -> Iterator[subprocess.Popen[str]]:
-    """The command, in a folder of no importance, with `path` to import from."""
-    environment = {**os.environ, "PYTHONPATH": str(path or "")}
-    command = [sys.executable, "-m", "dagorama.worker", *flags]
-    process = subprocess.Popen(command, cwd="/", env=environment, stderr=subprocess.PIPE, text=True)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def await_that(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.02)
-
-
-def unservable() -> list[str]:
-    return [each.reason for each in connection().get_status().unschedulable]
 
 
 # --- who runs what ---------------------------------------------------------------------------------------
@@ -198,11 +169,12 @@ def test_sigterm_lets_finish_what_runs(broker: LaunchedBroker, tmp_path: Path) -
 
 
 def test_without_a_broker_exit_on_completion_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with launch_broker(port=0) as gone:
-        port = gone.port
-    monkeypatch.setenv("DAGORAMA_PORT", str(port))
-    with worker("--exit-on-completion") as lonely:
-        _, errors = lonely.communicate(timeout=WAIT)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # nothing listens there, and no other test gets the port
+        monkeypatch.setenv("DAGORAMA_HOST", "127.0.0.1")
+        monkeypatch.setenv("DAGORAMA_PORT", str(silent.getsockname()[1]))
+        with worker("--exit-on-completion") as lonely:
+            _, errors = lonely.communicate(timeout=WAIT)
     assert lonely.returncode == 1
     assert "no broker answers at" in errors
     assert "Traceback" not in errors

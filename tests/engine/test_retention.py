@@ -36,7 +36,7 @@ from dagorama_broker.engine.retention_policy import (
 from dagorama_broker.model.rows import Changes, InstanceEnd, LinkRow, NodeBlockRow
 from dagorama_broker.scheduler import Scheduler
 from dagorama_broker.store.sqlite.store import SqliteStore
-from tests.rpc.test_legacy_service import Client
+from tests.support.legacy_client import Client
 from tests.support.raw import LEAF, Brood, Dag, Served, envelope, refused, serving, submit
 from tests.support.records import completed, graph, instance_row, node, node_id
 

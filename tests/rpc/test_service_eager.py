@@ -9,7 +9,6 @@ import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
-from tests.rpc.test_service_restart import after, again, killed
 from tests.support.gate import gate, settled
 from tests.support.raw import (
     FUNCTION,
@@ -25,6 +24,7 @@ from tests.support.raw import (
     submit,
 )
 from tests.support.records import dead
+from tests.support.restarts import after, again, killed
 
 EAGER = pb.Function(name="work:Task.eager", hash="hash-3", stream_children=True, retry=pb.Retry(max_attempts=2))
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,37 +12,10 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 from tests.support.gate import settled
-from tests.support.raw import FUNCTION, LEAF, Brood, Dag, Given, RawWorker, Served, envelope, refused, serving, submit
+from tests.support.raw import FUNCTION, LEAF, Brood, Dag, envelope, refused, serving, submit
+from tests.support.restarts import after, again, killed, url
 
 EXISTS = grpc.StatusCode.ALREADY_EXISTS
-
-
-def url(folder: Path) -> str:
-    return f"sqlite:///{folder}/store"
-
-
-@asynccontextmanager
-async def killed(folder: Path, **settings: Any) -> AsyncIterator[Served]:
-    """A broker whose store, at the end of the block, is as SIGKILL would leave it."""
-    running = folder / "running"
-    async with serving(store=url(running), **settings) as served:
-        yield served
-        await served.broker.commits.wait_durable()
-        shutil.copytree(running, folder / "found", ignore=shutil.ignore_patterns("*.lock"))
-
-
-def after(folder: Path, **settings: Any) -> Any:
-    return serving(store=url(folder / "found"), **{"reconnect_wait": 5.0, **settings})
-
-
-def again(served: Served, worker: RawWorker, *held: Given) -> RawWorker:
-    """The same worker on its way to the next broker, with what it holds."""
-    reconnecting = RawWorker(
-        served.stub, **worker.identity, slots=worker.hello.slots, held_node=[node.key for node in held],
-        held_attempt=[node.attempt for node in held], held_slot=[node.slot for node in held],
-    )  # fmt: skip
-    served.workers.append(reconnecting)
-    return reconnecting
 
 
 async def test_a_broker_that_leaves_counts_no_loss_and_its_workers_go_on_with_what_they_hold(tmp_path: Path) -> None:

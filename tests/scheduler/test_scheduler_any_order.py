@@ -1,6 +1,6 @@
 """Anything in any order: what holds after every step, and in the end everything has ended.
 
-`HEART_EXAMPLES=5000 pytest tests/scheduler/test_scheduler_any_order.py` looks longer, and elsewhere each time.
+`SCHEDULER_EXAMPLES=5000 pytest tests/scheduler/test_scheduler_any_order.py` looks longer, and elsewhere each time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.proof.progress import made
 from tests.support.driver import Hand, Heart, function
 from tests.support.invariants import check
 
-EXAMPLES = int(os.environ.get("HEART_EXAMPLES", "0"))
+EXAMPLES = int(os.environ.get("SCHEDULER_EXAMPLES", "0"))
 
 FUNCTIONS = {
     "plain": function("plain"),

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from dagorama.api.api_pb2_grpc import DagoramaAsyncStub
     from dagorama.api.broker_pb2_grpc import BrokerAsyncStub
 
-PATIENCE = 10.0
+#: Seconds after which what should happen is taken not to; a busy machine needs several.
+PATIENCE = 30.0
 FUNCTION = pb.Function(name="work:Task.entrypoint", hash="hash-1")
 LEAF = pb.Function(name="work:Task.leaf", hash="hash-2")
 #: The id of a signing key, of which the broker wants to know who holds it.
