@@ -78,7 +78,7 @@ _HOMES = {
         "dagorama.definition": "DAGDefinition DAGInstance generate_instance_id",
         "dagorama.errors": (
             "AccessDenied BrokerError BrokerOverloaded BrokerUnavailable CodeMismatchException DagoramaError "
-            "DefinitionNotRegistered FailedRun FunctionNotFound NodeCancelled NodeFailed NotInInstance "
+            "DefinitionNotRegistered FailedAttempt FunctionNotFound NodeCancelled NodeFailed NotInInstance "
             "NotInNode NotPicklable ProcessDied PromiseMisuse QueueTimeout RequestRejected ReservedName "
             "ResultRejected RetryLater SettingsError TamperedValue UnverifiedValue NotFound "
             "ValueNotReadable WorkerLost WrongInstance"

@@ -32,7 +32,7 @@ class InvalidArgument(BrokerRefusal):
 
 
 class Conflict(BrokerRefusal):
-    """The same id was given before with other content."""
+    """An id was submitted before with other content."""
 
 
 class FailedPrecondition(BrokerRefusal):

@@ -55,7 +55,7 @@ ROOM_TO_REFUSE = 100
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Where a broker serves and what it restored."""
+    """The address of a running broker and the counts of what it restored."""
 
     host: str
     port: int

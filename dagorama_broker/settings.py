@@ -47,7 +47,7 @@ class Settings:
     log_format: str = setting("text", "DAGORAMA_LOG_FORMAT", format_name, "Format of the log")
     insecure: bool = setting(False, "DAGORAMA_INSECURE", flag, "Serve other machines without tokens and TLS")
     tokens: str = setting(
-        "", "DAGORAMA_TOKENS_FILE", plain_text, "File with the tokens of those who may call; see `dagorama tokens new`"
+        "", "DAGORAMA_TOKENS_FILE", plain_text, "File with the tokens of callers; see `dagorama tokens new`"
     )
     tls_cert: str = setting(
         "", "DAGORAMA_BROKER_TLS_CERT", plain_text, "Serve TLS with this certificate and its chain, a PEM file"

@@ -3,7 +3,7 @@
 Run: python samples/async_dag.py
 
 An async entry point makes the call awaitable: `instance, promise = await Crawl()(...)`. In its body a decorated call
-is awaited like any coroutine; what it gives is a promise, to be handed on like any value.
+is awaited like any coroutine; the result is a promise, which is passed on like any value.
 """
 
 from asyncio import gather, run, sleep

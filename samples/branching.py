@@ -2,9 +2,9 @@
 
 Run: python samples/branching.py
 
-Inside a node every argument is a plain value, so an ordinary `if` may look at it. Here a curve is integrated: where
-one coarse look and one finer look agree, the piece is done; where they do not, the node splits it in two and the
-graph grows there, and only there. Nobody knew its shape when it was submitted.
+Inside a node every argument is a plain value, so an ordinary `if` may look at it. Here a curve is integrated: if
+a coarse estimate and a finer one agree, the piece is done; if they do not, the node splits it in two, and the graph
+grows there, and only there. Its shape was unknown when it was submitted.
 """
 
 from math import sqrt

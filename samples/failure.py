@@ -1,10 +1,10 @@
-"""What a caller sees when a function raises: whose failure it is, how often it ran, and the traceback from over there.
+"""A caller sees whose failure it is when a function raises, how often it ran, and the traceback of the worker.
 
 Run: python samples/failure.py
 
 The caller waits for the report. The report needs a total, the total needs prices, and one price cannot be read: so
-nothing that depends on it runs, and `resolve` raises NodeFailed with the culprit's name. The text of the error is for
-people; `function`, `attempts`, `traceback`, `earlier` and `__cause__` are for programs.
+nothing that depends on it runs, and `resolve` raises NodeFailed with the name of the failed function. The text of the
+error is for people; `function`, `attempts`, `traceback`, `earlier` and `__cause__` are for programs.
 """
 
 from dagorama import NodeFailed

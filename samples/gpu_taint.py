@@ -1,4 +1,4 @@
-"""A tainted function waits for a worker that tolerates the taint, and holds nobody else up meanwhile.
+"""A tainted function waits for a worker that tolerates the taint, and delays no other node meanwhile.
 
 Run: python samples/gpu_taint.py
 

@@ -1,4 +1,4 @@
-"""One bad item does not lose a fan-out: `outcome` gives a function the values, and a Failure where there is none.
+"""One bad item does not lose a fan-out: `outcome` gives a function the values, and a Failure for each missing one.
 
 Run: python samples/outcomes.py
 

@@ -1,4 +1,4 @@
-"""Work that fails is run again as its retry says; what keeps failing reaches the caller with its traceback.
+"""Failed nodes are run again as their retry policy says; the last failure reaches the caller with its traceback.
 
 Run: python samples/retries.py
 

@@ -33,7 +33,7 @@ class Secret(DAGDefinition):
 
     @dagorama().syncfn
     def greet(self, name: str) -> str:
-        return f"Nobody else has read this, {name}."
+        return f"This is for you alone, {name}."
 
 
 def main() -> None:

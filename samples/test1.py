@@ -2,7 +2,7 @@
 
 Run: python samples/test1.py
 
-This is where one starts. `test2.py` beside it is the same class on dagorama; compare the two.
+The starting point. `test2.py`, in the same folder, is the same class on dagorama; compare the two.
 """
 
 from collections import Counter

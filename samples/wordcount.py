@@ -31,7 +31,7 @@ INSTALLED = {"site-packages", "dist-packages"}  # lies below the standard librar
 
 @dataclass
 class Tally:
-    """What some files hold, and how many nodes it took to find out."""
+    """The identifiers in some files, and how many nodes it took to count them."""
 
     identifiers: Counter[str] = field(default_factory=Counter)
     files: int = 0

@@ -12,7 +12,7 @@ from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.rpc.memory_guard import MemoryGuard
 from dagorama_broker.rpc.wire import BECOMES, FORMS, LARGE, has_too_many_parts
 
-#: What makes a handler, by whether its requests and its replies are streams.
+#: Makers of handlers, by whether its requests and its replies are streams.
 _MAKERS = {
     (False, False): grpc.unary_unary_rpc_method_handler,
     (False, True): grpc.unary_stream_rpc_method_handler,
@@ -36,7 +36,7 @@ def with_behavior(handler: Any, behavior: Callable[..., Any], parse: Callable[[b
 
 
 class Unread:
-    """The bytes of a request, which are parsed where a refusal can be answered: gRPC would log a traceback."""
+    """The bytes of a request. The handler parses them, so that a refusal is a status; gRPC would log a traceback."""
 
     __slots__ = ("data", "parse")
 

@@ -112,7 +112,7 @@ async def _nodes_page(
 async def _in_states(
     broker: Broker, instance: int, states: Collection[State], after: int, limit: int
 ) -> tuple[list[SeenNode], int, bool]:
-    """Return nodes after this key in these states, the last key that was read, and whether there are no more."""
+    """Return nodes after this key in these states, the last key that was read, and whether it was the last one."""
     found: list[SeenNode] = []
     for _ in range(0, LOOKED_AT, LARGEST_PAGE):
         keys = await _keys(broker, instance, states, after)
@@ -176,7 +176,7 @@ async def _details(
 
 
 async def _own_failure(broker: Broker, node: StoredNode, outcome: OutcomeRow | None) -> pb.NodeFailure | None:
-    """Return the failure that ended the node, its own or its culprit's; else the failure of its last failed attempt."""
+    """Return the failure that ended the node, its own or its root cause's; else its last attempt's."""
     culprit = outcome.root_cause if outcome is not None and outcome.state != State.RESOLVING else 0
     if culprit not in (0, node.key):
         outcome = await broker.lookups.outcome(culprit)

@@ -36,15 +36,15 @@ def state_of(broker: Broker, node: StoredNode) -> State:
 
 
 class NodeInfos:
-    """Writes NodeInfo messages; what several nodes share is looked up once."""
+    """Writes NodeInfo messages; facts that several nodes share are looked up once."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._scheduler = broker.scheduler
         self._ids: dict[int, bytes] = {}
         self._fates: dict[int, EagerState] = {}  #: of the eager attempts that created some of the nodes
-        self._failures: dict[int, str] = {}  #: by culprit
-        self._why_nobody: dict[int, str] = {}  #: by lane
+        self._failures: dict[int, str] = {}  #: by root cause
+        self._why_nobody: dict[int, str] = {}  #: by queue
 
     async def infos(self, nodes: Sequence[SeenNode]) -> list[pb.NodeInfo]:
         """Return the messages for these nodes."""

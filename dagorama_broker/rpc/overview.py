@@ -38,7 +38,7 @@ class _Page(Generic[Key, Entry]):
 
 
 def status(broker: Broker, request: pb.GetStatusRequest) -> pb.Status:
-    """Return the counts, except those of messages, and of each list the page after the entry in the request."""
+    """Return the counts, except the counts of messages, and of each list the page after the entry in the request."""
     scheduler = broker.scheduler
     active, known, queues = scheduler.active_queues, scheduler.workers, _lanes_by_queue(scheduler)
     workers = _page(known, request.after_worker, lambda id: _worker(known[id]))

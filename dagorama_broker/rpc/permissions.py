@@ -1,4 +1,4 @@
-"""Which role may call what, and which kind each call is of.
+"""Which role may call what, and of which kind each call is.
 
 The rule: only admins may call what is not in the table, and a caller without a token may only check the health.
 """

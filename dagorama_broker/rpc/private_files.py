@@ -57,7 +57,7 @@ def check_trust(file: int, path: Path | str) -> None:
     for folder in {os.path.dirname(os.path.abspath(path)), os.path.dirname(os.path.realpath(path))}:
         if _lets_all_replace(folder):
             raise SettingsError(
-                f"{path} is in {folder}, where every user of this machine may replace it: chmod o-w {folder}"
+                f"{path} is in {folder}, in which every user of this machine may replace it: chmod o-w {folder}"
             )
 
 

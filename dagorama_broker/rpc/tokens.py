@@ -22,7 +22,7 @@ from dagorama_broker.rpc.private_files import WRITERS, check_trust, is_open_to, 
 
 
 class Role(StrEnum):
-    """What the holder of a token may do."""
+    """The permissions of a token's holder."""
 
     CLIENT = "client"
     WORKER = "worker"

@@ -28,7 +28,7 @@ class WaitMessages:
         self._requested = requested
         self._turn = turn
         self._reruns = broker.scheduler.reruns
-        self._failures: dict[int, pb.NodeFailure] = {}  #: by culprit
+        self._failures: dict[int, pb.NodeFailure] = {}  #: by root cause
 
     async def about(self, nodes: Sequence[tuple[Node, bytes]]) -> AsyncIterator[pb.WaitReply]:
         """Yield replies about nodes that have ended, which are given with their ids. Raise a BrokerRefusal."""
@@ -71,7 +71,7 @@ class WaitMessages:
             await self._turn.share()
 
     async def _with_named(self, nodes: Iterable[Node]) -> list[Node]:
-        """Return the nodes, the nodes that their values refer to, and so on, including those that were sent before."""
+        """Return the nodes, the nodes that their values refer to, and so on, including nodes that were sent before."""
         found, stack = dict[int, Node](), list(nodes)
         while stack:
             if self._turn.is_over:

@@ -149,7 +149,7 @@ class LargeFiles:
     ) -> bool:
         """Remove up to `most` values that were unreferenced for `grace` seconds; return whether there may be more.
 
-        Values that are `is_wanted` get another grace period; those that are `is_named` are not considered again until
+        Values that are `is_wanted` get another grace period; values that are `is_named` are not considered again until
         `unnamed` is called with them. `empty` deletes the removed files.
         """
         now = time.monotonic()

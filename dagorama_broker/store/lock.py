@@ -1,6 +1,6 @@
 """Keeps a second broker off a store, with locks that end with the process that holds them, however it ends.
 
-A store is its file, whatever name is used: symbolic links are resolved before, and a lock on the file itself covers
+A store is its file, not its name: symbolic links are resolved before, and a lock on the file itself covers
 hard links and files that are mounted in two places, which cannot be resolved.
 """
 

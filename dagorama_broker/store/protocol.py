@@ -27,7 +27,7 @@ SECRET_BYTES = 32
 
 
 class Store(Protocol):
-    """Where the broker keeps its records.
+    """The broker's records.
 
     Calls block. Unless a method says otherwise, the broker calls it from one thread at a time and, short commits
     excepted, not from the thread of its event loop. Every method raises StoreError, with one sentence, if the store
@@ -64,7 +64,7 @@ class Store(Protocol):
         ...
 
     def find(self, ids: Sequence[bytes]) -> dict[bytes, FoundNode]:
-        """Return nodes by 16-byte id, without those that do not exist."""
+        """Return nodes by 16-byte id, without unknown ones."""
         ...
 
     def ended(self, keys: Sequence[int]) -> list[EndedNode]:
@@ -80,7 +80,7 @@ class Store(Protocol):
         ...
 
     def eager_states(self, keys: Sequence[int]) -> dict[int, EagerState]:
-        """Return the fates of the eager attempts that created these nodes; nodes that none created are left out."""
+        """Return the states of the eager attempts that created these nodes; nodes that none created are left out."""
         ...
 
     def last_run(self, origin: bytes, before: int) -> NodeBlockRow | None:
@@ -145,7 +145,7 @@ class Store(Protocol):
         ...
 
     def functions_of(self, after: int, most: int) -> tuple[set[int], int | None]:
-        """Return ids of the functions of up to `most` nodes after this key, and of those that have adopted the nodes.
+        """Return ids of the functions of up to `most` nodes after this key, also of functions that they are rebound to.
 
         Also return the last key that was read; None if there are no more nodes.
         """

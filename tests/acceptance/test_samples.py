@@ -74,7 +74,7 @@ def test_retries_end_in_a_value_or_in_the_failure() -> None:
 
 def test_a_broker_for_other_machines_serves_who_is_known_and_tells_strangers_why_not() -> None:
     shown = output_of("secure").splitlines()
-    assert shown[:2] == ["a worker runs: True", "Nobody else has read this, Ada."]
+    assert shown[:2] == ["a worker runs: True", "This is for you alone, Ada."]
     refusals = dict(line.split(": ", 1) for line in shown[2:])
     assert refusals["without TLS"].startswith("UNAVAILABLE, ")
     assert refusals["without a certificate"].startswith("UNAVAILABLE, ")

@@ -222,7 +222,7 @@ async def test_a_wait_without_a_broker_says_that_none_answers(broker: LaunchedBr
 # --- a worker in the wrong folder -----------------------------------------------------------------------
 
 
-def test_spawner_and_worker_both_name_a_module_that_the_worker_cannot_import(
+def test_client_and_worker_both_name_a_module_that_the_worker_cannot_import(
     broker: LaunchedBroker, tmp_path: Path
 ) -> None:
     (tmp_path / "only_here.py").write_text(

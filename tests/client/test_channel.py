@@ -55,7 +55,7 @@ def secure(folder: Path, authority: Authority) -> Iterator[LaunchedBroker]:
 
 def settings(broker: LaunchedBroker, authority: Authority, **changed: Any) -> Settings:
     cert, key = authority.pair("client")
-    given = {"auth_token": "dgt_spawner", "tls_ca": str(authority.file), "tls_cert": cert, "tls_key": key}
+    given = {"auth_token": "dgt_client", "tls_ca": str(authority.file), "tls_cert": cert, "tls_key": key}
     every: dict[str, Any] = {**given, "tls_name": NAME, **changed}
     return Settings(broker.host, broker.port, **every)
 
@@ -89,7 +89,7 @@ def test_the_environment_says_all_of_it(
     cert, key = authority.pair("client")
     file = tmp_path / "token"
     file.touch(0o600)
-    file.write_text("dgt_spawner\n")
+    file.write_text("dgt_client\n")
     for name, value in {
         "HOST": secure.host, "PORT": f"{secure.port}", "AUTH_TOKEN_FILE": str(file), "TLS_CA": str(authority.file),
         "TLS_CERT": cert, "TLS_KEY": key, "TLS_NAME": NAME,
@@ -200,10 +200,10 @@ def test_a_token_goes_to_this_machine_in_the_clear(host: str) -> None:
 
 def test_what_is_for_this_machine_takes_no_way_over_a_proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tokens = tmp_path / "tokens.toml"
-    tokens.write_text(record_of("dgt_spawner", "client"))
+    tokens.write_text(record_of("dgt_client", "client"))
     with launch_broker(port=0, environment={"DAGORAMA_TOKENS_FILE": str(tokens)}) as broker:
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-        assert Connection(Settings(broker.host, broker.port, auth_token="dgt_spawner")).get_status().epoch == 1
+        assert Connection(Settings(broker.host, broker.port, auth_token="dgt_client")).get_status().epoch == 1
 
 
 def test_the_commands_refuse_it_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:

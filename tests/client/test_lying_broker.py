@@ -108,14 +108,14 @@ def test_what_cannot_be_checked_is_refused_with_what_to_set(
     assert not bomb.went_off
 
 
-def test_a_spawner_with_another_key_is_told_so(broker: RecordingBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_with_another_key_is_told_so(broker: RecordingBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     instance, promises, _ = two(broker)
     monkeypatch.setenv("DAGORAMA_SIGNING_KEYS", new_key())
     with pytest.raises(UnverifiedValue, match="DAGORAMA_SIGNING_KEYS"):
         resolve(instance, promises[0])
 
 
-def test_a_spawner_that_has_a_new_key_first_still_reads_what_the_old_one_signed(
+def test_a_client_that_has_a_new_key_first_still_reads_what_the_old_one_signed(
     broker: RecordingBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instance, promises, _ = two(broker)

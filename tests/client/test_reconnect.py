@@ -401,7 +401,7 @@ def looking(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         times[0] += 1
         return noticed(self, was_connected)
 
-    monkeypatch.setattr(Loss, "noticed", counted)
+    monkeypatch.setattr(Loss, "note_failure", counted)
     return (times[0] for _ in count())
 
 

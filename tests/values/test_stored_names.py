@@ -115,7 +115,7 @@ KINDS: dict[str, tuple[Callable[[], set[str]], set[str]]] = {
     "constructor arguments with a lock": (constructor_with_a_lock, {"dagorama.models.stored Unsent"}),
     "a failure": (
         lambda: in_pickle(Failure("m:C.f", earlier=(FailedAttempt("builtins.OSError", "", ""),))),
-        {"dagorama.models.failure Failure", "dagorama.errors FailedRun"},
+        {"dagorama.models.failure Failure", "dagorama.errors FailedAttempt"},
     ),
     "arguments of 0.1.10": (
         lambda: names_in(DAGArguments([PROMISE], {}).to_server_bytes()),
@@ -124,7 +124,7 @@ KINDS: dict[str, tuple[Callable[[], set[str]], set[str]]] = {
     "a state": (lambda: in_pickle(State.QUEUED), {"dagorama.models.state State"}),
     "the result of a retry": (
         lambda: in_pickle(Retried(1, 2, unservable=(Unschedulable("m:C.f", "1", (), ""),))),
-        {"dagorama.models.state Retried", "dagorama.models.state Unservable"},
+        {"dagorama.models.state Retried", "dagorama.models.state Unschedulable"},
     ),
     "the current node": (
         lambda: in_pickle(CurrentNode(NODE, NODE, 1, "m:C.f")),

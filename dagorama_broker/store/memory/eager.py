@@ -44,7 +44,7 @@ class EagerAttempts:
         return row.eager_state != EagerState.ABORTED and self.fate(row) is EagerState.OPEN
 
     def fate(self, row: EagerAttemptRow) -> EagerState:
-        """Return the fate of an attempt; a released one shares the fate of the attempt that it is within."""
+        """Return the state of an attempt; a committed one shares the state of its parent."""
         while row.eager_state == EagerState.COMMITTED and row.parent in self.rows:
             row = self.rows[row.parent]
         return EagerState(row.eager_state)

@@ -45,7 +45,7 @@ class MemoryRetention:
                 self._named.setdefault(named, set()).add(instance)
 
     def expired(self, failed: bool, before: float, most: int) -> list[int]:
-        """Return keys of instances that ended up to then, oldest end first, without those that others refer to."""
+        """Return keys of instances that ended up to then, oldest end first, without instances that others refer to."""
         in_order = self._in_order[failed]
         return [key for ended, key in in_order[:most] if ended <= before]
 
@@ -82,7 +82,7 @@ class MemoryRetention:
             self._unlink(row.key)
 
     def _take_out_all(self, keys: Iterable[int]) -> None:
-        """Forget the ends of instances; those that ended one after the other are deleted together."""
+        """Forget the ends of instances; neighbours in the order are deleted together."""
         places: dict[bool, list[int]] = {False: [], True: []}
         for key in keys:
             end = self._ends.pop(key, None)

@@ -1,4 +1,4 @@
-"""What a retry reads from a store in memory: failed nodes, their downstream nodes, and what all of these depend on."""
+"""Reads for a retry from a store in memory: failed nodes, their downstream nodes, and what all of these depend on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dagorama_broker.store.memory.tables import Tables
 
 
 def read_fates(tables: Tables, keys: Collection[int]) -> dict[int, EagerState]:
-    """Return the fates of the eager attempts that created these nodes; nodes that none created are left out."""
+    """Return the states of the eager attempts that created these nodes; nodes that none created are left out."""
     makers = {key: tables.eager.that_created(tables.runs.of(key)) for key in keys}
     return {key: tables.eager.fate(maker) for key, maker in makers.items() if maker is not None}
 
@@ -79,7 +79,7 @@ def _has_other_bad_end(tables: Tables, instance: int, own: set[int], made: Seque
 
 
 def _made(tables: Tables, roots: Sequence[int]) -> list[CreatedBlock]:
-    """Return the runs that attempts of these nodes created, those that attempts of nodes in them created, and so on."""
+    """Return the blocks that attempts of these nodes created, the blocks that nodes in them created, and so on."""
     found: dict[int, CreatedBlock] = {}
     for root in roots:
         makers = {root}

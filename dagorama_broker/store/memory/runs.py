@@ -68,7 +68,7 @@ class Runs:
         return (key for run in self.in_order if run.instance == instance for key in node_keys(run))
 
     def after(self, key: int) -> Iterator[NodeBlockRow]:
-        """Yield the run that contains this key, or the one before it, and those that follow."""
+        """Yield the run that contains this key, or the one before it, and all that follow."""
         return iter(self.in_order[max(0, bisect_right(self.in_order, key, key=_FIRST_KEY) - 1) :])
 
     # --- deletion ---------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ BUSY_SECONDS = 5.0
 #: Pages of 4 KiB in the log before a checkpoint moves them to the database.
 CHECKPOINT_PAGES = 4000
 CACHE_KIB = 32 * 1024
-#: Prepared statements that a connection keeps: those of all tables in all sizes, and the queries.
+#: Prepared statements that a connection keeps: writes to all tables in all sizes, and the queries.
 KEPT = 256
 #: Rows of one statement; few sizes, because a connection keeps the statements that it has prepared.
 SIZES = (128, 16, 4, 1)
@@ -67,7 +67,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 @contextmanager
 def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
-    """Read one consistent state in the block, whatever is committed meanwhile."""
+    """Read one consistent state in the block, without commits that happen meanwhile."""
     connection.execute("BEGIN")
     try:
         yield

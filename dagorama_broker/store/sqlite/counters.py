@@ -1,4 +1,4 @@
-"""What a store keeps once, besides its rows: the epoch and other numbers, which keys were used, and its secret."""
+"""Single facts of a store besides its rows: the epoch and other numbers, which keys were used, and its secret."""
 
 from __future__ import annotations
 

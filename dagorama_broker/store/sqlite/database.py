@@ -29,7 +29,7 @@ from dagorama_broker.store.sqlite.writer import write
 
 _Done = TypeVar("_Done")
 
-#: Number of functions from which a start deletes those that no node refers to.
+#: Number of functions from which a start deletes unreferenced ones.
 MANY_FUNCTIONS = 10_000
 
 

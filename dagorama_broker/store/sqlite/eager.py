@@ -33,7 +33,7 @@ def live_runs(reader: Reader) -> list[tuple[int, NodeBlockRow]]:
 
 
 def fates_of(reader: Reader, keys: Collection[int]) -> dict[int, EagerState]:
-    """Return the fates of the eager attempts that created these nodes; nodes that none created are left out."""
+    """Return the states of the eager attempts that created these nodes; nodes that none created are left out."""
     firsts = {key: run.first_key for key in keys if (run := reader.run_of(key)) is not None}
     makers = maker_rows(reader, set(firsts.values()))
     fates = _fates(reader, set(makers.values()))
@@ -52,7 +52,7 @@ def eager_attempt_rows(reader: Reader, attempts: Collection[int]) -> dict[int, E
 
 
 def _fates(reader: Reader, attempts: Collection[int]) -> dict[int, int]:
-    """Return the fate of each attempt; a released one shares the fate of the attempt that it is within."""
+    """Return the state of each attempt; a committed one shares the state of its parent."""
     rows: dict[int, EagerAttemptRow] = {}
     wanted = set(attempts)
     while wanted:

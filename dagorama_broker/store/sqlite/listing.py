@@ -38,7 +38,7 @@ def read_instances(reader: Reader, asked: InstanceQuery) -> ListedInstances:
 
 
 def _candidates(reader: Reader, asked: InstanceQuery) -> Iterator[StoredInstance]:
-    """Yield instances in the requested states, whatever their definition."""
+    """Yield instances in the requested states, of any definition."""
     if not asked.unfinished and not asked.failed:
         yield from reader.instances("WHERE key < ? ORDER BY key DESC", asked.before)
         return
@@ -108,7 +108,7 @@ def beside_nodes(reader: Reader, table: str, column: str, keys: Collection[int])
 def read_functions_of(reader: Reader, after: int, most: int) -> tuple[set[int], int | None]:
     """Return the functions of up to `most` nodes after this key, and the last key that was read, None at the end.
 
-    The functions include those that have adopted the nodes.
+    The functions include the ones that nodes are rebound to.
     """
     select = "SELECT key, function FROM nodes WHERE key > ? ORDER BY key LIMIT ?"
     rows = reader.connection.execute(select, (after, most)).fetchall()

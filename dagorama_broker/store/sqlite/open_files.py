@@ -16,7 +16,7 @@ from typing import NamedTuple
 #: Where SQLite's shared index of the log (-shm) holds the number of frames in the log, its salts, how many frames were
 #: moved to the database, and how many a checkpoint is moving there; see "WAL-Index File Format" in its documentation.
 _FRAMES, _SALTS, _MOVED, _MOVING = slice(16, 20), slice(32, 40), slice(96, 100), slice(128, 132)
-#: Where the log holds the same salts.
+#: The offsets of the same salts in the log.
 _SALTS_AT, _SALTS_BYTES = 16, 8
 _INDEX_BYTES = 132
 #: Seconds for which a folder must be unchanged before its time proves that: file systems record times coarsely.
@@ -28,7 +28,7 @@ Identity = tuple[int, int]
 
 
 class _Content(NamedTuple):
-    """What shows that the database was written to, and that SQLite wrote it."""
+    """The evidence that the database was written to, and that SQLite wrote it."""
 
     modified: int
     size: int

@@ -221,7 +221,7 @@ class Reader:
             yield StoredInstance(InstanceRow(*row), ended, bool(failed))
 
     def expired(self, failed: bool, before: float, most: int) -> Iterator[StoredInstance]:
-        """Yield instances that ended before, oldest end first, without those that another instance refers to."""
+        """Yield instances that ended before, oldest end first, without instances that another one refers to."""
         return self.instances(
             "INDEXED BY ended_instances WHERE failed = ? AND ended <= ? AND named = 0"
             " AND NOT EXISTS (SELECT 1 FROM links l WHERE l.named = instances.key) ORDER BY ended LIMIT ?",

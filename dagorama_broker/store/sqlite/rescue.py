@@ -1,7 +1,7 @@
 """Saves what a store holds when its files were removed or replaced while the broker was running.
 
-The open files are complete, whatever their names lead to. So the log is moved to the database, and if the database has
-lost its name, a copy takes its place; files that have taken the name instead are renamed and kept.
+The open files are complete, even if their names lead to other files. So the log is moved to the database, and if the
+database has lost its name, a copy takes its place; files that have taken the name instead are renamed and kept.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _saved(files: OpenFiles, connection: sqlite3.Connection) -> str:
 
 
 def _rescue(files: OpenFiles, connection: sqlite3.Connection) -> str:
-    """Save what the store holds; return where it is now."""
+    """Save the store's content; return the path of the saved store."""
     store = files.store
     _empty_log(connection)
     if files.is_ours(str(store)):

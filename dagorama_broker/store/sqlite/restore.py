@@ -1,4 +1,4 @@
-"""What a starting broker restores: one pass over the unfinished instances, then what their nodes depend on."""
+"""Reads for a starting broker: one pass over the unfinished instances, then what their nodes depend on."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def read_live(reader: Reader) -> Live:
 
 
 def _unfinished(connection: sqlite3.Connection, runs: list[NodeBlockRow]) -> tuple[list[LiveNode], dict[int, LiveNode]]:
-    """Return the nodes without an outcome, in order, and those whose outcome was RESOLVING when they completed."""
+    """Return the nodes without an outcome, in order, and the nodes whose outcome was RESOLVING when they completed."""
     nodes: list[LiveNode] = []
     resolving: dict[int, LiveNode] = {}
     seen = 0

@@ -1,4 +1,4 @@
-"""What a retry reads: nodes that failed or were cancelled, their downstream nodes, and what all of these depend on."""
+"""Reads for a retry: nodes that failed or were cancelled, their downstream nodes, and what all of these depend on."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from dagorama_broker.store.sqlite.listing import beside_nodes, runs_after
 from dagorama_broker.store.sqlite.reader import Reader
 from dagorama_broker.store.sqlite.rebinds import adoptions_of, rebound_rows
 
-# A node that failed or was cancelled always has a culprit, and no other node has one: the two partial indexes hold only
-# these. A node that failed while it was RESOLVING has its culprit in `resolved`.
+# A node that failed or was cancelled always has a root cause, and no other node has one: the two partial indexes hold
+# only these. A node that failed while it was RESOLVING has its root cause in `resolved`.
 _BECAUSE = "SELECT key FROM {table} INDEXED BY {table}_culprits WHERE culprit != 0 AND culprit IN"
 _BETWEEN = "SELECT key FROM {table} INDEXED BY bad_{table} WHERE culprit != 0 AND key BETWEEN ? AND ?"
 _TABLES = ("outcomes", "resolved")
@@ -181,7 +181,7 @@ def _used(row: tuple[Any, ...]) -> int:
 
 
 def read_made(reader: Reader, roots: Collection[int]) -> list[CreatedBlock]:
-    """Return the runs that attempts of these nodes created, those that attempts of nodes in them created, and so on."""
+    """Return the blocks that attempts of these nodes created, the blocks that nodes in them created, and so on."""
     found: dict[int, tuple[NodeBlockRow, int]] = {}
     for root in sorted(roots):
         wanted = list(reader.runs("WHERE maker = ?", root))
