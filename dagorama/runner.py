@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from select import select
 from time import monotonic
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 from dagorama.client.explain import reporting
 from dagorama.client.timeouts import checked_timeout
@@ -46,6 +46,8 @@ class LaunchedWorkers:
         self.pids: dict[int, int] = {}
         self.exit_codes: dict[int, int] = {}
         _all.add(self)
+        # The handles may be used after the block: the pipe is closed when the last of them is gone.
+        finalize(self, self._lines.close).atexit = False
 
     def forget(self) -> None:
         """Close the pipe in a fork, so that it breaks when the parent ends."""
@@ -290,3 +292,4 @@ def launch_workers(n: int = 1, exit_on_completion: bool = False) -> Iterator[lis
             yield [WorkerHandle(launched, slot) for slot in range(n)]
     finally:
         launched.stop()
+        shipping.closed(launched)

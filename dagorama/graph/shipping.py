@@ -106,6 +106,11 @@ def opened(receiver: Receiver, shipment: Shipment) -> None:
     _receivers.append(_Receiver(receiver, os.getpid(), has))
 
 
+def closed(receiver: Receiver) -> None:
+    """Send nothing more to `receiver`."""
+    _receivers[:] = [each for each in _receivers if each.to is not receiver]
+
+
 def ensure_reachable(cls: type, code: ClassCode) -> None:
     """Send a local class to the workers that this process has launched, unless they have this version of it.
 

@@ -55,7 +55,8 @@ class Conversation:
         self._outgoing.put(pb.BrokerMessage(**fields))
 
     def welcome(self, **fields: Any) -> None:
-        self.send(welcome=pb.Welcome(**{"epoch": 1, "heartbeat": 60.0, "lease": 90.0, "large_from": 1 << 18, **fields}))
+        usual = {"epoch": 1, "heartbeat": 60.0, "lease": 90.0, "large_value_threshold": 1 << 18}
+        self.send(welcome=pb.Welcome(**{**usual, **fields}))
 
     def grant(self, *wanted: Wanted, slot: int = 0, large: Sequence[bytes] = ()) -> list[int]:
         """Their attempts."""

@@ -1,5 +1,6 @@
 """launch_workers and its handles, with real processes, and a broker that the test speaks for."""
 
+import gc
 import math
 import os
 import signal
@@ -51,6 +52,20 @@ def test_workers_run_nodes_and_are_gone_after_the_block(broker: ScriptedBroker) 
         assert [worker.exitcode for worker in workers] == [None, None]
     assert all(is_gone(pid) for pid in pids if isinstance(pid, int))
     assert not any(worker.is_alive() for worker in workers)
+
+
+def test_a_block_leaves_no_descriptor_open(broker: ScriptedBroker) -> None:
+    def block() -> None:
+        with launch_workers(1):
+            broker.greeted()
+
+    block()
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(2):
+        block()
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_workers_are_gone_after_an_exception_in_the_block(broker: ScriptedBroker) -> None:
