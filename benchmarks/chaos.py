@@ -27,9 +27,9 @@ from chaos_parts.judge import Verdict, judge
 
 WORKERS = 4
 DEPTH = 4
-#: Seconds without progress after which a run is taken to hang: no child where one is to come, no instance that ends.
+#: Seconds without progress after which a run is considered hung: an expected child is missing, or no instance ends.
 PATIENCE = 600.0
-#: What a run has to have seen for its silence to mean anything, out of 50 kills.
+#: Kills and losses that a run must contain for its result to count, out of 50 kills.
 LEAST_BROKERS, LEAST_WORKERS, LEAST_STOPS, LEAST_LATE = 15, 15, 5, 3
 
 
@@ -75,7 +75,7 @@ class Killer:
         self.supervisors += 1
 
     def _child(self) -> None:
-        """Of a worker that was started a moment ago there may be none yet."""
+        """Kill a child; a worker that was started a moment ago may have none yet."""
         until = time.monotonic() + PATIENCE
         while not (children := self._all_children()) and time.monotonic() < until:
             time.sleep(0.05)

@@ -54,7 +54,7 @@ def break_acknowledgement() -> None:
 
 
 def break_children() -> None:
-    """Children are visible as they come, whatever becomes of the attempt that made them."""
+    """Children are visible as they come, even if the attempt that made them fails."""
     stage = Scheduler.stage
 
     def early(self: Any, worker: Any, key: int, attempt: int, run: Any) -> bool:

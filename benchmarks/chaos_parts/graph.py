@@ -17,12 +17,12 @@ from zlib import crc32
 from dagorama import DAGDefinition, dagorama
 
 WIDTH = 3
-#: One branch in so many of those that have branches sleeps, long enough to be hit.
+#: One in this number of nodes with branches sleeps, long enough to be hit.
 SLOW_EVERY, SLOW = 8, 0.6
 
 
 class Made(NamedTuple):
-    """What a node returns: its value, and the tokens of all executions below it by label."""
+    """The result of a node: its value, and the tokens of all executions below it by label."""
 
     value: int
     tokens: dict[str, str]
@@ -55,7 +55,7 @@ def leaf_value(label: str) -> int:
 
 
 def plain(depth: int, label: str) -> int:
-    """What the graph computes, in one process."""
+    """Compute the same result in one process."""
     if not depth:
         return leaf_value(label)
     return (1 + sum(plain(depth - 1, f"{label}.{place}") for place in range(WIDTH))) % 1_000_003
@@ -83,7 +83,7 @@ class Chaos(DAGDefinition):
         below = [self.branch(folder, depth - 1, f"{label}.{place}", run.token) for place in range(WIDTH)]
         joined = self.join(folder, label, run.token, below)
         audited = self.audit(folder, label, run.token, below)
-        # What a reader would miss: this execution's own end, since its value is another node's.
+        # A reader would miss this: the end of this execution, since its value is another node's.
         run.made(label, 0, {})
         return self.check(folder, label, run.token, joined, audited)
 

@@ -1,6 +1,6 @@
 """Dask, Ray and Celery on the suite's workloads, each with two worker processes in its best known configuration.
 
-Run: make bench-peers, which makes an environment for them beside the project's own. Celery needs `redis-server`, which
+Run: make bench-peers, which makes an environment for them next to the project's own. Celery needs `redis-server`, which
 is a package of most systems; where it is missing, a sentence says so and the others run.
 """
 
@@ -31,7 +31,7 @@ def free_port() -> int:
 
 @contextmanager
 def redis() -> Iterator[str | None]:
-    """The address of a Redis server in memory; None where there is no such program."""
+    """The address of a Redis server in memory; None if there is no such program."""
     program = shutil.which("redis-server")
     if program is None:
         yield None
@@ -63,7 +63,7 @@ def _wait_for(port: int) -> None:
 
 
 def measured(name: str, **environment: str) -> list[dict[str, object]]:
-    """The rows of one peer; what it prints beside them goes to standard error."""
+    """The rows of one peer; its other output goes to standard error."""
     command = [sys.executable, str(HERE / f"{name}_peer.py")]
     settings = {**os.environ, **environment}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=SECONDS, cwd=HERE, env=settings)

@@ -1,1 +1,1 @@
-"""What `run.py` measures: the installed product through its public interface."""
+"""The workloads of `run.py`: the installed product through its public interface."""

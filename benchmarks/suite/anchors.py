@@ -1,4 +1,4 @@
-"""What the standard library does on the same machine, in the same run: without durability and without a graph."""
+"""The standard library on the same machine, in the same run: without durability and without a graph."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def nothing(number: int) -> int:
 
 def anchors(nodes: int, runs: int) -> Iterator[Row]:
     commits = _commits(300)
-    yield Row("beside it: a commit of one row, SQLite FULL, median", median(commits), "ms", commits)
-    yield Row("beside it: the same, p99", share(commits, 0.99), "ms", commits)
+    yield Row("compare: a commit of one row, SQLite FULL, median", median(commits), "ms", commits)
+    yield Row("compare: the same, p99", share(commits, 0.99), "ms", commits)
     with ProcessPoolExecutor(WORKERS) as executor:
         list(executor.map(nothing, range(64)))
         rates = [_submits(executor, nodes) for _ in range(runs)]
-        yield row("beside it: ProcessPoolExecutor(2), one by one", rates, "calls/s")
+        yield row("compare: ProcessPoolExecutor(2), one by one", rates, "calls/s")
     with multiprocessing.Pool(WORKERS) as pool:
         pool.map(nothing, range(64))
         rates = [_map(pool, nodes) for _ in range(runs)]
-        yield row("beside it: Pool(2).map, chunksize=1", rates, "calls/s")
+        yield row("compare: Pool(2).map, chunksize=1", rates, "calls/s")
 
 
 def _commits(times: int) -> list[float]:

@@ -42,7 +42,7 @@ class Chain(DAGDefinition):
 
 
 class HopByHop(Chain):
-    """The same, where no dependent goes along with its source: its function may run on one worker at a time."""
+    """Measure a chain without fusion: its function may run on one worker at a time."""
 
     @dagorama(max_concurrency=1).syncfn
     def step(self, value: int) -> int:
@@ -76,7 +76,7 @@ class Blocks(DAGDefinition):
     """Large values in and out: blocks that are turned round, and one block that many nodes read."""
 
     def entrypoint(self) -> None:
-        """It makes nothing; what is measured calls the methods."""
+        """Make nothing: the measurement calls the methods."""
 
     @dagorama().syncfn
     def turned(self, block: bytes) -> bytes:

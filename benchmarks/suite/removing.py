@@ -1,4 +1,4 @@
-"""Removal beside creation: instances that end and are removed after a second, next to the same with nothing removed."""
+"""Removal during creation: instances that end and are removed after a second, next to the same with nothing removed."""
 
 from __future__ import annotations
 

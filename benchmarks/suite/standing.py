@@ -1,4 +1,4 @@
-"""What a broker uses while nothing happens: memory for queued nodes, processor time for idle workers; and restarts."""
+"""The resources of an idle broker: memory for queued nodes, processor time for idle workers; and restarts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ AT_A_TIME = 100_000  #: nodes of one submission
 
 
 class Queue(DAGDefinition):
-    """Nodes that nobody runs; an instance of it is filled in pieces."""
+    """Nodes that no worker runs; an instance of it is filled in pieces."""
 
     def entrypoint(self, nodes: int) -> list[int]:
         return [self.one(number) for number in range(nodes)]

@@ -1,4 +1,4 @@
-"""Figures, and how they are shown: a table for people, JSON for programs, and the machine that they are of."""
+"""Figures, and how they are shown: a table for people, JSON for programs, and the machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dagorama_broker.rpc.overview import version
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure: what it is of, the median, its unit, and all runs that the median is of."""
+    """One figure: its name, the median, its unit, and all runs."""
 
     workload: str
     figure: float
@@ -40,7 +40,7 @@ def share(values: list[float], part: float) -> float:
 
 
 def machine() -> dict[str, object]:
-    """What the figures are of."""
+    """The machine and the versions."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "dagorama": version(),
@@ -80,5 +80,5 @@ def write_json(file: Path, rows: Iterable[Row]) -> None:
 
 
 def say(text: str) -> None:
-    """Progress, beside the table."""
+    """Progress, apart from the table."""
     print(text, file=sys.stderr, flush=True)

@@ -32,7 +32,7 @@ def fan(widths: dict[int, int], chance: random.Random) -> Iterator[Row]:
     if {20_000, 100_000} <= seconds.keys():
         shorter, longer = seconds[20_000], seconds[100_000]
         ratios = [sorted(longer)[len(longer) // 2] / sorted(shorter)[len(shorter) // 2]]
-        yield row("fan, 100,000 beside 20,000", ratios, "times as long", "5.5 at most")
+        yield row("fan, 100,000 : 20,000", ratios, "times as long", "5.5 at most")
 
 
 def _read_back(width: int) -> str:

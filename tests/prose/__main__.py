@@ -1,22 +1,17 @@
-"""Print all findings below the given paths, or with `--budget` the numbers for tests/test_prose.py."""
+"""Print all findings below the given paths, or below all sources and documents."""
 
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from pathlib import Path
 
-from tests.prose.findings import DOCUMENTS, ROOT, SOURCES, budget_of, findings_below
+from tests.prose.findings import DOCUMENTS, ROOT, SOURCES, findings_below
 
 
 def main(arguments: list[str]) -> int:
-    paths = [Path(argument).resolve() for argument in arguments if not argument.startswith("--")]
+    paths = [Path(argument).resolve() for argument in arguments]
     findings = list(findings_below(paths or [ROOT / name for name in (*SOURCES, *DOCUMENTS)]))
-    if "--budget" in arguments:
-        counts = Counter(budget_of(finding.path) for finding in findings)
-        print("\n".join(f'    "{name}": {count},' for name, count in sorted(counts.items())))
-    else:
-        print("\n".join([*map(str, findings), f"{len(findings)} findings"]))
+    print("\n".join([*map(str, findings), f"{len(findings)} findings"]))
     return bool(findings)
 
 

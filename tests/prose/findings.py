@@ -40,8 +40,3 @@ def findings_in(text: Text) -> Iterator[Finding]:
     for (start, end), pattern in sorted(found, key=lambda each: each[0]):
         phrase = " ".join(text.words[start:end].split())
         yield Finding(text.path, text.line_at(start, phrase), phrase, pattern.instead)
-
-
-def budget_of(path: Path) -> str:
-    """Return the name under which the findings of this file are counted: its folder, two levels deep at most."""
-    return "/".join(path.relative_to(ROOT).parent.parts[:2]) or path.name
