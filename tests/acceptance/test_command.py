@@ -219,7 +219,7 @@ def test_a_program_has_what_failed_run_by_the_code_that_is_deployed(
     instance, promise = old_of_two(tmp_path, monkeypatch, "repaired_here", *REPAIRED).Repaired()(8)
     with worker(path=tmp_path / "old"), pytest.raises(NodeFailed, match="ZeroDivisionError"):
         resolve(instance, promise, timeout=WAIT)
-    assert instance.retry(promise, new_code=True).adopted > 0
+    assert instance.retry(promise, new_code=True).rebound > 0
     with worker(path=tmp_path / "new"):
         assert resolve(instance, promise, timeout=WAIT) == 4
 

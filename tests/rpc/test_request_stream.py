@@ -166,7 +166,7 @@ async def test_what_nobody_wants_to_know_any_more_leaves_nothing_behind(served: 
         wanted = await talk.wait(dag, 1)
         node = await worker.node()
         for number in unwanted:
-            await talk.ask(number=number, never_mind=True)
+            await talk.ask(number=number, cancel=True)
         await talk.hear(await talk.submit(Dag().submission(b"c")))
         assert node.key not in served.broker.watching
         await worker.complete(node, value=b"a")
@@ -231,7 +231,7 @@ async def test_each_ask_counts_as_a_call_and_the_first_as_the_stream() -> None:
             answer = await talk.hear(await talk.submit(Dag().submission(b"b")))
             assert refusal(answer)[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert answer[0].refusal.retry_after == 500
-            await talk.ask(number=waiting[0], never_mind=True)
+            await talk.ask(number=waiting[0], cancel=True)
             assert not (await talk.hear(await talk.submit(Dag().submission(b"b"))))[0].HasField("refusal")
 
 

@@ -73,7 +73,14 @@ class TestWhatGoesAlong:
 
     @pytest.mark.parametrize(
         "rules",
-        [{"max_concurrency": 5}, {"timeout": 5.0}, {"delay": 0.1}, {"is_async": True}, {"eager": True}, {"taint": "T"}],
+        [
+            {"max_concurrency": 5},
+            {"timeout": 5.0},
+            {"delay": 0.1},
+            {"is_async": True},
+            {"stream_children": True},
+            {"taint": "T"},
+        ],
     )
     def test_what_has_a_limit_a_timeout_or_a_delay_goes_by_itself(self, heart: Heart, rules: dict[str, object]) -> None:
         hand = heart.worker()

@@ -85,14 +85,14 @@ class SimulatedPerson:
         if reply is not None:
             self.named.setdefault(name, set()).add(hash)
             if hash not in adoption.made_with:  # else nodes have their own code again, which nothing need allow
-                self.watcher.acknowledged_adoption(signed, reply.adopted)
+                self.watcher.acknowledged_adoption(signed, reply.rebound)
 
     async def _ask_for_too_much(self, request: pb.RebindRequest) -> None:
         """By what was signed for nodes of other code."""
         other = pb.Rebinding(function=request.function, made_with=["other"], hash=request.hash)
         request.rebinding.CopyFrom(sign(other, RING))
         reply = await self._call("Rebind", request, pb.RebindReply)
-        self.watcher.require(reply is None or not reply.adopted, "what is not signed is refused", f"{request}")
+        self.watcher.require(reply is None or not reply.rebound, "what is not signed is refused", f"{request}")
 
     async def _retry(self) -> None:
         if self.watcher.instances:
@@ -111,7 +111,7 @@ class SimulatedPerson:
             self._signed(pb.Rebinding(
                 function=each.function, made_with=each.made_with, deployed=True, instance=request.instance
             ))
-            for each in found.adoptable
+            for each in found.rebindable
         )  # fmt: skip
         await self._call("Retry", request, pb.RetryReply)
 

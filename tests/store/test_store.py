@@ -313,7 +313,7 @@ def test_an_instance_is_found_by_its_id_with_its_end(store: Store) -> None:
         lambda changes: changes.outcomes.append(completed(1)),
         lambda changes: changes.instances.append(instance_row()),
         lambda changes: changes.instances.append(instance_row()._replace(key=9)),
-        lambda changes: changes.runs.append(run_row(0, 1, 9)),
+        lambda changes: changes.blocks.append(run_row(0, 1, 9)),
         lambda changes: changes.functions.append(FunctionRow(1, RICH)),
         lambda changes: changes.nodes.extend([node(8), node(8)]),
     ],

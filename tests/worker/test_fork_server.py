@@ -128,10 +128,10 @@ def test_a_child_that_raises_says_so_and_ends_with_1() -> None:
     script = """
 import os
 from dagorama.worker.frames import ChildMain
-from dagorama.worker.supervisor.fork_server import Nursery
+from dagorama.worker.supervisor.fork_server import ForkServer
 def child(slot, connection):
     raise RuntimeError("no luck")
-nursery = Nursery.start(lambda: child)
+nursery = ForkServer.start(lambda: child)
 nursery.fork(0)
 nursery.read()
 print(os.waitstatus_to_exitcode(nursery.read().status))
