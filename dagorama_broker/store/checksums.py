@@ -47,8 +47,16 @@ def pack_options(function: Function) -> str:
 
 
 def with_options(function: Function, packed: str) -> Function:
-    """Return the function with options that `pack_options` has packed."""
-    return replace(function, **json.loads(packed)) if packed != "{}" else function
+    """Return the function with options that `pack_options` has packed. Raise StoreError if one is unknown."""
+    if packed == "{}":
+        return function
+    options = json.loads(packed)
+    if unknown := sorted(options.keys() - set(_OPTIONS)):
+        raise StoreError(
+            f"the store has {function.name} with the option {unknown[0]!r}, which this version does not know: an"
+            " unreleased or newer version of dagorama has written it; use that version, or begin with a new store"
+        )
+    return replace(function, **options)
 
 
 def unpack_sources(packed: bytes) -> list[int]:

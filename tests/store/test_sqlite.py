@@ -205,6 +205,20 @@ def test_a_secret_that_is_damaged_is_an_error(path: Path) -> None:
         pass
 
 
+def test_an_option_that_this_version_does_not_know_is_named_at_the_start(path: Path) -> None:
+    with opened(path) as store:
+        store.commit(graph(node(1)))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        columns = (
+            "id, name, hash, queue, taint, max_attempts, retry_interval, retry_base, retry_max_interval, retry_jitter,"
+            " is_async, world"
+        )
+        row = (*connection.execute(f"SELECT {columns} FROM functions").fetchone(), '{"eager": true}')
+        connection.execute("UPDATE functions SET options = ?, chk = ? WHERE id = ?", (row[-1], row_sum(row), row[0]))
+    with opened(path) as store, pytest.raises(StoreError, match="option 'eager', which this version does not know"):
+        store.live()
+
+
 def test_a_closed_store_refuses_calls(path: Path) -> None:
     with opened(path) as store:
         pass
