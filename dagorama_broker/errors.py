@@ -1,19 +1,19 @@
 """The errors of the broker as a tree; `rpc.status` maps each refusal to a gRPC status. A refusal changes nothing.
 
 BrokerRefusal
-├── NotKnown            NOT_FOUND             an instance, node, source or value that does not exist
-├── Malformed           INVALID_ARGUMENT      the message itself is invalid
+├── NotFound            NOT_FOUND             an instance, node, source or value that does not exist
+├── InvalidArgument           INVALID_ARGUMENT      the message itself is invalid
 ├── Conflict            ALREADY_EXISTS        the same id with other content
-├── NotAllowedNow       FAILED_PRECONDITION   possible at another time or for another caller
-├── TooMuch             RESOURCE_EXHAUSTED    a limit is exceeded
+├── FailedPrecondition       FAILED_PRECONDITION   possible at another time or for another caller
+├── ResourceExhausted             RESOURCE_EXHAUSTED    a limit is exceeded
 │   └── Full                                  a limit is exceeded now: it says when to try again
 ├── Unauthenticated     UNAUTHENTICATED       the caller is unknown
-├── NotPermitted        PERMISSION_DENIED     the caller may not do this
-└── NotServing          UNAVAILABLE           the broker is starting or leaving
+├── PermissionDenied        PERMISSION_DENIED     the caller may not do this
+└── Unavailable          UNAVAILABLE           the broker is starting or leaving
 SettingsError           an option or an environment variable has an invalid value
-CannotServe             the broker cannot listen at the configured address
+BindError             the broker cannot listen at the configured address
 StoreError              the store cannot be used: the broker stops, with this message
-IllegalMove             a transition that is not in the table: a bug of the broker
+IllegalTransition             a transition that is not in the table: a bug of the broker
 """
 
 from __future__ import annotations

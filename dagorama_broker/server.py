@@ -70,7 +70,7 @@ class Served:
 
 
 async def serve(settings: Settings, ready: Callable[[Served], None], stop: asyncio.Event | None = None) -> None:
-    """Serve until SIGTERM, SIGINT or `stop`. Raise StoreError or CannotServe, with one sentence."""
+    """Serve until SIGTERM, SIGINT or `stop`. Raise StoreError or BindError, with one sentence."""
     _keep_freed_memory()
     stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()

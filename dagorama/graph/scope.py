@@ -1,7 +1,7 @@
 """Scopes: the targets of decorated calls, which become nodes and are submitted together.
 
-The rule: a scope records calls and never runs one. In a client, an instance has a GatherScope while its entry point
-runs and a DirectScope afterwards; in a running node, an instance has the AttemptScope of the attempt.
+The rule: a scope records calls and never runs one. In a client, an instance has a InstanceScope while its entry point
+runs and a ImmediateScope afterwards; in a running node, an instance has the AttemptScope of the attempt.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ OnGrowth = Callable[[NodeBatch, int], None]
 
 
 class _BatchScope:
-    """The common part of GatherScope and AttemptScope: calls become nodes of one batch until the scope is closed."""
+    """The common part of InstanceScope and AttemptScope: calls become nodes of one batch until the scope is closed."""
 
     __slots__ = (
         "_closed", "_instance", "_large_from", "_ring", "_run", "bound", "constructor", "on_growth", "put_large",

@@ -111,7 +111,7 @@ class OutOfBandWriter:
 
 @stored.named("put_value")
 def _put_value(data: bytes | int, members: Sequence[_Member]) -> object:
-    """Return a value of put() without large parts; `PartsIn.kept` replaces this function for one that has some."""
+    """Return a value of put() without large parts; `OutOfBandReader.kept` replaces this function if it has some."""
     if isinstance(data, int) or members:
         raise ValueNotReadable("this pickle holds a value of put(): read it with dagorama.values.codec")
     return pickle.loads(data)

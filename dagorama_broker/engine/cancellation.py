@@ -14,7 +14,7 @@ async def cancel(broker: Broker, instance: bytes, ids: Sequence[bytes]) -> int:
     """Cancel these nodes of an instance, or all of it, with what depends on them; return how many were cancelled.
 
     Ended nodes stay as they are. If the broker dies between two slices, some of the nodes are cancelled, and the client
-    calls again. Raises NotKnown or Malformed, and then nothing has changed.
+    calls again. Raises NotFound or InvalidArgument, and then nothing has changed.
     """
     nodes = iter(await _live(broker, instance, ids) if ids else await _all(broker, instance))
     tally, step = Tally(), broker.scheduler.limits.step

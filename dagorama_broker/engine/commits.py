@@ -86,7 +86,7 @@ class Commits:
     # --- for callers ----------------------------------------------------------------------------------
 
     def mark_changed(self) -> None:
-        """Mark the scheduler as changed. Raises NotServing while the broker leaves."""
+        """Mark the scheduler as changed. Raises Unavailable while the broker leaves."""
         if self.stopping:
             raise Unavailable(CALL_AGAIN)
         self.changed.set()
@@ -96,11 +96,11 @@ class Commits:
         self._waiting.append(waiter)
 
     async def wait_durable(self) -> None:
-        """Wait until the present state of the scheduler is durable, and sent. Raises NotServing."""
+        """Wait until the present state of the scheduler is durable, and sent. Raises Unavailable."""
         await self.next_commit()
 
     def next_commit(self) -> asyncio.Future[None]:
-        """Return a future that is done when the present state of the scheduler is durable. Raises NotServing."""
+        """Return a future that is done when the present state of the scheduler is durable. Raises Unavailable."""
         self.mark_changed()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -117,13 +117,13 @@ class Commits:
         return future
 
     async def next_turn(self) -> None:
-        """Let other calls run. Raises NotServing while the broker leaves."""
+        """Let other calls run. Raises Unavailable while the broker leaves."""
         await asyncio.sleep(0)
         if self.stopping:
             raise Unavailable(CALL_AGAIN)
 
     async def settled(self) -> None:
-        """Wait until the scheduler has put nothing off. Raises NotServing."""
+        """Wait until the scheduler has put nothing off. Raises Unavailable."""
         while not self.scheduler.is_settled:
             await self.wait_durable()
 

@@ -64,7 +64,7 @@ class Drafts:
 
     @asynccontextmanager
     async def _pinned(self, ids: Iterable[bytes]) -> AsyncIterator[None]:
-        """Keep these instances, which nodes are added to, from being removed or replaced. Raises NotKnown."""
+        """Keep these instances, which nodes are added to, from being removed or replaced. Raises NotFound."""
         async with AsyncExitStack() as stack:
             for id in ids:
                 stack.enter_context(self._lookups.holds.on(id))

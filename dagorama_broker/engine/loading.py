@@ -178,7 +178,7 @@ class Loading:
         return True
 
     def _refuse_removed(self, run: NewNodes) -> None:
-        """Raise NotKnown if the instance was removed: a late repetition does not make it again."""
+        """Raise NotFound if the instance was removed: a late repetition does not make it again."""
         if self._store.removed(run.instance) is not None:
             raise self._lookups.not_known(run.instance)
 
@@ -199,7 +199,7 @@ def _other_instance(run: NewNodes) -> Conflict:
 
 
 def reject_other_protocol(runs: Iterable[NewNodes], found: Loaded) -> None:
-    """Raise Malformed if a node would be given a value that was packed by clients of the other protocol."""
+    """Raise InvalidArgument if a node would be given a value that was packed by clients of the other protocol."""
     for run in runs:
         for id in run.foreign:
             node = found.nodes.get(id)

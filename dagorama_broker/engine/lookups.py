@@ -65,11 +65,11 @@ class Lookups:
         return not_known(instance, self._store.removed(instance), self.keeping)
 
     async def stored_instance(self, id: bytes) -> StoredInstance:
-        """Return an instance as the store has it, including all changes until now. Raises NotKnown."""
+        """Return an instance as the store has it, including all changes until now. Raises NotFound."""
         return (await self.stored_instances([id]))[id]
 
     async def stored_instances(self, ids: Collection[bytes]) -> dict[bytes, StoredInstance]:
-        """Return instances as the store has them, by id, including all changes until now. Raises NotKnown."""
+        """Return instances as the store has them, by id, including all changes until now. Raises NotFound."""
         await self._commits.wait_durable()
         read = self._store.instance
         found = await self._commits.in_store(lambda: {id: stored for id in ids if (stored := read(id)) is not None})
@@ -81,13 +81,13 @@ class Lookups:
     # --- nodes ----------------------------------------------------------------------------------------
 
     async def find_node(self, instance: bytes, id: bytes) -> FoundNode:
-        """Return a node of an instance as the store has it. Raises NotKnown or Malformed."""
+        """Return a node of an instance as the store has it. Raises NotFound or InvalidArgument."""
         return (await self.find_nodes(instance, [id]))[id]
 
     async def find_nodes(self, instance: bytes, ids: Sequence[bytes]) -> dict[bytes, FoundNode]:
         """Return nodes of an instance as the store has them, by id.
 
-        Raises NotKnown if the instance or a node is unknown, and Malformed if a node is of another instance.
+        Raises NotFound if the instance or a node is unknown, and InvalidArgument if a node is of another instance.
         """
         key = (await self.stored_instance(instance)).row.key
         found = await self._commits.in_store(self._store.find, list(ids))
@@ -128,7 +128,7 @@ class Lookups:
     # --- large values ---------------------------------------------------------------------------------
 
     def check_large(self, names: Iterable[bytes]) -> None:
-        """Raise NotKnown if one of these large values, named by their SHA-256, does not exist."""
+        """Raise NotFound if one of these large values, named by their SHA-256, does not exist."""
         for sha256 in names:
             if not self._store.has_large(sha256):
                 raise NotFound(
@@ -143,6 +143,6 @@ def unknown_node(id: bytes) -> NotFound:
 
 
 def check_instance(id: bytes, instance: bytes, *, is_own: bool) -> None:
-    """Raise Malformed unless this node is of this instance."""
+    """Raise InvalidArgument unless this node is of this instance."""
     if not is_own:
         raise InvalidArgument(f"node {id.hex()} belongs to another instance than {instance.hex()}")

@@ -46,7 +46,7 @@ class Proofs:
     def proven(self, worker: bytes, grants: Sequence[PresentedGrant]) -> set[tuple[int, int]]:
         """Return each (node key, attempt) that the worker proves was granted to it.
 
-        Raises Malformed if there are too many, or the columns of a grant have different lengths.
+        Raises InvalidArgument if there are too many, or the columns of a grant have different lengths.
         """
         _check_grants(grants)
         found: set[tuple[int, int]] = set()
@@ -57,7 +57,7 @@ class Proofs:
 
 
 def check_secret(worker: bytes, secret: bytes) -> None:
-    """Raise Malformed or NotPermitted if a secret does not fit the worker's id."""
+    """Raise InvalidArgument or PermissionDenied if a secret does not fit the worker's id."""
     if len(secret) != SECRET_BYTES:
         raise InvalidArgument(f"a worker's secret has {SECRET_BYTES} bytes, not {len(secret)}")
     if not compare_digest(id_of(secret), worker):

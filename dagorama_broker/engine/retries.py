@@ -39,7 +39,7 @@ async def retry(broker: Broker, asked: Asked) -> Done:
     """Retry these nodes of an instance, or all failed ones, together with the nodes that failed because of them.
 
     A node that failed because of another stands for that one. Unfinished and completed nodes stay as they are unless
-    they are downstream. Raises NotKnown, Malformed or NotAllowedNow, and then nothing has changed.
+    they are downstream. Raises NotFound, InvalidArgument or FailedPrecondition, and then nothing has changed.
     """
     async with broker.retry_lock:
         with broker.lookups.holds.on(asked.instance):
@@ -164,7 +164,7 @@ async def _seeds(broker: Broker, asked: Asked) -> set[int]:
 
 
 def _is_unfinished(broker: Broker, key: int) -> bool:
-    """Return whether a node runs again already. Raises NotAllowedNow if it waits for promises that it returned."""
+    """Return whether a node runs again already. Raises FailedPrecondition if it waits for promises that it returned."""
     node = broker.scheduler.nodes.get(key)
     if node is None or node.state is not State.RESOLVING:
         return node is not None
@@ -176,7 +176,7 @@ def _is_unfinished(broker: Broker, key: int) -> bool:
 
 
 def _culprit(found: FoundNode) -> int:
-    """Return the key of the node whose failure a node shares; 0: it did not fail. Raises NotAllowedNow."""
+    """Return the key of the node whose failure a node shares; 0: it did not fail. Raises FailedPrecondition."""
     ended = found.ended
     if ended is not None and ended.state == State.CANCELLED:
         raise FailedPrecondition(
@@ -186,7 +186,7 @@ def _culprit(found: FoundNode) -> int:
 
 
 async def _refuse_unsettled(broker: Broker, culprits: set[int]) -> None:
-    """Raise NotAllowedNow if an eager attempt made one of these nodes, unless that attempt has completed."""
+    """Raise FailedPrecondition if an eager attempt made one of these nodes, unless that attempt has completed."""
     fates = await broker.commits.in_store(broker.store.eager_states, sorted(culprits))
     for key, fate in fates.items():
         if fate is not EagerState.COMMITTED:

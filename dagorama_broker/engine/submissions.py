@@ -57,7 +57,7 @@ class Submissions:
         self._scheduler.submit(new, loaded.nodes, loaded.instances.values())
 
     async def _refuse_unknown(self, runs: Sequence[NewNodes], loaded: Loaded) -> None:
-        """Raise NotKnown if an instance that nodes are added to does not exist."""
+        """Raise NotFound if an instance that nodes are added to does not exist."""
         for run in runs:
             if run.instance in loaded.unknown and self._scheduler.instance(run.instance) is None:
                 await self._commits.wait_durable()  # its removal may be under way

@@ -29,7 +29,7 @@ class NodeWaiter:
         self._event.set()
 
     async def next(self) -> list[Node]:
-        """Wait for nodes to end; return those since the last call. Raises NotServing when the broker leaves."""
+        """Wait for nodes to end; return those since the last call. Raises Unavailable when the broker leaves."""
         await self._event.wait()
         if self._closed:
             raise Unavailable(LEAVING)

@@ -36,7 +36,7 @@ class TokenRegistry:
     # --- calls ----------------------------------------------------------------------------------------
 
     def authenticate(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> Token:
-        """Return the token of a call. Raise Unauthenticated or NotPermitted."""
+        """Return the token of a call. Raise Unauthenticated or PermissionDenied."""
         if method.startswith(ORIGINAL):
             raise Unauthenticated("the calls of dagorama 0.1.10 carry no token, and this broker requires one")
         token = self._token(metadata)
@@ -59,7 +59,7 @@ class TokenRegistry:
     async def until_revoked(self, token: Token) -> AsyncIterator[None]:
         """Run a stream in the block for as long as its token is valid.
 
-        Then raise NotServing: the client may open the stream again with another token.
+        Then raise Unavailable: the client may open the stream again with another token.
         """
         left = None if token.expires is None else token.expires - time.time()
         streams = self._open.setdefault(token, set())

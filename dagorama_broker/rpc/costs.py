@@ -28,7 +28,7 @@ COPIES = 2
 
 
 def check_entries(request: pb.SubmitRequest) -> None:
-    """Raise Malformed if a message has more functions or runs of nodes than fit into its bytes with what each needs."""
+    """Raise InvalidArgument if a message has more functions or blocks of nodes than its bytes can hold."""
     if request.ByteSize() < LEAST_RUN * len(request.nodes) + LEAST_FUNCTION * len(request.functions):
         raise InvalidArgument(
             f"a message of {request.ByteSize()} bytes has {len(request.functions)} functions and {len(request.nodes)}"
@@ -37,7 +37,7 @@ def check_entries(request: pb.SubmitRequest) -> None:
 
 
 async def of_submission(request: pb.SubmitRequest) -> int:
-    """Return the bytes that a message of a submission takes. Raises Malformed."""
+    """Return the bytes that a message of a submission takes. Raises InvalidArgument."""
     check_entries(request)
     turn, cost = Turn(), _outer(request)
     for nodes in request.nodes:
@@ -48,7 +48,7 @@ async def of_submission(request: pb.SubmitRequest) -> int:
 
 
 def of_small_submission(request: pb.SubmitRequest) -> int | None:
-    """Return the bytes that a small submission takes; None: it is not small. Raises Malformed."""
+    """Return the bytes that a small submission takes; None: it is not small. Raises InvalidArgument."""
     if len(request.nodes) > FEW_RUNS:
         return None
     check_entries(request)

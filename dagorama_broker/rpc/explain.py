@@ -20,7 +20,7 @@ LONGEST_REASON = 1_000
 
 
 def explain(broker: Broker, request: pb.ExplainRequest) -> pb.ExplainReply:
-    """Return why the nodes of a request have not ended. Raise Malformed."""
+    """Return why the nodes of a request have not ended. Raise InvalidArgument."""
     if not 0 < len(request.node) <= MOST_ASKED:
         raise InvalidArgument(f"the request names {len(request.node)} nodes; 1 to {MOST_ASKED:,} are allowed")
     scheduler = broker.scheduler

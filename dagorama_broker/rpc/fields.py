@@ -1,4 +1,4 @@
-"""Checks single fields of messages, and bounds texts. Raises Malformed if a field is not as the protocol says."""
+"""Checks single fields of messages, and bounds texts. Raises InvalidArgument if a field is not as the protocol says."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ MOST_NAMES, LONGEST_NAMES = 500, 16 << 10
 
 
 def id_bytes(id: bytes, what: str) -> bytes:
-    """Return a 16-byte id as it came. Raises Malformed."""
+    """Return a 16-byte id as it came. Raises InvalidArgument."""
     if len(id) != 16:
         raise InvalidArgument(f"the id of {what} has {len(id)} bytes; 16 are expected")
     return id
 
 
 def sha256_bytes(name: bytes) -> bytes:
-    """Return the name of a large value as it came. Raises Malformed."""
+    """Return the name of a large value as it came. Raises InvalidArgument."""
     if len(name) != 32:
         raise InvalidArgument(f"the name of a large value has {len(name)} bytes; a SHA-256 has 32")
     return name
@@ -37,14 +37,14 @@ def bounded(text: str, most: int) -> str:
 
 
 def check_name(name: str, what: str, least: int = 0) -> str:
-    """Return a name as it came. Raises Malformed if it is too long, or missing."""
+    """Return a name as it came. Raises InvalidArgument if it is too long, or missing."""
     if not least <= len(name) <= LONGEST_NAME:
         raise InvalidArgument(f"{what} has {len(name)} characters; {least} to {LONGEST_NAME} are allowed")
     return name
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raise Malformed if a worker's queues and tolerations are too many or too long."""
+    """Raise InvalidArgument if a worker's queues and tolerations are too many or too long."""
     if len(names) > MOST_NAMES or sum(map(len, names)) > LONGEST_NAMES:
         raise InvalidArgument(
             f"a worker names {len(names)} queues and taints of {sum(map(len, names)):,} characters together;"
@@ -55,13 +55,13 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def check_key_id(id: bytes, whose: str) -> None:
-    """Raise Malformed if this is too long for the id of a signing key."""
+    """Raise InvalidArgument if this is too long for the id of a signing key."""
     if len(id) > LONGEST_KEY_ID:
         raise InvalidArgument(f"{whose}: the id of a signing key has at most {LONGEST_KEY_ID} bytes")
 
 
 def check_references(references: Sequence[int], counts: Sequence[int], foreign: int, end: int, what: str) -> None:
-    """Raise Malformed if a column of references does not fit its counts, or names what the message does not have."""
+    """Raise InvalidArgument if references do not fit their counts, or name what the message does not have."""
     if sum(counts) != len(references):
         raise InvalidArgument(f"the {what} references do not add up to their counts")
     if references and (min(references) < -foreign or max(references) >= end):

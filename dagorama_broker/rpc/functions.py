@@ -18,12 +18,12 @@ FUNCTIONS_KEPT, BYTES_KEPT = 1024, 2 << 20
 
 
 def functions_of(messages: Iterable[pb.Function]) -> list[Function]:
-    """Return the records of functions. Raises Malformed."""
+    """Return the records of functions. Raises InvalidArgument."""
     return list(map(function_of, messages))
 
 
 def function_of(message: pb.Function) -> Function:
-    """Return the record of a function: the same object for the same message. Raises Malformed."""
+    """Return the record of a function: the same object for the same message. Raises InvalidArgument."""
     data = message.SerializeToString()
     found = _functions.get(data)
     if found is None:

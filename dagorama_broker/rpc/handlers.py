@@ -44,7 +44,7 @@ class Unread:
         self.data, self.parse = data, parse
 
     def read(self, memory: MemoryGuard | None, method: str, whose: str) -> Any:
-        """Parse the request. Raise Malformed if that fails, Full or TooMuch if there is no memory for the message."""
+        """Parse the request. Raise InvalidArgument, or without memory for it Overloaded or ResourceExhausted."""
         data, self.data = self.data, b""
         if len(data) > LARGE:
             form = FORMS.get(method)

@@ -18,7 +18,7 @@ NODES = 100
 
 
 async def find_ids(broker: Broker, request: pb.FindIdsRequest) -> pb.FindIdsReply:
-    """Return the ids with these prefixes. Raise Malformed, NotKnown if none matches, NotAllowedNow if several do."""
+    """Return the ids with these prefixes. Raise NotFound if none matches, FailedPrecondition if several do."""
     if len(request.node) > NODES:
         raise InvalidArgument(f"the request names {len(request.node)} nodes; {NODES} are allowed")
     ranges = [_range(prefix) for prefix in (request.instance, *request.node)]
@@ -57,7 +57,7 @@ def _only(what: str, prefix: str, found: Sequence[bytes]) -> bytes:
 
 
 def _range(prefix: str) -> tuple[bytes, bytes]:
-    """Return the smallest and the largest id with this prefix. Raise Malformed."""
+    """Return the smallest and the largest id with this prefix. Raise InvalidArgument."""
     if not re.fullmatch(f"[0-9a-f]{{4,{_DIGITS}}}", prefix):
         raise InvalidArgument("the prefix of an id must have 4 to 32 hexadecimal digits")
     return bytes.fromhex(prefix.ljust(_DIGITS, "0")), bytes.fromhex(prefix.ljust(_DIGITS, "f"))

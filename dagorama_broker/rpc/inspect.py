@@ -38,7 +38,7 @@ def _page(limit: int) -> int:
 
 
 async def instance_info(broker: Broker, id: bytes) -> pb.InstanceInfo:
-    """Return an instance. Raise NotKnown."""
+    """Return an instance. Raise NotFound."""
     with broker.lookups.holds.on(id):
         return await _info(broker, await broker.lookups.stored_instance(id), broker.scheduler.explainer())
 
@@ -88,7 +88,7 @@ async def _state_of(broker: Broker, id: bytes) -> State:
 
 
 async def list_nodes(broker: Broker, instance: bytes, request: pb.ListNodesRequest) -> pb.ListNodesReply:
-    """Return a page of nodes of an instance. Raise NotKnown or Malformed."""
+    """Return a page of nodes of an instance. Raise NotFound or InvalidArgument."""
     if len(request.states) > MOST_STATES:
         raise InvalidArgument(f"the request names {len(request.states)} states; {MOST_STATES} are allowed")
     if any(state not in pb.NodeState.values() for state in request.states):
@@ -150,7 +150,7 @@ def _has_ended(node: StoredNode) -> bool:
 
 
 async def node_details(broker: Broker, instance: bytes, id: bytes, arguments: bool) -> pb.NodeDetails:
-    """Return all that is known of a node, with its arguments if requested. Raise NotKnown or Malformed."""
+    """Return all that is known of a node, with its arguments if requested. Raise NotFound or InvalidArgument."""
     with broker.lookups.holds.on(instance):
         found = await broker.lookups.find_node(instance, id)
         (node,) = await _read(broker, [found.key])

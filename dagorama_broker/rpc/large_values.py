@@ -48,7 +48,7 @@ class ValueTransfers:
         self._keeping = ThreadPoolExecutor(KEEPING, thread_name_prefix="keep")
 
     async def give(self, sha256: bytes, whose: str = "") -> AsyncGenerator[bytes, None]:
-        """Yield a value in chunks. Raise NotKnown if it is not stored."""
+        """Yield a value in chunks. Raise NotFound if it is not stored."""
         async with self._out.one(whose):
             chunks = await asyncio.to_thread(self._store.get_large, sha256)
             if chunks is None:
@@ -60,7 +60,7 @@ class ValueTransfers:
     async def take(self, chunks: AsyncIterator[pb.ValueChunk], whose: str = "") -> tuple[bytes, int]:
         """Store a value; return its SHA-256 and length.
 
-        If this raises TooMuch, NotServing or StoreError, nothing is stored.
+        If this raises ResourceExhausted, Unavailable or StoreError, nothing is stored.
         """
         async with self._in.one(whose):  # do not read before there is a thread that writes
             return await self._take(chunks)

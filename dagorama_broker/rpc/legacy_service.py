@@ -123,7 +123,9 @@ class LegacyService(pb_grpc.DagoramaServicer):
             try:
                 return await self._given(granted)
             except ResourceExhausted as why:
-                self._fail(worker, granted.node, granted.attempt, Failure("", "TooMuch", str(why), "", b"", 0))
+                self._fail(
+                    worker, granted.node, granted.attempt, Failure("", "ResourceExhausted", str(why), "", b"", 0)
+                )
             except BaseException:
                 # The worker did not receive it: its client hung up, or the store could not be read.
                 scheduler, now = self._broker.scheduler, self._broker.see_time()
@@ -176,7 +178,7 @@ class LegacyService(pb_grpc.DagoramaServicer):
     # --- reading --------------------------------------------------------------------------------------
 
     def _heard(self, identifier: str) -> Worker:
-        """Return the worker that calls. Raises NotAllowedNow if it was lost, or is of an earlier broker."""
+        """Return the worker that calls. Raises FailedPrecondition if it was lost, or is of an earlier broker."""
         worker = self._broker.scheduler.workers.get(_bytes(identifier, "worker"))
         if worker is None or worker.info.protocol is not WireProtocol.LEGACY:
             raise FailedPrecondition(INVALIDATED)
@@ -200,7 +202,7 @@ class LegacyService(pb_grpc.DagoramaServicer):
     # --- answering ------------------------------------------------------------------------------------
 
     async def _given(self, granted: Granted) -> pb.NodeMessage:
-        """Return a claimed node as its worker gets it. Raises TooMuch if its client could not take the message."""
+        """Return a claimed node as its worker gets it. Raises ResourceExhausted if the message is too large."""
         await self._broker.commits.wait_durable()
         node = granted.node
         assert node.block is not None
@@ -233,7 +235,7 @@ class LegacyService(pb_grpc.DagoramaServicer):
         return self._broker.scheduler.function_queues[lane_id].function
 
     async def _add_sources(self, message: pb.NodeMessage, keys: Sequence[int], completed: Collection[int]) -> None:
-        """Add the direct sources of a node: their ids, and the values of completed ones. Raises TooMuch."""
+        """Add the direct sources of a node: their ids, and the values of completed ones. Raises ResourceExhausted."""
         for start in range(0, len(keys), AT_A_TIME):
             batch = keys[start : start + AT_A_TIME]
             ids = await self._broker.commits.in_store(self._broker.store.ids, batch)

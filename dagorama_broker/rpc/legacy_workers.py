@@ -22,7 +22,7 @@ class LegacyWorkers:
         self._look_at = 0.0
 
     def take_place(self, whose: str, now: float) -> None:
-        """Count a worker that a caller is about to create. Raise Full if the limit is reached."""
+        """Count a worker that a caller is about to create. Raise Overloaded if the limit is reached."""
         if self._places.take(whose):
             return
         if now >= self._look_at:

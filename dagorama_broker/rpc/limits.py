@@ -34,17 +34,17 @@ class RequestLimits:
     value_bytes: int = 1 << 30  #: of one large value
 
     def check_nodes(self, nodes: int) -> None:
-        """Raise TooMuch if one call creates too many nodes."""
+        """Raise ResourceExhausted if one call creates too many nodes."""
         if nodes > self.nodes_per_call:
             raise ResourceExhausted(f"{nodes} nodes in one call; {self.nodes_per_call} are allowed")
 
     def check_submission(self, size: int) -> None:
-        """Raise TooMuch if a submission has too many bytes."""
+        """Raise ResourceExhausted if a submission has too many bytes."""
         if size > self.call_bytes:
             raise ResourceExhausted(f"a submission of more than {self.call_bytes} bytes; use put() for large values")
 
     def check_value(self, size: int) -> None:
-        """Raise TooMuch if a large value has too many bytes."""
+        """Raise ResourceExhausted if a large value has too many bytes."""
         if size > self.value_bytes:
             raise ResourceExhausted(f"a value of more than {self.value_bytes} bytes")
 
@@ -125,7 +125,7 @@ class CallLimiter:
 
     @contextmanager
     def one(self, kind: Kind = Kind.SUBMIT, whose: str = "") -> Iterator[None]:
-        """Hold a place for the block. Raise Full."""
+        """Hold a place for the block. Raise Overloaded."""
         place = self.enter(kind, whose)
         try:
             yield
@@ -133,7 +133,7 @@ class CallLimiter:
             place.leave()
 
     def enter(self, kind: Kind = Kind.SUBMIT, whose: str = "") -> Place:
-        """Take a place for a call, until `Place.leave`. Raise Full."""
+        """Take a place for a call, until `Place.leave`. Raise Overloaded."""
         for places in (self._shared, self._kept[kind]):
             if places.take(whose):
                 self.open += 1

@@ -41,7 +41,7 @@ class MemoryGuard:
         self._unasked = 0  # bytes reserved since
 
     def check(self, cost: int = 0, whose: str = "", already: int = 0) -> None:
-        """Raise Full if a call must wait before it uses `cost` more bytes, TooMuch if it can never have them.
+        """Raise Overloaded if a call must wait to use `cost` more bytes, ResourceExhausted if it can never have them.
 
         `whose`: the caller, who gets a share; `already`: bytes that the same call has reserved.
         """
@@ -64,7 +64,7 @@ class MemoryGuard:
             raise self._full(resident)
 
     def hold(self, cost: int, whose: str = "", *, is_small_ok: bool = False) -> Reservation:
-        """Reserve memory until the returned context ends. Raise Full or TooMuch.
+        """Reserve memory until the returned context ends. Raise Overloaded or ResourceExhausted.
 
         `is_small_ok`: do not check a small reservation.
         """
@@ -115,7 +115,7 @@ class Reservation:
         self.size = 0
 
     def add(self, cost: int) -> None:
-        """Reserve more. If this raises Full or TooMuch, nothing has changed."""
+        """Reserve more. If this raises Full or ResourceExhausted, nothing has changed."""
         self._memory.check(cost, self._whose, self.size)
         self.take(cost)
 

@@ -16,12 +16,12 @@ from dagorama_broker.scheduler import NewNodes
 
 
 def blocks_of(requests: Sequence[pb.SubmitRequest]) -> list[NewNodes]:
-    """Return all runs of a submission. Raises Malformed."""
+    """Return all runs of a submission. Raises InvalidArgument."""
     return [run for run in read_runs(requests) if run is not None]
 
 
 def read_runs(requests: Sequence[pb.SubmitRequest]) -> Iterator[NewNodes | None]:
-    """Yield all runs of a submission, and None for each function: a step reads one of these. Raises Malformed."""
+    """Yield all runs of a submission, and None for each function: a step reads one of these. Raises InvalidArgument."""
     for request in requests:
         functions, content = list[Function](), blake2b(digest_size=16)
         for function in request.functions:
@@ -34,7 +34,7 @@ def read_runs(requests: Sequence[pb.SubmitRequest]) -> Iterator[NewNodes | None]
 
 
 def run_of(nodes: pb.Nodes, functions: Sequence[Function]) -> NewNodes:
-    """Return the children of an attempt. Raises Malformed."""
+    """Return the children of an attempt. Raises InvalidArgument."""
     check_run(nodes, len(functions))
     return _run_of(nodes, functions, b"")
 
@@ -49,7 +49,7 @@ def _weight(nodes: pb.Nodes) -> int:
 
 
 def check_run(nodes: pb.Nodes, functions: int) -> None:
-    """Raise Malformed if the columns of a run do not fit together; `functions` is how many the message has."""
+    """Raise InvalidArgument if the columns of a run do not fit together; `functions` is how many the message has."""
     count = len(nodes.function)
     if len(nodes.arguments) != count or (nodes.source_count and len(nodes.source_count) != count):
         raise InvalidArgument("the columns of a run of nodes have different lengths")

@@ -59,7 +59,7 @@ def kind_of(method: str) -> Kind:
 
 
 def check_role(token: Token | None, method: str) -> None:
-    """Raise NotPermitted if the role of this token may not call the method. None: no tokens are required."""
+    """Raise PermissionDenied if the role of this token may not call the method. None: no tokens are required."""
     if token is None:
         return
     if token.role is not Role.ADMIN and token.role not in CALLS.get(method, ()):
@@ -74,7 +74,7 @@ def is_reader(token: Token | None) -> bool:
 
 
 def refuse_reader(token: Token | None) -> None:
-    """Raise NotPermitted if the caller is a reader, who may not read the arguments of nodes."""
+    """Raise PermissionDenied if the caller is a reader, who may not read the arguments of nodes."""
     if token is not None and is_reader(token):
         raise PermissionDenied(
             f"the token {token.name!r} has the role reader, which may not read the arguments of nodes"
@@ -82,7 +82,7 @@ def refuse_reader(token: Token | None) -> None:
 
 
 def restrict(presence: WorkerInfo, token: Token | None) -> WorkerInfo:
-    """Restrict a worker to what its token allows. Raise NotPermitted if it requests more."""
+    """Restrict a worker to what its token allows. Raise PermissionDenied if it requests more."""
     if token is None:
         return presence
     _refuse_more(token, "tolerations", presence.tolerations, token.tolerations)

@@ -33,7 +33,7 @@ MOST_SIGNED, MOST_LISTED = LARGEST - (32 << 10), PIECE
 async def rebind(broker: Broker, request: pb.RebindRequest) -> pb.RebindReply:
     """Bind unfinished nodes of a function to other code; with `look` only return which, and their code.
 
-    Raises Malformed, NotKnown or NotAllowedNow, and then nothing has changed.
+    Raises InvalidArgument, NotFound or FailedPrecondition, and then nothing has changed.
     """
     made_with = request.from_hash
     if len(made_with) > MOST_HASHES:
@@ -75,7 +75,7 @@ def _unservable(broker: Broker, nodes: Iterable[Node]) -> list[pb.Unschedulable]
 
 
 def rebinding_of(message: pb.SignedRebinding) -> Rebinding:
-    """Return what a signed adoption says. Raises Malformed."""
+    """Return what a signed adoption says. Raises InvalidArgument."""
     signed = message.SerializeToString()
     if len(signed) > LARGEST:
         raise InvalidArgument(
@@ -108,7 +108,7 @@ def _checked(said: pb.Rebinding, key_id: str, signed: bytes) -> Rebinding:
 
 
 def for_deployed(messages: Iterable[pb.SignedRebinding]) -> list[Rebinding]:
-    """Return the adoptions that come with a retry. Raises Malformed."""
+    """Return the adoptions that come with a retry. Raises InvalidArgument."""
     found = [rebinding_of(message) for message in messages]
     if any(adoption.hash != DEPLOYED for adoption in found):
         raise InvalidArgument("a retry with new code takes adoptions for the code that is deployed")
@@ -116,7 +116,7 @@ def for_deployed(messages: Iterable[pb.SignedRebinding]) -> list[Rebinding]:
 
 
 def rebindable_messages(made_with: Mapping[str, set[str]]) -> list[pb.Rebindable]:
-    """Return code to adopt, by the names of functions. Raises TooMuch if it is too much for one signature."""
+    """Return code to adopt, by the names of functions. Raises ResourceExhausted if it is too much for one signature."""
     for codes in made_with.values():
         refuse_too_much(codes, MOST_SIGNED)
     refuse_too_much(chain.from_iterable(made_with.values()), MOST_LISTED)
@@ -124,7 +124,7 @@ def rebindable_messages(made_with: Mapping[str, set[str]]) -> list[pb.Rebindable
 
 
 def refuse_too_much(codes: Iterable[str], most: int) -> None:
-    """Raise TooMuch if this is more code than one signature covers."""
+    """Raise ResourceExhausted if this is more code than one signature covers."""
     size = sum(len(code.encode()) for code in codes)
     if size > most:
         raise ResourceExhausted(

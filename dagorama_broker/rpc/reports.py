@@ -39,7 +39,7 @@ REASONS = {
 
 
 async def take_report(broker: Broker, session: Session, report: pb.Report) -> None:
-    """Record what a slot reports. Raises Malformed, which ends the session, if it cannot be read at all."""
+    """Record what a slot reports. Raises InvalidArgument, which ends the session, if it cannot be read at all."""
     try:
         results = pb.Results.FromString(report.body)
     except DecodeError:
@@ -119,7 +119,7 @@ async def _take_values(broker: Broker, session: Session, results: pb.Results, tu
 
 
 def refs_of(results: pb.Results) -> list[Sequence[int]] | None:
-    """Return the references of each completed node. Raises Malformed if the columns do not fit together."""
+    """Return the references of each completed node. Raises InvalidArgument if the columns do not fit together."""
     count = len(results.node)
     if not len(results.attempt) == len(results.value) == len(results.microseconds) == count:
         raise InvalidArgument("the columns of a report have different lengths")
@@ -134,7 +134,7 @@ def refs_of(results: pb.Results) -> list[Sequence[int]] | None:
 
 
 def large_by_place(results: pb.Results) -> dict[int, list[bytes]]:
-    """Return the large values that results name, by the index of the result. Raises Malformed."""
+    """Return the large values that results name, by the index of the result. Raises InvalidArgument."""
     large: dict[int, list[bytes]] = {}
     for place, sha256 in zip(results.large_of, map(sha256_bytes, results.large), strict=True):
         large.setdefault(place, []).append(sha256)
@@ -189,7 +189,7 @@ def _fail(broker: Broker, worker: Worker, key: int, attempt: int, why: BrokerRef
 
 
 def take_return(broker: Broker, worker: Worker, returned: pb.Return) -> None:
-    """Take nodes that come back without an outcome. Raises Malformed if the columns differ."""
+    """Take nodes that come back without an outcome. Raises InvalidArgument if the columns differ."""
     nodes: Sequence[int] = returned.node
     if len(nodes) != len(returned.attempt):
         raise InvalidArgument("the columns of a return have different lengths")

@@ -85,7 +85,7 @@ class RequestHandler:
         return None
 
     def holding(self, message: pb.Requests) -> Reservation:
-        """Reserve memory while a message is processed. Raises Full, which ends the stream."""
+        """Reserve memory while a message is processed. Raises Overloaded, which ends the stream."""
         return self._memory.hold(costs.COPIES * message.ByteSize(), self._whose, is_small_ok=True)
 
     async def _waited(self, request: pb.WaitRequest) -> Replies:
@@ -126,7 +126,7 @@ class RequestStream:
         self._changed.set()
 
     async def answers(self, asks: AsyncIterator[pb.Requests]) -> AsyncGenerator[pb.Responses, None]:
-        """Yield answers until the client ends the stream and all is answered. Raises Malformed or NotServing."""
+        """Yield answers until the client ends the stream and all is answered. Raises InvalidArgument or Unavailable."""
         listening = asyncio.create_task(self._listen(asks))
         listening.add_done_callback(lambda _: self._changed.set())
         try:

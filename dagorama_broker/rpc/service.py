@@ -74,7 +74,7 @@ class BrokerService(pb_grpc.BrokerServicer):
             return pb.SubmitReply()
 
     async def _read_in_slices(self, requests: list[pb.SubmitRequest]) -> list[NewNodes]:
-        """Return all runs of a submission, and let other calls run meanwhile. Raises Malformed or TooMuch."""
+        """Return all blocks of a submission in turns. Raises InvalidArgument or ResourceExhausted."""
         self._bounds.check_nodes(sum(len(nodes.function) for request in requests for nodes in request.nodes))
         steps, runs = Steps(self._broker.scheduler.limits.step, self._broker.commits.next_turn), list[NewNodes]()
         for run in messages.read_runs(requests):
@@ -84,7 +84,7 @@ class BrokerService(pb_grpc.BrokerServicer):
         return runs
 
     def _runs_of(self, requests: list[pb.SubmitRequest]) -> list[NewNodes]:
-        """Return all runs of a submission at once. Raises Malformed or TooMuch."""
+        """Return all runs of a submission at once. Raises InvalidArgument or ResourceExhausted."""
         runs = messages.blocks_of(requests)
         self._bounds.check_nodes(sum(run.count for run in runs))
         return runs
@@ -209,14 +209,14 @@ class BrokerService(pb_grpc.BrokerServicer):
             if request.look:
                 return pb.RetryReply(rebindable=rebindable_messages(await look(self._broker, asked)))
             done = await retry(self._broker, asked)
-        nobody = await unservable(self._broker, done.nodes, request.patience if request.patience > 0 else 0.0)
+        left = await unservable(self._broker, done.nodes, request.patience if request.patience > 0 else 0.0)
         scheduler, revived = self._broker.scheduler, done.revived
         return pb.RetryReply(
             queued=revived.queued,
             waiting=revived.waiting,
             completed=revived.completed,
             used_failures=revived.used,
-            unschedulable=[unschedulable_message(scheduler, obstacle) for obstacle in nobody],
+            unschedulable=[unschedulable_message(scheduler, obstacle) for obstacle in left],
             rebound=revived.rebound,
         )
 

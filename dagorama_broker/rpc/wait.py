@@ -30,7 +30,7 @@ AT_ONCE = 16 << 10
 
 
 async def wait_replies(broker: Broker, request: pb.WaitRequest) -> AsyncGenerator[pb.WaitReply, None]:
-    """Yield the replies to a wait. Raise NotKnown if the broker has no such node in that instance."""
+    """Yield the replies to a wait. Raise NotFound if the broker has no such node in that instance."""
     wait = _Wait(broker, request)
     try:
         await wait.look_up()
@@ -222,7 +222,7 @@ class _Wait:
                 yield reply
 
     async def _tell_stored(self, ids: Sequence[bytes]) -> AsyncIterator[pb.WaitReply]:
-        """Yield replies about nodes that can only be in the store. Raise NotKnown or Malformed if one is not there."""
+        """Yield replies about nodes that can only be in the store. Raise NotFound or InvalidArgument if one is not."""
         unread = dict.fromkeys(owner for id in ids if (owner := self._requested.owner_of(id)) not in self._keys)
         if unread:
             stored = await self._broker.lookups.stored_instances(list(unread))

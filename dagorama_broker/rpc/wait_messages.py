@@ -83,7 +83,7 @@ class WaitMessages:
         return list(found.values())
 
     async def _values(self, nodes: Sequence[Node]) -> dict[bytes, bytes]:
-        """Return envelopes by node id. Raise NotServing if completed nodes were rerun since this wait began."""
+        """Return envelopes by node id. Raise Unavailable if completed nodes were rerun since this wait began."""
         try:
             found = await self._broker.lookups.values_of(nodes)
         except StoreError:

@@ -21,14 +21,14 @@ class RequestedNodes:
         self._indexes: dict[bytes, int | list[int]] = {}  #: by id; a list for a node that is named more than once
 
     async def read_instances(self, turn: Turn) -> None:
-        """Read and check the instances; call this before `add`. Raise Malformed."""
+        """Read and check the instances; call this before `add`. Raise InvalidArgument."""
         for id in self._request.instances or [self._request.instance]:
             self._instances.append(id_bytes(id, "an instance"))
             await turn.share()
         check_instances(self._request, len(self._instances))
 
     def add(self, index: int, id: bytes) -> bool:
-        """Add the node at this index; return whether it is the first with this id. Raise Malformed."""
+        """Add the node at this index; return whether it is the first with this id. Raise InvalidArgument."""
         before = self._indexes.setdefault(id, index)
         if before is index:
             return True
@@ -54,14 +54,14 @@ class RequestedNodes:
 
 
 def check_instances(request: pb.WaitRequest | pb.ExplainRequest, instances: int) -> None:
-    """Raise Malformed if the request does not assign each node to one of this number of instances."""
+    """Raise InvalidArgument if the request does not assign each node to one of this number of instances."""
     instance_of = request.instance_of
     if request.instances and (len(instance_of) != len(request.node) or max(instance_of) >= instances):
         raise InvalidArgument("the instances in the request do not match its nodes")
 
 
 def owners_of(request: pb.WaitRequest | pb.ExplainRequest) -> dict[bytes, bytes]:
-    """Return the instance of each node in the request. Raise Malformed."""
+    """Return the instance of each node in the request. Raise InvalidArgument."""
     instances = [id_bytes(id, "an instance") for id in request.instances or [request.instance]]
     check_instances(request, len(instances))
     indexes: Sequence[int] = request.instance_of if request.instances else [0] * len(request.node)

@@ -80,7 +80,7 @@ class WorkerStreams:
         return session
 
     def _proven(self, hello: pb.Hello) -> set[tuple[int, int]]:
-        """Return the claims that the worker proves. Raises Malformed or NotPermitted."""
+        """Return the claims that the worker proves. Raises InvalidArgument or PermissionDenied."""
         if not hello.secret:
             return set()
         check_secret(hello.worker, hello.secret)
@@ -151,7 +151,7 @@ def values_folder(manners: WorkerConfig) -> pb.GetSharedFolderReply:
 
 
 def worker_info_of(hello: pb.Hello) -> WorkerInfo:
-    """Return what a worker says about itself. Raises Malformed."""
+    """Return what a worker says about itself. Raises InvalidArgument."""
     if hello.protocol != 1:
         raise InvalidArgument(f"this broker speaks protocol 1, the worker {hello.protocol}: update one of them")
     if not 1 <= hello.slots <= 4096:

@@ -44,7 +44,7 @@ class Draft:
     def find_out(self) -> Iterator[int]:
         """Find out all that is asked for. Yield how many nodes and sources each step looked at.
 
-        Raises Malformed, NotKnown, Conflict or TooMuch; then the draft can only be given up.
+        Raises InvalidArgument, NotFound, Conflict or ResourceExhausted; then the draft can only be given up.
         """
         for run in self.plan.new_runs:
             self._limits.check_sources(run.sources)

@@ -33,7 +33,7 @@ class EagerAttempts:
     def make(self, node: Node, new: NewNodes, known: Mapping[bytes, Node], limits: Limits) -> None:
         """Make children of a running attempt of an eager function, once: children that it has made already are kept.
 
-        Raises Malformed, NotKnown, Conflict or TooMuch; then nothing has changed.
+        Raises InvalidArgument, NotFound, Conflict or ResourceExhausted; then nothing has changed.
         """
         if self.has_made(node.key, new):
             return

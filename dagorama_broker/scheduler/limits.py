@@ -29,7 +29,7 @@ class Limits:
         return weight > self.large
 
     def check_attempt(self, nodes: int, size: int) -> None:
-        """Raise TooMuch if one attempt makes more nodes, or with larger arguments, than allowed."""
+        """Raise ResourceExhausted if one attempt makes more nodes, or with larger arguments, than allowed."""
         if nodes > self.nodes_per_attempt:
             raise ResourceExhausted(f"it made {nodes} nodes; {self.nodes_per_attempt} are allowed")
         if size > self.bytes_per_attempt:
@@ -50,12 +50,12 @@ class Limits:
         return ""
 
     def check_promises(self, named: Sized) -> None:
-        """Raise TooMuch if a result names too many promises."""
+        """Raise ResourceExhausted if a result names too many promises."""
         if len(named) > self.sources_per_node:
             raise ResourceExhausted(f"it names {len(named)} promises; {self.sources_per_node} are allowed")
 
     def check_sources(self, sources: Iterable[Sized] | None) -> None:
-        """Raise TooMuch if a node has too many sources."""
+        """Raise ResourceExhausted if a node has too many sources."""
         if sources is not None and any(len(each) > self.sources_per_node for each in sources):
             raise ResourceExhausted(f"a node has more than {self.sources_per_node} sources")
 

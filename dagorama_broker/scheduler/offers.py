@@ -115,5 +115,5 @@ class Offers:
             return "no worker is connected (start one with `worker`)" if ours else "none of its workers is connected"
         reasons = dict.fromkeys(worker.mismatch(lane) or "it takes nothing more (start another)" for worker in workers)
         many = len(workers) > 1
-        nobody = f"none of {len(workers)} connected workers may" if many else "the only connected worker may not"
-        return f"{nobody} run it: " + "; ".join(reasons)
+        none = f"none of {len(workers)} connected workers may" if many else "the only connected worker may not"
+        return f"{none} run it: " + "; ".join(reasons)

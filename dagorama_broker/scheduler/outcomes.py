@@ -54,7 +54,7 @@ class Outcomes(Views):
         """Make children of a running attempt of an eager function, visible at once; existing ones are kept.
 
         `known` has ended nodes that the run names, `stored` its instance if it is not in memory. Returns False if the
-        worker does not hold the attempt. Raises Malformed, NotKnown, Conflict or TooMuch.
+        worker does not hold the attempt. Raises InvalidArgument, NotFound, Conflict or ResourceExhausted.
         """
         node = self.dispatch.held(worker, key, attempt)
         if node is None:
@@ -107,8 +107,8 @@ class Outcomes(Views):
 
         `draft` has the children, found out and entered, if there are many; it is carried out if this returns True.
 
-        Raises Malformed, NotKnown, Conflict or TooMuch if children or references are refused; then nothing has
-        changed.
+        Raises InvalidArgument, NotFound, Conflict or ResourceExhausted if children or references are refused;
+        then nothing has changed.
         """
         node = self._reported(worker, key, attempt)
         if node is None:

@@ -46,7 +46,7 @@ class Rebindable(NamedTuple):
 def rebindable(dispatch: Claims, asked: ReboundFunction) -> Rebindable:
     """Return the unclaimed ones of the nodes that are asked for.
 
-    Raises NotKnown if there is no such function, NotAllowedNow if the code is ambiguous.
+    Raises NotFound if there is no such function, FailedPrecondition if the code is ambiguous.
     """
     lanes = _lanes_asked_for(dispatch, asked)
     hash = asked.hash or _deployed(dispatch, asked.name, lanes)
@@ -61,7 +61,7 @@ def rebindable(dispatch: Claims, asked: ReboundFunction) -> Rebindable:
 def rebind(dispatch: Claims, asked: ReboundFunction, adoption: Rebinding | None) -> Rebindable:
     """Move these nodes to the queue of the function with another hash, in their order. Return which they are.
 
-    Raises NotKnown or NotAllowedNow, also if `adoption` does not allow all of it, and then nothing has changed.
+    Raises NotFound or FailedPrecondition, also if `adoption` does not allow all of it, and then nothing has changed.
     """
     found = rebindable(dispatch, asked)
     if found.nodes:
@@ -111,7 +111,7 @@ def code_of(graph: Graph, node: Node) -> str:
 
 
 def refuse_uncovered(needed: Iterable[tuple[str, str]], adoptions: Iterable[Rebinding], instance: bytes) -> None:
-    """Raise NotAllowedNow unless the adoptions allow nodes of this instance to be run by the code that is deployed.
+    """Raise FailedPrecondition unless the rebindings allow the deployed code to run nodes of this instance.
 
     `needed` has the names of their functions and the code that each was made with.
     """
@@ -181,7 +181,7 @@ def _deployed(dispatch: Claims, name: str, lanes: Sequence[FunctionQueue]) -> st
 
 
 def _refuse_unsigned(found: Rebindable, asked: ReboundFunction, adoption: Rebinding | None) -> None:
-    """Raise NotAllowedNow unless the adoption allows all that was found to be run by that code."""
+    """Raise FailedPrecondition unless the adoption allows all that was found to be run by that code."""
     is_allowed = (
         adoption is not None and (adoption.function, adoption.hash) == (asked.name, found.hash)
         and adoption.instance in (b"", asked.instance) and found.made_with <= adoption.made_with

@@ -47,7 +47,7 @@ def orphans(graph: Graph, failed: Failed) -> list[Node]:
 
 
 def refuse(graph: Graph, failed: Failed, downstream: bool) -> None:
-    """Raise NotAllowedNow if an unfinished node was given an outcome that is about to change, or may be.
+    """Raise FailedPrecondition if an unfinished node was given an outcome that is about to change, or may be.
 
     A node that still waits does not block a retry downstream: it will wait for the new outcome.
     """

@@ -125,7 +125,7 @@ class Scheduler(Workers):
     def submit(
         self, runs: Sequence[NewNodes], known: Mapping[bytes, Node], stored: Collection[StoredInstance] = ()
     ) -> None:
-        """Make instances and nodes, all or none. Raises Malformed, NotKnown, Conflict or TooMuch.
+        """Make instances and nodes, all or none. Raises InvalidArgument, NotFound, Conflict or ResourceExhausted.
 
         `known` has ended nodes by the ids that the runs name, `stored` instances that are not in memory; both were
         read from the store.
@@ -190,7 +190,7 @@ class Scheduler(Workers):
         `new_code`: these nodes, the given unfinished ones and nodes that wait for any of them are run by the code that
         is deployed then, as far as `adoptions` allow it.
 
-        Raises NotAllowedNow if an unfinished node takes one of these failures as a value or, with `downstream`,
+        Raises FailedPrecondition if an unfinished node takes one of these failures as a value or, with `downstream`,
         has been given one of them or what one of the nodes returned, or is about to; then nothing has changed.
         """
         self.finish()
@@ -210,6 +210,6 @@ class Scheduler(Workers):
     def rebind(self, asked: ReboundFunction, adoption: Rebinding | None) -> Rebindable:
         """Bind unfinished nodes of a function, by its name, to other code, and return which; see `rebind`.
 
-        Raises NotKnown or NotAllowedNow, and then nothing has changed.
+        Raises NotFound or FailedPrecondition, and then nothing has changed.
         """
         return rebind(self.dispatch, asked, adoption)

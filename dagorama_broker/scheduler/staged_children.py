@@ -45,7 +45,7 @@ class StagedChildren:
         self.too_much = ""  #: why nothing is staged, if it takes too much memory
 
     def check(self, node: Node, limits: Limits) -> None:
-        """Raise TooMuch or Malformed if these cannot become the children of `node`."""
+        """Raise ResourceExhausted or InvalidArgument if these cannot become the children of `node`."""
         if self.too_much:
             raise ResourceExhausted(self.too_much)
         limits.check_attempt(self.nodes, self.size)
@@ -105,7 +105,7 @@ def own_origin(node: Node, runs: Sequence[NewNodes]) -> bytes:
 def promised(plan: SubmissionPlan, own: bytes, refs: Sequence[int], foreign: Sequence[bytes]) -> tuple[Node, ...]:
     """Return the nodes that a result names: children, whose origin is `own`, by counter, others by id.
 
-    Raises Malformed or NotKnown.
+    Raises InvalidArgument or NotFound.
     """
     found = []
     for ref in refs:
@@ -118,7 +118,7 @@ def promised(plan: SubmissionPlan, own: bytes, refs: Sequence[int], foreign: Seq
 
 
 def refuse_cycle(plan: SubmissionPlan, node: Node, runs: Sequence[NewNodes], named: Sequence[Node]) -> None:
-    """Raise Malformed if a node that the result names waits for `node`, directly or through others."""
+    """Raise InvalidArgument if a node that the result names waits for `node`, directly or through others."""
     if all(map(plan.has, named)) and not any(run.foreign for run in runs):
         return
     is_waited_for = bool(node.dependents)

@@ -30,8 +30,8 @@ class SubmissionPlan:
     ) -> None:
         """`known` has ended nodes, read from the store, by the ids that the runs name.
 
-        Without a reservation the plan is complete at once, or raises Malformed, NotKnown or Conflict. With one, the
-        caller completes it by `steps`.
+        Without a reservation the plan is complete at once, or raises InvalidArgument, NotFound or Conflict. With one,
+        the caller completes it by `steps`.
         """
         self.nodes: list[Node] = []
         self.new_runs = runs
@@ -81,7 +81,7 @@ class SubmissionPlan:
     def steps(self) -> Iterator[int]:
         """Find out in full what is asked for, run by run. Yield how many nodes and sources each step looked at.
 
-        Raises Malformed, NotKnown or Conflict.
+        Raises InvalidArgument, NotFound or Conflict.
         """
         for new in self.new_runs:
             yield from self._take_in(new)

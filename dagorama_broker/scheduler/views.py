@@ -145,7 +145,7 @@ class Views:
         return code_of(self.graph, node)
 
     def rebindable(self, asked: ReboundFunction) -> Rebindable:
-        """Return the nodes that an adoption would concern now. Raises NotKnown or NotAllowedNow."""
+        """Return the nodes that an adoption would concern now. Raises NotFound or FailedPrecondition."""
         return rebindable(self.dispatch, asked)
 
     def deployed(self, lane: FunctionQueue) -> list[str]:

@@ -45,7 +45,7 @@ class Workers(Outcomes):
         """Connect a worker that holds these nodes, as (node key, attempt, slot). Void claims are refused.
 
         It replaces an earlier session under its id. `held` is trusted: the caller has checked that these attempts were
-        granted to this worker. Raises NotAllowedNow if another session is open under an id that is not proven.
+        granted to this worker. Raises FailedPrecondition if another session is open under an id that is not proven.
         """
         known = self.dispatch.workers.get(presence.id)
         if known is not None:
@@ -144,7 +144,7 @@ class Workers(Outcomes):
     def close_slot(self, worker: Worker, index: int, now: float) -> None:
         """Close a slot for good: its nodes are returned uncounted, and it is granted nothing more.
 
-        Raises Malformed if the worker has no such slot.
+        Raises InvalidArgument if the worker has no such slot.
         """
         if index >= len(worker.slots):
             raise InvalidArgument(f"the worker has {len(worker.slots)} slots, and closes one numbered {index}")
@@ -186,7 +186,7 @@ class Workers(Outcomes):
         return Granted(slot, node, self.dispatch.claim(slot, node))
 
     def attempt_of(self, worker: Worker, node: Node) -> int:
-        """Return the attempt under which this worker holds the node. Raises NotAllowedNow if it does not hold it."""
+        """Return the attempt under which this worker holds the node. Raises FailedPrecondition otherwise."""
         if node.slot is None or node.slot.worker is not worker:
             raise FailedPrecondition("this node is not claimed by this worker")
         return node.attempt

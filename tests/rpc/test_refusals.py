@@ -1,4 +1,4 @@
-"""What is refused changes nothing: neither a submission, nor a report, nor a legacy call leaves a function behind."""
+"""A refused submission, report or legacy call changes nothing: it leaves no function behind."""
 
 from __future__ import annotations
 
