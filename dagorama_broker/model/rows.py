@@ -17,7 +17,7 @@ def pack_keys(keys: Sequence[int]) -> bytes:
 
 def unpack_keys(packed: bytes) -> tuple[int, ...]:
     """Return the keys that `pack_keys` has packed."""
-    return unpack(f"<{len(packed) // 8}q", packed)
+    return unpack(f"<{len(packed) // 8}q", packed) if packed else ()
 
 
 class FunctionRow(NamedTuple):

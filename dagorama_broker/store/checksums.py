@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from struct import Struct, unpack
+from struct import Struct
 from typing import TypeAlias
 from zlib import crc32
 
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.domain import Function
-from dagorama_broker.model.rows import NodeBlockRow, NodeRow, OutcomeRow, ProgressRow
+from dagorama_broker.model.rows import NodeBlockRow, NodeRow, OutcomeRow, ProgressRow, unpack_keys
 
 SqlValue: TypeAlias = "int | float | str | bytes | None"
 
@@ -62,11 +62,6 @@ def with_options(function: Function, packed: str) -> Function:
 def unpack_sources(packed: bytes) -> list[int]:
     """Return the keys of a node's sources, whether or not it tolerates their failures."""
     return [abs(key) for key in unpack_keys(packed)]
-
-
-def unpack_keys(packed: bytes) -> tuple[int, ...]:
-    """Return keys that are packed as little-endian 64-bit integers."""
-    return unpack(f"<{len(packed) // 8}q", packed) if packed else ()
 
 
 def row_sum(row: Sequence[SqlValue]) -> int:

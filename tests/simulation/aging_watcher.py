@@ -10,8 +10,7 @@ from typing import Any
 
 from dagorama_broker.engine.retention_policy import RetentionPolicy
 from dagorama_broker.model.domain import ENDED, State
-from dagorama_broker.model.rows import Changes, OutcomeRow, RemovedRow, ResolvedRow, RetriedRow
-from dagorama_broker.store.checksums import unpack_keys
+from dagorama_broker.model.rows import Changes, OutcomeRow, RemovedRow, ResolvedRow, RetriedRow, unpack_keys
 
 from .programs import Computation, Program
 from .watcher import Value, Watcher

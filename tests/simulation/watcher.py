@@ -18,9 +18,8 @@ from dagorama.values.keys import SigningKey
 from dagorama.values.signing import Keyring
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.model.domain import ENDED, Failure, State, WireProtocol
-from dagorama_broker.model.rows import Changes, NodeRow, OutcomeRow, ProgressRow, RetriedRow
+from dagorama_broker.model.rows import Changes, NodeRow, OutcomeRow, ProgressRow, RetriedRow, unpack_keys
 from dagorama_broker.scheduler import Effects, Node, Worker
-from dagorama_broker.store.checksums import unpack_keys
 from tests.support import invariants
 
 from .loop import SimulatedLoop

@@ -20,8 +20,8 @@ from dagorama_broker.model.rows import (
     RemovedRow,
     ResolvedRow,
     RetriedRow,
+    unpack_keys,
 )
-from dagorama_broker.store.checksums import unpack_keys
 from dagorama_broker.store.memory.eager import EagerAttempts
 from dagorama_broker.store.memory.large_values import LargeValues
 from dagorama_broker.store.memory.rebinds import Rebinds

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.domain import Function, RetryPolicy, State, WireProtocol
 from dagorama_broker.model.queries import EndedNode, FoundNode, LiveNode, StoredInstance
-from dagorama_broker.model.rows import FunctionRow, InstanceRow, NodeBlockRow, OutcomeRow, RemovedRow
+from dagorama_broker.model.rows import FunctionRow, InstanceRow, NodeBlockRow, OutcomeRow, RemovedRow, unpack_keys
 from dagorama_broker.store.checksums import (
     block_sum,
     check_payload,
@@ -18,7 +18,6 @@ from dagorama_broker.store.checksums import (
     damaged,
     node_sum,
     outcome_sum,
-    unpack_keys,
     with_options,
 )
 

@@ -18,8 +18,8 @@ from dagorama_broker.model.queries import (
     LiveNode,
     is_made,
 )
-from dagorama_broker.model.rows import EagerAttemptRow, NodeBlockRow
-from dagorama_broker.store.checksums import check_row, damaged, node_sum, unpack_keys, unpack_sources
+from dagorama_broker.model.rows import EagerAttemptRow, NodeBlockRow, unpack_keys
+from dagorama_broker.store.checksums import check_row, damaged, node_sum, unpack_sources
 from dagorama_broker.store.sqlite.eager import eager_attempt_rows, fates_of, maker_rows
 from dagorama_broker.store.sqlite.listing import beside_nodes, runs_after
 from dagorama_broker.store.sqlite.reader import Reader
