@@ -36,7 +36,7 @@ def weaken(how: str) -> None:
             connection.execute(f"PRAGMA synchronous = {how}")
             return connection
 
-        connection.connect = database.connect = weaker  # type: ignore[attr-defined]
+        connection.connect = database.connect = weaker  # type: ignore[attr-defined]  # imported
     elif how == "folders not synced":
         folders.sync_folder = large_values.sync_folder = lambda folder: None  # type: ignore[attr-defined]  # imported
     elif how == "ack-before-commit":

@@ -217,7 +217,7 @@ def _(why_not: Any) -> Any:
         taint = lane.function.taint if lane.function.taint == "TPU" else ""
         taint = "GPU" if lane.function.queue == "gpu" else taint
         function = replace(lane.function, taint=taint)
-        return why_not(self, FunctionQueue(lane.id, function))  # type: ignore[no-any-return]
+        return why_not(self, FunctionQueue(lane.id, function))  # type: ignore[no-any-return]  # the original
 
     return by_queue
 

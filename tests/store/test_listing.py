@@ -23,7 +23,7 @@ def instances(store: Store) -> None:
 
 
 def listed(store: Store, before: int = LAST, limit: int = 100, **asked: object) -> tuple[list[int], int]:
-    found = store.list_instances(InstanceQuery(before, limit, **asked))  # type: ignore[arg-type]
+    found = store.list_instances(InstanceQuery(before, limit, **asked))  # type: ignore[arg-type]  # its fields
     return [stored.row.key for stored in found.instances], found.more
 
 

@@ -472,7 +472,7 @@ class Heart:
     def worker(self, name: str = "worker", slots: int = 1, **rules: object) -> Hand:
         rules = {key: frozenset(value) if isinstance(value, set) else value for key, value in rules.items()}
         rules.setdefault("key_ids", frozenset({KEY}))
-        return Hand(self, WorkerInfo(name.encode().ljust(16, b"."), name, slots, **rules))  # type: ignore[arg-type]
+        return Hand(self, WorkerInfo(name.encode().ljust(16, b"."), name, slots, **rules))  # type: ignore[arg-type]  # its fields
 
     # --- looking --------------------------------------------------------------------------------------
 

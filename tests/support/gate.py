@@ -22,7 +22,7 @@ class Gate:
     def __init__(self, served: Served) -> None:
         self._commit, self._passes = served.broker.store.commit, threading.Semaphore(0)
         self.waiting = 0
-        served.broker.store.commit = self._held_up  # type: ignore[method-assign]
+        served.broker.store.commit = self._held_up  # type: ignore[method-assign]  # a gate in its way
         # In its thread: the loop, which these tests live in, has to go on.
         served.broker.commits.thread.may_commit_outside = lambda changes: False  # type: ignore[method-assign]
 
