@@ -39,7 +39,7 @@ class CurrentNode:
 
     @property
     def short(self) -> str:
-        """A short text for logs: eight digits of the instance, and the node's number among the nodes of its maker."""
+        """A short text for logs: eight digits of the instance, and the node's number among the nodes of its creator."""
         name, number = self.function.rpartition(":")[2], int.from_bytes(self.node_id.bytes[12:], "big")
         return f"{self.instance_id.hex[:8]} #{number} {name}, attempt {self.attempt}"
 

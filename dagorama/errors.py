@@ -62,11 +62,11 @@ class ValueNotReadable(DagoramaError):
 
 
 class UnverifiedValue(DagoramaError):
-    """An argument, a result, an exception or an adoption is unsigned, or its signing key is not held here."""
+    """An argument, a result, an exception or a rebinding is unsigned, or its signing key is not held here."""
 
 
 class TamperedValue(DagoramaError):
-    """An argument, a result, an exception or an adoption was changed, or was signed for another place."""
+    """An argument, a result, an exception or a rebinding was changed, or was signed for another place."""
 
 
 class FailedAttempt(NamedTuple):

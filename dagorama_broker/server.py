@@ -161,8 +161,8 @@ def _server(
     door = AuthInterceptor(access, streams, memory)
     server = grpc.aio.server(options=_options(settings, connections.most), interceptors=[door, connections])
     bounds = RequestLimits(settings.max_nodes, settings.max_submission, settings.max_value)
-    manners = WorkerConfig(settings.heartbeat, settings.large_value_threshold, settings.cancel_grace, values_folder)
-    broker_pb2_grpc.add_BrokerServicer_to_server(BrokerService(broker, manners, bounds, memory, streams), server)
+    config = WorkerConfig(settings.heartbeat, settings.large_value_threshold, settings.cancel_grace, values_folder)
+    broker_pb2_grpc.add_BrokerServicer_to_server(BrokerService(broker, config, bounds, memory, streams), server)
     api_pb2_grpc.add_DagoramaServicer_to_server(LegacyService(broker, memory), server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     return server

@@ -18,7 +18,7 @@ from dagorama.runner import launch_workers
 from dagorama_broker.launch import launch_broker
 
 
-def run_of(record: Path) -> int:
+def block_of(record: Path) -> int:
     """Notes one more run and says which it is."""
     with record.open("a") as lines:
         lines.write("run\n")
@@ -34,7 +34,7 @@ class Download(DAGDefinition):
 
     @dagorama(retry=StaticRetry(max_attempts=3, interval=0.2)).syncfn
     def fetch(self, record: Path) -> str:
-        run = run_of(record)
+        run = block_of(record)
         if run < 3:
             raise ConnectionError(f"no answer in run {run}")
         return f"the page, in run {run}"
@@ -53,7 +53,7 @@ class Hopeless(DAGDefinition):
 
     @dagorama(retry=ExponentialRetry(max_attempts=2, base_interval=1)).syncfn
     def fetch(self, record: Path) -> str:
-        raise ConnectionError(f"refused in run {run_of(record)}")
+        raise ConnectionError(f"refused in run {block_of(record)}")
 
 
 def failure_of(record: Path) -> NodeFailed:

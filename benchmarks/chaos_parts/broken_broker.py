@@ -19,9 +19,9 @@ def break_fencing() -> None:
     stage, complete = Scheduler.stage, Scheduler.complete
     late: dict[int, list[Any]] = {}
 
-    def keep(self: Any, worker: Any, key: int, attempt: int, run: Any) -> bool:
-        if not stage(self, worker, key, attempt, run):
-            late.setdefault(attempt, []).append(run)
+    def keep(self: Any, worker: Any, key: int, attempt: int, block: Any) -> bool:
+        if not stage(self, worker, key, attempt, block):
+            late.setdefault(attempt, []).append(block)
         return True
 
     def believe(self: Any, worker: Any, key: int, attempt: int, *rest: Any, **named: Any) -> bool:
@@ -57,9 +57,9 @@ def break_children() -> None:
     """Children are visible as they come, even if the attempt that made them fails."""
     stage = Scheduler.stage
 
-    def early(self: Any, worker: Any, key: int, attempt: int, run: Any) -> bool:
-        if not stage(self, worker, key, attempt, run):
-            make(self, [run])
+    def early(self: Any, worker: Any, key: int, attempt: int, block: Any) -> bool:
+        if not stage(self, worker, key, attempt, block):
+            make(self, [block])
             return False
         return True
 

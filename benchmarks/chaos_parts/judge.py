@@ -86,10 +86,10 @@ def _judge_value(verdict: Verdict, label: str, made: Made, before: Made | None, 
 
 
 def _judge_parents(verdict: Verdict, lines: Iterable[Line], recorded: dict[str, str]) -> None:
-    """A node whose maker's execution was not the recorded one should never have run."""
+    """A node whose creator's execution was not the recorded one should never have run."""
     for line in lines:
-        maker = line.label.rsplit("/", 1)[0] if "/" in line.label else line.label.rsplit(".", 1)[0]
-        if line.what == "start" and line.parent != "-" and recorded.get(maker, line.parent) != line.parent:
+        creator = line.label.rsplit("/", 1)[0] if "/" in line.label else line.label.rsplit(".", 1)[0]
+        if line.what == "start" and line.parent != "-" and recorded.get(creator, line.parent) != line.parent:
             verdict.strangers += 1
             verdict.problems.append(f"{line.label} ran as a child of an execution that did not count")
 

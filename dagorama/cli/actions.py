@@ -60,21 +60,21 @@ def retry(broker: Connection, instance: str, nodes: Sequence[str], downstream: b
 def _retried_text(retried: Retried) -> str:
     if not retried:
         nothing = "nothing to retry"
-        return f"{nothing}; {_adopted_text(retried)}" if retried.rebound else nothing
+        return f"{nothing}; {_rebound_text(retried)}" if retried.rebound else nothing
     text = f"{pluralize(retried.queued, 'node runs', 'nodes run')} again, {pluralize(retried.waiting, 'waits', 'wait')}"
     if retried.completed:
         text += f"; {retried.completed} of them had completed"
-    return f"{text}; {_adopted_text(retried)}" if retried.rebound else text
+    return f"{text}; {_rebound_text(retried)}" if retried.rebound else text
 
 
-def _adopted_text(retried: Retried) -> str:
+def _rebound_text(retried: Retried) -> str:
     return f"{pluralize(retried.rebound, 'node uses', 'nodes use')} the deployed code"
 
 
 def _retried_data(retried: Retried) -> dict[str, object]:
     return {
         "queued": retried.queued, "waiting": retried.waiting, "completed": retried.completed,
-        "used_failures": retried.used_failures, "adopted": retried.rebound,
+        "used_failures": retried.used_failures, "rebound": retried.rebound,
         "unschedulable": [
             {"function": each.function, "hash": each.hash, "deployed": list(each.deployed), "reason": each.reason}
             for each in retried.unschedulable
@@ -110,17 +110,17 @@ def rebind(broker: Connection, function: str, hash_: str, made_with: Sequence[st
     reply, signed = rebind(broker, request)
     text = f"{pluralize(reply.rebound, 'node', 'nodes')} rebound to {reply.hash}"
     note = "\n".join([*([_signed_text(signed)] if signed else []), *map(_unservable_text, reply.unschedulable)])
-    return Answer(text, {"adopted": reply.rebound, "hash": reply.hash}, note)
+    return Answer(text, {"rebound": reply.rebound, "hash": reply.hash}, note)
 
 
-def _signed_text(adoption: Rebinding) -> str:
+def _signed_text(rebinding: Rebinding) -> str:
     from dagorama.values.signing import keyring
 
-    codes = sorted({code.partition(" ")[0] for code in adoption.made_with})
-    where = f"of instance {UUID(bytes=adoption.instance)}" if adoption.instance else "of all instances"
+    codes = sorted({code.partition(" ")[0] for code in rebinding.made_with})
+    where = f"of instance {UUID(bytes=rebinding.instance)}" if rebinding.instance else "of all instances"
     return (
-        f"signed with the key {keyring().signs_under.hex()}: nodes of {adoption.function} created with "
-        f"{', '.join(codes)}, {where}, may run with {adoption.hash}"
+        f"signed with the key {keyring().signs_under.hex()}: nodes of {rebinding.function} created with "
+        f"{', '.join(codes)}, {where}, may run with {rebinding.hash}"
     )
 
 

@@ -17,22 +17,22 @@ def rebind(broker: Connection, request: pb.RebindRequest) -> tuple[pb.RebindRepl
     Returns the signed statement, or None if there are no such nodes. Raises RequestRejected if the broker proposes
     code that the request does not name.
     """
-    proposed = _proposed_adoption(broker, request)
+    proposed = _proposed_rebinding(broker, request)
     named = request.from_hash
     _refuse_unnamed("hash", [proposed.hash], [request.hash] if request.hash else [])
     _refuse_unnamed("from-hash", [code.partition(" ")[0] for code in proposed.made_with], named)
     if not proposed.made_with:
         return proposed, None
-    adoption = pb.Rebinding(
+    rebinding = pb.Rebinding(
         function=request.function, made_with=proposed.made_with, hash=proposed.hash, instance=request.instance
     )
-    signed = sign(adoption, keyring())
+    signed = sign(rebinding, keyring())
     asked = pb.RebindRequest(function=request.function, hash=proposed.hash, instance=request.instance, rebinding=signed)
     asked.from_hash.extend(named)
-    return broker.rebind(asked), adoption
+    return broker.rebind(asked), rebinding
 
 
-def _proposed_adoption(broker: Connection, request: pb.RebindRequest) -> pb.RebindReply:
+def _proposed_rebinding(broker: Connection, request: pb.RebindRequest) -> pb.RebindReply:
     """Return the nodes that would be run with other code; change nothing."""
     look = pb.RebindRequest()
     look.CopyFrom(request)

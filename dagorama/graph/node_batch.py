@@ -1,4 +1,4 @@
-"""Nodes as columns: the calls of one maker, until they are submitted in one or several messages.
+"""Nodes as columns: the calls of one node or client, until they are submitted in one or several messages.
 
 The rule: a batch holds what its messages contain and nothing else; no message is larger than the limit.
 """
@@ -96,7 +96,7 @@ class FunctionTable:
 
 
 class NodeBatch:
-    """Nodes of one instance from one maker, in order, as columns. Any thread may add nodes.
+    """Nodes of one instance that one node or client creates, in order, as columns. Any thread may add nodes.
 
     A node gets its id here, and its arguments are signed here.
     """

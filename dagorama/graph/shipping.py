@@ -157,13 +157,13 @@ def _checked(cls: type) -> Parcel:
 
 def _refusal(cls: type, error: Exception) -> str:
     return (
-        f"{class_name(cls)} cannot be sent to the workers that this program launches: {_culprit(cls)}cannot be pickled "
-        f"({type(error).__name__}: {error}); make it inside the method, or put the class into a module that workers "
-        "can import"
+        f"{class_name(cls)} cannot be sent to the workers that this program launches: {_unpicklable_part(cls)}cannot be"
+        f" pickled ({type(error).__name__}: {error}); make it inside the method, or put the class into a module that"
+        " workers can import"
     )
 
 
-def _culprit(cls: type) -> str:
+def _unpicklable_part(cls: type) -> str:
     """Return the name in the code of the class whose value cannot be pickled."""
     for method, name, value in captured_in(cls):
         try:

@@ -53,12 +53,12 @@ class Retried(int):
         waiting: int,
         completed: int = 0,
         used_failures: int = 0,
-        adopted: int = 0,
+        rebound: int = 0,
         unservable: tuple[Unschedulable, ...] = (),
     ) -> Retried:
         made = super().__new__(cls, queued + waiting)
         made.queued, made.waiting, made.completed = queued, waiting, completed
-        made.used_failures, made.rebound, made.unschedulable = used_failures, adopted, unservable
+        made.used_failures, made.rebound, made.unschedulable = used_failures, rebound, unservable
         return made
 
     def __reduce__(self) -> tuple[type[Retried], tuple[object, ...]]:

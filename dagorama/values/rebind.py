@@ -1,9 +1,9 @@
-"""Adoptions: signed statements that nodes may be run with other code than they were created with.
+"""Rebindings: signed statements that nodes may be run with other code than they were created with.
 
-An adoption names a function, the code that its nodes were created with, the code that may run them, and one instance or
+A rebinding names a function, the code that its nodes were created with, the code that may run them, and one instance or
 all. It is sent with each of these nodes, and the worker that runs the node verifies it.
 
-The rule: only a verified adoption decides which code may run a node, never the broker.
+The rule: only a verified rebinding decides which code may run a node, never the broker.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from uuid import UUID
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.errors import TamperedValue, UnverifiedValue
-from dagorama.values.signing import ADOPTION, Keyring
+from dagorama.values.signing import REBINDING, Keyring
 
 VERSION = 1
-_AGAIN = "adopt it again, by `dagorama rebind` or `dagorama retry --new-code`, with a key that the workers hold"
+_AGAIN = "rebind it again, by `dagorama rebind` or `dagorama retry --new-code`, with a key that the workers hold"
 
 
 class Wanted(NamedTuple):
@@ -34,53 +34,53 @@ class Wanted(NamedTuple):
 # --- signing ----------------------------------------------------------------------------------------
 
 
-def sign(adoption: pb.Rebinding, ring: Keyring) -> pb.SignedRebinding:
-    """Sign an adoption with the current time."""
-    adoption.version, adoption.signed_at = VERSION, time()
-    signed = adoption.SerializeToString()
-    return pb.SignedRebinding(rebinding=signed, key_id=ring.signs_under, mac=ring.sign_statement(signed, ADOPTION))
+def sign(rebinding: pb.Rebinding, ring: Keyring) -> pb.SignedRebinding:
+    """Sign a rebinding with the current time."""
+    rebinding.version, rebinding.signed_at = VERSION, time()
+    signed = rebinding.SerializeToString()
+    return pb.SignedRebinding(rebinding=signed, key_id=ring.signs_under, mac=ring.sign_statement(signed, REBINDING))
 
 
 # --- checking ---------------------------------------------------------------------------------------
 
 
-def check_adoption(signed: pb.SignedRebinding | None, wanted: Wanted, ring: Keyring) -> None:
+def check_rebinding(signed: pb.SignedRebinding | None, wanted: Wanted, ring: Keyring) -> None:
     """Check that the holder of a key allows the wanted code; call this before the function is looked up or imported.
 
-    Raises UnverifiedValue if there is no adoption or its key is not held here, TamperedValue if it was changed or
+    Raises UnverifiedValue if there is no rebinding or its key is not held here, TamperedValue if it was changed or
     allows something else.
     """
-    what = f"the adoption of node {wanted.id.hex()}"
+    what = f"the rebinding of node {wanted.id.hex()}"
     if signed is None:
         raise UnverifiedValue(
-            f"node {wanted.id.hex()} would be run with other code than it was created with, and no signed adoption "
+            f"node {wanted.id.hex()} would be run with other code than it was created with, and no signed rebinding "
             f"allows it: {_AGAIN}"
         )
     try:
-        ring.check_statement(signed.rebinding, ADOPTION, signed.key_id, signed.mac, what)
+        ring.check_statement(signed.rebinding, REBINDING, signed.key_id, signed.mac, what)
     except UnverifiedValue as error:
         raise UnverifiedValue(f"{error}: {_AGAIN}") from None
-    adoption = pb.Rebinding.FromString(signed.rebinding)
-    if adoption.version != VERSION:
-        raise UnverifiedValue(f"{what} has version {adoption.version}, and {VERSION} is known here: update dagorama")
-    why = _why_not(adoption, wanted)
+    rebinding = pb.Rebinding.FromString(signed.rebinding)
+    if rebinding.version != VERSION:
+        raise UnverifiedValue(f"{what} has version {rebinding.version}, and {VERSION} is known here: update dagorama")
+    why = _why_not(rebinding, wanted)
     if why:
-        raise TamperedValue(f"{what} was signed on {_day(adoption.signed_at)} and {why}")
+        raise TamperedValue(f"{what} was signed on {_day(rebinding.signed_at)} and {why}")
 
 
-def _why_not(adoption: pb.Rebinding, wanted: Wanted) -> str:
-    """Return why an adoption does not allow the wanted code; empty if it does."""
-    if adoption.function != wanted.function:
-        return f"is for {adoption.function}, not for {wanted.function}"
-    if wanted.made_with not in adoption.made_with:
-        return f"is for nodes made with {_hashes(adoption.made_with)}, not with {_hashes([wanted.made_with])}"
-    if adoption.instance and adoption.instance != wanted.instance:
-        return f"is for instance {_instance(adoption.instance)}, not for {_instance(wanted.instance)}"
-    # Adopted nodes do not name the code of their class: their child nodes are bound to the code that runs them.
-    if adoption.deployed and " " not in wanted.code:
+def _why_not(rebinding: pb.Rebinding, wanted: Wanted) -> str:
+    """Return why a rebinding does not allow the wanted code; empty if it does."""
+    if rebinding.function != wanted.function:
+        return f"is for {rebinding.function}, not for {wanted.function}"
+    if wanted.made_with not in rebinding.made_with:
+        return f"is for nodes made with {_hashes(rebinding.made_with)}, not with {_hashes([wanted.made_with])}"
+    if rebinding.instance and rebinding.instance != wanted.instance:
+        return f"is for instance {_instance(rebinding.instance)}, not for {_instance(wanted.instance)}"
+    # Rebound nodes do not name the code of their class: their child nodes are bound to the code that runs them.
+    if rebinding.deployed and " " not in wanted.code:
         return ""
-    if adoption.deployed or not wanted.code or adoption.hash != wanted.code:
-        return f"allows {'the code that is deployed' if adoption.deployed else adoption.hash}, not {wanted.code!r}"
+    if rebinding.deployed or not wanted.code or rebinding.hash != wanted.code:
+        return f"allows {'the code that is deployed' if rebinding.deployed else rebinding.hash}, not {wanted.code!r}"
     return ""
 
 

@@ -4,7 +4,7 @@
     results     role, instance, node
     failures    role, instance, node: the pickled exception of a failed node
 
-Adoptions are signed too, but they are not envelopes: see `rebind`.
+Rebindings are signed too, but they are not envelopes: see `rebind`.
 
 No signature binds the attempt. A large value or part is signed by its length and SHA-256, which the envelope contains.
 
@@ -27,7 +27,7 @@ from dagorama.settings import signing_keys
 from dagorama.values.envelope import MARKS, SIGNATURE_BYTES, SIGNED, VERSION, flags
 from dagorama.values.keys import ID_BYTES, SigningKey, load_keys
 
-ARGUMENTS, RESULT, FAILURE, ADOPTION = b"A", b"R", b"F", b"C"
+ARGUMENTS, RESULT, FAILURE, REBINDING = b"A", b"R", b"F", b"C"
 
 _ADVICE = "set DAGORAMA_SIGNING_KEYS to the same keys in the processes that write and read values"
 
@@ -155,7 +155,7 @@ class SignedValues:
 
 
 def code_text(code_hash: str, class_code: str) -> str:
-    """Return the name of a function's code in signatures and in the broker's records of adopted nodes."""
+    """Return the name of a function's code in signatures and in the broker's records of rebound nodes."""
     return f"{code_hash} {class_code}" if class_code else code_hash
 
 

@@ -107,8 +107,8 @@ async def _take(broker: Broker, found: Downstream, page: Sequence[Edges]) -> Non
 
 async def _dead(broker: Broker, keys: Collection[int]) -> set[int]:
     """Return the nodes among these that an aborted attempt has made."""
-    fates = await broker.commits.in_store(broker.store.eager_states, sorted(keys))
-    return {key for key, fate in fates.items() if fate is EagerState.ABORTED}
+    eager_states = await broker.commits.in_store(broker.store.eager_states, sorted(keys))
+    return {key for key, eager_state in eager_states.items() if eager_state is EagerState.ABORTED}
 
 
 def _naming(broker: Broker, instance: int) -> set[int]:

@@ -16,7 +16,7 @@ from dagorama_broker.scheduler import Draft, NewNodes, Node, Worker
 
 #: Nodes and references that are looked at between two turns of other calls, if no commit follows.
 TURN = 2_000
-#: Ids that are looked up in the store at once, and how many nodes a question to the store about one run counts as.
+#: Ids that are looked up in the store at once, and how many nodes a question to the store about one block counts as.
 LOOKED_UP, LOOK = 1_000, 20
 
 
@@ -29,35 +29,37 @@ class Drafts:
         self._scheduler = commits.scheduler
         self._store = commits.store
 
-    async def submit(self, runs: Sequence[NewNodes]) -> None:
+    async def submit(self, blocks: Sequence[NewNodes]) -> None:
         """Make nodes and instances, once, and return when they are durable.
 
         Raises a BrokerRefusal, and then nothing has changed.
         """
         async with self.lock:
-            added_to = {run.instance for run in runs} - {run.instance for run in runs if run.creates is not None}
+            added_to = {block.instance for block in blocks} - {
+                block.instance for block in blocks if block.creates is not None
+            }
             draft = None
             while draft is None:  # else a retry has changed what was read from the store
-                draft = await self._carried_out(runs, added_to)
+                draft = await self._carried_out(blocks, added_to)
         await self._commits.wait_durable()
         while not draft.is_started:
             await self._commits.wait_durable()
         steps = Steps(TURN, self._commits.next_turn)
-        for run in runs:  # else all of it would be freed at once when the call returns, which blocks the loop
-            await steps.spend(run.weight)
-            run.arguments, run.sources = [], None
+        for block in blocks:  # else all of it would be freed at once when the call returns, which blocks the loop
+            await steps.spend(block.weight)
+            block.arguments, block.sources = [], None
 
-    async def _carried_out(self, runs: Sequence[NewNodes], added_to: Collection[bytes]) -> Draft | None:
+    async def _carried_out(self, blocks: Sequence[NewNodes], added_to: Collection[bytes]) -> Draft | None:
         """Return an accepted draft of all that is left to make; None: what it needs must be found out again."""
         scheduler = self._scheduler
         revivals = scheduler.revivals
         async with self._pinned(added_to):
-            left, found = await self._left_to_make(runs)
+            left, found = await self._left_to_make(blocks)
             async with self.draft(left, found.nodes) as draft:
                 if scheduler.revivals != revivals:
                     return None
-                for run in left:
-                    self._lookups.check_large(run.large)
+                for block in left:
+                    self._lookups.check_large(block.large)
                 advance_clock(scheduler)
                 draft.carry_out(0)
                 return draft
@@ -78,27 +80,27 @@ class Drafts:
                 stack.callback(self._scheduler.unpin_instance, id)
             yield
 
-    async def _left_to_make(self, runs: Sequence[NewNodes]) -> tuple[list[NewNodes], Loaded]:
-        """Return the runs that no earlier call has made, and what they name."""
+    async def _left_to_make(self, blocks: Sequence[NewNodes]) -> tuple[list[NewNodes], Loaded]:
+        """Return the blocks that no earlier call has made, and what they name."""
         loading, has_instance = self._loading, self._lookups.has_instance
         left, found, missing = list[NewNodes](), Loaded(), list[bytes]()
-        steps, made = Steps(self._scheduler.limits.step, self._commits.next_turn), made_by(runs)
-        for run in runs:
-            await steps.spend(run.weight + LOOK)
-            missing += loading.missing_nodes(named_by_one(run, made), found)
-            empty = {run.instance} if not run.function and has_instance(run.instance) else ()
+        steps, made = Steps(self._scheduler.limits.step, self._commits.next_turn), made_by(blocks)
+        for block in blocks:
+            await steps.spend(block.weight + LOOK)
+            missing += loading.missing_nodes(named_by_one(block, made), found)
+            empty = {block.instance} if not block.function and has_instance(block.instance) else ()
             if len(missing) >= LOOKED_UP or empty:
                 await self._look_up(missing, empty, found)
                 missing = []
-            while loading.is_unsettled([run]):
+            while loading.is_unsettled([block]):
                 await self._commits.wait_durable()
-            if not loading.is_made(run, found):
-                left.append(run)
+            if not loading.is_made(block, found):
+                left.append(block)
         await self._look_up(missing, (), found)
-        for run in left:
-            await steps.spend(len(run.foreign) + 1)
-            reject_other_protocol([run], found)
-            self._lookups.check_large(run.large)
+        for block in left:
+            await steps.spend(len(block.foreign) + 1)
+            reject_other_protocol([block], found)
+            self._lookups.check_large(block.large)
         return left, found
 
     async def _look_up(self, nodes: Sequence[bytes], instances: Collection[bytes], found: Loaded) -> None:
@@ -108,15 +110,15 @@ class Drafts:
 
     @asynccontextmanager
     async def draft(
-        self, runs: Sequence[NewNodes], known: Mapping[bytes, Node], worker: Worker | None = None
+        self, blocks: Sequence[NewNodes], known: Mapping[bytes, Node], worker: Worker | None = None
     ) -> AsyncIterator[Draft]:
-        """Find out what the runs ask for and enter it; give it up unless it is carried out within the context.
+        """Find out what the blocks ask for and enter it; give it up unless it is carried out within the context.
 
         `worker` is the one whose attempt makes them: its lease is renewed while its report is processed. Raises a
         BrokerRefusal.
         """
         scheduler, commits = self._scheduler, self._commits
-        draft, committing = scheduler.draft(runs, known), commits.next_commit()
+        draft, committing = scheduler.draft(blocks, known), commits.next_commit()
 
         async def next_turn() -> None:
             await commits.next_turn()

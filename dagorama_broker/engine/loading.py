@@ -50,20 +50,20 @@ class Loading:
         self._scheduler = commits.scheduler
         self._store = commits.store
 
-    def from_memory(self, runs: Sequence[NewNodes]) -> Loaded | None:
-        """Return all that these runs name if it is in memory; None: it must be loaded."""
+    def from_memory(self, blocks: Sequence[NewNodes]) -> Loaded | None:
+        """Return all that these blocks name if it is in memory; None: it must be loaded."""
         found = Loaded()
-        if self.missing_nodes(named_by(runs), found) or self._missing_instances(runs, found):
+        if self.missing_nodes(named_by(blocks), found) or self._missing_instances(blocks, found):
             return None
-        return None if self.is_unsettled(runs) else found
+        return None if self.is_unsettled(blocks) else found
 
-    async def load(self, runs: Sequence[NewNodes], ids: Iterable[bytes] = ()) -> Loaded:
-        """Find all that these runs and ids name.
+    async def load(self, blocks: Sequence[NewNodes], ids: Iterable[bytes] = ()) -> Loaded:
+        """Find all that these blocks and ids name.
 
         Nothing changes between the last look and the return: as long as the caller does not await, all that is named
         is in memory, in the answer, or unknown.
         """
-        found, named = Loaded(), named_by(runs) | set(ids)
+        found, named = Loaded(), named_by(blocks) | set(ids)
         revivals = self._scheduler.revivals
         self.under_way.add(found)
         try:
@@ -73,8 +73,8 @@ class Loading:
                     found.instances.clear()
                     revivals = self._scheduler.revivals
                 nodes = self.missing_nodes(named, found)
-                instances = self._missing_instances(runs, found)
-                if not nodes and not instances and not self.is_unsettled(runs):
+                instances = self._missing_instances(blocks, found)
+                if not nodes and not instances and not self.is_unsettled(blocks):
                     return found.without_gone()
                 await self._commits.wait_durable()
                 await self.read(nodes, instances, found)
@@ -94,28 +94,30 @@ class Loading:
                 found.nodes[id] = node
         return missing
 
-    def _missing_instances(self, runs: Iterable[NewNodes], found: Loaded) -> set[bytes]:
+    def _missing_instances(self, blocks: Iterable[NewNodes], found: Loaded) -> set[bytes]:
         """Return instances to load: they get more nodes, or are made without nodes and may exist already."""
         live = self._scheduler.instances
         wanted, made = set(), set()
-        for run in runs:
-            if run.creates is None:
-                if run.instance not in live and run.instance not in made:
-                    wanted.add(run.instance)
+        for block in blocks:
+            if block.creates is None:
+                if block.instance not in live and block.instance not in made:
+                    wanted.add(block.instance)
             else:
-                made.add(run.instance)
-                if not run.function and self._lookups.has_instance(run.instance):
-                    wanted.add(run.instance)
+                made.add(block.instance)
+                if not block.function and self._lookups.has_instance(block.instance):
+                    wanted.add(block.instance)
         return wanted - found.instances.keys() - found.unknown
 
-    def is_unsettled(self, runs: Iterable[NewNodes]) -> bool:
-        """Return whether the runs may repeat something that has left memory and is not in the store yet."""
+    def is_unsettled(self, blocks: Iterable[NewNodes]) -> bool:
+        """Return whether the blocks may repeat something that has left memory and is not in the store yet."""
         scheduler, is_unwritten = self._scheduler, self._commits.is_unwritten
         return any(
-            scheduler.is_reserved(run)
-            or (is_unwritten(run.origin) and not scheduler.has_origin(run.origin))
-            or (run.creates is not None and is_unwritten(run.instance) and run.instance not in scheduler.instances)
-            for run in runs
+            scheduler.is_reserved(block)
+            or (is_unwritten(block.origin) and not scheduler.has_origin(block.origin))
+            or (
+                block.creates is not None and is_unwritten(block.instance) and block.instance not in scheduler.instances
+            )
+            for block in blocks
         )
 
     async def read(self, nodes: Sequence[bytes], instances: Iterable[bytes], found: Loaded) -> None:
@@ -132,107 +134,107 @@ class Loading:
 
     # --- what was made before -------------------------------------------------------------------------
 
-    def left_to_make(self, runs: Sequence[NewNodes], found: Loaded) -> list[NewNodes]:
-        """Return the runs that no earlier call has made. Raises Conflict if one was made with other content."""
-        return [run for run in runs if not self.is_made(run, found)]
+    def left_to_make(self, blocks: Sequence[NewNodes], found: Loaded) -> list[NewNodes]:
+        """Return the blocks that no earlier call has made. Raises Conflict if one was made with other content."""
+        return [block for block in blocks if not self.is_made(block, found)]
 
-    def is_made(self, run: NewNodes, found: Loaded) -> bool:
-        """Return whether an earlier call has made this run. Raises Conflict if it was made with other content."""
-        if not run.function:
-            return self._is_made_empty(run, found)
-        if run.creates is not None and self._is_new(run):
+    def is_made(self, block: NewNodes, found: Loaded) -> bool:
+        """Return whether an earlier call has made this block. Raises Conflict if it was made with other content."""
+        if not block.function:
+            return self._is_made_empty(block, found)
+        if block.creates is not None and self._is_new(block):
             return False
-        digest = self._made_as(run)
+        digest = self._made_as(block)
         if digest is not None:
-            self._refuse_removed(run)
-            if digest != run.digest:
-                raise Conflict(f"node {run.origin.hex()}, counter {run.first}, exists already, with other content")
+            self._refuse_removed(block)
+            if digest != block.digest:
+                raise Conflict(f"node {block.origin.hex()}, counter {block.first}, exists already, with other content")
             return True
-        if run.creates is not None and self._lookups.has_instance(run.instance):
-            self._refuse_removed(run)
-            raise _other_instance(run)
+        if block.creates is not None and self._lookups.has_instance(block.instance):
+            self._refuse_removed(block)
+            raise _other_instance(block)
         return False
 
-    def refuse_made(self, run: NewNodes) -> None:
-        """Raise Conflict if nodes of a run that a worker reports are in the store already: no commit could hold it."""
-        stored = self._store.last_run(run.origin, run.first + run.count)
-        if stored is not None and stored.first + stored.size > run.first:
-            raise Conflict(f"node {run.origin.hex()}, counter {run.first}, exists already")
-        if run.creates is not None and self._lookups.has_instance(run.instance):
-            raise _other_instance(run)
+    def refuse_made(self, block: NewNodes) -> None:
+        """Raise Conflict if nodes of a block that a worker reports are in the store already: no commit could hold it."""
+        stored = self._store.last_block(block.origin, block.first + block.count)
+        if stored is not None and stored.first + stored.size > block.first:
+            raise Conflict(f"node {block.origin.hex()}, counter {block.first}, exists already")
+        if block.creates is not None and self._lookups.has_instance(block.instance):
+            raise _other_instance(block)
 
-    def _is_new(self, run: NewNodes) -> bool:
-        """Return whether nothing was ever made under the run's ids."""
-        scheduler, is_unwritten, id, origin = self._scheduler, self._commits.is_unwritten, run.instance, run.origin
+    def _is_new(self, block: NewNodes) -> bool:
+        """Return whether nothing was ever made under the block's ids."""
+        scheduler, is_unwritten, id, origin = self._scheduler, self._commits.is_unwritten, block.instance, block.origin
         if scheduler.has_origin(origin) or id in scheduler.instances or is_unwritten(origin) or is_unwritten(id):
             return False
         return self._store.is_new(id, origin)
 
-    def _is_made_empty(self, run: NewNodes, found: Loaded) -> bool:
+    def _is_made_empty(self, block: NewNodes, found: Loaded) -> bool:
         """Return whether an instance without nodes was made: it has left no run behind, so compare the instance."""
-        if run.creates is None or not self._lookups.has_instance(run.instance):
+        if block.creates is None or not self._lookups.has_instance(block.instance):
             return False
-        row = found.instances[run.instance].row
-        if (row.definition, row.entry) != run.creates:
-            raise _other_instance(run)
+        row = found.instances[block.instance].row
+        if (row.definition, row.entry) != block.creates:
+            raise _other_instance(block)
         return True
 
-    def _refuse_removed(self, run: NewNodes) -> None:
+    def _refuse_removed(self, block: NewNodes) -> None:
         """Raise NotFound if the instance was removed: a late repetition does not make it again."""
-        if self._store.removed(run.instance) is not None:
-            raise self._lookups.not_known(run.instance)
+        if self._store.removed(block.instance) is not None:
+            raise self._lookups.not_known(block.instance)
 
-    def _made_as(self, run: NewNodes) -> bytes | None:
-        """Return the digest of what was made under any of the run's counters; None: nothing was."""
-        end = run.first + run.count
-        in_memory = self._scheduler.last_run(run.origin, end)
-        if in_memory is not None and in_memory.first + in_memory.count > run.first:
+    def _made_as(self, block: NewNodes) -> bytes | None:
+        """Return the digest of what was made under any of the block's counters; None: nothing was."""
+        end = block.first + block.count
+        in_memory = self._scheduler.last_block(block.origin, end)
+        if in_memory is not None and in_memory.first + in_memory.count > block.first:
             return in_memory.digest
-        stored = self._store.last_run(run.origin, end)
-        if stored is not None and stored.first + stored.size > run.first:
+        stored = self._store.last_block(block.origin, end)
+        if stored is not None and stored.first + stored.size > block.first:
             return stored.digest
         return None
 
 
-def _other_instance(run: NewNodes) -> Conflict:
-    return Conflict(f"instance {run.instance.hex()} exists already, with other content")
+def _other_instance(block: NewNodes) -> Conflict:
+    return Conflict(f"instance {block.instance.hex()} exists already, with other content")
 
 
-def reject_other_protocol(runs: Iterable[NewNodes], found: Loaded) -> None:
+def reject_other_protocol(blocks: Iterable[NewNodes], found: Loaded) -> None:
     """Raise InvalidArgument if a node would be given a value that was packed by clients of the other protocol."""
-    for run in runs:
-        for id in run.foreign:
+    for block in blocks:
+        for id in block.foreign:
             node = found.nodes.get(id)
-            if node is not None and run.function and node.queue.function.protocol is not run.functions[0].protocol:
+            if node is not None and block.function and node.queue.function.protocol is not block.functions[0].protocol:
                 raise InvalidArgument(f"source {id.hex()} was made by the other protocol's calls")
 
 
 # --- the names in a call ------------------------------------------------------------------------------
 
 
-def named_by(runs: Sequence[NewNodes]) -> set[bytes]:
-    """Return the ids of sources that the runs do not make themselves."""
-    named, made = set[bytes](), made_by(runs)
-    for run in runs:
-        named |= named_by_one(run, made)
+def named_by(blocks: Sequence[NewNodes]) -> set[bytes]:
+    """Return the ids of sources that the blocks do not make themselves."""
+    named, made = set[bytes](), made_by(blocks)
+    for block in blocks:
+        named |= named_by_one(block, made)
     return named
 
 
-def named_by_one(run: NewNodes, made: Made) -> set[bytes]:
-    """Return the ids of a run's sources that the call does not make itself."""
-    named = {id for id in run.foreign if not _is_made(made, id[:12], int.from_bytes(id[12:], "big"))}
-    if run.sources is not None and run.first:
-        earlier = {ref for refs in run.sources for ref in refs if 0 <= ref < run.first}
-        named |= {run.origin + ref.to_bytes(4, "big") for ref in earlier if not _is_made(made, run.origin, ref)}
+def named_by_one(block: NewNodes, made: Made) -> set[bytes]:
+    """Return the ids of a block's sources that the call does not make itself."""
+    named = {id for id in block.foreign if not _is_made(made, id[:12], int.from_bytes(id[12:], "big"))}
+    if block.sources is not None and block.first:
+        earlier = {ref for refs in block.sources for ref in refs if 0 <= ref < block.first}
+        named |= {block.origin + ref.to_bytes(4, "big") for ref in earlier if not _is_made(made, block.origin, ref)}
     return named
 
 
-def made_by(runs: Iterable[NewNodes]) -> Made:
+def made_by(blocks: Iterable[NewNodes]) -> Made:
     """Return the counters that a call makes, by origin."""
     ranges: dict[bytes, list[tuple[int, int]]] = {}
-    for run in runs:
-        if run.function:
-            ranges.setdefault(run.origin, []).append((run.first, run.first + run.count))
+    for block in blocks:
+        if block.function:
+            ranges.setdefault(block.origin, []).append((block.first, block.first + block.count))
     made: Made = {}
     for origin, of_origin in ranges.items():
         of_origin.sort()

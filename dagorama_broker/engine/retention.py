@@ -192,7 +192,7 @@ class Retention:
     def _wanted(self) -> set[bytes]:
         """Return large values that uncommitted changes or staged children name."""
         staged = self._scheduler.all_staged()
-        wanted = {sha256 for each in staged for run in each.runs for sha256 in run.large}
+        wanted = {sha256 for each in staged for block in each.blocks for sha256 in block.large}
         for changes in self._uncommitted():
             wanted.update(row.sha256 for row in changes.large)
         return wanted

@@ -27,7 +27,7 @@ class Asked(NamedTuple):
     ids: Sequence[bytes] = ()  #: of nodes; empty: all that failed in the instance
     downstream: bool = False  #: also nodes that were given one of the failures as a value, and what depends on them
     new_code: bool = False  #: run by the code that is deployed when it runs
-    adoptions: Sequence[Rebinding] = ()  #: allow `new_code`
+    rebindings: Sequence[Rebinding] = ()  #: allow `new_code`
 
 
 class Done(NamedTuple):
@@ -54,9 +54,9 @@ async def _retry(broker: Broker, asked: Asked) -> Done:
     now = broker.see_time()
     new_code = None
     if asked.new_code:
-        refuse_uncovered(_code_to_adopt(broker, asked, failed), asked.adoptions, asked.instance)
+        refuse_uncovered(_code_to_rebind(broker, asked, failed), asked.rebindings, asked.instance)
         new_code = _waiting_for_old_code(broker, asked)
-    revived = broker.scheduler.retry(failed, now, asked.downstream, new_code, asked.adoptions)
+    revived = broker.scheduler.retry(failed, now, asked.downstream, new_code, asked.rebindings)
     if revived.completed:
         broker.forget({row.instance for row in failed.nodes})
     return Done(revived, [node for row in failed.nodes if (node := broker.scheduler.nodes.get(row.key))])
@@ -68,27 +68,27 @@ async def look(broker: Broker, asked: Asked) -> dict[str, set[str]]:
         with broker.lookups.holds.on(asked.instance):
             failed = await _failed(broker, asked)
             found: dict[str, set[str]] = {}
-            for name, code in _code_to_adopt(broker, asked, failed):
+            for name, code in _code_to_rebind(broker, asked, failed):
                 found.setdefault(name, set()).add(code)
             return found
 
 
 async def _failed(broker: Broker, asked: Asked) -> Failed:
     """Read all nodes that are queued or wait again."""
-    culprits = await (_of_nodes(broker, asked) if asked.ids else _of_instance(broker, asked.instance))
+    root_causes = await (_of_nodes(broker, asked) if asked.ids else _of_instance(broker, asked.instance))
     seeds = await _seeds(broker, asked) if asked.downstream else set()
-    if not culprits and not seeds:
+    if not root_causes and not seeds:
         return Failed([], [], [], [], {}, {}, set())
-    await _refuse_unsettled(broker, culprits | seeds)
-    return await _read(broker, culprits, seeds, asked.downstream)
+    await _refuse_unsettled(broker, root_causes | seeds)
+    return await _read(broker, root_causes, seeds, asked.downstream)
 
 
-def _code_to_adopt(broker: Broker, asked: Asked, failed: Failed) -> set[tuple[str, str]]:
+def _code_to_rebind(broker: Broker, asked: Asked, failed: Failed) -> set[tuple[str, str]]:
     """Return the names of functions whose nodes a retry binds to new code, and the code that they were made with."""
     scheduler = broker.scheduler
     own = {stored.row.key for stored in failed.instances if stored.row.id == asked.instance}
-    lanes = {row.function for row in failed.nodes if row.instance in own}
-    functions = [scheduler.function_queues[lane].function for lane in lanes]
+    queues = {row.function for row in failed.nodes if row.instance in own}
+    functions = [scheduler.function_queues[queue].function for queue in queues]
     others = [*_waiting_for_old_code(broker, asked), *scheduler.waiting_for(failed)]
     waiting = scheduler.with_dependents(failed, others)
     return {(function.name, function.code) for function in functions if function.protocol is WireProtocol.V1} | {
@@ -125,8 +125,8 @@ async def unservable(broker: Broker, nodes: Iterable[Node], patience: float) -> 
 
 
 def _unservable(broker: Broker, nodes: Iterable[Node]) -> list[Obstacle]:
-    lanes = dict.fromkeys([node.queue.base for node in nodes if node.state is State.QUEUED])
-    return [Obstacle(lane, lane.queued, reason) for lane, reason in broker.scheduler.unschedulable(lanes)]
+    queues = dict.fromkeys([node.queue.base for node in nodes if node.state is State.QUEUED])
+    return [Obstacle(queue, queue.queued, reason) for queue, reason in broker.scheduler.unschedulable(queues)]
 
 
 async def _of_instance(broker: Broker, instance: bytes) -> set[int]:
@@ -137,14 +137,14 @@ async def _of_instance(broker: Broker, instance: bytes) -> set[int]:
     failed = {end.root_cause for end in bad if end.state == State.FAILED}
     if bad and not failed:
         raise FailedPrecondition("nothing in it failed; cancelled nodes cannot be retried, submit a new instance")
-    fates = await broker.commits.in_store(broker.store.eager_states, sorted(failed))
-    return {key for key in failed if fates.get(key) is not EagerState.ABORTED}
+    eager_states = await broker.commits.in_store(broker.store.eager_states, sorted(failed))
+    return {key for key in failed if eager_states.get(key) is not EagerState.ABORTED}
 
 
 async def _of_nodes(broker: Broker, asked: Asked) -> set[int]:
     """Return the root causes of the failed ones of these nodes."""
     found = await broker.lookups.find_nodes(asked.instance, asked.ids)
-    return {culprit for id in asked.ids if (culprit := _culprit(found[id]))}
+    return {root_cause for id in asked.ids if (root_cause := _root_cause(found[id]))}
 
 
 async def _seeds(broker: Broker, asked: Asked) -> set[int]:
@@ -159,8 +159,8 @@ async def _seeds(broker: Broker, asked: Asked) -> set[int]:
             node.key for node in described.values()
             if node.key in named or any(-key in named for key in unpack_keys(node.sources))
         ]  # fmt: skip
-    fates = await broker.commits.in_store(broker.store.eager_states, used)
-    return {key for key in used if fates.get(key) is not EagerState.ABORTED and not _is_unfinished(broker, key)}
+    eager_states = await broker.commits.in_store(broker.store.eager_states, used)
+    return {key for key in used if eager_states.get(key) is not EagerState.ABORTED and not _is_unfinished(broker, key)}
 
 
 def _is_unfinished(broker: Broker, key: int) -> bool:
@@ -175,7 +175,7 @@ def _is_unfinished(broker: Broker, key: int) -> bool:
     )
 
 
-def _culprit(found: FoundNode) -> int:
+def _root_cause(found: FoundNode) -> int:
     """Return the key of the node whose failure a node shares; 0: it did not fail. Raises FailedPrecondition."""
     ended = found.ended
     if ended is not None and ended.state == State.CANCELLED:
@@ -185,19 +185,21 @@ def _culprit(found: FoundNode) -> int:
     return ended.root_cause if ended is not None and ended.state == State.FAILED else 0
 
 
-async def _refuse_unsettled(broker: Broker, culprits: set[int]) -> None:
+async def _refuse_unsettled(broker: Broker, root_causes: set[int]) -> None:
     """Raise FailedPrecondition if an eager attempt made one of these nodes, unless that attempt has completed."""
-    fates = await broker.commits.in_store(broker.store.eager_states, sorted(culprits))
-    for key, fate in fates.items():
-        if fate is not EagerState.COMMITTED:
+    eager_states = await broker.commits.in_store(broker.store.eager_states, sorted(root_causes))
+    for key, eager_state in eager_states.items():
+        if eager_state is not EagerState.COMMITTED:
             id = (await broker.commits.in_store(broker.store.ids, [key]))[key]
             what = (
-                "has not ended: retry when it has" if fate is EagerState.OPEN else "was rolled back: retry its parent"
+                "has not ended: retry when it has"
+                if eager_state is EagerState.OPEN
+                else "was rolled back: retry its parent"
             )
             raise FailedPrecondition(f"the run that made node {id.hex()} {what}")
 
 
-async def _read(broker: Broker, culprits: set[int], seeds: set[int], downstream: bool) -> Failed:
+async def _read(broker: Broker, root_causes: set[int], seeds: set[int], downstream: bool) -> Failed:
     """Read all nodes that are retried, again until nothing was missed while the store was read."""
     scheduler = broker.scheduler
     load = Loaded()
@@ -208,13 +210,13 @@ async def _read(broker: Broker, culprits: set[int], seeds: set[int], downstream:
             load.gone.clear()
             await broker.commits.settled()
             await broker.commits.wait_durable()
-            read = _read_downstream(broker, culprits, seeds) if downstream else _read_failed(broker, culprits)
+            read = _read_downstream(broker, root_causes, seeds) if downstream else _read_failed(broker, root_causes)
             failed = await read
             if not scheduler.is_settled:
                 continue  # more failures may be recorded in a moment
             is_there = load.gone.isdisjoint(stored.row.key for stored in failed.instances)
             is_there = is_there and scheduler.is_within_reach(failed)
-            if is_there and not _is_missed(late, failed, culprits, downstream):
+            if is_there and not _is_missed(late, failed, root_causes, downstream):
                 own = {row.key for row in failed.nodes}
                 failed.others.update(end.instance for end in late if end.root_cause and end.key not in own)
                 return failed
@@ -223,28 +225,28 @@ async def _read(broker: Broker, culprits: set[int], seeds: set[int], downstream:
         broker.loading.under_way.discard(load)
 
 
-def _is_missed(late: Iterable[RecentFailure], failed: Failed, culprits: set[int], downstream: bool) -> bool:
+def _is_missed(late: Iterable[RecentFailure], failed: Failed, root_causes: set[int], downstream: bool) -> bool:
     """Return whether a node that ended while the store was read should have been read."""
     own = {row.key for row in failed.nodes}
     return any(
-        end.root_cause in culprits or (not end.needed.isdisjoint(own) and (downstream or not end.root_cause))
+        end.root_cause in root_causes or (not end.needed.isdisjoint(own) and (downstream or not end.root_cause))
         or is_made(failed.made, end.key) or end.key in failed.resolving
         for end in late if end.key not in own
     )  # fmt: skip
 
 
-async def _read_failed(broker: Broker, culprits: set[int]) -> Failed:
-    failed = await broker.commits.in_store(broker.store.failed, sorted(culprits))
+async def _read_failed(broker: Broker, root_causes: set[int]) -> Failed:
+    failed = await broker.commits.in_store(broker.store.failed, sorted(root_causes))
     own, instances = {row.key for row in failed.nodes}, {row.instance for row in failed.nodes}
     failed.used = await users_of(broker, own, instances)
     return failed
 
 
-async def _read_downstream(broker: Broker, culprits: set[int], seeds: set[int]) -> Failed:
-    first = await broker.commits.in_store(broker.store.failed, sorted(culprits), sorted(seeds), sorted(seeds))
+async def _read_downstream(broker: Broker, root_causes: set[int], seeds: set[int]) -> Failed:
+    first = await broker.commits.in_store(broker.store.failed, sorted(root_causes), sorted(seeds), sorted(seeds))
     keys = {row.key for row in first.nodes}
     found = await closure(broker, keys - seeds, seeds & keys, {row.instance for row in first.nodes})
     await _refuse_unsettled(broker, found.nodes - keys)
-    failed = await broker.commits.in_store(broker.store.failed, sorted(culprits), found.nodes, found.reruns)
+    failed = await broker.commits.in_store(broker.store.failed, sorted(root_causes), found.nodes, found.reruns)
     failed.resolving = found.resolving
     return failed

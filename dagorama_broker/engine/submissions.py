@@ -20,59 +20,59 @@ class Submissions:
         self._drafts = drafts
         self._scheduler = commits.scheduler
 
-    async def submit(self, runs: Sequence[NewNodes]) -> None:
+    async def submit(self, blocks: Sequence[NewNodes]) -> None:
         """Make nodes and instances, once, and return when they are durable.
 
         Raises a BrokerRefusal, and then nothing has changed.
         """
-        if self._is_large(runs):
-            await self._drafts.submit(runs)
+        if self._is_large(blocks):
+            await self._drafts.submit(blocks)
             return
-        if not self.submit_from_memory(runs):
-            loaded = await self._loading.load(runs)
+        if not self.submit_from_memory(blocks):
+            loaded = await self._loading.load(blocks)
             # Nothing is awaited from here to the scheduler: what was loaded is still valid.
-            await self._refuse_unknown(runs, loaded)
-            self._make(runs, loaded)
+            await self._refuse_unknown(blocks, loaded)
+            self._make(blocks, loaded)
         await self._commits.wait_durable()
 
-    def submit_from_memory(self, runs: Sequence[NewNodes]) -> bool:
+    def submit_from_memory(self, blocks: Sequence[NewNodes]) -> bool:
         """Make nodes and instances if all that they name is in memory. Return False if it must be loaded first.
 
         The caller waits until they are durable. Raises a BrokerRefusal, and then nothing has changed.
         """
-        if self._is_large(runs) or (loaded := self._loading.from_memory(runs)) is None:
+        if self._is_large(blocks) or (loaded := self._loading.from_memory(blocks)) is None:
             return False
-        self._make(runs, loaded)
+        self._make(blocks, loaded)
         return True
 
-    def _is_large(self, runs: Sequence[NewNodes]) -> bool:
-        return self._scheduler.limits.is_large(sum([run.weight for run in runs]))
+    def _is_large(self, blocks: Sequence[NewNodes]) -> bool:
+        return self._scheduler.limits.is_large(sum([block.weight for block in blocks]))
 
-    def _make(self, runs: Sequence[NewNodes], loaded: Loaded) -> None:
-        reject_other_protocol(runs, loaded)
-        new = self._loading.left_to_make(runs, loaded)
-        for run in new:
-            self._lookups.check_large(run.large)
+    def _make(self, blocks: Sequence[NewNodes], loaded: Loaded) -> None:
+        reject_other_protocol(blocks, loaded)
+        new = self._loading.left_to_make(blocks, loaded)
+        for block in new:
+            self._lookups.check_large(block.large)
         advance_clock(self._scheduler)
         self._scheduler.submit(new, loaded.nodes, loaded.instances.values())
 
-    async def _refuse_unknown(self, runs: Sequence[NewNodes], loaded: Loaded) -> None:
+    async def _refuse_unknown(self, blocks: Sequence[NewNodes], loaded: Loaded) -> None:
         """Raise NotFound if an instance that nodes are added to does not exist."""
-        for run in runs:
-            if run.instance in loaded.unknown and self._scheduler.instance(run.instance) is None:
+        for block in blocks:
+            if block.instance in loaded.unknown and self._scheduler.instance(block.instance) is None:
                 await self._commits.wait_durable()  # its removal may be under way
-                raise self._lookups.not_known(run.instance)
+                raise self._lookups.not_known(block.instance)
 
-    async def report_children(self, worker: Worker, key: int, attempt: int, run: NewNodes) -> bool:
+    async def report_children(self, worker: Worker, key: int, attempt: int, block: NewNodes) -> bool:
         """Take the children that a worker reports for a running attempt.
 
         Returns False if the worker does not hold the attempt. Raises a BrokerRefusal, and then nothing has changed.
         """
         is_eager = self._scheduler.is_eager(worker, key, attempt)
-        loaded = await self._loading.load([run]) if is_eager else Loaded()
+        loaded = await self._loading.load([block]) if is_eager else Loaded()
         advance_clock(self._scheduler)
-        reject_other_protocol([run], loaded)
-        self._lookups.check_large(run.large)
-        if not self._scheduler.has_made(key, run):  # else it is a report that was sent again
-            self._loading.refuse_made(run)
-        return self._scheduler.report_children(worker, key, attempt, run, loaded.nodes, loaded.instances.values())
+        reject_other_protocol([block], loaded)
+        self._lookups.check_large(block.large)
+        if not self._scheduler.has_made(key, block):  # else it is a report that was sent again
+            self._loading.refuse_made(block)
+        return self._scheduler.report_children(worker, key, attempt, block, loaded.nodes, loaded.instances.values())

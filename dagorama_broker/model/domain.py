@@ -91,7 +91,7 @@ class Function:
     timeout_is_final: bool = False  #: an attempt that was stopped at its timeout is not retried
     key_id: str = ""  #: the signing key of its nodes' arguments, in hexadecimal; empty: they are unsigned
     class_code: str = ""  #: hashes of all methods of its class, which nodes made by its runs are bound to; opaque here
-    #: the signing key of the adoptions that allow its nodes to be run by this code, in hexadecimal; empty: they were
+    #: the signing key of the rebindings that allow its nodes to be run by this code, in hexadecimal; empty: they were
     #: made with it
     rebound_under: str = ""
 
@@ -130,7 +130,7 @@ class Failure(NamedTuple):
 
 
 class Rebinding(NamedTuple):
-    """The content of a signed adoption. The broker holds no key: it does what this says, and workers check it."""
+    """The content of a signed rebinding. The broker holds no key: it does what this says, and workers check it."""
 
     function: str  #: its name
     made_with: frozenset[str]  #: codes, as `Function.code`

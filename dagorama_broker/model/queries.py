@@ -66,7 +66,7 @@ class Live:
     eager_blocks: list[tuple[int, NodeBlockRow]] = field(
         default_factory=list
     )  #: runs of their nodes, with their attempts
-    rebindings: dict[int, RebindingRow] = field(default_factory=dict)  #: what allows `adopted`, by the node's key
+    rebindings: dict[int, RebindingRow] = field(default_factory=dict)  #: what allows `rebound`, by the node's key
     next_rebinding: int = 1
 
 
@@ -144,7 +144,7 @@ class CreatedBlock(NamedTuple):
 
 
 def is_made(made: Sequence[CreatedBlock], key: int) -> bool:
-    """Return whether a node is in one of these runs, which are in the order of their keys."""
+    """Return whether a node is in one of these blocks, which are in the order of their keys."""
     place = bisect_right(made, key, key=attrgetter("block.first_key")) - 1
     return place >= 0 and key < made[place].block.first_key + made[place].block.size
 
@@ -186,4 +186,4 @@ class Failed:
     used: list[UsedFailureRow] = field(default_factory=list)  #: nodes that were given one of these failures as a value
     #: nodes that were given what one of these returned, or its failure, and wait for the promises that they returned
     resolving: set[int] = field(default_factory=set)
-    rebindings: dict[int, RebindingRow] = field(default_factory=dict)  #: what allows `adopted`, by the node's key
+    rebindings: dict[int, RebindingRow] = field(default_factory=dict)  #: what allows `rebound`, by the node's key

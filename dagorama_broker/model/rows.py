@@ -42,7 +42,7 @@ class InstanceEnd(NamedTuple):
 
 
 class NodeBlockRow(NamedTuple):
-    """Nodes that one maker made in one message: counters and keys both count up from the first."""
+    """Nodes that one node or client created with one message: counters and keys both count up from the first."""
 
     origin: bytes  #: 12 bytes
     first: int
@@ -50,7 +50,7 @@ class NodeBlockRow(NamedTuple):
     first_key: int
     instance: int
     digest: bytes  #: of what was submitted; empty for the children of an attempt
-    maker: int = 0  #: key of the node whose attempt made them; 0: a client did
+    creator: int = 0  #: key of the node whose attempt made them; 0: a client did
 
 
 class NodeRow(NamedTuple):
@@ -178,7 +178,7 @@ class EagerAttemptRow(NamedTuple):
 
 
 class EagerBlockRow(NamedTuple):
-    """A run of nodes that such an attempt made."""
+    """A block of nodes that such an attempt made."""
 
     first_key: int
     attempt: int
@@ -206,7 +206,7 @@ class Changes:
         default_factory=list
     )  #: a later row of an attempt replaces an earlier one
     eager_blocks: list[EagerBlockRow] = field(default_factory=list)
-    rebindings: list[RebindingRow] = field(default_factory=list)  #: named by `adopted`
+    rebindings: list[RebindingRow] = field(default_factory=list)  #: named by `rebound`
     rebound: list[ReboundRow] = field(default_factory=list)
     used_failures: list[UsedFailureRow] = field(default_factory=list)
     links: list[LinkRow] = field(default_factory=list)

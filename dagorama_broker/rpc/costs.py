@@ -19,9 +19,9 @@ MESSAGE, FUNCTION, RUN, NODE, REFERENCE, ID = 500, 600, 1_500, 1_000, 60, 120
 AWAITED = 450
 #: Bytes of a call that waits.
 WAIT = 2_000
-#: Smallest bytes of a function, and of a run of nodes, in a message.
+#: Smallest bytes of a function, and of a block of nodes, in a message.
 LEAST_FUNCTION, LEAST_RUN = 5, 34
-#: Runs of nodes up to which a message is estimated without a pause.
+#: Blocks of nodes up to which a message is estimated without a pause.
 FEW_RUNS = 1_000
 #: Content is in the message and in the record that is made from it.
 COPIES = 2
@@ -32,7 +32,7 @@ def check_entries(request: pb.SubmitRequest) -> None:
     if request.ByteSize() < LEAST_RUN * len(request.nodes) + LEAST_FUNCTION * len(request.functions):
         raise InvalidArgument(
             f"a message of {request.ByteSize()} bytes has {len(request.functions)} functions and {len(request.nodes)}"
-            " runs of nodes: some have no name, or no instance and origin"
+            " blocks of nodes: some have no name, or no instance and origin"
         )
 
 

@@ -47,9 +47,9 @@ def _unfinished(broker: Broker, request: pb.ExplainRequest) -> Iterable[Node]:
 
 def unschedulable_message(scheduler: Scheduler, obstacle: Obstacle) -> pb.Unschedulable:
     """Describe queued nodes of a function that no connected worker may run."""
-    lane, queued, reason = obstacle
-    deployed = scheduler.deployed(lane)
-    return pb.Unschedulable(function=function_message(lane.function), queued=queued, reason=reason, deployed=deployed)
+    queue, queued, reason = obstacle
+    deployed = scheduler.deployed(queue)
+    return pb.Unschedulable(function=function_message(queue.function), queued=queued, reason=reason, deployed=deployed)
 
 
 def bounded_message(scheduler: Scheduler, obstacle: Obstacle) -> pb.Unschedulable:
@@ -61,7 +61,7 @@ def in_a_line(standing: NodeStatus) -> str:
     """Return in one line which queued nodes cannot run, and why."""
     at_least = "at least " if standing.more else ""
     parts = (
-        f"{at_least}{queued} queued {'node' if queued == 1 else 'nodes'} of {lane.function.name}: {reason}"
-        for lane, queued, reason in standing.obstacles.values()
+        f"{at_least}{queued} queued {'node' if queued == 1 else 'nodes'} of {queue.function.name}: {reason}"
+        for queue, queued, reason in standing.obstacles.values()
     )
     return bounded("; ".join(parts), LONGEST_REASON)

@@ -48,19 +48,19 @@ async def node_failure(broker: Broker, node: Node) -> pb.NodeFailure | None:
 
     None: it was retried meanwhile, so that nothing can be said of it.
     """
-    culprit = node.root_cause or node
-    outcome = await broker.lookups.outcome(culprit.key)
+    root_cause = node.root_cause or node
+    outcome = await broker.lookups.outcome(root_cause.key)
     if outcome is None or outcome.state not in (State.FAILED, State.CANCELLED):
         return None
-    id = (await broker.commits.in_store(broker.store.ids, [culprit.key]))[culprit.key]
+    id = (await broker.commits.in_store(broker.store.ids, [root_cause.key]))[root_cause.key]
     if outcome.failure is not None:
         return failure_message(Failure.unpacked(outcome.failure), id)
     type = CANCELLATION if outcome.state == State.CANCELLED else ""
-    return pb.NodeFailure(node=id, function=await _function_of(broker, culprit), type=type)
+    return pb.NodeFailure(node=id, function=await _function_of(broker, root_cause), type=type)
 
 
-async def _function_of(broker: Broker, culprit: Node) -> str:
+async def _function_of(broker: Broker, root_cause: Node) -> str:
     """Return the name of a node's function, by its key: the rest of a node that has left memory may be unknown."""
-    ended = await broker.commits.in_store(broker.store.ended, [culprit.key])
-    (row,) = [row for row in ended if row.key == culprit.key]
+    ended = await broker.commits.in_store(broker.store.ended, [root_cause.key])
+    (row,) = [row for row in ended if row.key == root_cause.key]
     return broker.scheduler.function_queues[row.function].function.name

@@ -66,13 +66,13 @@ class GrantBuilder:
         self._timeouts, self._final = _Rare(0.0), _Rare(False)
         self._function_of: dict[int, int] = {}  # by the id of the function
         self._instance_of: dict[bytes, int] = {}
-        self._adoption_of: dict[int, int] = {}  # by the id of its row
+        self._rebinding_of: dict[int, int] = {}  # by the id of its row
         self._values: set[int] = set()
-        self._last_lane: FunctionQueue | None = None
+        self._last_queue: FunctionQueue | None = None
         self._last_instance: Instance | None = None
         # Of the whole grant, and taken piece by piece.
         self._source_counts, self._runs, self._beside, self._made_with = _Rare(0), _Rare(0), _Rare(0), _Rare("")
-        self._ref_counts, self._adoption = _Rare(0), _Rare(0)
+        self._ref_counts, self._rebinding = _Rare(0), _Rare(0)
         self._start_piece()
 
     def _start_piece(self) -> None:
@@ -90,7 +90,7 @@ class GrantBuilder:
         self._envelopes: list[bytes] = []
         self._refs: list[int] = []
         self._failed: list[int] = []
-        self._adoptions: list[pb.SignedRebinding] = []
+        self._rebindings: list[pb.SignedRebinding] = []
 
     def add(
         self,
@@ -98,15 +98,15 @@ class GrantBuilder:
         arguments: bytes,
         beside: int = 0,
         made_with: str = "",
-        adoption: RebindingRow | None = None,
+        rebinding: RebindingRow | None = None,
     ) -> None:
         """Add a node and its arguments. Add its values before it, except for the value of the source `beside`.
 
-        `made_with`: the code that it was made with, if it is bound to other code; `adoption`: the permission for that.
+        `made_with`: the code that it was made with, if it is bound to other code; `rebinding`: the permission for that.
         """
         node, place = granted.node, len(self._nodes)
-        if node.queue is not self._last_lane:
-            self._enter_lane(node.queue)
+        if node.queue is not self._last_queue:
+            self._enter_queue(node.queue)
         if node.instance is not self._last_instance:
             self._enter_instance(node.instance)
         run = node.block
@@ -127,8 +127,8 @@ class GrantBuilder:
             self._beside.put(place, beside)
         if made_with or self._made_with.count:
             self._made_with.put(place, made_with)
-        if adoption is not None:
-            self._adoption.put(place, self._enter_adoption(adoption))
+        if rebinding is not None:
+            self._rebinding.put(place, self._enter_rebinding(rebinding))
         function = node.queue.function
         if function.timeout or self._timeouts.count:
             self._timeouts.put(place, function.timeout)
@@ -215,24 +215,24 @@ class GrantBuilder:
             made_with=self._made_with.take(),
             value_id=self._value_ids,
             fused_source=self._beside.take(),
-            rebindings=self._adoptions,
-            rebinding=self._adoption.take(),
+            rebindings=self._rebindings,
+            rebinding=self._rebinding.take(),
         )
 
-    def _enter_lane(self, lane: FunctionQueue) -> None:
-        index = self._function_of.get(lane.id)
+    def _enter_queue(self, queue: FunctionQueue) -> None:
+        index = self._function_of.get(queue.id)
         if index is None:
-            index = self._function_of[lane.id] = len(self._function_of)
-            self._functions.append(function_message(lane.function))
-        self._last_lane, self._lane_index = lane, index
+            index = self._function_of[queue.id] = len(self._function_of)
+            self._functions.append(function_message(queue.function))
+        self._last_queue, self._lane_index = queue, index
 
-    def _enter_adoption(self, adoption: RebindingRow) -> int:
-        """Return 1 + the index of an adoption among the adoptions of the grant."""
-        place = self._adoption_of.get(adoption.id)
+    def _enter_rebinding(self, rebinding: RebindingRow) -> int:
+        """Return 1 + the index of a rebinding among the rebindings of the grant."""
+        place = self._rebinding_of.get(rebinding.id)
         if place is None:
-            place = self._adoption_of[adoption.id] = 1 + len(self._adoption_of)
-            self._adoptions.append(pb.SignedRebinding.FromString(adoption.signed))
-            self._size += len(adoption.signed)
+            place = self._rebinding_of[rebinding.id] = 1 + len(self._rebinding_of)
+            self._rebindings.append(pb.SignedRebinding.FromString(rebinding.signed))
+            self._size += len(rebinding.signed)
         return place
 
     def _enter_instance(self, instance: Instance) -> None:

@@ -13,7 +13,7 @@ from dagorama_broker.rpc.memory_guard import MemoryGuard
 from dagorama_broker.rpc.wire import BECOMES, FORMS, LARGE, has_too_many_parts
 
 #: Makers of handlers, by whether its requests and its replies are streams.
-_MAKERS = {
+_CREATORS = {
     (False, False): grpc.unary_unary_rpc_method_handler,
     (False, True): grpc.unary_stream_rpc_method_handler,
     (True, False): grpc.stream_unary_rpc_method_handler,
@@ -31,7 +31,7 @@ def behavior_of(handler: Any) -> Callable[..., Any]:
 
 def with_behavior(handler: Any, behavior: Callable[..., Any], parse: Callable[[bytes], object] | None = None) -> Any:
     """Return a handler for the same method that calls `behavior`, with requests parsed by `parse` if it is given."""
-    make = _MAKERS[bool(handler.request_streaming), bool(handler.response_streaming)]
+    make = _CREATORS[bool(handler.request_streaming), bool(handler.response_streaming)]
     return make(behavior, parse or handler.request_deserializer, handler.response_serializer)
 
 

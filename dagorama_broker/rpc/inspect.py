@@ -164,12 +164,12 @@ async def _details(
     envelope = (await broker.commits.in_store(broker.store.arguments, [node.key]))[node.key]
     outcome = await broker.lookups.outcome(node.key)
     value = outcome.value if outcome is not None else None
-    lanes = broker.scheduler.function_queues
+    queues = broker.scheduler.function_queues
     return pb.NodeDetails(
         info=info,
         failure=await _own_failure(broker, node, outcome),
         argument_bytes=len(envelope),
-        made_with=lanes[function].function.code if node.function != function else "",
+        made_with=queues[function].function.code if node.function != function else "",
         value_bytes=len(value or b""),
         arguments=envelope if arguments else b"",
     )
@@ -177,18 +177,18 @@ async def _details(
 
 async def _own_failure(broker: Broker, node: StoredNode, outcome: OutcomeRow | None) -> pb.NodeFailure | None:
     """Return the failure that ended the node, its own or its root cause's; else its last attempt's."""
-    culprit = outcome.root_cause if outcome is not None and outcome.state != State.RESOLVING else 0
-    if culprit not in (0, node.key):
-        outcome = await broker.lookups.outcome(culprit)
+    root_cause = outcome.root_cause if outcome is not None and outcome.state != State.RESOLVING else 0
+    if root_cause not in (0, node.key):
+        outcome = await broker.lookups.outcome(root_cause)
     live = broker.scheduler.nodes.get(node.key)
     packed = outcome.failure if outcome is not None else None
     if live is not None:
         packed = live.failures.failure if live.failures is not None else None
-    elif not culprit:
+    elif not root_cause:
         packed = node.progress.failure if node.progress is not None else None
     if packed is None:
         return None
-    key = culprit or node.key
+    key = root_cause or node.key
     failure = Failure.unpacked(packed)._replace(exception=b"")
     return failure_message(failure, (await broker.commits.in_store(broker.store.ids, [key]))[key])
 

@@ -86,7 +86,7 @@ class LegacyService(pb_grpc.DagoramaServicer):
         if id in sources:
             raise InvalidArgument(f"node {request.identifier} names itself as a source")
         function = function_of_call(request)
-        run = NewNodes(
+        block = NewNodes(
             instance,
             id[:12],
             int.from_bytes(id[12:], "big"),
@@ -97,7 +97,7 @@ class LegacyService(pb_grpc.DagoramaServicer):
             sources,
             digest=blake2b(request.SerializeToString(deterministic=True), digest_size=16).digest(),
         )
-        await self._broker.submissions.submit([run])
+        await self._broker.submissions.submit([block])
         message = _described(id, function, request.instanceId)
         message.arguments = request.arguments
         return _fitting(message)
@@ -231,8 +231,8 @@ class LegacyService(pb_grpc.DagoramaServicer):
             del message.sources[:]
         return message
 
-    def _function(self, lane_id: int) -> Function:
-        return self._broker.scheduler.function_queues[lane_id].function
+    def _function(self, queue_id: int) -> Function:
+        return self._broker.scheduler.function_queues[queue_id].function
 
     async def _add_sources(self, message: pb.NodeMessage, keys: Sequence[int], completed: Collection[int]) -> None:
         """Add the direct sources of a node: their ids, and the values of completed ones. Raises ResourceExhausted."""

@@ -16,12 +16,12 @@ from dagorama_broker.scheduler import NewNodes
 
 
 def blocks_of(requests: Sequence[pb.SubmitRequest]) -> list[NewNodes]:
-    """Return all runs of a submission. Raises InvalidArgument."""
-    return [run for run in read_runs(requests) if run is not None]
+    """Return all blocks of a submission. Raises InvalidArgument."""
+    return [block for block in read_blocks(requests) if block is not None]
 
 
-def read_runs(requests: Sequence[pb.SubmitRequest]) -> Iterator[NewNodes | None]:
-    """Yield all runs of a submission, and None for each function: a step reads one of these. Raises InvalidArgument."""
+def read_blocks(requests: Sequence[pb.SubmitRequest]) -> Iterator[NewNodes | None]:
+    """Yield all blocks of a submission, and None for each function: a step reads one of these. Raises InvalidArgument."""
     for request in requests:
         functions, content = list[Function](), blake2b(digest_size=16)
         for function in request.functions:
@@ -33,7 +33,7 @@ def read_runs(requests: Sequence[pb.SubmitRequest]) -> Iterator[NewNodes | None]
             yield _run_of(nodes, functions, _digest_of(content, nodes))
 
 
-def run_of(nodes: pb.Nodes, functions: Sequence[Function]) -> NewNodes:
+def block_of(nodes: pb.Nodes, functions: Sequence[Function]) -> NewNodes:
     """Return the children of an attempt. Raises InvalidArgument."""
     check_run(nodes, len(functions))
     return _run_of(nodes, functions, b"")
@@ -49,14 +49,14 @@ def _weight(nodes: pb.Nodes) -> int:
 
 
 def check_run(nodes: pb.Nodes, functions: int) -> None:
-    """Raise InvalidArgument if the columns of a run do not fit together; `functions` is how many the message has."""
+    """Raise InvalidArgument if the columns of a block do not fit together; `functions` is how many the message has."""
     count = len(nodes.function)
     if len(nodes.arguments) != count or (nodes.source_count and len(nodes.source_count) != count):
-        raise InvalidArgument("the columns of a run of nodes have different lengths")
+        raise InvalidArgument("the columns of a block of nodes have different lengths")
     if len(nodes.origin) != 12:
         raise InvalidArgument(f"an origin has {len(nodes.origin)} bytes; 12 are expected")
     if nodes.first + count > 1 << 32:
-        raise InvalidArgument("the counters of a run of nodes go past 32 bits")
+        raise InvalidArgument("the counters of a block of nodes go past 32 bits")
     if count and max(nodes.function) >= functions:
         raise InvalidArgument("a node names a function that the message does not have")
     id_bytes(nodes.instance, "an instance")
@@ -67,11 +67,11 @@ def check_run(nodes: pb.Nodes, functions: int) -> None:
         id_bytes(id, "a source")
     check_references(nodes.source, nodes.source_count, len(nodes.foreign), nodes.first + count, "source")
     if nodes.key and (len(nodes.key) != count or max(nodes.key) > len(nodes.keys)):
-        raise InvalidArgument("the concurrency keys of a run of nodes do not fit its nodes")
+        raise InvalidArgument("the concurrency keys of a block of nodes do not fit its nodes")
     for key in nodes.keys:
         check_name(key, "a concurrency key", least=1)
     if nodes.tolerant and max(nodes.tolerant) >= len(nodes.source):
-        raise InvalidArgument("a run of nodes tolerates the failure of a source that it does not name")
+        raise InvalidArgument("a block of nodes tolerates the failure of a source that it does not name")
     for sha256 in nodes.large:
         sha256_bytes(sha256)
 
@@ -99,7 +99,7 @@ def _run_of(nodes: pb.Nodes, functions: Sequence[Function], digest: bytes) -> Ne
 
 
 def _digest_of(functions: blake2b, nodes: pb.Nodes) -> bytes:
-    """Return a hash of a run and its functions, which tells it from another run with the same ids."""
+    """Return a hash of a block and its functions, which tells it from another block with the same ids."""
     content = functions.copy()
     content.update(nodes.SerializeToString(deterministic=True))
     return content.digest()

@@ -42,7 +42,7 @@ class NodeInfos:
         self._broker = broker
         self._scheduler = broker.scheduler
         self._ids: dict[int, bytes] = {}
-        self._fates: dict[int, EagerState] = {}  #: of the eager attempts that created some of the nodes
+        self._eager_states: dict[int, EagerState] = {}  #: of the eager attempts that created some of the nodes
         self._failures: dict[int, str] = {}  #: by root cause
         self._why_nobody: dict[int, str] = {}  #: by queue
 
@@ -50,23 +50,23 @@ class NodeInfos:
         """Return the messages for these nodes."""
         await self._look_up_ids(seen.node for seen in nodes)
         keys = [seen.node.key for seen in nodes]
-        self._fates = await self._broker.commits.in_store(self._broker.store.eager_states, keys)
+        self._eager_states = await self._broker.commits.in_store(self._broker.store.eager_states, keys)
         return [await self._info(seen) for seen in nodes]
 
     async def _look_up_ids(self, nodes: Iterable[StoredNode]) -> None:
-        keys = {key for node in nodes for key in (node.key, *_sources(node), _culprit(node)) if key}
+        keys = {key for node in nodes for key in (node.key, *_sources(node), _root_cause(node)) if key}
         self._ids = await self._broker.commits.in_store(self._broker.store.ids, list(keys))
 
     async def _info(self, seen: SeenNode) -> pb.NodeInfo:
         node, state = seen
         live = self._scheduler.nodes.get(node.key)
-        lane = self._scheduler.function_queues[node.function]
+        queue = self._scheduler.function_queues[node.function]
         info = pb.NodeInfo(
             node=self._ids[node.key],
-            function=function_message(lane.function),
+            function=function_message(queue.function),
             state=pb.NodeState.ValueType(state),
             sources=[self._ids[key] for key in _sources(node)],
-            from_aborted_attempt=self._fates.get(node.key) is EagerState.ABORTED,
+            from_aborted_attempt=self._eager_states.get(node.key) is EagerState.ABORTED,
             used_failure=node.used_failure,
         )
         if live is not None and live.state is state:
@@ -91,11 +91,11 @@ class NodeInfos:
         if node.state is State.QUEUED and (why := self._nobody(node.queue)):
             info.reason = why
 
-    def _nobody(self, lane: FunctionQueue) -> str:
-        why = self._why_nobody.get(lane.id)
+    def _nobody(self, queue: FunctionQueue) -> str:
+        why = self._why_nobody.get(queue.id)
         if why is None:
-            found = self._broker.scheduler.unschedulable_reason(lane) or ""
-            why = self._why_nobody[lane.id] = bounded(found, LONGEST_REASON)
+            found = self._broker.scheduler.unschedulable_reason(queue) or ""
+            why = self._why_nobody[queue.id] = bounded(found, LONGEST_REASON)
         return why
 
     async def _add_ended(self, info: pb.NodeInfo, node: StoredNode, outcome: OutcomeRow) -> None:
@@ -110,11 +110,11 @@ class NodeInfos:
             info.root_cause = self._ids[outcome.root_cause] if outcome.root_cause != node.key else b""
             info.reason = await self._failure(outcome.root_cause)
 
-    async def _failure(self, culprit: int) -> str:
-        known = self._failures.get(culprit)
+    async def _failure(self, root_cause: int) -> str:
+        known = self._failures.get(root_cause)
         if known is None:
-            outcome = await self._broker.lookups.outcome(culprit)
-            known = self._failures[culprit] = _headline(outcome.failure if outcome is not None else None)
+            outcome = await self._broker.lookups.outcome(root_cause)
+            known = self._failures[root_cause] = _headline(outcome.failure if outcome is not None else None)
         return known
 
 
@@ -122,7 +122,7 @@ def _sources(node: StoredNode) -> list[int]:
     return [abs(key) for key in unpack_keys(node.sources[: 8 * SOURCES])]
 
 
-def _culprit(node: StoredNode) -> int:
+def _root_cause(node: StoredNode) -> int:
     return node.outcome.root_cause if node.outcome is not None else 0
 
 

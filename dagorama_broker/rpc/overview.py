@@ -40,7 +40,7 @@ class _Page(Generic[Key, Entry]):
 def status(broker: Broker, request: pb.GetStatusRequest) -> pb.Status:
     """Return the counts, except the counts of messages, and of each list the page after the entry in the request."""
     scheduler = broker.scheduler
-    active, known, queues = scheduler.active_queues, scheduler.workers, _lanes_by_queue(scheduler)
+    active, known, queues = scheduler.active_queues, scheduler.workers, _functions_by_queue(scheduler)
     workers = _page(known, request.after_worker, lambda id: _worker(known[id]))
     functions = _page(active, request.after_function, lambda id: _unservable(scheduler, active[id]))
     named = _page(queues, request.after_queue, lambda queue: _queue(queue, queues[queue]))
@@ -76,27 +76,27 @@ def _page(keys: Iterable[Key], after: Key, describe: Callable[[Key], Entry | Non
     return _Page(entries, last, False)
 
 
-def _unservable(scheduler: Scheduler, lane: FunctionQueue) -> pb.Unschedulable | None:
-    reason = scheduler.unschedulable_reason(lane)
-    return unschedulable_message(scheduler, Obstacle(lane, lane.queued, reason)) if reason is not None else None
+def _unservable(scheduler: Scheduler, queue: FunctionQueue) -> pb.Unschedulable | None:
+    reason = scheduler.unschedulable_reason(queue)
+    return unschedulable_message(scheduler, Obstacle(queue, queue.queued, reason)) if reason is not None else None
 
 
-def _lanes_by_queue(scheduler: Scheduler) -> dict[str, list[FunctionQueue]]:
+def _functions_by_queue(scheduler: Scheduler) -> dict[str, list[FunctionQueue]]:
     """Return functions with nodes that are queued, claimed or paused, by the names of their queues."""
     queues: dict[str, list[FunctionQueue]] = {}
-    for lane in scheduler.function_queues.values():
-        if lane.queued or lane.claimed or lane.keyed_claimed or lane.delayed or lane.keyed_delayed:
-            queues.setdefault(lane.function.queue, []).append(lane)
+    for queue in scheduler.function_queues.values():
+        if queue.queued or queue.claimed or queue.keyed_claimed or queue.delayed or queue.keyed_delayed:
+            queues.setdefault(queue.function.queue, []).append(queue)
     return queues
 
 
-def _queue(queue: str, lanes: Iterable[FunctionQueue]) -> pb.QueueInfo:
+def _queue(queue: str, queues: Iterable[FunctionQueue]) -> pb.QueueInfo:
     info, taints = pb.QueueInfo(queue=queue), set()
-    for lane in lanes:
-        info.queued += lane.queued
-        info.claimed += lane.claimed + lane.keyed_claimed
-        info.delayed += lane.delayed + lane.keyed_delayed
-        taints.add(lane.function.taint)
+    for each in queues:
+        info.queued += each.queued
+        info.claimed += each.claimed + each.keyed_claimed
+        info.delayed += each.delayed + each.keyed_delayed
+        taints.add(each.function.taint)
     info.taints.extend(sorted(taints - {""}))
     return info
 

@@ -1,6 +1,6 @@
-"""Binds nodes to other code on request, and reads signed adoptions, without checking signatures.
+"""Binds nodes to other code on request, and reads signed rebindings, without checking signatures.
 
-The broker holds no key: it does what an adoption says, stores it, and sends it to workers, which check it.
+The broker holds no key: it does what a rebinding says, stores it, and sends it to workers, which check it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ VERSION = 1
 #: Hashes of code that one request may name.
 MOST_HASHES = 10_000
 LONGEST_MAC = 64
-#: Bytes of one signed adoption, which goes with each grant of a node that it is for.
+#: Bytes of one signed rebinding, which goes with each grant of a node that it is for.
 LARGEST = 256 << 10
-#: Bytes of code that one adoption may name, and that all of one retry may: they go well into a message.
+#: Bytes of code that one rebinding may name, and that all of one retry may: they go well into a message.
 MOST_SIGNED, MOST_LISTED = LARGEST - (32 << 10), PIECE
 
 
@@ -43,13 +43,13 @@ async def rebind(broker: Broker, request: pb.RebindRequest) -> pb.RebindReply:
         check_name(request.hash, "the hash of a function"), frozenset(made_with),
         id_bytes(request.instance, "an instance") if request.instance else b"",
     )  # fmt: skip
-    adoption = rebinding_of(request.rebinding) if request.HasField("rebinding") else None
+    rebinding = rebinding_of(request.rebinding) if request.HasField("rebinding") else None
     broker.see_time()
     if request.look:
         found = broker.scheduler.rebindable(asked)
         refuse_too_much(found.made_with, MOST_SIGNED)
         return _reply(found)
-    found = broker.scheduler.rebind(asked, adoption)
+    found = broker.scheduler.rebind(asked, rebinding)
     reply = _reply(found)
     reply.unschedulable.extend(_unservable(broker, found.nodes))
     await broker.commits.wait_durable()
@@ -64,10 +64,10 @@ def _unservable(broker: Broker, nodes: Iterable[Node]) -> list[pb.Unschedulable]
     """Return the functions of these nodes, up to a bound, that no connected worker may run, and why."""
     scheduler = broker.scheduler
     counts = Counter(node.queue.id for node in nodes)
-    lanes = [scheduler.function_queues[id] for id in counts][:MOST_NAMED]
+    queues = [scheduler.function_queues[id] for id in counts][:MOST_NAMED]
     return [
-        bounded_message(scheduler, Obstacle(lane, counts[lane.id], reason))
-        for lane, reason in scheduler.unschedulable(lanes)
+        bounded_message(scheduler, Obstacle(queue, counts[queue.id], reason))
+        for queue, reason in scheduler.unschedulable(queues)
     ]
 
 
@@ -75,48 +75,48 @@ def _unservable(broker: Broker, nodes: Iterable[Node]) -> list[pb.Unschedulable]
 
 
 def rebinding_of(message: pb.SignedRebinding) -> Rebinding:
-    """Return what a signed adoption says. Raises InvalidArgument."""
+    """Return what a signed rebinding says. Raises InvalidArgument."""
     signed = message.SerializeToString()
     if len(signed) > LARGEST:
         raise InvalidArgument(
-            f"a signed adoption has {len(signed):,} bytes and at most {LARGEST:,} are allowed: name less code in it"
+            f"a signed rebinding has {len(signed):,} bytes and at most {LARGEST:,} are allowed: name less code in it"
         )
-    check_key_id(message.key_id, "a signed adoption")
+    check_key_id(message.key_id, "a signed rebinding")
     if not message.key_id or not 0 < len(message.mac) <= LONGEST_MAC:
-        raise InvalidArgument("an adoption is not signed")
+        raise InvalidArgument("a rebinding is not signed")
     try:
         said = pb.Rebinding.FromString(message.rebinding)
     except DecodeError:
-        raise InvalidArgument("a signed adoption cannot be read") from None
+        raise InvalidArgument("a signed rebinding cannot be read") from None
     return _checked(said, message.key_id.hex(), signed)
 
 
 def _checked(said: pb.Rebinding, key_id: str, signed: bytes) -> Rebinding:
     if said.version != VERSION:
         raise InvalidArgument(
-            f"an adoption is of version {said.version}, this broker knows {VERSION}: update one of them"
+            f"a rebinding is of version {said.version}, this broker knows {VERSION}: update one of them"
         )
-    check_name(said.function, "the name of an adopted function", least=1)
-    check_name(said.hash, "the hash of the code of an adoption")
+    check_name(said.function, "the name of a rebound function", least=1)
+    check_name(said.hash, "the hash of the code of a rebinding")
     if bool(said.hash) == said.deployed:
-        raise InvalidArgument("an adoption is for code with one hash, or for the code that is deployed")
+        raise InvalidArgument("a rebinding is for code with one hash, or for the code that is deployed")
     if not said.made_with or any(not 0 < len(code) <= LONGEST_NAME + LONGEST_CLASS_CODE for code in said.made_with):
-        raise InvalidArgument("an adoption names the code that its nodes were made with, and none that is too long")
-    instance = id_bytes(said.instance, "the instance of an adoption") if said.instance else b""
+        raise InvalidArgument("a rebinding names the code that its nodes were made with, and none that is too long")
+    instance = id_bytes(said.instance, "the instance of a rebinding") if said.instance else b""
     hash = DEPLOYED if said.deployed else said.hash
     return Rebinding(said.function, frozenset(said.made_with), hash, instance, key_id, signed)
 
 
 def for_deployed(messages: Iterable[pb.SignedRebinding]) -> list[Rebinding]:
-    """Return the adoptions that come with a retry. Raises InvalidArgument."""
+    """Return the rebindings that come with a retry. Raises InvalidArgument."""
     found = [rebinding_of(message) for message in messages]
-    if any(adoption.hash != DEPLOYED for adoption in found):
-        raise InvalidArgument("a retry with new code takes adoptions for the code that is deployed")
+    if any(rebinding.hash != DEPLOYED for rebinding in found):
+        raise InvalidArgument("a retry with new code takes rebindings for the code that is deployed")
     return found
 
 
 def rebindable_messages(made_with: Mapping[str, set[str]]) -> list[pb.Rebindable]:
-    """Return code to adopt, by the names of functions. Raises ResourceExhausted if it is too much for one signature."""
+    """Return code to rebind to, by functions. Raises ResourceExhausted if it is too much for one signature."""
     for codes in made_with.values():
         refuse_too_much(codes, MOST_SIGNED)
     refuse_too_much(chain.from_iterable(made_with.values()), MOST_LISTED)
@@ -129,5 +129,5 @@ def refuse_too_much(codes: Iterable[str], most: int) -> None:
     if size > most:
         raise ResourceExhausted(
             f"the code of these nodes has {size:,} bytes of hashes, and {most:,} are signed in one go: "
-            "adopt fewer at a time (`dagorama rebind --from-hash`, `dagorama retry INSTANCE NODE`)"
+            "rebind fewer at a time (`dagorama rebind --from-hash`, `dagorama retry INSTANCE NODE`)"
         )

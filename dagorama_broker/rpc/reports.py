@@ -22,7 +22,7 @@ from dagorama_broker.rpc.costs import of_children
 from dagorama_broker.rpc.failures import failure_of
 from dagorama_broker.rpc.fields import LONGEST_NAME, bounded, check_name, check_references, id_bytes, sha256_bytes
 from dagorama_broker.rpc.functions import functions_of
-from dagorama_broker.rpc.messages import run_of, split
+from dagorama_broker.rpc.messages import block_of, split
 from dagorama_broker.scheduler import NewNodes, Node, Worker
 
 #: Functions that one report may name.
@@ -68,9 +68,9 @@ async def _take_children(
     key, attempt, worker = children.node, children.attempt, session.worker
     if not broker.scheduler.may_stage(worker, key, attempt, of_children(children.nodes)):
         return  # the refusal of its result will tell why
-    run = run_of(children.nodes, functions)
+    block = block_of(children.nodes, functions)
     try:
-        if not await broker.submissions.report_children(worker, key, attempt, run):
+        if not await broker.submissions.report_children(worker, key, attempt, block):
             broker.scheduler.refuse(worker, attempt)
         elif attempt in broker.scheduler.staged_attempts:
             session.staged_since.setdefault(attempt, session.heard_last)
@@ -108,7 +108,7 @@ async def _take_values(broker: Broker, session: Session, results: pb.Results, tu
             if children is None or not scheduler.limits.is_large(children.weight):
                 complete(now)
             else:
-                async with broker.drafts.draft(children.runs, known, worker) as draft:
+                async with broker.drafts.draft(children.blocks, known, worker) as draft:
                     complete(now := broker.see_time(), draft)
         except BrokerRefusal as refusal:
             _fail(broker, worker, key, attempt, refusal, now)
@@ -147,17 +147,17 @@ async def _known(broker: Broker, results: pb.Results, refs: list[Sequence[int]] 
     Unfinished ones are included, because they may have ended when the report is processed up to there.
     """
     staged = broker.scheduler.staged_children
-    runs: list[NewNodes] = [
-        run
+    blocks: list[NewNodes] = [
+        block
         for attempt in results.attempt
         if (children := staged(attempt)) is not None
-        for run in children.runs
-        if run.foreign
+        for block in children.blocks
+        if block.foreign
     ]
     own = _own_promises(broker, results, refs)
-    if not runs and not results.foreign and not own:
+    if not blocks and not results.foreign and not own:
         return {}
-    return (await broker.loading.load(runs, [*results.foreign, *own])).nodes
+    return (await broker.loading.load(blocks, [*results.foreign, *own])).nodes
 
 
 def _own_promises(broker: Broker, results: pb.Results, refs: list[Sequence[int]] | None) -> list[bytes]:

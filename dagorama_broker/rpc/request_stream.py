@@ -31,7 +31,7 @@ from dagorama_broker.scheduler import NewNodes
 
 log = logging.getLogger("dagorama_broker")
 
-ReadRuns = Callable[[list[pb.SubmitRequest]], list[NewNodes]]
+ReadBlocks = Callable[[list[pb.SubmitRequest]], list[NewNodes]]
 ReadMany = Callable[[list[pb.SubmitRequest]], Awaitable[list[NewNodes]]]
 Replies: TypeAlias = AsyncGenerator[pb.WaitReply, None]
 #: Begins the work of a request that takes a task.
@@ -44,7 +44,7 @@ class RequestHandler:
     def __init__(
         self,
         broker: Broker,
-        runs_of: ReadRuns,
+        read_blocks_of: ReadBlocks,
         read: ReadMany,
         token: Token | None,
         memory: MemoryGuard,
@@ -52,7 +52,7 @@ class RequestHandler:
     ) -> None:
         """`runs_of` reads submissions at once, `read` large ones in slices; `whose` share of memory they take."""
         self._broker = broker
-        self._runs_of = runs_of
+        self._read_blocks_of = read_blocks_of
         self._read = read
         self._token = token
         self._memory = memory
@@ -76,7 +76,7 @@ class RequestHandler:
             run(partial(self._submit_large, ask.submit))
             return None
         self._memory.check(cost, self._whose)
-        runs = self._runs_of([ask.submit])
+        runs = self._read_blocks_of([ask.submit])
         if self._broker.submissions.submit_from_memory(runs):
             self._broker.commits.mark_changed()
             self._broker.commits.when_durable(partial(over, None))

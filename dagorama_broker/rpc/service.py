@@ -37,16 +37,16 @@ class BrokerService(pb_grpc.BrokerServicer):
     """`dagorama.v1.Broker`."""
 
     def __init__(
-        self, broker: Broker, manners: WorkerConfig, bounds: RequestLimits, memory: MemoryGuard, streams: CallLimiter
+        self, broker: Broker, config: WorkerConfig, bounds: RequestLimits, memory: MemoryGuard, streams: CallLimiter
     ) -> None:
         self._broker = broker
         self._streams = streams
         self._memory = memory
-        self._manners = manners
+        self._config = config
         self._bounds = bounds
         self._uploads = ValueTransfers(broker.store, bounds, memory.most)
         self._traffic = Traffic()
-        self._workers = WorkerStreams(broker, manners, self._traffic)
+        self._workers = WorkerStreams(broker, config, self._traffic)
 
     # --- clients --------------------------------------------------------------------------------------
 
@@ -76,18 +76,18 @@ class BrokerService(pb_grpc.BrokerServicer):
     async def _read_in_slices(self, requests: list[pb.SubmitRequest]) -> list[NewNodes]:
         """Return all blocks of a submission in turns. Raises InvalidArgument or ResourceExhausted."""
         self._bounds.check_nodes(sum(len(nodes.function) for request in requests for nodes in request.nodes))
-        steps, runs = Steps(self._broker.scheduler.limits.step, self._broker.commits.next_turn), list[NewNodes]()
-        for run in messages.read_runs(requests):
-            await steps.spend(run.weight if run is not None else 1)
-            if run is not None:
-                runs.append(run)
-        return runs
+        steps, blocks = Steps(self._broker.scheduler.limits.step, self._broker.commits.next_turn), list[NewNodes]()
+        for block in messages.read_blocks(requests):
+            await steps.spend(block.weight if block is not None else 1)
+            if block is not None:
+                blocks.append(block)
+        return blocks
 
-    def _runs_of(self, requests: list[pb.SubmitRequest]) -> list[NewNodes]:
-        """Return all runs of a submission at once. Raises InvalidArgument or ResourceExhausted."""
-        runs = messages.blocks_of(requests)
-        self._bounds.check_nodes(sum(run.count for run in runs))
-        return runs
+    def _read_blocks_of(self, requests: list[pb.SubmitRequest]) -> list[NewNodes]:
+        """Return all blocks of a submission at once. Raises InvalidArgument or ResourceExhausted."""
+        blocks = messages.blocks_of(requests)
+        self._bounds.check_nodes(sum(block.count for block in blocks))
+        return blocks
 
     @refusing
     async def Wait(self, request: pb.WaitRequest, context: Context) -> AsyncIterator[pb.WaitReply]:
@@ -106,7 +106,9 @@ class BrokerService(pb_grpc.BrokerServicer):
         self, request_iterator: AsyncIterator[pb.Requests], context: Context
     ) -> AsyncIterator[pb.Responses]:
         whose = sharer.get()
-        answerer = RequestHandler(self._broker, self._runs_of, self._read_in_slices, caller.get(), self._memory, whose)
+        answerer = RequestHandler(
+            self._broker, self._read_blocks_of, self._read_in_slices, caller.get(), self._memory, whose
+        )
         talk = RequestStream(answerer, self._streams, whose)
         with self._broker.until_leaving(talk.leave):
             async with aclosing(talk.answers(self._counted(request_iterator))) as answers:
@@ -145,7 +147,7 @@ class BrokerService(pb_grpc.BrokerServicer):
 
     @refusing
     async def GetSharedFolder(self, request: pb.GetSharedFolderRequest, context: Context) -> pb.GetSharedFolderReply:
-        return values_folder(self._manners)
+        return values_folder(self._config)
 
     @refusing
     async def ImportValue(self, request: pb.ImportValueRequest, context: Context) -> pb.ImportValueReply:

@@ -98,13 +98,13 @@ class WaitMessages:
 
     async def _failure(self, node: Node) -> pb.NodeFailure:
         """Return the failure of the node, or of the upstream node that caused it, from the store."""
-        culprit = node.root_cause or node
-        failure = self._failures.get(culprit.key)
+        root_cause = node.root_cause or node
+        failure = self._failures.get(root_cause.key)
         if failure is None:
             failure = await node_failure(self._broker, node)
             if failure is None:
                 raise Unavailable("a node that had failed was retried just now: wait again")
-            self._failures[culprit.key] = failure
+            self._failures[root_cause.key] = failure
         return failure
 
 

@@ -30,9 +30,9 @@ class Traffic:
 
 
 class WorkerStreams:
-    def __init__(self, broker: Broker, manners: WorkerConfig, traffic: Traffic) -> None:
+    def __init__(self, broker: Broker, config: WorkerConfig, traffic: Traffic) -> None:
         self._broker = broker
-        self._manners = manners
+        self._config = config
         self._traffic = traffic
 
     async def answer(self, requests: AsyncIterator[pb.WorkerMessage]) -> AsyncGenerator[pb.BrokerMessage, None]:
@@ -88,16 +88,16 @@ class WorkerStreams:
         return self._broker.proofs.proven(hello.worker, grants)
 
     def _welcome_message(self) -> pb.BrokerMessage:
-        manners, scheduler = self._manners, self._broker.scheduler
+        config, scheduler = self._config, self._broker.scheduler
         self._traffic.messages_out += 1
         return pb.BrokerMessage(
             welcome=pb.Welcome(
                 epoch=scheduler.epoch,
-                heartbeat=manners.heartbeat,
+                heartbeat=config.heartbeat,
                 lease=scheduler.timing.lease,
-                large_value_threshold=manners.large_from,
-                cancel_grace=manners.cancel_grace,
-                values=values_folder(manners),
+                large_value_threshold=config.large_from,
+                cancel_grace=config.cancel_grace,
+                values=values_folder(config),
             )
         )
 
@@ -144,9 +144,9 @@ class WorkerStreams:
             broker.commits.when_durable(lambda error: None if error else session.acknowledge(settled))
 
 
-def values_folder(manners: WorkerConfig) -> pb.GetSharedFolderReply:
+def values_folder(config: WorkerConfig) -> pb.GetSharedFolderReply:
     """Return where clients on the same machine find large values."""
-    path, word = manners.values_folder
+    path, word = config.values_folder
     return pb.GetSharedFolderReply(path=path, nonce=word)
 
 

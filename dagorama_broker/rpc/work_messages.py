@@ -62,9 +62,9 @@ async def _grants(broker: Broker, granted: Iterable[Granted]) -> AsyncIterator[p
                 for piece in builder.take():
                     yield piece
             if not _stands(grant):
-                continue  # it has ended meanwhile, and its adoption is gone with it
-        if scheduler.has_adopted:
-            builder.add(grant, arguments[node.key], beside, *scheduler.adopted(node.key))
+                continue  # it has ended meanwhile, and its rebinding is gone with it
+        if scheduler.has_rebound:
+            builder.add(grant, arguments[node.key], beside, *scheduler.rebound(node.key))
         else:
             builder.add(grant, arguments[node.key], beside)
         if builder.finished:

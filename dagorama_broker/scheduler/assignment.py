@@ -39,9 +39,9 @@ class _Candidates:
 
 
 class Assigner:
-    def __init__(self, dispatch: Claims) -> None:
-        self.dispatch = dispatch
-        self.graph = dispatch.graph
+    def __init__(self, claims: Claims) -> None:
+        self.claims = claims
+        self.graph = claims.graph
         self._left = 0  # nodes that this step may still grant
 
     # --- granting -------------------------------------------------------------------------------------
@@ -51,7 +51,7 @@ class Assigner:
 
         Returns whether it stopped early because of the limit of one step.
         """
-        self.dispatch.offer()
+        self.claims.offer()
         self._left = MOST
         if not self.graph.active:
             return False
@@ -68,11 +68,11 @@ class Assigner:
         """Return the number of empty slots that there may be nodes for."""
         if len(pool.offered) > MANY:
             return MOST
-        return sum([lane.schedulable for lane in pool.offered])
+        return sum([queue.schedulable for queue in pool.offered])
 
     def _menus(self) -> list[_Candidates]:
         """Return the pools to serve, the most restricted first, so that plain nodes do not block ones with a taint."""
-        pools = [pool for pool in self.dispatch.pools.of(WireProtocol.V1) if pool.offered and pool.slots_with_room]
+        pools = [pool for pool in self.claims.pools.of(WireProtocol.V1) if pool.offered and pool.slots_with_room]
         if len(pools) == 1:
             (pool,) = pools
             return [
@@ -82,15 +82,15 @@ class Assigner:
         takers: dict[FunctionQueue, int] = {}  # slots that may be granted nodes of a function
         for pool in pools:
             # Slots of a pool with many functions count for the other pools' functions only.
-            for lane in pool.offered if len(pool.offered) <= MANY else takers:
-                if lane in pool.offered:
-                    takers[lane] = takers.get(lane, 0) + pool.slots_with_room
+            for queue in pool.offered if len(pool.offered) <= MANY else takers:
+                if queue in pool.offered:
+                    takers[queue] = takers.get(queue, 0) + pool.slots_with_room
         return [_Candidates(pool, pool.slots_with_room, self._due(pool, takers)) for pool in pools]
 
     def _due(self, pool: Pool, takers: Mapping[FunctionQueue, int]) -> float:
         if len(pool.offered) > MANY:
             return inf
-        return sum(lane.schedulable / takers[lane] for lane in pool.offered) * pool.slots_with_room
+        return sum(queue.schedulable / takers[queue] for queue in pool.offered) * pool.slots_with_room
 
     def _serve(self, menu: _Candidates, slots: Iterable[Slot], now: float) -> None:
         for slot in slots:
@@ -108,24 +108,28 @@ class Assigner:
         if now >= _stale_at(slot):
             return True  # a granted node would wait; the slot has room again when it reports
         while head is not None and granted < share:
-            lane = head[2]
-            if not _has_room(slot, lane):
+            queue = head[2]
+            if not _has_room(slot, queue):
                 break
             if not slot.sync_us:
                 slot.progress_at = now
-            node = graph.nodes[lane.pop()]
-            graph.effects.granted.append(Granted(slot, node, self.dispatch.claim(slot, node)))
+            node = graph.nodes[queue.pop()]
+            graph.effects.granted.append(Granted(slot, node, self.claims.claim(slot, node)))
             granted += 1
             if node.dependents:
                 self._send_along(slot, pool, node)
-            if lane.ready and not (lane.limit or lane.key or lane.heads) and (place := graph.first(lane)) < next_best:
-                head = place, lane.number, lane  # usually the next one is of the same function
+            if (
+                queue.ready
+                and not (queue.limit or queue.key or queue.heads)
+                and (place := graph.first(queue)) < next_best
+            ):
+                head = place, queue.number, queue  # usually the next one is of the same function
             else:
                 head, next_best = pool.oldest(graph.head), pool.next_best()
         else:
             pool.partially_free[slot] = None
         if len(slot.held) > 1:
-            self.dispatch.loaded[slot] = None
+            self.claims.loaded[slot] = None
         menu.due -= granted
         self._left -= granted
         return True
@@ -136,7 +140,7 @@ class Assigner:
             node = _follower(source, pool)
             if node is None or not _has_room(slot, node.queue):
                 return
-            attempt = self.dispatch.claim_fused(source, node)
+            attempt = self.claims.claim_fused(source, node)
             self.graph.effects.granted.append(Granted(slot, node, attempt))
             source = node
 
@@ -148,10 +152,10 @@ class Assigner:
         Returns when to call this again; None: there is no need.
         """
         again = inf
-        for slot in list(self.dispatch.loaded):
+        for slot in list(self.claims.loaded):
             stale_at = _stale_at(slot)
             if len(slot.held) < 2:
-                del self.dispatch.loaded[slot]
+                del self.claims.loaded[slot]
             elif now < stale_at:
                 again = min(again, stale_at)
             elif not slot.asked and self._is_wanted(slot):
@@ -162,20 +166,20 @@ class Assigner:
     def _is_wanted(self, slot: Slot) -> bool:
         """Return whether an empty slot may run a waiting node of this one, or an older node is queued for it."""
         waiting = [node for node, _ in islice(slot.held.values(), 1, None)]
-        lanes = {node.queue.number: node.queue for node in waiting if not node.pending}.values()
-        for pool in self.dispatch.pools.of(WireProtocol.V1):
-            if pool.idle and any(pool.may_run(lane) for lane in lanes):
+        queues = {node.queue.number: node.queue for node in waiting if not node.pending}.values()
+        for pool in self.claims.pools.of(WireProtocol.V1):
+            if pool.idle and any(pool.may_run(queue) for queue in queues):
                 return True
         own = slot.worker.pool
-        head = self.dispatch.head(own) if own is not None else None
+        head = self.claims.head(own) if own is not None else None
         return head is not None and head[0] < _place(waiting[-1])
 
 
-def _has_room(slot: Slot, lane: FunctionQueue) -> bool:
+def _has_room(slot: Slot, queue: FunctionQueue) -> bool:
     """Return whether a node would wait within the window. Sync nodes wait for sync ones, async nodes for all."""
-    if lane.is_async:
-        return not slot.held or slot.sync_us + slot.async_us + lane.run_time.cost_us <= WINDOW_US
-    return not slot.sync_us or slot.sync_us + lane.run_time.cost_us <= WINDOW_US
+    if queue.is_async:
+        return not slot.held or slot.sync_us + slot.async_us + queue.run_time.cost_us <= WINDOW_US
+    return not slot.sync_us or slot.sync_us + queue.run_time.cost_us <= WINDOW_US
 
 
 def _follower(source: Node, pool: Pool) -> Node | None:

@@ -23,7 +23,7 @@ EPOCH_BITS = 40
 class Claims(Offers):
     def __init__(self, graph: Graph, epoch: int) -> None:
         super().__init__(graph)
-        self.broods = EagerAttempts(graph)
+        self.eager_attempts = EagerAttempts(graph)
         self.fused: dict[int, Node] = {}  #: by attempt: the dependent that is claimed together with its node
         self.staged = Stage()  #: by attempt: its children
         self.first_attempt = epoch << EPOCH_BITS
@@ -93,13 +93,13 @@ class Claims(Offers):
     # --- claims ---------------------------------------------------------------------------------------
 
     def claim(self, slot: Slot, node: Node, attempt: int = 0) -> int:
-        """Claim a queued node for a slot, under a new attempt or under an adopted one."""
+        """Claim a queued node for a slot, under a new attempt or under a rebound one."""
         if not attempt:
             attempt = self.last_attempt = self.last_attempt + 1
         self.graph.move(node, CLAIMED)
         node.attempt, node.slot = attempt, slot
-        if self.broods.open:
-            self.broods.granted(node)
+        if self.eager_attempts.open:
+            self.eager_attempts.granted(node)
         cost = node.queue.run_time.cost_us
         slot.held[attempt] = (node, cost)
         if node.queue.is_async:
@@ -163,8 +163,8 @@ class Claims(Offers):
         self.invalidate_attempt(node)
         self.graph.move(node, WAITING)
 
-    def adopt(self, slot: Slot, node: Node, attempt: int, now: float) -> None:
-        """Adopt a claim from before a lost connection or a restart."""
+    def reclaim(self, slot: Slot, node: Node, attempt: int, now: float) -> None:
+        """Restore a claim from before a lost connection or a restart."""
         if node.slot is not None:  # the worker of an older claim came back before this one
             self.graph.effects.refused.append((node.slot.worker, node.attempt))
             self.take_out(node)
@@ -175,7 +175,7 @@ class Claims(Offers):
         if slot.worker.pool is not None:
             slot.worker.pool.place(slot)
 
-    def may_adopt(self, node: Node, attempt: int, protocol: WireProtocol) -> bool:
+    def may_reclaim(self, node: Node, attempt: int, protocol: WireProtocol) -> bool:
         """Return whether an earlier claim still stands: the node was not granted or returned since."""
         if node.queue.function.protocol is not protocol:
             return False

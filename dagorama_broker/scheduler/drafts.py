@@ -28,27 +28,27 @@ class Draft:
     the nodes.
     """
 
-    def __init__(self, graph: Graph, limits: Limits, runs: Sequence[NewNodes], known: Mapping[bytes, Node]) -> None:
+    def __init__(self, graph: Graph, limits: Limits, blocks: Sequence[NewNodes], known: Mapping[bytes, Node]) -> None:
         self._graph = graph
         self._limits = limits
-        self._nodes = sum(run.count for run in runs)
+        self._nodes = sum(block.count for block in blocks)
         self._entered = 0
         self._started = 0
         self._is_begun = False
         self.is_carried_out = False
         self._reservation = Reservation(graph.next_node, graph.next_instance)
         graph.next_node += self._nodes
-        graph.next_instance += sum(run.creates is not None for run in runs)
-        self.plan = SubmissionPlan(graph, runs, known, self._reservation)
+        graph.next_instance += sum(block.creates is not None for block in blocks)
+        self.plan = SubmissionPlan(graph, blocks, known, self._reservation)
 
     def find_out(self) -> Iterator[int]:
         """Find out all that is asked for. Yield how many nodes and sources each step looked at.
 
         Raises InvalidArgument, NotFound, Conflict or ResourceExhausted; then the draft can only be given up.
         """
-        for run in self.plan.new_runs:
-            self._limits.check_sources(run.sources)
-            yield len(run.sources or ()) // 8
+        for block in self.plan.new_blocks:
+            self._limits.check_sources(block.sources)
+            yield len(block.sources or ()) // 8
         yield from self.plan.steps()
 
     def enter(self) -> Iterator[int]:
@@ -59,17 +59,17 @@ class Draft:
             self._graph.changes.drafts.append(DraftRow(first_key, first_key + self._nodes - 1))
             self._is_begun = True
         portion = min(PORTION, self._limits.step)
-        for new, run in zip(self.plan.new_runs, self.plan.runs, strict=True):
-            for start in range(0, run.count, portion):
-                size = min(portion, run.count - start)
-                for node in self.plan.enter_nodes(run, new.arguments, start, start + size):
+        for new, block in zip(self.plan.new_blocks, self.plan.blocks, strict=True):
+            for start in range(0, block.count, portion):
+                size = min(portion, block.count - start)
+                for node in self.plan.enter_nodes(block, new.arguments, start, start + size):
                     node.pending = UNSTARTED
                 self._entered += size
                 yield size
 
-    def carry_out(self, maker: int) -> None:
-        """Accept the draft; `maker` is the key of the node whose attempt asked for it. Its nodes are started later."""
-        self.plan.publish(maker)
+    def carry_out(self, creator: int) -> None:
+        """Accept the draft; `creator` is the key of the node whose attempt asked for it. Its nodes start later."""
+        self.plan.publish(creator)
         if self._is_begun:
             self._graph.changes.drafts_over.append(self._reservation.first_key)
         self._release()
@@ -90,7 +90,7 @@ class Draft:
                 graph.start(node)
         count, self._started = end - self._started, end
         if end == self._nodes:
-            graph.evict_idle(new.instance for new in self.plan.new_runs)
+            graph.evict_idle(new.instance for new in self.plan.new_blocks)
         return count
 
     def give_up(self) -> Iterator[int]:
@@ -110,7 +110,7 @@ class Draft:
     def _release(self) -> None:
         """Release the reserved names."""
         reserved = self._graph.reserved
-        for run in self.plan.new_runs:
-            for name in (run.instance, run.origin):
+        for block in self.plan.new_blocks:
+            for name in (block.instance, block.origin):
                 if reserved.get(name) is self._reservation:
                     del reserved[name]

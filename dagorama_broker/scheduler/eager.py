@@ -1,6 +1,6 @@
 """Makes the children of eager functions while their parents run, and cancels them if the parent's attempt fails.
 
-There is one record for each attempt that makes such children, with their runs of nodes, and none for a node. When the
+There is one record for each attempt that makes such children, with their blocks of nodes, and none for a node. When the
 attempt completes, they stay; when it fails or is lost, the unfinished ones are cancelled, and so are their children. So
 if a node that depends on such an attempt completes with children, they depend on the attempt too.
 """
@@ -37,102 +37,104 @@ class EagerAttempts:
         """
         if self.has_made(node.key, new):
             return
-        brood = self.open.get(node.key) or self._new(node)
+        eager_attempt = self.open.get(node.key) or self._new(node)
         size, cost = sum(map(len, new.arguments)), cost_of(new)
-        limits.check_attempt(brood.nodes + new.count, brood.size + size)
-        if too_much := limits.too_much_staged(brood.cost + cost, 0):
+        limits.check_attempt(eager_attempt.nodes + new.count, eager_attempt.size + size)
+        if too_much := limits.too_much_staged(eager_attempt.cost + cost, 0):
             raise ResourceExhausted(too_much)
         limits.check_sources(new.sources)
         plan = SubmissionPlan(self._graph, [new], known)
-        self._refuse_others(brood, node, new, plan.runs)
+        self._refuse_others(eager_attempt, node, new, plan.blocks)
         plan.make(node.key)
-        brood.size += size
-        brood.cost += cost
+        eager_attempt.size += size
+        eager_attempt.cost += cost
         if node.key not in self.open:
-            self.open[node.key] = brood
-            self._record(brood)
-        self._take_in(brood, node.instance, plan.runs)
+            self.open[node.key] = eager_attempt
+            self._record(eager_attempt)
+        self._take_in(eager_attempt, node.instance, plan.blocks)
 
     def has_made(self, key: int, new: NewNodes) -> bool:
         """Return whether the running attempt of this node has made these children already."""
-        brood = self.open.get(key)
-        return brood is not None and (new.origin, new.first, new.count) in brood.runs
+        eager_attempt = self.open.get(key)
+        return eager_attempt is not None and (new.origin, new.first, new.count) in eager_attempt.blocks
 
     def origin_of(self, key: int) -> bytes:
         """Return the origin of the running attempt's children in the node's own instance; empty: none."""
-        brood = self.open.get(key)
-        return brood.origin if brood is not None else b""
+        eager_attempt = self.open.get(key)
+        return eager_attempt.origin if eager_attempt is not None else b""
 
-    def follow(self, node: Node, runs: Iterable[NodeBlock]) -> None:
+    def follow(self, node: Node, blocks: Iterable[NodeBlock]) -> None:
         """Let the children of a completing node depend on the attempt that the node itself depends on, if any."""
-        among = node.block.brood if node.block is not None else None
+        among = node.block.eager_attempt if node.block is not None else None
         top = _top(among)
         if top is None:
             return
-        brood = self._new(node)
-        self._release(brood)
-        self._take_in(brood, node.instance, runs)
+        eager_attempt = self._new(node)
+        self._release(eager_attempt)
+        self._take_in(eager_attempt, node.instance, blocks)
 
     def _new(self, node: Node) -> EagerAttempt:
-        among = node.block.brood if node.block is not None else None
+        among = node.block.eager_attempt if node.block is not None else None
         return EagerAttempt(
             node.attempt, node.key, node.queue.function.name, among if _top(among) is not None else None
         )
 
-    def _refuse_others(self, brood: EagerAttempt, node: Node, new: NewNodes, runs: Iterable[NodeBlock]) -> None:
-        homes = {node.instance.key} | brood.instances
-        if new.creates is None and any(run.instance.key not in homes for run in runs):
+    def _refuse_others(
+        self, eager_attempt: EagerAttempt, node: Node, new: NewNodes, blocks: Iterable[NodeBlock]
+    ) -> None:
+        homes = {node.instance.key} | eager_attempt.instances
+        if new.creates is None and any(block.instance.key not in homes for block in blocks):
             raise InvalidArgument("an attempt may make nodes in its own instance and in new ones only")
 
-    def _take_in(self, brood: EagerAttempt, own: Instance, runs: Iterable[NodeBlock]) -> None:
-        for run in runs:
-            self._hold(brood, own.key, run)
-            if run.count:
-                self._graph.changes.eager_blocks.append(EagerBlockRow(run.first_key, brood.attempt))
+    def _take_in(self, eager_attempt: EagerAttempt, own: Instance, blocks: Iterable[NodeBlock]) -> None:
+        for block in blocks:
+            self._hold(eager_attempt, own.key, block)
+            if block.count:
+                self._graph.changes.eager_blocks.append(EagerBlockRow(block.first_key, eager_attempt.attempt))
 
-    def _hold(self, brood: EagerAttempt, own: int, run: NodeBlock) -> None:
-        run.brood = brood
-        brood.runs[run.origin, run.first, run.count] = run
-        brood.instances.add(run.instance.key)
-        brood.nodes += run.count
-        if run.instance.key == own:
-            brood.origin = run.origin
+    def _hold(self, eager_attempt: EagerAttempt, own: int, block: NodeBlock) -> None:
+        block.eager_attempt = eager_attempt
+        eager_attempt.blocks[block.origin, block.first, block.count] = block
+        eager_attempt.instances.add(block.instance.key)
+        eager_attempt.nodes += block.count
+        if block.instance.key == own:
+            eager_attempt.origin = block.origin
 
     # --- ending ---------------------------------------------------------------------------------------
 
     def release(self, node: Node) -> None:
         """Keep the children of an attempt that has completed."""
-        brood = self.open.pop(node.key, None)
-        if brood is not None:
-            self._release(brood)
+        eager_attempt = self.open.pop(node.key, None)
+        if eager_attempt is not None:
+            self._release(eager_attempt)
 
-    def _release(self, brood: EagerAttempt) -> None:
-        brood.eager_state = EagerState.COMMITTED
-        self._record(brood)
-        brood.root = _top(brood.parent)
-        if brood.root is not None:
-            brood.root.children.append(brood)
+    def _release(self, eager_attempt: EagerAttempt) -> None:
+        eager_attempt.eager_state = EagerState.COMMITTED
+        self._record(eager_attempt)
+        eager_attempt.root = _top(eager_attempt.parent)
+        if eager_attempt.root is not None:
+            eager_attempt.root.children.append(eager_attempt)
         else:
-            brood.runs.clear()
-            brood.children.clear()
+            eager_attempt.blocks.clear()
+            eager_attempt.children.clear()
 
     def granted(self, node: Node) -> None:
         """Abort an earlier attempt if the node is claimed under another one."""
-        brood = self.open.get(node.key)
-        if brood is not None and brood.attempt != node.attempt:
+        eager_attempt = self.open.get(node.key)
+        if eager_attempt is not None and eager_attempt.attempt != node.attempt:
             self.abort(node)
 
     def abort(self, node: Node) -> None:
         """Abort the last attempt of a node. Its children must be cancelled within the same step."""
-        brood = self.open.pop(node.key, None)
-        if brood is not None:
-            self.aborted.append(brood)
+        eager_attempt = self.open.pop(node.key, None)
+        if eager_attempt is not None:
+            self.aborted.append(eager_attempt)
 
-    def record_aborted(self, brood: EagerAttempt) -> None:
+    def record_aborted(self, eager_attempt: EagerAttempt) -> None:
         """Record that an attempt was aborted, so that it is refused when a worker presents it later."""
-        brood.eager_state = EagerState.ABORTED
-        self._record(brood)
-        node = self._graph.nodes.get(brood.node)
+        eager_attempt.eager_state = EagerState.ABORTED
+        self._record(eager_attempt)
+        node = self._graph.nodes.get(eager_attempt.node)
         if node is not None:
             self._graph.trouble(node)
             self._graph.record_trouble(node)
@@ -144,28 +146,30 @@ class EagerAttempts:
         """
         changes = self._graph.changes
         dead: dict[int, EagerAttemptRow] = {}
-        for run, root, brood in made:
-            if brood is None:
-                brood = EagerAttemptRow(attempts[root], root, 0, EagerState.ABORTED)
-                changes.eager_blocks.append(EagerBlockRow(run.first_key, brood.attempt))
-            dead[brood.attempt] = brood._replace(eager_state=EagerState.ABORTED)
+        for block, root, eager_attempt in made:
+            if eager_attempt is None:
+                eager_attempt = EagerAttemptRow(attempts[root], root, 0, EagerState.ABORTED)
+                changes.eager_blocks.append(EagerBlockRow(block.first_key, eager_attempt.attempt))
+            dead[eager_attempt.attempt] = eager_attempt._replace(eager_state=EagerState.ABORTED)
         changes.eager_attempts += dead.values()
 
-    def unfinished(self, brood: EagerAttempt) -> Iterator[Node]:
+    def unfinished(self, eager_attempt: EagerAttempt) -> Iterator[Node]:
         """Yield the unfinished nodes that depend on this attempt."""
-        nodes, stack = self._graph.nodes, [brood]
+        nodes, stack = self._graph.nodes, [eager_attempt]
         while stack:
             part = stack.pop()
             stack += part.children
-            for run in part.runs.values():
-                for key in range(run.first_key, run.first_key + run.count):
+            for block in part.blocks.values():
+                for key in range(block.first_key, block.first_key + block.count):
                     node = nodes.get(key)
                     if node is not None:
                         yield node
 
-    def _record(self, brood: EagerAttempt) -> None:
-        within = brood.parent.attempt if brood.parent is not None else 0
-        self._graph.changes.eager_attempts.append(EagerAttemptRow(brood.attempt, brood.node, within, brood.eager_state))
+    def _record(self, eager_attempt: EagerAttempt) -> None:
+        within = eager_attempt.parent.attempt if eager_attempt.parent is not None else 0
+        self._graph.changes.eager_attempts.append(
+            EagerAttemptRow(eager_attempt.attempt, eager_attempt.node, within, eager_attempt.eager_state)
+        )
 
     # --- after a restart ------------------------------------------------------------------------------
 
@@ -177,30 +181,32 @@ class EagerAttempts:
         owns = {row.key: row.instance for row in live.nodes}
         for row in live.eager_attempts:
             known[row.attempt] = self._rebuilt(row, known.get(row.parent))
-        runs = {run.first_key: run for each in self._graph.instances.values() for run in each.runs}
+        blocks = {block.first_key: block for each in self._graph.instances.values() for block in each.blocks}
         for attempt, made in live.eager_blocks:
-            run = runs.get(made.first_key) or NodeBlock(
+            block = blocks.get(made.first_key) or NodeBlock(
                 made.origin, made.first, made.size, made.first_key, Instance(made.instance, b"")
             )
-            self._hold(known[attempt], owns.get(known[attempt].node, 0), run)
+            self._hold(known[attempt], owns.get(known[attempt].node, 0), block)
 
     def _rebuilt(self, row: EagerAttemptRow, within: EagerAttempt | None) -> EagerAttempt:
         node = self._graph.nodes.get(row.node)
-        brood = EagerAttempt(row.attempt, row.node, node.queue.function.name if node is not None else "", within)
-        brood.eager_state = EagerState(row.eager_state)
-        if brood.eager_state is EagerState.OPEN and node is not None:
-            self.open[row.node] = brood
+        eager_attempt = EagerAttempt(
+            row.attempt, row.node, node.queue.function.name if node is not None else "", within
+        )
+        eager_attempt.eager_state = EagerState(row.eager_state)
+        if eager_attempt.eager_state is EagerState.OPEN and node is not None:
+            self.open[row.node] = eager_attempt
             node.attempt = max(node.attempt, row.attempt)
-        elif brood.eager_state is EagerState.COMMITTED:
-            brood.root = _top(within)
-            if brood.root is not None:
-                brood.root.children.append(brood)
-        return brood
+        elif eager_attempt.eager_state is EagerState.COMMITTED:
+            eager_attempt.root = _top(within)
+            if eager_attempt.root is not None:
+                eager_attempt.root.children.append(eager_attempt)
+        return eager_attempt
 
 
-def aborted_failure(brood: EagerAttempt) -> Callable[[Node], bytes]:
+def aborted_failure(eager_attempt: EagerAttempt) -> Callable[[Node], bytes]:
     """Return a function that makes the failure of nodes that are cancelled because this attempt was aborted."""
-    return cancellation(f"the run of {brood.function} that made it was rolled back")
+    return cancellation(f"the run of {eager_attempt.function} that made it was rolled back")
 
 
 def cancellation(message: str) -> Callable[[Node], bytes]:
@@ -213,12 +219,12 @@ def cancellation(message: str) -> Callable[[Node], bytes]:
     return lambda node: packed(node.queue.function.name)
 
 
-def _top(brood: EagerAttempt | None) -> EagerAttempt | None:
+def _top(eager_attempt: EagerAttempt | None) -> EagerAttempt | None:
     """Return the running attempt that children depend on; None: they depend on none."""
     passed = []
-    while brood is not None and brood.eager_state is EagerState.COMMITTED:
-        passed.append(brood)
-        brood = brood.root
+    while eager_attempt is not None and eager_attempt.eager_state is EagerState.COMMITTED:
+        passed.append(eager_attempt)
+        eager_attempt = eager_attempt.root
     for each in passed:
-        each.root = brood
-    return brood
+        each.root = eager_attempt
+    return eager_attempt

@@ -51,7 +51,7 @@ class Starting(Protocol):
         ...
 
 
-class _Untold(NamedTuple):
+class _Unnotified(NamedTuple):
     """Dependents of an ended node that a later step notifies."""
 
     node: Node
@@ -64,16 +64,16 @@ class Endings(States):
     def __init__(self) -> None:
         super().__init__()
         self.starting: deque[Starting] = deque()  #: large calls with nodes that have not been started
-        self.untold: deque[_Untold] = deque()  #: ended nodes with dependents that have not been notified
+        self.unnotified: deque[_Unnotified] = deque()  #: ended nodes with dependents that have not been notified
         self.left = STEP  #: nodes that this step may still start, notify or queue
         self.edges = 0  #: sources and promises of unfinished nodes
         self.noticed: list[RecentFailure] | None = None  #: nodes that end while a retry reads the store
 
     def end_badly(
-        self, node: Node, state: State, culprit: Node, failure: bytes | None = None, tally: Tally | None = None
+        self, node: Node, state: State, root_cause: Node, failure: bytes | None = None, tally: Tally | None = None
     ) -> None:
         """Fail or cancel a node, and with it every descendant."""
-        node.root_cause = None if culprit is node else culprit
+        node.root_cause = None if root_cause is node else root_cause
         self._record_bad_end(node, state, failure)
         if tally is not None:
             tally.count += 1
@@ -85,12 +85,12 @@ class Endings(States):
         if not node.instance.failed:
             node.instance.failed = True
             self.changes.instance_ends.append(InstanceEnd(node.instance.key, None, True))
-        culprit, ended = (node.root_cause or node).key, self.now + self.wall
+        root_cause, ended = (node.root_cause or node).key, self.now + self.wall
         if resolving:
-            self.changes.resolved.append(ResolvedRow(node.key, int(state), culprit, ended))
+            self.changes.resolved.append(ResolvedRow(node.key, int(state), root_cause, ended))
         else:
             self.changes.outcomes.append(
-                OutcomeRow(node.key, int(state), node.attempt, b"", None, culprit, failure, ended)
+                OutcomeRow(node.key, int(state), node.attempt, b"", None, root_cause, failure, ended)
             )
 
     def _resolve(self, node: Node) -> None:
@@ -110,16 +110,16 @@ class Endings(States):
             dependents, node.dependents = node.dependents, None
             self._forget(node)
             if dependents:
-                self._tell_dependents(_Untold(node, dependents, 0, tally), least, ended)
+                self._tell_dependents(_Unnotified(node, dependents, 0, tally), least, ended)
             least = 0
 
-    def _tell_dependents(self, untold: _Untold, least: int, ended: list[Node]) -> None:
-        node, dependents, at, tally = untold
+    def _tell_dependents(self, unnotified: _Unnotified, least: int, ended: list[Node]) -> None:
+        node, dependents, at, tally = unnotified
         end = at + max(self.left, least)
         if end < len(dependents):
             if tally is not None:
                 tally.open += 1
-            self.untold.append(_Untold(node, dependents, max(at, end), tally))
+            self.unnotified.append(_Unnotified(node, dependents, max(at, end), tally))
             dependents = dependents[at:end]
         elif at:
             dependents = dependents[at:]
@@ -140,18 +140,18 @@ class Endings(States):
             self.left -= started
             if started < most:
                 self.starting.popleft()
-        while self.untold and self.left > 0:
-            untold = self.untold.popleft()
+        while self.unnotified and self.left > 0:
+            unnotified = self.unnotified.popleft()
             ended: list[Node] = []
-            if untold.tally is not None:
-                untold.tally.open -= 1
-            self._tell_dependents(untold, 0, ended)
-            self._tell(ended, tally=untold.tally)
-        return bool(self.starting or self.untold)
+            if unnotified.tally is not None:
+                unnotified.tally.open -= 1
+            self._tell_dependents(unnotified, 0, ended)
+            self._tell(ended, tally=unnotified.tally)
+        return bool(self.starting or self.unnotified)
 
     def finish(self) -> None:
         """Do all that earlier steps have put off."""
-        while self.starting or self.untold:
+        while self.starting or self.unnotified:
             self.left = STEP
             self.go_on()
 

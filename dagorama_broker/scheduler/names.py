@@ -20,10 +20,10 @@ FIRST = attrgetter("first")
 FUNCTION_BYTES = 1_500
 
 
-def block_with(runs: Sequence[NodeBlock], counter: int) -> NodeBlock | None:
-    """Return the run that has this counter; `runs` are of one origin, in the order of counters."""
-    place = bisect_right(runs, counter, key=FIRST) - 1
-    return runs[place] if place >= 0 and counter < runs[place].first + runs[place].count else None
+def block_with(blocks: Sequence[NodeBlock], counter: int) -> NodeBlock | None:
+    """Return the block that has this counter; `blocks` are of one origin, in the order of counters."""
+    place = bisect_right(blocks, counter, key=FIRST) - 1
+    return blocks[place] if place >= 0 and counter < blocks[place].first + blocks[place].count else None
 
 
 def node_id(origin: bytes, counter: int) -> bytes:
@@ -31,21 +31,21 @@ def node_id(origin: bytes, counter: int) -> bytes:
     return origin + counter.to_bytes(4, "big")
 
 
-def refuse_overlaps(runs: Sequence[NodeBlock], others: Sequence[NodeBlock]) -> None:
-    """Raise Conflict if runs of one origin overlap with each other, or with `others`, which exist already, or if they
+def refuse_overlaps(blocks: Sequence[NodeBlock], others: Sequence[NodeBlock]) -> None:
+    """Raise Conflict if blocks of one origin overlap with each other, or with `others`, which exist already, or if they
     are of different instances. Both are in the order of their counters."""
     before: NodeBlock | None = None
-    for run in runs:
-        if before is not None and before.first + before.count > run.first:
-            raise _taken(run.origin, run.first)
-        place = bisect_right(others, run.first, key=FIRST)
-        if place and others[place - 1].first + others[place - 1].count > run.first:
-            raise _taken(run.origin, run.first)
-        if place < len(others) and run.first + run.count > others[place].first:
-            raise _taken(run.origin, others[place].first)
-        if run.instance is not (others or runs)[0].instance:
-            raise Conflict(f"origin {run.origin.hex()} belongs to another instance")
-        before = run
+    for block in blocks:
+        if before is not None and before.first + before.count > block.first:
+            raise _taken(block.origin, block.first)
+        place = bisect_right(others, block.first, key=FIRST)
+        if place and others[place - 1].first + others[place - 1].count > block.first:
+            raise _taken(block.origin, block.first)
+        if place < len(others) and block.first + block.count > others[place].first:
+            raise _taken(block.origin, others[place].first)
+        if block.instance is not (others or blocks)[0].instance:
+            raise Conflict(f"origin {block.origin.hex()} belongs to another instance")
+        before = block
 
 
 def _taken(origin: bytes, counter: int) -> Conflict:
@@ -72,11 +72,11 @@ class Names:
         self.keyed: dict[tuple[int, str], FunctionQueue] = {}  #: queues of concurrency keys that an unfinished node has
         self.next_node = 1
         self.next_instance = 1
-        self.next_lane = 1
+        self.next_queue = 1
         self.functions_size = 0  #: bytes that the functions take
         self.made_with: dict[int, str] = {}  #: original code of unfinished nodes that are bound to other code, by key
         self.rebindings: dict[int, RebindingRow] = {}  #: what allows that, by the same keys
-        self.next_adoption = 1
+        self.next_rebinding = 1
         self._last_keyed = 0
         self.wall = 0.0  #: to add to the scheduler's clock for seconds since 1970
         self.now = 0.0
@@ -86,38 +86,38 @@ class Names:
 
     # --- functions ------------------------------------------------------------------------------------
 
-    def make_lane(self, function: Function) -> FunctionQueue:
+    def make_queue(self, function: Function) -> FunctionQueue:
         """Return the queue of a function; make it if there is none."""
-        lane = self.queues.get(function)
-        if lane is None:
-            lane = self.record_lane(FunctionQueue(self.next_lane, function))
-            self.next_lane += 1
-        return lane
+        queue = self.queues.get(function)
+        if queue is None:
+            queue = self.record_queue(FunctionQueue(self.next_queue, function))
+            self.next_queue += 1
+        return queue
 
-    def record_lane(self, planned: FunctionQueue) -> FunctionQueue:
+    def record_queue(self, planned: FunctionQueue) -> FunctionQueue:
         """Enter a new queue, with its row, unless its function has one by now. Return the queue of the function."""
-        lane = self.queues.get(planned.function)
-        if lane is None:
-            lane = self.enter_queue(planned)
-            self.changes.functions.append(FunctionRow(lane.id, lane.function))
-        return lane
+        queue = self.queues.get(planned.function)
+        if queue is None:
+            queue = self.enter_queue(planned)
+            self.changes.functions.append(FunctionRow(queue.id, queue.function))
+        return queue
 
-    def enter_queue(self, lane: FunctionQueue) -> FunctionQueue:
+    def enter_queue(self, queue: FunctionQueue) -> FunctionQueue:
         """Enter the queue of a function that has a row."""
-        self.queues[lane.function] = self.queue_by_id[lane.id] = lane
-        self.functions_size += _size_of(lane.function)
-        return lane
+        self.queues[queue.function] = self.queue_by_id[queue.id] = queue
+        self.functions_size += _size_of(queue.function)
+        return queue
 
     def drop_queue(self, id: int) -> bool:
         """Drop the queue of a function that no stored node names, unless something in memory uses it."""
-        lane = self.queue_by_id.pop(id)
-        function = lane.function
+        queue = self.queue_by_id.pop(id)
+        function = queue.function
         del self.queues[function]
         self.functions_size -= _size_of(function)
         # Nodes, also planned ones, reference their queues: if nothing else does, it is freed with this name. If it
         # would only be freed later, it stays until the next attempt to drop it.
-        left = weakref.ref(lane)
-        del lane
+        left = weakref.ref(queue)
+        del queue
         used = left()
         if used is not None:
             self.enter_queue(used)
@@ -125,38 +125,38 @@ class Names:
         self.changes.functions_gone.append(id)
         return True
 
-    def queue_for_key(self, lane: FunctionQueue, key: str) -> FunctionQueue:
+    def queue_for_key(self, queue: FunctionQueue, key: str) -> FunctionQueue:
         """Return the queue of a concurrency key of a function, for a node that may yet be refused."""
-        keyed = self.keyed.get((lane.id, key))
+        keyed = self.keyed.get((queue.id, key))
         if keyed is None:
             self._last_keyed -= 1
-            keyed = FunctionQueue(lane.id, lane.function, key, self._last_keyed, lane)
+            keyed = FunctionQueue(queue.id, queue.function, key, self._last_keyed, queue)
         return keyed
 
     def register_keyed(self, node: Node) -> None:
         """Count a node with a concurrency key: the queue of the key lasts as long as it has such a node."""
-        lane = node.queue = self.keyed.setdefault((node.queue.id, node.queue.key), node.queue)
-        lane.nodes += 1
+        queue = node.queue = self.keyed.setdefault((node.queue.id, node.queue.key), node.queue)
+        queue.nodes += 1
 
-    def _leave_keyed(self, lane: FunctionQueue) -> None:
-        lane.nodes -= 1
-        if not lane.nodes:
-            del self.keyed[lane.id, lane.key]
+    def _leave_keyed(self, queue: FunctionQueue) -> None:
+        queue.nodes -= 1
+        if not queue.nodes:
+            del self.keyed[queue.id, queue.key]
 
     # --- nodes and instances --------------------------------------------------------------------------
 
     def find(self, id: bytes) -> Node | None:
         """Return an unfinished node by its 16-byte id."""
         counter = int.from_bytes(id[12:], "big")
-        run = block_with(self.origins.get(id[:12], ()), counter)
-        return self.nodes.get(run.key_of(counter)) if run is not None else None
+        block = block_with(self.origins.get(id[:12], ()), counter)
+        return self.nodes.get(block.key_of(counter)) if block is not None else None
 
     def unfinished_of(self, instance: bytes) -> Iterator[Node]:
         """Yield the unfinished nodes of an instance, including nodes that are made meanwhile."""
         known = self.instances.get(instance)
-        for run in known.runs if known is not None else ():
-            for start in range(run.first_key, run.first_key + run.count, STEP):
-                keys = range(start, min(start + STEP, run.first_key + run.count))
+        for block in known.blocks if known is not None else ():
+            for start in range(block.first_key, block.first_key + block.count, STEP):
+                keys = range(start, min(start + STEP, block.first_key + block.count))
                 yield from [self.nodes[key] for key in keys if key in self.nodes]
 
     def load_instance(self, key: int, id: bytes, failed: bool) -> None:
@@ -164,14 +164,14 @@ class Names:
         if id not in self.instances:
             self.instances[id] = self.drafted.get(id) or Instance(key, id, failed)
 
-    def enter_run(self, run: NodeBlock) -> None:
-        """Make the nodes of a run findable by their ids."""
-        run.instance.runs.append(run)
-        of_origin = self.origins.setdefault(run.origin, [])
-        if of_origin and of_origin[-1].first > run.first:
-            insort(of_origin, run, key=FIRST)
+    def enter_block(self, block: NodeBlock) -> None:
+        """Make the nodes of a block findable by their ids."""
+        block.instance.blocks.append(block)
+        of_origin = self.origins.setdefault(block.origin, [])
+        if of_origin and of_origin[-1].first > block.first:
+            insort(of_origin, block, key=FIRST)
         else:
-            of_origin.append(run)
+            of_origin.append(block)
 
     def evict_idle(self, ids: Iterable[bytes]) -> None:
         """Evict instances without unfinished nodes."""
@@ -183,6 +183,6 @@ class Names:
     def _forget_instance(self, instance: Instance) -> None:
         """Evict an instance from memory; the store has it."""
         self.instances.pop(instance.id, None)
-        for run in instance.runs:
-            self.origins.pop(run.origin, None)
-        instance.runs = []
+        for block in instance.blocks:
+            self.origins.pop(block.origin, None)
+        instance.blocks = []

@@ -12,20 +12,20 @@ from dagorama_broker.scheduler.requests import WorkerInfo
 
 
 class Instance:
-    __slots__ = ("failed", "id", "key", "live", "runs")
+    __slots__ = ("blocks", "failed", "id", "key", "live")
 
     def __init__(self, key: int, id: bytes, failed: bool = False) -> None:
         self.key = key
         self.id = id
         self.live = 0  #: nodes that have not ended
         self.failed = failed
-        self.runs: list[NodeBlock] = []
+        self.blocks: list[NodeBlock] = []
 
 
 class NodeBlock:
-    """Nodes made by one maker in one message; the 16-byte ids of its nodes are computed, not stored."""
+    """Nodes that one node or client created with one message; the 16-byte ids of its nodes are computed, not stored."""
 
-    __slots__ = ("brood", "count", "digest", "first", "first_key", "instance", "origin")
+    __slots__ = ("count", "digest", "eager_attempt", "first", "first_key", "instance", "origin")
 
     def __init__(
         self, origin: bytes, first: int, count: int, first_key: int, instance: Instance, digest: bytes = b""
@@ -36,7 +36,7 @@ class NodeBlock:
         self.count = count
         self.first_key = first_key
         self.instance = instance
-        self.brood: EagerAttempt | None = None  #: set if an attempt of an eager function made it
+        self.eager_attempt: EagerAttempt | None = None  #: set if an attempt of an eager function made it
 
     def key_of(self, counter: int) -> int:
         """Return the key of the node with this counter."""
@@ -52,6 +52,7 @@ class EagerAttempt:
 
     __slots__ = (
         "attempt",
+        "blocks",
         "children",
         "cost",
         "eager_state",
@@ -62,18 +63,17 @@ class EagerAttempt:
         "origin",
         "parent",
         "root",
-        "runs",
         "size",
     )
 
-    def __init__(self, attempt: int, node: int, function: str, within: EagerAttempt | None) -> None:
+    def __init__(self, attempt: int, node: int, function: str, parent: EagerAttempt | None) -> None:
         self.attempt = attempt
         self.node = node  #: key of the node whose attempt it is
         self.function = function  #: name of the function that it runs
-        self.parent = within  #: the attempt that made that node
-        self.root = within  #: the same, or the attempt that it depends on now
+        self.parent = parent  #: the attempt that made that node
+        self.root = parent  #: the same, or the attempt that it depends on now
         self.eager_state = EagerState.OPEN
-        self.runs: dict[tuple[bytes, int, int], NodeBlock] = {}  #: by origin, first counter and count
+        self.blocks: dict[tuple[bytes, int, int], NodeBlock] = {}  #: by origin, first counter and count
         self.children: list[EagerAttempt] = []  #: completed attempts whose children depend on this one
         self.origin = b""  #: of its children in the instance of its node
         self.instances: set[int] = set()  #: keys of the instances of its children
@@ -87,10 +87,10 @@ class FailureCounts:
 
     __slots__ = ("crashes", "failed_attempts", "failure", "lost_attempt", "pause", "retry_at", "worker_losses")
 
-    def __init__(self, runs: int = 0, deaths: int = 0, lost: int = 0) -> None:
-        self.failed_attempts = runs
-        self.crashes = deaths
-        self.worker_losses = lost
+    def __init__(self, failed_attempts: int = 0, crashes: int = 0, worker_losses: int = 0) -> None:
+        self.failed_attempts = failed_attempts
+        self.crashes = crashes
+        self.worker_losses = worker_losses
         self.lost_attempt = 0  #: attempt of the last counted loss; 0: none, or it was uncounted
         self.failure: bytes | None = None  #: the last one; `Graph.keep_failure` sets it
         self.retry_at = 0.0  #: the scheduler's clock; 0: not in BACKOFF
@@ -132,12 +132,12 @@ class Node:
     )
 
     def __init__(
-        self, key: int, instance: Instance, lane: FunctionQueue, run: NodeBlock | None, state: State = State.WAITING
+        self, key: int, instance: Instance, queue: FunctionQueue, block: NodeBlock | None, state: State = State.WAITING
     ) -> None:
         self.key = key
         self.instance = instance
-        self.queue = lane
-        self.block = run
+        self.queue = queue
+        self.block = block
         self.state = state
         self.attempt = 0  #: the last one; 0: none by this broker
         self.slot: Slot | None = None
@@ -179,9 +179,9 @@ class Worker:
         self.refuses: dict[int, str] = {}  #: by the id of a function: why this worker gave such a node back
         self.deployed: dict[int, str] = {}  #: by the id of a function: hash of the code that it has instead
 
-    def mismatch(self, lane: FunctionQueue) -> str | None:
+    def mismatch(self, queue: FunctionQueue) -> str | None:
         """Return why this worker may not run nodes of this function; None: it may."""
-        function, own = lane.function, self.info
+        function, own = queue.function, self.info
         if function.protocol is not own.protocol:
             return "it was made by the other protocol's calls"
         if own.include_queues and function.queue not in own.include_queues:
@@ -194,10 +194,10 @@ class Worker:
             return f"it does not hold the signing key {function.key_id}: set DAGORAMA_SIGNING_KEYS there"
         if function.rebound_under and function.rebound_under not in own.key_ids:
             return (
-                f"it does not hold the signing key {function.rebound_under} under which its adoption was signed: adopt "
-                "it again, by `dagorama rebind` or `dagorama retry --new-code`, with a key that the worker holds"
+                f"it does not hold the signing key {function.rebound_under} under which its rebinding was signed:"
+                " rebind it again, by `dagorama rebind` or `dagorama retry --new-code`, with a key that it holds"
             )
-        return self.refuses.get(lane.id)
+        return self.refuses.get(queue.id)
 
 
 class Pool:
@@ -228,20 +228,20 @@ class Pool:
         """Return one of the workers, which stands for all."""
         return next(iter(self.workers.values()))
 
-    def may_run(self, lane: FunctionQueue) -> bool:
+    def may_run(self, queue: FunctionQueue) -> bool:
         """Return whether these workers may run nodes of this function."""
-        known = self._may.get(lane.id)
+        known = self._may.get(queue.id)
         if known is None:
-            known = self._may[lane.id] = self.any_worker().mismatch(lane) is None
+            known = self._may[queue.id] = self.any_worker().mismatch(queue) is None
         return known
 
     # --- nodes to run ---------------------------------------------------------------------------------
 
-    def offer(self, lane: FunctionQueue, head: Head | None) -> None:
+    def offer(self, queue: FunctionQueue, head: Head | None) -> None:
         """Enter the oldest node of a function that these workers may run; None: none can be claimed now."""
-        if head is not None and head[0] < self.offered.get(lane, UNLISTED):
-            self.offered[lane] = head[0]
-            heappush(self._heads, (head[0], lane.id, lane))
+        if head is not None and head[0] < self.offered.get(queue, UNLISTED):
+            self.offered[queue] = head[0]
+            heappush(self._heads, (head[0], queue.id, queue))
 
     def oldest(self, head: Callable[[FunctionQueue], Head | None]) -> Head | None:
         """Return the oldest node that these workers may run now, as its place and its queue; None: there is none.
@@ -250,27 +250,27 @@ class Pool:
         """
         heads, offered = self._heads, self.offered
         while heads:
-            place, id, lane = heads[0]
-            if offered.get(lane) != place:
+            place, id, queue = heads[0]
+            if offered.get(queue) != place:
                 heappop(heads)  # an older one of the function was entered since
                 continue
-            now = head(lane)
+            now = head(queue)
             if now is None:
                 heappop(heads)
-                del offered[lane]
+                del offered[queue]
             elif now[0] != place:
-                offered[lane] = now[0]
-                heapreplace(heads, (now[0], id, lane))
+                offered[queue] = now[0]
+                heapreplace(heads, (now[0], id, queue))
             else:
                 return now
         return None
 
-    def withdraw(self, lanes: set[FunctionQueue]) -> None:
+    def withdraw(self, queues: set[FunctionQueue]) -> None:
         """Remove functions without a claimable node."""
-        if lanes.isdisjoint(self.offered):
+        if queues.isdisjoint(self.offered):
             return
-        for lane in lanes:
-            self.offered.pop(lane, None)
+        for queue in queues:
+            self.offered.pop(queue, None)
         self._heads = [entry for entry in self._heads if entry[2] in self.offered]
         heapify(self._heads)
 
@@ -281,10 +281,10 @@ class Pool:
             return heads[1][0] if len(heads) == 2 else UNLISTED
         return min(heads[1][0], heads[2][0])
 
-    def forget(self, lanes: set[int]) -> None:
+    def forget(self, queues: set[int]) -> None:
         """Drop what is known of these functions, by their ids."""
-        for lane in lanes.intersection(self._may):
-            del self._may[lane]
+        for queue in queues.intersection(self._may):
+            del self._may[queue]
 
     # --- slots ----------------------------------------------------------------------------------------
 

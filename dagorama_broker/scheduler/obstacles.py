@@ -49,8 +49,8 @@ class NodeStatus:
 class Explainer:
     """Explains nodes and instances; all its answers together look at no more than `most` nodes and edges."""
 
-    def __init__(self, dispatch: Claims, most: int = MOST) -> None:
-        self._dispatch = dispatch
+    def __init__(self, claims: Claims, most: int = MOST) -> None:
+        self._claims = claims
         self._left = most
         self._reasons: dict[int, str | None] = {}  # by the id of a function
 
@@ -81,27 +81,27 @@ class Explainer:
 
     def _may_proceed(self, instance: Instance) -> bool:
         """Return whether a node of an instance that was not looked at to the end can proceed; in doubt, it can."""
-        graph, claimed = self._dispatch.graph, self._dispatch.claimed
-        lanes = [lane for lane in graph.active.values() if self._reason(lane) is None]
-        keyed = sum(lane.keyed_ready for lane in lanes) and len(graph.keyed)
-        if len(claimed) + len(graph.pauses) + keyed + sum(lane.queued + len(lane) for lane in lanes) > MOST:
+        graph, claimed = self._claims.graph, self._claims.claimed
+        queues = [queue for queue in graph.active.values() if self._reason(queue) is None]
+        keyed = sum(queue.keyed_ready for queue in queues) and len(graph.keyed)
+        if len(claimed) + len(graph.pauses) + keyed + sum(queue.queued + len(queue) for queue in queues) > MOST:
             return True
         delayed = (graph.nodes.get(key) for _, key in graph.pauses)
         held = (node for node in chain(claimed.values(), delayed) if node is not None and node.instance is instance)
         if keyed:
-            lanes += [lane for lane in graph.keyed.values() if lane.ready and self._reason(lane) is None]
-        return any(held) or any(lane.holds(instance.key) for lane in lanes)
+            queues += [queue for queue in graph.keyed.values() if queue.ready and self._reason(queue) is None]
+        return any(held) or any(queue.holds(instance.key) for queue in queues)
 
-    def _reason(self, lane: FunctionQueue) -> str | None:
-        if lane.id not in self._reasons:
-            self._reasons[lane.id] = self._dispatch.unschedulable_reason(lane)
-        return self._reasons[lane.id]
+    def _reason(self, queue: FunctionQueue) -> str | None:
+        if queue.id not in self._reasons:
+            self._reasons[queue.id] = self._claims.unschedulable_reason(queue)
+        return self._reasons[queue.id]
 
     def _unfinished(self, instance: Instance) -> Iterator[Node | None]:
         """Yield its unfinished nodes, and None for each ended one that was looked at."""
-        nodes, left = self._dispatch.graph.nodes, instance.live
-        for run in instance.runs:
-            for key in range(run.first_key, run.first_key + run.count):
+        nodes, left = self._claims.graph.nodes, instance.live
+        for block in instance.blocks:
+            for key in range(block.first_key, block.first_key + block.count):
                 if not left:
                     return
                 node = nodes.get(key)
@@ -132,16 +132,16 @@ class Explainer:
         else:
             standing.waiting += 1
 
-    def _count_queued(self, lane: FunctionQueue, standing: NodeStatus) -> None:
-        id, counts = lane.id, standing.counts
+    def _count_queued(self, queue: FunctionQueue, standing: NodeStatus) -> None:
+        id, counts = queue.id, standing.counts
         if id in counts:
             counts[id] += 1
             return
-        reason = self._reason(lane)
+        reason = self._reason(queue)
         if reason is None:
             standing.queued += 1
         else:
-            standing.obstacles[id] = Obstacle(lane, 1, reason)
+            standing.obstacles[id] = Obstacle(queue, 1, reason)
             counts[id] = 1
 
 
@@ -152,12 +152,12 @@ def _awaited(node: Node) -> Sequence[Node]:
     return node.refs if node.state is RESOLVING else ()
 
 
-def left_behind(dispatch: Claims, worker: Worker) -> list[Obstacle]:
+def left_behind(claims: Claims, worker: Worker) -> list[Obstacle]:
     """Return queued nodes that no connected worker may run, by function, of the queues that a worker serves.
 
     Call it while the worker is still granted nodes, because its own reason counts, too.
     """
     own = worker.info
-    active = dispatch.graph.active.values()
-    lanes = [lane for lane in active if lane.function.protocol is own.protocol and own.takes(lane.function.queue)]
-    return [Obstacle(lane, lane.queued, reason) for lane, reason in dispatch.unschedulable(lanes)]
+    active = claims.graph.active.values()
+    queues = [queue for queue in active if queue.function.protocol is own.protocol and own.takes(queue.function.queue)]
+    return [Obstacle(queue, queue.queued, reason) for queue, reason in claims.unschedulable(queues)]

@@ -23,14 +23,14 @@ class Offers:
     def tidy(self, ids: Collection[int]) -> None:
         """Remove functions without claimable nodes from the pools."""
         self.offer()
-        idle = {lane for id in ids if not (lane := self.graph.queue_by_id[id]).schedulable}
-        for lane in idle:
-            lane.forget_heads()
+        idle = {queue for id in ids if not (queue := self.graph.queue_by_id[id]).schedulable}
+        for queue in idle:
+            queue.forget_heads()
         for protocol in WireProtocol:
             for pool in self.pools.of(protocol):
                 pool.withdraw(idle)
 
-    def forget_lanes(self, ids: set[int]) -> None:
+    def forget_queues(self, ids: set[int]) -> None:
         """Drop what workers and pools know of these functions, by their ids."""
         self.pools.forget(ids)
         for worker in self.workers.values():
@@ -45,10 +45,10 @@ class Offers:
         """Offer the oldest nodes of functions to the pools, if they may have changed."""
         graph = self.graph
         stirred, graph.stirred = graph.stirred, {}
-        for lane in stirred:
-            if lane.key and lane.available > 0:
-                lane.list_head(graph.first(lane))
-        for base in dict.fromkeys([lane.base for lane in stirred]):
+        for queue in stirred:
+            if queue.key and queue.available > 0:
+                queue.list_head(graph.first(queue))
+        for base in dict.fromkeys([queue.base for queue in stirred]):
             head = graph.head(base)
             for pool in self.pools.of(base.function.protocol):
                 if pool.may_run(base):
@@ -62,7 +62,7 @@ class Offers:
 
     def satisfied(self) -> list[Worker]:
         """Return the workers that may leave, because what they wait for has come (see `Until` in broker.proto)."""
-        if self.graph.starting or self.graph.untold:
+        if self.graph.starting or self.graph.unnotified:
             return []  # there may be more in a moment
         waiting: Iterable[Worker] = self.until_idle
         if self.until_drained and self._is_drained():
@@ -79,41 +79,41 @@ class Offers:
         if any(node.queue.function.protocol is WireProtocol.V1 for node in self.claimed.values()):
             return False
         return not any(
-            pool.may_run(lane) for pool in self.pools.of(WireProtocol.V1) for lane in self.graph.delayed.values()
+            pool.may_run(queue) for pool in self.pools.of(WireProtocol.V1) for queue in self.graph.delayed.values()
         )
 
-    def unschedulable(self, lanes: Iterable[FunctionQueue] | None = None) -> list[tuple[FunctionQueue, str]]:
+    def unschedulable(self, queues: Iterable[FunctionQueue] | None = None) -> list[tuple[FunctionQueue, str]]:
         """Return the queues whose nodes no connected worker may run, and why.
 
         By default, of all functions with queued nodes.
         """
-        lanes = self.graph.active.values() if lanes is None else lanes
-        return [(lane, reason) for lane in lanes if (reason := self.unschedulable_reason(lane)) is not None]
+        queues = self.graph.active.values() if queues is None else queues
+        return [(queue, reason) for queue in queues if (reason := self.unschedulable_reason(queue)) is not None]
 
-    def deployed(self, lane: FunctionQueue) -> list[str]:
+    def deployed(self, queue: FunctionQueue) -> list[str]:
         """Return the hashes of other code that connected workers have of this function."""
-        return sorted({hash for worker in self.workers.values() if (hash := worker.deployed.get(lane.id))})
+        return sorted({hash for worker in self.workers.values() if (hash := worker.deployed.get(queue.id))})
 
-    def lacks_key_of_adoption(self, lane: FunctionQueue) -> bool:
-        """Return whether its nodes were adopted under a signing key that no connected worker holds."""
-        key = lane.function.rebound_under
+    def lacks_key_of_rebinding(self, queue: FunctionQueue) -> bool:
+        """Return whether its nodes were rebound under a signing key that no connected worker holds."""
+        key = queue.function.rebound_under
         ours = [worker.info for worker in self.workers.values() if worker.info.protocol is WireProtocol.V1]
         return bool(key and ours) and not any(key in presence.key_ids for presence in ours)
 
-    def needs_adoption(self, lane: FunctionQueue) -> bool:
-        """Return whether its nodes need an adoption to run: workers have other code, or lack its key."""
-        return bool(self.unschedulable_reason(lane) and self.deployed(lane)) or self.lacks_key_of_adoption(lane)
+    def needs_rebinding(self, queue: FunctionQueue) -> bool:
+        """Return whether its nodes need a rebinding to run: workers have other code, or lack its key."""
+        return bool(self.unschedulable_reason(queue) and self.deployed(queue)) or self.lacks_key_of_rebinding(queue)
 
-    def unschedulable_reason(self, lane: FunctionQueue) -> str | None:
+    def unschedulable_reason(self, queue: FunctionQueue) -> str | None:
         """Return why no connected worker may run nodes of this function; None: one may."""
-        protocol = lane.function.protocol
-        if any(pool.may_run(lane) for pool in self.pools.of(protocol)):
+        protocol = queue.function.protocol
+        if any(pool.may_run(queue) for pool in self.pools.of(protocol)):
             return None
         workers = [worker for worker in self.workers.values() if worker.info.protocol is protocol]
         if not workers:
             ours = protocol is WireProtocol.V1
             return "no worker is connected (start one with `worker`)" if ours else "none of its workers is connected"
-        reasons = dict.fromkeys(worker.mismatch(lane) or "it takes nothing more (start another)" for worker in workers)
+        reasons = dict.fromkeys(worker.mismatch(queue) or "it takes nothing more (start another)" for worker in workers)
         many = len(workers) > 1
         none = f"none of {len(workers)} connected workers may" if many else "the only connected worker may not"
         return f"{none} run it: " + "; ".join(reasons)

@@ -30,16 +30,16 @@ class Outcomes(Views):
 
         If not, its staged children are dropped, and its result will be refused.
         """
-        node = self.dispatch.held(worker, key, attempt)
+        node = self.claims.held(worker, key, attempt)
         if node is None or node.queue.function.stream_children:
             return True  # they are refused, or made at once
         return self.staged.has_room(attempt, cost, self.limits)
 
-    def stage(self, worker: Worker, key: int, attempt: int, run: NewNodes) -> bool:
+    def stage(self, worker: Worker, key: int, attempt: int, block: NewNodes) -> bool:
         """Keep children of a running attempt until its result comes. Return False if the worker does not hold it."""
-        if self.dispatch.held(worker, key, attempt) is None:
+        if self.claims.held(worker, key, attempt) is None:
             return False
-        self.staged.take_in(attempt, run, self.limits)
+        self.staged.take_in(attempt, block, self.limits)
         return True
 
     def make(
@@ -47,20 +47,20 @@ class Outcomes(Views):
         worker: Worker,
         key: int,
         attempt: int,
-        run: NewNodes,
+        block: NewNodes,
         known: Mapping[bytes, Node],
         stored: Collection[StoredInstance] = (),
     ) -> bool:
         """Make children of a running attempt of an eager function, visible at once; existing ones are kept.
 
-        `known` has ended nodes that the run names, `stored` its instance if it is not in memory. Returns False if the
+        `known` has ended nodes that the block names, `stored` its instance if it is not in memory. Returns False if the
         worker does not hold the attempt. Raises InvalidArgument, NotFound, Conflict or ResourceExhausted.
         """
-        node = self.dispatch.held(worker, key, attempt)
+        node = self.claims.held(worker, key, attempt)
         if node is None:
             return False
         with self._loaded(stored):
-            self.broods.make(node, run, known, self.limits)
+            self.eager_attempts.make(node, block, known, self.limits)
         return True
 
     def report_children(
@@ -68,14 +68,14 @@ class Outcomes(Views):
         worker: Worker,
         key: int,
         attempt: int,
-        run: NewNodes,
+        block: NewNodes,
         known: Mapping[bytes, Node],
         stored: Collection[StoredInstance] = (),
     ) -> bool:
         """Make children of a running attempt if its function is eager; else stage them. See `make` and `stage`."""
         if self.is_eager(worker, key, attempt):
-            return self.make(worker, key, attempt, run, known, stored)
-        return self.stage(worker, key, attempt, run)
+            return self.make(worker, key, attempt, block, known, stored)
+        return self.stage(worker, key, attempt, block)
 
     @contextmanager
     def _loaded(self, stored: Collection[StoredInstance]) -> Iterator[None]:
@@ -116,12 +116,12 @@ class Outcomes(Views):
         named: tuple[Node, ...] = ()
         if refs or attempt in self.staged:
             named = self._make_children(node, refs, foreign, known, draft)
-        if self.broods.open:
-            self.broods.release(node)
+        if self.eager_attempts.open:
+            self.eager_attempts.release(node)
         node.queue.run_time.measured(microseconds)
         if not named:  # a node that was claimed together with it ran on this value
-            self.dispatch.fused.pop(attempt, None)
-        self.dispatch.let_go(node, now)
+            self.claims.fused.pop(attempt, None)
+        self.claims.let_go(node, now)
         self.graph.complete(node, value, named, large)
         return True
 
@@ -136,16 +136,16 @@ class Outcomes(Views):
         """Make the staged children of the attempt; return the nodes that its result names."""
         staged = self.staged.get(node.attempt) or StagedChildren()
         staged.check(node, self.limits)
-        plan = draft.plan if draft is not None else SubmissionPlan(self.graph, staged.runs, known)
-        own = self.broods.origin_of(node.key) or own_origin(node, staged.runs)
+        plan = draft.plan if draft is not None else SubmissionPlan(self.graph, staged.blocks, known)
+        own = self.eager_attempts.origin_of(node.key) or own_origin(node, staged.blocks)
         named = promised(plan, own, refs, foreign)
-        refuse_cycle(plan, node, staged.runs, named)
+        refuse_cycle(plan, node, staged.blocks, named)
         if draft is not None:
             draft.carry_out(node.key)
         else:
             plan.make(node.key)
         if self.staged.take_out(node.attempt):
-            self.broods.follow(node, plan.runs)
+            self.eager_attempts.follow(node, plan.blocks)
         return named
 
     def fail(
@@ -177,7 +177,7 @@ class Outcomes(Views):
         if final or policy is None or trouble.failed_attempts >= policy.max_attempts:
             self._fail(node, failure)
             return True
-        self.dispatch.invalidate_attempt(node)
+        self.claims.invalidate_attempt(node)
         seconds = (
             policy.delay(trouble.failed_attempts, jitter) if after is None else min(max(after, 0.0), LONGEST_PAUSE)
         )
@@ -186,9 +186,9 @@ class Outcomes(Views):
 
     def _reported(self, worker: Worker, key: int, attempt: int) -> Node | None:
         """Return the node whose outcome a worker reports; None: it does not hold the attempt, and is told so."""
-        node = self.dispatch.held(worker, key, attempt)
+        node = self.claims.held(worker, key, attempt)
         if node is not None and node.pending:
-            self.dispatch.unfuse_early(node)
+            self.claims.unfuse_early(node)
             node = None
         if node is None:
             self.refuse(worker, attempt)
@@ -201,37 +201,37 @@ class Outcomes(Views):
 
         `deployed`: the hash of the code that the worker has instead.
         """
-        node = self.dispatch.held(worker, key, attempt)
+        node = self.claims.held(worker, key, attempt)
         if node is None:
             return False
         self.staged.take_out(attempt)
-        self.broods.abort(node)
-        self.dispatch.take_out(node)
-        asks = bool(deployed) and is_unbound(self.dispatch, node)
+        self.eager_attempts.abort(node)
+        self.claims.take_out(node)
+        asks = bool(deployed) and is_unbound(self.claims, node)
         if why and not asks:
-            self.dispatch.pools.refuse(worker, node.queue, why)
+            self.claims.pools.refuse(worker, node.queue, why)
         if deployed:
             worker.deployed[node.queue.id] = deployed
-        self.dispatch.invalidate_attempt(node)
+        self.claims.invalidate_attempt(node)
         self.graph.back(node)
         if asks:
-            bind(self.dispatch, node, deployed)
+            bind(self.claims, node, deployed)
         return True
 
     def died(self, worker: Worker, running: Sequence[int], unstarted: Sequence[int], cause: str, now: float) -> None:
         """Record the death of a child process: it counts against the running nodes, not against the unstarted ones."""
-        claimed, unharmed = self.dispatch.claimed, set(unstarted)
+        claimed, unharmed = self.claims.claimed, set(unstarted)
         # Running nodes first: one that was claimed together with a source that failed is counted all the same.
         for attempt in running:
             node = claimed.get(attempt)
-            if node is None or attempt in unharmed or self.dispatch.held(worker, node.key, attempt) is None:
+            if node is None or attempt in unharmed or self.claims.held(worker, node.key, attempt) is None:
                 continue
             self._end_run(node, now)
             trouble = self.graph.trouble(node)
             trouble.crashes += 1
             again = trouble.crashes < (node.queue.function.max_deaths or self.limits.deaths)
             if again:
-                self.dispatch.invalidate_attempt(node)
+                self.claims.invalidate_attempt(node)
             text = f"its process ended {trouble.crashes} times while it ran; the last time: {cause}"
             self._again_or_fail(node, again, "dagorama.errors.ProcessDied", text)
         for attempt in unstarted:
@@ -253,19 +253,19 @@ class Outcomes(Views):
         if node.state in ENDED:
             return  # it depended on another that was cancelled
         if node.slot is not None:
-            attempts = [node.attempt, *self.dispatch.unfuse(node)]
+            attempts = [node.attempt, *self.claims.unfuse(node)]
             self.graph.effects.cancelled += [(node.slot.worker, attempt) for attempt in attempts]
             self._end_run(node, now)
-        self.broods.abort(node)
+        self.eager_attempts.abort(node)
         self.graph.end_badly(node, CANCELLED, node, failure, tally)
 
     def _bury(self, now: float, tally: Tally | None = None) -> None:
         """Cancel the children of aborted attempts, and their children in turn."""
-        while self.broods.aborted:
-            brood = self.broods.aborted.pop()
-            self.broods.record_aborted(brood)
-            failure = aborted_failure(brood)
-            for node in list(self.broods.unfinished(brood)):
+        while self.eager_attempts.aborted:
+            eager_attempt = self.eager_attempts.aborted.pop()
+            self.eager_attempts.record_aborted(eager_attempt)
+            failure = aborted_failure(eager_attempt)
+            for node in list(self.eager_attempts.unfinished(eager_attempt)):
                 self._cancel(node, failure(node), now, tally)
 
     def refuse(self, worker: Worker, attempt: int) -> None:
@@ -274,8 +274,8 @@ class Outcomes(Views):
 
     def _end_run(self, node: Node, now: float) -> None:
         self.staged.take_out(node.attempt)
-        self.broods.abort(node)
-        self.dispatch.let_go(node, now)
+        self.eager_attempts.abort(node)
+        self.claims.let_go(node, now)
 
     def _again_or_fail(self, node: Node, again: bool, type: str, text: str) -> None:
         """Queue a node again, and record what went wrong; or fail it."""
@@ -291,7 +291,7 @@ class Outcomes(Views):
         self._fail(node, failure)
 
     def _fail(self, node: Node, failure: Failure) -> None:
-        self.broods.abort(node)
+        self.eager_attempts.abort(node)
         trouble = self.graph.trouble(node)
         trouble.retry_at = 0.0
         self.graph.keep_failure(trouble, None)  # it is kept with the outcome

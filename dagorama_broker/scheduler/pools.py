@@ -54,29 +54,29 @@ class Pools:
         if not pool.workers:
             del self._pools[pool.protocol][_rules(worker)]
 
-    def refuse(self, worker: Worker, lane: FunctionQueue, why: str) -> None:
+    def refuse(self, worker: Worker, queue: FunctionQueue, why: str) -> None:
         """Grant the worker no more nodes of this function."""
         takes_more = worker.pool is not None
         self.leave(worker)
-        worker.refuses[lane.id] = why
+        worker.refuses[queue.id] = why
         if takes_more:
             self.join(worker)
 
-    def forget(self, lanes: set[int]) -> None:
+    def forget(self, queues: set[int]) -> None:
         """Drop what pools know of these functions, by their ids."""
         for pools in self._pools.values():
             for pool in pools.values():
-                pool.forget(lanes)
+                pool.forget(queues)
 
-    def allow(self, worker: Worker, lanes: set[int]) -> None:
+    def allow(self, worker: Worker, queues: set[int]) -> None:
         """Forget that the worker has refused these functions, by their ids."""
-        stale = lanes.intersection(worker.refuses)
+        stale = queues.intersection(worker.refuses)
         if not stale:
             return
         takes_more = worker.pool is not None
         self.leave(worker)
-        for lane in stale:
-            del worker.refuses[lane]
-            worker.deployed.pop(lane, None)
+        for queue in stale:
+            del worker.refuses[queue]
+            worker.deployed.pop(queue, None)
         if takes_more:
             self.join(worker)

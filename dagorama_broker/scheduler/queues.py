@@ -201,13 +201,13 @@ class FunctionQueue:
 Head = tuple[int, int, FunctionQueue]
 
 
-def oldest(lane: FunctionQueue, first: Callable[[FunctionQueue], int]) -> Head | None:
+def oldest(queue: FunctionQueue, first: Callable[[FunctionQueue], int]) -> Head | None:
     """Return the head of a function's queues with the oldest claimable node; None: there is none.
 
     `first` returns the oldest place of a queue. Outdated heads are corrected when they come up, so that a call costs
     what has changed since the last one.
     """
-    heads = lane.heads
+    heads = queue.heads
     while heads:
         place, number, keyed = heads[0]
         if place != keyed.listed:
@@ -220,7 +220,7 @@ def oldest(lane: FunctionQueue, first: Callable[[FunctionQueue], int]) -> Head |
             heapreplace(heads, (now, number, keyed))
         else:
             break
-    if lane.available <= 0:
+    if queue.available <= 0:
         return heads[0] if heads else None
-    own = first(lane), lane.number, lane
+    own = first(queue), queue.number, queue
     return min(own, heads[0]) if heads else own

@@ -16,13 +16,13 @@ from dagorama_broker.scheduler.transitions import BACKOFF, COMPLETED, FAILED, RE
 
 def ended_nodes(graph: Graph, rows: Iterable[EndedNode]) -> dict[int, Node]:
     """Return ended nodes by key; `rows` must have all nodes that their completed values name."""
-    lanes = graph.queue_by_id
+    queues = graph.queue_by_id
     instances: dict[int, Instance] = {}
     nodes: dict[int, Node] = {}
     rows = list(rows)
     for row in rows:
         instance = instances.setdefault(row.instance, Instance(row.instance, b""))
-        nodes[row.key] = Node(row.key, instance, lanes[row.function], None, State(row.state))
+        nodes[row.key] = Node(row.key, instance, queues[row.function], None, State(row.state))
     for row in rows:
         node = nodes[row.key]
         node.attempt = row.attempt
@@ -37,22 +37,22 @@ def ended_nodes(graph: Graph, rows: Iterable[EndedNode]) -> dict[int, Node]:
 def queue_of_row(graph: Graph, rows: Live | Failed, key: int, function: int) -> FunctionQueue:
     """Return the queue of a node that was made as `function`, by the code that it is bound to and by its key.
 
-    A node that was adopted before adoptions were signed has its original code.
+    A node that was rebound before rebindings were signed has its original code.
     """
-    adoption = rows.rebindings.get(key)
-    lane = graph.queue_by_id[rows.rebound[key] if adoption is not None else function]
-    if adoption is not None:
+    rebinding = rows.rebindings.get(key)
+    queue = graph.queue_by_id[rows.rebound[key] if rebinding is not None else function]
+    if rebinding is not None:
         graph.made_with[key] = graph.queue_by_id[function].function.code
-        graph.rebindings[key] = adoption
-    return graph.queue_for_key(lane, rows.keys[key]) if key in rows.keys else lane
+        graph.rebindings[key] = rebinding
+    return graph.queue_for_key(queue, rows.keys[key]) if key in rows.keys else queue
 
 
 def rebuild(graph: Graph, live: Live) -> list[tuple[float, Node]]:
     """Fill an empty graph; return the nodes in BACKOFF with the time of their next attempt."""
     for row in live.functions:
         graph.enter_queue(FunctionQueue(row.id, row.function))
-    graph.next_node, graph.next_instance, graph.next_lane = live.next_node, live.next_instance, live.next_function
-    graph.next_adoption = live.next_rebinding
+    graph.next_node, graph.next_instance, graph.next_queue = live.next_node, live.next_instance, live.next_function
+    graph.next_rebinding = live.next_rebinding
     resolving = {row.key: row for row in live.ended if row.state == RESOLVING}
     pauses = _rebuild_nodes(graph, live, _rebuild_names(graph, live), resolving)
     ended = ended_nodes(graph, [row for row in live.ended if row.key not in resolving])
@@ -61,35 +61,35 @@ def rebuild(graph: Graph, live: Live) -> list[tuple[float, Node]]:
 
 
 def _rebuild_names(graph: Graph, live: Live) -> list[NodeBlock]:
-    """Rebuild instances and origins; return the runs in the order of their keys."""
+    """Rebuild instances and origins; return the blocks in the order of their keys."""
     instances = {row.key: Instance(row.key, row.id, row.key in live.failed) for row in live.instances}
     graph.instances = {instance.id: instance for instance in instances.values()}
-    runs = [
+    blocks = [
         NodeBlock(row.origin, row.first, row.size, row.first_key, instances[row.instance], row.digest)
         for row in sorted(live.blocks, key=lambda row: row.first_key)
     ]
-    for run in runs:
-        run.instance.runs.append(run)
-        graph.origins.setdefault(run.origin, []).append(run)
+    for block in blocks:
+        block.instance.blocks.append(block)
+        graph.origins.setdefault(block.origin, []).append(block)
     for of_origin in graph.origins.values():
         of_origin.sort(key=FIRST)
-    return runs
+    return blocks
 
 
 def _rebuild_nodes(
-    graph: Graph, live: Live, runs: Iterable[NodeBlock], resolving: Mapping[int, EndedNode]
+    graph: Graph, live: Live, blocks: Iterable[NodeBlock], resolving: Mapping[int, EndedNode]
 ) -> list[tuple[float, Node]]:
     progress, pauses = {row.key: row for row in live.progress}, []
-    runs = iter(runs)
-    run = next(runs, None)
+    blocks = iter(blocks)
+    block = next(blocks, None)
     for row in live.nodes:
-        while run is not None and run.first_key + run.count <= row.key:
-            run = next(runs, None)
-        assert run is not None
-        lane, trouble = queue_of_row(graph, live, row.key, row.function), progress.get(row.key)
+        while block is not None and block.first_key + block.count <= row.key:
+            block = next(blocks, None)
+        assert block is not None
+        queue, trouble = queue_of_row(graph, live, row.key, row.function), progress.get(row.key)
         left = _pause_left(graph, trouble) if trouble is not None else 0.0
         state = RESOLVING if row.key in resolving else BACKOFF if left > 0.0 else WAITING
-        node = Node(row.key, run.instance, lane, run, state)
+        node = Node(row.key, block.instance, queue, block, state)
         graph.take_up(node)
         if trouble is not None:
             node.failures = FailureCounts(trouble.failed_attempts, trouble.crashes, trouble.worker_losses)

@@ -69,23 +69,23 @@ def refuse(graph: Graph, failed: Failed, downstream: bool) -> None:
             )
 
 
-def retry_failed(dispatch: Claims, failed: Failed) -> Retried:
+def retry_failed(claims: Claims, failed: Failed) -> Retried:
     """Carry out a retry, after `refuse`. A node that still depends on another failure fails again at once."""
-    graph = dispatch.graph
+    graph = claims.graph
     graph.changes.used_failures += failed.used
     if not failed.nodes:
         return Retried(0, 0, used=len(failed.used))
-    dispatch.broods.disown(failed.made, {row.key: row.dropped for row in failed.nodes})
+    claims.eager_attempts.disown(failed.made, {row.key: row.dropped for row in failed.nodes})
     nodes = _take_up(graph, failed)
     _connect(graph, failed.nodes, nodes, ended_nodes(graph, failed.ended))
     for row, node in zip(failed.nodes, nodes, strict=True):
-        _move_back(dispatch, row, node)
+        _move_back(claims, row, node)
     # All are moved before any is connected, and all connected before any is settled, so that order does not matter.
     bad = [(node, graph.wait_for(node, node.refs or node.sources)) for node in nodes]
     _have_others_wait(graph, failed, nodes)
-    for node, culprit in bad:
+    for node, root_cause in bad:
         if node.state is WAITING or node.state is RESOLVING:
-            graph.settle(node, culprit)
+            graph.settle(node, root_cause)
     states = [node.state for node in nodes]
     return Retried(
         sum(state is QUEUED or state is BACKOFF for state in states),
@@ -148,13 +148,13 @@ def _unfinished(graph: Graph, instances: Iterable[StoredInstance]) -> Iterator[N
 def _take_up(graph: Graph, failed: Failed) -> list[Node]:
     """Load the nodes into memory, with their instances and names, in their ended states."""
     instances = {stored.row.key: _reopen(graph, stored, failed.others) for stored in failed.instances}
-    runs = iter([_run(graph, row, instances) for row in sorted(failed.blocks, key=lambda row: row.first_key)])
-    run, nodes = next(runs), []
+    blocks = iter([_run(graph, row, instances) for row in sorted(failed.blocks, key=lambda row: row.first_key)])
+    block, nodes = next(blocks), []
     for row in failed.nodes:
-        while row.key >= run.first_key + run.count:
-            run = next(runs)
-        lane = queue_of_row(graph, failed, row.key, row.function)
-        node = Node(row.key, instances[row.instance], lane, run, State(row.state))
+        while row.key >= block.first_key + block.count:
+            block = next(blocks)
+        queue = queue_of_row(graph, failed, row.key, row.function)
+        node = Node(row.key, instances[row.instance], queue, block, State(row.state))
         graph.take_up(node)
         nodes.append(node)
     return nodes
@@ -173,11 +173,11 @@ def _reopen(graph: Graph, stored: StoredInstance, others: set[int]) -> Instance:
 
 
 def _run(graph: Graph, row: NodeBlockRow, instances: Mapping[int, Instance]) -> NodeBlock:
-    run = block_with(graph.origins.get(row.origin, ()), row.first)
-    if run is None:
-        run = NodeBlock(row.origin, row.first, row.size, row.first_key, instances[row.instance], row.digest)
-        graph.enter_run(run)
-    return run
+    block = block_with(graph.origins.get(row.origin, ()), row.first)
+    if block is None:
+        block = NodeBlock(row.origin, row.first, row.size, row.first_key, instances[row.instance], row.digest)
+        graph.enter_block(block)
+    return block
 
 
 def _connect(graph: Graph, rows: Iterable[FailedNode], nodes: Iterable[Node], ended: Mapping[int, Node]) -> None:
@@ -192,16 +192,16 @@ def _connect(graph: Graph, rows: Iterable[FailedNode], nodes: Iterable[Node], en
             node.tolerates = frozenset(-key for key in keys if key < 0) or NONE
 
 
-def _move_back(dispatch: Claims, row: FailedNode, node: Node) -> None:
+def _move_back(claims: Claims, row: FailedNode, node: Node) -> None:
     """Move a node back: to wait for its promises if it has a value, else to the queue or to wait for its sources."""
-    graph = dispatch.graph
+    graph = claims.graph
     if row.refs is not None:
         graph.changes.retried.append(RetriedRow(node.key, int(RESOLVING)))
         graph.move(node, RESOLVING)
         return
     graph.changes.retried.append(RetriedRow(node.key, int(WAITING)))
     # A worker that still runs an old attempt is refused, also after a restart.
-    dispatch.invalidate_attempt(node)
+    claims.invalidate_attempt(node)
     node.failures = FailureCounts()
     graph.keep_failure(node.failures, row.failure)
     graph.record_trouble(node)

@@ -29,7 +29,7 @@ from dagorama_broker.scheduler.workers import Workers
 class Scheduler(Workers):
     def __init__(self, epoch: int, limits: Limits | None = None, timing: Timing | None = None) -> None:
         super().__init__(epoch, limits, timing)
-        self.feeding = Assigner(self.dispatch)
+        self.feeding = Assigner(self.claims)
         self.ticked_at: float | None = None
         self.reruns = 0  #: calls of `retry` that dropped values
         self.revivals = 0  #: calls of `retry`: what was read from the store before may be outdated
@@ -45,12 +45,12 @@ class Scheduler(Workers):
         self._forgive(now)
         self.graph.left = self.limits.step
         puts_off = self.graph.go_on()
-        for worker in self.dispatch.silent(now):
+        for worker in self.claims.silent(now):
             self.disconnect(worker, now)
         self._end_pauses(now)
         for node in islice(self.graph.expired(now), self.limits.step):
             self._give_up(node)
-        for node in self.dispatch.overrun(now):
+        for node in self.claims.overrun(now):
             self._take_away(node, now)
         if self.dispatch_paused_until is not None and (now >= self.dispatch_paused_until or not self.awaited):
             self.graph.changes.workers_left += self.awaited
@@ -61,24 +61,24 @@ class Scheduler(Workers):
             puts_off |= self._feed(now)
             stale_at = self.feeding.take_back(now)
             self._tell_who_may_leave()
-        return now if puts_off or self.graph.untold else self._next_tick(now, stale_at)
+        return now if puts_off or self.graph.unnotified else self._next_tick(now, stale_at)
 
     def _feed(self, now: float) -> bool:
         """Grant queued nodes to workers. Return whether there are more to grant at once."""
         is_more = self.feeding.assign(now)
-        while self.broods.aborted:  # a node was granted again whose last attempt had made children
+        while self.eager_attempts.aborted:  # a node was granted again whose last attempt had made children
             self._bury(now)
-            effects, claimed = self.graph.effects, self.dispatch.claimed
+            effects, claimed = self.graph.effects, self.claims.claimed
             effects.granted = [granted for granted in effects.granted if granted.attempt in claimed]
             is_more = self.feeding.assign(now)
         return is_more
 
     def _next_tick(self, now: float, stale_at: float | None) -> float | None:
         times = [stale_at, self.dispatch_paused_until]
-        times += [heap[0][0] for heap in (self.graph.pauses, self.graph.expiries, self.dispatch.overruns) if heap]
-        if self.dispatch.leases:
+        times += [heap[0][0] for heap in (self.graph.pauses, self.graph.expiries, self.claims.overruns) if heap]
+        if self.claims.leases:
             # Called this often, it can tell that the broker stood still from the silence of a worker.
-            times += [self.dispatch.leases[0][0], now + self.timing.shortest_lease / 4]
+            times += [self.claims.leases[0][0], now + self.timing.shortest_lease / 4]
         return min((time for time in times if time is not None), default=None)
 
     def _forgive(self, now: float) -> None:
@@ -86,7 +86,7 @@ class Scheduler(Workers):
         before, self.ticked_at = self.ticked_at, now
         if before is None or now - before < self.timing.shortest_lease / 2:
             return
-        for worker in self.dispatch.workers.values():
+        for worker in self.claims.workers.values():
             worker.heard_at = now
             for slot in worker.slots:
                 slot.progress_at = max(slot.progress_at, now) if slot.held else slot.progress_at
@@ -97,14 +97,14 @@ class Scheduler(Workers):
 
     def _give_up(self, node: Node) -> None:
         function = node.queue.function
-        reason = self.dispatch.unschedulable_reason(node.queue) or "workers that may run it had other work"
+        reason = self.claims.unschedulable_reason(node.queue) or "workers that may run it had other work"
         text = f"it was queued for {function.queue_timeout:g} seconds (queue_timeout): {reason}"
         self._again_or_fail(node, False, "dagorama.errors.QueueTimeout", text)
 
     def _tell_who_may_leave(self) -> None:
-        satisfied, effects = self.dispatch.satisfied(), self.graph.effects
+        satisfied, effects = self.claims.satisfied(), self.graph.effects
         for worker in satisfied:
-            effects.left[worker] = left_behind(self.dispatch, worker)
+            effects.left[worker] = left_behind(self.claims, worker)
         for worker in satisfied:
             self.leave(worker)
             effects.done.append(worker)
@@ -123,21 +123,21 @@ class Scheduler(Workers):
     # --- submissions --------------------------------------------------------------------------------
 
     def submit(
-        self, runs: Sequence[NewNodes], known: Mapping[bytes, Node], stored: Collection[StoredInstance] = ()
+        self, blocks: Sequence[NewNodes], known: Mapping[bytes, Node], stored: Collection[StoredInstance] = ()
     ) -> None:
         """Make instances and nodes, all or none. Raises InvalidArgument, NotFound, Conflict or ResourceExhausted.
 
-        `known` has ended nodes by the ids that the runs name, `stored` instances that are not in memory; both were
+        `known` has ended nodes by the ids that the blocks name, `stored` instances that are not in memory; both were
         read from the store.
         """
-        for run in runs:
-            self.limits.check_sources(run.sources)
+        for block in blocks:
+            self.limits.check_sources(block.sources)
         with self._loaded(stored):
-            SubmissionPlan(self.graph, runs, known).make()
+            SubmissionPlan(self.graph, blocks, known).make()
 
-    def draft(self, runs: Sequence[NewNodes], known: Mapping[bytes, Node]) -> Draft:
+    def draft(self, blocks: Sequence[NewNodes], known: Mapping[bytes, Node]) -> Draft:
         """Begin to make instances and nodes in slices; see `Draft`."""
-        return Draft(self.graph, self.limits, runs, known)
+        return Draft(self.graph, self.limits, blocks, known)
 
     def pin_instance(self, id: bytes, stored: StoredInstance | None) -> None:
         """Let drafts add nodes to an instance, whether it ends meanwhile or not, until `unpin_instance`.
@@ -163,8 +163,8 @@ class Scheduler(Workers):
     def drop_functions(self, ids: Iterable[int]) -> None:
         """Drop functions that no stored node names, by their ids, unless something in memory uses them."""
         ids = set(ids)
-        self.dispatch.tidy(ids)
-        self.dispatch.forget_lanes({id for id in ids if self.graph.drop_queue(id)})
+        self.claims.tidy(ids)
+        self.claims.forget_queues({id for id in ids if self.graph.drop_queue(id)})
 
     # --- operations on request ----------------------------------------------------------------------
 
@@ -183,12 +183,12 @@ class Scheduler(Workers):
         now: float,
         downstream: bool = False,
         new_code: Iterable[Node] | None = None,
-        adoptions: Sequence[Rebinding] = (),
+        rebindings: Sequence[Rebinding] = (),
     ) -> Retried:
         """Retry failed nodes; nodes that failed because of them wait for them again. See `scheduler/retry.py`.
 
         `new_code`: these nodes, the given unfinished ones and nodes that wait for any of them are run by the code that
-        is deployed then, as far as `adoptions` allow it.
+        is deployed then, as far as `rebindings` allow it.
 
         Raises FailedPrecondition if an unfinished node takes one of these failures as a value or, with `downstream`,
         has been given one of them or what one of the nodes returned, or is about to; then nothing has changed.
@@ -199,17 +199,17 @@ class Scheduler(Workers):
             self._cancel(node, ORPHANED(node), now)
         self._bury(now)
         self.finish()
-        revived = retry_failed(self.dispatch, failed)
+        revived = retry_failed(self.claims, failed)
         self.revivals += 1
         self.reruns += revived.completed > 0
         if new_code is None:
             return revived
         nodes = with_dependents(self.graph, failed, new_code)
-        return revived._replace(rebound=rebind_deployed(self.dispatch, nodes, adoptions))
+        return revived._replace(rebound=rebind_deployed(self.claims, nodes, rebindings))
 
-    def rebind(self, asked: ReboundFunction, adoption: Rebinding | None) -> Rebindable:
+    def rebind(self, asked: ReboundFunction, rebinding: Rebinding | None) -> Rebindable:
         """Bind unfinished nodes of a function, by its name, to other code, and return which; see `rebind`.
 
         Raises NotFound or FailedPrecondition, and then nothing has changed.
         """
-        return rebind(self.dispatch, asked, adoption)
+        return rebind(self.claims, asked, rebinding)

@@ -16,15 +16,15 @@ RUN, NODE, REFERENCE, ID = 600, 150, 40, 60
 
 
 def staged_cost(nodes: int, references: int, ids: int, content: int) -> int:
-    """Return the bytes that a run of staged children takes in memory."""
+    """Return the bytes that a block of staged children takes in memory."""
     return RUN + NODE * nodes + REFERENCE * references + ID * ids + content
 
 
-def cost_of(run: NewNodes) -> int:
-    """Return the bytes that a run takes in memory while it is staged."""
-    references = _entries(run.sources) + _entries(run.tolerant)
-    ids = len(run.foreign) + len(run.large)
-    return staged_cost(run.count, references, ids, sum(map(len, run.arguments)))
+def cost_of(block: NewNodes) -> int:
+    """Return the bytes that a block takes in memory while it is staged."""
+    references = _entries(block.sources) + _entries(block.tolerant)
+    ids = len(block.foreign) + len(block.large)
+    return staged_cost(block.count, references, ids, sum(map(len, block.arguments)))
 
 
 def _entries(columns: Iterable[Sized] | None) -> int:
@@ -34,10 +34,10 @@ def _entries(columns: Iterable[Sized] | None) -> int:
 class StagedChildren:
     """Children of a running attempt, which are invisible until its result is recorded."""
 
-    __slots__ = ("cost", "nodes", "runs", "size", "too_much", "weight")
+    __slots__ = ("blocks", "cost", "nodes", "size", "too_much", "weight")
 
     def __init__(self) -> None:
-        self.runs: list[NewNodes] = []
+        self.blocks: list[NewNodes] = []
         self.nodes = 0
         self.size = 0  #: bytes of arguments
         self.weight = 0  #: nodes and references
@@ -49,10 +49,10 @@ class StagedChildren:
         if self.too_much:
             raise ResourceExhausted(self.too_much)
         limits.check_attempt(self.nodes, self.size)
-        homes = {node.instance.id, *(run.instance for run in self.runs if run.creates is not None)}
-        for run in self.runs:
-            limits.check_sources(run.sources)
-            if run.instance not in homes:
+        homes = {node.instance.id, *(block.instance for block in self.blocks if block.creates is not None)}
+        for block in self.blocks:
+            limits.check_sources(block.sources)
+            if block.instance not in homes:
                 raise InvalidArgument("an attempt may make nodes in its own instance and in new ones only")
 
 
@@ -71,21 +71,21 @@ class Stage(dict[int, StagedChildren]):
             self._clear(staged)
         return not staged.too_much
 
-    def take_in(self, attempt: int, run: NewNodes, limits: Limits) -> None:
-        """Stage a run. Past a limit nothing is staged, and `Staged.check` will refuse the result."""
-        staged, cost = self.setdefault(attempt, StagedChildren()), cost_of(run)
-        staged.nodes += run.count
-        staged.size += sum(map(len, run.arguments))
+    def take_in(self, attempt: int, block: NewNodes, limits: Limits) -> None:
+        """Stage a block. Past a limit nothing is staged, and `Staged.check` will refuse the result."""
+        staged, cost = self.setdefault(attempt, StagedChildren()), cost_of(block)
+        staged.nodes += block.count
+        staged.size += sum(map(len, block.arguments))
         if staged.nodes > limits.nodes_per_attempt or staged.size > limits.bytes_per_attempt:
             self._clear(staged)
         elif self.has_room(attempt, cost, limits):
-            staged.runs.append(run)
-            staged.weight += run.weight
+            staged.blocks.append(block)
+            staged.weight += block.weight
             staged.cost += cost
             self.cost += cost
 
     def _clear(self, staged: StagedChildren) -> None:
-        staged.runs.clear()
+        staged.blocks.clear()
         self.cost -= staged.cost
         staged.cost = 0
 
@@ -97,9 +97,9 @@ class Stage(dict[int, StagedChildren]):
         return staged
 
 
-def own_origin(node: Node, runs: Sequence[NewNodes]) -> bytes:
+def own_origin(node: Node, blocks: Sequence[NewNodes]) -> bytes:
     """Return the origin of children staged in the instance of `node`; empty: there are none."""
-    return next((run.origin for run in runs if run.instance == node.instance.id), b"")
+    return next((block.origin for block in blocks if block.instance == node.instance.id), b"")
 
 
 def promised(plan: SubmissionPlan, own: bytes, refs: Sequence[int], foreign: Sequence[bytes]) -> tuple[Node, ...]:
@@ -117,9 +117,9 @@ def promised(plan: SubmissionPlan, own: bytes, refs: Sequence[int], foreign: Seq
     return tuple(found)
 
 
-def refuse_cycle(plan: SubmissionPlan, node: Node, runs: Sequence[NewNodes], named: Sequence[Node]) -> None:
+def refuse_cycle(plan: SubmissionPlan, node: Node, blocks: Sequence[NewNodes], named: Sequence[Node]) -> None:
     """Raise InvalidArgument if a node that the result names waits for `node`, directly or through others."""
-    if all(map(plan.has, named)) and not any(run.foreign for run in runs):
+    if all(map(plan.has, named)) and not any(block.foreign for block in blocks):
         return
     is_waited_for = bool(node.dependents)
     seen, stack = set(named), list(named)

@@ -17,16 +17,16 @@ from dagorama_broker.scheduler.queues import KEY_MASK, FunctionQueue, Head, olde
 from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, QUEUED, TRANSITIONS, WAITING
 
 
-def _recount(lane: FunctionQueue, before: State, state: State) -> None:
+def _recount(queue: FunctionQueue, before: State, state: State) -> None:
     """Update the counts of a function after a move in the queue of one of its concurrency keys, except for leaving."""
-    base = lane.base
+    base = queue.base
     if before is CLAIMED:
         base.keyed_claimed -= 1
     if state is CLAIMED:
         base.keyed_claimed += 1
     elif state is QUEUED:
         base.keyed_ready += 1
-    lane.recount()
+    queue.recount()
 
 
 class States(Names):
@@ -52,78 +52,78 @@ class States(Names):
         counts = self.counts
         counts[before] -= 1
         counts[state] += 1
-        lane = node.queue
+        queue = node.queue
         if before is QUEUED:
-            self._leave_queue(lane)
-            if lane.function.queue_timeout:
+            self._leave_queue(queue)
+            if queue.function.queue_timeout:
                 del self.expires_at[node.key]
         elif before is CLAIMED:
-            lane.claimed -= 1
-            if lane.limit:
-                self.stirred[lane] = None
+            queue.claimed -= 1
+            if queue.limit:
+                self.stirred[queue] = None
         elif before is BACKOFF:
-            self._leave_delayed(lane)
+            self._leave_delayed(queue)
         if state is QUEUED:
-            lane.ready += 1
-            self.active[lane.id] = lane.base if lane.key else lane
+            queue.ready += 1
+            self.active[queue.id] = queue.base if queue.key else queue
         elif state is CLAIMED:
-            lane.claimed += 1
+            queue.claimed += 1
         elif state is BACKOFF:
-            self._delay(lane)
-        if lane.key:
-            _recount(lane, before, state)
+            self._delay(queue)
+        if queue.key:
+            _recount(queue, before, state)
 
-    def _leave_queue(self, lane: FunctionQueue) -> None:
-        lane.ready -= 1
-        base = lane
-        if lane.key:
-            base = lane.base
+    def _leave_queue(self, queue: FunctionQueue) -> None:
+        queue.ready -= 1
+        base = queue
+        if queue.key:
+            base = queue.base
             base.keyed_ready -= 1
-        if not lane.ready:
-            lane.clear()
+        if not queue.ready:
+            queue.clear()
             if not base.ready and not base.keyed_ready:
                 del self.active[base.id]
 
-    def _leave_delayed(self, lane: FunctionQueue) -> None:
-        lane.delayed -= 1
-        if lane.key:
-            lane.base.keyed_delayed -= 1
-        if not lane.delayed:
-            del self.delayed[lane.number]
+    def _leave_delayed(self, queue: FunctionQueue) -> None:
+        queue.delayed -= 1
+        if queue.key:
+            queue.base.keyed_delayed -= 1
+        if not queue.delayed:
+            del self.delayed[queue.number]
 
-    def change_lane(self, node: Node, lane: FunctionQueue) -> None:
+    def change_queue(self, node: Node, queue: FunctionQueue) -> None:
         """Move an unclaimed node to the queue of another function; it keeps its state and its position."""
         old = node.queue
         if node.state is QUEUED:
             self._leave_queue(old)
         elif node.state is BACKOFF:
             self._leave_delayed(old)
-        node.queue = lane
+        node.queue = queue
         if old.key:
             old.recount()
-            node.queue = self.queue_for_key(lane, old.key)
+            node.queue = self.queue_for_key(queue, old.key)
             self._leave_keyed(old)
             self.register_keyed(node)
-        lane = node.queue
+        queue = node.queue
         if node.state is QUEUED:
-            lane.ready += 1
-            self.active[lane.id] = lane.base
+            queue.ready += 1
+            self.active[queue.id] = queue.base
             self._line_up(node)
         elif node.state is BACKOFF:
-            self._delay(lane)
-        if lane.key:
-            _recount(lane, WAITING, node.state)
+            self._delay(queue)
+        if queue.key:
+            _recount(queue, WAITING, node.state)
 
     def _line_up(self, node: Node) -> None:
-        lane = node.queue
-        lane.push(order(node.instance.key, node.key, lane.function.priority))
-        self.stirred[lane] = None
+        queue = node.queue
+        queue.push(order(node.instance.key, node.key, queue.function.priority))
+        self.stirred[queue] = None
 
-    def _delay(self, lane: FunctionQueue) -> None:
-        lane.delayed += 1
-        if lane.key:
-            lane.base.keyed_delayed += 1
-        self.delayed[lane.number] = lane
+    def _delay(self, queue: FunctionQueue) -> None:
+        queue.delayed += 1
+        if queue.key:
+            queue.base.keyed_delayed += 1
+        self.delayed[queue.number] = queue
 
     def take_up(self, node: Node) -> None:
         """Enter a node that was made before, in the state in which it was left."""
@@ -174,18 +174,18 @@ class States(Names):
             if self.expires_at.get(key) == when:
                 yield self.nodes[key]
 
-    def first(self, lane: FunctionQueue) -> int:
+    def first(self, queue: FunctionQueue) -> int:
         """Return the place of the oldest queued node of an active queue; places of nodes that have left are dropped."""
-        while len(lane) != lane.ready:
-            node = self.nodes.get(lane.first() & KEY_MASK)
-            if node is not None and node.state is QUEUED and node.queue is lane:
+        while len(queue) != queue.ready:
+            node = self.nodes.get(queue.first() & KEY_MASK)
+            if node is not None and node.state is QUEUED and node.queue is queue:
                 break
-            lane.pop()
-        return lane.first()
+            queue.pop()
+        return queue.first()
 
-    def head(self, lane: FunctionQueue) -> Head | None:
+    def head(self, queue: FunctionQueue) -> Head | None:
         """Return the oldest claimable node of a function, with any concurrency key."""
-        return oldest(lane, self.first)
+        return oldest(queue, self.first)
 
     # --- paused nodes and failed attempts ---------------------------------------------------------------
 

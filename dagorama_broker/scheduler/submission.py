@@ -24,18 +24,18 @@ class SubmissionPlan:
     def __init__(
         self,
         graph: Graph,
-        runs: Sequence[NewNodes],
+        blocks: Sequence[NewNodes],
         known: Mapping[bytes, Node],
         reservation: Reservation | None = None,
     ) -> None:
-        """`known` has ended nodes, read from the store, by the ids that the runs name.
+        """`known` has ended nodes, read from the store, by the ids that the blocks name.
 
         Without a reservation the plan is complete at once, or raises InvalidArgument, NotFound or Conflict. With one,
         the caller completes it by `steps`.
         """
         self.nodes: list[Node] = []
-        self.new_runs = runs
-        self.runs: list[NodeBlock] = []  #: planned or made ones, one for each of `new_runs`
+        self.new_blocks = blocks
+        self.blocks: list[NodeBlock] = []  #: planned or made ones, one for each of `new_runs`
         self._graph = graph
         self._known = known
         self._reservation = reservation
@@ -43,8 +43,8 @@ class SubmissionPlan:
         self._first_instance = reservation.first_instance if reservation is not None else graph.next_instance
         self._instances: dict[bytes, tuple[Instance, NewNodes]] = {}
         self._origins: dict[bytes, list[NodeBlock]] = {}
-        self._new_lanes: dict[Function, FunctionQueue] = {}
-        self._last: NodeBlock | None = None  # the run that was looked into last
+        self._new_queues: dict[Function, FunctionQueue] = {}
+        self._last: NodeBlock | None = None  # the block that was looked into last
         if reservation is None:
             for _ in self.steps():
                 pass
@@ -57,14 +57,14 @@ class SubmissionPlan:
 
     def at(self, origin: bytes, counter: int) -> Node | None:
         """Return a planned or unfinished node by origin and counter."""
-        run = self._last
-        if run is None or run.origin != origin or not run.first <= counter < run.first + run.count:
-            run = block_with(self._origins.get(origin, ()), counter)
-            run = run or block_with(self._graph.origins.get(origin, ()), counter)
-            if run is None:
+        block = self._last
+        if block is None or block.origin != origin or not block.first <= counter < block.first + block.count:
+            block = block_with(self._origins.get(origin, ()), counter)
+            block = block or block_with(self._graph.origins.get(origin, ()), counter)
+            if block is None:
                 return None
-            self._last = run
-        key = run.key_of(counter)
+            self._last = block
+        key = block.key_of(counter)
         place = key - self._first_key
         return self.nodes[place] if 0 <= place < len(self.nodes) else self._graph.nodes.get(key)
 
@@ -79,53 +79,53 @@ class SubmissionPlan:
     # --- finding out ----------------------------------------------------------------------------------
 
     def steps(self) -> Iterator[int]:
-        """Find out in full what is asked for, run by run. Yield how many nodes and sources each step looked at.
+        """Find out in full what is asked for, block by block. Yield how many nodes and sources each step looked at.
 
         Raises InvalidArgument, NotFound or Conflict.
         """
-        for new in self.new_runs:
+        for new in self.new_blocks:
             yield from self._take_in(new)
-        for origin, runs in self._origins.items():
-            runs.sort(key=FIRST)
-            refuse_overlaps(runs, self._graph.origins.get(origin, ()))
-            yield len(runs)
-        for new, run in zip(self.new_runs, self.runs, strict=True):
+        for origin, blocks in self._origins.items():
+            blocks.sort(key=FIRST)
+            refuse_overlaps(blocks, self._graph.origins.get(origin, ()))
+            yield len(blocks)
+        for new, block in zip(self.new_blocks, self.blocks, strict=True):
             if new.sources is not None:
-                first = run.first_key - self._first_key
-                nodes = self.nodes[first : first + run.count]
-                for start in range(0, run.count, PORTION):
+                first = block.first_key - self._first_key
+                nodes = self.nodes[first : first + block.count]
+                for start in range(0, block.count, PORTION):
                     yield self._connect(new, nodes, start)
 
     def _take_in(self, new: NewNodes) -> Iterator[int]:
         count = new.count
         if len(new.arguments) != count or (new.sources is not None and len(new.sources) != count):
-            raise InvalidArgument("the columns of a run of nodes have different lengths")
+            raise InvalidArgument("the columns of a block of nodes have different lengths")
         instance, first_key = self._instance_of(new), self._first_key + len(self.nodes)
-        run = NodeBlock(new.origin, new.first, count, first_key, instance, new.digest)
+        block = NodeBlock(new.origin, new.first, count, first_key, instance, new.digest)
         if count:
             self._refuse_reserved(new.origin)
-            self._origins.setdefault(run.origin, []).append(run)
-        self.runs.append(run)
-        lanes = {index: self._lane(new.functions[index]) for index in set(new.function)}
+            self._origins.setdefault(block.origin, []).append(block)
+        self.blocks.append(block)
+        queues = {index: self._queue_of(new.functions[index]) for index in set(new.function)}
         for start in range(0, max(count, 1), PORTION):
-            portion = self._lanes_of(new, lanes, start)
-            self.nodes += [Node(key, instance, lane, run) for key, lane in enumerate(portion, first_key + start)]
+            portion = self._queues_of(new, queues, start)
+            self.nodes += [Node(key, instance, queue, block) for key, queue in enumerate(portion, first_key + start)]
             yield len(portion) + 1
 
-    def _lane(self, function: Function) -> FunctionQueue:
+    def _queue_of(self, function: Function) -> FunctionQueue:
         """Return the queue of a function. A new one is only planned: a plan that is refused leaves none behind."""
         graph = self._graph
-        lane = graph.queues.get(function) or self._new_lanes.get(function)
-        if lane is None and self._reservation is not None:
-            lane = self._new_lanes[function] = FunctionQueue(graph.next_lane, function)
-            graph.next_lane += 1  # other calls make queues before this plan is carried out
-        elif lane is None:
-            lane = self._new_lanes[function] = FunctionQueue(graph.next_lane + len(self._new_lanes), function)
-        return lane
+        queue = graph.queues.get(function) or self._new_queues.get(function)
+        if queue is None and self._reservation is not None:
+            queue = self._new_queues[function] = FunctionQueue(graph.next_queue, function)
+            graph.next_queue += 1  # other calls make queues before this plan is carried out
+        elif queue is None:
+            queue = self._new_queues[function] = FunctionQueue(graph.next_queue + len(self._new_queues), function)
+        return queue
 
-    def _lanes_of(self, new: NewNodes, lanes: Mapping[int, FunctionQueue], start: int) -> list[FunctionQueue]:
+    def _queues_of(self, new: NewNodes, queues: Mapping[int, FunctionQueue], start: int) -> list[FunctionQueue]:
         """Return the queues of a portion of nodes, by their functions and concurrency keys."""
-        found = list(map(lanes.__getitem__, new.function[start : start + PORTION]))
+        found = list(map(queues.__getitem__, new.function[start : start + PORTION]))
         if new.key:
             for place, key in enumerate(new.key[start : start + PORTION]):
                 if key:
@@ -135,8 +135,8 @@ class SubmissionPlan:
     def _instance_of(self, new: NewNodes) -> Instance:
         id, creates, graph = new.instance, new.creates, self._graph
         instance = graph.instances.get(id) or (graph.drafted.get(id) if self._reservation is not None else None)
-        planned, maker = self._instances.get(id, (None, None))
-        if creates is not None and (instance or (maker is not None and maker.creates != creates)):
+        planned, creator = self._instances.get(id, (None, None))
+        if creates is not None and (instance or (creator is not None and creator.creates != creates)):
             raise Conflict(f"instance {id.hex()} exists already, with other content")
         if creates is not None and planned is None:
             self._refuse_reserved(id)
@@ -158,7 +158,7 @@ class SubmissionPlan:
             reserved[name] = self._reservation
 
     def _connect(self, new: NewNodes, nodes: list[Node], start: int) -> int:
-        """Set the sources of a portion of nodes of a run; return how many nodes and sources these are."""
+        """Set the sources of a portion of nodes of a block; return how many nodes and sources these are."""
         assert new.sources is not None
         end = min(start + PORTION, len(nodes))
         count = end - start
@@ -172,7 +172,7 @@ class SubmissionPlan:
         return count
 
     def _sources(self, new: NewNodes, nodes: list[Node], place: int, references: Sequence[int]) -> tuple[Node, ...]:
-        """Return the nodes that references name: earlier ones of the run, or others by their names."""
+        """Return the nodes that references name: earlier ones of the block, or others by their names."""
         first, sources = new.first, []
         for reference in references:
             if reference < first:
@@ -199,44 +199,46 @@ class SubmissionPlan:
 
     # --- carrying out ---------------------------------------------------------------------------------
 
-    def make(self, maker: int = 0) -> None:
-        """Carry the plan out at once; `maker` is the key of the node whose attempt asked for it."""
+    def make(self, creator: int = 0) -> None:
+        """Carry the plan out at once; `creator` is the key of the node whose attempt asked for it."""
         graph = self._graph
         graph.next_node += len(self.nodes)
         graph.next_instance += len(self._instances)
-        graph.next_lane += len(self._new_lanes)
+        graph.next_queue += len(self._new_queues)
         self.record_functions()
-        for new, run in zip(self.new_runs, self.runs, strict=True):
-            self.enter_nodes(run, new.arguments)
-        self.publish(maker)
+        for new, block in zip(self.new_blocks, self.blocks, strict=True):
+            self.enter_nodes(block, new.arguments)
+        self.publish(creator)
         for node in self.nodes:
             graph.start(node)
-        graph.evict_idle(new.instance for new in self.new_runs)
+        graph.evict_idle(new.instance for new in self.new_blocks)
 
     def record_functions(self) -> None:
         """Enter the queues of new functions, with their rows."""
-        for planned in self._new_lanes.values():
-            lane = self._graph.record_lane(planned)
-            if lane is not planned:  # another call has made one since it was planned
-                self._use_instead(planned, lane)
+        for planned in self._new_queues.values():
+            queue = self._graph.record_queue(planned)
+            if queue is not planned:  # another call has made one since it was planned
+                self._use_instead(planned, queue)
 
-    def _use_instead(self, planned: FunctionQueue, lane: FunctionQueue) -> None:
+    def _use_instead(self, planned: FunctionQueue, queue: FunctionQueue) -> None:
         for node in self.nodes:
             if node.queue.base is planned:
-                node.queue = self._graph.queue_for_key(lane, node.queue.key) if node.queue.key else lane
+                node.queue = self._graph.queue_for_key(queue, node.queue.key) if node.queue.key else queue
 
     def enter_nodes(
-        self, run: NodeBlock, arguments: Sequence[bytes], start: int = 0, end: int | None = None
+        self, block: NodeBlock, arguments: Sequence[bytes], start: int = 0, end: int | None = None
     ) -> list[Node]:
-        """Enter nodes of a run, by their places in it, with their rows: they cannot be found by their names yet."""
-        graph, changes, first = self._graph, self._graph.changes, run.first_key - self._first_key
-        end = run.count if end is None else min(end, run.count)
-        nodes, instance_key = self.nodes[first + start : first + end], run.instance.key
+        """Enter nodes of a block, by their places in it, with their rows: they cannot be found by their names yet."""
+        graph, changes, first = self._graph, self._graph.changes, block.first_key - self._first_key
+        end = block.count if end is None else min(end, block.count)
+        nodes, instance_key = self.nodes[first + start : first + end], block.instance.key
         graph.counts[WAITING] += len(nodes)
         graph.nodes.update([(node.key, node) for node in nodes])
         changes.nodes += [
             NodeRow(node.key, instance_key, node.queue.id, _packed_sources(node), bytes)
-            for node, bytes in zip(nodes, arguments[start:end] if start or end < run.count else arguments, strict=True)
+            for node, bytes in zip(
+                nodes, arguments[start:end] if start or end < block.count else arguments, strict=True
+            )
         ]
         for node in nodes:
             if node.queue.key:
@@ -244,8 +246,8 @@ class SubmissionPlan:
                 changes.keys.append(KeyRow(node.key, node.queue.key))
         return nodes
 
-    def publish(self, maker: int) -> None:
-        """Make the instances and the runs, whose nodes were entered.
+    def publish(self, creator: int) -> None:
+        """Make the instances and the blocks, whose nodes were entered.
 
         All are made before any node is started: a node that fails at once may be the last unfinished one of its
         instance.
@@ -257,25 +259,25 @@ class SubmissionPlan:
             graph.unwritten.add(instance.id)
             row = InstanceRow(instance.key, instance.id, *new.creates, graph.now + graph.wall)
             graph.changes.instances.append(row)
-        for new, run in zip(self.new_runs, self.runs, strict=True):
-            if run.count:
-                self._publish_run(new, run, maker)
+        for new, block in zip(self.new_blocks, self.blocks, strict=True):
+            if block.count:
+                self._publish_block(new, block, creator)
         for instance, _ in self._instances.values():
             if not instance.live:  # no node of it could end it
                 graph.changes.instance_ends.append(InstanceEnd(instance.key, graph.now + graph.wall, False))
 
-    def _publish_run(self, new: NewNodes, run: NodeBlock, maker: int) -> None:
-        graph, instance, changes = self._graph, run.instance, self._graph.changes
+    def _publish_block(self, new: NewNodes, block: NodeBlock, creator: int) -> None:
+        graph, instance, changes = self._graph, block.instance, self._graph.changes
         if not instance.live and instance.id not in self._instances:
             graph.instances[instance.id] = instance
             changes.instance_ends.append(InstanceEnd(instance.key, None, instance.failed))
-        instance.live += run.count
-        graph.enter_run(run)
-        graph.unwritten.add(run.origin)
+        instance.live += block.count
+        graph.enter_block(block)
+        graph.unwritten.add(block.origin)
         changes.blocks.append(
-            NodeBlockRow(run.origin, run.first, run.count, run.first_key, instance.key, run.digest, maker)
+            NodeBlockRow(block.origin, block.first, block.count, block.first_key, instance.key, block.digest, creator)
         )
-        changes.large += [LargeRow(run.first_key, sha256) for sha256 in new.large]
+        changes.large += [LargeRow(block.first_key, sha256) for sha256 in new.large]
 
 
 def _packed_sources(node: Node) -> bytes:

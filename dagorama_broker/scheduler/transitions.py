@@ -27,7 +27,7 @@ REASONS: dict[tuple[State, State], str] = {
     (WAITING, BACKOFF): "all sources completed, its delay begins",
     (WAITING, FAILED): "a source failed",
     (WAITING, CANCELLED): "cancelled",
-    (QUEUED, CLAIMED): "granted to a worker, or adopted",
+    (QUEUED, CLAIMED): "granted to a worker, or rebound",
     (QUEUED, FAILED): "queued for too long",
     (QUEUED, CANCELLED): "cancelled",
     (CLAIMED, COMPLETED): "returned a value",

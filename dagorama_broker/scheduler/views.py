@@ -25,7 +25,7 @@ from dagorama_broker.scheduler.retry import is_within_reach, waiting_for, with_d
 from dagorama_broker.scheduler.staged_children import StagedChildren
 
 #: Bytes, roughly, of an unfinished node without its envelopes, of each source or promise that it waits for, of an
-#: instance with its run, and of the queue of a concurrency key.
+#: instance with its block, and of the queue of a concurrency key.
 NODE_BYTES, EDGE_BYTES, INSTANCE_BYTES, KEY_BYTES = 600, 24, 700, 1_300
 
 
@@ -35,9 +35,9 @@ class Views:
         self.limits = limits or Limits()
         self.timing = timing or Timing()
         self.graph = Graph()
-        self.dispatch = Claims(self.graph, epoch)
-        self.broods = self.dispatch.broods
-        self.staged = self.dispatch.staged
+        self.claims = Claims(self.graph, epoch)
+        self.eager_attempts = self.claims.eager_attempts
+        self.staged = self.claims.staged
 
     # --- nodes and instances --------------------------------------------------------------------------
 
@@ -86,17 +86,17 @@ class Views:
         """Return whether nodes of this origin are of an instance that is in memory."""
         return origin in self.graph.origins
 
-    def last_run(self, origin: bytes, end: int) -> NodeBlock | None:
-        """Return the last run of this origin in memory that begins before the counter `end`."""
-        runs = self.graph.origins.get(origin, ())
-        place = bisect_left(runs, end, key=FIRST) - 1
-        return runs[place] if place >= 0 else None
+    def last_block(self, origin: bytes, end: int) -> NodeBlock | None:
+        """Return the last block of this origin in memory that begins before the counter `end`."""
+        blocks = self.graph.origins.get(origin, ())
+        place = bisect_left(blocks, end, key=FIRST) - 1
+        return blocks[place] if place >= 0 else None
 
-    def is_reserved(self, run: NewNodes) -> bool:
-        """Return whether a large call that is not decided yet makes something that this run names."""
+    def is_reserved(self, block: NewNodes) -> bool:
+        """Return whether a large call that is not decided yet makes something that this block names."""
         reserved = self.graph.reserved
         return bool(reserved) and any(
-            name in reserved for name in (run.origin, run.instance, *[id[:12] for id in run.foreign])
+            name in reserved for name in (block.origin, block.instance, *[id[:12] for id in block.foreign])
         )
 
     # --- functions ------------------------------------------------------------------------------------
@@ -116,27 +116,27 @@ class Views:
         """Bytes that functions take in memory, roughly."""
         return self.graph.functions_size
 
-    def unschedulable(self, lanes: Iterable[FunctionQueue]) -> list[tuple[FunctionQueue, str]]:
+    def unschedulable(self, queues: Iterable[FunctionQueue]) -> list[tuple[FunctionQueue, str]]:
         """Return the queues whose nodes no connected worker may run, and why."""
-        return self.dispatch.unschedulable(lanes)
+        return self.claims.unschedulable(queues)
 
-    def unschedulable_reason(self, lane: FunctionQueue) -> str | None:
+    def unschedulable_reason(self, queue: FunctionQueue) -> str | None:
         """Return why no connected worker may run nodes of this function; None: one may."""
-        return self.dispatch.unschedulable_reason(lane)
+        return self.claims.unschedulable_reason(queue)
 
     def explainer(self) -> Explainer:
         """Return an object that explains why nodes have not ended; see `Explainer`."""
-        return Explainer(self.dispatch)
+        return Explainer(self.claims)
 
     # --- code that has changed ------------------------------------------------------------------------
 
     @property
-    def has_adopted(self) -> bool:
+    def has_rebound(self) -> bool:
         """Whether any unfinished node is run by other code than it was made with."""
         return bool(self.graph.made_with)
 
-    def adopted(self, key: int) -> tuple[str, RebindingRow | None]:
-        """Return the code that a node was made with, and the adoption that allows other code; empty and None: it has
+    def rebound(self, key: int) -> tuple[str, RebindingRow | None]:
+        """Return the code that a node was made with, and the rebinding that allows other code; empty and None: it has
         its original code."""
         return self.graph.made_with.get(key, ""), self.graph.rebindings.get(key)
 
@@ -145,17 +145,17 @@ class Views:
         return code_of(self.graph, node)
 
     def rebindable(self, asked: ReboundFunction) -> Rebindable:
-        """Return the nodes that an adoption would concern now. Raises NotFound or FailedPrecondition."""
-        return rebindable(self.dispatch, asked)
+        """Return the nodes that a rebinding would concern now. Raises NotFound or FailedPrecondition."""
+        return rebindable(self.claims, asked)
 
-    def deployed(self, lane: FunctionQueue) -> list[str]:
+    def deployed(self, queue: FunctionQueue) -> list[str]:
         """Return the hashes of other code that connected workers have of this function."""
-        return self.dispatch.deployed(lane)
+        return self.claims.deployed(queue)
 
     def waiting_for_old_code(self, instance: bytes) -> list[Node]:
         """Return the nodes of an instance that are queued for code which no connected worker has."""
         queued = [node for node in self.unfinished_of(instance) if node.state is State.QUEUED]
-        old = {lane for lane in {node.queue for node in queued} if self.dispatch.needs_adoption(lane)}
+        old = {queue for queue in {node.queue for node in queued} if self.claims.needs_rebinding(queue)}
         return [node for node in queued if node.queue in old]
 
     # --- workers --------------------------------------------------------------------------------------
@@ -163,11 +163,11 @@ class Views:
     @property
     def workers(self) -> Mapping[bytes, Worker]:
         """Connected workers, by id."""
-        return self.dispatch.workers
+        return self.claims.workers
 
     def is_connected(self, worker: Worker) -> bool:
         """Return whether this session of a worker is current: not lost, and not replaced by another."""
-        return self.dispatch.workers.get(worker.info.id) is worker
+        return self.claims.workers.get(worker.info.id) is worker
 
     # --- children of running attempts -----------------------------------------------------------------
 
@@ -186,16 +186,16 @@ class Views:
 
     def is_eager(self, worker: Worker, key: int, attempt: int) -> bool:
         """Return whether this worker runs this attempt, and its children are visible at once."""
-        node = self.dispatch.held(worker, key, attempt)
+        node = self.claims.held(worker, key, attempt)
         return node is not None and node.queue.function.stream_children
 
-    def has_made(self, key: int, run: NewNodes) -> bool:
+    def has_made(self, key: int, block: NewNodes) -> bool:
         """Return whether the running attempt of this node has made these children already."""
-        return self.broods.has_made(key, run)
+        return self.eager_attempts.has_made(key, block)
 
     def origin_of_children(self, key: int) -> bytes:
         """Return the origin of the children that the running attempt of this node has made at once; empty: none."""
-        return self.broods.origin_of(key)
+        return self.eager_attempts.origin_of(key)
 
     # --- retries --------------------------------------------------------------------------------------
 
@@ -235,7 +235,7 @@ class Views:
     @property
     def is_settled(self) -> bool:
         """Whether no work is put off to later steps."""
-        return not (self.graph.starting or self.graph.untold)
+        return not (self.graph.starting or self.graph.unnotified)
 
     def memory_size(self) -> int:
         """Return the bytes that the scheduler takes, roughly."""

@@ -34,7 +34,7 @@ class Workers(Outcomes):
         self.graph.now, self.graph.wall = now, wall
         for when, node in rebuild(self.graph, live):
             heappush(self.graph.pauses, (when, node.key))
-        self.broods.rebuild(live)
+        self.eager_attempts.rebuild(live)
         self.awaited = {id for id, _ in live.workers}
         if self.awaited:
             self.dispatch_paused_until = now + self.timing.reconnect_wait
@@ -47,7 +47,7 @@ class Workers(Outcomes):
         It replaces an earlier session under its id. `held` is trusted: the caller has checked that these attempts were
         granted to this worker. Raises FailedPrecondition if another session is open under an id that is not proven.
         """
-        known = self.dispatch.workers.get(presence.id)
+        known = self.claims.workers.get(presence.id)
         if known is not None:
             if not presence.is_proven:
                 raise FailedPrecondition(
@@ -55,7 +55,7 @@ class Workers(Outcomes):
                     " send the secret that the id is made of, or use another id"
                 )
             self.disconnect(known, now)
-        worker = self.dispatch.add(presence, now, self.timing.lease)
+        worker = self.claims.add(presence, now, self.timing.lease)
         if presence.is_proven:  # a worker without proof cannot present claims after a restart
             self._put_on_record(presence)
         for key, attempt, slot in held:
@@ -70,12 +70,12 @@ class Workers(Outcomes):
         changes.workers_joined.append((presence.id, presence.name))
 
     def _take_up(self, worker: Worker, key: int, attempt: int, index: int, now: float) -> None:
-        """Adopt a claim that the worker presents, or refuse it."""
+        """Restore a claim that the worker presents, or refuse it."""
         node = self.graph.nodes.get(key)
-        if node is not None and self.dispatch.held(worker, key, attempt) is node:
+        if node is not None and self.claims.held(worker, key, attempt) is node:
             return
         is_there = node is not None and 0 <= index < len(worker.slots) and worker.mismatch(node.queue) is None
-        if node is None or not is_there or not self.dispatch.may_adopt(node, attempt, worker.info.protocol):
+        if node is None or not is_there or not self.claims.may_reclaim(node, attempt, worker.info.protocol):
             self.refuse(worker, attempt)
             return
         if node.state is BACKOFF:
@@ -84,7 +84,7 @@ class Workers(Outcomes):
             self.staged.take_out(node.attempt)
         else:
             self._take_back_loss(node, attempt)
-        self.dispatch.adopt(worker.slots[index], node, attempt, now)
+        self.claims.reclaim(worker.slots[index], node, attempt, now)
 
     def _take_back_loss(self, node: Node, attempt: int) -> None:
         """Uncount the loss of a worker that returns with this attempt: it has held the node all the time."""
@@ -96,7 +96,7 @@ class Workers(Outcomes):
 
     def connect_original(self, presence: WorkerInfo, now: float) -> Worker:
         """Connect a worker of the legacy protocol, which asks for nodes one at a time; its pings keep its lease."""
-        return self.dispatch.add(presence, now, self.timing.original_lease)
+        return self.claims.add(presence, now, self.timing.original_lease)
 
     def record_contact(self, worker: Worker, now: float) -> None:
         """Renew the lease of a worker."""
@@ -108,11 +108,11 @@ class Workers(Outcomes):
         The loss counts against these nodes, unless `counts` is False, until the worker returns with the same attempt.
         """
         id = worker.info.id
-        if self.dispatch.workers.get(id) is not worker:
+        if self.claims.workers.get(id) is not worker:
             return
         if worker.info.is_proven:
             self.graph.changes.workers_left.append(id)
-        for node in self.dispatch.remove(worker):
+        for node in self.claims.remove(worker):
             if not counts:
                 self.graph.back(node)
                 continue
@@ -135,11 +135,11 @@ class Workers(Outcomes):
         Legacy workers cannot return with a node, and the children of a lost attempt are cancelled at once.
         """
         ours = node.queue.function.protocol is WireProtocol.V1
-        return ours and self.graph.trouble(node).worker_losses >= FLAPPING and node.key not in self.broods.open
+        return ours and self.graph.trouble(node).worker_losses >= FLAPPING and node.key not in self.eager_attempts.open
 
     def leave(self, worker: Worker) -> None:
         """Grant the worker nothing more; it finishes what it holds."""
-        self.dispatch.rest(worker)
+        self.claims.rest(worker)
 
     def close_slot(self, worker: Worker, index: int, now: float) -> None:
         """Close a slot for good: its nodes are returned uncounted, and it is granted nothing more.
@@ -166,7 +166,7 @@ class Workers(Outcomes):
         assert slot is not None
         self.refuse(slot.worker, node.attempt)
         self._end_run(node, now)
-        self.dispatch.invalidate_attempt(node)
+        self.claims.invalidate_attempt(node)
         trouble = self.graph.trouble(node)
         trouble.worker_losses += 1
         text = f"its worker did not stop it at its timeout of {node.queue.function.timeout:g} seconds"
@@ -179,11 +179,11 @@ class Workers(Outcomes):
         """Claim the next node for a worker that asks for one itself; None: there is none."""
         if worker.pool is None or (self.dispatch_paused_until is not None and now < self.dispatch_paused_until):
             return None
-        head = self.dispatch.head(worker.pool)
+        head = self.claims.head(worker.pool)
         if head is None:
             return None
         slot, node = worker.slots[0], self.graph.nodes[head[2].pop()]
-        return Granted(slot, node, self.dispatch.claim(slot, node))
+        return Granted(slot, node, self.claims.claim(slot, node))
 
     def attempt_of(self, worker: Worker, node: Node) -> int:
         """Return the attempt under which this worker holds the node. Raises FailedPrecondition otherwise."""

@@ -69,30 +69,14 @@ def row_sum(row: Sequence[SqlValue]) -> int:
     return crc32(repr(tuple(row)).encode())
 
 
-def block_sum(first_key: int, origin: bytes, first: int, size: int, instance: int, digest: bytes, maker: int) -> int:
-    """Return the checksum of a row of `runs`; rows that are older than the column `maker` have 0 there."""
-    row = first_key, origin, first, size, instance, digest
-    return row_sum((*row, maker) if maker else row)
-
-
-def rebound_sum(key: int, function: int, adoption: int) -> int:
-    """Return the checksum of a row of `adopted`; rows that are older than the column `adoption` have 0 there."""
-    return row_sum((key, function, adoption) if adoption else (key, function))
-
-
-def progress_sum(row: Sequence[SqlValue]) -> int:
-    """Return the checksum of a row of `progress`; rows that are older than its last column have 0 there."""
-    return row_sum(row if row[-1] else row[:-1])
-
-
 def node_sum(key: int, instance: int, function: int, sources: bytes) -> int:
     """Return the upper half of the checksum of a row of `nodes`."""
     return crc32(sources, crc32(_pack_node(key, instance, function))) & _HIGH
 
 
-def outcome_sum(key: int, state: int, attempt: int, culprit: int, ended: float, refs: bytes) -> int:
+def outcome_sum(key: int, state: int, attempt: int, root_cause: int, ended: float, refs: bytes) -> int:
     """Return the upper half of the checksum of a row of `outcomes`."""
-    return crc32(refs, crc32(_pack_outcome(key, state, attempt, culprit, ended))) & _HIGH
+    return crc32(refs, crc32(_pack_outcome(key, state, attempt, root_cause, ended))) & _HIGH
 
 
 def payload_sum(key: int, payload: bytes | None, more: bytes | None = None) -> int:
@@ -110,12 +94,6 @@ def check_payload(table: str, key: int, chk: int, payload: bytes | None, more: b
     """Raise StoreError if the payload of a row does not match its checksum."""
     if payload_sum(key, payload, more) != chk & _LOW:
         raise damaged(table, key)
-
-
-def check_progress(row: Sequence[SqlValue], chk: int) -> None:
-    """Raise StoreError if a row of `progress` does not match its checksum."""
-    if progress_sum(row) != chk:
-        raise damaged("progress", row[0])
 
 
 def damaged(table: str, key: object) -> StoreError:
@@ -148,40 +126,29 @@ def outcome_rows(
     return (
         (
             key,
-            (crc32(refs, crc32(_pack_outcome(key, state, attempt, culprit, ended))) & _HIGH) << 32
+            (crc32(refs, crc32(_pack_outcome(key, state, attempt, root_cause, ended))) & _HIGH) << 32
             | payload_sum(key, value, failure),
             state,
             attempt,
-            culprit,
+            root_cause,
             ended,
             refs,
             value,
             failure,
         )
-        for key, state, attempt, refs, value, culprit, failure, ended in outcomes
+        for key, state, attempt, refs, value, root_cause, failure, ended in outcomes
     )
 
 
-def block_rows(runs: Iterable[NodeBlockRow]) -> Iterator[tuple[SqlValue, ...]]:
-    return (
-        (
-            first_key,
-            origin,
-            first,
-            size,
-            instance,
-            digest,
-            maker,
-            block_sum(first_key, origin, first, size, instance, digest, maker),
-        )
-        for origin, first, size, first_key, instance, digest, maker in runs
+def block_rows(blocks: Iterable[NodeBlockRow]) -> Iterator[tuple[SqlValue, ...]]:
+    return summed(
+        (first_key, origin, first, size, instance, digest, creator)
+        for origin, first, size, first_key, instance, digest, creator in blocks
     )
 
 
 def progress_rows(rows: Iterable[ProgressRow]) -> Iterator[tuple[SqlValue, ...]]:
-    for row in rows:
-        plain = row._replace(retry_at=float(row.retry_at), pause=float(row.pause))
-        yield *plain, progress_sum(plain)
+    return summed(row._replace(retry_at=float(row.retry_at), pause=float(row.pause)) for row in rows)
 
 
 def summed(rows: Iterable[Sequence[SqlValue]]) -> Iterator[tuple[SqlValue, ...]]:

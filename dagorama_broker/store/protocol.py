@@ -83,8 +83,8 @@ class Store(Protocol):
         """Return the states of the eager attempts that created these nodes; nodes that none created are left out."""
         ...
 
-    def last_run(self, origin: bytes, before: int) -> NodeBlockRow | None:
-        """Return the last run of this origin that begins before this counter.
+    def last_block(self, origin: bytes, before: int) -> NodeBlockRow | None:
+        """Return the last block of this origin that begins before this counter.
 
         One index lookup: quick enough for the broker's loop.
         """
@@ -175,8 +175,8 @@ class Store(Protocol):
         """Return nodes of an instance, by its key, that failed or were cancelled, in the order of their keys."""
         ...
 
-    def failed(self, culprits: Sequence[int], more: Collection[int] = (), reruns: Collection[int] = ()) -> Failed:
-        """Return the nodes that failed because of `culprits`, the ended nodes `more`, and what a retry of them needs.
+    def failed(self, root_causes: Sequence[int], more: Collection[int] = (), reruns: Collection[int] = ()) -> Failed:
+        """Return the nodes that failed because of `root_causes`, the ended nodes `more`, and what a retry needs.
 
         Nodes in `reruns` drop their values, and the result lists what their attempts created.
         """

@@ -181,7 +181,7 @@ def test_a_report_that_holds_an_old_failure_says_so_and_is_made_again_downstream
             "report"
         ]
         assert asked("retry", id, "--downstream") == {
-            "queued": 1, "waiting": 1, "completed": 2, "used_failures": 0, "adopted": 0, "unschedulable": [],
+            "queued": 1, "waiting": 1, "completed": 2, "used_failures": 0, "rebound": 0, "unschedulable": [],
         }  # fmt: skip
         assert resolve(instance, promise, timeout=WAIT) == "2 of 2"
         assert "old failures" not in run("list")
@@ -262,7 +262,7 @@ def test_a_failed_node_is_shown_with_all_that_is_kept_of_it(
     assert (code, "pass it after the instance" in said) == (2, True)
 
 
-def test_old_nodes_are_adopted_by_the_code_that_is_deployed_now(
+def test_old_nodes_are_rebound_by_the_code_that_is_deployed_now(
     broker: LaunchedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A rolling deployment that left nodes behind."""
@@ -274,12 +274,12 @@ def test_old_nodes_are_adopted_by_the_code_that_is_deployed_now(
         assert len(found["deployed"]) == 1
         assert found["deployed"] != [found["hash"]]
         assert found["deployed"][0] in run("unschedulable")
-        assert asked("rebind", found["function"]) == {"adopted": 1, "hash": found["deployed"][0]}
+        assert asked("rebind", found["function"]) == {"rebound": 1, "hash": found["deployed"][0]}
         assert resolve(instance, promise, timeout=WAIT) == 1001
         assert run("unschedulable") == "nothing is unschedulable\n"
 
 
-def test_an_adoption_under_a_key_that_no_worker_holds_says_so_until_it_is_signed_with_theirs(
+def test_a_rebinding_under_a_key_that_no_worker_holds_says_so_until_it_is_signed_with_theirs(
     broker: LaunchedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theirs, other = new_key(), new_key()
@@ -289,13 +289,13 @@ def test_an_adoption_under_a_key_that_no_worker_holds_says_so_until_it_is_signed
         await_that(lambda: any("it has other code" in reason for reason in unservable()))
         with monkeypatch.context() as elsewhere:
             elsewhere.setenv("DAGORAMA_SIGNING_KEYS", other)
-            assert asked("rebind", "deployed_later:Deployed.entrypoint")["adopted"] == 1
+            assert asked("rebind", "deployed_later:Deployed.entrypoint")["rebound"] == 1
         (id,) = Keyring([SigningKey(urlsafe_b64decode(f"{other}="))]).ids
-        reason = f"it does not hold the signing key {id.hex()} under which its adoption was signed"
+        reason = f"it does not hold the signing key {id.hex()} under which its rebinding was signed"
         assert reason in run("unschedulable")
         with pytest.raises(TimeoutError, match=f"does not hold the signing key {id.hex()}"):
             resolve(instance, promise, timeout=0.01)
-        assert asked("rebind", "deployed_later:Deployed.entrypoint")["adopted"] == 1
+        assert asked("rebind", "deployed_later:Deployed.entrypoint")["rebound"] == 1
         assert resolve(instance, promise, timeout=WAIT) == 1001
 
 

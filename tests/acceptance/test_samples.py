@@ -39,7 +39,7 @@ def test_one_node() -> None:
     assert output_of("one_node") == "Hello, dagorama!\n"
 
 
-def test_a_failure_reaches_the_caller_with_the_culprit_and_the_traceback_from_over_there() -> None:
+def test_a_failure_reaches_the_caller_with_the_root_cause_and_the_traceback_from_over_there() -> None:
     shown = output_of("failure")
     assert "Report.price failed after 2 attempts: ValueError: could not convert string to float: 'free'" in shown
     assert "return int(amount) * float(unit_price)" in shown

@@ -13,7 +13,7 @@ from dagorama.client.control import retry_failed
 from dagorama.decorators import dagorama
 from dagorama.definition import DAGDefinition
 from dagorama.errors import RequestRejected, TamperedValue
-from dagorama.values.rebind import Wanted, check_adoption
+from dagorama.values.rebind import Wanted, check_rebinding
 from dagorama.values.signing import keyring
 from tests.support.recording_broker import RecordingBroker
 
@@ -27,28 +27,28 @@ class Sample(DAGDefinition):
         return "value"
 
 
-def adopt(*arguments: str) -> Any:
+def rebind(*arguments: str) -> Any:
     return CliRunner().invoke(main, ["rebind", NAME, *arguments])
 
 
 def what_is_signed(request: pb.RebindRequest) -> pb.Rebinding:
     """As a worker reads it, which checks it for a node that it is for."""
-    adoption = pb.Rebinding.FromString(request.rebinding.rebinding)
-    wanted = Wanted(bytes(16), adoption.instance or bytes(16), NAME, adoption.made_with[0], adoption.hash)
-    check_adoption(request.rebinding, wanted, keyring())
-    return adoption
+    rebinding = pb.Rebinding.FromString(request.rebinding.rebinding)
+    wanted = Wanted(bytes(16), rebinding.instance or bytes(16), NAME, rebinding.made_with[0], rebinding.hash)
+    check_rebinding(request.rebinding, wanted, keyring())
+    return rebinding
 
 
 def test_the_command_signs_what_the_broker_says_there_is_and_shows_it(broker: RecordingBroker) -> None:
-    broker.adoptable = pb.RebindReply(rebound=2, hash="new", made_with=["old", "old entrypoint=old", "older"])
-    result = adopt()
+    broker.rebindable = pb.RebindReply(rebound=2, hash="new", made_with=["old", "old entrypoint=old", "older"])
+    result = rebind()
     assert result.exit_code == 0, result.output
-    look, request = broker.adoptions
+    look, request = broker.rebindings
     assert (look.look, look.HasField("rebinding"), request.look) == (True, False, False)
     assert (request.function, request.hash) == (NAME, "new")
-    adoption = what_is_signed(request)
-    assert (adoption.function, adoption.hash, adoption.deployed, adoption.instance) == (NAME, "new", False, b"")
-    assert list(adoption.made_with) == ["old", "old entrypoint=old", "older"]
+    rebinding = what_is_signed(request)
+    assert (rebinding.function, rebinding.hash, rebinding.deployed, rebinding.instance) == (NAME, "new", False, b"")
+    assert list(rebinding.made_with) == ["old", "old entrypoint=old", "older"]
     assert result.stdout == "2 nodes rebound to new\n"
     assert result.stderr == (
         f"signed with the key {keyring().signs_under.hex()}: nodes of {NAME} created with old, older, of all "
@@ -57,9 +57,9 @@ def test_the_command_signs_what_the_broker_says_there_is_and_shows_it(broker: Re
 
 
 def test_the_signature_is_for_the_instance_that_is_named(broker: RecordingBroker) -> None:
-    broker.adoptable = pb.RebindReply(rebound=1, hash="new", made_with=["old"])
-    result = adopt("--instance", str(INSTANCE), "--hash", "new", "--from-hash", "old")
-    look, request = broker.adoptions
+    broker.rebindable = pb.RebindReply(rebound=1, hash="new", made_with=["old"])
+    result = rebind("--instance", str(INSTANCE), "--hash", "new", "--from-hash", "old")
+    look, request = broker.rebindings
     assert (look.instance, list(look.from_hash)) == (INSTANCE.bytes, ["old"])
     assert (request.instance, list(request.from_hash)) == (INSTANCE.bytes, ["old"])
     assert what_is_signed(request).instance == INSTANCE.bytes
@@ -67,10 +67,10 @@ def test_the_signature_is_for_the_instance_that_is_named(broker: RecordingBroker
 
 
 def test_nothing_is_signed_if_no_node_has_other_code(broker: RecordingBroker) -> None:
-    broker.adoptable = pb.RebindReply(hash="new")
-    result = adopt("--json")
-    assert (result.stdout.split(), result.stderr) == (["{", '"adopted":', "0,", '"hash":', '"new"', "}"], "")
-    assert [request.look for request in broker.adoptions] == [True]
+    broker.rebindable = pb.RebindReply(hash="new")
+    result = rebind("--json")
+    assert (result.stdout.split(), result.stderr) == (["{", '"rebound":', "0,", '"hash":', '"new"', "}"], "")
+    assert [request.look for request in broker.rebindings] == [True]
 
 
 @pytest.mark.parametrize(
@@ -84,45 +84,45 @@ def test_nothing_is_signed_if_no_node_has_other_code(broker: RecordingBroker) ->
 def test_a_broker_cannot_have_more_signed_than_was_named(
     broker: RecordingBroker, arguments: tuple[str, ...], said: str
 ) -> None:
-    broker.adoptable = pb.RebindReply(rebound=2, hash="new", made_with=["old", "older entrypoint=older"])
-    result = adopt(*arguments)
+    broker.rebindable = pb.RebindReply(rebound=2, hash="new", made_with=["old", "older entrypoint=older"])
+    result = rebind(*arguments)
     assert (result.exit_code, result.stdout) == (1, "")
     assert said in result.stderr
-    assert [request.look for request in broker.adoptions] == [True]
+    assert [request.look for request in broker.rebindings] == [True]
 
 
 def test_nodes_that_no_worker_may_run_all_the_same_are_told_of(broker: RecordingBroker) -> None:
     unservable = pb.Unschedulable(queued=2, reason="the only connected worker may not run it: it does not hold the key")
-    broker.adoptable = pb.RebindReply(rebound=2, hash="new", made_with=["old"], unschedulable=[unservable])
-    assert f"2 nodes still cannot run: {unservable.reason}\n" in adopt().stderr
+    broker.rebindable = pb.RebindReply(rebound=2, hash="new", made_with=["old"], unschedulable=[unservable])
+    assert f"2 nodes still cannot run: {unservable.reason}\n" in rebind().stderr
 
 
 def test_a_missing_signing_key_is_named(
     broker: RecordingBroker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DAGORAMA_SIGNING_KEYS", "no key")
-    broker.adoptable = pb.RebindReply(rebound=2, hash="new", made_with=["old"])
-    result = adopt()
+    broker.rebindable = pb.RebindReply(rebound=2, hash="new", made_with=["old"])
+    result = rebind()
     assert (result.exit_code, result.stdout) == (2, "")
     assert "is not a valid signing key: `dagorama keys new` prints one" in result.stderr
 
 
 def test_a_retry_with_new_code_signs_for_its_instance_and_what_is_deployed(broker: RecordingBroker) -> None:
     instance, promise = Sample()()
-    adoptable = [pb.Rebindable(function=name, made_with=["old", "older"]) for name in (NAME, "work:Task.other")]
-    broker.retried = pb.RetryReply(queued=1, rebound=2, rebindable=adoptable)
+    rebindable = [pb.Rebindable(function=name, made_with=["old", "older"]) for name in (NAME, "work:Task.other")]
+    broker.retried = pb.RetryReply(queued=1, rebound=2, rebindable=rebindable)
     assert retry_failed(instance, promise, downstream=True, new_code=True).rebound == 2
     look, request = broker.retries
     assert (look.look, len(look.rebindings), look.downstream, list(look.node)) == (True, 0, True, [promise.node_id])
     assert (request.look, request.new_code, request.node) == (False, True, look.node)
-    for signed, found in zip(request.rebindings, adoptable, strict=True):
-        adoption = pb.Rebinding.FromString(signed.rebinding)
-        assert (adoption.function, adoption.made_with) == (found.function, found.made_with)
-        assert (adoption.hash, adoption.deployed, adoption.instance) == ("", True, instance.instance_id.bytes)
+    for signed, found in zip(request.rebindings, rebindable, strict=True):
+        rebinding = pb.Rebinding.FromString(signed.rebinding)
+        assert (rebinding.function, rebinding.made_with) == (found.function, found.made_with)
+        assert (rebinding.hash, rebinding.deployed, rebinding.instance) == ("", True, instance.instance_id.bytes)
         wanted = Wanted(promise.node_id, instance.instance_id.bytes, found.function, "older", "whatever")
-        check_adoption(signed, wanted, keyring())
+        check_rebinding(signed, wanted, keyring())
         with pytest.raises(TamperedValue, match="is for instance"):
-            check_adoption(signed, wanted._replace(instance=INSTANCE.bytes), keyring())
+            check_rebinding(signed, wanted._replace(instance=INSTANCE.bytes), keyring())
 
 
 def test_a_retry_by_the_same_code_signs_nothing(broker: RecordingBroker) -> None:

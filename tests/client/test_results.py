@@ -181,32 +181,32 @@ def test_a_cancelled_node_is_told_apart(broker: RecordingBroker) -> None:
         resolve(instance, promise)
 
 
-def test_a_failure_upstream_names_the_node_that_has_no_value_and_the_culprit(broker: RecordingBroker) -> None:
+def test_a_failure_upstream_names_the_node_that_has_no_value_and_the_root_cause(broker: RecordingBroker) -> None:
     instance, promise = Sample()(1)
-    culprit: Any = instance.pair(0)
+    root_cause: Any = instance.pair(0)
     fail(
-        broker, culprit, broker_pb2.FAILED, type="builtins.ValueError", message="no", attempts=2,
+        broker, root_cause, broker_pb2.FAILED, type="builtins.ValueError", message="no", attempts=2,
         traceback="Traceback: line 1", pickled=pickle.dumps(ValueError("no")),
         earlier=[broker_pb2.EarlierFailure(type="builtins.OSError", message="busy", traceback="Traceback: line 0")],
     )  # fmt: skip
     broker.nodes[promise.node_id].state = broker_pb2.FAILED
-    broker.nodes[promise.node_id].failure = broker.nodes[culprit.node_id].failure
+    broker.nodes[promise.node_id].failure = broker.nodes[root_cause.node_id].failure
     with pytest.raises(NodeFailed) as failed:
         resolve(instance, promise)
     error = failed.value
     assert str(error).splitlines() == [
         f"{__name__}:Sample.entrypoint has no value: {__name__}:Sample.pair failed after 2 attempts: "
-        f"ValueError: no (instance {instance.instance_id}, node {culprit.identifier})",
+        f"ValueError: no (instance {instance.instance_id}, node {root_cause.identifier})",
         "", "before that:", "OSError: busy", "", "where it ran:", "Traceback: line 1",
     ]  # fmt: skip
     assert (error.dependent, error.function) == (f"{__name__}:Sample.entrypoint", f"{__name__}:Sample.pair")
-    assert error.node_id == error.identifier == culprit.identifier
+    assert error.node_id == error.identifier == root_cause.identifier
     assert error.instance_id == instance.instance_id
     assert error.earlier == (FailedAttempt("builtins.OSError", "busy", "Traceback: line 0"),)
     assert isinstance(error.__cause__, ValueError)
 
 
-def test_the_culprits_own_failure_names_nobody_else(broker: RecordingBroker) -> None:
+def test_the_root_causes_own_failure_names_nobody_else(broker: RecordingBroker) -> None:
     instance, promise = Sample()(1)
     fail(broker, promise, broker_pb2.FAILED, type="a.B", message="no", attempts=1)
     with pytest.raises(NodeFailed) as failed:
@@ -222,7 +222,7 @@ def test_a_promise_of_an_unnamed_function_is_named_by_its_id(broker: RecordingBr
         resolve(instance, DAGPromise[int](promise.identifier))
 
 
-def test_a_culprit_that_was_cancelled_is_told_apart(broker: RecordingBroker) -> None:
+def test_a_root_cause_that_was_cancelled_is_told_apart(broker: RecordingBroker) -> None:
     instance, promise = Sample()(1)
     for state in (broker_pb2.FAILED, broker_pb2.CANCELLED):
         fail(broker, promise, state, type="dagorama.errors.NodeCancelled")

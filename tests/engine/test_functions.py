@@ -14,7 +14,7 @@ from dagorama_broker.model.domain import Function
 from dagorama_broker.model.rows import Changes, FunctionRow
 from dagorama_broker.rpc import functions as messages_of_functions
 from dagorama_broker.store import Store
-from tests.support.raw import Brood, Dag, Served, envelope, serving, submit
+from tests.support.raw import Dag, EagerAttemptRecord, Served, envelope, serving, submit
 from tests.support.records import PLAIN, graph, node, restart
 
 NOW: dict[str, Any] = {"retention": 0.0, "retention_failed": 0.0}
@@ -34,7 +34,7 @@ def function(number: int, **fields: Any) -> pb.Function:
 
 
 def names(broker: Broker) -> set[str]:
-    assert {lane.function.name for lane in broker.scheduler.graph.queue_by_id.values()} == {
+    assert {queue.function.name for queue in broker.scheduler.graph.queue_by_id.values()} == {
         of.name for of in broker.scheduler.graph.queues
     }
     return {of.name for of in broker.scheduler.graph.queues}
@@ -83,12 +83,12 @@ async def test_a_dropped_function_may_come_again_and_takes_no_number_that_was_us
     async with serving(store=place, **NOW) as served:
         await once(served, *(function(n) for n in range(8)))
         await served.until(lambda broker: not names(broker))
-        used = served.broker.scheduler.graph.next_lane
+        used = served.broker.scheduler.graph.next_queue
         await served.broker.commits.wait_durable()
     if place == "memory://":
         return
     async with serving(store=place, **NOW) as served:
-        assert served.broker.scheduler.graph.next_lane >= used
+        assert served.broker.scheduler.graph.next_queue >= used
         dag = Dag()
         await submit(served.stub, dag.submission(b"a", functions=[function(3)]))
         worker = await served.worker()
@@ -104,8 +104,8 @@ async def test_functions_of_staged_children_come_with_the_children() -> None:
         await submit(served.stub, dag.submission(b"parent", functions=[function(0)]))
         worker = await served.worker(slots=2)
         parent = await worker.node()
-        brood = Brood(parent)
-        await worker.report(pb.Results(functions=[function(1)], children=[brood.nodes(b"x")]))
+        eager_attempt = EagerAttemptRecord(parent)
+        await worker.report(pb.Results(functions=[function(1)], children=[eager_attempt.nodes(b"x")]))
         await served.until(lambda broker: broker.scheduler.staged)
         for number in range(2, 12):
             await once(served, function(number, taint="GPU"))
@@ -125,7 +125,7 @@ async def test_a_worker_that_refused_a_dropped_function_is_asked_again_when_it_c
         given = await worker.node()
         refusal = pb.Return(node=[given.key], attempt=[given.attempt], reason=pb.NOT_IMPORTABLE)
         await worker.say(returns=[refusal])
-        (known,) = served.broker.scheduler.dispatch.workers.values()
+        (known,) = served.broker.scheduler.claims.workers.values()
         await served.until(lambda _: known.refuses)
         await served.stub.Cancel(pb.CancelRequest(instance=dag.instance))
         await once(served, *(function(n, taint="GPU") for n in range(1, 5)))

@@ -48,7 +48,7 @@ def holds_nothing(broker: Broker) -> None:
     graph = scheduler.graph
     for held in (graph.nodes, graph.instances, graph.origins, graph.active, scheduler.staged, graph.pauses):
         assert not held
-    assert not scheduler.dispatch.claimed
+    assert not scheduler.claims.claimed
     assert not broker.watching._watches
     assert not broker.payloads.arguments.size
     kept = broker.payloads.values.kept

@@ -37,7 +37,7 @@ from dagorama_broker.model.rows import Changes, InstanceEnd, LinkRow, NodeBlockR
 from dagorama_broker.scheduler import Scheduler
 from dagorama_broker.store.sqlite.store import SqliteStore
 from tests.support.legacy_client import Client
-from tests.support.raw import LEAF, Brood, Dag, Served, envelope, refused, serving, submit
+from tests.support.raw import LEAF, Dag, EagerAttemptRecord, Served, envelope, refused, serving, submit
 from tests.support.records import completed, graph, instance_row, node, node_id
 
 GONE = grpc.StatusCode.NOT_FOUND
@@ -138,7 +138,7 @@ async def test_the_same_submission_is_refused_while_what_it_made_is_still_on_the
         await finish(served, dag)
         assert now_removed(served)
         await served.broker.commits.wait_durable()
-        assert served.broker.store.last_run(dag.origin, 1) is not None
+        assert served.broker.store.last_block(dag.origin, 1) is not None
         with refused(GONE, "was removed after its retention of 0 s"):
             await submit(served.stub, dag.submission(b"a"))
 
@@ -552,7 +552,7 @@ async def test_a_broker_that_is_killed_while_it_removes_leaves_nothing_for_ever_
                 await served.wait(gone, node_id(counter), now=True)
         assert await served.states(live, b"other-origin" + bytes(4)) == [pb.QUEUED]
         await served.until(lambda _: counted(path, "leftovers") == 0)
-        for table in ("nodes", "runs", "instances"):
+        for table in ("nodes", "node_blocks", "instances"):
             assert counted(path, table) == 1
         assert counted(path, "outcomes") == 0
         dag = Dag()
@@ -630,7 +630,9 @@ async def test_a_large_value_of_children_that_are_not_made_yet_is_kept_and_goes_
         worker = await served.worker()
         parent = await worker.node()
         await put(served)
-        await worker.report(pb.Results(functions=[LEAF], children=[Brood(parent).nodes(b"child", large=[NAME])]))
+        await worker.report(
+            pb.Results(functions=[LEAF], children=[EagerAttemptRecord(parent).nodes(b"child", large=[NAME])])
+        )
         await served.until(lambda broker: broker.scheduler.staged)
         grace_is_short(served)
         await served.until(is_dropped(await put(served, b"named by nobody")))

@@ -14,7 +14,7 @@ import pytest
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.loading import named_by
 from dagorama_broker.rpc.messages import blocks_of
-from tests.support.raw import FUNCTION, PATIENCE, Brood, Dag, Served, refused, results, serving, submit
+from tests.support.raw import FUNCTION, PATIENCE, Dag, EagerAttemptRecord, Served, refused, results, serving, submit
 
 #: Nodes of a call, and of a slice.
 MANY, STEP = 400, 5
@@ -93,8 +93,8 @@ async def test_children_in_many_slices_come_with_their_parent(sliced: Served) ->
     await submit(sliced.stub, dag.submission(b"parent"))
     worker = await sliced.worker()
     parent = await worker.node()
-    brood = Brood(parent)
-    made = brood.nodes(*[b"c"] * MANY)
+    eager_attempt = EagerAttemptRecord(parent)
+    made = eager_attempt.nodes(*[b"c"] * MANY)
     await worker.report(results(
         parent, functions=[FUNCTION], children=[made], ref=[MANY - 1], ref_count=[1],
     ))  # fmt: skip
@@ -139,7 +139,7 @@ async def test_children_of_a_worker_that_is_lost_meanwhile_are_not_made(sliced: 
     await submit(sliced.stub, dag.submission(b"parent"))
     worker = await sliced.worker()
     parent = await worker.node()
-    made = Brood(parent).nodes(*[b"c"] * MANY)
+    made = EagerAttemptRecord(parent).nodes(*[b"c"] * MANY)
     await worker.report(results(parent, functions=[FUNCTION], children=[made]))
     await as_soon_as(lambda: bool(sliced.broker.scheduler.graph.reserved))
     await worker.vanish()
@@ -163,7 +163,7 @@ async def test_cancelling_many_counts_all_of_them_and_others_have_their_turn(sli
     chain = dag.submission(*[b"a"] * MANY, source_count=[0] + [1] * (MANY - 1), source=range(MANY - 1))
     await submit(sliced.stub, chain)
     cancelling = asyncio.ensure_future(sliced.stub.Cancel(pb.CancelRequest(instance=dag.instance)))
-    await as_soon_as(lambda: bool(sliced.broker.scheduler.graph.untold))
+    await as_soon_as(lambda: bool(sliced.broker.scheduler.graph.unnotified))
     await submit(sliced.stub, Dag().submission(b"small"))
     assert not cancelling.done()
     assert (await cancelling).cancelled == MANY
@@ -178,7 +178,7 @@ async def test_what_failed_in_many_steps_is_retried_as_a_whole(sliced: Served) -
     node = await worker.node()
     failure = pb.Failure(node=node.key, attempt=node.attempt, type="ValueError", message="boom")
     await worker.report(pb.Results(failures=[failure]))
-    await as_soon_as(lambda: bool(sliced.broker.scheduler.graph.untold))
+    await as_soon_as(lambda: bool(sliced.broker.scheduler.graph.unnotified))
     reply = await sliced.stub.Retry(pb.RetryRequest(instance=dag.instance))
     assert reply.queued + reply.waiting == MANY
 

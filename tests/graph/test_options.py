@@ -14,7 +14,7 @@ from dagorama.graph.node_batch import FunctionTable
 from dagorama.graph.scope import AttemptScope
 from dagorama.models.outcome import outcome
 from dagorama.retry import StaticRetry
-from tests.support.recording_broker import RecordingBroker, run_of
+from tests.support.recording_broker import RecordingBroker, block_of
 
 INSTANCE = b"i" * 16
 
@@ -65,7 +65,7 @@ def inside(attempt: AttemptScope) -> Any:
 
 
 def keys_of(attempt: AttemptScope) -> list[str | None]:
-    return [node.key for run in attempt.runs for node in run_of(run)]
+    return [node.key for run in attempt.runs for node in block_of(run)]
 
 
 # --- on the wire
@@ -73,7 +73,7 @@ def keys_of(attempt: AttemptScope) -> list[str | None]:
 
 def test_options_travel_with_the_function(attempt: AttemptScope, inside: Any) -> None:
     inside.ruled()
-    (node,) = run_of(attempt.runs[0])
+    (node,) = block_of(attempt.runs[0])
     told = node.function
     assert (told.timeout, told.queue_timeout, told.priority, told.max_concurrency) == (1.5, 60, -3, 2)
     assert (told.delay, told.max_deaths, told.stream_children) == (0.25, 1, True)
@@ -81,7 +81,7 @@ def test_options_travel_with_the_function(attempt: AttemptScope, inside: Any) ->
 
 def test_a_function_without_options_says_nothing_of_them(attempt: AttemptScope, inside: Any) -> None:
     inside.plain()
-    (node,) = run_of(attempt.runs[0])
+    (node,) = block_of(attempt.runs[0])
     told = {field.name for field, _ in node.function.ListFields()}
     assert told == {"name", "hash", "class_code", "queue", "key_id"}
 
@@ -116,7 +116,7 @@ def test_whether_a_run_that_was_stopped_at_its_timeout_is_the_last_is_worked_out
 
     inside: Any = instance_within(INSTANCE, Timed(), attempt)
     inside.one()
-    (node,) = run_of(attempt.runs[0])
+    (node,) = block_of(attempt.runs[0])
     assert node.function.timeout_is_final is final
 
 
@@ -133,7 +133,7 @@ def test_the_same_code_under_other_options_is_another_function(attempt: AttemptS
     inside: Any = instance_within(INSTANCE, Twice(), attempt)
     inside.one()
     inside.two()
-    assert [node.function.priority for node in run_of(attempt.runs[0])] == [1, 2]
+    assert [node.function.priority for node in block_of(attempt.runs[0])] == [1, 2]
 
 
 # --- concurrency keys

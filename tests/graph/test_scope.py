@@ -21,7 +21,7 @@ from dagorama.graph.scope import AttemptScope
 from dagorama.models.promise import DAGPromise
 from dagorama.values.codec import decode_call
 from dagorama.values.envelope import large_values
-from tests.support.recording_broker import RecordingBroker, run_of
+from tests.support.recording_broker import RecordingBroker, block_of
 
 INSTANCE = b"i" * 16
 
@@ -137,7 +137,7 @@ def test_many_threads_may_add_to_a_run(attempt: AttemptScope, inside: Any) -> No
     for thread in threads:
         thread.join()
     assert len(set(made)) == 800
-    nodes = {node.id: node for node in run_of(attempt.runs[0])}
+    nodes = {node.id: node for node in block_of(attempt.runs[0])}
     assert len(nodes) == 801
 
 
@@ -266,7 +266,7 @@ def test_first_calls_from_many_threads_are_of_one_run(attempt: AttemptScope, ins
     with ThreadPoolExecutor(8) as pool:
         promises = list(pool.map(call, range(8)))
     [run] = attempt.runs
-    assert {promise.node_id for promise in promises} == {node.id for node in run_of(run)}
+    assert {promise.node_id for promise in promises} == {node.id for node in block_of(run)}
     assert len(run) == 8
 
 
@@ -307,7 +307,7 @@ def test_an_instance_made_inside_belongs_to_the_attempt(attempt: AttemptScope, i
     assert made.creates is not None
     assert made.creates.entry == promise.node_id
     assert made.instance == instance.instance_id.bytes
-    assert [node.id for node in run_of(made)][-1] == later.node_id
+    assert [node.id for node in block_of(made)][-1] == later.node_id
     assert attempt.made(promise.node_id)
     assert not attempt.made(bytes(16))
     attempt.close()

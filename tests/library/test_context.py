@@ -42,8 +42,8 @@ async def test_tasks_see_each_its_own_run() -> None:
         await asyncio.sleep(0)
         return cancelled(), await asyncio.to_thread(cancelled)
 
-    told, untold = await asyncio.gather(node(RunningNode(1, lambda: True)), node(RunningNode()))
-    assert (told, untold) == ((True, True), (False, False))
+    told, unnotified = await asyncio.gather(node(RunningNode(1, lambda: True)), node(RunningNode()))
+    assert (told, unnotified) == ((True, True), (False, False))
 
 
 @contextmanager

@@ -109,7 +109,7 @@ def test_a_cancelled_node_says_so_and_is_caught_as_failed() -> None:
         raise NodeCancelled("app:Dag.work", 2)
 
 
-def test_a_culprit_upstream_is_named_with_the_node_that_has_no_value_for_it() -> None:
+def test_a_root_cause_upstream_is_named_with_the_node_that_has_no_value_for_it() -> None:
     failed = NodeFailed("app:Dag.one", 3, "builtins.ValueError", "no rows", TRACEBACK, dependent="app:Dag.total")
     headline = str(failed).partition("\n")[0]
     assert headline == "app:Dag.total has no value: app:Dag.one failed after 3 attempts: ValueError: no rows"

@@ -20,7 +20,7 @@ from dagorama.models.outcome import outcome
 from dagorama.models.promise import DAGPromise
 from dagorama.values.codec import FailedSource, decode, decode_call, encode, encode_call
 from dagorama.values.failures import failed_source
-from tests.support.recording_broker import RecordingBroker, run_of
+from tests.support.recording_broker import RecordingBroker, block_of
 
 INSTANCE = b"i" * 16
 
@@ -125,7 +125,7 @@ def test_the_wire_has_the_same_sources_and_which_of_them_are_tolerated(attempt: 
     message = attempt.runs[0].to_message(FunctionTable())
     assert list(message.source) == [0, 1, 2, 1, 0]
     assert list(message.tolerant) == [1, 2, 4]
-    nodes = run_of(attempt.runs[0])
+    nodes = block_of(attempt.runs[0])
     assert [node.tolerated for node in nodes[3:]] == [[two.node_id], [three.node_id, one.node_id]]
 
 
@@ -146,7 +146,7 @@ def test_calls_without_outcomes_say_nothing_of_it(attempt: AttemptScope, inside:
 def test_given_with_and_without_outcome_the_failure_spreads(attempt: AttemptScope, inside: Any, first: bool) -> None:
     one = inside.half(1)
     inside.echo(*([outcome(one), one] if first else [one, outcome(one), outcome(one)]))
-    node = run_of(attempt.runs[0])[-1]
+    node = block_of(attempt.runs[0])[-1]
     assert (node.sources, node.tolerated) == ([one.node_id], [])
 
 
@@ -156,7 +156,7 @@ def test_wide_tolerant_calls_are_weighed(attempt: AttemptScope, inside: Any) -> 
     inside.echo([outcome(part) for part in parts])
     run = attempt.runs[0]
     assert all(run.to_message(FunctionTable(), *piece).ByteSize() < 4 * 1024 * 1024 for piece in run.pieces())
-    assert len(run_of(run)[-1].tolerated) == 100_000
+    assert len(block_of(run)[-1].tolerated) == 100_000
 
 
 def test_a_stranger_is_refused_under_outcome_too(inside: Any) -> None:

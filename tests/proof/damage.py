@@ -50,7 +50,7 @@ def changes_of(memory: MemoryStore) -> Changes:
     """All that a store in memory holds, as one commit."""
     tables = memory.tables
     changes = Changes(
-        functions=list(tables.functions.values()), blocks=list(tables.runs), nodes=list(tables.nodes.values()),
+        functions=list(tables.functions.values()), blocks=list(tables.blocks), nodes=list(tables.nodes.values()),
         instances=[stored.row for stored in tables.instances.values()], outcomes=list(tables.outcomes.values()),
         progress=list(tables.progress.values()), keys=[KeyRow(*row) for row in tables.concurrency_keys.items()],
         workers_joined=list(tables.workers.items()),

@@ -185,7 +185,7 @@ async def test_a_worker_that_neither_reads_nor_speaks_loses_its_nodes_and_then_i
         await call.write(pb.WorkerMessage(hello=pb.Hello(protocol=1, worker=os.urandom(16), name="deaf", slots=60)))
         await served.until(lambda broker: len(broker.sessions) == 1)
         (deaf,) = served.broker.sessions
-        await served.until(lambda broker: deaf.info.id not in broker.scheduler.dispatch.workers)
+        await served.until(lambda broker: deaf.info.id not in broker.scheduler.claims.workers)
         await served.until(lambda broker: not broker.sessions)
         worker = await served.worker()
         for _ in range(60):

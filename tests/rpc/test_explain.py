@@ -52,7 +52,7 @@ async def test_the_code_that_is_deployed_instead_is_named(served: Served) -> Non
         node=[node.key], attempt=[node.attempt], reason=pb.CODE_MISMATCH, detail="has hash other", hash="other"
     )
     await worker.say(returns=[returned])
-    await served.until(lambda broker: broker.scheduler.dispatch.unschedulable())
+    await served.until(lambda broker: broker.scheduler.claims.unschedulable())
     (found,) = (await explained(served, dag, 0)).unschedulable
     assert list(found.deployed) == ["other"]
     assert "dagorama rebind" in found.reason

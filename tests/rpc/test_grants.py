@@ -16,8 +16,8 @@ from tests.support.gate import gate, settled
 from tests.support.raw import (
     FUNCTION,
     LEAF,
-    Brood,
     Dag,
+    EagerAttemptRecord,
     Given,
     RawWorker,
     Served,
@@ -84,9 +84,9 @@ async def test_a_node_comes_with_the_values_that_its_sources_name(served: Served
     await submit(served.stub, dag.submission(b"parent", b"after", source_count=[0, 1], source=[0]))
     worker = await served.worker()
     parent = await worker.node()
-    brood = Brood(parent)
+    eager_attempt = EagerAttemptRecord(parent)
     await worker.complete(
-        parent, value=b"names its children", functions=[LEAF], children=[brood.nodes(b"x", b"y")],
+        parent, value=b"names its children", functions=[LEAF], children=[eager_attempt.nodes(b"x", b"y")],
         ref_count=[2], ref=[1, 0],
     )  # fmt: skip
     for value in (b"of x", b"of y"):
@@ -168,8 +168,8 @@ async def test_five_thousand_nodes_take_few_messages_and_commits(served: Served)
     def outcome(node: Given) -> pb.Results:
         if node.function.name != FUNCTION.name or node.sources:
             return results(node, value=b"leaf")
-        brood = Brood(node)
-        made = brood.nodes(
+        eager_attempt = EagerAttemptRecord(node)
+        made = eager_attempt.nodes(
             *[b"leaf"] * count, b"join", function=[0] * count + [1], source_count=[0] * count + [count],
             source=range(count),
         )  # fmt: skip
@@ -209,7 +209,7 @@ async def test_a_node_that_cannot_be_checked_is_shown_with_what_to_set(served: S
     detail = "the arguments came unsigned: set DAGORAMA_SIGNING_KEYS"
     returned = pb.Return(node=[node.key], attempt=[node.attempt], reason=pb.UNCHECKABLE, detail=detail)
     await worker.say(returns=[returned])
-    await served.until(lambda broker: not broker.scheduler.dispatch.claimed)
+    await served.until(lambda broker: not broker.scheduler.claims.claimed)
     await settled()
     assert not worker.given
     (unservable,) = (await served.status()).unschedulable
@@ -234,7 +234,7 @@ async def test_a_node_given_back_with_a_reason_is_not_offered_to_that_worker_aga
         node=[node.key], attempt=[node.attempt], reason=pb.NOT_IMPORTABLE, detail="No module named 'work'"
     )
     await worker.say(returns=[returned])
-    await served.until(lambda broker: not broker.scheduler.dispatch.claimed)
+    await served.until(lambda broker: not broker.scheduler.claims.claimed)
     await settled()
     assert not worker.given
     (unservable,) = (await served.status()).unschedulable

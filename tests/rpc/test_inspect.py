@@ -1,4 +1,4 @@
-"""What a person is shown: instances, nodes, queues; live ones as the heart has them, ended ones as the store does."""
+"""What a person is shown: instances, nodes, queues; live ones as the scheduler has them, ended ones as the store."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ async def test_each_node_is_shown_as_it_stands() -> None:
         assert (e.function.queue, e.function.taint) == ("heavy", "GPU")
         assert (list(f.sources), f.reason) == ([dag.id(3)], "")
         await worker.vanish()
-        await served.until(lambda broker: not broker.scheduler.dispatch.workers)
+        await served.until(lambda broker: not broker.scheduler.claims.workers)
         d = (await nodes(served, dag)).nodes[3]
         assert (d.state, d.worker_losses, d.reason) == (
             pb.QUEUED,

@@ -239,7 +239,7 @@ async def test_a_worker_that_pings_keeps_its_node() -> None:
 
 async def test_the_lease_is_ninety_seconds_unless_told_otherwise(served: Served, client: Client) -> None:
     await client.worker()
-    (worker,) = served.broker.scheduler.dispatch.workers.values()
+    (worker,) = served.broker.scheduler.claims.workers.values()
     assert worker.lease == 90.0
 
 
@@ -477,7 +477,7 @@ async def test_a_restarted_broker_that_hands_out_nothing_yet_does_not_say_that_t
         # Killed: its worker is on record as connected.
         served.broker.scheduler.graph.changes.workers_left.clear()
         served.broker.sessions.clear()
-        served.broker.scheduler.dispatch.workers.clear()
+        served.broker.scheduler.claims.workers.clear()
     async with serving(store=store, reconnect_wait=0.3) as served:
         client = Client(served.original)
         assert served.broker.scheduler.dispatch_paused_until is not None
@@ -496,7 +496,7 @@ async def test_one_caller_makes_so_many_workers_and_the_silent_make_room(monkeyp
         with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "6 workers of dagorama 0.1.10 are connected; 8 are allowed"):
             await client.worker()
         await client.no_work(workers[0])
-        await served.until(lambda broker: len(broker.scheduler.dispatch.workers) < 6)
+        await served.until(lambda broker: len(broker.scheduler.claims.workers) < 6)
         while True:
             try:
                 await client.worker()

@@ -23,7 +23,7 @@ from dagorama_broker.rpc import interceptor
 from dagorama_broker.rpc.limits import CallLimiter
 from dagorama_broker.rpc.memory_guard import IDLE_SHARE, SHARE, MemoryGuard, available, resident_bytes
 from dagorama_broker.rpc.status import RETRY_AFTER
-from tests.support.raw import FUNCTION, PATIENCE, Brood, Dag, RawWorker, refused, serving, submit
+from tests.support.raw import FUNCTION, PATIENCE, Dag, EagerAttemptRecord, RawWorker, refused, serving, submit
 
 TOO_MUCH = grpc.StatusCode.RESOURCE_EXHAUSTED
 
@@ -108,7 +108,7 @@ async def test_nodes_that_one_attempt_makes(count: int, failures: int) -> None:
         await submit(served.stub, dag.submission(b"a"))
         worker = await served.worker()
         node = await worker.node()
-        await worker.complete(node, functions=[FUNCTION], children=[Brood(node).nodes(*[b"a"] * count)])
+        await worker.complete(node, functions=[FUNCTION], children=[EagerAttemptRecord(node).nodes(*[b"a"] * count)])
         replies = await served.wait(dag.instance, dag.id(0))
         said = [failure.message for reply in replies for failure in reply.failure]
         assert len(said) == failures

@@ -21,8 +21,8 @@ from tests.support.raw import (
     FUNCTION,
     LEAF,
     PATIENCE,
-    Brood,
     Dag,
+    EagerAttemptRecord,
     Served,
     answers_of,
     children,
@@ -286,7 +286,7 @@ async def test_all_running_attempts_together_stage_no_more_than_half_of_the_memo
         worker = await served.worker(slots=4)
         parents = await worker.nodes(4)
         for parent in parents:
-            run = Brood(parent).nodes(foreign=[bytes(16)] * 12_000)
+            run = EagerAttemptRecord(parent).nodes(foreign=[bytes(16)] * 12_000)
             await worker.report(pb.Results(functions=[LEAF], children=[run]))
         for parent in reversed(parents):
             await worker.complete(parent)
@@ -333,6 +333,8 @@ async def test_a_result_names_no_more_promises_than_a_node_has_sources() -> None
         await submit(served.stub, dag.submission(b"a"))
         worker = await served.worker()
         node = await worker.node()
-        brood = Brood(node)
-        await worker.complete(node, functions=[LEAF], children=[brood.nodes(b"x")], ref_count=[4], ref=[0, 0, 0, 0])
+        eager_attempt = EagerAttemptRecord(node)
+        await worker.complete(
+            node, functions=[LEAF], children=[eager_attempt.nodes(b"x")], ref_count=[4], ref=[0, 0, 0, 0]
+        )
         assert "it names 4 promises; 3 are allowed" in (await served.failure(dag.instance, dag.id(0))).message

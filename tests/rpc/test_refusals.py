@@ -11,7 +11,7 @@ import pytest
 
 from dagorama.api import api_pb2 as old
 from dagorama.api import broker_pb2 as pb
-from tests.support.raw import Brood, Dag, Served, refused, results, submit
+from tests.support.raw import Dag, EagerAttemptRecord, Served, refused, results, submit
 
 OTHER = pb.Function(name="work:Other.node", hash="hash-3")
 NOT_FOUND, INVALID = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT
@@ -48,7 +48,7 @@ async def test_children_that_are_refused_leave_no_function_behind(served: Served
         await submit(served.stub, dag.submission(b"parent", functions=[parent_function]))
         worker = await served.worker()
         parent = await worker.node()
-        wrong = Brood(parent).nodes(b"x", source_count=[1], source=[-1], foreign=[Dag().id(0)])
+        wrong = EagerAttemptRecord(parent).nodes(b"x", source_count=[1], source=[-1], foreign=[Dag().id(0)])
         await worker.durable(await worker.report(results(parent, functions=[OTHER], children=[wrong])))
         assert await served.states(dag.instance, dag.id(0)) == [pb.FAILED]
         await worker.vanish()
@@ -60,7 +60,7 @@ async def test_children_of_an_attempt_that_is_over_leave_no_function_behind(serv
     worker = await served.worker()
     parent = await worker.node()
     await worker.durable(await worker.complete(parent))
-    late = pb.Results(functions=[OTHER], children=[Brood(parent).nodes(b"x")])
+    late = pb.Results(functions=[OTHER], children=[EagerAttemptRecord(parent).nodes(b"x")])
     await worker.durable(await worker.report(late))
     assert "work:Other.node" not in names(served)
 

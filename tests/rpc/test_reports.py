@@ -15,8 +15,8 @@ from tests.support.gate import gate, settled
 from tests.support.raw import (
     FUNCTION,
     LEAF,
-    Brood,
     Dag,
+    EagerAttemptRecord,
     Served,
     children,
     envelope,
@@ -48,9 +48,9 @@ async def test_children_alone_are_not_acknowledged(served: Served) -> None:
     await submit(served.stub, Dag().submission(b"parent"))
     worker = await served.worker()
     node = await worker.node()
-    brood = Brood(node)
-    await worker.report(pb.Results(functions=[LEAF], children=[brood.nodes(b"x")]))
-    await worker.report(pb.Results(functions=[LEAF], children=[brood.nodes(b"y", first=1)]))
+    eager_attempt = EagerAttemptRecord(node)
+    await worker.report(pb.Results(functions=[LEAF], children=[eager_attempt.nodes(b"x")]))
+    await worker.report(pb.Results(functions=[LEAF], children=[eager_attempt.nodes(b"y", first=1)]))
     await settled()
     assert worker.acknowledged == 0
     assert (await served.status()).nodes[pb.QUEUED] == 0
@@ -65,7 +65,7 @@ async def test_children_are_acknowledged_only_when_the_outcome_of_their_parent_i
     with gate(served) as commits:
         one = asyncio.ensure_future(submit(served.stub, Dag().submission(b"one")))
         await served.until(lambda _: commits.waiting == 1)
-        first = await worker.report(pb.Results(functions=[FUNCTION], children=[Brood(node).nodes(b"x")]))
+        first = await worker.report(pb.Results(functions=[FUNCTION], children=[EagerAttemptRecord(node).nodes(b"x")]))
         two = asyncio.ensure_future(submit(served.stub, Dag().submission(b"two")))
         await settled()
         commits.let_through()
@@ -88,7 +88,7 @@ async def test_children_of_an_attempt_that_comes_to_nothing_hold_no_acknowledgem
     await submit(served.stub, Dag().submission(b"parent", b"other"))
     worker = await served.worker(slots=2)
     parent, other = await worker.nodes(2)
-    await worker.report(pb.Results(functions=[LEAF], children=[Brood(parent).nodes(b"x")]))
+    await worker.report(pb.Results(functions=[LEAF], children=[EagerAttemptRecord(parent).nodes(b"x")]))
     if how == "it fails":
         await worker.fail(parent)
     elif how == "its child process ends":
@@ -108,13 +108,13 @@ async def test_children_become_visible_with_their_parents_outcome(served: Served
     await submit(served.stub, dag.submission(b"parent"))
     worker = await served.worker()
     parent = await worker.node()
-    brood = Brood(parent)
-    await worker.report(pb.Results(functions=[LEAF], children=[brood.nodes(b"x")]))
+    eager_attempt = EagerAttemptRecord(parent)
+    await worker.report(pb.Results(functions=[LEAF], children=[eager_attempt.nodes(b"x")]))
     with refused(grpc.StatusCode.NOT_FOUND):
-        await served.wait(dag.instance, brood.id(0), now=True)
+        await served.wait(dag.instance, eager_attempt.id(0), now=True)
     await worker.complete(parent, ref_count=[1], ref=[0])
     child = await worker.node()
-    assert child.id == brood.id(0)
+    assert child.id == eager_attempt.id(0)
     assert await served.states(dag.instance, dag.id(0)) == [pb.RESOLVING]
     await worker.complete(child, value=b"leaf")
     assert await served.value(dag.instance, dag.id(0)) == envelope(b"done")
@@ -126,7 +126,7 @@ async def test_no_child_of_an_attempt_that_came_to_nothing_ever_runs(served: Ser
     await submit(served.stub, dag.submission(b"parent", functions=[retried]))
     worker = await served.worker()
     parent = await worker.node()
-    lost = Brood(parent)
+    lost = EagerAttemptRecord(parent)
     await worker.report(pb.Results(functions=[LEAF], children=[lost.nodes(b"x", b"y")]))
     if how == "it fails":
         await worker.fail(parent)
@@ -138,7 +138,7 @@ async def test_no_child_of_an_attempt_that_came_to_nothing_ever_runs(served: Ser
     again = await worker.node()
     assert (again.key, again.id) == (parent.key, parent.id)
     assert again.attempt > parent.attempt
-    kept = Brood(again)
+    kept = EagerAttemptRecord(again)
     await worker.complete(again, functions=[LEAF], children=[kept.nodes(b"x")], ref_count=[1], ref=[0])
     child = await worker.node()
     assert child.id == kept.id(0)
@@ -230,7 +230,7 @@ async def test_children_that_cannot_be_made_fail_their_parent(served: Served, co
     await submit(served.stub, dag.submission(b"parent"))
     worker = await served.worker()
     parent = await worker.node()
-    await worker.complete(parent, functions=[LEAF], children=[Brood(parent).nodes(b"x", **columns)])
+    await worker.complete(parent, functions=[LEAF], children=[EagerAttemptRecord(parent).nodes(b"x", **columns)])
     assert (await served.failure(dag.instance, dag.id(0))).type == "dagorama.errors.ResultRejected"
     assert not served.broker.scheduler.graph.nodes
 
@@ -256,9 +256,9 @@ async def test_a_node_that_makes_too_many_children_fails() -> None:
         await submit(served.stub, dag.submission(b"parent"))
         worker = await served.worker()
         parent = await worker.node()
-        brood = Brood(parent)
+        eager_attempt = EagerAttemptRecord(parent)
         for first in range(0, 200, 50):
-            await worker.report(pb.Results(functions=[LEAF], children=[brood.nodes(*[b"x"] * 50, first=first)]))
+            await worker.report(pb.Results(functions=[LEAF], children=[eager_attempt.nodes(*[b"x"] * 50, first=first)]))
         await worker.complete(parent)
         failure = await served.failure(dag.instance, dag.id(0))
         assert "200 nodes" in failure.message
@@ -357,8 +357,8 @@ async def test_children_for_an_attempt_that_is_not_the_workers_are_refused(serve
     worker = await served.worker()
     node = await worker.node()
     stranger = await served.worker()
-    brood = Brood(node)
-    await stranger.report(pb.Results(functions=[LEAF], children=[brood.nodes(b"x")]))
+    eager_attempt = EagerAttemptRecord(node)
+    await stranger.report(pb.Results(functions=[LEAF], children=[eager_attempt.nodes(b"x")]))
     await stranger.until(lambda: stranger.refused)
     assert stranger.refused == [node.attempt]
     await worker.durable(await worker.complete(node))

@@ -12,7 +12,7 @@ import pytest
 
 from dagorama.api import broker_pb2 as pb
 from tests.support.gate import settled
-from tests.support.raw import FUNCTION, LEAF, Brood, Dag, envelope, refused, serving, submit
+from tests.support.raw import FUNCTION, LEAF, Dag, EagerAttemptRecord, envelope, refused, serving, submit
 from tests.support.restarts import after, again, killed, url
 
 EXISTS = grpc.StatusCode.ALREADY_EXISTS
@@ -96,7 +96,7 @@ async def test_a_surviving_worker_goes_on_with_what_it_holds(tmp_path: Path) -> 
         for next in (idle, survivor):
             if next.given:
                 await next.complete(await next.node())
-        await served.until(lambda broker: broker.scheduler.dispatch.claimed or not broker.scheduler.graph.nodes)
+        await served.until(lambda broker: broker.scheduler.claims.claimed or not broker.scheduler.graph.nodes)
 
 
 async def test_nothing_is_handed_out_until_the_workers_on_record_are_back(tmp_path: Path) -> None:
@@ -150,8 +150,8 @@ async def test_children_that_were_not_acknowledged_are_told_again_and_made_once(
         await submit(served.stub, dag.submission(b"parent"))
         worker = await served.worker()
         parent = await worker.node()
-        brood = Brood(parent)
-        staged = pb.Results(functions=[LEAF], children=[brood.nodes(b"x")])
+        eager_attempt = EagerAttemptRecord(parent)
+        staged = pb.Results(functions=[LEAF], children=[eager_attempt.nodes(b"x")])
         await worker.report(staged)
         await settled()
         assert worker.acknowledged == 0
@@ -162,7 +162,7 @@ async def test_children_that_were_not_acknowledged_are_told_again_and_made_once(
         await survivor.report(staged)
         await survivor.complete(parent, ref_count=[1], ref=[0])
         child = await survivor.node()
-        assert child.id == brood.id(0)
+        assert child.id == eager_attempt.id(0)
         await survivor.complete(child)
         await served.value(dag.instance, dag.id(0))
 
@@ -173,8 +173,13 @@ async def test_an_outcome_whose_acknowledgement_was_lost_is_told_again_and_count
         await submit(served.stub, dag.submission(b"parent"))
         worker = await served.worker()
         parent = await worker.node()
-        brood = Brood(parent)
-        report: dict[str, Any] = {"functions": [LEAF], "children": [brood.nodes(b"x")], "ref_count": [1], "ref": [0]}
+        eager_attempt = EagerAttemptRecord(parent)
+        report: dict[str, Any] = {
+            "functions": [LEAF],
+            "children": [eager_attempt.nodes(b"x")],
+            "ref_count": [1],
+            "ref": [0],
+        }
         await worker.durable(await worker.complete(parent, **report))
         child = await worker.node()
     async with after(tmp_path) as served:
@@ -203,7 +208,7 @@ async def test_a_graph_goes_on_where_it_was(tmp_path: Path) -> None:
         worker = await served.worker(slots=4)
         completed, failed, resolving, backoff = await worker.nodes(4)
         await worker.say(draining=True)
-        await worker.report(pb.Results(functions=[LEAF], children=[Brood(resolving).nodes(b"child")]))
+        await worker.report(pb.Results(functions=[LEAF], children=[EagerAttemptRecord(resolving).nodes(b"child")]))
         await worker.complete(resolving, completed, value=b"kept", ref_count=[1, 0], ref=[0])
         await worker.fail(failed, message="was recorded")
         await worker.durable(await worker.fail(backoff, message="the first run"))

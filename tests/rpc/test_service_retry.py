@@ -42,7 +42,7 @@ async def run_all(served: Served, worker: RawWorker, count: int) -> list[bytes]:
     return ran
 
 
-@pytest.mark.parametrize("counters", [(), (0,), (2,), (1, 2)], ids=["all", "the culprit", "a descendant", "two"])
+@pytest.mark.parametrize("counters", [(), (0,), (2,), (1, 2)], ids=["all", "the root cause", "a descendant", "two"])
 async def test_what_failed_runs_again_and_what_waited_for_it_after_it(counters: tuple[int, ...]) -> None:
     async with serving() as served:
         worker = await served.worker()
@@ -73,7 +73,7 @@ async def test_a_retry_outlives_a_restart(tmp_path: Path) -> None:
         worker = await served.worker()
         dag = await failed(served, worker)
         await worker.say(draining=True)
-        await served.until(lambda broker: not any(w.pool for w in broker.scheduler.dispatch.workers.values()))
+        await served.until(lambda broker: not any(w.pool for w in broker.scheduler.claims.workers.values()))
         assert await retry(served, dag) == (1, 2)
     async with serving(settings) as served:
         assert await served.states(dag.instance, *map(dag.id, range(3))) == [pb.QUEUED, pb.WAITING, pb.WAITING]
@@ -188,7 +188,7 @@ async def test_a_node_that_names_what_is_retried_while_it_is_looked_up_gets_its_
         now, scheduler = broker.see_time(), broker.scheduler
         scheduler.retry(read, now)
         scheduler.tick(now)
-        (node,) = scheduler.dispatch.claimed.values()
+        (node,) = scheduler.claims.claimed.values()
         assert node.slot is not None
         scheduler.complete(node.slot.worker, node.key, node.attempt, envelope(b"new"), 100_000, (), (), {}, (), now)
         gate.set()
@@ -338,8 +338,8 @@ async def test_with_new_code_what_runs_again_is_run_by_the_code_that_a_worker_sa
     async with serving() as served:
         worker = await served.worker(key_ids=[KEY])
         dag, other = await failed(served, worker), await failed(served, worker)
-        adoption = signed(FUNCTION.name, FUNCTION.hash, instance=dag.instance)
-        reply = await served.stub.Retry(pb.RetryRequest(instance=dag.instance, new_code=True, rebindings=[adoption]))
+        rebinding = signed(FUNCTION.name, FUNCTION.hash, instance=dag.instance)
+        reply = await served.stub.Retry(pb.RetryRequest(instance=dag.instance, new_code=True, rebindings=[rebinding]))
         assert (reply.queued, reply.waiting, reply.rebound) == (1, 2, 3)
         node = await worker.node()
         assert node.function.hash == ""
@@ -352,7 +352,7 @@ async def test_with_new_code_what_runs_again_is_run_by_the_code_that_a_worker_sa
             await worker.complete(nodes[-1])
         assert [node.function.hash for node in nodes] == ["h2"] * 3
         assert [node.made_with for node in nodes] == [FUNCTION.hash] * 3
-        assert [node.adoption for node in nodes] == [adoption] * 3
+        assert [node.rebinding for node in nodes] == [rebinding] * 3
         assert await retry(served, other) == (1, 2)
         assert (await worker.node()).function.hash == FUNCTION.hash
 
@@ -403,7 +403,7 @@ async def test_what_a_retry_downstream_has_wait_again_is_to_be_signed_too() -> N
 
 
 @pytest.mark.parametrize(
-    ("adoptions", "text"),
+    ("rebindings", "text"),
     [
         ([], "needs a signature that allows it"),
         ([signed(FUNCTION.name, "another hash")], "do it again"),
@@ -413,25 +413,25 @@ async def test_what_a_retry_downstream_has_wait_again_is_to_be_signed_too() -> N
     ids=["unsigned", "for other code", "for another function", "for another instance"],
 )
 async def test_a_retry_with_new_code_that_is_not_signed_for_is_refused_and_nothing_has_changed(
-    adoptions: Sequence[pb.SignedRebinding], text: str
+    rebindings: Sequence[pb.SignedRebinding], text: str
 ) -> None:
     async with serving() as served:
         worker = await served.worker(key_ids=[KEY])
         dag = await failed(served, worker)
-        request = pb.RetryRequest(instance=dag.instance, new_code=True, rebindings=adoptions)
+        request = pb.RetryRequest(instance=dag.instance, new_code=True, rebindings=rebindings)
         with refused(grpc.StatusCode.FAILED_PRECONDITION, text):
             await served.stub.Retry(request)
         assert (await served.status()).nodes[pb.FAILED] == 3
         assert await retry(served, dag) == (1, 2)
 
 
-async def test_a_retry_takes_no_adoption_for_code_of_one_hash() -> None:
+async def test_a_retry_takes_no_rebinding_for_code_of_one_hash() -> None:
     async with serving() as served:
         worker = await served.worker(key_ids=[KEY])
         dag = await failed(served, worker)
-        adoptions = [signed(FUNCTION.name, FUNCTION.hash, hash="h2")]
+        rebindings = [signed(FUNCTION.name, FUNCTION.hash, hash="h2")]
         with refused(grpc.StatusCode.INVALID_ARGUMENT, "for the code that is deployed"):
-            await served.stub.Retry(pb.RetryRequest(instance=dag.instance, new_code=True, rebindings=adoptions))
+            await served.stub.Retry(pb.RetryRequest(instance=dag.instance, new_code=True, rebindings=rebindings))
 
 
 async def test_new_code_is_for_the_instance_of_the_call_alone() -> None:
@@ -447,18 +447,20 @@ async def test_new_code_is_for_the_instance_of_the_call_alone() -> None:
         await worker.fail(node, message="no such file")
         await served.failure(second.instance, second.id(0))
         assert await look(served, second) == {FUNCTION.name: [FUNCTION.hash]}
-        adoption = signed(FUNCTION.name, FUNCTION.hash, instance=second.instance)
-        reply = await served.stub.Retry(pb.RetryRequest(instance=second.instance, new_code=True, rebindings=[adoption]))
+        rebinding = signed(FUNCTION.name, FUNCTION.hash, instance=second.instance)
+        reply = await served.stub.Retry(
+            pb.RetryRequest(instance=second.instance, new_code=True, rebindings=[rebinding])
+        )
         assert (reply.queued, reply.waiting, reply.rebound) == (1, 1, 0)
         assert (await worker.node()).function.hash == FUNCTION.hash
 
 
-async def test_adoption_may_be_kept_to_one_instance() -> None:
+async def test_rebinding_may_be_kept_to_one_instance() -> None:
     async with serving() as served:
         first, second = Dag(), Dag()
         for dag in (first, second):
             await submit(served.stub, dag.submission(b"a"))
-        adoption = signed(FUNCTION.name, FUNCTION.hash, hash="h2", instance=first.instance)
-        request = pb.RebindRequest(function=FUNCTION.name, hash="h2", instance=first.instance, rebinding=adoption)
+        rebinding = signed(FUNCTION.name, FUNCTION.hash, hash="h2", instance=first.instance)
+        request = pb.RebindRequest(function=FUNCTION.name, hash="h2", instance=first.instance, rebinding=rebinding)
         request.from_hash.append(FUNCTION.hash)
         assert (await served.stub.Rebind(request)).rebound == 1

@@ -14,8 +14,8 @@ from dagorama.api import broker_pb2 as pb
 from tests.support.gate import settled
 from tests.support.raw import (
     LEAF,
-    Brood,
     Dag,
+    EagerAttemptRecord,
     RawWorker,
     Served,
     envelope,
@@ -74,7 +74,7 @@ async def test_a_second_hello_ends_the_session(served: Served) -> None:
     worker = await served.worker()
     await worker.say(hello=worker.hello)
     assert (await worker.end()).code() is INVALID
-    await served.until(lambda broker: not broker.scheduler.dispatch.workers)
+    await served.until(lambda broker: not broker.scheduler.claims.workers)
 
 
 # --- coming and going -------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ async def test_a_worker_that_hangs_up_in_order_leaves_with_ok(served: Served) ->
     await worker._call.done_writing()
     await worker.until(lambda: worker.ended)
     assert worker.ended == "closed by the broker"
-    await served.until(lambda broker: not broker.scheduler.dispatch.workers and not broker.sessions)
+    await served.until(lambda broker: not broker.scheduler.claims.workers and not broker.sessions)
 
 
 async def test_a_worker_that_reconnects_keeps_what_nobody_else_was_given(served: Served) -> None:
@@ -194,7 +194,7 @@ async def test_a_worker_that_stays_until_drained_waits_for_what_may_still_come(s
     await settled()
     assert not waiting.done
     await worker.say(draining=True)
-    await worker.complete(parent, functions=[LEAF], children=[Brood(parent).nodes(b"x")])
+    await worker.complete(parent, functions=[LEAF], children=[EagerAttemptRecord(parent).nodes(b"x")])
     await waiting.complete(await waiting.node())
     await waiting.until(lambda: waiting.done)
 

@@ -18,8 +18,8 @@ from tests.support.raw import (
     FUNCTION,
     LEAF,
     PATIENCE,
-    Brood,
     Dag,
+    EagerAttemptRecord,
     RawWorker,
     Served,
     envelope,
@@ -118,7 +118,7 @@ async def test_now_says_how_each_node_stands_and_ends(served: Served) -> None:
     )  # fmt: skip
     worker = await served.worker(slots=5)
     completed, failed, resolving, backoff, _ = await worker.nodes(5)
-    await worker.report(pb.Results(functions=[LEAF], children=[Brood(resolving).nodes(b"x")]))
+    await worker.report(pb.Results(functions=[LEAF], children=[EagerAttemptRecord(resolving).nodes(b"x")]))
     await worker.say(draining=True)
     await worker.complete(resolving, completed, ref_count=[1, 0], ref=[0])
     await worker.fail(failed)
@@ -206,9 +206,9 @@ async def test_a_node_asked_for_twice_is_told_at_both_places(served: Served) -> 
 
 async def test_a_fan_of_large_results_comes_in_pieces_with_the_end_last(served: Served) -> None:
     dag, worker, node = await one_node(served)
-    count, brood = 200, Brood(node)
+    count, eager_attempt = 200, EagerAttemptRecord(node)
     await worker.complete(
-        node, functions=[LEAF], children=[brood.nodes(*[b"x"] * count)], ref_count=[count], ref=range(count)
+        node, functions=[LEAF], children=[eager_attempt.nodes(*[b"x"] * count)], ref_count=[count], ref=range(count)
     )
     running = asyncio.create_task(worker.run(lambda child: results(child, value=child.id * 3000)))
     replies = await served.wait(dag.instance, dag.id(0))
@@ -217,7 +217,7 @@ async def test_a_fan_of_large_results_comes_in_pieces_with_the_end_last(served: 
     assert [bool(reply.index) for reply in replies] == [False] * (len(replies) - 1) + [True]
     values = {id: value for reply in replies for id, value in zip(reply.value_node, reply.value, strict=True)}
     assert values.pop(dag.id(0)) == envelope(b"done")
-    assert values == {brood.id(counter): envelope(brood.id(counter) * 3000) for counter in range(count)}
+    assert values == {eager_attempt.id(counter): envelope(eager_attempt.id(counter) * 3000) for counter in range(count)}
 
 
 async def test_a_value_passed_through_a_thousand_nodes_arrives(served: Served) -> None:
@@ -228,7 +228,7 @@ async def test_a_value_passed_through_a_thousand_nodes_arrives(served: Served) -
         node = await worker.node()
         if link < links - 1:
             await worker.complete(
-                node, value=b"passes on", functions=[FUNCTION], children=[Brood(node).nodes(b"a")],
+                node, value=b"passes on", functions=[FUNCTION], children=[EagerAttemptRecord(node).nodes(b"a")],
                 ref_count=[1], ref=[0],
             )  # fmt: skip
         else:
@@ -251,10 +251,10 @@ async def test_a_failure_comes_with_all_that_is_known_of_it(served: Served) -> N
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_a_failure_upstream_names_its_culprit(served: Served, when: str) -> None:
+async def test_a_failure_upstream_names_its_root_cause(served: Served, when: str) -> None:
     dag = Dag()
     await submit(served.stub,
-        dag.submission(b"culprit", b"next", b"last", source_count=[0, 1, 1], source=[0, 1], function=[1, 0, 0],
+        dag.submission(b"root cause", b"next", b"last", source_count=[0, 1, 1], source=[0, 1], function=[1, 0, 0],
                        functions=[FUNCTION, LEAF])
     )  # fmt: skip
     ids = [dag.id(counter) for counter in range(3)]
@@ -271,13 +271,13 @@ async def test_a_failure_upstream_names_its_culprit(served: Served, when: str) -
     ] * 3
 
 
-async def test_a_node_that_names_a_failed_one_fails_with_its_culprit(served: Served) -> None:
+async def test_a_node_that_names_a_failed_one_fails_with_its_root_cause(served: Served) -> None:
     dag, worker, node = await one_node(served)
-    brood = Brood(node)
-    await worker.complete(node, functions=[LEAF], children=[brood.nodes(b"x")], ref_count=[1], ref=[0])
+    eager_attempt = EagerAttemptRecord(node)
+    await worker.complete(node, functions=[LEAF], children=[eager_attempt.nodes(b"x")], ref_count=[1], ref=[0])
     await worker.fail(await worker.node(), message="the child")
     failure = await served.failure(dag.instance, dag.id(0))
-    assert (failure.node, failure.message) == (brood.id(0), "the child")
+    assert (failure.node, failure.message) == (eager_attempt.id(0), "the child")
 
 
 async def test_a_node_made_on_a_failed_source_has_failed(served: Served) -> None:

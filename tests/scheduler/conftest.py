@@ -1,8 +1,8 @@
 import pytest
 
-from tests.support.driver import Heart
+from tests.support.driver import SchedulerDriver
 
 
 @pytest.fixture
-def heart() -> Heart:
-    return Heart()
+def driver() -> SchedulerDriver:
+    return SchedulerDriver()

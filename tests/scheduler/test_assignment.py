@@ -4,7 +4,7 @@ import pytest
 
 from dagorama_broker.model.domain import WireProtocol
 from dagorama_broker.scheduler.queues import OVERLAP, WINDOW_US
-from tests.support.driver import GPU, Hand, Heart, function
+from tests.support.driver import GPU, Hand, SchedulerDriver, function
 from tests.support.operations import operations
 from tests.support.simulated_workers import EXCHANGE, STALE, Simulation
 
@@ -18,34 +18,34 @@ def nodes(count: int) -> list[str]:
 
 
 class TestCredit:
-    def test_an_unknown_function_starts_at_one_node_per_slot(self, heart: Heart) -> None:
-        hand = heart.worker(slots=3)
-        heart.spawn(*nodes(100))
+    def test_an_unknown_function_starts_at_one_node_per_slot(self, driver: SchedulerDriver) -> None:
+        hand = driver.worker(slots=3)
+        driver.spawn(*nodes(100))
         assert sorted(hand.slot_of.values()) == [0, 1, 2]
 
-    def test_a_fast_function_is_held_by_the_hundreds(self, heart: Heart) -> None:
-        hand = heart.worker()
-        heart.spawn(*nodes(1_000))
+    def test_a_fast_function_is_held_by_the_hundreds(self, driver: SchedulerDriver) -> None:
+        hand = driver.worker()
+        driver.spawn(*nodes(1_000))
         hand.complete("n0", us=50)
         assert 250 <= len(hand.held) <= WINDOW_US / 50
 
-    def test_a_function_that_costs_nothing_is_not_held_without_end(self, heart: Heart) -> None:
-        hand = heart.worker()
-        heart.spawn(*nodes(3_000))
+    def test_a_function_that_costs_nothing_is_not_held_without_end(self, driver: SchedulerDriver) -> None:
+        hand = driver.worker()
+        driver.spawn(*nodes(3_000))
         hand.complete("n0", us=0)
         assert len(hand.held) < 1_500
 
     @pytest.mark.parametrize("us", [20_000, 1_000_000, (1 << 32) - 1])
-    def test_a_slot_holds_one_node_of_a_slow_function(self, heart: Heart, us: int) -> None:
-        hand = heart.worker()
-        heart.spawn(*nodes(10))
+    def test_a_slot_holds_one_node_of_a_slow_function(self, driver: SchedulerDriver, us: int) -> None:
+        hand = driver.worker()
+        driver.spawn(*nodes(10))
         for _ in range(3):
             hand.complete(next(iter(hand.held)), us=us)
             assert len(hand.held) == 1
 
-    def test_one_slow_run_is_enough_to_hold_one(self, heart: Heart) -> None:
-        hand = heart.worker()
-        heart.spawn(*nodes(2_000))
+    def test_one_slow_run_is_enough_to_hold_one(self, driver: SchedulerDriver) -> None:
+        hand = driver.worker()
+        driver.spawn(*nodes(2_000))
         hand.complete("n0", us=50)
         for name in list(hand.held):
             hand.complete(name, us=2_000_000 if name == "n50" else 50)
@@ -56,230 +56,230 @@ class TestCredit:
         assert held > 1
         assert len(hand.held) <= held, "nothing was added while it was slow"
 
-    def test_a_slot_never_holds_more_than_the_window_beside_its_first(self, heart: Heart) -> None:
-        hand = heart.worker()
-        heart.spawn(*nodes(40))
+    def test_a_slot_never_holds_more_than_the_window_beside_its_first(self, driver: SchedulerDriver) -> None:
+        hand = driver.worker()
+        driver.spawn(*nodes(40))
         hand.complete("n0", us=3_000)
         assert len(hand.held) == WINDOW_US // 3_015
 
-    def test_async_nodes_overlap_however_long_they_take(self, heart: Heart) -> None:
-        hand = heart.worker()
-        heart.spawn(*nodes(300), of=ASYNC)
+    def test_async_nodes_overlap_however_long_they_take(self, driver: SchedulerDriver) -> None:
+        hand = driver.worker()
+        driver.spawn(*nodes(300), of=ASYNC)
         assert len(hand.held) == OVERLAP
         hand.complete("n0", us=1_000_000)
         assert len(hand.held) == OVERLAP
 
-    def test_fast_async_nodes_are_held_like_others(self, heart: Heart) -> None:
-        hand = heart.worker()
-        heart.spawn(*nodes(3_000), of=ASYNC)
+    def test_fast_async_nodes_are_held_like_others(self, driver: SchedulerDriver) -> None:
+        hand = driver.worker()
+        driver.spawn(*nodes(3_000), of=ASYNC)
         hand.complete("n0", us=50)
         assert OVERLAP < len(hand.held) <= WINDOW_US / 50
 
-    def test_a_sync_node_runs_beside_async_ones_however_long_they_take(self, heart: Heart) -> None:
-        hand = heart.worker()
-        heart.spawn("known to be slow")
+    def test_a_sync_node_runs_beside_async_ones_however_long_they_take(self, driver: SchedulerDriver) -> None:
+        hand = driver.worker()
+        driver.spawn("known to be slow")
         hand.complete("known to be slow", us=2_000_000)
-        heart.spawn("a", "b", of=ASYNC)
-        heart.wait(25.0)
-        heart.spawn("sync", "next")
+        driver.spawn("a", "b", of=ASYNC)
+        driver.wait(25.0)
+        driver.spawn("sync", "next")
         assert hand.held.keys() == {"a", "b", "sync"}
 
-    def test_an_async_node_does_not_wait_for_a_slow_sync_one(self, heart: Heart) -> None:
+    def test_an_async_node_does_not_wait_for_a_slow_sync_one(self, driver: SchedulerDriver) -> None:
         """The child reads on when it has run that one."""
-        hand = heart.worker("one")
-        heart.spawn("sync", "async", where={"async": ASYNC})
+        hand = driver.worker("one")
+        driver.spawn("sync", "async", where={"async": ASYNC})
         assert hand.held.keys() == {"sync"}
-        assert heart.worker("two").held.keys() == {"async"}
+        assert driver.worker("two").held.keys() == {"async"}
 
-    def test_what_was_measured_under_one_concurrency_key_holds_for_all(self, heart: Heart) -> None:
-        hand = heart.worker()
-        heart.spawn("a @x")
+    def test_what_was_measured_under_one_concurrency_key_holds_for_all(self, driver: SchedulerDriver) -> None:
+        hand = driver.worker()
+        driver.spawn("a @x")
         hand.complete("a", us=50)
-        heart.spawn("b @y", "c @y", "d @z", "e")
+        driver.spawn("b @y", "c @y", "d @z", "e")
         assert len(hand.held) == 4
 
-    def test_a_slow_node_behind_fast_ones_is_left_for_others(self, heart: Heart) -> None:
-        hand = heart.worker("one")
-        heart.spawn("slow", of=OTHER)
+    def test_a_slow_node_behind_fast_ones_is_left_for_others(self, driver: SchedulerDriver) -> None:
+        hand = driver.worker("one")
+        driver.spawn("slow", of=OTHER)
         hand.complete("slow", us=2_000_000)
-        heart.spawn("f0", of=WORK)
+        driver.spawn("f0", of=WORK)
         hand.complete("f0", us=50)
-        heart.spawn("f1", "f2", "s1", "f3", where={"s1": OTHER})
+        driver.spawn("f1", "f2", "s1", "f3", where={"s1": OTHER})
         assert hand.held.keys() == {"f1", "f2"}
-        assert heart.worker("two").held.keys() == {"s1"}
+        assert driver.worker("two").held.keys() == {"s1"}
 
 
 class TestShares:
     @pytest.mark.parametrize(("ready", "expected"), [(1, [1, 0, 0]), (4, [2, 1, 1]), (8, [3, 3, 2]), (9, [3, 3, 3])])
-    def test_what_is_ready_is_spread_evenly(self, heart: Heart, ready: int, expected: list[int]) -> None:
-        hand = heart.worker("measures")
-        heart.spawn("first")
+    def test_what_is_ready_is_spread_evenly(self, driver: SchedulerDriver, ready: int, expected: list[int]) -> None:
+        hand = driver.worker("measures")
+        driver.spawn("first")
         hand.complete("first", us=50)
         hand.drain()
-        heart.hands.clear()
-        hands = [heart.worker(name) for name in ("one", "two", "three")]
-        heart.spawn(*nodes(ready))
+        driver.hands.clear()
+        hands = [driver.worker(name) for name in ("one", "two", "three")]
+        driver.spawn(*nodes(ready))
         assert sorted((len(hand.held) for hand in hands), reverse=True) == expected
 
-    def test_who_holds_nothing_comes_before_who_has_room(self, heart: Heart) -> None:
-        busy = heart.worker("busy")
-        heart.spawn("first")
+    def test_who_holds_nothing_comes_before_who_has_room(self, driver: SchedulerDriver) -> None:
+        busy = driver.worker("busy")
+        driver.spawn("first")
         busy.complete("first", us=50)
-        heart.spawn("a", "b")
-        idle = heart.worker("idle")
-        heart.spawn("c")
+        driver.spawn("a", "b")
+        idle = driver.worker("idle")
+        driver.spawn("c")
         assert idle.held.keys() == {"c"}
         assert busy.held.keys() == {"a", "b"}
 
-    def test_who_waited_longest_comes_first(self, heart: Heart) -> None:
-        hands = {name: heart.worker(name) for name in ("one", "two", "three")}
+    def test_who_waited_longest_comes_first(self, driver: SchedulerDriver) -> None:
+        hands = {name: driver.worker(name) for name in ("one", "two", "three")}
         order = []
         for number in range(6):
-            heart.spawn(f"n{number}")
-            order.append(heart.holders()[f"n{number}"])
+            driver.spawn(f"n{number}")
+            order.append(driver.holders()[f"n{number}"])
             hands[order[-1]].complete(f"n{number}")
         assert order == ["one", "two", "three"] * 2
 
-    def test_workers_that_cannot_help_take_no_share(self, heart: Heart) -> None:
-        able = heart.worker("able", slots=2, tolerations={"GPU"})
-        heart.spawn("first", of=GPU)
+    def test_workers_that_cannot_help_take_no_share(self, driver: SchedulerDriver) -> None:
+        able = driver.worker("able", slots=2, tolerations={"GPU"})
+        driver.spawn("first", of=GPU)
         able.complete("first", us=50)
         for number in range(50):
-            heart.worker(f"plain{number}")
-        heart.spawn(*nodes(100), of=GPU)
+            driver.worker(f"plain{number}")
+        driver.spawn(*nodes(100), of=GPU)
         assert len(able.held) == 100
 
-    def test_a_slot_that_is_stuck_is_given_nothing_more(self, heart: Heart) -> None:
+    def test_a_slot_that_is_stuck_is_given_nothing_more(self, driver: SchedulerDriver) -> None:
         """It had room by what its function took so far; what it is given would wait for who knows how long."""
-        hand = heart.worker()
-        heart.spawn("first")
+        hand = driver.worker()
+        driver.spawn("first")
         hand.complete("first", us=50)
-        heart.spawn("takes long")
-        heart.wait(0.005)
-        heart.spawn("soon")
+        driver.spawn("takes long")
+        driver.wait(0.005)
+        driver.spawn("soon")
         assert hand.held.keys() == {"takes long", "soon"}
-        heart.wait(0.006)
-        heart.spawn("later")
+        driver.wait(0.006)
+        driver.spawn("later")
         assert hand.held.keys() == {"takes long", "soon"}
         hand.complete("takes long", us=12_000)
         assert hand.held.keys() == {"soon", "later"}
 
-    def test_a_slot_that_overlaps_async_nodes_is_never_stuck(self, heart: Heart) -> None:
-        hand = heart.worker()
-        heart.spawn("a", of=ASYNC)
-        heart.wait(1.0)
-        heart.spawn("b", of=ASYNC)
+    def test_a_slot_that_overlaps_async_nodes_is_never_stuck(self, driver: SchedulerDriver) -> None:
+        hand = driver.worker()
+        driver.spawn("a", of=ASYNC)
+        driver.wait(1.0)
+        driver.spawn("b", of=ASYNC)
         assert hand.held.keys() == {"a", "b"}
 
 
 class TestTakingBack:
-    def heart_with_one_laden(self, heart: Heart, us: int = 50) -> Hand:
-        hand = heart.worker("laden")
-        heart.spawn("first")
+    def driver_with_one_loaded(self, driver: SchedulerDriver, us: int = 50) -> Hand:
+        hand = driver.worker("laden")
+        driver.spawn("first")
         hand.complete("first", us=us)
-        heart.spawn("long", "b", "c")
+        driver.spawn("long", "b", "c")
         assert hand.held.keys() == {"long", "b", "c"}
         return hand
 
-    def test_what_waits_behind_a_long_run_goes_to_who_is_idle(self, heart: Heart) -> None:
-        laden = self.heart_with_one_laden(heart)
-        idle = heart.worker("idle")
-        assert not laden.asked_back
-        heart.wait(STALE)
-        assert laden.asked_back == ["b", "c"]
-        heart.wait(1.0)
-        assert laden.asked_back == ["b", "c"], "once is enough"
-        with heart.at_once():
-            laden.give_back("b"), laden.give_back("c")
+    def test_what_waits_behind_a_long_run_goes_to_who_is_idle(self, driver: SchedulerDriver) -> None:
+        loaded = self.driver_with_one_loaded(driver)
+        idle = driver.worker("idle")
+        assert not loaded.asked_back
+        driver.wait(STALE)
+        assert loaded.asked_back == ["b", "c"]
+        driver.wait(1.0)
+        assert loaded.asked_back == ["b", "c"], "once is enough"
+        with driver.at_once():
+            loaded.give_back("b"), loaded.give_back("c")
         assert idle.held.keys() == {"b", "c"}
-        assert laden.held.keys() == {"long"}
+        assert loaded.held.keys() == {"long"}
 
-    def test_it_is_not_asked_of_who_makes_progress(self, heart: Heart) -> None:
-        laden = self.heart_with_one_laden(heart)
-        heart.worker("idle")
+    def test_it_is_not_asked_of_who_makes_progress(self, driver: SchedulerDriver) -> None:
+        loaded = self.driver_with_one_loaded(driver)
+        driver.worker("idle")
         for name in ("long", "b"):
-            heart.wait(STALE * 0.9)
-            laden.complete(name, us=50)
-        assert not laden.asked_back
+            driver.wait(STALE * 0.9)
+            loaded.complete(name, us=50)
+        assert not loaded.asked_back
 
-    def test_it_is_asked_again_after_progress(self, heart: Heart) -> None:
-        laden = self.heart_with_one_laden(heart)
-        heart.worker("idle")
-        heart.wait(STALE)
-        laden.complete("long", us=50)  # "b" had started before the request arrived
-        laden.asked_back.clear()
-        heart.wait(STALE)
-        assert laden.asked_back == ["c"]
+    def test_it_is_asked_again_after_progress(self, driver: SchedulerDriver) -> None:
+        loaded = self.driver_with_one_loaded(driver)
+        driver.worker("idle")
+        driver.wait(STALE)
+        loaded.complete("long", us=50)  # "b" had started before the request arrived
+        loaded.asked_back.clear()
+        driver.wait(STALE)
+        assert loaded.asked_back == ["c"]
 
-    def test_idle_workers_that_may_not_run_it_are_no_reason(self, heart: Heart) -> None:
-        laden = self.heart_with_one_laden(heart)
-        heart.worker("idle", exclude_queues={"work"})
-        heart.wait(1.0)
-        assert not laden.asked_back
+    def test_idle_workers_that_may_not_run_it_are_no_reason(self, driver: SchedulerDriver) -> None:
+        loaded = self.driver_with_one_loaded(driver)
+        driver.worker("idle", exclude_queues={"work"})
+        driver.wait(1.0)
+        assert not loaded.asked_back
 
-    def test_it_is_enough_that_someone_may_run_some_of_it(self, heart: Heart) -> None:
-        laden = heart.worker("laden", tolerations={"GPU"})
-        heart.spawn("w", "g", where={"g": GPU})
-        laden.complete("w", us=50)
-        laden.complete("g", us=50)
-        heart.spawn("long", "b", "last", where={"last": GPU})
-        assert len(laden.held) == 3
-        heart.worker("plain")
-        heart.wait(STALE)
-        assert laden.asked_back == ["b", "last"]
+    def test_it_is_enough_that_someone_may_run_some_of_it(self, driver: SchedulerDriver) -> None:
+        loaded = driver.worker("laden", tolerations={"GPU"})
+        driver.spawn("w", "g", where={"g": GPU})
+        loaded.complete("w", us=50)
+        loaded.complete("g", us=50)
+        driver.spawn("long", "b", "last", where={"last": GPU})
+        assert len(loaded.held) == 3
+        driver.worker("plain")
+        driver.wait(STALE)
+        assert loaded.asked_back == ["b", "last"]
 
-    def test_async_results_say_nothing_of_the_sync_node_that_runs(self, heart: Heart) -> None:
-        laden = heart.worker("laden")
-        heart.spawn("first")
-        laden.complete("first", us=50)
-        heart.spawn("a1", "a2", "a3", of=ASYNC)
-        heart.spawn("long", "waits")
-        assert len(laden.held) == 5
-        heart.worker("idle")
+    def test_async_results_say_nothing_of_the_sync_node_that_runs(self, driver: SchedulerDriver) -> None:
+        loaded = driver.worker("laden")
+        driver.spawn("first")
+        loaded.complete("first", us=50)
+        driver.spawn("a1", "a2", "a3", of=ASYNC)
+        driver.spawn("long", "waits")
+        assert len(loaded.held) == 5
+        driver.worker("idle")
         for name in ("a1", "a2", "a3"):
-            heart.wait(STALE / 2)
-            laden.complete(name)
-        assert laden.asked_back[-1] == "waits"
+            driver.wait(STALE / 2)
+            loaded.complete(name)
+        assert loaded.asked_back[-1] == "waits"
 
-    def test_async_nodes_beyond_those_that_overlap_are_taken_back(self, heart: Heart) -> None:
-        laden = heart.worker("laden")
-        heart.spawn(*nodes(1), of=ASYNC)
-        laden.complete("n0", us=50)
-        heart.spawn(*[f"m{number}" for number in range(200)], of=ASYNC)
-        assert len(laden.held) == 200
-        heart.worker("idle")
-        heart.wait(STALE)
-        assert laden.asked_back[-1] == "m199"
+    def test_async_nodes_beyond_those_that_overlap_are_taken_back(self, driver: SchedulerDriver) -> None:
+        loaded = driver.worker("laden")
+        driver.spawn(*nodes(1), of=ASYNC)
+        loaded.complete("n0", us=50)
+        driver.spawn(*[f"m{number}" for number in range(200)], of=ASYNC)
+        assert len(loaded.held) == 200
+        driver.worker("idle")
+        driver.wait(STALE)
+        assert loaded.asked_back[-1] == "m199"
 
-    def test_an_older_instances_node_is_a_reason(self, heart: Heart) -> None:
-        older = heart.worker("older", tolerations={"GPU"}, include_queues={"gpus"})
-        heart.spawn("source", "old <- source", where={"source": function("g", queue="gpus")})
-        laden = self.heart_with_one_laden(heart)
-        heart.wait(STALE)
-        assert not laden.asked_back
+    def test_an_older_instances_node_is_a_reason(self, driver: SchedulerDriver) -> None:
+        older = driver.worker("older", tolerations={"GPU"}, include_queues={"gpus"})
+        driver.spawn("source", "old <- source", where={"source": function("g", queue="gpus")})
+        loaded = self.driver_with_one_loaded(driver)
+        driver.wait(STALE)
+        assert not loaded.asked_back
         older.complete("source")
-        assert heart.holders().get("old") is None
-        assert laden.asked_back == ["b", "c"]
-        with heart.at_once():
-            laden.give_back("b"), laden.give_back("c")
-        laden.complete("long", us=50)
-        assert next(iter(laden.held)) == "old"
+        assert driver.holders().get("old") is None
+        assert loaded.asked_back == ["b", "c"]
+        with driver.at_once():
+            loaded.give_back("b"), loaded.give_back("c")
+        loaded.complete("long", us=50)
+        assert next(iter(loaded.held)) == "old"
 
-    def test_a_younger_node_is_none(self, heart: Heart) -> None:
-        laden = self.heart_with_one_laden(heart)
-        heart.wait(STALE)
-        heart.spawn("young")
-        heart.wait(1.0)
-        assert not laden.asked_back
+    def test_a_younger_node_is_none(self, driver: SchedulerDriver) -> None:
+        loaded = self.driver_with_one_loaded(driver)
+        driver.wait(STALE)
+        driver.spawn("young")
+        driver.wait(1.0)
+        assert not loaded.asked_back
 
-    def test_what_was_adopted_can_be_taken_back_too(self, heart: Heart) -> None:
-        laden = self.heart_with_one_laden(heart)
-        heart.crash()
-        laden.connect()
-        heart.worker("idle")
-        assert not laden.asked_back, "it was heard just now"
-        heart.wait(STALE)
-        assert laden.asked_back == ["b", "c"]
+    def test_what_was_rebound_can_be_taken_back_too(self, driver: SchedulerDriver) -> None:
+        loaded = self.driver_with_one_loaded(driver)
+        driver.crash()
+        loaded.connect()
+        driver.worker("idle")
+        assert not loaded.asked_back, "it was heard just now"
+        driver.wait(STALE)
+        assert loaded.asked_back == ["b", "c"]
 
 
 class TestOnASimulatedClock:
@@ -351,60 +351,60 @@ class TestOnASimulatedClock:
 class TestCost:
     """A thousand idle workers cost a step nothing: what is counted does not change with them."""
 
-    def crowded(self, heart: Heart, idle: int) -> None:
+    def crowded(self, driver: SchedulerDriver, idle: int) -> None:
         for number in range(idle):
-            heart.worker(f"idle{number}", slots=2, exclude_queues={"work"}, leave_when_drained=True)
+            driver.worker(f"idle{number}", slots=2, exclude_queues={"work"}, leave_when_drained=True)
 
-    def step(self, heart: Heart) -> int:
-        return operations(lambda: heart.scheduler.tick(heart.now))
+    def step(self, driver: SchedulerDriver) -> int:
+        return operations(lambda: driver.scheduler.tick(driver.now))
 
     def test_when_nothing_is_queued(self) -> None:
         costs = []
         for idle in (2, 500):
-            heart = Heart()
-            heart.worker("holds")
-            heart.spawn("keeps the others here")
-            self.crowded(heart, idle)
-            costs.append(self.step(heart))
+            driver = SchedulerDriver()
+            driver.worker("holds")
+            driver.spawn("keeps the others here")
+            self.crowded(driver, idle)
+            costs.append(self.step(driver))
         assert costs[1] <= costs[0] + 5
 
     def test_when_nodes_are_queued_that_they_may_not_run(self) -> None:
         costs = []
         for idle in (2, 500):
-            heart = Heart()
-            heart.worker("holds")
-            heart.spawn("a", "b", "c")
-            self.crowded(heart, idle)
-            costs.append(self.step(heart))
+            driver = SchedulerDriver()
+            driver.worker("holds")
+            driver.spawn("a", "b", "c")
+            self.crowded(driver, idle)
+            costs.append(self.step(driver))
         assert costs[1] <= costs[0] + 5
 
     def test_when_one_of_them_is_given_a_node(self) -> None:
         costs = []
         for idle in (2, 500):
-            heart = Heart()
+            driver = SchedulerDriver()
             for number in range(idle):
-                heart.worker(f"idle{number}")
-            with heart.at_once():
-                heart.spawn("a")
-                costs.append(self.step(heart))
+                driver.worker(f"idle{number}")
+            with driver.at_once():
+                driver.spawn("a")
+                costs.append(self.step(driver))
         assert costs[1] <= costs[0] + 5
 
     def test_a_busy_worker_costs_a_step_little(self) -> None:
-        def busy(count: int) -> Heart:
-            heart = Heart()
-            hands = [heart.worker(f"w{number}") for number in range(count)]
-            heart.spawn(*nodes(count))
+        def busy(count: int) -> SchedulerDriver:
+            driver = SchedulerDriver()
+            hands = [driver.worker(f"w{number}") for number in range(count)]
+            driver.spawn(*nodes(count))
             for hand in hands[:1]:
                 hand.complete(next(iter(hand.held)), us=50)
-            return heart
+            return driver
 
         few, many = self.step(busy(2)), self.step(busy(200))
         assert many <= few + 5
 
 
-def test_leaving_workers_are_in_no_pool(heart: Heart) -> None:
-    hands = [heart.worker("one"), heart.worker("two"), heart.worker("three", tolerations={"GPU"})]
+def test_leaving_workers_are_in_no_pool(driver: SchedulerDriver) -> None:
+    hands = [driver.worker("one"), driver.worker("two"), driver.worker("three", tolerations={"GPU"})]
     hands[0].drain()
     hands[1].vanish()
-    pools = heart.scheduler.dispatch.pools.of(WireProtocol.V1)
+    pools = driver.scheduler.claims.pools.of(WireProtocol.V1)
     assert [worker for pool in pools for worker in pool.workers.values()] == [hands[2].worker]

@@ -5,40 +5,40 @@ from __future__ import annotations
 import pytest
 
 from dagorama_broker.scheduler.queues import WINDOW_US
-from tests.support.driver import Hand, Heart, function
+from tests.support.driver import Hand, SchedulerDriver, function
 
 FAST = 50
 
 
-def measured(heart: Heart, *hands: Hand) -> None:
+def measured(driver: SchedulerDriver, *hands: Hand) -> None:
     """Let `work` have run, so that a slot is given more than one."""
-    heart.spawn("warm")
+    driver.spawn("warm")
     holder = next(hand for hand in hands if "warm" in hand.held)
     holder.complete("warm", us=FAST)
 
 
 @pytest.fixture
-def hand(heart: Heart) -> Hand:
-    hand = heart.worker()
-    measured(heart, hand)
+def hand(driver: SchedulerDriver) -> Hand:
+    hand = driver.worker()
+    measured(driver, hand)
     return hand
 
 
 class TestWhatGoesAlong:
-    def test_a_chain_is_held_as_one(self, heart: Heart, hand: Hand) -> None:
-        heart.spawn("a", "b <- a", "c <- b")
+    def test_a_chain_is_held_as_one(self, driver: SchedulerDriver, hand: Hand) -> None:
+        driver.spawn("a", "b <- a", "c <- b")
         assert list(hand.held) == ["a", "b", "c"]
-        assert heart.states("a", "b", "c") == ["CLAIMED"] * 3
+        assert driver.states("a", "b", "c") == ["CLAIMED"] * 3
 
-    def test_it_runs_through_without_another_grant(self, heart: Heart, hand: Hand) -> None:
-        heart.spawn("a", "b <- a", "c <- b")
+    def test_it_runs_through_without_another_grant(self, driver: SchedulerDriver, hand: Hand) -> None:
+        driver.spawn("a", "b <- a", "c <- b")
         for name in ("a", "b", "c"):
             assert hand.complete(name, us=FAST)
-            assert not heart.effects.granted
-        assert heart.states("a", "b", "c") == ["COMPLETED"] * 3
+            assert not driver.effects.granted
+        assert driver.states("a", "b", "c") == ["COMPLETED"] * 3
 
-    def test_a_chain_is_cut_at_the_window(self, heart: Heart, hand: Hand) -> None:
-        heart.spawn("n0", *[f"n{number} <- n{number - 1}" for number in range(1, 2_000)])
+    def test_a_chain_is_cut_at_the_window(self, driver: SchedulerDriver, hand: Hand) -> None:
+        driver.spawn("n0", *[f"n{number} <- n{number - 1}" for number in range(1, 2_000)])
         assert 200 <= len(hand.held) <= WINDOW_US / FAST
         ran = 0
         while hand.held:
@@ -46,26 +46,26 @@ class TestWhatGoesAlong:
             ran += 1
         assert ran == 2_000
 
-    def test_a_function_that_has_never_run_fills_the_window(self, heart: Heart) -> None:
-        hand = heart.worker()
-        heart.spawn("a", "b <- a")
+    def test_a_function_that_has_never_run_fills_the_window(self, driver: SchedulerDriver) -> None:
+        hand = driver.worker()
+        driver.spawn("a", "b <- a")
         assert list(hand.held) == ["a"]
 
-    def test_one_dependent_goes_along_and_the_others_are_for_all(self, heart: Heart) -> None:
-        hands = [heart.worker("one"), heart.worker("two")]
-        measured(heart, *hands)
-        heart.spawn("a", "b <- a", "c <- a")
+    def test_one_dependent_goes_along_and_the_others_are_for_all(self, driver: SchedulerDriver) -> None:
+        hands = [driver.worker("one"), driver.worker("two")]
+        measured(driver, *hands)
+        driver.spawn("a", "b <- a", "c <- a")
         holder = next(hand for hand in hands if "a" in hand.held)
         assert list(holder.held) == ["a", "b"]
         holder.complete("a", us=FAST)
-        assert heart.states("b", "c") == ["CLAIMED", "CLAIMED"]
-        assert {heart.holders()["b"], heart.holders()["c"]} == {"one", "two"}
+        assert driver.states("b", "c") == ["CLAIMED", "CLAIMED"]
+        assert {driver.holders()["b"], driver.holders()["c"]} == {"one", "two"}
 
-    def test_a_join_waits_for_its_last_source_only(self, heart: Heart) -> None:
-        hand = heart.worker(slots=2)
-        measured(heart, hand)
-        with heart.at_once():
-            heart.spawn("a", "b", "join <- a b")
+    def test_a_join_waits_for_its_last_source_only(self, driver: SchedulerDriver) -> None:
+        hand = driver.worker(slots=2)
+        measured(driver, hand)
+        with driver.at_once():
+            driver.spawn("a", "b", "join <- a b")
         assert "join" not in hand.held
         hand.complete("a", us=FAST)
         hand.complete("b", us=FAST)
@@ -82,93 +82,95 @@ class TestWhatGoesAlong:
             {"taint": "T"},
         ],
     )
-    def test_what_has_a_limit_a_timeout_or_a_delay_goes_by_itself(self, heart: Heart, rules: dict[str, object]) -> None:
-        hand = heart.worker()
+    def test_what_has_a_limit_a_timeout_or_a_delay_goes_by_itself(
+        self, driver: SchedulerDriver, rules: dict[str, object]
+    ) -> None:
+        hand = driver.worker()
         other = function("other", **rules)
-        heart.spawn("first", of=other)
+        driver.spawn("first", of=other)
         if "first" in hand.held:
             hand.complete("first", us=FAST)
-        measured(heart, hand)
-        heart.spawn("a", "b <- a", where={"b": other})
+        measured(driver, hand)
+        driver.spawn("a", "b <- a", where={"b": other})
         assert list(hand.held) == ["a"]
-        assert heart.state("b").name == "WAITING"
+        assert driver.state("b").name == "WAITING"
 
 
 class TestWhenItIsVoid:
-    def test_the_source_fails_and_so_does_what_went_along(self, heart: Heart, hand: Hand) -> None:
-        heart.spawn("a", "b <- a", "c <- b")
+    def test_the_source_fails_and_so_does_what_went_along(self, driver: SchedulerDriver, hand: Hand) -> None:
+        driver.spawn("a", "b <- a", "c <- b")
         attempt = hand.held["b"]
         hand.fail("a")
-        assert heart.states("a", "b", "c") == ["FAILED"] * 3
-        assert heart.culprit("c") == "a"
+        assert driver.states("a", "b", "c") == ["FAILED"] * 3
+        assert driver.root_cause("c") == "a"
         assert not hand.complete("b", attempt=attempt)
 
-    def test_a_source_that_is_run_again_leaves_it_waiting_uncounted(self, heart: Heart, hand: Hand) -> None:
-        heart.spawn("a", "b <- a")
+    def test_a_source_that_is_run_again_leaves_it_waiting_uncounted(self, driver: SchedulerDriver, hand: Hand) -> None:
+        driver.spawn("a", "b <- a")
         attempt = hand.held["b"]
         hand.give_back("a")
-        assert heart.holders() == {"a": "worker", "b": "worker"}, "granted anew, both"
+        assert driver.holders() == {"a": "worker", "b": "worker"}, "granted anew, both"
         assert not hand.complete("b", attempt=attempt), "what ran on a value that is not recorded does not count"
-        assert not heart.ledger.progress
+        assert not driver.ledger.progress
 
-    def test_a_source_that_returns_promises_leaves_it_waiting(self, heart: Heart, hand: Hand) -> None:
-        heart.spawn("a", "b <- a")
+    def test_a_source_that_returns_promises_leaves_it_waiting(self, driver: SchedulerDriver, hand: Hand) -> None:
+        driver.spawn("a", "b <- a")
         attempt = hand.held["b"]
         hand.make("a", "child")
         hand.complete("a", "child", us=FAST)
-        assert heart.states("a", "b", "child") == ["RESOLVING", "WAITING", "CLAIMED"]
+        assert driver.states("a", "b", "child") == ["RESOLVING", "WAITING", "CLAIMED"]
         assert not hand.complete("b", attempt=attempt)
         hand.complete("child", us=FAST)
-        assert heart.states("a", "b") == ["COMPLETED", "CLAIMED"]
+        assert driver.states("a", "b") == ["COMPLETED", "CLAIMED"]
 
     def test_given_back_before_its_source_has_ended_it_waits_and_after_that_it_is_queued(
-        self, heart: Heart, hand: Hand
+        self, driver: SchedulerDriver, hand: Hand
     ) -> None:
-        heart.spawn("a", "b <- a", "c <- b")
+        driver.spawn("a", "b <- a", "c <- b")
         hand.give_back("c")
-        assert heart.state("c").name == "WAITING"
-        with heart.at_once():
+        assert driver.state("c").name == "WAITING"
+        with driver.at_once():
             hand.complete("a", us=FAST)
             hand.give_back("b")
-        assert heart.states("b", "c") == ["CLAIMED", "CLAIMED"], "queued, and granted together again"
+        assert driver.states("b", "c") == ["CLAIMED", "CLAIMED"], "queued, and granted together again"
 
-    def test_a_result_that_comes_before_its_source_does_is_refused(self, heart: Heart, hand: Hand) -> None:
+    def test_a_result_that_comes_before_its_source_does_is_refused(self, driver: SchedulerDriver, hand: Hand) -> None:
         """Case 5: not ready."""
-        heart.spawn("a", "b <- a")
+        driver.spawn("a", "b <- a")
         assert not hand.complete("b")
         assert not hand.fail("b", attempt=hand.held.get("b", 1))
-        assert heart.states("a", "b") == ["CLAIMED", "WAITING"]
+        assert driver.states("a", "b") == ["CLAIMED", "WAITING"]
         hand.complete("a", us=FAST)
         assert hand.complete("b")
 
-    def test_cancelled_with_its_source_both_are_told(self, heart: Heart, hand: Hand) -> None:
-        heart.spawn("a", "b <- a", "c <- b")
+    def test_cancelled_with_its_source_both_are_told(self, driver: SchedulerDriver, hand: Hand) -> None:
+        driver.spawn("a", "b <- a", "c <- b")
         attempts = list(hand.held.values())
-        heart.cancel("a")
-        assert heart.states("a", "b", "c") == ["CANCELLED"] * 3
+        driver.cancel("a")
+        assert driver.states("a", "b", "c") == ["CANCELLED"] * 3
         assert hand.cancelled == attempts
 
-    def test_cancelled_by_itself_its_source_goes_on(self, heart: Heart, hand: Hand) -> None:
-        heart.spawn("a", "b <- a", "c <- b")
-        heart.cancel("b")
-        assert heart.states("a", "b", "c") == ["CLAIMED", "CANCELLED", "CANCELLED"]
+    def test_cancelled_by_itself_its_source_goes_on(self, driver: SchedulerDriver, hand: Hand) -> None:
+        driver.spawn("a", "b <- a", "c <- b")
+        driver.cancel("b")
+        assert driver.states("a", "b", "c") == ["CLAIMED", "CANCELLED", "CANCELLED"]
         assert hand.complete("a", us=FAST)
 
-    def test_children_that_it_has_made_go_with_its_attempt(self, heart: Heart, hand: Hand) -> None:
-        heart.spawn("a", "b <- a")
+    def test_children_that_it_has_made_go_with_its_attempt(self, driver: SchedulerDriver, hand: Hand) -> None:
+        driver.spawn("a", "b <- a")
         assert hand.make("b", "never seen")
         hand.fail("a")
-        assert not heart.is_visible("never seen")
-        assert not heart.scheduler.staged
+        assert not driver.is_visible("never seen")
+        assert not driver.scheduler.staged
 
 
 class TestTrouble:
-    def test_it_dies_while_its_sources_result_was_on_its_way(self, heart: Heart, hand: Hand) -> None:
+    def test_it_dies_while_its_sources_result_was_on_its_way(self, driver: SchedulerDriver, hand: Hand) -> None:
         """Case 20: the death is its own; and then it goes alone, so that its source's result is not lost again."""
-        heart.spawn("a", "b <- a", "c <- b")
+        driver.spawn("a", "b <- a", "c <- b")
         hand.child_dies(["b"], ["a", "c"])
-        progress = heart.ledger.progress
-        assert [(progress[heart.key(name)].crashes if heart.key(name) in progress else 0) for name in "abc"] == [
+        progress = driver.ledger.progress
+        assert [(progress[driver.key(name)].crashes if driver.key(name) in progress else 0) for name in "abc"] == [
             0,
             1,
             0,
@@ -178,23 +180,23 @@ class TestTrouble:
         assert list(hand.held) == ["b"]
         for _ in range(2):
             hand.child_dies(["b"])
-        assert heart.states("a", "b", "c") == ["COMPLETED", "FAILED", "FAILED"]
+        assert driver.states("a", "b", "c") == ["COMPLETED", "FAILED", "FAILED"]
 
-    def test_a_lost_worker_counts_against_the_source_alone(self, heart: Heart, hand: Hand) -> None:
-        heart.spawn("a", "b <- a")
+    def test_a_lost_worker_counts_against_the_source_alone(self, driver: SchedulerDriver, hand: Hand) -> None:
+        driver.spawn("a", "b <- a")
         hand.vanish()
-        assert heart.states("a", "b") == ["QUEUED", "WAITING"]
-        assert heart.ledger.progress[heart.key("b")].worker_losses == 0
-        other = heart.worker("other")
+        assert driver.states("a", "b") == ["QUEUED", "WAITING"]
+        assert driver.ledger.progress[driver.key("b")].worker_losses == 0
+        other = driver.worker("other")
         assert list(other.held) == ["a"], "what was lost goes alone"
 
     def test_a_worker_that_comes_back_is_refused_what_ran_on_a_value_that_is_not_recorded(
-        self, heart: Heart, hand: Hand
+        self, driver: SchedulerDriver, hand: Hand
     ) -> None:
-        heart.spawn("a", "b <- a")
+        driver.spawn("a", "b <- a")
         old = dict(hand.held)
         hand.vanish()
-        other = heart.worker("other")
+        other = driver.worker("other")
         other.complete("a", us=FAST)
         other.vanish()
         hand.held = dict(old)
@@ -202,52 +204,56 @@ class TestTrouble:
         assert set(hand.refused) == {old["a"], old["b"]}
         assert hand.held.get("b") != old["b"]
 
-    def test_a_restart_does_not_adopt_it_beside_another_run_of_its_source(self, heart: Heart, hand: Hand) -> None:
+    def test_a_restart_does_not_reclaim_it_beside_another_run_of_its_source(
+        self, driver: SchedulerDriver, hand: Hand
+    ) -> None:
         """The new broker has never heard that it was granted; its attempt is older than its source's recorded one."""
-        heart.spawn("a", "b <- a")
+        driver.spawn("a", "b <- a")
         old = dict(hand.held)
-        heart.crash()
-        heart.wait(3.0)
-        other = heart.worker("other")
+        driver.crash()
+        driver.wait(3.0)
+        other = driver.worker("other")
         other.complete("a", us=FAST)
         other.vanish()
         hand.held = dict(old)
         hand.connect()
         assert set(hand.refused) == {old["a"], old["b"]}
 
-    def test_the_second_restart_does_not_adopt_it_either(self, heart: Heart, hand: Hand) -> None:
-        heart.spawn("a", "b <- a")
+    def test_the_second_restart_does_not_reclaim_it_either(self, driver: SchedulerDriver, hand: Hand) -> None:
+        driver.spawn("a", "b <- a")
         old = dict(hand.held)
-        heart.crash()
-        heart.wait(3.0)
-        other = heart.worker("other")
+        driver.crash()
+        driver.wait(3.0)
+        other = driver.worker("other")
         other.complete("a", us=FAST)
-        heart.crash()
+        driver.crash()
         hand.held = dict(old)
         hand.connect()
         assert set(hand.refused) >= {old["b"]}
 
-    def test_a_restart_adopts_it_once_its_source_is_on_record(self, heart: Heart, hand: Hand) -> None:
-        heart.spawn("a", "b <- a")
+    def test_a_restart_reclaims_it_once_its_source_is_on_record(self, driver: SchedulerDriver, hand: Hand) -> None:
+        driver.spawn("a", "b <- a")
         hand.complete("a", us=FAST)
         old = hand.held["b"]
-        heart.crash()
+        driver.crash()
         hand.connect()
         assert hand.held == {"b": old}
         assert not hand.refused
 
 
 class TestTakingBack:
-    def test_nobody_asks_for_what_an_idle_worker_could_not_run_either(self, heart: Heart, hand: Hand) -> None:
-        heart.spawn("a", "b <- a")
-        heart.worker("idle")
-        heart.wait(1.0)
+    def test_nobody_asks_for_what_an_idle_worker_could_not_run_either(
+        self, driver: SchedulerDriver, hand: Hand
+    ) -> None:
+        driver.spawn("a", "b <- a")
+        driver.worker("idle")
+        driver.wait(1.0)
         assert not hand.asked_back
 
-    def test_an_older_instance_gets_its_turn(self, heart: Heart, hand: Hand) -> None:
+    def test_an_older_instance_gets_its_turn(self, driver: SchedulerDriver, hand: Hand) -> None:
         slow = function("slow", delay=0.5)
-        heart.spawn("older", of=slow)
-        heart.spawn("a", "b <- a")
+        driver.spawn("older", of=slow)
+        driver.spawn("a", "b <- a")
         assert list(hand.held) == ["a", "b"]
-        heart.wait(1.0)
+        driver.wait(1.0)
         assert hand.asked_back == ["b"]

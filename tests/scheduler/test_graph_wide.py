@@ -9,7 +9,7 @@ import pytest
 from dagorama_broker.model.domain import Failure, State
 from dagorama_broker.model.rows import OutcomeRow
 from dagorama_broker.scheduler import NewNodes, Scheduler, Worker, WorkerInfo
-from tests.support.driver import WORK, Heart, function
+from tests.support.driver import WORK, SchedulerDriver, function
 from tests.support.operations import operations
 
 MANY = 100_000
@@ -79,19 +79,19 @@ def test_a_chain_of_100_000_that_fails_at_its_head() -> None:
     assert not bare.scheduler.graph.nodes
 
 
-def test_a_promise_returned_through_a_thousand_nodes(heart: Heart) -> None:
-    hand = heart.worker()
-    heart.spawn("p0", "user <- p0")
+def test_a_promise_returned_through_a_thousand_nodes(driver: SchedulerDriver) -> None:
+    hand = driver.worker()
+    driver.spawn("p0", "user <- p0")
     for depth in range(1_000):
         hand.make(f"p{depth}", f"p{depth + 1}")
         hand.complete(f"p{depth}", f"p{depth + 1}")
-    assert heart.scheduler.graph.counts[State.RESOLVING] == 1_000
+    assert driver.scheduler.graph.counts[State.RESOLVING] == 1_000
     hand.complete("p1000")
-    assert len(heart.changes.resolved) == 1_000
+    assert len(driver.changes.resolved) == 1_000
     assert hand.held.keys() == {"user"}
     hand.complete("user")
-    assert len(heart.effects.unread) == 1_001
-    assert heart.in_memory() == {}
+    assert len(driver.effects.unread) == 1_001
+    assert driver.in_memory() == {}
 
 
 @pytest.mark.parametrize("shape", [fan_in, chain], ids=lambda shape: shape.__name__)
@@ -108,13 +108,13 @@ class TestTwiceTheNodesAreTwiceTheWork:
 
 def test_twice_the_returned_promises_are_twice_the_work() -> None:
     def cost(count: int) -> int:
-        heart = Heart()
-        hand = heart.worker()
-        heart.spawn("p0", "user <- p0")
+        driver = SchedulerDriver()
+        hand = driver.worker()
+        driver.spawn("p0", "user <- p0")
         for depth in range(count):
             hand.make(f"p{depth}", f"p{depth + 1}")
             hand.complete(f"p{depth}", f"p{depth + 1}")
-        return operations(lambda: heart.finish(hand))
+        return operations(lambda: driver.finish(hand))
 
     assert cost(128) / cost(64) < 2.1
 
@@ -132,9 +132,9 @@ def test_a_result_that_names_many_children_is_linear_in_them() -> None:
     """They were staged in many messages."""
 
     def cost(pieces: int) -> int:
-        heart = Heart()
-        hand = heart.worker()
-        heart.spawn("parent")
+        driver = SchedulerDriver()
+        hand = driver.worker()
+        driver.spawn("parent")
         names = [f"c{number}" for number in range(pieces * 4)]
         for start in range(0, len(names), 4):
             hand.make("parent", *names[start : start + 4])
@@ -145,9 +145,9 @@ def test_a_result_that_names_many_children_is_linear_in_them() -> None:
 
 def test_a_restart_is_linear_in_what_has_not_ended() -> None:
     def cost(count: int) -> int:
-        heart = Heart()
-        heart.spawn("n0", *(f"n{number} <- n{number - 1}" for number in range(1, count)))
-        return operations(heart.crash)
+        driver = SchedulerDriver()
+        driver.spawn("n0", *(f"n{number} <- n{number - 1}" for number in range(1, count)))
+        return operations(driver.crash)
 
     assert cost(128) / cost(64) < 2.1
 
@@ -178,14 +178,14 @@ def of_many_functions(many: int) -> NewNodes:
     return NewNodes(INSTANCE, ORIGIN, 0, functions, range(many), [b"a"] * many)
 
 
-@pytest.mark.parametrize("run_of", [of_many_keys, of_many_functions])
+@pytest.mark.parametrize("block_of", [of_many_keys, of_many_functions])
 def test_a_step_costs_what_has_changed_however_many_keys_or_functions_are_queued(
-    run_of: Callable[[int], NewNodes],
+    block_of: Callable[[int], NewNodes],
 ) -> None:
     def a_step(many: int) -> int:
         scheduler = Scheduler(1)
         worker = scheduler.connect(WorkerInfo(b"w" * 16, "w"), (), 0.0)
-        run = run_of(many)
+        run = block_of(many)
         run.creates = ("work:Work", b"")
         scheduler.submit([run], {})
         scheduler.tick(0.0)
@@ -201,8 +201,8 @@ def test_a_step_costs_what_has_changed_however_many_keys_or_functions_are_queued
     assert a_step(20_000) < 2 * a_step(200)
 
 
-def test_ready_nodes_of_many_keys_are_granted_in_their_order(heart: Heart) -> None:
+def test_ready_nodes_of_many_keys_are_granted_in_their_order(driver: SchedulerDriver) -> None:
     limited = function("limited", max_concurrency=1)
-    heart.spawn("a @k", "b @k", "c @l", "d @m", "e @l", of=limited)
-    hand = heart.worker(slots=1)
-    assert heart.finish(hand) == ["a", "b", "c", "d", "e"]
+    driver.spawn("a @k", "b @k", "c @l", "d @m", "e @l", of=limited)
+    hand = driver.worker(slots=1)
+    assert driver.finish(hand) == ["a", "b", "c", "d", "e"]

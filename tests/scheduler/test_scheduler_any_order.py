@@ -19,7 +19,7 @@ from dagorama_broker.model.domain import ENDED, RetryPolicy, State
 from dagorama_broker.scheduler import Limits, Timing
 from dagorama_broker.scheduler.rebind import UNCLAIMED
 from tests.proof.progress import made
-from tests.support.driver import Hand, Heart, function
+from tests.support.driver import Hand, SchedulerDriver, function
 from tests.support.invariants import check
 
 EXAMPLES = int(os.environ.get("SCHEDULER_EXAMPLES", "0"))
@@ -52,7 +52,7 @@ functions = st.sampled_from([*sorted(FUNCTIONS), "eager", "eager", "eager", "las
 class Life(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.heart = Heart(limits=Limits(losses=4), timing=Timing(lease=5.0))
+        self.driver = SchedulerDriver(limits=Limits(losses=4), timing=Timing(lease=5.0))
         self.hands: dict[str, Hand] = {}
         self.names: list[str] = []
         self.over: list[tuple[Hand, str, int]] = []  #: attempts that are somebody's no more
@@ -68,7 +68,7 @@ class Life(RuleBasedStateMachine):
         step=st.sampled_from([1, 2, 5_000]),
     )
     def begin(self, seeds: list[list[int]], of: str, step: int) -> None:
-        self.heart.limits = self.heart.scheduler.limits = Limits(losses=4, step=step)
+        self.driver.limits = self.driver.scheduler.limits = Limits(losses=4, step=step)
         self.worker_connects(0, 0)
         self.spawn(seeds, of)
 
@@ -92,16 +92,16 @@ class Life(RuleBasedStateMachine):
     @rule(seeds=st.lists(st.lists(picks, max_size=3), min_size=1, max_size=6), of=functions)
     def spawn(self, seeds: list[list[int]], of: str) -> None:
         names = self.new_names(len(seeds))
-        self.heart.spawn(*self.texts(names, seeds, []), of=FUNCTIONS[of])
+        self.driver.spawn(*self.texts(names, seeds, []), of=FUNCTIONS[of])
         self.names += names
 
     @precondition(lambda self: self.names)
     @rule(where=picks, seeds=st.lists(st.lists(picks, max_size=3), min_size=1, max_size=4), of=functions)
     def add(self, where: int, seeds: list[list[int]], of: str) -> None:
-        instance = self.heart.instance_of(self.names[where % len(self.names)])
-        mates = [name for name in self.names if self.heart.instance_of(name) == instance]
+        instance = self.driver.instance_of(self.names[where % len(self.names)])
+        mates = [name for name in self.names if self.driver.instance_of(name) == instance]
         names = self.new_names(len(seeds))
-        self.heart.add(instance, *self.texts(names, seeds, mates), of=FUNCTIONS[of])
+        self.driver.add(instance, *self.texts(names, seeds, mates), of=FUNCTIONS[of])
         self.names += names
 
     @precondition(lambda self: self.names and self.draft is None)
@@ -113,26 +113,26 @@ class Life(RuleBasedStateMachine):
     )
     def begin_a_draft(self, where: int, seeds: list[list[int]], of: str, new: bool) -> None:
         """A large call, for an instance that is there or a new one; nothing of it is seen before it is decided."""
-        heart, names, function = self.heart, self.new_names(len(seeds)), FUNCTIONS[of]
-        instance = heart.fresh(16) if new else heart.instance_of(self.names[where % len(self.names)])
-        mates = [name for name in self.names if heart.instance_of(name) == instance]
-        run = heart.run(instance, heart.fresh(12), self.texts(names, seeds, mates), function)
+        driver, names, function = self.driver, self.new_names(len(seeds)), FUNCTIONS[of]
+        instance = driver.fresh(16) if new else driver.instance_of(self.names[where % len(self.names)])
+        mates = [name for name in self.names if driver.instance_of(name) == instance]
+        run = driver.run(instance, driver.fresh(12), self.texts(names, seeds, mates), function)
         run.creates = ("work:Work", run.origin + bytes(4)) if new else None
-        self.draft, self.drafted = heart.submit_in_slices(run), names
+        self.draft, self.drafted = driver.submit_in_slices(run), names
 
     @precondition(lambda self: self.draft is not None)
     @rule(give_up=st.sampled_from([False, False, False, True]))
     def go_on_with_the_draft(self, give_up: bool) -> None:
         assert self.draft is not None
         is_made = not give_up and next(self.draft)
-        self.heart.step()
+        self.driver.step()
         if is_made:
             self.names += self.drafted
-        assert all(self.heart.is_visible(name) is is_made for name in self.drafted)
+        assert all(self.driver.is_visible(name) is is_made for name in self.drafted)
         if is_made or give_up:
             self.draft.close()
             self.draft = None
-            self.heart.step()
+            self.driver.step()
 
     @precondition(lambda self: self.names)
     @rule(picked=st.lists(picks, min_size=1, max_size=2), all=st.booleans())
@@ -140,59 +140,59 @@ class Life(RuleBasedStateMachine):
         """Some nodes, or an instance; those that have ended stay as they are."""
         names = [self.names[pick % len(self.names)] for pick in picked]
         if all:
-            nodes = self.heart.scheduler.graph.unfinished_of(self.heart.instance_of(names[0]))
-            names = [self.heart.name(node) for node in nodes]
-        before = {name: self.heart.state(name) for name in names}
-        claimed = self.heart.scheduler.dispatch.claimed
-        running = [attempt for attempt, node in claimed.items() if self.heart.name(node) in names]
-        self.heart.cancel(*names)
-        assert {attempt for _, attempt in self.heart.effects.cancelled} >= set(running)
-        self.heart.settle()
+            nodes = self.driver.scheduler.graph.unfinished_of(self.driver.instance_of(names[0]))
+            names = [self.driver.name(node) for node in nodes]
+        before = {name: self.driver.state(name) for name in names}
+        claimed = self.driver.scheduler.claims.claimed
+        running = [attempt for attempt, node in claimed.items() if self.driver.name(node) in names]
+        self.driver.cancel(*names)
+        assert {attempt for _, attempt in self.driver.effects.cancelled} >= set(running)
+        self.driver.settle()
         for name, state in before.items():
-            assert self.heart.state(name) is (state if state in ENDED else State.CANCELLED)
+            assert self.driver.state(name) is (state if state in ENDED else State.CANCELLED)
 
     def failed(self) -> list[str]:
         """Nodes that a retry changes: not those of dead attempts, nor those that depend on these alone."""
-        heart = self.heart
-        names = [name for name in self.names if heart.is_ended(name, State.FAILED)]
-        names = [name for name in names if heart.is_ended(heart.culprit(name), State.FAILED)]
-        return [name for name in names if not heart.ledger.of_dead_attempt(heart.key(name))]
+        driver = self.driver
+        names = [name for name in self.names if driver.is_ended(name, State.FAILED)]
+        names = [name for name in names if driver.is_ended(driver.root_cause(name), State.FAILED)]
+        return [name for name in names if not driver.ledger.of_dead_attempt(driver.key(name))]
 
     @precondition(lambda self: self.failed())
     @rule(picked=st.lists(picks, min_size=1, max_size=3), downstream=st.booleans(), new_code=st.booleans())
     def retry(self, picked: list[int], downstream: bool, new_code: bool) -> None:
         """What failed has not, unless it still depends on what has ended badly; or nothing has changed."""
-        heart = self.heart
+        driver = self.driver
         failed = self.failed()
         names = [failed[pick % len(failed)] for pick in picked]
-        culprits = {heart.culprit(name) for name in names}
-        heart.settle()
-        before = heart.everything()
+        root_causes = {driver.root_cause(name) for name in names}
+        driver.settle()
+        before = driver.everything()
         try:
-            queued, waiting, *_ = heart.revive(*names, downstream=downstream, new_code=new_code)
+            queued, waiting, *_ = driver.revive(*names, downstream=downstream, new_code=new_code)
         except FailedPrecondition:
-            assert heart.everything() == before
+            assert driver.everything() == before
             return
-        assert queued + waiting >= len(culprits)
+        assert queued + waiting >= len(root_causes)
         for name in names:
-            assert not heart.is_ended(name, State.FAILED) or heart.culprit(name) not in culprits
-        for culprit in culprits:
-            assert not heart.is_ended(culprit)
+            assert not driver.is_ended(name, State.FAILED) or driver.root_cause(name) not in root_causes
+        for root_cause in root_causes:
+            assert not driver.is_ended(root_cause)
 
     @precondition(lambda self: self.names)
     @rule(of=functions, hash=st.sampled_from(["h", "h2", "h3"]), all=st.booleans())
-    def adopt(self, of: str, hash: str, all: bool) -> None:
+    def rebind(self, of: str, hash: str, all: bool) -> None:
         """What nobody holds goes over to other code; nothing else about it changes."""
-        graph = self.heart.scheduler.graph
-        lanes = [lane for lane in graph.queues.values() if lane.function.name == of]
-        hashes = sorted({lane.function.hash for lane in lanes})[: None if all else 1]
+        graph = self.driver.scheduler.graph
+        queues = [queue for queue in graph.queues.values() if queue.function.name == of]
+        hashes = sorted({queue.function.hash for queue in queues})[: None if all else 1]
         if not hashes:
             return
         own = [node for node in graph.nodes.values() if node.queue.function.name == of]
         before = {node.key: (node.state, node.queue.function.hash) for node in own}
         goes = {key for key, (state, old) in before.items() if state in UNCLAIMED and old in {*hashes} - {hash}}
-        with self.heart.at_once():
-            assert self.heart.adopt(of, hash, *hashes) == (len(goes), hash)
+        with self.driver.at_once():
+            assert self.driver.rebind(of, hash, *hashes) == (len(goes), hash)
             for key, (state, old) in before.items():
                 node = graph.nodes[key]
                 assert (node.state, node.queue.function.hash) == (state, hash if key in goes else old)
@@ -206,7 +206,7 @@ class Life(RuleBasedStateMachine):
         if name in self.hands:
             self.hands[name].connect()
         else:
-            self.hands[name] = self.heart.worker(name, **WORKERS[kind])
+            self.hands[name] = self.driver.worker(name, **WORKERS[kind])
 
     @precondition(lambda self: self.known_here())
     @rule(pick=picks)
@@ -232,14 +232,14 @@ class Life(RuleBasedStateMachine):
     @rule(pick=picks, slot=picks)
     def slot_closes(self, pick: int, slot: int) -> None:
         hand = self.hand(pick)
-        if self.heart.scheduler.dispatch.workers.get(hand.presence.id) is hand.worker:
+        if self.driver.scheduler.claims.workers.get(hand.presence.id) is hand.worker:
             index = slot % hand.presence.slots
             self.over += [(hand, name, attempt) for name, attempt in hand.held.items() if hand.slot_of[name] == index]
             hand.close_slot(index)
 
     def known_here(self) -> list[Hand]:
         """Those who have talked to the present broker."""
-        return [hand for _, hand in sorted(self.hands.items()) if hand.worker in self.heart.hands]
+        return [hand for _, hand in sorted(self.hands.items()) if hand.worker in self.driver.hands]
 
     def hand(self, pick: int) -> Hand:
         return self.known_here()[pick % len(self.known_here())]
@@ -264,7 +264,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.holding())
     @rule(picked=st.lists(picks, min_size=2, max_size=6))
     def complete_some_at_once(self, picked: list[int]) -> None:
-        with self.heart.at_once():
+        with self.driver.at_once():
             for pick in picked:
                 if self.holding():
                     self.complete(pick, 50)
@@ -285,24 +285,24 @@ class Life(RuleBasedStateMachine):
         """Which the value names, or others of its instance; a circle is refused and the run fails for it."""
         hand, name = self.one_held(pick)
         eager = self.is_eager(hand, name)
-        mates = [mate for mate in self.names if self.heart.instance_of(mate) == self.heart.instance_of(name)]
+        mates = [mate for mate in self.names if self.driver.instance_of(mate) == self.driver.instance_of(name)]
         names = self.new_names(len(seeds))
         for place, text in enumerate(self.texts(names, seeds, [] if new else [m for m in mates if m != name][:5])):
             hand.make(name, text, of=FUNCTIONS[of], new=f"sub{self.made}" if new else "", attempt=hand.held[name])
-            assert self.heart.is_visible(names[place]) is eager
+            assert self.driver.is_visible(names[place]) is eager
         promised = {(names if named else mates)[ref % len(names if named else mates)] for ref in refs}
         try:
             taken = hand.complete(name, *sorted(promised), in_slices=in_slices)
         except InvalidArgument:
             hand.fail(name, "its result could not be taken")
             taken = False
-        assert all(self.heart.is_visible(child) is (taken or eager) for child in names)
+        assert all(self.driver.is_visible(child) is (taken or eager) for child in names)
         self.names += names if taken or eager else []
 
     def is_eager(self, hand: Hand, name: str) -> bool:
         """Whether the worker still holds it and what it makes is there at once."""
-        key, attempt = self.heart.key(name), hand.held[name]
-        node = self.heart.scheduler.dispatch.held(hand.worker, key, attempt)
+        key, attempt = self.driver.key(name), hand.held[name]
+        node = self.driver.scheduler.claims.held(hand.worker, key, attempt)
         return node is not None and node.queue.function.stream_children
 
     def eager(self) -> list[tuple[Hand, str]]:
@@ -316,13 +316,13 @@ class Life(RuleBasedStateMachine):
         new=st.booleans(),
     )
     def make_eagerly(self, pick: int, seeds: list[list[int]], of: str, new: bool) -> None:
-        """Children that are there while their maker runs."""
+        """Children that are there while their creator runs."""
         hand, name = self.eager()[pick % len(self.eager())]
-        mates = [mate for mate in self.names if self.heart.instance_of(mate) == self.heart.instance_of(name)]
+        mates = [mate for mate in self.names if self.driver.instance_of(mate) == self.driver.instance_of(name)]
         names = self.new_names(len(seeds))
         for text in self.texts(names, seeds, [] if new else [mate for mate in mates if mate != name][-5:]):
             assert hand.make(name, text, of=FUNCTIONS[of], new=f"sub{self.made}" if new else "")
-            assert self.heart.is_visible(text.split()[0])
+            assert self.driver.is_visible(text.split()[0])
         self.names += names
 
     @precondition(lambda self: self.holding())
@@ -333,7 +333,7 @@ class Life(RuleBasedStateMachine):
         if staged:
             hand.make(name, "never seen")
         hand.fail(name)
-        assert not staged or not self.heart.is_visible("never seen")
+        assert not staged or not self.driver.is_visible("never seen")
 
     @precondition(lambda self: self.holding())
     @rule(pick=picks, why=st.sampled_from(["", "", "it cannot import the function"]))
@@ -353,7 +353,7 @@ class Life(RuleBasedStateMachine):
     @rule(pick=picks, say=st.sampled_from(["complete", "fail", "give_back"]))
     def somebody_is_late(self, pick: int, say: str) -> None:
         hand, name, attempt = self.over[pick % len(self.over)]
-        node = self.heart.scheduler.dispatch.claimed.get(attempt)
+        node = self.driver.scheduler.claims.claimed.get(attempt)
         if node is not None and node.slot is not None and node.slot.worker is hand.worker:
             return  # it was taken up again since
         method: Callable[..., bool] = getattr(hand, say)
@@ -366,35 +366,35 @@ class Life(RuleBasedStateMachine):
         if beating:
             for hand in self.hands.values():
                 hand.beat()
-        self.heart.wait(seconds)
+        self.driver.wait(seconds)
 
     @rule(seconds=st.sampled_from([2.6, 400.0]))
     def the_broker_stands_still(self, seconds: float) -> None:
-        before = set(self.heart.scheduler.dispatch.workers)
-        self.heart.pass_time(seconds)
-        self.heart.step()
-        assert set(self.heart.scheduler.dispatch.workers) == before
+        before = set(self.driver.scheduler.claims.workers)
+        self.driver.pass_time(seconds)
+        self.driver.step()
+        assert set(self.driver.scheduler.claims.workers) == before
 
     @rule(downtime=st.sampled_from([0.0, 0.7, 100.0]), lost=st.booleans(), back=st.lists(picks, max_size=4))
     def the_broker_dies(self, downtime: float, lost: bool, back: list[int]) -> None:
         """Between two steps, or after it has decided something that is not stored yet."""
-        heart = self.heart
-        was_settled = not heart.scheduler.graph.untold and not heart.scheduler.graph.starting
+        driver = self.driver
+        was_settled = not driver.scheduler.graph.unnotified and not driver.scheduler.graph.starting
         if lost and self.holding():
-            heart.holds_still = True
+            driver.holds_still = True
             hand, name = self.one_held(back[0] if back else 0)
             attempt = hand.held[name]
             hand.complete(name)
             hand.held[name] = attempt  # it will not hear that it was taken
-            heart.holds_still = False
-            heart.step(commit=False)
-        ledger = heart.ledger
+            driver.holds_still = False
+            driver.step(commit=False)
+        ledger = driver.ledger
         unfinished = {key for key in ledger.nodes if not ledger.has_ended(key) and not ledger.is_drafted(key)}
-        heart.crash(downtime)
+        driver.crash(downtime)
         self.draft = None
         # What a failure was still to reach has ended now.
-        assert heart.scheduler.graph.nodes.keys() <= unfinished
-        assert len(heart.scheduler.graph.nodes) == len(unfinished) or not was_settled
+        assert driver.scheduler.graph.nodes.keys() <= unfinished
+        assert len(driver.scheduler.graph.nodes) == len(unfinished) or not was_settled
         hands = sorted(self.hands.items())
         for pick in back if hands else []:
             hands[pick % len(hands)][1].connect()
@@ -403,31 +403,31 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def all_is_well(self) -> None:
-        check(self.heart)
-        for _, _, attempt in self.heart.effects.granted:
+        check(self.driver)
+        for _, _, attempt in self.driver.effects.granted:
             self.granted.add(attempt)
 
     def teardown(self) -> None:
         """Everything heals: workers that may run anything come, and every node ends."""
         made()
-        heart = self.heart
+        driver = self.driver
         if self.draft is not None:
             self.draft.close()
-            heart.step()
+            driver.step()
         for _ in range(400):
-            if not heart.scheduler.graph.nodes:
+            if not driver.scheduler.graph.nodes:
                 break
-            able = heart.worker(f"able{len(heart.hands)}", slots=4, tolerations={"GPU"})
+            able = driver.worker(f"able{len(driver.hands)}", slots=4, tolerations={"GPU"})
             for _ in range(50):
                 if not able.held:
                     break
                 able.complete(next(iter(able.held)))
-                check(heart)
-            heart.wait(1.0)
-        heart.wait(5.0)  # what is timed out of date goes when its time comes
-        assert heart.in_memory() == {}, heart.in_memory()
-        assert all(heart.ledger.has_ended(key) for key in heart.ledger.nodes)
-        assert {heart.state(name) for name in self.names} <= ENDED
+                check(driver)
+            driver.wait(1.0)
+        driver.wait(5.0)  # what is timed out of date goes when its time comes
+        assert driver.in_memory() == {}, driver.in_memory()
+        assert all(driver.ledger.has_ended(key) for key in driver.ledger.nodes)
+        assert {driver.state(name) for name in self.names} <= ENDED
 
 
 #: Failures are shrunk only when asked for: that takes minutes.

@@ -7,7 +7,7 @@ import pytest
 from dagorama_broker.errors import BrokerRefusal, Conflict, InvalidArgument, NotFound, ResourceExhausted
 from dagorama_broker.model.domain import State
 from dagorama_broker.scheduler import Limits, NewNodes
-from tests.support.driver import WORK, Heart
+from tests.support.driver import WORK, SchedulerDriver
 
 HERE, ELSEWHERE = b"instance-of-here", b"instance-of-else"
 ORIGIN, FOREIGN = b"origin------", b"foreign-----"
@@ -15,7 +15,7 @@ DEFINITION = ("work:Work", b"")
 
 
 def run(
-    heart: Heart,
+    driver: SchedulerDriver,
     sources: Sequence[Sequence[int]],
     origin: bytes = ORIGIN,
     first: int = 0,
@@ -32,11 +32,11 @@ def node_id(counter: int, origin: bytes = ORIGIN) -> bytes:
 
 
 @pytest.fixture
-def there(heart: Heart) -> Heart:
+def there(driver: SchedulerDriver) -> SchedulerDriver:
     """Two instances: counters 10 to 12 of one origin are taken here, one node elsewhere."""
-    heart.submit(run(heart, [[], [10], []], first=10, creates=DEFINITION))
-    heart.submit(run(heart, [[]], FOREIGN, instance=ELSEWHERE, creates=DEFINITION))
-    return heart
+    driver.submit(run(driver, [[], [10], []], first=10, creates=DEFINITION))
+    driver.submit(run(driver, [[]], FOREIGN, instance=ELSEWHERE, creates=DEFINITION))
+    return driver
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def there(heart: Heart) -> Heart:
     ],
 )
 def test_refused_and_nothing_has_changed(
-    there: Heart, asked: dict[str, object], error: type[BrokerRefusal], sentence: str
+    there: SchedulerDriver, asked: dict[str, object], error: type[BrokerRefusal], sentence: str
 ) -> None:
     there.scheduler.limits = Limits(sources_per_node=2)
     good, bad = run(there, [[]], b"good--------"), run(there, **asked)  # type: ignore[arg-type]
@@ -72,7 +72,7 @@ def test_refused_and_nothing_has_changed(
 
 
 @pytest.mark.parametrize("shorten", ["arguments", "sources"])
-def test_columns_of_different_lengths_are_refused(there: Heart, shorten: str) -> None:
+def test_columns_of_different_lengths_are_refused(there: SchedulerDriver, shorten: str) -> None:
     bad = run(there, [[], []], first=20)
     getattr(bad, shorten).pop()
     before = there.everything()
@@ -81,68 +81,68 @@ def test_columns_of_different_lengths_are_refused(there: Heart, shorten: str) ->
     assert there.everything() == before
 
 
-def test_two_runs_of_one_call_may_not_take_the_same_counters(there: Heart) -> None:
+def test_two_runs_of_one_call_may_not_take_the_same_counters(there: SchedulerDriver) -> None:
     before = there.everything()
     with pytest.raises(Conflict, match="exists already"):
         there.submit(run(there, [[], []], first=20), run(there, [[]], first=21))
     assert there.everything() == before
 
 
-def test_a_call_in_pieces_makes_its_instance_once(heart: Heart) -> None:
-    heart.submit(
-        run(heart, [[], [0]], creates=DEFINITION), run(heart, [[1], [2, 0]], first=2), run(heart, [[3]], first=4)
+def test_a_call_in_pieces_makes_its_instance_once(driver: SchedulerDriver) -> None:
+    driver.submit(
+        run(driver, [[], [0]], creates=DEFINITION), run(driver, [[1], [2, 0]], first=2), run(driver, [[3]], first=4)
     )
-    assert len(heart.ledger.instances) == 1
-    assert heart.scheduler.graph.counts[State.QUEUED] == 1
-    assert heart.scheduler.graph.counts[State.WAITING] == 4
+    assert len(driver.ledger.instances) == 1
+    assert driver.scheduler.graph.counts[State.QUEUED] == 1
+    assert driver.scheduler.graph.counts[State.WAITING] == 4
 
 
-def test_a_call_may_say_twice_that_it_makes_an_instance_but_not_in_two_ways(heart: Heart) -> None:
-    heart.submit(run(heart, [[]], creates=DEFINITION), run(heart, [[0]], first=1, creates=DEFINITION))
-    assert len(heart.ledger.instances) == 1
-    other = run(heart, [[]], instance=ELSEWHERE, creates=DEFINITION, origin=FOREIGN)
-    same_but_not = run(heart, [[]], instance=ELSEWHERE, creates=("work:Other", b""), origin=FOREIGN, first=1)
+def test_a_call_may_say_twice_that_it_makes_an_instance_but_not_in_two_ways(driver: SchedulerDriver) -> None:
+    driver.submit(run(driver, [[]], creates=DEFINITION), run(driver, [[0]], first=1, creates=DEFINITION))
+    assert len(driver.ledger.instances) == 1
+    other = run(driver, [[]], instance=ELSEWHERE, creates=DEFINITION, origin=FOREIGN)
+    same_but_not = run(driver, [[]], instance=ELSEWHERE, creates=("work:Other", b""), origin=FOREIGN, first=1)
     with pytest.raises(Conflict):
-        heart.submit(other, same_but_not)
+        driver.submit(other, same_but_not)
 
 
-def test_counters_may_come_in_any_order(heart: Heart) -> None:
-    heart.submit(run(heart, [[]], first=7, creates=DEFINITION))
-    heart.submit(run(heart, [[]], first=3))
-    heart.submit(run(heart, [[3]], first=5))
-    nodes = [heart.scheduler.graph.find(node_id(counter)) for counter in (3, 5, 7)]
+def test_counters_may_come_in_any_order(driver: SchedulerDriver) -> None:
+    driver.submit(run(driver, [[]], first=7, creates=DEFINITION))
+    driver.submit(run(driver, [[]], first=3))
+    driver.submit(run(driver, [[3]], first=5))
+    nodes = [driver.scheduler.graph.find(node_id(counter)) for counter in (3, 5, 7)]
     assert all(nodes)
-    assert heart.scheduler.graph.find(node_id(4)) is None
+    assert driver.scheduler.graph.find(node_id(4)) is None
 
 
-def test_an_instance_without_nodes_is_on_record_and_not_in_memory(heart: Heart) -> None:
+def test_an_instance_without_nodes_is_on_record_and_not_in_memory(driver: SchedulerDriver) -> None:
     """The original's clients make an instance in a call of its own."""
-    heart.submit(run(heart, [], creates=("", b"")))
-    assert [row.id for row in heart.ledger.instances.values()] == [HERE]
-    assert heart.in_memory() == {}
-    heart.submit(run(heart, [[]]))
-    assert heart.scheduler.graph.counts[State.QUEUED] == 1
+    driver.submit(run(driver, [], creates=("", b"")))
+    assert [row.id for row in driver.ledger.instances.values()] == [HERE]
+    assert driver.in_memory() == {}
+    driver.submit(run(driver, [[]]))
+    assert driver.scheduler.graph.counts[State.QUEUED] == 1
 
 
-def test_an_empty_run_beside_a_full_one_of_the_same_origin_takes_nothing_away(heart: Heart) -> None:
-    heart.submit(run(heart, [], creates=DEFINITION), run(heart, [[]]))
-    heart.submit(run(heart, [], first=5))
-    assert heart.scheduler.graph.find(node_id(0)) is not None
-    assert HERE in heart.scheduler.graph.instances
+def test_an_empty_run_beside_a_full_one_of_the_same_origin_takes_nothing_away(driver: SchedulerDriver) -> None:
+    driver.submit(run(driver, [], creates=DEFINITION), run(driver, [[]]))
+    driver.submit(run(driver, [], first=5))
+    assert driver.scheduler.graph.find(node_id(0)) is not None
+    assert HERE in driver.scheduler.graph.instances
 
 
-def test_an_instance_whose_first_nodes_fail_at_once_keeps_the_others(heart: Heart) -> None:
-    worker = heart.worker()
-    instance = heart.spawn("a")
+def test_an_instance_whose_first_nodes_fail_at_once_keeps_the_others(driver: SchedulerDriver) -> None:
+    worker = driver.worker()
+    instance = driver.spawn("a")
     worker.fail("a")
-    doomed = heart.run(instance, b"doomed------", ["b <- a"])
-    free = heart.run(instance, b"free--------", ["c"])
-    heart.submit(doomed, free)
-    heart.add(instance, "d <- c")
-    assert heart.finish(worker) == ["c", "d"]
+    doomed = driver.run(instance, b"doomed------", ["b <- a"])
+    free = driver.run(instance, b"free--------", ["c"])
+    driver.submit(doomed, free)
+    driver.add(instance, "d <- c")
+    assert driver.finish(worker) == ["c", "d"]
 
 
-def test_a_step_that_changes_nothing_leaves_nothing_to_commit(heart: Heart) -> None:
-    heart.worker()
-    heart.step()
-    assert not heart.changes
+def test_a_step_that_changes_nothing_leaves_nothing_to_commit(driver: SchedulerDriver) -> None:
+    driver.worker()
+    driver.step()
+    assert not driver.changes

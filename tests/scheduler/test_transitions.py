@@ -11,7 +11,7 @@ import pytest
 from dagorama_broker.errors import IllegalTransition
 from dagorama_broker.model.domain import ENDED, State
 from dagorama_broker.scheduler.transitions import REASONS, TRANSITIONS, mermaid, page
-from tests.support.driver import Heart
+from tests.support.driver import SchedulerDriver
 
 ROOT = Path(__file__).parents[2]
 HEART = [*(ROOT / "dagorama_broker" / "scheduler").glob("*.py")]
@@ -51,14 +51,14 @@ def test_what_has_not_ended_can_fail_and_be_cancelled() -> None:
 
 
 @pytest.mark.parametrize("to", sorted(set(State) - TRANSITIONS[State.QUEUED]), ids=lambda state: state.name)
-def test_a_move_that_is_not_in_the_table_changes_nothing(heart: Heart, to: State) -> None:
-    heart.spawn("a")
-    node = heart.scheduler.graph.find(heart.ids["a"])
+def test_a_move_that_is_not_in_the_table_changes_nothing(driver: SchedulerDriver, to: State) -> None:
+    driver.spawn("a")
+    node = driver.scheduler.graph.find(driver.ids["a"])
     assert node is not None
-    before = pickle.dumps(heart.scheduler)
+    before = pickle.dumps(driver.scheduler)
     with pytest.raises(IllegalTransition, match=f"QUEUED -> {to.name}"):
-        heart.scheduler.graph.move(node, to)
-    assert pickle.dumps(heart.scheduler) == before
+        driver.scheduler.graph.move(node, to)
+    assert pickle.dumps(driver.scheduler) == before
 
 
 def test_the_page_shows_the_table() -> None:

@@ -95,15 +95,15 @@ class _AgingInstance(Instance):
         """A person looks until the instance has ended, mends what failed and has it run again."""
         if not await self._has_ended():
             return False
-        mended = self.watcher.mend(self._to_mend())
-        if not mended:
+        repaired = self.watcher.mend(self._to_mend())
+        if not repaired:
             return True
         retry = pb.RetryRequest(instance=self.id, downstream=self.tolerates or self.chance.random() < 0.5)
         while await self.client.call("Retry", retry, pb.RetryReply) is None:
             if not (self.client.is_early and await self._has_ended()):
-                self.watcher.leave_broken(mended)
+                self.watcher.leave_broken(repaired)
                 return False
-        self.watcher.acknowledged_retry(mended)
+        self.watcher.acknowledged_retry(repaired)
         await self._look()
         await self._wait(list(self.ids))
         return True

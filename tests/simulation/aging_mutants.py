@@ -91,9 +91,9 @@ def _(retry: Any) -> Any:
 
 @mutant("a retry leaves what failed because of another", (scheduler, "retry_failed"))
 def _(revive: Any) -> Any:
-    def shallow(dispatch: Claims, failed: Failed) -> Any:
+    def shallow(claims: Claims, failed: Failed) -> Any:
         failed.nodes = [row for row in failed.nodes if row.root_cause in (0, row.key)]
-        return revive(dispatch, failed)
+        return revive(claims, failed)
 
     return shallow
 
@@ -122,7 +122,7 @@ def _(spend: Any) -> Any:
 
 @mutant("a retried node goes on counting its runs", (retry, "FailureCounts"))
 def _(trouble: Any) -> Any:
-    return lambda failure: trouble(failure=failure, runs=2)
+    return lambda failure: trouble(failure=failure, failed_attempts=2)
 
 
 AGING = frozenset(MUTANTS) - _EARLIER

@@ -18,9 +18,9 @@ from .watcher import Value, Watcher
 _GONE = re.compile(r"instance ([0-9a-f]{32}) ended on .* and was removed after its retention of .* s \(DAGORAMA_RET")
 #: Tables of the store that are empty when all instances are gone; what else it has is of functions and workers.
 _TABLES = (
-    "instances", "instance_keys", "runs.in_order", "runs.by_instance", "runs.by_origin", "nodes", "outcomes",
+    "instances", "instance_keys", "blocks.in_order", "blocks.by_instance", "blocks.by_origin", "nodes", "outcomes",
     "progress", "concurrency_keys", "large.by_node", "large.references", "eager.rows", "eager.by_node", "eager.makers",
-    "rebinds.adopted", "used_failures",
+    "rebinds.rebound", "used_failures",
 )  # fmt: skip
 _BOOKS_OF_REMOVAL = ("_ends", "_links", "_named", "_leftovers")
 
@@ -147,8 +147,8 @@ class AgingWatcher(Watcher):
                 program.fails, program.dies = fails, dies
         self.computation = Computation(self.plan)
 
-    def acknowledged_retry(self, mended: Sequence[tuple[Program, int, int]]) -> None:
-        for program, _, _ in mended:
+    def acknowledged_retry(self, repaired: Sequence[tuple[Program, int, int]]) -> None:
+        for program, _, _ in repaired:
             self.require(program.name in self.revived, "acknowledged is durable", f"{program.name} was not run again")
 
     # --- the end --------------------------------------------------------------------------------------

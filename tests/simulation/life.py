@@ -53,7 +53,7 @@ class Life:
     """Of which kind: a subclass has other clients, another watcher, or another broker."""
 
     CLIENT: type[SimulatedClient] = SimulatedClient
-    HAS_PERSON = True  #: who adopts and retries
+    HAS_PERSON = True  #: who rebinds and retries
     WATCHER: type[Watcher] = Watcher
     KEEPING = RetentionPolicy()
     WALL_JUMPS = True

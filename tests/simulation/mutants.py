@@ -1,4 +1,4 @@
-"""Faults that real brokers have had, one at a time: each a small patch of the heart or of the writer, by name."""
+"""Faults that real brokers have had, one at a time: each a small patch of the scheduler or of the writer, by name."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def _(init: Any) -> Any:
     return lambda self, graph, epoch: init(self, graph, 1)
 
 
-@mutant("reconnect adopts a node granted since", (Claims, "may_adopt"))
-def _(may_adopt: Any) -> Any:
+@mutant("reconnect reclaims a node granted since", (Claims, "may_reclaim"))
+def _(may_reclaim: Any) -> Any:
     return lambda self, node, attempt, protocol: node.slot is not None or node.state is State.QUEUED
 
 
@@ -150,7 +150,7 @@ def _(restore: Any) -> Any:
 def _(died: Any) -> Any:
     def uncounted(self: Scheduler, worker: Worker, running: Any, unstarted: Any, cause: str, now: float) -> None:
         for attempt in running:
-            if (node := self.dispatch.claimed.get(attempt)) is not None:
+            if (node := self.claims.claimed.get(attempt)) is not None:
                 self.graph.trouble(node).crashes = 0
         died(self, worker, running, unstarted, cause, now)
 
@@ -167,7 +167,7 @@ def _(died: Any) -> Any:
 @mutant("lost worker counted as a death", (Scheduler, "disconnect"))
 def _(disconnect: Any) -> Any:
     def counted(self: Scheduler, worker: Worker, now: float, **how: Any) -> None:
-        if self.dispatch.workers.get(worker.info.id) is worker:
+        if self.claims.workers.get(worker.info.id) is worker:
             for slot in worker.slots:
                 self.died(worker, list(slot.held), [], "the connection broke", now)
         disconnect(self, worker, now, **how)
@@ -178,9 +178,9 @@ def _(disconnect: Any) -> Any:
 @mutant("what is given back is forgotten", (Scheduler, "give_back"))
 def _(give_back: Any) -> Any:
     def forgotten(self: Scheduler, worker: Worker, key: int, attempt: int, why: str, now: float) -> bool:
-        node = self.dispatch.held(worker, key, attempt)
+        node = self.claims.held(worker, key, attempt)
         if node is not None:
-            self.dispatch.take_out(node)
+            self.claims.take_out(node)
         return node is not None
 
     return forgotten
@@ -213,11 +213,11 @@ def _(order: Any) -> Any:
 
 @mutant("taint taken from the queue", (Worker, "mismatch"))
 def _(why_not: Any) -> Any:
-    def by_queue(self: Worker, lane: FunctionQueue) -> str | None:
-        taint = lane.function.taint if lane.function.taint == "TPU" else ""
-        taint = "GPU" if lane.function.queue == "gpu" else taint
-        function = replace(lane.function, taint=taint)
-        return why_not(self, FunctionQueue(lane.id, function))  # type: ignore[no-any-return]  # the original
+    def by_queue(self: Worker, queue: FunctionQueue) -> str | None:
+        taint = queue.function.taint if queue.function.taint == "TPU" else ""
+        taint = "GPU" if queue.function.queue == "gpu" else taint
+        function = replace(queue.function, taint=taint)
+        return why_not(self, FunctionQueue(queue.id, function))  # type: ignore[no-any-return]  # the original
 
     return by_queue
 
@@ -233,7 +233,7 @@ def _(move: Any) -> Any:
         before = node.state
         move(self, node, state)
         if before is State.CLAIMED and state is State.FAILED:
-            node.lane.claimed += 1
+            node.queue.claimed += 1
 
     return leaking
 
@@ -277,9 +277,9 @@ def _(rebuild: Any) -> Any:
     return rebuild
 
 
-def _forget_runs(rebuild: Any) -> Any:
+def _forget_failed_attempts(rebuild: Any) -> Any:
     def forgetting(graph: Graph, live: Any) -> Any:
-        live.progress = [row._replace(runs=0) for row in live.progress]
+        live.progress = [row._replace(failed_attempts=0) for row in live.progress]
         return rebuild(graph, live)
 
     return forgetting
@@ -287,36 +287,36 @@ def _forget_runs(rebuild: Any) -> Any:
 
 # `workers` has the name too, and that is the one which is called.
 
-MUTANTS["failed runs forgotten on restart"] = [(workers, "rebuild", _forget_runs)]
+MUTANTS["failed runs forgotten on restart"] = [(workers, "rebuild", _forget_failed_attempts)]
 
 
-# --- adoptions --------------------------------------------------------------------------------------------
+# --- rebindings --------------------------------------------------------------------------------------------
 
 
-@mutant("a worker does not check what is signed", (client_rebind, "check_adoption"))
+@mutant("a worker does not check what is signed", (client_rebind, "check_rebinding"))
 def _(check: Any) -> Any:
     return lambda signed, wanted, ring: None
 
 
-@mutant("a worker does not check what the signed adoption is for", (client_rebind, "_why_not"))
+@mutant("a worker does not check what the signed rebinding is for", (client_rebind, "_why_not"))
 def _(why_not: Any) -> Any:
-    return lambda adoption, wanted: ""
+    return lambda rebinding, wanted: ""
 
 
-@mutant("nodes of other instances are adopted too", (Graph, "unfinished_of"))
+@mutant("nodes of other instances are rebound too", (Graph, "unfinished_of"))
 def _(unfinished_of: Any) -> Any:
     return lambda self, instance: iter(list(self.nodes.values()))
 
 
-@mutant("an adoption stays where a later one was made", (rebind, "_change_code"))
+@mutant("a rebinding stays where a later one was made", (rebind, "_change_code"))
 def _(change_code: Any) -> Any:
-    def first(graph: Graph, node: Any, hash: str, adoption: Any, key_id: str) -> None:
-        change_code(graph, node, hash, graph.rebindings.get(node.key, adoption), key_id)
+    def first(graph: Graph, node: Any, hash: str, rebinding: Any, key_id: str) -> None:
+        change_code(graph, node, hash, graph.rebindings.get(node.key, rebinding), key_id)
 
     return first
 
 
-@mutant("an adoption is not sent", (work_messages, "GrantBuilder"))
+@mutant("a rebinding is not sent", (work_messages, "GrantBuilder"))
 def _(builder: Any) -> Any:
     class Forgetful(builder):  # type: ignore[misc]  # a class that is only known when it runs
         def add(self, *arguments: Any) -> None:
@@ -325,12 +325,12 @@ def _(builder: Any) -> Any:
     return Forgetful
 
 
-@mutant("an adoption is lost on restart", (restore, "queue_of_row"))
+@mutant("a rebinding is lost on restart", (restore, "queue_of_row"))
 def _(lane_of_row: Any) -> Any:
     def losing(graph: Graph, rows: Any, key: int, function: int) -> Any:
-        lane = lane_of_row(graph, rows, key, function)
+        queue = lane_of_row(graph, rows, key, function)
         graph.rebindings.pop(key, None)
-        return lane
+        return queue
 
     return losing
 
@@ -357,7 +357,7 @@ def _(stage: Any) -> Any:
 
 @mutant("staged children kept after a failure", (Scheduler, "_end_run"))
 def _(end_run: Any) -> Any:
-    return lambda self, node, now: self.dispatch.let_go(node, now)
+    return lambda self, node, now: self.claims.let_go(node, now)
 
 
 @mutant("join fired twice", (Graph, "_make_ready"))
@@ -367,7 +367,7 @@ def _(make_ready: Any) -> Any:
         if len(node.sources) > 1 and node.state is State.QUEUED:
             self.move(node, State.CLAIMED)
             self.move(node, State.QUEUED)
-            node.lane.push(right_order(node.instance.key, node.key, node.lane.function.priority))
+            node.queue.push(right_order(node.instance.key, node.key, node.queue.function.priority))
 
     return twice
 
@@ -402,7 +402,7 @@ def _(fail_all: Any) -> Any:
     def intolerant(self: Graph, dependents: Any, failed: Any, ended: Any) -> None:
         for dependent in dependents:
             if dependent.state not in ENDED:
-                dependent.culprit = failed.culprit
+                dependent.root_cause = failed.root_cause
                 self._record_bad_end(dependent, failed.state, None)
                 ended.append(dependent)
 
@@ -576,7 +576,7 @@ def _(give_up: Any) -> Any:
 @mutant("dependents that are told later are forgotten", (Graph, "go_on"))
 def _(go_on: Any) -> Any:
     def forgetful(self: Graph) -> bool:
-        self.untold.clear()
+        self.unnotified.clear()
         return bool(go_on(self))
 
     return forgetful

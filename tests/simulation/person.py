@@ -32,7 +32,7 @@ class SimulatedPerson:
         self.host = Host("person")
         self.link = Link(network, self.host)
         self.busy = 0
-        self.named: dict[str, set[str]] = {}  #: hashes that nodes of a function were adopted by
+        self.named: dict[str, set[str]] = {}  #: hashes that nodes of a function were rebound by
 
     def start(self, within: float) -> None:
         """Act a few times within so many seconds, or not at all."""
@@ -45,7 +45,9 @@ class SimulatedPerson:
         began = self.loop.now
         for time in times:
             await asyncio.sleep(max(0.0, began + time - self.loop.now))
-            await self.chance.choice((self._adopt, self._adopt, self._adopt, self._retry, self._retry_with_new_code))()
+            await self.chance.choice(
+                (self._rebind, self._rebind, self._rebind, self._retry, self._retry_with_new_code)
+            )()
         self.busy = 0
 
     async def _call(self, method: str, request: Any, reply_type: Any) -> Any:
@@ -62,7 +64,7 @@ class SimulatedPerson:
                     return None
                 await asyncio.sleep(self.chance.uniform(0.05, 0.5))
 
-    async def _adopt(self) -> None:
+    async def _rebind(self) -> None:
         """Nodes of one function that were made with, or are run by, some code; in all instances or in one."""
         unfinished = self.watcher.unfinished
         if not unfinished:
@@ -79,13 +81,13 @@ class SimulatedPerson:
             return
         if self.chance.random() < 0.3:
             await self._ask_for_too_much(pb.RebindRequest(**asked))
-        adoption = pb.Rebinding(function=name, made_with=found.made_with, hash=hash, instance=instance)
-        signed = self._signed(adoption)
+        rebinding = pb.Rebinding(function=name, made_with=found.made_with, hash=hash, instance=instance)
+        signed = self._signed(rebinding)
         reply = await self._call("Rebind", pb.RebindRequest(rebinding=signed, **asked), pb.RebindReply)
         if reply is not None:
             self.named.setdefault(name, set()).add(hash)
-            if hash not in adoption.made_with:  # else nodes have their own code again, which nothing need allow
-                self.watcher.acknowledged_adoption(signed, reply.rebound)
+            if hash not in rebinding.made_with:  # else nodes have their own code again, which nothing need allow
+                self.watcher.acknowledged_rebinding(signed, reply.rebound)
 
     async def _ask_for_too_much(self, request: pb.RebindRequest) -> None:
         """By what was signed for nodes of other code."""
@@ -115,7 +117,7 @@ class SimulatedPerson:
         )  # fmt: skip
         await self._call("Retry", request, pb.RetryReply)
 
-    def _signed(self, adoption: pb.Rebinding) -> pb.SignedRebinding:
-        signed = sign(adoption, RING)
+    def _signed(self, rebinding: pb.Rebinding) -> pb.SignedRebinding:
+        signed = sign(rebinding, RING)
         self.watcher.signed.add(signed.SerializeToString())
         return signed

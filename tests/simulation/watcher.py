@@ -1,6 +1,6 @@
 """Watches one life from outside: what is on disk, what is told to whom, and whether it may be. Each check has a name.
 
-It knows the promises of the design, not how the heart keeps them.
+It knows the promises of the design, not how the scheduler keeps them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 TOLD = 1.0
 #: Seconds after a disturbance for which a worker may count as silent: a lease, and the time to notice.
 SILENCE = 4.5
-#: Steps between two looks at all of the heart's own books.
+#: Steps between two looks at all of the scheduler's own books.
 BOOKS_EVERY = 8
 BOOKS = (
     invariants.states_are_counted,
@@ -109,7 +109,7 @@ class Watcher:
         self.submitted_at: dict[str, float] = {}
         self.instances: list[bytes] = []  #: that were to be made
         self._rows: dict[int, NodeRow] = {}  # of nodes that no run names yet
-        self.signed: set[bytes] = set()  #: adoptions of the person
+        self.signed: set[bytes] = set()  #: rebindings of the person
         self.retried: set[str] = set()  #: what went on, having failed
         self.disturbed_at = 0.0  #: when something was done to the broker last
         self.serving_since = 0.0  #: when the present broker began
@@ -145,7 +145,7 @@ class Watcher:
             try:
                 self._stepped(broker, changes, effects)
             except AssertionError as error:
-                self.break_off("the heart's books", f"{error!r}"[:300])
+                self.break_off("the scheduler's books", f"{error!r}"[:300])
             return changes, effects
 
         broker.scheduler.drain = drained  # type: ignore[method-assign]
@@ -184,7 +184,7 @@ class Watcher:
         self.require(attempt not in self.attempts, "attempts are never reused", f"attempt {attempt} was given before")
         before = self.latest.get(node.key)
         self.require(
-            before is None or before not in broker.scheduler.dispatch.claimed,
+            before is None or before not in broker.scheduler.claims.claimed,
             "granted once at a time",
             f"node {node.key} is granted while attempt {before} stands",
         )
@@ -198,20 +198,20 @@ class Watcher:
         )
         most = node.queue.function.max_concurrency
         if most:
-            lane = node.queue
-            running = sum(o.queue is lane and o.state is State.CLAIMED for o in broker.scheduler.graph.nodes.values())
-            self.require(running <= most, "max_concurrency", f"{running} nodes of {lane.function.name} run at once")
+            queue = node.queue
+            running = sum(o.queue is queue and o.state is State.CLAIMED for o in broker.scheduler.graph.nodes.values())
+            self.require(running <= most, "max_concurrency", f"{running} nodes of {queue.function.name} run at once")
 
     def _check_silence(self, broker: Broker) -> None:
         """Nobody counts as there who has not been heard for long."""
-        for worker in broker.scheduler.dispatch.workers.values():
+        for worker in broker.scheduler.claims.workers.values():
             heard_at = max(self.links[worker.info.name].heard_at, self.disturbed_at)
             self.require(self.loop.now < heard_at + SILENCE, "who is silent is given up", worker.info.name)
 
     def _check_standstill(self, broker: Broker) -> None:
         """Where the broker itself stood still, no worker is given up for its silence."""
         before, self.stepped_at = self.stepped_at, self.loop.now
-        there, self.there = self.there, set(broker.scheduler.dispatch.workers)
+        there, self.there = self.there, set(broker.scheduler.claims.workers)
         if before and self.loop.now - before >= broker.scheduler.timing.lease / 2:
             ids = {worker.info.id for worker in broker.sessions}
             lost = [id.hex() for id in there & ids - self.there]
@@ -235,7 +235,7 @@ class Watcher:
         graph = broker.scheduler.graph
         if not graph.counts[State.QUEUED]:
             return
-        idle = [w for w in broker.scheduler.dispatch.workers.values() if w.pool and any(not s.held for s in w.slots)]
+        idle = [w for w in broker.scheduler.claims.workers.values() if w.pool and any(not s.held for s in w.slots)]
         for node in graph.nodes.values() if idle else ():
             if node.state is State.QUEUED and _has_room(broker, node):
                 wrong = next((worker for worker in idle if _may_run(worker, node)), None)
@@ -397,13 +397,13 @@ class Watcher:
         self.require(row is not None and row.value == envelope, "told is durable", f"{value.name}: not what is on disk")
         return value.name
 
-    def acknowledged_adoption(self, signed: pb.SignedRebinding, count: int) -> None:
+    def acknowledged_rebinding(self, signed: pb.SignedRebinding, count: int) -> None:
         """Of so many nodes at least it is on record."""
-        self.note("adopted", count)
+        self.note("rebound", count)
         rebinds = self.disk.tables.rebinds
-        ids = {row.id for row in rebinds.adoptions.values() if row.signed == signed.SerializeToString()}
-        on_disk = sum(row.rebinding in ids for row in rebinds.adopted.values())
-        self.require(on_disk >= count, "acknowledged is durable", f"{count} nodes were adopted, {on_disk} are on disk")
+        ids = {row.id for row in rebinds.rebindings.values() if row.signed == signed.SerializeToString()}
+        on_disk = sum(row.rebinding in ids for row in rebinds.rebound.values())
+        self.require(on_disk >= count, "acknowledged is durable", f"{count} nodes were rebound, {on_disk} are on disk")
 
     # --- workers --------------------------------------------------------------------------------------
 
@@ -431,7 +431,7 @@ class Watcher:
         code = given.function.hash
         if code == made_with and not given.made_with:
             return
-        said = given.adoption
+        said = given.rebinding
         self.require(
             said is not None and said.SerializeToString() in self.signed,
             "what is signed names the code",
@@ -461,7 +461,7 @@ class Watcher:
 
     def _is_taken(self, said: pb.SignedRebinding | None, wanted: rebind.Wanted) -> bool:
         try:
-            rebind.check_adoption(said, wanted, RING)
+            rebind.check_rebinding(said, wanted, RING)
         except (TamperedValue, UnverifiedValue):
             return False
         return True
@@ -489,7 +489,7 @@ class Watcher:
 
     def replaced(self, worker: SimulatedWorker, broker: Broker | None) -> None:
         """The broker hangs up because somebody else has come under the worker's id."""
-        other = broker and broker.scheduler.dispatch.workers.get(worker.hello.worker)
+        other = broker and broker.scheduler.claims.workers.get(worker.hello.worker)
         name = other.info.name if other else worker.name
         self.require(name == worker.name, "an id is no credential", f"{name} has ended the session of {worker.name}")
 
@@ -544,8 +544,8 @@ class Watcher:
 
     def _failure(self, key: int) -> Failure | None:
         row = self.disk.outcome(key)
-        culprit = self.disk.outcome(row.root_cause) if row is not None and row.root_cause else row
-        return Failure.unpacked(culprit.failure) if culprit is not None and culprit.failure else None
+        root_cause = self.disk.outcome(row.root_cause) if row is not None and row.root_cause else row
+        return Failure.unpacked(root_cause.failure) if root_cause is not None and root_cause.failure else None
 
     def _check_failure(self, name: str, type: str) -> None:
         run = self.computation.run(name)
@@ -563,19 +563,19 @@ class Watcher:
             "nodes": graph.nodes,
             "instances": graph.instances,
             "origins": graph.origins,
-            "lanes": graph.active,
+            "queues": graph.active,
             "delayed": graph.delayed,
             "keyed": graph.keyed,
-            "claims": scheduler.dispatch.claimed,
+            "claims": scheduler.claims.claimed,
             "staged": scheduler.staged,
             "expiries": graph.expires_at,
             "arguments": broker.payloads.arguments.kept,
             "values": {key: 1 for key in broker.payloads.values.kept if key not in broker.recent},
             "watches": broker.watching._watches,
-            "adoptions": graph.rebindings,
+            "rebindings": graph.rebindings,
             "made with": graph.made_with,
-            "claimed": {lane.id: 1 for lane in graph.queues.values() if lane.claimed},
-            "held": {slot.index: 1 for w in scheduler.dispatch.workers.values() for slot in w.slots if slot.held},
+            "claimed": {queue.id: 1 for queue in graph.queues.values() if queue.claimed},
+            "held": {slot.index: 1 for w in scheduler.claims.workers.values() for slot in w.slots if slot.held},
         }
         left = {kind: len(found) for kind, found in kinds.items() if found}
         self.require(not left, "nothing is left behind", f"{left}")

@@ -39,7 +39,7 @@ class Given:
     failed: frozenset[int]
     beside: int = 0  #: the source that it is sent along with: its value is that of the run here
     made_with: str = ""
-    adoption: pb.SignedRebinding | None = None
+    rebinding: pb.SignedRebinding | None = None
 
 
 def read_grant(body: bytes) -> list[Given]:

@@ -33,7 +33,7 @@ def test_a_draft_that_is_decided_is_live_as_a_whole(store: Store) -> None:
 def test_nodes_of_a_draft_are_found_by_nothing_before_it_is_decided(store: Store) -> None:
     begun(store)
     assert store.find([node_id(0), node_id(1)]) == {}
-    assert store.last_run(ORIGIN, 4) is None
+    assert store.last_block(ORIGIN, 4) is None
     assert store.is_new(instance_row().id, ORIGIN)
 
 

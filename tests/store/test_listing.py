@@ -81,7 +81,7 @@ def test_nodes_of_an_instance_come_in_the_order_in_which_they_were_made(store: S
 
 def test_those_that_ended_badly_are_paged_too(store: Store) -> None:
     store.commit(graph(*(node(key) for key in range(1, 10))))
-    store.commit(Changes(outcomes=[failed(2), completed(3), failed(4), failed(7, culprit=4)]))
+    store.commit(Changes(outcomes=[failed(2), completed(3), failed(4), failed(7, root_cause=4)]))
     assert [end.key for end in store.failed_ends(1, 2)] == [4, 7]
     assert [end.key for end in store.failed_ends(1, 0, 2)] == [2, 4]
     assert store.failed_ends(1, 7) == []

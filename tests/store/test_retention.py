@@ -191,10 +191,10 @@ def test_what_was_only_removed_when_the_broker_died_is_swept_by_the_next(store: 
     end(store, 1)
     remove(store, 1)
     restart(store)
-    assert store.last_run(origin_of(1), 1) is not None
+    assert store.last_block(origin_of(1), 1) is not None
     while store.sweep(4):
         restart(store)
-    assert store.last_run(origin_of(1), 1) is None
+    assert store.last_block(origin_of(1), 1) is None
     assert left(store, keys_of(1)) == 0
 
 
@@ -250,7 +250,7 @@ def test_an_instance_of_many_runs_goes_a_few_runs_at_a_time(store: Store) -> Non
     while store.sweep(10):
         pass
     assert left(store, range(1, 51)) == 0
-    assert store.last_run(runs[0].origin, 1 << 31) is None
+    assert store.last_block(runs[0].origin, 1 << 31) is None
 
 
 # --- keys are never used again ---------------------------------------------------------------------------

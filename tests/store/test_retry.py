@@ -55,7 +55,7 @@ def names_what_failed(store: Store) -> None:
     store.commit(Changes(outcomes=[completed(4), completed(1, 2, state=State.RESOLVING)], keys=[KeyRow(2, "k")]))
     cancelled = failed(5)._replace(state=CANCELLED, failure=None)
     store.commit(Changes(
-        outcomes=[failed(2), failed(3, culprit=2), cancelled], resolved=[ResolvedRow(1, FAILED, 2, 1700000003.5)],
+        outcomes=[failed(2), failed(3, root_cause=2), cancelled], resolved=[ResolvedRow(1, FAILED, 2, 1700000003.5)],
         instance_ends=[InstanceEnd(1, 1700000003.5, True)],
     ))  # fmt: skip
 
@@ -91,7 +91,7 @@ def test_what_was_cancelled_is_not_among_it(store: Store) -> None:
     assert store.failed([5]).nodes == []
 
 
-def test_failures_of_other_instances_are_found_by_their_culprit(store: Store) -> None:
+def test_failures_of_other_instances_are_found_by_their_root_cause(store: Store) -> None:
     store.commit(graph(node(1)))
     store.commit(graph(node(2, instance=2), instance=2, origin=b"other-origin"))
     store.commit(Changes(outcomes=[completed(1, 2, state=State.RESOLVING), failed(2)]))
@@ -132,7 +132,7 @@ def test_what_goes_on_is_live_and_has_no_outcome_or_only_its_value(store: Store)
 def test_what_goes_on_ends_once_more(store: Store) -> None:
     names_what_failed(store)
     revived = [RetriedRow(1, RESOLVING), RetriedRow(2, WAITING), RetriedRow(3, WAITING)]
-    again = failed(3, culprit=5)._replace(state=CANCELLED)  # in the same transaction
+    again = failed(3, root_cause=5)._replace(state=CANCELLED)  # in the same transaction
     store.commit(Changes(retried=revived, outcomes=[again], instance_ends=[InstanceEnd(1, None, True)]))
     store.commit(Changes(outcomes=[completed(2)], resolved=[ResolvedRow(1, int(State.COMPLETED), 0, 1700000009.5)]))
     assert store.outcome(1) == completed(1, 2)._replace(ended=1700000009.5)
@@ -185,17 +185,19 @@ def test_what_allows_other_code_is_kept_as_long_as_a_node_names_it(store: Store)
 
 
 def test_what_allows_other_code_goes_with_the_last_node_that_it_is_for(store: Store) -> None:
-    adoptions = [RebindingRow(1, b"for both"), RebindingRow(2, b"for one")]
+    rebindings = [RebindingRow(1, b"for both"), RebindingRow(2, b"for one")]
     store.commit(graph(node(1), node(2)))
     store.commit(graph(node(3, instance=2), instance=2, origin=b"other-origin"))
-    store.commit(Changes(rebindings=adoptions, rebound=[ReboundRow(1, 1, 2), ReboundRow(2, 1, 1), ReboundRow(3, 1, 1)]))
+    store.commit(
+        Changes(rebindings=rebindings, rebound=[ReboundRow(1, 1, 2), ReboundRow(2, 1, 1), ReboundRow(3, 1, 1)])
+    )
     store.commit(Changes(outcomes=[completed(1), completed(2)], instance_ends=[InstanceEnd(1, 5.0, False)]))
     store.commit(Changes(removed=[RemovedRow(1, instance_row(1).id, 5.0, False, 1.0)]))
     while store.sweep(1):
         pass
     restart(store)
     live = store.live()
-    assert (live.rebindings, live.next_rebinding) == ({3: adoptions[0]}, 2)
+    assert (live.rebindings, live.next_rebinding) == ({3: rebindings[0]}, 2)
 
 
 def test_a_run_of_an_origin_is_told_once_however_many_of_its_nodes_failed(store: Store) -> None:
@@ -283,11 +285,11 @@ def test_a_node_that_returned_promises_may_drop_them_and_run_again(store: Store)
 
 def test_completed_nodes_are_told_among_those_that_failed_with_what_they_have_made(store: Store) -> None:
     used_a_failure(store)
-    by_two = run_row(5, 1, 6)._replace(maker=2)
-    by_six, by_five = run_row(6, 1, 7)._replace(maker=6), run_row(7, 1, 8)._replace(maker=5)
-    brood = EagerAttemptRow(77, 6, 0, int(EagerState.COMMITTED))
+    by_two = run_row(5, 1, 6)._replace(creator=2)
+    by_six, by_five = run_row(6, 1, 7)._replace(creator=6), run_row(7, 1, 8)._replace(creator=5)
+    eager_attempt = EagerAttemptRow(77, 6, 0, int(EagerState.COMMITTED))
     store.commit(Changes(
-        blocks=[by_two, by_six, by_five], nodes=[node(6), node(7), node(8)], eager_attempts=[brood],
+        blocks=[by_two, by_six, by_five], nodes=[node(6), node(7), node(8)], eager_attempts=[eager_attempt],
         eager_blocks=[EagerBlockRow(7, 77)], outcomes=[failed(6), completed(7), completed(8)],
     ))  # fmt: skip
     restart(store)
@@ -299,7 +301,7 @@ def test_completed_nodes_are_told_among_those_that_failed_with_what_they_have_ma
         FailedNode(4, 1, 1, b"", 0, keys(2), None, done),
         FailedNode(8, 1, 1, b"", 0, b"", None, done),
     ]
-    assert found.made == [CreatedBlock(by_two, 2, None), CreatedBlock(by_six, 2, brood)]
+    assert found.made == [CreatedBlock(by_two, 2, None), CreatedBlock(by_six, 2, eager_attempt)]
     assert found.others == set(), "what is about to be of a dead attempt is no failure of the instance"
     assert store.failed([1]).others == {1}
 
@@ -318,10 +320,10 @@ def test_a_failure_of_a_dead_attempt_is_none_of_its_instance(store: Store) -> No
     assert store.failed([1]).others == set()
 
 
-def test_what_a_dead_attempt_has_made_does_not_go_on_with_its_culprit(store: Store) -> None:
+def test_what_a_dead_attempt_has_made_does_not_go_on_with_its_root_cause(store: Store) -> None:
     used_a_failure(store)
     store.commit(Changes(
-        blocks=[run_row(5, 1, 6)], nodes=[node(6, 1)], outcomes=[failed(6, culprit=1)],
+        blocks=[run_row(5, 1, 6)], nodes=[node(6, 1)], outcomes=[failed(6, root_cause=1)],
         eager_attempts=[EagerAttemptRow(7, 2, 0, int(EagerState.ABORTED))], eager_blocks=[EagerBlockRow(6, 7)],
     ))  # fmt: skip
     assert [row.key for row in store.failed([1]).nodes] == [1]

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from shutil import rmtree
@@ -34,16 +34,9 @@ from dagorama_broker.model.rows import (
 from dagorama_broker.store.checksums import row_sum
 from dagorama_broker.store.sqlite.connection import connect, translate_sqlite_errors
 from dagorama_broker.store.sqlite.restore import NODES_QUERY, PROGRESS_QUERY
-from dagorama_broker.store.sqlite.schema import (
-    APPLICATION_ID,
-    GRANT_PROOFS,
-    MIGRATIONS,
-    RETRY_DOWNSTREAM,
-    SIGNED_ADOPTIONS,
-)
+from dagorama_broker.store.sqlite.schema import APPLICATION_ID, FIRST_VERSION, LATEST_VERSION
 from dagorama_broker.store.sqlite.store import SqliteStore
 from tests.support.records import (
-    ORIGIN,
     RICH,
     completed,
     failed,
@@ -52,7 +45,6 @@ from tests.support.records import (
     node,
     node_id,
     opened,
-    run_row,
 )
 
 NOBODY = 65534
@@ -91,7 +83,7 @@ def read_all(path: Path) -> list[object]:
             store.ended(every),
             store.ids(every),
             [store.outcome(key) for key in every],
-            store.last_run(node_id(0)[:12], 1),
+            store.last_block(node_id(0)[:12], 1),
             store.instance(instance_row().id),
             store.has_instance(instance_row().id),
             store.list_instances(InstanceQuery(9, 9)),
@@ -145,51 +137,22 @@ def test_the_file_and_a_new_folder_are_for_this_user_alone(tmp_path: Path) -> No
 def test_the_file_says_whose_it_is_and_which_version(path: Path) -> None:
     with opened(path), closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
-        assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+        assert connection.execute("PRAGMA user_version").fetchone() == (LATEST_VERSION,)
 
 
-def made_by_steps(path: Path, steps: Sequence[str], row: str = "", *values: object) -> None:
-    """A store as an earlier version made it, with one row."""
+@pytest.mark.parametrize("version", range(1, FIRST_VERSION))
+def test_a_store_from_before_the_first_release_is_refused_and_left_as_it_is(path: Path, version: int) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.executescript(";".join(steps))
+        connection.executescript("CREATE TABLE runs (first_key INTEGER PRIMARY KEY); INSERT INTO runs VALUES (1)")
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {len(steps)}")
-        if row:
-            connection.execute(row, values)
+        connection.execute(f"PRAGMA user_version = {version}")
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match=r"written by dagorama before its release 0\.2\.0 .*: choose another store"):
+        SqliteStore(path).open()
+    assert path.read_bytes() == before
 
 
-def test_runs_of_a_store_from_before_makers_were_noted_are_read_as_nobodys(path: Path) -> None:
-    steps = MIGRATIONS[: MIGRATIONS.index(RETRY_DOWNSTREAM)]
-    row = (1, ORIGIN, 0, 3, 1, b"digest")
-    columns = "first_key, origin, first, size, instance, digest, chk"
-    made_by_steps(path, steps, f"INSERT INTO runs ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", *row, row_sum(row))
-    with opened(path) as store:
-        assert store.last_run(ORIGIN, 5) == run_row(0, 3, 1)
-
-
-def test_what_was_adopted_in_a_store_from_before_adoptions_were_signed_is_read_as_allowed_by_none(path: Path) -> None:
-    steps = MIGRATIONS[: MIGRATIONS.index(SIGNED_ADOPTIONS)]
-    made_by_steps(path, steps, "INSERT INTO adopted (key, function, chk) VALUES (1, 2, ?)", row_sum((1, 2)))
-    with opened(path) as store:
-        store.commit(graph(node(1)))
-        store.commit(Changes(functions=[FunctionRow(2, RICH)]))
-        live = store.live()
-    assert (live.rebound, live.rebindings) == ({1: 2}, {})
-
-
-def test_progress_of_a_store_from_before_losses_could_be_taken_back_is_read(path: Path) -> None:
-    with opened(path) as store:
-        store.commit(graph(node(1)))
-    row = (1, 1, 2, 3, 1700000009.5, b"why", 9.5, 7)
-    with closing(sqlite3.connect(path)) as connection, connection:
-        columns = "key, runs, deaths, lost, retry_at, failure, pause, attempt, chk"
-        connection.execute(f"INSERT INTO progress ({columns}) VALUES ({', '.join('?' * 9)})", (*row, row_sum(row)))
-    with opened(path) as store:
-        assert store.live().progress == [ProgressRow(*row)]
-
-
-def test_a_store_from_before_proofs_of_grants_gets_a_secret(path: Path) -> None:
-    made_by_steps(path, MIGRATIONS[: MIGRATIONS.index(GRANT_PROOFS)])
+def test_a_store_keeps_its_secret(path: Path) -> None:
     with opened(path) as store:
         assert len(secret := store.secret) == 32
     with opened(path) as store:
@@ -211,7 +174,7 @@ def test_an_option_that_this_version_does_not_know_is_named_at_the_start(path: P
     with closing(sqlite3.connect(path)) as connection, connection:
         columns = (
             "id, name, hash, queue, taint, max_attempts, retry_interval, retry_base, retry_max_interval, retry_jitter,"
-            " is_async, world"
+            " is_async, protocol"
         )
         row = (*connection.execute(f"SELECT {columns} FROM functions").fetchone(), '{"eager": true}')
         connection.execute("UPDATE functions SET options = ?, chk = ? WHERE id = ?", (row[-1], row_sum(row), row[0]))
@@ -296,7 +259,7 @@ def test_a_refused_broker_does_not_disturb_the_one_that_has_the_store(path: Path
 
 def test_a_file_of_a_newer_version_is_refused_and_left_as_it_is(path: Path) -> None:
     fill(path)
-    sql(path, f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    sql(path, f"PRAGMA user_version = {LATEST_VERSION + 1}")
     before = path.read_bytes()
     with pytest.raises(StoreError, match="written by a newer dagorama"):
         SqliteStore(path).open()
@@ -466,13 +429,23 @@ def test_a_full_disk_is_an_error_that_says_so(path: Path) -> None:
 COLUMNS = {
     "functions": ["name", "hash", "queue", "taint", "max_attempts", "retry_interval", "is_async", "options", "chk"],
     "instances": ["id", "definition", "entry", "created", "failed", "chk", "end_chk"],
-    "runs": ["first_key", "origin", "first", "size", "instance", "digest", "chk"],
+    "node_blocks": ["first_key", "origin", "first", "size", "instance", "digest", "creator", "chk"],
     "nodes": ["key", "instance", "function", "sources", "arguments", "chk"],
-    "outcomes": ["key", "state", "attempt", "culprit", "ended", "refs", "value", "chk"],
-    "resolved": ["state", "culprit", "ended", "chk"],
-    "progress": ["runs", "deaths", "lost", "retry_at", "failure", "pause", "attempt", "lost_attempt", "chk"],
-    "adopted": ["function", "adoption", "chk"],
-    "adoptions": ["id", "signed", "chk"],
+    "outcomes": ["key", "state", "attempt", "root_cause", "ended", "refs", "value", "chk"],
+    "resolved": ["state", "root_cause", "ended", "chk"],
+    "progress": [
+        "failed_attempts",
+        "crashes",
+        "worker_losses",
+        "retry_at",
+        "failure",
+        "pause",
+        "attempt",
+        "lost_attempt",
+        "chk",
+    ],
+    "rebound_nodes": ["function", "rebinding", "chk"],
+    "rebindings": ["id", "signed", "chk"],
     "workers": ["id", "name", "chk"],
     "meta": ["value", "chk"],
     "secrets": ["name", "value", "chk"],
@@ -734,7 +707,7 @@ def test_a_kill_while_it_sweeps_leaves_no_key_to_be_used_again_and_the_next_swee
             pass
         assert (store.live().next_node, store.live().next_instance) == (1001, 2)
     with closing(sqlite3.connect(path)) as connection:
-        for table in ("nodes", "outcomes", "runs", "instances", "leftovers"):
+        for table in ("nodes", "outcomes", "node_blocks", "instances", "leftovers"):
             assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
 
 
@@ -762,7 +735,7 @@ def go_on_removing(store: SqliteStore) -> None:
     [
         ("UPDATE removed SET kept = 1.0", "removed"),
         ("UPDATE leftovers SET instance = 3", "leftovers"),
-        ("UPDATE runs SET size = 100 WHERE instance = 2", "runs"),
+        ("UPDATE node_blocks SET size = 100 WHERE instance = 2", "node_blocks"),
         ("UPDATE links SET named = 4", "links"),
     ],
 )

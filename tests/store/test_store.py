@@ -54,7 +54,7 @@ def test_a_new_store_is_empty(store: Store) -> None:
 def test_nothing_is_found_where_nothing_is(store: Store) -> None:
     assert store.find([node_id(0)]) == {}
     assert store.outcome(1) is None
-    assert store.last_run(ORIGIN, 1) is None
+    assert store.last_block(ORIGIN, 1) is None
     assert store.is_new(bytes(16), ORIGIN)
     assert store.instance(bytes(16)) is None
     assert not store.has_instance(bytes(16))
@@ -214,11 +214,11 @@ def test_arguments_or_a_value_that_is_missing_is_an_error_that_names_the_node(st
             store.values([key])
 
 
-def test_a_failure_is_kept_with_the_culprit_and_named_by_the_others(store: Store) -> None:
+def test_a_failure_is_kept_with_the_root_cause_and_named_by_the_others(store: Store) -> None:
     store.commit(graph(node(1), node(2, 1)))
-    store.commit(Changes(outcomes=[failed(1), failed(2, culprit=1)]))
+    store.commit(Changes(outcomes=[failed(1), failed(2, root_cause=1)]))
     assert store.outcome(1) == failed(1)
-    assert store.outcome(2) == failed(2, culprit=1)
+    assert store.outcome(2) == failed(2, root_cause=1)
     assert store.ended([2]) == [EndedNode(2, 1, 1, int(State.FAILED), b"", 1, (1 << 40) + 2)]
 
 
@@ -268,17 +268,17 @@ def test_an_id_is_told_by_its_key(store: Store) -> None:
 
 def test_a_run_is_found_by_its_first_counter_only(store: Store) -> None:
     store.commit(graph(node(1), node(2)))
-    assert store.last_run(ORIGIN, 1) == run_row(0, 2, 1)
-    assert store.last_run(ORIGIN, 0) is None
+    assert store.last_block(ORIGIN, 1) == run_row(0, 2, 1)
+    assert store.last_block(ORIGIN, 0) is None
 
 
 def test_the_last_run_before_a_counter_is_found(store: Store) -> None:
     store.commit(graph(node(1), node(2)))
     store.commit(Changes(blocks=[run_row(10, 2, 3)], nodes=[node(3), node(4)]))
-    assert store.last_run(ORIGIN, 0) is None
-    assert store.last_run(b"another-one-", 5) is None
-    assert [store.last_run(ORIGIN, before) for before in (1, 10)] == [run_row(0, 2, 1)] * 2
-    assert [store.last_run(ORIGIN, before) for before in (11, 2**32)] == [run_row(10, 2, 3)] * 2
+    assert store.last_block(ORIGIN, 0) is None
+    assert store.last_block(b"another-one-", 5) is None
+    assert [store.last_block(ORIGIN, before) for before in (1, 10)] == [run_row(0, 2, 1)] * 2
+    assert [store.last_block(ORIGIN, before) for before in (11, 2**32)] == [run_row(10, 2, 3)] * 2
 
 
 def test_ids_are_new_until_an_instance_or_a_node_has_them(store: Store) -> None:
@@ -392,7 +392,7 @@ def test_a_store_that_is_none_of_ours_is_refused_with_the_forms_that_are(url: st
 # --- what eager attempts have made ----------------------------------------------------------------------
 
 
-def broods(*rows: EagerAttemptRow, made: dict[int, int] | None = None) -> Changes:
+def eager_attempts(*rows: EagerAttemptRow, made: dict[int, int] | None = None) -> Changes:
     """`made` has the attempt of each run, by its first key."""
     return Changes(eager_attempts=list(rows), eager_blocks=[EagerBlockRow(*each) for each in (made or {}).items()])
 
@@ -404,11 +404,11 @@ def spread(store: Store) -> None:
     store.commit(Changes(nodes=nodes, blocks=[run_row(each.key, 1, each.key) for each in nodes]))
 
 
-def test_an_open_brood_comes_back_with_its_runs_and_with_what_goes_back_to_it(store: Store) -> None:
+def test_an_open_eager_attempt_comes_back_with_its_runs_and_with_what_goes_back_to_it(store: Store) -> None:
     spread(store)
-    store.commit(broods(EagerAttemptRow(7, 1, 0, EagerState.OPEN), made={2: 7, 3: 7}))
-    store.commit(broods(EagerAttemptRow(8, 2, 7, EagerState.COMMITTED), made={4: 8}))
-    store.commit(broods(EagerAttemptRow(9, 4, 8, EagerState.COMMITTED), made={5: 9}))
+    store.commit(eager_attempts(EagerAttemptRow(7, 1, 0, EagerState.OPEN), made={2: 7, 3: 7}))
+    store.commit(eager_attempts(EagerAttemptRow(8, 2, 7, EagerState.COMMITTED), made={4: 8}))
+    store.commit(eager_attempts(EagerAttemptRow(9, 4, 8, EagerState.COMMITTED), made={5: 9}))
     restart(store)
     live = store.live()
     assert live.eager_attempts == [
@@ -420,15 +420,19 @@ def test_an_open_brood_comes_back_with_its_runs_and_with_what_goes_back_to_it(st
     assert live.eager_blocks[0][1] == run_row(2, 1, 2)
 
 
-def test_a_brood_that_has_ended_is_not_live_nor_is_what_goes_back_to_it(store: Store) -> None:
+def test_an_eager_attempt_that_has_ended_is_not_live_nor_is_what_goes_back_to_it(store: Store) -> None:
     spread(store)
     store.commit(
-        broods(EagerAttemptRow(7, 1, 0, EagerState.OPEN), EagerAttemptRow(8, 2, 7, EagerState.OPEN), made={2: 7, 3: 8})
+        eager_attempts(
+            EagerAttemptRow(7, 1, 0, EagerState.OPEN), EagerAttemptRow(8, 2, 7, EagerState.OPEN), made={2: 7, 3: 8}
+        )
     )
-    store.commit(broods(EagerAttemptRow(8, 2, 7, EagerState.COMMITTED)))
-    store.commit(broods(EagerAttemptRow(7, 1, 0, EagerState.COMMITTED)))
+    store.commit(eager_attempts(EagerAttemptRow(8, 2, 7, EagerState.COMMITTED)))
+    store.commit(eager_attempts(EagerAttemptRow(7, 1, 0, EagerState.COMMITTED)))
     store.commit(
-        broods(EagerAttemptRow(9, 1, 0, EagerState.OPEN), EagerAttemptRow(9, 1, 0, EagerState.ABORTED), made={4: 9})
+        eager_attempts(
+            EagerAttemptRow(9, 1, 0, EagerState.OPEN), EagerAttemptRow(9, 1, 0, EagerState.ABORTED), made={4: 9}
+        )
     )
     restart(store)
     assert (store.live().eager_attempts, store.live().eager_blocks) == ([], [])
@@ -437,19 +441,19 @@ def test_a_brood_that_has_ended_is_not_live_nor_is_what_goes_back_to_it(store: S
 def test_nodes_of_dead_attempts_are_told_from_others(store: Store) -> None:
     spread(store)
     store.commit(
-        broods(
+        eager_attempts(
             EagerAttemptRow(7, 1, 0, EagerState.ABORTED),
             EagerAttemptRow(8, 2, 7, EagerState.COMMITTED),
             made={2: 7, 3: 8},
         )
     )
-    store.commit(broods(EagerAttemptRow(9, 1, 0, EagerState.COMMITTED), made={4: 9}))
+    store.commit(eager_attempts(EagerAttemptRow(9, 1, 0, EagerState.COMMITTED), made={4: 9}))
     assert dead(store, [1, 2, 3, 4, 5]) == {2, 3}
     assert dead(store, []) == set()
 
 
 def test_no_run_is_made_by_two_attempts(store: Store) -> None:
     spread(store)
-    store.commit(broods(EagerAttemptRow(7, 1, 0, EagerState.OPEN), made={2: 7}))
+    store.commit(eager_attempts(EagerAttemptRow(7, 1, 0, EagerState.OPEN), made={2: 7}))
     with pytest.raises(StoreError):
-        store.commit(broods(EagerAttemptRow(8, 1, 0, EagerState.OPEN), made={2: 8}))
+        store.commit(eager_attempts(EagerAttemptRow(8, 1, 0, EagerState.OPEN), made={2: 8}))

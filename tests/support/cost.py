@@ -1,4 +1,4 @@
-"""What the heart costs per node of a wide fan: made as children, granted, completed, summed. Run it as a script."""
+"""What the scheduler costs per node of a wide fan: made as children, granted, completed, summed. Run it as a script."""
 
 from __future__ import annotations
 

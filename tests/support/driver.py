@@ -1,7 +1,7 @@
-"""A heart to tell stories with: nodes have names, time stands still until told, and a broker can die at any point.
+"""A scheduler to tell stories with: nodes have names, time stands still until told, and a broker can die at any point.
 
 Graphs are written as `"a", "b <- a", "c <- a b? @key"`: `?` takes a failure for a value, `@` is a concurrency key.
-Every verb is followed by a step (tick, drain, commit, tell) unless it happens inside `with heart.at_once():`.
+Every verb is followed by a step (tick, drain, commit, tell) unless it happens inside `with driver.at_once():`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.support.ledger import Ledger
 
 START = 1_000.0
 WALL = 1_700_000_000.0
-#: The signing key of adoptions, which workers hold unless it is said otherwise.
+#: The signing key of rebindings, which workers hold unless it is said otherwise.
 KEY = "0f"
 
 
@@ -51,8 +51,8 @@ GPU = function("gpu", queue="work", taint="GPU")
 class Hand:
     """A worker's side: what it was given, in order, and what else it was told."""
 
-    def __init__(self, heart: Heart, presence: WorkerInfo) -> None:
-        self.heart = heart
+    def __init__(self, driver: SchedulerDriver, presence: WorkerInfo) -> None:
+        self.driver = driver
         self.presence = presence
         self.worker: Worker
         self.held: dict[str, int] = {}  #: node -> attempt, as far as the worker knows
@@ -65,39 +65,39 @@ class Hand:
 
     def connect(self) -> None:
         """Present what is held. After a lost connection, or to the next broker."""
-        heart = self.heart
-        held = [(heart.key(name), attempt, self.slot_of.get(name, 0)) for name, attempt in self.held.items()]
+        driver = self.driver
+        held = [(driver.key(name), attempt, self.slot_of.get(name, 0)) for name, attempt in self.held.items()]
         if self.presence.protocol is WireProtocol.LEGACY:
-            self.worker = heart.scheduler.connect_original(self.presence, heart.now)
+            self.worker = driver.scheduler.connect_original(self.presence, driver.now)
         else:
-            self.worker = heart.scheduler.connect(self.presence, held, heart.now)
-        heart.hands[self.worker] = self
-        heart.step()
+            self.worker = driver.scheduler.connect(self.presence, held, driver.now)
+        driver.hands[self.worker] = self
+        driver.step()
 
     def beat(self) -> None:
-        self.heart.scheduler.record_contact(self.worker, self.heart.now)
-        self.heart.step()
+        self.driver.scheduler.record_contact(self.worker, self.driver.now)
+        self.driver.step()
 
     def vanish(self) -> None:
         """Its connection breaks; what it holds it goes on to hold."""
-        self.heart.scheduler.disconnect(self.worker, self.heart.now)
-        self.heart.step()
+        self.driver.scheduler.disconnect(self.worker, self.driver.now)
+        self.driver.step()
 
     def drain(self) -> None:
-        self.heart.scheduler.leave(self.worker)
-        self.heart.step()
+        self.driver.scheduler.leave(self.worker)
+        self.driver.step()
 
     def ask(self) -> str | None:
         """By the original's calls: the name of a node to run."""
-        granted = self.heart.scheduler.claim(self.worker, self.heart.now)
-        self.heart.step()
+        granted = self.driver.scheduler.claim(self.worker, self.driver.now)
+        self.driver.step()
         if granted is None:
             return None
-        name = self.heart.name(granted.node)
+        name = self.driver.name(granted.node)
         self.held[name] = granted.attempt
         return name
 
-    # --- outcomes; each returns whether the heart took it ---
+    # --- outcomes; each returns whether the scheduler took it ---
 
     def complete(
         self,
@@ -112,73 +112,73 @@ class Hand:
 
         `in_slices`: children are a draft, and the broker makes a step after each slice of it.
         """
-        heart, attempt = self.heart, attempt or self.held[name]
-        own = heart.origin_of(attempt)
-        ids = [heart.ids[promise] for promise in promises]
+        driver, attempt = self.driver, attempt or self.held[name]
+        own = driver.origin_of(attempt)
+        ids = [driver.ids[promise] for promise in promises]
         foreign = [id for id in ids if id[:12] != own]
         refs = [int.from_bytes(id[12:], "big") if id[:12] == own else -1 - foreign.index(id) for id in ids]
-        staged = heart.scheduler.staged.get(attempt)
-        sources = [id for run in (staged.runs if staged else ()) for id in run.foreign]
-        known = heart.known([*foreign, *(id for id in ids if id[:12] == own), *sources])
-        key = heart.key(name)
-        draft = heart.scheduler.draft(staged.runs, known) if in_slices and staged else None
+        staged = driver.scheduler.staged.get(attempt)
+        sources = [id for block in (staged.blocks if staged else ()) for id in block.foreign]
+        known = driver.known([*foreign, *(id for id in ids if id[:12] == own), *sources])
+        key = driver.key(name)
+        draft = driver.scheduler.draft(staged.blocks, known) if in_slices and staged else None
         taken = False
         try:
             if draft is not None:
-                heart.carry_on(draft.find_out(), draft.enter())
-            taken = heart.scheduler.complete(
-                self.worker, key, attempt, value, us, refs, foreign, known, (), heart.now, draft
+                driver.carry_on(draft.find_out(), draft.enter())
+            taken = driver.scheduler.complete(
+                self.worker, key, attempt, value, us, refs, foreign, known, (), driver.now, draft
             )
         finally:
             if draft is not None and not draft.is_carried_out:
-                heart.carry_on(draft.give_up())
+                driver.carry_on(draft.give_up())
         self._answered(name, attempt)
         return taken
 
     def fail(
         self, name: str, message: str = "boom", jitter: float = 0.0, attempt: int | None = None, **how: object
     ) -> bool:
-        heart, attempt = self.heart, attempt or self.held[name]
+        driver, attempt = self.driver, attempt or self.held[name]
         failure = Failure("", "builtins.ValueError", message, f"Traceback: {message}", b"", 0)
-        key = heart.key(name)
-        taken = heart.scheduler.fail(self.worker, key, attempt, failure, heart.now, jitter, **how)  # type: ignore[arg-type]
+        key = driver.key(name)
+        taken = driver.scheduler.fail(self.worker, key, attempt, failure, driver.now, jitter, **how)  # type: ignore[arg-type]
         self._answered(name, attempt)
         return taken
 
     def give_back(self, name: str, why: str = "", attempt: int | None = None, deployed: str = "") -> bool:
         attempt = attempt or self.held[name]
-        key = self.heart.key(name)
-        taken = self.heart.scheduler.give_back(self.worker, key, attempt, why, self.heart.now, deployed)
+        key = self.driver.key(name)
+        taken = self.driver.scheduler.give_back(self.worker, key, attempt, why, self.driver.now, deployed)
         self._answered(name, attempt)
         return taken
 
     def child_dies(self, running: Sequence[str] = (), unstarted: Sequence[str] = (), cause: str = "SIGSEGV") -> None:
         ran, waited = ([self.held.pop(name) for name in names] for names in (running, unstarted))
-        self.heart.scheduler.died(self.worker, ran, waited, cause, self.heart.now)
-        self.heart.step()
+        self.driver.scheduler.died(self.worker, ran, waited, cause, self.driver.now)
+        self.driver.step()
 
     def close_slot(self, index: int) -> None:
         """One of its child processes is gone for good."""
         self.held = {name: attempt for name, attempt in self.held.items() if self.slot_of[name] != index}
-        self.heart.scheduler.close_slot(self.worker, index, self.heart.now)
-        self.heart.step()
+        self.driver.scheduler.close_slot(self.worker, index, self.driver.now)
+        self.driver.step()
 
     def make(self, parent: str, *nodes: str, of: Function = WORK, new: str = "", attempt: int | None = None) -> bool:
         """The running attempt makes nodes: in its own instance, or in the `new` one."""
-        heart, attempt = self.heart, attempt or self.held[parent]
-        run = heart.run_of_attempt(attempt, heart.instance_of(parent), new, nodes, of)
-        key = heart.key(parent)
-        if not heart.scheduler.is_eager(self.worker, key, attempt):
-            return heart.scheduler.report_children(self.worker, key, attempt, run, {})
-        return heart.make(self.worker, key, attempt, run)
+        driver, attempt = self.driver, attempt or self.held[parent]
+        block = driver.run_of_attempt(attempt, driver.instance_of(parent), new, nodes, of)
+        key = driver.key(parent)
+        if not driver.scheduler.is_eager(self.worker, key, attempt):
+            return driver.scheduler.report_children(self.worker, key, attempt, block, {})
+        return driver.make(self.worker, key, attempt, block)
 
     def _answered(self, name: str, attempt: int) -> None:
         if self.held.get(name) == attempt:
             del self.held[name]
-        self.heart.step()
+        self.driver.step()
 
 
-class Heart:
+class SchedulerDriver:
     def __init__(
         self, ledger: Ledger | None = None, timing: Timing | None = None, limits: Limits | None = None
     ) -> None:
@@ -190,7 +190,7 @@ class Heart:
         self.names: dict[bytes, str] = {}
         self.instances: dict[str, bytes] = {}  #: by node
         self.changes, self.effects = Changes(), Effects()  #: of the last step
-        self.adoptions: dict[bytes, Rebinding] = {}  #: by what was signed
+        self.rebindings: dict[bytes, Rebinding] = {}  #: by what was signed
         self.next_tick: float | None = None
         self._attempts: dict[tuple[int, bytes], tuple[bytes, int]] = {}  # its origin in an instance, and counters used
         self.holds_still = False  #: no step follows a verb
@@ -243,7 +243,7 @@ class Heart:
         self.step()
 
     def wait(self, seconds: float) -> None:
-        """Let time pass, ticking whenever the heart asks for it."""
+        """Let time pass, ticking whenever the scheduler asks for it."""
         end = self.now + seconds
         while self.next_tick is not None and self.next_tick < end:
             self.pass_time(max(0.0, self.next_tick - self.now))
@@ -268,28 +268,28 @@ class Heart:
     def spawn(self, *nodes: str, of: Function = WORK, where: Mapping[str, Function] | None = None) -> bytes:
         """A new instance; `where` has the functions of nodes that are not `of`."""
         instance = self.fresh(16)
-        run = self.run(instance, self.fresh(12), nodes, of, where or {})
-        run.creates = ("work:Work", run.origin + bytes(4))
-        self.submit(run)
+        block = self.run(instance, self.fresh(12), nodes, of, where or {})
+        block.creates = ("work:Work", block.origin + bytes(4))
+        self.submit(block)
         return instance
 
     def add(self, instance: bytes, *nodes: str, of: Function = WORK) -> None:
         """Nodes for an instance that is there."""
         self.submit(self.run(instance, self.fresh(12), nodes, of))
 
-    def submit(self, *runs: NewNodes) -> None:
-        stored = [self.ledger.stored(run.instance) for run in runs if run.creates is None]
-        known = self.reach([id for run in runs for id in run.foreign])
-        self.scheduler.submit(runs, known, [instance for instance in stored if instance is not None])
+    def submit(self, *blocks: NewNodes) -> None:
+        stored = [self.ledger.stored(block.instance) for block in blocks if block.creates is None]
+        known = self.reach([id for block in blocks for id in block.foreign])
+        self.scheduler.submit(blocks, known, [instance for instance in stored if instance is not None])
         self.step()
 
-    def submit_in_slices(self, *runs: NewNodes) -> Generator[bool]:
+    def submit_in_slices(self, *blocks: NewNodes) -> Generator[bool]:
         """As the broker makes what is large: yield whether it is made, after each slice. Closed before, it is not."""
         scheduler = self.scheduler
-        added_to = [run.instance for run in runs if run.creates is None]
+        added_to = [block.instance for block in blocks if block.creates is None]
         for id in added_to:
             scheduler.pin_instance(id, self.ledger.stored(id))
-        draft = scheduler.draft(runs, self.known([id for run in runs for id in run.foreign]))
+        draft = scheduler.draft(blocks, self.known([id for block in blocks for id in block.foreign]))
         try:
             for _ in chain(draft.find_out(), draft.enter()):
                 yield False
@@ -311,15 +311,15 @@ class Heart:
 
     def settle(self) -> None:
         """Steps until nothing is put off."""
-        while self.scheduler.graph.untold or self.scheduler.graph.starting:
+        while self.scheduler.graph.unnotified or self.scheduler.graph.starting:
             self.step()
 
-    def make(self, worker: Worker, key: int, attempt: int, run: NewNodes) -> bool:
+    def make(self, worker: Worker, key: int, attempt: int, block: NewNodes) -> bool:
         """As the broker does for an eager function: what the run names is read back first."""
-        stored = self.ledger.stored(run.instance) if run.creates is None else None
-        own = [run.origin + ref.to_bytes(4, "big") for refs in run.sources or () for ref in refs if ref >= 0]
-        known = self.reach([*run.foreign, *own])
-        made = self.scheduler.report_children(worker, key, attempt, run, known, [stored] if stored else ())
+        stored = self.ledger.stored(block.instance) if block.creates is None else None
+        own = [block.origin + ref.to_bytes(4, "big") for refs in block.sources or () for ref in refs if ref >= 0]
+        known = self.reach([*block.foreign, *own])
+        made = self.scheduler.report_children(worker, key, attempt, block, known, [stored] if stored else ())
         self.step()
         return made
 
@@ -367,19 +367,19 @@ class Heart:
         """As the broker does: what failed is looked up, a node that failed because of another stands for that one."""
         self.settle()
         outcomes = [self.outcome(name) for name in names if not self.is_unfinished(name)]
-        culprits = {outcome.root_cause for outcome in outcomes if outcome.state == State.FAILED}
-        culprits -= self.scheduler.graph.nodes.keys()
+        root_causes = {outcome.root_cause for outcome in outcomes if outcome.state == State.FAILED}
+        root_causes -= self.scheduler.graph.nodes.keys()
         if downstream:
             used = {self.key(name) for name in names} & self.ledger.used_failures
-            failed = self.ledger.downstream(culprits, used - self.scheduler.graph.nodes.keys())
+            failed = self.ledger.downstream(root_causes, used - self.scheduler.graph.nodes.keys())
         else:
-            failed = self.ledger.failed(culprits)
-        unsettled = culprits | {row.key for row in failed.nodes if row.state == State.COMPLETED}
+            failed = self.ledger.failed(root_causes)
+        unsettled = root_causes | {row.key for row in failed.nodes if row.state == State.COMPLETED}
         if any(map(self.ledger.is_unsettled, unsettled)):
             raise FailedPrecondition("the run that made one of them has not ended or came to nothing")
         assert self.scheduler.is_within_reach(failed)
-        adoptions = self._for_deployed(failed) if new_code else ()
-        revived = self.scheduler.retry(failed, self.now, downstream, () if new_code else None, adoptions)
+        rebindings = self._for_deployed(failed) if new_code else ()
+        revived = self.scheduler.retry(failed, self.now, downstream, () if new_code else None, rebindings)
         self.step()
         return revived
 
@@ -396,18 +396,18 @@ class Heart:
     ) -> Rebinding:
         """What a holder of a key has signed."""
         signed = f"{next(self._numbers)}".encode()
-        adoption = self.adoptions[signed] = Rebinding(name, frozenset(made_with), hash, instance, key, signed)
-        return adoption
+        rebinding = self.rebindings[signed] = Rebinding(name, frozenset(made_with), hash, instance, key, signed)
+        return rebinding
 
-    def adopt(
+    def rebind(
         self, name: str, hash: str = "", *made_with: str, instance: bytes = b"", key: str = KEY
     ) -> tuple[int, str]:
         """As the command does: it looks, and has signed what there is. Returns how many nodes, and the code's hash."""
         asked = ReboundFunction(name, hash, made_with, instance)
-        found = rebindable(self.scheduler.dispatch, asked)
-        adopted = self.scheduler.rebind(asked, self.signed(name, found.made_with, found.hash, instance, key))
+        found = rebindable(self.scheduler.claims, asked)
+        rebound = self.scheduler.rebind(asked, self.signed(name, found.made_with, found.hash, instance, key))
         self.step()
-        return len(adopted.nodes), adopted.hash
+        return len(rebound.nodes), rebound.hash
 
     def is_unfinished(self, name: str) -> bool:
         return self.scheduler.graph.find(self.ids[name]) is not None
@@ -432,10 +432,10 @@ class Heart:
         known = self._attempts.get((attempt, instance))
         origin, first = known or (self.fresh(12), 0)
         self._attempts[attempt, instance] = origin, first + len(nodes)
-        run = self.run(instance, origin, nodes, of, first=first)
+        block = self.run(instance, origin, nodes, of, first=first)
         if new and not known:
-            run.creates = (f"work:{new}", b"")
-        return run
+            block.creates = (f"work:{new}", b"")
+        return block
 
     def origin_of(self, attempt: int) -> bytes:
         """Under which the attempt has made nodes of its own instance."""
@@ -447,7 +447,7 @@ class Heart:
         return own[0] if own else b""
 
     def reach(self, ids: Sequence[bytes]) -> dict[bytes, Node]:
-        """What the broker reads back before it asks the heart: nodes that have ended."""
+        """What the broker reads back before it asks the scheduler: nodes that have ended."""
         keys = {id: self.ledger.key_of(id) for id in ids if self.scheduler.graph.find(id) is None and self._is_made(id)}
         keys = {id: key for id, key in keys.items() if self.ledger.has_ended(key)}
         nodes = ended_nodes(self.scheduler.graph, self.ledger.ended(keys.values()))
@@ -495,46 +495,46 @@ class Heart:
         return [self.state(name).name for name in names]
 
     def is_visible(self, name: str) -> bool:
-        """Whether anyone could learn of the node: the heart or the ledger has it."""
+        """Whether anyone could learn of the node: the scheduler or the ledger has it."""
         return self.scheduler.graph.find(self.ids[name]) is not None or self._is_made(self.ids[name])
 
     def outcome(self, name: str) -> OutcomeRow:
         return self.ledger.outcomes[self.ledger.key_of(self.ids[name])]
 
     def failure(self, name: str) -> Failure:
-        """As a caller would read it: the node's own, or the culprit's."""
+        """As a caller would read it: the node's own, or the root cause's."""
         outcome = self.outcome(name)
         packed = self.ledger.outcomes[outcome.root_cause or outcome.key].failure
         assert packed is not None
         return Failure.unpacked(packed)
 
-    def culprit(self, name: str) -> str:
+    def root_cause(self, name: str) -> str:
         key = self.outcome(name).root_cause
         return next(name for id, name in self.names.items() if self._is_made(id) and self.ledger.key_of(id) == key)
 
     def holders(self) -> dict[str, str]:
-        """Node -> name of the worker that holds it, as the heart sees it."""
-        claimed = self.scheduler.dispatch.claimed.values()
+        """Node -> name of the worker that holds it, as the scheduler sees it."""
+        claimed = self.scheduler.claims.claimed.values()
         return {self.name(node): node.slot.worker.info.name for node in claimed if node.slot is not None}
 
     def in_memory(self) -> dict[str, int]:
-        """What the heart holds of unfinished work, by kind; empty when all has ended."""
+        """What the scheduler holds of unfinished work, by kind; empty when all has ended."""
         scheduler, graph = self.scheduler, self.scheduler.graph
         kinds: dict[str, Sized] = {
             "nodes": graph.nodes,
             "instances": graph.instances,
             "origins": graph.origins,
-            "active lanes": graph.active,
-            "delayed lanes": graph.delayed,
-            "claims": scheduler.dispatch.claimed,
+            "active queues": graph.active,
+            "delayed queues": graph.delayed,
+            "claims": scheduler.claims.claimed,
             "staged": scheduler.staged,
             "keyed": graph.keyed,
-            "broods": scheduler.broods.open,
-            "forsaken": scheduler.broods.aborted,
+            "eager attempts": scheduler.eager_attempts.open,
+            "forsaken": scheduler.eager_attempts.aborted,
             "reserved": graph.reserved,
             "drafted": graph.drafted,
             "starting": graph.starting,
-            "untold": graph.untold,
+            "untold": graph.unnotified,
             "pauses": graph.pauses,
             "expiries": graph.expiries,
             "expires at": graph.expires_at,
@@ -542,7 +542,7 @@ class Heart:
         return {kind: len(held) for kind, held in kinds.items() if held}
 
     def everything(self) -> bytes:
-        """All that the heart is, but for what it has to say about refused attempts."""
+        """All that the scheduler is, but for what it has to say about refused attempts."""
         effects = self.scheduler.graph.effects
         refused, effects.refused = effects.refused, []
         try:

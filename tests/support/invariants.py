@@ -1,4 +1,4 @@
-"""What is true of a heart after every step, whatever has happened to it."""
+"""What is true of a scheduler after every step, whatever has happened to it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dagorama_broker.scheduler import Node, Scheduler, Slot
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.objects import UNSTARTED
 from dagorama_broker.scheduler.queues import FunctionQueue, order
-from tests.support.driver import Heart
+from tests.support.driver import SchedulerDriver
 
 
-def check(heart: Heart) -> None:
+def check(driver: SchedulerDriver) -> None:
     """After a step, all that was drained being in the ledger."""
-    scheduler = heart.scheduler
+    scheduler = driver.scheduler
     states_are_counted(scheduler)
     what_takes_memory_is_counted(scheduler)
     lanes_have_what_is_queued(scheduler)
@@ -23,15 +23,15 @@ def check(heart: Heart) -> None:
     what_goes_along_is_with_its_source(scheduler)
     nobody_waits_for_what_has_ended(scheduler)
     readers_are_counted(scheduler)
-    only_what_is_unfinished_is_in_memory(heart)
+    only_what_is_unfinished_is_in_memory(driver)
     pauses_have_their_end(scheduler)
-    broods_have_their_attempt(heart)
+    eager_attempts_have_their_attempt(driver)
     slots_are_where_they_belong(scheduler)
-    what_was_adopted_is_on_record(heart)
-    what_holds_an_old_failure_says_so(heart)
+    what_was_rebound_is_on_record(driver)
+    what_holds_an_old_failure_says_so(driver)
     if scheduler.dispatch_paused_until is None:
         nobody_is_idle_for_nothing(scheduler)
-        the_oldest_went_first(heart)
+        the_oldest_went_first(driver)
 
 
 def states_are_counted(scheduler: Scheduler) -> None:
@@ -52,35 +52,35 @@ def what_takes_memory_is_counted(scheduler: Scheduler) -> None:
 
 def lanes_have_what_is_queued(scheduler: Scheduler) -> None:
     graph = scheduler.graph
-    for lane in (*graph.queues.values(), *graph.keyed.values()):
-        own = [node for node in graph.nodes.values() if node.queue is lane]
+    for queue in (*graph.queues.values(), *graph.keyed.values()):
+        own = [node for node in graph.nodes.values() if node.queue is queue]
         queued = {place(node) for node in own if node.state is State.QUEUED}
-        assert lane.ready == len(queued)
-        assert queued <= places(lane)
-        assert not queued or graph.active[lane.id] is lane.base
-        assert lane.claimed == sum(node.state is State.CLAIMED for node in own)
-        assert lane.delayed == sum(node.state is State.BACKOFF for node in own)
-        assert bool(lane.delayed) == (lane.number in graph.delayed)
-        assert lane.nodes == (len(own) if lane.key else 0)
+        assert queue.ready == len(queued)
+        assert queued <= places(queue)
+        assert not queued or graph.active[queue.id] is queue.base
+        assert queue.claimed == sum(node.state is State.CLAIMED for node in own)
+        assert queue.delayed == sum(node.state is State.BACKOFF for node in own)
+        assert bool(queue.delayed) == (queue.number in graph.delayed)
+        assert queue.nodes == (len(own) if queue.key else 0)
         if not queued:
-            assert not len(lane), "what has left does not stay for ever"
+            assert not len(queue), "what has left does not stay for ever"
         else:
-            assert graph.first(lane) == min(queued)
+            assert graph.first(queue) == min(queued)
 
     functions_count_what_their_keys_have(graph)
-    assert all(lane.nodes for lane in graph.keyed.values())
+    assert all(queue.nodes for queue in graph.keyed.values())
     assert {node.queue.number for node in graph.nodes.values()} <= {
-        lane.number for lane in (*graph.queues.values(), *graph.keyed.values())
+        queue.number for queue in (*graph.queues.values(), *graph.keyed.values())
     }
 
 
 def functions_count_what_their_keys_have(graph: Graph) -> None:
     for base in graph.queues.values():
-        keyed = [lane for lane in graph.keyed.values() if lane.base is base]
-        assert base.keyed_ready == sum(lane.ready for lane in keyed)
-        assert base.keyed_claimed == sum(lane.claimed for lane in keyed)
-        assert base.keyed_delayed == sum(lane.delayed for lane in keyed)
-        assert base.keyed_available == sum(lane.available for lane in keyed)
+        keyed = [queue for queue in graph.keyed.values() if queue.base is base]
+        assert base.keyed_ready == sum(queue.ready for queue in keyed)
+        assert base.keyed_claimed == sum(queue.claimed for queue in keyed)
+        assert base.keyed_delayed == sum(queue.delayed for queue in keyed)
+        assert base.keyed_available == sum(queue.available for queue in keyed)
         assert (base.id in graph.active) == bool(base.queued)
 
 
@@ -88,14 +88,14 @@ def place(node: Node) -> int:
     return order(node.instance.key, node.key, node.queue.function.priority)
 
 
-def places(lane: FunctionQueue) -> set[int]:
-    return {*lane._line, *lane._late}
+def places(queue: FunctionQueue) -> set[int]:
+    return {*queue._line, *queue._late}
 
 
 def claims_are_held_once(scheduler: Scheduler) -> None:
-    dispatch = scheduler.dispatch
+    claims = scheduler.claims
     held: dict[int, tuple[Slot, Node]] = {}
-    for worker in dispatch.workers.values():
+    for worker in claims.workers.values():
         for slot in worker.slots:
             for attempt, (node, _) in slot.held.items():
                 assert attempt not in held
@@ -103,38 +103,36 @@ def claims_are_held_once(scheduler: Scheduler) -> None:
             costs = [(node.queue.is_async, cost) for node, cost in slot.held.values()]
             assert slot.sync_us == sum(cost for is_async, cost in costs if not is_async)
             assert slot.async_us == sum(cost for is_async, cost in costs if is_async)
-    assert {attempt: node for attempt, (_, node) in held.items()} == dispatch.claimed
+    assert {attempt: node for attempt, (_, node) in held.items()} == claims.claimed
     for attempt, (slot, node) in held.items():
         assert (node.state, node.attempt, node.slot) == (State.CLAIMED, attempt, slot)
-        assert attempt <= dispatch.last_attempt
+        assert attempt <= claims.last_attempt
     for node in scheduler.graph.nodes.values():
         assert (node.slot is not None) == (node.state is State.CLAIMED)
-    assert scheduler.staged.keys() <= dispatch.claimed.keys()
+    assert scheduler.staged.keys() <= claims.claimed.keys()
 
 
-def broods_have_their_attempt(heart: Heart) -> None:
+def eager_attempts_have_their_attempt(driver: SchedulerDriver) -> None:
     """What may still come to nothing is of the last attempt of an unfinished node; of what did, nothing goes on."""
-    scheduler, ledger = heart.scheduler, heart.ledger
-    assert not scheduler.broods.aborted
-    for key, brood in scheduler.broods.open.items():
+    scheduler, ledger = driver.scheduler, driver.ledger
+    assert not scheduler.eager_attempts.aborted
+    for key, eager_attempt in scheduler.eager_attempts.open.items():
         node = scheduler.graph.nodes[key]
         assert node.state in (State.CLAIMED, State.QUEUED)
-        assert (brood.node, brood.attempt) == (key, node.attempt)
-    on_record = {row.node for row in ledger.broods.values() if row.eager_state == EagerState.OPEN}
-    assert on_record == scheduler.broods.open.keys()
+        assert (eager_attempt.node, eager_attempt.attempt) == (key, node.attempt)
+    on_record = {row.node for row in ledger.eager_attempts.values() if row.eager_state == EagerState.OPEN}
+    assert on_record == scheduler.eager_attempts.open.keys()
     for key in scheduler.graph.nodes:
         if not ledger.is_drafted(key):
             assert not ledger.of_dead_attempt(key), "an attempt came to nothing, and what it made goes on"
 
 
 def what_goes_along_is_with_its_source(scheduler: Scheduler) -> None:
-    dispatch = scheduler.dispatch
+    claims = scheduler.claims
     beside = {
-        node: next(s for s in node.sources if s.state not in ENDED)
-        for node in dispatch.claimed.values()
-        if node.pending
+        node: next(s for s in node.sources if s.state not in ENDED) for node in claims.claimed.values() if node.pending
     }
-    assert {source.attempt: node for node, source in beside.items()} == dispatch.fused
+    assert {source.attempt: node for node, source in beside.items()} == claims.fused
     for node, source in beside.items():
         assert source.state is State.CLAIMED
         assert source.slot is node.slot
@@ -143,17 +141,17 @@ def what_goes_along_is_with_its_source(scheduler: Scheduler) -> None:
 
 
 def nobody_waits_for_what_has_ended(scheduler: Scheduler) -> None:
-    untold: Counter[Node] = Counter()  # ends that nodes are told of in a later step
-    for ended in scheduler.graph.untold:
-        untold.update(ended.dependents[ended.at :])
-    bad = {ended.node for ended in scheduler.graph.untold if ended.node.state is not State.COMPLETED}
+    unnotified: Counter[Node] = Counter()  # ends that nodes are told of in a later step
+    for ended in scheduler.graph.unnotified:
+        unnotified.update(ended.dependents[ended.at :])
+    bad = {ended.node for ended in scheduler.graph.unnotified if ended.node.state is not State.COMPLETED}
     for node in scheduler.graph.nodes.values():
         if node.pending == UNSTARTED:
             assert node.state is State.WAITING
             continue
         others = node.refs if node.state is State.RESOLVING else node.sources
         unfinished = [other for other in others if other.state not in ENDED]
-        assert node.pending == len(unfinished) + untold[node]
+        assert node.pending == len(unfinished) + unnotified[node]
         if node.state is State.CLAIMED:
             assert node.pending <= 1, "but for the one that it was sent along with"
         else:
@@ -185,8 +183,8 @@ def readers_are_counted(scheduler: Scheduler) -> None:
         assert node.consumers == readers[node], node.key
 
 
-def only_what_is_unfinished_is_in_memory(heart: Heart) -> None:
-    graph, ledger = heart.scheduler.graph, heart.ledger
+def only_what_is_unfinished_is_in_memory(driver: SchedulerDriver) -> None:
+    graph, ledger = driver.scheduler.graph, driver.ledger
     unfinished = {key for key in ledger.nodes if not ledger.has_ended(key)}
     assert graph.nodes.keys() == unfinished
     live = Counter(ledger.nodes[key].instance for key in unfinished if not ledger.is_drafted(key))
@@ -194,8 +192,8 @@ def only_what_is_unfinished_is_in_memory(heart: Heart) -> None:
     for key in ledger.instances:
         has_ended = key in ledger.ends and ledger.ends[key].ended is not None
         assert has_ended == (key not in live)
-    kept = {run.first_key for runs in graph.origins.values() for run in runs}
-    assert kept <= {run.first_key for run in ledger.runs if run.instance in live}
+    kept = {block.first_key for blocks in graph.origins.values() for block in blocks}
+    assert kept <= {block.first_key for block in ledger.blocks if block.instance in live}
     for node in graph.nodes.values():
         assert node.block is not None
         assert node.block.first_key in kept or ledger.is_drafted(node.key)
@@ -217,30 +215,30 @@ def pauses_have_their_end(scheduler: Scheduler) -> None:
     assert {(when, key) for key, when in scheduler.graph.expires_at.items()} <= set(scheduler.graph.expiries)
 
 
-def what_was_adopted_is_on_record(heart: Heart) -> None:
-    """Each node is in the lane of the code that runs it, and those of other code than their own know theirs."""
-    graph, ledger = heart.scheduler.graph, heart.ledger
+def what_was_rebound_is_on_record(driver: SchedulerDriver) -> None:
+    """Each node is in the queue of the code that runs it, and those of other code than their own know theirs."""
+    graph, ledger = driver.scheduler.graph, driver.ledger
     made_with = {}
     for node in graph.nodes.values():
         original = ledger.nodes[node.key].function
-        assert node.queue.id == ledger.adopted.get(node.key, original)
+        assert node.queue.id == ledger.rebound.get(node.key, original)
         if node.queue.id != original:
             made_with[node.key] = ledger.functions[original].hash
     assert graph.made_with == made_with
-    assert graph.rebindings == ledger.adoptions_of(graph.nodes)
+    assert graph.rebindings == ledger.rebindings_of(graph.nodes)
     assert graph.rebindings.keys() == made_with.keys()
     for key, row in graph.rebindings.items():
-        adoption, node = heart.adoptions[row.signed], graph.nodes[key]
+        rebinding, node = driver.rebindings[row.signed], graph.nodes[key]
         function = node.queue.function
-        assert (adoption.function, adoption.key_id) == (function.name, function.rebound_under)
-        assert adoption.hash in ("", function.hash)
-        assert made_with[key] in adoption.made_with
-        assert adoption.instance in (b"", node.instance.id)
+        assert (rebinding.function, rebinding.key_id) == (function.name, function.rebound_under)
+        assert rebinding.hash in ("", function.hash)
+        assert made_with[key] in rebinding.made_with
+        assert rebinding.instance in (b"", node.instance.id)
 
 
-def what_holds_an_old_failure_says_so(heart: Heart) -> None:
+def what_holds_an_old_failure_says_so(driver: SchedulerDriver) -> None:
     """No node has a value beside a source that runs again, unless it is marked."""
-    ledger = heart.ledger
+    ledger = driver.ledger
     for key, outcome in ledger.outcomes.items():
         if outcome.state == State.CANCELLED or outcome.value is None or key in ledger.used_failures:
             continue
@@ -251,12 +249,12 @@ def what_holds_an_old_failure_says_so(heart: Heart) -> None:
 
 
 def slots_are_where_they_belong(scheduler: Scheduler) -> None:
-    dispatch = scheduler.dispatch
+    claims = scheduler.claims
     pooled = [
-        worker for protocol in WireProtocol for pool in dispatch.pools.of(protocol) for worker in pool.workers.values()
+        worker for protocol in WireProtocol for pool in claims.pools.of(protocol) for worker in pool.workers.values()
     ]
     assert len(pooled) == len(set(pooled))
-    for worker in dispatch.workers.values():
+    for worker in claims.workers.values():
         pool = worker.pool
         assert (pool is not None) == (worker in pooled)
         for slot in worker.slots:
@@ -267,24 +265,24 @@ def slots_are_where_they_belong(scheduler: Scheduler) -> None:
                 assert not slot.held
                 assert pool is None or slot not in pool.partially_free
             if len(slot.held) > 1:
-                assert slot in dispatch.loaded
+                assert slot in claims.loaded
 
 
 def nobody_is_idle_for_nothing(scheduler: Scheduler) -> None:
-    for pool in scheduler.dispatch.pools.of(WireProtocol.V1):
+    for pool in scheduler.claims.pools.of(WireProtocol.V1):
         if pool.idle:
-            assert scheduler.dispatch.head(pool) is None
+            assert scheduler.claims.head(pool) is None
 
 
-def the_oldest_went_first(heart: Heart) -> None:
+def the_oldest_went_first(driver: SchedulerDriver) -> None:
     """No node is left queued that is older than one which was granted to a worker that may run both, nor are too many
     claimed."""
-    graph = heart.scheduler.graph
-    for granted in heart.effects.granted:
+    graph = driver.scheduler.graph
+    for granted in driver.effects.granted:
         pool, function = granted.slot.worker.pool, granted.node.queue.function
         assert granted.node.queue.claimed <= (function.max_concurrency or granted.node.queue.claimed)
         if granted.node.pending:
             continue  # it goes along with its source, within the window
-        for lane in (*graph.queues.values(), *graph.keyed.values()):
-            if pool is not None and pool.may_run(lane) and lane.available > 0:
-                assert graph.first(lane) > place(granted.node)
+        for queue in (*graph.queues.values(), *graph.keyed.values()):
+            if pool is not None and pool.may_run(queue) and queue.available > 0:
+                assert graph.first(queue) > place(granted.node)

@@ -1,4 +1,4 @@
-"""What a store would hold of the heart's changes: kept row by row, refused where a row contradicts another."""
+"""What a store would hold of the scheduler's changes: kept row by row, refused where a row contradicts another."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ class Ledger:
         self.functions: dict[int, Function] = {}
         self.instances: dict[int, InstanceRow] = {}
         self.keys: dict[int, str] = {}
-        self.adopted: dict[int, int] = {}
-        self.adoptions: dict[int, RebindingRow] = {}
-        self.adoption_of: dict[int, int] = {}  #: by node; 0: it needs none
+        self.rebound: dict[int, int] = {}
+        self.rebindings: dict[int, RebindingRow] = {}
+        self.rebinding_of: dict[int, int] = {}  #: by node; 0: it needs none
         self.ends: dict[int, InstanceEnd] = {}  #: the last one of each instance
         self.links: set[LinkRow] = set()
-        self.runs: list[NodeBlockRow] = []
+        self.blocks: list[NodeBlockRow] = []
         self.nodes: dict[int, NodeRow] = {}
         self.outcomes: dict[int, OutcomeRow] = {}
         self.progress: dict[int, ProgressRow] = {}
         self.workers: dict[bytes, str] = {}
-        self.broods: dict[int, EagerAttemptRow] = {}  #: by attempt
+        self.eager_attempts: dict[int, EagerAttemptRow] = {}  #: by attempt
         self.used_failures: set[int] = set()  #: nodes that were given a failure which was retried since
-        self.brood_of: dict[int, int] = {}  #: attempt by the first key of a run
+        self.eager_attempt_of: dict[int, int] = {}  #: attempt by the first key of a run
         self.drafts: dict[int, DraftRow] = {}  #: by first key
 
     def open(self) -> int:
@@ -72,8 +72,10 @@ class Ledger:
 
     def _give_up(self, nodes: DraftRow) -> None:
         for key in range(nodes.first_key, nodes.last_key + 1):
-            assert not any(run.first_key <= key < run.first_key + run.size for run in self.runs), "it was made"
-            for rows in (self.nodes, self.keys, self.adopted, self.adoption_of):
+            assert not any(block.first_key <= key < block.first_key + block.size for block in self.blocks), (
+                "it was made"
+            )
+            for rows in (self.nodes, self.keys, self.rebound, self.rebinding_of):
                 rows.pop(key, None)
 
     # --- writing --------------------------------------------------------------------------------------
@@ -87,22 +89,22 @@ class Ledger:
         self.keys.update(changes.keys)
         for end in changes.instance_ends:
             self.ends[end.key] = end
-        for run in changes.blocks:
-            assert not any(_overlap(run, other) for other in self.runs), f"{run} overlaps an earlier run"
-            self.runs.append(run)
+        for block in changes.blocks:
+            assert not any(_overlap(block, other) for other in self.blocks), f"{block} overlaps an earlier run"
+            self.blocks.append(block)
         for node in changes.nodes:
             sources = map(abs, unpack_keys(node.sources))
             assert all(source in self.nodes for source in sources), "a source comes after its node"
             _once(self.nodes, node.key, node)
         for revived in changes.retried:
             self._revive(revived)
-        for adoption in changes.rebindings:
-            _once(self.adoptions, adoption.id, adoption)
-        for adopted in changes.rebound:
-            assert adopted.function in self.functions
-            assert not self.has_ended(adopted.key)
-            assert adopted.rebinding in {0, *self.adoptions}
-            self.adopted[adopted.key], self.adoption_of[adopted.key] = adopted.function, adopted.rebinding
+        for rebinding in changes.rebindings:
+            _once(self.rebindings, rebinding.id, rebinding)
+        for rebound in changes.rebound:
+            assert rebound.function in self.functions
+            assert not self.has_ended(rebound.key)
+            assert rebound.rebinding in {0, *self.rebindings}
+            self.rebound[rebound.key], self.rebinding_of[rebound.key] = rebound.function, rebound.rebinding
         for used in changes.used_failures:
             assert used.key in self.outcomes
             assert used.instance == self.nodes[used.key].instance
@@ -115,14 +117,16 @@ class Ledger:
         for resolved in changes.resolved:
             self._resolve(resolved)
         self.progress.update((row.key, row) for row in changes.progress)
-        for brood in changes.eager_attempts:
-            before = self.broods.get(brood.attempt, brood)
-            assert brood.eager_state != EagerState.OPEN or before == brood, f"{before} has ended already"
-            assert before.eager_state != EagerState.ABORTED or before == brood, f"{before} has come to nothing"
-            self.broods[brood.attempt] = brood
+        for eager_attempt in changes.eager_attempts:
+            before = self.eager_attempts.get(eager_attempt.attempt, eager_attempt)
+            assert eager_attempt.eager_state != EagerState.OPEN or before == eager_attempt, (
+                f"{before} has ended already"
+            )
+            assert before.eager_state != EagerState.ABORTED or before == eager_attempt, f"{before} has come to nothing"
+            self.eager_attempts[eager_attempt.attempt] = eager_attempt
         for made in changes.eager_blocks:
-            assert made.attempt in self.broods
-            _once(self.brood_of, made.first_key, made.attempt)
+            assert made.attempt in self.eager_attempts
+            _once(self.eager_attempt_of, made.first_key, made.attempt)
         self.workers.update(changes.workers_joined)
         for worker in changes.workers_left:
             self.workers.pop(worker, None)
@@ -172,9 +176,9 @@ class Ledger:
 
     def key_of(self, id: bytes) -> int:
         counter = int.from_bytes(id[12:], "big")
-        for run in self.runs:
-            if run.origin == id[:12] and run.first <= counter < run.first + run.size:
-                return run.first_key + counter - run.first
+        for block in self.blocks:
+            if block.origin == id[:12] and block.first <= counter < block.first + block.size:
+                return block.first_key + counter - block.first
         raise KeyError(id)
 
     def stored(self, id: bytes) -> StoredInstance | None:
@@ -205,14 +209,14 @@ class Ledger:
         return [found[key] for key in sorted(found)]
 
     def failed(
-        self, culprits: Iterable[int], more: Collection[int] = (), reruns: Collection[int] = (), plain: bool = True
+        self, root_causes: Iterable[int], more: Collection[int] = (), reruns: Collection[int] = (), plain: bool = True
     ) -> Failed:
         """All that failed because of these, and more, with what it takes to have it go on."""
-        culprits = set(culprits)
+        root_causes = set(root_causes)
         ended = [outcome for _, outcome in sorted(self.outcomes.items())]
         bad = [outcome for outcome in ended if outcome.root_cause]
         made = self.made_by(reruns)
-        own = {row.key for row in bad if row.root_cause in culprits and row.state == State.FAILED} | set(more)
+        own = {row.key for row in bad if row.root_cause in root_causes and row.state == State.FAILED} | set(more)
         own = {key for key in own if not is_made(made, key) and not self.of_dead_attempt(key)}
         nodes = [self._failed(outcome, outcome.key in reruns) for outcome in ended if outcome.key in own]
         instances = {node.instance for node in nodes}
@@ -225,11 +229,15 @@ class Ledger:
         return Failed(
             nodes=nodes,
             instances=[self._stored(key) for key in sorted(instances)],
-            blocks=[run for run in self.runs if any(run.first_key <= key < run.first_key + run.size for key in own)],
+            blocks=[
+                block
+                for block in self.blocks
+                if any(block.first_key <= key < block.first_key + block.size for key in own)
+            ],
             ended=[row for row in self.ended(awaited) if row.key not in own],
             keys={key: self.keys[key] for key in own if key in self.keys},
-            rebound={key: self.adopted[key] for key in own if key in self.adopted},
-            rebindings=self.adoptions_of(own),
+            rebound={key: self.rebound[key] for key in own if key in self.rebound},
+            rebindings=self.rebindings_of(own),
             others=others & instances,
             made=made,
             used=self.users_of(own) if plain else [],
@@ -261,11 +269,11 @@ class Ledger:
             and not self.of_dead_attempt(key)
         ]
 
-    def downstream(self, culprits: Iterable[int], seeds: Iterable[int]) -> Failed:
+    def downstream(self, root_causes: Iterable[int], seeds: Iterable[int]) -> Failed:
         """The same, and all that was given one of these failures, and all that depends on that."""
-        culprits, reruns = set(culprits), set(seeds)
+        root_causes, reruns = set(root_causes), set(seeds)
         ended = {key for key, row in self.outcomes.items() if row.state == State.FAILED}
-        back = reruns | {key for key in ended if self.outcomes[key].root_cause in culprits}
+        back = reruns | {key for key in ended if self.outcomes[key].root_cause in root_causes}
         size = -1
         while size != len(back) + len(reruns):
             size = len(back) + len(reruns)
@@ -277,7 +285,7 @@ class Ledger:
                     reruns |= {key} if outcome.value is not None else set()
                 elif not back.isdisjoint(unpack_keys(outcome.refs)):
                     back.add(key)
-        failed = self.failed(culprits, back, reruns, plain=False)
+        failed = self.failed(root_causes, back, reruns, plain=False)
         own = {row.key for row in failed.nodes}
         for key, outcome in self.outcomes.items():
             given = any(abs(source) in own for source in unpack_keys(self.nodes[key].sources))
@@ -291,12 +299,12 @@ class Ledger:
         for root in sorted(roots):
             stack = [root]
             while stack:
-                maker = stack.pop()
-                for run in self.runs:
-                    if run.maker == maker:
-                        stack += range(run.first_key, run.first_key + run.size)
-                        brood = self.broods.get(self.brood_of.get(run.first_key, 0))
-                        found.setdefault(run.first_key, CreatedBlock(run, root, brood))
+                creator = stack.pop()
+                for block in self.blocks:
+                    if block.creator == creator:
+                        stack += range(block.first_key, block.first_key + block.size)
+                        eager_attempt = self.eager_attempts.get(self.eager_attempt_of.get(block.first_key, 0))
+                        found.setdefault(block.first_key, CreatedBlock(block, root, eager_attempt))
         return [found[key] for key in sorted(found)]
 
     def _stored(self, key: int) -> StoredInstance:
@@ -309,40 +317,42 @@ class Ledger:
         return Live(
             functions=[FunctionRow(*row) for row in self.functions.items()],
             instances=[row for key, row in sorted(self.instances.items()) if key in unfinished],
-            blocks=[run for run in self.runs if run.instance in unfinished],
+            blocks=[block for block in self.blocks if block.instance in unfinished],
             nodes=[LiveNode(row.key, row.instance, row.function, row.sources) for row in nodes],
             ended=self.ended(key for row in nodes for key in (row.key, *map(abs, unpack_keys(row.sources)))),
             progress=[self.progress[row.key] for row in nodes if row.key in self.progress],
             keys={row.key: self.keys[row.key] for row in nodes if row.key in self.keys},
-            rebound={row.key: self.adopted[row.key] for row in nodes if row.key in self.adopted},
-            rebindings=self.adoptions_of(row.key for row in nodes),
-            next_rebinding=max(self.adoptions, default=0) + 1,
+            rebound={row.key: self.rebound[row.key] for row in nodes if row.key in self.rebound},
+            rebindings=self.rebindings_of(row.key for row in nodes),
+            next_rebinding=max(self.rebindings, default=0) + 1,
             workers=list(self.workers.items()),
             failed={key for key in unfinished if key in self.ends and self.ends[key].failed},
             next_node=max(self.nodes, default=0) + 1,
             next_instance=max(self.instances, default=0) + 1,
             next_function=max(self.functions, default=0) + 1,
-            eager_attempts=(broods := [row for _, row in sorted(self.broods.items()) if self._is_live(row)]),
+            eager_attempts=(
+                eager_attempts := [row for _, row in sorted(self.eager_attempts.items()) if self._is_live(row)]
+            ),
             eager_blocks=[
-                (self.brood_of[run.first_key], run)
-                for run in self.runs
-                if self.broods.get(self.brood_of.get(run.first_key, 0)) in broods
+                (self.eager_attempt_of[block.first_key], block)
+                for block in self.blocks
+                if self.eager_attempts.get(self.eager_attempt_of.get(block.first_key, 0)) in eager_attempts
             ],
         )
 
-    def adoptions_of(self, keys: Iterable[int]) -> dict[int, RebindingRow]:
-        return {key: self.adoptions[id] for key in keys if (id := self.adoption_of.get(key, 0))}
+    def rebindings_of(self, keys: Iterable[int]) -> dict[int, RebindingRow]:
+        return {key: self.rebindings[id] for key in keys if (id := self.rebinding_of.get(key, 0))}
 
     def _is_live(self, row: EagerAttemptRow) -> bool:
         return row.eager_state == EagerState.OPEN or (
             row.eager_state == EagerState.COMMITTED and self.is_within(row, EagerState.OPEN)
         )
 
-    def is_within(self, row: EagerAttemptRow, fate: EagerState) -> bool:
+    def is_within(self, row: EagerAttemptRow, eager_state: EagerState) -> bool:
         """Whether what a released attempt goes back to is that."""
         while row.eager_state == EagerState.COMMITTED and row.parent:
-            row = self.broods[row.parent]
-        return row.eager_state == fate
+            row = self.eager_attempts[row.parent]
+        return row.eager_state == eager_state
 
     def of_dead_attempt(self, key: int) -> bool:
         """Whether an attempt that came to nothing has made the node."""
@@ -352,10 +362,10 @@ class Ledger:
         """Whether an attempt that came to nothing, or yet may, has made the node."""
         return self._is_of(key, EagerState.ABORTED) or self._is_of(key, EagerState.OPEN)
 
-    def _is_of(self, key: int, fate: EagerState) -> bool:
-        run = next(run for run in self.runs if run.first_key <= key < run.first_key + run.size)
-        attempt = self.brood_of.get(run.first_key)
-        return attempt is not None and self.is_within(self.broods[attempt], fate)
+    def _is_of(self, key: int, eager_state: EagerState) -> bool:
+        block = next(block for block in self.blocks if block.first_key <= key < block.first_key + block.size)
+        attempt = self.eager_attempt_of.get(block.first_key)
+        return attempt is not None and self.is_within(self.eager_attempts[attempt], eager_state)
 
 
 def _once(table: dict[int, Any], key: int, row: object) -> None:

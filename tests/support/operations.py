@@ -1,4 +1,4 @@
-"""Counts what the heart does instead of timing it: bytecode instructions in its own frames."""
+"""Counts what the scheduler does instead of timing it: bytecode instructions in its own frames."""
 
 from __future__ import annotations
 

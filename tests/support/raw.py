@@ -41,11 +41,11 @@ def envelope(content: bytes) -> bytes:
 def signed(
     function: str, *made_with: str, hash: str = "", instance: bytes = b"", key: bytes = KEY
 ) -> pb.SignedRebinding:
-    """An adoption as a broker can read it, which holds no key to check it; without a hash for the code deployed."""
-    adoption = pb.Rebinding(
+    """A rebinding as a broker can read it, which holds no key to check it; without a hash for the code deployed."""
+    rebinding = pb.Rebinding(
         version=1, function=function, made_with=made_with, hash=hash, deployed=not hash, instance=instance
     )
-    return pb.SignedRebinding(rebinding=adoption.SerializeToString(), key_id=key, mac=b"a signature")
+    return pb.SignedRebinding(rebinding=rebinding.SerializeToString(), key_id=key, mac=b"a signature")
 
 
 @contextmanager
@@ -214,9 +214,9 @@ class Given(NamedTuple):
     ids: dict[int, bytes]  #: of the nodes whose values they are
     refs: dict[int, tuple[int, ...]]
     run: int
-    made_with: str = ""  #: hash of the code that it was made with, if other code has adopted it
+    made_with: str = ""  #: hash of the code that it was made with, if other code has rebound it
     beside: int = 0  #: the source whose value does not come, since it is granted before
-    adoption: pb.SignedRebinding | None = None  #: what allows other code to run it
+    rebinding: pb.SignedRebinding | None = None  #: what allows other code to run it
 
 
 def read_grant(slot: int, body: bytes) -> list[Given]:
@@ -396,7 +396,7 @@ def children(node: Given, nodes: pb.Nodes) -> pb.Children:
     return pb.Children(node=node.key, attempt=node.attempt, nodes=nodes)
 
 
-class Brood:
+class EagerAttemptRecord:
     """Children that one attempt makes."""
 
     def __init__(self, parent: Given) -> None:

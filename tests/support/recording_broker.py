@@ -88,8 +88,8 @@ class RecordingBroker(  # type: ignore[misc]  # both services have a GetNode, wh
     kept: list[broker_pb2.ImportValueRequest] = field(default_factory=list)
     retries: list[broker_pb2.RetryRequest] = field(default_factory=list)
     retried: broker_pb2.RetryReply | None = None  #: what a retry is answered with
-    adoptions: list[broker_pb2.RebindRequest] = field(default_factory=list)
-    adoptable: broker_pb2.RebindReply | None = None  #: what an adoption, and a look at one, are answered with
+    rebindings: list[broker_pb2.RebindRequest] = field(default_factory=list)
+    rebindable: broker_pb2.RebindReply | None = None  #: what a rebinding, and a look at one, are answered with
     cancels: list[broker_pb2.CancelRequest] = field(default_factory=list)
     hung_up: list[broker_pb2.WaitRequest] = field(default_factory=list)
     refusal: tuple[grpc.StatusCode, str] | None = None
@@ -154,8 +154,8 @@ class RecordingBroker(  # type: ignore[misc]  # both services have a GetNode, wh
         return self.retried or broker_pb2.RetryReply(queued=len(failed))
 
     def Rebind(self, request: broker_pb2.RebindRequest, context: grpc.ServicerContext) -> broker_pb2.RebindReply:
-        self.adoptions.append(request)
-        return self.adoptable or broker_pb2.RebindReply()
+        self.rebindings.append(request)
+        return self.rebindable or broker_pb2.RebindReply()
 
     def PutValue(self, chunks: Any, context: grpc.ServicerContext) -> broker_pb2.PutValueReply:
         data = b"".join(chunk.data for chunk in chunks)
@@ -262,8 +262,8 @@ class RecordingBroker(  # type: ignore[misc]  # both services have a GetNode, wh
 
     def _run(self, node: Node, catch: tuple[type[Exception], ...]) -> None:
         for source in set(node.sources) - set(node.tolerated):
-            if (culprit := self.nodes[source]).failure is not None:
-                node.state, node.failure = culprit.state, culprit.failure
+            if (root_cause := self.nodes[source]).failure is not None:
+                node.state, node.failure = root_cause.state, root_cause.failure
                 return
         try:
             node.returned(encode(self._result(node), "result").envelope)
@@ -328,7 +328,7 @@ def nodes_of(functions: Any, run: broker_pb2.Nodes) -> Iterator[Node]:
         )
 
 
-def run_of(run: NodeBatch) -> list[Node]:
+def block_of(run: NodeBatch) -> list[Node]:
     """The same for a run that has not been sent."""
     requests = submit_requests([run])
     return [node for request in requests for part in request.nodes for node in nodes_of(request.functions, part)]

@@ -58,9 +58,9 @@ def completed(key: int, *refs: int, state: State = State.COMPLETED) -> OutcomeRo
     return OutcomeRow(key, int(state), (1 << 40) + key, keys(*refs), b"value of %d" % key, 0, None, 1700000001.25)
 
 
-def failed(key: int, culprit: int = 0) -> OutcomeRow:
-    failure = None if culprit else b"failure of %d" % key
-    return OutcomeRow(key, int(State.FAILED), (1 << 40) + key, b"", None, culprit or key, failure, 1700000002.25)
+def failed(key: int, root_cause: int = 0) -> OutcomeRow:
+    failure = None if root_cause else b"failure of %d" % key
+    return OutcomeRow(key, int(State.FAILED), (1 << 40) + key, b"", None, root_cause or key, failure, 1700000002.25)
 
 
 def graph(*nodes: NodeRow, instance: int = 1, origin: bytes = ORIGIN) -> Changes:
@@ -75,4 +75,4 @@ def graph(*nodes: NodeRow, instance: int = 1, origin: bytes = ORIGIN) -> Changes
 
 def dead(store: Store, keys: Sequence[int]) -> set[int]:
     """Of these nodes, those that an eager attempt made which came to nothing."""
-    return {key for key, fate in store.eager_states(keys).items() if fate is EagerState.ABORTED}
+    return {key for key, eager_state in store.eager_states(keys).items() if eager_state is EagerState.ABORTED}

@@ -13,7 +13,7 @@ from dagorama.models.promise import DAGPromise
 from dagorama.values.codec import Encoded, encode, encode_call
 from dagorama.values.keys import SigningKey, new_key
 from dagorama.values.rebind import sign
-from dagorama.values.signing import ADOPTION, ARGUMENTS, FAILURE, RESULT, Keyring, code_text, function_digest, keyring
+from dagorama.values.signing import ARGUMENTS, FAILURE, REBINDING, RESULT, Keyring, code_text, function_digest, keyring
 from dagorama.worker.child.executor import Executor
 from dagorama.worker.child.outbox import Outbox
 from dagorama.worker.frames import Kind, Outcome
@@ -190,20 +190,20 @@ def test_whoever_only_names_a_key_fails_the_node(granting: Granting) -> None:
     granting.is_tampered(body)
 
 
-def test_arguments_of_a_node_adopted_by_other_code_are_those_of_the_code_it_was_made_with(granting: Granting) -> None:
+def test_arguments_of_a_node_rebound_by_other_code_are_those_of_the_code_it_was_made_with(granting: Granting) -> None:
     body = body_of([call("echo", 1), call("echo", 2)])
     body.functions[0].class_code = ""
     old = function_digest(body.functions[0].name, "hash before")
-    body.arguments[0] = arguments(body, "adopted", function=old)
+    body.arguments[0] = arguments(body, "rebound", function=old)
     body.made_with.extend(["hash before", ""])
     body.rebindings.append(allowed(body, "hash before", "another hash"))
     body.rebinding.append(1)
-    assert granting.ran(body).values == ["adopted", 2]
+    assert granting.ran(body).values == ["rebound", 2]
     body.made_with[0] = "another hash"
     assert granting.ran(body).results.failures[0].type == TAMPERED
 
 
-# --- adoptions ------------------------------------------------------------------------------------------------
+# --- rebindings ------------------------------------------------------------------------------------------------
 
 
 def allowed(body: pb.GrantBody, *made_with: str, ring: Keyring | None = None, **changed: Any) -> pb.SignedRebinding:
@@ -212,7 +212,7 @@ def allowed(body: pb.GrantBody, *made_with: str, ring: Keyring | None = None, **
     return sign(pb.Rebinding(made_with=made_with, **{**wanted, **changed}), ring or keyring())
 
 
-def adopted(granting: Granting) -> pb.GrantBody:
+def rebound(granting: Granting) -> pb.GrantBody:
     """A node that goes off if it is run, was made with other code, and comes without a word on that."""
     body = one(granting)
     body.functions[0].class_code = ""
@@ -221,42 +221,42 @@ def adopted(granting: Granting) -> pb.GrantBody:
     return body
 
 
-def with_adoption(body: pb.GrantBody, adoption: pb.SignedRebinding) -> pb.GrantBody:
-    body.rebindings.append(adoption)
+def with_rebinding(body: pb.GrantBody, rebinding: pb.SignedRebinding) -> pb.GrantBody:
+    body.rebindings.append(rebinding)
     body.rebinding.append(1)
     return body
 
 
 def test_what_is_allowed_is_run(granting: Granting) -> None:
-    for adoption in ({}, {"instance": b""}, {"hash": "", "deployed": True}):
-        body = adopted(granting)
+    for rebinding in ({}, {"instance": b""}, {"hash": "", "deployed": True}):
+        body = rebound(granting)
         body.arguments[0] = arguments(body, "run", function=function_digest(body.functions[0].name, "old code"))
-        assert granting.ran(with_adoption(body, allowed(body, "older", "old code", **adoption))).values == ["run"]
+        assert granting.ran(with_rebinding(body, allowed(body, "older", "old code", **rebinding))).values == ["run"]
 
 
 def test_other_code_runs_nothing_on_the_brokers_word_alone(granting: Granting) -> None:
-    granting.is_given_back(adopted(granting), "no signed adoption allows it", "`dagorama rebind`")
+    granting.is_given_back(rebound(granting), "no signed rebinding allows it", "`dagorama rebind`")
 
 
-def test_an_adoption_that_is_there_and_not_named_allows_nothing(granting: Granting) -> None:
-    body = adopted(granting)
+def test_a_rebinding_that_is_there_and_not_named_allows_nothing(granting: Granting) -> None:
+    body = rebound(granting)
     body.rebindings.append(allowed(body, "old code"))
-    granting.is_given_back(body, "no signed adoption allows it", "`dagorama rebind`")
+    granting.is_given_back(body, "no signed rebinding allows it", "`dagorama rebind`")
 
 
-def test_an_adoption_under_a_key_that_is_not_held_says_which(granting: Granting) -> None:
-    body = adopted(granting)
-    with_adoption(body, allowed(body, "old code", ring=STRANGER))
-    granting.is_given_back(body, STRANGER.signs_under.hex(), "adopt it again")
+def test_a_rebinding_under_a_key_that_is_not_held_says_which(granting: Granting) -> None:
+    body = rebound(granting)
+    with_rebinding(body, allowed(body, "old code", ring=STRANGER))
+    granting.is_given_back(body, STRANGER.signs_under.hex(), "rebind it again")
 
 
-def test_an_adoption_of_a_later_version_is_not_guessed_at(granting: Granting) -> None:
-    body = adopted(granting)
-    adoption = pb.Rebinding.FromString(allowed(body, "old code").rebinding)
-    adoption.version = 2
-    signed = adoption.SerializeToString()
-    mac = keyring().sign_statement(signed, ADOPTION)
-    with_adoption(body, pb.SignedRebinding(rebinding=signed, key_id=keyring().signs_under, mac=mac))
+def test_a_rebinding_of_a_later_version_is_not_guessed_at(granting: Granting) -> None:
+    body = rebound(granting)
+    rebinding = pb.Rebinding.FromString(allowed(body, "old code").rebinding)
+    rebinding.version = 2
+    signed = rebinding.SerializeToString()
+    mac = keyring().sign_statement(signed, REBINDING)
+    with_rebinding(body, pb.SignedRebinding(rebinding=signed, key_id=keyring().signs_under, mac=mac))
     granting.is_given_back(body, "has version 2", "update dagorama")
 
 
@@ -275,63 +275,63 @@ def test_an_adoption_of_a_later_version_is_not_guessed_at(granting: Granting) ->
     ],
     ids=["function", "made with", "made with nothing", "hash", "no hash", "instance"],
 )
-def test_an_adoption_of_something_else_allows_nothing(granting: Granting, other: dict[str, Any], why: str) -> None:
-    body = adopted(granting)
+def test_a_rebinding_of_something_else_allows_nothing(granting: Granting, other: dict[str, Any], why: str) -> None:
+    body = rebound(granting)
     made_with = other.get("made_with", ["old code"])
-    with_adoption(body, allowed(body, *made_with, **{name: other[name] for name in other if name != "made_with"}))
+    with_rebinding(body, allowed(body, *made_with, **{name: other[name] for name in other if name != "made_with"}))
     granting.is_tampered(body)
     assert why in granting.ran(body).failure.message
 
 
 @pytest.mark.parametrize("named", [{}, {"hash": "", "deployed": True}], ids=["by hash", "deployed"])
-def test_an_adoption_allows_no_class_code_that_the_broker_names(granting: Granting, named: dict[str, Any]) -> None:
+def test_a_rebinding_allows_no_class_code_that_the_broker_names(granting: Granting, named: dict[str, Any]) -> None:
     """What the node makes would be signed for that code."""
-    body = adopted(granting)
-    with_adoption(body, allowed(body, "old code", **named))
+    body = rebound(granting)
+    with_rebinding(body, allowed(body, "old code", **named))
     body.functions[0].class_code = "echo=of the broker's choice"
     granting.is_tampered(body)
 
 
-def test_an_adoption_for_one_hash_does_not_tell_the_broker_which_code_is_here(granting: Granting) -> None:
-    body = adopted(granting)
-    with_adoption(body, allowed(body, "old code"))
+def test_a_rebinding_for_one_hash_does_not_tell_the_broker_which_code_is_here(granting: Granting) -> None:
+    body = rebound(granting)
+    with_rebinding(body, allowed(body, "old code"))
     body.functions[0].hash = ""
     granting.is_tampered(body)
 
 
-def test_no_byte_of_an_adoption_can_be_changed_added_or_left_out(granting: Granting) -> None:
-    body = adopted(granting)
+def test_no_byte_of_a_rebinding_can_be_changed_added_or_left_out(granting: Granting) -> None:
+    body = rebound(granting)
     signed = allowed(body, "old code")
     for name in ("rebinding", "mac"):
         good = getattr(signed, name)
         for bad in (*changed(good), *cut_short(good), good + b"\0", good + good):
             lie = pb.SignedRebinding(rebinding=signed.rebinding, key_id=signed.key_id, mac=signed.mac)
             setattr(lie, name, bad)
-            body = adopted(granting)
-            granting.is_tampered(with_adoption(body, lie))
+            body = rebound(granting)
+            granting.is_tampered(with_rebinding(body, lie))
 
 
-def test_no_signature_of_another_kind_is_taken_for_that_of_an_adoption(granting: Granting) -> None:
-    """Nor that of an adoption for another's: each kind begins what is signed with a letter of its own."""
-    body = adopted(granting)
+def test_no_signature_of_another_kind_is_taken_for_that_of_a_rebinding(granting: Granting) -> None:
+    """Nor that of a rebinding for another's: each kind begins what is signed with a letter of its own."""
+    body = rebound(granting)
     signed = allowed(body, "old code")
     for role in (ARGUMENTS, RESULT, FAILURE):
         lie = pb.SignedRebinding(rebinding=signed.rebinding, key_id=signed.key_id)
         lie.mac = keyring().sign_statement(signed.rebinding, role)
-        granting.is_tampered(with_adoption(adopted(granting), lie))
+        granting.is_tampered(with_rebinding(rebound(granting), lie))
 
 
-@pytest.mark.parametrize("key", [None, STRANGER], ids=["no adoption", "under another key"])
-def test_nothing_is_imported_before_its_adoption_was_checked(
+@pytest.mark.parametrize("key", [None, STRANGER], ids=["no rebinding", "under another key"])
+def test_nothing_is_imported_before_its_rebinding_was_checked(
     granting: Granting, key: Keyring | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "lying_about_here.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    body = adopted(granting)
+    body = rebound(granting)
     body.functions[0].name, body.functions[0].hash = "lying_about_here:X.f", ""
     body.arguments[0] = arguments(body, 1, function=function_digest("lying_about_here:X.f", "old code"))
     if key is not None:
-        with_adoption(body, allowed(body, "old code", ring=key, hash="", deployed=True))
+        with_rebinding(body, allowed(body, "old code", ring=key, hash="", deployed=True))
     assert granting.ran(body).returned.reason == pb.UNCHECKABLE
     assert not (tmp_path / "imported").exists()
 

@@ -174,7 +174,7 @@ def test_async_nodes_on_the_callers_loop(tmp_path_factory: pytest.TempPathFactor
         worker_nodes.meetings.clear()
         working.add(call("meet", "here", 2), call("meet", "here", 2))
         working.engine.work_off()
-        await asyncio.gather(*working.engine.lane.tasks)
+        await asyncio.gather(*working.engine.queue.tasks)
         return await asyncio.to_thread(working.values, 2)
 
     assert asyncio.run(run()) == [2, 2]

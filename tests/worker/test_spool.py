@@ -82,6 +82,6 @@ def test_what_a_dead_child_left_is_counted_or_removed(tmp_path: Path) -> None:
     whole = put(tmp_path, "a")
     partial = spool.path(b"p" * 32).with_suffix(".77-1")
     partial.write_bytes(b"half")
-    spool.adopt_strays(pid=77)
+    spool.count_unreported(pid=77)
     assert whole not in spool
     assert not list(tmp_path.iterdir())

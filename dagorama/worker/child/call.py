@@ -131,7 +131,7 @@ class Call(NamedTuple):
     runs: int = 0  #: earlier attempts that failed
     made_with: str = ""  #: the `code_text` that its arguments were signed for; empty if it is the code of `work`
     beside: int = 0  #: a source that runs here before it, and whose value is passed on in memory; 0 for none
-    adoption: pb.SignedRebinding | None = None  #: allows `work` to run it although it was made with other code
+    rebinding: pb.SignedRebinding | None = None  #: allows `work` to run it although it was made with other code
 
     @property
     def function(self) -> bytes:
@@ -140,7 +140,7 @@ class Call(NamedTuple):
 
     @property
     def wanted(self) -> Wanted:
-        """The statement that its adoption must allow, if it was made with other code."""
+        """The statement that its rebinding must allow, if it was made with other code."""
         return Wanted(self.id, self.instance, self.work.name, self.made_with, self.work.code)
 
 
@@ -162,13 +162,13 @@ class GrantReader:
             chain(grant.fused_source, repeat(0, count - len(grant.fused_source))),
             chain(grant.rebinding, repeat(0, count - len(grant.rebinding))), strict=True,
         )  # fmt: skip
-        values, adoptions = self._values(grant), [None, *grant.rebindings]
+        values, rebindings = self._values(grant), [None, *grant.rebindings]
         return [
             Call(
                 node, attempt, works[function], id, instances[instance], arguments, values, runs, made_with, beside,
-                adoptions[adoption],
+                rebindings[rebinding],
             )
-            for node, attempt, function, id, instance, arguments, runs, made_with, beside, adoption in columns
+            for node, attempt, function, id, instance, arguments, runs, made_with, beside, rebinding in columns
         ]  # fmt: skip
 
     def look_again(self) -> None:

@@ -25,7 +25,7 @@ from dagorama.graph.scope import AttemptScope
 from dagorama.logging import get_logger
 from dagorama.values.codec import decode, decode_called, encode
 from dagorama.values.envelope import PLAIN, REFS, references
-from dagorama.values.rebind import check_adoption
+from dagorama.values.rebind import check_rebinding
 from dagorama.values.signing import RESULT, keyring
 from dagorama.worker.child import process_state
 from dagorama.worker.child.call import Call, GrantReader, Target, Work, definition_of
@@ -160,7 +160,7 @@ class Executor:
     ) -> tuple[Callable[..., Any], tuple[object, ...], dict[str, object]]:
         try:
             if call.made_with:
-                check_adoption(call.adoption, call.wanted, self._ring)
+                check_rebinding(call.rebinding, call.wanted, self._ring)
             arguments = self._arguments(call)
         except UnverifiedValue as error:
             raise Unchecked(str(error)) from None

@@ -34,7 +34,7 @@ class RunLoop:
         self._claims = claims
         self._out = _Flusher(executor.outbox)
         executor.outbox.on_waiting = self._out.watch
-        self.lane = AsyncRunner(claims, executor.run_async, self._out, loop)
+        self.queue = AsyncRunner(claims, executor.run_async, self._out, loop)
         self._queue: deque[Call] = deque()
         self._next = 0
         self._since = 0  # start of the first node whose result is not sent; 0 if there is none
@@ -59,7 +59,7 @@ class RunLoop:
     def close(self) -> None:
         """End the threads. No nodes may be added afterwards."""
         self._out.close()
-        self.lane.close()
+        self.queue.close()
 
     def work_off(self) -> None:
         """Run nodes until the queue is empty. Async nodes may still be running afterwards."""
@@ -74,15 +74,15 @@ class RunLoop:
     def _start_async_ones(self) -> None:
         queue = self._queue
         while queue and queue[0].work.is_async:
-            self.lane.add(queue.popleft(), self._next)
+            self.queue.add(queue.popleft(), self._next)
             self._next += 1
-        self.lane.dispatch()
+        self.queue.dispatch()
         if self.careful:
             self._give_them_time()
 
     def _give_them_time(self) -> None:
         until = monotonic_ns() + CAREFUL_ASYNC_WAIT_NS
-        while self.lane.busy and monotonic_ns() < until:
+        while self.queue.busy and monotonic_ns() < until:
             sleep(FLUSH_DELAY_S)
         self.flush()
 

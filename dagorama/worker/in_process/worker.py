@@ -125,15 +125,15 @@ class LocalWorker:
                         await self._work_off(engine, self._executor.prepare(body))
             except asyncio.CancelledError:
                 self._interruption.happened = True
-                for task in engine.lane.tasks:
+                for task in engine.queue.tasks:
                     task.cancel()
-                await asyncio.gather(*engine.lane.tasks)
+                await asyncio.gather(*engine.queue.tasks)
                 raise
 
     async def _work_off(self, engine: RunLoop, calls: Sequence[Call]) -> None:
         for call in calls:
-            if engine.lane.full:
-                await asyncio.to_thread(engine.lane.wait_for_room)
+            if engine.queue.full:
+                await asyncio.to_thread(engine.queue.wait_for_room)
             engine.add([call])
             engine.work_off()
             engine.watch()
@@ -182,7 +182,7 @@ class LocalWorker:
 
     def _is_over(self, engine: RunLoop) -> bool:
         if self._executor.raised is not None:
-            return not engine.lane.busy
+            return not engine.queue.busy
         return self._session.done or self._stream.closing or self._stream.refusal is not None
 
     def _check_patience(self) -> None:

@@ -156,7 +156,7 @@ class ChildPool:
             self._mourn(slot, how)
         self._startup_failures += not slot.ready
         self._spool.release(slot.reset())
-        self._spool.adopt_strays(ended.pid)
+        self._spool.count_unreported(ended.pid)
         if slot.closed:
             self._gone(slot)
             self._events.on_ended(slot.number, os.waitstatus_to_exitcode(ended.status))

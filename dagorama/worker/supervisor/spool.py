@@ -67,7 +67,7 @@ class Spool:
                 del self._users[digest]
         self._make_room()
 
-    def adopt_strays(self, pid: int) -> None:
+    def count_unreported(self, pid: int) -> None:
         """Count values that an exited child has written without reporting them, and remove its temporary files."""
         with suppress(FileNotFoundError):
             for path in list(self.folder.iterdir()):

@@ -78,7 +78,7 @@ class Supervisor:
         self._hurried = False
         self._change = asyncio.Event()
         self._code = 0
-        self._is_ready = self._ready_told = self._was_welcomed = False
+        self._is_ready = self._ready_sent = self._was_welcomed = False
         self._notices = Notices(is_command=parent is None)
 
     async def run(self) -> int:
@@ -133,8 +133,8 @@ class Supervisor:
         self._tell("failed", why)
 
     def _tell_ready(self) -> None:
-        if not self._ready_told:
-            self._ready_told = True
+        if not self._ready_sent:
+            self._ready_sent = True
             self._tell("ready")
 
     def _tell(self, *words: object) -> None:
@@ -145,9 +145,9 @@ class Supervisor:
     # --- signals, launcher ------------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        self._loop.add_signal_handler(signal.SIGTERM, self._told_to_leave)
+        self._loop.add_signal_handler(signal.SIGTERM, self._on_termination_signal)
         if self._parent is None:
-            self._loop.add_signal_handler(signal.SIGINT, self._told_to_leave)
+            self._loop.add_signal_handler(signal.SIGINT, self._on_termination_signal)
         else:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launching program receives it too, and decides
             self._loop.add_reader(self._parent, self._on_parent, self._parent)
@@ -155,7 +155,7 @@ class Supervisor:
         if self._options.exit_on_completion:
             self._loop.call_later(NO_BROKER_TIMEOUT_S, self._give_up_on_silence)
 
-    def _told_to_leave(self) -> None:
+    def _on_termination_signal(self) -> None:
         self._ask_to_leave(hurried=self._leaving.is_set())
 
     def _on_parent(self, parent: ControlPipe) -> None:

@@ -8,36 +8,36 @@ from dagorama_broker.model.domain import EagerState, State
 from dagorama_broker.model.queries import CreatedBlock, Edges, EdgesPage, Failed, FailedEnd, FailedNode, is_made
 from dagorama_broker.model.rows import OutcomeRow, unpack_keys
 from dagorama_broker.store.checksums import unpack_sources
-from dagorama_broker.store.memory.runs import node_keys
+from dagorama_broker.store.memory.blocks import node_keys
 from dagorama_broker.store.memory.tables import Tables
 
 
-def read_fates(tables: Tables, keys: Collection[int]) -> dict[int, EagerState]:
+def read_eager_states(tables: Tables, keys: Collection[int]) -> dict[int, EagerState]:
     """Return the states of the eager attempts that created these nodes; nodes that none created are left out."""
-    makers = {key: tables.eager.that_created(tables.runs.of(key)) for key in keys}
-    return {key: tables.eager.fate(maker) for key, maker in makers.items() if maker is not None}
+    creators = {key: tables.eager.that_created(tables.blocks.of(key)) for key in keys}
+    return {key: tables.eager.eager_state(creator) for key, creator in creators.items() if creator is not None}
 
 
 def read_bad_ends(tables: Tables, instance: int, after: int = 0, limit: int | None = None) -> list[FailedEnd]:
     """Return nodes of an instance that failed or were cancelled, in the order of their keys."""
-    keys = sorted(key for key in tables.runs.keys_of(instance) if key > after)
+    keys = sorted(key for key in tables.blocks.keys_of(instance) if key > after)
     found = [tables.outcomes[key] for key in keys if key in tables.outcomes]
     return [FailedEnd(row.key, row.state, row.root_cause) for row in found if row.root_cause][:limit]
 
 
-def read_failed(tables: Tables, culprits: Collection[int], more: Collection[int], reruns: Collection[int]) -> Failed:
-    """Return the nodes that failed because of `culprits`, the ended nodes `more`, and what a retry of them needs.
+def read_failed(tables: Tables, root_causes: Collection[int], more: Collection[int], reruns: Collection[int]) -> Failed:
+    """Return the nodes that failed because of `root causes`, the ended nodes `more`, and what a retry of them needs.
 
     Nodes in `reruns` drop their values, and the result lists what their attempts created.
     """
-    nodes = [_failed_node(tables, row, row.key in reruns) for row in _to_retry(tables, set(culprits), set(more))]
+    nodes = [_failed_node(tables, row, row.key in reruns) for row in _to_retry(tables, set(root_causes), set(more))]
     made = _made(tables, [node.key for node in nodes if node.dropped])
-    fates = read_fates(tables, [node.key for node in nodes])
+    eager_states = read_eager_states(tables, [node.key for node in nodes])
     nodes = [
         node
         for node in nodes
         if node.instance in tables.instances
-        and fates.get(node.key) is not EagerState.ABORTED
+        and eager_states.get(node.key) is not EagerState.ABORTED
         and not is_made(made, node.key)
     ]
     own, instances = {node.key for node in nodes}, {node.instance for node in nodes}
@@ -45,20 +45,20 @@ def read_failed(tables: Tables, culprits: Collection[int], more: Collection[int]
     return Failed(
         nodes=nodes,
         instances=[tables.instances[key] for key in sorted(instances)],
-        blocks=[run for run in tables.runs if not own.isdisjoint(node_keys(run))],
+        blocks=[block for block in tables.blocks if not own.isdisjoint(node_keys(block))],
         ended=[row for row in tables.ended_and_named(awaited) if row.key not in own],
         keys={key: tables.concurrency_keys[key] for key in own if key in tables.concurrency_keys},
         rebound=tables.rebinds.functions_of(own),
         others={key for key in instances if _has_other_bad_end(tables, key, own, made)},
         made=made,
-        rebindings=tables.rebinds.adoptions_of(own),
+        rebindings=tables.rebinds.rebindings_of(own),
     )
 
 
-def _to_retry(tables: Tables, culprits: set[int], more: set[int]) -> list[OutcomeRow]:
+def _to_retry(tables: Tables, root_causes: set[int], more: set[int]) -> list[OutcomeRow]:
     found = [
         row for row in tables.outcomes.values()
-        if (row.state == State.FAILED and (row.root_cause in culprits or row.key in more))
+        if (row.state == State.FAILED and (row.root_cause in root_causes or row.key in more))
         or (row.state == State.COMPLETED and row.key in more)
     ]  # fmt: skip
     return sorted(found, key=lambda row: row.key)
@@ -74,19 +74,19 @@ def _failed_node(tables: Tables, outcome: OutcomeRow, reruns: bool) -> FailedNod
 
 def _has_other_bad_end(tables: Tables, instance: int, own: set[int], made: Sequence[CreatedBlock]) -> bool:
     others = [bad.key for bad in read_bad_ends(tables, instance) if bad.key not in own and not is_made(made, bad.key)]
-    fates = read_fates(tables, others)
-    return any(fates.get(key) is not EagerState.ABORTED for key in others)
+    eager_states = read_eager_states(tables, others)
+    return any(eager_states.get(key) is not EagerState.ABORTED for key in others)
 
 
 def _made(tables: Tables, roots: Sequence[int]) -> list[CreatedBlock]:
     """Return the blocks that attempts of these nodes created, the blocks that nodes in them created, and so on."""
     found: dict[int, CreatedBlock] = {}
     for root in roots:
-        makers = {root}
-        for run in tables.runs:  # a node has a smaller key than the nodes that it creates
-            if run.maker in makers:
-                makers.update(node_keys(run))
-                found.setdefault(run.first_key, CreatedBlock(run, root, tables.eager.that_created(run)))
+        creators = {root}
+        for block in tables.blocks:  # a node has a smaller key than the nodes that it creates
+            if block.creator in creators:
+                creators.update(node_keys(block))
+                found.setdefault(block.first_key, CreatedBlock(block, root, tables.eager.that_created(block)))
     return [found[key] for key in sorted(found)]
 
 

@@ -24,7 +24,7 @@ from dagorama_broker.model.queries import (
 )
 from dagorama_broker.model.rows import Changes, NodeBlockRow, NodeRow, OutcomeRow, RemovedRow
 from dagorama_broker.store.checksums import unpack_sources
-from dagorama_broker.store.memory.retry import read_bad_ends, read_edges, read_failed, read_fates
+from dagorama_broker.store.memory.retry import read_bad_ends, read_eager_states, read_edges, read_failed
 from dagorama_broker.store.memory.tables import Tables
 from dagorama_broker.store.protocol import SECRET_BYTES
 
@@ -76,7 +76,7 @@ class MemoryStore:
         return Live(
             functions=list(tables.functions.values()),
             instances=[tables.instances[key].row for key in sorted(unfinished)],
-            blocks=[run for run in tables.runs if run.instance in unfinished],
+            blocks=[block for block in tables.blocks if block.instance in unfinished],
             nodes=nodes,
             ended=self.ended([key for node in nodes for key in (node.key, *unpack_sources(node.sources))]),
             progress=[tables.progress[key] for key in keys if key in tables.progress],
@@ -88,19 +88,19 @@ class MemoryStore:
             next_instance=max(max(tables.instances, default=0), tables.last_instance) + 1,
             next_function=max(tables.last_function, *tables.functions, 0) + 1,
             eager_attempts=tables.eager.live(),
-            eager_blocks=[(attempt, tables.runs.of(key)) for attempt, key in tables.eager.live_runs()],
-            rebindings=tables.rebinds.adoptions_of(keys),
-            next_rebinding=max(tables.rebinds.adoptions, default=0) + 1,
+            eager_blocks=[(attempt, tables.blocks.of(key)) for attempt, key in tables.eager.live_blocks()],
+            rebindings=tables.rebinds.rebindings_of(keys),
+            next_rebinding=max(tables.rebinds.rebindings, default=0) + 1,
         )
 
-    def failed(self, culprits: Sequence[int], more: Collection[int] = (), reruns: Collection[int] = ()) -> Failed:
-        return read_failed(self.tables, culprits, more, reruns)
+    def failed(self, root_causes: Sequence[int], more: Collection[int] = (), reruns: Collection[int] = ()) -> Failed:
+        return read_failed(self.tables, root_causes, more, reruns)
 
     def failed_ends(self, instance: int, after: int = 0, limit: int | None = None) -> list[FailedEnd]:
         return read_bad_ends(self.tables, instance, after, limit)
 
     def eager_states(self, keys: Sequence[int]) -> dict[int, EagerState]:
-        return read_fates(self.tables, keys)
+        return read_eager_states(self.tables, keys)
 
     def edges(self, instance: int, after: int, limit: int, tolerant: bool) -> EdgesPage:
         return read_edges(self.tables, self.node_keys(instance, after, limit), limit, tolerant)
@@ -128,25 +128,25 @@ class MemoryStore:
     def find(self, ids: Sequence[bytes]) -> dict[bytes, FoundNode]:
         tables, found = self.tables, {}
         for id in ids:
-            run = tables.runs.with_id(id)
-            if run is not None and not tables.retention.is_left_over(run.instance):
-                key = run.first_key + int.from_bytes(id[12:], "big") - run.first
+            block = tables.blocks.with_id(id)
+            if block is not None and not tables.retention.is_left_over(block.instance):
+                key = block.first_key + int.from_bytes(id[12:], "big") - block.first
                 node, ended = tables.nodes[key], tables.ended(key) if tables.has_ended(key) else None
                 found[id] = FoundNode(id, key, node.instance, node.function, ended, node.sources)
         return found
 
     def ids(self, keys: Sequence[int]) -> dict[int, bytes]:
-        return {key: self.tables.runs.id_of(key) for key in keys}
+        return {key: self.tables.blocks.id_of(key) for key in keys}
 
-    def last_run(self, origin: bytes, before: int) -> NodeBlockRow | None:
-        return self.tables.runs.last(origin, before)
+    def last_block(self, origin: bytes, before: int) -> NodeBlockRow | None:
+        return self.tables.blocks.last(origin, before)
 
     def nodes_between(self, instance: int, low: bytes, high: bytes, most: int) -> list[bytes]:
-        ids = map(self.tables.runs.id_of, self.tables.runs.keys_of(instance))
+        ids = map(self.tables.blocks.id_of, self.tables.blocks.keys_of(instance))
         return sorted(id for id in ids if low <= id <= high)[:most]
 
     def node_keys(self, instance: int, after: int, limit: int) -> list[int]:
-        return list(islice((key for key in self.tables.runs.keys_of(instance) if key > after), limit))
+        return list(islice((key for key in self.tables.blocks.keys_of(instance) if key > after), limit))
 
     def described(self, keys: Sequence[int]) -> dict[int, StoredNode]:
         return {key: self._described(_present(self.tables.nodes.get(key), "row", key)) for key in keys}
@@ -161,9 +161,9 @@ class MemoryStore:
 
     def functions_of(self, after: int, most: int) -> tuple[set[int], int | None]:
         tables, named = self.tables, set[int]()
-        for run in tables.runs.after(after):
-            last = min(run.first_key + run.size - 1, max(run.first_key - 1, after) + most)
-            keys = range(max(run.first_key, after + 1), last + 1)
+        for block in tables.blocks.after(after):
+            last = min(block.first_key + block.size - 1, max(block.first_key - 1, after) + most)
+            keys = range(max(block.first_key, after + 1), last + 1)
             named.update(tables.nodes[key].function for key in keys if key in tables.nodes)  # some may be swept
             named.update(tables.rebinds.functions_of(keys).values())
             most -= len(keys)
@@ -181,7 +181,7 @@ class MemoryStore:
         return id in self.tables.instance_keys or self.tables.retention.removed(id) is not None
 
     def is_new(self, instance: bytes, origin: bytes) -> bool:
-        return origin not in self.tables.runs.by_origin and not self.has_instance(instance)
+        return origin not in self.tables.blocks.by_origin and not self.has_instance(instance)
 
     def list_instances(self, asked: InstanceQuery) -> ListedInstances:
         def matches(stored: StoredInstance) -> bool:
@@ -198,7 +198,7 @@ class MemoryStore:
         return sorted(id for id in self.tables.instance_keys if low <= id <= high)[:most]
 
     def size_of(self, instance: int) -> int:
-        return sum(run.size for run in self.tables.runs if run.instance == instance)
+        return sum(block.size for block in self.tables.blocks if block.instance == instance)
 
     def expired(self, failed: bool, before: float, most: int) -> list[StoredInstance]:
         return [self.tables.instances[key] for key in self.tables.retention.expired(failed, before, most)]

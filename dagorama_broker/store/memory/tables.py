@@ -22,11 +22,11 @@ from dagorama_broker.model.rows import (
     RetriedRow,
     unpack_keys,
 )
+from dagorama_broker.store.memory.blocks import Blocks
 from dagorama_broker.store.memory.eager import EagerAttempts
 from dagorama_broker.store.memory.large_values import LargeValues
 from dagorama_broker.store.memory.rebinds import Rebinds
 from dagorama_broker.store.memory.retention import MemoryRetention
-from dagorama_broker.store.memory.runs import Runs
 
 
 class Tables:
@@ -36,7 +36,7 @@ class Tables:
         self.functions: dict[int, FunctionRow] = {}
         self.instances: dict[int, StoredInstance] = {}
         self.instance_keys: dict[bytes, int] = {}
-        self.runs = Runs()
+        self.blocks = Blocks()
         self.nodes: dict[int, NodeRow] = {}
         self.outcomes: dict[int, OutcomeRow] = {}
         self.progress: dict[int, ProgressRow] = {}
@@ -86,8 +86,8 @@ class Tables:
             self.instance_keys[instance.id] = instance.key
         for end in changes.instance_ends:
             self._end_instance(end)
-        for run in changes.blocks:
-            self.runs.add(run)
+        for block in changes.blocks:
+            self.blocks.add(block)
         self._revive(changes.retried)
         self.nodes.update((node.key, node) for node in changes.nodes)
         self.outcomes.update((outcome.key, outcome) for outcome in changes.outcomes)
@@ -101,12 +101,12 @@ class Tables:
         for large in changes.large:
             self.large.refer(large)
         self.concurrency_keys.update(changes.keys)
-        for brood in changes.eager_attempts:
-            self.eager.put(brood)
-        self.eager.makers.update(changes.eager_blocks)
-        self.rebinds.adoptions.update((row.id, row) for row in changes.rebindings)
-        for adopted in changes.rebound:
-            self.rebinds.adopt(adopted)
+        for eager_attempt in changes.eager_attempts:
+            self.eager.put(eager_attempt)
+        self.eager.creators.update(changes.eager_blocks)
+        self.rebinds.rebindings.update((row.id, row) for row in changes.rebindings)
+        for rebound in changes.rebound:
+            self.rebinds.rebind(rebound)
         self.used_failures.update(changes.used_failures)
         self.workers.update(changes.workers_joined)
         for worker in changes.workers_left:
@@ -130,9 +130,9 @@ class Tables:
         _refuse("functions", [row.id for row in changes.functions], self.functions.__contains__)
         _refuse("instances", [row.key for row in changes.instances], self.instances.__contains__)
         _refuse("instances", [row.id for row in changes.instances], self.instance_keys.__contains__)
-        _refuse("runs", [(row.origin, row.first) for row in changes.blocks], lambda run: self.runs.contains(*run))
+        _refuse("runs", [(row.origin, row.first) for row in changes.blocks], lambda block: self.blocks.contains(*block))
         _refuse("nodes", [row.key for row in changes.nodes], self.nodes.__contains__)
-        _refuse("brood_runs", [row.first_key for row in changes.eager_blocks], self.eager.makers.__contains__)
+        _refuse("eager_blocks", [row.first_key for row in changes.eager_blocks], self.eager.creators.__contains__)
         revived = {row.key for row in changes.retried}
         if any(not self.has_ended(key) for key in revived):
             raise StoreError("a node that is retried has not ended")
@@ -185,31 +185,31 @@ class Tables:
         """Delete up to `most` nodes of removed instances; return whether more may be left."""
         swept: list[NodeBlockRow] = []
         while most > 0 and (instance := self.retention.leftover()) is not None:
-            run = self.runs.last_of(instance)
-            if run is None:
+            block = self.blocks.last_of(instance)
+            if block is None:
                 self.retention.is_swept(instance)
                 most -= 1
             else:
-                most -= self._sweep_run(run, most, swept)
-        self.runs.delete(swept)
+                most -= self._sweep_run(block, most, swept)
+        self.blocks.delete(swept)
         return self.retention.leftover() is not None
 
-    def _sweep_run(self, run: NodeBlockRow, most: int, swept: list[NodeBlockRow]) -> int:
-        """Delete up to `most` nodes of a run, from its end, and the run with its first node; return the cost.
+    def _sweep_run(self, block: NodeBlockRow, most: int, swept: list[NodeBlockRow]) -> int:
+        """Delete up to `most` nodes of a block, from its end, and the block with its first node; return the cost.
 
         A deleted run is added to `swept` and still in `runs.in_order`.
         """
-        left = max(run.size - most, 0)
-        for key in range(run.first_key + left, run.first_key + run.size):
+        left = max(block.size - most, 0)
+        for key in range(block.first_key + left, block.first_key + block.size):
             self._delete_node(key)
-        self.last_node = max(self.last_node, run.first_key + run.size - 1)
+        self.last_node = max(self.last_node, block.first_key + block.size - 1)
         if left:
-            self.runs.shorten(run, left)
+            self.blocks.shorten(block, left)
         else:
-            self.runs.release(run)
-            self.eager.makers.pop(run.first_key, None)
-            swept.append(run)
-        return run.size - left + 1
+            self.blocks.release(block)
+            self.eager.creators.pop(block.first_key, None)
+            swept.append(block)
+        return block.size - left + 1
 
     def _delete_node(self, key: int) -> None:
         for table in (self.nodes, self.outcomes, self.progress, self.concurrency_keys, self.used_failures):

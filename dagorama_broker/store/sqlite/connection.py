@@ -13,7 +13,7 @@ from pathlib import Path
 from dagorama_broker.errors import StoreError
 from dagorama_broker.store.checksums import SqlValue, check_row, damaged, outcome_sum
 from dagorama_broker.store.descriptors import shortage
-from dagorama_broker.store.sqlite.schema import APPLICATION_ID, MIGRATIONS
+from dagorama_broker.store.sqlite.schema import APPLICATION_ID, FIRST_VERSION, LATEST_VERSION, MIGRATIONS
 
 #: Seconds for which another program (a backup, sqlite3 at a prompt) may lock the file before that is an error.
 BUSY_SECONDS = 5.0
@@ -29,8 +29,8 @@ SIZES = (128, 16, 4, 1)
 LOOKED_OVER = 1 << 30
 #: Number of the latest outcomes that a start compares with their checksums: about a third of a second.
 ENDS = 250_000
-_OUTCOMES = "SELECT key, chk, state, attempt, culprit, ended, refs FROM outcomes ORDER BY key DESC LIMIT ?"
-_RESOLVED = "SELECT key, state, culprit, ended, chk FROM resolved ORDER BY key DESC LIMIT ?"
+_OUTCOMES = "SELECT key, chk, state, attempt, root_cause, ended, refs FROM outcomes ORDER BY key DESC LIMIT ?"
+_RESOLVED = "SELECT key, state, root_cause, ended, chk FROM resolved ORDER BY key DESC LIMIT ?"
 _WITHOUT_NODE = "SELECT key FROM {table} WHERE key NOT IN (SELECT key FROM nodes) LIMIT 1"
 
 
@@ -76,7 +76,9 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
             connection.execute("ROLLBACK")
 
 
-def run(connection: sqlite3.Connection, statement: str, width: int, rows: Iterable[Sequence[SqlValue]]) -> None:
+def execute_rows(
+    connection: sqlite3.Connection, statement: str, width: int, rows: Iterable[Sequence[SqlValue]]
+) -> None:
     """Run a statement that has `{rows}` after VALUES for all of these rows, each with `width` columns.
 
     The sqlite3 module releases the GIL around each statement and then waits for it. Next to a busy event loop that wait
@@ -111,8 +113,9 @@ def prepare(path: Path, busy: float) -> None:
         mode: str = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
             raise StoreError(f"{path} is on a file system that does not support SQLite's WAL: use a local disk")
-        for number, script in enumerate(MIGRATIONS[version:], version + 1):
-            _migrate(connection, script, number)
+        for number, script in enumerate(MIGRATIONS, FIRST_VERSION):
+            if number > version:
+                _migrate(connection, script, number)
         _check_schema(connection)
         if path.stat().st_size <= LOOKED_OVER:
             _check_content(connection)
@@ -124,10 +127,15 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
     tables: int = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     if application != APPLICATION_ID and (application or version or tables):
         raise StoreError(f"{path} is not a dagorama store: it is some other program's SQLite file")
-    if version > len(MIGRATIONS):
+    if version > LATEST_VERSION:
         raise StoreError(
             f"{path} was written by a newer dagorama (its version is {version}, this one knows up to"
-            f" {len(MIGRATIONS)}): upgrade this broker, or choose another store"
+            f" {LATEST_VERSION}): upgrade this broker, or choose another store"
+        )
+    if 0 < version < FIRST_VERSION:
+        raise StoreError(
+            f"{path} was written by dagorama before its release 0.2.0 (the store's version is {version}, this one reads"
+            f" {FIRST_VERSION} and later): choose another store, or finish its work with the commit that wrote it"
         )
     return version
 
@@ -143,7 +151,7 @@ def _migrate(connection: sqlite3.Connection, script: str, number: int) -> None:
 def _check_schema(connection: sqlite3.Connection) -> None:
     """Raise StoreError if the schema is damaged: no row's checksum covers it, and a wrong one may hide all rows."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as right:
-        for number, script in enumerate(MIGRATIONS, 1):
+        for number, script in enumerate(MIGRATIONS, FIRST_VERSION):
             _migrate(right, script, number)
         missing = _schema(right) - _schema(connection)
     if missing:
@@ -164,8 +172,8 @@ def _check_content(connection: sqlite3.Connection) -> None:
     found: str = connection.execute("PRAGMA integrity_check (1)").fetchone()[0]
     if found != "ok":
         raise StoreError(f"it is damaged: restore a copy, or choose another store ({' '.join(found.split())})")
-    for key, chk, state, attempt, culprit, ended, refs in connection.execute(_OUTCOMES, (ENDS,)):
-        if outcome_sum(key, state, attempt, culprit, ended, refs) != chk >> 32:
+    for key, chk, state, attempt, root_cause, ended, refs in connection.execute(_OUTCOMES, (ENDS,)):
+        if outcome_sum(key, state, attempt, root_cause, ended, refs) != chk >> 32:
             raise damaged("outcomes", key)
     for *row, chk in connection.execute(_RESOLVED, (ENDS,)):
         check_row("resolved", row[0], chk, row)

@@ -9,7 +9,7 @@ from typing import Any
 
 from dagorama_broker.model.queries import InstanceQuery, ListedInstances, StoredInstance, StoredNode
 from dagorama_broker.model.rows import NodeBlockRow, ProgressRow
-from dagorama_broker.store.checksums import check_progress, check_row
+from dagorama_broker.store.checksums import check_row
 from dagorama_broker.store.sqlite.reader import Reader
 from dagorama_broker.store.sqlite.rebinds import rebound_rows
 
@@ -20,7 +20,8 @@ _LAST_KEY = (1 << 63) - 1
 _UNFINISHED = "INDEXED BY unfinished_instances WHERE ended IS NULL AND key < ? ORDER BY key DESC"
 _FAILED = "INDEXED BY failed_instances WHERE failed = 1 AND key < ? ORDER BY key DESC"
 _PROGRESS = (
-    "SELECT key, runs, deaths, lost, retry_at, failure, pause, attempt, lost_attempt, chk FROM progress WHERE key IN"
+    "SELECT key, failed_attempts, crashes, worker_losses, retry_at, failure, pause, attempt, lost_attempt, chk"
+    " FROM progress WHERE key IN"
 )
 
 
@@ -51,30 +52,30 @@ def _candidates(reader: Reader, asked: InstanceQuery) -> Iterator[StoredInstance
         last = stored.row.key
 
 
-def runs_after(reader: Reader, instance: int, after: int) -> Iterator[NodeBlockRow]:
-    """Yield the runs of an instance that contain keys after this one, in their order."""
-    first = reader.runs("WHERE instance = ? AND first_key <= ? ORDER BY first_key DESC LIMIT 1", instance, after)
-    rest = reader.runs("WHERE instance = ? AND first_key > ? ORDER BY first_key", instance, after)
-    return chain((run for run in first if run.first_key + run.size - 1 > after), rest)
+def blocks_after(reader: Reader, instance: int, after: int) -> Iterator[NodeBlockRow]:
+    """Yield the blocks of an instance that contain keys after this one, in their order."""
+    first = reader.blocks("WHERE instance = ? AND first_key <= ? ORDER BY first_key DESC LIMIT 1", instance, after)
+    rest = reader.blocks("WHERE instance = ? AND first_key > ? ORDER BY first_key", instance, after)
+    return chain((block for block in first if block.first_key + block.size - 1 > after), rest)
 
 
 def read_node_keys(reader: Reader, instance: int, after: int, limit: int) -> list[int]:
     """Return up to `limit` node keys of an instance after this key, in their order."""
-    runs = runs_after(reader, instance, after)
-    keys = (key for run in runs for key in range(max(run.first_key, after + 1), run.first_key + run.size))
+    blocks = blocks_after(reader, instance, after)
+    keys = (key for block in blocks for key in range(max(block.first_key, after + 1), block.first_key + block.size))
     return list(islice(keys, limit))
 
 
-def ids_between(runs: Iterable[NodeBlockRow], low: bytes, high: bytes, most: int) -> list[bytes]:
-    """Return up to `most` node ids from `low` to `high` of these runs, which are ordered by origin and counter."""
+def ids_between(blocks: Iterable[NodeBlockRow], low: bytes, high: bytes, most: int) -> list[bytes]:
+    """Return up to `most` node ids from `low` to `high` of these blocks, which are ordered by origin and counter."""
     ids = (
-        run.origin + counter.to_bytes(4, "big")
-        for run in runs
+        block.origin + counter.to_bytes(4, "big")
+        for block in blocks
         for counter in range(
-            max(run.first, int.from_bytes(low[12:], "big")) if run.origin == low[:12] else run.first,
-            min(run.first + run.size, int.from_bytes(high[12:], "big") + 1)
-            if run.origin == high[:12]
-            else run.first + run.size,
+            max(block.first, int.from_bytes(low[12:], "big")) if block.origin == low[:12] else block.first,
+            min(block.first + block.size, int.from_bytes(high[12:], "big") + 1)
+            if block.origin == high[:12]
+            else block.first + block.size,
         )
     )
     return list(islice(ids, most))
@@ -84,15 +85,15 @@ def read_described(reader: Reader, keys: Sequence[int]) -> dict[int, StoredNode]
     """Return these nodes by key. Raise StoreError if one is missing."""
     nodes = reader.nodes(keys)
     outcomes = {row.key: row for row in reader.outcome_heads(keys)}
-    adopted = {row.key: row.function for row in rebound_rows(reader, keys)}
+    rebound = {row.key: row.function for row in rebound_rows(reader, keys)}
     used = dict(beside_nodes(reader, "used_failures", "instance", keys))
     progress = {}
     for *row, chk in reader.by_keys(_PROGRESS, keys):
-        check_progress(row, chk)
+        check_row("progress", row[0], chk, row)
         progress[row[0]] = ProgressRow(*row)
     return {
         key: StoredNode(
-            key, adopted.get(key, node.function), node.sources, outcomes.get(key), progress.get(key), key in used
+            key, rebound.get(key, node.function), node.sources, outcomes.get(key), progress.get(key), key in used
         )
         for key, node in nodes.items()
     }
@@ -113,8 +114,8 @@ def read_functions_of(reader: Reader, after: int, most: int) -> tuple[set[int], 
     select = "SELECT key, function FROM nodes WHERE key > ? ORDER BY key LIMIT ?"
     rows = reader.connection.execute(select, (after, most)).fetchall()
     last = rows[-1][0] if len(rows) == most else _LAST_KEY
-    adopted = reader.connection.execute(
-        "SELECT DISTINCT function FROM adopted WHERE key > ? AND key <= ?", (after, last)
+    rebound = reader.connection.execute(
+        "SELECT DISTINCT function FROM rebound_nodes WHERE key > ? AND key <= ?", (after, last)
     )
-    named = {function for _, function in rows} | {function for (function,) in adopted}
+    named = {function for _, function in rows} | {function for (function,) in rebound}
     return named, None if last == _LAST_KEY else last

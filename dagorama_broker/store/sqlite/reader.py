@@ -12,7 +12,6 @@ from dagorama_broker.model.domain import Function, RetryPolicy, State, WireProto
 from dagorama_broker.model.queries import EndedNode, FoundNode, LiveNode, StoredInstance
 from dagorama_broker.model.rows import FunctionRow, InstanceRow, NodeBlockRow, OutcomeRow, RemovedRow, unpack_keys
 from dagorama_broker.store.checksums import (
-    block_sum,
     check_payload,
     check_row,
     damaged,
@@ -24,10 +23,10 @@ from dagorama_broker.store.checksums import (
 _Found = TypeVar("_Found")
 #: Numbers of keys in one SELECT; few sizes, so that SQLite compiles few statements.
 _ASKED = (1, 16, 256)
-_RUN = "SELECT first_key, origin, first, size, instance, digest, maker, chk FROM runs"
+_BLOCK = "SELECT first_key, origin, first, size, instance, digest, creator, chk FROM node_blocks"
 _INSTANCE = "SELECT key, id, definition, entry, created, chk, ended, failed, end_chk FROM instances"
 _OUTCOME = (
-    "SELECT o.key, o.chk, o.state, o.attempt, o.culprit, o.ended, o.refs, r.chk, r.state, r.culprit, r.ended"
+    "SELECT o.key, o.chk, o.state, o.attempt, o.root_cause, o.ended, o.refs, r.chk, r.state, r.root_cause, r.ended"
     " FROM outcomes o LEFT JOIN resolved r ON r.key = o.key WHERE o.key IN"
 )
 
@@ -82,13 +81,13 @@ class Reader:
 
     def outcome_heads(self, keys: Collection[int]) -> Iterator[OutcomeRow]:
         """Yield the current outcomes of nodes that have one, without value and failure."""
-        for key, chk, state, attempt, culprit, ended, refs, *resolved in self.by_keys(_OUTCOME, keys):
-            if outcome_sum(key, state, attempt, culprit, ended, refs) != chk >> 32:
+        for key, chk, state, attempt, root_cause, ended, refs, *resolved in self.by_keys(_OUTCOME, keys):
+            if outcome_sum(key, state, attempt, root_cause, ended, refs) != chk >> 32:
                 raise damaged("outcomes", key)
             if resolved[0] is not None:
                 check_row("resolved", key, resolved[0], (key, *resolved[1:]))
-                state, culprit, ended = resolved[1:]
-            yield OutcomeRow(key, state, attempt, refs, None, culprit, None, ended)
+                state, root_cause, ended = resolved[1:]
+            yield OutcomeRow(key, state, attempt, refs, None, root_cause, None, ended)
 
     def failures(self, keys: Collection[int]) -> dict[int, KeptFailure]:
         """Return the stored failures of these nodes. Raise StoreError if one has no outcome."""
@@ -151,49 +150,48 @@ class Reader:
 
     def _keys(self, ids: Sequence[bytes]) -> dict[bytes, int]:
         """Return the keys of the nodes that exist; nodes of removed instances do not."""
-        runs = {id: run for id in ids if (run := self._run_with(id))}
+        blocks = {id: block for id in ids if (block := self._block_with(id))}
         select = "SELECT instance FROM leftovers WHERE instance IN"
-        gone = {instance for (instance,) in self.by_keys(select, {run.instance for run in runs.values()})}
+        gone = {instance for (instance,) in self.by_keys(select, {block.instance for block in blocks.values()})}
         return {
-            id: run.first_key + int.from_bytes(id[12:], "big") - run.first
-            for id, run in runs.items()
-            if run.instance not in gone
+            id: block.first_key + int.from_bytes(id[12:], "big") - block.first
+            for id, block in blocks.items()
+            if block.instance not in gone
         }
 
-    def _run_with(self, id: bytes) -> NodeBlockRow | None:
+    def _block_with(self, id: bytes) -> NodeBlockRow | None:
         counter = int.from_bytes(id[12:], "big")
-        run = self._run("WHERE origin = ? AND first <= ? ORDER BY first DESC LIMIT 1", id[:12], counter)
-        return run if run and counter < run.first + run.size else None
+        block = self._block("WHERE origin = ? AND first <= ? ORDER BY first DESC LIMIT 1", id[:12], counter)
+        return block if block and counter < block.first + block.size else None
 
     def ids(self, keys: Collection[int]) -> dict[int, bytes]:
         found: dict[int, bytes] = {}
-        run: NodeBlockRow | None = None
+        block: NodeBlockRow | None = None
         for key in sorted(keys):
-            if run is None or key >= run.first_key + run.size:
-                run = self.run_of(key)
-            if run is not None:
-                found[key] = run.origin + (run.first + key - run.first_key).to_bytes(4, "big")
+            if block is None or key >= block.first_key + block.size:
+                block = self.block_of(key)
+            if block is not None:
+                found[key] = block.origin + (block.first + key - block.first_key).to_bytes(4, "big")
         return _all_found("id", keys, found)
 
     # --- runs, instances, functions -----------------------------------------------------------------
 
-    def run_of(self, key: int) -> NodeBlockRow | None:
-        """Return the run that contains a node, by the key of the node."""
-        run = self._run("WHERE first_key <= ? ORDER BY first_key DESC LIMIT 1", key)
-        return run if run is not None and key < run.first_key + run.size else None
+    def block_of(self, key: int) -> NodeBlockRow | None:
+        """Return the block that contains a node, by the key of the node."""
+        block = self._block("WHERE first_key <= ? ORDER BY first_key DESC LIMIT 1", key)
+        return block if block is not None and key < block.first_key + block.size else None
 
-    def last_run(self, origin: bytes, before: int) -> NodeBlockRow | None:
-        return self._run("WHERE origin = ? AND first < ? ORDER BY first DESC LIMIT 1", origin, before)
+    def last_block(self, origin: bytes, before: int) -> NodeBlockRow | None:
+        return self._block("WHERE origin = ? AND first < ? ORDER BY first DESC LIMIT 1", origin, before)
 
-    def _run(self, where: str, *parameters: int | bytes) -> NodeBlockRow | None:
-        return next(self.runs(where, *parameters), None)
+    def _block(self, where: str, *parameters: int | bytes) -> NodeBlockRow | None:
+        return next(self.blocks(where, *parameters), None)
 
-    def runs(self, where: str, *parameters: int | bytes) -> Iterator[NodeBlockRow]:
-        for *row, chk in self.connection.execute(f"{_RUN} {where}", parameters):
-            first_key, origin, first, size, instance, digest, maker = row
-            if block_sum(first_key, origin, first, size, instance, digest, maker) != chk:
-                raise damaged("runs", first_key)
-            yield NodeBlockRow(origin, first, size, first_key, instance, digest, maker)
+    def blocks(self, where: str, *parameters: int | bytes) -> Iterator[NodeBlockRow]:
+        for *row, chk in self.connection.execute(f"{_BLOCK} {where}", parameters):
+            first_key, origin, first, size, instance, digest, creator = row
+            check_row("node_blocks", first_key, chk, row)
+            yield NodeBlockRow(origin, first, size, first_key, instance, digest, creator)
 
     def has_instance(self, id: bytes) -> bool:
         select = "SELECT 1 FROM instances WHERE id = ? UNION ALL SELECT 1 FROM removed WHERE id = ?"
@@ -202,7 +200,7 @@ class Reader:
     def is_new(self, instance: bytes, origin: bytes) -> bool:
         select = (
             "SELECT 1 FROM instances WHERE id = ? UNION ALL SELECT 1 FROM removed WHERE id = ?"
-            " UNION ALL SELECT 1 FROM runs WHERE origin = ? LIMIT 1"
+            " UNION ALL SELECT 1 FROM node_blocks WHERE origin = ? LIMIT 1"
         )
         return self.connection.execute(select, (instance, instance, origin)).fetchone() is None
 
@@ -254,7 +252,7 @@ class Reader:
     def functions(self) -> Iterator[FunctionRow]:
         for *row, chk in self.connection.execute(
             "SELECT id, name, hash, queue, taint, max_attempts, retry_interval, retry_base, retry_max_interval,"
-            " retry_jitter, is_async, world, options, chk FROM functions ORDER BY id"
+            " retry_jitter, is_async, protocol, options, chk FROM functions ORDER BY id"
         ):
             check_row("functions", row[0], chk, row)
             id, name, hash, queue, taint, *retry, is_async, protocol, options = row

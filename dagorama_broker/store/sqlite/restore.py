@@ -9,61 +9,66 @@ from dagorama_broker.errors import StoreError
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.queries import Live, LiveNode
 from dagorama_broker.model.rows import NodeBlockRow, ProgressRow, ReboundRow
-from dagorama_broker.store.checksums import check_progress, check_row, damaged, node_sum, outcome_sum, unpack_sources
+from dagorama_broker.store.checksums import check_row, damaged, node_sum, outcome_sum, unpack_sources
 from dagorama_broker.store.sqlite.counters import next_key
-from dagorama_broker.store.sqlite.eager import live_eager_attempts, live_runs
+from dagorama_broker.store.sqlite.eager import live_blocks, live_eager_attempts
 from dagorama_broker.store.sqlite.reader import Reader
-from dagorama_broker.store.sqlite.rebinds import adoptions_of, checked
+from dagorama_broker.store.sqlite.rebinds import checked, rebindings_of
 
 # CROSS JOIN makes SQLite use this order of tables, so that it never reads what ended long ago.
-_UNFINISHED_RUNS = (
-    "FROM instances i INDEXED BY unfinished_instances CROSS JOIN runs r ON r.instance = i.key"
+_UNFINISHED_BLOCKS = (
+    "FROM instances i INDEXED BY unfinished_instances CROSS JOIN node_blocks r ON r.instance = i.key"
     " CROSS JOIN {table} t ON t.key BETWEEN r.first_key AND r.first_key + r.size - 1 {more} WHERE i.ended IS NULL"
 )
 NODES_QUERY = (
-    "SELECT t.key, t.chk, t.instance, t.function, t.sources, o.chk, o.state, o.attempt, o.culprit, o.ended, o.refs "
-) + _UNFINISHED_RUNS.format(table="nodes", more="LEFT JOIN outcomes o ON o.key = t.key")
+    "SELECT t.key, t.chk, t.instance, t.function, t.sources, o.chk, o.state, o.attempt, o.root_cause, o.ended, o.refs "
+) + _UNFINISHED_BLOCKS.format(table="nodes", more="LEFT JOIN outcomes o ON o.key = t.key")
 PROGRESS_QUERY = (
-    "SELECT t.key, t.runs, t.deaths, t.lost, t.retry_at, t.failure, t.pause, t.attempt, t.lost_attempt, t.chk "
-) + _UNFINISHED_RUNS.format(table="progress", more="")
-KEYS_QUERY = ("SELECT t.key, t.concurrency_key, t.chk " + _UNFINISHED_RUNS).format(table="node_keys", more="")
-ADOPTED_QUERY = ("SELECT t.key, t.function, t.adoption, t.chk " + _UNFINISHED_RUNS).format(table="adopted", more="")
+    "SELECT t.key, t.failed_attempts, t.crashes, t.worker_losses, t.retry_at, t.failure, t.pause, t.attempt,"
+    " t.lost_attempt, t.chk "
+) + _UNFINISHED_BLOCKS.format(table="progress", more="")
+KEYS_QUERY = ("SELECT t.key, t.concurrency_key, t.chk " + _UNFINISHED_BLOCKS).format(table="node_keys", more="")
+REBOUND_QUERY = ("SELECT t.key, t.function, t.rebinding, t.chk " + _UNFINISHED_BLOCKS).format(
+    table="rebound_nodes", more=""
+)
 
 
 def read_live(reader: Reader) -> Live:
     """Return all nodes that have not ended and what they depend on. Raise StoreError if a row is damaged or missing."""
     connection = reader.connection
-    runs = list(reader.runs("WHERE instance IN (SELECT key FROM instances WHERE ended IS NULL) ORDER BY first_key"))
-    nodes, resolving = _unfinished(connection, runs)
+    blocks = list(reader.blocks("WHERE instance IN (SELECT key FROM instances WHERE ended IS NULL) ORDER BY first_key"))
+    nodes, resolving = _unfinished(connection, blocks)
     still = {row.key for row in reader.outcome_heads(resolving.keys()) if row.state == State.RESOLVING}
     nodes = sorted([*nodes, *(resolving[key] for key in still)])
     sources = {key for node in nodes if node.sources for key in unpack_sources(node.sources)}
     ended = reader.ended_and_named(sources | still)
     unfinished = {node.instance for node in nodes}
-    adopted = _adopted(connection, {node.key for node in nodes})
+    rebound = _rebound(connection, {node.key for node in nodes})
     instances = [each for each in reader.instances("WHERE ended IS NULL ORDER BY key") if each.row.key in unfinished]
     return Live(
         functions=list(reader.functions()),
         instances=[stored.row for stored in instances],
-        blocks=[run for run in runs if run.instance in unfinished],
+        blocks=[block for block in blocks if block.instance in unfinished],
         nodes=nodes,
         ended=[ended[key] for key in sorted(ended)],
         progress=_progress(connection, nodes),
         keys=_keys(connection),
-        rebound={row.key: row.function for row in adopted},
+        rebound={row.key: row.function for row in rebound},
         workers=_workers(connection),
         failed={stored.row.key for stored in instances if stored.failed},
         next_node=next_key(connection, "nodes"),
         next_instance=next_key(connection, "instances"),
         next_function=next_key(connection, "functions", "id"),
         eager_attempts=live_eager_attempts(connection),
-        eager_blocks=live_runs(reader),
-        rebindings=adoptions_of(reader, adopted),
-        next_rebinding=next_key(connection, "adoptions", "id"),
+        eager_blocks=live_blocks(reader),
+        rebindings=rebindings_of(reader, rebound),
+        next_rebinding=next_key(connection, "rebindings", "id"),
     )
 
 
-def _unfinished(connection: sqlite3.Connection, runs: list[NodeBlockRow]) -> tuple[list[LiveNode], dict[int, LiveNode]]:
+def _unfinished(
+    connection: sqlite3.Connection, blocks: list[NodeBlockRow]
+) -> tuple[list[LiveNode], dict[int, LiveNode]]:
     """Return the nodes without an outcome, in order, and the nodes whose outcome was RESOLVING when they completed."""
     nodes: list[LiveNode] = []
     resolving: dict[int, LiveNode] = {}
@@ -78,7 +83,7 @@ def _unfinished(connection: sqlite3.Connection, runs: list[NodeBlockRow]) -> tup
             raise damaged("outcomes", key)
         elif outcome[0] == State.RESOLVING:
             resolving[key] = LiveNode(key, instance, function, sources)
-    expected = sum(run.size for run in runs)
+    expected = sum(block.size for block in blocks)
     if seen != expected:
         raise StoreError(f"table nodes is damaged: unfinished instances have {expected} nodes and {seen} are there")
     return nodes, resolving
@@ -87,7 +92,7 @@ def _unfinished(connection: sqlite3.Connection, runs: list[NodeBlockRow]) -> tup
 def _progress(connection: sqlite3.Connection, nodes: list[LiveNode]) -> list[ProgressRow]:
     found: dict[int, ProgressRow] = {}
     for *row, chk in connection.execute(PROGRESS_QUERY):
-        check_progress(row, chk)
+        check_row("progress", row[0], chk, row)
         found[row[0]] = ProgressRow(*row)
     return [found[node.key] for node in nodes if node.key in found] if found else []
 
@@ -100,8 +105,8 @@ def _keys(connection: sqlite3.Connection) -> dict[int, str]:
     return keys
 
 
-def _adopted(connection: sqlite3.Connection, unfinished: Collection[int]) -> list[ReboundRow]:
-    return [row for row in checked(connection.execute(ADOPTED_QUERY)) if row.key in unfinished]
+def _rebound(connection: sqlite3.Connection, unfinished: Collection[int]) -> list[ReboundRow]:
+    return [row for row in checked(connection.execute(REBOUND_QUERY)) if row.key in unfinished]
 
 
 def _workers(connection: sqlite3.Connection) -> list[tuple[bytes, str]]:

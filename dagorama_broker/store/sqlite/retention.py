@@ -14,17 +14,17 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from dagorama_broker.model.rows import LinkRow, NodeBlockRow, RemovedRow
-from dagorama_broker.store.checksums import SqlValue, block_sum, check_row, damaged, summed
+from dagorama_broker.store.checksums import SqlValue, check_row, summed
 from dagorama_broker.store.protocol import REMEMBERED
-from dagorama_broker.store.sqlite.connection import run
+from dagorama_broker.store.sqlite.connection import execute_rows
 from dagorama_broker.store.sqlite.counters import mark_used
 from dagorama_broker.store.sqlite.reader import Reader
 from dagorama_broker.store.sqlite.rebinds import let_go
 
 #: Tables in which few nodes have rows, each with the column that holds the node's key.
 _RARE = (
-    ("resolved", "key"), ("progress", "key"), ("node_keys", "key"), ("adopted", "key"), ("used_failures", "key"),
-    ("broods", "node"), ("brood_runs", "first_key"), ("large_refs", "key"),
+    ("resolved", "key"), ("progress", "key"), ("node_keys", "key"), ("rebound_nodes", "key"), ("used_failures", "key"),
+    ("eager_attempts", "node"), ("eager_blocks", "first_key"), ("large_refs", "key"),
 )  # fmt: skip
 _WHICH_HAVE_ROWS = "SELECT " + ", ".join(
     f"EXISTS (SELECT 1 FROM {table} WHERE {column} BETWEEN ?1 AND ?2)" for table, column in _RARE
@@ -37,14 +37,15 @@ _LEFTOVERS_PACKED = (
     " FROM (SELECT instance, chk FROM leftovers ORDER BY instance LIMIT ?)"
 )
 #: Adding 0 turns a blob, which JSON cannot hold and only damage can put there, into a number that fails the checksum.
-_RUNS_PACKED = (
+_BLOCKS_PACKED = (
     "SELECT json_group_array(json_array(hex(origin), first + 0, size + 0, first_key, instance + 0, hex(digest),"
-    " maker + 0, chk + 0)) FROM (SELECT * FROM runs WHERE instance {among} ORDER BY instance, first_key LIMIT ?)"
+    " creator + 0, chk + 0))"
+    " FROM (SELECT * FROM node_blocks WHERE instance {among} ORDER BY instance, first_key LIMIT ?)"
 )
 #: Deletes functions that no node refers to. It scans all nodes, so only a start uses it.
 _UNUSED = (
     "DELETE FROM functions WHERE id NOT IN (SELECT DISTINCT function FROM nodes)"
-    " AND id NOT IN (SELECT function FROM adopted)"
+    " AND id NOT IN (SELECT function FROM rebound_nodes)"
 )
 
 
@@ -76,8 +77,8 @@ def remove(connection: sqlite3.Connection, rows: Sequence[RemovedRow]) -> None:
     keys = _Keys([row.key for row in rows])
     mark_used(connection, "instances", keys.last)
     keys.delete(connection, "instances")
-    run(connection, _REMOVED, 6, summed(map(_tombstone, rows)))
-    run(connection, _LEFTOVERS, 2, summed((row.key,) for row in rows))
+    execute_rows(connection, _REMOVED, 6, summed(map(_tombstone, rows)))
+    execute_rows(connection, _LEFTOVERS, 2, summed((row.key,) for row in rows))
     _unlink(connection, keys)
     connection.execute("DELETE FROM removed WHERE number <= (SELECT max(number) FROM removed) - ?", (REMEMBERED,))
 
@@ -108,11 +109,11 @@ class _Portion:
 
     room: int  #: number of nodes that may still be added
     nodes: list[range] = field(default_factory=list)
-    runs: list[int] = field(default_factory=list)  #: first keys of the runs that are deleted completely
+    blocks: list[int] = field(default_factory=list)  #: first keys of the blocks that are deleted completely
     unfinished: int = 0  #: key of the first instance that is not deleted completely; 0: all are
 
     def take(self, connection: sqlite3.Connection, row: NodeBlockRow) -> None:
-        """Add a run, or as many of its nodes as there is room for."""
+        """Add a block, or as many of its nodes as there is room for."""
         first, end = row.first_key, row.first_key + row.size
         if row.size > self.room:
             first = _first_left(connection, first, end)
@@ -120,7 +121,7 @@ class _Portion:
             end = first + self.room
             self.unfinished = row.instance
         else:
-            self.runs.append(row.first_key)
+            self.blocks.append(row.first_key)
         self.nodes.append(range(first, end))
         self.room -= end - first
 
@@ -133,8 +134,8 @@ class _Portion:
             for table in ("nodes", "outcomes"):
                 keys.delete(connection, table)
             unnamed = _delete_the_rare(connection, keys)
-        if self.runs:
-            _Keys(self.runs).delete(connection, "runs", "first_key")
+        if self.blocks:
+            _Keys(self.blocks).delete(connection, "node_blocks", "first_key")
         return unnamed
 
 
@@ -151,7 +152,7 @@ def sweep(connection: sqlite3.Connection, most: int) -> tuple[bool, list[bytes]]
     instances = _leftovers(connection, most)
     if not instances:
         return False, []
-    portion = _portion(connection, _runs_of(connection, _Keys(instances), most + 1), most)
+    portion = _portion(connection, _read_blocks_of(connection, _Keys(instances), most + 1), most)
     unnamed = portion.delete(connection)
     done = [key for key in instances if not portion.unfinished or key < portion.unfinished]
     if done:
@@ -159,9 +160,9 @@ def sweep(connection: sqlite3.Connection, most: int) -> tuple[bool, list[bytes]]
     return len(done) < len(instances) or len(instances) == most, unnamed
 
 
-def _portion(connection: sqlite3.Connection, runs: Sequence[NodeBlockRow], most: int) -> _Portion:
+def _portion(connection: sqlite3.Connection, blocks: Sequence[NodeBlockRow], most: int) -> _Portion:
     portion = _Portion(most)
-    for number, row in enumerate(runs):
+    for number, row in enumerate(blocks):
         if portion.unfinished:
             break
         if number == most or not portion.room:
@@ -179,16 +180,17 @@ def _leftovers(connection: sqlite3.Connection, most: int) -> list[int]:
     return [instance for instance, _ in found]
 
 
-def _runs_of(connection: sqlite3.Connection, instances: _Keys, most: int) -> list[NodeBlockRow]:
+def _read_blocks_of(connection: sqlite3.Connection, instances: _Keys, most: int) -> list[NodeBlockRow]:
     """Return runs of these instances, ordered by instance."""
-    packed = connection.execute(_RUNS_PACKED.format(among=instances.among), (*instances.parameters, most)).fetchone()[0]
-    runs = []
-    for origin, first, size, first_key, instance, digest, maker, chk in json.loads(packed):
-        row = NodeBlockRow(bytes.fromhex(origin), first, size, first_key, instance, bytes.fromhex(digest), maker)
-        if block_sum(first_key, row.origin, first, size, instance, row.digest, maker) != chk:
-            raise damaged("runs", first_key)
-        runs.append(row)
-    return runs
+    packed = connection.execute(_BLOCKS_PACKED.format(among=instances.among), (*instances.parameters, most)).fetchone()[
+        0
+    ]
+    blocks = []
+    for origin, first, size, first_key, instance, digest, creator, chk in json.loads(packed):
+        row = NodeBlockRow(bytes.fromhex(origin), first, size, first_key, instance, bytes.fromhex(digest), creator)
+        check_row("node_blocks", first_key, chk, (first_key, row.origin, first, size, instance, row.digest, creator))
+        blocks.append(row)
+    return blocks
 
 
 def _first_left(connection: sqlite3.Connection, first: int, end: int) -> int:
@@ -205,7 +207,7 @@ def _delete_the_rare(connection: sqlite3.Connection, nodes: _Keys) -> list[bytes
     for (table, column), has in zip(_RARE, has_rows, strict=True):
         if has and table == "large_refs":
             unnamed = _let_go(connection, nodes)
-        elif has and table == "adopted":
+        elif has and table == "rebound_nodes":
             let_go(connection, nodes.among, nodes.parameters)
         elif has:
             nodes.delete(connection, table, column)

@@ -20,15 +20,15 @@ from dagorama_broker.model.queries import (
 )
 from dagorama_broker.model.rows import EagerAttemptRow, NodeBlockRow, unpack_keys
 from dagorama_broker.store.checksums import check_row, damaged, node_sum, unpack_sources
-from dagorama_broker.store.sqlite.eager import eager_attempt_rows, fates_of, maker_rows
-from dagorama_broker.store.sqlite.listing import beside_nodes, runs_after
+from dagorama_broker.store.sqlite.eager import creator_rows, eager_attempt_rows, eager_states_of
+from dagorama_broker.store.sqlite.listing import beside_nodes, blocks_after
 from dagorama_broker.store.sqlite.reader import Reader
-from dagorama_broker.store.sqlite.rebinds import adoptions_of, rebound_rows
+from dagorama_broker.store.sqlite.rebinds import rebindings_of, rebound_rows
 
 # A node that failed or was cancelled always has a root cause, and no other node has one: the two partial indexes hold
 # only these. A node that failed while it was RESOLVING has its root cause in `resolved`.
-_BECAUSE = "SELECT key FROM {table} INDEXED BY {table}_culprits WHERE culprit != 0 AND culprit IN"
-_BETWEEN = "SELECT key FROM {table} INDEXED BY bad_{table} WHERE culprit != 0 AND key BETWEEN ? AND ?"
+_BECAUSE = "SELECT key FROM {table} INDEXED BY {table}_root_causes WHERE root_cause != 0 AND root_cause IN"
+_BETWEEN = "SELECT key FROM {table} INDEXED BY bad_{table} WHERE root_cause != 0 AND key BETWEEN ? AND ?"
 _TABLES = ("outcomes", "resolved")
 _NODES = "SELECT key, chk, instance, function, sources FROM nodes WHERE key BETWEEN ? AND ?"
 # A negative key has these bytes at its upper end. A positive one may contain them too, so the caller checks again.
@@ -41,28 +41,32 @@ _USED = "SELECT key, instance, chk FROM used_failures WHERE instance = ? ORDER B
 
 def read_bad_ends(reader: Reader, instance: int, after: int = 0, limit: int | None = None) -> list[FailedEnd]:
     """Return nodes of an instance that failed or were cancelled, in the order of their keys."""
-    bad = (key for run in runs_after(reader, instance, after) for key in _bad_keys(reader.connection, run, after))
+    bad = (key for block in blocks_after(reader, instance, after) for key in _bad_keys(reader.connection, block, after))
     found = [FailedEnd(row.key, row.state, row.root_cause) for row in reader.outcome_heads(list(islice(bad, limit)))]
     return sorted(found)
 
 
-def _bad_keys(connection: sqlite3.Connection, run: NodeBlockRow, after: int) -> Iterator[int]:
-    ends = (max(run.first_key, after + 1), run.first_key + run.size - 1)
+def _bad_keys(connection: sqlite3.Connection, block: NodeBlockRow, after: int) -> Iterator[int]:
+    ends = (max(block.first_key, after + 1), block.first_key + block.size - 1)
     found = {key for table in _TABLES for (key,) in connection.execute(_BETWEEN.format(table=table), ends)}
     return iter(sorted(found))
 
 
 def read_failed(
-    reader: Reader, culprits: Sequence[int], more: Collection[int] = (), reruns: Collection[int] = ()
+    reader: Reader, root_causes: Sequence[int], more: Collection[int] = (), reruns: Collection[int] = ()
 ) -> Failed:
-    """Return the nodes that failed because of `culprits`, the ended nodes `more`, and what a retry of them needs.
+    """Return the nodes that failed because of `root causes`, the ended nodes `more`, and what a retry of them needs.
 
     Nodes in `reruns` drop their values, and the result lists what their attempts created.
     """
-    found = _failed_nodes(reader, culprits, set(more), set(reruns))
+    found = _failed_nodes(reader, root_causes, set(more), set(reruns))
     instances = {stored.row.key: stored for stored in reader.instances_of({node.instance for node in found})}
     made = read_made(reader, {node.key for node in found if node.dropped})
-    dead = {key for key, fate in fates_of(reader, [node.key for node in found]).items() if fate is EagerState.ABORTED}
+    dead = {
+        key
+        for key, eager_state in eager_states_of(reader, [node.key for node in found]).items()
+        if eager_state is EagerState.ABORTED
+    }
     nodes = [
         node for node in found
         # Rows of removed instances may be left; and nodes that a rolled-back attempt created are not retried.
@@ -71,17 +75,17 @@ def read_failed(
     own = {node.key for node in nodes}
     awaited = {key for node in nodes for key in unpack_sources(node.sources if node.refs is None else node.refs)}
     ended = reader.ended_and_named(awaited)
-    adopted = list(rebound_rows(reader, own))
+    rebound = list(rebound_rows(reader, own))
     return Failed(
         nodes=nodes,
         instances=list(instances.values()),
-        blocks=list(_runs_of(reader, sorted(own))),
+        blocks=list(_read_blocks_of(reader, sorted(own))),
         ended=[ended[key] for key in sorted(ended) if key not in own],
         keys=dict(beside_nodes(reader, "node_keys", "concurrency_key", own)),
-        rebound={row.key: row.function for row in adopted},
+        rebound={row.key: row.function for row in rebound},
         others={key for key in instances if _has_other_bad_end(reader, key, own, made)},
         made=made,
-        rebindings=adoptions_of(reader, adopted),
+        rebindings=rebindings_of(reader, rebound),
     )
 
 
@@ -89,12 +93,12 @@ def _has_other_bad_end(reader: Reader, instance: int, own: Collection[int], made
     """Return whether another node failed or was cancelled, without what rolled-back attempts and reruns created."""
     bad = (end.key for end in read_bad_ends(reader, instance))
     others = [key for key in bad if key not in own and not is_made(made, key)]
-    fates = fates_of(reader, others)
-    return any(fates.get(key) is not EagerState.ABORTED for key in others)
+    eager_states = eager_states_of(reader, others)
+    return any(eager_states.get(key) is not EagerState.ABORTED for key in others)
 
 
-def _failed_nodes(reader: Reader, culprits: Sequence[int], more: set[int], reruns: set[int]) -> list[FailedNode]:
-    keys = {key for table in _TABLES for (key,) in reader.by_keys(_BECAUSE.format(table=table), culprits)}
+def _failed_nodes(reader: Reader, root_causes: Sequence[int], more: set[int], reruns: set[int]) -> list[FailedNode]:
+    keys = {key for table in _TABLES for (key,) in reader.by_keys(_BECAUSE.format(table=table), root_causes)}
     heads = {
         row.key: row for row in reader.outcome_heads(keys | more)
         if row.state == State.FAILED or (row.key in more and row.state == State.COMPLETED)
@@ -117,13 +121,13 @@ def _failed_nodes(reader: Reader, culprits: Sequence[int], more: set[int], rerun
     ]
 
 
-def _runs_of(reader: Reader, keys: Iterable[int]) -> Iterator[NodeBlockRow]:
-    """Yield the runs that contain these keys, which are in order."""
-    run: NodeBlockRow | None = None
+def _read_blocks_of(reader: Reader, keys: Iterable[int]) -> Iterator[NodeBlockRow]:
+    """Yield the blocks that contain these keys, which are in order."""
+    block: NodeBlockRow | None = None
     for key in keys:
-        if run is None or key >= run.first_key + run.size:
-            run = next(reader.runs("WHERE first_key <= ? ORDER BY first_key DESC LIMIT 1", key))
-            yield run
+        if block is None or key >= block.first_key + block.size:
+            block = next(reader.blocks("WHERE first_key <= ? ORDER BY first_key DESC LIMIT 1", key))
+            yield block
 
 
 # --- downstream nodes -------------------------------------------------------------------------------------
@@ -149,11 +153,11 @@ def read_edges(reader: Reader, instance: int, after: int, limit: int, tolerant: 
 
 def _ranges(reader: Reader, instance: int, after: int, limit: int) -> Iterator[tuple[int, int]]:
     """Yield first and last keys of ranges that hold the next `limit` nodes of an instance."""
-    for run in runs_after(reader, instance, after):
+    for block in blocks_after(reader, instance, after):
         if not limit:
             return
-        first = max(run.first_key, after + 1)
-        last = min(run.first_key + run.size, first + limit) - 1
+        first = max(block.first_key, after + 1)
+        last = min(block.first_key + block.size, first + limit) - 1
         limit -= last - first + 1
         yield first, last
 
@@ -184,18 +188,20 @@ def read_made(reader: Reader, roots: Collection[int]) -> list[CreatedBlock]:
     """Return the blocks that attempts of these nodes created, the blocks that nodes in them created, and so on."""
     found: dict[int, tuple[NodeBlockRow, int]] = {}
     for root in sorted(roots):
-        wanted = list(reader.runs("WHERE maker = ?", root))
+        wanted = list(reader.blocks("WHERE creator = ?", root))
         while wanted:
-            run = wanted.pop()
-            if run.first_key not in found:
-                found[run.first_key] = run, root
-                wanted += reader.runs("WHERE maker BETWEEN ? AND ?", run.first_key, run.first_key + run.size - 1)
-    broods = _broods(reader, found)
-    return [CreatedBlock(run, root, broods.get(key)) for key, (run, root) in sorted(found.items())]
+            block = wanted.pop()
+            if block.first_key not in found:
+                found[block.first_key] = block, root
+                wanted += reader.blocks(
+                    "WHERE creator BETWEEN ? AND ?", block.first_key, block.first_key + block.size - 1
+                )
+    eager_attempts = _eager_attempts(reader, found)
+    return [CreatedBlock(block, root, eager_attempts.get(key)) for key, (block, root) in sorted(found.items())]
 
 
-def _broods(reader: Reader, runs: Collection[int]) -> dict[int, EagerAttemptRow]:
-    """Return the eager attempts that created these runs, by the first key of the run."""
-    makers = maker_rows(reader, runs)
-    rows = eager_attempt_rows(reader, set(makers.values()))
-    return {key: rows[attempt] for key, attempt in makers.items() if attempt in rows}
+def _eager_attempts(reader: Reader, blocks: Collection[int]) -> dict[int, EagerAttemptRow]:
+    """Return the eager attempts that created these blocks, by the first key of the block."""
+    creators = creator_rows(reader, blocks)
+    rows = eager_attempt_rows(reader, set(creators.values()))
+    return {key: rows[attempt] for key, attempt in creators.items() if attempt in rows}

@@ -25,7 +25,7 @@ from dagorama_broker.store.large_values import LargeFiles
 from dagorama_broker.store.sqlite.commit_count import COUNT_TIME
 from dagorama_broker.store.sqlite.connection import BUSY_SECONDS, snapshot
 from dagorama_broker.store.sqlite.database import Database
-from dagorama_broker.store.sqlite.eager import fates_of
+from dagorama_broker.store.sqlite.eager import eager_states_of
 from dagorama_broker.store.sqlite.listing import (
     ids_between,
     read_described,
@@ -145,7 +145,7 @@ class SqliteStore:
 
     def eager_states(self, keys: Sequence[int]) -> dict[int, EagerState]:
         with self._database.reading() as reader:
-            return fates_of(reader, keys)
+            return eager_states_of(reader, keys)
 
     def has_instance(self, id: bytes) -> bool:
         with self._database.looking() as reader:
@@ -155,9 +155,9 @@ class SqliteStore:
         with self._database.looking() as reader:
             return reader.is_new(instance, origin)
 
-    def last_run(self, origin: bytes, before: int) -> NodeBlockRow | None:
+    def last_block(self, origin: bytes, before: int) -> NodeBlockRow | None:
         with self._database.looking() as reader:
-            return reader.last_run(origin, before)
+            return reader.last_block(origin, before)
 
     def expired(self, failed: bool, before: float, most: int) -> list[StoredInstance]:
         with self._database.looking() as reader:
@@ -190,12 +190,13 @@ class SqliteStore:
 
     def nodes_between(self, instance: int, low: bytes, high: bytes, most: int) -> list[bytes]:
         with self._database.reading() as reader:
-            where = "INDEXED BY run_origins WHERE origin >= ? AND origin <= ? AND instance = ? ORDER BY origin, first"
-            return ids_between(reader.runs(where, low[:12], high[:12], instance), low, high, most)
+            where = "WHERE origin >= ? AND origin <= ? AND instance = ? ORDER BY origin, first"
+            blocks = reader.blocks(f"INDEXED BY node_block_origins {where}", low[:12], high[:12], instance)
+            return ids_between(blocks, low, high, most)
 
     def size_of(self, instance: int) -> int:
         with self._database.reading() as reader:
-            return sum(run.size for run in reader.runs("WHERE instance = ?", instance))
+            return sum(block.size for block in reader.blocks("WHERE instance = ?", instance))
 
     def node_keys(self, instance: int, after: int, limit: int) -> list[int]:
         with self._database.reading() as reader:
@@ -209,9 +210,9 @@ class SqliteStore:
         with self._database.reading() as reader:
             return read_bad_ends(reader, instance, after, limit)
 
-    def failed(self, culprits: Sequence[int], more: Collection[int] = (), reruns: Collection[int] = ()) -> Failed:
+    def failed(self, root_causes: Sequence[int], more: Collection[int] = (), reruns: Collection[int] = ()) -> Failed:
         with self._database.reading() as reader, snapshot(reader.connection):
-            return read_failed(reader, culprits, more, reruns)
+            return read_failed(reader, root_causes, more, reruns)
 
     def edges(self, instance: int, after: int, limit: int, tolerant: bool) -> EdgesPage:
         with self._database.reading() as reader, snapshot(reader.connection):

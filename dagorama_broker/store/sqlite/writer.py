@@ -19,34 +19,37 @@ from dagorama_broker.store.checksums import (
     summed,
 )
 from dagorama_broker.store.sqlite import drafts
-from dagorama_broker.store.sqlite.connection import run
+from dagorama_broker.store.sqlite.connection import execute_rows
 from dagorama_broker.store.sqlite.rebinds import write_rebound
 from dagorama_broker.store.sqlite.retention import drop_functions, link, remove
 
 # Most of the rows that are written go through these five statements.
 _NODES = "INSERT INTO nodes VALUES {rows}"
 _OUTCOMES = "INSERT INTO outcomes VALUES {rows}"
-_RUNS = "INSERT INTO runs (first_key, origin, first, size, instance, digest, maker, chk) VALUES {rows}"
+_BLOCKS = "INSERT INTO node_blocks (first_key, origin, first, size, instance, digest, creator, chk) VALUES {rows}"
 _INSTANCES = "INSERT INTO instances (key, id, definition, entry, created, chk, failed, end_chk) VALUES {rows}"
 _INSTANCE_ENDS = (
     "WITH ends (key, ended, failed, chk) AS (VALUES {rows})"
     " UPDATE instances SET ended = ends.ended, failed = ends.failed, end_chk = ends.chk"
     " FROM ends WHERE instances.key = ends.key"
 )
-_RESOLVED = "INSERT INTO resolved (key, state, culprit, ended, chk) VALUES (?, ?, ?, ?, ?)"
+_RESOLVED = "INSERT INTO resolved (key, state, root_cause, ended, chk) VALUES (?, ?, ?, ?, ?)"
 _FUNCTIONS = (
     "INSERT INTO functions (id, name, hash, queue, taint, max_attempts, retry_interval, retry_base,"
-    " retry_max_interval, retry_jitter, is_async, world, options, chk)"
+    " retry_max_interval, retry_jitter, is_async, protocol, options, chk)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _PROGRESS = (
-    "INSERT OR REPLACE INTO progress (key, runs, deaths, lost, retry_at, failure, pause, attempt, lost_attempt, chk)"
+    "INSERT OR REPLACE INTO progress (key, failed_attempts, crashes, worker_losses, retry_at, failure, pause, attempt,"
+    " lost_attempt, chk)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _LARGE = "INSERT OR IGNORE INTO large_refs (key, sha256, chk) VALUES (?, ?, ?)"
 _KEYS = "INSERT INTO node_keys (key, concurrency_key, chk) VALUES (?, ?, ?)"
-_BROODS = "INSERT OR REPLACE INTO broods (attempt, node, within, fate, chk) VALUES (?, ?, ?, ?, ?)"
-_BROOD_RUNS = "INSERT INTO brood_runs (first_key, attempt, chk) VALUES (?, ?, ?)"
+_EAGER_ATTEMPTS = (
+    "INSERT OR REPLACE INTO eager_attempts (attempt, node, parent, eager_state, chk) VALUES (?, ?, ?, ?, ?)"
+)
+_EAGER_BLOCKS = "INSERT INTO eager_blocks (first_key, attempt, chk) VALUES (?, ?, ?)"
 _USED_FAILURES = "INSERT OR REPLACE INTO used_failures (key, instance, chk) VALUES (?, ?, ?)"
 _JOINED = "INSERT OR REPLACE INTO workers (id, name, chk) VALUES (?, ?, ?)"
 _LEFT = "DELETE FROM workers WHERE id = ?"
@@ -61,18 +64,18 @@ def write(connection: sqlite3.Connection, changes: Changes) -> None:
     if changes.retried:
         _revive(connection, changes.retried)
     if changes.nodes:
-        run(connection, _NODES, 6, node_rows(changes.nodes))
+        execute_rows(connection, _NODES, 6, node_rows(changes.nodes))
     if changes.outcomes:
-        run(connection, _OUTCOMES, 9, outcome_rows(changes.outcomes))
+        execute_rows(connection, _OUTCOMES, 9, outcome_rows(changes.outcomes))
     if changes.blocks:
-        run(connection, _RUNS, 8, block_rows(changes.blocks))
+        execute_rows(connection, _BLOCKS, 8, block_rows(changes.blocks))
     if changes.resolved:
         many(_RESOLVED, summed((key, int(state), c, float(ended)) for key, state, c, ended in changes.resolved))
     if changes.instances:
         rows = ((*row, row_sum(row), 0, row_sum((row.key, None, 0))) for row in changes.instances)
-        run(connection, _INSTANCES, 8, rows)
+        execute_rows(connection, _INSTANCES, 8, rows)
     if changes.instance_ends:
-        run(connection, _INSTANCE_ENDS, 4, map(_end, changes.instance_ends))
+        execute_rows(connection, _INSTANCE_ENDS, 4, map(_end, changes.instance_ends))
     _write_the_rare(connection, changes)
 
 
@@ -87,9 +90,12 @@ def _write_the_rare(connection: sqlite3.Connection, changes: Changes) -> None:
     if changes.keys:
         many(_KEYS, summed(changes.keys))
     if changes.eager_attempts:
-        many(_BROODS, summed((a, node, within, int(fate)) for a, node, within, fate in changes.eager_attempts))
+        many(
+            _EAGER_ATTEMPTS,
+            summed((a, node, within, int(eager_state)) for a, node, within, eager_state in changes.eager_attempts),
+        )
     if changes.eager_blocks:
-        many(_BROOD_RUNS, summed(changes.eager_blocks))
+        many(_EAGER_BLOCKS, summed(changes.eager_blocks))
     if changes.rebound:
         write_rebound(connection, changes.rebindings, changes.rebound)
     if changes.used_failures:
@@ -130,9 +136,9 @@ def _resolves_again(connection: sqlite3.Connection, key: int) -> bool:
     if connection.execute("DELETE FROM resolved WHERE key = ?", (key,)).rowcount:
         return True
     # Its promises had all ended when it completed, so its outcome itself says COMPLETED.
-    select = "SELECT chk, attempt, culprit, ended, refs FROM outcomes WHERE key = ? AND state = ?"
-    for chk, attempt, culprit, ended, refs in connection.execute(select, (key, int(State.COMPLETED))).fetchall():
-        head = outcome_sum(key, int(State.RESOLVING), attempt, culprit, ended, refs)
+    select = "SELECT chk, attempt, root_cause, ended, refs FROM outcomes WHERE key = ? AND state = ?"
+    for chk, attempt, root_cause, ended, refs in connection.execute(select, (key, int(State.COMPLETED))).fetchall():
+        head = outcome_sum(key, int(State.RESOLVING), attempt, root_cause, ended, refs)
         changed = int(State.RESOLVING), head << 32 | chk & 0xFFFFFFFF, key
         connection.execute("UPDATE outcomes SET state = ?, chk = ? WHERE key = ?", changed)
         return True
