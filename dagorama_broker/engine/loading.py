@@ -156,7 +156,7 @@ class Loading:
         return False
 
     def refuse_made(self, block: NewNodes) -> None:
-        """Raise Conflict if nodes of a block that a worker reports are in the store already: no commit could hold it."""
+        """Raise Conflict if nodes of a block that a worker reports are stored already: no commit could hold it."""
         stored = self._store.last_block(block.origin, block.first + block.count)
         if stored is not None and stored.first + stored.size > block.first:
             raise Conflict(f"node {block.origin.hex()}, counter {block.first}, exists already")

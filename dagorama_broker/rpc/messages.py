@@ -21,7 +21,7 @@ def blocks_of(requests: Sequence[pb.SubmitRequest]) -> list[NewNodes]:
 
 
 def read_blocks(requests: Sequence[pb.SubmitRequest]) -> Iterator[NewNodes | None]:
-    """Yield all blocks of a submission, and None for each function: a step reads one of these. Raises InvalidArgument."""
+    """Yield all blocks of a submission, and None for each function: a step reads one. Raises InvalidArgument."""
     for request in requests:
         functions, content = list[Function](), blake2b(digest_size=16)
         for function in request.functions:

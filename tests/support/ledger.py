@@ -56,7 +56,7 @@ class Ledger:
         self.workers: dict[bytes, str] = {}
         self.eager_attempts: dict[int, EagerAttemptRow] = {}  #: by attempt
         self.used_failures: set[int] = set()  #: nodes that were given a failure which was retried since
-        self.eager_attempt_of: dict[int, int] = {}  #: attempt by the first key of a run
+        self.eager_attempt_of: dict[int, int] = {}  #: attempt by the first key of a block
         self.drafts: dict[int, DraftRow] = {}  #: by first key
 
     def open(self) -> int:

@@ -175,7 +175,7 @@ class Dag:
         return pb.NewInstance(definition="work:Task", entry=self.id(0))
 
     def nodes(self, *arguments: bytes, first: int = 0, function: Any = 0, **columns: Any) -> pb.Nodes:
-        """A run of nodes with these arguments, all of one function; `creates=True` makes the instance."""
+        """A block of nodes with these arguments, all of one function; `creates=True` makes the instance."""
         creates = columns.pop("creates", False)
         if creates:
             columns["creates"] = self.creates if creates is True else creates
@@ -186,7 +186,7 @@ class Dag:
         })  # fmt: skip
 
     def submission(self, *arguments: bytes, functions: Sequence[pb.Function] = (FUNCTION,), **columns: Any) -> Any:
-        """The instance and a run of nodes."""
+        """The instance and a block of nodes."""
         columns.setdefault("creates", True)
         return pb.SubmitRequest(functions=functions, nodes=[self.nodes(*arguments, **columns)])
 

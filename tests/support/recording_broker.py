@@ -310,7 +310,7 @@ def failure(node: Node, error: BaseException) -> broker_pb2.NodeFailure:
 
 
 def nodes_of(functions: Any, run: broker_pb2.Nodes) -> Iterator[Node]:
-    """The nodes that a run's columns describe."""
+    """The nodes that a block's columns describe."""
     ids = [run.origin + ref.to_bytes(4, "big") if ref >= 0 else run.foreign[-1 - ref] for ref in run.source]
     counts = list(run.source_count) or [0] * len(run.function)
     keys = [None, *run.keys]

@@ -4,8 +4,8 @@ Keys are integers and rows of nodes and outcomes are appended, so that a batch t
 columns of a row: a query of the other columns does not read the overflow pages of a long payload. Nodes have no index
 by instance: an instance finds its nodes through its blocks. `chk` and `end_chk` are checksums, see `checksums`.
 
-An instance is removed in two steps: its row is replaced by a row in `removed` and one in `leftovers`, and then its blocks
-are deleted in portions, together with the leftover at the end. `named` says that a row of `links` refers to the
+An instance is removed in two steps: its row is replaced by a row in `removed` and one in `leftovers`, and then its
+blocks are deleted in portions, together with the leftover at the end. `named` says that a row of `links` refers to the
 instance. Free pages are reused; there is no auto_vacuum, which would move pages to make the file smaller for a while.
 """
 
