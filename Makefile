@@ -6,6 +6,7 @@
 #   make lint    ruff, mypy, the import layers, pyright
 #   make proof   everything that shows the promises: simulation, mutations, power cuts, damage, fuzzing, chaos
 #   make proto   regenerates dagorama/api from proto/
+#   make states  writes docs/reference/states.md from the table of transitions
 #   make bench   the benchmarks, in under five minutes (ARGS=--quick: in under one)
 #   make bench-large    the rows of a million nodes
 #   make bench-peers    Dask, Ray and Celery on the same workloads, in an environment of their own
@@ -20,7 +21,7 @@ PEERS := .venv-peers
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
-.PHONY: demo check test lint proof proto bench bench-large bench-peers compiled clean
+.PHONY: demo check test lint proof proto states bench bench-large bench-peers compiled clean
 .DELETE_ON_ERROR:
 
 demo: compiled
@@ -47,6 +48,9 @@ proof: $(INSTALLED_DEV) compiled
 
 proto: $(INSTALLED_DEV)
 	PYTHON=$(abspath $(BIN)/python) ./build_protobuf.sh
+
+states: $(INSTALLED)
+	$(BIN)/python -c 'from dagorama_broker.scheduler.transitions import page; print(page(), end="")' > docs/reference/states.md
 
 bench: compiled
 	$(BIN)/python benchmarks/run.py $(ARGS)

@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
 from dagorama.api import api_pb2_grpc, broker_pb2_grpc
+from dagorama.api.contract import MESSAGE_LIMIT
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.retention_policy import RetentionPolicy
 from dagorama_broker.engine.turns import collect_when_few
@@ -31,7 +32,7 @@ from dagorama_broker.rpc.permissions import HEALTH
 from dagorama_broker.rpc.service import BrokerService
 from dagorama_broker.rpc.tls import server_credentials
 from dagorama_broker.scheduler import Limits, Scheduler, Timing
-from dagorama_broker.settings import MESSAGE_LIMIT, Settings
+from dagorama_broker.settings import Settings
 from dagorama_broker.store import open_store
 from dagorama_broker.store.descriptors import connections_within_limits
 from dagorama_broker.store.protocol import Store

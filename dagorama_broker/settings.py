@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from dagorama.api.contract import MESSAGE_LIMIT
 from dagorama_broker.environment import (
     DEFAULT_PORT,
     flag,
@@ -30,7 +31,6 @@ from dagorama_broker.environment import (
 from dagorama_broker.errors import SettingsError
 
 #: Bytes of one message in either direction; clients use the same limit.
-MESSAGE_LIMIT = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,17 @@ def test_every_path_exists(page: Path) -> None:
     assert {path for path in paths if not (ROOT / path).exists()} == set()
 
 
+def code() -> Iterator[Path]:
+    for folder in ("dagorama", "dagorama_broker", "proto", "tests", "benchmarks", "samples"):
+        yield from (file for kind in ("*.py", "*.proto") for file in (ROOT / folder).rglob(kind))
+    yield from (ROOT / name for name in ("Makefile", "pyproject.toml", "Dockerfile.broker", "build_protobuf.sh"))
+
+
+def test_code_names_pages_of_the_documents_that_exist() -> None:
+    named = {(name_of(file), page) for file in code() for page in re.findall(r"docs/[\w./-]+\.md", file.read_text())}
+    assert {(file, page) for file, page in named if not (ROOT / page).exists()} == set()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_lines_are_not_too_wide(page: Path) -> None:
     lines = [line for line in page.read_text().splitlines() if not line.startswith("|")]

@@ -1,4 +1,4 @@
-"""The committed api is what the committed proto files generate."""
+"""The committed api is what the committed proto files generate, and what both sides repeat of it is the same."""
 
 import os
 import subprocess
@@ -6,6 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from dagorama.api import broker_pb2 as pb
+from dagorama.api import contract
+from dagorama.models.state import State
+from dagorama_broker.model import domain
 
 ROOT = Path(__file__).parents[1]
 API = Path("dagorama", "api")
@@ -38,3 +43,13 @@ def test_every_proto_file_gives_messages_a_service_and_their_types(regenerated: 
 
 def test_imports_between_generated_files_need_no_patching(regenerated: dict[str, str]) -> None:
     assert "from dagorama.api import broker_pb2 as" in regenerated["broker_pb2_grpc.py"]
+
+
+def test_clients_and_the_scheduler_number_states_as_the_protocol_does() -> None:
+    numbers = dict(pb.NodeState.items())
+    assert {state.name: state.value for state in State} == numbers
+    assert {state.name: state.value for state in domain.State} == numbers
+
+
+def test_the_scheduler_which_imports_nothing_of_the_api_names_a_cancellation_as_clients_do() -> None:
+    assert domain.CANCELLATION == contract.CANCELLED

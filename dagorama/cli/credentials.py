@@ -16,10 +16,9 @@ from secrets import token_hex, token_urlsafe
 
 import click
 
+from dagorama.api.contract import TOKEN_PREFIX, Role
 from dagorama.errors import SettingsError
 
-ROLES = ("client", "worker", "reader", "admin")
-PREFIX = "dgt_"  #: lets people and secret scanners recognize a token
 _UNITS = {"h": "hours", "d": "days"}
 
 
@@ -59,7 +58,7 @@ def list_keys() -> None:
 
 def new_token() -> str:
     """Return a new token: 256 random bits, in characters that variables, headers and files accept."""
-    return PREFIX + token_urlsafe(32)
+    return TOKEN_PREFIX + token_urlsafe(32)
 
 
 def record_of(
@@ -106,7 +105,7 @@ def tokens() -> None:
 
 
 @tokens.command("new")
-@click.option("--role", type=click.Choice(ROLES), required=True, help="Role granted to the holder.")
+@click.option("--role", type=click.Choice(tuple(Role)), required=True, help="Role granted to the holder.")
 @click.option("--name", default="", help="Shown in logs and error messages.  [default: the role and a number]")
 @click.option("--queue", "queues", multiple=True, help="For workers: allow nodes of this queue. May be repeated.")
 @click.option("--toleration", "tolerations", multiple=True, help="For workers: allow this one. May be repeated.")

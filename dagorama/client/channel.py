@@ -16,6 +16,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, cast
 
+from dagorama.api.contract import MESSAGE_LIMIT
 from dagorama.client.certificates import certificates
 from dagorama.errors import SettingsError
 from dagorama.logging import get_logger
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from dagorama.settings import Settings
 
-MESSAGE_LIMIT = 4 * 1024 * 1024
 #: The largest number of characters of a token.
 LONGEST_TOKEN = 4096
 

@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from dagorama.api import broker_pb2
+from dagorama.api.contract import CHUNK
 from dagorama.errors import RequestRejected
 
 T = TypeVar("T")
 
 #: The largest value in bytes; a larger one is refused before anything is sent.
 VALUE_LIMIT = 1024**3
-#: Bytes of a large value in one message.
-CHUNK = 1024 * 1024
 #: Seconds that an ordinary call may take.
 DEADLINE = 30.0
 #: Seconds that a transfer may take for each MiB, in addition to the deadline.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dagorama.api.contract import RETRY_AFTER
 from dagorama.client.certificates import meaning
 from dagorama.errors import (
     AccessDenied,
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     import grpc
 
     from dagorama.api import broker_pb2
-
-#: The trailing metadata in which the broker names the milliseconds after which a refused call may be sent again.
-RETRY_AFTER = "retry-after-ms"
 
 ERRORS: dict[str, type[BrokerError]] = {
     "UNAVAILABLE": BrokerUnavailable,

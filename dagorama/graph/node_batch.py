@@ -12,19 +12,16 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from dagorama.api import broker_pb2
-from dagorama.client.channel import MESSAGE_LIMIT
+from dagorama.api.contract import LARGE, MESSAGE_LIMIT, MESSAGE_TARGET, ORIGIN_BYTES, PARTS
 from dagorama.errors import NotInInstance, RequestRejected
-from dagorama.models.promise import ORIGIN_BYTES
 from dagorama.user_code.class_code import read_text
 from dagorama.values.codec import Encoded
-from dagorama.values.envelope import LARGE, PARTS, SIGNATURE_BYTES, large_values
+from dagorama.values.envelope import SIGNATURE_BYTES, large_values
 from dagorama.values.signing import ARGUMENTS, Keyring, code_text, function_digest, keyring
 
 if TYPE_CHECKING:
     from dagorama.graph.options import KeyOf, Options
 
-#: Bytes of nodes in one message.
-PIECE = 1024 * 1024
 #: Bytes of nodes that fit into one unary call.
 UNARY_LIMIT = 2 * 1024 * 1024
 #: The largest number of bytes of a batch in addition to its nodes, in a message of many batches.
@@ -163,7 +160,7 @@ class NodeBatch:
         own = sum(ref[:ORIGIN_BYTES] == self.origin for ref in refs)
         return own * (SOURCE_BYTES - OWN_SOURCE_BYTES)
 
-    def pieces(self, limit: int = PIECE, start: int = 0) -> Iterator[tuple[int, int]]:
+    def pieces(self, limit: int = MESSAGE_TARGET, start: int = 0) -> Iterator[tuple[int, int]]:
         """Yield (start, stop) of pieces of about `limit` bytes, from the node at `start` on.
 
         Without nodes there is one empty piece. Nodes that are added meanwhile are left for a later call.

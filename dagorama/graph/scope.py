@@ -13,13 +13,14 @@ from itertools import count
 from typing import Any, Protocol
 
 from dagorama.api import broker_pb2
+from dagorama.api.contract import ORIGIN_BYTES
 from dagorama.client.large_values import LARGE_FROM, WHAT_IS_PUT, put_through_connection
 from dagorama.context import OVER, attempt_here
 from dagorama.errors import NotInInstance, WrongInstance
 from dagorama.graph.constructor_arguments import packed
 from dagorama.graph.node_batch import Binding, FunctionSpec, NodeBatch
 from dagorama.graph.submission import submit
-from dagorama.models.promise import ORIGIN_BYTES, DAGPromise, InstanceRef, Place
+from dagorama.models.promise import DAGPromise, InstanceRef, Place
 from dagorama.models.value_ref import ValueRef
 from dagorama.values.codec import Encoded, encode, encode_call
 from dagorama.values.out_of_band import PutLarge

@@ -12,6 +12,7 @@ from pickle import HIGHEST_PROTOCOL, Pickler, loads
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 from uuid import UUID
 
+from dagorama.api.contract import ORIGIN_BYTES
 from dagorama.errors import PromiseMisuse, ValueNotReadable
 from dagorama.models import stored
 from dagorama.models.misuse import comparison, refuse_attributes, refuse_value_uses
@@ -22,8 +23,6 @@ P = TypeVar("P", bound="DAGPromise[Any]")
 Place = tuple[str, int]
 # origin, counter, instance, function name, arguments (or their args), kwargs, place
 _Record = tuple[bytes, int, bytes | None, str | None, Any, Any, Place | None]
-
-ORIGIN_BYTES = 12
 
 
 class InstanceRef(Protocol):

@@ -12,13 +12,14 @@ from math import inf
 from types import NoneType
 from typing import Any, NamedTuple, cast
 
+from dagorama.api.contract import LARGE, PARTS, SIGNED
 from dagorama.errors import BrokerError, PromiseMisuse, ValueNotReadable
 from dagorama.models import stored
 from dagorama.models.failure import Failure
 from dagorama.models.promise import DAGPromise
 from dagorama.models.value_ref import ValueRef
 from dagorama.values.by_value import PROTOCOL
-from dagorama.values.envelope import LARGE, PARTS, PLAIN, SIGNED, body, flags, large_of, parts_of, pickle_in, seal
+from dagorama.values.envelope import PLAIN, body, flags, large_of, parts_of, pickle_in, seal
 from dagorama.values.out_of_band import Buffer, GetLarge, OutOfBandReader, PutLarge, fetched, loads
 from dagorama.values.pickling import Promises, pickled
 

@@ -16,21 +16,20 @@ from struct import Struct, pack, unpack_from
 from struct import error as StructError
 from typing import Any, NamedTuple
 
+from dagorama.api.contract import COUNT_LAYOUT, ENVELOPE_VERSION, LARGE, ORIGIN_BYTES, PART_LAYOUT, PARTS, REFS, SIGNED
 from dagorama.errors import ValueNotReadable
-from dagorama.models.promise import ORIGIN_BYTES, DAGPromise
+from dagorama.models.promise import DAGPromise
 
-VERSION = 1
-SIGNED, LARGE, REFS, PARTS = 1, 2, 4, 8
 MARKS = SIGNED | LARGE | REFS | PARTS
 #: Bytes that a signature adds to an envelope.
 SIGNATURE_BYTES = 8 + 16 + 32
 #: Version and flags of an envelope that contains only a pickle.
-PLAIN = bytes([VERSION, 0])
+PLAIN = bytes([ENVELOPE_VERSION, 0])
 
-_U32 = Struct("<I")
+_U32 = Struct(COUNT_LAYOUT)
 _GROUP = Struct(f"<{ORIGIN_BYTES}sI")
 _LARGE = Struct("<Q32s")
-_PART = Struct("<Q32sB")
+_PART = Struct(PART_LAYOUT)
 
 
 class Part(NamedTuple):
@@ -97,7 +96,7 @@ def seal(
     marks = (REFS if promises else 0) | (LARGE if large is not None else 0) | (PARTS if parts else 0)
     content = pickled if large is None else _LARGE.pack(len(pickled), large)
     trailer = [_PART.pack(*part) for part in parts] + [_U32.pack(len(parts))] if parts else []
-    return b"".join((bytes((VERSION, marks)), _table(promises) if promises else b"", content, *trailer))
+    return b"".join((bytes((ENVELOPE_VERSION, marks)), _table(promises) if promises else b"", content, *trailer))
 
 
 def pickle_in(envelope: bytes) -> memoryview:
@@ -130,7 +129,7 @@ def _table(promises: Sequence[DAGPromise[Any]]) -> bytes:
 
 def flags(envelope: bytes) -> int:
     """Return the flags of an envelope; raise ValueNotReadable if it is not an envelope of ours."""
-    if len(envelope) < 2 or envelope[0] != VERSION or envelope[1] & ~MARKS:
+    if len(envelope) < 2 or envelope[0] != ENVELOPE_VERSION or envelope[1] & ~MARKS:
         raise ValueNotReadable(f"it does not begin like an envelope: {bytes(envelope[:2])!r}")
     return envelope[1]
 

@@ -9,14 +9,12 @@ from __future__ import annotations
 from uuid import UUID
 
 from dagorama.api.broker_pb2 import NodeFailure
+from dagorama.api.contract import CANCELLED
 from dagorama.errors import FailedAttempt, NodeFailed, TamperedValue, UnverifiedValue
 from dagorama.models.failure import Failure
 from dagorama.models.promise import DAGPromise
 from dagorama.values.codec import FailedSource, decode
 from dagorama.values.signing import FAILURE, keyring
-
-#: The type of the failure of a cancelled node.
-CANCELLED = "dagorama.errors.NodeCancelled"
 
 
 def failure_of(message: NodeFailure, cancelled: bool = False, instance: bytes = b"") -> Failure:

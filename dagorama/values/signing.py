@@ -22,9 +22,10 @@ from hashlib import sha256
 from hmac import compare_digest
 from typing import NamedTuple
 
+from dagorama.api.contract import ENVELOPE_VERSION, SIGNED
 from dagorama.errors import DagoramaError, TamperedValue, UnverifiedValue, ValueNotReadable
 from dagorama.settings import signing_keys
-from dagorama.values.envelope import MARKS, SIGNATURE_BYTES, SIGNED, VERSION, flags
+from dagorama.values.envelope import MARKS, SIGNATURE_BYTES, flags
 from dagorama.values.keys import ID_BYTES, SigningKey, load_keys
 
 ARGUMENTS, RESULT, FAILURE, REBINDING = b"A", b"R", b"F", b"C"
@@ -37,8 +38,8 @@ _MAC_AT = _INSTANCE_AT + INSTANCE_BYTES
 _REST_AT = 2 + SIGNATURE_BYTES
 
 #: The first bytes of a signed envelope by its other flags, and the reverse.
-_SIGNED_HEADS = {marks: bytes((VERSION, marks | SIGNED)) for marks in range(MARKS) if not marks & SIGNED}
-_PLAIN_HEADS = {head: bytes((VERSION, marks)) for marks, head in _SIGNED_HEADS.items()}
+_SIGNED_HEADS = {marks: bytes((ENVELOPE_VERSION, marks | SIGNED)) for marks in range(MARKS) if not marks & SIGNED}
+_PLAIN_HEADS = {head: bytes((ENVELOPE_VERSION, marks)) for marks, head in _SIGNED_HEADS.items()}
 
 
 class Opened(NamedTuple):

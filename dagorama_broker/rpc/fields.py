@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 from dagorama_broker.errors import InvalidArgument
 
-#: Bytes of envelopes after which a message is cut.
-PIECE = 1 << 20
 LONGEST_NAME = 4096
 LONGEST_KEY_ID = 64
 #: Queues and taints that one worker may name, and their characters together.

@@ -7,23 +7,21 @@ first node that has a value there, also in a later piece.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from struct import Struct
 from typing import Generic, TypeAlias, TypeVar
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.api.contract import COUNT_LAYOUT, LARGE, MESSAGE_TARGET, PART_LAYOUT, PARTS
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.rows import RebindingRow
-from dagorama_broker.rpc.fields import PIECE
 from dagorama_broker.rpc.functions import function_message
 from dagorama_broker.scheduler import FunctionQueue, Granted, Instance, Node
 
 T = TypeVar("T")
+_PART, _COUNT = Struct(PART_LAYOUT), Struct(COUNT_LAYOUT)
 #: Makes the proof of a grant of these nodes under these attempts.
 Prove: TypeAlias = "Callable[[Sequence[int], Sequence[int]], bytes]"
 
-#: Flags in an envelope's second byte: it holds the SHA-256 of its content instead; it ends with a table of parts.
-LARGE, PARTS = 2, 8
-#: Bytes of an entry of that table, in which a SHA-256 follows a length, and of the number of entries after it.
-PART_BYTES, COUNT_BYTES = 41, 4
 #: Bytes that a node, and a value, take in addition to their envelopes, roughly.
 NODE_BYTES, VALUE_BYTES = 64, 32
 
@@ -135,7 +133,7 @@ class GrantBuilder:
         if function.timeout_is_final or self._final.count:
             self._final.put(place, function.timeout_is_final)
         self._size += len(arguments) + NODE_BYTES
-        if self._size >= PIECE:
+        if self._size >= MESSAGE_TARGET:
             self.cut()
 
     def lacks(self, key: int) -> bool:
@@ -159,7 +157,7 @@ class GrantBuilder:
             else:
                 self._name_large(envelope)
             self._size += len(envelope) + VALUE_BYTES
-            if self._size >= PIECE:
+            if self._size >= MESSAGE_TARGET:
                 self.finished.append(pb.Grant(slot=self.slot, body=self._send_ahead()))
 
     def _name_large(self, envelope: bytes) -> None:
@@ -189,8 +187,10 @@ class GrantBuilder:
         The receiver joins bytes, so that a body may be cut anywhere. Returns its rest, which is less than a piece.
         """
         body = self._body().SerializeToString()
-        end = max(0, len(body) - 1) // PIECE * PIECE
-        self.finished += [pb.Grant(slot=self.slot, body=body[at : at + PIECE]) for at in range(0, end, PIECE)]
+        end = max(0, len(body) - 1) // MESSAGE_TARGET * MESSAGE_TARGET
+        self.finished += [
+            pb.Grant(slot=self.slot, body=body[at : at + MESSAGE_TARGET]) for at in range(0, end, MESSAGE_TARGET)
+        ]
         self._start_piece()
         return body[end:]
 
@@ -246,16 +246,18 @@ class GrantBuilder:
 def large_in(envelope: bytes) -> list[bytes]:
     """Return the SHA-256 of large values that an envelope names; a malformed envelope names none.
 
-    docs/protocol.md has the layout.
+    docs/reference/envelopes.md has the layout.
     """
     names: list[bytes] = []
     end = len(envelope)
     if envelope[1] & PARTS:
-        end -= COUNT_BYTES
-        start = end - PART_BYTES * int.from_bytes(envelope[end : end + COUNT_BYTES], "little")
+        end -= _COUNT.size
+        if end < 2:
+            return names
+        start = end - _PART.size * _COUNT.unpack_from(envelope, end)[0]
         if not 2 <= start < end:
             return names
-        names += [envelope[at + 8 : at + 40] for at in range(start, end, PART_BYTES)]
+        names += [digest for _, digest, _ in _PART.iter_unpack(envelope[start:end])]
         end = start
     if envelope[1] & LARGE and end > 33:
         names.append(envelope[end - 32 : end])

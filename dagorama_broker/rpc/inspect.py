@@ -7,6 +7,7 @@ from itertools import accumulate
 from typing import TypeVar
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.api.contract import MESSAGE_TARGET
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.model.domain import Failure, State
@@ -14,7 +15,6 @@ from dagorama_broker.model.queries import InstanceQuery, StoredInstance, StoredN
 from dagorama_broker.model.rows import OutcomeRow
 from dagorama_broker.rpc.explain import in_a_line
 from dagorama_broker.rpc.failures import failure_message
-from dagorama_broker.rpc.fields import PIECE
 from dagorama_broker.rpc.node_info import NodeInfos, SeenNode, state_of
 from dagorama_broker.scheduler import Explainer
 
@@ -205,4 +205,4 @@ def without_tracebacks(details: pb.NodeDetails) -> pb.NodeDetails:
 def _fitting(infos: Sequence[Info]) -> list[Info]:
     """Return the first of these that fit into one message, at least one."""
     sizes = accumulate(info.ByteSize() for info in infos)
-    return [info for info, size in zip(infos, sizes, strict=True) if size <= PIECE or info is infos[0]]
+    return [info for info, size in zip(infos, sizes, strict=True) if size <= MESSAGE_TARGET or info is infos[0]]

@@ -11,9 +11,10 @@ from functools import lru_cache
 from ipaddress import IPv6Address
 from urllib.parse import unquote
 
+from dagorama.api.contract import Role
 from dagorama_broker.errors import PermissionDenied
 from dagorama_broker.rpc.limits import Kind
-from dagorama_broker.rpc.tokens import Role, Token
+from dagorama_broker.rpc.tokens import Token
 from dagorama_broker.scheduler import WorkerInfo
 
 OURS, ORIGINAL, HEALTH = "/dagorama.v1.Broker/", "/main.Dagorama/", "/grpc.health.v1.Health/"

@@ -12,11 +12,12 @@ from itertools import chain
 from google.protobuf.message import DecodeError
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.api.contract import MESSAGE_TARGET
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.errors import InvalidArgument, ResourceExhausted
 from dagorama_broker.model.domain import Rebinding
 from dagorama_broker.rpc.explain import MOST_NAMED, bounded_message
-from dagorama_broker.rpc.fields import LONGEST_NAME, PIECE, check_key_id, check_name, id_bytes
+from dagorama_broker.rpc.fields import LONGEST_NAME, check_key_id, check_name, id_bytes
 from dagorama_broker.rpc.functions import LONGEST_CLASS_CODE
 from dagorama_broker.scheduler import DEPLOYED, Node, Obstacle, Rebindable, ReboundFunction
 
@@ -27,7 +28,7 @@ LONGEST_MAC = 64
 #: Bytes of one signed rebinding, which goes with each grant of a node that it is for.
 LARGEST = 256 << 10
 #: Bytes of code that one rebinding may name, and that all of one retry may: they go well into a message.
-MOST_SIGNED, MOST_LISTED = LARGEST - (32 << 10), PIECE
+MOST_SIGNED, MOST_LISTED = LARGEST - (32 << 10), MESSAGE_TARGET
 
 
 async def rebind(broker: Broker, request: pb.RebindRequest) -> pb.RebindReply:

@@ -15,11 +15,11 @@ from functools import partial
 from typing import TypeAlias
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.api.contract import MESSAGE_TARGET
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.commits import CALL_AGAIN
 from dagorama_broker.errors import BrokerRefusal, InvalidArgument, StoreError, Unavailable
 from dagorama_broker.rpc import costs
-from dagorama_broker.rpc.fields import PIECE
 from dagorama_broker.rpc.limits import CallLimiter, Kind, Place
 from dagorama_broker.rpc.memory_guard import MemoryGuard, Reservation
 from dagorama_broker.rpc.messages import weight_of
@@ -154,7 +154,7 @@ class RequestStream:
         async for message in asks:
             with self._answerer.holding(message):
                 for ask in message.request:
-                    while self._size >= PIECE:  # do not read from a client that does not read its answers
+                    while self._size >= MESSAGE_TARGET:  # do not read from a client that does not read its answers
                         await self._room_made()
                     self._take(ask)
 
@@ -209,7 +209,7 @@ class RequestStream:
     async def _send_each(self, number: int, replies: Replies) -> None:
         async with aclosing(replies):
             async for reply in replies:
-                while self._size >= PIECE:
+                while self._size >= MESSAGE_TARGET:
                     await self._room_made()
                 self._say(pb.Response(number=number, wait=reply))
 

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeVar, cast
 import grpc
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.api.contract import RETRY_AFTER
 from dagorama_broker.errors import (
     BrokerRefusal,
     Conflict,
@@ -37,9 +38,6 @@ STATUSES: dict[type[Exception], grpc.StatusCode] = {
     Unavailable: grpc.StatusCode.UNAVAILABLE,
     StoreError: grpc.StatusCode.INTERNAL,
 }
-
-#: Trailing metadata of a temporary refusal: the milliseconds after which to try again.
-RETRY_AFTER = "retry-after-ms"
 
 _NUMBERS: dict[type[Exception], int] = {kind: status.value[0] for kind, status in STATUSES.items()}
 

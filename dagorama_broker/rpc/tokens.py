@@ -11,24 +11,14 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from hashlib import sha256
 from hmac import compare_digest
 from pathlib import Path
 from typing import Any
 
+from dagorama.api.contract import Role
 from dagorama_broker.errors import SettingsError
 from dagorama_broker.rpc.private_files import WRITERS, check_trust, is_open_to, open_file
-
-
-class Role(StrEnum):
-    """The permissions of a token's holder."""
-
-    CLIENT = "client"
-    WORKER = "worker"
-    READER = "reader"
-    ADMIN = "admin"
-
 
 _FIELDS = {"name", "role", "sha256", "queues", "tolerations", "expires"}
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.api.contract import MESSAGE_TARGET
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.turns import Turn
 from dagorama_broker.errors import StoreError, Unavailable
 from dagorama_broker.model.domain import State
 from dagorama_broker.rpc.failures import node_failure
-from dagorama_broker.rpc.fields import PIECE
 from dagorama_broker.rpc.wait_request import RequestedNodes
 from dagorama_broker.scheduler import Node
 
@@ -116,7 +116,7 @@ class _Pieces:
 
     def add(self, size: int, part: pb.WaitReply) -> Iterator[pb.WaitReply]:
         """Add a part; yield the message before it if that is full."""
-        if self._size and self._size + size > PIECE:
+        if self._size and self._size + size > MESSAGE_TARGET:
             yield from self.rest()
         self._reply.MergeFrom(part)
         self._size += size + 32

@@ -6,19 +6,19 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from functools import partial
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.api.contract import MESSAGE_TARGET
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.worker_session import PendingMessage
 from dagorama_broker.model.domain import ENDED, State
 from dagorama_broker.rpc.explain import MOST_NAMED, bounded_message
 from dagorama_broker.rpc.failures import node_failure
-from dagorama_broker.rpc.fields import PIECE
 from dagorama_broker.rpc.grants import GrantBuilder
 from dagorama_broker.scheduler import Granted, Node
 
 #: Nodes of a wide fan-in whose values are read and sent at a time.
 VALUES_AT_A_TIME = 512
 #: Bytes of grants from which a message is sent before more are gathered; one grant may add as much as two pieces.
-MESSAGE = PIECE
+MESSAGE = MESSAGE_TARGET
 
 
 async def messages(broker: Broker, news: PendingMessage) -> AsyncIterator[pb.BrokerMessage]:

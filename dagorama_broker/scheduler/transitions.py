@@ -1,7 +1,6 @@
 """Defines which state may follow which, and why: one table, and its diagram.
 
-`Graph.move` is the only function that assigns a state. `python -m dagorama_broker.scheduler.transitions >
-docs/states.md` writes the page with the diagram.
+`Graph.move` is the only function that assigns a state. `make states` writes docs/reference/states.md with the diagram.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ REASONS: dict[tuple[State, State], str] = {
 PAGE = """# The states of a node
 
 Drawn from the table in `dagorama_broker/scheduler/transitions.py`; a move that is not here is refused before anything
-changes. After an edit: `python -m dagorama_broker.scheduler.transitions > docs/reference/states.md`.
+changes. After an edit: `make states`.
 
 ```mermaid
 {diagram}```
@@ -72,9 +71,5 @@ def mermaid() -> str:
 
 
 def page() -> str:
-    """Return the text of docs/states.md."""
+    """Return the text of docs/reference/states.md."""
     return PAGE.format(diagram=mermaid())
-
-
-if __name__ == "__main__":
-    print(page(), end="")

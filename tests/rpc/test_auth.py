@@ -18,10 +18,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from dagorama.api import api_pb2, broker_pb2
 from dagorama.api.api_pb2_grpc import DagoramaStub
 from dagorama.api.broker_pb2_grpc import BrokerStub
+from dagorama.api.contract import Role
 from dagorama.cli.credentials import new_token, record_of
 from dagorama_broker.rpc.auth import LOOK
 from dagorama_broker.rpc.permissions import CALLS, HEALTH, ORIGINAL, OURS
-from dagorama_broker.rpc.tokens import Role
 from tests.support import raw
 from tests.support.raw import FUNCTION, Dag, RawWorker, Served, refused, serving
 

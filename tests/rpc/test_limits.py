@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from dagorama.api import api_pb2
 from dagorama.api import broker_pb2 as pb
+from dagorama.api.contract import RETRY_AFTER
 from dagorama.client.connection import Connection
 from dagorama.client.waiter import NodeWaiter
 from dagorama.errors import BrokerOverloaded
@@ -22,7 +23,6 @@ from dagorama_broker.errors import Overloaded
 from dagorama_broker.rpc import interceptor
 from dagorama_broker.rpc.limits import CallLimiter
 from dagorama_broker.rpc.memory_guard import IDLE_SHARE, SHARE, MemoryGuard, available, resident_bytes
-from dagorama_broker.rpc.status import RETRY_AFTER
 from tests.support.raw import FUNCTION, PATIENCE, Dag, EagerAttemptRecord, RawWorker, refused, serving, submit
 
 TOO_MUCH = grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -9,11 +9,12 @@ import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.api.contract import Role
 from dagorama_broker.errors import Overloaded
 from dagorama_broker.rpc import large_values
 from dagorama_broker.rpc.limits import KEPT, CallLimiter, Kind, Turns, share
 from dagorama_broker.rpc.permissions import CALLS, OURS, host_of, kind_of, sharer_of
-from dagorama_broker.rpc.tokens import Role, Token
+from dagorama_broker.rpc.tokens import Token
 from tests.support.raw import PATIENCE, Dag, Served, answers_of, refused, serving, submit
 
 MANY = 40  #: open calls, of which two are kept for each kind

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from dagorama.api.contract import Role
 from dagorama.cli.credentials import new_token, record_of, tokens
 from dagorama_broker.errors import SettingsError
-from dagorama_broker.rpc.tokens import Role, Token, matching, read_tokens
+from dagorama_broker.rpc.tokens import Token, matching, read_tokens
 
 DIGEST = "0" * 64
 

@@ -11,8 +11,8 @@ import grpc.aio
 import pytest
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.api.contract import MESSAGE_TARGET
 from dagorama_broker.errors import StoreError
-from dagorama_broker.rpc.fields import PIECE
 from tests.support.gate import gate, settled
 from tests.support.raw import (
     FUNCTION,
@@ -389,7 +389,7 @@ async def test_ends_that_do_not_fit_beside_their_values_come_together_after_them
     count, dag = 20, Dag()
     await submit(served.stub, dag.submission(*[b"a"] * count))
     worker = await served.worker()
-    size = PIECE // count - spare // count - 64
+    size = MESSAGE_TARGET // count - spare // count - 64
     for _ in range(count):
         await worker.durable(await worker.complete(await worker.node(), value=bytes(size)))
     replies = await served.wait(dag.instance, *(dag.id(place) for place in range(count)))

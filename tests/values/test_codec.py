@@ -19,11 +19,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dagorama.api.contract import LARGE, PARTS, REFS
 from dagorama.errors import BrokerUnavailable, NotPicklable, ValueNotReadable
 from dagorama.models.promise import DAGPromise
 from dagorama.values.assembly import assemble, decode_promised
 from dagorama.values.codec import decode, decode_call, encode, encode_call
-from dagorama.values.envelope import LARGE, PARTS, REFS, large_of, large_values, references
+from dagorama.values.envelope import large_of, large_values, references
 from dagorama.values.out_of_band import MOST, Buffer
 
 

@@ -102,7 +102,10 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
             module(tmp_path / "pipe")
 
 
-@pytest.mark.skipif(not os.path.ismount("/sys") or not os.statvfs("/sys").f_flag & os.ST_RDONLY, reason="needs one")
+@pytest.mark.skipif(
+    not os.path.ismount("/sys") or not os.statvfs("/sys").f_flag & os.ST_RDONLY,
+    reason="there is no read-only mount here",
+)
 def test_what_lies_on_a_read_only_mount_is_fine() -> None:
     assert os.stat("/sys/kernel").st_mode & OTHERS
     assert not is_open_to(OTHERS, "/sys/kernel")

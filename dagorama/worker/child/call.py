@@ -7,6 +7,7 @@ from itertools import chain, repeat
 from typing import Any, NamedTuple
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.api.contract import REFS
 from dagorama.definition import DAGDefinition
 from dagorama.errors import CodeMismatchException, DefinitionNotRegistered, FunctionNotFound
 from dagorama.graph.definitions import definition_like
@@ -15,7 +16,6 @@ from dagorama.retry import RetryConfiguration
 from dagorama.serializer import find
 from dagorama.values.assembly import decode_promised
 from dagorama.values.codec import decode
-from dagorama.values.envelope import REFS
 from dagorama.values.failures import failed_source
 from dagorama.values.out_of_band import GetLarge
 from dagorama.values.rebind import Wanted

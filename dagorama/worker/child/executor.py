@@ -16,6 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from dagorama.api import broker_pb2 as pb
+from dagorama.api.contract import REFS
 from dagorama.client.large_values import LARGE_FROM, LargeValues
 from dagorama.context import RunningNode, current_attempt, current_run, never
 from dagorama.definition import instance_within
@@ -24,7 +25,7 @@ from dagorama.graph.constructor_arguments import packed
 from dagorama.graph.scope import AttemptScope
 from dagorama.logging import get_logger
 from dagorama.values.codec import decode, decode_called, encode
-from dagorama.values.envelope import PLAIN, REFS, references
+from dagorama.values.envelope import PLAIN, references
 from dagorama.values.rebind import check_rebinding
 from dagorama.values.signing import RESULT, keyring
 from dagorama.worker.child import process_state

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 import grpc
 
 from dagorama.api import broker_pb2 as pb
-from dagorama.client.chunks import CHUNK, DEADLINE, transfer_deadline
+from dagorama.api.contract import CHUNK
+from dagorama.client.chunks import DEADLINE, transfer_deadline
 from dagorama.client.shared_files import SharedFiles
 from dagorama.client.status import broker_error
 from dagorama.errors import BrokerOverloaded, BrokerUnavailable

@@ -1,0 +1,50 @@
+"""Constants of the protocol that no message definition can hold; the client library and the broker agree on them.
+
+docs/reference/protocol.md and docs/reference/envelopes.md describe them. This file imports nothing of protobuf or gRPC.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+# --- messages ---------------------------------------------------------------------------------------------
+
+#: Largest message in bytes that a client or worker sends and accepts, and the least that a broker accepts.
+MESSAGE_LIMIT = 4 << 20
+#: Bytes after which a sender closes a message and begins the next one.
+MESSAGE_TARGET = 1 << 20
+#: Bytes of a large value in one message.
+CHUNK = 1 << 20
+#: Trailing metadata of a temporary refusal: the milliseconds after which to try again.
+RETRY_AFTER = "retry-after-ms"
+
+# --- ids --------------------------------------------------------------------------------------------------
+
+#: Bytes of the origin in the id of a node; a counter of 4 bytes follows, big-endian.
+ORIGIN_BYTES = 12
+
+# --- envelopes --------------------------------------------------------------------------------------------
+
+#: First byte of an envelope.
+ENVELOPE_VERSION = 1
+#: Flags in the second byte: a signature follows, the pickle is stored separately, a table of promises, one of parts.
+SIGNED, LARGE, REFS, PARTS = 1, 2, 4, 8
+#: `struct` layouts of an entry in the table of parts (length, SHA-256, kind), and of the number of entries after it.
+PART_LAYOUT, COUNT_LAYOUT = "<Q32sB", "<I"
+#: Name of the type of a cancelled node's failure.
+CANCELLED = "dagorama.errors.NodeCancelled"
+
+# --- tokens -----------------------------------------------------------------------------------------------
+
+
+class Role(StrEnum):
+    """The permissions of the holder of a token."""
+
+    CLIENT = "client"
+    WORKER = "worker"
+    READER = "reader"
+    ADMIN = "admin"
+
+
+#: First characters of a token, by which people and secret scanners recognize one.
+TOKEN_PREFIX = "dgt_"
