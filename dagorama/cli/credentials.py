@@ -19,6 +19,7 @@ import click
 from dagorama.api.contract import TOKEN_PREFIX, Role
 from dagorama.errors import SettingsError
 
+_ROLES = [role.value for role in Role]
 _UNITS = {"h": "hours", "d": "days"}
 
 
@@ -105,7 +106,7 @@ def tokens() -> None:
 
 
 @tokens.command("new")
-@click.option("--role", type=click.Choice(tuple(Role)), required=True, help="Role granted to the holder.")
+@click.option("--role", type=click.Choice(_ROLES), required=True, help="Role granted to the holder.")
 @click.option("--name", default="", help="Shown in logs and error messages.  [default: the role and a number]")
 @click.option("--queue", "queues", multiple=True, help="For workers: allow nodes of this queue. May be repeated.")
 @click.option("--toleration", "tolerations", multiple=True, help="For workers: allow this one. May be repeated.")

@@ -340,10 +340,10 @@ class TestMemory:
 def test_who_fails_with_a_node_that_it_waits_for_lets_go_of_what_that_names_once(driver: SchedulerDriver) -> None:
     """Found by the machine: it was let go of twice when both failed of the same cause."""
     hand = driver.worker(slots=3)
-    instance = driver.spawn("root cause", "named", "n")
-    hand.complete("n", "root cause", "named")
-    driver.add(instance, "join <- root cause n")
-    hand.fail("root cause")
+    instance = driver.spawn("cause", "named", "n")
+    hand.complete("n", "cause", "named")
+    driver.add(instance, "join <- cause n")
+    hand.fail("cause")
     assert driver.states("n", "join") == ["FAILED", "FAILED"]
     named = driver.scheduler.graph.find(driver.ids["named"])
     assert named is not None

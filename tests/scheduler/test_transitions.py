@@ -2,8 +2,6 @@
 
 import ast
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -65,10 +63,3 @@ def test_the_page_shows_the_table() -> None:
     text = (ROOT / "docs" / "reference" / "states.md").read_text()
     assert f"```mermaid\n{mermaid()}```" in text
     assert text == page()
-
-
-def test_the_page_can_be_made_again() -> None:
-    command = [sys.executable, "-m", "dagorama_broker.scheduler.transitions"]
-    # Python warns on stderr that the package has imported the module already, which does no harm.
-    made = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
-    assert made.stdout == page()

@@ -19,8 +19,8 @@ _GONE = re.compile(r"instance ([0-9a-f]{32}) ended on .* and was removed after i
 #: Tables of the store that are empty when all instances are gone; what else it has is of functions and workers.
 _TABLES = (
     "instances", "instance_keys", "blocks.in_order", "blocks.by_instance", "blocks.by_origin", "nodes", "outcomes",
-    "progress", "concurrency_keys", "large.by_node", "large.references", "eager.rows", "eager.by_node", "eager.makers",
-    "rebinds.rebound", "used_failures",
+    "progress", "concurrency_keys", "large.by_node", "large.references", "eager.rows", "eager.by_node",
+    "eager.creators", "rebinds.rebound", "used_failures",
 )  # fmt: skip
 _BOOKS_OF_REMOVAL = ("_ends", "_links", "_named", "_leftovers")
 

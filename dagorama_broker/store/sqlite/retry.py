@@ -28,7 +28,7 @@ from dagorama_broker.store.sqlite.rebinds import rebindings_of, rebound_rows
 # A node that failed or was cancelled always has a root cause, and no other node has one: the two partial indexes hold
 # only these. A node that failed while it was RESOLVING has its root cause in `resolved`.
 _BECAUSE = "SELECT key FROM {table} INDEXED BY {table}_root_causes WHERE root_cause != 0 AND root_cause IN"
-_BETWEEN = "SELECT key FROM {table} INDEXED BY bad_{table} WHERE root_cause != 0 AND key BETWEEN ? AND ?"
+_BETWEEN = "SELECT key FROM {table} INDEXED BY failed_{table} WHERE root_cause != 0 AND key BETWEEN ? AND ?"
 _TABLES = ("outcomes", "resolved")
 _NODES = "SELECT key, chk, instance, function, sources FROM nodes WHERE key BETWEEN ? AND ?"
 # A negative key has these bytes at its upper end. A positive one may contain them too, so the caller checks again.
