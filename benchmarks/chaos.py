@@ -52,7 +52,7 @@ class Killer:
         return self.brokers + self.supervisors + self.children
 
     def plan(self, kills: int) -> list[str]:
-        """A third brokers, a third supervisors, a third children; stops between them."""
+        """Return the kinds of faults: a third of brokers, supervisors and children each, with stops between them."""
         brokers, supervisors = -(-kills // 3), kills // 3
         plan = ["broker"] * brokers + ["supervisor"] * supervisors + ["child"] * (kills - brokers - supervisors)
         plan += ["stop"] * max(8, kills // 6)

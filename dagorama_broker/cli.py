@@ -58,7 +58,7 @@ def _option(kind: type[Settings | Endpoint], name: str, unset: object = None, **
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="dagorama", prog_name="dagorama-broker")
 def main() -> None:
-    """The broker of dagorama: it holds the graph, workers run the nodes."""
+    """Run the broker of dagorama, which holds the graph whose nodes workers run."""
 
 
 # --- serve ----------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from dagorama_broker.launch import launch_broker
 
 
 def block_of(record: Path) -> int:
-    """Notes one more run and says which it is."""
+    """Count one more run and return its number."""
     with record.open("a") as lines:
         lines.write("run\n")
     return len(record.read_text().splitlines())

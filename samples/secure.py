@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def make_files(folder: Path) -> None:
-    """An authority; a certificate for the broker and one for its callers; the broker's file of tokens."""
+    """Make an authority, certificates for the broker and for its callers, and the broker's file of tokens."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
     for name in (NAME, "client.example"):

@@ -66,7 +66,7 @@ class CountLibrary(DAGDefinition):
 
     @dagorama().syncfn
     def merge(self, parts: list[Tally]) -> Tally:
-        """Adds up `parts`, this node and the one that made it."""
+        """Add up `parts`, together with the node that created this one."""
         merged = Tally(nodes=2)
         for part in parts:
             merged.identifiers.update(part.identifiers)

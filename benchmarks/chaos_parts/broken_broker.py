@@ -15,7 +15,7 @@ from dagorama_broker.scheduler.submission import SubmissionPlan
 
 
 def break_fencing() -> None:
-    """A result that comes too late is taken all the same, with the children that it brings."""
+    """Accept a result that comes too late, and the children that it brings."""
     stage, complete = Scheduler.stage, Scheduler.complete
     late: dict[int, list[Any]] = {}
 
@@ -38,7 +38,7 @@ def make(scheduler: Scheduler, runs: list[Any]) -> None:
 
 
 def break_acknowledgement() -> None:
-    """Calls are answered before the commit that holds their change."""
+    """Answer calls before the commit that holds their change."""
     commit = Broker._commit
     late: list[asyncio.Task[None]] = []
 

@@ -61,7 +61,7 @@ def judge(client: Client, folder: Path, depth: int, stopped: Iterable[int], pati
 
 
 def _result(entry: Acknowledged, patience: float) -> Made:
-    """A broker that is slow to come back is asked again: what it lost would not be there however late."""
+    """Ask a broker that is slow to restart again: work that it lost would be missing however late it is asked."""
     until = monotonic() + patience
     while True:
         try:
@@ -86,7 +86,7 @@ def _judge_value(verdict: Verdict, label: str, made: Made, before: Made | None, 
 
 
 def _judge_parents(verdict: Verdict, lines: Iterable[Line], recorded: dict[str, str]) -> None:
-    """A node whose creator's execution was not the recorded one should never have run."""
+    """Count nodes that ran although the execution that created them was not the recorded one."""
     for line in lines:
         creator = line.label.rsplit("/", 1)[0] if "/" in line.label else line.label.rsplit(".", 1)[0]
         if line.what == "start" and line.parent != "-" and recorded.get(creator, line.parent) != line.parent:
@@ -95,7 +95,7 @@ def _judge_parents(verdict: Verdict, lines: Iterable[Line], recorded: dict[str, 
 
 
 def _late(lines: Iterable[Line], recorded: dict[str, str], stopped: set[int]) -> int:
-    """Executions that ended in a process of a stopped worker, which lived on, and that were not recorded."""
+    """Count executions that ended in a surviving process of a stopped worker and were not recorded."""
     by_process: dict[int, list[Line]] = defaultdict(list)
     for line in lines:
         if line.pid in stopped:

@@ -65,7 +65,7 @@ def worker(port: int, log: Path) -> Program:
 
 
 def children_of(pid: int) -> list[int]:
-    """The processes that run user code below a supervisor: the children of its fork server."""
+    """Return the processes that run user code below a supervisor: the children of its fork server."""
     return [child for nursery in _children(pid) for child in _children(nursery)]
 
 

@@ -31,7 +31,7 @@ def free_port() -> int:
 
 @contextmanager
 def redis() -> Iterator[str | None]:
-    """The address of a Redis server in memory; None if there is no such program."""
+    """Yield the address of a Redis server in memory; None if there is no such program."""
     program = shutil.which("redis-server")
     if program is None:
         yield None
@@ -63,7 +63,7 @@ def _wait_for(port: int) -> None:
 
 
 def measured(name: str, **environment: str) -> list[dict[str, object]]:
-    """The rows of one peer; its other output goes to standard error."""
+    """Run one peer and return its rows; its other output goes to standard error."""
     command = [sys.executable, str(HERE / f"{name}_peer.py")]
     settings = {**os.environ, **environment}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=SECONDS, cwd=HERE, env=settings)

@@ -27,7 +27,7 @@ class Chain(DAGDefinition):
     """Nodes that wait for one another, each for the one before."""
 
     def __init__(self) -> None:
-        """It takes no arguments: workers make it by themselves."""
+        """Take no arguments, so that workers construct the definition themselves."""
 
     @dagorama().syncfn
     def entrypoint(self, length: int) -> int:

@@ -34,7 +34,7 @@ class Made:
 
 
 def removing(runs: int, seconds: float) -> Iterator[Row]:
-    """Runs with and without removal take turns."""
+    """Alternate runs with and without removal."""
     pairs = [[_at_full_speed(seconds, kept) for kept in (NEVER, SOON)] for _ in range(runs)]
     kept, removed = ([pair[place] for pair in pairs] for place in (0, 1))
     yield row("removal, made together, nothing removed", [each.made for each in kept], "instances/s")

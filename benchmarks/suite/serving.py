@@ -50,7 +50,7 @@ def serving(workers: int = WORKERS, **environment: str) -> Iterator[Serving]:
 
 
 def nodes_of(instance: DAGInstance, most: int = 1 << 62) -> list[UUID]:
-    """The ids of all its nodes, page by page, as the broker has them on record."""
+    """Return the ids of all its nodes, page by page, as the broker has recorded them."""
     found: list[UUID] = []
     after = 0
     while len(found) < most:

@@ -46,7 +46,7 @@ class Queue(DAGDefinition):
 
 @contextmanager
 def alone() -> Iterator[LaunchedBroker]:
-    """A broker that has served a call, and no worker."""
+    """Start a broker that has served a call, and no worker."""
     with (
         TemporaryDirectory(prefix="dagorama-bench-") as folder,
         launch_broker(port=0, store=f"sqlite:///{Path(folder, 'broker.sqlite3')}") as broker,

@@ -28,19 +28,19 @@ class Row:
 
 
 def row(workload: str, runs: Iterable[float], unit: str, reach: str = "", note: str = "") -> Row:
-    """The median of some runs."""
+    """Return the median of some runs."""
     found = list(runs)
     return Row(workload, median(found), unit, found, reach, note)
 
 
 def share(values: list[float], part: float) -> float:
-    """The value below which that part of them lies."""
+    """Return the value below which that part of them lies."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * part))]
 
 
 def machine() -> dict[str, object]:
-    """The machine and the versions."""
+    """Return the machine and the versions."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "dagorama": version(),
@@ -58,7 +58,7 @@ def _processor() -> str:
 
 
 def shown(rows: Iterable[Row]) -> str:
-    """A table in Markdown."""
+    """Return a table in Markdown."""
     lines = [("workload", "median", "reach", "runs", "note"), ("---",) * 5]
     lines += [(row.workload, f"{_number(row.figure)} {row.unit}", row.reach, _runs(row.runs), row.note) for row in rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

@@ -19,7 +19,7 @@ AIM = "50 in 99 % of all"
 
 
 def turns(nodes: int) -> Iterator[Row]:
-    """A call that needs no commit is answered in the next turn of the loop: how long it takes is how long a turn is."""
+    """Measure a call that needs no commit: the next turn of the loop answers it, so it takes as long as a turn."""
     instance = os.urandom(16)
     with alone(), ProcessPoolExecutor(1, get_context("spawn")) as other:
         other.submit(int).result()  # its process is there
@@ -45,7 +45,7 @@ def _rows(what: str, waits: list[float]) -> Iterator[Row]:
 
 
 def _submit(instance: bytes, nodes: int) -> None:
-    """A chain, in one call."""
+    """Submit a chain in one call."""
     connection().stub.SubmitStream(_parts(instance, nodes), timeout=600)
 
 
