@@ -100,7 +100,7 @@ def _(revive: Any) -> Any:
 
 @mutant("a retry leaves what was given the failure as a value", (service_module, "Asked"))
 def _(asked: Any) -> Any:
-    return lambda instance, ids, downstream, new_code: asked(instance, ids, False, new_code)
+    return lambda *arguments: asked(*arguments)._replace(downstream=False)
 
 
 @mutant("an instance that runs again counts as ended", (retry, "_reopen"))
@@ -122,7 +122,7 @@ def _(spend: Any) -> Any:
 
 @mutant("a retried node goes on counting its runs", (retry, "FailureCounts"))
 def _(trouble: Any) -> Any:
-    return lambda failure: trouble(failure=failure, failed_attempts=2)
+    return lambda: trouble(failed_attempts=2)
 
 
 AGING = frozenset(MUTANTS) - _EARLIER

@@ -115,8 +115,8 @@ def _(take_back: Any) -> Any:
 @mutant("a loss is taken back that was not counted", (Scheduler, "_take_back_loss"))
 def _(take_back: Any) -> Any:
     def always(self: Scheduler, node: Any, attempt: int) -> None:
-        if node.trouble is not None:
-            node.trouble.lost_attempt = attempt
+        if node.failures is not None:
+            node.failures.lost_attempt = attempt
         take_back(self, node, attempt)
 
     return always
@@ -177,7 +177,7 @@ def _(disconnect: Any) -> Any:
 
 @mutant("what is given back is forgotten", (Scheduler, "give_back"))
 def _(give_back: Any) -> Any:
-    def forgotten(self: Scheduler, worker: Worker, key: int, attempt: int, why: str, now: float) -> bool:
+    def forgotten(self: Scheduler, worker: Worker, key: int, attempt: int, *rest: Any) -> bool:
         node = self.claims.held(worker, key, attempt)
         if node is not None:
             self.claims.take_out(node)

@@ -1,11 +1,12 @@
 """Tests the tester: `python -m tests.simulation.mutations` breaks the product in one way after another.
 
 Each fault has to be caught within `--seeds` lives; the table says by which seed and by which check. It ends with 1 when
-one goes unnoticed.
+one goes unnoticed, or when its patch no longer fits the product and raises an error of its own.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from argparse import ArgumentParser
@@ -19,6 +20,9 @@ from .aging import AgingLife
 from .aging_mutants import AGING
 from .life import Life, run
 from .mutants import MUTANTS, broken
+
+#: Errors of a patch that names what the product no longer has.
+MISFIT = re.compile(r"(AttributeError|TypeError|NameError|ImportError)\(")
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ def catch(mutant: str, seeds: int) -> Caught:
         for seed in range(1, seeds + 1):
             violation = run(seed, life).violation
             made()
+            if violation is not None and violation.check == "no handler breaks" and MISFIT.search(str(violation)):
+                return Caught(mutant, 0, f"ITS PATCH DOES NOT FIT: {violation}", "", time.perf_counter() - began)
             if violation is not None:
                 return Caught(mutant, seed, violation.check, str(violation), time.perf_counter() - began)
     return Caught(mutant, 0, "", "", time.perf_counter() - began)
@@ -62,7 +68,7 @@ def main() -> int:
     print(f"{'mutation'.ljust(width)}  seed  caught by")
     for caught in catch_all(mutants, options.seeds, options.jobs):
         missed += not caught.seed
-        what = caught.text if options.verbose else caught.check
+        what = caught.text if options.verbose and caught.seed else caught.check
         print(f"{caught.mutant.ljust(width)}  {caught.seed or '-':>4}  {what or 'NOBODY'}", flush=True)
     print(f"{len(mutants) - missed} of {len(mutants)} caught within {options.seeds} seeds")
     return int(missed > 0)
