@@ -4,7 +4,6 @@ The rule: importing dagorama configures nothing; get_logger() does, once. Payloa
 """
 
 import logging
-import shutil
 import sys
 
 from dagorama.settings import log_level
@@ -46,4 +45,6 @@ def get_logger() -> logging.Logger:
 
 def get_default_console_width(default_value: int = 80) -> int:
     """Return the columns of the terminal; `default_value` if there is none."""
+    import shutil  # two milliseconds of every start that does not ask for the width
+
     return shutil.get_terminal_size((default_value, 0)).columns

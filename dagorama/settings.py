@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
-from ipaddress import ip_address
 from math import inf
 from os import environ
 from re import fullmatch
@@ -150,6 +149,8 @@ def checked_host(text: str | None, source: str) -> str:
 
 
 def _is_ipv6(text: str) -> bool:
+    from ipaddress import ip_address  # a millisecond of every start with an ordinary name
+
     try:
         return ip_address(text).version == 6
     except ValueError:

@@ -11,7 +11,6 @@ import re
 import sys
 from collections.abc import Callable
 from functools import cache
-from ipaddress import ip_address
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, cast
@@ -106,6 +105,8 @@ def check(settings: Settings) -> None:
 
 def is_loopback(host: str) -> bool:
     """Return whether the host is this machine; localhost is the only name that counts."""
+    from ipaddress import ip_address  # a millisecond of a start that opens no channel
+
     try:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
