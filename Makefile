@@ -12,14 +12,15 @@
 #   make bench-peers    Dask, Ray and Celery on the same workloads, in an environment of their own
 #   make clean   removes what these made, .venv too
 #
-# PYTHON names the interpreter that .venv is made from; PYTEST_ARGS goes to pytest, which runs a process for each
-# processor (PYTEST_ARGS='-n 0': one after the other, in one process).
+# PYTHON names the interpreter that .venv is made from; PYTEST_ARGS goes to pytest, which runs one process more than
+# there are processors, because many tests wait for others (PYTEST_ARGS='-n 0': one after the other, in one process).
 
 VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+PYTEST = $(BIN)/python -m pytest tests --dist worksteal -n $$($(BIN)/python -c 'import os; print(os.cpu_count() + 1)')
 
 .PHONY: demo check test lint proof proto states bench bench-large bench-peers compiled clean
 .DELETE_ON_ERROR:
@@ -28,11 +29,11 @@ demo: compiled
 	$(BIN)/python samples/test2.py
 
 check: lint compiled
-	$(BIN)/python -m pytest tests -n auto --dist worksteal -m "not slow" \
+	$(PYTEST) -m "not slow" \
 	  --ignore tests/acceptance --ignore tests/proof $(PYTEST_ARGS)
 
 test: lint compiled
-	$(BIN)/python -m pytest tests -n auto --dist worksteal $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check .

@@ -16,6 +16,9 @@ from dagorama_broker import launch
 from dagorama_broker.launch import BrokerNotStarted, launch_broker
 from tests.support.processes import SECONDS, has_ended, is_serving, is_there, put_value, status
 
+#: Its tests start processes and wait for them, ten seconds and more together.
+pytestmark = pytest.mark.slow
+
 ADDRESS = ("DAGORAMA_HOST", "DAGORAMA_PORT")
 
 

@@ -23,6 +23,7 @@ class Task(DAGDefinition):
         return number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a_client_takes_whatever_a_broker_answers_to_its_waiting(
     broker: RecordingBroker, monkeypatch: pytest.MonkeyPatch, seed: int

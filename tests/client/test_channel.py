@@ -146,6 +146,7 @@ def test_what_is_in_the_way_of_a_connection_is_said_as_far_as_it_can_be_told(
             assert reason in said
 
 
+@pytest.mark.slow
 def test_a_broker_without_tls_is_told_from_none(authority: Authority) -> None:
     with launch_broker(port=0) as broker:
         assert "the server does not speak TLS" in why_not(settings(broker, authority))
@@ -303,6 +304,7 @@ def test_a_certificate_to_present_that_has_expired_is_said(authority: Authority)
         check(Settings(tls_ca=str(authority.file), tls_cert=cert, tls_key=key))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("days", "said"), [((-2, -1), "certificate has expired"), ((1, 2), "its certificate is not valid yet")]
 )

@@ -63,6 +63,7 @@ def test_an_address_is_written_as_grpc_wants_it(host: str, written: str) -> None
     assert target(Settings(host=host, port=5)) == written
 
 
+@pytest.mark.slow
 def test_a_missing_broker_is_named_with_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGORAMA_HOST", "127.0.0.1")
     port = free_port()

@@ -33,6 +33,9 @@ from tests.support.resetting_proxy import (
     resetting,
 )
 
+#: Its tests start processes and wait for them, ten seconds and more together.
+pytestmark = pytest.mark.slow
+
 
 class Sample(DAGDefinition):
     @dagorama().syncfn

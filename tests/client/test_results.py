@@ -303,6 +303,7 @@ class Waiting(threading.Thread):
         self.value = resolve(self.instance, self.promise, timeout=None)
 
 
+@pytest.mark.slow
 def test_nobody_there_is_an_error_not_none(broker: RecordingBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     instance, promise = Sample()(5)
     monkeypatch.setenv("DAGORAMA_PORT", "1")

@@ -93,6 +93,7 @@ async def test_a_failure_raises_or_is_given(broker: RecordingBroker, made: Any) 
     assert isinstance(await aresolve(made[0], outcome(made[1])), Failure)
 
 
+@pytest.mark.slow
 async def test_nobody_there_is_an_error(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGORAMA_PORT", "1")
     monkeypatch.setattr("dagorama.client.waiter.PATIENCE", 0.2)

@@ -149,6 +149,7 @@ def test_a_fan_in_of_two_hundred_thousand_fits_into_one_node(attempt: AttemptSco
     assert all(request.ByteSize() < 4 * 1024 * 1024 for request in requests)
 
 
+@pytest.mark.slow
 def test_a_node_that_no_message_could_carry_is_refused(inside: Any, attempt: AttemptScope) -> None:
     wide = [DAGPromise[Any](UUID(int=number)) for number in range(NODE_LIMIT // 25)]
     with pytest.raises(RequestRejected, match=r"join names [\d,]+ promises, more than one message holds"):

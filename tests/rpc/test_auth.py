@@ -259,6 +259,7 @@ async def test_the_digest_is_not_the_token_and_another_scheme_is_none(tokens: To
         assert await status_of(stub, "GetStatus") is grpc.StatusCode.OK
 
 
+@pytest.mark.slow
 async def test_health_asks_for_no_token(tokens: Tokens) -> None:
     async with guarded(tokens) as served:
         health: Any = health_pb2_grpc.HealthStub(served.channel)
@@ -350,6 +351,7 @@ async def read_again(served: Served) -> None:
     await asyncio.sleep(LOOK + 0.3)
 
 
+@pytest.mark.slow
 async def test_several_tokens_are_good_at_once_and_one_can_be_replaced(tokens: Tokens) -> None:
     async with guarded(tokens) as served:
         tokens.add("client-2", "client")

@@ -151,6 +151,7 @@ def goaways(data: bytes) -> Iterator[int]:
 # --- who does not read ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_a_wait_that_nobody_reads_piles_nothing_up(broker: LaunchedBroker) -> None:
     """120 values of 200 KiB, which is more than twenty times the broker's cache."""
     count, value = 120, bytes(200 << 10)

@@ -155,6 +155,7 @@ async def test_open_calls() -> None:
                     break
 
 
+@pytest.mark.slow
 async def test_watchers_of_its_health_who_need_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interceptor, "HEALTH_WATCHERS", 2)
     async with serving(max_streams=1) as served:

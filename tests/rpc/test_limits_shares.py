@@ -171,6 +171,7 @@ async def test_asks_that_wait_on_one_stream_leave_the_rest_to_others() -> None:
         talk.cancel()
 
 
+@pytest.mark.slow
 async def test_who_does_not_take_a_large_value_does_not_keep_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("SIDE_BY_SIDE", 1), ("LEAST", 1), ("READING", 0.2)):
         monkeypatch.setattr(large_values, name, value)

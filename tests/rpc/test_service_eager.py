@@ -175,7 +175,8 @@ async def test_a_stream_of_too_many_children_fails_their_node() -> None:
         assert sum((await served.status()).nodes[:5]) == 1
 
 
-async def test_an_rebound_attempt_keeps_its_children_after_a_restart(tmp_path: Path) -> None:
+@pytest.mark.slow
+async def test_a_reclaimed_attempt_keeps_its_children_after_a_restart(tmp_path: Path) -> None:
     async with killed(tmp_path) as served:
         dag, worker, eager_attempt = await begin(served)
         other = Dag()

@@ -220,6 +220,7 @@ async def test_a_fan_of_large_results_comes_in_pieces_with_the_end_last(served: 
     assert values == {eager_attempt.id(counter): envelope(eager_attempt.id(counter) * 3000) for counter in range(count)}
 
 
+@pytest.mark.slow
 async def test_a_value_passed_through_a_thousand_nodes_arrives(served: Served) -> None:
     links, dag = 1000, Dag()
     await submit(served.stub, dag.submission(b"a"))

@@ -291,7 +291,7 @@ def test_a_worker_that_comes_back_in_time_finds_its_children_alive(driver: Sched
 
 
 class TestAfterARestart:
-    def test_an_rebound_attempt_keeps_its_children_and_makes_more(self, driver: SchedulerDriver) -> None:
+    def test_a_reclaimed_attempt_keeps_its_children_and_makes_more(self, driver: SchedulerDriver) -> None:
         hand = begin(driver, "x", "y <- x", slots=4)
         hand.make("parent", "sub", new="Sub")
         hand.complete("sub")
@@ -303,7 +303,7 @@ class TestAfterARestart:
         assert set(driver.finish(hand)) == {"x", "y", "z", "more"}
         assert driver.states("parent") == ["COMPLETED"]
 
-    def test_an_rebound_attempt_that_fails_cancels_its_children(self, driver: SchedulerDriver) -> None:
+    def test_a_reclaimed_attempt_that_fails_cancels_its_children(self, driver: SchedulerDriver) -> None:
         hand = begin(driver, "child", "x", slots=4)
         hand.make("child", "grandchild")
         hand.complete("child")

@@ -53,6 +53,7 @@ def chain(count: int) -> list[Sequence[int]]:
     return [(), *[(before,) for before in range(count - 1)]]
 
 
+@pytest.mark.slow
 def test_a_fan_in_of_100_000() -> None:
     bare = Bare(fan_in(MANY))
     bare.run()

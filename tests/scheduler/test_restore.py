@@ -236,7 +236,7 @@ class TestReclaim:
         hand.connect()
         assert hand.complete("a")
 
-    def test_an_rebound_claim_stands_through_a_lost_connection(self, driver: SchedulerDriver) -> None:
+    def test_a_reclaimed_claim_stands_through_a_lost_connection(self, driver: SchedulerDriver) -> None:
         hand = driver.worker()
         driver.spawn("a")
         driver.crash()

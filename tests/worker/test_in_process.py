@@ -244,6 +244,7 @@ def test_a_refusal_is_raised(broker: ScriptedBroker) -> None:
         execute_worker()
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_not_to_stay_says_that_there_is_no_broker(broker: ScriptedBroker) -> None:
     broker.stop()
     with pytest.raises(BrokerUnavailable):

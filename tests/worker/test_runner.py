@@ -54,6 +54,7 @@ def test_workers_run_nodes_and_are_gone_after_the_block(broker: ScriptedBroker) 
     assert not any(worker.is_alive() for worker in workers)
 
 
+@pytest.mark.slow
 def test_a_block_leaves_no_descriptor_open(broker: ScriptedBroker) -> None:
     def block() -> None:
         with launch_workers(1):

@@ -17,6 +17,9 @@ from tests.support.resetting_proxy import CANCEL, ENHANCE_YOUR_CALM, INADEQUATE_
 from tests.support.scripted_broker import Conversation, ScriptedBroker, WorkerProcess, worker_process
 from tests.support.worker_grants import Wanted, body_of, call, encoded, grant_of, values_of
 
+#: Its tests start processes and wait for them, ten seconds and more together.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def worker(broker: ScriptedBroker) -> Iterator[WorkerProcess]:
