@@ -65,7 +65,7 @@ class Live:
     eager_attempts: list[EagerAttemptRow] = field(default_factory=list)
     eager_blocks: list[tuple[int, NodeBlockRow]] = field(
         default_factory=list
-    )  #: runs of their nodes, with their attempts
+    )  #: blocks of their nodes, with their attempts
     rebindings: dict[int, RebindingRow] = field(default_factory=dict)  #: what allows `rebound`, by the node's key
     next_rebinding: int = 1
 

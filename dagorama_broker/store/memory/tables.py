@@ -130,7 +130,7 @@ class Tables:
         _refuse("functions", [row.id for row in changes.functions], self.functions.__contains__)
         _refuse("instances", [row.key for row in changes.instances], self.instances.__contains__)
         _refuse("instances", [row.id for row in changes.instances], self.instance_keys.__contains__)
-        _refuse("runs", [(row.origin, row.first) for row in changes.blocks], lambda block: self.blocks.contains(*block))
+        _refuse("node_blocks", [(row.origin, row.first) for row in changes.blocks], lambda block: self.blocks.contains(*block))
         _refuse("nodes", [row.key for row in changes.nodes], self.nodes.__contains__)
         _refuse("eager_blocks", [row.first_key for row in changes.eager_blocks], self.eager.creators.__contains__)
         revived = {row.key for row in changes.retried}
