@@ -1214,6 +1214,9 @@ class NodeFailure(_message.Message):
     EXCEPTION_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     EARLIER_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    MICROSECONDS_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
     node: _builtins.bytes
     """the root cause: the node itself, or the failed node upstream"""
     function: _builtins.str
@@ -1222,6 +1225,12 @@ class NodeFailure(_message.Message):
     traceback: _builtins.str
     exception: _builtins.bytes
     attempts: _builtins.int
+    ended: _builtins.float
+    """seconds since 1970: the end of the last attempt"""
+    microseconds: _builtins.int
+    """how long it ran; 0: unknown"""
+    worker: _builtins.str
+    """the name of the worker that ran it"""
     @_builtins.property
     def earlier(self) -> _containers.RepeatedCompositeFieldContainer[Global___EarlierFailure]:
         """the attempts before the last, oldest first, as far as they are kept"""
@@ -1237,10 +1246,13 @@ class NodeFailure(_message.Message):
         exception: _builtins.bytes = ...,
         attempts: _builtins.int = ...,
         earlier: _abc.Iterable[Global___EarlierFailure] | None = ...,
+        ended: _builtins.float = ...,
+        microseconds: _builtins.int = ...,
+        worker: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "earlier", b"earlier", "exception", b"exception", "function", b"function", "message", b"message", "node", b"node", "traceback", b"traceback", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "earlier", b"earlier", "ended", b"ended", "exception", b"exception", "function", b"function", "message", b"message", "microseconds", b"microseconds", "node", b"node", "traceback", b"traceback", "type", b"type", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1253,19 +1265,29 @@ class EarlierFailure(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     TRACEBACK_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    MICROSECONDS_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
     type: _builtins.str
     message: _builtins.str
     traceback: _builtins.str
+    ended: _builtins.float
+    """as in NodeFailure"""
+    microseconds: _builtins.int
+    worker: _builtins.str
     def __init__(
         self,
         *,
         type: _builtins.str = ...,
         message: _builtins.str = ...,
         traceback: _builtins.str = ...,
+        ended: _builtins.float = ...,
+        microseconds: _builtins.int = ...,
+        worker: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "traceback", b"traceback", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "message", b"message", "microseconds", b"microseconds", "traceback", b"traceback", "type", b"type", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1831,6 +1853,10 @@ class NodeInfo(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     FROM_ABORTED_ATTEMPT_FIELD_NUMBER: _builtins.int
     USED_FAILURE_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
+    STARTED_FIELD_NUMBER: _builtins.int
+    MICROSECONDS_FIELD_NUMBER: _builtins.int
+    CREATOR_FIELD_NUMBER: _builtins.int
     node: _builtins.bytes
     state: Global___NodeState.ValueType
     failed_attempts: _builtins.int
@@ -1839,7 +1865,7 @@ class NodeInfo(_message.Message):
     worker_losses: _builtins.int
     """workers or connections lost while they held it"""
     worker: _builtins.str
-    """the name of the one that holds it"""
+    """the name of the one that holds it, or ran its last attempt"""
     ended: _builtins.float
     """seconds since 1970"""
     retry_at: _builtins.float
@@ -1852,6 +1878,14 @@ class NodeInfo(_message.Message):
     """made by an attempt that was rolled back, or by a node that has run again since"""
     used_failure: _builtins.bool
     """it was given a failure as a value, and the failed node has been retried since"""
+    created: _builtins.float
+    """seconds since 1970"""
+    started: _builtins.float
+    """seconds since 1970: its last attempt; 0: it has not started, as far as the broker knows"""
+    microseconds: _builtins.int
+    """how long its last attempt ran; 0: unknown"""
+    creator: _builtins.bytes
+    """id of the node whose attempt created it; empty: a client did"""
     @_builtins.property
     def function(self) -> Global___Function: ...
     @_builtins.property
@@ -1875,10 +1909,14 @@ class NodeInfo(_message.Message):
         reason: _builtins.str = ...,
         from_aborted_attempt: _builtins.bool = ...,
         used_failure: _builtins.bool = ...,
+        created: _builtins.float = ...,
+        started: _builtins.float = ...,
+        microseconds: _builtins.int = ...,
+        creator: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["function", b"function"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["crashes", b"crashes", "ended", b"ended", "failed_attempts", b"failed_attempts", "from_aborted_attempt", b"from_aborted_attempt", "function", b"function", "node", b"node", "reason", b"reason", "retry_at", b"retry_at", "root_cause", b"root_cause", "sources", b"sources", "state", b"state", "used_failure", b"used_failure", "worker", b"worker", "worker_losses", b"worker_losses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crashes", b"crashes", "created", b"created", "creator", b"creator", "ended", b"ended", "failed_attempts", b"failed_attempts", "from_aborted_attempt", b"from_aborted_attempt", "function", b"function", "microseconds", b"microseconds", "node", b"node", "reason", b"reason", "retry_at", b"retry_at", "root_cause", b"root_cause", "sources", b"sources", "started", b"started", "state", b"state", "used_failure", b"used_failure", "worker", b"worker", "worker_losses", b"worker_losses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1922,6 +1960,7 @@ class NodeDetails(_message.Message):
     ARGUMENT_BYTES_FIELD_NUMBER: _builtins.int
     VALUE_BYTES_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
+    READY_AT_FIELD_NUMBER: _builtins.int
     made_with: _builtins.str
     """the code that it was made with, as in GrantBody, if other code runs it"""
     argument_bytes: _builtins.int
@@ -1930,6 +1969,8 @@ class NodeDetails(_message.Message):
     """0: it has no value"""
     arguments: _builtins.bytes
     """the envelope, if it was asked for"""
+    ready_at: _builtins.float
+    """seconds since 1970: when its last source ended, or it was created; 0: it still waits"""
     @_builtins.property
     def info(self) -> Global___NodeInfo: ...
     @_builtins.property
@@ -1945,10 +1986,11 @@ class NodeDetails(_message.Message):
         argument_bytes: _builtins.int = ...,
         value_bytes: _builtins.int = ...,
         arguments: _builtins.bytes = ...,
+        ready_at: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "info", b"info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argument_bytes", b"argument_bytes", "arguments", b"arguments", "failure", b"failure", "info", b"info", "made_with", b"made_with", "value_bytes", b"value_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argument_bytes", b"argument_bytes", "arguments", b"arguments", "failure", b"failure", "info", b"info", "made_with", b"made_with", "ready_at", b"ready_at", "value_bytes", b"value_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -11,7 +11,7 @@ import click
 from dagorama.api import broker_pb2
 from dagorama.cli.base import INSTANCE, Answer, broker_command, id_digits, whole_ids
 from dagorama.cli.node import node_answer
-from dagorama.cli.tables import key_values, pluralize, table, time_text, uuid_text
+from dagorama.cli.tables import duration_text, key_values, pluralize, run_seconds, table, time_text, uuid_text
 from dagorama.models.state import State
 
 if TYPE_CHECKING:
@@ -96,13 +96,14 @@ def show(
             state_name(node.state),
             f"{node.failed_attempts}",
             time_text(node.ended or node.retry_at),
+            duration_text(node.microseconds),
             node.worker,
             node.function.name,
             reason_of(node),
         )
         for node in nodes
     ]
-    heads = ("node", "state", "failed attempts", "ended, or retry at", "worker", "function", "reason")
+    heads = ("node", "state", "failed attempts", "ended, or retry at", "ran for", "worker", "function", "reason")
     data = {"instance": instance_data(info), "nodes": [node_data(node) for node in nodes]}
     of = "the nodes in these states" if states else f"{info.nodes} nodes"
     note = f"Only the first {limit} of {of} are shown; --limit 0 shows all." if is_cut else ""
@@ -159,7 +160,11 @@ def node_data(node: broker_pb2.NodeInfo) -> dict[str, object]:
         "crashes": node.crashes,
         "worker_losses": node.worker_losses,
         "worker": node.worker or None,
+        "created_at": node.created,
+        "created_by": uuid_text(node.creator),
+        "started_at": node.started or None,
         "ended_at": node.ended or None,
+        "run_seconds": run_seconds(node.microseconds),
         "retry_at": node.retry_at or None,
         "root_cause": uuid_text(node.root_cause),
         "reason": node.reason or None,

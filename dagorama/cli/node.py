@@ -12,7 +12,7 @@ from uuid import UUID
 
 from dagorama.api import broker_pb2
 from dagorama.cli.base import Answer
-from dagorama.cli.tables import key_values, time_text, uuid_text
+from dagorama.cli.tables import duration_text, key_values, run_seconds, time_text, uuid_text
 from dagorama.errors import DagoramaError, SettingsError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def node_answer(
         **data, "instance": f"{instance}", "made_with": details.made_with.partition(" ")[0] or None,
         "attempts": _attempts(details),
         "failure_of": uuid_text(details.failure.node) if details.HasField("failure") else None,
+        "ready_at": details.ready_at or None,
         "argument_bytes": details.argument_bytes, "value_bytes": details.value_bytes if info.ended else None,
         "arguments": arguments,
     })  # fmt: skip
@@ -56,8 +57,13 @@ def _facts(instance: UUID, details: broker_pb2.NodeDetails, state: str) -> list[
         ("failed attempts", f"{info.failed_attempts}"),
         ("crashes", f"{info.crashes}" if info.crashes else ""),
         ("worker losses", f"{info.worker_losses}" if info.worker_losses else ""),
-        ("worker", info.worker),
+        ("created", time_text(info.created)),
+        ("created by", f"node {uuid_text(info.creator)}" if info.creator else ""),
+        ("ready", time_text(details.ready_at)),
+        ("started", time_text(info.started)),
         ("ended", time_text(info.ended)),
+        ("ran for", duration_text(info.microseconds)),
+        ("worker", info.worker),
         ("retry at", time_text(info.retry_at)),
         ("root cause", uuid_text(info.root_cause) or ""),
         ("reason", info.reason),
@@ -77,17 +83,18 @@ def _facts(instance: UUID, details: broker_pb2.NodeDetails, state: str) -> list[
 
 
 def _attempts(details: broker_pb2.NodeDetails) -> list[dict[str, object]]:
-    """Return the failed attempts, oldest first. The broker stores no times of the earlier ones."""
+    """Return the failed attempts, oldest first."""
     if not details.HasField("failure"):
         return []
     last = details.failure
-    attempts: list[dict[str, object]] = [
-        {"type": each.type, "message": each.message, "traceback": each.traceback, "ended_at": None}
-        for each in last.earlier
-    ]
-    ended = details.info.ended or None
-    attempts.append({"type": last.type, "message": last.message, "traceback": last.traceback, "ended_at": ended})
-    return attempts
+    every: list[broker_pb2.EarlierFailure | broker_pb2.NodeFailure] = [*last.earlier, last]
+    return [
+        {
+            "type": each.type, "message": each.message, "traceback": each.traceback, "ended_at": each.ended or None,
+            "run_seconds": run_seconds(each.microseconds), "worker": each.worker or None,
+        }
+        for each in every
+    ]  # fmt: skip
 
 
 def _failure_blocks(details: broker_pb2.NodeDetails) -> Iterator[str]:
@@ -98,7 +105,8 @@ def _failure_blocks(details: broker_pb2.NodeDetails) -> Iterator[str]:
         is_last = number == len(attempts)
         which = "last failed attempt" if is_last else f"stored failed attempt {number} of {len(attempts)}"
         reason = ": ".join(f"{part}" for part in (attempt["type"], attempt["message"]) if part)
-        yield "\n".join(filter(None, [f"{which}{of}: {reason}", f"{attempt['traceback']}".rstrip()]))
+        where = f", on {attempt['worker']}" if attempt["worker"] else ""
+        yield "\n".join(filter(None, [f"{which}{of}{where}: {reason}", f"{attempt['traceback']}".rstrip()]))
 
 
 # --- arguments --------------------------------------------------------------------------------------------

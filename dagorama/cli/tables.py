@@ -41,6 +41,26 @@ def time_text(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds") if seconds else ""
 
 
+def duration_text(microseconds: int) -> str:
+    """Return a duration with its unit, such as `250 ms` or `3 min 20 s`; an empty text for 0."""
+    seconds = microseconds / 1_000_000
+    if not microseconds:
+        return ""
+    if seconds < 0.9995:
+        return f"{microseconds / 1000:.3g} ms"
+    if seconds < 59.95:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def run_seconds(microseconds: int) -> float | None:
+    """Return microseconds as seconds; None for 0, which stands for an unknown duration."""
+    return microseconds / 1_000_000 if microseconds else None
+
+
 def pluralize(count: int, one: str, many: str) -> str:
     """Return the count followed by the singular or the plural form."""
     return f"{count} {one if count == 1 else many}"

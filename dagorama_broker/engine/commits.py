@@ -79,6 +79,8 @@ class Commits:
         self.changed = asyncio.Event()  #: set when the loop has something to do
         self.stopping = False
         self.thread = thread or CommitExecutor()
+        #: Makes the calls of people, which need not wait for commits.
+        self._viewer = self.thread if store.view.is_the_store else ThreadPoolExecutor(1, thread_name_prefix="view")
         self._in_flight_ids: set[bytes] = set()
         self._waiting: list[Waiter] = []  # for the next commit
         self._tasks: set[asyncio.Task[None]] = set()
@@ -141,6 +143,10 @@ class Commits:
         """Make one of the store's calls in its thread."""
         return await asyncio.get_running_loop().run_in_executor(self.thread, call, *arguments)
 
+    async def in_view(self, call: Callable[..., T], *arguments: object) -> T:
+        """Make one of the calls of the store's view in its thread: commits do not wait for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._viewer, call, *arguments)
+
     # --- for the loop ---------------------------------------------------------------------------------
 
     def take_waiting(self) -> list[Waiter]:
@@ -159,9 +165,10 @@ class Commits:
         self.count += 1
 
     def close(self) -> None:
-        """Refuse the remaining waiters, and end the thread."""
+        """Refuse the remaining waiters, and end the threads."""
         notify(self.take_waiting(), Unavailable("the broker is leaving"))
         self.thread.shutdown()
+        self._viewer.shutdown()
 
 
 def notify(waiting: list[Waiter], error: Unavailable | None) -> None:

@@ -101,6 +101,17 @@ class Function:
         return f"{self.hash} {self.class_code}" if self.class_code else self.hash
 
 
+class EarlierFailure(NamedTuple):
+    """Why an attempt before the last one failed."""
+
+    type: str
+    message: str
+    traceback: str
+    ended: float = 0.0  #: seconds since 1970
+    microseconds: int = 0  #: how long it ran; 0: unknown
+    worker: str = ""  #: name of the worker that ran it
+
+
 class Failure(NamedTuple):
     """Why a node failed; stored with the node itself, and shared by its descendants."""
 
@@ -110,23 +121,28 @@ class Failure(NamedTuple):
     traceback: str
     exception: bytes  #: pickled by the worker, if possible; never opened here
     attempts: int
-    earlier: tuple[tuple[str, str, str], ...] = ()  #: type, message and traceback of earlier attempts, oldest first
+    earlier: tuple[EarlierFailure, ...] = ()  #: of earlier attempts, oldest first
+    ended: float = 0.0  #: seconds since 1970: when the last attempt ended
+    microseconds: int = 0  #: how long it ran; 0: unknown
+    worker: str = ""  #: name of the worker that ran it; empty: none did
 
-    def after(self, before: Failure) -> Failure:
-        """Return this failure with earlier ones added to it; only the last few are kept."""
-        earlier = (*before.earlier, (before.type, before.message, before.traceback[-MAX_EARLIER_TRACEBACK_CHARS:]))
-        return self._replace(earlier=earlier[-MAX_EARLIER_FAILURES:])
+    def after(self, packed: bytes | None) -> Failure:
+        """Return this failure with the one before added to it, if there is one; only the last few are kept."""
+        if packed is None:
+            return self
+        before = Failure.unpacked(packed)
+        traceback = before.traceback[-MAX_EARLIER_TRACEBACK_CHARS:]
+        last = EarlierFailure(before.type, before.message, traceback, before.ended, before.microseconds, before.worker)
+        return self._replace(earlier=(*before.earlier, last)[-MAX_EARLIER_FAILURES:])
 
     def packed(self) -> bytes:
-        plain = [*self[:4], b64encode(self.exception).decode(), self.attempts, self.earlier]
-        return json.dumps(plain).encode()
+        return json.dumps(self._replace(exception=b64encode(self.exception).decode())).encode()  # type: ignore[arg-type]
 
     @classmethod
     def unpacked(cls, data: bytes) -> Failure:
-        function, type, message, traceback, exception, attempts, earlier = json.loads(data)
-        return cls(
-            function, type, message, traceback, b64decode(exception), attempts, tuple(tuple(run) for run in earlier)
-        )
+        failure = cls(*json.loads(data))
+        earlier = tuple(EarlierFailure(*each) for each in failure.earlier)
+        return failure._replace(exception=b64decode(failure.exception), earlier=earlier)
 
 
 class Rebinding(NamedTuple):

@@ -68,6 +68,7 @@ class Live:
     )  #: blocks of their nodes, with their attempts
     rebindings: dict[int, RebindingRow] = field(default_factory=dict)  #: what allows `rebound`, by the node's key
     next_rebinding: int = 1
+    next_worker: int = 1
 
 
 class FoundNode(NamedTuple):
@@ -111,6 +112,8 @@ class StoredNode(NamedTuple):
     outcome: OutcomeRow | None  #: without value and failure
     progress: ProgressRow | None
     used_failure: bool = False  #: it was given a failure as a value, and the failed node was retried since
+    created: int = 0  #: microseconds since 1970
+    creator: int = 0  #: key of the node whose attempt created it; 0: a client did
 
 
 class FailedEnd(NamedTuple):

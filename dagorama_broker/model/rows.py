@@ -51,6 +51,7 @@ class NodeBlockRow(NamedTuple):
     instance: int
     digest: bytes  #: of what was submitted; empty for the children of an attempt
     creator: int = 0  #: key of the node whose attempt made them; 0: a client did
+    created: int = 0  #: microseconds since 1970
 
 
 class NodeRow(NamedTuple):
@@ -72,6 +73,9 @@ class OutcomeRow(NamedTuple):
     root_cause: int  #: key of the node whose failure this is; 0: none
     failure: bytes | None  #: opaque; only in the row of the node that failed first
     ended: float  #: seconds since 1970
+    microseconds: int = 0  #: how long the attempt ran; 0: unknown, or there was none
+    worker: int = 0  #: number of the worker that ran it, see `WorkerNameRow`; 0: none did
+    returned: float = 0.0  #: not written: when it returned, seconds since 1970, if it was RESOLVING before it ended
 
 
 class ResolvedRow(NamedTuple):
@@ -168,6 +172,13 @@ class KeyRow(NamedTuple):
     concurrency_key: str
 
 
+class WorkerNameRow(NamedTuple):
+    """The name of a worker, by the number under which outcomes refer to it. Names outlive their workers."""
+
+    number: int
+    name: str
+
+
 class EagerAttemptRow(NamedTuple):
     """An attempt whose children are cancelled if it, or an attempt that it depends on, fails."""
 
@@ -214,6 +225,7 @@ class Changes:
     functions_gone: list[int] = field(default_factory=list)  #: ids of functions that no node names
     workers_joined: list[tuple[bytes, str]] = field(default_factory=list)  #: id, name
     workers_left: list[bytes] = field(default_factory=list)
+    worker_names: list[WorkerNameRow] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(
@@ -228,6 +240,7 @@ class Changes:
             or self.large
             or self.workers_joined
             or self.workers_left
+            or self.worker_names
             or self.removed
             or self.eager_attempts
             or self.retried

@@ -37,9 +37,19 @@ def failure_message(failure: Failure, id: bytes) -> pb.NodeFailure:
         exception=failure.exception,
         attempts=failure.attempts,
         earlier=[
-            pb.EarlierFailure(type=type, message=message, traceback=traceback)
-            for type, message, traceback in failure.earlier
+            pb.EarlierFailure(
+                type=each.type,
+                message=each.message,
+                traceback=each.traceback,
+                ended=each.ended,
+                microseconds=each.microseconds,
+                worker=each.worker,
+            )
+            for each in failure.earlier
         ],
+        ended=failure.ended,
+        microseconds=failure.microseconds,
+        worker=failure.worker,
     )
 
 

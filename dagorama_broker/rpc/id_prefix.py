@@ -35,12 +35,12 @@ async def _instance(broker: Broker, prefix: str, low: bytes, high: bytes) -> byt
     if low == high:
         return low  # complete: the look-up says what is wrong with it
     await broker.commits.wait_durable()
-    found = await broker.commits.in_store(broker.store.instances_between, low, high, NAMED + 1)
+    found = await broker.commits.in_view(broker.store.view.instances_between, low, high, NAMED + 1)
     return _only("instance", prefix, found)
 
 
 async def _node(broker: Broker, instance: int, prefix: str, low: bytes, high: bytes) -> bytes:
-    found = await broker.commits.in_store(broker.store.nodes_between, instance, low, high, NAMED + 1)
+    found = await broker.commits.in_view(broker.store.view.nodes_between, instance, low, high, NAMED + 1)
     return _only("node", prefix, found)
 
 

@@ -12,7 +12,7 @@ from dagorama_broker.engine.broker import Broker
 from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.model.domain import Failure, State
 from dagorama_broker.model.queries import InstanceQuery, StoredInstance, StoredNode
-from dagorama_broker.model.rows import OutcomeRow
+from dagorama_broker.model.rows import OutcomeRow, unpack_keys
 from dagorama_broker.rpc.explain import in_a_line
 from dagorama_broker.rpc.failures import failure_message
 from dagorama_broker.rpc.node_info import NodeInfos, SeenNode, state_of
@@ -48,7 +48,7 @@ async def list_instances(broker: Broker, request: pb.ListInstancesRequest) -> pb
     before = min(request.before, _LAST) or _LAST
     asked = InstanceQuery(before, _page(request.limit), request.unfinished, request.failed, request.definition)
     await broker.commits.wait_durable()
-    found = await broker.commits.in_store(broker.store.list_instances, asked)
+    found = await broker.commits.in_view(broker.store.view.list_instances, asked)
     explainer = broker.scheduler.explainer()
     infos = [await _info(broker, stored, explainer) for stored in found.instances]
     fitting = _fitting(infos)
@@ -69,11 +69,11 @@ async def _info(broker: Broker, stored: StoredInstance, explainer: Explainer) ->
         failed=stored.failed,
         unfinished=live.live if live is not None else 0,
         ended_at=stored.ended or 0.0,
-        nodes=await broker.commits.in_store(broker.store.size_of, row.key),
+        nodes=await broker.commits.in_view(broker.store.view.size_of, row.key),
         stuck=in_a_line(standing)
         if live is not None and (standing := explainer.unschedulable_nodes(live)) is not None
         else "",
-        used_failures=len(await broker.commits.in_store(broker.store.used_failures, row.key)),
+        used_failures=len(await broker.commits.in_view(broker.store.view.used_failures, row.key)),
     )
 
 
@@ -130,18 +130,18 @@ async def _in_states(
 async def _keys(broker: Broker, instance: int, states: Collection[State], after: int) -> list[int]:
     """Return up to a page of keys of nodes that may be in these states; the store has an index of failed nodes."""
     if _BAD.issuperset(states):
-        bad = await broker.commits.in_store(broker.store.failed_ends, instance, after, LARGEST_PAGE)
+        bad = await broker.commits.in_view(broker.store.view.failed_ends, instance, after, LARGEST_PAGE)
         return [end.key for end in bad]
-    return await broker.commits.in_store(broker.store.node_keys, instance, after, LARGEST_PAGE)
+    return await broker.commits.in_view(broker.store.view.node_keys, instance, after, LARGEST_PAGE)
 
 
 async def _read(broker: Broker, keys: Sequence[int]) -> list[StoredNode]:
     """Return these nodes. Until the next await, each of them is in memory or has its outcome here."""
-    found = await broker.commits.in_store(broker.store.described, keys)
+    found = await broker.commits.in_view(broker.store.view.described, keys)
     nodes = broker.scheduler.nodes
     while late := [key for key in keys if key not in nodes and not _has_ended(found[key])]:
         await broker.commits.wait_durable()  # these nodes have ended since
-        found |= await broker.commits.in_store(broker.store.described, late)
+        found |= await broker.commits.in_view(broker.store.view.described, late)
     return [found[key] for key in keys]
 
 
@@ -161,7 +161,7 @@ async def node_details(broker: Broker, instance: bytes, id: bytes, arguments: bo
 async def _details(
     broker: Broker, node: StoredNode, function: int, info: pb.NodeInfo, arguments: bool
 ) -> pb.NodeDetails:
-    envelope = (await broker.commits.in_store(broker.store.arguments, [node.key]))[node.key]
+    envelope = (await broker.commits.in_view(broker.store.view.arguments, [node.key]))[node.key]
     outcome = await broker.lookups.outcome(node.key)
     value = outcome.value if outcome is not None else None
     queues = broker.scheduler.function_queues
@@ -172,7 +172,19 @@ async def _details(
         made_with=queues[function].function.code if node.function != function else "",
         value_bytes=len(value or b""),
         arguments=envelope if arguments else b"",
+        ready_at=await _ready_at(broker, node, info.state),
     )
+
+
+async def _ready_at(broker: Broker, node: StoredNode, state: int) -> float:
+    """Return when the last source of a node ended, or the node was created; 0: it waits, or never was ready."""
+    if state == State.WAITING:
+        return 0.0
+    sources = {abs(key) for key in unpack_keys(node.sources)}
+    ends = await broker.commits.in_view(broker.store.view.ends, sources)
+    if len(ends) < len(sources):  # it was cancelled, or failed because of another source
+        return 0.0
+    return max([node.created / 1_000_000, *ends.values()])
 
 
 async def _own_failure(broker: Broker, node: StoredNode, outcome: OutcomeRow | None) -> pb.NodeFailure | None:
@@ -190,7 +202,7 @@ async def _own_failure(broker: Broker, node: StoredNode, outcome: OutcomeRow | N
         return None
     key = root_cause or node.key
     failure = Failure.unpacked(packed)._replace(exception=b"")
-    return failure_message(failure, (await broker.commits.in_store(broker.store.ids, [key]))[key])
+    return failure_message(failure, (await broker.commits.in_view(broker.store.view.ids, [key]))[key])
 
 
 def without_tracebacks(details: pb.NodeDetails) -> pb.NodeDetails:

@@ -45,17 +45,21 @@ class NodeInfos:
         self._eager_states: dict[int, EagerState] = {}  #: of the eager attempts that created some of the nodes
         self._failures: dict[int, str] = {}  #: by root cause
         self._why_nobody: dict[int, str] = {}  #: by queue
+        self._workers: dict[int, str] = {}  #: names, by number
 
     async def infos(self, nodes: Sequence[SeenNode]) -> list[pb.NodeInfo]:
         """Return the messages for these nodes."""
         await self._look_up_ids(seen.node for seen in nodes)
         keys = [seen.node.key for seen in nodes]
-        self._eager_states = await self._broker.commits.in_store(self._broker.store.eager_states, keys)
+        in_view, view = self._broker.commits.in_view, self._broker.store.view
+        self._eager_states = await in_view(view.eager_states, keys)
+        ran_by = {seen.node.outcome.worker for seen in nodes if seen.node.outcome is not None} - {0}
+        self._workers = await in_view(view.worker_names, ran_by) if ran_by else {}
         return [await self._info(seen) for seen in nodes]
 
     async def _look_up_ids(self, nodes: Iterable[StoredNode]) -> None:
-        keys = {key for node in nodes for key in (node.key, *_sources(node), _root_cause(node)) if key}
-        self._ids = await self._broker.commits.in_store(self._broker.store.ids, list(keys))
+        keys = {key for node in nodes for key in (node.key, node.creator, *_sources(node), _root_cause(node)) if key}
+        self._ids = await self._broker.commits.in_view(self._broker.store.view.ids, list(keys))
 
     async def _info(self, seen: SeenNode) -> pb.NodeInfo:
         node, state = seen
@@ -68,6 +72,8 @@ class NodeInfos:
             sources=[self._ids[key] for key in _sources(node)],
             from_aborted_attempt=self._eager_states.get(node.key) is EagerState.ABORTED,
             used_failure=node.used_failure,
+            created=node.created / 1_000_000,
+            creator=self._ids[node.creator] if node.creator else b"",
         )
         if live is not None and live.state is state:
             self._add_live(info, live)
@@ -78,6 +84,8 @@ class NodeInfos:
     def _add_live(self, info: pb.NodeInfo, node: Node) -> None:
         if node.slot is not None:
             info.worker = node.slot.worker.info.name
+            if next(iter(node.slot.held)) == node.attempt:
+                info.started = node.slot.progress_at + self._scheduler.wall
         trouble = node.failures
         if trouble is not None:
             info.failed_attempts, info.crashes, info.worker_losses = (
@@ -106,6 +114,10 @@ class NodeInfos:
                 node.progress.worker_losses,
             )
         info.ended = outcome.ended
+        info.worker = self._workers.get(outcome.worker, "")
+        info.microseconds = outcome.microseconds
+        if outcome.microseconds:
+            info.started = (outcome.returned or outcome.ended) - outcome.microseconds / 1_000_000
         if outcome.root_cause:
             info.root_cause = self._ids[outcome.root_cause] if outcome.root_cause != node.key else b""
             info.reason = await self._failure(outcome.root_cause)

@@ -178,6 +178,7 @@ def _take_failure(broker: Broker, worker: Worker, failure: pb.Failure) -> None:
         failure_of(failure, broker.scheduler.limits.longest_traceback),
         broker.see_time(),
         random.random(),
+        failure.microseconds,
         final=failure.final,
         after=after if after is None or isfinite(after) else None,
     )

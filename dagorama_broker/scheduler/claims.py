@@ -37,7 +37,8 @@ class Claims(Offers):
 
     def add(self, presence: WorkerInfo, now: float, lease: float) -> Worker:
         """Enter a worker that has connected."""
-        worker = self.workers[presence.id] = Worker(presence, now, lease)
+        number = self.graph.number_of_worker(presence.name)
+        worker = self.workers[presence.id] = Worker(presence, number, now, lease)
         self.pools.join(worker)
         if presence.leave_when_idle:
             self.until_idle[worker] = None

@@ -70,16 +70,28 @@ class Endings(States):
         self.noticed: list[RecentFailure] | None = None  #: nodes that end while a retry reads the store
 
     def end_badly(
-        self, node: Node, state: State, root_cause: Node, failure: bytes | None = None, tally: Tally | None = None
+        self,
+        node: Node,
+        state: State,
+        root_cause: Node,
+        failure: bytes | None = None,
+        tally: Tally | None = None,
+        microseconds: int = 0,
+        worker: int = 0,
     ) -> None:
-        """Fail or cancel a node, and with it every descendant."""
+        """Fail or cancel a node, and with it every descendant.
+
+        `microseconds` is how long its last attempt ran, `worker` the number of the worker that ran it.
+        """
         node.root_cause = None if root_cause is node else root_cause
-        self._record_bad_end(node, state, failure)
+        self._record_bad_end(node, state, failure, microseconds, worker)
         if tally is not None:
             tally.count += 1
         self._tell([node], tally=tally)
 
-    def _record_bad_end(self, node: Node, state: State, failure: bytes | None) -> None:
+    def _record_bad_end(
+        self, node: Node, state: State, failure: bytes | None, microseconds: int = 0, worker: int = 0
+    ) -> None:
         resolving = node.state is RESOLVING
         self.move(node, state)
         if not node.instance.failed:
@@ -90,7 +102,9 @@ class Endings(States):
             self.changes.resolved.append(ResolvedRow(node.key, int(state), root_cause, ended))
         else:
             self.changes.outcomes.append(
-                OutcomeRow(node.key, int(state), node.attempt, b"", None, root_cause, failure, ended)
+                OutcomeRow(
+                    node.key, int(state), node.attempt, b"", None, root_cause, failure, ended, microseconds, worker
+                )
             )
 
     def _resolve(self, node: Node) -> None:

@@ -80,8 +80,13 @@ class Graph(Endings):
                 if ref.refs and ref.consumers == 1:
                     stack.append(ref)
 
-    def complete(self, node: Node, value: bytes, refs: tuple[Node, ...], large: Sequence[bytes] = ()) -> None:
-        """Record the value of a node; if it names unfinished nodes, the node goes on waiting for them."""
+    def complete(
+        self, node: Node, value: bytes, refs: tuple[Node, ...], large: Sequence[bytes], microseconds: int, worker: int
+    ) -> None:
+        """Record the value of a node; if it names unfinished nodes, the node goes on waiting for them.
+
+        `microseconds` is how long it ran, `worker` the number of the worker that ran it.
+        """
         bad = None
         if refs:
             node.refs = refs
@@ -92,7 +97,9 @@ class Graph(Endings):
             self.changes.large += [LargeRow(node.key, sha256) for sha256 in large]
         self.move(node, COMPLETED if not node.pending and bad is None else RESOLVING)
         named, ended = pack_keys([ref.key for ref in refs]) if refs else b"", self.now + self.wall
-        self.changes.outcomes.append(OutcomeRow(node.key, int(node.state), node.attempt, named, value, 0, None, ended))
+        self.changes.outcomes.append(
+            OutcomeRow(node.key, int(node.state), node.attempt, named, value, 0, None, ended, microseconds, worker)
+        )
         if bad is not None:  # its value is kept: running it again would make its children again
             self.end_badly(node, bad.state, bad.root_cause or bad)
         elif not node.pending:

@@ -9,7 +9,7 @@ from operator import attrgetter
 
 from dagorama_broker.errors import Conflict
 from dagorama_broker.model.domain import Function
-from dagorama_broker.model.rows import Changes, FunctionRow, RebindingRow
+from dagorama_broker.model.rows import Changes, FunctionRow, RebindingRow, WorkerNameRow
 from dagorama_broker.scheduler.effects import Effects
 from dagorama_broker.scheduler.limits import STEP
 from dagorama_broker.scheduler.objects import Instance, Node, NodeBlock, Reservation
@@ -18,6 +18,8 @@ from dagorama_broker.scheduler.queues import FunctionQueue
 FIRST = attrgetter("first")
 #: Bytes that a function and its queue take in addition to its texts, roughly.
 FUNCTION_BYTES = 1_500
+#: Names of workers whose numbers are remembered at the same time.
+MOST_WORKER_NAMES = 10_000
 
 
 def block_with(blocks: Sequence[NodeBlock], counter: int) -> NodeBlock | None:
@@ -77,6 +79,8 @@ class Names:
         self.made_with: dict[int, str] = {}  #: original code of unfinished nodes that are bound to other code, by key
         self.rebindings: dict[int, RebindingRow] = {}  #: what allows that, by the same keys
         self.next_rebinding = 1
+        self.next_worker = 1
+        self.worker_numbers: dict[str, int] = {}  #: by name, of workers that have connected to this broker
         self._last_keyed = 0
         self.wall = 0.0  #: to add to the scheduler's clock for seconds since 1970
         self.now = 0.0
@@ -93,6 +97,17 @@ class Names:
             queue = self.record_queue(FunctionQueue(self.next_queue, function))
             self.next_queue += 1
         return queue
+
+    def number_of_worker(self, name: str) -> int:
+        """Return the number by which outcomes refer to a worker of this name; a new name gets a row."""
+        number = self.worker_numbers.get(name)
+        if number is None:
+            if len(self.worker_numbers) >= MOST_WORKER_NAMES:  # a name that comes back gets a number and a row again
+                self.worker_numbers.clear()
+            number = self.worker_numbers[name] = self.next_worker
+            self.next_worker += 1
+            self.changes.worker_names.append(WorkerNameRow(number, name))
+        return number
 
     def record_queue(self, planned: FunctionQueue) -> FunctionQueue:
         """Enter a new queue, with its row, unless its function has one by now. Return the queue of the function."""

@@ -160,18 +160,18 @@ class Slot:
         self.worker = worker
         self.index = index
         self.held: dict[int, tuple[Node, int]] = {}  #: attempt -> node and its cost, in the order granted
-        self.sync_us = 0  #: estimated work of the sync nodes that it holds; 0: none
-        self.async_us = 0
+        self.sync_us = self.async_us = 0  #: estimated work of the sync, and async, nodes that it holds; 0: none
         self.progress_at = 0.0  #: when the running node began, as far as is known
         self.closed = False  #: gone for good
         self.asked = False  #: a take-back was requested and nothing has changed since
 
 
 class Worker:
-    __slots__ = ("deployed", "heard_at", "info", "lease", "pool", "refuses", "slots")
+    __slots__ = ("deployed", "heard_at", "info", "lease", "number", "pool", "refuses", "slots")
 
-    def __init__(self, presence: WorkerInfo, now: float, lease: float) -> None:
+    def __init__(self, presence: WorkerInfo, number: int, now: float, lease: float) -> None:
         self.info = presence
+        self.number = number  #: by which outcomes refer to its name
         self.heard_at = now
         self.lease = lease
         self.slots = [Slot(self, index) for index in range(presence.slots)]

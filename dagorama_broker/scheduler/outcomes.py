@@ -1,92 +1,25 @@
 """Takes outcomes: attempts complete, fail, are cancelled or returned, and what follows for their nodes and children.
 
-The second layer of `Scheduler`. Each verb changes everything it must, or refuses and changes nothing.
+The third layer of `Scheduler`. Each verb changes everything it must, or refuses and changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 
 from dagorama_broker.model.domain import ENDED, LONGEST_PAUSE, Failure
-from dagorama_broker.model.queries import StoredInstance
+from dagorama_broker.scheduler.children import Children
 from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.eager import aborted_failure
 from dagorama_broker.scheduler.endings import Tally
 from dagorama_broker.scheduler.objects import Node, Worker
 from dagorama_broker.scheduler.rebind import bind, is_unbound
-from dagorama_broker.scheduler.requests import NewNodes
 from dagorama_broker.scheduler.staged_children import StagedChildren, own_origin, promised, refuse_cycle
 from dagorama_broker.scheduler.submission import SubmissionPlan
 from dagorama_broker.scheduler.transitions import CANCELLED, FAILED
-from dagorama_broker.scheduler.views import Views
 
 
-class Outcomes(Views):
-    # --- children -----------------------------------------------------------------------------------
-
-    def may_stage(self, worker: Worker, key: int, attempt: int, cost: int) -> bool:
-        """Return whether a running attempt may report children that take `cost` bytes of memory until its result comes.
-
-        If not, its staged children are dropped, and its result will be refused.
-        """
-        node = self.claims.held(worker, key, attempt)
-        if node is None or node.queue.function.stream_children:
-            return True  # they are refused, or made at once
-        return self.staged.has_room(attempt, cost, self.limits)
-
-    def stage(self, worker: Worker, key: int, attempt: int, block: NewNodes) -> bool:
-        """Keep children of a running attempt until its result comes. Return False if the worker does not hold it."""
-        if self.claims.held(worker, key, attempt) is None:
-            return False
-        self.staged.take_in(attempt, block, self.limits)
-        return True
-
-    def make(
-        self,
-        worker: Worker,
-        key: int,
-        attempt: int,
-        block: NewNodes,
-        known: Mapping[bytes, Node],
-        stored: Collection[StoredInstance] = (),
-    ) -> bool:
-        """Make children of a running attempt of an eager function, visible at once; existing ones are kept.
-
-        `known` has ended nodes that the block names, `stored` its instance if it is not in memory. Returns False if the
-        worker does not hold the attempt. Raises InvalidArgument, NotFound, Conflict or ResourceExhausted.
-        """
-        node = self.claims.held(worker, key, attempt)
-        if node is None:
-            return False
-        with self._loaded(stored):
-            self.eager_attempts.make(node, block, known, self.limits)
-        return True
-
-    def report_children(
-        self,
-        worker: Worker,
-        key: int,
-        attempt: int,
-        block: NewNodes,
-        known: Mapping[bytes, Node],
-        stored: Collection[StoredInstance] = (),
-    ) -> bool:
-        """Make children of a running attempt if its function is eager; else stage them. See `make` and `stage`."""
-        if self.is_eager(worker, key, attempt):
-            return self.make(worker, key, attempt, block, known, stored)
-        return self.stage(worker, key, attempt, block)
-
-    @contextmanager
-    def _loaded(self, stored: Collection[StoredInstance]) -> Iterator[None]:
-        """Hold these instances in memory within the context, and longer if they have unfinished nodes by then."""
-        for each in stored:
-            self.graph.load_instance(each.row.key, each.row.id, each.failed)
-        try:
-            yield
-        finally:
-            self.graph.evict_idle([each.row.id for each in stored])
-
+class Outcomes(Children):
     # --- results ------------------------------------------------------------------------------------
 
     def complete(
@@ -122,7 +55,7 @@ class Outcomes(Views):
         if not named:  # a node that was claimed together with it ran on this value
             self.claims.fused.pop(attempt, None)
         self.claims.let_go(node, now)
-        self.graph.complete(node, value, named, large)
+        self.graph.complete(node, value, named, large, microseconds, worker.number)
         return True
 
     def _make_children(
@@ -156,13 +89,15 @@ class Outcomes(Views):
         failure: Failure,
         now: float,
         jitter: float,
+        microseconds: int = 0,
         *,
         final: bool = False,
         after: float | None = None,
     ) -> bool:
-        """Record a failed attempt: retry the node, or fail it and its descendants. `jitter` is in [0, 1).
+        """Record an attempt that failed after this time: retry the node, or fail it and its descendants.
 
-        `final`: do not retry, even if the policy allows it; `after`: seconds until the retry, instead of the policy's.
+        `jitter` is in [0, 1). `final`: do not retry, even if the policy allows it; `after`: seconds until the retry,
+        instead of the policy's.
         """
         node = self._reported(worker, key, attempt)
         if node is None:
@@ -170,12 +105,17 @@ class Outcomes(Views):
         self._end_run(node, now)
         trouble, policy = self.graph.trouble(node), node.queue.function.retry
         trouble.failed_attempts += 1
-        failure = failure._replace(function=node.queue.function.name, attempts=trouble.failed_attempts)
-        if trouble.failure is not None:
-            failure = failure.after(Failure.unpacked(trouble.failure))
+        failure = failure._replace(
+            function=node.queue.function.name,
+            attempts=trouble.failed_attempts,
+            ended=self.graph.now + self.graph.wall,
+            microseconds=microseconds,
+            worker=worker.info.name,
+        )
+        failure = failure.after(trouble.failure)
         self.graph.keep_failure(trouble, failure.packed())
         if final or policy is None or trouble.failed_attempts >= policy.max_attempts:
-            self._fail(node, failure)
+            self._fail(node, failure, worker.number)
             return True
         self.claims.invalidate_attempt(node)
         seconds = (
@@ -233,7 +173,7 @@ class Outcomes(Views):
             if again:
                 self.claims.invalidate_attempt(node)
             text = f"its process ended {trouble.crashes} times while it ran; the last time: {cause}"
-            self._again_or_fail(node, again, "dagorama.errors.ProcessDied", text)
+            self._again_or_fail(node, again, "dagorama.errors.ProcessDied", text, worker)
         for attempt in unstarted:
             if attempt in claimed:
                 self.give_back(worker, claimed[attempt].key, attempt, "", now)
@@ -277,23 +217,23 @@ class Outcomes(Views):
         self.eager_attempts.abort(node)
         self.claims.let_go(node, now)
 
-    def _again_or_fail(self, node: Node, again: bool, type: str, text: str) -> None:
-        """Queue a node again, and record what went wrong; or fail it."""
+    def _again_or_fail(self, node: Node, again: bool, type: str, text: str, worker: Worker | None = None) -> None:
+        """Queue a node again, and record what went wrong; or fail it. `worker` held it last."""
         if again:
             self.graph.record_trouble(node)
             self.graph.back(node)
             return
         trouble = self.graph.trouble(node)
         attempts = trouble.failed_attempts + trouble.crashes + trouble.worker_losses
-        failure = Failure(node.queue.function.name, type, text, "", b"", attempts)
-        if trouble.failure is not None:
-            failure = failure.after(Failure.unpacked(trouble.failure))
-        self._fail(node, failure)
+        name, number = ("", 0) if worker is None else (worker.info.name, worker.number)
+        ended = self.graph.now + self.graph.wall
+        failure = Failure(node.queue.function.name, type, text, "", b"", attempts, ended=ended, worker=name)
+        self._fail(node, failure.after(trouble.failure), number)
 
-    def _fail(self, node: Node, failure: Failure) -> None:
+    def _fail(self, node: Node, failure: Failure, worker: int) -> None:
         self.eager_attempts.abort(node)
         trouble = self.graph.trouble(node)
         trouble.retry_at = 0.0
         self.graph.keep_failure(trouble, None)  # it is kept with the outcome
         self.graph.record_trouble(node)
-        self.graph.end_badly(node, FAILED, node, failure.packed())
+        self.graph.end_badly(node, FAILED, node, failure.packed(), microseconds=failure.microseconds, worker=worker)

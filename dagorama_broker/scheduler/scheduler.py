@@ -1,6 +1,7 @@
 """The scheduler: what clients, workers and time do to it. No IO, no clock, no chance; time comes as an argument.
 
-`Scheduler` has four layers, each in its own module: views, outcomes, workers, and here steps, submissions and retries.
+`Scheduler` has five layers, each in its own module: views, children, outcomes, workers, and here steps, submissions
+and retries.
 Each verb changes everything it must, or refuses and changes nothing.
 """
 

@@ -274,8 +274,11 @@ class SubmissionPlan:
         instance.live += block.count
         graph.enter_block(block)
         graph.unwritten.add(block.origin)
+        created = int((graph.now + graph.wall) * 1_000_000)
         changes.blocks.append(
-            NodeBlockRow(block.origin, block.first, block.count, block.first_key, instance.key, block.digest, creator)
+            NodeBlockRow(
+                block.origin, block.first, block.count, block.first_key, instance.key, block.digest, creator, created
+            )
         )
         changes.large += [LargeRow(block.first_key, sha256) for sha256 in new.large]
 

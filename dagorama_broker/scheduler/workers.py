@@ -1,6 +1,6 @@
 """Connects workers, keeps their leases, and takes their claims away: from lost workers, slots and overdue attempts.
 
-The third layer of `Scheduler`.
+The fourth layer of `Scheduler`.
 """
 
 from __future__ import annotations
@@ -116,9 +116,9 @@ class Workers(Outcomes):
             if not counts:
                 self.graph.back(node)
                 continue
-            self._count_loss(node)
+            self._count_loss(node, worker)
 
-    def _count_loss(self, node: Node) -> None:
+    def _count_loss(self, node: Node, worker: Worker) -> None:
         trouble = self.graph.trouble(node)
         trouble.worker_losses += 1
         trouble.lost_attempt = node.attempt
@@ -127,7 +127,7 @@ class Workers(Outcomes):
             self.graph.pause(node, self.timing.reconnect_wait)
             return
         text = f"{trouble.worker_losses} workers or connections were lost while they held it"
-        self._again_or_fail(node, again, "dagorama.errors.WorkerLost", text)
+        self._again_or_fail(node, again, "dagorama.errors.WorkerLost", text, worker)
 
     def _is_flapping(self, node: Node) -> bool:
         """Return whether the node's connections break so often that its worker gets time to return with it.
@@ -170,7 +170,8 @@ class Workers(Outcomes):
         trouble = self.graph.trouble(node)
         trouble.worker_losses += 1
         text = f"its worker did not stop it at its timeout of {node.queue.function.timeout:g} seconds"
-        self._again_or_fail(node, trouble.worker_losses < self.limits.losses, "dagorama.errors.WorkerLost", text)
+        again = trouble.worker_losses < self.limits.losses
+        self._again_or_fail(node, again, "dagorama.errors.WorkerLost", text, slot.worker)
         self.close_slot(slot.worker, slot.index, now)
 
     # --- workers that ask for nodes (legacy protocol) -----------------------------------------------

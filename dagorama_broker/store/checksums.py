@@ -21,7 +21,7 @@ from dagorama_broker.model.rows import NodeBlockRow, NodeRow, OutcomeRow, Progre
 SqlValue: TypeAlias = "int | float | str | bytes | None"
 
 _pack_node = Struct("<qqq").pack
-_pack_outcome = Struct("<qqqqd").pack
+_pack_outcome = Struct("<qqqqdqq").pack
 _LOW = 0xFFFFFFFF
 _HIGH = 0x7FFFFFFF  # SQLite's integers are signed
 
@@ -74,9 +74,11 @@ def node_sum(key: int, instance: int, function: int, sources: bytes) -> int:
     return crc32(sources, crc32(_pack_node(key, instance, function))) & _HIGH
 
 
-def outcome_sum(key: int, state: int, attempt: int, root_cause: int, ended: float, refs: bytes) -> int:
+def outcome_sum(
+    key: int, state: int, attempt: int, root_cause: int, ended: float, microseconds: int, worker: int, refs: bytes
+) -> int:
     """Return the upper half of the checksum of a row of `outcomes`."""
-    return crc32(refs, crc32(_pack_outcome(key, state, attempt, root_cause, ended))) & _HIGH
+    return crc32(refs, crc32(_pack_outcome(key, state, attempt, root_cause, ended, microseconds, worker))) & _HIGH
 
 
 def payload_sum(key: int, payload: bytes | None, more: bytes | None = None) -> int:
@@ -122,28 +124,30 @@ def node_rows(nodes: Iterable[NodeRow]) -> Iterator[tuple[int, int, int, int, by
 
 def outcome_rows(
     outcomes: Iterable[OutcomeRow],
-) -> Iterator[tuple[int, int, int, int, int, float, bytes, bytes | None, bytes | None]]:
+) -> Iterator[tuple[int, int, int, int, int, float, int, int, bytes, bytes | None, bytes | None]]:
     return (
         (
             key,
-            (crc32(refs, crc32(_pack_outcome(key, state, attempt, root_cause, ended))) & _HIGH) << 32
+            (crc32(refs, crc32(_pack_outcome(key, state, attempt, root_cause, ended, us, worker))) & _HIGH) << 32
             | payload_sum(key, value, failure),
             state,
             attempt,
             root_cause,
             ended,
+            us,
+            worker,
             refs,
             value,
             failure,
         )
-        for key, state, attempt, refs, value, root_cause, failure, ended in outcomes
+        for key, state, attempt, refs, value, root_cause, failure, ended, us, worker, _ in outcomes
     )
 
 
 def block_rows(blocks: Iterable[NodeBlockRow]) -> Iterator[tuple[SqlValue, ...]]:
     return summed(
-        (first_key, origin, first, size, instance, digest, creator)
-        for origin, first, size, first_key, instance, digest, creator in blocks
+        (first_key, origin, first, size, instance, digest, creator, created)
+        for origin, first, size, first_key, instance, digest, creator, created in blocks
     )
 
 

@@ -12,13 +12,12 @@ from dagorama_broker.model.queries import (
     Failed,
     FailedEnd,
     FoundNode,
-    InstanceQuery,
-    ListedInstances,
     Live,
     StoredInstance,
     StoredNode,
 )
 from dagorama_broker.model.rows import Changes, NodeBlockRow, OutcomeRow, RemovedRow
+from dagorama_broker.store.view import StoreView
 
 #: Number of removed instances whose ids a store remembers, the latest.
 REMEMBERED = 100_000
@@ -46,6 +45,11 @@ class Store(Protocol):
     @property
     def last_used(self) -> float:
         """Return when an earlier broker last used the store (seconds since 1970, to about a minute); 0: never."""
+        ...
+
+    @property
+    def view(self) -> StoreView:
+        """Return the queries of people. Another thread may make them, unless the store itself answers them."""
         ...
 
     def live(self) -> Live:
@@ -92,14 +96,6 @@ class Store(Protocol):
 
     def instance(self, id: bytes) -> StoredInstance | None:
         """Return an instance by its 16-byte id."""
-        ...
-
-    def instances_between(self, low: bytes, high: bytes, most: int) -> list[bytes]:
-        """Return up to `most` ids of instances from `low` to `high`, both included, in their order."""
-        ...
-
-    def nodes_between(self, instance: int, low: bytes, high: bytes, most: int) -> list[bytes]:
-        """Return up to `most` node ids of an instance, by its key, from `low` to `high` inclusive, in their order."""
         ...
 
     def has_instance(self, id: bytes) -> bool:
@@ -153,18 +149,6 @@ class Store(Protocol):
 
     def sweep(self, most: int) -> bool:
         """Delete up to `most` nodes of removed instances in one transaction; return whether more may be left."""
-        ...
-
-    def list_instances(self, asked: InstanceQuery) -> ListedInstances:
-        """Return a page of instances. It may be shorter than requested: a page reads a limited number of instances."""
-        ...
-
-    def size_of(self, instance: int) -> int:
-        """Return how many nodes an instance has, by its key."""
-        ...
-
-    def node_keys(self, instance: int, after: int, limit: int) -> list[int]:
-        """Return up to `limit` keys of nodes of an instance after this one, in their order."""
         ...
 
     def described(self, keys: Sequence[int]) -> dict[int, StoredNode]:

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
 from dagorama.api import broker_pb2 as pb
+from dagorama_broker.model.queries import InstanceQuery, ListedInstances
 from dagorama_broker.rpc import inspect
-from tests.support.raw import FUNCTION, LEAF, Dag, Served, envelope, refused, serving, submit
+from tests.support.raw import (
+    FUNCTION,
+    LEAF,
+    Dag,
+    EagerAttemptRecord,
+    Served,
+    envelope,
+    refused,
+    results,
+    serving,
+    submit,
+)
 
 
 async def instances(served: Served, **asked: Any) -> pb.ListInstancesReply:
@@ -83,7 +99,7 @@ async def test_each_node_is_shown_as_it_stands() -> None:
         assert (a.reason, a.root_cause, a.failed_attempts) == ("ValueError: no such file", b"", 1)
         assert (b.reason, b.root_cause, list(b.sources)) == (a.reason, dag.id(0), [dag.id(0)])
         assert a.ended > 1e9
-        assert (c.reason, c.failed_attempts, c.worker) == ("", 0, "")
+        assert (c.reason, c.failed_attempts, c.worker) == ("", 0, "a worker")
         assert (d.worker, d.failed_attempts, d.reason, d.ended) == ("a worker", 1, "ValueError: not yet", 0.0)
         assert "does not tolerate 'GPU'" in e.reason
         assert (e.function.queue, e.function.taint) == ("heavy", "GPU")
@@ -187,8 +203,11 @@ async def details(served: Served, dag: Dag, counter: int, **asked: Any) -> pb.No
 async def test_all_that_is_kept_of_a_node_is_told_whether_it_has_ended_or_not() -> None:
     async with serving() as served:
         dag, _ = await four(served)
-        a, b, c, d, e, _ = [await details(served, dag, counter) for counter in range(6)]
-        assert [found.info for found in (a, b, c, d, e)] == list((await nodes(served, dag)).nodes)[:5]
+        a, b, c, d, e, _ = found = [await details(served, dag, counter) for counter in range(6)]
+        listed = (await nodes(served, dag)).nodes
+        for info in (found[3].info, listed[3]):
+            info.started = 0.0  # the difference between the clocks may change between two calls
+        assert [each.info for each in found] == list(listed)
         assert (a.failure.node, a.failure.message) == (dag.id(0), "no such file")
         assert (b.failure.node, b.failure.message) == (dag.id(0), "no such file")
         assert not c.HasField("failure")
@@ -196,6 +215,89 @@ async def test_all_that_is_kept_of_a_node_is_told_whether_it_has_ended_or_not() 
         assert (d.failure.node, d.failure.message, d.info.state) == (dag.id(3), "not yet", pb.CLAIMED)
         assert not e.HasField("failure")
         assert (await details(served, dag, 0, arguments=True)).arguments == envelope(b"a")
+
+
+async def test_a_node_tells_when_it_was_created_ready_and_started_how_long_it_ran_and_where() -> None:
+    async with serving() as served:
+        dag, before = Dag(), time.time()
+        await submit(served.stub, dag.submission(b"a", b"b", source_count=[0, 1], source=[0]))
+        a, b = [await details(served, dag, counter) for counter in range(2)]
+        assert before - 1 < a.info.created == b.info.created < time.time() + 1
+        assert (a.ready_at, b.ready_at) == (a.info.created, 0.0)
+        assert (a.info.started, a.info.microseconds, a.info.worker) == (0.0, 0, "")
+        worker = await served.worker(name="first")
+        given = await worker.node()
+        assert (await details(served, dag, 0)).info.started >= a.info.created - 1
+        await worker.durable(await worker.report(results(given, microseconds=[250_000])))
+        await worker.durable(await worker.report(results(await worker.node(), microseconds=[40])))
+        a, b = [await details(served, dag, counter) for counter in range(2)]
+        assert (a.info.microseconds, a.info.worker) == (250_000, "first")
+        assert a.info.ended - a.info.started == pytest.approx(0.25, abs=1e-5)
+        assert b.ready_at == a.info.ended
+        assert b.info.microseconds == 40
+
+
+async def test_the_attempt_that_created_a_node_and_the_time_until_it_returned_promises_are_told() -> None:
+    async with serving() as served:
+        dag = Dag()
+        await submit(served.stub, dag.submission(b"parent"))
+        worker = await served.worker()
+        parent = await worker.node()
+        made = EagerAttemptRecord(parent).nodes(b"child")
+        report = results(parent, children=[made], ref_count=[1], ref=[0], microseconds=[2_000_000])
+        report.functions.append(FUNCTION)
+        await worker.durable(await worker.report(report))
+        (child,) = (await nodes(served, dag)).nodes[1:]
+        assert (child.creator, child.created > 1e9) == (dag.id(0), True)
+        before = (await nodes(served, dag)).nodes[0]
+        await worker.durable(await worker.complete(await worker.node()))
+        after = (await nodes(served, dag)).nodes[0]
+        assert (before.state, after.state) == (pb.RESOLVING, pb.COMPLETED)
+        assert child.created - after.started == pytest.approx(2.0, abs=1e-3)  # it is created when its parent returns
+        assert after.microseconds == 2_000_000
+        assert not after.creator
+
+
+async def test_each_failed_run_tells_when_it_ended_how_long_it_took_and_where() -> None:
+    async with serving() as served:
+        dag, again = Dag(), pb.Function(name="work:Task.again", hash="h", retry=pb.Retry(max_attempts=2))
+        await submit(served.stub, dag.submission(b"a", functions=[again]))
+        for name, microseconds in (("first", 100), ("second", 200)):
+            worker = await served.worker(name=name)
+            node = await worker.node()
+            failure = pb.Failure(node=node.key, attempt=node.attempt, type="E", microseconds=microseconds)
+            await worker.durable(await worker.report(pb.Results(failures=[failure])))
+            await worker.vanish()
+        found = await details(served, dag, 0)
+        (earlier,) = found.failure.earlier
+        assert (earlier.worker, earlier.microseconds) == ("first", 100)
+        assert (found.failure.worker, found.failure.microseconds) == ("second", 200)
+        assert 1e9 < earlier.ended <= found.failure.ended == pytest.approx(found.info.ended)
+        assert (found.info.worker, found.info.microseconds) == ("second", 200)
+
+
+async def test_a_slow_look_delays_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(store=f"sqlite:///{tmp_path}/store") as served:
+        dag, looking, go_on = Dag(), threading.Event(), threading.Event()
+        view = served.broker.store.view
+        read = view.list_instances
+
+        def slow(asked: InstanceQuery) -> ListedInstances:
+            looking.set()
+            go_on.wait()
+            return read(asked)
+
+        monkeypatch.setattr(view, "list_instances", slow)
+        listing = asyncio.ensure_future(instances(served))
+        try:
+            await asyncio.to_thread(looking.wait)
+            await submit(served.stub, dag.submission(b"a"))
+            worker = await served.worker()
+            await worker.durable(await worker.complete(await worker.node()))
+            assert not listing.done()
+        finally:
+            go_on.set()
+        assert [info.instance for info in (await listing).instances] == [dag.instance]
 
 
 async def test_every_failed_run_of_a_node_is_told_and_no_exception_is_sent() -> None:

@@ -63,7 +63,7 @@ def test_it_has_all_its_attempts_again_and_what_went_wrong_before_stays_on_recor
     hand.fail("a", "fourth")
     failure = driver.failure("a")
     assert (failure.message, failure.attempts) == ("fourth", 2)
-    assert [message for _, message, _ in failure.earlier] == ["first", "second", "third"]
+    assert [each.message for each in failure.earlier] == ["first", "second", "third"]
 
 
 def test_it_may_fail_and_be_retried_any_number_of_times(driver: SchedulerDriver) -> None:

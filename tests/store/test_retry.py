@@ -135,7 +135,7 @@ def test_what_goes_on_ends_once_more(store: Store) -> None:
     again = failed(3, root_cause=5)._replace(state=CANCELLED)  # in the same transaction
     store.commit(Changes(retried=revived, outcomes=[again], instance_ends=[InstanceEnd(1, None, True)]))
     store.commit(Changes(outcomes=[completed(2)], resolved=[ResolvedRow(1, int(State.COMPLETED), 0, 1700000009.5)]))
-    assert store.outcome(1) == completed(1, 2)._replace(ended=1700000009.5)
+    assert store.outcome(1) == completed(1, 2)._replace(ended=1700000009.5, returned=1700000001.25)
     assert store.outcome(2) == completed(2)
     assert store.outcome(3) == again
     with pytest.raises(StoreError):

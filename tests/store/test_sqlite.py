@@ -30,6 +30,7 @@ from dagorama_broker.model.rows import (
     ReboundRow,
     RemovedRow,
     ResolvedRow,
+    WorkerNameRow,
 )
 from dagorama_broker.store.checksums import row_sum
 from dagorama_broker.store.sqlite.connection import connect, translate_sqlite_errors
@@ -68,6 +69,7 @@ def fill(path: Path) -> None:
         changes.rebindings = [RebindingRow(1, b"signed")]
         changes.rebound = [ReboundRow(5, 2, 1)]
         changes.workers_joined = [(b"worker-id", "host:1")]
+        changes.worker_names = [WorkerNameRow(1, "node:7")]
         store.commit(changes)
 
 
@@ -86,13 +88,14 @@ def read_all(path: Path) -> list[object]:
             store.last_block(node_id(0)[:12], 1),
             store.instance(instance_row().id),
             store.has_instance(instance_row().id),
-            store.list_instances(InstanceQuery(9, 9)),
-            store.list_instances(InstanceQuery(9, 9, unfinished=True, failed=True)),
-            store.node_keys(1, 0, 9),
-            store.size_of(1),
+            store.view.list_instances(InstanceQuery(9, 9)),
+            store.view.list_instances(InstanceQuery(9, 9, unfinished=True, failed=True)),
+            store.view.node_keys(1, 0, 9),
+            store.view.size_of(1),
             store.described(every),
             store.failed_ends(1),
             store.failed([2]),
+            store.view.worker_names([1]),
         ]
 
 
@@ -429,9 +432,9 @@ def test_a_full_disk_is_an_error_that_says_so(path: Path) -> None:
 COLUMNS = {
     "functions": ["name", "hash", "queue", "taint", "max_attempts", "retry_interval", "is_async", "options", "chk"],
     "instances": ["id", "definition", "entry", "created", "failed", "chk", "end_chk"],
-    "node_blocks": ["first_key", "origin", "first", "size", "instance", "digest", "creator", "chk"],
+    "node_blocks": ["first_key", "origin", "first", "size", "instance", "digest", "creator", "created", "chk"],
     "nodes": ["key", "instance", "function", "sources", "arguments", "chk"],
-    "outcomes": ["key", "state", "attempt", "root_cause", "ended", "refs", "value", "chk"],
+    "outcomes": ["key", "state", "attempt", "root_cause", "ended", "microseconds", "worker", "refs", "value", "chk"],
     "resolved": ["state", "root_cause", "ended", "chk"],
     "progress": [
         "failed_attempts",
@@ -447,6 +450,7 @@ COLUMNS = {
     "rebound_nodes": ["function", "rebinding", "chk"],
     "rebindings": ["id", "signed", "chk"],
     "workers": ["id", "name", "chk"],
+    "worker_names": ["name", "chk"],
     "meta": ["value", "chk"],
     "secrets": ["name", "value", "chk"],
 }

@@ -113,7 +113,7 @@ def test_a_node_that_is_resolved_is_live_no_more(store: Store) -> None:
     restart(store)
     live = store.live()
     assert (live.nodes, live.ended, live.instances, live.blocks) == ([], [], [], [])
-    assert store.outcome(1) == completed(1, 2)._replace(ended=1700000003.5)
+    assert store.outcome(1) == completed(1, 2)._replace(ended=1700000003.5, returned=1700000001.25)
 
 
 def test_an_instance_that_has_ended_is_not_live(store: Store) -> None:

@@ -54,6 +54,7 @@ class Ledger:
         self.outcomes: dict[int, OutcomeRow] = {}
         self.progress: dict[int, ProgressRow] = {}
         self.workers: dict[bytes, str] = {}
+        self.worker_names: dict[int, str] = {}
         self.eager_attempts: dict[int, EagerAttemptRow] = {}  #: by attempt
         self.used_failures: set[int] = set()  #: nodes that were given a failure which was retried since
         self.eager_attempt_of: dict[int, int] = {}  #: attempt by the first key of a block
@@ -112,6 +113,7 @@ class Ledger:
         self.links.update(changes.links)
         for outcome in changes.outcomes:
             assert outcome.key in self.nodes
+            assert outcome.worker in {0, *self.worker_names}
             self._is_linked(outcome)
             _once(self.outcomes, outcome.key, outcome)
         for resolved in changes.resolved:
@@ -127,6 +129,8 @@ class Ledger:
         for made in changes.eager_blocks:
             assert made.attempt in self.eager_attempts
             _once(self.eager_attempt_of, made.first_key, made.attempt)
+        for number, name in changes.worker_names:
+            _once(self.worker_names, number, name)
         self.workers.update(changes.workers_joined)
         for worker in changes.workers_left:
             self.workers.pop(worker, None)
@@ -157,14 +161,17 @@ class Ledger:
     def _resolve(self, row: ResolvedRow) -> None:
         outcome = self.outcomes[row.key]
         assert outcome.state == State.RESOLVING, f"node {row.key} has ended already"
-        self.outcomes[row.key] = outcome._replace(state=row.state, root_cause=row.root_cause, ended=row.ended)
+        self.outcomes[row.key] = outcome._replace(
+            state=row.state, root_cause=row.root_cause, ended=row.ended, returned=outcome.ended
+        )
 
     def _revive(self, row: RetriedRow) -> None:
         outcome = self.outcomes[row.key]
         assert outcome.state in (State.FAILED, State.COMPLETED), f"node {row.key} has not ended"
         if row.state == State.RESOLVING:
             assert outcome.value is not None
-            self.outcomes[row.key] = outcome._replace(state=row.state, root_cause=0)
+            returned = outcome.returned or outcome.ended
+            self.outcomes[row.key] = outcome._replace(state=row.state, root_cause=0, ended=returned, returned=0.0)
         else:
             del self.outcomes[row.key]
             self.used_failures.discard(row.key)
@@ -325,6 +332,7 @@ class Ledger:
             rebound={row.key: self.rebound[row.key] for row in nodes if row.key in self.rebound},
             rebindings=self.rebindings_of(row.key for row in nodes),
             next_rebinding=max(self.rebindings, default=0) + 1,
+            next_worker=max(self.worker_names, default=0) + 1,
             workers=list(self.workers.items()),
             failed={key for key in unfinished if key in self.ends and self.ends[key].failed},
             next_node=max(self.nodes, default=0) + 1,

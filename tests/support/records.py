@@ -47,7 +47,7 @@ def instance_row(key: int = 1) -> InstanceRow:
 
 
 def run_row(first: int, size: int, first_key: int, instance: int = 1, origin: bytes = ORIGIN) -> NodeBlockRow:
-    return NodeBlockRow(origin, first, size, first_key, instance, b"digest")
+    return NodeBlockRow(origin, first, size, first_key, instance, b"digest", 0, 1700000000_500000 + first_key)
 
 
 def node(key: int, *sources: int, instance: int = 1, function: int = 1) -> NodeRow:
@@ -55,12 +55,16 @@ def node(key: int, *sources: int, instance: int = 1, function: int = 1) -> NodeR
 
 
 def completed(key: int, *refs: int, state: State = State.COMPLETED) -> OutcomeRow:
-    return OutcomeRow(key, int(state), (1 << 40) + key, keys(*refs), b"value of %d" % key, 0, None, 1700000001.25)
+    return OutcomeRow(
+        key, int(state), (1 << 40) + key, keys(*refs), b"value of %d" % key, 0, None, 1700000001.25, 250 + key, 1
+    )
 
 
 def failed(key: int, root_cause: int = 0) -> OutcomeRow:
     failure = None if root_cause else b"failure of %d" % key
-    return OutcomeRow(key, int(State.FAILED), (1 << 40) + key, b"", None, root_cause or key, failure, 1700000002.25)
+    return OutcomeRow(
+        key, int(State.FAILED), (1 << 40) + key, b"", None, root_cause or key, failure, 1700000002.25, 750, 2
+    )
 
 
 def graph(*nodes: NodeRow, instance: int = 1, origin: bytes = ORIGIN) -> Changes:

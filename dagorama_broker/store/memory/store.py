@@ -91,6 +91,7 @@ class MemoryStore:
             eager_blocks=[(attempt, tables.blocks.of(key)) for attempt, key in tables.eager.live_blocks()],
             rebindings=tables.rebinds.rebindings_of(keys),
             next_rebinding=max(tables.rebinds.rebindings, default=0) + 1,
+            next_worker=max(tables.worker_names, default=0) + 1,
         )
 
     def failed(self, root_causes: Sequence[int], more: Collection[int] = (), reruns: Collection[int] = ()) -> Failed:
@@ -138,6 +139,18 @@ class MemoryStore:
     def ids(self, keys: Sequence[int]) -> dict[int, bytes]:
         return {key: self.tables.blocks.id_of(key) for key in keys}
 
+    is_the_store = True
+
+    @property
+    def view(self) -> MemoryStore:
+        return self
+
+    def ends(self, keys: Collection[int]) -> dict[int, float]:
+        return {key: self.tables.outcomes[key].ended for key in keys if self.tables.has_ended(key)}
+
+    def worker_names(self, numbers: Collection[int]) -> dict[int, str]:
+        return {number: self.tables.worker_names[number] for number in numbers if number in self.tables.worker_names}
+
     def last_block(self, origin: bytes, before: int) -> NodeBlockRow | None:
         return self.tables.blocks.last(origin, before)
 
@@ -157,7 +170,10 @@ class MemoryStore:
         if outcome is not None:
             outcome = outcome._replace(value=None, failure=None)
         function = tables.rebinds.functions_of([key]).get(key, node.function)
-        return StoredNode(key, function, node.sources, outcome, tables.progress.get(key), key in tables.used_failures)
+        progress, block = tables.progress.get(key), tables.blocks.of(key)
+        return StoredNode(
+            key, function, node.sources, outcome, progress, key in tables.used_failures, block.created, block.creator
+        )
 
     def functions_of(self, after: int, most: int) -> tuple[set[int], int | None]:
         tables, named = self.tables, set[int]()

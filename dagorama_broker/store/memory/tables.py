@@ -27,6 +27,7 @@ from dagorama_broker.store.memory.eager import EagerAttempts
 from dagorama_broker.store.memory.large_values import LargeValues
 from dagorama_broker.store.memory.rebinds import Rebinds
 from dagorama_broker.store.memory.retention import MemoryRetention
+from dagorama_broker.store.protocol import REMEMBERED
 
 
 class Tables:
@@ -47,6 +48,7 @@ class Tables:
         self.used_failures: dict[int, int] = {}  #: instance by node
         self.retention = MemoryRetention()
         self.workers: dict[bytes, str] = {}
+        self.worker_names: dict[int, str] = {}
         self.drafts: dict[int, DraftRow] = {}  #: by their first keys
         #: largest keys of rows that were deleted
         self.last_function = self.last_instance = self.last_node = 0
@@ -111,6 +113,9 @@ class Tables:
         self.workers.update(changes.workers_joined)
         for worker in changes.workers_left:
             self.workers.pop(worker, None)
+        self.worker_names.update(changes.worker_names)
+        while len(self.worker_names) > REMEMBERED:
+            del self.worker_names[next(iter(self.worker_names))]
         self.retention.link(changes.links)
 
     def _delete(self, changes: Changes) -> None:
@@ -130,7 +135,11 @@ class Tables:
         _refuse("functions", [row.id for row in changes.functions], self.functions.__contains__)
         _refuse("instances", [row.key for row in changes.instances], self.instances.__contains__)
         _refuse("instances", [row.id for row in changes.instances], self.instance_keys.__contains__)
-        _refuse("node_blocks", [(row.origin, row.first) for row in changes.blocks], lambda block: self.blocks.contains(*block))
+        _refuse(
+            "node_blocks",
+            [(row.origin, row.first) for row in changes.blocks],
+            lambda block: self.blocks.contains(*block),
+        )
         _refuse("nodes", [row.key for row in changes.nodes], self.nodes.__contains__)
         _refuse("eager_blocks", [row.first_key for row in changes.eager_blocks], self.eager.creators.__contains__)
         revived = {row.key for row in changes.retried}
@@ -148,14 +157,17 @@ class Tables:
         self.retention.end(end)
 
     def _resolve(self, resolved: ResolvedRow) -> None:
-        self.outcomes[resolved.key] = self.outcomes[resolved.key]._replace(
-            state=resolved.state, root_cause=resolved.root_cause, ended=resolved.ended
+        outcome = self.outcomes[resolved.key]
+        self.outcomes[resolved.key] = outcome._replace(
+            state=resolved.state, root_cause=resolved.root_cause, ended=resolved.ended, returned=outcome.ended
         )
 
     def _revive(self, revived: Iterable[RetriedRow]) -> None:
         for row in revived:
             if row.state == State.RESOLVING:
-                self.outcomes[row.key] = self.outcomes[row.key]._replace(state=row.state, root_cause=0)
+                outcome = self.outcomes[row.key]
+                returned = outcome.returned or outcome.ended
+                self.outcomes[row.key] = outcome._replace(state=row.state, root_cause=0, ended=returned, returned=0.0)
             else:
                 del self.outcomes[row.key]
                 self.used_failures.pop(row.key, None)

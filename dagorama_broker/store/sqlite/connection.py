@@ -29,7 +29,10 @@ SIZES = (128, 16, 4, 1)
 LOOKED_OVER = 1 << 30
 #: Number of the latest outcomes that a start compares with their checksums: about a third of a second.
 ENDS = 250_000
-_OUTCOMES = "SELECT key, chk, state, attempt, root_cause, ended, refs FROM outcomes ORDER BY key DESC LIMIT ?"
+_OUTCOMES = (
+    "SELECT chk, key, state, attempt, root_cause, ended, microseconds, worker, refs FROM outcomes"
+    " ORDER BY key DESC LIMIT ?"
+)
 _RESOLVED = "SELECT key, state, root_cause, ended, chk FROM resolved ORDER BY key DESC LIMIT ?"
 _WITHOUT_NODE = "SELECT key FROM {table} WHERE key NOT IN (SELECT key FROM nodes) LIMIT 1"
 
@@ -172,9 +175,9 @@ def _check_content(connection: sqlite3.Connection) -> None:
     found: str = connection.execute("PRAGMA integrity_check (1)").fetchone()[0]
     if found != "ok":
         raise StoreError(f"it is damaged: restore a copy, or choose another store ({' '.join(found.split())})")
-    for key, chk, state, attempt, root_cause, ended, refs in connection.execute(_OUTCOMES, (ENDS,)):
-        if outcome_sum(key, state, attempt, root_cause, ended, refs) != chk >> 32:
-            raise damaged("outcomes", key)
+    for chk, *row in connection.execute(_OUTCOMES, (ENDS,)):
+        if outcome_sum(*row) != chk >> 32:
+            raise damaged("outcomes", row[0])
     for *row, chk in connection.execute(_RESOLVED, (ENDS,)):
         check_row("resolved", row[0], chk, row)
     for table in ("outcomes", "resolved"):

@@ -47,7 +47,9 @@ class Database:
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
         self._looker: sqlite3.Connection | None = None
+        self._viewer: sqlite3.Connection | None = None
         self._one_reads = Lock()
+        self._one_views = Lock()
 
     # --- opening and closing ----------------------------------------------------------------------
 
@@ -71,8 +73,8 @@ class Database:
 
     def begin(self) -> int:
         """Open the connections, commit a new epoch and return it. The file must be prepared."""
-        self._writer, self._reader, self._looker = (connect(self.path, self._busy) for _ in range(3))
-        for connection in (self._reader, self._looker):
+        self._writer, self._reader, self._looker, self._viewer = (connect(self.path, self._busy) for _ in range(4))
+        for connection in (self._reader, self._looker, self._viewer):
             connection.execute("PRAGMA query_only = ON")
         with transaction(self._writer):
             drafts.clear(self._writer)
@@ -94,6 +96,10 @@ class Database:
                 self._close()
 
     def _close(self) -> None:
+        with self._one_views:
+            viewer, self._viewer = self._viewer, None
+            if viewer is not None:
+                viewer.close()
         for connection in (self._looker, self._reader, self._writer):
             if connection is not None:
                 connection.close()
@@ -153,6 +159,12 @@ class Database:
     def reading(self) -> Iterator[Reader]:
         """Read, one thread at a time."""
         with self._one_reads, self._checked(self._reader) as reader:
+            yield reader
+
+    @contextmanager
+    def viewing(self) -> Iterator[Reader]:
+        """Read for people, one thread at a time, whether or not another one is `reading`."""
+        with self._one_views, self._checked(self._viewer) as reader:
             yield reader
 
     def looking(self) -> AbstractContextManager[Reader]:

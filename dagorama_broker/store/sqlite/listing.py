@@ -91,9 +91,17 @@ def read_described(reader: Reader, keys: Sequence[int]) -> dict[int, StoredNode]
     for *row, chk in reader.by_keys(_PROGRESS, keys):
         check_row("progress", row[0], chk, row)
         progress[row[0]] = ProgressRow(*row)
+    blocks = reader.blocks_of(keys)
     return {
         key: StoredNode(
-            key, rebound.get(key, node.function), node.sources, outcomes.get(key), progress.get(key), key in used
+            key,
+            rebound.get(key, node.function),
+            node.sources,
+            outcomes.get(key),
+            progress.get(key),
+            key in used,
+            blocks[key].created,
+            blocks[key].creator,
         )
         for key, node in nodes.items()
     }

@@ -23,10 +23,11 @@ from dagorama_broker.store.checksums import (
 _Found = TypeVar("_Found")
 #: Numbers of keys in one SELECT; few sizes, so that SQLite compiles few statements.
 _ASKED = (1, 16, 256)
-_BLOCK = "SELECT first_key, origin, first, size, instance, digest, creator, chk FROM node_blocks"
+_BLOCK = "SELECT first_key, origin, first, size, instance, digest, creator, created, chk FROM node_blocks"
 _INSTANCE = "SELECT key, id, definition, entry, created, chk, ended, failed, end_chk FROM instances"
 _OUTCOME = (
-    "SELECT o.key, o.chk, o.state, o.attempt, o.root_cause, o.ended, o.refs, r.chk, r.state, r.root_cause, r.ended"
+    "SELECT o.chk, o.key, o.state, o.attempt, o.root_cause, o.ended, o.microseconds, o.worker, o.refs,"
+    " r.chk, r.state, r.root_cause, r.ended"
     " FROM outcomes o LEFT JOIN resolved r ON r.key = o.key WHERE o.key IN"
 )
 
@@ -81,13 +82,17 @@ class Reader:
 
     def outcome_heads(self, keys: Collection[int]) -> Iterator[OutcomeRow]:
         """Yield the current outcomes of nodes that have one, without value and failure."""
-        for key, chk, state, attempt, root_cause, ended, refs, *resolved in self.by_keys(_OUTCOME, keys):
-            if outcome_sum(key, state, attempt, root_cause, ended, refs) != chk >> 32:
-                raise damaged("outcomes", key)
-            if resolved[0] is not None:
-                check_row("resolved", key, resolved[0], (key, *resolved[1:]))
-                state, root_cause, ended = resolved[1:]
-            yield OutcomeRow(key, state, attempt, refs, None, root_cause, None, ended)
+        for chk, *head, resolved_chk, resolved_state, resolved_root_cause, resolved_ended in self.by_keys(
+            _OUTCOME, keys
+        ):
+            if outcome_sum(*head) != chk >> 32:
+                raise damaged("outcomes", head[0])
+            key, state, attempt, root_cause, ended, microseconds, worker, refs = head
+            returned = 0.0
+            if resolved_chk is not None:
+                returned, state, root_cause, ended = ended, resolved_state, resolved_root_cause, resolved_ended
+                check_row("resolved", key, resolved_chk, (key, state, root_cause, ended))
+            yield OutcomeRow(key, state, attempt, refs, None, root_cause, None, ended, microseconds, worker, returned)
 
     def failures(self, keys: Collection[int]) -> dict[int, KeptFailure]:
         """Return the stored failures of these nodes. Raise StoreError if one has no outcome."""
@@ -165,14 +170,22 @@ class Reader:
         return block if block and counter < block.first + block.size else None
 
     def ids(self, keys: Collection[int]) -> dict[int, bytes]:
-        found: dict[int, bytes] = {}
+        found = {
+            key: block.origin + (block.first + key - block.first_key).to_bytes(4, "big")
+            for key, block in self.blocks_of(keys).items()
+        }
+        return _all_found("id", keys, found)
+
+    def blocks_of(self, keys: Collection[int]) -> dict[int, NodeBlockRow]:
+        """Return the blocks that contain these nodes, by node key; nodes without a block are left out."""
+        found: dict[int, NodeBlockRow] = {}
         block: NodeBlockRow | None = None
         for key in sorted(keys):
             if block is None or key >= block.first_key + block.size:
                 block = self.block_of(key)
             if block is not None:
-                found[key] = block.origin + (block.first + key - block.first_key).to_bytes(4, "big")
-        return _all_found("id", keys, found)
+                found[key] = block
+        return found
 
     # --- runs, instances, functions -----------------------------------------------------------------
 
@@ -189,9 +202,9 @@ class Reader:
 
     def blocks(self, where: str, *parameters: int | bytes) -> Iterator[NodeBlockRow]:
         for *row, chk in self.connection.execute(f"{_BLOCK} {where}", parameters):
-            first_key, origin, first, size, instance, digest, creator = row
+            first_key, origin, first, size, instance, digest, creator, created = row
             check_row("node_blocks", first_key, chk, row)
-            yield NodeBlockRow(origin, first, size, first_key, instance, digest, creator)
+            yield NodeBlockRow(origin, first, size, first_key, instance, digest, creator, created)
 
     def has_instance(self, id: bytes) -> bool:
         select = "SELECT 1 FROM instances WHERE id = ? UNION ALL SELECT 1 FROM removed WHERE id = ?"
@@ -248,6 +261,14 @@ class Reader:
         """Return whether a node refers to this large value."""
         select = "SELECT 1 FROM large_refs WHERE sha256 = ?"
         return self.connection.execute(select, (sha256,)).fetchone() is not None
+
+    def worker_names(self, numbers: Collection[int]) -> dict[int, str]:
+        """Return the names of workers by their numbers, without forgotten ones."""
+        found = {}
+        for number, name, chk in self.by_keys("SELECT number, name, chk FROM worker_names WHERE number IN", numbers):
+            check_row("worker_names", number, chk, (number, name))
+            found[number] = name
+        return found
 
     def functions(self) -> Iterator[FunctionRow]:
         for *row, chk in self.connection.execute(

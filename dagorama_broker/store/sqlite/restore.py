@@ -21,7 +21,8 @@ _UNFINISHED_BLOCKS = (
     " CROSS JOIN {table} t ON t.key BETWEEN r.first_key AND r.first_key + r.size - 1 {more} WHERE i.ended IS NULL"
 )
 NODES_QUERY = (
-    "SELECT t.key, t.chk, t.instance, t.function, t.sources, o.chk, o.state, o.attempt, o.root_cause, o.ended, o.refs "
+    "SELECT t.key, t.chk, t.instance, t.function, t.sources, o.chk, o.state, o.attempt, o.root_cause, o.ended,"
+    " o.microseconds, o.worker, o.refs "
 ) + _UNFINISHED_BLOCKS.format(table="nodes", more="LEFT JOIN outcomes o ON o.key = t.key")
 PROGRESS_QUERY = (
     "SELECT t.key, t.failed_attempts, t.crashes, t.worker_losses, t.retry_at, t.failure, t.pause, t.attempt,"
@@ -63,6 +64,7 @@ def read_live(reader: Reader) -> Live:
         eager_blocks=live_blocks(reader),
         rebindings=rebindings_of(reader, rebound),
         next_rebinding=next_key(connection, "rebindings", "id"),
+        next_worker=next_key(connection, "worker_names", "number"),
     )
 
 

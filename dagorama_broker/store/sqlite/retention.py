@@ -39,7 +39,7 @@ _LEFTOVERS_PACKED = (
 #: Adding 0 turns a blob, which JSON cannot hold and only damage can put there, into a number that fails the checksum.
 _BLOCKS_PACKED = (
     "SELECT json_group_array(json_array(hex(origin), first + 0, size + 0, first_key, instance + 0, hex(digest),"
-    " creator + 0, chk + 0))"
+    " creator + 0, created + 0, chk + 0))"
     " FROM (SELECT * FROM node_blocks WHERE instance {among} ORDER BY instance, first_key LIMIT ?)"
 )
 #: Deletes functions that no node refers to. It scans all nodes, so only a start uses it.
@@ -181,15 +181,15 @@ def _leftovers(connection: sqlite3.Connection, most: int) -> list[int]:
 
 
 def _read_blocks_of(connection: sqlite3.Connection, instances: _Keys, most: int) -> list[NodeBlockRow]:
-    """Return runs of these instances, ordered by instance."""
+    """Return blocks of these instances, ordered by instance."""
     packed = connection.execute(_BLOCKS_PACKED.format(among=instances.among), (*instances.parameters, most)).fetchone()[
         0
     ]
     blocks = []
-    for origin, first, size, first_key, instance, digest, creator, chk in json.loads(packed):
-        row = NodeBlockRow(bytes.fromhex(origin), first, size, first_key, instance, bytes.fromhex(digest), creator)
-        check_row("node_blocks", first_key, chk, (first_key, row.origin, first, size, instance, row.digest, creator))
-        blocks.append(row)
+    for hex_origin, first, size, first_key, instance, hex_digest, creator, created, chk in json.loads(packed):
+        origin, digest = bytes.fromhex(hex_origin), bytes.fromhex(hex_digest)
+        check_row("node_blocks", first_key, chk, (first_key, origin, first, size, instance, digest, creator, created))
+        blocks.append(NodeBlockRow(origin, first, size, first_key, instance, digest, creator, created))
     return blocks
 
 

@@ -51,7 +51,7 @@ CREATE TABLE leftovers (instance INTEGER PRIMARY KEY, chk INTEGER NOT NULL);
 CREATE TABLE node_blocks (
     first_key INTEGER PRIMARY KEY, chk INTEGER NOT NULL,
     origin BLOB NOT NULL, first INTEGER NOT NULL, size INTEGER NOT NULL,
-    instance INTEGER NOT NULL, digest BLOB NOT NULL, creator INTEGER NOT NULL
+    instance INTEGER NOT NULL, digest BLOB NOT NULL, creator INTEGER NOT NULL, created INTEGER NOT NULL
 );
 CREATE UNIQUE INDEX node_block_origins ON node_blocks (origin, first);
 CREATE INDEX node_block_instances ON node_blocks (instance);
@@ -65,7 +65,7 @@ CREATE TABLE nodes (
 CREATE TABLE outcomes (
     key INTEGER PRIMARY KEY, chk INTEGER NOT NULL,
     state INTEGER NOT NULL, attempt INTEGER NOT NULL, root_cause INTEGER NOT NULL, ended REAL NOT NULL,
-    refs BLOB NOT NULL, value BLOB, failure BLOB
+    microseconds INTEGER NOT NULL, worker INTEGER NOT NULL, refs BLOB NOT NULL, value BLOB, failure BLOB
 );
 CREATE INDEX failed_outcomes ON outcomes (key) WHERE root_cause != 0;
 CREATE INDEX outcomes_root_causes ON outcomes (root_cause) WHERE root_cause != 0;
@@ -113,12 +113,13 @@ CREATE INDEX used_failures_instances ON used_failures (instance);
 CREATE TABLE drafts (first_key INTEGER PRIMARY KEY, chk INTEGER NOT NULL, last_key INTEGER NOT NULL);
 CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL, chk INTEGER NOT NULL) WITHOUT ROWID;
 
-CREATE TABLE workers (id BLOB PRIMARY KEY, name TEXT NOT NULL, chk INTEGER NOT NULL) WITHOUT ROWID
+CREATE TABLE workers (id BLOB PRIMARY KEY, name TEXT NOT NULL, chk INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE worker_names (number INTEGER PRIMARY KEY, chk INTEGER NOT NULL, name TEXT NOT NULL)
 """
 
 #: Version of a store that only `FIRST_SCHEMA` has made. Lower versions were written before the first release with
 #: tables of other names, and are refused.
-FIRST_VERSION = 6
+FIRST_VERSION = 7
 #: The migration at index n makes version `FIRST_VERSION` + n.
 MIGRATIONS = (FIRST_SCHEMA,)
 #: The version that all migrations make.

@@ -7,41 +7,32 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from dagorama_broker.model.domain import EagerState
 from dagorama_broker.model.queries import (
     EdgesPage,
     EndedNode,
     Failed,
-    FailedEnd,
     FoundNode,
-    InstanceQuery,
-    ListedInstances,
     Live,
     StoredInstance,
-    StoredNode,
 )
 from dagorama_broker.model.rows import Changes, NodeBlockRow, OutcomeRow, RemovedRow
 from dagorama_broker.store.large_values import LargeFiles
 from dagorama_broker.store.sqlite.commit_count import COUNT_TIME
 from dagorama_broker.store.sqlite.connection import BUSY_SECONDS, snapshot
 from dagorama_broker.store.sqlite.database import Database
-from dagorama_broker.store.sqlite.eager import eager_states_of
 from dagorama_broker.store.sqlite.listing import (
-    ids_between,
-    read_described,
     read_functions_of,
-    read_instances,
-    read_node_keys,
 )
 from dagorama_broker.store.sqlite.restore import read_live
-from dagorama_broker.store.sqlite.retry import read_bad_ends, read_edges, read_failed, read_used_failures
+from dagorama_broker.store.sqlite.retry import read_edges, read_failed
+from dagorama_broker.store.sqlite.view import SharedQueries, SqliteView
 
 log = logging.getLogger("dagorama_broker")
 
 _ANY_LARGE = "SELECT 1 FROM large_refs LIMIT 1"
 
 
-class SqliteStore:
+class SqliteStore(SharedQueries):
     """A `Store` in a file."""
 
     def __init__(self, path: Path, busy: float = BUSY_SECONDS, count_together: float = COUNT_TIME) -> None:
@@ -49,6 +40,8 @@ class SqliteStore:
         # SQLite follows links too, so the folder of large values must be next to the link's target.
         self.path = Path(os.path.realpath(path))
         self._database = Database(self.path, busy, count_together)
+        super().__init__(self._database.reading)
+        self.view = SqliteView(self._database.viewing)
         self._large = LargeFiles(self.path.with_name(self.path.name + ".values"))
 
     def __repr__(self) -> str:
@@ -118,10 +111,6 @@ class SqliteStore:
         with self._database.reading() as reader:
             return read_live(reader)
 
-    def arguments(self, keys: Sequence[int]) -> dict[int, bytes]:
-        with self._database.reading() as reader:
-            return reader.arguments(keys)
-
     def values(self, keys: Sequence[int]) -> dict[int, bytes]:
         with self._database.reading() as reader:
             return reader.values(keys)
@@ -135,17 +124,9 @@ class SqliteStore:
             found = reader.ended_and_named(keys)
         return [found[key] for key in sorted(found)]
 
-    def ids(self, keys: Sequence[int]) -> dict[int, bytes]:
-        with self._database.reading() as reader:
-            return reader.ids(keys)
-
     def outcome(self, key: int) -> OutcomeRow | None:
         with self._database.reading() as reader:
             return reader.outcome(key)
-
-    def eager_states(self, keys: Sequence[int]) -> dict[int, EagerState]:
-        with self._database.reading() as reader:
-            return eager_states_of(reader, keys)
 
     def has_instance(self, id: bytes) -> bool:
         with self._database.looking() as reader:
@@ -179,37 +160,6 @@ class SqliteStore:
         with self._database.reading() as reader:
             return reader.instance(id)
 
-    def list_instances(self, asked: InstanceQuery) -> ListedInstances:
-        with self._database.reading() as reader:
-            return read_instances(reader, asked)
-
-    def instances_between(self, low: bytes, high: bytes, most: int) -> list[bytes]:
-        with self._database.reading() as reader:
-            found = reader.instances("WHERE id >= ? AND id <= ? ORDER BY id LIMIT ?", low, high, most)
-            return [stored.row.id for stored in found]
-
-    def nodes_between(self, instance: int, low: bytes, high: bytes, most: int) -> list[bytes]:
-        with self._database.reading() as reader:
-            where = "WHERE origin >= ? AND origin <= ? AND instance = ? ORDER BY origin, first"
-            blocks = reader.blocks(f"INDEXED BY node_block_origins {where}", low[:12], high[:12], instance)
-            return ids_between(blocks, low, high, most)
-
-    def size_of(self, instance: int) -> int:
-        with self._database.reading() as reader:
-            return sum(block.size for block in reader.blocks("WHERE instance = ?", instance))
-
-    def node_keys(self, instance: int, after: int, limit: int) -> list[int]:
-        with self._database.reading() as reader:
-            return read_node_keys(reader, instance, after, limit)
-
-    def described(self, keys: Sequence[int]) -> dict[int, StoredNode]:
-        with self._database.reading() as reader, snapshot(reader.connection):
-            return read_described(reader, keys)
-
-    def failed_ends(self, instance: int, after: int = 0, limit: int | None = None) -> list[FailedEnd]:
-        with self._database.reading() as reader:
-            return read_bad_ends(reader, instance, after, limit)
-
     def failed(self, root_causes: Sequence[int], more: Collection[int] = (), reruns: Collection[int] = ()) -> Failed:
         with self._database.reading() as reader, snapshot(reader.connection):
             return read_failed(reader, root_causes, more, reruns)
@@ -217,10 +167,6 @@ class SqliteStore:
     def edges(self, instance: int, after: int, limit: int, tolerant: bool) -> EdgesPage:
         with self._database.reading() as reader, snapshot(reader.connection):
             return read_edges(reader, instance, after, limit, tolerant)
-
-    def used_failures(self, instance: int) -> list[int]:
-        with self._database.reading() as reader:
-            return read_used_failures(reader, instance)
 
     # --- large values -------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from dagorama_broker.store.checksums import (
     row_sum,
     summed,
 )
+from dagorama_broker.store.protocol import REMEMBERED
 from dagorama_broker.store.sqlite import drafts
 from dagorama_broker.store.sqlite.connection import execute_rows
 from dagorama_broker.store.sqlite.rebinds import write_rebound
@@ -26,7 +27,9 @@ from dagorama_broker.store.sqlite.retention import drop_functions, link, remove
 # Most of the rows that are written go through these five statements.
 _NODES = "INSERT INTO nodes VALUES {rows}"
 _OUTCOMES = "INSERT INTO outcomes VALUES {rows}"
-_BLOCKS = "INSERT INTO node_blocks (first_key, origin, first, size, instance, digest, creator, chk) VALUES {rows}"
+_BLOCKS = (
+    "INSERT INTO node_blocks (first_key, origin, first, size, instance, digest, creator, created, chk) VALUES {rows}"
+)
 _INSTANCES = "INSERT INTO instances (key, id, definition, entry, created, chk, failed, end_chk) VALUES {rows}"
 _INSTANCE_ENDS = (
     "WITH ends (key, ended, failed, chk) AS (VALUES {rows})"
@@ -53,6 +56,11 @@ _EAGER_BLOCKS = "INSERT INTO eager_blocks (first_key, attempt, chk) VALUES (?, ?
 _USED_FAILURES = "INSERT OR REPLACE INTO used_failures (key, instance, chk) VALUES (?, ?, ?)"
 _JOINED = "INSERT OR REPLACE INTO workers (id, name, chk) VALUES (?, ?, ?)"
 _LEFT = "DELETE FROM workers WHERE id = ?"
+_COMPLETED = (
+    "SELECT chk, attempt, root_cause, ended, microseconds, worker, refs FROM outcomes WHERE key = ? AND state = ?"
+)
+_WORKER_NAMES = "INSERT INTO worker_names (number, name, chk) VALUES (?, ?, ?)"
+_FORGET_WORKER_NAMES = "DELETE FROM worker_names WHERE number <= (SELECT max(number) FROM worker_names) - ?"
 
 
 def write(connection: sqlite3.Connection, changes: Changes) -> None:
@@ -66,9 +74,9 @@ def write(connection: sqlite3.Connection, changes: Changes) -> None:
     if changes.nodes:
         execute_rows(connection, _NODES, 6, node_rows(changes.nodes))
     if changes.outcomes:
-        execute_rows(connection, _OUTCOMES, 9, outcome_rows(changes.outcomes))
+        execute_rows(connection, _OUTCOMES, 11, outcome_rows(changes.outcomes))
     if changes.blocks:
-        execute_rows(connection, _BLOCKS, 8, block_rows(changes.blocks))
+        execute_rows(connection, _BLOCKS, 9, block_rows(changes.blocks))
     if changes.resolved:
         many(_RESOLVED, summed((key, int(state), c, float(ended)) for key, state, c, ended in changes.resolved))
     if changes.instances:
@@ -92,7 +100,7 @@ def _write_the_rare(connection: sqlite3.Connection, changes: Changes) -> None:
     if changes.eager_attempts:
         many(
             _EAGER_ATTEMPTS,
-            summed((a, node, within, int(eager_state)) for a, node, within, eager_state in changes.eager_attempts),
+            summed((a, node, parent, int(eager_state)) for a, node, parent, eager_state in changes.eager_attempts),
         )
     if changes.eager_blocks:
         many(_EAGER_BLOCKS, summed(changes.eager_blocks))
@@ -104,6 +112,9 @@ def _write_the_rare(connection: sqlite3.Connection, changes: Changes) -> None:
         many(_JOINED, summed(changes.workers_joined))
     if changes.workers_left:
         many(_LEFT, ((worker,) for worker in changes.workers_left))
+    if changes.worker_names:
+        many(_WORKER_NAMES, summed(changes.worker_names))
+        connection.execute(_FORGET_WORKER_NAMES, (REMEMBERED,))
     if changes.links:
         link(connection, changes.links)
     if changes.removed:
@@ -136,9 +147,8 @@ def _resolves_again(connection: sqlite3.Connection, key: int) -> bool:
     if connection.execute("DELETE FROM resolved WHERE key = ?", (key,)).rowcount:
         return True
     # Its promises had all ended when it completed, so its outcome itself says COMPLETED.
-    select = "SELECT chk, attempt, root_cause, ended, refs FROM outcomes WHERE key = ? AND state = ?"
-    for chk, attempt, root_cause, ended, refs in connection.execute(select, (key, int(State.COMPLETED))).fetchall():
-        head = outcome_sum(key, int(State.RESOLVING), attempt, root_cause, ended, refs)
+    for chk, *row in connection.execute(_COMPLETED, (key, int(State.COMPLETED))).fetchall():
+        head = outcome_sum(key, int(State.RESOLVING), *row)
         changed = int(State.RESOLVING), head << 32 | chk & 0xFFFFFFFF, key
         connection.execute("UPDATE outcomes SET state = ?, chk = ? WHERE key = ?", changed)
         return True

@@ -1,0 +1,85 @@
+"""Queries that people make, on a connection of their own, and queries that the broker makes too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
+
+from dagorama_broker.model.domain import EagerState, State
+from dagorama_broker.model.queries import FailedEnd, InstanceQuery, ListedInstances, StoredNode
+from dagorama_broker.store.sqlite.connection import snapshot
+from dagorama_broker.store.sqlite.eager import eager_states_of
+from dagorama_broker.store.sqlite.listing import ids_between, read_described, read_instances, read_node_keys
+from dagorama_broker.store.sqlite.reader import Reader
+from dagorama_broker.store.sqlite.retry import read_bad_ends, read_used_failures
+
+#: Opens a context in which this thread alone reads through a connection.
+Reading = Callable[[], AbstractContextManager[Reader]]
+
+
+class SharedQueries:
+    """Queries of `Store` and of `StoreView`."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+
+    def arguments(self, keys: Sequence[int]) -> dict[int, bytes]:
+        with self._reading() as reader:
+            return reader.arguments(keys)
+
+    def ids(self, keys: Sequence[int]) -> dict[int, bytes]:
+        with self._reading() as reader:
+            return reader.ids(keys)
+
+    def eager_states(self, keys: Sequence[int]) -> dict[int, EagerState]:
+        with self._reading() as reader:
+            return eager_states_of(reader, keys)
+
+    def described(self, keys: Sequence[int]) -> dict[int, StoredNode]:
+        with self._reading() as reader, snapshot(reader.connection):
+            return read_described(reader, keys)
+
+    def failed_ends(self, instance: int, after: int = 0, limit: int | None = None) -> list[FailedEnd]:
+        with self._reading() as reader:
+            return read_bad_ends(reader, instance, after, limit)
+
+    def used_failures(self, instance: int) -> list[int]:
+        with self._reading() as reader:
+            return read_used_failures(reader, instance)
+
+
+class SqliteView(SharedQueries):
+    """A `StoreView` of a file."""
+
+    is_the_store = False
+
+    def ends(self, keys: Collection[int]) -> dict[int, float]:
+        with self._reading() as reader:
+            return {row.key: row.ended for row in reader.outcome_heads(keys) if row.state != State.RESOLVING}
+
+    def worker_names(self, numbers: Collection[int]) -> dict[int, str]:
+        with self._reading() as reader:
+            return reader.worker_names(numbers)
+
+    def list_instances(self, asked: InstanceQuery) -> ListedInstances:
+        with self._reading() as reader:
+            return read_instances(reader, asked)
+
+    def instances_between(self, low: bytes, high: bytes, most: int) -> list[bytes]:
+        with self._reading() as reader:
+            found = reader.instances("WHERE id >= ? AND id <= ? ORDER BY id LIMIT ?", low, high, most)
+            return [stored.row.id for stored in found]
+
+    def nodes_between(self, instance: int, low: bytes, high: bytes, most: int) -> list[bytes]:
+        with self._reading() as reader:
+            where = "WHERE origin >= ? AND origin <= ? AND instance = ? ORDER BY origin, first"
+            blocks = reader.blocks(f"INDEXED BY node_block_origins {where}", low[:12], high[:12], instance)
+            return ids_between(blocks, low, high, most)
+
+    def size_of(self, instance: int) -> int:
+        with self._reading() as reader:
+            return sum(block.size for block in reader.blocks("WHERE instance = ?", instance))
+
+    def node_keys(self, instance: int, after: int, limit: int) -> list[int]:
+        with self._reading() as reader:
+            return read_node_keys(reader, instance, after, limit)

@@ -1,0 +1,77 @@
+"""The interface of what people read from a store: lists, counts, search. It may be slow without delaying the broker."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from dagorama_broker.model.domain import EagerState
+from dagorama_broker.model.queries import FailedEnd, InstanceQuery, ListedInstances, StoredNode
+
+
+class StoreView(Protocol):
+    """Reads the last commit of an open store.
+
+    Calls block, and are made by one thread at a time, which need not be the one that calls the store. Every method
+    raises StoreError, with one sentence, if the store cannot be read.
+    """
+
+    @property
+    def is_the_store(self) -> bool:
+        """Whether the store itself answers: then the thread that calls the store has to make these calls."""
+        ...
+
+    def arguments(self, keys: Sequence[int]) -> dict[int, bytes]:
+        """Return argument envelopes by node key. Raise StoreError if a key is missing."""
+        ...
+
+    def ids(self, keys: Sequence[int]) -> dict[int, bytes]:
+        """Return 16-byte ids by node key. Raise StoreError if a key is missing."""
+        ...
+
+    def described(self, keys: Sequence[int]) -> dict[int, StoredNode]:
+        """Return nodes by key. Raise StoreError if a key is missing."""
+        ...
+
+    def eager_states(self, keys: Sequence[int]) -> dict[int, EagerState]:
+        """Return the states of the eager attempts that created these nodes; nodes that none created are left out."""
+        ...
+
+    def failed_ends(self, instance: int, after: int = 0, limit: int | None = None) -> list[FailedEnd]:
+        """Return nodes of an instance, by its key, that failed or were cancelled, in the order of their keys."""
+        ...
+
+    def used_failures(self, instance: int) -> list[int]:
+        """Return nodes of an instance, by its key, that received a failure as a value which has been retried since."""
+        ...
+
+    def ends(self, keys: Collection[int]) -> dict[int, float]:
+        """Return when these nodes ended, in seconds since 1970, by key; nodes that have not are left out."""
+        ...
+
+    def worker_names(self, numbers: Collection[int]) -> dict[int, str]:
+        """Return the names of workers by the numbers that outcomes refer to them by; the latest `REMEMBERED` are kept.
+
+        Numbers without a name are left out.
+        """
+        ...
+
+    def instances_between(self, low: bytes, high: bytes, most: int) -> list[bytes]:
+        """Return up to `most` ids of instances from `low` to `high`, both included, in their order."""
+        ...
+
+    def nodes_between(self, instance: int, low: bytes, high: bytes, most: int) -> list[bytes]:
+        """Return up to `most` node ids of an instance, by its key, from `low` to `high` inclusive, in their order."""
+        ...
+
+    def list_instances(self, asked: InstanceQuery) -> ListedInstances:
+        """Return a page of instances. It may be shorter than requested: a page reads a limited number of instances."""
+        ...
+
+    def size_of(self, instance: int) -> int:
+        """Return how many nodes an instance has, by its key."""
+        ...
+
+    def node_keys(self, instance: int, after: int, limit: int) -> list[int]:
+        """Return up to `limit` keys of nodes of an instance after this one, in their order."""
+        ...
