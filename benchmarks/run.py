@@ -28,6 +28,10 @@ def _fan(options: Namespace) -> Iterator[Row]:
     yield from throughput.fan(widths, random.Random(options.seed))
 
 
+def _watched(options: Namespace) -> Iterator[Row]:
+    yield from throughput.watched(20_000 if options.quick else 50_000, 5)
+
+
 def _served(options: Namespace) -> Iterator[Row]:
     runs = 3
     with serving() as served:
@@ -72,7 +76,7 @@ def _large(options: Namespace) -> Iterator[Row]:
 
 PARTS: dict[str, Callable[[Namespace], Iterator[Row]]] = {
     "fan": _fan, "anchors": _anchors, "graphs": _served, "values": _values, "latency": _latency, "standing": _standing,
-    "removal": _removal,
+    "removal": _removal, "watched": _watched,
 }  # fmt: skip
 
 

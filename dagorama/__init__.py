@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from dagorama.client.control import retry_failed as retry_failed
     from dagorama.client.control import state as state
     from dagorama.client.large_values import put as put
+    from dagorama.client.progress import watch as watch
     from dagorama.client.results import aresolve as aresolve
     from dagorama.client.results import as_completed as as_completed
     from dagorama.client.results import resolve as resolve
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
     from dagorama.graph.submission import batch as batch
     from dagorama.models.failure import Failure as Failure
     from dagorama.models.outcome import outcome as outcome
+    from dagorama.models.progress import FunctionProgress as FunctionProgress
+    from dagorama.models.progress import Progress as Progress
     from dagorama.models.promise import DAGPromise as DAGPromise
     from dagorama.models.state import Retried as Retried
     from dagorama.models.state import State as State
@@ -71,6 +74,7 @@ _HOMES = {
     for module, names in {
         "dagorama.client.control": "cancel retry_failed state",
         "dagorama.client.large_values": "put",
+        "dagorama.client.progress": "watch",
         "dagorama.client.results": "aresolve as_completed resolve resolve_all",
         "dagorama.code_signature": "calculate_function_hash",
         "dagorama.context": "CurrentNode cancelled current",
@@ -86,6 +90,7 @@ _HOMES = {
         "dagorama.graph.submission": "batch",
         "dagorama.models.failure": "Failure",
         "dagorama.models.outcome": "outcome",
+        "dagorama.models.progress": "FunctionProgress Progress",
         "dagorama.models.promise": "DAGPromise",
         "dagorama.models.state": "Retried State",
         "dagorama.retry": "ExponentialRetry RetryConfiguration StaticRetry",

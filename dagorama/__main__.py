@@ -9,6 +9,7 @@ import click
 from dagorama.cli.actions import cancel, rebind, retry
 from dagorama.cli.credentials import keys, tokens
 from dagorama.cli.inspect import list_, queues, show, status, unschedulable, workers
+from dagorama.cli.watch import watch
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,7 +22,7 @@ def main() -> None:
     """
 
 
-for command in (list_, show, status, workers, queues, unschedulable, cancel, retry, rebind, keys, tokens):
+for command in (list_, show, watch, status, workers, queues, unschedulable, cancel, retry, rebind, keys, tokens):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
+from multiprocessing import get_context
+from statistics import median
 from time import perf_counter
 from typing import TypeAlias
 
 from dagorama import DAGInstance, DAGPromise, batch, resolve, resolve_all
+from dagorama.client.connection import connection
+from dagorama.client.progress import Watch
 from suite.graphs import Chain, Fan, HopByHop, Small
 from suite.serving import Serving, nodes_of, promise_of, serving
 from suite.table import Row, row
@@ -18,6 +22,7 @@ Made: TypeAlias = "tuple[DAGInstance, DAGPromise[int]]"
 
 CALLERS = 16
 FAN_REACH = {20_000: "30,000, aim at 45,000"}
+WATCHERS = 20
 CHECKED = 100  #: nodes that are read back after the broker was killed
 
 
@@ -54,6 +59,34 @@ def _one_fan(served: Serving, width: int, chance: random.Random) -> float:
         assert resolve(instance, promise_of(nodes[1 + place]), timeout=60) == place
     resolve(*Fan()(16), timeout=60)  # workers are back
     return seconds
+
+
+def watched(width: int, runs: int) -> Iterator[Row]:
+    """Measure the fan alone and while watchers in another process follow it, in turns."""
+    rates: dict[bool, list[float]] = {False: [], True: []}
+    with serving(), ProcessPoolExecutor(1, get_context("spawn")) as other:
+        other.submit(int).result()  # its process is there
+        for is_watched in [False, True] * runs:
+            start = perf_counter()
+            instance, promise = Fan()(width)
+            watching = other.submit(_follow, instance.instance_id.bytes) if is_watched else None
+            assert resolve(instance, promise, timeout=300) == sum(range(width))
+            rates[is_watched].append((width + 2) / (perf_counter() - start))
+            assert watching is None or watching.result() == [width + 2] * WATCHERS
+        ratio = median([seen / alone for alone, seen in zip(rates[False], rates[True], strict=True)])
+    note = f"{ratio:.3f} of the run before without watchers"
+    yield row(f"fan, {width:,} nodes, watched by {WATCHERS}", rates[True], "nodes/s", "0.97 of it unwatched", note=note)
+
+
+def _follow(instance: bytes) -> list[int]:
+    """Watch an instance several times until it has ended; return the last number of completed nodes that each saw."""
+    with ThreadPoolExecutor(WATCHERS) as threads:
+        return list(threads.map(_last_count, [instance] * WATCHERS))
+
+
+def _last_count(instance: bytes) -> int:
+    *_, last = Watch(connection(), instance)
+    return last.done
 
 
 def chain(served: Serving, lengths: dict[int, int]) -> Iterator[Row]:

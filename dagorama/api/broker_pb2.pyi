@@ -1997,6 +1997,112 @@ class NodeDetails(_message.Message):
 Global___NodeDetails: _TypeAlias = NodeDetails  # noqa: Y015
 
 @_typing.final
+class WatchRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    NOW_FIELD_NUMBER: _builtins.int
+    instance: _builtins.bytes
+    now: _builtins.bool
+    """one reply only"""
+    def __init__(
+        self,
+        *,
+        instance: _builtins.bytes = ...,
+        now: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "now", b"now"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchRequest: _TypeAlias = WatchRequest  # noqa: Y015
+
+@_typing.final
+class Progress(_message.Message):
+    """The state of an instance. The last one has `ended`. A client that does not read is cut off after 30 seconds; one that
+    reads slowly gets the latest state, not each one.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FUNCTIONS_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    DEFINITION_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
+    ENDED_AT_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    ended: _builtins.bool
+    failed: _builtins.bool
+    """a node has failed or was cancelled"""
+    definition: _builtins.str
+    created: _builtins.float
+    """seconds since 1970"""
+    ended_at: _builtins.float
+    left_out: _builtins.int
+    """functions that are not in the list"""
+    @_builtins.property
+    def functions(self) -> _containers.RepeatedCompositeFieldContainer[Global___FunctionProgress]:
+        """in the order in which their first nodes were created; at most 1,000"""
+
+    def __init__(
+        self,
+        *,
+        functions: _abc.Iterable[Global___FunctionProgress] | None = ...,
+        ended: _builtins.bool = ...,
+        failed: _builtins.bool = ...,
+        definition: _builtins.str = ...,
+        created: _builtins.float = ...,
+        ended_at: _builtins.float = ...,
+        left_out: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "definition", b"definition", "ended", b"ended", "ended_at", b"ended_at", "failed", b"failed", "functions", b"functions", "left_out", b"left_out"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Progress: _TypeAlias = Progress  # noqa: Y015
+
+@_typing.final
+class FunctionProgress(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    TIMED_FIELD_NUMBER: _builtins.int
+    RUN_SECONDS_FIELD_NUMBER: _builtins.int
+    LONGEST_SECONDS_FIELD_NUMBER: _builtins.int
+    function: _builtins.str
+    timed: _builtins.int
+    """nodes that have ended whose run time is known"""
+    run_seconds: _builtins.float
+    """of these together"""
+    longest_seconds: _builtins.float
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """by NodeState"""
+
+    def __init__(
+        self,
+        *,
+        function: _builtins.str = ...,
+        nodes: _abc.Iterable[_builtins.int] | None = ...,
+        timed: _builtins.int = ...,
+        run_seconds: _builtins.float = ...,
+        longest_seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "longest_seconds", b"longest_seconds", "nodes", b"nodes", "run_seconds", b"run_seconds", "timed", b"timed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FunctionProgress: _TypeAlias = FunctionProgress  # noqa: Y015
+
+@_typing.final
 class ExplainRequest(_message.Message):
     """Nodes as in WaitRequest. Nodes that have ended, and unknown ones, do not count."""
 

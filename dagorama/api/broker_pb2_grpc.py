@@ -109,6 +109,11 @@ class BrokerStub(object):
                 request_serializer=dagorama_dot_api_dot_broker__pb2.FindIdsRequest.SerializeToString,
                 response_deserializer=dagorama_dot_api_dot_broker__pb2.FindIdsReply.FromString,
                 _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/dagorama.v1.Broker/Watch',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.WatchRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.Progress.FromString,
+                _registered_method=True)
         self.Cancel = channel.unary_unary(
                 '/dagorama.v1.Broker/Cancel',
                 request_serializer=dagorama_dot_api_dot_broker__pb2.CancelRequest.SerializeToString,
@@ -229,6 +234,13 @@ class BrokerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Watch(self, request, context):
+        """Follows an instance: how many nodes of each function are in which state, again whenever that has changed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Cancel(self, request, context):
         """Actions of people and programs; acknowledged when durable.
         """
@@ -325,6 +337,11 @@ def add_BrokerServicer_to_server(servicer, server):
                     servicer.FindIds,
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.FindIdsRequest.FromString,
                     response_serializer=dagorama_dot_api_dot_broker__pb2.FindIdsReply.SerializeToString,
+            ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.WatchRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.Progress.SerializeToString,
             ),
             'Cancel': grpc.unary_unary_rpc_method_handler(
                     servicer.Cancel,
@@ -747,6 +764,33 @@ class Broker(object):
             '/dagorama.v1.Broker/FindIds',
             dagorama_dot_api_dot_broker__pb2.FindIdsRequest.SerializeToString,
             dagorama_dot_api_dot_broker__pb2.FindIdsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dagorama.v1.Broker/Watch',
+            dagorama_dot_api_dot_broker__pb2.WatchRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.Progress.FromString,
             options,
             channel_credentials,
             insecure,

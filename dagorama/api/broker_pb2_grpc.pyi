@@ -66,6 +66,8 @@ class BrokerStub:
     """Explains why nodes have not ended."""
     GetNode: _grpc.UnaryUnaryMultiCallable[_broker_pb2.GetNodeRequest, _broker_pb2.NodeDetails]
     FindIds: _grpc.UnaryUnaryMultiCallable[_broker_pb2.FindIdsRequest, _broker_pb2.FindIdsReply]
+    Watch: _grpc.UnaryStreamMultiCallable[_broker_pb2.WatchRequest, _broker_pb2.Progress]
+    """Follows an instance: how many nodes of each function are in which state, again whenever that has changed."""
     Cancel: _grpc.UnaryUnaryMultiCallable[_broker_pb2.CancelRequest, _broker_pb2.CancelReply]
     """Actions of people and programs; acknowledged when durable."""
     Retry: _grpc.UnaryUnaryMultiCallable[_broker_pb2.RetryRequest, _broker_pb2.RetryReply]
@@ -100,6 +102,8 @@ class BrokerAsyncStub(BrokerStub):
     """Explains why nodes have not ended."""
     GetNode: _aio.UnaryUnaryMultiCallable[_broker_pb2.GetNodeRequest, _broker_pb2.NodeDetails]  # type: ignore[assignment]
     FindIds: _aio.UnaryUnaryMultiCallable[_broker_pb2.FindIdsRequest, _broker_pb2.FindIdsReply]  # type: ignore[assignment]
+    Watch: _aio.UnaryStreamMultiCallable[_broker_pb2.WatchRequest, _broker_pb2.Progress]  # type: ignore[assignment]
+    """Follows an instance: how many nodes of each function are in which state, again whenever that has changed."""
     Cancel: _aio.UnaryUnaryMultiCallable[_broker_pb2.CancelRequest, _broker_pb2.CancelReply]  # type: ignore[assignment]
     """Actions of people and programs; acknowledged when durable."""
     Retry: _aio.UnaryUnaryMultiCallable[_broker_pb2.RetryRequest, _broker_pb2.RetryReply]  # type: ignore[assignment]
@@ -221,6 +225,14 @@ class BrokerServicer(metaclass=_abc_1.ABCMeta):
         request: _broker_pb2.FindIdsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_broker_pb2.FindIdsReply, _abc.Awaitable[_broker_pb2.FindIdsReply]]: ...
+
+    @_abc_1.abstractmethod
+    def Watch(
+        self,
+        request: _broker_pb2.WatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_broker_pb2.Progress], _abc.AsyncIterator[_broker_pb2.Progress]]:
+        """Follows an instance: how many nodes of each function are in which state, again whenever that has changed."""
 
     @_abc_1.abstractmethod
     def Cancel(

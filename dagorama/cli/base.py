@@ -18,7 +18,7 @@ from dagorama.settings import HIGHEST_PORT, Settings
 if TYPE_CHECKING:
     from dagorama.client.connection import Connection
 
-REFUSED, USAGE = 1, 2  #: exit codes
+REFUSED, USAGE, INTERRUPTED = 1, 2, 130  #: exit codes
 
 #: hexadecimal digits of a complete id, and the fewest that may stand for one
 ID_DIGITS, MIN_ID_DIGITS = 32, 4
@@ -38,18 +38,27 @@ def broker_command(command: Callable[..., Answer]) -> Callable[..., None]:
     @functools.wraps(command)
     def asked(host: str | None, port: int | None, as_json: bool, **arguments: Any) -> None:
         with report_errors():
-            answer = command(_connect(host, port), **arguments)
+            answer = command(connect(host, port), **arguments)
         click.echo(json.dumps(answer.data, indent=2) if as_json else answer.text)
         if answer.note:
             click.echo(answer.note, err=True)
 
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
-        click.option("--port", type=click.IntRange(1, HIGHEST_PORT), help="[DAGORAMA_PORT, 50051]"),
-        click.option("--host", help="Address of the broker [DAGORAMA_HOST, localhost]."),
-    ):
-        asked = option(asked)
-    return asked
+    return broker_options("Print JSON.")(asked)
+
+
+def broker_options(json_help: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add the options --host, --port and --json, which are passed as `host`, `port` and `as_json`."""
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for option in (
+            click.option("--json", "as_json", is_flag=True, help=json_help),
+            click.option("--port", type=click.IntRange(1, HIGHEST_PORT), help="[DAGORAMA_PORT, 50051]"),
+            click.option("--host", help="Address of the broker [DAGORAMA_HOST, localhost]."),
+        ):
+            command = option(command)
+        return command
+
+    return add
 
 
 @contextmanager
@@ -69,7 +78,8 @@ def fail(sentence: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _connect(host: str | None, port: int | None) -> Connection:
+def connect(host: str | None, port: int | None) -> Connection:
+    """Return a connection to the broker at this address, or at the one of the settings."""
     from dagorama.client.connection import Connection
 
     return Connection(Settings.from_env(host, port))

@@ -16,6 +16,7 @@ from dagorama_broker.engine.functions import Functions
 from dagorama_broker.engine.loading import Loading
 from dagorama_broker.engine.lookups import Lookups
 from dagorama_broker.engine.payload_cache import Payloads, RecentResults, is_final
+from dagorama_broker.engine.progress import ProgressReader
 from dagorama_broker.engine.proofs import Proofs
 from dagorama_broker.engine.retention import Retention
 from dagorama_broker.engine.retention_policy import RetentionPolicy
@@ -56,6 +57,7 @@ class Broker:
         self.sessions: dict[Worker, Session] = {}
         self.proofs = Proofs(store.secret)
         self.lookups = Lookups(commits, self.payloads, keeping or RetentionPolicy())
+        self.progress = ProgressReader(commits, self.lookups)
         self.loading = Loading(commits, self.lookups)
         self.drafts = Drafts(commits, self.lookups, self.loading)
         self.submissions = Submissions(commits, self.lookups, self.loading, self.drafts)
@@ -241,6 +243,7 @@ class Broker:
             session.news.draining = True
             session.wake()
         self.watching.close()
+        self.progress.close()
         for leave in self._when_leaving:
             leave()
 

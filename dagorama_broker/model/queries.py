@@ -116,6 +116,18 @@ class StoredNode(NamedTuple):
     creator: int = 0  #: key of the node whose attempt created it; 0: a client did
 
 
+class FunctionCount(NamedTuple):
+    """The nodes of one function of an instance that are in one state."""
+
+    function: int
+    state: int | None  #: None: they have not ended; RESOLVING ones have not either
+    nodes: int
+    first: int  #: the smallest of their keys
+    timed: int  #: nodes whose run time is known
+    microseconds: int  #: run time of these together
+    longest: int  #: microseconds
+
+
 class FailedEnd(NamedTuple):
     """A node that failed or was cancelled."""
 

@@ -12,11 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from itertools import islice
 from threading import Condition
+from typing import TypeVar
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.errors import NotFound, Unavailable
 from dagorama_broker.rpc.limits import RequestLimits, Turns
 from dagorama_broker.store.protocol import Store
+
+T = TypeVar("T")
 
 #: The most uploads, and downloads, at the same time, and the least number of that limit; others wait for their turn.
 SIDE_BY_SIDE, LEAST = 96, 4
@@ -179,7 +182,7 @@ async def ahead(chunks: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
             await reading
 
 
-async def taken_in_time(parts: AsyncIterator[bytes], seconds: float) -> AsyncGenerator[bytes, None]:
+async def taken_in_time(parts: AsyncIterator[T], seconds: float) -> AsyncGenerator[T, None]:
     """Yield the parts. Cancel the current task if its consumer takes longer than `seconds` for one."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None

@@ -18,10 +18,11 @@ from dagorama_broker.rpc import costs, inspect, messages, overview
 from dagorama_broker.rpc.explain import explain, unschedulable_message
 from dagorama_broker.rpc.fields import check_name, id_bytes, sha256_bytes
 from dagorama_broker.rpc.id_prefix import find_ids
-from dagorama_broker.rpc.large_values import ValueTransfers
+from dagorama_broker.rpc.large_values import ValueTransfers, taken_in_time
 from dagorama_broker.rpc.limits import CallLimiter, RequestLimits, WorkerConfig
 from dagorama_broker.rpc.memory_guard import MemoryGuard
 from dagorama_broker.rpc.permissions import caller, is_reader, refuse_reader, sharer
+from dagorama_broker.rpc.progress import PATIENCE, watch
 from dagorama_broker.rpc.rebind import for_deployed, rebind, rebindable_messages
 from dagorama_broker.rpc.request_stream import RequestHandler, RequestStream
 from dagorama_broker.rpc.status import refusing
@@ -182,6 +183,13 @@ class BrokerService(pb_grpc.BrokerServicer):
     @refusing
     async def FindIds(self, request: pb.FindIdsRequest, context: Context) -> pb.FindIdsReply:
         return await find_ids(self._broker, request)
+
+    @refusing
+    async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.Progress]:
+        replies = watch(self._broker, id_bytes(request.instance, "an instance"), request.now)
+        async with aclosing(replies), aclosing(taken_in_time(replies, PATIENCE)) as taken:
+            async for reply in taken:
+                yield reply
 
     @refusing
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.Status:

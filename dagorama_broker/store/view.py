@@ -6,7 +6,14 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from dagorama_broker.model.domain import EagerState
-from dagorama_broker.model.queries import FailedEnd, InstanceQuery, ListedInstances, StoredNode
+from dagorama_broker.model.queries import (
+    FailedEnd,
+    FunctionCount,
+    InstanceQuery,
+    ListedInstances,
+    StoredInstance,
+    StoredNode,
+)
 
 
 class StoreView(Protocol):
@@ -47,6 +54,14 @@ class StoreView(Protocol):
 
     def ends(self, keys: Collection[int]) -> dict[int, float]:
         """Return when these nodes ended, in seconds since 1970, by key; nodes that have not are left out."""
+        ...
+
+    def instance(self, id: bytes) -> StoredInstance | None:
+        """Return an instance by its 16-byte id."""
+        ...
+
+    def counts(self, instance: int) -> list[FunctionCount]:
+        """Count the nodes of an instance, by its key, by function and state. Their checksums are not compared."""
         ...
 
     def worker_names(self, numbers: Collection[int]) -> dict[int, str]:

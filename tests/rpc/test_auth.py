@@ -139,13 +139,14 @@ SENT: Mapping[str, Any] = {
     "Explain": broker_pb2.ExplainRequest(),
     "GetNode": broker_pb2.GetNodeRequest(),
     "FindIds": broker_pb2.FindIdsRequest(),
+    "Watch": broker_pb2.WatchRequest(),
     "Cancel": broker_pb2.CancelRequest(),
     "Retry": broker_pb2.RetryRequest(),
     "Rebind": broker_pb2.RebindRequest(),
 }
 CLIENTS = {
     "SubmitStream", "Wait", "Exchange", "PutValue", "GetValue", "ImportValue", "GetSharedFolder", "GetInstance",
-    "GetStatus", "ListInstances", "ListNodes", "Explain", "GetNode", "FindIds", "Cancel", "Retry",
+    "GetStatus", "ListInstances", "ListNodes", "Explain", "GetNode", "FindIds", "Watch", "Cancel", "Retry",
 }  # fmt: skip
 MAY = {
     "client": CLIENTS,
@@ -160,7 +161,7 @@ MAY = {
         "GetInstance",
         "Explain",
     },
-    "reader": {"GetInstance", "GetStatus", "ListInstances", "ListNodes", "GetNode", "FindIds"},
+    "reader": {"GetInstance", "GetStatus", "ListInstances", "ListNodes", "GetNode", "FindIds", "Watch"},
     "admin": set(SENT),
 }
 

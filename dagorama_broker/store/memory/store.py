@@ -15,6 +15,7 @@ from dagorama_broker.model.queries import (
     Failed,
     FailedEnd,
     FoundNode,
+    FunctionCount,
     InstanceQuery,
     ListedInstances,
     Live,
@@ -144,6 +145,18 @@ class MemoryStore:
     @property
     def view(self) -> MemoryStore:
         return self
+
+    def counts(self, instance: int) -> list[FunctionCount]:
+        groups: dict[tuple[int, int | None], list[int]] = {}
+        for key in self.tables.blocks.keys_of(instance):
+            outcome = self.tables.outcomes.get(key)
+            state = None if outcome is None else outcome.state
+            groups.setdefault((self.tables.nodes[key].function, state), []).append(key)
+        return [self._count(function, state, keys) for (function, state), keys in sorted(groups.items(), key=str)]
+
+    def _count(self, function: int, state: int | None, keys: list[int]) -> FunctionCount:
+        times = [0 if state is None else self.tables.outcomes[key].microseconds for key in keys]
+        return FunctionCount(function, state, len(keys), min(keys), sum(map(bool, times)), sum(times), max(times))
 
     def ends(self, keys: Collection[int]) -> dict[int, float]:
         return {key: self.tables.outcomes[key].ended for key in keys if self.tables.has_ended(key)}

@@ -7,7 +7,7 @@ from heapq import merge
 from itertools import chain, islice
 from typing import Any
 
-from dagorama_broker.model.queries import InstanceQuery, ListedInstances, StoredInstance, StoredNode
+from dagorama_broker.model.queries import FunctionCount, InstanceQuery, ListedInstances, StoredInstance, StoredNode
 from dagorama_broker.model.rows import NodeBlockRow, ProgressRow
 from dagorama_broker.store.checksums import check_row
 from dagorama_broker.store.sqlite.reader import Reader
@@ -19,6 +19,14 @@ _LAST_KEY = (1 << 63) - 1
 
 _UNFINISHED = "INDEXED BY unfinished_instances WHERE ended IS NULL AND key < ? ORDER BY key DESC"
 _FAILED = "INDEXED BY failed_instances WHERE failed = 1 AND key < ? ORDER BY key DESC"
+#: One statement, during which other threads run: a row for each node would take the GIL for each.
+_COUNTS = (
+    "SELECT n.function, coalesce(r.state, o.state), count(*), min(n.key),"
+    " coalesce(sum(o.microseconds > 0), 0), coalesce(sum(o.microseconds), 0), coalesce(max(o.microseconds), 0)"
+    " FROM node_blocks b CROSS JOIN nodes n ON n.key BETWEEN b.first_key AND b.first_key + b.size - 1"
+    " LEFT JOIN outcomes o ON o.key = n.key LEFT JOIN resolved r ON r.key = n.key"
+    " WHERE b.instance = ? GROUP BY 1, 2"
+)
 _PROGRESS = (
     "SELECT key, failed_attempts, crashes, worker_losses, retry_at, failure, pause, attempt, lost_attempt, chk"
     " FROM progress WHERE key IN"
@@ -105,6 +113,11 @@ def read_described(reader: Reader, keys: Sequence[int]) -> dict[int, StoredNode]
         )
         for key, node in nodes.items()
     }
+
+
+def read_counts(reader: Reader, instance: int) -> list[FunctionCount]:
+    """Return how many nodes of each function of an instance are in which state."""
+    return [FunctionCount(*row) for row in reader.connection.execute(_COUNTS, (instance,))]
 
 
 def beside_nodes(reader: Reader, table: str, column: str, keys: Collection[int]) -> Iterator[tuple[int, Any]]:

@@ -6,10 +6,23 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 
 from dagorama_broker.model.domain import EagerState, State
-from dagorama_broker.model.queries import FailedEnd, InstanceQuery, ListedInstances, StoredNode
+from dagorama_broker.model.queries import (
+    FailedEnd,
+    FunctionCount,
+    InstanceQuery,
+    ListedInstances,
+    StoredInstance,
+    StoredNode,
+)
 from dagorama_broker.store.sqlite.connection import snapshot
 from dagorama_broker.store.sqlite.eager import eager_states_of
-from dagorama_broker.store.sqlite.listing import ids_between, read_described, read_instances, read_node_keys
+from dagorama_broker.store.sqlite.listing import (
+    ids_between,
+    read_counts,
+    read_described,
+    read_instances,
+    read_node_keys,
+)
 from dagorama_broker.store.sqlite.reader import Reader
 from dagorama_broker.store.sqlite.retry import read_bad_ends, read_used_failures
 
@@ -52,6 +65,14 @@ class SqliteView(SharedQueries):
     """A `StoreView` of a file."""
 
     is_the_store = False
+
+    def instance(self, id: bytes) -> StoredInstance | None:
+        with self._reading() as reader:
+            return reader.instance(id)
+
+    def counts(self, instance: int) -> list[FunctionCount]:
+        with self._reading() as reader:
+            return read_counts(reader, instance)
 
     def ends(self, keys: Collection[int]) -> dict[int, float]:
         with self._reading() as reader:

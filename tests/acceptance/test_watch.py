@@ -1,0 +1,188 @@
+"""`watch`: from Python, from asyncio, and as a command, with real workers, across a restart of the broker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dagorama import (
+    DAGDefinition,
+    NotFound,
+    Progress,
+    PromiseMisuse,
+    State,
+    batch,
+    dagorama,
+    launch_workers,
+    resolve,
+    watch,
+)
+from dagorama.client.connection import connection
+from dagorama.client.progress import Watch
+from dagorama_broker.launch import LaunchedBroker, launch_broker
+
+
+class Grows(DAGDefinition):
+    """A graph that grows while it runs; one of its nodes may fail."""
+
+    @dagorama().syncfn
+    def entrypoint(self, count: int, bad: bool = False) -> list[int]:
+        return [self.step(number, bad) for number in range(count)]
+
+    @dagorama().syncfn
+    def step(self, number: int, bad: bool) -> int:
+        if bad and not number:
+            raise ValueError("the first one")
+        return number
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LaunchedBroker]:
+    store = f"sqlite:///{tmp_path_factory.mktemp('watch')}/store"
+    with launch_broker(port=0, store=store) as broker, launch_workers(1):
+        yield broker
+
+
+def command(instance: str, *options: str) -> list[str]:
+    return [sys.executable, "-m", "dagorama", "watch", instance, *options]
+
+
+def check_end(last: Progress, count: int) -> None:
+    entry, steps = last.functions
+    assert last.ended_at is not None
+    assert last.ended_at >= last.created > 1e9
+    assert (entry.function.rpartition(".")[2], steps.function.rpartition(".")[2]) == ("entrypoint", "step")
+    assert (entry.states, steps.states) == ({State.COMPLETED: 1}, {State.COMPLETED: count})
+    assert (last.done, last.total, last.running, last.waiting, last.failed) == (count + 1, count + 1, 0, 0, 0)
+    assert steps.timed == count
+    assert 0 < (steps.mean_seconds or 0) <= steps.longest_seconds < 60
+
+
+def test_a_watch_ends_with_the_instance(broker: LaunchedBroker) -> None:
+    instance, promise = Grows()(20)
+    *_, last = watch(instance)
+    assert resolve(instance, promise) == list(range(20))
+    check_end(last, 20)
+    (again,) = watch(instance)
+    assert again == last
+
+
+async def test_a_watch_is_an_asynchronous_iterator_too(broker: LaunchedBroker) -> None:
+    instance, _ = Grows()(5)
+    states = [progress async for progress in watch(instance)]
+    check_end(states[-1], 5)
+
+
+async def test_an_asynchronous_watch_can_be_left_at_any_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with launch_broker(port=0, store=f"sqlite:///{tmp_path}/store"):
+        instance, _ = Grows()(5)
+        states = aiter(watch(instance))
+        assert (await anext(states)).waiting == 1
+        waiting = asyncio.ensure_future(anext(states))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+
+def test_another_thread_can_end_a_watch(tmp_path: Path) -> None:
+    with launch_broker(port=0, store=f"sqlite:///{tmp_path}/store"):
+        instance, _ = Grows()(5)
+        states = watch(instance)
+        seen: list[Progress] = []
+        first = threading.Event()
+
+        def follow() -> None:
+            for progress in states:
+                seen.append(progress)
+                first.set()
+
+        following = threading.Thread(target=follow)
+        following.start()
+        assert first.wait(60)
+        states.close()
+        following.join(60)
+    assert [progress.waiting for progress in seen] == [1]
+
+
+def test_a_watch_goes_on_when_the_broker_is_restarted(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/store"
+    with launch_broker(port=0, store=store) as first:
+        instance, _ = Grows()(3)
+        states = iter(watch(instance))
+        assert next(states).waiting == 1
+        first.kill()
+        ended: list[Progress] = []
+        watching = threading.Thread(target=lambda: ended.extend(states))
+        watching.start()
+        with launch_broker(port=first.port, store=store), launch_workers(1):
+            watching.join(60)
+    check_end(ended[-1], 3)
+
+
+def test_what_cannot_be_watched_is_refused(broker: LaunchedBroker) -> None:
+    with batch():
+        instance, promise = Grows()(1)
+        with pytest.raises(PromiseMisuse, match="watch it after the block"):
+            watch(instance)
+    with pytest.raises(TypeError, match="must be the instance"):
+        watch(promise)  # type: ignore[arg-type]
+    with pytest.raises(NotFound, match="is not known"):
+        list(Watch(connection(), bytes(16)))
+
+
+def test_the_command_prints_lines_and_the_table_at_the_end(broker: LaunchedBroker) -> None:
+    instance, _ = Grows()(7)
+    done = subprocess.run(command(f"{instance.instance_id}"[:8]), capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    *_, heads, entry, steps, total, summary = done.stdout.splitlines()
+    assert heads.split() == ["function", "done", "running", "waiting", "failed", "mean", "left"]
+    assert entry.split()[:4] == ["Grows.entrypoint", "1", "of", "1"]
+    assert steps.split()[:4] == ["Grows.step", "7", "of", "7"]
+    assert total.split()[:5] == ["in", "all", "8", "of", "8"]
+    assert summary.startswith("completed after ")
+
+
+def test_the_command_ends_with_one_if_a_node_failed_and_prints_json(broker: LaunchedBroker) -> None:
+    instance, _ = Grows()(3, True)
+    done = subprocess.run(command(f"{instance.instance_id}", "--json"), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert (last["instance"], last["failed"], last["nodes"]) == (f"{instance.instance_id}", True, 4)
+    assert [function["states"] for function in last["functions"]] == [{"FAILED": 1}, {"COMPLETED": 2, "FAILED": 1}]
+
+
+def test_a_terminal_gets_a_table_that_is_redrawn(broker: LaunchedBroker) -> None:
+    instance, promise = Grows()(4)
+    resolve(instance, promise)
+    primary, secondary = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "100", "TERM": "xterm"}
+    with subprocess.Popen(command(f"{instance.instance_id}"), stdout=secondary, env=environment) as shown:
+        os.close(secondary)
+        written = b""
+        while True:
+            try:
+                written += os.read(primary, 4096)
+            except OSError:  # the other end is closed
+                break
+    os.close(primary)
+    assert shown.returncode == 0
+    for text in ("Grows.step", "4 of 4", "in all", "5 of 5", "completed after"):
+        assert text in written.decode()
+
+
+def test_an_unknown_instance_is_one_sentence(broker: LaunchedBroker) -> None:
+    done = subprocess.run(command("0" * 32), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith("dagorama: ")
+    assert "is not known" in done.stderr
+    assert "Traceback" not in done.stderr
