@@ -124,11 +124,11 @@ async def test_a_broker_makes_short_commits_in_its_loop_and_others_in_the_thread
             commit(changes)
 
         monkeypatch.setattr(served.broker.store, "commit", noting)
-        for nodes in (1, 1, 100):
+        for nodes in (*[1] * 20, 100):
             await submit(served.stub, Dag().submission(*[b"a"] * nodes))
-    by_size = dict(threads[1:])
-    assert by_size[1] == get_ident()
-    assert by_size[100] != get_ident()
+    # The thread may have other work while the first ones are committed: then it makes these commits too.
+    assert (1, get_ident()) in threads
+    assert (100, get_ident()) not in threads
 
 
 def test_no_commit_is_made_outside_where_none_may_be_though_it_holds_no_rows_to_count() -> None:
