@@ -8,6 +8,7 @@ import click
 
 from dagorama.cli.actions import cancel, rebind, retry
 from dagorama.cli.credentials import keys, tokens
+from dagorama.cli.explain import explain
 from dagorama.cli.inspect import list_, queues, show, status, unschedulable, workers
 from dagorama.cli.watch import watch
 
@@ -22,7 +23,21 @@ def main() -> None:
     """
 
 
-for command in (list_, show, watch, status, workers, queues, unschedulable, cancel, retry, rebind, keys, tokens):
+for command in (
+    list_,
+    show,
+    watch,
+    explain,
+    status,
+    workers,
+    queues,
+    unschedulable,
+    cancel,
+    retry,
+    rebind,
+    keys,
+    tokens,
+):
     main.add_command(command)
 
 if __name__ == "__main__":

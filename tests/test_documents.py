@@ -14,6 +14,7 @@ import pytest
 
 import dagorama
 from dagorama import errors
+from dagorama_broker.scheduler import ReasonCode
 from dagorama_broker.settings import Settings as BrokerSettings
 
 ROOT = Path(__file__).parents[1]
@@ -99,6 +100,11 @@ def test_the_readme_is_short() -> None:
 def test_every_public_name_is_in_the_api_reference() -> None:
     page = (DOCS / "reference" / "api.md").read_text()
     assert [name for name in dagorama.__all__ if not re.search(rf"`(?:await )?{name}\b", page)] == []
+
+
+def test_every_code_of_a_reason_is_in_the_reference() -> None:
+    page = (DOCS / "reference" / "commands.md").read_text()
+    assert [code for code in ReasonCode if f"`{code}`" not in page] == []
 
 
 def test_every_error_is_in_the_index() -> None:

@@ -2186,6 +2186,146 @@ class ExplainReply(_message.Message):
 Global___ExplainReply: _TypeAlias = ExplainReply  # noqa: Y015
 
 @_typing.final
+class ExplainNodeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    instance: _builtins.bytes
+    node: _builtins.bytes
+    """empty: all unfinished nodes of the instance"""
+    def __init__(
+        self,
+        *,
+        instance: _builtins.bytes = ...,
+        node: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainNodeRequest: _TypeAlias = ExplainNodeRequest  # noqa: Y015
+
+@_typing.final
+class Explanation(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    CAUSES_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    node: _builtins.bytes
+    function: _builtins.str
+    state: Global___NodeState.ValueType
+    more: _builtins.bool
+    """not all nodes that it waits for were looked at"""
+    since: _builtins.float
+    """seconds since 1970: when the node ended, or began to run; 0: unknown"""
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reason]:
+        """of this node"""
+
+    @_builtins.property
+    def causes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cause]:
+        """what it, or the instance, waits for in the end: at most five, most nodes first"""
+
+    def __init__(
+        self,
+        *,
+        node: _builtins.bytes = ...,
+        function: _builtins.str = ...,
+        state: Global___NodeState.ValueType = ...,
+        reasons: _abc.Iterable[Global___Reason] | None = ...,
+        causes: _abc.Iterable[Global___Cause] | None = ...,
+        more: _builtins.bool = ...,
+        since: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["causes", b"causes", "function", b"function", "more", b"more", "node", b"node", "reasons", b"reasons", "since", b"since", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Explanation: _TypeAlias = Explanation  # noqa: Y015
+
+@_typing.final
+class Reason(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    ABOUT_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """docs/reference/commands.md lists them; they are stable, and new ones may be added"""
+    text: _builtins.str
+    """a sentence without a period"""
+    about: _builtins.int
+    """number of nodes, or workers, that it is about"""
+    until: _builtins.float
+    """seconds since 1970: when it ends by itself; 0: unknown"""
+    @_builtins.property
+    def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """some of these nodes"""
+
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        text: _builtins.str = ...,
+        about: _builtins.int = ...,
+        node: _abc.Iterable[_builtins.bytes] | None = ...,
+        until: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "code", b"code", "node", b"node", "text", b"text", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reason: _TypeAlias = Reason  # noqa: Y015
+
+@_typing.final
+class Cause(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    node: _builtins.bytes
+    """one of the nodes"""
+    function: _builtins.str
+    state: Global___NodeState.ValueType
+    nodes: _builtins.int
+    """of the same function, in the same state"""
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reason]: ...
+    def __init__(
+        self,
+        *,
+        node: _builtins.bytes = ...,
+        function: _builtins.str = ...,
+        state: Global___NodeState.ValueType = ...,
+        nodes: _builtins.int = ...,
+        reasons: _abc.Iterable[Global___Reason] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "node", b"node", "nodes", b"nodes", "reasons", b"reasons", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cause: _TypeAlias = Cause  # noqa: Y015
+
+@_typing.final
 class CancelRequest(_message.Message):
     """Cancels nodes and all that depends on them; without nodes, all of the instance."""
 

@@ -104,6 +104,11 @@ class BrokerStub(object):
                 request_serializer=dagorama_dot_api_dot_broker__pb2.GetNodeRequest.SerializeToString,
                 response_deserializer=dagorama_dot_api_dot_broker__pb2.NodeDetails.FromString,
                 _registered_method=True)
+        self.ExplainNode = channel.unary_unary(
+                '/dagorama.v1.Broker/ExplainNode',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.ExplainNodeRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.Explanation.FromString,
+                _registered_method=True)
         self.FindIds = channel.unary_unary(
                 '/dagorama.v1.Broker/FindIds',
                 request_serializer=dagorama_dot_api_dot_broker__pb2.FindIdsRequest.SerializeToString,
@@ -228,6 +233,13 @@ class BrokerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainNode(self, request, context):
+        """Explains why one node, or an instance, is where it is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FindIds(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -332,6 +344,11 @@ def add_BrokerServicer_to_server(servicer, server):
                     servicer.GetNode,
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.GetNodeRequest.FromString,
                     response_serializer=dagorama_dot_api_dot_broker__pb2.NodeDetails.SerializeToString,
+            ),
+            'ExplainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainNode,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.ExplainNodeRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.Explanation.SerializeToString,
             ),
             'FindIds': grpc.unary_unary_rpc_method_handler(
                     servicer.FindIds,
@@ -737,6 +754,33 @@ class Broker(object):
             '/dagorama.v1.Broker/GetNode',
             dagorama_dot_api_dot_broker__pb2.GetNodeRequest.SerializeToString,
             dagorama_dot_api_dot_broker__pb2.NodeDetails.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/ExplainNode',
+            dagorama_dot_api_dot_broker__pb2.ExplainNodeRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.Explanation.FromString,
             options,
             channel_credentials,
             insecure,

@@ -65,6 +65,8 @@ class BrokerStub:
     Explain: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ExplainRequest, _broker_pb2.ExplainReply]
     """Explains why nodes have not ended."""
     GetNode: _grpc.UnaryUnaryMultiCallable[_broker_pb2.GetNodeRequest, _broker_pb2.NodeDetails]
+    ExplainNode: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ExplainNodeRequest, _broker_pb2.Explanation]
+    """Explains why one node, or an instance, is where it is."""
     FindIds: _grpc.UnaryUnaryMultiCallable[_broker_pb2.FindIdsRequest, _broker_pb2.FindIdsReply]
     Watch: _grpc.UnaryStreamMultiCallable[_broker_pb2.WatchRequest, _broker_pb2.Progress]
     """Follows an instance: how many nodes of each function are in which state, again whenever that has changed."""
@@ -101,6 +103,8 @@ class BrokerAsyncStub(BrokerStub):
     Explain: _aio.UnaryUnaryMultiCallable[_broker_pb2.ExplainRequest, _broker_pb2.ExplainReply]  # type: ignore[assignment]
     """Explains why nodes have not ended."""
     GetNode: _aio.UnaryUnaryMultiCallable[_broker_pb2.GetNodeRequest, _broker_pb2.NodeDetails]  # type: ignore[assignment]
+    ExplainNode: _aio.UnaryUnaryMultiCallable[_broker_pb2.ExplainNodeRequest, _broker_pb2.Explanation]  # type: ignore[assignment]
+    """Explains why one node, or an instance, is where it is."""
     FindIds: _aio.UnaryUnaryMultiCallable[_broker_pb2.FindIdsRequest, _broker_pb2.FindIdsReply]  # type: ignore[assignment]
     Watch: _aio.UnaryStreamMultiCallable[_broker_pb2.WatchRequest, _broker_pb2.Progress]  # type: ignore[assignment]
     """Follows an instance: how many nodes of each function are in which state, again whenever that has changed."""
@@ -218,6 +222,14 @@ class BrokerServicer(metaclass=_abc_1.ABCMeta):
         request: _broker_pb2.GetNodeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_broker_pb2.NodeDetails, _abc.Awaitable[_broker_pb2.NodeDetails]]: ...
+
+    @_abc_1.abstractmethod
+    def ExplainNode(
+        self,
+        request: _broker_pb2.ExplainNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.Explanation, _abc.Awaitable[_broker_pb2.Explanation]]:
+        """Explains why one node, or an instance, is where it is."""
 
     @_abc_1.abstractmethod
     def FindIds(

@@ -19,19 +19,18 @@ from dagorama.client.channel import sync_channel, target
 from dagorama.client.chunks import (
     DEADLINE,
     VALUE_LIMIT,
-    all_pages,
     node_fields,
     refuse_excess,
     transfer_deadline,
     value_chunks,
     whole_submission,
 )
+from dagorama.client.inspection_calls import InspectionCalls
 from dagorama.client.reconnect import PATIENCE, repeated
 from dagorama.client.replies import CallReplies, Replies, StreamReplies
 from dagorama.client.status import broker_error, has_reached
 from dagorama.client.stream import PendingRequest, RequestStream
 from dagorama.errors import BrokerError
-from dagorama.models.state import State
 from dagorama.settings import Settings, broker_wait
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ T = TypeVar("T")
 FEW = 8
 
 
-class Connection:
+class Connection(InspectionCalls):
     """The calls of one broker. Each has a deadline, raises our errors, and may be sent twice without harm."""
 
     def __init__(self, settings: Settings) -> None:
@@ -169,62 +168,6 @@ class Connection:
             lambda timeout: b"".join(chunk.data for chunk in self.stub.GetValue(request, timeout=timeout)),
             transfer_deadline(VALUE_LIMIT),
         )
-
-    def get_instance(self, instance: bytes) -> broker_pb2.InstanceInfo:
-        request = broker_pb2.GetInstanceRequest(instance=instance)
-        return self._ask(lambda timeout: self.stub.GetInstance(request, timeout=timeout))
-
-    def find_ids(self, instance: str, nodes: Sequence[str] = ()) -> tuple[bytes, list[bytes]]:
-        """Return the ids of an instance and of its nodes that begin with these 4 to 32 hexadecimal digits.
-
-        Raises NotFound if there is none, RequestRejected if there are several.
-        """
-        request = broker_pb2.FindIdsRequest(instance=instance, node=nodes)
-        reply = self._ask(lambda timeout: self.stub.FindIds(request, timeout=timeout))
-        return reply.instance, list(reply.node)
-
-    def list_instances(
-        self, limit: int = 0, *, unfinished: bool = False, failed: bool = False, definition: str = ""
-    ) -> list[broker_pb2.InstanceInfo]:
-        """Return the latest instances, at most `limit`; 0 means all."""
-        asked = broker_pb2.ListInstancesRequest(unfinished=unfinished, failed=failed, definition=definition)
-
-        def page(size: int, before: int) -> tuple[Sequence[broker_pb2.InstanceInfo], int]:
-            asked.limit, asked.before = size, before
-            reply = self._ask(lambda timeout: self.stub.ListInstances(asked, timeout=timeout))
-            return reply.instances, reply.more
-
-        return all_pages(page, limit)
-
-    def list_nodes(self, instance: bytes, limit: int = 0, states: Sequence[State] = ()) -> list[broker_pb2.NodeInfo]:
-        """Return nodes of an instance in these states, at most `limit`; 0 means all, and so do no states."""
-        numbers = [broker_pb2.NodeState.ValueType(state) for state in states]
-        asked = broker_pb2.ListNodesRequest(instance=instance, states=numbers)
-
-        def page(size: int, after: int) -> tuple[Sequence[broker_pb2.NodeInfo], int]:
-            asked.limit, asked.after = size, after
-            reply = self._ask(lambda timeout: self.stub.ListNodes(asked, timeout=timeout))
-            return reply.nodes, reply.more
-
-        return all_pages(page, limit)
-
-    def get_node(self, instance: bytes, node: bytes, *, arguments: bool = False) -> broker_pb2.NodeDetails:
-        """Return the record of one node, with the envelope of its arguments if `arguments` is true."""
-        request = broker_pb2.GetNodeRequest(instance=instance, node=node, arguments=arguments)
-        return self._ask(lambda timeout: self.stub.GetNode(request, timeout=timeout))
-
-    def get_status(self) -> broker_pb2.Status:
-        """Return the broker's current counts and the complete lists, which arrive in pages."""
-        request = broker_pb2.GetStatusRequest()
-        whole = status = self._ask(lambda timeout: self.stub.GetStatus(request, timeout=timeout))
-        while status.more:
-            request.after_worker, request.after_function = status.last_worker, status.last_function
-            request.after_queue = status.last_queue
-            status = self._ask(lambda timeout: self.stub.GetStatus(request, timeout=timeout))
-            whole.workers.extend(status.workers)
-            whole.unschedulable.extend(status.unschedulable)
-            whole.queues.extend(status.queues)
-        return whole
 
     def retried(self, call: Callable[[], T], seconds: float = DEADLINE, patience: float | None = None) -> T:
         """Call until there is an answer, as `reconnect.repeated` does; a `patience` of None means the property."""

@@ -40,13 +40,24 @@ CALLS: dict[str, frozenset[Role]] = {
         "GetNode": {_CLIENT, _READER},
         "FindIds": {_CLIENT, _READER},
         "Watch": {_CLIENT, _READER},
+        "ExplainNode": {_CLIENT, _READER},
         "Cancel": {_CLIENT},
         "Retry": {_CLIENT},
         "Rebind": set[Role](),
     }.items()
 }
 
-_LOOKING = ("GetInstance", "GetStatus", "ListInstances", "ListNodes", "Explain", "GetNode", "FindIds", "Watch")
+_LOOKING = (
+    "GetInstance",
+    "GetStatus",
+    "ListInstances",
+    "ListNodes",
+    "Explain",
+    "GetNode",
+    "FindIds",
+    "Watch",
+    "ExplainNode",
+)
 _OF_VALUES = ("PutValue", "ImportValue", "GetSharedFolder", "GetValue")
 #: The kinds of our calls; all others submit, or change what was submitted.
 KINDS = {

@@ -23,7 +23,7 @@ from dagorama_broker.rpc.failures import failure_of
 from dagorama_broker.rpc.fields import LONGEST_NAME, bounded, check_name, check_references, id_bytes, sha256_bytes
 from dagorama_broker.rpc.functions import functions_of
 from dagorama_broker.rpc.messages import block_of, split
-from dagorama_broker.scheduler import NewNodes, Node, Worker
+from dagorama_broker.scheduler import NewNodes, Node, ReasonCode, Worker
 
 #: Functions that one report may name.
 MOST_FUNCTIONS = 10_000
@@ -31,10 +31,13 @@ MOST_FUNCTIONS = 10_000
 TOGETHER = 64
 
 REASONS = {
-    pb.NOT_IMPORTABLE: "it cannot import the function",
-    pb.CODE_MISMATCH: "it has other code (deploy the same there, or see `dagorama rebind`)",
-    pb.UNCHECKABLE: "it cannot check a signature",
-    pb.UNREGISTERED: "the definition needs constructor arguments and is not registered there",
+    pb.NOT_IMPORTABLE: (ReasonCode.NOT_IMPORTABLE, "it cannot import the function"),
+    pb.CODE_MISMATCH: (ReasonCode.OTHER_CODE, "it has other code (deploy the same there, or see `dagorama rebind`)"),
+    pb.UNCHECKABLE: (ReasonCode.UNCHECKABLE, "it cannot check a signature"),
+    pb.UNREGISTERED: (
+        ReasonCode.NOT_REGISTERED,
+        "the definition needs constructor arguments and is not registered there",
+    ),
 }
 
 
@@ -194,14 +197,14 @@ def take_return(broker: Broker, worker: Worker, returned: pb.Return) -> None:
     nodes: Sequence[int] = returned.node
     if len(nodes) != len(returned.attempt):
         raise InvalidArgument("the columns of a return have different lengths")
-    why = REASONS.get(returned.reason, "")
+    code, why = REASONS.get(returned.reason, (ReasonCode.RETURNED, ""))
     if why and returned.detail:
         why = f"{why}: {bounded(returned.detail, LONGEST_NAME)}"
     deployed = returned.hash if returned.reason == pb.CODE_MISMATCH else ""
     check_name(deployed, "the hash of a function")
     now = broker.see_time()
     for key, attempt in zip(nodes, returned.attempt, strict=True):
-        broker.scheduler.give_back(worker, key, attempt, why, now, deployed)
+        broker.scheduler.give_back(worker, key, attempt, why, now, deployed, code)
     if why:
         broker.returned()
 

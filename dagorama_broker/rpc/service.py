@@ -16,6 +16,7 @@ from dagorama_broker.engine.turns import Steps
 from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.rpc import costs, inspect, messages, overview
 from dagorama_broker.rpc.explain import explain, unschedulable_message
+from dagorama_broker.rpc.explain_node import explain_node
 from dagorama_broker.rpc.fields import check_name, id_bytes, sha256_bytes
 from dagorama_broker.rpc.id_prefix import find_ids
 from dagorama_broker.rpc.large_values import ValueTransfers, taken_in_time
@@ -179,6 +180,11 @@ class BrokerService(pb_grpc.BrokerServicer):
             refuse_reader(caller.get())
         details = await inspect.node_details(self._broker, instance, node, request.arguments)
         return inspect.without_tracebacks(details) if is_reader(caller.get()) else details
+
+    @refusing
+    async def ExplainNode(self, request: pb.ExplainNodeRequest, context: Context) -> pb.Explanation:
+        instance = id_bytes(request.instance, "an instance")
+        return await explain_node(self._broker, instance, id_bytes(request.node, "a node") if request.node else b"")
 
     @refusing
     async def FindIds(self, request: pb.FindIdsRequest, context: Context) -> pb.FindIdsReply:

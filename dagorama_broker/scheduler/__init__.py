@@ -7,9 +7,11 @@ from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.effects import Effects, Granted, Obstacle, TakenBack
 from dagorama_broker.scheduler.endings import RecentFailure, Tally
 from dagorama_broker.scheduler.limits import Limits, Timing
+from dagorama_broker.scheduler.mismatch import ReasonCode
 from dagorama_broker.scheduler.objects import Instance, Node, NodeBlock, Slot, Worker
 from dagorama_broker.scheduler.obstacles import Explainer, NodeStatus
 from dagorama_broker.scheduler.queues import HIGHEST, LOWEST, FunctionQueue
+from dagorama_broker.scheduler.reasons import Cause, Reason
 from dagorama_broker.scheduler.rebind import DEPLOYED, Rebindable, ReboundFunction, refuse_uncovered
 from dagorama_broker.scheduler.requests import NewNodes, WorkerInfo
 from dagorama_broker.scheduler.retry import Retried
@@ -20,6 +22,7 @@ __all__ = [
     "DEPLOYED",
     "HIGHEST",
     "LOWEST",
+    "Cause",
     "Draft",
     "Effects",
     "Explainer",
@@ -32,6 +35,8 @@ __all__ = [
     "NodeBlock",
     "NodeStatus",
     "Obstacle",
+    "Reason",
+    "ReasonCode",
     "Rebindable",
     "ReboundFunction",
     "RecentFailure",

@@ -105,11 +105,11 @@ class Assigner:
             return False
         share = menu.next_share()
         del (pool.partially_free if slot.held else pool.idle)[slot]
-        if now >= _stale_at(slot):
+        if now >= stale_at(slot):
             return True  # a granted node would wait; the slot has room again when it reports
         while head is not None and granted < share:
             queue = head[2]
-            if not _has_room(slot, queue):
+            if not has_room(slot, queue):
                 break
             if not slot.sync_us:
                 slot.progress_at = now
@@ -138,7 +138,7 @@ class Assigner:
         """Grant the dependent that waits for nothing else together with a node, and so on, within the window."""
         while True:
             node = _follower(source, pool)
-            if node is None or not _has_room(slot, node.queue):
+            if node is None or not has_room(slot, node.queue):
                 return
             attempt = self.claims.claim_fused(source, node)
             self.graph.effects.granted.append(Granted(slot, node, attempt))
@@ -153,11 +153,11 @@ class Assigner:
         """
         again = inf
         for slot in list(self.claims.loaded):
-            stale_at = _stale_at(slot)
+            due = stale_at(slot)
             if len(slot.held) < 2:
                 del self.claims.loaded[slot]
-            elif now < stale_at:
-                again = min(again, stale_at)
+            elif now < due:
+                again = min(again, due)
             elif not slot.asked and self._is_wanted(slot):
                 slot.asked = True
                 self.graph.effects.take_back.append(TakenBack(slot, list(slot.held)[1:]))
@@ -175,7 +175,7 @@ class Assigner:
         return head is not None and head[0] < _place(waiting[-1])
 
 
-def _has_room(slot: Slot, queue: FunctionQueue) -> bool:
+def has_room(slot: Slot, queue: FunctionQueue) -> bool:
     """Return whether a node would wait within the window. Sync nodes wait for sync ones, async nodes for all."""
     if queue.is_async:
         return not slot.held or slot.sync_us + slot.async_us + queue.run_time.cost_us <= WINDOW_US
@@ -198,7 +198,7 @@ def _follower(source: Node, pool: Pool) -> Node | None:
     return None
 
 
-def _stale_at(slot: Slot) -> float:
+def stale_at(slot: Slot) -> float:
     """Return when unstarted nodes of a slot may be granted to others, because one runs longer than estimated."""
     return slot.progress_at + STALE if slot.sync_us or len(slot.held) > OVERLAP else inf
 

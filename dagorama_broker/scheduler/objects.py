@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, heapreplace
 
 from dagorama_broker.model.domain import EagerState, State, WireProtocol
+from dagorama_broker.scheduler.mismatch import Mismatch, mismatch
 from dagorama_broker.scheduler.queues import UNLISTED, FunctionQueue, Head
 from dagorama_broker.scheduler.requests import WorkerInfo
 
@@ -176,28 +177,12 @@ class Worker:
         self.lease = lease
         self.slots = [Slot(self, index) for index in range(presence.slots)]
         self.pool: Pool | None = None  #: None: it is granted nothing more
-        self.refuses: dict[int, str] = {}  #: by the id of a function: why this worker gave such a node back
+        self.refuses: dict[int, Mismatch] = {}  #: by the id of a function: why this worker gave such a node back
         self.deployed: dict[int, str] = {}  #: by the id of a function: hash of the code that it has instead
 
-    def mismatch(self, queue: FunctionQueue) -> str | None:
+    def mismatch(self, queue: FunctionQueue) -> Mismatch | None:
         """Return why this worker may not run nodes of this function; None: it may."""
-        function, own = queue.function, self.info
-        if function.protocol is not own.protocol:
-            return "it was made by the other protocol's calls"
-        if own.include_queues and function.queue not in own.include_queues:
-            return f"it does not include queue {function.queue!r} (start one with --include-queue {function.queue})"
-        if function.queue in own.exclude_queues:
-            return f"it excludes queue {function.queue!r} (start one that does not)"
-        if function.taint and function.taint not in own.tolerations:
-            return f"it does not tolerate {function.taint!r} (start one with --toleration {function.taint})"
-        if function.key_id and function.key_id not in own.key_ids:
-            return f"it does not hold the signing key {function.key_id}: set DAGORAMA_SIGNING_KEYS there"
-        if function.rebound_under and function.rebound_under not in own.key_ids:
-            return (
-                f"it does not hold the signing key {function.rebound_under} under which its rebinding was signed:"
-                " rebind it again, by `dagorama rebind` or `dagorama retry --new-code`, with a key that it holds"
-            )
-        return self.refuses.get(queue.id)
+        return mismatch(self.info, queue.function) or self.refuses.get(queue.id)
 
 
 class Pool:

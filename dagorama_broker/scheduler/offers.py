@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 
 from dagorama_broker.model.domain import WireProtocol
 from dagorama_broker.scheduler.graph import Graph
+from dagorama_broker.scheduler.mismatch import Mismatch, ReasonCode
 from dagorama_broker.scheduler.objects import Node, Pool, Worker
 from dagorama_broker.scheduler.pools import Pools
 from dagorama_broker.scheduler.queues import FunctionQueue, Head
@@ -104,6 +105,11 @@ class Offers:
         """Return whether its nodes need a rebinding to run: workers have other code, or lack its key."""
         return bool(self.unschedulable_reason(queue) and self.deployed(queue)) or self.lacks_key_of_rebinding(queue)
 
+    def mismatch(self, worker: Worker, queue: FunctionQueue) -> Mismatch:
+        """Return why a worker may not run nodes of this function, which no pool may run."""
+        leaving = Mismatch(ReasonCode.LEAVING, "it takes nothing more (start another)")
+        return worker.mismatch(queue) or leaving
+
     def unschedulable_reason(self, queue: FunctionQueue) -> str | None:
         """Return why no connected worker may run nodes of this function; None: one may."""
         protocol = queue.function.protocol
@@ -113,7 +119,7 @@ class Offers:
         if not workers:
             ours = protocol is WireProtocol.V1
             return "no worker is connected (start one with `worker`)" if ours else "none of its workers is connected"
-        reasons = dict.fromkeys(worker.mismatch(queue) or "it takes nothing more (start another)" for worker in workers)
+        reasons = dict.fromkeys(self.mismatch(worker, queue).text for worker in workers)
         many = len(workers) > 1
         none = f"none of {len(workers)} connected workers may" if many else "the only connected worker may not"
         return f"{none} run it: " + "; ".join(reasons)

@@ -12,6 +12,7 @@ from dagorama_broker.scheduler.children import Children
 from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.eager import aborted_failure
 from dagorama_broker.scheduler.endings import Tally
+from dagorama_broker.scheduler.mismatch import Mismatch, ReasonCode
 from dagorama_broker.scheduler.objects import Node, Worker
 from dagorama_broker.scheduler.rebind import bind, is_unbound
 from dagorama_broker.scheduler.staged_children import StagedChildren, own_origin, promised, refuse_cycle
@@ -136,10 +137,19 @@ class Outcomes(Children):
 
     # --- without a result ---------------------------------------------------------------------------
 
-    def give_back(self, worker: Worker, key: int, attempt: int, why: str, now: float, deployed: str = "") -> bool:
+    def give_back(
+        self,
+        worker: Worker,
+        key: int,
+        attempt: int,
+        why: str,
+        now: float,
+        deployed: str = "",
+        code: ReasonCode = ReasonCode.RETURNED,
+    ) -> bool:
         """Return a node without an outcome, uncounted. With a reason, the worker is not granted its function again.
 
-        `deployed`: the hash of the code that the worker has instead.
+        `deployed`: the hash of the code that the worker has instead; `code`: of the reason.
         """
         node = self.claims.held(worker, key, attempt)
         if node is None:
@@ -149,7 +159,7 @@ class Outcomes(Children):
         self.claims.take_out(node)
         asks = bool(deployed) and is_unbound(self.claims, node)
         if why and not asks:
-            self.claims.pools.refuse(worker, node.queue, why)
+            self.claims.pools.refuse(worker, node.queue, Mismatch(code, why))
         if deployed:
             worker.deployed[node.queue.id] = deployed
         self.claims.invalidate_attempt(node)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from dagorama_broker.model.domain import WireProtocol
+from dagorama_broker.scheduler.mismatch import Mismatch
 from dagorama_broker.scheduler.objects import Pool, Worker
 from dagorama_broker.scheduler.queues import FunctionQueue
 
@@ -54,7 +55,7 @@ class Pools:
         if not pool.workers:
             del self._pools[pool.protocol][_rules(worker)]
 
-    def refuse(self, worker: Worker, queue: FunctionQueue, why: str) -> None:
+    def refuse(self, worker: Worker, queue: FunctionQueue, why: Mismatch) -> None:
         """Grant the worker no more nodes of this function."""
         takes_more = worker.pool is not None
         self.leave(worker)

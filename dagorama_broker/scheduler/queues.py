@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush, heapreplace
-from itertools import chain
+from itertools import chain, takewhile
 
 from dagorama_broker.model.domain import Function
 
@@ -190,6 +190,10 @@ class FunctionQueue:
     def holds(self, instance: int) -> bool:
         """Return whether the queue has a place of this instance, by its key. Looks at all places."""
         return any(place >> KEY_BITS + 8 == instance for place in chain(self._line, self._late))
+
+    def ahead_of(self, place: int) -> int:
+        """Return the number of older places, including places of nodes that have left. Looks at all of them."""
+        return sum(1 for other in takewhile(place.__gt__, self._line)) + sum(map(place.__gt__, self._late))
 
     def clear(self) -> None:
         """Remove all places."""

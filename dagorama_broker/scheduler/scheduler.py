@@ -20,6 +20,7 @@ from dagorama_broker.scheduler.endings import RecentFailure
 from dagorama_broker.scheduler.limits import Limits, Timing
 from dagorama_broker.scheduler.objects import Instance, Node
 from dagorama_broker.scheduler.obstacles import left_behind
+from dagorama_broker.scheduler.reasons import Cause, Reason, Situation, causes_of, reasons_of
 from dagorama_broker.scheduler.rebind import Rebindable, ReboundFunction, rebind, rebind_deployed
 from dagorama_broker.scheduler.requests import NewNodes
 from dagorama_broker.scheduler.retry import ORPHANED, Retried, orphans, refuse, retry_failed, with_dependents
@@ -166,6 +167,21 @@ class Scheduler(Workers):
         ids = set(ids)
         self.claims.tidy(ids)
         self.claims.forget_queues({id for id in ids if self.graph.drop_queue(id)})
+
+    # --- explanations -------------------------------------------------------------------------------
+
+    def reasons_of(self, node: Node) -> list[Reason]:
+        """Return why an unfinished node is not running, or where it runs."""
+        return reasons_of(self.claims, node, self._situation())
+
+    def causes_of(self, nodes: Iterable[Node]) -> tuple[list[Cause], bool]:
+        """Return what these nodes wait for in the end, most nodes first, and whether all of them were looked at."""
+        return causes_of(self.claims, nodes, self._situation())
+
+    def _situation(self) -> Situation:
+        if self.dispatch_paused_until is None:
+            return Situation(self.graph.now)
+        return Situation(self.graph.now, len(self.awaited), self.dispatch_paused_until)
 
     # --- operations on request ----------------------------------------------------------------------
 

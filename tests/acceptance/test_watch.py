@@ -1,4 +1,4 @@
-"""`watch`: from Python, from asyncio, and as a command, with real workers, across a restart of the broker."""
+"""`watch` from Python, from asyncio and as a command, across a restart of the broker; and `explain` as a command."""
 
 from __future__ import annotations
 
@@ -186,3 +186,54 @@ def test_an_unknown_instance_is_one_sentence(broker: LaunchedBroker) -> None:
     assert done.stderr.startswith("dagorama: ")
     assert "is not known" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+class Picky(DAGDefinition):
+    """Its nodes wait for a worker that tolerates a taint."""
+
+    @dagorama().syncfn
+    def entrypoint(self) -> int:
+        return self.add(self.heavy(1), self.heavy(2))
+
+    @dagorama(taint_name="GPU").syncfn
+    def heavy(self, number: int) -> int:
+        return number
+
+    @dagorama().syncfn
+    def add(self, first: int, second: int) -> int:
+        return first + second
+
+
+def explained(*ids: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "dagorama", "explain", *ids], capture_output=True, text=True, timeout=60
+    )
+
+
+def test_explain_says_what_an_instance_and_a_node_wait_for(broker: LaunchedBroker) -> None:
+    instance, promise = Picky()()
+    for progress in watch(instance):
+        if progress.total == 4 and not progress.running:
+            break
+    lacks = "the only connected worker may not run it: it does not tolerate 'GPU' (start one with --toleration GPU)"
+    whole = explained(f"{instance.instance_id}")
+    assert whole.stdout.splitlines()[0] == f"instance {instance.instance_id} waits for:"
+    assert "2 nodes of Picky.heavy, QUEUED" in whole.stdout
+    assert f"- {lacks} [no_toleration]" in whole.stdout
+    entry = explained(f"{instance.instance_id}", f"{promise.identifier}")
+    assert "Picky.entrypoint  RESOLVING" in entry.stdout
+    assert "[returned_promises]" in entry.stdout
+    assert "in the end it waits for:\n  2 nodes of Picky.heavy, QUEUED" in entry.stdout
+    found = json.loads(explained(f"{instance.instance_id}", "--json").stdout)
+    (cause,) = found["causes"]
+    assert (cause["nodes"], cause["state"], [reason["code"] for reason in cause["reasons"]]) == (
+        2, "QUEUED", ["no_toleration"],
+    )  # fmt: skip
+    assert found["reasons"] == []
+
+
+def test_explain_says_that_an_ended_instance_has_no_unfinished_node(broker: LaunchedBroker) -> None:
+    instance, promise = Grows()(1)
+    resolve(instance, promise)
+    assert explained(f"{instance.instance_id}").stdout == f"instance {instance.instance_id} has no unfinished node\n"
+    assert "- it has completed [completed]" in explained(f"{instance.instance_id}", f"{promise.identifier}").stdout

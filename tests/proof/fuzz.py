@@ -215,6 +215,8 @@ def _templates() -> list[tuple[str, list[Any]]]:
         ),
         ("Cancel", [pb.CancelRequest(instance=INSTANCE, node=[ORIGIN + bytes(4)])]),
         ("GetInstance", [pb.GetInstanceRequest(instance=INSTANCE)]),
+        ("ExplainNode", [pb.ExplainNodeRequest(instance=INSTANCE, node=ORIGIN + bytes(4))]),
+        ("ExplainNode", [pb.ExplainNodeRequest(instance=INSTANCE)]),
         ("Watch", [pb.WatchRequest(instance=INSTANCE, now=True)]),
         ("FindIds", [pb.FindIdsRequest(instance=INSTANCE.hex()[:8], node=[ORIGIN.hex()[:8]])]),
     ]

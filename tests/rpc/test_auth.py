@@ -140,13 +140,15 @@ SENT: Mapping[str, Any] = {
     "GetNode": broker_pb2.GetNodeRequest(),
     "FindIds": broker_pb2.FindIdsRequest(),
     "Watch": broker_pb2.WatchRequest(),
+    "ExplainNode": broker_pb2.ExplainNodeRequest(),
     "Cancel": broker_pb2.CancelRequest(),
     "Retry": broker_pb2.RetryRequest(),
     "Rebind": broker_pb2.RebindRequest(),
 }
 CLIENTS = {
     "SubmitStream", "Wait", "Exchange", "PutValue", "GetValue", "ImportValue", "GetSharedFolder", "GetInstance",
-    "GetStatus", "ListInstances", "ListNodes", "Explain", "GetNode", "FindIds", "Watch", "Cancel", "Retry",
+    "GetStatus", "ListInstances", "ListNodes", "Explain", "GetNode", "FindIds", "Watch", "ExplainNode",
+    "Cancel", "Retry",
 }  # fmt: skip
 MAY = {
     "client": CLIENTS,
@@ -161,7 +163,7 @@ MAY = {
         "GetInstance",
         "Explain",
     },
-    "reader": {"GetInstance", "GetStatus", "ListInstances", "ListNodes", "GetNode", "FindIds", "Watch"},
+    "reader": {"GetInstance", "GetStatus", "ListInstances", "ListNodes", "GetNode", "FindIds", "Watch", "ExplainNode"},
     "admin": set(SENT),
 }
 

@@ -38,7 +38,7 @@ SILENCE = 4.5
 BOOKS_EVERY = 8
 BOOKS = (
     invariants.states_are_counted,
-    invariants.lanes_have_what_is_queued,
+    invariants.queues_have_what_is_queued,
     invariants.claims_are_held_once,
     invariants.nobody_waits_for_what_has_ended,
     invariants.readers_are_counted,

@@ -10,6 +10,7 @@ from dagorama_broker.scheduler import Node, Scheduler, Slot
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.objects import UNSTARTED
 from dagorama_broker.scheduler.queues import FunctionQueue, order
+from dagorama_broker.scheduler.reasons import is_blocked
 from tests.support.driver import SchedulerDriver
 
 
@@ -18,7 +19,7 @@ def check(driver: SchedulerDriver) -> None:
     scheduler = driver.scheduler
     states_are_counted(scheduler)
     what_takes_memory_is_counted(scheduler)
-    lanes_have_what_is_queued(scheduler)
+    queues_have_what_is_queued(scheduler)
     claims_are_held_once(scheduler)
     what_goes_along_is_with_its_source(scheduler)
     nobody_waits_for_what_has_ended(scheduler)
@@ -29,6 +30,7 @@ def check(driver: SchedulerDriver) -> None:
     slots_are_where_they_belong(scheduler)
     what_was_rebound_is_on_record(driver)
     what_holds_an_old_failure_says_so(driver)
+    each_queued_node_has_a_reason(driver)
     if scheduler.dispatch_paused_until is None:
         nobody_is_idle_for_nothing(scheduler)
         the_oldest_went_first(driver)
@@ -50,7 +52,7 @@ def what_takes_memory_is_counted(scheduler: Scheduler) -> None:
     assert scheduler.staged.cost == sum(staged.cost for staged in scheduler.staged.values())
 
 
-def lanes_have_what_is_queued(scheduler: Scheduler) -> None:
+def queues_have_what_is_queued(scheduler: Scheduler) -> None:
     graph = scheduler.graph
     for queue in (*graph.queues.values(), *graph.keyed.values()):
         own = [node for node in graph.nodes.values() if node.queue is queue]
@@ -272,6 +274,16 @@ def nobody_is_idle_for_nothing(scheduler: Scheduler) -> None:
     for pool in scheduler.claims.pools.of(WireProtocol.V1):
         if pool.idle:
             assert scheduler.claims.head(pool) is None
+
+
+def each_queued_node_has_a_reason(driver: SchedulerDriver) -> None:
+    """What `explain` says agrees with what the step has granted: a node without a reason would have been granted."""
+    if driver.next_tick == driver.now:
+        return  # there is more to grant at once
+    for node in driver.scheduler.nodes.values():
+        if node.state is State.QUEUED:
+            reasons = driver.scheduler.reasons_of(node)
+            assert is_blocked(reasons), f"{driver.name(node)}: {[reason.code for reason in reasons]}"
 
 
 def the_oldest_went_first(driver: SchedulerDriver) -> None:

@@ -1,0 +1,90 @@
+"""Explain why a node is not running, or why an instance has not ended, for `dagorama explain`.
+
+The rule: the reasons are the broker's, by whose predicates nodes are granted; nothing is derived here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from dagorama.cli.base import INSTANCE, Answer, broker_command, id_digits, whole_ids
+from dagorama.cli.tables import pluralize, time_text, uuid_text
+from dagorama.models.state import State
+
+if TYPE_CHECKING:
+    from dagorama.api import broker_pb2
+    from dagorama.client.connection import Connection
+
+
+@click.command()
+@INSTANCE
+@click.argument("node", type=id_digits, required=False)
+@broker_command
+def explain(broker: Connection, instance: str, node: str | None) -> Answer:
+    """Explain why NODE is not running; without NODE, what keeps the instance from ending."""
+    whole, nodes = whole_ids(broker, instance, [node] if node is not None else [])
+    found = broker.explain_node(whole, nodes[0] if nodes else b"")
+    lines = list(_node(found)) if found.node else list(_instance(uuid_text(whole) or "", found))
+    lines += _causes(found)
+    if found.more:
+        lines.append("There are more nodes than were looked at, so that the numbers are lower bounds.")
+    return Answer("\n".join(lines), {"instance": uuid_text(whole), **_data(found)})
+
+
+def _node(found: broker_pb2.Explanation) -> Iterator[str]:
+    yield f"{uuid_text(found.node)}  {found.function.rpartition(':')[2]}  {State(found.state).name}"
+    if found.since:
+        yield f"since {time_text(found.since)}"
+    yield from _reasons(found.reasons)
+
+
+def _instance(id: str, found: broker_pb2.Explanation) -> Iterator[str]:
+    yield f"instance {id} waits for:" if found.causes else f"instance {id} has no unfinished node"
+
+
+def _reasons(reasons: Iterable[broker_pb2.Reason], indent: str = "") -> Iterator[str]:
+    for reason in reasons:
+        until = f", until {time_text(reason.until)}" if reason.until else ""
+        yield f"{indent}- {reason.text}{until} [{reason.code}]"
+        yield from (f"{indent}    {uuid_text(id)}" for id in reason.node)
+        if reason.about > len(reason.node) > 0:
+            yield f"{indent}    and {reason.about - len(reason.node)} more"
+
+
+def _causes(found: broker_pb2.Explanation) -> Iterator[str]:
+    if found.causes and found.node:
+        yield "in the end it waits for:"
+    for cause in found.causes:
+        what = f"{pluralize(cause.nodes, 'node', 'nodes')} of {cause.function.rpartition(':')[2]}"
+        example = f", such as {uuid_text(cause.node)}" if cause.nodes > 1 else f", {uuid_text(cause.node)}"
+        yield f"  {what}, {State(cause.state).name}{example}"
+        yield from _reasons(cause.reasons, "  ")
+
+
+def _data(found: broker_pb2.Explanation) -> dict[str, object]:
+    return {
+        "node": uuid_text(found.node), "function": found.function or None,
+        "state": State(found.state).name if found.node else None, "since": found.since or None,
+        "reasons": _reasons_data(found.reasons),
+        "causes": [
+            {
+                "node": uuid_text(cause.node), "function": cause.function, "state": State(cause.state).name,
+                "nodes": cause.nodes, "reasons": _reasons_data(cause.reasons),
+            }
+            for cause in found.causes
+        ],
+        "more": found.more,
+    }  # fmt: skip
+
+
+def _reasons_data(reasons: Iterable[broker_pb2.Reason]) -> list[dict[str, object]]:
+    return [
+        {
+            "code": reason.code, "text": reason.text, "about": reason.about,
+            "nodes": [uuid_text(id) for id in reason.node], "until": reason.until or None,
+        }
+        for reason in reasons
+    ]  # fmt: skip

@@ -1,0 +1,87 @@
+"""The calls of a connection by which people inspect a broker. Lists arrive in pages, and are returned whole."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from dagorama.api import broker_pb2
+from dagorama.client.chunks import DEADLINE, all_pages
+from dagorama.models.state import State
+
+if TYPE_CHECKING:
+    from dagorama.api.broker_pb2_grpc import BrokerStub
+
+T = TypeVar("T")
+
+
+class InspectionCalls(ABC):
+    """The part of `Connection` that reads instances, nodes and the state of the broker."""
+
+    stub: BrokerStub
+
+    @abstractmethod
+    def _ask(self, call: Callable[[float], T], seconds: float = DEADLINE) -> T:
+        """Make a call with a timeout in seconds, again if the broker is unavailable for a while."""
+
+    def get_instance(self, instance: bytes) -> broker_pb2.InstanceInfo:
+        request = broker_pb2.GetInstanceRequest(instance=instance)
+        return self._ask(lambda timeout: self.stub.GetInstance(request, timeout=timeout))
+
+    def find_ids(self, instance: str, nodes: Sequence[str] = ()) -> tuple[bytes, list[bytes]]:
+        """Return the ids of an instance and of its nodes that begin with these 4 to 32 hexadecimal digits.
+
+        Raises NotFound if there is none, RequestRejected if there are several.
+        """
+        request = broker_pb2.FindIdsRequest(instance=instance, node=nodes)
+        reply = self._ask(lambda timeout: self.stub.FindIds(request, timeout=timeout))
+        return reply.instance, list(reply.node)
+
+    def list_instances(
+        self, limit: int = 0, *, unfinished: bool = False, failed: bool = False, definition: str = ""
+    ) -> list[broker_pb2.InstanceInfo]:
+        """Return the latest instances, at most `limit`; 0 means all."""
+        asked = broker_pb2.ListInstancesRequest(unfinished=unfinished, failed=failed, definition=definition)
+
+        def page(size: int, before: int) -> tuple[Sequence[broker_pb2.InstanceInfo], int]:
+            asked.limit, asked.before = size, before
+            reply = self._ask(lambda timeout: self.stub.ListInstances(asked, timeout=timeout))
+            return reply.instances, reply.more
+
+        return all_pages(page, limit)
+
+    def list_nodes(self, instance: bytes, limit: int = 0, states: Sequence[State] = ()) -> list[broker_pb2.NodeInfo]:
+        """Return nodes of an instance in these states, at most `limit`; 0 means all, and so do no states."""
+        numbers = [broker_pb2.NodeState.ValueType(state) for state in states]
+        asked = broker_pb2.ListNodesRequest(instance=instance, states=numbers)
+
+        def page(size: int, after: int) -> tuple[Sequence[broker_pb2.NodeInfo], int]:
+            asked.limit, asked.after = size, after
+            reply = self._ask(lambda timeout: self.stub.ListNodes(asked, timeout=timeout))
+            return reply.nodes, reply.more
+
+        return all_pages(page, limit)
+
+    def get_node(self, instance: bytes, node: bytes, *, arguments: bool = False) -> broker_pb2.NodeDetails:
+        """Return the record of one node, with the envelope of its arguments if `arguments` is true."""
+        request = broker_pb2.GetNodeRequest(instance=instance, node=node, arguments=arguments)
+        return self._ask(lambda timeout: self.stub.GetNode(request, timeout=timeout))
+
+    def explain_node(self, instance: bytes, node: bytes = b"") -> broker_pb2.Explanation:
+        """Return why a node is not running, or what keeps an instance from ending if no node is given."""
+        request = broker_pb2.ExplainNodeRequest(instance=instance, node=node)
+        return self._ask(lambda timeout: self.stub.ExplainNode(request, timeout=timeout))
+
+    def get_status(self) -> broker_pb2.Status:
+        """Return the broker's current counts and the complete lists, which arrive in pages."""
+        request = broker_pb2.GetStatusRequest()
+        whole = status = self._ask(lambda timeout: self.stub.GetStatus(request, timeout=timeout))
+        while status.more:
+            request.after_worker, request.after_function = status.last_worker, status.last_function
+            request.after_queue = status.last_queue
+            status = self._ask(lambda timeout: self.stub.GetStatus(request, timeout=timeout))
+            whole.workers.extend(status.workers)
+            whole.unschedulable.extend(status.unschedulable)
+            whole.queues.extend(status.queues)
+        return whole

@@ -1,0 +1,113 @@
+"""Replies to ExplainNode: why a node is not running, or how it ended, and what it waits for in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dagorama.api import broker_pb2 as pb
+from dagorama_broker.engine.broker import Broker
+from dagorama_broker.model.domain import Failure, State
+from dagorama_broker.model.rows import OutcomeRow
+from dagorama_broker.rpc.explain import LONGEST_REASON
+from dagorama_broker.rpc.fields import bounded
+from dagorama_broker.scheduler import Cause, Node, Reason, ReasonCode
+
+_WAITS = (State.WAITING, State.RESOLVING)
+
+
+async def explain_node(broker: Broker, instance: bytes, id: bytes) -> pb.Explanation:
+    """Return why a node, or each unfinished node of an instance, has not ended. Raise NotFound or InvalidArgument."""
+    with broker.lookups.holds.on(instance):
+        if not id:
+            await broker.lookups.stored_instance(instance)
+            return _instance(broker, instance)
+        found = await broker.lookups.find_node(instance, id)
+        while (node := broker.scheduler.nodes.get(found.key)) is None:
+            outcome = await broker.lookups.outcome(found.key)
+            if outcome is not None and outcome.state != State.RESOLVING:
+                break
+            await broker.commits.wait_durable()  # it has ended since
+        if node is not None:
+            return _unfinished(broker, id, node)
+        assert outcome is not None
+        function = broker.scheduler.function_queues[found.function].function.name
+        return pb.Explanation(
+            node=id,
+            function=function,
+            state=pb.NodeState.ValueType(outcome.state),
+            reasons=[await _end(broker, outcome)],
+            since=outcome.ended,
+        )
+
+
+def _instance(broker: Broker, instance: bytes) -> pb.Explanation:
+    causes, complete = broker.scheduler.causes_of(broker.scheduler.unfinished_of(instance))
+    return pb.Explanation(causes=[_cause(broker, cause) for cause in causes], more=not complete)
+
+
+def _unfinished(broker: Broker, id: bytes, node: Node) -> pb.Explanation:
+    scheduler = broker.scheduler
+    causes, complete = scheduler.causes_of([node]) if node.state in _WAITS else ([], True)
+    runs = node.slot is not None and next(iter(node.slot.held)) == node.attempt
+    return pb.Explanation(
+        node=id,
+        function=node.queue.function.name,
+        state=pb.NodeState.ValueType(node.state),
+        reasons=_reasons(broker, scheduler.reasons_of(node)),
+        causes=[_cause(broker, cause) for cause in causes],
+        more=not complete,
+        since=node.slot.progress_at + scheduler.wall if runs and node.slot is not None else 0.0,
+    )
+
+
+def _cause(broker: Broker, cause: Cause) -> pb.Cause:
+    node = cause.node
+    return pb.Cause(
+        node=_id(node),
+        function=node.queue.function.name,
+        state=pb.NodeState.ValueType(node.state),
+        nodes=cause.nodes,
+        reasons=_reasons(broker, cause.reasons),
+    )
+
+
+def _reasons(broker: Broker, reasons: Iterable[Reason]) -> list[pb.Reason]:
+    return [
+        pb.Reason(
+            code=reason.code,
+            text=bounded(reason.text, LONGEST_REASON),
+            about=reason.about,
+            node=[_id(node) for node in reason.nodes],
+            until=reason.until + broker.scheduler.wall if reason.until else 0.0,
+        )
+        for reason in reasons
+    ]
+
+
+def _id(node: Node) -> bytes:
+    assert node.block is not None, "an unfinished node has a block"
+    return node.block.id_of(node.key)
+
+
+async def _end(broker: Broker, outcome: OutcomeRow) -> pb.Reason:
+    """Return how a node has ended, as a reason why it is not running."""
+    if outcome.state == State.COMPLETED:
+        return pb.Reason(code=ReasonCode.COMPLETED, text="it has completed")
+    if outcome.root_cause not in (0, outcome.key):
+        cause = await broker.lookups.outcome(outcome.root_cause)
+        ids = await broker.commits.in_view(broker.store.view.ids, [outcome.root_cause])
+        text = f"a node that it depends on {_how(cause)}"
+        return pb.Reason(code=ReasonCode.FAILED_SOURCE, text=text, about=1, node=list(ids.values()))
+    code = ReasonCode.CANCELLED if outcome.state == State.CANCELLED else ReasonCode.FAILED
+    return pb.Reason(code=code, text=f"it {_how(outcome)}")
+
+
+def _how(outcome: OutcomeRow | None) -> str:
+    if outcome is None or outcome.state not in (State.FAILED, State.CANCELLED):
+        return "had failed, and has been retried since"
+    if outcome.failure is None:
+        return "was cancelled" if outcome.state == State.CANCELLED else "failed"
+    failure = Failure.unpacked(outcome.failure)
+    said = ": ".join(part for part in (failure.type.removeprefix("builtins."), failure.message) if part)
+    how = "was cancelled" if outcome.state == State.CANCELLED else f"failed after {failure.attempts} attempts"
+    return bounded(f"{how}: {said}" if said else how, LONGEST_REASON)

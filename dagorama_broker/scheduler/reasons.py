@@ -1,0 +1,225 @@
+"""Explains why one node is not running, by the predicates that grant nodes. Nothing is changed here.
+
+The rule: after a step of the scheduler each queued node has a reason that is not `behind` or `next`, and a queued node
+without such a reason is granted by the next step if none is ahead of it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from dagorama_broker.model.domain import ENDED, WireProtocol
+from dagorama_broker.scheduler.assignment import has_room, stale_at
+from dagorama_broker.scheduler.claims import Claims
+from dagorama_broker.scheduler.mismatch import Mismatch, ReasonCode
+from dagorama_broker.scheduler.objects import UNSTARTED, Node, Pool, Slot, Worker
+from dagorama_broker.scheduler.queues import FunctionQueue, order
+from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, RESOLVING, WAITING
+
+#: Nodes that are looked at to find what a node waits for, and causes that are returned.
+MOST, MOST_CAUSES = 10_000, 5
+#: Nodes that a reason names.
+MOST_NAMED = 5
+#: Reasons that leave a queued node to be granted by the next step.
+NOT_BLOCKING = frozenset({ReasonCode.BEHIND, ReasonCode.NEXT})
+
+
+class Reason(NamedTuple):
+    """One reason why a node is not running."""
+
+    code: ReasonCode
+    text: str  #: a sentence without a period
+    about: int = 0  #: number of nodes, or workers, that it is about
+    nodes: tuple[Node, ...] = ()  #: some of these nodes
+    until: float = 0.0  #: the scheduler's clock: when it ends by itself; 0: that is not known
+
+
+class Cause(NamedTuple):
+    """Nodes that others wait for, and why they have not ended; all for the same reasons."""
+
+    node: Node  #: one of them
+    nodes: int
+    reasons: list[Reason]
+
+
+class Situation(NamedTuple):
+    """The circumstances that grants depend on, in addition to nodes and workers."""
+
+    now: float
+    returning: int = 0  #: workers that the broker waits for after a restart; 0: it waits for none
+    returning_until: float = 0.0
+
+
+def reasons_of(claims: Claims, node: Node, situation: Situation) -> list[Reason]:
+    """Return why an unfinished node is not running, or where it runs."""
+    if node.state is WAITING:
+        return [_missing_sources(node)]
+    if node.state is RESOLVING:
+        unfinished = [ref for ref in islice(node.refs, MOST) if ref.state not in ENDED]
+        text = f"it has returned promises, and {_are(len(unfinished), 'of their nodes')} not ended"
+        return [Reason(ReasonCode.RETURNED_PROMISES, text, len(unfinished), tuple(unfinished[:MOST_NAMED]))]
+    if node.state is BACKOFF:
+        return [_pause(node)]
+    if node.state is CLAIMED:
+        return [_claim(node)]
+    return list(_queued(claims, node, situation))
+
+
+def causes_of(claims: Claims, nodes: Iterable[Node], situation: Situation) -> tuple[list[Cause], bool]:
+    """Return what these nodes wait for in the end, most nodes first, and whether all of them were looked at."""
+    ends, complete = _ends(nodes)
+    groups: dict[tuple[object, ...], list[Node]] = {}
+    for node in ends:
+        groups.setdefault((node.queue.number, node.state, node.slot is None), []).append(node)
+    largest = sorted(groups.values(), key=len, reverse=True)[:MOST_CAUSES]
+    return [Cause(group[0], len(group), reasons_of(claims, group[0], situation)) for group in largest], complete
+
+
+def _ends(nodes: Iterable[Node]) -> tuple[list[Node], bool]:
+    """Return the unfinished nodes that these wait for and that wait for no other node."""
+    stack, seen, ends = list(islice(nodes, MOST)), set[int](), list[Node]()
+    while stack:
+        node = stack.pop()
+        if node.key in seen or node.state in ENDED:
+            continue
+        if len(seen) >= MOST:
+            return ends, False
+        seen.add(node.key)
+        awaited = node.sources if node.state is WAITING else node.refs if node.state is RESOLVING else ()
+        if awaited:
+            stack += islice(awaited, MOST)
+        else:
+            ends.append(node)
+    return ends, True
+
+
+# --- by state -------------------------------------------------------------------------------------------
+
+
+def _are(count: int, what: str) -> str:
+    return f"{count} {what} {'has' if count == 1 else 'have'}"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _missing_sources(node: Node) -> Reason:
+    if node.pending == UNSTARTED:
+        return Reason(ReasonCode.STARTING, "the large call that created it is not finished", 1)
+    missing = [source for source in islice(node.sources, MOST) if source.state not in ENDED]
+    text = f"{_are(node.pending, f'of its {len(node.sources)} sources')} not ended"
+    return Reason(ReasonCode.MISSING_SOURCE, text, node.pending, tuple(missing[:MOST_NAMED]))
+
+
+def _pause(node: Node) -> Reason:
+    failures = node.failures
+    assert failures is not None
+    tried = failures.failed_attempts + failures.crashes + failures.worker_losses
+    if not tried:
+        text = f"it runs {node.queue.function.delay:g} s after it is ready (delay)"
+        return Reason(ReasonCode.DELAY, text, until=failures.retry_at)
+    policy = node.queue.function.retry
+    of = f" of {policy.max_attempts}" if policy is not None and failures.failed_attempts else ""
+    return Reason(ReasonCode.BACKOFF, f"attempt {tried}{of} failed, and it is retried", tried, until=failures.retry_at)
+
+
+def _claim(node: Node) -> Reason:
+    assert node.slot is not None
+    name, held = node.slot.worker.info.name, node.slot.held
+    if node.pending:
+        sources = tuple(source for source in node.sources if source.state not in ENDED)
+        text = f"{name} holds it together with its source, and runs it next"
+        return Reason(ReasonCode.WITH_SOURCE, text, 1, sources[:MOST_NAMED])
+    ahead = [other for other, _ in held.values()]
+    ahead = ahead[: ahead.index(node)]
+    if ahead and not node.queue.is_async:
+        text = f"{name} holds it, behind {_many(len(ahead), 'other node')} in the same process"
+        return Reason(ReasonCode.BEHIND_RUNNING, text, len(ahead), tuple(ahead[:MOST_NAMED]))
+    return Reason(ReasonCode.RUNNING, f"{name} runs it", 1)
+
+
+# --- queued nodes ---------------------------------------------------------------------------------------
+
+
+def _queued(claims: Claims, node: Node, situation: Situation) -> Iterator[Reason]:
+    queue = node.queue
+    pools = [pool for pool in claims.pools.of(queue.function.protocol) if pool.may_run(queue)]
+    if situation.returning:
+        text = f"after its restart the broker waits for {_many(situation.returning, 'worker')} to return"
+        yield Reason(ReasonCode.RETURNING_WORKERS, text, situation.returning, until=situation.returning_until)
+    if not pools:
+        yield from _mismatches(claims, queue)
+        return
+    if queue.limit and queue.claimed >= queue.limit:
+        yield _limit(claims, queue)
+    elif queue.function.protocol is WireProtocol.LEGACY:
+        yield Reason(ReasonCode.ASKED_FOR, "workers of dagorama 0.1.10 ask for nodes, one at a time")
+    elif not _has_room(pools, queue, situation.now):
+        yield _busy(pools, situation.now)
+    ahead = _ahead(claims, pools, node)
+    if ahead:
+        yield Reason(
+            ReasonCode.BEHIND, f"about {_many(ahead, 'older node')} {'goes' if ahead == 1 else 'go'} first", ahead
+        )
+    else:
+        yield Reason(ReasonCode.NEXT, "no older node is queued for the workers that may run it")
+
+
+def _mismatches(claims: Claims, queue: FunctionQueue) -> Iterator[Reason]:
+    """Yield why each connected worker may not run it, one reason for all with the same."""
+    protocol = queue.function.protocol
+    workers = [worker for worker in claims.workers.values() if worker.info.protocol is protocol]
+    if not workers:
+        yield Reason(ReasonCode.NO_WORKERS, claims.unschedulable_reason(queue) or "no worker is connected")
+    found: Counter[Mismatch] = Counter(claims.mismatch(worker, queue) for worker in workers)
+    for each, count in found.most_common():
+        who = "the only connected worker" if len(workers) == 1 else f"{count} of {len(workers)} connected workers"
+        yield Reason(each.code, f"{who} may not run it: {each.text}", count)
+
+
+def _limit(claims: Claims, queue: FunctionQueue) -> Reason:
+    running = [node for node in islice(claims.claimed.values(), MOST) if node.queue is queue]
+    of = f" with the key {queue.key!r}" if queue.key else ""
+    run = f"{_many(queue.claimed, 'node')} of its function{of} {'runs' if queue.claimed == 1 else 'run'}"
+    text = f"{run}, which is its limit (max_concurrency={queue.limit})"
+    return Reason(ReasonCode.LIMIT, text, queue.claimed, tuple(running[:MOST_NAMED]))
+
+
+def _open_slots(pools: Collection[Pool]) -> Iterator[Slot]:
+    for pool in pools:
+        for worker in pool.workers.values():
+            yield from (slot for slot in worker.slots if not slot.closed)
+
+
+def _has_room(pools: Collection[Pool], queue: FunctionQueue, now: float) -> bool:
+    listed = (slot for pool in pools for slot in (*pool.idle, *pool.partially_free))
+    return any(has_room(slot, queue) and now < stale_at(slot) for slot in listed)
+
+
+def _busy(pools: Collection[Pool], now: float) -> Reason:
+    slots, workers = list(_open_slots(pools)), set[Worker]()
+    for pool in pools:
+        workers.update(pool.workers.values())
+    running = [next(iter(slot.held.values()))[0] for slot in slots if slot.held]
+    longest = max((now - slot.progress_at for slot in slots if slot.held), default=0.0)
+    what = "process is" if len(slots) == 1 else "processes are"
+    where = f"{len(slots)} {what} busy on {_many(len(workers), 'worker')} that may run it"
+    text = f"{where}; the longest run takes {longest:.3g} s so far"
+    return Reason(ReasonCode.BUSY, text, len(slots), tuple(running[:MOST_NAMED]))
+
+
+def _ahead(claims: Claims, pools: Collection[Pool], node: Node) -> int:
+    """Return how many older nodes are queued that one of these pools may run, including some that have left."""
+    place = order(node.instance.key, node.key, node.queue.function.priority)
+    queues = [*claims.graph.active.values(), *claims.graph.keyed.values()]
+    fitting = (queue for queue in queues if queue.available > 0 and any(pool.may_run(queue) for pool in pools))
+    return sum(queue.ahead_of(place) for queue in fitting)
+
+
+def is_blocked(reasons: Iterable[Reason]) -> bool:
+    """Return whether a queued node with these reasons cannot be granted now, however old it is."""
+    return any(reason.code not in NOT_BLOCKING for reason in reasons)
