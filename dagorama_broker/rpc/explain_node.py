@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.model.domain import Failure, State
+from dagorama_broker.model.queries import FoundNode
 from dagorama_broker.model.rows import OutcomeRow
 from dagorama_broker.rpc.explain import LONGEST_REASON
 from dagorama_broker.rpc.fields import bounded
@@ -22,27 +23,29 @@ async def explain_node(broker: Broker, instance: bytes, id: bytes) -> pb.Explana
             await broker.lookups.stored_instance(instance)
             return _instance(broker, instance)
         found = await broker.lookups.find_node(instance, id)
-        while (node := broker.scheduler.nodes.get(found.key)) is None:
+        while True:
+            node = broker.scheduler.nodes.get(found.key)
+            if node is not None:
+                return _unfinished(broker, id, node)
             outcome = await broker.lookups.outcome(found.key)
             if outcome is not None and outcome.state != State.RESOLVING:
-                break
+                return await _ended(broker, found, outcome)
             await broker.commits.wait_durable()  # it has ended since
-        if node is not None:
-            return _unfinished(broker, id, node)
-        assert outcome is not None
-        function = broker.scheduler.function_queues[found.function].function.name
-        return pb.Explanation(
-            node=id,
-            function=function,
-            state=pb.NodeState.ValueType(outcome.state),
-            reasons=[await _end(broker, outcome)],
-            since=outcome.ended,
-        )
 
 
 def _instance(broker: Broker, instance: bytes) -> pb.Explanation:
     causes, complete = broker.scheduler.causes_of(broker.scheduler.unfinished_of(instance))
     return pb.Explanation(causes=[_cause(broker, cause) for cause in causes], more=not complete)
+
+
+async def _ended(broker: Broker, node: FoundNode, outcome: OutcomeRow) -> pb.Explanation:
+    return pb.Explanation(
+        node=node.id,
+        function=broker.scheduler.function_queues[node.function].function.name,
+        state=pb.NodeState.ValueType(outcome.state),
+        reasons=[await _end(broker, outcome)],
+        since=outcome.ended,
+    )
 
 
 def _unfinished(broker: Broker, id: bytes, node: Node) -> pb.Explanation:
