@@ -9,7 +9,8 @@ import click
 from dagorama.cli.actions import cancel, rebind, retry
 from dagorama.cli.credentials import keys, tokens
 from dagorama.cli.explain import explain
-from dagorama.cli.inspect import list_, queues, show, status, unschedulable, workers
+from dagorama.cli.inspect import list_, show
+from dagorama.cli.overview import queues, status, unschedulable, workers
 from dagorama.cli.watch import watch
 
 

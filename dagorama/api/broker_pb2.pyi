@@ -2654,6 +2654,59 @@ class SignedRebinding(_message.Message):
 Global___SignedRebinding: _TypeAlias = SignedRebinding  # noqa: Y015
 
 @_typing.final
+class PauseQueueRequest(_message.Message):
+    """Nodes that workers hold run on. A queue need not exist yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    resume: _builtins.bool
+    """grant its nodes again"""
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+        resume: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue", "resume", b"resume"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseQueueRequest: _TypeAlias = PauseQueueRequest  # noqa: Y015
+
+@_typing.final
+class PauseQueueReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGED_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    CLAIMED_FIELD_NUMBER: _builtins.int
+    changed: _builtins.bool
+    """false: it was paused, or running, already"""
+    queued: _builtins.int
+    """nodes of it that are queued now"""
+    claimed: _builtins.int
+    """nodes of it that workers hold"""
+    def __init__(
+        self,
+        *,
+        changed: _builtins.bool = ...,
+        queued: _builtins.int = ...,
+        claimed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "claimed", b"claimed", "queued", b"queued"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseQueueReply: _TypeAlias = PauseQueueReply  # noqa: Y015
+
+@_typing.final
 class GetStatusRequest(_message.Message):
     """The lists of a Status come in pages: each starts behind what is named here, empty or 0 being its beginning. To go on,
     send what the last reply has in last_worker, last_function and last_queue, as long as it says that there is more.
@@ -2762,11 +2815,17 @@ class QueueInfo(_message.Message):
     CLAIMED_FIELD_NUMBER: _builtins.int
     DELAYED_FIELD_NUMBER: _builtins.int
     TAINTS_FIELD_NUMBER: _builtins.int
+    PAUSED_SINCE_FIELD_NUMBER: _builtins.int
+    PAUSED_BY_FIELD_NUMBER: _builtins.int
     queue: _builtins.str
     queued: _builtins.int
     claimed: _builtins.int
     delayed: _builtins.int
     """in BACKOFF"""
+    paused_since: _builtins.float
+    """seconds since 1970; 0: it is not paused"""
+    paused_by: _builtins.str
+    """the name of the token of the caller who paused it"""
     @_builtins.property
     def taints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -2777,10 +2836,12 @@ class QueueInfo(_message.Message):
         claimed: _builtins.int = ...,
         delayed: _builtins.int = ...,
         taints: _abc.Iterable[_builtins.str] | None = ...,
+        paused_since: _builtins.float = ...,
+        paused_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["claimed", b"claimed", "delayed", b"delayed", "queue", b"queue", "queued", b"queued", "taints", b"taints"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claimed", b"claimed", "delayed", b"delayed", "paused_by", b"paused_by", "paused_since", b"paused_since", "queue", b"queue", "queued", b"queued", "taints", b"taints"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

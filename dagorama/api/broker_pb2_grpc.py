@@ -134,6 +134,11 @@ class BrokerStub(object):
                 request_serializer=dagorama_dot_api_dot_broker__pb2.RebindRequest.SerializeToString,
                 response_deserializer=dagorama_dot_api_dot_broker__pb2.RebindReply.FromString,
                 _registered_method=True)
+        self.PauseQueue = channel.unary_unary(
+                '/dagorama.v1.Broker/PauseQueue',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.PauseQueueRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.PauseQueueReply.FromString,
+                _registered_method=True)
 
 
 class BrokerServicer(object):
@@ -272,6 +277,13 @@ class BrokerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseQueue(self, request, context):
+        """Stops granting the nodes of a queue, or grants them again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BrokerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -374,6 +386,11 @@ def add_BrokerServicer_to_server(servicer, server):
                     servicer.Rebind,
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.RebindRequest.FromString,
                     response_serializer=dagorama_dot_api_dot_broker__pb2.RebindReply.SerializeToString,
+            ),
+            'PauseQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseQueue,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.PauseQueueRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.PauseQueueReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -916,6 +933,33 @@ class Broker(object):
             '/dagorama.v1.Broker/Rebind',
             dagorama_dot_api_dot_broker__pb2.RebindRequest.SerializeToString,
             dagorama_dot_api_dot_broker__pb2.RebindReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/PauseQueue',
+            dagorama_dot_api_dot_broker__pb2.PauseQueueRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.PauseQueueReply.FromString,
             options,
             channel_credentials,
             insecure,

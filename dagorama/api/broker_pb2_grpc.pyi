@@ -74,6 +74,8 @@ class BrokerStub:
     """Actions of people and programs; acknowledged when durable."""
     Retry: _grpc.UnaryUnaryMultiCallable[_broker_pb2.RetryRequest, _broker_pb2.RetryReply]
     Rebind: _grpc.UnaryUnaryMultiCallable[_broker_pb2.RebindRequest, _broker_pb2.RebindReply]
+    PauseQueue: _grpc.UnaryUnaryMultiCallable[_broker_pb2.PauseQueueRequest, _broker_pb2.PauseQueueReply]
+    """Stops granting the nodes of a queue, or grants them again."""
 
 @_typing.type_check_only
 class BrokerAsyncStub(BrokerStub):
@@ -112,6 +114,8 @@ class BrokerAsyncStub(BrokerStub):
     """Actions of people and programs; acknowledged when durable."""
     Retry: _aio.UnaryUnaryMultiCallable[_broker_pb2.RetryRequest, _broker_pb2.RetryReply]  # type: ignore[assignment]
     Rebind: _aio.UnaryUnaryMultiCallable[_broker_pb2.RebindRequest, _broker_pb2.RebindReply]  # type: ignore[assignment]
+    PauseQueue: _aio.UnaryUnaryMultiCallable[_broker_pb2.PauseQueueRequest, _broker_pb2.PauseQueueReply]  # type: ignore[assignment]
+    """Stops granting the nodes of a queue, or grants them again."""
 
 class BrokerServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -267,5 +271,13 @@ class BrokerServicer(metaclass=_abc_1.ABCMeta):
         request: _broker_pb2.RebindRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_broker_pb2.RebindReply, _abc.Awaitable[_broker_pb2.RebindReply]]: ...
+
+    @_abc_1.abstractmethod
+    def PauseQueue(
+        self,
+        request: _broker_pb2.PauseQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.PauseQueueReply, _abc.Awaitable[_broker_pb2.PauseQueueReply]]:
+        """Stops granting the nodes of a queue, or grants them again."""
 
 def add_BrokerServicer_to_server(servicer: BrokerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -37,13 +37,18 @@ def broker_command(command: Callable[..., Answer]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def asked(host: str | None, port: int | None, as_json: bool, **arguments: Any) -> None:
-        with report_errors():
-            answer = command(connect(host, port), **arguments)
-        click.echo(json.dumps(answer.data, indent=2) if as_json else answer.text)
-        if answer.note:
-            click.echo(answer.note, err=True)
+        print_answer(lambda broker: command(broker, **arguments), host, port, as_json)
 
     return broker_options("Print JSON.")(asked)
+
+
+def print_answer(command: Callable[[Connection], Answer], host: str | None, port: int | None, as_json: bool) -> None:
+    """Print the answer to a command; exit with a one-sentence error if there is none."""
+    with report_errors():
+        answer = command(connect(host, port))
+    click.echo(json.dumps(answer.data, indent=2) if as_json else answer.text)
+    if answer.note:
+        click.echo(answer.note, err=True)
 
 
 def broker_options(json_help: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

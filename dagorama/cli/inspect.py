@@ -1,4 +1,4 @@
-"""Commands that only read: instances and their nodes, workers, queues, and unschedulable functions."""
+"""Commands that list instances and show their nodes."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def node_data(node: broker_pb2.NodeInfo) -> dict[str, object]:
     return {
         "node": uuid_text(node.node),
         "state": state_name(node.state),
-        **_function_data(node.function),
+        **function_data(node.function),
         "sources": [uuid_text(source) for source in node.sources],
         "failed_attempts": node.failed_attempts,
         "crashes": node.crashes,
@@ -173,114 +173,8 @@ def node_data(node: broker_pb2.NodeInfo) -> dict[str, object]:
     }
 
 
-def _function_data(function: broker_pb2.Function) -> dict[str, object]:
+def function_data(function: broker_pb2.Function) -> dict[str, object]:
+    """Return a function as JSON data."""
     return {
         "function": function.name, "hash": function.hash, "queue": function.queue, "taint": function.taint or None,
     }  # fmt: skip
-
-
-# --- the state of the broker -----------------------------------------------------------------------------
-
-
-@click.command()
-@broker_command
-def status(broker: Connection) -> Answer:
-    """Show live instances, connected workers, queues, and unschedulable functions."""
-    found = broker.get_status()
-    nodes = [(name, f"{count}") for name, count in _counts(found).items()]
-    blocks = [
-        f"dagorama {found.version}, epoch {found.epoch}, {found.instances} live instances\n"
-        f"since startup: {found.commits} commits, {found.messages_in} messages in, {found.messages_out} out",
-        table(("node", "count"), nodes),
-        _workers(found).text,
-        _queues(found).text,
-        _unservable(found).text if found.unschedulable else "",
-    ]
-    data = {
-        "version": found.version, "epoch": found.epoch, "instances": found.instances, "commits": found.commits,
-        "messages_in": found.messages_in, "messages_out": found.messages_out, "nodes": _counts(found),
-        "workers": _workers(found).data, "queues": _queues(found).data, "unschedulable": _unservable(found).data,
-    }  # fmt: skip
-    return Answer("\n\n".join(filter(None, blocks)), data)
-
-
-def _counts(status: broker_pb2.Status) -> dict[str, int]:
-    return {state.name: count for state, count in zip(State, status.nodes, strict=True)}
-
-
-@click.command()
-@broker_command
-def workers(broker: Connection) -> Answer:
-    """List connected workers, their queues and tolerations, and the number of nodes that they hold."""
-    return _workers(broker.get_status())
-
-
-def _workers(status: broker_pb2.Status) -> Answer:
-    rows = [
-        (worker.name, f"{worker.slots}", f"{worker.held}", _taken(worker), ",".join(worker.tolerations))
-        for worker in status.workers
-    ]
-    data = [
-        {
-            "worker": uuid_text(worker.worker), "name": worker.name, "slots": worker.slots, "held": worker.held,
-            "include_queues": list(worker.include_queues), "exclude_queues": list(worker.exclude_queues),
-            "tolerations": list(worker.tolerations),
-        }
-        for worker in status.workers
-    ]  # fmt: skip
-    return Answer(table(("worker", "slots", "held", "queues", "tolerations"), rows), data)
-
-
-def _taken(worker: broker_pb2.WorkerInfo) -> str:
-    taken = ",".join(worker.include_queues) or "all"
-    return f"{taken} except {','.join(worker.exclude_queues)}" if worker.exclude_queues else taken
-
-
-@click.command()
-@broker_command
-def queues(broker: Connection) -> Answer:
-    """List queues with nodes that are queued, claimed by a worker, or delayed until their next attempt."""
-    return _queues(broker.get_status())
-
-
-def _queues(status: broker_pb2.Status) -> Answer:
-    rows = [
-        (queue.queue, f"{queue.queued}", f"{queue.claimed}", f"{queue.delayed}", ",".join(queue.taints))
-        for queue in status.queues
-    ]
-    data = [
-        {
-            "queue": queue.queue, "queued": queue.queued, "claimed": queue.claimed, "delayed": queue.delayed,
-            "taints": list(queue.taints),
-        }
-        for queue in status.queues
-    ]  # fmt: skip
-    return Answer(table(("queue", "queued", "claimed", "delayed", "taints"), rows), data)
-
-
-@click.command()
-@broker_command
-def unschedulable(broker: Connection) -> Answer:
-    """List queued functions that no connected worker can run, with the reason.
-
-    If the reason is other code, `dagorama rebind` runs their nodes with the deployed code.
-    """
-    return _unservable(broker.get_status())
-
-
-def _unservable(status: broker_pb2.Status) -> Answer:
-    blocks = [
-        key_values([
-            ("function", each.function.name), ("hash", each.function.hash), ("queued", f"{each.queued}"),
-            ("reason", each.reason), ("deployed", ", ".join(each.deployed) or "-"),
-        ])
-        for each in status.unschedulable
-    ]  # fmt: skip
-    data = [
-        {
-            **_function_data(each.function), "queued": each.queued, "reason": each.reason,
-            "deployed": list(each.deployed),
-        }
-        for each in status.unschedulable
-    ]  # fmt: skip
-    return Answer("\n\n".join(blocks) or "nothing is unschedulable", data)

@@ -73,6 +73,11 @@ class InspectionCalls(ABC):
         request = broker_pb2.ExplainNodeRequest(instance=instance, node=node)
         return self._ask(lambda timeout: self.stub.ExplainNode(request, timeout=timeout))
 
+    def pause_queue(self, queue: str, resume: bool = False) -> broker_pb2.PauseQueueReply:
+        """Stop granting nodes of a queue, or grant them again."""
+        request = broker_pb2.PauseQueueRequest(queue=queue, resume=resume)
+        return self._ask(lambda timeout: self.stub.PauseQueue(request, timeout=timeout))
+
     def get_status(self) -> broker_pb2.Status:
         """Return the broker's current counts and the complete lists, which arrive in pages."""
         request = broker_pb2.GetStatusRequest()

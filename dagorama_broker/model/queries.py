@@ -15,6 +15,7 @@ from dagorama_broker.model.rows import (
     InstanceRow,
     NodeBlockRow,
     OutcomeRow,
+    PausedQueueRow,
     ProgressRow,
     RebindingRow,
     UsedFailureRow,
@@ -69,6 +70,7 @@ class Live:
     rebindings: dict[int, RebindingRow] = field(default_factory=dict)  #: what allows `rebound`, by the node's key
     next_rebinding: int = 1
     next_worker: int = 1
+    paused: list[PausedQueueRow] = field(default_factory=list)
 
 
 class FoundNode(NamedTuple):

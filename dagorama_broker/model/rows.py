@@ -179,6 +179,14 @@ class WorkerNameRow(NamedTuple):
     name: str
 
 
+class PausedQueueRow(NamedTuple):
+    """A queue whose nodes are not granted."""
+
+    queue: str
+    since: float  #: seconds since 1970
+    by: str  #: name of the token of the caller who paused it; empty: the broker requires none
+
+
 class EagerAttemptRow(NamedTuple):
     """An attempt whose children are cancelled if it, or an attempt that it depends on, fails."""
 
@@ -226,6 +234,8 @@ class Changes:
     workers_joined: list[tuple[bytes, str]] = field(default_factory=list)  #: id, name
     workers_left: list[bytes] = field(default_factory=list)
     worker_names: list[WorkerNameRow] = field(default_factory=list)
+    paused: list[PausedQueueRow] = field(default_factory=list)
+    resumed: list[str] = field(default_factory=list)  #: names of queues; before `paused`
 
     def __bool__(self) -> bool:
         return bool(
@@ -241,6 +251,8 @@ class Changes:
             or self.workers_joined
             or self.workers_left
             or self.worker_names
+            or self.paused
+            or self.resumed
             or self.removed
             or self.eager_attempts
             or self.retried

@@ -40,10 +40,10 @@ class _Page(Generic[Key, Entry]):
 def status(broker: Broker, request: pb.GetStatusRequest) -> pb.Status:
     """Return the counts, except the counts of messages, and of each list the page after the entry in the request."""
     scheduler = broker.scheduler
-    active, known, queues = scheduler.active_queues, scheduler.workers, _functions_by_queue(scheduler)
+    active, known, queues = scheduler.active_queues, scheduler.workers, functions_by_queue(scheduler)
     workers = _page(known, request.after_worker, lambda id: _worker(known[id]))
     functions = _page(active, request.after_function, lambda id: _unservable(scheduler, active[id]))
-    named = _page(queues, request.after_queue, lambda queue: _queue(queue, queues[queue]))
+    named = _page(queues, request.after_queue, lambda queue: queue_info(scheduler, queue, queues[queue]))
     return pb.Status(
         nodes=scheduler.counts,
         instances=len(scheduler.instances),
@@ -81,17 +81,22 @@ def _unservable(scheduler: Scheduler, queue: FunctionQueue) -> pb.Unschedulable 
     return unschedulable_message(scheduler, Obstacle(queue, queue.queued, reason)) if reason is not None else None
 
 
-def _functions_by_queue(scheduler: Scheduler) -> dict[str, list[FunctionQueue]]:
-    """Return functions with nodes that are queued, claimed or paused, by the names of their queues."""
+def functions_by_queue(scheduler: Scheduler) -> dict[str, list[FunctionQueue]]:
+    """Return functions with nodes that are queued, claimed or delayed, by their queues, and queues that are paused."""
     queues: dict[str, list[FunctionQueue]] = {}
     for queue in scheduler.function_queues.values():
         if queue.queued or queue.claimed or queue.keyed_claimed or queue.delayed or queue.keyed_delayed:
             queues.setdefault(queue.function.queue, []).append(queue)
+    for paused in scheduler.paused:
+        queues.setdefault(paused, [])
     return queues
 
 
-def _queue(queue: str, queues: Iterable[FunctionQueue]) -> pb.QueueInfo:
+def queue_info(scheduler: Scheduler, queue: str, queues: Iterable[FunctionQueue]) -> pb.QueueInfo:
+    """Describe the nodes of a queue that have not ended."""
     info, taints = pb.QueueInfo(queue=queue), set()
+    if (paused := scheduler.paused.get(queue)) is not None:
+        info.paused_since, info.paused_by = paused.since, paused.by
     for each in queues:
         info.queued += each.queued
         info.claimed += each.claimed + each.keyed_claimed

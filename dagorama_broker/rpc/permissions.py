@@ -44,6 +44,7 @@ CALLS: dict[str, frozenset[Role]] = {
         "Cancel": {_CLIENT},
         "Retry": {_CLIENT},
         "Rebind": set[Role](),
+        "PauseQueue": set[Role](),
     }.items()
 }
 

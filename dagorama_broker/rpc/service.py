@@ -22,6 +22,7 @@ from dagorama_broker.rpc.id_prefix import find_ids
 from dagorama_broker.rpc.large_values import ValueTransfers, taken_in_time
 from dagorama_broker.rpc.limits import CallLimiter, RequestLimits, WorkerConfig
 from dagorama_broker.rpc.memory_guard import MemoryGuard
+from dagorama_broker.rpc.pause import pause_queue
 from dagorama_broker.rpc.permissions import caller, is_reader, refuse_reader, sharer
 from dagorama_broker.rpc.progress import PATIENCE, watch
 from dagorama_broker.rpc.rebind import for_deployed, rebind, rebindable_messages
@@ -235,6 +236,10 @@ class BrokerService(pb_grpc.BrokerServicer):
             unschedulable=[unschedulable_message(scheduler, obstacle) for obstacle in left],
             rebound=revived.rebound,
         )
+
+    @refusing
+    async def PauseQueue(self, request: pb.PauseQueueRequest, context: Context) -> pb.PauseQueueReply:
+        return await pause_queue(self._broker, check_name(request.queue, "the name of a queue", 1), request.resume)
 
     @refusing
     async def Rebind(self, request: pb.RebindRequest, context: Context) -> pb.RebindReply:

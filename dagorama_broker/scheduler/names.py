@@ -9,7 +9,7 @@ from operator import attrgetter
 
 from dagorama_broker.errors import Conflict
 from dagorama_broker.model.domain import Function
-from dagorama_broker.model.rows import Changes, FunctionRow, RebindingRow, WorkerNameRow
+from dagorama_broker.model.rows import Changes, FunctionRow, PausedQueueRow, RebindingRow, WorkerNameRow
 from dagorama_broker.scheduler.effects import Effects
 from dagorama_broker.scheduler.limits import STEP
 from dagorama_broker.scheduler.objects import Instance, Node, NodeBlock, Reservation
@@ -71,6 +71,7 @@ class Names:
         self.drafted: dict[bytes, Instance] = {}  #: that drafts add to: they stay the same while a draft goes on
         self.queues: dict[Function, FunctionQueue] = {}
         self.queue_by_id: dict[int, FunctionQueue] = {}  #: the same, by the id that rows name them by
+        self.paused: dict[str, PausedQueueRow] = {}  #: queues whose nodes are not granted, by name
         self.keyed: dict[tuple[int, str], FunctionQueue] = {}  #: queues of concurrency keys that an unfinished node has
         self.next_node = 1
         self.next_instance = 1
@@ -120,6 +121,7 @@ class Names:
     def enter_queue(self, queue: FunctionQueue) -> FunctionQueue:
         """Enter the queue of a function that has a row."""
         self.queues[queue.function] = self.queue_by_id[queue.id] = queue
+        queue.is_paused = queue.function.queue in self.paused
         self.functions_size += _size_of(queue.function)
         return queue
 

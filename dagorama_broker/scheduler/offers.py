@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from dagorama_broker.model.domain import WireProtocol
+from dagorama_broker.model.rows import PausedQueueRow
 from dagorama_broker.scheduler.graph import Graph
 from dagorama_broker.scheduler.mismatch import Mismatch, ReasonCode
 from dagorama_broker.scheduler.objects import Node, Pool, Worker
 from dagorama_broker.scheduler.pools import Pools
 from dagorama_broker.scheduler.queues import FunctionQueue, Head
+
+
+def paused_text(paused: PausedQueueRow) -> str:
+    """Return that a queue is paused, as a sentence without a period."""
+    by = f" by {paused.by}" if paused.by else ""
+    return f"queue {paused.queue!r} is paused{by} (resume it with `dagorama queues resume {paused.queue}`)"
 
 
 class Offers:
@@ -103,7 +110,7 @@ class Offers:
 
     def needs_rebinding(self, queue: FunctionQueue) -> bool:
         """Return whether its nodes need a rebinding to run: workers have other code, or lack its key."""
-        return bool(self.unschedulable_reason(queue) and self.deployed(queue)) or self.lacks_key_of_rebinding(queue)
+        return bool(self.mismatch_reason(queue) and self.deployed(queue)) or self.lacks_key_of_rebinding(queue)
 
     def mismatch(self, worker: Worker, queue: FunctionQueue) -> Mismatch:
         """Return why a worker may not run nodes of this function, which no pool may run."""
@@ -111,7 +118,12 @@ class Offers:
         return worker.mismatch(queue) or leaving
 
     def unschedulable_reason(self, queue: FunctionQueue) -> str | None:
-        """Return why no connected worker may run nodes of this function; None: one may."""
+        """Return why no connected worker may run nodes of this function now; None: one may."""
+        paused = self.graph.paused.get(queue.function.queue) if self.graph.paused else None
+        return paused_text(paused) if paused is not None else self.mismatch_reason(queue)
+
+    def mismatch_reason(self, queue: FunctionQueue) -> str | None:
+        """Return what connected workers lack to run nodes of this function; None: one of them lacks nothing."""
         protocol = queue.function.protocol
         if any(pool.may_run(queue) for pool in self.pools.of(protocol)):
             return None

@@ -77,6 +77,7 @@ class FunctionQueue:
         "heads",
         "id",
         "is_async",
+        "is_paused",
         "key",
         "keyed_available",
         "keyed_claimed",
@@ -101,6 +102,7 @@ class FunctionQueue:
         self.limit = function.max_concurrency  #: nodes claimed at once; 0: any number
         self.nodes = 0  #: unfinished nodes; counted for a concurrency key only
         self.is_async = function.is_async
+        self.is_paused = False  #: of a function's own queue: its nodes are not granted
         #: whether a node may be claimed together with the source that it waits for: nothing of it is counted, timed or
         #: visible before the source has ended
         self.can_fuse = not (

@@ -16,6 +16,7 @@ from dagorama_broker.scheduler.assignment import has_room, stale_at
 from dagorama_broker.scheduler.claims import Claims
 from dagorama_broker.scheduler.mismatch import Mismatch, ReasonCode
 from dagorama_broker.scheduler.objects import UNSTARTED, Node, Pool, Slot, Worker
+from dagorama_broker.scheduler.offers import paused_text
 from dagorama_broker.scheduler.queues import FunctionQueue, order
 from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, RESOLVING, WAITING
 
@@ -151,6 +152,9 @@ def _queued(claims: Claims, node: Node, situation: Situation) -> Iterator[Reason
     if situation.returning:
         text = f"after its restart the broker waits for {_many(situation.returning, 'worker')} to return"
         yield Reason(ReasonCode.RETURNING_WORKERS, text, situation.returning, until=situation.returning_until)
+    paused = claims.graph.paused.get(queue.function.queue)
+    if paused is not None:
+        yield Reason(ReasonCode.PAUSED, paused_text(paused))
     if not pools:
         yield from _mismatches(claims, queue)
         return
@@ -174,7 +178,7 @@ def _mismatches(claims: Claims, queue: FunctionQueue) -> Iterator[Reason]:
     protocol = queue.function.protocol
     workers = [worker for worker in claims.workers.values() if worker.info.protocol is protocol]
     if not workers:
-        yield Reason(ReasonCode.NO_WORKERS, claims.unschedulable_reason(queue) or "no worker is connected")
+        yield Reason(ReasonCode.NO_WORKERS, claims.mismatch_reason(queue) or "no worker is connected")
     found: Counter[Mismatch] = Counter(claims.mismatch(worker, queue) for worker in workers)
     for each, count in found.most_common():
         who = "the only connected worker" if len(workers) == 1 else f"{count} of {len(workers)} connected workers"

@@ -49,6 +49,7 @@ def queue_of_row(graph: Graph, rows: Live | Failed, key: int, function: int) -> 
 
 def rebuild(graph: Graph, live: Live) -> list[tuple[float, Node]]:
     """Fill an empty graph; return the nodes in BACKOFF with the time of their next attempt."""
+    graph.paused = {row.queue: row for row in live.paused}
     for row in live.functions:
         graph.enter_queue(FunctionQueue(row.id, row.function))
     graph.next_node, graph.next_instance, graph.next_queue = live.next_node, live.next_instance, live.next_function

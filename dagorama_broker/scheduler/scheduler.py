@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 
+from dagorama_broker.errors import ResourceExhausted
 from dagorama_broker.model.domain import Rebinding
 from dagorama_broker.model.queries import Failed, StoredInstance
-from dagorama_broker.model.rows import Changes, RemovedRow
+from dagorama_broker.model.rows import Changes, PausedQueueRow, RemovedRow
 from dagorama_broker.scheduler.assignment import Assigner
 from dagorama_broker.scheduler.drafts import Draft
 from dagorama_broker.scheduler.effects import Effects
@@ -26,6 +27,9 @@ from dagorama_broker.scheduler.requests import NewNodes
 from dagorama_broker.scheduler.retry import ORPHANED, Retried, orphans, refuse, retry_failed, with_dependents
 from dagorama_broker.scheduler.submission import SubmissionPlan
 from dagorama_broker.scheduler.workers import Workers
+
+#: Queues that may be paused at the same time.
+MOST_PAUSED = 10_000
 
 
 class Scheduler(Workers):
@@ -167,6 +171,31 @@ class Scheduler(Workers):
         ids = set(ids)
         self.claims.tidy(ids)
         self.claims.forget_queues({id for id in ids if self.graph.drop_queue(id)})
+
+    # --- paused queues ------------------------------------------------------------------------------
+
+    @property
+    def paused(self) -> Mapping[str, PausedQueueRow]:
+        """Queues whose nodes are not granted, by name."""
+        return self.graph.paused
+
+    def pause(self, queue: str, by: str) -> None:
+        """Stop granting nodes of a queue, also of functions that are not known yet. Nodes that workers hold run.
+
+        Raises ResourceExhausted if too many queues are paused.
+        """
+        if queue in self.graph.paused:
+            return
+        if len(self.graph.paused) >= MOST_PAUSED:
+            raise ResourceExhausted(f"{MOST_PAUSED} queues are paused already")
+        self.graph.set_paused(queue, PausedQueueRow(queue, self.graph.now + self.graph.wall, by))
+
+    def resume(self, queue: str) -> bool:
+        """Grant nodes of a queue again. Return whether it was paused."""
+        was_paused = queue in self.graph.paused
+        if was_paused:
+            self.graph.set_paused(queue, None)
+        return was_paused
 
     # --- explanations -------------------------------------------------------------------------------
 

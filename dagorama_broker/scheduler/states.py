@@ -10,7 +10,7 @@ from heapq import heapify, heappop, heappush
 
 from dagorama_broker.errors import IllegalTransition
 from dagorama_broker.model.domain import State
-from dagorama_broker.model.rows import ProgressRow
+from dagorama_broker.model.rows import PausedQueueRow, ProgressRow
 from dagorama_broker.scheduler.names import Names
 from dagorama_broker.scheduler.objects import FailureCounts, Node
 from dagorama_broker.scheduler.queues import KEY_MASK, FunctionQueue, Head, oldest, order
@@ -184,8 +184,23 @@ class States(Names):
         return queue.first()
 
     def head(self, queue: FunctionQueue) -> Head | None:
-        """Return the oldest claimable node of a function, with any concurrency key."""
-        return oldest(queue, self.first)
+        """Return the oldest claimable node of a function, with any concurrency key; None: none, or it is paused."""
+        return None if queue.is_paused else oldest(queue, self.first)
+
+    def set_paused(self, name: str, row: PausedQueueRow | None) -> None:
+        """Stop granting nodes of a queue, or go on with it; nodes that workers hold run."""
+        if row is not None:
+            self.paused[name] = row
+            self.changes.paused.append(row)
+        elif self.paused.pop(name, None) is not None:
+            # The store applies `resumed` first.
+            self.changes.paused = [paused for paused in self.changes.paused if paused.queue != name]
+            self.changes.resumed.append(name)
+        for queue in self.queues.values():
+            if queue.function.queue == name:
+                queue.is_paused = row is not None
+                if queue.id in self.active:
+                    self.stirred[queue] = None
 
     # --- paused nodes and failed attempts ---------------------------------------------------------------
 

@@ -217,6 +217,8 @@ def _templates() -> list[tuple[str, list[Any]]]:
         ("GetInstance", [pb.GetInstanceRequest(instance=INSTANCE)]),
         ("ExplainNode", [pb.ExplainNodeRequest(instance=INSTANCE, node=ORIGIN + bytes(4))]),
         ("ExplainNode", [pb.ExplainNodeRequest(instance=INSTANCE)]),
+        ("PauseQueue", [pb.PauseQueueRequest(queue="paused")]),
+        ("PauseQueue", [pb.PauseQueueRequest(queue="paused", resume=True)]),
         ("Watch", [pb.WatchRequest(instance=INSTANCE, now=True)]),
         ("FindIds", [pb.FindIdsRequest(instance=INSTANCE.hex()[:8], node=[ORIGIN.hex()[:8]])]),
     ]

@@ -144,6 +144,7 @@ SENT: Mapping[str, Any] = {
     "Cancel": broker_pb2.CancelRequest(),
     "Retry": broker_pb2.RetryRequest(),
     "Rebind": broker_pb2.RebindRequest(),
+    "PauseQueue": broker_pb2.PauseQueueRequest(),
 }
 CLIENTS = {
     "SubmitStream", "Wait", "Exchange", "PutValue", "GetValue", "ImportValue", "GetSharedFolder", "GetInstance",

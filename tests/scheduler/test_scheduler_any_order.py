@@ -341,6 +341,12 @@ class Life(RuleBasedStateMachine):
         hand, name = self.one_held(pick)
         hand.give_back(name, why)
 
+    @rule(of=st.sampled_from(["plain", "limited", "eager"]))
+    def pause_or_resume(self, of: str) -> None:
+        if not self.driver.scheduler.resume(of):
+            self.driver.scheduler.pause(of, "somebody")
+        self.driver.step()
+
     @precondition(lambda self: self.holding())
     @rule(pick=picks)
     def child_dies(self, pick: int) -> None:
@@ -414,6 +420,9 @@ class Life(RuleBasedStateMachine):
         if self.draft is not None:
             self.draft.close()
             driver.step()
+        for queue in list(driver.scheduler.paused):
+            driver.scheduler.resume(queue)
+        driver.step()
         for _ in range(400):
             if not driver.scheduler.graph.nodes:
                 break

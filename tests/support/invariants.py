@@ -296,5 +296,5 @@ def the_oldest_went_first(driver: SchedulerDriver) -> None:
         if granted.node.pending:
             continue  # it goes along with its source, within the window
         for queue in (*graph.queues.values(), *graph.keyed.values()):
-            if pool is not None and pool.may_run(queue) and queue.available > 0:
+            if pool is not None and pool.may_run(queue) and queue.available > 0 and not queue.base.is_paused:
                 assert graph.first(queue) > place(granted.node)

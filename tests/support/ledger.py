@@ -27,6 +27,7 @@ from dagorama_broker.model.rows import (
     NodeBlockRow,
     NodeRow,
     OutcomeRow,
+    PausedQueueRow,
     ProgressRow,
     RebindingRow,
     ResolvedRow,
@@ -55,6 +56,7 @@ class Ledger:
         self.progress: dict[int, ProgressRow] = {}
         self.workers: dict[bytes, str] = {}
         self.worker_names: dict[int, str] = {}
+        self.paused: dict[str, PausedQueueRow] = {}
         self.eager_attempts: dict[int, EagerAttemptRow] = {}  #: by attempt
         self.used_failures: set[int] = set()  #: nodes that were given a failure which was retried since
         self.eager_attempt_of: dict[int, int] = {}  #: attempt by the first key of a block
@@ -129,6 +131,11 @@ class Ledger:
         for made in changes.eager_blocks:
             assert made.attempt in self.eager_attempts
             _once(self.eager_attempt_of, made.first_key, made.attempt)
+        for queue in changes.resumed:
+            self.paused.pop(queue, None)
+        for row in changes.paused:
+            assert row.queue not in self.paused
+            self.paused[row.queue] = row
         for number, name in changes.worker_names:
             _once(self.worker_names, number, name)
         self.workers.update(changes.workers_joined)
@@ -332,6 +339,7 @@ class Ledger:
             rebound={row.key: self.rebound[row.key] for row in nodes if row.key in self.rebound},
             rebindings=self.rebindings_of(row.key for row in nodes),
             next_rebinding=max(self.rebindings, default=0) + 1,
+            paused=list(self.paused.values()),
             next_worker=max(self.worker_names, default=0) + 1,
             workers=list(self.workers.items()),
             failed={key for key in unfinished if key in self.ends and self.ends[key].failed},

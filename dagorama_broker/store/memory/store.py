@@ -92,6 +92,7 @@ class MemoryStore:
             eager_blocks=[(attempt, tables.blocks.of(key)) for attempt, key in tables.eager.live_blocks()],
             rebindings=tables.rebinds.rebindings_of(keys),
             next_rebinding=max(tables.rebinds.rebindings, default=0) + 1,
+            paused=[tables.paused[queue] for queue in sorted(tables.paused)],
             next_worker=max(tables.worker_names, default=0) + 1,
         )
 

@@ -16,6 +16,7 @@ from dagorama_broker.model.rows import (
     NodeBlockRow,
     NodeRow,
     OutcomeRow,
+    PausedQueueRow,
     ProgressRow,
     RemovedRow,
     ResolvedRow,
@@ -49,6 +50,7 @@ class Tables:
         self.retention = MemoryRetention()
         self.workers: dict[bytes, str] = {}
         self.worker_names: dict[int, str] = {}
+        self.paused: dict[str, PausedQueueRow] = {}
         self.drafts: dict[int, DraftRow] = {}  #: by their first keys
         #: largest keys of rows that were deleted
         self.last_function = self.last_instance = self.last_node = 0
@@ -113,6 +115,9 @@ class Tables:
         self.workers.update(changes.workers_joined)
         for worker in changes.workers_left:
             self.workers.pop(worker, None)
+        for queue in changes.resumed:
+            self.paused.pop(queue, None)
+        self.paused.update((row.queue, row) for row in changes.paused)
         self.worker_names.update(changes.worker_names)
         while len(self.worker_names) > REMEMBERED:
             del self.worker_names[next(iter(self.worker_names))]

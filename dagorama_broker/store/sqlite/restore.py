@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dagorama_broker.errors import StoreError
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.queries import Live, LiveNode
-from dagorama_broker.model.rows import NodeBlockRow, ProgressRow, ReboundRow
+from dagorama_broker.model.rows import NodeBlockRow, PausedQueueRow, ProgressRow, ReboundRow
 from dagorama_broker.store.checksums import check_row, damaged, node_sum, outcome_sum, unpack_sources
 from dagorama_broker.store.sqlite.counters import next_key
 from dagorama_broker.store.sqlite.eager import live_blocks, live_eager_attempts
@@ -64,6 +64,7 @@ def read_live(reader: Reader) -> Live:
         eager_blocks=live_blocks(reader),
         rebindings=rebindings_of(reader, rebound),
         next_rebinding=next_key(connection, "rebindings", "id"),
+        paused=_paused(connection),
         next_worker=next_key(connection, "worker_names", "number"),
     )
 
@@ -109,6 +110,14 @@ def _keys(connection: sqlite3.Connection) -> dict[int, str]:
 
 def _rebound(connection: sqlite3.Connection, unfinished: Collection[int]) -> list[ReboundRow]:
     return [row for row in checked(connection.execute(REBOUND_QUERY)) if row.key in unfinished]
+
+
+def _paused(connection: sqlite3.Connection) -> list[PausedQueueRow]:
+    rows = []
+    for *row, chk in connection.execute("SELECT queue, since, by, chk FROM paused_queues ORDER BY queue"):
+        check_row("paused_queues", row[0], chk, row)
+        rows.append(PausedQueueRow(*row))
+    return rows
 
 
 def _workers(connection: sqlite3.Connection) -> list[tuple[bytes, str]]:

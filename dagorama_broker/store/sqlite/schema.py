@@ -114,12 +114,15 @@ CREATE TABLE drafts (first_key INTEGER PRIMARY KEY, chk INTEGER NOT NULL, last_k
 CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL, chk INTEGER NOT NULL) WITHOUT ROWID;
 
 CREATE TABLE workers (id BLOB PRIMARY KEY, name TEXT NOT NULL, chk INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE paused_queues (
+    queue TEXT PRIMARY KEY, since REAL NOT NULL, by TEXT NOT NULL, chk INTEGER NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE worker_names (number INTEGER PRIMARY KEY, chk INTEGER NOT NULL, name TEXT NOT NULL)
 """
 
 #: Version of a store that only `FIRST_SCHEMA` has made. Lower versions were written before the first release with
 #: tables of other names, and are refused.
-FIRST_VERSION = 7
+FIRST_VERSION = 8
 #: The migration at index n makes version `FIRST_VERSION` + n.
 MIGRATIONS = (FIRST_SCHEMA,)
 #: The version that all migrations make.

@@ -56,6 +56,7 @@ _EAGER_BLOCKS = "INSERT INTO eager_blocks (first_key, attempt, chk) VALUES (?, ?
 _USED_FAILURES = "INSERT OR REPLACE INTO used_failures (key, instance, chk) VALUES (?, ?, ?)"
 _JOINED = "INSERT OR REPLACE INTO workers (id, name, chk) VALUES (?, ?, ?)"
 _LEFT = "DELETE FROM workers WHERE id = ?"
+_PAUSED = "INSERT OR REPLACE INTO paused_queues (queue, since, by, chk) VALUES (?, ?, ?, ?)"
 _COMPLETED = (
     "SELECT chk, attempt, root_cause, ended, microseconds, worker, refs FROM outcomes WHERE key = ? AND state = ?"
 )
@@ -115,6 +116,10 @@ def _write_the_rare(connection: sqlite3.Connection, changes: Changes) -> None:
     if changes.worker_names:
         many(_WORKER_NAMES, summed(changes.worker_names))
         connection.execute(_FORGET_WORKER_NAMES, (REMEMBERED,))
+    if changes.resumed:
+        many("DELETE FROM paused_queues WHERE queue = ?", ((queue,) for queue in changes.resumed))
+    if changes.paused:
+        many(_PAUSED, summed((queue, float(since), by) for queue, since, by in changes.paused))
     if changes.links:
         link(connection, changes.links)
     if changes.removed:

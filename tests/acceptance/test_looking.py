@@ -237,3 +237,22 @@ def test_explain_says_that_an_ended_instance_has_no_unfinished_node(broker: Laun
     resolve(instance, promise)
     assert explained(f"{instance.instance_id}").stdout == f"instance {instance.instance_id} has no unfinished node\n"
     assert "- it has completed [completed]" in explained(f"{instance.instance_id}", f"{promise.identifier}").stdout
+
+
+def queues(*arguments: str) -> str:
+    command = [sys.executable, "-m", "dagorama", "queues", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def test_a_queue_is_paused_and_resumed_by_a_command(broker: LaunchedBroker) -> None:
+    queue = f"{Grows.__module__}:Grows.step"
+    assert queues("pause", queue).startswith(f"queue {queue} is paused; 0 nodes are queued")
+    instance, promise = Grows()(2)
+    for progress in watch(instance):
+        if progress.total == 3 and not progress.running:
+            break
+    (shown,) = [each for each in json.loads(queues("--json")) if each["paused_since"]]
+    assert (shown["queue"], shown["queued"]) == (queue, 2)
+    assert "[paused]" in explained(f"{instance.instance_id}").stdout
+    assert queues("resume", queue).startswith(f"queue {queue} is resumed")
+    assert resolve(instance, promise) == [0, 1]

@@ -1,0 +1,165 @@
+"""Commands about the state of the broker: its workers, its queues, and functions that no worker may run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from dagorama.api import broker_pb2
+from dagorama.cli.base import Answer, broker_command, broker_options, print_answer
+from dagorama.cli.inspect import function_data
+from dagorama.cli.tables import key_values, pluralize, table, time_text, uuid_text
+from dagorama.models.state import State
+
+if TYPE_CHECKING:
+    from dagorama.client.connection import Connection
+
+
+@click.command()
+@broker_command
+def status(broker: Connection) -> Answer:
+    """Show live instances, connected workers, queues, and unschedulable functions."""
+    found = broker.get_status()
+    nodes = [(name, f"{count}") for name, count in _counts(found).items()]
+    blocks = [
+        f"dagorama {found.version}, epoch {found.epoch}, {found.instances} live instances\n"
+        f"since startup: {found.commits} commits, {found.messages_in} messages in, {found.messages_out} out",
+        table(("node", "count"), nodes),
+        _workers(found).text,
+        _queues(found).text,
+        _unservable(found).text if found.unschedulable else "",
+    ]
+    data = {
+        "version": found.version, "epoch": found.epoch, "instances": found.instances, "commits": found.commits,
+        "messages_in": found.messages_in, "messages_out": found.messages_out, "nodes": _counts(found),
+        "workers": _workers(found).data, "queues": _queues(found).data, "unschedulable": _unservable(found).data,
+    }  # fmt: skip
+    return Answer("\n\n".join(filter(None, blocks)), data)
+
+
+def _counts(status: broker_pb2.Status) -> dict[str, int]:
+    return {state.name: count for state, count in zip(State, status.nodes, strict=True)}
+
+
+@click.command()
+@broker_command
+def workers(broker: Connection) -> Answer:
+    """List connected workers, their queues and tolerations, and the number of nodes that they hold."""
+    return _workers(broker.get_status())
+
+
+def _workers(status: broker_pb2.Status) -> Answer:
+    rows = [
+        (worker.name, f"{worker.slots}", f"{worker.held}", _taken(worker), ",".join(worker.tolerations))
+        for worker in status.workers
+    ]
+    data = [
+        {
+            "worker": uuid_text(worker.worker), "name": worker.name, "slots": worker.slots, "held": worker.held,
+            "include_queues": list(worker.include_queues), "exclude_queues": list(worker.exclude_queues),
+            "tolerations": list(worker.tolerations),
+        }
+        for worker in status.workers
+    ]  # fmt: skip
+    return Answer(table(("worker", "slots", "held", "queues", "tolerations"), rows), data)
+
+
+def _taken(worker: broker_pb2.WorkerInfo) -> str:
+    taken = ",".join(worker.include_queues) or "all"
+    return f"{taken} except {','.join(worker.exclude_queues)}" if worker.exclude_queues else taken
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+@broker_options("Print JSON.")
+def queues(context: click.Context, host: str | None, port: int | None, as_json: bool) -> None:
+    """List queues with nodes that are queued, claimed by a worker or delayed until their next attempt, or paused."""
+    if context.invoked_subcommand is None:
+        print_answer(lambda broker: _queues(broker.get_status()), host, port, as_json)
+
+
+@queues.command()
+@click.argument("queue")
+@broker_command
+def pause(broker: Connection, queue: str) -> Answer:
+    """Stop granting the nodes of QUEUE; nodes that workers hold run on.
+
+    The queue stays paused when the broker is restarted, until `dagorama queues resume`.
+    """
+    return _paused(broker, queue, False)
+
+
+@queues.command()
+@click.argument("queue")
+@broker_command
+def resume(broker: Connection, queue: str) -> Answer:
+    """Grant the nodes of QUEUE again."""
+    return _paused(broker, queue, True)
+
+
+def _paused(broker: Connection, queue: str, resume: bool) -> Answer:
+    reply = broker.pause_queue(queue, resume)
+    text = f"queue {queue} {'is' if reply.changed else 'was'} {'resumed' if resume else 'paused'}"
+    if not reply.changed:
+        text = f"queue {queue} was {'not paused' if resume else 'paused already'}"
+    held = f"{pluralize(reply.queued, 'node is', 'nodes are')} queued, workers hold {reply.claimed}"
+    data = {
+        "queue": queue,
+        "paused": not resume,
+        "changed": reply.changed,
+        "queued": reply.queued,
+        "claimed": reply.claimed,
+    }
+    return Answer(f"{text}; {held}", data)
+
+
+def _queues(status: broker_pb2.Status) -> Answer:
+    rows = [
+        (
+            queue.queue,
+            f"{queue.queued}",
+            f"{queue.claimed}",
+            f"{queue.delayed}",
+            ",".join(queue.taints),
+            " ".join(filter(None, [time_text(queue.paused_since), queue.paused_by])),
+        )
+        for queue in status.queues
+    ]
+    data = [
+        {
+            "queue": queue.queue, "queued": queue.queued, "claimed": queue.claimed, "delayed": queue.delayed,
+            "taints": list(queue.taints), "paused_since": queue.paused_since or None,
+            "paused_by": queue.paused_by or None,
+        }
+        for queue in status.queues
+    ]  # fmt: skip
+    return Answer(table(("queue", "queued", "claimed", "delayed", "taints", "paused"), rows), data)
+
+
+@click.command()
+@broker_command
+def unschedulable(broker: Connection) -> Answer:
+    """List queued functions that no connected worker can run, with the reason.
+
+    If the reason is other code, `dagorama rebind` runs their nodes with the deployed code.
+    """
+    return _unservable(broker.get_status())
+
+
+def _unservable(status: broker_pb2.Status) -> Answer:
+    blocks = [
+        key_values([
+            ("function", each.function.name), ("hash", each.function.hash), ("queued", f"{each.queued}"),
+            ("reason", each.reason), ("deployed", ", ".join(each.deployed) or "-"),
+        ])
+        for each in status.unschedulable
+    ]  # fmt: skip
+    data = [
+        {
+            **function_data(each.function), "queued": each.queued, "reason": each.reason,
+            "deployed": list(each.deployed),
+        }
+        for each in status.unschedulable
+    ]  # fmt: skip
+    return Answer("\n\n".join(blocks) or "nothing is unschedulable", data)
