@@ -62,6 +62,10 @@ class Assigner:
         for menu in menus:
             if menu.pool.partially_free:
                 self._serve(menu, list(menu.pool.partially_free), now)
+        for menu in menus:  # shares that other slots could not take
+            if menu.pool.partially_free and menu.pool.offered:
+                menu.due = inf
+                self._serve(menu, list(menu.pool.partially_free), now)
         return self._left <= 0
 
     def _most_served(self, pool: Pool) -> int:

@@ -1,7 +1,7 @@
 """Explains why one node is not running, by the predicates that grant nodes. Nothing is changed here.
 
-The rule: after a step of the scheduler each queued node has a reason that is not `behind` or `next`, and a queued node
-without such a reason is granted by the next step if none is ahead of it.
+The rule: `next` is the only reason of a queued node if and only if the next step grants it. After a step, no queued node
+has only that.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ async def test_children_of_a_worker_that_is_lost_meanwhile_are_not_made(sliced: 
     await submit(sliced.stub, dag.submission(b"parent"))
     worker = await sliced.worker()
     parent = await worker.node()
-    made = EagerAttemptRecord(parent).nodes(*[b"c"] * MANY)
+    made = EagerAttemptRecord(parent).nodes(*[b"c"] * LONG)
     await worker.report(results(parent, functions=[FUNCTION], children=[made]))
     await as_soon_as(lambda: bool(sliced.broker.scheduler.graph.reserved))
     await worker.vanish()

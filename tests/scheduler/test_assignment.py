@@ -408,3 +408,18 @@ def test_leaving_workers_are_in_no_pool(driver: SchedulerDriver) -> None:
     hands[1].vanish()
     pools = driver.scheduler.claims.pools.of(WireProtocol.V1)
     assert [worker for pool in pools for worker in pool.workers.values()] == [hands[2].worker]
+
+
+def test_a_share_that_a_slow_worker_cannot_take_goes_to_the_others(driver: SchedulerDriver) -> None:
+    """Found by the machine: it stayed queued until something else happened, though a worker had room for it."""
+    for of in (function(), GPU):
+        driver.scheduler.graph.make_queue(of).run_time.measured(10)
+    slow = driver.worker("slow", tolerations={"GPU"})
+    driver.spawn("runs", "unstarted", of=GPU)
+    driver.wait(1.0)
+    with driver.at_once():
+        slow.give_back("unstarted")
+        driver.cancel("unstarted")
+        other = driver.worker("other")
+        driver.spawn("a", "b", "c", "d", "e")
+    assert [name for name in "abcde" if name not in other.held] == []
