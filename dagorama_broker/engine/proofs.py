@@ -1,4 +1,4 @@
-"""Proofs of grants: after a lost connection or a restart, a worker's claims are rebound only with a proof.
+"""Proofs of grants: after a lost connection or a restart, a worker's claims are restored only with a proof.
 
 A worker's id is a commitment to a secret that only the worker and its broker know, so that the id, which others can
 read, is no credential. Each grant carries a MAC under the store's secret over the worker's id and what was granted.

@@ -94,7 +94,7 @@ class Claims(Offers):
     # --- claims ---------------------------------------------------------------------------------------
 
     def claim(self, slot: Slot, node: Node, attempt: int = 0) -> int:
-        """Claim a queued node for a slot, under a new attempt or under a rebound one."""
+        """Claim a queued node for a slot, under a new attempt, or under the earlier one that a worker presents."""
         if not attempt:
             attempt = self.last_attempt = self.last_attempt + 1
         self.graph.move(node, CLAIMED)

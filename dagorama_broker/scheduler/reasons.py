@@ -1,7 +1,7 @@
 """Explains why one node is not running, by the predicates that grant nodes. Nothing is changed here.
 
-The rule: `next` is the only reason of a queued node if and only if the next step grants it. After a step, no queued node
-has only that.
+The rule: `next` is the only reason of a queued node if and only if the next step grants it. After a step, no queued
+node has only that.
 """
 
 from __future__ import annotations

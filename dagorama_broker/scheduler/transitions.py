@@ -26,7 +26,7 @@ REASONS: dict[tuple[State, State], str] = {
     (WAITING, BACKOFF): "all sources completed, its delay begins",
     (WAITING, FAILED): "a source failed",
     (WAITING, CANCELLED): "cancelled",
-    (QUEUED, CLAIMED): "granted to a worker, or rebound",
+    (QUEUED, CLAIMED): "granted to a worker, or restored",
     (QUEUED, FAILED): "queued for too long",
     (QUEUED, CANCELLED): "cancelled",
     (CLAIMED, COMPLETED): "returned a value",
