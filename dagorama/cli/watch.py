@@ -111,10 +111,12 @@ def _rich_table(id: str, progress: Progress, left: float | None) -> Table:
 
 
 def _rows(progress: Progress, left: float | None) -> list[tuple[str, ...]]:
-    rows = [_row(each) for each in progress.functions]
-    if len(rows) > 1:
-        total = ("in all", f"{progress.done} of {progress.total}", *_texts(progress), "")
-        rows.append((*total, duration_text(int(left * 1_000_000)) if left else ""))
+    left_text = duration_text(int(left * 1_000_000)) if left else ""
+    rows = [(*_row(each), "") for each in progress.functions]
+    if len(rows) == 1:
+        rows = [(*rows[0][:-1], left_text)]
+    elif rows:
+        rows.append(("in all", f"{progress.done} of {progress.total}", *_texts(progress), "", left_text))
     if progress.left_out:
         rows.append((f"{progress.left_out} more functions", *[""] * (len(HEADS) - 1)))
     return rows
@@ -122,7 +124,7 @@ def _rows(progress: Progress, left: float | None) -> list[tuple[str, ...]]:
 
 def _row(each: FunctionProgress) -> tuple[str, ...]:
     mean = duration_text(int((each.mean_seconds or 0.0) * 1_000_000))
-    return (each.function.rpartition(":")[2], f"{each.done} of {each.total}", *_texts(each), mean, "")
+    return (each.function.rpartition(":")[2], f"{each.done} of {each.total}", *_texts(each), mean)
 
 
 def _texts(counted: Progress | FunctionProgress) -> tuple[str, str, str]:

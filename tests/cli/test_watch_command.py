@@ -1,0 +1,58 @@
+"""The table of `dagorama watch`: rows by function, their sum, and an estimate of the time that is left."""
+
+from __future__ import annotations
+
+import pytest
+
+from dagorama.cli.tables import duration_text
+from dagorama.cli.watch import _rows, _seconds_left, _summary
+from dagorama.models.progress import FunctionProgress, Progress
+from dagorama.models.state import State
+
+
+def progress(*functions: FunctionProgress, left_out: int = 0, ended_at: float | None = None) -> Progress:
+    failed = any(each.failed for each in functions)
+    return Progress(functions, "m:D", 100.0, ended_at, failed, left_out)
+
+
+def pages(done: int, running: int, waiting: int, mean: float = 2.0) -> FunctionProgress:
+    states = {State.COMPLETED: done, State.CLAIMED: running, State.QUEUED: waiting}
+    return FunctionProgress("m:D.page", states, timed=done, run_seconds=mean * done, longest_seconds=mean)
+
+
+def test_the_time_that_is_left_is_estimated_from_means_and_from_what_runs() -> None:
+    assert _seconds_left(progress(pages(10, 2, 8))) == 10.0
+    assert _rows(progress(pages(10, 2, 8)), 10.0) == [("D.page", "10 of 20", "2", "8", "", "2 s", "10 s")]
+
+
+def test_nothing_is_estimated_without_a_mean_or_a_running_node() -> None:
+    assert _seconds_left(progress(pages(10, 0, 8))) is None
+    assert _seconds_left(progress(pages(10, 2, 8), pages(0, 0, 1))) is None
+    assert _seconds_left(progress(pages(10, 2, 0), pages(0, 0, 0))) == 2.0
+
+
+def test_several_functions_have_a_sum_and_others_are_counted() -> None:
+    rows = _rows(progress(pages(1, 1, 1), pages(2, 0, 0), left_out=3), 61.0)
+    assert rows[-2] == ("in all", "3 of 5", "1", "1", "", "", "1 min 1 s")
+    assert rows[-1][0] == "3 more functions"
+    assert {len(row) for row in rows} == {7}
+
+
+def test_the_summary_says_what_is_known_so_far_and_how_it_ended() -> None:
+    failed = FunctionProgress("m:D.page", {State.COMPLETED: 3, State.FAILED: 1, State.CANCELLED: 1})
+    assert _summary(progress(pages(1, 2, 3))) == "1 of 6 nodes known so far are done, 2 run, 3 wait"
+    assert _summary(progress(failed)) == "3 of 5 nodes known so far are done, 0 run, 2 failed"
+    assert _summary(progress(failed, ended_at=190.0)) == (
+        "ended with 2 failed or cancelled nodes after 1 min 30 s: 3 of 5 nodes done"
+    )
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "text"),
+    [
+        (0, ""), (1, "0.001 ms"), (1_500, "1.5 ms"), (999_400, "999 ms"), (999_600, "1 s"), (2_340_000, "2.34 s"),
+        (59_940_000, "59.9 s"), (59_960_000, "1 min 0 s"), (3_599_000_000, "59 min 59 s"), (7_260_000_000, "2 h 1 min"),
+    ],
+)  # fmt: skip
+def test_durations_have_a_unit_that_fits(microseconds: int, text: str) -> None:
+    assert duration_text(microseconds) == text
