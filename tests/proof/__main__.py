@@ -34,7 +34,7 @@ class Part:
 
 #: The longest first, so that nothing is left alone at the end.
 PARTS = (
-    Part("mutations", "faults put back one at a time", ("-m", "tests.simulation.mutations", "--seeds", "1000")),
+    Part("mutations", "faults put back one at a time", ("-m", "tests.simulation.mutations", "--seeds", "2000")),
     Part("simulation", "lives of broker, disk, network, workers", ("-m", "tests.simulation", "--seeds", "2000")),
     Part("aging", "lives in which instances are removed and retried",
          ("-m", "tests.simulation", "--life", "aging", "--seeds", "500")),

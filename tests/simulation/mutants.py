@@ -411,11 +411,11 @@ def _(fail_all: Any) -> Any:
 
 @mutant("tolerance spreads to returned promises", (Graph, "complete"))
 def _(complete: Any) -> Any:
-    def spread(self: Graph, node: Any, value: bytes, refs: Any, large: Any = ()) -> None:
+    def spread(self: Graph, node: Any, value: bytes, refs: Any, *rest: Any) -> None:
         failed = next((ref for ref in refs if ref.key in node.tolerates and ref.state in ENDED), None)
         if failed is not None and failed.state is not State.COMPLETED:
             refs = ()
-        complete(self, node, value, refs, large)
+        complete(self, node, value, refs, *rest)
 
     return spread
 

@@ -58,7 +58,7 @@ def catch_all(mutants: Sequence[str], seeds: int, jobs: int) -> Iterator[Caught]
 
 def main() -> int:
     parser = ArgumentParser(prog="python -m tests.simulation.mutations", description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=1_000)
+    parser.add_argument("--seeds", type=int, default=2_000)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--only", nargs="*", help="parts of names")
     parser.add_argument("--verbose", action="store_true")
