@@ -42,6 +42,15 @@ def connect(path: Path, busy: float) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path, timeout=busy, isolation_level=None, check_same_thread=False, cached_statements=KEPT
     )
+    try:
+        _set_up(connection)
+    except BaseException:  # the file is damaged, or locked by another program
+        connection.close()
+        raise
+    return connection
+
+
+def _set_up(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA synchronous = FULL")
     # Otherwise a statement with many changes needs a temporary file: a free descriptor, and space in another folder.
     connection.execute("PRAGMA temp_store = MEMORY")
@@ -49,7 +58,6 @@ def connect(path: Path, busy: float) -> sqlite3.Connection:
     connection.execute("PRAGMA cell_size_check = ON")
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-    return connection
 
 
 # --- transactions and statements --------------------------------------------------------------------------

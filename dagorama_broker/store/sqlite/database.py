@@ -73,7 +73,10 @@ class Database:
 
     def begin(self) -> int:
         """Open the connections, commit a new epoch and return it. The file must be prepared."""
-        self._writer, self._reader, self._looker, self._viewer = (connect(self.path, self._busy) for _ in range(4))
+        self._writer = connect(self.path, self._busy)  # one by one, so that `close` finds those that were opened
+        self._reader = connect(self.path, self._busy)
+        self._looker = connect(self.path, self._busy)
+        self._viewer = connect(self.path, self._busy)
         for connection in (self._reader, self._looker, self._viewer):
             connection.execute("PRAGMA query_only = ON")
         with transaction(self._writer):
