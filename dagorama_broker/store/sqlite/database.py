@@ -73,7 +73,7 @@ class Database:
 
     def begin(self) -> int:
         """Open the connections, commit a new epoch and return it. The file must be prepared."""
-        self._writer = connect(self.path, self._busy)  # one by one, so that `close` finds those that were opened
+        self._writer = connect(self.path, self._busy)  # one by one, so that `close` finds the opened ones
         self._reader = connect(self.path, self._busy)
         self._looker = connect(self.path, self._busy)
         self._viewer = connect(self.path, self._busy)
