@@ -112,10 +112,9 @@ def _rich_table(id: str, progress: Progress, left: float | None) -> Table:
 
 def _rows(progress: Progress, left: float | None) -> list[tuple[str, ...]]:
     left_text = duration_text(int(left * 1_000_000)) if left else ""
-    rows = [(*_row(each), "") for each in progress.functions]
-    if len(rows) == 1:
-        rows = [(*rows[0][:-1], left_text)]
-    elif rows:
+    is_alone = len(progress.functions) == 1
+    rows = [(*_row(each), left_text if is_alone else "") for each in progress.functions]
+    if rows and not is_alone:
         rows.append(("in all", f"{progress.done} of {progress.total}", *_texts(progress), "", left_text))
     if progress.left_out:
         rows.append((f"{progress.left_out} more functions", *[""] * (len(HEADS) - 1)))

@@ -30,7 +30,6 @@ TOGETHER = 1_000
 class FunctionProgress:
     """The nodes of one function of an instance."""
 
-    first: int  #: the smallest of their keys
     nodes: list[int] = field(default_factory=lambda: [0] * len(State))  #: by state
     timed: int = 0  #: nodes that have ended whose run time is known
     microseconds: int = 0  #: of these together
@@ -96,12 +95,11 @@ class ProgressReader:
 
     async def read(self, id: bytes) -> Progress:
         """Return the state of an instance. Raises NotFound."""
-        # In this order: an instance that has ended has no node that ends later.
-        stored = await self._commits.in_view(self._view.instance, id)
-        if stored is None:
-            stored = await self._lookups.stored_instance(id)
-        counts = await self._commits.in_view(self._view.counts, stored.row.key)
-        return Progress(stored, self._merged(counts, await self._unfinished(id)))
+        with self._lookups.holds.on(id):
+            while (found := await self._commits.in_view(self._view.counts, id)) is None:
+                await self._lookups.stored_instance(id)  # waits until it is in the store, or raises
+            stored, counts = found
+            return Progress(stored, self._merged(counts, await self._unfinished(id)))
 
     async def _unfinished(self, id: bytes) -> Counter[tuple[str, State]]:
         counts, turn = Counter[tuple[str, State]](), Turn()
@@ -119,7 +117,7 @@ class ProgressReader:
         left = Counter[str]()  # nodes without an outcome in the store
         for count in sorted(stored, key=lambda count: count.first):
             name = self._scheduler.function_queues[count.function].function.name
-            its = functions.setdefault(name, FunctionProgress(count.first))
+            its = functions.setdefault(name, FunctionProgress())
             if count.state is None or count.state == State.RESOLVING:
                 left[name] += count.nodes
             else:
@@ -128,7 +126,7 @@ class ProgressReader:
             its.microseconds += count.microseconds
             its.longest = max(its.longest, count.longest)
         for (name, state), nodes in unfinished.items():
-            functions.setdefault(name, FunctionProgress(0)).nodes[state] += nodes
+            functions.setdefault(name, FunctionProgress()).nodes[state] += nodes
             left[name] -= nodes
         for name, nodes in left.items():
             functions[name].nodes[State.CLAIMED] += max(0, nodes)  # they have ended since: their results are on the way
@@ -153,16 +151,15 @@ class ProgressReader:
     async def _follow(self, id: bytes, watched: Watched) -> None:
         loop = asyncio.get_running_loop()
         try:
-            with self._lookups.holds.on(id):
-                while True:
-                    start, before = loop.time(), self._version()
-                    progress = await self.read(id)
-                    watched.tell(progress)
-                    if progress.has_ended:
-                        return
-                    await asyncio.sleep(max(INTERVAL, RESPITE * (loop.time() - start)))
-                    while before == self._version():
-                        await asyncio.sleep(INTERVAL)
+            while True:
+                start, before = loop.time(), self._version()
+                progress = await self.read(id)
+                watched.tell(progress)
+                if progress.has_ended:
+                    return
+                await asyncio.sleep(max(INTERVAL, RESPITE * (loop.time() - start)))
+                while before == self._version():
+                    await asyncio.sleep(INTERVAL)
         except (BrokerRefusal, StoreError) as error:
             watched.end(error)
 

@@ -136,7 +136,7 @@ class Failure(NamedTuple):
         return self._replace(earlier=(*before.earlier, last)[-MAX_EARLIER_FAILURES:])
 
     def packed(self) -> bytes:
-        return json.dumps(self._replace(exception=b64encode(self.exception).decode())).encode()  # type: ignore[arg-type]
+        return json.dumps([*self[:4], b64encode(self.exception).decode(), *self[5:]]).encode()
 
     @classmethod
     def unpacked(cls, data: bytes) -> Failure:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.errors import InvalidArgument
-from dagorama_broker.rpc.fields import bounded, id_bytes
+from dagorama_broker.rpc.fields import LONGEST_REASON, bounded, id_bytes
 from dagorama_broker.rpc.functions import function_message
 from dagorama_broker.rpc.wait_request import owners_of
 from dagorama_broker.scheduler import Node, NodeStatus, Obstacle, Scheduler
@@ -16,7 +16,6 @@ from dagorama_broker.scheduler import Node, NodeStatus, Obstacle, Scheduler
 MOST_ASKED = 10_000
 #: Functions in one answer.
 MOST_NAMED = 100
-LONGEST_REASON = 1_000
 
 
 def explain(broker: Broker, request: pb.ExplainRequest) -> pb.ExplainReply:

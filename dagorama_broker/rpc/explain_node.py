@@ -9,8 +9,8 @@ from dagorama_broker.engine.broker import Broker
 from dagorama_broker.model.domain import Failure, State
 from dagorama_broker.model.queries import FoundNode
 from dagorama_broker.model.rows import OutcomeRow
-from dagorama_broker.rpc.explain import LONGEST_REASON
-from dagorama_broker.rpc.fields import bounded
+from dagorama_broker.rpc.failures import headline
+from dagorama_broker.rpc.fields import LONGEST_REASON, bounded
 from dagorama_broker.scheduler import Cause, Node, Reason, ReasonCode
 
 _WAITS = (State.WAITING, State.RESOLVING)
@@ -51,7 +51,6 @@ async def _ended(broker: Broker, node: FoundNode, outcome: OutcomeRow) -> pb.Exp
 def _unfinished(broker: Broker, id: bytes, node: Node) -> pb.Explanation:
     scheduler = broker.scheduler
     causes, complete = scheduler.causes_of([node]) if node.state in _WAITS else ([], True)
-    runs = node.slot is not None and next(iter(node.slot.held)) == node.attempt
     return pb.Explanation(
         node=id,
         function=node.queue.function.name,
@@ -59,7 +58,7 @@ def _unfinished(broker: Broker, id: bytes, node: Node) -> pb.Explanation:
         reasons=_reasons(broker, scheduler.reasons_of(node)),
         causes=[_cause(broker, cause) for cause in causes],
         more=not complete,
-        since=node.slot.progress_at + scheduler.wall if runs and node.slot is not None else 0.0,
+        since=scheduler.running_since(node),
     )
 
 
@@ -111,6 +110,6 @@ def _how(outcome: OutcomeRow | None) -> str:
     if outcome.failure is None:
         return "was cancelled" if outcome.state == State.CANCELLED else "failed"
     failure = Failure.unpacked(outcome.failure)
-    said = ": ".join(part for part in (failure.type.removeprefix("builtins."), failure.message) if part)
+    said = headline(failure)
     how = "was cancelled" if outcome.state == State.CANCELLED else f"failed after {failure.attempts} attempts"
     return bounded(f"{how}: {said}" if said else how, LONGEST_REASON)

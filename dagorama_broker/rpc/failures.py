@@ -5,7 +5,7 @@ from __future__ import annotations
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.model.domain import CANCELLATION, Failure, State
-from dagorama_broker.rpc.fields import LONGEST_NAME, bounded
+from dagorama_broker.rpc.fields import LONGEST_NAME, LONGEST_REASON, bounded
 from dagorama_broker.scheduler import Node
 
 #: Limits of a stored failure. Workers send less; the broker enforces them for every client.
@@ -24,6 +24,12 @@ def failure_of(message: pb.Failure, longest_traceback: int) -> Failure:
         exception,
         0,
     )
+
+
+def headline(failure: Failure) -> str:
+    """Return type and message of a failure in one text of limited length."""
+    text = ": ".join(part for part in (failure.type.removeprefix("builtins."), failure.message) if part)
+    return bounded(text, LONGEST_REASON)
 
 
 def failure_message(failure: Failure, id: bytes) -> pb.NodeFailure:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dagorama_broker.errors import InvalidArgument
 
 LONGEST_NAME = 4096
+#: Characters of a reason or of a failure in one line, for people.
+LONGEST_REASON = 1_000
 LONGEST_KEY_ID = 64
 #: Queues and taints that one worker may name, and their characters together.
 MOST_NAMES, LONGEST_NAMES = 500, 16 << 10

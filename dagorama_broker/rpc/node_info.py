@@ -10,8 +10,8 @@ from dagorama_broker.engine.broker import Broker
 from dagorama_broker.model.domain import ENDED, EagerState, Failure, State
 from dagorama_broker.model.queries import StoredNode
 from dagorama_broker.model.rows import OutcomeRow, unpack_keys
-from dagorama_broker.rpc.explain import LONGEST_REASON
-from dagorama_broker.rpc.fields import bounded
+from dagorama_broker.rpc.failures import headline
+from dagorama_broker.rpc.fields import LONGEST_REASON, bounded
 from dagorama_broker.rpc.functions import function_message
 from dagorama_broker.scheduler import FunctionQueue, Node
 
@@ -84,8 +84,7 @@ class NodeInfos:
     def _add_live(self, info: pb.NodeInfo, node: Node) -> None:
         if node.slot is not None:
             info.worker = node.slot.worker.info.name
-            if next(iter(node.slot.held)) == node.attempt:
-                info.started = node.slot.progress_at + self._scheduler.wall
+            info.started = self._scheduler.running_since(node)
         trouble = node.failures
         if trouble is not None:
             info.failed_attempts, info.crashes, info.worker_losses = (
@@ -139,8 +138,4 @@ def _root_cause(node: StoredNode) -> int:
 
 
 def _headline(packed: bytes | None) -> str:
-    if packed is None:
-        return ""
-    failure = Failure.unpacked(packed)
-    text = ": ".join(part for part in (failure.type.removeprefix("builtins."), failure.message) if part)
-    return bounded(text, LONGEST_REASON)
+    return "" if packed is None else headline(Failure.unpacked(packed))

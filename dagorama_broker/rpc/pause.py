@@ -15,12 +15,8 @@ log = logging.getLogger("dagorama_broker")
 async def pause_queue(broker: Broker, queue: str, resume: bool) -> pb.PauseQueueReply:
     """Pause or resume a queue; return when that is durable. Raise ResourceExhausted if too many are paused."""
     scheduler, token = broker.scheduler, caller.get()
-    changed = (queue in scheduler.paused) is resume
     broker.see_time()
-    if changed and resume:
-        scheduler.resume(queue)
-    elif changed:
-        scheduler.pause(queue, token.name if token is not None else "")
+    changed = scheduler.resume(queue) if resume else scheduler.pause(queue, token.name if token is not None else "")
     await broker.commits.wait_durable()
     if changed:
         log.info("queue %r was %s", queue, "resumed" if resume else "paused")

@@ -58,18 +58,37 @@ class Explainer:
         """Return the states of these nodes and all that they wait for. Ended nodes do not count."""
         standing, seen = NodeStatus(), set[int]()
         for first in self._bounded(nodes, standing):
-            stack = [first]
-            while stack:
-                node = stack.pop()
-                if node.state not in ENDED and node.key not in seen:
-                    seen.add(node.key)
-                    self._count(node, standing)
-                    stack.extend(self._bounded(_awaited(node), standing))
+            for node in self._closure(first, seen, standing):
+                self._count(node, standing)
             if until_one_proceeds and standing.can_proceed:
                 break
         for id, queued in standing.counts.items():
             standing.obstacles[id] = standing.obstacles[id]._replace(queued=queued)
         return standing
+
+    def ends(self, nodes: Iterable[Node]) -> tuple[list[Node], bool]:
+        """Return the unfinished nodes among these and all that they wait for which wait for no other node.
+
+        Also return whether all of them were looked at.
+        """
+        standing, seen = NodeStatus(), set[int]()
+        found = [
+            node
+            for first in self._bounded(nodes, standing)
+            for node in self._closure(first, seen, standing)
+            if not awaited(node)
+        ]
+        return found, not standing.more
+
+    def _closure(self, first: Node, seen: set[int], standing: NodeStatus) -> Iterator[Node]:
+        """Yield a node and all that it waits for, without ended nodes and nodes in `seen`, to which they are added."""
+        stack = [first]
+        while stack:
+            node = stack.pop()
+            if node.state not in ENDED and node.key not in seen:
+                seen.add(node.key)
+                yield node
+                stack.extend(self._bounded(awaited(node), standing))
 
     def unschedulable_nodes(self, instance: Instance) -> NodeStatus | None:
         """Return the states of an instance in which nothing can proceed; None: something can, or it is not known."""
@@ -145,7 +164,7 @@ class Explainer:
             counts[id] = 1
 
 
-def _awaited(node: Node) -> Sequence[Node]:
+def awaited(node: Node) -> Sequence[Node]:
     """Return the nodes that a node waits for, ended or not."""
     if node.state is WAITING:
         return node.sources

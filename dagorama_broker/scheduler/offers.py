@@ -12,6 +12,12 @@ from dagorama_broker.scheduler.objects import Node, Pool, Worker
 from dagorama_broker.scheduler.pools import Pools
 from dagorama_broker.scheduler.queues import FunctionQueue, Head
 
+#: The reason of queued nodes if no worker of their protocol is connected.
+NO_WORKERS = {
+    WireProtocol.V1: "no worker is connected (start one with `worker`)",
+    WireProtocol.LEGACY: "none of its workers is connected",
+}
+
 
 def paused_text(paused: PausedQueueRow) -> str:
     """Return that a queue is paused, as a sentence without a period."""
@@ -105,12 +111,16 @@ class Offers:
     def lacks_key_of_rebinding(self, queue: FunctionQueue) -> bool:
         """Return whether its nodes were rebound under a signing key that no connected worker holds."""
         key = queue.function.rebound_under
-        ours = [worker.info for worker in self.workers.values() if worker.info.protocol is WireProtocol.V1]
+        ours = [worker.info for worker in self.workers_of(WireProtocol.V1)]
         return bool(key and ours) and not any(key in presence.key_ids for presence in ours)
 
     def needs_rebinding(self, queue: FunctionQueue) -> bool:
         """Return whether its nodes need a rebinding to run: workers have other code, or lack its key."""
         return bool(self.mismatch_reason(queue) and self.deployed(queue)) or self.lacks_key_of_rebinding(queue)
+
+    def workers_of(self, protocol: WireProtocol) -> list[Worker]:
+        """Return the connected workers of a protocol."""
+        return [worker for worker in self.workers.values() if worker.info.protocol is protocol]
 
     def mismatch(self, worker: Worker, queue: FunctionQueue) -> Mismatch:
         """Return why a worker may not run nodes of this function, which no pool may run."""
@@ -127,10 +137,9 @@ class Offers:
         protocol = queue.function.protocol
         if any(pool.may_run(queue) for pool in self.pools.of(protocol)):
             return None
-        workers = [worker for worker in self.workers.values() if worker.info.protocol is protocol]
+        workers = self.workers_of(protocol)
         if not workers:
-            ours = protocol is WireProtocol.V1
-            return "no worker is connected (start one with `worker`)" if ours else "none of its workers is connected"
+            return NO_WORKERS[protocol]
         reasons = dict.fromkeys(self.mismatch(worker, queue).text for worker in workers)
         many = len(workers) > 1
         none = f"none of {len(workers)} connected workers may" if many else "the only connected worker may not"

@@ -16,12 +16,13 @@ from dagorama_broker.scheduler.assignment import has_room, stale_at
 from dagorama_broker.scheduler.claims import Claims
 from dagorama_broker.scheduler.mismatch import Mismatch, ReasonCode
 from dagorama_broker.scheduler.objects import UNSTARTED, Node, Pool, Slot, Worker
-from dagorama_broker.scheduler.offers import paused_text
+from dagorama_broker.scheduler.obstacles import MOST, Explainer, awaited
+from dagorama_broker.scheduler.offers import NO_WORKERS, paused_text
 from dagorama_broker.scheduler.queues import FunctionQueue, order
 from dagorama_broker.scheduler.transitions import BACKOFF, CLAIMED, RESOLVING, WAITING
 
-#: Nodes that are looked at to find what a node waits for, and causes that are returned.
-MOST, MOST_CAUSES = 10_000, 5
+#: Causes that are returned.
+MOST_CAUSES = 5
 #: Nodes that a reason names.
 MOST_NAMED = 5
 #: Reasons that leave a queued node to be granted by the next step.
@@ -56,12 +57,8 @@ class Situation(NamedTuple):
 
 def reasons_of(claims: Claims, node: Node, situation: Situation) -> list[Reason]:
     """Return why an unfinished node is not running, or where it runs."""
-    if node.state is WAITING:
-        return [_missing_sources(node)]
-    if node.state is RESOLVING:
-        unfinished = [ref for ref in islice(node.refs, MOST) if ref.state not in ENDED]
-        text = f"it has returned promises, and {_are(len(unfinished), 'of their nodes')} not ended"
-        return [Reason(ReasonCode.RETURNED_PROMISES, text, len(unfinished), tuple(unfinished[:MOST_NAMED]))]
+    if node.state is WAITING or node.state is RESOLVING:
+        return [_missing(node)]
     if node.state is BACKOFF:
         return [_pause(node)]
     if node.state is CLAIMED:
@@ -71,30 +68,12 @@ def reasons_of(claims: Claims, node: Node, situation: Situation) -> list[Reason]
 
 def causes_of(claims: Claims, nodes: Iterable[Node], situation: Situation) -> tuple[list[Cause], bool]:
     """Return what these nodes wait for in the end, most nodes first, and whether all of them were looked at."""
-    ends, complete = _ends(nodes)
+    ends, complete = Explainer(claims).ends(nodes)
     groups: dict[tuple[object, ...], list[Node]] = {}
     for node in ends:
         groups.setdefault((node.queue.number, node.state, node.slot is None), []).append(node)
     largest = sorted(groups.values(), key=len, reverse=True)[:MOST_CAUSES]
     return [Cause(group[0], len(group), reasons_of(claims, group[0], situation)) for group in largest], complete
-
-
-def _ends(nodes: Iterable[Node]) -> tuple[list[Node], bool]:
-    """Return the unfinished nodes that these wait for and that wait for no other node."""
-    stack, seen, ends = list(islice(nodes, MOST)), set[int](), list[Node]()
-    while stack:
-        node = stack.pop()
-        if node.key in seen or node.state in ENDED:
-            continue
-        if len(seen) >= MOST:
-            return ends, False
-        seen.add(node.key)
-        awaited = node.sources if node.state is WAITING else node.refs if node.state is RESOLVING else ()
-        if awaited:
-            stack += islice(awaited, MOST)
-        else:
-            ends.append(node)
-    return ends, True
 
 
 # --- by state -------------------------------------------------------------------------------------------
@@ -108,12 +87,16 @@ def _many(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
-def _missing_sources(node: Node) -> Reason:
+def _missing(node: Node) -> Reason:
     if node.pending == UNSTARTED:
         return Reason(ReasonCode.STARTING, "the large call that created it is not finished", 1)
-    missing = [source for source in islice(node.sources, MOST) if source.state not in ENDED]
-    text = f"{_are(node.pending, f'of its {len(node.sources)} sources')} not ended"
-    return Reason(ReasonCode.MISSING_SOURCE, text, node.pending, tuple(missing[:MOST_NAMED]))
+    if node.state is WAITING:
+        code, text = ReasonCode.MISSING_SOURCE, _are(node.pending, f"of its {len(node.sources)} sources")
+    else:
+        code, text = ReasonCode.RETURNED_PROMISES, _are(node.pending, "of their nodes")
+        text = f"it has returned promises, and {text}"
+    missing = (other for other in islice(awaited(node), MOST) if other.state not in ENDED)
+    return Reason(code, f"{text} not ended", node.pending, tuple(islice(missing, MOST_NAMED)))
 
 
 def _pause(node: Node) -> Reason:
@@ -176,9 +159,9 @@ def _queued(claims: Claims, node: Node, situation: Situation) -> Iterator[Reason
 def _mismatches(claims: Claims, queue: FunctionQueue) -> Iterator[Reason]:
     """Yield why each connected worker may not run it, one reason for all with the same."""
     protocol = queue.function.protocol
-    workers = [worker for worker in claims.workers.values() if worker.info.protocol is protocol]
+    workers = claims.workers_of(protocol)
     if not workers:
-        yield Reason(ReasonCode.NO_WORKERS, claims.mismatch_reason(queue) or "no worker is connected")
+        yield Reason(ReasonCode.NO_WORKERS, NO_WORKERS[protocol])
     found: Counter[Mismatch] = Counter(claims.mismatch(worker, queue) for worker in workers)
     for each, count in found.most_common():
         who = "the only connected worker" if len(workers) == 1 else f"{count} of {len(workers)} connected workers"

@@ -179,16 +179,17 @@ class Scheduler(Workers):
         """Queues whose nodes are not granted, by name."""
         return self.graph.paused
 
-    def pause(self, queue: str, by: str) -> None:
+    def pause(self, queue: str, by: str) -> bool:
         """Stop granting nodes of a queue, also of functions that are not known yet. Nodes that workers hold run.
 
-        Raises ResourceExhausted if too many queues are paused.
+        Return whether it was not paused. Raises ResourceExhausted if too many queues are paused.
         """
         if queue in self.graph.paused:
-            return
+            return False
         if len(self.graph.paused) >= MOST_PAUSED:
             raise ResourceExhausted(f"{MOST_PAUSED} queues are paused already")
         self.graph.set_paused(queue, PausedQueueRow(queue, self.graph.now + self.graph.wall, by))
+        return True
 
     def resume(self, queue: str) -> bool:
         """Grant nodes of a queue again. Return whether it was paused."""

@@ -99,6 +99,13 @@ class Views:
             name in reserved for name in (block.origin, block.instance, *[id[:12] for id in block.foreign])
         )
 
+    def running_since(self, node: Node) -> float:
+        """Return when a node began to run, in seconds since 1970; 0: it does not run, as far as is known."""
+        slot = node.slot
+        if slot is None or next(iter(slot.held)) != node.attempt:
+            return 0.0
+        return slot.progress_at + self.wall
+
     # --- functions ------------------------------------------------------------------------------------
 
     @property

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from dagorama_broker.model.domain import EagerState
 from dagorama_broker.model.queries import (
     EdgesPage,
     EndedNode,
     Failed,
-    FailedEnd,
     FoundNode,
     Live,
     StoredInstance,
-    StoredNode,
 )
 from dagorama_broker.model.rows import Changes, NodeBlockRow, OutcomeRow, RemovedRow
-from dagorama_broker.store.view import StoreView
+from dagorama_broker.store.view import Queries, StoreView
 
 #: Number of removed instances whose ids a store remembers, the latest.
 REMEMBERED = 100_000
@@ -25,7 +22,7 @@ REMEMBERED = 100_000
 SECRET_BYTES = 32
 
 
-class Store(Protocol):
+class Store(Queries, Protocol):
     """The broker's records.
 
     Calls block. Unless a method says otherwise, the broker calls it from one thread at a time and, short commits
@@ -59,10 +56,6 @@ class Store(Protocol):
     def commit(self, changes: Changes) -> None:
         """Write the changes durably in one transaction, all or none."""
 
-    def arguments(self, keys: Sequence[int]) -> dict[int, bytes]:
-        """Return argument envelopes by node key. Raise StoreError if a key is missing."""
-        ...
-
     def values(self, keys: Sequence[int]) -> dict[int, bytes]:
         """Return value envelopes of completed or resolving nodes by key. Raise StoreError if a key is missing."""
         ...
@@ -75,16 +68,8 @@ class Store(Protocol):
         """Return ended or resolving nodes by key, all nodes that their values refer to, and so on."""
         ...
 
-    def ids(self, keys: Sequence[int]) -> dict[int, bytes]:
-        """Return 16-byte ids by node key. Raise StoreError if a key is missing."""
-        ...
-
     def outcome(self, key: int) -> OutcomeRow | None:
         """Return the recorded result of a node, failure included; None if there is none yet."""
-        ...
-
-    def eager_states(self, keys: Sequence[int]) -> dict[int, EagerState]:
-        """Return the states of the eager attempts that created these nodes; nodes that none created are left out."""
         ...
 
     def last_block(self, origin: bytes, before: int) -> NodeBlockRow | None:
@@ -92,10 +77,6 @@ class Store(Protocol):
 
         One index lookup: quick enough for the broker's loop.
         """
-        ...
-
-    def instance(self, id: bytes) -> StoredInstance | None:
-        """Return an instance by its 16-byte id."""
         ...
 
     def has_instance(self, id: bytes) -> bool:
@@ -151,14 +132,6 @@ class Store(Protocol):
         """Delete up to `most` nodes of removed instances in one transaction; return whether more may be left."""
         ...
 
-    def described(self, keys: Sequence[int]) -> dict[int, StoredNode]:
-        """Return nodes by key. Raise StoreError if a key is missing."""
-        ...
-
-    def failed_ends(self, instance: int, after: int = 0, limit: int | None = None) -> list[FailedEnd]:
-        """Return nodes of an instance, by its key, that failed or were cancelled, in the order of their keys."""
-        ...
-
     def failed(self, root_causes: Sequence[int], more: Collection[int] = (), reruns: Collection[int] = ()) -> Failed:
         """Return the nodes that failed because of `root_causes`, the ended nodes `more`, and what a retry needs.
 
@@ -171,10 +144,6 @@ class Store(Protocol):
 
         `tolerant`: only nodes that take a failure of a source as a value.
         """
-        ...
-
-    def used_failures(self, instance: int) -> list[int]:
-        """Return nodes of an instance, by its key, that received a failure as a value which has been retried since."""
         ...
 
     def put_large(self, chunks: Iterable[bytes]) -> tuple[bytes, int]:

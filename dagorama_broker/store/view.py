@@ -16,17 +16,8 @@ from dagorama_broker.model.queries import (
 )
 
 
-class StoreView(Protocol):
-    """Reads the last commit of an open store.
-
-    Calls block, and are made by one thread at a time, which need not be the one that calls the store. Every method
-    raises StoreError, with one sentence, if the store cannot be read.
-    """
-
-    @property
-    def is_the_store(self) -> bool:
-        """Whether the store itself answers: then the thread that calls the store has to make these calls."""
-        ...
+class Queries(Protocol):
+    """Queries that the broker and people make. They raise StoreError, with one sentence, if it cannot be read."""
 
     def arguments(self, keys: Sequence[int]) -> dict[int, bytes]:
         """Return argument envelopes by node key. Raise StoreError if a key is missing."""
@@ -52,16 +43,32 @@ class StoreView(Protocol):
         """Return nodes of an instance, by its key, that received a failure as a value which has been retried since."""
         ...
 
-    def ends(self, keys: Collection[int]) -> dict[int, float]:
-        """Return when these nodes ended, in seconds since 1970, by key; nodes that have not are left out."""
-        ...
-
     def instance(self, id: bytes) -> StoredInstance | None:
         """Return an instance by its 16-byte id."""
         ...
 
-    def counts(self, instance: int) -> list[FunctionCount]:
-        """Count the nodes of an instance, by its key, by function and state. Their checksums are not compared."""
+
+class StoreView(Queries, Protocol):
+    """Reads the last commit of an open store.
+
+    Calls block, and are made by one thread at a time, which need not be the one that calls the store. Every method
+    raises StoreError, with one sentence, if the store cannot be read.
+    """
+
+    @property
+    def is_the_store(self) -> bool:
+        """Whether the store itself answers: then the thread that calls the store has to make these calls."""
+        ...
+
+    def ends(self, keys: Collection[int]) -> dict[int, float]:
+        """Return when these nodes ended, in seconds since 1970, by key; nodes that have not are left out."""
+        ...
+
+    def counts(self, id: bytes) -> tuple[StoredInstance, list[FunctionCount]] | None:
+        """Return an instance by its 16-byte id, and count its nodes by function and state, all at one moment.
+
+        Checksums of nodes are not compared.
+        """
         ...
 
     def worker_names(self, numbers: Collection[int]) -> dict[int, str]:

@@ -135,7 +135,7 @@ def test_what_cannot_be_watched_is_refused(broker: LaunchedBroker) -> None:
         with pytest.raises(PromiseMisuse, match="watch it after the block"):
             watch(instance)
     with pytest.raises(TypeError, match="must be the instance"):
-        watch(promise)  # type: ignore[arg-type]
+        watch(promise)  # type: ignore[arg-type]  # that is the mistake
     with pytest.raises(NotFound, match="is not known"):
         list(Watch(connection(), bytes(16)))
 

@@ -42,7 +42,9 @@ def watch(served: Served, dag: Dag) -> Any:
 def counts(reply: pb.Progress) -> dict[str, dict[str, int]]:
     """By function and state, without zeros."""
     return {
-        its.function.rpartition(".")[2]: {pb.NodeState.Name(state): n for state, n in enumerate(its.nodes) if n}  # type: ignore[arg-type]
+        its.function.rpartition(".")[2]: {
+            name: its.nodes[state] for name, state in pb.NodeState.items() if its.nodes[state]
+        }
         for its in reply.functions
     }
 
@@ -51,7 +53,8 @@ async def until(replies: Any, expected: dict[str, dict[str, int]]) -> pb.Progres
     async with asyncio.timeout(PATIENCE):
         async for reply in replies:
             if counts(reply) == expected:
-                return reply  # type: ignore[no-any-return]
+                found: pb.Progress = reply
+                return found
     raise AssertionError(f"the watch ended with {counts(reply)}")
 
 
@@ -123,7 +126,7 @@ async def test_all_who_watch_an_instance_share_its_counts(served: Served, monkey
     view = served.broker.store.view
     count = view.counts
 
-    def counted(instance: int) -> Any:
+    def counted(instance: bytes) -> Any:
         nonlocal reads
         reads += 1
         return count(instance)

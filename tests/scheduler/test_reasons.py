@@ -8,6 +8,7 @@ import pytest
 
 from dagorama_broker.model.domain import State, WireProtocol
 from dagorama_broker.scheduler import Reason, ReasonCode
+from dagorama_broker.scheduler.obstacles import MOST
 from dagorama_broker.scheduler.reasons import is_blocked
 from tests.support.driver import GPU, KEY, WORK, SchedulerDriver, function, retrying
 
@@ -184,6 +185,16 @@ def test_the_causes_of_many_waiting_nodes_are_few_and_the_largest_comes_first(dr
     assert complete
     found = [(cause.nodes, cause.reasons[0].code) for cause in causes]
     assert found == [(20, C.NO_TOLERATION), (1, C.BUSY), (1, C.RUNNING)]
+
+
+def test_causes_that_were_not_all_looked_at_say_so(driver: SchedulerDriver) -> None:
+    names = [f"n{number}" for number in range(MOST + 1)]
+    driver.spawn(*names)
+    nodes = list(driver.scheduler.nodes.values())
+    causes, complete = driver.scheduler.causes_of(nodes)
+    assert ([cause.nodes for cause in causes], complete) == ([MOST], False)
+    causes, complete = driver.scheduler.causes_of(nodes[:MOST])
+    assert ([cause.nodes for cause in causes], complete) == ([MOST], True)
 
 
 # --- what is said agrees with what is done ----------------------------------------------------------------

@@ -132,7 +132,7 @@ class Simulation:
     # --- the world ------------------------------------------------------------------------------------
 
     def worker(self, name: str, slots: int = 1, **rules: frozenset[str]) -> Worker:
-        presence = WorkerInfo(name.encode().ljust(16, b"."), name, slots, **rules)  # type: ignore[arg-type]
+        presence = WorkerInfo(name.encode().ljust(16, b"."), name, slots, **rules)  # type: ignore[arg-type]  # its fields
         worker = self.scheduler.connect(presence, (), self.now)
         self.runners.update((slot, Runner(self, worker, slot)) for slot in worker.slots)
         return worker

@@ -147,13 +147,16 @@ class MemoryStore:
     def view(self) -> MemoryStore:
         return self
 
-    def counts(self, instance: int) -> list[FunctionCount]:
+    def counts(self, id: bytes) -> tuple[StoredInstance, list[FunctionCount]] | None:
+        stored = self.instance(id)
+        if stored is None:
+            return None
         groups: dict[tuple[int, int | None], list[int]] = {}
-        for key in self.tables.blocks.keys_of(instance):
+        for key in self.tables.blocks.keys_of(stored.row.key):
             outcome = self.tables.outcomes.get(key)
             state = None if outcome is None else outcome.state
             groups.setdefault((self.tables.nodes[key].function, state), []).append(key)
-        return [self._count(function, state, keys) for (function, state), keys in sorted(groups.items(), key=str)]
+        return stored, [self._count(function, state, keys) for (function, state), keys in groups.items()]
 
     def _count(self, function: int, state: int | None, keys: list[int]) -> FunctionCount:
         times = [0 if state is None else self.tables.outcomes[key].microseconds for key in keys]

@@ -156,10 +156,6 @@ class SqliteStore(SharedQueries):
         with self._database.looking() as reader:
             return reader.removed(id)
 
-    def instance(self, id: bytes) -> StoredInstance | None:
-        with self._database.reading() as reader:
-            return reader.instance(id)
-
     def failed(self, root_causes: Sequence[int], more: Collection[int] = (), reruns: Collection[int] = ()) -> Failed:
         with self._database.reading() as reader, snapshot(reader.connection):
             return read_failed(reader, root_causes, more, reruns)

@@ -31,7 +31,7 @@ Reading = Callable[[], AbstractContextManager[Reader]]
 
 
 class SharedQueries:
-    """Queries of `Store` and of `StoreView`."""
+    """Queries that `Store` and `StoreView` share."""
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
@@ -60,19 +60,20 @@ class SharedQueries:
         with self._reading() as reader:
             return read_used_failures(reader, instance)
 
+    def instance(self, id: bytes) -> StoredInstance | None:
+        with self._reading() as reader:
+            return reader.instance(id)
+
 
 class SqliteView(SharedQueries):
     """A `StoreView` of a file."""
 
     is_the_store = False
 
-    def instance(self, id: bytes) -> StoredInstance | None:
-        with self._reading() as reader:
-            return reader.instance(id)
-
-    def counts(self, instance: int) -> list[FunctionCount]:
-        with self._reading() as reader:
-            return read_counts(reader, instance)
+    def counts(self, id: bytes) -> tuple[StoredInstance, list[FunctionCount]] | None:
+        with self._reading() as reader, snapshot(reader.connection):
+            stored = reader.instance(id)
+            return None if stored is None else (stored, read_counts(reader, stored.row.key))
 
     def ends(self, keys: Collection[int]) -> dict[int, float]:
         with self._reading() as reader:
