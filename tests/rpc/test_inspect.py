@@ -1,4 +1,4 @@
-"""What a person is shown: instances, nodes, queues; live ones as the scheduler has them, ended ones as the store."""
+"""Inspection of instances, nodes and queues: unfinished ones come from the scheduler, ended ones from the store."""
 
 from __future__ import annotations
 

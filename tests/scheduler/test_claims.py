@@ -76,7 +76,7 @@ class TestRefused:
         assert refused(driver, hand, say, "a", hand.held["b"])
 
 
-def test_whoever_is_refused_a_result_is_told(driver: SchedulerDriver) -> None:
+def test_a_worker_whose_result_is_refused_is_told(driver: SchedulerDriver) -> None:
     late, other = driver.worker("late"), driver.worker("other")
     driver.spawn("a")
     attempt = late.held["a"]

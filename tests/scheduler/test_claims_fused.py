@@ -109,7 +109,7 @@ class TestWhenItIsVoid:
         driver.spawn("a", "b <- a")
         attempt = hand.held["b"]
         hand.give_back("a")
-        assert driver.holders() == {"a": "worker", "b": "worker"}, "granted anew, both"
+        assert driver.holders() == {"a": "worker", "b": "worker"}, "both are granted again"
         assert not hand.complete("b", attempt=attempt), "what ran on a value that is not recorded does not count"
         assert not driver.ledger.progress
 

@@ -471,7 +471,7 @@ class TestLeaving:
         theirs.ask()
         assert driver.worker("ours", leave_when_drained=True).may_leave
 
-    def test_whoever_may_leave_is_given_nothing_more(self, driver: SchedulerDriver) -> None:
+    def test_a_worker_that_may_leave_is_given_nothing_more(self, driver: SchedulerDriver) -> None:
         hand = driver.worker(leave_when_drained=True)
         assert hand.may_leave
         driver.spawn("a")
@@ -543,7 +543,7 @@ class TestASlotThatIsGoneForGood:
         driver.spawn("b", "c")
         assert hand.held.keys() == {"b"}
 
-    def test_is_there_again_when_the_worker_connects_anew(self, driver: SchedulerDriver) -> None:
+    def test_is_there_again_when_the_worker_connects_again(self, driver: SchedulerDriver) -> None:
         hand = driver.worker(slots=2)
         hand.close_slot(1)
         hand.connect()

@@ -242,7 +242,7 @@ def test_no_child_of_a_dead_attempt_is_handed_out_beside_the_next_run(driver: Sc
     assert [driver.name(granted.node) for granted in driver.effects.granted] == ["parent"]
 
 
-def test_whoever_runs_a_child_of_a_dead_attempt_is_told_to_stop(driver: SchedulerDriver) -> None:
+def test_a_worker_that_runs_a_child_of_an_aborted_attempt_is_told_to_stop(driver: SchedulerDriver) -> None:
     hand = begin(driver, "x")
     attempt = hand.held["x"]
     hand.fail("parent")

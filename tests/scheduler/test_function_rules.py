@@ -74,7 +74,7 @@ class TestQueueTimeout:
             hand.beat()
         assert driver.state("a") is State.CLAIMED
 
-    def test_a_node_that_comes_back_has_its_time_anew(self, driver: SchedulerDriver) -> None:
+    def test_a_node_that_comes_back_has_its_whole_time_again(self, driver: SchedulerDriver) -> None:
         hand = driver.worker()
         driver.spawn("a", of=PATIENT)
         driver.wait(4.0)

@@ -269,7 +269,7 @@ class TestReclaim:
         assert hand.refused == [attempt]
         assert driver.outcome("a").value == b"recorded"
 
-    def test_the_later_of_two_earlier_claims_stands_whoever_comes_first(self, driver: SchedulerDriver) -> None:
+    def test_the_later_of_two_earlier_claims_stands_in_either_order(self, driver: SchedulerDriver) -> None:
         """One worker was silent past its lease, another was given the node; then the broker died."""
         silent, holder = driver.worker("silent"), driver.worker("holder")
         driver.spawn("a")
@@ -367,7 +367,7 @@ class TestHoldingOff:
 
 
 class TestWhatAStoreMightHold:
-    """Not written by this scheduler, but nothing may wait for ever because of it."""
+    """Not written by this scheduler, but nothing may wait without end because of it."""
 
     def test_a_value_whose_promises_have_ended_is_complete(self, driver: SchedulerDriver) -> None:
         hand = driver.worker()

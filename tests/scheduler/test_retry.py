@@ -79,7 +79,7 @@ def test_it_may_fail_and_be_retried_any_number_of_times(driver: SchedulerDriver)
     assert driver.finish(hand) == ["a", "b"]
 
 
-def test_what_was_queued_for_too_long_is_queued_anew(driver: SchedulerDriver) -> None:
+def test_a_node_that_was_queued_for_too_long_is_queued_again(driver: SchedulerDriver) -> None:
     hand = driver.worker()
     driver.spawn("a", "other", where={"a": function("a", queue_timeout=5.0, taint="GPU"), "other": GPU})
     driver.wait(6.0)

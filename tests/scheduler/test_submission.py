@@ -1,4 +1,4 @@
-"""What a client may ask for, and what is refused: then nothing has changed."""
+"""Requests of clients that are accepted, and ones that are refused, which change nothing."""
 
 from collections.abc import Sequence
 

@@ -70,11 +70,11 @@ def broken(name: str) -> Iterator[None]:
 
 @mutant("fencing removed", (Claims, "held"))
 def _(held: Any) -> Any:
-    def whoever(self: Claims, worker: Worker, key: int, attempt: int) -> Any:
+    def any_worker(self: Claims, worker: Worker, key: int, attempt: int) -> Any:
         node = self.graph.nodes.get(key)
         return node if node is not None and node.slot is not None else None
 
-    return whoever
+    return any_worker
 
 
 @mutant("attempt reused after a restart", (Claims, "__init__"))

@@ -435,7 +435,7 @@ class Watcher:
         self.require(
             said is not None and said.SerializeToString() in self.signed,
             "what is signed names the code",
-            f"{given.name} is to be run by {code!r}, and nobody has signed that",
+            f"{given.name} would be run by {code!r} without a signature for it",
         )
         if said is None or self.violation is not None:
             return

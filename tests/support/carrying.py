@@ -1,4 +1,4 @@
-"""Arguments and results that should be seen by nobody but those who run them; as a program, a client of them."""
+"""Arguments and results that only their client and its workers may read; run as a program, it is such a client."""
 
 from dagorama import DAGDefinition, dagorama, resolve
 

@@ -1,4 +1,4 @@
-"""What the scheduler costs per node of a wide fan: made as children, granted, completed, summed. Run it as a script."""
+"""Measures the scheduler's cost of a node of a wide fan: created, granted, completed, summed. Run it as a script."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ class Hand:
         driver, attempt = self.driver, attempt or self.held[name]
         failure = Failure("", "builtins.ValueError", message, f"Traceback: {message}", b"", 0)
         key = driver.key(name)
-        taken = driver.scheduler.fail(self.worker, key, attempt, failure, driver.now, jitter, **how)  # type: ignore[arg-type]
+        taken = driver.scheduler.fail(self.worker, key, attempt, failure, driver.now, jitter, **how)  # type: ignore[arg-type]  # its options
         self._answered(name, attempt)
         return taken
 
@@ -376,7 +376,7 @@ class SchedulerDriver:
             failed = self.ledger.failed(root_causes)
         unsettled = root_causes | {row.key for row in failed.nodes if row.state == State.COMPLETED}
         if any(map(self.ledger.is_unsettled, unsettled)):
-            raise FailedPrecondition("the run that made one of them has not ended or came to nothing")
+            raise FailedPrecondition("the run that made one of them has not ended, or was aborted")
         assert self.scheduler.is_within_reach(failed)
         rebindings = self._for_deployed(failed) if new_code else ()
         revived = self.scheduler.retry(failed, self.now, downstream, () if new_code else None, rebindings)

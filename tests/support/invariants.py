@@ -126,7 +126,7 @@ def eager_attempts_have_their_attempt(driver: SchedulerDriver) -> None:
     assert on_record == scheduler.eager_attempts.open.keys()
     for key in scheduler.graph.nodes:
         if not ledger.is_drafted(key):
-            assert not ledger.of_dead_attempt(key), "an attempt came to nothing, and what it made goes on"
+            assert not ledger.of_dead_attempt(key), "an attempt was aborted, and the nodes that it created go on"
 
 
 def what_goes_along_is_with_its_source(scheduler: Scheduler) -> None:

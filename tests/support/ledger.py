@@ -371,11 +371,11 @@ class Ledger:
         return row.eager_state == eager_state
 
     def of_dead_attempt(self, key: int) -> bool:
-        """Whether an attempt that came to nothing has made the node."""
+        """Whether an aborted attempt has created the node."""
         return self._is_of(key, EagerState.ABORTED)
 
     def is_unsettled(self, key: int) -> bool:
-        """Whether an attempt that came to nothing, or yet may, has made the node."""
+        """Whether an attempt that was aborted, or may be, has created the node."""
         return self._is_of(key, EagerState.ABORTED) or self._is_of(key, EagerState.OPEN)
 
     def _is_of(self, key: int, eager_state: EagerState) -> bool:

@@ -78,5 +78,5 @@ def graph(*nodes: NodeRow, instance: int = 1, origin: bytes = ORIGIN) -> Changes
 
 
 def dead(store: Store, keys: Sequence[int]) -> set[int]:
-    """Of these nodes, those that an eager attempt made which came to nothing."""
+    """The nodes among these that an aborted eager attempt created."""
     return {key for key, eager_state in store.eager_states(keys).items() if eager_state is EagerState.ABORTED}
