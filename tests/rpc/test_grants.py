@@ -75,7 +75,7 @@ async def test_a_node_comes_along_with_the_one_source_that_it_waits_for(served: 
     second, join, after = await worker.nodes(3)
     assert (second.beside, join.beside, after.beside) == (0, second.key, join.key)
     assert join.values == {first.key: envelope(b"first")}
-    await worker.report(results(second, join, after))
+    await worker.durable(await worker.report(results(second, join, after)))
     assert await served.states(dag.instance, dag.id(2), dag.id(3)) == [pb.COMPLETED, pb.COMPLETED]
 
 

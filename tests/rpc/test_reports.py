@@ -169,7 +169,7 @@ async def test_a_report_may_name_a_node_that_it_completes_itself(served: Served)
     await submit(served.stub, dag.submission(b"leaf", b"names it"))
     worker = await served.worker(slots=2)
     leaf, other = await worker.nodes(2)
-    await worker.complete(leaf, other, ref_count=[0, 1], ref=[-1], foreign=[leaf.id])
+    await worker.durable(await worker.complete(leaf, other, ref_count=[0, 1], ref=[-1], foreign=[leaf.id]))
     assert await served.states(dag.instance, dag.id(0), dag.id(1)) == [pb.COMPLETED, pb.COMPLETED]
 
 

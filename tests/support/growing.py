@@ -69,5 +69,5 @@ def strike(folder: Path, seed: int) -> None:
 
 
 def _parent_of(pid: int) -> int:
-    """A child's parent is the nursery, and the nursery's is the supervisor."""
+    """A child's parent is the fork server, and the fork server's is the supervisor."""
     return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])

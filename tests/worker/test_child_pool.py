@@ -43,7 +43,7 @@ class Kept:
         self.slots = [Slot(number, part) for number, part in enumerate(SharedMemory(2).slots)]
         self.ended: list[tuple[int, int]] = []
         spool = Spool(folder)
-        self.nursery = ForkServer(0, self._ours)
+        self.fork_server = ForkServer(0, self._ours)
         events = PoolEvents(
             on_ready=lambda _: None,
             on_returned=lambda _: None,
@@ -52,8 +52,8 @@ class Kept:
             on_ended=lambda slot, code: self.ended.append((slot, code)),
             on_fatal=self.fail,
         )
-        self.keeper = ChildPool(self.slots, self.nursery, self.session, Transfers(stub, spool), spool, events)
-        self.keeper.start()
+        self.pool = ChildPool(self.slots, self.fork_server, self.session, Transfers(stub, spool), spool, events)
+        self.pool.start()
 
     def fail(self, code: int, why: str) -> None:
         raise AssertionError(why)
@@ -69,7 +69,7 @@ class Kept:
         await asyncio.get_running_loop().sock_sendall(self._theirs, answer)
 
     def close(self) -> None:
-        asyncio.get_running_loop().remove_reader(self.nursery)
+        asyncio.get_running_loop().remove_reader(self.fork_server)
         self._theirs.close()
         self._ours.close()
 
@@ -86,7 +86,7 @@ async def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 async def test_a_slot_whose_child_cannot_be_forked_is_given_up_and_what_it_held_returned(kept: Kept) -> None:
     assert [await kept.asked(), await kept.asked()] == [0, 1]
     grant = grant_of(call("echo", 1))
-    kept.keeper.nodes.grant(grant)
+    kept.pool.nodes.grant(grant)
     for _ in range(MAX_FORK_ATTEMPTS - 1):
         await kept.refuse(0)
         assert await kept.asked() == 0
@@ -104,7 +104,7 @@ async def test_a_slot_whose_child_cannot_be_forked_is_given_up_and_what_it_held_
 
 async def test_the_last_slot_goes_on_trying(kept: Kept) -> None:
     assert [await kept.asked(), await kept.asked()] == [0, 1]
-    kept.keeper.end(kept.slots[1])
+    kept.pool.end(kept.slots[1])
     for _ in range(MAX_FORK_ATTEMPTS + 2):
         await kept.refuse(0)
         assert await kept.asked() == 0

@@ -1,4 +1,4 @@
-"""The nursery forks children, says how they ended, and leaves none behind. Real processes, no timing."""
+"""The fork server forks children, says how they ended, and leaves none behind. Real processes, no timing."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ def start(child_main: ChildMain) -> ForkServer:
 
 
 @pytest.fixture
-def nursery() -> Iterator[ForkServer]:
+def fork_server() -> Iterator[ForkServer]:
     made = start(echo)
     yield made
     made.close()
@@ -55,72 +55,72 @@ def wait_until_gone(descriptor: int) -> None:
     os.close(descriptor)
 
 
-def test_a_child_talks_over_its_own_socket_and_its_exit_code_is_told(nursery: ForkServer) -> None:
-    nursery.fork(7)
-    child = started(nursery.read())
+def test_a_child_talks_over_its_own_socket_and_its_exit_code_is_told(fork_server: ForkServer) -> None:
+    fork_server.fork(7)
+    child = started(fork_server.read())
     child.socket.sendall(b"hello")
     assert child.socket.recv(64) == b"hello"
     child.socket.close()
-    end = ended(nursery.read())
+    end = ended(fork_server.read())
     assert (end.slot, end.pid) == (7, child.pid)
     assert os.waitstatus_to_exitcode(end.status) == 7
     assert end.peak > 1 << 20
 
 
-def test_a_killed_child_is_told_with_its_signal(nursery: ForkServer) -> None:
-    nursery.fork(0)
-    child = started(nursery.read())
+def test_a_killed_child_is_told_with_its_signal(fork_server: ForkServer) -> None:
+    fork_server.fork(0)
+    child = started(fork_server.read())
     with child.socket:
-        nursery.kill(child.pid)
-        assert os.waitstatus_to_exitcode(ended(nursery.read()).status) == -signal.SIGKILL
+        fork_server.kill(child.pid)
+        assert os.waitstatus_to_exitcode(ended(fork_server.read()).status) == -signal.SIGKILL
 
 
-def test_children_have_nothing_of_each_other(nursery: ForkServer) -> None:
+def test_children_have_nothing_of_each_other(fork_server: ForkServer) -> None:
     """A child that held another's socket would keep it from seeing its end."""
     children = []
     for slot in range(3):
-        nursery.fork(slot)
-        children.append(started(nursery.read()))
+        fork_server.fork(slot)
+        children.append(started(fork_server.read()))
     for child in children:
         child.socket.close()
-        assert ended(nursery.read()).slot == child.slot
+        assert ended(fork_server.read()).slot == child.slot
 
 
 def test_a_child_takes_what_it_started_with_it() -> None:
-    nursery = start(sleeper)
-    nursery.fork(0)
-    child = started(nursery.read())
+    fork_server = start(sleeper)
+    fork_server.fork(0)
+    child = started(fork_server.read())
     with child.socket:
         descriptor = os.pidfd_open(int(child.socket.recv(64)))
-    nursery.kill(child.pid)
-    ended(nursery.read())
+    fork_server.kill(child.pid)
+    ended(fork_server.read())
     assert select([descriptor], [], [])[0]  # readable once the program has ended
     os.close(descriptor)
-    nursery.close()
+    fork_server.close()
 
 
 def test_nothing_is_left_when_the_supervisor_goes() -> None:
     reading, writing = os.pipe()
-    nursery = start(sleeper)
-    nursery.fork(0)
-    with started(nursery.read()).socket as connection:
+    fork_server = start(sleeper)
+    fork_server.fork(0)
+    with started(fork_server.read()).socket as connection:
         connection.recv(64)
         os.close(writing)
-        nursery.close()
+        fork_server.close()
     wait_until_gone(reading)
 
 
-def test_children_die_with_a_nursery_that_is_killed() -> None:
+def test_children_die_with_a_fork_server_that_is_killed() -> None:
     reading, writing = os.pipe()
-    nursery = start(echo)
-    nursery.fork(0)
-    child = started(nursery.read())
+    fork_server = start(echo)
+    fork_server.fork(0)
+    child = started(fork_server.read())
     os.close(writing)
-    os.kill(nursery.pid, signal.SIGKILL)
-    assert nursery.read() is None
+    os.kill(fork_server.pid, signal.SIGKILL)
+    assert fork_server.read() is None
     with child.socket:
         assert child.socket.recv(1) == b""
-    nursery.close()
+    fork_server.close()
     wait_until_gone(reading)
 
 
@@ -131,11 +131,11 @@ from dagorama.worker.frames import ChildMain
 from dagorama.worker.supervisor.fork_server import ForkServer
 def child(slot, connection):
     raise RuntimeError("no luck")
-nursery = ForkServer.start(lambda: child)
-nursery.fork(0)
-nursery.read()
-print(os.waitstatus_to_exitcode(nursery.read().status))
-nursery.close()
+fork_server = ForkServer.start(lambda: child)
+fork_server.fork(0)
+fork_server.read()
+print(os.waitstatus_to_exitcode(fork_server.read().status))
+fork_server.close()
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"

@@ -501,6 +501,8 @@ def test_what_runs_past_the_grace_is_returned_as_interrupted(
 
 
 def test_ctrl_c_is_a_sigterm(worker: WorkerProcess, spoken: Conversation) -> None:
+    spoken.grant(call("echo", 1))
+    spoken.value()  # the worker knows now that it is connected; before that, it leaves without a message
     worker.signal(signal.SIGINT)
     spoken.listen_to_the_end()
     assert spoken.draining
@@ -532,13 +534,13 @@ def test_nothing_is_left_of_a_worker_that_is_killed(worker: WorkerProcess, spoke
     assert worker.ended()[0] == -signal.SIGKILL
 
 
-def test_a_worker_whose_nursery_is_killed_returns_what_it_has_and_leaves(
+def test_a_worker_whose_fork_server_is_killed_returns_what_it_has_and_leaves(
     worker: WorkerProcess, spoken: Conversation, fifo: Fifo
 ) -> None:
     attempts = spoken.grant(call("wait_for", fifo.path), call("echo", 1))
     fifo.wait_until_read()
-    [nursery] = children_of(worker.pid)
-    os.kill(nursery, signal.SIGKILL)
+    [fork_server] = children_of(worker.pid)
+    os.kill(fork_server, signal.SIGKILL)
     spoken.listen_to_the_end()
     assert {attempt for returned in spoken.returns for attempt in returned.attempt} == {*attempts}
     code, errors = worker.ended()
