@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dagorama.calls.instance_start import start as start
     from dagorama.client.control import cancel as cancel
     from dagorama.client.control import retry_failed as retry_failed
     from dagorama.client.control import state as state
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from dagorama.errors import DefinitionNotRegistered as DefinitionNotRegistered
     from dagorama.errors import FailedAttempt as FailedAttempt
     from dagorama.errors import FunctionNotFound as FunctionNotFound
+    from dagorama.errors import InstanceExists as InstanceExists
     from dagorama.errors import NodeCancelled as NodeCancelled
     from dagorama.errors import NodeFailed as NodeFailed
     from dagorama.errors import NotFound as NotFound
@@ -82,12 +84,13 @@ _HOMES = {
         "dagorama.definition": "DAGDefinition DAGInstance generate_instance_id",
         "dagorama.errors": (
             "AccessDenied BrokerError BrokerOverloaded BrokerUnavailable CodeMismatchException DagoramaError "
-            "DefinitionNotRegistered FailedAttempt FunctionNotFound NodeCancelled NodeFailed NotInInstance "
-            "NotInNode NotPicklable ProcessDied PromiseMisuse QueueTimeout RequestRejected ReservedName "
+            "DefinitionNotRegistered FailedAttempt FunctionNotFound InstanceExists NodeCancelled NodeFailed "
+            "NotInInstance NotInNode NotPicklable ProcessDied PromiseMisuse QueueTimeout RequestRejected ReservedName "
             "ResultRejected RetryLater SettingsError TamperedValue UnverifiedValue NotFound "
             "ValueNotReadable WorkerLost WrongInstance"
         ),
         "dagorama.graph.submission": "batch",
+        "dagorama.calls.instance_start": "start",
         "dagorama.models.failure": "Failure",
         "dagorama.models.outcome": "outcome",
         "dagorama.models.progress": "FunctionProgress Progress",

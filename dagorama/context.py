@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Collection
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 from uuid import UUID
 
 from dagorama.errors import NotInInstance, NotInNode
@@ -213,10 +213,23 @@ def attempt_here() -> Attempt | None:
 # --- an open batch() block ----------------------------------------------------------------------
 
 
+class StartedInstance(NamedTuple):
+    """An instance with an id that is not submitted yet."""
+
+    digest: bytes  #: of what it was started with
+    instance: Any
+    result: Any  #: of its entry point
+
+
+#: Instances that a batch() block or a running node has started, by definition and id.
+Started: TypeAlias = dict[tuple[str, str], StartedInstance]
+
+
 class Batch(Protocol):
     """The nodes that a `batch()` block has made so far."""
 
     over: bool
+    started: Started
 
     def has_instance(self, instance: bytes) -> bool:
         """Return whether the block has made the instance."""

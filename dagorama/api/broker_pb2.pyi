@@ -324,21 +324,59 @@ Global___Nodes: _TypeAlias = Nodes  # noqa: Y015
 class NewInstance(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     DEFINITION_FIELD_NUMBER: _builtins.int
     ENTRY_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     definition: _builtins.str
     """"package.module:Class" """
     entry: _builtins.bytes
     """id of the node whose promise the entry point returned; empty: none"""
+    name: _builtins.str
+    """Its user's id, at most 256 characters: refused with ALREADY_EXISTS if another instance of the definition has it."""
+    digest: _builtins.bytes
+    """of what it is started with, so that clients recognize a repetition; at most 64 bytes"""
+    priority: _builtins.int
+    """-128 to 127; nodes of instances of a higher one go first"""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """at most 16, of 64 and 256 characters"""
+
     def __init__(
         self,
         *,
         definition: _builtins.str = ...,
         entry: _builtins.bytes = ...,
+        name: _builtins.str = ...,
+        digest: _builtins.bytes = ...,
+        priority: _builtins.int = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "entry", b"entry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "digest", b"digest", "entry", b"entry", "labels", b"labels", "name", b"name", "priority", b"priority"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -817,6 +855,7 @@ class BrokerMessage(_message.Message):
     DONE_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
+    DRAIN_FIELD_NUMBER: _builtins.int
     LEFT_FIELD_NUMBER: _builtins.int
     acknowledged: _builtins.int
     """every report up to this sequence is durable; 0: nothing new"""
@@ -824,6 +863,8 @@ class BrokerMessage(_message.Message):
     """what `until` asked for has come"""
     draining: _builtins.bool
     """the broker leaves; reconnect"""
+    drain: _builtins.bool
+    """leave: finish what runs, give back the rest, and end the process"""
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
@@ -853,11 +894,12 @@ class BrokerMessage(_message.Message):
         done: _builtins.bool = ...,
         draining: _builtins.bool = ...,
         cancel: _abc.Iterable[_builtins.int] | None = ...,
+        drain: _builtins.bool = ...,
         left: _abc.Iterable[Global___Unschedulable] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "cancel", b"cancel", "done", b"done", "draining", b"draining", "grants", b"grants", "left", b"left", "refused", b"refused", "take_back", b"take_back", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "cancel", b"cancel", "done", b"done", "drain", b"drain", "draining", b"draining", "grants", b"grants", "left", b"left", "refused", b"refused", "take_back", b"take_back", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1643,15 +1685,22 @@ class GetInstanceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INSTANCE_FIELD_NUMBER: _builtins.int
+    DEFINITION_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
+    """empty: the one with this definition and user's id"""
+    definition: _builtins.str
+    name: _builtins.str
     def __init__(
         self,
         *,
         instance: _builtins.bytes = ...,
+        definition: _builtins.str = ...,
+        name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "instance", b"instance", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1660,6 +1709,26 @@ Global___GetInstanceRequest: _TypeAlias = GetInstanceRequest  # noqa: Y015
 @_typing.final
 class InstanceInfo(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     INSTANCE_FIELD_NUMBER: _builtins.int
     DEFINITION_FIELD_NUMBER: _builtins.int
@@ -1673,6 +1742,10 @@ class InstanceInfo(_message.Message):
     NODES_FIELD_NUMBER: _builtins.int
     STUCK_FIELD_NUMBER: _builtins.int
     USED_FAILURES_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
     definition: _builtins.str
     entry: _builtins.bytes
@@ -1691,6 +1764,12 @@ class InstanceInfo(_message.Message):
     """why none of its unfinished nodes can proceed; empty: one can, or it has ended"""
     used_failures: _builtins.int
     """nodes that were given a failure as a value that has been retried since"""
+    name: _builtins.str
+    """as in NewInstance, and so are the next three"""
+    digest: _builtins.bytes
+    priority: _builtins.int
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
         self,
         *,
@@ -1706,10 +1785,14 @@ class InstanceInfo(_message.Message):
         nodes: _builtins.int = ...,
         stuck: _builtins.str = ...,
         used_failures: _builtins.int = ...,
+        name: _builtins.str = ...,
+        digest: _builtins.bytes = ...,
+        priority: _builtins.int = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "definition", b"definition", "ended", b"ended", "ended_at", b"ended_at", "entry", b"entry", "entry_state", b"entry_state", "failed", b"failed", "instance", b"instance", "nodes", b"nodes", "stuck", b"stuck", "unfinished", b"unfinished", "used_failures", b"used_failures"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "definition", b"definition", "digest", b"digest", "ended", b"ended", "ended_at", b"ended_at", "entry", b"entry", "entry_state", b"entry_state", "failed", b"failed", "instance", b"instance", "labels", b"labels", "name", b"name", "nodes", b"nodes", "priority", b"priority", "stuck", b"stuck", "unfinished", b"unfinished", "used_failures", b"used_failures"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1721,11 +1804,35 @@ class ListInstancesRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     UNFINISHED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
     DEFINITION_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     BEFORE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     unfinished: _builtins.bool
     """only unfinished ones; with `failed`, those or failed ones"""
     failed: _builtins.bool
@@ -1735,6 +1842,16 @@ class ListInstancesRequest(_message.Message):
     """0: 100; at most 1,000"""
     before: _builtins.int
     """`more` of the reply before; 0: from the latest on"""
+    name: _builtins.str
+    """only with this user's id; empty: any"""
+    function: _builtins.str
+    """only with a node of this function; empty: any"""
+    error: _builtins.str
+    """only with a node whose failure has this in its type or message, in any case; empty: any"""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """only with all of these"""
+
     def __init__(
         self,
         *,
@@ -1743,10 +1860,14 @@ class ListInstancesRequest(_message.Message):
         definition: _builtins.str = ...,
         limit: _builtins.int = ...,
         before: _builtins.int = ...,
+        name: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        function: _builtins.str = ...,
+        error: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "definition", b"definition", "failed", b"failed", "limit", b"limit", "unfinished", b"unfinished"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "definition", b"definition", "error", b"error", "failed", b"failed", "function", b"function", "labels", b"labels", "limit", b"limit", "name", b"name", "unfinished", b"unfinished"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1786,11 +1907,17 @@ class ListNodesRequest(_message.Message):
     STATES_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
     limit: _builtins.int
     """0: 100; at most 1,000"""
     after: _builtins.int
     """`more` of the reply before"""
+    function: _builtins.str
+    """only of this one; empty: of any"""
+    error: _builtins.str
+    """only with this in the type or message of their failure, in any case; empty: any"""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___NodeState.ValueType]:
         """only those; empty: all"""
@@ -1802,10 +1929,12 @@ class ListNodesRequest(_message.Message):
         states: _abc.Iterable[Global___NodeState.ValueType] | None = ...,
         limit: _builtins.int = ...,
         after: _builtins.int = ...,
+        function: _builtins.str = ...,
+        error: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "instance", b"instance", "limit", b"limit", "states", b"states"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "error", b"error", "function", b"function", "instance", b"instance", "limit", b"limit", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2101,6 +2230,78 @@ class FunctionProgress(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FunctionProgress: _TypeAlias = FunctionProgress  # noqa: Y015
+
+@_typing.final
+class WatchQueuesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    NOW_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """empty: all"""
+    now: _builtins.bool
+    """one reply only"""
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+        now: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["now", b"now", "queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchQueuesRequest: _TypeAlias = WatchQueuesRequest  # noqa: Y015
+
+@_typing.final
+class Activity(_message.Message):
+    """The unfinished nodes of the broker at one moment, and what has ended since the start. At most two replies a second;
+    slow and silent clients as for Progress.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUES_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    INSTANCES_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    left_out: _builtins.int
+    """queues that are not in the list"""
+    instances: _builtins.int
+    """unfinished"""
+    workers: _builtins.int
+    """connected"""
+    slots: _builtins.int
+    """of these"""
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueueInfo]:
+        """with an unfinished node, or paused; at most 1,000, the ones with most nodes"""
+
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """by NodeState, of all queues; ended ones since the start of the broker"""
+
+    def __init__(
+        self,
+        *,
+        queues: _abc.Iterable[Global___QueueInfo] | None = ...,
+        left_out: _builtins.int = ...,
+        nodes: _abc.Iterable[_builtins.int] | None = ...,
+        instances: _builtins.int = ...,
+        workers: _builtins.int = ...,
+        slots: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances", "left_out", b"left_out", "nodes", b"nodes", "queues", b"queues", "slots", b"slots", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Activity: _TypeAlias = Activity  # noqa: Y015
 
 @_typing.final
 class ExplainRequest(_message.Message):
@@ -2707,6 +2908,90 @@ class PauseQueueReply(_message.Message):
 Global___PauseQueueReply: _TypeAlias = PauseQueueReply  # noqa: Y015
 
 @_typing.final
+class DrainWorkerRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    worker: _builtins.bytes
+    """the id, or its first bytes if no other begins with them; at least two"""
+    def __init__(
+        self,
+        *,
+        worker: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainWorkerRequest: _TypeAlias = DrainWorkerRequest  # noqa: Y015
+
+@_typing.final
+class DrainWorkerReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    WAS_DRAINING_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    held: _builtins.int
+    """nodes that it holds now"""
+    was_draining: _builtins.bool
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        held: _builtins.int = ...,
+        was_draining: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "name", b"name", "was_draining", b"was_draining"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainWorkerReply: _TypeAlias = DrainWorkerReply  # noqa: Y015
+
+@_typing.final
+class DeleteRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    instance: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        instance: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteRequest: _TypeAlias = DeleteRequest  # noqa: Y015
+
+@_typing.final
+class DeleteReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODES_FIELD_NUMBER: _builtins.int
+    nodes: _builtins.int
+    def __init__(
+        self,
+        *,
+        nodes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteReply: _TypeAlias = DeleteReply  # noqa: Y015
+
+@_typing.final
 class GetStatusRequest(_message.Message):
     """The lists of a Status come in pages: each starts behind what is named here, empty or 0 being its beginning. To go on,
     send what the last reply has in last_worker, last_function and last_queue, as long as it says that there is more.
@@ -2858,10 +3143,13 @@ class WorkerInfo(_message.Message):
     INCLUDE_QUEUES_FIELD_NUMBER: _builtins.int
     EXCLUDE_QUEUES_FIELD_NUMBER: _builtins.int
     TOLERATIONS_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
     worker: _builtins.bytes
     name: _builtins.str
     slots: _builtins.int
     held: _builtins.int
+    leaving: _builtins.bool
+    """it takes nothing more"""
     @_builtins.property
     def include_queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -2878,10 +3166,11 @@ class WorkerInfo(_message.Message):
         include_queues: _abc.Iterable[_builtins.str] | None = ...,
         exclude_queues: _abc.Iterable[_builtins.str] | None = ...,
         tolerations: _abc.Iterable[_builtins.str] | None = ...,
+        leaving: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude_queues", b"exclude_queues", "held", b"held", "include_queues", b"include_queues", "name", b"name", "slots", b"slots", "tolerations", b"tolerations", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude_queues", b"exclude_queues", "held", b"held", "include_queues", b"include_queues", "leaving", b"leaving", "name", b"name", "slots", b"slots", "tolerations", b"tolerations", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -119,6 +119,11 @@ class BrokerStub(object):
                 request_serializer=dagorama_dot_api_dot_broker__pb2.WatchRequest.SerializeToString,
                 response_deserializer=dagorama_dot_api_dot_broker__pb2.Progress.FromString,
                 _registered_method=True)
+        self.WatchQueues = channel.unary_stream(
+                '/dagorama.v1.Broker/WatchQueues',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.WatchQueuesRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.Activity.FromString,
+                _registered_method=True)
         self.Cancel = channel.unary_unary(
                 '/dagorama.v1.Broker/Cancel',
                 request_serializer=dagorama_dot_api_dot_broker__pb2.CancelRequest.SerializeToString,
@@ -138,6 +143,16 @@ class BrokerStub(object):
                 '/dagorama.v1.Broker/PauseQueue',
                 request_serializer=dagorama_dot_api_dot_broker__pb2.PauseQueueRequest.SerializeToString,
                 response_deserializer=dagorama_dot_api_dot_broker__pb2.PauseQueueReply.FromString,
+                _registered_method=True)
+        self.DrainWorker = channel.unary_unary(
+                '/dagorama.v1.Broker/DrainWorker',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.DrainWorkerRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.DrainWorkerReply.FromString,
+                _registered_method=True)
+        self.Delete = channel.unary_unary(
+                '/dagorama.v1.Broker/Delete',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.DeleteRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.DeleteReply.FromString,
                 _registered_method=True)
 
 
@@ -258,6 +273,13 @@ class BrokerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchQueues(self, request, context):
+        """Follows all queues, or one: counts of their nodes, again whenever they have changed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Cancel(self, request, context):
         """Actions of people and programs; acknowledged when durable.
         """
@@ -279,6 +301,20 @@ class BrokerServicer(object):
 
     def PauseQueue(self, request, context):
         """Stops granting the nodes of a queue, or grants them again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainWorker(self, request, context):
+        """Lets a worker finish what it runs and leave; it is granted nothing more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Delete(self, request, context):
+        """Removes an ended instance before its retention is over.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -372,6 +408,11 @@ def add_BrokerServicer_to_server(servicer, server):
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.WatchRequest.FromString,
                     response_serializer=dagorama_dot_api_dot_broker__pb2.Progress.SerializeToString,
             ),
+            'WatchQueues': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchQueues,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.WatchQueuesRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.Activity.SerializeToString,
+            ),
             'Cancel': grpc.unary_unary_rpc_method_handler(
                     servicer.Cancel,
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.CancelRequest.FromString,
@@ -391,6 +432,16 @@ def add_BrokerServicer_to_server(servicer, server):
                     servicer.PauseQueue,
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.PauseQueueRequest.FromString,
                     response_serializer=dagorama_dot_api_dot_broker__pb2.PauseQueueReply.SerializeToString,
+            ),
+            'DrainWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainWorker,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.DrainWorkerRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.DrainWorkerReply.SerializeToString,
+            ),
+            'Delete': grpc.unary_unary_rpc_method_handler(
+                    servicer.Delete,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.DeleteRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.DeleteReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -863,6 +914,33 @@ class Broker(object):
             _registered_method=True)
 
     @staticmethod
+    def WatchQueues(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dagorama.v1.Broker/WatchQueues',
+            dagorama_dot_api_dot_broker__pb2.WatchQueuesRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.Activity.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Cancel(request,
             target,
             options=(),
@@ -960,6 +1038,60 @@ class Broker(object):
             '/dagorama.v1.Broker/PauseQueue',
             dagorama_dot_api_dot_broker__pb2.PauseQueueRequest.SerializeToString,
             dagorama_dot_api_dot_broker__pb2.PauseQueueReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/DrainWorker',
+            dagorama_dot_api_dot_broker__pb2.DrainWorkerRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.DrainWorkerReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Delete(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/Delete',
+            dagorama_dot_api_dot_broker__pb2.DeleteRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.DeleteReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from hashlib import sha256
 from time import monotonic
@@ -135,6 +136,11 @@ class Connection(InspectionCalls):
         """Rerun failed nodes, or all failed nodes of the instance if none are given."""
         return self._ask(lambda timeout: self.stub.Retry(request, timeout=timeout))
 
+    def delete(self, instance: bytes) -> int:
+        """Remove an ended instance with all that is kept of it; return how many nodes it had."""
+        request = broker_pb2.DeleteRequest(instance=instance)
+        return self._ask(lambda timeout: self.stub.Delete(request, timeout=timeout)).nodes
+
     def rebind(self, request: broker_pb2.RebindRequest) -> broker_pb2.RebindReply:
         """Run unfinished nodes of a function with other code than they were created with."""
         return self._ask(lambda timeout: self.stub.Rebind(request, timeout=timeout))
@@ -216,6 +222,12 @@ def connection() -> Connection:
                 _current = Connection(settings)
             found = _current
     return found
+
+
+@contextmanager
+def dagorama_context() -> Iterator[DagoramaStub]:
+    """Yield the stub of dagorama 0.1.10, on the channel of this process: programs written for it use this."""
+    yield connection().original
 
 
 def _renew_lock() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from dagorama.api import broker_pb2
@@ -29,6 +29,11 @@ class InspectionCalls(ABC):
         request = broker_pb2.GetInstanceRequest(instance=instance)
         return self._ask(lambda timeout: self.stub.GetInstance(request, timeout=timeout))
 
+    def get_named_instance(self, definition: str, name: str) -> broker_pb2.InstanceInfo:
+        """Return the instance of a definition with this user's id. Raises NotFound."""
+        request = broker_pb2.GetInstanceRequest(definition=definition, name=name)
+        return self._ask(lambda timeout: self.stub.GetInstance(request, timeout=timeout))
+
     def find_ids(self, instance: str, nodes: Sequence[str] = ()) -> tuple[bytes, list[bytes]]:
         """Return the ids of an instance and of its nodes that begin with these 4 to 32 hexadecimal digits.
 
@@ -39,10 +44,18 @@ class InspectionCalls(ABC):
         return reply.instance, list(reply.node)
 
     def list_instances(
-        self, limit: int = 0, *, unfinished: bool = False, failed: bool = False, definition: str = ""
+        self,
+        limit: int = 0,
+        *,
+        unfinished: bool = False,
+        failed: bool = False,
+        definition: str = "",
+        labels: Mapping[str, str] | None = None,
     ) -> list[broker_pb2.InstanceInfo]:
         """Return the latest instances, at most `limit`; 0 means all."""
-        asked = broker_pb2.ListInstancesRequest(unfinished=unfinished, failed=failed, definition=definition)
+        asked = broker_pb2.ListInstancesRequest(
+            unfinished=unfinished, failed=failed, definition=definition, labels=labels or {}
+        )
 
         def page(size: int, before: int) -> tuple[Sequence[broker_pb2.InstanceInfo], int]:
             asked.limit, asked.before = size, before

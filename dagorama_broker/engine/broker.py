@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -32,6 +33,8 @@ log = logging.getLogger("dagorama_broker")
 
 #: Seconds after which the loop advances the clock even if nothing is due, so that it notices when it stood still.
 LONGEST_SLEEP = 5.0
+#: Workers that are remembered to have been told to leave.
+MOST_DRAINING = 10_000
 #: Seconds between two searches for the streams of lost workers.
 LOOK = 1.0
 
@@ -64,6 +67,7 @@ class Broker:
         self.functions = Functions(commits)
         self.retention = Retention(commits, self.lookups, self.loading, self.forget)
         self.retry_lock = asyncio.Lock()  #: one retry is read and decided at a time
+        self._draining: OrderedDict[bytes, None] = OrderedDict()  # ids of workers that were told to leave
         self.is_leaving = False  #: workers and waiters have been notified
         self._returns: set[asyncio.Event] = set()
         self._when_leaving: set[Callable[[], None]] = set()
@@ -235,6 +239,19 @@ class Broker:
         """Record that a worker has returned nodes, or that nodes have ended."""
         for event in self._returns:
             event.set()
+
+    def drain(self, worker: Worker) -> None:
+        """Grant a worker nothing more, and tell it to leave, again if it loses its connection before it has left."""
+        self._draining[worker.info.id] = None
+        if len(self._draining) > MOST_DRAINING:
+            self._draining.popitem(last=False)
+        self.scheduler.leave(worker)
+        if (session := self._session_of(worker)) is not None:
+            session.news.drain = True
+
+    def is_drained(self, worker: bytes) -> bool:
+        """Return whether a worker that connects was told to leave before."""
+        return worker in self._draining
 
     def say_leaving(self) -> None:
         """Notify workers and waiting clients that the broker leaves; they reconnect when it is back."""

@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from dagorama_broker.errors import Unavailable
 from dagorama_broker.model.rows import Changes
-from dagorama_broker.scheduler import Scheduler
+from dagorama_broker.scheduler import Scheduler, name_key
 from dagorama_broker.store.protocol import Store
 
 P = ParamSpec("P")
@@ -136,7 +136,7 @@ class Commits:
         task.add_done_callback(self._tasks.discard)
 
     def is_unwritten(self, id: bytes) -> bool:
-        """Return whether the store does not have this instance, or origin of nodes, yet, which the scheduler made."""
+        """Return whether the scheduler made this instance, name key or origin of nodes, and the store lacks it yet."""
         return self.scheduler.is_unwritten(id) or id in self._in_flight_ids
 
     async def in_store(self, call: Callable[..., T], *arguments: object) -> T:
@@ -158,6 +158,8 @@ class Commits:
         """Record that these changes are being committed."""
         self.in_flight = changes
         self._in_flight_ids = {row.origin for row in changes.blocks} | {row.id for row in changes.instances}
+        if changes.names:
+            self._in_flight_ids.update(name_key(row.definition, row.name) for row in changes.names)
 
     def end(self) -> None:
         """Record that the changes are durable."""

@@ -25,6 +25,7 @@ class PendingMessage:
     done: bool = False
     left: list[Obstacle] = field(default_factory=list)  #: with `done`: unschedulable nodes
     draining: bool = False  #: the broker leaves
+    drain: bool = False  #: the worker shall leave
 
 
 #: Seconds that an acknowledgement waits for another message: it delays nothing, and saves much of what a small graph

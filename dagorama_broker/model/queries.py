@@ -90,6 +90,14 @@ class StoredInstance(NamedTuple):
     failed: bool
 
 
+class InstanceMarks(NamedTuple):
+    """The id and the labels that a user has given to an instance."""
+
+    name: str = ""  #: its id within the definition; empty: it has none
+    digest: bytes = b""  #: of what it was started with, if it has an id
+    labels: tuple[tuple[str, str], ...] = ()  #: in their order
+
+
 class InstanceQuery(NamedTuple):
     """Which instances to list, the latest first."""
 
@@ -98,6 +106,8 @@ class InstanceQuery(NamedTuple):
     unfinished: bool = False  #: only unfinished ones; with `failed`, also failed ones
     failed: bool = False
     definition: str = ""  #: only of this one; empty: of any
+    name: str = ""  #: only with this id of the user's; empty: any
+    labels: tuple[tuple[str, str], ...] = ()  #: only with all of these
 
 
 class ListedInstances(NamedTuple):

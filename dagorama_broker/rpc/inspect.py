@@ -15,6 +15,8 @@ from dagorama_broker.model.queries import InstanceQuery, StoredInstance, StoredN
 from dagorama_broker.model.rows import OutcomeRow, unpack_keys
 from dagorama_broker.rpc.explain import in_a_line
 from dagorama_broker.rpc.failures import failure_message
+from dagorama_broker.rpc.fields import check_name, id_bytes
+from dagorama_broker.rpc.marks import add_marks, check_user_id, labels_of
 from dagorama_broker.rpc.node_info import NodeInfos, SeenNode, state_of
 from dagorama_broker.scheduler import Explainer
 
@@ -37,8 +39,13 @@ def _page(limit: int) -> int:
 # --- instances ------------------------------------------------------------------------------------------
 
 
-async def instance_info(broker: Broker, id: bytes) -> pb.InstanceInfo:
-    """Return an instance. Raise NotFound."""
+async def instance_info(broker: Broker, request: pb.GetInstanceRequest) -> pb.InstanceInfo:
+    """Return an instance. Raise NotFound or InvalidArgument."""
+    if request.name and not request.instance:
+        check_name(request.definition, "the name of a definition", 1)
+        id = await broker.lookups.instance_named(request.definition, check_user_id(request.name))
+    else:
+        id = id_bytes(request.instance, "an instance")
     with broker.lookups.holds.on(id):
         return await _info(broker, await broker.lookups.stored_instance(id), broker.scheduler.explainer())
 
@@ -46,7 +53,15 @@ async def instance_info(broker: Broker, id: bytes) -> pb.InstanceInfo:
 async def list_instances(broker: Broker, request: pb.ListInstancesRequest) -> pb.ListInstancesReply:
     """Return a page of instances, the latest first."""
     before = min(request.before, _LAST) or _LAST
-    asked = InstanceQuery(before, _page(request.limit), request.unfinished, request.failed, request.definition)
+    asked = InstanceQuery(
+        before,
+        _page(request.limit),
+        request.unfinished,
+        request.failed,
+        request.definition,
+        check_user_id(request.name),
+        labels_of(request.labels),
+    )
     await broker.commits.wait_durable()
     found = await broker.commits.in_view(broker.store.view.list_instances, asked)
     explainer = broker.scheduler.explainer()
@@ -59,7 +74,8 @@ async def list_instances(broker: Broker, request: pb.ListInstancesRequest) -> pb
 async def _info(broker: Broker, stored: StoredInstance, explainer: Explainer) -> pb.InstanceInfo:
     row = stored.row
     live = broker.scheduler.instance(row.id)
-    return pb.InstanceInfo(
+    marks = (await broker.commits.in_view(broker.store.view.marks, [row.key])).get(row.key)
+    info = pb.InstanceInfo(
         instance=row.id,
         definition=row.definition,
         entry=row.entry,
@@ -75,6 +91,8 @@ async def _info(broker: Broker, stored: StoredInstance, explainer: Explainer) ->
         else "",
         used_failures=len(await broker.commits.in_view(broker.store.view.used_failures, row.key)),
     )
+    add_marks(info, marks, row.priority)
+    return info
 
 
 async def _state_of(broker: Broker, id: bytes) -> State:

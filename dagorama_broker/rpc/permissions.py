@@ -40,11 +40,14 @@ CALLS: dict[str, frozenset[Role]] = {
         "GetNode": {_CLIENT, _READER},
         "FindIds": {_CLIENT, _READER},
         "Watch": {_CLIENT, _READER},
+        "WatchQueues": {_CLIENT, _READER},
         "ExplainNode": {_CLIENT, _READER},
         "Cancel": {_CLIENT},
         "Retry": {_CLIENT},
+        "Delete": {_CLIENT},
         "Rebind": set[Role](),
         "PauseQueue": set[Role](),
+        "DrainWorker": set[Role](),
     }.items()
 }
 
@@ -57,6 +60,7 @@ _LOOKING = (
     "GetNode",
     "FindIds",
     "Watch",
+    "WatchQueues",
     "ExplainNode",
 )
 _OF_VALUES = ("PutValue", "ImportValue", "GetSharedFolder", "GetValue")

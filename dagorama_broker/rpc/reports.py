@@ -108,10 +108,13 @@ async def _take_values(broker: Broker, session: Session, results: pb.Results, tu
             if refs:
                 scheduler.limits.check_promises(refs[place])
             children = scheduler.staged_children(attempt) if attempt in staged else None
+            if children is not None:
+                broker.lookups.check_names(children.blocks)
             if children is None or not scheduler.limits.is_large(children.weight):
                 complete(now)
             else:
                 async with broker.drafts.draft(children.blocks, known, worker) as draft:
+                    broker.lookups.check_names(children.blocks)
                     complete(now := broker.see_time(), draft)
         except BrokerRefusal as refusal:
             _fail(broker, worker, key, attempt, refusal, now)

@@ -15,6 +15,8 @@ from dagorama_broker.engine.retries import Asked, look, retry, unservable
 from dagorama_broker.engine.turns import Steps
 from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.rpc import costs, inspect, messages, overview
+from dagorama_broker.rpc.activity import ActivityReader
+from dagorama_broker.rpc.control import delete_instance, drain_worker, pause_queue
 from dagorama_broker.rpc.explain import explain, unschedulable_message
 from dagorama_broker.rpc.explain_node import explain_node
 from dagorama_broker.rpc.fields import check_name, id_bytes, sha256_bytes
@@ -22,7 +24,6 @@ from dagorama_broker.rpc.id_prefix import find_ids
 from dagorama_broker.rpc.large_values import ValueTransfers, taken_in_time
 from dagorama_broker.rpc.limits import CallLimiter, RequestLimits, WorkerConfig
 from dagorama_broker.rpc.memory_guard import MemoryGuard
-from dagorama_broker.rpc.pause import pause_queue
 from dagorama_broker.rpc.permissions import caller, is_reader, refuse_reader, sharer
 from dagorama_broker.rpc.progress import PATIENCE, watch
 from dagorama_broker.rpc.rebind import for_deployed, rebind, rebindable_messages
@@ -49,6 +50,7 @@ class BrokerService(pb_grpc.BrokerServicer):
         self._bounds = bounds
         self._uploads = ValueTransfers(broker.store, bounds, memory.most)
         self._traffic = Traffic()
+        self._activity = ActivityReader(broker)
         self._workers = WorkerStreams(broker, config, self._traffic)
 
     # --- clients --------------------------------------------------------------------------------------
@@ -163,7 +165,7 @@ class BrokerService(pb_grpc.BrokerServicer):
 
     @refusing
     async def GetInstance(self, request: pb.GetInstanceRequest, context: Context) -> pb.InstanceInfo:
-        return await inspect.instance_info(self._broker, id_bytes(request.instance, "an instance"))
+        return await inspect.instance_info(self._broker, request)
 
     @refusing
     async def ListInstances(self, request: pb.ListInstancesRequest, context: Context) -> pb.ListInstancesReply:
@@ -194,6 +196,14 @@ class BrokerService(pb_grpc.BrokerServicer):
     @refusing
     async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.Progress]:
         replies = watch(self._broker, id_bytes(request.instance, "an instance"), request.now)
+        async with aclosing(replies), aclosing(taken_in_time(replies, PATIENCE)) as taken:
+            async for reply in taken:
+                yield reply
+
+    @refusing
+    async def WatchQueues(self, request: pb.WatchQueuesRequest, context: Context) -> AsyncIterator[pb.Activity]:
+        check_name(request.queue, "the name of a queue")
+        replies = self._activity.watch(request.queue, request.now)
         async with aclosing(replies), aclosing(taken_in_time(replies, PATIENCE)) as taken:
             async for reply in taken:
                 yield reply
@@ -240,6 +250,14 @@ class BrokerService(pb_grpc.BrokerServicer):
     @refusing
     async def PauseQueue(self, request: pb.PauseQueueRequest, context: Context) -> pb.PauseQueueReply:
         return await pause_queue(self._broker, check_name(request.queue, "the name of a queue", 1), request.resume)
+
+    @refusing
+    async def DrainWorker(self, request: pb.DrainWorkerRequest, context: Context) -> pb.DrainWorkerReply:
+        return drain_worker(self._broker, request.worker)
+
+    @refusing
+    async def Delete(self, request: pb.DeleteRequest, context: Context) -> pb.DeleteReply:
+        return await delete_instance(self._broker, id_bytes(request.instance, "an instance"))
 
     @refusing
     async def Rebind(self, request: pb.RebindRequest, context: Context) -> pb.RebindReply:

@@ -76,6 +76,8 @@ class WorkerStreams:
                 scheduler.refuse(worker, attempt)
         session = broker.sessions[worker] = Session(worker)
         session.log_arrival()
+        if broker.is_drained(presence.id):
+            broker.drain(worker)
         broker.commits.mark_changed()
         return session
 

@@ -13,7 +13,7 @@ from dagorama_broker.scheduler.obstacles import Explainer, NodeStatus
 from dagorama_broker.scheduler.queues import HIGHEST, LOWEST, FunctionQueue
 from dagorama_broker.scheduler.reasons import Cause, Reason
 from dagorama_broker.scheduler.rebind import DEPLOYED, Rebindable, ReboundFunction, refuse_uncovered
-from dagorama_broker.scheduler.requests import NewNodes, WorkerInfo
+from dagorama_broker.scheduler.requests import NewNodes, Start, WorkerInfo, name_key
 from dagorama_broker.scheduler.retry import Retried
 from dagorama_broker.scheduler.scheduler import Scheduler
 from dagorama_broker.scheduler.staged_children import staged_cost
@@ -43,11 +43,13 @@ __all__ = [
     "Retried",
     "Scheduler",
     "Slot",
+    "Start",
     "TakenBack",
     "Tally",
     "Timing",
     "Worker",
     "WorkerInfo",
+    "name_key",
     "refuse_uncovered",
     "staged_cost",
 ]

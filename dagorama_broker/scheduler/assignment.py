@@ -208,4 +208,4 @@ def stale_at(slot: Slot) -> float:
 
 
 def _place(node: Node) -> int:
-    return order(node.instance.key, node.key, node.queue.function.priority)
+    return order(node.instance.rank, node.key, node.queue.function.priority)

@@ -9,7 +9,7 @@ from operator import attrgetter
 
 from dagorama_broker.errors import Conflict
 from dagorama_broker.model.domain import Function
-from dagorama_broker.model.rows import Changes, FunctionRow, PausedQueueRow, RebindingRow, WorkerNameRow
+from dagorama_broker.model.rows import Changes, FunctionRow, InstanceRow, PausedQueueRow, RebindingRow, WorkerNameRow
 from dagorama_broker.scheduler.effects import Effects
 from dagorama_broker.scheduler.limits import STEP
 from dagorama_broker.scheduler.objects import Instance, Node, NodeBlock, Reservation
@@ -86,7 +86,7 @@ class Names:
         self.wall = 0.0  #: to add to the scheduler's clock for seconds since 1970
         self.now = 0.0
         self.changes = Changes()
-        self.unwritten: set[bytes] = set()  #: ids of instances and origins that `changes` makes
+        self.unwritten: set[bytes] = set()  #: ids of instances, their name keys, and origins that `changes` makes
         self.effects = Effects()
 
     # --- functions ------------------------------------------------------------------------------------
@@ -176,10 +176,11 @@ class Names:
                 keys = range(start, min(start + STEP, block.first_key + block.count))
                 yield from [self.nodes[key] for key in keys if key in self.nodes]
 
-    def load_instance(self, key: int, id: bytes, failed: bool) -> None:
+    def load_instance(self, row: InstanceRow, failed: bool) -> None:
         """Load an instance that has left memory, because a call names it."""
-        if id not in self.instances:
-            self.instances[id] = self.drafted.get(id) or Instance(key, id, failed)
+        if row.id not in self.instances:
+            drafted = self.drafted.get(row.id)
+            self.instances[row.id] = drafted or Instance(row.key, row.id, failed, row.priority)
 
     def enter_block(self, block: NodeBlock) -> None:
         """Make the nodes of a block findable by their ids."""

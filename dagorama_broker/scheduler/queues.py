@@ -23,8 +23,13 @@ OVERLAP = 100
 #: Larger than each place: the queue is not among the heads.
 UNLISTED = 1 << 127
 
-#: Priorities within an instance; higher goes first.
+#: Priorities of instances, and of nodes within an instance; higher goes first.
 LOWEST, HIGHEST = -128, 127
+
+
+def rank(instance: int, priority: int = 0) -> int:
+    """Return an instance's place in the order of instances: by priority and creation; smaller goes first."""
+    return instance - (priority << KEY_BITS)
 
 
 def order(instance: int, key: int, priority: int = 0) -> int:
@@ -190,7 +195,7 @@ class FunctionQueue:
         return place & KEY_MASK
 
     def holds(self, instance: int) -> bool:
-        """Return whether the queue has a place of this instance, by its key. Looks at all places."""
+        """Return whether the queue has a place of this instance, by its rank. Looks at all places."""
         return any(place >> KEY_BITS + 8 == instance for place in chain(self._line, self._late))
 
     def ahead_of(self, place: int) -> int:

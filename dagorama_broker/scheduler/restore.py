@@ -64,7 +64,7 @@ def rebuild(graph: Graph, live: Live) -> list[tuple[float, Node]]:
 
 def _rebuild_names(graph: Graph, live: Live) -> list[NodeBlock]:
     """Rebuild instances and origins; return the blocks in the order of their keys."""
-    instances = {row.key: Instance(row.key, row.id, row.key in live.failed) for row in live.instances}
+    instances = {row.key: Instance(row.key, row.id, row.key in live.failed, row.priority) for row in live.instances}
     graph.instances = {instance.id: instance for instance in instances.values()}
     blocks = [
         NodeBlock(row.origin, row.first, row.size, row.first_key, instances[row.instance], row.digest)

@@ -153,7 +153,7 @@ class Scheduler(Workers):
         instance = self.graph.instances.get(id)
         if instance is None:
             assert stored is not None
-            instance = Instance(stored.row.key, id, stored.failed)
+            instance = Instance(stored.row.key, id, stored.failed, stored.row.priority)
         self.graph.drafted[id] = instance
 
     def unpin_instance(self, id: bytes) -> None:

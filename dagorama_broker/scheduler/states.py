@@ -116,7 +116,7 @@ class States(Names):
 
     def _line_up(self, node: Node) -> None:
         queue = node.queue
-        queue.push(order(node.instance.key, node.key, queue.function.priority))
+        queue.push(order(node.instance.rank, node.key, queue.function.priority))
         self.stirred[queue] = None
 
     def _delay(self, queue: FunctionQueue) -> None:

@@ -13,7 +13,7 @@ from dagorama_broker.model.queries import (
     Live,
     StoredInstance,
 )
-from dagorama_broker.model.rows import Changes, NodeBlockRow, OutcomeRow, RemovedRow
+from dagorama_broker.model.rows import Changes, NameRow, NodeBlockRow, OutcomeRow, RemovedRow
 from dagorama_broker.store.view import Queries, StoreView
 
 #: Number of removed instances whose ids a store remembers, the latest.
@@ -94,6 +94,13 @@ class Store(Queries, Protocol):
         ...
 
     # No query finds an instance after the commit that has it in `Changes.removed`; `sweep` deletes its rows.
+
+    def named_instance(self, definition: str, name: str) -> NameRow | None:
+        """Return the row of a user's id of an instance; None if no instance of the definition has it.
+
+        One index lookup: quick enough for the broker's loop.
+        """
+        ...
 
     def expired(self, failed: bool, before: float, most: int) -> list[StoredInstance]:
         """Return up to `most` instances that ended before that time (seconds since 1970), oldest end first.

@@ -9,6 +9,7 @@ from dagorama_broker.model.domain import EagerState
 from dagorama_broker.model.queries import (
     FailedEnd,
     FunctionCount,
+    InstanceMarks,
     InstanceQuery,
     ListedInstances,
     StoredInstance,
@@ -45,6 +46,10 @@ class Queries(Protocol):
 
     def instance(self, id: bytes) -> StoredInstance | None:
         """Return an instance by its 16-byte id."""
+        ...
+
+    def marks(self, keys: Collection[int]) -> dict[int, InstanceMarks]:
+        """Return what users have said of instances, by their keys; instances without id and labels are left out."""
         ...
 
 

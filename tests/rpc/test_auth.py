@@ -145,11 +145,14 @@ SENT: Mapping[str, Any] = {
     "Retry": broker_pb2.RetryRequest(),
     "Rebind": broker_pb2.RebindRequest(),
     "PauseQueue": broker_pb2.PauseQueueRequest(),
+    "DrainWorker": broker_pb2.DrainWorkerRequest(),
+    "Delete": broker_pb2.DeleteRequest(),
+    "WatchQueues": broker_pb2.WatchQueuesRequest(now=True),
 }
 CLIENTS = {
     "SubmitStream", "Wait", "Exchange", "PutValue", "GetValue", "ImportValue", "GetSharedFolder", "GetInstance",
     "GetStatus", "ListInstances", "ListNodes", "Explain", "GetNode", "FindIds", "Watch", "ExplainNode",
-    "Cancel", "Retry",
+    "Cancel", "Retry", "Delete", "WatchQueues",
 }  # fmt: skip
 MAY = {
     "client": CLIENTS,
@@ -164,7 +167,17 @@ MAY = {
         "GetInstance",
         "Explain",
     },
-    "reader": {"GetInstance", "GetStatus", "ListInstances", "ListNodes", "GetNode", "FindIds", "Watch", "ExplainNode"},
+    "reader": {
+        "GetInstance",
+        "GetStatus",
+        "ListInstances",
+        "ListNodes",
+        "GetNode",
+        "FindIds",
+        "Watch",
+        "WatchQueues",
+        "ExplainNode",
+    },
     "admin": set(SENT),
 }
 

@@ -226,6 +226,7 @@ class LocalWorker:
         for wanted in message.take_back:
             if (returned := self._claims.take_back(wanted.attempt)).attempt:
                 self._session.give_back(0, returned)
+        self._session.done |= message.drain
         if message.cancel:
             self._claims.cancel(message.cancel)
         self._left.extend(message.left)

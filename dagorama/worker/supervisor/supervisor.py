@@ -240,6 +240,9 @@ class Supervisor:
         children.io.resume()
         if message.done:
             self._complete(message.left)
+        if message.drain and not self._leaving.is_set():
+            self._notices.drained()
+            self._ask_to_leave()
         self._on_change()
 
     def _complete(self, left: Sequence[pb.Unschedulable]) -> None:

@@ -16,6 +16,7 @@ from dagorama_broker.model.queries import (
     FailedEnd,
     FoundNode,
     FunctionCount,
+    InstanceMarks,
     InstanceQuery,
     ListedInstances,
     Live,
@@ -23,7 +24,7 @@ from dagorama_broker.model.queries import (
     StoredInstance,
     StoredNode,
 )
-from dagorama_broker.model.rows import Changes, NodeBlockRow, NodeRow, OutcomeRow, RemovedRow
+from dagorama_broker.model.rows import Changes, NameRow, NodeBlockRow, NodeRow, OutcomeRow, RemovedRow
 from dagorama_broker.store.checksums import unpack_sources
 from dagorama_broker.store.memory.retry import read_bad_ends, read_eager_states, read_edges, read_failed
 from dagorama_broker.store.memory.tables import Tables
@@ -210,6 +211,12 @@ class MemoryStore:
         key = self.tables.instance_keys.get(id)
         return None if key is None else self.tables.instances[key]
 
+    def marks(self, keys: Collection[int]) -> dict[int, InstanceMarks]:
+        return {key: self.tables.marks.of[key] for key in keys if key in self.tables.marks.of}
+
+    def named_instance(self, definition: str, name: str) -> NameRow | None:
+        return self.tables.marks.names.get((definition, name))
+
     def has_instance(self, id: bytes) -> bool:
         return id in self.tables.instance_keys or self.tables.retention.removed(id) is not None
 
@@ -220,7 +227,9 @@ class MemoryStore:
         def matches(stored: StoredInstance) -> bool:
             asks = asked.unfinished or asked.failed
             is_one = (asked.unfinished and stored.ended is None) or (asked.failed and stored.failed)
-            return (is_one or not asks) and asked.definition in ("", stored.row.definition)
+            marks = self.tables.marks.of.get(stored.row.key, InstanceMarks())
+            is_marked = asked.name in ("", marks.name) and set(asked.labels).issubset(marks.labels)
+            return (is_one or not asks) and asked.definition in ("", stored.row.definition) and is_marked
 
         older = sorted((key for key in self.tables.instances if key < asked.before), reverse=True)
         found = [stored for key in older if matches(stored := self.tables.instances[key])]

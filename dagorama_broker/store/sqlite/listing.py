@@ -41,13 +41,16 @@ def read_instances(reader: Reader, asked: InstanceQuery) -> ListedInstances:
         if len(found) == asked.limit or count > LOOKED_AT:
             return ListedInstances(found, last)
         last = stored.row.key
-        if asked.definition in ("", stored.row.definition):
+        if asked.definition in ("", stored.row.definition) and _is_in_state(stored, asked):
             found.append(stored)
     return ListedInstances(found, 0)
 
 
 def _candidates(reader: Reader, asked: InstanceQuery) -> Iterator[StoredInstance]:
     """Yield instances in the requested states, of any definition."""
+    if asked.name or asked.labels:
+        yield from _marked(reader, asked)
+        return
     if not asked.unfinished and not asked.failed:
         yield from reader.instances("WHERE key < ? ORDER BY key DESC", asked.before)
         return
@@ -58,6 +61,25 @@ def _candidates(reader: Reader, asked: InstanceQuery) -> Iterator[StoredInstance
         if stored.row.key != last:  # one may be both
             yield stored
         last = stored.row.key
+
+
+def _marked(reader: Reader, asked: InstanceQuery) -> Iterator[StoredInstance]:
+    """Yield instances with the requested id and labels, in any state and of any definition."""
+    # The index of an id or of a label leads to the instances; the other labels are looked up for each of them.
+    named = [("instance_names", "{m}.name = ?", (asked.name,))] if asked.name else []
+    marks = [*named, *(("labels", "{m}.label = ? AND {m}.value = ?", label) for label in asked.labels)]
+    tables, where, parameters = list[str](), list[str](), list[str | int]()
+    for number, (table, condition, values) in enumerate(marks):
+        tables.append(f"{table} m{number}")
+        where.append(f"{condition.format(m=f'm{number}')} AND m{number}.instance = m0.instance")
+        parameters += values
+    query = f"WHERE {' AND '.join(where)} AND m0.instance < ? AND key = m0.instance ORDER BY m0.instance DESC"
+    yield from reader.instances(query, *parameters, asked.before, tables=" CROSS JOIN ".join([*tables, "instances"]))
+
+
+def _is_in_state(stored: StoredInstance, asked: InstanceQuery) -> bool:
+    is_any = not asked.unfinished and not asked.failed
+    return is_any or (asked.unfinished and stored.ended is None) or (asked.failed and stored.failed)
 
 
 def blocks_after(reader: Reader, instance: int, after: int) -> Iterator[NodeBlockRow]:

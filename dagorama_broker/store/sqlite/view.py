@@ -9,6 +9,7 @@ from dagorama_broker.model.domain import EagerState, State
 from dagorama_broker.model.queries import (
     FailedEnd,
     FunctionCount,
+    InstanceMarks,
     InstanceQuery,
     ListedInstances,
     StoredInstance,
@@ -23,6 +24,7 @@ from dagorama_broker.store.sqlite.listing import (
     read_instances,
     read_node_keys,
 )
+from dagorama_broker.store.sqlite.marks import read_marks
 from dagorama_broker.store.sqlite.reader import Reader
 from dagorama_broker.store.sqlite.retry import read_bad_ends, read_used_failures
 
@@ -63,6 +65,10 @@ class SharedQueries:
     def instance(self, id: bytes) -> StoredInstance | None:
         with self._reading() as reader:
             return reader.instance(id)
+
+    def marks(self, keys: Collection[int]) -> dict[int, InstanceMarks]:
+        with self._reading() as reader:
+            return read_marks(reader, keys)
 
 
 class SqliteView(SharedQueries):
