@@ -22,6 +22,7 @@ from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.retention_policy import RetentionPolicy
 from dagorama_broker.engine.turns import collect_when_few
 from dagorama_broker.errors import BindError
+from dagorama_broker.monitoring.ports import BROKEN, LEAVING, Readiness, monitored
 from dagorama_broker.rpc.auth import TokenRegistry
 from dagorama_broker.rpc.connections import Connections
 from dagorama_broker.rpc.interceptor import AuthInterceptor
@@ -50,6 +51,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 #: Milliseconds that a connection may stay open without a call, because it needs no token. Workers and waiting clients
 #: always have an open call; other clients reconnect automatically, within a few milliseconds.
 IDLE_MS = 30_000
+#: Names under which grpc.health.v1 reports the broker; the empty one stands for the whole server.
+SERVICES = ("", "dagorama.v1.Broker")
 #: Calls of one connection beyond the limit of all calls, which gRPC accepts so that the broker can refuse them.
 ROOM_TO_REFUSE = 100
 
@@ -70,6 +73,15 @@ class Served:
         return f"serving on {self.host}:{self.port}, store {self.store}, restored {restored} (epoch {self.epoch})"
 
 
+@dataclass(frozen=True, slots=True)
+class _Life:
+    """How a broker tells that it serves, and learns that it should stop."""
+
+    ready: Callable[[Served], None]
+    stop: asyncio.Event
+    readiness: Readiness
+
+
 async def serve(settings: Settings, ready: Callable[[Served], None], stop: asyncio.Event | None = None) -> None:
     """Serve until SIGTERM, SIGINT or `stop`. Raise StoreError or BindError, with one sentence."""
     _keep_freed_memory()
@@ -80,8 +92,8 @@ async def serve(settings: Settings, ready: Callable[[Served], None], stop: async
     access = TokenRegistry(Path(settings.tokens)) if settings.tokens else None
     store = open_store(settings.store)
     try:
-        async with _watched(access):
-            await _serve(settings, store, access, ready, stop)
+        async with monitored(settings) as readiness, _watched(access):
+            await _serve(settings, store, access, _Life(ready, stop, readiness))
     finally:
         await asyncio.to_thread(store.close)
 
@@ -103,9 +115,7 @@ async def _watched(access: TokenRegistry | None) -> AsyncIterator[None]:
         loop.remove_signal_handler(signal.SIGHUP)
 
 
-async def _serve(
-    settings: Settings, store: Store, access: TokenRegistry | None, ready: Callable[[Served], None], stop: asyncio.Event
-) -> None:
+async def _serve(settings: Settings, store: Store, access: TokenRegistry | None, life: _Life) -> None:
     epoch = await asyncio.to_thread(store.open)
     timing = Timing(settings.lease, settings.legacy_lease, settings.reconnect_wait)
     limits = Limits(
@@ -130,12 +140,15 @@ async def _serve(
         asyncio.create_task(_trim(memory)),
     ]  # fmt: skip
     running = asyncio.create_task(broker.run())
-    running.add_done_callback(lambda _: stop.set())
-    await health.set("", health_pb2.HealthCheckResponse.SERVING)
-    ready(Served(settings.host, port, repr(store), epoch, len(scheduler.instances), len(scheduler.nodes)))
+    running.add_done_callback(lambda _: life.stop.set())
+    for service in SERVICES:
+        await health.set(service, health_pb2.HealthCheckResponse.SERVING)
+    life.readiness.obstacle = ""
+    life.ready(Served(settings.host, port, repr(store), epoch, len(scheduler.instances), len(scheduler.nodes)))
     try:
-        await stop.wait()
+        await life.stop.wait()
     finally:
+        life.readiness.obstacle = BROKEN if running.done() else LEAVING
         await health.enter_graceful_shutdown()
         broker.say_leaving()
         await server.stop(GRACE)
