@@ -76,6 +76,7 @@ def main() -> None:
 @_option(Settings, "tls_key")
 @_option(Settings, "tls_client_ca")
 @_option(Settings, "health_port", type=_PORT)
+@_option(Settings, "metrics_port", type=_PORT)
 @_option(Settings, "health_host")
 @click.option("--announce", type=int, hidden=True)
 @click.option("--lifeline", type=int, hidden=True)

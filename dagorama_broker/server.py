@@ -19,10 +19,11 @@ from grpc_health.v1._async import HealthServicer
 from dagorama.api import api_pb2_grpc, broker_pb2_grpc
 from dagorama.api.contract import MESSAGE_LIMIT
 from dagorama_broker.engine.broker import Broker
+from dagorama_broker.engine.recorder import Recorder
 from dagorama_broker.engine.retention_policy import RetentionPolicy
 from dagorama_broker.engine.turns import collect_when_few
 from dagorama_broker.errors import BindError
-from dagorama_broker.monitoring.ports import BROKEN, LEAVING, Readiness, monitored
+from dagorama_broker.monitoring.ports import BROKEN, LEAVING, Monitoring, monitored
 from dagorama_broker.rpc.auth import TokenRegistry
 from dagorama_broker.rpc.connections import Connections
 from dagorama_broker.rpc.interceptor import AuthInterceptor
@@ -79,7 +80,7 @@ class _Life:
 
     ready: Callable[[Served], None]
     stop: asyncio.Event
-    readiness: Readiness
+    monitoring: Monitoring
 
 
 async def serve(settings: Settings, ready: Callable[[Served], None], stop: asyncio.Event | None = None) -> None:
@@ -92,8 +93,8 @@ async def serve(settings: Settings, ready: Callable[[Served], None], stop: async
     access = TokenRegistry(Path(settings.tokens)) if settings.tokens else None
     store = open_store(settings.store)
     try:
-        async with monitored(settings) as readiness, _watched(access):
-            await _serve(settings, store, access, _Life(ready, stop, readiness))
+        async with monitored(settings) as monitoring, _watched(access):
+            await _serve(settings, store, access, _Life(ready, stop, monitoring))
     finally:
         await asyncio.to_thread(store.close)
 
@@ -124,10 +125,11 @@ async def _serve(settings: Settings, store: Store, access: TokenRegistry | None,
         staged_memory=most_memory(settings.max_memory) // 2,
     )  # fmt: skip
     scheduler = Scheduler(epoch, limits, timing)
-    now = time.monotonic()
-    scheduler.restore(await asyncio.to_thread(store.live), now, time.time() - now)
+    recorder = life.monitoring.record(scheduler)
+    await _restore(scheduler, store, recorder)
     cache = min(settings.cache_bytes, most_memory(settings.max_memory) // 3)
     broker = Broker(scheduler, store, cache, _keeping(settings))
+    life.monitoring.start(broker, recorder)
     health = HealthServicer()
     folder = await asyncio.to_thread(store.share_large) if settings.shared_files else ("", "")
     memory = MemoryGuard(settings.max_memory, broker.memory_size)
@@ -143,12 +145,12 @@ async def _serve(settings: Settings, store: Store, access: TokenRegistry | None,
     running.add_done_callback(lambda _: life.stop.set())
     for service in SERVICES:
         await health.set(service, health_pb2.HealthCheckResponse.SERVING)
-    life.readiness.obstacle = ""
+    life.monitoring.obstacle = ""
     life.ready(Served(settings.host, port, repr(store), epoch, len(scheduler.instances), len(scheduler.nodes)))
     try:
         await life.stop.wait()
     finally:
-        life.readiness.obstacle = BROKEN if running.done() else LEAVING
+        life.monitoring.obstacle = BROKEN if running.done() else LEAVING
         await health.enter_graceful_shutdown()
         broker.say_leaving()
         await server.stop(GRACE)
@@ -156,6 +158,13 @@ async def _serve(settings: Settings, store: Store, access: TokenRegistry | None,
         for helper in helpers:
             helper.cancel()
         await running
+
+
+async def _restore(scheduler: Scheduler, store: Store, recorder: Recorder | None) -> None:
+    live, now = await asyncio.to_thread(store.live), time.monotonic()
+    scheduler.restore(live, now, time.time() - now)
+    if recorder is not None:
+        recorder.restored(live.instances)
 
 
 def _keeping(settings: Settings) -> RetentionPolicy:

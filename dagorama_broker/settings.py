@@ -60,6 +60,9 @@ class Settings:
     health_port: int | None = setting(
         None, "DAGORAMA_HEALTH_PORT", port_number, "Serve /livez and /readyz over HTTP on this port, 0 for any free one"
     )
+    metrics_port: int | None = setting(
+        None, "DAGORAMA_METRICS_PORT", port_number, "Serve /metrics over HTTP on this port, 0 for any free one"
+    )
     health_host: str = setting(
         "127.0.0.1", "DAGORAMA_HEALTH_HOST", host_name, "Address of the HTTP ports, which require no token"
     )

@@ -11,6 +11,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
+from importlib.util import find_spec
 from threading import Thread
 from typing import NamedTuple
 
@@ -24,6 +25,8 @@ LONGEST_HEAD = 8 << 10
 DEADLINE = 15.0
 #: Seconds that `close` waits for the thread.
 CLOSING = 2.0
+#: The command that installs what the page /metrics needs.
+EXTRA = "pip install 'dagorama[metrics]'"
 PLAIN = "text/plain; charset=utf-8"
 
 
@@ -53,6 +56,11 @@ class Refused(Exception):
     def __init__(self, status: HTTPStatus, why: str) -> None:
         super().__init__(why)
         self.answer = Answer.text(status, why)
+
+
+def has_extra() -> bool:
+    """Return whether the packages are installed that the page /metrics needs; see `EXTRA`."""
+    return find_spec("prometheus_client") is not None
 
 
 def listeners(host: str, *wanted: tuple[int | None, Pages]) -> list[Listener]:

@@ -46,6 +46,7 @@ VARIABLES = {
     "DAGORAMA_BROKER_TLS_KEY": ("tls_key", "broker.key", "broker.key"),
     "DAGORAMA_BROKER_TLS_CLIENT_CA": ("tls_client_ca", "ca.pem", "ca.pem"),
     "DAGORAMA_HEALTH_PORT": ("health_port", "0", 0),
+    "DAGORAMA_METRICS_PORT": ("metrics_port", "9464", 9464),
     "DAGORAMA_HEALTH_HOST": ("health_host", "::1", "::1"),
     "DAGORAMA_MAX_MESSAGE": ("max_message", f"{8 << 20}", 8 << 20),
     "DAGORAMA_MAX_SOURCES": ("max_sources", "5", 5),
