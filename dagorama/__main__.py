@@ -10,7 +10,7 @@ from dagorama.cli.actions import cancel, rebind, retry
 from dagorama.cli.credentials import keys, tokens
 from dagorama.cli.explain import explain
 from dagorama.cli.inspect import list_, show
-from dagorama.cli.overview import queues, status, unschedulable, workers
+from dagorama.cli.overview import healthcheck, queues, status, unschedulable, workers
 from dagorama.cli.watch import watch
 
 
@@ -20,7 +20,7 @@ def main() -> None:
     """Inspect and manage the instances, nodes, queues and workers of a broker.
 
     With --json each command prints one JSON document instead of a table; docs/reference/commands.md lists its keys.
-    Exit codes: 0 success, 1 refused or no answer, 2 usage error.
+    Exit codes: 0 success, 1 refused or no answer (`healthcheck`: 69), 2 usage error.
     """
 
 
@@ -36,6 +36,7 @@ for command in (
     cancel,
     retry,
     rebind,
+    healthcheck,
     keys,
     tokens,
 ):

@@ -57,6 +57,16 @@ class Settings:
         "", "DAGORAMA_BROKER_TLS_CLIENT_CA", plain_text, "Require client certificates signed by this CA, a PEM file"
     )
 
+    health_port: int | None = setting(
+        None, "DAGORAMA_HEALTH_PORT", port_number, "Serve /livez and /readyz over HTTP on this port, 0 for any free one"
+    )
+    metrics_port: int | None = setting(
+        None, "DAGORAMA_METRICS_PORT", port_number, "Serve /metrics over HTTP on this port, 0 for any free one"
+    )
+    health_host: str = setting(
+        "127.0.0.1", "DAGORAMA_HEALTH_HOST", host_name, "Address of the HTTP ports, which require no token"
+    )
+
     lease: float = setting(30.0, "DAGORAMA_LEASE", seconds, "Seconds of silence after which a worker counts as lost")
     heartbeat: float = setting(10.0, "DAGORAMA_HEARTBEAT", seconds, "Seconds between a worker's heartbeats")
     legacy_lease: float = setting(

@@ -1,4 +1,4 @@
-"""Commands about the state of the broker: its workers, its queues, and functions that no worker may run."""
+"""Commands about the state of the broker: its health, workers, queues, and functions that no worker may run."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING
 import click
 
 from dagorama.api import broker_pb2
-from dagorama.cli.base import Answer, broker_command, broker_options, print_answer
+from dagorama.cli.base import USAGE, Answer, broker_command, broker_options, fail, print_answer
 from dagorama.cli.inspect import function_data
 from dagorama.cli.tables import key_values, pluralize, table, time_text, uuid_text
+from dagorama.errors import BrokerError, SettingsError
 from dagorama.models.state import State
+from dagorama.settings import HIGHEST_PORT, Settings
 
 if TYPE_CHECKING:
     from dagorama.client.connection import Connection
+
+#: Exit code of `healthcheck` if the broker is not serving: EX_UNAVAILABLE of sysexits.h.
+UNAVAILABLE = 69
 
 
 @click.command()
@@ -163,3 +168,26 @@ def _unservable(status: broker_pb2.Status) -> Answer:
         for each in status.unschedulable
     ]  # fmt: skip
     return Answer("\n\n".join(blocks) or "nothing is unschedulable", data)
+
+
+@click.command()
+@click.option("--host", help="Address of the broker [DAGORAMA_HOST, localhost].")
+@click.option("--port", type=click.IntRange(1, HIGHEST_PORT), help="[DAGORAMA_PORT, 50051]")
+@click.option(
+    "--timeout", type=click.FloatRange(0, min_open=True, max=3600), default=3.0, show_default=True, metavar="SECONDS",
+    help="Time that the broker has to answer.",
+)  # fmt: skip
+def healthcheck(host: str | None, port: int | None, timeout: float) -> None:
+    """Exit with 0 if the broker is serving, and with 69 if it is not, or does not answer. It requires no token."""
+    from dagorama.client.health import is_serving
+
+    try:
+        settings = Settings.from_env(host, port)
+        serving = is_serving(settings, timeout)
+    except SettingsError as error:
+        fail(str(error), USAGE)
+    except BrokerError as error:
+        fail(str(error), UNAVAILABLE)
+    if not serving:
+        fail(f"the broker at {settings.host}:{settings.port} is not serving: it starts or leaves", UNAVAILABLE)
+    click.echo("serving")

@@ -19,6 +19,7 @@ from dagorama_broker.engine.lookups import Lookups
 from dagorama_broker.engine.payload_cache import Payloads, RecentResults, is_final
 from dagorama_broker.engine.progress import ProgressReader
 from dagorama_broker.engine.proofs import Proofs
+from dagorama_broker.engine.recorder import Recorder, Traffic
 from dagorama_broker.engine.retention import Retention
 from dagorama_broker.engine.retention_policy import RetentionPolicy
 from dagorama_broker.engine.submissions import Submissions
@@ -68,6 +69,8 @@ class Broker:
         self.retention = Retention(commits, self.lookups, self.loading, self.forget)
         self.retry_lock = asyncio.Lock()  #: one retry is read and decided at a time
         self._draining: OrderedDict[bytes, None] = OrderedDict()  # ids of workers that were told to leave
+        self.traffic = Traffic()
+        self.recorder: Recorder | None = None  #: counts the steps for metrics, if there is one
         self.is_leaving = False  #: workers and waiters have been notified
         self._returns: set[asyncio.Event] = set()
         self._when_leaving: set[Callable[[], None]] = set()
@@ -104,6 +107,8 @@ class Broker:
     async def _step(self) -> None:
         await asyncio.sleep(0)  # let calls that are ready to run join this commit
         self.see_time()
+        if self.recorder is not None:
+            self.recorder.begin_step()
         self._tick_at = self.scheduler.tick(time.monotonic())
         changes, effects = self.scheduler.drain()
         waiting = self.commits.take_waiting()
@@ -112,6 +117,8 @@ class Broker:
             await self._commit(changes, waiting)
         self._tell(effects)  # before the waiters: messages to workers take longer than answers
         notify(waiting, None)
+        if self.recorder is not None:
+            self.recorder.end_step(changes, effects, self.commits.thread.last_seconds)
         self._hang_up_on_lost()
         self.functions.look()
 

@@ -42,6 +42,7 @@ class CommitExecutor(ThreadPoolExecutor):
         super().__init__(1, thread_name_prefix="store")
         self._few = few
         self._jobs: list[Future[Any]] = []
+        self.last_seconds = 0.0  #: of the last commit
         self._seconds = QUICK  # average of short commits; the first ones show whether it is less
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -57,8 +58,8 @@ class CommitExecutor(ThreadPoolExecutor):
         """Make a commit, in any thread, and measure it."""
         start = perf_counter()
         commit(changes)
+        self.last_seconds = seconds = perf_counter() - start
         if self._is_short(changes):
-            seconds = perf_counter() - start
             # The average rises at once and falls slowly, because a blocked loop is worse than a switch of threads.
             self._seconds = max(seconds, self._seconds * 0.9 + seconds * 0.1)
 

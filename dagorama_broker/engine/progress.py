@@ -172,6 +172,11 @@ class ProgressReader:
         """The ids of the instances that are watched."""
         return self._watched.keys()
 
+    @property
+    def viewers(self) -> int:
+        """The number of callers that watch an instance."""
+        return sum(watched.watchers for watched, _ in self._watched.values())
+
     def close(self) -> None:
         """End all watches, because the broker leaves."""
         for watched, _ in self._watched.values():

@@ -22,6 +22,15 @@ from dagorama_broker.model.rows import (
 )
 
 
+class Usage(NamedTuple):
+    """The bytes that the files of a store take."""
+
+    database: int
+    log: int  #: of the database: what the next checkpoint moves into it
+    values: int  #: large ones, with files that are being written
+    free: int  #: what this user may still write to the file system of the database
+
+
 class LiveNode(NamedTuple):
     """An unfinished node, without its arguments."""
 

@@ -30,7 +30,7 @@ from dagorama_broker.rpc.rebind import for_deployed, rebind, rebindable_messages
 from dagorama_broker.rpc.request_stream import RequestHandler, RequestStream
 from dagorama_broker.rpc.status import refusing
 from dagorama_broker.rpc.wait import wait_replies
-from dagorama_broker.rpc.work import Traffic, WorkerStreams, values_folder
+from dagorama_broker.rpc.work import WorkerStreams, values_folder
 from dagorama_broker.scheduler import NewNodes
 from dagorama_broker.store.large_values import is_clients_own
 
@@ -49,9 +49,9 @@ class BrokerService(pb_grpc.BrokerServicer):
         self._config = config
         self._bounds = bounds
         self._uploads = ValueTransfers(broker.store, bounds, memory.most)
-        self._traffic = Traffic()
         self._activity = ActivityReader(broker)
-        self._workers = WorkerStreams(broker, config, self._traffic)
+        self._traffic = broker.traffic
+        self._workers = WorkerStreams(broker, config)
 
     # --- clients --------------------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass
 
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
@@ -21,19 +20,11 @@ from dagorama_broker.rpc.reports import take_death, take_report, take_return
 from dagorama_broker.scheduler import WorkerInfo
 
 
-@dataclass(slots=True)
-class Traffic:
-    """Counts messages, for the status of the broker."""
-
-    messages_in: int = 0
-    messages_out: int = 0
-
-
 class WorkerStreams:
-    def __init__(self, broker: Broker, config: WorkerConfig, traffic: Traffic) -> None:
+    def __init__(self, broker: Broker, config: WorkerConfig) -> None:
         self._broker = broker
         self._config = config
-        self._traffic = traffic
+        self._traffic = broker.traffic
 
     async def answer(self, requests: AsyncIterator[pb.WorkerMessage]) -> AsyncGenerator[pb.BrokerMessage, None]:
         """Yield what a worker is sent, until it hangs up or is refused. Raises a BrokerRefusal."""

@@ -14,6 +14,7 @@ from dagorama_broker.scheduler.effects import Effects
 from dagorama_broker.scheduler.limits import STEP
 from dagorama_broker.scheduler.objects import Instance, Node, NodeBlock, Reservation
 from dagorama_broker.scheduler.queues import FunctionQueue
+from dagorama_broker.scheduler.recording import NONE_SAMPLED, SAMPLED, Recording
 
 FIRST = attrgetter("first")
 #: Bytes that a function and its queue take in addition to its texts, roughly.
@@ -88,6 +89,14 @@ class Names:
         self.changes = Changes()
         self.unwritten: set[bytes] = set()  #: ids of instances, their name keys, and origins that `changes` makes
         self.effects = Effects()
+        self.recording = Recording()
+        self.sampled = NONE_SAMPLED  #: bits that the keys of sampled nodes do not have
+
+    def record(self) -> Recording:
+        """Count all nodes from now on, and return the counts. Call it before anything else is known."""
+        self.recording.is_complete = True
+        self.sampled = SAMPLED
+        return self.recording
 
     # --- functions ------------------------------------------------------------------------------------
 
@@ -95,8 +104,14 @@ class Names:
         """Return the queue of a function; make it if there is none."""
         queue = self.queues.get(function)
         if queue is None:
-            queue = self.record_queue(FunctionQueue(self.next_queue, function))
+            queue = self.record_queue(self.plan_queue(self.next_queue, function))
             self.next_queue += 1
+        return queue
+
+    def plan_queue(self, id: int, function: Function) -> FunctionQueue:
+        """Return a new queue of a function, which is not entered yet."""
+        queue = FunctionQueue(id, function)
+        self.recording.attach(queue)
         return queue
 
     def number_of_worker(self, name: str) -> int:

@@ -15,6 +15,7 @@ from dagorama_broker.scheduler.endings import Tally
 from dagorama_broker.scheduler.mismatch import Mismatch, ReasonCode
 from dagorama_broker.scheduler.objects import Node, Worker
 from dagorama_broker.scheduler.rebind import bind, is_unbound
+from dagorama_broker.scheduler.recording import RetryReason
 from dagorama_broker.scheduler.staged_children import StagedChildren, own_origin, promised, refuse_cycle
 from dagorama_broker.scheduler.submission import SubmissionPlan
 from dagorama_broker.scheduler.transitions import CANCELLED, FAILED
@@ -104,6 +105,7 @@ class Outcomes(Children):
         if node is None:
             return False
         self._end_run(node, now)
+        node.queue.figures.ran(microseconds)
         trouble, policy = self.graph.trouble(node), node.queue.function.retry
         trouble.failed_attempts += 1
         failure = failure._replace(
@@ -118,6 +120,7 @@ class Outcomes(Children):
         if final or policy is None or trouble.failed_attempts >= policy.max_attempts:
             self._fail(node, failure, worker.number)
             return True
+        self.graph.recording.retries[RetryReason.FAILED] += 1
         self.claims.invalidate_attempt(node)
         seconds = (
             policy.delay(trouble.failed_attempts, jitter) if after is None else min(max(after, 0.0), LONGEST_PAUSE)
@@ -170,6 +173,7 @@ class Outcomes(Children):
 
     def died(self, worker: Worker, running: Sequence[int], unstarted: Sequence[int], cause: str, now: float) -> None:
         """Record the death of a child process: it counts against the running nodes, not against the unstarted ones."""
+        self.graph.recording.died(cause)
         claimed, unharmed = self.claims.claimed, set(unstarted)
         # Running nodes first: one that was claimed together with a source that failed is counted all the same.
         for attempt in running:
@@ -182,6 +186,7 @@ class Outcomes(Children):
             again = trouble.crashes < (node.queue.function.max_deaths or self.limits.deaths)
             if again:
                 self.claims.invalidate_attempt(node)
+                self.graph.recording.retries[RetryReason.PROCESS_DIED] += 1
             text = f"its process ended {trouble.crashes} times while it ran; the last time: {cause}"
             self._again_or_fail(node, again, "dagorama.errors.ProcessDied", text, worker)
         for attempt in unstarted:

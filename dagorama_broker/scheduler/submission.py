@@ -124,10 +124,10 @@ class SubmissionPlan:
         graph = self._graph
         queue = graph.queues.get(function) or self._new_queues.get(function)
         if queue is None and self._reservation is not None:
-            queue = self._new_queues[function] = FunctionQueue(graph.next_queue, function)
+            queue = self._new_queues[function] = graph.plan_queue(graph.next_queue, function)
             graph.next_queue += 1  # other calls make queues before this plan is carried out
         elif queue is None:
-            queue = self._new_queues[function] = FunctionQueue(graph.next_queue + len(self._new_queues), function)
+            queue = self._new_queues[function] = graph.plan_queue(graph.next_queue + len(self._new_queues), function)
         return queue
 
     def _queues_of(self, new: NewNodes, queues: Mapping[int, FunctionQueue], start: int) -> list[FunctionQueue]:

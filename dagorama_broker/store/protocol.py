@@ -12,6 +12,7 @@ from dagorama_broker.model.queries import (
     FoundNode,
     Live,
     StoredInstance,
+    Usage,
 )
 from dagorama_broker.model.rows import Changes, NameRow, NodeBlockRow, OutcomeRow, RemovedRow
 from dagorama_broker.store.view import Queries, StoreView
@@ -189,6 +190,10 @@ class Store(Queries, Protocol):
 
     def delete_collected(self, grace: float) -> None:
         """Delete the files of collected values, and files that clients left for `grace` seconds."""
+
+    def usage(self) -> Usage | None:
+        """Return the bytes of its files; None if it has none. It reads whole folders: call it in any thread."""
+        ...
 
     def close(self) -> None:
         """Release everything; open() may follow."""

@@ -95,6 +95,15 @@ class Supervisor:
         await self._channel.close()
         return self._code
 
+    @property
+    def obstacle(self) -> str:
+        """Return why the worker takes no nodes now; empty: it does. May be called in any thread."""
+        if self._leaving.is_set():
+            return "the worker is leaving"
+        if self._session.welcome is None:
+            return f"it is not connected to the broker at {self._address}"
+        return "" if self._is_ready else "none of its child processes is ready yet"
+
     # --- events of the children -----------------------------------------------------------------------
 
     def _on_change(self) -> None:

@@ -56,6 +56,9 @@ class MemoryStore:
     def close(self) -> None:
         """Do nothing: only memory is held."""
 
+    def usage(self) -> None:
+        """Return None: there are no files."""
+
     # --- writing ----------------------------------------------------------------------------------
 
     def commit(self, changes: Changes) -> None:

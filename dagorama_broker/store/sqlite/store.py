@@ -14,8 +14,10 @@ from dagorama_broker.model.queries import (
     FoundNode,
     Live,
     StoredInstance,
+    Usage,
 )
 from dagorama_broker.model.rows import Changes, NameRow, NodeBlockRow, OutcomeRow, RemovedRow
+from dagorama_broker.store.folders import usage_of
 from dagorama_broker.store.large_values import LargeFiles
 from dagorama_broker.store.sqlite.commit_count import COUNT_TIME
 from dagorama_broker.store.sqlite.connection import BUSY_SECONDS, snapshot
@@ -89,6 +91,9 @@ class SqliteStore(SharedQueries):
     @property
     def last_used(self) -> float:
         return self._database.last_used
+
+    def usage(self) -> Usage:
+        return usage_of(self.path, self._large.folder)
 
     # --- writing ------------------------------------------------------------------------------------
 
