@@ -41,6 +41,9 @@ CALLS: dict[str, frozenset[Role]] = {
         "FindIds": {_CLIENT, _READER},
         "Watch": {_CLIENT, _READER},
         "ExplainNode": {_CLIENT, _READER},
+        "NameNodes": {_CLIENT, _READER},
+        "ListFailures": {_CLIENT, _READER},
+        "GetShape": {_CLIENT, _READER},
         "Cancel": {_CLIENT},
         "Retry": {_CLIENT},
         "Rebind": set[Role](),
@@ -58,6 +61,9 @@ _LOOKING = (
     "FindIds",
     "Watch",
     "ExplainNode",
+    "NameNodes",
+    "ListFailures",
+    "GetShape",
 )
 _OF_VALUES = ("PutValue", "ImportValue", "GetSharedFolder", "GetValue")
 #: The kinds of our calls; all others submit, or change what was submitted.
