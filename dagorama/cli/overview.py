@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from dagorama.api import broker_pb2
-from dagorama.cli.base import Answer, broker_command, broker_options, print_answer
+from dagorama.cli.base import Answer, broker_command, broker_options, named_command, print_answer
 from dagorama.cli.inspect import function_data
+from dagorama.cli.output import NAMED, Output
 from dagorama.cli.tables import key_values, pluralize, table, time_text, uuid_text
 from dagorama.models.state import State
 
@@ -43,7 +44,7 @@ def _counts(status: broker_pb2.Status) -> dict[str, int]:
 
 
 @click.command()
-@broker_command
+@named_command
 def workers(broker: Connection) -> Answer:
     """List connected workers, their queues and tolerations, and the number of nodes that they hold."""
     return _workers(broker.get_status())
@@ -62,7 +63,11 @@ def _workers(status: broker_pb2.Status) -> Answer:
         }
         for worker in status.workers
     ]  # fmt: skip
-    return Answer(table(("worker", "slots", "held", "queues", "tolerations"), rows), data)
+    return Answer(
+        table(("worker", "slots", "held", "queues", "tolerations"), rows),
+        data,
+        names=[f"{uuid_text(worker.worker)}" for worker in status.workers],
+    )
 
 
 def _taken(worker: broker_pb2.WorkerInfo) -> str:
@@ -72,11 +77,11 @@ def _taken(worker: broker_pb2.WorkerInfo) -> str:
 
 @click.group(invoke_without_command=True)
 @click.pass_context
-@broker_options("Print JSON.")
-def queues(context: click.Context, host: str | None, port: int | None, as_json: bool) -> None:
+@broker_options(NAMED)
+def queues(context: click.Context, host: str | None, port: int | None, output: Output) -> None:
     """List queues with nodes that are queued, claimed by a worker or delayed until their next attempt, or paused."""
     if context.invoked_subcommand is None:
-        print_answer(lambda broker: _queues(broker.get_status()), host, port, as_json)
+        print_answer(lambda broker: _queues(broker.get_status()), host, port, output)
 
 
 @queues.command()
@@ -134,11 +139,12 @@ def _queues(status: broker_pb2.Status) -> Answer:
         }
         for queue in status.queues
     ]  # fmt: skip
-    return Answer(table(("queue", "queued", "claimed", "delayed", "taints", "paused"), rows), data)
+    text = table(("queue", "queued", "claimed", "delayed", "taints", "paused"), rows)
+    return Answer(text, data, names=[queue.queue for queue in status.queues])
 
 
 @click.command()
-@broker_command
+@named_command
 def unschedulable(broker: Connection) -> Answer:
     """List queued functions that no connected worker can run, with the reason.
 
@@ -162,4 +168,5 @@ def _unservable(status: broker_pb2.Status) -> Answer:
         }
         for each in status.unschedulable
     ]  # fmt: skip
-    return Answer("\n\n".join(blocks) or "nothing is unschedulable", data)
+    names = [each.function.name for each in status.unschedulable]
+    return Answer("\n\n".join(blocks) or "nothing is unschedulable", data, names=names)
