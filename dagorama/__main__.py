@@ -10,6 +10,8 @@ from dagorama.cli.actions import cancel, rebind, retry
 from dagorama.cli.base import report_errors
 from dagorama.cli.credentials import keys, tokens
 from dagorama.cli.explain import explain
+from dagorama.cli.failures import failures
+from dagorama.cli.graph import graph
 from dagorama.cli.inspect import list_, show
 from dagorama.cli.overview import queues, status, unschedulable, workers
 from dagorama.cli.watch import watch
@@ -41,6 +43,8 @@ for command in (
     show,
     watch,
     explain,
+    failures,
+    graph,
     status,
     workers,
     queues,

@@ -113,17 +113,18 @@ def _instance(broker: Connection, instance: bytes, states: Sequence[State], limi
     records = [node_data(node, instance) for node in nodes]
     total = None if states else info.nodes
     note = cut_note(limit, total, "nodes in these states" if states else "nodes") if is_cut else ""
-    text = f"{key_values(_instance_facts(info))}\n\n{table(heads, rows)}"
+    entry = node_names(broker, [info.entry]).get(info.entry, "-")
+    text = f"{key_values(_instance_facts(info, entry))}\n\n{table(heads, rows)}"
     ids = [f"{UUID(bytes=node.node)}" for node in nodes]
     return Answer(text, {"instance": instance_data(info), "nodes": records}, note, ids, records)
 
 
-def _instance_facts(info: broker_pb2.InstanceInfo) -> list[tuple[str, str]]:
+def _instance_facts(info: broker_pb2.InstanceInfo, entry: str) -> list[tuple[str, str]]:
     used = pluralize(info.used_failures, "node used one", "nodes used one") if info.used_failures else ""
     return [
         ("instance", f"{uuid_text(info.instance)}"), ("definition", info.definition), ("state", summary_state(info)),
         *([("reason", info.stuck)] if info.stuck else []),
-        ("entry", f"{uuid_text(info.entry) or '-'}"), ("created", time_text(info.created)),
+        ("entry", entry), ("created", time_text(info.created)),
         ("ended", time_text(info.ended_at) or "-"), ("nodes", f"{info.nodes}, {info.unfinished} unfinished"),
         *([("old failures", used)] if used else []),
     ]  # fmt: skip
