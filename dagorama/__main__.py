@@ -7,20 +7,34 @@ write it in a module of `dagorama.cli`, and register it here.
 import click
 
 from dagorama.cli.actions import cancel, rebind, retry
+from dagorama.cli.base import report_errors
 from dagorama.cli.credentials import keys, tokens
 from dagorama.cli.explain import explain
+from dagorama.cli.failures import failures
+from dagorama.cli.graph import graph
 from dagorama.cli.inspect import list_, show
 from dagorama.cli.overview import healthcheck, queues, status, unschedulable, workers
 from dagorama.cli.watch import watch
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """A group whose commands exit with the code of their error, also outside of calls to the broker."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        with report_errors():
+            return super().invoke(ctx)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="dagorama", prog_name="dagorama")
 def main() -> None:
-    """Inspect and manage the instances, nodes, queues and workers of a broker.
+    """Run programs, and inspect and manage the instances, nodes, queues and workers of a broker.
 
-    With --json each command prints one JSON document instead of a table; docs/reference/commands.md lists its keys.
-    Exit codes: 0 success, 1 refused or no answer (`healthcheck`: 69), 2 usage error.
+    Nodes are named INSTANCE/N, such as 3f9a1c02/17; the first digits of an id are enough. With -o json each command
+    prints JSON instead of a table; docs/reference/commands.md lists its keys.
+
+    Exit codes: 0 success, 1 failed or refused, 2 usage error, 69 no broker answers, 75 try again, 77 not permitted,
+    78 invalid setting, 124 --timeout is over, 130 interrupted.
     """
 
 
@@ -29,6 +43,8 @@ for command in (
     show,
     watch,
     explain,
+    failures,
+    graph,
     status,
     workers,
     queues,

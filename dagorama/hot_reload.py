@@ -15,7 +15,7 @@ import click
 
 from dagorama.cli import ready_options, worker_flags
 from dagorama.runner import LaunchedWorkers
-from dagorama.settings import WorkerOptions
+from dagorama.settings import WorkerOptions, no_color
 
 if TYPE_CHECKING:
     from watchfiles.main import FileChange
@@ -37,6 +37,8 @@ def run_hot_reload_worker(watch_dir: Path, **flags: Any) -> None:
     Nodes that run at that moment return to the queue; the attempt is not counted.
     """
     options = ready_options(flags)
+    if no_color():
+        click.get_current_context().color = False
     try:
         import watchfiles
     except ImportError:

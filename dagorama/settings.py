@@ -114,6 +114,11 @@ def shared_files() -> bool:
     return _FLAGS[text]
 
 
+def no_color() -> bool:
+    """Return whether NO_COLOR is set, which asks for output without colors (no-color.org)."""
+    return bool(environ.get("NO_COLOR"))
+
+
 def warn_after() -> float:
     """Return DAGORAMA_WARN_AFTER: seconds after which a wait logs why it has not ended; raise SettingsError."""
     return _seconds("DAGORAMA_WARN_AFTER", environ.get("DAGORAMA_WARN_AFTER"), _WARN_AFTER, inf)

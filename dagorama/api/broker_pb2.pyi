@@ -1639,7 +1639,7 @@ class FindIdsRequest(_message.Message):
     """hexadecimal digits, 4 to 32"""
     @_builtins.property
     def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """of nodes of that instance, the same; at most 100"""
+        """Of nodes of that instance, the same; or "/" and an ordinal, as in NodeInfo. At most 100."""
 
     def __init__(
         self,
@@ -1986,6 +1986,7 @@ class NodeInfo(_message.Message):
     STARTED_FIELD_NUMBER: _builtins.int
     MICROSECONDS_FIELD_NUMBER: _builtins.int
     CREATOR_FIELD_NUMBER: _builtins.int
+    ORDINAL_FIELD_NUMBER: _builtins.int
     node: _builtins.bytes
     state: Global___NodeState.ValueType
     failed_attempts: _builtins.int
@@ -2015,6 +2016,8 @@ class NodeInfo(_message.Message):
     """how long its last attempt ran; 0: unknown"""
     creator: _builtins.bytes
     """id of the node whose attempt created it; empty: a client did"""
+    ordinal: _builtins.int
+    """its place among the nodes of its instance in the order of creation; the first is 1"""
     @_builtins.property
     def function(self) -> Global___Function: ...
     @_builtins.property
@@ -2042,14 +2045,303 @@ class NodeInfo(_message.Message):
         started: _builtins.float = ...,
         microseconds: _builtins.int = ...,
         creator: _builtins.bytes = ...,
+        ordinal: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["function", b"function"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["crashes", b"crashes", "created", b"created", "creator", b"creator", "ended", b"ended", "failed_attempts", b"failed_attempts", "from_aborted_attempt", b"from_aborted_attempt", "function", b"function", "microseconds", b"microseconds", "node", b"node", "reason", b"reason", "retry_at", b"retry_at", "root_cause", b"root_cause", "sources", b"sources", "started", b"started", "state", b"state", "used_failure", b"used_failure", "worker", b"worker", "worker_losses", b"worker_losses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crashes", b"crashes", "created", b"created", "creator", b"creator", "ended", b"ended", "failed_attempts", b"failed_attempts", "from_aborted_attempt", b"from_aborted_attempt", "function", b"function", "microseconds", b"microseconds", "node", b"node", "ordinal", b"ordinal", "reason", b"reason", "retry_at", b"retry_at", "root_cause", b"root_cause", "sources", b"sources", "started", b"started", "state", b"state", "used_failure", b"used_failure", "worker", b"worker", "worker_losses", b"worker_losses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeInfo: _TypeAlias = NodeInfo  # noqa: Y015
+
+@_typing.final
+class NameNodesRequest(_message.Message):
+    """Nodes of any instances; at most 1,000. Unknown ones are left out of the reply."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        node: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NameNodesRequest: _TypeAlias = NameNodesRequest  # noqa: Y015
+
+@_typing.final
+class NameNodesReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def names(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeName]: ...
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[Global___NodeName] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NameNodesReply: _TypeAlias = NameNodesReply  # noqa: Y015
+
+@_typing.final
+class NodeName(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    ORDINAL_FIELD_NUMBER: _builtins.int
+    node: _builtins.bytes
+    instance: _builtins.bytes
+    ordinal: _builtins.int
+    """as in NodeInfo"""
+    def __init__(
+        self,
+        *,
+        node: _builtins.bytes = ...,
+        instance: _builtins.bytes = ...,
+        ordinal: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "node", b"node", "ordinal", b"ordinal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeName: _TypeAlias = NodeName  # noqa: Y015
+
+@_typing.final
+class ListFailuresRequest(_message.Message):
+    """Nodes that failed by themselves. Nodes that failed because of another one count as its downstream nodes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    DEFINITION_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    instance: _builtins.bytes
+    """empty: all instances"""
+    definition: _builtins.str
+    """only instances of this one; empty: of any"""
+    limit: _builtins.int
+    """groups; 0: 100; at most 1,000"""
+    def __init__(
+        self,
+        *,
+        instance: _builtins.bytes = ...,
+        definition: _builtins.str = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "instance", b"instance", "limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFailuresRequest: _TypeAlias = ListFailuresRequest  # noqa: Y015
+
+@_typing.final
+class ListFailuresReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUPS_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    DOWNSTREAM_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    left_out: _builtins.int
+    """groups that are not in the list"""
+    nodes: _builtins.int
+    """failed nodes in all groups"""
+    downstream: _builtins.int
+    """nodes that failed because of these"""
+    more: _builtins.bool
+    """older failures were not looked at"""
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailureGroup]:
+        """the largest first"""
+
+    def __init__(
+        self,
+        *,
+        groups: _abc.Iterable[Global___FailureGroup] | None = ...,
+        left_out: _builtins.int = ...,
+        nodes: _builtins.int = ...,
+        downstream: _builtins.int = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["downstream", b"downstream", "groups", b"groups", "left_out", b"left_out", "more", b"more", "nodes", b"nodes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFailuresReply: _TypeAlias = ListFailuresReply  # noqa: Y015
+
+@_typing.final
+class FailureGroup(_message.Message):
+    """Failed nodes of one function, with one type of exception, whose messages differ in numbers, ids and quoted text only."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    DOWNSTREAM_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    EXAMPLE_FIELD_NUMBER: _builtins.int
+    EXAMPLE_MESSAGE_FIELD_NUMBER: _builtins.int
+    RAISED_AT_FIELD_NUMBER: _builtins.int
+    INSTANCES_FIELD_NUMBER: _builtins.int
+    function: _builtins.str
+    type: _builtins.str
+    """of the exception, "builtins.ValueError" """
+    message: _builtins.str
+    """its first line; if messages differ, with placeholders for what differs"""
+    nodes: _builtins.int
+    downstream: _builtins.int
+    first: _builtins.float
+    """seconds since 1970: when the first of the nodes failed"""
+    last: _builtins.float
+    example_message: _builtins.str
+    """its message, shortened"""
+    raised_at: _builtins.str
+    """the last place in its traceback, with the line of code; empty for readers"""
+    instances: _builtins.int
+    """of these nodes"""
+    @_builtins.property
+    def example(self) -> Global___NodeName:
+        """the node that failed last"""
+
+    def __init__(
+        self,
+        *,
+        function: _builtins.str = ...,
+        type: _builtins.str = ...,
+        message: _builtins.str = ...,
+        nodes: _builtins.int = ...,
+        downstream: _builtins.int = ...,
+        first: _builtins.float = ...,
+        last: _builtins.float = ...,
+        example: Global___NodeName | None = ...,
+        example_message: _builtins.str = ...,
+        raised_at: _builtins.str = ...,
+        instances: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["example", b"example"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["downstream", b"downstream", "example", b"example", "example_message", b"example_message", "first", b"first", "function", b"function", "instances", b"instances", "last", b"last", "message", b"message", "nodes", b"nodes", "raised_at", b"raised_at", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailureGroup: _TypeAlias = FailureGroup  # noqa: Y015
+
+@_typing.final
+class GetShapeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    instance: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        instance: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetShapeRequest: _TypeAlias = GetShapeRequest  # noqa: Y015
+
+@_typing.final
+class Shape(_message.Message):
+    """The graph of an instance with one vertex for each function."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FUNCTIONS_FIELD_NUMBER: _builtins.int
+    EDGES_FIELD_NUMBER: _builtins.int
+    DEFINITION_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    COUNTED_FIELD_NUMBER: _builtins.int
+    definition: _builtins.str
+    ended: _builtins.bool
+    nodes: _builtins.int
+    """of the instance"""
+    counted: _builtins.int
+    """the first of these, whose edges were counted"""
+    @_builtins.property
+    def functions(self) -> _containers.RepeatedCompositeFieldContainer[Global___FunctionProgress]:
+        """in the order in which their first nodes were created; at most 1,000"""
+
+    @_builtins.property
+    def edges(self) -> _containers.RepeatedCompositeFieldContainer[Global___FunctionEdge]: ...
+    def __init__(
+        self,
+        *,
+        functions: _abc.Iterable[Global___FunctionProgress] | None = ...,
+        edges: _abc.Iterable[Global___FunctionEdge] | None = ...,
+        definition: _builtins.str = ...,
+        ended: _builtins.bool = ...,
+        nodes: _builtins.int = ...,
+        counted: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counted", b"counted", "definition", b"definition", "edges", b"edges", "ended", b"ended", "functions", b"functions", "nodes", b"nodes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Shape: _TypeAlias = Shape  # noqa: Y015
+
+@_typing.final
+class FunctionEdge(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
+    source: _builtins.int
+    """index in `functions`"""
+    target: _builtins.int
+    values: _builtins.int
+    """times that a node of `target` takes the value of a node of `source`"""
+    created: _builtins.int
+    """nodes of `target` that nodes of `source` have created"""
+    def __init__(
+        self,
+        *,
+        source: _builtins.int = ...,
+        target: _builtins.int = ...,
+        values: _builtins.int = ...,
+        created: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "source", b"source", "target", b"target", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FunctionEdge: _TypeAlias = FunctionEdge  # noqa: Y015
 
 @_typing.final
 class GetNodeRequest(_message.Message):

@@ -114,6 +114,21 @@ class BrokerStub(object):
                 request_serializer=dagorama_dot_api_dot_broker__pb2.FindIdsRequest.SerializeToString,
                 response_deserializer=dagorama_dot_api_dot_broker__pb2.FindIdsReply.FromString,
                 _registered_method=True)
+        self.NameNodes = channel.unary_unary(
+                '/dagorama.v1.Broker/NameNodes',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.NameNodesRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.NameNodesReply.FromString,
+                _registered_method=True)
+        self.ListFailures = channel.unary_unary(
+                '/dagorama.v1.Broker/ListFailures',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.ListFailuresRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.ListFailuresReply.FromString,
+                _registered_method=True)
+        self.GetShape = channel.unary_unary(
+                '/dagorama.v1.Broker/GetShape',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.GetShapeRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.Shape.FromString,
+                _registered_method=True)
         self.Watch = channel.unary_stream(
                 '/dagorama.v1.Broker/Watch',
                 request_serializer=dagorama_dot_api_dot_broker__pb2.WatchRequest.SerializeToString,
@@ -266,6 +281,27 @@ class BrokerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def NameNodes(self, request, context):
+        """Tells the instances and ordinals of nodes, by which people name them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFailures(self, request, context):
+        """Groups failed nodes by their errors.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetShape(self, request, context):
+        """Counts the edges between the functions of an instance.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Watch(self, request, context):
         """Follows an instance: how many nodes of each function are in which state, again whenever that has changed.
         """
@@ -402,6 +438,21 @@ def add_BrokerServicer_to_server(servicer, server):
                     servicer.FindIds,
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.FindIdsRequest.FromString,
                     response_serializer=dagorama_dot_api_dot_broker__pb2.FindIdsReply.SerializeToString,
+            ),
+            'NameNodes': grpc.unary_unary_rpc_method_handler(
+                    servicer.NameNodes,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.NameNodesRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.NameNodesReply.SerializeToString,
+            ),
+            'ListFailures': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFailures,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.ListFailuresRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.ListFailuresReply.SerializeToString,
+            ),
+            'GetShape': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetShape,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.GetShapeRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.Shape.SerializeToString,
             ),
             'Watch': grpc.unary_stream_rpc_method_handler(
                     servicer.Watch,
@@ -876,6 +927,87 @@ class Broker(object):
             '/dagorama.v1.Broker/FindIds',
             dagorama_dot_api_dot_broker__pb2.FindIdsRequest.SerializeToString,
             dagorama_dot_api_dot_broker__pb2.FindIdsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def NameNodes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/NameNodes',
+            dagorama_dot_api_dot_broker__pb2.NameNodesRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.NameNodesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFailures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/ListFailures',
+            dagorama_dot_api_dot_broker__pb2.ListFailuresRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.ListFailuresReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetShape(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/GetShape',
+            dagorama_dot_api_dot_broker__pb2.GetShapeRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.Shape.FromString,
             options,
             channel_credentials,
             insecure,

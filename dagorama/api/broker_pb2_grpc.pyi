@@ -68,6 +68,12 @@ class BrokerStub:
     ExplainNode: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ExplainNodeRequest, _broker_pb2.Explanation]
     """Explains why one node, or an instance, is where it is."""
     FindIds: _grpc.UnaryUnaryMultiCallable[_broker_pb2.FindIdsRequest, _broker_pb2.FindIdsReply]
+    NameNodes: _grpc.UnaryUnaryMultiCallable[_broker_pb2.NameNodesRequest, _broker_pb2.NameNodesReply]
+    """Tells the instances and ordinals of nodes, by which people name them."""
+    ListFailures: _grpc.UnaryUnaryMultiCallable[_broker_pb2.ListFailuresRequest, _broker_pb2.ListFailuresReply]
+    """Groups failed nodes by their errors."""
+    GetShape: _grpc.UnaryUnaryMultiCallable[_broker_pb2.GetShapeRequest, _broker_pb2.Shape]
+    """Counts the edges between the functions of an instance."""
     Watch: _grpc.UnaryStreamMultiCallable[_broker_pb2.WatchRequest, _broker_pb2.Progress]
     """Follows an instance: how many nodes of each function are in which state, again whenever that has changed."""
     WatchQueues: _grpc.UnaryStreamMultiCallable[_broker_pb2.WatchQueuesRequest, _broker_pb2.Activity]
@@ -114,6 +120,12 @@ class BrokerAsyncStub(BrokerStub):
     ExplainNode: _aio.UnaryUnaryMultiCallable[_broker_pb2.ExplainNodeRequest, _broker_pb2.Explanation]  # type: ignore[assignment]
     """Explains why one node, or an instance, is where it is."""
     FindIds: _aio.UnaryUnaryMultiCallable[_broker_pb2.FindIdsRequest, _broker_pb2.FindIdsReply]  # type: ignore[assignment]
+    NameNodes: _aio.UnaryUnaryMultiCallable[_broker_pb2.NameNodesRequest, _broker_pb2.NameNodesReply]  # type: ignore[assignment]
+    """Tells the instances and ordinals of nodes, by which people name them."""
+    ListFailures: _aio.UnaryUnaryMultiCallable[_broker_pb2.ListFailuresRequest, _broker_pb2.ListFailuresReply]  # type: ignore[assignment]
+    """Groups failed nodes by their errors."""
+    GetShape: _aio.UnaryUnaryMultiCallable[_broker_pb2.GetShapeRequest, _broker_pb2.Shape]  # type: ignore[assignment]
+    """Counts the edges between the functions of an instance."""
     Watch: _aio.UnaryStreamMultiCallable[_broker_pb2.WatchRequest, _broker_pb2.Progress]  # type: ignore[assignment]
     """Follows an instance: how many nodes of each function are in which state, again whenever that has changed."""
     WatchQueues: _aio.UnaryStreamMultiCallable[_broker_pb2.WatchQueuesRequest, _broker_pb2.Activity]  # type: ignore[assignment]
@@ -253,6 +265,30 @@ class BrokerServicer(metaclass=_abc_1.ABCMeta):
         request: _broker_pb2.FindIdsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_broker_pb2.FindIdsReply, _abc.Awaitable[_broker_pb2.FindIdsReply]]: ...
+
+    @_abc_1.abstractmethod
+    def NameNodes(
+        self,
+        request: _broker_pb2.NameNodesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.NameNodesReply, _abc.Awaitable[_broker_pb2.NameNodesReply]]:
+        """Tells the instances and ordinals of nodes, by which people name them."""
+
+    @_abc_1.abstractmethod
+    def ListFailures(
+        self,
+        request: _broker_pb2.ListFailuresRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.ListFailuresReply, _abc.Awaitable[_broker_pb2.ListFailuresReply]]:
+        """Groups failed nodes by their errors."""
+
+    @_abc_1.abstractmethod
+    def GetShape(
+        self,
+        request: _broker_pb2.GetShapeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.Shape, _abc.Awaitable[_broker_pb2.Shape]]:
+        """Counts the edges between the functions of an instance."""
 
     @_abc_1.abstractmethod
     def Watch(

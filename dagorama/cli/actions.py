@@ -8,7 +8,7 @@ from uuid import UUID
 
 import click
 
-from dagorama.cli.base import INSTANCE, NODES, Answer, broker_command, id_digits, whole_ids
+from dagorama.cli.base import NODES, TARGET, Answer, broker_command, id_digits, whole_ids
 from dagorama.cli.tables import pluralize
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ CODE_REPORT_TIMEOUT_S = 1.0
 
 
 @click.command()
-@INSTANCE
+@TARGET
 @NODES
 @broker_command
 def cancel(broker: Connection, instance: str, nodes: Sequence[str]) -> Answer:
@@ -34,7 +34,7 @@ def cancel(broker: Connection, instance: str, nodes: Sequence[str]) -> Answer:
 
 
 @click.command()
-@INSTANCE
+@TARGET
 @NODES
 @click.option("--downstream", is_flag=True, help="Also retry nodes that used a failure as a value, and dependents.")
 @click.option("--new-code", is_flag=True, help="Rerun with the currently deployed code instead of the original code.")

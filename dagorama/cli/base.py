@@ -3,65 +3,70 @@
 from __future__ import annotations
 
 import functools
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from re import fullmatch
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+from uuid import UUID
 
 import click
 
-from dagorama.errors import BrokerError, SettingsError
+from dagorama.cli.exit_codes import ExitCode, exit_code
+from dagorama.cli.output import DATA, NAMED, Answer, Output, output_options, print_out
+from dagorama.errors import DagoramaError, RequestRejected
 from dagorama.settings import HIGHEST_PORT, Settings
 
 if TYPE_CHECKING:
     from dagorama.client.connection import Connection
 
-REFUSED, USAGE, INTERRUPTED = 1, 2, 130  #: exit codes
+__all__ = [
+    "INSTANCE", "NODES", "TARGET", "Answer", "address_options", "broker_command", "broker_options", "connect", "fail",
+    "id_digits", "named_command", "node_reference", "print_answer", "report_errors", "target", "whole_ids",
+]  # fmt: skip
 
 #: hexadecimal digits of a complete id, and the fewest that may stand for one
 ID_DIGITS, MIN_ID_DIGITS = 32, 4
-
-
-class Answer(NamedTuple):
-    """The result of a command."""
-
-    text: str  #: for people
-    data: object  #: for programs: dicts, lists, texts and numbers
-    note: str = ""  #: for people; printed on stderr in addition to the text or the data
+#: Nodes that one call may find.
+_FOUND_TOGETHER = 100
 
 
 def broker_command(command: Callable[..., Answer]) -> Callable[..., None]:
-    """Turn a function that takes a connection first into a command with the options --host, --port and --json."""
+    """Turn a function that takes a connection first into a command with the options --host, --port and -o."""
+    return _asking(command, DATA)
 
+
+def named_command(command: Callable[..., Answer]) -> Callable[..., None]:
+    """Return what `broker_command` returns, with `-o name`, which prints the names of the answer."""
+    return _asking(command, NAMED)
+
+
+def _asking(command: Callable[..., Answer], outputs: Sequence[Output]) -> Callable[..., None]:
     @functools.wraps(command)
-    def asked(host: str | None, port: int | None, as_json: bool, **arguments: Any) -> None:
-        print_answer(lambda broker: command(broker, **arguments), host, port, as_json)
+    def asked(host: str | None, port: int | None, output: Output, **arguments: Any) -> None:
+        print_answer(lambda broker: command(broker, **arguments), host, port, output)
 
-    return broker_options("Print JSON.")(asked)
+    return broker_options(outputs)(asked)
 
 
-def print_answer(command: Callable[[Connection], Answer], host: str | None, port: int | None, as_json: bool) -> None:
+def print_answer(command: Callable[[Connection], Answer], host: str | None, port: int | None, output: Output) -> None:
     """Print the answer to a command; exit with a one-sentence error if there is none."""
     with report_errors():
         answer = command(connect(host, port))
-    click.echo(json.dumps(answer.data, indent=2) if as_json else answer.text)
-    if answer.note:
-        click.echo(answer.note, err=True)
+    print_out(answer, output)
 
 
-def broker_options(json_help: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add the options --host, --port and --json, which are passed as `host`, `port` and `as_json`."""
+def address_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options --host and --port, which are passed as `host` and `port`."""
+    command = click.option("--port", type=click.IntRange(1, HIGHEST_PORT), help="[DAGORAMA_PORT, 50051]")(command)
+    return click.option("--host", help="Address of the broker [DAGORAMA_HOST, localhost].")(command)
 
-    def add(command: Callable[..., None]) -> Callable[..., None]:
-        for option in (
-            click.option("--json", "as_json", is_flag=True, help=json_help),
-            click.option("--port", type=click.IntRange(1, HIGHEST_PORT), help="[DAGORAMA_PORT, 50051]"),
-            click.option("--host", help="Address of the broker [DAGORAMA_HOST, localhost]."),
-        ):
-            command = option(command)
-        return command
+
+def broker_options(outputs: Sequence[Output] = DATA) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add --host, --port, -o and --json, which are passed as `host`, `port` and `output`."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        return address_options(output_options(outputs)(command))
 
     return add
 
@@ -71,10 +76,10 @@ def report_errors() -> Iterator[None]:
     """Exit with a one-sentence error message and an exit code instead of a traceback."""
     try:
         yield
-    except BrokerError as error:
-        fail(str(error), REFUSED)
-    except SettingsError as error:
-        fail(str(error), USAGE)
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.INTERRUPTED)
+    except DagoramaError as error:
+        fail(str(error), exit_code(error))
 
 
 def fail(sentence: str, code: int) -> NoReturn:
@@ -96,19 +101,74 @@ def connect(host: str | None, port: int | None) -> Connection:
 def id_digits(text: str) -> str:
     """Return the digits of a complete or abbreviated id, in lower case and without dashes. Raises BadParameter."""
     digits = text.strip().lower().replace("-", "")
-    if not fullmatch(f"[0-9a-f]{{{MIN_ID_DIGITS},{ID_DIGITS}}}", digits):
+    if fullmatch(f"[0-9a-f]{{{MIN_ID_DIGITS},{ID_DIGITS}}}", digits):
+        return digits
+    if "/" in text:
+        raise click.BadParameter(f"{text!r} names a node, and an instance is expected.")
+    hint = f" For the node with this ordinal, write /{digits}." if fullmatch("[1-9][0-9]*", digits) else ""
+    raise click.BadParameter(
+        f"{text!r} is not an id, nor the first {MIN_ID_DIGITS} or more hexadecimal digits of one.{hint}"
+    )
+
+
+def node_reference(text: str) -> str:
+    """Return a node as `ID`, `/N`, `INSTANCE/N` or `INSTANCE/ID`, with digits as `id_digits` has them.
+
+    Raises BadParameter.
+    """
+    instance, slash, node = text.strip().partition("/")
+    if not slash:
+        return id_digits(text)
+    whose = id_digits(instance) if instance else ""
+    if fullmatch("[1-9][0-9]{0,17}", node):
+        return f"{whose}/{node}"
+    digits = node.lower().replace("-", "")
+    if not fullmatch(f"[0-9a-f]{{{ID_DIGITS}}}", digits):
         raise click.BadParameter(
-            f"{text!r} is not an id, nor the first {MIN_ID_DIGITS} or more hexadecimal digits of one."
+            f"{text!r} is not a node: after the slash comes its ordinal, from 1, or its complete id."
         )
-    return digits
+    return f"{whose}/{digits}"
+
+
+def target(text: str) -> str:
+    """Return an instance as `id_digits` does, or a node with its instance as `node_reference` does."""
+    if text.startswith("/"):
+        raise click.BadParameter(f"{text!r} needs the instance before the slash.")
+    return node_reference(text)
 
 
 INSTANCE = click.argument("instance", type=id_digits)
-NODES = click.argument("nodes", type=id_digits, nargs=-1, metavar="[NODE]...")
+NODES = click.argument("nodes", type=node_reference, nargs=-1, metavar="[NODE]...")
+#: An instance, or one of its nodes as INSTANCE/N.
+TARGET = click.argument("instance", type=target, metavar="INSTANCE[/N]")
 
 
 def whole_ids(broker: Connection, instance: str, nodes: Sequence[str] = ()) -> tuple[bytes, list[bytes]]:
-    """Return the complete ids; the broker is called only if one of them is abbreviated. Raises BrokerError."""
-    if all(len(digits) == ID_DIGITS for digits in (instance, *nodes)):
-        return bytes.fromhex(instance), [bytes.fromhex(digits) for digits in nodes]
-    return broker.find_ids(instance, nodes)
+    """Return the complete ids; the broker is called only if one of them is abbreviated. Raises BrokerError.
+
+    `instance` may name a node too, which then is the first of the nodes.
+    """
+    digits, slash, _ = instance.partition("/")
+    parsed = [_parsed(reference) for reference in ([instance, *nodes] if slash else nodes)]
+    whole, ids = _found(broker, digits, [node for _, node in parsed])
+    for whose, node in parsed:
+        if not whole.hex().startswith(whose):
+            raise RequestRejected(f"{whose}/{node.lstrip('/')} is no node of the instance {UUID(bytes=whole)}")
+    return whole, ids
+
+
+def _parsed(reference: str) -> tuple[str, str]:
+    """Return the digits of the instance, if the reference has them, and the node as `Connection.find_ids` takes it."""
+    whose, slash, node = reference.partition("/")
+    if not slash:
+        return "", whose
+    return whose, node if len(node) == ID_DIGITS else f"/{node}"
+
+
+def _found(broker: Connection, instance: str, nodes: Sequence[str]) -> tuple[bytes, list[bytes]]:
+    if all(len(text) == ID_DIGITS for text in (instance, *nodes)):
+        return bytes.fromhex(instance), [bytes.fromhex(text) for text in nodes]
+    whole, ids = broker.find_ids(instance, nodes[:_FOUND_TOGETHER])
+    for start in range(_FOUND_TOGETHER, len(nodes), _FOUND_TOGETHER):
+        ids += broker.find_ids(whole.hex(), nodes[start : start + _FOUND_TOGETHER])[1]
+    return whole, ids

@@ -5,12 +5,13 @@ The rule: the reasons are the broker's, by whose predicates nodes are granted; n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import click
 
-from dagorama.cli.base import INSTANCE, Answer, broker_command, id_digits, whole_ids
+from dagorama.cli.base import TARGET, Answer, broker_command, node_reference, whole_ids
+from dagorama.cli.names import node_names
 from dagorama.cli.tables import pluralize, time_text, uuid_text
 from dagorama.models.state import State
 
@@ -20,48 +21,60 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@INSTANCE
-@click.argument("node", type=id_digits, required=False)
+@TARGET
+@click.argument("node", type=node_reference, required=False)
 @broker_command
 def explain(broker: Connection, instance: str, node: str | None) -> Answer:
     """Explain why NODE is not running; without NODE, what keeps the instance from ending."""
     whole, nodes = whole_ids(broker, instance, [node] if node is not None else [])
+    if len(nodes) > 1:
+        raise click.UsageError("explain takes one node; the first argument names one already")
     found = broker.explain_node(whole, nodes[0] if nodes else b"")
-    lines = list(_node(found)) if found.node else list(_instance(uuid_text(whole) or "", found))
-    lines += _causes(found)
+    names = node_names(broker, set(_ids(found)))
+    lines = list(_node(found, names)) if found.node else list(_instance(uuid_text(whole) or "", found))
+    lines += _causes(found, names)
     if found.more:
         lines.append("There are more nodes than were looked at, so that the numbers are lower bounds.")
     return Answer("\n".join(lines), {"instance": uuid_text(whole), **_data(found)})
 
 
-def _node(found: broker_pb2.Explanation) -> Iterator[str]:
-    yield f"{uuid_text(found.node)}  {found.function.rpartition(':')[2]}  {State(found.state).name}"
+def _ids(found: broker_pb2.Explanation) -> Iterator[bytes]:
+    """Yield the ids of all nodes that an explanation names."""
+    yield found.node
+    yield from (id for reason in found.reasons for id in reason.node)
+    for cause in found.causes:
+        yield cause.node
+        yield from (id for reason in cause.reasons for id in reason.node)
+
+
+def _node(found: broker_pb2.Explanation, names: Mapping[bytes, str]) -> Iterator[str]:
+    yield f"{names[found.node]}  {found.function.rpartition(':')[2]}  {State(found.state).name}"
     if found.since:
         yield f"since {time_text(found.since)}"
-    yield from _reasons(found.reasons)
+    yield from _reasons(found.reasons, names)
 
 
 def _instance(id: str, found: broker_pb2.Explanation) -> Iterator[str]:
     yield f"instance {id} waits for:" if found.causes else f"instance {id} has no unfinished node"
 
 
-def _reasons(reasons: Iterable[broker_pb2.Reason], indent: str = "") -> Iterator[str]:
+def _reasons(reasons: Iterable[broker_pb2.Reason], names: Mapping[bytes, str], indent: str = "") -> Iterator[str]:
     for reason in reasons:
         until = f", until {time_text(reason.until)}" if reason.until else ""
         yield f"{indent}- {reason.text}{until} [{reason.code}]"
-        yield from (f"{indent}    {uuid_text(id)}" for id in reason.node)
+        yield from (f"{indent}    {names[id]}" for id in reason.node)
         if reason.about > len(reason.node) > 0:
             yield f"{indent}    and {reason.about - len(reason.node)} more"
 
 
-def _causes(found: broker_pb2.Explanation) -> Iterator[str]:
+def _causes(found: broker_pb2.Explanation, names: Mapping[bytes, str]) -> Iterator[str]:
     if found.causes and found.node:
         yield "in the end it waits for:"
     for cause in found.causes:
         what = f"{pluralize(cause.nodes, 'node', 'nodes')} of {cause.function.rpartition(':')[2]}"
-        example = f", such as {uuid_text(cause.node)}" if cause.nodes > 1 else f", {uuid_text(cause.node)}"
+        example = f", such as {names[cause.node]}" if cause.nodes > 1 else f", {names[cause.node]}"
         yield f"  {what}, {State(cause.state).name}{example}"
-        yield from _reasons(cause.reasons, "  ")
+        yield from _reasons(cause.reasons, names, "  ")
 
 
 def _data(found: broker_pb2.Explanation) -> dict[str, object]:

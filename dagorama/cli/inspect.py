@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import click
 
 from dagorama.api import broker_pb2
-from dagorama.cli.base import INSTANCE, Answer, broker_command, id_digits, whole_ids
+from dagorama.cli.base import TARGET, Answer, named_command, node_reference, whole_ids
+from dagorama.cli.names import node_name, node_names
 from dagorama.cli.node import node_answer
+from dagorama.cli.output import cut_note
 from dagorama.cli.tables import duration_text, key_values, pluralize, run_seconds, table, time_text, uuid_text
 from dagorama.models.state import State
 
@@ -32,7 +34,7 @@ _LIMIT = click.option("--limit", type=click.IntRange(0), default=DEFAULT_LIMIT, 
 @click.option("--failed", is_flag=True, help="Only instances with a failed or cancelled node.")
 @click.option("--definition", default="", help="Only instances of this definition, 'package.module:Class'.")
 @_LIMIT
-@broker_command
+@named_command
 def list_(broker: Connection, limit: int, **asked: Any) -> Answer:
     """List instances, newest first."""
     found, is_cut = _cut(broker.list_instances(limit and limit + 1, **asked), limit)
@@ -49,8 +51,9 @@ def list_(broker: Connection, limit: int, **asked: Any) -> Answer:
         for info in found
     ]
     heads = ("instance", "state", "unfinished", "created", "ended", "definition", "reason")
-    note = f"Only the newest {limit} are shown; --limit 0 shows all." if is_cut else ""
-    return Answer(table(heads, rows), [instance_data(info) for info in found], note)
+    note = cut_note(limit, None, "instances") if is_cut else ""
+    names = [f"{UUID(bytes=info.instance)}" for info in found]
+    return Answer(table(heads, rows), [instance_data(info) for info in found], note, names)
 
 
 def _cut(found: list[T], limit: int) -> tuple[list[T], bool]:
@@ -59,55 +62,72 @@ def _cut(found: list[T], limit: int) -> tuple[list[T], bool]:
 
 
 @click.command()
-@INSTANCE
-@click.argument("node", type=id_digits, required=False)
+@TARGET
+@click.argument("node", type=node_reference, required=False)
 @click.option(
     "--state", "states", multiple=True, type=click.Choice([state.name for state in State], case_sensitive=False),
     help="Only nodes in this state. May be repeated.",
 )  # fmt: skip
 @click.option("--arguments", is_flag=True, help="Show the arguments of NODE; this needs the signing key.")
 @_LIMIT
-@broker_command
+@named_command
 def show(
     broker: Connection, instance: str, node: str | None, states: Sequence[str], arguments: bool, limit: int
 ) -> Answer:
     """Show an instance and its nodes in the order of creation; with NODE, show everything stored about that node."""
-    if node is not None:
-        whole, [found] = whole_ids(broker, instance, [node])
-        details = broker.get_node(whole, found, arguments=arguments)
-        state = state_name(details.info.state)
-        return node_answer(broker, UUID(bytes=whole), details, state, node_data(details.info))
+    whole, given = whole_ids(broker, instance, [node] if node is not None else [])
+    if len(given) > 1:
+        raise click.UsageError("show takes one node; the first argument names one already")
+    if given:
+        return _node(broker, whole, given[0], arguments)
     if arguments:
         raise click.UsageError("--arguments needs a NODE; pass it after the instance")
-    info = broker.get_instance(whole_ids(broker, instance)[0])
-    all_nodes = broker.list_nodes(info.instance, limit and limit + 1, [State[name] for name in states])
-    nodes, is_cut = _cut(all_nodes, limit)
-    text = key_values([
-        ("instance", f"{uuid_text(info.instance)}"), ("definition", info.definition), ("state", summary_state(info)),
-        *([("reason", info.stuck)] if info.stuck else []),
-        ("entry", f"{uuid_text(info.entry) or '-'}"), ("created", time_text(info.created)),
-        ("ended", time_text(info.ended_at) or "-"), ("nodes", f"{info.nodes}, {info.unfinished} unfinished"),
-        *([("old failures", pluralize(info.used_failures, "node used one", "nodes used one"))]
-          if info.used_failures else []),
-    ])  # fmt: skip
+    return _instance(broker, whole, [State[name] for name in states], limit)
+
+
+def _node(broker: Connection, instance: bytes, id: bytes, arguments: bool) -> Answer:
+    details = broker.get_node(instance, id, arguments=arguments)
+    info = details.info
+    names = node_names(broker, [info.node, *info.sources, info.root_cause, info.creator])
+    return node_answer(broker, UUID(bytes=instance), details, node_data(info, instance), names)
+
+
+def _instance(broker: Connection, instance: bytes, states: Sequence[State], limit: int) -> Answer:
+    info = broker.get_instance(instance)
+    nodes, is_cut = _cut(broker.list_nodes(instance, limit and limit + 1, states), limit)
+    causes = node_names(broker, {node.root_cause for node in nodes} - {b""})
     rows = [
         (
-            f"{UUID(bytes=node.node)}",
+            node_name(instance, node.ordinal, node.node),
             state_name(node.state),
             f"{node.failed_attempts}",
             time_text(node.ended or node.retry_at),
             duration_text(node.microseconds),
             node.worker,
             node.function.name,
-            reason_of(node),
+            reason_of(node, causes),
         )
         for node in nodes
     ]
     heads = ("node", "state", "failed attempts", "ended, or retry at", "ran for", "worker", "function", "reason")
-    data = {"instance": instance_data(info), "nodes": [node_data(node) for node in nodes]}
-    of = "the nodes in these states" if states else f"{info.nodes} nodes"
-    note = f"Only the first {limit} of {of} are shown; --limit 0 shows all." if is_cut else ""
-    return Answer(f"{text}\n\n{table(heads, rows)}", data, note)
+    records = [node_data(node, instance) for node in nodes]
+    total = None if states else info.nodes
+    note = cut_note(limit, total, "nodes in these states" if states else "nodes") if is_cut else ""
+    entry = node_names(broker, [info.entry]).get(info.entry, "-")
+    text = f"{key_values(_instance_facts(info, entry))}\n\n{table(heads, rows)}"
+    ids = [f"{UUID(bytes=node.node)}" for node in nodes]
+    return Answer(text, {"instance": instance_data(info), "nodes": records}, note, ids, records)
+
+
+def _instance_facts(info: broker_pb2.InstanceInfo, entry: str) -> list[tuple[str, str]]:
+    used = pluralize(info.used_failures, "node used one", "nodes used one") if info.used_failures else ""
+    return [
+        ("instance", f"{uuid_text(info.instance)}"), ("definition", info.definition), ("state", summary_state(info)),
+        *([("reason", info.stuck)] if info.stuck else []),
+        ("entry", entry), ("created", time_text(info.created)),
+        ("ended", time_text(info.ended_at) or "-"), ("nodes", f"{info.nodes}, {info.unfinished} unfinished"),
+        *([("old failures", used)] if used else []),
+    ]  # fmt: skip
 
 
 def summary_state(info: broker_pb2.InstanceInfo) -> str:
@@ -129,13 +149,13 @@ def state_name(number: int) -> str:
     return State(number).name
 
 
-def reason_of(node: broker_pb2.NodeInfo) -> str:
+def reason_of(node: broker_pb2.NodeInfo, names: Mapping[bytes, str]) -> str:
     """Return the reason of a node's state, or why the node is outdated, or an empty text."""
     if node.from_aborted_attempt and not node.reason:
         return "created by an attempt that was rolled back or repeated"
     if node.used_failure and not node.reason:
         return "used a failure as a value that has been retried since; retry it with --downstream"
-    return f"because of {UUID(bytes=node.root_cause)}: {node.reason}" if node.root_cause else node.reason
+    return f"because of {names[node.root_cause]}: {node.reason}" if node.root_cause else node.reason
 
 
 def instance_data(info: broker_pb2.InstanceInfo) -> dict[str, object]:
@@ -149,10 +169,12 @@ def instance_data(info: broker_pb2.InstanceInfo) -> dict[str, object]:
     }  # fmt: skip
 
 
-def node_data(node: broker_pb2.NodeInfo) -> dict[str, object]:
+def node_data(node: broker_pb2.NodeInfo, instance: bytes) -> dict[str, object]:
     """Return a node as JSON data."""
     return {
         "node": uuid_text(node.node),
+        "name": node_name(instance, node.ordinal, node.node),
+        "ordinal": node.ordinal or None,
         "state": state_name(node.state),
         **function_data(node.function),
         "sources": [uuid_text(source) for source in node.sources],

@@ -24,15 +24,19 @@ MAX_ITEMS = 20
 
 
 def node_answer(
-    broker: Connection, instance: UUID, details: broker_pb2.NodeDetails, state: str, data: Mapping[str, object]
+    broker: Connection,
+    instance: UUID,
+    details: broker_pb2.NodeDetails,
+    data: Mapping[str, object],
+    names: Mapping[bytes, str],
 ) -> Answer:
-    """Return the details of a node; `state` and `data` are its state and JSON data as a list of nodes shows them."""
+    """Return the details of a node; `data` is its JSON data in a list of nodes, and `names` are of all nodes in it."""
     info = details.info
-    blocks = [key_values(_facts(instance, details, state))]
-    arguments = _arguments(broker, instance, details) if details.arguments else None
+    blocks = [key_values(_facts(instance, details, f"{data['state']}", names))]
+    arguments = _arguments(broker, instance, details, names) if details.arguments else None
     if arguments is not None:
         blocks.append("arguments:\n" + "\n".join(f"  {line}" for line in arguments))
-    blocks += _failure_blocks(details)
+    blocks += _failure_blocks(details, names)
     return Answer("\n\n".join(blocks), {
         **data, "instance": f"{instance}", "made_with": details.made_with.partition(" ")[0] or None,
         "attempts": _attempts(details),
@@ -40,13 +44,16 @@ def node_answer(
         "ready_at": details.ready_at or None,
         "argument_bytes": details.argument_bytes, "value_bytes": details.value_bytes if info.ended else None,
         "arguments": arguments,
-    })  # fmt: skip
+    }, names=[f"{UUID(bytes=info.node)}"])  # fmt: skip
 
 
-def _facts(instance: UUID, details: broker_pb2.NodeDetails, state: str) -> list[tuple[str, str]]:
+def _facts(
+    instance: UUID, details: broker_pb2.NodeDetails, state: str, names: Mapping[bytes, str]
+) -> list[tuple[str, str]]:
     info, function = details.info, details.info.function
     rows = [
-        ("node", f"{UUID(bytes=info.node)}"),
+        ("node", names[info.node]),
+        ("id", f"{UUID(bytes=info.node)}"),
         ("instance", f"{instance}"),
         ("state", state),
         ("function", function.name),
@@ -58,18 +65,18 @@ def _facts(instance: UUID, details: broker_pb2.NodeDetails, state: str) -> list[
         ("crashes", f"{info.crashes}" if info.crashes else ""),
         ("worker losses", f"{info.worker_losses}" if info.worker_losses else ""),
         ("created", time_text(info.created)),
-        ("created by", f"node {uuid_text(info.creator)}" if info.creator else ""),
+        ("created by", f"node {names[info.creator]}" if info.creator else ""),
         ("ready", time_text(details.ready_at)),
         ("started", time_text(info.started)),
         ("ended", time_text(info.ended)),
         ("ran for", duration_text(info.microseconds)),
         ("worker", info.worker),
         ("retry at", time_text(info.retry_at)),
-        ("root cause", uuid_text(info.root_cause) or ""),
+        ("root cause", names[info.root_cause] if info.root_cause else ""),
         ("reason", info.reason),
         ("arguments", f"{details.argument_bytes} bytes"),
         ("value", f"{details.value_bytes} bytes" if details.value_bytes else ""),
-        ("sources", "\n".join(str(UUID(bytes=source)) for source in info.sources)),
+        ("sources", "\n".join(names[source] for source in info.sources)),
         ("old failure", "used a failure as a value that has been retried since" if info.used_failure else ""),
         (
             "aborted attempt",
@@ -97,10 +104,10 @@ def _attempts(details: broker_pb2.NodeDetails) -> list[dict[str, object]]:
     ]  # fmt: skip
 
 
-def _failure_blocks(details: broker_pb2.NodeDetails) -> Iterator[str]:
+def _failure_blocks(details: broker_pb2.NodeDetails, names: Mapping[bytes, str]) -> Iterator[str]:
     """Yield a text with the traceback for each failed attempt that is stored."""
     attempts, root_cause = _attempts(details), details.info.root_cause
-    of = f" of {details.failure.function}, node {UUID(bytes=root_cause)}" if root_cause else ""
+    of = f" of {details.failure.function}, node {names[root_cause]}" if root_cause else ""
     for number, attempt in enumerate(attempts, 1):
         is_last = number == len(attempts)
         which = "last failed attempt" if is_last else f"stored failed attempt {number} of {len(attempts)}"
@@ -115,17 +122,19 @@ def _failure_blocks(details: broker_pb2.NodeDetails) -> Iterator[str]:
 class _Promised:
     """Placeholder for the value of a source, which is not fetched."""
 
-    def __init__(self, id: bytes) -> None:
-        self._id = id
+    def __init__(self, name: str) -> None:
+        self._name = name
 
     def __repr__(self) -> str:
-        return f"<value of node {UUID(bytes=self._id)}>"
+        return f"<value of node {self._name}>"
 
 
-def _arguments(broker: Connection, instance: UUID, details: broker_pb2.NodeDetails) -> list[str]:
+def _arguments(
+    broker: Connection, instance: UUID, details: broker_pb2.NodeDetails, names: Mapping[bytes, str]
+) -> list[str]:
     """Return a line for each argument, or one line that says why the arguments cannot be shown."""
     try:
-        args, kwargs = _opened(broker, instance, details)
+        args, kwargs = _opened(broker, instance, details, names)
     except SettingsError:
         raise
     except DagoramaError as error:
@@ -134,7 +143,7 @@ def _arguments(broker: Connection, instance: UUID, details: broker_pb2.NodeDetai
 
 
 def _opened(
-    broker: Connection, instance: UUID, details: broker_pb2.NodeDetails
+    broker: Connection, instance: UUID, details: broker_pb2.NodeDetails, names: Mapping[bytes, str]
 ) -> tuple[Sequence[object], Mapping[str, object]]:
     """Verify and unpickle the arguments. Raises the errors of Keyring.open_arguments, and ValueNotReadable."""
     from dagorama.client.large_values import BrokerValues
@@ -145,7 +154,7 @@ def _opened(
     function = details.info.function
     digest = function_digest(function.name, details.made_with or code_text(function.hash, function.class_code))
     envelope = keyring().open_arguments(details.arguments, instance.bytes, details.info.node, digest)
-    fill = [_Promised(id) for id in references(envelope)]
+    fill = [_Promised(names.get(id, f"{UUID(bytes=id)}")) for id in references(envelope)]
     return decode_call(envelope, fill, get_large=BrokerValues(broker).get)
 
 

@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING
 import click
 
 from dagorama.api import broker_pb2
-from dagorama.cli.base import USAGE, Answer, broker_command, broker_options, fail, print_answer
+from dagorama.cli.base import Answer, address_options, broker_command, broker_options, fail, named_command, print_answer
+from dagorama.cli.exit_codes import ExitCode
 from dagorama.cli.inspect import function_data
+from dagorama.cli.output import NAMED, Output
 from dagorama.cli.tables import key_values, pluralize, table, time_text, uuid_text
-from dagorama.errors import BrokerError, SettingsError
+from dagorama.errors import BrokerError
 from dagorama.models.state import State
-from dagorama.settings import HIGHEST_PORT, Settings
+from dagorama.settings import Settings
 
 if TYPE_CHECKING:
     from dagorama.client.connection import Connection
-
-#: Exit code of `healthcheck` if the broker is not serving: EX_UNAVAILABLE of sysexits.h.
-UNAVAILABLE = 69
 
 
 @click.command()
@@ -48,7 +47,7 @@ def _counts(status: broker_pb2.Status) -> dict[str, int]:
 
 
 @click.command()
-@broker_command
+@named_command
 def workers(broker: Connection) -> Answer:
     """List connected workers, their queues and tolerations, and the number of nodes that they hold."""
     return _workers(broker.get_status())
@@ -67,7 +66,11 @@ def _workers(status: broker_pb2.Status) -> Answer:
         }
         for worker in status.workers
     ]  # fmt: skip
-    return Answer(table(("worker", "slots", "held", "queues", "tolerations"), rows), data)
+    return Answer(
+        table(("worker", "slots", "held", "queues", "tolerations"), rows),
+        data,
+        names=[f"{uuid_text(worker.worker)}" for worker in status.workers],
+    )
 
 
 def _taken(worker: broker_pb2.WorkerInfo) -> str:
@@ -77,11 +80,11 @@ def _taken(worker: broker_pb2.WorkerInfo) -> str:
 
 @click.group(invoke_without_command=True)
 @click.pass_context
-@broker_options("Print JSON.")
-def queues(context: click.Context, host: str | None, port: int | None, as_json: bool) -> None:
+@broker_options(NAMED)
+def queues(context: click.Context, host: str | None, port: int | None, output: Output) -> None:
     """List queues with nodes that are queued, claimed by a worker or delayed until their next attempt, or paused."""
     if context.invoked_subcommand is None:
-        print_answer(lambda broker: _queues(broker.get_status()), host, port, as_json)
+        print_answer(lambda broker: _queues(broker.get_status()), host, port, output)
 
 
 @queues.command()
@@ -139,11 +142,12 @@ def _queues(status: broker_pb2.Status) -> Answer:
         }
         for queue in status.queues
     ]  # fmt: skip
-    return Answer(table(("queue", "queued", "claimed", "delayed", "taints", "paused"), rows), data)
+    text = table(("queue", "queued", "claimed", "delayed", "taints", "paused"), rows)
+    return Answer(text, data, names=[queue.queue for queue in status.queues])
 
 
 @click.command()
-@broker_command
+@named_command
 def unschedulable(broker: Connection) -> Answer:
     """List queued functions that no connected worker can run, with the reason.
 
@@ -167,12 +171,12 @@ def _unservable(status: broker_pb2.Status) -> Answer:
         }
         for each in status.unschedulable
     ]  # fmt: skip
-    return Answer("\n\n".join(blocks) or "nothing is unschedulable", data)
+    names = [each.function.name for each in status.unschedulable]
+    return Answer("\n\n".join(blocks) or "nothing is unschedulable", data, names=names)
 
 
 @click.command()
-@click.option("--host", help="Address of the broker [DAGORAMA_HOST, localhost].")
-@click.option("--port", type=click.IntRange(1, HIGHEST_PORT), help="[DAGORAMA_PORT, 50051]")
+@address_options
 @click.option(
     "--timeout", type=click.FloatRange(0, min_open=True, max=3600), default=3.0, show_default=True, metavar="SECONDS",
     help="Time that the broker has to answer.",
@@ -181,13 +185,12 @@ def healthcheck(host: str | None, port: int | None, timeout: float) -> None:
     """Exit with 0 if the broker is serving, and with 69 if it is not, or does not answer. It requires no token."""
     from dagorama.client.health import is_serving
 
+    settings = Settings.from_env(host, port)
     try:
-        settings = Settings.from_env(host, port)
         serving = is_serving(settings, timeout)
-    except SettingsError as error:
-        fail(str(error), USAGE)
     except BrokerError as error:
-        fail(str(error), UNAVAILABLE)
+        fail(str(error), ExitCode.UNAVAILABLE)
     if not serving:
-        fail(f"the broker at {settings.host}:{settings.port} is not serving: it starts or leaves", UNAVAILABLE)
+        text = f"the broker at {settings.host}:{settings.port} is not serving: it starts or leaves"
+        fail(text, ExitCode.UNAVAILABLE)
     click.echo("serving")

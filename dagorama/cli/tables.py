@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-#: Longer table cells are truncated to this many characters; JSON output is never truncated.
+#: On a terminal, longer table cells are truncated to this many characters; other output is never truncated.
 MAX_CELL_CHARACTERS = 100
 
 
@@ -28,7 +29,8 @@ def key_values(pairs: Sequence[tuple[str, str]]) -> str:
 
 def _cell(text: str) -> str:
     line = " ".join(text.split())
-    return (line if len(line) <= MAX_CELL_CHARACTERS else f"{line[: MAX_CELL_CHARACTERS - 3]}...") or "-"
+    is_whole = len(line) <= MAX_CELL_CHARACTERS or not sys.stdout.isatty()
+    return (line if is_whole else f"{line[: MAX_CELL_CHARACTERS - 3]}...") or "-"
 
 
 def uuid_text(id: bytes) -> str | None:

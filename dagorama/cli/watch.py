@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dagorama.cli.base import INSTANCE, INTERRUPTED, REFUSED, broker_options, connect, report_errors, whole_ids
+from dagorama.cli.base import INSTANCE, broker_options, connect, report_errors, whole_ids
+from dagorama.cli.exit_codes import ExitCode
+from dagorama.cli.output import Output, document
 from dagorama.cli.tables import duration_text, table, uuid_text
 from dagorama.models.progress import FunctionProgress, Progress
 
@@ -29,31 +31,29 @@ PAUSE = 10.0
 
 @click.command()
 @INSTANCE
-@broker_options("Print one line of JSON for each change.")
-def watch(instance: str, host: str | None, port: int | None, as_json: bool) -> None:
+@broker_options()
+def watch(instance: str, host: str | None, port: int | None, output: Output) -> None:
     """Show how many nodes of each function are done, running, waiting and failed, until the instance has ended.
 
-    The table grows with the graph. The exit code is 1 if a node has failed or was cancelled.
+    The table grows with the graph. With -o json or -o jsonl, print one line of JSON for each change. The exit code is
+    1 if a node has failed or was cancelled.
     """
     from dagorama.client.progress import Watch
 
     with report_errors():
         broker = connect(host, port)
         id = whole_ids(broker, instance)[0]
-        try:
-            last = _shown(uuid_text(id) or "", Watch(broker, id), as_json)
-        except KeyboardInterrupt:
-            sys.exit(INTERRUPTED)
-    sys.exit(REFUSED if last.has_failed else 0)
+        states = Watch(broker, id)
+        name = uuid_text(id) or ""
+        last = show_progress(name, states) if output is Output.TABLE else _last(_each_as_json(name, states))
+    sys.exit(ExitCode.REFUSED if last.has_failed else ExitCode.OK)
 
 
-def _shown(id: str, states: Iterable[Progress], as_json: bool) -> Progress:
-    """Show each state, and return the last one."""
-    if as_json:
-        return _last(_each_as_json(id, states))
-    if sys.stdout.isatty():
-        return _live(id, states)
-    return _last(_each_as_line(states))
+def show_progress(id: str, states: Iterable[Progress], *, err: bool = False) -> Progress:
+    """Show each state on stdout or stderr, redrawn if that is a terminal, and return the last one."""
+    if (sys.stderr if err else sys.stdout).isatty():
+        return _live(id, states, err)
+    return _last(_each_as_line(states, err))
 
 
 def _last(states: Iterable[Progress]) -> Progress:
@@ -63,29 +63,30 @@ def _last(states: Iterable[Progress]) -> Progress:
 
 def _each_as_json(id: str, states: Iterable[Progress]) -> Iterator[Progress]:
     for progress in states:
-        click.echo(json.dumps(progress_data(id, progress)))
+        click.echo(json.dumps(document(progress_data(id, progress))))
         yield progress
 
 
-def _each_as_line(states: Iterable[Progress]) -> Iterator[Progress]:
+def _each_as_line(states: Iterable[Progress], err: bool) -> Iterator[Progress]:
     """Print a line now and then, and the table at the end."""
     at = 0.0
     for progress in states:
         if progress.ended_at is not None:
-            click.echo(table(HEADS, _rows(progress, None)))
-            click.echo(_summary(progress))
+            click.echo(table(HEADS, _rows(progress, None)), err=err)
+            click.echo(_summary(progress), err=err)
         elif (now := time.monotonic()) >= at:
-            click.echo(_summary(progress))
+            click.echo(_summary(progress), err=err)
             at = now + PAUSE
         yield progress
 
 
-def _live(id: str, states: Iterable[Progress]) -> Progress:
+def _live(id: str, states: Iterable[Progress], err: bool) -> Progress:
     """Redraw the table for each state."""
+    from rich.console import Console
     from rich.live import Live
 
     total, since, last = 0, 0.0, None
-    with Live(auto_refresh=False) as live:
+    with Live(console=Console(stderr=err), auto_refresh=False) as live:
         for last in states:
             if last.total != total:
                 total, since = last.total, time.monotonic()

@@ -37,11 +37,29 @@ class InspectionCalls(ABC):
     def find_ids(self, instance: str, nodes: Sequence[str] = ()) -> tuple[bytes, list[bytes]]:
         """Return the ids of an instance and of its nodes that begin with these 4 to 32 hexadecimal digits.
 
+        A node may also be given as "/" and its ordinal.
         Raises NotFound if there is none, RequestRejected if there are several.
         """
         request = broker_pb2.FindIdsRequest(instance=instance, node=nodes)
         reply = self._ask(lambda timeout: self.stub.FindIds(request, timeout=timeout))
         return reply.instance, list(reply.node)
+
+    def name_nodes(self, nodes: Sequence[bytes]) -> Sequence[broker_pb2.NodeName]:
+        """Return the instances and ordinals of up to 1,000 nodes; unknown ones are left out."""
+        request = broker_pb2.NameNodesRequest(node=nodes)
+        return self._ask(lambda timeout: self.stub.NameNodes(request, timeout=timeout)).names
+
+    def list_failures(
+        self, instance: bytes = b"", definition: str = "", limit: int = 0
+    ) -> broker_pb2.ListFailuresReply:  # fmt: skip
+        """Return the failed nodes of an instance, or of all, grouped by error, at most `limit` groups (0: 100)."""
+        request = broker_pb2.ListFailuresRequest(instance=instance, definition=definition, limit=limit)
+        return self._ask(lambda timeout: self.stub.ListFailures(request, timeout=timeout))
+
+    def get_shape(self, instance: bytes) -> broker_pb2.Shape:
+        """Return the functions of an instance and the edges between them."""
+        request = broker_pb2.GetShapeRequest(instance=instance)
+        return self._ask(lambda timeout: self.stub.GetShape(request, timeout=timeout))
 
     def list_instances(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import NamedTuple
@@ -20,6 +20,9 @@ from dagorama_broker.model.rows import (
     RebindingRow,
     UsedFailureRow,
 )
+
+#: Characters of the message of a failure in `FailurePage`.
+LONGEST_BEGINNING = 300
 
 
 class Usage(NamedTuple):
@@ -147,6 +150,40 @@ class FunctionCount(NamedTuple):
     timed: int  #: nodes whose run time is known
     microseconds: int  #: run time of these together
     longest: int  #: microseconds
+
+
+class NodePlace(NamedTuple):
+    """The place of a node by which people name it."""
+
+    id: bytes
+    instance: bytes  #: 16 bytes
+    ordinal: int  #: among the nodes of its instance in the order of creation; the first is 1
+
+
+class FailurePage(NamedTuple):
+    """Nodes that failed by themselves, in the order of their keys, as columns."""
+
+    keys: Sequence[int]
+    ended: Sequence[float]  #: seconds since 1970
+    functions: Sequence[str]  #: their names
+    types: Sequence[str]  #: of their exceptions
+    messages: Sequence[str]  #: at most `LONGEST_BEGINNING` characters of each
+    downstream: Mapping[int, int]  #: numbers of nodes that failed because of these, by key, without zeros
+    more: int  #: pass this as `after` for the next page; 0: this is the last
+
+
+class StructureRow(NamedTuple):
+    """A node as a vertex of the graph."""
+
+    key: int
+    function: int
+    creator: int  #: key of the node whose attempt created it; 0: a client did
+    sources: Sequence[int]  #: keys
+
+
+class StructurePage(NamedTuple):
+    rows: list[StructureRow]  #: in the order of their keys
+    more: int  #: pass this as `after` for the next page; 0: this is the last
 
 
 class FailedEnd(NamedTuple):

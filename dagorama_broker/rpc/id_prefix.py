@@ -1,4 +1,7 @@
-"""Ids by the prefix that a person types. The rule: exactly one match or a refusal, and only a few rows are read."""
+"""Ids by the prefix that a person types, and nodes by their ordinals.
+
+The rule: exactly one match or a refusal, and only a few rows are read.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,14 @@ async def find_ids(broker: Broker, request: pb.FindIdsRequest) -> pb.FindIdsRepl
     """Return the ids with these prefixes. Raise NotFound if none matches, FailedPrecondition if several do."""
     if len(request.node) > NODES:
         raise InvalidArgument(f"the request names {len(request.node)} nodes; {NODES} are allowed")
-    ranges = [_range(prefix) for prefix in (request.instance, *request.node)]
-    instance = await _instance(broker, request.instance, *ranges[0])
+    between = _range(request.instance)
+    wanted = [_ordinal(text) or _range(text) for text in request.node]
+    instance = await _instance(broker, request.instance, *between)
     with broker.lookups.holds.on(instance):
         key = (await broker.lookups.stored_instance(instance)).row.key
         nodes = [
-            await _node(broker, key, prefix, *between) for prefix, between in zip(request.node, ranges[1:], strict=True)
+            await _node_at(broker, key, one) if isinstance(one, int) else await _node(broker, key, text, *one)
+            for text, one in zip(request.node, wanted, strict=True)
         ]
     return pb.FindIdsReply(instance=instance, node=nodes)
 
@@ -44,6 +49,14 @@ async def _node(broker: Broker, instance: int, prefix: str, low: bytes, high: by
     return _only("node", prefix, found)
 
 
+async def _node_at(broker: Broker, instance: int, ordinal: int) -> bytes:
+    found = await broker.commits.in_view(broker.store.view.id_at, instance, ordinal)
+    if found is None:
+        size = await broker.commits.in_view(broker.store.view.size_of, instance)
+        raise NotFound(f"there is no node /{ordinal}: the instance has {size} nodes, and the first is /1")
+    return found
+
+
 def _only(what: str, prefix: str, found: Sequence[bytes]) -> bytes:
     if not found:
         raise NotFound(f"no {what} has an id that begins with {prefix}")
@@ -54,6 +67,15 @@ def _only(what: str, prefix: str, found: Sequence[bytes]) -> bytes:
             f"several {what}s have ids that begin with {prefix}; use a longer prefix: {named}{more}"
         )
     return found[0]
+
+
+def _ordinal(text: str) -> int:
+    """Return the number after a slash, 0 if there is no slash. Raise InvalidArgument."""
+    if not text.startswith("/"):
+        return 0
+    if not re.fullmatch(r"/[1-9][0-9]{0,17}", text):
+        raise InvalidArgument("the ordinal of a node is a slash and a number, and the first is /1")
+    return int(text[1:])
 
 
 def _range(prefix: str) -> tuple[bytes, bytes]:

@@ -46,6 +46,7 @@ class NodeInfos:
         self._failures: dict[int, str] = {}  #: by root cause
         self._why_nobody: dict[int, str] = {}  #: by queue
         self._workers: dict[int, str] = {}  #: names, by number
+        self._ordinals: dict[int, int] = {}
 
     async def infos(self, nodes: Sequence[SeenNode]) -> list[pb.NodeInfo]:
         """Return the messages for these nodes."""
@@ -53,6 +54,7 @@ class NodeInfos:
         keys = [seen.node.key for seen in nodes]
         in_view, view = self._broker.commits.in_view, self._broker.store.view
         self._eager_states = await in_view(view.eager_states, keys)
+        self._ordinals = await in_view(view.ordinals, keys)
         ran_by = {seen.node.outcome.worker for seen in nodes if seen.node.outcome is not None} - {0}
         self._workers = await in_view(view.worker_names, ran_by) if ran_by else {}
         return [await self._info(seen) for seen in nodes]
@@ -74,6 +76,7 @@ class NodeInfos:
             used_failure=node.used_failure,
             created=node.created / 1_000_000,
             creator=self._ids[node.creator] if node.creator else b"",
+            ordinal=self._ordinals[node.key],
         )
         if live is not None and live.state is state:
             self._add_live(info, live)

@@ -42,6 +42,9 @@ CALLS: dict[str, frozenset[Role]] = {
         "Watch": {_CLIENT, _READER},
         "WatchQueues": {_CLIENT, _READER},
         "ExplainNode": {_CLIENT, _READER},
+        "NameNodes": {_CLIENT, _READER},
+        "ListFailures": {_CLIENT, _READER},
+        "GetShape": {_CLIENT, _READER},
         "Cancel": {_CLIENT},
         "Retry": {_CLIENT},
         "Delete": {_CLIENT},
@@ -62,6 +65,9 @@ _LOOKING = (
     "Watch",
     "WatchQueues",
     "ExplainNode",
+    "NameNodes",
+    "ListFailures",
+    "GetShape",
 )
 _OF_VALUES = ("PutValue", "ImportValue", "GetSharedFolder", "GetValue")
 #: The kinds of our calls; all others submit, or change what was submitted.

@@ -14,7 +14,7 @@ from dagorama_broker.engine.cancellation import cancel
 from dagorama_broker.engine.retries import Asked, look, retry, unservable
 from dagorama_broker.engine.turns import Steps
 from dagorama_broker.errors import InvalidArgument
-from dagorama_broker.rpc import costs, inspect, messages, overview
+from dagorama_broker.rpc import aggregates, costs, inspect, messages, overview
 from dagorama_broker.rpc.activity import ActivityReader
 from dagorama_broker.rpc.control import delete_instance, drain_worker, pause_queue
 from dagorama_broker.rpc.explain import explain, unschedulable_message
@@ -192,6 +192,19 @@ class BrokerService(pb_grpc.BrokerServicer):
     @refusing
     async def FindIds(self, request: pb.FindIdsRequest, context: Context) -> pb.FindIdsReply:
         return await find_ids(self._broker, request)
+
+    @refusing
+    async def NameNodes(self, request: pb.NameNodesRequest, context: Context) -> pb.NameNodesReply:
+        return await aggregates.name_nodes(self._broker, request)
+
+    @refusing
+    async def ListFailures(self, request: pb.ListFailuresRequest, context: Context) -> pb.ListFailuresReply:
+        check_name(request.definition, "the name of a definition")
+        return await aggregates.list_failures(self._broker, request, is_reader(caller.get()))
+
+    @refusing
+    async def GetShape(self, request: pb.GetShapeRequest, context: Context) -> pb.Shape:
+        return await aggregates.shape_of(self._broker, id_bytes(request.instance, "an instance"))
 
     @refusing
     async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.Progress]:

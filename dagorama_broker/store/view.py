@@ -8,12 +8,15 @@ from typing import Protocol
 from dagorama_broker.model.domain import EagerState
 from dagorama_broker.model.queries import (
     FailedEnd,
+    FailurePage,
     FunctionCount,
     InstanceMarks,
     InstanceQuery,
     ListedInstances,
+    NodePlace,
     StoredInstance,
     StoredNode,
+    StructurePage,
 )
 
 
@@ -101,4 +104,27 @@ class StoreView(Queries, Protocol):
 
     def node_keys(self, instance: int, after: int, limit: int) -> list[int]:
         """Return up to `limit` keys of nodes of an instance after this one, in their order."""
+        ...
+
+    def ordinals(self, keys: Collection[int]) -> dict[int, int]:
+        """Return the ordinals of nodes in their instances, by key; the node that was created first has ordinal 1."""
+        ...
+
+    def id_at(self, instance: int, ordinal: int) -> bytes | None:
+        """Return the id of the node at this place of an instance, by its key; None if there is none."""
+        ...
+
+    def places(self, ids: Collection[bytes]) -> list[NodePlace]:
+        """Return the places of these nodes of any instances, in no particular order; unknown ones are left out."""
+        ...
+
+    def failures(self, instance: int, after: int, limit: int) -> FailurePage:
+        """Return up to `limit` nodes of an instance, by its key, that failed by themselves, after this key.
+
+        Checksums are not compared.
+        """
+        ...
+
+    def structure(self, instance: int, after: int, limit: int) -> StructurePage:
+        """Return up to `limit` nodes of an instance, by its key, after this one. Checksums are not compared."""
         ...

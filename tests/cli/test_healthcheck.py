@@ -30,4 +30,4 @@ def test_a_server_that_does_not_answer_in_time_is_69() -> None:
 
 
 def test_a_wrong_setting_is_2() -> None:
-    assert healthcheck("--host", "tcp://here")[0] == 2
+    assert healthcheck("--host", "tcp://here")[0] == 78

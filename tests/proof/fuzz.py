@@ -220,7 +220,10 @@ def _templates() -> list[tuple[str, list[Any]]]:
         ("PauseQueue", [pb.PauseQueueRequest(queue="paused")]),
         ("PauseQueue", [pb.PauseQueueRequest(queue="paused", resume=True)]),
         ("Watch", [pb.WatchRequest(instance=INSTANCE, now=True)]),
-        ("FindIds", [pb.FindIdsRequest(instance=INSTANCE.hex()[:8], node=[ORIGIN.hex()[:8]])]),
+        ("FindIds", [pb.FindIdsRequest(instance=INSTANCE.hex()[:8], node=[ORIGIN.hex()[:8], "/1"])]),
+        ("NameNodes", [pb.NameNodesRequest(node=[ORIGIN + bytes(4)])]),
+        ("ListFailures", [pb.ListFailuresRequest(instance=INSTANCE, definition="a:B", limit=3)]),
+        ("GetShape", [pb.GetShapeRequest(instance=INSTANCE)]),
     ]
 
 

@@ -141,6 +141,9 @@ SENT: Mapping[str, Any] = {
     "FindIds": broker_pb2.FindIdsRequest(),
     "Watch": broker_pb2.WatchRequest(),
     "ExplainNode": broker_pb2.ExplainNodeRequest(),
+    "NameNodes": broker_pb2.NameNodesRequest(),
+    "ListFailures": broker_pb2.ListFailuresRequest(),
+    "GetShape": broker_pb2.GetShapeRequest(),
     "Cancel": broker_pb2.CancelRequest(),
     "Retry": broker_pb2.RetryRequest(),
     "Rebind": broker_pb2.RebindRequest(),
@@ -152,7 +155,7 @@ SENT: Mapping[str, Any] = {
 CLIENTS = {
     "SubmitStream", "Wait", "Exchange", "PutValue", "GetValue", "ImportValue", "GetSharedFolder", "GetInstance",
     "GetStatus", "ListInstances", "ListNodes", "Explain", "GetNode", "FindIds", "Watch", "ExplainNode",
-    "Cancel", "Retry", "Delete", "WatchQueues",
+    "NameNodes", "ListFailures", "GetShape", "Cancel", "Retry", "Delete", "WatchQueues",
 }  # fmt: skip
 MAY = {
     "client": CLIENTS,
@@ -168,18 +171,11 @@ MAY = {
         "Explain",
     },
     "reader": {
-        "GetInstance",
-        "GetStatus",
-        "ListInstances",
-        "ListNodes",
-        "GetNode",
-        "FindIds",
-        "Watch",
-        "WatchQueues",
-        "ExplainNode",
+        "GetInstance", "GetStatus", "ListInstances", "ListNodes", "GetNode", "FindIds", "Watch", "ExplainNode",
+        "NameNodes", "ListFailures", "GetShape", "WatchQueues",
     },
     "admin": set(SENT),
-}
+}  # fmt: skip
 
 
 async def status_of(stub: BrokerAsyncStub, call: str) -> grpc.StatusCode:

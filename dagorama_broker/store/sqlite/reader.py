@@ -137,7 +137,7 @@ class Reader:
         return found
 
     def find(self, ids: Sequence[bytes]) -> dict[bytes, FoundNode]:
-        keys = self._keys(ids)
+        keys = self.keys(ids)
         nodes, ended = self.nodes(keys.values()), self.ended(keys.values())
         self._check_unfinished({node.instance for key, node in nodes.items() if key not in ended})
         return {
@@ -153,7 +153,7 @@ class Reader:
         for (key,) in self.by_keys(select, instances):
             raise StoreError(f"table outcomes is damaged: instance {key} has ended and one of its nodes has no outcome")
 
-    def _keys(self, ids: Sequence[bytes]) -> dict[bytes, int]:
+    def keys(self, ids: Sequence[bytes]) -> dict[bytes, int]:
         """Return the keys of the nodes that exist; nodes of removed instances do not."""
         blocks = {id: block for id in ids if (block := self._block_with(id))}
         select = "SELECT instance FROM leftovers WHERE instance IN"

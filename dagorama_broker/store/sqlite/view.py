@@ -8,12 +8,22 @@ from contextlib import AbstractContextManager
 from dagorama_broker.model.domain import EagerState, State
 from dagorama_broker.model.queries import (
     FailedEnd,
+    FailurePage,
     FunctionCount,
     InstanceMarks,
     InstanceQuery,
     ListedInstances,
+    NodePlace,
     StoredInstance,
     StoredNode,
+    StructurePage,
+)
+from dagorama_broker.store.sqlite.aggregates import (
+    read_failures,
+    read_id_at,
+    read_ordinals,
+    read_places,
+    read_structure,
 )
 from dagorama_broker.store.sqlite.connection import snapshot
 from dagorama_broker.store.sqlite.eager import eager_states_of
@@ -111,3 +121,23 @@ class SqliteView(SharedQueries):
     def node_keys(self, instance: int, after: int, limit: int) -> list[int]:
         with self._reading() as reader:
             return read_node_keys(reader, instance, after, limit)
+
+    def ordinals(self, keys: Collection[int]) -> dict[int, int]:
+        with self._reading() as reader, snapshot(reader.connection):
+            return read_ordinals(reader, keys)
+
+    def id_at(self, instance: int, ordinal: int) -> bytes | None:
+        with self._reading() as reader, snapshot(reader.connection):
+            return read_id_at(reader, instance, ordinal)
+
+    def places(self, ids: Collection[bytes]) -> list[NodePlace]:
+        with self._reading() as reader, snapshot(reader.connection):
+            return read_places(reader, ids)
+
+    def failures(self, instance: int, after: int, limit: int) -> FailurePage:
+        with self._reading() as reader, snapshot(reader.connection):
+            return read_failures(reader, instance, after, limit)
+
+    def structure(self, instance: int, after: int, limit: int) -> StructurePage:
+        with self._reading() as reader, snapshot(reader.connection):
+            return read_structure(reader, instance, after, limit)

@@ -1,0 +1,83 @@
+"""Reads of many nodes for people from a store in memory: their places, the failed ones, and the edges between them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from itertools import islice
+
+from dagorama_broker.model.domain import Failure, State
+from dagorama_broker.model.queries import (
+    LONGEST_BEGINNING,
+    FailurePage,
+    NodePlace,
+    StructurePage,
+    StructureRow,
+)
+from dagorama_broker.model.rows import OutcomeRow
+from dagorama_broker.store.checksums import unpack_sources
+from dagorama_broker.store.memory.tables import Tables
+
+
+class Aggregates:
+    """The part of a store in memory that reads many nodes at once."""
+
+    tables: Tables
+
+    def ordinals(self, keys: Collection[int]) -> dict[int, int]:
+        wanted, counted, found = set(keys), Counter[int](), dict[int, int]()
+        for block in self.tables.blocks:
+            its = wanted.intersection(range(block.first_key, block.first_key + block.size)) if wanted else ()
+            found |= {key: counted[block.instance] + key - block.first_key + 1 for key in its}
+            counted[block.instance] += block.size
+        return found
+
+    def id_at(self, instance: int, ordinal: int) -> bytes | None:
+        key = next(islice(self.tables.blocks.keys_of(instance), ordinal - 1, None), None)
+        return None if key is None else self.tables.blocks.id_of(key)
+
+    def places(self, ids: Collection[bytes]) -> list[NodePlace]:
+        tables, keys = self.tables, {}
+        for id in ids:
+            block = tables.blocks.with_id(id)
+            if block is not None and block.instance in tables.instances:
+                keys[id] = block.first_key + int.from_bytes(id[12:], "big") - block.first
+        ordinals = self.ordinals(keys.values())
+        return [
+            NodePlace(id, tables.instances[tables.blocks.of(key).instance].row.id, ordinals[key])
+            for id, key in keys.items()
+        ]
+
+    def failures(self, instance: int, after: int, limit: int) -> FailurePage:
+        outcomes = self.tables.outcomes
+        caused = Counter(row.root_cause for row in outcomes.values() if row.root_cause not in (0, row.key))
+        rows = list(islice(self._failed(instance, after), limit))
+        failures = [_unpacked(row) for row in rows]
+        return FailurePage(
+            [row.key for row in rows],
+            [row.ended for row in rows],
+            [failure.function for failure in failures],
+            [failure.type for failure in failures],
+            [failure.message[:LONGEST_BEGINNING] for failure in failures],
+            {row.key: caused[row.key] for row in rows if row.key in caused},
+            rows[-1].key if len(rows) == limit else 0,
+        )
+
+    def _failed(self, instance: int, after: int) -> Iterator[OutcomeRow]:
+        for key in self.tables.blocks.keys_of(instance):
+            row = self.tables.outcomes.get(key)
+            if key > after and row is not None and row.state == State.FAILED and row.root_cause == key:
+                yield row
+
+    def structure(self, instance: int, after: int, limit: int) -> StructurePage:
+        tables = self.tables
+        keys = list(islice((key for key in tables.blocks.keys_of(instance) if key > after), limit))
+        rows = [
+            StructureRow(key, node.function, tables.blocks.of(key).creator, unpack_sources(node.sources))
+            for key, node in ((key, tables.nodes[key]) for key in keys)
+        ]
+        return StructurePage(rows, keys[-1] if len(keys) == limit else 0)
+
+
+def _unpacked(row: OutcomeRow) -> Failure:
+    return Failure("", "", "", "", b"", 0) if row.failure is None else Failure.unpacked(row.failure)
