@@ -1847,7 +1847,7 @@ class ListInstancesRequest(_message.Message):
     function: _builtins.str
     """only with a node of this function; empty: any"""
     error: _builtins.str
-    """only with a node whose failure has this in its type or message, in any case; empty: any"""
+    """only with such a node, as in ListNodesRequest; empty: any"""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """only with all of these"""
@@ -1917,7 +1917,7 @@ class ListNodesRequest(_message.Message):
     function: _builtins.str
     """only of this one; empty: of any"""
     error: _builtins.str
-    """only with this in the type or message of their failure, in any case; empty: any"""
+    """only ones that failed themselves with this in the type or message, in any case; empty: any"""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___NodeState.ValueType]:
         """only those; empty: all"""

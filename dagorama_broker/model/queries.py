@@ -120,6 +120,13 @@ class InstanceQuery(NamedTuple):
     definition: str = ""  #: only of this one; empty: of any
     name: str = ""  #: only with this id of the user's; empty: any
     labels: tuple[tuple[str, str], ...] = ()  #: only with all of these
+    function: str = ""  #: only with a node of this function; empty: any
+    error: str = ""  #: only with a node that failed with this in its type or message; empty: any
+
+    @property
+    def looks_into_nodes(self) -> bool:
+        """Whether nodes of each instance are searched."""
+        return bool(self.function or self.error)
 
 
 class ListedInstances(NamedTuple):

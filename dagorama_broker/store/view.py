@@ -98,6 +98,13 @@ class StoreView(Queries, Protocol):
         """Return a page of instances. It may be shorter than requested: a page reads a limited number of instances."""
         ...
 
+    def failed_with(self, instance: int, text: str, after: int, limit: int) -> list[int]:
+        """Return up to `limit` keys of nodes of an instance after this key, in their order, that failed themselves.
+
+        Their type or message contains the text; ASCII letters are compared in any case. Checksums are not compared.
+        """
+        ...
+
     def size_of(self, instance: int) -> int:
         """Return how many nodes an instance has, by its key."""
         ...

@@ -28,6 +28,7 @@ from dagorama_broker.model.rows import Changes, NameRow, NodeBlockRow, NodeRow, 
 from dagorama_broker.store.checksums import unpack_sources
 from dagorama_broker.store.memory.aggregates import Aggregates
 from dagorama_broker.store.memory.retry import read_bad_ends, read_eager_states, read_edges, read_failed
+from dagorama_broker.store.memory.search import failed_with, matches
 from dagorama_broker.store.memory.tables import Tables
 from dagorama_broker.store.protocol import SECRET_BYTES
 
@@ -228,17 +229,13 @@ class MemoryStore(Aggregates):
         return origin not in self.tables.blocks.by_origin and not self.has_instance(instance)
 
     def list_instances(self, asked: InstanceQuery) -> ListedInstances:
-        def matches(stored: StoredInstance) -> bool:
-            asks = asked.unfinished or asked.failed
-            is_one = (asked.unfinished and stored.ended is None) or (asked.failed and stored.failed)
-            marks = self.tables.marks.of.get(stored.row.key, InstanceMarks())
-            is_marked = asked.name in ("", marks.name) and set(asked.labels).issubset(marks.labels)
-            return (is_one or not asks) and asked.definition in ("", stored.row.definition) and is_marked
-
         older = sorted((key for key in self.tables.instances if key < asked.before), reverse=True)
-        found = [stored for key in older if matches(stored := self.tables.instances[key])]
+        found = [self.tables.instances[key] for key in older if matches(self.tables, self.tables.instances[key], asked)]
         page = found[: asked.limit]
         return ListedInstances(page, page[-1].row.key if len(found) > len(page) else 0)
+
+    def failed_with(self, instance: int, text: str, after: int, limit: int) -> list[int]:
+        return failed_with(self.tables, instance, text, after, limit)
 
     def instances_between(self, low: bytes, high: bytes, most: int) -> list[bytes]:
         return sorted(id for id in self.tables.instance_keys if low <= id <= high)[:most]

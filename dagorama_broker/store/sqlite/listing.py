@@ -12,9 +12,12 @@ from dagorama_broker.model.rows import NodeBlockRow, ProgressRow
 from dagorama_broker.store.checksums import check_row
 from dagorama_broker.store.sqlite.reader import Reader
 from dagorama_broker.store.sqlite.rebinds import rebound_rows
+from dagorama_broker.store.sqlite.search import has_function, read_failed_with
 
 #: Instances that one page reads at most, if few of them match.
 LOOKED_AT = 10_000
+#: The same if their nodes are searched.
+LOOKED_INTO = 500
 _LAST_KEY = (1 << 63) - 1
 
 _UNFINISHED = "INDEXED BY unfinished_instances WHERE ended IS NULL AND key < ? ORDER BY key DESC"
@@ -37,19 +40,23 @@ def read_instances(reader: Reader, asked: InstanceQuery) -> ListedInstances:
     """Return a page of matching instances, the latest first."""
     found: list[StoredInstance] = []
     last = 0
+    most = LOOKED_INTO if asked.looks_into_nodes else LOOKED_AT
     for count, stored in enumerate(_candidates(reader, asked), 1):
-        if len(found) == asked.limit or count > LOOKED_AT:
+        if len(found) == asked.limit or count > most:
             return ListedInstances(found, last)
         last = stored.row.key
-        if asked.definition in ("", stored.row.definition) and _is_in_state(stored, asked):
+        if _matches(reader, stored, asked):
             found.append(stored)
     return ListedInstances(found, 0)
 
 
 def _candidates(reader: Reader, asked: InstanceQuery) -> Iterator[StoredInstance]:
-    """Yield instances in the requested states, of any definition."""
+    """Yield instances that may match."""
     if asked.name or asked.labels:
         yield from _marked(reader, asked)
+        return
+    if asked.error:  # an instance fails with its first failed node
+        yield from reader.instances(_FAILED, asked.before)
         return
     if not asked.unfinished and not asked.failed:
         yield from reader.instances("WHERE key < ? ORDER BY key DESC", asked.before)
@@ -77,9 +84,14 @@ def _marked(reader: Reader, asked: InstanceQuery) -> Iterator[StoredInstance]:
     yield from reader.instances(query, *parameters, asked.before, tables=" CROSS JOIN ".join([*tables, "instances"]))
 
 
-def _is_in_state(stored: StoredInstance, asked: InstanceQuery) -> bool:
+def _matches(reader: Reader, stored: StoredInstance, asked: InstanceQuery) -> bool:
     is_any = not asked.unfinished and not asked.failed
-    return is_any or (asked.unfinished and stored.ended is None) or (asked.failed and stored.failed)
+    in_state = is_any or (asked.unfinished and stored.ended is None) or (asked.failed and stored.failed)
+    if not in_state or asked.definition not in ("", stored.row.definition):
+        return False
+    key = stored.row.key
+    has_error = not asked.error or bool(read_failed_with(reader, key, asked.error, 0, 1))
+    return has_error and (not asked.function or has_function(reader, key, asked.function))
 
 
 def blocks_after(reader: Reader, instance: int, after: int) -> Iterator[NodeBlockRow]:

@@ -37,6 +37,7 @@ from dagorama_broker.store.sqlite.listing import (
 from dagorama_broker.store.sqlite.marks import read_marks
 from dagorama_broker.store.sqlite.reader import Reader
 from dagorama_broker.store.sqlite.retry import read_bad_ends, read_used_failures
+from dagorama_broker.store.sqlite.search import read_failed_with
 
 #: Opens a context in which this thread alone reads through a connection.
 Reading = Callable[[], AbstractContextManager[Reader]]
@@ -113,6 +114,10 @@ class SqliteView(SharedQueries):
             where = "WHERE origin >= ? AND origin <= ? AND instance = ? ORDER BY origin, first"
             blocks = reader.blocks(f"INDEXED BY node_block_origins {where}", low[:12], high[:12], instance)
             return ids_between(blocks, low, high, most)
+
+    def failed_with(self, instance: int, text: str, after: int, limit: int) -> list[int]:
+        with self._reading() as reader:
+            return read_failed_with(reader, instance, text, after, limit)
 
     def size_of(self, instance: int) -> int:
         with self._reading() as reader:
