@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dagorama.calls.instance_start import start as start
     from dagorama.client.control import cancel as cancel
+    from dagorama.client.control import delete as delete
     from dagorama.client.control import retry_failed as retry_failed
     from dagorama.client.control import state as state
     from dagorama.client.large_values import put as put
@@ -74,7 +75,7 @@ if TYPE_CHECKING:
 _HOMES = {
     name: module
     for module, names in {
-        "dagorama.client.control": "cancel retry_failed state",
+        "dagorama.client.control": "cancel delete retry_failed state",
         "dagorama.client.large_values": "put",
         "dagorama.client.progress": "watch",
         "dagorama.client.results": "aresolve as_completed resolve resolve_all",

@@ -9,12 +9,14 @@ import click
 from dagorama.cli.actions import cancel, rebind, retry
 from dagorama.cli.base import report_errors
 from dagorama.cli.credentials import keys, tokens
+from dagorama.cli.delete import delete
 from dagorama.cli.explain import explain
 from dagorama.cli.failures import failures
 from dagorama.cli.graph import graph
 from dagorama.cli.inspect import list_, show
-from dagorama.cli.overview import healthcheck, queues, status, unschedulable, workers
+from dagorama.cli.overview import healthcheck, queues, status, unschedulable
 from dagorama.cli.watch import watch
+from dagorama.cli.workers import workers
 
 
 class Commands(click.Group):
@@ -52,6 +54,7 @@ for command in (
     cancel,
     retry,
     rebind,
+    delete,
     healthcheck,
     keys,
     tokens,

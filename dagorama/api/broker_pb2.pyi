@@ -1879,8 +1879,11 @@ class ListInstancesReply(_message.Message):
 
     INSTANCES_FIELD_NUMBER: _builtins.int
     MORE_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
     more: _builtins.int
     """to be asked for as `before`; 0: this is the end"""
+    total: _builtins.int
+    """on the first page: how many there are; 0: unknown, because their nodes are searched"""
     @_builtins.property
     def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___InstanceInfo]: ...
     def __init__(
@@ -1888,10 +1891,11 @@ class ListInstancesReply(_message.Message):
         *,
         instances: _abc.Iterable[Global___InstanceInfo] | None = ...,
         more: _builtins.int = ...,
+        total: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances", "more", b"more"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instances", b"instances", "more", b"more", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from dagorama.api import broker_pb2
 from dagorama.client.chunks import DEADLINE, all_pages
@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from dagorama.api.broker_pb2_grpc import BrokerStub
 
 T = TypeVar("T")
+
+
+class InstanceList(NamedTuple):
+    """Instances, and how many match on the broker; 0: it does not know."""
+
+    instances: list[broker_pb2.InstanceInfo]
+    total: int
 
 
 class InspectionCalls(ABC):
@@ -68,24 +75,33 @@ class InspectionCalls(ABC):
         unfinished: bool = False,
         failed: bool = False,
         definition: str = "",
+        name: str = "",
         labels: Mapping[str, str] | None = None,
-    ) -> list[broker_pb2.InstanceInfo]:
-        """Return the latest instances, at most `limit`; 0 means all."""
+        function: str = "",
+        error: str = "",
+    ) -> InstanceList:
+        """Return the latest instances, at most `limit`; 0 means all. `name` is a user's id."""
         asked = broker_pb2.ListInstancesRequest(
-            unfinished=unfinished, failed=failed, definition=definition, labels=labels or {}
-        )
+            unfinished=unfinished, failed=failed, definition=definition, name=name, labels=labels or {},
+            function=function, error=error,
+        )  # fmt: skip
+        total = 0
 
         def page(size: int, before: int) -> tuple[Sequence[broker_pb2.InstanceInfo], int]:
             asked.limit, asked.before = size, before
+            nonlocal total
             reply = self._ask(lambda timeout: self.stub.ListInstances(asked, timeout=timeout))
+            total = total or reply.total
             return reply.instances, reply.more
 
-        return all_pages(page, limit)
+        return InstanceList(all_pages(page, limit), total)
 
-    def list_nodes(self, instance: bytes, limit: int = 0, states: Sequence[State] = ()) -> list[broker_pb2.NodeInfo]:
+    def list_nodes(
+        self, instance: bytes, limit: int = 0, states: Sequence[State] = (), *, function: str = "", error: str = ""
+    ) -> list[broker_pb2.NodeInfo]:
         """Return nodes of an instance in these states, at most `limit`; 0 means all, and so do no states."""
         numbers = [broker_pb2.NodeState.ValueType(state) for state in states]
-        asked = broker_pb2.ListNodesRequest(instance=instance, states=numbers)
+        asked = broker_pb2.ListNodesRequest(instance=instance, states=numbers, function=function, error=error)
 
         def page(size: int, after: int) -> tuple[Sequence[broker_pb2.NodeInfo], int]:
             asked.limit, asked.after = size, after
@@ -103,6 +119,11 @@ class InspectionCalls(ABC):
         """Return why a node is not running, or what keeps an instance from ending if no node is given."""
         request = broker_pb2.ExplainNodeRequest(instance=instance, node=node)
         return self._ask(lambda timeout: self.stub.ExplainNode(request, timeout=timeout))
+
+    def drain_worker(self, worker: bytes) -> broker_pb2.DrainWorkerReply:
+        """Let a worker finish what it runs and leave."""
+        request = broker_pb2.DrainWorkerRequest(worker=worker)
+        return self._ask(lambda timeout: self.stub.DrainWorker(request, timeout=timeout))
 
     def pause_queue(self, queue: str, resume: bool = False) -> broker_pb2.PauseQueueReply:
         """Stop granting nodes of a queue, or grant them again."""

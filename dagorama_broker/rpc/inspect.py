@@ -70,7 +70,10 @@ async def list_instances(broker: Broker, request: pb.ListInstancesRequest) -> pb
     infos = [await _info(broker, stored, explainer) for stored in found.instances]
     fitting = _fitting(infos)
     more = found.more if len(fitting) == len(infos) else found.instances[len(fitting) - 1].row.key
-    return pb.ListInstancesReply(instances=fitting, more=more)
+    total = 0
+    if not request.before and not asked.looks_into_nodes:
+        total = await broker.commits.in_view(broker.store.view.count_instances, asked)
+    return pb.ListInstancesReply(instances=fitting, more=more, total=total)
 
 
 async def _info(broker: Broker, stored: StoredInstance, explainer: Explainer) -> pb.InstanceInfo:

@@ -105,6 +105,10 @@ class StoreView(Queries, Protocol):
         """
         ...
 
+    def count_instances(self, asked: InstanceQuery) -> int:
+        """Return how many instances match, on all pages. `asked` must not look into nodes."""
+        ...
+
     def size_of(self, instance: int) -> int:
         """Return how many nodes an instance has, by its key."""
         ...

@@ -17,6 +17,7 @@ from dagorama import (
     aresolve,
     batch,
     dagorama,
+    delete,
     launch_workers,
     outcome,
     resolve,
@@ -129,7 +130,7 @@ def test_a_failed_instance_is_returned_too() -> None:
 def test_a_deleted_instance_makes_room_and_its_values_do_not_come_back() -> None:
     instance, promise = start(Doubles(), id="deleted")(1)
     assert resolve(instance, promise, timeout=WAIT) == 2
-    connection().delete(instance.instance_id.bytes)
+    assert delete(instance) == 1
     with pytest.raises(NotFound, match="deleted"):
         resolve(instance, promise, timeout=WAIT)
     again, other = start(Doubles(), id="deleted")(2)
@@ -195,7 +196,8 @@ def test_a_function_with_stream_children_starts_no_id() -> None:
 def test_without_an_id_each_start_is_an_instance() -> None:
     one, two = (start(Doubles(), labels={"kind": "twin"})(1)[0] for _ in range(2))
     found = connection().list_instances(labels={"kind": "twin"})
-    assert [each.instance for each in found] == [two.instance_id.bytes, one.instance_id.bytes]
+    assert found.total == 2
+    assert [each.instance for each in found.instances] == [two.instance_id.bytes, one.instance_id.bytes]
 
 
 @pytest.mark.parametrize(

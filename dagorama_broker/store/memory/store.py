@@ -234,6 +234,9 @@ class MemoryStore(Aggregates):
         page = found[: asked.limit]
         return ListedInstances(page, page[-1].row.key if len(found) > len(page) else 0)
 
+    def count_instances(self, asked: InstanceQuery) -> int:
+        return sum(matches(self.tables, stored, asked) for stored in self.tables.instances.values())
+
     def failed_with(self, instance: int, text: str, after: int, limit: int) -> list[int]:
         return failed_with(self.tables, instance, text, after, limit)
 

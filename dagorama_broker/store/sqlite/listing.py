@@ -72,16 +72,37 @@ def _candidates(reader: Reader, asked: InstanceQuery) -> Iterator[StoredInstance
 
 def _marked(reader: Reader, asked: InstanceQuery) -> Iterator[StoredInstance]:
     """Yield instances with the requested id and labels, in any state and of any definition."""
-    # The index of an id or of a label leads to the instances; the other labels are looked up for each of them.
+    tables, where, parameters = _marks(asked)
+    query = f"WHERE {where} AND m0.instance < ? ORDER BY m0.instance DESC"
+    yield from reader.instances(query, *parameters, asked.before, tables=tables)
+
+
+def _marks(asked: InstanceQuery) -> tuple[str, str, list[str]]:
+    """Return tables, a condition and its parameters that lead to instances with the requested id and labels.
+
+    The index of the id or of the first label leads to the instances; the other labels are looked up for each of them.
+    """
     named = [("instance_names", "{m}.name = ?", (asked.name,))] if asked.name else []
     marks = [*named, *(("labels", "{m}.label = ? AND {m}.value = ?", label) for label in asked.labels)]
-    tables, where, parameters = list[str](), list[str](), list[str | int]()
+    tables, where, parameters = list[str](), list[str](), list[str]()
     for number, (table, condition, values) in enumerate(marks):
         tables.append(f"{table} m{number}")
         where.append(f"{condition.format(m=f'm{number}')} AND m{number}.instance = m0.instance")
         parameters += values
-    query = f"WHERE {' AND '.join(where)} AND m0.instance < ? AND key = m0.instance ORDER BY m0.instance DESC"
-    yield from reader.instances(query, *parameters, asked.before, tables=" CROSS JOIN ".join([*tables, "instances"]))
+    return " CROSS JOIN ".join([*tables, "instances"]), " AND ".join([*where, "key = m0.instance"]), parameters
+
+
+def count_instances(reader: Reader, asked: InstanceQuery) -> int:
+    """Return how many instances match, in one statement."""
+    tables, where, parameters = _marks(asked) if asked.name or asked.labels else ("instances", "TRUE", [])
+    states = ["ended IS NULL"] * asked.unfinished + ["failed = 1"] * asked.failed
+    if states:
+        where += f" AND ({' OR '.join(states)})"
+    if asked.definition:
+        where += " AND instances.definition = ?"
+        parameters = [*parameters, asked.definition]
+    found: int = reader.connection.execute(f"SELECT count(*) FROM {tables} WHERE {where}", parameters).fetchone()[0]
+    return found
 
 
 def _matches(reader: Reader, stored: StoredInstance, asked: InstanceQuery) -> bool:

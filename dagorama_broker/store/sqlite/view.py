@@ -28,6 +28,7 @@ from dagorama_broker.store.sqlite.aggregates import (
 from dagorama_broker.store.sqlite.connection import snapshot
 from dagorama_broker.store.sqlite.eager import eager_states_of
 from dagorama_broker.store.sqlite.listing import (
+    count_instances,
     ids_between,
     read_counts,
     read_described,
@@ -118,6 +119,10 @@ class SqliteView(SharedQueries):
     def failed_with(self, instance: int, text: str, after: int, limit: int) -> list[int]:
         with self._reading() as reader:
             return read_failed_with(reader, instance, text, after, limit)
+
+    def count_instances(self, asked: InstanceQuery) -> int:
+        with self._reading() as reader:
+            return count_instances(reader, asked)
 
     def size_of(self, instance: int) -> int:
         with self._reading() as reader:
