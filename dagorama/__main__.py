@@ -19,6 +19,7 @@ COMMANDS = {
     "cancel": "dagorama.cli.actions:cancel",
     "completion": "dagorama.cli.completion:completion",
     "config": "dagorama.cli.config:config",
+    "debug": "dagorama.cli.debug:debug",
     "explain": "dagorama.cli.explain:explain",
     "failures": "dagorama.cli.failures:failures",
     "graph": "dagorama.cli.graph:graph",

@@ -18,10 +18,15 @@ from dagorama.definition import DAGDefinition
 from dagorama.errors import DagoramaError, DefinitionNotRegistered
 
 
-def import_from_here(name: str) -> ModuleType:
-    """Import a module as `python -m` would, from the current folder too; exit with an error if that is impossible."""
+def import_path_of_workers() -> None:
+    """Import from the current folder too, as a worker does."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+
+
+def import_from_here(name: str) -> ModuleType:
+    """Import a module as `python -m` would, from the current folder too; exit with an error if that is impossible."""
+    import_path_of_workers()
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
@@ -75,11 +80,11 @@ def _definitions_in(module: str) -> str:
 
 def print_user_traceback(error: BaseException) -> None:
     """Print the traceback of an exception of user code on stderr, without the frames of dagorama before it."""
-    kind, shown = type(error), _in_user_code(error.__traceback__)
+    kind, shown = type(error), in_user_code(error.__traceback__)
     click.echo("".join(traceback.format_exception(kind, error, shown)).rstrip(), err=True)
 
 
-def _in_user_code(found: TracebackType | None) -> TracebackType | None:
+def in_user_code(found: TracebackType | None) -> TracebackType | None:
     """Return the part of a traceback that begins with the first frame outside of dagorama and of the import system."""
     first = found
     while first is not None and _is_ours(first.tb_frame.f_code.co_filename):

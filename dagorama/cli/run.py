@@ -21,7 +21,7 @@ from dagorama.cli.arguments import WrongArguments, read_arguments
 from dagorama.cli.base import address_options, fail
 from dagorama.cli.exit_codes import ExitCode
 from dagorama.cli.loading import load_definition, make_definition, print_user_traceback
-from dagorama.cli.names import PREFIX_DIGITS
+from dagorama.cli.names import PREFIX_DIGITS, node_names
 from dagorama.cli.output import NAMED, Answer, Output, output_options, print_out
 from dagorama.errors import BrokerError, DagoramaError, NodeFailed
 from dagorama.models.promise import DAGPromise
@@ -108,20 +108,34 @@ def _detached(started: Started) -> Answer:
 
 def _wait(started: Started, timeout: float | None, output: Output) -> Answer:
     """Return the result; exit if there is none."""
+    from dagorama.client.connection import connection
+
     id = f"{started.instance.instance_id}"
     short = id[:PREFIX_DIGITS]
     click.echo(f"instance {id}", err=True)
     try:
         result = _result(started, timeout)
-    except TimeoutError as error:
-        fail(f"{error}; the instance goes on: dagorama watch {short}", ExitCode.TIMEOUT)
+    except TimeoutError:
+        why = connection().get_instance(started.instance.instance_id.bytes).stuck
+        reason = f": {why}" if why else ""
+        fail(f"no result after {timeout:g} s{reason}; the instance goes on: dagorama watch {short}", ExitCode.TIMEOUT)
     except KeyboardInterrupt:
         click.echo(f"interrupted; the instance goes on: dagorama cancel {short} ends it", err=True)
         sys.exit(ExitCode.INTERRUPTED)
     except NodeFailed as error:
-        fail(f"{error}\n\nMore: dagorama failures {short}, dagorama graph {short}", ExitCode.REFUSED)
+        fail(f"{_failure_text(error)}\n\nMore: dagorama failures {short}, dagorama graph {short}", ExitCode.REFUSED)
     data = {**started.data, "result": _plain(result), "repr": repr(result)} if output is not Output.TABLE else None
     return Answer(repr(result), data, names=[id])
+
+
+def _failure_text(error: NodeFailed) -> str:
+    """Return the text of an error with the name of the failed node instead of its ids."""
+    from dagorama.client.connection import connection
+
+    if error.node_id is None:
+        return str(error)
+    id = error.node_id.bytes
+    return str(error).replace(error.headline, f"{node_names(connection(), [id])[id]}: {error.summary}", 1)
 
 
 def _result(started: Started, timeout: float | None) -> Any:
