@@ -1,30 +1,81 @@
 """The `dagorama` command, also as `python -m dagorama`.
 
-The rule: a subcommand asks the broker and returns an `Answer`; it prints nothing itself. To add a group of subcommands,
-write it in a module of `dagorama.cli`, and register it here.
+The rule: a subcommand is imported when it is used. To add one, write it in a module of `dagorama.cli`, where it asks
+the broker and returns an `Answer`, and name it in `COMMANDS`. Other packages add theirs as entry points of the group
+`dagorama.commands`; so the broker's commands are here although nothing of `dagorama` imports the broker.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
 
 import click
 
-from dagorama.cli.actions import cancel, rebind, retry
 from dagorama.cli.base import report_errors
-from dagorama.cli.credentials import keys, tokens
-from dagorama.cli.delete import delete
-from dagorama.cli.explain import explain
-from dagorama.cli.failures import failures
-from dagorama.cli.graph import graph
-from dagorama.cli.inspect import list_, show
-from dagorama.cli.overview import healthcheck, queues, status, unschedulable
-from dagorama.cli.watch import watch
-from dagorama.cli.workers import workers
+
+#: Where each command is defined.
+COMMANDS = {
+    "cancel": "dagorama.cli.actions:cancel",
+    "completion": "dagorama.cli.completion:completion",
+    "config": "dagorama.cli.config:config",
+    "debug": "dagorama.cli.debug:debug",
+    "delete": "dagorama.cli.delete:delete",
+    "explain": "dagorama.cli.explain:explain",
+    "failures": "dagorama.cli.failures:failures",
+    "graph": "dagorama.cli.graph:graph",
+    "healthcheck": "dagorama.cli.overview:healthcheck",
+    "keys": "dagorama.cli.credentials:keys",
+    "list": "dagorama.cli.inspect:list_",
+    "queues": "dagorama.cli.overview:queues",
+    "rebind": "dagorama.cli.actions:rebind",
+    "retry": "dagorama.cli.actions:retry",
+    "run": "dagorama.cli.run:run",
+    "show": "dagorama.cli.inspect:show",
+    "status": "dagorama.cli.overview:status",
+    "tokens": "dagorama.cli.credentials:tokens",
+    "unschedulable": "dagorama.cli.overview:unschedulable",
+    "watch": "dagorama.cli.watch:watch",
+    "worker": "dagorama.cli:worker",
+    "workers": "dagorama.cli.workers:workers",
+}
+#: The group of entry points by which other packages add commands.
+GROUP = "dagorama.commands"
 
 
 class Commands(click.Group):
-    """A group whose commands exit with the code of their error, also outside of calls to the broker."""
+    """A group that imports a command when it is used, and exits with the code of an error that it raises."""
 
     def invoke(self, ctx: click.Context) -> object:
         with report_errors():
             return super().invoke(ctx)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*COMMANDS, *entry_points(group=GROUP).names})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in COMMANDS:
+            module, _, name = COMMANDS[cmd_name].partition(":")
+            found: click.Command = getattr(import_module(module), name)
+            return found
+        return next((_loaded(cmd_name) for _ in entry_points(group=GROUP, name=cmd_name)), None)
+
+
+def _loaded(name: str) -> click.Command:
+    """Return a command of another package; if that cannot be imported, a command that says so."""
+    (entry, *_) = entry_points(group=GROUP, name=name)
+    try:
+        found: click.Command = entry.load()
+    except Exception as error:
+        text = f"cannot be loaded from {entry.value} ({type(error).__name__}: {error})"
+
+        @click.command(name, help=f"This command {text}.", context_settings={"ignore_unknown_options": True})
+        @click.argument("arguments", nargs=-1)
+        def broken(arguments: tuple[str, ...]) -> None:
+            raise click.ClickException(f"the command {name} {text}")
+
+        return broken
+    return found
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,27 +90,6 @@ def main() -> None:
     78 invalid setting, 124 --timeout is over, 130 interrupted.
     """
 
-
-for command in (
-    list_,
-    show,
-    watch,
-    explain,
-    failures,
-    graph,
-    status,
-    workers,
-    queues,
-    unschedulable,
-    cancel,
-    retry,
-    rebind,
-    delete,
-    healthcheck,
-    keys,
-    tokens,
-):
-    main.add_command(command)
 
 if __name__ == "__main__":
     main(prog_name="dagorama")

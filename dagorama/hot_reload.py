@@ -36,7 +36,11 @@ def run_hot_reload_worker(watch_dir: Path, **flags: Any) -> None:
 
     Nodes that run at that moment return to the queue; the attempt is not counted.
     """
-    options = ready_options(flags)
+    reload_worker(watch_dir, ready_options(flags))
+
+
+def reload_worker(watch_dir: Path | str, options: WorkerOptions) -> None:
+    """Run a worker until Ctrl-C or SIGTERM, and restart it when a file below `watch_dir` changes."""
     if no_color():
         click.get_current_context().color = False
     try:

@@ -193,6 +193,45 @@ def _port(text: str | None) -> int:
     return port
 
 
+# --- for people who look at them ----------------------------------------------------------------------------
+
+#: Stands for the value of a secret.
+SECRET_IS_SET = "(set)"
+_SIGNING = ("DAGORAMA_SIGNING_KEYS", "DAGORAMA_SIGNING_KEYS_FILE")
+
+
+def described_settings(host: str | None = None, port: int | None = None) -> list[tuple[str, object, str]]:
+    """Return the variable, the value (None: there is none) and the origin of each setting, without secrets.
+
+    The origin is "flag" for `host` and `port`, "environment", "file" or "default". Raises SettingsError.
+    """
+    read, given = Settings.from_env(host, port), {"DAGORAMA_HOST": host, "DAGORAMA_PORT": port}
+    rows = [
+        (variable, getattr(read, each.name), "flag" if given.get(variable) else _origin(variable))
+        for variable, each in zip(_VARIABLES, fields(Settings), strict=True)
+        if variable != "DAGORAMA_AUTH_TOKEN"
+    ]
+    keys, file = signing_keys()
+    return [
+        *((variable, None if value == "" else value, origin) for variable, value, origin in rows),
+        _secret("DAGORAMA_AUTH_TOKEN", read.auth_token, read.auth_token_file),
+        _secret(_SIGNING[0], keys, file) if keys or file else (_SIGNING[0], "(a key of this user)", "default"),
+        (_SIGNING[1], file or None, _origin(_SIGNING[1])),
+        ("DAGORAMA_SHARED_FILES", shared_files(), _origin("DAGORAMA_SHARED_FILES")),
+        ("DAGORAMA_WARN_AFTER", warn_after(), _origin("DAGORAMA_WARN_AFTER")),
+        ("DAGORAMA_BROKER_WAIT", broker_wait(), _origin("DAGORAMA_BROKER_WAIT")),
+    ]
+
+
+def _origin(variable: str) -> str:
+    return "environment" if _stripped(environ.get(variable)) else "default"
+
+
+def _secret(variable: str, value: str, file: str) -> tuple[str, object, str]:
+    origin = "file" if file else "environment" if value else "default"
+    return variable, SECRET_IS_SET if value or file else None, origin
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
     """The options of a worker."""

@@ -1,4 +1,6 @@
-"""`dagorama-broker`: serve, check the health of a broker, accept a loss. An error is one sentence, never a traceback.
+"""`dagorama-broker`: serve, check the health of a broker, copy its store, accept a loss.
+
+An error is one sentence, never a traceback.
 
 Three hidden options connect `serve` to a program that launched it: `--announce FD`, a pipe that gets one line of JSON
 and stays open to the end; `--lifeline FD`, a pipe whose other end only the launcher holds; `--scratch FOLDER`, a folder
@@ -15,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from pathlib import Path
 from shutil import rmtree
 from threading import Thread
 from time import sleep
@@ -39,6 +42,9 @@ SWITCH = 0.0005
 LAST_SECONDS = 5.0
 #: Seconds that a broker has to answer a health check.
 HEALTH_SECONDS = 3.0
+
+#: The exit code for an invalid setting, as in sysexits.h.
+BAD_CONFIG = 78
 
 C = TypeVar("C", bound=Callable[..., Any])
 _PORT = click.IntRange(0, HIGHEST_PORT)
@@ -184,6 +190,30 @@ def accept_loss(store: str | None) -> None:
     click.echo(done)
 
 
+# --- backup ---------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("target", type=click.Path(path_type=Path))
+@_option(Settings, "store", "a file in your state folder")
+def backup(target: Path, store: str | None) -> None:
+    """Copy the store and its large values to the file TARGET and the folder TARGET.values, while a broker serves it.
+
+    The copy is a store: `dagorama-broker serve --store sqlite:///TARGET` starts with it. On the same file system large
+    values are linked instead of copied.
+    """
+    from dagorama_broker.store import back_up
+
+    url = store if store is None or "://" in store else f"sqlite:///{store}"
+    try:
+        made = back_up(Settings.from_env(store=url).store, target)
+    except (SettingsError, StoreError) as error:
+        _fail(error)
+    click.echo(f"{made.path}: {made.instances} instances, {made.values} large values")
+    if made.missing:
+        _fail(StoreError(f"the store, and so the copy, lacks {made.missing} large values that nodes refer to"))
+
+
 # --- health ---------------------------------------------------------------------------------------------
 
 
@@ -268,4 +298,4 @@ def _fail(error: Exception) -> NoReturn:
 
 
 def _exit_code(error: Exception) -> int:
-    return 2 if isinstance(error, SettingsError) else 1
+    return BAD_CONFIG if isinstance(error, SettingsError) else 1

@@ -69,6 +69,26 @@ def read_settings(kind: type[DataclassInstance], options: Mapping[str, object]) 
     return found
 
 
+def described(kind: type[DataclassInstance], read: object) -> list[tuple[str, object, str]]:
+    """Return the variable, the value (None: there is none) and the origin of each field of `read`, one of `kind`.
+
+    The origin is "environment" or "default". No broker's setting is a secret: secrets are in files that settings name.
+    """
+    return [
+        (
+            variable,
+            _plain(getattr(read, declared.name)),
+            "environment" if environ.get(variable, "").strip() else "default",
+        )
+        for declared in fields(kind)
+        for variable in [setting_of(declared).variable]
+    ]
+
+
+def _plain(value: object) -> object:
+    return "never" if value == math.inf else None if value == "" else value
+
+
 def option_name(name: str) -> str:
     """Return the command line option for a field."""
     return f"--{name.replace('_', '-')}"

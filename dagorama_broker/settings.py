@@ -13,6 +13,7 @@ from typing import Any
 from dagorama.api.contract import MESSAGE_LIMIT
 from dagorama_broker.environment import (
     DEFAULT_PORT,
+    described,
     flag,
     format_name,
     grpc_number,
@@ -190,6 +191,14 @@ class Endpoint:
     def from_env(cls, **options: Any) -> Endpoint:
         """Return the way from options by field name, else the environment. Raise SettingsError if a value is wrong."""
         return cls(**read_settings(cls, options))
+
+
+def described_settings() -> list[tuple[str, object, str]]:
+    """Return the variable, the value and the origin of each setting of a broker that is started here.
+
+    `dagorama config show` calls this through an entry point. Raise SettingsError if a value is wrong.
+    """
+    return described(Settings, Settings.from_env())
 
 
 def default_store() -> str:

@@ -130,6 +130,11 @@ def test_the_wheel_installs_its_programs(wheel: Path) -> None:
         "worker-hot-reload": "dagorama.hot_reload:run_hot_reload_worker",
         "dagorama-broker": "dagorama_broker.cli:main",
     }
+    assert dict(entry_points["dagorama.commands"]) == {
+        "backup": "dagorama_broker.cli:backup",
+        "broker": "dagorama_broker.cli:serve",
+    }
+    assert dict(entry_points["dagorama.settings"]) == {"broker": "dagorama_broker.settings:described_settings"}
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from math import isfinite
 from typing import Any, TypeVar
 
@@ -60,14 +61,25 @@ def worker_flags(command: F) -> F:
 
 
 @click.command()
+@click.option("--reload", is_flag=True, help="Restart the worker when a file changes; for development.")
+@click.option(
+    "--watch-dir", type=click.Path(exists=True, file_okay=False),
+    help="For --reload: the folder to watch, with its subfolders.  [default: .]",
+)  # fmt: skip
 @worker_flags
-def worker(**flags: Any) -> None:
+def worker(reload: bool, watch_dir: str | None, **flags: Any) -> None:
     """Run nodes for the broker at --host and --port, or DAGORAMA_HOST and DAGORAMA_PORT.
 
     On SIGTERM or Ctrl-C, finish running nodes within the grace period, return the other nodes, and exit. On a second
     signal, exit immediately.
     """
+    if watch_dir is not None and not reload:
+        raise click.UsageError("--watch-dir needs --reload")
     options = ready_options(flags)
+    if reload:
+        # Imported by name, because it is in a layer above this one.
+        import_module("dagorama.hot_reload").reload_worker(watch_dir or ".", options)
+        return
     sys.path.insert(0, os.getcwd())  # as `python -m` would
     from dagorama.worker.main import run_worker
 

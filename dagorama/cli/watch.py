@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import click
@@ -46,19 +47,18 @@ def watch(instance: str, host: str | None, port: int | None, output: Output) -> 
         states = Watch(broker, id)
         name = uuid_text(id) or ""
         last = show_progress(name, states) if output is Output.TABLE else _last(_each_as_json(name, states))
-    sys.exit(ExitCode.REFUSED if last.has_failed else ExitCode.OK)
+    sys.exit(ExitCode.REFUSED if last is not None and last.has_failed else ExitCode.OK)
 
 
-def show_progress(id: str, states: Iterable[Progress], *, err: bool = False) -> Progress:
-    """Show each state on stdout or stderr, redrawn if that is a terminal, and return the last one."""
+def show_progress(id: str, states: Iterable[Progress], *, err: bool = False) -> Progress | None:
+    """Show each state on stdout or stderr, redrawn on a terminal; return the last one, None if there is none."""
     if (sys.stderr if err else sys.stdout).isatty():
         return _live(id, states, err)
     return _last(_each_as_line(states, err))
 
 
-def _last(states: Iterable[Progress]) -> Progress:
-    *_, last = states
-    return last
+def _last(states: Iterable[Progress]) -> Progress | None:
+    return reduce(lambda _, state: state, states, None)
 
 
 def _each_as_json(id: str, states: Iterable[Progress]) -> Iterator[Progress]:
@@ -80,7 +80,7 @@ def _each_as_line(states: Iterable[Progress], err: bool) -> Iterator[Progress]:
         yield progress
 
 
-def _live(id: str, states: Iterable[Progress], err: bool) -> Progress:
+def _live(id: str, states: Iterable[Progress], err: bool) -> Progress | None:
     """Redraw the table for each state."""
     from rich.console import Console
     from rich.live import Live
@@ -92,7 +92,6 @@ def _live(id: str, states: Iterable[Progress], err: bool) -> Progress:
                 total, since = last.total, time.monotonic()
             left = _seconds_left(last) if time.monotonic() - since >= SETTLED else None
             live.update(_rich_table(id, last, left), refresh=True)
-    assert last is not None
     return last
 
 

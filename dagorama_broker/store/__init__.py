@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dagorama_broker.errors import SettingsError
 from dagorama_broker.store.protocol import Store
 
-__all__ = ["Store", "accept_loss", "open_store"]
+__all__ = ["Store", "accept_loss", "back_up", "open_store"]
 
 _SQLITE = "sqlite:///"
+
+
+if TYPE_CHECKING:
+    from dagorama_broker.store.sqlite.backup import Backup
+    from dagorama_broker.store.sqlite.store import SqliteStore
 
 
 def accept_loss(url: str) -> str:
@@ -17,12 +23,26 @@ def accept_loss(url: str) -> str:
 
     Raise SettingsError for a store that is not a file, StoreError if it cannot be used.
     """
+    return _file_store(url, "it cannot have lost anything").accept_loss()
+
+
+def back_up(url: str, target: Path) -> Backup:
+    """Copy a store and its large values, also while a broker serves it.
+
+    Raise SettingsError for a store that is not a file, StoreError if it cannot be copied.
+    """
+    from dagorama_broker.store.sqlite.backup import back_up
+
+    return back_up(_file_store(url, "there is nothing to copy").path, target)
+
+
+def _file_store(url: str, otherwise: str) -> SqliteStore:
     from dagorama_broker.store.sqlite.store import SqliteStore
 
     store = open_store(url)
     if not isinstance(store, SqliteStore):
-        raise SettingsError(f"store {url} is not a file, so it cannot have lost anything: pass --store sqlite:///PATH")
-    return store.accept_loss()
+        raise SettingsError(f"store {url} is not a file, so {otherwise}: pass --store sqlite:///PATH")
+    return store
 
 
 def open_store(url: str) -> Store:

@@ -135,7 +135,7 @@ class LargeFiles:
     def look_around(self) -> None:
         """Treat all stored values as unreferenced from now on; `collect` asks whether they are."""
         with self._saying_what_failed():
-            found = list(_names_below(self.folder))
+            found = list(names_below(self.folder))
         self.unnamed(found)
 
     def unnamed(self, values: Iterable[bytes]) -> None:
@@ -261,7 +261,7 @@ class LargeFiles:
             raise StoreError(f"large values in {self.folder}: {shortage(error) or error.strerror or error}") from error
 
 
-def _names_below(folder: Path) -> Iterator[bytes]:
+def names_below(folder: Path) -> Iterator[bytes]:
     """Yield the names of the values in a folder, without unfinished files and files of other programs."""
     for inner in list_folder(folder):
         for name in list_folder(folder / inner):

@@ -107,7 +107,7 @@ class LocalWorker:
     # --- in the calling thread ------------------------------------------------------------------------
 
     def run(self) -> None:
-        _prepare()
+        prepare_process()
         engine = RunLoop(self._executor, self._claims)
         with self._interruption.watched(), self._living(engine):
             while self._wait(engine):
@@ -116,7 +116,7 @@ class LocalWorker:
                 engine.work_off()
 
     async def run_async(self) -> None:
-        _prepare()
+        prepare_process()
         engine = RunLoop(self._executor, self._claims, asyncio.get_running_loop())
         with self._living(engine):
             try:
@@ -234,7 +234,7 @@ class LocalWorker:
         self._claims.answered(message.refused)
 
 
-def _prepare() -> None:
+def prepare_process() -> None:
     """Attribute threads, signals and timers to the node that uses them, and not to the caller, as in a child."""
     expect_threads()
     follow_threads()

@@ -132,6 +132,15 @@ def prepare(path: Path, busy: float) -> None:
             _check_content(connection)
 
 
+def check_copy(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise StoreError if a copied file is not a store, or is damaged. The file is not changed."""
+    if _version(connection, path) == LATEST_VERSION:
+        _check_schema(connection)
+        _check_content(connection)
+    elif connection.execute("PRAGMA integrity_check (1)").fetchone()[0] != "ok":
+        raise StoreError("it is damaged: restore a copy, or choose another store")
+
+
 def _version(connection: sqlite3.Connection, path: Path) -> int:
     application: int = connection.execute("PRAGMA application_id").fetchone()[0]
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]

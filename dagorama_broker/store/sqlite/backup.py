@@ -1,0 +1,139 @@
+"""A consistent copy of a store, also while a broker serves it.
+
+The database is copied from one snapshot through a connection that only reads. Large values are files that never change,
+named by their content: they are linked or copied before the database and again after it, so that no value that the
+copy of the database refers to is missing. The copy gets its name at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from dagorama_broker.errors import StoreError
+from dagorama_broker.store.folders import make_folder, sync_folder
+from dagorama_broker.store.large_values import CHUNK, names_below
+from dagorama_broker.store.sqlite.connection import BUSY_SECONDS, check_copy, translate_sqlite_errors
+
+#: The names of a store's files after the name of the database.
+_BESIDE = ("", "-wal", "-shm", ".state", ".values")
+
+
+class Backup(NamedTuple):
+    """A finished copy."""
+
+    path: Path
+    instances: int
+    values: int  #: large values
+    missing: int  #: large values that nodes refer to and the store itself lacks
+
+
+def back_up(store: Path, target: Path) -> Backup:
+    """Copy the store in this file and its large values. Raise StoreError, with one sentence; then there is no copy."""
+    if not store.is_file():
+        raise StoreError(f"there is no store {store}")
+    if existing := [name for name in _BESIDE if os.path.lexists(f"{target}{name}")]:
+        raise StoreError(f"{target}{existing[0]} exists: choose another target, or remove it first")
+    with translate_sqlite_errors(target), _unfinished(target) as copy:
+        values = Path(f"{copy}.values")
+        _copy_values(Path(f"{store}.values"), values)
+        _copy_database(store, copy)
+        _copy_values(Path(f"{store}.values"), values)
+        found = _checked(copy, values)
+        _finish(copy, target)
+    return found._replace(path=target)
+
+
+@contextmanager
+def _unfinished(target: Path) -> Iterator[Path]:
+    """Yield the name that the copy has until it is complete; remove what is left under that name."""
+    copy = Path(f"{target}.unfinished-{os.getpid()}")
+    make_folder(target.parent)
+    try:
+        yield copy
+    finally:
+        for name in _BESIDE[:-1]:
+            Path(f"{copy}{name}").unlink(missing_ok=True)
+        shutil.rmtree(f"{copy}.values", ignore_errors=True)
+
+
+def _finish(copy: Path, target: Path) -> None:
+    """Give the copy its name, the database last: with it, the copy is a store."""
+    with open(copy, "rb") as file:
+        os.fsync(file.fileno())
+    if (values := Path(f"{copy}.values")).is_dir():
+        values.rename(f"{target}.values")
+    copy.rename(target)
+    sync_folder(target.parent)
+
+
+# --- the database -----------------------------------------------------------------------------------------
+
+
+def _copy_database(store: Path, copy: Path) -> None:
+    os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    # A connection that may write would checkpoint the log when it is closed, and no broker serves the store.
+    address = f"file:{quote(str(store.resolve()))}?mode=ro"
+    with (
+        translate_sqlite_errors(store),
+        closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as source,
+        closing(sqlite3.connect(copy)) as target,
+    ):
+        source.backup(target)  # all pages in one step, so from one snapshot
+
+
+def _checked(copy: Path, values: Path) -> Backup:
+    """Check the copy like a broker at its start, and compare its references with the values."""
+    with closing(sqlite3.connect(copy)) as connection:
+        check_copy(connection, copy)
+        named = {digest for (digest,) in connection.execute("SELECT DISTINCT sha256 FROM large_refs")}
+        (instances,) = connection.execute("SELECT count(*) FROM instances").fetchone()
+    there = set(names_below(values))
+    return Backup(copy, instances, len(there), len(named - there))
+
+
+# --- large values -----------------------------------------------------------------------------------------
+
+
+def _copy_values(source: Path, target: Path) -> None:
+    """Link or copy the values that the target lacks. A value that is removed meanwhile is not needed."""
+    folders = set[Path]()
+    for name in sorted(set(names_below(source)) - set(names_below(target))):
+        inner = Path(name.hex()[:2], name.hex())
+        make_folder((target / inner).parent)
+        try:
+            _copy_value(source / inner, target / inner, name)
+        except FileNotFoundError:
+            continue
+        folders.add((target / inner).parent)
+    for folder in folders:
+        sync_folder(folder)
+
+
+def _copy_value(source: Path, target: Path, name: bytes) -> None:
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:  # another file system, or one without links
+        _copy_content(source, target, name)
+
+
+def _copy_content(source: Path, target: Path, name: bytes) -> None:
+    seen = sha256()
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "wb") as file, open(source, "rb") as content:
+        while chunk := content.read(CHUNK):
+            seen.update(chunk)
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    if seen.digest() != name:
+        raise StoreError(f"{source} is damaged: its content does not have the SHA-256 that is its name")

@@ -1,0 +1,40 @@
+"""Nodes and instances as people write them."""
+
+from __future__ import annotations
+
+import click
+import pytest
+
+from dagorama.cli.base import id_digits, node_reference, target
+
+WHOLE = "3f9a1c02-0000-4000-8000-00000000abcd"
+DIGITS = WHOLE.replace("-", "")
+
+
+@pytest.mark.parametrize(("written", "read"), [
+    ("3F9A", "3f9a"), (WHOLE, DIGITS), ("/17", "/17"), ("3f9a/17", "3f9a/17"), (f"{WHOLE}/1", f"{DIGITS}/1"),
+    (f"3f9a/{WHOLE.upper()}", f"3f9a/{DIGITS}"), ("3f9a/1234", "3f9a/1234"),
+])  # fmt: skip
+def test_a_node_is_an_id_or_an_ordinal_after_a_slash(written: str, read: str) -> None:
+    assert node_reference(written) == read
+
+
+@pytest.mark.parametrize(("written", "said"), [
+    ("17", "write /17"), ("xyz", "is not an id"), ("3f9a/0", "its ordinal, from 1"), ("3f9a/", "its ordinal, from 1"),
+    ("3f9a/-1", "its ordinal"), ("3f/17", "is not an id"), ("3f9a/1/2", "its ordinal"), ("3f9a/abcd", "complete id"),
+    ("", "is not an id"),
+])  # fmt: skip
+def test_what_is_no_node_is_refused_with_a_hint(written: str, said: str) -> None:
+    with pytest.raises(click.BadParameter, match=said):
+        node_reference(written)
+
+
+def test_a_node_that_stands_alone_needs_its_instance() -> None:
+    assert target("3f9a/17") == "3f9a/17"
+    with pytest.raises(click.BadParameter, match="needs the instance before the slash"):
+        target("/17")
+
+
+def test_where_an_instance_is_expected_a_node_is_refused() -> None:
+    with pytest.raises(click.BadParameter, match="names a node, and an instance is expected"):
+        id_digits("3f9a/17")
