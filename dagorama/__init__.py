@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from dagorama.client.control import retry_failed as retry_failed
     from dagorama.client.control import state as state
     from dagorama.client.large_values import put as put
+    from dagorama.client.logs import logs as logs
     from dagorama.client.progress import watch as watch
     from dagorama.client.results import aresolve as aresolve
     from dagorama.client.results import as_completed as as_completed
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from dagorama.errors import WrongInstance as WrongInstance
     from dagorama.graph.submission import batch as batch
     from dagorama.models.failure import Failure as Failure
+    from dagorama.models.log_record import LogRecord as LogRecord
     from dagorama.models.outcome import outcome as outcome
     from dagorama.models.progress import FunctionProgress as FunctionProgress
     from dagorama.models.progress import Progress as Progress
@@ -74,6 +76,7 @@ _HOMES = {
     for module, names in {
         "dagorama.client.control": "cancel retry_failed state",
         "dagorama.client.large_values": "put",
+        "dagorama.client.logs": "logs",
         "dagorama.client.progress": "watch",
         "dagorama.client.results": "aresolve as_completed resolve resolve_all",
         "dagorama.code_signature": "calculate_function_hash",
@@ -89,6 +92,7 @@ _HOMES = {
         ),
         "dagorama.graph.submission": "batch",
         "dagorama.models.failure": "Failure",
+        "dagorama.models.log_record": "LogRecord",
         "dagorama.models.outcome": "outcome",
         "dagorama.models.progress": "FunctionProgress Progress",
         "dagorama.models.promise": "DAGPromise",

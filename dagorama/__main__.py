@@ -10,6 +10,7 @@ from dagorama.cli.actions import cancel, rebind, retry
 from dagorama.cli.credentials import keys, tokens
 from dagorama.cli.explain import explain
 from dagorama.cli.inspect import list_, show
+from dagorama.cli.logs import logs
 from dagorama.cli.overview import queues, status, unschedulable, workers
 from dagorama.cli.watch import watch
 
@@ -28,6 +29,7 @@ for command in (
     list_,
     show,
     watch,
+    logs,
     explain,
     status,
     workers,

@@ -119,6 +119,16 @@ class BrokerStub(object):
                 request_serializer=dagorama_dot_api_dot_broker__pb2.WatchRequest.SerializeToString,
                 response_deserializer=dagorama_dot_api_dot_broker__pb2.Progress.FromString,
                 _registered_method=True)
+        self.GetLogs = channel.unary_stream(
+                '/dagorama.v1.Broker/GetLogs',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.GetLogsRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.LogPiece.FromString,
+                _registered_method=True)
+        self.GetStack = channel.unary_unary(
+                '/dagorama.v1.Broker/GetStack',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.GetStackRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.NodeStack.FromString,
+                _registered_method=True)
         self.Cancel = channel.unary_unary(
                 '/dagorama.v1.Broker/Cancel',
                 request_serializer=dagorama_dot_api_dot_broker__pb2.CancelRequest.SerializeToString,
@@ -258,6 +268,20 @@ class BrokerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetLogs(self, request, context):
+        """What nodes have printed and logged, oldest first. A token of the role reader needs `logs` for this and GetStack.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStack(self, request, context):
+        """Where a running node stands now: the stacks of the process that runs it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Cancel(self, request, context):
         """Actions of people and programs; acknowledged when durable.
         """
@@ -371,6 +395,16 @@ def add_BrokerServicer_to_server(servicer, server):
                     servicer.Watch,
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.WatchRequest.FromString,
                     response_serializer=dagorama_dot_api_dot_broker__pb2.Progress.SerializeToString,
+            ),
+            'GetLogs': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetLogs,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.GetLogsRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.LogPiece.SerializeToString,
+            ),
+            'GetStack': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStack,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.GetStackRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.NodeStack.SerializeToString,
             ),
             'Cancel': grpc.unary_unary_rpc_method_handler(
                     servicer.Cancel,
@@ -852,6 +886,60 @@ class Broker(object):
             '/dagorama.v1.Broker/Watch',
             dagorama_dot_api_dot_broker__pb2.WatchRequest.SerializeToString,
             dagorama_dot_api_dot_broker__pb2.Progress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dagorama.v1.Broker/GetLogs',
+            dagorama_dot_api_dot_broker__pb2.GetLogsRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.LogPiece.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStack(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/GetStack',
+            dagorama_dot_api_dot_broker__pb2.GetStackRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.NodeStack.FromString,
             options,
             channel_credentials,
             insecure,

@@ -83,13 +83,13 @@ def ready_options(flags: dict[str, Any]) -> WorkerOptions:
 
 def _check_settings(host: str | None, port: int | None) -> None:
     from dagorama.client.channel import check
-    from dagorama.settings import shared_files
+    from dagorama.settings import captured_log_level, captures_logs, shared_files
     from dagorama.values.signing import keyring
 
     try:
         look_at(host, port)
         check(Settings.from_env())
-        shared_files()
+        shared_files(), captures_logs(), captured_log_level()
         keyring()
     except SettingsError as error:
         raise click.UsageError(str(error)) from None

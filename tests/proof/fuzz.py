@@ -220,6 +220,8 @@ def _templates() -> list[tuple[str, list[Any]]]:
         ("PauseQueue", [pb.PauseQueueRequest(queue="paused")]),
         ("PauseQueue", [pb.PauseQueueRequest(queue="paused", resume=True)]),
         ("Watch", [pb.WatchRequest(instance=INSTANCE, now=True)]),
+        ("GetLogs", [pb.GetLogsRequest(instance=INSTANCE, node=ORIGIN + bytes(4), attempt=1)]),
+        ("GetStack", [pb.GetStackRequest(instance=INSTANCE, node=ORIGIN + bytes(4))]),
         ("FindIds", [pb.FindIdsRequest(instance=INSTANCE.hex()[:8], node=[ORIGIN.hex()[:8]])]),
     ]
 

@@ -15,11 +15,13 @@ from dagorama.client.large_values import BrokerValues, LargeValues
 from dagorama.client.reconnect import PATIENCE
 from dagorama.context import expect_threads
 from dagorama.logging import get_logger
-from dagorama.settings import WorkerOptions, broker_wait
+from dagorama.settings import WorkerOptions, broker_wait, captures_logs
 from dagorama.values.signing import keyring
+from dagorama.worker.child import capture
 from dagorama.worker.child.async_runner import leave_loop
 from dagorama.worker.child.call import Call
 from dagorama.worker.child.executor import Executor
+from dagorama.worker.child.live_logs import LiveLogs
 from dagorama.worker.child.outbox import Outbox
 from dagorama.worker.child.process_state import note_changes
 from dagorama.worker.child.run_loop import RunLoop
@@ -64,7 +66,8 @@ class _LocalExecutor(Executor):
     def __init__(
         self, outbox: Outbox, large: LargeValues, raise_failures: bool, interruption: _CtrlC, claims: ClaimTable
     ) -> None:
-        super().__init__(outbox, large)
+        self.logs = LiveLogs(outbox)
+        super().__init__(outbox, large, self.logs.open)
         self._raise_failures = raise_failures
         self._interruption = interruption
         self._claims = claims
@@ -144,10 +147,12 @@ class LocalWorker:
         """Connect; in the end wait for acknowledgements and disconnect. Then raise the exception that was kept."""
         self._stream.start()
         try:
-            yield
+            with capture.installed(captures_logs()):
+                yield
         finally:
             self._leave()
             engine.close()
+            self._executor.logs.close()
         if self._executor.raised is not None:
             raise self._executor.raised
 

@@ -1,0 +1,127 @@
+"""Print what nodes have printed and logged, for `dagorama logs`.
+
+The rule: what nodes write goes to standard output, and nothing that they write controls the terminal of the reader.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from re import Match, compile
+
+import click
+
+from dagorama.cli.base import INSTANCE, INTERRUPTED, broker_options, connect, id_digits, report_errors, whole_ids
+from dagorama.cli.tables import uuid_text
+from dagorama.models.log_record import LogRecord
+
+#: Control characters, and characters that change the direction of the text after them.
+_CONTROLS = compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+@click.command()
+@INSTANCE
+@click.argument("node", type=id_digits, required=False)
+@click.option("--follow", "-f", is_flag=True, help="Go on until the node, or the instance, has ended.")
+@click.option("--attempt", type=click.IntRange(min=1), help="Only this attempt.")
+@click.option("--function", default="", help="Only nodes of this function, 'package.module:Class.method'.")
+@click.option("--since", help="Only the last seconds, such as 60, or since a time, such as 2030-01-31T12:00:00.")
+@click.option("--times", is_flag=True, help="Print the time of each record.")
+@click.option("--raw", is_flag=True, help="Print control characters to the terminal as they are.")
+@broker_options("Print one line of JSON for each record.")
+def logs(
+    instance: str, node: str | None, follow: bool, attempt: int | None, function: str, since: str | None, times: bool,
+    raw: bool, host: str | None, port: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Print what the nodes of an instance, or NODE, have printed and logged.
+
+    Of each attempt the first 16 KiB and the last 48 KiB are kept. Without NODE each line begins with its node.
+    """
+    from dagorama.api import broker_pb2
+    from dagorama.client.logs import Logs
+
+    with report_errors():
+        broker = connect(host, port)
+        whole, nodes = whole_ids(broker, instance, [node] if node is not None else [])
+        request = broker_pb2.GetLogsRequest(
+            instance=whole, node=nodes[0] if nodes else b"", attempt=attempt or 0, function=function, follow=follow,
+            since=_time(since) if since is not None else 0.0,
+        )  # fmt: skip
+        is_safe = raw or not sys.stdout.isatty()
+        records = Logs(broker, request)
+        lines = map(_json_line, records) if as_json else _lines(records, node is None, times, is_safe)
+        try:
+            is_empty = not _print(lines)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
+    if is_empty:
+        click.echo(
+            "No logs are kept: nothing was printed, or it was removed, or workers have DAGORAMA_LOGS=off.", err=True
+        )
+
+
+def _time(text: str) -> float:
+    try:
+        return time.time() - float(text)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        raise click.UsageError(
+            f"--since {text}: must be a number of seconds, or look like 2030-01-31T12:00:00"
+        ) from None
+
+
+def _print(lines: Iterable[bytes]) -> int:
+    """Print each line at once, and return how many there were."""
+    count = 0
+    for count, line in enumerate(lines, 1):  # noqa: B007 - the last number is returned
+        click.echo(line)
+    return count
+
+
+def _lines(records: Iterable[LogRecord], with_node: bool, times: bool, is_safe: bool) -> Iterator[bytes]:
+    for record in records:
+        head = _head(record, with_node, times).encode()
+        for line in _data(record, is_safe).split(b"\n"):
+            yield head + line
+
+
+def _head(record: LogRecord, with_node: bool, times: bool) -> str:
+    parts = []
+    if times and record.time:
+        parts.append(datetime.fromtimestamp(record.time).isoformat(sep=" ", timespec="milliseconds"))
+    if with_node:
+        again = f" attempt {record.attempt}" if record.attempt > 1 else ""
+        parts.append(f"{record.node_id.hex} {record.function.rpartition(':')[2]}{again} |")
+    if record.stream == "logging":
+        parts.append(f"{logging.getLevelName(record.level)} {record.logger}:")
+    return "".join(f"{part} " for part in parts)
+
+
+def _data(record: LogRecord, is_safe: bool) -> bytes:
+    """Return the bytes to print: as they were written, or without anything that controls a terminal."""
+    if is_safe and not (record.cut or record.left_out):
+        return record.data
+    text = record.text
+    return (text if is_safe else _CONTROLS.sub(_shown, text)).encode("utf-8", "backslashreplace")
+
+
+def _shown(found: Match[str]) -> str:
+    number = ord(found.group())
+    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
+
+
+def _json_line(record: LogRecord) -> bytes:
+    data = {
+        "time": record.time or None, "node": uuid_text(record.node_id.bytes), "function": record.function,
+        "attempt": record.attempt, "stream": record.stream,
+        "level": logging.getLevelName(record.level) if record.level else None, "logger": record.logger or None,
+        "text": record.data.decode("utf-8", "backslashreplace"), "cut": record.cut, "left_out": record.left_out,
+    }  # fmt: skip
+    return json.dumps(data).encode()
