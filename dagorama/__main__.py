@@ -12,6 +12,7 @@ from dagorama.cli.explain import explain
 from dagorama.cli.inspect import list_, show
 from dagorama.cli.logs import logs
 from dagorama.cli.overview import queues, status, unschedulable, workers
+from dagorama.cli.stack import stack
 from dagorama.cli.watch import watch
 
 
@@ -30,6 +31,7 @@ for command in (
     show,
     watch,
     logs,
+    stack,
     explain,
     status,
     workers,

@@ -29,7 +29,11 @@ def take_logs(broker: Broker, worker: Worker, logs: Iterable[pb.NodeLog]) -> Non
         node = broker.scheduler.held(worker, part.node, part.attempt)
         owner = owner_of(node) if node is not None else broker.logs.owner_of_cancelled(part.attempt)
         if owner is not None and part.attempt <= _MOST:
-            broker.logs.take(_part(owner, part))
+            taken = _part(owner, part)
+            if not part.number and node is not None:  # a supervisor does not know it
+                failed = node.failures.failed_attempts if node.failures is not None else 0
+                taken = taken._replace(number=failed + 1)
+            broker.logs.take(taken)
 
 
 def _part(owner: LogOwner, part: pb.NodeLog) -> LogPart:

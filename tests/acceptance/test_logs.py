@@ -336,11 +336,11 @@ def test_the_level_of_records_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_worker_in_this_process_does_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     streams = sys.stdout, sys.stderr
     with launch_broker(port=0):
-        instance, promise = Talks()("say_everything")
+        instance, promise = Talks()("use_threads")
         execute_worker(infinite_loop=False)
-        assert [record.data for record in logs(instance, promise)][:2] == [b"to stdout 1", b"to stderr"]
+        assert said(list(logs(instance, promise))) == [("stdout", "in a thread"), ("stdout", "done")]
     assert (sys.stdout, sys.stderr) == streams
-    assert capsys.readouterr().err == "to stderr\n"
+    assert capsys.readouterr().out == "in a thread\ndone\n"
 
 
 def test_what_has_no_logs_is_refused(broker: LaunchedBroker) -> None:

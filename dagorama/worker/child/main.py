@@ -48,6 +48,7 @@ def child_main(options: WorkerOptions, memory: SharedMemory, spool: Path) -> Chi
 
     def live(slot: int, connection: socket.socket) -> int:
         _settle()
+        memory.slots[slot].dump.install()
         expect_broker()  # it granted the nodes that run here
         node_logging.configure()
         if captures_logs():

@@ -28,6 +28,7 @@ from dagorama.worker.child.run_loop import RunLoop
 from dagorama.worker.child.threads import follow_threads
 from dagorama.worker.frames import Kind, Outcome
 from dagorama.worker.in_process.claim_table import ClaimTable
+from dagorama.worker.in_process.stacks import stack_reply
 from dagorama.worker.in_process.stream import ThreadedStream
 from dagorama.worker.supervisor.notices import Notices, left_behind
 from dagorama.worker.supervisor.session import Session, hello
@@ -233,6 +234,8 @@ class LocalWorker:
                 self._session.give_back(0, returned)
         if message.cancel:
             self._claims.cancel(message.cancel)
+        for request in message.stacks:
+            self._session.answer(stack_reply(request, self._claims.runs(request.attempt)))
         self._left.extend(message.left)
         self._claims.take_back(message.refused)
         self._claims.answered(message.refused)
