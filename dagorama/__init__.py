@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dagorama.context import CurrentNode as CurrentNode
     from dagorama.context import cancelled as cancelled
     from dagorama.context import current as current
+    from dagorama.context import report as report
     from dagorama.decorators import dagorama as dagorama
     from dagorama.definition import DAGDefinition as DAGDefinition
     from dagorama.definition import DAGInstance as DAGInstance
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from dagorama.models.log_record import LogRecord as LogRecord
     from dagorama.models.outcome import outcome as outcome
     from dagorama.models.progress import FunctionProgress as FunctionProgress
+    from dagorama.models.progress import NodeReport as NodeReport
     from dagorama.models.progress import Progress as Progress
     from dagorama.models.promise import DAGPromise as DAGPromise
     from dagorama.models.state import Retried as Retried
@@ -80,7 +82,7 @@ _HOMES = {
         "dagorama.client.progress": "watch",
         "dagorama.client.results": "aresolve as_completed resolve resolve_all",
         "dagorama.code_signature": "calculate_function_hash",
-        "dagorama.context": "CurrentNode cancelled current",
+        "dagorama.context": "CurrentNode cancelled current report",
         "dagorama.decorators": "dagorama",
         "dagorama.definition": "DAGDefinition DAGInstance generate_instance_id",
         "dagorama.errors": (
@@ -94,7 +96,7 @@ _HOMES = {
         "dagorama.models.failure": "Failure",
         "dagorama.models.log_record": "LogRecord",
         "dagorama.models.outcome": "outcome",
-        "dagorama.models.progress": "FunctionProgress Progress",
+        "dagorama.models.progress": "FunctionProgress NodeReport Progress",
         "dagorama.models.promise": "DAGPromise",
         "dagorama.models.state": "Retried State",
         "dagorama.retry": "ExponentialRetry RetryConfiguration StaticRetry",

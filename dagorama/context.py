@@ -99,23 +99,12 @@ class Attempt(Protocol):
 
 
 class Log(Protocol):
-    """What one attempt prints, logs and reports."""
+    """What one attempt prints, logs and reports; any thread may call it. `source` is a LogSource."""
 
-    def write(self, source: int, data: bytes) -> None:
-        """Add bytes that were written to a stream; `source` is a LogSource."""
-        ...
-
-    def add(self, level: int, logger: str, text: bytes) -> None:
-        """Add a record of the module logging."""
-        ...
-
-    def report(self, message: str, fraction: float | None) -> None:
-        """Replace what the attempt says about its progress."""
-        ...
-
-    def close(self) -> None:
-        """Send what was not sent yet. Later writes are ignored."""
-        ...
+    def write(self, source: int, data: bytes) -> None: ...
+    def add(self, level: int, logger: str, text: bytes) -> None: ...
+    def report(self, message: str, fraction: float | None) -> None: ...
+    def close(self) -> None: ...
 
 
 class RunningNode:
@@ -227,6 +216,21 @@ def current() -> CurrentNode:
     if found is None:
         raise NotInNode("no node runs here: call current() in a @dagorama method")
     return found
+
+
+def report(message: str, fraction: float | None = None) -> None:
+    """Say how far the running node is, for `dagorama show` and `watch`; `fraction` is from 0 to 1.
+
+    The latest report is sent, at most once a second, and forgotten when the attempt ends. Raises NotInNode outside of
+    nodes, and ValueError for another fraction.
+    """
+    run = run_here()
+    if run is None or run.call is None:
+        raise NotInNode("no node runs here: call report() in a @dagorama method")
+    if fraction is not None and not 0 <= fraction <= 1:
+        raise ValueError(f"the fraction of a report is from 0 to 1, not {fraction!r}")
+    if (log := run.opened_log()) is not None:
+        log.report(message, fraction)
 
 
 def running() -> CurrentNode | None:

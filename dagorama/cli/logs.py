@@ -11,16 +11,12 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from re import Match, compile
 
 import click
 
 from dagorama.cli.base import INSTANCE, INTERRUPTED, broker_options, connect, id_digits, report_errors, whole_ids
-from dagorama.cli.tables import uuid_text
+from dagorama.cli.tables import harmless, uuid_text
 from dagorama.models.log_record import LogRecord
-
-#: Control characters, and characters that change the direction of the text after them.
-_CONTROLS = compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 @click.command()
@@ -109,12 +105,7 @@ def _data(record: LogRecord, is_safe: bool) -> bytes:
     if is_safe and not (record.cut or record.left_out):
         return record.data
     text = record.text
-    return (text if is_safe else _CONTROLS.sub(_shown, text)).encode("utf-8", "backslashreplace")
-
-
-def _shown(found: Match[str]) -> str:
-    number = ord(found.group())
-    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
+    return (text if is_safe else harmless(text)).encode("utf-8", "backslashreplace")
 
 
 def _json_line(record: LogRecord) -> bytes:

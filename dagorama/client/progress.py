@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from typing import Any
+from uuid import UUID
 
 from dagorama.api import broker_pb2
 from dagorama.client.connection import connection
@@ -14,7 +15,7 @@ from dagorama.client.following import Following
 from dagorama.client.waiter import check_instance
 from dagorama.context import is_held_back
 from dagorama.errors import PromiseMisuse
-from dagorama.models.progress import FunctionProgress, Progress
+from dagorama.models.progress import FunctionProgress, NodeReport, Progress
 from dagorama.models.promise import InstanceRef
 from dagorama.models.state import State
 
@@ -64,4 +65,14 @@ def progress_of(reply: broker_pb2.Progress) -> Progress:
         ended_at=reply.ended_at if reply.ended else None,
         has_failed=reply.failed,
         left_out=reply.left_out,
+        reports=tuple(
+            NodeReport(
+                UUID(bytes=each.node),
+                each.function,
+                each.message,
+                each.fraction if each.HasField("fraction") else None,
+                each.time,
+            )
+            for each in reply.reports
+        ),
     )

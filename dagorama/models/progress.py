@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from uuid import UUID
 
 from dagorama.models.state import State
 
@@ -50,6 +51,17 @@ class FunctionProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeReport:
+    """What a running node has said about its progress with `report`."""
+
+    node_id: UUID
+    function: str  #: "package.module:Class.method"
+    message: str
+    fraction: float | None  #: from 0 to 1
+    time: float  #: seconds since 1970, of the worker's clock
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """The state of an instance at one moment."""
 
@@ -59,6 +71,7 @@ class Progress:
     ended_at: float | None  #: seconds since 1970; None: it has unfinished nodes
     has_failed: bool  #: a node failed or was cancelled
     left_out: int = 0  #: functions that are not in `functions`
+    reports: tuple[NodeReport, ...] = ()  #: of nodes that run, the latest first; at most 20
 
     @property
     def total(self) -> int:

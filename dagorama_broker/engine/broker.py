@@ -19,6 +19,7 @@ from dagorama_broker.engine.lookups import Lookups
 from dagorama_broker.engine.payload_cache import Payloads, RecentResults, is_final
 from dagorama_broker.engine.progress import ProgressReader
 from dagorama_broker.engine.proofs import Proofs
+from dagorama_broker.engine.reports import Reports
 from dagorama_broker.engine.retention import Retention
 from dagorama_broker.engine.retention_policy import RetentionPolicy
 from dagorama_broker.engine.stacks import Stacks
@@ -59,7 +60,8 @@ class Broker:
         self.sessions: dict[Worker, Session] = {}
         self.proofs = Proofs(store.secret)
         self.lookups = Lookups(commits, self.payloads, keeping or RetentionPolicy())
-        self.progress = ProgressReader(commits, self.lookups)
+        self.reports = Reports(scheduler)
+        self.progress = ProgressReader(commits, self.lookups, self.reports)
         self.logs = Logs()
         self.stacks = Stacks()
         self.loading = Loading(commits, self.lookups)

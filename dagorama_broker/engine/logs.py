@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from dagorama_broker.engine.commits import Commits
+from dagorama_broker.engine.reports import owner_of
 from dagorama_broker.errors import FailedPrecondition, StoreError, Unavailable
 from dagorama_broker.model.domain import State
 from dagorama_broker.model.logs import KeptPart, LogOwner, LogPart, LogQuery
@@ -230,12 +231,6 @@ class Logs:
         for instance in instances:
             for event in self._followers.get(instance, ()):
                 event.set()
-
-
-def owner_of(node: Node) -> LogOwner:
-    """Return the owner of the logs of a node that is in memory."""
-    assert node.block is not None
-    return LogOwner(node.instance.id, node.block.id_of(node.key), node.queue.function.name)
 
 
 def _seen(task: asyncio.Task[None]) -> None:

@@ -9,10 +9,10 @@ from contextlib import aclosing, suppress
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.engine.broker import Broker
 from dagorama_broker.engine.commits import CALL_AGAIN
-from dagorama_broker.engine.logs import owner_of
+from dagorama_broker.engine.reports import NodeReport, owner_of
 from dagorama_broker.errors import Unavailable
 from dagorama_broker.model.logs import KeptPart, LogOwner, LogPart, LogQuery
-from dagorama_broker.rpc.fields import check_name, id_bytes
+from dagorama_broker.rpc.fields import LONGEST_REASON, bounded, check_name, id_bytes
 from dagorama_broker.scheduler import Worker
 
 #: Bytes of records in one part; more are counted as left out.
@@ -42,6 +42,27 @@ def _part(owner: LogOwner, part: pb.NodeLog) -> LogPart:
         owner, part.attempt, part.number, part.sequence, part.head, left_out, first, last, size, part.records
     )
     return taken if len(part.records) <= LARGEST_PART else taken.lost
+
+
+def take_reports(broker: Broker, worker: Worker, reports: Iterable[pb.NodeReport]) -> None:
+    """Take what running nodes of this worker say about their progress."""
+    for report in reports:
+        node = broker.scheduler.held(worker, report.key, report.attempt)
+        if node is not None:
+            fraction = report.fraction if report.HasField("fraction") and 0 <= report.fraction <= 1 else None
+            broker.reports.take(node, bounded(report.message, LONGEST_REASON), fraction, report.time)
+
+
+def report_message(report: NodeReport) -> pb.NodeReport:
+    """Return what a node has reported."""
+    owner = report.owner
+    return pb.NodeReport(
+        node=owner.node,
+        function=owner.function,
+        message=report.message,
+        fraction=report.fraction,
+        time=report.time,
+    )
 
 
 async def get_logs(broker: Broker, request: pb.GetLogsRequest) -> AsyncGenerator[pb.LogPiece, None]:
