@@ -57,9 +57,9 @@ if TYPE_CHECKING:
     from dagorama.graph.submission import batch as batch
     from dagorama.models.failure import Failure as Failure
     from dagorama.models.log_record import LogRecord as LogRecord
+    from dagorama.models.log_record import NodeReport as NodeReport
     from dagorama.models.outcome import outcome as outcome
     from dagorama.models.progress import FunctionProgress as FunctionProgress
-    from dagorama.models.progress import NodeReport as NodeReport
     from dagorama.models.progress import Progress as Progress
     from dagorama.models.promise import DAGPromise as DAGPromise
     from dagorama.models.state import Retried as Retried
@@ -94,9 +94,9 @@ _HOMES = {
         ),
         "dagorama.graph.submission": "batch",
         "dagorama.models.failure": "Failure",
-        "dagorama.models.log_record": "LogRecord",
+        "dagorama.models.log_record": "LogRecord NodeReport",
         "dagorama.models.outcome": "outcome",
-        "dagorama.models.progress": "FunctionProgress NodeReport Progress",
+        "dagorama.models.progress": "FunctionProgress Progress",
         "dagorama.models.promise": "DAGPromise",
         "dagorama.models.state": "Retried State",
         "dagorama.retry": "ExponentialRetry RetryConfiguration StaticRetry",

@@ -10,9 +10,8 @@ from dagorama.cli.actions import cancel, rebind, retry
 from dagorama.cli.credentials import keys, tokens
 from dagorama.cli.explain import explain
 from dagorama.cli.inspect import list_, show
-from dagorama.cli.logs import logs
+from dagorama.cli.logs import logs, stack
 from dagorama.cli.overview import queues, status, unschedulable, workers
-from dagorama.cli.stack import stack
 from dagorama.cli.watch import watch
 
 

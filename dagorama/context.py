@@ -99,7 +99,7 @@ class Attempt(Protocol):
 
 
 class Log(Protocol):
-    """What one attempt prints, logs and reports; any thread may call it. `source` is a LogSource."""
+    """The log of one attempt, and its reports; any thread may write to it. `source` is a LogSource."""
 
     def write(self, source: int, data: bytes) -> None: ...
     def add(self, level: int, logger: str, text: bytes) -> None: ...

@@ -1344,8 +1344,8 @@ Global___EarlierFailure: _TypeAlias = EarlierFailure  # noqa: Y015
 class NodeLog(_message.Message):
     """--- logs, reports and stacks of running nodes -----------------------------------------------------------
 
-    A part of what one attempt has printed and logged. Of each attempt the head and the tail are sent and kept; what is
-    between them is counted.
+    A part of the output of one attempt. Of each attempt the head and the tail are sent and kept; the bytes between them
+    are counted.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1544,7 +1544,7 @@ Global___LogPiece: _TypeAlias = LogPiece  # noqa: Y015
 
 @_typing.final
 class NodeReport(_message.Message):
-    """What a running node says about its progress."""
+    """The progress of a running node, as the node itself reports it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

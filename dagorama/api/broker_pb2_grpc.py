@@ -269,7 +269,7 @@ class BrokerServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetLogs(self, request, context):
-        """What nodes have printed and logged, oldest first. A token of the role reader needs `logs` for this and GetStack.
+        """The output of nodes, printed and logged, oldest first. A token of the role reader needs `logs` for this and GetStack.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -71,7 +71,7 @@ class BrokerStub:
     Watch: _grpc.UnaryStreamMultiCallable[_broker_pb2.WatchRequest, _broker_pb2.Progress]
     """Follows an instance: how many nodes of each function are in which state, again whenever that has changed."""
     GetLogs: _grpc.UnaryStreamMultiCallable[_broker_pb2.GetLogsRequest, _broker_pb2.LogPiece]
-    """What nodes have printed and logged, oldest first. A token of the role reader needs `logs` for this and GetStack."""
+    """The output of nodes, printed and logged, oldest first. A token of the role reader needs `logs` for this and GetStack."""
     GetStack: _grpc.UnaryUnaryMultiCallable[_broker_pb2.GetStackRequest, _broker_pb2.NodeStack]
     """Where a running node stands now: the stacks of the process that runs it."""
     Cancel: _grpc.UnaryUnaryMultiCallable[_broker_pb2.CancelRequest, _broker_pb2.CancelReply]
@@ -115,7 +115,7 @@ class BrokerAsyncStub(BrokerStub):
     Watch: _aio.UnaryStreamMultiCallable[_broker_pb2.WatchRequest, _broker_pb2.Progress]  # type: ignore[assignment]
     """Follows an instance: how many nodes of each function are in which state, again whenever that has changed."""
     GetLogs: _aio.UnaryStreamMultiCallable[_broker_pb2.GetLogsRequest, _broker_pb2.LogPiece]  # type: ignore[assignment]
-    """What nodes have printed and logged, oldest first. A token of the role reader needs `logs` for this and GetStack."""
+    """The output of nodes, printed and logged, oldest first. A token of the role reader needs `logs` for this and GetStack."""
     GetStack: _aio.UnaryUnaryMultiCallable[_broker_pb2.GetStackRequest, _broker_pb2.NodeStack]  # type: ignore[assignment]
     """Where a running node stands now: the stacks of the process that runs it."""
     Cancel: _aio.UnaryUnaryMultiCallable[_broker_pb2.CancelRequest, _broker_pb2.CancelReply]  # type: ignore[assignment]
@@ -264,7 +264,7 @@ class BrokerServicer(metaclass=_abc_1.ABCMeta):
         request: _broker_pb2.GetLogsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_broker_pb2.LogPiece], _abc.AsyncIterator[_broker_pb2.LogPiece]]:
-        """What nodes have printed and logged, oldest first. A token of the role reader needs `logs` for this and GetStack."""
+        """The output of nodes, printed and logged, oldest first. A token of the role reader needs `logs` for this and GetStack."""
 
     @_abc_1.abstractmethod
     def GetStack(

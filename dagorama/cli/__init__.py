@@ -89,7 +89,9 @@ def _check_settings(host: str | None, port: int | None) -> None:
     try:
         look_at(host, port)
         check(Settings.from_env())
-        shared_files(), captures_logs(), captured_log_level()
+        shared_files()
+        captures_logs()
+        captured_log_level()
         keyring()
     except SettingsError as error:
         raise click.UsageError(str(error)) from None

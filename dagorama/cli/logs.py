@@ -1,4 +1,4 @@
-"""Print what nodes have printed and logged, for `dagorama logs`.
+"""Look into nodes: `dagorama logs` prints what they have printed and logged, `dagorama stack` where one stands now.
 
 The rule: what nodes write goes to standard output, and nothing that they write controls the terminal of the reader.
 """
@@ -11,12 +11,27 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
 
 import click
 
-from dagorama.cli.base import INSTANCE, INTERRUPTED, broker_options, connect, id_digits, report_errors, whole_ids
+from dagorama.cli.base import (
+    INSTANCE,
+    INTERRUPTED,
+    Answer,
+    broker_command,
+    broker_options,
+    connect,
+    id_digits,
+    report_errors,
+    whole_ids,
+)
 from dagorama.cli.tables import harmless, uuid_text
 from dagorama.models.log_record import LogRecord
+
+if TYPE_CHECKING:
+    from dagorama.client.connection import Connection
 
 
 @click.command()
@@ -116,3 +131,24 @@ def _json_line(record: LogRecord) -> bytes:
         "text": record.data.decode("utf-8", "backslashreplace"), "cut": record.cut, "left_out": record.left_out,
     }  # fmt: skip
     return json.dumps(data).encode()
+
+
+# --- stacks -----------------------------------------------------------------------------------------------
+
+
+@click.command()
+@INSTANCE
+@click.argument("node", type=id_digits)
+@broker_command
+def stack(broker: Connection, instance: str, node: str) -> Answer:
+    """Show the stacks of all threads of the process that runs NODE, without interrupting it.
+
+    It works while the node is busy in C code. Values of variables are not shown.
+    """
+    whole, (found,) = whole_ids(broker, instance, [node])
+    shown = broker.get_stack(whole, found)
+    of = f"{shown.function}, node {UUID(bytes=found)}, attempt {shown.attempt}, on {shown.worker}"
+    return Answer(f"{of}\n\n{shown.stack.rstrip()}", {
+        "instance": uuid_text(whole), "node": uuid_text(found), "function": shown.function, "attempt": shown.attempt,
+        "worker": shown.worker, "stack": shown.stack, "note": shown.note or None,
+    }, f"Note: {shown.note}." if shown.note else "")  # fmt: skip

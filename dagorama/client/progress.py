@@ -15,7 +15,8 @@ from dagorama.client.following import Following
 from dagorama.client.waiter import check_instance
 from dagorama.context import is_held_back
 from dagorama.errors import PromiseMisuse
-from dagorama.models.progress import FunctionProgress, NodeReport, Progress
+from dagorama.models.log_record import NodeReport
+from dagorama.models.progress import FunctionProgress, Progress
 from dagorama.models.promise import InstanceRef
 from dagorama.models.state import State
 

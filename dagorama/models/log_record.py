@@ -1,4 +1,4 @@
-"""What nodes print and log, record by record."""
+"""Records of what nodes print, log and report."""
 
 from __future__ import annotations
 
@@ -32,3 +32,14 @@ class LogRecord:
             return f"... {self.left_out:,} bytes left out ..."
         text = self.data.decode("utf-8", "backslashreplace")
         return f"{text} ... {self.cut:,} bytes cut off" if self.cut else text
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """The progress of a running node, as it has called `report`."""
+
+    node_id: UUID
+    function: str  #: "package.module:Class.method"
+    message: str
+    fraction: float | None  #: from 0 to 1
+    time: float  #: seconds since 1970, of the worker's clock

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from uuid import UUID
 
+from dagorama.models.log_record import NodeReport
 from dagorama.models.state import State
 
 
@@ -48,17 +48,6 @@ class FunctionProgress:
     def mean_seconds(self) -> float | None:
         """The mean run time of the last attempts of ended nodes; None if none is known."""
         return self.run_seconds / self.timed if self.timed else None
-
-
-@dataclass(frozen=True, slots=True)
-class NodeReport:
-    """What a running node has said about its progress with `report`."""
-
-    node_id: UUID
-    function: str  #: "package.module:Class.method"
-    message: str
-    fraction: float | None  #: from 0 to 1
-    time: float  #: seconds since 1970, of the worker's clock
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ MOST_GAPS = 10_000
 MOST_CANCELLED = 10_000
 #: Seconds after which writing is tried again after a failure.
 RETRY = 5.0
-#: Seconds that the last parts have to be written when the broker leaves.
+#: Seconds for writing the last parts when the broker leaves.
 LAST_WRITE = 5.0
 #: Instances whose existence is checked together.
 TOGETHER = 100

@@ -1,4 +1,4 @@
-"""What running nodes say about their progress: the latest of each, in memory, for people. It ends with the attempt.
+"""Reports of running nodes about their progress: the latest of each, in memory, for people. It ends with the attempt.
 
 The rule: nothing is done when an attempt ends. A report counts only as long as its attempt runs, and others are dropped
 now and then.

@@ -14,7 +14,7 @@ PATIENCE = 10.0
 
 
 class StackAnswer(NamedTuple):
-    """What a worker says: a stack, or a problem."""
+    """The answer of a worker: a stack, or a problem."""
 
     stack: str
     note: str

@@ -29,7 +29,7 @@ class LogPart(NamedTuple):
 
     @property
     def lost(self) -> LogPart:
-        """The same part if its text is dropped: it only says how much is missing."""
+        """Return the part without its text: it only says how much is missing."""
         return self._replace(is_head=False, left_out=self.left_out + self.size, size=0, records=b"")
 
 

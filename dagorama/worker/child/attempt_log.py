@@ -79,7 +79,7 @@ class _Line:
 
 
 class AttemptLog:
-    """What an attempt prints, logs and reports. Any thread may write to it."""
+    """The output of an attempt: what it prints, logs and reports. Any thread may write to it."""
 
     def __init__(self, call: Call, number: int, sink: Sink, wake: Callable[[], None]) -> None:
         """Call `wake` whenever there is something to flush; `number` is the attempt's, from 1."""

@@ -1,7 +1,7 @@
-"""Capture what user code prints and logs, in the log of the node that does so; it still goes where it went before.
+"""Capture what user code prints and logs, in the log of the node that does so; the output of the worker stays the same.
 
-A thread belongs to the node that has started it, or else to the only running node. What belongs to no node, or to one
-of several, is not captured. The rule: user code finds streams, loggers and handlers that behave as they did.
+A thread belongs to the node that has started it, or else to the only running node. Text that belongs to no node, or to
+one of several, is not captured. The rule: user code finds streams, loggers and handlers that behave as they did.
 """
 
 from __future__ import annotations

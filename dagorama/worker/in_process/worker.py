@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
+import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from time import monotonic, monotonic_ns
@@ -28,12 +31,12 @@ from dagorama.worker.child.run_loop import RunLoop
 from dagorama.worker.child.threads import follow_threads
 from dagorama.worker.frames import Kind, Outcome
 from dagorama.worker.in_process.claim_table import ClaimTable
-from dagorama.worker.in_process.stacks import stack_reply
 from dagorama.worker.in_process.stream import ThreadedStream
 from dagorama.worker.supervisor.notices import Notices, left_behind
 from dagorama.worker.supervisor.session import Session, hello
 
 ACKNOWLEDGE_TIMEOUT_S = 10.0  #: time for the broker to acknowledge the last reports
+STACK_NOTE = "the worker runs in the process of a program, whose other threads are shown too"
 LOSS_CHECK_INTERVAL_S = 0.5  #: how often the time without a broker is checked
 
 
@@ -235,7 +238,7 @@ class LocalWorker:
         if message.cancel:
             self._claims.cancel(message.cancel)
         for request in message.stacks:
-            self._session.answer(stack_reply(request, self._claims.runs(request.attempt)))
+            self._session.answer(_stack_reply(request, self._claims.runs(request.attempt)))
         self._left.extend(message.left)
         self._claims.take_back(message.refused)
         self._claims.answered(message.refused)
@@ -246,3 +249,20 @@ def _prepare() -> None:
     expect_threads()
     follow_threads()
     note_changes()
+
+
+def _stack_reply(request: pb.StackRequest, is_running: bool) -> pb.StackReply:
+    """Return the answer to a question about a node."""
+    if not is_running:
+        return pb.StackReply(number=request.number, problem="the worker does not run the node now")
+    return pb.StackReply(number=request.number, stack="\n".join(_stacks()), note=STACK_NOTE)
+
+
+def _stacks() -> Iterator[str]:
+    """Yield the stack of each thread but this one, the latest call first, as faulthandler does."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    for ident, frame in sys._current_frames().items():
+        if ident != threading.get_ident():
+            yield f"Thread {names.get(ident, ident)} (most recent call first):"
+            for called in reversed(traceback.extract_stack(frame)):
+                yield f'  File "{called.filename}", line {called.lineno} in {called.name}'

@@ -68,7 +68,7 @@ class Stacks:
 
 
 async def _written(slot: Slot) -> bool:
-    """Wait until the child has written, and writes no more. Return False if it does not write."""
+    """Wait until the child has written everything. Return False if it writes nothing."""
     until, size = time.monotonic() + WRITE_TIMEOUT_S, 0
     while time.monotonic() < until:
         await asyncio.sleep(LOOK_INTERVAL_S)

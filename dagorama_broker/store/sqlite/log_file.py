@@ -48,9 +48,8 @@ CREATE TABLE logs (
   size INTEGER NOT NULL,
   records BLOB NOT NULL
 );
-CREATE UNIQUE INDEX logs_by_attempt ON logs (attempt, node, sequence);
-CREATE INDEX logs_by_instance ON logs (instance, id);
-CREATE INDEX logs_by_node ON logs (node, id)
+CREATE UNIQUE INDEX logs_by_attempt ON logs (node, attempt, sequence);
+CREATE INDEX logs_by_instance ON logs (instance, id)
 """
 _COLUMNS = "instance, node, function, attempt, number, sequence, is_head, left_out, first, last, size, records"
 #: A report is sent again after a reconnect, with the same parts.
@@ -127,7 +126,7 @@ class LogFile:
     # --- reading --------------------------------------------------------------------------------------
 
     def read(self, asked: LogQuery, after: int) -> list[KeptPart]:
-        """Return the next parts after this id, in the order in which they were added; empty: there are no more."""
+        """Return the next parts after this id, in the order in which they were added; empty at the end."""
         if not self._exists:
             return []
         return self._call(lambda connection: list(_page(connection, asked, after)))
