@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dagorama.client.control import retry_failed as retry_failed
     from dagorama.client.control import state as state
     from dagorama.client.large_values import put as put
+    from dagorama.client.logs import logs as logs
     from dagorama.client.progress import watch as watch
     from dagorama.client.results import aresolve as aresolve
     from dagorama.client.results import as_completed as as_completed
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from dagorama.context import CurrentNode as CurrentNode
     from dagorama.context import cancelled as cancelled
     from dagorama.context import current as current
+    from dagorama.context import report as report
     from dagorama.decorators import dagorama as dagorama
     from dagorama.definition import DAGDefinition as DAGDefinition
     from dagorama.definition import DAGInstance as DAGInstance
@@ -57,6 +59,8 @@ if TYPE_CHECKING:
     from dagorama.errors import WrongInstance as WrongInstance
     from dagorama.graph.submission import batch as batch
     from dagorama.models.failure import Failure as Failure
+    from dagorama.models.log_record import LogRecord as LogRecord
+    from dagorama.models.log_record import NodeReport as NodeReport
     from dagorama.models.outcome import outcome as outcome
     from dagorama.models.progress import FunctionProgress as FunctionProgress
     from dagorama.models.progress import Progress as Progress
@@ -77,10 +81,11 @@ _HOMES = {
     for module, names in {
         "dagorama.client.control": "cancel delete retry_failed state",
         "dagorama.client.large_values": "put",
+        "dagorama.client.logs": "logs",
         "dagorama.client.progress": "watch",
         "dagorama.client.results": "aresolve as_completed resolve resolve_all",
         "dagorama.code_signature": "calculate_function_hash",
-        "dagorama.context": "CurrentNode cancelled current",
+        "dagorama.context": "CurrentNode cancelled current report",
         "dagorama.decorators": "dagorama",
         "dagorama.definition": "DAGDefinition DAGInstance generate_instance_id",
         "dagorama.errors": (
@@ -93,6 +98,7 @@ _HOMES = {
         "dagorama.graph.submission": "batch",
         "dagorama.calls.instance_start": "start",
         "dagorama.models.failure": "Failure",
+        "dagorama.models.log_record": "LogRecord NodeReport",
         "dagorama.models.outcome": "outcome",
         "dagorama.models.progress": "FunctionProgress Progress",
         "dagorama.models.promise": "DAGPromise",

@@ -38,6 +38,7 @@ from dagorama_broker.settings import Settings
 from dagorama_broker.store import open_store
 from dagorama_broker.store.descriptors import connections_within_limits
 from dagorama_broker.store.protocol import Store
+from dagorama_broker.store.sqlite.log_file import LogFile
 
 log = logging.getLogger("dagorama_broker")
 
@@ -130,6 +131,8 @@ async def _serve(settings: Settings, store: Store, access: TokenRegistry | None,
     cache = min(settings.cache_bytes, most_memory(settings.max_memory) // 3)
     broker = Broker(scheduler, store, cache, _keeping(settings))
     life.monitoring.start(broker, recorder)
+    if (path := store.logs_path) is not None:
+        broker.logs.use(LogFile(path, settings.logs_max))
     health = HealthServicer()
     folder = await asyncio.to_thread(store.share_large) if settings.shared_files else ("", "")
     memory = MemoryGuard(settings.max_memory, broker.memory_size)
@@ -139,7 +142,7 @@ async def _serve(settings: Settings, store: Store, access: TokenRegistry | None,
     await server.start()
     helpers = [
         asyncio.create_task(collect_when_few(scheduler.nodes)), asyncio.create_task(connections.watch(port)),
-        asyncio.create_task(_trim(memory)),
+        asyncio.create_task(_trim(memory)), asyncio.create_task(broker.logs.remove_unknown(broker.commits)),
     ]  # fmt: skip
     running = asyncio.create_task(broker.run())
     running.add_done_callback(lambda _: life.stop.set())
@@ -157,7 +160,10 @@ async def _serve(settings: Settings, store: Store, access: TokenRegistry | None,
         broker.stop()
         for helper in helpers:
             helper.cancel()
-        await running
+        try:
+            await running
+        finally:
+            await broker.logs.close()
 
 
 async def _restore(scheduler: Scheduler, store: Store, recorder: Recorder | None) -> None:

@@ -125,6 +125,12 @@ class Settings:
     large_grace: float = setting(
         3_600.0, "DAGORAMA_LARGE_GRACE", seconds, "Seconds for which an unreferenced large value is kept"
     )
+    logs_max: int = setting(
+        1 << 30,
+        "DAGORAMA_LOGS_MAX",
+        positive_number,
+        "Bytes of nodes' logs that are kept; the oldest are removed first",
+    )
 
     def __post_init__(self) -> None:
         if bool(self.tls_cert) != bool(self.tls_key) or (self.tls_client_ca and not self.tls_cert):

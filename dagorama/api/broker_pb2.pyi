@@ -110,6 +110,29 @@ FAILED: NodeState.ValueType  # 6
 CANCELLED: NodeState.ValueType  # 7
 Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
 
+class _LogSource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LogSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LogSource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STDOUT: _LogSource.ValueType  # 0
+    STDERR: _LogSource.ValueType  # 1
+    LOGGING: _LogSource.ValueType  # 2
+    """a record of the module logging"""
+    DEATH: _LogSource.ValueType  # 3
+    """written when the process died"""
+
+class LogSource(_LogSource, metaclass=_LogSourceEnumTypeWrapper): ...
+
+STDOUT: LogSource.ValueType  # 0
+STDERR: LogSource.ValueType  # 1
+LOGGING: LogSource.ValueType  # 2
+"""a record of the module logging"""
+DEATH: LogSource.ValueType  # 3
+"""written when the process died"""
+Global___LogSource: _TypeAlias = LogSource  # noqa: Y015
+
 @_typing.final
 class Function(_message.Message):
     """--- functions and nodes ---------------------------------------------------------------------------------
@@ -434,6 +457,7 @@ class WorkerMessage(_message.Message):
     DRAINING_FIELD_NUMBER: _builtins.int
     DEATHS_FIELD_NUMBER: _builtins.int
     CLOSED_SLOTS_FIELD_NUMBER: _builtins.int
+    STACKS_FIELD_NUMBER: _builtins.int
     heartbeat: _builtins.bool
     draining: _builtins.bool
     """send nothing more"""
@@ -451,6 +475,8 @@ class WorkerMessage(_message.Message):
     def closed_slots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """gone for good: what they hold comes back, and they are granted nothing more"""
 
+    @_builtins.property
+    def stacks(self) -> _containers.RepeatedCompositeFieldContainer[Global___StackReply]: ...
     def __init__(
         self,
         *,
@@ -461,10 +487,11 @@ class WorkerMessage(_message.Message):
         draining: _builtins.bool = ...,
         deaths: _abc.Iterable[Global___SlotDeath] | None = ...,
         closed_slots: _abc.Iterable[_builtins.int] | None = ...,
+        stacks: _abc.Iterable[Global___StackReply] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed_slots", b"closed_slots", "deaths", b"deaths", "draining", b"draining", "heartbeat", b"heartbeat", "hello", b"hello", "reports", b"reports", "returns", b"returns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed_slots", b"closed_slots", "deaths", b"deaths", "draining", b"draining", "heartbeat", b"heartbeat", "hello", b"hello", "reports", b"reports", "returns", b"returns", "stacks", b"stacks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -488,6 +515,7 @@ class Hello(_message.Message):
     KEY_IDS_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
     GRANTS_FIELD_NUMBER: _builtins.int
+    SHOWS_STACKS_FIELD_NUMBER: _builtins.int
     protocol: _builtins.int
     """1"""
     worker: _builtins.bytes
@@ -501,6 +529,8 @@ class Hello(_message.Message):
     """32 random bytes, known to this worker and its broker only: `worker` is the beginning of their SHA-256. Empty: the
     worker cannot prove that the id is its own, so it cannot replace a connected one or take up what was granted before.
     """
+    shows_stacks: _builtins.bool
+    """it answers `stacks`"""
     @_builtins.property
     def include_queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -540,10 +570,11 @@ class Hello(_message.Message):
         key_ids: _abc.Iterable[_builtins.bytes] | None = ...,
         secret: _builtins.bytes = ...,
         grants: _abc.Iterable[Global___HeldGrant] | None = ...,
+        shows_stacks: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude_queues", b"exclude_queues", "grants", b"grants", "held_attempt", b"held_attempt", "held_node", b"held_node", "held_slot", b"held_slot", "include_queues", b"include_queues", "key_ids", b"key_ids", "name", b"name", "protocol", b"protocol", "secret", b"secret", "slots", b"slots", "tolerations", b"tolerations", "until", b"until", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude_queues", b"exclude_queues", "grants", b"grants", "held_attempt", b"held_attempt", "held_node", b"held_node", "held_slot", b"held_slot", "include_queues", b"include_queues", "key_ids", b"key_ids", "name", b"name", "protocol", b"protocol", "secret", b"secret", "shows_stacks", b"shows_stacks", "slots", b"slots", "tolerations", b"tolerations", "until", b"until", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -625,6 +656,8 @@ class Results(_message.Message):
     FAILURES_FIELD_NUMBER: _builtins.int
     LARGE_FIELD_NUMBER: _builtins.int
     LARGE_OF_FIELD_NUMBER: _builtins.int
+    LOGS_FIELD_NUMBER: _builtins.int
+    REPORTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -665,6 +698,14 @@ class Results(_message.Message):
     def large_of(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """for each of them, the index of its node in `node`"""
 
+    @_builtins.property
+    def logs(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeLog]:
+        """of attempts that this slot runs, or that end with this message"""
+
+    @_builtins.property
+    def reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeReport]:
+        """the latest of each of some running attempts"""
+
     def __init__(
         self,
         *,
@@ -680,10 +721,12 @@ class Results(_message.Message):
         failures: _abc.Iterable[Global___Failure] | None = ...,
         large: _abc.Iterable[_builtins.bytes] | None = ...,
         large_of: _abc.Iterable[_builtins.int] | None = ...,
+        logs: _abc.Iterable[Global___NodeLog] | None = ...,
+        reports: _abc.Iterable[Global___NodeReport] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "children", b"children", "failures", b"failures", "foreign", b"foreign", "functions", b"functions", "large", b"large", "large_of", b"large_of", "microseconds", b"microseconds", "node", b"node", "ref", b"ref", "ref_count", b"ref_count", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "children", b"children", "failures", b"failures", "foreign", b"foreign", "functions", b"functions", "large", b"large", "large_of", b"large_of", "logs", b"logs", "microseconds", b"microseconds", "node", b"node", "ref", b"ref", "ref_count", b"ref_count", "reports", b"reports", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -857,6 +900,7 @@ class BrokerMessage(_message.Message):
     CANCEL_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
     LEFT_FIELD_NUMBER: _builtins.int
+    STACKS_FIELD_NUMBER: _builtins.int
     acknowledged: _builtins.int
     """every report up to this sequence is durable; 0: nothing new"""
     done: _builtins.bool
@@ -883,6 +927,8 @@ class BrokerMessage(_message.Message):
     def left(self) -> _containers.RepeatedCompositeFieldContainer[Global___Unschedulable]:
         """with `done`: queued nodes of its queues that no connected worker may run"""
 
+    @_builtins.property
+    def stacks(self) -> _containers.RepeatedCompositeFieldContainer[Global___StackRequest]: ...
     def __init__(
         self,
         *,
@@ -896,10 +942,11 @@ class BrokerMessage(_message.Message):
         cancel: _abc.Iterable[_builtins.int] | None = ...,
         drain: _builtins.bool = ...,
         left: _abc.Iterable[Global___Unschedulable] | None = ...,
+        stacks: _abc.Iterable[Global___StackRequest] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "cancel", b"cancel", "done", b"done", "drain", b"drain", "draining", b"draining", "grants", b"grants", "left", b"left", "refused", b"refused", "take_back", b"take_back", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "cancel", b"cancel", "done", b"done", "drain", b"drain", "draining", b"draining", "grants", b"grants", "left", b"left", "refused", b"refused", "stacks", b"stacks", "take_back", b"take_back", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1334,6 +1381,365 @@ class EarlierFailure(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EarlierFailure: _TypeAlias = EarlierFailure  # noqa: Y015
+
+@_typing.final
+class NodeLog(_message.Message):
+    """--- logs, reports and stacks of running nodes -----------------------------------------------------------
+
+    A part of the output of one attempt. Of each attempt the head and the tail are sent and kept; the bytes between them
+    are counted.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    node: _builtins.int
+    attempt: _builtins.int
+    sequence: _builtins.int
+    """counts up within the attempt, from 1; the broker drops a part that it has already"""
+    head: _builtins.bool
+    """it belongs to the head, which is kept; otherwise to the tail, whose latest parts are kept"""
+    left_out: _builtins.int
+    """bytes of text before this part that were dropped"""
+    first: _builtins.int
+    """microseconds since 1970: of its first record"""
+    last: _builtins.int
+    """and of its last one"""
+    records: _builtins.bytes
+    """a serialized LogRecords; the broker does not read it"""
+    number: _builtins.int
+    """of the attempt, for people: 1 for the first one"""
+    size: _builtins.int
+    """bytes of text in `records`"""
+    def __init__(
+        self,
+        *,
+        node: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+        sequence: _builtins.int = ...,
+        head: _builtins.bool = ...,
+        left_out: _builtins.int = ...,
+        first: _builtins.int = ...,
+        last: _builtins.int = ...,
+        records: _builtins.bytes = ...,
+        number: _builtins.int = ...,
+        size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "first", b"first", "head", b"head", "last", b"last", "left_out", b"left_out", "node", b"node", "number", b"number", "records", b"records", "sequence", b"sequence", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeLog: _TypeAlias = NodeLog  # noqa: Y015
+
+@_typing.final
+class LogRecords(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def record(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogRecord]: ...
+    def __init__(
+        self,
+        *,
+        record: _abc.Iterable[Global___LogRecord] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogRecords: _TypeAlias = LogRecords  # noqa: Y015
+
+@_typing.final
+class LogRecord(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    LOGGER_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    CUT_FIELD_NUMBER: _builtins.int
+    time: _builtins.int
+    """microseconds since 1970"""
+    source: Global___LogSource.ValueType
+    level: _builtins.int
+    """of LOGGING: the number of its level"""
+    logger: _builtins.str
+    """of LOGGING: the name of the logger"""
+    text: _builtins.bytes
+    """as it was written, without the newline at its end; usually UTF-8"""
+    cut: _builtins.int
+    """bytes that were cut off its end"""
+    def __init__(
+        self,
+        *,
+        time: _builtins.int = ...,
+        source: Global___LogSource.ValueType = ...,
+        level: _builtins.int = ...,
+        logger: _builtins.str = ...,
+        text: _builtins.bytes = ...,
+        cut: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cut", b"cut", "level", b"level", "logger", b"logger", "source", b"source", "text", b"text", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogRecord: _TypeAlias = LogRecord  # noqa: Y015
+
+@_typing.final
+class GetLogsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    instance: _builtins.bytes
+    node: _builtins.bytes
+    """empty: of all nodes"""
+    attempt: _builtins.int
+    """its number, from 1; 0: of all attempts"""
+    function: _builtins.str
+    """only of nodes of this function, as Function has its name; empty: of all"""
+    since: _builtins.float
+    """seconds since 1970: parts whose last record is older are left out"""
+    follow: _builtins.bool
+    """go on until the node, or the instance, has ended"""
+    after: _builtins.int
+    """`id` of the last part that was received; 0: from the beginning"""
+    def __init__(
+        self,
+        *,
+        instance: _builtins.bytes = ...,
+        node: _builtins.bytes = ...,
+        attempt: _builtins.int = ...,
+        function: _builtins.str = ...,
+        since: _builtins.float = ...,
+        follow: _builtins.bool = ...,
+        after: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "attempt", b"attempt", "follow", b"follow", "function", b"function", "instance", b"instance", "node", b"node", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLogsRequest: _TypeAlias = GetLogsRequest  # noqa: Y015
+
+@_typing.final
+class LogPiece(_message.Message):
+    """A client that does not read is cut off after 30 seconds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    node: _builtins.bytes
+    function: _builtins.str
+    attempt: _builtins.int
+    """its number, from 1"""
+    left_out: _builtins.int
+    """bytes of text of this attempt, before this part, that were dropped"""
+    records: _builtins.bytes
+    """a serialized LogRecords; empty: only `left_out`"""
+    id: _builtins.int
+    """rises from part to part"""
+    def __init__(
+        self,
+        *,
+        node: _builtins.bytes = ...,
+        function: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        left_out: _builtins.int = ...,
+        records: _builtins.bytes = ...,
+        id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "function", b"function", "id", b"id", "left_out", b"left_out", "node", b"node", "records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogPiece: _TypeAlias = LogPiece  # noqa: Y015
+
+@_typing.final
+class NodeReport(_message.Message):
+    """The progress of a running node, as the node itself reports it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    FRACTION_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    key: _builtins.int
+    """of the node, from workers; empty in replies"""
+    attempt: _builtins.int
+    """from workers"""
+    node: _builtins.bytes
+    """id, in Progress"""
+    function: _builtins.str
+    """in Progress"""
+    message: _builtins.str
+    fraction: _builtins.float
+    """from 0 to 1"""
+    time: _builtins.float
+    """seconds since 1970, of the worker's clock"""
+    def __init__(
+        self,
+        *,
+        key: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+        node: _builtins.bytes = ...,
+        function: _builtins.str = ...,
+        message: _builtins.str = ...,
+        fraction: _builtins.float | None = ...,
+        time: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_fraction", b"_fraction", "fraction", b"fraction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fraction", b"_fraction", "attempt", b"attempt", "fraction", b"fraction", "function", b"function", "key", b"key", "message", b"message", "node", b"node", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__fraction: _TypeAlias = _typing.Literal["fraction"]  # noqa: Y015
+    _WhichOneofArgType__fraction: _TypeAlias = _typing.Literal["_fraction", b"_fraction"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__fraction) -> _WhichOneofReturnType__fraction | None: ...
+
+Global___NodeReport: _TypeAlias = NodeReport  # noqa: Y015
+
+@_typing.final
+class StackRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """chosen by the broker"""
+    attempt: _builtins.int
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StackRequest: _TypeAlias = StackRequest  # noqa: Y015
+
+@_typing.final
+class StackReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    STACK_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """of the request"""
+    stack: _builtins.str
+    problem: _builtins.str
+    """why there is none"""
+    note: _builtins.str
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        stack: _builtins.str = ...,
+        problem: _builtins.str = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["note", b"note", "number", b"number", "problem", b"problem", "stack", b"stack"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StackReply: _TypeAlias = StackReply  # noqa: Y015
+
+@_typing.final
+class GetStackRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    instance: _builtins.bytes
+    node: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        instance: _builtins.bytes = ...,
+        node: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStackRequest: _TypeAlias = GetStackRequest  # noqa: Y015
+
+@_typing.final
+class NodeStack(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STACK_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    stack: _builtins.str
+    """of all threads of the process that runs the node, as the module faulthandler writes it"""
+    note: _builtins.str
+    """what to know about it; a sentence, or empty"""
+    worker: _builtins.str
+    """the name of the worker"""
+    function: _builtins.str
+    attempt: _builtins.int
+    """its number, from 1"""
+    def __init__(
+        self,
+        *,
+        stack: _builtins.str = ...,
+        note: _builtins.str = ...,
+        worker: _builtins.str = ...,
+        function: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "function", b"function", "note", b"note", "stack", b"stack", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeStack: _TypeAlias = NodeStack  # noqa: Y015
 
 @_typing.final
 class Requests(_message.Message):
@@ -1991,6 +2397,7 @@ class NodeInfo(_message.Message):
     MICROSECONDS_FIELD_NUMBER: _builtins.int
     CREATOR_FIELD_NUMBER: _builtins.int
     ORDINAL_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
     node: _builtins.bytes
     state: Global___NodeState.ValueType
     failed_attempts: _builtins.int
@@ -2028,6 +2435,10 @@ class NodeInfo(_message.Message):
     def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """ids; at most 100"""
 
+    @_builtins.property
+    def report(self) -> Global___NodeReport:
+        """the latest of its running attempt"""
+
     def __init__(
         self,
         *,
@@ -2050,10 +2461,11 @@ class NodeInfo(_message.Message):
         microseconds: _builtins.int = ...,
         creator: _builtins.bytes = ...,
         ordinal: _builtins.int = ...,
+        report: Global___NodeReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["function", b"function"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["crashes", b"crashes", "created", b"created", "creator", b"creator", "ended", b"ended", "failed_attempts", b"failed_attempts", "from_aborted_attempt", b"from_aborted_attempt", "function", b"function", "microseconds", b"microseconds", "node", b"node", "ordinal", b"ordinal", "reason", b"reason", "retry_at", b"retry_at", "root_cause", b"root_cause", "sources", b"sources", "started", b"started", "state", b"state", "used_failure", b"used_failure", "worker", b"worker", "worker_losses", b"worker_losses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["crashes", b"crashes", "created", b"created", "creator", b"creator", "ended", b"ended", "failed_attempts", b"failed_attempts", "from_aborted_attempt", b"from_aborted_attempt", "function", b"function", "microseconds", b"microseconds", "node", b"node", "ordinal", b"ordinal", "reason", b"reason", "report", b"report", "retry_at", b"retry_at", "root_cause", b"root_cause", "sources", b"sources", "started", b"started", "state", b"state", "used_failure", b"used_failure", "worker", b"worker", "worker_losses", b"worker_losses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2459,6 +2871,7 @@ class Progress(_message.Message):
     CREATED_FIELD_NUMBER: _builtins.int
     ENDED_AT_FIELD_NUMBER: _builtins.int
     LEFT_OUT_FIELD_NUMBER: _builtins.int
+    REPORTS_FIELD_NUMBER: _builtins.int
     ended: _builtins.bool
     failed: _builtins.bool
     """a node has failed or was cancelled"""
@@ -2472,6 +2885,10 @@ class Progress(_message.Message):
     def functions(self) -> _containers.RepeatedCompositeFieldContainer[Global___FunctionProgress]:
         """in the order in which their first nodes were created; at most 1,000"""
 
+    @_builtins.property
+    def reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeReport]:
+        """of nodes that run, the latest first; at most 20"""
+
     def __init__(
         self,
         *,
@@ -2482,10 +2899,11 @@ class Progress(_message.Message):
         created: _builtins.float = ...,
         ended_at: _builtins.float = ...,
         left_out: _builtins.int = ...,
+        reports: _abc.Iterable[Global___NodeReport] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "definition", b"definition", "ended", b"ended", "ended_at", b"ended_at", "failed", b"failed", "functions", b"functions", "left_out", b"left_out"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "definition", b"definition", "ended", b"ended", "ended_at", b"ended_at", "failed", b"failed", "functions", b"functions", "left_out", b"left_out", "reports", b"reports"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

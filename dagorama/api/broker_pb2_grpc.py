@@ -139,6 +139,16 @@ class BrokerStub(object):
                 request_serializer=dagorama_dot_api_dot_broker__pb2.WatchQueuesRequest.SerializeToString,
                 response_deserializer=dagorama_dot_api_dot_broker__pb2.Activity.FromString,
                 _registered_method=True)
+        self.GetLogs = channel.unary_stream(
+                '/dagorama.v1.Broker/GetLogs',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.GetLogsRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.LogPiece.FromString,
+                _registered_method=True)
+        self.GetStack = channel.unary_unary(
+                '/dagorama.v1.Broker/GetStack',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.GetStackRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.NodeStack.FromString,
+                _registered_method=True)
         self.Cancel = channel.unary_unary(
                 '/dagorama.v1.Broker/Cancel',
                 request_serializer=dagorama_dot_api_dot_broker__pb2.CancelRequest.SerializeToString,
@@ -316,6 +326,20 @@ class BrokerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetLogs(self, request, context):
+        """The output of nodes, printed and logged, oldest first. A token of the role reader needs `logs` for this and GetStack.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStack(self, request, context):
+        """Where a running node stands now: the stacks of the process that runs it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Cancel(self, request, context):
         """Actions of people and programs; acknowledged when durable.
         """
@@ -463,6 +487,16 @@ def add_BrokerServicer_to_server(servicer, server):
                     servicer.WatchQueues,
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.WatchQueuesRequest.FromString,
                     response_serializer=dagorama_dot_api_dot_broker__pb2.Activity.SerializeToString,
+            ),
+            'GetLogs': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetLogs,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.GetLogsRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.LogPiece.SerializeToString,
+            ),
+            'GetStack': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStack,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.GetStackRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.NodeStack.SerializeToString,
             ),
             'Cancel': grpc.unary_unary_rpc_method_handler(
                     servicer.Cancel,
@@ -1062,6 +1096,60 @@ class Broker(object):
             '/dagorama.v1.Broker/WatchQueues',
             dagorama_dot_api_dot_broker__pb2.WatchQueuesRequest.SerializeToString,
             dagorama_dot_api_dot_broker__pb2.Activity.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dagorama.v1.Broker/GetLogs',
+            dagorama_dot_api_dot_broker__pb2.GetLogsRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.LogPiece.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStack(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dagorama.v1.Broker/GetStack',
+            dagorama_dot_api_dot_broker__pb2.GetStackRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.NodeStack.FromString,
             options,
             channel_credentials,
             insecure,

@@ -78,6 +78,10 @@ class BrokerStub:
     """Follows an instance: how many nodes of each function are in which state, again whenever that has changed."""
     WatchQueues: _grpc.UnaryStreamMultiCallable[_broker_pb2.WatchQueuesRequest, _broker_pb2.Activity]
     """Follows all queues, or one: counts of their nodes, again whenever they have changed."""
+    GetLogs: _grpc.UnaryStreamMultiCallable[_broker_pb2.GetLogsRequest, _broker_pb2.LogPiece]
+    """The output of nodes, printed and logged, oldest first. A token of the role reader needs `logs` for this and GetStack."""
+    GetStack: _grpc.UnaryUnaryMultiCallable[_broker_pb2.GetStackRequest, _broker_pb2.NodeStack]
+    """Where a running node stands now: the stacks of the process that runs it."""
     Cancel: _grpc.UnaryUnaryMultiCallable[_broker_pb2.CancelRequest, _broker_pb2.CancelReply]
     """Actions of people and programs; acknowledged when durable."""
     Retry: _grpc.UnaryUnaryMultiCallable[_broker_pb2.RetryRequest, _broker_pb2.RetryReply]
@@ -130,6 +134,10 @@ class BrokerAsyncStub(BrokerStub):
     """Follows an instance: how many nodes of each function are in which state, again whenever that has changed."""
     WatchQueues: _aio.UnaryStreamMultiCallable[_broker_pb2.WatchQueuesRequest, _broker_pb2.Activity]  # type: ignore[assignment]
     """Follows all queues, or one: counts of their nodes, again whenever they have changed."""
+    GetLogs: _aio.UnaryStreamMultiCallable[_broker_pb2.GetLogsRequest, _broker_pb2.LogPiece]  # type: ignore[assignment]
+    """The output of nodes, printed and logged, oldest first. A token of the role reader needs `logs` for this and GetStack."""
+    GetStack: _aio.UnaryUnaryMultiCallable[_broker_pb2.GetStackRequest, _broker_pb2.NodeStack]  # type: ignore[assignment]
+    """Where a running node stands now: the stacks of the process that runs it."""
     Cancel: _aio.UnaryUnaryMultiCallable[_broker_pb2.CancelRequest, _broker_pb2.CancelReply]  # type: ignore[assignment]
     """Actions of people and programs; acknowledged when durable."""
     Retry: _aio.UnaryUnaryMultiCallable[_broker_pb2.RetryRequest, _broker_pb2.RetryReply]  # type: ignore[assignment]
@@ -305,6 +313,22 @@ class BrokerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_broker_pb2.Activity], _abc.AsyncIterator[_broker_pb2.Activity]]:
         """Follows all queues, or one: counts of their nodes, again whenever they have changed."""
+
+    @_abc_1.abstractmethod
+    def GetLogs(
+        self,
+        request: _broker_pb2.GetLogsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_broker_pb2.LogPiece], _abc.AsyncIterator[_broker_pb2.LogPiece]]:
+        """The output of nodes, printed and logged, oldest first. A token of the role reader needs `logs` for this and GetStack."""
+
+    @_abc_1.abstractmethod
+    def GetStack(
+        self,
+        request: _broker_pb2.GetStackRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_broker_pb2.NodeStack, _abc.Awaitable[_broker_pb2.NodeStack]]:
+        """Where a running node stands now: the stacks of the process that runs it."""
 
     @_abc_1.abstractmethod
     def Cancel(

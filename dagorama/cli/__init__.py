@@ -102,7 +102,7 @@ def ready_options(flags: dict[str, Any]) -> WorkerOptions:
 
 def _check_settings(host: str | None, port: int | None, health_host: str) -> None:
     from dagorama.client.channel import check
-    from dagorama.settings import shared_files
+    from dagorama.settings import captured_log_level, captures_logs, shared_files
     from dagorama.values.signing import keyring
 
     try:
@@ -110,6 +110,8 @@ def _check_settings(host: str | None, port: int | None, health_host: str) -> Non
         checked_host(health_host, "--health-host")
         check(Settings.from_env())
         shared_files()
+        captures_logs()
+        captured_log_level()
         keyring()
     except SettingsError as error:
         raise click.UsageError(str(error)) from None

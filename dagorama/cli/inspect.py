@@ -208,6 +208,8 @@ def node_data(node: broker_pb2.NodeInfo, instance: bytes) -> dict[str, object]:
         "retry_at": node.retry_at or None,
         "root_cause": uuid_text(node.root_cause),
         "reason": node.reason or None,
+        "report": node.report.message if node.HasField("report") else None,
+        "report_fraction": node.report.fraction if node.report.HasField("fraction") else None,
         "from_aborted_attempt": node.from_aborted_attempt,
         "used_failure": node.used_failure,
     }

@@ -17,7 +17,7 @@ import click
 from dagorama.cli.base import INSTANCE, broker_options, connect, report_errors, whole_ids
 from dagorama.cli.exit_codes import ExitCode
 from dagorama.cli.output import Output, document
-from dagorama.cli.tables import duration_text, table, uuid_text
+from dagorama.cli.tables import duration_text, report_text, table, uuid_text
 from dagorama.models.progress import FunctionProgress, Progress
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 HEADS = ("function", "done", "running", "waiting", "failed", "mean", "left")
 #: Seconds without new nodes after which the time that is left is estimated.
 SETTLED = 5.0
+#: Reports of running nodes that are shown.
+SHOWN_REPORTS = 5
 #: Seconds between two lines for a reader that is not a terminal.
 PAUSE = 10.0
 
@@ -75,7 +77,7 @@ def _each_as_line(states: Iterable[Progress], err: bool) -> Iterator[Progress]:
             click.echo(table(HEADS, _rows(progress, None)), err=err)
             click.echo(_summary(progress), err=err)
         elif (now := time.monotonic()) >= at:
-            click.echo(_summary(progress), err=err)
+            click.echo("\n  ".join([_summary(progress), *_report_lines(progress)]), err=err)
             at = now + PAUSE
         yield progress
 
@@ -95,11 +97,20 @@ def _live(id: str, states: Iterable[Progress], err: bool) -> Progress | None:
     return last
 
 
+def _report_lines(progress: Progress) -> list[str]:
+    """Return a line for each node that has reported its progress."""
+    return [
+        f"{each.function.rpartition(':')[2]} {each.node_id}  {report_text(each.message, each.fraction)}"
+        for each in progress.reports[:SHOWN_REPORTS]
+    ]
+
+
 def _rich_table(id: str, progress: Progress, left: float | None) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(title=f"{progress.definition}  {id}", caption=_summary(progress), title_justify="left")
+    caption = Text("\n".join([_summary(progress), *_report_lines(progress)]))
+    drawn = Table(title=f"{progress.definition}  {id}", caption=caption, title_justify="left")
     for head in HEADS:
         drawn.add_column(head, justify="left" if head == "function" else "right", no_wrap=head != "function")
     for row in _rows(progress, left):
@@ -164,5 +175,12 @@ def progress_data(id: str, progress: Progress) -> dict[str, object]:
                 "mean_seconds": each.mean_seconds, "longest_seconds": each.longest_seconds or None,
             }
             for each in progress.functions
+        ],
+        "reports": [
+            {
+                "node": uuid_text(each.node_id.bytes), "function": each.function, "message": each.message,
+                "fraction": each.fraction, "time": each.time,
+            }
+            for each in progress.reports
         ],
     }  # fmt: skip

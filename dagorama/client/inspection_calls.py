@@ -125,6 +125,11 @@ class InspectionCalls(ABC):
         request = broker_pb2.DrainWorkerRequest(worker=worker)
         return self._ask(lambda timeout: self.stub.DrainWorker(request, timeout=timeout))
 
+    def get_stack(self, instance: bytes, node: bytes) -> broker_pb2.NodeStack:
+        """Return where a running node stands now."""
+        request = broker_pb2.GetStackRequest(instance=instance, node=node)
+        return self._ask(lambda timeout: self.stub.GetStack(request, timeout=timeout))
+
     def pause_queue(self, queue: str, resume: bool = False) -> broker_pb2.PauseQueueReply:
         """Stop granting nodes of a queue, or grant them again."""
         request = broker_pb2.PauseQueueRequest(queue=queue, resume=resume)

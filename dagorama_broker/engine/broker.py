@@ -15,18 +15,21 @@ from dagorama_broker.engine.commits import CommitExecutor, Commits, Waiter, noti
 from dagorama_broker.engine.drafts import Drafts
 from dagorama_broker.engine.functions import Functions
 from dagorama_broker.engine.loading import Loading
+from dagorama_broker.engine.logs import Logs
 from dagorama_broker.engine.lookups import Lookups
 from dagorama_broker.engine.payload_cache import Payloads, RecentResults, is_final
 from dagorama_broker.engine.progress import ProgressReader
 from dagorama_broker.engine.proofs import Proofs
 from dagorama_broker.engine.recorder import Recorder, Traffic
+from dagorama_broker.engine.reports import Reports
 from dagorama_broker.engine.retention import Retention
 from dagorama_broker.engine.retention_policy import RetentionPolicy
+from dagorama_broker.engine.stacks import Stacks
 from dagorama_broker.engine.submissions import Submissions
 from dagorama_broker.engine.waiters import Waiters
 from dagorama_broker.engine.worker_session import Session
 from dagorama_broker.errors import FailedPrecondition, Unavailable
-from dagorama_broker.model.rows import Changes
+from dagorama_broker.model.rows import Changes, RemovedRow
 from dagorama_broker.scheduler import Effects, Scheduler, Worker
 from dagorama_broker.store.protocol import Store
 
@@ -61,12 +64,15 @@ class Broker:
         self.sessions: dict[Worker, Session] = {}
         self.proofs = Proofs(store.secret)
         self.lookups = Lookups(commits, self.payloads, keeping or RetentionPolicy())
-        self.progress = ProgressReader(commits, self.lookups)
+        self.reports = Reports(scheduler)
+        self.progress = ProgressReader(commits, self.lookups, self.reports)
+        self.logs = Logs()
+        self.stacks = Stacks()
         self.loading = Loading(commits, self.lookups)
         self.drafts = Drafts(commits, self.lookups, self.loading)
         self.submissions = Submissions(commits, self.lookups, self.loading, self.drafts)
         self.functions = Functions(commits)
-        self.retention = Retention(commits, self.lookups, self.loading, self.forget)
+        self.retention = Retention(commits, self.lookups, self.loading, self.removed)
         self.retry_lock = asyncio.Lock()  #: one retry is read and decided at a time
         self._draining: OrderedDict[bytes, None] = OrderedDict()  # ids of workers that were told to leave
         self.traffic = Traffic()
@@ -182,6 +188,8 @@ class Broker:
         for worker, attempt in effects.refused:
             if (session := self._session_of(worker)) is not None:
                 session.news.refused.append(attempt)
+        if effects.cancelled:
+            self.logs.remember_cancelled(effects.ended)
         for worker, attempt in effects.cancelled:
             if (session := self._session_of(worker)) is not None:
                 session.news.cancelled.append(attempt)
@@ -229,6 +237,11 @@ class Broker:
         """Drop cached results of these instances, by their keys."""
         self._let_go(self.recent.forget(instances))
         self.functions.removed()
+
+    def removed(self, rows: Collection[RemovedRow]) -> None:
+        """Drop what is cached of removed instances, and their logs."""
+        self.forget({row.key for row in rows})
+        self.logs.remove({row.id for row in rows})
 
     # --- events ---------------------------------------------------------------------------------------
 

@@ -36,9 +36,9 @@ class Retention:
     """Removes instances, deletes rows and collects large values, for as long as its broker runs."""
 
     def __init__(
-        self, commits: Commits, lookups: Lookups, loading: Loading, forget: Callable[[Collection[int]], None]
+        self, commits: Commits, lookups: Lookups, loading: Loading, forget: Callable[[Collection[RemovedRow]], None]
     ) -> None:
-        """Call `forget` with the keys of removed instances, so that nothing cached of them is used."""
+        """Call `forget` with removed instances, so that nothing cached of them is used."""
         self._commits = commits
         self._lookups = lookups
         self._loading = loading
@@ -111,7 +111,7 @@ class Retention:
         self._scheduler.remove_instances(rows)
         keys = {row.key for row in rows}
         if keys:
-            self._forget(keys)
+            self._forget(rows)
         for load in self._loading.under_way:
             load.gone |= keys
 

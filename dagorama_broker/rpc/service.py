@@ -23,11 +23,13 @@ from dagorama_broker.rpc.fields import check_name, id_bytes, sha256_bytes
 from dagorama_broker.rpc.id_prefix import find_ids
 from dagorama_broker.rpc.large_values import ValueTransfers, taken_in_time
 from dagorama_broker.rpc.limits import CallLimiter, RequestLimits, WorkerConfig
+from dagorama_broker.rpc.logs import get_logs
 from dagorama_broker.rpc.memory_guard import MemoryGuard
-from dagorama_broker.rpc.permissions import caller, is_reader, refuse_reader, sharer
+from dagorama_broker.rpc.permissions import caller, check_logs, is_reader, refuse_reader, sharer
 from dagorama_broker.rpc.progress import PATIENCE, watch
 from dagorama_broker.rpc.rebind import for_deployed, rebind, rebindable_messages
 from dagorama_broker.rpc.request_stream import RequestHandler, RequestStream
+from dagorama_broker.rpc.stacks import get_stack
 from dagorama_broker.rpc.status import refusing
 from dagorama_broker.rpc.wait import wait_replies
 from dagorama_broker.rpc.work import WorkerStreams, values_folder
@@ -220,6 +222,19 @@ class BrokerService(pb_grpc.BrokerServicer):
         async with aclosing(replies), aclosing(taken_in_time(replies, PATIENCE)) as taken:
             async for reply in taken:
                 yield reply
+
+    @refusing
+    async def GetLogs(self, request: pb.GetLogsRequest, context: Context) -> AsyncIterator[pb.LogPiece]:
+        check_logs(caller.get())
+        replies = get_logs(self._broker, request)
+        async with aclosing(replies), aclosing(taken_in_time(replies, PATIENCE)) as taken:
+            async for reply in taken:
+                yield reply
+
+    @refusing
+    async def GetStack(self, request: pb.GetStackRequest, context: Context) -> pb.NodeStack:
+        check_logs(caller.get())
+        return await get_stack(self._broker, request)
 
     @refusing
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.Status:

@@ -178,6 +178,10 @@ class Views:
         """Return whether this session of a worker is current: not lost, and not replaced by another."""
         return self.claims.workers.get(worker.info.id) is worker
 
+    def held(self, worker: Worker, key: int, attempt: int) -> Node | None:
+        """Return a node, by its key, if this worker holds it under this attempt."""
+        return self.claims.held(worker, key, attempt)
+
     # --- children of running attempts -----------------------------------------------------------------
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from dagorama_broker.model.queries import (
@@ -33,6 +34,11 @@ class Store(Queries, Protocol):
 
     def open(self) -> int:
         """Create or migrate the store, lock it for this process, commit a new epoch (1, 2, ...) and return it."""
+        ...
+
+    @property
+    def logs_path(self) -> Path | None:
+        """Return the file for logs of nodes next to the store; None: they are kept in memory, as the store is."""
         ...
 
     @property

@@ -41,6 +41,7 @@ VARIABLES = {
     "DAGORAMA_RETENTION": ("retention", "0", 0.0),
     "DAGORAMA_RETENTION_FAILED": ("retention_failed", "Never", math.inf),
     "DAGORAMA_LARGE_GRACE": ("large_grace", "0.5", 0.5),
+    "DAGORAMA_LOGS_MAX": ("logs_max", "1048576", 1 << 20),
     "DAGORAMA_TOKENS_FILE": ("tokens", "tokens.toml", "tokens.toml"),
     "DAGORAMA_BROKER_TLS_CERT": ("tls_cert", "broker.pem", "broker.pem"),
     "DAGORAMA_BROKER_TLS_KEY": ("tls_key", "broker.key", "broker.key"),

@@ -40,6 +40,7 @@ class MemoryStore(Aggregates):
 
     def __init__(self) -> None:
         self.secret = os.urandom(SECRET_BYTES)  #: see `Store`
+        self.logs_path = None
         self.tables = Tables()
         self._epoch = 0
 

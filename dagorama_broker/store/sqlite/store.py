@@ -85,6 +85,10 @@ class SqliteStore(SharedQueries):
         return self._database.accept_loss()
 
     @property
+    def logs_path(self) -> Path | None:
+        return self.path.with_name(self.path.name + ".logs")
+
+    @property
     def secret(self) -> bytes:
         return self._database.secret
 
