@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dagorama.client.control import delete as delete
     from dagorama.client.control import retry_failed as retry_failed
     from dagorama.client.control import state as state
+    from dagorama.client.events import events as events
     from dagorama.client.large_values import put as put
     from dagorama.client.logs import logs as logs
     from dagorama.client.progress import watch as watch
@@ -58,6 +59,10 @@ if TYPE_CHECKING:
     from dagorama.errors import WorkerLost as WorkerLost
     from dagorama.errors import WrongInstance as WrongInstance
     from dagorama.graph.submission import batch as batch
+    from dagorama.models.events import EventKind as EventKind
+    from dagorama.models.events import Gap as Gap
+    from dagorama.models.events import InstanceEnded as InstanceEnded
+    from dagorama.models.events import NodeEvent as NodeEvent
     from dagorama.models.failure import Failure as Failure
     from dagorama.models.log_record import LogRecord as LogRecord
     from dagorama.models.log_record import NodeReport as NodeReport
@@ -80,6 +85,7 @@ _HOMES = {
     name: module
     for module, names in {
         "dagorama.client.control": "cancel delete retry_failed state",
+        "dagorama.client.events": "events",
         "dagorama.client.large_values": "put",
         "dagorama.client.logs": "logs",
         "dagorama.client.progress": "watch",
@@ -97,6 +103,7 @@ _HOMES = {
         ),
         "dagorama.graph.submission": "batch",
         "dagorama.calls.instance_start": "start",
+        "dagorama.models.events": "EventKind Gap InstanceEnded NodeEvent",
         "dagorama.models.failure": "Failure",
         "dagorama.models.log_record": "LogRecord NodeReport",
         "dagorama.models.outcome": "outcome",

@@ -21,6 +21,7 @@ COMMANDS = {
     "config": "dagorama.cli.config:config",
     "debug": "dagorama.cli.debug:debug",
     "delete": "dagorama.cli.delete:delete",
+    "events": "dagorama.cli.events:events",
     "explain": "dagorama.cli.explain:explain",
     "failures": "dagorama.cli.failures:failures",
     "graph": "dagorama.cli.graph:graph",

@@ -133,6 +133,33 @@ DEATH: LogSource.ValueType  # 3
 """written when the process died"""
 Global___LogSource: _TypeAlias = LogSource  # noqa: Y015
 
+class _EventKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EVENT_CREATED: _EventKind.ValueType  # 0
+    EVENT_STARTED: _EventKind.ValueType  # 1
+    """granted to a worker"""
+    EVENT_RETRIED: _EventKind.ValueType  # 2
+    """an attempt has failed or was lost, and there will be another"""
+    EVENT_COMPLETED: _EventKind.ValueType  # 3
+    EVENT_FAILED: _EventKind.ValueType  # 4
+    EVENT_CANCELLED: _EventKind.ValueType  # 5
+
+class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper): ...
+
+EVENT_CREATED: EventKind.ValueType  # 0
+EVENT_STARTED: EventKind.ValueType  # 1
+"""granted to a worker"""
+EVENT_RETRIED: EventKind.ValueType  # 2
+"""an attempt has failed or was lost, and there will be another"""
+EVENT_COMPLETED: EventKind.ValueType  # 3
+EVENT_FAILED: EventKind.ValueType  # 4
+EVENT_CANCELLED: EventKind.ValueType  # 5
+Global___EventKind: _TypeAlias = EventKind  # noqa: Y015
+
 @_typing.final
 class Function(_message.Message):
     """--- functions and nodes ---------------------------------------------------------------------------------
@@ -2944,6 +2971,106 @@ class FunctionProgress(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FunctionProgress: _TypeAlias = FunctionProgress  # noqa: Y015
+
+@_typing.final
+class EventsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    instance: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        instance: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventsRequest: _TypeAlias = EventsRequest  # noqa: Y015
+
+@_typing.final
+class NodeEvent(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    RETRY_AT_FIELD_NUMBER: _builtins.int
+    kind: Global___EventKind.ValueType
+    node: _builtins.bytes
+    function: _builtins.int
+    """index in `functions` of the batch"""
+    time: _builtins.float
+    """seconds since 1970"""
+    attempt: _builtins.int
+    """of STARTED and RETRIED, from 1"""
+    reason: _builtins.str
+    """type and message of the failure, of RETRIED and FAILED"""
+    retry_at: _builtins.float
+    """of RETRIED: when the next attempt may start; 0: at once"""
+    def __init__(
+        self,
+        *,
+        kind: Global___EventKind.ValueType = ...,
+        node: _builtins.bytes = ...,
+        function: _builtins.int = ...,
+        time: _builtins.float = ...,
+        attempt: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        retry_at: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "function", b"function", "kind", b"kind", "node", b"node", "reason", b"reason", "retry_at", b"retry_at", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeEvent: _TypeAlias = NodeEvent  # noqa: Y015
+
+@_typing.final
+class EventBatch(_message.Message):
+    """The first one is empty: the reader gets all events after it. At most four a second; the last one has `ended`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FUNCTIONS_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    ENDED_AT_FIELD_NUMBER: _builtins.int
+    lost: _builtins.int
+    """events before these that the reader was too slow for"""
+    ended: _builtins.bool
+    failed: _builtins.bool
+    ended_at: _builtins.float
+    @_builtins.property
+    def functions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeEvent]: ...
+    def __init__(
+        self,
+        *,
+        functions: _abc.Iterable[_builtins.str] | None = ...,
+        events: _abc.Iterable[Global___NodeEvent] | None = ...,
+        lost: _builtins.int = ...,
+        ended: _builtins.bool = ...,
+        failed: _builtins.bool = ...,
+        ended_at: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "ended_at", b"ended_at", "events", b"events", "failed", b"failed", "functions", b"functions", "lost", b"lost"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventBatch: _TypeAlias = EventBatch  # noqa: Y015
 
 @_typing.final
 class WatchQueuesRequest(_message.Message):

@@ -134,6 +134,11 @@ class BrokerStub(object):
                 request_serializer=dagorama_dot_api_dot_broker__pb2.WatchRequest.SerializeToString,
                 response_deserializer=dagorama_dot_api_dot_broker__pb2.Progress.FromString,
                 _registered_method=True)
+        self.Events = channel.unary_stream(
+                '/dagorama.v1.Broker/Events',
+                request_serializer=dagorama_dot_api_dot_broker__pb2.EventsRequest.SerializeToString,
+                response_deserializer=dagorama_dot_api_dot_broker__pb2.EventBatch.FromString,
+                _registered_method=True)
         self.WatchQueues = channel.unary_stream(
                 '/dagorama.v1.Broker/WatchQueues',
                 request_serializer=dagorama_dot_api_dot_broker__pb2.WatchQueuesRequest.SerializeToString,
@@ -319,6 +324,13 @@ class BrokerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Events(self, request, context):
+        """Follows the nodes of an instance: what happens from now on. For people: a slow reader loses events.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchQueues(self, request, context):
         """Follows all queues, or one: counts of their nodes, again whenever they have changed.
         """
@@ -482,6 +494,11 @@ def add_BrokerServicer_to_server(servicer, server):
                     servicer.Watch,
                     request_deserializer=dagorama_dot_api_dot_broker__pb2.WatchRequest.FromString,
                     response_serializer=dagorama_dot_api_dot_broker__pb2.Progress.SerializeToString,
+            ),
+            'Events': grpc.unary_stream_rpc_method_handler(
+                    servicer.Events,
+                    request_deserializer=dagorama_dot_api_dot_broker__pb2.EventsRequest.FromString,
+                    response_serializer=dagorama_dot_api_dot_broker__pb2.EventBatch.SerializeToString,
             ),
             'WatchQueues': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchQueues,
@@ -1069,6 +1086,33 @@ class Broker(object):
             '/dagorama.v1.Broker/Watch',
             dagorama_dot_api_dot_broker__pb2.WatchRequest.SerializeToString,
             dagorama_dot_api_dot_broker__pb2.Progress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Events(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/dagorama.v1.Broker/Events',
+            dagorama_dot_api_dot_broker__pb2.EventsRequest.SerializeToString,
+            dagorama_dot_api_dot_broker__pb2.EventBatch.FromString,
             options,
             channel_credentials,
             insecure,

@@ -76,6 +76,8 @@ class BrokerStub:
     """Counts the edges between the functions of an instance."""
     Watch: _grpc.UnaryStreamMultiCallable[_broker_pb2.WatchRequest, _broker_pb2.Progress]
     """Follows an instance: how many nodes of each function are in which state, again whenever that has changed."""
+    Events: _grpc.UnaryStreamMultiCallable[_broker_pb2.EventsRequest, _broker_pb2.EventBatch]
+    """Follows the nodes of an instance: what happens from now on. For people: a slow reader loses events."""
     WatchQueues: _grpc.UnaryStreamMultiCallable[_broker_pb2.WatchQueuesRequest, _broker_pb2.Activity]
     """Follows all queues, or one: counts of their nodes, again whenever they have changed."""
     GetLogs: _grpc.UnaryStreamMultiCallable[_broker_pb2.GetLogsRequest, _broker_pb2.LogPiece]
@@ -132,6 +134,8 @@ class BrokerAsyncStub(BrokerStub):
     """Counts the edges between the functions of an instance."""
     Watch: _aio.UnaryStreamMultiCallable[_broker_pb2.WatchRequest, _broker_pb2.Progress]  # type: ignore[assignment]
     """Follows an instance: how many nodes of each function are in which state, again whenever that has changed."""
+    Events: _aio.UnaryStreamMultiCallable[_broker_pb2.EventsRequest, _broker_pb2.EventBatch]  # type: ignore[assignment]
+    """Follows the nodes of an instance: what happens from now on. For people: a slow reader loses events."""
     WatchQueues: _aio.UnaryStreamMultiCallable[_broker_pb2.WatchQueuesRequest, _broker_pb2.Activity]  # type: ignore[assignment]
     """Follows all queues, or one: counts of their nodes, again whenever they have changed."""
     GetLogs: _aio.UnaryStreamMultiCallable[_broker_pb2.GetLogsRequest, _broker_pb2.LogPiece]  # type: ignore[assignment]
@@ -305,6 +309,14 @@ class BrokerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_broker_pb2.Progress], _abc.AsyncIterator[_broker_pb2.Progress]]:
         """Follows an instance: how many nodes of each function are in which state, again whenever that has changed."""
+
+    @_abc_1.abstractmethod
+    def Events(
+        self,
+        request: _broker_pb2.EventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_broker_pb2.EventBatch], _abc.AsyncIterator[_broker_pb2.EventBatch]]:
+        """Follows the nodes of an instance: what happens from now on. For people: a slow reader loses events."""
 
     @_abc_1.abstractmethod
     def WatchQueues(

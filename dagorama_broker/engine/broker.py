@@ -13,6 +13,7 @@ from functools import partial
 from dagorama_broker.engine.clock import advance_clock
 from dagorama_broker.engine.commits import CommitExecutor, Commits, Waiter, notify
 from dagorama_broker.engine.drafts import Drafts
+from dagorama_broker.engine.events import EventFeed
 from dagorama_broker.engine.functions import Functions
 from dagorama_broker.engine.loading import Loading
 from dagorama_broker.engine.logs import Logs
@@ -68,6 +69,7 @@ class Broker:
         self.progress = ProgressReader(commits, self.lookups, self.reports)
         self.logs = Logs()
         self.stacks = Stacks()
+        self.events = EventFeed(scheduler)
         self.loading = Loading(commits, self.lookups)
         self.drafts = Drafts(commits, self.lookups, self.loading)
         self.submissions = Submissions(commits, self.lookups, self.loading, self.drafts)
@@ -121,6 +123,8 @@ class Broker:
         if changes:
             self.payloads.take_in(changes, self.scheduler.nodes, self._is_wanted(effects))
             await self._commit(changes, waiting)
+        if self.events.has_readers:
+            self.events.take(changes, effects)
         self._tell(effects)  # before the waiters: messages to workers take longer than answers
         notify(waiting, None)
         if self.recorder is not None:

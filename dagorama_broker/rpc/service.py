@@ -17,6 +17,7 @@ from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.rpc import aggregates, costs, inspect, messages, overview
 from dagorama_broker.rpc.activity import ActivityReader
 from dagorama_broker.rpc.control import delete_instance, drain_worker, pause_queue
+from dagorama_broker.rpc.events import events
 from dagorama_broker.rpc.explain import explain, unschedulable_message
 from dagorama_broker.rpc.explain_node import explain_node
 from dagorama_broker.rpc.fields import check_name, id_bytes, sha256_bytes
@@ -211,6 +212,13 @@ class BrokerService(pb_grpc.BrokerServicer):
     @refusing
     async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.Progress]:
         replies = watch(self._broker, id_bytes(request.instance, "an instance"), request.now)
+        async with aclosing(replies), aclosing(taken_in_time(replies, PATIENCE)) as taken:
+            async for reply in taken:
+                yield reply
+
+    @refusing
+    async def Events(self, request: pb.EventsRequest, context: Context) -> AsyncIterator[pb.EventBatch]:
+        replies = events(self._broker, id_bytes(request.instance, "an instance"))
         async with aclosing(replies), aclosing(taken_in_time(replies, PATIENCE)) as taken:
             async for reply in taken:
                 yield reply

@@ -151,13 +151,15 @@ SENT: Mapping[str, Any] = {
     "DrainWorker": broker_pb2.DrainWorkerRequest(),
     "Delete": broker_pb2.DeleteRequest(),
     "WatchQueues": broker_pb2.WatchQueuesRequest(now=True),
+    "Events": broker_pb2.EventsRequest(),
     "GetLogs": broker_pb2.GetLogsRequest(),
     "GetStack": broker_pb2.GetStackRequest(),
 }
 CLIENTS = {
     "SubmitStream", "Wait", "Exchange", "PutValue", "GetValue", "ImportValue", "GetSharedFolder", "GetInstance",
     "GetStatus", "ListInstances", "ListNodes", "Explain", "GetNode", "FindIds", "Watch", "ExplainNode",
-    "NameNodes", "ListFailures", "GetShape", "Cancel", "Retry", "Delete", "WatchQueues", "GetLogs", "GetStack",
+    "NameNodes", "ListFailures", "GetShape", "Cancel", "Retry", "Delete", "WatchQueues", "Events", "GetLogs",
+    "GetStack",
 }  # fmt: skip
 MAY = {
     "client": CLIENTS,
@@ -174,7 +176,7 @@ MAY = {
     },
     "reader": {
         "GetInstance", "GetStatus", "ListInstances", "ListNodes", "GetNode", "FindIds", "Watch", "ExplainNode",
-        "NameNodes", "ListFailures", "GetShape", "WatchQueues",
+        "NameNodes", "ListFailures", "GetShape", "WatchQueues", "Events",
     },
     "admin": set(SENT),
 }  # fmt: skip
