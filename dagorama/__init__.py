@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dagorama.calls.instance_start import start as start
+    from dagorama.client.completed import as_completed as as_completed
     from dagorama.client.control import cancel as cancel
     from dagorama.client.control import delete as delete
     from dagorama.client.control import retry_failed as retry_failed
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from dagorama.client.logs import logs as logs
     from dagorama.client.progress import watch as watch
     from dagorama.client.results import aresolve as aresolve
-    from dagorama.client.results import as_completed as as_completed
     from dagorama.client.results import resolve as resolve
     from dagorama.client.results import resolve_all as resolve_all
     from dagorama.code_signature import calculate_function_hash as calculate_function_hash
@@ -89,7 +89,8 @@ _HOMES = {
         "dagorama.client.large_values": "put",
         "dagorama.client.logs": "logs",
         "dagorama.client.progress": "watch",
-        "dagorama.client.results": "aresolve as_completed resolve resolve_all",
+        "dagorama.client.completed": "as_completed",
+        "dagorama.client.results": "aresolve resolve resolve_all",
         "dagorama.code_signature": "calculate_function_hash",
         "dagorama.context": "CurrentNode cancelled current report",
         "dagorama.decorators": "dagorama",

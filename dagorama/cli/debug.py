@@ -20,7 +20,7 @@ from dagorama.cli.base import TARGET, address_options, fail, node_reference, who
 from dagorama.cli.exit_codes import ExitCode
 from dagorama.cli.loading import import_from_here, import_path_of_workers, in_user_code, print_user_traceback
 from dagorama.cli.names import node_names
-from dagorama.cli.tables import pluralize
+from dagorama.client.display.tables import pluralize
 from dagorama.settings import look_at
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import click
 
 from dagorama.cli.base import LABELS, Answer, fail, id_digits, named_command, whole_ids
 from dagorama.cli.exit_codes import ExitCode
-from dagorama.cli.tables import pluralize
+from dagorama.client.display.tables import pluralize
 from dagorama.errors import NotFound, RequestRejected
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dagorama.cli.tables import pluralize
+from dagorama.client.display.tables import pluralize
 from dagorama.models.state import State
 
 #: Colors of vertices by their worst state: blue, orange and green tones that color-blind people can tell apart.

@@ -10,7 +10,7 @@ import click
 from dagorama.cli.base import INSTANCE, broker_options, connect, report_errors, whole_ids
 from dagorama.cli.names import node_names
 from dagorama.cli.output import Output, document
-from dagorama.cli.tables import time_text, uuid_text
+from dagorama.client.display.tables import time_text, uuid_text
 from dagorama.models.events import Event, InstanceEnded, NodeEvent
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import click
 
 from dagorama.cli.base import TARGET, Answer, broker_command, node_reference, whole_ids
 from dagorama.cli.names import node_names
-from dagorama.cli.tables import pluralize, time_text, uuid_text
+from dagorama.client.display.tables import pluralize, time_text, uuid_text
 from dagorama.models.state import State
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import click
 from dagorama.cli.base import Answer, id_digits, named_command, whole_ids
 from dagorama.cli.names import node_name
 from dagorama.cli.output import cut_note
-from dagorama.cli.tables import pluralize, time_text, uuid_text
+from dagorama.client.display.tables import pluralize, time_text, uuid_text
 
 if TYPE_CHECKING:
     from dagorama.api import broker_pb2

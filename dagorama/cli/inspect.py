@@ -13,7 +13,15 @@ from dagorama.cli.base import LABELS, TARGET, Answer, named_command, node_refere
 from dagorama.cli.names import node_name, node_names
 from dagorama.cli.node import node_answer
 from dagorama.cli.output import cut_note
-from dagorama.cli.tables import duration_text, key_values, pluralize, run_seconds, table, time_text, uuid_text
+from dagorama.client.display.tables import (
+    duration_text,
+    key_values,
+    pluralize,
+    run_seconds,
+    table,
+    time_text,
+    uuid_text,
+)
 from dagorama.models.state import State
 
 if TYPE_CHECKING:

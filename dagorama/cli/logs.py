@@ -28,7 +28,7 @@ from dagorama.cli.base import (
 )
 from dagorama.cli.names import node_names
 from dagorama.cli.output import Output, document
-from dagorama.cli.tables import harmless, uuid_text
+from dagorama.client.display.tables import harmless, uuid_text
 from dagorama.models.log_record import LogRecord
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from dagorama.api import broker_pb2
 from dagorama.cli.base import Answer
-from dagorama.cli.tables import duration_text, key_values, report_text, run_seconds, time_text, uuid_text
+from dagorama.client.display.tables import duration_text, key_values, report_text, run_seconds, time_text, uuid_text
 from dagorama.errors import DagoramaError, SettingsError
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from dagorama.cli.base import Answer, address_options, broker_command, broker_op
 from dagorama.cli.exit_codes import ExitCode
 from dagorama.cli.inspect import function_data
 from dagorama.cli.output import NAMED, Output
-from dagorama.cli.tables import key_values, pluralize, table, time_text
 from dagorama.cli.workers import workers_answer
+from dagorama.client.display.tables import key_values, pluralize, table, time_text
 from dagorama.errors import BrokerError
 from dagorama.models.state import State
 from dagorama.settings import Settings

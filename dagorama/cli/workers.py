@@ -9,7 +9,7 @@ import click
 from dagorama.api import broker_pb2
 from dagorama.cli.base import MIN_ID_DIGITS, Answer, broker_command, broker_options, named_command, print_answer
 from dagorama.cli.output import NAMED, Output
-from dagorama.cli.tables import pluralize, table, uuid_text
+from dagorama.client.display.tables import pluralize, table, uuid_text
 from dagorama.errors import NotFound, RequestRejected
 
 if TYPE_CHECKING:

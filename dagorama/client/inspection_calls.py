@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from dagorama.api import broker_pb2
 from dagorama.client.chunks import DEADLINE, all_pages
+from dagorama.errors import BrokerError, BrokerOverloaded, BrokerUnavailable
 from dagorama.models.state import State
 
 if TYPE_CHECKING:
+    import grpc
+
     from dagorama.api.broker_pb2_grpc import BrokerStub
 
 T = TypeVar("T")
@@ -27,6 +30,10 @@ class InspectionCalls(ABC):
     """The part of `Connection` that reads instances, nodes and the state of the broker."""
 
     stub: BrokerStub
+
+    @abstractmethod
+    def error_of(self, error: grpc.RpcError) -> BrokerError:
+        """Return our error for a failed call."""
 
     @abstractmethod
     def _ask(self, call: Callable[[float], T], seconds: float = DEADLINE) -> T:
@@ -129,6 +136,24 @@ class InspectionCalls(ABC):
         """Return where a running node stands now."""
         request = broker_pb2.GetStackRequest(instance=instance, node=node)
         return self._ask(lambda timeout: self.stub.GetStack(request, timeout=timeout))
+
+    def progress_now(self, request: broker_pb2.WatchRequest) -> broker_pb2.Progress:
+        """Return the only reply to a watch with `now`."""
+        return self._ask(lambda timeout: next(iter(self.stub.Watch(request, timeout=timeout))))
+
+    def watch_queues(self, queue: str = "") -> Iterator[broker_pb2.Activity]:
+        """Yield the counts of all queues, or of one, whenever they have changed; also after restarts of the broker."""
+        import grpc
+
+        request = broker_pb2.WatchQueuesRequest(queue=queue)
+        while True:
+            try:
+                yield from self.stub.WatchQueues(request)
+            except grpc.RpcError as error:
+                failure = self.error_of(error)
+                if not isinstance(failure, BrokerUnavailable | BrokerOverloaded):
+                    raise failure from None
+            self.get_status()  # waits until the broker answers, or raises
 
     def pause_queue(self, queue: str, resume: bool = False) -> broker_pb2.PauseQueueReply:
         """Stop granting nodes of a queue, or grant them again."""

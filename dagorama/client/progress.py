@@ -34,6 +34,11 @@ class Watch(Following[Progress]):
                 return True
         return False
 
+    def now(self) -> Progress:
+        """Return the state of this moment."""
+        request = broker_pb2.WatchRequest(instance=self._instance, now=True)
+        return progress_of(self._broker.progress_now(request))
+
 
 def watch(instance: InstanceRef) -> Watch:
     """Return the progress of an instance, to be iterated over with `for` or `async for`.

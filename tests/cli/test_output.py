@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from dagorama.cli.output import Answer, Output, cut_note, document, print_out, utc_text
-from dagorama.cli.tables import MAX_CELL_CHARACTERS, table
+from dagorama.client.display.tables import MAX_CELL_CHARACTERS, table
 
 LISTED = Answer("a table", [{"name": "one"}, {"name": "two"}], names=["one", "two"])
 
