@@ -113,6 +113,16 @@ class Connection(InspectionCalls):
         except grpc.RpcError as error:
             raise self.error_of(error) from None
 
+    def explain_node_once(self, instance: bytes, node: bytes, timeout: float) -> broker_pb2.Explanation:
+        """Return why a node is not running. The call is not repeated."""
+        import grpc
+
+        try:
+            request = broker_pb2.ExplainNodeRequest(instance=instance, node=node)
+            return self.stub.ExplainNode(request, timeout=timeout)
+        except grpc.RpcError as error:
+            raise self.error_of(error) from None
+
     def _answered(self, question: broker_pb2.Request, timeout: float) -> None:
         for _ in StreamReplies(self, self._asked(question), timeout):
             pass

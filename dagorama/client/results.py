@@ -12,7 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from dagorama.client.at_hand import known
-from dagorama.client.explain import reasons
+from dagorama.client.explain import why
 from dagorama.client.large_values import broker_values, dereference
 from dagorama.client.timeouts import checked_timeout
 from dagorama.client.waiter import NodeResult, NodeWaiter, check_instance, owner_of
@@ -185,7 +185,7 @@ def not_ended(waiting: NodeWaiter, of: int, timeout: float | None, one: object) 
 
 def _because(waiting: NodeWaiter) -> str:
     """Return the reasons why nodes have not ended, as the end of a sentence."""
-    text = reasons(waiting.unanswered).text
+    text = why(waiting.unanswered)
     return f": {text}" if text else ""
 
 
