@@ -20,6 +20,9 @@ from dagorama_broker.scheduler.staged_children import StagedChildren, own_origin
 from dagorama_broker.scheduler.submission import SubmissionPlan
 from dagorama_broker.scheduler.transitions import CANCELLED, FAILED
 
+#: Type of the failure of a node whose process died.
+PROCESS_DIED = "dagorama.errors.ProcessDied"
+
 
 class Outcomes(Children):
     # --- results ------------------------------------------------------------------------------------
@@ -184,11 +187,13 @@ class Outcomes(Children):
             trouble = self.graph.trouble(node)
             trouble.crashes += 1
             again = trouble.crashes < (node.queue.function.max_deaths or self.limits.deaths)
+            text = f"its process ended {trouble.crashes} times while it ran; the last time: {cause}"
             if again:
                 self.claims.invalidate_attempt(node)
                 self.graph.recording.retries[RetryReason.PROCESS_DIED] += 1
-            text = f"its process ended {trouble.crashes} times while it ran; the last time: {cause}"
-            self._again_or_fail(node, again, "dagorama.errors.ProcessDied", text, worker)
+                failure = self._failure_of(node, PROCESS_DIED, f"its process ended while it ran: {cause}", worker)
+                self.graph.keep_failure(trouble, failure.packed())
+            self._again_or_fail(node, again, PROCESS_DIED, text, worker)
         for attempt in unstarted:
             if attempt in claimed:
                 self.give_back(worker, claimed[attempt].key, attempt, "", now)
@@ -238,12 +243,15 @@ class Outcomes(Children):
             self.graph.record_trouble(node)
             self.graph.back(node)
             return
+        self._fail(node, self._failure_of(node, type, text, worker), 0 if worker is None else worker.number)
+
+    def _failure_of(self, node: Node, type: str, text: str, worker: Worker | None) -> Failure:
+        """Return a failure that no exception has caused, with the failed attempts before it."""
         trouble = self.graph.trouble(node)
         attempts = trouble.failed_attempts + trouble.crashes + trouble.worker_losses
-        name, number = ("", 0) if worker is None else (worker.info.name, worker.number)
-        ended = self.graph.now + self.graph.wall
+        ended, name = self.graph.now + self.graph.wall, "" if worker is None else worker.info.name
         failure = Failure(node.queue.function.name, type, text, "", b"", attempts, ended=ended, worker=name)
-        self._fail(node, failure.after(trouble.failure), number)
+        return failure.after(trouble.failure)
 
     def _fail(self, node: Node, failure: Failure, worker: int) -> None:
         self.eager_attempts.abort(node)

@@ -200,7 +200,9 @@ def test_a_wait_for_what_runs_warns_of_nothing_and_its_timeout_says_where_it_run
         with fifo.open("wb"):  # it has been opened there: the node runs
             with pytest.raises(TimeoutError, match=r"\S+:\d+ runs it"):
                 resolve(instance, promise, timeout=1.0)
-            with pytest.raises(TimeoutError, match=r"1 process is busy on 1 worker that may run it; .*; no older node is queued"):
+            with pytest.raises(
+                TimeoutError, match=r"1 process is busy on 1 worker that may run it; .*; no older node is queued"
+            ):
                 resolve(*behind, timeout=0)
         assert resolve(instance, promise, timeout=WAIT) == 0
     assert log.waits() == []
