@@ -202,4 +202,5 @@ class WorkerOptions:
     definitions: bytes = b""  #: a pickled Shipment of the launching program's, for the children
     grace: float | None = None  #: seconds that running nodes get when it is told to stop; None: Settings.grace
     health_port: int | None = None  #: port of /livez and /readyz over HTTP; 0: any free one, None: none
+    metrics_port: int | None = None  #: port of /metrics over HTTP; 0: any free one, None: none
     health_host: str = "127.0.0.1"  #: address of the HTTP ports

@@ -51,6 +51,10 @@ def worker_flags(command: F) -> F:
         "--health-host", default="127.0.0.1", show_default=True, help="Address of the HTTP ports."
     )(command)  # fmt: skip
     command = click.option(
+        "--metrics-port", type=click.IntRange(0, HIGHEST_PORT), metavar="PORT",
+        help="Serve /metrics over HTTP on this port, 0 for any free one.",
+    )(command)  # fmt: skip
+    command = click.option(
         "--health-port", type=click.IntRange(0, HIGHEST_PORT), metavar="PORT",
         help="Serve /livez and /readyz over HTTP on this port, 0 for any free one.",
     )(command)  # fmt: skip

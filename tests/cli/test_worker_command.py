@@ -12,6 +12,7 @@ from dagorama.hot_reload import run_hot_reload_worker
 FLAGS = [
     "--include-queue", "--exclude-queue", "--toleration", "--concurrency", "--import", "--only-imported",
     "--exit-on-completion", "--grace", "--host", "--port", "--version", "--health-port", "--health-host",
+    "--metrics-port",
 ]  # fmt: skip
 
 

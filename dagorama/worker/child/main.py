@@ -75,6 +75,8 @@ class _Child:
         self._outbox = Outbox(self._send)
         self._values = SpoolValues(spool)
         self._executor = Executor(self._outbox, self._values)
+        if memory.run_times:
+            self._executor.run_times = memory.run_times[slot]
         self._engine = RunLoop(self._executor, memory.slots[slot])
         self._slot = memory.slots[slot]
         self._identity = _identity(connection)

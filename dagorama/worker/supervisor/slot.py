@@ -4,8 +4,6 @@ Nodes are numbered as in `shared_memory`: the first node given to the current ch
 opened.
 """
 
-import os
-import signal
 import socket
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -15,9 +13,8 @@ from itertools import compress
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.worker.failures import describe, timeout_error
-from dagorama.worker.frames import CUT_OFF, FrameReader, Kind, prefix
+from dagorama.worker.frames import FrameReader, Kind, prefix
 from dagorama.worker.shared_memory import RING, SlotMemory
-from dagorama.worker.supervisor.fork_server import Ended
 from dagorama.worker.supervisor.session import Held
 
 READ_BYTES = 1 << 20
@@ -281,18 +278,3 @@ class Slot:
 
 def _definitions(parcel: bytes) -> _Frame:
     return _Frame(memoryview(prefix(Kind.DEFINE, len(parcel)) + parcel), set())
-
-
-def cause_of(ended: Ended) -> str:
-    """Return a text that says how a child exited, such as "killed by SIGSEGV, peak memory 34 MB"."""
-    code = os.waitstatus_to_exitcode(ended.status)
-    how = f"exited with code {code}" if code >= 0 else f"killed by {_signal_name(-code)}"
-    if code == CUT_OFF:
-        how += " (its socket to the worker was closed: a node must not close file descriptors that it did not open)"
-    return f"{how}, peak memory {ended.peak / 1e6:.0f} MB"
-
-
-def _signal_name(number: int) -> str:
-    with suppress(ValueError):
-        return signal.Signals(number).name
-    return f"signal {number}"

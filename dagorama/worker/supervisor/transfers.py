@@ -56,6 +56,7 @@ class Transfers:
         self._files: SharedFiles | None = None
         self._sending: dict[bytes, asyncio.Task[None]] = {}
         self._fetching: dict[bytes, asyncio.Task[None]] = {}
+        self.fetched = self.fetched_bytes = 0  #: values that were downloaded, and their bytes
         self._free_transfers = asyncio.Semaphore(MAX_CONCURRENT_TRANSFERS)
 
     def share(self, folder: pb.GetSharedFolderReply) -> None:
@@ -150,9 +151,11 @@ class Transfers:
             async for chunk in self._stub.GetValue(pb.GetValueRequest(sha256=digest)):
                 file.write(chunk.data)
                 found.update(chunk.data)
+                self.fetched_bytes += len(chunk.data)
         whole = found.digest() == digest
         if whole:
             partial.replace(path)
+            self.fetched += 1
         return whole
 
 
