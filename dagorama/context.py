@@ -57,6 +57,8 @@ class Call(Protocol):
     """A node that was granted to a worker."""
 
     @property
+    def attempt(self) -> int: ...
+    @property
     def instance(self) -> bytes: ...
     @property
     def id(self) -> bytes: ...
@@ -96,6 +98,11 @@ class RunningNode:
         self.attempt = attempt  #: the calls of the node; None when the run is over
         self._is_cancelled = is_cancelled
         self._call = call
+
+    @property
+    def granted_attempt(self) -> int:
+        """The attempt under which the broker has granted the node; 0 for a run that no worker has made."""
+        return 0 if self._call is None else self._call.attempt
 
     def described(self) -> CurrentNode | None:
         """Return the running node; None for a run that no worker has made. Most nodes do not ask."""

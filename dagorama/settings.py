@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
+from importlib.util import find_spec
 from math import inf
 from os import environ
 from re import fullmatch
@@ -112,6 +113,21 @@ def shared_files() -> bool:
     if text not in _FLAGS:
         raise SettingsError(f"DAGORAMA_SHARED_FILES is {text!r}: it must be 1 or 0")
     return _FLAGS[text]
+
+
+def traces() -> bool:
+    """Return DAGORAMA_TRACES: whether to make spans; raise SettingsError, also if OpenTelemetry is not installed."""
+    return _traces(environ.get("DAGORAMA_TRACES", ""))
+
+
+@lru_cache(maxsize=8)
+def _traces(text: str) -> bool:
+    flag = text.strip().lower() or "0"
+    if flag not in _FLAGS:
+        raise SettingsError(f"DAGORAMA_TRACES is {text!r}: it must be 1 or 0")
+    if _FLAGS[flag] and find_spec("opentelemetry") is None:
+        raise SettingsError("DAGORAMA_TRACES is set and needs a package: pip install 'dagorama[otel]'")
+    return _FLAGS[flag]
 
 
 def warn_after() -> float:

@@ -94,7 +94,7 @@ def ready_options(flags: dict[str, Any]) -> WorkerOptions:
 
 def _check_settings(host: str | None, port: int | None, health_host: str) -> None:
     from dagorama.client.channel import check
-    from dagorama.settings import shared_files
+    from dagorama.settings import shared_files, traces
     from dagorama.values.signing import keyring
 
     try:
@@ -102,6 +102,7 @@ def _check_settings(host: str | None, port: int | None, health_host: str) -> Non
         checked_host(health_host, "--health-host")
         check(Settings.from_env())
         shared_files()
+        traces()
         keyring()
     except SettingsError as error:
         raise click.UsageError(str(error)) from None

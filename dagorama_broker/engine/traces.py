@@ -1,7 +1,7 @@
 """Keeps the trace contexts of attempts whose values other nodes may use, so that their spans can link to them.
 
-The rule: they are for people, so only the latest are kept, in memory, and a restart loses them. What created a node, by
-which its own span finds its parent, is stored with its block.
+The rule: they are for people, so only the latest are kept, in memory, and a restart loses them. The context by which
+the span of a node finds its parent is stored with the block of the node.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class AttemptTraces:
         self._traces: dict[int, str] = {}
 
     def keep(self, key: int, trace: str) -> None:
-        """Keep the trace context of a node's attempt; it replaces that of an earlier attempt."""
+        """Keep the trace context of a node's attempt; it replaces the context of an earlier attempt."""
         self._traces.pop(key, None)
         self._traces[key] = trace
         if len(self._traces) > self._most:

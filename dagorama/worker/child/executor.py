@@ -156,6 +156,7 @@ class Executor:
 
     def _scope(self, call: Call) -> AttemptScope:
         scope = AttemptScope(call.instance, self.large_from, self._large.put, self._ring)
+        scope.trace = call.trace
         if call.work.stream_children:
             self.outbox.follow(call.node, call.attempt, scope)
         return scope

@@ -21,7 +21,7 @@ from dagorama.context import expect_threads
 from dagorama.errors import FunctionNotFound
 from dagorama.graph import shipping
 from dagorama.serializer import run_only
-from dagorama.settings import WorkerOptions
+from dagorama.settings import WorkerOptions, traces
 from dagorama.user_code.names import class_name
 from dagorama.worker.child import node_logging, signals
 from dagorama.worker.child.executor import Executor
@@ -74,7 +74,7 @@ class _Child:
         self._pieces: list[bytes] = []
         self._outbox = Outbox(self._send)
         self._values = SpoolValues(spool)
-        self._executor = Executor(self._outbox, self._values)
+        self._executor = _executor(self._outbox, self._values)
         if memory.run_times:
             self._executor.run_times = memory.run_times[slot]
         self._engine = RunLoop(self._executor, memory.slots[slot])
@@ -155,6 +155,15 @@ class _Child:
                 flush=True,
             )
         os._exit(CUT_OFF)
+
+
+def _executor(outbox: Outbox, values: SpoolValues) -> Executor:
+    if not traces():
+        return Executor(outbox, values)
+    from dagorama.worker.child.traced import TracedExecutor, name_spans_in_logs
+
+    name_spans_in_logs()
+    return TracedExecutor(outbox, values)
 
 
 def _identity(connection: socket.socket) -> tuple[int, int] | None:

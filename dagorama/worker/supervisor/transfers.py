@@ -256,6 +256,8 @@ def _without(results: pb.Results, attempts: set[int]) -> pb.Results:
         failures=[failure for failure in results.failures if failure.attempt not in attempts],
         large=[value for value, _ in large],
         large_of=[of for _, of in large],
+        trace=[trace for trace, of in zip(results.trace, results.trace_of, strict=True) if of in moved],
+        trace_of=[moved[of] for of in results.trace_of if of in moved],
     )
     if results.ref_count:
         starts = list(accumulate(results.ref_count, initial=0))
