@@ -9,7 +9,7 @@ import pytest
 
 from dagorama_monitoring import listener as module
 from dagorama_monitoring.listener import LONGEST_HEAD, MOST_CONNECTIONS, Answer, Listener, Request, listeners
-from tests.support.http import SECONDS, fetch
+from tests.support.fetching import SECONDS, fetch
 
 
 async def page(request: Request) -> Answer:

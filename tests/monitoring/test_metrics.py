@@ -16,7 +16,7 @@ from dagorama_broker.monitoring import metrics
 from dagorama_broker.monitoring.ports import monitored
 from dagorama_broker.settings import Settings
 from dagorama_monitoring import exposition
-from tests.support.http import afetch, fetch, url_in
+from tests.support.fetching import afetch, fetch, url_in
 from tests.support.raw import FUNCTION, LEAF, MEMORY, PATIENCE, Dag, Served, serving, submit
 from tests.support.scrape import Scrape
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from dagorama.api import broker_pb2 as pb
-from tests.support.http import url_in
+from tests.support.fetching import url_in
 from tests.support.raw import Dag, serving, submit
 from tests.support.scrape import Scrape
 from tests.support.scripted_broker import ScriptedBroker, worker_process

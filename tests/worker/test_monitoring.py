@@ -10,7 +10,7 @@ import pytest
 
 from dagorama.values.codec import encode
 from dagorama.values.out_of_band import Buffer
-from tests.support.http import fetch, url_in
+from tests.support.fetching import fetch, url_in
 from tests.support.scrape import Scrape
 from tests.support.scripted_broker import ScriptedBroker, WorkerProcess, environment_of, worker_process
 from tests.support.worker_command import await_that
