@@ -133,6 +133,11 @@ class RunningNode:
             self.log = self._open_log(self)
         return self.log
 
+    @property
+    def granted_attempt(self) -> int:
+        """The attempt under which the broker has granted the node; 0 for a run that no worker has made."""
+        return 0 if self.call is None else self.call.attempt
+
     def described(self) -> CurrentNode | None:
         """Return the running node; None for a run that no worker has made. Most nodes do not ask."""
         call = self.call

@@ -17,7 +17,7 @@ from dagorama.client.timeouts import checked_timeout
 from dagorama.errors import CodeMismatchException as CodeMismatchException
 from dagorama.errors import WorkersNotStarted
 from dagorama.graph import shipping
-from dagorama.settings import WorkerOptions, shared_files
+from dagorama.settings import WorkerOptions, shared_files, traces
 from dagorama.values.signing import keyring
 from dagorama.worker.launcher import launch
 
@@ -282,6 +282,7 @@ def launch_workers(n: int = 1, exit_on_completion: bool = False) -> Iterator[lis
         raise ValueError(f"launch_workers needs at least one worker, not {n}")
     keyring()  # raises here if there is none
     shared_files()
+    traces()
     shipment = shipping.pack()
     options = WorkerOptions(concurrency=n, exit_on_completion=exit_on_completion, definitions=pickle.dumps(shipment))
     launched = LaunchedWorkers(options)

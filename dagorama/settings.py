@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
+from importlib.util import find_spec
 from math import inf
 from os import environ
 from re import fullmatch
@@ -134,6 +135,21 @@ def no_color() -> bool:
     return bool(environ.get("NO_COLOR"))
 
 
+def traces() -> bool:
+    """Return DAGORAMA_TRACES: whether to make spans; raise SettingsError, also if OpenTelemetry is not installed."""
+    return _traces(environ.get("DAGORAMA_TRACES", ""))
+
+
+@lru_cache(maxsize=8)
+def _traces(text: str) -> bool:
+    flag = text.strip().lower() or "0"
+    if flag not in _FLAGS:
+        raise SettingsError(f"DAGORAMA_TRACES is {text!r}: it must be 1 or 0")
+    if _FLAGS[flag] and find_spec("opentelemetry") is None:
+        raise SettingsError("DAGORAMA_TRACES is set and needs a package: pip install 'dagorama[otel]'")
+    return _FLAGS[flag]
+
+
 def warn_after() -> float:
     """Return DAGORAMA_WARN_AFTER: seconds after which a wait logs why it has not ended; raise SettingsError."""
     return _seconds("DAGORAMA_WARN_AFTER", environ.get("DAGORAMA_WARN_AFTER"), _WARN_AFTER, inf)
@@ -261,4 +277,5 @@ class WorkerOptions:
     definitions: bytes = b""  #: a pickled Shipment of the launching program's, for the children
     grace: float | None = None  #: seconds that running nodes get when it is told to stop; None: Settings.grace
     health_port: int | None = None  #: port of /livez and /readyz over HTTP; 0: any free one, None: none
+    metrics_port: int | None = None  #: port of /metrics over HTTP; 0: any free one, None: none
     health_host: str = "127.0.0.1"  #: address of the HTTP ports

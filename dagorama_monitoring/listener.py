@@ -79,7 +79,8 @@ def listeners(host: str, *wanted: tuple[int | None, Pages]) -> list[Listener]:
         except (OSError, UnicodeError) as error:
             for other in made:
                 other.discard()
-            raise OSError(f"cannot serve HTTP on {host}:{port}: {error}") from error
+            why = str(getattr(error, "strerror", None) or error).partition(" (while")[0]
+            raise OSError(f"cannot serve HTTP on {host}:{port}: {why}") from error
     for listener in made:
         listener.start()
     return made

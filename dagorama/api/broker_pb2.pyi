@@ -302,11 +302,16 @@ class Nodes(_message.Message):
     TOLERANT_FIELD_NUMBER: _builtins.int
     KEYS_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
+    TRACE_FIELD_NUMBER: _builtins.int
     instance: _builtins.bytes
     origin: _builtins.bytes
     """12 bytes"""
     first: _builtins.int
     """counter of the first node"""
+    trace: _builtins.str
+    """The W3C trace context of what created these nodes: a traceparent, and after a space the tracestate if there is one.
+    Opaque to the broker. Empty: they are not traced.
+    """
     @_builtins.property
     def creates(self) -> Global___NewInstance:
         """present: this message makes the instance"""
@@ -361,10 +366,11 @@ class Nodes(_message.Message):
         tolerant: _abc.Iterable[_builtins.int] | None = ...,
         keys: _abc.Iterable[_builtins.str] | None = ...,
         key: _abc.Iterable[_builtins.int] | None = ...,
+        trace: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["creates", b"creates"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "creates", b"creates", "first", b"first", "foreign", b"foreign", "function", b"function", "instance", b"instance", "key", b"key", "keys", b"keys", "large", b"large", "origin", b"origin", "source", b"source", "source_count", b"source_count", "tolerant", b"tolerant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "creates", b"creates", "first", b"first", "foreign", b"foreign", "function", b"function", "instance", b"instance", "key", b"key", "keys", b"keys", "large", b"large", "origin", b"origin", "source", b"source", "source_count", b"source_count", "tolerant", b"tolerant", "trace", b"trace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -685,6 +691,8 @@ class Results(_message.Message):
     LARGE_OF_FIELD_NUMBER: _builtins.int
     LOGS_FIELD_NUMBER: _builtins.int
     REPORTS_FIELD_NUMBER: _builtins.int
+    TRACE_FIELD_NUMBER: _builtins.int
+    TRACE_OF_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -733,6 +741,14 @@ class Results(_message.Message):
     def reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeReport]:
         """the latest of each of some running attempts"""
 
+    @_builtins.property
+    def trace(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """trace contexts of attempts that were traced, for links of nodes that use them"""
+
+    @_builtins.property
+    def trace_of(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """for each of them, the index of its node in `node`"""
+
     def __init__(
         self,
         *,
@@ -750,10 +766,12 @@ class Results(_message.Message):
         large_of: _abc.Iterable[_builtins.int] | None = ...,
         logs: _abc.Iterable[Global___NodeLog] | None = ...,
         reports: _abc.Iterable[Global___NodeReport] | None = ...,
+        trace: _abc.Iterable[_builtins.str] | None = ...,
+        trace_of: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "children", b"children", "failures", b"failures", "foreign", b"foreign", "functions", b"functions", "large", b"large", "large_of", b"large_of", "logs", b"logs", "microseconds", b"microseconds", "node", b"node", "ref", b"ref", "ref_count", b"ref_count", "reports", b"reports", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "children", b"children", "failures", b"failures", "foreign", b"foreign", "functions", b"functions", "large", b"large", "large_of", b"large_of", "logs", b"logs", "microseconds", b"microseconds", "node", b"node", "ref", b"ref", "ref_count", b"ref_count", "reports", b"reports", "trace", b"trace", "trace_of", b"trace_of", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1107,6 +1125,10 @@ class GrantBody(_message.Message):
     FUSED_SOURCE_FIELD_NUMBER: _builtins.int
     REBINDINGS_FIELD_NUMBER: _builtins.int
     REBINDING_FIELD_NUMBER: _builtins.int
+    TRACES_FIELD_NUMBER: _builtins.int
+    TRACE_FIELD_NUMBER: _builtins.int
+    LINKED_FIELD_NUMBER: _builtins.int
+    LINK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def node(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -1179,6 +1201,22 @@ class GrantBody(_message.Message):
 
     @_builtins.property
     def rebinding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def traces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Trace contexts of what created the nodes, each once; and for each node 1 + the index of its own among them. 0, or
+        the list is shorter: none, and such a node is not traced.
+        """
+
+    @_builtins.property
+    def trace(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def linked(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """sources of traced nodes whose attempts were traced, as far as that is known"""
+
+    @_builtins.property
+    def link(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """the trace contexts of these attempts"""
+
     def __init__(
         self,
         *,
@@ -1203,10 +1241,14 @@ class GrantBody(_message.Message):
         fused_source: _abc.Iterable[_builtins.int] | None = ...,
         rebindings: _abc.Iterable[Global___SignedRebinding] | None = ...,
         rebinding: _abc.Iterable[_builtins.int] | None = ...,
+        traces: _abc.Iterable[_builtins.str] | None = ...,
+        trace: _abc.Iterable[_builtins.int] | None = ...,
+        linked: _abc.Iterable[_builtins.int] | None = ...,
+        link: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "failed", b"failed", "failed_attempts", b"failed_attempts", "function", b"function", "functions", b"functions", "fused_source", b"fused_source", "id", b"id", "instance", b"instance", "instances", b"instances", "made_with", b"made_with", "node", b"node", "rebinding", b"rebinding", "rebindings", b"rebindings", "source", b"source", "source_count", b"source_count", "value", b"value", "value_id", b"value_id", "value_node", b"value_node", "value_ref", b"value_ref", "value_ref_count", b"value_ref_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "attempt", b"attempt", "failed", b"failed", "failed_attempts", b"failed_attempts", "function", b"function", "functions", b"functions", "fused_source", b"fused_source", "id", b"id", "instance", b"instance", "instances", b"instances", "link", b"link", "linked", b"linked", "made_with", b"made_with", "node", b"node", "rebinding", b"rebinding", "rebindings", b"rebindings", "source", b"source", "source_count", b"source_count", "trace", b"trace", "traces", b"traces", "value", b"value", "value_id", b"value_id", "value_node", b"value_node", "value_ref", b"value_ref", "value_ref_count", b"value_ref_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

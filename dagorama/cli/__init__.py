@@ -52,6 +52,10 @@ def worker_flags(command: F) -> F:
         "--health-host", default="127.0.0.1", show_default=True, help="Address of the HTTP ports."
     )(command)  # fmt: skip
     command = click.option(
+        "--metrics-port", type=click.IntRange(0, HIGHEST_PORT), metavar="PORT",
+        help="Serve /metrics over HTTP on this port, 0 for any free one.",
+    )(command)  # fmt: skip
+    command = click.option(
         "--health-port", type=click.IntRange(0, HIGHEST_PORT), metavar="PORT",
         help="Serve /livez and /readyz over HTTP on this port, 0 for any free one.",
     )(command)  # fmt: skip
@@ -102,7 +106,7 @@ def ready_options(flags: dict[str, Any]) -> WorkerOptions:
 
 def _check_settings(host: str | None, port: int | None, health_host: str) -> None:
     from dagorama.client.channel import check
-    from dagorama.settings import captured_log_level, captures_logs, shared_files
+    from dagorama.settings import captured_log_level, captures_logs, shared_files, traces
     from dagorama.values.signing import keyring
 
     try:
@@ -112,6 +116,7 @@ def _check_settings(host: str | None, port: int | None, health_host: str) -> Non
         shared_files()
         captures_logs()
         captured_log_level()
+        traces()
         keyring()
     except SettingsError as error:
         raise click.UsageError(str(error)) from None

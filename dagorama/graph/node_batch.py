@@ -100,7 +100,7 @@ class NodeBatch:
 
     __slots__ = (
         "_arguments", "_closed", "_keys", "_lock", "_refs", "_ring", "_specs", "_tolerant", "creates", "first",
-        "instance", "origin",
+        "instance", "origin", "trace",
     )  # fmt: skip
 
     def __init__(self, instance: bytes, origin: bytes, first: int = 0, ring: Keyring | None = None) -> None:
@@ -108,6 +108,7 @@ class NodeBatch:
         self.origin = origin
         self.first = first
         self.creates: broker_pb2.NewInstance | None = None
+        self.trace = ""  #: the trace context of what creates the nodes; empty: they are not traced
         self._ring = ring or keyring()
         self._specs: list[FunctionSpec] = []
         self._arguments: list[bytes] = []
@@ -127,6 +128,10 @@ class NodeBatch:
         """Return the number of nodes that are in all columns."""
         with self._lock:
             return len(self._specs)
+
+    def function_of(self, position: int) -> FunctionSpec:
+        """Return the function of the node at this position."""
+        return self._specs[position]
 
     def add(self, spec: FunctionSpec, encoded: Encoded, key: str | None = None) -> int:
         """Add a node with a concurrency key, and return its counter.
@@ -195,6 +200,7 @@ class NodeBatch:
             function=[functions.index(spec, key_id) for spec in self._specs[start:stop]],
             arguments=envelopes,
             large=_large_values(envelopes),
+            trace=self.trace,
         )
         refs = self._refs[start:stop]
         if any(refs):

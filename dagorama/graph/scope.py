@@ -105,6 +105,7 @@ class _BatchScope:
 
     __slots__ = (
         "_closed", "_instance", "_large_from", "_ring", "_run", "bound", "constructor", "on_growth", "put_large",
+        "trace",
     )  # fmt: skip
 
     asks_the_broker = False
@@ -121,6 +122,7 @@ class _BatchScope:
         self.bound: Binding | None = None  #: gives functions the code that the instance is bound to
         self._closed = ""  # the reason
         self.on_growth: OnGrowth | None = None  #: called after each call
+        self.trace = ""  #: the trace context that the created nodes get
 
     def call(
         self,
@@ -156,6 +158,7 @@ class _BatchScope:
                 raise NotInInstance(f"{function.name} was called {self._closed}")
             if self._run is None:
                 self._run = NodeBatch(self._instance, os.urandom(ORIGIN_BYTES), ring=self._ring)
+                self._run.trace = self.trace
             return self._run
 
     def close(self) -> None:
@@ -237,6 +240,7 @@ class AttemptScope(_BatchScope):
             with _changing:
                 self._check_open("a definition was called")
                 self._parts.append((run, scope))
+            run.trace = self.trace
             if self.on_growth is not None:
                 scope.on_growth = self.on_growth
                 self.on_growth(run, run.size())

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dagorama.client.connection import connection
 from dagorama.context import Started, batch_here, current_batch
 from dagorama.graph.node_batch import NodeBatch, submit_requests
+from dagorama.settings import traces
 
 
 class _Batch:
@@ -43,7 +44,7 @@ def batch() -> Iterator[None]:
         yield
         current_batch.reset(token)
         if batch.runs:
-            connection().submit(submit_requests(batch.runs))
+            _send(batch.runs)
     finally:
         batch.over = True
         if current_batch.get() is batch:
@@ -54,7 +55,17 @@ def submit(run: NodeBatch) -> None:
     """Submit nodes; return when they are durable, or when a `batch()` block has taken them."""
     batch = batch_here()
     if batch is None:
-        connection().submit(submit_requests([run]))
+        _send([run])
     else:
         assert isinstance(batch, _Batch)
         batch.runs.append(run)
+
+
+def _send(runs: list[NodeBatch]) -> None:
+    if not traces():
+        connection().submit(submit_requests(runs))
+        return
+    from dagorama.graph.tracing import sending
+
+    with sending(runs):
+        connection().submit(submit_requests(runs))

@@ -18,6 +18,7 @@ from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 
 from dagorama.worker.dump_file import DumpFile
+from dagorama.worker.run_times import RunTimes
 
 if TYPE_CHECKING:
     import asyncio
@@ -229,7 +230,9 @@ class SlotMemory:
 class SharedMemory:
     """The memory of all slots, and two common words. Make it before the first fork; the last process frees it."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, *, counts_runs: bool = False) -> None:
+        """`counts_runs`: the children count the run times of their nodes."""
+        self.run_times = [RunTimes() for _ in range(slots if counts_runs else 0)]  #: by slot; empty: not counted
         view = memoryview(mmap.mmap(-1, _COMMON_BYTES + slots * _SLOT_BYTES))
         self._common = view[:_COMMON_BYTES].cast("Q")
         positions = range(_COMMON_BYTES, _COMMON_BYTES + slots * _SLOT_BYTES, _SLOT_BYTES)

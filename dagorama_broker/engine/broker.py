@@ -27,6 +27,7 @@ from dagorama_broker.engine.retention import Retention
 from dagorama_broker.engine.retention_policy import RetentionPolicy
 from dagorama_broker.engine.stacks import Stacks
 from dagorama_broker.engine.submissions import Submissions
+from dagorama_broker.engine.traces import AttemptTraces
 from dagorama_broker.engine.waiters import Waiters
 from dagorama_broker.engine.worker_session import Session
 from dagorama_broker.errors import FailedPrecondition, Unavailable
@@ -78,6 +79,7 @@ class Broker:
         self.retry_lock = asyncio.Lock()  #: one retry is read and decided at a time
         self._draining: OrderedDict[bytes, None] = OrderedDict()  # ids of workers that were told to leave
         self.traffic = Traffic()
+        self.attempt_traces = AttemptTraces()
         self.recorder: Recorder | None = None  #: counts the steps for metrics, if there is one
         self.is_leaving = False  #: workers and waiters have been notified
         self._returns: set[asyncio.Event] = set()

@@ -82,6 +82,7 @@ class Live:
     rebindings: dict[int, RebindingRow] = field(default_factory=dict)  #: what allows `rebound`, by the node's key
     next_rebinding: int = 1
     next_worker: int = 1
+    traces: dict[int, str] = field(default_factory=dict)  #: trace contexts of traced `blocks`, by their first keys
     paused: list[PausedQueueRow] = field(default_factory=list)
 
 

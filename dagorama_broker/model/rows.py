@@ -223,6 +223,13 @@ class EagerBlockRow(NamedTuple):
     attempt: int
 
 
+class TraceRow(NamedTuple):
+    """The trace context of what created a block of nodes; opaque to the broker."""
+
+    first_key: int
+    trace: str
+
+
 @dataclass(slots=True)
 class Changes:
     """The rows of one transaction, in the order in which the scheduler made them."""
@@ -247,6 +254,7 @@ class Changes:
         default_factory=list
     )  #: a later row of an attempt replaces an earlier one
     eager_blocks: list[EagerBlockRow] = field(default_factory=list)
+    traces: list[TraceRow] = field(default_factory=list)  #: of `blocks` that are traced
     rebindings: list[RebindingRow] = field(default_factory=list)  #: named by `rebound`
     rebound: list[ReboundRow] = field(default_factory=list)
     used_failures: list[UsedFailureRow] = field(default_factory=list)

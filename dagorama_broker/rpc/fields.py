@@ -10,6 +10,8 @@ LONGEST_NAME = 4096
 #: Characters of a reason or of a failure in one line, for people.
 LONGEST_REASON = 1_000
 LONGEST_KEY_ID = 64
+#: Characters of a traceparent, a space and a tracestate.
+LONGEST_TRACE = 55 + 1 + 512
 #: Queues and taints that one worker may name, and their characters together.
 MOST_NAMES, LONGEST_NAMES = 500, 16 << 10
 
@@ -52,6 +54,13 @@ def check_names(names: Sequence[str]) -> None:
         )
     for name in names:
         check_name(name, "the name of a queue or taint")
+
+
+def check_trace(trace: str) -> str:
+    """Return a trace context as it came. Raises InvalidArgument if it is too long for one, or is not ASCII."""
+    if len(trace) > LONGEST_TRACE or not trace.isascii():
+        raise InvalidArgument(f"a trace context has at most {LONGEST_TRACE} ASCII characters")
+    return trace
 
 
 def check_key_id(id: bytes, whose: str) -> None:

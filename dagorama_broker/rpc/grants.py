@@ -6,7 +6,7 @@ first node that has a value there, also in a later piece.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from struct import Struct
 from typing import Generic, TypeAlias, TypeVar
 
@@ -65,12 +65,14 @@ class GrantBuilder:
         self._function_of: dict[int, int] = {}  # by the id of the function
         self._instance_of: dict[bytes, int] = {}
         self._rebinding_of: dict[int, int] = {}  # by the id of its row
+        self._trace_of: dict[str, int] = {}
+        self._linked: set[int] = set()
         self._values: set[int] = set()
         self._last_queue: FunctionQueue | None = None
         self._last_instance: Instance | None = None
         # Of the whole grant, and taken piece by piece.
         self._source_counts, self._runs, self._beside, self._made_with = _Rare(0), _Rare(0), _Rare(0), _Rare("")
-        self._ref_counts, self._rebinding = _Rare(0), _Rare(0)
+        self._ref_counts, self._rebinding, self._trace = _Rare(0), _Rare(0), _Rare(0)
         self._start_piece()
 
     def _start_piece(self) -> None:
@@ -89,6 +91,8 @@ class GrantBuilder:
         self._refs: list[int] = []
         self._failed: list[int] = []
         self._rebindings: list[pb.SignedRebinding] = []
+        self._traces: list[str] = []
+        self._links: list[tuple[int, str]] = []
 
     def add(
         self,
@@ -135,6 +139,20 @@ class GrantBuilder:
         self._size += len(arguments) + NODE_BYTES
         if self._size >= MESSAGE_TARGET:
             self.cut()
+
+    def add_trace(self, trace: str, links: Iterable[tuple[int, str]]) -> None:
+        """Name what created the next node, and the attempts of its sources by their keys: it is traced."""
+        index = self._trace_of.get(trace)
+        if index is None:
+            index = self._trace_of[trace] = 1 + len(self._trace_of)
+            self._traces.append(trace)
+            self._size += len(trace)
+        self._trace.put(len(self._nodes), index)
+        for source, link in links:
+            if source not in self._linked:
+                self._linked.add(source)
+                self._links.append((source, link))
+                self._size += len(link)
 
     def lacks(self, key: int) -> bool:
         return key not in self._values
@@ -217,6 +235,10 @@ class GrantBuilder:
             fused_source=self._beside.take(),
             rebindings=self._rebindings,
             rebinding=self._rebinding.take(),
+            traces=self._traces,
+            trace=self._trace.take(),
+            linked=[source for source, _ in self._links],
+            link=[link for _, link in self._links],
         )
 
     def _enter_queue(self, queue: FunctionQueue) -> None:

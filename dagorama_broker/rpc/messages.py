@@ -10,7 +10,7 @@ from itertools import accumulate, islice
 from dagorama.api import broker_pb2 as pb
 from dagorama_broker.errors import InvalidArgument
 from dagorama_broker.model.domain import Function
-from dagorama_broker.rpc.fields import check_name, check_references, id_bytes, sha256_bytes
+from dagorama_broker.rpc.fields import check_name, check_references, check_trace, id_bytes, sha256_bytes
 from dagorama_broker.rpc.functions import function_of
 from dagorama_broker.rpc.marks import start_of
 from dagorama_broker.scheduler import NewNodes
@@ -75,6 +75,8 @@ def check_run(nodes: pb.Nodes, functions: int) -> None:
         raise InvalidArgument("a block of nodes tolerates the failure of a source that it does not name")
     for sha256 in nodes.large:
         sha256_bytes(sha256)
+    if nodes.trace:
+        check_trace(nodes.trace)
 
 
 def _run_of(nodes: pb.Nodes, functions: Sequence[Function], digest: bytes) -> NewNodes:
@@ -96,6 +98,7 @@ def _run_of(nodes: pb.Nodes, functions: Sequence[Function], digest: bytes) -> Ne
         list(nodes.keys),
         list(nodes.key),
         _weight(nodes),
+        nodes.trace,
         start_of(nodes.creates) if creates is not None else None,
     )
 

@@ -20,7 +20,15 @@ from dagorama_broker.errors import BrokerRefusal, InvalidArgument
 from dagorama_broker.model.domain import Failure, Function
 from dagorama_broker.rpc.costs import of_children
 from dagorama_broker.rpc.failures import failure_of
-from dagorama_broker.rpc.fields import LONGEST_NAME, bounded, check_name, check_references, id_bytes, sha256_bytes
+from dagorama_broker.rpc.fields import (
+    LONGEST_NAME,
+    bounded,
+    check_name,
+    check_references,
+    check_trace,
+    id_bytes,
+    sha256_bytes,
+)
 from dagorama_broker.rpc.functions import functions_of
 from dagorama_broker.rpc.logs import take_logs, take_reports
 from dagorama_broker.rpc.messages import block_of, split
@@ -61,6 +69,8 @@ async def take_report(broker: Broker, session: Session, report: pb.Report) -> No
         await _take_children(broker, session, children, functions)
         if turn.is_over:
             await turn.next()
+    if results.trace:
+        _take_traces(broker, results)
     if results.node:
         await _take_values(broker, session, results, turn)
     for failure in results.failures:
@@ -127,6 +137,14 @@ async def _take_values(broker: Broker, session: Session, results: pb.Results, tu
         if not place % TOGETHER and not known and turn.is_over:
             await turn.next()
             now = broker.see_time()
+
+
+def _take_traces(broker: Broker, results: pb.Results) -> None:
+    """Keep the trace contexts of attempts for the nodes that use their values. Raises InvalidArgument."""
+    if len(results.trace) != len(results.trace_of) or any(place >= len(results.node) for place in results.trace_of):
+        raise InvalidArgument("a report's trace contexts name nodes that it does not have")
+    for place, trace in zip(results.trace_of, results.trace, strict=True):
+        broker.attempt_traces.keep(results.node[place], check_trace(trace))
 
 
 def refs_of(results: pb.Results) -> list[Sequence[int]] | None:

@@ -65,6 +65,8 @@ async def _grants(broker: Broker, granted: Iterable[Granted]) -> AsyncIterator[p
                     yield piece
             if not _stands(grant):
                 continue  # it has ended meanwhile, and its rebinding is gone with it
+        if scheduler.has_traced and (trace := scheduler.trace_of(node)):
+            builder.add_trace(trace, broker.attempt_traces.of(node.sources))
         if scheduler.has_rebound:
             builder.add(grant, arguments[node.key], beside, *scheduler.rebound(node.key))
         else:

@@ -9,7 +9,15 @@ from operator import attrgetter
 
 from dagorama_broker.errors import Conflict
 from dagorama_broker.model.domain import Function
-from dagorama_broker.model.rows import Changes, FunctionRow, InstanceRow, PausedQueueRow, RebindingRow, WorkerNameRow
+from dagorama_broker.model.rows import (
+    Changes,
+    FunctionRow,
+    InstanceRow,
+    PausedQueueRow,
+    RebindingRow,
+    TraceRow,
+    WorkerNameRow,
+)
 from dagorama_broker.scheduler.effects import Effects
 from dagorama_broker.scheduler.limits import STEP
 from dagorama_broker.scheduler.objects import Instance, Node, NodeBlock, Reservation
@@ -83,6 +91,7 @@ class Names:
         self.next_rebinding = 1
         self.next_worker = 1
         self.worker_numbers: dict[str, int] = {}  #: by name, of workers that have connected to this broker
+        self.traces: dict[int, str] = {}  #: trace contexts of traced blocks in `origins`, by their first keys
         self._last_keyed = 0
         self.wall = 0.0  #: to add to the scheduler's clock for seconds since 1970
         self.now = 0.0
@@ -206,6 +215,11 @@ class Names:
         else:
             of_origin.append(block)
 
+    def keep_trace(self, first_key: int, trace: str) -> None:
+        """Keep the trace context of a new block, by its first key."""
+        self.traces[first_key] = trace
+        self.changes.traces.append(TraceRow(first_key, trace))
+
     def evict_idle(self, ids: Iterable[bytes]) -> None:
         """Evict instances without unfinished nodes."""
         for id in ids:
@@ -218,4 +232,6 @@ class Names:
         self.instances.pop(instance.id, None)
         for block in instance.blocks:
             self.origins.pop(block.origin, None)
+            if self.traces:
+                self.traces.pop(block.first_key, None)
         instance.blocks = []

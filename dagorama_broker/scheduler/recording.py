@@ -16,6 +16,8 @@ from dagorama_broker.scheduler.run_times import BIT_LENGTHS, CountedRunTime, Fun
 #: Names that a label of a metric has at most; the rest is `OTHER`.
 MOST_NAMES = 1_000
 OTHER = "other"
+#: Pairs of a function and a queue that are counted separately; usually each function has one queue.
+MOST_PAIRS = 2 * MOST_NAMES
 #: Causes of deaths that are told apart; there are fewer signals.
 MOST_CAUSES = 70
 #: Nodes whose keys have none of these bits are sampled, 1 in 64. No key has none of the bits of `NONE_SAMPLED`.
@@ -56,6 +58,8 @@ class Recording:
 
     def _figures_of(self, function: Function) -> FunctionFigures:
         names = _bounded(self._names, function.name), self.queue_name(function.queue)
+        if names not in self.functions and len(self.functions) >= MOST_PAIRS:
+            names = OTHER, OTHER
         return self.functions.setdefault(names, FunctionFigures())
 
     def queue_name(self, queue: str) -> str:

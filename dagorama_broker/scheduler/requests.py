@@ -43,6 +43,7 @@ class NewNodes:
     keys: Sequence[str] = ()  #: concurrency keys
     key: Sequence[int] = ()  #: for each node, 1 + the index of its concurrency key in `keys`; 0: it has none
     weight: int = 0  #: nodes and references, roughly what making them costs
+    trace: str = ""  #: trace context of what creates them; empty: they are not traced
     start: Start | None = None  #: the options of the instance, if this makes it and has any
 
     @property

@@ -75,6 +75,7 @@ def _rebuild_names(graph: Graph, live: Live) -> list[NodeBlock]:
         graph.origins.setdefault(block.origin, []).append(block)
     for of_origin in graph.origins.values():
         of_origin.sort(key=FIRST)
+    graph.traces = {block.first_key: live.traces[block.first_key] for block in blocks if block.first_key in live.traces}
     return blocks
 
 

@@ -286,6 +286,8 @@ class SubmissionPlan:
             )
         )
         changes.large += [LargeRow(block.first_key, sha256) for sha256 in new.large]
+        if new.trace:
+            graph.keep_trace(block.first_key, new.trace)
 
 
 def _packed_sources(node: Node) -> bytes:

@@ -167,6 +167,17 @@ class Views:
         old = {queue for queue in {node.queue for node in queued} if self.claims.needs_rebinding(queue)}
         return [node for node in queued if node.queue in old]
 
+    # --- traces ---------------------------------------------------------------------------------------
+
+    @property
+    def has_traced(self) -> bool:
+        """Whether any unfinished node may be traced."""
+        return bool(self.graph.traces)
+
+    def trace_of(self, node: Node) -> str:
+        """Return the trace context of what created a node; empty: it is not traced."""
+        return self.graph.traces.get(node.block.first_key, "") if node.block is not None else ""
+
     # --- workers --------------------------------------------------------------------------------------
 
     @property

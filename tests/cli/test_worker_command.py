@@ -6,12 +6,14 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from dagorama import settings
 from dagorama.cli import worker
 from dagorama.hot_reload import run_hot_reload_worker
 
 FLAGS = [
     "--include-queue", "--exclude-queue", "--toleration", "--concurrency", "--import", "--only-imported",
     "--exit-on-completion", "--grace", "--host", "--port", "--version", "--health-port", "--health-host",
+    "--metrics-port",
 ]  # fmt: skip
 
 
@@ -50,6 +52,7 @@ def test_a_wrong_flag_is_named(arguments: list[str], named: str) -> None:
         ("DAGORAMA_LOG_LEVEL", "loud"),
         ("DAGORAMA_GRACE", "long"),
         ("DAGORAMA_SHARED_FILES", "perhaps"),
+        ("DAGORAMA_TRACES", "perhaps"),
     ],
 )
 def test_a_wrong_setting_is_named(command: object, name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,3 +79,15 @@ def test_a_folder_to_watch_has_to_exist() -> None:
     result = CliRunner().invoke(run_hot_reload_worker, ["--watch-dir", "/no/such/folder"])
     assert result.exit_code == 2
     assert "/no/such/folder" in result.output
+
+
+def test_traces_without_their_package_are_refused_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(settings, "find_spec", lambda name: None)
+    settings._traces.cache_clear()
+    monkeypatch.setenv("DAGORAMA_TRACES", "1")
+    result = CliRunner().invoke(worker, [])
+    settings._traces.cache_clear()
+    assert result.exit_code == 2
+    assert "DAGORAMA_TRACES is set and needs a package: pip install 'dagorama[otel]'" in result.output

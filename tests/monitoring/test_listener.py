@@ -7,8 +7,9 @@ from http import HTTPStatus
 
 import pytest
 
+from dagorama_monitoring import listener as module
 from dagorama_monitoring.listener import LONGEST_HEAD, MOST_CONNECTIONS, Answer, Listener, Request, listeners
-from tests.support.http import SECONDS, fetch
+from tests.support.fetching import SECONDS, fetch
 
 
 async def page(request: Request) -> Answer:
@@ -105,11 +106,21 @@ def test_an_endless_request_is_cut_off(listener: Listener) -> None:
     assert fetch(f"{listener.url}/page").status == 200
 
 
-def test_idle_connections_keep_no_probe_out_and_the_oldest_is_closed(listener: Listener) -> None:
+def test_idle_connections_keep_no_probe_out_and_the_oldest_is_closed(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DEADLINE", 10 * SECONDS)
     with ExitStack() as stack:
         idle = [stack.enter_context(closing(connected(listener))) for _ in range(2 * MOST_CONNECTIONS)]
         assert fetch(f"{listener.url}/page").status == 200
         assert rest_of(idle[0]) == b""
+
+
+def test_a_client_that_is_too_slow_is_cut_off(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DEADLINE", 0.01)
+    with closing(connected(listener)) as connection:
+        connection.sendall(b"GET /page HTTP/1.1\r\n")
+        assert rest_of(connection) == b""
 
 
 def test_clients_that_read_nothing_keep_no_probe_out(listener: Listener) -> None:

@@ -12,11 +12,12 @@ import pytest
 import pytest_asyncio
 
 from dagorama.api import broker_pb2 as pb
+from dagorama_broker.monitoring import metrics
 from dagorama_broker.monitoring.ports import monitored
 from dagorama_broker.settings import Settings
 from dagorama_monitoring import exposition
-from tests.support.http import afetch, fetch, url_in
-from tests.support.raw import FUNCTION, LEAF, MEMORY, Dag, Served, serving, submit
+from tests.support.fetching import afetch, fetch, url_in
+from tests.support.raw import FUNCTION, LEAF, MEMORY, PATIENCE, Dag, Served, serving, submit
 from tests.support.scrape import Scrape
 
 QUEUE, NAME = FUNCTION.queue or FUNCTION.name, FUNCTION.name
@@ -99,6 +100,30 @@ async def test_queues_and_workers_are_shown_as_they_are_now(measured: Served, sc
     assert now.value("dagorama_queue_nodes", queue=QUEUE, state="claimed") == 2
     assert now.value("dagorama_workers", state="busy") == 1
     assert (now.value("dagorama_slots", state="busy"), now.value("dagorama_slots", state="free")) == (2, 1)
+
+
+async def test_the_oldest_ready_node_ages(monkeypatch: pytest.MonkeyPatch, url: object, scrape: Scraping) -> None:
+    monkeypatch.setattr(metrics, "NOTE", 0.01)
+    async with serving(metrics_port=0) as served:
+        await submit(served.stub, Dag().submission(b"a"))
+        async with asyncio.timeout(PATIENCE):
+            while not (await scrape()).value("dagorama_queue_oldest_ready_seconds", queue=QUEUE):
+                pass
+        worker = await served.worker()
+        await worker.node()
+        assert (await scrape()).value("dagorama_queue_oldest_ready_seconds", queue=QUEUE) == 0
+
+
+async def test_a_node_between_two_attempts_is_in_backoff(measured: Served, scrape: Scraping) -> None:
+    retried = pb.Function(name=NAME, hash="h", queue="retried", retry=pb.Retry(max_attempts=2, interval=3600.0))
+    await submit(measured.stub, Dag().submission(b"a", functions=(retried,)))
+    worker = await measured.worker()
+    await worker.durable(await worker.fail(await worker.node()))
+    now = await scrape()
+    states = {state: now.value("dagorama_queue_nodes", queue="retried", state=state) for state in ("queued", "backoff")}
+    assert states == {"queued": 0, "backoff": 1}
+    assert now.value("dagorama_nodes", state="backoff") == 1
+    assert now.value("dagorama_node_retries_total", reason="failed") == 1
 
 
 async def test_run_times_are_a_histogram_by_function_in_seconds(measured: Served, scrape: Scraping) -> None:

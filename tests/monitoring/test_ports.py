@@ -9,7 +9,7 @@ from dagorama_broker import server
 from dagorama_broker.errors import BindError
 from dagorama_broker.monitoring.ports import monitored
 from dagorama_broker.settings import Settings
-from tests.support.http import afetch, url_in
+from tests.support.fetching import afetch, url_in
 from tests.support.raw import MEMORY, PATIENCE, serving
 
 

@@ -46,6 +46,15 @@ def test_functions_beyond_the_limit_are_counted_together(
     assert sum(counts.functions[OTHER, OTHER].runs) == 3
 
 
+def test_pairs_of_functions_and_queues_are_bounded_too(
+    driver: SchedulerDriver, counts: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "MOST_PAIRS", 3)
+    for number in range(5):
+        driver.spawn(f"node {number}", of=function("f", queue=f"q{number}"))
+    assert counts.functions.keys() == {("f", "q0"), ("f", "q1"), ("f", "q2"), (OTHER, OTHER)}
+
+
 def test_the_wait_of_sampled_nodes_is_counted_when_they_are_granted(driver: SchedulerDriver, counts: Recording) -> None:
     names = [f"{number}" for number in range(2 * (SAMPLED + 1))]
     driver.spawn(*names)

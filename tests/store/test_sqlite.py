@@ -754,3 +754,22 @@ def test_damage_to_what_removal_goes_by_is_an_error_and_deletes_nothing(path: Pa
         with pytest.raises(StoreError, match=f"table {table} is damaged"):
             go_on_removing(store)
         assert store.values(range(11, 16))
+
+
+def test_the_size_of_its_files_is_told(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "broker.sqlite3")
+    assert store.usage()[:3] == (0, 0, 0)
+    store.open()
+    store.commit(graph(node(1)))
+    store.put_large([b"a" * 100_000])
+    usage = store.usage()
+    assert usage.database == (tmp_path / "broker.sqlite3").stat().st_size > 0
+    assert usage.log == (tmp_path / "broker.sqlite3-wal").stat().st_size > 0
+    assert usage.values >= 100_000
+    assert usage.free > 0
+    store.close()
+
+
+def test_the_size_of_files_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"the size of store .* cannot be read: No such file"):
+        SqliteStore(tmp_path / "nowhere" / "broker.sqlite3").usage()

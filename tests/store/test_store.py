@@ -18,6 +18,7 @@ from dagorama_broker.model.rows import (
     LargeRow,
     ProgressRow,
     ResolvedRow,
+    TraceRow,
 )
 from dagorama_broker.store import Store, open_store
 from tests.support.records import (
@@ -73,6 +74,14 @@ def test_what_has_not_ended_is_live_after_a_restart(store: Store) -> None:
     assert live.blocks == [run_row(0, 3, 1)]
     assert live.nodes == [LiveNode(1, 1, 1, b""), LiveNode(2, 1, 1, keys(1)), LiveNode(3, 1, 1, keys(1, 2))]
     assert live.ended == []
+
+
+def test_trace_contexts_of_unfinished_instances_come_back(store: Store) -> None:
+    changes = graph(node(1))
+    changes.traces = [TraceRow(1, "a context")]
+    store.commit(changes)
+    restart(store)
+    assert store.live().traces == {1: "a context"}
 
 
 def test_a_function_comes_back_as_it_was(store: Store) -> None:

@@ -56,6 +56,7 @@ class Ledger:
         self.progress: dict[int, ProgressRow] = {}
         self.workers: dict[bytes, str] = {}
         self.worker_names: dict[int, str] = {}
+        self.traces: dict[int, str] = {}  #: of blocks, by their first keys
         self.paused: dict[str, PausedQueueRow] = {}
         self.eager_attempts: dict[int, EagerAttemptRow] = {}  #: by attempt
         self.used_failures: set[int] = set()  #: nodes that were given a failure which was retried since
@@ -131,6 +132,8 @@ class Ledger:
         for made in changes.eager_blocks:
             assert made.attempt in self.eager_attempts
             _once(self.eager_attempt_of, made.first_key, made.attempt)
+        for first_key, trace in changes.traces:
+            _once(self.traces, first_key, trace)
         for queue in changes.resumed:
             self.paused.pop(queue, None)
         for row in changes.paused:
@@ -341,6 +344,7 @@ class Ledger:
             next_rebinding=max(self.rebindings, default=0) + 1,
             paused=list(self.paused.values()),
             next_worker=max(self.worker_names, default=0) + 1,
+            traces=dict(self.traces),
             workers=list(self.workers.items()),
             failed={key for key in unfinished if key in self.ends and self.ends[key].failed},
             next_node=max(self.nodes, default=0) + 1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.http import fetch
+from tests.support.fetching import fetch
 
 
 class Scrape:

@@ -50,6 +50,7 @@ class Kept:
             on_change=lambda: None,
             on_started=lambda slot, pid: None,
             on_ended=lambda slot, code: self.ended.append((slot, code)),
+            on_died=lambda cause: None,
             on_fatal=self.fail,
         )
         self.pool = ChildPool(self.slots, self.fork_server, self.session, Transfers(stub, spool), spool, events)

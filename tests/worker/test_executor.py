@@ -450,3 +450,21 @@ def test_a_failed_node_is_logged_with_its_instance_node_and_attempt(
     ran.failure(Wanted("fail", ["why"], id=id.bytes))
     node = CurrentNode(UUID(bytes=INSTANCE), id, 1, "tests.support.worker_nodes:Nodes.fail")
     assert f"{node} failed: builtins.ValueError: why" in capsys.readouterr().err
+
+
+# --- traces --------------------------------------------------------------------------------------------
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def test_children_inherit_the_trace_context_in_a_worker_that_makes_no_spans(ran: Ran) -> None:
+    body = body_of([call("pair"), call("pair")])
+    body.traces[:], body.trace[:] = [TRACE], [0, 1]
+    for each in ran.executor.prepare(body.SerializeToString()):
+        ran.executor.run(each, monotonic_ns())
+    ran.executor.outbox.flush()
+    results = pb.Results()
+    for _, outcome in ran.outcomes:
+        results.MergeFromString(outcome.body)
+    assert [child.nodes.trace for child in results.children] == ["", TRACE]
+    assert not results.trace

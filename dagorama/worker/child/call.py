@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from itertools import chain, repeat
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, islice, repeat
 from typing import Any, NamedTuple
 
 from dagorama.api import broker_pb2 as pb
@@ -45,13 +45,14 @@ class Work:
     """A function as the broker names it, and, after it was first needed, the function found in this process."""
 
     __slots__ = (
-        "class_code", "code", "definition", "digest", "hash", "is_async", "key_id", "name", "stream_children", "target",
-        "timeout", "unusable",
+        "class_code", "code", "definition", "digest", "hash", "is_async", "key_id", "name", "queue", "stream_children",
+        "taint", "target", "timeout", "unusable",
     )  # fmt: skip
 
     def __init__(self, function: pb.Function) -> None:
         self.name = function.name
         self.hash = function.hash
+        self.queue, self.taint = function.queue, function.taint
         self.class_code = function.class_code
         self.code = code_text(function.hash, function.class_code)
         self.digest = function_digest(function.name, self.code)
@@ -132,6 +133,8 @@ class Call(NamedTuple):
     made_with: str = ""  #: the `code_text` that its arguments were signed for; empty if it is the code of `work`
     beside: int = 0  #: a source that runs here before it, and whose value is passed on in memory; 0 for none
     rebinding: pb.SignedRebinding | None = None  #: allows `work` to run it although it was made with other code
+    trace: str = ""  #: the trace context of what created it; empty: it is not traced
+    links: Sequence[str] = ()  #: the trace contexts of the attempts that its sources come from, as far as known
 
     @property
     def function(self) -> bytes:
@@ -149,7 +152,7 @@ class GrantReader:
 
     def __init__(self, ring: Keyring) -> None:
         self._ring = ring
-        self._works: dict[tuple[str, str, str, float, bytes, bool], Work] = {}
+        self._works: dict[tuple[object, ...], Work] = {}
 
     def calls(self, grant: pb.GrantBody) -> list[Call]:
         """Return the nodes of a grant in order."""
@@ -163,13 +166,14 @@ class GrantReader:
             chain(grant.rebinding, repeat(0, count - len(grant.rebinding))), strict=True,
         )  # fmt: skip
         values, rebindings = self._values(grant), [None, *grant.rebindings]
-        return [
+        calls = [
             Call(
                 node, attempt, works[function], id, instances[instance], arguments, values, runs, made_with, beside,
                 rebindings[rebinding],
             )
             for node, attempt, function, id, instance, arguments, runs, made_with, beside, rebinding in columns
         ]  # fmt: skip
+        return _traced(calls, grant) if grant.traces else calls
 
     def look_again(self) -> None:
         """Search again for functions that could not be found, when they are next needed: classes were added."""
@@ -190,8 +194,22 @@ class GrantReader:
             function.timeout,
             function.key_id,
             function.stream_children,
+            function.queue,
+            function.taint,
         )
         work = self._works.get(key)
         if work is None:
             work = self._works[key] = Work(function)
         return work
+
+
+def _traced(calls: list[Call], grant: pb.GrantBody) -> list[Call]:
+    """Return the calls with their trace contexts."""
+    traces, links = ["", *grant.traces], dict(zip(grant.linked, grant.link, strict=True))
+    contexts = chain(grant.trace, repeat(0, len(calls) - len(grant.trace)))
+    counts = grant.source_count or repeat(0, len(calls))
+    sources, found = iter(grant.source), list[Call]()
+    for call, context, count in zip(calls, contexts, counts, strict=False):
+        own = [links[source] for source in islice(sources, count) if source in links]
+        found.append(call._replace(trace=traces[context], links=own) if context else call)
+    return found

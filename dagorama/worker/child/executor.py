@@ -13,7 +13,6 @@ from inspect import isawaitable
 from logging import INFO
 from time import monotonic_ns
 from typing import Any
-from uuid import UUID
 
 from dagorama.api import broker_pb2 as pb
 from dagorama.api.contract import REFS
@@ -32,8 +31,10 @@ from dagorama.worker.child import process_state
 from dagorama.worker.child.call import Call, GrantReader, Target, Work, definition_of
 from dagorama.worker.child.exceptions import Unchecked, report_exception
 from dagorama.worker.child.forks import forget_in_forks, leave
+from dagorama.worker.child.node_logging import log_completed
 from dagorama.worker.child.outbox import Outbox, refuse_excess
 from dagorama.worker.failures import timeout_error
+from dagorama.worker.run_times import RunTimes
 
 _MAX_MICROSECONDS = 2**32 - 1  # the most that a message can hold, 71 minutes
 
@@ -58,12 +59,15 @@ class Executor:
         self._context = copy_context()
         self._has_decimal = _has_decimal(self._context)
         self._loading = threading.Lock()
+        self.run_times: RunTimes | None = None  #: counts run times for metrics, if they are served
         self.forked = False  #: this process is a fork of the one that runs nodes
         forget_in_forks(self)
 
     def forget(self) -> None:
         """In a fork, refuse further calls of the running nodes: their child nodes and results would be lost."""
         self.forked = True
+        if self.run_times is not None:
+            self.run_times.forget()
         for run in self.runs:
             if run.attempt is not None:
                 run.attempt.abandon()
@@ -155,6 +159,7 @@ class Executor:
 
     def _scope(self, call: Call) -> AttemptScope:
         scope = AttemptScope(call.instance, self.large_from, self._large.put, self._ring)
+        scope.trace = call.trace
         if call.work.stream_children:
             self.outbox.follow(call.node, call.attempt, scope)
         return scope
@@ -228,14 +233,14 @@ class Executor:
         if self.forked:
             leave()
         ended = monotonic_ns()
-        microseconds = _microseconds(started, ended)
+        microseconds = self._measured(call, started, ended)
         if scope.runs or encoded.envelope[:2] != PLAIN:
             signed = encoded._replace(envelope=envelope)
             self.outbox.completed_with(call.node, call.attempt, signed, scope, microseconds)
         else:
             self.outbox.completed(call.node, call.attempt, envelope, microseconds)
         if self._logs_nodes:
-            _log_completed(call, microseconds)
+            log_completed(call, microseconds)
         if self._handed_on and call.node in self._handed_on and encoded.envelope[:2] == PLAIN:
             self._own[call.node] = call.id, encoded.envelope
         return ended
@@ -250,29 +255,21 @@ class Executor:
     def _ended_badly(self, call: Call, error: BaseException, started: int) -> int:
         """Report the exception of a node. Child nodes that the attempt has made are dropped with its scope."""
         ended = monotonic_ns()
-        report_exception(self.outbox, self._ring, call, error, _microseconds(started, ended))
+        report_exception(self.outbox, self._ring, call, error, self._measured(call, started, ended))
         return ended
+
+    def _measured(self, call: Call, started: int, ended: int) -> int:
+        """Return the run time in microseconds, after counting it."""
+        microseconds = min((ended - started) // 1000, _MAX_MICROSECONDS)
+        if self.run_times is not None:
+            self.run_times.add(call.work.name, microseconds)
+        return microseconds
 
     def _ended_cancelled(self, call: Call) -> int:
         """Report nothing: for the broker the node ended when it was cancelled."""
         self.outbox.dropped(call.attempt)
         get_logger().info("%s was cancelled while it ran", call.work.name)
         return monotonic_ns()
-
-
-def _microseconds(started: int, ended: int) -> int:
-    return min((ended - started) // 1000, _MAX_MICROSECONDS)
-
-
-def _log_completed(call: Call, microseconds: int) -> None:
-    get_logger().info(
-        "ran %s: instance %s, node %s, attempt %d, %.6f seconds",
-        call.work.name,
-        UUID(bytes=call.instance),
-        UUID(bytes=call.id),
-        call.runs + 1,
-        microseconds / 1e6,
-    )
 
 
 def _has_decimal(context: Context) -> bool:

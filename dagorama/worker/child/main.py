@@ -21,12 +21,11 @@ from dagorama.context import expect_threads
 from dagorama.errors import FunctionNotFound
 from dagorama.graph import shipping
 from dagorama.serializer import run_only
-from dagorama.settings import WorkerOptions, captures_logs
+from dagorama.settings import WorkerOptions, captures_logs, traces
 from dagorama.user_code.names import class_name
 from dagorama.worker.child import capture, node_logging, signals
 from dagorama.worker.child.executor import Executor
 from dagorama.worker.child.forks import forget_in_forks, leave
-from dagorama.worker.child.live_logs import LiveLogs
 from dagorama.worker.child.outbox import Outbox
 from dagorama.worker.child.process_state import note_changes
 from dagorama.worker.child.run_loop import RunLoop
@@ -78,7 +77,9 @@ class _Child:
         self._pieces: list[bytes] = []
         self._outbox = Outbox(self._send)
         self._values = SpoolValues(spool)
-        self._executor = Executor(self._outbox, self._values, LiveLogs(self._outbox).open)
+        self._executor = _executor(self._outbox, self._values)
+        if memory.run_times:
+            self._executor.run_times = memory.run_times[slot]
         self._engine = RunLoop(self._executor, memory.slots[slot])
         self._slot = memory.slots[slot]
         self._identity = _identity(connection)
@@ -157,6 +158,16 @@ class _Child:
                 flush=True,
             )
         os._exit(CUT_OFF)
+
+
+def _executor(outbox: Outbox, values: SpoolValues) -> Executor:
+    open_log = LiveLogs(outbox).open
+    if not traces():
+        return Executor(outbox, values, open_log)
+    from dagorama.worker.child.traced import TracedExecutor, name_spans_in_logs
+
+    name_spans_in_logs()
+    return TracedExecutor(outbox, values, open_log)
 
 
 def _identity(connection: socket.socket) -> tuple[int, int] | None:

@@ -10,10 +10,12 @@ import logging
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
+from uuid import UUID
 
 from dagorama.context import running
-from dagorama.logging import FORMAT, StderrHandler
+from dagorama.logging import FORMAT, StderrHandler, get_logger
 from dagorama.settings import captured_log_level, node_log_level
+from dagorama.worker.child.call import Call
 
 NODE_FORMAT = FORMAT.replace("%(message)s", "%(dagorama_prefix)s%(message)s")
 
@@ -80,3 +82,15 @@ def _naming_the_node(make: Callable[..., logging.LogRecord]) -> Callable[..., lo
         return record
 
     return made
+
+
+def log_completed(call: Call, microseconds: int) -> None:
+    """Log that a node has returned a value."""
+    get_logger().info(
+        "ran %s: instance %s, node %s, attempt %d, %.6f seconds",
+        call.work.name,
+        UUID(bytes=call.instance),
+        UUID(bytes=call.id),
+        call.runs + 1,
+        microseconds / 1e6,
+    )

@@ -32,7 +32,7 @@ class _Piece:
 
     __slots__ = (
         "attempt", "children", "failures", "foreign", "functions", "large", "large_of", "logs", "microseconds", "node",
-        "of_children", "ref", "ref_count", "reports", "size", "value",
+        "of_children", "ref", "ref_count", "reports", "size", "trace", "trace_of", "value",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -45,6 +45,8 @@ class _Piece:
         self.foreign: list[bytes] = []
         self.large: list[bytes] = []
         self.large_of: list[int] = []
+        self.trace: list[str] = []
+        self.trace_of: list[int] = []
         self.functions = FunctionTable()
         self.children: list[pb.Children] = []
         self.of_children: list[bytes] = []  # large values in the arguments of the child nodes
@@ -81,6 +83,8 @@ class _Piece:
             large_of=self.large_of,
             logs=self.logs,
             reports=self.reports,
+            trace=self.trace,
+            trace_of=self.trace_of,
         )
         attempts = self.attempt + [failure.attempt for failure in self.failures]
         large = list(dict.fromkeys(self.of_children + self.large))
@@ -115,6 +119,7 @@ class Outbox:
     def __init__(self, send: Send) -> None:
         self._send = send
         self.sent = 0  #: messages so far
+        self.traces: dict[int, str] = {}  #: trace contexts of attempts whose values come next, by attempt
         self._lock = Lock()
         self._piece = _Piece()
         self._growing: dict[int, _Growing] = {}  # by attempt
@@ -224,6 +229,10 @@ class Outbox:
         piece.value.append(value)
         piece.microseconds.append(microseconds)
         piece.size += len(value)
+        if self.traces and (trace := self.traces.pop(attempt, "")):
+            piece.trace.append(trace)
+            piece.trace_of.append(len(piece.node) - 1)
+            piece.size += len(trace)
 
     def _add_grown(self, growing: _Growing) -> None:
         if growing.attempt in self._growing:

@@ -23,12 +23,12 @@ from dagorama.values.signing import keyring
 from dagorama.worker.child import capture
 from dagorama.worker.child.async_runner import leave_loop
 from dagorama.worker.child.call import Call
-from dagorama.worker.child.executor import Executor
 from dagorama.worker.child.live_logs import LiveLogs
 from dagorama.worker.child.outbox import Outbox
 from dagorama.worker.child.process_state import note_changes
 from dagorama.worker.child.run_loop import RunLoop
 from dagorama.worker.child.threads import follow_threads
+from dagorama.worker.child.traced import TracedExecutor
 from dagorama.worker.frames import Kind, Outcome
 from dagorama.worker.in_process.claim_table import ClaimTable
 from dagorama.worker.in_process.stream import ThreadedStream
@@ -64,7 +64,7 @@ class _CtrlC:
         signal.default_int_handler(number, frame)
 
 
-class _LocalExecutor(Executor):
+class _LocalExecutor(TracedExecutor):
     """An executor that keeps the first exception to raise in the caller of the worker, and starts no node after it."""
 
     def __init__(

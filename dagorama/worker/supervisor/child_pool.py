@@ -12,7 +12,7 @@ from typing import NamedTuple
 from dagorama.api import broker_pb2 as pb
 from dagorama.logging import get_logger
 from dagorama.worker.supervisor.child_io import ChildIO, ChildMessages
-from dagorama.worker.supervisor.fork_server import Ended, ForkServer, Refused, Started, cause_of
+from dagorama.worker.supervisor.fork_server import Ended, ForkServer, Refused, Started, cause_of, death_of
 from dagorama.worker.supervisor.granted_nodes import GrantedNodes
 from dagorama.worker.supervisor.session import Held, Session
 from dagorama.worker.supervisor.slot import Slot
@@ -34,6 +34,7 @@ class PoolEvents(NamedTuple):
     on_change: Callable[[], None]  #: something can be sent to the broker, or a wait may be over
     on_started: Callable[[int, int], None]  #: slot and pid of a new child
     on_ended: Callable[[int, int], None]  #: slot that has no child any longer, and the exit code of the last one
+    on_died: Callable[[str], None]  #: a child exited that was not told to, in a word
     on_fatal: Callable[[int, str], None]  #: the worker must exit with this code, and why
 
 
@@ -157,7 +158,7 @@ class ChildPool:
 
     def _bury(self, slot: Slot, ended: Ended) -> None:
         self.io.finish(slot)
-        how = slot.stopped or cause_of(ended)
+        how, death = slot.stopped or cause_of(ended), death_of(ended, slot.stopped)
         self._report_last_stack(slot)
         self._report_overrun(slot)
         if len(slot):
@@ -170,6 +171,7 @@ class ChildPool:
             self._events.on_ended(slot.number, os.waitstatus_to_exitcode(ended.status))
         else:
             get_logger().warning("child process %d of the worker: %s", ended.pid, how)
+            self._events.on_died(death)
             self._replace(slot)
 
     def _report_last_stack(self, slot: Slot) -> None:

@@ -125,21 +125,6 @@ class ForkServer:
             self._control.sendall(_REQUEST.pack(verb, number))
 
 
-def cause_of(ended: Ended) -> str:
-    """Return a text that says how a child exited, such as "killed by SIGSEGV, peak memory 34 MB"."""
-    code = os.waitstatus_to_exitcode(ended.status)
-    how = f"exited with code {code}" if code >= 0 else f"killed by {_signal_name(-code)}"
-    if code == CUT_OFF:
-        how += " (its socket to the worker was closed: a node must not close file descriptors that it did not open)"
-    return f"{how}, peak memory {ended.peak / 1e6:.0f} MB"
-
-
-def _signal_name(number: int) -> str:
-    with suppress(ValueError):
-        return signal.Signals(number).name
-    return f"signal {number}"
-
-
 class _Server:
     """The process of the fork server."""
 
@@ -275,3 +260,26 @@ def _kill_group(pid: int) -> None:
 
 def _nothing(_number: int, _frame: FrameType | None) -> None:
     """Do nothing: with a handler the signal wakes the poll, which an ignored signal does not."""
+
+
+def cause_of(ended: Ended) -> str:
+    """Return a text that says how a child exited, such as "killed by SIGSEGV, peak memory 34 MB"."""
+    code = os.waitstatus_to_exitcode(ended.status)
+    how = f"exited with code {code}" if code >= 0 else f"killed by {_signal_name(-code)}"
+    if code == CUT_OFF:
+        how += " (its socket to the worker was closed: a node must not close file descriptors that it did not open)"
+    return f"{how}, peak memory {ended.peak / 1e6:.0f} MB"
+
+
+def death_of(ended: Ended, stopped: str) -> str:
+    """Return one of a few words for how a child exited; `stopped` is why the supervisor killed it, if it did."""
+    code = os.waitstatus_to_exitcode(ended.status)
+    if stopped:
+        return "stopped"
+    return "exit" if code >= 0 else _signal_name(-code)
+
+
+def _signal_name(number: int) -> str:
+    with suppress(ValueError):
+        return signal.Signals(number).name
+    return f"signal {number}"

@@ -21,6 +21,7 @@ from dagorama.settings import Settings, WorkerOptions
 from dagorama.worker.control_pipe import ControlPipe
 from dagorama.worker.shared_memory import SharedMemory
 from dagorama.worker.supervisor.child_pool import FAILED, LEFT, UNUSABLE, ChildPool, PoolEvents
+from dagorama.worker.supervisor.figures import Figures
 from dagorama.worker.supervisor.fork_server import ForkServer
 from dagorama.worker.supervisor.granted_nodes import Incomprehensible
 from dagorama.worker.supervisor.notices import Notices, complain, left_behind
@@ -67,9 +68,11 @@ class Supervisor:
         spool = Spool(folder)
         slots = [Slot(number, part) for number, part in enumerate(memory.slots)]
         self._transfers = Transfers(stub, spool)
+        self.figures = Figures(slots, self._session, self._transfers, memory.run_times)
         events = PoolEvents(
-            self._on_ready, self._on_returned, self._on_change, self._on_started, self._on_ended, self._ask_to_leave
-        )
+            self._on_ready, self._on_returned, self._on_change, self._on_started, self._on_ended, self.figures.died,
+            self._ask_to_leave,
+        )  # fmt: skip
         self._children = ChildPool(slots, fork_server, self._session, self._transfers, spool, events)
         self._stacks = Stacks(slots, self._session, self._children.dump, self._on_change)
         self._stream = Stream(
@@ -234,6 +237,7 @@ class Supervisor:
         children = self._children
         if message.HasField("welcome"):
             self._was_welcomed = True
+            self.figures.welcomed()
             self._notices.connected(self._address)
             if self._is_ready:
                 self._tell_ready()

@@ -56,6 +56,7 @@ class Transfers:
         self._files: SharedFiles | None = None
         self._sending: dict[bytes, asyncio.Task[None]] = {}
         self._fetching: dict[bytes, asyncio.Task[None]] = {}
+        self.fetched = self.fetched_bytes = 0  #: values that were downloaded, and their bytes
         self._free_transfers = asyncio.Semaphore(MAX_CONCURRENT_TRANSFERS)
 
     def share(self, folder: pb.GetSharedFolderReply) -> None:
@@ -150,9 +151,11 @@ class Transfers:
             async for chunk in self._stub.GetValue(pb.GetValueRequest(sha256=digest)):
                 file.write(chunk.data)
                 found.update(chunk.data)
+                self.fetched_bytes += len(chunk.data)
         whole = found.digest() == digest
         if whole:
             partial.replace(path)
+            self.fetched += 1
         return whole
 
 
@@ -255,6 +258,8 @@ def _without(results: pb.Results, attempts: set[int]) -> pb.Results:
         large_of=[of for _, of in large],
         logs=results.logs,
         reports=results.reports,
+        trace=[trace for trace, of in zip(results.trace, results.trace_of, strict=True) if of in moved],
+        trace_of=[moved[of] for of in results.trace_of if of in moved],
     )
     if results.ref_count:
         starts = list(accumulate(results.ref_count, initial=0))

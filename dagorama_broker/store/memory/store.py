@@ -101,6 +101,7 @@ class MemoryStore(Aggregates):
             next_rebinding=max(tables.rebinds.rebindings, default=0) + 1,
             paused=[tables.paused[queue] for queue in sorted(tables.paused)],
             next_worker=max(tables.worker_names, default=0) + 1,
+            traces=dict(tables.traces),
         )
 
     def failed(self, root_causes: Sequence[int], more: Collection[int] = (), reruns: Collection[int] = ()) -> Failed:

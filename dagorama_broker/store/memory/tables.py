@@ -48,6 +48,7 @@ class Tables:
         self.large = LargeValues()
         self.eager = EagerAttempts()
         self.rebinds = Rebinds()
+        self.traces: dict[int, str] = {}  #: of blocks, by their first keys
         self.used_failures: dict[int, int] = {}  #: instance by node
         self.retention = MemoryRetention()
         self.workers: dict[bytes, str] = {}
@@ -111,6 +112,7 @@ class Tables:
         for eager_attempt in changes.eager_attempts:
             self.eager.put(eager_attempt)
         self.eager.creators.update(changes.eager_blocks)
+        self.traces.update(changes.traces)
         self.rebinds.rebindings.update((row.id, row) for row in changes.rebindings)
         for rebound in changes.rebound:
             self.rebinds.rebind(rebound)
@@ -230,6 +232,7 @@ class Tables:
         else:
             self.blocks.release(block)
             self.eager.creators.pop(block.first_key, None)
+            self.traces.pop(block.first_key, None)
             swept.append(block)
         return block.size - left + 1
 

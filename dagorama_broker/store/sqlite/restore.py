@@ -33,6 +33,12 @@ REBOUND_QUERY = ("SELECT t.key, t.function, t.rebinding, t.chk " + _UNFINISHED_B
     table="rebound_nodes", more=""
 )
 
+TRACES_QUERY = (
+    "SELECT t.first_key, t.trace, t.chk FROM instances i INDEXED BY unfinished_instances"
+    " CROSS JOIN node_blocks r ON r.instance = i.key CROSS JOIN block_traces t ON t.first_key = r.first_key"
+    " WHERE i.ended IS NULL"
+)
+
 
 def read_live(reader: Reader) -> Live:
     """Return all nodes that have not ended and what they depend on. Raise StoreError if a row is damaged or missing."""
@@ -66,6 +72,7 @@ def read_live(reader: Reader) -> Live:
         next_rebinding=next_key(connection, "rebindings", "id"),
         paused=_paused(connection),
         next_worker=next_key(connection, "worker_names", "number"),
+        traces=_traces(connection),
     )
 
 
@@ -106,6 +113,14 @@ def _keys(connection: sqlite3.Connection) -> dict[int, str]:
         check_row("node_keys", key, chk, (key, concurrency_key))
         keys[key] = concurrency_key
     return keys
+
+
+def _traces(connection: sqlite3.Connection) -> dict[int, str]:
+    traces = {}
+    for first_key, trace, chk in connection.execute(TRACES_QUERY):
+        check_row("block_traces", first_key, chk, (first_key, trace))
+        traces[first_key] = trace
+    return traces
 
 
 def _rebound(connection: sqlite3.Connection, unfinished: Collection[int]) -> list[ReboundRow]:

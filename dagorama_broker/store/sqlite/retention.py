@@ -24,7 +24,8 @@ from dagorama_broker.store.sqlite.rebinds import let_go
 #: Tables in which few nodes have rows, each with the column that holds the node's key.
 _RARE = (
     ("resolved", "key"), ("progress", "key"), ("node_keys", "key"), ("rebound_nodes", "key"), ("used_failures", "key"),
-    ("eager_attempts", "node"), ("eager_blocks", "first_key"), ("large_refs", "key"),
+    ("eager_attempts", "node"), ("eager_blocks", "first_key"), ("block_traces", "first_key"),
+    ("large_refs", "key"),
 )  # fmt: skip
 _WHICH_HAVE_ROWS = "SELECT " + ", ".join(
     f"EXISTS (SELECT 1 FROM {table} WHERE {column} BETWEEN ?1 AND ?2)" for table, column in _RARE

@@ -113,6 +113,8 @@ CREATE INDEX eager_attempt_nodes ON eager_attempts (node);
 CREATE TABLE eager_blocks (first_key INTEGER PRIMARY KEY, chk INTEGER NOT NULL, attempt INTEGER NOT NULL);
 CREATE INDEX eager_block_attempts ON eager_blocks (attempt);
 
+CREATE TABLE block_traces (first_key INTEGER PRIMARY KEY, chk INTEGER NOT NULL, trace TEXT NOT NULL);
+
 CREATE TABLE rebindings (id INTEGER PRIMARY KEY, chk INTEGER NOT NULL, signed BLOB NOT NULL);
 CREATE TABLE rebound_nodes (
     key INTEGER PRIMARY KEY, chk INTEGER NOT NULL, function INTEGER NOT NULL, rebinding INTEGER NOT NULL

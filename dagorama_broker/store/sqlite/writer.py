@@ -54,6 +54,7 @@ _EAGER_ATTEMPTS = (
     "INSERT OR REPLACE INTO eager_attempts (attempt, node, parent, eager_state, chk) VALUES (?, ?, ?, ?, ?)"
 )
 _EAGER_BLOCKS = "INSERT INTO eager_blocks (first_key, attempt, chk) VALUES (?, ?, ?)"
+_TRACES = "INSERT INTO block_traces (first_key, trace, chk) VALUES (?, ?, ?)"
 _USED_FAILURES = "INSERT OR REPLACE INTO used_failures (key, instance, chk) VALUES (?, ?, ?)"
 _JOINED = "INSERT OR REPLACE INTO workers (id, name, chk) VALUES (?, ?, ?)"
 _LEFT = "DELETE FROM workers WHERE id = ?"
@@ -108,6 +109,8 @@ def _write_the_rare(connection: sqlite3.Connection, changes: Changes) -> None:
         )
     if changes.eager_blocks:
         many(_EAGER_BLOCKS, summed(changes.eager_blocks))
+    if changes.traces:
+        many(_TRACES, summed(changes.traces))
     if changes.rebound:
         write_rebound(connection, changes.rebindings, changes.rebound)
     if changes.used_failures:
