@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Collection
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
 from dagorama.errors import NotInInstance, NotInNode
@@ -132,11 +132,6 @@ class RunningNode:
         if self.log is None and self.attempt is not None and self._open_log is not None:
             self.log = self._open_log(self)
         return self.log
-
-    @property
-    def granted_attempt(self) -> int:
-        """The attempt under which the broker has granted the node; 0 for a run that no worker has made."""
-        return 0 if self.call is None else self.call.attempt
 
     def described(self) -> CurrentNode | None:
         """Return the running node; None for a run that no worker has made. Most nodes do not ask."""
@@ -276,23 +271,10 @@ def attempt_here() -> Attempt | None:
 # --- an open batch() block ----------------------------------------------------------------------
 
 
-class StartedInstance(NamedTuple):
-    """An instance with an id that is not submitted yet."""
-
-    digest: bytes  #: of what it was started with
-    instance: Any
-    result: Any  #: of its entry point
-
-
-#: Instances that a batch() block or a running node has started, by definition and id.
-Started: TypeAlias = dict[tuple[str, str], StartedInstance]
-
-
 class Batch(Protocol):
     """The nodes that a `batch()` block has made so far."""
 
     over: bool
-    started: Started
 
     def has_instance(self, instance: bytes) -> bool:
         """Return whether the block has made the instance."""

@@ -13,13 +13,14 @@ from uuid import UUID
 
 from dagorama.client.connection import connection
 from dagorama.client.worker_thread import in_thread
-from dagorama.context import Started, StartedInstance, batch_here
+from dagorama.context import batch_here
 from dagorama.definition import DAGDefinition, DAGInstance, instance_within, run_entry, set_scope
 from dagorama.errors import InstanceExists, NotFound, RequestRejected
 from dagorama.graph.definitions import entry_promise
 from dagorama.graph.launch import Launch
 from dagorama.graph.scope import attempt_scope
-from dagorama.graph.start_options import StartOptions, start_options, started_with
+from dagorama.graph.start_options import Started, StartedInstance, StartOptions, start_options, started_with
+from dagorama.graph.submission import Batch
 from dagorama.user_code.names import class_name
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def _pending() -> Started:
     attempt, batch = attempt_scope(), batch_here()
     if attempt is not None:
         return attempt.started
-    return batch.started if batch is not None else {}
+    return batch.started if isinstance(batch, Batch) else {}
 
 
 def _raise_unless_taken(error: RequestRejected, attempt: int) -> None:

@@ -15,11 +15,11 @@ from typing import Any, Protocol
 from dagorama.api import broker_pb2
 from dagorama.api.contract import ORIGIN_BYTES
 from dagorama.client.large_values import LARGE_FROM, WHAT_IS_PUT, put_through_connection
-from dagorama.context import OVER, Started, attempt_here
+from dagorama.context import OVER, attempt_here
 from dagorama.errors import NotInInstance, WrongInstance
 from dagorama.graph.constructor_arguments import packed
 from dagorama.graph.node_batch import Binding, FunctionSpec, NodeBatch
-from dagorama.graph.start_options import StartOptions
+from dagorama.graph.start_options import Started, StartOptions
 from dagorama.graph.submission import submit
 from dagorama.models.promise import DAGPromise, InstanceRef, Place
 from dagorama.models.value_ref import ValueRef

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 from dagorama.api.contract import (
     HIGHEST_PRIORITY,
@@ -27,6 +27,18 @@ class StartOptions:
     labels: Mapping[str, str]
     priority: int
     digest: bytes = b""  #: of what the instance is started with, if it has an id
+
+
+class StartedInstance(NamedTuple):
+    """An instance with an id that is not submitted yet."""
+
+    digest: bytes  #: of what it was started with
+    instance: Any
+    result: Any  #: of its entry point
+
+
+#: Instances that a batch() block or a running node has started, by definition and id.
+Started: TypeAlias = dict[tuple[str, str], StartedInstance]
 
 
 def start_options(id: str | None, labels: Mapping[str, str] | None, priority: int) -> StartOptions:

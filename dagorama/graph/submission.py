@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dagorama.client.connection import connection
-from dagorama.context import Started, batch_here, current_batch
+from dagorama.context import batch_here, current_batch
 from dagorama.graph.node_batch import NodeBatch, submit_requests
+from dagorama.graph.start_options import Started
 from dagorama.settings import traces
 
 
-class _Batch:
+class Batch:
     """The nodes that a block has made so far. Threads and tasks that it starts with its context add to them."""
 
     __slots__ = ("over", "runs", "started")
@@ -38,7 +39,7 @@ def batch() -> Iterator[None]:
     if batch_here() is not None:
         yield
         return
-    batch = _Batch()
+    batch = Batch()
     token = current_batch.set(batch)
     try:
         yield
@@ -57,7 +58,7 @@ def submit(run: NodeBatch) -> None:
     if batch is None:
         _send([run])
     else:
-        assert isinstance(batch, _Batch)
+        assert isinstance(batch, Batch)
         batch.runs.append(run)
 
 

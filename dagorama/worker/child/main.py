@@ -26,6 +26,7 @@ from dagorama.user_code.names import class_name
 from dagorama.worker.child import capture, node_logging, signals
 from dagorama.worker.child.executor import Executor
 from dagorama.worker.child.forks import forget_in_forks, leave
+from dagorama.worker.child.live_logs import LiveLogs
 from dagorama.worker.child.outbox import Outbox
 from dagorama.worker.child.process_state import note_changes
 from dagorama.worker.child.run_loop import RunLoop

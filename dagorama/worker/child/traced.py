@@ -64,7 +64,8 @@ class TracedExecutor(Executor):
 
     def _enter(self, scope: AttemptScope, run: RunningNode) -> None:
         super()._enter(scope, run)
-        if self._spans and (span := self._spans.get(run.granted_attempt)) is not None:
+        attempt = run.call.attempt if run.call is not None else 0
+        if self._spans and (span := self._spans.get(attempt)) is not None:
             from opentelemetry.context import attach
             from opentelemetry.trace import set_span_in_context
 
