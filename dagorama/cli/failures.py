@@ -10,8 +10,7 @@ from uuid import UUID
 
 import click
 
-from dagorama.cli.base import Answer, id_digits, named_command, whole_ids
-from dagorama.cli.names import node_name
+from dagorama.cli.base import Answer, id_digits, named_command, node_name, whole_ids
 from dagorama.cli.output import cut_note
 from dagorama.cli.tables import pluralize, time_text, uuid_text
 

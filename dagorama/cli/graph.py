@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dagorama.cli.base import INSTANCE, Answer, broker_command, whole_ids
+from dagorama.cli.base import INSTANCE, Answer, broker_command, node_name, whole_ids
 from dagorama.cli.drawing import Edge, Graph, Vertex, dot, mermaid, tree
-from dagorama.cli.names import node_name
 from dagorama.cli.tables import uuid_text
 from dagorama.errors import RequestRejected
 from dagorama.models.state import State

@@ -9,8 +9,7 @@ from uuid import UUID
 import click
 
 from dagorama.api import broker_pb2
-from dagorama.cli.base import TARGET, Answer, named_command, node_reference, whole_ids
-from dagorama.cli.names import node_name, node_names
+from dagorama.cli.base import TARGET, Answer, named_command, node_name, node_names, node_reference, whole_ids
 from dagorama.cli.node import node_answer
 from dagorama.cli.output import cut_note
 from dagorama.cli.tables import duration_text, key_values, pluralize, run_seconds, table, time_text, uuid_text

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from dagorama.cli.arguments import WrongArguments, read_arguments
-from dagorama.cli.base import address_options, fail
+from dagorama.cli.base import PREFIX_DIGITS, address_options, fail, node_names
 from dagorama.cli.exit_codes import ExitCode
 from dagorama.cli.loading import load_definition, make_definition, print_user_traceback
-from dagorama.cli.names import PREFIX_DIGITS, node_names
 from dagorama.cli.output import NAMED, Answer, Output, output_options, print_out
 from dagorama.errors import BrokerError, DagoramaError, NodeFailed
 from dagorama.models.promise import DAGPromise
