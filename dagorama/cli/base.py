@@ -12,7 +12,7 @@ from uuid import UUID
 
 import click
 
-from dagorama.cli.exit_codes import ExitCode, exit_code
+from dagorama.cli.exit_codes import exit_code
 from dagorama.cli.output import DATA, NAMED, Answer, Output, output_options, print_out
 from dagorama.errors import BrokerError, DagoramaError, RequestRejected
 from dagorama.settings import HIGHEST_PORT, Settings
@@ -77,9 +77,9 @@ def report_errors() -> Iterator[None]:
     """Exit with a one-sentence error message and an exit code instead of a traceback."""
     try:
         yield
-    except KeyboardInterrupt:
-        sys.exit(ExitCode.INTERRUPTED)
-    except DagoramaError as error:
+    except KeyboardInterrupt as error:
+        sys.exit(exit_code(error))
+    except (DagoramaError, TimeoutError) as error:
         fail(str(error), exit_code(error))
 
 

@@ -84,13 +84,14 @@ def run(
 def _start(definition: DAGDefinition, args: Sequence[Any], kwargs: dict[str, Any]) -> Started:
     """Create the instance. An entry point that is not decorated runs here, so it may raise anything."""
     try:
-        called = definition(*args, **kwargs)
-        return Started(*(asyncio.run(_awaited(called)) if isawaitable(called) else called))
+        called: Any = definition(*args, **kwargs)
+        instance, result = asyncio.run(_awaited(called)) if isawaitable(called) else called
     except DagoramaError:
         raise
     except Exception as error:
         print_user_traceback(error)
         fail(f"the entry point raised {type(error).__name__}", ExitCode.REFUSED)
+    return Started(instance, result)
 
 
 async def _awaited(called: Any) -> Any:

@@ -59,4 +59,4 @@ def test_cells_are_cut_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_note_says_how_much_was_cut() -> None:
     assert cut_note(100, 1500, "nodes") == "100 of 1,500 nodes are shown; --limit 0 shows all."
-    assert cut_note(100, None, "instances") == "100 of more instances are shown; --limit 0 shows all."
+    assert cut_note(100, None, "instances") == "The first 100 of more instances are shown; --limit 0 shows all."

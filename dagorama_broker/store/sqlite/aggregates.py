@@ -124,21 +124,25 @@ def read_failures(reader: Reader, instance: int, after: int, limit: int) -> Fail
         list(map(float, ended.split(","))),
         _decoded([head[0][2:] for head in heads]),
         _decoded([head[1] for head in heads]),
-        [message[:LONGEST_BEGINNING] for message in _decoded(list(map(_message, heads)))],
+        [message[:LONGEST_BEGINNING] for message in _decoded([_message(*head[2:]) for head in heads])],
         _downstream(reader, keys),
         keys[-1] if len(keys) == limit else 0,
     )
 
 
-def _message(head: Sequence[str]) -> str:
-    """Return the message in JSON, without an escape or a quote that was cut at its end."""
-    return head[2] if len(head) > 3 else _CUT_ESCAPE.sub(r"\1", head[2].removesuffix('", ').removesuffix('"'))
+def _message(body: str, rest: str | None = None) -> str:
+    """Return a message in JSON; if it is the end of what was read, without an escape or a quote that was cut."""
+    return body if rest is not None else _CUT_ESCAPE.sub(r"\1", body.removesuffix('", ').removesuffix('"'))
 
 
 def _decoded(bodies: Sequence[str]) -> list[str]:
-    """Return texts from the insides of JSON strings."""
-    decoded: list[str] = json.loads('["' + '","'.join(bodies) + '"]') if bodies else []
-    return decoded
+    """Return texts from the insides of JSON strings, most of which may be equal."""
+    distinct = list(dict.fromkeys(bodies))
+    decoded = json.loads('["' + '","'.join(distinct) + '"]')
+    if len(distinct) == len(bodies):
+        return list(decoded)
+    texts = dict(zip(distinct, decoded, strict=True))
+    return [texts[body] for body in bodies]
 
 
 def _whole(reader: Reader, key: int, head: list[str]) -> list[str]:
