@@ -109,7 +109,11 @@ class StoreView(Queries, Protocol):
         """Return the id of the node at this place of an instance, by its key; None if there is none."""
         ...
 
-    def places(self, ids: Collection[bytes]) -> list[NodePlace]:
+    def places(self, keys: Collection[int]) -> dict[int, NodePlace]:
+        """Return the places of these nodes of any instances, by key; nodes that were removed are left out."""
+        ...
+
+    def places_of(self, ids: Collection[bytes]) -> list[NodePlace]:
         """Return the places of these nodes of any instances, in no particular order; unknown ones are left out."""
         ...
 

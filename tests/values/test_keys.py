@@ -64,8 +64,8 @@ def test_a_user_without_a_home_folder_is_told_what_to_set(monkeypatch: pytest.Mo
     monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
     with pytest.raises(SettingsError, match=r"no home folder for one: set DAGORAMA_SIGNING_KEYS"):
         load_keys()
-    listed = CliRunner().invoke(command, ["list"])
-    assert (listed.exit_code, "set DAGORAMA_SIGNING_KEYS" in listed.output) == (1, True)
+    listed = CliRunner().invoke(main, ["keys", "list"])
+    assert (listed.exit_code, "set DAGORAMA_SIGNING_KEYS" in listed.output) == (78, True)
 
 
 def test_keys_from_the_environment_and_a_file_at_once_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,20 +72,15 @@ def read_id_at(reader: Reader, instance: int, ordinal: int) -> bytes | None:
     return reader.ids([key])[key]
 
 
-def read_places(reader: Reader, ids: Collection[bytes]) -> list[NodePlace]:
-    """Return the places of nodes that exist."""
-    keys = reader.keys(list(ids))
-    blocks = reader.blocks_of(keys.values())
+def read_places(reader: Reader, keys: Collection[int]) -> dict[int, NodePlace]:
+    """Return the places of nodes that exist, by key."""
+    blocks = reader.blocks_of(keys)
     instances = {
-        stored.row.key: stored.row.id
-        for stored in reader.instances_of({block.instance for block in blocks.values()})
-    }  # fmt: skip
-    ordinals = read_ordinals(reader, keys.values())
-    return [
-        NodePlace(id, instances[blocks[key].instance], ordinals[key])
-        for id, key in keys.items()
-        if blocks[key].instance in instances
-    ]
+        stored.row.key: stored.row.id for stored in reader.instances_of({block.instance for block in blocks.values()})
+    }
+    found = {key: block for key, block in blocks.items() if block.instance in instances}
+    ids, ordinals = reader.ids(found), read_ordinals(reader, found)
+    return {key: NodePlace(ids[key], instances[block.instance], ordinals[key]) for key, block in found.items()}
 
 
 # --- failures ---------------------------------------------------------------------------------------------

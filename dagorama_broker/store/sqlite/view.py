@@ -124,9 +124,13 @@ class SqliteView(SharedQueries):
         with self._reading() as reader, snapshot(reader.connection):
             return read_id_at(reader, instance, ordinal)
 
-    def places(self, ids: Collection[bytes]) -> list[NodePlace]:
+    def places(self, keys: Collection[int]) -> dict[int, NodePlace]:
         with self._reading() as reader, snapshot(reader.connection):
-            return read_places(reader, ids)
+            return read_places(reader, keys)
+
+    def places_of(self, ids: Collection[bytes]) -> list[NodePlace]:
+        with self._reading() as reader, snapshot(reader.connection):
+            return list(read_places(reader, reader.keys(list(ids)).values()).values())
 
     def failures(self, instance: int, after: int, limit: int) -> FailurePage:
         with self._reading() as reader, snapshot(reader.connection):
