@@ -154,10 +154,14 @@ def _progress(instance: DAGInstance) -> Iterator[None]:
     watching = watch(instance)
     thread = Thread(target=_show, args=(f"{instance.instance_id}", watching), daemon=True)
     thread.start()
+    patience = LAST_LOOK_S
     try:
         yield
-        thread.join(LAST_LOOK_S)
+    except (KeyboardInterrupt, TimeoutError):
+        patience = 0.0  # the instance goes on
+        raise
     finally:
+        thread.join(patience)
         watching.close()
         thread.join(LAST_LOOK_S)
 

@@ -32,9 +32,10 @@ class Aggregates:
             counted[block.instance] += block.size
         return found
 
-    def id_at(self, instance: int, ordinal: int) -> bytes | None:
-        key = next(islice(self.tables.blocks.keys_of(instance), ordinal - 1, None), None)
-        return None if key is None else self.tables.blocks.id_of(key)
+    def ids_at(self, instance: int, ordinals: Collection[int]) -> dict[int, bytes]:
+        keys = list(self.tables.blocks.keys_of(instance))
+        id_of = self.tables.blocks.id_of
+        return {ordinal: id_of(keys[ordinal - 1]) for ordinal in ordinals if 0 < ordinal <= len(keys)}
 
     def places(self, keys: Collection[int]) -> dict[int, NodePlace]:
         blocks, instances, ordinals = self.tables.blocks, self.tables.instances, self.ordinals(keys)

@@ -31,11 +31,10 @@ _SIZES = (
     "SELECT group_concat(first_key || ':' || size) FROM"
     " (SELECT first_key, size FROM node_blocks WHERE instance = ? AND first_key BETWEEN ? AND ? ORDER BY first_key)"
 )
-_AT = (
-    "SELECT first_key, total - size FROM"
-    " (SELECT first_key, size, sum(size) OVER (ORDER BY first_key) AS total FROM node_blocks WHERE instance = ?)"
-    " WHERE total >= ? ORDER BY first_key LIMIT 1"
-)
+_NEXT = "SELECT first_key, size FROM node_blocks WHERE instance = ? AND first_key > ? ORDER BY first_key LIMIT ?"
+_SUM = f"SELECT coalesce(sum(size), 0), max(first_key) FROM ({_NEXT})"
+#: Blocks that one statement adds up.
+_BLOCKS = 4_096
 
 
 def read_ordinals(reader: Reader, keys: Collection[int]) -> dict[int, int]:
@@ -62,14 +61,33 @@ def _nodes_before(reader: Reader, instance: int, blocks: Collection[int]) -> dic
     return before
 
 
-def read_id_at(reader: Reader, instance: int, ordinal: int) -> bytes | None:
-    """Return the id of the node at this place of an instance."""
-    found = reader.connection.execute(_AT, (instance, ordinal)).fetchone()
-    if found is None:
-        return None
-    first_key, before = found
-    key = first_key + ordinal - before - 1
-    return reader.ids([key])[key]
+def read_ids_at(reader: Reader, instance: int, ordinals: Collection[int]) -> dict[int, bytes]:
+    """Return the ids of the nodes at these places of an instance, by place."""
+    keys: dict[int, int] = {}
+    wanted = sorted(set(ordinals))
+    before, after = 0, 0
+    while wanted:
+        size, last = reader.connection.execute(_SUM, (instance, after, _BLOCKS)).fetchone()
+        if last is None:
+            break
+        inside = [ordinal for ordinal in wanted if ordinal <= before + size]
+        keys |= _keys_at(reader, instance, after, before, inside)
+        wanted, before, after = wanted[len(inside) :], before + size, last
+    ids = reader.ids(keys.values())
+    return {ordinal: ids[key] for ordinal, key in keys.items()}
+
+
+def _keys_at(reader: Reader, instance: int, after: int, before: int, ordinals: list[int]) -> dict[int, int]:
+    """Return the keys at places in the next blocks, which `before` nodes precede, by place; the places are in order."""
+    found: dict[int, int] = {}
+    rows = reader.connection.execute(_NEXT, (instance, after, _BLOCKS)) if ordinals else ()
+    for first_key, size in rows:
+        while len(found) < len(ordinals) and (ordinal := ordinals[len(found)]) <= before + size:
+            found[ordinal] = first_key + ordinal - before - 1
+        if len(found) == len(ordinals):
+            break
+        before += size
+    return found
 
 
 def read_places(reader: Reader, keys: Collection[int]) -> dict[int, NodePlace]:

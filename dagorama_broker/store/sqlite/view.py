@@ -19,7 +19,7 @@ from dagorama_broker.model.queries import (
 )
 from dagorama_broker.store.sqlite.aggregates import (
     read_failures,
-    read_id_at,
+    read_ids_at,
     read_ordinals,
     read_places,
     read_structure,
@@ -120,9 +120,9 @@ class SqliteView(SharedQueries):
         with self._reading() as reader, snapshot(reader.connection):
             return read_ordinals(reader, keys)
 
-    def id_at(self, instance: int, ordinal: int) -> bytes | None:
+    def ids_at(self, instance: int, ordinals: Collection[int]) -> dict[int, bytes]:
         with self._reading() as reader, snapshot(reader.connection):
-            return read_id_at(reader, instance, ordinal)
+            return read_ids_at(reader, instance, ordinals)
 
     def places(self, keys: Collection[int]) -> dict[int, NodePlace]:
         with self._reading() as reader, snapshot(reader.connection):
