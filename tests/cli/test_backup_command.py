@@ -15,6 +15,9 @@ from dagorama import DAGDefinition, dagorama, launch_workers, resolve, resolve_a
 from dagorama_broker.launch import launch_broker
 from tests.support.commands import WAIT, data, invoke, printed, refusal
 
+#: Its tests start brokers and workers, ten seconds and more together.
+pytestmark = pytest.mark.slow
+
 SIZE = 300_000  #: bytes, so that a value is stored as a file
 
 
