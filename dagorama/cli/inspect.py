@@ -110,12 +110,19 @@ def _instance(broker: Connection, instance: bytes, states: Sequence[State], limi
     ]
     heads = ("node", "state", "failed attempts", "ended, or retry at", "ran for", "worker", "function", "reason")
     records = [node_data(node, instance) for node in nodes]
-    total = None if states else info.nodes
-    note = cut_note(limit, total, "nodes in these states" if states else "nodes") if is_cut else ""
+    note = _cut_note(broker, info, states, limit) if is_cut else ""
     entry = node_names(broker, [info.entry]).get(info.entry, "-")
     text = f"{key_values(_instance_facts(info, entry))}\n\n{table(heads, rows)}"
     ids = [f"{UUID(bytes=node.node)}" for node in nodes]
     return Answer(text, {"instance": instance_data(info), "nodes": records}, note, ids, records)
+
+
+def _cut_note(broker: Connection, info: broker_pb2.InstanceInfo, states: Sequence[State], limit: int) -> str:
+    if not states:
+        return cut_note(limit, info.nodes, "nodes")
+    counts = broker.count_nodes(info.instance)
+    # Nodes may have left these states since they were listed.
+    return cut_note(limit, max(limit, sum(counts[state] for state in set(states))), "nodes in these states")
 
 
 def _instance_facts(info: broker_pb2.InstanceInfo, entry: str) -> list[tuple[str, str]]:

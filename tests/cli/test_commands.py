@@ -27,6 +27,15 @@ def test_the_help_lists_every_command_and_each_has_a_help() -> None:
         assert f"`dagorama {name}" in documented
 
 
+def test_every_command_that_prints_data_has_the_forms_of_output() -> None:
+    without = {"completion", "broker", "worker", "backup", "debug", "keys", "tokens", "config"}
+    commands = [[name] for name in COMMANDS.keys() - without]
+    for command in [*commands, ["keys", "list"], ["config", "show"], ["queues", "pause"], ["queues", "resume"]]:
+        text = printed(*command, "--help")
+        assert "-o, --output [table|json|jsonl" in text, command
+        assert "--json" in text, command
+
+
 def test_the_broker_is_a_subcommand_although_the_client_never_imports_it() -> None:
     assert "--tls-client-ca" in printed("broker", "--help")
     ask = "import sys, dagorama.__main__; print([name for name in sys.modules if name.startswith('dagorama_broker')])"
